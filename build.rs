@@ -1,0 +1,32 @@
+//! Compiles the `.proto` files in Rust (protox: no protoc) and keeps the descriptors for reflection.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+/// Messages with a password or a mailed token: their `Debug` is written by hand in `src/proto.rs`.
+const SECRET_MESSAGES: [&str; 3] = [
+    "kairos.identity.v1.RegisterRequest",
+    "kairos.identity.v1.VerifyEmailRequest",
+    "kairos.identity.v1.LoginRequest",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rerun-if-changed=migrations");
+
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.include_imports(true).include_source_info(true);
+    compiler.open_files([
+        "kairos/identity/v1/identity_service.proto",
+        "kairos/identity/v1/error_reason.proto",
+        "kairos/identity/v1/user.proto",
+    ])?;
+
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("kairos_identity_descriptor.bin"), compiler.encode_file_descriptor_set())?;
+    tonic_prost_build::configure()
+        .build_server(true)
+        .build_client(true)
+        .skip_debug(SECRET_MESSAGES)
+        .compile_fds(compiler.file_descriptor_set())?;
+    Ok(())
+}
