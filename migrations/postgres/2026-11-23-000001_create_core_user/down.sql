@@ -1,0 +1,2 @@
+DROP TABLE core_user;
+DROP FUNCTION core_user_auth_token_never_changes();

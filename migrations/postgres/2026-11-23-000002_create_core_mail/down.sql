@@ -1,0 +1,2 @@
+DROP TABLE core_mail_outbox;
+DROP TABLE core_mail_token;

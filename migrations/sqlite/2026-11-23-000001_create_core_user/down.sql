@@ -1,0 +1,2 @@
+DROP TABLE core_user;
+PRAGMA application_id = 0;

@@ -1,0 +1,194 @@
+use proptest::prelude::*;
+
+use super::{InvalidEmail::*, *};
+
+fn parsed(text: &str) -> String {
+    Email::parse(text).unwrap_or_else(|refusal| panic!("{text:?}: {refusal}")).as_str().to_owned()
+}
+
+#[test]
+fn one_mailbox_is_one_value_whatever_the_spelling() {
+    for (text, address) in [
+        ("ada@example.com", "ada@example.com"),
+        ("Ada@EXAMPLE.com", "ada@example.com"),
+        ("ada@ex\u{ad}ample.com", "ada@example.com"),
+        ("ada@ｅｘａｍｐｌｅ.com", "ada@example.com"),
+        ("ada@example。com", "ada@example.com"),
+        ("ADA+kairos@mail.example.co.uk", "ada+kairos@mail.example.co.uk"),
+        ("o'neill_42/x=y!{z}~@example.com", "o'neill_42/x=y!{z}~@example.com"),
+        ("ada@bücher.example", "ada@xn--bcher-kva.example"),
+        ("ada@BÜCHER.example", "ada@xn--bcher-kva.example"),
+        ("ada@XN--BCHER-KVA.example", "ada@xn--bcher-kva.example"),
+        ("ada@bu\u{308}cher.example", "ada@xn--bcher-kva.example"),
+        ("JOSÉ@example.com", "josé@example.com"),
+        ("jose\u{301}@example.com", "josé@example.com"),
+        ("Straße@straße.example", "straße@xn--strae-oqa.example"),
+        ("用户@例子.example", "用户@xn--fsqu00a.example"),
+        ("हिन्दी@example.com", "हिन्दी@example.com"),
+        ("ΟΔΥΣΣΕΥΣ@example.com", "οδυσσευς@example.com"),
+        ("İstanbul@example.com", "i\u{307}stanbul@example.com"),
+        ("1@1.example", "1@1.example"),
+    ] {
+        assert_eq!(parsed(text), address, "{text:?}");
+    }
+}
+
+#[test]
+fn what_differs_in_more_than_spelling_stays_apart() {
+    for (one, other) in [
+        ("istanbul@example.com", "ıstanbul@example.com"),
+        ("ada@example.com", "a.da@example.com"),
+        ("ada@example.com", "ada+x@example.com"),
+        ("ss@example.com", "ß@example.com"),
+    ] {
+        assert_ne!(parsed(one), parsed(other));
+    }
+}
+
+#[test]
+fn what_is_not_one_plain_address_is_refused() {
+    for (text, refusal) in [
+        ("", Empty),
+        (" ada@example.com", Blank),
+        ("ada@example.com ", Blank),
+        ("ada @example.com", Blank),
+        ("ada@example.com\r\nBcc: eve@example.com", Blank),
+        ("ada\0@example.com", Blank),
+        ("ada\u{85}@example.com", Blank),
+        ("ada\u{2028}@example.com", Blank),
+        ("ada\u{a0}@example.com", Blank),
+        ("ada", NoAt),
+        ("ada＠example.com", NoAt),
+        ("ada%40example.com", NoAt),
+        ("@example.com", Grammar),
+        (".ada@example.com", Grammar),
+        ("ada.@example.com", Grammar),
+        ("a..da@example.com", Grammar),
+        ("ada@eve@example.com", Grammar),
+        ("ada@example.com,eve@example.com", Grammar),
+        ("ada@example.com;eve@example.com", Grammar),
+        ("<ada@example.com>", Domain),
+        ("Ada<ada@example.com>", Domain),
+        ("<ada>ada@example.com", Grammar),
+        ("ada(comment)@example.com", Grammar),
+        ("ada@(comment)example.com", Domain),
+        ("ada\\@example.com", Grammar),
+        ("\"ada\"@example.com", Quoted),
+        ("\"ada\\\"@eve.example\"@example.com", Quoted),
+        ("\"@example.com", Quoted),
+        ("=?utf-8?q?eve=40evil.example=3e?=@example.com", EncodedWord),
+    ] {
+        assert_eq!(Email::parse(text), Err(refusal), "{text:?}");
+    }
+}
+
+#[test]
+fn domains_that_the_world_cannot_send_to_are_refused() {
+    for (text, refusal) in [
+        ("ada@[192.0.2.1]", Literal),
+        ("ada@[IPv6:2001:db8::1]", Literal),
+        ("ada@192.0.2.1", Literal),
+        ("ada@１９２.0.2.1", Literal),
+        ("ada@example.123", Literal),
+        ("ada@localhost", Dotless),
+        ("ada@", Domain),
+        ("ada@.", Domain),
+        ("ada@example.com.", Domain),
+        ("ada@.example.com", Domain),
+        ("ada@example..com", Domain),
+        ("ada@-example.com", Domain),
+        ("ada@example-.com", Domain),
+        ("ada@exa_mple.com", Domain),
+        ("ada@exa%6dple.com", Domain),
+        // Names in xn-- that stand for plain ASCII, or for nothing: CVE-2024-12224.
+        ("ada@xn--example-.com", Domain),
+        ("ada@xn--example.com-.example", Domain),
+        ("ada@xn--.com", Domain),
+        ("ada@xn--a.com", Domain),
+        ("ada@xn--a-ecp.ru", Domain),
+        ("ada@exa\u{200b}mple\u{200d}.com", Domain),
+        ("ada@\u{202e}moc.elpmaxe", Domain),
+    ] {
+        assert_eq!(Email::parse(text), Err(refusal), "{text:?}");
+    }
+}
+
+#[test]
+fn letters_that_look_like_others_or_like_nothing_are_refused() {
+    for (text, refusal) in [
+        ("ａda@example.com", Character),
+        ("a\u{200b}da@example.com", Character),
+        ("a\u{200d}da@example.com", Character),
+        ("a\u{202e}da@example.com", Character),
+        ("ada\u{fe0f}@example.com", Character),
+        ("ada\u{e0041}@example.com", Character),
+        ("ada\u{3164}@example.com", Character),
+        ("ad\u{ad}a@example.com", Character),
+        ("ſam@example.com", Character),
+        ("𝐚da@example.com", Character),
+        ("🔑@example.com", Character),
+        ("a\u{e000}@example.com", Character),
+    ] {
+        assert_eq!(Email::parse(text), Err(refusal), "{text:?}");
+    }
+}
+
+#[test]
+fn lengths_are_counted_in_octets_of_the_final_form() {
+    let label = "d".repeat(63);
+    let domain = format!("{label}.{label}.{}.example", "d".repeat(53));
+    assert_eq!(parsed(&format!("{}@{domain}", "l".repeat(64))).len(), 254);
+    assert_eq!(Email::parse(&format!("{}@x{domain}", "l".repeat(64))), Err(Domain));
+    assert_eq!(
+        Email::parse(&format!("{}@{label}.{label}.{}x.example", "l".repeat(64), "d".repeat(53))),
+        Err(TooLong)
+    );
+    assert_eq!(Email::parse(&format!("{}@example.com", "l".repeat(65))), Err(LocalPartTooLong));
+    assert_eq!(parsed(&format!("{}@example.com", "é".repeat(32))).len(), 64 + 12);
+    assert_eq!(Email::parse(&format!("{}@example.com", "é".repeat(33))), Err(LocalPartTooLong));
+    assert_eq!(Email::parse(&format!("{}@example.com", "x".repeat(1_100))), Err(TooLong));
+    assert_eq!(Email::parse(&format!("e{}@example.com", "\u{301}".repeat(10_000))), Err(TooLong));
+}
+
+#[test]
+fn the_parts_are_found_at_the_last_at() {
+    let email = Email::parse("Ada.L@Example.com").unwrap();
+    assert_eq!((email.local_part(), email.domain()), ("ada.l", "example.com"));
+    let imported = Email::from_stored("odd".to_owned());
+    assert_eq!((imported.local_part(), imported.domain()), ("odd", ""));
+}
+
+#[test]
+fn lower_casing_any_single_letter_is_final() {
+    for c in '\u{80}'..=char::MAX {
+        let once = one_case(&c.to_string());
+        assert_eq!(one_case(&once), once, "{c:?}");
+    }
+}
+
+fn mailbox() -> impl Strategy<Value = String> {
+    ("[\\PC&&[^@\\s]]{1,20}", "[a-zA-Z0-9éßİΣ用-]{1,12}", "[a-zA-Z]{2,8}")
+        .prop_map(|(local, label, top)| format!("{local}@{label}.{top}"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn arbitrary_text_never_panics_and_parsed_text_is_final(text in prop_oneof![any::<String>(), mailbox()]) {
+        if let Ok(email) = Email::parse(&text) {
+            prop_assert!(email.as_str().len() <= EMAIL_OCTETS_MAX);
+            prop_assert!(email.domain().is_ascii());
+            prop_assert_eq!(Email::parse(email.as_str()), Ok(email.clone()));
+        }
+    }
+
+    #[test]
+    fn case_and_composition_never_make_a_second_mailbox(text in "[a-zA-Z0-9éÉàÀöÖ]{1,20}@[a-zA-ZüÜ]{1,12}\\.[a-zA-Z]{2,8}") {
+        let email = Email::parse(&text);
+        prop_assert!(email.is_ok());
+        prop_assert_eq!(&Email::parse(&text.to_uppercase()), &email);
+        prop_assert_eq!(&Email::parse(&text.to_lowercase()), &email);
+        prop_assert_eq!(&Email::parse(&text.nfd().collect::<String>()), &email);
+    }
+}

@@ -1,0 +1,29 @@
+//! Values that cannot be wrong.
+//!
+//! Each type has one way in from the outside, `parse`, which refuses what breaks its rule and says which rule, and, where the
+//! database holds the value, a `from_…` that trusts what was once parsed. Nothing here does input or output, or knows
+//! a database, a wire format or a setting. Secrets have types whose `Debug` prints nothing of them, and so do the values
+//! that name a person (email, username). Start at [`User`].
+
+mod auth_token;
+mod email;
+mod mail_token;
+mod password;
+mod request_id;
+mod timestamp;
+mod user;
+mod username;
+
+pub use auth_token::{AuthToken, InvalidAuthToken};
+pub use email::{EMAIL_OCTETS_MAX, Email, InvalidEmail};
+pub use mail_token::{
+    InvalidMailToken, MailToken, MailTokenDigest, MailTokenPurpose, SealedToken, UnknownPurpose,
+};
+pub use password::{
+    InvalidPassword, NEW_PASSWORD_BYTES_MAX, NewPassword, PASSWORD_BYTES_MAX, Password, PasswordHash,
+    PasswordRefusal,
+};
+pub use request_id::{InvalidRequestId, RequestId};
+pub use timestamp::Timestamp;
+pub use user::{User, UserId};
+pub use username::{InvalidUsername, USERNAME_CHARACTERS_MAX, USERNAME_KEY_CHARACTERS_MAX, Username};

@@ -1,0 +1,61 @@
+//! `argon2$argon2id$v=19$m=102400,t=2,p=8$<salt>$<digest>`: what follows the first `$` is the PHC text without its own first
+//! `$`, both parts in base64 without padding.
+
+use ::argon2::{Algorithm, Params, Version, password_hash::phc::PasswordHash};
+use subtle::ConstantTimeEq as _;
+
+use super::Unreadable;
+
+/// 256 MiB; Django's own is 100 MiB.
+const MEMORY_KIB_MAX: u32 = 256 * 1_024;
+const PASSES_MAX: u32 = 16;
+const LANES_MAX: u32 = 16;
+/// Memory times passes, which the time follows: 1.7 s where Django's own (204,800) takes 167 ms.
+const WORK_MAX: u32 = 1 << 21;
+/// What a text without `v=` means: the first version of the reference implementation.
+const VERSION_UNSAID: u32 = 0x10;
+
+pub(in crate::password) struct Argon2 {
+    algorithm: Algorithm,
+    version: Version,
+    params: Params,
+    salt: Vec<u8>,
+    digest: Vec<u8>,
+}
+
+impl Argon2 {
+    pub(super) fn parse(text: &str) -> Result<Self, Unreadable> {
+        let encoded = PasswordHash::new(&format!("${text}")).map_err(|_| Unreadable::Malformed)?;
+        let (Some(salt), Some(digest)) = (&encoded.salt, &encoded.hash) else {
+            return Err(Unreadable::Malformed);
+        };
+
+        Ok(Self {
+            algorithm: Algorithm::try_from(encoded.algorithm.as_str()).map_err(|_| Unreadable::Malformed)?,
+            version: encoded
+                .version
+                .unwrap_or(VERSION_UNSAID)
+                .try_into()
+                .map_err(|_| Unreadable::Malformed)?,
+            params: affordable(&encoded)?,
+            salt: salt.to_vec(),
+            digest: digest.as_bytes().to_vec(),
+        })
+    }
+
+    pub(super) fn matches(&self, password: &[u8]) -> bool {
+        let mut computed = vec![0; self.digest.len()];
+        let argon2 = ::argon2::Argon2::new(self.algorithm, self.version, self.params.clone());
+        let outcome = argon2.hash_password_into(password, &self.salt, &mut computed);
+        outcome.is_ok() && bool::from(computed.ct_eq(&self.digest))
+    }
+}
+
+fn affordable(encoded: &PasswordHash) -> Result<Params, Unreadable> {
+    let params = Params::try_from(encoded).map_err(|_| Unreadable::Malformed)?;
+    let within = params.m_cost() <= MEMORY_KIB_MAX
+        && params.t_cost() <= PASSES_MAX
+        && params.p_cost() <= LANES_MAX
+        && params.m_cost() * params.t_cost() <= WORK_MAX;
+    within.then_some(params).ok_or(Unreadable::TooExpensive)
+}

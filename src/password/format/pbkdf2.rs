@@ -1,0 +1,59 @@
+//! `pbkdf2_sha256$<iterations>$<salt>$<digest>` and `pbkdf2_sha1$…`: the salt counts as its text, the digest is standard
+//! base64.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use sha1::Sha1;
+use sha2::Sha256;
+use subtle::ConstantTimeEq as _;
+
+use super::{Unreadable, parameter};
+
+/// Five times Django 5.2's own number: half a second.
+const ITERATIONS_MAX: u32 = 5_000_000;
+
+/// The hash function inside.
+#[derive(Clone, Copy)]
+pub(super) enum Prf {
+    Sha1,
+    Sha256,
+}
+
+pub(in crate::password) struct Pbkdf2 {
+    prf: Prf,
+    iterations: u32,
+    salt: String,
+    digest: Vec<u8>,
+}
+
+impl Pbkdf2 {
+    pub(super) fn parse(prf: Prf, text: &str) -> Result<Self, Unreadable> {
+        let [iterations, salt, digest] =
+            text.split('$').collect::<Vec<_>>().try_into().map_err(|_| Unreadable::Malformed)?;
+        let iterations = parameter(iterations, ITERATIONS_MAX)?;
+        let digest = STANDARD.decode(digest).map_err(|_| Unreadable::Malformed)?;
+
+        if salt.is_empty() || digest.len() != prf.digest_bytes() {
+            return Err(Unreadable::Malformed);
+        }
+        Ok(Self { prf, iterations, salt: salt.to_owned(), digest })
+    }
+
+    pub(super) fn matches(&self, password: &[u8]) -> bool {
+        let mut computed = vec![0; self.digest.len()];
+        let salt = self.salt.as_bytes();
+        match self.prf {
+            Prf::Sha1 => ::pbkdf2::pbkdf2_hmac::<Sha1>(password, salt, self.iterations, &mut computed),
+            Prf::Sha256 => ::pbkdf2::pbkdf2_hmac::<Sha256>(password, salt, self.iterations, &mut computed),
+        }
+        computed.ct_eq(&self.digest).into()
+    }
+}
+
+impl Prf {
+    const fn digest_bytes(self) -> usize {
+        match self {
+            Self::Sha1 => 20,
+            Self::Sha256 => 32,
+        }
+    }
+}

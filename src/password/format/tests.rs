@@ -1,0 +1,210 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::{Unreadable::*, *};
+use crate::entropy::Entropy;
+
+/// Lines of `hasher`, `password`, `encoded`, written by real Django: see tests/fixtures/README.md.
+const DJANGO_HASHES: &str = include_str!("../../../tests/fixtures/django_hashes.jsonl");
+
+/// One password in every format with Django's own costs and a salt that stands still, computed by Django 5.2.19.
+const GOLDEN_PASSWORD: &str = "pässwörd 1";
+const GOLDEN: [&str; 5] = [
+    "bcrypt_sha256$$2b$12$R9h/cIPz0gi.URNNX3kh2OYEnGawxEyRpLbFB99lPr2.b35ouTmeu",
+    "bcrypt$$2b$12$R9h/cIPz0gi.URNNX3kh2OfeLXUWvYCZvDt0ytkZlfUce4q2hxDeK",
+    "pbkdf2_sha256$1000000$Zm9vYmFyc2FsdDEyMzQ1Nn$nIZvV0yN967Z2wcZspFbwGIDBjBGDuItJzNpQ+4TsY0=",
+    "argon2$argon2id$v=19$m=102400,t=2,p=8$Wm05dlltRnljMkZzZERFeU16UTFObg$8302zhaD0V+p9PvmTsZrlCUZ+h07QlN+n2CYRBBhu/Y",
+    "scrypt$16384$Zm9vYmFyc2FsdDEyMzQ1Nn$8$5$o1yP34A6dpzjCLfvmiIP2XVjnyU5wbCfIBnpeER5HPnAA6xZPiABlURGndQ3AcLESh21Z18WwZg4ICCOqq/qUg==",
+];
+
+fn read(text: &str) -> StoredHash {
+    StoredHash::parse(text).unwrap_or_else(|reason| panic!("{text:?}: {reason}"))
+}
+
+fn refusal(text: &str) -> Option<Unreadable> {
+    StoredHash::parse(text).err()
+}
+
+#[test]
+fn every_hash_that_django_wrote_is_verified_and_no_other_password_is() {
+    let mut rows_by_hasher = BTreeMap::<String, usize>::new();
+    for line in DJANGO_HASHES.lines() {
+        let row: serde_json::Value = serde_json::from_str(line).unwrap();
+        let field = |name: &str| row[name].as_str().unwrap().to_owned();
+        let (password, encoded) = (field("password"), field("encoded"));
+        let hash = read(&encoded);
+
+        assert!(hash.matches(&password), "{encoded} of {password:?}");
+        // One wrong try is enough for the dear hashes, and the cut one must be wrong too.
+        assert!(!hash.matches(password.trim_end_matches(['d', 'x', 'é', ' ', '🔐', 'e'])), "{encoded}");
+        *rows_by_hasher.entry(field("hasher")).or_default() += 1;
+    }
+    let hashers: Vec<_> = rows_by_hasher.keys().map(String::as_str).collect();
+    assert_eq!(hashers, ["argon2", "bcrypt", "bcrypt_sha256", "pbkdf2_sha1", "pbkdf2_sha256", "scrypt"]);
+    assert!(rows_by_hasher.values().all(|rows| *rows >= 8), "{rows_by_hasher:?}");
+}
+
+#[test]
+fn golden_hashes_are_verified() {
+    for encoded in GOLDEN {
+        assert!(read(encoded).matches(GOLDEN_PASSWORD), "{encoded}");
+    }
+}
+
+#[test]
+fn our_hash_is_djangos_byte_for_byte() {
+    let salt =
+        [0x55, 0x9a, 0x27, 0x8e, 0x95, 0x35, 0x6a, 0x20, 0x7e, 0x44, 0x7c, 0xdd, 0x1c, 0xb8, 0xa6, 0x20];
+    let own = hash("s3cret", 4, salt);
+    let text = own.expose();
+    assert!(text.starts_with("bcrypt_sha256$$2b$04$") && text.len() == 74, "{text}");
+    assert!(read(text).matches("s3cret"));
+    assert!(!read(text).matches("s3cret "));
+}
+
+#[test]
+fn plain_bcrypt_sees_72_bytes_and_the_prehashed_one_sees_all() {
+    let plain = format!("bcrypt${}", ::bcrypt::hash_with_salt("x".repeat(72), 4, [7; 16]).unwrap());
+    assert!(read(&plain).matches(&"x".repeat(72)));
+    assert!(read(&plain).matches(&"x".repeat(100)));
+    assert!(!read(&plain).matches(&"x".repeat(71)));
+
+    let prehashed = hash(&"x".repeat(72), 4, [7; 16]);
+    assert!(!read(prehashed.expose()).matches(&"x".repeat(73)));
+}
+
+#[test]
+fn nobodys_hash_is_of_the_current_cost_and_differs_each_time() {
+    let entropy = Entropy::seeded(1);
+    let (one, other) = (nobodys_hash(12, &entropy), nobodys_hash(12, &entropy));
+    assert!(one.expose().starts_with("bcrypt_sha256$$2b$12$"));
+    assert_ne!(one.expose(), other.expose());
+    assert!(!read(one.expose()).is_weaker_than(12));
+}
+
+#[test]
+fn only_the_current_scheme_at_the_current_cost_or_above_is_left_alone() {
+    for (encoded, is_weaker) in GOLDEN.iter().zip([false, true, true, true, true]) {
+        assert_eq!(read(encoded).is_weaker_than(12), is_weaker, "{encoded}");
+    }
+    assert!(!read(GOLDEN[0]).is_weaker_than(10));
+    assert!(read(GOLDEN[0]).is_weaker_than(13));
+}
+
+#[test]
+fn values_that_hold_no_password_are_told_from_those_that_are_wrong() {
+    let digest = "nIZvV0yN967Z2wcZspFbwGIDBjBGDuItJzNpQ+4TsY0=";
+    let long = format!("pbkdf2_sha256$1000${}${digest}", "s".repeat(512));
+    for (text, reason) in [
+        ("", Unusable),
+        ("!", Unusable),
+        ("!ifskiqHtTilCjgdNzQf7r5zD8ihvvtUC1dsGYeHH", Unusable),
+        ("hunter2-synthetic", UnknownScheme),
+        ("$2b$04$CZqd7vbM4OFg6.S7zWtru.wCVYBAmZ8JNXEq35Yr.dVkhsHRpynsa", UnknownScheme),
+        ("md5$kndsIbv5GAPVuKREZyMv59$e070633e079062bc5709a6d9c9fbaa69", UnknownScheme),
+        ("sha1$salt$da39a3ee5e6b4b0d3255bfef95601890afd80709", UnknownScheme),
+        ("unsalted_md5$$e070633e079062bc5709a6d9c9fbaa69", UnknownScheme),
+        ("BCRYPT$$2b$04$CZqd7vbM4OFg6.S7zWtru.wCVYBAmZ8JNXEq35Yr.dVkhsHRpynsa", UnknownScheme),
+        ("pa$$word", UnknownScheme),
+        ("bcrypt$mine", Malformed),
+        ("bcrypt$", Malformed),
+        ("bcrypt$2b$04$CZqd7vbM4OFg6.S7zWtru.wCVYBAmZ8JNXEq35Yr.dVkhsHRpynsa", Malformed),
+        ("bcrypt$$2b$03$CZqd7vbM4OFg6.S7zWtru.wCVYBAmZ8JNXEq35Yr.dVkhsHRpynsa", Malformed),
+        ("bcrypt$$2b$04$CZqd7vbM4OFg6.S7zWtru.wCVYBAmZ8JNXEq35Yr.dVkhsHRpyns\u{e9}", Malformed),
+        ("bcrypt$$2b$04$éZqd7vbM4OFg6.S7zWtru.wCVYBAmZ8JNXEq35Yr.dVkhsHRpyns", Malformed),
+        ("pbkdf2_sha256$1000$salt", Malformed),
+        ("pbkdf2_sha256$+100$salt$nIZvV0yN967Z2wcZspFbwGIDBjBGDuItJzNpQ+4TsY0=", Malformed),
+        ("pbkdf2_sha256$0$salt$nIZvV0yN967Z2wcZspFbwGIDBjBGDuItJzNpQ+4TsY0=", Malformed),
+        ("pbkdf2_sha256$1000$$nIZvV0yN967Z2wcZspFbwGIDBjBGDuItJzNpQ+4TsY0=", Malformed),
+        ("pbkdf2_sha256$1000$salt$nIZvV0yN967Z2wcZspFbwGIDBjBGDuItJzNpQ+4TsY0", Malformed),
+        ("pbkdf2_sha1$1000$salt$nIZvV0yN967Z2wcZspFbwGIDBjBGDuItJzNpQ+4TsY0=", Malformed),
+        ("scrypt$16384$salt$8$5$", Malformed),
+        ("scrypt$16383$salt$8$5$AAAA", Malformed),
+        ("scrypt$1$salt$8$5$AAAA", Malformed),
+        ("argon2$argon2id$v=19$m=102400,t=2,p=8$Wm05dlltRnljMkZzZERFeU16UTFObg", Malformed),
+        ("argon2$argon2x$v=19$m=8,t=1,p=1$Wm05dlltRnljMkZzZERFeU16UTFObg$8302zhaD0V+p9PvmTsZrlA", Malformed),
+        ("argon2$argon2id$v=18$m=8,t=1,p=1$Wm05dlltRnljMkZzZERFeU16UTFObg$8302zhaD0V+p9PvmTsZrlA", Malformed),
+        (&long, Malformed),
+    ] {
+        assert_eq!(refusal(text), Some(reason), "{text:?}");
+    }
+}
+
+#[test]
+fn parameters_beyond_their_caps_are_refused_without_work() {
+    let digest = "nIZvV0yN967Z2wcZspFbwGIDBjBGDuItJzNpQ+4TsY0=";
+    let argon2 = |params: &str| {
+        format!("argon2$argon2id$v=19${params}$Wm05dlltRnljMkZzZERFeU16UTFObg$8302zhaD0V+p9PvmTsZrlA")
+    };
+    for text in [
+        "bcrypt$$2b$16$CZqd7vbM4OFg6.S7zWtru.wCVYBAmZ8JNXEq35Yr.dVkhsHRpynsa".to_owned(),
+        "bcrypt_sha256$$2b$31$CZqd7vbM4OFg6.S7zWtru.wCVYBAmZ8JNXEq35Yr.dVkhsHRpynsa".to_owned(),
+        "bcrypt_sha256$$2b$99$CZqd7vbM4OFg6.S7zWtru.wCVYBAmZ8JNXEq35Yr.dVkhsHRpynsa".to_owned(),
+        format!("pbkdf2_sha256$5000001$salt${digest}"),
+        format!("pbkdf2_sha256$99999999999999999999$salt${digest}"),
+        "scrypt$262144$salt$8$1$AAAA".to_owned(),
+        "scrypt$16384$salt$17$1$AAAA".to_owned(),
+        "scrypt$16384$salt$8$17$AAAA".to_owned(),
+        "scrypt$131072$salt$16$16$AAAA".to_owned(),
+        argon2("m=262145,t=1,p=1"),
+        argon2("m=4294967295,t=1,p=1"),
+        argon2("m=1024,t=17,p=1"),
+        argon2("m=1024,t=4294967295,p=1"),
+        argon2("m=1024,t=1,p=17"),
+        argon2("m=262144,t=16,p=1"),
+    ] {
+        assert_eq!(refusal(&text), Some(TooExpensive), "{text}");
+    }
+}
+
+#[test]
+fn the_caps_themselves_are_affordable() {
+    let digest = "nIZvV0yN967Z2wcZspFbwGIDBjBGDuItJzNpQ+4TsY0=";
+    let scrypt_digest = format!("{}==", "A".repeat(86));
+    for text in [
+        "bcrypt$$2b$15$CZqd7vbM4OFg6.S7zWtru.wCVYBAmZ8JNXEq35Yr.dVkhsHRpynsa".to_owned(),
+        format!("pbkdf2_sha256$5000000$salt${digest}"),
+        format!("scrypt$131072$salt$8$1${scrypt_digest}"),
+        format!("scrypt$32768$salt$16$16${scrypt_digest}"),
+        "argon2$argon2id$v=19$m=262144,t=8,p=16$Wm05dlltRnljMkZzZERFeU16UTFObg$8302zhaD0V+p9PvmTsZrlA"
+            .to_owned(),
+        "argon2$argon2i$m=512,t=2,p=2$Wm05dlltRnljMkZzZERFeU16UTFObg$8302zhaD0V+p9PvmTsZrlA".to_owned(),
+    ] {
+        assert_eq!(refusal(&text), None, "{text}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn reading_arbitrary_text_never_panics(
+        text in prop_oneof![
+            any::<String>(),
+            "(bcrypt|bcrypt_sha256|pbkdf2_sha1|pbkdf2_sha256|scrypt|argon2)\\$\\PC{0,80}",
+            "(argon2\\$argon2id\\$v=19\\$m=[0-9]{1,12},t=[0-9]{1,12},p=[0-9]{1,12}|scrypt\\$[0-9]{1,12})(\\$[A-Za-z0-9+/=]{0,24}){0,4}",
+        ]
+    ) {
+        let _ = StoredHash::parse(&text);
+    }
+}
+
+proptest! {
+    // Each case may cost a hash.
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn a_hash_with_any_byte_changed_no_longer_matches(index in 0_usize..74, byte in b' '..=b'~') {
+        let cheap = hash("s3cret", 4, [9; 16]);
+        let mut bytes = cheap.expose().as_bytes().to_vec();
+        prop_assume!(bytes[index] != byte);
+        bytes[index] = byte;
+        let changed = String::from_utf8(bytes).unwrap();
+        // 2a, 2b, 2x and 2y compute alike, and another cost is another hash, but a dear one to compute.
+        let is_version_or_cost = index == 16 || (18..20).contains(&index);
+        if let Ok(other) = StoredHash::parse(&changed) && !is_version_or_cost {
+            prop_assert!(!other.matches("s3cret"), "{}", changed);
+        }
+    }
+}

@@ -1,0 +1,139 @@
+use super::*;
+
+const COST: u32 = 4;
+
+fn passwords() -> Passwords {
+    let options = PasswordOptions { cost: COST, threads: 2, queue_length: 64 };
+    Passwords::start(options, Entropy::seeded(1)).unwrap()
+}
+
+fn typed(text: &str) -> Password {
+    Password::parse(text.to_owned()).unwrap()
+}
+
+fn chosen(text: &str) -> NewPassword {
+    NewPassword::parse(text.to_owned(), 1).unwrap()
+}
+
+fn stored(text: &str) -> PasswordHash {
+    PasswordHash::from_stored(text.to_owned())
+}
+
+#[tokio::test]
+async fn a_new_hash_verifies_and_needs_no_rewrite() {
+    let passwords = passwords();
+    let hash = passwords.hash(chosen("correct horse")).await.unwrap();
+    assert!(hash.expose().starts_with("bcrypt_sha256$$2b$04$"));
+
+    let right = passwords.verify(&typed("correct horse"), Some(hash.clone())).await;
+    assert_eq!(right, Ok(Verdict::Right { needs_rewrite: false }));
+    assert_eq!(passwords.verify(&typed("Correct horse"), Some(hash)).await, Ok(Verdict::Wrong));
+}
+
+#[tokio::test]
+async fn one_password_never_has_the_same_hash_twice() {
+    let passwords = passwords();
+    let one = passwords.hash(chosen("correct horse")).await.unwrap();
+    let other = passwords.rehash(&typed("correct horse")).await.unwrap();
+    assert_ne!(one.expose(), other.expose());
+}
+
+#[tokio::test]
+async fn an_old_scheme_or_a_lower_cost_asks_for_a_rewrite_that_then_is_enough() {
+    let cheap = "bcrypt$$2b$04$fi.z49No.0U3RNdS5IO4E.K2Ths4JbjtD57l8DdFuGEwiy5mqUMjW";
+    assert_eq!(passwords().verify(&typed("rounds-8"), Some(stored(cheap))).await, Ok(Verdict::Wrong));
+
+    let options = PasswordOptions { cost: 5, threads: 1, queue_length: 8 };
+    let dearer = Passwords::start(options, Entropy::seeded(2)).unwrap();
+    let old = passwords().hash(chosen("s3cret")).await.unwrap();
+    assert_eq!(dearer.verify(&typed("s3cret"), Some(old)).await, Ok(Verdict::Right { needs_rewrite: true }));
+
+    let new = dearer.rehash(&typed("s3cret")).await.unwrap();
+    assert_eq!(
+        dearer.verify(&typed("s3cret"), Some(new.clone())).await,
+        Ok(Verdict::Right { needs_rewrite: false })
+    );
+    assert_eq!(
+        passwords().verify(&typed("s3cret"), Some(new)).await,
+        Ok(Verdict::Right { needs_rewrite: false })
+    );
+
+    let plain = "bcrypt$$2b$04$CZqd7vbM4OFg6.S7zWtru.wCVYBAmZ8JNXEq35Yr.dVkhsHRpynsa";
+    let verdict = passwords().verify(&typed("rounds-4"), Some(stored(plain))).await;
+    assert_eq!(verdict, Ok(Verdict::Right { needs_rewrite: true }));
+}
+
+#[tokio::test]
+async fn nobody_can_log_in_as_a_user_who_does_not_exist() {
+    let passwords = passwords();
+    let nobodys = passwords.shared.nobodys.expose().to_owned();
+    for text in ["hunter2", "password", "!", &nobodys] {
+        assert_eq!(passwords.verify(&typed(text), None).await, Ok(Verdict::Wrong));
+    }
+}
+
+#[test]
+fn the_match_of_a_stand_in_is_never_a_success() {
+    let hash = StoredHash::parse(format::hash("s3cret", COST, [3; 16]).expose()).unwrap();
+    assert_eq!(check("s3cret", &hash, true, COST), Verdict::Right { needs_rewrite: false });
+    assert_eq!(check("s3cret", &hash, false, COST), Verdict::Wrong);
+}
+
+#[tokio::test]
+async fn a_stored_value_that_cannot_be_read_is_a_wrong_password() {
+    let passwords = passwords();
+    for text in [
+        "",
+        "!unusable",
+        "s3cret",
+        "md5$salt$e070633e079062bc5709a6d9c9fbaa69",
+        "bcrypt$mine",
+        "bcrypt$$2b$31$CZqd7vbM4OFg6.S7zWtru.wCVYBAmZ8JNXEq35Yr.dVkhsHRpynsa",
+    ] {
+        assert_eq!(
+            passwords.verify(&typed("s3cret"), Some(stored(text))).await,
+            Ok(Verdict::Wrong),
+            "{text:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn new_passwords_are_judged_on_the_hashing_threads() {
+    let passwords = passwords();
+    let admit = |text: &str| passwords.admit(Policy::default(), text.to_owned(), None, None);
+    assert_eq!(admit("nib fjord waltz").await.unwrap().unwrap().expose(), "nib fjord waltz");
+    assert!(matches!(admit("password1").await.unwrap(), Err(PasswordRefusal::Guessable { .. })));
+}
+
+#[test]
+fn costs_that_bcrypt_or_we_do_not_compute_stop_the_start() {
+    for cost in [0, 3, 16, 31] {
+        let options = PasswordOptions { cost, threads: 1, queue_length: 1 };
+        assert_eq!(
+            Passwords::start(options, Entropy::seeded(1)).unwrap_err().kind(),
+            io::ErrorKind::InvalidInput
+        );
+    }
+}
+
+#[tokio::test]
+async fn zero_threads_means_one_for_each_core() {
+    let options = PasswordOptions { cost: COST, threads: 0, queue_length: 0 };
+    let passwords = Passwords::start(options, Entropy::seeded(1)).unwrap();
+    assert_eq!(passwords.verify(&typed("s3cret"), None).await, Ok(Verdict::Wrong));
+}
+
+#[test]
+fn the_time_to_come_back_follows_the_work_that_waits() {
+    assert_eq!(time_to_drain(12, 2, 64), Duration::from_millis(235 * 32));
+    assert_eq!(time_to_drain(13, 2, 64), Duration::from_millis(470 * 32));
+    assert_eq!(time_to_drain(4, 2, 64), Duration::from_secs(1));
+    assert_eq!(time_to_drain(15, 1, usize::MAX), RETRY_AFTER_MAX);
+}
+
+#[test]
+fn debug_shows_no_hash() {
+    let shown = format!("{:?}", passwords());
+    assert_eq!(shown, "Passwords { cost: 4, .. }");
+}

@@ -1,0 +1,162 @@
+//! PostgreSQL behind a pool with a limit on every wait.
+//!
+//! Work runs in a task of its own ([`to_the_end`]), so that a caller who goes away neither cuts a transaction in half nor
+//! leaves a running statement to whoever takes the connection next.
+
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+
+use deadpool::{Runtime, managed::Timeouts};
+use diesel::{ConnectionError, ConnectionResult};
+use diesel_async::{
+    AsyncPgConnection, SimpleAsyncConnection,
+    pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod, deadpool::Object, deadpool::Pool},
+};
+use futures_util::FutureExt;
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::postgres_url::{PostgresUrl, TlsMode};
+use crate::store::StoreError;
+
+/// How PostgreSQL is used.
+#[derive(Debug, Clone)]
+pub struct PostgresOptions {
+    /// The server and how the way to it is protected.
+    pub url: PostgresUrl,
+    /// How many connections at most.
+    pub pool_size: usize,
+    /// How long a connection may take to be made.
+    pub connect_timeout: Duration,
+    /// How long a call may wait for a connection.
+    pub acquire_timeout: Duration,
+    /// How long a statement may run, and a lock be waited for.
+    pub statement_timeout: Duration,
+    /// After how long unused a connection is closed.
+    pub idle_timeout: Duration,
+    /// After how long a connection is closed in any case, so that load balances out after a failover.
+    pub connection_lifetime: Duration,
+}
+
+/// The pool.
+#[derive(Clone)]
+pub struct PostgresPool {
+    pool: Pool<AsyncPgConnection>,
+}
+
+/// How often connections that are too old or idle are looked for.
+const REAP_INTERVAL: Duration = Duration::from_secs(30);
+
+impl PostgresPool {
+    /// Prepares the pool and starts the task that closes old connections; connects when first asked.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the trusted roots cannot be read.
+    pub fn open(options: &PostgresOptions) -> Result<Self, StoreError> {
+        let tls = match &options.url.tls {
+            TlsMode::Disabled => None,
+            TlsMode::Verified { roots } => Some(MakeRustlsConnect::new(client_tls(roots.as_ref())?)),
+        };
+        let mut config = ManagerConfig::default();
+        config.recycling_method = RecyclingMethod::Fast;
+        let connect_with = Arc::new((limited(options), tls, session_settings(options)));
+        config.custom_setup = Box::new(move |_| connect(Arc::clone(&connect_with)).boxed());
+        let pool = Pool::builder(AsyncDieselConnectionManager::new_with_config("", config))
+            .max_size(options.pool_size)
+            .timeouts(Timeouts {
+                wait: Some(options.acquire_timeout),
+                create: Some(options.connect_timeout),
+                recycle: Some(options.connect_timeout),
+            })
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(StoreError::unavailable)?;
+        tokio::spawn(close_old_connections(pool.clone(), options.idle_timeout, options.connection_lifetime));
+        Ok(Self { pool })
+    }
+
+    /// A connection, within the limits on waiting and connecting.
+    pub(crate) async fn get(&self) -> Result<Object<AsyncPgConnection>, StoreError> {
+        self.pool.get().await.map_err(StoreError::unavailable)
+    }
+
+    /// A connection that is not one of the pool's any more, for work that holds it long.
+    pub(crate) async fn take(&self) -> Result<AsyncPgConnection, StoreError> {
+        self.get().await.map(Object::take)
+    }
+}
+
+/// Runs `work` in a task that goes on when the caller goes away.
+pub(crate) async fn to_the_end<R: Send + 'static>(
+    work: impl Future<Output = Result<R, StoreError>> + Send + 'static,
+) -> Result<R, StoreError> {
+    tokio::spawn(work).await.map_err(StoreError::unavailable)?
+}
+
+/// Lets a silent server be noticed: a connection whose peer does not acknowledge is dropped.
+fn limited(options: &PostgresOptions) -> tokio_postgres::Config {
+    let mut config = options.url.config.clone();
+    if config.get_application_name().is_none() {
+        config.application_name("kairos-identity");
+    }
+    config
+        .connect_timeout(options.connect_timeout)
+        .tcp_user_timeout(options.statement_timeout)
+        .keepalives_idle(options.statement_timeout)
+        .keepalives_interval(Duration::from_secs(1))
+        .keepalives_retries(3);
+    config
+}
+
+fn session_settings(options: &PostgresOptions) -> String {
+    let limit_ms = options.statement_timeout.as_millis();
+    // An acknowledged write survives a crash of the database, whatever the server's default says; stronger settings stay.
+    format!(
+        "SET statement_timeout = {limit_ms}; SET lock_timeout = {limit_ms}; \
+         SET idle_in_transaction_session_timeout = {limit_ms}; \
+         SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local')"
+    )
+}
+
+type ConnectWith = (tokio_postgres::Config, Option<MakeRustlsConnect>, String);
+
+async fn connect(with: Arc<ConnectWith>) -> ConnectionResult<AsyncPgConnection> {
+    let (config, tls, settings) = &*with;
+    let bad = |error: tokio_postgres::Error| ConnectionError::BadConnection(chain(&error));
+    let mut connection = if let Some(tls) = tls {
+        let (client, connection) = config.connect(tls.clone()).await.map_err(bad)?;
+        AsyncPgConnection::try_from_client_and_connection(client, connection).await?
+    } else {
+        let (client, connection) = config.connect(tokio_postgres::NoTls).await.map_err(bad)?;
+        AsyncPgConnection::try_from_client_and_connection(client, connection).await?
+    };
+    connection.batch_execute(settings).await.map_err(ConnectionError::CouldntSetupConfiguration)?;
+    Ok(connection)
+}
+
+/// An error with its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(error.source(), |cause| cause.source())
+        .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+fn client_tls(roots_file: Option<&PathBuf>) -> Result<rustls::ClientConfig, StoreError> {
+    let mut roots = rustls::RootCertStore::empty();
+    if let Some(path) = roots_file {
+        let unreadable = |error: &dyn std::error::Error| StoreError::unavailable(format!("sslrootcert {}: {error}", path.display()));
+        let pem = fs::read(path).map_err(|error| unreadable(&error))?;
+        for certificate in CertificateDer::pem_slice_iter(&pem) {
+            roots.add(certificate.map_err(|error| unreadable(&error))?).map_err(|error| unreadable(&error))?;
+        }
+    } else {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    }
+    Ok(rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
+}
+
+async fn close_old_connections(pool: Pool<AsyncPgConnection>, idle: Duration, lifetime: Duration) {
+    let mut ticks = tokio::time::interval(REAP_INTERVAL);
+    while !pool.is_closed() {
+        ticks.tick().await;
+        pool.retain(|_, metrics| metrics.last_used() < idle && metrics.age() < lifetime);
+    }
+}

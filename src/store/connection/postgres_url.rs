@@ -1,0 +1,111 @@
+//! A PostgreSQL URL with libpq's words for TLS, which tokio-postgres does not know.
+//!
+//! There is no mode that encrypts without checking whom it talks to, and none that falls back to plain text: `require`,
+//! `verify-ca` and `verify-full` all check the certificate and the name; `prefer` and `allow` are refused.
+
+use std::{path::PathBuf, str::FromStr};
+
+use tokio_postgres::config::{Host, SslMode};
+use url::Url;
+
+/// A server, and whether the way to it is encrypted.
+#[derive(Debug, Clone)]
+pub struct PostgresUrl {
+    pub(crate) config: tokio_postgres::Config,
+    pub(crate) tls: TlsMode,
+}
+
+/// How the connection is protected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TlsMode {
+    /// Plain text: the default on loopback and Unix sockets, an explicit `sslmode=disable` elsewhere.
+    Disabled,
+    /// Encrypted, certificate and name checked, against these roots or (`None`) the system's.
+    Verified {
+        /// `sslrootcert`: a PEM file of trusted roots.
+        roots: Option<PathBuf>,
+    },
+}
+
+/// Why a PostgreSQL URL was refused; never holds the URL, which may hold a password.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidPostgresUrl {
+    /// Not a URL, or with parameters that are not known.
+    #[error("expected postgres://user:password@host:port/database?sslmode=…: {0}")]
+    Malformed(String),
+    /// A mode that may fall back to plain text, or an unknown one.
+    #[error("sslmode must be disable, require, verify-ca or verify-full (the last three all verify), not {0}")]
+    SslMode(String),
+}
+
+impl FromStr for PostgresUrl {
+    type Err = InvalidPostgresUrl;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPostgresUrl> {
+        let mut url = Url::parse(text).map_err(|error| InvalidPostgresUrl::Malformed(error.to_string()))?;
+        let (mut mode, mut roots, mut others) = (None, None, Vec::new());
+        for (key, value) in url.query_pairs() {
+            match key.as_ref() {
+                "sslmode" => mode = Some(value.into_owned()),
+                "sslrootcert" => roots = Some(PathBuf::from(value.into_owned())),
+                _ => others.push((key.into_owned(), value.into_owned())),
+            }
+        }
+        url.set_query(None);
+        if !others.is_empty() {
+            url.query_pairs_mut().extend_pairs(others);
+        }
+        let mut config = tokio_postgres::Config::from_str(url.as_str())
+            .map_err(|error| InvalidPostgresUrl::Malformed(error.to_string()))?;
+        let tls = match mode.as_deref() {
+            Some("disable") => TlsMode::Disabled,
+            Some("require" | "verify-ca" | "verify-full") => TlsMode::Verified { roots },
+            None if is_local(&config) => TlsMode::Disabled,
+            None => TlsMode::Verified { roots },
+            Some(other) => return Err(InvalidPostgresUrl::SslMode(other.to_owned())),
+        };
+        config.ssl_mode(if tls == TlsMode::Disabled { SslMode::Disable } else { SslMode::Require });
+        Ok(Self { config, tls })
+    }
+}
+
+/// Whether no packet leaves the machine.
+fn is_local(config: &tokio_postgres::Config) -> bool {
+    config.get_hosts().iter().all(|host| match host {
+        Host::Unix(_) => true,
+        Host::Tcp(name) => name == "localhost" || name.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tls(url: &str) -> TlsMode {
+        url.parse::<PostgresUrl>().unwrap().tls
+    }
+
+    #[test]
+    fn a_distant_server_is_verified_unless_told_otherwise() {
+        assert_eq!(tls("postgres://a@db.example/x"), TlsMode::Verified { roots: None });
+        assert_eq!(tls("postgres://a@db.example/x?sslmode=require"), TlsMode::Verified { roots: None });
+        assert_eq!(
+            tls("postgres://a@db.example/x?sslmode=verify-full&sslrootcert=%2Fca.pem"),
+            TlsMode::Verified { roots: Some("/ca.pem".into()) }
+        );
+        assert_eq!(tls("postgres://a@db.example/x?sslmode=disable"), TlsMode::Disabled);
+    }
+
+    #[test]
+    fn this_machine_needs_no_tls() {
+        assert_eq!(tls("postgres://a@127.0.0.1:5433/x"), TlsMode::Disabled);
+        assert_eq!(tls("postgres://a@localhost/x?application_name=k"), TlsMode::Disabled);
+        assert_eq!(tls("postgres:///x?host=/run/postgresql"), TlsMode::Disabled);
+    }
+
+    #[test]
+    fn a_mode_that_may_fall_back_is_refused_without_the_password() {
+        let error = "postgres://a:hunter2@db/x?sslmode=prefer".parse::<PostgresUrl>().unwrap_err();
+        assert!(error.to_string().contains("not prefer") && !error.to_string().contains("hunter2"));
+    }
+}

@@ -1,0 +1,255 @@
+//! SQLite behind threads of its own: one writer, a few readers, each with its connection.
+//!
+//! A query is a job that travels to a thread once and runs there to its end. A caller who goes away therefore neither
+//! blocks a worker of the runtime nor leaves a transaction open, which diesel-async's own wrapper does.
+
+use std::{
+    fs::OpenOptions,
+    io,
+    os::unix::fs::OpenOptionsExt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use async_channel::{Receiver, Sender, TrySendError};
+use diesel::{Connection, SqliteConnection, connection::SimpleConnection};
+use diesel_async::sync_connection_wrapper::{SpawnBlocking, SyncConnectionWrapper};
+use futures_util::{FutureExt, future::BoxFuture};
+use tokio::sync::oneshot;
+
+use crate::store::StoreError;
+
+/// How SQLite is opened.
+#[derive(Debug, Clone)]
+pub struct SqliteOptions {
+    /// The database's file.
+    pub path: PathBuf,
+    /// Whether a missing file is created, with mode 0600, or is an error.
+    pub create: bool,
+    /// How many threads read. More than there are cores only wait for each other.
+    pub readers: usize,
+    /// How long a statement waits for another process that writes.
+    pub busy_timeout: Duration,
+    /// How many jobs may wait for the writer, and as many for the readers, before callers are turned away.
+    pub queue_length: usize,
+}
+
+/// Finishes each statement at once, on the thread that asks: it is SQLite's own thread.
+pub struct Inline;
+
+impl SpawnBlocking for Inline {
+    fn spawn_blocking<'a, R>(
+        &mut self,
+        task: impl FnOnce() -> R + Send + 'static,
+    ) -> BoxFuture<'a, Result<R, Box<dyn std::error::Error + Send + Sync>>>
+    where
+        R: Send + 'static,
+    {
+        Box::pin(std::future::ready(Ok(task())))
+    }
+
+    fn get_runtime() -> Self {
+        Self
+    }
+}
+
+/// A connection whose futures are ready when they are made.
+pub type InlineConnection = SyncConnectionWrapper<SqliteConnection, Inline>;
+
+type Job = Box<dyn FnOnce(&mut InlineConnection) + Send>;
+
+/// The queues of the threads. The threads end when the last clone is dropped.
+#[derive(Clone)]
+pub struct SqliteThreads {
+    options: SqliteOptions,
+    writer: Sender<Job>,
+    readers: Sender<Job>,
+}
+
+impl SqliteThreads {
+    /// Opens the file and starts the threads.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the file is missing and not to be created, or cannot be opened.
+    pub fn open(options: SqliteOptions) -> Result<Self, StoreError> {
+        if options.create {
+            create_private(&options.path).map_err(|error| in_file(&options.path, &error))?;
+        } else if !options.path.is_file() {
+            return Err(StoreError::unavailable(format!("there is no database file {}", options.path.display())));
+        }
+        let (writer, writes) = async_channel::bounded(options.queue_length);
+        let (readers, reads) = async_channel::bounded(options.queue_length);
+        start_thread("sqlite-writer", connect_writer(&options)?, writes, options.clone(), connect_writer)?;
+        for _ in 0..options.readers {
+            start_thread("sqlite-reader", connect_reader(&options)?, reads.clone(), options.clone(), connect_reader)?;
+        }
+        Ok(Self { options, writer, readers })
+    }
+
+    /// How it was opened.
+    #[must_use]
+    pub fn options(&self) -> &SqliteOptions {
+        &self.options
+    }
+
+    /// Runs a job on a reader.
+    pub(crate) async fn read<R: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut InlineConnection) -> Result<R, StoreError> + Send + 'static,
+    ) -> Result<R, StoreError> {
+        run_on(&self.readers, job).await
+    }
+
+    /// Runs a job on the writer, in a transaction that has the write lock from its beginning.
+    pub(crate) async fn write<R: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut InlineConnection) -> Result<R, StoreError> + Send + 'static,
+    ) -> Result<R, StoreError> {
+        run_on(&self.writer, |connection| in_transaction(connection, job)).await
+    }
+
+    /// Runs a job on the writer, without a transaction.
+    pub(crate) async fn on_writer<R: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut SqliteConnection) -> R + Send + 'static,
+    ) -> Result<R, StoreError> {
+        run_on(&self.writer, |connection| on_connection(connection, job)).await
+    }
+}
+
+/// Gives the value of a future that never waits, since [`Inline`] finishes each statement at once.
+pub(crate) fn at_once<R>(
+    body: impl Future<Output = Result<R, StoreError>>,
+) -> Result<R, StoreError> {
+    body.now_or_never().expect("a body awaits nothing but statements, and Inline finishes each at once")
+}
+
+/// Runs plain diesel on the connection inside.
+pub(crate) fn on_connection<R: Send + 'static>(
+    connection: &mut InlineConnection,
+    job: impl FnOnce(&mut SqliteConnection) -> R + Send + 'static,
+) -> Result<R, StoreError> {
+    connection
+        .spawn_blocking(move |connection| Ok(job(connection)))
+        .now_or_never()
+        .expect("Inline finishes each job at once")
+        .map_err(StoreError::from)
+}
+
+/// Opens another reading connection, for a thread that is not one of the readers.
+pub(crate) fn connect_reader(options: &SqliteOptions) -> Result<InlineConnection, StoreError> {
+    let connection = connect(options)?;
+    prepare(connection, &options.path, "PRAGMA query_only = ON;")
+}
+
+fn connect_writer(options: &SqliteOptions) -> Result<InlineConnection, StoreError> {
+    let connection = connect(options)?;
+    // FULL: an acknowledged write survives the machine. The checkpoint at 1,000 pages is SQLite's default.
+    prepare(
+        connection,
+        &options.path,
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 67108864;",
+    )
+}
+
+fn connect(options: &SqliteOptions) -> Result<SqliteConnection, StoreError> {
+    let path = options.path.to_str().ok_or_else(|| {
+        StoreError::unavailable(format!("the path {} is not UTF-8", options.path.display()))
+    })?;
+    // A path, never a `file:` URI, whose parameters could change what is opened.
+    let path = if path.starts_with("file:") { format!("./{path}") } else { path.to_owned() };
+    let mut connection = SqliteConnection::establish(&path).map_err(|error| in_file(&options.path, &error))?;
+    // First of all, since the switch to WAL waits for other processes too.
+    let busy = format!("PRAGMA busy_timeout = {};", options.busy_timeout.as_millis());
+    connection.batch_execute(&busy).map_err(|error| in_file(&options.path, &error))?;
+    Ok(connection)
+}
+
+fn prepare(
+    mut connection: SqliteConnection,
+    path: &Path,
+    pragmas: &str,
+) -> Result<InlineConnection, StoreError> {
+    const FOR_ALL: &str = "PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; PRAGMA temp_store = MEMORY; \
+        PRAGMA cache_size = -16000; PRAGMA mmap_size = 268435456;";
+    connection
+        .batch_execute(pragmas)
+        .and_then(|()| connection.batch_execute(FOR_ALL))
+        .map_err(|error| in_file(path, &error))?;
+    Ok(InlineConnection::with_runtime(connection, Inline))
+}
+
+/// Creates the file, readable by its owner alone, and the folder above it.
+fn create_private(path: &Path) -> io::Result<()> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder)?;
+    }
+    // SQLite gives the -wal and -shm files the mode of this one.
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(drop)
+}
+
+fn in_file(path: &Path, error: &dyn std::error::Error) -> StoreError {
+    StoreError::unavailable(format!("{}: {error}", path.display()))
+}
+
+type Connect = fn(&SqliteOptions) -> Result<InlineConnection, StoreError>;
+
+fn start_thread(
+    name: &str,
+    mut connection: InlineConnection,
+    jobs: Receiver<Job>,
+    options: SqliteOptions,
+    reconnect: Connect,
+) -> Result<(), StoreError> {
+    let work = move || {
+        while let Ok(job) = jobs.recv_blocking() {
+            if catch_unwind(AssertUnwindSafe(|| job(&mut connection))).is_err() {
+                // A panic may have left a transaction open: its connection is not used again.
+                tracing::error!("A query on SQLite panicked; its connection is replaced");
+                match reconnect(&options) {
+                    Ok(fresh) => connection = fresh,
+                    Err(error) => tracing::error!(%error, "The connection to SQLite could not be replaced"),
+                }
+            }
+        }
+    };
+    thread::Builder::new().name(name.to_owned()).spawn(work).map(drop).map_err(StoreError::unavailable)
+}
+
+async fn run_on<R: Send + 'static>(
+    queue: &Sender<Job>,
+    job: impl FnOnce(&mut InlineConnection) -> Result<R, StoreError> + Send + 'static,
+) -> Result<R, StoreError> {
+    let (reply, answer) = oneshot::channel();
+    let job: Job = Box::new(move |connection| {
+        // Nobody waits any more: the caller's deadline passed before the work began.
+        if !reply.is_closed() {
+            let _ = reply.send(job(connection));
+        }
+    });
+    queue.try_send(job).map_err(|error| match error {
+        TrySendError::Full(_) => StoreError::Overloaded,
+        TrySendError::Closed(_) => StoreError::unavailable("the threads of SQLite have ended"),
+    })?;
+    answer.await.map_err(|_| StoreError::unavailable("the query panicked"))?
+}
+
+fn in_transaction<R>(
+    connection: &mut InlineConnection,
+    body: impl FnOnce(&mut InlineConnection) -> Result<R, StoreError>,
+) -> Result<R, StoreError> {
+    // IMMEDIATE: a transaction that reads first and then writes would fail at once when another process wrote between.
+    execute(connection, "BEGIN IMMEDIATE")?;
+    let result = body(connection).and_then(|value| execute(connection, "COMMIT").map(|()| value));
+    if result.is_err() {
+        // A second error here says only that SQLite has rolled back by itself, as it does when the disk is full.
+        let _ = execute(connection, "ROLLBACK");
+    }
+    result
+}
+
+fn execute(connection: &mut InlineConnection, statement: &'static str) -> Result<(), StoreError> {
+    on_connection(connection, move |connection| connection.batch_execute(statement))?.map_err(StoreError::from)
+}

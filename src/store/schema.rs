@@ -1,0 +1,81 @@
+//! The tables as diesel sees them: one definition for both engines, compared with each by `tests/it/store/schema.rs`.
+
+#![expect(missing_docs, reason = "the migrations document each column")]
+
+diesel::table! {
+    use diesel::sql_types::{BigInt, Bool, Text};
+    use crate::store::columns::{SqlTimestamp, SqlUuid};
+
+    core_user (id) {
+        id -> BigInt,
+        username -> Text,
+        username_key -> Text,
+        email -> Text,
+        password -> Text,
+        is_verified -> Bool,
+        auth_token -> SqlUuid,
+        created_at -> SqlTimestamp,
+        updated_at -> SqlTimestamp,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::{BigInt, Binary, Nullable, Text};
+    use crate::store::columns::SqlTimestamp;
+
+    core_mail_token (id) {
+        id -> BigInt,
+        user_id -> BigInt,
+        purpose -> Text,
+        email -> Text,
+        digest -> Binary,
+        created_at -> SqlTimestamp,
+        expires_at -> SqlTimestamp,
+        used_at -> Nullable<SqlTimestamp>,
+        voided_at -> Nullable<SqlTimestamp>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::{BigInt, Binary, Integer, Nullable, Text};
+    use crate::store::columns::SqlTimestamp;
+
+    core_mail_outbox (id) {
+        id -> BigInt,
+        user_id -> BigInt,
+        kind -> Text,
+        recipient -> Text,
+        sealed_token -> Nullable<Binary>,
+        message_id -> Text,
+        created_at -> SqlTimestamp,
+        expires_at -> SqlTimestamp,
+        next_attempt_at -> Nullable<SqlTimestamp>,
+        attempts -> Integer,
+        sent_at -> Nullable<SqlTimestamp>,
+        gave_up_at -> Nullable<SqlTimestamp>,
+        last_error -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::{BigInt, Text};
+    use crate::store::columns::{SqlTimestamp, SqlUuid};
+
+    core_registration_request (request_id) {
+        request_id -> SqlUuid,
+        user_id -> BigInt,
+        email -> Text,
+        username_key -> Text,
+        created_at -> SqlTimestamp,
+    }
+}
+
+diesel::joinable!(core_mail_token -> core_user (user_id));
+diesel::joinable!(core_mail_outbox -> core_user (user_id));
+diesel::joinable!(core_registration_request -> core_user (user_id));
+diesel::allow_tables_to_appear_in_same_query!(
+    core_user,
+    core_mail_token,
+    core_mail_outbox,
+    core_registration_request
+);

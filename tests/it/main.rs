@@ -1,0 +1,15 @@
+//! The real binary, driven as its users drive it. One crate, so that it links once; `support` is its vocabulary.
+
+#![expect(clippy::disallowed_methods, reason = "tests wait for real processes, so they use the real clock")]
+
+// `cfg(test)` tells clippy that these files are tests, where unwrap and indexing are how a test fails.
+#[cfg(test)]
+#[macro_use]
+mod support;
+
+#[cfg(test)]
+mod arrows;
+#[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
+mod tools;

@@ -1,0 +1,14 @@
+//! The vocabulary of the integration tests: databases, a running service, its mails, its refusals, other clients.
+//!
+//! Nothing here is ever skipped: what is missing on the machine is a panic that names the command that installs it.
+//! Start at [`server::TestServer`].
+
+pub mod engine;
+pub mod errors;
+pub mod mail;
+pub mod mime;
+pub mod postgres;
+pub mod server;
+pub mod smtp;
+pub mod tools;
+pub mod wait;

@@ -1,0 +1,78 @@
+//! A real SMTP server (aiosmtpd) that can be told to refuse, delay and drop: `tests/support/smtp_server.py`.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Stdio},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::tools::python_command;
+
+/// A running SMTP server on loopback; it ends with the test, or when dropped.
+pub struct SmtpServer {
+    folder: TempDir,
+    process: Child,
+    port: u16,
+}
+
+impl SmtpServer {
+    /// One without TLS that takes every mail.
+    pub fn start() -> Self {
+        Self::launch(None)
+    }
+
+    /// One that insists on STARTTLS with this certificate and key (PEM files).
+    pub fn start_with_tls(certificate: &Path, key: &Path) -> Self {
+        Self::launch(Some((certificate, key)))
+    }
+
+    fn launch(tls: Option<(&Path, &Path)>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = python_command("smtp_server.py");
+        command.args(["--port", "0", "--log"]).arg(folder.path().join("log.jsonl"));
+        command.arg("--control-file").arg(folder.path().join("control"));
+        if let Some((certificate, key)) = tls {
+            command.arg("--tls-cert").arg(certificate).arg("--tls-key").arg(key);
+        }
+        write_mode(folder.path(), "ok");
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().expect("its output is a pipe")).read_line(&mut line).unwrap();
+        let port = line.trim().strip_prefix("listening ").and_then(|port| port.parse().ok());
+        Self { folder, process, port: port.unwrap_or_else(|| panic!("smtp_server.py said {line:?}")) }
+    }
+
+    /// The value of `--mail-url`.
+    pub fn url(&self) -> String {
+        format!("smtp://127.0.0.1:{}", self.port)
+    }
+
+    /// How it treats the mails that come next: `ok`, `refuse-4xx`, `refuse-5xx-rcpt`, `refuse-5xx-data`, `delay N`
+    /// (seconds) or `drop-before-250`.
+    pub fn set_mode(&self, mode: &str) {
+        write_mode(self.folder.path(), mode);
+    }
+
+    /// What has happened so far, oldest first.
+    pub fn log(&self) -> Vec<Value> {
+        let log = fs::read_to_string(self.folder.path().join("log.jsonl")).unwrap_or_default();
+        log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+}
+
+impl Drop for SmtpServer {
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
+/// Replaces the control file in one step, since the server may be reading it.
+fn write_mode(folder: &Path, mode: &str) {
+    fs::write(folder.join("control.new"), mode).unwrap();
+    fs::rename(folder.join("control.new"), folder.join("control")).unwrap();
+}

@@ -1,0 +1,34 @@
+//! Programs of other people, as `scripts/setup test` installs them.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+/// The root of the repository.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Runs grpcurl without TLS; the first of `arguments` may be more flags.
+pub fn grpcurl(arguments: &[&str]) -> Output {
+    Command::new(tool("grpcurl")).arg("-plaintext").args(arguments).output().unwrap()
+}
+
+/// Runs a script of `tests/support` in the tests' Python.
+pub fn python(script: &str, arguments: &[&str]) -> Output {
+    python_command(script).args(arguments).output().unwrap()
+}
+
+/// The same, to be started by the caller.
+pub fn python_command(script: &str) -> Command {
+    let mut command = Command::new(tool("python"));
+    command.arg(repository().join("tests/support").join(script)).env("PYTHONDONTWRITEBYTECODE", "1");
+    command
+}
+
+fn tool(name: &str) -> PathBuf {
+    let path = repository().join(".tools/venv/bin").join(name);
+    assert!(path.exists(), "{} is missing: run `scripts/setup test`", path.display());
+    path
+}
