@@ -1,2 +1,7 @@
-//! Kairos Identity: who a person is, for every service of Kairos.
+//! Kairos Identity: the service that knows people by one `auth_token`.
+
+pub mod clock;
+pub mod domain;
+pub mod entropy;
+pub mod password;
 pub mod proto;

@@ -7,6 +7,7 @@
 
 mod auth_token;
 mod email;
+mod mail_kind;
 mod mail_token;
 mod password;
 mod request_id;
@@ -16,6 +17,7 @@ mod username;
 
 pub use auth_token::{AuthToken, InvalidAuthToken};
 pub use email::{EMAIL_OCTETS_MAX, Email, InvalidEmail};
+pub use mail_kind::{MailKind, UnknownMailKind};
 pub use mail_token::{
     InvalidMailToken, MailToken, MailTokenDigest, MailTokenPurpose, SealedToken, UnknownPurpose,
 };
