@@ -9,6 +9,7 @@ const SECRET_MESSAGES: [&str; 3] = [
     "kairos.identity.v1.LoginRequest",
 ];
 
+#[expect(clippy::disallowed_methods, reason = "Cargo tells a build script where to write by a variable")]
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     println!("cargo:rerun-if-changed=migrations");

@@ -5,3 +5,4 @@ pub mod domain;
 pub mod entropy;
 pub mod password;
 pub mod proto;
+pub mod store;

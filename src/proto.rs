@@ -2,7 +2,11 @@
 //!
 //! Messages that hold a password or a mailed token print neither: their `Debug` is here and not derived.
 
-#![expect(missing_docs, clippy::pedantic, clippy::allow_attributes, reason = "generated; the .proto files are the manual")]
+#![expect(
+    clippy::pedantic,
+    clippy::allow_attributes,
+    reason = "generated; the .proto files are the manual"
+)]
 
 use std::fmt;
 

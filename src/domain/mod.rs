@@ -7,6 +7,7 @@
 
 mod auth_token;
 mod email;
+mod link_token;
 mod mail_kind;
 mod mail_token;
 mod password;
@@ -17,6 +18,7 @@ mod username;
 
 pub use auth_token::{AuthToken, InvalidAuthToken};
 pub use email::{EMAIL_OCTETS_MAX, Email, InvalidEmail};
+pub use link_token::LinkToken;
 pub use mail_kind::{MailKind, UnknownMailKind};
 pub use mail_token::{
     InvalidMailToken, MailToken, MailTokenDigest, MailTokenPurpose, SealedToken, UnknownPurpose,

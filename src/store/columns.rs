@@ -138,9 +138,10 @@ fn from_text(text: &str) -> Option<Timestamp> {
 
 /// The decimal number of `length` digits (at most 6) at `start`.
 fn number(places: &[u8], start: usize, length: usize) -> Option<u32> {
-    places.get(start..start + length)?.iter().try_fold(0, |number, digit| {
-        digit.is_ascii_digit().then(|| number * 10 + u32::from(digit - b'0'))
-    })
+    places
+        .get(start..start + length)?
+        .iter()
+        .try_fold(0, |number, digit| digit.is_ascii_digit().then(|| number * 10 + u32::from(digit - b'0')))
 }
 
 #[cfg(test)]
@@ -161,13 +162,22 @@ mod tests {
 
     #[test]
     fn a_time_in_another_form_is_refused() {
-        for text in ["", "2026-11-23", "2026-11-23T10:00:00.000000", "2026-13-01 00:00:00.000000", "2026-11-23 10:00:00.00000x"] {
+        for text in [
+            "",
+            "2026-11-23",
+            "2026-11-23T10:00:00.000000",
+            "2026-13-01 00:00:00.000000",
+            "2026-11-23 10:00:00.00000x",
+        ] {
             assert_eq!(from_text(text), None, "{text}");
         }
     }
 
     #[test]
     fn text_is_what_django_reads() {
-        assert_eq!(to_text(Timestamp::from_unix_micros(1_700_000_000_000_001)).unwrap(), "2023-11-14 22:13:20.000001");
+        assert_eq!(
+            to_text(Timestamp::from_unix_micros(1_700_000_000_000_001)).unwrap(),
+            "2023-11-14 22:13:20.000001"
+        );
     }
 }

@@ -54,6 +54,12 @@ impl Cause {
 }
 
 impl StoreError {
+    /// The error with its causes in one line, for the log.
+    #[must_use]
+    pub fn chain(&self) -> String {
+        chain(self)
+    }
+
     /// The database cannot be reached, because of `source`.
     pub(crate) fn unavailable(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Unavailable(Cause::new(source))
@@ -66,16 +72,33 @@ impl From<DieselError> for StoreError {
             DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, information) => {
                 match violated(information.as_ref()) {
                     Some(constraint) => Self::NotUnique(constraint),
-                    None => Self::Internal(Cause::new("a unique constraint that no caller knows was violated")),
+                    None => {
+                        Self::Internal(Cause::new("a unique constraint that no caller knows was violated"))
+                    }
                 }
             }
-            DieselError::DatabaseError(kind, information) if says_unavailable(kind, information.message()) => {
+            DieselError::DatabaseError(kind, information)
+                if says_unavailable(kind, information.message()) =>
+            {
                 Self::Unavailable(Cause::new(error))
             }
             DieselError::BrokenTransactionManager => Self::Unavailable(Cause::new(error)),
             _ => Self::Internal(Cause::new(error)),
         }
     }
+}
+
+/// An error with its causes in one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    for cause in std::iter::successors(error.source(), |cause| cause.source()) {
+        let cause = cause.to_string();
+        // Wrappers often repeat what they wrap.
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 /// PostgreSQL names the constraint, SQLite the column in its message: see `tests/it/store`. The details are not kept,

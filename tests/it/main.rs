@@ -6,10 +6,3 @@
 #[cfg(test)]
 #[macro_use]
 mod support;
-
-#[cfg(test)]
-// mod arrows;
-#[cfg(test)]
-// mod lifecycle;
-#[cfg(test)]
-// mod tools;

@@ -9,14 +9,16 @@ use deadpool::{Runtime, managed::Timeouts};
 use diesel::{ConnectionError, ConnectionResult};
 use diesel_async::{
     AsyncPgConnection, SimpleAsyncConnection,
-    pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod, deadpool::Object, deadpool::Pool},
+    pooled_connection::{
+        AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod, deadpool::Object, deadpool::Pool,
+    },
 };
 use futures_util::FutureExt;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::postgres_url::{PostgresUrl, TlsMode};
-use crate::store::StoreError;
+use crate::store::{StoreError, error::chain};
 
 /// How PostgreSQL is used.
 #[derive(Debug, Clone)]
@@ -133,19 +135,17 @@ async fn connect(with: Arc<ConnectWith>) -> ConnectionResult<AsyncPgConnection> 
     Ok(connection)
 }
 
-/// An error with its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    std::iter::successors(error.source(), |cause| cause.source())
-        .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
-}
-
 fn client_tls(roots_file: Option<&PathBuf>) -> Result<rustls::ClientConfig, StoreError> {
     let mut roots = rustls::RootCertStore::empty();
     if let Some(path) = roots_file {
-        let unreadable = |error: &dyn std::error::Error| StoreError::unavailable(format!("sslrootcert {}: {error}", path.display()));
+        let unreadable = |error: &dyn std::error::Error| {
+            StoreError::unavailable(format!("sslrootcert {}: {error}", path.display()))
+        };
         let pem = fs::read(path).map_err(|error| unreadable(&error))?;
         for certificate in CertificateDer::pem_slice_iter(&pem) {
-            roots.add(certificate.map_err(|error| unreadable(&error))?).map_err(|error| unreadable(&error))?;
+            roots
+                .add(certificate.map_err(|error| unreadable(&error))?)
+                .map_err(|error| unreadable(&error))?;
         }
     } else {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

@@ -34,7 +34,9 @@ pub enum InvalidPostgresUrl {
     #[error("expected postgres://user:password@host:port/database?sslmode=…: {0}")]
     Malformed(String),
     /// A mode that may fall back to plain text, or an unknown one.
-    #[error("sslmode must be disable, require, verify-ca or verify-full (the last three all verify), not {0}")]
+    #[error(
+        "sslmode must be disable, require, verify-ca or verify-full (the last three all verify), not {0}"
+    )]
     SslMode(String),
 }
 
@@ -73,7 +75,9 @@ impl FromStr for PostgresUrl {
 fn is_local(config: &tokio_postgres::Config) -> bool {
     config.get_hosts().iter().all(|host| match host {
         Host::Unix(_) => true,
-        Host::Tcp(name) => name == "localhost" || name.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback()),
+        Host::Tcp(name) => {
+            name == "localhost" || name.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+        }
     })
 }
 

@@ -77,13 +77,16 @@ impl SqliteThreads {
         if options.create {
             create_private(&options.path).map_err(|error| in_file(&options.path, &error))?;
         } else if !options.path.is_file() {
-            return Err(StoreError::unavailable(format!("there is no database file {}", options.path.display())));
+            return Err(StoreError::unavailable(format!(
+                "there is no database file {}",
+                options.path.display()
+            )));
         }
         let (writer, writes) = async_channel::bounded(options.queue_length);
         let (readers, reads) = async_channel::bounded(options.queue_length);
-        start_thread("sqlite-writer", connect_writer(&options)?, writes, options.clone(), connect_writer)?;
+        start_thread("sqlite-writer", &options, connect_writer, writes, run_job)?;
         for _ in 0..options.readers {
-            start_thread("sqlite-reader", connect_reader(&options)?, reads.clone(), options.clone(), connect_reader)?;
+            start_thread("sqlite-reader", &options, connect_reader, reads.clone(), run_job)?;
         }
         Ok(Self { options, writer, readers })
     }
@@ -120,9 +123,7 @@ impl SqliteThreads {
 }
 
 /// Gives the value of a future that never waits, since [`Inline`] finishes each statement at once.
-pub(crate) fn at_once<R>(
-    body: impl Future<Output = Result<R, StoreError>>,
-) -> Result<R, StoreError> {
+pub(crate) fn at_once<R>(body: impl Future<Output = Result<R, StoreError>>) -> Result<R, StoreError> {
     body.now_or_never().expect("a body awaits nothing but statements, and Inline finishes each at once")
 }
 
@@ -160,7 +161,8 @@ fn connect(options: &SqliteOptions) -> Result<SqliteConnection, StoreError> {
     })?;
     // A path, never a `file:` URI, whose parameters could change what is opened.
     let path = if path.starts_with("file:") { format!("./{path}") } else { path.to_owned() };
-    let mut connection = SqliteConnection::establish(&path).map_err(|error| in_file(&options.path, &error))?;
+    let mut connection =
+        SqliteConnection::establish(&path).map_err(|error| in_file(&options.path, &error))?;
     // First of all, since the switch to WAL waits for other processes too.
     let busy = format!("PRAGMA busy_timeout = {};", options.busy_timeout.as_millis());
     connection.batch_execute(&busy).map_err(|error| in_file(&options.path, &error))?;
@@ -196,26 +198,34 @@ fn in_file(path: &Path, error: &dyn std::error::Error) -> StoreError {
 
 type Connect = fn(&SqliteOptions) -> Result<InlineConnection, StoreError>;
 
-fn start_thread(
+/// Starts a thread that owns a connection and gives each thing that comes out of `queue` to `work`, together with the
+/// queue, so that `work` may take more at once. It ends when the queue's senders are gone.
+pub(crate) fn start_thread<T: Send + 'static>(
     name: &str,
-    mut connection: InlineConnection,
-    jobs: Receiver<Job>,
-    options: SqliteOptions,
-    reconnect: Connect,
+    options: &SqliteOptions,
+    connect: Connect,
+    queue: Receiver<T>,
+    mut work: impl FnMut(&mut InlineConnection, T, &Receiver<T>) + Send + 'static,
 ) -> Result<(), StoreError> {
-    let work = move || {
-        while let Ok(job) = jobs.recv_blocking() {
-            if catch_unwind(AssertUnwindSafe(|| job(&mut connection))).is_err() {
+    let mut connection = connect(options)?;
+    let options = options.clone();
+    let run = move || {
+        while let Ok(first) = queue.recv_blocking() {
+            if catch_unwind(AssertUnwindSafe(|| work(&mut connection, first, &queue))).is_err() {
                 // A panic may have left a transaction open: its connection is not used again.
                 tracing::error!("A query on SQLite panicked; its connection is replaced");
-                match reconnect(&options) {
+                match connect(&options) {
                     Ok(fresh) => connection = fresh,
                     Err(error) => tracing::error!(%error, "The connection to SQLite could not be replaced"),
                 }
             }
         }
     };
-    thread::Builder::new().name(name.to_owned()).spawn(work).map(drop).map_err(StoreError::unavailable)
+    thread::Builder::new().name(name.to_owned()).spawn(run).map(drop).map_err(StoreError::unavailable)
+}
+
+fn run_job(connection: &mut InlineConnection, job: Job, _: &Receiver<Job>) {
+    job(connection);
 }
 
 async fn run_on<R: Send + 'static>(
@@ -251,5 +261,6 @@ fn in_transaction<R>(
 }
 
 fn execute(connection: &mut InlineConnection, statement: &'static str) -> Result<(), StoreError> {
-    on_connection(connection, move |connection| connection.batch_execute(statement))?.map_err(StoreError::from)
+    on_connection(connection, move |connection| connection.batch_execute(statement))?
+        .map_err(StoreError::from)
 }

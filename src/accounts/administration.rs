@@ -1,0 +1,76 @@
+//! What an operator does to accounts.
+
+use super::AccountError;
+use crate::{
+    clock::Clock,
+    domain::{AuthToken, Email, User, UserId, Username},
+    store::Store,
+};
+
+/// The verbs of an operator. Cheap to clone.
+#[derive(Clone)]
+pub struct Administration {
+    store: Store,
+    clock: Clock,
+}
+
+/// How an operator names a user.
+#[derive(Debug, Clone)]
+pub enum UserKey {
+    /// By the identifier.
+    AuthToken(AuthToken),
+    /// By the address.
+    Email(Email),
+    /// By the name.
+    Username(Username),
+}
+
+impl Administration {
+    /// Administration of the accounts in this store.
+    #[must_use]
+    pub const fn new(store: Store, clock: Clock) -> Self {
+        Self { store, clock }
+    }
+
+    /// The next users in the order of their registration, at most `limit`.
+    ///
+    /// # Errors
+    /// When the database is not available.
+    pub async fn list_users(&self, after: Option<UserId>, limit: i64) -> Result<Vec<User>, AccountError> {
+        Ok(self.store.list_users(after, limit).await?)
+    }
+
+    /// The user of that name.
+    ///
+    /// # Errors
+    /// [`AccountError::UserNotFound`], or that the database is not available.
+    pub async fn find_user(&self, key: &UserKey) -> Result<User, AccountError> {
+        let user = match key {
+            UserKey::AuthToken(token) => self.store.find_user_by_auth_token(*token).await?,
+            UserKey::Email(email) => self.store.find_user_by_email(email).await?,
+            UserKey::Username(username) => self.store.find_user_by_username(username).await?,
+        };
+        user.ok_or(AccountError::UserNotFound)
+    }
+
+    /// Marks the user's email as verified without a link.
+    ///
+    /// # Errors
+    /// [`AccountError::UserNotFound`], [`AccountError::EmailAlreadyVerified`], or that the database is not available.
+    pub async fn verify_user(&self, key: &UserKey) -> Result<User, AccountError> {
+        let user = self.find_user(key).await?;
+        if user.is_verified {
+            return Err(AccountError::EmailAlreadyVerified);
+        }
+        self.store.mark_verified(user.id, self.clock.now()).await?.ok_or(AccountError::UserNotFound)
+    }
+
+    /// Deletes the user with everything that belongs to them; gives who it was.
+    ///
+    /// # Errors
+    /// [`AccountError::UserNotFound`], or that the database is not available.
+    pub async fn delete_user(&self, key: &UserKey) -> Result<User, AccountError> {
+        let user = self.find_user(key).await?;
+        if self.store.delete_user(user.id).await? { Ok(user) } else { Err(AccountError::UserNotFound) }
+    }
+}

@@ -1,0 +1,75 @@
+//! Why a verb was refused, and how it breaks.
+
+use std::time::Duration;
+
+use crate::{
+    password::HashingError,
+    store::{Cause, Constraint, StoreError},
+};
+
+/// How long a caller who met a full queue of the store had best wait: such queues empty within milliseconds.
+const STORE_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Why an account verb did not do what it was asked; nothing was changed, save where a variant says otherwise.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum AccountError {
+    /// Another account has this email.
+    #[error("another account already uses this email")]
+    EmailTaken,
+    /// Another account has this username, or one that compares equal.
+    #[error("another account already uses this username")]
+    UsernameTaken,
+    /// The request id was used within 24 h for another email or username.
+    #[error("this request id was used for another registration")]
+    RequestIdReused,
+    /// No account has this email, or its password is another one: the caller must not learn which.
+    #[error("the email or the password is wrong")]
+    InvalidCredentials,
+    /// The password is right, and the address still to be proven.
+    #[error("the email has not been verified")]
+    EmailNotVerified,
+    /// The mailed token is unknown, expired, void or for another purpose.
+    #[error("the link is not valid")]
+    InvalidToken,
+    /// The address has been proven before.
+    #[error("the email has already been verified")]
+    EmailAlreadyVerified,
+    /// Nobody has this `auth_token`, email or username.
+    #[error("there is no such user")]
+    UserNotFound,
+    /// A queue is full.
+    #[error("the service is busy; try again in {retry_after:?}")]
+    Overloaded {
+        /// When it is worth trying again.
+        retry_after: Duration,
+    },
+    /// The database cannot be reached; after a write it is unknown whether it was done.
+    #[error("the database is not available")]
+    StoreUnavailable(#[source] Cause),
+    /// A defect of the service.
+    #[error("internal error")]
+    Internal(#[source] Cause),
+}
+
+impl From<StoreError> for AccountError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NotUnique(Constraint::UserEmail) => Self::EmailTaken,
+            StoreError::NotUnique(Constraint::UserUsername) => Self::UsernameTaken,
+            StoreError::NotUnique(Constraint::RegistrationRequest) => Self::RequestIdReused,
+            StoreError::Unavailable(cause) => Self::StoreUnavailable(cause),
+            StoreError::Overloaded => Self::Overloaded { retry_after: STORE_RETRY_AFTER },
+            StoreError::Corrupt { .. } => Self::Internal(Cause::new(error)),
+            StoreError::Internal(cause) => Self::Internal(cause),
+        }
+    }
+}
+
+impl From<HashingError> for AccountError {
+    fn from(error: HashingError) -> Self {
+        match error {
+            HashingError::QueueFull { retry_after } => Self::Overloaded { retry_after },
+            HashingError::Stopped | HashingError::Broken => Self::Internal(Cause::new(error)),
+        }
+    }
+}

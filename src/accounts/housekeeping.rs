@@ -1,0 +1,56 @@
+//! Forgetting in time what the rules no longer need.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock::Clock,
+    store::{Kept, Store},
+};
+
+/// How long a registration's request id is remembered.
+pub const REQUEST_ID_LIFETIME: Duration = Duration::from_hours(24);
+
+/// How long a link that was used says "already verified", after it has expired.
+const EXPIRED_TOKENS_KEPT: Duration = Duration::from_hours(7 * 24);
+
+/// Often enough that each round is small, seldom enough that it costs nothing.
+const INTERVAL: Duration = Duration::from_mins(10);
+
+/// Between two transactions of one round, so that other writers get their turn.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Deletes what is no longer needed, from time to time.
+pub struct Housekeeping {
+    store: Store,
+    clock: Clock,
+    kept: Kept,
+}
+
+impl Housekeeping {
+    /// Keeps mails that were sent or given up for `finished_mails`.
+    #[must_use]
+    pub const fn new(store: Store, clock: Clock, finished_mails: Duration) -> Self {
+        let kept =
+            Kept { expired_tokens: EXPIRED_TOKENS_KEPT, finished_mails, request_ids: REQUEST_ID_LIFETIME };
+        Self { store, clock, kept }
+    }
+
+    /// Goes on until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        while stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
+            stop.run_until_cancelled(self.purge()).await;
+        }
+    }
+
+    async fn purge(&self) {
+        loop {
+            match self.store.purge(self.kept, self.clock.now()).await {
+                Ok(purged) if purged.is_more => tokio::time::sleep(PAUSE).await,
+                Ok(purged) => return tracing::debug!(rows = purged.rows, "Deleted rows that are no longer needed"),
+                Err(error) => return tracing::warn!(error = %error.chain(), "Old rows could not be deleted"),
+            }
+        }
+    }
+}

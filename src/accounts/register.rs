@@ -1,0 +1,90 @@
+//! Registration.
+
+use super::{AccountError, Accounts, REQUEST_ID_LIFETIME};
+use crate::{
+    domain::{AuthToken, Email, NewPassword, RequestId, Timestamp, User, Username},
+    store::{Registered, Registration, Replay, StoreError},
+};
+
+/// Somebody who wants an account.
+#[derive(Debug, Clone)]
+pub struct NewAccount {
+    /// The name that others see.
+    pub username: Username,
+    /// Where the link goes.
+    pub email: Email,
+    /// Admitted by [`Accounts::admit_password`].
+    pub password: NewPassword,
+    /// Makes a repetition within 24 h give the same user.
+    pub request_id: Option<RequestId>,
+}
+
+impl Accounts {
+    /// Registers a user and mails a link that proves their address; user, link and mail are one transaction.
+    ///
+    /// A repetition with the same request id, email and username gives the user as they are now; the password is not
+    /// compared, so that it costs no hash.
+    ///
+    /// # Errors
+    /// [`AccountError::EmailTaken`] before [`AccountError::UsernameTaken`], [`AccountError::RequestIdReused`], or that the
+    /// service is overloaded, without its database or broken.
+    pub async fn register(&self, account: NewAccount) -> Result<User, AccountError> {
+        let now = self.with.clock.now();
+        if let Some(user) = self.find_replay(&account, now).await? {
+            return Ok(user);
+        }
+        self.refuse_taken(&account).await?;
+
+        let registration = self.new_registration(&account, now).await?;
+        match self.with.store.register(registration).await {
+            Ok(Registered::New(user)) => {
+                self.with.mail_due.notify_one();
+                Ok(user)
+            }
+            Ok(Registered::Known(replay)) => replayed(replay),
+            // The same request may have won the race: then its answer is ours.
+            Err(error @ StoreError::NotUnique(_)) => {
+                self.find_replay(&account, now).await?.ok_or_else(|| AccountError::from(error))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn find_replay(&self, account: &NewAccount, now: Timestamp) -> Result<Option<User>, AccountError> {
+        let Some(id) = account.request_id else { return Ok(None) };
+        let since = now.minus(REQUEST_ID_LIFETIME);
+        let replay = self.with.store.find_registration(id, since, &account.username, &account.email).await?;
+        replay.map(replayed).transpose()
+    }
+
+    /// Spares the hash where the answer is known; the unique constraints decide.
+    async fn refuse_taken(&self, account: &NewAccount) -> Result<(), AccountError> {
+        if self.with.store.find_user_by_email(&account.email).await?.is_some() {
+            return Err(AccountError::EmailTaken);
+        }
+        if self.with.store.find_user_by_username(&account.username).await?.is_some() {
+            return Err(AccountError::UsernameTaken);
+        }
+        Ok(())
+    }
+
+    async fn new_registration(&self, account: &NewAccount, now: Timestamp) -> Result<Registration, AccountError> {
+        Ok(Registration {
+            username: account.username.clone(),
+            email: account.email.clone(),
+            password: self.with.passwords.hash(account.password.clone()).await?,
+            auth_token: AuthToken::from_random(self.with.entropy.bytes()),
+            request_id: account.request_id,
+            request_ids_since: now.minus(REQUEST_ID_LIFETIME),
+            mail: self.new_verification_mail(now),
+            created_at: now,
+        })
+    }
+}
+
+fn replayed(replay: Replay) -> Result<User, AccountError> {
+    match replay {
+        Replay::Same(user) => Ok(user),
+        Replay::Different => Err(AccountError::RequestIdReused),
+    }
+}

@@ -1,0 +1,193 @@
+//! Look-ups by `auth_token`, coalesced: those that arrive while a query runs travel together in the next one.
+//!
+//! There is no cache, so there is nothing to invalidate and no answer is stale. A lane takes what waits, up to a limit,
+//! asks the database once and gives each caller their own rows; it waits for nobody, so that a lone call leaves at once.
+//! On SQLite a lane is a thread that answers its batch inside one read transaction; on PostgreSQL a task whose query
+//! takes all tokens as one array.
+
+use std::collections::HashMap;
+
+use async_channel::{Receiver, Sender, TrySendError};
+use diesel::{
+    ExpressionMethods, OptionalExtension, QueryDsl, SelectableHelper, connection::SimpleConnection,
+};
+use diesel_async::RunQueryDsl as _;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::{
+    Store, StoreError,
+    columns::UuidColumn,
+    connection::{
+        Connections,
+        postgres::PostgresPool,
+        sqlite::{InlineConnection, SqliteThreads, connect_reader, on_connection, start_thread},
+    },
+    schema::core_user,
+    users::UserRow,
+};
+use crate::domain::{AuthToken, User};
+
+/// How look-ups are gathered.
+#[derive(Debug, Clone, Copy)]
+pub struct LookupOptions {
+    /// How many tokens one query holds at most.
+    pub batch_tokens_max: usize,
+    /// How many queries run at once.
+    pub lanes: usize,
+    /// How many look-ups may wait for a lane before callers are turned away.
+    pub waiting_max: usize,
+}
+
+/// The queue before the lanes, which end when its last clone is dropped.
+#[derive(Clone)]
+pub(super) struct Lookup {
+    queue: Sender<Waiting>,
+    batch_tokens_max: usize,
+}
+
+type Answer = Result<Vec<User>, StoreError>;
+
+/// A caller: some tokens, and where the users go that have them, in the order of the tokens.
+struct Waiting {
+    tokens: Vec<AuthToken>,
+    reply: oneshot::Sender<Answer>,
+}
+
+impl Lookup {
+    pub(super) fn start(connections: &Connections, options: LookupOptions) -> Result<Self, StoreError> {
+        let (queue, waiting) = async_channel::bounded(options.waiting_max);
+        for _ in 0..options.lanes {
+            match connections {
+                Connections::Sqlite(threads) => start_sqlite_lane(threads, waiting.clone(), options)?,
+                Connections::Postgres(pool) => {
+                    tokio::spawn(run_postgres_lane(pool.clone(), waiting.clone(), options));
+                }
+            }
+        }
+        Ok(Self { queue, batch_tokens_max: options.batch_tokens_max })
+    }
+
+    async fn find(&self, tokens: Vec<AuthToken>) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        self.queue.try_send(Waiting { tokens, reply }).map_err(|error| match error {
+            TrySendError::Full(_) => StoreError::Overloaded,
+            TrySendError::Closed(_) => StoreError::unavailable("the look-ups have ended"),
+        })?;
+        answer.await.map_err(|_| StoreError::unavailable("the look-up panicked"))?
+    }
+}
+
+impl Store {
+    /// The user with this `auth_token`.
+    ///
+    /// # Errors
+    /// [`StoreError::Overloaded`] when too many wait; [`StoreError::Unavailable`] when the database does not answer.
+    pub async fn find_user_by_auth_token(&self, token: AuthToken) -> Result<Option<User>, StoreError> {
+        self.lookup.find(vec![token]).await.map(|mut users| users.pop())
+    }
+
+    /// The users with these `auth_token`s in their order; a token that nobody has is left out, one that comes twice gives
+    /// its user twice.
+    ///
+    /// # Errors
+    /// As [`Store::find_user_by_auth_token`].
+    pub async fn find_users_by_auth_tokens(&self, tokens: &[AuthToken]) -> Result<Vec<User>, StoreError> {
+        let parts = tokens.chunks(self.lookup.batch_tokens_max).map(|part| self.lookup.find(part.to_vec()));
+        let users = futures_util::future::try_join_all(parts).await?;
+        Ok(users.into_iter().flatten().collect())
+    }
+}
+
+/// Adds to `first` what waits behind it, up to the limit, without the callers who have gone.
+fn gather(first: Waiting, queue: &Receiver<Waiting>, batch_tokens_max: usize) -> Vec<Waiting> {
+    let mut tokens = first.tokens.len();
+    let mut batch = vec![first];
+    while tokens < batch_tokens_max
+        && let Ok(next) = queue.try_recv()
+    {
+        tokens += next.tokens.len();
+        batch.push(next);
+    }
+    batch.retain(|waiting| !waiting.reply.is_closed());
+    batch
+}
+
+fn start_sqlite_lane(
+    threads: &SqliteThreads,
+    queue: Receiver<Waiting>,
+    options: LookupOptions,
+) -> Result<(), StoreError> {
+    start_thread(
+        "sqlite-lookup",
+        threads.options(),
+        connect_reader,
+        queue,
+        move |connection, first, queue| {
+            let batch = gather(first, queue, options.batch_tokens_max);
+            answer_from_sqlite(connection, batch);
+        },
+    )
+}
+
+fn answer_from_sqlite(connection: &mut InlineConnection, batch: Vec<Waiting>) {
+    let asked = on_connection(connection, move |connection| {
+        // One transaction for all: a statement of its own would lock and unlock the file each time.
+        let begun = connection.batch_execute("BEGIN").map_err(StoreError::from);
+        for Waiting { tokens, reply } in batch {
+            let answer = begun
+                .clone()
+                .and_then(|()| tokens.iter().filter_map(|token| find_one(connection, *token)).collect());
+            let _ = reply.send(answer);
+        }
+        if begun.is_ok() { connection.batch_execute("COMMIT") } else { Ok(()) }
+    });
+    if let Ok(Err(error)) = asked {
+        tracing::warn!(%error, "A read transaction on SQLite did not end cleanly");
+    }
+}
+
+fn find_one(connection: &mut diesel::SqliteConnection, token: AuthToken) -> Option<Result<User, StoreError>> {
+    // `get_result` and not `first`: the LIMIT would have the statement prepared anew each time.
+    let query = core_user::table
+        .filter(core_user::auth_token.eq(UuidColumn(*token.as_uuid())))
+        .select(UserRow::as_select());
+    let row = diesel::RunQueryDsl::get_result(query, connection).optional();
+    row.map(|row| row.map(User::from)).map_err(StoreError::from).transpose()
+}
+
+async fn run_postgres_lane(pool: PostgresPool, queue: Receiver<Waiting>, options: LookupOptions) {
+    while let Ok(first) = queue.recv().await {
+        let batch = gather(first, &queue, options.batch_tokens_max);
+        if !batch.is_empty() {
+            answer_from_postgres(&pool, batch).await;
+        }
+    }
+}
+
+async fn answer_from_postgres(pool: &PostgresPool, batch: Vec<Waiting>) {
+    let tokens = batch.iter().flat_map(|waiting| &waiting.tokens).map(|token| UuidColumn(*token.as_uuid()));
+    match find_all(pool, tokens.collect()).await {
+        Ok(users) => {
+            for Waiting { tokens, reply } in batch {
+                let found = tokens.iter().filter_map(|token| users.get(token.as_uuid()).cloned());
+                let _ = reply.send(Ok(found.collect()));
+            }
+        }
+        Err(error) => {
+            for waiting in batch {
+                let _ = waiting.reply.send(Err(error.clone()));
+            }
+        }
+    }
+}
+
+async fn find_all(pool: &PostgresPool, tokens: Vec<UuidColumn>) -> Result<HashMap<Uuid, User>, StoreError> {
+    let mut connection = pool.get().await?;
+    let rows: Vec<UserRow> = core_user::table
+        .filter(core_user::auth_token.eq_any(tokens))
+        .select(UserRow::as_select())
+        .load(&mut connection)
+        .await?;
+    Ok(rows.into_iter().map(User::from).map(|user| (*user.auth_token.as_uuid(), user)).collect())
+}

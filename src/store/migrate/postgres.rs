@@ -1,0 +1,131 @@
+//! Migrations of PostgreSQL, under an advisory lock; and what its server must be like.
+
+use std::time::Duration;
+
+use diesel::{
+    QueryDsl, QueryableByName,
+    pg::Pg,
+    sql_query,
+    sql_types::{BigInt, Bool, Text},
+};
+use diesel_async::{AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+
+use super::{__diesel_schema_migrations, MigrateError, Versions, versions};
+use crate::store::{
+    StoreError,
+    connection::postgres::{PostgresPool, to_the_end},
+    error::Cause,
+};
+
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
+
+/// The key of the advisory lock: "KIDS" and "mig" in ASCII. Other applications on the database should not use it.
+const ADVISORY_LOCK: i64 = 0x4B49_4453_006D_6967;
+
+/// Between two tries for the lock. A blocking wait would stop a `CREATE INDEX CONCURRENTLY` of the one who has it.
+const LOCK_RETRY: Duration = Duration::from_millis(100);
+
+/// The oldest PostgreSQL that is tested, as `server_version_num`.
+const VERSION_MIN: i32 = 150_000;
+
+#[derive(QueryableByName)]
+struct Flag {
+    #[diesel(sql_type = Bool)]
+    value: bool,
+}
+
+#[derive(QueryableByName)]
+struct Words {
+    #[diesel(sql_type = Text)]
+    value: String,
+}
+
+pub(super) fn needed() -> Result<Versions, MigrateError> {
+    versions::<Pg>(&MIGRATIONS)
+}
+
+pub(super) async fn applied(pool: &PostgresPool) -> Result<Versions, MigrateError> {
+    let mut connection = pool.get().await?;
+    refuse_unsuitable_server(&mut connection).await?;
+    let has_table = sql_query("SELECT to_regclass('__diesel_schema_migrations') IS NOT NULL AS value");
+    if !has_table.get_result::<Flag>(&mut connection).await.map_err(StoreError::from)?.value {
+        return Ok(Versions::new());
+    }
+    let applied = __diesel_schema_migrations::table.select(__diesel_schema_migrations::version);
+    let applied: Vec<String> = applied.load(&mut connection).await.map_err(StoreError::from)?;
+    Ok(applied.into_iter().collect())
+}
+
+async fn refuse_unsuitable_server(connection: &mut AsyncPgConnection) -> Result<(), MigrateError> {
+    let version = setting(connection, "server_version_num").await?;
+    if version.parse::<i32>().is_ok_and(|version| version < VERSION_MIN) {
+        let (needed, found) = (VERSION_MIN / 10_000, setting(connection, "server_version").await?);
+        return Err(MigrateError::Unsuitable(format!(
+            "PostgreSQL {needed} or later is needed, the server is {found}"
+        )));
+    }
+    let encoding = setting(connection, "server_encoding").await?;
+    if encoding != "UTF8" {
+        let refusal =
+            format!("the database's encoding must be UTF8, not {encoding}: names of people would be lost");
+        return Err(MigrateError::Unsuitable(refusal));
+    }
+    Ok(())
+}
+
+async fn setting(connection: &mut AsyncPgConnection, name: &str) -> Result<String, StoreError> {
+    let query = sql_query("SELECT current_setting($1) AS value").bind::<Text, _>(name);
+    Ok(query.get_result::<Words>(connection).await?.value)
+}
+
+/// Takes a connection out of the pool for it: the lock belongs to the session, and ends with it in any case.
+pub(super) async fn migrate(pool: &PostgresPool) -> Result<Vec<String>, MigrateError> {
+    let mut connection = pool.take().await?;
+    // A migration may take longer than a request, and waits for those of the release that still runs.
+    connection
+        .batch_execute("SET statement_timeout = 0; SET lock_timeout = 0")
+        .await
+        .map_err(StoreError::from)?;
+    lock(&mut connection).await?;
+    let migrated = to_the_end(async move {
+        let mut harness = AsyncMigrationHarness::new(connection);
+        let versions = harness.run_pending_migrations(MIGRATIONS);
+        Ok(versions
+            .map(|versions| versions.iter().map(ToString::to_string).collect())
+            .map_err(|error| Cause::new(error)))
+    });
+    migrated.await?.map_err(MigrateError::Broken)
+}
+
+async fn lock(connection: &mut AsyncPgConnection) -> Result<(), StoreError> {
+    let mut is_told = false;
+    loop {
+        let query = diesel::select(
+            diesel::dsl::sql::<Bool>("pg_try_advisory_lock(").bind::<BigInt, _>(ADVISORY_LOCK).sql(")"),
+        );
+        if query.get_result::<bool>(connection).await? {
+            return Ok(());
+        }
+        if !is_told {
+            tracing::info!("Another instance is migrating the database; waiting for it");
+            is_told = true;
+        }
+        tokio::time::sleep(LOCK_RETRY).await;
+    }
+}
+
+pub(super) async fn durability_warnings(pool: &PostgresPool) -> Result<Vec<String>, StoreError> {
+    let mut connection = pool.get().await?;
+    let mut warnings = Vec::new();
+    for (name, loss) in [
+        ("fsync", "a crash of the machine can destroy the database"),
+        ("full_page_writes", "a crash of the machine can destroy pages"),
+        ("synchronous_commit", "a crash of the machine loses users who were told that they are registered"),
+    ] {
+        if setting(&mut connection, name).await? == "off" {
+            warnings.push(format!("PostgreSQL runs with {name} = off: {loss}"));
+        }
+    }
+    Ok(warnings)
+}

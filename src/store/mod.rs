@@ -1,0 +1,81 @@
+//! The database: one body of queries for SQLite and PostgreSQL.
+//!
+//! An acknowledged write survives a crash of the service, the database or the machine; what belongs together is written
+//! in one transaction, and goes on to its end if the caller leaves. This module knows rows, not rules: what may be
+//! changed by whom is decided in `accounts`. Start at [`Store`]; each file beside this one holds the queries of one table.
+
+mod columns;
+mod connection;
+mod error;
+mod lookup;
+mod migrate;
+mod outbox;
+mod purge;
+mod registration;
+pub mod schema;
+mod users;
+mod verification;
+
+pub use self::{
+    columns::{SqlTimestamp, SqlUuid},
+    connection::{
+        postgres::PostgresOptions,
+        postgres_url::{InvalidPostgresUrl, PostgresUrl},
+        sqlite::SqliteOptions,
+    },
+    error::{Cause, Constraint, StoreError},
+    lookup::LookupOptions,
+    migrate::{MigrateError, Schema},
+    outbox::OutgoingMail,
+    purge::{Kept, Purged},
+    registration::{Registered, Registration, Replay},
+    users::{Credentials, USERS_PAGE_MAX},
+    verification::{Verification, VerificationMail},
+};
+use self::{
+    connection::{Connections, postgres::PostgresPool, read, sqlite::SqliteThreads},
+    lookup::Lookup,
+};
+
+/// Which engine keeps the data, and how it is used.
+#[derive(Debug, Clone)]
+pub enum StoreOptions {
+    /// A file of SQLite, which is built in.
+    Sqlite(SqliteOptions),
+    /// A server of PostgreSQL 15 or later.
+    Postgres(PostgresOptions),
+}
+
+/// The database. Cheap to clone; connections close with the last clone.
+#[derive(Clone)]
+pub struct Store {
+    connections: Connections,
+    lookup: Lookup,
+}
+
+impl Store {
+    /// Opens the database; call within a runtime. PostgreSQL is first connected to when first asked.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when SQLite's file cannot be opened or created, or trusted roots cannot be read.
+    pub fn open(options: StoreOptions, lookup: LookupOptions) -> Result<Self, StoreError> {
+        let connections = match options {
+            StoreOptions::Sqlite(options) => Connections::Sqlite(SqliteThreads::open(options)?),
+            StoreOptions::Postgres(options) => Connections::Postgres(PostgresPool::open(&options)?),
+        };
+        let lookup = Lookup::start(&connections, lookup)?;
+        Ok(Self { connections, lookup })
+    }
+
+    /// Asks the database for nothing, to see that it answers.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when it does not.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        use diesel_async::RunQueryDsl;
+        read!(&self.connections, connection => {
+            diesel::sql_query("SELECT 1").execute(connection).await?;
+            Ok(())
+        })
+    }
+}

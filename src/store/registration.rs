@@ -1,0 +1,184 @@
+//! Registration: the user, the mailed token, its mail and the caller's request id, in one transaction.
+
+use diesel::{ExpressionMethods, Insertable, OptionalExtension, QueryDsl, SelectableHelper};
+use diesel_async::RunQueryDsl;
+
+use super::{
+    Store, StoreError,
+    columns::{TimestampColumn, UuidColumn},
+    connection::{read, write},
+    schema::{core_mail_outbox, core_mail_token, core_registration_request, core_user},
+    users::UserRow,
+    verification::{NewMailTokenRow, NewOutboxRow, VerificationMail},
+};
+use crate::domain::{AuthToken, Email, PasswordHash, RequestId, Timestamp, User, Username};
+
+/// A person to be written down.
+#[derive(Debug, Clone)]
+pub struct Registration {
+    /// The name that others see.
+    pub username: Username,
+    /// Where the link is mailed to.
+    pub email: Email,
+    /// What a login will be checked against.
+    pub password: PasswordHash,
+    /// The identifier for ever.
+    pub auth_token: AuthToken,
+    /// The caller's id of this request, if it gave one.
+    pub request_id: Option<RequestId>,
+    /// Request ids from before this time are forgotten.
+    pub request_ids_since: Timestamp,
+    /// The link to mail.
+    pub mail: VerificationMail,
+    /// Now.
+    pub created_at: Timestamp,
+}
+
+/// What came of a [`Registration`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Registered {
+    /// The user was written, and the mail with them.
+    New(User),
+    /// The request id was known: nothing was written.
+    Known(Replay),
+}
+
+/// What an earlier request with the same id asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Replay {
+    /// The same email and username: its user, as they are now.
+    Same(User),
+    /// Another email or username.
+    Different,
+}
+
+#[derive(Insertable)]
+#[diesel(table_name = core_user)]
+struct NewUserRow {
+    username: String,
+    username_key: String,
+    email: String,
+    password: String,
+    is_verified: bool,
+    auth_token: UuidColumn,
+    created_at: TimestampColumn,
+    updated_at: TimestampColumn,
+}
+
+#[derive(Insertable)]
+#[diesel(table_name = core_registration_request)]
+struct NewRequestRow {
+    request_id: UuidColumn,
+    user_id: i64,
+    email: String,
+    username_key: String,
+    created_at: TimestampColumn,
+}
+
+/// Finds what a request id was used for; the same expression outside a transaction and inside one.
+macro_rules! find_replay {
+    ($connection:expr, $id:expr, $since:expr, $email:expr, $username:expr) => {{
+        let row: Option<(String, String, UserRow)> = core_registration_request::table
+            .inner_join(core_user::table)
+            .filter(core_registration_request::request_id.eq(UuidColumn(*$id.as_uuid())))
+            .filter(core_registration_request::created_at.ge(TimestampColumn($since)))
+            .select((
+                core_registration_request::email,
+                core_registration_request::username_key,
+                UserRow::as_select(),
+            ))
+            .get_result($connection)
+            .await
+            .optional()?;
+        row.map(|(email, username_key, user)| {
+            let is_same = email == $email.as_str() && username_key == $username.key();
+            if is_same { Replay::Same(user.into()) } else { Replay::Different }
+        })
+    }};
+}
+
+impl Store {
+    /// What an earlier registration with this request id, not before `since`, asked for.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn find_registration(
+        &self,
+        id: RequestId,
+        since: Timestamp,
+        username: &Username,
+        email: &Email,
+    ) -> Result<Option<Replay>, StoreError> {
+        let (username, email) = (username.clone(), email.clone());
+        read!(&self.connections, connection => {
+            Ok(find_replay!(connection, id, since, email, username))
+        })
+    }
+
+    /// Writes the user, the token's digest, the mail and the request id: all of them or nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::NotUnique`] when the email or username is taken, or the request id was used at the same moment.
+    pub async fn register(&self, registration: Registration) -> Result<Registered, StoreError> {
+        write!(&self.connections, connection => {
+            if let Some(id) = registration.request_id {
+                let forgotten = core_registration_request::table
+                    .filter(core_registration_request::request_id.eq(UuidColumn(*id.as_uuid())))
+                    .filter(core_registration_request::created_at.lt(TimestampColumn(registration.request_ids_since)));
+                diesel::delete(forgotten).execute(connection).await?;
+                let since = registration.request_ids_since;
+                if let Some(replay) = find_replay!(connection, id, since, registration.email, registration.username) {
+                    return Ok(Registered::Known(replay));
+                }
+            }
+            let user: User = diesel::insert_into(core_user::table)
+                .values(NewUserRow::from(&registration))
+                .returning(UserRow::as_returning())
+                .get_result::<UserRow>(connection)
+                .await?
+                .into();
+            diesel::insert_into(core_mail_token::table)
+                .values(NewMailTokenRow::new(&user, &registration.mail, registration.created_at))
+                .execute(connection)
+                .await?;
+            diesel::insert_into(core_mail_outbox::table)
+                .values(NewOutboxRow::new(&user, &registration.mail, registration.created_at))
+                .execute(connection)
+                .await?;
+            if let Some(id) = registration.request_id {
+                diesel::insert_into(core_registration_request::table)
+                    .values(NewRequestRow::new(id, &user, &registration))
+                    .execute(connection)
+                    .await?;
+            }
+            Ok(Registered::New(user))
+        })
+    }
+}
+
+impl From<&Registration> for NewUserRow {
+    fn from(registration: &Registration) -> Self {
+        Self {
+            username: registration.username.as_str().to_owned(),
+            username_key: registration.username.key().to_owned(),
+            email: registration.email.as_str().to_owned(),
+            password: registration.password.expose().to_owned(),
+            is_verified: false,
+            auth_token: UuidColumn(*registration.auth_token.as_uuid()),
+            created_at: TimestampColumn(registration.created_at),
+            updated_at: TimestampColumn(registration.created_at),
+        }
+    }
+}
+
+impl NewRequestRow {
+    fn new(id: RequestId, user: &User, registration: &Registration) -> Self {
+        Self {
+            request_id: UuidColumn(*id.as_uuid()),
+            user_id: user.id.as_i64(),
+            email: registration.email.as_str().to_owned(),
+            username_key: registration.username.key().to_owned(),
+            created_at: TimestampColumn(registration.created_at),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Queries of `core_user`.
+
+use diesel::{ExpressionMethods, OptionalExtension, QueryDsl, Queryable, Selectable, SelectableHelper};
+use diesel_async::RunQueryDsl;
+
+use super::{
+    Store, StoreError,
+    columns::{TimestampColumn, UuidColumn},
+    connection::{read, write},
+    schema::core_user,
+};
+use crate::domain::{AuthToken, Email, PasswordHash, Timestamp, User, UserId, Username};
+
+/// The most users that one page of [`Store::list_users`] holds.
+pub const USERS_PAGE_MAX: i64 = 1_000;
+
+/// What a login is checked against.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    /// The user with the email that was given.
+    pub user: User,
+    /// The hash of their password.
+    pub password: PasswordHash,
+}
+
+/// The columns of a user that leave the store; the hash is not among them.
+#[derive(Debug, Queryable, Selectable)]
+#[diesel(table_name = core_user)]
+pub(super) struct UserRow {
+    id: i64,
+    username: String,
+    username_key: String,
+    email: String,
+    is_verified: bool,
+    auth_token: UuidColumn,
+    created_at: TimestampColumn,
+    updated_at: TimestampColumn,
+}
+
+impl From<UserRow> for User {
+    fn from(row: UserRow) -> Self {
+        Self {
+            id: UserId::from_i64(row.id),
+            auth_token: AuthToken::from_uuid(row.auth_token.0),
+            username: Username::from_stored(row.username, row.username_key),
+            email: Email::from_stored(row.email),
+            is_verified: row.is_verified,
+            created_at: row.created_at.0,
+            updated_at: row.updated_at.0,
+        }
+    }
+}
+
+impl Store {
+    /// The user with this email.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn find_user_by_email(&self, email: &Email) -> Result<Option<User>, StoreError> {
+        let email = email.as_str().to_owned();
+        read!(&self.connections, connection => {
+            let query = core_user::table.filter(core_user::email.eq(email)).select(UserRow::as_select());
+            Ok(query.get_result(connection).await.optional()?.map(User::from))
+        })
+    }
+
+    /// The user with this username, in any spelling that has the same comparison form.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn find_user_by_username(&self, username: &Username) -> Result<Option<User>, StoreError> {
+        let key = username.key().to_owned();
+        read!(&self.connections, connection => {
+            let query = core_user::table.filter(core_user::username_key.eq(key)).select(UserRow::as_select());
+            Ok(query.get_result(connection).await.optional()?.map(User::from))
+        })
+    }
+
+    /// The user with this email, together with the hash of their password.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn find_credentials(&self, email: &Email) -> Result<Option<Credentials>, StoreError> {
+        let email = email.as_str().to_owned();
+        read!(&self.connections, connection => {
+            let row: Option<(UserRow, String)> = core_user::table
+                .filter(core_user::email.eq(email))
+                .select((UserRow::as_select(), core_user::password))
+                .get_result(connection)
+                .await
+                .optional()?;
+            Ok(row.map(|(user, hash)| Credentials { user: user.into(), password: PasswordHash::from_stored(hash) }))
+        })
+    }
+
+    /// At most `limit` users (and [`USERS_PAGE_MAX`]) in the order of their registration, after `after`.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn list_users(&self, after: Option<UserId>, limit: i64) -> Result<Vec<User>, StoreError> {
+        let after = after.map_or(i64::MIN, UserId::as_i64);
+        read!(&self.connections, connection => {
+            let rows = core_user::table
+                .filter(core_user::id.gt(after))
+                .order(core_user::id)
+                .limit(limit.clamp(0, USERS_PAGE_MAX))
+                .select(UserRow::as_select())
+                .load(connection)
+                .await?;
+            Ok(rows.into_iter().map(User::from).collect())
+        })
+    }
+
+    /// Marks the user's email as verified; gives the user, or `None` when they are gone.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn mark_verified(&self, user: UserId, now: Timestamp) -> Result<Option<User>, StoreError> {
+        write!(&self.connections, connection => {
+            let updated = diesel::update(core_user::table.find(user.as_i64()))
+                .set((core_user::is_verified.eq(true), core_user::updated_at.eq(TimestampColumn(now))))
+                .returning(UserRow::as_returning())
+                .get_result(connection)
+                .await
+                .optional()?;
+            Ok(updated.map(User::from))
+        })
+    }
+
+    /// Deletes the user with everything that belongs to them; says whether they were there.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn delete_user(&self, user: UserId) -> Result<bool, StoreError> {
+        write!(&self.connections, connection => {
+            let deleted = diesel::delete(core_user::table.find(user.as_i64())).execute(connection).await?;
+            Ok(deleted > 0)
+        })
+    }
+
+    /// Replaces the hash of a password by a stronger one of the same password, unless it has been changed since `old` was
+    /// read; says whether it was replaced. Not a change of the user: `updated_at` stays.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn rewrite_password(
+        &self,
+        user: UserId,
+        old: &PasswordHash,
+        new: &PasswordHash,
+    ) -> Result<bool, StoreError> {
+        let (old, new) = (old.expose().to_owned(), new.expose().to_owned());
+        write!(&self.connections, connection => {
+            let same = core_user::table.find(user.as_i64()).filter(core_user::password.eq(old));
+            let updated = diesel::update(same).set(core_user::password.eq(new)).execute(connection).await?;
+            Ok(updated > 0)
+        })
+    }
+}
