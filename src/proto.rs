@@ -2,11 +2,7 @@
 //!
 //! Messages that hold a password or a mailed token print neither: their `Debug` is here and not derived.
 
-#![expect(
-    clippy::pedantic,
-    clippy::allow_attributes,
-    reason = "generated; the .proto files are the manual"
-)]
+#![expect(clippy::pedantic, clippy::allow_attributes, reason = "generated; the .proto files are the manual")]
 
 use std::fmt;
 

@@ -48,7 +48,9 @@ impl Housekeeping {
         loop {
             match self.store.purge(self.kept, self.clock.now()).await {
                 Ok(purged) if purged.is_more => tokio::time::sleep(PAUSE).await,
-                Ok(purged) => return tracing::debug!(rows = purged.rows, "Deleted rows that are no longer needed"),
+                Ok(purged) => {
+                    return tracing::debug!(rows = purged.rows, "Deleted rows that are no longer needed");
+                }
                 Err(error) => return tracing::warn!(error = %error.chain(), "Old rows could not be deleted"),
             }
         }

@@ -37,7 +37,9 @@ impl Accounts {
         let user = credentials.user.id;
         let hash = match self.with.passwords.rehash(password).await {
             Ok(hash) => hash,
-            Err(error) => return tracing::warn!(user.id = %user, %error, "An outdated password hash stays for now"),
+            Err(error) => {
+                return tracing::warn!(user.id = %user, %error, "An outdated password hash stays for now");
+            }
         };
         match self.with.store.rewrite_password(user, &credentials.password, &hash).await {
             Ok(true) => tracing::info!(user.id = %user, "Replaced an outdated password hash"),

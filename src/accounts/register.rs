@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// Somebody who wants an account.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct NewAccount {
     /// The name that others see.
     pub username: Username,
@@ -68,11 +68,15 @@ impl Accounts {
         Ok(())
     }
 
-    async fn new_registration(&self, account: &NewAccount, now: Timestamp) -> Result<Registration, AccountError> {
+    async fn new_registration(
+        &self,
+        account: &NewAccount,
+        now: Timestamp,
+    ) -> Result<Registration, AccountError> {
         Ok(Registration {
             username: account.username.clone(),
             email: account.email.clone(),
-            password: self.with.passwords.hash(account.password.clone()).await?,
+            password: self.with.passwords.hash(&account.password).await?,
             auth_token: AuthToken::from_random(self.with.entropy.bytes()),
             request_id: account.request_id,
             request_ids_since: now.minus(REQUEST_ID_LIFETIME),

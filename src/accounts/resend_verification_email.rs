@@ -36,7 +36,9 @@ impl Accounts {
         match self.with.store.replace_verification(email, mail, now).await {
             Ok(true) => self.with.mail_due.notify_one(),
             Ok(false) => {}
-            Err(error) => tracing::error!(error = %error.chain(), "A new verification link could not be written"),
+            Err(error) => {
+                tracing::error!(error = %error.chain(), "A new verification link could not be written")
+            }
         }
     }
 }

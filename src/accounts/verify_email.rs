@@ -33,6 +33,9 @@ impl Accounts {
     /// Lets an operator see the links of the Django backend die out.
     fn count_old_link(&self) {
         let count = self.old_links.fetch_add(1, Ordering::Relaxed) + 1;
-        tracing::info!(count, "Refused a link with an auth_token, as the Django backend mailed them ({count} since the start)");
+        tracing::info!(
+            count,
+            "Refused a link with an auth_token, as the Django backend mailed them ({count} since the start)"
+        );
     }
 }

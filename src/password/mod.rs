@@ -93,7 +93,7 @@ impl Passwords {
     ///
     /// # Errors
     /// [`HashingError`]; nothing was computed when the queue is full.
-    pub async fn hash(&self, password: NewPassword) -> Result<PasswordHash, HashingError> {
+    pub async fn hash(&self, password: &NewPassword) -> Result<PasswordHash, HashingError> {
         self.hash_text(password.expose().to_owned()).await
     }
 

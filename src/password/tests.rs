@@ -22,7 +22,7 @@ fn stored(text: &str) -> PasswordHash {
 #[tokio::test]
 async fn a_new_hash_verifies_and_needs_no_rewrite() {
     let passwords = passwords();
-    let hash = passwords.hash(chosen("correct horse")).await.unwrap();
+    let hash = passwords.hash(&chosen("correct horse")).await.unwrap();
     assert!(hash.expose().starts_with("bcrypt_sha256$$2b$04$"));
 
     let right = passwords.verify(&typed("correct horse"), Some(hash.clone())).await;
@@ -33,7 +33,7 @@ async fn a_new_hash_verifies_and_needs_no_rewrite() {
 #[tokio::test]
 async fn one_password_never_has_the_same_hash_twice() {
     let passwords = passwords();
-    let one = passwords.hash(chosen("correct horse")).await.unwrap();
+    let one = passwords.hash(&chosen("correct horse")).await.unwrap();
     let other = passwords.rehash(&typed("correct horse")).await.unwrap();
     assert_ne!(one.expose(), other.expose());
 }
@@ -45,7 +45,7 @@ async fn an_old_scheme_or_a_lower_cost_asks_for_a_rewrite_that_then_is_enough() 
 
     let options = PasswordOptions { cost: 5, threads: 1, queue_length: 8 };
     let dearer = Passwords::start(options, Entropy::seeded(2)).unwrap();
-    let old = passwords().hash(chosen("s3cret")).await.unwrap();
+    let old = passwords().hash(&chosen("s3cret")).await.unwrap();
     assert_eq!(dearer.verify(&typed("s3cret"), Some(old)).await, Ok(Verdict::Right { needs_rewrite: true }));
 
     let new = dearer.rehash(&typed("s3cret")).await.unwrap();

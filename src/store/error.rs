@@ -91,12 +91,14 @@ impl From<DieselError> for StoreError {
 /// An error with its causes in one line.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
-    for cause in std::iter::successors(error.source(), |cause| cause.source()) {
-        let cause = cause.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
         // Wrappers often repeat what they wrap.
-        if !text.ends_with(&cause) {
-            text = format!("{text}: {cause}");
+        if !text.ends_with(&words) {
+            text = format!("{text}: {words}");
         }
+        next = cause.source();
     }
     text
 }

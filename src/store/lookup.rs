@@ -99,17 +99,27 @@ impl Store {
     }
 }
 
+/// Callers whose tokens travel together, and the one for whom there was no more room, who is the first of the next batch.
+struct Batch {
+    callers: Vec<Waiting>,
+    next: Option<Waiting>,
+}
+
 /// Adds to `first` what waits behind it, up to the limit, without the callers who have gone.
-fn gather(first: Waiting, queue: &Receiver<Waiting>, batch_tokens_max: usize) -> Vec<Waiting> {
+fn gather(first: Waiting, queue: &Receiver<Waiting>, batch_tokens_max: usize) -> Batch {
     let mut tokens = first.tokens.len();
-    let mut batch = vec![first];
+    let mut batch = Batch { callers: vec![first], next: None };
     while tokens < batch_tokens_max
-        && let Ok(next) = queue.try_recv()
+        && let Ok(caller) = queue.try_recv()
     {
-        tokens += next.tokens.len();
-        batch.push(next);
+        tokens += caller.tokens.len();
+        if tokens > batch_tokens_max {
+            batch.next = Some(caller);
+        } else {
+            batch.callers.push(caller);
+        }
     }
-    batch.retain(|waiting| !waiting.reply.is_closed());
+    batch.callers.retain(|caller| !caller.reply.is_closed());
     batch
 }
 
@@ -124,8 +134,12 @@ fn start_sqlite_lane(
         connect_reader,
         queue,
         move |connection, first, queue| {
-            let batch = gather(first, queue, options.batch_tokens_max);
-            answer_from_sqlite(connection, batch);
+            let mut next = Some(first);
+            while let Some(first) = next.take() {
+                let batch = gather(first, queue, options.batch_tokens_max);
+                answer_from_sqlite(connection, batch.callers);
+                next = batch.next;
+            }
         },
     )
 }
@@ -158,14 +172,19 @@ fn find_one(connection: &mut diesel::SqliteConnection, token: AuthToken) -> Opti
 
 async fn run_postgres_lane(pool: PostgresPool, queue: Receiver<Waiting>, options: LookupOptions) {
     while let Ok(first) = queue.recv().await {
-        let batch = gather(first, &queue, options.batch_tokens_max);
-        if !batch.is_empty() {
-            answer_from_postgres(&pool, batch).await;
+        let mut next = Some(first);
+        while let Some(first) = next.take() {
+            let batch = gather(first, &queue, options.batch_tokens_max);
+            answer_from_postgres(&pool, batch.callers).await;
+            next = batch.next;
         }
     }
 }
 
 async fn answer_from_postgres(pool: &PostgresPool, batch: Vec<Waiting>) {
+    if batch.is_empty() {
+        return;
+    }
     let tokens = batch.iter().flat_map(|waiting| &waiting.tokens).map(|token| UuidColumn(*token.as_uuid()));
     match find_all(pool, tokens.collect()).await {
         Ok(users) => {
@@ -183,11 +202,7 @@ async fn answer_from_postgres(pool: &PostgresPool, batch: Vec<Waiting>) {
 }
 
 async fn find_all(pool: &PostgresPool, tokens: Vec<UuidColumn>) -> Result<HashMap<Uuid, User>, StoreError> {
-    let mut connection = pool.get().await?;
-    let rows: Vec<UserRow> = core_user::table
-        .filter(core_user::auth_token.eq_any(tokens))
-        .select(UserRow::as_select())
-        .load(&mut connection)
-        .await?;
+    let query = core_user::table.filter(core_user::auth_token.eq_any(tokens)).select(UserRow::as_select());
+    let rows: Vec<UserRow> = pool.ask(async |connection| Ok(query.load(connection).await?)).await?;
     Ok(rows.into_iter().map(User::from).map(|user| (*user.auth_token.as_uuid(), user)).collect())
 }

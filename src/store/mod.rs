@@ -16,6 +16,7 @@ pub mod schema;
 mod users;
 mod verification;
 
+pub(crate) use self::error::chain;
 pub use self::{
     columns::{SqlTimestamp, SqlUuid},
     connection::{

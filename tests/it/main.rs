@@ -6,3 +6,6 @@
 #[cfg(test)]
 #[macro_use]
 mod support;
+
+#[cfg(test)]
+mod store;

@@ -13,9 +13,10 @@ CREATE TABLE core_user (
     auth_token   UUID NOT NULL,
     created_at   TIMESTAMPTZ NOT NULL,
     updated_at   TIMESTAMPTZ NOT NULL,
+    -- The order decides which is named when two are violated: the email, as on SQLite, which begins with the last.
+    CONSTRAINT core_user_email_key UNIQUE (email),
     CONSTRAINT core_user_username_key UNIQUE (username),
     CONSTRAINT core_user_username_key_key UNIQUE (username_key),
-    CONSTRAINT core_user_email_key UNIQUE (email),
     CONSTRAINT core_user_auth_token_key UNIQUE (auth_token)
 );
 

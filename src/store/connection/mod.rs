@@ -28,9 +28,9 @@ macro_rules! read {
                     .await
             }
             $crate::store::connection::Connections::Postgres(pool) => {
-                let pool = pool.clone();
-                $crate::store::connection::postgres::to_the_end(async move {
-                    let mut pooled = pool.get().await?;
+                let own = pool.clone();
+                pool.to_the_end(async move {
+                    let mut pooled = own.get().await?;
                     let $connection: &mut diesel_async::AsyncPgConnection = &mut pooled;
                     let result: Result<_, $crate::store::StoreError> = async move { $body }.await;
                     result
@@ -51,9 +51,9 @@ macro_rules! write {
                     .await
             }
             $crate::store::connection::Connections::Postgres(pool) => {
-                let pool = pool.clone();
-                $crate::store::connection::postgres::to_the_end(async move {
-                    let mut pooled = pool.get().await?;
+                let own = pool.clone();
+                pool.to_the_end(async move {
+                    let mut pooled = own.get().await?;
                     let connection: &mut diesel_async::AsyncPgConnection = &mut pooled;
                     diesel_async::AsyncConnection::transaction(
                         connection,

@@ -1,6 +1,6 @@
 //! PostgreSQL behind a pool with a limit on every wait.
 //!
-//! Work runs in a task of its own ([`to_the_end`]), so that a caller who goes away neither cuts a transaction in half nor
+//! Work runs in a task of its own ([`PostgresPool::to_the_end`]), so that a caller who goes away neither cuts a transaction in half nor
 //! leaves a running statement to whoever takes the connection next.
 
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
@@ -43,7 +43,11 @@ pub struct PostgresOptions {
 #[derive(Clone)]
 pub struct PostgresPool {
     pool: Pool<AsyncPgConnection>,
+    answer_timeout: Duration,
 }
+
+/// What a server that keeps its time limits may need beyond them.
+const ANSWER_MARGIN: Duration = Duration::from_millis(500);
 
 /// How often connections that are too old or idle are looked for.
 const REAP_INTERVAL: Duration = Duration::from_secs(30);
@@ -73,7 +77,8 @@ impl PostgresPool {
             .build()
             .map_err(StoreError::unavailable)?;
         tokio::spawn(close_old_connections(pool.clone(), options.idle_timeout, options.connection_lifetime));
-        Ok(Self { pool })
+        let answer_timeout = options.acquire_timeout + options.statement_timeout + ANSWER_MARGIN;
+        Ok(Self { pool, answer_timeout })
     }
 
     /// A connection, within the limits on waiting and connecting.
@@ -81,17 +86,38 @@ impl PostgresPool {
         self.pool.get().await.map_err(StoreError::unavailable)
     }
 
+    /// Runs `work` in a task that goes on when the caller goes away, or when the server has been silent for longer than
+    /// all limits together: then the caller is told so, and the task ends with its connection.
+    pub(crate) async fn to_the_end<R: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<R, StoreError>> + Send + 'static,
+    ) -> Result<R, StoreError> {
+        match tokio::time::timeout(self.answer_timeout, tokio::spawn(work)).await {
+            Ok(finished) => finished.map_err(StoreError::unavailable)?,
+            Err(elapsed) => Err(StoreError::unavailable(elapsed)),
+        }
+    }
+
+    /// Runs a query that only reads where the caller cannot go away; a silent server costs its connection.
+    pub(crate) async fn ask<R>(
+        &self,
+        query: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<R, StoreError>,
+    ) -> Result<R, StoreError> {
+        let mut connection = self.get().await?;
+        match tokio::time::timeout(self.answer_timeout, query(&mut connection)).await {
+            Ok(answer) => answer,
+            Err(elapsed) => {
+                // Not back into the pool: its next user would wait for this answer.
+                drop(Object::take(connection));
+                Err(StoreError::unavailable(elapsed))
+            }
+        }
+    }
+
     /// A connection that is not one of the pool's any more, for work that holds it long.
     pub(crate) async fn take(&self) -> Result<AsyncPgConnection, StoreError> {
         self.get().await.map(Object::take)
     }
-}
-
-/// Runs `work` in a task that goes on when the caller goes away.
-pub(crate) async fn to_the_end<R: Send + 'static>(
-    work: impl Future<Output = Result<R, StoreError>> + Send + 'static,
-) -> Result<R, StoreError> {
-    tokio::spawn(work).await.map_err(StoreError::unavailable)?
 }
 
 /// Lets a silent server be noticed: a connection whose peer does not acknowledge is dropped.

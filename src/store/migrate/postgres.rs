@@ -12,11 +12,7 @@ use diesel_async::{AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl, Simple
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use super::{__diesel_schema_migrations, MigrateError, Versions, versions};
-use crate::store::{
-    StoreError,
-    connection::postgres::{PostgresPool, to_the_end},
-    error::Cause,
-};
+use crate::store::{StoreError, connection::postgres::PostgresPool, error::Cause};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 
@@ -88,14 +84,12 @@ pub(super) async fn migrate(pool: &PostgresPool) -> Result<Vec<String>, MigrateE
         .await
         .map_err(StoreError::from)?;
     lock(&mut connection).await?;
-    let migrated = to_the_end(async move {
+    let migrated = tokio::spawn(async move {
         let mut harness = AsyncMigrationHarness::new(connection);
-        let versions = harness.run_pending_migrations(MIGRATIONS);
-        Ok(versions
-            .map(|versions| versions.iter().map(ToString::to_string).collect())
-            .map_err(|error| Cause::new(error)))
+        let versions = harness.run_pending_migrations(MIGRATIONS).map_err(Cause::new)?;
+        Ok(versions.iter().map(ToString::to_string).collect())
     });
-    migrated.await?.map_err(MigrateError::Broken)
+    migrated.await.map_err(StoreError::unavailable)?.map_err(MigrateError::Broken)
 }
 
 async fn lock(connection: &mut AsyncPgConnection) -> Result<(), StoreError> {

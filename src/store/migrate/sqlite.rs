@@ -64,7 +64,8 @@ fn run_pending(connection: &mut SqliteConnection) -> Result<Vec<String>, Migrate
 fn refuse_foreign_file(connection: &mut SqliteConnection) -> Result<(), MigrateError> {
     let id = "SELECT application_id AS value FROM pragma_application_id";
     let id = sql_query(id).get_result::<Number>(connection).map_err(StoreError::from)?.value;
-    let has_tables = "SELECT EXISTS (SELECT 1 FROM sqlite_master) AS value";
+    let has_tables = "SELECT EXISTS (SELECT 1 FROM sqlite_master \
+        WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name <> '__diesel_schema_migrations') AS value";
     let has_tables = sql_query(has_tables).get_result::<Flag>(connection).map_err(StoreError::from)?.value;
     if id == APPLICATION_ID || (id == 0 && !has_tables) {
         Ok(())

@@ -27,12 +27,19 @@ impl Mail {
         let entity = Entity::parse(&raw);
         let header = |name| entity.header(name).unwrap_or_default().to_owned();
         let part = |content_type| entity.text_of(content_type).unwrap_or_default();
-        Self { to: header("to"), message_id: header("message-id"), text: part("text/plain"), html: part("text/html"), raw }
+        Self {
+            to: header("to"),
+            message_id: header("message-id"),
+            text: part("text/plain"),
+            html: part("text/html"),
+            raw,
+        }
     }
 
     /// The token in the mail's link; panics when there is none.
     pub fn token(&self) -> String {
-        let (_, rest) = self.text.split_once("/verify?token=").unwrap_or_else(|| panic!("no link in {self:?}"));
+        let (_, rest) =
+            self.text.split_once("/verify?token=").unwrap_or_else(|| panic!("no link in {self:?}"));
         rest.chars().take_while(|c| c.is_ascii_alphanumeric() || "-_".contains(*c)).collect()
     }
 }

@@ -44,7 +44,12 @@ impl Entity {
 
     fn parts(&self, boundary: &str) -> Vec<Self> {
         let delimiter = format!("--{boundary}");
-        self.body.split(&delimiter).skip(1).take_while(|part| !part.starts_with("--")).map(parse_part).collect()
+        self.body
+            .split(&delimiter)
+            .skip(1)
+            .take_while(|part| !part.starts_with("--"))
+            .map(parse_part)
+            .collect()
     }
 
     fn decoded(&self) -> String {

@@ -3,6 +3,7 @@
 //! Nothing here is ever skipped: what is missing on the machine is a panic that names the command that installs it.
 //! Start at [`server::TestServer`].
 
+#[macro_use]
 pub mod engine;
 pub mod errors;
 pub mod mail;
@@ -10,5 +11,6 @@ pub mod mime;
 pub mod postgres;
 pub mod server;
 pub mod smtp;
+pub mod sql;
 pub mod tools;
 pub mod wait;

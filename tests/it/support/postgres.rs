@@ -90,18 +90,28 @@ impl Postgres {
     pub fn create_database(&self) -> PostgresDatabase {
         let name = format!("kairos_{}", self.databases.fetch_add(1, Ordering::Relaxed));
         self.psql("postgres", &format!("CREATE DATABASE {name} TEMPLATE template0"));
-        PostgresDatabase { url: format!("postgres://postgres@127.0.0.1:{}/{name}?sslmode=disable", self.port) }
+        PostgresDatabase {
+            url: format!("postgres://postgres@127.0.0.1:{}/{name}?sslmode=disable", self.port),
+        }
     }
 
     /// Runs `sql` in `database` as its superuser; the rows as `psql -At` prints them.
     pub fn psql(&self, database: &str, sql: &str) -> String {
+        self.try_psql(database, sql).unwrap_or_else(|error| panic!("psql refused {sql:?}: {error}"))
+    }
+
+    /// The same, for statements that may be refused.
+    pub fn try_psql(&self, database: &str, sql: &str) -> Result<String, String> {
         let output = Command::new(self.programs.join("psql"))
-            .args(["-X", "-At", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", "postgres"])
+            .args(["-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", "postgres"])
             .args(["-p", &self.port.to_string(), "-d", database, "-c", sql])
             .output()
             .unwrap();
-        assert!(output.status.success(), "psql refused {sql:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+        if output.status.success() {
+            Ok(String::from_utf8(output.stdout).unwrap().trim_end().to_owned())
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+        }
     }
 
     /// Stops the server as a crash would: connections are cut, nothing is flushed. The data stay.
@@ -119,13 +129,17 @@ impl Postgres {
             command.args(["-c", setting]);
         }
         *self.supervisor.lock().unwrap() = Some(self.supervise(&command));
-        until_blocking(&format!("PostgreSQL answers; its log is {}", self.log().display()), START_LIMIT, || {
-            self.command("pg_isready")
-                .args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()])
-                .status()
-                .is_ok_and(|status| status.success())
-                .then_some(())
-        });
+        until_blocking(
+            &format!("PostgreSQL answers; its log is {}", self.log().display()),
+            START_LIMIT,
+            || {
+                self.command("pg_isready")
+                    .args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()])
+                    .status()
+                    .is_ok_and(|status| status.success())
+                    .then_some(())
+            },
+        );
     }
 
     fn initialise(&self) {
@@ -205,12 +219,15 @@ impl Account {
         let output = Command::new("id").arg("-u").output().unwrap();
         (output.stdout == b"0\n").then(|| {
             let accounts = fs::read_to_string("/etc/passwd").unwrap();
-            Self::find(&accounts, "postgres").or_else(|| Self::find(&accounts, "nobody")).expect("nobody exists")
+            Self::find(&accounts, "postgres")
+                .or_else(|| Self::find(&accounts, "nobody"))
+                .expect("nobody exists")
         })
     }
 
     fn find(accounts: &str, name: &str) -> Option<Self> {
-        let mut fields = accounts.lines().map(|line| line.split(':')).find(|line| line.clone().next() == Some(name))?;
+        let mut fields =
+            accounts.lines().map(|line| line.split(':')).find(|line| line.clone().next() == Some(name))?;
         Some(Self { user: fields.nth(2)?.parse().ok()?, group: fields.next()?.parse().ok()? })
     }
 }
@@ -220,9 +237,12 @@ fn find_programs() -> PathBuf {
     let mut installed: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
         .map(|versions| versions.flatten().map(|version| version.path().join("bin")).collect())
         .unwrap_or_default();
-    installed.sort_by_key(|folder| folder.parent().and_then(|version| version.file_name()?.to_str()?.parse::<u32>().ok()));
+    installed.sort_by_key(|folder| {
+        folder.parent().and_then(|version| version.file_name()?.to_str()?.parse::<u32>().ok())
+    });
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let is_complete = |folder: &Path| ["initdb", "postgres", "psql"].iter().all(|name| folder.join(name).is_file());
+    let is_complete =
+        |folder: &Path| ["initdb", "postgres", "psql"].iter().all(|name| folder.join(name).is_file());
     installed
         .into_iter()
         .rev()

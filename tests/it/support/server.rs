@@ -100,7 +100,11 @@ impl TestServer {
     /// The same, not yet started.
     pub fn builder(engine: Engine) -> Builder {
         let database = TestDatabase::new(engine);
-        Builder { database_url: database.url().to_owned(), database: Some(database), ..Self::on_url(String::new()) }
+        Builder {
+            database_url: database.url().to_owned(),
+            database: Some(database),
+            ..Self::on_url(String::new())
+        }
     }
 
     /// A service on a database that the test keeps; not yet started.
@@ -189,9 +193,11 @@ impl TestServer {
     async fn launch(&mut self) {
         let seen = self.log().len();
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_file()).unwrap();
-        self.process = Some(self.serve_command().stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
+        self.process =
+            Some(self.serve_command().stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
         let limit = START_LIMIT;
-        let address = until("the service logs that it serves", limit, async || self.look_for_address(seen)).await;
+        let address =
+            until("the service logs that it serves", limit, async || self.look_for_address(seen)).await;
         self.address = Some(address);
     }
 
@@ -208,7 +214,8 @@ impl TestServer {
 
     fn serve_command(&self) -> Command {
         let folder = self.folder.path();
-        let mail_url = self.settings.mail_url.clone().unwrap_or(format!("file://{}", self.mail_folder().display()));
+        let mail_url =
+            self.settings.mail_url.clone().unwrap_or(format!("file://{}", self.mail_folder().display()));
         let mut command = self.command(&["serve"]);
         command.args(["--listen", "127.0.0.1:0", "--insecure-low-cost", "--mail-url", &mail_url]);
         command.arg("--secret-key-file").arg(folder.join("secret.key")).args(&self.settings.arguments);

@@ -1,0 +1,43 @@
+//! Domain values as messages.
+
+use crate::{
+    domain::{Timestamp, User},
+    proto,
+};
+
+impl From<User> for proto::User {
+    fn from(user: User) -> Self {
+        Self {
+            auth_token: user.auth_token.to_string(),
+            username: user.username.as_str().to_owned(),
+            email: user.email.as_str().to_owned(),
+            is_verified: user.is_verified,
+            created_at: Some(timestamp(user.created_at)),
+            updated_at: Some(timestamp(user.updated_at)),
+        }
+    }
+}
+
+fn timestamp(at: Timestamp) -> prost_types::Timestamp {
+    let micros = at.unix_micros();
+    let nanos = i32::try_from(micros.rem_euclid(1_000_000) * 1_000);
+    prost_types::Timestamp {
+        seconds: micros.div_euclid(1_000_000),
+        nanos: nanos.expect("less than a second of nanoseconds fits"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn microseconds_reach_the_wire_before_and_after_1970() {
+        let wire = |micros| {
+            let at = timestamp(Timestamp::from_unix_micros(micros));
+            (at.seconds, at.nanos)
+        };
+        assert_eq!(wire(1_700_000_000_123_456), (1_700_000_000, 123_456_000));
+        assert_eq!(wire(-1), (-1, 999_999_000));
+    }
+}

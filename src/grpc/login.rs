@@ -1,0 +1,24 @@
+//! Login.
+
+use tonic::Status;
+
+use super::{fields::Fields, status::from_account};
+use crate::{
+    accounts::Accounts,
+    domain::{Email, Password},
+    proto,
+};
+
+pub(super) async fn login(
+    accounts: &Accounts,
+    request: proto::LoginRequest,
+) -> Result<proto::LoginResponse, Status> {
+    let mut fields = Fields::default();
+    let email = fields.take("email", Email::parse(&request.email));
+    let password = fields.take("password", Password::parse(request.password));
+    let (Some(email), Some(password)) = (email, password) else { return Err(fields.into_status()) };
+
+    let user = accounts.log_in(&email, &password).await.map_err(from_account)?;
+
+    Ok(proto::LoginResponse { user: Some(user.into()) })
+}

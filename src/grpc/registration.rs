@@ -1,0 +1,66 @@
+//! Register, VerifyEmail, ResendVerificationEmail.
+
+use tonic::Status;
+
+use super::{fields::Fields, status::from_account};
+use crate::{
+    accounts::{Accounts, NewAccount},
+    domain::{Email, InvalidRequestId, LinkToken, RequestId, Username},
+    proto,
+};
+
+pub(super) async fn register(
+    accounts: &Accounts,
+    request: proto::RegisterRequest,
+) -> Result<proto::RegisterResponse, Status> {
+    let mut fields = Fields::default();
+    let username = fields.take("username", Username::parse(&request.username));
+    let email = fields.take("email", Email::parse(&request.email));
+    let request_id = fields.take("request_id", optional_request_id(&request.request_id));
+    let password = accounts.admit_password(request.password, username.clone(), email.clone()).await;
+    let password = fields.take("password", password.map_err(from_account)?);
+    let (Some(username), Some(email), Some(password), Some(request_id)) =
+        (username, email, password, request_id)
+    else {
+        return Err(fields.into_status());
+    };
+
+    let account = NewAccount { username, email, password, request_id };
+    let user = accounts.register(account).await.map_err(from_account)?;
+
+    Ok(proto::RegisterResponse { user: Some(user.into()) })
+}
+
+pub(super) async fn verify_email(
+    accounts: &Accounts,
+    request: proto::VerifyEmailRequest,
+) -> Result<proto::VerifyEmailResponse, Status> {
+    let mut fields = Fields::default();
+    if request.token.is_empty() {
+        fields.refuse("token", &"must not be empty");
+        return Err(fields.into_status());
+    }
+
+    let user = accounts.verify_email(LinkToken::parse(&request.token)).await.map_err(from_account)?;
+
+    Ok(proto::VerifyEmailResponse { user: Some(user.into()) })
+}
+
+pub(super) async fn resend_verification_email(
+    accounts: &Accounts,
+    request: proto::ResendVerificationEmailRequest,
+) -> Result<proto::ResendVerificationEmailResponse, Status> {
+    let mut fields = Fields::default();
+    let Some(email) = fields.take("email", Email::parse(&request.email)) else {
+        return Err(fields.into_status());
+    };
+
+    accounts.resend_verification_email(email).await.map_err(from_account)?;
+
+    Ok(proto::ResendVerificationEmailResponse {})
+}
+
+/// proto3 gives an empty string where nothing was sent.
+fn optional_request_id(text: &str) -> Result<Option<RequestId>, InvalidRequestId> {
+    if text.is_empty() { Ok(None) } else { RequestId::parse(text).map(Some) }
+}

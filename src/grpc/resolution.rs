@@ -1,0 +1,98 @@
+//! ResolveToken, ResolveTokens, FindUser: what only reads goes straight to the store.
+
+use std::collections::HashSet;
+
+use tonic::Status;
+
+use super::{
+    fields::Fields,
+    status::{from_account, from_store},
+};
+use crate::{
+    accounts::AccountError,
+    domain::{AuthToken, Email, User, Username},
+    proto::{self, find_user_request::Key},
+    store::Store,
+};
+
+/// How many tokens one ResolveTokens takes; DESIGN.md, section 3.
+const AUTH_TOKENS_MAX: usize = 1_000;
+
+pub(super) async fn resolve_token(
+    store: &Store,
+    request: proto::ResolveTokenRequest,
+) -> Result<proto::ResolveTokenResponse, Status> {
+    let mut fields = Fields::default();
+    let Some(token) = fields.take("auth_token", AuthToken::parse(&request.auth_token)) else {
+        return Err(fields.into_status());
+    };
+
+    let user = store.find_user_by_auth_token(token).await.map_err(from_store)?;
+
+    Ok(proto::ResolveTokenResponse { user: Some(known(user)?) })
+}
+
+pub(super) async fn resolve_tokens(
+    store: &Store,
+    request: proto::ResolveTokensRequest,
+) -> Result<proto::ResolveTokensResponse, Status> {
+    let tokens = distinct_tokens(&request.auth_tokens)?;
+
+    let users = store.find_users_by_auth_tokens(&tokens).await.map_err(from_store)?;
+
+    let found: HashSet<AuthToken> = users.iter().map(|user| user.auth_token).collect();
+    let unknown = tokens.iter().filter(|token| !found.contains(token)).map(AuthToken::to_string);
+    Ok(proto::ResolveTokensResponse {
+        unknown_auth_tokens: unknown.collect(),
+        users: users.into_iter().map(proto::User::from).collect(),
+    })
+}
+
+pub(super) async fn find_user(
+    store: &Store,
+    request: proto::FindUserRequest,
+) -> Result<proto::FindUserResponse, Status> {
+    let mut fields = Fields::default();
+    let found = match request.key {
+        Some(Key::Email(email)) => {
+            let Some(email) = fields.take("email", Email::parse(&email)) else {
+                return Err(fields.into_status());
+            };
+            store.find_user_by_email(&email).await
+        }
+        Some(Key::Username(username)) => {
+            let username = fields.take("username", Username::parse(&username));
+            let Some(username) = username else { return Err(fields.into_status()) };
+            store.find_user_by_username(&username).await
+        }
+        None => {
+            fields.refuse("key", &"must be an email or a username");
+            return Err(fields.into_status());
+        }
+    };
+
+    Ok(proto::FindUserResponse { user: Some(known(found.map_err(from_store)?)?) })
+}
+
+/// The tokens in the order of the request, each once.
+fn distinct_tokens(texts: &[String]) -> Result<Vec<AuthToken>, Status> {
+    let mut fields = Fields::default();
+    if texts.is_empty() || texts.len() > AUTH_TOKENS_MAX {
+        let rule = format!("must hold 1 to {AUTH_TOKENS_MAX} tokens, not {}", texts.len());
+        fields.refuse("auth_tokens", &rule);
+        return Err(fields.into_status());
+    }
+    let parsed = texts.iter().enumerate();
+    let parsed: Vec<_> = parsed
+        .filter_map(|(index, text)| fields.take(&format!("auth_tokens[{index}]"), AuthToken::parse(text)))
+        .collect();
+    if parsed.len() < texts.len() {
+        return Err(fields.into_status());
+    }
+    let mut seen = HashSet::with_capacity(parsed.len());
+    Ok(parsed.into_iter().filter(|token| seen.insert(*token)).collect())
+}
+
+fn known(user: Option<User>) -> Result<proto::User, Status> {
+    user.map(proto::User::from).ok_or_else(|| from_account(AccountError::UserNotFound))
+}

@@ -1,0 +1,120 @@
+//! Errors on the wire: a code, and `google.rpc` details that clients match on.
+
+use std::{collections::HashMap, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+
+use crate::{accounts::AccountError, proto::ErrorReason, store::StoreError, store::chain};
+
+/// The domain of every `ErrorInfo`.
+pub(super) const DOMAIN: &str = "identity.kairos";
+
+/// When a caller who met a lost database had best come back: the health watch looks as often.
+const STORE_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// A status with its reason.
+pub(super) fn refusal(code: Code, reason: ErrorReason, message: &str) -> Status {
+    Status::with_error_details(code, message, details(reason))
+}
+
+/// A status that says when to come back.
+pub(super) fn busy(code: Code, reason: ErrorReason, message: &str, retry_after: Duration) -> Status {
+    let mut details = details(reason);
+    details.set_retry_info(Some(retry_after));
+    Status::with_error_details(code, message, details)
+}
+
+/// INVALID_FIELDS: which fields break which rule.
+pub(super) fn invalid_fields(violations: Vec<FieldViolation>) -> Status {
+    let listed: Vec<_> =
+        violations.iter().map(|violation| format!("{} {}", violation.field, violation.description)).collect();
+    let mut details = details(ErrorReason::InvalidFields);
+    details.set_bad_request(violations);
+    Status::with_error_details(Code::InvalidArgument, listed.join("; "), details)
+}
+
+/// The status of a verb that did not do what it was asked.
+pub(super) fn from_account(error: AccountError) -> Status {
+    use AccountError as E;
+    use ErrorReason as R;
+    match error {
+        E::EmailTaken => {
+            refusal(Code::AlreadyExists, R::EmailAlreadyExists, "another account already uses this email")
+        }
+        E::UsernameTaken => refusal(
+            Code::AlreadyExists,
+            R::UsernameAlreadyExists,
+            "another account already uses this username",
+        ),
+        E::RequestIdReused => {
+            let rule = "was used within the last 24 hours for another email or username";
+            invalid_fields(vec![FieldViolation::new("request_id", rule)])
+        }
+        E::InvalidCredentials => {
+            refusal(Code::Unauthenticated, R::InvalidCredentials, "the email or the password is wrong")
+        }
+        E::EmailNotVerified => refusal(
+            Code::PermissionDenied,
+            R::EmailNotVerified,
+            "the email has not been verified: open the mailed link",
+        ),
+        E::InvalidToken => refusal(
+            Code::InvalidArgument,
+            R::InvalidToken,
+            "the link is unknown, has expired or was replaced by a newer one",
+        ),
+        E::EmailAlreadyVerified => {
+            refusal(Code::FailedPrecondition, R::EmailAlreadyVerified, "the email has already been verified")
+        }
+        E::UserNotFound => refusal(Code::NotFound, R::UserNotFound, "there is no such user"),
+        E::Overloaded { retry_after } => {
+            busy(Code::ResourceExhausted, R::Overloaded, "the service is busy: try again later", retry_after)
+        }
+        E::StoreUnavailable(cause) => {
+            tracing::warn!(error = %chain(&cause), "A call met a database that is not available");
+            let message = "the database is not available: try again later";
+            busy(Code::Unavailable, R::StoreUnavailable, message, STORE_RETRY_AFTER)
+        }
+        E::Internal(cause) => {
+            tracing::error!(error = %chain(&cause), "A call broke");
+            refusal(Code::Internal, R::Internal, "internal error")
+        }
+    }
+}
+
+/// The status of a read that failed.
+pub(super) fn from_store(error: StoreError) -> Status {
+    from_account(error.into())
+}
+
+fn details(reason: ErrorReason) -> ErrorDetails {
+    ErrorDetails::with_error_info(name(reason), DOMAIN, HashMap::new())
+}
+
+/// The reason as clients see it: the enum's value without its prefix.
+fn name(reason: ErrorReason) -> &'static str {
+    let name = reason.as_str_name();
+    name.strip_prefix("ERROR_REASON_").unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_named_without_its_prefix() {
+        assert_eq!(name(ErrorReason::InvalidFields), "INVALID_FIELDS");
+        assert_eq!(name(ErrorReason::EmailAlreadyExists), "EMAIL_ALREADY_EXISTS");
+    }
+
+    #[test]
+    fn what_broke_is_not_told_to_the_caller() {
+        let cause = crate::store::Cause::new("relation core_user does not exist");
+        for error in [AccountError::Internal(cause.clone()), AccountError::StoreUnavailable(cause)] {
+            let status = from_account(error);
+            let told = format!("{} {:?}", status.message(), status.get_error_details());
+            assert!(!told.contains("core_user"), "{told}");
+        }
+    }
+}

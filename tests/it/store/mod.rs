@@ -1,0 +1,130 @@
+//! One conformance suite of the store, run on both engines.
+
+mod lookup;
+mod migrate;
+mod outbox;
+mod purge;
+mod registration;
+mod same_on_both;
+mod schema;
+mod users;
+mod verification;
+
+use std::time::Duration;
+
+use kairos_identity::{
+    domain::{AuthToken, Email, MailToken, PasswordHash, RequestId, SealedToken, Timestamp, User, Username},
+    entropy::Entropy,
+    store::{
+        LookupOptions, PostgresOptions, Registered, Registration, SqliteOptions, Store, StoreOptions,
+        VerificationMail,
+    },
+};
+
+use crate::support::engine::{Engine, TestDatabase};
+
+/// When every test begins.
+pub const NOW: Timestamp = Timestamp::from_unix_micros(1_700_000_000_123_456);
+
+pub const DAY: Duration = Duration::from_hours(24);
+
+/// A migrated store in a database of its own.
+pub struct World {
+    pub database: TestDatabase,
+    pub store: Store,
+    entropy: Entropy,
+}
+
+impl World {
+    pub async fn new(engine: Engine) -> Self {
+        let database = TestDatabase::new(engine);
+        let store = open(database.url());
+        store.migrate().await.unwrap();
+        Self { database, store, entropy: Entropy::seeded(7) }
+    }
+
+    /// A registration of `name` at `NAME@example.com`, and the token of its link.
+    pub fn registration(&self, name: &str) -> (Registration, MailToken) {
+        let (mail, token) = self.mail();
+        let registration = Registration {
+            username: Username::parse(name).unwrap(),
+            email: Email::parse(&format!("{name}@example.com")).unwrap(),
+            password: PasswordHash::from_stored(format!("hash of {name}")),
+            auth_token: AuthToken::from_random(self.entropy.bytes()),
+            request_id: None,
+            request_ids_since: NOW.minus(DAY),
+            mail,
+            created_at: NOW,
+        };
+        (registration, token)
+    }
+
+    /// A link that ends in a day, and its token.
+    pub fn mail(&self) -> (VerificationMail, MailToken) {
+        let token = MailToken::from_random(self.entropy.bytes());
+        let id: u128 = u128::from_le_bytes(self.entropy.bytes());
+        let mail = VerificationMail {
+            digest: token.digest(),
+            sealed_token: SealedToken::from_bytes(b"sealed".to_vec()),
+            message_id: format!("{id:x}@localhost"),
+            expires_at: NOW.plus(DAY),
+        };
+        (mail, token)
+    }
+
+    /// Registers `name`.
+    pub async fn register(&self, name: &str) -> (User, MailToken) {
+        let (registration, token) = self.registration(name);
+        match self.store.register(registration).await.unwrap() {
+            Registered::New(user) => (user, token),
+            Registered::Known(_) => panic!("a registration without a request id is new"),
+        }
+    }
+
+    /// How many rows the four tables have: users, tokens, mails, request ids.
+    pub fn counts(&self) -> [usize; 4] {
+        ["core_user", "core_mail_token", "core_mail_outbox", "core_registration_request"]
+            .map(|table| self.database.count(table))
+    }
+}
+
+/// Opens the store at `url` with small limits.
+pub fn open(url: &str) -> Store {
+    open_with(url, LookupOptions { batch_tokens_max: 256, lanes: 2, waiting_max: 10_000 })
+}
+
+/// The same, with other limits on look-ups.
+pub fn open_with(url: &str, lookup: LookupOptions) -> Store {
+    let options = match url.strip_prefix("sqlite://") {
+        Some(path) => StoreOptions::Sqlite(sqlite_options(path)),
+        None => StoreOptions::Postgres(PostgresOptions {
+            url: url.parse().unwrap(),
+            pool_size: 8,
+            connect_timeout: Duration::from_secs(2),
+            acquire_timeout: Duration::from_secs(20),
+            statement_timeout: Duration::from_secs(20),
+            idle_timeout: Duration::from_mins(10),
+            connection_lifetime: Duration::from_mins(30),
+        }),
+    };
+    Store::open(options, lookup).unwrap()
+}
+
+/// How tests open a file.
+pub fn sqlite_options(path: impl Into<std::path::PathBuf>) -> SqliteOptions {
+    SqliteOptions {
+        path: path.into(),
+        create: true,
+        readers: 2,
+        busy_timeout: Duration::from_secs(10),
+        queue_length: 10_000,
+    }
+}
+
+pub fn email(text: &str) -> Email {
+    Email::parse(text).unwrap()
+}
+
+pub fn request_id(number: u128) -> RequestId {
+    RequestId::from_uuid(uuid::Uuid::from_u128(number))
+}

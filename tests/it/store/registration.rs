@@ -1,0 +1,116 @@
+//! Registration as one transaction.
+
+use std::time::Duration;
+
+use kairos_identity::store::{Constraint, Registered, Replay, StoreError};
+use tokio::task::JoinSet;
+
+use super::{DAY, NOW, World, email, request_id};
+
+on_both_engines! {
+    async fn user_token_mail_and_request_id_are_written_together(engine: Engine) {
+        let world = World::new(engine).await;
+        let (mut registration, _) = world.registration("ada");
+        registration.request_id = Some(request_id(1));
+
+        world.store.register(registration).await.unwrap();
+
+        assert_eq!(world.counts(), [1, 1, 1, 1]);
+    }
+
+    async fn a_refused_registration_leaves_nothing(engine: Engine) {
+        let world = World::new(engine).await;
+        world.register("ada").await;
+        let (mut second, _) = world.registration("bob");
+        second.email = email("ada@example.com");
+        second.request_id = Some(request_id(1));
+
+        world.store.register(second).await.unwrap_err();
+
+        assert_eq!(world.counts(), [1, 1, 1, 0]);
+    }
+
+    async fn a_repeated_request_id_gives_the_same_user(engine: Engine) {
+        let world = World::new(engine).await;
+        let mut first = world.registration("ada").0;
+        first.request_id = Some(request_id(1));
+        let Registered::New(ada) = world.store.register(first).await.unwrap() else { panic!("it is new") };
+
+        let mut second = world.registration("ADA").0;
+        second.request_id = Some(request_id(1));
+        let again = world.store.register(second).await.unwrap();
+
+        assert_eq!(again, Registered::Known(Replay::Same(ada)));
+        assert_eq!(world.counts(), [1, 1, 1, 1]);
+    }
+
+    async fn a_request_id_with_another_email_or_username_is_told(engine: Engine) {
+        let world = World::new(engine).await;
+        let mut first = world.registration("ada").0;
+        first.request_id = Some(request_id(1));
+        world.store.register(first).await.unwrap();
+
+        let mut other_email = world.registration("ada").0;
+        other_email.email = email("bob@example.com");
+        let other_name = world.registration("bob").0;
+        for mut other in [other_email, other_name] {
+            other.request_id = Some(request_id(1));
+            let answer = world.store.register(other.clone()).await.unwrap();
+            assert_eq!(answer, Registered::Known(Replay::Different));
+            let found = world.store.find_registration(request_id(1), NOW.minus(DAY), &other.username, &other.email);
+            assert_eq!(found.await.unwrap(), Some(Replay::Different));
+        }
+        assert_eq!(world.counts(), [1, 1, 1, 1]);
+    }
+
+    async fn a_request_id_is_forgotten_after_its_time(engine: Engine) {
+        let world = World::new(engine).await;
+        let mut first = world.registration("ada").0;
+        first.request_id = Some(request_id(1));
+        world.store.register(first).await.unwrap();
+
+        let mut later = world.registration("bob").0;
+        later.request_id = Some(request_id(1));
+        later.request_ids_since = NOW.plus(Duration::from_micros(1));
+        let answer = world.store.register(later).await.unwrap();
+
+        assert!(matches!(answer, Registered::New(_)), "{answer:?}");
+        assert_eq!(world.counts(), [2, 2, 2, 1]);
+    }
+
+    async fn of_64_at_once_for_one_email_one_is_registered(engine: Engine) {
+        let world = World::new(engine).await;
+        let mut calls = JoinSet::new();
+        for number in 0..64 {
+            let (mut registration, _) = world.registration(&format!("user {number}").replace(' ', ""));
+            registration.email = email("ada@example.com");
+            let store = world.store.clone();
+            calls.spawn(async move { store.register(registration).await });
+        }
+
+        let answers = calls.join_all().await;
+
+        let refused = answers.iter().filter(|answer| matches!(answer, Err(StoreError::NotUnique(Constraint::UserEmail))));
+        assert_eq!(refused.count(), 63);
+        assert_eq!(world.counts(), [1, 1, 1, 0]);
+    }
+
+    async fn a_caller_who_goes_away_leaves_all_or_nothing(engine: Engine) {
+        let world = World::new(engine).await;
+        for number in 0..64_u64 {
+            let (mut registration, _) = world.registration(&format!("user{number}"));
+            registration.request_id = Some(request_id(u128::from(number)));
+            let store = world.store.clone();
+            let call = tokio::spawn(async move { store.register(registration).await });
+            tokio::time::sleep(Duration::from_micros(number * 40)).await;
+            call.abort();
+        }
+
+        // The last word of the writer: what was begun has ended when it answers.
+        world.register("last").await;
+        let [users, tokens, mails, requests] = world.counts();
+
+        assert!(users > 1, "some were fast enough");
+        assert_eq!([tokens, mails, requests + 1], [users; 3]);
+    }
+}

@@ -1,0 +1,86 @@
+//! SQL around the service: to look at what it wrote, and to break it on purpose.
+
+use diesel::{
+    Connection, QueryableByName, RunQueryDsl, SqliteConnection, connection::SimpleConnection, sql_query,
+    sql_types::Text,
+};
+
+use super::{
+    engine::{Engine, TestDatabase},
+    postgres::Postgres,
+};
+
+#[derive(QueryableByName)]
+struct Row {
+    #[diesel(sql_type = Text)]
+    value: String,
+}
+
+#[derive(QueryableByName)]
+struct PlanStep {
+    #[diesel(sql_type = Text)]
+    detail: String,
+}
+
+impl TestDatabase {
+    /// Runs statements; panics when the engine refuses one.
+    pub fn execute(&self, sql: &str) {
+        self.try_execute(sql).unwrap_or_else(|error| panic!("{error}\n{sql}"));
+    }
+
+    /// Runs statements; gives the engine's words when it refuses one.
+    pub fn try_execute(&self, sql: &str) -> Result<(), String> {
+        match self.engine() {
+            Engine::Sqlite => self.sqlite().batch_execute(sql).map_err(|error| error.to_string()),
+            Engine::Postgres => Postgres::shared().try_psql(self.name(), sql).map(drop),
+        }
+    }
+
+    /// The rows of a query with one text column called `value`.
+    pub fn rows(&self, sql: &str) -> Vec<String> {
+        match self.engine() {
+            Engine::Sqlite => {
+                let rows: Vec<Row> = sql_query(sql).load(&mut self.sqlite()).unwrap();
+                rows.into_iter().map(|row| row.value).collect()
+            }
+            Engine::Postgres => {
+                let rows = Postgres::shared().psql(self.name(), sql);
+                rows.lines().map(str::to_owned).collect()
+            }
+        }
+    }
+
+    /// How many rows a table has.
+    pub fn count(&self, table: &str) -> usize {
+        let counted = self.rows(&format!("SELECT CAST(count(*) AS VARCHAR(20)) AS value FROM {table}"));
+        counted[0].parse().unwrap()
+    }
+
+    /// How the engine would run a query on a table that is large.
+    pub fn plan(&self, query: &str) -> String {
+        match self.engine() {
+            Engine::Sqlite => {
+                let steps: Vec<PlanStep> =
+                    sql_query(format!("EXPLAIN QUERY PLAN {query}")).load(&mut self.sqlite()).unwrap();
+                steps.into_iter().map(|step| step.detail).collect()
+            }
+            Engine::Postgres => {
+                let query = format!("SET enable_seqscan = off; SET enable_bitmapscan = off; EXPLAIN {query}");
+                Postgres::shared().psql(self.name(), &query)
+            }
+        }
+    }
+
+    fn sqlite(&self) -> SqliteConnection {
+        let path = self.url().strip_prefix("sqlite://").expect("the URL is SQLite's");
+        let mut connection = SqliteConnection::establish(path).unwrap();
+        connection.batch_execute("PRAGMA busy_timeout = 5000; PRAGMA foreign_keys = ON").unwrap();
+        connection
+    }
+
+    /// The database's name on the shared cluster.
+    fn name(&self) -> &str {
+        let path = self.url().split('?').next().unwrap_or_default();
+        path.rsplit('/').next().expect("the URL names a database")
+    }
+}
