@@ -2,11 +2,12 @@
 
 pub mod accounts;
 pub mod clock;
+pub mod config;
 pub mod domain;
 pub mod entropy;
 pub mod grpc;
 pub mod password;
 pub mod proto;
-#[path = "/tmp/sealing_stub.rs"]
 pub mod sealing;
 pub mod store;
+pub mod telemetry;

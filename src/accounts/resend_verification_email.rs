@@ -37,7 +37,7 @@ impl Accounts {
             Ok(true) => self.with.mail_due.notify_one(),
             Ok(false) => {}
             Err(error) => {
-                tracing::error!(error = %error.chain(), "A new verification link could not be written")
+                tracing::error!(error = %error.chain(), "A new verification link could not be written");
             }
         }
     }

@@ -25,14 +25,14 @@ pub struct HealthWatch {
 }
 
 impl HealthWatch {
-    /// A watch that has said NOT_SERVING, until [`HealthWatch::run`] finds the database.
+    /// A watch that has said `NOT_SERVING`, until [`HealthWatch::run`] finds the database.
     pub async fn new(reporter: HealthReporter, store: Store) -> Self {
         let watch = Self { reporter, store };
         watch.report(ServingStatus::NotServing).await;
         watch
     }
 
-    /// Looks at the database until `stop`; then says NOT_SERVING for good, which also ends the streams of `Watch`.
+    /// Looks at the database until `stop`; then says `NOT_SERVING` for good, which also ends the streams of `Watch`.
     pub async fn run(self, stop: CancellationToken) {
         let mut is_serving = None;
         while let Some(answers) = stop.run_until_cancelled(self.database_answers()).await {

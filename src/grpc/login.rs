@@ -1,4 +1,4 @@
-//! Login.
+//! `Login`.
 
 use tonic::Status;
 

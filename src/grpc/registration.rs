@@ -1,4 +1,4 @@
-//! Register, VerifyEmail, ResendVerificationEmail.
+//! `Register`, `VerifyEmail`, `ResendVerificationEmail`.
 
 use tonic::Status;
 

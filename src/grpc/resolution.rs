@@ -1,4 +1,4 @@
-//! ResolveToken, ResolveTokens, FindUser: what only reads goes straight to the store.
+//! `ResolveToken`, `ResolveTokens`, `FindUser`: what only reads goes straight to the store.
 
 use std::collections::HashSet;
 
@@ -15,7 +15,7 @@ use crate::{
     store::Store,
 };
 
-/// How many tokens one ResolveTokens takes; DESIGN.md, section 3.
+/// How many tokens one `ResolveTokens` takes; DESIGN.md, section 3.
 const AUTH_TOKENS_MAX: usize = 1_000;
 
 pub(super) async fn resolve_token(

@@ -25,7 +25,7 @@ pub(super) fn busy(code: Code, reason: ErrorReason, message: &str, retry_after: 
     Status::with_error_details(code, message, details)
 }
 
-/// INVALID_FIELDS: which fields break which rule.
+/// `INVALID_FIELDS`: which fields break which rule.
 pub(super) fn invalid_fields(violations: Vec<FieldViolation>) -> Status {
     let listed: Vec<_> =
         violations.iter().map(|violation| format!("{} {}", violation.field, violation.description)).collect();

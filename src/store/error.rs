@@ -78,7 +78,7 @@ impl From<DieselError> for StoreError {
                 }
             }
             DieselError::DatabaseError(kind, information)
-                if says_unavailable(kind, information.message()) =>
+                if says_unavailable(*kind, information.message()) =>
             {
                 Self::Unavailable(Cause::new(error))
             }
@@ -118,7 +118,7 @@ fn violated(information: &dyn DatabaseErrorInformation) -> Option<Constraint> {
 }
 
 /// diesel keeps no SQLSTATE, so that what it does not classify is told by the engines' English messages.
-fn says_unavailable(kind: &DatabaseErrorKind, message: &str) -> bool {
+fn says_unavailable(kind: DatabaseErrorKind, message: &str) -> bool {
     const MESSAGES: [&str; 21] = [
         // SQLite
         "database is locked",

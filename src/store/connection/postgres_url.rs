@@ -61,9 +61,8 @@ impl FromStr for PostgresUrl {
             .map_err(|error| InvalidPostgresUrl::Malformed(error.to_string()))?;
         let tls = match mode.as_deref() {
             Some("disable") => TlsMode::Disabled,
-            Some("require" | "verify-ca" | "verify-full") => TlsMode::Verified { roots },
             None if is_local(&config) => TlsMode::Disabled,
-            None => TlsMode::Verified { roots },
+            None | Some("require" | "verify-ca" | "verify-full") => TlsMode::Verified { roots },
             Some(other) => return Err(InvalidPostgresUrl::SslMode(other.to_owned())),
         };
         config.ssl_mode(if tls == TlsMode::Disabled { SslMode::Disable } else { SslMode::Require });

@@ -82,11 +82,11 @@ impl SqliteThreads {
                 options.path.display()
             )));
         }
-        let (writer, writes) = async_channel::bounded(options.queue_length);
-        let (readers, reads) = async_channel::bounded(options.queue_length);
-        start_thread("sqlite-writer", &options, connect_writer, writes, run_job)?;
+        let (writer, write_jobs) = async_channel::bounded(options.queue_length);
+        let (readers, read_jobs) = async_channel::bounded(options.queue_length);
+        start_thread("sqlite-writer", &options, connect_writer, write_jobs, run_job)?;
         for _ in 0..options.readers {
-            start_thread("sqlite-reader", &options, connect_reader, reads.clone(), run_job)?;
+            start_thread("sqlite-reader", &options, connect_reader, read_jobs.clone(), run_job)?;
         }
         Ok(Self { options, writer, readers })
     }

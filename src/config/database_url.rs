@@ -1,0 +1,69 @@
+//! Where the data is.
+
+use std::{fmt, path::PathBuf};
+
+use url::Url;
+
+use super::url_text::redacted;
+
+/// A database.
+#[derive(Clone, PartialEq, Eq)]
+pub enum DatabaseUrl {
+    /// A file of SQLite: `sqlite:///absolute/file` or `sqlite://relative/file`.
+    Sqlite(PathBuf),
+    /// A server of PostgreSQL; the URL as given, with its password.
+    Postgres(String),
+}
+
+impl DatabaseUrl {
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        if let Some(path) = text.strip_prefix("sqlite://") {
+            return (!path.is_empty() && !path.ends_with('/')).then(|| Self::Sqlite(path.into()));
+        }
+        let url = Url::parse(text).ok()?;
+        matches!(url.scheme(), "postgres" | "postgresql").then(|| Self::Postgres(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Without the password.
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
+            Self::Postgres(url) => f.write_str(&redacted(url)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_and_servers_are_told_apart() {
+        assert_eq!(DatabaseUrl::parse("sqlite:///var/k.db"), Some(DatabaseUrl::Sqlite("/var/k.db".into())));
+        assert_eq!(DatabaseUrl::parse("sqlite://data/k.db"), Some(DatabaseUrl::Sqlite("data/k.db".into())));
+        assert!(matches!(DatabaseUrl::parse("postgresql://a:b@c/d"), Some(DatabaseUrl::Postgres(_))));
+    }
+
+    #[test]
+    fn anything_else_is_refused_and_creates_no_file() {
+        for text in
+            ["", "sqlite://", "sqlite:///var/", "data/k.db", "mysql://a@b/c", "sqlite:k.db", "postgres"]
+        {
+            assert_eq!(DatabaseUrl::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_password_is_in_neither_debug_nor_display() {
+        let url = DatabaseUrl::parse("postgres://a:hunter2@c/d").unwrap();
+        assert!(!format!("{url} {url:?}").contains("hunter2"));
+    }
+}

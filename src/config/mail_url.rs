@@ -1,0 +1,138 @@
+//! Where mails go.
+
+use std::{fmt, path::PathBuf};
+
+use percent_encoding::percent_decode_str;
+use url::Url;
+
+/// How the way to the SMTP server is encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SmtpTls {
+    /// `smtp://`: STARTTLS, port 587 unless given.
+    StartTls,
+    /// `smtps://`: TLS from the first byte, port 465 unless given.
+    Implicit,
+}
+
+/// Where mails go.
+#[derive(Clone, PartialEq, Eq)]
+pub enum MailUrl {
+    /// `file:///absolute/folder` or `file://relative/folder`: each mail becomes a file.
+    Folder(PathBuf),
+    /// An SMTP server.
+    Smtp {
+        /// Its name, which its certificate must bear.
+        host: String,
+        /// Its port.
+        port: u16,
+        /// Name and password, if it asks for them.
+        credentials: Option<(String, String)>,
+        /// How the way to it is encrypted.
+        tls: SmtpTls,
+    },
+}
+
+impl MailUrl {
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        if let Some(path) = text.strip_prefix("file://") {
+            return (!path.is_empty()).then(|| Self::Folder(path.into()));
+        }
+        let url = Url::parse(text).ok()?;
+        let (tls, default_port) = match url.scheme() {
+            "smtp" => (SmtpTls::StartTls, 587),
+            "smtps" => (SmtpTls::Implicit, 465),
+            _ => return None,
+        };
+        if !matches!(url.path(), "" | "/") || url.query().is_some() {
+            return None;
+        }
+        let host = url.host_str().filter(|host| !host.is_empty())?;
+        Some(Self::Smtp {
+            host: host.trim_matches(['[', ']']).to_owned(),
+            port: url.port().unwrap_or(default_port),
+            credentials: credentials(&url)?,
+            tls,
+        })
+    }
+}
+
+/// `None` when they are not UTF-8 or a name comes without a password.
+#[expect(clippy::option_option, reason = "bad credentials, and none, are different answers")]
+fn credentials(url: &Url) -> Option<Option<(String, String)>> {
+    match (url.username(), url.password()) {
+        ("", None) => Some(None),
+        ("", Some(_)) | (_, None) => None,
+        (name, Some(password)) => Some(Some((decoded(name)?, decoded(password)?))),
+    }
+}
+
+fn decoded(text: &str) -> Option<String> {
+    percent_decode_str(text).decode_utf8().ok().map(|text| text.into_owned())
+}
+
+impl fmt::Debug for MailUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Without the password.
+impl fmt::Display for MailUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(path) => write!(f, "file://{}", path.display()),
+            Self::Smtp { host, port, tls: SmtpTls::StartTls, .. } => write!(f, "smtp://{host}:{port}"),
+            Self::Smtp { host, port, tls: SmtpTls::Implicit, .. } => write!(f, "smtps://{host}:{port}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn smtp(host: &str, port: u16, credentials: Option<(&str, &str)>, tls: SmtpTls) -> Option<MailUrl> {
+        let credentials = credentials.map(|(name, password)| (name.to_owned(), password.to_owned()));
+        Some(MailUrl::Smtp { host: host.to_owned(), port, credentials, tls })
+    }
+
+    #[test]
+    fn each_scheme_has_its_port_and_its_tls() {
+        assert_eq!(MailUrl::parse("smtp://mail.example"), smtp("mail.example", 587, None, SmtpTls::StartTls));
+        assert_eq!(
+            MailUrl::parse("smtps://mail.example"),
+            smtp("mail.example", 465, None, SmtpTls::Implicit)
+        );
+        assert_eq!(MailUrl::parse("smtp://[::1]:2525"), smtp("::1", 2525, None, SmtpTls::StartTls));
+        assert_eq!(MailUrl::parse("file:///var/mail"), Some(MailUrl::Folder("/var/mail".into())));
+        assert_eq!(MailUrl::parse("file://data/mail"), Some(MailUrl::Folder("data/mail".into())));
+    }
+
+    #[test]
+    fn credentials_are_percent_decoded() {
+        let expected = smtp("mail.example", 25, Some(("a@b", "p:/ä")), SmtpTls::StartTls);
+        assert_eq!(MailUrl::parse("smtp://a%40b:p%3A%2F%C3%A4@mail.example:25"), expected);
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for text in [
+            "",
+            "file://",
+            "smtp://",
+            "smtp://user@host",
+            "smtp://host/path",
+            "http://host",
+            "mail.example:25",
+            "smtp://a:%ff@host",
+        ] {
+            assert_eq!(MailUrl::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_password_is_in_neither_debug_nor_display() {
+        let url = MailUrl::parse("smtp://a:hunter2@host").unwrap();
+        assert!(!format!("{url} {url:?}").contains("hunter2"));
+    }
+}

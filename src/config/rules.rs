@@ -1,0 +1,91 @@
+//! Rules that more than one setting has a part in.
+
+use super::{ConfigError, Settings, database_url::DatabaseUrl};
+
+/// Below it, a stolen hash is guessed too fast (OWASP, Password Storage Cheat Sheet).
+const COST_MIN: u32 = 10;
+
+impl Settings {
+    /// What must hold before the service may serve.
+    ///
+    /// # Errors
+    /// [`ConfigError::Rule`] that names the keys, and the flag that gives leave where there is one.
+    pub fn check_for_serve(&self) -> Result<(), ConfigError> {
+        let rules: [(bool, &str); 5] = [
+            (
+                self.server.tls_cert.is_some() == self.server.tls_key.is_some(),
+                "server.tls-cert and server.tls-key belong together: give both or none",
+            ),
+            (
+                self.server.listen.ip().is_loopback() || self.serves_tls() || self.server.insecure_plaintext,
+                "server.listen is not loopback and there is no TLS: give --tls-cert and --tls-key, or allow passwords \
+                 to cross the network in the clear with --insecure-plaintext",
+            ),
+            (
+                self.password.cost.get() >= COST_MIN || self.password.insecure_low_cost,
+                "password.cost is below 10: stolen hashes would be guessed too fast; tests may allow it with \
+                 --insecure-low-cost",
+            ),
+            (
+                self.server.request_timeout_default.get() <= self.server.request_timeout_max.get(),
+                "server.request-timeout-default must not be longer than server.request-timeout-max",
+            ),
+            (
+                self.secret.key_file.is_some() || matches!(self.database.url, DatabaseUrl::Sqlite(_)),
+                "secret.key-file must be set when database.url is PostgreSQL: make one with \
+                 `openssl rand -base64 32` and give it to every instance (--secret-key-file FILE)",
+            ),
+        ];
+        match rules.into_iter().find(|(holds, _)| !holds) {
+            Some((_, rule)) => Err(ConfigError::Rule(rule.to_owned())),
+            None => Ok(()),
+        }
+    }
+
+    fn serves_tls(&self) -> bool {
+        self.server.tls_cert.is_some() && self.server.tls_key.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::sources::Sources;
+
+    fn refusal(flags: &[(&'static str, &str)]) -> Option<String> {
+        let flags = flags.iter().map(|(key, text)| (*key, "flag", (*text).to_owned())).collect();
+        let settings = Settings::read(&Sources::gather(None, [], flags).unwrap()).unwrap();
+        settings.check_for_serve().err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_defaults_may_serve() {
+        assert_eq!(refusal(&[]), None);
+    }
+
+    #[test]
+    fn each_danger_is_refused_and_names_its_way_out() {
+        let postgres = ("database.url", "postgres://a@b/c");
+        for (flags, word) in [
+            (vec![("server.listen", "0.0.0.0:1")], "--insecure-plaintext"),
+            (vec![("server.listen", "[::]:1")], "--insecure-plaintext"),
+            (vec![("server.tls-cert", "c.pem")], "server.tls-key"),
+            (vec![("password.cost", "9")], "--insecure-low-cost"),
+            (vec![("server.request-timeout-default", "2m")], "server.request-timeout-max"),
+            (vec![postgres], "--secret-key-file"),
+        ] {
+            assert!(refusal(&flags).is_some_and(|refusal| refusal.contains(word)), "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn each_danger_may_be_allowed() {
+        assert_eq!(refusal(&[("server.listen", "0.0.0.0:1"), ("server.insecure-plaintext", "true")]), None);
+        assert_eq!(
+            refusal(&[("server.listen", "0.0.0.0:1"), ("server.tls-cert", "c"), ("server.tls-key", "k")]),
+            None
+        );
+        assert_eq!(refusal(&[("password.cost", "4"), ("password.insecure-low-cost", "true")]), None);
+        assert_eq!(refusal(&[("database.url", "postgres://a@b/c"), ("secret.key-file", "k")]), None);
+    }
+}

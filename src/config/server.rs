@@ -1,0 +1,53 @@
+//! `[server]`
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use super::{
+    setting::section,
+    value::{Bytes, Count, Span},
+};
+
+section! {
+    /// The gRPC port and its limits.
+    ServerSettings in "server" {
+        /// Where to listen. An address that is not loopback needs TLS, or `server.insecure-plaintext`.
+        listen: SocketAddr = "127.0.0.1:50051",
+        /// The certificate chain, a PEM file; together with `server.tls-key` it turns TLS on.
+        tls_cert: Option<PathBuf> = "",
+        /// The private key of the certificate, a PEM file.
+        tls_key: Option<PathBuf> = "",
+        /// Allows an address that is not loopback without TLS: passwords then cross the network in the clear.
+        insecure_plaintext: bool = "false",
+        /// How many connections may be open; more wait to be accepted. Each costs some 100 KiB and a file descriptor; the
+        /// start lowers it when the process may not open as many files.
+        connections_max: Count<1, 1_000_000> = "10000",
+        /// How long a new connection may be silent before it is closed.
+        first_byte_timeout: Span<100, 600_000> = "10s",
+        /// How long a TLS handshake may take.
+        tls_handshake_timeout: Span<100, 600_000> = "10s",
+        /// After how long a connection is told to go (GOAWAY), so that load spreads over new instances; ±10 % by chance.
+        connection_age: Span<1_000, 604_800_000> = "30m",
+        /// How long calls in flight may go on after that.
+        connection_age_grace: Span<0, 3_600_000> = "30s",
+        /// How often a peer is asked whether it is still there.
+        keepalive_interval: Span<1_000, 3_600_000> = "20s",
+        /// How long it may take to answer before it is dropped.
+        keepalive_timeout: Span<100, 600_000> = "10s",
+        /// How many calls may be in flight on one connection.
+        streams_per_connection_max: Count<1, 100_000> = "256",
+        /// How long the headers of one call may be.
+        header_list_bytes_max: Bytes<1_024, 1_048_576> = "16KiB",
+        /// How long a request message may be; the longest real one, `ResolveTokens` of 1,000, has 38 KB.
+        message_bytes_max: Bytes<1_024, 4_194_304> = "64KiB",
+        /// How long a call may take whose caller set no deadline.
+        request_timeout_default: Span<10, 3_600_000> = "10s",
+        /// How long a call may take whatever deadline its caller set.
+        request_timeout_max: Span<10, 3_600_000> = "60s",
+        /// How long a stop may take: after it, calls still in flight are cut off.
+        drain_deadline: Span<0, 3_600_000> = "30s",
+        /// How long new connections are still taken after health says `NOT_SERVING`, for load balancers that look seldom.
+        drain_notice: Span<0, 600_000> = "0s",
+        /// Whether grpcurl and its like may ask for the API's description.
+        reflection: bool = "true",
+    }
+}

@@ -1,0 +1,45 @@
+//! URLs whose password must not be shown.
+
+use url::Url;
+
+/// The URL without its password; a text that is no URL is not shown at all, since nobody knows what stands where in it.
+pub(super) fn redacted(text: &str) -> String {
+    match Url::parse(text) {
+        Ok(mut url) if url.password().is_some() => {
+            // Only a URL that cannot have a password refuses a new one.
+            if url.set_password(Some("***")).is_err() { "***".to_owned() } else { without_query_secrets(url) }
+        }
+        Ok(url) => without_query_secrets(url),
+        Err(_) => "***".to_owned(),
+    }
+}
+
+/// libpq also takes the password as a parameter.
+fn without_query_secrets(mut url: Url) -> String {
+    if url.query_pairs().any(|(key, _)| key == "password") {
+        let kept: Vec<_> = url
+            .query_pairs()
+            .filter(|(key, _)| key != "password")
+            .map(|(k, v)| (k.into_owned(), v.into_owned()))
+            .collect();
+        url.query_pairs_mut().clear().extend_pairs(kept).append_pair("password", "***");
+    }
+    url.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::redacted;
+
+    #[test]
+    fn a_password_is_never_shown() {
+        assert_eq!(redacted("postgres://kairos:hunter2@db/x"), "postgres://kairos:***@db/x");
+        assert_eq!(
+            redacted("postgres://kairos@db/x?password=hunter2&a=b"),
+            "postgres://kairos@db/x?a=b&password=***"
+        );
+        assert_eq!(redacted("smtp://a%40b:hunter2@mail:587"), "smtp://a%40b:***@mail:587");
+        assert_eq!(redacted("sqlite://data/x.sqlite3"), "sqlite://data/x.sqlite3");
+        assert_eq!(redacted("hunter2"), "***");
+    }
+}

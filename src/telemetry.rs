@@ -1,0 +1,148 @@
+//! Logs, to standard error: text for people, or one JSON object a line.
+//!
+//! No level shows a password, a token or a hash: our own types that hold one cannot print, and the libraries that handle
+//! them on our behalf (SMTP, PostgreSQL, TLS, HTTP/2) are held at `info` whatever the setting says, since their `trace`
+//! shows what travels. No value can forge a line: control characters in it are escaped.
+
+use std::io::{self, Write};
+
+use tracing::{Level, Metadata, Subscriber};
+use tracing_subscriber::{
+    EnvFilter, Layer, filter::filter_fn, fmt, layer::SubscriberExt, registry::LookupSpan,
+    util::SubscriberInitExt,
+};
+
+/// Targets of our own, which may be as talkative as the setting says.
+const OWN_TARGETS: [&str; 3] = ["kairos_identity", "rpc", "audit"];
+
+/// Why there is no log.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The level is none.
+    #[error("the log level is not valid: {0}")]
+    Level(#[from] tracing_subscriber::filter::ParseError),
+    /// There is one already.
+    #[error("the log was set up twice")]
+    Twice(#[from] tracing_subscriber::util::TryInitError),
+}
+
+/// Sets up the log of the process; `level` is in the language of [`EnvFilter`].
+///
+/// # Errors
+/// [`TelemetryError`] for a level that is none, or when called twice.
+pub fn init(level: &str, is_json: bool) -> Result<(), TelemetryError> {
+    let lines = if is_json { json(io::stderr) } else { text(io::stderr) };
+    let own = filter_fn(|metadata| may_log(metadata));
+    tracing_subscriber::registry()
+        .with(EnvFilter::try_new(level)?)
+        .with(lines.with_filter(own))
+        .try_init()?;
+    Ok(())
+}
+
+type Lines<S> = Box<dyn Layer<S> + Send + Sync>;
+
+fn json<S, W>(writer: impl Fn() -> W + Send + Sync + 'static) -> Lines<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: Write + 'static,
+{
+    fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_current_span(false)
+        .with_span_list(false)
+        .with_writer(writer)
+        .boxed()
+}
+
+/// Without colours: a line's escapes then are nobody's but a value's, and are shown as such.
+fn text<S, W>(writer: impl Fn() -> W + Send + Sync + 'static) -> Lines<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: Write + 'static,
+{
+    fmt::layer().with_ansi(false).with_writer(move || OneLine(writer())).boxed()
+}
+
+fn may_log(metadata: &Metadata<'_>) -> bool {
+    let target = metadata.target().split("::").next().unwrap_or_default();
+    *metadata.level() <= Level::INFO || OWN_TARGETS.contains(&target)
+}
+
+/// Keeps each event on one line: the formatter writes an event at once, with its one true line end last.
+struct OneLine<W>(W);
+
+impl<W: Write> Write for OneLine<W> {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let (line, end) = event.split_at(event.len().saturating_sub(1));
+        if line.iter().any(u8::is_ascii_control) {
+            let escaped =
+                |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+            let line: String = String::from_utf8_lossy(line).chars().map(escaped).collect();
+            self.0.write_all(line.as_bytes())?;
+            self.0.write_all(end)?;
+        } else {
+            self.0.write_all(event)?;
+        }
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(is_json: bool, log: impl FnOnce()) -> String {
+        let lines = Lines::default();
+        let sink = lines.clone();
+        let layer = if is_json { json(move || sink.clone()) } else { text(move || sink.clone()) };
+        let subscriber =
+            tracing_subscriber::registry().with(layer.with_filter(filter_fn(|metadata| may_log(metadata))));
+        tracing::subscriber::with_default(subscriber, log);
+        let bytes = lines.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_value_cannot_forge_a_line() {
+        for is_json in [false, true] {
+            let text = logged(
+                is_json,
+                || tracing::info!(name = %"a\r\n2026 INFO forged\u{1b}[2K", "Told\nsomething"),
+            );
+            assert_eq!(text.matches('\n').count(), 1, "{text:?}");
+            assert!(!text.contains('\r') && !text.contains('\u{1b}'), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn libraries_do_not_say_what_travels() {
+        let text = logged(false, || {
+            tracing::trace!(target: "lettre::transport", "AUTH PLAIN hunter2");
+            tracing::debug!(target: "tokio_postgres", "hunter2");
+            tracing::info!(target: "hyper", "kept");
+            tracing::trace!(target: "kairos_identity::store", "ours");
+        });
+        assert!(text.contains("kept") && text.contains("ours") && !text.contains("hunter2"), "{text}");
+    }
+}
