@@ -6,6 +6,7 @@ pub mod config;
 pub mod domain;
 pub mod entropy;
 pub mod grpc;
+pub mod mail;
 pub mod password;
 pub mod proto;
 pub mod sealing;
