@@ -10,5 +10,6 @@ pub mod mail;
 pub mod password;
 pub mod proto;
 pub mod sealing;
+pub mod server;
 pub mod store;
 pub mod telemetry;

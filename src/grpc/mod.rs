@@ -7,7 +7,7 @@
 mod convert;
 mod fields;
 mod health;
-// pub mod layer;
+pub mod layer;
 mod login;
 mod reflection;
 mod registration;

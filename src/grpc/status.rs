@@ -5,10 +5,11 @@ use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
+use super::layer::current_request_id;
 use crate::{accounts::AccountError, proto::ErrorReason, store::StoreError, store::chain};
 
 /// The domain of every `ErrorInfo`.
-pub(super) const DOMAIN: &str = "identity.kairos";
+const DOMAIN: &str = "identity.kairos";
 
 /// When a caller who met a lost database had best come back: the health watch looks as often.
 const STORE_RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -72,12 +73,14 @@ pub(super) fn from_account(error: AccountError) -> Status {
             busy(Code::ResourceExhausted, R::Overloaded, "the service is busy: try again later", retry_after)
         }
         E::StoreUnavailable(cause) => {
-            tracing::warn!(error = %chain(&cause), "A call met a database that is not available");
+            let request_id = current_request_id().map(tracing::field::display);
+            tracing::warn!(request_id, error = %chain(&cause), "A call met a database that is not available");
             let message = "the database is not available: try again later";
             busy(Code::Unavailable, R::StoreUnavailable, message, STORE_RETRY_AFTER)
         }
         E::Internal(cause) => {
-            tracing::error!(error = %chain(&cause), "A call broke");
+            let request_id = current_request_id().map(tracing::field::display);
+            tracing::error!(request_id, error = %chain(&cause), "A call broke");
             refusal(Code::Internal, R::Internal, "internal error")
         }
     }
@@ -88,7 +91,7 @@ pub(super) fn from_store(error: StoreError) -> Status {
     from_account(error.into())
 }
 
-fn details(reason: ErrorReason) -> ErrorDetails {
+pub(super) fn details(reason: ErrorReason) -> ErrorDetails {
     ErrorDetails::with_error_info(name(reason), DOMAIN, HashMap::new())
 }
 

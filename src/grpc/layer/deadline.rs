@@ -1,0 +1,87 @@
+//! Deadlines: the caller's `grpc-timeout`, a default where there is none, and a longest that nobody exceeds.
+//!
+//! The handler is dropped when the time is over. That cuts no write in half: the store's go on in tasks and threads of
+//! their own. A request whose body never ends is read by the handler, and so has the same limit; a stream's limit ends
+//! when its headers are sent.
+
+use std::{convert::Infallible, time::Duration};
+
+use http::{HeaderMap, Response};
+use tonic::{Code, Status, body::Body};
+use tonic_types::FieldViolation;
+
+use super::super::status::{invalid_fields, refusal};
+use crate::proto::ErrorReason;
+
+const HEADER: &str = "grpc-timeout";
+
+/// How long the call may take.
+pub(super) fn limit(headers: &HeaderMap, default: Duration, max: Duration) -> Result<Duration, Status> {
+    match headers.get(HEADER) {
+        None => Ok(default.min(max)),
+        Some(value) => match value.to_str().ok().and_then(parse) {
+            Some(timeout) => Ok(timeout.min(max)),
+            None => {
+                let rule = "must be 1 to 8 digits and one of the units H, M, S, m, u, n";
+                Err(invalid_fields(vec![FieldViolation::new(HEADER, rule)]))
+            }
+        },
+    }
+}
+
+/// The gRPC specification: `TimeoutValue TimeoutUnit`.
+fn parse(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let value: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(value * 3_600),
+        "M" => Duration::from_secs(value * 60),
+        "S" => Duration::from_secs(value),
+        "m" => Duration::from_millis(value),
+        "u" => Duration::from_micros(value),
+        "n" => Duration::from_nanos(value),
+        _ => return None,
+    })
+}
+
+/// The handler's answer, or `DEADLINE_EXCEEDED` when it does not come in time.
+pub(super) async fn within(
+    limit: Duration,
+    handler: impl Future<Output = Result<Response<Body>, Infallible>>,
+) -> Response<Body> {
+    match tokio::time::timeout(limit, handler).await {
+        Ok(Ok(response)) => response,
+        Err(_) => {
+            let message =
+                "the deadline passed before the answer was ready; whether a change was made is unknown";
+            refusal(Code::DeadlineExceeded, ErrorReason::DeadlineExceeded, message).into_http()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_unit_of_the_specification_is_read() {
+        for (text, duration) in [
+            ("1H", Duration::from_hours(1)),
+            ("2M", Duration::from_mins(2)),
+            ("3S", Duration::from_secs(3)),
+            ("4m", Duration::from_millis(4)),
+            ("5u", Duration::from_micros(5)),
+            ("99999999n", Duration::from_nanos(99_999_999)),
+        ] {
+            assert_eq!(parse(text), Some(duration), "{text}");
+        }
+        for text in
+            ["", "S", "1", "1s", "-1S", "+1S", "1.5S", "123456789S", " 1S", "1é", "99999999999999999999S"]
+        {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What every call passes through, whatever it asks for: one mechanism a file, and [`answer`] as the one place that says
+//! in which order.
+
+mod content_type;
+mod deadline;
+mod internal;
+mod log;
+mod panic;
+mod request_id;
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{Request, Response};
+use tonic::{body::Body, service::Routes};
+use tower::Service;
+
+pub(super) use self::request_id::current as current_request_id;
+use self::{log::Call, request_id::RequestId};
+use crate::{clock::Clock, entropy::Entropy};
+
+/// What the layers work with.
+#[derive(Debug, Clone)]
+pub struct LayerOptions {
+    /// How long a call may take whose caller set no deadline.
+    pub request_timeout_default: Duration,
+    /// How long a call may take whatever its caller says.
+    pub request_timeout_max: Duration,
+    /// Measures how long calls take.
+    pub clock: Clock,
+    /// Draws request ids.
+    pub entropy: Entropy,
+}
+
+/// The services behind the layers. Cheap to clone.
+#[derive(Clone)]
+pub struct Layered {
+    routes: Routes,
+    options: Arc<LayerOptions>,
+}
+
+/// Puts the services behind the layers.
+#[must_use]
+pub fn wrap(routes: Routes, options: LayerOptions) -> Layered {
+    Layered { routes: routes.prepare(), options: Arc::new(options) }
+}
+
+/// The order: each stands around those below it.
+///
+/// 1. The request id, which all that follows may name.
+/// 2. The log, which sees every answer, refusals and panics among them, and calls whose caller went away.
+/// 3. The content type, before anything of the request is read.
+/// 4. INTERNAL answers get the request id; outside of panics, which become such answers.
+/// 5. Panics; outside of the deadline, so that one is told apart from the other.
+/// 6. The deadline, around the handler and the reading of the request.
+async fn answer(mut routes: Routes, options: Arc<LayerOptions>, request: Request<Body>) -> Response<Body> {
+    let id = RequestId::draw(&options.entropy);
+    let call = Call::begin(&request, id, options.clock.clone());
+    let work = async {
+        if let Some(refusal) = content_type::refuse(&request) {
+            return refusal;
+        }
+        let limit =
+            deadline::limit(request.headers(), options.request_timeout_default, options.request_timeout_max);
+        let answered = match limit {
+            Ok(limit) => panic::caught(deadline::within(limit, routes.call(request))).await,
+            Err(refusal) => refusal.into_http(),
+        };
+        internal::with_request_id(answered, id)
+    };
+    let mut response = id.scope(work).await;
+    id.write_to(&mut response);
+    call.end(&response);
+    response
+}
+
+impl Service<Request<Body>> for Layered {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // Routes are always ready.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (routes, options) = (self.routes.clone(), Arc::clone(&self.options));
+        Box::pin(async move { Ok(answer(routes, options, request).await) })
+    }
+}
+
+#[cfg(test)]
+mod tests;

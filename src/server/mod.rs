@@ -1,0 +1,105 @@
+//! The accept loop: connections in, each with its limits, and a stop that ends.
+//!
+//! tonic's own loop is not used: in 0.14.9 it removes hyper's limits on streams and resets, kills calls at the age of a
+//! connection instead of saying GOAWAY, waits for ever for silent peers at the stop, and spins when file descriptors run
+//! out. This module knows sockets, TLS and HTTP/2; it does not know what is served. Start at [`serve`].
+
+mod connection;
+mod listener;
+mod preface;
+mod tls;
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use rustls::ServerConfig;
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tower::Service;
+
+use self::{connection::Connections, listener::Acceptor};
+pub use self::{
+    listener::bind,
+    tls::{TlsError, load_tls},
+};
+use crate::entropy::Entropy;
+
+/// The limits of the server; each is a setting, which says why.
+#[derive(Debug, Clone)]
+pub struct ServerOptions {
+    /// How many connections may be open; more wait to be accepted.
+    pub connections_max: usize,
+    /// How long a connection may take to say that it speaks HTTP/2.
+    pub first_byte_timeout: Duration,
+    /// How long a TLS handshake may take.
+    pub tls_handshake_timeout: Duration,
+    /// After how long a connection is told to go; ±10 % by chance.
+    pub connection_age: Duration,
+    /// How long its calls in flight may go on after that.
+    pub connection_age_grace: Duration,
+    /// How often a peer is asked whether it is there.
+    pub keepalive_interval: Duration,
+    /// How long it may take to answer.
+    pub keepalive_timeout: Duration,
+    /// How many calls may be in flight on a connection.
+    pub streams_per_connection_max: u32,
+    /// How long the headers of a call may be.
+    pub header_list_bytes_max: u32,
+    /// How long a stop may take.
+    pub drain_deadline: Duration,
+}
+
+/// How a stop went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DrainReport {
+    /// Connections that were cut off at the deadline.
+    pub connections_aborted: usize,
+}
+
+/// What can be served: a gRPC service over HTTP/2 that answers whatever happens.
+pub trait Served:
+    Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> Served for S where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// Serves until `stop`; then takes no more connections, says GOAWAY on those that are open, waits for their calls, and cuts
+/// off what is left at the deadline.
+pub async fn serve(
+    listener: TcpListener,
+    service: impl Served,
+    options: ServerOptions,
+    tls: Option<Arc<ServerConfig>>,
+    entropy: Entropy,
+    stop: CancellationToken,
+) -> DrainReport {
+    let drain_deadline = options.drain_deadline;
+    let acceptor = Acceptor::new(listener, options.connections_max);
+    let connections = Connections::new(service, options, tls, entropy, stop.clone());
+    let mut open = JoinSet::new();
+    while let Some(Some((socket, peer, slot))) = stop.run_until_cancelled(acceptor.accept()).await {
+        open.spawn(connections.clone().run(socket, peer, slot));
+        while open.try_join_next().is_some() {}
+    }
+
+    // From here on the port is closed: a load balancer sees at once that this instance is gone.
+    drop(acceptor);
+    let all_closed = async { while open.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(drain_deadline, all_closed).await;
+    DrainReport { connections_aborted: open.len() }
+}
+
+#[cfg(test)]
+mod tests;
