@@ -1,6 +1,7 @@
 //! Kairos Identity: the service that knows people by one `auth_token`.
 
 pub mod accounts;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod domain;

@@ -37,7 +37,19 @@ pub fn init(level: &str, is_json: bool) -> Result<(), TelemetryError> {
         .with(EnvFilter::try_new(level)?)
         .with(lines.with_filter(own))
         .try_init()?;
+    log_panics();
     Ok(())
+}
+
+/// A panic is a line like any other. What it says is cut short, since it may say what a value was.
+fn log_panics() {
+    const WORDS_MAX: usize = 200;
+    std::panic::set_hook(Box::new(|panic| {
+        let words = panic.payload_as_str().unwrap_or_default();
+        let words: String = words.chars().take(WORDS_MAX).collect();
+        let location = panic.location().map(tracing::field::display);
+        tracing::error!(location, "Panicked: {words}");
+    }));
 }
 
 type Lines<S> = Box<dyn Layer<S> + Send + Sync>;

@@ -25,10 +25,11 @@ pub struct HealthWatch {
 }
 
 impl HealthWatch {
-    /// A watch that has said `NOT_SERVING`, until [`HealthWatch::run`] finds the database.
-    pub async fn new(reporter: HealthReporter, store: Store) -> Self {
+    /// A watch that has looked at the database once, and said what it found.
+    pub async fn begin(reporter: HealthReporter, store: Store) -> Self {
         let watch = Self { reporter, store };
-        watch.report(ServingStatus::NotServing).await;
+        let answers = watch.database_answers().await;
+        watch.tell(None, answers).await;
         watch
     }
 

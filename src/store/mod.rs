@@ -44,7 +44,7 @@ pub enum StoreOptions {
     /// A file of SQLite, which is built in.
     Sqlite(SqliteOptions),
     /// A server of PostgreSQL 15 or later.
-    Postgres(PostgresOptions),
+    Postgres(Box<PostgresOptions>),
 }
 
 /// The database. Cheap to clone; connections close with the last clone.

@@ -97,7 +97,7 @@ pub fn open(url: &str) -> Store {
 pub fn open_with(url: &str, lookup: LookupOptions) -> Store {
     let options = match url.strip_prefix("sqlite://") {
         Some(path) => StoreOptions::Sqlite(sqlite_options(path)),
-        None => StoreOptions::Postgres(PostgresOptions {
+        None => StoreOptions::Postgres(Box::new(PostgresOptions {
             url: url.parse().unwrap(),
             pool_size: 8,
             connect_timeout: Duration::from_secs(2),
@@ -105,7 +105,7 @@ pub fn open_with(url: &str, lookup: LookupOptions) -> Store {
             statement_timeout: Duration::from_secs(20),
             idle_timeout: Duration::from_mins(10),
             connection_lifetime: Duration::from_mins(30),
-        }),
+        })),
     };
     Store::open(options, lookup).unwrap()
 }

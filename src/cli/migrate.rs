@@ -1,0 +1,17 @@
+//! `kairos-identity migrate`
+
+use super::{Failure, store};
+use crate::config::Settings;
+
+pub(super) async fn run(settings: &Settings) -> Result<(), Failure> {
+    let url = &settings.database.url;
+    let migrated =
+        store::open(settings, true)?.migrate().await.map_err(|error| store::at(settings, &error))?;
+    match migrated.as_slice() {
+        [] => println!("{url} is up to date"),
+        versions => {
+            println!("{url} is up to date; ran {} migrations: {}", versions.len(), versions.join(", "))
+        }
+    }
+    Ok(())
+}

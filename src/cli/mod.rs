@@ -1,0 +1,95 @@
+//! The command line: one file a subcommand. Here everything is wired together, and nothing is decided.
+
+mod healthcheck;
+mod migrate;
+mod serve;
+mod signals;
+mod store;
+mod user;
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    config::{LogFormat, ServeFlags, Settings, StoreFlags},
+    store::chain,
+    telemetry,
+};
+
+/// The identity service of Kairos: registers people, verifies their email, logs them in, and tells who an auth_token
+/// stands for.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kairos-identity",
+    version,
+    arg_required_else_help = true,
+    after_help = "Start with `kairos-identity serve`: it keeps its data in ./data and listens on 127.0.0.1:50051.\n\
+                  Every flag has a variable too (KAIROS_IDENTITY_…): docs/CONFIG.md lists all settings.\n\
+                  Exit codes: 0 for success, 1 for a failure (its reason is on standard error), 2 for a wrong command line."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    store: StoreFlags,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the gRPC API until SIGTERM or SIGINT
+    ///
+    /// A file of SQLite is migrated at the start; PostgreSQL must have been migrated with `kairos-identity migrate`. The
+    /// first signal lets calls in flight finish, a second one exits at once.
+    Serve(serve::Serve),
+    /// Bring the database to the schema of this release
+    ///
+    /// Safe while other instances run or do the same.
+    Migrate,
+    /// Look at users, and change them
+    User(user::User),
+    /// Ask the running service whether it serves; for containers
+    Healthcheck(healthcheck::Healthcheck),
+}
+
+/// A reason on one line.
+type Failure = String;
+
+impl Cli {
+    /// Runs the command to its end.
+    ///
+    /// # Errors
+    /// The reason of a failure, on one line, for people.
+    pub fn run(self) -> Result<(), Failure> {
+        // rustls asks for it where a library of ours builds a configuration by itself; a second call changes nothing.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let serve_flags = match &self.command {
+            Command::Serve(serve) => serve.flags.clone(),
+            Command::Migrate | Command::User(_) | Command::Healthcheck(_) => ServeFlags::default(),
+        };
+        let (settings, sources) =
+            Settings::of_process(&self.store, &serve_flags).map_err(|error| error.to_string())?;
+        if let Command::Serve(serve) = &self.command {
+            settings.check_for_serve().map_err(|error| error.to_string())?;
+            if serve.print_config {
+                print!("{}", Settings::print(&sources));
+                return Ok(());
+            }
+        }
+        let is_json = settings.log.format == LogFormat::Json;
+        telemetry::init(settings.log.level.as_str(), is_json).map_err(|error| error.to_string())?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| format!("the runtime cannot be started: {error}"))?;
+        runtime.block_on(async {
+            match self.command {
+                Command::Serve(_) => serve::run(settings).await,
+                Command::Migrate => migrate::run(&settings).await,
+                Command::User(user) => user.run(&settings).await,
+                Command::Healthcheck(healthcheck) => healthcheck.run(&settings).await,
+            }
+        })
+    }
+}
+
+/// An error with its causes, as the reason of a failure.
+fn reason(error: impl std::error::Error) -> Failure {
+    chain(&error)
+}

@@ -1,0 +1,310 @@
+//! `kairos-identity serve`: where everything is wired.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use clap::Args;
+use rustls::ServerConfig;
+use tokio::{net::TcpListener, sync::Notify, task::JoinHandle};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{Failure, reason, signals::Signals, store};
+use crate::{
+    accounts::{Accounts, AccountsOptions, Collaborators, Housekeeping},
+    clock::Clock,
+    config::{DatabaseUrl, MailUrl, ServeFlags, Settings, SmtpTls},
+    entropy::Entropy,
+    grpc::{
+        self, HealthWatch, IdentityApi,
+        layer::{LayerOptions, Layered},
+    },
+    mail::{Encryption, Outbox, OutboxOptions, SmtpOptions, Templates, Transport},
+    password::{PasswordOptions, Passwords, Policy},
+    sealing::SealingKey,
+    server::{self, DrainReport, ServerOptions},
+    store::Store,
+};
+
+/// How many resends may be written after their callers were answered: some seconds of the writer's work.
+const BACKGROUND_MAX: usize = 1_024;
+
+/// What the end of the background work may take, when calls have used up the drain deadline.
+const BACKGROUND_DRAIN_MIN: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    /// Print the settings that are in force, with who set each and without passwords, and exit
+    #[arg(long)]
+    pub(super) print_config: bool,
+    #[command(flatten)]
+    pub(super) flags: ServeFlags,
+}
+
+/// Serves until a signal.
+pub(super) async fn run(settings: Settings) -> Result<(), Failure> {
+    let mut signals = Signals::listen()?;
+    let service = Service::assemble(settings).await?;
+    let running = service.start().await;
+    let signal = signals.next().await;
+    tracing::info!("{signal}: no new calls; those in flight finish within the drain deadline");
+    tokio::select! {
+        () = running.stop() => Ok(()),
+        signal = signals.next() => Err(format!("a second signal ({signal}): exiting now, calls in flight are cut off")),
+    }
+}
+
+/// Everything that serving needs, checked and not yet started.
+struct Service {
+    settings: Settings,
+    store: Store,
+    accounts: Accounts,
+    outbox: Outbox,
+    mail_due: Arc<Notify>,
+    layered: Layered,
+    health: HealthWatch,
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    clock: Clock,
+    entropy: Entropy,
+}
+
+/// What runs, and the switches that stop it.
+struct Running {
+    settings: Settings,
+    accounts: Accounts,
+    /// Health and the housekeeping: the first to stop.
+    watch: CancellationToken,
+    server: CancellationToken,
+    outbox: CancellationToken,
+    serving: JoinHandle<DrainReport>,
+    background: TaskTracker,
+    clock: Clock,
+}
+
+impl Service {
+    async fn assemble(settings: Settings) -> Result<Self, Failure> {
+        let (clock, entropy) = (Clock::system(), Entropy::system());
+        let store = open_store(&settings).await?;
+        let sealing_key = Arc::new(sealing_key(&settings, &entropy)?);
+        let mail_due = Arc::new(Notify::new());
+        let accounts = Accounts::new(
+            Collaborators {
+                store: store.clone(),
+                passwords: passwords(&settings, &entropy)?,
+                sealing_key: Arc::clone(&sealing_key),
+                mail_due: Arc::clone(&mail_due),
+                clock: clock.clone(),
+                entropy: entropy.clone(),
+            },
+            accounts_options(&settings),
+        );
+        let ways =
+            (transport(&settings)?, Templates::new(settings.mail.public_base_url.as_str()).map_err(reason)?);
+        let time_and_chance = (clock.clone(), entropy.clone());
+        let outbox =
+            Outbox::new(store.clone(), ways, sealing_key, outbox_options(&settings), time_and_chance);
+        let outbox = outbox.map_err(|error| format!("mail.from: {}", reason(error)))?;
+        let (reporter, health_service) = tonic_health::server::health_reporter();
+        let health = HealthWatch::begin(reporter, store.clone()).await;
+        let api = IdentityApi { accounts: accounts.clone(), store: store.clone() };
+        let routes =
+            grpc::routes(api, settings.server.message_bytes_max.as_usize()).add_service(health_service);
+        let routes =
+            if settings.server.reflection { grpc::add_reflection(routes).map_err(reason)? } else { routes };
+        let layered = grpc::layer::wrap(routes, layer_options(&settings, &clock, &entropy));
+        let (listener, tls) = (bind(&settings)?, load_tls(&settings)?);
+        Ok(Self {
+            settings,
+            store,
+            accounts,
+            outbox,
+            mail_due,
+            layered,
+            health,
+            listener,
+            tls,
+            clock,
+            entropy,
+        })
+    }
+
+    async fn start(self) -> Running {
+        let (watch, server, outbox) =
+            (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        let background = TaskTracker::new();
+        let keep_finished = self.settings.mail.keep_finished.get();
+        let housekeeping = Housekeeping::new(self.store, self.clock.clone(), keep_finished);
+        background.spawn(housekeeping.run(watch.clone()));
+        background.spawn(self.outbox.run(self.mail_due, outbox.clone()));
+        tell(&self.settings, &self.listener, self.tls.is_some());
+        let options = server_options(&self.settings);
+        let serve =
+            server::serve(self.listener, self.layered, options, self.tls, self.entropy, server.clone());
+        let serving = tokio::spawn(serve);
+        background.spawn(self.health.run(watch.clone()));
+        let (settings, accounts, clock) = (self.settings, self.accounts, self.clock);
+        Running { settings, accounts, watch, server, outbox, serving, background, clock }
+    }
+}
+
+impl Running {
+    /// Stops in order: health says `NOT_SERVING`, load balancers get their time, calls finish, then the work they left.
+    async fn stop(self) {
+        let began = self.clock.instant();
+        self.watch.cancel();
+        tokio::time::sleep(self.settings.server.drain_notice.get()).await;
+
+        self.server.cancel();
+        match self.serving.await {
+            Ok(DrainReport { connections_aborted: 0 }) => tracing::info!("All connections are closed"),
+            Ok(DrainReport { connections_aborted }) => {
+                tracing::warn!(
+                    connections_aborted,
+                    "Cut off {connections_aborted} connections at the drain deadline"
+                );
+            }
+            Err(error) => tracing::error!(%error, "The server broke"),
+        }
+
+        self.outbox.cancel();
+        self.background.close();
+        let deadline = self.settings.server.drain_deadline.get() + self.settings.server.drain_notice.get();
+        let left =
+            deadline.saturating_sub(self.clock.instant().duration_since(began)).max(BACKGROUND_DRAIN_MIN);
+        let rest = async { tokio::join!(self.accounts.finish(), self.background.wait()) };
+        match tokio::time::timeout(left, rest).await {
+            Ok(_) => tracing::info!("Stopped"),
+            Err(_) => {
+                tracing::warn!("Stopped with mails on their way; they are sent again at the next start")
+            }
+        }
+    }
+}
+
+/// Tells an operator where everything is.
+fn tell(settings: &Settings, listener: &TcpListener, is_tls: bool) {
+    let address = listener.local_addr().unwrap_or(settings.server.listen);
+    tracing::info!("Data is in {}; mails go to {}", settings.database.url, settings.mail.url);
+    if !is_tls && !address.ip().is_loopback() {
+        tracing::warn!("Passwords cross the network in the clear (--insecure-plaintext)");
+    }
+    tracing::info!(tls = is_tls, "Serving gRPC on {address}");
+}
+
+async fn open_store(settings: &Settings) -> Result<Store, Failure> {
+    let store = store::open(settings, true)?;
+    if let DatabaseUrl::Sqlite(_) = settings.database.url {
+        let migrated = store.migrate().await.map_err(|error| store::at(settings, &error))?;
+        if !migrated.is_empty() {
+            tracing::info!("Ran {} migrations: {}", migrated.len(), migrated.join(", "));
+        }
+    }
+    store::require_current(settings, &store).await?;
+    for warning in store.durability_warnings().await.map_err(reason)? {
+        tracing::warn!("{warning}");
+    }
+    Ok(store)
+}
+
+/// On SQLite one is made beside the database, so that the first start needs nothing.
+fn sealing_key(settings: &Settings, entropy: &Entropy) -> Result<SealingKey, Failure> {
+    let loaded = match (&settings.secret.key_file, &settings.database.url) {
+        (Some(path), _) => SealingKey::load(path),
+        (None, DatabaseUrl::Sqlite(database)) => {
+            let mut path = database.clone().into_os_string();
+            path.push(".key");
+            SealingKey::load_or_create(&PathBuf::from(path), entropy)
+        }
+        (None, DatabaseUrl::Postgres(_)) => {
+            return Err("secret.key-file must be set with PostgreSQL".to_owned());
+        }
+    };
+    loaded.map_err(|error| format!("secret.key-file: {}", reason(error)))
+}
+
+fn passwords(settings: &Settings, entropy: &Entropy) -> Result<Passwords, Failure> {
+    let options = PasswordOptions {
+        cost: settings.password.cost.get(),
+        threads: settings.password.threads.as_usize(),
+        queue_length: settings.password.queue_length.as_usize(),
+    };
+    Passwords::start(options, entropy.clone()).map_err(reason)
+}
+
+fn accounts_options(settings: &Settings) -> AccountsOptions {
+    AccountsOptions {
+        password_policy: Policy {
+            length_min_characters: settings.password.length_min.get(),
+            score_min: u8::try_from(settings.password.score_min.get()).unwrap_or(u8::MAX),
+        },
+        verification_lifetime: settings.verification.token_lifetime.get(),
+        message_id_domain: settings.mail.from.address.domain().to_owned(),
+        background_max: BACKGROUND_MAX,
+    }
+}
+
+fn transport(settings: &Settings) -> Result<Transport, Failure> {
+    let (host, port, credentials, tls) = match &settings.mail.url {
+        MailUrl::Folder(path) => return Ok(Transport::folder(path.clone())),
+        MailUrl::Smtp { host, port, credentials, tls } => (host.clone(), *port, credentials.clone(), tls),
+    };
+    let options = SmtpOptions {
+        host,
+        port,
+        credentials,
+        encryption: match tls {
+            SmtpTls::StartTls => Encryption::StartTls,
+            SmtpTls::Implicit => Encryption::Implicit,
+        },
+        allow_plaintext: settings.mail.insecure_plaintext,
+        timeout: settings.mail.timeout.get(),
+    };
+    Transport::smtp(options).map_err(|error| format!("mail.url: {}", reason(error)))
+}
+
+fn outbox_options(settings: &Settings) -> OutboxOptions {
+    OutboxOptions {
+        from_name: settings.mail.from.name.clone(),
+        from: settings.mail.from.address.clone(),
+        timeout: settings.mail.timeout.get(),
+        retry_first: settings.mail.retry_first.get(),
+        retry_max: settings.mail.retry_max.get(),
+        poll_interval: settings.mail.poll_interval.get(),
+    }
+}
+
+fn layer_options(settings: &Settings, clock: &Clock, entropy: &Entropy) -> LayerOptions {
+    LayerOptions {
+        request_timeout_default: settings.server.request_timeout_default.get(),
+        request_timeout_max: settings.server.request_timeout_max.get(),
+        clock: clock.clone(),
+        entropy: entropy.clone(),
+    }
+}
+
+fn server_options(settings: &Settings) -> ServerOptions {
+    let server = &settings.server;
+    ServerOptions {
+        connections_max: server.connections_max.as_usize(),
+        first_byte_timeout: server.first_byte_timeout.get(),
+        tls_handshake_timeout: server.tls_handshake_timeout.get(),
+        connection_age: server.connection_age.get(),
+        connection_age_grace: server.connection_age_grace.get(),
+        keepalive_interval: server.keepalive_interval.get(),
+        keepalive_timeout: server.keepalive_timeout.get(),
+        streams_per_connection_max: server.streams_per_connection_max.get(),
+        header_list_bytes_max: server.header_list_bytes_max.get(),
+        drain_deadline: server.drain_deadline.get(),
+    }
+}
+
+fn bind(settings: &Settings) -> Result<TcpListener, Failure> {
+    let address = settings.server.listen;
+    server::bind(address).map_err(|error| format!("server.listen: {address}: {error}"))
+}
+
+fn load_tls(settings: &Settings) -> Result<Option<Arc<ServerConfig>>, Failure> {
+    match (&settings.server.tls_cert, &settings.server.tls_key) {
+        (Some(certificate), Some(key)) => server::load_tls(certificate, key).map(Some).map_err(reason),
+        _ => Ok(None),
+    }
+}

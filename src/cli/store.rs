@@ -1,0 +1,64 @@
+//! Opening the store that the settings name.
+
+use super::{Failure, reason};
+use crate::{
+    config::{DatabaseUrl, Settings},
+    store::{
+        LookupOptions, MigrateError, PostgresOptions, PostgresUrl, Schema, SqliteOptions, Store, StoreOptions,
+    },
+};
+
+/// Opens the store; `create` lets a missing file of SQLite be made.
+pub(super) fn open(settings: &Settings, create: bool) -> Result<Store, Failure> {
+    let database = &settings.database;
+    let options = match &database.url {
+        DatabaseUrl::Sqlite(path) => StoreOptions::Sqlite(SqliteOptions {
+            path: path.clone(),
+            create,
+            readers: database.sqlite_readers.as_usize(),
+            busy_timeout: database.sqlite_busy_timeout.get(),
+            queue_length: database.sqlite_queue_length.as_usize(),
+        }),
+        DatabaseUrl::Postgres(url) => StoreOptions::Postgres(Box::new(PostgresOptions {
+            url: url.parse::<PostgresUrl>().map_err(|error| format!("database.url: {error}"))?,
+            pool_size: database.pool_size.as_usize(),
+            connect_timeout: database.connect_timeout.get(),
+            acquire_timeout: database.acquire_timeout.get(),
+            statement_timeout: database.statement_timeout.get(),
+            idle_timeout: database.idle_timeout.get(),
+            connection_lifetime: database.connection_lifetime.get(),
+        })),
+    };
+    let lookup = LookupOptions {
+        batch_tokens_max: settings.lookup.batch_tokens_max.as_usize(),
+        lanes: settings.lookup.lanes.as_usize(),
+        waiting_max: settings.lookup.waiting_max.as_usize(),
+    };
+    Store::open(options, lookup).map_err(reason)
+}
+
+/// Opens a store that is there and has the schema of this release.
+pub(super) async fn open_current(settings: &Settings) -> Result<Store, Failure> {
+    let store = open(settings, false)?;
+    require_current(settings, &store).await?;
+    Ok(store)
+}
+
+/// Refuses a schema of another release, and says what to do.
+pub(super) async fn require_current(settings: &Settings, store: &Store) -> Result<(), Failure> {
+    let url = &settings.database.url;
+    match store.schema().await.map_err(|error| at(settings, &error))? {
+        Schema::Current => Ok(()),
+        Schema::Behind(missing) => Err(format!(
+            "the database {url} lacks {} of this release's migrations: run `kairos-identity migrate` with the same \
+             settings",
+            missing.len()
+        )),
+        Schema::Ahead(unknown) => Err(at(settings, &MigrateError::Ahead(unknown))),
+    }
+}
+
+/// The reason, with the database that it is about.
+pub(super) fn at(settings: &Settings, error: &MigrateError) -> Failure {
+    format!("the database {}: {}", settings.database.url, reason(error))
+}
