@@ -3,7 +3,7 @@
 use super::{AccountError, Accounts, REQUEST_ID_LIFETIME};
 use crate::{
     domain::{AuthToken, Email, NewPassword, RequestId, Timestamp, User, Username},
-    store::{Registered, Registration, Replay, StoreError},
+    store::{Registered, Registration, Replay},
 };
 
 /// Somebody who wants an account.
@@ -33,20 +33,26 @@ impl Accounts {
         if let Some(user) = self.find_replay(&account, now).await? {
             return Ok(user);
         }
-        self.refuse_taken(&account).await?;
+        match self.register_new(&account, now).await {
+            // The same request, sent twice, may have been faster: then its answer is ours.
+            Err(
+                refusal @ (AccountError::EmailTaken
+                | AccountError::UsernameTaken
+                | AccountError::RequestIdReused),
+            ) => self.find_replay(&account, now).await?.ok_or(refusal),
+            answer => answer,
+        }
+    }
 
-        let registration = self.new_registration(&account, now).await?;
-        match self.with.store.register(registration).await {
-            Ok(Registered::New(user)) => {
+    async fn register_new(&self, account: &NewAccount, now: Timestamp) -> Result<User, AccountError> {
+        self.refuse_taken(account).await?;
+        let registration = self.new_registration(account, now).await?;
+        match self.with.store.register(registration).await? {
+            Registered::New(user) => {
                 self.with.mail_due.notify_one();
                 Ok(user)
             }
-            Ok(Registered::Known(replay)) => replayed(replay),
-            // The same request may have won the race: then its answer is ours.
-            Err(error @ StoreError::NotUnique(_)) => {
-                self.find_replay(&account, now).await?.ok_or_else(|| AccountError::from(error))
-            }
-            Err(error) => Err(error.into()),
+            Registered::Known(replay) => replayed(replay),
         }
     }
 

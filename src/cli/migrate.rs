@@ -10,7 +10,7 @@ pub(super) async fn run(settings: &Settings) -> Result<(), Failure> {
     match migrated.as_slice() {
         [] => println!("{url} is up to date"),
         versions => {
-            println!("{url} is up to date; ran {} migrations: {}", versions.len(), versions.join(", "))
+            println!("{url} is up to date; ran {} migrations: {}", versions.len(), versions.join(", "));
         }
     }
     Ok(())

@@ -42,6 +42,13 @@ pub enum Encryption {
     Implicit,
 }
 
+impl SmtpOptions {
+    /// A server on this machine need not encrypt.
+    fn may_be_plaintext(&self) -> bool {
+        self.allow_plaintext || is_loopback(&self.host)
+    }
+}
+
 pub(super) struct Smtp {
     transport: AsyncSmtpTransport<Tokio1Executor>,
     timeout: Duration,
@@ -52,10 +59,8 @@ impl Smtp {
         let tls = TlsParameters::new(options.host.clone()).map_err(MailError::Tls)?;
         let tls = match options.encryption {
             Encryption::Implicit => Tls::Wrapper(tls),
-            // A server on this machine need not encrypt; one that offers it is held to it.
-            Encryption::StartTls if options.allow_plaintext || is_loopback(&options.host) => {
-                Tls::Opportunistic(tls)
-            }
+            // A server that offers it is held to it.
+            Encryption::StartTls if options.may_be_plaintext() => Tls::Opportunistic(tls),
             // One that does not offer STARTTLS, or from whose answer somebody removed it, gets no mail.
             Encryption::StartTls => Tls::Required(tls),
         };
@@ -93,4 +98,30 @@ fn outcome(error: &Error) -> Outcome {
 
 fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_gets_mail_in_the_clear_unless_allowed() {
+        let may = |host: &str, allow_plaintext| {
+            SmtpOptions {
+                host: host.to_owned(),
+                port: 25,
+                credentials: None,
+                encryption: Encryption::StartTls,
+                allow_plaintext,
+                timeout: Duration::from_secs(1),
+            }
+            .may_be_plaintext()
+        };
+        for host in ["localhost", "127.0.0.1", "127.8.8.8", "::1"] {
+            assert!(may(host, false), "{host}");
+        }
+        for host in ["mail.example", "localhost.example", "10.0.0.1", "::2", "127.0.0.1.example"] {
+            assert!(!may(host, false) && may(host, true), "{host}");
+        }
+    }
 }

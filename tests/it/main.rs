@@ -8,4 +8,12 @@
 mod support;
 
 #[cfg(test)]
+mod arrows;
+#[cfg(test)]
+mod grpc;
+#[cfg(test)]
+mod smtp;
+#[cfg(test)]
 mod store;
+#[cfg(test)]
+mod tools;

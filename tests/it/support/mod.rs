@@ -8,6 +8,7 @@ pub mod engine;
 pub mod errors;
 pub mod mail;
 pub mod mime;
+pub mod people;
 pub mod postgres;
 pub mod server;
 pub mod smtp;

@@ -1,0 +1,126 @@
+//! Settings as the options of each part.
+
+use std::{path::PathBuf, sync::Arc};
+
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+
+use crate::{
+    accounts::AccountsOptions,
+    cli::{Failure, reason},
+    clock::Clock,
+    config::{DatabaseUrl, MailUrl, Settings, SmtpTls},
+    entropy::Entropy,
+    grpc::layer::LayerOptions,
+    mail::{Encryption, OutboxOptions, SmtpOptions, Transport},
+    password::{PasswordOptions, Passwords, Policy},
+    sealing::SealingKey,
+    server::{self, ServerOptions},
+};
+
+/// How many resends may be written after their callers were answered: some seconds of the writer's work.
+const BACKGROUND_MAX: usize = 1_024;
+
+/// On SQLite one is made beside the database, so that the first start needs nothing.
+pub(super) fn sealing_key(settings: &Settings, entropy: &Entropy) -> Result<SealingKey, Failure> {
+    let loaded = match (&settings.secret.key_file, &settings.database.url) {
+        (Some(path), _) => SealingKey::load(path),
+        (None, DatabaseUrl::Sqlite(database)) => {
+            let mut path = database.clone().into_os_string();
+            path.push(".key");
+            SealingKey::load_or_create(&PathBuf::from(path), entropy)
+        }
+        (None, DatabaseUrl::Postgres(_)) => {
+            return Err("secret.key-file must be set with PostgreSQL".to_owned());
+        }
+    };
+    loaded.map_err(|error| format!("secret.key-file: {}", reason(error)))
+}
+
+pub(super) fn passwords(settings: &Settings, entropy: &Entropy) -> Result<Passwords, Failure> {
+    let options = PasswordOptions {
+        cost: settings.password.cost.get(),
+        threads: settings.password.threads.as_usize(),
+        queue_length: settings.password.queue_length.as_usize(),
+    };
+    Passwords::start(options, entropy.clone()).map_err(reason)
+}
+
+pub(super) fn accounts_options(settings: &Settings) -> AccountsOptions {
+    AccountsOptions {
+        password_policy: Policy {
+            length_min_characters: settings.password.length_min.get(),
+            score_min: u8::try_from(settings.password.score_min.get()).unwrap_or(u8::MAX),
+        },
+        verification_lifetime: settings.verification.token_lifetime.get(),
+        message_id_domain: settings.mail.from.address.domain().to_owned(),
+        background_max: BACKGROUND_MAX,
+    }
+}
+
+pub(super) fn transport(settings: &Settings) -> Result<Transport, Failure> {
+    let (host, port, credentials, tls) = match &settings.mail.url {
+        MailUrl::Folder(path) => return Ok(Transport::folder(path.clone())),
+        MailUrl::Smtp { host, port, credentials, tls } => (host.clone(), *port, credentials.clone(), tls),
+    };
+    let options = SmtpOptions {
+        host,
+        port,
+        credentials,
+        encryption: match tls {
+            SmtpTls::StartTls => Encryption::StartTls,
+            SmtpTls::Implicit => Encryption::Implicit,
+        },
+        allow_plaintext: settings.mail.insecure_plaintext,
+        timeout: settings.mail.timeout.get(),
+    };
+    Transport::smtp(options).map_err(|error| format!("mail.url: {}", reason(error)))
+}
+
+pub(super) fn outbox_options(settings: &Settings) -> OutboxOptions {
+    OutboxOptions {
+        from_name: settings.mail.from.name.clone(),
+        from: settings.mail.from.address.clone(),
+        timeout: settings.mail.timeout.get(),
+        retry_first: settings.mail.retry_first.get(),
+        retry_max: settings.mail.retry_max.get(),
+        poll_interval: settings.mail.poll_interval.get(),
+    }
+}
+
+pub(super) fn layer_options(settings: &Settings, clock: &Clock, entropy: &Entropy) -> LayerOptions {
+    LayerOptions {
+        request_timeout_default: settings.server.request_timeout_default.get(),
+        request_timeout_max: settings.server.request_timeout_max.get(),
+        clock: clock.clone(),
+        entropy: entropy.clone(),
+    }
+}
+
+pub(super) fn server_options(settings: &Settings) -> ServerOptions {
+    let server = &settings.server;
+    ServerOptions {
+        connections_max: server.connections_max.as_usize(),
+        first_byte_timeout: server.first_byte_timeout.get(),
+        tls_handshake_timeout: server.tls_handshake_timeout.get(),
+        connection_age: server.connection_age.get(),
+        connection_age_grace: server.connection_age_grace.get(),
+        keepalive_interval: server.keepalive_interval.get(),
+        keepalive_timeout: server.keepalive_timeout.get(),
+        streams_per_connection_max: server.streams_per_connection_max.get(),
+        header_list_bytes_max: server.header_list_bytes_max.get(),
+        drain_deadline: server.drain_deadline.get(),
+    }
+}
+
+pub(super) fn bind(settings: &Settings) -> Result<TcpListener, Failure> {
+    let address = settings.server.listen;
+    server::bind(address).map_err(|error| format!("server.listen: {address}: {error}"))
+}
+
+pub(super) fn load_tls(settings: &Settings) -> Result<Option<Arc<ServerConfig>>, Failure> {
+    match (&settings.server.tls_cert, &settings.server.tls_key) {
+        (Some(certificate), Some(key)) => server::load_tls(certificate, key).map(Some).map_err(reason),
+        _ => Ok(None),
+    }
+}

@@ -1,0 +1,69 @@
+//! Sizes, deadlines, and what is not gRPC.
+
+use std::time::Duration;
+
+use kairos_identity::proto::ResolveTokenRequest;
+use tonic::{Code, Request};
+
+use crate::support::{
+    engine::Engine,
+    errors::assert_refused,
+    people::{PASSWORD, login, registration},
+    server::TestServer,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_of_more_than_64_kib_is_refused() {
+    let server = TestServer::start(Engine::Sqlite).await;
+    let huge = ResolveTokenRequest { auth_token: "x".repeat(70 * 1024) };
+
+    let refusal = server.client().await.resolve_token(huge).await.unwrap_err();
+
+    assert_eq!(refusal.code(), Code::OutOfRange);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_deadline_of_a_caller_is_longer_than_the_longest() {
+    let server = TestServer::builder(Engine::Sqlite)
+        .with_env("KAIROS_IDENTITY_PASSWORD_COST", "15")
+        .with_env("KAIROS_IDENTITY_SERVER_REQUEST_TIMEOUT_DEFAULT", "50ms")
+        .with_env("KAIROS_IDENTITY_SERVER_REQUEST_TIMEOUT_MAX", "100ms")
+        .start()
+        .await;
+    let mut request = Request::new(login("unknown", PASSWORD));
+    request.set_timeout(Duration::from_mins(1));
+
+    let refusal = server.client().await.login(request).await.unwrap_err();
+
+    assert_refused(&refusal, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_without_a_deadline_ends_at_the_default() {
+    let server = TestServer::builder(Engine::Sqlite)
+        .with_env("KAIROS_IDENTITY_PASSWORD_COST", "15")
+        .with_env("KAIROS_IDENTITY_SERVER_REQUEST_TIMEOUT_DEFAULT", "100ms")
+        .start()
+        .await;
+
+    let refusal = server.client().await.login(login("unknown", PASSWORD)).await.unwrap_err();
+
+    assert_refused(&refusal, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_whose_caller_gave_up_can_be_repeated() {
+    let server = TestServer::start(Engine::Sqlite).await;
+    let request_id = uuid::Uuid::from_u128(5).to_string();
+    let request =
+        || kairos_identity::proto::RegisterRequest { request_id: request_id.clone(), ..registration("ada") };
+    for micros in [1, 100, 1_000, 2_000, 4_000] {
+        let mut early = Request::new(request());
+        early.set_timeout(Duration::from_micros(micros));
+        let _ = server.client().await.register(early).await;
+    }
+
+    let user = server.client().await.register(request()).await.unwrap().into_inner().user.unwrap();
+
+    assert_eq!(user.username, "ada");
+}

@@ -1,0 +1,9 @@
+//! Every RPC and every line of the error table, through the real binary.
+
+mod limits;
+mod login;
+mod registration;
+mod resend;
+mod resolution;
+mod secrets;
+mod verification;

@@ -1,0 +1,180 @@
+//! `Register`
+
+use kairos_identity::proto::RegisterRequest;
+use tokio::task::JoinSet;
+use tonic::Code;
+use uuid::Uuid;
+
+use crate::support::{
+    errors::{assert_refused, violations},
+    mail::{mails_to, wait_for_mails},
+    people::{PASSWORD, address, by_email, registration},
+    server::TestServer,
+};
+
+on_both_engines! {
+    async fn a_person_gets_an_auth_token_and_a_mail(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        let request = RegisterRequest { email: "ADA@Exämple.COM".into(), username: "  Ada   Lovelace ".into(), ..registration("ada") };
+
+        let answer = server.client().await.register(request).await.unwrap().into_inner();
+
+        let user = answer.user.unwrap();
+        assert_eq!(Uuid::parse_str(&user.auth_token).unwrap().get_version_num(), 4);
+        assert_eq!((user.username.as_str(), user.email.as_str()), ("Ada Lovelace", "ada@xn--exmple-cua.com"));
+        assert!(!user.is_verified && user.created_at == user.updated_at && user.created_at.is_some());
+        let mails = wait_for_mails(&server, &user.email, 1).await;
+        assert_eq!(mails.len(), 1);
+    }
+
+    async fn every_faulty_field_is_named_at_once(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        let request = RegisterRequest {
+            username: "ada@home".into(),
+            email: "ada".into(),
+            password: "short".into(),
+            request_id: "not-a-uuid".into(),
+        };
+
+        let refusal = server.client().await.register(request).await.unwrap_err();
+
+        assert_refused(&refusal, Code::InvalidArgument, "INVALID_FIELDS");
+        let mut fields: Vec<_> = violations(&refusal).into_iter().map(|(field, _)| field).collect();
+        fields.sort();
+        assert_eq!(fields, ["email", "password", "request_id", "username"]);
+        let empty = server.client().await.register(RegisterRequest::default()).await.unwrap_err();
+        let mut fields: Vec<_> = violations(&empty).into_iter().map(|(field, _)| field).collect();
+        fields.sort();
+        assert_eq!(fields, ["email", "password", "username"]);
+    }
+
+    async fn a_password_that_is_easy_to_guess_is_refused_with_the_reason(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        for (password, word) in [
+            ("1234567", "at least 8"),
+            ("password123", ""),
+            ("ada.lovelace", ""),
+            (&*"x".repeat(1_025), "1024"),
+        ] {
+            let request = RegisterRequest { password: password.into(), username: "ada lovelace".into(), ..registration("ada.lovelace") };
+            let refusal = server.client().await.register(request).await.unwrap_err();
+            assert_refused(&refusal, Code::InvalidArgument, "INVALID_FIELDS");
+            let violations = violations(&refusal);
+            assert_eq!(violations.len(), 1, "{violations:?}");
+            assert!(violations[0].0 == "password" && violations[0].1.contains(word), "{violations:?}");
+        }
+    }
+
+    async fn a_taken_email_and_a_taken_username_are_told_apart(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        server.newcomer("ada").await;
+        let mut client = server.client().await;
+
+        let same_email = RegisterRequest { username: "bob".into(), email: "ADA@example.COM".into(), ..registration("ada") };
+        let same_name = RegisterRequest { username: "ÀDA".replace('À', "A"), ..registration("bob") };
+        let both = registration("ada");
+
+        assert_refused(&client.register(same_email).await.unwrap_err(), Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
+        assert_refused(&client.register(same_name).await.unwrap_err(), Code::AlreadyExists, "USERNAME_ALREADY_EXISTS");
+        assert_refused(&client.register(both).await.unwrap_err(), Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
+        assert!(mails_to(&server.mail_folder(), &address("bob")).is_empty());
+    }
+
+    async fn a_repeated_request_is_answered_alike_and_mails_nothing(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        let mut client = server.client().await;
+        let request = RegisterRequest { request_id: Uuid::from_u128(7).to_string(), ..registration("ada") };
+
+        let first = client.register(request.clone()).await.unwrap().into_inner();
+        let respelt = RegisterRequest {
+            email: "ADA@example.com".into(),
+            username: "ADA".into(),
+            request_id: request.request_id.to_uppercase(),
+            ..request.clone()
+        };
+        let second = client.register(respelt).await.unwrap().into_inner();
+
+        assert_eq!(first, second);
+        for other in [
+            RegisterRequest { email: address("bob"), ..request.clone() },
+            RegisterRequest { username: "bob".into(), ..request.clone() },
+        ] {
+            let refusal = client.register(other).await.unwrap_err();
+            assert_refused(&refusal, Code::InvalidArgument, "INVALID_FIELDS");
+            assert_eq!(violations(&refusal)[0].0, "request_id");
+        }
+        server.newcomer("last").await;
+        wait_for_mails(&server, &address("last"), 1).await;
+        assert_eq!(mails_to(&server.mail_folder(), &address("ada")).len(), 1);
+    }
+
+    async fn of_64_at_once_for_one_email_in_any_spelling_one_is_registered(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        let mut calls = JoinSet::new();
+        for number in 0..64 {
+            let mut client = server.client().await;
+            let email = match number % 4 {
+                0 => "ada@bücher.example",
+                1 => "ADA@BÜCHER.example",
+                2 => "Ada@xn--bcher-kva.example",
+                _ => "ada@bu\u{308}cher.example",
+            };
+            let request = RegisterRequest { email: email.into(), username: format!("user {number}"), ..registration("x") };
+            calls.spawn(async move { client.register(request).await });
+        }
+
+        let mut registered = 0;
+        for answer in calls.join_all().await {
+            match answer {
+                Ok(_) => registered += 1,
+                // The hashing queue is bounded: some were told to come back.
+                Err(refusal) if refusal.code() == Code::ResourceExhausted => {
+                    assert_refused(&refusal, Code::ResourceExhausted, "OVERLOADED");
+                }
+                Err(refusal) => assert_refused(&refusal, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS"),
+            }
+        }
+        assert_eq!(registered, 1);
+        assert!(server.client().await.find_user(by_email("ada@bücher.example")).await.is_ok());
+        assert_eq!(wait_for_mails(&server, "ada@xn--bcher-kva.example", 1).await.len(), 1);
+    }
+
+    async fn of_64_at_once_with_one_request_id_all_get_the_same_user(engine: Engine) {
+        let server = TestServer::builder(engine).with_env("KAIROS_IDENTITY_PASSWORD_QUEUE_LENGTH", "1000").start().await;
+        let mut calls = JoinSet::new();
+        for _ in 0..64 {
+            let mut client = server.client().await;
+            let request = RegisterRequest { request_id: Uuid::from_u128(9).to_string(), ..registration("ada") };
+            calls.spawn(async move { client.register(request).await.unwrap().into_inner().user.unwrap().auth_token });
+        }
+
+        let mut tokens = calls.join_all().await;
+        tokens.dedup();
+        assert_eq!(tokens.len(), 1, "{tokens:?}");
+    }
+
+    async fn what_a_password_is_made_of_stays_as_it_was_sent(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        for (number, password) in [
+            " leading and trailing spaces ".to_owned(),
+            "e\u{301}clair-at-the-\u{1F980}-bar".to_owned(),
+            format!("{PASSWORD}\0after a zero byte"),
+            format!("{}Z", "long quiet river ".repeat(30)),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let name = format!("user{number}");
+            let request = RegisterRequest { password: password.clone(), ..registration(&name) };
+            let mut client = server.client().await;
+            client.register(request).await.unwrap();
+
+            // Right, but not yet verified: told only after the right password.
+            let login = crate::support::people::login(&name, &password);
+            assert_refused(&client.login(login).await.unwrap_err(), Code::PermissionDenied, "EMAIL_NOT_VERIFIED");
+            let cut = &password[..password.len() - 1];
+            let login = crate::support::people::login(&name, cut);
+            assert_refused(&client.login(login).await.unwrap_err(), Code::Unauthenticated, "INVALID_CREDENTIALS");
+        }
+    }
+}

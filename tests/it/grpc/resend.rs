@@ -1,0 +1,64 @@
+//! `ResendVerificationEmail`
+
+use kairos_identity::proto::{ResendVerificationEmailRequest, VerifyEmailRequest};
+use tonic::Code;
+
+use crate::support::{
+    errors::{assert_refused, violations},
+    mail::{mails_to, wait_for_mails},
+    people::address,
+    server::TestServer,
+};
+
+fn resend(email: &str) -> ResendVerificationEmailRequest {
+    ResendVerificationEmailRequest { email: email.to_owned() }
+}
+
+on_both_engines! {
+    async fn a_new_link_replaces_the_old_one(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        server.newcomer("ada").await;
+        let first = wait_for_mails(&server, &address("ada"), 1).await[0].token();
+        let mut client = server.client().await;
+
+        client.resend_verification_email(resend("ADA@example.com")).await.unwrap();
+
+        let mails = wait_for_mails(&server, &address("ada"), 2).await;
+        let second = mails.iter().map(|mail| mail.token()).find(|token| *token != first).expect("the new link is another");
+        let refusal = client.verify_email(VerifyEmailRequest { token: first }).await.unwrap_err();
+        assert_refused(&refusal, Code::InvalidArgument, "INVALID_TOKEN");
+        client.verify_email(VerifyEmailRequest { token: second }).await.unwrap();
+    }
+
+    async fn every_address_is_answered_alike_and_only_the_unverified_gets_a_mail(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        server.member("verified").await;
+        server.newcomer("unverified").await;
+        let mut client = server.client().await;
+
+        let mut answers = Vec::new();
+        for name in ["unknown", "verified", "unverified"] {
+            let answer = client.resend_verification_email(resend(&address(name))).await.unwrap();
+            let mut metadata = answer.metadata().clone().into_headers();
+            for changing in ["date", "kairos-request-id"] {
+                metadata.remove(changing);
+            }
+            answers.push((metadata, answer.into_inner()));
+        }
+
+        assert!(answers[0] == answers[1] && answers[1] == answers[2], "{answers:?}");
+        wait_for_mails(&server, &address("unverified"), 2).await;
+        let folder = server.mail_folder();
+        assert_eq!(mails_to(&folder, &address("verified")).len(), 1);
+        assert!(mails_to(&folder, &address("unknown")).is_empty());
+    }
+
+    async fn what_is_no_address_is_refused(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        for wrong in ["", "ada", "ada@example.com\r\nBcc: x@example.com"] {
+            let refusal = server.client().await.resend_verification_email(resend(wrong)).await.unwrap_err();
+            assert_refused(&refusal, Code::InvalidArgument, "INVALID_FIELDS");
+            assert_eq!(violations(&refusal)[0].0, "email");
+        }
+    }
+}

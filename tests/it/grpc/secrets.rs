@@ -1,0 +1,57 @@
+//! No secret is in a log, not at TRACE either, nor in the database in the clear.
+
+use kairos_identity::proto::{RegisterRequest, ResendVerificationEmailRequest, VerifyEmailRequest};
+
+use crate::support::{
+    engine::TestDatabase,
+    mail::wait_for_mails,
+    people::{address, login, registration},
+    server::TestServer,
+};
+
+const CANARY: &str = "canary-Password-7f3a-kettle";
+
+on_both_engines! {
+    async fn nothing_secret_is_logged_at_any_level(engine: Engine) {
+        let database = TestDatabase::new(engine);
+        let server = TestServer::on_url(database.url().to_owned()).with_args(&["--log-level", "trace"]).start().await;
+        let mut client = server.client().await;
+        let request = RegisterRequest { password: CANARY.into(), ..registration("ada") };
+        client.register(request.clone()).await.unwrap();
+        client.register(request).await.unwrap_err();
+        client.register(RegisterRequest { email: "ada".into(), password: CANARY.into(), ..registration("x") }).await.unwrap_err();
+        let first = wait_for_mails(&server, &address("ada"), 1).await[0].token();
+        client.resend_verification_email(ResendVerificationEmailRequest { email: address("ada") }).await.unwrap();
+        let mails = wait_for_mails(&server, &address("ada"), 2).await;
+        let second = mails.iter().map(|mail| mail.token()).find(|token| *token != first).unwrap();
+        client.verify_email(VerifyEmailRequest { token: first.clone() }).await.unwrap_err();
+        client.verify_email(VerifyEmailRequest { token: second.clone() }).await.unwrap();
+        client.login(login("ada", CANARY)).await.unwrap();
+        client.login(login("ada", &format!("{CANARY}!"))).await.unwrap_err();
+        let hash = database.rows("SELECT password AS value FROM core_user").remove(0);
+
+        let log = server.log();
+
+        assert!(log.contains("Mail written") && log.contains("INVALID_CREDENTIALS"), "it is the log of all this");
+        for secret in [CANARY, &first, &second, &hash, "ada@example.com"] {
+            assert!(!log.contains(secret), "{secret} is in the log");
+        }
+    }
+
+    async fn the_database_holds_neither_passwords_nor_links(engine: Engine) {
+        let database = TestDatabase::new(engine);
+        // Nobody takes the mail, so that its token waits in the outbox.
+        let server = TestServer::on_url(database.url().to_owned()).with_mail_url("smtp://127.0.0.1:1").start().await;
+        let request = RegisterRequest { password: CANARY.into(), ..registration("ada") };
+        server.client().await.register(request).await.unwrap();
+
+        let hash = database.rows("SELECT password AS value FROM core_user").remove(0);
+        let lengths = database.rows(
+            "SELECT CAST(length(sealed_token) AS VARCHAR(9)) AS value FROM core_mail_outbox WHERE sealed_token IS NOT NULL",
+        );
+
+        assert!(hash.starts_with("bcrypt_sha256$$2b$04$") && !hash.contains(CANARY), "{hash}");
+        // A version, a nonce of 12 bytes, 32 bytes of ciphertext, a tag of 16.
+        assert_eq!(lengths, ["61"]);
+    }
+}

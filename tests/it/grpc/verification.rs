@@ -1,0 +1,90 @@
+//! `VerifyEmail`
+
+use kairos_identity::proto::VerifyEmailRequest;
+use tokio::task::JoinSet;
+use tonic::Code;
+
+use crate::support::{
+    errors::{assert_refused, violations},
+    mail::verification_token,
+    people::address,
+    server::TestServer,
+};
+
+fn verify(token: &str) -> VerifyEmailRequest {
+    VerifyEmailRequest { token: token.to_owned() }
+}
+
+on_both_engines! {
+    async fn the_mailed_link_verifies_its_user_once(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        let ada = server.newcomer("ada").await;
+        let token = verification_token(&server, &address("ada")).await;
+        let mut client = server.client().await;
+
+        let verified = client.verify_email(verify(&token)).await.unwrap().into_inner().user.unwrap();
+        let again = client.verify_email(verify(&token)).await.unwrap_err();
+
+        assert!(verified.is_verified && verified.auth_token == ada.auth_token);
+        assert_refused(&again, Code::FailedPrecondition, "EMAIL_ALREADY_VERIFIED");
+    }
+
+    async fn of_64_at_once_one_verifies(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        server.newcomer("ada").await;
+        let token = verification_token(&server, &address("ada")).await;
+        let mut calls = JoinSet::new();
+        for _ in 0..64 {
+            let (mut client, request) = (server.client().await, verify(&token));
+            calls.spawn(async move { client.verify_email(request).await });
+        }
+
+        let (verified, refused): (Vec<_>, Vec<_>) = calls.join_all().await.into_iter().partition(Result::is_ok);
+
+        assert_eq!((verified.len(), refused.len()), (1, 63));
+        for refusal in refused {
+            assert_refused(&refusal.unwrap_err(), Code::FailedPrecondition, "EMAIL_ALREADY_VERIFIED");
+        }
+    }
+
+    async fn a_link_that_has_expired_is_no_longer_good(engine: Engine) {
+        let lifetime = "KAIROS_IDENTITY_VERIFICATION_TOKEN_LIFETIME";
+        let server = TestServer::builder(engine).with_env(lifetime, "1s").start().await;
+        server.newcomer("ada").await;
+        let token = verification_token(&server, &address("ada")).await;
+        tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+
+        let refusal = server.client().await.verify_email(verify(&token)).await.unwrap_err();
+
+        assert_refused(&refusal, Code::InvalidArgument, "INVALID_TOKEN");
+    }
+
+    async fn what_was_never_mailed_is_refused(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        server.newcomer("ada").await;
+        let token = verification_token(&server, &address("ada")).await;
+        let mut client = server.client().await;
+        for wrong in [&"A".repeat(43), &token[..42], &format!("{token}A"), "x", "' OR 1=1 --", &"x".repeat(10_000)] {
+            let refusal = client.verify_email(verify(wrong)).await.unwrap_err();
+            assert_refused(&refusal, Code::InvalidArgument, "INVALID_TOKEN");
+        }
+
+        let empty = client.verify_email(verify("")).await.unwrap_err();
+        assert_refused(&empty, Code::InvalidArgument, "INVALID_FIELDS");
+        assert_eq!(violations(&empty)[0].0, "token");
+        client.verify_email(verify(&token)).await.unwrap();
+    }
+
+    async fn an_auth_token_proves_nothing_and_is_counted_in_the_log(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        let ada = server.newcomer("ada").await;
+        let mut client = server.client().await;
+        for old_link in [ada.auth_token.clone(), ada.auth_token.replace('-', "").to_uppercase()] {
+            let refusal = client.verify_email(verify(&old_link)).await.unwrap_err();
+            assert_refused(&refusal, Code::InvalidArgument, "INVALID_TOKEN");
+        }
+
+        assert!(server.log().contains("\"count\":2"), "the second was counted");
+        assert!(!server.log().contains(&ada.auth_token));
+    }
+}

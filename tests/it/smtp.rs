@@ -1,0 +1,177 @@
+//! Mail against a real SMTP server that refuses, delays and drops.
+
+use std::time::{Duration, Instant};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::Value;
+use tonic::Code;
+
+use crate::support::{
+    engine::Engine,
+    errors::assert_refused,
+    mime::Entity,
+    people::{PASSWORD, address, login, registration},
+    server::{Builder, TestServer},
+    smtp::SmtpServer,
+    wait::until,
+};
+
+const ARRIVAL_LIMIT: Duration = Duration::from_secs(15);
+
+/// A service that mails to `smtp`, and does not wait long between attempts.
+fn mailing_to(smtp: &SmtpServer) -> Builder {
+    TestServer::builder(Engine::Sqlite)
+        .with_mail_url(&smtp.url())
+        .with_env("KAIROS_IDENTITY_MAIL_RETRY_FIRST", "200ms")
+        .with_env("KAIROS_IDENTITY_MAIL_POLL_INTERVAL", "50ms")
+        .with_env("KAIROS_IDENTITY_MAIL_TIMEOUT", "2s")
+}
+
+/// The attempts so far; waits until there are `count`.
+async fn attempts(smtp: &SmtpServer, count: usize) -> Vec<Value> {
+    let enough = async || Some(smtp.log()).filter(|log| log.len() >= count);
+    until(&format!("{count} attempts"), ARRIVAL_LIMIT, enough).await
+}
+
+fn message_id(attempt: &Value) -> String {
+    let data = STANDARD.decode(attempt["data"].as_str().unwrap()).unwrap();
+    let mail = Entity::parse(&String::from_utf8(data).unwrap());
+    mail.header("message-id").unwrap_or_default().to_owned()
+}
+
+/// Waits until the log says `words`.
+async fn logged(server: &TestServer, words: &str) {
+    until(&format!("the log says {words}"), ARRIVAL_LIMIT, async || {
+        server.log().contains(words).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mail_reaches_its_one_recipient() {
+    let smtp = SmtpServer::start();
+    let server = mailing_to(&smtp).start().await;
+    server.client().await.register(registration("ada")).await.unwrap();
+
+    let attempts = attempts(&smtp, 1).await;
+
+    assert_eq!(attempts[0]["recipients"], serde_json::json!([address("ada")]));
+    logged(&server, "Mail sent").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mail_that_was_put_off_or_lost_is_sent_again_with_the_same_message_id() {
+    for mode in ["refuse-4xx", "drop-before-250"] {
+        let smtp = SmtpServer::start();
+        smtp.set_mode(mode);
+        let server = mailing_to(&smtp).start().await;
+        server.client().await.register(registration("ada")).await.unwrap();
+        attempts(&smtp, 2).await;
+        smtp.set_mode("ok");
+        logged(&server, "Mail sent").await;
+
+        let attempts = smtp.log();
+        let first = message_id(&attempts[0]);
+        assert!(!first.is_empty() && attempts.iter().all(|attempt| message_id(attempt) == first), "{mode}");
+        assert_eq!(attempts.last().unwrap()["answer"], "250", "{mode}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mail_that_was_refused_is_given_up_and_the_log_says_so() {
+    for (mode, code) in [("refuse-5xx-rcpt", "550"), ("refuse-5xx-data", "554")] {
+        let smtp = SmtpServer::start();
+        smtp.set_mode(mode);
+        let server = mailing_to(&smtp).start().await;
+        server.client().await.register(registration("ada")).await.unwrap();
+
+        logged(&server, "Mail given up").await;
+        smtp.set_mode("ok");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+
+        assert_eq!(smtp.log().len(), 1, "{mode}: no second attempt");
+        let log = server.log();
+        assert!(log.contains(code) && !log.contains(&address("ada")), "{mode}: {log}");
+        // The person asks for another link when the mailbox works again.
+        let resend = kairos_identity::proto::ResendVerificationEmailRequest { email: address("ada") };
+        server.client().await.resend_verification_email(resend).await.unwrap();
+        logged(&server, "Mail sent").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_server_slows_no_call_and_is_tried_again() {
+    let smtp = SmtpServer::start();
+    smtp.set_mode("delay 60");
+    let server = mailing_to(&smtp).start().await;
+    let began = Instant::now();
+    for name in ["ada", "bob", "cyd", "dan", "eve", "fay"] {
+        server.client().await.register(registration(name)).await.unwrap();
+    }
+    let refusal = server.client().await.login(login("ada", PASSWORD)).await.unwrap_err();
+    assert_refused(&refusal, Code::PermissionDenied, "EMAIL_NOT_VERIFIED");
+    // All of them together are faster than a single attempt's limit.
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+
+    logged(&server, "no answer within").await;
+    smtp.set_mode("ok");
+    attempts(&smtp, 6).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_away_gets_its_mail_when_it_is_back() {
+    let smtp = SmtpServer::start();
+    let url = smtp.url();
+    drop(smtp);
+    let server = TestServer::builder(Engine::Sqlite)
+        .with_mail_url(&url)
+        .with_env("KAIROS_IDENTITY_MAIL_RETRY_FIRST", "10ms")
+        .with_env("KAIROS_IDENTITY_MAIL_RETRY_MAX", "50ms")
+        .with_env("KAIROS_IDENTITY_VERIFICATION_TOKEN_LIFETIME", "2s")
+        .start()
+        .await;
+    server.client().await.register(registration("ada")).await.unwrap();
+
+    logged(&server, "it will be tried again").await;
+    // And no longer than its link is good for.
+    logged(&server, "Mail given up").await;
+    assert!(server.log().contains("link expire"), "{}", server.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mail_survives_a_crash_before_it_was_sent() {
+    let smtp = SmtpServer::start();
+    smtp.set_mode("refuse-4xx");
+    let mut server = mailing_to(&smtp).start().await;
+    server.client().await.register(registration("ada")).await.unwrap();
+    attempts(&smtp, 1).await;
+
+    server.kill_9();
+    smtp.set_mode("ok");
+    server.restart().await;
+
+    logged(&server, "Mail sent").await;
+    let attempts = smtp.log();
+    assert_eq!(message_id(&attempts[0]), message_id(attempts.last().unwrap()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_certificate_nobody_vouches_for_gets_no_mail() {
+    let folder = tempfile::tempdir().unwrap();
+    let certified = rcgen::generate_simple_self_signed(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
+    let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    std::fs::write(&certificate, certified.cert.pem()).unwrap();
+    std::fs::write(&key, certified.signing_key.serialize_pem()).unwrap();
+    let smtp = SmtpServer::start_with_tls(&certificate, &key);
+
+    let server = mailing_to(&smtp).start().await;
+    server.client().await.register(registration("ada")).await.unwrap();
+    logged(&server, "it will be tried again").await;
+    assert!(smtp.log().is_empty(), "not a word of the mail was sent");
+    drop(server);
+
+    let trusted = certificate.to_str().unwrap();
+    let server = mailing_to(&smtp).with_env("SSL_CERT_FILE", trusted).start().await;
+    server.client().await.register(registration("ada")).await.unwrap();
+    logged(&server, "Mail sent").await;
+}

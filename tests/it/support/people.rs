@@ -1,0 +1,54 @@
+//! People as the tests tell of them.
+
+use kairos_identity::proto::{self, LoginRequest, RegisterRequest, User, VerifyEmailRequest};
+
+use super::{mail::verification_token, server::TestServer};
+
+/// A password that the policy admits for everybody in the tests.
+pub const PASSWORD: &str = "plum-Voyage-84-kettle";
+
+/// The request that registers `name` at `NAME@example.com`.
+pub fn registration(name: &str) -> RegisterRequest {
+    RegisterRequest {
+        username: name.to_owned(),
+        email: address(name),
+        password: PASSWORD.to_owned(),
+        request_id: String::new(),
+    }
+}
+
+/// `NAME@example.com`.
+pub fn address(name: &str) -> String {
+    format!("{name}@example.com")
+}
+
+/// A login of `name` with `password`.
+pub fn login(name: &str, password: &str) -> LoginRequest {
+    LoginRequest { email: address(name), password: password.to_owned() }
+}
+
+impl TestServer {
+    /// Somebody who has registered and not yet opened the link.
+    pub async fn newcomer(&self, name: &str) -> User {
+        let answer = self.client().await.register(registration(name)).await.unwrap();
+        answer.into_inner().user.unwrap()
+    }
+
+    /// Somebody who may log in.
+    pub async fn member(&self, name: &str) -> User {
+        self.newcomer(name).await;
+        let token = verification_token(self, &address(name)).await;
+        let answer = self.client().await.verify_email(VerifyEmailRequest { token }).await.unwrap();
+        answer.into_inner().user.unwrap()
+    }
+}
+
+/// The request that finds a user by email.
+pub fn by_email(email: &str) -> proto::FindUserRequest {
+    proto::FindUserRequest { key: Some(proto::find_user_request::Key::Email(email.to_owned())) }
+}
+
+/// The request that finds a user by username.
+pub fn by_username(username: &str) -> proto::FindUserRequest {
+    proto::FindUserRequest { key: Some(proto::find_user_request::Key::Username(username.to_owned())) }
+}

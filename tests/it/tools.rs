@@ -1,0 +1,88 @@
+//! The clients that developers use: grpcurl, and Python's grpcio.
+
+use std::process::Output;
+
+use crate::support::{
+    mail::verification_token,
+    people::address,
+    server::TestServer,
+    tools::{grpcurl, python, repository},
+};
+
+const SERVICE: &str = "kairos.identity.v1.IdentityService";
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn call(server: &TestServer, rpc: &str, message: &str) -> String {
+    said(&grpcurl(&["-d", message, &server.address().to_string(), &format!("{SERVICE}/{rpc}")]))
+}
+
+on_both_engines! {
+    async fn the_story_of_the_readme_works_with_grpcurl(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        let registration = r#"{"username": "ada", "email": "ada@example.com", "password": "plum-Voyage-84-kettle"}"#;
+        let login = r#"{"email": "ada@example.com", "password": "plum-Voyage-84-kettle"}"#;
+
+        let registered = call(&server, "Register", registration);
+        let (_, rest) = registered.split_once("\"authToken\": \"").unwrap_or_else(|| panic!("{registered}"));
+        let auth_token = &rest[..36];
+        let early = call(&server, "Login", login);
+        let token = verification_token(&server, &address("ada")).await;
+        let verified = call(&server, "VerifyEmail", &format!(r#"{{"token": "{token}"}}"#));
+        let logged_in = call(&server, "Login", login);
+        let resolved = call(&server, "ResolveToken", &format!(r#"{{"auth_token": "{auth_token}"}}"#));
+
+        // The details are decoded, since their descriptors are reflected too.
+        assert!(early.contains("\"reason\":\"EMAIL_NOT_VERIFIED\"") && early.contains("identity.kairos"), "{early}");
+        for answer in [verified, logged_in, resolved] {
+            assert!(answer.contains("\"isVerified\": true") && answer.contains(auth_token), "{answer}");
+        }
+    }
+
+    async fn the_story_works_with_grpcio(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        let (address, mails, root) = (server.address().to_string(), server.mail_folder(), repository());
+        let output = python("grpcio_client.py", &[&address, mails.to_str().unwrap(), root.join("proto").to_str().unwrap()]);
+        assert!(output.status.success(), "{}", said(&output));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_explains_itself() {
+    let server = TestServer::start(crate::support::engine::Engine::Sqlite).await;
+    let address = server.address().to_string();
+
+    let services = said(&grpcurl(&[&address, "list"]));
+    for service in [SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"] {
+        assert!(services.contains(service), "{services}");
+    }
+    let rpcs = said(&grpcurl(&[&address, "list", SERVICE]));
+    for rpc in [
+        "Register",
+        "VerifyEmail",
+        "ResendVerificationEmail",
+        "Login",
+        "ResolveToken",
+        "ResolveTokens",
+        "FindUser",
+    ] {
+        assert!(rpcs.lines().any(|line| line == format!("{SERVICE}.{rpc}")), "{rpcs}");
+    }
+    let described = said(&grpcurl(&[&address, "describe", &format!("{SERVICE}.Register")]));
+    assert!(described.contains("Registers a person and mails a link"), "{described}");
+    let health = said(&grpcurl(&[&address, "grpc.health.v1.Health/Check"]));
+    assert!(health.contains("SERVING"), "{health}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reflection_can_be_turned_off() {
+    let off = ("KAIROS_IDENTITY_SERVER_REFLECTION", "false");
+    let server =
+        TestServer::builder(crate::support::engine::Engine::Sqlite).with_env(off.0, off.1).start().await;
+
+    let services = grpcurl(&[&server.address().to_string(), "list"]);
+
+    assert!(!services.status.success(), "{}", said(&services));
+}
