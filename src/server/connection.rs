@@ -30,6 +30,12 @@ const LOCAL_ERROR_RESETS_MAX: usize = 1_024;
 /// Streams that the peer reset before they were looked at (CVE-2023-44487, rapid reset).
 const PENDING_ACCEPT_RESETS_MAX: usize = 20;
 
+/// What the peer may send of one call before the handler reads it: a message of the default longest size, twice.
+const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
+
+/// The same for all calls of a connection, which bounds what one peer can make us hold.
+const CONNECTION_WINDOW_BYTES: u32 = 512 * 1024;
+
 /// What one answer may hold back in memory while the peer does not read it; the longest, `ResolveTokens`, is sent in parts.
 const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
 
@@ -71,13 +77,14 @@ impl<S: Served> Connections<S> {
             Some(tls) => {
                 let handshake =
                     tokio::time::timeout(self.shared.options.tls_handshake_timeout, tls.accept(socket));
-                match handshake.await {
-                    Ok(Ok(stream)) => {
+                match self.stop.run_until_cancelled(handshake).await {
+                    Some(Ok(Ok(stream))) => {
                         let certificates = stream.connect_info();
                         self.serve_http2(stream, addresses, Some(certificates)).await;
                     }
-                    Ok(Err(error)) => tracing::debug!(%peer, %error, "A TLS handshake failed"),
-                    Err(_) => tracing::debug!(%peer, "A TLS handshake took too long"),
+                    Some(Ok(Err(error))) => tracing::debug!(%peer, %error, "A TLS handshake failed"),
+                    Some(Err(_)) => tracing::debug!(%peer, "A TLS handshake took too long"),
+                    None => {} // A stop owes nothing to a peer that has not asked for anything.
                 }
             }
         }
@@ -109,11 +116,19 @@ impl<S: Served> Connections<S> {
         let mut connection = std::pin::pin!(connection);
         let grace = tokio::select! {
             _ = connection.as_mut() => return,
-            () = tokio::time::sleep(self.age()) => options.connection_age_grace,
-            () = self.stop.cancelled() => options.drain_deadline,
+            () = tokio::time::sleep(self.age()) => Some(options.connection_age_grace),
+            () = self.stop.cancelled() => None,
         };
         connection.as_mut().graceful_shutdown();
-        let _ = tokio::time::timeout(grace, connection).await;
+        match grace {
+            Some(grace) => {
+                let _ = tokio::time::timeout(grace, connection).await;
+            }
+            // The stop has one deadline for all connections, kept by the accept loop, which counts whom it cut off.
+            None => {
+                let _ = connection.await;
+            }
+        }
     }
 
     /// ±10 % (gRFC A9), so that connections that came together do not all come back together.
@@ -129,6 +144,8 @@ fn http2_with_limits(options: &ServerOptions) -> http2::Builder<TokioExecutor> {
         .max_concurrent_streams(options.streams_per_connection_max)
         .max_local_error_reset_streams(LOCAL_ERROR_RESETS_MAX)
         .max_pending_accept_reset_streams(PENDING_ACCEPT_RESETS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_header_list_size(options.header_list_bytes_max)
         .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
         .keep_alive_interval(Some(options.keepalive_interval))

@@ -1,17 +1,27 @@
 //! The port: a queue for those who wait, a cap on those who are in, and patience when the system has no more to give.
 
-use std::{fs, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fs, io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 
+use crate::clock::Clock;
+
 /// Connections that may wait to be accepted; the system cuts it to `net.core.somaxconn`.
 const BACKLOG: u32 = 1_024;
 
 /// File descriptors for all that is not a connection: the database, logs, the outbox.
 const DESCRIPTORS_KEPT: usize = 64;
+
+/// Between two warnings about the same trouble, which may come back many times a second.
+const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The waits between tries while the system refuses to accept, which it does at once and would do for ever.
 const BACK_OFF_FIRST: Duration = Duration::from_millis(50);
@@ -33,34 +43,58 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 pub(super) struct Acceptor {
     listener: TcpListener,
     slots: Arc<Semaphore>,
+    warned: Option<Instant>,
 }
 
 impl Acceptor {
     pub(super) fn new(listener: TcpListener, connections_max: usize) -> Self {
-        let slots = open_files_max().map_or(connections_max, |files| {
-            connections_max.min(files.saturating_sub(DESCRIPTORS_KEPT).max(1))
-        });
+        let slots =
+            open_files_max().map_or(connections_max, |files| connections_max.min(slots_within(files)));
         if slots < connections_max {
             tracing::warn!("At most {slots} connections: the process may not open more files (ulimit -n)");
         }
-        Self { listener, slots: Arc::new(Semaphore::new(slots)) }
+        Self { listener, slots: Arc::new(Semaphore::new(slots)), warned: None }
     }
 
     /// The next connection with its slot, which it holds until it is closed. `None` never comes while this lives.
-    pub(super) async fn accept(&self) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    pub(super) async fn accept(&mut self) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+        if self.slots.available_permits() == 0 {
+            self.warn("All connections are taken: others wait until one closes");
+        }
         let slot = Arc::clone(&self.slots).acquire_owned().await.ok()?;
         let mut wait = BACK_OFF_FIRST;
         loop {
             match self.listener.accept().await {
                 Ok((socket, peer)) => return Some((socket, peer, slot)),
+                Err(error) if is_of_the_peer(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "A connection could not be accepted");
+                    self.warn(&format!("A connection could not be accepted: {error}"));
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(BACK_OFF_MAX);
                 }
             }
         }
     }
+
+    /// Says so, unless something was said lately.
+    fn warn(&mut self, trouble: &str) {
+        let now = Clock::system().instant();
+        if self.warned.is_none_or(|last| now.duration_since(last) >= WARNING_INTERVAL) {
+            tracing::warn!("{trouble}");
+            self.warned = Some(now);
+        }
+    }
+}
+
+/// Whether the peer was gone before it was accepted: its own matter, and the next one need not wait for it.
+fn is_of_the_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// Connections that leave descriptors for the rest: at most half of a limit that is too small for both.
+fn slots_within(files: usize) -> usize {
+    (files - DESCRIPTORS_KEPT.min(files / 2)).max(1)
 }
 
 /// The soft limit on open files, where the system tells (Linux).
@@ -68,4 +102,16 @@ fn open_files_max() -> Option<usize> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_descriptors_for_the_rest() {
+        assert_eq!(slots_within(1_024), 1_024 - DESCRIPTORS_KEPT);
+        assert_eq!(slots_within(64), 32);
+        assert_eq!(slots_within(0), 1);
+    }
 }

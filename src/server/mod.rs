@@ -76,7 +76,8 @@ impl<S> Served for S where
 }
 
 /// Serves until `stop`; then takes no more connections, says GOAWAY on those that are open, waits for their calls, and cuts
-/// off what is left at the deadline.
+/// off what is left at the deadline: long calls, and streams such as health's `Watch` that nobody ended. It returns once
+/// every connection is closed.
 pub async fn serve(
     listener: TcpListener,
     service: impl Served,
@@ -86,7 +87,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> DrainReport {
     let drain_deadline = options.drain_deadline;
-    let acceptor = Acceptor::new(listener, options.connections_max);
+    let mut acceptor = Acceptor::new(listener, options.connections_max);
     let connections = Connections::new(service, options, tls, entropy, stop.clone());
     let mut open = JoinSet::new();
     while let Some(Some((socket, peer, slot))) = stop.run_until_cancelled(acceptor.accept()).await {
@@ -98,7 +99,10 @@ pub async fn serve(
     drop(acceptor);
     let all_closed = async { while open.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(drain_deadline, all_closed).await;
-    DrainReport { connections_aborted: open.len() }
+    while open.try_join_next().is_some() {}
+    let connections_aborted = open.len();
+    open.shutdown().await;
+    DrainReport { connections_aborted }
 }
 
 #[cfg(test)]

@@ -13,13 +13,27 @@ use rustls::{
 /// Why TLS cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file cannot be read, or holds nothing of the kind.
+    /// The certificate file cannot be read as such.
     #[error("{}: {source}", path.display())]
     File {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
         source: pem::Error,
+    },
+    /// The key file cannot be read.
+    #[error("{}: {source}", path.display())]
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The key file holds no key. What is wrong is not quoted: the parser repeats lines, and a line may be the key.
+    #[error("{}: holds no private key in PEM form", path.display())]
+    NoKey {
+        /// The file.
+        path: PathBuf,
     },
     /// The certificate file holds no certificate.
     #[error("{}: holds no certificate", path.display())]
@@ -54,7 +68,7 @@ pub fn load_tls(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, Tls
     if chain.is_empty() {
         return Err(TlsError::Empty { path: certificate.to_owned() });
     }
-    let private_key = PrivateKeyDer::from_pem_file(key).map_err(in_file(key))?;
+    let private_key = PrivateKeyDer::from_pem_file(key).map_err(|error| in_key_file(key, error))?;
     let unfit = |source| TlsError::Unfit { certificate: certificate.to_owned(), key: key.to_owned(), source };
     let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -64,4 +78,12 @@ pub fn load_tls(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, Tls
         .map_err(unfit)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(Arc::new(config))
+}
+
+fn in_key_file(path: &Path, error: pem::Error) -> TlsError {
+    let path = path.to_owned();
+    match error {
+        pem::Error::Io(source) => TlsError::KeyFile { path, source },
+        _ => TlsError::NoKey { path },
+    }
 }

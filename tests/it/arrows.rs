@@ -19,7 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("password", &["domain", "entropy"]),
     ("store", &["domain"]),
     ("config", &["domain"]),
-    ("server", &["entropy"]),
+    ("server", &["clock", "entropy"]),
     ("accounts", &["store", "password", "domain", "clock", "entropy", "sealing"]),
     ("mail", &["store", "domain", "clock", "entropy", "sealing"]),
     ("grpc", &["accounts", "store", "domain", "proto", "clock", "entropy"]),

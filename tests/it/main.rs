@@ -10,7 +10,11 @@ mod support;
 #[cfg(test)]
 mod arrows;
 #[cfg(test)]
+mod command_line;
+#[cfg(test)]
 mod grpc;
+#[cfg(test)]
+mod lifecycle;
 #[cfg(test)]
 mod smtp;
 #[cfg(test)]

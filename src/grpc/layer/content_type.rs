@@ -6,7 +6,9 @@ use tonic::body::Body;
 /// The refusal of a request that is not gRPC: 405 for another method than POST, 415 for another content type.
 pub(super) fn refuse(request: &Request<Body>) -> Option<Response<Body>> {
     if request.method() != Method::POST {
-        return Some(empty(StatusCode::METHOD_NOT_ALLOWED));
+        let mut refusal = empty(StatusCode::METHOD_NOT_ALLOWED);
+        refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+        return Some(refusal);
     }
     let content_type = request.headers().get(header::CONTENT_TYPE);
     (!content_type.is_some_and(is_grpc)).then(|| empty(StatusCode::UNSUPPORTED_MEDIA_TYPE))

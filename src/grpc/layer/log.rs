@@ -1,20 +1,20 @@
 //! One line a call: who asked for what, how it ended, how long it took.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use http::{HeaderMap, Request, Response};
 use tonic::{Code, Status, body::Body, transport::server::TcpConnectInfo};
 use tonic_types::StatusExt;
 
-use super::request_id::RequestId;
+use super::{methods::Methods, request_id::RequestId};
 use crate::clock::Clock;
 
-/// Longer paths, or ones with other characters than a method's name has, are nobody's method and not repeated.
-const METHOD_LENGTH_MAX: usize = 100;
+/// What stands for a path that is none of our methods'.
+const UNKNOWN: &str = "unknown";
 
 /// A call that is going on. Dropped before its end, it was left by its caller, and is logged as such.
 pub(super) struct Call {
-    method: String,
+    method: Option<Arc<str>>,
     peer: Option<SocketAddr>,
     trace_id: Option<String>,
     id: RequestId,
@@ -24,10 +24,10 @@ pub(super) struct Call {
 }
 
 impl Call {
-    pub(super) fn begin(request: &Request<Body>, id: RequestId, clock: Clock) -> Self {
+    pub(super) fn begin(request: &Request<Body>, id: RequestId, methods: &Methods, clock: Clock) -> Self {
         let peer = request.extensions().get::<TcpConnectInfo>().and_then(|addresses| addresses.remote_addr);
         let began = clock.instant();
-        let (method, trace_id) = (method(request.uri().path()), trace_id(request.headers()));
+        let (method, trace_id) = (methods.find(request.uri().path()), trace_id(request.headers()));
         Self { method, peer, trace_id, id, clock, began, is_logged: false }
     }
 
@@ -48,19 +48,19 @@ impl Call {
 
     fn log(&mut self, code: &str, reason: Option<&str>) {
         self.is_logged = true;
+        let method = self.method.as_deref().unwrap_or(UNKNOWN);
         let duration_us =
             u64::try_from(self.clock.instant().duration_since(self.began).as_micros()).unwrap_or(u64::MAX);
         tracing::info!(
             target: "rpc",
             reason,
-            rpc.method = self.method,
+            rpc.method = method,
             rpc.code = code,
             duration_us,
             peer = self.peer.map(tracing::field::display),
             request_id = %self.id,
             trace_id = self.trace_id,
-            "{} {code}",
-            self.method
+            "{method} {code}"
         );
     }
 }
@@ -68,29 +68,21 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         if !self.is_logged {
-            self.log(code_name(Code::Cancelled), Some("the caller went away"));
+            self.log(code_name(Code::Cancelled), None);
         }
     }
 }
 
-fn method(path: &str) -> String {
-    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_');
-    if path.len() <= METHOD_LENGTH_MAX && path.chars().all(is_name) {
-        path.to_owned()
-    } else {
-        "unknown".to_owned()
-    }
-}
-
-/// The trace id of a W3C `traceparent` (version 00), which is 32 hexadecimal digits and not all zero.
+/// The trace id of a W3C `traceparent`: 32 hexadecimal digits, not all zero. Later versions may have more fields.
 fn trace_id(headers: &HeaderMap) -> Option<String> {
     let parts: Vec<&str> = headers.get("traceparent")?.to_str().ok()?.split('-').collect();
-    let [version, trace, span, flags] = parts.as_slice() else { return None };
+    let [version, trace, span, flags, later @ ..] = parts.as_slice() else { return None };
     let is_hex = |text: &str, length| {
         text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     };
     let is_zero = |text: &str| text.bytes().all(|byte| byte == b'0');
-    let is_valid = *version == "00" && is_hex(trace, 32) && is_hex(span, 16) && is_hex(flags, 2);
+    let is_valid = is_hex(version, 2) && *version != "ff" && is_hex(trace, 32) && is_hex(span, 16) && is_hex(flags, 2);
+    let is_valid = is_valid && (later.is_empty() || *version != "00");
     (is_valid && !is_zero(trace) && !is_zero(span)).then(|| (*trace).to_owned())
 }
 
@@ -130,27 +122,17 @@ mod tests {
         };
         let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
         assert_eq!(trace_id(&format!("00-{trace}-00f067aa0ba902b7-01")).as_deref(), Some(trace));
+        assert_eq!(trace_id(&format!("01-{trace}-00f067aa0ba902b7-01-more")).as_deref(), Some(trace));
         for text in [
             "",
             trace,
             "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
             "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
             "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
-            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-extra",
         ] {
             assert_eq!(trace_id(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_path_that_is_no_method_is_not_repeated() {
-        assert_eq!(
-            method("/kairos.identity.v1.IdentityService/Login"),
-            "/kairos.identity.v1.IdentityService/Login"
-        );
-        for path in ["/a?password=x", "/%0a", &"/x".repeat(100)] {
-            assert_eq!(method(path), "unknown");
         }
     }
 }

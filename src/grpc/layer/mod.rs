@@ -5,6 +5,7 @@ mod content_type;
 mod deadline;
 mod internal;
 mod log;
+mod methods;
 mod panic;
 mod request_id;
 
@@ -22,7 +23,7 @@ use tonic::{body::Body, service::Routes};
 use tower::Service;
 
 pub(super) use self::request_id::current as current_request_id;
-use self::{log::Call, request_id::RequestId};
+use self::{log::Call, methods::Methods, request_id::RequestId};
 use crate::{clock::Clock, entropy::Entropy};
 
 /// What the layers work with.
@@ -43,12 +44,14 @@ pub struct LayerOptions {
 pub struct Layered {
     routes: Routes,
     options: Arc<LayerOptions>,
+    methods: Arc<Methods>,
 }
 
 /// Puts the services behind the layers.
 #[must_use]
 pub fn wrap(routes: Routes, options: LayerOptions) -> Layered {
-    Layered { routes: routes.prepare(), options: Arc::new(options) }
+    let methods = Arc::new(Methods::of_every_service());
+    Layered { routes: routes.prepare(), options: Arc::new(options), methods }
 }
 
 /// The order: each stands around those below it.
@@ -59,9 +62,10 @@ pub fn wrap(routes: Routes, options: LayerOptions) -> Layered {
 /// 4. INTERNAL answers get the request id; outside of panics, which become such answers.
 /// 5. Panics; outside of the deadline, so that one is told apart from the other.
 /// 6. The deadline, around the handler and the reading of the request.
-async fn answer(mut routes: Routes, options: Arc<LayerOptions>, request: Request<Body>) -> Response<Body> {
+async fn answer(layered: Layered, request: Request<Body>) -> Response<Body> {
+    let Layered { mut routes, options, methods } = layered;
     let id = RequestId::draw(&options.entropy);
-    let call = Call::begin(&request, id, options.clock.clone());
+    let call = Call::begin(&request, id, &methods, options.clock.clone());
     let work = async {
         if let Some(refusal) = content_type::refuse(&request) {
             return refusal;
@@ -91,8 +95,8 @@ impl Service<Request<Body>> for Layered {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (routes, options) = (self.routes.clone(), Arc::clone(&self.options));
-        Box::pin(async move { Ok(answer(routes, options, request).await) })
+        let layered = self.clone();
+        Box::pin(async move { Ok(answer(layered, request).await) })
     }
 }
 
