@@ -81,7 +81,8 @@ fn trace_id(headers: &HeaderMap) -> Option<String> {
         text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     };
     let is_zero = |text: &str| text.bytes().all(|byte| byte == b'0');
-    let is_valid = is_hex(version, 2) && *version != "ff" && is_hex(trace, 32) && is_hex(span, 16) && is_hex(flags, 2);
+    let is_valid =
+        is_hex(version, 2) && *version != "ff" && is_hex(trace, 32) && is_hex(span, 16) && is_hex(flags, 2);
     let is_valid = is_valid && (later.is_empty() || *version != "00");
     (is_valid && !is_zero(trace) && !is_zero(span)).then(|| (*trace).to_owned())
 }

@@ -121,6 +121,26 @@ impl Postgres {
         supervisor.wait().unwrap();
     }
 
+    /// Freezes the server: connections stay open and nothing answers.
+    pub fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Ends [`Postgres::pause`].
+    pub fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    /// To the server and to the processes that serve its connections, the children of the first.
+    fn signal(&self, signal: &str) {
+        let file = fs::read_to_string(self.data().join("postmaster.pid")).unwrap();
+        let server = file.lines().next().expect("the first line is the process");
+        assert!(Command::new("pkill").args([signal, "-P", server]).status().unwrap().success());
+        assert!(
+            Command::new("sh").args(["-c", &format!("kill {signal} {server}")]).status().unwrap().success()
+        );
+    }
+
     /// Starts the server, on the same port as before, and waits until it answers.
     pub fn start(&self) {
         let mut command = self.command("postgres");

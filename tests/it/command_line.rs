@@ -1,0 +1,207 @@
+//! The command line as an operator meets it.
+
+use std::{
+    os::unix::fs::PermissionsExt,
+    process::{Command, Output},
+};
+
+use crate::support::{
+    engine::{Engine, TestDatabase},
+    people::address,
+    postgres::Postgres,
+    server::TestServer,
+};
+
+/// Runs the binary in a folder of its own, with nothing of the tests' environment.
+fn run(arguments: &[&str]) -> Output {
+    let folder = tempfile::tempdir().unwrap();
+    Command::new(env!("CARGO_BIN_EXE_kairos-identity"))
+        .args(arguments)
+        .env_clear()
+        .current_dir(folder.path())
+        .output()
+        .unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// The one line of a failure, whose exit code is 1.
+#[track_caller]
+fn failure(output: &Output) -> String {
+    let text = String::from_utf8(output.stderr.clone()).unwrap();
+    let lines: Vec<_> = text.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!((output.status.code(), lines.len()), (Some(1), 1), "{text}");
+    lines[0].to_owned()
+}
+
+on_both_engines! {
+    async fn users_are_listed_shown_verified_and_deleted(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        let ada = server.newcomer("ada").await;
+        server.newcomer("bob").await;
+        let user = |arguments: &[&str]| server.command(&[&["user"], arguments].concat()).output().unwrap();
+
+        let list = stdout(&user(&["list"]));
+        let lines: Vec<Vec<&str>> = list.lines().map(|line| line.split('\t').collect()).collect();
+        assert_eq!(lines.len(), 2, "{list}");
+        assert_eq!((lines[0][0], lines[0][1], lines[0][3], lines[0][4]), (&*ada.auth_token, "unverified", "ada@example.com", "ada"));
+
+        for key in [ada.auth_token.as_str(), "ADA@example.com", "Ada"] {
+            assert!(stdout(&user(&["show", key])).contains(&ada.auth_token), "{key}");
+        }
+        assert!(stdout(&user(&["verify", "ada"])).contains("is_verified  true"));
+        assert!(failure(&user(&["verify", "ada"])).contains("already"));
+        assert!(failure(&user(&["show", "nobody"])).contains("no such user"));
+        assert!(failure(&user(&["show", "no\u{200b}body"])).contains("username"));
+
+        assert!(failure(&user(&["delete", "ada"])).contains("--yes"), "there is no terminal to ask on");
+        assert!(stdout(&user(&["delete", "ada", "--yes"])).contains("deleted"));
+        assert_eq!(stdout(&user(&["list"])).lines().count(), 1);
+        let gone = server.client().await.find_user(crate::support::people::by_email(&address("ada"))).await;
+        assert_eq!(gone.unwrap_err().code(), tonic::Code::NotFound);
+    }
+
+    async fn the_healthcheck_tells_by_its_exit_code(engine: Engine) {
+        let mut server = TestServer::start(engine).await;
+        let url = format!("http://{}", server.address());
+
+        let healthy = server.command(&["healthcheck", "--url", &url]).output().unwrap();
+        server.kill_9();
+        let dead = server.command(&["healthcheck", "--url", &url]).output().unwrap();
+
+        assert!(healthy.status.success() && stdout(&healthy).contains("SERVING"));
+        assert!(failure(&dead).contains(&url));
+    }
+
+    async fn migrate_may_be_repeated(engine: Engine) {
+        let database = TestDatabase::new(engine);
+        let first = run(&["migrate", "--database-url", database.url()]);
+        let second = run(&["migrate", "--database-url", database.url()]);
+
+        assert!(stdout(&first).contains("ran 3 migrations"), "{first:?}");
+        assert!(stdout(&second).trim_end().ends_with("is up to date"), "{second:?}");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_code_2_and_help_is_code_0() {
+    for wrong in [&["sreve"][..], &[], &["serve", "--lisen", "x"], &["user"], &["user", "show"]] {
+        assert_eq!(run(wrong).status.code(), Some(2), "{wrong:?}");
+    }
+    for help in [&["--help"][..], &["serve", "--help"], &["user", "delete", "--help"], &["--version"]] {
+        let output = run(help);
+        assert!(output.status.success() && !output.stdout.is_empty(), "{help:?}");
+    }
+}
+
+#[test]
+fn a_start_that_would_be_unsafe_is_refused_with_the_way_out() {
+    for (arguments, word) in [
+        (&["serve", "--listen", "0.0.0.0:0"][..], "--insecure-plaintext"),
+        (&["serve", "--database-url", "postgres://a@127.0.0.1:1/x"], "--secret-key-file"),
+        (&["serve", "--tls-cert", "x.pem"], "server.tls-key"),
+        (&["serve", "--listen", "nowhere"], "expected an address and a port"),
+        (&["serve", "--database-url", "mysql://a/b"], "expected sqlite:///folder/file"),
+        (&["serve", "--mail-url", "mail.example"], "expected file:///folder"),
+        (&["serve", "--config", "missing.toml"], "missing.toml"),
+        (&["user", "list"], "there is no database file"),
+        (&["healthcheck", "--url", "http://127.0.0.1:1"], "127.0.0.1:1"),
+    ] {
+        let failure = failure(&run(arguments));
+        assert!(failure.contains(word), "{arguments:?}: {failure}");
+    }
+}
+
+#[test]
+fn a_bad_setting_names_its_variable() {
+    let output = Command::new(env!("CARGO_BIN_EXE_kairos-identity"))
+        .args(["serve", "--print-config"])
+        .env("KAIROS_IDENTITY_PASSWORD_COST", "99")
+        .output()
+        .unwrap();
+    let failure = failure(&output);
+    assert!(failure.contains("KAIROS_IDENTITY_PASSWORD_COST") && failure.contains("4 to 15"), "{failure}");
+}
+
+#[test]
+fn print_config_shows_what_is_in_force_without_passwords() {
+    let output = run(&["serve", "--print-config", "--mail-url", "smtp://kairos:hunter2@mail.example"]);
+    let printed = stdout(&output);
+    assert!(
+        output.status.success() && printed.contains("listen = \"127.0.0.1:50051\"  # default"),
+        "{output:?}"
+    );
+    assert!(
+        printed.contains("smtp://kairos:***@mail.example") && printed.contains("# flag --mail-url"),
+        "{printed}"
+    );
+    assert!(!printed.contains("hunter2"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn serve_refuses_a_postgresql_that_was_not_migrated_and_names_the_command() {
+    let database = Postgres::shared().create_database();
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("secret.key");
+    std::fs::write(&key, "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=").unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let serve = [
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--database-url",
+        database.url(),
+        "--secret-key-file",
+        key.to_str().unwrap(),
+    ];
+
+    let refusal = failure(&run(&serve));
+
+    assert!(refusal.contains("kairos-identity migrate"), "{refusal}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn serve_refuses_a_database_of_a_later_release() {
+    for engine in [Engine::Sqlite, Engine::Postgres] {
+        let database = TestDatabase::new(engine);
+        assert!(run(&["migrate", "--database-url", database.url()]).status.success());
+        database.execute("INSERT INTO __diesel_schema_migrations (version) VALUES ('99991231235959')");
+        for command in ["migrate", "user"] {
+            let arguments: &[&str] = if command == "user" { &["user", "list"] } else { &["migrate"] };
+            let failure = failure(&run(&[arguments, &["--database-url", database.url()]].concat()));
+            assert!(failure.contains("99991231235959") && failure.contains("later release"), "{failure}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_away_is_a_failure_of_one_line() {
+    let failure = failure(&run(&["migrate", "--database-url", "postgres://kairos:hunter2@127.0.0.1:1/x"]));
+    assert!(failure.contains("not available") && !failure.contains("hunter2"), "{failure}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_is_served_and_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let certified = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+    let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    std::fs::write(&certificate, certified.cert.pem()).unwrap();
+    std::fs::write(&key, certified.signing_key.serialize_pem()).unwrap();
+    let (certificate, key) = (certificate.to_str().unwrap(), key.to_str().unwrap());
+    let server = TestServer::builder(Engine::Sqlite)
+        .with_args(&["--tls-cert", certificate, "--tls-key", key])
+        .start()
+        .await;
+    let url = format!("https://{}", server.address());
+
+    let trusted = server.command(&["healthcheck", "--url", &url, "--ca-cert", certificate]).output().unwrap();
+    let stranger = server.command(&["healthcheck", "--url", &url]).output().unwrap();
+    let plaintext =
+        server.command(&["healthcheck", "--url", &url.replace("https", "http")]).output().unwrap();
+
+    assert!(trusted.status.success(), "{trusted:?}");
+    failure(&stranger);
+    failure(&plaintext);
+}

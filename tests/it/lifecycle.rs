@@ -1,0 +1,262 @@
+//! Starts, stops, crashes, and a database that goes and comes back.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use kairos_identity::{
+    entropy::Entropy,
+    proto::{RegisterRequest, ResolveTokenRequest},
+};
+use tokio::{net::TcpStream, task::JoinSet};
+use tonic::Code;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+use uuid::Uuid;
+
+use crate::support::{
+    engine::Engine,
+    errors::assert_refused,
+    people::{PASSWORD, address, by_email, login, registration},
+    postgres::Postgres,
+    server::TestServer,
+    wait::until,
+};
+
+/// How long a loss or a return of the database may go unnoticed; issued as a promise to callers.
+const NOTICE_LIMIT: Duration = Duration::from_secs(5);
+
+const SERVICE: &str = "kairos.identity.v1.IdentityService";
+
+async fn health(server: &TestServer) -> ServingStatus {
+    let request = HealthCheckRequest { service: SERVICE.to_owned() };
+    HealthClient::new(server.channel().await).check(request).await.unwrap().into_inner().status()
+}
+
+on_both_engines! {
+    async fn no_acknowledged_user_is_lost_by_20_kills_in_the_middle_of_registrations(engine: Engine) {
+        let mut server = TestServer::start(engine).await;
+        let chance = Entropy::system();
+        let mut acknowledged: Vec<(String, String)> = Vec::new();
+        for round in 0..20 {
+            let mut calls = JoinSet::new();
+            for number in 0..8 {
+                let (mut client, name) = (server.client().await, format!("user{round}x{number}"));
+                calls.spawn(async move {
+                    let answer = client.register(registration(&name)).await.ok()?;
+                    Some((address(&name), answer.into_inner().user?.auth_token))
+                });
+            }
+            // Some rounds end before the first commit, some after the last.
+            tokio::time::sleep(Duration::from_millis(40).mul_f64(chance.fraction())).await;
+            server.kill_9();
+            acknowledged.extend(calls.join_all().await.into_iter().flatten());
+            server.restart().await;
+        }
+
+        let mut client = server.client().await;
+        for (email, auth_token) in &acknowledged {
+            let found = client.find_user(by_email(email)).await.unwrap().into_inner().user.unwrap();
+            assert_eq!(&found.auth_token, auth_token);
+        }
+        println!("{} of 160 registrations were acknowledged", acknowledged.len());
+        // Who was not acknowledged is wholly there or wholly absent: either way, the same call now has a clear answer.
+        for (round, number) in (0..20).flat_map(|round| (0..8).map(move |number| (round, number))) {
+            let name = format!("user{round}x{number}");
+            match client.register(registration(&name)).await {
+                Ok(_) => assert!(!acknowledged.iter().any(|(email, _)| *email == address(&name))),
+                Err(refusal) => assert_refused(&refusal, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS"),
+            }
+        }
+    }
+
+    async fn a_stop_under_load_loses_no_call_that_was_accepted(engine: Engine) {
+        let mut server = TestServer::builder(engine).with_env("KAIROS_IDENTITY_SERVER_DRAIN_DEADLINE", "10s").start().await;
+        let ada = server.newcomer("ada").await;
+        let _silent = TcpStream::connect(server.address()).await.unwrap();
+        let idle = server.channel().await;
+        let mut watch = HealthClient::new(server.channel().await)
+            .watch(HealthCheckRequest { service: SERVICE.to_owned() })
+            .await
+            .unwrap()
+            .into_inner();
+        assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+        let (stopping, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let mut load = JoinSet::new();
+        for _ in 0..8 {
+            let (mut client, token) = (server.client().await, ada.auth_token.clone());
+            let (stopping, answered) = (Arc::clone(&stopping), Arc::clone(&answered));
+            load.spawn(async move {
+                loop {
+                    match client.resolve_token(ResolveTokenRequest { auth_token: token.clone() }).await {
+                        Ok(_) => answered.fetch_add(1, Ordering::Relaxed),
+                        Err(status) => return (stopping.load(Ordering::SeqCst), status),
+                    };
+                }
+            });
+        }
+        // One call that takes long, and is under way when the signal comes.
+        let mut slow = server.client().await;
+        let registering = tokio::spawn(async move { slow.register(registration("bob")).await });
+        tokio::time::sleep(Duration::from_millis(300)).await;
+
+        stopping.store(true, Ordering::SeqCst);
+        let began = Instant::now();
+        server.terminate();
+        let status = server.wait().await;
+
+        assert!(status.success(), "{status:?}");
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        for (was_stopping, refusal) in load.join_all().await {
+            // A call that met the GOAWAY or the closed port was never begun; none was cut off.
+            assert!(was_stopping && matches!(refusal.code(), Code::Internal | Code::Unavailable | Code::Cancelled | Code::Unknown), "{refusal:?}");
+        }
+        registering.await.unwrap().unwrap();
+        assert!(answered.load(Ordering::Relaxed) > 0);
+        let last = watch.message().await;
+        assert!(matches!(&last, Ok(Some(message)) if message.status() == ServingStatus::NotServing), "{last:?}");
+        assert!(server.log().contains("All connections are closed"), "{}", server.log());
+        drop(idle);
+    }
+
+    async fn users_and_links_survive_a_restart(engine: Engine) {
+        let mut server = TestServer::start(engine).await;
+        let ada = server.member("ada").await;
+        server.newcomer("bob").await;
+        let token = crate::support::mail::verification_token(&server, &address("bob")).await;
+        server.terminate();
+        assert!(server.wait().await.success());
+
+        server.restart().await;
+
+        let mut client = server.client().await;
+        assert_eq!(client.login(login("ada", PASSWORD)).await.unwrap().into_inner().user, Some(ada));
+        client.verify_email(kairos_identity::proto::VerifyEmailRequest { token }).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_exits_at_once() {
+    let mut server = TestServer::builder(Engine::Sqlite)
+        .with_env("KAIROS_IDENTITY_PASSWORD_COST", "15")
+        .with_env("KAIROS_IDENTITY_SERVER_DRAIN_DEADLINE", "10m")
+        .start()
+        .await;
+    let mut client = server.client().await;
+    let slow = tokio::spawn(async move { client.login(login("unknown", PASSWORD)).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+
+    server.terminate();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(server.is_running(), "it waits for the call");
+    let began = Instant::now();
+    server.terminate();
+    let status = server.wait().await;
+
+    assert_eq!(status.code(), Some(1));
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(slow.await.unwrap().is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_goes_and_comes_back_is_noticed_both_times() {
+    let cluster = Postgres::own();
+    let server = TestServer::on_url(cluster.create_database().url().to_owned()).start().await;
+    let ada = server.newcomer("ada").await;
+    let mut client = server.client().await;
+    let resolve = || ResolveTokenRequest { auth_token: ada.auth_token.clone() };
+    assert_eq!(health(&server).await, ServingStatus::Serving);
+
+    for _ in 0..2 {
+        cluster.stop_immediate();
+        let gone = Instant::now();
+        until("health says NOT_SERVING", NOTICE_LIMIT, async || {
+            (health(&server).await == ServingStatus::NotServing).then_some(())
+        })
+        .await;
+        for refusal in [
+            client.resolve_token(resolve()).await.unwrap_err(),
+            client.login(login("ada", PASSWORD)).await.unwrap_err(),
+            client.register(registration("bob")).await.unwrap_err(),
+        ] {
+            assert_refused(&refusal, Code::Unavailable, "STORE_UNAVAILABLE");
+        }
+        assert!(gone.elapsed() < NOTICE_LIMIT, "{:?}", gone.elapsed());
+
+        cluster.start();
+        until("health says SERVING", NOTICE_LIMIT, async || {
+            (health(&server).await == ServingStatus::Serving).then_some(())
+        })
+        .await;
+        let found = client.resolve_token(resolve()).await.unwrap().into_inner().user;
+        assert_eq!(found.as_ref(), Some(&ada));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_silent_is_unavailable_within_5_s() {
+    let cluster = Postgres::own();
+    let server = TestServer::on_url(cluster.create_database().url().to_owned()).start().await;
+    let ada = server.newcomer("ada").await;
+    let mut client = server.client().await;
+
+    cluster.pause();
+    let began = Instant::now();
+    let refusal =
+        client.resolve_token(ResolveTokenRequest { auth_token: ada.auth_token.clone() }).await.unwrap_err();
+    assert_refused(&refusal, Code::Unavailable, "STORE_UNAVAILABLE");
+    assert!(began.elapsed() <= NOTICE_LIMIT, "{:?}", began.elapsed());
+    until("health says NOT_SERVING", NOTICE_LIMIT, async || {
+        (health(&server).await == ServingStatus::NotServing).then_some(())
+    })
+    .await;
+
+    cluster.resume();
+    until("look-ups work again", NOTICE_LIMIT, async || {
+        client.resolve_token(ResolveTokenRequest { auth_token: ada.auth_token.clone() }).await.ok()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_instances_on_one_database_register_an_email_once() {
+    let database = crate::support::engine::TestDatabase::new(Engine::Postgres);
+    let (one, two) = (
+        TestServer::on_url(database.url().to_owned()).start().await,
+        TestServer::on_url(database.url().to_owned()).start().await,
+    );
+    let mut calls = JoinSet::new();
+    for number in 0..64 {
+        let mut client = if number % 2 == 0 { one.client().await } else { two.client().await };
+        let request = RegisterRequest { email: address("ada"), ..registration(&format!("user{number}")) };
+        calls.spawn(async move { client.register(request).await });
+    }
+
+    let registered = calls.join_all().await.into_iter().filter(Result::is_ok).count();
+
+    assert_eq!((registered, database.count("core_user")), (1, 1));
+    // And their outboxes mail it once.
+    let folders = [one.mail_folder(), two.mail_folder()];
+    let mails = async || {
+        let mails: usize =
+            folders.iter().map(|folder| crate::support::mail::mails_to(folder, &address("ada")).len()).sum();
+        (mails > 0).then_some(mails)
+    };
+    assert_eq!(until("the mail is sent", Duration::from_secs(10), mails).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_auth_token_stays_through_everything() {
+    let server = TestServer::start(Engine::Sqlite).await;
+    let newcomer = server.newcomer("ada").await;
+    assert!(Uuid::parse_str(&newcomer.auth_token).is_ok());
+    let output = server.command(&["user", "verify", "ada"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let answer = server.client().await.login(login("ada", PASSWORD)).await.unwrap().into_inner();
+    assert_eq!(answer.user.unwrap().auth_token, newcomer.auth_token);
+}
