@@ -32,7 +32,7 @@ pub enum TelemetryError {
 /// [`TelemetryError`] for a level that is none, or when called twice.
 pub fn init(level: &str, is_json: bool) -> Result<(), TelemetryError> {
     let lines = if is_json { json(io::stderr) } else { text(io::stderr) };
-    let own = filter_fn(|metadata| may_log(metadata));
+    let own = filter_fn(may_log);
     tracing_subscriber::registry()
         .with(EnvFilter::try_new(level)?)
         .with(lines.with_filter(own))
@@ -128,8 +128,7 @@ mod tests {
         let lines = Lines::default();
         let sink = lines.clone();
         let layer = if is_json { json(move || sink.clone()) } else { text(move || sink.clone()) };
-        let subscriber =
-            tracing_subscriber::registry().with(layer.with_filter(filter_fn(|metadata| may_log(metadata))));
+        let subscriber = tracing_subscriber::registry().with(layer.with_filter(filter_fn(may_log)));
         tracing::subscriber::with_default(subscriber, log);
         let bytes = lines.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()

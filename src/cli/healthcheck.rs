@@ -1,5 +1,11 @@
 //! `kairos-identity healthcheck`
 
+#![expect(
+    clippy::doc_markdown,
+    rustdoc::bare_urls,
+    reason = "clap shows these comments on a terminal, where marks are noise"
+)]
+
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,

@@ -18,6 +18,7 @@ use crate::{
 /// The identity service of Kairos: registers people, verifies their email, logs them in, and tells who an auth_token
 /// stands for.
 #[derive(Debug, Parser)]
+#[expect(clippy::doc_markdown, reason = "clap shows it on a terminal, where marks are noise")]
 #[command(
     name = "kairos-identity",
     version,

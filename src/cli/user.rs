@@ -1,5 +1,7 @@
 //! `kairos-identity user`
 
+#![expect(clippy::doc_markdown, reason = "clap shows these comments on a terminal, where marks are noise")]
+
 use std::io::{self, BufRead, IsTerminal, Write};
 
 use clap::{Args, Subcommand};

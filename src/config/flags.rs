@@ -1,5 +1,7 @@
 //! The flags, which stand for the settings that are changed most.
 
+#![expect(clippy::doc_markdown, reason = "clap shows these comments on a terminal, where marks are noise")]
+
 use std::{env, path::PathBuf};
 
 use clap::Args;

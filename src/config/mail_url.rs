@@ -67,7 +67,7 @@ fn credentials(url: &Url) -> Option<Option<(String, String)>> {
 }
 
 fn decoded(text: &str) -> Option<String> {
-    percent_decode_str(text).decode_utf8().ok().map(|text| text.into_owned())
+    percent_decode_str(text).decode_utf8().ok().map(std::borrow::Cow::into_owned)
 }
 
 impl fmt::Debug for MailUrl {
@@ -91,26 +91,29 @@ impl fmt::Display for MailUrl {
 mod tests {
     use super::*;
 
-    fn smtp(host: &str, port: u16, credentials: Option<(&str, &str)>, tls: SmtpTls) -> Option<MailUrl> {
+    fn smtp(host: &str, port: u16, credentials: Option<(&str, &str)>, tls: SmtpTls) -> MailUrl {
         let credentials = credentials.map(|(name, password)| (name.to_owned(), password.to_owned()));
-        Some(MailUrl::Smtp { host: host.to_owned(), port, credentials, tls })
+        MailUrl::Smtp { host: host.to_owned(), port, credentials, tls }
     }
 
     #[test]
     fn each_scheme_has_its_port_and_its_tls() {
-        assert_eq!(MailUrl::parse("smtp://mail.example"), smtp("mail.example", 587, None, SmtpTls::StartTls));
+        assert_eq!(
+            MailUrl::parse("smtp://mail.example"),
+            Some(smtp("mail.example", 587, None, SmtpTls::StartTls))
+        );
         assert_eq!(
             MailUrl::parse("smtps://mail.example"),
-            smtp("mail.example", 465, None, SmtpTls::Implicit)
+            Some(smtp("mail.example", 465, None, SmtpTls::Implicit))
         );
-        assert_eq!(MailUrl::parse("smtp://[::1]:2525"), smtp("::1", 2525, None, SmtpTls::StartTls));
+        assert_eq!(MailUrl::parse("smtp://[::1]:2525"), Some(smtp("::1", 2525, None, SmtpTls::StartTls)));
         assert_eq!(MailUrl::parse("file:///var/mail"), Some(MailUrl::Folder("/var/mail".into())));
         assert_eq!(MailUrl::parse("file://data/mail"), Some(MailUrl::Folder("data/mail".into())));
     }
 
     #[test]
     fn credentials_are_percent_decoded() {
-        let expected = smtp("mail.example", 25, Some(("a@b", "p:/ä")), SmtpTls::StartTls);
+        let expected = Some(smtp("mail.example", 25, Some(("a@b", "p:/ä")), SmtpTls::StartTls));
         assert_eq!(MailUrl::parse("smtp://a%40b:p%3A%2F%C3%A4@mail.example:25"), expected);
     }
 

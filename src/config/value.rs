@@ -113,7 +113,7 @@ const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_0
 
 /// Milliseconds in the largest unit that divides them.
 fn shown(millis: u64) -> String {
-    let unit = UNITS.iter().find(|(_, factor)| millis >= *factor && millis % factor == 0);
+    let unit = UNITS.iter().find(|(_, factor)| millis >= *factor && millis.is_multiple_of(*factor));
     unit.map_or_else(|| "0s".to_owned(), |(name, factor)| format!("{}{name}", millis / factor))
 }
 

@@ -106,4 +106,5 @@ pub async fn serve(
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "these tests measure real sockets")]
 mod tests;

@@ -119,16 +119,16 @@ fn in_braces(source: &str, number: usize, line: &str, room: &str) -> bool {
 
 /// Each source file with its room.
 fn sources() -> BTreeMap<PathBuf, String> {
-    let root = repository().join("src");
+    let house = repository().join("src");
     let mut files = BTreeMap::new();
-    let mut folders = vec![root.clone()];
+    let mut folders = vec![house.clone()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
             } else if !path.ends_with("tests.rs") {
-                let room = room(path.strip_prefix(&root).unwrap());
+                let room = room(path.strip_prefix(&house).unwrap());
                 files.insert(path, room);
             }
         }

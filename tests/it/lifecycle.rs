@@ -53,7 +53,7 @@ on_both_engines! {
                 });
             }
             // Some rounds end before the first commit, some after the last.
-            tokio::time::sleep(Duration::from_millis(40).mul_f64(chance.fraction())).await;
+            tokio::time::sleep(Duration::from_millis(200).mul_f64(chance.fraction())).await;
             server.kill_9();
             acknowledged.extend(calls.join_all().await.into_iter().flatten());
             server.restart().await;
@@ -65,6 +65,7 @@ on_both_engines! {
             assert_eq!(&found.auth_token, auth_token);
         }
         println!("{} of 160 registrations were acknowledged", acknowledged.len());
+        assert!((1..160).contains(&acknowledged.len()), "the kills came in the middle");
         // Who was not acknowledged is wholly there or wholly absent: either way, the same call now has a clear answer.
         for (round, number) in (0..20).flat_map(|round| (0..8).map(move |number| (round, number))) {
             let name = format!("user{round}x{number}");
@@ -237,7 +238,7 @@ async fn two_instances_on_one_database_register_an_email_once() {
         calls.spawn(async move { client.register(request).await });
     }
 
-    let registered = calls.join_all().await.into_iter().filter(Result::is_ok).count();
+    let registered = calls.join_all().await.into_iter().flatten().count();
 
     assert_eq!((registered, database.count("core_user")), (1, 1));
     // And their outboxes mail it once.

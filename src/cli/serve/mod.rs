@@ -41,7 +41,7 @@ pub(super) struct Serve {
 pub(super) async fn run(settings: Settings) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let service = Service::assemble(settings).await?;
-    let running = service.start().await;
+    let running = service.start();
     let signal = signals.next().await;
     tracing::info!("{signal}: no new calls; those in flight finish within the drain deadline");
     tokio::select! {
@@ -125,7 +125,7 @@ impl Service {
         })
     }
 
-    async fn start(self) -> Running {
+    fn start(self) -> Running {
         let (watch, server, outbox) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let background = TaskTracker::new();

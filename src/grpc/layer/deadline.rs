@@ -17,16 +17,12 @@ const HEADER: &str = "grpc-timeout";
 
 /// How long the call may take.
 pub(super) fn limit(headers: &HeaderMap, default: Duration, max: Duration) -> Result<Duration, Status> {
-    match headers.get(HEADER) {
-        None => Ok(default.min(max)),
-        Some(value) => match value.to_str().ok().and_then(parse) {
-            Some(timeout) => Ok(timeout.min(max)),
-            None => {
-                let rule = "must be 1 to 8 digits and one of the units H, M, S, m, u, n";
-                Err(invalid_fields(vec![FieldViolation::new(HEADER, rule)]))
-            }
-        },
-    }
+    let Some(value) = headers.get(HEADER) else { return Ok(default.min(max)) };
+    let timeout = value.to_str().ok().and_then(parse).ok_or_else(|| {
+        let rule = "must be 1 to 8 digits and one of the units H, M, S, m, u, n";
+        invalid_fields(vec![FieldViolation::new(HEADER, rule)])
+    })?;
+    Ok(timeout.min(max))
 }
 
 /// The gRPC specification: `TimeoutValue TimeoutUnit`.

@@ -1,4 +1,4 @@
-//! What every call passes through, whatever it asks for: one mechanism a file, and [`answer`] as the one place that says
+//! What every call passes through, whatever it asks for: one mechanism a file, and `answer` as the one place that says
 //! in which order.
 
 mod content_type;

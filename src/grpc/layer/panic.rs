@@ -12,13 +12,9 @@ use crate::proto::ErrorReason;
 /// The handler's answer, or INTERNAL when it panicked.
 pub(super) async fn caught(handler: impl Future<Output = Response<Body>>) -> Response<Body> {
     // Nothing that the handler held is used again: it is dropped with the future.
-    match AssertUnwindSafe(handler).catch_unwind().await {
-        Ok(response) => response,
-        Err(_) => {
-            if let Some(request_id) = super::current_request_id() {
-                tracing::error!(%request_id, "A call panicked");
-            }
-            refusal(Code::Internal, ErrorReason::Internal, "internal error").into_http()
-        }
-    }
+    AssertUnwindSafe(handler).catch_unwind().await.unwrap_or_else(|_| {
+        let request_id = super::current_request_id().map(tracing::field::display);
+        tracing::error!(request_id, "A call panicked");
+        refusal(Code::Internal, ErrorReason::Internal, "internal error").into_http()
+    })
 }

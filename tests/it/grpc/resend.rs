@@ -5,7 +5,7 @@ use tonic::Code;
 
 use crate::support::{
     errors::{assert_refused, violations},
-    mail::{mails_to, wait_for_mails},
+    mail::{Mail, mails_to, wait_for_mails},
     people::address,
     server::TestServer,
 };
@@ -24,7 +24,7 @@ on_both_engines! {
         client.resend_verification_email(resend("ADA@example.com")).await.unwrap();
 
         let mails = wait_for_mails(&server, &address("ada"), 2).await;
-        let second = mails.iter().map(|mail| mail.token()).find(|token| *token != first).expect("the new link is another");
+        let second = mails.iter().map(Mail::token).find(|token| *token != first).expect("the new link is another");
         let refusal = client.verify_email(VerifyEmailRequest { token: first }).await.unwrap_err();
         assert_refused(&refusal, Code::InvalidArgument, "INVALID_TOKEN");
         client.verify_email(VerifyEmailRequest { token: second }).await.unwrap();

@@ -4,7 +4,7 @@ use kairos_identity::proto::{RegisterRequest, ResendVerificationEmailRequest, Ve
 
 use crate::support::{
     engine::TestDatabase,
-    mail::wait_for_mails,
+    mail::{Mail, wait_for_mails},
     people::{address, login, registration},
     server::TestServer,
 };
@@ -23,7 +23,7 @@ on_both_engines! {
         let first = wait_for_mails(&server, &address("ada"), 1).await[0].token();
         client.resend_verification_email(ResendVerificationEmailRequest { email: address("ada") }).await.unwrap();
         let mails = wait_for_mails(&server, &address("ada"), 2).await;
-        let second = mails.iter().map(|mail| mail.token()).find(|token| *token != first).unwrap();
+        let second = mails.iter().map(Mail::token).find(|token| *token != first).unwrap();
         client.verify_email(VerifyEmailRequest { token: first.clone() }).await.unwrap_err();
         client.verify_email(VerifyEmailRequest { token: second.clone() }).await.unwrap();
         client.login(login("ada", CANARY)).await.unwrap();

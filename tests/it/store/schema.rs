@@ -85,7 +85,7 @@ fn in_schema_rs() -> BTreeSet<String> {
     let mut table = "";
     let mut columns = BTreeSet::new();
     for line in text.lines().map(str::trim) {
-        if let Some((name, _)) = line.split_once(" (").filter(|_| line.ends_with("{")) {
+        if let Some((name, _)) = line.split_once(" (").filter(|_| line.ends_with('{')) {
             table = name;
         }
         if let Some((name, sql_type)) = line.trim_end_matches(',').split_once(" -> ") {

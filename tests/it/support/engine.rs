@@ -82,7 +82,7 @@ macro_rules! on_both_engines {
 
 /// Runs a test, which fails when it hangs.
 pub async fn within_two_minutes(test: impl Future<Output = ()>) {
-    tokio::time::timeout(std::time::Duration::from_secs(120), test)
+    tokio::time::timeout(std::time::Duration::from_mins(2), test)
         .await
         .expect("a test ends within two minutes");
 }

@@ -12,28 +12,15 @@ const ARRIVAL_LIMIT: Duration = Duration::from_secs(10);
 pub struct Mail {
     /// The header `To`.
     pub to: String,
-    /// The header `Message-ID`, with its brackets.
-    pub message_id: String,
     /// The decoded plain text.
     pub text: String,
-    /// The decoded HTML.
-    pub html: String,
-    /// The whole file.
-    pub raw: String,
 }
 
 impl Mail {
-    fn parse(raw: String) -> Self {
-        let entity = Entity::parse(&raw);
-        let header = |name| entity.header(name).unwrap_or_default().to_owned();
-        let part = |content_type| entity.text_of(content_type).unwrap_or_default();
-        Self {
-            to: header("to"),
-            message_id: header("message-id"),
-            text: part("text/plain"),
-            html: part("text/html"),
-            raw,
-        }
+    fn parse(raw: &str) -> Self {
+        let entity = Entity::parse(raw);
+        let text = entity.text_of("text/plain").unwrap_or_default();
+        Self { to: entity.header("to").unwrap_or_default().to_owned(), text }
     }
 
     /// The token in the mail's link; panics when there is none.
@@ -49,7 +36,7 @@ pub fn mails_to(folder: &Path, email: &str) -> Vec<Mail> {
     let mut files: Vec<_> = fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "eml"));
     files.sort();
-    let mails = files.iter().map(|file| Mail::parse(fs::read_to_string(file).unwrap()));
+    let mails = files.iter().map(|file| Mail::parse(&fs::read_to_string(file).unwrap()));
     mails.filter(|mail| mail.to.trim_matches(['<', '>']) == email).collect()
 }
 

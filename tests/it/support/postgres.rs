@@ -20,7 +20,7 @@ use std::{
 use super::wait::until_blocking;
 
 /// A slow disk makes `initdb` and the first start slow.
-const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_mins(1);
 
 /// Runs the server given as `$2…` until told otherwise through its own input: a line stops the server at once, as a
 /// crash would, and keeps the data in folder `$1`; the end of the input (the tests are gone) stops it and removes them.
@@ -273,8 +273,8 @@ fn find_programs() -> PathBuf {
 
 /// A port that nobody listens on, below those that the system hands out by itself, so that it is still free later.
 fn free_port() -> u16 {
-    let start = u16::try_from(std::process::id() % 10_000).unwrap() + 20_000;
     static NEXT: AtomicU32 = AtomicU32::new(0);
+    let start = u16::try_from(std::process::id() % 10_000).unwrap() + 20_000;
     loop {
         let offset = u16::try_from(NEXT.fetch_add(1, Ordering::Relaxed)).expect("some port is free");
         if TcpListener::bind(("127.0.0.1", start + offset)).is_ok() {

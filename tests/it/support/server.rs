@@ -36,7 +36,8 @@ const EXIT_LIMIT: Duration = Duration::from_secs(45);
 
 /// What a server of a test is started with.
 pub struct Builder {
-    database: Option<TestDatabase>,
+    /// Kept as long as the server: dropping it removes a SQLite file.
+    _database: Option<TestDatabase>,
     database_url: String,
     mail_url: Option<String>,
     variables: BTreeMap<String, String>,
@@ -53,13 +54,6 @@ impl Builder {
     /// Adds arguments to `serve`.
     pub fn with_args(mut self, arguments: &[&str]) -> Self {
         self.arguments.extend(arguments.iter().map(ToString::to_string));
-        self
-    }
-
-    /// Uses the database at `url` instead of one of its own.
-    pub fn with_database(mut self, url: &str) -> Self {
-        self.database = None;
-        url.clone_into(&mut self.database_url);
         self
     }
 
@@ -100,17 +94,14 @@ impl TestServer {
     /// The same, not yet started.
     pub fn builder(engine: Engine) -> Builder {
         let database = TestDatabase::new(engine);
-        Builder {
-            database_url: database.url().to_owned(),
-            database: Some(database),
-            ..Self::on_url(String::new())
-        }
+        let url = database.url().to_owned();
+        Builder { _database: Some(database), ..Self::on_url(url) }
     }
 
     /// A service on a database that the test keeps; not yet started.
     pub fn on_url(database_url: String) -> Builder {
         let variables = BTreeMap::from([("KAIROS_IDENTITY_PASSWORD_COST".to_owned(), "4".to_owned())]);
-        Builder { database: None, database_url, mail_url: None, variables, arguments: Vec::new() }
+        Builder { _database: None, database_url, mail_url: None, variables, arguments: Vec::new() }
     }
 
     /// Where it listens.
