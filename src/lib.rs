@@ -1,4 +1,20 @@
 //! Kairos Identity: the service that knows people by one `auth_token`.
+//!
+//! The map, from the top down; a module may use those below it that `tests/it/arrows.rs` allows:
+//!
+//! - [`cli`]: the command line; `serve` is where everything is wired.
+//! - [`grpc`]: the API, and the only place that knows the wire: parse, act, reply; its `layer` is what every call passes.
+//! - [`server`]: the accept loop: connections with their limits, TLS, GOAWAY, a stop that ends.
+//! - [`config`]: settings, loaded and checked before anything starts.
+//! - [`telemetry`]: the log.
+//! - [`accounts`]: the verbs of an account: every rule of the business, free of transport and SQL.
+//! - [`mail`]: the worker that empties the outbox, through templates, over SMTP or into a folder.
+//! - [`store`]: the database: one body of queries for both engines, migrations, coalesced look-ups.
+//! - [`password`]: hashing, bounded: Django's formats, and what a new password must be.
+//! - [`sealing`]: keeps a mailed token readable for its mail alone.
+//! - [`proto`]: the generated messages.
+//! - [`clock`] and [`entropy`]: time and chance, passed in, so that tests own them.
+//! - [`domain`]: values that cannot be wrong.
 
 pub mod accounts;
 pub mod cli;
