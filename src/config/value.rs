@@ -47,19 +47,13 @@ impl<const MIN: u32, const MAX: u32> Value for Count<MIN, MAX> {
 
 /// A number of bytes from `MIN` to `MAX`, as `65536` or `64KiB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bytes<const MIN: u32, const MAX: u32>(u32);
+pub struct Bytes<const MIN: u32, const MAX: u32>(Count<MIN, MAX>);
 
 impl<const MIN: u32, const MAX: u32> Bytes<MIN, MAX> {
     /// The number of bytes.
     #[must_use]
-    pub const fn get(self) -> u32 {
+    pub const fn count(self) -> Count<MIN, MAX> {
         self.0
-    }
-
-    /// The number of bytes, for lengths.
-    #[must_use]
-    pub const fn as_usize(self) -> usize {
-        self.0 as usize
     }
 }
 
@@ -77,7 +71,7 @@ impl<const MIN: u32, const MAX: u32> Value for Bytes<MIN, MAX> {
             _ => return None,
         };
         let bytes = u32::try_from(number.checked_mul(factor)?).ok()?;
-        (MIN..=MAX).contains(&bytes).then_some(Self(bytes))
+        (MIN..=MAX).contains(&bytes).then_some(Self(Count(bytes)))
     }
 }
 
@@ -306,7 +300,7 @@ mod tests {
 
     #[test]
     fn bytes_have_binary_units() {
-        let bytes = |text| Bytes::<1, 1_048_576>::parse(text).map(Bytes::get);
+        let bytes = |text| Bytes::<1, 1_048_576>::parse(text).map(|bytes| bytes.count().get());
         assert_eq!(bytes("64KiB"), Some(65_536));
         assert_eq!(bytes("1 MiB"), Some(1_048_576));
         assert_eq!(bytes("10"), Some(10));

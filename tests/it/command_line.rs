@@ -10,6 +10,7 @@ use crate::support::{
     people::address,
     postgres::Postgres,
     server::TestServer,
+    tls::Certificate,
 };
 
 /// Runs the binary in a folder of its own, with nothing of the tests' environment.
@@ -184,11 +185,8 @@ async fn a_database_that_is_away_is_a_failure_of_one_line() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_is_served_and_checked() {
-    let folder = tempfile::tempdir().unwrap();
-    let certified = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
-    let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
-    std::fs::write(&certificate, certified.cert.pem()).unwrap();
-    std::fs::write(&key, certified.signing_key.serialize_pem()).unwrap();
+    let own = Certificate::localhost();
+    let (certificate, key) = (own.certificate(), own.key());
     let (certificate, key) = (certificate.to_str().unwrap(), key.to_str().unwrap());
     let server = TestServer::builder(Engine::Sqlite)
         .with_args(&["--tls-cert", certificate, "--tls-key", key])

@@ -13,6 +13,7 @@ use crate::support::{
     people::{PASSWORD, address, login, registration},
     server::{Builder, TestServer},
     smtp::SmtpServer,
+    tls::Certificate,
     wait::until,
 };
 
@@ -157,12 +158,8 @@ async fn a_mail_survives_a_crash_before_it_was_sent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_whose_certificate_nobody_vouches_for_gets_no_mail() {
-    let folder = tempfile::tempdir().unwrap();
-    let certified = rcgen::generate_simple_self_signed(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
-    let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
-    std::fs::write(&certificate, certified.cert.pem()).unwrap();
-    std::fs::write(&key, certified.signing_key.serialize_pem()).unwrap();
-    let smtp = SmtpServer::start_with_tls(&certificate, &key);
+    let own = Certificate::localhost();
+    let smtp = SmtpServer::start_with_tls(&own.certificate(), &own.key());
 
     let server = mailing_to(&smtp).start().await;
     server.client().await.register(registration("ada")).await.unwrap();
@@ -170,8 +167,8 @@ async fn a_server_whose_certificate_nobody_vouches_for_gets_no_mail() {
     assert!(smtp.log().is_empty(), "not a word of the mail was sent");
     drop(server);
 
-    let trusted = certificate.to_str().unwrap();
-    let server = mailing_to(&smtp).with_env("SSL_CERT_FILE", trusted).start().await;
+    let trusted = own.certificate();
+    let server = mailing_to(&smtp).with_env("SSL_CERT_FILE", trusted.to_str().unwrap()).start().await;
     server.client().await.register(registration("ada")).await.unwrap();
     logged(&server, "Mail sent").await;
 }

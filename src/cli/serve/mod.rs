@@ -104,8 +104,8 @@ impl Service {
         let (reporter, health_service) = tonic_health::server::health_reporter();
         let health = HealthWatch::begin(reporter, store.clone()).await;
         let api = IdentityApi { accounts: accounts.clone(), store: store.clone() };
-        let routes =
-            grpc::routes(api, settings.server.message_bytes_max.as_usize()).add_service(health_service);
+        let routes = grpc::routes(api, settings.server.message_bytes_max.count().as_usize())
+            .add_service(health_service);
         let routes =
             if settings.server.reflection { grpc::add_reflection(routes).map_err(reason)? } else { routes };
         let layered = grpc::layer::wrap(routes, layer_options(&settings, &clock, &entropy));

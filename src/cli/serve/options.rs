@@ -108,7 +108,7 @@ pub(super) fn server_options(settings: &Settings) -> ServerOptions {
         keepalive_interval: server.keepalive_interval.get(),
         keepalive_timeout: server.keepalive_timeout.get(),
         streams_per_connection_max: server.streams_per_connection_max.get(),
-        header_list_bytes_max: server.header_list_bytes_max.get(),
+        header_list_bytes_max: server.header_list_bytes_max.count().get(),
         drain_deadline: server.drain_deadline.get(),
     }
 }

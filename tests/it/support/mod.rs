@@ -13,5 +13,6 @@ pub mod postgres;
 pub mod server;
 pub mod smtp;
 pub mod sql;
+pub mod tls;
 pub mod tools;
 pub mod wait;
