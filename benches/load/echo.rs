@@ -1,0 +1,112 @@
+//! The limit: the same answer from a constant, by the same accept loop, without the layers.
+
+use std::{net::SocketAddr, time::Duration};
+
+use clap::Args;
+use kairos_identity::{
+    entropy::Entropy,
+    proto::{
+        self,
+        identity_service_server::{IdentityService, IdentityServiceServer},
+    },
+    server::{self, ServerOptions},
+};
+use prost_types::Timestamp;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, service::Routes};
+
+use crate::{
+    Failure,
+    tokens::{auth_token, email},
+};
+
+#[derive(Debug, Args)]
+pub struct Echo {
+    /// Where to listen
+    #[arg(long, default_value = "127.0.0.1:50052")]
+    listen: SocketAddr,
+}
+
+impl Echo {
+    pub async fn run(self) -> Result<(), Failure> {
+        let listener = server::bind(self.listen)?;
+        eprintln!("Serving echo on {}", listener.local_addr()?);
+        let service = IdentityServiceServer::new(Constant { user: user() });
+        let routes = Routes::new(service).prepare();
+        let stop = CancellationToken::new();
+        server::serve(listener, routes, options(), None, Entropy::system(), stop).await;
+        Ok(())
+    }
+}
+
+/// The defaults of the service's settings.
+fn options() -> ServerOptions {
+    ServerOptions {
+        connections_max: 10_000,
+        first_byte_timeout: Duration::from_secs(10),
+        tls_handshake_timeout: Duration::from_secs(10),
+        connection_age: Duration::from_mins(30),
+        connection_age_grace: Duration::from_secs(30),
+        keepalive_interval: Duration::from_secs(20),
+        keepalive_timeout: Duration::from_secs(10),
+        streams_per_connection_max: 256,
+        header_list_bytes_max: 16 * 1024,
+        drain_deadline: Duration::from_secs(1),
+    }
+}
+
+fn user() -> proto::User {
+    let at = Timestamp { seconds: 1_767_225_600, nanos: 1_000 };
+    proto::User {
+        auth_token: auth_token(0).to_string(),
+        username: "User 123456".to_owned(),
+        email: email(123_456),
+        is_verified: true,
+        created_at: Some(at),
+        updated_at: Some(at),
+    }
+}
+
+struct Constant {
+    user: proto::User,
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl IdentityService for Constant {
+    async fn resolve_token(&self, _: Request<proto::ResolveTokenRequest>) -> Answer<proto::ResolveTokenResponse> {
+        Ok(Response::new(proto::ResolveTokenResponse { user: Some(self.user.clone()) }))
+    }
+
+    async fn register(&self, _: Request<proto::RegisterRequest>) -> Answer<proto::RegisterResponse> {
+        Err(only_resolve_token())
+    }
+
+    async fn verify_email(&self, _: Request<proto::VerifyEmailRequest>) -> Answer<proto::VerifyEmailResponse> {
+        Err(only_resolve_token())
+    }
+
+    async fn resend_verification_email(
+        &self,
+        _: Request<proto::ResendVerificationEmailRequest>,
+    ) -> Answer<proto::ResendVerificationEmailResponse> {
+        Err(only_resolve_token())
+    }
+
+    async fn login(&self, _: Request<proto::LoginRequest>) -> Answer<proto::LoginResponse> {
+        Err(only_resolve_token())
+    }
+
+    async fn resolve_tokens(&self, _: Request<proto::ResolveTokensRequest>) -> Answer<proto::ResolveTokensResponse> {
+        Err(only_resolve_token())
+    }
+
+    async fn find_user(&self, _: Request<proto::FindUserRequest>) -> Answer<proto::FindUserResponse> {
+        Err(only_resolve_token())
+    }
+}
+
+fn only_resolve_token() -> Status {
+    Status::unimplemented("the limit is measured with ResolveToken")
+}
