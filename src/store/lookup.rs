@@ -148,13 +148,17 @@ fn answer_from_sqlite(connection: &mut InlineConnection, batch: Vec<Waiting>) {
     let asked = on_connection(connection, move |connection| {
         // One transaction for all: a statement of its own would lock and unlock the file each time.
         let begun = connection.batch_execute("BEGIN").map_err(StoreError::from);
-        for Waiting { tokens, reply } in batch {
-            let answer = begun
-                .clone()
-                .and_then(|()| tokens.iter().filter_map(|token| find_one(connection, *token)).collect());
+        let find = |waiting: Waiting| {
+            let users = waiting.tokens.iter().filter_map(|token| find_one(connection, *token));
+            (waiting.reply, begun.clone().and_then(|()| users.collect()))
+        };
+        let answers: Vec<(_, Answer)> = batch.into_iter().map(find).collect();
+        let ended = if begun.is_ok() { connection.batch_execute("COMMIT") } else { Ok(()) };
+        // All at the end: callers of one connection wake up together, and their answers leave in one packet.
+        for (reply, answer) in answers {
             let _ = reply.send(answer);
         }
-        if begun.is_ok() { connection.batch_execute("COMMIT") } else { Ok(()) }
+        ended
     });
     if let Ok(Err(error)) = asked {
         tracing::warn!(%error, "A read transaction on SQLite did not end cleanly");
