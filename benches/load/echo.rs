@@ -75,7 +75,10 @@ type Answer<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
 impl IdentityService for Constant {
-    async fn resolve_token(&self, _: Request<proto::ResolveTokenRequest>) -> Answer<proto::ResolveTokenResponse> {
+    async fn resolve_token(
+        &self,
+        _: Request<proto::ResolveTokenRequest>,
+    ) -> Answer<proto::ResolveTokenResponse> {
         Ok(Response::new(proto::ResolveTokenResponse { user: Some(self.user.clone()) }))
     }
 
@@ -83,7 +86,10 @@ impl IdentityService for Constant {
         Err(only_resolve_token())
     }
 
-    async fn verify_email(&self, _: Request<proto::VerifyEmailRequest>) -> Answer<proto::VerifyEmailResponse> {
+    async fn verify_email(
+        &self,
+        _: Request<proto::VerifyEmailRequest>,
+    ) -> Answer<proto::VerifyEmailResponse> {
         Err(only_resolve_token())
     }
 
@@ -98,7 +104,10 @@ impl IdentityService for Constant {
         Err(only_resolve_token())
     }
 
-    async fn resolve_tokens(&self, _: Request<proto::ResolveTokensRequest>) -> Answer<proto::ResolveTokensResponse> {
+    async fn resolve_tokens(
+        &self,
+        _: Request<proto::ResolveTokensRequest>,
+    ) -> Answer<proto::ResolveTokensResponse> {
         Err(only_resolve_token())
     }
 

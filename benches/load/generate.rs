@@ -171,14 +171,20 @@ impl Caller {
 
     async fn resolve(&mut self) -> Option<u64> {
         let auth_token = auth_token(self.draw.next()).to_string();
-        let answer = self.client.resolve_token(ResolveTokenRequest { auth_token: auth_token.clone() }).await.ok()?;
+        let answer =
+            self.client.resolve_token(ResolveTokenRequest { auth_token: auth_token.clone() }).await.ok()?;
         let user = answer.into_inner().user?;
         (matches!(self.rpc, Rpc::Echo) || user.auth_token == auth_token).then_some(1)
     }
 
     async fn resolve_batch(&mut self) -> Option<u64> {
-        let auth_tokens: Vec<String> = (0..self.batch).map(|_| auth_token(self.draw.next()).to_string()).collect();
-        let answer = self.client.resolve_tokens(ResolveTokensRequest { auth_tokens: auth_tokens.clone() }).await.ok()?;
+        let auth_tokens: Vec<String> =
+            (0..self.batch).map(|_| auth_token(self.draw.next()).to_string()).collect();
+        let answer = self
+            .client
+            .resolve_tokens(ResolveTokensRequest { auth_tokens: auth_tokens.clone() })
+            .await
+            .ok()?;
         let answer = answer.into_inner();
         // A token that was drawn twice is answered once.
         let is_right = answer.unknown_auth_tokens.is_empty()

@@ -16,7 +16,8 @@ pub struct Measure {
 
 impl Measure {
     pub fn new() -> Self {
-        let latencies_us = Histogram::new_with_max(LATENCY_US_MAX, 3).expect("the bounds are those of a histogram");
+        let latencies_us =
+            Histogram::new_with_max(LATENCY_US_MAX, 3).expect("the bounds are those of a histogram");
         Self { latencies_us, failures: 0, items: 0 }
     }
 

@@ -36,15 +36,19 @@ pub struct Seed {
 
 impl Seed {
     pub async fn run(self) -> Result<(), Failure> {
-        let passwords = Passwords::start(PasswordOptions { cost: self.cost, threads: 1, queue_length: 1 }, Entropy::system())?;
+        let passwords = Passwords::start(
+            PasswordOptions { cost: self.cost, threads: 1, queue_length: 1 },
+            Entropy::system(),
+        )?;
         let password = NewPassword::parse(PASSWORD.to_owned(), 1).map_err(|refusal| refusal.to_string())?;
         let hash = passwords.hash(&password).await?.expose().to_owned();
-        let statements = (self.from..self.from + self.users).step_by(1_000).map(|first| {
-            insert(first, ROWS_PER_STATEMENT.min(self.from + self.users - first), &hash)
-        });
+        let statements = (self.from..self.from + self.users)
+            .step_by(1_000)
+            .map(|first| insert(first, ROWS_PER_STATEMENT.min(self.from + self.users - first), &hash));
         if let Some(path) = self.database_url.strip_prefix("sqlite://") {
             let mut connection = SqliteConnection::establish(path)?;
-            connection.batch_execute("PRAGMA busy_timeout = 60000; PRAGMA cache_size = -200000; BEGIN IMMEDIATE")?;
+            connection
+                .batch_execute("PRAGMA busy_timeout = 60000; PRAGMA cache_size = -200000; BEGIN IMMEDIATE")?;
             for statement in statements {
                 connection.batch_execute(&statement)?;
             }

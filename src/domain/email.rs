@@ -104,6 +104,12 @@ impl Email {
         &self.0
     }
 
+    /// The address, taken out without a copy.
+    #[must_use]
+    pub fn into_string(self) -> String {
+        self.0
+    }
+
     /// What stands before the `@`.
     #[must_use]
     pub fn local_part(&self) -> &str {

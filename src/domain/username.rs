@@ -99,6 +99,12 @@ impl Username {
         &self.display
     }
 
+    /// The name to display, taken out without a copy.
+    #[must_use]
+    pub fn into_string(self) -> String {
+        self.display
+    }
+
     /// The form that uniqueness is judged by: two names with one key are one name.
     ///
     /// RFC 8266's comparison with full case folding instead of its lower-casing, so that `Straße` and `STRASSE` are one

@@ -9,8 +9,8 @@ impl From<User> for proto::User {
     fn from(user: User) -> Self {
         Self {
             auth_token: user.auth_token.to_string(),
-            username: user.username.as_str().to_owned(),
-            email: user.email.as_str().to_owned(),
+            username: user.username.into_string(),
+            email: user.email.into_string(),
             is_verified: user.is_verified,
             created_at: Some(timestamp(user.created_at)),
             updated_at: Some(timestamp(user.updated_at)),

@@ -7,7 +7,10 @@ use tonic::server::NamedService;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use super::IdentityApi;
-use crate::{proto::identity_service_server::IdentityServiceServer, store::Store};
+use crate::{
+    proto::identity_service_server::IdentityServiceServer,
+    store::{Store, StoreError},
+};
 
 /// Between two looks at the database; callers learn of a loss within this and [`ANSWER_LIMIT`].
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -52,7 +55,8 @@ impl HealthWatch {
 
     async fn database_answers(&self) -> bool {
         match tokio::time::timeout(ANSWER_LIMIT, self.store.ping()).await {
-            Ok(Ok(())) => true,
+            // A full queue is no loss: the database works through it.
+            Ok(Ok(()) | Err(StoreError::Overloaded)) => true,
             Ok(Err(error)) => {
                 tracing::debug!(error = %error.chain(), "The database does not answer");
                 false

@@ -12,7 +12,7 @@ use diesel::{
     pg::{Pg, PgValue},
     query_builder::QueryId,
     serialize::{self, IsNull, Output, ToSql},
-    sql_types::{SqlType, Text},
+    sql_types::SqlType,
     sqlite::Sqlite,
 };
 use time::{Date, Month, OffsetDateTime, Time};
@@ -66,8 +66,8 @@ impl ToSql<SqlUuid, Sqlite> for UuidColumn {
 }
 
 impl FromSql<SqlUuid, Sqlite> for UuidColumn {
-    fn from_sql(value: <Sqlite as Backend>::RawValue<'_>) -> deserialize::Result<Self> {
-        Ok(Self(Uuid::try_parse(&<String as FromSql<Text, Sqlite>>::from_sql(value)?)?))
+    fn from_sql(mut value: <Sqlite as Backend>::RawValue<'_>) -> deserialize::Result<Self> {
+        Ok(Self(Uuid::try_parse(value.read_text())?))
     }
 }
 
@@ -93,9 +93,10 @@ impl ToSql<SqlTimestamp, Sqlite> for TimestampColumn {
 }
 
 impl FromSql<SqlTimestamp, Sqlite> for TimestampColumn {
-    fn from_sql(value: <Sqlite as Backend>::RawValue<'_>) -> deserialize::Result<Self> {
-        let text = <String as FromSql<Text, Sqlite>>::from_sql(value)?;
-        from_text(&text).map(Self).ok_or_else(|| "a time that is not YYYY-MM-DD HH:MM:SS.ffffff".into())
+    fn from_sql(mut value: <Sqlite as Backend>::RawValue<'_>) -> deserialize::Result<Self> {
+        from_text(value.read_text())
+            .map(Self)
+            .ok_or_else(|| "a time that is not YYYY-MM-DD HH:MM:SS.ffffff".into())
     }
 }
 

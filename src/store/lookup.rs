@@ -46,12 +46,64 @@ pub(super) struct Lookup {
     batch_tokens_max: usize,
 }
 
-type Answer = Result<Vec<User>, StoreError>;
+/// A caller: what they ask for, and where the answer goes. The one who asks for one token, which is nearly everybody,
+/// costs no list.
+enum Waiting {
+    One {
+        token: AuthToken,
+        reply: Reply<Option<User>>,
+    },
+    /// The users that have these tokens, in the order of the tokens.
+    Many {
+        tokens: Vec<AuthToken>,
+        reply: Reply<Vec<User>>,
+    },
+}
 
-/// A caller: some tokens, and where the users go that have them, in the order of the tokens.
-struct Waiting {
-    tokens: Vec<AuthToken>,
-    reply: oneshot::Sender<Answer>,
+type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+impl Waiting {
+    fn tokens(&self) -> &[AuthToken] {
+        match self {
+            Self::One { token, .. } => std::slice::from_ref(token),
+            Self::Many { tokens, .. } => tokens,
+        }
+    }
+
+    /// Whether the caller has gone.
+    fn is_left(&self) -> bool {
+        match self {
+            Self::One { reply, .. } => reply.is_closed(),
+            Self::Many { reply, .. } => reply.is_closed(),
+        }
+    }
+
+    /// Looks each token up with `find`; the answer is sent later, by [`Answered::send`].
+    fn answer(self, mut find: impl FnMut(AuthToken) -> Result<Option<User>, StoreError>) -> Answered {
+        match self {
+            Self::One { token, reply } => Answered::One(reply, find(token)),
+            Self::Many { tokens, reply } => {
+                let users = tokens.into_iter().filter_map(|token| find(token).transpose());
+                Answered::Many(reply, users.collect())
+            }
+        }
+    }
+}
+
+/// An answer on its way.
+enum Answered {
+    One(Reply<Option<User>>, Result<Option<User>, StoreError>),
+    Many(Reply<Vec<User>>, Result<Vec<User>, StoreError>),
+}
+
+impl Answered {
+    /// A caller who has gone meanwhile does not take it.
+    fn send(self) {
+        match self {
+            Self::One(reply, answer) => drop(reply.send(answer)),
+            Self::Many(reply, answer) => drop(reply.send(answer)),
+        }
+    }
 }
 
 impl Lookup {
@@ -68,9 +120,9 @@ impl Lookup {
         Ok(Self { queue, batch_tokens_max: options.batch_tokens_max })
     }
 
-    async fn find(&self, tokens: Vec<AuthToken>) -> Answer {
+    async fn ask<T>(&self, caller: impl FnOnce(Reply<T>) -> Waiting) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.queue.try_send(Waiting { tokens, reply }).map_err(|error| match error {
+        self.queue.try_send(caller(reply)).map_err(|error| match error {
             TrySendError::Full(_) => StoreError::Overloaded,
             TrySendError::Closed(_) => StoreError::unavailable("the look-ups have ended"),
         })?;
@@ -84,7 +136,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Overloaded`] when too many wait; [`StoreError::Unavailable`] when the database does not answer.
     pub async fn find_user_by_auth_token(&self, token: AuthToken) -> Result<Option<User>, StoreError> {
-        self.lookup.find(vec![token]).await.map(|mut users| users.pop())
+        self.lookup.ask(|reply| Waiting::One { token, reply }).await
     }
 
     /// The users with these `auth_token`s in their order; a token that nobody has is left out, one that comes twice gives
@@ -93,7 +145,11 @@ impl Store {
     /// # Errors
     /// As [`Store::find_user_by_auth_token`].
     pub async fn find_users_by_auth_tokens(&self, tokens: &[AuthToken]) -> Result<Vec<User>, StoreError> {
-        let parts = tokens.chunks(self.lookup.batch_tokens_max).map(|part| self.lookup.find(part.to_vec()));
+        let ask = |part: &[AuthToken]| {
+            let tokens = part.to_vec();
+            self.lookup.ask(move |reply| Waiting::Many { tokens, reply })
+        };
+        let parts = tokens.chunks(self.lookup.batch_tokens_max).map(ask);
         let users = futures_util::future::try_join_all(parts).await?;
         Ok(users.into_iter().flatten().collect())
     }
@@ -107,19 +163,19 @@ struct Batch {
 
 /// Adds to `first` what waits behind it, up to the limit, without the callers who have gone.
 fn gather(first: Waiting, queue: &Receiver<Waiting>, batch_tokens_max: usize) -> Batch {
-    let mut tokens = first.tokens.len();
+    let mut tokens = first.tokens().len();
     let mut batch = Batch { callers: vec![first], next: None };
     while tokens < batch_tokens_max
         && let Ok(caller) = queue.try_recv()
     {
-        tokens += caller.tokens.len();
+        tokens += caller.tokens().len();
         if tokens > batch_tokens_max {
             batch.next = Some(caller);
         } else {
             batch.callers.push(caller);
         }
     }
-    batch.callers.retain(|caller| !caller.reply.is_closed());
+    batch.callers.retain(|caller| !caller.is_left());
     batch
 }
 
@@ -134,6 +190,8 @@ fn start_sqlite_lane(
         connect_reader,
         queue,
         move |connection, first, queue| {
+            // Lets those who are about to ask do so, if the cores are busy; returns at once if they are not.
+            std::thread::yield_now();
             let mut next = Some(first);
             while let Some(first) = next.take() {
                 let batch = gather(first, queue, options.batch_tokens_max);
@@ -148,16 +206,11 @@ fn answer_from_sqlite(connection: &mut InlineConnection, batch: Vec<Waiting>) {
     let asked = on_connection(connection, move |connection| {
         // One transaction for all: a statement of its own would lock and unlock the file each time.
         let begun = connection.batch_execute("BEGIN").map_err(StoreError::from);
-        let find = |waiting: Waiting| {
-            let users = waiting.tokens.iter().filter_map(|token| find_one(connection, *token));
-            (waiting.reply, begun.clone().and_then(|()| users.collect()))
-        };
-        let answers: Vec<(_, Answer)> = batch.into_iter().map(find).collect();
+        let mut find = |token| begun.clone().and_then(|()| find_one(connection, token));
+        let answers: Vec<Answered> = batch.into_iter().map(|caller| caller.answer(&mut find)).collect();
         let ended = if begun.is_ok() { connection.batch_execute("COMMIT") } else { Ok(()) };
         // All at the end: callers of one connection wake up together, and their answers leave in one packet.
-        for (reply, answer) in answers {
-            let _ = reply.send(answer);
-        }
+        answers.into_iter().for_each(Answered::send);
         ended
     });
     if let Ok(Err(error)) = asked {
@@ -165,17 +218,18 @@ fn answer_from_sqlite(connection: &mut InlineConnection, batch: Vec<Waiting>) {
     }
 }
 
-fn find_one(connection: &mut diesel::SqliteConnection, token: AuthToken) -> Option<Result<User, StoreError>> {
+fn find_one(connection: &mut diesel::SqliteConnection, token: AuthToken) -> Result<Option<User>, StoreError> {
     // `get_result` and not `first`: the LIMIT would have the statement prepared anew each time.
     let query = core_user::table
         .filter(core_user::auth_token.eq(UuidColumn(*token.as_uuid())))
         .select(UserRow::as_select());
-    let row = diesel::RunQueryDsl::get_result(query, connection).optional();
-    row.map(|row| row.map(User::from)).map_err(StoreError::from).transpose()
+    Ok(diesel::RunQueryDsl::get_result(query, connection).optional()?.map(User::from))
 }
 
 async fn run_postgres_lane(pool: PostgresPool, queue: Receiver<Waiting>, options: LookupOptions) {
     while let Ok(first) = queue.recv().await {
+        // Lets the tasks that are ready on this thread ask first; returns at once if there are none.
+        tokio::task::yield_now().await;
         let mut next = Some(first);
         while let Some(first) = next.take() {
             let batch = gather(first, &queue, options.batch_tokens_max);
@@ -189,20 +243,14 @@ async fn answer_from_postgres(pool: &PostgresPool, batch: Vec<Waiting>) {
     if batch.is_empty() {
         return;
     }
-    let tokens = batch.iter().flat_map(|waiting| &waiting.tokens).map(|token| UuidColumn(*token.as_uuid()));
-    match find_all(pool, tokens.collect()).await {
-        Ok(users) => {
-            for Waiting { tokens, reply } in batch {
-                let found = tokens.iter().filter_map(|token| users.get(token.as_uuid()).cloned());
-                let _ = reply.send(Ok(found.collect()));
-            }
-        }
-        Err(error) => {
-            for waiting in batch {
-                let _ = waiting.reply.send(Err(error.clone()));
-            }
-        }
-    }
+    let tokens = batch.iter().flat_map(Waiting::tokens).map(|token| UuidColumn(*token.as_uuid())).collect();
+    let users = find_all(pool, tokens).await;
+    let find = |token: AuthToken| match &users {
+        Ok(users) => Ok(users.get(token.as_uuid()).cloned()),
+        Err(error) => Err(error.clone()),
+    };
+    let answers: Vec<Answered> = batch.into_iter().map(|caller| caller.answer(find)).collect();
+    answers.into_iter().for_each(Answered::send);
 }
 
 async fn find_all(pool: &PostgresPool, tokens: Vec<UuidColumn>) -> Result<HashMap<Uuid, User>, StoreError> {

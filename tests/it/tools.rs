@@ -2,6 +2,11 @@
 
 use std::process::Output;
 
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+};
+
 use crate::support::{
     mail::verification_token,
     people::address,
@@ -74,6 +79,24 @@ async fn the_api_explains_itself() {
     assert!(described.contains("Registers a person and mails a link"), "{described}");
     let health = said(&grpcurl(&[&address, "grpc.health.v1.Health/Check"]));
     assert!(health.contains("SERVING"), "{health}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reflection_speaks_its_newer_version_too() {
+    let server = TestServer::start(crate::support::engine::Engine::Sqlite).await;
+    let list = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut client = ServerReflectionClient::new(server.channel().await);
+
+    let answers = client.server_reflection_info(futures_util::stream::once(async { list })).await.unwrap();
+    let answer = answers.into_inner().message().await.unwrap().unwrap();
+
+    let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else {
+        panic!("{answer:?}")
+    };
+    assert!(list.service.iter().any(|service| service.name == SERVICE), "{list:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -40,7 +40,10 @@ pub(super) struct Serve {
 /// Serves until a signal.
 pub(super) async fn run(settings: Settings) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
-    let service = Service::assemble(settings).await?;
+    let service = tokio::select! {
+        assembled = Service::assemble(settings) => assembled?,
+        signal = signals.next() => return Err(format!("{signal} before the service was ready")),
+    };
     let running = service.start();
     let signal = signals.next().await;
     tracing::info!("{signal}: no new calls; those in flight finish within the drain deadline");

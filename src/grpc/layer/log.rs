@@ -23,6 +23,15 @@ pub(super) struct Call {
     is_logged: bool,
 }
 
+/// How a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// With an answer.
+    Well,
+    /// With a refusal or an error.
+    Badly,
+}
+
 impl Call {
     pub(super) fn begin(request: &Request<Body>, id: RequestId, methods: &Methods, clock: Clock) -> Self {
         let peer = request.extensions().get::<TcpConnectInfo>().and_then(|addresses| addresses.remote_addr);
@@ -32,18 +41,19 @@ impl Call {
     }
 
     /// Logs how it ended. A stream ends here with its headers.
-    pub(super) fn end(mut self, response: &Response<Body>) {
+    pub(super) fn end(mut self, response: &Response<Body>) -> Ended {
         if !response.status().is_success() {
-            return self.log(&format!("HTTP {}", response.status().as_u16()), None);
+            self.log(&format!("HTTP {}", response.status().as_u16()), None);
+            return Ended::Badly;
         }
         // A unary success has its status in the trailers; an error comes without a body, its status in the headers.
-        match Status::from_header_map(response.headers()) {
-            Some(status) => {
-                let reason = status.get_details_error_info().map(|info| info.reason);
-                self.log(code_name(status.code()), reason.as_deref());
-            }
-            None => self.log(code_name(Code::Ok), None),
-        }
+        let Some(status) = Status::from_header_map(response.headers()) else {
+            self.log(code_name(Code::Ok), None);
+            return Ended::Well;
+        };
+        let reason = status.get_details_error_info().map(|info| info.reason);
+        self.log(code_name(status.code()), reason.as_deref());
+        Ended::Badly
     }
 
     fn log(&mut self, code: &str, reason: Option<&str>) {

@@ -23,7 +23,11 @@ use tonic::{body::Body, service::Routes};
 use tower::Service;
 
 pub(super) use self::request_id::current as current_request_id;
-use self::{log::Call, methods::Methods, request_id::RequestId};
+use self::{
+    log::{Call, Ended},
+    methods::Methods,
+    request_id::RequestId,
+};
 use crate::{clock::Clock, entropy::Entropy};
 
 /// What the layers work with.
@@ -79,8 +83,9 @@ async fn answer(layered: Layered, request: Request<Body>) -> Response<Body> {
         internal::with_request_id(answered, id)
     };
     let mut response = id.scope(work).await;
-    id.write_to(&mut response);
-    call.end(&response);
+    if call.end(&response) != Ended::Well {
+        id.write_to(&mut response);
+    }
     response
 }
 

@@ -1,4 +1,4 @@
-//! A name for each call, drawn here and never taken from the caller, who finds it in the answer's `kairos-request-id`.
+//! A name for each call, drawn here and never taken from the caller, who finds it in the `kairos-request-id` of an error.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use uuid::{Builder, Uuid};
 
 use crate::entropy::Entropy;
 
-/// The header of the answer.
+/// The header of an answer that is an error. A success does not need it, and look-ups are faster without.
 pub(super) const HEADER: &str = "kairos-request-id";
 
 tokio::task_local! {

@@ -65,7 +65,7 @@ fn reason(status: &Status) -> String {
 }
 
 #[tokio::test]
-async fn every_answer_has_its_own_request_id() {
+async fn every_error_has_its_own_request_id() {
     let ids: Vec<_> = [
         answer_to(Handler::Answers, request()).await,
         answer_to(Handler::Panics, request().header(request_id::HEADER, "chosen-by-the-caller")).await,
