@@ -1,6 +1,12 @@
 //! Calls: in a closed loop (each worker waits for its answer) or an open one (calls leave at a fixed rate, so that the
 //! time they wait is counted and not hidden).
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::doc_markdown,
+    reason = "it measures real time; clap shows its comments"
+)]
+
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
@@ -47,7 +53,7 @@ pub struct Run {
     in_flight: usize,
     /// Calls a second (open loop) instead
     #[arg(long)]
-    rate: Option<u64>,
+    rate: Option<u32>,
     /// Tokens in one ResolveTokens
     #[arg(long, default_value_t = 100)]
     batch: usize,
@@ -87,7 +93,8 @@ impl Run {
     }
 
     fn caller(&self, channels: &[Channel], number: usize) -> Caller {
-        let client = IdentityServiceClient::new(channels[number % channels.len()].clone());
+        let channel = channels.get(number % channels.len()).expect("there is at least one connection");
+        let client = IdentityServiceClient::new(channel.clone());
         let draw = Draw::new(self.seed.wrapping_mul(1_000_003).wrapping_add(number as u64), self.users);
         Caller { client, draw, rpc: self.rpc, batch: self.batch }
     }
@@ -114,8 +121,8 @@ impl Run {
         total(workers).await
     }
 
-    async fn open_loop(&self, channels: &[Channel], rate: u64, begins: Instant, ends: Instant) -> Measure {
-        let interval = Duration::from_secs(1).div_f64(rate as f64);
+    async fn open_loop(&self, channels: &[Channel], rate: u32, begins: Instant, ends: Instant) -> Measure {
+        let interval = Duration::from_secs(1).div_f64(f64::from(rate));
         let mut calls = JoinSet::new();
         let (mut due, mut number) = (Instant::now(), 0);
         let mut all = Measure::new();

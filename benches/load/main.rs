@@ -23,11 +23,11 @@ struct Cli {
 enum Command {
     /// Fill a migrated database with users whose tokens `run` draws
     Seed(seed::Seed),
-    /// Serve ResolveToken from a constant, with the service's accept loop and without its layers: the limit
+    /// Serve `ResolveToken` from a constant, with the service's accept loop and without its layers: the limit
     Echo(echo::Echo),
     /// Call a service and print what came of it, as JSON
     Run(generate::Run),
-    /// Print the auth_token of a user
+    /// Print the `auth_token` of a user
     Token {
         /// Their number, from 0
         user: u64,

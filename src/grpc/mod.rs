@@ -18,5 +18,5 @@ mod status;
 pub use self::{
     health::HealthWatch,
     reflection::add_reflection,
-    service::{IdentityApi, routes},
+    service::{IdentityApi, Services},
 };

@@ -1,6 +1,17 @@
 //! The table of contents: one line an RPC.
 
-use tonic::{Request, Response, Status, service::Routes};
+use std::{
+    convert::Infallible,
+    task::{Context, Poll},
+};
+
+use tonic::{
+    Request, Response, Status,
+    body::Body,
+    codegen::{BoxFuture, Service},
+    server::NamedService,
+    service::Routes,
+};
 
 use super::{login, registration, resolution};
 use crate::{
@@ -21,10 +32,49 @@ pub struct IdentityApi {
     pub store: Store,
 }
 
-/// The service behind its path; a request is at most `message_bytes_max` long.
-#[must_use]
-pub fn routes(api: IdentityApi, message_bytes_max: usize) -> Routes {
-    Routes::new(IdentityServiceServer::new(api).max_decoding_message_size(message_bytes_max))
+/// The API, and the services beside it (health, reflection). Cheap to clone.
+///
+/// The API is found by its path's beginning and called without the router, whose boxes would cost each look-up some
+/// allocations; the others by the router.
+#[derive(Clone)]
+pub struct Services {
+    identity: IdentityServiceServer<IdentityApi>,
+    others: Routes,
+}
+
+impl Services {
+    /// The API, whose requests are at most `message_bytes_max` long, and the others.
+    #[must_use]
+    pub fn new(api: IdentityApi, message_bytes_max: usize, others: Routes) -> Self {
+        let identity = IdentityServiceServer::new(api).max_decoding_message_size(message_bytes_max);
+        Self { identity, others: others.prepare() }
+    }
+}
+
+impl Service<http::Request<Body>> for Services {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Self::Error>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // Neither of them ever waits.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        if is_ours(request.uri().path()) {
+            self.identity.call(request)
+        } else {
+            Box::pin(self.others.call(request))
+        }
+    }
+}
+
+/// Whether the path is `/kairos.identity.v1.IdentityService/…`.
+fn is_ours(path: &str) -> bool {
+    let rest =
+        path.strip_prefix('/').and_then(|path| path.strip_prefix(<IdentityServiceServer<IdentityApi>>::NAME));
+    rest.is_some_and(|method| method.starts_with('/'))
 }
 
 type Answer<T> = Result<Response<T>, Status>;

@@ -8,6 +8,7 @@ use clap::Args;
 use rustls::ServerConfig;
 use tokio::{net::TcpListener, sync::Notify, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::service::Routes;
 
 use self::options::{
     accounts_options, bind, layer_options, load_tls, outbox_options, passwords, sealing_key, server_options,
@@ -19,7 +20,7 @@ use crate::{
     clock::Clock,
     config::{DatabaseUrl, ServeFlags, Settings},
     entropy::Entropy,
-    grpc::{self, HealthWatch, IdentityApi, layer::Layered},
+    grpc::{self, HealthWatch, IdentityApi, Services, layer::Layered},
     mail::{Outbox, Templates},
     server::{self, DrainReport},
     store::Store,
@@ -60,7 +61,7 @@ struct Service {
     accounts: Accounts,
     outbox: Outbox,
     mail_due: Arc<Notify>,
-    layered: Layered,
+    layered: Layered<Services>,
     health: HealthWatch,
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
@@ -107,11 +108,11 @@ impl Service {
         let (reporter, health_service) = tonic_health::server::health_reporter();
         let health = HealthWatch::begin(reporter, store.clone()).await;
         let api = IdentityApi { accounts: accounts.clone(), store: store.clone() };
-        let routes = grpc::routes(api, settings.server.message_bytes_max.count().as_usize())
-            .add_service(health_service);
-        let routes =
-            if settings.server.reflection { grpc::add_reflection(routes).map_err(reason)? } else { routes };
-        let layered = grpc::layer::wrap(routes, layer_options(&settings, &clock, &entropy));
+        let others = Routes::new(health_service);
+        let others =
+            if settings.server.reflection { grpc::add_reflection(others).map_err(reason)? } else { others };
+        let services = Services::new(api, settings.server.message_bytes_max.count().as_usize(), others);
+        let layered = grpc::layer::wrap(services, layer_options(&settings, &clock, &entropy));
         let (listener, tls) = (bind(&settings)?, load_tls(&settings)?);
         Ok(Self {
             settings,

@@ -19,7 +19,7 @@ use std::{
 };
 
 use http::{Request, Response};
-use tonic::{body::Body, service::Routes};
+use tonic::body::Body;
 use tower::Service;
 
 pub(super) use self::request_id::current as current_request_id;
@@ -45,17 +45,17 @@ pub struct LayerOptions {
 
 /// The services behind the layers. Cheap to clone.
 #[derive(Clone)]
-pub struct Layered {
-    routes: Routes,
+pub struct Layered<S> {
+    services: S,
     options: Arc<LayerOptions>,
     methods: Arc<Methods>,
 }
 
 /// Puts the services behind the layers.
 #[must_use]
-pub fn wrap(routes: Routes, options: LayerOptions) -> Layered {
+pub fn wrap<S>(services: S, options: LayerOptions) -> Layered<S> {
     let methods = Arc::new(Methods::of_every_service());
-    Layered { routes: routes.prepare(), options: Arc::new(options), methods }
+    Layered { services, options: Arc::new(options), methods }
 }
 
 /// The order: each stands around those below it.
@@ -66,8 +66,8 @@ pub fn wrap(routes: Routes, options: LayerOptions) -> Layered {
 /// 4. INTERNAL answers get the request id; outside of panics, which become such answers.
 /// 5. Panics; outside of the deadline, so that one is told apart from the other.
 /// 6. The deadline, around the handler and the reading of the request.
-async fn answer(layered: Layered, request: Request<Body>) -> Response<Body> {
-    let Layered { mut routes, options, methods } = layered;
+async fn answer<S: Answers>(layered: Layered<S>, request: Request<Body>) -> Response<Body> {
+    let Layered { mut services, options, methods } = layered;
     let id = RequestId::draw(&options.entropy);
     let call = Call::begin(&request, id, &methods, options.clock.clone());
     let work = async {
@@ -77,7 +77,7 @@ async fn answer(layered: Layered, request: Request<Body>) -> Response<Body> {
         let limit =
             deadline::limit(request.headers(), options.request_timeout_default, options.request_timeout_max);
         let answered = match limit {
-            Ok(limit) => panic::caught(deadline::within(limit, routes.call(request))).await,
+            Ok(limit) => panic::caught(deadline::within(limit, services.call(request))).await,
             Err(refusal) => refusal.into_http(),
         };
         internal::with_request_id(answered, id)
@@ -89,13 +89,26 @@ async fn answer(layered: Layered, request: Request<Body>) -> Response<Body> {
     response
 }
 
-impl Service<Request<Body>> for Layered {
+/// What stands behind the layers: it answers whatever it is asked, and is always ready to be.
+pub trait Answers:
+    Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + 'static
+{
+}
+
+impl<S> Answers for S where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + 'static
+{
+}
+
+impl<S: Answers> Service<Request<Body>> for Layered<S> {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // Routes are always ready.
         Poll::Ready(Ok(()))
     }
 

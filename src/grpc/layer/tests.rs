@@ -52,7 +52,7 @@ async fn answer_to(handler: Handler, request: http::request::Builder) -> Respons
         clock: Clock::system(),
         entropy: Entropy::system(),
     };
-    let mut layered = wrap(Routes::new(handler), options);
+    let mut layered = wrap(Routes::new(handler).prepare(), options);
     layered.call(request.body(Body::empty()).unwrap()).await.unwrap()
 }
 
