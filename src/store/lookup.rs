@@ -5,13 +5,14 @@
 //! On SQLite a lane is a thread that answers its batch inside one read transaction; on PostgreSQL a task whose query
 //! takes all tokens as one array.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, panic::AssertUnwindSafe};
 
 use async_channel::{Receiver, Sender, TrySendError};
 use diesel::{
     ExpressionMethods, OptionalExtension, QueryDsl, SelectableHelper, connection::SimpleConnection,
 };
 use diesel_async::RunQueryDsl as _;
+use futures_util::FutureExt as _;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -208,7 +209,11 @@ fn answer_from_sqlite(connection: &mut InlineConnection, batch: Vec<Waiting>) {
         let begun = connection.batch_execute("BEGIN").map_err(StoreError::from);
         let mut find = |token| begun.clone().and_then(|()| find_one(connection, token));
         let answers: Vec<Answered> = batch.into_iter().map(|caller| caller.answer(&mut find)).collect();
-        let ended = if begun.is_ok() { connection.batch_execute("COMMIT") } else { Ok(()) };
+        let ended = begun.is_ok().then(|| connection.batch_execute("COMMIT")).unwrap_or(Ok(()));
+        if ended.is_err() {
+            // Or the next batch could not begin its own.
+            let _ = connection.batch_execute("ROLLBACK");
+        }
         // All at the end: callers of one connection wake up together, and their answers leave in one packet.
         answers.into_iter().for_each(Answered::send);
         ended
@@ -233,7 +238,12 @@ async fn run_postgres_lane(pool: PostgresPool, queue: Receiver<Waiting>, options
         let mut next = Some(first);
         while let Some(first) = next.take() {
             let batch = gather(first, &queue, options.batch_tokens_max);
-            answer_from_postgres(&pool, batch.callers).await;
+            // A lane that ended would leave its callers waiting for ever.
+            if AssertUnwindSafe(answer_from_postgres(&pool, batch.callers)).catch_unwind().await.is_err() {
+                tracing::error!(
+                    "A look-up on PostgreSQL panicked; its callers are told that it is not available"
+                );
+            }
             next = batch.next;
         }
     }
