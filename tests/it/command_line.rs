@@ -203,3 +203,27 @@ async fn tls_is_served_and_checked() {
     failure(&stranger);
     failure(&plaintext);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgresql_is_spoken_to_over_tls_and_its_certificate_is_checked() {
+    let (own, other) = (Certificate::localhost(), Certificate::localhost());
+    let cluster = Postgres::own();
+    let database = cluster.create_database();
+    cluster.require_tls(&own);
+    let base = database.url().split('?').next().unwrap();
+    let migrate = |query: &str| run(&["migrate", "--database-url", &format!("{base}?{query}")]);
+
+    let trusted = migrate(&format!("sslmode=verify-full&sslrootcert={}", own.certificate().display()));
+    assert!(stdout(&trusted).contains("ran 3 migrations"), "{trusted:?}");
+
+    for sslmode in ["require", "verify-ca", "verify-full"] {
+        let stranger = migrate(&format!("sslmode={sslmode}&sslrootcert={}", other.certificate().display()));
+        assert!(failure(&stranger).contains("certificate"), "{sslmode}: {stranger:?}");
+        assert!(
+            failure(&migrate(&format!("sslmode={sslmode}"))).contains("certificate"),
+            "{sslmode}: the system's roots"
+        );
+    }
+    failure(&migrate("sslmode=disable"));
+    assert!(failure(&migrate("sslmode=prefer")).contains("sslmode must be"));
+}

@@ -7,7 +7,10 @@ use std::{
     fs,
     io::Write,
     net::TcpListener,
-    os::unix::{fs::chown, process::CommandExt},
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -17,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use super::wait::until_blocking;
+use super::{tls::Certificate, wait::until_blocking};
 
 /// A slow disk makes `initdb` and the first start slow.
 const START_LIMIT: Duration = Duration::from_mins(1);
@@ -139,6 +142,22 @@ impl Postgres {
         assert!(
             Command::new("sh").args(["-c", &format!("kill {signal} {server}")]).status().unwrap().success()
         );
+    }
+
+    /// From here on takes no connection over TCP but with TLS, with this certificate.
+    pub fn require_tls(&self, own: &Certificate) {
+        for (source, name) in [(own.certificate(), "server.crt"), (own.key(), "server.key")] {
+            let target = self.data().join(name);
+            fs::copy(source, &target).unwrap();
+            fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).unwrap();
+            if let Some(account) = &self.account {
+                chown(&target, Some(account.user), Some(account.group)).unwrap();
+            }
+        }
+        self.psql("postgres", "ALTER SYSTEM SET ssl = on");
+        fs::write(self.data().join("pg_hba.conf"), "hostssl all all 127.0.0.1/32 trust\n").unwrap();
+        self.stop_immediate();
+        self.start();
     }
 
     /// Starts the server, on the same port as before, and waits until it answers.
