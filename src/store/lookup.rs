@@ -209,7 +209,7 @@ fn answer_from_sqlite(connection: &mut InlineConnection, batch: Vec<Waiting>) {
         let begun = connection.batch_execute("BEGIN").map_err(StoreError::from);
         let mut find = |token| begun.clone().and_then(|()| find_one(connection, token));
         let answers: Vec<Answered> = batch.into_iter().map(|caller| caller.answer(&mut find)).collect();
-        let ended = begun.is_ok().then(|| connection.batch_execute("COMMIT")).unwrap_or(Ok(()));
+        let ended = if begun.is_ok() { connection.batch_execute("COMMIT") } else { Ok(()) };
         if ended.is_err() {
             // Or the next batch could not begin its own.
             let _ = connection.batch_execute("ROLLBACK");
