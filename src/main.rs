@@ -5,6 +5,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use kairos_identity::cli::Cli;
+use mimalloc::MiMalloc;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     match Cli::parse().run() {

@@ -7,6 +7,7 @@
 use std::io::{self, Write};
 
 use tracing::{Level, Metadata, Subscriber};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     EnvFilter, Layer, filter::filter_fn, fmt, layer::SubscriberExt, registry::LookupSpan,
     util::SubscriberInitExt,
@@ -14,6 +15,9 @@ use tracing_subscriber::{
 
 /// Targets of our own, which may be as talkative as the setting says.
 const OWN_TARGETS: [&str; 3] = ["kairos_identity", "rpc", "audit"];
+
+/// How many lines may wait to be written: some megabytes.
+const LINES_WAITING_MAX: usize = 16_384;
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
@@ -26,19 +30,31 @@ pub enum TelemetryError {
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
+/// Writes what is still on its way when it is dropped: keep it until the process ends.
+#[must_use]
+pub struct Log {
+    _writer: WorkerGuard,
+}
+
 /// Sets up the log of the process; `level` is in the language of [`EnvFilter`].
+///
+/// A thread of its own writes the lines. When [`LINES_WAITING_MAX`] of them wait, callers wait for it: no line is lost, but
+/// those of the last milliseconds before a SIGKILL.
 ///
 /// # Errors
 /// [`TelemetryError`] for a level that is none, or when called twice.
-pub fn init(level: &str, is_json: bool) -> Result<(), TelemetryError> {
-    let lines = if is_json { json(io::stderr) } else { text(io::stderr) };
+pub fn init(level: &str, is_json: bool) -> Result<Log, TelemetryError> {
+    let writer = NonBlockingBuilder::default().lossy(false).buffered_lines_limit(LINES_WAITING_MAX);
+    let (stderr, guard) = writer.finish(io::stderr());
+    let stderr = move || stderr.clone();
+    let lines = if is_json { json(stderr) } else { text(stderr) };
     let own = filter_fn(may_log);
     tracing_subscriber::registry()
         .with(EnvFilter::try_new(level)?)
         .with(lines.with_filter(own))
         .try_init()?;
     log_panics();
-    Ok(())
+    Ok(Log { _writer: guard })
 }
 
 /// A panic is a line like any other. What it says is cut short, since it may say what a value was.

@@ -9,6 +9,11 @@ mod seed;
 mod tokens;
 
 use clap::{Parser, Subcommand};
+use mimalloc::MiMalloc;
+
+/// As in the service, so that the limit is measured alike.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 #[derive(Debug, Parser)]
 struct Cli {

@@ -76,7 +76,8 @@ impl Cli {
             }
         }
         let is_json = settings.log.format == LogFormat::Json;
-        telemetry::init(settings.log.level.as_str(), is_json).map_err(|error| error.to_string())?;
+        let _log =
+            telemetry::init(settings.log.level.as_str(), is_json).map_err(|error| error.to_string())?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.map_err(|error| format!("the runtime cannot be started: {error}"))?;
         runtime.block_on(async {

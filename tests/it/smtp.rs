@@ -40,14 +40,6 @@ fn message_id(attempt: &Value) -> String {
     mail.header("message-id").unwrap_or_default().to_owned()
 }
 
-/// Waits until the log says `words`.
-async fn logged(server: &TestServer, words: &str) {
-    until(&format!("the log says {words}"), ARRIVAL_LIMIT, async || {
-        server.log().contains(words).then_some(())
-    })
-    .await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mail_reaches_its_one_recipient() {
     let smtp = SmtpServer::start();
@@ -57,7 +49,7 @@ async fn a_mail_reaches_its_one_recipient() {
     let attempts = attempts(&smtp, 1).await;
 
     assert_eq!(attempts[0]["recipients"], serde_json::json!([address("ada")]));
-    logged(&server, "Mail sent").await;
+    server.logged("Mail sent").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,7 +61,7 @@ async fn a_mail_that_was_put_off_or_lost_is_sent_again_with_the_same_message_id(
         server.client().await.register(registration("ada")).await.unwrap();
         attempts(&smtp, 2).await;
         smtp.set_mode("ok");
-        logged(&server, "Mail sent").await;
+        server.logged("Mail sent").await;
 
         let attempts = smtp.log();
         let first = message_id(&attempts[0]);
@@ -86,7 +78,7 @@ async fn a_mail_that_was_refused_is_given_up_and_the_log_says_so() {
         let server = mailing_to(&smtp).start().await;
         server.client().await.register(registration("ada")).await.unwrap();
 
-        logged(&server, "Mail given up").await;
+        server.logged("Mail given up").await;
         smtp.set_mode("ok");
         tokio::time::sleep(Duration::from_secs(1)).await;
 
@@ -96,7 +88,7 @@ async fn a_mail_that_was_refused_is_given_up_and_the_log_says_so() {
         // The person asks for another link when the mailbox works again.
         let resend = kairos_identity::proto::ResendVerificationEmailRequest { email: address("ada") };
         server.client().await.resend_verification_email(resend).await.unwrap();
-        logged(&server, "Mail sent").await;
+        server.logged("Mail sent").await;
     }
 }
 
@@ -114,7 +106,7 @@ async fn a_slow_server_slows_no_call_and_is_tried_again() {
     // All of them together are faster than a single attempt's limit.
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
 
-    logged(&server, "no answer within").await;
+    server.logged("no answer within").await;
     smtp.set_mode("ok");
     attempts(&smtp, 6).await;
 }
@@ -133,9 +125,9 @@ async fn a_server_that_is_away_gets_its_mail_when_it_is_back() {
         .await;
     server.client().await.register(registration("ada")).await.unwrap();
 
-    logged(&server, "it will be tried again").await;
+    server.logged("it will be tried again").await;
     // And no longer than its link is good for.
-    logged(&server, "Mail given up").await;
+    server.logged("Mail given up").await;
     assert!(server.log().contains("link expire"), "{}", server.log());
 }
 
@@ -151,7 +143,7 @@ async fn a_mail_survives_a_crash_before_it_was_sent() {
     smtp.set_mode("ok");
     server.restart().await;
 
-    logged(&server, "Mail sent").await;
+    server.logged("Mail sent").await;
     let attempts = smtp.log();
     assert_eq!(message_id(&attempts[0]), message_id(attempts.last().unwrap()));
 }
@@ -163,12 +155,12 @@ async fn a_server_whose_certificate_nobody_vouches_for_gets_no_mail() {
 
     let server = mailing_to(&smtp).start().await;
     server.client().await.register(registration("ada")).await.unwrap();
-    logged(&server, "it will be tried again").await;
+    server.logged("it will be tried again").await;
     assert!(smtp.log().is_empty(), "not a word of the mail was sent");
     drop(server);
 
     let trusted = own.certificate();
     let server = mailing_to(&smtp).with_env("SSL_CERT_FILE", trusted.to_str().unwrap()).start().await;
     server.client().await.register(registration("ada")).await.unwrap();
-    logged(&server, "Mail sent").await;
+    server.logged("Mail sent").await;
 }

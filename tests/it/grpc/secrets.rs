@@ -5,7 +5,7 @@ use kairos_identity::proto::{RegisterRequest, ResendVerificationEmailRequest, Ve
 use crate::support::{
     engine::TestDatabase,
     mail::{Mail, wait_for_mails},
-    people::{address, login, registration},
+    people::{address, by_username, login, registration},
     server::TestServer,
 };
 
@@ -30,7 +30,9 @@ on_both_engines! {
         client.login(login("ada", &format!("{CANARY}!"))).await.unwrap_err();
         let hash = database.rows("SELECT password AS value FROM core_user").remove(0);
 
-        let log = server.log();
+        // Lines come in their order: when the last call's is there, all are.
+        client.find_user(by_username("nobody")).await.unwrap_err();
+        let log = server.logged("USER_NOT_FOUND").await;
 
         assert!(log.contains("Mail written") && log.contains("INVALID_CREDENTIALS"), "it is the log of all this");
         for secret in [CANARY, &first, &second, &hash, "ada@example.com"] {

@@ -31,6 +31,9 @@ const SERVING: &str = "Serving gRPC on ";
 /// From the start of the process to [`SERVING`], on a machine that does other work too.
 const START_LIMIT: Duration = Duration::from_secs(20);
 
+/// What a test waits for happens within this, retries and all.
+const LOG_LIMIT: Duration = Duration::from_secs(15);
+
 /// Longer than any drain deadline that a test sets.
 const EXIT_LIMIT: Duration = Duration::from_secs(45);
 
@@ -132,6 +135,12 @@ impl TestServer {
     /// All that it has logged, over restarts too: a JSON object a line.
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    /// Waits until the log says `words`, which a thread of the service's writes a little later; gives all of it.
+    pub async fn logged(&self, words: &str) -> String {
+        let says = async || Some(self.log()).filter(|log| log.contains(words));
+        until(&format!("the log says {words}"), LOG_LIMIT, says).await
     }
 
     /// Runs another command of the binary (`migrate`, `user list`, …) with the same settings.
