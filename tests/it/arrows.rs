@@ -1,10 +1,6 @@
 //! The house of DESIGN.md, section 2: which room may use which, held by reading the sources.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
 
 use crate::support::tools::repository;
 
@@ -42,148 +38,210 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// What only these rooms may name.
+/// What only these rooms may name. A library stands for its companions too: `diesel` for `diesel_async`.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("diesel", &["store"]),
+    ("tokio_postgres", &["store"]),
     ("tonic", &["grpc", "server", "proto", "cli"]),
     ("prost", &["grpc", "proto"]),
-    ("prost_types", &["grpc", "proto"]),
     ("lettre", &["mail"]),
     ("clap", &["cli", "config"]),
     ("std::env", &["config"]),
     ("SystemTime::now", &["clock"]),
     ("Instant::now", &["clock"]),
-    ("getrandom::", &["entropy"]),
+    ("getrandom", &["entropy"]),
 ];
 
 /// Libraries that the domain must not know, besides those above.
 const NEVER_IN_DOMAIN: &[&str] = &["tokio", "serde", "tracing"];
 
-/// The breaches in one file.
-fn breaches(room: &str, source: &str) -> Vec<String> {
+/// The breaches in the file at `path` (from `src`).
+fn breaches(path: &str, source: &str) -> Vec<String> {
+    let module: Vec<&str> = path.trim_end_matches(".rs").split('/').filter(|name| *name != "mod").collect();
+    let room = module[0];
     let Some((_, may_use)) = ARROWS.iter().find(|(name, _)| *name == room) else {
-        return vec![format!("{room} is not a room of the house")];
+        return vec![format!("{path}: {room} is not a room of the house")];
     };
+    let is_breach = |named: &str| {
+        let other = ARROWS.iter().find(|(other, _)| room_of(&module, named) == Some(other));
+        let to_a_room = other.is_some_and(|(other, _)| *other != room && !may_use.contains(other));
+        let foreign = ONLY_IN.iter().any(|(what, rooms)| !rooms.contains(&room) && is_of(named, what));
+        let never = room == "domain" && NEVER_IN_DOMAIN.iter().any(|library| is_of(named, library));
+        to_a_room || foreign || never
+    };
+    let named = paths(&without_tests(source)).into_iter().filter(|(_, named)| is_breach(named));
+    named.map(|(number, named)| format!("{path}:{number}: {room} uses {named}")).collect()
+}
+
+/// The room that a path leads to from a module; `None` for its own surroundings and for libraries.
+fn room_of<'a>(module: &[&'a str], path: &'a str) -> Option<&'a str> {
+    let mut steps = path.split("::").peekable();
+    match steps.next()? {
+        "crate" => steps.next(),
+        "super" => {
+            let mut depth = module.len().checked_sub(1)?;
+            while steps.next_if_eq(&"super").is_some() {
+                depth = depth.checked_sub(1)?;
+            }
+            if depth == 0 { steps.next() } else { Some(module[0]) }
+        }
+        _ => None,
+    }
+}
+
+/// Whether a path begins with a library or one of its companions, or has these two names somewhere in it.
+fn is_of(path: &str, what: &str) -> bool {
+    if what.contains("::") {
+        return format!("::{path}::").contains(&format!("::{what}::"));
+    }
+    let first = path.split("::").next().unwrap_or_default();
+    first.strip_prefix(what).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+}
+
+/// The lines that are code and no test's, with their numbers.
+fn without_tests(source: &str) -> Vec<(usize, &str)> {
+    let mut kept = Vec::new();
+    let mut lines = source.lines().enumerate().map(|(index, line)| (index + 1, line));
+    while let Some((number, line)) = lines.next() {
+        if line.trim() == "#[cfg(test)]" {
+            // rustfmt sets the end of an item as deep as its beginning.
+            let depth = line.len() - line.trim_start().len();
+            lines.find(|(_, line)| {
+                let is_as_deep = line.get(depth..).is_some_and(|rest| !rest.starts_with(' '));
+                is_as_deep && line.ends_with(['}', ';'])
+            });
+        } else if !line.trim_start().starts_with("//") {
+            kept.push((number, line.split(" // ").next().unwrap_or_default()));
+        }
+    }
+    kept
+}
+
+/// Every path that is named, those of a `use` written out, with its line.
+fn paths(lines: &[(usize, &str)]) -> Vec<(usize, String)> {
     let mut found = Vec::new();
-    for (number, line) in code_lines(source) {
-        for (other, _) in ARROWS.iter().filter(|(other, _)| *other != room && !may_use.contains(other)) {
-            if names(line, &format!("crate::{other}")) || in_braces(source, number, line, other) {
-                found.push(format!("line {number}: {room} uses {other}: {line}"));
-            }
+    let mut lines = lines.iter();
+    while let Some((number, line)) = lines.next() {
+        let Some(tree) = after_use(line) else {
+            let path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+            let words = line.split(|c| !path(c)).map(|word| word.trim_matches(':'));
+            found.extend(words.filter(|word| word.contains("::")).map(|word| (*number, word.to_owned())));
+            continue;
+        };
+        let mut tree = tree.to_owned();
+        while !tree.ends_with(';') {
+            tree.push_str(lines.next().expect("a use ends").1.trim());
         }
-        let foreign = ONLY_IN.iter().filter(|(_, rooms)| !rooms.contains(&room)).map(|(library, _)| *library);
-        let never = NEVER_IN_DOMAIN.iter().copied().filter(|_| room == "domain");
-        for library in foreign.chain(never) {
-            if names(line, library) {
-                found.push(format!("line {number}: {room} uses {library}: {line}"));
-            }
-        }
+        let mut written_out = Vec::new();
+        write_out("", tree.trim_end_matches(';'), &mut written_out);
+        found.extend(written_out.into_iter().map(|path| (*number, path)));
     }
     found
 }
 
-/// The lines that are code, with their numbers; tests at the end of a file may use what they like.
-fn code_lines(source: &str) -> impl Iterator<Item = (usize, &str)> {
-    let numbered = source.lines().enumerate().map(|(index, line)| (index + 1, line));
-    numbered
-        .take_while(|(_, line)| *line != "#[cfg(test)]")
-        .filter(|(_, line)| !line.trim_start().starts_with("//"))
+/// What stands behind `use`, `pub use` and `pub(…) use`.
+fn after_use(line: &str) -> Option<&str> {
+    let line = line.trim();
+    let line = match line.strip_prefix("pub") {
+        Some(rest) if rest.starts_with('(') => rest.split_once(')')?.1.trim_start(),
+        Some(rest) => rest.trim_start(),
+        None => line,
+    };
+    line.strip_prefix("use ")
 }
 
-/// Whether the line names the path: what stands around it is no part of a longer name.
-fn names(line: &str, path: &str) -> bool {
-    line.match_indices(path).any(|(at, _)| {
-        let before = line[..at].chars().next_back();
-        let after = line[at + path.len()..].chars().next();
-        let is_part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
-        let is_path = path.ends_with("::")
-            || path.contains("::")
-            || after == Some(':')
-            || line.trim_start().starts_with("use ");
-        !is_part(before) && (path.ends_with("::") || !is_part(after)) && is_path
-    })
+/// `a::{b, c::{d, e}}` is `a::b`, `a::c::d` and `a::c::e`.
+fn write_out(prefix: &str, tree: &str, found: &mut Vec<String>) {
+    let (mut depth, mut start) = (0, 0);
+    for (at, c) in tree.char_indices().chain([(tree.len(), ',')]) {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                let item = tree[start..at].trim();
+                start = at + 1;
+                match item.split_once('{') {
+                    Some((head, inner)) => {
+                        write_out(&format!("{prefix}{head}"), inner.trim_end_matches('}'), found);
+                    }
+                    None if item.is_empty() => {}
+                    None => found.push(format!("{prefix}{}", item.split(' ').next().unwrap_or_default())),
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
-/// Whether `line` is in a `use crate::{…}` and begins with the room's name.
-fn in_braces(source: &str, number: usize, line: &str, room: &str) -> bool {
-    let before: Vec<&str> = source.lines().take(number).collect();
-    let opened = before.iter().rposition(|line| line.starts_with("use crate::{"));
-    let is_inside =
-        opened.is_some_and(|opened| !before[opened..number - 1].iter().any(|line| line.contains("};")));
-    let words = line.trim_start().trim_start_matches("use crate::{");
-    is_inside
-        && words
-            .split(", ")
-            .any(|word| word.starts_with(&format!("{room}::")) || word.trim_end_matches("};") == room)
-}
-
-/// Each source file with its room.
-fn sources() -> BTreeMap<PathBuf, String> {
+/// Each source file that is not a test's, with its path from `src`.
+fn sources() -> Vec<(String, PathBuf)> {
     let house = repository().join("src");
-    let mut files = BTreeMap::new();
-    let mut folders = vec![house.clone()];
+    let (mut files, mut folders) = (Vec::new(), vec![house.clone()]);
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
+            let name = path.strip_prefix(&house).unwrap().to_str().unwrap().to_owned();
             if path.is_dir() {
                 folders.push(path);
-            } else if !path.ends_with("tests.rs") {
-                let room = room(path.strip_prefix(&house).unwrap());
-                files.insert(path, room);
+            } else if !path.ends_with("tests.rs") && !["lib.rs", "main.rs"].contains(&name.as_str()) {
+                files.push((name, path));
             }
         }
     }
     files
 }
 
-fn room(path: &Path) -> String {
-    path.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned()
-}
-
 #[test]
 fn every_arrow_points_down() {
-    let mut found = Vec::new();
-    for (path, room) in sources() {
-        if matches!(room.as_str(), "lib" | "main") {
-            continue;
-        }
-        let source = fs::read_to_string(&path).unwrap();
-        found.extend(
-            breaches(&room, &source).into_iter().map(|breach| format!("{}: {breach}", path.display())),
-        );
-    }
+    let found: Vec<String> = sources()
+        .iter()
+        .flat_map(|(name, path)| breaches(name, &fs::read_to_string(path).unwrap()))
+        .collect();
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
 #[test]
 fn a_breach_is_noticed() {
-    for (room, line) in [
-        ("domain", "use crate::store::Store;"),
-        ("domain", "use tokio::sync::Notify;"),
-        ("store", "use crate::accounts::Accounts;"),
-        ("store", "    crate::config::Settings::read();"),
-        ("store", "use crate::{\n    domain::User,\n    grpc::status,\n};"),
-        ("accounts", "use diesel::prelude::*;"),
-        ("accounts", "    tonic::Status::internal(\"x\");"),
-        ("grpc", "use crate::mail::Outbox;"),
-        ("mail", "    let now = std::time::SystemTime::now();"),
-        ("accounts", "use crate::{config, store::Store};"),
-        ("kitchen", ""),
+    for (path, source) in [
+        ("domain/user.rs", "use crate::store::Store;"),
+        ("domain/user.rs", "use tokio::sync::Notify;"),
+        ("store/users.rs", "use crate::accounts::Accounts;"),
+        ("store/users.rs", "    crate::config::Settings::read();"),
+        ("store/users.rs", "use crate::{\n    domain::User,\n    grpc::status,\n};"),
+        ("store/mod.rs", "pub(crate) use crate::{domain::{Email, User}, mail};"),
+        ("clock.rs", "use super::store::Store;"),
+        ("grpc/layer/log.rs", "use super::super::super::mail::Outbox;"),
+        ("accounts/mod.rs", "use diesel::prelude::*;"),
+        ("accounts/mod.rs", "    let url: diesel_async::AsyncPgConnection;"),
+        ("accounts/mod.rs", "    tonic::Status::internal(\"x\");"),
+        ("accounts/mod.rs", "#[cfg(test)]\nmod tests;\nmod verbs;\nuse tonic::Status;"),
+        ("accounts/mod.rs", "#[cfg(test)]\nuse tonic::{\n    Code,\n};\nuse tonic::Status;"),
+        ("grpc/users.rs", "use crate::mail::Outbox;"),
+        ("mail/outbox.rs", "    let now = std::time::SystemTime::now();"),
+        ("store/mod.rs", "use std::{env, fs};"),
+        ("store/mod.rs", "    std::env::var(\"HOME\")"),
+        ("accounts/mod.rs", "use crate::{config, store::Store};"),
+        ("kitchen/mod.rs", ""),
     ] {
-        assert!(!breaches(room, line).is_empty(), "{room}: {line}");
+        assert!(!breaches(path, source).is_empty(), "{path}: {source}");
     }
 }
 
 #[test]
 fn what_is_allowed_is_no_breach() {
-    for (room, line) in [
-        ("accounts", "use crate::{\n    domain::User,\n    store::Store,\n};"),
-        ("store", "use diesel::prelude::*;"),
-        ("domain", "// crate::store is not known here"),
-        ("grpc", "use crate::{accounts::Accounts, store::Store};"),
-        ("accounts", "    with.store.ping().await?;"),
-        ("mail", "    let store = outbox.store;\n#[cfg(test)]\nuse crate::config::Settings;"),
+    for (path, source) in [
+        ("accounts/mod.rs", "use crate::{\n    domain::User,\n    store::Store,\n};"),
+        ("store/users.rs", "use diesel::prelude::*;"),
+        ("domain/user.rs", "// crate::store is not known here\nlet x = 1; // nor is crate::mail"),
+        ("grpc/users.rs", "use crate::{accounts::Accounts, store::Store};"),
+        ("grpc/layer/panic.rs", "use super::super::status::refusal;"),
+        ("accounts/mod.rs", "    with.store.ping().await?;"),
+        ("cli/users.rs", "use super::{store, reason};\nstore::open();"),
+        (
+            "mail/mod.rs",
+            "    let store = outbox.store;\n#[cfg(test)]\nmod tests {\n    use crate::config::Settings;\n}",
+        ),
     ] {
-        assert_eq!(breaches(room, line), Vec::<String>::new(), "{room}: {line}");
+        assert_eq!(breaches(path, source), Vec::<String>::new(), "{path}: {source}");
     }
 }

@@ -16,6 +16,8 @@ mod grpc;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod races;
+#[cfg(test)]
 mod smtp;
 #[cfg(test)]
 mod store;

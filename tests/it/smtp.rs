@@ -164,3 +164,19 @@ async fn a_server_whose_certificate_nobody_vouches_for_gets_no_mail() {
     server.client().await.register(registration("ada")).await.unwrap();
     server.logged("Mail sent").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_is_not_loopback_gets_no_mail_in_the_clear_unless_told_so() {
+    let smtp = SmtpServer::start();
+    let away = smtp.url_that_is_not_loopback();
+
+    let server = mailing_to(&smtp).with_mail_url(&away).start().await;
+    server.client().await.register(registration("ada")).await.unwrap();
+    server.logged("it will be tried again").await;
+    assert!(smtp.log().is_empty(), "not a word of the mail was sent");
+    drop(server);
+
+    let told = mailing_to(&smtp).with_mail_url(&away).with_args(&["--insecure-mail-plaintext"]).start().await;
+    told.client().await.register(registration("ada")).await.unwrap();
+    told.logged("Mail sent").await;
+}

@@ -47,6 +47,19 @@ def refusal(call, request, code, reason):
     raise AssertionError(f"{request} was not refused")
 
 
+def assert_deadline_is_kept(stream):
+    """A stream that would never end does so at its caller's deadline, after it has said something."""
+    messages = 0
+    try:
+        for _ in stream:
+            messages += 1
+    except grpc.RpcError as error:
+        assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED, error.code()
+    else:
+        raise AssertionError("the stream ended by itself")
+    assert messages == 1, messages
+
+
 def mailed_token(folder):
     """The token of the newest mail's link."""
     until = time.monotonic() + 10
@@ -100,6 +113,7 @@ def main(address, mail_folder, proto_folder):
     for service in ("", "kairos.identity.v1.IdentityService"):
         status = health.Check(health_pb2.HealthCheckRequest(service=service)).status
         assert status == health_pb2.HealthCheckResponse.SERVING, status
+    assert_deadline_is_kept(health.Watch(health_pb2.HealthCheckRequest(), timeout=0.5))
 
     reflection = reflection_pb2_grpc.ServerReflectionStub(channel)
     asked = reflection_pb2.ServerReflectionRequest(list_services="")

@@ -1,14 +1,13 @@
 //! `Register`
 
 use kairos_identity::proto::RegisterRequest;
-use tokio::task::JoinSet;
 use tonic::Code;
 use uuid::Uuid;
 
 use crate::support::{
     errors::{assert_refused, violations},
     mail::{mails_to, wait_for_mails},
-    people::{PASSWORD, address, by_email, registration},
+    people::{PASSWORD, address, registration},
     server::TestServer,
 };
 
@@ -106,51 +105,6 @@ on_both_engines! {
         server.newcomer("last").await;
         wait_for_mails(&server, &address("last"), 1).await;
         assert_eq!(mails_to(&server.mail_folder(), &address("ada")).len(), 1);
-    }
-
-    async fn of_64_at_once_for_one_email_in_any_spelling_one_is_registered(engine: Engine) {
-        let server = TestServer::start(engine).await;
-        let mut calls = JoinSet::new();
-        for number in 0..64 {
-            let mut client = server.client().await;
-            let email = match number % 4 {
-                0 => "ada@bücher.example",
-                1 => "ADA@BÜCHER.example",
-                2 => "Ada@xn--bcher-kva.example",
-                _ => "ada@bu\u{308}cher.example",
-            };
-            let request = RegisterRequest { email: email.into(), username: format!("user {number}"), ..registration("x") };
-            calls.spawn(async move { client.register(request).await });
-        }
-
-        let mut registered = 0;
-        for answer in calls.join_all().await {
-            match answer {
-                Ok(_) => registered += 1,
-                // The hashing queue is bounded: some were told to come back.
-                Err(refusal) if refusal.code() == Code::ResourceExhausted => {
-                    assert_refused(&refusal, Code::ResourceExhausted, "OVERLOADED");
-                }
-                Err(refusal) => assert_refused(&refusal, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS"),
-            }
-        }
-        assert_eq!(registered, 1);
-        assert!(server.client().await.find_user(by_email("ada@bücher.example")).await.is_ok());
-        assert_eq!(wait_for_mails(&server, "ada@xn--bcher-kva.example", 1).await.len(), 1);
-    }
-
-    async fn of_64_at_once_with_one_request_id_all_get_the_same_user(engine: Engine) {
-        let server = TestServer::builder(engine).with_env("KAIROS_IDENTITY_PASSWORD_QUEUE_LENGTH", "1000").start().await;
-        let mut calls = JoinSet::new();
-        for _ in 0..64 {
-            let mut client = server.client().await;
-            let request = RegisterRequest { request_id: Uuid::from_u128(9).to_string(), ..registration("ada") };
-            calls.spawn(async move { client.register(request).await.unwrap().into_inner().user.unwrap().auth_token });
-        }
-
-        let mut tokens = calls.join_all().await;
-        tokens.dedup();
-        assert_eq!(tokens.len(), 1, "{tokens:?}");
     }
 
     async fn what_a_password_is_made_of_stays_as_it_was_sent(engine: Engine) {

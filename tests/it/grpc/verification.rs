@@ -1,7 +1,6 @@
 //! `VerifyEmail`
 
 use kairos_identity::proto::VerifyEmailRequest;
-use tokio::task::JoinSet;
 use tonic::Code;
 
 use crate::support::{
@@ -27,24 +26,6 @@ on_both_engines! {
 
         assert!(verified.is_verified && verified.auth_token == ada.auth_token);
         assert_refused(&again, Code::FailedPrecondition, "EMAIL_ALREADY_VERIFIED");
-    }
-
-    async fn of_64_at_once_one_verifies(engine: Engine) {
-        let server = TestServer::start(engine).await;
-        server.newcomer("ada").await;
-        let token = verification_token(&server, &address("ada")).await;
-        let mut calls = JoinSet::new();
-        for _ in 0..64 {
-            let (mut client, request) = (server.client().await, verify(&token));
-            calls.spawn(async move { client.verify_email(request).await });
-        }
-
-        let (verified, refused): (Vec<_>, Vec<_>) = calls.join_all().await.into_iter().partition(Result::is_ok);
-
-        assert_eq!((verified.len(), refused.len()), (1, 63));
-        for refusal in refused {
-            assert_refused(&refusal.unwrap_err(), Code::FailedPrecondition, "EMAIL_ALREADY_VERIFIED");
-        }
     }
 
     async fn a_link_that_has_expired_is_no_longer_good(engine: Engine) {

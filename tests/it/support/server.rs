@@ -107,6 +107,23 @@ impl TestServer {
         Builder { _database: None, database_url, mail_url: None, variables, arguments: Vec::new() }
     }
 
+    /// A second instance, as an operator would run it: on the same database, with the same key, mailing to the same
+    /// place. The database and the mails are the first one's, and go with it.
+    pub async fn twin(&self) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::copy(self.folder.path().join("secret.key"), folder.path().join("secret.key")).unwrap();
+        let settings = Builder {
+            _database: None,
+            database_url: self.settings.database_url.clone(),
+            mail_url: Some(self.mail_url()),
+            variables: self.settings.variables.clone(),
+            arguments: self.settings.arguments.clone(),
+        };
+        let mut twin = Self { folder, settings, process: None, address: None };
+        twin.launch().await;
+        twin
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address.expect("the service has started")
@@ -214,12 +231,14 @@ impl TestServer {
 
     fn serve_command(&self) -> Command {
         let folder = self.folder.path();
-        let mail_url =
-            self.settings.mail_url.clone().unwrap_or(format!("file://{}", self.mail_folder().display()));
         let mut command = self.command(&["serve"]);
-        command.args(["--listen", "127.0.0.1:0", "--insecure-low-cost", "--mail-url", &mail_url]);
+        command.args(["--listen", "127.0.0.1:0", "--insecure-low-cost", "--mail-url", &self.mail_url()]);
         command.arg("--secret-key-file").arg(folder.join("secret.key")).args(&self.settings.arguments);
         command
+    }
+
+    fn mail_url(&self) -> String {
+        self.settings.mail_url.clone().unwrap_or(format!("file://{}", self.mail_folder().display()))
     }
 
     fn migrate(&self) {

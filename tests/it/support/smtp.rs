@@ -51,6 +51,11 @@ impl SmtpServer {
         format!("smtp://127.0.0.1:{}", self.port)
     }
 
+    /// The same server by an address that is not loopback's, though Linux leads it there.
+    pub fn url_that_is_not_loopback(&self) -> String {
+        format!("smtp://0.0.0.0:{}", self.port)
+    }
+
     /// How it treats the mails that come next: `ok`, `refuse-4xx`, `refuse-5xx-rcpt`, `refuse-5xx-data`, `delay N`
     /// (seconds) or `drop-before-250`.
     pub fn set_mode(&self, mode: &str) {

@@ -1,0 +1,205 @@
+//! Races: 64 callers want the same thing at the same moment. On PostgreSQL they ask two instances of the service.
+
+use std::{sync::Arc, time::Duration};
+
+use kairos_identity::proto::{
+    RegisterRequest, RegisterResponse, User, VerifyEmailRequest,
+    identity_service_client::IdentityServiceClient,
+};
+use tokio::{sync::Barrier, task::JoinSet};
+use tonic::{Code, Response, Status, transport::Channel};
+use uuid::Uuid;
+
+use crate::support::{
+    engine::{Engine, TestDatabase},
+    errors::assert_refused,
+    mail::verification_token,
+    people::{address, by_email, registration},
+    server::TestServer,
+    wait::until,
+};
+
+const CALLERS: usize = 64;
+
+/// One mailbox, in spellings that differ in case, in Unicode composition, and in the form of the domain.
+const SPELLINGS: [&str; 4] =
+    ["ada@bücher.example", "ADA@BÜCHER.Example", "Ada@xn--bcher-kva.example", "ada@bu\u{308}cher.example"];
+
+/// The form in which the service keeps [`SPELLINGS`].
+const KEPT: &str = "ada@xn--bcher-kva.example";
+
+/// One name, in forms that compare equal: case, width, and spaces that are folded.
+const NAMES: [&str; 4] = ["Ada Lovelace", "ADA LOVELACE", "ａｄａ lovelace", "  ada   lovelace "];
+
+/// A database and the instances on it.
+struct Arena {
+    database: TestDatabase,
+    instances: Vec<TestServer>,
+}
+
+impl Arena {
+    /// With limits so wide that nobody is turned away for the crowd.
+    async fn open(engine: Engine) -> Self {
+        let database = TestDatabase::new(engine);
+        let first = TestServer::on_url(database.url().to_owned())
+            .with_env("KAIROS_IDENTITY_PASSWORD_QUEUE_LENGTH", "1000")
+            .with_env("KAIROS_IDENTITY_DATABASE_ACQUIRE_TIMEOUT", "30s")
+            .with_env("KAIROS_IDENTITY_DATABASE_STATEMENT_TIMEOUT", "30s")
+            .with_env("KAIROS_IDENTITY_SERVER_REQUEST_TIMEOUT_DEFAULT", "1m")
+            // Both instances reach for every mail.
+            .with_env("KAIROS_IDENTITY_MAIL_POLL_INTERVAL", "10ms")
+            .start()
+            .await;
+        let twin = if engine == Engine::Postgres { Some(first.twin().await) } else { None };
+        Self { database, instances: [first].into_iter().chain(twin).collect() }
+    }
+
+    fn first(&self) -> &TestServer {
+        &self.instances[0]
+    }
+
+    /// Makes all the calls at once, each on a connection of its own, by turns at each instance.
+    async fn at_once<T, C>(&self, call: impl Fn(IdentityServiceClient<Channel>, usize) -> C) -> Vec<T>
+    where
+        T: Send + 'static,
+        C: Future<Output = T> + Send + 'static,
+    {
+        let start = Arc::new(Barrier::new(CALLERS));
+        let mut calls = JoinSet::new();
+        for number in 0..CALLERS {
+            let client = self.instances[number % self.instances.len()].client().await;
+            let (start, call) = (Arc::clone(&start), call(client, number));
+            calls.spawn(async move {
+                start.wait().await;
+                call.await
+            });
+        }
+        calls.join_all().await
+    }
+
+    /// Registers a crowd; the `number`th of them asks for `request(number)`.
+    async fn register(
+        &self,
+        request: impl Fn(usize) -> RegisterRequest,
+    ) -> Vec<Result<Response<RegisterResponse>, Status>> {
+        self.at_once(|mut client, number| {
+            let request = request(number);
+            async move { client.register(request).await }
+        })
+        .await
+    }
+
+    /// Asserts that there are `count` users, each of them whole: with one link, and one mail that was sent once.
+    async fn assert_users(&self, count: usize) {
+        let tables = ["core_user", "core_mail_token", "core_mail_outbox"];
+        assert_eq!(tables.map(|table| self.database.count(table)), [count; 3]);
+        let list = self.first().command(&["user", "list"]).output().unwrap();
+        assert_eq!(String::from_utf8(list.stdout).unwrap().lines().count(), count);
+
+        let unsent = "SELECT 'unsent' AS value FROM core_mail_outbox WHERE sent_at IS NULL";
+        until("the mails are sent", Duration::from_secs(20), async || {
+            self.database.rows(unsent).is_empty().then_some(())
+        })
+        .await;
+        let sent = || {
+            self.instances.iter().map(|server| server.log().matches("\"Mail sent\"").count()).sum::<usize>()
+        };
+        until("the log says so", Duration::from_secs(10), async || (sent() >= count).then_some(())).await;
+        assert_eq!(sent(), count);
+    }
+}
+
+/// Asserts that one of the calls succeeded and all others were refused like this; gives the one's answer.
+#[track_caller]
+fn only_one<T: std::fmt::Debug>(answers: Vec<Result<Response<T>, Status>>, code: Code, reason: &str) -> T {
+    let (mut won, lost): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+    for refusal in &lost {
+        assert_refused(refusal.as_ref().unwrap_err(), code, reason);
+    }
+    assert_eq!((won.len(), lost.len()), (1, CALLERS - 1));
+    won.remove(0).unwrap().into_inner()
+}
+
+/// A spelling for each caller, so that every instance meets all of them.
+fn spelling(of: [&str; 4], number: usize) -> String {
+    of[number / 2 % of.len()].to_owned()
+}
+
+fn user(answer: RegisterResponse) -> User {
+    answer.user.expect("the answer has a user")
+}
+
+on_both_engines! {
+    async fn an_email_is_registered_once_in_whatever_spelling(engine: Engine) {
+        let arena = Arena::open(engine).await;
+
+        let answers = arena
+            .register(|number| RegisterRequest {
+                email: spelling(SPELLINGS, number),
+                ..registration(&format!("user {number}"))
+            })
+            .await;
+
+        let ada = user(only_one(answers, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS"));
+        assert_eq!(ada.email, KEPT);
+        arena.assert_users(1).await;
+        for spelling in SPELLINGS {
+            let found = arena.first().client().await.find_user(by_email(spelling)).await.unwrap().into_inner();
+            assert_eq!(found.user.as_ref(), Some(&ada), "{spelling}");
+        }
+    }
+
+    async fn a_username_is_registered_once_in_whatever_form(engine: Engine) {
+        let arena = Arena::open(engine).await;
+
+        let answers = arena
+            .register(|number| RegisterRequest {
+                username: spelling(NAMES, number),
+                ..registration(&format!("user{number}"))
+            })
+            .await;
+
+        only_one(answers, Code::AlreadyExists, "USERNAME_ALREADY_EXISTS");
+        arena.assert_users(1).await;
+    }
+
+    async fn a_request_that_is_sent_64_times_registers_one_user_and_tells_all_of_them(engine: Engine) {
+        let arena = Arena::open(engine).await;
+        let request_id = Uuid::from_u128(9).to_string();
+
+        let answers = arena
+            .register(|_| RegisterRequest { request_id: request_id.clone(), ..registration("ada") })
+            .await;
+
+        let users: Vec<User> = answers.into_iter().map(|answer| user(answer.unwrap().into_inner())).collect();
+        assert!(users.iter().all(|other| *other == users[0]), "{users:?}");
+        arena.assert_users(1).await;
+    }
+
+    async fn a_link_verifies_once(engine: Engine) {
+        let arena = Arena::open(engine).await;
+        let ada = arena.first().newcomer("ada").await;
+        let token = verification_token(arena.first(), &address("ada")).await;
+
+        let answers = arena
+            .at_once(|mut client, _| {
+                let request = VerifyEmailRequest { token: token.clone() };
+                async move { client.verify_email(request).await }
+            })
+            .await;
+
+        let verified = only_one(answers, Code::FailedPrecondition, "EMAIL_ALREADY_VERIFIED").user.unwrap();
+        assert!(verified.is_verified && verified.auth_token == ada.auth_token);
+        let found = arena.first().client().await.find_user(by_email(&address("ada"))).await.unwrap();
+        assert_eq!(found.into_inner().user, Some(verified));
+    }
+
+    async fn a_crowd_is_registered_and_each_of_them_is_mailed_once(engine: Engine) {
+        let arena = Arena::open(engine).await;
+
+        let answers = arena.register(|number| registration(&format!("user{number}"))).await;
+
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+        arena.assert_users(CALLERS).await;
+    }
+}
