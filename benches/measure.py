@@ -61,7 +61,7 @@ class Bench:
     def __init__(self, arguments, folder):
         self.arguments, self.folder = arguments, folder
         self.seconds = 0.3 if arguments.small else 3.0
-        self.repetitions = 1 if arguments.small else 5
+        self.repetitions = 1 if arguments.small else arguments.repetitions
         self.stack = contextlib.ExitStack()
         self.echo = self.start([arguments.load, "echo", "--listen", "127.0.0.1:0"], "Serving echo on")
 
@@ -204,7 +204,7 @@ def pgbench(bench, programs, url, clients):
 
 def measure(bench, report):
     """Every table."""
-    sizes = [1_000] if bench.arguments.small else [10_000, 1_000_000]
+    sizes = [1_000] if bench.arguments.small else bench.arguments.users
     report.append("## Look-ups\n\n`in flight / connections`; latencies in µs; CPU is the server's, in µs a call; the ratio is to `echo`.\n")
     report.append("| engine | users | shape | calls/s | p50 | p99 | p99.9 | CPU | echo's p50 | ratio |\n|---|---|---|---|---|---|---|---|---|---|")
     batches, logins, starts = [], [], []
@@ -241,12 +241,15 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--service", required=True)
     parser.add_argument("--load", required=True)
-    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--small", action="store_true", help="a minute, to see that it works")
+    parser.add_argument("--users", type=int, nargs="+", default=[10_000, 1_000_000], help="sizes of the databases")
+    parser.add_argument("--repetitions", type=int, default=5, help="how many ratios each median is of")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kairos-bench-") as folder:
         bench = Bench(arguments, pathlib.Path(folder))
         cpu = re.search(r"model name\s+: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
-        report = ["# Results\n", "Made by `scripts/bench`, client and server on the same cores.\n"]
+        report = ["# Results\n", "Made by `scripts/bench`, client and server on the same cores; each ratio is the median of "
+                  f"{bench.repetitions}, the limit measured before and after.\n"]
         report.append(f"{datetime.date.today()}, {os.cpu_count()} cores, {cpu.group(1) if cpu else platform.machine()}, Linux {platform.release()}.\n")
         with bench.stack:
             measure(bench, report)

@@ -38,7 +38,7 @@ pub struct Log {
 
 /// Sets up the log of the process; `level` is in the language of [`EnvFilter`].
 ///
-/// A thread of its own writes the lines. When [`LINES_WAITING_MAX`] of them wait, callers wait for it: no line is lost, but
+/// A thread of its own writes the lines. When `LINES_WAITING_MAX` of them wait, callers wait for it: no line is lost, but
 /// those of the last milliseconds before a SIGKILL.
 ///
 /// # Errors

@@ -17,7 +17,7 @@ use crate::{
     domain::Email,
     entropy::Entropy,
     sealing::SealingKey,
-    store::{OutgoingMail, Store, StoreError},
+    store::{OutgoingMail, Store, StoreError, chain},
 };
 
 /// How many mails are sent at once: enough that one slow server does not hold up the rest, and no burst for it.
@@ -126,12 +126,15 @@ impl Outbox {
         if mail.expires_at <= self.clock.now() {
             return Outcome::Refused("its link expired before it could be sent".to_owned());
         }
-        let composed =
-            self.sealing_key.open(&mail.sealed_token).map_err(|error| error.to_string()).and_then(|token| {
-                let words = self.templates.render(mail.kind, &mail.username, &token, mail.expires_at);
-                let words = words.map_err(|error| crate::store::chain(&error))?;
-                compose(mail, &self.from, words).map_err(|error| crate::store::chain(&error))
-            });
+        // An instance with another key must not give up what one with the right key can send.
+        let token = match self.sealing_key.open(&mail.sealed_token) {
+            Ok(token) => token,
+            Err(error) => return Outcome::Failed(error.to_string()),
+        };
+        let words = self.templates.render(mail.kind, &mail.username, &token, mail.expires_at);
+        let composed = words
+            .map_err(|error| chain(&error))
+            .and_then(|words| compose(mail, &self.from, words).map_err(|error| chain(&error)));
         match composed {
             Ok(message) => self.transport.send(mail, &message).await,
             Err(cause) => Outcome::Refused(cause),

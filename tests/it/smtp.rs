@@ -7,7 +7,7 @@ use serde_json::Value;
 use tonic::Code;
 
 use crate::support::{
-    engine::Engine,
+    engine::{Engine, TestDatabase},
     errors::assert_refused,
     mime::Entity,
     people::{PASSWORD, address, login, registration},
@@ -179,4 +179,26 @@ async fn a_host_that_is_not_loopback_gets_no_mail_in_the_clear_unless_told_so() 
     let told = mailing_to(&smtp).with_mail_url(&away).with_args(&["--insecure-mail-plaintext"]).start().await;
     told.client().await.register(registration("ada")).await.unwrap();
     told.logged("Mail sent").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_with_another_key_loses_no_mail() {
+    let smtp = SmtpServer::start();
+    smtp.set_mode("refuse-4xx");
+    let database = TestDatabase::new(Engine::Sqlite);
+    let mailing = |builder: Builder| {
+        builder.with_mail_url(&smtp.url()).with_env("KAIROS_IDENTITY_MAIL_RETRY_FIRST", "200ms")
+    };
+    let mut right = mailing(TestServer::on_url(database.url().to_owned())).start().await;
+    right.client().await.register(registration("ada")).await.unwrap();
+    attempts(&smtp, 1).await;
+    right.kill_9();
+    smtp.set_mode("ok");
+
+    let wrong = mailing(TestServer::on_url(database.url().to_owned())).start().await;
+    wrong.logged("sealed under another key").await;
+    drop(wrong);
+    right.restart().await;
+
+    right.logged("Mail sent").await;
 }
