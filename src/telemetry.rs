@@ -108,8 +108,8 @@ impl<W: Write> Write for OneLine<W> {
             let escaped =
                 |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
             let line: String = String::from_utf8_lossy(line).chars().map(escaped).collect();
-            self.0.write_all(line.as_bytes())?;
-            self.0.write_all(end)?;
+            // In one piece: another thread's line must not come between.
+            self.0.write_all(&[line.as_bytes(), end].concat())?;
         } else {
             self.0.write_all(event)?;
         }

@@ -36,8 +36,8 @@ impl HealthWatch {
         watch
     }
 
-    /// Looks at the database until `stop`; then says `NOT_SERVING` for good, which also ends the streams of `Watch`.
-    pub async fn run(self, stop: CancellationToken) {
+    /// Looks at the database until `stop`; then says `NOT_SERVING`, and at `drain` ends the streams of `Watch`.
+    pub async fn run(self, stop: CancellationToken, drain: CancellationToken) {
         let mut is_serving = None;
         while let Some(answers) = stop.run_until_cancelled(self.database_answers()).await {
             if is_serving != Some(answers) {
@@ -47,6 +47,7 @@ impl HealthWatch {
             stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await;
         }
         self.report(ServingStatus::NotServing).await;
+        drain.cancelled().await;
         for service in SERVICES {
             // A `Watch` that goes on would hold the stop until its deadline.
             self.reporter.clone().clear_service_status(service).await;

@@ -82,7 +82,8 @@ impl Outbox {
         let (slots, sending) = (Arc::new(Semaphore::new(SENDING_MAX)), TaskTracker::new());
         let mut wait = poll_interval;
         while !stop.is_cancelled() {
-            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
+            let slot = stop.run_until_cancelled(Arc::clone(&slots).acquire_owned()).await;
+            let Some(Ok(slot)) = slot else { break };
             match outbox.claim().await {
                 Ok(Some(mail)) => {
                     let outbox = Arc::clone(&outbox);
@@ -141,7 +142,7 @@ impl Outbox {
         }
     }
 
-    /// Goes on trying while the lease lasts: a mail that was sent and not noted would be sent again.
+    /// Goes on until it is noted: a mail that was sent and not noted would be sent again. The lease is the fence.
     async fn note(&self, mail: &OutgoingMail, next: Next) {
         loop {
             let now = self.clock.now();
@@ -159,13 +160,9 @@ impl Outbox {
                         "A mail was replaced by a newer one, or left to another instance"
                     );
                 }
-                Err(error) if self.clock.now() < mail.lease_until => {
+                Err(error) => {
                     tracing::warn!(error = %error.chain(), "What came of a mail cannot be noted yet");
                     tokio::time::sleep(NOTE_RETRY).await;
-                }
-                Err(error) => {
-                    let message_id = &mail.message_id;
-                    return tracing::error!(message_id, error = %error.chain(), "What came of a mail could not be noted");
                 }
             }
         }

@@ -5,7 +5,7 @@
 //! On SQLite a lane is a thread that answers its batch inside one read transaction; on PostgreSQL a task whose query
 //! takes all tokens as one array.
 
-use std::{collections::HashMap, panic::AssertUnwindSafe};
+use std::{collections::HashMap, panic::AssertUnwindSafe, time::Duration};
 
 use async_channel::{Receiver, Sender, TrySendError};
 use diesel::{
@@ -45,6 +45,8 @@ pub struct LookupOptions {
 pub(super) struct Lookup {
     queue: Sender<Waiting>,
     batch_tokens_max: usize,
+    /// How long a caller waits for a lane and its query together.
+    answer_timeout: Duration,
 }
 
 /// A caller: what they ask for, and where the answer goes. The one who asks for one token, which is nearly everybody,
@@ -118,7 +120,11 @@ impl Lookup {
                 }
             }
         }
-        Ok(Self { queue, batch_tokens_max: options.batch_tokens_max })
+        let answer_timeout = match connections {
+            Connections::Sqlite(_) => Duration::MAX,
+            Connections::Postgres(pool) => pool.answer_timeout(),
+        };
+        Ok(Self { queue, batch_tokens_max: options.batch_tokens_max, answer_timeout })
     }
 
     async fn ask<T>(&self, caller: impl FnOnce(Reply<T>) -> Waiting) -> Result<T, StoreError> {
@@ -127,7 +133,9 @@ impl Lookup {
             TrySendError::Full(_) => StoreError::Overloaded,
             TrySendError::Closed(_) => StoreError::unavailable("the look-ups have ended"),
         })?;
-        answer.await.map_err(|_| StoreError::unavailable("the look-up panicked"))?
+        let answer =
+            tokio::time::timeout(self.answer_timeout, answer).await.map_err(StoreError::unavailable)?;
+        answer.map_err(|_| StoreError::unavailable("the look-up panicked"))?
     }
 }
 

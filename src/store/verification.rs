@@ -102,6 +102,18 @@ impl Store {
     ) -> Result<Verification, StoreError> {
         let digest = token.as_bytes().to_vec();
         write!(&self.connections, connection => {
+            // The user's row first, as `replace_verification` and a deletion do: in another order they would deadlock.
+            let owner: Option<i64> = core_mail_token::table
+                .filter(core_mail_token::digest.eq(digest.clone()))
+                .select(core_mail_token::user_id)
+                .get_result(connection)
+                .await
+                .optional()?;
+            let Some(owner) = owner else { return Ok(Verification::Invalid) };
+            diesel::update(core_user::table.find(owner))
+                .set(core_user::is_verified.eq(core_user::is_verified))
+                .execute(connection)
+                .await?;
             let usable = core_mail_token::table
                 .filter(core_mail_token::digest.eq(digest.clone()))
                 .filter(core_mail_token::purpose.eq(MailTokenPurpose::VerifyEmail.as_str()))

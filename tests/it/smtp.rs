@@ -187,7 +187,11 @@ async fn an_instance_with_another_key_loses_no_mail() {
     smtp.set_mode("refuse-4xx");
     let database = TestDatabase::new(Engine::Sqlite);
     let mailing = |builder: Builder| {
-        builder.with_mail_url(&smtp.url()).with_env("KAIROS_IDENTITY_MAIL_RETRY_FIRST", "200ms")
+        // A killed sender's lease is twice the timeout.
+        builder
+            .with_mail_url(&smtp.url())
+            .with_env("KAIROS_IDENTITY_MAIL_RETRY_FIRST", "200ms")
+            .with_env("KAIROS_IDENTITY_MAIL_TIMEOUT", "500ms")
     };
     let mut right = mailing(TestServer::on_url(database.url().to_owned())).start().await;
     right.client().await.register(registration("ada")).await.unwrap();

@@ -142,7 +142,7 @@ impl Service {
         let serve =
             server::serve(self.listener, self.layered, options, self.tls, self.entropy, server.clone());
         let serving = tokio::spawn(serve);
-        background.spawn(self.health.run(watch.clone()));
+        background.spawn(self.health.run(watch.clone(), server.clone()));
         let (settings, accounts, clock) = (self.settings, self.accounts, self.clock);
         Running { settings, accounts, watch, server, outbox, serving, background, clock }
     }

@@ -14,14 +14,15 @@ pub(super) fn with_request_id(response: Response<Body>, id: RequestId) -> Respon
         Some(status) if status.code() == Code::Internal => {
             let mut details = status.get_error_details();
             if details.error_info().is_none() {
+                tracing::warn!(request_id = %id, error = status.message(), "A library refused a call");
                 details = status::details(ErrorReason::Internal);
             }
-            with_details(&status, details.set_request_info(id.to_string(), "").clone())
+            with_details(details.set_request_info(id.to_string(), "").clone())
         }
         _ => response,
     }
 }
 
-fn with_details(status: &Status, details: ErrorDetails) -> Response<Body> {
-    Status::with_error_details(status.code(), status.message(), details).into_http()
+fn with_details(details: ErrorDetails) -> Response<Body> {
+    Status::with_error_details(Code::Internal, "internal error", details).into_http()
 }

@@ -86,6 +86,11 @@ impl PostgresPool {
         self.pool.get().await.map_err(StoreError::unavailable)
     }
 
+    /// How long a server that keeps its limits needs at most.
+    pub(crate) const fn answer_timeout(&self) -> Duration {
+        self.answer_timeout
+    }
+
     /// Runs `work` in a task that goes on when the caller goes away, or when the server has been silent for longer than
     /// all limits together: then the caller is told so, and the task ends with its connection.
     pub(crate) async fn to_the_end<R: Send + 'static>(

@@ -72,12 +72,14 @@ impl FromStr for PostgresUrl {
 
 /// Whether no packet leaves the machine.
 fn is_local(config: &tokio_postgres::Config) -> bool {
-    config.get_hosts().iter().all(|host| match host {
-        Host::Unix(_) => true,
-        Host::Tcp(name) => {
-            name == "localhost" || name.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
-        }
-    })
+    let addresses_are = config.get_hostaddrs().iter().all(std::net::IpAddr::is_loopback);
+    addresses_are
+        && config.get_hosts().iter().all(|host| match host {
+            Host::Unix(_) => true,
+            Host::Tcp(name) => {
+                name == "localhost" || name.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+            }
+        })
 }
 
 #[cfg(test)]
