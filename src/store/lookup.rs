@@ -199,8 +199,6 @@ fn start_sqlite_lane(
         connect_reader,
         queue,
         move |connection, first, queue| {
-            // Lets those who are about to ask do so, if the cores are busy; returns at once if they are not.
-            std::thread::yield_now();
             let mut next = Some(first);
             while let Some(first) = next.take() {
                 let batch = gather(first, queue, options.batch_tokens_max);
