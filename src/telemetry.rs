@@ -4,7 +4,7 @@
 //! them on our behalf (SMTP, PostgreSQL, TLS, HTTP/2) are held at `info` whatever the setting says, since their `trace`
 //! shows what travels. No value can forge a line: control characters in it are escaped.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 
 use tracing::{Level, Metadata, Subscriber};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
@@ -18,6 +18,9 @@ const OWN_TARGETS: [&str; 3] = ["kairos_identity", "rpc", "audit"];
 
 /// How many lines may wait to be written: some megabytes.
 const LINES_WAITING_MAX: usize = 16_384;
+
+/// How much is written at once.
+const WRITE_BYTES_MAX: usize = 64 * 1024;
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +48,8 @@ pub struct Log {
 /// [`TelemetryError`] for a level that is none, or when called twice.
 pub fn init(level: &str, is_json: bool) -> Result<Log, TelemetryError> {
     let writer = NonBlockingBuilder::default().lossy(false).buffered_lines_limit(LINES_WAITING_MAX);
-    let (stderr, guard) = writer.finish(io::stderr());
+    // The thread flushes when no line waits: those that came together leave in one system call.
+    let (stderr, guard) = writer.finish(BufWriter::with_capacity(WRITE_BYTES_MAX, io::stderr()));
     let stderr = move || stderr.clone();
     let lines = if is_json { json(stderr) } else { text(stderr) };
     let own = filter_fn(may_log);

@@ -26,7 +26,7 @@ pub(crate) fn current() -> Option<RequestId> {
 
 impl RequestId {
     pub(super) fn draw(entropy: &Entropy) -> Self {
-        Self(Builder::from_random_bytes(entropy.bytes()).into_uuid())
+        Self(Builder::from_random_bytes(entropy.identifier()).into_uuid())
     }
 
     /// Runs the handler so that [`current`] knows the id.

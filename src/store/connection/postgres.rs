@@ -10,7 +10,8 @@ use diesel::{ConnectionError, ConnectionResult};
 use diesel_async::{
     AsyncPgConnection, SimpleAsyncConnection,
     pooled_connection::{
-        AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod, deadpool::Object, deadpool::Pool,
+        AsyncDieselConnectionManager, ManagerConfig, PoolableConnection, RecyclingMethod, deadpool::Object,
+        deadpool::Pool,
     },
 };
 use futures_util::FutureExt;
@@ -44,6 +45,17 @@ pub struct PostgresOptions {
 pub struct PostgresPool {
     pool: Pool<AsyncPgConnection>,
     answer_timeout: Duration,
+}
+
+/// Why a query has no answer.
+#[derive(Debug)]
+pub(crate) enum Unanswered {
+    /// The server has been silent for longer than all its limits together.
+    Silent(StoreError),
+    /// The connection broke under the query: another may do.
+    Lost(StoreError),
+    /// There was no connection, or the server refused the query.
+    Refused(StoreError),
 }
 
 /// What a server that keeps its time limits may need beyond them.
@@ -86,11 +98,6 @@ impl PostgresPool {
         self.pool.get().await.map_err(StoreError::unavailable)
     }
 
-    /// How long a server that keeps its limits needs at most.
-    pub(crate) const fn answer_timeout(&self) -> Duration {
-        self.answer_timeout
-    }
-
     /// Runs `work` in a task that goes on when the caller goes away, or when the server has been silent for longer than
     /// all limits together: then the caller is told so, and the task ends with its connection.
     pub(crate) async fn to_the_end<R: Send + 'static>(
@@ -107,14 +114,16 @@ impl PostgresPool {
     pub(crate) async fn ask<R>(
         &self,
         query: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<R, StoreError>,
-    ) -> Result<R, StoreError> {
-        let mut connection = self.get().await?;
+    ) -> Result<R, Unanswered> {
+        let mut connection = self.get().await.map_err(Unanswered::Refused)?;
         match tokio::time::timeout(self.answer_timeout, query(&mut connection)).await {
-            Ok(answer) => answer,
+            Ok(answer) => answer.map_err(|error| {
+                if connection.is_broken() { Unanswered::Lost(error) } else { Unanswered::Refused(error) }
+            }),
             Err(elapsed) => {
                 // Not back into the pool: its next user would wait for this answer.
                 drop(Object::take(connection));
-                Err(StoreError::unavailable(elapsed))
+                Err(Unanswered::Silent(StoreError::unavailable(elapsed)))
             }
         }
     }

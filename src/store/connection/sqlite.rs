@@ -84,9 +84,9 @@ impl SqliteThreads {
         }
         let (writer, write_jobs) = async_channel::bounded(options.queue_length);
         let (readers, read_jobs) = async_channel::bounded(options.queue_length);
-        start_thread("sqlite-writer", &options, connect_writer, write_jobs, run_job)?;
+        start_thread("sqlite-writer", &options, connect_writer, write_jobs)?;
         for _ in 0..options.readers {
-            start_thread("sqlite-reader", &options, connect_reader, read_jobs.clone(), run_job)?;
+            start_thread("sqlite-reader", &options, connect_reader, read_jobs.clone())?;
         }
         Ok(Self { options, writer, readers })
     }
@@ -128,7 +128,7 @@ pub(crate) fn at_once<R>(body: impl Future<Output = Result<R, StoreError>>) -> R
 }
 
 /// Runs plain diesel on the connection inside.
-pub(crate) fn on_connection<R: Send + 'static>(
+fn on_connection<R: Send + 'static>(
     connection: &mut InlineConnection,
     job: impl FnOnce(&mut SqliteConnection) -> R + Send + 'static,
 ) -> Result<R, StoreError> {
@@ -139,10 +139,14 @@ pub(crate) fn on_connection<R: Send + 'static>(
         .map_err(StoreError::from)
 }
 
-/// Opens another reading connection, for a thread that is not one of the readers.
-pub(crate) fn connect_reader(options: &SqliteOptions) -> Result<InlineConnection, StoreError> {
+/// Opens another reading connection, for what does not run on the threads of the readers.
+pub(crate) fn open_reader(options: &SqliteOptions) -> Result<SqliteConnection, StoreError> {
     let connection = connect(options)?;
     prepare(connection, &options.path, "PRAGMA query_only = ON;")
+}
+
+fn connect_reader(options: &SqliteOptions) -> Result<InlineConnection, StoreError> {
+    open_reader(options).map(inline)
 }
 
 fn connect_writer(options: &SqliteOptions) -> Result<InlineConnection, StoreError> {
@@ -153,6 +157,11 @@ fn connect_writer(options: &SqliteOptions) -> Result<InlineConnection, StoreErro
         &options.path,
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 67108864;",
     )
+    .map(inline)
+}
+
+fn inline(connection: SqliteConnection) -> InlineConnection {
+    InlineConnection::with_runtime(connection, Inline)
 }
 
 fn connect(options: &SqliteOptions) -> Result<SqliteConnection, StoreError> {
@@ -173,14 +182,14 @@ fn prepare(
     mut connection: SqliteConnection,
     path: &Path,
     pragmas: &str,
-) -> Result<InlineConnection, StoreError> {
+) -> Result<SqliteConnection, StoreError> {
     const FOR_ALL: &str = "PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; PRAGMA temp_store = MEMORY; \
         PRAGMA cache_size = -16000; PRAGMA mmap_size = 268435456;";
     connection
         .batch_execute(pragmas)
         .and_then(|()| connection.batch_execute(FOR_ALL))
         .map_err(|error| in_file(path, &error))?;
-    Ok(InlineConnection::with_runtime(connection, Inline))
+    Ok(connection)
 }
 
 /// Creates the file, readable by its owner alone, and the folder above it.
@@ -198,20 +207,18 @@ fn in_file(path: &Path, error: &dyn std::error::Error) -> StoreError {
 
 type Connect = fn(&SqliteOptions) -> Result<InlineConnection, StoreError>;
 
-/// Starts a thread that owns a connection and gives each thing that comes out of `queue` to `work`, together with the
-/// queue, so that `work` may take more at once. It ends when the queue's senders are gone.
-pub(crate) fn start_thread<T: Send + 'static>(
+/// Starts a thread that owns a connection and does the jobs of `queue`. It ends when the queue's senders are gone.
+fn start_thread(
     name: &str,
     options: &SqliteOptions,
     connect: Connect,
-    queue: Receiver<T>,
-    mut work: impl FnMut(&mut InlineConnection, T, &Receiver<T>) + Send + 'static,
+    queue: Receiver<Job>,
 ) -> Result<(), StoreError> {
     let mut connection = connect(options)?;
     let options = options.clone();
     let run = move || {
-        while let Ok(first) = queue.recv_blocking() {
-            if catch_unwind(AssertUnwindSafe(|| work(&mut connection, first, &queue))).is_err() {
+        while let Ok(job) = queue.recv_blocking() {
+            if catch_unwind(AssertUnwindSafe(|| job(&mut connection))).is_err() {
                 // A panic may have left a transaction open: its connection is not used again.
                 tracing::error!("A query on SQLite panicked; its connection is replaced");
                 match connect(&options) {
@@ -222,10 +229,6 @@ pub(crate) fn start_thread<T: Send + 'static>(
         }
     };
     thread::Builder::new().name(name.to_owned()).spawn(run).map(drop).map_err(StoreError::unavailable)
-}
-
-fn run_job(connection: &mut InlineConnection, job: Job, _: &Receiver<Job>) {
-    job(connection);
 }
 
 async fn run_on<R: Send + 'static>(

@@ -1,0 +1,4 @@
+//! What takes batches from the queue and asks a database: one task a lane.
+
+pub(super) mod postgres;
+pub(super) mod sqlite;

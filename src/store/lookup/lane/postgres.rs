@@ -1,0 +1,71 @@
+//! A lane on PostgreSQL: its query takes all tokens of a batch as one array.
+
+use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc};
+
+use diesel::{ExpressionMethods, QueryDsl, SelectableHelper};
+use diesel_async::RunQueryDsl;
+use futures_util::FutureExt;
+use uuid::Uuid;
+
+use super::super::queue::{Answered, Queue, Waiting};
+use crate::{
+    domain::{AuthToken, User},
+    store::{
+        StoreError,
+        columns::UuidColumn,
+        connection::postgres::{PostgresPool, Unanswered},
+        schema::core_user,
+        users::UserRow,
+    },
+};
+
+/// Answers for as long as it is not aborted.
+pub(in super::super) async fn run(pool: PostgresPool, queue: Arc<Queue>) {
+    loop {
+        let batch = queue.batch().await;
+        // A lane that ended would leave its callers waiting for ever.
+        if AssertUnwindSafe(answer(&pool, &queue, batch)).catch_unwind().await.is_err() {
+            tracing::error!(
+                "A look-up on PostgreSQL panicked; its callers are told that it is not available"
+            );
+        }
+    }
+}
+
+async fn answer(pool: &PostgresPool, queue: &Queue, batch: Vec<Waiting>) {
+    let tokens: Vec<UuidColumn> =
+        batch.iter().flat_map(Waiting::tokens).map(|token| UuidColumn(*token.as_uuid())).collect();
+    let users = find_all(pool, queue, tokens).await;
+    let find = |token: AuthToken| match &users {
+        Ok(users) => Ok(users.get(token.as_uuid()).cloned()),
+        Err(error) => Err(error.clone()),
+    };
+    let answers: Vec<Answered> = batch.into_iter().map(|caller| caller.answer(find)).collect();
+    answers.into_iter().for_each(Answered::send);
+}
+
+async fn find_all(
+    pool: &PostgresPool,
+    queue: &Queue,
+    tokens: Vec<UuidColumn>,
+) -> Result<HashMap<Uuid, User>, StoreError> {
+    let answer = match ask(pool, tokens.clone()).await {
+        // Another connection may do.
+        Err(Unanswered::Lost(_)) => ask(pool, tokens).await,
+        answer => answer,
+    };
+    let rows = answer.map_err(|unanswered| match unanswered {
+        Unanswered::Silent(error) => {
+            // Those who came meanwhile have waited as long; their own query would only wait for the same silence.
+            queue.fail(&error);
+            error
+        }
+        Unanswered::Lost(error) | Unanswered::Refused(error) => error,
+    })?;
+    Ok(rows.into_iter().map(User::from).map(|user| (*user.auth_token.as_uuid(), user)).collect())
+}
+
+async fn ask(pool: &PostgresPool, tokens: Vec<UuidColumn>) -> Result<Vec<UserRow>, Unanswered> {
+    let query = core_user::table.filter(core_user::auth_token.eq_any(tokens)).select(UserRow::as_select());
+    pool.ask(async |connection| Ok(query.load(connection).await?)).await
+}

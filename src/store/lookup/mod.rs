@@ -1,0 +1,88 @@
+//! Look-ups by `auth_token`, coalesced: those that arrive while a query runs travel together in the next one.
+//!
+//! There is no cache, so there is nothing to invalidate and no answer is stale. A lane takes what waits, up to a limit,
+//! asks the database once and gives each caller their own rows; it waits for nobody, so that a lone call leaves at once.
+
+mod lane;
+mod queue;
+
+use std::sync::Arc;
+
+use tokio::{sync::oneshot, task::JoinSet};
+
+use self::{
+    lane::{postgres, sqlite},
+    queue::{Queue, Reply, Waiting},
+};
+use super::{Store, StoreError, connection::Connections};
+use crate::domain::{AuthToken, User};
+
+/// How look-ups are gathered.
+#[derive(Debug, Clone, Copy)]
+pub struct LookupOptions {
+    /// How many tokens one query holds at most.
+    pub batch_tokens_max: usize,
+    /// How many queries run at once.
+    pub lanes: usize,
+    /// How many look-ups may wait for a lane before callers are turned away.
+    pub waiting_max: usize,
+}
+
+/// The queue and its lanes, which end when the last clone is dropped.
+#[derive(Clone)]
+pub(super) struct Lookup {
+    queue: Arc<Queue>,
+    _lanes: Arc<JoinSet<()>>,
+}
+
+impl Lookup {
+    /// Starts the lanes; call within a runtime.
+    pub(super) fn start(connections: &Connections, options: LookupOptions) -> Result<Self, StoreError> {
+        let queue = Arc::new(Queue::new(options.batch_tokens_max, options.waiting_max));
+        let mut lanes = JoinSet::new();
+        match connections {
+            Connections::Sqlite(threads) => {
+                for _ in 0..options.lanes.min(sqlite::lanes_max()) {
+                    lanes.spawn(sqlite::run(sqlite::Lane::open(threads.options())?, Arc::clone(&queue)));
+                }
+            }
+            Connections::Postgres(pool) => {
+                for _ in 0..options.lanes {
+                    lanes.spawn(postgres::run(pool.clone(), Arc::clone(&queue)));
+                }
+            }
+        }
+        Ok(Self { queue, _lanes: Arc::new(lanes) })
+    }
+
+    async fn ask<T>(&self, caller: impl FnOnce(Reply<T>) -> Waiting) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.push(caller(reply))?;
+        answer.await.map_err(|_| StoreError::unavailable("the look-up panicked"))?
+    }
+}
+
+impl Store {
+    /// The user with this `auth_token`.
+    ///
+    /// # Errors
+    /// [`StoreError::Overloaded`] when too many wait; [`StoreError::Unavailable`] when the database does not answer.
+    pub async fn find_user_by_auth_token(&self, token: AuthToken) -> Result<Option<User>, StoreError> {
+        self.lookup.ask(|reply| Waiting::One { token, reply }).await
+    }
+
+    /// The users with these `auth_token`s in their order; a token that nobody has is left out, one that comes twice gives
+    /// its user twice.
+    ///
+    /// # Errors
+    /// As [`Store::find_user_by_auth_token`].
+    pub async fn find_users_by_auth_tokens(&self, tokens: &[AuthToken]) -> Result<Vec<User>, StoreError> {
+        let ask = |part: &[AuthToken]| {
+            let tokens = part.to_vec();
+            self.lookup.ask(move |reply| Waiting::Many { tokens, reply })
+        };
+        let parts = tokens.chunks(self.lookup.queue.batch_tokens_max()).map(ask);
+        let users = futures_util::future::try_join_all(parts).await?;
+        Ok(users.into_iter().flatten().collect())
+    }
+}
