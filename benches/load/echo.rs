@@ -9,11 +9,11 @@ use kairos_identity::{
         self,
         identity_service_server::{IdentityService, IdentityServiceServer},
     },
-    server::{self, ServerOptions},
+    server::{self, Peer, Served, ServerOptions},
 };
 use prost_types::Timestamp;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, service::Routes};
+use tonic::{Request, Response, Status, body::Body, codegen::Service, service::Routes};
 
 use crate::{
     Failure,
@@ -34,8 +34,17 @@ impl Echo {
         let service = IdentityServiceServer::new(Constant { user: user() });
         let routes = Routes::new(service).prepare();
         let stop = CancellationToken::new();
-        server::serve(listener, routes, options(), None, Entropy::system(), stop).await;
+        server::serve(listener, Plain(routes), options(), None, Entropy::system(), stop).await;
         Ok(())
+    }
+}
+
+/// tonic's router, as tonic's own accept loop would call it.
+struct Plain(Routes);
+
+impl Served for Plain {
+    async fn answer(&self, request: http::Request<Body>, _: &Peer) -> http::Response<Body> {
+        self.0.clone().call(request).await.unwrap_or_else(|never| match never {})
     }
 }
 

@@ -14,6 +14,7 @@ mod registration;
 mod resolution;
 pub mod service;
 mod status;
+mod unary;
 
 pub use self::{
     health::HealthWatch,

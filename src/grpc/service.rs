@@ -1,19 +1,8 @@
 //! The table of contents: one line an RPC.
 
-use std::{
-    convert::Infallible,
-    task::{Context, Poll},
-};
+use tonic::{Request, Response, Status, body::Body, codegen::Service, server::NamedService, service::Routes};
 
-use tonic::{
-    Request, Response, Status,
-    body::Body,
-    codegen::{BoxFuture, Service},
-    server::NamedService,
-    service::Routes,
-};
-
-use super::{login, registration, resolution};
+use super::{layer::Answers, login, registration, resolution, unary};
 use crate::{
     accounts::Accounts,
     proto::{
@@ -32,13 +21,14 @@ pub struct IdentityApi {
     pub store: Store,
 }
 
-/// The API, and the services beside it (health, reflection). Cheap to clone.
+/// The API, and the services beside it (health, reflection).
 ///
-/// The API is found by its path's beginning and called without the router, whose boxes would cost each look-up some
-/// allocations; the others by the router.
-#[derive(Clone)]
+/// The API is found by its path's beginning and called without the router, whose boxes would cost each call some
+/// allocations; `ResolveToken` without those of the generated server too.
 pub struct Services {
     identity: IdentityServiceServer<IdentityApi>,
+    store: Store,
+    message_bytes_max: usize,
     others: Routes,
 }
 
@@ -46,29 +36,29 @@ impl Services {
     /// The API, whose requests are at most `message_bytes_max` long, and the others.
     #[must_use]
     pub fn new(api: IdentityApi, message_bytes_max: usize, others: Routes) -> Self {
+        let store = api.store.clone();
         let identity = IdentityServiceServer::new(api).max_decoding_message_size(message_bytes_max);
-        Self { identity, others: others.prepare() }
+        Self { identity, store, message_bytes_max, others: others.prepare() }
     }
 }
 
-impl Service<http::Request<Body>> for Services {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<Self::Response, Self::Error>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // Neither of them ever waits.
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        if is_ours(request.uri().path()) {
-            self.identity.call(request)
+impl Answers for Services {
+    async fn answer(&self, request: http::Request<Body>) -> http::Response<Body> {
+        let path = request.uri().path();
+        let answered = if path == RESOLVE_TOKEN && unary::is_plain(&request) {
+            let resolve = |message| resolution::resolve_token(&self.store, message);
+            return unary::answer(request.into_body(), self.message_bytes_max, resolve).await;
+        } else if is_ours(path) {
+            self.identity.clone().call(request).await
         } else {
-            Box::pin(self.others.call(request))
-        }
+            self.others.clone().call(request).await
+        };
+        answered.unwrap_or_else(|never| match never {})
     }
 }
+
+/// What the agent calls on every message, and so the one that is answered by [`unary`].
+const RESOLVE_TOKEN: &str = "/kairos.identity.v1.IdentityService/ResolveToken";
 
 /// Whether the path is `/kairos.identity.v1.IdentityService/…`.
 fn is_ours(path: &str) -> bool {

@@ -1,13 +1,11 @@
 //! The life of a connection: TLS if there is any, the preface, calls, GOAWAY at its age or at the stop, a grace, the end.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
-use hyper::server::conn::http2;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
-use rustls::ServerConfig;
+use http::Request;
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::{ServerConfig, pki_types::CertificateDer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -15,13 +13,13 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    body::Body,
-    transport::server::{Connected, TcpConnectInfo},
-};
-use tower::ServiceExt;
+use tonic::body::Body;
 
-use super::{Served, ServerOptions, preface::expect_preface};
+use super::{
+    Served, ServerOptions,
+    preface::expect_preface,
+    streams::{Accepted, WithStreams},
+};
 use crate::entropy::Entropy;
 
 /// Streams that the peer made us reset: beyond it the connection is closed (RUSTSEC-2024-0003).
@@ -39,17 +37,30 @@ const CONNECTION_WINDOW_BYTES: u32 = 512 * 1024;
 /// What one answer may hold back in memory while the peer does not read it; the longest, `ResolveTokens`, is sent in parts.
 const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
 
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Their address.
+    pub address: SocketAddr,
+    /// The certificates that they showed in the TLS handshake, their own first; none without mutual TLS.
+    pub certificates: Vec<CertificateDer<'static>>,
+}
+
 /// What connections have in common.
-#[derive(Clone)]
 pub(super) struct Connections<S> {
-    service: S,
+    service: Arc<S>,
     shared: Arc<Shared>,
     stop: CancellationToken,
 }
 
+impl<S> Clone for Connections<S> {
+    fn clone(&self) -> Self {
+        Self { service: Arc::clone(&self.service), shared: Arc::clone(&self.shared), stop: self.stop.clone() }
+    }
+}
+
 struct Shared {
     options: ServerOptions,
-    http2: http2::Builder<TokioExecutor>,
     tls: Option<TlsAcceptor>,
     entropy: Entropy,
 }
@@ -62,28 +73,30 @@ impl<S: Served> Connections<S> {
         entropy: Entropy,
         stop: CancellationToken,
     ) -> Self {
-        let http2 = http2_with_limits(&options);
-        let shared = Shared { options, http2, tls: tls.map(TlsAcceptor::from), entropy };
-        Self { service, shared: Arc::new(shared), stop }
+        let shared = Shared { options, tls: tls.map(TlsAcceptor::from), entropy };
+        Self { service: Arc::new(service), shared: Arc::new(shared), stop }
     }
 
     /// Serves one connection to its end; `slot` is free for another then.
-    pub(super) async fn run(self, socket: TcpStream, peer: SocketAddr, slot: OwnedSemaphorePermit) {
+    pub(super) async fn run(self, socket: TcpStream, address: SocketAddr, slot: OwnedSemaphorePermit) {
         // Small answers must not wait for more to send.
         let _ = socket.set_nodelay(true);
-        let addresses = TcpConnectInfo { local_addr: socket.local_addr().ok(), remote_addr: Some(peer) };
+        let mut peer = Peer { address, certificates: Vec::new() };
         match &self.shared.tls {
-            None => self.serve_http2(socket, addresses, None::<()>).await,
+            None => self.serve_http2(socket, peer).await,
             Some(tls) => {
                 let handshake =
                     tokio::time::timeout(self.shared.options.tls_handshake_timeout, tls.accept(socket));
                 match self.stop.run_until_cancelled(handshake).await {
                     Some(Ok(Ok(stream))) => {
-                        let certificates = stream.connect_info();
-                        self.serve_http2(stream, addresses, Some(certificates)).await;
+                        let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
+                        peer.certificates = shown.iter().map(|shown| shown.clone().into_owned()).collect();
+                        self.serve_http2(stream, peer).await;
                     }
-                    Some(Ok(Err(error))) => tracing::debug!(%peer, %error, "A TLS handshake failed"),
-                    Some(Err(_)) => tracing::debug!(%peer, "A TLS handshake took too long"),
+                    Some(Ok(Err(error))) => {
+                        tracing::debug!(peer = %address, %error, "A TLS handshake failed");
+                    }
+                    Some(Err(_)) => tracing::debug!(peer = %address, "A TLS handshake took too long"),
                     None => {} // A stop owes nothing to a peer that has not asked for anything.
                 }
             }
@@ -91,11 +104,9 @@ impl<S: Served> Connections<S> {
         drop(slot);
     }
 
-    /// `tls` is what tonic's `Request::peer_certs` looks for.
-    async fn serve_http2<Io, Tls>(&self, io: Io, addresses: TcpConnectInfo, tls: Option<Tls>)
+    async fn serve_http2<Io>(&self, io: Io, peer: Peer)
     where
         Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-        Tls: Clone + Send + Sync + 'static,
     {
         let options = &self.shared.options;
         let stopped = self.stop.cancelled();
@@ -103,23 +114,25 @@ impl<S: Served> Connections<S> {
         let io = tokio::select! { io = preface => io, () = stopped => None };
         let Some(io) = io else { return };
 
-        let service =
-            self.service.clone().map_request(move |mut request: http::Request<hyper::body::Incoming>| {
-                request.extensions_mut().insert(addresses.clone());
-                if let Some(tls) = &tls {
-                    request.extensions_mut().insert(tls.clone());
-                }
-                request.map(Body::new)
-            });
+        let served = Arc::new((Arc::clone(&self.service), peer));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let served = Arc::clone(&served);
+            // In a box, since hyper and the executor pass it on several times.
+            Box::pin(async move {
+                let (service, peer) = &*served;
+                Ok::<_, Infallible>(service.answer(request.map(Body::new), peer).await)
+            })
+        });
+        let accepted = Accepted::default();
         let connection =
-            self.shared.http2.serve_connection(TokioIo::new(io), TowerToHyperService::new(service));
-        let mut connection = std::pin::pin!(connection);
+            http2_with_limits(options, accepted.clone()).serve_connection(TokioIo::new(io), service);
+        let mut connection = WithStreams::new(connection, accepted);
         let grace = tokio::select! {
-            _ = connection.as_mut() => return,
+            _ = &mut connection => return,
             () = tokio::time::sleep(self.age()) => Some(options.connection_age_grace),
             () = self.stop.cancelled() => None,
         };
-        connection.as_mut().graceful_shutdown();
+        connection.connection.as_mut().graceful_shutdown();
         match grace {
             Some(grace) => {
                 let _ = tokio::time::timeout(grace, connection).await;
@@ -137,8 +150,8 @@ impl<S: Served> Connections<S> {
     }
 }
 
-fn http2_with_limits(options: &ServerOptions) -> http2::Builder<TokioExecutor> {
-    let mut http2 = http2::Builder::new(TokioExecutor::new());
+fn http2_with_limits(options: &ServerOptions, executor: Accepted) -> http2::Builder<Accepted> {
+    let mut http2 = http2::Builder::new(executor);
     http2
         .timer(TokioTimer::new())
         .max_concurrent_streams(options.streams_per_connection_max)

@@ -7,18 +7,20 @@
 mod connection;
 mod listener;
 mod preface;
+mod streams;
 mod tls;
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
+use http::{Request, Response};
 use rustls::ServerConfig;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
-use tower::Service;
 
 use self::{connection::Connections, listener::Acceptor};
 pub use self::{
+    connection::Peer,
     listener::bind,
     tls::{TlsError, load_tls},
 };
@@ -56,23 +58,10 @@ pub struct DrainReport {
     pub connections_aborted: usize,
 }
 
-/// What can be served: a gRPC service over HTTP/2 that answers whatever happens.
-pub trait Served:
-    Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible, Future: Send>
-    + Clone
-    + Send
-    + Sync
-    + 'static
-{
-}
-
-impl<S> Served for S where
-    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible, Future: Send>
-        + Clone
-        + Send
-        + Sync
-        + 'static
-{
+/// What can be served: it answers whatever it is asked.
+pub trait Served: Send + Sync + 'static {
+    /// Answers one call of a peer.
+    fn answer(&self, request: Request<Body>, peer: &Peer) -> impl Future<Output = Response<Body>> + Send;
 }
 
 /// Serves until `stop`; then takes no more connections, says GOAWAY on those that are open, waits for their calls, and cuts

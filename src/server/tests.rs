@@ -6,6 +6,8 @@ use tokio::{
     task::JoinHandle,
 };
 use tonic::{
+    body::Body,
+    codegen::Service,
     service::Routes,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
 };
@@ -37,6 +39,14 @@ fn options() -> ServerOptions {
     }
 }
 
+struct Plain(Routes);
+
+impl Served for Plain {
+    async fn answer(&self, request: Request<Body>, _: &Peer) -> Response<Body> {
+        self.0.clone().call(request).await.unwrap()
+    }
+}
+
 impl Running {
     fn start(options: ServerOptions, tls: Option<Arc<ServerConfig>>) -> Self {
         let (_, health) = tonic_health::server::health_reporter();
@@ -44,7 +54,8 @@ impl Running {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let routes = Routes::new(health).prepare();
-        let task = tokio::spawn(serve(listener, routes, options, tls, Entropy::system(), stop.clone()));
+        let task =
+            tokio::spawn(serve(listener, Plain(routes), options, tls, Entropy::system(), stop.clone()));
         Self { address, stop, task }
     }
 

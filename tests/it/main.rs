@@ -16,7 +16,11 @@ mod grpc;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod pgbouncer;
+#[cfg(test)]
 mod races;
+#[cfg(test)]
+mod replicas;
 #[cfg(test)]
 mod smtp;
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! their own. A request whose body never ends is read by the handler, and so has the same limit; a stream's limit ends
 //! when its headers are sent.
 
-use std::{convert::Infallible, time::Duration};
+use std::time::Duration;
 
 use http::{HeaderMap, Response};
 use tonic::{Code, Status, body::Body};
@@ -44,12 +44,9 @@ fn parse(text: &str) -> Option<Duration> {
 }
 
 /// The handler's answer, or `DEADLINE_EXCEEDED` when it does not come in time.
-pub(super) async fn within(
-    limit: Duration,
-    handler: impl Future<Output = Result<Response<Body>, Infallible>>,
-) -> Response<Body> {
+pub(super) async fn within(limit: Duration, handler: impl Future<Output = Response<Body>>) -> Response<Body> {
     match tokio::time::timeout(limit, handler).await {
-        Ok(Ok(response)) => response,
+        Ok(response) => response,
         Err(_) => {
             let message =
                 "the deadline passed before the answer was ready; whether a change was made is unknown";

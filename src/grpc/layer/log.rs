@@ -1,10 +1,11 @@
-//! One line a call: who asked for what, how it ended, how long it took.
+//! One line a call: who asked for what, how it ended, how long it took. A look-up that succeeded is a line at `debug`.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{net::SocketAddr, time::Instant};
 
 use http::{HeaderMap, Request, Response};
-use tonic::{Code, Status, body::Body, transport::server::TcpConnectInfo};
+use tonic::{Code, Status, body::Body};
 use tonic_types::StatusExt;
+use tracing::Level;
 
 use super::{methods::Methods, request_id::RequestId};
 use crate::clock::Clock;
@@ -13,12 +14,12 @@ use crate::clock::Clock;
 const UNKNOWN: &str = "unknown";
 
 /// A call that is going on. Dropped before its end, it was left by its caller, and is logged as such.
-pub(super) struct Call {
-    method: Option<Arc<str>>,
-    peer: Option<SocketAddr>,
+pub(super) struct Call<'a> {
+    method: Option<&'a str>,
+    peer: SocketAddr,
     trace_id: Option<String>,
     id: RequestId,
-    clock: Clock,
+    clock: &'a Clock,
     began: Instant,
     is_logged: bool,
 }
@@ -32,12 +33,16 @@ pub(super) enum Ended {
     Badly,
 }
 
-impl Call {
-    pub(super) fn begin(request: &Request<Body>, id: RequestId, methods: &Methods, clock: Clock) -> Self {
-        let peer = request.extensions().get::<TcpConnectInfo>().and_then(|addresses| addresses.remote_addr);
-        let began = clock.instant();
+impl<'a> Call<'a> {
+    pub(super) fn begin(
+        request: &Request<Body>,
+        peer: SocketAddr,
+        id: RequestId,
+        methods: &'a Methods,
+        clock: &'a Clock,
+    ) -> Self {
         let (method, trace_id) = (methods.find(request.uri().path()), trace_id(request.headers()));
-        Self { method, peer, trace_id, id, clock, began, is_logged: false }
+        Self { method, peer, trace_id, id, clock, began: clock.instant(), is_logged: false }
     }
 
     /// Logs how it ended. A stream ends here with its headers.
@@ -58,24 +63,43 @@ impl Call {
 
     fn log(&mut self, code: &str, reason: Option<&str>) {
         self.is_logged = true;
-        let method = self.method.as_deref().unwrap_or(UNKNOWN);
+        let method = self.method.unwrap_or(UNKNOWN);
         let duration_us =
             u64::try_from(self.clock.instant().duration_since(self.began).as_micros()).unwrap_or(u64::MAX);
-        tracing::info!(
-            target: "rpc",
-            reason,
-            rpc.method = method,
-            rpc.code = code,
-            duration_us,
-            peer = self.peer.map(tracing::field::display),
-            request_id = %self.id,
-            trace_id = self.trace_id,
-            "{method} {code}"
-        );
+        macro_rules! line {
+            ($level:expr) => {
+                tracing::event!(
+                    target: "rpc",
+                    $level,
+                    reason,
+                    rpc.method = method,
+                    rpc.code = code,
+                    duration_us,
+                    peer = %self.peer,
+                    request_id = %self.id,
+                    trace_id = self.trace_id,
+                    "{method} {code}"
+                )
+            };
+        }
+        if code == code_name(Code::Ok) && is_look_up(method) {
+            line!(Level::DEBUG)
+        } else {
+            line!(Level::INFO)
+        }
     }
 }
 
-impl Drop for Call {
+/// What the agent asks for on every message: to log each success costs as much as to answer it.
+fn is_look_up(method: &str) -> bool {
+    matches!(
+        method,
+        "/kairos.identity.v1.IdentityService/ResolveToken"
+            | "/kairos.identity.v1.IdentityService/ResolveTokens"
+    )
+}
+
+impl Drop for Call<'_> {
     fn drop(&mut self) {
         if !self.is_logged {
             self.log(code_name(Code::Cancelled), None);

@@ -1,6 +1,6 @@
 //! The names of all methods that this service may have.
 
-use std::{collections::HashSet, sync::Arc};
+use std::collections::HashSet;
 
 use prost::Message;
 use prost_types::FileDescriptorSet;
@@ -8,7 +8,7 @@ use prost_types::FileDescriptorSet;
 use crate::proto;
 
 /// The paths of known methods. A path that a caller made up is none of them, so it is never logged.
-pub(super) struct Methods(HashSet<Arc<str>>);
+pub(super) struct Methods(HashSet<String>);
 
 impl Methods {
     /// Of the API, of health, and of both versions of reflection.
@@ -23,12 +23,12 @@ impl Methods {
     }
 
     /// The path, if it is one of ours.
-    pub fn find(&self, path: &str) -> Option<Arc<str>> {
-        self.0.get(path).cloned()
+    pub fn find(&self, path: &str) -> Option<&str> {
+        self.0.get(path).map(String::as_str)
     }
 }
 
-fn paths(descriptors: &[u8]) -> Vec<Arc<str>> {
+fn paths(descriptors: &[u8]) -> Vec<String> {
     let files = FileDescriptorSet::decode(descriptors).expect("the descriptors were made by the build").file;
     let mut paths = Vec::new();
     for file in &files {
@@ -36,7 +36,7 @@ fn paths(descriptors: &[u8]) -> Vec<Arc<str>> {
             let methods = service
                 .method
                 .iter()
-                .map(|method| Arc::from(format!("/{}.{}/{}", file.package(), service.name(), method.name())));
+                .map(|method| format!("/{}.{}/{}", file.package(), service.name(), method.name()));
             paths.extend(methods);
         }
     }
@@ -58,7 +58,7 @@ mod tests {
             "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
             "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
         ] {
-            assert_eq!(methods.find(known).as_deref(), Some(known));
+            assert_eq!(methods.find(known), Some(known));
         }
         assert_eq!(methods.find("/kairos.identity.v1.IdentityService/login"), None);
         assert_eq!(methods.find("/"), None);

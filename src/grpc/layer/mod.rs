@@ -9,18 +9,10 @@ mod methods;
 mod panic;
 mod request_id;
 
-use std::{
-    convert::Infallible,
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{pin::pin, time::Duration};
 
 use http::{Request, Response};
-use tonic::body::Body;
-use tower::Service;
+use tonic::{Status, body::Body};
 
 pub(super) use self::request_id::current as current_request_id;
 use self::{
@@ -28,7 +20,11 @@ use self::{
     methods::Methods,
     request_id::RequestId,
 };
-use crate::{clock::Clock, entropy::Entropy};
+use crate::{
+    clock::Clock,
+    entropy::Entropy,
+    server::{Peer, Served},
+};
 
 /// What the layers work with.
 #[derive(Debug, Clone)]
@@ -43,19 +39,23 @@ pub struct LayerOptions {
     pub entropy: Entropy,
 }
 
-/// The services behind the layers. Cheap to clone.
-#[derive(Clone)]
+/// What stands behind the layers: it answers whatever it is asked.
+pub trait Answers: Send + Sync + 'static {
+    /// Answers one call.
+    fn answer(&self, request: Request<Body>) -> impl Future<Output = Response<Body>> + Send;
+}
+
+/// The services behind the layers.
 pub struct Layered<S> {
     services: S,
-    options: Arc<LayerOptions>,
-    methods: Arc<Methods>,
+    options: LayerOptions,
+    methods: Methods,
 }
 
 /// Puts the services behind the layers.
 #[must_use]
-pub fn wrap<S>(services: S, options: LayerOptions) -> Layered<S> {
-    let methods = Arc::new(Methods::of_every_service());
-    Layered { services, options: Arc::new(options), methods }
+pub fn wrap<S: Answers>(services: S, options: LayerOptions) -> Layered<S> {
+    Layered { services, options, methods: Methods::of_every_service() }
 }
 
 /// The order: each stands around those below it.
@@ -66,55 +66,34 @@ pub fn wrap<S>(services: S, options: LayerOptions) -> Layered<S> {
 /// 4. INTERNAL answers get the request id; outside of panics, which become such answers.
 /// 5. Panics; outside of the deadline, so that one is told apart from the other.
 /// 6. The deadline, around the handler and the reading of the request.
-async fn answer<S: Answers>(layered: Layered<S>, request: Request<Body>) -> Response<Body> {
-    let Layered { mut services, options, methods } = layered;
-    let id = RequestId::draw(&options.entropy);
-    let call = Call::begin(&request, id, &methods, options.clock.clone());
-    let work = async {
-        if let Some(refusal) = content_type::refuse(&request) {
-            return refusal;
-        }
-        let limit =
-            deadline::limit(request.headers(), options.request_timeout_default, options.request_timeout_max);
-        let answered = match limit {
-            Ok(limit) => panic::caught(deadline::within(limit, services.call(request))).await,
-            Err(refusal) => refusal.into_http(),
+impl<S: Answers> Served for Layered<S> {
+    async fn answer(&self, request: Request<Body>, peer: &Peer) -> Response<Body> {
+        let id = RequestId::draw(&self.options.entropy);
+        let call = Call::begin(&request, peer.address, id, &self.methods, &self.options.clock);
+        let mut response = match self.admit(&request) {
+            Ok(limit) => {
+                // Pinned where they are made: a future that is passed on is copied, this one some thousand bytes each time.
+                let handler = pin!(self.services.answer(request));
+                let handler = pin!(panic::caught(deadline::within(limit, handler)));
+                internal::with_request_id(id.scope(handler).await, id)
+            }
+            Err(refusal) => refusal,
         };
-        internal::with_request_id(answered, id)
-    };
-    let mut response = id.scope(work).await;
-    if call.end(&response) != Ended::Well {
-        id.write_to(&mut response);
+        if call.end(&response) != Ended::Well {
+            id.write_to(&mut response);
+        }
+        response
     }
-    response
 }
 
-/// What stands behind the layers: it answers whatever it is asked, and is always ready to be.
-pub trait Answers:
-    Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + 'static
-{
-}
-
-impl<S> Answers for S where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
-        + Clone
-        + Send
-        + 'static
-{
-}
-
-impl<S: Answers> Service<Request<Body>> for Layered<S> {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let layered = self.clone();
-        Box::pin(async move { Ok(answer(layered, request).await) })
+impl<S> Layered<S> {
+    /// How long the call may take, or why it is refused before anything of it is read.
+    fn admit(&self, request: &Request<Body>) -> Result<Duration, Response<Body>> {
+        if let Some(refusal) = content_type::refuse(request) {
+            return Err(refusal);
+        }
+        let (default, max) = (self.options.request_timeout_default, self.options.request_timeout_max);
+        deadline::limit(request.headers(), default, max).map_err(Status::into_http)
     }
 }
 

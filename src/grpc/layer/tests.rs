@@ -1,7 +1,7 @@
 use std::future::pending;
 
 use http::StatusCode;
-use tonic::{Code, Status, server::NamedService, service::Routes};
+use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::*;
@@ -15,29 +15,14 @@ enum Handler {
     Breaks,
 }
 
-impl NamedService for Handler {
-    const NAME: &'static str = "test.Service";
-}
-
-impl Service<Request<Body>> for Handler {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Request<Body>) -> Self::Future {
-        let handler = *self;
-        Box::pin(async move {
-            match handler {
-                Self::Answers => Ok(Status::not_found("nobody").into_http()),
-                Self::Panics => panic!("a handler panics"),
-                Self::Hangs => pending().await,
-                Self::Breaks => Ok(Status::internal("a library's words").into_http()),
-            }
-        })
+impl super::Answers for Handler {
+    async fn answer(&self, _: Request<Body>) -> Response<Body> {
+        match self {
+            Self::Answers => Status::not_found("nobody").into_http(),
+            Self::Panics => panic!("a handler panics"),
+            Self::Hangs => pending().await,
+            Self::Breaks => Status::internal("a library's words").into_http(),
+        }
     }
 }
 
@@ -52,8 +37,8 @@ async fn answer_to(handler: Handler, request: http::request::Builder) -> Respons
         clock: Clock::system(),
         entropy: Entropy::system(),
     };
-    let mut layered = wrap(Routes::new(handler).prepare(), options);
-    layered.call(request.body(Body::empty()).unwrap()).await.unwrap()
+    let peer = Peer { address: "127.0.0.1:1".parse().unwrap(), certificates: Vec::new() };
+    wrap(handler, options).answer(request.body(Body::empty()).unwrap(), &peer).await
 }
 
 async fn status_of(handler: Handler, request: http::request::Builder) -> Status {

@@ -6,9 +6,12 @@
 mod lane;
 mod queue;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
-use tokio::{sync::oneshot, task::JoinSet};
+use tokio::{runtime::Handle, sync::oneshot, task::JoinSet};
 
 use self::{
     lane::{postgres, sqlite},
@@ -16,6 +19,14 @@ use self::{
 };
 use super::{Store, StoreError, connection::Connections};
 use crate::domain::{AuthToken, User};
+
+thread_local! {
+    /// Threads by the order in which they first looked something up.
+    static THREAD_NUMBER: usize = {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    };
+}
 
 /// How look-ups are gathered.
 #[derive(Debug, Clone, Copy)]
@@ -28,36 +39,56 @@ pub struct LookupOptions {
     pub waiting_max: usize,
 }
 
-/// The queue and its lanes, which end when the last clone is dropped.
+/// The queues and their lanes, which end when the last clone is dropped.
 #[derive(Clone)]
 pub(super) struct Lookup {
-    queue: Arc<Queue>,
+    queues: Arc<[Arc<Queue>]>,
+    batch_tokens_max: usize,
     _lanes: Arc<JoinSet<()>>,
 }
 
 impl Lookup {
     /// Starts the lanes; call within a runtime.
+    ///
+    /// On SQLite each lane has a queue of its own, for the callers of one thread of the runtime: all stays on that thread.
+    /// On PostgreSQL all lanes share one, since a query costs a trip to the server however few it carries.
     pub(super) fn start(connections: &Connections, options: LookupOptions) -> Result<Self, StoreError> {
-        let queue = Arc::new(Queue::new(options.batch_tokens_max, options.waiting_max));
         let mut lanes = JoinSet::new();
+        let mut queues = Vec::new();
         match connections {
             Connections::Sqlite(threads) => {
-                for _ in 0..options.lanes.min(sqlite::lanes_max()) {
+                let count = options.lanes.min(Handle::current().metrics().num_workers()).max(1);
+                for _ in 0..count {
+                    let queue =
+                        Arc::new(Queue::new(options.batch_tokens_max, options.waiting_max.div_ceil(count)));
                     lanes.spawn(sqlite::run(sqlite::Lane::open(threads.options())?, Arc::clone(&queue)));
+                    queues.push(queue);
                 }
             }
             Connections::Postgres(pool) => {
+                let queue = Arc::new(Queue::new(options.batch_tokens_max, options.waiting_max));
                 for _ in 0..options.lanes {
                     lanes.spawn(postgres::run(pool.clone(), Arc::clone(&queue)));
                 }
+                queues.push(queue);
             }
         }
-        Ok(Self { queue, _lanes: Arc::new(lanes) })
+        Ok(Self {
+            queues: queues.into(),
+            batch_tokens_max: options.batch_tokens_max,
+            _lanes: Arc::new(lanes),
+        })
+    }
+
+    /// The queue for callers of this thread.
+    fn queue(&self) -> &Queue {
+        let number = THREAD_NUMBER.with(|number| *number) % self.queues.len();
+        self.queues.get(number).expect("a remainder is smaller than its divisor")
     }
 
     async fn ask<T>(&self, caller: impl FnOnce(Reply<T>) -> Waiting) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.queue.push(caller(reply))?;
+        self.queue().push(caller(reply))?;
         answer.await.map_err(|_| StoreError::unavailable("the look-up panicked"))?
     }
 }
@@ -81,7 +112,7 @@ impl Store {
             let tokens = part.to_vec();
             self.lookup.ask(move |reply| Waiting::Many { tokens, reply })
         };
-        let parts = tokens.chunks(self.lookup.queue.batch_tokens_max()).map(ask);
+        let parts = tokens.chunks(self.lookup.batch_tokens_max).map(ask);
         let users = futures_util::future::try_join_all(parts).await?;
         Ok(users.into_iter().flatten().collect())
     }

@@ -2,7 +2,9 @@
 
 use std::{
     collections::VecDeque,
+    future::poll_fn,
     sync::{Mutex, MutexGuard, PoisonError},
+    task::Poll,
 };
 
 use tokio::sync::{Notify, oneshot};
@@ -89,10 +91,6 @@ impl Queue {
         Self { waiting: Mutex::default(), arrived: Notify::new(), batch_tokens_max, waiting_max }
     }
 
-    pub(super) fn batch_tokens_max(&self) -> usize {
-        self.batch_tokens_max
-    }
-
     /// # Errors
     /// [`StoreError::Overloaded`] when too many wait.
     pub(super) fn push(&self, caller: Waiting) -> Result<(), StoreError> {
@@ -113,8 +111,7 @@ impl Queue {
     pub(super) async fn batch(&self) -> Vec<Waiting> {
         loop {
             self.arrived.notified().await;
-            // Lets the tasks that are ready on this thread ask first; returns at once if there are none.
-            tokio::task::yield_now().await;
+            let_others_ask().await;
             let batch = self.take();
             if !batch.is_empty() {
                 return batch;
@@ -157,4 +154,17 @@ impl Queue {
         // Nothing that could leave the queue half changed happens under the lock.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Lets the tasks that are ready on this thread run first. Not `yield_now`, which also waits for what the system has to say.
+async fn let_others_ask() {
+    let mut have_run = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut have_run, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }

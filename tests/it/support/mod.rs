@@ -3,16 +3,19 @@
 //! Nothing here is ever skipped: what is missing on the machine is a panic that names the command that installs it.
 //! Start at [`server::TestServer`].
 
+pub mod daemon;
 #[macro_use]
 pub mod engine;
 pub mod errors;
 pub mod mail;
 pub mod mime;
 pub mod people;
+pub mod pgbouncer;
 pub mod postgres;
 pub mod server;
 pub mod smtp;
 pub mod sql;
+pub mod standby;
 pub mod tls;
 pub mod tools;
 pub mod wait;

@@ -1,64 +1,56 @@
-//! A PostgreSQL of the tests' own: a throwaway cluster on loopback, gone when the test process is, however it ends.
+//! A PostgreSQL of the tests' own: a throwaway cluster on loopback, gone when the test process is.
 //!
-//! Durability is as in production (`fsync` on), since tests kill things in the middle. PostgreSQL refuses to run as
-//! root, so root's tests run it as `postgres` or `nobody`.
+//! Durability is as in production (`fsync` on), since tests kill things in the middle.
 
 use std::{
     fs,
-    io::Write,
-    net::TcpListener,
-    os::unix::{
-        fs::{PermissionsExt, chown},
-        process::CommandExt,
-    },
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Output},
     sync::{
-        Mutex, OnceLock,
+        OnceLock,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
 
-use super::{tls::Certificate, wait::until_blocking};
+use super::{daemon::Daemon, tls::Certificate, wait::until_blocking};
 
 /// A slow disk makes `initdb` and the first start slow.
 const START_LIMIT: Duration = Duration::from_mins(1);
 
-/// Runs the server given as `$2…` until told otherwise through its own input: a line stops the server at once, as a
-/// crash would, and keeps the data in folder `$1`; the end of the input (the tests are gone) stops it and removes them.
-const SUPERVISOR: &str = r#"
-folder=$1; shift
-"$@" & server=$!
-if read -r _; then
-  kill -QUIT "$server"; wait "$server"
-else
-  kill -INT "$server"; wait "$server"; rm -rf "$folder"
-fi
-"#;
-
 /// A cluster of PostgreSQL.
 pub struct Postgres {
-    folder: PathBuf,
-    programs: PathBuf,
-    /// Whom to become before starting a program; `None` when the tests do not run as root.
-    account: Option<Account>,
-    port: u16,
-    supervisor: Mutex<Option<Child>>,
+    server: Daemon,
     databases: AtomicU32,
 }
 
 /// A fresh, empty database of a cluster.
 #[derive(Debug, Clone)]
 pub struct PostgresDatabase {
+    name: String,
     url: String,
 }
 
 impl PostgresDatabase {
-    /// Where it is: `postgres://…`.
+    /// Where it is, as the superuser finds it: `postgres://…`.
     pub fn url(&self) -> &str {
         &self.url
     }
+
+    /// Its name on its cluster.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The database of the same name on another port of loopback, as `role` finds it.
+    pub fn url_at(&self, port: u16, role: &str) -> String {
+        url(port, role, &self.name)
+    }
+}
+
+fn url(port: u16, role: &str, database: &str) -> String {
+    format!("postgres://{role}@127.0.0.1:{port}/{database}?sslmode=disable")
 }
 
 impl Postgres {
@@ -70,32 +62,33 @@ impl Postgres {
 
     /// A running cluster for a test that stops it.
     pub fn own() -> Self {
-        let programs = find_programs();
-        let folder = tempfile::Builder::new().prefix("kairos-pg-").tempdir().unwrap().keep();
-        let account = Account::unprivileged();
-        if let Some(account) = &account {
-            chown(&folder, Some(account.user), Some(account.group)).unwrap();
-        }
-        let cluster = Self {
-            folder,
-            programs,
-            account,
-            port: free_port(),
-            supervisor: Mutex::new(None),
-            databases: AtomicU32::new(0),
-        };
-        cluster.initialise();
+        Self::made_with(|data, server| {
+            let mut command = server.command(program("initdb"));
+            command.arg("-D").arg(data);
+            command.args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]);
+            command
+        })
+    }
+
+    /// A running cluster whose data come from a command, which is told where they belong.
+    pub(super) fn made_with(make: impl FnOnce(&Path, &Daemon) -> Command) -> Self {
+        let cluster = Self { server: Daemon::prepare("pg"), databases: AtomicU32::new(0) };
+        let output = make(&cluster.data(), &cluster.server).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         cluster.start();
         cluster
+    }
+
+    /// Where it listens, on loopback.
+    pub fn port(&self) -> u16 {
+        self.server.port()
     }
 
     /// A new database; nothing else uses it.
     pub fn create_database(&self) -> PostgresDatabase {
         let name = format!("kairos_{}", self.databases.fetch_add(1, Ordering::Relaxed));
         self.psql("postgres", &format!("CREATE DATABASE {name} TEMPLATE template0"));
-        PostgresDatabase {
-            url: format!("postgres://postgres@127.0.0.1:{}/{name}?sslmode=disable", self.port),
-        }
+        PostgresDatabase { url: url(self.port(), "postgres", &name), name }
     }
 
     /// Runs `sql` in `database` as its superuser; the rows as `psql -At` prints them.
@@ -105,11 +98,7 @@ impl Postgres {
 
     /// The same, for statements that may be refused.
     pub fn try_psql(&self, database: &str, sql: &str) -> Result<String, String> {
-        let output = Command::new(self.programs.join("psql"))
-            .args(["-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", "postgres"])
-            .args(["-p", &self.port.to_string(), "-d", database, "-c", sql])
-            .output()
-            .unwrap();
+        let output = psql(&format!("postgres://postgres@127.0.0.1:{}/{database}", self.port()), sql);
         if output.status.success() {
             Ok(String::from_utf8(output.stdout).unwrap().trim_end().to_owned())
         } else {
@@ -119,9 +108,7 @@ impl Postgres {
 
     /// Stops the server as a crash would: connections are cut, nothing is flushed. The data stay.
     pub fn stop_immediate(&self) {
-        let mut supervisor = self.supervisor.lock().unwrap().take().expect("the cluster runs");
-        supervisor.stdin.take().expect("its input is a pipe").write_all(b"stop\n").unwrap();
-        supervisor.wait().unwrap();
+        self.server.stop_immediate();
     }
 
     /// Freezes the server: connections stay open and nothing answers.
@@ -134,14 +121,14 @@ impl Postgres {
         self.signal("-CONT");
     }
 
-    /// To the server and to the processes that serve its connections, the children of the first.
+    /// To the server, and to the processes that serve its connections: the first makes the others, so it comes first.
     fn signal(&self, signal: &str) {
         let file = fs::read_to_string(self.data().join("postmaster.pid")).unwrap();
         let server = file.lines().next().expect("the first line is the process");
-        assert!(Command::new("pkill").args([signal, "-P", server]).status().unwrap().success());
         assert!(
             Command::new("sh").args(["-c", &format!("kill {signal} {server}")]).status().unwrap().success()
         );
+        assert!(Command::new("pkill").args([signal, "-P", server]).status().unwrap().success());
     }
 
     /// From here on takes no connection over TCP but with TLS, with this certificate.
@@ -150,9 +137,7 @@ impl Postgres {
             let target = self.data().join(name);
             fs::copy(source, &target).unwrap();
             fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).unwrap();
-            if let Some(account) = &self.account {
-                chown(&target, Some(account.user), Some(account.group)).unwrap();
-            }
+            self.server.hand_over(&target);
         }
         self.psql("postgres", "ALTER SYSTEM SET ssl = on");
         fs::write(self.data().join("pg_hba.conf"), "hostssl all all 127.0.0.1/32 trust\n").unwrap();
@@ -162,18 +147,19 @@ impl Postgres {
 
     /// Starts the server, on the same port as before, and waits until it answers.
     pub fn start(&self) {
-        let mut command = self.command("postgres");
-        command.arg("-D").arg(self.data()).args(["-p", &self.port.to_string()]).arg("-k").arg(&self.folder);
+        let port = self.port().to_string();
+        let mut command = self.server.command(program("postgres"));
+        command.arg("-D").arg(self.data()).args(["-p", &port]).arg("-k").arg(self.server.folder());
         for setting in ["listen_addresses=127.0.0.1", "max_connections=400", "shared_buffers=32MB"] {
             command.args(["-c", setting]);
         }
-        *self.supervisor.lock().unwrap() = Some(self.supervise(&command));
+        self.server.start(&command);
         until_blocking(
-            &format!("PostgreSQL answers; its log is {}", self.log().display()),
+            &format!("PostgreSQL answers; its log is {}", self.server.log().display()),
             START_LIMIT,
             || {
-                self.command("pg_isready")
-                    .args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()])
+                Command::new(program("pg_isready"))
+                    .args(["-q", "-h", "127.0.0.1", "-p", &port])
                     .status()
                     .is_ok_and(|status| status.success())
                     .then_some(())
@@ -181,97 +167,26 @@ impl Postgres {
         );
     }
 
-    fn initialise(&self) {
-        let output = self
-            .command("initdb")
-            .arg("-D")
-            .arg(self.data())
-            .args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"])
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
-    }
-
-    /// Starts `server` under a shell that outlives neither the tests nor the server; see [`SUPERVISOR`].
-    fn supervise(&self, server: &Command) -> Child {
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
-        Command::new("sh")
-            .args(["-c", SUPERVISOR, "sh"])
-            .arg(&self.folder)
-            .arg(server.get_program())
-            .args(server.get_args())
-            .current_dir("/")
-            .process_group(0) // Ctrl-C is for the tests; the end of the input follows
-            .stdin(Stdio::piped())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap()
-    }
-
-    /// A program of PostgreSQL, run by an account that is not root.
-    fn command(&self, program: &str) -> Command {
-        let program = self.programs.join(program);
-        let mut command = match &self.account {
-            None => Command::new(program),
-            Some(account) => {
-                let mut command = Command::new("setpriv");
-                command.args(["--clear-groups", &format!("--reuid={}", account.user)]);
-                command.arg(format!("--regid={}", account.group)).arg(program);
-                command
-            }
-        };
-        command.current_dir("/");
-        command
-    }
-
     fn data(&self) -> PathBuf {
-        self.folder.join("data")
-    }
-
-    fn log(&self) -> PathBuf {
-        self.folder.join("log")
+        self.server.folder().join("data")
     }
 }
 
-impl Drop for Postgres {
-    fn drop(&mut self) {
-        match self.supervisor.get_mut().unwrap().take() {
-            Some(mut supervisor) => {
-                drop(supervisor.stdin.take());
-                supervisor.wait().ok();
-            }
-            None => fs::remove_dir_all(&self.folder).unwrap_or_default(),
-        }
-    }
+/// Runs `sql` in the database of a URL.
+pub(super) fn psql(url: &str, sql: &str) -> Output {
+    Command::new(program("psql"))
+        .args(["-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-d", url, "-c", sql])
+        .output()
+        .unwrap()
 }
 
-/// An account of the machine, by its numbers.
-struct Account {
-    user: u32,
-    group: u32,
+/// A program of PostgreSQL, of the newest of Debian's releases or of one of the `PATH`.
+pub(super) fn program(name: &str) -> PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(find_programs).join(name)
 }
 
-impl Account {
-    /// Whom root becomes; `None` for everybody else.
-    fn unprivileged() -> Option<Self> {
-        let output = Command::new("id").arg("-u").output().unwrap();
-        (output.stdout == b"0\n").then(|| {
-            let accounts = fs::read_to_string("/etc/passwd").unwrap();
-            Self::find(&accounts, "postgres")
-                .or_else(|| Self::find(&accounts, "nobody"))
-                .expect("nobody exists")
-        })
-    }
-
-    fn find(accounts: &str, name: &str) -> Option<Self> {
-        let mut fields =
-            accounts.lines().map(|line| line.split(':')).find(|line| line.clone().next() == Some(name))?;
-        Some(Self { user: fields.nth(2)?.parse().ok()?, group: fields.next()?.parse().ok()? })
-    }
-}
-
-/// The folder with `initdb`, `postgres` and `psql`: the newest of Debian's, or one of the `PATH`.
+/// The folder with `initdb`, `postgres`, `psql` and `pg_basebackup`.
 fn find_programs() -> PathBuf {
     let mut installed: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
         .map(|versions| versions.flatten().map(|version| version.path().join("bin")).collect())
@@ -280,24 +195,13 @@ fn find_programs() -> PathBuf {
         folder.parent().and_then(|version| version.file_name()?.to_str()?.parse::<u32>().ok())
     });
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let is_complete =
-        |folder: &Path| ["initdb", "postgres", "psql"].iter().all(|name| folder.join(name).is_file());
+    let is_complete = |folder: &Path| {
+        ["initdb", "postgres", "psql", "pg_basebackup"].iter().all(|name| folder.join(name).is_file())
+    };
     installed
         .into_iter()
         .rev()
         .chain(std::env::split_paths(&path))
         .find(|folder| is_complete(folder))
         .expect("PostgreSQL's server programs are missing: run `scripts/setup test` (Debian: apt-get install postgresql)")
-}
-
-/// A port that nobody listens on, below those that the system hands out by itself, so that it is still free later.
-fn free_port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let start = u16::try_from(std::process::id() % 10_000).unwrap() + 20_000;
-    loop {
-        let offset = u16::try_from(NEXT.fetch_add(1, Ordering::Relaxed)).expect("some port is free");
-        if TcpListener::bind(("127.0.0.1", start + offset)).is_ok() {
-            return start + offset;
-        }
-    }
 }

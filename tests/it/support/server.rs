@@ -42,6 +42,7 @@ pub struct Builder {
     /// Kept as long as the server: dropping it removes a SQLite file.
     _database: Option<TestDatabase>,
     database_url: String,
+    migration_url: Option<String>,
     mail_url: Option<String>,
     variables: BTreeMap<String, String>,
     arguments: Vec<String>,
@@ -57,6 +58,12 @@ impl Builder {
     /// Adds arguments to `serve`.
     pub fn with_args(mut self, arguments: &[&str]) -> Self {
         self.arguments.extend(arguments.iter().map(ToString::to_string));
+        self
+    }
+
+    /// Migrates through `url`, which leads to the same database.
+    pub fn with_migrations_through(mut self, url: &str) -> Self {
+        self.migration_url = Some(url.to_owned());
         self
     }
 
@@ -104,7 +111,14 @@ impl TestServer {
     /// A service on a database that the test keeps; not yet started.
     pub fn on_url(database_url: String) -> Builder {
         let variables = BTreeMap::from([("KAIROS_IDENTITY_PASSWORD_COST".to_owned(), "4".to_owned())]);
-        Builder { _database: None, database_url, mail_url: None, variables, arguments: Vec::new() }
+        Builder {
+            _database: None,
+            database_url,
+            migration_url: None,
+            mail_url: None,
+            variables,
+            arguments: Vec::new(),
+        }
     }
 
     /// A second instance, as an operator would run it: on the same database, with the same key, mailing to the same
@@ -115,6 +129,7 @@ impl TestServer {
         let settings = Builder {
             _database: None,
             database_url: self.settings.database_url.clone(),
+            migration_url: None,
             mail_url: Some(self.mail_url()),
             variables: self.settings.variables.clone(),
             arguments: self.settings.arguments.clone(),
@@ -162,13 +177,17 @@ impl TestServer {
 
     /// Runs another command of the binary (`migrate`, `user list`, …) with the same settings.
     pub fn command(&self, arguments: &[&str]) -> Command {
+        self.command_on(self.database_url(), arguments)
+    }
+
+    fn command_on(&self, database_url: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(BINARY);
         for (key, _) in std::env::vars_os() {
             if key.to_str().is_some_and(|key| key.starts_with("KAIROS_IDENTITY_")) {
                 command.env_remove(key);
             }
         }
-        command.args(arguments).args(["--database-url", self.database_url()]).args(["--log-format", "json"]);
+        command.args(arguments).args(["--database-url", database_url]).args(["--log-format", "json"]);
         command.current_dir(self.folder.path()).envs(&self.settings.variables).stdin(Stdio::null());
         command
     }
@@ -242,7 +261,8 @@ impl TestServer {
     }
 
     fn migrate(&self) {
-        let output = self.command(&["migrate"]).output().unwrap();
+        let url = self.settings.migration_url.as_deref().unwrap_or(self.database_url());
+        let output = self.command_on(url, &["migrate"]).output().unwrap();
         assert!(output.status.success(), "migrate: {}", String::from_utf8_lossy(&output.stderr));
     }
 

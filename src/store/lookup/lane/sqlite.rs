@@ -1,7 +1,7 @@
 //! A lane on SQLite: answers its batch where it runs, on the runtime's own thread, inside one read transaction.
 //!
 //! A query on pages that are in memory takes about 3 µs, less than it costs to wake up another thread and be woken by it.
-//! A page that must be read from the disk holds up that one thread of the runtime for as long; there is always another.
+//! A page that must be read from the disk holds up that thread of the runtime for as long.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -12,7 +12,6 @@ use diesel::{
     ExpressionMethods, OptionalExtension, QueryDsl, RunQueryDsl, SelectableHelper, SqliteConnection,
     connection::SimpleConnection,
 };
-use tokio::runtime::Handle;
 
 use super::super::queue::{Answered, Queue, Waiting};
 use crate::{
@@ -25,11 +24,6 @@ use crate::{
         users::UserRow,
     },
 };
-
-/// How many lanes leave a thread of the runtime to everything else, whatever the disk does.
-pub(in super::super) fn lanes_max() -> usize {
-    Handle::current().metrics().num_workers().saturating_sub(1).max(1)
-}
 
 /// A connection of its own, and how to open another.
 pub(in super::super) struct Lane {

@@ -1,0 +1,11 @@
+"""What an onlooker reads while it runs."""
+
+import sys
+import time
+
+BEGAN = time.monotonic()
+
+
+def say(text):
+    minutes, seconds = divmod(int(time.monotonic() - BEGAN), 60)
+    print(f"{minutes:3}:{seconds:02} {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,133 @@
+//! A unary call without the machinery of streams, for what is called so often that a box counts.
+//!
+//! tonic's generated server reads and writes each unary call as a stream: two buffers of 8 KiB, some seven boxes. Here the
+//! one message is read from the frames of the body and answered in one frame. Format: the gRPC specification's
+//! "Length-Prefixed-Message" (doc/PROTOCOL-HTTP2.md). Compressed requests ([`is_plain`]) are left to tonic.
+
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
+use http_body::{Body as _, Frame, SizeHint};
+use prost::Message;
+use tonic::{Status, body::Body};
+
+/// The compressed-flag and the length before a message.
+const PREFIX_BYTES: usize = 5;
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// Whether the messages of the request are not compressed.
+pub(super) fn is_plain(request: &Request<Body>) -> bool {
+    request.headers().get("grpc-encoding").is_none_or(|encoding| encoding == "identity")
+}
+
+/// Reads the request, at most `message_bytes_max` long, and answers with what `handler` makes of it.
+pub(super) async fn answer<In, Out, Handled>(
+    body: Body,
+    message_bytes_max: usize,
+    handler: impl FnOnce(In) -> Handled,
+) -> Response<Body>
+where
+    In: Message + Default,
+    Out: Message,
+    Handled: Future<Output = Result<Out, Status>>,
+{
+    let handled = match read(body, message_bytes_max).await {
+        Ok(message) => handler(message).await,
+        Err(refusal) => Err(refusal),
+    };
+    match handled {
+        Ok(message) => success(&message),
+        Err(refusal) => refusal.into_http(),
+    }
+}
+
+async fn read<In: Message + Default>(mut body: Body, message_bytes_max: usize) -> Result<In, Status> {
+    let mut received = Bytes::new();
+    while !body.is_end_stream()
+        && let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
+    {
+        if let Ok(data) = frame?.into_data() {
+            received = if received.is_empty() { data } else { [received, data].concat().into() };
+            refuse_long(&received, message_bytes_max)?;
+        }
+    }
+    if received.is_empty() {
+        return Err(Status::internal("Missing request message."));
+    }
+    let (compressed, length) = (received.first() == Some(&1), length(&received));
+    if compressed || length != Some(received.len().saturating_sub(PREFIX_BYTES)) {
+        return Err(Status::internal("the body is not one message that is not compressed"));
+    }
+    received.advance(PREFIX_BYTES);
+    In::decode(received).map_err(|error| Status::internal(error.to_string()))
+}
+
+/// Refuses a message that says it is too long before it is here, and bytes that nobody announced.
+fn refuse_long(received: &[u8], message_bytes_max: usize) -> Result<(), Status> {
+    let bytes = length(received).unwrap_or_default().max(received.len().saturating_sub(PREFIX_BYTES));
+    if bytes > message_bytes_max {
+        let rule = format!("a request has at most {message_bytes_max} bytes, not {bytes}");
+        return Err(Status::out_of_range(rule));
+    }
+    Ok(())
+}
+
+/// What the prefix, once it is here, says about the message behind it.
+fn length(received: &[u8]) -> Option<usize> {
+    let (_, rest) = received.split_first()?;
+    usize::try_from(u32::from_be_bytes(*rest.first_chunk()?)).ok()
+}
+
+fn success(message: &impl Message) -> Response<Body> {
+    let length = message.encoded_len();
+    let mut bytes = BytesMut::with_capacity(PREFIX_BYTES + length);
+    bytes.put_u8(0);
+    bytes.put_u32(u32::try_from(length).expect("an answer is shorter than 4 GiB"));
+    message.encode(&mut bytes).expect("the buffer has room for the message");
+    let body = OneMessage { message: Some(bytes.freeze()), is_ended: false };
+    let mut response = Response::new(Body::new(body));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}
+
+/// A message, then `grpc-status: 0`.
+struct OneMessage {
+    message: Option<Bytes>,
+    is_ended: bool,
+}
+
+impl http_body::Body for OneMessage {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Some(message) = self.message.take() {
+            return Poll::Ready(Some(Ok(Frame::data(message))));
+        }
+        if std::mem::replace(&mut self.is_ended, true) {
+            return Poll::Ready(None);
+        }
+        let mut trailers = HeaderMap::with_capacity(1);
+        trailers.insert(GRPC_STATUS, HeaderValue::from_static("0"));
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_ended
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // Not exact: hyper would announce a content-length.
+        SizeHint::default()
+    }
+}

@@ -1,0 +1,132 @@
+//! The service through PgBouncer in transaction mode, with the settings of `docs/pgbouncer.md`.
+
+use kairos_identity::proto::{ResolveTokenRequest, ResolveTokensRequest, User, VerifyEmailRequest};
+use tokio::task::JoinSet;
+
+use crate::support::{
+    mail::verification_token,
+    people::{PASSWORD, address, by_email, login, registration},
+    pgbouncer::{PgBouncer, documented},
+    postgres::{Postgres, PostgresDatabase},
+    server::{Builder, TestServer},
+};
+
+/// The role that the page for operators sets up.
+const ROLE: &str = "kairos";
+
+/// How many connections PgBouncer may have to PostgreSQL: fewer than one instance has to PgBouncer.
+const POOL_SIZE: usize = 3;
+
+/// A cluster with the role, its database, and PgBouncer before it.
+struct Pooled {
+    cluster: Postgres,
+    bouncer: PgBouncer,
+    database: PostgresDatabase,
+}
+
+impl Pooled {
+    fn new() -> Self {
+        let cluster = Postgres::own();
+        let database = cluster.create_database();
+        cluster.psql("postgres", &format!("CREATE ROLE {ROLE} LOGIN"));
+        cluster.psql("postgres", &format!("ALTER DATABASE {} OWNER TO {ROLE}", database.name()));
+        cluster.psql("postgres", &documented("sql"));
+        let bouncer = PgBouncer::start(&cluster, ROLE, POOL_SIZE);
+        Self { cluster, bouncer, database }
+    }
+
+    fn service(&self) -> Builder {
+        TestServer::on_url(self.bouncer.url(&self.database))
+            .with_migrations_through(&self.database.url_at(self.cluster.port(), ROLE))
+            .with_env("KAIROS_IDENTITY_DATABASE_POOLER", "true")
+            // So wide that nobody is turned away for the crowd; the role's limit on statements is another one.
+            .with_env("KAIROS_IDENTITY_DATABASE_ACQUIRE_TIMEOUT", "30s")
+            .with_env("KAIROS_IDENTITY_DATABASE_STATEMENT_TIMEOUT", "30s")
+            .with_env("KAIROS_IDENTITY_SERVER_REQUEST_TIMEOUT_DEFAULT", "1m")
+    }
+
+    /// How many connections of the role's PostgreSQL has.
+    fn server_connections(&self) -> usize {
+        let count = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{ROLE}'");
+        self.cluster.psql("postgres", &count).parse().unwrap()
+    }
+}
+
+/// Registers a crowd through both instances at once.
+async fn register_crowd(instances: &[TestServer; 2]) -> Vec<User> {
+    let mut calls = JoinSet::new();
+    for number in 0..64 {
+        let mut client = instances[number % 2].client().await;
+        calls.spawn(async move {
+            let answer = client.register(registration(&format!("user{number}"))).await.unwrap();
+            answer.into_inner().user.unwrap()
+        });
+    }
+    calls.join_all().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_registers_opens_the_link_logs_in_and_is_looked_up() {
+    let pooled = Pooled::new();
+    let server = pooled.service().start().await;
+    let mut client = server.client().await;
+
+    let registered = client.register(registration("ada")).await.unwrap().into_inner().user.unwrap();
+    let token = verification_token(&server, &address("ada")).await;
+    let verified = client.verify_email(VerifyEmailRequest { token }).await.unwrap().into_inner();
+    let logged_in = client.login(login("ada", PASSWORD)).await.unwrap().into_inner();
+    let resolve = ResolveTokenRequest { auth_token: registered.auth_token };
+    let resolved = client.resolve_token(resolve).await.unwrap().into_inner();
+
+    let ada = verified.user.unwrap();
+    assert!(ada.is_verified);
+    assert_eq!(logged_in.user.as_ref(), Some(&ada));
+    assert_eq!(resolved.user.as_ref(), Some(&ada));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_on_two_instances_shares_few_connections_and_gets_its_own_answers() {
+    let pooled = Pooled::new();
+    let first = pooled.service().start().await;
+    let instances = [first.twin().await, first];
+
+    let users = register_crowd(&instances).await;
+    let auth_tokens: Vec<String> = users.iter().map(|user| user.auth_token.clone()).collect();
+    let clients = [instances[0].client().await, instances[1].client().await];
+    let mut calls = JoinSet::new();
+    for number in 0..1_000 {
+        let (mut client, user) = (clients[number % 2].clone(), users[number % users.len()].clone());
+        let (all, auth_tokens) = (users.clone(), auth_tokens.clone());
+        calls.spawn(async move {
+            if number % 10 == 0 {
+                let answer = client.resolve_tokens(ResolveTokensRequest { auth_tokens }).await.unwrap();
+                assert_eq!(answer.into_inner().users, all);
+            } else if number % 10 < 5 {
+                assert_eq!(
+                    client.find_user(by_email(&user.email)).await.unwrap().into_inner().user,
+                    Some(user)
+                );
+            } else {
+                let request = ResolveTokenRequest { auth_token: user.auth_token.clone() };
+                assert_eq!(client.resolve_token(request).await.unwrap().into_inner().user, Some(user));
+            }
+        });
+    }
+    calls.join_all().await;
+
+    let (clients, servers) = (pooled.bouncer.clients(&pooled.database), pooled.server_connections());
+    assert!(clients > POOL_SIZE && (1..=POOL_SIZE).contains(&servers), "{clients} clients on {servers}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_setting_of_the_service_stays_on_a_connection_that_others_share() {
+    let pooled = Pooled::new();
+    let first = pooled.service().start().await;
+    let instances = [first.twin().await, first];
+
+    register_crowd(&instances).await;
+
+    for limit in ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"] {
+        assert_eq!(pooled.bouncer.psql(&pooled.database, &format!("SHOW {limit}")), "3s", "{limit}");
+    }
+}
