@@ -2,7 +2,7 @@
 
 use super::{Failure, reason};
 use crate::{
-    config::{DatabaseUrl, Settings},
+    config::{DatabaseSettings, DatabaseUrl, Settings},
     store::{
         LookupOptions, MigrateError, PostgresOptions, PostgresUrl, Schema, SqliteOptions, Store, StoreOptions,
     },
@@ -19,15 +19,18 @@ pub(super) fn open(settings: &Settings, create: bool) -> Result<Store, Failure> 
             busy_timeout: database.sqlite_busy_timeout.get(),
             queue_length: database.sqlite_queue_length.as_usize(),
         }),
-        DatabaseUrl::Postgres(url) => StoreOptions::Postgres(Box::new(PostgresOptions {
-            url: url.parse::<PostgresUrl>().map_err(|error| format!("database.url: {error}"))?,
-            pool_size: database.pool_size.as_usize(),
-            connect_timeout: database.connect_timeout.get(),
-            acquire_timeout: database.acquire_timeout.get(),
-            statement_timeout: database.statement_timeout.get(),
-            idle_timeout: database.idle_timeout.get(),
-            connection_lifetime: database.connection_lifetime.get(),
-        })),
+        DatabaseUrl::Postgres(url) => {
+            let primary = Box::new(postgres(database, "database.url", url)?);
+            let replicas = database.read_urls.as_slice().iter();
+            let replicas: Vec<_> = replicas
+                .map(|url| postgres(database, "database.read-urls", url))
+                .collect::<Result<_, _>>()?;
+            if replicas.is_empty() {
+                StoreOptions::Postgres(primary)
+            } else {
+                StoreOptions::Replicated { primary, replicas, lag_max: database.replica_lag_max.get() }
+            }
+        }
     };
     let lookup = LookupOptions {
         batch_tokens_max: settings.lookup.batch_tokens_max.as_usize(),
@@ -35,6 +38,19 @@ pub(super) fn open(settings: &Settings, create: bool) -> Result<Store, Failure> 
         waiting_max: settings.lookup.waiting_max.as_usize(),
     };
     Store::open(options, lookup).map_err(reason)
+}
+
+fn postgres(database: &DatabaseSettings, key: &str, url: &str) -> Result<PostgresOptions, Failure> {
+    Ok(PostgresOptions {
+        url: url.parse::<PostgresUrl>().map_err(|error| format!("{key}: {error}"))?,
+        pool_size: database.pool_size.as_usize(),
+        connect_timeout: database.connect_timeout.get(),
+        acquire_timeout: database.acquire_timeout.get(),
+        statement_timeout: database.statement_timeout.get(),
+        idle_timeout: database.idle_timeout.get(),
+        connection_lifetime: database.connection_lifetime.get(),
+        is_pooled: database.pooler,
+    })
 }
 
 /// Opens a store that is there and has the schema of this release.

@@ -41,6 +41,38 @@ impl fmt::Display for DatabaseUrl {
     }
 }
 
+/// Servers of PostgreSQL, by their URLs.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct DatabaseUrls(Vec<String>);
+
+impl DatabaseUrls {
+    /// Reads URLs with commas or line ends between; `None` when one of them is not PostgreSQL's.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let servers = split_urls(text).map(|url| match DatabaseUrl::parse(url)? {
+            DatabaseUrl::Postgres(url) => Some(url),
+            DatabaseUrl::Sqlite(_) => None,
+        });
+        servers.collect::<Option<_>>().map(Self)
+    }
+
+    /// The URLs, with their passwords.
+    #[must_use]
+    pub fn as_slice(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for DatabaseUrls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|url| redacted(url))).finish()
+    }
+}
+
+/// The URLs of a list.
+pub(super) fn split_urls(text: &str) -> impl Iterator<Item = &str> {
+    text.split([',', '\n']).map(str::trim).filter(|url| !url.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,6 +91,15 @@ mod tests {
         {
             assert_eq!(DatabaseUrl::parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn replicas_are_servers() {
+        let urls = DatabaseUrls::parse("postgres://a:hunter2@b/d, postgres://c/d\n").unwrap();
+        assert_eq!(urls.as_slice(), ["postgres://a:hunter2@b/d", "postgres://c/d"]);
+        assert!(!format!("{urls:?}").contains("hunter2"));
+        assert_eq!(DatabaseUrls::parse(""), Some(DatabaseUrls::default()));
+        assert_eq!(DatabaseUrls::parse("postgres://a/d,sqlite://data/k.db"), None);
     }
 
     #[test]

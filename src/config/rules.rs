@@ -11,7 +11,7 @@ impl Settings {
     /// # Errors
     /// [`ConfigError::Rule`] that names the keys, and the flag that gives leave where there is one.
     pub fn check_for_serve(&self) -> Result<(), ConfigError> {
-        let rules: [(bool, &str); 5] = [
+        let rules: [(bool, &str); 6] = [
             (
                 self.server.tls_cert.is_some() == self.server.tls_key.is_some(),
                 "server.tls-cert and server.tls-key belong together: give both or none",
@@ -29,6 +29,11 @@ impl Settings {
             (
                 self.server.request_timeout_default.get() <= self.server.request_timeout_max.get(),
                 "server.request-timeout-default must not be longer than server.request-timeout-max",
+            ),
+            (
+                self.database.read_urls.as_slice().is_empty()
+                    || matches!(self.database.url, DatabaseUrl::Postgres(_)),
+                "database.read-urls names replicas, which only PostgreSQL has: database.url must be PostgreSQL too",
             ),
             (
                 self.secret.key_file.is_some() || matches!(self.database.url, DatabaseUrl::Sqlite(_)),

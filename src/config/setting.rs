@@ -31,10 +31,15 @@ impl Setting {
         format!("KAIROS_IDENTITY_{}_{}", self.section, self.field).to_uppercase()
     }
 
-    /// What `--print-config` may show of `text`: of a URL everything but its password.
+    /// What `--print-config` may show of `text`: of URLs everything but their passwords.
     #[must_use]
     pub fn redacted(&self, text: &str) -> String {
-        if self.field == "url" { super::url_text::redacted(text) } else { text.to_owned() }
+        use super::{database_url::split_urls, url_text::redacted};
+        match self.field {
+            "url" => redacted(text),
+            "read_urls" => split_urls(text).map(redacted).collect::<Vec<_>>().join(","),
+            _ => text.to_owned(),
+        }
     }
 }
 

@@ -73,6 +73,7 @@ impl Sources {
             sources.texts.insert(key.to_owned(), (text, Origin::Flag(flag)));
         }
         sources.take_secret_file("database.url")?;
+        sources.take_secret_file("database.read-urls")?;
         sources.take_secret_file("mail.url")?;
         Ok(sources)
     }

@@ -5,7 +5,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
-use super::{database_url::DatabaseUrl, mail_url::MailUrl};
+use super::{
+    database_url::{DatabaseUrl, DatabaseUrls},
+    mail_url::MailUrl,
+};
 use crate::domain::Email;
 
 /// A type that a setting's text is parsed into.
@@ -162,6 +165,16 @@ impl Value for DatabaseUrl {
     fn expects() -> String {
         "sqlite:///folder/file, sqlite://relative/file or postgres://user:password@host:port/database"
             .to_owned()
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::parse(text)
+    }
+}
+
+impl Value for DatabaseUrls {
+    fn expects() -> String {
+        "URLs as postgres://user:password@host:port/database with commas between, or nothing".to_owned()
     }
 
     fn parse(text: &str) -> Option<Self> {

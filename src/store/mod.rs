@@ -16,6 +16,8 @@ pub mod schema;
 mod users;
 mod verification;
 
+use std::time::Duration;
+
 pub(crate) use self::error::chain;
 pub use self::{
     columns::{SqlTimestamp, SqlUuid},
@@ -34,7 +36,7 @@ pub use self::{
     verification::{Verification, VerificationMail},
 };
 use self::{
-    connection::{Connections, postgres::PostgresPool, read, sqlite::SqliteThreads},
+    connection::{Connections, postgres::PostgresPool, read, replicas::Replicas, sqlite::SqliteThreads},
     lookup::Lookup,
 };
 
@@ -45,6 +47,15 @@ pub enum StoreOptions {
     Sqlite(SqliteOptions),
     /// A server of PostgreSQL 15 or later.
     Postgres(Box<PostgresOptions>),
+    /// The same with replicas, which serve look-ups.
+    Replicated {
+        /// What everything else is asked of.
+        primary: Box<PostgresOptions>,
+        /// The replicas.
+        replicas: Vec<PostgresOptions>,
+        /// How far a replica may be behind and still be asked.
+        lag_max: Duration,
+    },
 }
 
 /// The database. Cheap to clone; connections close with the last clone.
@@ -60,11 +71,16 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`] when SQLite's file cannot be opened or created, or trusted roots cannot be read.
     pub fn open(options: StoreOptions, lookup: LookupOptions) -> Result<Self, StoreError> {
-        let connections = match options {
-            StoreOptions::Sqlite(options) => Connections::Sqlite(SqliteThreads::open(options)?),
-            StoreOptions::Postgres(options) => Connections::Postgres(PostgresPool::open(&options)?),
+        let (connections, replicas) = match options {
+            StoreOptions::Sqlite(options) => (Connections::Sqlite(SqliteThreads::open(options)?), None),
+            StoreOptions::Postgres(options) => (Connections::Postgres(PostgresPool::open(&options)?), None),
+            StoreOptions::Replicated { primary, replicas, lag_max } => {
+                let pools = replicas.iter().map(PostgresPool::open).collect::<Result<_, _>>()?;
+                let primary = PostgresPool::open(&primary)?;
+                (Connections::Postgres(primary), Some(Replicas::new(pools, lag_max)))
+            }
         };
-        let lookup = Lookup::start(&connections, lookup)?;
+        let lookup = Lookup::start(&connections, replicas, lookup)?;
         Ok(Self { connections, lookup })
     }
 

@@ -18,7 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("server", &["clock", "entropy"]),
     ("accounts", &["store", "password", "domain", "clock", "entropy", "sealing"]),
     ("mail", &["store", "domain", "clock", "entropy", "sealing"]),
-    ("grpc", &["accounts", "store", "domain", "proto", "clock", "entropy"]),
+    ("grpc", &["accounts", "store", "domain", "proto", "clock", "entropy", "server"]),
     (
         "cli",
         &[

@@ -5,6 +5,7 @@
 
 pub mod postgres;
 pub mod postgres_url;
+pub(super) mod replicas;
 pub mod sqlite;
 
 use self::{postgres::PostgresPool, sqlite::SqliteThreads};

@@ -38,12 +38,15 @@ pub struct PostgresOptions {
     pub idle_timeout: Duration,
     /// After how long a connection is closed in any case, so that load balances out after a failover.
     pub connection_lifetime: Duration,
+    /// Whether connections are shared with others behind a pooler, so that no setting may be left on them.
+    pub is_pooled: bool,
 }
 
 /// The pool.
 #[derive(Clone)]
 pub struct PostgresPool {
     pool: Pool<AsyncPgConnection>,
+    address: Arc<str>,
     answer_timeout: Duration,
 }
 
@@ -90,7 +93,12 @@ impl PostgresPool {
             .map_err(StoreError::unavailable)?;
         tokio::spawn(close_old_connections(pool.clone(), options.idle_timeout, options.connection_lifetime));
         let answer_timeout = options.acquire_timeout + options.statement_timeout + ANSWER_MARGIN;
-        Ok(Self { pool, answer_timeout })
+        Ok(Self { pool, address: options.url.address().into(), answer_timeout })
+    }
+
+    /// `host:port` of the server, for the log.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
     }
 
     /// A connection, within the limits on waiting and connecting.
@@ -110,27 +118,46 @@ impl PostgresPool {
         }
     }
 
-    /// Runs a query that only reads where the caller cannot go away; a silent server costs its connection.
+    /// Runs a query that only reads. A silent server costs its connection, and so does a caller who goes away: the next user
+    /// of the connection would wait for their answer.
     pub(crate) async fn ask<R>(
         &self,
         query: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<R, StoreError>,
     ) -> Result<R, Unanswered> {
-        let mut connection = self.get().await.map_err(Unanswered::Refused)?;
-        match tokio::time::timeout(self.answer_timeout, query(&mut connection)).await {
-            Ok(answer) => answer.map_err(|error| {
-                if connection.is_broken() { Unanswered::Lost(error) } else { Unanswered::Refused(error) }
-            }),
-            Err(elapsed) => {
-                // Not back into the pool: its next user would wait for this answer.
-                drop(Object::take(connection));
-                Err(Unanswered::Silent(StoreError::unavailable(elapsed)))
+        let mut asked = Asked(Some(self.get().await.map_err(Unanswered::Refused)?));
+        match tokio::time::timeout(self.answer_timeout, query(asked.connection())).await {
+            Ok(answer) => {
+                let mut connection = asked.answered();
+                answer.map_err(|error| {
+                    if connection.is_broken() { Unanswered::Lost(error) } else { Unanswered::Refused(error) }
+                })
             }
+            Err(elapsed) => Err(Unanswered::Silent(StoreError::unavailable(elapsed))),
         }
     }
 
     /// A connection that is not one of the pool's any more, for work that holds it long.
     pub(crate) async fn take(&self) -> Result<AsyncPgConnection, StoreError> {
         self.get().await.map(Object::take)
+    }
+}
+
+/// A connection that owes an answer; dropped before it has come, it does not go back into the pool.
+struct Asked(Option<Object<AsyncPgConnection>>);
+
+impl Asked {
+    fn connection(&mut self) -> &mut AsyncPgConnection {
+        self.0.as_mut().expect("it is there until it has answered")
+    }
+
+    fn answered(mut self) -> Object<AsyncPgConnection> {
+        self.0.take().expect("it is there until it has answered")
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.0.take().map(Object::take);
     }
 }
 
@@ -150,6 +177,9 @@ fn limited(options: &PostgresOptions) -> tokio_postgres::Config {
 }
 
 fn session_settings(options: &PostgresOptions) -> String {
+    if options.is_pooled {
+        return String::new();
+    }
     let limit_ms = options.statement_timeout.as_millis();
     // An acknowledged write survives a crash of the database, whatever the server's default says; stronger settings stay.
     format!(
@@ -171,7 +201,9 @@ async fn connect(with: Arc<ConnectWith>) -> ConnectionResult<AsyncPgConnection> 
         let (client, connection) = config.connect(tokio_postgres::NoTls).await.map_err(bad)?;
         AsyncPgConnection::try_from_client_and_connection(client, connection).await?
     };
-    connection.batch_execute(settings).await.map_err(ConnectionError::CouldntSetupConfiguration)?;
+    if !settings.is_empty() {
+        connection.batch_execute(settings).await.map_err(ConnectionError::CouldntSetupConfiguration)?;
+    }
     Ok(connection)
 }
 

@@ -15,6 +15,20 @@ pub struct PostgresUrl {
     pub(crate) tls: TlsMode,
 }
 
+impl PostgresUrl {
+    /// `host:port`, or the folder of the socket, of the first server that the URL names.
+    pub(crate) fn address(&self) -> String {
+        let port = self.config.get_ports().first().copied().unwrap_or(5432);
+        match self.config.get_hosts().first() {
+            Some(Host::Tcp(host)) => format!("{host}:{port}"),
+            Some(Host::Unix(folder)) => folder.display().to_string(),
+            None => {
+                self.config.get_hostaddrs().first().map(|host| format!("{host}:{port}")).unwrap_or_default()
+            }
+        }
+    }
+}
+
 /// How the connection is protected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TlsMode {

@@ -14,10 +14,13 @@ use std::sync::{
 use tokio::{runtime::Handle, sync::oneshot, task::JoinSet};
 
 use self::{
-    lane::{postgres, sqlite},
+    lane::{postgres, replica, sqlite},
     queue::{Queue, Reply, Waiting},
 };
-use super::{Store, StoreError, connection::Connections};
+use super::{
+    Store, StoreError,
+    connection::{Connections, replicas::Replicas},
+};
 use crate::domain::{AuthToken, User};
 
 thread_local! {
@@ -42,48 +45,68 @@ pub struct LookupOptions {
 /// The queues and their lanes, which end when the last clone is dropped.
 #[derive(Clone)]
 pub(super) struct Lookup {
-    queues: Arc<[Arc<Queue>]>,
+    queues: Queues,
     batch_tokens_max: usize,
     _lanes: Arc<JoinSet<()>>,
 }
 
+#[derive(Clone)]
+enum Queues {
+    /// One for the callers of each thread of the runtime, and for each a lane: all of a look-up stays on its thread.
+    Sqlite(Arc<[Arc<Queue>]>),
+    /// One for all, since a query costs a trip to the server however few it carries; and one for the replicas.
+    Postgres { primary: Arc<Queue>, replicas: Option<(Arc<Replicas>, Arc<Queue>)> },
+}
+
 impl Lookup {
     /// Starts the lanes; call within a runtime.
-    ///
-    /// On SQLite each lane has a queue of its own, for the callers of one thread of the runtime: all stays on that thread.
-    /// On PostgreSQL all lanes share one, since a query costs a trip to the server however few it carries.
-    pub(super) fn start(connections: &Connections, options: LookupOptions) -> Result<Self, StoreError> {
+    pub(super) fn start(
+        connections: &Connections,
+        replicas: Option<Replicas>,
+        options: LookupOptions,
+    ) -> Result<Self, StoreError> {
         let mut lanes = JoinSet::new();
-        let mut queues = Vec::new();
-        match connections {
+        let queue = |waiting_max| Arc::new(Queue::new(options.batch_tokens_max, waiting_max));
+        let queues = match connections {
             Connections::Sqlite(threads) => {
-                let count = options.lanes.min(Handle::current().metrics().num_workers()).max(1);
-                for _ in 0..count {
-                    let queue =
-                        Arc::new(Queue::new(options.batch_tokens_max, options.waiting_max.div_ceil(count)));
-                    lanes.spawn(sqlite::run(sqlite::Lane::open(threads.options())?, Arc::clone(&queue)));
-                    queues.push(queue);
+                let count = options.lanes.clamp(1, Handle::current().metrics().num_workers());
+                let queues: Arc<[_]> =
+                    (0..count).map(|_| queue(options.waiting_max.div_ceil(count))).collect();
+                for queue in &*queues {
+                    lanes.spawn(sqlite::run(sqlite::Lane::open(threads.options())?, Arc::clone(queue)));
                 }
+                Queues::Sqlite(queues)
             }
             Connections::Postgres(pool) => {
-                let queue = Arc::new(Queue::new(options.batch_tokens_max, options.waiting_max));
+                let primary = queue(options.waiting_max);
+                let replicas = replicas.map(|replicas| (Arc::new(replicas), queue(options.waiting_max)));
                 for _ in 0..options.lanes {
-                    lanes.spawn(postgres::run(pool.clone(), Arc::clone(&queue)));
+                    lanes.spawn(postgres::run(pool.clone(), Arc::clone(&primary)));
                 }
-                queues.push(queue);
+                if let Some((replicas, queue)) = &replicas {
+                    let (watched, pool) = (Arc::clone(replicas), pool.clone());
+                    lanes.spawn(async move { watched.watch(&pool).await });
+                    for _ in 0..options.lanes {
+                        let (replicas, queue) = (Arc::clone(replicas), Arc::clone(queue));
+                        lanes.spawn(replica::run(replicas, queue, Arc::clone(&primary)));
+                    }
+                }
+                Queues::Postgres { primary, replicas }
             }
-        }
-        Ok(Self {
-            queues: queues.into(),
-            batch_tokens_max: options.batch_tokens_max,
-            _lanes: Arc::new(lanes),
-        })
+        };
+        Ok(Self { queues, batch_tokens_max: options.batch_tokens_max, _lanes: Arc::new(lanes) })
     }
 
-    /// The queue for callers of this thread.
+    /// Where a caller of this thread waits.
     fn queue(&self) -> &Queue {
-        let number = THREAD_NUMBER.with(|number| *number) % self.queues.len();
-        self.queues.get(number).expect("a remainder is smaller than its divisor")
+        match &self.queues {
+            Queues::Sqlite(queues) => {
+                let number = THREAD_NUMBER.with(|number| *number) % queues.len();
+                queues.get(number).expect("a remainder is smaller than its divisor")
+            }
+            Queues::Postgres { replicas: Some((replicas, queue)), .. } if replicas.any() => queue,
+            Queues::Postgres { primary, .. } => primary,
+        }
     }
 
     async fn ask<T>(&self, caller: impl FnOnce(Reply<T>) -> Waiting) -> Result<T, StoreError> {

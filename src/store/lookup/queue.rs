@@ -94,9 +94,13 @@ impl Queue {
     /// # Errors
     /// [`StoreError::Overloaded`] when too many wait.
     pub(super) fn push(&self, caller: Waiting) -> Result<(), StoreError> {
+        self.try_push(caller).map_err(|(_, error)| error)
+    }
+
+    fn try_push(&self, caller: Waiting) -> Result<(), (Waiting, StoreError)> {
         let mut waiting = self.lock();
         if waiting.len() >= self.waiting_max {
-            return Err(StoreError::Overloaded);
+            return Err((caller, StoreError::Overloaded));
         }
         waiting.push_back(caller);
         let fills = waiting.len() == 1;
@@ -105,6 +109,15 @@ impl Queue {
             self.arrived.notify_one();
         }
         Ok(())
+    }
+
+    /// Takes over callers from another queue; those for whom there is no room are turned away.
+    pub(super) fn pass_on(&self, callers: Vec<Waiting>) {
+        for caller in callers {
+            if let Err((caller, error)) = self.try_push(caller) {
+                caller.answer(|_| Err(error.clone())).send();
+            }
+        }
     }
 
     /// Waits for callers and takes those whose tokens fit into one query, without those who have gone.

@@ -105,6 +105,7 @@ pub fn open_with(url: &str, lookup: LookupOptions) -> Store {
             statement_timeout: Duration::from_secs(20),
             idle_timeout: Duration::from_mins(10),
             connection_lifetime: Duration::from_mins(30),
+            is_pooled: false,
         })),
     };
     Store::open(options, lookup).unwrap()

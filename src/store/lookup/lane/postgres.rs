@@ -3,7 +3,7 @@
 use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc};
 
 use diesel::{ExpressionMethods, QueryDsl, SelectableHelper};
-use diesel_async::RunQueryDsl;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures_util::FutureExt;
 use uuid::Uuid;
 
@@ -33,39 +33,52 @@ pub(in super::super) async fn run(pool: PostgresPool, queue: Arc<Queue>) {
 }
 
 async fn answer(pool: &PostgresPool, queue: &Queue, batch: Vec<Waiting>) {
-    let tokens: Vec<UuidColumn> =
-        batch.iter().flat_map(Waiting::tokens).map(|token| UuidColumn(*token.as_uuid())).collect();
-    let users = find_all(pool, queue, tokens).await;
-    let find = |token: AuthToken| match &users {
-        Ok(users) => Ok(users.get(token.as_uuid()).cloned()),
-        Err(error) => Err(error.clone()),
-    };
-    let answers: Vec<Answered> = batch.into_iter().map(|caller| caller.answer(find)).collect();
-    answers.into_iter().for_each(Answered::send);
-}
-
-async fn find_all(
-    pool: &PostgresPool,
-    queue: &Queue,
-    tokens: Vec<UuidColumn>,
-) -> Result<HashMap<Uuid, User>, StoreError> {
-    let answer = match ask(pool, tokens.clone()).await {
+    let tokens = tokens(&batch);
+    let users = match ask(pool, tokens.clone()).await {
         // Another connection may do.
         Err(Unanswered::Lost(_)) => ask(pool, tokens).await,
         answer => answer,
     };
-    let rows = answer.map_err(|unanswered| match unanswered {
+    let users = users.map_err(|unanswered| match unanswered {
         Unanswered::Silent(error) => {
             // Those who came meanwhile have waited as long; their own query would only wait for the same silence.
             queue.fail(&error);
             error
         }
         Unanswered::Lost(error) | Unanswered::Refused(error) => error,
-    })?;
+    });
+    answer_with(batch, &users);
+}
+
+async fn ask(pool: &PostgresPool, tokens: Vec<UuidColumn>) -> Result<Users, Unanswered> {
+    pool.ask(async |connection| find_all(connection, tokens).await).await
+}
+
+/// Users by their `auth_token`.
+pub(super) type Users = HashMap<Uuid, User>;
+
+/// What a batch asks for.
+pub(super) fn tokens(batch: &[Waiting]) -> Vec<UuidColumn> {
+    batch.iter().flat_map(Waiting::tokens).map(|token| UuidColumn(*token.as_uuid())).collect()
+}
+
+/// Who has these tokens, by one query.
+pub(super) async fn find_all(
+    connection: &mut AsyncPgConnection,
+    tokens: Vec<UuidColumn>,
+) -> Result<Users, StoreError> {
+    let query = core_user::table.filter(core_user::auth_token.eq_any(tokens)).select(UserRow::as_select());
+    let rows: Vec<UserRow> = query.load(connection).await?;
     Ok(rows.into_iter().map(User::from).map(|user| (*user.auth_token.as_uuid(), user)).collect())
 }
 
-async fn ask(pool: &PostgresPool, tokens: Vec<UuidColumn>) -> Result<Vec<UserRow>, Unanswered> {
-    let query = core_user::table.filter(core_user::auth_token.eq_any(tokens)).select(UserRow::as_select());
-    pool.ask(async |connection| Ok(query.load(connection).await?)).await
+/// Gives each caller of the batch their own.
+pub(super) fn answer_with(batch: Vec<Waiting>, users: &Result<Users, StoreError>) {
+    let find = |token: AuthToken| match users {
+        Ok(users) => Ok(users.get(token.as_uuid()).cloned()),
+        Err(error) => Err(error.clone()),
+    };
+    // All at the end: callers of one connection wake up together, and their answers leave in one packet.
+    let answers: Vec<Answered> = batch.into_iter().map(|caller| caller.answer(find)).collect();
+    answers.into_iter().for_each(Answered::send);
 }
