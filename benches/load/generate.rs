@@ -14,11 +14,14 @@ use kairos_identity::proto::{
     LoginRequest, ResolveTokenRequest, ResolveTokensRequest, identity_service_client::IdentityServiceClient,
 };
 use tokio::task::JoinSet;
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Code, Status,
+    transport::{Channel, Endpoint},
+};
 
 use crate::{
     Failure,
-    measure::Measure,
+    measure::{Measure, Outcome},
     tokens::{Draw, PASSWORD, auth_token, email},
 };
 
@@ -110,11 +113,10 @@ impl Run {
                     if began >= ends {
                         return measure;
                     }
-                    let answer = caller.call().await;
+                    let outcome = caller.call().await;
                     let now = Instant::now();
-                    if began >= begins && now <= ends {
-                        note(&mut measure, answer, now - began);
-                    }
+                    // Counted where it ends, or a slow call at either edge would count nowhere.
+                    measure.note(&outcome, now - began, (begins..=ends).contains(&now));
                 }
             });
         }
@@ -131,11 +133,9 @@ impl Run {
                 let (mut caller, at) = (self.caller(channels, number), due);
                 calls.spawn(async move {
                     let mut measure = Measure::new();
-                    let answer = caller.call().await;
-                    if at >= begins {
-                        // From when it should have left: the wait for a slow client is the caller's wait too.
-                        note(&mut measure, answer, at.elapsed());
-                    }
+                    let outcome = caller.call().await;
+                    // From when it should have left: the wait for a slow client is the caller's wait too.
+                    measure.note(&outcome, at.elapsed(), at >= begins);
                     measure
                 });
                 due += interval;
@@ -159,50 +159,45 @@ async fn total(mut workers: JoinSet<Measure>) -> Measure {
     all
 }
 
-fn note(measure: &mut Measure, answer: Option<u64>, latency: Duration) {
-    match answer {
-        Some(items) => measure.answered(latency, items),
-        None => measure.failed(),
-    }
-}
-
 impl Caller {
-    /// How many users the answer holds; nothing when it is not the right one.
-    async fn call(&mut self) -> Option<u64> {
-        match self.rpc {
+    async fn call(&mut self) -> Outcome {
+        let answered = match self.rpc {
             Rpc::Resolve | Rpc::Echo => self.resolve().await,
             Rpc::ResolveBatch => self.resolve_batch().await,
             Rpc::Login => self.log_in().await,
+        };
+        match answered {
+            Ok(Some(items)) => Outcome::Right { items },
+            Err(status) if status.code() == Code::ResourceExhausted => Outcome::Refused,
+            Ok(None) | Err(_) => Outcome::Wrong,
         }
     }
 
-    async fn resolve(&mut self) -> Option<u64> {
+    /// How many users the answer holds; nothing when it is not the right one.
+    async fn resolve(&mut self) -> Result<Option<u64>, Status> {
         let auth_token = auth_token(self.draw.next()).to_string();
-        let answer =
-            self.client.resolve_token(ResolveTokenRequest { auth_token: auth_token.clone() }).await.ok()?;
-        let user = answer.into_inner().user?;
-        (matches!(self.rpc, Rpc::Echo) || user.auth_token == auth_token).then_some(1)
+        let request = ResolveTokenRequest { auth_token: auth_token.clone() };
+        let user = self.client.resolve_token(request).await?.into_inner().user;
+        let is_right =
+            user.is_some_and(|user| matches!(self.rpc, Rpc::Echo) || user.auth_token == auth_token);
+        Ok(is_right.then_some(1))
     }
 
-    async fn resolve_batch(&mut self) -> Option<u64> {
+    async fn resolve_batch(&mut self) -> Result<Option<u64>, Status> {
         let auth_tokens: Vec<String> =
             (0..self.batch).map(|_| auth_token(self.draw.next()).to_string()).collect();
-        let answer = self
-            .client
-            .resolve_tokens(ResolveTokensRequest { auth_tokens: auth_tokens.clone() })
-            .await
-            .ok()?;
-        let answer = answer.into_inner();
+        let request = ResolveTokensRequest { auth_tokens: auth_tokens.clone() };
+        let answer = self.client.resolve_tokens(request).await?.into_inner();
         // A token that was drawn twice is answered once.
         let is_right = answer.unknown_auth_tokens.is_empty()
             && answer.users.first().map(|user| &user.auth_token) == auth_tokens.first();
-        is_right.then_some(answer.users.len() as u64)
+        Ok(is_right.then_some(answer.users.len() as u64))
     }
 
-    async fn log_in(&mut self) -> Option<u64> {
+    async fn log_in(&mut self) -> Result<Option<u64>, Status> {
         let email = email(self.draw.next());
         let request = LoginRequest { email: email.clone(), password: PASSWORD.to_owned() };
-        let user = self.client.login(request).await.ok()?.into_inner().user?;
-        (user.email == email).then_some(1)
+        let user = self.client.login(request).await?.into_inner().user;
+        Ok(user.is_some_and(|user| user.email == email).then_some(1))
     }
 }

@@ -7,37 +7,56 @@ use hdrhistogram::Histogram;
 /// The longest latency that is told apart; longer ones count as this.
 const LATENCY_US_MAX: u64 = 60_000_000;
 
+/// How a call ended.
+pub enum Outcome {
+    /// With the right answer, which holds so many users.
+    Right { items: u64 },
+    /// Turned away by a full queue (`RESOURCE_EXHAUSTED`).
+    Refused,
+    /// Otherwise.
+    Wrong,
+}
+
 /// What one worker saw.
 pub struct Measure {
     latencies_us: Histogram<u64>,
+    refused_us: Histogram<u64>,
     failures: u64,
     items: u64,
+    calls_total: u64,
 }
 
 impl Measure {
     pub fn new() -> Self {
-        let latencies_us =
-            Histogram::new_with_max(LATENCY_US_MAX, 3).expect("the bounds are those of a histogram");
-        Self { latencies_us, failures: 0, items: 0 }
+        let empty =
+            || Histogram::new_with_max(LATENCY_US_MAX, 3).expect("the bounds are those of a histogram");
+        Self { latencies_us: empty(), refused_us: empty(), failures: 0, items: 0, calls_total: 0 }
     }
 
-    /// Counts a call that was answered as it should be, and the `items` (users) in the answer.
-    pub fn answered(&mut self, latency: Duration, items: u64) {
+    /// Counts a call; outside of the time that is measured only that it was made.
+    pub fn note(&mut self, outcome: &Outcome, latency: Duration, is_measured: bool) {
+        self.calls_total += 1;
+        if !is_measured {
+            return;
+        }
         let latency = u64::try_from(latency.as_micros()).unwrap_or(LATENCY_US_MAX);
-        self.latencies_us.saturating_record(latency);
-        self.items += items;
-    }
-
-    /// Counts a call that was refused, or answered wrongly.
-    pub fn failed(&mut self) {
-        self.failures += 1;
+        match outcome {
+            Outcome::Right { items } => {
+                self.latencies_us.saturating_record(latency);
+                self.items += items;
+            }
+            Outcome::Refused => self.refused_us.saturating_record(latency),
+            Outcome::Wrong => self.failures += 1,
+        }
     }
 
     /// Takes in what another worker saw.
     pub fn add(&mut self, other: &Self) {
         self.latencies_us.add(&other.latencies_us).expect("both have the same bounds");
+        self.refused_us.add(&other.refused_us).expect("both have the same bounds");
         self.failures += other.failures;
         self.items += other.items;
+        self.calls_total += other.calls_total;
     }
 
     /// One JSON object.
@@ -50,6 +69,11 @@ impl Measure {
             "calls_per_s": calls / seconds,
             "items_per_s": items / seconds,
             "failures": self.failures,
+            "calls_total": self.calls_total,
+            "refused": self.refused_us.len(),
+            "refused_p50_us": self.refused_us.value_at_quantile(0.5),
+            "refused_p99_us": self.refused_us.value_at_quantile(0.99),
+            "refused_max_us": self.refused_us.max(),
             "p50_us": at(0.5),
             "p99_us": at(0.99),
             "p999_us": at(0.999),

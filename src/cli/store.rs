@@ -8,7 +8,7 @@ use crate::{
     },
 };
 
-/// Opens the store; `create` lets a missing file of SQLite be made.
+/// Opens the store without its replicas; `create` lets a missing file of SQLite be made.
 pub(super) fn open(settings: &Settings, create: bool) -> Result<Store, Failure> {
     let database = &settings.database;
     let options = match &database.url {
@@ -20,24 +20,36 @@ pub(super) fn open(settings: &Settings, create: bool) -> Result<Store, Failure> 
             queue_length: database.sqlite_queue_length.as_usize(),
         }),
         DatabaseUrl::Postgres(url) => {
-            let primary = Box::new(postgres(database, "database.url", url)?);
-            let replicas = database.read_urls.as_slice().iter();
-            let replicas: Vec<_> = replicas
-                .map(|url| postgres(database, "database.read-urls", url))
-                .collect::<Result<_, _>>()?;
-            if replicas.is_empty() {
-                StoreOptions::Postgres(primary)
-            } else {
-                StoreOptions::Replicated { primary, replicas, lag_max: database.replica_lag_max.get() }
-            }
+            StoreOptions::Postgres(Box::new(postgres(database, "database.url", url)?))
         }
     };
-    let lookup = LookupOptions {
+    Store::open(options, lookup(settings)).map_err(reason)
+}
+
+/// Opens the store that is served: with its replicas, and created if it may be.
+pub(super) fn open_to_serve(settings: &Settings) -> Result<Store, Failure> {
+    let database = &settings.database;
+    let DatabaseUrl::Postgres(primary) = &database.url else { return open(settings, true) };
+    if database.read_urls.as_slice().is_empty() {
+        return open(settings, true);
+    }
+    let replicas = database.read_urls.as_slice().iter();
+    let options = StoreOptions::Replicated {
+        primary: Box::new(postgres(database, "database.url", primary)?),
+        replicas: replicas
+            .map(|url| postgres(database, "database.read-urls", url))
+            .collect::<Result<_, _>>()?,
+        lag_max: database.replica_lag_max.get(),
+    };
+    Store::open(options, lookup(settings)).map_err(reason)
+}
+
+fn lookup(settings: &Settings) -> LookupOptions {
+    LookupOptions {
         batch_tokens_max: settings.lookup.batch_tokens_max.as_usize(),
         lanes: settings.lookup.lanes.as_usize(),
         waiting_max: settings.lookup.waiting_max.as_usize(),
-    };
-    Store::open(options, lookup).map_err(reason)
+    }
 }
 
 fn postgres(database: &DatabaseSettings, key: &str, url: &str) -> Result<PostgresOptions, Failure> {

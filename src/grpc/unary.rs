@@ -131,3 +131,68 @@ impl http_body::Body for OneMessage {
         SizeHint::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use tonic::Code;
+
+    use super::*;
+    use crate::proto::ResolveTokenRequest;
+
+    const BYTES_MAX: usize = 64;
+
+    /// A body that comes in these pieces.
+    struct Pieces(VecDeque<Bytes>);
+
+    impl http_body::Body for Pieces {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Ready(self.0.pop_front().map(|piece| Ok(Frame::data(piece))))
+        }
+    }
+
+    fn message(auth_token: &str) -> Vec<u8> {
+        let message = ResolveTokenRequest { auth_token: auth_token.to_owned() }.encode_to_vec();
+        [&[0, 0, 0, 0, u8::try_from(message.len()).unwrap()], message.as_slice()].concat()
+    }
+
+    async fn read_pieces<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<String, Code> {
+        let body = Pieces(pieces.into_iter().map(Bytes::copy_from_slice).collect());
+        let read = read::<ResolveTokenRequest>(Body::new(body), BYTES_MAX).await;
+        read.map(|message| message.auth_token).map_err(|status| status.code())
+    }
+
+    #[tokio::test]
+    async fn a_message_is_read_in_whatever_pieces_it_comes() {
+        let bytes = message("some-token");
+        for size in 1..=bytes.len() {
+            assert_eq!(read_pieces(bytes.chunks(size)).await.as_deref(), Ok("some-token"), "{size}");
+        }
+        assert_eq!(read_pieces([&[0, 0, 0, 0, 0][..]]).await.as_deref(), Ok(""));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_one_plain_message_is_internal_as_grpc_asks() {
+        let bytes = message("some-token");
+        let compressed = [&[1], &bytes[1..]].concat();
+        let twice = bytes.repeat(2);
+        let not_utf8 = [0, 0, 0, 0, 3, 0x0a, 1, 0xff];
+        for faulty in [&[][..], &bytes[..3], &bytes[..bytes.len() - 1], &compressed, &twice, &not_utf8] {
+            assert_eq!(read_pieces([faulty]).await, Err(Code::Internal), "{faulty:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_too_long_is_refused_by_its_announcement() {
+        assert_eq!(read_pieces([&[0, 0, 0, 0, 65][..]]).await, Err(Code::OutOfRange));
+        assert_eq!(read_pieces([&[0, 0xff, 0xff, 0xff, 0xff][..]]).await, Err(Code::OutOfRange));
+        assert_eq!(read_pieces([[0; 80].as_slice()]).await, Err(Code::OutOfRange));
+    }
+}

@@ -39,11 +39,16 @@ fn options() -> ServerOptions {
     }
 }
 
+/// Calls are answered by the router, unless their header `test` says otherwise.
 struct Plain(Routes);
 
 impl Served for Plain {
     async fn answer(&self, request: Request<Body>, _: &Peer) -> Response<Body> {
-        self.0.clone().call(request).await.unwrap()
+        match request.headers().get("test").map(http::HeaderValue::as_bytes) {
+            Some(b"panic") => panic!("what stands around handlers panics"),
+            Some(b"hang") => std::future::pending().await,
+            _ => self.0.clone().call(request).await.unwrap(),
+        }
     }
 }
 
@@ -268,4 +273,28 @@ fn a_mangled_key_is_not_repeated() {
     let bytes = bytes.trim_matches(|c| c == '[' || c == ']');
     let told = format!("{error} {error:?}");
     assert!(!told.contains(&secret) && !told.contains(bytes), "{told}");
+}
+
+#[tokio::test]
+async fn calls_of_one_connection_neither_wait_for_each_other_nor_fall_together() {
+    let server = Running::start(options(), None);
+    let client = HealthClient::new(server.channel().await);
+    let call = |test: Option<&'static str>| {
+        let (mut client, mut request) = (client.clone(), tonic::Request::new(HealthCheckRequest::default()));
+        if let Some(test) = test {
+            request.metadata_mut().insert("test", test.parse().unwrap());
+        }
+        async move { client.check(request).await }
+    };
+    let hangs = tokio::spawn(call(Some("hang")));
+
+    for _ in 0..10 {
+        assert!(call(Some("panic")).await.is_err());
+        assert!(call(None).await.is_ok());
+    }
+
+    assert!(!hangs.is_finished());
+    hangs.abort();
+    assert!(call(None).await.is_ok());
+    server.stop().await;
 }

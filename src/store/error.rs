@@ -60,6 +60,11 @@ impl StoreError {
         chain(self)
     }
 
+    /// Whether the server has ended the connection, by what it says: diesel notices only the next time.
+    pub(crate) fn is_connection_lost(&self) -> bool {
+        matches!(self, Self::Unavailable(cause) if contains_any(&chain(cause), &CONNECTION_LOST))
+    }
+
     /// The database cannot be reached, because of `source`.
     pub(crate) fn unavailable(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Unavailable(Cause::new(source))
@@ -117,9 +122,22 @@ fn violated(information: &dyn DatabaseErrorInformation) -> Option<Constraint> {
     known.into_iter().find(|(part, _)| name.contains(part)).map(|(_, constraint)| constraint)
 }
 
+/// Words of PostgreSQL and its driver for the end of a connection.
+const CONNECTION_LOST: [&str; 5] = [
+    "terminating connection",
+    "the database system is",
+    "connection closed",
+    "error communicating with the server",
+    "server closed the connection",
+];
+
+fn contains_any(message: &str, parts: &[&str]) -> bool {
+    parts.iter().any(|part| message.contains(part))
+}
+
 /// diesel keeps no SQLSTATE, so that what it does not classify is told by the engines' English messages.
 fn says_unavailable(kind: DatabaseErrorKind, message: &str) -> bool {
-    const MESSAGES: [&str; 21] = [
+    const MESSAGES: [&str; 16] = [
         // SQLite
         "database is locked",
         "database or disk is full",
@@ -129,19 +147,14 @@ fn says_unavailable(kind: DatabaseErrorKind, message: &str) -> bool {
         "database disk image is malformed",
         "file is not a database",
         // PostgreSQL
-        "terminating connection",
         "canceling statement",
         "deadlock detected",
-        "the database system is",
         "too many clients",
         "too many connections",
         "remaining connection slots",
         "read-only transaction",
         "No space left on device",
         "could not extend file",
-        "connection closed",
-        "error communicating with the server",
-        "server closed the connection",
         "cannot execute",
     ];
     let lost = matches!(
@@ -151,5 +164,5 @@ fn says_unavailable(kind: DatabaseErrorKind, message: &str) -> bool {
             | DatabaseErrorKind::ReadOnlyTransaction
             | DatabaseErrorKind::SerializationFailure
     );
-    lost || MESSAGES.iter().any(|part| message.contains(part))
+    lost || contains_any(message, &CONNECTION_LOST) || contains_any(message, &MESSAGES)
 }

@@ -141,6 +141,7 @@ on_both_engines! {
             .with_env("KAIROS_IDENTITY_PASSWORD_THREADS", "1")
             .with_env("KAIROS_IDENTITY_SERVER_REQUEST_TIMEOUT_DEFAULT", "1m")
             .with_env("KAIROS_IDENTITY_SERVER_FIRST_BYTE_TIMEOUT", "10m")
+            .with_env("KAIROS_IDENTITY_LOG_LEVEL", "info,rpc=debug")
             .start()
             .await;
         let ada = server.newcomer("ada").await;

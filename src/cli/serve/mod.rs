@@ -193,7 +193,7 @@ fn tell(settings: &Settings, listener: &TcpListener, is_tls: bool) {
 }
 
 async fn open_store(settings: &Settings) -> Result<Store, Failure> {
-    let store = store::open(settings, true)?;
+    let store = store::open_to_serve(settings)?;
     if let DatabaseUrl::Sqlite(_) = settings.database.url {
         let migrated = store.migrate().await.map_err(|error| store::at(settings, &error))?;
         if !migrated.is_empty() {

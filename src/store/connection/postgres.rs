@@ -5,7 +5,10 @@
 
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
-use deadpool::{Runtime, managed::Timeouts};
+use deadpool::{
+    Runtime,
+    managed::{Manager, Timeouts},
+};
 use diesel::{ConnectionError, ConnectionResult};
 use diesel_async::{
     AsyncPgConnection, SimpleAsyncConnection,
@@ -124,14 +127,37 @@ impl PostgresPool {
         &self,
         query: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<R, StoreError>,
     ) -> Result<R, Unanswered> {
-        let mut asked = Asked(Some(self.get().await.map_err(Unanswered::Refused)?));
+        let connection = self.get().await.map_err(|error| {
+            if error.is_connection_lost() { Unanswered::Lost(error) } else { Unanswered::Refused(error) }
+        })?;
+        let mut asked = Asked(Some(connection));
         match tokio::time::timeout(self.answer_timeout, query(asked.connection())).await {
-            Ok(answer) => {
-                let mut connection = asked.answered();
-                answer.map_err(|error| {
-                    if connection.is_broken() { Unanswered::Lost(error) } else { Unanswered::Refused(error) }
-                })
+            Ok(Ok(answer)) => {
+                asked.give_back();
+                Ok(answer)
             }
+            Ok(Err(error)) if asked.connection().is_broken() || error.is_connection_lost() => {
+                Err(Unanswered::Lost(error))
+            }
+            Ok(Err(error)) => {
+                asked.give_back();
+                Err(Unanswered::Refused(error))
+            }
+            Err(elapsed) => Err(Unanswered::Silent(StoreError::unavailable(elapsed))),
+        }
+    }
+
+    /// The same on a connection that was made for it: where one was lost, those that wait in the pool may be too.
+    pub(crate) async fn ask_anew<R>(
+        &self,
+        query: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<R, StoreError>,
+    ) -> Result<R, Unanswered> {
+        let answered = async {
+            let mut connection = self.pool.manager().create().await.map_err(StoreError::unavailable)?;
+            query(&mut connection).await
+        };
+        match tokio::time::timeout(self.answer_timeout, answered).await {
+            Ok(answer) => answer.map_err(Unanswered::Refused),
             Err(elapsed) => Err(Unanswered::Silent(StoreError::unavailable(elapsed))),
         }
     }
@@ -150,8 +176,9 @@ impl Asked {
         self.0.as_mut().expect("it is there until it has answered")
     }
 
-    fn answered(mut self) -> Object<AsyncPgConnection> {
-        self.0.take().expect("it is there until it has answered")
+    /// Back into the pool: it has answered.
+    fn give_back(mut self) {
+        self.0.take();
     }
 }
 

@@ -184,7 +184,7 @@ fn prepare(
     pragmas: &str,
 ) -> Result<SqliteConnection, StoreError> {
     const FOR_ALL: &str = "PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; PRAGMA temp_store = MEMORY; \
-        PRAGMA cache_size = -16000; PRAGMA mmap_size = 268435456;";
+        PRAGMA cache_size = -16000; PRAGMA mmap_size = 2147418112;";
     connection
         .batch_execute(pragmas)
         .and_then(|()| connection.batch_execute(FOR_ALL))

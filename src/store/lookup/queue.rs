@@ -181,3 +181,81 @@ async fn let_others_ask() {
     })
     .await;
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot::Receiver;
+
+    use super::*;
+
+    type Answer = Receiver<Result<Option<User>, StoreError>>;
+
+    fn one(number: u128) -> (Waiting, Answer) {
+        let (reply, answer) = oneshot::channel();
+        (Waiting::One { token: AuthToken::from_uuid(uuid::Uuid::from_u128(number)), reply }, answer)
+    }
+
+    fn many(tokens: usize) -> (Waiting, Receiver<Result<Vec<User>, StoreError>>) {
+        let (reply, answer) = oneshot::channel();
+        (Waiting::Many { tokens: vec![AuthToken::from_random([7; 16]); tokens], reply }, answer)
+    }
+
+    fn lengths(batch: &[Waiting]) -> Vec<usize> {
+        batch.iter().map(|caller| caller.tokens().len()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_batch_holds_what_fits_in_the_order_of_arrival() {
+        let queue = Queue::new(10, 100);
+        let answers: Vec<_> = [6, 4, 1, 10, 3]
+            .map(many)
+            .map(|(caller, answer)| {
+                queue.push(caller).unwrap();
+                answer
+            })
+            .into();
+
+        assert_eq!(lengths(&queue.batch().await), [6, 4]);
+        assert_eq!(lengths(&queue.batch().await), [1]);
+        assert_eq!(lengths(&queue.batch().await), [10]);
+        assert_eq!(lengths(&queue.batch().await), [3]);
+        drop(answers);
+    }
+
+    #[tokio::test]
+    async fn who_has_gone_is_not_asked_for_and_leaves_nothing_behind() {
+        let queue = Queue::new(256, 10_000);
+        let mut answers = Vec::new();
+        for number in 0..10_000 {
+            let (caller, answer) = one(number);
+            queue.push(caller).unwrap();
+            // Three of ten go away, before a lane has taken them.
+            if number % 10 >= 3 {
+                answers.push(answer);
+            }
+        }
+
+        let mut asked = 0;
+        while asked < answers.len() {
+            let batch = queue.batch().await;
+            asked += batch.len();
+            batch.into_iter().for_each(|caller| caller.answer(|_| Ok(None)).send());
+        }
+
+        assert!(queue.lock().is_empty());
+        for answer in &mut answers {
+            assert!(matches!(answer.try_recv(), Ok(Ok(None))));
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_passed_on_waits_here_or_is_turned_away() {
+        let queue = Queue::new(10, 2);
+        let (callers, mut answers): (Vec<_>, Vec<_>) = (0..3).map(one).unzip();
+
+        queue.pass_on(callers);
+
+        assert!(matches!(answers[2].try_recv(), Ok(Err(StoreError::Overloaded))));
+        assert_eq!(queue.batch().await.len(), 2);
+    }
+}

@@ -1,12 +1,16 @@
 //! Coalesced look-ups.
 
+use std::time::Duration;
+
 use kairos_identity::{
     domain::{AuthToken, User},
+    entropy::Entropy,
     store::{LookupOptions, StoreError},
 };
-use tokio::task::JoinSet;
+use tokio::{runtime::Handle, task::JoinSet};
 
 use super::{World, open_with};
+use crate::support::{engine::Engine, wait::until};
 
 async fn users(world: &World, count: usize) -> Vec<User> {
     let mut users = Vec::new();
@@ -14,6 +18,26 @@ async fn users(world: &World, count: usize) -> Vec<User> {
         users.push(world.register(&format!("user{number}")).await.0);
     }
     users
+}
+
+/// 10,000 calls, three in ten of which go away: before they are asked for, or while their answer comes.
+async fn crowd(world: &World, users: &[User]) {
+    let mut calls = JoinSet::new();
+    for number in 0..10_000 {
+        let (store, user) = (world.store.clone(), users[number % users.len()].clone());
+        calls.spawn(async move {
+            let call = store.find_user_by_auth_token(user.auth_token);
+            if number % 10 < 3 {
+                let moment = Duration::from_micros(number as u64 % 7 * 50);
+                tokio::time::timeout(moment, call).await.ok();
+            } else {
+                assert_eq!(call.await.unwrap(), Some(user));
+            }
+        });
+    }
+    while let Some(call) = calls.join_next().await {
+        call.unwrap();
+    }
 }
 
 on_both_engines! {
@@ -79,6 +103,71 @@ on_both_engines! {
         assert_eq!(world.store.find_user_by_auth_token(ada.auth_token).await.unwrap(), Some(ada));
     }
 
+    async fn ten_thousand_calls_of_which_three_in_ten_go_away_leave_no_task_behind(engine: Engine) {
+        let world = World::new(engine).await;
+        let users = users(&world, 20).await;
+        // The first crowd opens the connections, which have tasks of their own.
+        crowd(&world, &users).await;
+        let tasks = Handle::current().metrics().num_alive_tasks();
+
+        crowd(&world, &users).await;
+
+        let as_before = async || (Handle::current().metrics().num_alive_tasks() <= tasks).then_some(());
+        until("no task is left", Duration::from_secs(10), as_before).await;
+        let ada = &users[0];
+        assert_eq!(world.store.find_user_by_auth_token(ada.auth_token).await.unwrap().as_ref(), Some(ada));
+    }
+
+    async fn random_arrivals_departures_and_failures_change_no_answer(engine: Engine) {
+        let world = World::new(engine).await;
+        let users = users(&world, 30).await;
+        let store = open_with(
+            world.database.url(),
+            LookupOptions { batch_tokens_max: 32, lanes: 2, waiting_max: 100_000 },
+        );
+        let seed = u64::from_le_bytes(Entropy::system().bytes());
+        eprintln!("the seed is {seed}");
+        let chance = Entropy::seeded(seed);
+        let below = |bound: usize| usize::try_from(u64::from_le_bytes(chance.bytes()) % bound as u64).unwrap();
+        for round in 0..30 {
+            let breaks = round % 3 == 2;
+            let mut calls = JoinSet::new();
+            for _ in 0..1 + below(200) {
+                let asked: Vec<Option<User>> = (0..if below(4) == 0 { below(100) } else { 1 })
+                    .map(|_| users.get(below(users.len() + 5)).cloned())
+                    .collect();
+                let strangers = AuthToken::from_random([1; 16]);
+                let tokens: Vec<_> =
+                    asked.iter().map(|user| user.as_ref().map_or(strangers, |user| user.auth_token)).collect();
+                let (store, turns, leaves) = (store.clone(), below(20), below(10) < 3);
+                calls.spawn(async move {
+                    for _ in 0..turns { tokio::task::yield_now().await; }
+                    let limit = if leaves { Duration::ZERO } else { Duration::from_mins(1) };
+                    let expected: Vec<User> = asked.into_iter().flatten().collect();
+                    let call = async {
+                        match tokens.as_slice() {
+                            [token] => Ok(store.find_user_by_auth_token(*token).await?.into_iter().collect()),
+                            tokens => store.find_users_by_auth_tokens(tokens).await,
+                        }
+                    };
+                    match tokio::time::timeout(limit, call).await {
+                        Ok(Ok(found)) => assert_eq!(found, expected),
+                        Ok(Err(error)) => assert!(breaks, "{error:?}"),
+                        Err(_) => assert!(leaves),
+                    }
+                });
+            }
+            if breaks {
+                world.database.execute("ALTER TABLE core_user RENAME TO core_user_away");
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                world.database.execute("ALTER TABLE core_user_away RENAME TO core_user");
+            }
+            while let Some(call) = calls.join_next().await {
+                call.unwrap();
+            }
+        }
+    }
+
     async fn who_finds_the_queue_full_is_turned_away_and_the_others_are_answered(engine: Engine) {
         let world = World::new(engine).await;
         let (ada, _) = world.register("ada").await;
@@ -101,5 +190,28 @@ on_both_engines! {
             }
         }
         assert!((4..500).contains(&answered), "{answered} of 500 were answered");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_connection_is_replaced_within_the_call() {
+    let world = World::new(Engine::Postgres).await;
+    let (ada, _) = world.register("ada").await;
+    for _ in 0..5 {
+        let mut callers = JoinSet::new();
+        for _ in 0..4 {
+            let (store, ada) = (world.store.clone(), ada.clone());
+            callers.spawn(async move {
+                for _ in 0..500 {
+                    let found = store.find_user_by_auth_token(ada.auth_token).await.unwrap();
+                    assert_eq!(found.as_ref(), Some(&ada));
+                }
+            });
+        }
+        world.database.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+             WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        );
+        callers.join_all().await;
     }
 }

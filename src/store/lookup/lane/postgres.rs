@@ -34,9 +34,9 @@ pub(in super::super) async fn run(pool: PostgresPool, queue: Arc<Queue>) {
 
 async fn answer(pool: &PostgresPool, queue: &Queue, batch: Vec<Waiting>) {
     let tokens = tokens(&batch);
-    let users = match ask(pool, tokens.clone()).await {
-        // Another connection may do.
-        Err(Unanswered::Lost(_)) => ask(pool, tokens).await,
+    let again = tokens.clone();
+    let users = match pool.ask(async |connection| find_all(connection, tokens).await).await {
+        Err(Unanswered::Lost(_)) => pool.ask_anew(async |connection| find_all(connection, again).await).await,
         answer => answer,
     };
     let users = users.map_err(|unanswered| match unanswered {
@@ -48,10 +48,6 @@ async fn answer(pool: &PostgresPool, queue: &Queue, batch: Vec<Waiting>) {
         Unanswered::Lost(error) | Unanswered::Refused(error) => error,
     });
     answer_with(batch, &users);
-}
-
-async fn ask(pool: &PostgresPool, tokens: Vec<UuidColumn>) -> Result<Users, Unanswered> {
-    pool.ask(async |connection| find_all(connection, tokens).await).await
 }
 
 /// Users by their `auth_token`.
