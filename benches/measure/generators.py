@@ -56,9 +56,9 @@ class Generators:
         if wrong or not (seen["calls_per_s"] or may_refuse):
             self.failures.append(f"{wrong} calls failed, {seen['calls_per_s']} a second did not: {options}")
 
-    def h2load(self, server, connections, streams, seconds):
-        """Calls/s of one and the same request."""
-        token = self.token().encode()
+    def h2load(self, server, connections, streams, seconds, user):
+        """Calls/s of one and the same request, for that user."""
+        token = self.token(user).encode()
         message = b"\x0a" + bytes([len(token)]) + token
         request = self.folder / "request"
         request.write_bytes(b"\0" + struct.pack(">I", len(message)) + message)

@@ -18,18 +18,20 @@ section! {
         /// A file that holds the URL, so that its password is in no environment and no process list.
         url_file: Option<PathBuf> = "",
         /// PostgreSQL: replicas, which serve look-ups (`ResolveToken`, `ResolveTokens`) only, as URLs like `database.url`
-        /// with commas between. Whom a replica does not know, the primary is asked; a change may be seen as late as
-        /// `database.replica-lag-max`. Each replica gets `database.pool-size` connections at most.
+        /// with commas between. Whom a replica does not know, the primary is asked. Each replica gets
+        /// `database.pool-size` connections at most.
         read_urls: DatabaseUrls = "",
         /// A file that holds them, so that their passwords are in no environment and no process list.
         read_urls_file: Option<PathBuf> = "",
-        /// PostgreSQL: how far a replica may be behind; one that is further, or does not answer, is left out within 2 s and
-        /// taken back by itself.
+        /// PostgreSQL: how far a replica may be behind, and so how late a look-up may see a change. One that is further behind,
+        /// or does not answer, is left out within 2 s and taken back by itself. While the primary is silent, a replica that
+        /// has what the primary wrote last goes on.
         replica_lag_max: Span<100, 3_600_000> = "1s",
         /// PostgreSQL: whether there is PgBouncer in transaction mode between, so that settings would reach others:
         /// docs/pgbouncer.md says what the role must have instead.
         pooler: bool = "false",
-        /// PostgreSQL: how many connections at most.
+        /// PostgreSQL: how many connections at most. Beyond them, `lookup.lanes` more for a moment where connections were lost,
+        /// and one for the watch over replicas.
         pool_size: Count<1, 1_000> = "16",
         /// PostgreSQL: how long a connection may take to be made.
         connect_timeout: Span<50, 60_000> = "1s",

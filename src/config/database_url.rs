@@ -48,10 +48,7 @@ pub struct DatabaseUrls(Vec<String>);
 impl DatabaseUrls {
     /// Reads URLs with commas or line ends between; `None` when one of them is not PostgreSQL's.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let servers = split_urls(text).map(|url| match DatabaseUrl::parse(url)? {
-            DatabaseUrl::Postgres(url) => Some(url),
-            DatabaseUrl::Sqlite(_) => None,
-        });
+        let servers = split_urls(text).map(|url| is_one_server(url).then(|| url.to_owned()));
         servers.collect::<Option<_>>().map(Self)
     }
 
@@ -68,8 +65,19 @@ impl fmt::Debug for DatabaseUrls {
     }
 }
 
+/// A list without its passwords. What is no URL of a server may be a part of one, with a password in it, and is not shown.
+pub(super) fn redacted_urls(text: &str) -> String {
+    let shown = split_urls(text).map(|url| if is_one_server(url) { redacted(url) } else { "***".to_owned() });
+    shown.collect::<Vec<_>>().join(",")
+}
+
+/// Whether the text is the URL of one server, and not of several with something else than a comma between.
+fn is_one_server(url: &str) -> bool {
+    url.matches("://").count() == 1 && matches!(DatabaseUrl::parse(url), Some(DatabaseUrl::Postgres(_)))
+}
+
 /// The URLs of a list.
-pub(super) fn split_urls(text: &str) -> impl Iterator<Item = &str> {
+fn split_urls(text: &str) -> impl Iterator<Item = &str> {
     text.split([',', '\n']).map(str::trim).filter(|url| !url.is_empty())
 }
 
@@ -99,7 +107,16 @@ mod tests {
         assert_eq!(urls.as_slice(), ["postgres://a:hunter2@b/d", "postgres://c/d"]);
         assert!(!format!("{urls:?}").contains("hunter2"));
         assert_eq!(DatabaseUrls::parse(""), Some(DatabaseUrls::default()));
-        assert_eq!(DatabaseUrls::parse("postgres://a/d,sqlite://data/k.db"), None);
+        for text in [
+            "postgres://a/d,sqlite://data/k.db",
+            "postgres://a/d;postgres://a:hunter2@b/d",
+            "postgres://a/d postgres://a:hunter2@b/d",
+            "postgres://a:x,hunter2@b/d",
+            "postgres://a:x,y:hunter2@b/d",
+        ] {
+            assert_eq!(DatabaseUrls::parse(text), None, "{text}");
+            assert!(!redacted_urls(text).contains("hunter2"), "{text}");
+        }
     }
 
     #[test]

@@ -33,8 +33,9 @@ section! {
         keepalive_interval: Span<1_000, 3_600_000> = "20s",
         /// How long it may take to answer before it is dropped.
         keepalive_timeout: Span<100, 600_000> = "10s",
-        /// How many calls may be in flight on one connection.
-        streams_per_connection_max: Count<1, 100_000> = "256",
+        /// How many calls may be in flight on one connection. HTTP/2's guard against floods of small frames closes a connection
+        /// on which more than 1,000 begin at the same moment.
+        streams_per_connection_max: Count<1, 1_000> = "256",
         /// How long the headers of one call may be.
         header_list_bytes_max: Bytes<1_024, 1_048_576> = "16KiB",
         /// How long a request message may be; the longest real one, `ResolveTokens` of 1,000, has 38 KB.

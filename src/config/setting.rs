@@ -34,10 +34,10 @@ impl Setting {
     /// What `--print-config` may show of `text`: of URLs everything but their passwords.
     #[must_use]
     pub fn redacted(&self, text: &str) -> String {
-        use super::{database_url::split_urls, url_text::redacted};
+        use super::{database_url::redacted_urls, url_text::redacted};
         match self.field {
             "url" => redacted(text),
-            "read_urls" => split_urls(text).map(redacted).collect::<Vec<_>>().join(","),
+            "read_urls" => redacted_urls(text),
             _ => text.to_owned(),
         }
     }

@@ -38,31 +38,39 @@ where
     Out: Message,
     Handled: Future<Output = Result<Out, Status>>,
 {
-    let handled = match read(body, message_bytes_max).await {
+    let outcome = match read(body, message_bytes_max).await {
         Ok(message) => handler(message).await,
         Err(refusal) => Err(refusal),
     };
-    match handled {
+    match outcome {
         Ok(message) => success(&message),
         Err(refusal) => refusal.into_http(),
     }
 }
 
 async fn read<In: Message + Default>(mut body: Body, message_bytes_max: usize) -> Result<In, Status> {
-    let mut received = Bytes::new();
+    // Nearly always one piece, which is read where it lies; many are gathered by appending.
+    let (mut first, mut gathered) = (Bytes::new(), BytesMut::new());
     while !body.is_end_stream()
         && let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
     {
-        if let Ok(data) = frame?.into_data() {
-            received = if received.is_empty() { data } else { [received, data].concat().into() };
-            refuse_long(&received, message_bytes_max)?;
+        let Ok(piece) = frame?.into_data() else { continue };
+        if first.is_empty() {
+            first = piece;
+        } else {
+            if gathered.is_empty() {
+                gathered.extend_from_slice(&first);
+            }
+            gathered.extend_from_slice(&piece);
         }
+        refuse_long(if gathered.is_empty() { &first } else { &gathered }, message_bytes_max)?;
     }
+    let mut received = if gathered.is_empty() { first } else { gathered.freeze() };
     if received.is_empty() {
         return Err(Status::internal("Missing request message."));
     }
-    let (compressed, length) = (received.first() == Some(&1), length(&received));
-    if compressed || length != Some(received.len().saturating_sub(PREFIX_BYTES)) {
+    let is_plain = received.first() == Some(&0);
+    if !is_plain || length(&received) != Some(received.len().saturating_sub(PREFIX_BYTES)) {
         return Err(Status::internal("the body is not one message that is not compressed"));
     }
     received.advance(PREFIX_BYTES);
@@ -181,10 +189,13 @@ mod tests {
     #[tokio::test]
     async fn what_is_not_one_plain_message_is_internal_as_grpc_asks() {
         let bytes = message("some-token");
-        let compressed = [&[1], &bytes[1..]].concat();
+        let flagged = |flag| [&[flag], &bytes[1..]].concat();
+        let (compressed, unknown) = (flagged(1), flagged(2));
         let twice = bytes.repeat(2);
         let not_utf8 = [0, 0, 0, 0, 3, 0x0a, 1, 0xff];
-        for faulty in [&[][..], &bytes[..3], &bytes[..bytes.len() - 1], &compressed, &twice, &not_utf8] {
+        for faulty in
+            [&[][..], &bytes[..3], &bytes[..bytes.len() - 1], &compressed, &unknown, &twice, &not_utf8]
+        {
             assert_eq!(read_pieces([faulty]).await, Err(Code::Internal), "{faulty:?}");
         }
     }

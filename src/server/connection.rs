@@ -5,7 +5,7 @@ use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 use http::Request;
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustls::{ServerConfig, pki_types::CertificateDer};
+use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -38,12 +38,10 @@ const CONNECTION_WINDOW_BYTES: u32 = 512 * 1024;
 const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
 
 /// Who is at the other end of a connection.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Peer {
     /// Their address.
     pub address: SocketAddr,
-    /// The certificates that they showed in the TLS handshake, their own first; none without mutual TLS.
-    pub certificates: Vec<CertificateDer<'static>>,
 }
 
 /// What connections have in common.
@@ -81,18 +79,14 @@ impl<S: Served> Connections<S> {
     pub(super) async fn run(self, socket: TcpStream, address: SocketAddr, slot: OwnedSemaphorePermit) {
         // Small answers must not wait for more to send.
         let _ = socket.set_nodelay(true);
-        let mut peer = Peer { address, certificates: Vec::new() };
+        let peer = Peer { address };
         match &self.shared.tls {
             None => self.serve_http2(socket, peer).await,
             Some(tls) => {
                 let handshake =
                     tokio::time::timeout(self.shared.options.tls_handshake_timeout, tls.accept(socket));
                 match self.stop.run_until_cancelled(handshake).await {
-                    Some(Ok(Ok(stream))) => {
-                        let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
-                        peer.certificates = shown.iter().map(|shown| shown.clone().into_owned()).collect();
-                        self.serve_http2(stream, peer).await;
-                    }
+                    Some(Ok(Ok(stream))) => self.serve_http2(stream, peer).await,
                     Some(Ok(Err(error))) => {
                         tracing::debug!(peer = %address, %error, "A TLS handshake failed");
                     }

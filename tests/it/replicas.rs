@@ -93,7 +93,7 @@ impl Pair {
     /// Waits until the replica's connections show look-ups of the service.
     async fn wait_until_asked(&self) {
         let look_ups = "SELECT count(*) > 0 FROM pg_stat_activity \
-                        WHERE application_name = 'kairos-identity' AND query LIKE '%core_user%'";
+                        WHERE application_name = 'kairos-identity' AND query LIKE '%auth_token%'";
         until("the replica is asked", LIMIT, async || {
             (self.replica.psql(self.database.name(), look_ups) == "t").then_some(())
         })
@@ -304,6 +304,21 @@ async fn a_replica_that_freezes_under_load_fails_no_call() {
     pair.wait_until_used(&server, before).await;
     load.goes_on().await;
     load.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_was_promoted_is_left_out() {
+    let pair = Pair::new();
+    let server = pair.start(pair.service()).await;
+    let ada = server.newcomer("ada").await;
+    pair.replica.catch_up(&pair.primary);
+
+    pair.replica.psql("postgres", "SELECT pg_promote()");
+    // From here on it has a history of its own.
+    pair.replica.psql(pair.database.name(), "DELETE FROM core_user");
+    pair.wait_until_left_out(&server).await;
+
+    assert_eq!(resolve(&mut server.client().await, &ada).await.unwrap(), ada);
 }
 
 #[tokio::test(flavor = "multi_thread")]

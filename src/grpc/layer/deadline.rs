@@ -45,14 +45,10 @@ fn parse(text: &str) -> Option<Duration> {
 
 /// The handler's answer, or `DEADLINE_EXCEEDED` when it does not come in time.
 pub(super) async fn within(limit: Duration, handler: impl Future<Output = Response<Body>>) -> Response<Body> {
-    match tokio::time::timeout(limit, handler).await {
-        Ok(response) => response,
-        Err(_) => {
-            let message =
-                "the deadline passed before the answer was ready; whether a change was made is unknown";
-            refusal(Code::DeadlineExceeded, ErrorReason::DeadlineExceeded, message).into_http()
-        }
-    }
+    tokio::time::timeout(limit, handler).await.unwrap_or_else(|_| {
+        let message = "the deadline passed before the answer was ready; whether a change was made is unknown";
+        refusal(Code::DeadlineExceeded, ErrorReason::DeadlineExceeded, message).into_http()
+    })
 }
 
 #[cfg(test)]

@@ -83,9 +83,9 @@ impl<'a> Call<'a> {
             };
         }
         if code == code_name(Code::Ok) && is_look_up(method) {
-            line!(Level::DEBUG)
+            line!(Level::DEBUG);
         } else {
-            line!(Level::INFO)
+            line!(Level::INFO);
         }
     }
 }

@@ -9,10 +9,10 @@ mod methods;
 mod panic;
 mod request_id;
 
-use std::{pin::pin, time::Duration};
+use std::{ops::ControlFlow, pin::pin, time::Duration};
 
 use http::{Request, Response};
-use tonic::{Status, body::Body};
+use tonic::body::Body;
 
 pub(super) use self::request_id::current as current_request_id;
 use self::{
@@ -71,13 +71,13 @@ impl<S: Answers> Served for Layered<S> {
         let id = RequestId::draw(&self.options.entropy);
         let call = Call::begin(&request, peer.address, id, &self.methods, &self.options.clock);
         let mut response = match self.admit(&request) {
-            Ok(limit) => {
+            ControlFlow::Continue(limit) => {
                 // Pinned where they are made: a future that is passed on is copied, this one some thousand bytes each time.
                 let handler = pin!(self.services.answer(request));
                 let handler = pin!(panic::caught(deadline::within(limit, handler)));
                 internal::with_request_id(id.scope(handler).await, id)
             }
-            Err(refusal) => refusal,
+            ControlFlow::Break(refusal) => refusal,
         };
         if call.end(&response) != Ended::Well {
             id.write_to(&mut response);
@@ -87,13 +87,16 @@ impl<S: Answers> Served for Layered<S> {
 }
 
 impl<S> Layered<S> {
-    /// How long the call may take, or why it is refused before anything of it is read.
-    fn admit(&self, request: &Request<Body>) -> Result<Duration, Response<Body>> {
+    /// How long the call may take, or the refusal of what is never read.
+    fn admit(&self, request: &Request<Body>) -> ControlFlow<Response<Body>, Duration> {
         if let Some(refusal) = content_type::refuse(request) {
-            return Err(refusal);
+            return ControlFlow::Break(refusal);
         }
         let (default, max) = (self.options.request_timeout_default, self.options.request_timeout_max);
-        deadline::limit(request.headers(), default, max).map_err(Status::into_http)
+        match deadline::limit(request.headers(), default, max) {
+            Ok(limit) => ControlFlow::Continue(limit),
+            Err(refusal) => ControlFlow::Break(refusal.into_http()),
+        }
     }
 }
 

@@ -37,7 +37,7 @@ async fn answer_to(handler: Handler, request: http::request::Builder) -> Respons
         clock: Clock::system(),
         entropy: Entropy::system(),
     };
-    let peer = Peer { address: "127.0.0.1:1".parse().unwrap(), certificates: Vec::new() };
+    let peer = Peer { address: "127.0.0.1:1".parse().unwrap() };
     wrap(handler, options).answer(request.body(Body::empty()).unwrap(), &peer).await
 }
 

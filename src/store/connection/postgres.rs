@@ -1,7 +1,8 @@
 //! PostgreSQL behind a pool with a limit on every wait.
 //!
 //! Work runs in a task of its own ([`PostgresPool::to_the_end`]), so that a caller who goes away neither cuts a transaction in half nor
-//! leaves a running statement to whoever takes the connection next.
+//! leaves a running statement to whoever takes the connection next. Look-ups, which only read, run where they are asked for
+//! ([`PostgresPool::ask`]); one that is given up costs its connection.
 
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
@@ -56,12 +57,17 @@ pub struct PostgresPool {
 /// Why a query has no answer.
 #[derive(Debug)]
 pub(crate) enum Unanswered {
-    /// The server has been silent for longer than all its limits together.
-    Silent(StoreError),
     /// The connection broke under the query: another may do.
     Lost(StoreError),
-    /// There was no connection, or the server refused the query.
+    /// There was no connection, the server refused the query, or was silent for longer than all its limits together.
     Refused(StoreError),
+}
+
+impl Unanswered {
+    pub(crate) fn into_error(self) -> StoreError {
+        let (Self::Lost(error) | Self::Refused(error)) = self;
+        error
+    }
 }
 
 /// What a server that keeps its time limits may need beyond them.
@@ -143,22 +149,32 @@ impl PostgresPool {
                 asked.give_back();
                 Err(Unanswered::Refused(error))
             }
-            Err(elapsed) => Err(Unanswered::Silent(StoreError::unavailable(elapsed))),
+            Err(elapsed) => Err(Unanswered::Refused(StoreError::unavailable(elapsed))),
         }
     }
 
-    /// The same on a connection that was made for it: where one was lost, those that wait in the pool may be too.
+    /// A new connection that is none of the pool's, for what must not wait for one.
+    pub(crate) async fn connect(&self) -> Result<AsyncPgConnection, StoreError> {
+        self.pool.manager().create().await.map_err(StoreError::unavailable)
+    }
+
+    /// How long a server that keeps its limits needs at most, the wait for a connection included.
+    pub(crate) const fn answer_timeout(&self) -> Duration {
+        self.answer_timeout
+    }
+
+    /// As [`PostgresPool::ask`], on a new connection: where one was lost, those that wait in the pool may be too.
     pub(crate) async fn ask_anew<R>(
         &self,
         query: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<R, StoreError>,
     ) -> Result<R, Unanswered> {
         let answered = async {
-            let mut connection = self.pool.manager().create().await.map_err(StoreError::unavailable)?;
+            let mut connection = self.connect().await?;
             query(&mut connection).await
         };
         match tokio::time::timeout(self.answer_timeout, answered).await {
             Ok(answer) => answer.map_err(Unanswered::Refused),
-            Err(elapsed) => Err(Unanswered::Silent(StoreError::unavailable(elapsed))),
+            Err(elapsed) => Err(Unanswered::Refused(StoreError::unavailable(elapsed))),
         }
     }
 

@@ -6,21 +6,26 @@
 
 use std::{
     collections::VecDeque,
+    panic::AssertUnwindSafe,
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use diesel::sql_types::{BigInt, Nullable};
+use diesel::{
+    QueryableByName,
+    sql_types::{BigInt, Bool, Nullable},
+};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use futures_util::{FutureExt, future};
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 
-use super::postgres::{PostgresPool, Unanswered};
+use super::postgres::PostgresPool;
 use crate::store::StoreError;
 
 /// How long a server may take to tell its position. Together with the interval it bounds how long a replica that cannot be
@@ -32,10 +37,10 @@ const PROBE_INTERVALS: (Duration, Duration) = (Duration::from_millis(50), Durati
 
 /// The replicas of a primary.
 pub(crate) struct Replicas {
-    replicas: Vec<Replica>,
+    all: Vec<Replica>,
     turn: AtomicUsize,
     lag_max: Duration,
-    primary: Positions,
+    primary: Primary,
 }
 
 /// One of them.
@@ -47,48 +52,58 @@ pub(crate) struct Replica {
 impl Replicas {
     /// Of these pools; none is used before [`Replicas::watch`] has found it current.
     pub(crate) fn new(pools: Vec<PostgresPool>, lag_max: Duration) -> Self {
-        let replicas =
+        let all =
             pools.into_iter().map(|pool| Replica { pool, is_used: watch::Sender::new(false) }).collect();
-        Self { replicas, turn: AtomicUsize::new(0), lag_max, primary: Positions::default() }
+        Self { all, turn: AtomicUsize::new(0), lag_max, primary: Primary::default() }
     }
 
     /// One that may be asked, in turn.
     pub(crate) fn pick(&self) -> Option<&Replica> {
-        let first = self.turn.fetch_add(1, Ordering::Relaxed) % self.replicas.len().max(1);
-        let (before, from) = self.replicas.split_at_checked(first)?;
+        let first = self.turn.fetch_add(1, Ordering::Relaxed) % self.all.len().max(1);
+        let (before, from) = self.all.split_at_checked(first)?;
         from.iter().chain(before).find(|replica| replica.is_used())
     }
 
     /// Whether any may be asked.
     pub(crate) fn any(&self) -> bool {
-        self.replicas.iter().any(Replica::is_used)
+        self.all.iter().any(Replica::is_used)
     }
 
     /// Keeps watch until it is dropped.
     pub(crate) async fn watch(&self, primary: &PostgresPool) {
-        let replicas =
-            futures_util::future::join_all(self.replicas.iter().map(|replica| self.watch_one(replica)));
-        futures_util::future::join(self.watch_primary(primary), replicas).await;
+        loop {
+            let replicas = future::join_all(self.all.iter().map(|replica| self.watch_one(replica)));
+            let watch = future::join(self.watch_primary(primary), replicas);
+            // Without a watch, a replica that is used would be used for ever.
+            if AssertUnwindSafe(watch).catch_unwind().await.is_err() {
+                self.all.iter().for_each(|replica| replica.leave_out("the watch over it panicked"));
+            }
+        }
     }
 
     async fn watch_primary(&self, primary: &PostgresPool) {
-        let mut ticks = self.ticks();
+        let (mut ticks, mut probe) = (self.ticks(), Probe::new(primary));
         loop {
             let at = ticks.tick().await;
             // A primary that is down is told by the health watch.
-            if let Ok(Some(position)) = probe(primary).await {
-                self.primary.saw(position, at, self.lag_max);
+            if let Ok(told) = probe.ask().await
+                && let Some(position) = told.position
+            {
+                self.primary.lock().saw(position, told.system, at, self.lag_max);
             }
         }
     }
 
     async fn watch_one(&self, replica: &Replica) {
-        let mut ticks = self.ticks();
+        let (mut ticks, mut probe) = (self.ticks(), Probe::new(&replica.pool));
+        let mut earlier = None;
         loop {
             ticks.tick().await;
-            match probe(&replica.pool).await {
-                Ok(Some(replayed)) if self.primary.is_current(replayed) => replica.take_in(),
-                Ok(_) => replica.leave_out("it lags behind the primary"),
+            match probe.ask().await {
+                Ok(told) => match self.primary.lock().judge(&told, &mut earlier) {
+                    Ok(()) => replica.take_in(),
+                    Err(reason) => replica.leave_out(reason),
+                },
                 Err(error) => replica.leave_out(&error.chain()),
             }
         }
@@ -116,8 +131,7 @@ impl Replica {
         let left_out = is_used.wait_for(|is_used| !is_used);
         tokio::select! {
             answer = self.pool.ask(query) => answer.map_err(|unanswered| {
-                let (Unanswered::Silent(error) | Unanswered::Lost(error) | Unanswered::Refused(error)) = unanswered;
-                self.leave_out(&error.chain());
+                self.leave_out(&unanswered.into_error().chain());
                 LeftOut
             }),
             _ = left_out => Err(LeftOut),
@@ -145,38 +159,120 @@ impl Replica {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LeftOut;
 
-/// Where the primary was in its log, and when it said so: the first that lies within the longest lag, and all later ones.
+/// What the primary has told.
 #[derive(Default)]
-struct Positions(Mutex<VecDeque<(Instant, i64)>>);
+struct Primary(Mutex<Positions>);
 
-impl Positions {
-    fn saw(&self, position: i64, at: Instant, lag_max: Duration) {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.push_back((at, position));
-        while seen.front().is_some_and(|(first, _)| at.duration_since(*first) > lag_max) {
-            seen.pop_front();
-        }
-    }
-
-    /// Whether a server that has replayed up to here has what the primary had at the longest lag ago.
-    fn is_current(&self, replayed: i64) -> bool {
-        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.front().is_some_and(|(_, position)| replayed >= *position)
+impl Primary {
+    fn lock(&self) -> MutexGuard<'_, Positions> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Up to which byte of the log the server has written or, as a replica, replayed.
-async fn probe(pool: &PostgresPool) -> Result<Option<i64>, StoreError> {
-    let query = diesel::dsl::sql::<Nullable<BigInt>>(
-        "SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END \
-         - '0/0')::bigint",
-    );
-    let position = pool.ask(async |connection| Ok(query.get_result(connection).await?));
-    match timeout(PROBE_TIMEOUT, position).await {
-        Ok(answer) => answer.map_err(|unanswered| match unanswered {
-            Unanswered::Silent(error) | Unanswered::Lost(error) | Unanswered::Refused(error) => error,
-        }),
-        Err(_) => Err(StoreError::unavailable("it does not answer")),
+/// Where the primary was in its log, and when it said so: the first that lies within the longest lag, and all later ones.
+#[derive(Default)]
+struct Positions {
+    told: VecDeque<(Instant, i64)>,
+    times_told: u64,
+    system: i64,
+}
+
+/// Where a replica was in its log, and how often the primary had told its position by then.
+#[derive(Debug, Clone, Copy)]
+struct Earlier {
+    replayed: i64,
+    times_told: u64,
+}
+
+impl Positions {
+    fn saw(&mut self, position: i64, system: i64, at: Instant, lag_max: Duration) {
+        self.told.push_back((at, position));
+        while self.told.front().is_some_and(|(first, _)| at.duration_since(*first) > lag_max) {
+            self.told.pop_front();
+        }
+        self.times_told += 1;
+        self.system = system;
+    }
+
+    /// Why a server may not be asked. `earlier` is what is remembered from one time to the next.
+    fn judge(&self, told: &Told, earlier: &mut Option<Earlier>) -> Result<(), &'static str> {
+        let Some((_, oldest)) = self.told.front() else { return Err("the primary has not been heard") };
+        let Some((_, newest)) = self.told.back() else { return Err("the primary has not been heard") };
+        let Some(replayed) = told.position else { return Err("it has replayed nothing") };
+        if !told.is_replica {
+            return Err("it is not a replica, or was promoted");
+        }
+        if told.system != self.system {
+            return Err("it is a replica of another cluster");
+        }
+        if !told.may_read {
+            return Err("the role may not read core_user there");
+        }
+        // What the primary told second after a replica did, it was asked for after it: it must be further.
+        if let Some(before) = *earlier
+            && self.times_told >= before.times_told + 2
+        {
+            *earlier = None;
+            if *newest < before.replayed {
+                return Err("it has what the primary does not have");
+            }
+        }
+        if earlier.is_none() {
+            *earlier = Some(Earlier { replayed, times_told: self.times_told });
+        }
+        if replayed < *oldest { Err("it lags behind the primary") } else { Ok(()) }
+    }
+}
+
+/// What a server tells of itself.
+#[derive(Debug, Clone, Copy, QueryableByName)]
+struct Told {
+    #[diesel(sql_type = Bool)]
+    is_replica: bool,
+    /// Up to which byte of the log it has written or, as a replica, replayed.
+    #[diesel(sql_type = Nullable<BigInt>)]
+    position: Option<i64>,
+    /// The cluster, and all its replicas.
+    #[diesel(sql_type = BigInt)]
+    system: i64,
+    #[diesel(sql_type = Bool)]
+    may_read: bool,
+}
+
+/// Asks one server what it tells of itself, on a connection of its own: a pool that is used up says nothing about it.
+struct Probe<'a> {
+    pool: &'a PostgresPool,
+    connection: Option<AsyncPgConnection>,
+}
+
+impl<'a> Probe<'a> {
+    const fn new(pool: &'a PostgresPool) -> Self {
+        Self { pool, connection: None }
+    }
+
+    /// A connection on which something went wrong is not used again.
+    async fn ask(&mut self) -> Result<Told, StoreError> {
+        let connection = self.connection.take();
+        let ask = async {
+            let mut connection = match connection {
+                Some(connection) => connection,
+                None => self.pool.connect().await?,
+            };
+            let query = diesel::sql_query(
+                "SELECT pg_is_in_recovery() AS is_replica, \
+                 (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END \
+                 - '0/0')::bigint AS position, \
+                 (SELECT system_identifier FROM pg_control_system()) AS system, \
+                 has_table_privilege('core_user', 'SELECT') AS may_read",
+            );
+            let told: Told = query.get_result(&mut connection).await?;
+            Ok::<_, StoreError>((told, connection))
+        };
+        let (told, connection) = timeout(PROBE_TIMEOUT, ask)
+            .await
+            .map_err(|_| StoreError::unavailable("it does not answer"))??;
+        self.connection = Some(connection);
+        Ok(told)
     }
 }
 
@@ -186,30 +282,71 @@ mod tests {
     use super::*;
 
     const LAG_MAX: Duration = Duration::from_secs(1);
+    const SYSTEM: i64 = 7;
+
+    /// Where the primary was at each second.
+    fn primary(positions: &[i64]) -> Positions {
+        let (mut seen, began) = (Positions::default(), Instant::now());
+        for (second, position) in (0..).zip(positions) {
+            seen.saw(*position, SYSTEM, began + Duration::from_secs(second), LAG_MAX);
+        }
+        seen
+    }
+
+    fn told(position: i64) -> Told {
+        Told { is_replica: true, position: Some(position), system: SYSTEM, may_read: true }
+    }
+
+    fn is_used(primary: &Positions, told: Told) -> bool {
+        primary.judge(&told, &mut None).is_ok()
+    }
 
     #[test]
     fn a_replica_is_current_up_to_the_longest_lag() {
-        let positions = Positions::default();
-        let began = Instant::now();
-        for (second, position) in [(0, 10), (1, 20), (2, 30)] {
-            positions.saw(position, began + Duration::from_secs(second), LAG_MAX);
-        }
-        assert!(positions.is_current(30));
-        assert!(positions.is_current(20));
-        assert!(!positions.is_current(19));
+        let primary = primary(&[10, 20, 30]);
+        assert!(is_used(&primary, told(30)));
+        assert!(is_used(&primary, told(20)));
+        assert!(!is_used(&primary, told(19)));
     }
 
     #[test]
     fn nothing_is_current_before_the_primary_was_heard() {
-        assert!(!Positions::default().is_current(i64::MAX));
+        assert!(!is_used(&primary(&[]), told(i64::MAX)));
     }
 
     #[test]
-    fn a_new_primary_that_is_behind_the_old_one_counts_after_the_longest_lag() {
-        let positions = Positions::default();
-        let began = Instant::now();
-        positions.saw(100, began, LAG_MAX);
-        positions.saw(50, began + Duration::from_secs(2), LAG_MAX);
-        assert!(positions.is_current(50));
+    fn what_is_no_replica_of_this_primary_is_not_used() {
+        let primary = primary(&[10]);
+        assert!(!is_used(&primary, Told { is_replica: false, ..told(10) }));
+        assert!(!is_used(&primary, Told { system: SYSTEM + 1, ..told(10) }));
+        assert!(!is_used(&primary, Told { may_read: false, ..told(10) }));
+        assert!(!is_used(&primary, Told { position: None, ..told(10) }));
+    }
+
+    #[test]
+    fn a_replica_that_has_what_a_new_primary_does_not_have_is_left_out() {
+        let (mut primary, mut earlier) = (primary(&[100]), None);
+        let mut later = Instant::now();
+        let mut judgements = Vec::new();
+        for _ in 0..4 {
+            later += 2 * LAG_MAX;
+            primary.saw(50, SYSTEM, later, LAG_MAX);
+            judgements.push(primary.judge(&told(100), &mut earlier).is_ok());
+        }
+        assert!(judgements.contains(&false), "{judgements:?}");
+        // A replica of the new primary counts, although it is behind the old one.
+        assert!(is_used(&primary, told(50)));
+    }
+
+    #[test]
+    fn a_replica_that_keeps_up_under_load_stays_in_use() {
+        let (mut primary, mut earlier) = (primary(&[0]), None);
+        let mut at = Instant::now();
+        for position in (100..10_000).step_by(100) {
+            at += LAG_MAX / 4;
+            // The replica is asked a little later than the primary, and so is a little further.
+            primary.saw(position, SYSTEM, at, LAG_MAX);
+            assert_eq!(primary.judge(&told(position + 90), &mut earlier), Ok(()));
+        }
     }
 }

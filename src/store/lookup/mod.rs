@@ -6,12 +6,15 @@
 mod lane;
 mod queue;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
-use tokio::{runtime::Handle, sync::oneshot, task::JoinSet};
+use tokio::{runtime::Handle, sync::oneshot, task::JoinSet, time::timeout};
 
 use self::{
     lane::{postgres, replica, sqlite},
@@ -38,7 +41,7 @@ pub struct LookupOptions {
     pub batch_tokens_max: usize,
     /// How many queries run at once.
     pub lanes: usize,
-    /// How many look-ups may wait for a lane before callers are turned away.
+    /// How many look-ups may wait for a lane before callers are turned away; on SQLite shared out among the lanes.
     pub waiting_max: usize,
 }
 
@@ -46,13 +49,15 @@ pub struct LookupOptions {
 #[derive(Clone)]
 pub(super) struct Lookup {
     queues: Queues,
+    /// How long a caller waits for a lane and its query together, where the server may be silent.
+    answer_timeout: Option<Duration>,
     batch_tokens_max: usize,
     _lanes: Arc<JoinSet<()>>,
 }
 
 #[derive(Clone)]
 enum Queues {
-    /// One for the callers of each thread of the runtime, and for each a lane: all of a look-up stays on its thread.
+    /// One for the callers of each thread of the runtime, and for each a lane, which as a rule runs on that thread.
     Sqlite(Arc<[Arc<Queue>]>),
     /// One for all, since a query costs a trip to the server however few it carries; and one for the replicas.
     Postgres { primary: Arc<Queue>, replicas: Option<(Arc<Replicas>, Arc<Queue>)> },
@@ -94,7 +99,12 @@ impl Lookup {
                 Queues::Postgres { primary, replicas }
             }
         };
-        Ok(Self { queues, batch_tokens_max: options.batch_tokens_max, _lanes: Arc::new(lanes) })
+        let answer_timeout = match connections {
+            Connections::Sqlite(_) => None,
+            Connections::Postgres(pool) => Some(pool.answer_timeout()),
+        };
+        let batch_tokens_max = options.batch_tokens_max;
+        Ok(Self { queues, answer_timeout, batch_tokens_max, _lanes: Arc::new(lanes) })
     }
 
     /// Where a caller of this thread waits.
@@ -112,7 +122,11 @@ impl Lookup {
     async fn ask<T>(&self, caller: impl FnOnce(Reply<T>) -> Waiting) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
         self.queue().push(caller(reply))?;
-        answer.await.map_err(|_| StoreError::unavailable("the look-up panicked"))?
+        let answer = match self.answer_timeout {
+            Some(limit) => timeout(limit, answer).await.map_err(StoreError::unavailable)?,
+            None => answer.await,
+        };
+        answer.map_err(|_| StoreError::unavailable("the look-up panicked"))?
     }
 }
 

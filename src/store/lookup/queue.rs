@@ -132,14 +132,6 @@ impl Queue {
         }
     }
 
-    /// Fails all who wait.
-    pub(super) fn fail(&self, error: &StoreError) {
-        let waiting = std::mem::take(&mut *self.lock());
-        for caller in waiting {
-            caller.answer(|_| Err(error.clone())).send();
-        }
-    }
-
     fn take(&self) -> Vec<Waiting> {
         let mut waiting = self.lock();
         let mut batch = Vec::with_capacity(waiting.len().min(self.batch_tokens_max));
@@ -239,7 +231,9 @@ mod tests {
         while asked < answers.len() {
             let batch = queue.batch().await;
             asked += batch.len();
-            batch.into_iter().for_each(|caller| caller.answer(|_| Ok(None)).send());
+            for caller in batch {
+                caller.answer(|_| Ok(None)).send();
+            }
         }
 
         assert!(queue.lock().is_empty());

@@ -24,7 +24,7 @@ pub(in super::super) async fn run(pool: PostgresPool, queue: Arc<Queue>) {
     loop {
         let batch = queue.batch().await;
         // A lane that ended would leave its callers waiting for ever.
-        if AssertUnwindSafe(answer(&pool, &queue, batch)).catch_unwind().await.is_err() {
+        if AssertUnwindSafe(answer(&pool, batch)).catch_unwind().await.is_err() {
             tracing::error!(
                 "A look-up on PostgreSQL panicked; its callers are told that it is not available"
             );
@@ -32,22 +32,14 @@ pub(in super::super) async fn run(pool: PostgresPool, queue: Arc<Queue>) {
     }
 }
 
-async fn answer(pool: &PostgresPool, queue: &Queue, batch: Vec<Waiting>) {
+async fn answer(pool: &PostgresPool, batch: Vec<Waiting>) {
     let tokens = tokens(&batch);
     let again = tokens.clone();
     let users = match pool.ask(async |connection| find_all(connection, tokens).await).await {
         Err(Unanswered::Lost(_)) => pool.ask_anew(async |connection| find_all(connection, again).await).await,
         answer => answer,
     };
-    let users = users.map_err(|unanswered| match unanswered {
-        Unanswered::Silent(error) => {
-            // Those who came meanwhile have waited as long; their own query would only wait for the same silence.
-            queue.fail(&error);
-            error
-        }
-        Unanswered::Lost(error) | Unanswered::Refused(error) => error,
-    });
-    answer_with(batch, &users);
+    answer_with(batch, &users.map_err(Unanswered::into_error));
 }
 
 /// Users by their `auth_token`.

@@ -1,11 +1,12 @@
 //! A lane on SQLite: answers its batch where it runs, on the runtime's own thread, inside one read transaction.
 //!
 //! A query on pages that are in memory takes about 3 µs, less than it costs to wake up another thread and be woken by it.
-//! A page that must be read from the disk holds up that thread of the runtime for as long.
+//! Pages that must be read from the disk hold up that thread of the runtime for as long: the file had best fit into memory.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    time::Duration,
 };
 
 use diesel::{
@@ -25,6 +26,10 @@ use crate::{
     },
 };
 
+/// How long a look-up may wait for another process, since a thread of the runtime waits with it. Readers wait for nobody but
+/// whoever mends the file after a crash.
+const BUSY_TIMEOUT_MAX: Duration = Duration::from_millis(100);
+
 /// A connection of its own, and how to open another.
 pub(in super::super) struct Lane {
     connection: SqliteConnection,
@@ -33,7 +38,9 @@ pub(in super::super) struct Lane {
 
 impl Lane {
     pub(in super::super) fn open(options: &SqliteOptions) -> Result<Self, StoreError> {
-        Ok(Self { connection: open_reader(options)?, options: options.clone() })
+        let options =
+            SqliteOptions { busy_timeout: options.busy_timeout.min(BUSY_TIMEOUT_MAX), ..options.clone() };
+        Ok(Self { connection: open_reader(&options)?, options })
     }
 }
 
@@ -58,11 +65,10 @@ fn answer(connection: &mut SqliteConnection, batch: Vec<Waiting>) {
     let begun = connection.batch_execute("BEGIN").map_err(StoreError::from);
     let mut find = |token| begun.clone().and_then(|()| find_one(connection, token));
     let answers: Vec<Answered> = batch.into_iter().map(|caller| caller.answer(&mut find)).collect();
-    if begun.is_ok()
-        && let Err(error) = connection.batch_execute("COMMIT")
-    {
-        tracing::warn!(%error, "A read transaction on SQLite did not end cleanly");
-        // Or the next batch could not begin its own.
+    let ended = begun.and_then(|()| connection.batch_execute("COMMIT").map_err(StoreError::from));
+    if let Err(error) = ended {
+        tracing::warn!(error = %error.chain(), "A read transaction on SQLite did not begin or end cleanly");
+        // Whatever is still open, or the next batch could not begin its own.
         let _ = connection.batch_execute("ROLLBACK");
     }
     // All at the end: callers of one connection wake up together, and their answers leave in one packet.
