@@ -116,7 +116,7 @@ impl Pair {
         self.primary.pause();
         for _ in 0..20 {
             assert_eq!(resolve(client, user).await.unwrap(), *user);
-            assert_eq!(resolve_all(client, &[user]).await.unwrap().users, [user.clone()]);
+            assert_eq!(resolve_all(client, &[user]).await.unwrap().users, std::slice::from_ref(user));
         }
         self.primary.resume();
     }
@@ -217,7 +217,7 @@ async fn somebody_registered_a_moment_ago_is_found_by_every_instance() {
             let all = resolve_all(client, &[&stranger, &bob, &ada]).await.unwrap();
             let names: Vec<&str> = all.users.iter().map(|user| user.username.as_str()).collect();
             assert_eq!(names, [&bob.username, &ada.username]);
-            assert_eq!(all.unknown_auth_tokens, [stranger.auth_token.clone()]);
+            assert_eq!(all.unknown_auth_tokens, std::slice::from_ref(&stranger.auth_token));
             assert_refused(&resolve(client, &stranger).await.unwrap_err(), Code::NotFound, "USER_NOT_FOUND");
         }
     }

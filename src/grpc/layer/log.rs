@@ -61,11 +61,15 @@ impl<'a> Call<'a> {
         Ended::Badly
     }
 
+    /// Asked for only when a line is written.
+    fn duration_us(&self) -> u64 {
+        let elapsed = self.clock.instant().duration_since(self.began);
+        u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
+    }
+
     fn log(&mut self, code: &str, reason: Option<&str>) {
         self.is_logged = true;
         let method = self.method.unwrap_or(UNKNOWN);
-        let duration_us =
-            u64::try_from(self.clock.instant().duration_since(self.began).as_micros()).unwrap_or(u64::MAX);
         macro_rules! line {
             ($level:expr) => {
                 tracing::event!(
@@ -74,7 +78,7 @@ impl<'a> Call<'a> {
                     reason,
                     rpc.method = method,
                     rpc.code = code,
-                    duration_us,
+                    duration_us = self.duration_us(),
                     peer = %self.peer,
                     request_id = %self.id,
                     trace_id = self.trace_id,

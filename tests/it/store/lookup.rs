@@ -132,7 +132,7 @@ on_both_engines! {
         for round in 0..30 {
             let breaks = round % 3 == 2;
             let mut calls = JoinSet::new();
-            for _ in 0..1 + below(200) {
+            for _ in 0..=below(200) {
                 let asked: Vec<Option<User>> = (0..if below(4) == 0 { below(100) } else { 1 })
                     .map(|_| users.get(below(users.len() + 5)).cloned())
                     .collect();

@@ -10,8 +10,11 @@ use std::{
 };
 
 use diesel::{
-    ExpressionMethods, OptionalExtension, QueryDsl, RunQueryDsl, SelectableHelper, SqliteConnection,
+    OptionalExtension, QueryResult, RunQueryDsl, SqliteConnection,
     connection::SimpleConnection,
+    dsl::{AsSelect, SqlTypeOf},
+    query_builder::{AstPass, Query, QueryFragment, QueryId},
+    sqlite::Sqlite,
 };
 
 use super::super::queue::{Answered, Queue, Waiting};
@@ -19,9 +22,8 @@ use crate::{
     domain::{AuthToken, User},
     store::{
         StoreError,
-        columns::UuidColumn,
+        columns::{SqlUuid, UuidColumn},
         connection::sqlite::{SqliteOptions, open_reader},
-        schema::core_user,
         users::UserRow,
     },
 };
@@ -61,24 +63,70 @@ pub(in super::super) async fn run(mut lane: Lane, queue: Arc<Queue>) {
 }
 
 fn answer(connection: &mut SqliteConnection, batch: Vec<Waiting>) {
-    // One transaction for all: a statement of its own would lock and unlock the file each time.
-    let begun = connection.batch_execute("BEGIN").map_err(StoreError::from);
+    // One transaction for all: each statement of its own would lock and unlock the file. For one it is its own.
+    let is_one = matches!(batch.as_slice(), [Waiting::One { .. }]);
+    let begun = if is_one { Ok(()) } else { execute(connection, "BEGIN") };
     let mut find = |token| begun.clone().and_then(|()| find_one(connection, token));
     let answers: Vec<Answered> = batch.into_iter().map(|caller| caller.answer(&mut find)).collect();
-    let ended = begun.and_then(|()| connection.batch_execute("COMMIT").map_err(StoreError::from));
-    if let Err(error) = ended {
+    if !is_one && let Err(error) = begun.and_then(|()| execute(connection, "COMMIT")) {
         tracing::warn!(error = %error.chain(), "A read transaction on SQLite did not begin or end cleanly");
         // Whatever is still open, or the next batch could not begin its own.
-        let _ = connection.batch_execute("ROLLBACK");
+        let _ = execute(connection, "ROLLBACK");
     }
     // All at the end: callers of one connection wake up together, and their answers leave in one packet.
     answers.into_iter().for_each(Answered::send);
 }
 
+fn execute(connection: &mut SqliteConnection, statement: &str) -> Result<(), StoreError> {
+    Ok(connection.batch_execute(statement)?)
+}
+
 fn find_one(connection: &mut SqliteConnection, token: AuthToken) -> Result<Option<User>, StoreError> {
     // `get_result` and not `first`: the LIMIT would have the statement prepared anew each time.
-    let query = core_user::table
-        .filter(core_user::auth_token.eq(UuidColumn(*token.as_uuid())))
-        .select(UserRow::as_select());
-    Ok(query.get_result(connection).optional()?.map(User::from))
+    let query = FindByAuthToken { token: UuidColumn(*token.as_uuid()) };
+    let row: Option<UserRow> = query.get_result(connection).optional()?;
+    Ok(row.map(User::from))
+}
+
+/// The query as diesel would write it, written out: walking through its columns twice each time costs a fifth of a look-up.
+#[derive(QueryId)]
+struct FindByAuthToken {
+    token: UuidColumn,
+}
+
+const FIND_BY_AUTH_TOKEN: &str = "SELECT `core_user`.`id`, `core_user`.`username`, `core_user`.`username_key`, \
+    `core_user`.`email`, `core_user`.`is_verified`, `core_user`.`auth_token`, `core_user`.`created_at`, \
+    `core_user`.`updated_at` FROM `core_user` WHERE (`core_user`.`auth_token` = ";
+
+impl QueryFragment<Sqlite> for FindByAuthToken {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
+        out.push_sql(FIND_BY_AUTH_TOKEN);
+        out.push_bind_param::<SqlUuid, _>(&self.token)?;
+        out.push_sql(")");
+        Ok(())
+    }
+}
+
+impl Query for FindByAuthToken {
+    type SqlType = SqlTypeOf<AsSelect<UserRow, Sqlite>>;
+}
+
+impl RunQueryDsl<SqliteConnection> for FindByAuthToken {}
+
+#[cfg(test)]
+mod tests {
+    use diesel::{ExpressionMethods, QueryDsl, SelectableHelper, debug_query};
+
+    use super::*;
+    use crate::store::schema::core_user;
+
+    #[test]
+    fn what_is_written_out_is_what_diesel_would_write() {
+        let token = UuidColumn(uuid::Uuid::from_u128(7));
+        let by_diesel = core_user::table.filter(core_user::auth_token.eq(token)).select(UserRow::as_select());
+        assert_eq!(
+            debug_query::<Sqlite, _>(&FindByAuthToken { token }).to_string(),
+            debug_query::<Sqlite, _>(&by_diesel).to_string()
+        );
+    }
 }
