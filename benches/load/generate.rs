@@ -132,21 +132,21 @@ impl Run {
             while due <= Instant::now() && due < ends {
                 let (mut caller, at) = (self.caller(channels, number), due);
                 calls.spawn(async move {
-                    let mut measure = Measure::new();
                     let outcome = caller.call().await;
                     // From when it should have left: the wait for a slow client is the caller's wait too.
-                    measure.note(&outcome, at.elapsed(), at >= begins);
-                    measure
+                    (outcome, at.elapsed(), at >= begins)
                 });
                 due += interval;
                 number += 1;
             }
-            while let Some(Ok(measure)) = calls.try_join_next() {
-                all.add(&measure);
+            while let Some(Ok((outcome, latency, is_measured))) = calls.try_join_next() {
+                all.note(&outcome, latency, is_measured);
             }
             tokio::time::sleep(Duration::from_micros(500)).await;
         }
-        all.add(&total(calls).await);
+        for (outcome, latency, is_measured) in calls.join_all().await {
+            all.note(&outcome, latency, is_measured);
+        }
         all
     }
 }
