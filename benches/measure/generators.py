@@ -34,7 +34,10 @@ class Generators:
 
     @contextlib.contextmanager
     def load_beside(self, server, **options):
-        """A load that lasts longer than the block; afterwards the dictionary holds what was seen."""
+        """A load that lasts longer than the block; afterwards the dictionary holds what was seen.
+
+        Beside another load its calls may be refused or run out of time; whoever asks for it tells how many were answered.
+        """
         seen = {}
         process = subprocess.Popen(self._command(server, options), stdout=subprocess.PIPE, text=True)
         try:
@@ -42,7 +45,6 @@ class Generators:
             if process.poll() is not None:
                 raise Broken("the load beside a block ended before it")
             seen.update(json.loads(process.communicate()[0]))
-            self._check(seen, options)
         finally:
             process.kill()
             process.wait()
