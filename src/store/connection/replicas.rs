@@ -196,8 +196,9 @@ impl Positions {
 
     /// Why a server may not be asked. `earlier` is what is remembered from one time to the next.
     fn judge(&self, told: &Told, earlier: &mut Option<Earlier>) -> Result<(), &'static str> {
-        let Some((_, oldest)) = self.told.front() else { return Err("the primary has not been heard") };
-        let Some((_, newest)) = self.told.back() else { return Err("the primary has not been heard") };
+        let (Some((_, oldest)), Some((_, newest))) = (self.told.front(), self.told.back()) else {
+            return Err("the primary has not been heard");
+        };
         let Some(replayed) = told.position else { return Err("it has replayed nothing") };
         if !told.is_replica {
             return Err("it is not a replica, or was promoted");

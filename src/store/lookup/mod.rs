@@ -72,7 +72,7 @@ impl Lookup {
     ) -> Result<Self, StoreError> {
         let mut lanes = JoinSet::new();
         let queue = |waiting_max| Arc::new(Queue::new(options.batch_tokens_max, waiting_max));
-        let queues = match connections {
+        let (queues, answer_timeout) = match connections {
             Connections::Sqlite(threads) => {
                 let count = options.lanes.clamp(1, Handle::current().metrics().num_workers());
                 let queues: Arc<[_]> =
@@ -80,7 +80,7 @@ impl Lookup {
                 for queue in &*queues {
                     lanes.spawn(sqlite::run(sqlite::Lane::open(threads.options())?, Arc::clone(queue)));
                 }
-                Queues::Sqlite(queues)
+                (Queues::Sqlite(queues), None)
             }
             Connections::Postgres(pool) => {
                 let primary = queue(options.waiting_max);
@@ -89,19 +89,15 @@ impl Lookup {
                     lanes.spawn(postgres::run(pool.clone(), Arc::clone(&primary)));
                 }
                 if let Some((replicas, queue)) = &replicas {
-                    let (watched, pool) = (Arc::clone(replicas), pool.clone());
-                    lanes.spawn(async move { watched.watch(&pool).await });
+                    let (watched, primary_pool) = (Arc::clone(replicas), pool.clone());
+                    lanes.spawn(async move { watched.watch(&primary_pool).await });
                     for _ in 0..options.lanes {
                         let (replicas, queue) = (Arc::clone(replicas), Arc::clone(queue));
                         lanes.spawn(replica::run(replicas, queue, Arc::clone(&primary)));
                     }
                 }
-                Queues::Postgres { primary, replicas }
+                (Queues::Postgres { primary, replicas }, Some(pool.answer_timeout()))
             }
-        };
-        let answer_timeout = match connections {
-            Connections::Sqlite(_) => None,
-            Connections::Postgres(pool) => Some(pool.answer_timeout()),
         };
         let batch_tokens_max = options.batch_tokens_max;
         Ok(Self { queues, answer_timeout, batch_tokens_max, _lanes: Arc::new(lanes) })
