@@ -16,9 +16,11 @@ impl Accounts {
     /// [`AccountError::InvalidCredentials`]; [`AccountError::EmailNotVerified`] only after the right password; or that the
     /// service is overloaded, without its database or broken.
     pub async fn log_in(&self, email: &Email, password: &Password) -> Result<User, AccountError> {
+        // First, so that who is turned away costs the database nothing and waits for nobody.
+        let place = self.with.passwords.reserve()?;
         let credentials = self.with.store.find_credentials(email).await?;
         let hash = credentials.as_ref().map(|credentials| credentials.password.clone());
-        let verdict = self.with.passwords.verify(password, hash).await?;
+        let verdict = self.with.passwords.verify(place, password, hash).await?;
 
         match (credentials, verdict) {
             (Some(credentials), Verdict::Right { needs_rewrite }) if credentials.user.is_verified => {

@@ -14,7 +14,10 @@ use self::{
     format::{COST_MAX, COST_MIN, StoredHash, Unreadable},
     pool::Pool,
 };
-pub use self::{policy::Policy, pool::HashingError};
+pub use self::{
+    policy::Policy,
+    pool::{HashingError, Place},
+};
 use crate::{
     domain::{Email, NewPassword, Password, PasswordHash, PasswordRefusal, Username},
     entropy::Entropy,
@@ -105,6 +108,14 @@ impl Passwords {
         self.hash_text(password.expose().to_owned()).await
     }
 
+    /// A place in the queue, for a caller who has yet to find out what to check against.
+    ///
+    /// # Errors
+    /// [`HashingError::QueueFull`].
+    pub fn reserve(&self) -> Result<Place, HashingError> {
+        self.shared.pool.reserve()
+    }
+
     /// Checks `password` against `stored`; `None` stands for a user who does not exist.
     ///
     /// No user, a user without a usable password and a hash that cannot be read take the work of a wrong password at the
@@ -114,9 +125,10 @@ impl Passwords {
     /// A stored value of unknown scheme, beyond the caps or malformed is logged once a call, without the value.
     ///
     /// # Errors
-    /// [`HashingError`]; nothing was computed when the queue is full.
+    /// [`HashingError`], but not that the queue is full: `place` is in it.
     pub async fn verify(
         &self,
+        place: Place,
         password: &Password,
         stored: Option<PasswordHash>,
     ) -> Result<Verdict, HashingError> {
@@ -126,7 +138,7 @@ impl Passwords {
         let stored = stored.unwrap_or_else(|| self.shared.nobodys.clone());
         let (hash, is_readable) = self.read(&stored);
 
-        self.shared.pool.run(move || check(&text, &hash, is_somebodys && is_readable, cost)).await
+        self.shared.pool.run_in(place, move || check(&text, &hash, is_somebodys && is_readable, cost)).await
     }
 
     /// [`Policy::admit`] on the hashing threads, so that passwords made to be slow to judge delay no look-up.

@@ -1,19 +1,20 @@
 //! Threads that work on a bounded queue.
 //!
-//! Life of a job: [`Pool::run`] puts it in the queue or refuses at once; a thread takes it up, drops it if nobody waits for
-//! the answer any more, runs it, and sends the answer. The queue is closed when the pool is dropped: the threads
-//! finish what is in it and end.
+//! Life of a job: [`Pool::reserve`] gives it a place in the queue or refuses at once; [`Pool::run_in`] puts it there; a thread
+//! takes it up, which frees the place, drops it if nobody waits for the answer any more, runs it, and sends the answer. The
+//! queue is closed when the pool is dropped: the threads finish what is in it and end.
 
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
     thread,
     time::Duration,
 };
 
-use async_channel::{Receiver, Sender, TrySendError};
+use async_channel::{Receiver, Sender};
 use thread_priority::{ThreadPriority, set_current_thread_priority};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -34,25 +35,48 @@ pub enum HashingError {
     Broken,
 }
 
+/// A place in the queue, free for another when it is dropped or its job is taken up.
+#[derive(Debug)]
+pub struct Place {
+    _permit: OwnedSemaphorePermit,
+}
+
 pub(super) struct Pool {
-    jobs: Sender<Job>,
+    /// Bounded by the places: without one nothing is put in.
+    jobs: Sender<(Place, Job)>,
+    places: Arc<Semaphore>,
     retry_after: Duration,
 }
 
 impl Pool {
     /// Starts `threads` threads on a queue of `queue_length`; both at least 1.
     pub(super) fn start(threads: usize, queue_length: usize, retry_after: Duration) -> io::Result<Self> {
-        let (jobs, queue) = async_channel::bounded(queue_length);
+        let (jobs, queue) = async_channel::unbounded();
         for number in 0..threads {
             let queue = queue.clone();
             thread::Builder::new().name(format!("hash-{number}")).spawn(move || work(&queue))?;
         }
-        Ok(Self { jobs, retry_after })
+        Ok(Self { jobs, places: Arc::new(Semaphore::new(queue_length)), retry_after })
+    }
+
+    /// A place for a job that is still to be prepared: who would be refused spares the preparation.
+    pub(super) fn reserve(&self) -> Result<Place, HashingError> {
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        place.map(|permit| Place { _permit: permit }).map_err(|_| HashingError::QueueFull { retry_after: self.retry_after })
+    }
+
+    /// Runs `work` in a place of its own.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, HashingError> {
+        self.run_in(self.reserve()?, work).await
     }
 
     /// Runs `work` on one of the threads, unless the caller drops this future before a thread is free.
-    pub(super) async fn run<T: Send + 'static>(
+    pub(super) async fn run_in<T: Send + 'static>(
         &self,
+        place: Place,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, HashingError> {
         let (reply, answer) = oneshot::channel();
@@ -63,10 +87,7 @@ impl Pool {
             }
         };
 
-        self.jobs.try_send(Box::new(job)).map_err(|refusal| match refusal {
-            TrySendError::Full(_) => HashingError::QueueFull { retry_after: self.retry_after },
-            TrySendError::Closed(_) => HashingError::Stopped,
-        })?;
+        self.jobs.try_send((place, Box::new(job))).map_err(|_closed| HashingError::Stopped)?;
 
         match answer.await {
             Ok(Ok(value)) => Ok(value),
@@ -76,11 +97,12 @@ impl Pool {
     }
 }
 
-fn work(queue: &Receiver<Job>) {
+fn work(queue: &Receiver<(Place, Job)>) {
     if let Err(error) = set_current_thread_priority(ThreadPriority::Min) {
         tracing::debug!(?error, "Could not lower the priority of a hashing thread");
     }
-    while let Ok(job) = queue.recv_blocking() {
+    while let Ok((place, job)) = queue.recv_blocking() {
+        drop(place);
         job();
     }
 }
@@ -106,7 +128,7 @@ mod tests {
             begun.send(()).unwrap();
             let _ = closed.recv();
         };
-        pool.jobs.try_send(Box::new(job)).unwrap();
+        pool.jobs.try_send((pool.reserve().unwrap(), Box::new(job))).unwrap();
         has_begun.recv_timeout(SOON).unwrap();
         gate
     }
@@ -131,15 +153,20 @@ mod tests {
     async fn a_full_queue_is_told_at_once_and_recovers() {
         let pool = pool(1, 1);
         let gate = occupy(&pool);
-        pool.jobs.try_send(Box::new(|| {})).unwrap();
+        let place = pool.reserve().unwrap();
 
         let refusal = pool.run(|| ()).await;
         assert_eq!(refusal, Err(HashingError::QueueFull { retry_after: RETRY_AFTER }));
 
         drop(gate);
-        while !pool.jobs.is_empty() {
-            tokio::task::yield_now().await;
-        }
+        assert_eq!(pool.run_in(place, || 7).await, Ok(7));
+        assert_eq!(pool.run(|| 8).await, Ok(8));
+    }
+
+    #[tokio::test]
+    async fn a_place_that_is_given_up_is_free_again() {
+        let pool = pool(1, 1);
+        drop(pool.reserve().unwrap());
         assert_eq!(pool.run(|| 7).await, Ok(7));
     }
 

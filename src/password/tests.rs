@@ -19,15 +19,19 @@ fn stored(text: &str) -> PasswordHash {
     PasswordHash::from_stored(text.to_owned())
 }
 
+async fn verify(passwords: &Passwords, text: &str, hash: Option<PasswordHash>) -> Result<Verdict, HashingError> {
+    passwords.verify(passwords.reserve()?, &typed(text), hash).await
+}
+
 #[tokio::test]
 async fn a_new_hash_verifies_and_needs_no_rewrite() {
     let passwords = passwords();
     let hash = passwords.hash(&chosen("correct horse")).await.unwrap();
     assert!(hash.expose().starts_with("bcrypt_sha256$$2b$04$"));
 
-    let right = passwords.verify(&typed("correct horse"), Some(hash.clone())).await;
+    let right = verify(&passwords, "correct horse", Some(hash.clone())).await;
     assert_eq!(right, Ok(Verdict::Right { needs_rewrite: false }));
-    assert_eq!(passwords.verify(&typed("Correct horse"), Some(hash)).await, Ok(Verdict::Wrong));
+    assert_eq!(verify(&passwords, "Correct horse", Some(hash)).await, Ok(Verdict::Wrong));
 }
 
 #[tokio::test]
@@ -41,25 +45,25 @@ async fn one_password_never_has_the_same_hash_twice() {
 #[tokio::test]
 async fn an_old_scheme_or_a_lower_cost_asks_for_a_rewrite_that_then_is_enough() {
     let cheap = "bcrypt$$2b$04$fi.z49No.0U3RNdS5IO4E.K2Ths4JbjtD57l8DdFuGEwiy5mqUMjW";
-    assert_eq!(passwords().verify(&typed("rounds-8"), Some(stored(cheap))).await, Ok(Verdict::Wrong));
+    assert_eq!(verify(&passwords(), "rounds-8", Some(stored(cheap))).await, Ok(Verdict::Wrong));
 
     let options = PasswordOptions { cost: 5, threads: 1, queue_length: 8 };
     let dearer = Passwords::start(options, Entropy::seeded(2)).unwrap();
     let old = passwords().hash(&chosen("s3cret")).await.unwrap();
-    assert_eq!(dearer.verify(&typed("s3cret"), Some(old)).await, Ok(Verdict::Right { needs_rewrite: true }));
+    assert_eq!(verify(&dearer, "s3cret", Some(old)).await, Ok(Verdict::Right { needs_rewrite: true }));
 
     let new = dearer.rehash(&typed("s3cret")).await.unwrap();
     assert_eq!(
-        dearer.verify(&typed("s3cret"), Some(new.clone())).await,
+        verify(&dearer, "s3cret", Some(new.clone())).await,
         Ok(Verdict::Right { needs_rewrite: false })
     );
     assert_eq!(
-        passwords().verify(&typed("s3cret"), Some(new)).await,
+        verify(&passwords(), "s3cret", Some(new)).await,
         Ok(Verdict::Right { needs_rewrite: false })
     );
 
     let plain = "bcrypt$$2b$04$CZqd7vbM4OFg6.S7zWtru.wCVYBAmZ8JNXEq35Yr.dVkhsHRpynsa";
-    let verdict = passwords().verify(&typed("rounds-4"), Some(stored(plain))).await;
+    let verdict = verify(&passwords(), "rounds-4", Some(stored(plain))).await;
     assert_eq!(verdict, Ok(Verdict::Right { needs_rewrite: true }));
 }
 
@@ -68,7 +72,7 @@ async fn nobody_can_log_in_as_a_user_who_does_not_exist() {
     let passwords = passwords();
     let nobodys = passwords.shared.nobodys.expose().to_owned();
     for text in ["hunter2", "password", "!", &nobodys] {
-        assert_eq!(passwords.verify(&typed(text), None).await, Ok(Verdict::Wrong));
+        assert_eq!(verify(&passwords, text, None).await, Ok(Verdict::Wrong));
     }
 }
 
@@ -91,7 +95,7 @@ async fn a_stored_value_that_cannot_be_read_is_a_wrong_password() {
         "bcrypt$$2b$31$CZqd7vbM4OFg6.S7zWtru.wCVYBAmZ8JNXEq35Yr.dVkhsHRpynsa",
     ] {
         assert_eq!(
-            passwords.verify(&typed("s3cret"), Some(stored(text))).await,
+            verify(&passwords, "s3cret", Some(stored(text))).await,
             Ok(Verdict::Wrong),
             "{text:?}"
         );
@@ -121,7 +125,7 @@ fn costs_that_bcrypt_or_we_do_not_compute_stop_the_start() {
 async fn zero_threads_means_one_for_each_core() {
     let options = PasswordOptions { cost: COST, threads: 0, queue_length: 0 };
     let passwords = Passwords::start(options, Entropy::seeded(1)).unwrap();
-    assert_eq!(passwords.verify(&typed("s3cret"), None).await, Ok(Verdict::Wrong));
+    assert_eq!(verify(&passwords, "s3cret", None).await, Ok(Verdict::Wrong));
 }
 
 #[test]
