@@ -126,7 +126,7 @@ impl<S: Served> Connections<S> {
             () = tokio::time::sleep(self.age()) => Some(options.connection_age_grace),
             () = self.stop.cancelled() => None,
         };
-        connection.connection.as_mut().graceful_shutdown();
+        connection.change(http2::Connection::graceful_shutdown);
         match grace {
             Some(grace) => {
                 let _ = tokio::time::timeout(grace, connection).await;

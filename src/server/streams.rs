@@ -8,13 +8,16 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
 };
 
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::{StreamExt, stream::FuturesUnordered, task::AtomicWaker};
 use hyper::rt::Executor;
-use tokio::task::coop::unconstrained;
+use tokio::task::coop::{self, unconstrained};
 
 type Stream = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -47,14 +50,117 @@ impl Future for Running {
 
 /// A connection and its calls; when it ends, calls that are left are dropped, since nobody hears their answers.
 pub(super) struct WithStreams<C> {
-    pub(super) connection: Pin<Box<C>>,
+    connection: Pin<Box<C>>,
     accepted: Accepted,
     running: FuturesUnordered<Running>,
+    wakes: Arc<Wakes>,
+    connection_waker: Waker,
+    streams_waker: Waker,
+}
+
+/// Whose turn it is. A task that wakes itself while it runs goes through the run queue, for which the runtime wakes an idle
+/// thread; h2 does so for each answer, and `FuturesUnordered` after each round. Here the task goes round once more.
+#[derive(Default)]
+struct Wakes {
+    connection: AtomicBool,
+    streams: AtomicBool,
+    is_running: AtomicBool,
+    task: AtomicWaker,
+}
+
+/// How often a task goes round before it lets others run.
+const ROUNDS_MAX: usize = 16;
+
+impl Wakes {
+    // The flag first, and then whether the task runs; at its end the task says that it does not run, and then looks at the
+    // flags: in one order for all threads, so that one of them sees the other.
+    fn wake(&self, whose: &AtomicBool) {
+        whose.store(true, Ordering::SeqCst);
+        if !self.is_running.load(Ordering::SeqCst) {
+            self.task.wake();
+        }
+    }
+
+    fn are_pending(&self) -> bool {
+        self.connection.load(Ordering::SeqCst) || self.streams.load(Ordering::SeqCst)
+    }
+}
+
+struct ConnectionWaker(Arc<Wakes>);
+
+impl Wake for ConnectionWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.wake(&self.0.connection);
+    }
+}
+
+struct StreamsWaker(Arc<Wakes>);
+
+impl Wake for StreamsWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.wake(&self.0.streams);
+    }
 }
 
 impl<C> WithStreams<C> {
     pub(super) fn new(connection: C, accepted: Accepted) -> Self {
-        Self { connection: Box::pin(connection), accepted, running: FuturesUnordered::new() }
+        let wakes = Arc::new(Wakes::default());
+        wakes.connection.store(true, Ordering::SeqCst);
+        Self {
+            connection: Box::pin(connection),
+            accepted,
+            running: FuturesUnordered::new(),
+            connection_waker: Arc::new(ConnectionWaker(Arc::clone(&wakes))).into(),
+            streams_waker: Arc::new(StreamsWaker(Arc::clone(&wakes))).into(),
+            wakes,
+        }
+    }
+
+    /// Changes the connection from outside; it is polled next.
+    pub(super) fn change(&mut self, change: impl FnOnce(Pin<&mut C>)) {
+        change(self.connection.as_mut());
+        self.wakes.wake(&self.wakes.connection);
+    }
+
+    /// Takes over what the connection has accepted.
+    fn accept(&mut self) {
+        let accepted = std::mem::take(&mut *self.accepted.0.lock().unwrap_or_else(PoisonError::into_inner));
+        if !accepted.is_empty() {
+            self.running.extend(accepted.into_iter().map(Running));
+            self.wakes.streams.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+impl<C: Future> WithStreams<C> {
+    /// Runs whoever was woken, until nobody is.
+    fn go_round(&mut self) -> Poll<C::Output> {
+        for _ in 0..ROUNDS_MAX {
+            if self.wakes.connection.swap(false, Ordering::SeqCst) {
+                let ended = self.connection.as_mut().poll(&mut Context::from_waker(&self.connection_waker));
+                if ended.is_ready() {
+                    return ended;
+                }
+                self.accept();
+            }
+            if self.wakes.streams.swap(false, Ordering::SeqCst) {
+                let context = &mut Context::from_waker(&self.streams_waker);
+                while let Poll::Ready(Some(())) = self.running.poll_next_unpin(context) {}
+            }
+            // Without a budget the connection would only say that it has none.
+            if !self.wakes.are_pending() || !coop::has_budget_remaining() {
+                break;
+            }
+        }
+        Poll::Pending
     }
 }
 
@@ -62,11 +168,105 @@ impl<C: Future> Future for WithStreams<C> {
     type Output = C::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<C::Output> {
-        let ended = self.connection.as_mut().poll(context);
-        let accepted = std::mem::take(&mut *self.accepted.0.lock().unwrap_or_else(PoisonError::into_inner));
-        self.running.extend(accepted.into_iter().map(Running));
-        // Whoever has an answer wakes the connection, which writes it when it is polled next.
-        while let Poll::Ready(Some(())) = self.running.poll_next_unpin(context) {}
+        self.wakes.task.register(context.waker());
+        self.wakes.is_running.store(true, Ordering::SeqCst);
+        let ended = self.go_round();
+        self.wakes.is_running.store(false, Ordering::SeqCst);
+        if ended.is_pending() && self.wakes.are_pending() {
+            context.waker().wake_by_ref();
+        }
         ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, sync::atomic::AtomicUsize};
+
+    use futures_util::future::{join_all, pending};
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    /// How often the task itself was woken.
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_wake_while_the_task_runs_is_another_round_and_no_wake_of_the_task() {
+        let accepted = Accepted::default();
+        let (answer, is_answered) = oneshot::channel::<()>();
+        let polls = Arc::new(AtomicUsize::new(0));
+        let (counted, executor) = (Arc::clone(&polls), accepted.clone());
+        let mut is_answered = Some(is_answered);
+        let connection = poll_fn(move |context| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            if let Some(is_answered) = is_answered.take() {
+                let connection = context.waker().clone();
+                executor.execute(async move {
+                    let _ = is_answered.await;
+                    connection.wake();
+                });
+            }
+            Poll::<()>::Pending
+        });
+        let mut both = WithStreams::new(connection, accepted);
+        let woken = Arc::new(Woken::default());
+        let (task, polls) = (Waker::from(Arc::clone(&woken)), || polls.load(Ordering::SeqCst));
+        let mut poll = || Pin::new(&mut both).poll(&mut Context::from_waker(&task)).is_pending();
+
+        assert!(poll());
+        assert_eq!((polls(), woken.0.load(Ordering::SeqCst)), (1, 0));
+        answer.send(()).unwrap();
+        assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+        assert!(poll());
+        // The stream ran first, and the connection once, to write its answer.
+        assert_eq!((polls(), woken.0.load(Ordering::SeqCst)), (2, 1));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_wake_is_lost_between_threads() {
+        const STREAMS: usize = 2_000;
+        let accepted = Accepted::default();
+        let (answers, asked): (Vec<_>, Vec<_>) = (0..STREAMS).map(|_| oneshot::channel::<()>()).unzip();
+        let ended = Arc::new(AtomicUsize::new(0));
+        for asked in asked {
+            let ended = Arc::clone(&ended);
+            accepted.execute(async move {
+                let _ = asked.await;
+                ended.fetch_add(1, Ordering::SeqCst);
+            });
+        }
+        let connection = tokio::spawn(WithStreams::new(pending::<()>(), accepted));
+        join_all(answers.into_iter().map(|answer| tokio::spawn(async { answer.send(()) }))).await;
+        while ended.load(Ordering::SeqCst) < STREAMS {
+            tokio::task::yield_now().await;
+        }
+        connection.abort();
+    }
+
+    #[tokio::test]
+    async fn a_change_from_outside_is_seen() {
+        let mut both = WithStreams::new(Changed(false), Accepted::default());
+        assert!(futures_util::poll!(&mut both).is_pending());
+        both.change(|mut connection| connection.0 = true);
+        both.await;
+    }
+
+    /// Ends once it is changed.
+    struct Changed(bool);
+
+    impl Future for Changed {
+        type Output = ();
+
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+            if self.0 { Poll::Ready(()) } else { Poll::Pending }
+        }
     }
 }

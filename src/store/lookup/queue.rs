@@ -3,7 +3,10 @@
 use std::{
     collections::VecDeque,
     future::poll_fn,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::Poll,
 };
 
@@ -82,13 +85,21 @@ impl Answered {
 pub(super) struct Queue {
     waiting: Mutex<VecDeque<Waiting>>,
     arrived: Notify,
+    /// How many batches in a row held one caller.
+    alone: AtomicUsize,
     batch_tokens_max: usize,
     waiting_max: usize,
 }
 
+/// After so many batches of one caller the next comes alone too, most likely, and is not made to wait for others.
+const ALONE_MIN: usize = 4;
+
+/// How often it is made to wait all the same, to see whether others come by now.
+const ALONE_BETWEEN_PROBES: usize = 16;
+
 impl Queue {
     pub(super) fn new(batch_tokens_max: usize, waiting_max: usize) -> Self {
-        Self { waiting: Mutex::default(), arrived: Notify::new(), batch_tokens_max, waiting_max }
+        Self { waiting: Mutex::default(), arrived: Notify::new(), alone: AtomicUsize::new(0), batch_tokens_max, waiting_max }
     }
 
     /// # Errors
@@ -124,9 +135,15 @@ impl Queue {
     pub(super) async fn batch(&self) -> Vec<Waiting> {
         loop {
             self.arrived.notified().await;
-            let_others_ask().await;
+            let alone = self.alone.load(Ordering::Relaxed);
+            if alone < ALONE_MIN || alone.is_multiple_of(ALONE_BETWEEN_PROBES) {
+                let_others_ask().await;
+            }
             let batch = self.take();
             if !batch.is_empty() {
+                // Lanes that overwrite each other's count only guess worse for a moment.
+                let alone = if batch.len() == 1 { alone.wrapping_add(1) } else { 0 };
+                self.alone.store(alone, Ordering::Relaxed);
                 return batch;
             }
         }
@@ -162,7 +179,8 @@ impl Queue {
 }
 
 /// Lets the tasks that are ready on this thread run first. Not `yield_now`, which asks the system for news each time: at 32
-/// calls in flight that cost a tenth of the look-ups.
+/// calls in flight that cost a tenth of the look-ups. Even so an idle thread of the runtime is woken for it, which a lone caller
+/// would pay for.
 async fn let_others_ask() {
     let mut have_run = false;
     poll_fn(|context| {

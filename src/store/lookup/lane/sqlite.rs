@@ -11,7 +11,6 @@ use std::{
 
 use diesel::{
     OptionalExtension, QueryResult, RunQueryDsl, SqliteConnection,
-    connection::SimpleConnection,
     dsl::{AsSelect, SqlTypeOf},
     query_builder::{AstPass, Query, QueryFragment, QueryId},
     sqlite::Sqlite,
@@ -65,21 +64,49 @@ pub(in super::super) async fn run(mut lane: Lane, queue: Arc<Queue>) {
 fn answer(connection: &mut SqliteConnection, batch: Vec<Waiting>) {
     // One transaction for all: each statement of its own would lock and unlock the file. For one it is its own.
     let is_one = matches!(batch.as_slice(), [Waiting::One { .. }]);
-    let begun = if is_one { Ok(()) } else { execute(connection, "BEGIN") };
+    let begun = if is_one { Ok(()) } else { execute(connection, Command::Begin) };
     let mut find = |token| begun.clone().and_then(|()| find_one(connection, token));
     let answers: Vec<Answered> = batch.into_iter().map(|caller| caller.answer(&mut find)).collect();
-    if !is_one && let Err(error) = begun.and_then(|()| execute(connection, "COMMIT")) {
+    if !is_one && let Err(error) = begun.and_then(|()| execute(connection, Command::Commit)) {
         tracing::warn!(error = %error.chain(), "A read transaction on SQLite did not begin or end cleanly");
         // Whatever is still open, or the next batch could not begin its own.
-        let _ = execute(connection, "ROLLBACK");
+        let _ = execute(connection, Command::Rollback);
     }
     // All at the end: callers of one connection wake up together, and their answers leave in one packet.
     answers.into_iter().for_each(Answered::send);
 }
 
-fn execute(connection: &mut SqliteConnection, statement: &str) -> Result<(), StoreError> {
-    Ok(connection.batch_execute(statement)?)
+/// A statement of transactions, which is prepared once: `batch_execute` would do so each time.
+#[derive(Clone, Copy)]
+enum Command {
+    Begin,
+    Commit,
+    Rollback,
 }
+
+fn execute(connection: &mut SqliteConnection, command: Command) -> Result<(), StoreError> {
+    RunQueryDsl::execute(command, connection)?;
+    Ok(())
+}
+
+impl QueryFragment<Sqlite> for Command {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
+        out.push_sql(match self {
+            Self::Begin => "BEGIN",
+            Self::Commit => "COMMIT",
+            Self::Rollback => "ROLLBACK",
+        });
+        Ok(())
+    }
+}
+
+/// Its text is its key in the cache of statements.
+impl QueryId for Command {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl RunQueryDsl<SqliteConnection> for Command {}
 
 fn find_one(connection: &mut SqliteConnection, token: AuthToken) -> Result<Option<User>, StoreError> {
     // `get_result` and not `first`: the LIMIT would have the statement prepared anew each time.
