@@ -7,6 +7,7 @@
 //! - [`server`]: the accept loop: connections with their limits, TLS, GOAWAY, a stop that ends.
 //! - [`config`]: settings, loaded and checked before anything starts.
 //! - [`telemetry`]: the log.
+//! - [`callers`]: who may call what, and what of a user they may see.
 //! - [`accounts`]: the verbs of an account: every rule of the business, free of transport and SQL.
 //! - [`mail`]: the worker that empties the outbox, through templates, over SMTP or into a folder.
 //! - [`store`]: the database: one body of queries for both engines, migrations, coalesced look-ups.
@@ -17,6 +18,7 @@
 //! - [`domain`]: values that cannot be wrong.
 
 pub mod accounts;
+pub mod callers;
 pub mod cli;
 pub mod clock;
 pub mod config;

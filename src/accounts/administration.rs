@@ -4,7 +4,7 @@ use super::AccountError;
 use crate::{
     clock::Clock,
     domain::{AuthToken, Email, User, UserId, Username},
-    store::Store,
+    store::{Store, Subject},
 };
 
 /// The verbs of an operator. Cheap to clone.
@@ -63,6 +63,15 @@ impl Administration {
             return Err(AccountError::EmailAlreadyVerified);
         }
         self.store.mark_verified(user.id, self.clock.now()).await?.ok_or(AccountError::UserNotFound)
+    }
+
+    /// Forgets the wrong passwords that this user's account has taken, so that nobody has to wait; gives whether there were any.
+    ///
+    /// # Errors
+    /// [`AccountError::UserNotFound`], or that the database is not available.
+    pub async fn unlock_user(&self, key: &UserKey) -> Result<bool, AccountError> {
+        let user = self.find_user(key).await?;
+        Ok(self.store.forget_attempts(Subject::password_of(&user.email)).await?)
     }
 
     /// Deletes the user with everything that belongs to them; gives who it was.

@@ -37,6 +37,12 @@ pub enum AccountError {
     /// Nobody has this `auth_token`, email or username.
     #[error("there is no such user")]
     UserNotFound,
+    /// Too many wrong passwords, here or everywhere; nothing was checked.
+    #[error("too many attempts; try again in {retry_after:?}")]
+    TooManyAttempts {
+        /// When the next may be made.
+        retry_after: Duration,
+    },
     /// A queue is full.
     #[error("the service is busy; try again in {retry_after:?}")]
     Overloaded {

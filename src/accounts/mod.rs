@@ -9,6 +9,7 @@ mod housekeeping;
 mod log_in;
 mod register;
 mod resend_verification_email;
+mod throttle;
 mod verification_mail;
 mod verify_email;
 
@@ -25,6 +26,7 @@ pub use self::{
     error::AccountError,
     housekeeping::{Housekeeping, REQUEST_ID_LIFETIME},
     register::NewAccount,
+    throttle::{Budget, ThrottleOptions},
 };
 use crate::{
     clock::Clock,
@@ -42,6 +44,8 @@ pub struct AccountsOptions {
     pub password_policy: Policy,
     /// How long a mailed link is good for.
     pub verification_lifetime: Duration,
+    /// How often passwords may be guessed, and mails be asked for.
+    pub throttle: ThrottleOptions,
     /// The domain in the Message-ID of our mails.
     pub message_id_domain: String,
     /// How many tasks may go on after their caller was answered, before callers are turned away.

@@ -15,12 +15,12 @@ impl Accounts {
     /// mail is found out after the answer. A crash just then loses the request, and nothing else.
     ///
     /// # Errors
-    /// That the service is overloaded or without its database, for every address alike.
+    /// [`AccountError::TooManyAttempts`], or that the service is overloaded or without its database, for every address alike.
     pub async fn resend_verification_email(&self, email: Email) -> Result<(), AccountError> {
         let slot = Arc::clone(&self.background_slots)
             .try_acquire_owned()
             .map_err(|_| AccountError::Overloaded { retry_after: RETRY_AFTER })?;
-        self.with.store.ping().await?;
+        self.count_resend(&email).await?;
 
         let accounts = self.clone();
         self.background.spawn(async move {

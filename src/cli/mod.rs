@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand. Here everything is wired together, and nothing is decided.
 
+mod caller;
 mod healthcheck;
 mod migrate;
 mod serve;
@@ -47,6 +48,8 @@ enum Command {
     Migrate,
     /// Look at users, and change them
     User(user::User),
+    /// Make what callers prove themselves with
+    Caller(caller::Caller),
     /// Ask the running service whether it serves; for containers
     Healthcheck(healthcheck::Healthcheck),
 }
@@ -64,7 +67,9 @@ impl Cli {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let serve_flags = match &self.command {
             Command::Serve(serve) => serve.flags.clone(),
-            Command::Migrate | Command::User(_) | Command::Healthcheck(_) => ServeFlags::default(),
+            Command::Migrate | Command::User(_) | Command::Caller(_) | Command::Healthcheck(_) => {
+                ServeFlags::default()
+            }
         };
         let (settings, sources) =
             Settings::of_process(&self.store, &serve_flags).map_err(|error| error.to_string())?;
@@ -85,6 +90,7 @@ impl Cli {
                 Command::Serve(_) => serve::run(settings).await,
                 Command::Migrate => migrate::run(&settings).await,
                 Command::User(user) => user.run(&settings).await,
+                Command::Caller(caller) => caller.run(),
                 Command::Healthcheck(healthcheck) => healthcheck.run(&settings).await,
             }
         })

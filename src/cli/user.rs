@@ -36,6 +36,11 @@ enum Verb {
         /// The user's auth_token, email or username
         user: String,
     },
+    /// Forget a user's wrong passwords, so that they need not wait to log in
+    Unlock {
+        /// The user's auth_token, email or username
+        user: String,
+    },
     /// Delete a user with everything that belongs to them; this cannot be undone
     Delete {
         /// The user's auth_token, email or username
@@ -57,6 +62,11 @@ impl User {
             }
             Verb::Verify { user } => {
                 show(&users.verify_user(&key(&user)?).await.map_err(reason)?);
+                Ok(())
+            }
+            Verb::Unlock { user } => {
+                let had_failures = users.unlock_user(&key(&user)?).await.map_err(reason)?;
+                println!("{}", if had_failures { "unlocked" } else { "there was nothing to unlock" });
                 Ok(())
             }
             Verb::Delete { user, yes } => delete(&users, &key(&user)?, yes).await,

@@ -31,6 +31,7 @@ pub struct StoreFlags {
 
 /// Flags of `serve`.
 #[derive(Debug, Clone, Default, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each danger is allowed by a flag of its own")]
 pub struct ServeFlags {
     /// Where to listen; anything but loopback needs TLS or --insecure-plaintext [default: 127.0.0.1:50051]
     #[arg(long, value_name = "ADDR")]
@@ -48,12 +49,18 @@ pub struct ServeFlags {
     /// The private key of the certificate, a PEM file
     #[arg(long, value_name = "FILE")]
     pub tls_key: Option<String>,
+    /// Which services may call, and what: a TOML file (docs/CALLERS.md); needed where the address is not loopback
+    #[arg(long, value_name = "FILE")]
+    pub callers: Option<String>,
     /// 32 random bytes in base64, under which mailed tokens wait for their mail; needed with PostgreSQL
     #[arg(long, value_name = "FILE")]
     pub secret_key_file: Option<String>,
     /// Allow an address that is not loopback without TLS: passwords cross the network in the clear
     #[arg(long)]
     pub insecure_plaintext: bool,
+    /// Allow an address that is not loopback without --callers: whoever reaches it may read every user
+    #[arg(long)]
+    pub insecure_no_callers: bool,
     /// Allow SMTP without encryption to a host that is not loopback: whoever sees a mail can use its link
     #[arg(long)]
     pub insecure_mail_plaintext: bool,
@@ -95,6 +102,8 @@ impl ServeFlags {
             ("mail.public-base-url", "public-base-url", self.public_base_url.clone()),
             ("server.tls-cert", "tls-cert", self.tls_cert.clone()),
             ("server.tls-key", "tls-key", self.tls_key.clone()),
+            ("callers.file", "callers", self.callers.clone()),
+            ("callers.insecure-none", "insecure-no-callers", set(self.insecure_no_callers)),
             ("secret.key-file", "secret-key-file", self.secret_key_file.clone()),
             ("server.insecure-plaintext", "insecure-plaintext", set(self.insecure_plaintext)),
             ("mail.insecure-plaintext", "insecure-mail-plaintext", set(self.insecure_mail_plaintext)),

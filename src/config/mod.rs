@@ -4,10 +4,12 @@
 //! `KAIROS_IDENTITY_…` variables, these over the TOML file, and that over the defaults; a key that is not known or a value
 //! that is not what was expected stops the start. Start at [`Settings::of_process`].
 
+mod callers;
 mod database;
 mod database_url;
 mod flags;
 mod log;
+mod login;
 mod lookup;
 mod mail;
 mod mail_url;
@@ -26,10 +28,12 @@ mod verification;
 use std::{fmt::Write, io, path::PathBuf};
 
 pub use self::{
+    callers::CallersSettings,
     database::DatabaseSettings,
     database_url::DatabaseUrl,
     flags::{ServeFlags, StoreFlags},
     log::LogSettings,
+    login::LoginSettings,
     lookup::LookupSettings,
     mail::MailSettings,
     mail_url::{MailUrl, SmtpTls},
@@ -47,12 +51,16 @@ pub use self::{
 pub struct Settings {
     /// `[server]`
     pub server: ServerSettings,
+    /// `[callers]`
+    pub callers: CallersSettings,
     /// `[database]`
     pub database: DatabaseSettings,
     /// `[lookup]`
     pub lookup: LookupSettings,
     /// `[password]`
     pub password: PasswordSettings,
+    /// `[login]`
+    pub login: LoginSettings,
     /// `[mail]`
     pub mail: MailSettings,
     /// `[verification]`
@@ -132,12 +140,14 @@ fn did_you_mean(nearest: Option<&str>) -> String {
 }
 
 /// Each section: what it is for, and its settings.
-fn sections() -> [(&'static [&'static str], &'static [Setting]); 8] {
+fn sections() -> [(&'static [&'static str], &'static [Setting]); 10] {
     [
         (ServerSettings::ABOUT, ServerSettings::SETTINGS),
+        (CallersSettings::ABOUT, CallersSettings::SETTINGS),
         (DatabaseSettings::ABOUT, DatabaseSettings::SETTINGS),
         (LookupSettings::ABOUT, LookupSettings::SETTINGS),
         (PasswordSettings::ABOUT, PasswordSettings::SETTINGS),
+        (LoginSettings::ABOUT, LoginSettings::SETTINGS),
         (MailSettings::ABOUT, MailSettings::SETTINGS),
         (VerificationSettings::ABOUT, VerificationSettings::SETTINGS),
         (SecretSettings::ABOUT, SecretSettings::SETTINGS),
@@ -158,9 +168,11 @@ impl Settings {
     pub fn read(sources: &Sources) -> Result<Self, ConfigError> {
         Ok(Self {
             server: ServerSettings::read(sources)?,
+            callers: CallersSettings::read(sources)?,
             database: DatabaseSettings::read(sources)?,
             lookup: LookupSettings::read(sources)?,
             password: PasswordSettings::read(sources)?,
+            login: LoginSettings::read(sources)?,
             mail: MailSettings::read(sources)?,
             verification: VerificationSettings::read(sources)?,
             secret: SecretSettings::read(sources)?,

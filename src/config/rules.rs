@@ -11,7 +11,7 @@ impl Settings {
     /// # Errors
     /// [`ConfigError::Rule`] that names the keys, and the flag that gives leave where there is one.
     pub fn check_for_serve(&self) -> Result<(), ConfigError> {
-        let rules: [(bool, &str); 6] = [
+        let rules: [(bool, &str); 9] = [
             (
                 self.server.tls_cert.is_some() == self.server.tls_key.is_some(),
                 "server.tls-cert and server.tls-key belong together: give both or none",
@@ -22,9 +22,24 @@ impl Settings {
                  to cross the network in the clear with --insecure-plaintext",
             ),
             (
+                self.server.listen.ip().is_loopback()
+                    || self.callers.file.is_some()
+                    || self.callers.insecure_none,
+                "server.listen is not loopback and there are no callers: give --callers FILE (docs/CALLERS.md), or allow \
+                 whoever reaches the port to do everything with --insecure-no-callers",
+            ),
+            (
                 self.password.cost.get() >= COST_MIN || self.password.insecure_low_cost,
                 "password.cost is below 10: stolen hashes would be guessed too fast; tests may allow it with \
                  --insecure-low-cost",
+            ),
+            (
+                self.login.failures_max.get() <= self.login.failures_in_a_row_max.get(),
+                "login.failures-max must not be more than login.failures-in-a-row-max",
+            ),
+            (
+                self.login.wait_first.get() <= self.login.wait_max.get(),
+                "login.wait-first must not be longer than login.wait-max",
             ),
             (
                 self.server.request_timeout_default.get() <= self.server.request_timeout_max.get(),
@@ -74,9 +89,15 @@ mod tests {
         for (flags, word) in [
             (vec![("server.listen", "0.0.0.0:1")], "--insecure-plaintext"),
             (vec![("server.listen", "[::]:1")], "--insecure-plaintext"),
+            (
+                vec![("server.listen", "0.0.0.0:1"), ("server.insecure-plaintext", "true")],
+                "--insecure-no-callers",
+            ),
             (vec![("server.tls-cert", "c.pem")], "server.tls-key"),
             (vec![("password.cost", "9")], "--insecure-low-cost"),
             (vec![("server.request-timeout-default", "2m")], "server.request-timeout-max"),
+            (vec![("login.failures-in-a-row-max", "9")], "login.failures-max"),
+            (vec![("login.wait-max", "1m")], "login.wait-first"),
             (vec![postgres], "--secret-key-file"),
         ] {
             assert!(refusal(&flags).is_some_and(|refusal| refusal.contains(word)), "{flags:?}");
@@ -85,9 +106,16 @@ mod tests {
 
     #[test]
     fn each_danger_may_be_allowed() {
-        assert_eq!(refusal(&[("server.listen", "0.0.0.0:1"), ("server.insecure-plaintext", "true")]), None);
+        let anywhere = ("server.listen", "0.0.0.0:1");
+        let plaintext = ("server.insecure-plaintext", "true");
+        assert_eq!(refusal(&[anywhere, plaintext, ("callers.insecure-none", "true")]), None);
         assert_eq!(
-            refusal(&[("server.listen", "0.0.0.0:1"), ("server.tls-cert", "c"), ("server.tls-key", "k")]),
+            refusal(&[
+                anywhere,
+                ("server.tls-cert", "c"),
+                ("server.tls-key", "k"),
+                ("callers.file", "callers.toml")
+            ]),
             None
         );
         assert_eq!(refusal(&[("password.cost", "4"), ("password.insecure-low-cost", "true")]), None);

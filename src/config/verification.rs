@@ -1,11 +1,19 @@
 //! `[verification]`
 
-use super::{setting::section, value::Span};
+use super::{
+    setting::section,
+    value::{Count, Span},
+};
 
 section! {
     /// Proving an address.
     VerificationSettings in "verification" {
         /// How long a mailed link is good for.
         token_lifetime: Span<1_000, 604_800_000> = "24h",
+        /// How often another link may be asked for, for one address within `verification.resends-window`, before callers get
+        /// `TOO_MANY_ATTEMPTS`: nobody's mailbox is to be filled.
+        resends_max: Count<1, 1_000> = "3",
+        /// What `verification.resends-max` counts within.
+        resends_window: Span<1_000, 86_400_000> = "1h",
     }
 }

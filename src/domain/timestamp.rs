@@ -36,6 +36,13 @@ impl Timestamp {
     pub fn minus(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(micros(duration)))
     }
+
+    /// How long after `earlier` this is; nothing when it is before it.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Duration {
+        let micros = self.0.saturating_sub(earlier.0);
+        if micros > 0 { Duration::from_micros(micros.unsigned_abs()) } else { Duration::ZERO }
+    }
 }
 
 fn micros(duration: Duration) -> i64 {
@@ -82,6 +89,8 @@ mod tests {
         let noon = Timestamp::from_unix_micros(1_000_000);
         assert_eq!(noon.plus(Duration::from_millis(2)).unix_micros(), 1_002_000);
         assert_eq!(noon.minus(Duration::from_secs(2)).unix_micros(), -1_000_000);
+        assert_eq!(noon.plus(Duration::from_secs(3)).since(noon), Duration::from_secs(3));
+        assert_eq!(noon.since(noon.plus(Duration::from_secs(3))), Duration::ZERO);
         assert_eq!(noon.plus(Duration::MAX).unix_micros(), i64::MAX);
         assert_eq!(noon.minus(Duration::MAX).minus(Duration::MAX).unix_micros(), i64::MIN);
     }

@@ -1,20 +1,20 @@
 //! Domain values as messages.
 
 use crate::{
+    callers::UserFields,
     domain::{Timestamp, User},
     proto,
 };
 
-impl From<User> for proto::User {
-    fn from(user: User) -> Self {
-        Self {
-            auth_token: user.auth_token.to_string(),
-            username: user.username.into_string(),
-            email: user.email.into_string(),
-            is_verified: user.is_verified,
-            created_at: Some(timestamp(user.created_at)),
-            updated_at: Some(timestamp(user.updated_at)),
-        }
+/// A user as a caller may see them: fields that it may not are left out, as proto3 leaves out what is empty.
+pub(super) fn user(user: User, visible: UserFields) -> proto::User {
+    proto::User {
+        auth_token: user.auth_token.to_string(),
+        username: if visible.username { user.username.into_string() } else { String::new() },
+        email: if visible.email { user.email.into_string() } else { String::new() },
+        is_verified: visible.is_verified && user.is_verified,
+        created_at: visible.created_at.then(|| timestamp(user.created_at)),
+        updated_at: visible.updated_at.then(|| timestamp(user.updated_at)),
     }
 }
 

@@ -2,9 +2,10 @@
 
 use tonic::Status;
 
-use super::{fields::Fields, status::from_account};
+use super::{convert, fields::Fields, status::from_account};
 use crate::{
     accounts::Accounts,
+    callers::UserFields,
     domain::{Email, Password},
     proto,
 };
@@ -12,6 +13,7 @@ use crate::{
 pub(super) async fn login(
     accounts: &Accounts,
     request: proto::LoginRequest,
+    visible: UserFields,
 ) -> Result<proto::LoginResponse, Status> {
     let mut fields = Fields::default();
     let email = fields.take("email", Email::parse(&request.email));
@@ -20,5 +22,5 @@ pub(super) async fn login(
 
     let user = accounts.log_in(&email, &password).await.map_err(from_account)?;
 
-    Ok(proto::LoginResponse { user: Some(user.into()) })
+    Ok(proto::LoginResponse { user: Some(convert::user(user, visible)) })
 }

@@ -2,9 +2,10 @@
 
 use tonic::Status;
 
-use super::{fields::Fields, status::from_account};
+use super::{convert, fields::Fields, status::from_account};
 use crate::{
     accounts::{Accounts, NewAccount},
+    callers::UserFields,
     domain::{Email, InvalidRequestId, LinkToken, RequestId, Username},
     proto,
 };
@@ -12,6 +13,7 @@ use crate::{
 pub(super) async fn register(
     accounts: &Accounts,
     request: proto::RegisterRequest,
+    visible: UserFields,
 ) -> Result<proto::RegisterResponse, Status> {
     let mut fields = Fields::default();
     let username = fields.take("username", Username::parse(&request.username));
@@ -28,12 +30,13 @@ pub(super) async fn register(
     let account = NewAccount { username, email, password, request_id };
     let user = accounts.register(account).await.map_err(from_account)?;
 
-    Ok(proto::RegisterResponse { user: Some(user.into()) })
+    Ok(proto::RegisterResponse { user: Some(convert::user(user, visible)) })
 }
 
 pub(super) async fn verify_email(
     accounts: &Accounts,
     request: proto::VerifyEmailRequest,
+    visible: UserFields,
 ) -> Result<proto::VerifyEmailResponse, Status> {
     let mut fields = Fields::default();
     if request.token.is_empty() {
@@ -43,7 +46,7 @@ pub(super) async fn verify_email(
 
     let user = accounts.verify_email(LinkToken::parse(&request.token)).await.map_err(from_account)?;
 
-    Ok(proto::VerifyEmailResponse { user: Some(user.into()) })
+    Ok(proto::VerifyEmailResponse { user: Some(convert::user(user, visible)) })
 }
 
 pub(super) async fn resend_verification_email(

@@ -5,11 +5,13 @@ use std::collections::HashSet;
 use tonic::Status;
 
 use super::{
+    convert,
     fields::Fields,
     status::{from_account, from_store},
 };
 use crate::{
     accounts::AccountError,
+    callers::UserFields,
     domain::{AuthToken, Email, User, Username},
     proto::{self, find_user_request::Key},
     store::Store,
@@ -21,6 +23,7 @@ const AUTH_TOKENS_MAX: usize = 1_000;
 pub(super) async fn resolve_token(
     store: &Store,
     request: proto::ResolveTokenRequest,
+    visible: UserFields,
 ) -> Result<proto::ResolveTokenResponse, Status> {
     let mut fields = Fields::default();
     let Some(token) = fields.take("auth_token", AuthToken::parse(&request.auth_token)) else {
@@ -29,12 +32,13 @@ pub(super) async fn resolve_token(
 
     let user = store.find_user_by_auth_token(token).await.map_err(from_store)?;
 
-    Ok(proto::ResolveTokenResponse { user: Some(known(user)?) })
+    Ok(proto::ResolveTokenResponse { user: Some(known(user, visible)?) })
 }
 
 pub(super) async fn resolve_tokens(
     store: &Store,
     request: proto::ResolveTokensRequest,
+    visible: UserFields,
 ) -> Result<proto::ResolveTokensResponse, Status> {
     let tokens = distinct_tokens(&request.auth_tokens)?;
 
@@ -44,13 +48,14 @@ pub(super) async fn resolve_tokens(
     let unknown = tokens.iter().filter(|token| !found.contains(token)).map(AuthToken::to_string);
     Ok(proto::ResolveTokensResponse {
         unknown_auth_tokens: unknown.collect(),
-        users: users.into_iter().map(proto::User::from).collect(),
+        users: users.into_iter().map(|user| convert::user(user, visible)).collect(),
     })
 }
 
 pub(super) async fn find_user(
     store: &Store,
     request: proto::FindUserRequest,
+    visible: UserFields,
 ) -> Result<proto::FindUserResponse, Status> {
     let mut fields = Fields::default();
     let found = match request.key {
@@ -71,7 +76,7 @@ pub(super) async fn find_user(
         }
     };
 
-    Ok(proto::FindUserResponse { user: Some(known(found.map_err(from_store)?)?) })
+    Ok(proto::FindUserResponse { user: Some(known(found.map_err(from_store)?, visible)?) })
 }
 
 /// The tokens in the order of the request, each once.
@@ -93,6 +98,6 @@ fn distinct_tokens(texts: &[String]) -> Result<Vec<AuthToken>, Status> {
     Ok(parsed.into_iter().filter(|token| seen.insert(*token)).collect())
 }
 
-fn known(user: Option<User>) -> Result<proto::User, Status> {
-    user.map(proto::User::from).ok_or_else(|| from_account(AccountError::UserNotFound))
+fn known(user: Option<User>, visible: UserFields) -> Result<proto::User, Status> {
+    user.map(|user| convert::user(user, visible)).ok_or_else(|| from_account(AccountError::UserNotFound))
 }

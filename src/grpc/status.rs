@@ -69,6 +69,12 @@ pub(super) fn from_account(error: AccountError) -> Status {
             refusal(Code::FailedPrecondition, R::EmailAlreadyVerified, "the email has already been verified")
         }
         E::UserNotFound => refusal(Code::NotFound, R::UserNotFound, "there is no such user"),
+        E::TooManyAttempts { retry_after } => busy(
+            Code::ResourceExhausted,
+            R::TooManyAttempts,
+            "too many attempts: try again later",
+            retry_after,
+        ),
         E::Overloaded { retry_after } => {
             busy(Code::ResourceExhausted, R::Overloaded, "the service is busy: try again later", retry_after)
         }

@@ -62,7 +62,9 @@ impl Pool {
     /// A place for a job that is still to be prepared: who would be refused spares the preparation.
     pub(super) fn reserve(&self) -> Result<Place, HashingError> {
         let place = Arc::clone(&self.places).try_acquire_owned();
-        place.map(|permit| Place { _permit: permit }).map_err(|_| HashingError::QueueFull { retry_after: self.retry_after })
+        place
+            .map(|permit| Place { _permit: permit })
+            .map_err(|_| HashingError::QueueFull { retry_after: self.retry_after })
     }
 
     /// Runs `work` in a place of its own.

@@ -19,7 +19,11 @@ fn stored(text: &str) -> PasswordHash {
     PasswordHash::from_stored(text.to_owned())
 }
 
-async fn verify(passwords: &Passwords, text: &str, hash: Option<PasswordHash>) -> Result<Verdict, HashingError> {
+async fn verify(
+    passwords: &Passwords,
+    text: &str,
+    hash: Option<PasswordHash>,
+) -> Result<Verdict, HashingError> {
     passwords.verify(passwords.reserve()?, &typed(text), hash).await
 }
 
@@ -57,10 +61,7 @@ async fn an_old_scheme_or_a_lower_cost_asks_for_a_rewrite_that_then_is_enough() 
         verify(&dearer, "s3cret", Some(new.clone())).await,
         Ok(Verdict::Right { needs_rewrite: false })
     );
-    assert_eq!(
-        verify(&passwords(), "s3cret", Some(new)).await,
-        Ok(Verdict::Right { needs_rewrite: false })
-    );
+    assert_eq!(verify(&passwords(), "s3cret", Some(new)).await, Ok(Verdict::Right { needs_rewrite: false }));
 
     let plain = "bcrypt$$2b$04$CZqd7vbM4OFg6.S7zWtru.wCVYBAmZ8JNXEq35Yr.dVkhsHRpynsa";
     let verdict = verify(&passwords(), "rounds-4", Some(stored(plain))).await;
@@ -94,11 +95,7 @@ async fn a_stored_value_that_cannot_be_read_is_a_wrong_password() {
         "bcrypt$mine",
         "bcrypt$$2b$31$CZqd7vbM4OFg6.S7zWtru.wCVYBAmZ8JNXEq35Yr.dVkhsHRpynsa",
     ] {
-        assert_eq!(
-            verify(&passwords, "s3cret", Some(stored(text))).await,
-            Ok(Verdict::Wrong),
-            "{text:?}"
-        );
+        assert_eq!(verify(&passwords, "s3cret", Some(stored(text))).await, Ok(Verdict::Wrong), "{text:?}");
     }
 }
 

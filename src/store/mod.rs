@@ -13,6 +13,7 @@ mod outbox;
 mod purge;
 mod registration;
 pub mod schema;
+mod throttle;
 mod users;
 mod verification;
 
@@ -32,6 +33,7 @@ pub use self::{
     outbox::OutgoingMail,
     purge::{Kept, Purged},
     registration::{Registered, Registration, Replay},
+    throttle::{Attempts, Counted, Subject},
     users::{Credentials, USERS_PAGE_MAX},
     verification::{Verification, VerificationMail},
 };

@@ -9,7 +9,7 @@ use super::{
     Store, StoreError,
     columns::{TimestampColumn, UuidColumn},
     connection::write,
-    schema::{core_mail_outbox, core_mail_token, core_registration_request},
+    schema::{core_mail_outbox, core_mail_token, core_registration_request, core_throttle},
 };
 use crate::domain::Timestamp;
 
@@ -72,8 +72,20 @@ impl Store {
             let requests = core_registration_request::table
                 .filter(core_registration_request::request_id.eq_any(old_requests));
             let requests = diesel::delete(requests).execute(connection).await?;
-            let is_more = [tokens, mails, requests].iter().any(|&rows| i64::try_from(rows) == Ok(ROWS_MAX));
-            Ok(Purged { rows: tokens + mails + requests, is_more })
+            let old_attempts: Vec<(String, Vec<u8>)> = core_throttle::table
+                .filter(core_throttle::expires_at.le(TimestampColumn(now)))
+                .select((core_throttle::kind, core_throttle::subject))
+                .limit(ROWS_MAX)
+                .load(connection)
+                .await?;
+            let mut attempts = 0;
+            for key in old_attempts {
+                // One may have been counted meanwhile.
+                let row = core_throttle::table.find(key).filter(core_throttle::expires_at.le(TimestampColumn(now)));
+                attempts += diesel::delete(row).execute(connection).await?;
+            }
+            let is_more = [tokens, mails, requests, attempts].iter().any(|&rows| i64::try_from(rows) == Ok(ROWS_MAX));
+            Ok(Purged { rows: tokens + mails + requests + attempts, is_more })
         })
     }
 }

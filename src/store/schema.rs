@@ -70,6 +70,19 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::{Binary, Integer, Text};
+    use crate::store::columns::SqlTimestamp;
+
+    core_throttle (kind, subject) {
+        kind -> Text,
+        subject -> Binary,
+        attempts -> Integer,
+        refused_until -> SqlTimestamp,
+        expires_at -> SqlTimestamp,
+    }
+}
+
 diesel::joinable!(core_mail_token -> core_user (user_id));
 diesel::joinable!(core_mail_outbox -> core_user (user_id));
 diesel::joinable!(core_registration_request -> core_user (user_id));

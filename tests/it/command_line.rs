@@ -7,7 +7,7 @@ use std::{
 
 use crate::support::{
     engine::{Engine, TestDatabase},
-    people::address,
+    people::{PASSWORD, address, login},
     postgres::Postgres,
     server::TestServer,
     tls::Certificate,
@@ -64,6 +64,19 @@ on_both_engines! {
         assert_eq!(gone.unwrap_err().code(), tonic::Code::NotFound);
     }
 
+    async fn a_user_who_has_to_wait_is_unlocked(engine: Engine) {
+        let server = TestServer::builder(engine).with_env("KAIROS_IDENTITY_LOGIN_FAILURES_MAX", "1").start().await;
+        server.member("ada").await;
+        let mut client = server.client().await;
+        let unlock = || stdout(&server.command(&["user", "unlock", "ada"]).output().unwrap());
+
+        assert_eq!(unlock(), "there was nothing to unlock\n");
+        client.login(login("ada", "wrong")).await.unwrap_err();
+        assert_eq!(client.login(login("ada", PASSWORD)).await.unwrap_err().code(), tonic::Code::ResourceExhausted);
+        assert_eq!(unlock(), "unlocked\n");
+        client.login(login("ada", PASSWORD)).await.unwrap();
+    }
+
     async fn the_healthcheck_tells_by_its_exit_code(engine: Engine) {
         let mut server = TestServer::start(engine).await;
         let url = format!("http://{}", server.address());
@@ -81,7 +94,7 @@ on_both_engines! {
         let first = run(&["migrate", "--database-url", database.url()]);
         let second = run(&["migrate", "--database-url", database.url()]);
 
-        assert!(stdout(&first).contains("ran 3 migrations"), "{first:?}");
+        assert!(stdout(&first).contains("ran 4 migrations"), "{first:?}");
         assert!(stdout(&second).trim_end().ends_with("is up to date"), "{second:?}");
     }
 }
@@ -214,7 +227,7 @@ async fn postgresql_is_spoken_to_over_tls_and_its_certificate_is_checked() {
     let migrate = |query: &str| run(&["migrate", "--database-url", &format!("{base}?{query}")]);
 
     let trusted = migrate(&format!("sslmode=verify-full&sslrootcert={}", own.certificate().display()));
-    assert!(stdout(&trusted).contains("ran 3 migrations"), "{trusted:?}");
+    assert!(stdout(&trusted).contains("ran 4 migrations"), "{trusted:?}");
 
     for sslmode in ["require", "verify-ca", "verify-full"] {
         let stranger = migrate(&format!("sslmode={sslmode}&sslrootcert={}", other.certificate().display()));

@@ -1,5 +1,6 @@
 //! `kairos-identity serve`: where everything is wired.
 
+mod callers;
 mod options;
 
 use std::{sync::Arc, time::Duration};
@@ -17,6 +18,7 @@ use self::options::{
 use super::{Failure, reason, signals::Signals, store};
 use crate::{
     accounts::{Accounts, Collaborators, Housekeeping},
+    callers::CallerGate,
     clock::Clock,
     config::{DatabaseUrl, ServeFlags, Settings},
     entropy::Entropy,
@@ -62,6 +64,7 @@ struct Service {
     outbox: Outbox,
     mail_due: Arc<Notify>,
     layered: Layered<Services>,
+    gate: CallerGate,
     health: HealthWatch,
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
@@ -85,6 +88,7 @@ struct Running {
 impl Service {
     async fn assemble(settings: Settings) -> Result<Self, Failure> {
         let (clock, entropy) = (Clock::system(), Entropy::system());
+        let gate = callers::gate(&settings)?;
         let store = open_store(&settings).await?;
         let sealing_key = Arc::new(sealing_key(&settings, &entropy)?);
         let mail_due = Arc::new(Notify::new());
@@ -112,7 +116,7 @@ impl Service {
         let others =
             if settings.server.reflection { grpc::add_reflection(others).map_err(reason)? } else { others };
         let services = Services::new(api, settings.server.message_bytes_max.count().as_usize(), others);
-        let layered = grpc::layer::wrap(services, layer_options(&settings, &clock, &entropy));
+        let layered = grpc::layer::wrap(services, layer_options(&settings, &clock, &entropy, &gate));
         let (listener, tls) = (bind(&settings)?, load_tls(&settings)?);
         Ok(Self {
             settings,
@@ -121,6 +125,7 @@ impl Service {
             outbox,
             mail_due,
             layered,
+            gate,
             health,
             listener,
             tls,
@@ -137,6 +142,10 @@ impl Service {
         let housekeeping = Housekeeping::new(self.store, self.clock.clone(), keep_finished);
         background.spawn(housekeeping.run(watch.clone()));
         background.spawn(self.outbox.run(self.mail_due, outbox.clone()));
+        if let Some(path) = self.settings.callers.file.clone() {
+            let (gate, stop) = (self.gate, watch.clone());
+            background.spawn(async move { callers::watch(&path, gate, stop).await });
+        }
         tell(&self.settings, &self.listener, self.tls.is_some());
         let options = server_options(&self.settings);
         let serve =
@@ -188,6 +197,11 @@ fn tell(settings: &Settings, listener: &TcpListener, is_tls: bool) {
     tracing::info!("Data is in {}; mails go to {}", settings.database.url, settings.mail.url);
     if !is_tls && !address.ip().is_loopback() {
         tracing::warn!("Passwords cross the network in the clear (--insecure-plaintext)");
+    }
+    if settings.callers.file.is_none() {
+        tracing::warn!(
+            "No callers are configured: whoever reaches {address} may do everything (docs/CALLERS.md)"
+        );
     }
     tracing::info!(tls = is_tls, "Serving gRPC on {address}");
 }

@@ -6,7 +6,8 @@ use rustls::ServerConfig;
 use tokio::net::TcpListener;
 
 use crate::{
-    accounts::AccountsOptions,
+    accounts::{AccountsOptions, Budget, ThrottleOptions},
+    callers::CallerGate,
     cli::{Failure, reason},
     clock::Clock,
     config::{DatabaseUrl, MailUrl, Settings, SmtpTls},
@@ -53,8 +54,25 @@ pub(super) fn accounts_options(settings: &Settings) -> AccountsOptions {
             score_min: u8::try_from(settings.password.score_min.get()).unwrap_or(u8::MAX),
         },
         verification_lifetime: settings.verification.token_lifetime.get(),
+        throttle: throttle_options(settings),
         message_id_domain: settings.mail.from.address.domain().to_owned(),
         background_max: BACKGROUND_MAX,
+    }
+}
+
+fn throttle_options(settings: &Settings) -> ThrottleOptions {
+    let login = &settings.login;
+    ThrottleOptions {
+        failures_max: login.failures_max.get(),
+        wait_first: login.wait_first.get(),
+        wait_max: login.wait_max.get(),
+        failures_in_a_row_max: login.failures_in_a_row_max.get(),
+        pause: login.pause.get(),
+        total: Budget { max: login.total_max.get(), window: login.window.get() },
+        resends: Budget {
+            max: settings.verification.resends_max.get(),
+            window: settings.verification.resends_window.get(),
+        },
     }
 }
 
@@ -88,12 +106,18 @@ pub(super) fn outbox_options(settings: &Settings) -> OutboxOptions {
     }
 }
 
-pub(super) fn layer_options(settings: &Settings, clock: &Clock, entropy: &Entropy) -> LayerOptions {
+pub(super) fn layer_options(
+    settings: &Settings,
+    clock: &Clock,
+    entropy: &Entropy,
+    gate: &CallerGate,
+) -> LayerOptions {
     LayerOptions {
         request_timeout_default: settings.server.request_timeout_default.get(),
         request_timeout_max: settings.server.request_timeout_max.get(),
         clock: clock.clone(),
         entropy: entropy.clone(),
+        gate: gate.clone(),
     }
 }
 

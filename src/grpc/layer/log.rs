@@ -1,6 +1,6 @@
 //! One line a call: who asked for what, how it ended, how long it took. A look-up that succeeded is a line at `debug`.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use http::{HeaderMap, Request, Response};
 use tonic::{Code, Status, body::Body};
@@ -8,7 +8,7 @@ use tonic_types::StatusExt;
 use tracing::Level;
 
 use super::{methods::Methods, request_id::RequestId};
-use crate::clock::Clock;
+use crate::{callers::Caller, clock::Clock};
 
 /// What stands for a path that is none of our methods'.
 const UNKNOWN: &str = "unknown";
@@ -17,6 +17,7 @@ const UNKNOWN: &str = "unknown";
 pub(super) struct Call<'a> {
     method: Option<&'a str>,
     peer: SocketAddr,
+    caller: Option<Arc<Caller>>,
     trace_id: Option<String>,
     id: RequestId,
     clock: &'a Clock,
@@ -42,7 +43,12 @@ impl<'a> Call<'a> {
         clock: &'a Clock,
     ) -> Self {
         let (method, trace_id) = (methods.find(request.uri().path()), trace_id(request.headers()));
-        Self { method, peer, trace_id, id, clock, began: clock.instant(), is_logged: false }
+        Self { method, peer, caller: None, trace_id, id, clock, began: clock.instant(), is_logged: false }
+    }
+
+    /// Notes who calls.
+    pub(super) fn is_of(&mut self, caller: &Arc<Caller>) {
+        self.caller = Some(Arc::clone(caller));
     }
 
     /// Logs how it ended. A stream ends here with its headers.
@@ -80,6 +86,7 @@ impl<'a> Call<'a> {
                     rpc.code = code,
                     duration_us = self.duration_us(),
                     peer = %self.peer,
+                    caller = self.caller.as_ref().map(|caller| caller.name()),
                     request_id = %self.id,
                     trace_id = self.trace_id,
                     "{method} {code}"

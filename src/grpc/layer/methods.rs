@@ -13,19 +13,25 @@ pub(super) struct Methods(HashSet<String>);
 impl Methods {
     /// Of the API, of health, and of both versions of reflection.
     pub fn of_every_service() -> Self {
-        let descriptors = [
-            proto::FILE_DESCRIPTOR_SET,
-            tonic_health::pb::FILE_DESCRIPTOR_SET,
-            tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
-            tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
-        ];
-        Self(descriptors.into_iter().flat_map(paths).collect())
+        Self(paths_of_every_service().into_iter().collect())
     }
 
     /// The path, if it is one of ours.
     pub fn find(&self, path: &str) -> Option<&str> {
         self.0.get(path).map(String::as_str)
     }
+}
+
+/// The paths of all methods, `/package.Service/Method`.
+#[must_use]
+pub fn paths_of_every_service() -> Vec<String> {
+    let descriptors = [
+        proto::FILE_DESCRIPTOR_SET,
+        tonic_health::pb::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+    ];
+    descriptors.into_iter().flat_map(paths).collect()
 }
 
 fn paths(descriptors: &[u8]) -> Vec<String> {

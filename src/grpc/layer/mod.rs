@@ -1,6 +1,7 @@
 //! What every call passes through, whatever it asks for: one mechanism a file, and `answer` as the one place that says
 //! in which order.
 
+mod caller;
 mod content_type;
 mod deadline;
 mod internal;
@@ -9,11 +10,12 @@ mod methods;
 mod panic;
 mod request_id;
 
-use std::{ops::ControlFlow, pin::pin, time::Duration};
+use std::{ops::ControlFlow, pin::pin, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use tonic::body::Body;
 
+pub use self::methods::paths_of_every_service;
 pub(super) use self::request_id::current as current_request_id;
 use self::{
     log::{Call, Ended},
@@ -21,6 +23,7 @@ use self::{
     request_id::RequestId,
 };
 use crate::{
+    callers::{Caller, CallerGate},
     clock::Clock,
     entropy::Entropy,
     server::{Peer, Served},
@@ -37,12 +40,18 @@ pub struct LayerOptions {
     pub clock: Clock,
     /// Draws request ids.
     pub entropy: Entropy,
+    /// Who may call.
+    pub gate: CallerGate,
 }
 
 /// What stands behind the layers: it answers whatever it is asked.
 pub trait Answers: Send + Sync + 'static {
-    /// Answers one call.
-    fn answer(&self, request: Request<Body>) -> impl Future<Output = Response<Body>> + Send;
+    /// Answers one call of `caller`, who may make it.
+    fn answer(
+        &self,
+        request: Request<Body>,
+        caller: Arc<Caller>,
+    ) -> impl Future<Output = Response<Body>> + Send;
 }
 
 /// The services behind the layers.
@@ -63,17 +72,19 @@ pub fn wrap<S: Answers>(services: S, options: LayerOptions) -> Layered<S> {
 /// 1. The request id, which all that follows may name.
 /// 2. The log, which sees every answer, refusals and panics among them, and calls whose caller went away.
 /// 3. The content type, before anything of the request is read.
-/// 4. INTERNAL answers get the request id; outside of panics, which become such answers.
-/// 5. Panics; outside of the deadline, so that one is told apart from the other.
-/// 6. The deadline, around the handler and the reading of the request.
+/// 4. The caller, before the deadline begins.
+/// 5. INTERNAL answers get the request id; outside of panics, which become such answers.
+/// 6. Panics; outside of the deadline, so that one is told apart from the other.
+/// 7. The deadline, around the handler and the reading of the request.
 impl<S: Answers> Served for Layered<S> {
     async fn answer(&self, request: Request<Body>, peer: &Peer) -> Response<Body> {
         let id = RequestId::draw(&self.options.entropy);
-        let call = Call::begin(&request, peer.address, id, &self.methods, &self.options.clock);
+        let mut call = Call::begin(&request, peer.address, id, &self.methods, &self.options.clock);
         let mut response = match self.admit(&request) {
-            ControlFlow::Continue(limit) => {
+            ControlFlow::Continue((caller, limit)) => {
+                call.is_of(&caller);
                 // Pinned where they are made: a future that is passed on is copied, this one some thousand bytes each time.
-                let handler = pin!(self.services.answer(request));
+                let handler = pin!(self.services.answer(request, caller));
                 let handler = pin!(panic::caught(deadline::within(limit, handler)));
                 internal::with_request_id(id.scope(handler).await, id)
             }
@@ -87,14 +98,16 @@ impl<S: Answers> Served for Layered<S> {
 }
 
 impl<S> Layered<S> {
-    /// How long the call may take, or the refusal of what is never read.
-    fn admit(&self, request: &Request<Body>) -> ControlFlow<Response<Body>, Duration> {
+    /// Who calls and how long it may take, or the refusal of what is never read.
+    fn admit(&self, request: &Request<Body>) -> ControlFlow<Response<Body>, (Arc<Caller>, Duration)> {
         if let Some(refusal) = content_type::refuse(request) {
             return ControlFlow::Break(refusal);
         }
         let (default, max) = (self.options.request_timeout_default, self.options.request_timeout_max);
-        match deadline::limit(request.headers(), default, max) {
-            Ok(limit) => ControlFlow::Continue(limit),
+        let admitted = caller::admit(&self.options.gate, request)
+            .and_then(|caller| Ok((caller, deadline::limit(request.headers(), default, max)?)));
+        match admitted {
+            Ok(admitted) => ControlFlow::Continue(admitted),
             Err(refusal) => ControlFlow::Break(refusal.into_http()),
         }
     }

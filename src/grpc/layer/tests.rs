@@ -16,7 +16,7 @@ enum Handler {
 }
 
 impl super::Answers for Handler {
-    async fn answer(&self, _: Request<Body>) -> Response<Body> {
+    async fn answer(&self, _: Request<Body>, _: Arc<Caller>) -> Response<Body> {
         match self {
             Self::Answers => Status::not_found("nobody").into_http(),
             Self::Panics => panic!("a handler panics"),
@@ -36,6 +36,7 @@ async fn answer_to(handler: Handler, request: http::request::Builder) -> Respons
         request_timeout_max: Duration::from_millis(100),
         clock: Clock::system(),
         entropy: Entropy::system(),
+        gate: CallerGate::open(),
     };
     let peer = Peer { address: "127.0.0.1:1".parse().unwrap() };
     wrap(handler, options).answer(request.body(Body::empty()).unwrap(), &peer).await

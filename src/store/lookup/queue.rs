@@ -99,7 +99,13 @@ const ALONE_BETWEEN_PROBES: usize = 16;
 
 impl Queue {
     pub(super) fn new(batch_tokens_max: usize, waiting_max: usize) -> Self {
-        Self { waiting: Mutex::default(), arrived: Notify::new(), alone: AtomicUsize::new(0), batch_tokens_max, waiting_max }
+        Self {
+            waiting: Mutex::default(),
+            arrived: Notify::new(),
+            alone: AtomicUsize::new(0),
+            batch_tokens_max,
+            waiting_max,
+        }
     }
 
     /// # Errors

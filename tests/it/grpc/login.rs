@@ -102,7 +102,10 @@ on_both_engines! {
 
     async fn a_hash_that_nobody_can_read_hurts_only_its_user(engine: Engine) {
         let database = TestDatabase::new(engine);
-        let server = TestServer::on_url(database.url().to_owned()).start().await;
+        let server = TestServer::on_url(database.url().to_owned())
+            .with_env("KAIROS_IDENTITY_LOGIN_FAILURES_MAX", "100")
+            .start()
+            .await;
         server.member("ada").await;
         server.member("bob").await;
         for hash in ["", "!", "plaintext", "md5$salt$hash", "bcrypt_sha256$$2b$31$R9h/cIPz0gi.URNNX3kh2OYEnGawxEyRpLbFB99lPr2.b35ouTmeu"] {
@@ -123,6 +126,7 @@ on_both_engines! {
             .with_env("KAIROS_IDENTITY_PASSWORD_COST", "12")
             .with_env("KAIROS_IDENTITY_PASSWORD_THREADS", "1")
             .with_env("KAIROS_IDENTITY_PASSWORD_QUEUE_LENGTH", "1")
+            .with_env("KAIROS_IDENTITY_LOGIN_FAILURES_MAX", "100")
             .start()
             .await;
         let mut calls = tokio::task::JoinSet::new();

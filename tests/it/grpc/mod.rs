@@ -1,9 +1,11 @@
 //! Every RPC and every line of the error table, through the real binary.
 
+mod callers;
 mod limits;
 mod login;
 mod registration;
 mod resend;
 mod resolution;
 mod secrets;
+mod throttle;
 mod verification;

@@ -53,6 +53,26 @@ on_both_engines! {
         assert!(mails_to(&folder, &address("unknown")).is_empty());
     }
 
+    async fn nobodys_mailbox_is_filled(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        server.newcomer("ada").await;
+        let mut client = server.client().await;
+
+        // Every spelling is the same mailbox; an unknown one is refused as one that is known.
+        for name in ["ada", "unknown"] {
+            for (sent, email) in [address(name), address(name).to_uppercase(), address(name)].iter().enumerate() {
+                client.resend_verification_email(resend(email)).await.unwrap();
+                if name == "ada" {
+                    // A link that is not yet on its way would be replaced by the next.
+                    wait_for_mails(&server, &address("ada"), sent + 2).await;
+                }
+            }
+            let refusal = client.resend_verification_email(resend(&address(name))).await.unwrap_err();
+            assert_refused(&refusal, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
+        }
+        assert_eq!(mails_to(&server.mail_folder(), &address("ada")).len(), 4);
+    }
+
     async fn what_is_no_address_is_refused(engine: Engine) {
         let server = TestServer::start(engine).await;
         for wrong in ["", "ada", "ada@example.com\r\nBcc: x@example.com"] {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kairos_identity::store::{Kept, Purged};
+use kairos_identity::store::{Attempts, Counted, Kept, Purged, Subject};
 
 use super::{DAY, NOW, World, request_id};
 
@@ -24,6 +24,20 @@ on_both_engines! {
         assert_eq!(world.counts(), [1, 1, 0, 0]);
         assert_eq!(purge(NOW.plus(DAY * 2 + MOMENT)).await, Purged { rows: 1, is_more: false });
         assert_eq!(world.counts(), [1, 0, 0, 0]);
+    }
+
+    async fn attempts_go_when_they_count_no_more(engine: Engine) {
+        let world = World::new(engine).await;
+        let attempts = Attempts { count: 1, refused_until: NOW, expires_at: NOW.plus(DAY) };
+        let subject = Subject::any_password();
+        let counted = world.store.count_attempt([subject], NOW, move |known| {
+            assert_eq!(known, [None]);
+            Ok([attempts])
+        });
+        assert_eq!(counted.await.unwrap(), Counted::Admitted);
+
+        let purge = async |at| world.store.purge(KEPT, at).await.unwrap().rows;
+        assert_eq!((purge(NOW.plus(DAY).minus(MOMENT)).await, purge(NOW.plus(DAY)).await), (0, 1));
     }
 
     async fn a_mail_that_waits_is_kept_whatever_its_age(engine: Engine) {

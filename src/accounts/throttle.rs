@@ -1,0 +1,226 @@
+//! How often passwords may be guessed, and mails be asked for.
+//!
+//! An attempt is counted before its password is checked, in a transaction of its own: a thousand guesses made at once, over
+//! several instances, are a thousand attempts. The right password takes its account's count back to nothing, so what is
+//! counted are failures in a row. Waits grow, and all of them end: nobody can lock somebody out for ever.
+
+use std::time::Duration;
+
+use super::{AccountError, Accounts};
+use crate::{
+    domain::{Email, Timestamp},
+    store::{Attempts, Counted, Subject},
+};
+
+/// After so long without an attempt an account's failures are forgotten, so that those of a year do not add up.
+const FAILURES_KEPT: Duration = Duration::from_hours(24);
+
+/// How often passwords may be guessed.
+#[derive(Debug, Clone, Copy)]
+pub struct ThrottleOptions {
+    /// Failures in a row on one account before callers have to wait; at least 1.
+    pub failures_max: u32,
+    /// The first wait. Each further failure doubles it.
+    pub wait_first: Duration,
+    /// The longest wait but `pause`.
+    pub wait_max: Duration,
+    /// Failures in a row on one account before `pause`.
+    pub failures_in_a_row_max: u32,
+    /// How long an account takes no password after that; then it counts from the beginning.
+    pub pause: Duration,
+    /// Failures on all accounts together; beyond it all logins are refused for the rest of its window.
+    pub total: Budget,
+    /// Links that may be asked for again, for each address.
+    pub resends: Budget,
+}
+
+/// So many within so long; the window begins with the first.
+#[derive(Debug, Clone, Copy)]
+pub struct Budget {
+    /// How many; at least 1.
+    pub max: u32,
+    /// Within how long.
+    pub window: Duration,
+}
+
+impl Accounts {
+    /// Counts an attempt at the password of this account.
+    ///
+    /// # Errors
+    /// [`AccountError::TooManyAttempts`], whether the account exists or not; the attempt was not counted then.
+    pub(super) async fn count_attempt(&self, email: &Email) -> Result<(), AccountError> {
+        let now = self.with.clock.now();
+        let options = self.options.throttle;
+        let subjects = [Subject::password_of(email), Subject::any_password()];
+        let decide = move |[account, all]: [Option<Attempts>; 2]| {
+            Ok([options.after_another(account, now)?, options.total.after_another(all, now)?])
+        };
+        unless_refused(self.with.store.count_attempt(subjects, now, decide).await?, now)
+    }
+
+    /// Counts a mail that somebody asks for, whether it will be sent or not.
+    ///
+    /// # Errors
+    /// [`AccountError::TooManyAttempts`], for every address alike; it was not counted then.
+    pub(super) async fn count_resend(&self, email: &Email) -> Result<(), AccountError> {
+        let now = self.with.clock.now();
+        let budget = self.options.throttle.resends;
+        let decide = move |[known]: [Option<Attempts>; 1]| Ok([budget.after_another(known, now)?]);
+        unless_refused(self.with.store.count_attempt([Subject::resend_to(email)], now, decide).await?, now)
+    }
+
+    /// The password was right. That it could not be noted is no reason to refuse the login.
+    pub(super) async fn forgive_attempts(&self, email: &Email) {
+        let forgiven =
+            self.with.store.forgive_attempts(Subject::password_of(email), Subject::any_password()).await;
+        if let Err(error) = forgiven {
+            tracing::warn!(error = %error.chain(), "Failed logins of an account still count after the right password");
+        }
+    }
+}
+
+impl ThrottleOptions {
+    /// An account's attempts with this one, or until when it is refused.
+    fn after_another(self, before: Option<Attempts>, now: Timestamp) -> Result<Attempts, Timestamp> {
+        refuse_early(before, now, self.pause.max(self.wait_max))?;
+        let count = before.map_or(0, |before| before.count).saturating_add(1);
+        if count >= self.failures_in_a_row_max {
+            let until = now.plus(self.pause);
+            return Ok(Attempts { count, refused_until: until, expires_at: until });
+        }
+        let refused_until = now.plus(self.wait_after(count));
+        Ok(Attempts { count, refused_until, expires_at: refused_until.plus(FAILURES_KEPT) })
+    }
+
+    /// How long the next attempt has to wait after so many failures.
+    fn wait_after(self, failures: u32) -> Duration {
+        match failures.checked_sub(self.failures_max) {
+            None => Duration::ZERO,
+            Some(further) => self.wait_first.saturating_mul(2_u32.saturating_pow(further)).min(self.wait_max),
+        }
+    }
+}
+
+impl Budget {
+    /// What was spent with this one, or until when it is refused.
+    fn after_another(self, before: Option<Attempts>, now: Timestamp) -> Result<Attempts, Timestamp> {
+        // A window that ends later than one that begins now was set by a clock that went wrong.
+        let window = before.filter(|before| before.expires_at <= now.plus(self.window));
+        let expires_at = window.map_or(now.plus(self.window), |window| window.expires_at);
+        let count = window.map_or(0, |window| window.count).saturating_add(1);
+        if count > self.max {
+            return Err(expires_at);
+        }
+        Ok(Attempts { count, refused_until: now, expires_at })
+    }
+}
+
+/// Refuses an attempt that comes before its time. A wait that is longer than the longest there is was set by a clock that went
+/// wrong, and does not count.
+fn refuse_early(before: Option<Attempts>, now: Timestamp, longest: Duration) -> Result<(), Timestamp> {
+    match before {
+        Some(before) if before.refused_until > now && before.refused_until.since(now) <= longest => {
+            Err(before.refused_until)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn unless_refused(counted: Counted, now: Timestamp) -> Result<(), AccountError> {
+    match counted {
+        Counted::Admitted => Ok(()),
+        Counted::Refused { until } => Err(AccountError::TooManyAttempts { retry_after: until.since(now) }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPTIONS: ThrottleOptions = ThrottleOptions {
+        failures_max: 10,
+        wait_first: Duration::from_mins(15),
+        wait_max: Duration::from_hours(1),
+        failures_in_a_row_max: 100,
+        pause: Duration::from_hours(24),
+        total: BUDGET,
+        resends: BUDGET,
+    };
+
+    const BUDGET: Budget = Budget { max: 1_000, window: Duration::from_mins(15) };
+
+    const BEGIN: Timestamp = Timestamp::from_unix_micros(1_800_000_000_000_000);
+
+    /// Guesses as often as it may, from the beginning on for so long; gives when.
+    fn guesses_of_an_impatient_attacker(lasting: Duration) -> Vec<Timestamp> {
+        let (mut now, mut known, mut guesses) = (BEGIN, None, Vec::new());
+        while now.since(BEGIN) < lasting {
+            let live = known.filter(|attempts: &Attempts| attempts.expires_at > now);
+            match OPTIONS.after_another(live, now) {
+                Ok(attempts) => {
+                    known = Some(attempts);
+                    guesses.push(now);
+                }
+                Err(until) => now = until,
+            }
+        }
+        guesses
+    }
+
+    fn most_within(guesses: &[Timestamp], span: Duration) -> usize {
+        let within =
+            |from: &Timestamp| guesses.iter().filter(|at| *at >= from && at.since(*from) < span).count();
+        guesses.iter().map(within).max().unwrap_or_default()
+    }
+
+    #[test]
+    fn no_quarter_of_an_hour_sees_more_than_ten_guesses_and_no_row_more_than_a_hundred() {
+        let guesses = guesses_of_an_impatient_attacker(Duration::from_hours(24 * 30));
+        assert_eq!(most_within(&guesses, Duration::from_mins(15)), 10);
+        // 100 failures, a day's pause, and so on.
+        let pauses = guesses.windows(2).filter(|pair| pair[1].since(pair[0]) >= OPTIONS.pause).count();
+        assert!(guesses.len() <= 100 * (pauses + 1), "{} guesses, {pauses} pauses", guesses.len());
+        assert!(pauses >= 4);
+    }
+
+    #[test]
+    fn waits_grow_and_end() {
+        let minutes = |failures| OPTIONS.wait_after(failures).as_secs() / 60;
+        assert_eq!([9, 10, 11, 12, 13, 99].map(minutes), [0, 15, 30, 60, 60, 60]);
+    }
+
+    #[test]
+    fn a_refused_attempt_is_told_when_the_next_may_be() {
+        let locked = Attempts {
+            count: 10,
+            refused_until: BEGIN.plus(OPTIONS.wait_first),
+            expires_at: BEGIN.plus(FAILURES_KEPT),
+        };
+        assert_eq!(OPTIONS.after_another(Some(locked), BEGIN), Err(locked.refused_until));
+        assert_eq!(
+            OPTIONS.after_another(Some(locked), locked.refused_until).map(|attempts| attempts.count),
+            Ok(11)
+        );
+    }
+
+    #[test]
+    fn a_wait_set_by_a_clock_that_was_wrong_does_not_lock() {
+        let year = Duration::from_hours(24 * 365);
+        let absurd = Attempts { count: 10, refused_until: BEGIN.plus(year), expires_at: BEGIN.plus(year) };
+        assert_eq!(OPTIONS.after_another(Some(absurd), BEGIN).map(|attempts| attempts.count), Ok(11));
+        let window = Attempts { count: 1_000, refused_until: BEGIN, expires_at: BEGIN.plus(year) };
+        assert_eq!(BUDGET.after_another(Some(window), BEGIN).map(|attempts| attempts.count), Ok(1));
+    }
+
+    #[test]
+    fn a_budget_is_for_each_window() {
+        let mut known = None;
+        for count in 1..=BUDGET.max {
+            known = Some(BUDGET.after_another(known, BEGIN).unwrap());
+            assert_eq!(known.map(|attempts| attempts.count), Some(count));
+        }
+        let later = BEGIN.plus(Duration::from_mins(14));
+        assert_eq!(BUDGET.after_another(known, later), Err(BEGIN.plus(BUDGET.window)));
+        assert_eq!(BUDGET.after_another(None, BEGIN.plus(BUDGET.window)).map(|all| all.count), Ok(1));
+    }
+}

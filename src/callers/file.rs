@@ -1,0 +1,168 @@
+//! The file of callers: TOML, a table a caller.
+//!
+//! ```toml
+//! [bff]
+//! token-hashes = ["sha256:…"]          # of `kairos-identity caller token bff`; two while one replaces the other
+//! methods = ["IdentityService/*"]
+//! user-fields = ["username", "email", "is_verified", "created_at", "updated_at"]
+//! ```
+
+use std::sync::Arc;
+
+use toml::{Table, Value};
+
+use super::{Caller, Callers, MethodPattern, TokenHash, UserFields};
+
+/// Two, so that a token can be replaced without a moment in which neither is valid.
+const TOKENS_MAX: usize = 2;
+
+const KEYS: [&str; 3] = ["token-hashes", "methods", "user-fields"];
+
+/// What is wrong with a file of callers. Holds no hash.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallersError {
+    /// The file is not TOML.
+    #[error("it is not TOML: {0}")]
+    Malformed(String),
+    /// An entry that is not as it should be.
+    #[error("caller {caller}: {rule}")]
+    Entry {
+        /// Whose.
+        caller: String,
+        /// What should be.
+        rule: String,
+    },
+    /// A file that would let nobody in.
+    #[error("it names no caller")]
+    Empty,
+}
+
+impl Callers {
+    /// Reads the text of a file. `methods` are the paths of all methods there are, so that a misspelt one is found here and
+    /// not by the caller that it keeps out.
+    ///
+    /// # Errors
+    /// [`CallersError`] for the first thing that is not as it should be.
+    pub fn parse(text: &str, methods: &[&str]) -> Result<Self, CallersError> {
+        let table: Table = text
+            .parse()
+            .map_err(|error: toml::de::Error| CallersError::Malformed(error.message().to_owned()))?;
+        let mut callers = Self::default();
+        for (name, entry) in &table {
+            let rule = |rule: String| CallersError::Entry { caller: name.clone(), rule };
+            let (caller, hashes) = parse_entry(name, entry, methods).map_err(rule)?;
+            let caller = Arc::new(caller);
+            for hash in hashes {
+                if callers.by_token.insert(hash, Arc::clone(&caller)).is_some() {
+                    return Err(rule(
+                        "has a token that another caller has too, or the same one twice".to_owned(),
+                    ));
+                }
+            }
+        }
+        if callers.by_token.is_empty() { Err(CallersError::Empty) } else { Ok(callers) }
+    }
+}
+
+fn parse_entry(name: &str, entry: &Value, methods: &[&str]) -> Result<(Caller, Vec<TokenHash>), String> {
+    let entry = entry.as_table().ok_or("is not a table")?;
+    if let Some(unknown) = entry.keys().find(|key| !KEYS.contains(&key.as_str())) {
+        return Err(format!("{unknown} is not known; there are {}", KEYS.join(", ")));
+    }
+    let hashes = texts(entry, "token-hashes")?;
+    if hashes.is_empty() || hashes.len() > TOKENS_MAX {
+        return Err(format!("token-hashes must hold 1 to {TOKENS_MAX}, not {}", hashes.len()));
+    }
+    let hashes: Option<Vec<_>> = hashes.into_iter().map(TokenHash::parse).collect();
+    let hashes = hashes.ok_or(
+        "a token hash is \"sha256:\" and 64 hexadecimal digits, as `kairos-identity caller token` prints it",
+    )?;
+    let patterns =
+        texts(entry, "methods")?.into_iter().map(|text| pattern(text, methods)).collect::<Result<_, _>>()?;
+    let fields = user_fields(&texts(entry, "user-fields")?)?;
+    Ok((Caller { name: name.to_owned(), methods: patterns, fields }, hashes))
+}
+
+/// A list of texts that must be there.
+fn texts<'a>(entry: &'a Table, key: &str) -> Result<Vec<&'a str>, String> {
+    let list = entry.get(key).and_then(Value::as_array);
+    let texts: Option<Vec<_>> = list.and_then(|list| list.iter().map(Value::as_str).collect());
+    texts.ok_or_else(|| format!("{key} must be a list of texts"))
+}
+
+fn pattern(text: &str, methods: &[&str]) -> Result<MethodPattern, String> {
+    let pattern = MethodPattern(text.to_owned());
+    if text == "*" || methods.iter().any(|path| pattern.matches(path)) {
+        return Ok(pattern);
+    }
+    Err(format!("methods: \"{text}\" is no method; write Service/Method, Service/* or *"))
+}
+
+fn user_fields(names: &[&str]) -> Result<UserFields, String> {
+    let mut fields = UserFields::default();
+    for name in names {
+        match *name {
+            "*" => fields = UserFields::ALL,
+            "username" => fields.username = true,
+            "email" => fields.email = true,
+            "is_verified" => fields.is_verified = true,
+            "created_at" => fields.created_at = true,
+            "updated_at" => fields.updated_at = true,
+            "auth_token" => {}
+            other => return Err(format!("user-fields: User has no {other}")),
+        }
+    }
+    Ok(fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::ServiceToken, *};
+
+    const METHODS: [&str; 2] =
+        ["/kairos.identity.v1.IdentityService/Login", "/kairos.identity.v1.IdentityService/ResolveToken"];
+
+    fn hash(number: u8) -> String {
+        format!("\"{}\"", ServiceToken::from_random([number; 32]).hash())
+    }
+
+    fn entry(hashes: &str, methods: &str, fields: &str) -> String {
+        format!("[agent]\ntoken-hashes = [{hashes}]\nmethods = [{methods}]\nuser-fields = [{fields}]\n")
+    }
+
+    #[test]
+    fn a_caller_may_what_its_entry_says() {
+        let both = format!("{}, {}", hash(1), hash(2));
+        let text = entry(&both, "\"IdentityService/ResolveToken\"", "\"username\", \"auth_token\"");
+        let callers = Callers::parse(&text, &METHODS).unwrap();
+        for number in [1, 2] {
+            let agent = callers.with_token(&ServiceToken::from_random([number; 32])).unwrap();
+            assert_eq!(agent.name(), "agent");
+            assert_eq!((agent.may_call(METHODS[0]), agent.may_call(METHODS[1])), (false, true));
+            assert_eq!(agent.fields(), UserFields { username: true, ..UserFields::default() });
+        }
+        assert_eq!(callers.names(), ["agent"]);
+    }
+
+    #[test]
+    fn what_is_not_as_it_should_be_is_named() {
+        let (one, three) = (hash(1), format!("{}, {}, {}", hash(1), hash(2), hash(3)));
+        let star = "\"*\"";
+        for (text, words) in [
+            ("[agent", "not TOML"),
+            ("", "no caller"),
+            ("agent = 1", "caller agent: is not a table"),
+            (&entry("", star, star), "1 to 2, not 0"),
+            (&entry(&three, star, star), "1 to 2, not 3"),
+            (&entry("\"sha256:1\"", star, star), "64 hexadecimal digits"),
+            (&entry(&format!("{one}, {one}"), star, star), "the same one twice"),
+            (&entry(&one, "\"IdentityService/Logon\"", star), "\"IdentityService/Logon\" is no method"),
+            (&entry(&one, star, "\"password\""), "User has no password"),
+            (&entry(&one, star, "1"), "user-fields must be a list of texts"),
+            (&format!("{}mtls = true\n", entry(&one, star, star)), "mtls is not known"),
+        ] {
+            let error = Callers::parse(text, &METHODS).unwrap_err().to_string();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+}

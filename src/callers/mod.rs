@@ -1,0 +1,220 @@
+//! Who may call what, and what of a user they may see.
+//!
+//! A caller is another service: the BFF, the agent, an operator's script. It proves itself with a service token, of which only
+//! the hash is in the file of callers ([`Callers::parse`]). The file names all that a caller may do; what it does not name is refused.
+//! A caller is never a user: who somebody is does not follow from who asks.
+
+mod file;
+mod token;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, LazyLock, PoisonError, RwLock},
+};
+
+pub use self::{
+    file::CallersError,
+    token::{ServiceToken, TokenHash},
+};
+
+/// Another service, and what it may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    name: String,
+    methods: Vec<MethodPattern>,
+    fields: UserFields,
+}
+
+impl Caller {
+    /// Who may do nothing, and stands for those of whom nothing is asked.
+    #[must_use]
+    pub fn nobody() -> Arc<Self> {
+        static NOBODY: LazyLock<Arc<Caller>> = LazyLock::new(|| {
+            Arc::new(Caller { name: "nobody".to_owned(), methods: Vec::new(), fields: UserFields::default() })
+        });
+        Arc::clone(&NOBODY)
+    }
+
+    /// Its name in the file.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it may see of a user.
+    #[must_use]
+    pub const fn fields(&self) -> UserFields {
+        self.fields
+    }
+
+    /// Whether it may call the method with this path, `/package.Service/Method`.
+    #[must_use]
+    pub fn may_call(&self, path: &str) -> bool {
+        self.methods.iter().any(|pattern| pattern.matches(path))
+    }
+}
+
+/// `Service/Method`, `Service/*` or `*`, without the package.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct MethodPattern(String);
+
+impl MethodPattern {
+    fn matches(&self, path: &str) -> bool {
+        let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.split_once('/')) else {
+            return false;
+        };
+        let service = service.rsplit('.').next().unwrap_or(service);
+        match self.0.split_once('/') {
+            None => self.0 == "*",
+            Some((of, "*")) => of == service,
+            Some((of, name)) => of == service && name == method,
+        }
+    }
+}
+
+/// The fields of `User` that a caller may see; `auth_token`, by which everybody knows a user, is always among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "one for each field of the message")]
+pub struct UserFields {
+    /// `username`
+    pub username: bool,
+    /// `email`
+    pub email: bool,
+    /// `is_verified`
+    pub is_verified: bool,
+    /// `created_at`
+    pub created_at: bool,
+    /// `updated_at`
+    pub updated_at: bool,
+}
+
+impl UserFields {
+    /// Every field.
+    pub const ALL: Self =
+        Self { username: true, email: true, is_verified: true, created_at: true, updated_at: true };
+}
+
+/// All callers that are known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Callers {
+    by_token: HashMap<TokenHash, Arc<Caller>>,
+}
+
+impl Callers {
+    /// The caller with this token.
+    #[must_use]
+    pub fn with_token(&self, token: &ServiceToken) -> Option<Arc<Caller>> {
+        // Found by its hash: how long that takes tells nothing of the token.
+        self.by_token.get(&token.hash()).cloned()
+    }
+
+    /// The names of all, for the log.
+    #[must_use]
+    pub fn names(&self) -> Vec<&str> {
+        let mut names: Vec<_> = self.by_token.values().map(|caller| caller.name.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
+/// Who may call at this moment. Clones share what [`CallerGate::replace`] changes.
+#[derive(Clone)]
+pub struct CallerGate(Arc<Gate>);
+
+enum Gate {
+    /// Whoever reaches the port may do everything.
+    Open(Arc<Caller>),
+    /// Who is in the file, as it was last read.
+    Kept(RwLock<Arc<Callers>>),
+}
+
+impl CallerGate {
+    /// Lets everybody do everything: for a developer's own machine.
+    #[must_use]
+    pub fn open() -> Self {
+        let anybody = Caller {
+            name: "anybody".to_owned(),
+            methods: vec![MethodPattern("*".to_owned())],
+            fields: UserFields::ALL,
+        };
+        Self(Arc::new(Gate::Open(Arc::new(anybody))))
+    }
+
+    /// Lets in who is among `callers`.
+    #[must_use]
+    pub fn kept(callers: Callers) -> Self {
+        Self(Arc::new(Gate::Kept(RwLock::new(Arc::new(callers)))))
+    }
+
+    /// The caller that proves itself with `token`; where the gate is open, anybody.
+    #[must_use]
+    pub fn identify(&self, token: Option<&ServiceToken>) -> Option<Arc<Caller>> {
+        match &*self.0 {
+            Gate::Open(anybody) => Some(Arc::clone(anybody)),
+            Gate::Kept(callers) => {
+                let callers = Arc::clone(&callers.read().unwrap_or_else(PoisonError::into_inner));
+                callers.with_token(token?)
+            }
+        }
+    }
+
+    /// Knows other callers from the next call on; calls under way go on. An open gate stays open.
+    pub fn replace(&self, callers: Callers) {
+        if let Gate::Kept(kept) = &*self.0 {
+            *kept.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(callers);
+        }
+    }
+}
+
+impl fmt::Debug for CallerGate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CallerGate")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_is_a_method_a_service_or_everything() {
+        let path = "/kairos.identity.v1.IdentityService/Login";
+        for (pattern, matches) in [
+            ("*", true),
+            ("IdentityService/*", true),
+            ("IdentityService/Login", true),
+            ("IdentityService/login", false),
+            ("IdentityService/Log", false),
+            ("Identity/*", false),
+            ("Service/*", false),
+            ("Login", false),
+        ] {
+            assert_eq!(MethodPattern(pattern.to_owned()).matches(path), matches, "{pattern}");
+        }
+        assert!(!MethodPattern("IdentityService/*".to_owned()).matches("IdentityService/Login"));
+    }
+
+    #[test]
+    fn a_gate_knows_whom_it_was_last_told_of() {
+        let (first, second) = (ServiceToken::from_random([1; 32]), ServiceToken::from_random([2; 32]));
+        let callers = |token: &ServiceToken| {
+            let text = format!(
+                "[bff]\ntoken-hashes = [\"{}\"]\nmethods = [\"*\"]\nuser-fields = []\n",
+                token.hash()
+            );
+            Callers::parse(&text, &[]).unwrap()
+        };
+        let gate = CallerGate::kept(callers(&first));
+        let name = |token: Option<&ServiceToken>| gate.identify(token).map(|caller| caller.name().to_owned());
+        assert_eq!(
+            (name(Some(&first)), name(Some(&second)), name(None)),
+            (Some("bff".to_owned()), None, None)
+        );
+
+        gate.replace(callers(&second));
+        assert_eq!((name(Some(&first)), name(Some(&second))), (None, Some("bff".to_owned())));
+        assert!(CallerGate::open().identify(None).is_some());
+    }
+}

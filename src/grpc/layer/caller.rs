@@ -1,0 +1,65 @@
+//! Who calls, and whether they may: before anything of the request is read.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Request, header};
+use tonic::{Code, Status, body::Body};
+
+use super::super::status::refusal;
+use crate::{
+    callers::{Caller, CallerGate, ServiceToken},
+    proto::ErrorReason,
+};
+
+/// What load balancers ask without a token; it tells nothing of anybody.
+const HEALTH: &str = "/grpc.health.v1.Health/";
+
+/// The caller of a request, if it may call what it calls.
+pub(super) fn admit(gate: &CallerGate, request: &Request<Body>) -> Result<Arc<Caller>, Status> {
+    let path = request.uri().path();
+    if path.starts_with(HEALTH) {
+        return Ok(Caller::nobody());
+    }
+    let Some(caller) = gate.identify(service_token(request.headers()).as_ref()) else {
+        let message = "the caller is not known: send a service token as `authorization: Bearer kst_…`";
+        return Err(refusal(Code::Unauthenticated, ErrorReason::CallerUnknown, message));
+    };
+    if caller.may_call(path) {
+        Ok(caller)
+    } else {
+        let message = format!("the caller {} may not call this method", caller.name());
+        Err(refusal(Code::PermissionDenied, ErrorReason::CallerNotAllowed, &message))
+    }
+}
+
+/// The one service token among the credentials. Two would be somebody's mistake or trick: then there is none.
+fn service_token(headers: &HeaderMap) -> Option<ServiceToken> {
+    let credentials = headers.get_all(header::AUTHORIZATION).iter().filter_map(|value| value.to_str().ok());
+    let mut tokens = credentials.filter_map(ServiceToken::from_authorization);
+    let token = tokens.next()?;
+    tokens.next().is_none().then_some(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_has_one_service_token_or_none() {
+        let (one, other) = (ServiceToken::from_random([1; 32]), ServiceToken::from_random([2; 32]));
+        let bearer = |token: &ServiceToken| format!("Bearer {}", token.expose());
+        let found = |credentials: &[String]| {
+            let mut headers = HeaderMap::new();
+            for value in credentials {
+                headers.append(header::AUTHORIZATION, value.parse().unwrap());
+            }
+            service_token(&headers)
+        };
+        assert_eq!(found(&[]), None);
+        assert_eq!(found(&[bearer(&one)]).as_ref(), Some(&one));
+        // Beside it may be what a user proves themselves with.
+        assert_eq!(found(&["Bearer eyJhbGciOi".to_owned(), bearer(&one)]).as_ref(), Some(&one));
+        assert_eq!(found(&[bearer(&one), bearer(&other)]), None);
+        assert_eq!(found(&[bearer(&one), bearer(&one)]), None);
+    }
+}

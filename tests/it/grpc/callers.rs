@@ -1,0 +1,236 @@
+//! Who may call what, and what of a user they see: every method and every field, as the API's own descriptors have them.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use kairos_identity::{
+    callers::ServiceToken,
+    proto::{
+        self, LoginRequest, ResolveTokenRequest, ResolveTokensRequest, User, VerifyEmailRequest,
+        identity_service_client::IdentityServiceClient,
+    },
+};
+use prost::Message;
+use prost_types::{DescriptorProto, FileDescriptorSet};
+use tempfile::TempDir;
+use tonic::{Code, Request, Status, client::Grpc, metadata::MetadataValue, service::Interceptor};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tonic_prost::ProstCodec;
+
+use crate::support::{
+    errors::assert_refused,
+    mail::verification_token,
+    people::{PASSWORD, address, by_email, registration},
+    server::TestServer,
+    wait::until,
+};
+
+/// Longer than the service takes to look at the file.
+const RELOAD_LIMIT: Duration = Duration::from_secs(10);
+
+/// A file of callers that a test writes.
+struct CallersFile(TempDir);
+
+impl CallersFile {
+    /// Each caller with its token, methods and fields.
+    fn new(callers: &[(&str, &ServiceToken, &str, &str)]) -> Self {
+        let file = Self(tempfile::tempdir().unwrap());
+        file.write(callers);
+        file
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("callers.toml")
+    }
+
+    fn write(&self, callers: &[(&str, &ServiceToken, &str, &str)]) {
+        let entry = |(name, token, methods, fields): &(&str, &ServiceToken, &str, &str)| {
+            format!(
+                "[{name}]\ntoken-hashes = [\"{}\"]\nmethods = [\"{methods}\"]\nuser-fields = [\"{fields}\"]\n",
+                token.hash()
+            )
+        };
+        fs::write(self.path(), callers.iter().map(entry).collect::<String>()).unwrap();
+    }
+}
+
+fn token(number: u8) -> ServiceToken {
+    ServiceToken::from_random([number; 32])
+}
+
+/// Sends a token with every call.
+#[derive(Clone)]
+struct Bearer(Option<ServiceToken>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            let value = format!("Bearer {}", token.expose());
+            request.metadata_mut().insert("authorization", MetadataValue::try_from(value).unwrap());
+        }
+        Ok(request)
+    }
+}
+
+async fn start(engine: crate::support::engine::Engine, file: &CallersFile) -> TestServer {
+    TestServer::builder(engine)
+        .with_env("KAIROS_IDENTITY_CALLERS_FILE", file.path().to_str().unwrap())
+        .start()
+        .await
+}
+
+macro_rules! client {
+    ($server:expr, $token:expr) => {
+        IdentityServiceClient::with_interceptor($server.channel().await, Bearer($token))
+    };
+}
+
+fn files() -> FileDescriptorSet {
+    FileDescriptorSet::decode(proto::FILE_DESCRIPTOR_SET).unwrap()
+}
+
+/// The paths of all methods of our own services.
+fn methods() -> Vec<String> {
+    let in_file = |file: prost_types::FileDescriptorProto| {
+        let package = file.package().to_owned();
+        let of = move |service: prost_types::ServiceDescriptorProto| {
+            let path = format!("/{package}.{}/", service.name());
+            service
+                .method
+                .into_iter()
+                .map(move |method| format!("{path}{}", method.name()))
+                .collect::<Vec<_>>()
+        };
+        file.service.into_iter().flat_map(of).collect::<Vec<_>>()
+    };
+    files().file.into_iter().flat_map(in_file).filter(|path| path.starts_with("/kairos.")).collect()
+}
+
+/// The fields of a message of ours.
+fn fields_of(message: &str) -> Vec<String> {
+    let messages: Vec<DescriptorProto> =
+        files().file.into_iter().flat_map(|file| file.message_type).collect();
+    let message = messages.into_iter().find(|found| found.name() == message).unwrap();
+    message.field.iter().map(|field| field.name().to_owned()).collect()
+}
+
+/// What an empty request meets.
+async fn refusal(server: &TestServer, token: Option<ServiceToken>, path: &str) -> Status {
+    let mut grpc = Grpc::new(tonic::service::interceptor::InterceptedService::new(
+        server.channel().await,
+        Bearer(token),
+    ));
+    grpc.ready().await.unwrap();
+    let codec = ProstCodec::<(), ()>::default();
+    grpc.unary(Request::new(()), path.parse().unwrap(), codec).await.unwrap_err()
+}
+
+/// The fields that hold something.
+fn shown(user: &User) -> Vec<&'static str> {
+    let fields = [
+        ("auth_token", !user.auth_token.is_empty()),
+        ("username", !user.username.is_empty()),
+        ("email", !user.email.is_empty()),
+        ("is_verified", user.is_verified),
+        ("created_at", user.created_at.is_some()),
+        ("updated_at", user.updated_at.is_some()),
+    ];
+    fields.into_iter().filter_map(|(name, is_shown)| is_shown.then_some(name)).collect()
+}
+
+on_both_engines! {
+    async fn each_caller_may_call_what_its_entry_names_and_nothing_else(engine: Engine) {
+        let methods = methods();
+        assert!(methods.len() >= 7, "{methods:?}");
+        let short = |path: &str| path.rsplit('.').next().unwrap().to_owned();
+        let names: Vec<_> = (0..methods.len()).map(|number| format!("caller{number}")).collect();
+        let tokens: Vec<_> = (0..methods.len()).map(|number| token(u8::try_from(number).unwrap())).collect();
+        let patterns: Vec<_> = methods.iter().map(|path| short(path)).collect();
+        let callers: Vec<_> = (0..methods.len())
+            .map(|number| (names[number].as_str(), &tokens[number], patterns[number].as_str(), "*"))
+            .collect();
+        let file = CallersFile::new(&callers);
+        let server = start(engine, &file).await;
+
+        for (number, token) in tokens.iter().enumerate() {
+            for (other, path) in methods.iter().enumerate() {
+                let refusal = refusal(&server, Some(token.clone()), path).await;
+                if number == other {
+                    // It came to the handler, which found the request empty.
+                    assert_refused(&refusal, Code::InvalidArgument, "INVALID_FIELDS");
+                } else {
+                    assert_refused(&refusal, Code::PermissionDenied, "CALLER_NOT_ALLOWED");
+                }
+            }
+        }
+        for path in &methods {
+            for stranger in [None, Some(token(200))] {
+                assert_refused(&refusal(&server, stranger, path).await, Code::Unauthenticated, "CALLER_UNKNOWN");
+            }
+        }
+        let reflection = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+        assert_refused(&refusal(&server, None, reflection).await, Code::Unauthenticated, "CALLER_UNKNOWN");
+        // Load balancers have no token.
+        let mut health = HealthClient::new(server.channel().await);
+        health.check(HealthCheckRequest::default()).await.unwrap();
+    }
+
+    async fn each_caller_sees_the_fields_that_its_entry_names_in_every_answer(engine: Engine) {
+        let fields = fields_of("User");
+        let tokens: Vec<_> = (0..fields.len()).map(|number| token(u8::try_from(number).unwrap())).collect();
+        let callers: Vec<_> =
+            fields.iter().zip(&tokens).map(|(field, token)| (field.as_str(), token, "*", field.as_str())).collect();
+        let file = CallersFile::new(&callers);
+        let server = start(engine, &file).await;
+
+        for (field, token) in fields.iter().zip(tokens) {
+            let mut client = client!(server, Some(token));
+            let name = field.replace('_', "-");
+            let expected: Vec<_> = fields.iter().filter(|other| *other == "auth_token" || *other == field).collect();
+
+            let registered = client.register(registration(&name)).await.unwrap().into_inner().user.unwrap();
+            let link = verification_token(&server, &address(&name)).await;
+            let verified = client.verify_email(VerifyEmailRequest { token: link }).await.unwrap().into_inner();
+            let login = LoginRequest { email: address(&name), password: PASSWORD.to_owned() };
+            let logged_in = client.login(login).await.unwrap().into_inner();
+            let auth_token = registered.auth_token.clone();
+            let resolved = client.resolve_token(ResolveTokenRequest { auth_token: auth_token.clone() }).await.unwrap();
+            let batch = ResolveTokensRequest { auth_tokens: vec![auth_token] };
+            let batch = client.resolve_tokens(batch).await.unwrap().into_inner();
+            let found = client.find_user(by_email(&address(&name))).await.unwrap().into_inner();
+
+            // Nobody is verified at their registration.
+            let at_registration: Vec<_> = expected.iter().filter(|field| **field != "is_verified").collect();
+            assert_eq!(shown(&registered).iter().collect::<Vec<_>>(), at_registration, "Register");
+            for user in [
+                verified.user, logged_in.user, resolved.into_inner().user, batch.users.into_iter().next(), found.user,
+            ] {
+                assert_eq!(shown(&user.unwrap()).iter().collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>(), "{field}");
+            }
+        }
+    }
+
+    async fn the_file_is_read_again_when_it_changes_and_a_faulty_one_changes_nothing(engine: Engine) {
+        let (old, new) = (token(1), token(2));
+        let file = CallersFile::new(&[("bff", &old, "*", "*")]);
+        let server = start(engine, &file).await;
+        // One connection for all: a change drops none.
+        let channel = server.channel().await;
+        let unknown = async |token: &ServiceToken| {
+            let mut client = IdentityServiceClient::with_interceptor(channel.clone(), Bearer(Some(token.clone())));
+            client.find_user(by_email("nobody@example.com")).await.unwrap_err().code() == Code::Unauthenticated
+        };
+        assert_eq!((unknown(&old).await, unknown(&new).await), (false, true));
+
+        fs::write(file.path(), "[bff]\ntoken-hashes = []\n").unwrap();
+        server.logged("the callers known so far stay").await;
+        assert_eq!((unknown(&old).await, unknown(&new).await), (false, true));
+
+        file.write(&[("bff", &new, "*", "*")]);
+        until("the new token is known", RELOAD_LIMIT, async || (!unknown(&new).await).then_some(())).await;
+        assert!(unknown(&old).await);
+
+        fs::remove_file(file.path()).unwrap();
+        until("the log tells of it", RELOAD_LIMIT, async || (server.log().matches("stay").count() == 2).then_some(())).await;
+        assert!(!unknown(&new).await);
+    }
+}
