@@ -4,7 +4,7 @@ use super::AccountError;
 use crate::{
     clock::Clock,
     domain::{AuthToken, Email, User, UserId, Username},
-    store::{Store, Subject},
+    store::Store,
 };
 
 /// The verbs of an operator. Cheap to clone.
@@ -71,7 +71,7 @@ impl Administration {
     /// [`AccountError::UserNotFound`], or that the database is not available.
     pub async fn unlock_user(&self, key: &UserKey) -> Result<bool, AccountError> {
         let user = self.find_user(key).await?;
-        Ok(self.store.forget_attempts(Subject::password_of(&user.email)).await?)
+        Ok(self.store.forget_password_attempts(&user.email).await?)
     }
 
     /// Deletes the user with everything that belongs to them; gives who it was.

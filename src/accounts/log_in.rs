@@ -2,7 +2,7 @@
 
 use super::{AccountError, Accounts};
 use crate::{
-    domain::{Email, Password, User},
+    domain::{ClientAddress, Email, Password, User},
     password::Verdict,
     store::Credentials,
 };
@@ -15,16 +15,21 @@ impl Accounts {
     /// # Errors
     /// [`AccountError::TooManyAttempts`], before anything is checked; [`AccountError::InvalidCredentials`]; [`AccountError::EmailNotVerified`] only after the right password; or that the
     /// service is overloaded, without its database or broken.
-    pub async fn log_in(&self, email: &Email, password: &Password) -> Result<User, AccountError> {
+    pub async fn log_in(
+        &self,
+        email: &Email,
+        password: &Password,
+        client: Option<ClientAddress>,
+    ) -> Result<User, AccountError> {
         // First, so that who is turned away costs the database nothing and waits for nobody.
         let place = self.with.passwords.reserve()?;
-        self.count_attempt(email).await?;
+        let guess = self.count_guess(email, client).await?;
         let credentials = self.with.store.find_credentials(email).await?;
         let hash = credentials.as_ref().map(|credentials| credentials.password.clone());
         let verdict = self.with.passwords.verify(place, password, hash).await?;
 
         if matches!((&credentials, verdict), (Some(_), Verdict::Right { .. })) {
-            self.forgive_attempts(email).await;
+            self.forgive(guess).await;
         }
         match (credentials, verdict) {
             (Some(credentials), Verdict::Right { needs_rewrite }) if credentials.user.is_verified => {

@@ -44,7 +44,7 @@ pub struct AccountsOptions {
     pub password_policy: Policy,
     /// How long a mailed link is good for.
     pub verification_lifetime: Duration,
-    /// How often passwords may be guessed, and mails be asked for.
+    /// How often passwords may be guessed, people register and mails be asked for.
     pub throttle: ThrottleOptions,
     /// The domain in the Message-ID of our mails.
     pub message_id_domain: String,

@@ -2,7 +2,7 @@
 
 use super::{AccountError, Accounts, REQUEST_ID_LIFETIME};
 use crate::{
-    domain::{AuthToken, Email, NewPassword, RequestId, Timestamp, User, Username},
+    domain::{AuthToken, ClientAddress, Email, NewPassword, RequestId, Timestamp, User, Username},
     store::{Registered, Registration, Replay},
 };
 
@@ -17,6 +17,8 @@ pub struct NewAccount {
     pub password: NewPassword,
     /// Makes a repetition within 24 h give the same user.
     pub request_id: Option<RequestId>,
+    /// Where the person is, if the caller tells.
+    pub client: Option<ClientAddress>,
 }
 
 impl Accounts {
@@ -26,7 +28,8 @@ impl Accounts {
     /// compared, so that it costs no hash.
     ///
     /// # Errors
-    /// [`AccountError::EmailTaken`] before [`AccountError::UsernameTaken`], [`AccountError::RequestIdReused`], or that the
+    /// [`AccountError::EmailTaken`] before [`AccountError::UsernameTaken`], [`AccountError::RequestIdReused`],
+    /// [`AccountError::TooManyAttempts`], or that the
     /// service is overloaded, without its database or broken.
     pub async fn register(&self, account: NewAccount) -> Result<User, AccountError> {
         let now = self.with.clock.now();
@@ -45,6 +48,7 @@ impl Accounts {
     }
 
     async fn register_new(&self, account: &NewAccount, now: Timestamp) -> Result<User, AccountError> {
+        self.count_registration(account.client).await?;
         self.refuse_taken(account).await?;
         let registration = self.new_registration(account, now).await?;
         match self.with.store.register(registration).await? {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{AccountError, Accounts};
-use crate::domain::Email;
+use crate::domain::{ClientAddress, Email};
 
 /// When so much is going on in the background that a call was turned away, it is worth trying again so much later.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -16,11 +16,15 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError::TooManyAttempts`], or that the service is overloaded or without its database, for every address alike.
-    pub async fn resend_verification_email(&self, email: Email) -> Result<(), AccountError> {
+    pub async fn resend_verification_email(
+        &self,
+        email: Email,
+        client: Option<ClientAddress>,
+    ) -> Result<(), AccountError> {
         let slot = Arc::clone(&self.background_slots)
             .try_acquire_owned()
             .map_err(|_| AccountError::Overloaded { retry_after: RETRY_AFTER })?;
-        self.count_resend(&email).await?;
+        self.count_resend(&email, client).await?;
 
         let accounts = self.clone();
         self.background.spawn(async move {

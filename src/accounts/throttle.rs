@@ -1,4 +1,4 @@
-//! How often passwords may be guessed, and mails be asked for.
+//! How often passwords may be guessed, people register and mails be asked for.
 //!
 //! An attempt is counted before its password is checked, in a transaction of its own: a thousand guesses made at once, over
 //! several instances, are a thousand attempts. The right password takes its account's count back to nothing, so what is
@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::{AccountError, Accounts};
 use crate::{
-    domain::{Email, Timestamp},
-    store::{Attempts, Counted, Subject},
+    domain::{ClientAddress, Email, Timestamp},
+    store::{Attempts, Counted, KnownAddress, RightPassword, Subject},
 };
 
 /// After so long without an attempt an account's failures are forgotten, so that those of a year do not add up.
@@ -30,8 +30,16 @@ pub struct ThrottleOptions {
     pub pause: Duration,
     /// Failures on all accounts together; beyond it all logins are refused for the rest of its window.
     pub total: Budget,
-    /// Links that may be asked for again, for each address.
-    pub resends: Budget,
+    /// Failures from one end user's address, where it is known.
+    pub failures_from: Budget,
+    /// Registrations from one address.
+    pub registrations_from: Budget,
+    /// Links that may be asked for again, for each mailbox.
+    pub resends_to: Budget,
+    /// The same from one address.
+    pub resends_from: Budget,
+    /// How long an address is known as that of somebody who logged in from there.
+    pub address_known: Duration,
 }
 
 /// So many within so long; the window begins with the first.
@@ -43,37 +51,108 @@ pub struct Budget {
     pub window: Duration,
 }
 
+/// What limits a subject's attempts.
+#[derive(Debug, Clone, Copy)]
+enum Rule {
+    InARow(ThrottleOptions),
+    Within(Budget),
+}
+
+impl Rule {
+    /// The attempts with this one, or until when it is refused.
+    fn after_another(self, before: Option<Attempts>, now: Timestamp) -> Result<Attempts, Timestamp> {
+        match self {
+            Self::InARow(options) => options.after_another(before, now),
+            Self::Within(budget) => budget.after_another(before, now),
+        }
+    }
+}
+
+/// An attempt at a password that was counted.
+pub(super) struct Guess {
+    account: Subject,
+    budgets: Vec<Subject>,
+    from: Option<KnownAddress>,
+}
+
 impl Accounts {
-    /// Counts an attempt at the password of this account.
+    /// Counts an attempt at the password of this account. From an address that is known as its owner's it is counted apart, so
+    /// that nobody else can make them wait there.
     ///
     /// # Errors
     /// [`AccountError::TooManyAttempts`], whether the account exists or not; the attempt was not counted then.
-    pub(super) async fn count_attempt(&self, email: &Email) -> Result<(), AccountError> {
+    pub(super) async fn count_guess(
+        &self,
+        email: &Email,
+        client: Option<ClientAddress>,
+    ) -> Result<Guess, AccountError> {
         let now = self.with.clock.now();
-        let options = self.options.throttle;
-        let subjects = [Subject::password_of(email), Subject::any_password()];
-        let decide = move |[account, all]: [Option<Attempts>; 2]| {
-            Ok([options.after_another(account, now)?, options.total.after_another(all, now)?])
+        let from = client.map(|client| KnownAddress::new(email, client));
+        let account = match from {
+            Some(from) if self.with.store.knows_address(from, now).await? => Subject::password_at(&from),
+            _ => Subject::password_of(email),
         };
-        unless_refused(self.with.store.count_attempt(subjects, now, decide).await?, now)
+        let options = self.options.throttle;
+        let mut rules = vec![(account, Rule::InARow(options))];
+        if let Some(client) = client {
+            rules.push((Subject::passwords_from(client), Rule::Within(options.failures_from)));
+        }
+        // Last: all logins meet in this row, and each holds it for the shortest time.
+        rules.push((Subject::any_password(), Rule::Within(options.total)));
+        let budgets = rules.iter().skip(1).map(|(subject, _)| *subject).collect();
+        self.count(rules, now).await?;
+        Ok(Guess { account, budgets, from })
     }
 
-    /// Counts a mail that somebody asks for, whether it will be sent or not.
+    /// Counts a link that somebody asks for again, whether it will be sent or not.
     ///
     /// # Errors
-    /// [`AccountError::TooManyAttempts`], for every address alike; it was not counted then.
-    pub(super) async fn count_resend(&self, email: &Email) -> Result<(), AccountError> {
-        let now = self.with.clock.now();
-        let budget = self.options.throttle.resends;
-        let decide = move |[known]: [Option<Attempts>; 1]| Ok([budget.after_another(known, now)?]);
-        unless_refused(self.with.store.count_attempt([Subject::resend_to(email)], now, decide).await?, now)
+    /// [`AccountError::TooManyAttempts`], for every mailbox alike; it was not counted then.
+    pub(super) async fn count_resend(
+        &self,
+        email: &Email,
+        client: Option<ClientAddress>,
+    ) -> Result<(), AccountError> {
+        let options = self.options.throttle;
+        let mut rules = vec![(Subject::resends_to(email), Rule::Within(options.resends_to))];
+        if let Some(client) = client {
+            rules.push((Subject::resends_from(client), Rule::Within(options.resends_from)));
+        }
+        self.count(rules, self.with.clock.now()).await
+    }
+
+    /// Counts a registration, whether it will succeed or not: each may tell whether an email is taken.
+    ///
+    /// # Errors
+    /// [`AccountError::TooManyAttempts`]; it was not counted then.
+    pub(super) async fn count_registration(&self, client: Option<ClientAddress>) -> Result<(), AccountError> {
+        let Some(client) = client else { return Ok(()) };
+        let rule = Rule::Within(self.options.throttle.registrations_from);
+        self.count(vec![(Subject::registrations_from(client), rule)], self.with.clock.now()).await
+    }
+
+    async fn count(&self, rules: Vec<(Subject, Rule)>, now: Timestamp) -> Result<(), AccountError> {
+        let (subjects, rules): (Vec<_>, Vec<_>) = rules.into_iter().unzip();
+        let decide = move |known: &[Option<Attempts>]| {
+            rules.into_iter().zip(known).map(|(rule, known)| rule.after_another(*known, now)).collect()
+        };
+        match self.with.store.count_attempt(subjects, now, decide).await? {
+            Counted::Admitted => Ok(()),
+            Counted::Refused { until } => {
+                Err(AccountError::TooManyAttempts { retry_after: until.since(now) })
+            }
+        }
     }
 
     /// The password was right. That it could not be noted is no reason to refuse the login.
-    pub(super) async fn forgive_attempts(&self, email: &Email) {
-        let forgiven =
-            self.with.store.forgive_attempts(Subject::password_of(email), Subject::any_password()).await;
-        if let Err(error) = forgiven {
+    pub(super) async fn forgive(&self, guess: Guess) {
+        let until = self.with.clock.now().plus(self.options.throttle.address_known);
+        let right = RightPassword {
+            of: guess.account,
+            one_of: guess.budgets,
+            from: guess.from.map(|from| (from, until)),
+        };
+        if let Err(error) = self.with.store.note_right_password(right).await {
             tracing::warn!(error = %error.chain(), "Failed logins of an account still count after the right password");
         }
     }
@@ -126,13 +205,6 @@ fn refuse_early(before: Option<Attempts>, now: Timestamp, longest: Duration) -> 
     }
 }
 
-fn unless_refused(counted: Counted, now: Timestamp) -> Result<(), AccountError> {
-    match counted {
-        Counted::Admitted => Ok(()),
-        Counted::Refused { until } => Err(AccountError::TooManyAttempts { retry_after: until.since(now) }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,7 +216,11 @@ mod tests {
         failures_in_a_row_max: 100,
         pause: Duration::from_hours(24),
         total: BUDGET,
-        resends: BUDGET,
+        failures_from: BUDGET,
+        registrations_from: BUDGET,
+        resends_to: BUDGET,
+        resends_from: BUDGET,
+        address_known: Duration::from_hours(24 * 90),
     };
 
     const BUDGET: Budget = Budget { max: 1_000, window: Duration::from_mins(15) };

@@ -5,6 +5,7 @@
 //! token-hashes = ["sha256:…"]          # of `kairos-identity caller token bff`; two while one replaces the other
 //! methods = ["IdentityService/*"]
 //! user-fields = ["username", "email", "is_verified", "created_at", "updated_at"]
+//! tells-client = true                  # may be left out: false
 //! ```
 
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use super::{Caller, Callers, MethodPattern, TokenHash, UserFields};
 /// Two, so that a token can be replaced without a moment in which neither is valid.
 const TOKENS_MAX: usize = 2;
 
-const KEYS: [&str; 3] = ["token-hashes", "methods", "user-fields"];
+const KEYS: [&str; 4] = ["token-hashes", "methods", "user-fields", "tells-client"];
 
 /// What is wrong with a file of callers. Holds no hash.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -80,7 +81,11 @@ fn parse_entry(name: &str, entry: &Value, methods: &[&str]) -> Result<(Caller, V
     let patterns =
         texts(entry, "methods")?.into_iter().map(|text| pattern(text, methods)).collect::<Result<_, _>>()?;
     let fields = user_fields(&texts(entry, "user-fields")?)?;
-    Ok((Caller { name: name.to_owned(), methods: patterns, fields }, hashes))
+    let tells_client = match entry.get("tells-client") {
+        None => false,
+        Some(told) => told.as_bool().ok_or("tells-client must be true or false")?,
+    };
+    Ok((Caller { name: name.to_owned(), methods: patterns, fields, tells_client }, hashes))
 }
 
 /// A list of texts that must be there.
@@ -159,6 +164,7 @@ mod tests {
             (&entry(&one, "\"IdentityService/Logon\"", star), "\"IdentityService/Logon\" is no method"),
             (&entry(&one, star, "\"password\""), "User has no password"),
             (&entry(&one, star, "1"), "user-fields must be a list of texts"),
+            (&format!("{}tells-client = 1\n", entry(&one, star, star)), "tells-client must be true or false"),
             (&format!("{}mtls = true\n", entry(&one, star, star)), "mtls is not known"),
         ] {
             let error = Callers::parse(text, &METHODS).unwrap_err().to_string();

@@ -17,6 +17,7 @@ pub use self::{
     file::CallersError,
     token::{ServiceToken, TokenHash},
 };
+use crate::domain::ClientAddress;
 
 /// Another service, and what it may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,16 @@ pub struct Caller {
     name: String,
     methods: Vec<MethodPattern>,
     fields: UserFields,
+    tells_client: bool,
+}
+
+/// Who asks: a caller, for somebody.
+#[derive(Debug, Clone)]
+pub struct Requester {
+    /// The service that calls.
+    pub caller: Arc<Caller>,
+    /// The end user's address, if a caller tells it that may.
+    pub client: Option<ClientAddress>,
 }
 
 impl Caller {
@@ -31,7 +42,12 @@ impl Caller {
     #[must_use]
     pub fn nobody() -> Arc<Self> {
         static NOBODY: LazyLock<Arc<Caller>> = LazyLock::new(|| {
-            Arc::new(Caller { name: "nobody".to_owned(), methods: Vec::new(), fields: UserFields::default() })
+            Arc::new(Caller {
+                name: "nobody".to_owned(),
+                methods: Vec::new(),
+                fields: UserFields::default(),
+                tells_client: false,
+            })
         });
         Arc::clone(&NOBODY)
     }
@@ -46,6 +62,12 @@ impl Caller {
     #[must_use]
     pub const fn fields(&self) -> UserFields {
         self.fields
+    }
+
+    /// Whether what it says of its end user's address is believed.
+    #[must_use]
+    pub const fn tells_client(&self) -> bool {
+        self.tells_client
     }
 
     /// Whether it may call the method with this path, `/package.Service/Method`.
@@ -138,6 +160,7 @@ impl CallerGate {
             name: "anybody".to_owned(),
             methods: vec![MethodPattern("*".to_owned())],
             fields: UserFields::ALL,
+            tells_client: true,
         };
         Self(Arc::new(Gate::Open(Arc::new(anybody))))
     }

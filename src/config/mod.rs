@@ -5,6 +5,7 @@
 //! that is not what was expected stops the start. Start at [`Settings::of_process`].
 
 mod callers;
+mod client;
 mod database;
 mod database_url;
 mod flags;
@@ -29,6 +30,7 @@ use std::{fmt::Write, io, path::PathBuf};
 
 pub use self::{
     callers::CallersSettings,
+    client::ClientSettings,
     database::DatabaseSettings,
     database_url::DatabaseUrl,
     flags::{ServeFlags, StoreFlags},
@@ -53,6 +55,8 @@ pub struct Settings {
     pub server: ServerSettings,
     /// `[callers]`
     pub callers: CallersSettings,
+    /// `[client]`
+    pub client: ClientSettings,
     /// `[database]`
     pub database: DatabaseSettings,
     /// `[lookup]`
@@ -140,10 +144,11 @@ fn did_you_mean(nearest: Option<&str>) -> String {
 }
 
 /// Each section: what it is for, and its settings.
-fn sections() -> [(&'static [&'static str], &'static [Setting]); 10] {
+fn sections() -> [(&'static [&'static str], &'static [Setting]); 11] {
     [
         (ServerSettings::ABOUT, ServerSettings::SETTINGS),
         (CallersSettings::ABOUT, CallersSettings::SETTINGS),
+        (ClientSettings::ABOUT, ClientSettings::SETTINGS),
         (DatabaseSettings::ABOUT, DatabaseSettings::SETTINGS),
         (LookupSettings::ABOUT, LookupSettings::SETTINGS),
         (PasswordSettings::ABOUT, PasswordSettings::SETTINGS),
@@ -169,6 +174,7 @@ impl Settings {
         Ok(Self {
             server: ServerSettings::read(sources)?,
             callers: CallersSettings::read(sources)?,
+            client: ClientSettings::read(sources)?,
             database: DatabaseSettings::read(sources)?,
             lookup: LookupSettings::read(sources)?,
             password: PasswordSettings::read(sources)?,

@@ -6,6 +6,7 @@
 //! that name a person (email, username). Start at [`User`].
 
 mod auth_token;
+mod client_address;
 mod email;
 mod link_token;
 mod mail_kind;
@@ -17,6 +18,7 @@ mod user;
 mod username;
 
 pub use auth_token::{AuthToken, InvalidAuthToken};
+pub use client_address::{ClientAddress, InvalidClientAddress};
 pub use email::{EMAIL_OCTETS_MAX, Email, InvalidEmail};
 pub use link_token::LinkToken;
 pub use mail_kind::{MailKind, UnknownMailKind};

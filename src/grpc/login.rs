@@ -5,7 +5,7 @@ use tonic::Status;
 use super::{convert, fields::Fields, status::from_account};
 use crate::{
     accounts::Accounts,
-    callers::UserFields,
+    callers::Requester,
     domain::{Email, Password},
     proto,
 };
@@ -13,14 +13,14 @@ use crate::{
 pub(super) async fn login(
     accounts: &Accounts,
     request: proto::LoginRequest,
-    visible: UserFields,
+    requester: &Requester,
 ) -> Result<proto::LoginResponse, Status> {
     let mut fields = Fields::default();
     let email = fields.take("email", Email::parse(&request.email));
     let password = fields.take("password", Password::parse(request.password));
     let (Some(email), Some(password)) = (email, password) else { return Err(fields.into_status()) };
 
-    let user = accounts.log_in(&email, &password).await.map_err(from_account)?;
+    let user = accounts.log_in(&email, &password, requester.client).await.map_err(from_account)?;
 
-    Ok(proto::LoginResponse { user: Some(convert::user(user, visible)) })
+    Ok(proto::LoginResponse { user: Some(convert::user(user, requester.caller.fields())) })
 }

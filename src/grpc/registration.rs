@@ -5,15 +5,15 @@ use tonic::Status;
 use super::{convert, fields::Fields, status::from_account};
 use crate::{
     accounts::{Accounts, NewAccount},
-    callers::UserFields,
-    domain::{Email, InvalidRequestId, LinkToken, RequestId, Username},
+    callers::{Requester, UserFields},
+    domain::{ClientAddress, Email, InvalidRequestId, LinkToken, RequestId, Username},
     proto,
 };
 
 pub(super) async fn register(
     accounts: &Accounts,
     request: proto::RegisterRequest,
-    visible: UserFields,
+    requester: &Requester,
 ) -> Result<proto::RegisterResponse, Status> {
     let mut fields = Fields::default();
     let username = fields.take("username", Username::parse(&request.username));
@@ -27,10 +27,10 @@ pub(super) async fn register(
         return Err(fields.into_status());
     };
 
-    let account = NewAccount { username, email, password, request_id };
+    let account = NewAccount { username, email, password, request_id, client: requester.client };
     let user = accounts.register(account).await.map_err(from_account)?;
 
-    Ok(proto::RegisterResponse { user: Some(convert::user(user, visible)) })
+    Ok(proto::RegisterResponse { user: Some(convert::user(user, requester.caller.fields())) })
 }
 
 pub(super) async fn verify_email(
@@ -52,13 +52,14 @@ pub(super) async fn verify_email(
 pub(super) async fn resend_verification_email(
     accounts: &Accounts,
     request: proto::ResendVerificationEmailRequest,
+    client: Option<ClientAddress>,
 ) -> Result<proto::ResendVerificationEmailResponse, Status> {
     let mut fields = Fields::default();
     let Some(email) = fields.take("email", Email::parse(&request.email)) else {
         return Err(fields.into_status());
     };
 
-    accounts.resend_verification_email(email).await.map_err(from_account)?;
+    accounts.resend_verification_email(email, client).await.map_err(from_account)?;
 
     Ok(proto::ResendVerificationEmailResponse {})
 }

@@ -1,13 +1,11 @@
 //! The table of contents: one line an RPC.
 
-use std::sync::Arc;
-
 use tonic::{Request, Response, Status, body::Body, codegen::Service, server::NamedService, service::Routes};
 
 use super::{layer::Answers, login, registration, resolution, unary};
 use crate::{
     accounts::Accounts,
-    callers::{Caller, UserFields},
+    callers::{Caller, Requester},
     proto::{
         self,
         identity_service_server::{IdentityService, IdentityServiceServer},
@@ -46,13 +44,14 @@ impl Services {
 }
 
 impl Answers for Services {
-    async fn answer(&self, mut request: http::Request<Body>, caller: Arc<Caller>) -> http::Response<Body> {
+    async fn answer(&self, mut request: http::Request<Body>, requester: Requester) -> http::Response<Body> {
         let path = request.uri().path();
         let answered = if path == RESOLVE_TOKEN && unary::is_plain(&request) {
-            let resolve = |message| resolution::resolve_token(&self.store, message, caller.fields());
+            let resolve =
+                |message| resolution::resolve_token(&self.store, message, requester.caller.fields());
             return unary::answer(request.into_body(), self.message_bytes_max, resolve).await;
         } else if is_ours(path) {
-            request.extensions_mut().insert(caller);
+            request.extensions_mut().insert(requester);
             self.identity.clone().call(request).await
         } else {
             self.others.clone().call(request).await
@@ -73,56 +72,68 @@ fn is_ours(path: &str) -> bool {
 
 type Answer<T> = Result<Response<T>, Status>;
 
-/// What the caller may see of a user; nothing, should the layers have let through somebody unknown.
-fn visible<T>(request: &Request<T>) -> UserFields {
-    request.extensions().get::<Arc<Caller>>().map(|caller| caller.fields()).unwrap_or_default()
+/// Who asks; nobody, should the layers have let through somebody unknown.
+fn requester<T>(request: &Request<T>) -> Requester {
+    let nobody = || Requester { caller: Caller::nobody(), client: None };
+    request.extensions().get::<Requester>().cloned().unwrap_or_else(nobody)
 }
 
 #[tonic::async_trait]
 impl IdentityService for IdentityApi {
     async fn register(&self, request: Request<proto::RegisterRequest>) -> Answer<proto::RegisterResponse> {
-        let visible = visible(&request);
-        registration::register(&self.accounts, request.into_inner(), visible).await.map(Response::new)
+        let requester = requester(&request);
+        registration::register(&self.accounts, request.into_inner(), &requester).await.map(Response::new)
     }
 
     async fn verify_email(
         &self,
         request: Request<proto::VerifyEmailRequest>,
     ) -> Answer<proto::VerifyEmailResponse> {
-        let visible = visible(&request);
-        registration::verify_email(&self.accounts, request.into_inner(), visible).await.map(Response::new)
+        let requester = requester(&request);
+        registration::verify_email(&self.accounts, request.into_inner(), requester.caller.fields())
+            .await
+            .map(Response::new)
     }
 
     async fn resend_verification_email(
         &self,
         request: Request<proto::ResendVerificationEmailRequest>,
     ) -> Answer<proto::ResendVerificationEmailResponse> {
-        registration::resend_verification_email(&self.accounts, request.into_inner()).await.map(Response::new)
+        let client = requester(&request).client;
+        registration::resend_verification_email(&self.accounts, request.into_inner(), client)
+            .await
+            .map(Response::new)
     }
 
     async fn login(&self, request: Request<proto::LoginRequest>) -> Answer<proto::LoginResponse> {
-        let visible = visible(&request);
-        login::login(&self.accounts, request.into_inner(), visible).await.map(Response::new)
+        let requester = requester(&request);
+        login::login(&self.accounts, request.into_inner(), &requester).await.map(Response::new)
     }
 
     async fn resolve_token(
         &self,
         request: Request<proto::ResolveTokenRequest>,
     ) -> Answer<proto::ResolveTokenResponse> {
-        let visible = visible(&request);
-        resolution::resolve_token(&self.store, request.into_inner(), visible).await.map(Response::new)
+        let requester = requester(&request);
+        resolution::resolve_token(&self.store, request.into_inner(), requester.caller.fields())
+            .await
+            .map(Response::new)
     }
 
     async fn resolve_tokens(
         &self,
         request: Request<proto::ResolveTokensRequest>,
     ) -> Answer<proto::ResolveTokensResponse> {
-        let visible = visible(&request);
-        resolution::resolve_tokens(&self.store, request.into_inner(), visible).await.map(Response::new)
+        let requester = requester(&request);
+        resolution::resolve_tokens(&self.store, request.into_inner(), requester.caller.fields())
+            .await
+            .map(Response::new)
     }
 
     async fn find_user(&self, request: Request<proto::FindUserRequest>) -> Answer<proto::FindUserResponse> {
-        let visible = visible(&request);
-        resolution::find_user(&self.store, request.into_inner(), visible).await.map(Response::new)
+        let requester = requester(&request);
+        resolution::find_user(&self.store, request.into_inner(), requester.caller.fields())
+            .await
+            .map(Response::new)
     }
 }

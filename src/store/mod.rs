@@ -33,7 +33,7 @@ pub use self::{
     outbox::OutgoingMail,
     purge::{Kept, Purged},
     registration::{Registered, Registration, Replay},
-    throttle::{Attempts, Counted, Subject},
+    throttle::{Attempts, Counted, KnownAddress, RightPassword, Subject},
     users::{Credentials, USERS_PAGE_MAX},
     verification::{Verification, VerificationMail},
 };

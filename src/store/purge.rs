@@ -9,7 +9,9 @@ use super::{
     Store, StoreError,
     columns::{TimestampColumn, UuidColumn},
     connection::write,
-    schema::{core_mail_outbox, core_mail_token, core_registration_request, core_throttle},
+    schema::{
+        core_known_address, core_mail_outbox, core_mail_token, core_registration_request, core_throttle,
+    },
 };
 use crate::domain::Timestamp;
 
@@ -84,8 +86,21 @@ impl Store {
                 let row = core_throttle::table.find(key).filter(core_throttle::expires_at.le(TimestampColumn(now)));
                 attempts += diesel::delete(row).execute(connection).await?;
             }
-            let is_more = [tokens, mails, requests, attempts].iter().any(|&rows| i64::try_from(rows) == Ok(ROWS_MAX));
-            Ok(Purged { rows: tokens + mails + requests + attempts, is_more })
+            let old_addresses: Vec<(Vec<u8>, Vec<u8>)> = core_known_address::table
+                .filter(core_known_address::expires_at.le(TimestampColumn(now)))
+                .select((core_known_address::account, core_known_address::address))
+                .limit(ROWS_MAX)
+                .load(connection)
+                .await?;
+            let mut addresses = 0;
+            for key in old_addresses {
+                let row = core_known_address::table
+                    .find(key)
+                    .filter(core_known_address::expires_at.le(TimestampColumn(now)));
+                addresses += diesel::delete(row).execute(connection).await?;
+            }
+            let is_more = [tokens, mails, requests, attempts, addresses].iter().any(|&rows| i64::try_from(rows) == Ok(ROWS_MAX));
+            Ok(Purged { rows: tokens + mails + requests + attempts + addresses, is_more })
         })
     }
 }

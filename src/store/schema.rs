@@ -83,6 +83,17 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::Binary;
+    use crate::store::columns::SqlTimestamp;
+
+    core_known_address (account, address) {
+        account -> Binary,
+        address -> Binary,
+        expires_at -> SqlTimestamp,
+    }
+}
+
 diesel::joinable!(core_mail_token -> core_user (user_id));
 diesel::joinable!(core_mail_outbox -> core_user (user_id));
 diesel::joinable!(core_registration_request -> core_user (user_id));

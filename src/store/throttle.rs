@@ -1,11 +1,17 @@
-//! Queries of `core_throttle`: attempts are counted where all instances see them.
+//! Queries of `core_throttle` and `core_known_address`: attempts are counted where all instances see them, and so are the
+//! addresses from which the right password came.
 
 use diesel::{ExpressionMethods, Insertable, QueryDsl, Queryable};
 use diesel_async::RunQueryDsl;
 use sha2::{Digest, Sha256};
 
-use super::{Store, StoreError, columns::TimestampColumn, connection::write, schema::core_throttle};
-use crate::domain::{Email, Timestamp};
+use super::{
+    Store, StoreError,
+    columns::TimestampColumn,
+    connection::{read, write},
+    schema::{core_known_address, core_throttle},
+};
+use crate::domain::{ClientAddress, Email, Timestamp};
 
 /// Whose attempts are counted, and at what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,13 +25,37 @@ impl Subject {
     /// an address leaves none behind.
     #[must_use]
     pub fn password_of(email: &Email) -> Self {
-        Self { kind: "account-password", digest: Sha256::digest(email.as_str()).into() }
+        Self { kind: ACCOUNTS, digest: Sha256::digest(email.as_str()).into() }
     }
 
-    /// Links that are asked for again for this address.
+    /// The same from an address that is known as its owner's, counted apart: guesses from elsewhere do not count there.
     #[must_use]
-    pub fn resend_to(email: &Email) -> Self {
-        Self { kind: "resend", digest: Sha256::digest(email.as_str()).into() }
+    pub const fn password_at(known: &KnownAddress) -> Self {
+        Self { kind: OWNERS, digest: known.address }
+    }
+
+    /// Links that are asked for again for this mailbox.
+    #[must_use]
+    pub fn resends_to(email: &Email) -> Self {
+        Self { kind: "resends-to", digest: Sha256::digest(email.as_str()).into() }
+    }
+
+    /// Attempts at any password from this address.
+    #[must_use]
+    pub fn passwords_from(client: ClientAddress) -> Self {
+        Self { kind: "passwords-from", digest: Sha256::digest(client.octets()).into() }
+    }
+
+    /// Registrations from this address.
+    #[must_use]
+    pub fn registrations_from(client: ClientAddress) -> Self {
+        Self { kind: "registrations-from", digest: Sha256::digest(client.octets()).into() }
+    }
+
+    /// Links that are asked for again from this address.
+    #[must_use]
+    pub fn resends_from(client: ClientAddress) -> Self {
+        Self { kind: "resends-from", digest: Sha256::digest(client.octets()).into() }
     }
 
     /// Attempts at any password.
@@ -33,6 +63,41 @@ impl Subject {
     pub const fn any_password() -> Self {
         Self { kind: "any-password", digest: [0; 32] }
     }
+}
+
+/// [`Subject::password_of`]
+const ACCOUNTS: &str = "account-password";
+
+/// [`Subject::password_at`]
+const OWNERS: &str = "account-password-at";
+
+/// An account and an address, as `core_known_address` keeps them when they belong together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownAddress {
+    account: [u8; 32],
+    address: [u8; 32],
+}
+
+impl KnownAddress {
+    /// Of the account with this email.
+    #[must_use]
+    pub fn new(email: &Email, client: ClientAddress) -> Self {
+        let account: [u8; 32] = Sha256::digest(email.as_str()).into();
+        // The digest of an address alone could be found by trying all there are.
+        let address = Sha256::new().chain_update(account).chain_update(client.octets()).finalize();
+        Self { account, address: address.into() }
+    }
+}
+
+/// A right password, and what it takes back.
+#[derive(Debug, Clone)]
+pub struct RightPassword {
+    /// Whose attempts are all forgotten.
+    pub of: Subject,
+    /// Of whose attempts one is forgotten.
+    pub one_of: Vec<Subject>,
+    /// The address it came from, known as the owner's until then.
+    pub from: Option<(KnownAddress, Timestamp)>,
 }
 
 /// What is known of a subject's attempts.
@@ -68,6 +133,14 @@ struct NewThrottleRow {
     expires_at: TimestampColumn,
 }
 
+#[derive(Insertable)]
+#[diesel(table_name = core_known_address)]
+struct KnownAddressRow {
+    account: Vec<u8>,
+    address: Vec<u8>,
+    expires_at: TimestampColumn,
+}
+
 #[derive(Queryable)]
 struct AttemptsRow {
     attempts: i32,
@@ -94,15 +167,15 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer; it is unknown then whether the attempt was counted.
-    pub async fn count_attempt<const N: usize>(
+    pub async fn count_attempt(
         &self,
-        subjects: [Subject; N],
+        subjects: Vec<Subject>,
         now: Timestamp,
-        decide: impl FnOnce([Option<Attempts>; N]) -> Result<[Attempts; N], Timestamp> + Send + 'static,
+        decide: impl FnOnce(&[Option<Attempts>]) -> Result<Vec<Attempts>, Timestamp> + Send + 'static,
     ) -> Result<Counted, StoreError> {
         write!(&self.connections, connection => {
-            let mut known = [None; N];
-            for (subject, known) in subjects.iter().zip(&mut known) {
+            let mut known = Vec::with_capacity(subjects.len());
+            for subject in &subjects {
                 // A row that is there is written too, since that locks it on both engines.
                 let row: AttemptsRow = diesel::insert_into(core_throttle::table)
                     .values(NewThrottleRow {
@@ -118,9 +191,9 @@ impl Store {
                     .returning((core_throttle::attempts, core_throttle::refused_until, core_throttle::expires_at))
                     .get_result(connection)
                     .await?;
-                *known = Some(Attempts::from(row)).filter(|attempts| attempts.expires_at > now);
+                known.push(Some(Attempts::from(row)).filter(|attempts| attempts.expires_at > now));
             }
-            let attempts = match decide(known) {
+            let attempts = match decide(&known) {
                 Ok(attempts) => attempts,
                 Err(until) => return Ok(Counted::Refused { until }),
             };
@@ -138,32 +211,75 @@ impl Store {
         })
     }
 
-    /// Forgets all attempts of `of`, and one of `one_of`.
+    /// Whether the account's owner has logged in from there and is still known to.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
-    pub async fn forgive_attempts(&self, of: Subject, one_of: Subject) -> Result<(), StoreError> {
+    pub async fn knows_address(&self, known: KnownAddress, now: Timestamp) -> Result<bool, StoreError> {
+        read!(&self.connections, connection => {
+            let live = core_known_address::table
+                .find((known.account.to_vec(), known.address.to_vec()))
+                .filter(core_known_address::expires_at.gt(TimestampColumn(now)));
+            Ok(diesel::select(diesel::dsl::exists(live)).get_result(connection).await?)
+        })
+    }
+
+    /// Forgets the attempts that a right password takes back, and remembers where it came from.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn note_right_password(&self, right: RightPassword) -> Result<(), StoreError> {
         write!(&self.connections, connection => {
-            diesel::delete(core_throttle::table.find((of.kind, of.digest.to_vec()))).execute(connection).await?;
-            let counted = core_throttle::table
-                .find((one_of.kind, one_of.digest.to_vec()))
-                .filter(core_throttle::attempts.gt(0));
-            diesel::update(counted)
-                .set(core_throttle::attempts.eq(core_throttle::attempts - 1))
+            diesel::delete(core_throttle::table.find((right.of.kind, right.of.digest.to_vec())))
                 .execute(connection)
                 .await?;
+            for subject in right.one_of {
+                let counted = core_throttle::table
+                    .find((subject.kind, subject.digest.to_vec()))
+                    .filter(core_throttle::attempts.gt(0));
+                diesel::update(counted)
+                    .set(core_throttle::attempts.eq(core_throttle::attempts - 1))
+                    .execute(connection)
+                    .await?;
+            }
+            if let Some((known, until)) = right.from {
+                let expires_at = TimestampColumn(until);
+                let row = KnownAddressRow {
+                    account: known.account.to_vec(),
+                    address: known.address.to_vec(),
+                    expires_at,
+                };
+                diesel::insert_into(core_known_address::table)
+                    .values(row)
+                    .on_conflict((core_known_address::account, core_known_address::address))
+                    .do_update()
+                    .set(core_known_address::expires_at.eq(expires_at))
+                    .execute(connection)
+                    .await?;
+            }
             Ok(())
         })
     }
 
-    /// Forgets all attempts of a subject; gives whether there were any.
+    /// Forgets all attempts at the password of the account with this email, from everywhere; gives whether there were any.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
-    pub async fn forget_attempts(&self, of: Subject) -> Result<bool, StoreError> {
+    pub async fn forget_password_attempts(&self, email: &Email) -> Result<bool, StoreError> {
+        let account = Subject::password_of(email).digest.to_vec();
         write!(&self.connections, connection => {
-            let row = core_throttle::table.find((of.kind, of.digest.to_vec()));
-            Ok(diesel::delete(row).execute(connection).await? > 0)
+            let elsewhere = core_throttle::table.find((ACCOUNTS, account.clone()));
+            let elsewhere = diesel::delete(elsewhere).execute(connection).await?;
+            let addresses: Vec<Vec<u8>> = core_known_address::table
+                .filter(core_known_address::account.eq(account))
+                .select(core_known_address::address)
+                .load(connection)
+                .await?;
+            let at_owners = core_throttle::table
+                .filter(core_throttle::kind.eq(OWNERS))
+                .filter(core_throttle::subject.eq_any(addresses));
+            let at_owners = diesel::delete(at_owners).execute(connection).await?;
+            Ok(elsewhere + at_owners > 0)
         })
     }
 }

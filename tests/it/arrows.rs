@@ -13,7 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("sealing", &["domain", "entropy"]),
     ("password", &["domain", "entropy"]),
-    ("callers", &[]),
+    ("callers", &["domain"]),
     ("store", &["domain"]),
     ("config", &["domain"]),
     ("server", &["clock", "entropy"]),

@@ -61,7 +61,8 @@ pub(super) fn accounts_options(settings: &Settings) -> AccountsOptions {
 }
 
 fn throttle_options(settings: &Settings) -> ThrottleOptions {
-    let login = &settings.login;
+    let (login, client, verification) = (&settings.login, &settings.client, &settings.verification);
+    let from_one_address = |max: u32| Budget { max, window: client.window.get() };
     ThrottleOptions {
         failures_max: login.failures_max.get(),
         wait_first: login.wait_first.get(),
@@ -69,10 +70,11 @@ fn throttle_options(settings: &Settings) -> ThrottleOptions {
         failures_in_a_row_max: login.failures_in_a_row_max.get(),
         pause: login.pause.get(),
         total: Budget { max: login.total_max.get(), window: login.window.get() },
-        resends: Budget {
-            max: settings.verification.resends_max.get(),
-            window: settings.verification.resends_window.get(),
-        },
+        failures_from: from_one_address(client.failures_max.get()),
+        registrations_from: from_one_address(client.registrations_max.get()),
+        resends_to: Budget { max: verification.resends_max.get(), window: verification.resends_window.get() },
+        resends_from: from_one_address(client.resends_max.get()),
+        address_known: client.known_lifetime.get(),
     }
 }
 

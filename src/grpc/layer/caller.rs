@@ -1,34 +1,50 @@
 //! Who calls, and whether they may: before anything of the request is read.
 
-use std::sync::Arc;
-
 use http::{HeaderMap, Request, header};
 use tonic::{Code, Status, body::Body};
 
-use super::super::status::refusal;
+use super::super::{fields::Fields, status::refusal};
 use crate::{
-    callers::{Caller, CallerGate, ServiceToken},
+    callers::{Caller, CallerGate, Requester, ServiceToken},
+    domain::ClientAddress,
     proto::ErrorReason,
 };
 
 /// What load balancers ask without a token; it tells nothing of anybody.
 const HEALTH: &str = "/grpc.health.v1.Health/";
 
-/// The caller of a request, if it may call what it calls.
-pub(super) fn admit(gate: &CallerGate, request: &Request<Body>) -> Result<Arc<Caller>, Status> {
+/// The end user's address; of a caller that may not tell it, it is not read.
+const CLIENT_IP: &str = "kairos-client-ip";
+
+/// Who makes a request, if they may.
+pub(super) fn admit(gate: &CallerGate, request: &Request<Body>) -> Result<Requester, Status> {
     let path = request.uri().path();
     if path.starts_with(HEALTH) {
-        return Ok(Caller::nobody());
+        return Ok(Requester { caller: Caller::nobody(), client: None });
     }
     let Some(caller) = gate.identify(service_token(request.headers()).as_ref()) else {
         let message = "the caller is not known: send a service token as `authorization: Bearer kst_…`";
         return Err(refusal(Code::Unauthenticated, ErrorReason::CallerUnknown, message));
     };
-    if caller.may_call(path) {
-        Ok(caller)
-    } else {
+    if !caller.may_call(path) {
         let message = format!("the caller {} may not call this method", caller.name());
-        Err(refusal(Code::PermissionDenied, ErrorReason::CallerNotAllowed, &message))
+        return Err(refusal(Code::PermissionDenied, ErrorReason::CallerNotAllowed, &message));
+    }
+    let client = if caller.tells_client() { client_address(request.headers())? } else { None };
+    Ok(Requester { caller, client })
+}
+
+fn client_address(headers: &HeaderMap) -> Result<Option<ClientAddress>, Status> {
+    let mut told = headers.get_all(CLIENT_IP).iter();
+    let Some(address) = told.next() else { return Ok(None) };
+    let mut fields = Fields::default();
+    if told.next().is_some() {
+        fields.refuse(CLIENT_IP, &"must be there once");
+        return Err(fields.into_status());
+    }
+    match fields.take(CLIENT_IP, ClientAddress::parse(address.to_str().unwrap_or_default())) {
+        Some(address) => Ok(Some(address)),
+        None => Err(fields.into_status()),
     }
 }
 

@@ -10,7 +10,7 @@ mod methods;
 mod panic;
 mod request_id;
 
-use std::{ops::ControlFlow, pin::pin, sync::Arc, time::Duration};
+use std::{ops::ControlFlow, pin::pin, time::Duration};
 
 use http::{Request, Response};
 use tonic::body::Body;
@@ -23,7 +23,7 @@ use self::{
     request_id::RequestId,
 };
 use crate::{
-    callers::{Caller, CallerGate},
+    callers::{CallerGate, Requester},
     clock::Clock,
     entropy::Entropy,
     server::{Peer, Served},
@@ -46,11 +46,11 @@ pub struct LayerOptions {
 
 /// What stands behind the layers: it answers whatever it is asked.
 pub trait Answers: Send + Sync + 'static {
-    /// Answers one call of `caller`, who may make it.
+    /// Answers one call of `requester`, who may make it.
     fn answer(
         &self,
         request: Request<Body>,
-        caller: Arc<Caller>,
+        requester: Requester,
     ) -> impl Future<Output = Response<Body>> + Send;
 }
 
@@ -81,10 +81,10 @@ impl<S: Answers> Served for Layered<S> {
         let id = RequestId::draw(&self.options.entropy);
         let mut call = Call::begin(&request, peer.address, id, &self.methods, &self.options.clock);
         let mut response = match self.admit(&request) {
-            ControlFlow::Continue((caller, limit)) => {
-                call.is_of(&caller);
+            ControlFlow::Continue((requester, limit)) => {
+                call.is_of(&requester.caller);
                 // Pinned where they are made: a future that is passed on is copied, this one some thousand bytes each time.
-                let handler = pin!(self.services.answer(request, caller));
+                let handler = pin!(self.services.answer(request, requester));
                 let handler = pin!(panic::caught(deadline::within(limit, handler)));
                 internal::with_request_id(id.scope(handler).await, id)
             }
@@ -99,13 +99,13 @@ impl<S: Answers> Served for Layered<S> {
 
 impl<S> Layered<S> {
     /// Who calls and how long it may take, or the refusal of what is never read.
-    fn admit(&self, request: &Request<Body>) -> ControlFlow<Response<Body>, (Arc<Caller>, Duration)> {
+    fn admit(&self, request: &Request<Body>) -> ControlFlow<Response<Body>, (Requester, Duration)> {
         if let Some(refusal) = content_type::refuse(request) {
             return ControlFlow::Break(refusal);
         }
         let (default, max) = (self.options.request_timeout_default, self.options.request_timeout_max);
         let admitted = caller::admit(&self.options.gate, request)
-            .and_then(|caller| Ok((caller, deadline::limit(request.headers(), default, max)?)));
+            .and_then(|requester| Ok((requester, deadline::limit(request.headers(), default, max)?)));
         match admitted {
             Ok(admitted) => ControlFlow::Continue(admitted),
             Err(refusal) => ControlFlow::Break(refusal.into_http()),

@@ -16,7 +16,7 @@ enum Handler {
 }
 
 impl super::Answers for Handler {
-    async fn answer(&self, _: Request<Body>, _: Arc<Caller>) -> Response<Body> {
+    async fn answer(&self, _: Request<Body>, _: Requester) -> Response<Body> {
         match self {
             Self::Answers => Status::not_found("nobody").into_http(),
             Self::Panics => panic!("a handler panics"),

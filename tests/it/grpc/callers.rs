@@ -233,4 +233,30 @@ on_both_engines! {
         until("the log tells of it", RELOAD_LIMIT, async || (server.log().matches("stay").count() == 2).then_some(())).await;
         assert!(!unknown(&new).await);
     }
+
+    async fn who_may_not_tell_an_address_is_not_heard(engine: Engine) {
+        let (agent, bff) = (token(1), token(2));
+        let file = CallersFile::new(&[("agent", &agent, "*", "*"), ("bff", &bff, "*", "*")]);
+        let text = fs::read_to_string(file.path()).unwrap();
+        fs::write(file.path(), format!("{text}tells-client = true\n")).unwrap();
+        let server = TestServer::builder(engine)
+            .with_env("KAIROS_IDENTITY_CALLERS_FILE", file.path().to_str().unwrap())
+            .with_env("KAIROS_IDENTITY_CLIENT_REGISTRATIONS_MAX", "1")
+            .start()
+            .await;
+        let from_there = |name: &str| {
+            let mut request = Request::new(registration(name));
+            request.metadata_mut().insert("kairos-client-ip", "192.0.2.1".parse().unwrap());
+            request
+        };
+
+        let mut agent = client!(server, Some(agent));
+        for name in ["ada", "bob"] {
+            agent.register(from_there(name)).await.unwrap();
+        }
+        let mut bff = client!(server, Some(bff));
+        bff.register(from_there("eve")).await.unwrap();
+        let refusal = bff.register(from_there("joe")).await.unwrap_err();
+        assert_refused(&refusal, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
+    }
 }

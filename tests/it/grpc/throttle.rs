@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use kairos_identity::proto::LoginRequest;
+use kairos_identity::proto::{LoginRequest, ResendVerificationEmailRequest};
 use tokio::task::JoinSet;
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 
 use crate::support::{
     engine::{Engine, TestDatabase},
     errors::assert_refused,
-    people::{PASSWORD, address, login},
+    people::{PASSWORD, address, login, registration},
     server::{Builder, TestServer},
 };
 
@@ -38,6 +38,13 @@ fn spelling(number: usize) -> String {
         if number >> (index % 8) & 1 == 1 { letter.to_ascii_uppercase() } else { letter }
     };
     address("ada").chars().enumerate().map(spelled).collect()
+}
+
+/// `message` from a caller's end user at `address`.
+fn from<T>(address: &str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("kairos-client-ip", address.parse().unwrap());
+    request
 }
 
 /// Refused without a hash, told when to come back.
@@ -151,5 +158,68 @@ on_both_engines! {
             assert_refused(&refusal, Code::Unauthenticated, "INVALID_CREDENTIALS");
         }
         assert_has_to_wait(&client.login(login("ada", PASSWORD)).await.unwrap_err());
+    }
+
+    async fn an_owner_is_let_in_where_they_have_logged_in_before_and_unlocked_everywhere(engine: Engine) {
+        let server = TestServer::builder(engine).with_env("KAIROS_IDENTITY_LOGIN_FAILURES_MAX", "2").start().await;
+        server.member("ada").await;
+        let mut client = server.client().await;
+        client.login(from("2001:db8::1", login("ada", PASSWORD))).await.unwrap();
+
+        for address in ["192.0.2.1", "192.0.2.2"] {
+            client.login(from(address, login("ada", "wrong"))).await.unwrap_err();
+        }
+        assert_has_to_wait(&client.login(from("192.0.2.3", login("ada", PASSWORD))).await.unwrap_err());
+        assert_has_to_wait(&client.login(login("ada", PASSWORD)).await.unwrap_err());
+        // Another address of the same subscriber.
+        client.login(from("2001:db8::2", login("ada", PASSWORD))).await.unwrap();
+        // There too guesses are counted.
+        for _ in 0..2 {
+            client.login(from("2001:db8::1", login("ada", "wrong"))).await.unwrap_err();
+        }
+        assert_has_to_wait(&client.login(from("2001:db8::1", login("ada", PASSWORD))).await.unwrap_err());
+
+        server.command(&["user", "unlock", "ada"]).output().unwrap();
+        for address in ["2001:db8::1", "192.0.2.3"] {
+            client.login(from(address, login("ada", PASSWORD))).await.unwrap();
+        }
+    }
+
+    async fn one_address_has_a_budget_for_all_accounts_and_for_registrations_and_resends(engine: Engine) {
+        let server = TestServer::builder(engine)
+            .with_env("KAIROS_IDENTITY_CLIENT_FAILURES_MAX", "2")
+            .with_env("KAIROS_IDENTITY_CLIENT_REGISTRATIONS_MAX", "2")
+            .with_env("KAIROS_IDENTITY_CLIENT_RESENDS_MAX", "2")
+            .start()
+            .await;
+        let mut client = server.client().await;
+        let resend = |name: &str| ResendVerificationEmailRequest { email: address(name) };
+
+        for name in ["ada", "bob"] {
+            client.register(from("192.0.2.1", registration(name))).await.unwrap();
+            client.login(from("192.0.2.1", login(name, "wrong"))).await.unwrap_err();
+            client.resend_verification_email(from("192.0.2.1", resend(name))).await.unwrap();
+        }
+        // The IPv4 address in IPv6's clothes is the same.
+        let same = "::ffff:192.0.2.1";
+        assert_has_to_wait(&client.register(from(same, registration("eve"))).await.unwrap_err());
+        assert_has_to_wait(&client.login(from(same, login("joe", "wrong"))).await.unwrap_err());
+        assert_has_to_wait(&client.resend_verification_email(from(same, resend("joe"))).await.unwrap_err());
+
+        // Others are not concerned, nor is a caller that says nothing.
+        for name in ["eve", "joe"] {
+            client.register(from("192.0.2.2", registration(name))).await.unwrap();
+        }
+        client.register(registration("kim")).await.unwrap();
+    }
+
+    async fn what_is_no_address_is_refused_and_told_to_the_caller(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        let mut client = server.client().await;
+        for wrong in ["localhost", "192.0.2.1, 192.0.2.2"] {
+            let refusal = client.login(from(wrong, login("ada", PASSWORD))).await.unwrap_err();
+            assert_refused(&refusal, Code::InvalidArgument, "INVALID_FIELDS");
+            assert!(refusal.message().contains("kairos-client-ip"), "{refusal:?}");
+        }
     }
 }

@@ -30,9 +30,9 @@ on_both_engines! {
         let world = World::new(engine).await;
         let attempts = Attempts { count: 1, refused_until: NOW, expires_at: NOW.plus(DAY) };
         let subject = Subject::any_password();
-        let counted = world.store.count_attempt([subject], NOW, move |known| {
+        let counted = world.store.count_attempt(vec![subject], NOW, move |known| {
             assert_eq!(known, [None]);
-            Ok([attempts])
+            Ok(vec![attempts])
         });
         assert_eq!(counted.await.unwrap(), Counted::Admitted);
 
