@@ -3,6 +3,7 @@
 //! ```toml
 //! [bff]
 //! token-hashes = ["sha256:…"]          # of `kairos-identity caller token bff`; two while one replaces the other
+//! certificates = ["uri:spiffe://kairos/bff"]   # names in its certificate, also dns:… and cn:…; one of the two must be there
 //! methods = ["IdentityService/*"]
 //! user-fields = ["username", "email", "is_verified", "created_at", "updated_at"]
 //! tells-client = true                  # may be left out: false
@@ -17,7 +18,7 @@ use super::{Caller, Callers, MethodPattern, TokenHash, UserFields};
 /// Two, so that a token can be replaced without a moment in which neither is valid.
 const TOKENS_MAX: usize = 2;
 
-const KEYS: [&str; 4] = ["token-hashes", "methods", "user-fields", "tells-client"];
+const KEYS: [&str; 5] = ["token-hashes", "certificates", "methods", "user-fields", "tells-client"];
 
 /// What is wrong with a file of callers. Holds no hash.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,33 +52,39 @@ impl Callers {
         let mut callers = Self::default();
         for (name, entry) in &table {
             let rule = |rule: String| CallersError::Entry { caller: name.clone(), rule };
-            let (caller, hashes) = parse_entry(name, entry, methods).map_err(rule)?;
-            let caller = Arc::new(caller);
-            for hash in hashes {
-                if callers.by_token.insert(hash, Arc::clone(&caller)).is_some() {
-                    return Err(rule(
-                        "has a token that another caller has too, or the same one twice".to_owned(),
-                    ));
-                }
+            let (caller, proofs) = parse_entry(name, entry, methods).map_err(rule)?;
+            callers.add(caller, proofs).map_err(rule)?;
+        }
+        if table.is_empty() { Err(CallersError::Empty) } else { Ok(callers) }
+    }
+
+    fn add(&mut self, caller: Caller, proofs: Proofs) -> Result<(), String> {
+        let caller = Arc::new(caller);
+        for hash in proofs.hashes {
+            if self.by_token.insert(hash, Arc::clone(&caller)).is_some() {
+                return Err("has a token that another caller has too, or the same one twice".to_owned());
             }
         }
-        if callers.by_token.is_empty() { Err(CallersError::Empty) } else { Ok(callers) }
+        for name in proofs.certificates {
+            if self.by_certificate.insert(name.clone(), Arc::clone(&caller)).is_some() {
+                return Err(format!("the certificate name {name} is another caller's too, or there twice"));
+            }
+        }
+        Ok(())
     }
 }
 
-fn parse_entry(name: &str, entry: &Value, methods: &[&str]) -> Result<(Caller, Vec<TokenHash>), String> {
+/// What proves a caller.
+struct Proofs {
+    hashes: Vec<TokenHash>,
+    certificates: Vec<String>,
+}
+
+fn parse_entry(name: &str, entry: &Value, methods: &[&str]) -> Result<(Caller, Proofs), String> {
     let entry = entry.as_table().ok_or("is not a table")?;
     if let Some(unknown) = entry.keys().find(|key| !KEYS.contains(&key.as_str())) {
         return Err(format!("{unknown} is not known; there are {}", KEYS.join(", ")));
     }
-    let hashes = texts(entry, "token-hashes")?;
-    if hashes.is_empty() || hashes.len() > TOKENS_MAX {
-        return Err(format!("token-hashes must hold 1 to {TOKENS_MAX}, not {}", hashes.len()));
-    }
-    let hashes: Option<Vec<_>> = hashes.into_iter().map(TokenHash::parse).collect();
-    let hashes = hashes.ok_or(
-        "a token hash is \"sha256:\" and 64 hexadecimal digits, as `kairos-identity caller token` prints it",
-    )?;
     let patterns =
         texts(entry, "methods")?.into_iter().map(|text| pattern(text, methods)).collect::<Result<_, _>>()?;
     let fields = user_fields(&texts(entry, "user-fields")?)?;
@@ -85,7 +92,33 @@ fn parse_entry(name: &str, entry: &Value, methods: &[&str]) -> Result<(Caller, V
         None => false,
         Some(told) => told.as_bool().ok_or("tells-client must be true or false")?,
     };
-    Ok((Caller { name: name.to_owned(), methods: patterns, fields, tells_client }, hashes))
+    Ok((Caller { name: name.to_owned(), methods: patterns, fields, tells_client }, proofs(entry)?))
+}
+
+fn proofs(entry: &Table) -> Result<Proofs, String> {
+    let optional = |key| if entry.contains_key(key) { texts(entry, key) } else { Ok(Vec::new()) };
+    let (hashes, certificates) = (optional("token-hashes")?, optional("certificates")?);
+    if hashes.is_empty() && certificates.is_empty() {
+        return Err("must have token-hashes or certificates".to_owned());
+    }
+    if hashes.len() > TOKENS_MAX {
+        return Err(format!("token-hashes must hold at most {TOKENS_MAX}, not {}", hashes.len()));
+    }
+    let hashes: Option<Vec<_>> = hashes.into_iter().map(TokenHash::parse).collect();
+    let hashes = hashes.ok_or(
+        "a token hash is \"sha256:\" and 64 hexadecimal digits, as `kairos-identity caller token` prints it",
+    )?;
+    let certificates = certificates.into_iter().map(certificate_name).collect::<Result<_, _>>()?;
+    Ok(Proofs { hashes, certificates })
+}
+
+/// A name as the server tells it of a certificate.
+fn certificate_name(text: &str) -> Result<String, String> {
+    match text.split_once(':') {
+        Some(("uri" | "cn", name)) if !name.is_empty() => Ok(text.to_owned()),
+        Some(("dns", name)) if !name.is_empty() && !name.contains('*') => Ok(text.to_ascii_lowercase()),
+        _ => Err(format!("certificates: \"{text}\" must begin with uri:, dns: or cn:, and be one name")),
+    }
 }
 
 /// A list of texts that must be there.
@@ -150,6 +183,24 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_proves_whose_name_it_bears_and_never_two() {
+        let text = "[bff]\ncertificates = [\"uri:spiffe://kairos/bff\", \"dns:BFF.internal\"]\nmethods = [\"*\"]\nuser-fields = []\n\
+                    [agent]\ncertificates = [\"cn:agent\"]\nmethods = [\"*\"]\nuser-fields = []\n";
+        let callers = Callers::parse(text, &METHODS).unwrap();
+        let proven = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            callers.with_certificate(&names).map(|caller| caller.name().to_owned())
+        };
+        assert_eq!(proven(&["dns:bff.internal", "cn:whatever"]).as_deref(), Some("bff"));
+        assert_eq!(proven(&["uri:spiffe://kairos/bff", "dns:bff.internal"]).as_deref(), Some("bff"));
+        assert_eq!(proven(&["cn:agent"]).as_deref(), Some("agent"));
+        for names in [&[][..], &["cn:bff"], &["dns:agent"], &["cn:agent", "dns:bff.internal"]] {
+            assert_eq!(proven(names), None, "{names:?}");
+        }
+        assert!(callers.need_certificates());
+    }
+
+    #[test]
     fn what_is_not_as_it_should_be_is_named() {
         let (one, three) = (hash(1), format!("{}, {}, {}", hash(1), hash(2), hash(3)));
         let star = "\"*\"";
@@ -157,8 +208,10 @@ mod tests {
             ("[agent", "not TOML"),
             ("", "no caller"),
             ("agent = 1", "caller agent: is not a table"),
-            (&entry("", star, star), "1 to 2, not 0"),
-            (&entry(&three, star, star), "1 to 2, not 3"),
+            (&entry("", star, star), "must have token-hashes or certificates"),
+            (&entry(&three, star, star), "at most 2, not 3"),
+            (&format!("{}certificates = [\"bff\"]\n", entry(&one, star, star)), "must begin with uri:"),
+            (&format!("{}certificates = [\"dns:*.x\"]\n", entry(&one, star, star)), "be one name"),
             (&entry("\"sha256:1\"", star, star), "64 hexadecimal digits"),
             (&entry(&format!("{one}, {one}"), star, star), "the same one twice"),
             (&entry(&one, "\"IdentityService/Logon\"", star), "\"IdentityService/Logon\" is no method"),

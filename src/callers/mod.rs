@@ -1,7 +1,7 @@
 //! Who may call what, and what of a user they may see.
 //!
 //! A caller is another service: the BFF, the agent, an operator's script. It proves itself with a service token, of which only
-//! the hash is in the file of callers ([`Callers::parse`]). The file names all that a caller may do; what it does not name is refused.
+//! the hash is in the file of callers ([`Callers::parse`]), or with a certificate. The file names all that a caller may do; what it does not name is refused.
 //! A caller is never a user: who somebody is does not follow from who asks.
 
 mod file;
@@ -121,6 +121,7 @@ impl UserFields {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Callers {
     by_token: HashMap<TokenHash, Arc<Caller>>,
+    by_certificate: HashMap<String, Arc<Caller>>,
 }
 
 impl Callers {
@@ -131,10 +132,25 @@ impl Callers {
         self.by_token.get(&token.hash()).cloned()
     }
 
+    /// The caller that a certificate with these names proves; nobody when they are those of two.
+    #[must_use]
+    pub fn with_certificate(&self, names: &[String]) -> Option<Arc<Caller>> {
+        let mut callers = names.iter().filter_map(|name| self.by_certificate.get(name));
+        let caller = callers.next()?;
+        callers.all(|other| Arc::ptr_eq(other, caller)).then(|| Arc::clone(caller))
+    }
+
+    /// Whether a certificate proves any of them.
+    #[must_use]
+    pub fn need_certificates(&self) -> bool {
+        !self.by_certificate.is_empty()
+    }
+
     /// The names of all, for the log.
     #[must_use]
     pub fn names(&self) -> Vec<&str> {
-        let mut names: Vec<_> = self.by_token.values().map(|caller| caller.name.as_str()).collect();
+        let callers = self.by_token.values().chain(self.by_certificate.values());
+        let mut names: Vec<_> = callers.map(|caller| caller.name.as_str()).collect();
         names.sort_unstable();
         names.dedup();
         names
@@ -171,14 +187,18 @@ impl CallerGate {
         Self(Arc::new(Gate::Kept(RwLock::new(Arc::new(callers)))))
     }
 
-    /// The caller that proves itself with `token`; where the gate is open, anybody.
+    /// The caller that proves itself with `token`, or without one with a certificate of these names; where the gate is open,
+    /// anybody.
     #[must_use]
-    pub fn identify(&self, token: Option<&ServiceToken>) -> Option<Arc<Caller>> {
+    pub fn identify(&self, token: Option<&ServiceToken>, certificate: &[String]) -> Option<Arc<Caller>> {
         match &*self.0 {
             Gate::Open(anybody) => Some(Arc::clone(anybody)),
             Gate::Kept(callers) => {
                 let callers = Arc::clone(&callers.read().unwrap_or_else(PoisonError::into_inner));
-                callers.with_token(token?)
+                match token {
+                    Some(token) => callers.with_token(token),
+                    None => callers.with_certificate(certificate),
+                }
             }
         }
     }
@@ -230,7 +250,8 @@ mod tests {
             Callers::parse(&text, &[]).unwrap()
         };
         let gate = CallerGate::kept(callers(&first));
-        let name = |token: Option<&ServiceToken>| gate.identify(token).map(|caller| caller.name().to_owned());
+        let name =
+            |token: Option<&ServiceToken>| gate.identify(token, &[]).map(|caller| caller.name().to_owned());
         assert_eq!(
             (name(Some(&first)), name(Some(&second)), name(None)),
             (Some("bff".to_owned()), None, None)
@@ -238,6 +259,6 @@ mod tests {
 
         gate.replace(callers(&second));
         assert_eq!((name(Some(&first)), name(Some(&second))), (None, Some("bff".to_owned())));
-        assert!(CallerGate::open().identify(None).is_some());
+        assert!(CallerGate::open().identify(None, &[]).is_some());
     }
 }

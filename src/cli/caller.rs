@@ -35,7 +35,11 @@ impl Caller {
         eprintln!(
             "Put this into the file of callers (docs/CALLERS.md), and give {name} the token on standard output:"
         );
-        eprintln!("\n[{name}]\ntoken-hashes = [\"{}\"]\n", token.hash());
+        eprintln!(
+            "\n[{name}]\ntoken-hashes = [\"{}\"]\nmethods = []   # such as \"IdentityService/ResolveToken\"\n\
+             user-fields = []   # such as \"username\"\n",
+            token.hash()
+        );
         println!("{}", token.expose());
         Ok(())
     }

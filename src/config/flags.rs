@@ -49,6 +49,9 @@ pub struct ServeFlags {
     /// The private key of the certificate, a PEM file
     #[arg(long, value_name = "FILE")]
     pub tls_key: Option<String>,
+    /// The authorities that vouch for callers' certificates, a PEM file
+    #[arg(long, value_name = "FILE")]
+    pub tls_client_ca: Option<String>,
     /// Which services may call, and what: a TOML file (docs/CALLERS.md); needed where the address is not loopback
     #[arg(long, value_name = "FILE")]
     pub callers: Option<String>,
@@ -102,6 +105,7 @@ impl ServeFlags {
             ("mail.public-base-url", "public-base-url", self.public_base_url.clone()),
             ("server.tls-cert", "tls-cert", self.tls_cert.clone()),
             ("server.tls-key", "tls-key", self.tls_key.clone()),
+            ("server.tls-client-ca", "tls-client-ca", self.tls_client_ca.clone()),
             ("callers.file", "callers", self.callers.clone()),
             ("callers.insecure-none", "insecure-no-callers", set(self.insecure_no_callers)),
             ("secret.key-file", "secret-key-file", self.secret_key_file.clone()),

@@ -11,10 +11,14 @@ impl Settings {
     /// # Errors
     /// [`ConfigError::Rule`] that names the keys, and the flag that gives leave where there is one.
     pub fn check_for_serve(&self) -> Result<(), ConfigError> {
-        let rules: [(bool, &str); 9] = [
+        let rules: [(bool, &str); 10] = [
             (
                 self.server.tls_cert.is_some() == self.server.tls_key.is_some(),
                 "server.tls-cert and server.tls-key belong together: give both or none",
+            ),
+            (
+                self.server.tls_client_ca.is_none() || self.serves_tls(),
+                "server.tls-client-ca needs TLS: give --tls-cert and --tls-key too",
             ),
             (
                 self.server.listen.ip().is_loopback() || self.serves_tls() || self.server.insecure_plaintext,
@@ -93,6 +97,7 @@ mod tests {
                 vec![("server.listen", "0.0.0.0:1"), ("server.insecure-plaintext", "true")],
                 "--insecure-no-callers",
             ),
+            (vec![("server.tls-client-ca", "ca.pem")], "--tls-cert"),
             (vec![("server.tls-cert", "c.pem")], "server.tls-key"),
             (vec![("password.cost", "9")], "--insecure-low-cost"),
             (vec![("server.request-timeout-default", "2m")], "server.request-timeout-max"),

@@ -16,6 +16,9 @@ section! {
         tls_cert: Option<PathBuf> = "",
         /// The private key of the certificate, a PEM file.
         tls_key: Option<PathBuf> = "",
+        /// The authorities that vouch for callers' certificates, a PEM file: a caller may then prove itself by its certificate
+        /// (docs/CALLERS.md). Certificate, key and authorities are read again within 2 s of a change, and on SIGHUP.
+        tls_client_ca: Option<PathBuf> = "",
         /// Allows an address that is not loopback without TLS: passwords then cross the network in the clear.
         insecure_plaintext: bool = "false",
         /// How many connections may be open; more wait to be accepted. Each costs some 100 KiB and a file descriptor; the

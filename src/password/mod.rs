@@ -182,6 +182,7 @@ impl fmt::Debug for Passwords {
 }
 
 fn check(password: &str, hash: &StoredHash, can_be_right: bool, cost: u32) -> Verdict {
+    tracing::debug!("Checks a password");
     let matches = hash.matches(password);
     if !matches {
         hash.spend_difference(password, cost);

@@ -5,13 +5,11 @@ use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 use http::Request;
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     sync::OwnedSemaphorePermit,
 };
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
@@ -19,6 +17,7 @@ use super::{
     Served, ServerOptions,
     preface::expect_preface,
     streams::{Accepted, WithStreams},
+    tls::{CurrentTls, names},
 };
 use crate::entropy::Entropy;
 
@@ -38,10 +37,12 @@ const CONNECTION_WINDOW_BYTES: u32 = 512 * 1024;
 const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
 
 /// Who is at the other end of a connection.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Peer {
     /// Their address.
     pub address: SocketAddr,
+    /// What the certificate that they showed, and somebody trusted vouches for, calls them: `uri:…`, `dns:…`, `cn:…`.
+    pub names: Vec<String>,
 }
 
 /// What connections have in common.
@@ -59,7 +60,7 @@ impl<S> Clone for Connections<S> {
 
 struct Shared {
     options: ServerOptions,
-    tls: Option<TlsAcceptor>,
+    tls: Option<CurrentTls>,
     entropy: Entropy,
 }
 
@@ -67,11 +68,11 @@ impl<S: Served> Connections<S> {
     pub(super) fn new(
         service: S,
         options: ServerOptions,
-        tls: Option<Arc<ServerConfig>>,
+        tls: Option<CurrentTls>,
         entropy: Entropy,
         stop: CancellationToken,
     ) -> Self {
-        let shared = Shared { options, tls: tls.map(TlsAcceptor::from), entropy };
+        let shared = Shared { options, tls, entropy };
         Self { service: Arc::new(service), shared: Arc::new(shared), stop }
     }
 
@@ -79,14 +80,17 @@ impl<S: Served> Connections<S> {
     pub(super) async fn run(self, socket: TcpStream, address: SocketAddr, slot: OwnedSemaphorePermit) {
         // Small answers must not wait for more to send.
         let _ = socket.set_nodelay(true);
-        let peer = Peer { address };
         match &self.shared.tls {
-            None => self.serve_http2(socket, peer).await,
+            None => self.serve_http2(socket, Peer { address, names: Vec::new() }).await,
             Some(tls) => {
-                let handshake =
-                    tokio::time::timeout(self.shared.options.tls_handshake_timeout, tls.accept(socket));
+                let handshake = tls.acceptor().accept(socket);
+                let handshake = tokio::time::timeout(self.shared.options.tls_handshake_timeout, handshake);
                 match self.stop.run_until_cancelled(handshake).await {
-                    Some(Ok(Ok(stream))) => self.serve_http2(stream, peer).await,
+                    Some(Ok(Ok(stream))) => {
+                        let shown = stream.get_ref().1.peer_certificates();
+                        let names = shown.and_then(<[_]>::first).map(names).unwrap_or_default();
+                        self.serve_http2(stream, Peer { address, names }).await;
+                    }
                     Some(Ok(Err(error))) => {
                         tracing::debug!(peer = %address, %error, "A TLS handshake failed");
                     }

@@ -10,10 +10,9 @@ mod preface;
 mod streams;
 mod tls;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use http::{Request, Response};
-use rustls::ServerConfig;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
@@ -22,7 +21,7 @@ use self::{connection::Connections, listener::Acceptor};
 pub use self::{
     connection::Peer,
     listener::bind,
-    tls::{TlsError, load_tls},
+    tls::{CurrentTls, TlsError, load_tls},
 };
 use crate::entropy::Entropy;
 
@@ -71,7 +70,7 @@ pub async fn serve(
     listener: TcpListener,
     service: impl Served,
     options: ServerOptions,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<CurrentTls>,
     entropy: Entropy,
     stop: CancellationToken,
 ) -> DrainReport {

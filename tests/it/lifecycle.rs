@@ -23,6 +23,7 @@ use crate::support::{
     people::{PASSWORD, address, by_email, login, registration},
     postgres::Postgres,
     server::TestServer,
+    tls::Certificate,
     wait::until,
 };
 
@@ -194,6 +195,22 @@ on_both_engines! {
         assert_eq!(client.login(login("ada", PASSWORD)).await.unwrap().into_inner().user, Some(ada));
         client.verify_email(kairos_identity::proto::VerifyEmailRequest { token }).await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hangup_reads_files_again_and_ends_nothing() {
+    let own = Certificate::localhost();
+    let mut plain = TestServer::start(Engine::Sqlite).await;
+    let (certificate, key) = (own.certificate(), own.key());
+    let tls = ["--tls-cert", certificate.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
+    let secure = TestServer::builder(Engine::Sqlite).with_args(&tls).start().await;
+
+    plain.signal("HUP");
+    secure.signal("HUP");
+
+    secure.logged("Read the certificates again").await;
+    plain.newcomer("ada").await;
+    assert!(plain.is_running());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,19 +1,21 @@
 //! `kairos-identity serve`: where everything is wired.
 
-mod callers;
 mod options;
+mod reload;
 
 use std::{sync::Arc, time::Duration};
 
 use clap::Args;
-use rustls::ServerConfig;
 use tokio::{net::TcpListener, sync::Notify, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 
-use self::options::{
-    accounts_options, bind, layer_options, load_tls, outbox_options, passwords, sealing_key, server_options,
-    transport,
+use self::{
+    options::{
+        accounts_options, bind, layer_options, outbox_options, passwords, sealing_key, server_options,
+        transport,
+    },
+    reload::Reload,
 };
 use super::{Failure, reason, signals::Signals, store};
 use crate::{
@@ -24,7 +26,7 @@ use crate::{
     entropy::Entropy,
     grpc::{self, HealthWatch, IdentityApi, Services, layer::Layered},
     mail::{Outbox, Templates},
-    server::{self, DrainReport},
+    server::{self, CurrentTls, DrainReport},
     store::Store,
 };
 
@@ -67,7 +69,7 @@ struct Service {
     gate: CallerGate,
     health: HealthWatch,
     listener: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<CurrentTls>,
     clock: Clock,
     entropy: Entropy,
 }
@@ -88,7 +90,7 @@ struct Running {
 impl Service {
     async fn assemble(settings: Settings) -> Result<Self, Failure> {
         let (clock, entropy) = (Clock::system(), Entropy::system());
-        let gate = callers::gate(&settings)?;
+        let gate = reload::gate(&settings)?;
         let store = open_store(&settings).await?;
         let sealing_key = Arc::new(sealing_key(&settings, &entropy)?);
         let mail_due = Arc::new(Notify::new());
@@ -117,7 +119,7 @@ impl Service {
             if settings.server.reflection { grpc::add_reflection(others).map_err(reason)? } else { others };
         let services = Services::new(api, settings.server.message_bytes_max.count().as_usize(), others);
         let layered = grpc::layer::wrap(services, layer_options(&settings, &clock, &entropy, &gate));
-        let (listener, tls) = (bind(&settings)?, load_tls(&settings)?);
+        let (listener, tls) = (bind(&settings)?, reload::tls(&settings)?);
         Ok(Self {
             settings,
             store,
@@ -142,10 +144,8 @@ impl Service {
         let housekeeping = Housekeeping::new(self.store, self.clock.clone(), keep_finished);
         background.spawn(housekeeping.run(watch.clone()));
         background.spawn(self.outbox.run(self.mail_due, outbox.clone()));
-        if let Some(path) = self.settings.callers.file.clone() {
-            let (gate, stop) = (self.gate, watch.clone());
-            background.spawn(async move { callers::watch(&path, gate, stop).await });
-        }
+        let reload = Reload::begin(self.settings.clone(), self.gate, self.tls.clone());
+        background.spawn(reload.run(watch.clone()));
         tell(&self.settings, &self.listener, self.tls.is_some());
         let options = server_options(&self.settings);
         let serve =

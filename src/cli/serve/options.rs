@@ -1,8 +1,7 @@
 //! Settings as the options of each part.
 
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
-use rustls::ServerConfig;
 use tokio::net::TcpListener;
 
 use crate::{
@@ -142,11 +141,4 @@ pub(super) fn server_options(settings: &Settings) -> ServerOptions {
 pub(super) fn bind(settings: &Settings) -> Result<TcpListener, Failure> {
     let address = settings.server.listen;
     server::bind(address).map_err(|error| format!("server.listen: {address}: {error}"))
-}
-
-pub(super) fn load_tls(settings: &Settings) -> Result<Option<Arc<ServerConfig>>, Failure> {
-    match (&settings.server.tls_cert, &settings.server.tls_key) {
-        (Some(certificate), Some(key)) => server::load_tls(certificate, key).map(Some).map_err(reason),
-        _ => Ok(None),
-    }
 }

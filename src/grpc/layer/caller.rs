@@ -8,6 +8,7 @@ use crate::{
     callers::{Caller, CallerGate, Requester, ServiceToken},
     domain::ClientAddress,
     proto::ErrorReason,
+    server::Peer,
 };
 
 /// What load balancers ask without a token; it tells nothing of anybody.
@@ -17,14 +18,13 @@ const HEALTH: &str = "/grpc.health.v1.Health/";
 const CLIENT_IP: &str = "kairos-client-ip";
 
 /// Who makes a request, if they may.
-pub(super) fn admit(gate: &CallerGate, request: &Request<Body>) -> Result<Requester, Status> {
+pub(super) fn admit(gate: &CallerGate, request: &Request<Body>, peer: &Peer) -> Result<Requester, Status> {
     let path = request.uri().path();
     if path.starts_with(HEALTH) {
         return Ok(Requester { caller: Caller::nobody(), client: None });
     }
-    let Some(caller) = gate.identify(service_token(request.headers()).as_ref()) else {
-        let message = "the caller is not known: send a service token as `authorization: Bearer kst_…`";
-        return Err(refusal(Code::Unauthenticated, ErrorReason::CallerUnknown, message));
+    let Some(caller) = gate.identify(service_token(request.headers())?.as_ref(), &peer.names) else {
+        return Err(unknown());
     };
     if !caller.may_call(path) {
         let message = format!("the caller {} may not call this method", caller.name());
@@ -48,12 +48,17 @@ fn client_address(headers: &HeaderMap) -> Result<Option<ClientAddress>, Status> 
     }
 }
 
-/// The one service token among the credentials. Two would be somebody's mistake or trick: then there is none.
-fn service_token(headers: &HeaderMap) -> Option<ServiceToken> {
+fn unknown() -> Status {
+    let message = "the caller is not known: send a service token as `authorization: Bearer kst_…`, or show a certificate";
+    refusal(Code::Unauthenticated, ErrorReason::CallerUnknown, message)
+}
+
+/// The one service token among the credentials; two would be somebody's mistake or trick.
+fn service_token(headers: &HeaderMap) -> Result<Option<ServiceToken>, Status> {
     let credentials = headers.get_all(header::AUTHORIZATION).iter().filter_map(|value| value.to_str().ok());
     let mut tokens = credentials.filter_map(ServiceToken::from_authorization);
-    let token = tokens.next()?;
-    tokens.next().is_none().then_some(token)
+    let token = tokens.next();
+    if tokens.next().is_some() { Err(unknown()) } else { Ok(token) }
 }
 
 #[cfg(test)]
@@ -69,13 +74,13 @@ mod tests {
             for value in credentials {
                 headers.append(header::AUTHORIZATION, value.parse().unwrap());
             }
-            service_token(&headers)
+            service_token(&headers).map_err(|refusal| refusal.code())
         };
-        assert_eq!(found(&[]), None);
-        assert_eq!(found(&[bearer(&one)]).as_ref(), Some(&one));
+        assert_eq!(found(&[]), Ok(None));
+        assert_eq!(found(&[bearer(&one)]), Ok(Some(one.clone())));
         // Beside it may be what a user proves themselves with.
-        assert_eq!(found(&["Bearer eyJhbGciOi".to_owned(), bearer(&one)]).as_ref(), Some(&one));
-        assert_eq!(found(&[bearer(&one), bearer(&other)]), None);
-        assert_eq!(found(&[bearer(&one), bearer(&one)]), None);
+        assert_eq!(found(&["Bearer eyJhbGciOi".to_owned(), bearer(&one)]), Ok(Some(one.clone())));
+        assert_eq!(found(&[bearer(&one), bearer(&other)]), Err(Code::Unauthenticated));
+        assert_eq!(found(&[bearer(&one), bearer(&one)]), Err(Code::Unauthenticated));
     }
 }

@@ -80,7 +80,7 @@ impl<S: Answers> Served for Layered<S> {
     async fn answer(&self, request: Request<Body>, peer: &Peer) -> Response<Body> {
         let id = RequestId::draw(&self.options.entropy);
         let mut call = Call::begin(&request, peer.address, id, &self.methods, &self.options.clock);
-        let mut response = match self.admit(&request) {
+        let mut response = match self.admit(&request, peer) {
             ControlFlow::Continue((requester, limit)) => {
                 call.is_of(&requester.caller);
                 // Pinned where they are made: a future that is passed on is copied, this one some thousand bytes each time.
@@ -99,12 +99,16 @@ impl<S: Answers> Served for Layered<S> {
 
 impl<S> Layered<S> {
     /// Who calls and how long it may take, or the refusal of what is never read.
-    fn admit(&self, request: &Request<Body>) -> ControlFlow<Response<Body>, (Requester, Duration)> {
+    fn admit(
+        &self,
+        request: &Request<Body>,
+        peer: &Peer,
+    ) -> ControlFlow<Response<Body>, (Requester, Duration)> {
         if let Some(refusal) = content_type::refuse(request) {
             return ControlFlow::Break(refusal);
         }
         let (default, max) = (self.options.request_timeout_default, self.options.request_timeout_max);
-        let admitted = caller::admit(&self.options.gate, request)
+        let admitted = caller::admit(&self.options.gate, request, peer)
             .and_then(|requester| Ok((requester, deadline::limit(request.headers(), default, max)?)));
         match admitted {
             Ok(admitted) => ControlFlow::Continue(admitted),

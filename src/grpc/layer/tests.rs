@@ -38,7 +38,7 @@ async fn answer_to(handler: Handler, request: http::request::Builder) -> Respons
         entropy: Entropy::system(),
         gate: CallerGate::open(),
     };
-    let peer = Peer { address: "127.0.0.1:1".parse().unwrap() };
+    let peer = Peer { address: "127.0.0.1:1".parse().unwrap(), names: Vec::new() };
     wrap(handler, options).answer(request.body(Body::empty()).unwrap(), &peer).await
 }
 

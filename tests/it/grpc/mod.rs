@@ -1,6 +1,7 @@
 //! Every RPC and every line of the error table, through the real binary.
 
 mod callers;
+mod certificates;
 mod limits;
 mod login;
 mod registration;

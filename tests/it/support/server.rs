@@ -207,8 +207,13 @@ impl TestServer {
 
     /// Asks it to stop, with SIGTERM; [`TestServer::wait`] waits for the end.
     pub fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, name: &str) {
         let id = self.process.as_ref().expect("the service runs").id();
-        let status = Command::new("sh").args(["-c", &format!("kill -TERM {id}")]).status().unwrap();
+        let status = Command::new("sh").args(["-c", &format!("kill -{name} {id}")]).status().unwrap();
         assert!(status.success(), "the signal was delivered");
     }
 

@@ -2,7 +2,12 @@
 
 use std::{fs, path::PathBuf};
 
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    SanType,
+};
 use tempfile::TempDir;
+use tonic::transport::Identity;
 
 /// A certificate for `localhost` and 127.0.0.1 that vouches for itself, as PEM files.
 pub struct Certificate {
@@ -28,5 +33,41 @@ impl Certificate {
     /// Its private key.
     pub fn key(&self) -> PathBuf {
         self.folder.path().join("key.pem")
+    }
+}
+
+/// Somebody who vouches for callers.
+pub struct Authority {
+    folder: TempDir,
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    /// A new one.
+    pub fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("ca.pem"), issuer.pem()).unwrap();
+        Self { folder, issuer }
+    }
+
+    /// Its certificate, as a PEM file.
+    pub fn certificate(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    /// A caller's certificate with this common name and, if it is not empty, this URI.
+    pub fn vouch_for(&self, common_name: &str, uri: &str) -> Identity {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        if !uri.is_empty() {
+            params.subject_alt_names.push(SanType::URI(uri.try_into().unwrap()));
+        }
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Identity::from_pem(certificate.pem(), key.serialize_pem())
     }
 }

@@ -1,0 +1,136 @@
+//! Callers that prove themselves by a certificate, and certificates that are replaced while the service runs.
+
+use std::{fs, time::Duration};
+
+use kairos_identity::{callers::ServiceToken, proto::identity_service_client::IdentityServiceClient};
+use tonic::{
+    Code, Request, Status,
+    transport::{Certificate as Root, Channel, ClientTlsConfig, Endpoint, Error, Identity},
+};
+
+use crate::support::{
+    engine::Engine,
+    errors::assert_refused,
+    people::by_email,
+    server::TestServer,
+    tls::{Authority, Certificate},
+    wait::until,
+};
+
+/// Longer than the service takes to look at its files.
+const RELOAD_LIMIT: Duration = Duration::from_secs(10);
+
+const CALLERS: &str = "[bff]\ncertificates = [\"uri:spiffe://kairos/bff\"]\nmethods = [\"*\"]\nuser-fields = [\"*\"]\n\
+                       [agent]\ncertificates = [\"cn:agent\"]\nmethods = [\"IdentityService/ResolveToken\"]\nuser-fields = []\n";
+
+/// A connection that trusts `server_root`, and shows `identity`.
+async fn connect(
+    server: &TestServer,
+    server_root: &[u8],
+    identity: Option<Identity>,
+) -> Result<Channel, Error> {
+    let tls = ClientTlsConfig::new().ca_certificate(Root::from_pem(server_root)).domain_name("localhost");
+    let tls = identity.into_iter().fold(tls, ClientTlsConfig::identity);
+    Endpoint::from_shared(format!("https://{}", server.address()))
+        .unwrap()
+        .tls_config(tls)
+        .unwrap()
+        .connect()
+        .await
+}
+
+/// What a caller meets that asks for somebody who is not there.
+async fn refusal(channel: Channel, token: Option<&ServiceToken>) -> Status {
+    let mut request = Request::new(by_email("nobody@example.com"));
+    if let Some(token) = token {
+        request.metadata_mut().insert("authorization", format!("Bearer {}", token.expose()).parse().unwrap());
+    }
+    IdentityServiceClient::new(channel).find_user(request).await.unwrap_err()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_proves_a_caller_by_its_name() {
+    let (own, authority, stranger) = (Certificate::localhost(), Authority::new(), Authority::new());
+    let token = ServiceToken::from_random([7; 32]);
+    let folder = tempfile::tempdir().unwrap();
+    let callers = folder.path().join("callers.toml");
+    let script =
+        format!("[script]\ntoken-hashes = [\"{}\"]\nmethods = [\"*\"]\nuser-fields = []\n", token.hash());
+    fs::write(&callers, format!("{CALLERS}{script}")).unwrap();
+    let (certificate, key, ca) = (own.certificate(), own.key(), authority.certificate());
+    let server = TestServer::builder(Engine::Sqlite)
+        .with_args(&["--tls-cert", certificate.to_str().unwrap(), "--tls-key", key.to_str().unwrap()])
+        .with_args(&["--tls-client-ca", ca.to_str().unwrap(), "--callers", callers.to_str().unwrap()])
+        .start()
+        .await;
+    let root = fs::read(own.certificate()).unwrap();
+    let bff = || authority.vouch_for("whoever", "spiffe://kairos/bff");
+
+    let known = connect(&server, &root, Some(bff())).await.unwrap();
+    assert_refused(&refusal(known, None).await, Code::NotFound, "USER_NOT_FOUND");
+    let agent = connect(&server, &root, Some(authority.vouch_for("agent", ""))).await.unwrap();
+    assert_refused(&refusal(agent.clone(), None).await, Code::PermissionDenied, "CALLER_NOT_ALLOWED");
+    // A token says more than the certificate of the machine that sends it.
+    assert_refused(&refusal(agent, Some(&token)).await, Code::NotFound, "USER_NOT_FOUND");
+
+    for identity in [None, Some(authority.vouch_for("bff", "spiffe://kairos/other"))] {
+        let unnamed = connect(&server, &root, identity).await.unwrap();
+        assert_refused(&refusal(unnamed.clone(), None).await, Code::Unauthenticated, "CALLER_UNKNOWN");
+        assert_refused(&refusal(unnamed, Some(&token)).await, Code::NotFound, "USER_NOT_FOUND");
+    }
+    // A certificate that nobody trusted vouches for is no connection at all, whatever name it bears.
+    let forged = connect(&server, &root, Some(stranger.vouch_for("agent", "spiffe://kairos/bff"))).await;
+    let is_refused = match forged {
+        Err(_) => true,
+        // TLS 1.3 tells the client after it has begun to speak.
+        Ok(channel) => refusal(channel, Some(&token)).await.code() != Code::NotFound,
+    };
+    assert!(is_refused);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_replaced_while_connections_go_on() {
+    let (old, new) = (Certificate::localhost(), Certificate::localhost());
+    let (certificate, key) = (old.certificate(), old.key());
+    let old_root = fs::read(&certificate).unwrap();
+    let server = TestServer::builder(Engine::Sqlite)
+        .with_args(&["--tls-cert", certificate.to_str().unwrap(), "--tls-key", key.to_str().unwrap()])
+        .start()
+        .await;
+    let open = connect(&server, &old_root, None).await.unwrap();
+
+    // A key that is not the certificate's.
+    fs::copy(new.key(), &key).unwrap();
+    server.logged("the certificates known so far stay").await;
+    connect(&server, &old_root, None).await.unwrap();
+
+    fs::copy(new.certificate(), &certificate).unwrap();
+    let new_root = fs::read(new.certificate()).unwrap();
+    until("the new certificate is served", RELOAD_LIMIT, async || {
+        connect(&server, &new_root, None).await.ok()
+    })
+    .await;
+    assert!(connect(&server, &old_root, None).await.is_err());
+    assert_refused(&refusal(open, None).await, Code::NotFound, "USER_NOT_FOUND");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_with_certificates_need_an_authority() {
+    let folder = tempfile::tempdir().unwrap();
+    let callers = folder.path().join("callers.toml");
+    fs::write(&callers, CALLERS).unwrap();
+    let server = TestServer::start(Engine::Sqlite).await;
+    let output = server
+        .command(&[
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--insecure-low-cost",
+            "--callers",
+            callers.to_str().unwrap(),
+        ])
+        .output()
+        .unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && told.contains("server.tls-client-ca is not set"), "{told}");
+}
