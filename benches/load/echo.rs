@@ -52,6 +52,7 @@ impl Served for Plain {
 fn options() -> ServerOptions {
     ServerOptions {
         connections_max: 10_000,
+        connections_per_peer_max: 1_000,
         first_byte_timeout: Duration::from_secs(10),
         tls_handshake_timeout: Duration::from_secs(10),
         connection_age: Duration::from_mins(30),

@@ -7,18 +7,23 @@
 //! methods = ["IdentityService/*"]
 //! user-fields = ["username", "email", "is_verified", "created_at", "updated_at"]
 //! tells-client = true                  # may be left out: false
+//! calls-max = 200                      # may be left out: 1000
 //! ```
 
 use std::sync::Arc;
 
 use toml::{Table, Value};
 
-use super::{Caller, Callers, MethodPattern, TokenHash, UserFields};
+use super::{Caller, Callers, MethodPattern, Rights, TokenHash, UserFields};
 
 /// Two, so that a token can be replaced without a moment in which neither is valid.
 const TOKENS_MAX: usize = 2;
 
-const KEYS: [&str; 5] = ["token-hashes", "certificates", "methods", "user-fields", "tells-client"];
+/// Enough for any caller's look-ups, and few enough that others' find room.
+const CALLS_MAX_DEFAULT: usize = 1_000;
+
+const KEYS: [&str; 6] =
+    ["token-hashes", "certificates", "methods", "user-fields", "tells-client", "calls-max"];
 
 /// What is wrong with a file of callers. Holds no hash.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -92,7 +97,16 @@ fn parse_entry(name: &str, entry: &Value, methods: &[&str]) -> Result<(Caller, P
         None => false,
         Some(told) => told.as_bool().ok_or("tells-client must be true or false")?,
     };
-    Ok((Caller { name: name.to_owned(), methods: patterns, fields, tells_client }, proofs(entry)?))
+    let calls_max = match entry.get("calls-max") {
+        None => CALLS_MAX_DEFAULT,
+        Some(max) => max
+            .as_integer()
+            .and_then(|max| usize::try_from(max).ok())
+            .filter(|max| *max > 0)
+            .ok_or("calls-max must be a whole number from 1")?,
+    };
+    let rights = Rights { methods: patterns, fields, tells_client, calls_max };
+    Ok((Caller::new(name, rights), proofs(entry)?))
 }
 
 fn proofs(entry: &Table) -> Result<Proofs, String> {
@@ -218,6 +232,10 @@ mod tests {
             (&entry(&one, star, "\"password\""), "User has no password"),
             (&entry(&one, star, "1"), "user-fields must be a list of texts"),
             (&format!("{}tells-client = 1\n", entry(&one, star, star)), "tells-client must be true or false"),
+            (
+                &format!("{}calls-max = 0\n", entry(&one, star, star)),
+                "calls-max must be a whole number from 1",
+            ),
             (&format!("{}mtls = true\n", entry(&one, star, star)), "mtls is not known"),
         ] {
             let error = Callers::parse(text, &METHODS).unwrap_err().to_string();

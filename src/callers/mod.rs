@@ -10,7 +10,10 @@ mod token;
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, LazyLock, PoisonError, RwLock},
+    sync::{
+        Arc, LazyLock, PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 pub use self::{
@@ -20,12 +23,30 @@ pub use self::{
 use crate::domain::ClientAddress;
 
 /// Another service, and what it may do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Caller {
     name: String,
+    rights: Rights,
+    calls: AtomicUsize,
+}
+
+/// What a caller may do; by default nothing.
+#[derive(Debug, Default)]
+struct Rights {
     methods: Vec<MethodPattern>,
     fields: UserFields,
     tells_client: bool,
+    calls_max: usize,
+}
+
+/// A call that is under way.
+#[derive(Debug)]
+pub struct Ongoing(Arc<Caller>);
+
+impl Drop for Ongoing {
+    fn drop(&mut self) {
+        self.0.calls.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Who asks: a caller, for somebody.
@@ -38,18 +59,25 @@ pub struct Requester {
 }
 
 impl Caller {
+    fn new(name: &str, rights: Rights) -> Self {
+        Self { name: name.to_owned(), rights, calls: AtomicUsize::new(0) }
+    }
+
     /// Who may do nothing, and stands for those of whom nothing is asked.
     #[must_use]
     pub fn nobody() -> Arc<Self> {
         static NOBODY: LazyLock<Arc<Caller>> = LazyLock::new(|| {
-            Arc::new(Caller {
-                name: "nobody".to_owned(),
-                methods: Vec::new(),
-                fields: UserFields::default(),
-                tells_client: false,
-            })
+            Arc::new(Caller::new("nobody", Rights { calls_max: usize::MAX, ..Rights::default() }))
         });
         Arc::clone(&NOBODY)
+    }
+
+    /// Begins a call; nothing when as many are under way as may be.
+    #[must_use]
+    pub fn begin(self: &Arc<Self>) -> Option<Ongoing> {
+        let ongoing = Ongoing(Arc::clone(self));
+        // Counted before it is looked at: of those who come at once none slips through.
+        (self.calls.fetch_add(1, Ordering::Relaxed) < self.rights.calls_max).then_some(ongoing)
     }
 
     /// Its name in the file.
@@ -61,19 +89,19 @@ impl Caller {
     /// What it may see of a user.
     #[must_use]
     pub const fn fields(&self) -> UserFields {
-        self.fields
+        self.rights.fields
     }
 
     /// Whether what it says of its end user's address is believed.
     #[must_use]
     pub const fn tells_client(&self) -> bool {
-        self.tells_client
+        self.rights.tells_client
     }
 
     /// Whether it may call the method with this path, `/package.Service/Method`.
     #[must_use]
     pub fn may_call(&self, path: &str) -> bool {
-        self.methods.iter().any(|pattern| pattern.matches(path))
+        self.rights.methods.iter().any(|pattern| pattern.matches(path))
     }
 }
 
@@ -118,7 +146,7 @@ impl UserFields {
 }
 
 /// All callers that are known.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Callers {
     by_token: HashMap<TokenHash, Arc<Caller>>,
     by_certificate: HashMap<String, Arc<Caller>>,
@@ -172,12 +200,13 @@ impl CallerGate {
     /// Lets everybody do everything: for a developer's own machine.
     #[must_use]
     pub fn open() -> Self {
-        let anybody = Caller {
-            name: "anybody".to_owned(),
+        let rights = Rights {
             methods: vec![MethodPattern("*".to_owned())],
             fields: UserFields::ALL,
             tells_client: true,
+            calls_max: usize::MAX,
         };
+        let anybody = Caller::new("anybody", rights);
         Self(Arc::new(Gate::Open(Arc::new(anybody))))
     }
 
@@ -237,6 +266,18 @@ mod tests {
             assert_eq!(MethodPattern(pattern.to_owned()).matches(path), matches, "{pattern}");
         }
         assert!(!MethodPattern("IdentityService/*".to_owned()).matches("IdentityService/Login"));
+    }
+
+    #[test]
+    fn a_caller_has_no_more_calls_under_way_than_it_may() {
+        let caller = Arc::new(Caller::new("bff", Rights { calls_max: 2, ..Rights::default() }));
+        let (first, second) = (caller.begin(), caller.begin());
+        assert!(first.is_some() && second.is_some());
+        for _ in 0..10 {
+            assert!(caller.begin().is_none());
+        }
+        drop(first);
+        assert!(caller.begin().is_some());
     }
 
     #[test]

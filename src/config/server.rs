@@ -24,6 +24,8 @@ section! {
         /// How many connections may be open; more wait to be accepted. Each costs some 100 KiB and a file descriptor; the
         /// start lowers it when the process may not open as many files.
         connections_max: Count<1, 1_000_000> = "10000",
+        /// How many of them one address may have open; another is closed at once. A load balancer is one address.
+        connections_per_peer_max: Count<1, 1_000_000> = "1000",
         /// How long a new connection may be silent before it is closed.
         first_byte_timeout: Span<100, 600_000> = "10s",
         /// How long a TLS handshake may take.

@@ -8,13 +8,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    sync::OwnedSemaphorePermit,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use super::{
     Served, ServerOptions,
+    listener::Slot,
     preface::expect_preface,
     streams::{Accepted, WithStreams},
     tls::{CurrentTls, names},
@@ -77,7 +77,7 @@ impl<S: Served> Connections<S> {
     }
 
     /// Serves one connection to its end; `slot` is free for another then.
-    pub(super) async fn run(self, socket: TcpStream, address: SocketAddr, slot: OwnedSemaphorePermit) {
+    pub(super) async fn run(self, socket: TcpStream, address: SocketAddr, slot: Slot) {
         // Small answers must not wait for more to send.
         let _ = socket.set_nodelay(true);
         match &self.shared.tls {

@@ -1,9 +1,10 @@
 //! The port: a queue for those who wait, a cap on those who are in, and patience when the system has no more to give.
 
 use std::{
+    collections::{HashMap, hash_map::Entry},
     fs, io,
-    net::SocketAddr,
-    sync::Arc,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -39,33 +40,94 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// A connection's place among all, and among those of its peer; free for another when it is dropped.
+pub(super) struct Slot {
+    _of_all: OwnedSemaphorePermit,
+    _of_peer: PeerSlot,
+}
+
+/// How many connections each peer has open.
+#[derive(Clone)]
+struct Peers {
+    open: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    max: usize,
+}
+
+struct PeerSlot {
+    peers: Peers,
+    peer: IpAddr,
+}
+
+impl Peers {
+    fn new(max: usize) -> Self {
+        Self { open: Arc::default(), max }
+    }
+
+    /// A slot, unless the peer has all that it may have.
+    fn take(&self, peer: IpAddr) -> Option<PeerSlot> {
+        // An IPv4 address in IPv6's clothes is the IPv4 address.
+        let peer = peer.to_canonical();
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_peer = open.entry(peer).or_default();
+        if *of_peer >= self.max {
+            return None;
+        }
+        *of_peer += 1;
+        Some(PeerSlot { peers: self.clone(), peer })
+    }
+}
+
+impl Drop for PeerSlot {
+    fn drop(&mut self) {
+        let mut open = self.peers.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut of_peer) = open.entry(self.peer) {
+            *of_peer.get_mut() -= 1;
+            if *of_peer.get() == 0 {
+                of_peer.remove();
+            }
+        }
+    }
+}
+
 /// Accepts connections while there are slots for them.
 pub(super) struct Acceptor {
     listener: TcpListener,
     slots: Arc<Semaphore>,
+    peers: Peers,
     warned: Option<Instant>,
 }
 
 impl Acceptor {
-    pub(super) fn new(listener: TcpListener, connections_max: usize) -> Self {
+    pub(super) fn new(
+        listener: TcpListener,
+        connections_max: usize,
+        connections_per_peer_max: usize,
+    ) -> Self {
         let slots =
             open_files_max().map_or(connections_max, |files| connections_max.min(slots_within(files)));
         if slots < connections_max {
             tracing::warn!("At most {slots} connections: the process may not open more files (ulimit -n)");
         }
-        Self { listener, slots: Arc::new(Semaphore::new(slots)), warned: None }
+        let peers = Peers::new(connections_per_peer_max);
+        Self { listener, slots: Arc::new(Semaphore::new(slots)), peers, warned: None }
     }
 
-    /// The next connection with its slot, which it holds until it is closed. `None` never comes while this lives.
-    pub(super) async fn accept(&mut self) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    /// The next connection with its slot, which it holds until it is closed. One of a peer that has too many is closed at
+    /// once. `None` never comes while this lives.
+    pub(super) async fn accept(&mut self) -> Option<(TcpStream, SocketAddr, Slot)> {
         if self.slots.available_permits() == 0 {
             self.warn("All connections are taken: others wait until one closes");
         }
-        let slot = Arc::clone(&self.slots).acquire_owned().await.ok()?;
+        let of_all = Arc::clone(&self.slots).acquire_owned().await.ok()?;
         let mut wait = BACK_OFF_FIRST;
         loop {
             match self.listener.accept().await {
-                Ok((socket, peer)) => return Some((socket, peer, slot)),
+                Ok((socket, peer)) => match self.peers.take(peer.ip()) {
+                    Some(of_peer) => {
+                        return Some((socket, peer, Slot { _of_all: of_all, _of_peer: of_peer }));
+                    }
+                    None => self.warn(&format!("{} has too many connections: another is closed", peer.ip())),
+                },
                 Err(error) if is_of_the_peer(&error) => {}
                 Err(error) => {
                     self.warn(&format!("A connection could not be accepted: {error}"));
@@ -107,6 +169,24 @@ fn open_files_max() -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_peer_has_as_many_slots_as_it_may_and_leaves_nothing_behind() {
+        let peers = Peers::new(2);
+        let [ada, bob] = ["192.0.2.1", "2001:db8::1"].map(|text| text.parse::<IpAddr>().unwrap());
+        let same: IpAddr = "::ffff:192.0.2.1".parse().unwrap();
+        let (first, second) = (peers.take(ada), peers.take(same));
+        assert!(
+            first.is_some() && second.is_some() && peers.take(ada).is_none() && peers.take(same).is_none()
+        );
+        assert!(peers.take(bob).is_some());
+
+        drop(first);
+        let third = peers.take(ada);
+        assert!(third.is_some());
+        drop((second, third));
+        assert!(peers.open.lock().unwrap().is_empty());
+    }
 
     #[test]
     fn connections_leave_descriptors_for_the_rest() {

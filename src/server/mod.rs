@@ -30,6 +30,8 @@ use crate::entropy::Entropy;
 pub struct ServerOptions {
     /// How many connections may be open; more wait to be accepted.
     pub connections_max: usize,
+    /// How many of them one address may have; another is closed at once.
+    pub connections_per_peer_max: usize,
     /// How long a connection may take to say that it speaks HTTP/2.
     pub first_byte_timeout: Duration,
     /// How long a TLS handshake may take.
@@ -75,7 +77,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> DrainReport {
     let drain_deadline = options.drain_deadline;
-    let mut acceptor = Acceptor::new(listener, options.connections_max);
+    let mut acceptor = Acceptor::new(listener, options.connections_max, options.connections_per_peer_max);
     let connections = Connections::new(service, options, tls, entropy, stop.clone());
     let mut open = JoinSet::new();
     while let Some(Some((socket, peer, slot))) = stop.run_until_cancelled(acceptor.accept()).await {

@@ -27,6 +27,7 @@ struct Running {
 fn options() -> ServerOptions {
     ServerOptions {
         connections_max: 100,
+        connections_per_peer_max: 100,
         first_byte_timeout: Duration::from_mins(1),
         tls_handshake_timeout: Duration::from_mins(1),
         connection_age: Duration::from_mins(1),
@@ -177,6 +178,26 @@ async fn a_connection_beyond_the_cap_waits_for_a_slot() {
 
     drop(first);
     tokio::time::timeout(FAST, check(second)).await.expect("there is a slot now").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_with_too_many_connections_gets_no_other_until_one_closes() {
+    let server = Running::start(ServerOptions { connections_per_peer_max: 1, ..options() }, None);
+    let first = server.channel().await;
+    check(first.clone()).await.unwrap();
+
+    assert!(is_closed(&mut server.socket().await).await);
+    check(first.clone()).await.unwrap();
+
+    drop(first);
+    let next = async {
+        loop {
+            if check(server.channel().await).await.is_ok() {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(FAST, next).await.expect("there is a slot now");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -126,6 +126,7 @@ pub(super) fn server_options(settings: &Settings) -> ServerOptions {
     let server = &settings.server;
     ServerOptions {
         connections_max: server.connections_max.as_usize(),
+        connections_per_peer_max: server.connections_per_peer_max.as_usize(),
         first_byte_timeout: server.first_byte_timeout.get(),
         tls_handshake_timeout: server.tls_handshake_timeout.get(),
         connection_age: server.connection_age.get(),

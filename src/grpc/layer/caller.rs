@@ -1,11 +1,16 @@
 //! Who calls, and whether they may: before anything of the request is read.
 
+use std::{sync::Arc, time::Duration};
+
 use http::{HeaderMap, Request, header};
 use tonic::{Code, Status, body::Body};
 
-use super::super::{fields::Fields, status::refusal};
+use super::super::{
+    fields::Fields,
+    status::{busy, refusal},
+};
 use crate::{
-    callers::{Caller, CallerGate, Requester, ServiceToken},
+    callers::{Caller, CallerGate, Ongoing, Requester, ServiceToken},
     domain::ClientAddress,
     proto::ErrorReason,
     server::Peer,
@@ -17,21 +22,37 @@ const HEALTH: &str = "/grpc.health.v1.Health/";
 /// The end user's address; of a caller that may not tell it, it is not read.
 const CLIENT_IP: &str = "kairos-client-ip";
 
-/// Who makes a request, if they may.
-pub(super) fn admit(gate: &CallerGate, request: &Request<Body>, peer: &Peer) -> Result<Requester, Status> {
-    let path = request.uri().path();
-    if path.starts_with(HEALTH) {
-        return Ok(Requester { caller: Caller::nobody(), client: None });
+/// When it is worth trying again for a caller that has too many calls under way: most end within milliseconds.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Who makes a request.
+pub(super) fn identify(
+    gate: &CallerGate,
+    request: &Request<Body>,
+    peer: &Peer,
+) -> Result<Arc<Caller>, Status> {
+    if request.uri().path().starts_with(HEALTH) {
+        return Ok(Caller::nobody());
     }
-    let Some(caller) = gate.identify(service_token(request.headers())?.as_ref(), &peer.names) else {
-        return Err(unknown());
-    };
-    if !caller.may_call(path) {
+    gate.identify(service_token(request.headers())?.as_ref(), &peer.names).ok_or_else(unknown)
+}
+
+/// For whom the caller asks, and its place among its calls, if it may ask.
+pub(super) fn authorize(
+    caller: Arc<Caller>,
+    request: &Request<Body>,
+) -> Result<(Requester, Ongoing), Status> {
+    let path = request.uri().path();
+    if !caller.may_call(path) && !path.starts_with(HEALTH) {
         let message = format!("the caller {} may not call this method", caller.name());
         return Err(refusal(Code::PermissionDenied, ErrorReason::CallerNotAllowed, &message));
     }
+    let Some(ongoing) = caller.begin() else {
+        let message = format!("the caller {} has too many calls under way", caller.name());
+        return Err(busy(Code::ResourceExhausted, ErrorReason::Overloaded, &message, RETRY_AFTER));
+    };
     let client = if caller.tells_client() { client_address(request.headers())? } else { None };
-    Ok(Requester { caller, client })
+    Ok((Requester { caller, client }, ongoing))
 }
 
 fn client_address(headers: &HeaderMap) -> Result<Option<ClientAddress>, Status> {

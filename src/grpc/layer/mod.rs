@@ -13,7 +13,7 @@ mod request_id;
 use std::{ops::ControlFlow, pin::pin, time::Duration};
 
 use http::{Request, Response};
-use tonic::body::Body;
+use tonic::{Status, body::Body};
 
 pub use self::methods::paths_of_every_service;
 pub(super) use self::request_id::current as current_request_id;
@@ -23,7 +23,7 @@ use self::{
     request_id::RequestId,
 };
 use crate::{
-    callers::{CallerGate, Requester},
+    callers::{CallerGate, Ongoing, Requester},
     clock::Clock,
     entropy::Entropy,
     server::{Peer, Served},
@@ -80,9 +80,9 @@ impl<S: Answers> Served for Layered<S> {
     async fn answer(&self, request: Request<Body>, peer: &Peer) -> Response<Body> {
         let id = RequestId::draw(&self.options.entropy);
         let mut call = Call::begin(&request, peer.address, id, &self.methods, &self.options.clock);
-        let mut response = match self.admit(&request, peer) {
-            ControlFlow::Continue((requester, limit)) => {
-                call.is_of(&requester.caller);
+        let mut response = match self.admit(&request, peer, &mut call) {
+            // Its place among its caller's calls is held until it is answered.
+            ControlFlow::Continue((requester, _ongoing, limit)) => {
                 // Pinned where they are made: a future that is passed on is copied, this one some thousand bytes each time.
                 let handler = pin!(self.services.answer(request, requester));
                 let handler = pin!(panic::caught(deadline::within(limit, handler)));
@@ -103,17 +103,29 @@ impl<S> Layered<S> {
         &self,
         request: &Request<Body>,
         peer: &Peer,
-    ) -> ControlFlow<Response<Body>, (Requester, Duration)> {
+        call: &mut Call,
+    ) -> ControlFlow<Response<Body>, (Requester, Ongoing, Duration)> {
         if let Some(refusal) = content_type::refuse(request) {
             return ControlFlow::Break(refusal);
         }
-        let (default, max) = (self.options.request_timeout_default, self.options.request_timeout_max);
-        let admitted = caller::admit(&self.options.gate, request, peer)
-            .and_then(|requester| Ok((requester, deadline::limit(request.headers(), default, max)?)));
-        match admitted {
+        match self.admit_grpc(request, peer, call) {
             Ok(admitted) => ControlFlow::Continue(admitted),
             Err(refusal) => ControlFlow::Break(refusal.into_http()),
         }
+    }
+
+    fn admit_grpc(
+        &self,
+        request: &Request<Body>,
+        peer: &Peer,
+        call: &mut Call,
+    ) -> Result<(Requester, Ongoing, Duration), Status> {
+        let options = &self.options;
+        let caller = caller::identify(&options.gate, request, peer)?;
+        call.is_of(&caller);
+        let (requester, ongoing) = caller::authorize(caller, request)?;
+        let (default, max) = (options.request_timeout_default, options.request_timeout_max);
+        Ok((requester, ongoing, deadline::limit(request.headers(), default, max)?))
     }
 }
 

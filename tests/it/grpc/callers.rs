@@ -259,4 +259,39 @@ on_both_engines! {
         let refusal = bff.register(from_there("joe")).await.unwrap_err();
         assert_refused(&refusal, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
     }
+
+    async fn one_caller_cannot_take_the_place_of_others(engine: Engine) {
+        let (greedy, modest) = (token(1), token(2));
+        let file = CallersFile::new(&[("modest", &modest, "*", "*"), ("greedy", &greedy, "*", "*")]);
+        let text = fs::read_to_string(file.path()).unwrap();
+        fs::write(file.path(), format!("{text}calls-max = 2\n")).unwrap();
+        let server = TestServer::builder(engine)
+            .with_env("KAIROS_IDENTITY_CALLERS_FILE", file.path().to_str().unwrap())
+            .with_env("KAIROS_IDENTITY_PASSWORD_COST", "15")
+            .with_env("KAIROS_IDENTITY_SERVER_REQUEST_TIMEOUT_DEFAULT", "10s")
+            .start()
+            .await;
+        let client = client!(server, Some(greedy));
+        let mut slow = tokio::task::JoinSet::new();
+        for _ in 0..2 {
+            let mut client = client.clone();
+            // Each takes seconds, or the whole time that a call may take; who comes beside a probe below comes again.
+            slow.spawn(async move {
+                let login = LoginRequest { email: address("ada"), password: PASSWORD.to_owned() };
+                while client.login(login.clone()).await.unwrap_err().code() == Code::ResourceExhausted {}
+            });
+        }
+
+        let refused = async || {
+            let refusal = client.clone().find_user(by_email(&address("ada"))).await.unwrap_err();
+            (refusal.code() == Code::ResourceExhausted).then_some(refusal)
+        };
+        let refusal = until("both calls are under way", RELOAD_LIMIT, refused).await;
+        assert_refused(&refusal, Code::ResourceExhausted, "OVERLOADED");
+        let others = client!(server, Some(modest)).find_user(by_email(&address("ada"))).await.unwrap_err();
+        assert_refused(&others, Code::NotFound, "USER_NOT_FOUND");
+
+        slow.abort_all();
+        until("there is room again", RELOAD_LIMIT, async || refused().await.is_none().then_some(())).await;
+    }
 }
