@@ -10,6 +10,8 @@ mod support;
 #[cfg(test)]
 mod arrows;
 #[cfg(test)]
+mod attacks;
+#[cfg(test)]
 mod command_line;
 #[cfg(test)]
 mod grpc;

@@ -197,6 +197,14 @@ impl TestServer {
         self.process.as_mut().is_some_and(|process| process.try_wait().unwrap().is_none())
     }
 
+    /// How much memory it has, in MiB (Linux).
+    pub fn resident_mib(&self) -> u64 {
+        let id = self.process.as_ref().expect("the service runs").id();
+        let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1024
+    }
+
     /// Kills it with SIGKILL: no destructor runs, nothing is flushed.
     pub fn kill_9(&mut self) {
         if let Some(mut process) = self.process.take() {

@@ -32,3 +32,10 @@ fn tool(name: &str) -> PathBuf {
     assert!(path.exists(), "{} is missing: run `scripts/setup test`", path.display());
     path
 }
+
+/// How long each attack is played: a moment, or as `KAIROS_ATTACK_SECONDS` says.
+#[expect(clippy::disallowed_methods, reason = "whoever runs the test says how long")]
+pub fn attack_seconds() -> std::time::Duration {
+    let seconds = std::env::var("KAIROS_ATTACK_SECONDS").ok().and_then(|text| text.parse().ok());
+    std::time::Duration::from_secs(seconds.unwrap_or(2))
+}
