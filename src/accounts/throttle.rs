@@ -134,7 +134,7 @@ impl Accounts {
     async fn count(&self, rules: Vec<(Subject, Rule)>, now: Timestamp) -> Result<(), AccountError> {
         let (subjects, rules): (Vec<_>, Vec<_>) = rules.into_iter().unzip();
         let decide = move |known: &[Option<Attempts>]| {
-            rules.into_iter().zip(known).map(|(rule, known)| rule.after_another(*known, now)).collect()
+            rules.iter().zip(known).map(|(rule, known)| rule.after_another(*known, now)).collect()
         };
         match self.with.store.count_attempt(subjects, now, decide).await? {
             Counted::Admitted => Ok(()),

@@ -1,8 +1,8 @@
 //! Who may call what, and what of a user they may see.
 //!
 //! A caller is another service: the BFF, the agent, an operator's script. It proves itself with a service token, of which only
-//! the hash is in the file of callers ([`Callers::parse`]), or with a certificate. The file names all that a caller may do; what it does not name is refused.
-//! A caller is never a user: who somebody is does not follow from who asks.
+//! the hash is in the file of callers ([`Callers::parse`]), or with a certificate. The file names all that a caller may do; what it
+//! does not name is refused. A caller is never a user: who somebody is does not follow from who asks.
 
 mod file;
 mod token;

@@ -1,7 +1,7 @@
 //! Queries of `core_throttle` and `core_known_address`: attempts are counted where all instances see them, and so are the
 //! addresses from which the right password came.
 
-use diesel::{ExpressionMethods, Insertable, QueryDsl, Queryable};
+use diesel::{ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryable};
 use diesel_async::RunQueryDsl;
 use sha2::{Digest, Sha256};
 
@@ -163,7 +163,7 @@ impl Store {
     /// has expired, and gives what is known of each from now on, or until when the attempt is refused.
     ///
     /// One transaction, in which the subjects are locked in their order: attempts made at the same time, by other instances too,
-    /// are counted one after the other.
+    /// are counted one after the other. An attempt that is refused already writes nothing: a flood of them costs reads only.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer; it is unknown then whether the attempt was counted.
@@ -171,8 +171,11 @@ impl Store {
         &self,
         subjects: Vec<Subject>,
         now: Timestamp,
-        decide: impl FnOnce(&[Option<Attempts>]) -> Result<Vec<Attempts>, Timestamp> + Send + 'static,
+        decide: impl Fn(&[Option<Attempts>]) -> Result<Vec<Attempts>, Timestamp> + Send + 'static,
     ) -> Result<Counted, StoreError> {
+        if let Err(until) = decide(&self.known_attempts(subjects.clone(), now).await?) {
+            return Ok(Counted::Refused { until });
+        }
         write!(&self.connections, connection => {
             let mut known = Vec::with_capacity(subjects.len());
             for subject in &subjects {
@@ -208,6 +211,27 @@ impl Store {
                     .await?;
             }
             Ok(Counted::Admitted)
+        })
+    }
+
+    async fn known_attempts(
+        &self,
+        subjects: Vec<Subject>,
+        now: Timestamp,
+    ) -> Result<Vec<Option<Attempts>>, StoreError> {
+        read!(&self.connections, connection => {
+            let mut known = Vec::with_capacity(subjects.len());
+            for subject in &subjects {
+                let row: Option<AttemptsRow> = core_throttle::table
+                    .find((subject.kind, subject.digest.to_vec()))
+                    .filter(core_throttle::expires_at.gt(TimestampColumn(now)))
+                    .select((core_throttle::attempts, core_throttle::refused_until, core_throttle::expires_at))
+                    .get_result(connection)
+                    .await
+                    .optional()?;
+                known.push(row.map(Attempts::from));
+            }
+            Ok(known)
         })
     }
 
