@@ -5,18 +5,17 @@ use std::{fs, path::PathBuf, time::Duration};
 use kairos_identity::{
     callers::ServiceToken,
     proto::{
-        self, LoginRequest, ResolveTokenRequest, ResolveTokensRequest, User, VerifyEmailRequest,
+        LoginRequest, ResolveTokenRequest, ResolveTokensRequest, User, VerifyEmailRequest,
         identity_service_client::IdentityServiceClient,
     },
 };
-use prost::Message;
-use prost_types::{DescriptorProto, FileDescriptorSet};
 use tempfile::TempDir;
 use tonic::{Code, Request, Status, client::Grpc, metadata::MetadataValue, service::Interceptor};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_prost::ProstCodec;
 
 use crate::support::{
+    api::{fields_of, methods},
     errors::assert_refused,
     mail::verification_token,
     people::{PASSWORD, address, by_email, registration},
@@ -82,35 +81,6 @@ macro_rules! client {
     ($server:expr, $token:expr) => {
         IdentityServiceClient::with_interceptor($server.channel().await, Bearer($token))
     };
-}
-
-fn files() -> FileDescriptorSet {
-    FileDescriptorSet::decode(proto::FILE_DESCRIPTOR_SET).unwrap()
-}
-
-/// The paths of all methods of our own services.
-fn methods() -> Vec<String> {
-    let in_file = |file: prost_types::FileDescriptorProto| {
-        let package = file.package().to_owned();
-        let of = move |service: prost_types::ServiceDescriptorProto| {
-            let path = format!("/{package}.{}/", service.name());
-            service
-                .method
-                .into_iter()
-                .map(move |method| format!("{path}{}", method.name()))
-                .collect::<Vec<_>>()
-        };
-        file.service.into_iter().flat_map(of).collect::<Vec<_>>()
-    };
-    files().file.into_iter().flat_map(in_file).filter(|path| path.starts_with("/kairos.")).collect()
-}
-
-/// The fields of a message of ours.
-fn fields_of(message: &str) -> Vec<String> {
-    let messages: Vec<DescriptorProto> =
-        files().file.into_iter().flat_map(|file| file.message_type).collect();
-    let message = messages.into_iter().find(|found| found.name() == message).unwrap();
-    message.field.iter().map(|field| field.name().to_owned()).collect()
 }
 
 /// What an empty request meets.

@@ -4,6 +4,7 @@ mod callers;
 mod certificates;
 mod limits;
 mod login;
+mod malformed;
 mod registration;
 mod resend;
 mod resolution;

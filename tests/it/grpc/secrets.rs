@@ -1,6 +1,9 @@
 //! No secret is in a log, not at TRACE either, nor in the database in the clear.
 
-use kairos_identity::proto::{RegisterRequest, ResendVerificationEmailRequest, VerifyEmailRequest};
+use kairos_identity::{
+    callers::ServiceToken,
+    proto::{RegisterRequest, ResendVerificationEmailRequest, VerifyEmailRequest},
+};
 
 use crate::support::{
     engine::TestDatabase,
@@ -37,6 +40,33 @@ on_both_engines! {
         assert!(log.contains("Mail written") && log.contains("INVALID_CREDENTIALS"), "it is the log of all this");
         for secret in [CANARY, &first, &second, &hash, "ada@example.com"] {
             assert!(!log.contains(secret), "{secret} is in the log");
+        }
+    }
+
+    async fn no_service_token_is_logged_at_any_level_whether_it_is_known_or_not(engine: Engine) {
+        let (known, unknown) = (ServiceToken::from_random([1; 32]), ServiceToken::from_random([2; 32]));
+        let folder = tempfile::tempdir().unwrap();
+        let callers = folder.path().join("callers.toml");
+        let hash = known.hash();
+        std::fs::write(&callers, format!("[bff]\ntoken-hashes = [\"{hash}\"]\nmethods = [\"*\"]\nuser-fields = []\n")).unwrap();
+        let server = TestServer::builder(engine)
+            .with_args(&["--log-level", "trace", "--callers", callers.to_str().unwrap()])
+            .start()
+            .await;
+        let mut client = server.client().await;
+        for token in [&unknown, &known] {
+            let mut request = tonic::Request::new(by_username("nobody"));
+            let credentials = format!("Bearer {}", token.expose());
+            request.metadata_mut().insert("authorization", credentials.parse().unwrap());
+            let refusal = client.find_user(request).await.unwrap_err();
+            assert!(!format!("{refusal:?}").contains(&token.expose()[4..]));
+        }
+
+        let log = server.logged("USER_NOT_FOUND").await;
+
+        assert!(log.contains("CALLER_UNKNOWN"), "it is the log of both");
+        for token in [&unknown, &known] {
+            assert!(!log.contains(&token.expose()[4..]), "a token is in the log");
         }
     }
 

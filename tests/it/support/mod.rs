@@ -3,6 +3,7 @@
 //! Nothing here is ever skipped: what is missing on the machine is a panic that names the command that installs it.
 //! Start at [`server::TestServer`].
 
+pub mod api;
 pub mod daemon;
 #[macro_use]
 pub mod engine;

@@ -1,0 +1,95 @@
+//! Messages that are no messages of the API: every method refuses them, and nothing panics.
+
+use bytes::{Buf, BufMut};
+use tonic::{
+    Code, Request, Status,
+    client::Grpc,
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+};
+
+use crate::support::{api::methods, engine::Engine, server::TestServer};
+
+/// Sends bytes as they are.
+#[derive(Clone, Default)]
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Vec<u8>;
+    type Decode = Vec<u8>;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn encode(&mut self, item: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put_slice(&item);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
+        let bytes = buffer.copy_to_bytes(buffer.remaining());
+        Ok(Some(bytes.to_vec()))
+    }
+}
+
+/// Bytes that break the encoding's rules, one after the other, and such as nobody thought of: the same each time.
+fn messages() -> Vec<Vec<u8>> {
+    let mut state = 0x5eed_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    let random = (1..=32).map(|length| (0..length).flat_map(|_| next()).collect());
+    let broken = [
+        vec![0xff; 11],                                 // a tag that never ends
+        vec![0x0a],                                     // a field without its value
+        vec![0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f],       // longer than there are bytes
+        vec![0x0a, 0x01, 0xff],                         // text that is not UTF-8
+        vec![0x08, 0x01],                               // a number where there must be text
+        vec![0x07],                                     // a wire type that there is not
+        vec![0x00],                                     // field 0
+        vec![0x0b; 1_000],                              // groups in groups, none closed
+        [vec![0x0b; 50], vec![0x0c; 50]].concat(),      // groups in groups, all closed
+        [0x0a, 0x01, b'a'].repeat(1_000),               // a field that is there a thousand times
+        [&[0xfa, 0x7f, 0x05][..], &[b'x'; 5]].concat(), // a field that nobody knows
+    ];
+    broken.into_iter().chain(random).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_method_refuses_what_is_no_message_of_its_own() {
+    let server = TestServer::start(Engine::Sqlite).await;
+    let mut grpc = Grpc::new(server.channel().await);
+    for path in methods() {
+        for message in messages() {
+            grpc.ready().await.unwrap();
+            let answer = grpc.unary(Request::new(message.clone()), path.parse().unwrap(), Raw).await;
+            let code = answer.map(|_| ()).unwrap_err().code();
+            assert!(
+                matches!(code, Code::InvalidArgument | Code::Internal),
+                "{path} {message:02x?}: {code:?}"
+            );
+        }
+    }
+    // The log's last line is there, and so are all before it.
+    server.logged(methods().last().unwrap()).await;
+    assert!(!server.log().contains("panicked"));
+}

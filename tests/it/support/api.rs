@@ -1,0 +1,34 @@
+//! The API as its own descriptors have it.
+
+use kairos_identity::proto;
+use prost::Message;
+use prost_types::{DescriptorProto, FileDescriptorSet};
+
+fn files() -> FileDescriptorSet {
+    FileDescriptorSet::decode(proto::FILE_DESCRIPTOR_SET).unwrap()
+}
+
+/// The paths of all methods of our own services.
+pub fn methods() -> Vec<String> {
+    let in_file = |file: prost_types::FileDescriptorProto| {
+        let package = file.package().to_owned();
+        let of = move |service: prost_types::ServiceDescriptorProto| {
+            let path = format!("/{package}.{}/", service.name());
+            service
+                .method
+                .into_iter()
+                .map(move |method| format!("{path}{}", method.name()))
+                .collect::<Vec<_>>()
+        };
+        file.service.into_iter().flat_map(of).collect::<Vec<_>>()
+    };
+    files().file.into_iter().flat_map(in_file).filter(|path| path.starts_with("/kairos.")).collect()
+}
+
+/// The fields of a message of ours.
+pub fn fields_of(message: &str) -> Vec<String> {
+    let messages: Vec<DescriptorProto> =
+        files().file.into_iter().flat_map(|file| file.message_type).collect();
+    let message = messages.into_iter().find(|found| found.name() == message).unwrap();
+    message.field.iter().map(|field| field.name().to_owned()).collect()
+}
