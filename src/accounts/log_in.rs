@@ -13,8 +13,9 @@ impl Accounts {
     /// An email that nobody has costs a hash too, so that it cannot be told from a wrong password by time.
     ///
     /// # Errors
-    /// [`AccountError::TooManyAttempts`], before anything is checked; [`AccountError::InvalidCredentials`]; [`AccountError::EmailNotVerified`] only after the right password; or that the
-    /// service is overloaded, without its database or broken.
+    /// [`AccountError::TooManyAttempts`], before anything is checked; [`AccountError::InvalidCredentials`];
+    /// [`AccountError::EmailNotVerified`] only after the right password; or that the service is overloaded, without its
+    /// database or broken.
     pub async fn log_in(
         &self,
         email: &Email,

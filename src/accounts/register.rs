@@ -29,8 +29,7 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError::EmailTaken`] before [`AccountError::UsernameTaken`], [`AccountError::RequestIdReused`],
-    /// [`AccountError::TooManyAttempts`], or that the
-    /// service is overloaded, without its database or broken.
+    /// [`AccountError::TooManyAttempts`], or that the service is overloaded, without its database or broken.
     pub async fn register(&self, account: NewAccount) -> Result<User, AccountError> {
         let now = self.with.clock.now();
         if let Some(user) = self.find_replay(&account, now).await? {

@@ -86,27 +86,25 @@ impl Wakes {
     }
 }
 
-struct ConnectionWaker(Arc<Wakes>);
+/// The waker of one of the two: it says whose turn it is.
+struct Turn {
+    wakes: Arc<Wakes>,
+    whose: fn(&Wakes) -> &AtomicBool,
+}
 
-impl Wake for ConnectionWaker {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.0.wake(&self.0.connection);
+impl Turn {
+    fn waker(wakes: &Arc<Wakes>, whose: fn(&Wakes) -> &AtomicBool) -> Waker {
+        Arc::new(Self { wakes: Arc::clone(wakes), whose }).into()
     }
 }
 
-struct StreamsWaker(Arc<Wakes>);
-
-impl Wake for StreamsWaker {
+impl Wake for Turn {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.0.wake(&self.0.streams);
+        self.wakes.wake((self.whose)(&self.wakes));
     }
 }
 
@@ -118,8 +116,8 @@ impl<C> WithStreams<C> {
             connection: Box::pin(connection),
             accepted,
             running: FuturesUnordered::new(),
-            connection_waker: Arc::new(ConnectionWaker(Arc::clone(&wakes))).into(),
-            streams_waker: Arc::new(StreamsWaker(Arc::clone(&wakes))).into(),
+            connection_waker: Turn::waker(&wakes, |wakes| &wakes.connection),
+            streams_waker: Turn::waker(&wakes, |wakes| &wakes.streams),
             wakes,
         }
     }

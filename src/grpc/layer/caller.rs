@@ -42,8 +42,7 @@ pub(super) fn authorize(
     caller: Arc<Caller>,
     request: &Request<Body>,
 ) -> Result<(Requester, Ongoing), Status> {
-    let path = request.uri().path();
-    if !caller.may_call(path) && !path.starts_with(HEALTH) {
+    if !caller.may_call(request.uri().path()) {
         let message = format!("the caller {} may not call this method", caller.name());
         return Err(refusal(Code::PermissionDenied, ErrorReason::CallerNotAllowed, &message));
     }
