@@ -63,6 +63,11 @@ impl Subject {
     pub const fn any_password() -> Self {
         Self { kind: "any-password", digest: [0; 32] }
     }
+
+    /// The key of its row.
+    fn key(&self) -> (&'static str, Vec<u8>) {
+        (self.kind, self.digest.to_vec())
+    }
 }
 
 /// [`Subject::password_of`]
@@ -82,7 +87,7 @@ impl KnownAddress {
     /// Of the account with this email.
     #[must_use]
     pub fn new(email: &Email, client: ClientAddress) -> Self {
-        let account: [u8; 32] = Sha256::digest(email.as_str()).into();
+        let account = Subject::password_of(email).digest;
         // The digest of an address alone could be found by trying all there are.
         let address = Sha256::new().chain_update(account).chain_update(client.octets()).finalize();
         Self { account, address: address.into() }
@@ -201,7 +206,7 @@ impl Store {
                 Err(until) => return Ok(Counted::Refused { until }),
             };
             for (subject, attempts) in subjects.iter().zip(attempts) {
-                diesel::update(core_throttle::table.find((subject.kind, subject.digest.to_vec())))
+                diesel::update(core_throttle::table.find(subject.key()))
                     .set((
                         core_throttle::attempts.eq(i32::try_from(attempts.count).unwrap_or(i32::MAX)),
                         core_throttle::refused_until.eq(TimestampColumn(attempts.refused_until)),
@@ -223,7 +228,7 @@ impl Store {
             let mut known = Vec::with_capacity(subjects.len());
             for subject in &subjects {
                 let row: Option<AttemptsRow> = core_throttle::table
-                    .find((subject.kind, subject.digest.to_vec()))
+                    .find(subject.key())
                     .filter(core_throttle::expires_at.gt(TimestampColumn(now)))
                     .select((core_throttle::attempts, core_throttle::refused_until, core_throttle::expires_at))
                     .get_result(connection)
@@ -254,12 +259,12 @@ impl Store {
     /// [`StoreError`] when the database does not answer.
     pub async fn note_right_password(&self, right: RightPassword) -> Result<(), StoreError> {
         write!(&self.connections, connection => {
-            diesel::delete(core_throttle::table.find((right.of.kind, right.of.digest.to_vec())))
+            diesel::delete(core_throttle::table.find(right.of.key()))
                 .execute(connection)
                 .await?;
             for subject in right.one_of {
                 let counted = core_throttle::table
-                    .find((subject.kind, subject.digest.to_vec()))
+                    .find(subject.key())
                     .filter(core_throttle::attempts.gt(0));
                 diesel::update(counted)
                     .set(core_throttle::attempts.eq(core_throttle::attempts - 1))
