@@ -53,7 +53,8 @@ class Server:
 
     def _wait_for(self, ready, log):
         deadline = time.monotonic() + START_SECONDS_MAX
-        while ready not in (text := log.read_text()):
+        # A line is whole at its end only: a program may write it in pieces.
+        while not re.search(f"{ready}.*\n", text := log.read_text()):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise Broken(f"{log.name} does not say \"{ready}\":\n{text}")
             time.sleep(0.001)
