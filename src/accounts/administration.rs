@@ -1,10 +1,10 @@
 //! What an operator does to accounts.
 
-use super::AccountError;
+use super::{AccountError, audit};
 use crate::{
     clock::Clock,
-    domain::{AuthToken, Email, User, UserId, Username},
-    store::Store,
+    domain::{AuditEvent, AuditKind, AuthToken, Email, Origin, User, UserId, Username},
+    store::{AuditFilter, RecordedEvent, Store},
 };
 
 /// The verbs of an operator. Cheap to clone.
@@ -57,29 +57,60 @@ impl Administration {
     ///
     /// # Errors
     /// [`AccountError::UserNotFound`], [`AccountError::EmailAlreadyVerified`], or that the database is not available.
-    pub async fn verify_user(&self, key: &UserKey) -> Result<User, AccountError> {
+    pub async fn verify_user(&self, key: &UserKey, origin: &Origin) -> Result<User, AccountError> {
         let user = self.find_user(key).await?;
         if user.is_verified {
             return Err(AccountError::EmailAlreadyVerified);
         }
-        self.store.mark_verified(user.id, self.clock.now()).await?.ok_or(AccountError::UserNotFound)
+        let event = self.event(AuditKind::UserUpdated, &user, origin);
+        let user =
+            self.store.mark_verified(user.id, event.clone()).await?.ok_or(AccountError::UserNotFound)?;
+        audit::log(&event);
+        Ok(user)
     }
 
     /// Forgets the wrong passwords that this user's account has taken, so that nobody has to wait; gives whether there were any.
     ///
     /// # Errors
     /// [`AccountError::UserNotFound`], or that the database is not available.
-    pub async fn unlock_user(&self, key: &UserKey) -> Result<bool, AccountError> {
+    pub async fn unlock_user(&self, key: &UserKey, origin: &Origin) -> Result<bool, AccountError> {
         let user = self.find_user(key).await?;
-        Ok(self.store.forget_password_attempts(&user.email).await?)
+        let event = self.event(AuditKind::AuthnLoginUnlock, &user, origin);
+        let had_attempts = self.store.forget_password_attempts(&user.email, event.clone()).await?;
+        if had_attempts {
+            audit::log(&event);
+        }
+        Ok(had_attempts)
     }
 
     /// Deletes the user with everything that belongs to them; gives who it was.
     ///
     /// # Errors
     /// [`AccountError::UserNotFound`], or that the database is not available.
-    pub async fn delete_user(&self, key: &UserKey) -> Result<User, AccountError> {
+    pub async fn delete_user(&self, key: &UserKey, origin: &Origin) -> Result<User, AccountError> {
         let user = self.find_user(key).await?;
-        if self.store.delete_user(user.id).await? { Ok(user) } else { Err(AccountError::UserNotFound) }
+        let event = self.event(AuditKind::UserDeleted, &user, origin);
+        if !self.store.delete_user(user.id, event.clone()).await? {
+            return Err(AccountError::UserNotFound);
+        }
+        audit::log(&event);
+        Ok(user)
+    }
+
+    /// The next audit events that pass the filter, in the order in which they were written, at most `limit`.
+    ///
+    /// # Errors
+    /// When the database is not available.
+    pub async fn list_audit_events(
+        &self,
+        filter: AuditFilter,
+        after: Option<i64>,
+        limit: i64,
+    ) -> Result<Vec<RecordedEvent>, AccountError> {
+        Ok(self.store.list_audit_events(filter, after, limit).await?)
+    }
+
+    fn event(&self, kind: AuditKind, user: &User, origin: &Origin) -> AuditEvent {
+        AuditEvent::new(self.clock.now(), kind, origin.clone()).about(Some(user.auth_token))
     }
 }

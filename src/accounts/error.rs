@@ -57,6 +57,25 @@ pub enum AccountError {
     Internal(#[source] Cause),
 }
 
+impl AccountError {
+    /// The stable reason of a decision, as `error_reason.proto` has it; nothing for what broke or had no room.
+    #[must_use]
+    pub const fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::EmailTaken => Some("EMAIL_ALREADY_EXISTS"),
+            Self::UsernameTaken => Some("USERNAME_ALREADY_EXISTS"),
+            Self::RequestIdReused => Some("INVALID_FIELDS"),
+            Self::InvalidCredentials => Some("INVALID_CREDENTIALS"),
+            Self::EmailNotVerified => Some("EMAIL_NOT_VERIFIED"),
+            Self::InvalidToken => Some("INVALID_TOKEN"),
+            Self::EmailAlreadyVerified => Some("EMAIL_ALREADY_VERIFIED"),
+            Self::UserNotFound => Some("USER_NOT_FOUND"),
+            Self::TooManyAttempts { .. } => Some("TOO_MANY_ATTEMPTS"),
+            Self::Overloaded { .. } | Self::StoreUnavailable(_) | Self::Internal(_) => None,
+        }
+    }
+}
+
 impl From<StoreError> for AccountError {
     fn from(error: StoreError) -> Self {
         match error {

@@ -29,11 +29,15 @@ pub struct Housekeeping {
 }
 
 impl Housekeeping {
-    /// Keeps mails that were sent or given up for `finished_mails`.
+    /// Keeps mails that were sent or given up for `finished_mails`, and audit events for `audit_events`.
     #[must_use]
-    pub const fn new(store: Store, clock: Clock, finished_mails: Duration) -> Self {
-        let kept =
-            Kept { expired_tokens: EXPIRED_TOKENS_KEPT, finished_mails, request_ids: REQUEST_ID_LIFETIME };
+    pub const fn new(store: Store, clock: Clock, finished_mails: Duration, audit_events: Duration) -> Self {
+        let kept = Kept {
+            expired_tokens: EXPIRED_TOKENS_KEPT,
+            finished_mails,
+            request_ids: REQUEST_ID_LIFETIME,
+            audit_events,
+        };
         Self { store, clock, kept }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{AccountError, Accounts};
 use crate::{
-    domain::{ClientAddress, Email, Password, User},
+    domain::{AuditKind, Email, Origin, Password, User},
     password::Verdict,
     store::Credentials,
 };
@@ -20,27 +20,35 @@ impl Accounts {
         &self,
         email: &Email,
         password: &Password,
-        client: Option<ClientAddress>,
+        origin: &Origin,
     ) -> Result<User, AccountError> {
         // First, so that who is turned away costs the database nothing and waits for nobody.
         let place = self.with.passwords.reserve()?;
-        let guess = self.count_guess(email, client).await?;
+        let guess = self.count_guess(email, origin).await?;
         let credentials = self.with.store.find_credentials(email).await?;
         let hash = credentials.as_ref().map(|credentials| credentials.password.clone());
         let verdict = self.with.passwords.verify(place, password, hash).await?;
 
-        if matches!((&credentials, verdict), (Some(_), Verdict::Right { .. })) {
-            self.forgive(guess).await;
-        }
+        let user = credentials.as_ref().map(|credentials| credentials.user.auth_token);
+        let event = |kind| self.with.audit.event(kind, origin).about(user);
         match (credentials, verdict) {
             (Some(credentials), Verdict::Right { needs_rewrite }) if credentials.user.is_verified => {
+                self.forgive(guess, event(AuditKind::AuthnLoginSuccess)).await;
                 if needs_rewrite {
                     self.rewrite_hash(&credentials, password).await;
                 }
                 Ok(credentials.user)
             }
-            (Some(_), Verdict::Right { .. }) => Err(AccountError::EmailNotVerified),
-            (_, Verdict::Wrong) | (None, Verdict::Right { .. }) => Err(AccountError::InvalidCredentials),
+            (Some(_), Verdict::Right { .. }) => {
+                let error = AccountError::EmailNotVerified;
+                let event = event(AuditKind::AuthnLoginFail);
+                self.forgive(guess, event.refused(error.reason())).await;
+                Err(error)
+            }
+            (_, Verdict::Wrong) | (None, Verdict::Right { .. }) => {
+                let event = event(AuditKind::AuthnLoginFail);
+                Err(self.with.audit.refused(event, None, AccountError::InvalidCredentials))
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 //! known here. Start at [`Accounts`]; what an operator does to accounts is in [`Administration`].
 
 mod administration;
+mod audit;
 mod error;
 mod housekeeping;
 mod log_in;
@@ -23,6 +24,7 @@ use tokio_util::task::TaskTracker;
 
 pub use self::{
     administration::{Administration, UserKey},
+    audit::AuditTrail,
     error::AccountError,
     housekeeping::{Housekeeping, REQUEST_ID_LIFETIME},
     register::NewAccount,
@@ -67,6 +69,8 @@ pub struct Collaborators {
     pub clock: Clock,
     /// Chance.
     pub entropy: Entropy,
+    /// Where decisions are written down.
+    pub audit: AuditTrail,
 }
 
 /// Registration, verification and login. Cheap to clone.

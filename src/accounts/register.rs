@@ -1,8 +1,8 @@
 //! Registration.
 
-use super::{AccountError, Accounts, REQUEST_ID_LIFETIME};
+use super::{AccountError, Accounts, REQUEST_ID_LIFETIME, audit};
 use crate::{
-    domain::{AuthToken, ClientAddress, Email, NewPassword, RequestId, Timestamp, User, Username},
+    domain::{AuditKind, AuthToken, Email, NewPassword, Origin, RequestId, Timestamp, User, Username},
     store::{Registered, Registration, Replay},
 };
 
@@ -17,8 +17,8 @@ pub struct NewAccount {
     pub password: NewPassword,
     /// Makes a repetition within 24 h give the same user.
     pub request_id: Option<RequestId>,
-    /// Where the person is, if the caller tells.
-    pub client: Option<ClientAddress>,
+    /// Who asks for it, and from where.
+    pub origin: Origin,
 }
 
 impl Accounts {
@@ -31,28 +31,36 @@ impl Accounts {
     /// [`AccountError::EmailTaken`] before [`AccountError::UsernameTaken`], [`AccountError::RequestIdReused`],
     /// [`AccountError::TooManyAttempts`], or that the service is overloaded, without its database or broken.
     pub async fn register(&self, account: NewAccount) -> Result<User, AccountError> {
+        let registered = self.register_or_replay(&account).await;
+        let event = |kind| self.with.audit.event(kind, &account.origin);
+        registered.map_err(|error| self.with.audit.refused(event(refusal_kind(&error)), None, error))
+    }
+
+    async fn register_or_replay(&self, account: &NewAccount) -> Result<User, AccountError> {
         let now = self.with.clock.now();
-        if let Some(user) = self.find_replay(&account, now).await? {
+        if let Some(user) = self.find_replay(account, now).await? {
             return Ok(user);
         }
-        match self.register_new(&account, now).await {
+        match self.register_new(account, now).await {
             // The same request, sent twice, may have been faster: then its answer is ours.
             Err(
                 refusal @ (AccountError::EmailTaken
                 | AccountError::UsernameTaken
                 | AccountError::RequestIdReused),
-            ) => self.find_replay(&account, now).await?.ok_or(refusal),
+            ) => self.find_replay(account, now).await?.ok_or(refusal),
             answer => answer,
         }
     }
 
     async fn register_new(&self, account: &NewAccount, now: Timestamp) -> Result<User, AccountError> {
-        self.count_registration(account.client).await?;
+        self.count_registration(account.origin.client).await?;
         self.refuse_taken(account).await?;
         let registration = self.new_registration(account, now).await?;
+        let event = registration.event.clone();
         match self.with.store.register(registration).await? {
             Registered::New(user) => {
                 self.with.mail_due.notify_one();
+                audit::log(&event);
                 Ok(user)
             }
             Registered::Known(replay) => replayed(replay),
@@ -82,16 +90,27 @@ impl Accounts {
         account: &NewAccount,
         now: Timestamp,
     ) -> Result<Registration, AccountError> {
+        let auth_token = AuthToken::from_random(self.with.entropy.bytes());
+        let event = self.with.audit.event(AuditKind::UserCreated, &account.origin);
         Ok(Registration {
             username: account.username.clone(),
             email: account.email.clone(),
             password: self.with.passwords.hash(&account.password).await?,
-            auth_token: AuthToken::from_random(self.with.entropy.bytes()),
+            auth_token,
             request_id: account.request_id,
             request_ids_since: now.minus(REQUEST_ID_LIFETIME),
             mail: self.new_verification_mail(now),
             created_at: now,
+            event: event.about(Some(auth_token)),
         })
+    }
+}
+
+/// What a registration is that was refused: too many are another matter than one that cannot be.
+const fn refusal_kind(error: &AccountError) -> AuditKind {
+    match error {
+        AccountError::TooManyAttempts { .. } => AuditKind::ExcessRateLimitExceeded,
+        _ => AuditKind::UserCreateFail,
     }
 }
 

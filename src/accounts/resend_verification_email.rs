@@ -2,11 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{AccountError, Accounts};
-use crate::domain::{ClientAddress, Email};
+use super::{AccountError, Accounts, audit};
+use crate::domain::{AuditKind, Email, Origin};
 
 /// When so much is going on in the background that a call was turned away, it is worth trying again so much later.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The one reason of the trail that no caller is told.
+const NOBODY_TO_MAIL: &str = "NO_UNVERIFIED_USER";
 
 impl Accounts {
     /// Mails a new link if an unverified account has this email, which voids the older links.
@@ -16,30 +19,32 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError::TooManyAttempts`], or that the service is overloaded or without its database, for every address alike.
-    pub async fn resend_verification_email(
-        &self,
-        email: Email,
-        client: Option<ClientAddress>,
-    ) -> Result<(), AccountError> {
+    pub async fn resend_verification_email(&self, email: Email, origin: Origin) -> Result<(), AccountError> {
         let slot = Arc::clone(&self.background_slots)
             .try_acquire_owned()
             .map_err(|_| AccountError::Overloaded { retry_after: RETRY_AFTER })?;
-        self.count_resend(&email, client).await?;
+        self.count_resend(&email, &origin).await?;
 
         let accounts = self.clone();
         self.background.spawn(async move {
-            accounts.replace_verification(&email).await;
+            accounts.replace_verification(&email, &origin).await;
             drop(slot);
         });
         Ok(())
     }
 
-    async fn replace_verification(&self, email: &Email) {
-        let now = self.with.clock.now();
-        let mail = self.new_verification_mail(now);
-        match self.with.store.replace_verification(email, mail, now).await {
-            Ok(true) => self.with.mail_due.notify_one(),
-            Ok(false) => {}
+    async fn replace_verification(&self, email: &Email, origin: &Origin) {
+        let event = self.with.audit.event(AuditKind::AuthnTokenCreated, origin);
+        let mail = self.new_verification_mail(event.at);
+        match self.with.store.replace_verification(email, mail, event.clone()).await {
+            Ok(Some(user)) => {
+                self.with.mail_due.notify_one();
+                audit::log(&event.about(Some(user.auth_token)));
+            }
+            Ok(None) => {
+                let event = self.with.audit.event(AuditKind::AuthnTokenCreateFail, origin);
+                self.with.audit.note_about(event.refused(Some(NOBODY_TO_MAIL)), email);
+            }
             Err(error) => {
                 tracing::error!(error = %error.chain(), "A new verification link could not be written");
             }

@@ -6,9 +6,9 @@
 
 use std::time::Duration;
 
-use super::{AccountError, Accounts};
+use super::{AccountError, Accounts, audit};
 use crate::{
-    domain::{ClientAddress, Email, Timestamp},
+    domain::{AuditEvent, AuditKind, ClientAddress, Email, Origin, Timestamp},
     store::{Attempts, Counted, KnownAddress, RightPassword, Subject},
 };
 
@@ -81,11 +81,8 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError::TooManyAttempts`], whether the account exists or not; the attempt was not counted then.
-    pub(super) async fn count_guess(
-        &self,
-        email: &Email,
-        client: Option<ClientAddress>,
-    ) -> Result<Guess, AccountError> {
+    pub(super) async fn count_guess(&self, email: &Email, origin: &Origin) -> Result<Guess, AccountError> {
+        let client = origin.client;
         let now = self.with.clock.now();
         let from = client.map(|client| KnownAddress::new(email, client));
         let account = match from {
@@ -100,7 +97,9 @@ impl Accounts {
         // Last: all logins meet in this row, and each holds it for the shortest time.
         rules.push((Subject::any_password(), Rule::Within(options.total)));
         let budgets = rules.iter().skip(1).map(|(subject, _)| *subject).collect();
-        self.count(rules, now).await?;
+        let counted = self.count(rules, now).await;
+        let event = || self.with.audit.event(AuditKind::AuthnLoginFailMax, origin);
+        counted.map_err(|error| self.with.audit.refused(event(), Some(email), error))?;
         Ok(Guess { account, budgets, from })
     }
 
@@ -108,17 +107,15 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError::TooManyAttempts`], for every mailbox alike; it was not counted then.
-    pub(super) async fn count_resend(
-        &self,
-        email: &Email,
-        client: Option<ClientAddress>,
-    ) -> Result<(), AccountError> {
+    pub(super) async fn count_resend(&self, email: &Email, origin: &Origin) -> Result<(), AccountError> {
         let options = self.options.throttle;
         let mut rules = vec![(Subject::resends_to(email), Rule::Within(options.resends_to))];
-        if let Some(client) = client {
+        if let Some(client) = origin.client {
             rules.push((Subject::resends_from(client), Rule::Within(options.resends_from)));
         }
-        self.count(rules, self.with.clock.now()).await
+        let counted = self.count(rules, self.with.clock.now()).await;
+        let event = || self.with.audit.event(AuditKind::ExcessRateLimitExceeded, origin);
+        counted.map_err(|error| self.with.audit.refused(event(), Some(email), error))
     }
 
     /// Counts a registration, whether it will succeed or not: each may tell whether an email is taken.
@@ -144,14 +141,16 @@ impl Accounts {
         }
     }
 
-    /// The password was right. That it could not be noted is no reason to refuse the login.
-    pub(super) async fn forgive(&self, guess: Guess) {
+    /// The password was right; the event says so. That it could not be noted is no reason to refuse the login.
+    pub(super) async fn forgive(&self, guess: Guess, event: AuditEvent) {
         let until = self.with.clock.now().plus(self.options.throttle.address_known);
         let right = RightPassword {
             of: guess.account,
             one_of: guess.budgets,
             from: guess.from.map(|from| (from, until)),
+            event: event.clone(),
         };
+        audit::log(&event);
         if let Err(error) = self.with.store.note_right_password(right).await {
             tracing::warn!(error = %error.chain(), "Failed logins of an account still count after the right password");
         }

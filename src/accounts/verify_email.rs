@@ -2,9 +2,9 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{AccountError, Accounts};
+use super::{AccountError, Accounts, audit};
 use crate::{
-    domain::{LinkToken, User},
+    domain::{AuditKind, LinkToken, Origin, User},
     store::Verification,
 };
 
@@ -14,7 +14,13 @@ impl Accounts {
     /// # Errors
     /// [`AccountError::EmailAlreadyVerified`] for a token that did its work before, [`AccountError::InvalidToken`] for any
     /// other that does not do it now, an `auth_token` among them; or that the database is not available.
-    pub async fn verify_email(&self, token: LinkToken) -> Result<User, AccountError> {
+    pub async fn verify_email(&self, token: LinkToken, origin: &Origin) -> Result<User, AccountError> {
+        let verified = self.use_link(token, origin).await;
+        let event = || self.with.audit.event(AuditKind::UserUpdateFail, origin);
+        verified.map_err(|error| self.with.audit.refused(event(), None, error))
+    }
+
+    async fn use_link(&self, token: LinkToken, origin: &Origin) -> Result<User, AccountError> {
         let token = match token {
             LinkToken::Mailed(token) => token,
             LinkToken::AuthToken => {
@@ -23,8 +29,12 @@ impl Accounts {
             }
             LinkToken::Unknown => return Err(AccountError::InvalidToken),
         };
-        match self.with.store.verify_email(token.digest(), self.with.clock.now()).await? {
-            Verification::Verified(user) => Ok(user),
+        let event = self.with.audit.event(AuditKind::UserUpdated, origin);
+        match self.with.store.verify_email(token.digest(), event.clone()).await? {
+            Verification::Verified(user) => {
+                audit::log(&event.about(Some(user.auth_token)));
+                Ok(user)
+            }
             Verification::AlreadyVerified => Err(AccountError::EmailAlreadyVerified),
             Verification::Invalid => Err(AccountError::InvalidToken),
         }

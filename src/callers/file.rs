@@ -85,7 +85,25 @@ struct Proofs {
     certificates: Vec<String>,
 }
 
+/// Names that stand for something else in the audit trail.
+const RESERVED: [&str; 4] = ["anybody", "nobody", "command-line", "callers-file"];
+
+const NAME_CHARACTERS_MAX: usize = 64;
+
+/// Whether a caller may be named so; the rule if not.
+///
+/// # Errors
+/// The rule, to be read behind the name.
+pub fn check_name(name: &str) -> Result<(), String> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    if !(1..=NAME_CHARACTERS_MAX).contains(&name.len()) || !name.bytes().all(is_plain) {
+        return Err(format!("a name has 1 to {NAME_CHARACTERS_MAX} letters, digits, - and _"));
+    }
+    if RESERVED.contains(&name) { Err("this name stands for something else".to_owned()) } else { Ok(()) }
+}
+
 fn parse_entry(name: &str, entry: &Value, methods: &[&str]) -> Result<(Caller, Proofs), String> {
+    check_name(name)?;
     let entry = entry.as_table().ok_or("is not a table")?;
     if let Some(unknown) = entry.keys().find(|key| !KEYS.contains(&key.as_str())) {
         return Err(format!("{unknown} is not known; there are {}", KEYS.join(", ")));
@@ -228,6 +246,8 @@ mod tests {
             (&format!("{}certificates = [\"dns:*.x\"]\n", entry(&one, star, star)), "be one name"),
             (&entry("\"sha256:1\"", star, star), "64 hexadecimal digits"),
             (&entry(&format!("{one}, {one}"), star, star), "the same one twice"),
+            ("[nobody]", "caller nobody: this name stands for something else"),
+            ("[\"a b\"]", "caller a b: a name has 1 to 64 letters"),
             (&entry(&one, "\"IdentityService/Logon\"", star), "\"IdentityService/Logon\" is no method"),
             (&entry(&one, star, "\"password\""), "User has no password"),
             (&entry(&one, star, "1"), "user-fields must be a list of texts"),

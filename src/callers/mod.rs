@@ -10,6 +10,7 @@ mod token;
 use std::{
     collections::HashMap,
     fmt,
+    net::IpAddr,
     sync::{
         Arc, LazyLock, PoisonError, RwLock,
         atomic::{AtomicUsize, Ordering},
@@ -17,15 +18,17 @@ use std::{
 };
 
 pub use self::{
-    file::CallersError,
+    file::{CallersError, check_name},
     token::{ServiceToken, TokenHash},
 };
-use crate::domain::ClientAddress;
+use uuid::Uuid;
+
+use crate::domain::{ClientAddress, ClientAgent, Origin};
 
 /// Another service, and what it may do.
 #[derive(Debug)]
 pub struct Caller {
-    name: String,
+    name: Arc<str>,
     rights: Rights,
     calls: AtomicUsize,
 }
@@ -56,11 +59,28 @@ pub struct Requester {
     pub caller: Arc<Caller>,
     /// The end user's address, if a caller tells it that may.
     pub client: Option<ClientAddress>,
+    /// The address of the connection, where there is one.
+    pub peer: Option<IpAddr>,
+}
+
+impl Requester {
+    /// Who asks, to be written down: with the end user's program, if the caller is believed what it tells of it.
+    #[must_use]
+    pub fn origin(&self, agent: Option<ClientAgent>, request_id: Option<Uuid>) -> Origin {
+        let agent = agent.filter(|_| self.caller.tells_client());
+        Origin {
+            caller: Arc::clone(&self.caller.name),
+            peer: self.peer,
+            client: self.client,
+            agent,
+            request_id,
+        }
+    }
 }
 
 impl Caller {
     fn new(name: &str, rights: Rights) -> Self {
-        Self { name: name.to_owned(), rights, calls: AtomicUsize::new(0) }
+        Self { name: name.into(), rights, calls: AtomicUsize::new(0) }
     }
 
     /// Who may ask for health and nothing else, and stands for those of whom nothing is asked.
@@ -93,7 +113,7 @@ impl Caller {
         self.rights.fields
     }
 
-    /// Whether what it says of its end user's address is believed.
+    /// Whether what it says of its end user's address and program is believed.
     #[must_use]
     pub const fn tells_client(&self) -> bool {
         self.rights.tells_client
@@ -179,7 +199,7 @@ impl Callers {
     #[must_use]
     pub fn names(&self) -> Vec<&str> {
         let callers = self.by_token.values().chain(self.by_certificate.values());
-        let mut names: Vec<_> = callers.map(|caller| caller.name.as_str()).collect();
+        let mut names: Vec<_> = callers.map(|caller| &*caller.name).collect();
         names.sort_unstable();
         names.dedup();
         names

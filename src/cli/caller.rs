@@ -3,7 +3,10 @@
 use clap::{Args, Subcommand};
 
 use super::Failure;
-use crate::{callers::ServiceToken, entropy::Entropy};
+use crate::{
+    callers::{ServiceToken, check_name},
+    entropy::Entropy,
+};
 
 #[derive(Debug, Args)]
 pub(super) struct Caller {
@@ -26,11 +29,7 @@ enum Verb {
 impl Caller {
     pub(super) fn run(self) -> Result<(), Failure> {
         let Verb::Token { name } = self.verb;
-        if name.is_empty()
-            || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-        {
-            return Err("a caller's name is made of letters, digits, - and _".to_owned());
-        }
+        check_name(&name).map_err(|rule| format!("caller {name}: {rule}"))?;
         let token = ServiceToken::from_random(Entropy::system().bytes());
         eprintln!(
             "Put this into the file of callers (docs/CALLERS.md), and give {name} the token on standard output:"

@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand. Here everything is wired together, and nothing is decided.
 
+mod audit;
 mod caller;
 mod healthcheck;
 mod migrate;
@@ -7,6 +8,8 @@ mod serve;
 mod signals;
 mod store;
 mod user;
+
+use std::io;
 
 use clap::{Parser, Subcommand};
 
@@ -48,6 +51,13 @@ enum Command {
     Migrate,
     /// Look at users, and change them
     User(user::User),
+    #[expect(clippy::doc_markdown, reason = "clap shows it on a terminal, where marks are noise")]
+    /// Read what was decided about logins, callers and accounts
+    ///
+    /// A line an event, in the order in which they were written, with tabs between: time; kind; OK or why it was refused; the
+    /// user's auth_token; the caller; the end user's address, or that of the connection; then what else is known, by name.
+    /// docs/AUDIT.md explains each kind.
+    Audit(audit::Audit),
     /// Make what callers prove themselves with
     Caller(caller::Caller),
     /// Ask the running service whether it serves; for containers
@@ -67,9 +77,11 @@ impl Cli {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let serve_flags = match &self.command {
             Command::Serve(serve) => serve.flags.clone(),
-            Command::Migrate | Command::User(_) | Command::Caller(_) | Command::Healthcheck(_) => {
-                ServeFlags::default()
-            }
+            Command::Migrate
+            | Command::User(_)
+            | Command::Audit(_)
+            | Command::Caller(_)
+            | Command::Healthcheck(_) => ServeFlags::default(),
         };
         let (settings, sources) =
             Settings::of_process(&self.store, &serve_flags).map_err(|error| error.to_string())?;
@@ -90,10 +102,20 @@ impl Cli {
                 Command::Serve(_) => serve::run(settings).await,
                 Command::Migrate => migrate::run(&settings).await,
                 Command::User(user) => user.run(&settings).await,
+                Command::Audit(audit) => audit.run(&settings).await,
                 Command::Caller(caller) => caller.run(),
                 Command::Healthcheck(healthcheck) => healthcheck.run(&settings).await,
             }
         })
+    }
+}
+
+/// Whether whoever reads the output has read enough, as `head` does.
+fn was_closed(written: io::Result<()>) -> Result<bool, Failure> {
+    match written {
+        Ok(()) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(true),
+        Err(error) => Err(reason(error)),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     accounts::{Administration, UserKey},
     clock::Clock,
     config::Settings,
-    domain::{self, AuthToken, Email, Username},
+    domain::{self, AuthToken, Email, Origin, Username},
     store::USERS_PAGE_MAX,
 };
 
@@ -61,17 +61,22 @@ impl User {
                 Ok(())
             }
             Verb::Verify { user } => {
-                show(&users.verify_user(&key(&user)?).await.map_err(reason)?);
+                show(&users.verify_user(&key(&user)?, &origin()).await.map_err(reason)?);
                 Ok(())
             }
             Verb::Unlock { user } => {
-                let had_failures = users.unlock_user(&key(&user)?).await.map_err(reason)?;
+                let had_failures = users.unlock_user(&key(&user)?, &origin()).await.map_err(reason)?;
                 println!("{}", if had_failures { "unlocked" } else { "there was nothing to unlock" });
                 Ok(())
             }
             Verb::Delete { user, yes } => delete(&users, &key(&user)?, yes).await,
         }
     }
+}
+
+/// Who acts, as the audit trail has it.
+fn origin() -> Origin {
+    Origin::local("command-line")
 }
 
 async fn list(users: &Administration) -> Result<(), Failure> {
@@ -86,17 +91,12 @@ async fn list(users: &Administration) -> Result<(), Failure> {
             let (email, username) = (user.email.as_str(), user.username.as_str());
             let line =
                 writeln!(output, "{}\t{verified}\t{}\t{email}\t{username}", user.auth_token, user.created_at);
-            match line {
-                // Whoever reads has read enough, as `head` does.
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-                line => line.map_err(reason)?,
+            if super::was_closed(line)? {
+                return Ok(());
             }
         }
     }
-    match output.flush() {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(reason(error)),
-        Ok(()) | Err(_) => Ok(()),
-    }
+    super::was_closed(output.flush()).map(|_| ())
 }
 
 fn show(user: &domain::User) {
@@ -115,7 +115,7 @@ async fn delete(users: &Administration, key: &UserKey, is_sure: bool) -> Result<
         return Err("nothing was deleted".to_owned());
     }
     // By what never changes: the name might be another's by now.
-    users.delete_user(&UserKey::AuthToken(user.auth_token)).await.map_err(reason)?;
+    users.delete_user(&UserKey::AuthToken(user.auth_token), &origin()).await.map_err(reason)?;
     println!("deleted");
     Ok(())
 }
@@ -131,7 +131,7 @@ fn confirm() -> Result<bool, Failure> {
 }
 
 /// An email has an @, which a username never has; an `auth_token` is a UUID.
-fn key(text: &str) -> Result<UserKey, Failure> {
+pub(super) fn key(text: &str) -> Result<UserKey, Failure> {
     if text.contains('@') {
         return Email::parse(text).map(UserKey::Email).map_err(|rule| format!("the email {rule}"));
     }

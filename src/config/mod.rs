@@ -4,6 +4,7 @@
 //! `KAIROS_IDENTITY_…` variables, these over the TOML file, and that over the defaults; a key that is not known or a value
 //! that is not what was expected stops the start. Start at [`Settings::of_process`].
 
+mod audit;
 mod callers;
 mod client;
 mod database;
@@ -29,6 +30,7 @@ mod verification;
 use std::{fmt::Write, io, path::PathBuf};
 
 pub use self::{
+    audit::AuditSettings,
     callers::CallersSettings,
     client::ClientSettings,
     database::DatabaseSettings,
@@ -73,6 +75,8 @@ pub struct Settings {
     pub secret: SecretSettings,
     /// `[log]`
     pub log: LogSettings,
+    /// `[audit]`
+    pub audit: AuditSettings,
 }
 
 /// Why there are no settings. Shows no password.
@@ -144,7 +148,7 @@ fn did_you_mean(nearest: Option<&str>) -> String {
 }
 
 /// Each section: what it is for, and its settings.
-fn sections() -> [(&'static [&'static str], &'static [Setting]); 11] {
+fn sections() -> [(&'static [&'static str], &'static [Setting]); 12] {
     [
         (ServerSettings::ABOUT, ServerSettings::SETTINGS),
         (CallersSettings::ABOUT, CallersSettings::SETTINGS),
@@ -157,6 +161,7 @@ fn sections() -> [(&'static [&'static str], &'static [Setting]); 11] {
         (VerificationSettings::ABOUT, VerificationSettings::SETTINGS),
         (SecretSettings::ABOUT, SecretSettings::SETTINGS),
         (LogSettings::ABOUT, LogSettings::SETTINGS),
+        (AuditSettings::ABOUT, AuditSettings::SETTINGS),
     ]
 }
 
@@ -183,6 +188,7 @@ impl Settings {
             verification: VerificationSettings::read(sources)?,
             secret: SecretSettings::read(sources)?,
             log: LogSettings::read(sources)?,
+            audit: AuditSettings::read(sources)?,
         })
     }
 

@@ -1,6 +1,9 @@
 //! Where an end user calls from, as far as limits are concerned.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+};
 
 /// The network that one end user is taken for: an IPv4 address, or the first 64 bits of an IPv6 address, all of which one
 /// subscriber has (RFC 6177). An IPv4 address in IPv6's clothes (`::ffff:a.b.c.d`) is the IPv4 address.
@@ -38,6 +41,14 @@ impl ClientAddress {
     }
 }
 
+/// As people write it; of an IPv6 address the network.
+impl fmt::Display for ClientAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)?;
+        if self.0.is_ipv6() { f.write_str("/64") } else { Ok(()) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,6 +62,9 @@ mod tests {
         assert!(same("2001:db8:1:2::1", "2001:DB8:1:2:ffff:ffff:ffff:ffff"));
         assert!(!same("2001:db8:1:2::1", "2001:db8:1:3::1"));
         assert!(!same("192.0.2.1", "192.0.2.2"));
+        let shown = |text: &str| ClientAddress::parse(text).unwrap().to_string();
+        assert_eq!(shown("::ffff:192.0.2.1"), "192.0.2.1");
+        assert_eq!(shown("2001:db8:1:2:3::1"), "2001:db8:1:2::/64");
     }
 
     #[test]

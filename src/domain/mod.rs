@@ -5,8 +5,10 @@
 //! a database, a wire format or a setting. Secrets have types whose `Debug` prints nothing of them, and so do the values
 //! that name a person (email, username). Start at [`User`].
 
+mod audit;
 mod auth_token;
 mod client_address;
+mod client_agent;
 mod email;
 mod link_token;
 mod mail_kind;
@@ -17,8 +19,10 @@ mod timestamp;
 mod user;
 mod username;
 
+pub use audit::{AuditEvent, AuditKind, Origin};
 pub use auth_token::{AuthToken, InvalidAuthToken};
 pub use client_address::{ClientAddress, InvalidClientAddress};
+pub use client_agent::{CLIENT_AGENT_CHARACTERS_MAX, ClientAgent};
 pub use email::{EMAIL_OCTETS_MAX, Email, InvalidEmail};
 pub use link_token::LinkToken;
 pub use mail_kind::{MailKind, UnknownMailKind};

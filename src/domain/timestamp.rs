@@ -2,7 +2,11 @@
 
 use std::{fmt, time::Duration};
 
-use time::{OffsetDateTime, UtcDateTime, format_description::BorrowedFormatItem, macros::format_description};
+use time::{
+    OffsetDateTime, UtcDateTime,
+    format_description::{BorrowedFormatItem, well_known::Rfc3339},
+    macros::format_description,
+};
 
 /// RFC 3339, UTC, always six digits of fraction, so that text order is time order.
 const RFC_3339_MICROS: &[BorrowedFormatItem<'_>] =
@@ -17,6 +21,13 @@ impl Timestamp {
     #[must_use]
     pub const fn from_unix_micros(micros: i64) -> Self {
         Self(micros)
+    }
+
+    /// Reads a moment as RFC 3339 writes it, of any offset; parts of a microsecond are dropped. Nothing for anything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let civil = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+        i64::try_from(civil.unix_timestamp_nanos().div_euclid(1_000)).ok().map(Self)
     }
 
     /// Microseconds since 1970-01-01T00:00:00Z.
@@ -76,6 +87,17 @@ mod tests {
             "2026-11-23T19:40:06.123456Z"
         );
         assert_eq!(Timestamp::from_unix_micros(-1).to_string(), "1969-12-31T23:59:59.999999Z");
+    }
+
+    #[test]
+    fn is_read_as_it_is_shown() {
+        let micros = |text| Timestamp::parse(text).map(Timestamp::unix_micros);
+        assert_eq!(micros("2026-11-23T19:40:06.123456Z"), Some(1_795_462_806_123_456));
+        assert_eq!(micros("2026-11-23T20:40:06+01:00"), Some(1_795_462_806_000_000));
+        assert_eq!(micros("1969-12-31T23:59:59.9999999Z"), Some(-1));
+        for text in ["", "yesterday", "2026-11-23", "2026-11-23 19:40", "2026-13-01T00:00:00Z"] {
+            assert_eq!(micros(text), None, "{text}");
+        }
     }
 
     #[test]

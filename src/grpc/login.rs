@@ -5,22 +5,23 @@ use tonic::Status;
 use super::{convert, fields::Fields, status::from_account};
 use crate::{
     accounts::Accounts,
-    callers::Requester,
-    domain::{Email, Password},
+    callers::UserFields,
+    domain::{Email, Origin, Password},
     proto,
 };
 
 pub(super) async fn login(
     accounts: &Accounts,
     request: proto::LoginRequest,
-    requester: &Requester,
+    origin: &Origin,
+    visible: UserFields,
 ) -> Result<proto::LoginResponse, Status> {
     let mut fields = Fields::default();
     let email = fields.take("email", Email::parse(&request.email));
     let password = fields.take("password", Password::parse(request.password));
     let (Some(email), Some(password)) = (email, password) else { return Err(fields.into_status()) };
 
-    let user = accounts.log_in(&email, &password, requester.client).await.map_err(from_account)?;
+    let user = accounts.log_in(&email, &password, origin).await.map_err(from_account)?;
 
-    Ok(proto::LoginResponse { user: Some(convert::user(user, requester.caller.fields())) })
+    Ok(proto::LoginResponse { user: Some(convert::user(user, visible)) })
 }

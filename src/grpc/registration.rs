@@ -5,15 +5,16 @@ use tonic::Status;
 use super::{convert, fields::Fields, status::from_account};
 use crate::{
     accounts::{Accounts, NewAccount},
-    callers::{Requester, UserFields},
-    domain::{ClientAddress, Email, InvalidRequestId, LinkToken, RequestId, Username},
+    callers::UserFields,
+    domain::{Email, InvalidRequestId, LinkToken, Origin, RequestId, Username},
     proto,
 };
 
 pub(super) async fn register(
     accounts: &Accounts,
     request: proto::RegisterRequest,
-    requester: &Requester,
+    origin: Origin,
+    visible: UserFields,
 ) -> Result<proto::RegisterResponse, Status> {
     let mut fields = Fields::default();
     let username = fields.take("username", Username::parse(&request.username));
@@ -27,15 +28,16 @@ pub(super) async fn register(
         return Err(fields.into_status());
     };
 
-    let account = NewAccount { username, email, password, request_id, client: requester.client };
+    let account = NewAccount { username, email, password, request_id, origin };
     let user = accounts.register(account).await.map_err(from_account)?;
 
-    Ok(proto::RegisterResponse { user: Some(convert::user(user, requester.caller.fields())) })
+    Ok(proto::RegisterResponse { user: Some(convert::user(user, visible)) })
 }
 
 pub(super) async fn verify_email(
     accounts: &Accounts,
     request: proto::VerifyEmailRequest,
+    origin: &Origin,
     visible: UserFields,
 ) -> Result<proto::VerifyEmailResponse, Status> {
     let mut fields = Fields::default();
@@ -44,7 +46,7 @@ pub(super) async fn verify_email(
         return Err(fields.into_status());
     }
 
-    let user = accounts.verify_email(LinkToken::parse(&request.token)).await.map_err(from_account)?;
+    let user = accounts.verify_email(LinkToken::parse(&request.token), origin).await.map_err(from_account)?;
 
     Ok(proto::VerifyEmailResponse { user: Some(convert::user(user, visible)) })
 }
@@ -52,14 +54,14 @@ pub(super) async fn verify_email(
 pub(super) async fn resend_verification_email(
     accounts: &Accounts,
     request: proto::ResendVerificationEmailRequest,
-    client: Option<ClientAddress>,
+    origin: Origin,
 ) -> Result<proto::ResendVerificationEmailResponse, Status> {
     let mut fields = Fields::default();
     let Some(email) = fields.take("email", Email::parse(&request.email)) else {
         return Err(fields.into_status());
     };
 
-    accounts.resend_verification_email(email, client).await.map_err(from_account)?;
+    accounts.resend_verification_email(email, origin).await.map_err(from_account)?;
 
     Ok(proto::ResendVerificationEmailResponse {})
 }

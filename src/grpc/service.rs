@@ -2,10 +2,14 @@
 
 use tonic::{Request, Response, Status, body::Body, codegen::Service, server::NamedService, service::Routes};
 
-use super::{layer::Answers, login, registration, resolution, unary};
+use super::{
+    layer::{Answers, RequestId, current_request_id},
+    login, registration, resolution, unary,
+};
 use crate::{
-    accounts::Accounts,
+    accounts::{Accounts, AuditTrail},
     callers::{Caller, Requester},
+    domain::{AuditEvent, ClientAgent, Origin},
     proto::{
         self,
         identity_service_server::{IdentityService, IdentityServiceServer},
@@ -20,6 +24,8 @@ pub struct IdentityApi {
     pub accounts: Accounts,
     /// What only reads.
     pub store: Store,
+    /// Told of whom the layers turn away.
+    pub audit: AuditTrail,
 }
 
 /// The API, and the services beside it (health, reflection).
@@ -29,6 +35,7 @@ pub struct IdentityApi {
 pub struct Services {
     identity: IdentityServiceServer<IdentityApi>,
     store: Store,
+    audit: AuditTrail,
     message_bytes_max: usize,
     others: Routes,
 }
@@ -37,9 +44,9 @@ impl Services {
     /// The API, whose requests are at most `message_bytes_max` long, and the others.
     #[must_use]
     pub fn new(api: IdentityApi, message_bytes_max: usize, others: Routes) -> Self {
-        let store = api.store.clone();
+        let (store, audit) = (api.store.clone(), api.audit.clone());
         let identity = IdentityServiceServer::new(api).max_decoding_message_size(message_bytes_max);
-        Self { identity, store, message_bytes_max, others: others.prepare() }
+        Self { identity, store, audit, message_bytes_max, others: others.prepare() }
     }
 }
 
@@ -58,6 +65,10 @@ impl Answers for Services {
         };
         answered.unwrap_or_else(|never| match never {})
     }
+
+    fn refused(&self, event: AuditEvent) {
+        self.audit.note(event);
+    }
 }
 
 /// What the agent calls on every message, and so the one that is answered by [`unary`].
@@ -74,15 +85,28 @@ type Answer<T> = Result<Response<T>, Status>;
 
 /// Who asks; nobody, should the layers have let through somebody unknown.
 fn requester<T>(request: &Request<T>) -> Requester {
-    let nobody = || Requester { caller: Caller::nobody(), client: None };
+    let nobody = || Requester { caller: Caller::nobody(), client: None, peer: None };
     request.extensions().get::<Requester>().cloned().unwrap_or_else(nobody)
+}
+
+/// The end user's program; of a caller that may not tell it, it is not believed.
+const CLIENT_AGENT: &str = "kairos-client-agent";
+
+/// Who asks, to be written down.
+fn origin<T>(request: &Request<T>, requester: &Requester) -> Origin {
+    let agent = request.metadata().get(CLIENT_AGENT);
+    let agent = agent.and_then(|agent| ClientAgent::from_told(agent.as_encoded_bytes()));
+    requester.origin(agent, current_request_id().map(RequestId::as_uuid))
 }
 
 #[tonic::async_trait]
 impl IdentityService for IdentityApi {
     async fn register(&self, request: Request<proto::RegisterRequest>) -> Answer<proto::RegisterResponse> {
         let requester = requester(&request);
-        registration::register(&self.accounts, request.into_inner(), &requester).await.map(Response::new)
+        let origin = origin(&request, &requester);
+        registration::register(&self.accounts, request.into_inner(), origin, requester.caller.fields())
+            .await
+            .map(Response::new)
     }
 
     async fn verify_email(
@@ -90,7 +114,8 @@ impl IdentityService for IdentityApi {
         request: Request<proto::VerifyEmailRequest>,
     ) -> Answer<proto::VerifyEmailResponse> {
         let requester = requester(&request);
-        registration::verify_email(&self.accounts, request.into_inner(), requester.caller.fields())
+        let origin = origin(&request, &requester);
+        registration::verify_email(&self.accounts, request.into_inner(), &origin, requester.caller.fields())
             .await
             .map(Response::new)
     }
@@ -99,15 +124,18 @@ impl IdentityService for IdentityApi {
         &self,
         request: Request<proto::ResendVerificationEmailRequest>,
     ) -> Answer<proto::ResendVerificationEmailResponse> {
-        let client = requester(&request).client;
-        registration::resend_verification_email(&self.accounts, request.into_inner(), client)
+        let origin = origin(&request, &requester(&request));
+        registration::resend_verification_email(&self.accounts, request.into_inner(), origin)
             .await
             .map(Response::new)
     }
 
     async fn login(&self, request: Request<proto::LoginRequest>) -> Answer<proto::LoginResponse> {
         let requester = requester(&request);
-        login::login(&self.accounts, request.into_inner(), &requester).await.map(Response::new)
+        let origin = origin(&request, &requester);
+        login::login(&self.accounts, request.into_inner(), &origin, requester.caller.fields())
+            .await
+            .map(Response::new)
     }
 
     async fn resolve_token(

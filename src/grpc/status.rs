@@ -102,7 +102,7 @@ pub(super) fn details(reason: ErrorReason) -> ErrorDetails {
 }
 
 /// The reason as clients see it: the enum's value without its prefix.
-fn name(reason: ErrorReason) -> &'static str {
+pub(super) fn name(reason: ErrorReason) -> &'static str {
     let name = reason.as_str_name();
     name.strip_prefix("ERROR_REASON_").unwrap_or(name)
 }
@@ -115,6 +115,31 @@ mod tests {
     fn a_reason_is_named_without_its_prefix() {
         assert_eq!(name(ErrorReason::InvalidFields), "INVALID_FIELDS");
         assert_eq!(name(ErrorReason::EmailAlreadyExists), "EMAIL_ALREADY_EXISTS");
+    }
+
+    #[test]
+    fn the_audit_trail_has_the_reason_that_the_caller_is_told() {
+        use AccountError as E;
+        let cause = || crate::store::Cause::new("broken");
+        let retry_after = Duration::from_secs(1);
+        let decisions = [
+            E::EmailTaken,
+            E::UsernameTaken,
+            E::RequestIdReused,
+            E::InvalidCredentials,
+            E::EmailNotVerified,
+            E::InvalidToken,
+            E::EmailAlreadyVerified,
+            E::UserNotFound,
+            E::TooManyAttempts { retry_after },
+        ];
+        for error in decisions {
+            let told = from_account(error.clone()).get_details_error_info().unwrap().reason;
+            assert_eq!(error.reason(), Some(told.as_str()));
+        }
+        for error in [E::Overloaded { retry_after }, E::StoreUnavailable(cause()), E::Internal(cause())] {
+            assert_eq!(error.reason(), None);
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! in one transaction, and goes on to its end if the caller leaves. This module knows rows, not rules: what may be
 //! changed by whom is decided in `accounts`. Start at [`Store`]; each file beside this one holds the queries of one table.
 
+mod audit;
 mod columns;
 mod connection;
 mod error;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 pub(crate) use self::error::chain;
 pub use self::{
+    audit::{AUDIT_PAGE_MAX, AuditFilter, RecordedEvent},
     columns::{SqlTimestamp, SqlUuid},
     connection::{
         postgres::PostgresOptions,

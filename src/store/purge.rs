@@ -2,20 +2,21 @@
 
 use std::time::Duration;
 
-use diesel::{BoolExpressionMethods, ExpressionMethods, QueryDsl};
+use diesel::{BoolExpressionMethods, ExpressionMethods, OptionalExtension, QueryDsl};
 use diesel_async::RunQueryDsl;
 
 use super::{
     Store, StoreError,
-    columns::{TimestampColumn, UuidColumn},
+    columns::TimestampColumn,
     connection::write,
     schema::{
-        core_known_address, core_mail_outbox, core_mail_token, core_registration_request, core_throttle,
+        core_audit_event, core_known_address, core_mail_outbox, core_mail_token, core_registration_request,
+        core_throttle,
     },
 };
 use crate::domain::Timestamp;
 
-/// At most this many rows of a table go in one transaction: the writer is not held for longer than some milliseconds.
+/// Some this many rows of a table go in one transaction: the writer is not held for longer than some milliseconds.
 const ROWS_MAX: i64 = 1_000;
 
 /// How long things are kept.
@@ -27,6 +28,8 @@ pub struct Kept {
     pub finished_mails: Duration,
     /// Request ids of registrations, after the registration.
     pub request_ids: Duration,
+    /// Audit events.
+    pub audit_events: Duration,
 }
 
 /// How many rows were deleted.
@@ -38,69 +41,55 @@ pub struct Purged {
     pub is_more: bool,
 }
 
+/// Deletes the oldest rows by the time in a column, as long as it compares so: some `ROWS_MAX` of them, and those of the same
+/// moment as the last. Gives how many.
+macro_rules! delete_oldest {
+    ($connection:expr, $table:ident.$column:ident $compare:ident $limit:expr) => {{
+        let last: Option<TimestampColumn> = $table::table
+            .filter($table::$column.$compare($limit))
+            .order($table::$column)
+            .select($table::$column)
+            .offset(ROWS_MAX - 1)
+            .first($connection)
+            .await
+            .optional()?;
+        let old = $table::table.filter($table::$column.$compare($limit));
+        match last {
+            Some(last) => diesel::delete(old.filter($table::$column.le(last))).execute($connection).await?,
+            None => diesel::delete(old).execute($connection).await?,
+        }
+    }};
+}
+
 impl Store {
     /// Deletes some of what is older than `kept` allows.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer; nothing was deleted.
     pub async fn purge(&self, kept: Kept, now: Timestamp) -> Result<Purged, StoreError> {
-        let tokens_before = TimestampColumn(now.minus(kept.expired_tokens));
-        let mails_before = TimestampColumn(now.minus(kept.finished_mails));
-        let requests_before = TimestampColumn(now.minus(kept.request_ids));
+        let before = |kept| TimestampColumn(now.minus(kept));
+        let (tokens, mails) = (before(kept.expired_tokens), before(kept.finished_mails));
+        let (requests, events) = (before(kept.request_ids), before(kept.audit_events));
+        let now = TimestampColumn(now);
         write!(&self.connections, connection => {
-            let old_tokens: Vec<i64> = core_mail_token::table
-                .filter(core_mail_token::expires_at.lt(tokens_before))
-                .select(core_mail_token::id)
-                .limit(ROWS_MAX)
-                .load(connection)
-                .await?;
-            let tokens = core_mail_token::table.filter(core_mail_token::id.eq_any(old_tokens));
-            let tokens = diesel::delete(tokens).execute(connection).await?;
             let old_mails: Vec<i64> = core_mail_outbox::table
                 .filter(core_mail_outbox::next_attempt_at.is_null())
-                .filter(core_mail_outbox::sent_at.lt(mails_before).or(core_mail_outbox::gave_up_at.lt(mails_before)))
+                .filter(core_mail_outbox::sent_at.lt(mails).or(core_mail_outbox::gave_up_at.lt(mails)))
                 .select(core_mail_outbox::id)
                 .limit(ROWS_MAX)
                 .load(connection)
                 .await?;
-            let mails = core_mail_outbox::table.filter(core_mail_outbox::id.eq_any(old_mails));
-            let mails = diesel::delete(mails).execute(connection).await?;
-            let old_requests: Vec<UuidColumn> = core_registration_request::table
-                .filter(core_registration_request::created_at.lt(requests_before))
-                .select(core_registration_request::request_id)
-                .limit(ROWS_MAX)
-                .load(connection)
-                .await?;
-            let requests = core_registration_request::table
-                .filter(core_registration_request::request_id.eq_any(old_requests));
-            let requests = diesel::delete(requests).execute(connection).await?;
-            let old_attempts: Vec<(String, Vec<u8>)> = core_throttle::table
-                .filter(core_throttle::expires_at.le(TimestampColumn(now)))
-                .select((core_throttle::kind, core_throttle::subject))
-                .limit(ROWS_MAX)
-                .load(connection)
-                .await?;
-            let mut attempts = 0;
-            for key in old_attempts {
-                // One may have been counted meanwhile.
-                let row = core_throttle::table.find(key).filter(core_throttle::expires_at.le(TimestampColumn(now)));
-                attempts += diesel::delete(row).execute(connection).await?;
-            }
-            let old_addresses: Vec<(Vec<u8>, Vec<u8>)> = core_known_address::table
-                .filter(core_known_address::expires_at.le(TimestampColumn(now)))
-                .select((core_known_address::account, core_known_address::address))
-                .limit(ROWS_MAX)
-                .load(connection)
-                .await?;
-            let mut addresses = 0;
-            for key in old_addresses {
-                let row = core_known_address::table
-                    .find(key)
-                    .filter(core_known_address::expires_at.le(TimestampColumn(now)));
-                addresses += diesel::delete(row).execute(connection).await?;
-            }
-            let is_more = [tokens, mails, requests, attempts, addresses].iter().any(|&rows| i64::try_from(rows) == Ok(ROWS_MAX));
-            Ok(Purged { rows: tokens + mails + requests + attempts + addresses, is_more })
+            let old_mails = core_mail_outbox::table.filter(core_mail_outbox::id.eq_any(old_mails));
+            let rows = [
+                diesel::delete(old_mails).execute(connection).await?,
+                delete_oldest!(connection, core_mail_token.expires_at lt tokens),
+                delete_oldest!(connection, core_registration_request.created_at lt requests),
+                delete_oldest!(connection, core_throttle.expires_at le now),
+                delete_oldest!(connection, core_known_address.expires_at le now),
+                delete_oldest!(connection, core_audit_event.at lt events),
+            ];
+            let is_more = rows.iter().any(|&rows| i64::try_from(rows).is_ok_and(|rows| rows >= ROWS_MAX));
+            Ok(Purged { rows: rows.iter().sum(), is_more })
         })
     }
 }

@@ -5,13 +5,14 @@ use diesel_async::RunQueryDsl;
 
 use super::{
     Store, StoreError,
+    audit::NewAuditRow,
     columns::{TimestampColumn, UuidColumn},
     connection::{read, write},
-    schema::{core_mail_outbox, core_mail_token, core_registration_request, core_user},
+    schema::{core_audit_event, core_mail_outbox, core_mail_token, core_registration_request, core_user},
     users::UserRow,
     verification::{NewMailTokenRow, NewOutboxRow, VerificationMail},
 };
-use crate::domain::{AuthToken, Email, PasswordHash, RequestId, Timestamp, User, Username};
+use crate::domain::{AuditEvent, AuthToken, Email, PasswordHash, RequestId, Timestamp, User, Username};
 
 /// A person to be written down.
 #[derive(Debug, Clone)]
@@ -32,6 +33,8 @@ pub struct Registration {
     pub mail: VerificationMail,
     /// Now.
     pub created_at: Timestamp,
+    /// Written with the user.
+    pub event: AuditEvent,
 }
 
 /// What came of a [`Registration`].
@@ -151,6 +154,10 @@ impl Store {
                     .execute(connection)
                     .await?;
             }
+            diesel::insert_into(core_audit_event::table)
+                .values(NewAuditRow::from(registration.event))
+                .execute(connection)
+                .await?;
             Ok(Registered::New(user))
         })
     }

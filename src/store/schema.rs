@@ -94,6 +94,26 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::{BigInt, Integer, Nullable, Text};
+    use crate::store::columns::{SqlTimestamp, SqlUuid};
+
+    core_audit_event (id) {
+        id -> BigInt,
+        at -> SqlTimestamp,
+        kind -> Text,
+        reason -> Nullable<Text>,
+        auth_token -> Nullable<SqlUuid>,
+        resource -> Nullable<Text>,
+        caller -> Text,
+        peer -> Nullable<Text>,
+        client -> Nullable<Text>,
+        agent -> Nullable<Text>,
+        request_id -> Nullable<SqlUuid>,
+        count -> Integer,
+    }
+}
+
 diesel::joinable!(core_mail_token -> core_user (user_id));
 diesel::joinable!(core_mail_outbox -> core_user (user_id));
 diesel::joinable!(core_registration_request -> core_user (user_id));

@@ -7,11 +7,12 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Store, StoreError,
+    audit::NewAuditRow,
     columns::TimestampColumn,
     connection::{read, write},
-    schema::{core_known_address, core_throttle},
+    schema::{core_audit_event, core_known_address, core_throttle},
 };
-use crate::domain::{ClientAddress, Email, Timestamp};
+use crate::domain::{AuditEvent, ClientAddress, Email, Timestamp};
 
 /// Whose attempts are counted, and at what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +104,8 @@ pub struct RightPassword {
     pub one_of: Vec<Subject>,
     /// The address it came from, known as the owner's until then.
     pub from: Option<(KnownAddress, Timestamp)>,
+    /// What is written down of it.
+    pub event: AuditEvent,
 }
 
 /// What is known of a subject's attempts.
@@ -286,15 +289,24 @@ impl Store {
                     .execute(connection)
                     .await?;
             }
+            diesel::insert_into(core_audit_event::table)
+                .values(NewAuditRow::from(right.event))
+                .execute(connection)
+                .await?;
             Ok(())
         })
     }
 
-    /// Forgets all attempts at the password of the account with this email, from everywhere; gives whether there were any.
+    /// Forgets all attempts at the password of the account with this email, from everywhere; gives whether there were any, and
+    /// writes the event if so.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
-    pub async fn forget_password_attempts(&self, email: &Email) -> Result<bool, StoreError> {
+    pub async fn forget_password_attempts(
+        &self,
+        email: &Email,
+        event: AuditEvent,
+    ) -> Result<bool, StoreError> {
         let account = Subject::password_of(email).digest.to_vec();
         write!(&self.connections, connection => {
             let elsewhere = core_throttle::table.find((ACCOUNTS, account.clone()));
@@ -308,7 +320,14 @@ impl Store {
                 .filter(core_throttle::kind.eq(OWNERS))
                 .filter(core_throttle::subject.eq_any(addresses));
             let at_owners = diesel::delete(at_owners).execute(connection).await?;
-            Ok(elsewhere + at_owners > 0)
+            let had_attempts = elsewhere + at_owners > 0;
+            if had_attempts {
+                diesel::insert_into(core_audit_event::table)
+                    .values(NewAuditRow::from(event))
+                    .execute(connection)
+                    .await?;
+            }
+            Ok(had_attempts)
         })
     }
 }

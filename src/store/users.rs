@@ -5,11 +5,12 @@ use diesel_async::RunQueryDsl;
 
 use super::{
     Store, StoreError,
+    audit::NewAuditRow,
     columns::{TimestampColumn, UuidColumn},
     connection::{read, write},
-    schema::core_user,
+    schema::{core_audit_event, core_user},
 };
-use crate::domain::{AuthToken, Email, PasswordHash, Timestamp, User, UserId, Username};
+use crate::domain::{AuditEvent, AuthToken, Email, PasswordHash, User, UserId, Username};
 
 /// The most users that one page of [`Store::list_users`] holds.
 pub const USERS_PAGE_MAX: i64 = 1_000;
@@ -111,29 +112,43 @@ impl Store {
         })
     }
 
-    /// Marks the user's email as verified; gives the user, or `None` when they are gone.
+    /// Marks the user's email as verified, at the time of the event, which is written with it; gives the user, or `None` when they
+    /// are gone.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
-    pub async fn mark_verified(&self, user: UserId, now: Timestamp) -> Result<Option<User>, StoreError> {
+    pub async fn mark_verified(&self, user: UserId, event: AuditEvent) -> Result<Option<User>, StoreError> {
         write!(&self.connections, connection => {
             let updated = diesel::update(core_user::table.find(user.as_i64()))
-                .set((core_user::is_verified.eq(true), core_user::updated_at.eq(TimestampColumn(now))))
+                .set((core_user::is_verified.eq(true), core_user::updated_at.eq(TimestampColumn(event.at))))
                 .returning(UserRow::as_returning())
                 .get_result(connection)
                 .await
                 .optional()?;
-            Ok(updated.map(User::from))
+            let updated = updated.map(User::from);
+            if let Some(user) = &updated {
+                diesel::insert_into(core_audit_event::table)
+                    .values(NewAuditRow::from(event.about(Some(user.auth_token))))
+                    .execute(connection)
+                    .await?;
+            }
+            Ok(updated)
         })
     }
 
-    /// Deletes the user with everything that belongs to them; says whether they were there.
+    /// Deletes the user with everything that belongs to them, and writes the event; says whether they were there.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
-    pub async fn delete_user(&self, user: UserId) -> Result<bool, StoreError> {
+    pub async fn delete_user(&self, user: UserId, event: AuditEvent) -> Result<bool, StoreError> {
         write!(&self.connections, connection => {
             let deleted = diesel::delete(core_user::table.find(user.as_i64())).execute(connection).await?;
+            if deleted > 0 {
+                diesel::insert_into(core_audit_event::table)
+                    .values(NewAuditRow::from(event))
+                    .execute(connection)
+                    .await?;
+            }
             Ok(deleted > 0)
         })
     }

@@ -5,12 +5,15 @@ use diesel_async::RunQueryDsl;
 
 use super::{
     Store, StoreError,
+    audit::NewAuditRow,
     columns::TimestampColumn,
     connection::write,
-    schema::{core_mail_outbox, core_mail_token, core_user},
+    schema::{core_audit_event, core_mail_outbox, core_mail_token, core_user},
     users::UserRow,
 };
-use crate::domain::{Email, MailKind, MailTokenDigest, MailTokenPurpose, SealedToken, Timestamp, User};
+use crate::domain::{
+    AuditEvent, Email, MailKind, MailTokenDigest, MailTokenPurpose, SealedToken, Timestamp, User,
+};
 
 /// A link to be mailed.
 #[derive(Debug, Clone)]
@@ -91,16 +94,17 @@ impl NewOutboxRow {
 }
 
 impl Store {
-    /// Uses up the token with one conditional UPDATE and marks its user verified, in one transaction.
+    /// Uses up the token with one conditional UPDATE and marks its user verified, at the time of the event; the event, about that
+    /// user, is written in the same transaction.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer; the token is then unused.
     pub async fn verify_email(
         &self,
         token: MailTokenDigest,
-        now: Timestamp,
+        event: AuditEvent,
     ) -> Result<Verification, StoreError> {
-        let digest = token.as_bytes().to_vec();
+        let (digest, now) = (token.as_bytes().to_vec(), event.at);
         write!(&self.connections, connection => {
             // The user's row first, as `replace_verification` and a deletion do: in another order they would deadlock.
             let owner: Option<i64> = core_mail_token::table
@@ -137,8 +141,12 @@ impl Store {
                     .get_result(connection)
                     .await
                     .optional()?;
-                if let Some(user) = verified {
-                    return Ok(Verification::Verified(user.into()));
+                if let Some(user) = verified.map(User::from) {
+                    diesel::insert_into(core_audit_event::table)
+                        .values(NewAuditRow::from(event.about(Some(user.auth_token))))
+                        .execute(connection)
+                        .await?;
+                    return Ok(Verification::Verified(user));
                 }
             }
             let proven: Option<bool> = core_mail_token::table
@@ -155,8 +163,8 @@ impl Store {
         })
     }
 
-    /// Gives the unverified user with this email a new link and voids the older ones, sent or not; does nothing, and says
-    /// so, when there is no such user.
+    /// Gives the unverified user with this email a new link and voids the older ones, sent or not, at the time of the event, which
+    /// is written with it; gives the user. Does nothing when there is no such user.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer; the older links are then as good as before.
@@ -164,9 +172,9 @@ impl Store {
         &self,
         email: &Email,
         mail: VerificationMail,
-        now: Timestamp,
-    ) -> Result<bool, StoreError> {
-        let email = email.as_str().to_owned();
+        event: AuditEvent,
+    ) -> Result<Option<User>, StoreError> {
+        let (email, now) = (email.as_str().to_owned(), event.at);
         write!(&self.connections, connection => {
             // An UPDATE that changes nothing locks the row on both engines, so that of two new links one is void.
             let unverified =
@@ -177,7 +185,7 @@ impl Store {
                 .get_result(connection)
                 .await
                 .optional()?;
-            let Some(user) = user.map(User::from) else { return Ok(false) };
+            let Some(user) = user.map(User::from) else { return Ok(None) };
 
             let live = core_mail_token::table
                 .filter(core_mail_token::user_id.eq(user.id.as_i64()))
@@ -209,7 +217,11 @@ impl Store {
                 .values(NewOutboxRow::new(&user, &mail, now))
                 .execute(connection)
                 .await?;
-            Ok(true)
+            diesel::insert_into(core_audit_event::table)
+                .values(NewAuditRow::from(event.about(Some(user.auth_token))))
+                .execute(connection)
+                .await?;
+            Ok(Some(user))
         })
     }
 }

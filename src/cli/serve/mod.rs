@@ -19,7 +19,7 @@ use self::{
 };
 use super::{Failure, reason, signals::Signals, store};
 use crate::{
-    accounts::{Accounts, Collaborators, Housekeeping},
+    accounts::{Accounts, AuditTrail, Collaborators, Housekeeping},
     callers::CallerGate,
     clock::Clock,
     config::{DatabaseUrl, ServeFlags, Settings},
@@ -63,6 +63,7 @@ struct Service {
     settings: Settings,
     store: Store,
     accounts: Accounts,
+    audit: AuditTrail,
     outbox: Outbox,
     mail_due: Arc<Notify>,
     layered: Layered<Services>,
@@ -78,6 +79,7 @@ struct Service {
 struct Running {
     settings: Settings,
     accounts: Accounts,
+    audit: AuditTrail,
     /// Health and the housekeeping: the first to stop.
     watch: CancellationToken,
     server: CancellationToken,
@@ -94,6 +96,7 @@ impl Service {
         let store = open_store(&settings).await?;
         let sealing_key = Arc::new(sealing_key(&settings, &entropy)?);
         let mail_due = Arc::new(Notify::new());
+        let audit = AuditTrail::new(store.clone(), clock.clone(), settings.audit.refusals_max.as_usize());
         let accounts = Accounts::new(
             Collaborators {
                 store: store.clone(),
@@ -102,6 +105,7 @@ impl Service {
                 mail_due: Arc::clone(&mail_due),
                 clock: clock.clone(),
                 entropy: entropy.clone(),
+                audit: audit.clone(),
             },
             accounts_options(&settings),
         );
@@ -113,7 +117,7 @@ impl Service {
         let outbox = outbox.map_err(|error| format!("mail.from: {}", reason(error)))?;
         let (reporter, health_service) = tonic_health::server::health_reporter();
         let health = HealthWatch::begin(reporter, store.clone()).await;
-        let api = IdentityApi { accounts: accounts.clone(), store: store.clone() };
+        let api = IdentityApi { accounts: accounts.clone(), store: store.clone(), audit: audit.clone() };
         let others = Routes::new(health_service);
         let others =
             if settings.server.reflection { grpc::add_reflection(others).map_err(reason)? } else { others };
@@ -124,6 +128,7 @@ impl Service {
             settings,
             store,
             accounts,
+            audit,
             outbox,
             mail_due,
             layered,
@@ -140,11 +145,11 @@ impl Service {
         let (watch, server, outbox) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let background = TaskTracker::new();
-        let keep_finished = self.settings.mail.keep_finished.get();
-        let housekeeping = Housekeeping::new(self.store, self.clock.clone(), keep_finished);
+        let (mails, events) = (self.settings.mail.keep_finished.get(), self.settings.audit.retention.get());
+        let housekeeping = Housekeeping::new(self.store, self.clock.clone(), mails, events);
         background.spawn(housekeeping.run(watch.clone()));
         background.spawn(self.outbox.run(self.mail_due, outbox.clone()));
-        let reload = Reload::begin(self.settings.clone(), self.gate, self.tls.clone());
+        let reload = Reload::begin(self.settings.clone(), self.gate, self.tls.clone(), self.audit.clone());
         background.spawn(reload.run(watch.clone()));
         tell(&self.settings, &self.listener, self.tls.is_some());
         let options = server_options(&self.settings);
@@ -152,8 +157,9 @@ impl Service {
             server::serve(self.listener, self.layered, options, self.tls, self.entropy, server.clone());
         let serving = tokio::spawn(serve);
         background.spawn(self.health.run(watch.clone(), server.clone()));
-        let (settings, accounts, clock) = (self.settings, self.accounts, self.clock);
-        Running { settings, accounts, watch, server, outbox, serving, background, clock }
+        background.spawn(self.audit.clone().run(outbox.clone()));
+        let (settings, accounts, audit, clock) = (self.settings, self.accounts, self.audit, self.clock);
+        Running { settings, accounts, audit, watch, server, outbox, serving, background, clock }
     }
 }
 
@@ -181,9 +187,13 @@ impl Running {
         let deadline = self.settings.server.drain_deadline.get() + self.settings.server.drain_notice.get();
         let left =
             deadline.saturating_sub(self.clock.instant().duration_since(began)).max(BACKGROUND_DRAIN_MIN);
-        let rest = async { tokio::join!(self.accounts.finish(), self.background.wait()) };
+        let rest = async {
+            tokio::join!(self.accounts.finish(), self.background.wait());
+            // Last: what was turned away until now.
+            self.audit.flush().await;
+        };
         match tokio::time::timeout(left, rest).await {
-            Ok(_) => tracing::info!("Stopped"),
+            Ok(()) => tracing::info!("Stopped"),
             Err(_) => {
                 tracing::warn!("Stopped with mails on their way; they are sent again at the next start");
             }

@@ -15,9 +15,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    accounts::AuditTrail,
     callers::{CallerGate, Callers},
     cli::{Failure, reason},
     config::Settings,
+    domain::{AuditKind, Origin},
     grpc::layer::paths_of_every_service,
     server::{self, CurrentTls},
 };
@@ -65,6 +67,7 @@ pub(super) struct Reload {
     settings: Settings,
     gate: CallerGate,
     tls: Option<CurrentTls>,
+    audit: AuditTrail,
     callers_file: Watched,
     tls_files: Watched,
     hangup: Option<Signal>,
@@ -72,7 +75,12 @@ pub(super) struct Reload {
 
 impl Reload {
     /// From here on SIGHUP no longer ends the process.
-    pub(super) fn begin(settings: Settings, gate: CallerGate, tls: Option<CurrentTls>) -> Self {
+    pub(super) fn begin(
+        settings: Settings,
+        gate: CallerGate,
+        tls: Option<CurrentTls>,
+        audit: AuditTrail,
+    ) -> Self {
         let hangup = signal(SignalKind::hangup());
         if let Err(error) = &hangup {
             tracing::error!(%error, "SIGHUP cannot be heard; changed files are still read");
@@ -80,7 +88,7 @@ impl Reload {
         let server = &settings.server;
         let callers_file = Watched::new([&settings.callers.file]);
         let tls_files = Watched::new([&server.tls_cert, &server.tls_key, &server.tls_client_ca]);
-        Self { settings, gate, tls, callers_file, tls_files, hangup: hangup.ok() }
+        Self { settings, gate, tls, audit, callers_file, tls_files, hangup: hangup.ok() }
     }
 
     /// Follows the files until `stop`.
@@ -106,6 +114,9 @@ impl Reload {
         let callers = load_callers(path, &self.settings)?;
         let names = callers.names().join(", ");
         self.gate.replace(callers);
+        let mut event = self.audit.event(AuditKind::AuthzChange, &Origin::local("callers-file"));
+        event.resource = Some(names.clone());
+        self.audit.note(event);
         Ok(Some(names))
     }
 

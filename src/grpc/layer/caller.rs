@@ -4,14 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, Request, header};
 use tonic::{Code, Status, body::Body};
+use tonic_types::StatusExt;
 
 use super::super::{
     fields::Fields,
-    status::{busy, refusal},
+    status::{busy, name, refusal},
 };
 use crate::{
     callers::{Caller, CallerGate, Ongoing, Requester, ServiceToken},
-    domain::ClientAddress,
+    domain::{AuditKind, ClientAddress},
     proto::ErrorReason,
     server::Peer,
 };
@@ -41,6 +42,7 @@ pub(super) fn identify(
 pub(super) fn authorize(
     caller: Arc<Caller>,
     request: &Request<Body>,
+    peer: &Peer,
 ) -> Result<(Requester, Ongoing), Status> {
     if !caller.may_call(request.uri().path()) {
         let message = format!("the caller {} may not call this method", caller.name());
@@ -51,7 +53,18 @@ pub(super) fn authorize(
         return Err(busy(Code::ResourceExhausted, ErrorReason::Overloaded, &message, RETRY_AFTER));
     };
     let client = if caller.tells_client() { client_address(request.headers())? } else { None };
-    Ok((Requester { caller, client }, ongoing))
+    Ok((Requester { caller, client, peer: Some(peer.address.ip()) }, ongoing))
+}
+
+/// What the trail has of a refusal: a caller that may not, or too many calls; nothing of a request that is faulty.
+pub(super) fn audited(refusal: &Status) -> Option<(AuditKind, &'static str)> {
+    let reason = refusal.get_details_error_info()?.reason;
+    let kinds = [
+        (ErrorReason::CallerUnknown, AuditKind::AuthzFail),
+        (ErrorReason::CallerNotAllowed, AuditKind::AuthzFail),
+        (ErrorReason::Overloaded, AuditKind::ExcessRateLimitExceeded),
+    ];
+    kinds.into_iter().map(|(of, kind)| (kind, name(of))).find(|(_, name)| *name == reason)
 }
 
 fn client_address(headers: &HeaderMap) -> Result<Option<ClientAddress>, Status> {

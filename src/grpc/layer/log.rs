@@ -51,6 +51,11 @@ impl<'a> Call<'a> {
         self.caller = Some(Arc::clone(caller));
     }
 
+    /// Who calls, once that is known.
+    pub(super) const fn caller(&self) -> Option<&Arc<Caller>> {
+        self.caller.as_ref()
+    }
+
     /// Logs how it ended. A stream ends here with its headers.
     pub(super) fn end(mut self, response: &Response<Body>) -> Ended {
         if !response.status().is_success() {

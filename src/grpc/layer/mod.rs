@@ -16,15 +16,15 @@ use http::{Request, Response};
 use tonic::{Status, body::Body};
 
 pub use self::methods::paths_of_every_service;
-pub(super) use self::request_id::current as current_request_id;
+pub(super) use self::request_id::{RequestId, current as current_request_id};
 use self::{
     log::{Call, Ended},
     methods::Methods,
-    request_id::RequestId,
 };
 use crate::{
-    callers::{CallerGate, Ongoing, Requester},
+    callers::{Caller, CallerGate, Ongoing, Requester},
     clock::Clock,
+    domain::AuditEvent,
     entropy::Entropy,
     server::{Peer, Served},
 };
@@ -52,6 +52,9 @@ pub trait Answers: Send + Sync + 'static {
         request: Request<Body>,
         requester: Requester,
     ) -> impl Future<Output = Response<Body>> + Send;
+
+    /// Is told of whom the layers turned away.
+    fn refused(&self, event: AuditEvent);
 }
 
 /// The services behind the layers.
@@ -80,7 +83,7 @@ impl<S: Answers> Served for Layered<S> {
     async fn answer(&self, request: Request<Body>, peer: &Peer) -> Response<Body> {
         let id = RequestId::draw(&self.options.entropy);
         let mut call = Call::begin(&request, peer.address, id, &self.methods, &self.options.clock);
-        let mut response = match self.admit(&request, peer, &mut call) {
+        let mut response = match self.admit(&request, peer, &mut call, id) {
             // Its place among its caller's calls is held until it is answered.
             ControlFlow::Continue((requester, _ongoing, limit)) => {
                 // Pinned where they are made: a future that is passed on is copied, this one some thousand bytes each time.
@@ -97,21 +100,35 @@ impl<S: Answers> Served for Layered<S> {
     }
 }
 
-impl<S> Layered<S> {
+impl<S: Answers> Layered<S> {
     /// Who calls and how long it may take, or the refusal of what is never read.
     fn admit(
         &self,
         request: &Request<Body>,
         peer: &Peer,
         call: &mut Call,
+        id: RequestId,
     ) -> ControlFlow<Response<Body>, (Requester, Ongoing, Duration)> {
         if let Some(refusal) = content_type::refuse(request) {
             return ControlFlow::Break(refusal);
         }
         match self.admit_grpc(request, peer, call) {
             Ok(admitted) => ControlFlow::Continue(admitted),
-            Err(refusal) => ControlFlow::Break(refusal.into_http()),
+            Err(refusal) => {
+                self.audit(&refusal, request, peer, call, id);
+                ControlFlow::Break(refusal.into_http())
+            }
         }
+    }
+
+    fn audit(&self, refusal: &Status, request: &Request<Body>, peer: &Peer, call: &Call, id: RequestId) {
+        let Some((kind, reason)) = caller::audited(refusal) else { return };
+        let caller = call.caller().cloned().unwrap_or_else(Caller::nobody);
+        let origin = Requester { caller, client: None, peer: Some(peer.address.ip()) }
+            .origin(None, Some(id.as_uuid()));
+        let mut event = AuditEvent::new(self.options.clock.now(), kind, origin).refused(Some(reason));
+        event.resource = self.methods.find(request.uri().path()).map(str::to_owned);
+        self.services.refused(event);
     }
 
     fn admit_grpc(
@@ -123,7 +140,7 @@ impl<S> Layered<S> {
         let options = &self.options;
         let caller = caller::identify(&options.gate, request, peer)?;
         call.is_of(&caller);
-        let (requester, ongoing) = caller::authorize(caller, request)?;
+        let (requester, ongoing) = caller::authorize(caller, request, peer)?;
         let (default, max) = (options.request_timeout_default, options.request_timeout_max);
         Ok((requester, ongoing, deadline::limit(request.headers(), default, max)?))
     }

@@ -25,6 +25,10 @@ pub(crate) fn current() -> Option<RequestId> {
 }
 
 impl RequestId {
+    pub(crate) const fn as_uuid(self) -> Uuid {
+        self.0
+    }
+
     pub(super) fn draw(entropy: &Entropy) -> Self {
         Self(Builder::from_random_bytes(entropy.identifier()).into_uuid())
     }

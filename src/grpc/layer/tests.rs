@@ -24,6 +24,8 @@ impl super::Answers for Handler {
             Self::Breaks => Status::internal("a library's words").into_http(),
         }
     }
+
+    fn refused(&self, _: AuditEvent) {}
 }
 
 fn request() -> http::request::Builder {

@@ -85,10 +85,10 @@ on_both_engines! {
     async fn a_change_is_seen_by_the_next_look_up(engine: Engine) {
         let world = World::new(engine).await;
         let (ada, token) = world.register("ada").await;
-        world.store.verify_email(token.digest(), super::NOW).await.unwrap();
+        world.store.verify_email(token.digest(), super::event(super::NOW)).await.unwrap();
         assert!(world.store.find_user_by_auth_token(ada.auth_token).await.unwrap().unwrap().is_verified);
 
-        world.store.delete_user(ada.id).await.unwrap();
+        world.store.delete_user(ada.id, super::event(super::NOW)).await.unwrap();
         assert_eq!(world.store.find_user_by_auth_token(ada.auth_token).await.unwrap(), None);
     }
 

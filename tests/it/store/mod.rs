@@ -1,5 +1,6 @@
 //! One conformance suite of the store, run on both engines.
 
+mod audit;
 mod lookup;
 mod migrate;
 mod outbox;
@@ -13,7 +14,10 @@ mod verification;
 use std::time::Duration;
 
 use kairos_identity::{
-    domain::{AuthToken, Email, MailToken, PasswordHash, RequestId, SealedToken, Timestamp, User, Username},
+    domain::{
+        AuditEvent, AuditKind, AuthToken, Email, MailToken, Origin, PasswordHash, RequestId, SealedToken,
+        Timestamp, User, Username,
+    },
     entropy::Entropy,
     store::{
         LookupOptions, PostgresOptions, Registered, Registration, SqliteOptions, Store, StoreOptions,
@@ -55,6 +59,7 @@ impl World {
             request_ids_since: NOW.minus(DAY),
             mail,
             created_at: NOW,
+            event: event(NOW),
         };
         (registration, token)
     }
@@ -86,6 +91,11 @@ impl World {
         ["core_user", "core_mail_token", "core_mail_outbox", "core_registration_request"]
             .map(|table| self.database.count(table))
     }
+}
+
+/// Something to write down of what is done at that time.
+pub fn event(at: Timestamp) -> AuditEvent {
+    AuditEvent::new(at, AuditKind::UserUpdated, Origin::local("test"))
 }
 
 /// Opens the store at `url` with small limits.

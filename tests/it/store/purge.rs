@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use kairos_identity::store::{Attempts, Counted, Kept, Purged, Subject};
+use kairos_identity::store::{Attempts, AuditFilter, Counted, Kept, Purged, Subject};
 
-use super::{DAY, NOW, World, request_id};
+use super::{DAY, NOW, World, event, request_id};
 
-const KEPT: Kept = Kept { expired_tokens: DAY, finished_mails: DAY, request_ids: DAY };
+const KEPT: Kept =
+    Kept { expired_tokens: DAY, finished_mails: DAY, request_ids: DAY, audit_events: DAY.saturating_mul(3) };
 const MOMENT: Duration = Duration::from_micros(1);
 
 on_both_engines! {
@@ -24,6 +25,8 @@ on_both_engines! {
         assert_eq!(world.counts(), [1, 1, 0, 0]);
         assert_eq!(purge(NOW.plus(DAY * 2 + MOMENT)).await, Purged { rows: 1, is_more: false });
         assert_eq!(world.counts(), [1, 0, 0, 0]);
+        assert_eq!(purge(NOW.plus(DAY * 3)).await, Purged { rows: 0, is_more: false });
+        assert_eq!(purge(NOW.plus(DAY * 3 + MOMENT)).await, Purged { rows: 1, is_more: false });
     }
 
     async fn attempts_go_when_they_count_no_more(engine: Engine) {
@@ -38,6 +41,21 @@ on_both_engines! {
 
         let purge = async |at| world.store.purge(KEPT, at).await.unwrap().rows;
         assert_eq!((purge(NOW.plus(DAY).minus(MOMENT)).await, purge(NOW.plus(DAY)).await), (0, 1));
+    }
+
+    async fn much_goes_a_part_at_a_time_the_oldest_first(engine: Engine) {
+        let world = World::new(engine).await;
+        for thousand in [2, 0, 1] {
+            let events = (thousand * 1_000..(thousand + 1) * 1_000).map(|micros| event(NOW.plus(Duration::from_micros(micros))));
+            world.store.record_audit_events(events.collect()).await.unwrap();
+        }
+
+        let end = NOW.plus(KEPT.audit_events + Duration::from_micros(2_500));
+        for (rows, is_more) in [(1_000, true), (1_000, true), (500, false), (0, false)] {
+            assert_eq!(world.store.purge(KEPT, end).await.unwrap(), Purged { rows, is_more });
+        }
+        let rest = world.store.list_audit_events(AuditFilter::default(), None, 1_000).await.unwrap();
+        assert_eq!((rest.len(), rest[0].at), (500, NOW.plus(Duration::from_micros(2_500))));
     }
 
     async fn a_mail_that_waits_is_kept_whatever_its_age(engine: Engine) {

@@ -8,7 +8,7 @@ use kairos_identity::{
     store::{Kept, OutgoingMail, Registration, VerificationMail},
 };
 
-use super::{DAY, NOW, World, email, request_id};
+use super::{DAY, NOW, World, email, event, request_id};
 use crate::support::engine::Engine;
 
 const CALLS: usize = 400;
@@ -28,6 +28,8 @@ enum Call {
     Purge,
 }
 
+const KEPT: Kept = Kept { expired_tokens: DAY, finished_mails: DAY, request_ids: DAY, audit_events: DAY };
+
 struct Player {
     world: World,
     tokens: Vec<MailToken>,
@@ -45,15 +47,19 @@ impl Player {
         match call {
             Call::Register(registration, token) => {
                 self.tokens.push(token);
-                shown(store.register(Registration { created_at: now, ..*registration }).await)
+                shown(
+                    store
+                        .register(Registration { created_at: now, event: event(now), ..*registration })
+                        .await,
+                )
             }
             Call::Verify(number) => match self.tokens.get(number) {
-                Some(token) => shown(store.verify_email(token.digest(), now).await),
+                Some(token) => shown(store.verify_email(token.digest(), event(now)).await),
                 None => String::new(),
             },
             Call::Replace(name, mail, token) => {
                 self.tokens.push(token);
-                shown(store.replace_verification(&email(&address(name)), *mail, now).await)
+                shown(store.replace_verification(&email(&address(name)), *mail, event(now)).await)
             }
             Call::Claim => {
                 self.claimed = store.claim_due_mail(now, now.plus(Duration::from_mins(5))).await.unwrap();
@@ -68,11 +74,11 @@ impl Player {
                 (Some(mail), _) => shown(store.retry_mail(&mail, now, "451".into()).await),
             },
             Call::MarkVerified(name) => match self.find(name).await {
-                Some(id) => shown(store.mark_verified(id, now).await),
+                Some(id) => shown(store.mark_verified(id, event(now)).await),
                 None => String::new(),
             },
             Call::Delete(name) => match self.find(name).await {
-                Some(id) => shown(store.delete_user(id).await),
+                Some(id) => shown(store.delete_user(id, event(now)).await),
                 None => String::new(),
             },
             Call::FindAll => {
@@ -91,10 +97,7 @@ impl Player {
                 }
                 format!("{answers:?} {:?}", self.world.counts())
             }
-            Call::Purge => {
-                let kept = Kept { expired_tokens: DAY, finished_mails: DAY, request_ids: DAY };
-                shown(store.purge(kept, now).await)
-            }
+            Call::Purge => shown(store.purge(KEPT, now).await),
         }
     }
 

@@ -5,7 +5,7 @@ use kairos_identity::{
     store::{Constraint, StoreError},
 };
 
-use super::{DAY, NOW, World, email};
+use super::{DAY, NOW, World, email, event};
 
 on_both_engines! {
     async fn a_user_is_found_by_email_and_username_as_registered(engine: Engine) {
@@ -27,8 +27,8 @@ on_both_engines! {
         assert_eq!(world.store.find_user_by_email(&email("bob@example.com")).await.unwrap(), None);
         assert_eq!(world.store.find_user_by_username(&Username::parse("bob").unwrap()).await.unwrap(), None);
         assert!(world.store.find_credentials(&email("bob@example.com")).await.unwrap().is_none());
-        assert_eq!(world.store.mark_verified(UserId::from_i64(99), NOW).await.unwrap(), None);
-        assert!(!world.store.delete_user(UserId::from_i64(99)).await.unwrap());
+        assert_eq!(world.store.mark_verified(UserId::from_i64(99), event(NOW)).await.unwrap(), None);
+        assert!(!world.store.delete_user(UserId::from_i64(99), event(NOW)).await.unwrap());
     }
 
     async fn a_taken_email_is_named(engine: Engine) {
@@ -74,7 +74,7 @@ on_both_engines! {
         let (ada, _) = world.register("ada").await;
         let later = NOW.plus(DAY);
 
-        let marked = world.store.mark_verified(ada.id, later).await.unwrap().unwrap();
+        let marked = world.store.mark_verified(ada.id, event(later)).await.unwrap().unwrap();
 
         assert!(marked.is_verified);
         assert_eq!((marked.created_at, marked.updated_at, marked.auth_token), (NOW, later, ada.auth_token));
@@ -88,7 +88,7 @@ on_both_engines! {
         world.store.register(registration).await.unwrap();
         let ada = world.store.find_user_by_email(&email("ada@example.com")).await.unwrap().unwrap();
 
-        assert!(world.store.delete_user(ada.id).await.unwrap());
+        assert!(world.store.delete_user(ada.id, event(NOW)).await.unwrap());
 
         assert_eq!(world.counts(), [0, 0, 0, 0]);
         let (again, _) = world.register("ada").await;

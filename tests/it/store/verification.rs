@@ -3,7 +3,7 @@
 use kairos_identity::store::Verification;
 use tokio::task::JoinSet;
 
-use super::{DAY, NOW, World, email};
+use super::{DAY, NOW, World, email, event};
 
 on_both_engines! {
     async fn a_token_verifies_its_user_once(engine: Engine) {
@@ -11,8 +11,8 @@ on_both_engines! {
         let (ada, token) = world.register("ada").await;
         let (bob, _) = world.register("bob").await;
 
-        let first = world.store.verify_email(token.digest(), NOW).await.unwrap();
-        let second = world.store.verify_email(token.digest(), NOW).await.unwrap();
+        let first = world.store.verify_email(token.digest(), event(NOW)).await.unwrap();
+        let second = world.store.verify_email(token.digest(), event(NOW)).await.unwrap();
 
         let Verification::Verified(verified) = first else { panic!("{first:?}") };
         assert!(verified.is_verified && verified.auth_token == ada.auth_token);
@@ -24,8 +24,8 @@ on_both_engines! {
         let world = World::new(engine).await;
         let (_, token) = world.register("ada").await;
 
-        let late = world.store.verify_email(token.digest(), NOW.plus(DAY)).await.unwrap();
-        let in_time = world.store.verify_email(token.digest(), NOW.plus(DAY).minus(std::time::Duration::from_micros(1))).await;
+        let late = world.store.verify_email(token.digest(), event(NOW.plus(DAY))).await.unwrap();
+        let in_time = world.store.verify_email(token.digest(), event(NOW.plus(DAY).minus(std::time::Duration::from_micros(1)))).await;
 
         assert_eq!(late, Verification::Invalid);
         assert!(matches!(in_time.unwrap(), Verification::Verified(_)));
@@ -36,7 +36,7 @@ on_both_engines! {
         world.register("ada").await;
         let (_, stranger) = world.mail();
 
-        assert_eq!(world.store.verify_email(stranger.digest(), NOW).await.unwrap(), Verification::Invalid);
+        assert_eq!(world.store.verify_email(stranger.digest(), event(NOW)).await.unwrap(), Verification::Invalid);
     }
 
     async fn a_token_for_another_purpose_is_invalid(engine: Engine) {
@@ -44,7 +44,7 @@ on_both_engines! {
         let (_, token) = world.register("ada").await;
         world.database.execute("UPDATE core_mail_token SET purpose = 'reset_password'");
 
-        assert_eq!(world.store.verify_email(token.digest(), NOW).await.unwrap(), Verification::Invalid);
+        assert_eq!(world.store.verify_email(token.digest(), event(NOW)).await.unwrap(), Verification::Invalid);
     }
 
     async fn a_token_proves_only_the_address_it_was_mailed_to(engine: Engine) {
@@ -52,7 +52,7 @@ on_both_engines! {
         let (_, token) = world.register("ada").await;
         world.database.execute("UPDATE core_user SET email = 'other@example.com'");
 
-        assert_eq!(world.store.verify_email(token.digest(), NOW).await.unwrap(), Verification::Invalid);
+        assert_eq!(world.store.verify_email(token.digest(), event(NOW)).await.unwrap(), Verification::Invalid);
         let other = world.store.find_user_by_email(&email("other@example.com")).await.unwrap().unwrap();
         assert!(!other.is_verified);
     }
@@ -60,9 +60,9 @@ on_both_engines! {
     async fn a_link_says_verified_already_when_an_operator_was_faster(engine: Engine) {
         let world = World::new(engine).await;
         let (ada, token) = world.register("ada").await;
-        world.store.mark_verified(ada.id, NOW).await.unwrap();
+        world.store.mark_verified(ada.id, event(NOW)).await.unwrap();
 
-        assert_eq!(world.store.verify_email(token.digest(), NOW).await.unwrap(), Verification::AlreadyVerified);
+        assert_eq!(world.store.verify_email(token.digest(), event(NOW)).await.unwrap(), Verification::AlreadyVerified);
     }
 
     async fn a_new_link_voids_the_older_ones_and_their_mails(engine: Engine) {
@@ -70,23 +70,23 @@ on_both_engines! {
         let (ada, old) = world.register("ada").await;
         let (mail, new) = world.mail();
 
-        assert!(world.store.replace_verification(&ada.email, mail.clone(), NOW).await.unwrap());
+        assert!(world.store.replace_verification(&ada.email, mail.clone(), event(NOW)).await.unwrap().is_some());
 
-        assert_eq!(world.store.verify_email(old.digest(), NOW).await.unwrap(), Verification::Invalid);
+        assert_eq!(world.store.verify_email(old.digest(), event(NOW)).await.unwrap(), Verification::Invalid);
         let sent = world.store.claim_due_mail(NOW, NOW.plus(DAY)).await.unwrap().unwrap();
         assert_eq!(sent.message_id, mail.message_id);
         assert!(world.store.claim_due_mail(NOW, NOW.plus(DAY)).await.unwrap().is_none());
-        assert!(matches!(world.store.verify_email(new.digest(), NOW).await.unwrap(), Verification::Verified(_)));
+        assert!(matches!(world.store.verify_email(new.digest(), event(NOW)).await.unwrap(), Verification::Verified(_)));
     }
 
     async fn nobody_else_gets_a_new_link(engine: Engine) {
         let world = World::new(engine).await;
         let (ada, token) = world.register("ada").await;
-        world.store.verify_email(token.digest(), NOW).await.unwrap();
+        world.store.verify_email(token.digest(), event(NOW)).await.unwrap();
         let before = world.counts();
 
         for address in [ada.email, email("stranger@example.com")] {
-            assert!(!world.store.replace_verification(&address, world.mail().0, NOW).await.unwrap());
+            assert!(world.store.replace_verification(&address, world.mail().0, event(NOW)).await.unwrap().is_none());
         }
         assert_eq!(world.counts(), before);
     }
@@ -97,7 +97,7 @@ on_both_engines! {
         let mut calls = JoinSet::new();
         for _ in 0..64 {
             let (store, digest) = (world.store.clone(), token.digest());
-            calls.spawn(async move { store.verify_email(digest, NOW).await.unwrap() });
+            calls.spawn(async move { store.verify_email(digest, event(NOW)).await.unwrap() });
         }
 
         let answers = calls.join_all().await;
@@ -113,10 +113,10 @@ on_both_engines! {
         let mut calls = JoinSet::new();
         for _ in 0..16 {
             let (store, address, (mail, _)) = (world.store.clone(), ada.email.clone(), world.mail());
-            calls.spawn(async move { store.replace_verification(&address, mail, NOW).await.unwrap() });
+            calls.spawn(async move { store.replace_verification(&address, mail, event(NOW)).await.unwrap() });
         }
 
-        assert!(calls.join_all().await.into_iter().all(|replaced| replaced));
+        assert!(calls.join_all().await.into_iter().all(|replaced| replaced.is_some()));
 
         let live = "SELECT CAST(count(*) AS VARCHAR(9)) AS value FROM core_mail_token WHERE voided_at IS NULL";
         assert_eq!(world.database.rows(live), ["1"]);

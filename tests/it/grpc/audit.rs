@@ -1,0 +1,244 @@
+//! What is written down of decisions, read as an operator reads it.
+
+use std::time::Duration;
+
+use kairos_identity::{
+    callers::ServiceToken,
+    proto::{LoginRequest, ResendVerificationEmailRequest, VerifyEmailRequest},
+};
+use tokio::task::JoinSet;
+use tonic::Request;
+
+use crate::support::{
+    engine::TestDatabase,
+    mail::verification_token,
+    people::{PASSWORD, address, by_username, login, registration},
+    server::TestServer,
+    wait::until,
+};
+
+/// Refusals are written within a second or so.
+const WRITTEN_LIMIT: Duration = Duration::from_secs(15);
+
+/// `kairos-identity audit` with these arguments: its lines, each cut at the tabs.
+fn audit(server: &TestServer, arguments: &[&str]) -> Vec<Vec<String>> {
+    let output = server.command(&[&["audit"], arguments].concat()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
+}
+
+/// Kind and outcome of each.
+fn decisions(lines: &[Vec<String>]) -> Vec<String> {
+    lines.iter().map(|line| format!("{} {}", line[1], line[2])).collect()
+}
+
+/// These are there and no others, in whatever order and each as often as may be: refusals come a moment later than what was done,
+/// and those that are alike may have fallen into one moment.
+async fn assert_decisions(
+    server: &TestServer,
+    arguments: &[&str],
+    mut expected: Vec<&str>,
+) -> Vec<Vec<String>> {
+    expected.sort_unstable();
+    let mut found = Vec::new();
+    let all = async || {
+        found = audit(server, arguments);
+        let mut found = decisions(&found);
+        found.sort_unstable();
+        found.dedup();
+        (found == expected).then_some(())
+    };
+    until(&format!("the trail holds {expected:?}"), WRITTEN_LIMIT, all).await;
+    found
+}
+
+/// How many decisions the lines stand for.
+fn count(lines: &[Vec<String>]) -> usize {
+    let counted =
+        |line: &Vec<String>| line.iter().find_map(|part| part.strip_prefix("count=")?.parse::<usize>().ok());
+    lines.iter().map(|line| counted(line).unwrap_or(1)).sum()
+}
+
+/// `message` for an end user.
+fn from_user<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("kairos-client-ip", "192.0.2.7".parse().unwrap());
+    request.metadata_mut().insert("kairos-client-agent", "Mozilla/5.0\t(X11)".parse().unwrap());
+    request
+}
+
+on_both_engines! {
+    async fn each_decision_about_an_account_is_one_event(engine: Engine) {
+        let database = TestDatabase::new(engine);
+        let server = TestServer::on_url(database.url().to_owned())
+            .with_env("KAIROS_IDENTITY_LOGIN_FAILURES_MAX", "2")
+            .with_env("KAIROS_IDENTITY_VERIFICATION_RESENDS_MAX", "1")
+            .start()
+            .await;
+        let mut client = server.client().await;
+        let ada = client.register(from_user(registration("ada"))).await.unwrap().into_inner().user.unwrap().auth_token;
+        client.register(from_user(registration("ada"))).await.unwrap_err();
+        client.login(from_user(login("ada", PASSWORD))).await.unwrap_err();
+        let resend = |name| from_user(ResendVerificationEmailRequest { email: address(name) });
+        let link = verification_token(&server, &address("ada")).await;
+        client.verify_email(from_user(VerifyEmailRequest { token: link.clone() })).await.unwrap();
+        client.verify_email(from_user(VerifyEmailRequest { token: link })).await.unwrap_err();
+        client.verify_email(from_user(VerifyEmailRequest { token: ada.clone() })).await.unwrap_err();
+        client.resend_verification_email(resend("ada")).await.unwrap();
+        client.resend_verification_email(resend("ada")).await.unwrap_err();
+        client.resend_verification_email(resend("nobody")).await.unwrap();
+        client.login(from_user(login("ada", PASSWORD))).await.unwrap();
+        client.login(from_user(login("ada", "wrong"))).await.unwrap_err();
+        client.login(from_user(login("ada", "wronger"))).await.unwrap_err();
+        client.login(from_user(login("ada", PASSWORD))).await.unwrap_err();
+        client.login(from_user(login("nobody", "wrong"))).await.unwrap_err();
+        let about_ada = assert_decisions(&server, &["--user", &ada], vec![
+            "user_created OK",
+            "authn_login_fail EMAIL_NOT_VERIFIED",
+            "user_updated OK",
+            "authn_token_create_fail NO_UNVERIFIED_USER",
+            "excess_rate_limit_exceeded TOO_MANY_ATTEMPTS",
+            "authn_login_success OK",
+            "authn_login_fail INVALID_CREDENTIALS",
+            "authn_login_fail_max TOO_MANY_ATTEMPTS",
+        ]).await;
+        assert_decisions(&server, &["--kind", "user_create_fail", "--kind", "user_update_fail"], vec![
+            "user_create_fail EMAIL_ALREADY_EXISTS",
+            "user_update_fail EMAIL_ALREADY_VERIFIED",
+            "user_update_fail INVALID_TOKEN",
+        ]).await;
+        for verb in [&["unlock", "ada"][..], &["delete", "ada", "--yes"]] {
+            assert!(server.command(&[&["user"], verb].concat()).output().unwrap().status.success());
+        }
+        let by_operator = audit(&server, &["--caller", "command-line"]);
+        assert_eq!(decisions(&by_operator), ["authn_login_unlock OK", "user_deleted OK"]);
+        let success = about_ada.iter().find(|line| line[1] == "authn_login_success").unwrap();
+        assert_eq!(success[3..6], [ada.as_str(), "anybody", "192.0.2.7"]);
+        assert_eq!(success.last().unwrap(), "agent=Mozilla/5.0\u{fffd}(X11)");
+        let wrong = about_ada.iter().filter(|line| line[2] == "INVALID_CREDENTIALS").cloned().collect::<Vec<_>>();
+        assert_eq!(count(&wrong), 2, "{wrong:?}");
+        let everything = audit(&server, &[]).concat().concat();
+        for secret in [PASSWORD, "ada@", "wrong"] {
+            assert!(!everything.contains(secret), "{secret}: {everything}");
+        }
+    }
+
+    async fn the_log_has_the_same_events(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        let ada = server.member("ada").await.auth_token;
+        let mut client = server.client().await;
+        client.login(from_user(login("ada", PASSWORD))).await.unwrap();
+        client.login(from_user(login("ada", "wrong"))).await.unwrap_err();
+
+        let log = server.logged("\"event\":\"authn_login_fail\"").await;
+
+        let events: Vec<serde_json::Value> = log
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+            .filter(|line| line["target"] == "audit")
+            .collect();
+        let said: Vec<_> = events.iter().map(|line| (line["event"].as_str().unwrap(), line["user"].as_str().unwrap())).collect();
+        let kinds = ["user_created", "user_updated", "authn_login_success", "authn_login_fail"];
+        assert_eq!(said, kinds.map(|kind| (kind, ada.as_str())));
+        assert_eq!(events[3]["client"], "192.0.2.7");
+        assert_eq!(events[3]["reason"], "INVALID_CREDENTIALS");
+        let same_call = log.lines().filter(|line| line.contains(events[3]["request_id"].as_str().unwrap())).count();
+        assert_eq!(same_call, 2, "the event names the call, whose own line does too");
+    }
+
+    async fn a_flood_of_refusals_is_counted_and_written_as_few_rows(engine: Engine) {
+        const CALLS: usize = 2_000;
+        let server = TestServer::builder(engine)
+            .with_env("KAIROS_IDENTITY_AUDIT_REFUSALS_MAX", "10")
+            .with_env("KAIROS_IDENTITY_LOGIN_TOTAL_MAX", "1")
+            .start()
+            .await;
+        server.client().await.login(login("nobody", "wrong")).await.unwrap_err();
+        let mut calls = JoinSet::new();
+        for connection in 0..8 {
+            let mut client = server.client().await;
+            calls.spawn(async move {
+                for number in 0..CALLS / 8 {
+                    // Each another account, from another address.
+                    let email = format!("user{number}-{connection}@example.com");
+                    let mut request = Request::new(LoginRequest { email, password: "wrong".into() });
+                    let address = format!("192.0.{connection}.{number}");
+                    request.metadata_mut().insert("kairos-client-ip", address.parse().unwrap());
+                    client.login(request).await.unwrap_err();
+                }
+            });
+        }
+        let began = std::time::Instant::now();
+        calls.join_all().await;
+        let seconds = usize::try_from(began.elapsed().as_secs()).unwrap();
+
+        let all = async || Some(audit(&server, &["--kind", "authn_login_fail_max"])).filter(|lines| count(lines) == CALLS);
+        let lines = until("every refusal is counted", WRITTEN_LIMIT, all).await;
+        // Ten a second and one for the others, in each second that had any, and in the one before and after.
+        assert!(lines.len() <= 11 * (seconds + 2), "{} rows in {seconds} s", lines.len());
+    }
+
+    async fn what_was_turned_away_is_written_at_the_stop(engine: Engine) {
+        let mut server = TestServer::start(engine).await;
+        server.client().await.login(login("nobody", "wrong")).await.unwrap_err();
+        server.terminate();
+        assert!(server.wait().await.success());
+
+        assert_eq!(decisions(&audit(&server, &[])), ["authn_login_fail INVALID_CREDENTIALS"]);
+    }
+
+    async fn a_time_is_a_moment_or_how_long_ago(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        server.newcomer("ada").await;
+        server.client().await.find_user(by_username("ada")).await.unwrap();
+
+        assert_eq!(decisions(&audit(&server, &["--since", "1h"])), ["user_created OK"]);
+        assert_eq!(decisions(&audit(&server, &["--until", "1h"])), [""; 0]);
+        assert_eq!(decisions(&audit(&server, &["--since", "2026-01-01T00:00:00Z", "--until", "2526-01-01T00:00:00Z"])).len(), 1);
+        let wrong = server.command(&["audit", "--since", "yesterday"]).output().unwrap();
+        assert_eq!(wrong.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&wrong.stderr).contains("--since: expected a time such as"));
+    }
+
+    async fn whom_it_turns_away_and_whom_it_knows_anew_is_written(engine: Engine) {
+        let (agent, stranger) = (ServiceToken::from_random([1; 32]), ServiceToken::from_random([2; 32]));
+        let folder = tempfile::tempdir().unwrap();
+        let callers = folder.path().join("callers.toml");
+        let entry = |name: &str| {
+            let hash = agent.hash();
+            let methods = "\"IdentityService/FindUser\", \"IdentityService/Login\"";
+            format!("[{name}]\ntoken-hashes = [\"{hash}\"]\nmethods = [{methods}]\nuser-fields = []\n")
+        };
+        std::fs::write(&callers, entry("agent")).unwrap();
+        let server = TestServer::builder(engine).with_args(&["--callers", callers.to_str().unwrap()]).start().await;
+        let mut client = server.client().await;
+        let with = |token: &ServiceToken, mut request: Request<LoginRequest>| {
+            let credentials = format!("Bearer {}", token.expose()).parse().unwrap();
+            request.metadata_mut().insert("authorization", credentials);
+            request
+        };
+        client.login(with(&stranger, from_user(login("ada", PASSWORD)))).await.unwrap_err();
+        client.login(with(&agent, from_user(login("ada", PASSWORD)))).await.unwrap_err();
+        let mut register = from_user(registration("ada"));
+        register.metadata_mut().insert("authorization", format!("Bearer {}", agent.expose()).parse().unwrap());
+        client.register(register).await.unwrap_err();
+        std::fs::write(&callers, entry("robot")).unwrap();
+
+        let lines = assert_decisions(&server, &[], vec![
+            "authz_fail CALLER_UNKNOWN",
+            "authn_login_fail INVALID_CREDENTIALS",
+            "authz_fail CALLER_NOT_ALLOWED",
+            "authz_change OK",
+        ]).await;
+        let line = |reason: &str| lines.iter().find(|line| line[2] == reason).unwrap();
+        let resource = |method: &str| format!("resource=/kairos.identity.v1.IdentityService/{method}");
+        assert!(line("CALLER_UNKNOWN")[4..7] == ["nobody", "127.0.0.1", &resource("Login")], "{lines:?}");
+        assert!(line("CALLER_NOT_ALLOWED")[4..7] == ["agent", "127.0.0.1", &resource("Register")], "{lines:?}");
+        assert!(line("OK")[4..7] == ["callers-file", "-", "resource=robot"], "{lines:?}");
+        // This caller may not tell where its end users are.
+        let failed = line("INVALID_CREDENTIALS");
+        assert_eq!(failed[4..6], ["agent", "127.0.0.1"]);
+        assert!(!failed.iter().any(|part| part.starts_with("agent=")), "{failed:?}");
+    }
+}
