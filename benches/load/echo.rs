@@ -56,11 +56,13 @@ fn options() -> ServerOptions {
         first_byte_timeout: Duration::from_secs(10),
         tls_handshake_timeout: Duration::from_secs(10),
         connection_age: Duration::from_mins(30),
+        connection_idle: Duration::from_mins(5),
         connection_age_grace: Duration::from_secs(30),
         keepalive_interval: Duration::from_secs(20),
         keepalive_timeout: Duration::from_secs(10),
         streams_per_connection_max: 256,
         header_list_bytes_max: 16 * 1024,
+        send_buffer_bytes_max: 64 * 1024,
         drain_deadline: Duration::from_secs(1),
     }
 }

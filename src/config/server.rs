@@ -32,7 +32,10 @@ section! {
         tls_handshake_timeout: Span<100, 600_000> = "10s",
         /// After how long a connection is told to go (GOAWAY), so that load spreads over new instances; ±10 % by chance.
         connection_age: Span<1_000, 604_800_000> = "30m",
-        /// How long calls in flight may go on after that.
+        /// After how long without a call a connection is told to go; at most twice that. Who needs it again connects again, and nobody
+        /// holds a place that they do not use.
+        connection_idle: Span<1_000, 604_800_000> = "5m",
+        /// How long calls in flight may go on after a connection was told to go.
         connection_age_grace: Span<0, 3_600_000> = "30s",
         /// How often a peer is asked whether it is still there.
         keepalive_interval: Span<1_000, 3_600_000> = "20s",
@@ -45,6 +48,8 @@ section! {
         header_list_bytes_max: Bytes<1_024, 1_048_576> = "16KiB",
         /// How long a request message may be; the longest real one, `ResolveTokens` of 1,000, has 38 KB.
         message_bytes_max: Bytes<1_024, 4_194_304> = "64KiB",
+        /// How much of one answer may wait in memory for a peer that reads slowly; the longest, of `ResolveTokens`, is sent in parts.
+        send_buffer_bytes_max: Bytes<16_384, 4_194_304> = "64KiB",
         /// How long a call may take whose caller set no deadline.
         request_timeout_default: Span<10, 3_600_000> = "10s",
         /// How long a call may take whatever deadline its caller set.

@@ -33,9 +33,6 @@ const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 /// The same for all calls of a connection, which bounds what one peer can make us hold.
 const CONNECTION_WINDOW_BYTES: u32 = 512 * 1024;
 
-/// What one answer may hold back in memory while the peer does not read it; the longest, `ResolveTokens`, is sent in parts.
-const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
-
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone)]
 pub struct Peer {
@@ -124,10 +121,11 @@ impl<S: Served> Connections<S> {
         let accepted = Accepted::default();
         let connection =
             http2_with_limits(options, accepted.clone()).serve_connection(TokioIo::new(io), service);
-        let mut connection = WithStreams::new(connection, accepted);
+        let mut connection = WithStreams::new(connection, accepted.clone());
         let grace = tokio::select! {
             _ = &mut connection => return,
             () = tokio::time::sleep(self.age()) => Some(options.connection_age_grace),
+            () = idle(&accepted, options.connection_idle) => Some(options.connection_age_grace),
             () = self.stop.cancelled() => None,
         };
         connection.change(http2::Connection::graceful_shutdown);
@@ -148,6 +146,17 @@ impl<S: Served> Connections<S> {
     }
 }
 
+/// Ends when no call was under way for at least `span`, and at most twice that.
+async fn idle(accepted: &Accepted, span: Duration) {
+    loop {
+        let begun = accepted.begun();
+        tokio::time::sleep(span).await;
+        if accepted.is_idle_since(begun) {
+            return;
+        }
+    }
+}
+
 fn http2_with_limits(options: &ServerOptions, executor: Accepted) -> http2::Builder<Accepted> {
     let mut http2 = http2::Builder::new(executor);
     http2
@@ -158,7 +167,7 @@ fn http2_with_limits(options: &ServerOptions, executor: Accepted) -> http2::Buil
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_header_list_size(options.header_list_bytes_max)
-        .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
+        .max_send_buf_size(options.send_buffer_bytes_max)
         .keep_alive_interval(Some(options.keepalive_interval))
         .keep_alive_timeout(options.keepalive_timeout);
     http2

@@ -38,7 +38,9 @@ pub struct ServerOptions {
     pub tls_handshake_timeout: Duration,
     /// After how long a connection is told to go; ±10 % by chance.
     pub connection_age: Duration,
-    /// How long its calls in flight may go on after that.
+    /// After how long without a call it is told to go; at most twice that.
+    pub connection_idle: Duration,
+    /// How long its calls in flight may go on after it was told to go.
     pub connection_age_grace: Duration,
     /// How often a peer is asked whether it is there.
     pub keepalive_interval: Duration,
@@ -48,6 +50,8 @@ pub struct ServerOptions {
     pub streams_per_connection_max: u32,
     /// How long the headers of a call may be.
     pub header_list_bytes_max: u32,
+    /// How much of one answer may wait in memory for a peer that does not read it.
+    pub send_buffer_bytes_max: usize,
     /// How long a stop may take.
     pub drain_deadline: Duration,
 }

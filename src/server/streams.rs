@@ -10,7 +10,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
 };
@@ -23,11 +23,31 @@ type Stream = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Where hyper leaves the streams that it has accepted.
 #[derive(Clone, Default)]
-pub(super) struct Accepted(Arc<Mutex<Vec<Stream>>>);
+pub(super) struct Accepted(Arc<Streams>);
+
+#[derive(Default)]
+struct Streams {
+    waiting: Mutex<Vec<Stream>>,
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
+impl Accepted {
+    /// How many streams have begun.
+    pub(super) fn begun(&self) -> u64 {
+        self.0.begun.load(Ordering::Relaxed)
+    }
+
+    /// Whether none is under way, and none has begun since there were so many.
+    pub(super) fn is_idle_since(&self, begun: u64) -> bool {
+        self.begun() == begun && self.0.ended.load(Ordering::Relaxed) == begun
+    }
+}
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Accepted {
     fn execute(&self, stream: F) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Box::pin(stream));
+        self.0.begun.fetch_add(1, Ordering::Relaxed);
+        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(Box::pin(stream));
     }
 }
 
@@ -130,7 +150,8 @@ impl<C> WithStreams<C> {
 
     /// Takes over what the connection has accepted.
     fn accept(&mut self) {
-        let accepted = std::mem::take(&mut *self.accepted.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let accepted =
+            std::mem::take(&mut *self.accepted.0.waiting.lock().unwrap_or_else(PoisonError::into_inner));
         if !accepted.is_empty() {
             self.running.extend(accepted.into_iter().map(Running));
             self.wakes.streams.store(true, Ordering::SeqCst);
@@ -151,7 +172,9 @@ impl<C: Future> WithStreams<C> {
             }
             if self.wakes.streams.swap(false, Ordering::SeqCst) {
                 let context = &mut Context::from_waker(&self.streams_waker);
-                while let Poll::Ready(Some(())) = self.running.poll_next_unpin(context) {}
+                while let Poll::Ready(Some(())) = self.running.poll_next_unpin(context) {
+                    self.accepted.0.ended.fetch_add(1, Ordering::Relaxed);
+                }
             }
             // Without a budget the connection would only say that it has none.
             if !self.wakes.are_pending() || !coop::has_budget_remaining() {

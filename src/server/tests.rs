@@ -32,10 +32,12 @@ fn options() -> ServerOptions {
         tls_handshake_timeout: Duration::from_mins(1),
         connection_age: Duration::from_mins(1),
         connection_age_grace: Duration::from_mins(1),
+        connection_idle: Duration::from_mins(1),
         keepalive_interval: Duration::from_mins(1),
         keepalive_timeout: Duration::from_mins(1),
         streams_per_connection_max: 100,
         header_list_bytes_max: 16 * 1024,
+        send_buffer_bytes_max: 64 * 1024,
         drain_deadline: Duration::from_millis(300),
     }
 }
@@ -143,6 +145,31 @@ async fn no_call_fails_when_connections_reach_their_age() {
         if let Err(status) = check(channel.clone()).await {
             assert!(was_never_sent(&status), "{status:?}");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_calls_for_nothing_is_told_to_go_and_who_waits_for_an_answer_is_not() {
+    let idle = Duration::from_millis(100);
+    let options = ServerOptions { connection_idle: idle, connection_age_grace: idle, ..options() };
+    let server = Running::start(options, None);
+    let (begun, waiting) = (server.channel().await, server.channel().await);
+    let mut idle_peer = server.socket().await;
+    idle_peer.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let mut stream =
+        HealthClient::new(waiting).watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert!(stream.message().await.unwrap().is_some());
+
+    // Settings, GOAWAY, and after the grace the end, since this one answers nothing.
+    tokio::time::timeout(Duration::from_secs(5), idle_peer.read_to_end(&mut Vec::new()))
+        .await
+        .unwrap()
+        .unwrap();
+    let went_on = tokio::time::timeout(idle * 5, stream.message()).await;
+    assert!(went_on.is_err(), "a call that is under way goes on: {went_on:?}");
+    // Another connection is made where it is needed.
+    if let Err(status) = check(begun).await {
+        assert!(was_never_sent(&status), "{status:?}");
     }
 }
 

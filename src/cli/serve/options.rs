@@ -130,11 +130,13 @@ pub(super) fn server_options(settings: &Settings) -> ServerOptions {
         first_byte_timeout: server.first_byte_timeout.get(),
         tls_handshake_timeout: server.tls_handshake_timeout.get(),
         connection_age: server.connection_age.get(),
+        connection_idle: server.connection_idle.get(),
         connection_age_grace: server.connection_age_grace.get(),
         keepalive_interval: server.keepalive_interval.get(),
         keepalive_timeout: server.keepalive_timeout.get(),
         streams_per_connection_max: server.streams_per_connection_max.get(),
         header_list_bytes_max: server.header_list_bytes_max.count().get(),
+        send_buffer_bytes_max: server.send_buffer_bytes_max.count().as_usize(),
         drain_deadline: server.drain_deadline.get(),
     }
 }
