@@ -1,17 +1,25 @@
 //! The first bytes of HTTP/2 (RFC 9113, section 3.4), read before hyper sees the connection.
 //!
-//! hyper waits for them without limit. Here they have a time limit, and whoever says anything else is gone at once.
+//! hyper waits for them without limit. Here they have a time limit, and whoever says anything else is gone at once. What comes
+//! after them is read in turns.
 
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    task::coop,
+};
 
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How many bytes cost as much as one operation, of which a task may do 128 before others have their turn. A flood of small frames
+/// would otherwise be read by the megabyte at a time; what honest peers send at once is far less than the 32 KiB that this allows.
+const BYTES_OF_AN_OPERATION: usize = 256;
 
 /// A connection whose preface has been read, and is read once more by hyper.
 pub(super) struct Http2<Io> {
@@ -43,12 +51,25 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Http2<Io> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.unread.is_empty() {
-            return Pin::new(&mut self.io).poll_read(context, buffer);
+            let before = buffer.filled().len();
+            ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
+            spend(context, buffer.filled().len().saturating_sub(before));
+            return Poll::Ready(Ok(()));
         }
         let (now, later) = self.unread.split_at(self.unread.len().min(buffer.remaining()));
         buffer.put_slice(now);
         self.unread = later;
         Poll::Ready(Ok(()))
+    }
+}
+
+/// Takes from the task's turn what reading so many bytes costs; the next read then waits for another turn.
+fn spend(context: &mut Context<'_>, bytes: usize) {
+    for _ in 0..bytes / BYTES_OF_AN_OPERATION {
+        match coop::poll_proceed(context) {
+            Poll::Ready(operation) => operation.made_progress(),
+            Poll::Pending => break,
+        }
     }
 }
 
