@@ -56,13 +56,8 @@ impl AuditTrail {
         self.wait(Refusal { event, account: None });
     }
 
-    /// The same about the account with this email: whether there is one is looked up later, so that the time of the answer
-    /// does not tell.
-    pub(super) fn note_about(&self, event: AuditEvent, account: &Email) {
-        self.wait(Refusal { event, account: Some(account.clone()) });
-    }
-
-    /// The error of a verb, after it was noted if it is a decision and not a breakage; `account` as in [`AuditTrail::note_about`].
+    /// The error of a verb, after it was noted if it is a decision and not a breakage; about `account`, if nobody has looked yet
+    /// whether there is one: that is done later, so that the time of the answer does not tell.
     pub(super) fn refused(
         &self,
         event: AuditEvent,

@@ -5,6 +5,10 @@ use std::{sync::Arc, time::Duration};
 use super::{AccountError, Accounts, audit};
 use crate::domain::{AuditKind, Email, Origin};
 
+/// Within how long after the answer the work is done, when exactly is left to chance: somebody who calls again at once must not
+/// feel whether there was anything to do.
+const DELAY_MAX: Duration = Duration::from_secs(1);
+
 /// When so much is going on in the background that a call was turned away, it is worth trying again so much later.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -15,7 +19,7 @@ impl Accounts {
     /// Mails a new link if an unverified account has this email, which voids the older links.
     ///
     /// Unknown, verified and unverified addresses are answered alike and after the same work: whether there is anything to
-    /// mail is found out after the answer. A crash just then loses the request, and nothing else.
+    /// mail is found out after the answer, within a second. A crash just then loses the request, and nothing else.
     ///
     /// # Errors
     /// [`AccountError::TooManyAttempts`], or that the service is overloaded or without its database, for every address alike.
@@ -26,7 +30,9 @@ impl Accounts {
         self.count_resend(&email, &origin).await?;
 
         let accounts = self.clone();
+        let delay = DELAY_MAX.mul_f64(self.with.entropy.fraction());
         self.background.spawn(async move {
+            tokio::time::sleep(delay).await;
             accounts.replace_verification(&email, &origin).await;
             drop(slot);
         });
@@ -34,16 +40,16 @@ impl Accounts {
     }
 
     async fn replace_verification(&self, email: &Email, origin: &Origin) {
-        let event = self.with.audit.event(AuditKind::AuthnTokenCreated, origin);
-        let mail = self.new_verification_mail(event.at);
-        match self.with.store.replace_verification(email, mail, event.clone()).await {
-            Ok(Some(user)) => {
-                self.with.mail_due.notify_one();
-                audit::log(&event.about(Some(user.auth_token)));
-            }
-            Ok(None) => {
-                let event = self.with.audit.event(AuditKind::AuthnTokenCreateFail, origin);
-                self.with.audit.note_about(event.refused(Some(NOBODY_TO_MAIL)), email);
+        let done = self.with.audit.event(AuditKind::AuthnTokenCreated, origin);
+        let refused =
+            self.with.audit.event(AuditKind::AuthnTokenCreateFail, origin).refused(Some(NOBODY_TO_MAIL));
+        let mail = self.new_verification_mail(done.at);
+        match self.with.store.replace_verification(email, mail, done, refused).await {
+            Ok((user, event)) => {
+                if user.is_some() {
+                    self.with.mail_due.notify_one();
+                }
+                audit::log(&event);
             }
             Err(error) => {
                 tracing::error!(error = %error.chain(), "A new verification link could not be written");

@@ -6,13 +6,13 @@ use diesel_async::RunQueryDsl;
 use super::{
     Store, StoreError,
     audit::NewAuditRow,
-    columns::TimestampColumn,
+    columns::{TimestampColumn, UuidColumn},
     connection::write,
     schema::{core_audit_event, core_mail_outbox, core_mail_token, core_user},
     users::UserRow,
 };
 use crate::domain::{
-    AuditEvent, Email, MailKind, MailTokenDigest, MailTokenPurpose, SealedToken, Timestamp, User,
+    AuditEvent, AuthToken, Email, MailKind, MailTokenDigest, MailTokenPurpose, SealedToken, Timestamp, User,
 };
 
 /// A link to be mailed.
@@ -163,8 +163,8 @@ impl Store {
         })
     }
 
-    /// Gives the unverified user with this email a new link and voids the older ones, sent or not, at the time of the event, which
-    /// is written with it; gives the user. Does nothing when there is no such user.
+    /// Gives the unverified user with this email a new link and voids the older ones, sent or not, at the time of `done`. When there is
+    /// no such user, only `refused` is written: the same work for the disk. Gives the user, and the event that was written.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer; the older links are then as good as before.
@@ -172,20 +172,35 @@ impl Store {
         &self,
         email: &Email,
         mail: VerificationMail,
-        event: AuditEvent,
-    ) -> Result<Option<User>, StoreError> {
-        let (email, now) = (email.as_str().to_owned(), event.at);
+        done: AuditEvent,
+        refused: AuditEvent,
+    ) -> Result<(Option<User>, AuditEvent), StoreError> {
+        let (email, now) = (email.as_str().to_owned(), done.at);
         write!(&self.connections, connection => {
             // An UPDATE that changes nothing locks the row on both engines, so that of two new links one is void.
             let unverified =
-                core_user::table.filter(core_user::email.eq(email)).filter(core_user::is_verified.eq(false));
+                core_user::table.filter(core_user::email.eq(email.clone())).filter(core_user::is_verified.eq(false));
             let user: Option<UserRow> = diesel::update(unverified)
                 .set(core_user::is_verified.eq(false))
                 .returning(UserRow::as_returning())
                 .get_result(connection)
                 .await
                 .optional()?;
-            let Some(user) = user.map(User::from) else { return Ok(None) };
+            let Some(user) = user.map(User::from) else {
+                let verified: Option<UuidColumn> = core_user::table
+                    .filter(core_user::email.eq(email))
+                    .select(core_user::auth_token)
+                    .get_result(connection)
+                    .await
+                    .optional()?;
+                let refused = refused.about(verified.map(|token| AuthToken::from_uuid(token.0)));
+                diesel::insert_into(core_audit_event::table)
+                    .values(NewAuditRow::from(refused.clone()))
+                    .execute(connection)
+                    .await?;
+                return Ok((None, refused));
+            };
+            let done = done.about(Some(user.auth_token));
 
             let live = core_mail_token::table
                 .filter(core_mail_token::user_id.eq(user.id.as_i64()))
@@ -218,10 +233,10 @@ impl Store {
                 .execute(connection)
                 .await?;
             diesel::insert_into(core_audit_event::table)
-                .values(NewAuditRow::from(event.about(Some(user.auth_token))))
+                .values(NewAuditRow::from(done.clone()))
                 .execute(connection)
                 .await?;
-            Ok(Some(user))
+            Ok((Some(user), done))
         })
     }
 }

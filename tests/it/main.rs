@@ -28,4 +28,6 @@ mod smtp;
 #[cfg(test)]
 mod store;
 #[cfg(test)]
+mod timing;
+#[cfg(test)]
 mod tools;

@@ -34,8 +34,16 @@ fn tool(name: &str) -> PathBuf {
 }
 
 /// How long each attack is played: a moment, or as `KAIROS_ATTACK_SECONDS` says.
-#[expect(clippy::disallowed_methods, reason = "whoever runs the test says how long")]
 pub fn attack_seconds() -> std::time::Duration {
-    let seconds = std::env::var("KAIROS_ATTACK_SECONDS").ok().and_then(|text| text.parse().ok());
-    std::time::Duration::from_secs(seconds.unwrap_or(2))
+    std::time::Duration::from_secs(asked_for("KAIROS_ATTACK_SECONDS").unwrap_or(2))
+}
+
+/// How many samples of each class a comparison of times takes, if `KAIROS_TIMING_SAMPLES` says.
+pub fn timing_samples() -> Option<usize> {
+    asked_for("KAIROS_TIMING_SAMPLES")
+}
+
+#[expect(clippy::disallowed_methods, reason = "whoever runs the test says how large")]
+fn asked_for<T: std::str::FromStr>(variable: &str) -> Option<T> {
+    std::env::var(variable).ok()?.parse().ok()
 }

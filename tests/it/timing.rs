@@ -1,0 +1,280 @@
+//! How long an answer takes tells nothing of whether there is an account (Welch's t, as in dudect: Reparaz et al., DATE 2017).
+//!
+//! `KAIROS_TIMING_SAMPLES=20000 scripts/test --release timing -- --test-threads 1 --nocapture` takes as many of each of two classes at the
+//! lowest cost of a hash, where a difference shows most, and prints a line of figures; the suite takes few, at a cost that makes
+//! a login without its hash show among them all the same.
+
+use std::time::{Duration, Instant};
+
+use kairos_identity::{
+    domain::PasswordHash,
+    entropy::Entropy,
+    proto::{
+        LoginRequest, RegisterRequest, ResendVerificationEmailRequest,
+        identity_service_client::IdentityServiceClient,
+    },
+};
+use tonic::{Code, transport::Channel};
+
+use crate::{
+    store::{NOW, World, event},
+    support::{people::registration, server::TestServer, tools::timing_samples},
+};
+
+/// From here on a difference counts as one: by chance once in 150,000 comparisons.
+const T_MAX: f64 = 4.5;
+
+/// Samples of each class in the suite, and the cost of a hash there: 16 times what the lowest costs.
+const FEW: usize = 250;
+const COST_OF_FEW: &str = "8";
+const COST_LOWEST: &str = "4";
+
+/// How often one account may be guessed at before its callers have to wait.
+const GUESSES: usize = 90;
+
+/// How often one mailbox may get a link.
+const RESENDS: usize = 1_000;
+
+type Client = IdentityServiceClient<Channel>;
+
+/// Who is asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Account {
+    /// Nobody has this email.
+    Unknown,
+    /// Somebody has it and has proven it.
+    Verified,
+    /// Somebody has it and has not.
+    Unverified,
+}
+
+impl Account {
+    /// The `number`th email of this kind; all have one length.
+    fn email(self, number: usize) -> String {
+        let kind = match self {
+            Self::Unknown => "unknown",
+            Self::Verified => "proved.",
+            Self::Unverified => "newcome",
+        };
+        format!("{kind}{number:06}@example.com")
+    }
+}
+
+struct Scene {
+    world: World,
+    server: TestServer,
+    samples: usize,
+}
+
+impl Scene {
+    /// A service with room for many guesses, and `accounts` of a kind.
+    async fn new(engine: crate::support::engine::Engine, kinds: &[Account], accounts: usize) -> Self {
+        let (samples, cost) = timing_samples().map_or((FEW, COST_OF_FEW), |samples| (samples, COST_LOWEST));
+        let world = World::new(engine).await;
+        let server = TestServer::on_url(world.database.url().to_owned())
+            .with_env("KAIROS_IDENTITY_PASSWORD_COST", cost)
+            .with_env("KAIROS_IDENTITY_LOGIN_FAILURES_MAX", "100")
+            .with_env("KAIROS_IDENTITY_LOGIN_TOTAL_MAX", "100000000")
+            .with_env("KAIROS_IDENTITY_VERIFICATION_RESENDS_MAX", "1000")
+            .with_env("KAIROS_IDENTITY_LOG_LEVEL", "warn,kairos_identity::cli=info")
+            .start()
+            .await;
+        server.newcomer("ada").await;
+        let hash = world.database.rows("SELECT password AS value FROM core_user").remove(0);
+        for kind in kinds {
+            for number in 0..accounts {
+                let (mut registration, _) = world.registration(&format!("{kind:?}{number}"));
+                registration.email = crate::store::email(&kind.email(number));
+                registration.password = PasswordHash::from_stored(hash.clone());
+                let user = match world.store.register(registration).await.unwrap() {
+                    kairos_identity::store::Registered::New(user) => user,
+                    kairos_identity::store::Registered::Known(_) => unreachable!(),
+                };
+                if *kind == Account::Verified {
+                    world.store.mark_verified(user.id, event(NOW)).await.unwrap();
+                }
+            }
+        }
+        Self { world, server, samples }
+    }
+
+    /// Takes samples of both kinds, in an order that chance decides, and asserts that their times are the same.
+    async fn compare(
+        self,
+        name: &str,
+        kinds: [Account; 2],
+        mut call: impl AsyncFnMut(&mut Client, Account, usize) -> Duration,
+    ) {
+        let mut client = self.server.client().await;
+        let chance = Entropy::seeded(11);
+        let (mut times, mut taken) = ([Vec::new(), Vec::new()], [0; 2]);
+        for _ in 0..WARM_UP {
+            call(&mut client, kinds[0], 0).await;
+            call(&mut client, kinds[1], 0).await;
+        }
+        while taken.iter().any(|taken| *taken < self.samples) {
+            let [byte] = chance.bytes::<1>();
+            let class = usize::from(byte & 1);
+            if taken[class] < self.samples {
+                times[class].push(call(&mut client, kinds[class], taken[class]).await.as_secs_f64() * 1e6);
+                taken[class] += 1;
+            }
+        }
+        let figures = Figures::of(&times);
+        println!(
+            "| {name} | {kinds:?} | {:?} | {} | {:.0} | {:.0} | {:+.1} | {:.3} | {:+.2} |",
+            self.world.database.engine(),
+            self.samples,
+            figures.medians[0],
+            figures.medians[1],
+            figures.medians[1] - figures.medians[0],
+            figures.auc,
+            figures.t
+        );
+        assert!(figures.t.abs() < T_MAX, "{name}, {kinds:?}: t = {:.2}", figures.t);
+    }
+}
+
+/// Connections, caches and statements are ready then.
+const WARM_UP: usize = 5;
+
+/// What two classes of times, in microseconds, come to.
+struct Figures {
+    medians: [f64; 2],
+    /// The chance that one of the second class is longer than one of the first.
+    auc: f64,
+    /// Welch's.
+    t: f64,
+}
+
+impl Figures {
+    fn of(times: &[Vec<f64>; 2]) -> Self {
+        let [first, second] = times;
+        let (mean, variance_of_mean) =
+            (|times: &[f64]| times.iter().sum::<f64>() / count(times), variance_of_mean);
+        let t = (mean(second) - mean(first)) / (variance_of_mean(first) + variance_of_mean(second)).sqrt();
+        Self { medians: [median(first), median(second)], auc: auc(first, second), t }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "some ten thousand")]
+fn count(times: &[f64]) -> f64 {
+    times.len() as f64
+}
+
+fn variance_of_mean(times: &[f64]) -> f64 {
+    let mean = times.iter().sum::<f64>() / count(times);
+    let variance = times.iter().map(|time| (time - mean).powi(2)).sum::<f64>() / (count(times) - 1.0);
+    variance / count(times)
+}
+
+fn sorted(times: &[f64]) -> Vec<f64> {
+    let mut sorted = times.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted
+}
+
+fn median(times: &[f64]) -> f64 {
+    sorted(times)[times.len() / 2]
+}
+
+fn auc(first: &[f64], second: &[f64]) -> f64 {
+    let first = sorted(first);
+    let shorter: usize = second.iter().map(|time| first.partition_point(|other| other < time)).sum();
+    #[expect(clippy::cast_precision_loss, reason = "some hundred million")]
+    let shorter = shorter as f64;
+    shorter / (count(&first) * count(second))
+}
+
+/// The time of a refused login.
+async fn time_of_login(client: &mut Client, email: String, code: Code) -> Duration {
+    let request = LoginRequest { email, password: "not the password".to_owned() };
+    let began = Instant::now();
+    let refusal = client.login(request).await.unwrap_err();
+    let time = began.elapsed();
+    assert_eq!(refusal.code(), code, "{refusal:?}");
+    time
+}
+
+async fn time_of_resend(client: &mut Client, email: String) -> Duration {
+    let began = Instant::now();
+    client.resend_verification_email(ResendVerificationEmailRequest { email }).await.unwrap();
+    began.elapsed()
+}
+
+fn accounts_for(samples: Option<usize>, each: usize) -> usize {
+    samples.unwrap_or(FEW) / each + 2
+}
+
+/// Unknown against one kind, each account guessed at no more often than it may.
+async fn compare_logins(engine: crate::support::engine::Engine, kind: Account) {
+    let scene = Scene::new(engine, &[kind], accounts_for(timing_samples(), GUESSES)).await;
+    scene
+        .compare("Login", [Account::Unknown, kind], async |client, kind, number| {
+            time_of_login(client, kind.email(number / GUESSES), Code::Unauthenticated).await
+        })
+        .await;
+}
+
+on_both_engines! {
+    async fn a_login_of_an_unknown_email_takes_as_long_as_that_of_a_verified_one(engine: Engine) {
+        compare_logins(engine, Account::Verified).await;
+    }
+
+    async fn a_login_of_an_unknown_email_takes_as_long_as_that_of_an_unverified_one(engine: Engine) {
+        compare_logins(engine, Account::Unverified).await;
+    }
+
+    async fn a_login_that_has_to_wait_takes_as_long_for_an_unknown_email(engine: Engine) {
+        let kinds = [Account::Unknown, Account::Verified];
+        let scene = Scene::new(engine, &kinds[1..], 1).await;
+        let mut client = scene.server.client().await;
+        for kind in kinds {
+            for _ in 0..100 {
+                time_of_login(&mut client, kind.email(0), Code::Unauthenticated).await;
+            }
+        }
+        scene.compare("Login that has to wait", kinds, async |client, kind, _| {
+            time_of_login(client, kind.email(0), Code::ResourceExhausted).await
+        }).await;
+    }
+
+    async fn a_registration_that_is_refused_for_its_password_takes_as_long_for_an_unknown_email(engine: Engine) {
+        let kinds = [Account::Unknown, Account::Verified];
+        let scene = Scene::new(engine, &kinds[1..], 1).await;
+        scene.compare("Register, refused for its password", kinds, async |client, kind, number| {
+            let username = format!("Somebody {number}");
+            let request = RegisterRequest { username, email: kind.email(0), password: "password".into(), ..registration("x") };
+            let began = Instant::now();
+            assert_eq!(client.register(request).await.unwrap_err().code(), Code::InvalidArgument);
+            began.elapsed()
+        }).await;
+    }
+
+    async fn a_resend_takes_as_long_for_an_unknown_email_as_for_one_to_verify(engine: Engine) {
+        let kinds = [Account::Unknown, Account::Unverified];
+        let scene = Scene::new(engine, &kinds[1..], accounts_for(timing_samples(), RESENDS / 2)).await;
+        scene.compare("ResendVerificationEmail", kinds, async |client, kind, number| {
+            time_of_resend(client, kind.email(number / (RESENDS / 2))).await
+        }).await;
+    }
+
+    async fn a_resend_takes_as_long_for_an_unknown_email_as_for_a_verified_one(engine: Engine) {
+        let kinds = [Account::Unknown, Account::Verified];
+        let scene = Scene::new(engine, &kinds[1..], accounts_for(timing_samples(), RESENDS / 2)).await;
+        scene.compare("ResendVerificationEmail", kinds, async |client, kind, number| {
+            time_of_resend(client, kind.email(number / (RESENDS / 2))).await
+        }).await;
+    }
+
+    /// What goes on after an answer must not show in the next one either.
+    async fn a_login_right_after_a_resend_takes_as_long_for_an_unknown_email(engine: Engine) {
+        let kinds = [Account::Unknown, Account::Unverified];
+        let scene = Scene::new(engine, &kinds[1..], accounts_for(timing_samples(), RESENDS / 2)).await;
+        scene.compare("Login right after ResendVerificationEmail", kinds, async |client, kind, number| {
+            time_of_resend(client, kind.email(number / (RESENDS / 2))).await;
+            let stranger = format!("stranger{number:06}@example.com");
+            time_of_login(client, stranger, Code::Unauthenticated).await
+        }).await;
+    }
+}
