@@ -9,11 +9,11 @@ mod seed;
 mod tokens;
 
 use clap::{Parser, Subcommand};
-use tikv_jemallocator::Jemalloc;
 
 /// As in the service, so that the limit is measured alike.
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
-static ALLOCATOR: Jemalloc = Jemalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 #[derive(Debug, Parser)]
 struct Cli {

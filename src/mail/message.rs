@@ -15,7 +15,10 @@ use crate::store::OutgoingMail;
 
 /// Puts a mail together. Whom it is from and to, and its subject, come from settings, the address and the template; what
 /// a person chose (their name) is in the bodies alone.
-pub(super) fn compose(mail: &OutgoingMail, from: &Mailbox, words: Words) -> Result<Message, MailError> {
+///
+/// # Errors
+/// [`MailError`] for an address that lettre does not know to send to.
+pub fn compose(mail: &OutgoingMail, from: &Mailbox, words: Words) -> Result<Message, MailError> {
     let recipient: Address = mail.recipient.as_str().parse().map_err(MailError::unfit)?;
     // RFC 3834: no vacation notice answers it.
     let automatic =

@@ -12,8 +12,9 @@ mod templates;
 mod transport;
 
 pub use self::{
+    message::compose,
     outbox::{Outbox, OutboxOptions},
     smtp::{Encryption, SmtpOptions},
-    templates::{BadTemplate, Templates},
+    templates::{BadTemplate, Templates, Words},
     transport::{MailError, Transport},
 };

@@ -21,9 +21,12 @@ pub struct Templates {
 
 /// A rendered mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Words {
+pub struct Words {
+    /// One line.
     pub subject: String,
+    /// For readers without HTML.
     pub text: String,
+    /// The same in HTML; what a person chose is escaped.
     pub html: String,
 }
 
@@ -46,7 +49,11 @@ impl Templates {
         Ok(Self { environment: Arc::new(environment), public_base_url: public_base_url.into() })
     }
 
-    pub(super) fn render(
+    /// The mail of this kind: the person's name and the link with the token are in it.
+    ///
+    /// # Errors
+    /// [`BadTemplate`] when a template asks for what there is not.
+    pub fn render(
         &self,
         kind: MailKind,
         username: &Username,

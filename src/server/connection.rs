@@ -17,7 +17,7 @@ use super::{
     listener::Slot,
     preface::expect_preface,
     streams::{Accepted, WithStreams},
-    tls::{CurrentTls, names},
+    tls::{CurrentTls, certificate_names},
 };
 use crate::entropy::Entropy;
 
@@ -85,7 +85,7 @@ impl<S: Served> Connections<S> {
                 match self.stop.run_until_cancelled(handshake).await {
                     Some(Ok(Ok(stream))) => {
                         let shown = stream.get_ref().1.peer_certificates();
-                        let names = shown.and_then(<[_]>::first).map(names).unwrap_or_default();
+                        let names = shown.and_then(<[_]>::first).map(certificate_names).unwrap_or_default();
                         self.serve_http2(stream, Peer { address, names }).await;
                     }
                     Some(Ok(Err(error))) => {

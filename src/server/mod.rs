@@ -21,7 +21,7 @@ use self::{connection::Connections, listener::Acceptor};
 pub use self::{
     connection::Peer,
     listener::bind,
-    tls::{CurrentTls, TlsError, load_tls},
+    tls::{CurrentTls, TlsError, certificate_names, load_tls},
 };
 use crate::entropy::Entropy;
 

@@ -134,8 +134,9 @@ fn client_verifier(
     verifier.allow_unauthenticated().build().map_err(|_| no_authority())
 }
 
-/// The names in a certificate that was verified: `uri:…`, `dns:…` (lower case) and `cn:…`.
-pub(super) fn names(certificate: &CertificateDer<'_>) -> Vec<String> {
+/// The names in a certificate that was verified: `uri:…`, `dns:…` (lower case) and `cn:…`; none in what is no certificate.
+#[must_use]
+pub fn certificate_names(certificate: &CertificateDer<'_>) -> Vec<String> {
     let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return Vec::new() };
     let alternatives = certificate.subject_alternative_name().ok().flatten();
     let alternatives = alternatives.iter().flat_map(|names| &names.value.general_names);

@@ -134,6 +134,18 @@ impl From<AuditRow> for RecordedEvent {
     }
 }
 
+/// Writes an event within a transaction.
+macro_rules! record {
+    ($connection:expr, $event:expr) => {
+        diesel::insert_into($crate::store::schema::core_audit_event::table)
+            .values($crate::store::audit::NewAuditRow::from($event))
+            .execute($connection)
+            .await?
+    };
+}
+
+pub(super) use record;
+
 impl Store {
     /// Writes events that no other transaction writes, all of them or none.
     ///
@@ -142,10 +154,7 @@ impl Store {
     pub async fn record_audit_events(&self, events: Vec<AuditEvent>) -> Result<(), StoreError> {
         write!(&self.connections, connection => {
             for event in events {
-                diesel::insert_into(core_audit_event::table)
-                    .values(NewAuditRow::from(event))
-                    .execute(connection)
-                    .await?;
+                record!(connection, event);
             }
             Ok(())
         })

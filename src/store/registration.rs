@@ -5,10 +5,10 @@ use diesel_async::RunQueryDsl;
 
 use super::{
     Store, StoreError,
-    audit::NewAuditRow,
+    audit::record,
     columns::{TimestampColumn, UuidColumn},
     connection::{read, write},
-    schema::{core_audit_event, core_mail_outbox, core_mail_token, core_registration_request, core_user},
+    schema::{core_mail_outbox, core_mail_token, core_registration_request, core_user},
     users::UserRow,
     verification::{NewMailTokenRow, NewOutboxRow, VerificationMail},
 };
@@ -154,10 +154,7 @@ impl Store {
                     .execute(connection)
                     .await?;
             }
-            diesel::insert_into(core_audit_event::table)
-                .values(NewAuditRow::from(registration.event))
-                .execute(connection)
-                .await?;
+            record!(connection, registration.event);
             Ok(Registered::New(user))
         })
     }

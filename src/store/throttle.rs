@@ -7,10 +7,10 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Store, StoreError,
-    audit::NewAuditRow,
+    audit::record,
     columns::TimestampColumn,
     connection::{read, write},
-    schema::{core_audit_event, core_known_address, core_throttle},
+    schema::{core_known_address, core_throttle},
 };
 use crate::domain::{AuditEvent, ClientAddress, Email, Timestamp};
 
@@ -289,10 +289,7 @@ impl Store {
                     .execute(connection)
                     .await?;
             }
-            diesel::insert_into(core_audit_event::table)
-                .values(NewAuditRow::from(right.event))
-                .execute(connection)
-                .await?;
+            record!(connection, right.event);
             Ok(())
         })
     }
@@ -322,10 +319,7 @@ impl Store {
             let at_owners = diesel::delete(at_owners).execute(connection).await?;
             let had_attempts = elsewhere + at_owners > 0;
             if had_attempts {
-                diesel::insert_into(core_audit_event::table)
-                    .values(NewAuditRow::from(event))
-                    .execute(connection)
-                    .await?;
+                record!(connection, event);
             }
             Ok(had_attempts)
         })

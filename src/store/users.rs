@@ -5,10 +5,10 @@ use diesel_async::RunQueryDsl;
 
 use super::{
     Store, StoreError,
-    audit::NewAuditRow,
+    audit::record,
     columns::{TimestampColumn, UuidColumn},
     connection::{read, write},
-    schema::{core_audit_event, core_user},
+    schema::core_user,
 };
 use crate::domain::{AuditEvent, AuthToken, Email, PasswordHash, User, UserId, Username};
 
@@ -127,10 +127,7 @@ impl Store {
                 .optional()?;
             let updated = updated.map(User::from);
             if let Some(user) = &updated {
-                diesel::insert_into(core_audit_event::table)
-                    .values(NewAuditRow::from(event.about(Some(user.auth_token))))
-                    .execute(connection)
-                    .await?;
+                record!(connection, event.about(Some(user.auth_token)));
             }
             Ok(updated)
         })
@@ -144,10 +141,7 @@ impl Store {
         write!(&self.connections, connection => {
             let deleted = diesel::delete(core_user::table.find(user.as_i64())).execute(connection).await?;
             if deleted > 0 {
-                diesel::insert_into(core_audit_event::table)
-                    .values(NewAuditRow::from(event))
-                    .execute(connection)
-                    .await?;
+                record!(connection, event);
             }
             Ok(deleted > 0)
         })

@@ -5,10 +5,10 @@ use diesel_async::RunQueryDsl;
 
 use super::{
     Store, StoreError,
-    audit::NewAuditRow,
+    audit::record,
     columns::{TimestampColumn, UuidColumn},
     connection::write,
-    schema::{core_audit_event, core_mail_outbox, core_mail_token, core_user},
+    schema::{core_mail_outbox, core_mail_token, core_user},
     users::UserRow,
 };
 use crate::domain::{
@@ -142,10 +142,7 @@ impl Store {
                     .await
                     .optional()?;
                 if let Some(user) = verified.map(User::from) {
-                    diesel::insert_into(core_audit_event::table)
-                        .values(NewAuditRow::from(event.about(Some(user.auth_token))))
-                        .execute(connection)
-                        .await?;
+                    record!(connection, event.about(Some(user.auth_token)));
                     return Ok(Verification::Verified(user));
                 }
             }
@@ -194,10 +191,7 @@ impl Store {
                     .await
                     .optional()?;
                 let refused = refused.about(verified.map(|token| AuthToken::from_uuid(token.0)));
-                diesel::insert_into(core_audit_event::table)
-                    .values(NewAuditRow::from(refused.clone()))
-                    .execute(connection)
-                    .await?;
+                record!(connection, refused.clone());
                 return Ok((None, refused));
             };
             let done = done.about(Some(user.auth_token));
@@ -232,10 +226,7 @@ impl Store {
                 .values(NewOutboxRow::new(&user, &mail, now))
                 .execute(connection)
                 .await?;
-            diesel::insert_into(core_audit_event::table)
-                .values(NewAuditRow::from(done.clone()))
-                .execute(connection)
-                .await?;
+            record!(connection, done.clone());
             Ok((Some(user), done))
         })
     }

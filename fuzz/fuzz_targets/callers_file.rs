@@ -1,0 +1,17 @@
+//! The file of callers.
+#![no_main]
+
+use std::sync::LazyLock;
+
+use kairos_identity::{callers::Callers, grpc::layer::paths_of_every_service};
+use libfuzzer_sys::fuzz_target;
+
+static METHODS: LazyLock<Vec<String>> = LazyLock::new(paths_of_every_service);
+
+fuzz_target!(|text: &str| {
+    let methods: Vec<_> = METHODS.iter().map(String::as_str).collect();
+    match Callers::parse(text, &methods) {
+        Ok(callers) => assert!(!callers.names().is_empty()),
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+});

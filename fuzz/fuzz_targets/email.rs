@@ -1,0 +1,13 @@
+//! An email from a caller: what is taken is within its bounds, and is itself when it is read again.
+#![no_main]
+
+use kairos_identity::domain::{EMAIL_OCTETS_MAX, Email};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    let Ok(email) = Email::parse(text) else { return };
+    assert!(email.as_str().len() <= EMAIL_OCTETS_MAX);
+    assert!(!email.as_str().chars().any(char::is_control));
+    assert_eq!(format!("{}@{}", email.local_part(), email.domain()), email.as_str());
+    assert_eq!(Email::parse(email.as_str()), Ok(email));
+});

@@ -1,0 +1,41 @@
+//! Identifiers, tokens and metadata from a caller, and times from a command line.
+#![no_main]
+
+use kairos_identity::{
+    callers::ServiceToken,
+    domain::{
+        AuthToken, CLIENT_AGENT_CHARACTERS_MAX, ClientAddress, ClientAgent, LinkToken, MailToken, RequestId,
+        Timestamp,
+    },
+};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Some(agent) = ClientAgent::from_told(bytes) {
+        assert!(agent.as_str().chars().count() <= CLIENT_AGENT_CHARACTERS_MAX);
+        assert!(!agent.as_str().chars().any(char::is_control));
+    }
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(token) = AuthToken::parse(text) {
+        assert_eq!(AuthToken::parse(&token.to_string()), Ok(token));
+    }
+    if let Ok(id) = RequestId::parse(text) {
+        assert_eq!(RequestId::parse(&id.to_string()), Ok(id));
+    }
+    if let LinkToken::Mailed(token) = LinkToken::parse(text) {
+        let again = MailToken::parse(&token.to_link_text()).expect("what is taken is taken again");
+        assert_eq!(again.digest(), token.digest());
+    }
+    if let Some(token) = ServiceToken::from_authorization(text) {
+        let again = ServiceToken::from_authorization(&format!("Bearer {}", token.expose()));
+        assert_eq!(again, Some(token));
+    }
+    if let Ok(address) = ClientAddress::parse(text) {
+        assert!(matches!(address.octets().len(), 4 | 16));
+        let shown = address.to_string();
+        assert_eq!(ClientAddress::parse(shown.trim_end_matches("/64")), Ok(address));
+    }
+    if let Some(at) = Timestamp::parse(text) {
+        assert_eq!(Timestamp::parse(&at.to_string()), Some(at));
+    }
+});

@@ -1,0 +1,25 @@
+//! A stored hash of whatever origin, an import's too: it is read or refused, and lets nobody in by chance.
+#![no_main]
+
+use std::sync::LazyLock;
+
+use kairos_identity::{
+    domain::{Password, PasswordHash},
+    entropy::Entropy,
+    password::{PasswordOptions, Passwords, Verdict},
+};
+use libfuzzer_sys::fuzz_target;
+use tokio::runtime::{Builder, Runtime};
+
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Builder::new_current_thread().build().unwrap());
+static PASSWORDS: LazyLock<Passwords> = LazyLock::new(|| {
+    let options = PasswordOptions { cost: 4, threads: 1, queue_length: 1 };
+    Passwords::start(options, Entropy::seeded(1)).unwrap()
+});
+
+fuzz_target!(|hash: String| {
+    let password = Password::parse("a password that no seed has".to_owned()).unwrap();
+    let place = PASSWORDS.reserve().unwrap();
+    let hash = PasswordHash::from_stored(hash);
+    assert_eq!(RUNTIME.block_on(PASSWORDS.verify(place, &password, Some(hash))).unwrap(), Verdict::Wrong);
+});

@@ -1,0 +1,22 @@
+//! The values of settings, from files, variables and flags; what is shown of a URL shows no password.
+#![no_main]
+
+use kairos_identity::{
+    config::{Bytes, Count, DatabaseUrl, LogLevel, MailUrl, PublicUrl, Sender, Span, Value},
+    store::PostgresUrl,
+};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    let _ = Count::<1, 100>::parse(text);
+    let _ = Bytes::<1, 1_048_576>::parse(text);
+    let _ = Span::<0, 86_400_000>::parse(text);
+    let _ = LogLevel::parse(text);
+    let _ = PublicUrl::parse(text);
+    let _ = Sender::parse(text);
+    let _ = MailUrl::parse(text);
+    if let Some(url) = DatabaseUrl::parse(text) {
+        let _ = url.to_string();
+    }
+    let _ = text.parse::<PostgresUrl>();
+});

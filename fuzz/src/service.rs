@@ -1,0 +1,94 @@
+//! The service in this process, on a database in a temporary folder.
+
+use std::{sync::Arc, time::Duration};
+
+use kairos_identity::{
+    accounts::{Accounts, AccountsOptions, AuditTrail, Budget, Collaborators, ThrottleOptions},
+    callers::CallerGate,
+    clock::Clock,
+    entropy::Entropy,
+    grpc::{
+        IdentityApi, Services,
+        layer::{LayerOptions, Layered, wrap},
+    },
+    password::{PasswordOptions, Passwords, Policy},
+    sealing::SealingKey,
+    store::{LookupOptions, SqliteOptions, Store, StoreOptions},
+};
+use tempfile::TempDir;
+use tonic::service::Routes;
+
+/// The layers with all that stands behind them; its folder goes with it.
+pub struct Service {
+    pub layered: Layered<Services>,
+    _folder: TempDir,
+}
+
+impl Service {
+    /// A service that knows nobody yet, and lets everybody call.
+    pub async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (clock, entropy) = (Clock::system(), Entropy::system());
+        let store = StoreOptions::Sqlite(SqliteOptions {
+            path: folder.path().join("fuzz.sqlite3"),
+            create: true,
+            readers: 1,
+            busy_timeout: Duration::from_secs(5),
+            queue_length: 100,
+        });
+        let store = Store::open(store, LookupOptions { batch_tokens_max: 256, lanes: 1, waiting_max: 1_000 })
+            .unwrap();
+        store.migrate().await.unwrap();
+        let audit = AuditTrail::new(store.clone(), clock.clone(), 10);
+        let accounts = Accounts::new(
+            Collaborators {
+                store: store.clone(),
+                passwords: Passwords::start(
+                    PasswordOptions { cost: 4, threads: 1, queue_length: 10 },
+                    entropy.clone(),
+                )
+                .unwrap(),
+                sealing_key: Arc::new(
+                    SealingKey::from_base64("q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=").unwrap(),
+                ),
+                mail_due: Arc::default(),
+                clock: clock.clone(),
+                entropy: entropy.clone(),
+                audit: audit.clone(),
+            },
+            accounts_options(),
+        );
+        let services = Services::new(IdentityApi { accounts, store, audit }, 64 * 1024, Routes::default());
+        let options = LayerOptions {
+            request_timeout_default: Duration::from_secs(10),
+            request_timeout_max: Duration::from_secs(10),
+            clock,
+            entropy,
+            gate: CallerGate::open(),
+        };
+        Self { layered: wrap(services, options), _folder: folder }
+    }
+}
+
+fn accounts_options() -> AccountsOptions {
+    let budget = Budget { max: 1_000_000, window: Duration::from_secs(60) };
+    AccountsOptions {
+        password_policy: Policy { length_min_characters: 8, score_min: 3 },
+        verification_lifetime: Duration::from_secs(60),
+        throttle: ThrottleOptions {
+            failures_max: 10,
+            wait_first: Duration::from_secs(1),
+            wait_max: Duration::from_secs(1),
+            failures_in_a_row_max: 100,
+            pause: Duration::from_secs(1),
+            total: budget,
+            failures_from: budget,
+            registrations_from: budget,
+            resends_to: budget,
+            resends_from: budget,
+            address_known: Duration::from_secs(60),
+        },
+        message_id_domain: "kairos.example".to_owned(),
+        background_max: 10,
+    }
+}
