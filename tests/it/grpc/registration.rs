@@ -1,7 +1,7 @@
 //! `Register`
 
-use kairos_identity::proto::RegisterRequest;
-use tonic::Code;
+use kairos_identity::proto::{RegisterRequest, identity_service_client::IdentityServiceClient};
+use tonic::{Code, Request, transport::Endpoint};
 use uuid::Uuid;
 
 use crate::support::{
@@ -12,6 +12,35 @@ use crate::support::{
 };
 
 on_both_engines! {
+    async fn a_link_begins_with_the_configured_address_whatever_a_caller_says_of_hosts(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        let channel = Endpoint::from_shared(format!("http://{}", server.address()))
+            .unwrap()
+            .origin("http://evil.example".parse().unwrap())
+            .connect()
+            .await
+            .unwrap();
+        let mut request = Request::new(registration("ada"));
+        for (name, value) in [
+            ("x-forwarded-host", "evil.example"),
+            ("x-forwarded-proto", "evil"),
+            ("x-original-host", "evil.example"),
+            ("forwarded", "host=evil.example;proto=https"),
+            ("origin", "https://evil.example"),
+            ("referer", "https://evil.example/"),
+        ] {
+            request.metadata_mut().insert(name, value.parse().unwrap());
+        }
+        IdentityServiceClient::new(channel).register(request).await.unwrap();
+
+        let mail = wait_for_mails(&server, &address("ada"), 1).await.remove(0);
+        assert!(mail.text.contains("http://localhost:8080/verify?token="), "{mail:?}");
+        for file in std::fs::read_dir(server.mail_folder()).unwrap() {
+            let raw = std::fs::read_to_string(file.unwrap().path()).unwrap();
+            assert!(!raw.contains("evil"), "{raw}");
+        }
+    }
+
     async fn a_person_gets_an_auth_token_and_a_mail(engine: Engine) {
         let server = TestServer::start(engine).await;
         let request = RegisterRequest { email: "ADA@Exämple.COM".into(), username: "  Ada   Lovelace ".into(), ..registration("ada") };

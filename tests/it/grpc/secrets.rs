@@ -2,15 +2,28 @@
 
 use kairos_identity::{
     callers::ServiceToken,
-    proto::{RegisterRequest, ResendVerificationEmailRequest, VerifyEmailRequest},
+    proto::{
+        RegisterRequest, ResendVerificationEmailRequest, VerifyEmailRequest,
+        identity_service_client::IdentityServiceClient,
+    },
 };
+
+use tonic::transport::{Certificate as Root, Channel, ClientTlsConfig, Endpoint};
 
 use crate::support::{
     engine::TestDatabase,
     mail::{Mail, wait_for_mails},
-    people::{address, by_username, login, registration},
+    people::{PASSWORD, address, by_username, login, registration},
     server::TestServer,
+    tls::Certificate,
 };
+
+async fn over_tls(server: &TestServer, certificate: &Certificate) -> Channel {
+    let root = Root::from_pem(std::fs::read(certificate.certificate()).unwrap());
+    let tls = ClientTlsConfig::new().ca_certificate(root).domain_name("localhost");
+    let endpoint = Endpoint::from_shared(format!("https://{}", server.address())).unwrap();
+    endpoint.tls_config(tls).unwrap().connect().await.unwrap()
+}
 
 const CANARY: &str = "canary-Password-7f3a-kettle";
 
@@ -67,6 +80,34 @@ on_both_engines! {
         assert!(log.contains("CALLER_UNKNOWN"), "it is the log of both");
         for token in [&unknown, &known] {
             assert!(!log.contains(&token.expose()[4..]), "a token is in the log");
+        }
+    }
+
+    async fn no_secret_of_the_settings_is_logged_or_told(engine: Engine) {
+        const MAIL_PASSWORD: &str = "canary-mail-5d1c";
+        const DATABASE_PASSWORD: &str = "canary-database-9e2f";
+        let database = TestDatabase::new(engine);
+        let url = database.url().replace("postgres@", &format!("postgres:{DATABASE_PASSWORD}@"));
+        assert_eq!(url.contains(DATABASE_PASSWORD), engine == crate::support::engine::Engine::Postgres);
+        let certificate = Certificate::localhost();
+        let (chain, key) = (certificate.certificate(), certificate.key());
+        // Nobody listens there, so that the mail is tried, and what goes wrong with it is logged.
+        let server = TestServer::on_url(url)
+            .with_mail_url(&format!("smtp://kairos:{MAIL_PASSWORD}@127.0.0.1:1"))
+            .with_env("KAIROS_IDENTITY_MAIL_INSECURE_PLAINTEXT", "true")
+            .with_args(&["--log-level", "trace", "--tls-cert", chain.to_str().unwrap(), "--tls-key", key.to_str().unwrap()])
+            .start()
+            .await;
+        let mut client = IdentityServiceClient::new(over_tls(&server, &certificate).await);
+        client.register(registration("ada")).await.unwrap();
+        let refusal = client.login(login("ada", PASSWORD)).await.unwrap_err();
+        let log = server.logged("Mail not sent").await;
+
+        let key = std::fs::read_to_string(key).unwrap();
+        let secrets = [MAIL_PASSWORD, DATABASE_PASSWORD, server.secret_key().trim(), key.lines().nth(1).unwrap()].map(str::to_owned);
+        for secret in secrets {
+            assert!(!log.contains(&secret), "{secret} is in the log");
+            assert!(!format!("{refusal:?}").contains(&secret), "{secret} is in an answer");
         }
     }
 

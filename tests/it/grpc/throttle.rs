@@ -39,7 +39,7 @@ fn hashes(server: &TestServer) -> usize {
     server.log().matches("Checks a password").count()
 }
 
-/// The `number`th spelling of Ada's address, each another one.
+/// The `number`th spelling of Ada's address; there are a hundred.
 fn spelling(number: usize) -> String {
     let spelled = |(index, letter): (usize, char)| {
         if number >> (index % 8) & 1 == 1 { letter.to_ascii_uppercase() } else { letter }

@@ -164,6 +164,11 @@ impl TestServer {
         self.folder.path().join("mail")
     }
 
+    /// The key that mailed tokens wait under.
+    pub fn secret_key(&self) -> String {
+        fs::read_to_string(self.folder.path().join("secret.key")).unwrap()
+    }
+
     /// All that it has logged, over restarts too: a JSON object a line.
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_file()).unwrap_or_default()
