@@ -14,7 +14,7 @@ use crate::support::{
     engine::{Engine, TestDatabase},
     errors::assert_refused,
     mail::verification_token,
-    people::{address, by_email, registration},
+    people::{PASSWORD, address, by_email, login, registration},
     server::TestServer,
     wait::until,
 };
@@ -130,6 +130,41 @@ fn user(answer: RegisterResponse) -> User {
 }
 
 on_both_engines! {
+    async fn nobody_is_let_in_while_their_registration_is_under_way(engine: Engine) {
+        const NAMES: usize = 8;
+        let server = TestServer::builder(engine)
+            .with_env("KAIROS_IDENTITY_LOGIN_FAILURES_MAX", "100")
+            .with_env("KAIROS_IDENTITY_PASSWORD_QUEUE_LENGTH", "1000")
+            .start()
+            .await;
+        let name = |number: usize| format!("user{}", number % NAMES);
+        let mut logins = JoinSet::new();
+        for number in 0..CALLERS {
+            let mut client = server.client().await;
+            logins.spawn(async move {
+                let mut codes = Vec::new();
+                for _ in 0..8 {
+                    codes.push(client.login(login(&name(number), PASSWORD)).await.unwrap_err().code());
+                }
+                codes
+            });
+        }
+        for number in 0..NAMES {
+            server.newcomer(&name(number)).await;
+        }
+
+        let codes = logins.join_all().await.concat();
+
+        // Nobody has the email, then it is not verified; in between there is nothing. (Some may be turned away for the crowd.)
+        let expected = [Code::Unauthenticated, Code::PermissionDenied, Code::ResourceExhausted];
+        assert!(codes.iter().all(|code| expected.contains(code)), "{codes:?}");
+        assert!(codes.contains(&Code::Unauthenticated), "some came before the registration: {codes:?}");
+        for number in 0..NAMES {
+            let refusal = server.client().await.login(login(&name(number), PASSWORD)).await.unwrap_err();
+            assert_refused(&refusal, Code::PermissionDenied, "EMAIL_NOT_VERIFIED");
+        }
+    }
+
     async fn an_email_is_registered_once_in_whatever_spelling(engine: Engine) {
         let arena = Arena::open(engine).await;
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use kairos_identity::proto::RegisterRequest;
 use serde_json::Value;
 use tonic::Code;
 
@@ -50,6 +51,65 @@ async fn a_mail_reaches_its_one_recipient() {
 
     assert_eq!(attempts[0]["recipients"], serde_json::json!([address("ada")]));
     server.logged("Mail sent").await;
+}
+
+/// Header names of every mail, in their order.
+const HEADERS: [&str; 8] =
+    ["From", "To", "Subject", "Message-ID", "Date", "Auto-Submitted", "MIME-Version", "Content-Type"];
+
+/// What somebody may try to put into a mail; where it is a name or an address at all, it must come as one.
+const HOSTILE: [&str; 16] = [
+    "Ada\r\nBcc: eve@evil.example",
+    "Ada\nBcc: eve@evil.example",
+    "Ada\u{85}Bcc: eve@evil.example",
+    "Ada\u{2028}Bcc: eve@evil.example",
+    "Ada\r\n.\r\nMAIL FROM:<eve@evil.example>",
+    "=?utf-8?q?Ada=0D=0ABcc:_eve=40evil.example?=",
+    "<script>alert(1)</script>",
+    "<a href=\"https://evil.example\">Ada</a>",
+    "{{ link }} {% raw %}",
+    "Ada\u{202e}adA",
+    "\"Ada\" <eve",
+    "Ada, Eve",
+    ".",
+    "..",
+    "a&lt;b&gt;&amp;",
+    "Ada \u{1f37d}",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_person_calls_themselves_adds_no_recipient_and_no_header() {
+    let smtp = SmtpServer::start();
+    let server = mailing_to(&smtp).start().await;
+    let mut client = server.client().await;
+    let mut recipients = Vec::new();
+    for (number, text) in HOSTILE.into_iter().enumerate() {
+        let as_name = RegisterRequest { username: text.into(), ..registration(&format!("ada{number}")) };
+        let local = format!("{text}{number}@example.com");
+        let as_address = RegisterRequest { email: local, ..registration(&format!("bob{number}")) };
+        for request in [as_name, as_address] {
+            if let Ok(answer) = client.register(request).await {
+                recipients.push(answer.into_inner().user.unwrap().email);
+            }
+        }
+    }
+    assert!(recipients.len() >= 8, "{recipients:?}");
+
+    let attempts = attempts(&smtp, recipients.len()).await;
+
+    for attempt in &attempts {
+        let [recipient] = attempt["recipients"].as_array().unwrap().as_slice() else { panic!("{attempt}") };
+        assert!(recipients.iter().any(|known| known == recipient.as_str().unwrap()), "{recipient}");
+        let data = String::from_utf8(STANDARD.decode(attempt["data"].as_str().unwrap()).unwrap()).unwrap();
+        let (head, _) = data.split_once("\r\n\r\n").unwrap();
+        let names: Vec<_> = head
+            .split("\r\n")
+            .filter(|line| !line.starts_with([' ', '\t']))
+            .map(|line| line.split(':').next().unwrap())
+            .collect();
+        assert!(names.iter().all(|name| HEADERS.contains(name)), "{head}");
+        assert!(!head.contains("evil") && !data.replace("\r\n", "").contains(['\r', '\n']), "{data}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

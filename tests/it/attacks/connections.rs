@@ -16,7 +16,7 @@ use super::{
     frame,
     scene::{Scene, Stop},
 };
-use crate::support::server::Builder;
+use crate::support::{server::Builder, wait::until};
 
 /// How many connections one attacker tries to have.
 const TEN_THOUSAND: usize = 10_000;
@@ -88,6 +88,26 @@ async fn peers_that_never_finish_a_handshake_are_cut_off() {
     let hello = [&[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3][..], &[7; 32]].concat();
     let slow = move |address, stop: &Stop| slow_crowds(address, &hello, stop);
     assert!(scene.play("slow TLS handshakes", slow).await > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_may_open_no_more_files_serves_who_is_there_and_others_again_later() {
+    let mut scene = Scene::plain(|server| server).await;
+    scene.server().limit_open_files(Some(5));
+    let mut crowd = Vec::new();
+    for _ in 0..50 {
+        crowd.push(connect(Ipv4Addr::LOCALHOST, scene.address()).await.unwrap());
+    }
+    for _ in 0..100 {
+        assert!(scene.call().await.is_some(), "who is there is served");
+    }
+    assert!(!scene.call_anew().await, "nobody else is: the limit holds");
+    assert!(scene.server().log().contains("A connection could not be accepted"));
+
+    scene.server().limit_open_files(None);
+    drop(crowd);
+    until("others are served again", Duration::from_secs(15), async || scene.call_anew().await.then_some(()))
+        .await;
 }
 
 /// Holds as many connections as it may, each with the preface of HTTP/2, and asks for more all the time.

@@ -93,8 +93,12 @@ impl Scene {
         self.server.address()
     }
 
+    pub fn server(&self) -> &TestServer {
+        &self.server
+    }
+
     /// A call on the client's own connection; how long it took, if it was answered.
-    async fn call(&mut self) -> Option<Duration> {
+    pub async fn call(&mut self) -> Option<Duration> {
         let began = Instant::now();
         let answer = timeout(CALL_LIMIT, self.client.resolve_token(self.request.clone())).await;
         matches!(answer, Ok(Ok(_))).then(|| began.elapsed())

@@ -210,6 +210,19 @@ impl TestServer {
         line.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1024
     }
 
+    /// Lets it open so many files more than it has open now, or as many as ever when nothing is said (Linux).
+    pub fn limit_open_files(&self, more: Option<usize>) {
+        let id = self.process.as_ref().expect("the service runs").id();
+        let open = fs::read_dir(format!("/proc/{id}/fd")).unwrap().count();
+        let soft = more.map_or("4096".to_owned(), |more| (open + more).to_string());
+        let status = Command::new("prlimit")
+            .arg(format!("--pid={id}"))
+            .arg(format!("--nofile={soft}:"))
+            .status()
+            .unwrap();
+        assert!(status.success(), "the limit is set");
+    }
+
     /// Kills it with SIGKILL: no destructor runs, nothing is flushed.
     pub fn kill_9(&mut self) {
         if let Some(mut process) = self.process.take() {
