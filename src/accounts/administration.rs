@@ -4,7 +4,7 @@ use super::{AccountError, audit};
 use crate::{
     clock::Clock,
     domain::{AuditEvent, AuditKind, AuthToken, Email, Origin, User, UserId, Username},
-    store::{AuditFilter, RecordedEvent, Store},
+    store::{AuditFilter, EventPlace, RecordedEvent, Store},
 };
 
 /// The verbs of an operator. Cheap to clone.
@@ -97,14 +97,14 @@ impl Administration {
         Ok(user)
     }
 
-    /// The next audit events that pass the filter, in the order in which they were written, at most `limit`.
+    /// The next audit events that pass the filter, in the order of their time, at most `limit`.
     ///
     /// # Errors
     /// When the database is not available.
     pub async fn list_audit_events(
         &self,
         filter: AuditFilter,
-        after: Option<i64>,
+        after: Option<EventPlace>,
         limit: i64,
     ) -> Result<Vec<RecordedEvent>, AccountError> {
         Ok(self.store.list_audit_events(filter, after, limit).await?)

@@ -51,13 +51,24 @@ impl AuditTrail {
         AuditEvent::new(self.clock.now(), kind, origin.clone())
     }
 
-    /// Notes something that no transaction writes.
+    /// Notes a refusal.
     pub fn note(&self, event: AuditEvent) {
         self.wait(Refusal { event, account: None });
     }
 
-    /// The error of a verb, after it was noted if it is a decision and not a breakage; about `account`, if nobody has looked yet
-    /// whether there is one: that is done later, so that the time of the answer does not tell.
+    /// The same about the account with this email, if there is one: that is looked up later, so that the time of the answer
+    /// does not tell.
+    pub(super) fn note_about(&self, event: AuditEvent, account: &Email) {
+        self.wait(Refusal { event, account: Some(account.clone()) });
+    }
+
+    /// Writes something that was done outside of a transaction, at once.
+    pub async fn record(&self, event: AuditEvent) {
+        log(&event);
+        self.write(vec![event]).await;
+    }
+
+    /// The error of a verb, after it was noted if it is a decision and not a breakage; `account` as in [`AuditTrail::note_about`].
     pub(super) fn refused(
         &self,
         event: AuditEvent,
@@ -72,10 +83,16 @@ impl AuditTrail {
 
     fn wait(&self, refusal: Refusal) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let count_one = |waiting: &mut [Refusal], refusal: &Refusal| {
+            let like = waiting.iter_mut().find(|other| other.is_like(refusal));
+            like.map(|other| other.event.count = other.event.count.saturating_add(1)).is_some()
+        };
+        if count_one(&mut waiting, &refusal) {
+            return;
+        }
         let refusal = if waiting.len() < self.distinct_max { refusal } else { refusal.among_others() };
-        match waiting.iter_mut().find(|other| other.is_like(&refusal)) {
-            Some(other) => other.event.count = other.event.count.saturating_add(1),
-            None => waiting.push(refusal),
+        if !count_one(&mut waiting, &refusal) {
+            waiting.push(refusal);
         }
     }
 
@@ -89,15 +106,15 @@ impl AuditTrail {
     /// Writes what waits now.
     pub async fn flush(&self) {
         let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut events = Vec::with_capacity(waiting.len());
-        for refusal in waiting {
-            let event = self.with_user(refusal).await;
-            log(&event);
-            events.push(event);
-        }
+        let events = self.with_users(waiting).await;
         if events.is_empty() {
             return;
         }
+        events.iter().for_each(log);
+        self.write(events).await;
+    }
+
+    async fn write(&self, events: Vec<AuditEvent>) {
         let count = events.len();
         if let Err(error) = self.store.record_audit_events(events).await {
             let error = error.chain();
@@ -108,12 +125,24 @@ impl AuditTrail {
         }
     }
 
-    async fn with_user(&self, refusal: Refusal) -> AuditEvent {
-        let Some(email) = &refusal.account else { return refusal.event };
-        match self.store.find_user_by_email(email).await {
-            Ok(user) => refusal.event.about(user.map(|user| user.auth_token)),
-            Err(_) => refusal.event, // writing it will fail too, and say why
+    /// Looks up whom they are about; those that are alike now are one event.
+    async fn with_users(&self, refusals: Vec<Refusal>) -> Vec<AuditEvent> {
+        let mut events: Vec<AuditEvent> = Vec::with_capacity(refusals.len());
+        let mut is_away = false;
+        for Refusal { mut event, account } in refusals {
+            if let Some(email) = account.filter(|_| !is_away) {
+                match self.store.find_user_by_email(&email).await {
+                    Ok(user) => event = event.about(user.map(|user| user.auth_token)),
+                    // Writing them will fail too, and say why; each would wait as long as the first.
+                    Err(_) => is_away = true,
+                }
+            }
+            match events.iter_mut().find(|other| other.is_like(&event)) {
+                Some(other) => other.count = other.count.saturating_add(event.count),
+                None => events.push(event),
+            }
         }
+        events
     }
 }
 

@@ -33,17 +33,16 @@ impl Accounts {
         let event = |kind| self.with.audit.event(kind, origin).about(user);
         match (credentials, verdict) {
             (Some(credentials), Verdict::Right { needs_rewrite }) if credentials.user.is_verified => {
-                self.forgive(guess, event(AuditKind::AuthnLoginSuccess)).await;
+                self.forgive(guess, Some(event(AuditKind::AuthnLoginSuccess))).await;
                 if needs_rewrite {
                     self.rewrite_hash(&credentials, password).await;
                 }
                 Ok(credentials.user)
             }
             (Some(_), Verdict::Right { .. }) => {
-                let error = AccountError::EmailNotVerified;
+                self.forgive(guess, None).await;
                 let event = event(AuditKind::AuthnLoginFail);
-                self.forgive(guess, event.refused(error.reason())).await;
-                Err(error)
+                Err(self.with.audit.refused(event, None, AccountError::EmailNotVerified))
             }
             (_, Verdict::Wrong) | (None, Verdict::Right { .. }) => {
                 let event = event(AuditKind::AuthnLoginFail);

@@ -40,16 +40,16 @@ impl Accounts {
     }
 
     async fn replace_verification(&self, email: &Email, origin: &Origin) {
-        let done = self.with.audit.event(AuditKind::AuthnTokenCreated, origin);
-        let refused =
-            self.with.audit.event(AuditKind::AuthnTokenCreateFail, origin).refused(Some(NOBODY_TO_MAIL));
-        let mail = self.new_verification_mail(done.at);
-        match self.with.store.replace_verification(email, mail, done, refused).await {
-            Ok((user, event)) => {
-                if user.is_some() {
-                    self.with.mail_due.notify_one();
-                }
-                audit::log(&event);
+        let event = self.with.audit.event(AuditKind::AuthnTokenCreated, origin);
+        let mail = self.new_verification_mail(event.at);
+        match self.with.store.replace_verification(email, mail, event.clone()).await {
+            Ok(Some(user)) => {
+                self.with.mail_due.notify_one();
+                audit::log(&event.about(Some(user.auth_token)));
+            }
+            Ok(None) => {
+                let event = self.with.audit.event(AuditKind::AuthnTokenCreateFail, origin);
+                self.with.audit.note_about(event.refused(Some(NOBODY_TO_MAIL)), email);
             }
             Err(error) => {
                 tracing::error!(error = %error.chain(), "A new verification link could not be written");

@@ -141,8 +141,9 @@ impl Accounts {
         }
     }
 
-    /// The password was right; the event says so. That it could not be noted is no reason to refuse the login.
-    pub(super) async fn forgive(&self, guess: Guess, event: AuditEvent) {
+    /// The password was right, and the event, if there is one, says what came of it. That it could not be noted is no reason to refuse
+    /// the login.
+    pub(super) async fn forgive(&self, guess: Guess, event: Option<AuditEvent>) {
         let until = self.with.clock.now().plus(self.options.throttle.address_known);
         let right = RightPassword {
             of: guess.account,
@@ -150,9 +151,15 @@ impl Accounts {
             from: guess.from.map(|from| (from, until)),
             event: event.clone(),
         };
-        audit::log(&event);
-        if let Err(error) = self.with.store.note_right_password(right).await {
+        let noted = self.with.store.note_right_password(right).await;
+        if let Err(error) = &noted {
             tracing::warn!(error = %error.chain(), "Failed logins of an account still count after the right password");
+        }
+        match (event, noted) {
+            (None, _) => {}
+            (Some(event), Ok(())) => audit::log(&event),
+            // Once more, with what is refused meanwhile.
+            (Some(event), Err(_)) => self.with.audit.note(event),
         }
     }
 }

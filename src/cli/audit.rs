@@ -67,10 +67,12 @@ impl Audit {
     }
 }
 
+/// The longest `audit.retention`.
+const RETENTION_MILLIS_MAX: u64 = 315_360_000_000;
+
 fn moment(flag: &str, text: Option<String>, now: Timestamp) -> Result<Option<Timestamp>, Failure> {
     let Some(text) = text else { return Ok(None) };
-    let ago =
-        |text| Span::<0, { i64::MAX.unsigned_abs() / 1_000 }>::parse(text).map(|ago| now.minus(ago.get()));
+    let ago = |text| Span::<0, RETENTION_MILLIS_MAX>::parse(text).map(|ago| now.minus(ago.get()));
     let parsed = Timestamp::parse(&text).or_else(|| ago(&text));
     let expected = || {
         format!(
@@ -88,7 +90,7 @@ async fn list(administration: &Administration, filter: AuditFilter) -> Result<()
         let page =
             administration.list_audit_events(filter.clone(), last, AUDIT_PAGE_MAX).await.map_err(reason)?;
         let Some(end) = page.last() else { break };
-        last = Some(end.id);
+        last = Some(end.place());
         for event in &page {
             if super::was_closed(writeln!(output, "{}", line(event)))? {
                 return Ok(());

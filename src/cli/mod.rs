@@ -54,7 +54,7 @@ enum Command {
     #[expect(clippy::doc_markdown, reason = "clap shows it on a terminal, where marks are noise")]
     /// Read what was decided about logins, callers and accounts
     ///
-    /// A line an event, in the order in which they were written, with tabs between: time; kind; OK or why it was refused; the
+    /// A line an event, in the order of their time, with tabs between: time; kind; OK or why it was refused; the
     /// user's auth_token; the caller; the end user's address, or that of the connection; then what else is known, by name.
     /// docs/AUDIT.md explains each kind.
     Audit(audit::Audit),

@@ -1,6 +1,8 @@
 //! Queries of `core_audit_event`. What was done is written in the transaction that does it, by the files beside this one.
 
-use diesel::{ExpressionMethods, Insertable, QueryDsl, Queryable, Selectable, SelectableHelper};
+use diesel::{
+    BoolExpressionMethods, ExpressionMethods, Insertable, QueryDsl, Queryable, Selectable, SelectableHelper,
+};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
@@ -33,10 +35,25 @@ pub struct AuditFilter {
     pub until: Option<Timestamp>,
 }
 
+/// The place of an event in the order of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventPlace {
+    at: Timestamp,
+    id: i64,
+}
+
+impl RecordedEvent {
+    /// Where the next page begins.
+    #[must_use]
+    pub const fn place(&self) -> EventPlace {
+        EventPlace { at: self.at, id: self.id }
+    }
+}
+
 /// An event as it was written, by this release or another: the words are as they were then.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordedEvent {
-    /// Its place in the order in which events were written.
+    /// Its number: of several of one moment, the smaller was written first.
     pub id: i64,
     /// When it was; of several alike, the first.
     pub at: Timestamp,
@@ -160,14 +177,14 @@ impl Store {
         })
     }
 
-    /// At most `limit` events (and [`AUDIT_PAGE_MAX`]) in the order in which they were written, after the one with the id `after`.
+    /// At most `limit` events (and [`AUDIT_PAGE_MAX`]) in the order of their time, after `after`.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
     pub async fn list_audit_events(
         &self,
         filter: AuditFilter,
-        after: Option<i64>,
+        after: Option<EventPlace>,
         limit: i64,
     ) -> Result<Vec<RecordedEvent>, StoreError> {
         use core_audit_event as event;
@@ -176,11 +193,15 @@ impl Store {
             let user = filter.user.map(|user| UuidColumn(*user.as_uuid()));
             let (since, until) = (filter.since.map(TimestampColumn), filter.until.map(TimestampColumn));
             let mut query = event::table
-                .filter(event::id.gt(after.unwrap_or(i64::MIN)))
-                .order(event::id)
+                .order((event::at, event::id))
                 .limit(limit.clamp(0, AUDIT_PAGE_MAX))
                 .select(AuditRow::as_select())
                 .into_boxed();
+            if let Some(EventPlace { at, id }) = after {
+                let at = TimestampColumn(at);
+                // The first condition is what an index helps with.
+                query = query.filter(event::at.ge(at)).filter(event::at.gt(at).or(event::id.gt(id)));
+            }
             if !kinds.is_empty() {
                 query = query.filter(event::kind.eq_any(kinds));
             }

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 pub(crate) use self::error::chain;
 pub use self::{
-    audit::{AUDIT_PAGE_MAX, AuditFilter, RecordedEvent},
+    audit::{AUDIT_PAGE_MAX, AuditFilter, EventPlace, RecordedEvent},
     columns::{SqlTimestamp, SqlUuid},
     connection::{
         postgres::PostgresOptions,

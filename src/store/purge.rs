@@ -81,8 +81,9 @@ impl Store {
                 .await?;
             let old_mails = core_mail_outbox::table.filter(core_mail_outbox::id.eq_any(old_mails));
             let rows = [
-                diesel::delete(old_mails).execute(connection).await?,
+                // In the order in which the deletion of a user takes their rows with it.
                 delete_oldest!(connection, core_mail_token.expires_at lt tokens),
+                diesel::delete(old_mails).execute(connection).await?,
                 delete_oldest!(connection, core_registration_request.created_at lt requests),
                 delete_oldest!(connection, core_throttle.expires_at le now),
                 delete_oldest!(connection, core_known_address.expires_at le now),

@@ -104,8 +104,8 @@ pub struct RightPassword {
     pub one_of: Vec<Subject>,
     /// The address it came from, known as the owner's until then.
     pub from: Option<(KnownAddress, Timestamp)>,
-    /// What is written down of it.
-    pub event: AuditEvent,
+    /// What is written down of it, if anything is.
+    pub event: Option<AuditEvent>,
 }
 
 /// What is known of a subject's attempts.
@@ -289,7 +289,9 @@ impl Store {
                     .execute(connection)
                     .await?;
             }
-            record!(connection, right.event);
+            if let Some(event) = right.event {
+                record!(connection, event);
+            }
             Ok(())
         })
     }

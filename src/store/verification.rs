@@ -6,13 +6,13 @@ use diesel_async::RunQueryDsl;
 use super::{
     Store, StoreError,
     audit::record,
-    columns::{TimestampColumn, UuidColumn},
+    columns::TimestampColumn,
     connection::write,
     schema::{core_mail_outbox, core_mail_token, core_user},
     users::UserRow,
 };
 use crate::domain::{
-    AuditEvent, AuthToken, Email, MailKind, MailTokenDigest, MailTokenPurpose, SealedToken, Timestamp, User,
+    AuditEvent, Email, MailKind, MailTokenDigest, MailTokenPurpose, SealedToken, Timestamp, User,
 };
 
 /// A link to be mailed.
@@ -160,8 +160,8 @@ impl Store {
         })
     }
 
-    /// Gives the unverified user with this email a new link and voids the older ones, sent or not, at the time of `done`. When there is
-    /// no such user, only `refused` is written: the same work for the disk. Gives the user, and the event that was written.
+    /// Gives the unverified user with this email a new link and voids the older ones, sent or not, at the time of the event, which
+    /// is written with it; gives the user. Does nothing when there is no such user.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer; the older links are then as good as before.
@@ -169,32 +169,20 @@ impl Store {
         &self,
         email: &Email,
         mail: VerificationMail,
-        done: AuditEvent,
-        refused: AuditEvent,
-    ) -> Result<(Option<User>, AuditEvent), StoreError> {
-        let (email, now) = (email.as_str().to_owned(), done.at);
+        event: AuditEvent,
+    ) -> Result<Option<User>, StoreError> {
+        let (email, now) = (email.as_str().to_owned(), event.at);
         write!(&self.connections, connection => {
             // An UPDATE that changes nothing locks the row on both engines, so that of two new links one is void.
             let unverified =
-                core_user::table.filter(core_user::email.eq(email.clone())).filter(core_user::is_verified.eq(false));
+                core_user::table.filter(core_user::email.eq(email)).filter(core_user::is_verified.eq(false));
             let user: Option<UserRow> = diesel::update(unverified)
                 .set(core_user::is_verified.eq(false))
                 .returning(UserRow::as_returning())
                 .get_result(connection)
                 .await
                 .optional()?;
-            let Some(user) = user.map(User::from) else {
-                let verified: Option<UuidColumn> = core_user::table
-                    .filter(core_user::email.eq(email))
-                    .select(core_user::auth_token)
-                    .get_result(connection)
-                    .await
-                    .optional()?;
-                let refused = refused.about(verified.map(|token| AuthToken::from_uuid(token.0)));
-                record!(connection, refused.clone());
-                return Ok((None, refused));
-            };
-            let done = done.about(Some(user.auth_token));
+            let Some(user) = user.map(User::from) else { return Ok(None) };
 
             let live = core_mail_token::table
                 .filter(core_mail_token::user_id.eq(user.id.as_i64()))
@@ -226,8 +214,8 @@ impl Store {
                 .values(NewOutboxRow::new(&user, &mail, now))
                 .execute(connection)
                 .await?;
-            record!(connection, done.clone());
-            Ok((Some(user), done))
+            record!(connection, event.about(Some(user.auth_token)));
+            Ok(Some(user))
         })
     }
 }

@@ -25,7 +25,7 @@ use crate::{
 const T_MAX: f64 = 4.5;
 
 /// Samples of each class in the suite, and the cost of a hash there: 16 times what the lowest costs.
-const FEW: usize = 250;
+const FEW: usize = 150;
 const COST_OF_FEW: &str = "8";
 const COST_LOWEST: &str = "4";
 

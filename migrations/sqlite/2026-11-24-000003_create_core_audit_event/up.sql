@@ -17,5 +17,5 @@ CREATE TABLE core_audit_event (
     count      INTEGER NOT NULL CHECK (count > 0)   -- how many alike came within a moment
 );
 
-CREATE INDEX core_audit_event_at_idx ON core_audit_event (at);
+CREATE INDEX core_audit_event_at_idx ON core_audit_event (at, id);
 CREATE INDEX core_audit_event_auth_token_idx ON core_audit_event (auth_token, id) WHERE auth_token IS NOT NULL;

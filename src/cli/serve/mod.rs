@@ -30,8 +30,8 @@ use crate::{
     store::Store,
 };
 
-/// What the end of the background work may take, when calls have used up the drain deadline.
-const BACKGROUND_DRAIN_MIN: Duration = Duration::from_secs(1);
+/// What the end of the background work may take, when calls have used up the drain deadline: a resend begins within a second.
+const BACKGROUND_DRAIN_MIN: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Args)]
 pub(super) struct Serve {
@@ -188,9 +188,12 @@ impl Running {
         let left =
             deadline.saturating_sub(self.clock.instant().duration_since(began)).max(BACKGROUND_DRAIN_MIN);
         let rest = async {
-            tokio::join!(self.accounts.finish(), self.background.wait());
-            // Last: what was turned away until now.
-            self.audit.flush().await;
+            // Not behind the outbox, which may wait for a mail server: what was turned away until now.
+            let decisions = async {
+                self.accounts.finish().await;
+                self.audit.flush().await;
+            };
+            tokio::join!(decisions, self.background.wait());
         };
         match tokio::time::timeout(left, rest).await {
             Ok(()) => tracing::info!("Stopped"),

@@ -100,7 +100,13 @@ impl Reload {
                 () = tokio::time::sleep(INTERVAL) => false,
             };
             if self.callers_file.has_changed() || is_asked {
-                tell("callers", self.reload_callers());
+                let reloaded = self.reload_callers();
+                if let Ok(Some(names)) = &reloaded {
+                    let mut event = self.audit.event(AuditKind::AuthzChange, &Origin::local("callers-file"));
+                    event.resource = Some(names.clone());
+                    self.audit.record(event).await;
+                }
+                tell("callers", reloaded);
             }
             if self.tls_files.has_changed() || is_asked {
                 tell("certificates", self.reload_tls());
@@ -114,9 +120,6 @@ impl Reload {
         let callers = load_callers(path, &self.settings)?;
         let names = callers.names().join(", ");
         self.gate.replace(callers);
-        let mut event = self.audit.event(AuditKind::AuthzChange, &Origin::local("callers-file"));
-        event.resource = Some(names.clone());
-        self.audit.note(event);
         Ok(Some(names))
     }
 

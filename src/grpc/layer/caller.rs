@@ -53,7 +53,7 @@ pub(super) fn authorize(
         return Err(busy(Code::ResourceExhausted, ErrorReason::Overloaded, &message, RETRY_AFTER));
     };
     let client = if caller.tells_client() { client_address(request.headers())? } else { None };
-    Ok((Requester { caller, client, peer: Some(peer.address.ip()) }, ongoing))
+    Ok((Requester { caller, client, peer: Some(peer.address.ip().to_canonical()) }, ongoing))
 }
 
 /// What the trail has of a refusal: a caller that may not, or too many calls; nothing of a request that is faulty.

@@ -36,7 +36,7 @@ pub struct LayerOptions {
     pub request_timeout_default: Duration,
     /// How long a call may take whatever its caller says.
     pub request_timeout_max: Duration,
-    /// Measures how long calls take.
+    /// Measures how long calls take, and dates refusals.
     pub clock: Clock,
     /// Draws request ids.
     pub entropy: Entropy,
@@ -124,7 +124,7 @@ impl<S: Answers> Layered<S> {
     fn audit(&self, refusal: &Status, request: &Request<Body>, peer: &Peer, call: &Call, id: RequestId) {
         let Some((kind, reason)) = caller::audited(refusal) else { return };
         let caller = call.caller().cloned().unwrap_or_else(Caller::nobody);
-        let origin = Requester { caller, client: None, peer: Some(peer.address.ip()) }
+        let origin = Requester { caller, client: None, peer: Some(peer.address.ip().to_canonical()) }
             .origin(None, Some(id.as_uuid()));
         let mut event = AuditEvent::new(self.options.clock.now(), kind, origin).refused(Some(reason));
         event.resource = self.methods.find(request.uri().path()).map(str::to_owned);

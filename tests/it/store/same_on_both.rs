@@ -59,7 +59,7 @@ impl Player {
             },
             Call::Replace(name, mail, token) => {
                 self.tokens.push(token);
-                shown(store.replace_verification(&email(&address(name)), *mail, event(now), event(now)).await)
+                shown(store.replace_verification(&email(&address(name)), *mail, event(now)).await)
             }
             Call::Claim => {
                 self.claimed = store.claim_due_mail(now, now.plus(Duration::from_mins(5))).await.unwrap();
