@@ -75,7 +75,7 @@ impl AuditTrail {
         account: Option<&Email>,
         error: AccountError,
     ) -> AccountError {
-        if let reason @ Some(_) = error.reason() {
+        if let Some(reason) = error.reason() {
             self.wait(Refusal { event: event.refused(reason), account: account.cloned() });
         }
         error
@@ -83,15 +83,11 @@ impl AuditTrail {
 
     fn wait(&self, refusal: Refusal) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let count_one = |waiting: &mut [Refusal], refusal: &Refusal| {
-            let like = waiting.iter_mut().find(|other| other.is_like(refusal));
-            like.map(|other| other.event.count = other.event.count.saturating_add(1)).is_some()
-        };
-        if count_one(&mut waiting, &refusal) {
+        if is_counted(&mut waiting, &refusal) {
             return;
         }
         let refusal = if waiting.len() < self.distinct_max { refusal } else { refusal.among_others() };
-        if !count_one(&mut waiting, &refusal) {
+        if !is_counted(&mut waiting, &refusal) {
             waiting.push(refusal);
         }
     }
@@ -127,7 +123,7 @@ impl AuditTrail {
 
     /// Looks up whom they are about; those that are alike now are one event.
     async fn with_users(&self, refusals: Vec<Refusal>) -> Vec<AuditEvent> {
-        let mut events: Vec<AuditEvent> = Vec::with_capacity(refusals.len());
+        let mut known = Vec::with_capacity(refusals.len());
         let mut is_away = false;
         for Refusal { mut event, account } in refusals {
             if let Some(email) = account.filter(|_| !is_away) {
@@ -137,13 +133,19 @@ impl AuditTrail {
                     Err(_) => is_away = true,
                 }
             }
-            match events.iter_mut().find(|other| other.is_like(&event)) {
-                Some(other) => other.count = other.count.saturating_add(event.count),
-                None => events.push(event),
+            let refusal = Refusal { event, account: None };
+            if !is_counted(&mut known, &refusal) {
+                known.push(refusal);
             }
         }
-        events
+        known.into_iter().map(|refusal| refusal.event).collect()
     }
+}
+
+/// Adds a refusal to one that is like it, if there is one.
+fn is_counted(known: &mut [Refusal], refusal: &Refusal) -> bool {
+    let like = known.iter_mut().find(|other| other.is_like(refusal));
+    like.map(|other| other.event.count = other.event.count.saturating_add(refusal.event.count)).is_some()
 }
 
 impl Refusal {

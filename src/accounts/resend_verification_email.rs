@@ -49,7 +49,7 @@ impl Accounts {
             }
             Ok(None) => {
                 let event = self.with.audit.event(AuditKind::AuthnTokenCreateFail, origin);
-                self.with.audit.note_about(event.refused(Some(NOBODY_TO_MAIL)), email);
+                self.with.audit.note_about(event.refused(NOBODY_TO_MAIL), email);
             }
             Err(error) => {
                 tracing::error!(error = %error.chain(), "A new verification link could not be written");

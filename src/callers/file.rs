@@ -14,7 +14,10 @@ use std::sync::Arc;
 
 use toml::{Table, Value};
 
-use super::{Caller, Callers, MethodPattern, Rights, TokenHash, UserFields};
+use super::{
+    ANYBODY, CALLERS_FILE, COMMAND_LINE, Caller, Callers, MethodPattern, NOBODY, Rights, TokenHash,
+    UserFields,
+};
 
 /// Two, so that a token can be replaced without a moment in which neither is valid.
 const TOKENS_MAX: usize = 2;
@@ -86,7 +89,7 @@ struct Proofs {
 }
 
 /// Names that stand for something else in the audit trail.
-const RESERVED: [&str; 4] = ["anybody", "nobody", "command-line", "callers-file"];
+const RESERVED: [&str; 4] = [ANYBODY, NOBODY, COMMAND_LINE, CALLERS_FILE];
 
 const NAME_CHARACTERS_MAX: usize = 64;
 

@@ -17,13 +17,23 @@ use std::{
     },
 };
 
+use uuid::Uuid;
+
 pub use self::{
     file::{CallersError, check_name},
     token::{ServiceToken, TokenHash},
 };
-use uuid::Uuid;
-
 use crate::domain::{ClientAddress, ClientAgent, Origin};
+
+/// Names in the audit trail that are no caller's: whoever comes where the gate is open, whoever has proven nothing, the command
+/// line, and the file of callers itself.
+pub const ANYBODY: &str = "anybody";
+/// [`ANYBODY`]
+pub const NOBODY: &str = "nobody";
+/// [`ANYBODY`]
+pub const COMMAND_LINE: &str = "command-line";
+/// [`ANYBODY`]
+pub const CALLERS_FILE: &str = "callers-file";
 
 /// Another service, and what it may do.
 #[derive(Debug)]
@@ -86,11 +96,11 @@ impl Caller {
     /// Who may ask for health and nothing else, and stands for those of whom nothing is asked.
     #[must_use]
     pub fn nobody() -> Arc<Self> {
-        static NOBODY: LazyLock<Arc<Caller>> = LazyLock::new(|| {
+        static CALLER: LazyLock<Arc<Caller>> = LazyLock::new(|| {
             let methods = vec![MethodPattern("Health/*".to_owned())];
-            Arc::new(Caller::new("nobody", Rights { methods, calls_max: usize::MAX, ..Rights::default() }))
+            Arc::new(Caller::new(NOBODY, Rights { methods, calls_max: usize::MAX, ..Rights::default() }))
         });
-        Arc::clone(&NOBODY)
+        Arc::clone(&CALLER)
     }
 
     /// Begins a call; nothing when as many are under way as may be.
@@ -227,7 +237,7 @@ impl CallerGate {
             tells_client: true,
             calls_max: usize::MAX,
         };
-        let anybody = Caller::new("anybody", rights);
+        let anybody = Caller::new(ANYBODY, rights);
         Self(Arc::new(Gate::Open(Arc::new(anybody))))
     }
 

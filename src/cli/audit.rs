@@ -13,7 +13,7 @@ use super::{Failure, reason, store, user};
 use crate::{
     accounts::{Administration, UserKey},
     clock::Clock,
-    config::{Settings, Span, Value},
+    config::{RETENTION_MILLIS_MAX, Settings, Span, Value},
     domain::{AuditKind, Timestamp},
     store::{AUDIT_PAGE_MAX, AuditFilter, RecordedEvent},
 };
@@ -66,9 +66,6 @@ impl Audit {
         list(&administration, filter).await
     }
 }
-
-/// The longest `audit.retention`.
-const RETENTION_MILLIS_MAX: u64 = 315_360_000_000;
 
 fn moment(flag: &str, text: Option<String>, now: Timestamp) -> Result<Option<Timestamp>, Failure> {
     let Some(text) = text else { return Ok(None) };

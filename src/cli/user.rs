@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use super::{Failure, reason, store};
 use crate::{
     accounts::{Administration, UserKey},
+    callers::COMMAND_LINE,
     clock::Clock,
     config::Settings,
     domain::{self, AuthToken, Email, Origin, Username},
@@ -76,7 +77,7 @@ impl User {
 
 /// Who acts, as the audit trail has it.
 fn origin() -> Origin {
-    Origin::local("command-line")
+    Origin::local(COMMAND_LINE)
 }
 
 async fn list(users: &Administration) -> Result<(), Failure> {

@@ -30,7 +30,7 @@ mod verification;
 use std::{fmt::Write, io, path::PathBuf};
 
 pub use self::{
-    audit::AuditSettings,
+    audit::{AuditSettings, RETENTION_MILLIS_MAX},
     callers::CallersSettings,
     client::ClientSettings,
     database::DatabaseSettings,

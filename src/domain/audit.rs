@@ -124,8 +124,8 @@ impl AuditEvent {
 
     /// The same, refused for this reason.
     #[must_use]
-    pub const fn refused(mut self, reason: Option<&'static str>) -> Self {
-        self.reason = reason;
+    pub const fn refused(mut self, reason: &'static str) -> Self {
+        self.reason = Some(reason);
         self
     }
 

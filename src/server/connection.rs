@@ -1,6 +1,11 @@
 //! The life of a connection: TLS if there is any, the preface, calls, GOAWAY at its age or at the stop, a grace, the end.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::Request;
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
@@ -40,6 +45,14 @@ pub struct Peer {
     pub address: SocketAddr,
     /// What the certificate that they showed, and somebody trusted vouches for, calls them: `uri:…`, `dns:…`, `cn:…`.
     pub names: Vec<String>,
+}
+
+impl Peer {
+    /// Their address without the port; an IPv4 address in IPv6's clothes is the IPv4 address.
+    #[must_use]
+    pub fn ip(&self) -> IpAddr {
+        self.address.ip().to_canonical()
+    }
 }
 
 /// What connections have in common.

@@ -18,7 +18,8 @@ use tokio::{
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How many bytes cost as much as one operation, of which a task may do 128 before others have their turn. A flood of small frames
-/// would otherwise be read by the megabyte at a time; what honest peers send at once is less than the 32 KiB that this allows, or waits a turn.
+/// would otherwise be read by the megabyte at a time; what honest peers send at once is less than the 32 KiB that this allows, or
+/// waits a turn.
 const BYTES_OF_AN_OPERATION: usize = 256;
 
 /// A connection whose preface has been read, and is read once more by hyper.

@@ -79,26 +79,10 @@ pub struct RecordedEvent {
     pub count: i32,
 }
 
-#[derive(Insertable)]
+/// The columns of an event but its number, written and read.
+#[derive(Insertable, Queryable, Selectable)]
 #[diesel(table_name = core_audit_event)]
-pub(super) struct NewAuditRow {
-    at: TimestampColumn,
-    kind: &'static str,
-    reason: Option<&'static str>,
-    auth_token: Option<UuidColumn>,
-    resource: Option<String>,
-    caller: String,
-    peer: Option<String>,
-    client: Option<String>,
-    agent: Option<String>,
-    request_id: Option<UuidColumn>,
-    count: i32,
-}
-
-#[derive(Queryable, Selectable)]
-#[diesel(table_name = core_audit_event)]
-struct AuditRow {
-    id: i64,
+pub(super) struct AuditRow {
     at: TimestampColumn,
     kind: String,
     reason: Option<String>,
@@ -112,14 +96,14 @@ struct AuditRow {
     count: i32,
 }
 
-impl From<AuditEvent> for NewAuditRow {
+impl From<AuditEvent> for AuditRow {
     fn from(event: AuditEvent) -> Self {
         let origin = event.origin;
         let cut = |text: String| text.chars().take(RESOURCE_CHARACTERS_MAX).collect();
         Self {
             at: TimestampColumn(event.at),
-            kind: event.kind.as_str(),
-            reason: event.reason,
+            kind: event.kind.as_str().to_owned(),
+            reason: event.reason.map(str::to_owned),
             auth_token: event.user.map(|user| UuidColumn(*user.as_uuid())),
             resource: event.resource.map(cut),
             caller: origin.caller.to_string(),
@@ -132,10 +116,10 @@ impl From<AuditEvent> for NewAuditRow {
     }
 }
 
-impl From<AuditRow> for RecordedEvent {
-    fn from(row: AuditRow) -> Self {
+impl From<(i64, AuditRow)> for RecordedEvent {
+    fn from((id, row): (i64, AuditRow)) -> Self {
         Self {
-            id: row.id,
+            id,
             at: row.at.0,
             kind: row.kind,
             reason: row.reason,
@@ -155,7 +139,7 @@ impl From<AuditRow> for RecordedEvent {
 macro_rules! record {
     ($connection:expr, $event:expr) => {
         diesel::insert_into($crate::store::schema::core_audit_event::table)
-            .values($crate::store::audit::NewAuditRow::from($event))
+            .values($crate::store::audit::AuditRow::from($event))
             .execute($connection)
             .await?
     };
@@ -195,7 +179,7 @@ impl Store {
             let mut query = event::table
                 .order((event::at, event::id))
                 .limit(limit.clamp(0, AUDIT_PAGE_MAX))
-                .select(AuditRow::as_select())
+                .select((event::id, AuditRow::as_select()))
                 .into_boxed();
             if let Some(EventPlace { at, id }) = after {
                 let at = TimestampColumn(at);
@@ -217,7 +201,7 @@ impl Store {
             if let Some(until) = until {
                 query = query.filter(event::at.lt(until));
             }
-            let rows = query.load(connection).await?;
+            let rows: Vec<(i64, AuditRow)> = query.load(connection).await?;
             Ok(rows.into_iter().map(RecordedEvent::from).collect())
         })
     }

@@ -125,11 +125,10 @@ impl Store {
                 .get_result(connection)
                 .await
                 .optional()?;
-            let updated = updated.map(User::from);
-            if let Some(user) = &updated {
-                record!(connection, event.about(Some(user.auth_token)));
+            if updated.is_some() {
+                record!(connection, event);
             }
-            Ok(updated)
+            Ok(updated.map(User::from))
         })
     }
 

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     accounts::AuditTrail,
-    callers::{CallerGate, Callers},
+    callers::{CALLERS_FILE, CallerGate, Callers},
     cli::{Failure, reason},
     config::Settings,
     domain::{AuditKind, Origin},
@@ -102,7 +102,7 @@ impl Reload {
             if self.callers_file.has_changed() || is_asked {
                 let reloaded = self.reload_callers();
                 if let Ok(Some(names)) = &reloaded {
-                    let mut event = self.audit.event(AuditKind::AuthzChange, &Origin::local("callers-file"));
+                    let mut event = self.audit.event(AuditKind::AuthzChange, &Origin::local(CALLERS_FILE));
                     event.resource = Some(names.clone());
                     self.audit.record(event).await;
                 }

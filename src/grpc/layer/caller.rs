@@ -4,11 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, Request, header};
 use tonic::{Code, Status, body::Body};
-use tonic_types::StatusExt;
 
 use super::super::{
     fields::Fields,
-    status::{busy, name, refusal},
+    status::{busy, refusal},
 };
 use crate::{
     callers::{Caller, CallerGate, Ongoing, Requester, ServiceToken},
@@ -26,12 +25,24 @@ const CLIENT_IP: &str = "kairos-client-ip";
 /// When it is worth trying again for a caller that has too many calls under way: most end within milliseconds.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// Why a request is not answered, and what the audit trail has of it: nothing of a request that is faulty.
+pub(super) struct Refused {
+    pub(super) status: Status,
+    pub(super) audited: Option<(AuditKind, ErrorReason)>,
+}
+
+impl From<Status> for Refused {
+    fn from(status: Status) -> Self {
+        Self { status, audited: None }
+    }
+}
+
 /// Who makes a request.
 pub(super) fn identify(
     gate: &CallerGate,
     request: &Request<Body>,
     peer: &Peer,
-) -> Result<Arc<Caller>, Status> {
+) -> Result<Arc<Caller>, Refused> {
     if request.uri().path().starts_with(HEALTH) {
         return Ok(Caller::nobody());
     }
@@ -43,28 +54,21 @@ pub(super) fn authorize(
     caller: Arc<Caller>,
     request: &Request<Body>,
     peer: &Peer,
-) -> Result<(Requester, Ongoing), Status> {
+) -> Result<(Requester, Ongoing), Refused> {
     if !caller.may_call(request.uri().path()) {
         let message = format!("the caller {} may not call this method", caller.name());
-        return Err(refusal(Code::PermissionDenied, ErrorReason::CallerNotAllowed, &message));
+        let reason = ErrorReason::CallerNotAllowed;
+        let status = refusal(Code::PermissionDenied, reason, &message);
+        return Err(Refused { status, audited: Some((AuditKind::AuthzFail, reason)) });
     }
     let Some(ongoing) = caller.begin() else {
         let message = format!("the caller {} has too many calls under way", caller.name());
-        return Err(busy(Code::ResourceExhausted, ErrorReason::Overloaded, &message, RETRY_AFTER));
+        let reason = ErrorReason::Overloaded;
+        let status = busy(Code::ResourceExhausted, reason, &message, RETRY_AFTER);
+        return Err(Refused { status, audited: Some((AuditKind::ExcessRateLimitExceeded, reason)) });
     };
     let client = if caller.tells_client() { client_address(request.headers())? } else { None };
-    Ok((Requester { caller, client, peer: Some(peer.address.ip().to_canonical()) }, ongoing))
-}
-
-/// What the trail has of a refusal: a caller that may not, or too many calls; nothing of a request that is faulty.
-pub(super) fn audited(refusal: &Status) -> Option<(AuditKind, &'static str)> {
-    let reason = refusal.get_details_error_info()?.reason;
-    let kinds = [
-        (ErrorReason::CallerUnknown, AuditKind::AuthzFail),
-        (ErrorReason::CallerNotAllowed, AuditKind::AuthzFail),
-        (ErrorReason::Overloaded, AuditKind::ExcessRateLimitExceeded),
-    ];
-    kinds.into_iter().map(|(of, kind)| (kind, name(of))).find(|(_, name)| *name == reason)
+    Ok((Requester { caller, client, peer: Some(peer.ip()) }, ongoing))
 }
 
 fn client_address(headers: &HeaderMap) -> Result<Option<ClientAddress>, Status> {
@@ -81,13 +85,15 @@ fn client_address(headers: &HeaderMap) -> Result<Option<ClientAddress>, Status> 
     }
 }
 
-fn unknown() -> Status {
+fn unknown() -> Refused {
     let message = "the caller is not known: send a service token as `authorization: Bearer kst_…`, or show a certificate";
-    refusal(Code::Unauthenticated, ErrorReason::CallerUnknown, message)
+    let reason = ErrorReason::CallerUnknown;
+    let status = refusal(Code::Unauthenticated, reason, message);
+    Refused { status, audited: Some((AuditKind::AuthzFail, reason)) }
 }
 
 /// The one service token among the credentials; two would be somebody's mistake or trick.
-fn service_token(headers: &HeaderMap) -> Result<Option<ServiceToken>, Status> {
+fn service_token(headers: &HeaderMap) -> Result<Option<ServiceToken>, Refused> {
     let credentials = headers.get_all(header::AUTHORIZATION).iter().filter_map(|value| value.to_str().ok());
     let mut tokens = credentials.filter_map(ServiceToken::from_authorization);
     let token = tokens.next();
@@ -107,7 +113,7 @@ mod tests {
             for value in credentials {
                 headers.append(header::AUTHORIZATION, value.parse().unwrap());
             }
-            service_token(&headers).map_err(|refusal| refusal.code())
+            service_token(&headers).map_err(|refused| refused.status.code())
         };
         assert_eq!(found(&[]), Ok(None));
         assert_eq!(found(&[bearer(&one)]), Ok(Some(one.clone())));

@@ -13,14 +13,16 @@ mod request_id;
 use std::{ops::ControlFlow, pin::pin, time::Duration};
 
 use http::{Request, Response};
-use tonic::{Status, body::Body};
+use tonic::body::Body;
 
 pub use self::methods::paths_of_every_service;
 pub(super) use self::request_id::{RequestId, current as current_request_id};
 use self::{
+    caller::Refused,
     log::{Call, Ended},
     methods::Methods,
 };
+use super::status::name;
 use crate::{
     callers::{Caller, CallerGate, Ongoing, Requester},
     clock::Clock,
@@ -114,21 +116,18 @@ impl<S: Answers> Layered<S> {
         }
         match self.admit_grpc(request, peer, call) {
             Ok(admitted) => ControlFlow::Continue(admitted),
-            Err(refusal) => {
-                self.audit(&refusal, request, peer, call, id);
-                ControlFlow::Break(refusal.into_http())
+            Err(Refused { status, audited }) => {
+                if let Some((kind, reason)) = audited {
+                    let caller = call.caller().cloned().unwrap_or_else(Caller::nobody);
+                    let requester = Requester { caller, client: None, peer: Some(peer.ip()) };
+                    let origin = requester.origin(None, Some(id.as_uuid()));
+                    let event = AuditEvent::new(self.options.clock.now(), kind, origin).refused(name(reason));
+                    let resource = self.methods.find(request.uri().path()).map(str::to_owned);
+                    self.services.refused(AuditEvent { resource, ..event });
+                }
+                ControlFlow::Break(status.into_http())
             }
         }
-    }
-
-    fn audit(&self, refusal: &Status, request: &Request<Body>, peer: &Peer, call: &Call, id: RequestId) {
-        let Some((kind, reason)) = caller::audited(refusal) else { return };
-        let caller = call.caller().cloned().unwrap_or_else(Caller::nobody);
-        let origin = Requester { caller, client: None, peer: Some(peer.address.ip().to_canonical()) }
-            .origin(None, Some(id.as_uuid()));
-        let mut event = AuditEvent::new(self.options.clock.now(), kind, origin).refused(Some(reason));
-        event.resource = self.methods.find(request.uri().path()).map(str::to_owned);
-        self.services.refused(event);
     }
 
     fn admit_grpc(
@@ -136,7 +135,7 @@ impl<S: Answers> Layered<S> {
         request: &Request<Body>,
         peer: &Peer,
         call: &mut Call,
-    ) -> Result<(Requester, Ongoing, Duration), Status> {
+    ) -> Result<(Requester, Ongoing, Duration), Refused> {
         let options = &self.options;
         let caller = caller::identify(&options.gate, request, peer)?;
         call.is_of(&caller);

@@ -11,7 +11,7 @@ use std::{
 
 use kairos_identity::proto::{ResolveTokenRequest, identity_service_client::IdentityServiceClient};
 use tokio::{task::JoinSet, time::timeout};
-use tonic::transport::{Certificate as Root, Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Channel, Endpoint};
 
 use crate::support::{
     engine::Engine,
@@ -74,10 +74,10 @@ impl Scene {
         let (chain, key) = (certificate.certificate(), certificate.key());
         let flags = ["--tls-cert", chain.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
         let server = settings(TestServer::builder(Engine::Sqlite).with_args(&flags)).start().await;
-        let root = Root::from_pem(std::fs::read(chain).unwrap());
-        let tls = ClientTlsConfig::new().ca_certificate(root).domain_name("localhost");
-        let endpoint =
-            Endpoint::from_shared(format!("https://{}", server.address())).unwrap().tls_config(tls).unwrap();
+        let endpoint = Endpoint::from_shared(format!("https://{}", server.address()))
+            .unwrap()
+            .tls_config(certificate.trust())
+            .unwrap();
         Self::with(server, endpoint, Some(certificate)).await
     }
 

@@ -12,7 +12,7 @@ use tonic::Request;
 use crate::support::{
     engine::TestDatabase,
     mail::verification_token,
-    people::{PASSWORD, address, by_username, login, registration},
+    people::{PASSWORD, address, by_username, from, login, registration},
     server::TestServer,
     wait::until,
 };
@@ -62,8 +62,7 @@ fn count(lines: &[Vec<String>]) -> usize {
 
 /// `message` for an end user.
 fn from_user<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.metadata_mut().insert("kairos-client-ip", "192.0.2.7".parse().unwrap());
+    let mut request = from("192.0.2.7", message);
     request.metadata_mut().insert("kairos-client-agent", "Mozilla/5.0\t(X11)".parse().unwrap());
     request
 }
@@ -162,9 +161,8 @@ on_both_engines! {
                 for number in 0..CALLS / 8 {
                     // Each another account, from another address.
                     let email = format!("user{number}-{connection}@example.com");
-                    let mut request = Request::new(LoginRequest { email, password: "wrong".into() });
                     let address = format!("192.0.{connection}.{number}");
-                    request.metadata_mut().insert("kairos-client-ip", address.parse().unwrap());
+                    let request = from(&address, LoginRequest { email, password: "wrong".into() });
                     client.login(request).await.unwrap_err();
                 }
             });

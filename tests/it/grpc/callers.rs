@@ -18,7 +18,7 @@ use crate::support::{
     api::{fields_of, methods},
     errors::assert_refused,
     mail::verification_token,
-    people::{PASSWORD, address, by_email, registration},
+    people::{PASSWORD, address, by_email, from, registration},
     server::TestServer,
     wait::until,
 };
@@ -214,11 +214,7 @@ on_both_engines! {
             .with_env("KAIROS_IDENTITY_CLIENT_REGISTRATIONS_MAX", "1")
             .start()
             .await;
-        let from_there = |name: &str| {
-            let mut request = Request::new(registration(name));
-            request.metadata_mut().insert("kairos-client-ip", "192.0.2.1".parse().unwrap());
-            request
-        };
+        let from_there = |name: &str| from("192.0.2.1", registration(name));
 
         let mut agent = client!(server, Some(agent));
         for name in ["ada", "bob"] {

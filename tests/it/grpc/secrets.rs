@@ -8,7 +8,7 @@ use kairos_identity::{
     },
 };
 
-use tonic::transport::{Certificate as Root, Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Channel, Endpoint};
 
 use crate::support::{
     engine::TestDatabase,
@@ -19,10 +19,8 @@ use crate::support::{
 };
 
 async fn over_tls(server: &TestServer, certificate: &Certificate) -> Channel {
-    let root = Root::from_pem(std::fs::read(certificate.certificate()).unwrap());
-    let tls = ClientTlsConfig::new().ca_certificate(root).domain_name("localhost");
     let endpoint = Endpoint::from_shared(format!("https://{}", server.address())).unwrap();
-    endpoint.tls_config(tls).unwrap().connect().await.unwrap()
+    endpoint.tls_config(certificate.trust()).unwrap().connect().await.unwrap()
 }
 
 const CANARY: &str = "canary-Password-7f3a-kettle";

@@ -5,13 +5,13 @@ use std::time::Duration;
 use http::HeaderMap;
 use kairos_identity::proto::{LoginRequest, ResendVerificationEmailRequest};
 use tokio::task::JoinSet;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::support::{
     engine::{Engine, TestDatabase},
     errors::assert_refused,
-    people::{PASSWORD, address, login, registration},
+    people::{PASSWORD, address, from, login, registration},
     server::{Builder, TestServer},
     wait::until,
 };
@@ -46,13 +46,6 @@ fn spelling(number: usize) -> String {
         if number >> (index % 8) & 1 == 1 { letter.to_ascii_uppercase() } else { letter }
     };
     address("ada").chars().enumerate().map(spelled).collect()
-}
-
-/// `message` from a caller's end user at `address`.
-fn from<T>(address: &str, message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.metadata_mut().insert("kairos-client-ip", address.parse().unwrap());
-    request
 }
 
 /// Refused without a hash, told when to come back.

@@ -30,7 +30,7 @@ on_both_engines! {
             request_id: Some(request_id),
             ..Origin::local("bff")
         };
-        let mut event = AuditEvent::new(NOW, AuditKind::AuthnLoginFail, origin).about(Some(user)).refused(Some("WHY"));
+        let mut event = AuditEvent::new(NOW, AuditKind::AuthnLoginFail, origin).about(Some(user)).refused("WHY");
         event.count = 7;
         event.resource = Some("é".repeat(300));
         world.store.record_audit_events(vec![event]).await.unwrap();

@@ -1,6 +1,7 @@
 //! People as the tests tell of them.
 
 use kairos_identity::proto::{self, LoginRequest, RegisterRequest, User, VerifyEmailRequest};
+use tonic::Request;
 
 use super::{mail::verification_token, server::TestServer};
 
@@ -25,6 +26,13 @@ pub fn address(name: &str) -> String {
 /// A login of `name` with `password`.
 pub fn login(name: &str, password: &str) -> LoginRequest {
     LoginRequest { email: address(name), password: password.to_owned() }
+}
+
+/// `message` for an end user at `client`, as a caller tells it.
+pub fn from<T>(client: &str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("kairos-client-ip", client.parse().unwrap());
+    request
 }
 
 impl TestServer {

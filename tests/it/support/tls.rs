@@ -7,7 +7,7 @@ use rcgen::{
     SanType,
 };
 use tempfile::TempDir;
-use tonic::transport::Identity;
+use tonic::transport::{ClientTlsConfig, Identity};
 
 /// A certificate for `localhost` and 127.0.0.1 that vouches for itself, as PEM files.
 pub struct Certificate {
@@ -28,6 +28,12 @@ impl Certificate {
     /// The certificate, which is also the root to trust.
     pub fn certificate(&self) -> PathBuf {
         self.folder.path().join("cert.pem")
+    }
+
+    /// What a client needs to believe it.
+    pub fn trust(&self) -> ClientTlsConfig {
+        let root = tonic::transport::Certificate::from_pem(fs::read(self.certificate()).unwrap());
+        ClientTlsConfig::new().ca_certificate(root).domain_name("localhost")
     }
 
     /// Its private key.
