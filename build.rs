@@ -2,11 +2,15 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-/// Messages with a password or a mailed token: their `Debug` is written by hand in `src/proto.rs`.
-const SECRET_MESSAGES: [&str; 3] = [
+/// Messages with a password or a token that proves something: their `Debug` is written by hand in `src/proto.rs`.
+const SECRET_MESSAGES: [&str; 7] = [
     "kairos.identity.v1.RegisterRequest",
     "kairos.identity.v1.VerifyEmailRequest",
     "kairos.identity.v1.LoginRequest",
+    "kairos.identity.v1.SessionTokens",
+    "kairos.identity.v1.RefreshSessionRequest",
+    "kairos.identity.v1.LogoutRequest",
+    "kairos.identity.v1.IntrospectTokenRequest",
 ];
 
 #[expect(clippy::disallowed_methods, reason = "Cargo tells a build script where to write by a variable")]
@@ -18,8 +22,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     compiler.include_imports(true).include_source_info(true);
     compiler.open_files([
         "kairos/identity/v1/identity_service.proto",
+        "kairos/identity/v1/session_service.proto",
         "kairos/identity/v1/error_reason.proto",
         "kairos/identity/v1/user.proto",
+        "kairos/identity/v1/session.proto",
     ])?;
 
     let out = PathBuf::from(env::var("OUT_DIR")?);

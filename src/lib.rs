@@ -12,11 +12,13 @@
 //! - [`mail`]: the worker that empties the outbox, through templates, over SMTP or into a folder.
 //! - [`store`]: the database: one body of queries for both engines, migrations, coalesced look-ups.
 //! - [`password`]: hashing, bounded: Django's formats, and what a new password must be.
-//! - [`sealing`]: keeps a mailed token readable for its mail alone.
+//! - [`access_token`]: what a login proves without a call: JWTs, signed and verified.
+//! - [`sealing`]: keeps secrets in the database that the database must not tell.
 //! - [`proto`]: the generated messages.
 //! - [`clock`] and [`entropy`]: time and chance, passed in, so that tests own them.
 //! - [`domain`]: values that cannot be wrong.
 
+pub mod access_token;
 pub mod accounts;
 pub mod callers;
 pub mod cli;

@@ -1,6 +1,6 @@
 //! The generated API (package `kairos.identity.v1`) and its descriptors; the only `include_proto!`.
 //!
-//! Messages that hold a password or a mailed token print neither: their `Debug` is here and not derived.
+//! Messages that hold a password or a token that proves something print neither: their `Debug` is here and not derived.
 
 #![expect(clippy::pedantic, clippy::allow_attributes, reason = "generated; the .proto files are the manual")]
 
@@ -17,14 +17,21 @@ impl fmt::Debug for RegisterRequest {
     }
 }
 
-impl fmt::Debug for VerifyEmailRequest {
+impl fmt::Debug for SessionTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("VerifyEmailRequest(..)")
+        f.debug_struct("SessionTokens").field("session_id", &self.session_id).finish_non_exhaustive()
     }
 }
 
-impl fmt::Debug for LoginRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("LoginRequest(..)")
-    }
+/// Nothing but its name.
+macro_rules! say_nothing {
+    ($($message:ident)+) => { $(
+        impl fmt::Debug for $message {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(concat!(stringify!($message), "(..)"))
+            }
+        }
+    )+ };
 }
+
+say_nothing! { VerifyEmailRequest LoginRequest RefreshSessionRequest LogoutRequest IntrospectTokenRequest }

@@ -1,8 +1,8 @@
-//! Keeping a mailed token readable for its mail alone.
+//! Keeping secrets in the database that the database must not tell.
 //!
-//! A token must outlive a crash between the commit and the mail, but whoever reads the database, or a copy of it, must
-//! not be able to follow the link. So it waits in the outbox encrypted under a key that is not in the database
-//! (AES-256-GCM, NIST SP 800-38D, with a random 96-bit nonce), and is erased when the mail has been sent.
+//! A mailed token must outlive a crash between the commit and the mail, and a key that signs access tokens must be known to every
+//! instance; but whoever reads the database, or a copy of it, must be able neither to follow the link nor to sign. So they lie there
+//! encrypted under a key that is not in the database (AES-256-GCM, NIST SP 800-38D, with a random 96-bit nonce).
 
 use std::{
     fmt,
@@ -15,20 +15,33 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
-use crate::{
-    domain::{MailToken, SealedToken},
-    entropy::Entropy,
-};
+use crate::{domain::Sealed, entropy::Entropy};
 
 const KEY_BYTES: usize = 32;
 
-/// The first byte of a sealed token, so that a later release may seal in another way.
+/// The first byte of what is sealed, so that a later release may seal in another way.
 const VERSION: u8 = 1;
 
-/// Binds the ciphertext to its use.
-const CONTEXT: &[u8] = b"kairos-identity mailed token v1";
+/// What a sealed secret is for; it opens for nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A token that waits for its mail.
+    MailToken,
+    /// The seed of a key that signs access tokens.
+    SigningSeed,
+}
 
-/// The key under which mailed tokens wait.
+impl Purpose {
+    /// Binds the ciphertext to it.
+    const fn context(self) -> &'static [u8] {
+        match self {
+            Self::MailToken => b"kairos-identity mailed token v1",
+            Self::SigningSeed => b"kairos-identity signing seed v1",
+        }
+    }
+}
+
+/// The key under which secrets lie in the database.
 pub struct SealingKey {
     key: LessSafeKey,
 }
@@ -38,9 +51,9 @@ pub struct SealingKey {
 #[error("expected 32 random bytes in base64, as `openssl rand -base64 32` prints them")]
 pub struct InvalidSealingKey;
 
-/// The token was sealed under another key, or was changed since.
+/// The secret was sealed under another key or for something else, or was changed since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the token was sealed under another key (secret.key-file), or was changed")]
+#[error("it was sealed under another key (secret.key-file), or was changed")]
 pub struct SealBroken;
 
 /// Why a key file is of no use.
@@ -106,38 +119,35 @@ impl SealingKey {
         Self::load(path)
     }
 
-    /// Encrypts a token for the outbox.
+    /// Encrypts 32 secret bytes for the database.
     ///
     /// # Panics
     /// Never: AES-GCM takes any 32 bytes.
     #[must_use]
-    pub fn seal(&self, token: &MailToken, entropy: &Entropy) -> SealedToken {
+    pub fn seal(&self, purpose: Purpose, secret: &[u8; 32], entropy: &Entropy) -> Sealed {
         let nonce: [u8; NONCE_LEN] = entropy.bytes();
-        let mut ciphertext = token.as_bytes().to_vec();
+        let mut ciphertext = secret.to_vec();
+        let unique = Nonce::assume_unique_for_key(nonce);
         self.key
-            .seal_in_place_append_tag(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::from(CONTEXT),
-                &mut ciphertext,
-            )
-            .expect("a token is far below the limit of AES-GCM");
-        SealedToken::from_bytes([&[VERSION][..], &nonce, &ciphertext].concat())
+            .seal_in_place_append_tag(unique, Aad::from(purpose.context()), &mut ciphertext)
+            .expect("32 bytes are far below the limit of AES-GCM");
+        Sealed::from_bytes([&[VERSION][..], &nonce, &ciphertext].concat())
     }
 
-    /// Decrypts a token, to mail it.
+    /// Decrypts what [`SealingKey::seal`] encrypted for the same purpose.
     ///
     /// # Errors
-    /// [`SealBroken`] when it was not sealed under this key or was changed.
-    pub fn open(&self, sealed: &SealedToken) -> Result<MailToken, SealBroken> {
+    /// [`SealBroken`] when it was not sealed so under this key, or was changed.
+    pub fn open(&self, purpose: Purpose, sealed: &Sealed) -> Result<[u8; 32], SealBroken> {
         let (&VERSION, rest) = sealed.as_bytes().split_first().ok_or(SealBroken)? else {
             return Err(SealBroken);
         };
         let (nonce, ciphertext) = rest.split_first_chunk::<NONCE_LEN>().ok_or(SealBroken)?;
         let mut buffer = ciphertext.to_vec();
         let nonce = Nonce::assume_unique_for_key(*nonce);
-        let token = self.key.open_in_place(nonce, Aad::from(CONTEXT), &mut buffer).map_err(|_| SealBroken)?;
-        let token: [u8; 32] = (&*token).try_into().map_err(|_| SealBroken)?;
-        Ok(MailToken::from_random(token))
+        let context = Aad::from(purpose.context());
+        let secret = self.key.open_in_place(nonce, context, &mut buffer).map_err(|_| SealBroken)?;
+        (&*secret).try_into().map_err(|_| SealBroken)
     }
 }
 
@@ -164,7 +174,7 @@ fn create(path: &Path, entropy: &Entropy) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
         Ok(()) => {
-            tracing::info!(path = %path.display(), "Made a key under which mailed tokens wait for their mail");
+            tracing::info!(path = %path.display(), "Made a key under which secrets lie in the database");
             File::open(folder)?.sync_all()
         }
     }
@@ -180,36 +190,39 @@ mod tests {
         SealingKey::from_base64(&STANDARD.encode(bytes)).unwrap()
     }
 
-    fn token() -> MailToken {
-        MailToken::from_random([5; 32])
+    const SECRET: [u8; 32] = [5; 32];
+
+    fn sealed(key: &SealingKey, entropy: &Entropy) -> Sealed {
+        key.seal(Purpose::MailToken, &SECRET, entropy)
     }
 
     #[test]
-    fn a_sealed_token_opens_under_its_key_alone() {
-        let sealed = key(1).seal(&token(), &Entropy::seeded(1));
+    fn what_is_sealed_opens_under_its_key_and_for_its_purpose_alone() {
+        let sealed = sealed(&key(1), &Entropy::seeded(1));
 
-        assert_eq!(key(1).open(&sealed).unwrap().as_bytes(), token().as_bytes());
-        assert_eq!(key(2).open(&sealed).unwrap_err(), SealBroken);
+        assert_eq!(key(1).open(Purpose::MailToken, &sealed), Ok(SECRET));
+        assert_eq!(key(1).open(Purpose::SigningSeed, &sealed), Err(SealBroken));
+        assert_eq!(key(2).open(Purpose::MailToken, &sealed), Err(SealBroken));
     }
 
     #[test]
     fn a_changed_byte_anywhere_is_noticed() {
-        let sealed = key(1).seal(&token(), &Entropy::seeded(1));
+        let sealed = sealed(&key(1), &Entropy::seeded(1));
+        let open = |bytes: Vec<u8>| key(1).open(Purpose::MailToken, &Sealed::from_bytes(bytes));
         for place in 0..sealed.as_bytes().len() {
             let mut bytes = sealed.as_bytes().to_vec();
             bytes[place] ^= 1;
-            assert_eq!(key(1).open(&SealedToken::from_bytes(bytes)).unwrap_err(), SealBroken, "byte {place}");
+            assert_eq!(open(bytes), Err(SealBroken), "byte {place}");
         }
         for length in 0..sealed.as_bytes().len() {
-            let cut = SealedToken::from_bytes(sealed.as_bytes()[..length].to_vec());
-            assert!(key(1).open(&cut).is_err(), "{length} bytes");
+            assert!(open(sealed.as_bytes()[..length].to_vec()).is_err(), "{length} bytes");
         }
     }
 
     #[test]
-    fn the_same_token_never_looks_the_same() {
+    fn the_same_secret_never_looks_the_same() {
         let entropy = Entropy::seeded(1);
-        assert_ne!(key(1).seal(&token(), &entropy), key(1).seal(&token(), &entropy));
+        assert_ne!(sealed(&key(1), &entropy), sealed(&key(1), &entropy));
     }
 
     #[test]
@@ -224,11 +237,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deep/secret.key");
         let sealed =
-            SealingKey::load_or_create(&path, &Entropy::system()).unwrap().seal(&token(), &Entropy::system());
+            sealed(&SealingKey::load_or_create(&path, &Entropy::system()).unwrap(), &Entropy::system());
 
         let again = SealingKey::load_or_create(&path, &Entropy::system()).unwrap();
 
-        assert!(again.open(&sealed).is_ok());
+        assert!(again.open(Purpose::MailToken, &sealed).is_ok());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
     }

@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 
 use kairos_identity::{
-    domain::{Email, MailKind, MailToken, SealedToken, Timestamp, Username},
+    domain::{Email, MailKind, MailToken, Sealed, Timestamp, Username},
     mail::{Templates, compose},
     store::OutgoingMail,
 };
@@ -25,7 +25,7 @@ fuzz_target!(|texts: (String, String)| {
         kind: MailKind::VerifyEmail,
         recipient: recipient.clone(),
         username,
-        sealed_token: SealedToken::from_bytes(Vec::new()),
+        sealed_token: Sealed::from_bytes(Vec::new()),
         message_id: "1234@kairos.example".into(),
         created_at: at,
         expires_at: at,

@@ -3,12 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use kairos_identity::{
-    accounts::{Accounts, AccountsOptions, AuditTrail, Budget, Collaborators, ThrottleOptions},
+    access_token::{AccessTokenOptions, AccessTokens, SigningKey},
+    accounts::{
+        Accounts, AccountsOptions, AuditTrail, Budget, Collaborators, SessionOptions, ThrottleOptions,
+    },
     callers::CallerGate,
     clock::Clock,
+    domain::{SigningSeed, Timestamp},
     entropy::Entropy,
     grpc::{
-        IdentityApi, Services,
+        Api, Services,
         layer::{LayerOptions, Layered, wrap},
     },
     password::{PasswordOptions, Passwords, Policy},
@@ -48,6 +52,7 @@ impl Service {
                     entropy.clone(),
                 )
                 .unwrap(),
+                access_tokens: access_tokens(entropy.bytes()),
                 sealing_key: Arc::new(
                     SealingKey::from_base64("q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=").unwrap(),
                 ),
@@ -58,7 +63,7 @@ impl Service {
             },
             accounts_options(),
         );
-        let services = Services::new(IdentityApi { accounts, store, audit }, 64 * 1024, Routes::default());
+        let services = Services::new(Api { accounts, store, audit }, 64 * 1024, Routes::default());
         let options = LayerOptions {
             request_timeout_default: Duration::from_secs(10),
             request_timeout_max: Duration::from_secs(10),
@@ -70,11 +75,25 @@ impl Service {
     }
 }
 
+/// With one key, which signs for ever.
+fn access_tokens(seed: [u8; 32]) -> AccessTokens {
+    let tokens = AccessTokens::new(AccessTokenOptions {
+        issuer: "https://id.example".to_owned(),
+        audience: "kairos".to_owned(),
+        lifetime: Duration::from_secs(600),
+    });
+    let start = Timestamp::from_unix_micros(0);
+    tokens.replace_keys(&[SigningKey::new(SigningSeed::from_bytes(seed), start, None)]);
+    tokens
+}
+
 fn accounts_options() -> AccountsOptions {
+    let hour = Duration::from_secs(3_600);
     let budget = Budget { max: 1_000_000, window: Duration::from_secs(60) };
     AccountsOptions {
         password_policy: Policy { length_min_characters: 8, score_min: 3 },
         verification_lifetime: Duration::from_secs(60),
+        sessions: SessionOptions { idle: hour, lifetime: hour, per_user_max: 10 },
         throttle: ThrottleOptions {
             failures_max: 10,
             wait_first: Duration::from_secs(1),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::{
+    access_token::NoSigningKey,
     password::HashingError,
     store::{Cause, Constraint, StoreError},
 };
@@ -34,6 +35,15 @@ pub enum AccountError {
     /// The address has been proven before.
     #[error("the email has already been verified")]
     EmailAlreadyVerified,
+    /// The refresh token is none, or its session has ended; if it was used before, its session has ended now.
+    #[error("the refresh token is not valid")]
+    InvalidRefreshToken,
+    /// The access token is none, has expired, or its session has ended.
+    #[error("the access token is not valid")]
+    InvalidAccessToken,
+    /// The user has no session of this id.
+    #[error("there is no such session")]
+    SessionNotFound,
     /// Nobody has this `auth_token`, email or username.
     #[error("there is no such user")]
     UserNotFound,
@@ -69,6 +79,9 @@ impl AccountError {
             Self::EmailNotVerified => Some("EMAIL_NOT_VERIFIED"),
             Self::InvalidToken => Some("INVALID_TOKEN"),
             Self::EmailAlreadyVerified => Some("EMAIL_ALREADY_VERIFIED"),
+            Self::InvalidRefreshToken => Some("INVALID_REFRESH_TOKEN"),
+            Self::InvalidAccessToken => Some("INVALID_ACCESS_TOKEN"),
+            Self::SessionNotFound => Some("SESSION_NOT_FOUND"),
             Self::UserNotFound => Some("USER_NOT_FOUND"),
             Self::TooManyAttempts { .. } => Some("TOO_MANY_ATTEMPTS"),
             Self::Overloaded { .. } | Self::StoreUnavailable(_) | Self::Internal(_) => None,
@@ -87,6 +100,12 @@ impl From<StoreError> for AccountError {
             StoreError::Corrupt { .. } => Self::Internal(Cause::new(error)),
             StoreError::Internal(cause) => Self::Internal(cause),
         }
+    }
+}
+
+impl From<NoSigningKey> for AccountError {
+    fn from(error: NoSigningKey) -> Self {
+        Self::Internal(Cause::new(error))
     }
 }
 

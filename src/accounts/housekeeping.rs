@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::SessionOptions;
 use crate::{
     clock::Clock,
     store::{Kept, Store},
@@ -29,13 +30,21 @@ pub struct Housekeeping {
 }
 
 impl Housekeeping {
-    /// Keeps mails that were sent or given up for `finished_mails`, and audit events for `audit_events`.
+    /// Keeps mails that were sent or given up for `finished_mails`, audit events for `audit_events`, and sessions as long as they last.
     #[must_use]
-    pub const fn new(store: Store, clock: Clock, finished_mails: Duration, audit_events: Duration) -> Self {
+    pub const fn new(
+        store: Store,
+        clock: Clock,
+        sessions: SessionOptions,
+        finished_mails: Duration,
+        audit_events: Duration,
+    ) -> Self {
         let kept = Kept {
             expired_tokens: EXPIRED_TOKENS_KEPT,
             finished_mails,
             request_ids: REQUEST_ID_LIFETIME,
+            sessions: sessions.lifetime,
+            idle_sessions: sessions.idle,
             audit_events,
         };
         Self { store, clock, kept }

@@ -1,14 +1,17 @@
 //! Login.
 
-use super::{AccountError, Accounts};
+use super::{AccountError, Accounts, sessions::IssuedTokens, throttle::Guess};
 use crate::{
-    domain::{AuditKind, Email, Origin, Password, User},
-    password::Verdict,
+    domain::{AuditKind, Email, Origin, Password},
+    password::{Place, Verdict},
     store::Credentials,
 };
 
+/// How often a password is checked, if the account changes between the check and the session: twice at the same moment is chance.
+const CHECKS_MAX: u32 = 3;
+
 impl Accounts {
-    /// Checks the password of the account with this email, and replaces a hash of another scheme or a lower cost.
+    /// Checks the password of the account with this email and begins a session; replaces a hash of another scheme or a lower cost.
     ///
     /// An email that nobody has costs a hash too, so that it cannot be told from a wrong password by time.
     ///
@@ -21,32 +24,49 @@ impl Accounts {
         email: &Email,
         password: &Password,
         origin: &Origin,
-    ) -> Result<User, AccountError> {
+    ) -> Result<IssuedTokens, AccountError> {
         // First, so that who is turned away costs the database nothing and waits for nobody.
-        let place = self.with.passwords.reserve()?;
+        let mut place = Some(self.with.passwords.reserve()?);
         let guess = self.count_guess(email, origin).await?;
+        for _ in 0..CHECKS_MAX {
+            let place = place.take().map_or_else(|| self.with.passwords.reserve(), Ok)?;
+            if let Some(tokens) = self.check_and_open(place, email, password, &guess, origin).await? {
+                return Ok(tokens);
+            }
+        }
+        Err(AccountError::InvalidCredentials)
+    }
+
+    /// Nothing when the account changed after its password was checked.
+    async fn check_and_open(
+        &self,
+        place: Place,
+        email: &Email,
+        password: &Password,
+        guess: &Guess,
+        origin: &Origin,
+    ) -> Result<Option<IssuedTokens>, AccountError> {
         let credentials = self.with.store.find_credentials(email).await?;
         let hash = credentials.as_ref().map(|credentials| credentials.password.clone());
         let verdict = self.with.passwords.verify(place, password, hash).await?;
 
         let user = credentials.as_ref().map(|credentials| credentials.user.auth_token);
-        let event = |kind| self.with.audit.event(kind, origin).about(user);
+        let failed = || self.with.audit.event(AuditKind::AuthnLoginFail, origin).about(user);
         match (credentials, verdict) {
             (Some(credentials), Verdict::Right { needs_rewrite }) if credentials.user.is_verified => {
-                self.forgive(guess, Some(event(AuditKind::AuthnLoginSuccess))).await;
-                if needs_rewrite {
+                let (user, hash) = (&credentials.user, &credentials.password);
+                let tokens = self.open_session(user, hash, guess, origin).await?;
+                if needs_rewrite && tokens.is_some() {
                     self.rewrite_hash(&credentials, password).await;
                 }
-                Ok(credentials.user)
+                Ok(tokens)
             }
             (Some(_), Verdict::Right { .. }) => {
-                self.forgive(guess, None).await;
-                let event = event(AuditKind::AuthnLoginFail);
-                Err(self.with.audit.refused(event, None, AccountError::EmailNotVerified))
+                self.forgive(guess).await;
+                Err(self.with.audit.refused(failed(), None, AccountError::EmailNotVerified))
             }
             (_, Verdict::Wrong) | (None, Verdict::Right { .. }) => {
-                let event = event(AuditKind::AuthnLoginFail);
-                Err(self.with.audit.refused(event, None, AccountError::InvalidCredentials))
+                Err(self.with.audit.refused(failed(), None, AccountError::InvalidCredentials))
             }
         }
     }

@@ -10,6 +10,8 @@ mod housekeeping;
 mod log_in;
 mod register;
 mod resend_verification_email;
+mod sessions;
+mod signing_keys;
 mod throttle;
 mod verification_mail;
 mod verify_email;
@@ -28,9 +30,13 @@ pub use self::{
     error::AccountError,
     housekeeping::{Housekeeping, REQUEST_ID_LIFETIME},
     register::NewAccount,
+    sessions::{ActingUser, IssuedTokens, SessionOptions},
+    signing_keys::{KeyOptions, Rotation, SigningKeyError, SigningKeys},
     throttle::{Budget, ThrottleOptions},
 };
+pub use crate::access_token::PublicKey;
 use crate::{
+    access_token::AccessTokens,
     clock::Clock,
     domain::{Email, NewPassword, PasswordRefusal, Username},
     entropy::Entropy,
@@ -46,6 +52,8 @@ pub struct AccountsOptions {
     pub password_policy: Policy,
     /// How long a mailed link is good for.
     pub verification_lifetime: Duration,
+    /// How long sessions last.
+    pub sessions: SessionOptions,
     /// How often passwords may be guessed, people register and mails be asked for.
     pub throttle: ThrottleOptions,
     /// The domain in the Message-ID of our mails.
@@ -61,6 +69,8 @@ pub struct Collaborators {
     pub store: Store,
     /// Who hashes.
     pub passwords: Passwords,
+    /// Who signs access tokens and verifies them.
+    pub access_tokens: AccessTokens,
     /// What a mailed token waits under until it is sent.
     pub sealing_key: Arc<SealingKey>,
     /// Rung when there is a new mail to send.
@@ -73,7 +83,7 @@ pub struct Collaborators {
     pub audit: AuditTrail,
 }
 
-/// Registration, verification and login. Cheap to clone.
+/// Registration, verification, login, and the sessions that follow. Cheap to clone.
 #[derive(Clone)]
 pub struct Accounts {
     with: Collaborators,

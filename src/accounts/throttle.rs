@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{AccountError, Accounts, audit};
+use super::{AccountError, Accounts};
 use crate::{
     domain::{AuditEvent, AuditKind, ClientAddress, Email, Origin, Timestamp},
     store::{Attempts, Counted, KnownAddress, RightPassword, Subject},
@@ -141,25 +141,22 @@ impl Accounts {
         }
     }
 
-    /// The password was right, and the event, if there is one, says what came of it. That it could not be noted is no reason to refuse
-    /// the login.
-    pub(super) async fn forgive(&self, guess: Guess, event: Option<AuditEvent>) {
+    /// What a right password takes back; the event says what came of it.
+    pub(super) fn right_password(&self, guess: &Guess, event: Option<AuditEvent>) -> RightPassword {
         let until = self.with.clock.now().plus(self.options.throttle.address_known);
-        let right = RightPassword {
+        RightPassword {
             of: guess.account,
-            one_of: guess.budgets,
+            one_of: guess.budgets.clone(),
             from: guess.from.map(|from| (from, until)),
-            event: event.clone(),
-        };
-        let noted = self.with.store.note_right_password(right).await;
-        if let Err(error) = &noted {
-            tracing::warn!(error = %error.chain(), "Failed logins of an account still count after the right password");
+            event,
         }
-        match (event, noted) {
-            (None, _) => {}
-            (Some(event), Ok(())) => audit::log(&event),
-            // Once more, with what is refused meanwhile.
-            (Some(event), Err(_)) => self.with.audit.note(event),
+    }
+
+    /// The password was right, and nothing came of it. That it could not be noted changes no answer.
+    pub(super) async fn forgive(&self, guess: &Guess) {
+        let noted = self.with.store.note_right_password(self.right_password(guess, None)).await;
+        if let Err(error) = noted {
+            tracing::warn!(error = %error.chain(), "Failed logins of an account still count after the right password");
         }
     }
 }

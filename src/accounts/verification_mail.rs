@@ -5,6 +5,7 @@ use uuid::Builder;
 use super::Accounts;
 use crate::{
     domain::{MailToken, Timestamp},
+    sealing::Purpose,
     store::VerificationMail,
 };
 
@@ -15,7 +16,11 @@ impl Accounts {
         let id = Builder::from_random_bytes(self.with.entropy.bytes()).into_uuid();
         VerificationMail {
             digest: token.digest(),
-            sealed_token: self.with.sealing_key.seal(&token, &self.with.entropy),
+            sealed_token: self.with.sealing_key.seal(
+                Purpose::MailToken,
+                token.as_bytes(),
+                &self.with.entropy,
+            ),
             message_id: format!("{id}@{}", self.options.message_id_domain),
             expires_at: now.plus(self.options.verification_lifetime),
         }

@@ -3,9 +3,11 @@
 mod audit;
 mod caller;
 mod healthcheck;
+mod keys;
 mod migrate;
 mod serve;
 mod signals;
+mod signing;
 mod store;
 mod user;
 
@@ -60,6 +62,8 @@ enum Command {
     Audit(audit::Audit),
     /// Make what callers prove themselves with
     Caller(caller::Caller),
+    /// Look at the keys that sign access tokens, and replace them
+    Keys(keys::Keys),
     /// Ask the running service whether it serves; for containers
     Healthcheck(healthcheck::Healthcheck),
 }
@@ -81,6 +85,7 @@ impl Cli {
             | Command::User(_)
             | Command::Audit(_)
             | Command::Caller(_)
+            | Command::Keys(_)
             | Command::Healthcheck(_) => ServeFlags::default(),
         };
         let (settings, sources) =
@@ -104,6 +109,7 @@ impl Cli {
                 Command::User(user) => user.run(&settings).await,
                 Command::Audit(audit) => audit.run(&settings).await,
                 Command::Caller(caller) => caller.run(),
+                Command::Keys(keys) => keys.run(&settings).await,
                 Command::Healthcheck(healthcheck) => healthcheck.run(&settings).await,
             }
         })

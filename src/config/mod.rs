@@ -21,6 +21,7 @@ mod reference;
 mod rules;
 mod secret;
 mod server;
+mod session;
 mod setting;
 mod sources;
 mod url_text;
@@ -44,9 +45,10 @@ pub use self::{
     password::PasswordSettings,
     secret::SecretSettings,
     server::ServerSettings,
+    session::SessionSettings,
     setting::{Section, Setting},
     sources::{Origin, Sources},
-    value::{Bytes, Count, LogFormat, LogLevel, PublicUrl, Sender, Span, Value},
+    value::{Bytes, Count, LogFormat, LogLevel, PublicUrl, Sender, Span, Text, Value},
     verification::VerificationSettings,
 };
 
@@ -67,6 +69,8 @@ pub struct Settings {
     pub password: PasswordSettings,
     /// `[login]`
     pub login: LoginSettings,
+    /// `[session]`
+    pub session: SessionSettings,
     /// `[mail]`
     pub mail: MailSettings,
     /// `[verification]`
@@ -148,7 +152,7 @@ fn did_you_mean(nearest: Option<&str>) -> String {
 }
 
 /// Each section: what it is for, and its settings.
-fn sections() -> [(&'static [&'static str], &'static [Setting]); 12] {
+fn sections() -> [(&'static [&'static str], &'static [Setting]); 13] {
     [
         (ServerSettings::ABOUT, ServerSettings::SETTINGS),
         (CallersSettings::ABOUT, CallersSettings::SETTINGS),
@@ -157,6 +161,7 @@ fn sections() -> [(&'static [&'static str], &'static [Setting]); 12] {
         (LookupSettings::ABOUT, LookupSettings::SETTINGS),
         (PasswordSettings::ABOUT, PasswordSettings::SETTINGS),
         (LoginSettings::ABOUT, LoginSettings::SETTINGS),
+        (SessionSettings::ABOUT, SessionSettings::SETTINGS),
         (MailSettings::ABOUT, MailSettings::SETTINGS),
         (VerificationSettings::ABOUT, VerificationSettings::SETTINGS),
         (SecretSettings::ABOUT, SecretSettings::SETTINGS),
@@ -184,6 +189,7 @@ impl Settings {
             lookup: LookupSettings::read(sources)?,
             password: PasswordSettings::read(sources)?,
             login: LoginSettings::read(sources)?,
+            session: SessionSettings::read(sources)?,
             mail: MailSettings::read(sources)?,
             verification: VerificationSettings::read(sources)?,
             secret: SecretSettings::read(sources)?,

@@ -11,7 +11,19 @@ impl Settings {
     /// # Errors
     /// [`ConfigError::Rule`] that names the keys, and the flag that gives leave where there is one.
     pub fn check_for_serve(&self) -> Result<(), ConfigError> {
-        let rules: [(bool, &str); 10] = [
+        let mut rules = self
+            .rules_of_the_port()
+            .into_iter()
+            .chain(self.rules_of_numbers())
+            .chain(self.rules_of_the_database());
+        match rules.find(|(holds, _)| !holds) {
+            Some((_, rule)) => Err(ConfigError::Rule(rule.to_owned())),
+            None => Ok(()),
+        }
+    }
+
+    fn rules_of_the_port(&self) -> [(bool, &'static str); 4] {
+        [
             (
                 self.server.tls_cert.is_some() == self.server.tls_key.is_some(),
                 "server.tls-cert and server.tls-key belong together: give both or none",
@@ -32,6 +44,11 @@ impl Settings {
                 "server.listen is not loopback and there are no callers: give --callers FILE (docs/CALLERS.md), or allow \
                  whoever reaches the port to do everything with --insecure-no-callers",
             ),
+        ]
+    }
+
+    fn rules_of_numbers(&self) -> [(bool, &'static str); 6] {
+        [
             (
                 self.password.cost.get() >= COST_MIN || self.password.insecure_low_cost,
                 "password.cost is below 10: stolen hashes would be guessed too fast; tests may allow it with \
@@ -46,9 +63,22 @@ impl Settings {
                 "login.wait-first must not be longer than login.wait-max",
             ),
             (
+                self.session.idle.get() <= self.session.lifetime.get(),
+                "session.idle must not be longer than session.lifetime",
+            ),
+            (
+                self.session.key_lead.get() < self.session.key_rotation.get(),
+                "session.key-lead must be shorter than session.key-rotation: a key would be replaced before it signs",
+            ),
+            (
                 self.server.request_timeout_default.get() <= self.server.request_timeout_max.get(),
                 "server.request-timeout-default must not be longer than server.request-timeout-max",
             ),
+        ]
+    }
+
+    fn rules_of_the_database(&self) -> [(bool, &'static str); 2] {
+        [
             (
                 self.database.read_urls.as_slice().is_empty()
                     || matches!(self.database.url, DatabaseUrl::Postgres(_)),
@@ -59,11 +89,7 @@ impl Settings {
                 "secret.key-file must be set when database.url is PostgreSQL: make one with \
                  `openssl rand -base64 32` and give it to every instance (--secret-key-file FILE)",
             ),
-        ];
-        match rules.into_iter().find(|(holds, _)| !holds) {
-            Some((_, rule)) => Err(ConfigError::Rule(rule.to_owned())),
-            None => Ok(()),
-        }
+        ]
     }
 
     fn serves_tls(&self) -> bool {
@@ -103,6 +129,8 @@ mod tests {
             (vec![("server.request-timeout-default", "2m")], "server.request-timeout-max"),
             (vec![("login.failures-in-a-row-max", "9")], "login.failures-max"),
             (vec![("login.wait-max", "1m")], "login.wait-first"),
+            (vec![("session.lifetime", "6d")], "session.idle"),
+            (vec![("session.key-rotation", "1h")], "session.key-lead"),
             (vec![postgres], "--secret-key-file"),
         ] {
             assert!(refusal(&flags).is_some_and(|refusal| refusal.contains(word)), "{flags:?}");

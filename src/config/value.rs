@@ -120,6 +120,29 @@ fn split_unit(text: &str) -> Option<(u64, &str)> {
     Some((number.parse().ok()?, unit.trim_start()))
 }
 
+/// A text of 1 to `MAX` bytes of printable ASCII without spaces: it stands in tokens, and is compared byte by byte.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Text<const MAX: usize>(String);
+
+impl<const MAX: usize> Text<MAX> {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<const MAX: usize> Value for Text<MAX> {
+    fn expects() -> String {
+        format!("1 to {MAX} printable ASCII characters without spaces")
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic());
+        (is_plain && (1..=MAX).contains(&text.len())).then(|| Self(text.to_owned()))
+    }
+}
+
 impl Value for bool {
     fn expects() -> String {
         "true or false".to_owned()

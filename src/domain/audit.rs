@@ -42,6 +42,16 @@ kinds! {
     AuthnTokenCreated = "authn_token_created",
     /// Somebody asked for a link, and there was nobody to mail one to.
     AuthnTokenCreateFail = "authn_token_create_fail",
+    /// A refresh token was used again after its successor had been: its session has ended.
+    AuthnTokenReuse = "authn_token_reuse",
+    /// A refresh token was replaced.
+    SessionRenewed = "session_renewed",
+    /// A refresh token that is none, or whose session had ended.
+    SessionRenewFail = "session_renew_fail",
+    /// One session was ended, or all of a user's.
+    SessionExpired = "session_expired",
+    /// An operator made a key that signs access tokens.
+    AuthzAdmin = "authz_admin",
     /// A caller that is not known, or may not do what it asked for.
     AuthzFail = "authz_fail",
     /// The file of callers was read again.

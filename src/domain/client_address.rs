@@ -31,6 +31,13 @@ impl ClientAddress {
         }))
     }
 
+    /// Reads what [`fmt::Display`] shows; nothing for anything else.
+    #[must_use]
+    pub fn from_shown(text: &str) -> Option<Self> {
+        let address = Self::parse(text.strip_suffix("/64").unwrap_or(text)).ok()?;
+        (address.to_string() == text).then_some(address)
+    }
+
     /// Its bytes: 4 or 16.
     #[must_use]
     pub fn octets(self) -> Vec<u8> {

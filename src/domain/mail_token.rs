@@ -116,30 +116,6 @@ impl MailTokenPurpose {
     }
 }
 
-/// A [`MailToken`] encrypted for the outbox, where it waits to be mailed. Opaque here: nothing in this module can open it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SealedToken(Vec<u8>);
-
-impl SealedToken {
-    /// The ciphertext that was made, or that the database holds.
-    #[must_use]
-    pub const fn from_bytes(bytes: Vec<u8>) -> Self {
-        Self(bytes)
-    }
-
-    /// The ciphertext for the database, or for whoever has the key.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for SealedToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SealedToken(..)")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,8 +158,8 @@ mod tests {
     #[test]
     fn debug_shows_nothing_of_the_secret() {
         let token = MailToken::from_random([0x41; 32]);
-        let shown = format!("{token:?} {:?} {:?}", token.digest(), SealedToken::from_bytes(vec![0x41]));
-        assert_eq!(shown, "MailToken(..) MailTokenDigest(..) SealedToken(..)");
+        let shown = format!("{token:?} {:?}", token.digest());
+        assert_eq!(shown, "MailToken(..) MailTokenDigest(..)");
     }
 
     #[test]

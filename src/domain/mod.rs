@@ -14,7 +14,11 @@ mod link_token;
 mod mail_kind;
 mod mail_token;
 mod password;
+mod refresh_token;
 mod request_id;
+mod sealed;
+mod session;
+mod signing_seed;
 mod timestamp;
 mod user;
 mod username;
@@ -26,14 +30,16 @@ pub use client_agent::{CLIENT_AGENT_CHARACTERS_MAX, ClientAgent};
 pub use email::{EMAIL_OCTETS_MAX, Email, InvalidEmail};
 pub use link_token::LinkToken;
 pub use mail_kind::{MailKind, UnknownMailKind};
-pub use mail_token::{
-    InvalidMailToken, MailToken, MailTokenDigest, MailTokenPurpose, SealedToken, UnknownPurpose,
-};
+pub use mail_token::{InvalidMailToken, MailToken, MailTokenDigest, MailTokenPurpose, UnknownPurpose};
 pub use password::{
     InvalidPassword, NEW_PASSWORD_BYTES_MAX, NewPassword, PASSWORD_BYTES_MAX, Password, PasswordHash,
     PasswordRefusal,
 };
+pub use refresh_token::{InvalidRefreshToken, RefreshToken, RefreshTokenDigest};
 pub use request_id::{InvalidRequestId, RequestId};
+pub use sealed::Sealed;
+pub use session::{InvalidSessionId, Session, SessionId};
+pub use signing_seed::SigningSeed;
 pub use timestamp::Timestamp;
 pub use user::{User, UserId};
 pub use username::{InvalidUsername, USERNAME_CHARACTERS_MAX, USERNAME_KEY_CHARACTERS_MAX, Username};

@@ -48,6 +48,12 @@ impl Timestamp {
         Self(self.0.saturating_sub(micros(duration)))
     }
 
+    /// The last whole second before it or at it.
+    #[must_use]
+    pub const fn whole_seconds(self) -> Self {
+        Self(self.0.saturating_sub(self.0.rem_euclid(1_000_000)))
+    }
+
     /// How long after `earlier` this is; nothing when it is before it.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {

@@ -1,8 +1,9 @@
 //! Domain values as messages.
 
 use crate::{
+    accounts::IssuedTokens,
     callers::UserFields,
-    domain::{Timestamp, User},
+    domain::{ClientAgent, Session, SessionId, Timestamp, User},
     proto,
 };
 
@@ -18,7 +19,31 @@ pub(super) fn user(user: User, visible: UserFields) -> proto::User {
     }
 }
 
-fn timestamp(at: Timestamp) -> prost_types::Timestamp {
+/// What a login or a refresh gives, without whose it is.
+pub(super) fn session_tokens(tokens: &IssuedTokens) -> proto::SessionTokens {
+    proto::SessionTokens {
+        session_id: tokens.session.to_string(),
+        access_token: tokens.access_token.expose().to_owned(),
+        access_token_expires_at: Some(timestamp(tokens.access_expires_at)),
+        refresh_token: tokens.refresh_token.expose(),
+        refresh_token_expires_at: Some(timestamp(tokens.refresh_expires_at)),
+    }
+}
+
+/// A session as its owner sees it, who acts in `current`.
+pub(super) fn session(session: &Session, current: SessionId) -> proto::Session {
+    proto::Session {
+        session_id: session.id.to_string(),
+        caller: session.caller.to_string(),
+        client_ip: session.client.map(|client| client.to_string()).unwrap_or_default(),
+        client_agent: session.agent.as_ref().map(ClientAgent::as_str).unwrap_or_default().to_owned(),
+        created_at: Some(timestamp(session.created_at)),
+        refreshed_at: Some(timestamp(session.refreshed_at)),
+        is_current: session.id == current,
+    }
+}
+
+pub(super) fn timestamp(at: Timestamp) -> prost_types::Timestamp {
     let micros = at.unix_micros();
     let nanos = i32::try_from(micros.rem_euclid(1_000_000) * 1_000);
     prost_types::Timestamp {

@@ -3,14 +3,10 @@
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tonic::server::NamedService;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use super::IdentityApi;
-use crate::{
-    proto::identity_service_server::IdentityServiceServer,
-    store::{Store, StoreError},
-};
+use super::service;
+use crate::store::{Store, StoreError};
 
 /// Between two looks at the database; callers learn of a loss within this and [`ANSWER_LIMIT`].
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -18,8 +14,10 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// A database that does not answer within this is lost.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
-/// The services that follow the database: the API, and `""` for the whole.
-const SERVICES: [&str; 2] = ["", <IdentityServiceServer<IdentityApi> as NamedService>::NAME];
+/// The services that follow the database: those of the API, and `""` for the whole.
+fn services() -> impl Iterator<Item = &'static str> {
+    service::NAMES.into_iter().chain([""])
+}
 
 /// Keeps the health service true.
 pub struct HealthWatch {
@@ -48,7 +46,7 @@ impl HealthWatch {
         }
         self.report(ServingStatus::NotServing).await;
         drain.cancelled().await;
-        for service in SERVICES {
+        for service in services() {
             // A `Watch` that goes on would hold the stop until its deadline.
             self.reporter.clone().clear_service_status(service).await;
         }
@@ -77,7 +75,7 @@ impl HealthWatch {
     }
 
     async fn report(&self, status: ServingStatus) {
-        for service in SERVICES {
+        for service in services() {
             self.reporter.set_service_status(service, status).await;
         }
     }

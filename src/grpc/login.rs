@@ -21,7 +21,8 @@ pub(super) async fn login(
     let password = fields.take("password", Password::parse(request.password));
     let (Some(email), Some(password)) = (email, password) else { return Err(fields.into_status()) };
 
-    let user = accounts.log_in(&email, &password, origin).await.map_err(from_account)?;
+    let issued = accounts.log_in(&email, &password, origin).await.map_err(from_account)?;
 
-    Ok(proto::LoginResponse { user: Some(convert::user(user, visible)) })
+    let tokens = Some(convert::session_tokens(&issued));
+    Ok(proto::LoginResponse { user: Some(convert::user(issued.user, visible)), tokens })
 }

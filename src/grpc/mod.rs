@@ -4,6 +4,7 @@
 //! value into a message. No rule of an account is decided here, and no SQL is known. Start at [`service`]; `layer` is what
 //! every call passes through.
 
+mod acting;
 mod convert;
 mod fields;
 mod health;
@@ -13,11 +14,12 @@ mod reflection;
 mod registration;
 mod resolution;
 pub mod service;
+mod sessions;
 mod status;
 mod unary;
 
 pub use self::{
     health::HealthWatch,
     reflection::add_reflection,
-    service::{IdentityApi, Services},
+    service::{Api, Services},
 };

@@ -6,7 +6,11 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use super::layer::current_request_id;
-use crate::{accounts::AccountError, proto::ErrorReason, store::StoreError, store::chain};
+use crate::{
+    accounts::AccountError,
+    proto::ErrorReason,
+    store::{Cause, StoreError, chain},
+};
 
 /// The domain of every `ErrorInfo`.
 const DOMAIN: &str = "identity.kairos";
@@ -39,57 +43,67 @@ pub(super) fn invalid_fields(violations: Vec<FieldViolation>) -> Status {
 pub(super) fn from_account(error: AccountError) -> Status {
     use AccountError as E;
     use ErrorReason as R;
-    match error {
+    let (code, reason, message) = match error {
         E::EmailTaken => {
-            refusal(Code::AlreadyExists, R::EmailAlreadyExists, "another account already uses this email")
+            (Code::AlreadyExists, R::EmailAlreadyExists, "another account already uses this email")
         }
-        E::UsernameTaken => refusal(
-            Code::AlreadyExists,
-            R::UsernameAlreadyExists,
-            "another account already uses this username",
-        ),
-        E::RequestIdReused => {
-            let rule = "was used within the last 24 hours for another email or username";
-            invalid_fields(vec![FieldViolation::new("request_id", rule)])
+        E::UsernameTaken => {
+            (Code::AlreadyExists, R::UsernameAlreadyExists, "another account already uses this username")
         }
         E::InvalidCredentials => {
-            refusal(Code::Unauthenticated, R::InvalidCredentials, "the email or the password is wrong")
+            (Code::Unauthenticated, R::InvalidCredentials, "the email or the password is wrong")
         }
-        E::EmailNotVerified => refusal(
-            Code::PermissionDenied,
-            R::EmailNotVerified,
-            "the email has not been verified: open the mailed link",
-        ),
-        E::InvalidToken => refusal(
-            Code::InvalidArgument,
-            R::InvalidToken,
-            "the link is unknown, has expired or was replaced by a newer one",
-        ),
+        E::EmailNotVerified => {
+            let message = "the email has not been verified: open the mailed link";
+            (Code::PermissionDenied, R::EmailNotVerified, message)
+        }
+        E::InvalidToken => {
+            let message = "the link is unknown, has expired or was replaced by a newer one";
+            (Code::InvalidArgument, R::InvalidToken, message)
+        }
         E::EmailAlreadyVerified => {
-            refusal(Code::FailedPrecondition, R::EmailAlreadyVerified, "the email has already been verified")
+            (Code::FailedPrecondition, R::EmailAlreadyVerified, "the email has already been verified")
         }
-        E::UserNotFound => refusal(Code::NotFound, R::UserNotFound, "there is no such user"),
-        E::TooManyAttempts { retry_after } => busy(
-            Code::ResourceExhausted,
-            R::TooManyAttempts,
-            "too many attempts: try again later",
-            retry_after,
-        ),
+        E::InvalidRefreshToken => {
+            let message =
+                "the refresh token is unknown or was used before, or its session has ended: log in again";
+            (Code::Unauthenticated, R::InvalidRefreshToken, message)
+        }
+        E::InvalidAccessToken => {
+            let message = "the access token is missing, unknown or expired, or its session has ended: refresh the session";
+            (Code::Unauthenticated, R::InvalidAccessToken, message)
+        }
+        E::SessionNotFound => (Code::NotFound, R::SessionNotFound, "the user has no session of this id"),
+        E::UserNotFound => (Code::NotFound, R::UserNotFound, "there is no such user"),
+        E::RequestIdReused => {
+            let rule = "was used within the last 24 hours for another email or username";
+            return invalid_fields(vec![FieldViolation::new("request_id", rule)]);
+        }
+        E::TooManyAttempts { retry_after } => {
+            let message = "too many attempts: try again later";
+            return busy(Code::ResourceExhausted, R::TooManyAttempts, message, retry_after);
+        }
         E::Overloaded { retry_after } => {
-            busy(Code::ResourceExhausted, R::Overloaded, "the service is busy: try again later", retry_after)
+            let message = "the service is busy: try again later";
+            return busy(Code::ResourceExhausted, R::Overloaded, message, retry_after);
         }
-        E::StoreUnavailable(cause) => {
-            let request_id = current_request_id().map(tracing::field::display);
-            tracing::warn!(request_id, error = %chain(&cause), "A call met a database that is not available");
-            let message = "the database is not available: try again later";
-            busy(Code::Unavailable, R::StoreUnavailable, message, STORE_RETRY_AFTER)
-        }
-        E::Internal(cause) => {
-            let request_id = current_request_id().map(tracing::field::display);
-            tracing::error!(request_id, error = %chain(&cause), "A call broke");
-            refusal(Code::Internal, R::Internal, "internal error")
-        }
-    }
+        E::StoreUnavailable(cause) => return unavailable(&cause),
+        E::Internal(cause) => return broken(&cause),
+    };
+    refusal(code, reason, message)
+}
+
+fn unavailable(cause: &Cause) -> Status {
+    let request_id = current_request_id().map(tracing::field::display);
+    tracing::warn!(request_id, error = %chain(cause), "A call met a database that is not available");
+    let message = "the database is not available: try again later";
+    busy(Code::Unavailable, ErrorReason::StoreUnavailable, message, STORE_RETRY_AFTER)
+}
+
+fn broken(cause: &Cause) -> Status {
+    let request_id = current_request_id().map(tracing::field::display);
+    tracing::error!(request_id, error = %chain(cause), "A call broke");
+    refusal(Code::Internal, ErrorReason::Internal, "internal error")
 }
 
 /// The status of a read that failed.
@@ -130,6 +144,9 @@ mod tests {
             E::EmailNotVerified,
             E::InvalidToken,
             E::EmailAlreadyVerified,
+            E::InvalidRefreshToken,
+            E::InvalidAccessToken,
+            E::SessionNotFound,
             E::UserNotFound,
             E::TooManyAttempts { retry_after },
         ];

@@ -72,7 +72,7 @@ pub(super) fn after_attempt(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Email, MailKind, SealedToken, Username};
+    use crate::domain::{Email, MailKind, Sealed, Username};
 
     const BACKOFF: Backoff = Backoff { first: Duration::from_secs(30), max: Duration::from_mins(30) };
 
@@ -83,7 +83,7 @@ mod tests {
             kind: MailKind::VerifyEmail,
             recipient: Email::parse("ada@example.com").unwrap(),
             username: Username::parse("Ada").unwrap(),
-            sealed_token: SealedToken::from_bytes(Vec::new()),
+            sealed_token: Sealed::from_bytes(Vec::new()),
             message_id: "1@x".into(),
             created_at: start,
             expires_at: start.plus(Duration::from_hours(24)),

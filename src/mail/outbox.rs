@@ -14,9 +14,9 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    domain::Email,
+    domain::{Email, MailToken},
     entropy::Entropy,
-    sealing::SealingKey,
+    sealing::{Purpose, SealingKey},
     store::{OutgoingMail, Store, StoreError, chain},
 };
 
@@ -128,8 +128,8 @@ impl Outbox {
             return Outcome::Refused("its link expired before it could be sent".to_owned());
         }
         // An instance with another key must not give up what one with the right key can send.
-        let token = match self.sealing_key.open(&mail.sealed_token) {
-            Ok(token) => token,
+        let token = match self.sealing_key.open(Purpose::MailToken, &mail.sealed_token) {
+            Ok(token) => MailToken::from_random(token),
             Err(error) => return Outcome::Failed(error.to_string()),
         };
         let words = self.templates.render(mail.kind, &mail.username, &token, mail.expires_at);

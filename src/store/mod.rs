@@ -14,6 +14,8 @@ mod outbox;
 mod purge;
 mod registration;
 pub mod schema;
+mod sessions;
+mod signing_keys;
 mod throttle;
 mod users;
 mod verification;
@@ -35,6 +37,8 @@ pub use self::{
     outbox::OutgoingMail,
     purge::{Kept, Purged},
     registration::{Registered, Registration, Replay},
+    sessions::{KnownSession, NewSession, SessionChange},
+    signing_keys::{EarlierKeys, StoredSigningKey},
     throttle::{Attempts, Counted, KnownAddress, RightPassword, Subject},
     users::{Credentials, USERS_PAGE_MAX},
     verification::{Verification, VerificationMail},

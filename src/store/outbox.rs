@@ -12,7 +12,7 @@ use super::{
     connection::write,
     schema::{core_mail_outbox, core_user},
 };
-use crate::domain::{Email, MailKind, SealedToken, Timestamp, Username};
+use crate::domain::{Email, MailKind, Sealed, Timestamp, Username};
 
 /// The longest cause of a failure that is kept, in characters.
 const LAST_ERROR_CHARACTERS_MAX: usize = 500;
@@ -29,7 +29,7 @@ pub struct OutgoingMail {
     /// Whom it greets.
     pub username: Username,
     /// The token of its link, encrypted.
-    pub sealed_token: SealedToken,
+    pub sealed_token: Sealed,
     /// Its Message-ID without the angle brackets, the same over all attempts.
     pub message_id: String,
     /// When it was decided on: its Date.
@@ -174,7 +174,7 @@ fn outgoing(row: OutboxRow, username: Username, lease_until: Timestamp) -> Resul
         kind: MailKind::parse(&row.kind).map_err(|_| corrupt("kind"))?,
         recipient: Email::from_stored(row.recipient),
         username,
-        sealed_token: SealedToken::from_bytes(row.sealed_token.ok_or_else(|| corrupt("sealed_token"))?),
+        sealed_token: Sealed::from_bytes(row.sealed_token.ok_or_else(|| corrupt("sealed_token"))?),
         message_id: row.message_id,
         created_at: row.created_at.0,
         expires_at: row.expires_at.0,

@@ -11,7 +11,7 @@ use super::{
     connection::write,
     schema::{
         core_audit_event, core_known_address, core_mail_outbox, core_mail_token, core_registration_request,
-        core_throttle,
+        core_session, core_signing_key, core_throttle,
     },
 };
 use crate::domain::Timestamp;
@@ -28,6 +28,10 @@ pub struct Kept {
     pub finished_mails: Duration,
     /// Request ids of registrations, after the registration.
     pub request_ids: Duration,
+    /// Sessions, after they began.
+    pub sessions: Duration,
+    /// Sessions, after they were refreshed last.
+    pub idle_sessions: Duration,
     /// Audit events.
     pub audit_events: Duration,
 }
@@ -70,6 +74,7 @@ impl Store {
         let before = |kept| TimestampColumn(now.minus(kept));
         let (tokens, mails) = (before(kept.expired_tokens), before(kept.finished_mails));
         let (requests, events) = (before(kept.request_ids), before(kept.audit_events));
+        let (sessions, idle_sessions) = (before(kept.sessions), before(kept.idle_sessions));
         let now = TimestampColumn(now);
         write!(&self.connections, connection => {
             let old_mails: Vec<i64> = core_mail_outbox::table
@@ -85,10 +90,14 @@ impl Store {
                 delete_oldest!(connection, core_mail_token.expires_at lt tokens),
                 diesel::delete(old_mails).execute(connection).await?,
                 delete_oldest!(connection, core_registration_request.created_at lt requests),
+                delete_oldest!(connection, core_session.created_at le sessions),
+                delete_oldest!(connection, core_session.refreshed_at le idle_sessions),
                 delete_oldest!(connection, core_throttle.expires_at le now),
                 delete_oldest!(connection, core_known_address.expires_at le now),
                 delete_oldest!(connection, core_audit_event.at lt events),
             ];
+            let ended_keys = core_signing_key::table.filter(core_signing_key::verifies_until.le(now));
+            diesel::delete(ended_keys).execute(connection).await?;
             let is_more = rows.iter().any(|&rows| i64::try_from(rows).is_ok_and(|rows| rows >= ROWS_MAX));
             Ok(Purged { rows: rows.iter().sum(), is_more })
         })

@@ -114,12 +114,47 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::{BigInt, Binary, Nullable, Text};
+    use crate::store::columns::{SqlTimestamp, SqlUuid};
+
+    core_session (session_id) {
+        session_id -> SqlUuid,
+        user_id -> BigInt,
+        family -> Binary,
+        token -> Binary,
+        previous_token -> Nullable<Binary>,
+        successor_salt -> Nullable<Binary>,
+        caller -> Text,
+        client -> Nullable<Text>,
+        agent -> Nullable<Text>,
+        created_at -> SqlTimestamp,
+        refreshed_at -> SqlTimestamp,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::{Binary, Integer, Nullable, Text};
+    use crate::store::columns::SqlTimestamp;
+
+    core_signing_key (kid) {
+        generation -> Integer,
+        kid -> Text,
+        sealed_seed -> Binary,
+        created_at -> SqlTimestamp,
+        signs_from -> SqlTimestamp,
+        verifies_until -> Nullable<SqlTimestamp>,
+    }
+}
+
 diesel::joinable!(core_mail_token -> core_user (user_id));
 diesel::joinable!(core_mail_outbox -> core_user (user_id));
 diesel::joinable!(core_registration_request -> core_user (user_id));
+diesel::joinable!(core_session -> core_user (user_id));
 diesel::allow_tables_to_appear_in_same_query!(
     core_user,
     core_mail_token,
     core_mail_outbox,
-    core_registration_request
+    core_registration_request,
+    core_session
 );

@@ -66,7 +66,7 @@ impl Subject {
     }
 
     /// The key of its row.
-    fn key(&self) -> (&'static str, Vec<u8>) {
+    pub(super) fn key(&self) -> (&'static str, Vec<u8>) {
         (self.kind, self.digest.to_vec())
     }
 }
@@ -143,10 +143,17 @@ struct NewThrottleRow {
 
 #[derive(Insertable)]
 #[diesel(table_name = core_known_address)]
-struct KnownAddressRow {
+pub(super) struct KnownAddressRow {
     account: Vec<u8>,
     address: Vec<u8>,
     expires_at: TimestampColumn,
+}
+
+impl KnownAddressRow {
+    pub(super) fn new(known: KnownAddress, until: Timestamp) -> Self {
+        let (account, address) = (known.account.to_vec(), known.address.to_vec());
+        Self { account, address, expires_at: TimestampColumn(until) }
+    }
 }
 
 #[derive(Queryable)]
@@ -165,6 +172,40 @@ impl From<AttemptsRow> for Attempts {
         }
     }
 }
+
+/// Takes back what a right password takes back, in the transaction that it leads to.
+macro_rules! take_back {
+    ($connection:expr, $right:expr) => {{
+        use $crate::store::{
+            columns::TimestampColumn,
+            schema::{core_known_address, core_throttle},
+            throttle::KnownAddressRow,
+        };
+        let right: $crate::store::RightPassword = $right;
+        diesel::delete(core_throttle::table.find(right.of.key())).execute($connection).await?;
+        for subject in right.one_of {
+            let counted = core_throttle::table.find(subject.key()).filter(core_throttle::attempts.gt(0));
+            diesel::update(counted)
+                .set(core_throttle::attempts.eq(core_throttle::attempts - 1))
+                .execute($connection)
+                .await?;
+        }
+        if let Some((known, until)) = right.from {
+            let row = KnownAddressRow::new(known, until);
+            diesel::insert_into(core_known_address::table)
+                .values(row)
+                .on_conflict((core_known_address::account, core_known_address::address))
+                .do_update()
+                .set(core_known_address::expires_at.eq(TimestampColumn(until)))
+                .execute($connection)
+                .await?;
+        }
+        if let Some(event) = right.event {
+            $crate::store::audit::record!($connection, event);
+        }
+    }};
+}
+pub(super) use take_back;
 
 impl Store {
     /// Counts one attempt of each subject, before it is made: `decide` gets what is known of each, in their order, nothing when it
@@ -262,36 +303,7 @@ impl Store {
     /// [`StoreError`] when the database does not answer.
     pub async fn note_right_password(&self, right: RightPassword) -> Result<(), StoreError> {
         write!(&self.connections, connection => {
-            diesel::delete(core_throttle::table.find(right.of.key()))
-                .execute(connection)
-                .await?;
-            for subject in right.one_of {
-                let counted = core_throttle::table
-                    .find(subject.key())
-                    .filter(core_throttle::attempts.gt(0));
-                diesel::update(counted)
-                    .set(core_throttle::attempts.eq(core_throttle::attempts - 1))
-                    .execute(connection)
-                    .await?;
-            }
-            if let Some((known, until)) = right.from {
-                let expires_at = TimestampColumn(until);
-                let row = KnownAddressRow {
-                    account: known.account.to_vec(),
-                    address: known.address.to_vec(),
-                    expires_at,
-                };
-                diesel::insert_into(core_known_address::table)
-                    .values(row)
-                    .on_conflict((core_known_address::account, core_known_address::address))
-                    .do_update()
-                    .set(core_known_address::expires_at.eq(expires_at))
-                    .execute(connection)
-                    .await?;
-            }
-            if let Some(event) = right.event {
-                record!(connection, event);
-            }
+            take_back!(connection, right);
             Ok(())
         })
     }

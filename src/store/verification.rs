@@ -12,7 +12,7 @@ use super::{
     users::UserRow,
 };
 use crate::domain::{
-    AuditEvent, Email, MailKind, MailTokenDigest, MailTokenPurpose, SealedToken, Timestamp, User,
+    AuditEvent, Email, MailKind, MailTokenDigest, MailTokenPurpose, Sealed, Timestamp, User,
 };
 
 /// A link to be mailed.
@@ -21,7 +21,7 @@ pub struct VerificationMail {
     /// What the database keeps of the token for good.
     pub digest: MailTokenDigest,
     /// The token itself, encrypted, until its mail has been sent.
-    pub sealed_token: SealedToken,
+    pub sealed_token: Sealed,
     /// The mail's Message-ID without its angle brackets, the same over all attempts.
     pub message_id: String,
     /// When the link ends.

@@ -12,19 +12,24 @@ use tonic::service::Routes;
 
 use self::{
     options::{
-        accounts_options, bind, layer_options, outbox_options, passwords, sealing_key, server_options,
+        accounts_options, bind, layer_options, outbox_options, passwords, server_options, session_options,
         transport,
     },
     reload::Reload,
 };
-use super::{Failure, reason, signals::Signals, store};
+use super::{
+    Failure, reason,
+    signals::Signals,
+    signing::{access_tokens, sealing_key, signing_keys},
+    store,
+};
 use crate::{
-    accounts::{Accounts, AuditTrail, Collaborators, Housekeeping},
+    accounts::{Accounts, AuditTrail, Collaborators, Housekeeping, SigningKeys},
     callers::CallerGate,
     clock::Clock,
     config::{DatabaseUrl, ServeFlags, Settings},
     entropy::Entropy,
-    grpc::{self, HealthWatch, IdentityApi, Services, layer::Layered},
+    grpc::{self, Api, HealthWatch, Services, layer::Layered},
     mail::{Outbox, Templates},
     server::{self, CurrentTls, DrainReport},
     store::Store,
@@ -64,6 +69,7 @@ struct Service {
     store: Store,
     accounts: Accounts,
     audit: AuditTrail,
+    signing_keys: SigningKeys,
     outbox: Outbox,
     mail_due: Arc<Notify>,
     layered: Layered<Services>,
@@ -94,30 +100,15 @@ impl Service {
         let (clock, entropy) = (Clock::system(), Entropy::system());
         let gate = reload::gate(&settings)?;
         let store = open_store(&settings).await?;
-        let sealing_key = Arc::new(sealing_key(&settings, &entropy)?);
-        let mail_due = Arc::new(Notify::new());
-        let audit = AuditTrail::new(store.clone(), clock.clone(), settings.audit.refusals_max.as_usize());
-        let accounts = Accounts::new(
-            Collaborators {
-                store: store.clone(),
-                passwords: passwords(&settings, &entropy)?,
-                sealing_key: Arc::clone(&sealing_key),
-                mail_due: Arc::clone(&mail_due),
-                clock: clock.clone(),
-                entropy: entropy.clone(),
-                audit: audit.clone(),
-            },
-            accounts_options(&settings),
-        );
-        let ways =
-            (transport(&settings)?, Templates::new(settings.mail.public_base_url.as_str()).map_err(reason)?);
-        let time_and_chance = (clock.clone(), entropy.clone());
-        let outbox =
-            Outbox::new(store.clone(), ways, sealing_key, outbox_options(&settings), time_and_chance);
-        let outbox = outbox.map_err(|error| format!("mail.from: {}", reason(error)))?;
+        let with = collaborators(&settings, store.clone(), (clock.clone(), entropy.clone()))?;
+        let signing_keys = keys_of(&settings, &with);
+        signing_keys.prepare().await.map_err(reason)?;
+        let outbox = outbox_of(&settings, &with)?;
+        let (mail_due, audit) = (Arc::clone(&with.mail_due), with.audit.clone());
+        let accounts = Accounts::new(with, accounts_options(&settings));
         let (reporter, health_service) = tonic_health::server::health_reporter();
         let health = HealthWatch::begin(reporter, store.clone()).await;
-        let api = IdentityApi { accounts: accounts.clone(), store: store.clone(), audit: audit.clone() };
+        let api = Api { accounts: accounts.clone(), store: store.clone(), audit: audit.clone() };
         let others = Routes::new(health_service);
         let others =
             if settings.server.reflection { grpc::add_reflection(others).map_err(reason)? } else { others };
@@ -129,6 +120,7 @@ impl Service {
             store,
             accounts,
             audit,
+            signing_keys,
             outbox,
             mail_due,
             layered,
@@ -146,8 +138,10 @@ impl Service {
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let background = TaskTracker::new();
         let (mails, events) = (self.settings.mail.keep_finished.get(), self.settings.audit.retention.get());
-        let housekeeping = Housekeeping::new(self.store, self.clock.clone(), mails, events);
+        let sessions = session_options(&self.settings);
+        let housekeeping = Housekeeping::new(self.store, self.clock.clone(), sessions, mails, events);
         background.spawn(housekeeping.run(watch.clone()));
+        background.spawn(self.signing_keys.run(watch.clone()));
         background.spawn(self.outbox.run(self.mail_due, outbox.clone()));
         let reload = Reload::begin(self.settings.clone(), self.gate, self.tls.clone(), self.audit.clone());
         background.spawn(reload.run(watch.clone()));
@@ -202,6 +196,39 @@ impl Running {
             }
         }
     }
+}
+
+/// What the verbs of an account work with.
+fn collaborators(
+    settings: &Settings,
+    store: Store,
+    (clock, entropy): (Clock, Entropy),
+) -> Result<Collaborators, Failure> {
+    Ok(Collaborators {
+        passwords: passwords(settings, &entropy)?,
+        access_tokens: access_tokens(settings),
+        sealing_key: Arc::new(sealing_key(settings, &entropy)?),
+        mail_due: Arc::new(Notify::new()),
+        audit: AuditTrail::new(store.clone(), clock.clone(), settings.audit.refusals_max.as_usize()),
+        store,
+        clock,
+        entropy,
+    })
+}
+
+fn keys_of(settings: &Settings, with: &Collaborators) -> SigningKeys {
+    let time_and_chance = (with.clock.clone(), with.entropy.clone());
+    let (store, sealing_key) = (with.store.clone(), Arc::clone(&with.sealing_key));
+    signing_keys(settings, store, sealing_key, with.access_tokens.clone(), time_and_chance)
+}
+
+fn outbox_of(settings: &Settings, with: &Collaborators) -> Result<Outbox, Failure> {
+    let templates = Templates::new(settings.mail.public_base_url.as_str()).map_err(reason)?;
+    let ways = (transport(settings)?, templates);
+    let time_and_chance = (with.clock.clone(), with.entropy.clone());
+    let (store, sealing_key) = (with.store.clone(), Arc::clone(&with.sealing_key));
+    let outbox = Outbox::new(store, ways, sealing_key, outbox_options(settings), time_and_chance);
+    outbox.map_err(|error| format!("mail.from: {}", reason(error)))
 }
 
 /// Tells an operator where everything is.

@@ -1,41 +1,22 @@
 //! Settings as the options of each part.
 
-use std::path::PathBuf;
-
 use tokio::net::TcpListener;
 
 use crate::{
-    accounts::{AccountsOptions, Budget, ThrottleOptions},
+    accounts::{AccountsOptions, Budget, SessionOptions, ThrottleOptions},
     callers::CallerGate,
     cli::{Failure, reason},
     clock::Clock,
-    config::{DatabaseUrl, MailUrl, Settings, SmtpTls},
+    config::{MailUrl, Settings, SmtpTls},
     entropy::Entropy,
     grpc::layer::LayerOptions,
     mail::{Encryption, OutboxOptions, SmtpOptions, Transport},
     password::{PasswordOptions, Passwords, Policy},
-    sealing::SealingKey,
     server::{self, ServerOptions},
 };
 
 /// How many resends may be written after their callers were answered: some seconds of the writer's work.
 const BACKGROUND_MAX: usize = 1_024;
-
-/// On SQLite one is made beside the database, so that the first start needs nothing.
-pub(super) fn sealing_key(settings: &Settings, entropy: &Entropy) -> Result<SealingKey, Failure> {
-    let loaded = match (&settings.secret.key_file, &settings.database.url) {
-        (Some(path), _) => SealingKey::load(path),
-        (None, DatabaseUrl::Sqlite(database)) => {
-            let mut path = database.clone().into_os_string();
-            path.push(".key");
-            SealingKey::load_or_create(&PathBuf::from(path), entropy)
-        }
-        (None, DatabaseUrl::Postgres(_)) => {
-            return Err("secret.key-file must be set with PostgreSQL".to_owned());
-        }
-    };
-    loaded.map_err(|error| format!("secret.key-file: {}", reason(error)))
-}
 
 pub(super) fn passwords(settings: &Settings, entropy: &Entropy) -> Result<Passwords, Failure> {
     let options = PasswordOptions {
@@ -53,9 +34,19 @@ pub(super) fn accounts_options(settings: &Settings) -> AccountsOptions {
             score_min: u8::try_from(settings.password.score_min.get()).unwrap_or(u8::MAX),
         },
         verification_lifetime: settings.verification.token_lifetime.get(),
+        sessions: session_options(settings),
         throttle: throttle_options(settings),
         message_id_domain: settings.mail.from.address.domain().to_owned(),
         background_max: BACKGROUND_MAX,
+    }
+}
+
+pub(super) fn session_options(settings: &Settings) -> SessionOptions {
+    let session = &settings.session;
+    SessionOptions {
+        idle: session.idle.get(),
+        lifetime: session.lifetime.get(),
+        per_user_max: session.per_user_max.get(),
     }
 }
 

@@ -120,13 +120,15 @@ async fn hoard(from: Ipv4Addr, address: SocketAddr, connections: usize, stop: St
         held.spawn(async move {
             let mut bytes = [0; 1_024];
             let _ = socket.write_all(&frame::preface()).await;
-            while !stop.is_set() {
+            loop {
                 // Settings and pings, or nothing yet: it is still there.
                 if let Ok(Ok(0) | Err(_)) = tokio::time::timeout(BYTE_PAUSE, socket.read(&mut bytes)).await {
                     return 1;
                 }
+                if stop.is_set() {
+                    return 0;
+                }
             }
-            0
         });
         while let Some(ended) = held.try_join_next() {
             cut_off += ended.unwrap_or_default();

@@ -10,5 +10,6 @@ mod registration;
 mod resend;
 mod resolution;
 mod secrets;
+mod sessions;
 mod throttle;
 mod verification;

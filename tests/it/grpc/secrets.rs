@@ -3,8 +3,9 @@
 use kairos_identity::{
     callers::ServiceToken,
     proto::{
-        RegisterRequest, ResendVerificationEmailRequest, VerifyEmailRequest,
-        identity_service_client::IdentityServiceClient,
+        IntrospectTokenRequest, ListSessionsRequest, RefreshSessionRequest, RegisterRequest,
+        ResendVerificationEmailRequest, VerifyEmailRequest, identity_service_client::IdentityServiceClient,
+        session_service_client::SessionServiceClient,
     },
 };
 
@@ -40,7 +41,14 @@ on_both_engines! {
         let second = mails.iter().map(Mail::token).find(|token| *token != first).unwrap();
         client.verify_email(VerifyEmailRequest { token: first.clone() }).await.unwrap_err();
         client.verify_email(VerifyEmailRequest { token: second.clone() }).await.unwrap();
-        client.login(login("ada", CANARY)).await.unwrap();
+        let tokens = client.login(login("ada", CANARY)).await.unwrap().into_inner().tokens.unwrap();
+        let mut sessions = SessionServiceClient::new(server.channel().await);
+        let refresh = RefreshSessionRequest { refresh_token: tokens.refresh_token.clone() };
+        let next = sessions.refresh_session(refresh).await.unwrap().into_inner().tokens.unwrap();
+        let mut list = tonic::Request::new(ListSessionsRequest {});
+        list.metadata_mut().insert("authorization", format!("Bearer {}", next.access_token).parse().unwrap());
+        sessions.list_sessions(list).await.unwrap();
+        sessions.introspect_token(IntrospectTokenRequest { access_token: tokens.access_token.clone() }).await.unwrap();
         client.login(login("ada", &format!("{CANARY}!"))).await.unwrap_err();
         let hash = database.rows("SELECT password AS value FROM core_user").remove(0);
 
@@ -49,7 +57,10 @@ on_both_engines! {
         let log = server.logged("USER_NOT_FOUND").await;
 
         assert!(log.contains("Mail written") && log.contains("INVALID_CREDENTIALS"), "it is the log of all this");
-        for secret in [CANARY, &first, &second, &hash, "ada@example.com"] {
+        let signature = |token: &str| token.rsplit('.').next().unwrap().to_owned();
+        let (signed, signed_next) = (signature(&tokens.access_token), signature(&next.access_token));
+        let (refreshed, live) = (&tokens.refresh_token[4..], &next.refresh_token[4..]);
+        for secret in [CANARY, &first, &second, &hash, "ada@example.com", &signed, &signed_next, refreshed, live] {
             assert!(!log.contains(secret), "{secret} is in the log");
         }
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use kairos_identity::{
     domain::{
-        AuditEvent, AuditKind, AuthToken, Email, MailToken, Origin, PasswordHash, RequestId, SealedToken,
+        AuditEvent, AuditKind, AuthToken, Email, MailToken, Origin, PasswordHash, RequestId, Sealed,
         Timestamp, User, Username,
     },
     entropy::Entropy,
@@ -70,7 +70,7 @@ impl World {
         let id: u128 = u128::from_le_bytes(self.entropy.bytes());
         let mail = VerificationMail {
             digest: token.digest(),
-            sealed_token: SealedToken::from_bytes(b"sealed".to_vec()),
+            sealed_token: Sealed::from_bytes(b"sealed".to_vec()),
             message_id: format!("{id:x}@localhost"),
             expires_at: NOW.plus(DAY),
         };

@@ -6,8 +6,14 @@ use kairos_identity::store::{Attempts, AuditFilter, Counted, Kept, Purged, Subje
 
 use super::{DAY, NOW, World, event, request_id};
 
-const KEPT: Kept =
-    Kept { expired_tokens: DAY, finished_mails: DAY, request_ids: DAY, audit_events: DAY.saturating_mul(3) };
+const KEPT: Kept = Kept {
+    expired_tokens: DAY,
+    finished_mails: DAY,
+    request_ids: DAY,
+    sessions: DAY.saturating_mul(2),
+    idle_sessions: DAY,
+    audit_events: DAY.saturating_mul(3),
+};
 const MOMENT: Duration = Duration::from_micros(1);
 
 on_both_engines! {

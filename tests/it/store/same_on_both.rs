@@ -28,7 +28,14 @@ enum Call {
     Purge,
 }
 
-const KEPT: Kept = Kept { expired_tokens: DAY, finished_mails: DAY, request_ids: DAY, audit_events: DAY };
+const KEPT: Kept = Kept {
+    expired_tokens: DAY,
+    finished_mails: DAY,
+    request_ids: DAY,
+    sessions: DAY,
+    idle_sessions: DAY,
+    audit_events: DAY,
+};
 
 struct Player {
     world: World,

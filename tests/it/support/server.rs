@@ -124,14 +124,20 @@ impl TestServer {
     /// A second instance, as an operator would run it: on the same database, with the same key, mailing to the same
     /// place. The database and the mails are the first one's, and go with it.
     pub async fn twin(&self) -> Self {
+        self.twin_with(&[]).await
+    }
+
+    /// The same with other variables.
+    pub async fn twin_with(&self, variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::copy(self.folder.path().join("secret.key"), folder.path().join("secret.key")).unwrap();
+        let changed = variables.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let settings = Builder {
             _database: None,
             database_url: self.settings.database_url.clone(),
             migration_url: None,
             mail_url: Some(self.mail_url()),
-            variables: self.settings.variables.clone(),
+            variables: self.settings.variables.clone().into_iter().chain(changed).collect(),
             arguments: self.settings.arguments.clone(),
         };
         let mut twin = Self { folder, settings, process: None, address: None };
@@ -164,9 +170,14 @@ impl TestServer {
         self.folder.path().join("mail")
     }
 
-    /// The key that mailed tokens wait under.
+    /// The key that secrets lie under in the database.
     pub fn secret_key(&self) -> String {
-        fs::read_to_string(self.folder.path().join("secret.key")).unwrap()
+        fs::read_to_string(self.secret_key_file()).unwrap()
+    }
+
+    /// Where it is.
+    pub fn secret_key_file(&self) -> PathBuf {
+        self.folder.path().join("secret.key")
     }
 
     /// All that it has logged, over restarts too: a JSON object a line.

@@ -38,6 +38,11 @@ pub fn attack_seconds() -> std::time::Duration {
     std::time::Duration::from_secs(asked_for("KAIROS_ATTACK_SECONDS").unwrap_or(2))
 }
 
+/// How often a race is run: as often as `KAIROS_RACE_ROUNDS` says, or a few times.
+pub fn race_rounds(few: usize) -> usize {
+    asked_for("KAIROS_RACE_ROUNDS").unwrap_or(few)
+}
+
 /// How many samples of each class a comparison of times takes, if `KAIROS_TIMING_SAMPLES` says.
 pub fn timing_samples() -> Option<usize> {
     asked_for("KAIROS_TIMING_SAMPLES")

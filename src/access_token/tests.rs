@@ -1,0 +1,296 @@
+use std::time::Duration;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use ring::signature::Ed25519KeyPair;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::*;
+use crate::domain::{AuthToken, SessionId, SigningSeed};
+
+const NOW: Timestamp = Timestamp::from_unix_micros(1_800_000_000_000_000);
+const LIFETIME: Duration = Duration::from_mins(10);
+
+fn key(number: u8, signs_from: Timestamp, verifies_until: Option<Timestamp>) -> SigningKey {
+    SigningKey::new(SigningSeed::from_bytes([number; 32]), signs_from, verifies_until)
+}
+
+fn tokens(keys: &[SigningKey]) -> AccessTokens {
+    let (issuer, audience) = ("https://id.example".to_owned(), "kairos".to_owned());
+    let tokens = AccessTokens::new(AccessTokenOptions { issuer, audience, lifetime: LIFETIME });
+    tokens.replace_keys(keys);
+    tokens
+}
+
+fn claims(now: Timestamp) -> AccessClaims {
+    let session = SessionId::from_random([2; 16]);
+    AccessClaims::new(Uuid::from_u128(3), AuthToken::from_random([1; 16]), session, "bff".into(), now)
+}
+
+/// The header and claims that a token of ours has, to be bent.
+fn parts() -> (Value, Value) {
+    let token = tokens(&[key(1, NOW, None)]).sign(claims(NOW)).unwrap().0;
+    let token = token.expose();
+    let mut parts = token.split('.').map(|part| {
+        let bytes = URL_SAFE_NO_PAD.decode(part).unwrap();
+        serde_json::from_slice(&bytes).unwrap_or_default()
+    });
+    (parts.next().unwrap(), parts.next().unwrap())
+}
+
+/// Signed with the right key, whatever it says.
+fn signed(header: &Value, claims: &str) -> String {
+    let message =
+        format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(claims));
+    let pair = Ed25519KeyPair::from_seed_unchecked(&[1; 32]).unwrap();
+    format!("{message}.{}", URL_SAFE_NO_PAD.encode(pair.sign(message.as_bytes())))
+}
+
+fn is_valid(token: &str, now: Timestamp) -> bool {
+    tokens(&[key(1, NOW, None)]).verify(token, now).is_ok()
+}
+
+#[test]
+fn a_token_says_what_it_was_signed_for_until_it_ends() {
+    let tokens = tokens(&[key(1, NOW, None)]);
+    let (token, signed) = tokens.sign(claims(NOW)).unwrap();
+    let token = token.expose();
+    assert_eq!(signed.expires_at, NOW.plus(LIFETIME));
+
+    assert_eq!(tokens.verify(token, NOW), Ok(signed.clone()));
+    assert!(tokens.verify(token, signed.expires_at.minus(Duration::from_micros(1))).is_ok());
+    assert!(tokens.verify(token, signed.expires_at).is_err());
+    // A clock that is behind by less than half a minute, and one that is behind by more.
+    assert!(tokens.verify(token, NOW.minus(SKEW_MAX)).is_ok());
+    assert!(tokens.verify(token, NOW.minus(SKEW_MAX + Duration::from_secs(1))).is_err());
+}
+
+#[test]
+fn header_and_claims_are_those_of_rfc_9068() {
+    let (header, claims) = parts();
+    assert_eq!(header["typ"], "at+jwt");
+    assert_eq!(header["alg"], "EdDSA");
+    assert_eq!(header["kid"], key(1, NOW, None).public().id.as_str());
+    let second = NOW.unix_micros() / 1_000_000;
+    assert_eq!(
+        claims,
+        json!({
+            "iss": "https://id.example", "aud": "kairos", "sub": AuthToken::from_random([1; 16]).to_string(),
+            "exp": second + 600, "nbf": second, "iat": second, "jti": Uuid::from_u128(3).to_string(),
+            "sid": SessionId::from_random([2; 16]).to_string(), "client_id": "bff",
+        })
+    );
+}
+
+#[test]
+fn each_claim_must_be_there_and_of_its_type() {
+    let (header, good) = parts();
+    assert!(is_valid(&signed(&header, &good.to_string()), NOW));
+    for name in good.as_object().unwrap().keys() {
+        let mut bent = good.clone();
+        bent.as_object_mut().unwrap().remove(name);
+        assert!(!is_valid(&signed(&header, &bent.to_string()), NOW), "without {name}");
+        let text = &good[name];
+        let wrong = [
+            json!(null),
+            json!(true),
+            json!([]),
+            json!([text]),
+            json!({}),
+            json!(-1),
+            json!(1.5),
+            json!(1e300),
+        ];
+        let other = if text.is_u64() { json!(text.to_string()) } else { json!(1) };
+        for value in wrong.into_iter().chain([other]) {
+            bent[name] = value;
+            assert!(!is_valid(&signed(&header, &bent.to_string()), NOW), "{name}: {}", bent[name]);
+        }
+    }
+}
+
+#[test]
+fn a_claim_that_is_there_twice_is_none() {
+    let (header, good) = parts();
+    let twice = good.to_string().replacen('{', "{\"sub\":\"00000000-0000-4000-8000-000000000000\",", 1);
+    assert!(!is_valid(&signed(&header, &twice), NOW));
+}
+
+#[test]
+fn a_token_of_another_issuer_or_for_others_is_refused() {
+    let (header, good) = parts();
+    for (name, value) in [("iss", "https://id.example/"), ("iss", ""), ("aud", "kairos2"), ("aud", "KAIROS")]
+    {
+        let mut bent = good.clone();
+        bent[name] = json!(value);
+        assert!(!is_valid(&signed(&header, &bent.to_string()), NOW), "{name}: {value}");
+    }
+}
+
+#[test]
+fn times_are_held_to_our_clock() {
+    let (header, good) = parts();
+    let second = NOW.unix_micros() / 1_000_000;
+    for (name, value, valid) in [
+        ("nbf", second + 30, true),
+        ("nbf", second + 31, false),
+        ("iat", second + 31, false),
+        ("exp", second + 1, true),
+        ("exp", second, false),
+        ("exp", 0, false),
+        ("exp", i64::MAX, true),
+        ("nbf", i64::MAX, false),
+    ] {
+        let mut bent = good.clone();
+        bent[name] = json!(value);
+        assert_eq!(is_valid(&signed(&header, &bent.to_string()), NOW), valid, "{name}: {value}");
+    }
+}
+
+#[test]
+fn the_header_chooses_neither_algorithm_nor_key() {
+    let (good, claims) = parts();
+    let jwk = json!({"kty": "OKP", "crv": "Ed25519", "x": key(2, NOW, None).public().x});
+    for (name, value) in [
+        ("alg", json!("none")),
+        ("alg", json!("None")),
+        ("alg", json!("HS256")),
+        ("alg", json!("ES256")),
+        ("alg", json!("RS256")),
+        ("alg", json!("Ed25519")),
+        ("alg", json!("")),
+        ("alg", json!(null)),
+        ("alg", json!(["EdDSA"])),
+        ("typ", json!("JWT")),
+        ("typ", json!("AT+JWT")),
+        ("typ", json!("rt+jwt")),
+        ("typ", json!(null)),
+        ("kid", json!(key(2, NOW, None).public().id.as_str())),
+        ("kid", json!("../../../dev/null")),
+        ("kid", json!("' OR 1=1 --")),
+        ("kid", json!("")),
+        ("kid", json!(null)),
+        ("kid", json!(1)),
+        ("crit", json!(["exp"])),
+        ("crit", json!([])),
+    ] {
+        let mut bent = good.clone();
+        bent[name] = value;
+        assert!(!is_valid(&signed(&bent, &claims.to_string()), NOW), "{name}: {}", bent[name]);
+    }
+    // Known names that tell where to find a key are not followed: the token is judged by ours.
+    for (name, value) in [
+        ("jku", json!("https://evil.example/jwks.json")),
+        ("jwk", jwk),
+        ("x5u", json!("https://evil.example")),
+    ] {
+        let mut bent = good.clone();
+        bent[name] = value;
+        let forged = signed(&bent, &claims.to_string());
+        let (message, _) = forged.rsplit_once('.').unwrap();
+        let pair = Ed25519KeyPair::from_seed_unchecked(&[2; 32]).unwrap();
+        let by_another = format!("{message}.{}", URL_SAFE_NO_PAD.encode(pair.sign(message.as_bytes())));
+        assert!(!is_valid(&by_another, NOW), "{name}");
+    }
+}
+
+#[test]
+fn no_hash_of_the_public_key_passes_for_a_signature() {
+    use hmac::{Hmac, KeyInit, Mac};
+    let (mut header, claims) = parts();
+    let x = key(1, NOW, None).public().x;
+    for secret in [x.as_bytes(), &URL_SAFE_NO_PAD.decode(&x).unwrap()] {
+        for algorithm in ["HS256", "EdDSA"] {
+            header["alg"] = json!(algorithm);
+            let forged = signed(&header, &claims.to_string());
+            let (message, _) = forged.rsplit_once('.').unwrap();
+            let mut mac = Hmac::<sha2::Sha256>::new_from_slice(secret).unwrap();
+            mac.update(message.as_bytes());
+            let token = format!("{message}.{}", URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()));
+            assert!(!is_valid(&token, NOW), "{algorithm}");
+        }
+    }
+}
+
+#[test]
+fn every_bit_flipped_and_every_part_cut_off_is_noticed() {
+    let tokens = tokens(&[key(1, NOW, None)]);
+    let (token, _) = tokens.sign(claims(NOW)).unwrap();
+    let token = token.expose();
+    for place in 0..token.len() {
+        for bit in 0..7 {
+            let mut bytes = token.as_bytes().to_vec();
+            bytes[place] ^= 1 << bit;
+            let flipped = String::from_utf8(bytes).unwrap();
+            assert!(tokens.verify(&flipped, NOW).is_err(), "{flipped}");
+        }
+        assert!(tokens.verify(&token[..place], NOW).is_err());
+        assert!(tokens.verify(&token[place + 1..], NOW).is_err());
+    }
+    let (message, signature) = token.rsplit_once('.').unwrap();
+    for odd in [
+        String::new(),
+        ".".to_owned(),
+        "..".to_owned(),
+        format!("{message}."),
+        format!("{token}."),
+        format!("{token}="),
+        format!(" {token}"),
+        format!("{token}\n"),
+        format!("{message}.{signature}.{signature}"),
+        format!(".{message}.{signature}"),
+        "a".repeat(TOKEN_BYTES_MAX + 1),
+    ] {
+        assert!(tokens.verify(&odd, NOW).is_err(), "{odd}");
+    }
+}
+
+#[test]
+fn what_names_a_user_or_proves_something_else_is_no_access_token() {
+    for other in ["0b9f6c1e-5d0a-4b39-9c6f-2f6f3a1f7a10", &format!("krt_{}", "A".repeat(64)), &"A".repeat(43)]
+    {
+        assert!(!is_valid(other, NOW), "{other}");
+    }
+}
+
+#[test]
+fn a_key_signs_until_its_successor_does_and_verifies_until_its_last_token_has_ended() {
+    let change = NOW.plus(Duration::from_hours(1));
+    let old = key(1, NOW, Some(change.plus(LIFETIME)));
+    let new = key(2, change, None);
+    let tokens = tokens(&[new.clone(), old.clone()]);
+    let kid = |at| {
+        let (token, _) = tokens.sign(claims(at)).unwrap();
+        decode_header(token.expose()).unwrap().kid.unwrap()
+    };
+    assert_eq!(kid(change.minus(Duration::from_micros(1))), old.public().id.as_str());
+    assert_eq!(kid(change), new.public().id.as_str());
+    assert_eq!(tokens.public_keys(NOW).len(), 2, "a key is told of before it signs");
+
+    let (last, claims) = tokens.sign(claims(change.minus(Duration::from_secs(1)))).unwrap();
+    assert!(tokens.verify(last.expose(), claims.expires_at.minus(Duration::from_secs(1))).is_ok());
+    let end = change.plus(LIFETIME);
+    assert_eq!(tokens.public_keys(end), [new.public()]);
+    assert!(tokens.sign(AccessClaims { issued_at: end, ..claims }).is_ok());
+}
+
+#[test]
+fn no_token_outlives_the_key_that_signed_it() {
+    let until = NOW.plus(Duration::from_mins(3));
+    let tokens = tokens(&[key(1, NOW, Some(until))]);
+    let (token, signed) = tokens.sign(claims(NOW)).unwrap();
+    assert_eq!(signed.expires_at, until);
+    assert!(tokens.verify(token.expose(), until).is_err());
+    assert_eq!(tokens.sign(claims(until)), Err(NoSigningKey));
+    assert_eq!(tokens.sign(claims(NOW.minus(Duration::from_secs(1)))), Err(NoSigningKey));
+
+    assert!(tokens.verify(token.expose(), until.plus(LIFETIME)).is_err());
+}
+
+#[test]
+fn a_token_of_a_key_that_was_taken_away_is_refused_at_once() {
+    let tokens = tokens(&[key(1, NOW, None)]);
+    let (token, _) = tokens.sign(claims(NOW)).unwrap();
+    tokens.replace_keys(&[key(2, NOW, None)]);
+    assert!(tokens.verify(token.expose(), NOW).is_err());
+}

@@ -1,0 +1,52 @@
+//! The keys that the settings lead to: the one that seals, and those that sign.
+
+use std::{path::PathBuf, sync::Arc};
+
+use super::{Failure, reason};
+use crate::{
+    access_token::{AccessTokenOptions, AccessTokens},
+    accounts::{KeyOptions, SigningKeys},
+    clock::Clock,
+    config::{DatabaseUrl, Settings},
+    entropy::Entropy,
+    sealing::SealingKey,
+    store::Store,
+};
+
+/// On SQLite one is made beside the database, so that the first start needs nothing.
+pub(super) fn sealing_key(settings: &Settings, entropy: &Entropy) -> Result<SealingKey, Failure> {
+    let loaded = match (&settings.secret.key_file, &settings.database.url) {
+        (Some(path), _) => SealingKey::load(path),
+        (None, DatabaseUrl::Sqlite(database)) => {
+            let mut path = database.clone().into_os_string();
+            path.push(".key");
+            SealingKey::load_or_create(&PathBuf::from(path), entropy)
+        }
+        (None, DatabaseUrl::Postgres(_)) => {
+            return Err("secret.key-file must be set with PostgreSQL".to_owned());
+        }
+    };
+    loaded.map_err(|error| format!("secret.key-file: {}", reason(error)))
+}
+
+/// Who signs, still without keys.
+pub(super) fn access_tokens(settings: &Settings) -> AccessTokens {
+    AccessTokens::new(AccessTokenOptions {
+        issuer: settings.session.issuer.as_str().to_owned(),
+        audience: settings.session.audience.as_str().to_owned(),
+        lifetime: settings.session.access_token_lifetime.get(),
+    })
+}
+
+/// Who keeps the keys of `access_tokens`.
+pub(super) fn signing_keys(
+    settings: &Settings,
+    store: Store,
+    sealing_key: Arc<SealingKey>,
+    access_tokens: AccessTokens,
+    time_and_chance: (Clock, Entropy),
+) -> SigningKeys {
+    let session = &settings.session;
+    let options = KeyOptions { rotation: session.key_rotation.get(), lead: session.key_lead.get() };
+    SigningKeys::new(store, sealing_key, access_tokens, options, time_and_chance)
+}

@@ -1,0 +1,63 @@
+//! `IdentityService`
+
+use tonic::{Request, Response};
+
+use super::{
+    super::{login, registration, resolution},
+    Answer, Api, origin, visible,
+};
+use crate::proto::{self, identity_service_server::IdentityService};
+
+#[tonic::async_trait]
+impl IdentityService for Api {
+    async fn register(&self, request: Request<proto::RegisterRequest>) -> Answer<proto::RegisterResponse> {
+        let (origin, visible) = (origin(&request), visible(&request));
+        registration::register(&self.accounts, request.into_inner(), origin, visible).await.map(Response::new)
+    }
+
+    async fn verify_email(
+        &self,
+        request: Request<proto::VerifyEmailRequest>,
+    ) -> Answer<proto::VerifyEmailResponse> {
+        let (origin, visible) = (origin(&request), visible(&request));
+        registration::verify_email(&self.accounts, request.into_inner(), &origin, visible)
+            .await
+            .map(Response::new)
+    }
+
+    async fn resend_verification_email(
+        &self,
+        request: Request<proto::ResendVerificationEmailRequest>,
+    ) -> Answer<proto::ResendVerificationEmailResponse> {
+        let origin = origin(&request);
+        registration::resend_verification_email(&self.accounts, request.into_inner(), origin)
+            .await
+            .map(Response::new)
+    }
+
+    async fn login(&self, request: Request<proto::LoginRequest>) -> Answer<proto::LoginResponse> {
+        let (origin, visible) = (origin(&request), visible(&request));
+        login::login(&self.accounts, request.into_inner(), &origin, visible).await.map(Response::new)
+    }
+
+    async fn resolve_token(
+        &self,
+        request: Request<proto::ResolveTokenRequest>,
+    ) -> Answer<proto::ResolveTokenResponse> {
+        let visible = visible(&request);
+        resolution::resolve_token(&self.store, request.into_inner(), visible).await.map(Response::new)
+    }
+
+    async fn resolve_tokens(
+        &self,
+        request: Request<proto::ResolveTokensRequest>,
+    ) -> Answer<proto::ResolveTokensResponse> {
+        let visible = visible(&request);
+        resolution::resolve_tokens(&self.store, request.into_inner(), visible).await.map(Response::new)
+    }
+
+    async fn find_user(&self, request: Request<proto::FindUserRequest>) -> Answer<proto::FindUserResponse> {
+        let visible = visible(&request);
+        resolution::find_user(&self.store, request.into_inner(), visible).await.map(Response::new)
+    }
+}

@@ -1,0 +1,134 @@
+//! Queries of `core_signing_key`.
+
+use diesel::{ExpressionMethods, Insertable, QueryDsl, Queryable, Selectable, SelectableHelper};
+use diesel_async::RunQueryDsl;
+
+use super::{
+    Store, StoreError,
+    audit::record,
+    columns::TimestampColumn,
+    connection::{read, write},
+    schema::core_signing_key,
+};
+use crate::domain::{AuditEvent, Sealed, Timestamp};
+
+/// A key that signs access tokens, as it lies in the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredSigningKey {
+    /// Its number, from 1: of two instances that make the next one, one does.
+    pub generation: i32,
+    /// What names it in a token.
+    pub id: String,
+    /// Its secret half.
+    pub sealed_seed: Sealed,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// From when on it signs, until a later key does.
+    pub signs_from: Timestamp,
+    /// Until when what it signed is good; nothing as long as there is no later key.
+    pub verifies_until: Option<Timestamp>,
+}
+
+/// What becomes of the keys before a new one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EarlierKeys {
+    /// They verify until then.
+    VerifyUntil(Timestamp),
+    /// They are no more: what they signed is good for nothing.
+    Revoked,
+}
+
+#[derive(Insertable, Queryable, Selectable)]
+#[diesel(table_name = core_signing_key)]
+struct SigningKeyRow {
+    generation: i32,
+    kid: String,
+    sealed_seed: Vec<u8>,
+    created_at: TimestampColumn,
+    signs_from: TimestampColumn,
+    verifies_until: Option<TimestampColumn>,
+}
+
+impl Store {
+    /// All keys that verify at that time or later, the latest first.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn list_signing_keys(&self, now: Timestamp) -> Result<Vec<StoredSigningKey>, StoreError> {
+        read!(&self.connections, connection => {
+            let rows: Vec<SigningKeyRow> = core_signing_key::table
+                .order(core_signing_key::generation.desc())
+                .select(SigningKeyRow::as_select())
+                .load(connection)
+                .await?;
+            let keys = rows.into_iter().map(StoredSigningKey::from);
+            Ok(keys.filter(|key| key.verifies_until.is_none_or(|until| until > now)).collect())
+        })
+    }
+
+    /// Writes a key, what becomes of those before it, and the event, if there is one; says whether it did: not when there is one of its
+    /// generation by now.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn add_signing_key(
+        &self,
+        key: StoredSigningKey,
+        earlier: EarlierKeys,
+        event: Option<AuditEvent>,
+    ) -> Result<bool, StoreError> {
+        let row = SigningKeyRow::from(key);
+        write!(&self.connections, connection => {
+            let generation = row.generation;
+            let added = diesel::insert_into(core_signing_key::table)
+                .values(row)
+                .on_conflict_do_nothing()
+                .execute(connection)
+                .await?;
+            if added == 0 {
+                return Ok(false);
+            }
+            let before = core_signing_key::table.filter(core_signing_key::generation.lt(generation));
+            match earlier {
+                EarlierKeys::Revoked => diesel::delete(before).execute(connection).await?,
+                EarlierKeys::VerifyUntil(until) => {
+                    let last = before.filter(core_signing_key::verifies_until.is_null());
+                    diesel::update(last)
+                        .set(core_signing_key::verifies_until.eq(Some(TimestampColumn(until))))
+                        .execute(connection)
+                        .await?
+                }
+            };
+            if let Some(event) = event {
+                record!(connection, event);
+            }
+            Ok(true)
+        })
+    }
+}
+
+impl From<StoredSigningKey> for SigningKeyRow {
+    fn from(key: StoredSigningKey) -> Self {
+        Self {
+            generation: key.generation,
+            kid: key.id,
+            sealed_seed: key.sealed_seed.as_bytes().to_vec(),
+            created_at: TimestampColumn(key.created_at),
+            signs_from: TimestampColumn(key.signs_from),
+            verifies_until: key.verifies_until.map(TimestampColumn),
+        }
+    }
+}
+
+impl From<SigningKeyRow> for StoredSigningKey {
+    fn from(row: SigningKeyRow) -> Self {
+        Self {
+            generation: row.generation,
+            id: row.kid,
+            sealed_seed: Sealed::from_bytes(row.sealed_seed),
+            created_at: row.created_at.0,
+            signs_from: row.signs_from.0,
+            verifies_until: row.verifies_until.map(|until| until.0),
+        }
+    }
+}
