@@ -3,7 +3,7 @@
 use std::{env, error::Error, fs, path::PathBuf};
 
 /// Messages with a password or a token that proves something: their `Debug` is written by hand in `src/proto.rs`.
-const SECRET_MESSAGES: [&str; 7] = [
+const SECRET_MESSAGES: [&str; 12] = [
     "kairos.identity.v1.RegisterRequest",
     "kairos.identity.v1.VerifyEmailRequest",
     "kairos.identity.v1.LoginRequest",
@@ -11,6 +11,11 @@ const SECRET_MESSAGES: [&str; 7] = [
     "kairos.identity.v1.RefreshSessionRequest",
     "kairos.identity.v1.LogoutRequest",
     "kairos.identity.v1.IntrospectTokenRequest",
+    "kairos.identity.v1.ChangePasswordRequest",
+    "kairos.identity.v1.RequestEmailChangeRequest",
+    "kairos.identity.v1.ConfirmEmailChangeRequest",
+    "kairos.identity.v1.DeleteAccountRequest",
+    "kairos.identity.v1.ResetPasswordRequest",
 ];
 
 #[expect(clippy::disallowed_methods, reason = "Cargo tells a build script where to write by a variable")]
@@ -23,6 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     compiler.open_files([
         "kairos/identity/v1/identity_service.proto",
         "kairos/identity/v1/session_service.proto",
+        "kairos/identity/v1/account_service.proto",
         "kairos/identity/v1/error_reason.proto",
         "kairos/identity/v1/user.proto",
         "kairos/identity/v1/session.proto",

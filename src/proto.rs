@@ -34,4 +34,7 @@ macro_rules! say_nothing {
     )+ };
 }
 
-say_nothing! { VerifyEmailRequest LoginRequest RefreshSessionRequest LogoutRequest IntrospectTokenRequest }
+say_nothing! {
+    VerifyEmailRequest LoginRequest RefreshSessionRequest LogoutRequest IntrospectTokenRequest ChangePasswordRequest
+    RequestEmailChangeRequest ConfirmEmailChangeRequest DeleteAccountRequest ResetPasswordRequest
+}

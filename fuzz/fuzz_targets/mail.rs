@@ -4,8 +4,8 @@
 use std::sync::LazyLock;
 
 use kairos_identity::{
-    domain::{Email, MailKind, MailToken, Sealed, Timestamp, Username},
-    mail::{Templates, compose},
+    domain::{Email, MailKind, MailToken, Timestamp, Username},
+    mail::{MailValues, Templates, compose},
     store::OutgoingMail,
 };
 use libfuzzer_sys::fuzz_target;
@@ -19,13 +19,14 @@ fuzz_target!(|texts: (String, String)| {
     let (Ok(username), Ok(recipient)) = (Username::parse(&texts.0), Email::parse(&texts.1)) else { return };
     let at = Timestamp::from_unix_micros(1_764_000_000_000_000);
     let token = MailToken::from_random([7; 32]);
-    let words = TEMPLATES.render(MailKind::VerifyEmail, &username, &token, at).unwrap();
+    let values = MailValues { username: &username, at, token: Some(&token), expires_at: at };
+    let words = TEMPLATES.render(MailKind::VerifyEmail, &values).unwrap();
     let mail = OutgoingMail {
         id: 1,
         kind: MailKind::VerifyEmail,
         recipient: recipient.clone(),
         username,
-        sealed_token: Sealed::from_bytes(Vec::new()),
+        sealed_token: None,
         message_id: "1234@kairos.example".into(),
         created_at: at,
         expires_at: at,

@@ -93,6 +93,7 @@ fn accounts_options() -> AccountsOptions {
     AccountsOptions {
         password_policy: Policy { length_min_characters: 8, score_min: 3 },
         verification_lifetime: Duration::from_secs(60),
+        reset_lifetime: Duration::from_secs(60),
         sessions: SessionOptions { idle: hour, lifetime: hour, per_user_max: 10 },
         throttle: ThrottleOptions {
             failures_max: 10,

@@ -22,6 +22,17 @@ const INTERVAL: Duration = Duration::from_mins(10);
 /// Between two transactions of one round, so that other writers get their turn.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// How long what the operator decides on is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Retention {
+    /// Users who have not proven their address.
+    pub unverified_users: Duration,
+    /// Mails, after they were sent or given up.
+    pub finished_mails: Duration,
+    /// Audit events.
+    pub audit_events: Duration,
+}
+
 /// Deletes what is no longer needed, from time to time.
 pub struct Housekeeping {
     store: Store,
@@ -30,16 +41,16 @@ pub struct Housekeeping {
 }
 
 impl Housekeeping {
-    /// Keeps mails that were sent or given up for `finished_mails`, audit events for `audit_events`, and sessions as long as they last.
+    /// Keeps what the retention says, and sessions as long as they last.
     #[must_use]
     pub const fn new(
         store: Store,
         clock: Clock,
         sessions: SessionOptions,
-        finished_mails: Duration,
-        audit_events: Duration,
+        Retention { unverified_users, finished_mails, audit_events }: Retention,
     ) -> Self {
         let kept = Kept {
+            unverified_users,
             expired_tokens: EXPIRED_TOKENS_KEPT,
             finished_mails,
             request_ids: REQUEST_ID_LIFETIME,

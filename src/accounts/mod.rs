@@ -4,16 +4,19 @@
 //! known here. Start at [`Accounts`]; what an operator does to accounts is in [`Administration`].
 
 mod administration;
+mod asked_links;
 mod audit;
+mod current_password;
 mod error;
 mod housekeeping;
 mod log_in;
+mod mailed_links;
+mod mails;
+mod profile;
 mod register;
-mod resend_verification_email;
 mod sessions;
 mod signing_keys;
 mod throttle;
-mod verification_mail;
 mod verify_email;
 
 use std::{
@@ -28,7 +31,7 @@ pub use self::{
     administration::{Administration, UserKey},
     audit::AuditTrail,
     error::AccountError,
-    housekeeping::{Housekeeping, REQUEST_ID_LIFETIME},
+    housekeeping::{Housekeeping, REQUEST_ID_LIFETIME, Retention},
     register::NewAccount,
     sessions::{ActingUser, IssuedTokens, SessionOptions},
     signing_keys::{KeyOptions, Rotation, SigningKeyError, SigningKeys},
@@ -52,6 +55,8 @@ pub struct AccountsOptions {
     pub password_policy: Policy,
     /// How long a mailed link is good for.
     pub verification_lifetime: Duration,
+    /// How long a mailed link to choose a new password with is good for.
+    pub reset_lifetime: Duration,
     /// How long sessions last.
     pub sessions: SessionOptions,
     /// How often passwords may be guessed, people register and mails be asked for.

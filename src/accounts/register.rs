@@ -2,7 +2,9 @@
 
 use super::{AccountError, Accounts, REQUEST_ID_LIFETIME, audit};
 use crate::{
-    domain::{AuditKind, AuthToken, Email, NewPassword, Origin, RequestId, Timestamp, User, Username},
+    domain::{
+        AuditKind, AuthToken, Email, MailKind, NewPassword, Origin, RequestId, Timestamp, User, Username,
+    },
     store::{Registered, Registration, Replay},
 };
 
@@ -32,8 +34,27 @@ impl Accounts {
     /// [`AccountError::TooManyAttempts`], or that the service is overloaded, without its database or broken.
     pub async fn register(&self, account: NewAccount) -> Result<User, AccountError> {
         let registered = self.register_or_replay(&account).await;
+        if matches!(registered, Err(AccountError::EmailTaken)) {
+            self.tell_of_attempt(&account).await;
+        }
         let event = |kind| self.with.audit.event(kind, &account.origin);
         registered.map_err(|error| self.with.audit.refused(event(refusal_kind(&error)), None, error))
+    }
+
+    /// Somebody has this email and is told, though not more often than anybody is mailed. That they could not be told changes no answer.
+    async fn tell_of_attempt(&self, account: &NewAccount) {
+        let now = self.with.clock.now();
+        if self.count_notice(&account.email).await.is_err() {
+            return;
+        }
+        let notice = self.new_mail(MailKind::RegistrationAttempted, &account.email, now);
+        match self.with.store.post_notice(notice, now).await {
+            Ok(true) => self.with.mail_due.notify_one(),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(error = %error.chain(), "Somebody could not be told of a registration with their address");
+            }
+        }
     }
 
     async fn register_or_replay(&self, account: &NewAccount) -> Result<User, AccountError> {
@@ -54,7 +75,7 @@ impl Accounts {
 
     async fn register_new(&self, account: &NewAccount, now: Timestamp) -> Result<User, AccountError> {
         self.count_registration(account.origin.client).await?;
-        self.refuse_taken(account).await?;
+        self.refuse_taken(account, now).await?;
         let registration = self.new_registration(account, now).await?;
         let event = registration.event.clone();
         match self.with.store.register(registration).await? {
@@ -75,8 +96,10 @@ impl Accounts {
     }
 
     /// Spares the hash where the answer is known; the unique constraints decide.
-    async fn refuse_taken(&self, account: &NewAccount) -> Result<(), AccountError> {
-        if self.with.store.find_user_by_email(&account.email).await?.is_some() {
+    async fn refuse_taken(&self, account: &NewAccount, now: Timestamp) -> Result<(), AccountError> {
+        if self.with.store.find_user_by_email(&account.email).await?.is_some()
+            && !self.with.store.is_abandoned(&account.email, now).await?
+        {
             return Err(AccountError::EmailTaken);
         }
         if self.with.store.find_user_by_username(&account.username).await?.is_some() {
@@ -99,7 +122,7 @@ impl Accounts {
             auth_token,
             request_id: account.request_id,
             request_ids_since: now.minus(REQUEST_ID_LIFETIME),
-            mail: self.new_verification_mail(now),
+            mail: self.new_mail(MailKind::VerifyEmail, &account.email, now),
             created_at: now,
             event: event.about(Some(auth_token)),
         })

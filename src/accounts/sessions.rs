@@ -136,9 +136,8 @@ impl Accounts {
             refreshed_at: now,
         };
         let tokens = self.issue(user.clone(), &session, refresh_token, now)?;
-        let mut event =
-            self.with.audit.event(AuditKind::AuthnLoginSuccess, origin).about(Some(user.auth_token));
-        event.resource = Some(session.id.to_string());
+        let event = self.with.audit.event(AuditKind::AuthnLoginSuccess, origin).about(Some(user.auth_token));
+        let event = event.of(&session.id.to_string());
         let new = NewSession {
             user: user.id,
             password: password.clone(),
@@ -177,8 +176,8 @@ impl Accounts {
 
     /// Replaces a refresh token, and gives a new access token with the new one.
     ///
-    /// The same token, shown again by the same caller within 10 s and before its successor is used, gives the same successor. Shown
-    /// later, or by another caller, it ends the session.
+    /// A token that was replaced, shown again by the same caller within 10 s and before its successor is used, gives the same successor. Shown
+    /// later, or by another caller, it ends the session. The live one does nothing in the hands of another caller.
     ///
     /// # Errors
     /// [`AccountError::InvalidRefreshToken`], or that the database is not available.
@@ -308,8 +307,7 @@ impl Accounts {
         session: SessionId,
         origin: &Origin,
     ) -> Result<(), AccountError> {
-        let mut event = self.ended(acting, origin);
-        event.resource = Some(session.to_string());
+        let event = self.ended(acting, origin).of(&session.to_string());
         if !self.with.store.end_session(session, acting.user.id, event.clone()).await? {
             return Err(AccountError::SessionNotFound);
         }
@@ -343,5 +341,5 @@ impl Accounts {
 
 /// The event, about the session and its user.
 fn about(event: AuditEvent, session: &Session) -> AuditEvent {
-    AuditEvent { resource: Some(session.id.to_string()), ..event.about(Some(session.user)) }
+    event.about(Some(session.user)).of(&session.id.to_string())
 }

@@ -83,7 +83,7 @@ impl SigningKeys {
     /// Reads the keys; makes the first one, or the next one when it is time. That is nobody's decision, and only in the log.
     ///
     /// # Errors
-    /// [`SigningKeyError`]; the keys known so far stay.
+    /// [`SigningKeyError`]; when the keys cannot be read, those known so far stay.
     pub async fn prepare(&self) -> Result<(), SigningKeyError> {
         let now = self.clock.now();
         let mut stored = self.store.list_signing_keys(now).await?;
@@ -92,17 +92,13 @@ impl SigningKeys {
             self.add(stored.first(), Rotation::Orderly, now, None).await?;
             stored = self.store.list_signing_keys(now).await?;
         }
-        let mut keys = Vec::with_capacity(stored.len());
-        for (place, key) in stored.iter().enumerate() {
-            match self.open(key) {
-                Ok(key) => keys.push(key),
-                // An earlier one that cannot be opened verifies nothing; that is no reason not to sign.
-                Err(_) if place > 0 => {}
-                Err(source) => return Err(SigningKeyError::Sealed { id: key.id.clone(), source }),
-            }
+        // One that cannot be opened verifies nothing. What is no longer there was revoked, and is forgotten in any case.
+        let opened: Vec<_> = stored.iter().filter_map(|key| self.open(key).ok()).collect();
+        self.access_tokens.replace_keys(&opened);
+        match stored.first().map(|latest| (latest, self.open(latest))) {
+            Some((latest, Err(source))) => Err(SigningKeyError::Sealed { id: latest.id.clone(), source }),
+            _ => Ok(()),
         }
-        self.access_tokens.replace_keys(&keys);
-        Ok(())
     }
 
     /// Follows the keys until `stop`.
@@ -114,10 +110,7 @@ impl SigningKeys {
             if trouble != told
                 && let Some(trouble) = &trouble
             {
-                tracing::error!(
-                    error = trouble,
-                    "The keys that sign access tokens cannot be read; those known so far stay"
-                );
+                tracing::error!(error = trouble, "The keys that sign access tokens are not all there");
             }
             told = trouble;
         }

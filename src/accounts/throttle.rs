@@ -103,11 +103,11 @@ impl Accounts {
         Ok(Guess { account, budgets, from })
     }
 
-    /// Counts a link that somebody asks for again, whether it will be sent or not.
+    /// Counts a mail that somebody asks for, whether it will be sent or not.
     ///
     /// # Errors
     /// [`AccountError::TooManyAttempts`], for every mailbox alike; it was not counted then.
-    pub(super) async fn count_resend(&self, email: &Email, origin: &Origin) -> Result<(), AccountError> {
+    pub(super) async fn count_mail(&self, email: &Email, origin: &Origin) -> Result<(), AccountError> {
         let options = self.options.throttle;
         let mut rules = vec![(Subject::resends_to(email), Rule::Within(options.resends_to))];
         if let Some(client) = origin.client {
@@ -116,6 +116,15 @@ impl Accounts {
         let counted = self.count(rules, self.with.clock.now()).await;
         let event = || self.with.audit.event(AuditKind::ExcessRateLimitExceeded, origin);
         counted.map_err(|error| self.with.audit.refused(event(), Some(email), error))
+    }
+
+    /// Counts a mail to somebody of what somebody else did.
+    ///
+    /// # Errors
+    /// [`AccountError::TooManyAttempts`]; it was not counted then.
+    pub(super) async fn count_notice(&self, email: &Email) -> Result<(), AccountError> {
+        let rule = Rule::Within(self.options.throttle.resends_to);
+        self.count(vec![(Subject::notices_to(email), rule)], self.with.clock.now()).await
     }
 
     /// Counts a registration, whether it will succeed or not: each may tell whether an email is taken.

@@ -18,7 +18,8 @@ section! {
         url_file: Option<PathBuf> = "",
         /// The sender.
         from: Sender = "Kairos <no-reply@kairos.localhost>",
-        /// The beginning of the links: people open `<public-base-url>/verify?token=…`. Never taken from a request.
+        /// The beginning of the links: people open `<public-base-url>/verify?token=…`, `/reset-password?token=…` and
+        /// `/confirm-email?token=…`. Never taken from a request.
         public_base_url: PublicUrl = "http://localhost:8080",
         /// Allows SMTP without encryption to a host that is not loopback: whoever sees the mail can use its link.
         insecure_plaintext: bool = "false",

@@ -1,6 +1,9 @@
 //! `[password]`
 
-use super::{setting::section, value::Count};
+use super::{
+    setting::section,
+    value::{Count, Span},
+};
 
 section! {
     /// Hashing, and what a new password must be.
@@ -19,5 +22,7 @@ section! {
         length_min: Count<8, 64> = "8",
         /// How hard to guess a new password must be, as zxcvbn judges it: 0 takes any, 3 asks for 10^8 guesses, 4 for 10^10.
         score_min: Count<0, 4> = "3",
+        /// How long a mailed link to choose a new password with is good for.
+        reset_lifetime: Span<1_000, 86_400_000> = "20m",
     }
 }

@@ -10,6 +10,9 @@ section! {
     VerificationSettings in "verification" {
         /// How long a mailed link is good for.
         token_lifetime: Span<1_000, 604_800_000> = "24h",
+        /// How long somebody who does not prove their address stays registered, after their registration and the last link that was
+        /// mailed to them. Once a link has ended unopened, somebody else may register with the address.
+        unverified_kept: Span<1_000, 31_536_000_000> = "30d",
         /// How often another link may be asked for, for one address within `verification.resends-window`, before callers get
         /// `TOO_MANY_ATTEMPTS`: nobody's mailbox is to be filled.
         resends_max: Count<1, 1_000> = "3",

@@ -38,7 +38,11 @@ kinds! {
     AuthnLoginFailMax = "authn_login_fail_max",
     /// An operator ended the waits of an account. (The vocabulary has `authn_login_lock` only.)
     AuthnLoginUnlock = "authn_login_unlock",
-    /// A link was mailed because somebody asked again.
+    /// A password was changed, or reset by a mailed link.
+    AuthnPasswordChange = "authn_password_change",
+    /// A change of a password that was refused.
+    AuthnPasswordChangeFail = "authn_password_change_fail",
+    /// A link was mailed because somebody asked for it.
     AuthnTokenCreated = "authn_token_created",
     /// Somebody asked for a link, and there was nobody to mail one to.
     AuthnTokenCreateFail = "authn_token_create_fail",
@@ -62,12 +66,14 @@ kinds! {
     UserCreated = "user_created",
     /// A registration that was refused.
     UserCreateFail = "user_create_fail",
-    /// An email was verified.
+    /// An email was verified or changed, or a username changed.
     UserUpdated = "user_updated",
-    /// A link that verified nothing.
+    /// A link that verified or changed nothing, or another change that was refused.
     UserUpdateFail = "user_update_fail",
     /// An account was deleted.
     UserDeleted = "user_deleted",
+    /// A deletion that was refused.
+    UserDeleteFail = "user_delete_fail",
 }
 
 impl fmt::Display for AuditKind {
@@ -129,6 +135,13 @@ impl AuditEvent {
     #[must_use]
     pub const fn about(mut self, user: Option<AuthToken>) -> Self {
         self.user = user;
+        self
+    }
+
+    /// The same, about this part of it: what the kind does not say.
+    #[must_use]
+    pub fn of(mut self, resource: &str) -> Self {
+        self.resource = Some(resource.to_owned());
         self
     }
 

@@ -88,6 +88,10 @@ impl fmt::Debug for MailTokenDigest {
 pub enum MailTokenPurpose {
     /// To show that the reader of the mail owns the address.
     VerifyEmail,
+    /// To choose a new password without the old one.
+    ResetPassword,
+    /// To make the address that it was mailed to that of the account.
+    ChangeEmail,
 }
 
 /// The text names no purpose that this release knows.
@@ -96,11 +100,16 @@ pub enum MailTokenPurpose {
 pub struct UnknownPurpose;
 
 impl MailTokenPurpose {
+    /// Every purpose.
+    pub const ALL: [Self; 3] = [Self::VerifyEmail, Self::ResetPassword, Self::ChangeEmail];
+
     /// The name in the database; stable.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::VerifyEmail => "verify_email",
+            Self::ResetPassword => "reset_password",
+            Self::ChangeEmail => "change_email",
         }
     }
 
@@ -109,10 +118,7 @@ impl MailTokenPurpose {
     /// # Errors
     /// [`UnknownPurpose`] for any other text, as a later release may have written.
     pub fn parse(text: &str) -> Result<Self, UnknownPurpose> {
-        match text {
-            "verify_email" => Ok(Self::VerifyEmail),
-            _ => Err(UnknownPurpose),
-        }
+        Self::ALL.into_iter().find(|purpose| purpose.as_str() == text).ok_or(UnknownPurpose)
     }
 }
 
@@ -164,8 +170,9 @@ mod tests {
 
     #[test]
     fn purposes_read_back_and_others_are_refused() {
-        let purpose = MailTokenPurpose::VerifyEmail;
-        assert_eq!(MailTokenPurpose::parse(purpose.as_str()), Ok(purpose));
+        for purpose in MailTokenPurpose::ALL {
+            assert_eq!(MailTokenPurpose::parse(purpose.as_str()), Ok(purpose));
+        }
         assert_eq!(MailTokenPurpose::parse("VERIFY_EMAIL"), Err(UnknownPurpose));
     }
 }

@@ -38,6 +38,11 @@ impl Fields {
         }
     }
 
+    /// Whether nothing was refused so far.
+    pub(super) const fn is_faultless(&self) -> bool {
+        self.violations.is_empty()
+    }
+
     /// The status that names them all.
     pub(super) fn into_status(mut self) -> Status {
         if self.unlisted > 0

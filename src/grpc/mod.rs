@@ -4,6 +4,7 @@
 //! value into a message. No rule of an account is decided here, and no SQL is known. Start at [`service`]; `layer` is what
 //! every call passes through.
 
+mod account;
 mod acting;
 mod convert;
 mod fields;

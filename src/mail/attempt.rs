@@ -72,7 +72,7 @@ pub(super) fn after_attempt(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Email, MailKind, Sealed, Username};
+    use crate::domain::{Email, MailKind, Username};
 
     const BACKOFF: Backoff = Backoff { first: Duration::from_secs(30), max: Duration::from_mins(30) };
 
@@ -83,7 +83,7 @@ mod tests {
             kind: MailKind::VerifyEmail,
             recipient: Email::parse("ada@example.com").unwrap(),
             username: Username::parse("Ada").unwrap(),
-            sealed_token: Sealed::from_bytes(Vec::new()),
+            sealed_token: None,
             message_id: "1@x".into(),
             created_at: start,
             expires_at: start.plus(Duration::from_hours(24)),

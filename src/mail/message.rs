@@ -42,7 +42,7 @@ fn system_time(unix_micros: i64) -> SystemTime {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Email, MailKind, Sealed, Timestamp, Username};
+    use crate::domain::{Email, MailKind, Timestamp, Username};
 
     fn composed(recipient: &str) -> String {
         let created_at = Timestamp::from_unix_micros(1_764_000_000_000_000);
@@ -51,7 +51,7 @@ mod tests {
             kind: MailKind::VerifyEmail,
             recipient: Email::parse(recipient).unwrap(),
             username: Username::parse("Ada").unwrap(),
-            sealed_token: Sealed::from_bytes(Vec::new()),
+            sealed_token: None,
             message_id: "1234@kairos.example".into(),
             created_at,
             expires_at: created_at,

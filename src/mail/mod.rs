@@ -15,6 +15,6 @@ pub use self::{
     message::compose,
     outbox::{Outbox, OutboxOptions},
     smtp::{Encryption, SmtpOptions},
-    templates::{BadTemplate, Templates, Words},
+    templates::{BadTemplate, MailValues, Templates, Words},
     transport::{MailError, Transport},
 };

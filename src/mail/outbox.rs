@@ -9,7 +9,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     attempt::{Backoff, Next, Outcome, after_attempt},
     message::compose,
-    templates::Templates,
+    templates::{MailValues, Templates},
     transport::{MailError, Transport},
 };
 use crate::{
@@ -128,11 +128,18 @@ impl Outbox {
             return Outcome::Refused("its link expired before it could be sent".to_owned());
         }
         // An instance with another key must not give up what one with the right key can send.
-        let token = match self.sealing_key.open(Purpose::MailToken, &mail.sealed_token) {
-            Ok(token) => MailToken::from_random(token),
+        let open = |sealed| self.sealing_key.open(Purpose::MailToken, sealed).map(MailToken::from_random);
+        let token = match mail.sealed_token.as_ref().map(open).transpose() {
+            Ok(token) => token,
             Err(error) => return Outcome::Failed(error.to_string()),
         };
-        let words = self.templates.render(mail.kind, &mail.username, &token, mail.expires_at);
+        let values = MailValues {
+            username: &mail.username,
+            at: mail.created_at,
+            token: token.as_ref(),
+            expires_at: mail.expires_at,
+        };
+        let words = self.templates.render(mail.kind, &values);
         let composed = words
             .map_err(|error| chain(&error))
             .and_then(|words| compose(mail, &self.from, words).map_err(|error| chain(&error)));

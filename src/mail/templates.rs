@@ -5,7 +5,7 @@ use std::sync::Arc;
 use minijinja::{Environment, context};
 use time::OffsetDateTime;
 
-use crate::domain::{MailKind, MailToken, Timestamp, Username};
+use crate::domain::{MailKind, MailToken, MailTokenPurpose, Timestamp, Username};
 
 /// A template does not fit its values: a defect of this release.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +30,24 @@ pub struct Words {
     pub html: String,
 }
 
+/// What a mail is made of, beside its kind.
+#[derive(Debug)]
+pub struct MailValues<'a> {
+    /// Whom it greets.
+    pub username: &'a Username,
+    /// When what it tells of was done.
+    pub at: Timestamp,
+    /// The token of its link, if it has one.
+    pub token: Option<&'a MailToken>,
+    /// When the link ends.
+    pub expires_at: Timestamp,
+}
+
+/// The files of `templates/mail`, by their names.
+macro_rules! files {
+    ($($name:literal)+) => { [$(($name, include_str!(concat!("../../templates/mail/", $name)))),+] };
+}
+
 impl Templates {
     /// The templates that are compiled in; links begin with `public_base_url`, which does not end with a slash.
     ///
@@ -38,38 +56,47 @@ impl Templates {
     pub fn new(public_base_url: &str) -> Result<Self, BadTemplate> {
         let mut environment = Environment::new();
         // HTML is escaped by the name's ending, text is not.
-        environment
-            .add_template("verify_email.html", include_str!("../../templates/mail/verify_email.html"))?;
-        environment
-            .add_template("verify_email.txt", include_str!("../../templates/mail/verify_email.txt"))?;
-        environment.add_template(
-            "verify_email.subject.txt",
-            include_str!("../../templates/mail/verify_email.subject.txt"),
-        )?;
+        for (name, source) in files! {
+            "layout.html" "layout.txt"
+            "verify_email.subject.txt" "verify_email.txt" "verify_email.html"
+            "reset_password.subject.txt" "reset_password.txt" "reset_password.html"
+            "confirm_email_change.subject.txt" "confirm_email_change.txt" "confirm_email_change.html"
+            "email_change_requested.subject.txt" "email_change_requested.txt" "email_change_requested.html"
+            "email_changed.subject.txt" "email_changed.txt" "email_changed.html"
+            "password_changed.subject.txt" "password_changed.txt" "password_changed.html"
+            "username_changed.subject.txt" "username_changed.txt" "username_changed.html"
+            "registration_attempted.subject.txt" "registration_attempted.txt" "registration_attempted.html"
+        } {
+            environment.add_template(name, source)?;
+        }
         Ok(Self { environment: Arc::new(environment), public_base_url: public_base_url.into() })
     }
 
-    /// The mail of this kind: the person's name and the link with the token are in it.
+    /// The mail of this kind.
     ///
     /// # Errors
     /// [`BadTemplate`] when a template asks for what there is not.
-    pub fn render(
-        &self,
-        kind: MailKind,
-        username: &Username,
-        token: &MailToken,
-        expires_at: Timestamp,
-    ) -> Result<Words, BadTemplate> {
-        let name = kind.as_str();
-        let link = format!("{}/verify?token={}", self.public_base_url, token.to_link_text());
-        let values = context! { username => username.as_str(), link, expires_at => in_words(expires_at) };
-        let rendered =
-            |ending: &str| self.environment.get_template(&format!("{name}.{ending}"))?.render(&values);
-        Ok(Words {
-            subject: rendered("subject.txt")?.trim().to_owned(),
-            text: rendered("txt")?,
-            html: rendered("html")?,
-        })
+    pub fn render(&self, kind: MailKind, values: &MailValues<'_>) -> Result<Words, BadTemplate> {
+        let template = |ending: &str| self.environment.get_template(&format!("{}.{ending}", kind.as_str()));
+        let subject = template("subject.txt")?.render(context! {})?.trim().to_owned();
+        let link = values.token.and_then(|token| self.link(kind, token));
+        let words = context! {
+            subject => &subject,
+            username => values.username.as_str(),
+            link,
+            at => in_words(values.at),
+            expires_at => in_words(values.expires_at),
+        };
+        Ok(Words { subject, text: template("txt")?.render(&words)?, html: template("html")?.render(&words)? })
+    }
+
+    fn link(&self, kind: MailKind, token: &MailToken) -> Option<String> {
+        let page = match kind.purpose()? {
+            MailTokenPurpose::VerifyEmail => "verify",
+            MailTokenPurpose::ResetPassword => "reset-password",
+            MailTokenPurpose::ChangeEmail => "confirm-email",
+        };
+        Some(format!("{}/{page}?token={}", self.public_base_url, token.to_link_text()))
     }
 }
 
@@ -87,13 +114,37 @@ fn in_words(at: Timestamp) -> String {
 mod tests {
     use super::*;
 
-    fn words(username: &str) -> Words {
+    fn words_of(kind: MailKind, username: &str) -> Words {
         let templates = Templates::new("https://kairos.example/app").unwrap();
-        let token = MailToken::from_random([255; 32]);
+        let (username, token) = (Username::parse(username).unwrap(), MailToken::from_random([255; 32]));
         let expires_at = Timestamp::from_unix_micros(1_764_000_000_000_000);
-        templates
-            .render(MailKind::VerifyEmail, &Username::parse(username).unwrap(), &token, expires_at)
-            .unwrap()
+        let at = Timestamp::from_unix_micros(1_763_900_000_000_000);
+        let token = kind.purpose().map(|_| &token);
+        templates.render(kind, &MailValues { username: &username, at, token, expires_at }).unwrap()
+    }
+
+    fn words(username: &str) -> Words {
+        words_of(MailKind::VerifyEmail, username)
+    }
+
+    #[test]
+    fn each_kind_has_its_words_and_a_link_where_there_is_something_to_do() {
+        for kind in MailKind::ALL {
+            let words = words_of(*kind, "Ada");
+            assert!(words.subject.contains("Kairos") || words.subject.contains("Somebody"), "{words:?}");
+            assert!(words.html.contains(&format!("<title>{}</title>", words.subject)), "{words:?}");
+            let when = if kind.purpose().is_some() {
+                "24 November 2025, 16:00 UTC"
+            } else {
+                "23 November 2025, 12:13 UTC"
+            };
+            for part in [&words.text, &words.html] {
+                let is_linked = part.contains("token=") || part.contains("token&#x3d;");
+                assert_eq!(is_linked, kind.purpose().is_some(), "{part}");
+                assert!(part.contains("Hello Ada,") && part.contains(when), "{part}");
+                assert!(!part.contains("\n\n\n") && !part.contains("{{"), "{part}");
+            }
+        }
     }
 
     #[test]

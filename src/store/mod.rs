@@ -4,11 +4,13 @@
 //! in one transaction, and goes on to its end if the caller leaves. This module knows rows, not rules: what may be
 //! changed by whom is decided in `accounts`. Start at [`Store`]; each file beside this one holds the queries of one table.
 
+mod account_changes;
 mod audit;
 mod columns;
 mod connection;
 mod error;
 mod lookup;
+mod mails;
 mod migrate;
 mod outbox;
 mod purge;
@@ -24,6 +26,7 @@ use std::time::Duration;
 
 pub(crate) use self::error::chain;
 pub use self::{
+    account_changes::PasswordChange,
     audit::{AUDIT_PAGE_MAX, AuditFilter, EventPlace, RecordedEvent},
     columns::{SqlTimestamp, SqlUuid},
     connection::{
@@ -33,6 +36,7 @@ pub use self::{
     },
     error::{Cause, Constraint, StoreError},
     lookup::LookupOptions,
+    mails::{NewLink, NewMail},
     migrate::{MigrateError, Schema},
     outbox::OutgoingMail,
     purge::{Kept, Purged},
@@ -41,7 +45,7 @@ pub use self::{
     signing_keys::{EarlierKeys, StoredSigningKey},
     throttle::{Attempts, Counted, KnownAddress, RightPassword, Subject},
     users::{Credentials, USERS_PAGE_MAX},
-    verification::{Verification, VerificationMail},
+    verification::Verification,
 };
 use self::{
     connection::{Connections, postgres::PostgresPool, read, replicas::Replicas, sqlite::SqliteThreads},

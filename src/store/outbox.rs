@@ -28,8 +28,8 @@ pub struct OutgoingMail {
     pub recipient: Email,
     /// Whom it greets.
     pub username: Username,
-    /// The token of its link, encrypted.
-    pub sealed_token: Sealed,
+    /// The token of its link, encrypted; nothing where it has none.
+    pub sealed_token: Option<Sealed>,
     /// Its Message-ID without the angle brackets, the same over all attempts.
     pub message_id: String,
     /// When it was decided on: its Date.
@@ -147,7 +147,8 @@ impl Store {
             Outcome::RetryAt(at, cause) => (Some(at), None, None, Some(cause)),
             Outcome::GaveUp(now, cause) => (None, None, Some(now), Some(cause)),
         };
-        let token = again_at.is_some().then(|| mail.sealed_token.as_bytes().to_vec());
+        let token = mail.sealed_token.as_ref().filter(|_| again_at.is_some());
+        let token = token.map(|token| token.as_bytes().to_vec());
         let cause: Option<String> =
             cause.map(|cause| cause.chars().take(LAST_ERROR_CHARACTERS_MAX).collect());
         write!(&self.connections, connection => {
@@ -169,12 +170,16 @@ impl Store {
 
 fn outgoing(row: OutboxRow, username: Username, lease_until: Timestamp) -> Result<OutgoingMail, StoreError> {
     let corrupt = |column| StoreError::Corrupt { table: "core_mail_outbox", column };
+    let kind = MailKind::parse(&row.kind).map_err(|_| corrupt("kind"))?;
+    if kind.purpose().is_some() != row.sealed_token.is_some() {
+        return Err(corrupt("sealed_token"));
+    }
     Ok(OutgoingMail {
         id: row.id,
-        kind: MailKind::parse(&row.kind).map_err(|_| corrupt("kind"))?,
+        kind,
         recipient: Email::from_stored(row.recipient),
         username,
-        sealed_token: Sealed::from_bytes(row.sealed_token.ok_or_else(|| corrupt("sealed_token"))?),
+        sealed_token: row.sealed_token.map(Sealed::from_bytes),
         message_id: row.message_id,
         created_at: row.created_at.0,
         expires_at: row.expires_at.0,

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use diesel::{BoolExpressionMethods, ExpressionMethods, OptionalExtension, QueryDsl};
+use diesel::{
+    BoolExpressionMethods, ExpressionMethods, OptionalExtension, QueryDsl,
+    dsl::{exists, not},
+};
 use diesel_async::RunQueryDsl;
 
 use super::{
@@ -11,7 +14,7 @@ use super::{
     connection::write,
     schema::{
         core_audit_event, core_known_address, core_mail_outbox, core_mail_token, core_registration_request,
-        core_session, core_signing_key, core_throttle,
+        core_session, core_signing_key, core_throttle, core_user,
     },
 };
 use crate::domain::Timestamp;
@@ -28,6 +31,8 @@ pub struct Kept {
     pub finished_mails: Duration,
     /// Request ids of registrations, after the registration.
     pub request_ids: Duration,
+    /// Users who have not proven their address, after they registered and were last mailed a link.
+    pub unverified_users: Duration,
     /// Sessions, after they began.
     pub sessions: Duration,
     /// Sessions, after they were refreshed last.
@@ -74,6 +79,7 @@ impl Store {
         let before = |kept| TimestampColumn(now.minus(kept));
         let (tokens, mails) = (before(kept.expired_tokens), before(kept.finished_mails));
         let (requests, events) = (before(kept.request_ids), before(kept.audit_events));
+        let unverified = before(kept.unverified_users);
         let (sessions, idle_sessions) = (before(kept.sessions), before(kept.idle_sessions));
         let now = TimestampColumn(now);
         write!(&self.connections, connection => {
@@ -85,7 +91,21 @@ impl Store {
                 .load(connection)
                 .await?;
             let old_mails = core_mail_outbox::table.filter(core_mail_outbox::id.eq_any(old_mails));
+            let recent_link = core_mail_token::table
+                .filter(core_mail_token::user_id.eq(core_user::id))
+                .filter(core_mail_token::created_at.ge(unverified));
+            let abandoned: Vec<i64> = core_user::table
+                .filter(not(core_user::is_verified))
+                .filter(core_user::created_at.lt(unverified))
+                .filter(not(exists(recent_link)))
+                .select(core_user::id)
+                .limit(ROWS_MAX)
+                .load(connection)
+                .await?;
+            // Asked again: whoever opens a reset link right now has proven their address.
+            let abandoned = core_user::table.filter(core_user::id.eq_any(abandoned)).filter(not(core_user::is_verified));
             let rows = [
+                diesel::delete(abandoned).execute(connection).await?,
                 // In the order in which the deletion of a user takes their rows with it.
                 delete_oldest!(connection, core_mail_token.expires_at lt tokens),
                 diesel::delete(old_mails).execute(connection).await?,

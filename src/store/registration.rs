@@ -8,9 +8,9 @@ use super::{
     audit::record,
     columns::{TimestampColumn, UuidColumn},
     connection::{read, write},
-    schema::{core_mail_outbox, core_mail_token, core_registration_request, core_user},
-    users::UserRow,
-    verification::{NewMailTokenRow, NewOutboxRow, VerificationMail},
+    mails::{NewMail, post},
+    schema::{core_registration_request, core_user},
+    users::{UserRow, is_abandoned},
 };
 use crate::domain::{AuditEvent, AuthToken, Email, PasswordHash, RequestId, Timestamp, User, Username};
 
@@ -30,7 +30,7 @@ pub struct Registration {
     /// Request ids from before this time are forgotten.
     pub request_ids_since: Timestamp,
     /// The link to mail.
-    pub mail: VerificationMail,
+    pub mail: NewMail,
     /// Now.
     pub created_at: Timestamp,
     /// Written with the user.
@@ -118,7 +118,8 @@ impl Store {
         })
     }
 
-    /// Writes the user, the token's digest, the mail and the request id: all of them or nothing.
+    /// Writes the user, the token's digest, the mail and the request id: all of them or nothing. Whoever registered with
+    /// the email, and let their link end without proving it, makes room.
     ///
     /// # Errors
     /// [`StoreError::NotUnique`] when the email or username is taken, or the request id was used at the same moment.
@@ -134,20 +135,17 @@ impl Store {
                     return Ok(Registered::Known(replay));
                 }
             }
+            let abandoned = core_user::table
+                .filter(core_user::email.eq(registration.email.as_str().to_owned()))
+                .filter(is_abandoned!(registration.created_at));
+            diesel::delete(abandoned).execute(connection).await?;
             let user: User = diesel::insert_into(core_user::table)
                 .values(NewUserRow::from(&registration))
                 .returning(UserRow::as_returning())
                 .get_result::<UserRow>(connection)
                 .await?
                 .into();
-            diesel::insert_into(core_mail_token::table)
-                .values(NewMailTokenRow::new(&user, &registration.mail, registration.created_at))
-                .execute(connection)
-                .await?;
-            diesel::insert_into(core_mail_outbox::table)
-                .values(NewOutboxRow::new(&user, &registration.mail, registration.created_at))
-                .execute(connection)
-                .await?;
+            post!(connection, user.id, &registration.mail, registration.created_at);
             if let Some(id) = registration.request_id {
                 diesel::insert_into(core_registration_request::table)
                     .values(NewRequestRow::new(id, &user, &registration))

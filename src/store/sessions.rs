@@ -101,6 +101,7 @@ macro_rules! end_sessions_of {
         }
     }};
 }
+pub(super) use end_sessions_of;
 
 impl Store {
     /// Writes a session, and what a right password takes back, unless the password was changed or the account is no longer verified

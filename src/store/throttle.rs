@@ -41,6 +41,13 @@ impl Subject {
         Self { kind: "resends-to", digest: Sha256::digest(email.as_str()).into() }
     }
 
+    /// Mails to this mailbox that only tell of something that somebody else did. Apart from those that its owner asks for, so that nobody
+    /// can use those up.
+    #[must_use]
+    pub fn notices_to(email: &Email) -> Self {
+        Self { kind: "notices-to", digest: Sha256::digest(email.as_str()).into() }
+    }
+
     /// Attempts at any password from this address.
     #[must_use]
     pub fn passwords_from(client: ClientAddress) -> Self {
@@ -65,6 +72,10 @@ impl Subject {
         Self { kind: "any-password", digest: [0; 32] }
     }
 
+    pub(super) const fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+
     /// The key of its row.
     pub(super) fn key(&self) -> (&'static str, Vec<u8>) {
         (self.kind, self.digest.to_vec())
@@ -72,10 +83,10 @@ impl Subject {
 }
 
 /// [`Subject::password_of`]
-const ACCOUNTS: &str = "account-password";
+pub(super) const ACCOUNTS: &str = "account-password";
 
 /// [`Subject::password_at`]
-const OWNERS: &str = "account-password-at";
+pub(super) const OWNERS: &str = "account-password-at";
 
 /// An account and an address, as `core_known_address` keeps them when they belong together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,6 +218,29 @@ macro_rules! take_back {
 }
 pub(super) use take_back;
 
+/// Forgets all attempts at the password of the account with this email, from everywhere; gives how many rows told of them.
+macro_rules! forget_attempts {
+    ($connection:expr, $email:expr) => {{
+        use $crate::store::{
+            schema::{core_known_address, core_throttle},
+            throttle::{ACCOUNTS, OWNERS, Subject},
+        };
+        let account = Subject::password_of($email).digest().to_vec();
+        let elsewhere = core_throttle::table.find((ACCOUNTS, account.clone()));
+        let elsewhere = diesel::delete(elsewhere).execute($connection).await?;
+        let addresses: Vec<Vec<u8>> = core_known_address::table
+            .filter(core_known_address::account.eq(account))
+            .select(core_known_address::address)
+            .load($connection)
+            .await?;
+        let at_owners = core_throttle::table
+            .filter(core_throttle::kind.eq(OWNERS))
+            .filter(core_throttle::subject.eq_any(addresses));
+        elsewhere + diesel::delete(at_owners).execute($connection).await?
+    }};
+}
+pub(super) use forget_attempts;
+
 impl Store {
     /// Counts one attempt of each subject, before it is made: `decide` gets what is known of each, in their order, nothing when it
     /// has expired, and gives what is known of each from now on, or until when the attempt is refused.
@@ -318,20 +352,9 @@ impl Store {
         email: &Email,
         event: AuditEvent,
     ) -> Result<bool, StoreError> {
-        let account = Subject::password_of(email).digest.to_vec();
+        let email = email.clone();
         write!(&self.connections, connection => {
-            let elsewhere = core_throttle::table.find((ACCOUNTS, account.clone()));
-            let elsewhere = diesel::delete(elsewhere).execute(connection).await?;
-            let addresses: Vec<Vec<u8>> = core_known_address::table
-                .filter(core_known_address::account.eq(account))
-                .select(core_known_address::address)
-                .load(connection)
-                .await?;
-            let at_owners = core_throttle::table
-                .filter(core_throttle::kind.eq(OWNERS))
-                .filter(core_throttle::subject.eq_any(addresses));
-            let at_owners = diesel::delete(at_owners).execute(connection).await?;
-            let had_attempts = elsewhere + at_owners > 0;
+            let had_attempts = forget_attempts!(connection, &email) > 0;
             if had_attempts {
                 record!(connection, event);
             }

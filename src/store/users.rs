@@ -10,7 +10,7 @@ use super::{
     connection::{read, write},
     schema::core_user,
 };
-use crate::domain::{AuditEvent, AuthToken, Email, PasswordHash, User, UserId, Username};
+use crate::domain::{AuditEvent, AuthToken, Email, PasswordHash, Timestamp, User, UserId, Username};
 
 /// The most users that one page of [`Store::list_users`] holds.
 pub const USERS_PAGE_MAX: i64 = 1_000;
@@ -52,7 +52,38 @@ impl From<UserRow> for User {
     }
 }
 
+/// Whether a user has not proven their address and has no link left to prove it with.
+macro_rules! is_abandoned {
+    ($now:expr) => {{
+        use diesel::BoolExpressionMethods;
+        use $crate::store::{
+            columns::TimestampColumn,
+            schema::{core_mail_token, core_user},
+        };
+        let live_link = core_mail_token::table
+            .filter(core_mail_token::user_id.eq(core_user::id))
+            .filter(core_mail_token::purpose.eq($crate::domain::MailTokenPurpose::VerifyEmail.as_str()))
+            .filter(core_mail_token::expires_at.gt(TimestampColumn($now)))
+            .filter(core_mail_token::used_at.is_null())
+            .filter(core_mail_token::voided_at.is_null());
+        core_user::is_verified.eq(false).and(diesel::dsl::not(diesel::dsl::exists(live_link)))
+    }};
+}
+pub(super) use is_abandoned;
+
 impl Store {
+    /// Whether whoever has registered with this email let their link end without proving it: somebody else may, then.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn is_abandoned(&self, email: &Email, now: Timestamp) -> Result<bool, StoreError> {
+        let email = email.as_str().to_owned();
+        read!(&self.connections, connection => {
+            let abandoned = core_user::table.filter(core_user::email.eq(email)).filter(is_abandoned!(now));
+            Ok(diesel::select(diesel::dsl::exists(abandoned)).get_result(connection).await?)
+        })
+    }
+
     /// The user with this email.
     ///
     /// # Errors

@@ -12,8 +12,8 @@ use tonic::service::Routes;
 
 use self::{
     options::{
-        accounts_options, bind, layer_options, outbox_options, passwords, server_options, session_options,
-        transport,
+        accounts_options, bind, layer_options, outbox_options, passwords, retention, server_options,
+        session_options, transport,
     },
     reload::Reload,
 };
@@ -137,9 +137,9 @@ impl Service {
         let (watch, server, outbox) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let background = TaskTracker::new();
-        let (mails, events) = (self.settings.mail.keep_finished.get(), self.settings.audit.retention.get());
+        let retention = retention(&self.settings);
         let sessions = session_options(&self.settings);
-        let housekeeping = Housekeeping::new(self.store, self.clock.clone(), sessions, mails, events);
+        let housekeeping = Housekeeping::new(self.store, self.clock.clone(), sessions, retention);
         background.spawn(housekeeping.run(watch.clone()));
         background.spawn(self.signing_keys.run(watch.clone()));
         background.spawn(self.outbox.run(self.mail_due, outbox.clone()));

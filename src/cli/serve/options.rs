@@ -3,7 +3,7 @@
 use tokio::net::TcpListener;
 
 use crate::{
-    accounts::{AccountsOptions, Budget, SessionOptions, ThrottleOptions},
+    accounts::{AccountsOptions, Budget, Retention, SessionOptions, ThrottleOptions},
     callers::CallerGate,
     cli::{Failure, reason},
     clock::Clock,
@@ -34,6 +34,7 @@ pub(super) fn accounts_options(settings: &Settings) -> AccountsOptions {
             score_min: u8::try_from(settings.password.score_min.get()).unwrap_or(u8::MAX),
         },
         verification_lifetime: settings.verification.token_lifetime.get(),
+        reset_lifetime: settings.password.reset_lifetime.get(),
         sessions: session_options(settings),
         throttle: throttle_options(settings),
         message_id_domain: settings.mail.from.address.domain().to_owned(),
@@ -47,6 +48,14 @@ pub(super) fn session_options(settings: &Settings) -> SessionOptions {
         idle: session.idle.get(),
         lifetime: session.lifetime.get(),
         per_user_max: session.per_user_max.get(),
+    }
+}
+
+pub(super) fn retention(settings: &Settings) -> Retention {
+    Retention {
+        unverified_users: settings.verification.unverified_kept.get(),
+        finished_mails: settings.mail.keep_finished.get(),
+        audit_events: settings.audit.retention.get(),
     }
 }
 

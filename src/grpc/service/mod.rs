@@ -1,5 +1,6 @@
 //! The table of contents: one file a service, one line an RPC.
 
+mod account;
 mod identity;
 mod session;
 
@@ -13,7 +14,10 @@ use crate::{
     accounts::{Accounts, AuditTrail},
     callers::{Caller, Requester, UserFields},
     domain::{AuditEvent, ClientAgent, Origin},
-    proto::{identity_service_server::IdentityServiceServer, session_service_server::SessionServiceServer},
+    proto::{
+        account_service_server::AccountServiceServer, identity_service_server::IdentityServiceServer,
+        session_service_server::SessionServiceServer,
+    },
     store::Store,
 };
 
@@ -29,8 +33,11 @@ pub struct Api {
 }
 
 /// The names of our services, as health and the paths of calls have them.
-pub(super) const NAMES: [&str; 2] =
-    [<IdentityServiceServer<Api> as NamedService>::NAME, <SessionServiceServer<Api> as NamedService>::NAME];
+pub(super) const NAMES: [&str; 3] = [
+    <IdentityServiceServer<Api> as NamedService>::NAME,
+    <SessionServiceServer<Api> as NamedService>::NAME,
+    <AccountServiceServer<Api> as NamedService>::NAME,
+];
 
 /// The API, and the services beside it (health, reflection).
 ///
@@ -50,8 +57,9 @@ impl Services {
     pub fn new(api: Api, message_bytes_max: usize, others: Routes) -> Self {
         let (store, audit) = (api.store.clone(), api.audit.clone());
         let sessions = SessionServiceServer::new(api.clone()).max_decoding_message_size(message_bytes_max);
+        let account = AccountServiceServer::new(api.clone()).max_decoding_message_size(message_bytes_max);
         let identity = IdentityServiceServer::new(api).max_decoding_message_size(message_bytes_max);
-        let others = others.add_service(sessions).prepare();
+        let others = others.add_service(sessions).add_service(account).prepare();
         Self { identity, store, audit, message_bytes_max, others }
     }
 }

@@ -96,7 +96,7 @@ on_both_engines! {
             "user_created OK",
             "authn_login_fail EMAIL_NOT_VERIFIED",
             "user_updated OK",
-            "authn_token_create_fail NO_UNVERIFIED_USER",
+            "authn_token_create_fail NO_USER_TO_MAIL",
             "excess_rate_limit_exceeded TOO_MANY_ATTEMPTS",
             "authn_login_success OK",
             "authn_login_fail INVALID_CREDENTIALS",

@@ -5,8 +5,9 @@ use std::{fs, path::PathBuf, time::Duration};
 use kairos_identity::{
     callers::ServiceToken,
     proto::{
-        LoginRequest, ResolveTokenRequest, ResolveTokensRequest, User, VerifyEmailRequest,
-        identity_service_client::IdentityServiceClient,
+        LoginRequest, RefreshSessionRequest, ResolveTokenRequest, ResolveTokensRequest, User,
+        VerifyEmailRequest, identity_service_client::IdentityServiceClient,
+        session_service_client::SessionServiceClient,
     },
 };
 use tempfile::TempDir;
@@ -105,7 +106,8 @@ fn assert_handled(method: &str, answer: Result<(), Status>) {
     match method.rsplit('/').next().unwrap() {
         // There is nothing to say, or whatever is said is no token.
         "GetJwks" | "IntrospectToken" => answer.unwrap(),
-        "ListSessions" | "RevokeSession" | "RevokeAllSessions" => {
+        "ListSessions" | "RevokeSession" | "RevokeAllSessions" | "GetAccount" | "UpdateAccount"
+        | "ChangePassword" | "RequestEmailChange" | "DeleteAccount" => {
             assert_refused(&answer.unwrap_err(), Code::Unauthenticated, "INVALID_ACCESS_TOKEN");
         }
         _ => assert_refused(&answer.unwrap_err(), Code::InvalidArgument, "INVALID_FIELDS"),
@@ -276,5 +278,31 @@ on_both_engines! {
 
         slow.abort_all();
         until("there is room again", RELOAD_LIMIT, async || refused().await.is_none().then_some(())).await;
+    }
+
+    async fn a_session_is_its_callers_alone(engine: Engine) {
+        let (bff, agent) = (token(1), token(2));
+        let file = CallersFile::new(&[("bff", &bff, "*", "*"), ("agent", &agent, "*", "*")]);
+        let server = start(engine, &file).await;
+        let mut identity = client!(server, Some(bff.clone()));
+        identity.register(registration("ada")).await.unwrap();
+        let link = verification_token(&server, &address("ada")).await;
+        identity.verify_email(VerifyEmailRequest { token: link }).await.unwrap();
+        let login = LoginRequest { email: address("ada"), password: PASSWORD.to_owned() };
+        let tokens = identity.login(login).await.unwrap().into_inner().tokens.unwrap();
+        let refresh = async |caller: &ServiceToken, refresh_token: &str| {
+            let channel = server.channel().await;
+            let mut sessions = SessionServiceClient::with_interceptor(channel, Bearer(Some(caller.clone())));
+            let request = RefreshSessionRequest { refresh_token: refresh_token.to_owned() };
+            sessions.refresh_session(request).await.map(|answer| answer.into_inner().tokens.unwrap())
+        };
+
+        let foreign = refresh(&agent, &tokens.refresh_token).await.unwrap_err();
+        assert_refused(&foreign, Code::Unauthenticated, "INVALID_REFRESH_TOKEN");
+        let next = refresh(&bff, &tokens.refresh_token).await.unwrap();
+        // One that was replaced is a copy in the wrong hands: nobody goes on with the session.
+        refresh(&agent, &tokens.refresh_token).await.unwrap_err();
+        let ended = refresh(&bff, &next.refresh_token).await.unwrap_err();
+        assert_refused(&ended, Code::Unauthenticated, "INVALID_REFRESH_TOKEN");
     }
 }

@@ -1,5 +1,6 @@
 //! Every RPC and every line of the error table, through the real binary.
 
+mod account;
 mod audit;
 mod callers;
 mod certificates;

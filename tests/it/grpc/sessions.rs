@@ -7,19 +7,19 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use kairos_identity::proto::{
-    GetJwksRequest, IntrospectTokenRequest, IntrospectTokenResponse, ListSessionsRequest, LogoutRequest,
-    RefreshSessionRequest, RevokeAllSessionsRequest, RevokeSessionRequest, SessionTokens, User,
-    session_service_client::SessionServiceClient,
+    GetJwksRequest, IntrospectTokenResponse, ListSessionsRequest, LogoutRequest, RefreshSessionRequest,
+    RevokeAllSessionsRequest, RevokeSessionRequest, SessionTokens, User,
 };
 use ring::signature::{ED25519, UnparsedPublicKey};
 use serde_json::Value;
-use tonic::{Code, Request, Status, transport::Channel};
+use tonic::{Code, Request, Status};
 
 use crate::support::{
     engine::TestDatabase,
     errors::{assert_refused, violations},
     people::{PASSWORD, address, from, login},
     server::TestServer,
+    sessions::{acting, age, introspect, log_in, refresh, session_client},
     tools::race_rounds,
     wait::until,
 };
@@ -27,49 +27,20 @@ use crate::support::{
 /// Longer than an instance takes to look at the keys.
 const FOLLOW_LIMIT: Duration = Duration::from_secs(15);
 
-type Client = SessionServiceClient<Channel>;
-
-async fn client(server: &TestServer) -> Client {
-    SessionServiceClient::new(server.channel().await)
-}
-
-async fn log_in(server: &TestServer, name: &str) -> SessionTokens {
-    let answer = server.client().await.login(login(name, PASSWORD)).await.unwrap();
-    answer.into_inner().tokens.unwrap()
-}
-
-async fn refresh(server: &TestServer, refresh_token: &str) -> Result<SessionTokens, Status> {
-    let request = RefreshSessionRequest { refresh_token: refresh_token.to_owned() };
-    let answer = client(server).await.refresh_session(request).await;
-    answer.map(|answer| answer.into_inner().tokens.unwrap())
-}
-
 #[track_caller]
 fn assert_ended(refreshed: Result<SessionTokens, Status>) {
     assert_refused(&refreshed.unwrap_err(), Code::Unauthenticated, "INVALID_REFRESH_TOKEN");
 }
 
-/// `message`, sent by whoever shows this access token.
-fn acting<T>(tokens: &SessionTokens, message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    let credentials = format!("Bearer {}", tokens.access_token);
-    request.metadata_mut().insert("authorization", credentials.parse().unwrap());
-    request
-}
-
-async fn introspect(server: &TestServer, token: &str) -> IntrospectTokenResponse {
-    let request = IntrospectTokenRequest { access_token: token.to_owned() };
-    client(server).await.introspect_token(request).await.unwrap().into_inner()
-}
-
 async fn session_ids(server: &TestServer, tokens: &SessionTokens) -> Vec<String> {
-    let listed = client(server).await.list_sessions(acting(tokens, ListSessionsRequest {})).await.unwrap();
+    let listed =
+        session_client(server).await.list_sessions(acting(tokens, ListSessionsRequest {})).await.unwrap();
     listed.into_inner().sessions.into_iter().map(|session| session.session_id).collect()
 }
 
 /// Header and claims of a token whose signature one of the public keys confirms.
 async fn verified(server: &TestServer, token: &str) -> (Value, Value) {
-    let keys = client(server).await.get_jwks(GetJwksRequest {}).await.unwrap().into_inner().keys;
+    let keys = session_client(server).await.get_jwks(GetJwksRequest {}).await.unwrap().into_inner().keys;
     let (message, signature) = token.rsplit_once('.').unwrap();
     let (header, claims) = message.split_once('.').unwrap();
     let bytes = |text: &str| URL_SAFE_NO_PAD.decode(text).unwrap();
@@ -88,16 +59,6 @@ fn keys(server: &TestServer, arguments: &[&str]) -> String {
     let output = command.env("KAIROS_IDENTITY_SECRET_KEY_FILE", server.secret_key_file()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
-}
-
-/// Moves the life of all sessions so many seconds into the past.
-fn age_sessions(database: &TestDatabase, column: &str, seconds: u32) {
-    use crate::support::engine::Engine;
-    let older = match database.engine() {
-        Engine::Sqlite => format!("strftime('%Y-%m-%d %H:%M:%f', {column}, '-{seconds} seconds') || '000'"),
-        Engine::Postgres => format!("{column} - interval '{seconds} seconds'"),
-    };
-    database.execute(&format!("UPDATE core_session SET {column} = {older}"));
 }
 
 on_both_engines! {
@@ -126,7 +87,7 @@ on_both_engines! {
         let first = log_in(&server, "ada").await;
 
         let request = RefreshSessionRequest { refresh_token: first.refresh_token.clone() };
-        let answer = client(&server).await.refresh_session(request).await.unwrap().into_inner();
+        let answer = session_client(&server).await.refresh_session(request).await.unwrap().into_inner();
 
         let second = answer.tokens.unwrap();
         assert_eq!(answer.user, Some(ada));
@@ -145,12 +106,12 @@ on_both_engines! {
         let lost = refresh(&server, &first.refresh_token).await.unwrap();
 
         for seconds in [0, 4] {
-            age_sessions(&database, "refreshed_at", seconds);
+            age(&database, "core_session", "refreshed_at", seconds);
             let again = refresh(&server, &first.refresh_token).await.unwrap();
             assert_eq!(again.refresh_token, lost.refresh_token);
         }
         // The moment counts from the first answer.
-        age_sessions(&database, "refreshed_at", 7);
+        age(&database, "core_session", "refreshed_at", 7);
         assert_ended(refresh(&server, &first.refresh_token).await);
         assert_ended(refresh(&server, &lost.refresh_token).await);
     }
@@ -169,7 +130,7 @@ on_both_engines! {
             assert_ended(refresh(&server, &token.refresh_token).await);
         }
         assert!(!introspect(&server, &third.access_token).await.active);
-        let list = client(&server).await.list_sessions(acting(&third, ListSessionsRequest {})).await.unwrap_err();
+        let list = session_client(&server).await.list_sessions(acting(&third, ListSessionsRequest {})).await.unwrap_err();
         assert_refused(&list, Code::Unauthenticated, "INVALID_ACCESS_TOKEN");
         // Nobody else's, nor another of the same person.
         refresh(&server, &other.refresh_token).await.unwrap();
@@ -184,7 +145,7 @@ on_both_engines! {
             let first = log_in(&server, "ada").await;
             let mut calls = tokio::task::JoinSet::new();
             for number in 0..64 {
-                let mut client = client(if number % 2 == 0 { &server } else { &twin }).await;
+                let mut client = session_client(if number % 2 == 0 { &server } else { &twin }).await;
                 let request = RefreshSessionRequest { refresh_token: first.refresh_token.clone() };
                 calls.spawn(async move { client.refresh_session(request).await });
             }
@@ -207,7 +168,7 @@ on_both_engines! {
         // Also with a token that was replaced: whoever has it is not to be left logged in.
         for _ in 0..2 {
             let request = LogoutRequest { refresh_token: first.refresh_token.clone() };
-            client(&server).await.logout(request).await.unwrap();
+            session_client(&server).await.logout(request).await.unwrap();
         }
 
         assert_ended(refresh(&server, &second.refresh_token).await);
@@ -224,7 +185,7 @@ on_both_engines! {
         let phone = server.client().await.login(request).await.unwrap().into_inner().tokens.unwrap();
         let laptop = log_in(&server, "ada").await;
         let tablet = log_in(&server, "ada").await;
-        let mut client = client(&server).await;
+        let mut client = session_client(&server).await;
 
         let listed = client.list_sessions(acting(&laptop, ListSessionsRequest {})).await.unwrap().into_inner().sessions;
         let found: Vec<_> = listed.iter().map(|session| (session.session_id.as_str(), session.is_current)).collect();
@@ -283,22 +244,22 @@ on_both_engines! {
         let server = TestServer::on_url(database.url().to_owned()).start().await;
         server.member("ada").await;
         let idle = log_in(&server, "ada").await;
-        age_sessions(&database, "refreshed_at", 7 * DAY - 60);
+        age(&database, "core_session", "refreshed_at", 7 * DAY - 60);
         let fresh = refresh(&server, &idle.refresh_token).await.unwrap();
-        age_sessions(&database, "refreshed_at", 7 * DAY + 1);
+        age(&database, "core_session", "refreshed_at", 7 * DAY + 1);
         assert!(!introspect(&server, &fresh.access_token).await.active);
         assert_ended(refresh(&server, &fresh.refresh_token).await);
 
         let old = log_in(&server, "ada").await;
-        age_sessions(&database, "created_at", 30 * DAY - 60);
+        age(&database, "core_session", "created_at", 30 * DAY - 60);
         let last = refresh(&server, &old.refresh_token).await.unwrap();
         let left = last.refresh_token_expires_at.unwrap().seconds - last.access_token_expires_at.unwrap().seconds;
         assert!(left < 0, "a refresh token never outlives its session: {left}");
-        age_sessions(&database, "created_at", 61);
+        age(&database, "core_session", "created_at", 61);
         assert_ended(refresh(&server, &last.refresh_token).await);
 
         let before = log_in(&server, "ada").await;
-        age_sessions(&database, "created_at", DAY);
+        age(&database, "core_session", "created_at", DAY);
         let shorter = server.twin_with(&[("KAIROS_IDENTITY_SESSION_LIFETIME", "12h"), ("KAIROS_IDENTITY_SESSION_IDLE", "1h")]);
         let server = shorter.await;
         assert_ended(refresh(&server, &before.refresh_token).await);
@@ -333,18 +294,18 @@ on_both_engines! {
         for credentials in shown {
             let mut request = Request::new(ListSessionsRequest {});
             request.metadata_mut().insert("authorization", credentials.parse().unwrap());
-            let refusal = client(&server).await.list_sessions(request).await.unwrap_err();
+            let refusal = session_client(&server).await.list_sessions(request).await.unwrap_err();
             assert_refused(&refusal, Code::Unauthenticated, "INVALID_ACCESS_TOKEN");
         }
         let mut twice = acting(&tokens, ListSessionsRequest {});
         let again = twice.metadata().get("authorization").unwrap().clone();
         twice.metadata_mut().append("authorization", again);
-        let refusal = client(&server).await.list_sessions(twice).await.unwrap_err();
+        let refusal = session_client(&server).await.list_sessions(twice).await.unwrap_err();
         assert_refused(&refusal, Code::Unauthenticated, "INVALID_ACCESS_TOKEN");
         for name in ["auth_token", "x-user-id", "kairos-user"] {
             let mut request = Request::new(ListSessionsRequest {});
             request.metadata_mut().insert(name, ada.auth_token.parse().unwrap());
-            let refusal = client(&server).await.list_sessions(request).await.unwrap_err();
+            let refusal = session_client(&server).await.list_sessions(request).await.unwrap_err();
             assert_refused(&refusal, Code::Unauthenticated, "INVALID_ACCESS_TOKEN");
         }
     }
@@ -357,7 +318,7 @@ on_both_engines! {
         let bent = format!("{}{}", &good[..60], if good.ends_with("AAAAAAAA") { "BBBBBBBB" } else { "AAAAAAAA" });
         for other in [&tokens.access_token, &ada.auth_token, &tokens.session_id, &good[1..], &good[..67], PASSWORD, &address("ada")] {
             assert_ended(refresh(&server, other).await);
-            let logout = client(&server).await.logout(LogoutRequest { refresh_token: other.to_owned() }).await;
+            let logout = session_client(&server).await.logout(LogoutRequest { refresh_token: other.to_owned() }).await;
             assert_refused(&logout.unwrap_err(), Code::Unauthenticated, "INVALID_REFRESH_TOKEN");
         }
         let empty = refresh(&server, "").await.unwrap_err();

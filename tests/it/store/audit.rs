@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use kairos_identity::{
-    domain::{AuditEvent, AuditKind, AuthToken, ClientAddress, ClientAgent, Origin, Timestamp},
+    domain::{
+        AuditEvent, AuditKind, AuthToken, ClientAddress, ClientAgent, MailTokenPurpose, Origin, Timestamp,
+    },
     store::{AuditFilter, RecordedEvent},
 };
 use uuid::Uuid;
@@ -91,7 +93,7 @@ on_both_engines! {
 
         world.store.verify_email(token.digest(), event(NOW)).await.unwrap();
         world.store.verify_email(token.digest(), event(NOW)).await.unwrap();
-        assert!(world.store.replace_verification(&ada.email, world.mail().0, event(NOW)).await.unwrap().is_none());
+        assert!(world.store.replace_link(&ada.email, MailTokenPurpose::VerifyEmail, world.mail().0, event(NOW)).await.unwrap().is_none());
         assert!(!world.store.forget_password_attempts(&ada.email, event(NOW)).await.unwrap());
         assert!(world.store.delete_user(ada.id, event(NOW)).await.unwrap());
         assert!(!world.store.delete_user(ada.id, event(NOW)).await.unwrap());

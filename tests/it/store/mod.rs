@@ -15,13 +15,13 @@ use std::time::Duration;
 
 use kairos_identity::{
     domain::{
-        AuditEvent, AuditKind, AuthToken, Email, MailToken, Origin, PasswordHash, RequestId, Sealed,
-        Timestamp, User, Username,
+        AuditEvent, AuditKind, AuthToken, Email, MailKind, MailToken, Origin, PasswordHash, RequestId,
+        Sealed, Timestamp, User, Username,
     },
     entropy::Entropy,
     store::{
-        LookupOptions, PostgresOptions, Registered, Registration, SqliteOptions, Store, StoreOptions,
-        VerificationMail,
+        LookupOptions, NewLink, NewMail, PostgresOptions, Registered, Registration, SqliteOptions, Store,
+        StoreOptions,
     },
 };
 
@@ -49,10 +49,11 @@ impl World {
 
     /// A registration of `name` at `NAME@example.com`, and the token of its link.
     pub fn registration(&self, name: &str) -> (Registration, MailToken) {
-        let (mail, token) = self.mail();
+        let address = Email::parse(&format!("{name}@example.com")).unwrap();
+        let (mail, token) = self.mail_to(MailKind::VerifyEmail, &address);
         let registration = Registration {
             username: Username::parse(name).unwrap(),
-            email: Email::parse(&format!("{name}@example.com")).unwrap(),
+            email: address,
             password: PasswordHash::from_stored(format!("hash of {name}")),
             auth_token: AuthToken::from_random(self.entropy.bytes()),
             request_id: None,
@@ -64,13 +65,20 @@ impl World {
         (registration, token)
     }
 
-    /// A link that ends in a day, and its token.
-    pub fn mail(&self) -> (VerificationMail, MailToken) {
+    /// A link for ada that ends in a day, and its token.
+    pub fn mail(&self) -> (NewMail, MailToken) {
+        self.mail_to(MailKind::VerifyEmail, &email("ada@example.com"))
+    }
+
+    /// A mail with a link that ends in a day, and its token.
+    pub fn mail_to(&self, kind: MailKind, recipient: &Email) -> (NewMail, MailToken) {
         let token = MailToken::from_random(self.entropy.bytes());
         let id: u128 = u128::from_le_bytes(self.entropy.bytes());
-        let mail = VerificationMail {
-            digest: token.digest(),
-            sealed_token: Sealed::from_bytes(b"sealed".to_vec()),
+        let sealed_token = Sealed::from_bytes(b"sealed".to_vec());
+        let mail = NewMail {
+            kind,
+            recipient: recipient.clone(),
+            link: Some(NewLink { digest: token.digest(), sealed_token }),
             message_id: format!("{id:x}@localhost"),
             expires_at: NOW.plus(DAY),
         };

@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
-use kairos_identity::store::{Attempts, AuditFilter, Counted, Kept, Purged, Subject};
+use kairos_identity::{
+    domain::{MailKind, MailTokenPurpose},
+    store::{Attempts, AuditFilter, Counted, Kept, Purged, Subject},
+};
 
-use super::{DAY, NOW, World, event, request_id};
+use super::{DAY, NOW, World, email, event, request_id};
 
 const KEPT: Kept = Kept {
     expired_tokens: DAY,
     finished_mails: DAY,
     request_ids: DAY,
+    unverified_users: DAY.saturating_mul(4),
     sessions: DAY.saturating_mul(2),
     idle_sessions: DAY,
     audit_events: DAY.saturating_mul(3),
@@ -33,6 +37,26 @@ on_both_engines! {
         assert_eq!(world.counts(), [1, 0, 0, 0]);
         assert_eq!(purge(NOW.plus(DAY * 3)).await, Purged { rows: 0, is_more: false });
         assert_eq!(purge(NOW.plus(DAY * 3 + MOMENT)).await, Purged { rows: 1, is_more: false });
+        assert_eq!(purge(NOW.plus(DAY * 4)).await, Purged { rows: 0, is_more: false });
+        assert_eq!(purge(NOW.plus(DAY * 4 + MOMENT)).await, Purged { rows: 1, is_more: false });
+        assert_eq!(world.counts(), [0, 0, 0, 0]);
+    }
+
+    async fn who_proves_their_address_or_asks_for_another_link_stays(engine: Engine) {
+        let world = World::new(engine).await;
+        let (ada, token) = world.register("ada").await;
+        let (bob, _) = world.register("bob").await;
+        world.register("eve").await;
+        world.store.verify_email(token.digest(), event(NOW)).await.unwrap();
+        let (mail, _) = world.mail_to(MailKind::VerifyEmail, &bob.email);
+        let later = NOW.plus(DAY);
+        world.store.replace_link(&bob.email, MailTokenPurpose::VerifyEmail, mail, event(later)).await.unwrap();
+
+        world.store.purge(KEPT, NOW.plus(DAY * 4 + MOMENT)).await.unwrap();
+
+        let found = async |name: &str| world.store.find_user_by_email(&email(&format!("{name}@example.com"))).await.unwrap();
+        assert_eq!((found("ada").await.map(|user| user.id), found("bob").await.map(|user| user.id)), (Some(ada.id), Some(bob.id)));
+        assert!(found("eve").await.is_none());
     }
 
     async fn attempts_go_when_they_count_no_more(engine: Engine) {
@@ -66,7 +90,8 @@ on_both_engines! {
 
     async fn a_mail_that_waits_is_kept_whatever_its_age(engine: Engine) {
         let world = World::new(engine).await;
-        world.register("ada").await;
+        let (ada, _) = world.register("ada").await;
+        world.store.mark_verified(ada.id, event(NOW)).await.unwrap();
 
         world.store.purge(KEPT, NOW.plus(DAY * 1_000)).await.unwrap();
 

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use kairos_identity::{
-    domain::{MailToken, Timestamp, UserId},
+    domain::{MailKind, MailToken, MailTokenPurpose, Timestamp, UserId},
     entropy::Entropy,
-    store::{Kept, OutgoingMail, Registration, VerificationMail},
+    store::{Kept, NewMail, OutgoingMail, Registration},
 };
 
 use super::{DAY, NOW, World, email, event, request_id};
@@ -19,7 +19,7 @@ const NAMES: u8 = 6;
 enum Call {
     Register(Box<Registration>, MailToken),
     Verify(usize),
-    Replace(u8, Box<VerificationMail>, MailToken),
+    Replace(u8, Box<NewMail>, MailToken),
     Claim,
     Finish(u8),
     MarkVerified(u8),
@@ -32,6 +32,7 @@ const KEPT: Kept = Kept {
     expired_tokens: DAY,
     finished_mails: DAY,
     request_ids: DAY,
+    unverified_users: DAY,
     sessions: DAY,
     idle_sessions: DAY,
     audit_events: DAY,
@@ -66,7 +67,8 @@ impl Player {
             },
             Call::Replace(name, mail, token) => {
                 self.tokens.push(token);
-                shown(store.replace_verification(&email(&address(name)), *mail, event(now)).await)
+                let (to, purpose) = (email(&address(name)), MailTokenPurpose::VerifyEmail);
+                shown(store.replace_link(&to, purpose, *mail, event(now)).await)
             }
             Call::Claim => {
                 self.claimed = store.claim_due_mail(now, now.plus(Duration::from_mins(5))).await.unwrap();
@@ -133,12 +135,13 @@ fn draw(entropy: &Entropy, source: &World) -> Call {
         0..=4 => {
             let (mut registration, token) = source.registration(&format!("user{}", a % NAMES));
             registration.email = email(&address(b));
+            registration.mail.recipient = registration.email.clone();
             registration.request_id = (c % 2 == 0).then(|| request_id(u128::from(c % 8)));
             Call::Register(Box::new(registration), token)
         }
         5 | 6 => Call::Verify(usize::from(a) % 40),
         7 | 8 => {
-            let (mail, token) = source.mail();
+            let (mail, token) = source.mail_to(MailKind::VerifyEmail, &email(&address(a)));
             Call::Replace(a, Box::new(mail), token)
         }
         9 | 10 => Call::Claim,

@@ -25,8 +25,7 @@ impl Mail {
 
     /// The token in the mail's link; panics when there is none.
     pub fn token(&self) -> String {
-        let (_, rest) =
-            self.text.split_once("/verify?token=").unwrap_or_else(|| panic!("no link in {self:?}"));
+        let (_, rest) = self.text.split_once("?token=").unwrap_or_else(|| panic!("no link in {self:?}"));
         rest.chars().take_while(|c| c.is_ascii_alphanumeric() || "-_".contains(*c)).collect()
     }
 }

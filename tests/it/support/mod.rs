@@ -14,6 +14,7 @@ pub mod people;
 pub mod pgbouncer;
 pub mod postgres;
 pub mod server;
+pub mod sessions;
 pub mod smtp;
 pub mod sql;
 pub mod standby;

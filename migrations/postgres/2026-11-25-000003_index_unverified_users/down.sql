@@ -1,0 +1,1 @@
+DROP INDEX core_user_unverified_idx;

@@ -1,0 +1,86 @@
+//! Following a mailed link that changes an account: choosing a new password, taking a new address.
+
+use super::{AccountError, Accounts, audit};
+use crate::{
+    domain::{AuditKind, MailKind, MailToken, MailTokenPurpose, NewPassword, Origin, PasswordRefusal, User},
+    store::StoreError,
+};
+
+impl Accounts {
+    /// Gives the owner of a link a new password, if the policy admits it, and uses the link up. It proves their address too, ends all their
+    /// sessions and waits, and logs nobody in.
+    ///
+    /// # Errors
+    /// [`AccountError::InvalidToken`], before the password is judged; or that the service is overloaded, without its database or broken. The
+    /// refusal of the password itself is the value inside; the link is good for another try.
+    pub async fn reset_password(
+        &self,
+        token: &MailToken,
+        password: String,
+        origin: &Origin,
+    ) -> Result<Result<(), PasswordRefusal>, AccountError> {
+        let now = self.with.clock.now();
+        let purpose = MailTokenPurpose::ResetPassword;
+        let Some(owner) = self.with.store.find_link_owner(token.digest(), purpose, now).await? else {
+            return Err(self.refuse_link(AuditKind::AuthnPasswordChangeFail, origin));
+        };
+        let (username, email) = (owner.username.clone(), owner.email.clone());
+        match self.admit_password(password, Some(username), Some(email)).await? {
+            Ok(password) => self.use_reset_link(token, &owner, &password, origin).await.map(Ok),
+            Err(refusal) => Ok(Err(refusal)),
+        }
+    }
+
+    async fn use_reset_link(
+        &self,
+        token: &MailToken,
+        owner: &User,
+        password: &NewPassword,
+        origin: &Origin,
+    ) -> Result<(), AccountError> {
+        let hash = self.with.passwords.hash(password).await?;
+        let event = self.with.audit.event(AuditKind::AuthnPasswordChange, origin);
+        let notice = self.new_mail(MailKind::PasswordChanged, &owner.email, event.at);
+        let reset = self.with.store.reset_password(token.digest(), hash, notice, event.clone()).await?;
+        let Some(user) = reset else {
+            return Err(self.refuse_link(AuditKind::AuthnPasswordChangeFail, origin));
+        };
+        self.with.mail_due.notify_one();
+        audit::log(&event.about(Some(user.auth_token)));
+        Ok(())
+    }
+
+    /// Makes the address that the link was mailed to its owner's, and uses the link up; ends all their sessions and tells the old address.
+    ///
+    /// # Errors
+    /// [`AccountError::InvalidToken`], [`AccountError::EmailTaken`], or that the database is not available.
+    pub async fn confirm_email_change(
+        &self,
+        token: &MailToken,
+        origin: &Origin,
+    ) -> Result<User, AccountError> {
+        let event = self.with.audit.event(AuditKind::UserUpdated, origin).of("email");
+        let purpose = MailTokenPurpose::ChangeEmail;
+        let owner = self.with.store.find_link_owner(token.digest(), purpose, event.at).await?;
+        let Some(owner) = owner else { return Err(self.refuse_link(AuditKind::UserUpdateFail, origin)) };
+        let notice = self.new_mail(MailKind::EmailChanged, &owner.email, event.at);
+        let confirmed = self.with.store.confirm_email_change(token.digest(), notice, event.clone()).await;
+        match confirmed {
+            Ok(Some(user)) => {
+                self.with.mail_due.notify_one();
+                audit::log(&event.about(Some(user.auth_token)));
+                Ok(user)
+            }
+            Ok(None) => Err(self.refuse_link(AuditKind::UserUpdateFail, origin)),
+            Err(error @ StoreError::NotUnique(_)) => {
+                let failed = self.with.audit.event(AuditKind::UserUpdateFail, origin);
+                Err(self.with.audit.refused(failed.about(Some(owner.auth_token)), None, error.into()))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn refuse_link(&self, kind: AuditKind, origin: &Origin) -> AccountError {
+        self.with.audit.refused(self.with.audit.event(kind, origin), None, AccountError::InvalidToken)
+    }
+}

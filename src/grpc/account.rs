@@ -1,0 +1,152 @@
+//! `AccountService`
+
+use tonic::Status;
+
+use super::{convert, fields::Fields, status::from_account};
+use crate::{
+    accounts::{AccountError, Accounts, ActingUser},
+    callers::UserFields,
+    domain::{Email, MailToken, Origin, Password, Username},
+    proto,
+};
+
+/// The field of `UpdateAccountRequest` that may be changed.
+const USERNAME: &str = "username";
+
+pub(super) fn get_account(acting: ActingUser, visible: UserFields) -> proto::GetAccountResponse {
+    proto::GetAccountResponse { user: Some(convert::user(acting.user, visible)) }
+}
+
+pub(super) async fn update_account(
+    accounts: &Accounts,
+    acting: &ActingUser,
+    request: proto::UpdateAccountRequest,
+    origin: &Origin,
+    visible: UserFields,
+) -> Result<proto::UpdateAccountResponse, Status> {
+    let mut fields = Fields::default();
+    let mask = request.update_mask.map(|mask| mask.paths).unwrap_or_default();
+    if mask.iter().any(|path| path != USERNAME) {
+        fields.refuse("update_mask", &"may name username only");
+    }
+    let username = fields.take(USERNAME, Username::parse(&request.username));
+    let Some(username) = username.filter(|_| fields.is_faultless()) else { return Err(fields.into_status()) };
+
+    let user = accounts.change_username(acting, &username, origin).await.map_err(from_account)?;
+
+    Ok(proto::UpdateAccountResponse { user: Some(convert::user(user, visible)) })
+}
+
+pub(super) async fn change_password(
+    accounts: &Accounts,
+    acting: &ActingUser,
+    request: proto::ChangePasswordRequest,
+    origin: &Origin,
+) -> Result<proto::ChangePasswordResponse, Status> {
+    let mut fields = Fields::default();
+    let current = fields.take("current_password", Password::parse(request.current_password));
+    let (username, email) = (acting.user.username.clone(), acting.user.email.clone());
+    let new = accounts.admit_password(request.new_password, Some(username), Some(email)).await;
+    let new = fields.take("new_password", new.map_err(from_account)?);
+    let (Some(current), Some(new)) = (current, new) else { return Err(fields.into_status()) };
+
+    accounts.change_password(acting, &current, &new, origin).await.map_err(from_account)?;
+
+    Ok(proto::ChangePasswordResponse {})
+}
+
+pub(super) async fn request_email_change(
+    accounts: &Accounts,
+    acting: &ActingUser,
+    request: proto::RequestEmailChangeRequest,
+    origin: &Origin,
+) -> Result<proto::RequestEmailChangeResponse, Status> {
+    let mut fields = Fields::default();
+    let current = fields.take("current_password", Password::parse(request.current_password));
+    let email = fields.take("new_email", Email::parse(&request.new_email));
+    if email.as_ref() == Some(&acting.user.email) {
+        fields.refuse("new_email", &"is the account's address already");
+    }
+    let (Some(current), Some(email)) = (current, email.filter(|_| fields.is_faultless())) else {
+        return Err(fields.into_status());
+    };
+
+    accounts.request_email_change(acting, &current, &email, origin).await.map_err(from_account)?;
+
+    Ok(proto::RequestEmailChangeResponse {})
+}
+
+pub(super) async fn confirm_email_change(
+    accounts: &Accounts,
+    request: proto::ConfirmEmailChangeRequest,
+    origin: &Origin,
+    visible: UserFields,
+) -> Result<proto::ConfirmEmailChangeResponse, Status> {
+    let token = link_token(&request.token, Fields::default())?;
+
+    let user = accounts.confirm_email_change(&token, origin).await.map_err(from_account)?;
+
+    Ok(proto::ConfirmEmailChangeResponse { user: Some(convert::user(user, visible)) })
+}
+
+pub(super) async fn delete_account(
+    accounts: &Accounts,
+    acting: &ActingUser,
+    request: proto::DeleteAccountRequest,
+    origin: &Origin,
+) -> Result<proto::DeleteAccountResponse, Status> {
+    let mut fields = Fields::default();
+    let Some(current) = fields.take("current_password", Password::parse(request.current_password)) else {
+        return Err(fields.into_status());
+    };
+
+    accounts.delete_account(acting, &current, origin).await.map_err(from_account)?;
+
+    Ok(proto::DeleteAccountResponse {})
+}
+
+pub(super) async fn request_password_reset(
+    accounts: &Accounts,
+    request: proto::RequestPasswordResetRequest,
+    origin: Origin,
+) -> Result<proto::RequestPasswordResetResponse, Status> {
+    let mut fields = Fields::default();
+    let Some(email) = fields.take("email", Email::parse(&request.email)) else {
+        return Err(fields.into_status());
+    };
+
+    accounts.request_password_reset(email, origin).await.map_err(from_account)?;
+
+    Ok(proto::RequestPasswordResetResponse {})
+}
+
+pub(super) async fn reset_password(
+    accounts: &Accounts,
+    request: proto::ResetPasswordRequest,
+    origin: &Origin,
+) -> Result<proto::ResetPasswordResponse, Status> {
+    let mut fields = Fields::default();
+    if request.new_password.is_empty() {
+        fields.refuse("new_password", &"must not be empty");
+    }
+    let token = link_token(&request.token, fields)?;
+
+    let reset = accounts.reset_password(&token, request.new_password, origin).await.map_err(from_account)?;
+
+    let mut fields = Fields::default();
+    match fields.take("new_password", reset) {
+        Some(()) => Ok(proto::ResetPasswordResponse {}),
+        None => Err(fields.into_status()),
+    }
+}
+
+/// The token of a link, once no other field is faulty; a text that can be none is as good as one that nobody was mailed.
+fn link_token(text: &str, mut fields: Fields) -> Result<MailToken, Status> {
+    if text.is_empty() {
+        fields.refuse("token", &"must not be empty");
+    }
+    if !fields.is_faultless() {
+        return Err(fields.into_status());
+    }
+    MailToken::parse(text).map_err(|_| from_account(AccountError::InvalidToken))
+}

@@ -1,0 +1,251 @@
+//! What a person changes of their account: each change with its mails, its event and the sessions that it ends, in one transaction.
+
+use diesel::{ExpressionMethods, OptionalExtension, QueryDsl, SelectableHelper};
+use diesel_async::RunQueryDsl;
+
+use super::{
+    Store, StoreError,
+    audit::record,
+    columns::TimestampColumn,
+    connection::{read, write},
+    mails::{NewMail, lock_link_owner, post, use_link, void_links},
+    schema::{core_mail_token, core_user},
+    sessions::end_sessions_of,
+    throttle::{RightPassword, forget_attempts, take_back},
+    users::UserRow,
+};
+use crate::domain::{
+    AuditEvent, MailTokenDigest, MailTokenPurpose, PasswordHash, SessionId, Timestamp, User, UserId, Username,
+};
+
+/// A password that takes the place of another.
+#[derive(Debug, Clone)]
+pub struct PasswordChange {
+    /// Whose.
+    pub user: UserId,
+    /// The hash that the current one was checked against.
+    pub old: PasswordHash,
+    /// The hash of the new one.
+    pub new: PasswordHash,
+    /// The session that goes on.
+    pub keep: SessionId,
+    /// Tells them of it.
+    pub notice: NewMail,
+    /// What the right password takes back; its event is the change's.
+    pub right: RightPassword,
+}
+
+impl Store {
+    /// Whose link this is, if it is good for this purpose at that time. To use it is another matter.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn find_link_owner(
+        &self,
+        token: MailTokenDigest,
+        purpose: MailTokenPurpose,
+        now: Timestamp,
+    ) -> Result<Option<User>, StoreError> {
+        let digest = token.as_bytes().to_vec();
+        read!(&self.connections, connection => {
+            let owner: Option<UserRow> = core_mail_token::table
+                .inner_join(core_user::table)
+                .filter(core_mail_token::digest.eq(digest))
+                .filter(core_mail_token::purpose.eq(purpose.as_str()))
+                .filter(core_mail_token::expires_at.gt(TimestampColumn(now)))
+                .filter(core_mail_token::used_at.is_null())
+                .filter(core_mail_token::voided_at.is_null())
+                .select(UserRow::as_select())
+                .get_result(connection)
+                .await
+                .optional()?;
+            Ok(owner.map(User::from))
+        })
+    }
+
+    /// Changes a password at that time, unless it was changed since the current one was checked; says whether it did. Ends the other sessions,
+    /// and voids links that would let somebody choose another.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn change_password(&self, change: PasswordChange, now: Timestamp) -> Result<bool, StoreError> {
+        write!(&self.connections, connection => {
+            let same = core_user::table
+                .find(change.user.as_i64())
+                .filter(core_user::password.eq(change.old.expose().to_owned()));
+            let changed = diesel::update(same)
+                .set((
+                    core_user::password.eq(change.new.expose().to_owned()),
+                    core_user::updated_at.eq(TimestampColumn(now)),
+                ))
+                .execute(connection)
+                .await?;
+            if changed == 0 {
+                return Ok(false);
+            }
+            end_sessions_of!(connection, change.user.as_i64(), Some(change.keep));
+            void_links!(connection, change.user, MailTokenPurpose::ResetPassword, now);
+            post!(connection, change.user, &change.notice, now);
+            take_back!(connection, change.right);
+            Ok(true)
+        })
+    }
+
+    /// Uses up a link and gives its owner a new password, at the time of the event; the link proves their address too. Ends all sessions and
+    /// waits. Gives the owner, or nothing when the link is good for nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer; the link is then unused.
+    pub async fn reset_password(
+        &self,
+        token: MailTokenDigest,
+        password: PasswordHash,
+        notice: NewMail,
+        event: AuditEvent,
+    ) -> Result<Option<User>, StoreError> {
+        let now = event.at;
+        write!(&self.connections, connection => {
+            let Some(user) = lock_link_owner!(connection, token) else { return Ok(None) };
+            let mailed_to = use_link!(connection, user.id, token, MailTokenPurpose::ResetPassword, now);
+            if mailed_to.as_ref() != Some(&user.email) {
+                return Ok(None);
+            }
+            let user: UserRow = diesel::update(core_user::table.find(user.id.as_i64()))
+                .set((
+                    core_user::password.eq(password.expose().to_owned()),
+                    core_user::is_verified.eq(true),
+                    core_user::updated_at.eq(TimestampColumn(now)),
+                ))
+                .returning(UserRow::as_returning())
+                .get_result(connection)
+                .await?;
+            let user = User::from(user);
+            end_sessions_of!(connection, user.id.as_i64(), None);
+            void_links!(connection, user.id, MailTokenPurpose::ResetPassword, now);
+            void_links!(connection, user.id, MailTokenPurpose::VerifyEmail, now);
+            let _ = forget_attempts!(connection, &user.email);
+            post!(connection, user.id, &notice, now);
+            record!(connection, event.about(Some(user.auth_token)));
+            Ok(Some(user))
+        })
+    }
+
+    /// Mails a link to a new address and word of it to the old one; voids the links to other new ones.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn request_email_change(
+        &self,
+        user: UserId,
+        [link, notice]: [NewMail; 2],
+        right: RightPassword,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        write!(&self.connections, connection => {
+            // Locked first, as every change of a user does.
+            diesel::update(core_user::table.find(user.as_i64()))
+                .set(core_user::is_verified.eq(core_user::is_verified))
+                .execute(connection)
+                .await?;
+            void_links!(connection, user, MailTokenPurpose::ChangeEmail, now);
+            post!(connection, user, &link, now);
+            post!(connection, user, &notice, now);
+            take_back!(connection, right);
+            Ok(())
+        })
+    }
+
+    /// Uses up a link and makes the address that it was mailed to its owner's, at the time of the event. Whoever has registered with it and
+    /// not proven it makes room. Ends all sessions and voids all other links. Gives the owner, or nothing when the link is good for nothing,
+    /// or they no longer have the address that the notice goes to.
+    ///
+    /// # Errors
+    /// [`StoreError::NotUnique`] when somebody else has proven the address by now; the link is then unused.
+    pub async fn confirm_email_change(
+        &self,
+        token: MailTokenDigest,
+        notice: NewMail,
+        event: AuditEvent,
+    ) -> Result<Option<User>, StoreError> {
+        let now = event.at;
+        write!(&self.connections, connection => {
+            let owner = lock_link_owner!(connection, token);
+            let Some(user) = owner.filter(|user| user.email == notice.recipient) else { return Ok(None) };
+            let mailed_to = use_link!(connection, user.id, token, MailTokenPurpose::ChangeEmail, now);
+            let Some(email) = mailed_to else { return Ok(None) };
+            // It is theirs who reads the mail.
+            let unproven = core_user::table
+                .filter(core_user::email.eq(email.as_str().to_owned()))
+                .filter(core_user::is_verified.eq(false))
+                .filter(core_user::id.ne(user.id.as_i64()));
+            diesel::delete(unproven).execute(connection).await?;
+            let user: UserRow = diesel::update(core_user::table.find(user.id.as_i64()))
+                .set((
+                    core_user::email.eq(email.as_str().to_owned()),
+                    core_user::is_verified.eq(true),
+                    core_user::updated_at.eq(TimestampColumn(now)),
+                ))
+                .returning(UserRow::as_returning())
+                .get_result(connection)
+                .await?;
+            let user = User::from(user);
+            end_sessions_of!(connection, user.id.as_i64(), None);
+            for purpose in MailTokenPurpose::ALL {
+                void_links!(connection, user.id, purpose, now);
+            }
+            post!(connection, user.id, &notice, now);
+            record!(connection, event.about(Some(user.auth_token)));
+            Ok(Some(user))
+        })
+    }
+
+    /// Mails word of something to the verified user whose address it is; says whether there is one.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn post_notice(&self, notice: NewMail, now: Timestamp) -> Result<bool, StoreError> {
+        write!(&self.connections, connection => {
+            let user: Option<i64> = core_user::table
+                .filter(core_user::email.eq(notice.recipient.as_str().to_owned()))
+                .filter(core_user::is_verified.eq(true))
+                .select(core_user::id)
+                .get_result(connection)
+                .await
+                .optional()?;
+            let Some(user) = user else { return Ok(false) };
+            post!(connection, UserId::from_i64(user), &notice, now);
+            Ok(true)
+        })
+    }
+
+    /// Changes a username at the time of the event, which is written with it; gives the user, or nothing when they are gone.
+    ///
+    /// # Errors
+    /// [`StoreError::NotUnique`] when another user has it.
+    pub async fn change_username(
+        &self,
+        user: UserId,
+        username: &Username,
+        notice: NewMail,
+        event: AuditEvent,
+    ) -> Result<Option<User>, StoreError> {
+        let (name, key, now) = (username.as_str().to_owned(), username.key().to_owned(), event.at);
+        write!(&self.connections, connection => {
+            let changed: Option<UserRow> = diesel::update(core_user::table.find(user.as_i64()))
+                .set((
+                    core_user::username.eq(name),
+                    core_user::username_key.eq(key),
+                    core_user::updated_at.eq(TimestampColumn(now)),
+                ))
+                .returning(UserRow::as_returning())
+                .get_result(connection)
+                .await
+                .optional()?;
+            if changed.is_some() {
+                post!(connection, user, &notice, now);
+                record!(connection, event);
+            }
+            Ok(changed.map(User::from))
+        })
+    }
+}

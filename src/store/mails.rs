@@ -1,0 +1,203 @@
+//! Mails as they are written, with the tokens in their links, in the transaction that they tell of.
+
+use diesel::Insertable;
+
+use super::{
+    columns::TimestampColumn,
+    schema::{core_mail_outbox, core_mail_token},
+};
+use crate::domain::{Email, MailKind, MailTokenDigest, Sealed, Timestamp, UserId};
+
+/// A mail to be sent.
+#[derive(Debug, Clone)]
+pub struct NewMail {
+    /// Which; what its link is for follows from it.
+    pub kind: MailKind,
+    /// The only address that it goes to, and that its link is about.
+    pub recipient: Email,
+    /// What its link holds, if it has one.
+    pub link: Option<NewLink>,
+    /// Its Message-ID without the angle brackets, the same over all attempts.
+    pub message_id: String,
+    /// When its link ends, and with it all attempts to send it.
+    pub expires_at: Timestamp,
+}
+
+/// The token of a link.
+#[derive(Debug, Clone)]
+pub struct NewLink {
+    /// What the database keeps of it for good.
+    pub digest: MailTokenDigest,
+    /// The token itself, encrypted, until its mail has been sent.
+    pub sealed_token: Sealed,
+}
+
+#[derive(Insertable)]
+#[diesel(table_name = core_mail_token)]
+pub(super) struct NewMailTokenRow {
+    user_id: i64,
+    purpose: &'static str,
+    email: String,
+    digest: Vec<u8>,
+    created_at: TimestampColumn,
+    expires_at: TimestampColumn,
+}
+
+#[derive(Insertable)]
+#[diesel(table_name = core_mail_outbox)]
+pub(super) struct NewOutboxRow {
+    user_id: i64,
+    kind: &'static str,
+    recipient: String,
+    sealed_token: Option<Vec<u8>>,
+    message_id: String,
+    created_at: TimestampColumn,
+    expires_at: TimestampColumn,
+    next_attempt_at: Option<TimestampColumn>,
+    attempts: i32,
+}
+
+impl NewMailTokenRow {
+    /// The row of the token, where the mail has a link.
+    pub(super) fn of(user: UserId, mail: &NewMail, now: Timestamp) -> Option<Self> {
+        let (purpose, link) = mail.kind.purpose().zip(mail.link.as_ref())?;
+        Some(Self {
+            user_id: user.as_i64(),
+            purpose: purpose.as_str(),
+            email: mail.recipient.as_str().to_owned(),
+            digest: link.digest.as_bytes().to_vec(),
+            created_at: TimestampColumn(now),
+            expires_at: TimestampColumn(mail.expires_at),
+        })
+    }
+}
+
+impl NewOutboxRow {
+    pub(super) fn of(user: UserId, mail: &NewMail, now: Timestamp) -> Self {
+        Self {
+            user_id: user.as_i64(),
+            kind: mail.kind.as_str(),
+            recipient: mail.recipient.as_str().to_owned(),
+            sealed_token: mail.link.as_ref().map(|link| link.sealed_token.as_bytes().to_vec()),
+            message_id: mail.message_id.clone(),
+            created_at: TimestampColumn(now),
+            expires_at: TimestampColumn(mail.expires_at),
+            next_attempt_at: Some(TimestampColumn(now)),
+            attempts: 0,
+        }
+    }
+}
+
+/// Writes a mail to a user, and the token of its link.
+macro_rules! post {
+    ($connection:expr, $user:expr, $mail:expr, $now:expr) => {{
+        use $crate::store::{
+            mails::{NewMailTokenRow, NewOutboxRow},
+            schema::{core_mail_outbox, core_mail_token},
+        };
+        let (user, mail, now): ($crate::domain::UserId, &$crate::store::NewMail, _) = ($user, $mail, $now);
+        if let Some(token) = NewMailTokenRow::of(user, mail, now) {
+            diesel::insert_into(core_mail_token::table).values(token).execute($connection).await?;
+        }
+        let mail = NewOutboxRow::of(user, mail, now);
+        diesel::insert_into(core_mail_outbox::table).values(mail).execute($connection).await?;
+    }};
+}
+pub(super) use post;
+
+/// Voids a user's links for a purpose, sent or not: from now on they are good for nothing.
+macro_rules! void_links {
+    ($connection:expr, $user:expr, $purpose:expr, $now:expr) => {{
+        use $crate::{
+            domain::{MailKind, MailTokenPurpose, Timestamp, UserId},
+            store::{
+                columns::TimestampColumn,
+                schema::{core_mail_outbox, core_mail_token},
+            },
+        };
+        let (user, purpose, now): (UserId, MailTokenPurpose, Timestamp) = ($user, $purpose, $now);
+        let live = core_mail_token::table
+            .filter(core_mail_token::user_id.eq(user.as_i64()))
+            .filter(core_mail_token::purpose.eq(purpose.as_str()))
+            .filter(core_mail_token::used_at.is_null())
+            .filter(core_mail_token::voided_at.is_null());
+        diesel::update(live)
+            .set(core_mail_token::voided_at.eq(Some(TimestampColumn(now))))
+            .execute($connection)
+            .await?;
+        let waiting = core_mail_outbox::table
+            .filter(core_mail_outbox::user_id.eq(user.as_i64()))
+            .filter(core_mail_outbox::kind.eq(MailKind::of_purpose(purpose).as_str()))
+            .filter(core_mail_outbox::next_attempt_at.is_not_null());
+        diesel::update(waiting)
+            .set((
+                core_mail_outbox::next_attempt_at.eq(None::<TimestampColumn>),
+                core_mail_outbox::sealed_token.eq(None::<Vec<u8>>),
+                core_mail_outbox::gave_up_at.eq(Some(TimestampColumn(now))),
+                core_mail_outbox::last_error.eq(Some("its link was voided")),
+            ))
+            .execute($connection)
+            .await?;
+    }};
+}
+pub(super) use void_links;
+
+/// Uses up a link of a user's for its purpose; gives the address that it was mailed to, or nothing when it is good for nothing.
+macro_rules! use_link {
+    ($connection:expr, $user:expr, $digest:expr, $purpose:expr, $now:expr) => {{
+        use $crate::{
+            domain::{Email, MailTokenDigest, MailTokenPurpose, Timestamp, UserId},
+            store::{columns::TimestampColumn, schema::core_mail_token},
+        };
+        let (user, digest): (UserId, MailTokenDigest) = ($user, $digest);
+        let (purpose, now): (MailTokenPurpose, Timestamp) = ($purpose, $now);
+        let usable = core_mail_token::table
+            .filter(core_mail_token::digest.eq(digest.as_bytes().to_vec()))
+            .filter(core_mail_token::user_id.eq(user.as_i64()))
+            .filter(core_mail_token::purpose.eq(purpose.as_str()))
+            .filter(core_mail_token::expires_at.gt(TimestampColumn(now)))
+            .filter(core_mail_token::used_at.is_null())
+            .filter(core_mail_token::voided_at.is_null());
+        let mailed_to: Option<String> = diesel::update(usable)
+            .set(core_mail_token::used_at.eq(Some(TimestampColumn(now))))
+            .returning(core_mail_token::email)
+            .get_result($connection)
+            .await
+            .optional()?;
+        mailed_to.map(Email::from_stored)
+    }};
+}
+pub(super) use use_link;
+
+/// Locks the user whose link this is, before anything that hangs on them: in another order two of their changes would deadlock. Gives the
+/// user, or nothing when nobody has the link.
+macro_rules! lock_link_owner {
+    ($connection:expr, $digest:expr) => {{
+        use $crate::{
+            domain::{MailTokenDigest, User},
+            store::{
+                schema::{core_mail_token, core_user},
+                users::UserRow,
+            },
+        };
+        let digest: MailTokenDigest = $digest;
+        let owner: Option<i64> = core_mail_token::table
+            .filter(core_mail_token::digest.eq(digest.as_bytes().to_vec()))
+            .select(core_mail_token::user_id)
+            .get_result($connection)
+            .await
+            .optional()?;
+        match owner {
+            // An UPDATE that changes nothing locks the row on both engines.
+            Some(owner) => diesel::update(core_user::table.find(owner))
+                .set(core_user::is_verified.eq(core_user::is_verified))
+                .returning(UserRow::as_returning())
+                .get_result($connection)
+                .await
+                .optional()?
+                .map(User::from),
+            None => None,
+        }
+    }};
+}
+pub(super) use lock_link_owner;

@@ -1,0 +1,54 @@
+//! Sessions as the tests tell of them.
+
+use kairos_identity::proto::{
+    IntrospectTokenRequest, IntrospectTokenResponse, RefreshSessionRequest, SessionTokens,
+    session_service_client::SessionServiceClient,
+};
+use tonic::{Request, Status, transport::Channel};
+
+use super::{
+    engine::{Engine, TestDatabase},
+    people::{PASSWORD, login},
+    server::TestServer,
+};
+
+/// The generated client of `SessionService` on a new connection.
+pub async fn session_client(server: &TestServer) -> SessionServiceClient<Channel> {
+    SessionServiceClient::new(server.channel().await)
+}
+
+/// What a login of `name` gives.
+pub async fn log_in(server: &TestServer, name: &str) -> SessionTokens {
+    let answer = server.client().await.login(login(name, PASSWORD)).await.unwrap();
+    answer.into_inner().tokens.unwrap()
+}
+
+/// What a refresh gives.
+pub async fn refresh(server: &TestServer, refresh_token: &str) -> Result<SessionTokens, Status> {
+    let request = RefreshSessionRequest { refresh_token: refresh_token.to_owned() };
+    let answer = session_client(server).await.refresh_session(request).await;
+    answer.map(|answer| answer.into_inner().tokens.unwrap())
+}
+
+/// What an access token is worth.
+pub async fn introspect(server: &TestServer, token: &str) -> IntrospectTokenResponse {
+    let request = IntrospectTokenRequest { access_token: token.to_owned() };
+    session_client(server).await.introspect_token(request).await.unwrap().into_inner()
+}
+
+/// `message`, sent by whoever shows this access token.
+pub fn acting<T>(tokens: &SessionTokens, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let credentials = format!("Bearer {}", tokens.access_token);
+    request.metadata_mut().insert("authorization", credentials.parse().unwrap());
+    request
+}
+
+/// Moves a time of all rows of a table so many seconds into the past.
+pub fn age(database: &TestDatabase, table: &str, column: &str, seconds: u32) {
+    let older = match database.engine() {
+        Engine::Sqlite => format!("strftime('%Y-%m-%d %H:%M:%f', {column}, '-{seconds} seconds') || '000'"),
+        Engine::Postgres => format!("{column} - interval '{seconds} seconds'"),
+    };
+    database.execute(&format!("UPDATE {table} SET {column} = {older}"));
+}
