@@ -10,8 +10,8 @@ use kairos_identity::{
     domain::PasswordHash,
     entropy::Entropy,
     proto::{
-        LoginRequest, RegisterRequest, ResendVerificationEmailRequest,
-        identity_service_client::IdentityServiceClient,
+        LoginRequest, RegisterRequest, RequestPasswordResetRequest, ResendVerificationEmailRequest,
+        account_service_client::AccountServiceClient, identity_service_client::IdentityServiceClient,
     },
 };
 use tonic::{Code, transport::Channel};
@@ -85,6 +85,7 @@ impl Scene {
             for number in 0..accounts {
                 let (mut registration, _) = world.registration(&format!("{kind:?}{number}"));
                 registration.email = crate::store::email(&kind.email(number));
+                registration.mail.recipient = registration.email.clone();
                 registration.password = PasswordHash::from_stored(hash.clone());
                 let user = match world.store.register(registration).await.unwrap() {
                     kairos_identity::store::Registered::New(user) => user,
@@ -264,6 +265,18 @@ on_both_engines! {
         let scene = Scene::new(engine, &kinds[1..], accounts_for(timing_samples(), RESENDS / 2)).await;
         scene.compare("ResendVerificationEmail", kinds, async |client, kind, number| {
             time_of_resend(client, kind.email(number / (RESENDS / 2))).await
+        }).await;
+    }
+
+    async fn a_reset_takes_as_long_for_an_unknown_email_as_for_a_verified_one(engine: Engine) {
+        let kinds = [Account::Unknown, Account::Verified];
+        let scene = Scene::new(engine, &kinds[1..], accounts_for(timing_samples(), RESENDS / 2)).await;
+        let mut accounts = AccountServiceClient::new(scene.server.channel().await);
+        scene.compare("RequestPasswordReset", kinds, async |_, kind, number| {
+            let request = RequestPasswordResetRequest { email: kind.email(number / (RESENDS / 2)) };
+            let began = Instant::now();
+            accounts.request_password_reset(request).await.unwrap();
+            began.elapsed()
         }).await;
     }
 

@@ -11,6 +11,7 @@ use crate::support::{
     mail::verification_token,
     people::address,
     server::TestServer,
+    sessions::log_in,
     tools::{grpcurl, python, repository},
 };
 
@@ -51,6 +52,38 @@ on_both_engines! {
         let (address, mails, root) = (server.address().to_string(), server.mail_folder(), repository());
         let output = python("grpcio_client.py", &[&address, mails.to_str().unwrap(), root.join("proto").to_str().unwrap()]);
         assert!(output.status.success(), "{}", said(&output));
+    }
+}
+
+/// As an agent does it, with its language's usual library (PyJWT).
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_verifies_a_login_without_a_call() {
+    let server = TestServer::start(crate::support::engine::Engine::Sqlite).await;
+    let ada = server.member("ada").await;
+    let tokens = log_in(&server, "ada").await;
+    let folder = tempfile::tempdir().unwrap();
+    let jwks = folder.path().join("jwks.json");
+    let (address, rpc) = (server.address().to_string(), "kairos.identity.v1.SessionService/GetJwks");
+    std::fs::write(&jwks, grpcurl(&[&address, rpc]).stdout).unwrap();
+    let example = repository().join("examples/verify_access_token.py");
+    // Its public keys are all that it needs: nobody answers any more.
+    drop(server);
+    let verify = |token: &str| {
+        let program = repository().join(".tools/venv/bin/python");
+        std::process::Command::new(program).arg(&example).arg(&jwks).arg(token).output().unwrap()
+    };
+
+    let verified = verify(&tokens.access_token);
+    let claims: serde_json::Value =
+        serde_json::from_slice(&verified.stdout).unwrap_or_else(|_| panic!("{}", said(&verified)));
+    assert_eq!((&claims["sub"], &claims["sid"]), (&ada.auth_token.into(), &tokens.session_id.clone().into()));
+
+    let (message, signature) = tokens.access_token.rsplit_once('.').unwrap();
+    let forged = format!("{message}.{}", signature.chars().rev().collect::<String>());
+    for other in [&forged, &tokens.refresh_token, &tokens.session_id, message] {
+        let refused = verify(other);
+        assert_eq!(refused.status.code(), Some(1), "{other}: {}", said(&refused));
+        assert!(said(&refused).contains("the token is refused"), "{}", said(&refused));
     }
 }
 
