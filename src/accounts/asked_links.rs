@@ -6,7 +6,10 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{AccountError, Accounts, audit};
-use crate::domain::{AuditKind, Email, MailKind, MailTokenPurpose, Origin};
+use crate::{
+    domain::{AuditKind, Email, MailKind, MailTokenPurpose, Origin},
+    store::Subject,
+};
 
 /// Within how long after the answer the work is done, when exactly is left to chance: somebody who calls again at once must not
 /// feel whether there was anything to do.
@@ -44,7 +47,12 @@ impl Accounts {
         let slot = Arc::clone(&self.background_slots)
             .try_acquire_owned()
             .map_err(|_| AccountError::Overloaded { retry_after: RETRY_AFTER })?;
-        self.count_mail(&email, &origin).await?;
+        // Apart, so that whoever asks for the one leaves the other to the mailbox's owner.
+        let mails_to = match purpose {
+            MailTokenPurpose::ResetPassword => Subject::resets_to(&email),
+            MailTokenPurpose::VerifyEmail | MailTokenPurpose::ChangeEmail => Subject::resends_to(&email),
+        };
+        self.count_mail(mails_to, &email, &origin).await?;
 
         let accounts = self.clone();
         let delay = DELAY_MAX.mul_f64(self.with.entropy.fraction());

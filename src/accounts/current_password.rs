@@ -1,20 +1,21 @@
 //! What only the current password allows, beside an access token: whoever has stolen the one has not the other.
 
-use super::{AccountError, Accounts, ActingUser, audit, throttle::Guess};
+use super::{AccountError, Accounts, ActingUser, audit};
 use crate::{
     domain::{AuditEvent, AuditKind, Email, MailKind, NewPassword, Origin, Password},
     password::Verdict,
-    store::{Credentials, PasswordChange},
+    store::{Credentials, EmailChangeRequest, PasswordChange, Subject},
 };
 
 impl Accounts {
-    /// Checks the current password of the user who acts, within the budget that logins have.
+    /// Checks the current password of the user who acts, within the budget that logins have; the right one takes back what was counted,
+    /// whatever becomes of the change.
     async fn check_current(
         &self,
         acting: &ActingUser,
         current: &Password,
         origin: &Origin,
-    ) -> Result<(Credentials, Guess), AccountError> {
+    ) -> Result<Credentials, AccountError> {
         let place = self.with.passwords.reserve()?;
         let guess = self.count_guess(&acting.user.email, origin).await?;
         let found = self.with.store.find_credentials(&acting.user.email).await?;
@@ -22,7 +23,10 @@ impl Accounts {
         let found = found.filter(|found| found.user.id == acting.user.id);
         let hash = found.as_ref().map(|found| found.password.clone());
         match (self.with.passwords.verify(place, current, hash).await?, found) {
-            (Verdict::Right { .. }, Some(found)) => Ok((found, guess)),
+            (Verdict::Right { .. }, Some(found)) => {
+                self.forgive(&guess).await;
+                Ok(found)
+            }
             (Verdict::Right { .. } | Verdict::Wrong, _) => Err(AccountError::InvalidCredentials),
         }
     }
@@ -56,7 +60,7 @@ impl Accounts {
         new: &NewPassword,
         origin: &Origin,
     ) -> Result<(), AccountError> {
-        let (found, guess) = self.check_current(acting, current, origin).await?;
+        let found = self.check_current(acting, current, origin).await?;
         let hash = self.with.passwords.hash(new).await?;
         let event = self.event_of(AuditKind::AuthnPasswordChange, acting, origin);
         let change = PasswordChange {
@@ -65,9 +69,9 @@ impl Accounts {
             new: hash,
             keep: acting.session,
             notice: self.new_mail(MailKind::PasswordChanged, &found.user.email, event.at),
-            right: self.right_password(&guess, Some(event.clone())),
+            event: event.clone(),
         };
-        if !self.with.store.change_password(change, event.at).await? {
+        if !self.with.store.change_password(change).await? {
             return Err(AccountError::InvalidCredentials);
         }
         self.with.mail_due.notify_one();
@@ -99,20 +103,24 @@ impl Accounts {
         new: &Email,
         origin: &Origin,
     ) -> Result<(), AccountError> {
-        let (_, guess) = self.check_current(acting, current, origin).await?;
+        let found = self.check_current(acting, current, origin).await?;
         let taken = self.with.store.find_user_by_email(new).await?;
         if taken.is_some_and(|other| other.is_verified && other.id != acting.user.id) {
             return Err(AccountError::EmailTaken);
         }
-        self.count_mail(new, origin).await?;
+        self.count_mail(Subject::resends_to(new), new, origin).await?;
         let event = self.event_of(AuditKind::AuthnTokenCreated, acting, origin);
         let event = event.of(MailKind::ConfirmEmailChange.as_str());
-        let mails = [
-            self.new_mail(MailKind::ConfirmEmailChange, new, event.at),
-            self.new_mail(MailKind::EmailChangeRequested, &acting.user.email, event.at),
-        ];
-        let right = self.right_password(&guess, Some(event.clone()));
-        self.with.store.request_email_change(acting.user.id, mails, right, event.at).await?;
+        let request = EmailChangeRequest {
+            user: acting.user.id,
+            password: found.password,
+            link: self.new_mail(MailKind::ConfirmEmailChange, new, event.at),
+            notice: self.new_mail(MailKind::EmailChangeRequested, &found.user.email, event.at),
+            event: event.clone(),
+        };
+        if !self.with.store.request_email_change(request).await? {
+            return Err(AccountError::InvalidCredentials);
+        }
         self.with.mail_due.notify_one();
         audit::log(&event);
         Ok(())
@@ -131,13 +139,12 @@ impl Accounts {
     ) -> Result<(), AccountError> {
         let checked = self.check_current(acting, current, origin).await;
         let failed = || self.event_of(AuditKind::UserDeleteFail, acting, origin);
-        let (_, guess) = checked.map_err(|error| self.with.audit.refused(failed(), None, error))?;
+        checked.map_err(|error| self.with.audit.refused(failed(), None, error))?;
         let event = self.event_of(AuditKind::UserDeleted, acting, origin);
         if !self.with.store.delete_user(acting.user.id, event.clone()).await? {
             return Err(AccountError::UserNotFound);
         }
         audit::log(&event);
-        self.forgive(&guess).await;
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ impl Accounts {
     /// Gives the user who acts another name, and tells them by mail; gives them as they are then. The name that they have is no change.
     ///
     /// # Errors
-    /// [`AccountError::UsernameTaken`], [`AccountError::UserNotFound`] when they are gone, or that the database is not available.
+    /// [`AccountError::UsernameTaken`], [`AccountError::TooManyAttempts`], [`AccountError::UserNotFound`] when they are gone, or that the database is not available.
     pub async fn change_username(
         &self,
         acting: &ActingUser,
@@ -20,6 +20,7 @@ impl Accounts {
         if acting.user.username.as_str() == username.as_str() {
             return Ok(acting.user.clone());
         }
+        self.count_notice(&acting.user.email).await?;
         let event =
             |kind| self.with.audit.event(kind, origin).about(Some(acting.user.auth_token)).of("username");
         let updated = event(AuditKind::UserUpdated);

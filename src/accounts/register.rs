@@ -97,12 +97,13 @@ impl Accounts {
 
     /// Spares the hash where the answer is known; the unique constraints decide.
     async fn refuse_taken(&self, account: &NewAccount, now: Timestamp) -> Result<(), AccountError> {
-        if self.with.store.find_user_by_email(&account.email).await?.is_some()
-            && !self.with.store.is_abandoned(&account.email, now).await?
-        {
+        let before = self.with.store.find_user_by_email(&account.email).await?;
+        if before.is_some() && !self.with.store.is_abandoned(&account.email, now).await? {
             return Err(AccountError::EmailTaken);
         }
-        if self.with.store.find_user_by_username(&account.username).await?.is_some() {
+        let of_name = self.with.store.find_user_by_username(&account.username).await?;
+        // The name of whoever makes room is free too.
+        if of_name.is_some_and(|other| before.is_none_or(|before| before.id != other.id)) {
             return Err(AccountError::UsernameTaken);
         }
         Ok(())

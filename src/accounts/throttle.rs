@@ -107,9 +107,14 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError::TooManyAttempts`], for every mailbox alike; it was not counted then.
-    pub(super) async fn count_mail(&self, email: &Email, origin: &Origin) -> Result<(), AccountError> {
+    pub(super) async fn count_mail(
+        &self,
+        mails_to: Subject,
+        email: &Email,
+        origin: &Origin,
+    ) -> Result<(), AccountError> {
         let options = self.options.throttle;
-        let mut rules = vec![(Subject::resends_to(email), Rule::Within(options.resends_to))];
+        let mut rules = vec![(mails_to, Rule::Within(options.resends_to))];
         if let Some(client) = origin.client {
             rules.push((Subject::resends_from(client), Rule::Within(options.resends_from)));
         }
@@ -118,7 +123,7 @@ impl Accounts {
         counted.map_err(|error| self.with.audit.refused(event(), Some(email), error))
     }
 
-    /// Counts a mail to somebody of what somebody else did.
+    /// Counts a mail that only tells of something.
     ///
     /// # Errors
     /// [`AccountError::TooManyAttempts`]; it was not counted then.

@@ -11,7 +11,7 @@ use super::{
     mails::{NewMail, lock_link_owner, post, use_link, void_links},
     schema::{core_mail_token, core_user},
     sessions::end_sessions_of,
-    throttle::{RightPassword, forget_attempts, take_back},
+    throttle::forget_attempts,
     users::UserRow,
 };
 use crate::domain::{
@@ -31,8 +31,23 @@ pub struct PasswordChange {
     pub keep: SessionId,
     /// Tells them of it.
     pub notice: NewMail,
-    /// What the right password takes back; its event is the change's.
-    pub right: RightPassword,
+    /// Written with it; the time is its.
+    pub event: AuditEvent,
+}
+
+/// An address that is to take the place of another.
+#[derive(Debug, Clone)]
+pub struct EmailChangeRequest {
+    /// Whose.
+    pub user: UserId,
+    /// The hash that the current password was checked against.
+    pub password: PasswordHash,
+    /// To the new address: the link that makes it theirs.
+    pub link: NewMail,
+    /// Tells the old one of it.
+    pub notice: NewMail,
+    /// Written with it; the time is its.
+    pub event: AuditEvent,
 }
 
 impl Store {
@@ -63,12 +78,13 @@ impl Store {
         })
     }
 
-    /// Changes a password at that time, unless it was changed since the current one was checked; says whether it did. Ends the other sessions,
-    /// and voids links that would let somebody choose another.
+    /// Changes a password, unless it was changed since the current one was checked; says whether it did. Ends the other sessions, and voids
+    /// the links that somebody who knew the old one may have asked for.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
-    pub async fn change_password(&self, change: PasswordChange, now: Timestamp) -> Result<bool, StoreError> {
+    pub async fn change_password(&self, change: PasswordChange) -> Result<bool, StoreError> {
+        let now = change.event.at;
         write!(&self.connections, connection => {
             let same = core_user::table
                 .find(change.user.as_i64())
@@ -85,8 +101,9 @@ impl Store {
             }
             end_sessions_of!(connection, change.user.as_i64(), Some(change.keep));
             void_links!(connection, change.user, MailTokenPurpose::ResetPassword, now);
+            void_links!(connection, change.user, MailTokenPurpose::ChangeEmail, now);
             post!(connection, change.user, &change.notice, now);
-            take_back!(connection, change.right);
+            record!(connection, change.event);
             Ok(true)
         })
     }
@@ -121,8 +138,9 @@ impl Store {
                 .await?;
             let user = User::from(user);
             end_sessions_of!(connection, user.id.as_i64(), None);
-            void_links!(connection, user.id, MailTokenPurpose::ResetPassword, now);
-            void_links!(connection, user.id, MailTokenPurpose::VerifyEmail, now);
+            for purpose in MailTokenPurpose::ALL {
+                void_links!(connection, user.id, purpose, now);
+            }
             let _ = forget_attempts!(connection, &user.email);
             post!(connection, user.id, &notice, now);
             record!(connection, event.about(Some(user.auth_token)));
@@ -130,28 +148,30 @@ impl Store {
         })
     }
 
-    /// Mails a link to a new address and word of it to the old one; voids the links to other new ones.
+    /// Mails a link to a new address and word of it to the old one, unless the password was changed since it was checked; says whether it
+    /// did. Voids the links to other new addresses.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
-    pub async fn request_email_change(
-        &self,
-        user: UserId,
-        [link, notice]: [NewMail; 2],
-        right: RightPassword,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
+    pub async fn request_email_change(&self, request: EmailChangeRequest) -> Result<bool, StoreError> {
+        let (user, now) = (request.user, request.event.at);
         write!(&self.connections, connection => {
-            // Locked first, as every change of a user does.
-            diesel::update(core_user::table.find(user.as_i64()))
+            // An UPDATE that changes nothing locks the row on both engines.
+            let same = core_user::table
+                .find(user.as_i64())
+                .filter(core_user::password.eq(request.password.expose().to_owned()));
+            let found = diesel::update(same)
                 .set(core_user::is_verified.eq(core_user::is_verified))
                 .execute(connection)
                 .await?;
+            if found == 0 {
+                return Ok(false);
+            }
             void_links!(connection, user, MailTokenPurpose::ChangeEmail, now);
-            post!(connection, user, &link, now);
-            post!(connection, user, &notice, now);
-            take_back!(connection, right);
-            Ok(())
+            post!(connection, user, &request.link, now);
+            post!(connection, user, &request.notice, now);
+            record!(connection, request.event);
+            Ok(true)
         })
     }
 

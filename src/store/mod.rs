@@ -26,7 +26,7 @@ use std::time::Duration;
 
 pub(crate) use self::error::chain;
 pub use self::{
-    account_changes::PasswordChange,
+    account_changes::{EmailChangeRequest, PasswordChange},
     audit::{AUDIT_PAGE_MAX, AuditFilter, EventPlace, RecordedEvent},
     columns::{SqlTimestamp, SqlUuid},
     connection::{

@@ -149,6 +149,14 @@ impl Store {
         decide: impl FnOnce(&KnownSession) -> SessionChange + Send + 'static,
     ) -> Result<Option<(KnownSession, SessionChange)>, StoreError> {
         let family = family.as_bytes().to_vec();
+        // A token that nobody was given must not make the database write.
+        let of_family = core_session::table.filter(core_session::family.eq(family.clone()));
+        let is_known: bool = read!(&self.connections, connection => {
+            Ok(diesel::select(diesel::dsl::exists(of_family)).get_result(connection).await?)
+        })?;
+        if !is_known {
+            return Ok(None);
+        }
         write!(&self.connections, connection => {
             // Written too, since that locks it on both engines.
             let of_family = core_session::table.filter(core_session::family.eq(family));

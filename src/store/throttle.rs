@@ -41,6 +41,12 @@ impl Subject {
         Self { kind: "resends-to", digest: Sha256::digest(email.as_str()).into() }
     }
 
+    /// Links to choose a new password that are asked for, for this mailbox.
+    #[must_use]
+    pub fn resets_to(email: &Email) -> Self {
+        Self { kind: "resets-to", digest: Sha256::digest(email.as_str()).into() }
+    }
+
     /// Mails to this mailbox that only tell of something that somebody else did. Apart from those that its owner asks for, so that nobody
     /// can use those up.
     #[must_use]

@@ -55,7 +55,7 @@ on_both_engines! {
     }
 }
 
-/// As an agent does it, with its language's usual library (PyJWT).
+/// As an agent does it, with its language's usual library (`PyJWT`).
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_verifies_a_login_without_a_call() {
     let server = TestServer::start(crate::support::engine::Engine::Sqlite).await;

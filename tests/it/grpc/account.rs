@@ -326,7 +326,7 @@ on_both_engines! {
 
     async fn a_mailed_token_is_good_for_its_purpose_alone(engine: Engine) {
         let server = TestServer::start(engine).await;
-        server.member("ada").await;
+        let ada = server.member("ada").await;
         server.newcomer("bob").await;
         let verify = newest(&server, &address("bob"), 1).await.token();
         ask_for_reset(&server, &address("ada")).await;
@@ -349,14 +349,41 @@ on_both_engines! {
             refresh(&server, token).await.unwrap_err();
             assert!(!introspect(&server, token).await.active);
         }
-        for other in [&tokens.access_token, &tokens.refresh_token, &tokens.session_id] {
+        for other in [&tokens.access_token, &tokens.refresh_token, &tokens.session_id, &ada.auth_token] {
             assert_refused(&reset(&server, other, OTHER).await.unwrap_err(), Code::InvalidArgument, "INVALID_TOKEN");
             assert_refused(&confirm(&server, other).await.unwrap_err(), Code::InvalidArgument, "INVALID_TOKEN");
         }
         // Each is as good as before for what it is for.
         server.client().await.verify_email(VerifyEmailRequest { token: verify }).await.unwrap();
         reset(&server, &reset_token, OTHER).await.unwrap();
-        confirm(&server, &change).await.unwrap();
+        // And then void: whoever asked for it may have known the old password.
+        assert_refused(&confirm(&server, &change).await.unwrap_err(), Code::InvalidArgument, "INVALID_TOKEN");
+    }
+
+    async fn a_new_password_voids_what_an_intruder_asked_for(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        server.member("ada").await;
+        let (thief, ada) = (log_in(&server, "ada").await, log_in(&server, "ada").await);
+        client(&server).await.request_email_change(move_to(&thief, PASSWORD, "thief@example.com")).await.unwrap();
+        let link = newest(&server, "thief@example.com", 1).await.token();
+
+        client(&server).await.change_password(change(&ada, PASSWORD, OTHER)).await.unwrap();
+
+        assert_refused(&confirm(&server, &link).await.unwrap_err(), Code::InvalidArgument, "INVALID_TOKEN");
+        assert!(can_log_in(&server, "ada", OTHER).await);
+    }
+
+    async fn a_right_password_is_no_guess_whatever_comes_of_the_change(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        server.member("ada").await;
+        server.member("bob").await;
+        let tokens = log_in(&server, "ada").await;
+        let mut client = client(&server).await;
+        for _ in 0..12 {
+            let taken = client.request_email_change(move_to(&tokens, PASSWORD, &address("bob"))).await.unwrap_err();
+            assert_refused(&taken, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
+        }
+        assert!(can_log_in(&server, "ada", PASSWORD).await);
     }
 
     async fn a_link_ends_when_its_time_is_over(engine: Engine) {
@@ -393,8 +420,8 @@ on_both_engines! {
         let database = TestDatabase::new(engine);
         let server = TestServer::on_url(database.url().to_owned()).start().await;
         let squatter = server.newcomer("ada").await;
-        let mut owner = registration("Ada Lovelace");
-        owner.email = address("ada");
+        // With the same name too, as somebody does who lost the first mail.
+        let owner = registration("ada");
         let early = server.client().await.register(owner.clone()).await.unwrap_err();
         assert_refused(&early, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
         let first = newest(&server, &address("ada"), 1).await.token();
