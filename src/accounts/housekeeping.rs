@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::SessionOptions;
+use super::{SessionOptions, audit, register::ABANDONED};
 use crate::{
     clock::Clock,
+    domain::{AuditEvent, AuditKind, Origin},
     store::{Kept, Store},
 };
 
@@ -38,14 +39,16 @@ pub struct Housekeeping {
     store: Store,
     clock: Clock,
     kept: Kept,
+    origin: Origin,
 }
 
 impl Housekeeping {
-    /// Keeps what the retention says, and sessions as long as they last.
+    /// Keeps what the retention says, and sessions as long as they last; `origin` is what the trail has of its deletions of users.
     #[must_use]
     pub const fn new(
         store: Store,
         clock: Clock,
+        origin: Origin,
         sessions: SessionOptions,
         Retention { unverified_users, finished_mails, audit_events }: Retention,
     ) -> Self {
@@ -58,7 +61,7 @@ impl Housekeeping {
             idle_sessions: sessions.idle,
             audit_events,
         };
-        Self { store, clock, kept }
+        Self { store, clock, kept, origin }
     }
 
     /// Goes on until `stop`.
@@ -70,10 +73,15 @@ impl Housekeeping {
 
     async fn purge(&self) {
         loop {
-            match self.store.purge(self.kept, self.clock.now()).await {
-                Ok(purged) if purged.is_more => tokio::time::sleep(PAUSE).await,
-                Ok(purged) => {
-                    return tracing::debug!(rows = purged.rows, "Deleted rows that are no longer needed");
+            let gone = AuditEvent::new(self.clock.now(), AuditKind::UserDeleted, self.origin.clone());
+            match self.store.purge(self.kept, gone.of(ABANDONED)).await {
+                Ok((purged, gone)) => {
+                    gone.iter().for_each(audit::log);
+                    tracing::debug!(rows = purged.rows, "Deleted rows that are no longer needed");
+                    if !purged.is_more {
+                        return;
+                    }
+                    tokio::time::sleep(PAUSE).await;
                 }
                 Err(error) => return tracing::warn!(error = %error.chain(), "Old rows could not be deleted"),
             }

@@ -1,6 +1,6 @@
 //! Following a mailed link that changes an account: choosing a new password, taking a new address.
 
-use super::{AccountError, Accounts, audit};
+use super::{AccountError, Accounts, audit, register::ABANDONED};
 use crate::{
     domain::{AuditKind, MailKind, MailToken, MailTokenPurpose, NewPassword, Origin, PasswordRefusal, User},
     store::StoreError,
@@ -64,11 +64,13 @@ impl Accounts {
         let owner = self.with.store.find_link_owner(token.digest(), purpose, event.at).await?;
         let Some(owner) = owner else { return Err(self.refuse_link(AuditKind::UserUpdateFail, origin)) };
         let notice = self.new_mail(MailKind::EmailChanged, &owner.email, event.at);
-        let confirmed = self.with.store.confirm_email_change(token.digest(), notice, event.clone()).await;
+        let gone = self.with.audit.event(AuditKind::UserDeleted, origin).of(ABANDONED);
+        let confirmed =
+            self.with.store.confirm_email_change(token.digest(), notice, event.clone(), gone).await;
         match confirmed {
-            Ok(Some(user)) => {
+            Ok(Some((user, gone))) => {
                 self.with.mail_due.notify_one();
-                audit::log(&event.about(Some(user.auth_token)));
+                gone.iter().chain([&event.about(Some(user.auth_token))]).for_each(audit::log);
                 Ok(user)
             }
             Ok(None) => Err(self.refuse_link(AuditKind::UserUpdateFail, origin)),

@@ -8,6 +8,9 @@ use crate::{
     store::{Registered, Registration, Replay},
 };
 
+/// What the trail has of an account that makes room, since nobody has proven its address.
+pub(super) const ABANDONED: &str = "abandoned";
+
 /// Somebody who wants an account.
 #[derive(Debug)]
 pub struct NewAccount {
@@ -79,9 +82,9 @@ impl Accounts {
         let registration = self.new_registration(account, now).await?;
         let event = registration.event.clone();
         match self.with.store.register(registration).await? {
-            Registered::New(user) => {
+            Registered::New { user, gone } => {
                 self.with.mail_due.notify_one();
-                audit::log(&event);
+                gone.iter().chain([&event]).for_each(audit::log);
                 Ok(user)
             }
             Registered::Known(replay) => replayed(replay),
@@ -126,6 +129,7 @@ impl Accounts {
             mail: self.new_mail(MailKind::VerifyEmail, &account.email, now),
             created_at: now,
             event: event.about(Some(auth_token)),
+            gone: self.with.audit.event(AuditKind::UserDeleted, &account.origin).of(ABANDONED),
         })
     }
 }

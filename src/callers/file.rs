@@ -15,7 +15,7 @@ use std::sync::Arc;
 use toml::{Table, Value};
 
 use super::{
-    ANYBODY, CALLERS_FILE, COMMAND_LINE, Caller, Callers, MethodPattern, NOBODY, Rights, TokenHash,
+    ANYBODY, CALLERS_FILE, COMMAND_LINE, Caller, Callers, MethodPattern, NOBODY, Rights, SERVICE, TokenHash,
     UserFields,
 };
 
@@ -89,7 +89,7 @@ struct Proofs {
 }
 
 /// Names that stand for something else in the audit trail.
-const RESERVED: [&str; 4] = [ANYBODY, NOBODY, COMMAND_LINE, CALLERS_FILE];
+const RESERVED: [&str; 5] = [ANYBODY, NOBODY, COMMAND_LINE, CALLERS_FILE, SERVICE];
 
 const NAME_CHARACTERS_MAX: usize = 64;
 

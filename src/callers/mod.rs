@@ -26,7 +26,7 @@ pub use self::{
 use crate::domain::{ClientAddress, ClientAgent, Origin};
 
 /// Names in the audit trail that are no caller's: whoever comes where the gate is open, whoever has proven nothing, the command
-/// line, and the file of callers itself.
+/// line, the file of callers itself, and the service by itself.
 pub const ANYBODY: &str = "anybody";
 /// [`ANYBODY`]
 pub const NOBODY: &str = "nobody";
@@ -34,6 +34,8 @@ pub const NOBODY: &str = "nobody";
 pub const COMMAND_LINE: &str = "command-line";
 /// [`ANYBODY`]
 pub const CALLERS_FILE: &str = "callers-file";
+/// [`ANYBODY`]
+pub const SERVICE: &str = "service";
 
 /// Another service, and what it may do.
 #[derive(Debug)]

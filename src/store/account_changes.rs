@@ -12,7 +12,7 @@ use super::{
     schema::{core_mail_token, core_user},
     sessions::end_sessions_of,
     throttle::forget_attempts,
-    users::UserRow,
+    users::{UserRow, forget_users},
 };
 use crate::domain::{
     AuditEvent, MailTokenDigest, MailTokenPurpose, PasswordHash, SessionId, Timestamp, User, UserId, Username,
@@ -176,8 +176,8 @@ impl Store {
     }
 
     /// Uses up a link and makes the address that it was mailed to its owner's, at the time of the event. Whoever has registered with it and
-    /// not proven it makes room. Ends all sessions and voids all other links. Gives the owner, or nothing when the link is good for nothing,
-    /// or they no longer have the address that the notice goes to.
+    /// not proven it makes room. Ends all sessions and voids all other links. Gives the owner and what was
+    /// written down of who made room, or nothing when the link is good for nothing, or they no longer have the address that the notice goes to.
     ///
     /// # Errors
     /// [`StoreError::NotUnique`] when somebody else has proven the address by now; the link is then unused.
@@ -186,7 +186,8 @@ impl Store {
         token: MailTokenDigest,
         notice: NewMail,
         event: AuditEvent,
-    ) -> Result<Option<User>, StoreError> {
+        gone: AuditEvent,
+    ) -> Result<Option<(User, Vec<AuditEvent>)>, StoreError> {
         let now = event.at;
         write!(&self.connections, connection => {
             let owner = lock_link_owner!(connection, token);
@@ -198,7 +199,7 @@ impl Store {
                 .filter(core_user::email.eq(email.as_str().to_owned()))
                 .filter(core_user::is_verified.eq(false))
                 .filter(core_user::id.ne(user.id.as_i64()));
-            diesel::delete(unproven).execute(connection).await?;
+            let gone = forget_users!(connection, unproven, &gone);
             let user: UserRow = diesel::update(core_user::table.find(user.id.as_i64()))
                 .set((
                     core_user::email.eq(email.as_str().to_owned()),
@@ -215,7 +216,7 @@ impl Store {
             }
             post!(connection, user.id, &notice, now);
             record!(connection, event.about(Some(user.auth_token)));
-            Ok(Some(user))
+            Ok(Some((user, gone)))
         })
     }
 

@@ -16,11 +16,15 @@ use super::{
         core_audit_event, core_known_address, core_mail_outbox, core_mail_token, core_registration_request,
         core_session, core_signing_key, core_throttle, core_user,
     },
+    users::forget_users,
 };
-use crate::domain::Timestamp;
+use crate::domain::AuditEvent;
 
 /// Some this many rows of a table go in one transaction: the writer is not held for longer than some milliseconds.
 const ROWS_MAX: i64 = 1_000;
+
+/// So many users, each of whom takes other rows with them and leaves an event.
+const USERS_MAX: i64 = 100;
 
 /// How long things are kept.
 #[derive(Debug, Clone, Copy)]
@@ -71,11 +75,13 @@ macro_rules! delete_oldest {
 }
 
 impl Store {
-    /// Deletes some of what is older than `kept` allows.
+    /// Deletes some of what is older than `kept` allows at the time of the event, which is written of each user among it; gives those
+    /// events too.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer; nothing was deleted.
-    pub async fn purge(&self, kept: Kept, now: Timestamp) -> Result<Purged, StoreError> {
+    pub async fn purge(&self, kept: Kept, gone: AuditEvent) -> Result<(Purged, Vec<AuditEvent>), StoreError> {
+        let now = gone.at;
         let before = |kept| TimestampColumn(now.minus(kept));
         let (tokens, mails) = (before(kept.expired_tokens), before(kept.finished_mails));
         let (requests, events) = (before(kept.request_ids), before(kept.audit_events));
@@ -99,13 +105,14 @@ impl Store {
                 .filter(core_user::created_at.lt(unverified))
                 .filter(not(exists(recent_link)))
                 .select(core_user::id)
-                .limit(ROWS_MAX)
+                .limit(USERS_MAX)
                 .load(connection)
                 .await?;
             // Asked again: whoever opens a reset link right now has proven their address.
             let abandoned = core_user::table.filter(core_user::id.eq_any(abandoned)).filter(not(core_user::is_verified));
+            let gone = forget_users!(connection, abandoned, &gone);
             let rows = [
-                diesel::delete(abandoned).execute(connection).await?,
+                gone.len(),
                 // In the order in which the deletion of a user takes their rows with it.
                 delete_oldest!(connection, core_mail_token.expires_at lt tokens),
                 diesel::delete(old_mails).execute(connection).await?,
@@ -118,8 +125,9 @@ impl Store {
             ];
             let ended_keys = core_signing_key::table.filter(core_signing_key::verifies_until.le(now));
             diesel::delete(ended_keys).execute(connection).await?;
-            let is_more = rows.iter().any(|&rows| i64::try_from(rows).is_ok_and(|rows| rows >= ROWS_MAX));
-            Ok(Purged { rows: rows.iter().sum(), is_more })
+            let is_full = |rows: usize, max: i64| i64::try_from(rows).is_ok_and(|rows| rows >= max);
+            let is_more = is_full(gone.len(), USERS_MAX) || rows.iter().any(|&rows| is_full(rows, ROWS_MAX));
+            Ok((Purged { rows: rows.iter().sum(), is_more }, gone))
         })
     }
 }

@@ -10,7 +10,7 @@ use super::{
     connection::{read, write},
     mails::{NewMail, post},
     schema::{core_registration_request, core_user},
-    users::{UserRow, is_abandoned},
+    users::{UserRow, forget_users, is_abandoned},
 };
 use crate::domain::{AuditEvent, AuthToken, Email, PasswordHash, RequestId, Timestamp, User, Username};
 
@@ -35,13 +35,20 @@ pub struct Registration {
     pub created_at: Timestamp,
     /// Written with the user.
     pub event: AuditEvent,
+    /// Written of whoever makes room for them.
+    pub gone: AuditEvent,
 }
 
 /// What came of a [`Registration`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Registered {
     /// The user was written, and the mail with them.
-    New(User),
+    New {
+        /// Who it is.
+        user: User,
+        /// What was written down of who made room.
+        gone: Vec<AuditEvent>,
+    },
     /// The request id was known: nothing was written.
     Known(Replay),
 }
@@ -138,7 +145,7 @@ impl Store {
             let abandoned = core_user::table
                 .filter(core_user::email.eq(registration.email.as_str().to_owned()))
                 .filter(is_abandoned!(registration.created_at));
-            diesel::delete(abandoned).execute(connection).await?;
+            let gone = forget_users!(connection, abandoned, &registration.gone);
             let user: User = diesel::insert_into(core_user::table)
                 .values(NewUserRow::from(&registration))
                 .returning(UserRow::as_returning())
@@ -153,7 +160,7 @@ impl Store {
                     .await?;
             }
             record!(connection, registration.event);
-            Ok(Registered::New(user))
+            Ok(Registered::New { user, gone })
         })
     }
 }

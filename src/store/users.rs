@@ -71,6 +71,26 @@ macro_rules! is_abandoned {
 }
 pub(super) use is_abandoned;
 
+/// Deletes the users of a query, and writes the event about each of them; gives these events.
+macro_rules! forget_users {
+    ($connection:expr, $users:expr, $event:expr) => {{
+        use $crate::{
+            domain::{AuditEvent, AuthToken},
+            store::{audit::record, columns::UuidColumn, schema::core_user},
+        };
+        let event: &AuditEvent = $event;
+        let gone: Vec<UuidColumn> =
+            diesel::delete($users).returning(core_user::auth_token).get_results($connection).await?;
+        let about = |user: UuidColumn| event.clone().about(Some(AuthToken::from_uuid(user.0)));
+        let events: Vec<AuditEvent> = gone.into_iter().map(about).collect();
+        for event in &events {
+            record!($connection, event.clone());
+        }
+        events
+    }};
+}
+pub(super) use forget_users;
+
 impl Store {
     /// Whether whoever has registered with this email let their link end without proving it: somebody else may, then.
     ///

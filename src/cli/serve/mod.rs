@@ -25,9 +25,10 @@ use super::{
 };
 use crate::{
     accounts::{Accounts, AuditTrail, Collaborators, Housekeeping, SigningKeys},
-    callers::CallerGate,
+    callers::{CallerGate, SERVICE},
     clock::Clock,
     config::{DatabaseUrl, ServeFlags, Settings},
+    domain::Origin,
     entropy::Entropy,
     grpc::{self, Api, HealthWatch, Services, layer::Layered},
     mail::{Outbox, Templates},
@@ -139,7 +140,8 @@ impl Service {
         let background = TaskTracker::new();
         let retention = retention(&self.settings);
         let sessions = session_options(&self.settings);
-        let housekeeping = Housekeeping::new(self.store, self.clock.clone(), sessions, retention);
+        let housekeeping =
+            Housekeeping::new(self.store, self.clock.clone(), Origin::local(SERVICE), sessions, retention);
         background.spawn(housekeeping.run(watch.clone()));
         background.spawn(self.signing_keys.run(watch.clone()));
         background.spawn(self.outbox.run(self.mail_due, outbox.clone()));

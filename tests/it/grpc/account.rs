@@ -435,5 +435,7 @@ on_both_engines! {
         assert_refused(&old, Code::InvalidArgument, "INVALID_TOKEN");
         server.client().await.verify_email(VerifyEmailRequest { token }).await.unwrap();
         assert_eq!(database.count("core_user"), 1);
+        let log = server.logged("abandoned").await;
+        assert!(log.lines().any(|line| line.contains("user_deleted") && line.contains(&squatter.auth_token)));
     }
 }

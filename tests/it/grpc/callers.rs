@@ -5,9 +5,10 @@ use std::{fs, path::PathBuf, time::Duration};
 use kairos_identity::{
     callers::ServiceToken,
     proto::{
-        LoginRequest, RefreshSessionRequest, ResolveTokenRequest, ResolveTokensRequest, User,
-        VerifyEmailRequest, identity_service_client::IdentityServiceClient,
-        session_service_client::SessionServiceClient,
+        ConfirmEmailChangeRequest, GetAccountRequest, IntrospectTokenRequest, LoginRequest,
+        RefreshSessionRequest, RequestEmailChangeRequest, ResolveTokenRequest, ResolveTokensRequest,
+        UpdateAccountRequest, User, VerifyEmailRequest, account_service_client::AccountServiceClient,
+        identity_service_client::IdentityServiceClient, session_service_client::SessionServiceClient,
     },
 };
 use tempfile::TempDir;
@@ -16,11 +17,12 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_prost::ProstCodec;
 
 use crate::support::{
-    api::{fields_of, methods},
+    api::{fields_of, messages_with_users, methods},
     errors::assert_refused,
     mail::verification_token,
     people::{PASSWORD, address, by_email, from, registration},
     server::TestServer,
+    sessions::acting,
     wait::until,
 };
 
@@ -65,7 +67,8 @@ impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(token) = &self.0 {
             let value = format!("Bearer {}", token.expose());
-            request.metadata_mut().insert("authorization", MetadataValue::try_from(value).unwrap());
+            // Beside it may be what the end user proves themselves with.
+            request.metadata_mut().append("authorization", MetadataValue::try_from(value).unwrap());
         }
         Ok(request)
     }
@@ -172,7 +175,9 @@ on_both_engines! {
         let server = start(engine, &file).await;
 
         for (field, token) in fields.iter().zip(tokens) {
-            let mut client = client!(server, Some(token));
+            let mut client = client!(server, Some(token.clone()));
+            let mut sessions = SessionServiceClient::with_interceptor(server.channel().await, Bearer(Some(token.clone())));
+            let mut accounts = AccountServiceClient::with_interceptor(server.channel().await, Bearer(Some(token)));
             let name = field.replace('_', "-");
             let expected: Vec<_> = fields.iter().filter(|other| *other == "auth_token" || *other == field).collect();
 
@@ -187,13 +192,40 @@ on_both_engines! {
             let batch = client.resolve_tokens(batch).await.unwrap().into_inner();
             let found = client.find_user(by_email(&address(&name))).await.unwrap().into_inner();
 
+            let refresh_token = logged_in.tokens.unwrap().refresh_token;
+            let refreshed = sessions.refresh_session(RefreshSessionRequest { refresh_token }).await.unwrap().into_inner();
+            let tokens = refreshed.tokens.unwrap();
+            let introspection = IntrospectTokenRequest { access_token: tokens.access_token.clone() };
+            let introspected = sessions.introspect_token(introspection).await.unwrap().into_inner();
+            let told = accounts.get_account(acting(&tokens, GetAccountRequest {})).await.unwrap().into_inner();
+            let update = UpdateAccountRequest { username: format!("{name}2"), update_mask: None };
+            let updated = accounts.update_account(acting(&tokens, update)).await.unwrap().into_inner();
+            let new_email = address(&format!("{name}2"));
+            let change = RequestEmailChangeRequest { current_password: PASSWORD.to_owned(), new_email: new_email.clone() };
+            accounts.request_email_change(acting(&tokens, change)).await.unwrap();
+            let link = verification_token(&server, &new_email).await;
+            let confirmed = accounts.confirm_email_change(ConfirmEmailChangeRequest { token: link }).await.unwrap().into_inner();
+
             // Nobody is verified at their registration.
             let at_registration: Vec<_> = expected.iter().filter(|field| **field != "is_verified").collect();
             assert_eq!(shown(&registered).iter().collect::<Vec<_>>(), at_registration, "Register");
-            for user in [
-                verified.user, logged_in.user, resolved.into_inner().user, batch.users.into_iter().next(), found.user,
-            ] {
-                assert_eq!(shown(&user.unwrap()).iter().collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>(), "{field}");
+            let answers = [
+                ("ConfirmEmailChangeResponse", confirmed.user),
+                ("FindUserResponse", found.user),
+                ("GetAccountResponse", told.user),
+                ("IntrospectTokenResponse", introspected.user),
+                ("LoginResponse", logged_in.user),
+                ("RefreshSessionResponse", refreshed.user),
+                ("ResolveTokenResponse", resolved.into_inner().user),
+                ("ResolveTokensResponse", batch.users.into_iter().next()),
+                ("UpdateAccountResponse", updated.user),
+                ("VerifyEmailResponse", verified.user),
+            ];
+            let mut tried: Vec<_> = answers.iter().map(|(name, _)| *name).chain(["RegisterResponse"]).collect();
+            tried.sort_unstable();
+            assert_eq!(tried, messages_with_users(), "each answer with a user is tried");
+            for (answer, user) in answers {
+                assert_eq!(shown(&user.unwrap()).iter().collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>(), "{answer}: {field}");
             }
         }
     }

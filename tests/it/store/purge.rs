@@ -29,7 +29,7 @@ on_both_engines! {
         let mail = world.store.claim_due_mail(NOW, NOW.plus(DAY)).await.unwrap().unwrap();
         world.store.mark_mail_sent(&mail, NOW).await.unwrap();
 
-        let purge = async |at| world.store.purge(KEPT, at).await.unwrap();
+        let purge = async |at| world.store.purge(KEPT, event(at)).await.unwrap().0;
         assert_eq!(purge(NOW.plus(DAY)).await, Purged { rows: 0, is_more: false });
         assert_eq!(purge(NOW.plus(DAY + MOMENT)).await, Purged { rows: 2, is_more: false });
         assert_eq!(world.counts(), [1, 1, 0, 0]);
@@ -46,13 +46,16 @@ on_both_engines! {
         let world = World::new(engine).await;
         let (ada, token) = world.register("ada").await;
         let (bob, _) = world.register("bob").await;
-        world.register("eve").await;
+        let (eve, _) = world.register("eve").await;
         world.store.verify_email(token.digest(), event(NOW)).await.unwrap();
         let (mail, _) = world.mail_to(MailKind::VerifyEmail, &bob.email);
         let later = NOW.plus(DAY);
         world.store.replace_link(&bob.email, MailTokenPurpose::VerifyEmail, mail, event(later)).await.unwrap();
 
-        world.store.purge(KEPT, NOW.plus(DAY * 4 + MOMENT)).await.unwrap();
+        let (_, gone) = world.store.purge(KEPT, event(NOW.plus(DAY * 4 + MOMENT))).await.unwrap();
+        assert_eq!(gone.iter().map(|event| event.user).collect::<Vec<_>>(), [Some(eve.auth_token)]);
+        let about_eve = AuditFilter { user: Some(eve.auth_token), ..AuditFilter::default() };
+        assert_eq!(world.store.list_audit_events(about_eve, None, 10).await.unwrap().len(), 1);
 
         let found = async |name: &str| world.store.find_user_by_email(&email(&format!("{name}@example.com"))).await.unwrap();
         assert_eq!((found("ada").await.map(|user| user.id), found("bob").await.map(|user| user.id)), (Some(ada.id), Some(bob.id)));
@@ -69,7 +72,7 @@ on_both_engines! {
         });
         assert_eq!(counted.await.unwrap(), Counted::Admitted);
 
-        let purge = async |at| world.store.purge(KEPT, at).await.unwrap().rows;
+        let purge = async |at| world.store.purge(KEPT, event(at)).await.unwrap().0.rows;
         assert_eq!((purge(NOW.plus(DAY).minus(MOMENT)).await, purge(NOW.plus(DAY)).await), (0, 1));
     }
 
@@ -82,7 +85,7 @@ on_both_engines! {
 
         let end = NOW.plus(KEPT.audit_events + Duration::from_micros(2_500));
         for (rows, is_more) in [(1_000, true), (1_000, true), (500, false), (0, false)] {
-            assert_eq!(world.store.purge(KEPT, end).await.unwrap(), Purged { rows, is_more });
+            assert_eq!(world.store.purge(KEPT, event(end)).await.unwrap().0, Purged { rows, is_more });
         }
         let rest = world.store.list_audit_events(AuditFilter::default(), None, 1_000).await.unwrap();
         assert_eq!((rest.len(), rest[0].at), (500, NOW.plus(Duration::from_micros(2_500))));
@@ -93,7 +96,7 @@ on_both_engines! {
         let (ada, _) = world.register("ada").await;
         world.store.mark_verified(ada.id, event(NOW)).await.unwrap();
 
-        world.store.purge(KEPT, NOW.plus(DAY * 1_000)).await.unwrap();
+        world.store.purge(KEPT, event(NOW.plus(DAY * 1_000))).await.unwrap();
 
         assert!(world.store.claim_due_mail(NOW.plus(DAY * 1_000), NOW.plus(DAY * 1_001)).await.unwrap().is_some());
     }

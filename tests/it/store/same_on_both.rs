@@ -106,7 +106,7 @@ impl Player {
                 }
                 format!("{answers:?} {:?}", self.world.counts())
             }
-            Call::Purge => shown(store.purge(KEPT, now).await),
+            Call::Purge => shown(store.purge(KEPT, event(now)).await.map(|(purged, _)| purged)),
         }
     }
 

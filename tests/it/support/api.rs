@@ -25,6 +25,16 @@ pub fn methods() -> Vec<String> {
     files().file.into_iter().flat_map(in_file).filter(|path| path.starts_with("/kairos.")).collect()
 }
 
+/// The names of the messages that hold users.
+pub fn messages_with_users() -> Vec<String> {
+    let messages = files().file.into_iter().flat_map(|file| file.message_type);
+    let with_users = messages
+        .filter(|message| message.field.iter().any(|field| field.type_name() == ".kairos.identity.v1.User"));
+    let mut names: Vec<_> = with_users.map(|message| message.name().to_owned()).collect();
+    names.sort();
+    names
+}
+
 /// The fields of a message of ours.
 pub fn fields_of(message: &str) -> Vec<String> {
     let messages: Vec<DescriptorProto> =
