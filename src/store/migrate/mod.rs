@@ -49,6 +49,12 @@ pub enum MigrateError {
     Broken(#[source] Cause),
 }
 
+impl From<diesel::result::Error> for MigrateError {
+    fn from(error: diesel::result::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
 diesel::table! {
     __diesel_schema_migrations (version) {
         version -> Text,

@@ -1,14 +1,14 @@
 //! Migrations of SQLite: all that are missing in one transaction, or none.
 
 use diesel::{
-    QueryDsl, QueryableByName, RunQueryDsl, SqliteConnection, sql_query,
+    Connection, QueryDsl, QueryableByName, RunQueryDsl, SqliteConnection, sql_query,
     sql_types::{Bool, Integer},
     sqlite::Sqlite,
 };
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use super::{__diesel_schema_migrations, MigrateError, Versions, versions};
-use crate::store::{StoreError, connection::sqlite::SqliteThreads, error::Cause};
+use crate::store::{connection::sqlite::SqliteThreads, error::Cause};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 
@@ -32,18 +32,19 @@ pub(super) fn needed() -> Result<Versions, MigrateError> {
 }
 
 pub(super) async fn applied(threads: &SqliteThreads) -> Result<Versions, MigrateError> {
-    threads.on_writer(read_applied).await?
+    // Of one moment: another instance may be migrating.
+    threads.on_writer(|connection| connection.transaction(read_applied)).await?
 }
 
 fn read_applied(connection: &mut SqliteConnection) -> Result<Versions, MigrateError> {
     refuse_foreign_file(connection)?;
     let has_table =
         "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = '__diesel_schema_migrations') AS value";
-    if !sql_query(has_table).get_result::<Flag>(connection).map_err(StoreError::from)?.value {
+    if !sql_query(has_table).get_result::<Flag>(connection)?.value {
         return Ok(Versions::new());
     }
     let applied = __diesel_schema_migrations::table.select(__diesel_schema_migrations::version);
-    let applied: Vec<String> = applied.load(connection).map_err(StoreError::from)?;
+    let applied: Vec<String> = applied.load(connection)?;
     Ok(applied.into_iter().collect())
 }
 
@@ -52,45 +53,23 @@ pub(super) async fn migrate(threads: &SqliteThreads) -> Result<Vec<String>, Migr
 }
 
 fn run_pending(connection: &mut SqliteConnection) -> Result<Vec<String>, MigrateError> {
-    let migrated = connection.immediate_transaction(|connection| {
+    connection.immediate_transaction(|connection| {
         connection
             .run_pending_migrations(MIGRATIONS)
             .map(|versions| versions.iter().map(ToString::to_string).collect())
-            .map_err(|error| MigrationBroken::Migration(Cause::new(error)))
-    });
-    migrated.map_err(MigrateError::from)
+            .map_err(|error| MigrateError::Broken(Cause::new(error)))
+    })
 }
 
 fn refuse_foreign_file(connection: &mut SqliteConnection) -> Result<(), MigrateError> {
     let id = "SELECT application_id AS value FROM pragma_application_id";
-    let id = sql_query(id).get_result::<Number>(connection).map_err(StoreError::from)?.value;
+    let id = sql_query(id).get_result::<Number>(connection)?.value;
     let has_tables = "SELECT EXISTS (SELECT 1 FROM sqlite_master \
         WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name <> '__diesel_schema_migrations') AS value";
-    let has_tables = sql_query(has_tables).get_result::<Flag>(connection).map_err(StoreError::from)?.value;
+    let has_tables = sql_query(has_tables).get_result::<Flag>(connection)?.value;
     if id == APPLICATION_ID || (id == 0 && !has_tables) {
         Ok(())
     } else {
         Err(MigrateError::Foreign { application_id: id })
-    }
-}
-
-/// What diesel's transaction may give: the migration's error, or its own.
-enum MigrationBroken {
-    Migration(Cause),
-    Transaction(diesel::result::Error),
-}
-
-impl From<diesel::result::Error> for MigrationBroken {
-    fn from(error: diesel::result::Error) -> Self {
-        Self::Transaction(error)
-    }
-}
-
-impl From<MigrationBroken> for MigrateError {
-    fn from(broken: MigrationBroken) -> Self {
-        match broken {
-            MigrationBroken::Migration(cause) => Self::Broken(cause),
-            MigrationBroken::Transaction(error) => Self::Store(error.into()),
-        }
     }
 }
