@@ -15,6 +15,9 @@ use crate::{
 /// After so long without an attempt an account's failures are forgotten, so that those of a year do not add up.
 const FAILURES_KEPT: Duration = Duration::from_hours(24);
 
+/// How far apart the clocks of two instances may be, or the times of two calls that wait for the same row.
+const SKEW_MAX: Duration = Duration::from_mins(1);
+
 /// How often passwords may be guessed.
 #[derive(Debug, Clone, Copy)]
 pub struct ThrottleOptions {
@@ -178,7 +181,9 @@ impl Accounts {
 impl ThrottleOptions {
     /// An account's attempts with this one, or until when it is refused.
     fn after_another(self, before: Option<Attempts>, now: Timestamp) -> Result<Attempts, Timestamp> {
-        refuse_early(before, now, self.pause.max(self.wait_max))?;
+        // Without a wait there is nothing to be early for: those who come at once are counted in another order than they came in.
+        let waiting = before.filter(|before| before.count >= self.failures_max);
+        refuse_early(waiting, now, self.pause.max(self.wait_max))?;
         let count = before.map_or(0, |before| before.count).saturating_add(1);
         if count >= self.failures_in_a_row_max {
             let until = now.plus(self.pause);
@@ -200,8 +205,9 @@ impl ThrottleOptions {
 impl Budget {
     /// What was spent with this one, or until when it is refused.
     fn after_another(self, before: Option<Attempts>, now: Timestamp) -> Result<Attempts, Timestamp> {
-        // A window that ends later than one that begins now was set by a clock that went wrong.
-        let window = before.filter(|before| before.expires_at <= now.plus(self.window));
+        // A window that ends later than one that begins about now was set by a clock that went wrong.
+        let latest = now.plus(self.window).plus(SKEW_MAX);
+        let window = before.filter(|before| before.expires_at <= latest);
         let expires_at = window.map_or(now.plus(self.window), |window| window.expires_at);
         let count = window.map_or(0, |window| window.count).saturating_add(1);
         if count > self.max {
@@ -280,6 +286,15 @@ mod tests {
     fn waits_grow_and_end() {
         let minutes = |failures| OPTIONS.wait_after(failures).as_secs() / 60;
         assert_eq!([9, 10, 11, 12, 13, 99].map(minutes), [0, 15, 30, 60, 60, 60]);
+    }
+
+    #[test]
+    fn whoever_comes_at_the_same_moment_is_counted_and_not_early() {
+        let a_moment_later = BEGIN.plus(Duration::from_millis(5));
+        let first = OPTIONS.after_another(None, a_moment_later);
+        assert_eq!(OPTIONS.after_another(first.ok(), BEGIN).map(|attempts| attempts.count), Ok(2));
+        let first = BUDGET.after_another(None, a_moment_later);
+        assert_eq!(BUDGET.after_another(first.ok(), BEGIN).map(|attempts| attempts.count), Ok(2));
     }
 
     #[test]
