@@ -3,9 +3,11 @@
 use std::{env, error::Error, fs, path::PathBuf};
 
 /// Messages with a password or a token that proves something: their `Debug` is written by hand in `src/proto.rs`.
-const SECRET_MESSAGES: [&str; 12] = [
+const SECRET_MESSAGES: [&str; 16] = [
     "kairos.identity.v1.RegisterRequest",
+    "kairos.identity.v1.RegisterResponse",
     "kairos.identity.v1.VerifyEmailRequest",
+    "kairos.identity.v1.ResendVerificationEmailResponse",
     "kairos.identity.v1.LoginRequest",
     "kairos.identity.v1.SessionTokens",
     "kairos.identity.v1.RefreshSessionRequest",
@@ -13,6 +15,8 @@ const SECRET_MESSAGES: [&str; 12] = [
     "kairos.identity.v1.IntrospectTokenRequest",
     "kairos.identity.v1.ChangePasswordRequest",
     "kairos.identity.v1.RequestEmailChangeRequest",
+    "kairos.identity.v1.RequestEmailChangeResponse",
+    "kairos.identity.v1.RequestPasswordResetResponse",
     "kairos.identity.v1.ConfirmEmailChangeRequest",
     "kairos.identity.v1.DeleteAccountRequest",
     "kairos.identity.v1.ResetPasswordRequest",
@@ -29,6 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "kairos/identity/v1/identity_service.proto",
         "kairos/identity/v1/session_service.proto",
         "kairos/identity/v1/account_service.proto",
+        "kairos/identity/v1/admin_service.proto",
         "kairos/identity/v1/error_reason.proto",
         "kairos/identity/v1/user.proto",
         "kairos/identity/v1/session.proto",

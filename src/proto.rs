@@ -35,6 +35,6 @@ macro_rules! say_nothing {
 }
 
 say_nothing! {
-    VerifyEmailRequest LoginRequest RefreshSessionRequest LogoutRequest IntrospectTokenRequest ChangePasswordRequest
-    RequestEmailChangeRequest ConfirmEmailChangeRequest DeleteAccountRequest ResetPasswordRequest
+    RegisterResponse VerifyEmailRequest ResendVerificationEmailResponse LoginRequest RefreshSessionRequest LogoutRequest IntrospectTokenRequest ChangePasswordRequest
+    RequestEmailChangeRequest RequestEmailChangeResponse RequestPasswordResetResponse ConfirmEmailChangeRequest DeleteAccountRequest ResetPasswordRequest
 }

@@ -1,4 +1,4 @@
-//! Keeping secrets in the database that the database must not tell.
+//! Keeping secrets in the database that the database must not tell, and in the hands of a reader who must not read them.
 //!
 //! A mailed token must outlive a crash between the commit and the mail, and a key that signs access tokens must be known to every
 //! instance; but whoever reads the database, or a copy of it, must be able neither to follow the link nor to sign. So they lie there
@@ -29,6 +29,8 @@ pub enum Purpose {
     MailToken,
     /// The seed of a key that signs access tokens.
     SigningSeed,
+    /// A place in a list, carried by its reader.
+    PageToken,
 }
 
 impl Purpose {
@@ -37,6 +39,7 @@ impl Purpose {
         match self {
             Self::MailToken => b"kairos-identity mailed token v1",
             Self::SigningSeed => b"kairos-identity signing seed v1",
+            Self::PageToken => b"kairos-identity page token v1",
         }
     }
 }

@@ -1,10 +1,10 @@
-//! What an operator does to accounts.
+//! What an operator does to accounts, by the command line or by `AdminService`. No operator sees or chooses a password.
 
-use super::{AccountError, audit};
+use super::{AccountError, MailedBy, Mails, audit};
 use crate::{
     clock::Clock,
-    domain::{AuditEvent, AuditKind, AuthToken, Email, Origin, User, UserId, Username},
-    store::{AuditFilter, EventPlace, RecordedEvent, Store},
+    domain::{AuditEvent, AuditKind, AuthToken, Email, MailTokenPurpose, Origin, User, UserId, Username},
+    store::{AuditFilter, EventPlace, ManagedUser, RecordedEvent, Store, UserFilter},
 };
 
 /// The verbs of an operator. Cheap to clone.
@@ -32,41 +32,93 @@ impl Administration {
         Self { store, clock }
     }
 
-    /// The next users in the order of their registration, at most `limit`.
+    /// The next users who pass the filter, in the order of their registration, at most `limit`.
     ///
     /// # Errors
     /// When the database is not available.
-    pub async fn list_users(&self, after: Option<UserId>, limit: i64) -> Result<Vec<User>, AccountError> {
-        Ok(self.store.list_users(after, limit).await?)
+    pub async fn list_users(
+        &self,
+        filter: UserFilter,
+        after: Option<UserId>,
+        limit: i64,
+    ) -> Result<Vec<ManagedUser>, AccountError> {
+        Ok(self.store.list_users(filter, after, limit).await?)
     }
 
     /// The user of that name.
     ///
     /// # Errors
     /// [`AccountError::UserNotFound`], or that the database is not available.
-    pub async fn find_user(&self, key: &UserKey) -> Result<User, AccountError> {
-        let user = match key {
-            UserKey::AuthToken(token) => self.store.find_user_by_auth_token(*token).await?,
-            UserKey::Email(email) => self.store.find_user_by_email(email).await?,
-            UserKey::Username(username) => self.store.find_user_by_username(username).await?,
+    pub async fn find_user(&self, key: &UserKey) -> Result<ManagedUser, AccountError> {
+        let auth_token = match key {
+            UserKey::AuthToken(token) => Some(*token),
+            UserKey::Email(email) => self.store.find_user_by_email(email).await?.map(|user| user.auth_token),
+            UserKey::Username(username) => {
+                self.store.find_user_by_username(username).await?.map(|user| user.auth_token)
+            }
         };
-        user.ok_or(AccountError::UserNotFound)
+        let auth_token = auth_token.ok_or(AccountError::UserNotFound)?;
+        self.store.find_managed_user(auth_token).await?.ok_or(AccountError::UserNotFound)
     }
 
-    /// Marks the user's email as verified without a link.
+    /// Marks the user's email as verified without a link. One that is verified is no error.
     ///
     /// # Errors
-    /// [`AccountError::UserNotFound`], [`AccountError::EmailAlreadyVerified`], or that the database is not available.
-    pub async fn verify_user(&self, key: &UserKey, origin: &Origin) -> Result<User, AccountError> {
-        let user = self.find_user(key).await?;
-        if user.is_verified {
-            return Err(AccountError::EmailAlreadyVerified);
+    /// [`AccountError::UserNotFound`], or that the database is not available.
+    pub async fn verify_user(&self, key: &UserKey, origin: &Origin) -> Result<ManagedUser, AccountError> {
+        let found = self.find_user(key).await?;
+        let event = self.event(AuditKind::UserUpdated, &found.user, origin).of("is_verified");
+        let updated = self.store.mark_verified(found.user.id, event.clone()).await?;
+        updated_user(&found, updated, &event)
+    }
+
+    /// Marks the user's email as not verified, which ends their sessions, and mails them the link that proves it again. Unless they follow
+    /// it, their account ends as any that nobody has verified.
+    ///
+    /// # Errors
+    /// [`AccountError::UserNotFound`], or that the database is not available.
+    pub async fn unverify_user(
+        &self,
+        key: &UserKey,
+        mails: &Mails,
+        origin: &Origin,
+    ) -> Result<ManagedUser, AccountError> {
+        let found = self.find_user(key).await?;
+        let event = self.event(AuditKind::UserUpdated, &found.user, origin).of("is_verified");
+        let link =
+            mails.link(MailTokenPurpose::VerifyEmail, &found.user.email, MailedBy::Service, event.at).mail;
+        let updated = self.store.mark_unverified(found.user.id, link, event.clone()).await?;
+        mails.ring();
+        updated_user(&found, updated, &event)
+    }
+
+    /// Keeps the user out: ends their sessions, voids their links, and lets nobody log in. Look-ups know them as before. One who is disabled
+    /// is no error.
+    ///
+    /// # Errors
+    /// [`AccountError::UserNotFound`], or that the database is not available.
+    pub async fn disable_user(&self, key: &UserKey, origin: &Origin) -> Result<ManagedUser, AccountError> {
+        let found = self.find_user(key).await?;
+        let event = self.event(AuditKind::UserDisabled, &found.user, origin);
+        match self.store.disable_user(found.user.id, event.clone()).await? {
+            Some(true) => audit::log(&event),
+            Some(false) => {}
+            None => return Err(AccountError::UserNotFound),
         }
-        let event = self.event(AuditKind::UserUpdated, &user, origin);
-        let user =
-            self.store.mark_verified(user.id, event.clone()).await?.ok_or(AccountError::UserNotFound)?;
-        audit::log(&event);
-        Ok(user)
+        self.find_user(&UserKey::AuthToken(found.user.auth_token)).await
+    }
+
+    /// Lets a user in again who was kept out. One who is not disabled is no error.
+    ///
+    /// # Errors
+    /// [`AccountError::UserNotFound`], or that the database is not available.
+    pub async fn enable_user(&self, key: &UserKey, origin: &Origin) -> Result<ManagedUser, AccountError> {
+        let found = self.find_user(key).await?;
+        let event = self.event(AuditKind::UserEnabled, &found.user, origin);
+        if self.store.enable_user(found.user.id, event.clone()).await? {
+            audit::log(&event);
+        }
+        Ok(ManagedUser { disabled_at: None, ..found })
     }
 
     /// Forgets the wrong passwords that this user's account has taken, so that nobody has to wait; gives whether there were any.
@@ -74,7 +126,7 @@ impl Administration {
     /// # Errors
     /// [`AccountError::UserNotFound`], or that the database is not available.
     pub async fn unlock_user(&self, key: &UserKey, origin: &Origin) -> Result<bool, AccountError> {
-        let user = self.find_user(key).await?;
+        let user = self.find_user(key).await?.user;
         let event = self.event(AuditKind::AuthnLoginUnlock, &user, origin);
         let had_attempts = self.store.forget_password_attempts(&user.email, event.clone()).await?;
         if had_attempts {
@@ -88,13 +140,53 @@ impl Administration {
     /// # Errors
     /// [`AccountError::UserNotFound`], or that the database is not available.
     pub async fn delete_user(&self, key: &UserKey, origin: &Origin) -> Result<User, AccountError> {
-        let user = self.find_user(key).await?;
+        let user = self.find_user(key).await?.user;
         let event = self.event(AuditKind::UserDeleted, &user, origin);
         if !self.store.delete_user(user.id, event.clone()).await? {
             return Err(AccountError::UserNotFound);
         }
         audit::log(&event);
         Ok(user)
+    }
+
+    /// Ends all sessions of the user; gives how many there were.
+    ///
+    /// # Errors
+    /// [`AccountError::UserNotFound`], or that the database is not available.
+    pub async fn revoke_user_sessions(&self, key: &UserKey, origin: &Origin) -> Result<usize, AccountError> {
+        let user = self.find_user(key).await?.user;
+        let event = self.event(AuditKind::SessionExpired, &user, origin);
+        let ended = self.store.end_sessions(user.id, None, event.clone()).await?;
+        if ended > 0 {
+            audit::log(&event);
+        }
+        Ok(ended)
+    }
+
+    /// Mails the user a link to choose a new password with, which voids the older ones. Their password and their sessions stay as they are until
+    /// they follow it.
+    ///
+    /// # Errors
+    /// [`AccountError::UserNotFound`], [`AccountError::AccountDisabled`], or that the database is not available.
+    pub async fn start_password_reset(
+        &self,
+        key: &UserKey,
+        mails: &Mails,
+        origin: &Origin,
+    ) -> Result<User, AccountError> {
+        let found = self.find_user(key).await?;
+        if found.disabled_at.is_some() {
+            return Err(AccountError::AccountDisabled);
+        }
+        let (user, purpose) = (found.user, MailTokenPurpose::ResetPassword);
+        let event = self.event(AuditKind::AuthnTokenCreated, &user, origin).of(purpose.as_str());
+        let link = mails.link(purpose, &user.email, MailedBy::Service, event.at).mail;
+        let mailed = self.store.replace_link(&user.email, purpose, link, event.clone()).await?;
+        // They may have gone, or been disabled, or the address be another's by now.
+        let mailed = mailed.filter(|mailed| mailed.id == user.id).ok_or(AccountError::UserNotFound)?;
+        mails.ring();
+        audit::log(&event);
+        Ok(mailed)
     }
 
     /// The next audit events that pass the filter, in the order of their time, at most `limit`.
@@ -113,4 +205,17 @@ impl Administration {
     fn event(&self, kind: AuditKind, user: &User, origin: &Origin) -> AuditEvent {
         AuditEvent::new(self.clock.now(), kind, origin.clone()).about(Some(user.auth_token))
     }
+}
+
+/// A user as an update has left them, which is logged if it changed anything.
+fn updated_user(
+    found: &ManagedUser,
+    updated: Option<(User, bool)>,
+    event: &AuditEvent,
+) -> Result<ManagedUser, AccountError> {
+    let (user, is_changed) = updated.ok_or(AccountError::UserNotFound)?;
+    if is_changed {
+        audit::log(event);
+    }
+    Ok(ManagedUser { user, disabled_at: found.disabled_at })
 }

@@ -1,8 +1,10 @@
 //! What only the current password allows, beside an access token: whoever has stolen the one has not the other.
 
-use super::{AccountError, Accounts, ActingUser, audit};
+use super::{AccountError, Accounts, ActingUser, MailedBy, audit};
 use crate::{
-    domain::{AuditEvent, AuditKind, Email, MailKind, NewPassword, Origin, Password},
+    domain::{
+        AuditEvent, AuditKind, Email, MailKind, MailToken, MailTokenPurpose, NewPassword, Origin, Password,
+    },
     password::Verdict,
     store::{Credentials, EmailChangeRequest, PasswordChange, Subject},
 };
@@ -68,18 +70,19 @@ impl Accounts {
             old: found.password,
             new: hash,
             keep: acting.session,
-            notice: self.new_mail(MailKind::PasswordChanged, &found.user.email, event.at),
+            notice: self.with.mails.notice(MailKind::PasswordChanged, &found.user.email, event.at),
             event: event.clone(),
         };
         if !self.with.store.change_password(change).await? {
             return Err(AccountError::InvalidCredentials);
         }
-        self.with.mail_due.notify_one();
+        self.with.mails.ring();
         audit::log(&event);
         Ok(())
     }
 
-    /// Mails a link to a new address, which makes it the account's, and word of it to the old one.
+    /// Mails a link to a new address, which makes it the account's, and word of it to the old one. A caller who mails the link itself is given its
+    /// token.
     ///
     /// # Errors
     /// [`AccountError::InvalidCredentials`], [`AccountError::EmailTaken`], [`AccountError::TooManyAttempts`] at the password or with mails to that
@@ -89,9 +92,10 @@ impl Accounts {
         acting: &ActingUser,
         current: &Password,
         new: &Email,
+        by: MailedBy,
         origin: &Origin,
-    ) -> Result<(), AccountError> {
-        let requested = self.check_and_request(acting, current, new, origin).await;
+    ) -> Result<Option<MailToken>, AccountError> {
+        let requested = self.check_and_request(acting, current, new, by, origin).await;
         let failed = || self.event_of(AuditKind::UserUpdateFail, acting, origin);
         requested.map_err(|error| self.with.audit.refused(failed(), None, error))
     }
@@ -101,8 +105,9 @@ impl Accounts {
         acting: &ActingUser,
         current: &Password,
         new: &Email,
+        by: MailedBy,
         origin: &Origin,
-    ) -> Result<(), AccountError> {
+    ) -> Result<Option<MailToken>, AccountError> {
         let found = self.check_current(acting, current, origin).await?;
         let taken = self.with.store.find_user_by_email(new).await?;
         if taken.is_some_and(|other| other.is_verified && other.id != acting.user.id) {
@@ -110,20 +115,21 @@ impl Accounts {
         }
         self.count_mail(Subject::resends_to(new), new, origin).await?;
         let event = self.event_of(AuditKind::AuthnTokenCreated, acting, origin);
-        let event = event.of(MailKind::ConfirmEmailChange.as_str());
+        let event = event.of(by.resource(MailTokenPurpose::ChangeEmail));
+        let link = self.with.mails.link(MailTokenPurpose::ChangeEmail, new, by, event.at);
         let request = EmailChangeRequest {
             user: acting.user.id,
             password: found.password,
-            link: self.new_mail(MailKind::ConfirmEmailChange, new, event.at),
-            notice: self.new_mail(MailKind::EmailChangeRequested, &found.user.email, event.at),
+            link: link.mail,
+            notice: self.with.mails.notice(MailKind::EmailChangeRequested, &found.user.email, event.at),
             event: event.clone(),
         };
         if !self.with.store.request_email_change(request).await? {
             return Err(AccountError::InvalidCredentials);
         }
-        self.with.mail_due.notify_one();
+        self.with.mails.ring();
         audit::log(&event);
-        Ok(())
+        Ok(link.for_caller)
     }
 
     /// Deletes the account of the user who acts, with everything that belongs to it.

@@ -29,6 +29,9 @@ pub enum AccountError {
     /// The password is right, and the address still to be proven.
     #[error("the email has not been verified")]
     EmailNotVerified,
+    /// An operator keeps the user out; of a login, told only after the right password.
+    #[error("the account is disabled")]
+    AccountDisabled,
     /// The mailed token is unknown, expired, void or for another purpose.
     #[error("the link is not valid")]
     InvalidToken,
@@ -77,6 +80,7 @@ impl AccountError {
             Self::RequestIdReused => Some("INVALID_FIELDS"),
             Self::InvalidCredentials => Some("INVALID_CREDENTIALS"),
             Self::EmailNotVerified => Some("EMAIL_NOT_VERIFIED"),
+            Self::AccountDisabled => Some("ACCOUNT_DISABLED"),
             Self::InvalidToken => Some("INVALID_TOKEN"),
             Self::EmailAlreadyVerified => Some("EMAIL_ALREADY_VERIFIED"),
             Self::InvalidRefreshToken => Some("INVALID_REFRESH_TOKEN"),

@@ -17,7 +17,7 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError::TooManyAttempts`], before anything is checked; [`AccountError::InvalidCredentials`];
-    /// [`AccountError::EmailNotVerified`] only after the right password; or that the service is overloaded, without its
+    /// [`AccountError::AccountDisabled`] and [`AccountError::EmailNotVerified`] only after the right password; or that the service is overloaded, without its
     /// database or broken.
     pub async fn log_in(
         &self,
@@ -53,7 +53,9 @@ impl Accounts {
         let user = credentials.as_ref().map(|credentials| credentials.user.auth_token);
         let failed = || self.with.audit.event(AuditKind::AuthnLoginFail, origin).about(user);
         match (credentials, verdict) {
-            (Some(credentials), Verdict::Right { needs_rewrite }) if credentials.user.is_verified => {
+            (Some(credentials), Verdict::Right { needs_rewrite })
+                if credentials.user.is_verified && !credentials.is_disabled =>
+            {
                 let (user, hash) = (&credentials.user, &credentials.password);
                 let tokens = self.open_session(user, hash, guess, origin).await?;
                 if needs_rewrite && tokens.is_some() {
@@ -61,9 +63,14 @@ impl Accounts {
                 }
                 Ok(tokens)
             }
-            (Some(_), Verdict::Right { .. }) => {
+            (Some(credentials), Verdict::Right { .. }) => {
                 self.forgive(guess).await;
-                Err(self.with.audit.refused(failed(), None, AccountError::EmailNotVerified))
+                let refusal = if credentials.is_disabled {
+                    AccountError::AccountDisabled
+                } else {
+                    AccountError::EmailNotVerified
+                };
+                Err(self.with.audit.refused(failed(), None, refusal))
             }
             (_, Verdict::Wrong) | (None, Verdict::Right { .. }) => {
                 Err(self.with.audit.refused(failed(), None, AccountError::InvalidCredentials))

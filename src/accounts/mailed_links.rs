@@ -40,12 +40,12 @@ impl Accounts {
     ) -> Result<(), AccountError> {
         let hash = self.with.passwords.hash(password).await?;
         let event = self.with.audit.event(AuditKind::AuthnPasswordChange, origin);
-        let notice = self.new_mail(MailKind::PasswordChanged, &owner.email, event.at);
+        let notice = self.with.mails.notice(MailKind::PasswordChanged, &owner.email, event.at);
         let reset = self.with.store.reset_password(token.digest(), hash, notice, event.clone()).await?;
         let Some(user) = reset else {
             return Err(self.refuse_link(AuditKind::AuthnPasswordChangeFail, origin));
         };
-        self.with.mail_due.notify_one();
+        self.with.mails.ring();
         audit::log(&event.about(Some(user.auth_token)));
         Ok(())
     }
@@ -63,13 +63,13 @@ impl Accounts {
         let purpose = MailTokenPurpose::ChangeEmail;
         let owner = self.with.store.find_link_owner(token.digest(), purpose, event.at).await?;
         let Some(owner) = owner else { return Err(self.refuse_link(AuditKind::UserUpdateFail, origin)) };
-        let notice = self.new_mail(MailKind::EmailChanged, &owner.email, event.at);
+        let notice = self.with.mails.notice(MailKind::EmailChanged, &owner.email, event.at);
         let gone = self.with.audit.event(AuditKind::UserDeleted, origin).of(ABANDONED);
         let confirmed =
             self.with.store.confirm_email_change(token.digest(), notice, event.clone(), gone).await;
         match confirmed {
             Ok(Some((user, gone))) => {
-                self.with.mail_due.notify_one();
+                self.with.mails.ring();
                 gone.iter().chain([&event.about(Some(user.auth_token))]).for_each(audit::log);
                 Ok(user)
             }

@@ -12,6 +12,7 @@ mod housekeeping;
 mod log_in;
 mod mailed_links;
 mod mails;
+mod page_tokens;
 mod profile;
 mod register;
 mod sessions;
@@ -19,12 +20,9 @@ mod signing_keys;
 mod throttle;
 mod verify_email;
 
-use std::{
-    sync::{Arc, atomic::AtomicU64},
-    time::Duration,
-};
+use std::sync::{Arc, atomic::AtomicU64};
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 pub use self::{
@@ -32,7 +30,9 @@ pub use self::{
     audit::AuditTrail,
     error::AccountError,
     housekeeping::{Housekeeping, REQUEST_ID_LIFETIME, Retention},
-    register::NewAccount,
+    mails::{MailOptions, MailedBy, Mails},
+    page_tokens::{InvalidPageToken, PageTokens, Place},
+    register::{NewAccount, NewUser},
     sessions::{ActingUser, IssuedTokens, SessionOptions},
     signing_keys::{KeyOptions, Rotation, SigningKeyError, SigningKeys},
     throttle::{Budget, ThrottleOptions},
@@ -44,7 +44,6 @@ use crate::{
     domain::{Email, NewPassword, PasswordRefusal, Username},
     entropy::Entropy,
     password::{Passwords, Policy},
-    sealing::SealingKey,
     store::Store,
 };
 
@@ -53,16 +52,10 @@ use crate::{
 pub struct AccountsOptions {
     /// What a new password must be.
     pub password_policy: Policy,
-    /// How long a mailed link is good for.
-    pub verification_lifetime: Duration,
-    /// How long a mailed link to choose a new password with is good for.
-    pub reset_lifetime: Duration,
     /// How long sessions last.
     pub sessions: SessionOptions,
     /// How often passwords may be guessed, people register and mails be asked for.
     pub throttle: ThrottleOptions,
-    /// The domain in the Message-ID of our mails.
-    pub message_id_domain: String,
     /// How many tasks may go on after their caller was answered, before callers are turned away.
     pub background_max: usize,
 }
@@ -76,10 +69,8 @@ pub struct Collaborators {
     pub passwords: Passwords,
     /// Who signs access tokens and verifies them.
     pub access_tokens: AccessTokens,
-    /// What a mailed token waits under until it is sent.
-    pub sealing_key: Arc<SealingKey>,
-    /// Rung when there is a new mail to send.
-    pub mail_due: Arc<Notify>,
+    /// Who makes mails.
+    pub mails: Mails,
     /// The time.
     pub clock: Clock,
     /// Chance.

@@ -24,12 +24,12 @@ impl Accounts {
         let event =
             |kind| self.with.audit.event(kind, origin).about(Some(acting.user.auth_token)).of("username");
         let updated = event(AuditKind::UserUpdated);
-        let notice = self.new_mail(MailKind::UsernameChanged, &acting.user.email, updated.at);
+        let notice = self.with.mails.notice(MailKind::UsernameChanged, &acting.user.email, updated.at);
         let changed =
             self.with.store.change_username(acting.user.id, username, notice, updated.clone()).await;
         match changed {
             Ok(Some(user)) => {
-                self.with.mail_due.notify_one();
+                self.with.mails.ring();
                 audit::log(&updated);
                 Ok(user)
             }

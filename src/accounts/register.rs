@@ -1,11 +1,12 @@
 //! Registration.
 
-use super::{AccountError, Accounts, REQUEST_ID_LIFETIME, audit};
+use super::{AccountError, Accounts, MailedBy, REQUEST_ID_LIFETIME, audit, mails::Link};
 use crate::{
     domain::{
-        AuditKind, AuthToken, Email, MailKind, NewPassword, Origin, RequestId, Timestamp, User, Username,
+        AuditKind, AuthToken, Email, MailKind, MailToken, MailTokenPurpose, NewPassword, Origin, RequestId,
+        Timestamp, User, Username,
     },
-    store::{Registered, Registration, Replay},
+    store::{NewMail, Registered, Registration, Replay},
 };
 
 /// What the trail has of an account that makes room, since nobody has proven its address.
@@ -22,8 +23,25 @@ pub struct NewAccount {
     pub password: NewPassword,
     /// Makes a repetition within 24 h give the same user.
     pub request_id: Option<RequestId>,
+    /// Who mails the link.
+    pub mailed_by: MailedBy,
     /// Who asks for it, and from where.
     pub origin: Origin,
+}
+
+/// Somebody who has an account.
+#[derive(Debug)]
+pub struct NewUser {
+    /// As they are now.
+    pub user: User,
+    /// For a caller who mails the link itself; nothing when the registration is a repetition, since nobody has the token any more.
+    pub mail_token: Option<MailToken>,
+}
+
+impl From<User> for NewUser {
+    fn from(user: User) -> Self {
+        Self { user, mail_token: None }
+    }
 }
 
 impl Accounts {
@@ -35,7 +53,7 @@ impl Accounts {
     /// # Errors
     /// [`AccountError::EmailTaken`] before [`AccountError::UsernameTaken`], [`AccountError::RequestIdReused`],
     /// [`AccountError::TooManyAttempts`], or that the service is overloaded, without its database or broken.
-    pub async fn register(&self, account: NewAccount) -> Result<User, AccountError> {
+    pub async fn register(&self, account: NewAccount) -> Result<NewUser, AccountError> {
         let registered = self.register_or_replay(&account).await;
         if matches!(registered, Err(AccountError::EmailTaken)) {
             self.tell_of_attempt(&account).await;
@@ -50,9 +68,9 @@ impl Accounts {
         if self.count_notice(&account.email).await.is_err() {
             return;
         }
-        let notice = self.new_mail(MailKind::RegistrationAttempted, &account.email, now);
+        let notice = self.with.mails.notice(MailKind::RegistrationAttempted, &account.email, now);
         match self.with.store.post_notice(notice, now).await {
-            Ok(true) => self.with.mail_due.notify_one(),
+            Ok(true) => self.with.mails.ring(),
             Ok(false) => {}
             Err(error) => {
                 tracing::warn!(error = %error.chain(), "Somebody could not be told of a registration with their address");
@@ -60,10 +78,10 @@ impl Accounts {
         }
     }
 
-    async fn register_or_replay(&self, account: &NewAccount) -> Result<User, AccountError> {
+    async fn register_or_replay(&self, account: &NewAccount) -> Result<NewUser, AccountError> {
         let now = self.with.clock.now();
         if let Some(user) = self.find_replay(account, now).await? {
-            return Ok(user);
+            return Ok(user.into());
         }
         match self.register_new(account, now).await {
             // The same request, sent twice, may have been faster: then its answer is ours.
@@ -71,23 +89,25 @@ impl Accounts {
                 refusal @ (AccountError::EmailTaken
                 | AccountError::UsernameTaken
                 | AccountError::RequestIdReused),
-            ) => self.find_replay(account, now).await?.ok_or(refusal),
+            ) => self.find_replay(account, now).await?.map(NewUser::from).ok_or(refusal),
             answer => answer,
         }
     }
 
-    async fn register_new(&self, account: &NewAccount, now: Timestamp) -> Result<User, AccountError> {
+    async fn register_new(&self, account: &NewAccount, now: Timestamp) -> Result<NewUser, AccountError> {
         self.count_registration(account.origin.client).await?;
         self.refuse_taken(account, now).await?;
-        let registration = self.new_registration(account, now).await?;
+        let Link { mail, for_caller } =
+            self.with.mails.link(MailTokenPurpose::VerifyEmail, &account.email, account.mailed_by, now);
+        let registration = self.new_registration(account, mail, now).await?;
         let event = registration.event.clone();
         match self.with.store.register(registration).await? {
             Registered::New { user, gone } => {
-                self.with.mail_due.notify_one();
+                self.with.mails.ring();
                 gone.iter().chain([&event]).for_each(audit::log);
-                Ok(user)
+                Ok(NewUser { user, mail_token: for_caller })
             }
-            Registered::Known(replay) => replayed(replay),
+            Registered::Known(replay) => replayed(replay).map(NewUser::from),
         }
     }
 
@@ -115,10 +135,14 @@ impl Accounts {
     async fn new_registration(
         &self,
         account: &NewAccount,
+        mail: NewMail,
         now: Timestamp,
     ) -> Result<Registration, AccountError> {
         let auth_token = AuthToken::from_random(self.with.entropy.bytes());
-        let event = self.with.audit.event(AuditKind::UserCreated, &account.origin);
+        let mut event = self.with.audit.event(AuditKind::UserCreated, &account.origin);
+        if account.mailed_by == MailedBy::Caller {
+            event = event.of(account.mailed_by.resource(MailTokenPurpose::VerifyEmail));
+        }
         Ok(Registration {
             username: account.username.clone(),
             email: account.email.clone(),
@@ -126,7 +150,7 @@ impl Accounts {
             auth_token,
             request_id: account.request_id,
             request_ids_since: now.minus(REQUEST_ID_LIFETIME),
-            mail: self.new_mail(MailKind::VerifyEmail, &account.email, now),
+            mail,
             created_at: now,
             event: event.about(Some(auth_token)),
             gone: self.with.audit.event(AuditKind::UserDeleted, &account.origin).of(ABANDONED),

@@ -95,6 +95,18 @@ impl SigningKeys {
         // One that cannot be opened verifies nothing. What is no longer there was revoked, and is forgotten in any case.
         let opened: Vec<_> = stored.iter().filter_map(|key| self.open(key).ok()).collect();
         self.access_tokens.replace_keys(&opened);
+        self.require_latest(&stored)
+    }
+
+    /// Sees whether this is the key that secrets lie under in this database; a database without secrets takes any.
+    ///
+    /// # Errors
+    /// [`SigningKeyError`]
+    pub async fn check(&self) -> Result<(), SigningKeyError> {
+        self.require_latest(&self.list().await?)
+    }
+
+    fn require_latest(&self, stored: &[StoredSigningKey]) -> Result<(), SigningKeyError> {
         match stored.first().map(|latest| (latest, self.open(latest))) {
             Some((latest, Err(source))) => Err(SigningKeyError::Sealed { id: latest.id.clone(), source }),
             _ => Ok(()),

@@ -7,6 +7,7 @@
 //! methods = ["IdentityService/*"]
 //! user-fields = ["username", "email", "is_verified", "created_at", "updated_at"]
 //! tells-client = true                  # may be left out: false
+//! receives-mail-tokens = true          # may be left out: false
 //! calls-max = 200                      # may be left out: 1000
 //! ```
 
@@ -25,8 +26,15 @@ const TOKENS_MAX: usize = 2;
 /// Enough for any caller's look-ups, and few enough that others' find room.
 const CALLS_MAX_DEFAULT: usize = 1_000;
 
-const KEYS: [&str; 6] =
-    ["token-hashes", "certificates", "methods", "user-fields", "tells-client", "calls-max"];
+const KEYS: [&str; 7] = [
+    "token-hashes",
+    "certificates",
+    "methods",
+    "user-fields",
+    "tells-client",
+    "receives-mail-tokens",
+    "calls-max",
+];
 
 /// What is wrong with a file of callers. Holds no hash.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -114,10 +122,8 @@ fn parse_entry(name: &str, entry: &Value, methods: &[&str]) -> Result<(Caller, P
     let patterns =
         texts(entry, "methods")?.into_iter().map(|text| pattern(text, methods)).collect::<Result<_, _>>()?;
     let fields = user_fields(&texts(entry, "user-fields")?)?;
-    let tells_client = match entry.get("tells-client") {
-        None => false,
-        Some(told) => told.as_bool().ok_or("tells-client must be true or false")?,
-    };
+    let (tells_client, receives_mail_tokens) =
+        (right(entry, "tells-client")?, right(entry, "receives-mail-tokens")?);
     let calls_max = match entry.get("calls-max") {
         None => CALLS_MAX_DEFAULT,
         Some(max) => max
@@ -126,8 +132,14 @@ fn parse_entry(name: &str, entry: &Value, methods: &[&str]) -> Result<(Caller, P
             .filter(|max| *max > 0)
             .ok_or("calls-max must be a whole number from 1")?,
     };
-    let rights = Rights { methods: patterns, fields, tells_client, calls_max };
+    let rights = Rights { methods: patterns, fields, tells_client, receives_mail_tokens, calls_max };
     Ok((Caller::new(name, rights), proofs(entry)?))
+}
+
+/// A right that a caller has only where it says so.
+fn right(entry: &Table, key: &str) -> Result<bool, String> {
+    let Some(given) = entry.get(key) else { return Ok(false) };
+    given.as_bool().ok_or_else(|| format!("{key} must be true or false"))
 }
 
 fn proofs(entry: &Table) -> Result<Proofs, String> {
@@ -255,6 +267,10 @@ mod tests {
             (&entry(&one, star, "\"password\""), "User has no password"),
             (&entry(&one, star, "1"), "user-fields must be a list of texts"),
             (&format!("{}tells-client = 1\n", entry(&one, star, star)), "tells-client must be true or false"),
+            (
+                &format!("{}receives-mail-tokens = \"yes\"\n", entry(&one, star, star)),
+                "receives-mail-tokens must be true or false",
+            ),
             (
                 &format!("{}calls-max = 0\n", entry(&one, star, star)),
                 "calls-max must be a whole number from 1",

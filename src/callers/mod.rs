@@ -51,6 +51,7 @@ struct Rights {
     methods: Vec<MethodPattern>,
     fields: UserFields,
     tells_client: bool,
+    receives_mail_tokens: bool,
     calls_max: usize,
 }
 
@@ -129,6 +130,12 @@ impl Caller {
     #[must_use]
     pub const fn tells_client(&self) -> bool {
         self.rights.tells_client
+    }
+
+    /// Whether it may be given the token of a link, to mail it itself.
+    #[must_use]
+    pub const fn receives_mail_tokens(&self) -> bool {
+        self.rights.receives_mail_tokens
     }
 
     /// Whether it may call the method with this path, `/package.Service/Method`.
@@ -237,6 +244,7 @@ impl CallerGate {
             methods: vec![MethodPattern("*".to_owned())],
             fields: UserFields::ALL,
             tells_client: true,
+            receives_mail_tokens: true,
             calls_max: usize::MAX,
         };
         let anybody = Caller::new(ANYBODY, rights);

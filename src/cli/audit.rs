@@ -52,7 +52,7 @@ impl Audit {
             Some(user) => Some(match user::key(user)? {
                 // Events stay when their user goes.
                 UserKey::AuthToken(token) => token,
-                key => administration.find_user(&key).await.map_err(reason)?.auth_token,
+                key => administration.find_user(&key).await.map_err(reason)?.user.auth_token,
             }),
         };
         let is_asked_for = |kind: &AuditKind| self.kinds.iter().any(|name| name == kind.as_str());
@@ -60,17 +60,18 @@ impl Audit {
             user,
             caller: self.caller,
             kinds: AuditKind::ALL.iter().copied().filter(is_asked_for).collect(),
-            since: moment("--since", self.since, now)?,
-            until: moment("--until", self.until, now)?,
+            since: moment("--since", self.since.as_deref(), now)?,
+            until: moment("--until", self.until.as_deref(), now)?,
         };
         list(&administration, filter).await
     }
 }
 
-fn moment(flag: &str, text: Option<String>, now: Timestamp) -> Result<Option<Timestamp>, Failure> {
+/// A time, or how long before `now`.
+pub(super) fn moment(flag: &str, text: Option<&str>, now: Timestamp) -> Result<Option<Timestamp>, Failure> {
     let Some(text) = text else { return Ok(None) };
     let ago = |text| Span::<0, RETENTION_MILLIS_MAX>::parse(text).map(|ago| now.minus(ago.get()));
-    let parsed = Timestamp::parse(&text).or_else(|| ago(&text));
+    let parsed = Timestamp::parse(text).or_else(|| ago(text));
     let expected = || {
         format!(
             "{flag}: expected a time such as 2026-11-24T08:00:00Z or 2h for two hours ago, not \"{text}\""

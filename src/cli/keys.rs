@@ -6,13 +6,8 @@ use clap::{Args, Subcommand};
 
 use super::{Failure, reason, signing, store};
 use crate::{
-    accounts::{Rotation, SigningKeys},
-    callers::COMMAND_LINE,
-    clock::Clock,
-    config::Settings,
-    domain::Origin,
-    entropy::Entropy,
-    store::StoredSigningKey,
+    accounts::Rotation, callers::COMMAND_LINE, clock::Clock, config::Settings, domain::Origin,
+    entropy::Entropy, store::StoredSigningKey,
 };
 
 #[derive(Debug, Args)]
@@ -39,7 +34,11 @@ enum Verb {
 
 impl Keys {
     pub(super) async fn run(self, settings: &Settings) -> Result<(), Failure> {
-        let keys = open(settings).await?;
+        let (store, entropy) = (store::open_current(settings).await?, Entropy::system());
+        let sealing_key = Arc::new(signing::sealing_key(settings, &entropy)?);
+        let access_tokens = signing::access_tokens(settings);
+        let time_and_chance = (Clock::system(), entropy);
+        let keys = signing::signing_keys(settings, store, sealing_key, access_tokens, time_and_chance);
         match self.verb {
             Verb::List => keys.list().await.map_err(reason)?.iter().for_each(show),
             Verb::Rotate { revoke_earlier } => {
@@ -52,14 +51,6 @@ impl Keys {
         }
         Ok(())
     }
-}
-
-async fn open(settings: &Settings) -> Result<SigningKeys, Failure> {
-    let store = store::open_current(settings).await?;
-    let time_and_chance = (Clock::system(), Entropy::system());
-    let sealing_key = Arc::new(signing::sealing_key(settings, &time_and_chance.1)?);
-    let access_tokens = signing::access_tokens(settings);
-    Ok(signing::signing_keys(settings, store, sealing_key, access_tokens, time_and_chance))
 }
 
 fn show(key: &StoredSigningKey) {

@@ -1,11 +1,13 @@
-//! The keys that the settings lead to: the one that seals, and those that sign.
+//! The keys that the settings lead to: the one that seals, and those that sign; and the mails whose tokens are sealed.
 
 use std::{path::PathBuf, sync::Arc};
+
+use tokio::sync::Notify;
 
 use super::{Failure, reason};
 use crate::{
     access_token::{AccessTokenOptions, AccessTokens},
-    accounts::{KeyOptions, SigningKeys},
+    accounts::{KeyOptions, MailOptions, Mails, SigningKeys},
     clock::Clock,
     config::{DatabaseUrl, Settings},
     entropy::Entropy,
@@ -27,6 +29,21 @@ pub(super) fn sealing_key(settings: &Settings, entropy: &Entropy) -> Result<Seal
         }
     };
     loaded.map_err(|error| format!("secret.key-file: {}", reason(error)))
+}
+
+/// Who makes mails; `due` is rung for each.
+pub(super) fn mails(
+    settings: &Settings,
+    sealing_key: Arc<SealingKey>,
+    entropy: &Entropy,
+    due: Arc<Notify>,
+) -> Mails {
+    let options = MailOptions {
+        verification_lifetime: settings.verification.token_lifetime.get(),
+        reset_lifetime: settings.password.reset_lifetime.get(),
+        message_id_domain: settings.mail.from.address.domain().to_owned(),
+    };
+    Mails::new(options, sealing_key, entropy.clone(), due)
 }
 
 /// Who signs, still without keys.

@@ -25,6 +25,12 @@ macro_rules! kinds {
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$kind => $name,)+ }
             }
+
+            /// The kind of this name.
+            #[must_use]
+            pub fn parse(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|kind| kind.as_str() == name)
+            }
         }
     };
 }
@@ -70,6 +76,10 @@ kinds! {
     UserUpdated = "user_updated",
     /// A link that verified or changed nothing, or another change that was refused.
     UserUpdateFail = "user_update_fail",
+    /// An operator disabled an account. (The vocabulary has no name for it.)
+    UserDisabled = "user_disabled",
+    /// An operator enabled it again. (The vocabulary has no name for it.)
+    UserEnabled = "user_enabled",
     /// An account was deleted.
     UserDeleted = "user_deleted",
     /// A deletion that was refused.

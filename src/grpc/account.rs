@@ -4,7 +4,7 @@ use tonic::Status;
 
 use super::{convert, fields::Fields, status::from_account};
 use crate::{
-    accounts::{AccountError, Accounts, ActingUser},
+    accounts::{AccountError, Accounts, ActingUser, MailedBy},
     callers::UserFields,
     domain::{Email, MailToken, Origin, Password, Username},
     proto,
@@ -59,6 +59,7 @@ pub(super) async fn request_email_change(
     accounts: &Accounts,
     acting: &ActingUser,
     request: proto::RequestEmailChangeRequest,
+    mailed_by: MailedBy,
     origin: &Origin,
 ) -> Result<proto::RequestEmailChangeResponse, Status> {
     let mut fields = Fields::default();
@@ -71,9 +72,10 @@ pub(super) async fn request_email_change(
         return Err(fields.into_status());
     };
 
-    accounts.request_email_change(acting, &current, &email, origin).await.map_err(from_account)?;
+    let token = accounts.request_email_change(acting, &current, &email, mailed_by, origin).await;
 
-    Ok(proto::RequestEmailChangeResponse {})
+    let mail_token = convert::mail_token(token.map_err(from_account)?);
+    Ok(proto::RequestEmailChangeResponse { mail_token })
 }
 
 pub(super) async fn confirm_email_change(
@@ -108,6 +110,7 @@ pub(super) async fn delete_account(
 pub(super) async fn request_password_reset(
     accounts: &Accounts,
     request: proto::RequestPasswordResetRequest,
+    mailed_by: MailedBy,
     origin: Origin,
 ) -> Result<proto::RequestPasswordResetResponse, Status> {
     let mut fields = Fields::default();
@@ -115,9 +118,9 @@ pub(super) async fn request_password_reset(
         return Err(fields.into_status());
     };
 
-    accounts.request_password_reset(email, origin).await.map_err(from_account)?;
+    let token = accounts.request_password_reset(email, mailed_by, origin).await.map_err(from_account)?;
 
-    Ok(proto::RequestPasswordResetResponse {})
+    Ok(proto::RequestPasswordResetResponse { mail_token: convert::mail_token(token) })
 }
 
 pub(super) async fn reset_password(

@@ -3,7 +3,7 @@
 use crate::{
     accounts::IssuedTokens,
     callers::UserFields,
-    domain::{ClientAgent, Session, SessionId, Timestamp, User},
+    domain::{ClientAgent, MailToken, Session, SessionId, Timestamp, User},
     proto,
 };
 
@@ -41,6 +41,16 @@ pub(super) fn session(session: &Session, current: SessionId) -> proto::Session {
         refreshed_at: Some(timestamp(session.refreshed_at)),
         is_current: session.id == current,
     }
+}
+
+/// The token of a link that the caller mails itself; empty where there is none.
+pub(super) fn mail_token(token: Option<MailToken>) -> String {
+    token.map(|token| token.to_link_text()).unwrap_or_default()
+}
+
+/// A number of things, as far as the wire can say it.
+pub(super) fn count(number: usize) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
 }
 
 pub(super) fn timestamp(at: Timestamp) -> prost_types::Timestamp {

@@ -6,11 +6,14 @@
 
 mod account;
 mod acting;
+mod admin;
+mod audit_events;
 mod convert;
 mod fields;
 mod health;
 pub mod layer;
 mod login;
+mod page;
 mod reflection;
 mod registration;
 mod resolution;

@@ -4,7 +4,7 @@ use tonic::Status;
 
 use super::{convert, fields::Fields, status::from_account};
 use crate::{
-    accounts::{Accounts, NewAccount},
+    accounts::{Accounts, MailedBy, NewAccount},
     callers::UserFields,
     domain::{Email, InvalidRequestId, LinkToken, Origin, RequestId, Username},
     proto,
@@ -13,6 +13,7 @@ use crate::{
 pub(super) async fn register(
     accounts: &Accounts,
     request: proto::RegisterRequest,
+    mailed_by: MailedBy,
     origin: Origin,
     visible: UserFields,
 ) -> Result<proto::RegisterResponse, Status> {
@@ -28,10 +29,13 @@ pub(super) async fn register(
         return Err(fields.into_status());
     };
 
-    let account = NewAccount { username, email, password, request_id, origin };
-    let user = accounts.register(account).await.map_err(from_account)?;
+    let account = NewAccount { username, email, password, request_id, mailed_by, origin };
+    let registered = accounts.register(account).await.map_err(from_account)?;
 
-    Ok(proto::RegisterResponse { user: Some(convert::user(user, visible)) })
+    Ok(proto::RegisterResponse {
+        user: Some(convert::user(registered.user, visible)),
+        mail_token: convert::mail_token(registered.mail_token),
+    })
 }
 
 pub(super) async fn verify_email(
@@ -54,6 +58,7 @@ pub(super) async fn verify_email(
 pub(super) async fn resend_verification_email(
     accounts: &Accounts,
     request: proto::ResendVerificationEmailRequest,
+    mailed_by: MailedBy,
     origin: Origin,
 ) -> Result<proto::ResendVerificationEmailResponse, Status> {
     let mut fields = Fields::default();
@@ -61,9 +66,9 @@ pub(super) async fn resend_verification_email(
         return Err(fields.into_status());
     };
 
-    accounts.resend_verification_email(email, origin).await.map_err(from_account)?;
+    let token = accounts.resend_verification_email(email, mailed_by, origin).await.map_err(from_account)?;
 
-    Ok(proto::ResendVerificationEmailResponse {})
+    Ok(proto::ResendVerificationEmailResponse { mail_token: convert::mail_token(token) })
 }
 
 /// proto3 gives an empty string where nothing was sent.

@@ -70,7 +70,7 @@ pub(super) async fn revoke_all_sessions(
 ) -> Result<proto::RevokeAllSessionsResponse, Status> {
     let revoked = accounts.revoke_all_sessions(acting, request.keep_current, origin).await;
 
-    let revoked_count = i32::try_from(revoked.map_err(from_account)?).unwrap_or(i32::MAX);
+    let revoked_count = convert::count(revoked.map_err(from_account)?);
     Ok(proto::RevokeAllSessionsResponse { revoked_count })
 }
 

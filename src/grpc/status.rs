@@ -57,6 +57,7 @@ pub(super) fn from_account(error: AccountError) -> Status {
             let message = "the email has not been verified: open the mailed link";
             (Code::PermissionDenied, R::EmailNotVerified, message)
         }
+        E::AccountDisabled => (Code::PermissionDenied, R::AccountDisabled, "the account is disabled"),
         E::InvalidToken => {
             let message = "the link is unknown, has expired or was replaced by a newer one";
             (Code::InvalidArgument, R::InvalidToken, message)
@@ -142,6 +143,7 @@ mod tests {
             E::RequestIdReused,
             E::InvalidCredentials,
             E::EmailNotVerified,
+            E::AccountDisabled,
             E::InvalidToken,
             E::EmailAlreadyVerified,
             E::InvalidRefreshToken,

@@ -1,6 +1,6 @@
 //! What a person changes of their account: each change with its mails, its event and the sessions that it ends, in one transaction.
 
-use diesel::{ExpressionMethods, OptionalExtension, QueryDsl, SelectableHelper};
+use diesel::{ExpressionMethods, OptionalExtension, QueryDsl, SelectableHelper, dsl::not};
 use diesel_async::RunQueryDsl;
 
 use super::{
@@ -9,6 +9,7 @@ use super::{
     columns::TimestampColumn,
     connection::{read, write},
     mails::{NewMail, lock_link_owner, post, use_link, void_links},
+    managed_users::is_disabled,
     schema::{core_mail_token, core_user},
     sessions::end_sessions_of,
     throttle::forget_attempts,
@@ -198,6 +199,7 @@ impl Store {
             let unproven = core_user::table
                 .filter(core_user::email.eq(email.as_str().to_owned()))
                 .filter(core_user::is_verified.eq(false))
+                .filter(not(is_disabled!(core_user::id)))
                 .filter(core_user::id.ne(user.id.as_i64()));
             let gone = forget_users!(connection, unproven, &gone);
             let user: UserRow = diesel::update(core_user::table.find(user.id.as_i64()))

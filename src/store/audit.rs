@@ -14,8 +14,8 @@ use super::{
 };
 use crate::domain::{AuditEvent, AuditKind, AuthToken, Timestamp};
 
-/// The most events that one page of [`Store::list_audit_events`] holds.
-pub const AUDIT_PAGE_MAX: i64 = 1_000;
+/// The most events that one page of [`Store::list_audit_events`] holds: a thousand, and one that tells whether there are more.
+pub const AUDIT_PAGE_MAX: i64 = 1_001;
 
 /// The most characters of a resource; the names of many callers are cut.
 const RESOURCE_CHARACTERS_MAX: usize = 256;
@@ -40,6 +40,20 @@ pub struct AuditFilter {
 pub struct EventPlace {
     at: Timestamp,
     id: i64,
+}
+
+impl EventPlace {
+    /// As it was given by [`EventPlace::as_numbers`].
+    #[must_use]
+    pub const fn from_numbers([micros, id]: [i64; 2]) -> Self {
+        Self { at: Timestamp::from_unix_micros(micros), id }
+    }
+
+    /// As two numbers.
+    #[must_use]
+    pub const fn as_numbers(self) -> [i64; 2] {
+        [self.at.unix_micros(), self.id]
+    }
 }
 
 impl RecordedEvent {

@@ -15,21 +15,26 @@ pub struct NewMail {
     pub kind: MailKind,
     /// The only address that it goes to, and that its link is about.
     pub recipient: Email,
-    /// What its link holds, if it has one.
-    pub link: Option<NewLink>,
-    /// Its Message-ID without the angle brackets, the same over all attempts.
-    pub message_id: String,
+    /// What the database keeps for good of the token in its link, if it has one.
+    pub digest: Option<MailTokenDigest>,
+    /// Who sends it.
+    pub delivery: Delivery,
     /// When its link ends, and with it all attempts to send it.
     pub expires_at: Timestamp,
 }
 
-/// The token of a link.
+/// Who sends a mail.
 #[derive(Debug, Clone)]
-pub struct NewLink {
-    /// What the database keeps of it for good.
-    pub digest: MailTokenDigest,
-    /// The token itself, encrypted, until its mail has been sent.
-    pub sealed_token: Sealed,
+pub enum Delivery {
+    /// This service, from its outbox.
+    Service {
+        /// The Message-ID without the angle brackets, the same over all attempts.
+        message_id: String,
+        /// The token of its link, encrypted, until the mail has been sent.
+        sealed_token: Option<Sealed>,
+    },
+    /// The caller, who has been given the token: there is nothing to send.
+    Caller,
 }
 
 #[derive(Insertable)]
@@ -60,12 +65,12 @@ pub(super) struct NewOutboxRow {
 impl NewMailTokenRow {
     /// The row of the token, where the mail has a link.
     pub(super) fn of(user: UserId, mail: &NewMail, now: Timestamp) -> Option<Self> {
-        let (purpose, link) = mail.kind.purpose().zip(mail.link.as_ref())?;
+        let (purpose, digest) = mail.kind.purpose().zip(mail.digest)?;
         Some(Self {
             user_id: user.as_i64(),
             purpose: purpose.as_str(),
             email: mail.recipient.as_str().to_owned(),
-            digest: link.digest.as_bytes().to_vec(),
+            digest: digest.as_bytes().to_vec(),
             created_at: TimestampColumn(now),
             expires_at: TimestampColumn(mail.expires_at),
         })
@@ -73,18 +78,20 @@ impl NewMailTokenRow {
 }
 
 impl NewOutboxRow {
-    pub(super) fn of(user: UserId, mail: &NewMail, now: Timestamp) -> Self {
-        Self {
+    /// The row of the mail, where this service sends it.
+    pub(super) fn of(user: UserId, mail: &NewMail, now: Timestamp) -> Option<Self> {
+        let Delivery::Service { message_id, sealed_token } = &mail.delivery else { return None };
+        Some(Self {
             user_id: user.as_i64(),
             kind: mail.kind.as_str(),
             recipient: mail.recipient.as_str().to_owned(),
-            sealed_token: mail.link.as_ref().map(|link| link.sealed_token.as_bytes().to_vec()),
-            message_id: mail.message_id.clone(),
+            sealed_token: sealed_token.as_ref().map(|sealed| sealed.as_bytes().to_vec()),
+            message_id: message_id.clone(),
             created_at: TimestampColumn(now),
             expires_at: TimestampColumn(mail.expires_at),
             next_attempt_at: Some(TimestampColumn(now)),
             attempts: 0,
-        }
+        })
     }
 }
 
@@ -99,8 +106,9 @@ macro_rules! post {
         if let Some(token) = NewMailTokenRow::of(user, mail, now) {
             diesel::insert_into(core_mail_token::table).values(token).execute($connection).await?;
         }
-        let mail = NewOutboxRow::of(user, mail, now);
-        diesel::insert_into(core_mail_outbox::table).values(mail).execute($connection).await?;
+        if let Some(mail) = NewOutboxRow::of(user, mail, now) {
+            diesel::insert_into(core_mail_outbox::table).values(mail).execute($connection).await?;
+        }
     }};
 }
 pub(super) use post;
@@ -170,14 +178,14 @@ macro_rules! use_link {
 pub(super) use use_link;
 
 /// Locks the user whose link this is, before anything that hangs on them: in another order two of their changes would deadlock. Gives the
-/// user, or nothing when nobody has the link.
+/// user, or nothing when nobody has the link or an operator keeps them out.
 macro_rules! lock_link_owner {
     ($connection:expr, $digest:expr) => {{
         use $crate::{
-            domain::{MailTokenDigest, User},
+            domain::{MailTokenDigest, UserId},
             store::{
-                schema::{core_mail_token, core_user},
-                users::UserRow,
+                managed_users::{is_disabled, lock_user},
+                schema::core_mail_token,
             },
         };
         let digest: MailTokenDigest = $digest;
@@ -187,15 +195,16 @@ macro_rules! lock_link_owner {
             .get_result($connection)
             .await
             .optional()?;
-        match owner {
-            // An UPDATE that changes nothing locks the row on both engines.
-            Some(owner) => diesel::update(core_user::table.find(owner))
-                .set(core_user::is_verified.eq(core_user::is_verified))
-                .returning(UserRow::as_returning())
-                .get_result($connection)
-                .await
-                .optional()?
-                .map(User::from),
+        let user = match owner {
+            Some(owner) => lock_user!($connection, UserId::from_i64(owner)),
+            None => None,
+        };
+        match user {
+            Some(user) => {
+                let is_out: bool =
+                    diesel::select(is_disabled!(user.id.as_i64())).get_result::<bool>($connection).await?;
+                (!is_out).then_some(user)
+            }
             None => None,
         }
     }};

@@ -11,6 +11,7 @@ mod connection;
 mod error;
 mod lookup;
 mod mails;
+mod managed_users;
 mod migrate;
 mod outbox;
 mod purge;
@@ -36,7 +37,8 @@ pub use self::{
     },
     error::{Cause, Constraint, StoreError},
     lookup::LookupOptions,
-    mails::{NewLink, NewMail},
+    mails::{Delivery, NewMail},
+    managed_users::{ManagedUser, USERS_PAGE_MAX, UserFilter},
     migrate::{MigrateError, Schema},
     outbox::OutgoingMail,
     purge::{Kept, Purged},
@@ -44,7 +46,7 @@ pub use self::{
     sessions::{KnownSession, NewSession, SessionChange},
     signing_keys::{EarlierKeys, StoredSigningKey},
     throttle::{Attempts, Counted, KnownAddress, RightPassword, Subject},
-    users::{Credentials, USERS_PAGE_MAX},
+    users::Credentials,
     verification::Verification,
 };
 use self::{

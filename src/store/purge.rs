@@ -12,6 +12,7 @@ use super::{
     Store, StoreError,
     columns::TimestampColumn,
     connection::write,
+    managed_users::is_disabled,
     schema::{
         core_audit_event, core_known_address, core_mail_outbox, core_mail_token, core_registration_request,
         core_session, core_signing_key, core_throttle, core_user,
@@ -35,7 +36,7 @@ pub struct Kept {
     pub finished_mails: Duration,
     /// Request ids of registrations, after the registration.
     pub request_ids: Duration,
-    /// Users who have not proven their address, after they registered and were last mailed a link.
+    /// Users who have not proven their address and whom no operator keeps out, after they registered and were last mailed a link.
     pub unverified_users: Duration,
     /// Sessions, after they began.
     pub sessions: Duration,
@@ -104,6 +105,7 @@ impl Store {
                 .filter(not(core_user::is_verified))
                 .filter(core_user::created_at.lt(unverified))
                 .filter(not(exists(recent_link)))
+                .filter(not(is_disabled!(core_user::id)))
                 .select(core_user::id)
                 .limit(USERS_MAX)
                 .load(connection)

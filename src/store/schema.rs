@@ -147,14 +147,26 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::BigInt;
+    use crate::store::columns::SqlTimestamp;
+
+    core_disabled_user (user_id) {
+        user_id -> BigInt,
+        disabled_at -> SqlTimestamp,
+    }
+}
+
 diesel::joinable!(core_mail_token -> core_user (user_id));
 diesel::joinable!(core_mail_outbox -> core_user (user_id));
 diesel::joinable!(core_registration_request -> core_user (user_id));
 diesel::joinable!(core_session -> core_user (user_id));
+diesel::joinable!(core_disabled_user -> core_user (user_id));
 diesel::allow_tables_to_appear_in_same_query!(
     core_user,
     core_mail_token,
     core_mail_outbox,
     core_registration_request,
-    core_session
+    core_session,
+    core_disabled_user
 );

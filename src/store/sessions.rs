@@ -10,6 +10,7 @@ use super::{
     audit::record,
     columns::{TimestampColumn, UuidColumn},
     connection::{read, write},
+    managed_users::is_disabled,
     schema::{core_session, core_user},
     throttle::{RightPassword, take_back},
     users::UserRow,
@@ -104,8 +105,8 @@ macro_rules! end_sessions_of {
 pub(super) use end_sessions_of;
 
 impl Store {
-    /// Writes a session, and what a right password takes back, unless the password was changed or the account is no longer verified
-    /// since it was checked; says whether it was written.
+    /// Writes a session, and what a right password takes back, unless the password was changed, or the account is no longer verified or
+    /// was disabled, since it was checked; says whether it was written.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -119,7 +120,8 @@ impl Store {
                 .filter(core_user::password.eq(password))
                 .filter(core_user::is_verified.eq(true));
             let found = diesel::update(same).set(core_user::is_verified.eq(true)).execute(connection).await?;
-            if found == 0 {
+            // Asked behind the lock: an operator may have come first.
+            if found == 0 || diesel::select(is_disabled!(row.user_id)).get_result::<bool>(connection).await? {
                 return Ok(false);
             }
             let user = row.user_id;

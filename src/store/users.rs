@@ -1,6 +1,9 @@
 //! Queries of `core_user`.
 
-use diesel::{ExpressionMethods, OptionalExtension, QueryDsl, Queryable, Selectable, SelectableHelper};
+use diesel::{
+    ExpressionMethods, NullableExpressionMethods, OptionalExtension, QueryDsl, Queryable, Selectable,
+    SelectableHelper,
+};
 use diesel_async::RunQueryDsl;
 
 use super::{
@@ -8,12 +11,9 @@ use super::{
     audit::record,
     columns::{TimestampColumn, UuidColumn},
     connection::{read, write},
-    schema::core_user,
+    schema::{core_disabled_user, core_user},
 };
 use crate::domain::{AuditEvent, AuthToken, Email, PasswordHash, Timestamp, User, UserId, Username};
-
-/// The most users that one page of [`Store::list_users`] holds.
-pub const USERS_PAGE_MAX: i64 = 1_000;
 
 /// What a login is checked against.
 #[derive(Debug, Clone)]
@@ -22,6 +22,8 @@ pub struct Credentials {
     pub user: User,
     /// The hash of their password.
     pub password: PasswordHash,
+    /// Whether an operator keeps them out.
+    pub is_disabled: bool,
 }
 
 /// The columns of a user that leave the store; the hash is not among them.
@@ -52,12 +54,13 @@ impl From<UserRow> for User {
     }
 }
 
-/// Whether a user has not proven their address and has no link left to prove it with.
+/// Whether a user, whom no operator keeps out, has not proven their address and has no link left to prove it with.
 macro_rules! is_abandoned {
     ($now:expr) => {{
         use diesel::BoolExpressionMethods;
         use $crate::store::{
             columns::TimestampColumn,
+            managed_users::is_disabled,
             schema::{core_mail_token, core_user},
         };
         let live_link = core_mail_token::table
@@ -66,7 +69,10 @@ macro_rules! is_abandoned {
             .filter(core_mail_token::expires_at.gt(TimestampColumn($now)))
             .filter(core_mail_token::used_at.is_null())
             .filter(core_mail_token::voided_at.is_null());
-        core_user::is_verified.eq(false).and(diesel::dsl::not(diesel::dsl::exists(live_link)))
+        core_user::is_verified
+            .eq(false)
+            .and(diesel::dsl::not(diesel::dsl::exists(live_link)))
+            .and(diesel::dsl::not(is_disabled!(core_user::id)))
     }};
 }
 pub(super) use is_abandoned;
@@ -135,51 +141,18 @@ impl Store {
     pub async fn find_credentials(&self, email: &Email) -> Result<Option<Credentials>, StoreError> {
         let email = email.as_str().to_owned();
         read!(&self.connections, connection => {
-            let row: Option<(UserRow, String)> = core_user::table
+            let row: Option<(UserRow, String, Option<i64>)> = core_user::table
+                .left_join(core_disabled_user::table)
                 .filter(core_user::email.eq(email))
-                .select((UserRow::as_select(), core_user::password))
+                .select((UserRow::as_select(), core_user::password, core_disabled_user::user_id.nullable()))
                 .get_result(connection)
                 .await
                 .optional()?;
-            Ok(row.map(|(user, hash)| Credentials { user: user.into(), password: PasswordHash::from_stored(hash) }))
-        })
-    }
-
-    /// At most `limit` users (and [`USERS_PAGE_MAX`]) in the order of their registration, after `after`.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
-    pub async fn list_users(&self, after: Option<UserId>, limit: i64) -> Result<Vec<User>, StoreError> {
-        let after = after.map_or(i64::MIN, UserId::as_i64);
-        read!(&self.connections, connection => {
-            let rows = core_user::table
-                .filter(core_user::id.gt(after))
-                .order(core_user::id)
-                .limit(limit.clamp(0, USERS_PAGE_MAX))
-                .select(UserRow::as_select())
-                .load(connection)
-                .await?;
-            Ok(rows.into_iter().map(User::from).collect())
-        })
-    }
-
-    /// Marks the user's email as verified, at the time of the event, which is written with it; gives the user, or `None` when they
-    /// are gone.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
-    pub async fn mark_verified(&self, user: UserId, event: AuditEvent) -> Result<Option<User>, StoreError> {
-        write!(&self.connections, connection => {
-            let updated = diesel::update(core_user::table.find(user.as_i64()))
-                .set((core_user::is_verified.eq(true), core_user::updated_at.eq(TimestampColumn(event.at))))
-                .returning(UserRow::as_returning())
-                .get_result(connection)
-                .await
-                .optional()?;
-            if updated.is_some() {
-                record!(connection, event);
-            }
-            Ok(updated.map(User::from))
+            Ok(row.map(|(user, hash, disabled)| Credentials {
+                user: user.into(),
+                password: PasswordHash::from_stored(hash),
+                is_disabled: disabled.is_some(),
+            }))
         })
     }
 

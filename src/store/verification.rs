@@ -9,6 +9,7 @@ use super::{
     columns::TimestampColumn,
     connection::write,
     mails::{NewMail, lock_link_owner, post, use_link, void_links},
+    managed_users::is_disabled,
     schema::{core_mail_token, core_user},
     users::UserRow,
 };
@@ -64,8 +65,8 @@ impl Store {
     }
 
     /// Gives the user with this email a new link by this mail and voids the older ones for the same purpose, sent or not, at the time
-    /// of the event, which is written with it; gives the user. Does nothing when there is no such user, or, where the address is to be
-    /// proven, none who has not proven it.
+    /// of the event, which is written with it; gives the user. Does nothing when there is no such user whom nobody keeps out, or, where the
+    /// address is to be proven, none who has not proven it.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer; the older links are then as good as before.
@@ -89,6 +90,9 @@ impl Store {
             let user = user.map(User::from);
             let user = user.filter(|user| purpose != MailTokenPurpose::VerifyEmail || !user.is_verified);
             let Some(user) = user else { return Ok(None) };
+            if diesel::select(is_disabled!(user.id.as_i64())).get_result::<bool>(connection).await? {
+                return Ok(None);
+            }
             void_links!(connection, user.id, purpose, now);
             post!(connection, user.id, &mail, now);
             record!(connection, event.about(Some(user.auth_token)));

@@ -20,11 +20,13 @@ use self::{
 use super::{
     Failure, reason,
     signals::Signals,
-    signing::{access_tokens, sealing_key, signing_keys},
+    signing::{access_tokens, mails, sealing_key, signing_keys},
     store,
 };
 use crate::{
-    accounts::{Accounts, AuditTrail, Collaborators, Housekeeping, SigningKeys},
+    accounts::{
+        Accounts, Administration, AuditTrail, Collaborators, Housekeeping, Mails, PageTokens, SigningKeys,
+    },
     callers::{CallerGate, SERVICE},
     clock::Clock,
     config::{DatabaseUrl, ServeFlags, Settings},
@@ -32,6 +34,7 @@ use crate::{
     entropy::Entropy,
     grpc::{self, Api, HealthWatch, Services, layer::Layered},
     mail::{Outbox, Templates},
+    sealing::SealingKey,
     server::{self, CurrentTls, DrainReport},
     store::Store,
 };
@@ -101,15 +104,25 @@ impl Service {
         let (clock, entropy) = (Clock::system(), Entropy::system());
         let gate = reload::gate(&settings)?;
         let store = open_store(&settings).await?;
-        let with = collaborators(&settings, store.clone(), (clock.clone(), entropy.clone()))?;
-        let signing_keys = keys_of(&settings, &with);
+        let sealing_key = Arc::new(sealing_key(&settings, &entropy)?);
+        let mail_due = Arc::new(Notify::new());
+        let mails = mails(&settings, Arc::clone(&sealing_key), &entropy, Arc::clone(&mail_due));
+        let with = collaborators(&settings, store.clone(), mails.clone(), (clock.clone(), entropy.clone()))?;
+        let signing_keys = keys_of(&settings, &with, &sealing_key);
         signing_keys.prepare().await.map_err(reason)?;
-        let outbox = outbox_of(&settings, &with)?;
-        let (mail_due, audit) = (Arc::clone(&with.mail_due), with.audit.clone());
+        let outbox = outbox_of(&settings, &with, &sealing_key)?;
+        let audit = with.audit.clone();
         let accounts = Accounts::new(with, accounts_options(&settings));
         let (reporter, health_service) = tonic_health::server::health_reporter();
         let health = HealthWatch::begin(reporter, store.clone()).await;
-        let api = Api { accounts: accounts.clone(), store: store.clone(), audit: audit.clone() };
+        let api = Api {
+            accounts: accounts.clone(),
+            administration: Administration::new(store.clone(), clock.clone()),
+            mails,
+            page_tokens: PageTokens::new(sealing_key, entropy.clone()),
+            store: store.clone(),
+            audit: audit.clone(),
+        };
         let others = Routes::new(health_service);
         let others =
             if settings.server.reflection { grpc::add_reflection(others).map_err(reason)? } else { others };
@@ -204,13 +217,13 @@ impl Running {
 fn collaborators(
     settings: &Settings,
     store: Store,
+    mails: Mails,
     (clock, entropy): (Clock, Entropy),
 ) -> Result<Collaborators, Failure> {
     Ok(Collaborators {
         passwords: passwords(settings, &entropy)?,
         access_tokens: access_tokens(settings),
-        sealing_key: Arc::new(sealing_key(settings, &entropy)?),
-        mail_due: Arc::new(Notify::new()),
+        mails,
         audit: AuditTrail::new(store.clone(), clock.clone(), settings.audit.refusals_max.as_usize()),
         store,
         clock,
@@ -218,17 +231,21 @@ fn collaborators(
     })
 }
 
-fn keys_of(settings: &Settings, with: &Collaborators) -> SigningKeys {
+fn keys_of(settings: &Settings, with: &Collaborators, sealing_key: &Arc<SealingKey>) -> SigningKeys {
     let time_and_chance = (with.clock.clone(), with.entropy.clone());
-    let (store, sealing_key) = (with.store.clone(), Arc::clone(&with.sealing_key));
+    let (store, sealing_key) = (with.store.clone(), Arc::clone(sealing_key));
     signing_keys(settings, store, sealing_key, with.access_tokens.clone(), time_and_chance)
 }
 
-fn outbox_of(settings: &Settings, with: &Collaborators) -> Result<Outbox, Failure> {
+fn outbox_of(
+    settings: &Settings,
+    with: &Collaborators,
+    sealing_key: &Arc<SealingKey>,
+) -> Result<Outbox, Failure> {
     let templates = Templates::new(settings.mail.public_base_url.as_str()).map_err(reason)?;
     let ways = (transport(settings)?, templates);
     let time_and_chance = (with.clock.clone(), with.entropy.clone());
-    let (store, sealing_key) = (with.store.clone(), Arc::clone(&with.sealing_key));
+    let (store, sealing_key) = (with.store.clone(), Arc::clone(sealing_key));
     let outbox = Outbox::new(store, ways, sealing_key, outbox_options(settings), time_and_chance);
     outbox.map_err(|error| format!("mail.from: {}", reason(error)))
 }

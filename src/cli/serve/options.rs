@@ -33,11 +33,8 @@ pub(super) fn accounts_options(settings: &Settings) -> AccountsOptions {
             length_min_characters: settings.password.length_min.get(),
             score_min: u8::try_from(settings.password.score_min.get()).unwrap_or(u8::MAX),
         },
-        verification_lifetime: settings.verification.token_lifetime.get(),
-        reset_lifetime: settings.password.reset_lifetime.get(),
         sessions: session_options(settings),
         throttle: throttle_options(settings),
-        message_id_domain: settings.mail.from.address.domain().to_owned(),
         background_max: BACKGROUND_MAX,
     }
 }

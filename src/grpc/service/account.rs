@@ -45,9 +45,10 @@ impl AccountService for Api {
         &self,
         request: Request<proto::RequestEmailChangeRequest>,
     ) -> Answer<proto::RequestEmailChangeResponse> {
+        let by = self.mailed_by(&request, request.get_ref().return_mail_token)?;
         let origin = origin(&request);
         let acting = acting_user(&self.accounts, request.metadata(), &origin).await?;
-        account::request_email_change(&self.accounts, &acting, request.into_inner(), &origin)
+        account::request_email_change(&self.accounts, &acting, request.into_inner(), by, &origin)
             .await
             .map(Response::new)
     }
@@ -77,8 +78,11 @@ impl AccountService for Api {
         &self,
         request: Request<proto::RequestPasswordResetRequest>,
     ) -> Answer<proto::RequestPasswordResetResponse> {
+        let by = self.mailed_by(&request, request.get_ref().return_mail_token)?;
         let origin = origin(&request);
-        account::request_password_reset(&self.accounts, request.into_inner(), origin).await.map(Response::new)
+        account::request_password_reset(&self.accounts, request.into_inner(), by, origin)
+            .await
+            .map(Response::new)
     }
 
     async fn reset_password(

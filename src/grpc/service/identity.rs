@@ -11,8 +11,11 @@ use crate::proto::{self, identity_service_server::IdentityService};
 #[tonic::async_trait]
 impl IdentityService for Api {
     async fn register(&self, request: Request<proto::RegisterRequest>) -> Answer<proto::RegisterResponse> {
+        let by = self.mailed_by(&request, request.get_ref().return_mail_token)?;
         let (origin, visible) = (origin(&request), visible(&request));
-        registration::register(&self.accounts, request.into_inner(), origin, visible).await.map(Response::new)
+        registration::register(&self.accounts, request.into_inner(), by, origin, visible)
+            .await
+            .map(Response::new)
     }
 
     async fn verify_email(
@@ -29,8 +32,9 @@ impl IdentityService for Api {
         &self,
         request: Request<proto::ResendVerificationEmailRequest>,
     ) -> Answer<proto::ResendVerificationEmailResponse> {
+        let by = self.mailed_by(&request, request.get_ref().return_mail_token)?;
         let origin = origin(&request);
-        registration::resend_verification_email(&self.accounts, request.into_inner(), origin)
+        registration::resend_verification_email(&self.accounts, request.into_inner(), by, origin)
             .await
             .map(Response::new)
     }

@@ -1,22 +1,27 @@
 //! The table of contents: one file a service, one line an RPC.
 
 mod account;
+mod admin;
 mod identity;
 mod session;
 
-use tonic::{Request, Response, Status, body::Body, codegen::Service, server::NamedService, service::Routes};
+use tonic::{
+    Code, Request, Response, Status, body::Body, codegen::Service, server::NamedService, service::Routes,
+};
 
 use super::{
     layer::{Answers, RequestId, current_request_id},
-    resolution, unary,
+    resolution,
+    status::{name, refusal},
+    unary,
 };
 use crate::{
-    accounts::{Accounts, AuditTrail},
+    accounts::{Accounts, Administration, AuditTrail, MailedBy, Mails, PageTokens},
     callers::{Caller, Requester, UserFields},
-    domain::{AuditEvent, ClientAgent, Origin},
+    domain::{AuditEvent, AuditKind, ClientAgent, Origin},
     proto::{
-        account_service_server::AccountServiceServer, identity_service_server::IdentityServiceServer,
-        session_service_server::SessionServiceServer,
+        ErrorReason, account_service_server::AccountServiceServer, admin_service_server::AdminServiceServer,
+        identity_service_server::IdentityServiceServer, session_service_server::SessionServiceServer,
     },
     store::Store,
 };
@@ -26,6 +31,12 @@ use crate::{
 pub struct Api {
     /// What decides or changes.
     pub accounts: Accounts,
+    /// What operators do.
+    pub administration: Administration,
+    /// Who makes the mails that operators ask for.
+    pub mails: Mails,
+    /// Where the next page of a list begins.
+    pub page_tokens: PageTokens,
     /// What only reads.
     pub store: Store,
     /// Told of whom the layers turn away.
@@ -33,10 +44,11 @@ pub struct Api {
 }
 
 /// The names of our services, as health and the paths of calls have them.
-pub(super) const NAMES: [&str; 3] = [
+pub(super) const NAMES: [&str; 4] = [
     <IdentityServiceServer<Api> as NamedService>::NAME,
     <SessionServiceServer<Api> as NamedService>::NAME,
     <AccountServiceServer<Api> as NamedService>::NAME,
+    <AdminServiceServer<Api> as NamedService>::NAME,
 ];
 
 /// The API, and the services beside it (health, reflection).
@@ -58,9 +70,32 @@ impl Services {
         let (store, audit) = (api.store.clone(), api.audit.clone());
         let sessions = SessionServiceServer::new(api.clone()).max_decoding_message_size(message_bytes_max);
         let account = AccountServiceServer::new(api.clone()).max_decoding_message_size(message_bytes_max);
+        let admin = AdminServiceServer::new(api.clone()).max_decoding_message_size(message_bytes_max);
         let identity = IdentityServiceServer::new(api).max_decoding_message_size(message_bytes_max);
-        let others = others.add_service(sessions).add_service(account).prepare();
+        let others = others.add_service(sessions).add_service(account).add_service(admin).prepare();
         Self { identity, store, audit, message_bytes_max, others }
+    }
+}
+
+impl Api {
+    /// The refusal of something that the caller may not do although it may call the method; written down.
+    fn deny<T>(&self, request: &Request<T>, what: &str) -> Status {
+        let reason = ErrorReason::CallerNotAllowed;
+        let event = self.audit.event(AuditKind::AuthzFail, &origin(request)).of(what);
+        self.audit.note(event.refused(name(reason)));
+        let caller = requester(request).caller;
+        refusal(Code::PermissionDenied, reason, &format!("the caller {} may not {what}", caller.name()))
+    }
+
+    /// Who mails the link of a request; the caller only if it asks for the token and has the right to it.
+    fn mailed_by<T>(&self, request: &Request<T>, asks_for_token: bool) -> Result<MailedBy, Status> {
+        if !asks_for_token {
+            return Ok(MailedBy::Service);
+        }
+        if !requester(request).caller.receives_mail_tokens() {
+            return Err(self.deny(request, "receive mailed tokens"));
+        }
+        Ok(MailedBy::Caller)
     }
 }
 

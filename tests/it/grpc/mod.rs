@@ -1,11 +1,13 @@
 //! Every RPC and every line of the error table, through the real binary.
 
 mod account;
+mod admin;
 mod audit;
 mod callers;
 mod certificates;
 mod limits;
 mod login;
+mod mail_by_caller;
 mod malformed;
 mod registration;
 mod resend;
@@ -14,3 +16,4 @@ mod secrets;
 mod sessions;
 mod throttle;
 mod verification;
+mod visible_fields;

@@ -62,6 +62,7 @@ on_both_engines! {
             email: "ada".into(),
             password: "short".into(),
             request_id: "not-a-uuid".into(),
+            return_mail_token: false,
         };
 
         let refusal = server.client().await.register(request).await.unwrap_err();

@@ -11,7 +11,7 @@ use crate::support::{
 };
 
 fn resend(email: &str) -> ResendVerificationEmailRequest {
-    ResendVerificationEmailRequest { email: email.to_owned() }
+    ResendVerificationEmailRequest { email: email.to_owned(), return_mail_token: false }
 }
 
 on_both_engines! {

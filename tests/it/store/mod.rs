@@ -20,7 +20,7 @@ use kairos_identity::{
     },
     entropy::Entropy,
     store::{
-        LookupOptions, NewLink, NewMail, PostgresOptions, Registered, Registration, SqliteOptions, Store,
+        Delivery, LookupOptions, NewMail, PostgresOptions, Registered, Registration, SqliteOptions, Store,
         StoreOptions,
     },
 };
@@ -79,8 +79,11 @@ impl World {
         let mail = NewMail {
             kind,
             recipient: recipient.clone(),
-            link: Some(NewLink { digest: token.digest(), sealed_token }),
-            message_id: format!("{id:x}@localhost"),
+            digest: Some(token.digest()),
+            delivery: Delivery::Service {
+                message_id: format!("{id:x}@localhost"),
+                sealed_token: Some(sealed_token),
+            },
             expires_at: NOW.plus(DAY),
         };
         (mail, token)

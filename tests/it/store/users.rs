@@ -2,7 +2,7 @@
 
 use kairos_identity::{
     domain::{AuthToken, PasswordHash, UserId, Username},
-    store::{Constraint, StoreError},
+    store::{Constraint, StoreError, UserFilter},
 };
 
 use super::{DAY, NOW, World, email, event};
@@ -61,12 +61,12 @@ on_both_engines! {
             world.register(name).await;
         }
 
-        let first = world.store.list_users(None, 2).await.unwrap();
-        let second = world.store.list_users(Some(first[1].id), 2).await.unwrap();
+        let first = world.store.list_users(UserFilter::default(), None, 2).await.unwrap();
+        let second = world.store.list_users(UserFilter::default(), Some(first[1].user.id), 2).await.unwrap();
 
-        let names: Vec<_> = first.iter().chain(&second).map(|user| user.username.as_str()).collect();
+        let names: Vec<_> = first.iter().chain(&second).map(|found| found.user.username.as_str()).collect();
         assert_eq!(names, ["ada", "bob", "cyd"]);
-        assert!(world.store.list_users(Some(second[0].id), 2).await.unwrap().is_empty());
+        assert!(world.store.list_users(UserFilter::default(), Some(second[0].user.id), 2).await.unwrap().is_empty());
     }
 
     async fn a_user_who_is_marked_verified_is_so_from_then_on(engine: Engine) {
@@ -74,9 +74,9 @@ on_both_engines! {
         let (ada, _) = world.register("ada").await;
         let later = NOW.plus(DAY);
 
-        let marked = world.store.mark_verified(ada.id, event(later)).await.unwrap().unwrap();
+        let (marked, is_changed) = world.store.mark_verified(ada.id, event(later)).await.unwrap().unwrap();
 
-        assert!(marked.is_verified);
+        assert!(is_changed && marked.is_verified);
         assert_eq!((marked.created_at, marked.updated_at, marked.auth_token), (NOW, later, ada.auth_token));
         assert_eq!(world.store.find_user_by_auth_token(ada.auth_token).await.unwrap(), Some(marked));
     }

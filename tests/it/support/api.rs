@@ -25,12 +25,15 @@ pub fn methods() -> Vec<String> {
     files().file.into_iter().flat_map(in_file).filter(|path| path.starts_with("/kairos.")).collect()
 }
 
-/// The names of the messages that hold users.
+/// The names of the answers that hold users.
 pub fn messages_with_users() -> Vec<String> {
     let messages = files().file.into_iter().flat_map(|file| file.message_type);
-    let with_users = messages
-        .filter(|message| message.field.iter().any(|field| field.type_name() == ".kairos.identity.v1.User"));
-    let mut names: Vec<_> = with_users.map(|message| message.name().to_owned()).collect();
+    let holds_user = |message: &DescriptorProto| {
+        let users = [".kairos.identity.v1.User", ".kairos.identity.v1.ManagedUser"];
+        message.field.iter().any(|field| users.contains(&field.type_name()))
+    };
+    let names = messages.filter(holds_user).map(|message| message.name().to_owned());
+    let mut names: Vec<_> = names.filter(|name| name.ends_with("Response")).collect();
     names.sort();
     names
 }

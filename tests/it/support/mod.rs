@@ -4,6 +4,7 @@
 //! Start at [`server::TestServer`].
 
 pub mod api;
+pub mod callers;
 pub mod daemon;
 #[macro_use]
 pub mod engine;

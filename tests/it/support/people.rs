@@ -15,6 +15,7 @@ pub fn registration(name: &str) -> RegisterRequest {
         email: address(name),
         password: PASSWORD.to_owned(),
         request_id: String::new(),
+        return_mail_token: false,
     }
 }
 

@@ -1,0 +1,196 @@
+//! `AdminService`: users.
+
+use prost::Message as _;
+use tonic::Status;
+
+use super::{
+    convert,
+    fields::Fields,
+    page::{Page, moment},
+    status::from_account,
+};
+use crate::{
+    accounts::{Administration, Mails, PageTokens, UserKey},
+    callers::UserFields,
+    domain::{AuthToken, Email, Origin, UserId, Username},
+    proto::{self, get_user_request::Key},
+    store::{ManagedUser, UserFilter},
+};
+
+/// No email is longer, and a username is shorter.
+const TEXT_CHARACTERS_MAX: usize = 254;
+
+pub(super) async fn get_user(
+    administration: &Administration,
+    request: proto::GetUserRequest,
+    visible: UserFields,
+) -> Result<proto::GetUserResponse, Status> {
+    let mut fields = Fields::default();
+    let key = match request.key {
+        Some(Key::AuthToken(token)) => {
+            fields.take("auth_token", AuthToken::parse(&token)).map(UserKey::AuthToken)
+        }
+        Some(Key::Email(email)) => fields.take("email", Email::parse(&email)).map(UserKey::Email),
+        Some(Key::Username(name)) => fields.take("username", Username::parse(&name)).map(UserKey::Username),
+        None => {
+            fields.refuse("key", &"must be an auth_token, an email or a username");
+            None
+        }
+    };
+    let Some(key) = key else { return Err(fields.into_status()) };
+
+    let found = administration.find_user(&key).await.map_err(from_account)?;
+
+    Ok(proto::GetUserResponse { user: Some(managed_user(found, visible)) })
+}
+
+/// Whether the caller may see all of a user that the request asks by.
+pub(super) const fn asks_for_visible(request: &proto::ListUsersRequest, visible: UserFields) -> bool {
+    let asks_by_time = request.created_since.is_some() || request.created_before.is_some();
+    (request.text.is_empty() || (visible.email && visible.username))
+        && (request.is_verified.is_none() || visible.is_verified)
+        && (!asks_by_time || visible.created_at)
+}
+
+pub(super) async fn list_users(
+    administration: &Administration,
+    page_tokens: &PageTokens,
+    request: proto::ListUsersRequest,
+    visible: UserFields,
+) -> Result<proto::ListUsersResponse, Status> {
+    let same = proto::ListUsersRequest { page_size: 0, page_token: String::new(), ..request.clone() };
+    let list = [b"users ".as_slice(), &same.encode_to_vec()].concat();
+    let mut fields = Fields::default();
+    let page = Page::parse(&mut fields, page_tokens, list, request.page_size, &request.page_token);
+    let created_since = moment(&mut fields, "created_since", request.created_since);
+    let created_before = moment(&mut fields, "created_before", request.created_before);
+    if request.text.chars().nth(TEXT_CHARACTERS_MAX).is_some() {
+        fields.refuse("text", &format!("must be at most {TEXT_CHARACTERS_MAX} characters"));
+    }
+    let Some(page) = page.filter(|_| fields.is_faultless()) else { return Err(fields.into_status()) };
+    let filter = UserFilter {
+        is_verified: request.is_verified,
+        is_disabled: request.is_disabled,
+        created_since,
+        created_before,
+        text: (!request.text.is_empty()).then_some(request.text),
+    };
+    let after = page.after.map(|[id, _]| UserId::from_i64(id));
+
+    let mut users =
+        administration.list_users(filter, after, page.size_and_one()).await.map_err(from_account)?;
+
+    let next_page_token = page.next(page_tokens, &mut users, |last| [last.user.id.as_i64(), 0]);
+    let users = users.into_iter().map(|user| managed_user(user, visible)).collect();
+    Ok(proto::ListUsersResponse { users, next_page_token })
+}
+
+pub(super) async fn set_verified(
+    administration: &Administration,
+    mails: &Mails,
+    request: proto::SetVerifiedRequest,
+    origin: &Origin,
+    visible: UserFields,
+) -> Result<proto::SetVerifiedResponse, Status> {
+    let mut fields = Fields::default();
+    let key = fields.take("auth_token", AuthToken::parse(&request.auth_token)).map(UserKey::AuthToken);
+    let is_verified = fields.take("is_verified", request.is_verified.ok_or("must be given"));
+    let (Some(key), Some(is_verified)) = (key, is_verified) else { return Err(fields.into_status()) };
+
+    let updated = if is_verified {
+        administration.verify_user(&key, origin).await
+    } else {
+        administration.unverify_user(&key, mails, origin).await
+    };
+
+    let user = managed_user(updated.map_err(from_account)?, visible);
+    Ok(proto::SetVerifiedResponse { user: Some(user) })
+}
+
+pub(super) async fn disable_user(
+    administration: &Administration,
+    request: proto::DisableUserRequest,
+    origin: &Origin,
+    visible: UserFields,
+) -> Result<proto::DisableUserResponse, Status> {
+    let key = key(&request.auth_token)?;
+
+    let user = administration.disable_user(&key, origin).await.map_err(from_account)?;
+
+    Ok(proto::DisableUserResponse { user: Some(managed_user(user, visible)) })
+}
+
+pub(super) async fn enable_user(
+    administration: &Administration,
+    request: proto::EnableUserRequest,
+    origin: &Origin,
+    visible: UserFields,
+) -> Result<proto::EnableUserResponse, Status> {
+    let key = key(&request.auth_token)?;
+
+    let user = administration.enable_user(&key, origin).await.map_err(from_account)?;
+
+    Ok(proto::EnableUserResponse { user: Some(managed_user(user, visible)) })
+}
+
+pub(super) async fn unlock_user(
+    administration: &Administration,
+    request: proto::UnlockUserRequest,
+    origin: &Origin,
+) -> Result<proto::UnlockUserResponse, Status> {
+    let key = key(&request.auth_token)?;
+
+    let had_failures = administration.unlock_user(&key, origin).await.map_err(from_account)?;
+
+    Ok(proto::UnlockUserResponse { had_failures })
+}
+
+pub(super) async fn delete_user(
+    administration: &Administration,
+    request: proto::DeleteUserRequest,
+    origin: &Origin,
+) -> Result<proto::DeleteUserResponse, Status> {
+    let key = key(&request.auth_token)?;
+
+    administration.delete_user(&key, origin).await.map_err(from_account)?;
+
+    Ok(proto::DeleteUserResponse {})
+}
+
+pub(super) async fn revoke_user_sessions(
+    administration: &Administration,
+    request: proto::RevokeUserSessionsRequest,
+    origin: &Origin,
+) -> Result<proto::RevokeUserSessionsResponse, Status> {
+    let key = key(&request.auth_token)?;
+
+    let revoked = administration.revoke_user_sessions(&key, origin).await.map_err(from_account)?;
+
+    Ok(proto::RevokeUserSessionsResponse { revoked_count: convert::count(revoked) })
+}
+
+pub(super) async fn start_password_reset(
+    administration: &Administration,
+    mails: &Mails,
+    request: proto::StartPasswordResetRequest,
+    origin: &Origin,
+) -> Result<proto::StartPasswordResetResponse, Status> {
+    let key = key(&request.auth_token)?;
+
+    administration.start_password_reset(&key, mails, origin).await.map_err(from_account)?;
+
+    Ok(proto::StartPasswordResetResponse {})
+}
+
+fn key(auth_token: &str) -> Result<UserKey, Status> {
+    let mut fields = Fields::default();
+    let token = fields.take("auth_token", AuthToken::parse(auth_token));
+    token.map(UserKey::AuthToken).ok_or_else(|| fields.into_status())
+}
+
+fn managed_user(found: ManagedUser, visible: UserFields) -> proto::ManagedUser {
+    proto::ManagedUser {
+        user: Some(convert::user(found.user, visible)),
+        disabled_at: found.disabled_at.map(convert::timestamp),
+    }
+}

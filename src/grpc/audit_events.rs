@@ -1,0 +1,67 @@
+//! `AdminService`: the audit trail.
+
+use prost::Message as _;
+use tonic::Status;
+
+use super::{
+    convert,
+    fields::Fields,
+    page::{Page, moment},
+    status::from_account,
+};
+use crate::{
+    accounts::{Administration, PageTokens},
+    domain::{AuditKind, AuthToken},
+    proto,
+    store::{AuditFilter, EventPlace, RecordedEvent},
+};
+
+pub(super) async fn list_audit_events(
+    administration: &Administration,
+    page_tokens: &PageTokens,
+    request: proto::ListAuditEventsRequest,
+) -> Result<proto::ListAuditEventsResponse, Status> {
+    let same = proto::ListAuditEventsRequest { page_size: 0, page_token: String::new(), ..request.clone() };
+    let list = [b"audit events ".as_slice(), &same.encode_to_vec()].concat();
+    let mut fields = Fields::default();
+    let page = Page::parse(&mut fields, page_tokens, list, request.page_size, &request.page_token);
+    let user = match request.auth_token.as_str() {
+        "" => None,
+        text => fields.take("auth_token", AuthToken::parse(text)),
+    };
+    let kinds = request.kinds.iter().enumerate();
+    let kinds =
+        kinds.filter_map(|(index, name)| fields.take(&format!("kinds[{index}]"), kind(name))).collect();
+    let since = moment(&mut fields, "since", request.since);
+    let until = moment(&mut fields, "until", request.until);
+    let Some(page) = page.filter(|_| fields.is_faultless()) else { return Err(fields.into_status()) };
+    let caller = (!request.caller.is_empty()).then_some(request.caller);
+    let filter = AuditFilter { user, caller, kinds, since, until };
+    let after = page.after.map(EventPlace::from_numbers);
+
+    let mut events =
+        administration.list_audit_events(filter, after, page.size_and_one()).await.map_err(from_account)?;
+
+    let next_page_token = page.next(page_tokens, &mut events, |last| last.place().as_numbers());
+    Ok(proto::ListAuditEventsResponse { events: events.into_iter().map(event).collect(), next_page_token })
+}
+
+fn kind(name: &str) -> Result<AuditKind, &'static str> {
+    AuditKind::parse(name).ok_or("is no kind of event; docs/AUDIT.md lists them")
+}
+
+fn event(event: RecordedEvent) -> proto::AuditEvent {
+    proto::AuditEvent {
+        at: Some(convert::timestamp(event.at)),
+        kind: event.kind,
+        reason: event.reason.unwrap_or_default(),
+        auth_token: event.user.map(|user| user.to_string()).unwrap_or_default(),
+        resource: event.resource.unwrap_or_default(),
+        caller: event.caller,
+        peer_ip: event.peer.unwrap_or_default(),
+        client_ip: event.client.unwrap_or_default(),
+        client_agent: event.agent.unwrap_or_default(),
+        request_id: event.request_id.map(|id| id.to_string()).unwrap_or_default(),
+        count: event.count,
+    }
+}

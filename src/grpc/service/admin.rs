@@ -1,0 +1,105 @@
+//! `AdminService`
+
+use tonic::{Request, Response};
+
+use super::{
+    super::{admin, audit_events},
+    Answer, Api, origin, visible,
+};
+use crate::proto::{self, admin_service_server::AdminService};
+
+#[tonic::async_trait]
+impl AdminService for Api {
+    async fn get_user(&self, request: Request<proto::GetUserRequest>) -> Answer<proto::GetUserResponse> {
+        let visible = visible(&request);
+        admin::get_user(&self.administration, request.into_inner(), visible).await.map(Response::new)
+    }
+
+    async fn list_users(
+        &self,
+        request: Request<proto::ListUsersRequest>,
+    ) -> Answer<proto::ListUsersResponse> {
+        let visible = visible(&request);
+        if !admin::asks_for_visible(request.get_ref(), visible) {
+            return Err(self.deny(&request, "ask by what it may not see of a user"));
+        }
+        admin::list_users(&self.administration, &self.page_tokens, request.into_inner(), visible)
+            .await
+            .map(Response::new)
+    }
+
+    async fn set_verified(
+        &self,
+        request: Request<proto::SetVerifiedRequest>,
+    ) -> Answer<proto::SetVerifiedResponse> {
+        let (origin, visible) = (origin(&request), visible(&request));
+        admin::set_verified(&self.administration, &self.mails, request.into_inner(), &origin, visible)
+            .await
+            .map(Response::new)
+    }
+
+    async fn disable_user(
+        &self,
+        request: Request<proto::DisableUserRequest>,
+    ) -> Answer<proto::DisableUserResponse> {
+        let (origin, visible) = (origin(&request), visible(&request));
+        admin::disable_user(&self.administration, request.into_inner(), &origin, visible)
+            .await
+            .map(Response::new)
+    }
+
+    async fn enable_user(
+        &self,
+        request: Request<proto::EnableUserRequest>,
+    ) -> Answer<proto::EnableUserResponse> {
+        let (origin, visible) = (origin(&request), visible(&request));
+        admin::enable_user(&self.administration, request.into_inner(), &origin, visible)
+            .await
+            .map(Response::new)
+    }
+
+    async fn unlock_user(
+        &self,
+        request: Request<proto::UnlockUserRequest>,
+    ) -> Answer<proto::UnlockUserResponse> {
+        let origin = origin(&request);
+        admin::unlock_user(&self.administration, request.into_inner(), &origin).await.map(Response::new)
+    }
+
+    async fn delete_user(
+        &self,
+        request: Request<proto::DeleteUserRequest>,
+    ) -> Answer<proto::DeleteUserResponse> {
+        let origin = origin(&request);
+        admin::delete_user(&self.administration, request.into_inner(), &origin).await.map(Response::new)
+    }
+
+    async fn revoke_user_sessions(
+        &self,
+        request: Request<proto::RevokeUserSessionsRequest>,
+    ) -> Answer<proto::RevokeUserSessionsResponse> {
+        let origin = origin(&request);
+        admin::revoke_user_sessions(&self.administration, request.into_inner(), &origin)
+            .await
+            .map(Response::new)
+    }
+
+    async fn start_password_reset(
+        &self,
+        request: Request<proto::StartPasswordResetRequest>,
+    ) -> Answer<proto::StartPasswordResetResponse> {
+        let origin = origin(&request);
+        admin::start_password_reset(&self.administration, &self.mails, request.into_inner(), &origin)
+            .await
+            .map(Response::new)
+    }
+
+    async fn list_audit_events(
+        &self,
+        request: Request<proto::ListAuditEventsRequest>,
+    ) -> Answer<proto::ListAuditEventsResponse> {
+        audit_events::list_audit_events(&self.administration, &self.page_tokens, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+}

@@ -1,0 +1,397 @@
+//! `AdminService`, and the command line that does the same.
+
+use kairos_identity::proto::{
+    AuditEvent, DeleteUserRequest, DisableUserRequest, EnableUserRequest, GetUserRequest,
+    ListAuditEventsRequest, ListUsersRequest, ManagedUser, RegisterRequest, RequestPasswordResetRequest,
+    ResendVerificationEmailRequest, ResetPasswordRequest, ResolveTokenRequest, RevokeUserSessionsRequest,
+    SetVerifiedRequest, StartPasswordResetRequest, UnlockUserRequest, VerifyEmailRequest,
+    account_service_client::AccountServiceClient, admin_service_client::AdminServiceClient,
+    get_user_request::Key,
+};
+use prost_types::Timestamp;
+use tokio::task::JoinSet;
+use tonic::{Code, Status, transport::Channel};
+
+use crate::support::{
+    errors::{assert_refused, violations},
+    mail::{mails_to, verification_token, wait_for_mails},
+    people::{PASSWORD, address, login, registration},
+    server::TestServer,
+    sessions::{introspect, log_in, refresh},
+    tools::race_rounds,
+};
+
+const OTHER: &str = "quartz-Lantern-57-meadow";
+
+async fn client(server: &TestServer) -> AdminServiceClient<Channel> {
+    AdminServiceClient::new(server.channel().await)
+}
+
+async fn disable(server: &TestServer, auth_token: &str) -> ManagedUser {
+    let request = DisableUserRequest { auth_token: auth_token.to_owned() };
+    client(server).await.disable_user(request).await.unwrap().into_inner().user.unwrap()
+}
+
+async fn enable(server: &TestServer, auth_token: &str) -> ManagedUser {
+    let request = EnableUserRequest { auth_token: auth_token.to_owned() };
+    client(server).await.enable_user(request).await.unwrap().into_inner().user.unwrap()
+}
+
+async fn get(server: &TestServer, key: Key) -> Result<ManagedUser, Status> {
+    let found = client(server).await.get_user(GetUserRequest { key: Some(key) }).await?;
+    Ok(found.into_inner().user.unwrap())
+}
+
+/// All pages of a list, `size` users on each.
+async fn names(server: &TestServer, filter: ListUsersRequest, size: i32) -> Vec<String> {
+    let mut request = ListUsersRequest { page_size: size, ..filter };
+    let mut names = Vec::new();
+    loop {
+        let page = client(server).await.list_users(request.clone()).await.unwrap().into_inner();
+        assert!(page.users.len() <= usize::try_from(size).unwrap());
+        names.extend(page.users.into_iter().map(|found| found.user.unwrap().username));
+        request.page_token = page.next_page_token;
+        if request.page_token.is_empty() {
+            return names;
+        }
+    }
+}
+
+/// All pages of the trail, `size` events on each.
+async fn events(server: &TestServer, filter: ListAuditEventsRequest, size: i32) -> Vec<AuditEvent> {
+    let mut request = ListAuditEventsRequest { page_size: size, ..filter };
+    let mut events = Vec::new();
+    loop {
+        let page = client(server).await.list_audit_events(request.clone()).await.unwrap().into_inner();
+        events.extend(page.events);
+        request.page_token = page.next_page_token;
+        if request.page_token.is_empty() {
+            return events;
+        }
+    }
+}
+
+on_both_engines! {
+    async fn a_user_is_found_by_each_of_their_names(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        let ada = server.member("ada").await;
+        for key in [Key::AuthToken(ada.auth_token.to_uppercase()), Key::Email("ADA@example.com".into()), Key::Username("Ada".into())] {
+            let found = get(&server, key).await.unwrap();
+            assert_eq!((found.user, found.disabled_at), (Some(ada.clone()), None));
+        }
+        let nobody = get(&server, Key::Username("nobody".into())).await.unwrap_err();
+        assert_refused(&nobody, Code::NotFound, "USER_NOT_FOUND");
+        for (key, field) in [
+            (Some(Key::AuthToken("1".into())), "auth_token"),
+            (Some(Key::Email("ada".into())), "email"),
+            (Some(Key::Username("a@b".into())), "username"),
+            (None, "key"),
+        ] {
+            let faulty = client(&server).await.get_user(GetUserRequest { key }).await.unwrap_err();
+            assert_eq!(violations(&faulty)[0].0, field);
+        }
+    }
+
+    async fn a_disabled_user_is_kept_out_until_they_are_enabled(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        let ada = server.member("ada").await;
+        let tokens = log_in(&server, "ada").await;
+        let mut accounts = AccountServiceClient::new(server.channel().await);
+        let ask = RequestPasswordResetRequest { email: address("ada"), return_mail_token: false };
+        accounts.request_password_reset(ask.clone()).await.unwrap();
+        let link = wait_for_mails(&server, &address("ada"), 2).await.pop().unwrap().token();
+
+        let disabled = disable(&server, &ada.auth_token).await;
+        assert!(disabled.disabled_at.is_some());
+        assert_eq!(disable(&server, &ada.auth_token).await, disabled, "twice is once");
+
+        let mut identity = server.client().await;
+        let refusal = identity.login(login("ada", PASSWORD)).await.unwrap_err();
+        assert_refused(&refusal, Code::PermissionDenied, "ACCOUNT_DISABLED");
+        let refusal = identity.login(login("ada", "wrong")).await.unwrap_err();
+        assert_refused(&refusal, Code::Unauthenticated, "INVALID_CREDENTIALS");
+        assert!(!introspect(&server, &tokens.access_token).await.active);
+        refresh(&server, &tokens.refresh_token).await.unwrap_err();
+        let reset = ResetPasswordRequest { token: link, new_password: OTHER.into() };
+        let refusal = accounts.reset_password(reset.clone()).await.unwrap_err();
+        assert_refused(&refusal, Code::InvalidArgument, "INVALID_TOKEN");
+        accounts.request_password_reset(ask).await.unwrap();
+        let start = StartPasswordResetRequest { auth_token: ada.auth_token.clone() };
+        let refusal = client(&server).await.start_password_reset(start).await.unwrap_err();
+        assert_refused(&refusal, Code::PermissionDenied, "ACCOUNT_DISABLED");
+        let refusal = identity.register(registration("ada")).await.unwrap_err();
+        assert_refused(&refusal, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
+        let known = ResolveTokenRequest { auth_token: ada.auth_token.clone() };
+        assert_eq!(identity.resolve_token(known).await.unwrap().into_inner().user, Some(ada.clone()));
+        // What was asked for in the background is done by then.
+        tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
+        let mails = mails_to(&server.mail_folder(), &address("ada"));
+        assert!(mails.iter().skip(2).all(|mail| !mail.text.contains("?token=")), "{mails:?}");
+
+        assert_eq!(enable(&server, &ada.auth_token).await.disabled_at, None);
+        assert_eq!(enable(&server, &ada.auth_token).await.disabled_at, None);
+        accounts.reset_password(reset).await.unwrap_err();
+        refresh(&server, &tokens.refresh_token).await.unwrap_err();
+        log_in(&server, "ada").await;
+    }
+
+    async fn who_was_disabled_before_they_were_verified_stays_known(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        let ada = server.newcomer("ada").await;
+        let link = verification_token(&server, &address("ada")).await;
+        disable(&server, &ada.auth_token).await;
+
+        let mut identity = server.client().await;
+        let refusal = identity.verify_email(VerifyEmailRequest { token: link }).await.unwrap_err();
+        assert_refused(&refusal, Code::InvalidArgument, "INVALID_TOKEN");
+        let refusal = identity.login(login("ada", PASSWORD)).await.unwrap_err();
+        assert_refused(&refusal, Code::PermissionDenied, "ACCOUNT_DISABLED");
+        // Without a link that is good, anybody else would make room.
+        let refusal = identity.register(registration("ada")).await.unwrap_err();
+        assert_refused(&refusal, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
+
+        enable(&server, &ada.auth_token).await;
+        let resend = ResendVerificationEmailRequest { email: address("ada"), return_mail_token: false };
+        identity.resend_verification_email(resend).await.unwrap();
+        let link = wait_for_mails(&server, &address("ada"), 2).await.pop().unwrap().token();
+        identity.verify_email(VerifyEmailRequest { token: link }).await.unwrap();
+    }
+
+    async fn no_session_outlives_a_disabling_that_comes_beside_it(engine: Engine) {
+        let server = TestServer::builder(engine).with_env("KAIROS_IDENTITY_LOGIN_FAILURES_MAX", "100").start().await;
+        let twin = server.twin().await;
+        let ada = server.member("ada").await;
+        for _ in 0..race_rounds(1) {
+            let mut logins = JoinSet::new();
+            for number in 0..16 {
+                let mut identity = if number % 2 == 0 { &server } else { &twin }.client().await;
+                logins.spawn(async move { identity.login(login("ada", PASSWORD)).await });
+            }
+            let first = logins.join_next().await.unwrap().unwrap();
+            disable(&server, &ada.auth_token).await;
+            let mut answers = logins.join_all().await;
+            answers.push(first);
+
+            let mut opened = 0;
+            for answer in answers {
+                match answer {
+                    Ok(answer) => {
+                        opened += 1;
+                        let token = answer.into_inner().tokens.unwrap().access_token;
+                        assert!(!introspect(&server, &token).await.active);
+                    }
+                    Err(refusal) => assert_refused(&refusal, Code::PermissionDenied, "ACCOUNT_DISABLED"),
+                }
+            }
+            assert!(opened > 0);
+            enable(&server, &ada.auth_token).await;
+        }
+    }
+
+    async fn users_are_listed_by_what_they_are(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        let ada = server.member("ada").await;
+        server.newcomer("Strasse_1").await;
+        let percent = RegisterRequest { email: address("percent"), ..registration("50% off") };
+        server.client().await.register(percent).await.unwrap();
+        disable(&server, &ada.auth_token).await;
+        let all = ["ada", "Strasse_1", "50% off"];
+        let list = async |filter| names(&server, filter, 100).await;
+        let with_text = async |text: &str| list(ListUsersRequest { text: text.into(), ..ListUsersRequest::default() }).await;
+        let created = ada.created_at.unwrap();
+
+        for size in [1, 2, 3, 1_000] {
+            assert_eq!(names(&server, ListUsersRequest::default(), size).await, all, "{size}");
+        }
+        assert_eq!(list(ListUsersRequest { is_verified: Some(true), ..ListUsersRequest::default() }).await, ["ada"]);
+        assert_eq!(list(ListUsersRequest { is_verified: Some(false), ..ListUsersRequest::default() }).await, all[1..]);
+        assert_eq!(list(ListUsersRequest { is_disabled: Some(true), ..ListUsersRequest::default() }).await, ["ada"]);
+        assert_eq!(list(ListUsersRequest { is_disabled: Some(false), ..ListUsersRequest::default() }).await, all[1..]);
+        assert_eq!(list(ListUsersRequest { created_before: Some(created), ..ListUsersRequest::default() }).await, [""; 0]);
+        assert_eq!(list(ListUsersRequest { created_since: Some(created), ..ListUsersRequest::default() }).await, all);
+        assert_eq!(with_text("STRA\u{df}E").await, ["Strasse_1"], "as usernames compare");
+        assert_eq!(with_text("ADA@EX").await, ["ada"], "as emails compare");
+        for (text, found) in [("_", "Strasse_1"), ("%", "50% off"), ("0% O", "50% off")] {
+            assert_eq!(with_text(text).await, [found], "{text} stands for itself");
+        }
+        for text in ["\\", "'; DROP TABLE core_user; --", "nobody"] {
+            assert_eq!(with_text(text).await, [""; 0], "{text}");
+        }
+    }
+
+    async fn a_page_token_is_good_for_its_own_list_alone(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        for name in ["ada", "bob"] {
+            server.newcomer(name).await;
+        }
+        let first = ListUsersRequest { page_size: 1, ..ListUsersRequest::default() };
+        let token = client(&server).await.list_users(first.clone()).await.unwrap().into_inner().next_page_token;
+        let next = ListUsersRequest { page_token: token.clone(), page_size: 7, ..first.clone() };
+        assert_eq!(client(&server.twin().await).await.list_users(next.clone()).await.unwrap().into_inner().users.len(), 1);
+
+        let faulty = [
+            (ListUsersRequest { is_verified: Some(false), ..next.clone() }, "page_token"),
+            (ListUsersRequest { page_token: "MQ".into(), ..first.clone() }, "page_token"),
+            (ListUsersRequest { page_size: -1, ..first.clone() }, "page_size"),
+            (ListUsersRequest { page_size: 1_001, ..first.clone() }, "page_size"),
+            (ListUsersRequest { text: "a".repeat(255), ..first.clone() }, "text"),
+            (ListUsersRequest { created_since: Some(Timestamp { seconds: i64::MIN, nanos: 0 }), ..first.clone() }, "created_since"),
+            (ListUsersRequest { created_before: Some(Timestamp { seconds: 0, nanos: -1 }), ..first }, "created_before"),
+        ];
+        for (request, field) in faulty {
+            let refusal = client(&server).await.list_users(request).await.unwrap_err();
+            assert_eq!(violations(&refusal)[0].0, field);
+        }
+        let foreign = ListAuditEventsRequest { page_token: token, kinds: vec!["user_lost".into()], ..ListAuditEventsRequest::default() };
+        let refusal = client(&server).await.list_audit_events(foreign).await.unwrap_err();
+        let fields: Vec<_> = violations(&refusal).into_iter().map(|(field, _)| field).collect();
+        assert_eq!(fields, ["page_token", "kinds[0]"]);
+    }
+
+    async fn verified_is_what_an_operator_says_it_is(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        let ada = server.newcomer("ada").await;
+        let set = async |is_verified| {
+            let request = SetVerifiedRequest { auth_token: ada.auth_token.clone(), is_verified };
+            client(&server).await.set_verified(request).await
+        };
+        let refusal = set(None).await.unwrap_err();
+        assert_eq!(violations(&refusal), [("is_verified".to_owned(), "must be given".to_owned())]);
+
+        for _ in 0..2 {
+            let user = set(Some(true)).await.unwrap().into_inner().user.unwrap().user.unwrap();
+            assert!(user.is_verified);
+        }
+        let tokens = log_in(&server, "ada").await;
+        for _ in 0..2 {
+            let user = set(Some(false)).await.unwrap().into_inner().user.unwrap().user.unwrap();
+            assert!(!user.is_verified);
+        }
+        assert!(!introspect(&server, &tokens.access_token).await.active);
+        let refusal = server.client().await.login(login("ada", PASSWORD)).await.unwrap_err();
+        assert_refused(&refusal, Code::PermissionDenied, "EMAIL_NOT_VERIFIED");
+        // Nobody takes the account by registering with its address: its owner has a link.
+        let refusal = server.client().await.register(registration("ada")).await.unwrap_err();
+        assert_refused(&refusal, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
+        let token = wait_for_mails(&server, &address("ada"), 2).await.pop().unwrap().token();
+        server.client().await.verify_email(VerifyEmailRequest { token }).await.unwrap();
+        log_in(&server, "ada").await;
+        assert_eq!(mails_to(&server.mail_folder(), &address("ada")).len(), 2, "what changes nothing mails nothing");
+    }
+
+    async fn an_operator_starts_a_reset_and_never_sees_its_link(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        let ada = server.member("ada").await;
+        let tokens = log_in(&server, "ada").await;
+        let start = StartPasswordResetRequest { auth_token: ada.auth_token.clone() };
+        client(&server).await.start_password_reset(start).await.unwrap();
+
+        let token = wait_for_mails(&server, &address("ada"), 2).await.pop().unwrap().token();
+        assert!(introspect(&server, &tokens.access_token).await.active, "nothing has changed yet");
+        let reset = ResetPasswordRequest { token, new_password: OTHER.into() };
+        AccountServiceClient::new(server.channel().await).reset_password(reset).await.unwrap();
+        server.client().await.login(login("ada", OTHER)).await.unwrap();
+    }
+
+    async fn waits_sessions_and_accounts_are_ended(engine: Engine) {
+        let server = TestServer::builder(engine).with_env("KAIROS_IDENTITY_LOGIN_FAILURES_MAX", "1").start().await;
+        let auth_token = server.member("ada").await.auth_token;
+        let mut admin = client(&server).await;
+        let unlock = UnlockUserRequest { auth_token: auth_token.clone() };
+
+        assert!(!admin.unlock_user(unlock.clone()).await.unwrap().into_inner().had_failures);
+        server.client().await.login(login("ada", "wrong")).await.unwrap_err();
+        assert!(admin.unlock_user(unlock).await.unwrap().into_inner().had_failures);
+        let sessions = [log_in(&server, "ada").await, log_in(&server, "ada").await];
+
+        let revoke = RevokeUserSessionsRequest { auth_token: auth_token.clone() };
+        assert_eq!(admin.revoke_user_sessions(revoke.clone()).await.unwrap().into_inner().revoked_count, 2);
+        assert_eq!(admin.revoke_user_sessions(revoke).await.unwrap().into_inner().revoked_count, 0);
+        for session in sessions {
+            assert!(!introspect(&server, &session.access_token).await.active);
+        }
+
+        admin.delete_user(DeleteUserRequest { auth_token: auth_token.clone() }).await.unwrap();
+        let gone = Code::NotFound;
+        let refusals = [
+            admin.delete_user(DeleteUserRequest { auth_token: auth_token.clone() }).await.map(drop),
+            admin.disable_user(DisableUserRequest { auth_token: auth_token.clone() }).await.map(drop),
+            admin.enable_user(EnableUserRequest { auth_token: auth_token.clone() }).await.map(drop),
+            admin.unlock_user(UnlockUserRequest { auth_token: auth_token.clone() }).await.map(drop),
+            admin.revoke_user_sessions(RevokeUserSessionsRequest { auth_token: auth_token.clone() }).await.map(drop),
+            admin.start_password_reset(StartPasswordResetRequest { auth_token: auth_token.clone() }).await.map(drop),
+            admin.set_verified(SetVerifiedRequest { auth_token, is_verified: Some(true) }).await.map(drop),
+        ];
+        for refusal in refusals {
+            assert_refused(&refusal.unwrap_err(), gone, "USER_NOT_FOUND");
+        }
+    }
+
+    async fn each_change_is_in_the_trail_and_the_trail_is_read_in_pages(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        let ada = server.newcomer("ada").await;
+        let auth_token = ada.auth_token.clone();
+        let set = |is_verified| SetVerifiedRequest { auth_token: auth_token.clone(), is_verified: Some(is_verified) };
+        let mut admin = client(&server).await;
+        admin.set_verified(set(true)).await.unwrap();
+        admin.set_verified(set(true)).await.unwrap();
+        log_in(&server, "ada").await;
+        let revoke = RevokeUserSessionsRequest { auth_token: auth_token.clone() };
+        admin.revoke_user_sessions(revoke).await.unwrap();
+        disable(&server, &auth_token).await;
+        enable(&server, &auth_token).await;
+        admin.start_password_reset(StartPasswordResetRequest { auth_token: auth_token.clone() }).await.unwrap();
+        admin.delete_user(DeleteUserRequest { auth_token: auth_token.clone() }).await.unwrap();
+
+        let expected = [
+            "user_created", "user_updated", "authn_login_success", "session_expired", "user_disabled", "user_enabled",
+            "authn_token_created", "user_deleted",
+        ];
+        let of_ada = ListAuditEventsRequest { auth_token, ..ListAuditEventsRequest::default() };
+        for size in [1, 3, 100] {
+            let found = events(&server, of_ada.clone(), size).await;
+            let kinds: Vec<_> = found.iter().map(|event| event.kind.as_str()).collect();
+            assert_eq!(kinds, expected, "{size}");
+            assert!(found.iter().all(|event| event.caller == "anybody" && event.peer_ip == "127.0.0.1" && event.count == 1));
+        }
+        let some = ListAuditEventsRequest { kinds: vec!["user_disabled".into()], ..of_ada.clone() };
+        assert_eq!(events(&server, some, 100).await.len(), 1);
+        let others = ListAuditEventsRequest { caller: "bff".into(), ..of_ada };
+        assert_eq!(events(&server, others, 100).await, []);
+    }
+
+    async fn the_command_line_does_the_same(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        server.member("ada").await;
+        server.newcomer("bob").await;
+        let user = |arguments: &[&str]| {
+            let output = server.command(&[&["user"], arguments].concat()).output().unwrap();
+            assert!(output.status.success(), "{arguments:?}: {output:?}");
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let tokens = log_in(&server, "ada").await;
+
+        assert_eq!(user(&["end-sessions", "ada"]), "ended 1 sessions\n");
+        assert!(!introspect(&server, &tokens.access_token).await.active);
+        assert!(user(&["disable", "ada"]).contains("disabled_at"));
+        assert!(user(&["list", "--disabled"]).contains("\tdisabled\t"));
+        assert_eq!(user(&["list", "--verified", "--text", "ADA@"]).lines().count(), 1);
+        assert_eq!(user(&["list", "--unverified", "--since", "1h"]).lines().count(), 1);
+        assert_eq!(user(&["list", "--until", "1h"]).lines().count(), 0);
+        assert!(!user(&["enable", "ada"]).contains("disabled_at"));
+        assert!(user(&["reset-password", "ada"]).contains("ada@example.com"));
+        let token = wait_for_mails(&server, &address("ada"), 2).await.pop().unwrap().token();
+        let reset = ResetPasswordRequest { token, new_password: OTHER.into() };
+        AccountServiceClient::new(server.channel().await).reset_password(reset).await.unwrap();
+        let foreign = server.secret_key_file().with_extension("foreign");
+        std::fs::write(&foreign, "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=").unwrap();
+        let mut command = server.command(&["user", "unverify", "ada"]);
+        let output = command.env("KAIROS_IDENTITY_SECRET_KEY_FILE", &foreign).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(told.contains("secret.key-file"), "{told}");
+        assert!(user(&["show", "ada"]).contains("is_verified  true"), "nothing was changed");
+        assert!(user(&["unverify", "ada"]).contains("is_verified  false"));
+        assert!(user(&["verify", "ada"]).contains("is_verified  true"));
+        assert!(user(&["verify", "ada"]).contains("is_verified  true"), "it is so already");
+    }
+}
