@@ -3,6 +3,7 @@
 //! The map, from the top down; a module may use those below it that `tests/it/arrows.rs` allows:
 //!
 //! - [`cli`]: the command line; `serve` is where everything is wired.
+//! - [`pages`]: the HTTP port: the pages behind mailed links, and the public keys.
 //! - [`grpc`]: the API, and the only place that knows the wire: parse, act, reply; its `layer` is what every call passes.
 //! - [`server`]: the accept loop: connections with their limits, TLS, GOAWAY, a stop that ends.
 //! - [`config`]: settings, loaded and checked before anything starts.
@@ -28,6 +29,7 @@ pub mod domain;
 pub mod entropy;
 pub mod grpc;
 pub mod mail;
+pub mod pages;
 pub mod password;
 pub mod proto;
 pub mod sealing;

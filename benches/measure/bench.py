@@ -88,7 +88,7 @@ class Bench:
 
     def service(self, engine, users=None, **settings):
         """The service with its default settings; its log goes to a file, as it would go to a collector."""
-        command = [self._service, "serve", "--listen=127.0.0.1:0"]
+        command = [self._service, "serve", "--listen=127.0.0.1:0", "--http-listen="]
         command += [f"--database-url={self.database(engine, users or self.most_users)}"]
         command += [f"--secret-key-file={self.secret_key}", f"--mail-url=file://{self.folder}/mail"]
         if self.extent.password_cost:

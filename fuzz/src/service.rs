@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use kairos_identity::{
     access_token::{AccessTokenOptions, AccessTokens, SigningKey},
     accounts::{
-        Accounts, AccountsOptions, AuditTrail, Budget, Collaborators, SessionOptions, ThrottleOptions,
+        Accounts, AccountsOptions, Administration, AuditTrail, Budget, Collaborators, MailOptions, Mails,
+        PageTokens, SessionOptions, ThrottleOptions,
     },
     callers::CallerGate,
     clock::Clock,
@@ -15,6 +16,7 @@ use kairos_identity::{
         Api, Services,
         layer::{LayerOptions, Layered, wrap},
     },
+    pages::{PageTemplates, Pages},
     password::{PasswordOptions, Passwords, Policy},
     sealing::SealingKey,
     store::{LookupOptions, SqliteOptions, Store, StoreOptions},
@@ -22,9 +24,10 @@ use kairos_identity::{
 use tempfile::TempDir;
 use tonic::service::Routes;
 
-/// The layers with all that stands behind them; its folder goes with it.
+/// The layers with all that stands behind them, and the pages; its folder goes with it.
 pub struct Service {
     pub layered: Layered<Services>,
+    pub pages: Pages,
     _folder: TempDir,
 }
 
@@ -44,6 +47,9 @@ impl Service {
             .unwrap();
         store.migrate().await.unwrap();
         let audit = AuditTrail::new(store.clone(), clock.clone(), 10);
+        let sealing_key = SealingKey::from_base64("q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=").unwrap();
+        let sealing_key = Arc::new(sealing_key);
+        let mails = Mails::new(mail_options(), Arc::clone(&sealing_key), entropy.clone(), Arc::default());
         let accounts = Accounts::new(
             Collaborators {
                 store: store.clone(),
@@ -53,17 +59,20 @@ impl Service {
                 )
                 .unwrap(),
                 access_tokens: access_tokens(entropy.bytes()),
-                sealing_key: Arc::new(
-                    SealingKey::from_base64("q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=").unwrap(),
-                ),
-                mail_due: Arc::default(),
+                mails: mails.clone(),
                 clock: clock.clone(),
                 entropy: entropy.clone(),
                 audit: audit.clone(),
             },
             accounts_options(),
         );
-        let services = Services::new(Api { accounts, store, audit }, 64 * 1024, Routes::default());
+        let templates = PageTemplates::load(None).unwrap();
+        let (time_and_chance, limit) = ((clock.clone(), entropy.clone()), Duration::from_secs(10));
+        let pages = Pages::new(accounts.clone(), Some(templates), limit, time_and_chance);
+        let administration = Administration::new(store.clone(), clock.clone());
+        let page_tokens = PageTokens::new(sealing_key, entropy.clone());
+        let api = Api { accounts, administration, mails, page_tokens, store, audit };
+        let services = Services::new(api, 64 * 1024, Routes::default());
         let options = LayerOptions {
             request_timeout_default: Duration::from_secs(10),
             request_timeout_max: Duration::from_secs(10),
@@ -71,7 +80,7 @@ impl Service {
             entropy,
             gate: CallerGate::open(),
         };
-        Self { layered: wrap(services, options), _folder: folder }
+        Self { layered: wrap(services, options), pages, _folder: folder }
     }
 }
 
@@ -87,13 +96,19 @@ fn access_tokens(seed: [u8; 32]) -> AccessTokens {
     tokens
 }
 
+fn mail_options() -> MailOptions {
+    MailOptions {
+        verification_lifetime: Duration::from_secs(60),
+        reset_lifetime: Duration::from_secs(60),
+        message_id_domain: "kairos.example".to_owned(),
+    }
+}
+
 fn accounts_options() -> AccountsOptions {
     let hour = Duration::from_secs(3_600);
     let budget = Budget { max: 1_000_000, window: Duration::from_secs(60) };
     AccountsOptions {
         password_policy: Policy { length_min_characters: 8, score_min: 3 },
-        verification_lifetime: Duration::from_secs(60),
-        reset_lifetime: Duration::from_secs(60),
         sessions: SessionOptions { idle: hour, lifetime: hour, per_user_max: 10 },
         throttle: ThrottleOptions {
             failures_max: 10,
@@ -108,7 +123,6 @@ fn accounts_options() -> AccountsOptions {
             resends_from: budget,
             address_known: Duration::from_secs(60),
         },
-        message_id_domain: "kairos.example".to_owned(),
         background_max: 10,
     }
 }

@@ -16,8 +16,8 @@ use std::sync::Arc;
 use toml::{Table, Value};
 
 use super::{
-    ANYBODY, CALLERS_FILE, COMMAND_LINE, Caller, Callers, MethodPattern, NOBODY, Rights, SERVICE, TokenHash,
-    UserFields,
+    ANYBODY, CALLERS_FILE, COMMAND_LINE, Caller, Callers, MethodPattern, NOBODY, PAGES, Rights, SERVICE,
+    TokenHash, UserFields,
 };
 
 /// Two, so that a token can be replaced without a moment in which neither is valid.
@@ -97,7 +97,7 @@ struct Proofs {
 }
 
 /// Names that stand for something else in the audit trail.
-const RESERVED: [&str; 5] = [ANYBODY, NOBODY, COMMAND_LINE, CALLERS_FILE, SERVICE];
+const RESERVED: [&str; 6] = [ANYBODY, NOBODY, COMMAND_LINE, CALLERS_FILE, SERVICE, PAGES];
 
 const NAME_CHARACTERS_MAX: usize = 64;
 

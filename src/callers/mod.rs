@@ -26,7 +26,7 @@ pub use self::{
 use crate::domain::{ClientAddress, ClientAgent, Origin};
 
 /// Names in the audit trail that are no caller's: whoever comes where the gate is open, whoever has proven nothing, the command
-/// line, the file of callers itself, and the service by itself.
+/// line, the file of callers itself, the service by itself, and whoever opened one of its pages.
 pub const ANYBODY: &str = "anybody";
 /// [`ANYBODY`]
 pub const NOBODY: &str = "nobody";
@@ -36,6 +36,8 @@ pub const COMMAND_LINE: &str = "command-line";
 pub const CALLERS_FILE: &str = "callers-file";
 /// [`ANYBODY`]
 pub const SERVICE: &str = "service";
+/// [`ANYBODY`]
+pub const PAGES: &str = "pages";
 
 /// Another service, and what it may do.
 #[derive(Debug)]

@@ -36,11 +36,14 @@ pub struct ServeFlags {
     /// Where to listen; anything but loopback needs TLS or --insecure-plaintext [default: 127.0.0.1:50051]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
+    /// Where the pages behind mailed links and the public keys are served; empty for nowhere [default: 127.0.0.1:50080]
+    #[arg(long, value_name = "ADDR")]
+    pub http_listen: Option<String>,
     /// Where mails go: smtp://user:password@host:port (STARTTLS), smtps://… (TLS) or file:///folder
     /// [default: file://data/mail]
     #[arg(long, value_name = "URL")]
     pub mail_url: Option<String>,
-    /// The beginning of the links in mails: people open URL/verify?token=… [default: http://localhost:8080]
+    /// The beginning of the links in mails: people open URL/verify?token=… [default: http://localhost:50080]
     #[arg(long, value_name = "URL")]
     pub public_base_url: Option<String>,
     /// The certificate chain, a PEM file; turns TLS on
@@ -101,6 +104,7 @@ impl ServeFlags {
         let set = |is_set: bool| is_set.then(|| "true".to_owned());
         let flags = [
             ("server.listen", "listen", self.listen.clone()),
+            ("http.listen", "http-listen", self.http_listen.clone()),
             ("mail.url", "mail-url", self.mail_url.clone()),
             ("mail.public-base-url", "public-base-url", self.public_base_url.clone()),
             ("server.tls-cert", "tls-cert", self.tls_cert.clone()),

@@ -19,8 +19,8 @@ section! {
         /// The sender.
         from: Sender = "Kairos <no-reply@kairos.localhost>",
         /// The beginning of the links: people open `<public-base-url>/verify?token=…`, `/reset-password?token=…` and
-        /// `/confirm-email?token=…`. Never taken from a request.
-        public_base_url: PublicUrl = "http://localhost:8080",
+        /// `/confirm-email?token=…`: where the pages of `[pages]` are seen from outside, or your own. Never taken from a request.
+        public_base_url: PublicUrl = "http://localhost:50080",
         /// Allows SMTP without encryption to a host that is not loopback: whoever sees the mail can use its link.
         insecure_plaintext: bool = "false",
         /// How long one attempt to send may take.

@@ -10,6 +10,7 @@ mod client;
 mod database;
 mod database_url;
 mod flags;
+mod http;
 mod log;
 mod login;
 mod lookup;
@@ -37,6 +38,7 @@ pub use self::{
     database::DatabaseSettings,
     database_url::DatabaseUrl,
     flags::{ServeFlags, StoreFlags},
+    http::{HttpSettings, PagesSettings},
     log::LogSettings,
     login::LoginSettings,
     lookup::LookupSettings,
@@ -57,6 +59,10 @@ pub use self::{
 pub struct Settings {
     /// `[server]`
     pub server: ServerSettings,
+    /// `[http]`
+    pub http: HttpSettings,
+    /// `[pages]`
+    pub pages: PagesSettings,
     /// `[callers]`
     pub callers: CallersSettings,
     /// `[client]`
@@ -152,9 +158,11 @@ fn did_you_mean(nearest: Option<&str>) -> String {
 }
 
 /// Each section: what it is for, and its settings.
-fn sections() -> [(&'static [&'static str], &'static [Setting]); 13] {
+fn sections() -> [(&'static [&'static str], &'static [Setting]); 15] {
     [
         (ServerSettings::ABOUT, ServerSettings::SETTINGS),
+        (HttpSettings::ABOUT, HttpSettings::SETTINGS),
+        (PagesSettings::ABOUT, PagesSettings::SETTINGS),
         (CallersSettings::ABOUT, CallersSettings::SETTINGS),
         (ClientSettings::ABOUT, ClientSettings::SETTINGS),
         (DatabaseSettings::ABOUT, DatabaseSettings::SETTINGS),
@@ -183,6 +191,8 @@ impl Settings {
     pub fn read(sources: &Sources) -> Result<Self, ConfigError> {
         Ok(Self {
             server: ServerSettings::read(sources)?,
+            http: HttpSettings::read(sources)?,
+            pages: PagesSettings::read(sources)?,
             callers: CallersSettings::read(sources)?,
             client: ClientSettings::read(sources)?,
             database: DatabaseSettings::read(sources)?,

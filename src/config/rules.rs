@@ -22,7 +22,7 @@ impl Settings {
         }
     }
 
-    fn rules_of_the_port(&self) -> [(bool, &'static str); 4] {
+    fn rules_of_the_port(&self) -> [(bool, &'static str); 6] {
         [
             (
                 self.server.tls_cert.is_some() == self.server.tls_key.is_some(),
@@ -36,6 +36,18 @@ impl Settings {
                 self.server.listen.ip().is_loopback() || self.serves_tls() || self.server.insecure_plaintext,
                 "server.listen is not loopback and there is no TLS: give --tls-cert and --tls-key, or allow passwords \
                  to cross the network in the clear with --insecure-plaintext",
+            ),
+            (
+                self.http.listen.is_none_or(|listen| listen.ip().is_loopback())
+                    || self.serves_tls()
+                    || self.server.insecure_plaintext,
+                "http.listen is not loopback and there is no TLS: give --tls-cert and --tls-key, or allow new passwords and links \
+                 to cross the network in the clear with --insecure-plaintext",
+            ),
+            (
+                self.mail.public_base_url.is_confidential() || self.server.insecure_plaintext,
+                "mail.public-base-url is http and not local: give https, or allow links and new passwords to cross the network in \
+                 the clear with --insecure-plaintext",
             ),
             (
                 self.server.listen.ip().is_loopback()
@@ -119,6 +131,8 @@ mod tests {
         for (flags, word) in [
             (vec![("server.listen", "0.0.0.0:1")], "--insecure-plaintext"),
             (vec![("server.listen", "[::]:1")], "--insecure-plaintext"),
+            (vec![("http.listen", "0.0.0.0:1")], "--insecure-plaintext"),
+            (vec![("mail.public-base-url", "http://kairos.example")], "--insecure-plaintext"),
             (
                 vec![("server.listen", "0.0.0.0:1"), ("server.insecure-plaintext", "true")],
                 "--insecure-no-callers",

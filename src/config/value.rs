@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use tracing_subscriber::EnvFilter;
-use url::Url;
+use url::{Host, Url};
 
 use super::{
     database_url::{DatabaseUrl, DatabaseUrls},
@@ -249,6 +249,19 @@ impl PublicUrl {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether what is sent there can be read by nobody on the way: it is encrypted, or does not leave the machine.
+    pub(super) fn is_confidential(&self) -> bool {
+        let Ok(url) = Url::parse(&self.0) else { return false };
+        url.scheme() == "https"
+            || match url.host() {
+                // RFC 6761, section 6.3
+                Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+                Some(Host::Ipv4(address)) => address.is_loopback(),
+                Some(Host::Ipv6(address)) => address.is_loopback(),
+                None => false,
+            }
     }
 }
 

@@ -113,6 +113,16 @@ impl MailTokenPurpose {
         }
     }
 
+    /// The last part of the path of its links, and the page that stands there.
+    #[must_use]
+    pub const fn page(self) -> &'static str {
+        match self {
+            Self::VerifyEmail => "verify",
+            Self::ResetPassword => "reset-password",
+            Self::ChangeEmail => "confirm-email",
+        }
+    }
+
     /// Reads the name in the database.
     ///
     /// # Errors

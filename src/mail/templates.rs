@@ -5,7 +5,7 @@ use std::sync::Arc;
 use minijinja::{Environment, context};
 use time::OffsetDateTime;
 
-use crate::domain::{MailKind, MailToken, MailTokenPurpose, Timestamp, Username};
+use crate::domain::{MailKind, MailToken, Timestamp, Username};
 
 /// A template does not fit its values: a defect of this release.
 #[derive(Debug, thiserror::Error)]
@@ -91,11 +91,7 @@ impl Templates {
     }
 
     fn link(&self, kind: MailKind, token: &MailToken) -> Option<String> {
-        let page = match kind.purpose()? {
-            MailTokenPurpose::VerifyEmail => "verify",
-            MailTokenPurpose::ResetPassword => "reset-password",
-            MailTokenPurpose::ChangeEmail => "confirm-email",
-        };
+        let page = kind.purpose()?.page();
         Some(format!("{}/{page}?token={}", self.public_base_url, token.to_link_text()))
     }
 }

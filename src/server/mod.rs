@@ -2,9 +2,12 @@
 //!
 //! tonic's own loop is not used: in 0.14.9 it removes hyper's limits on streams and resets, kills calls at the age of a
 //! connection instead of saying GOAWAY, waits for ever for silent peers at the stop, and spins when file descriptors run
-//! out. This module knows sockets, TLS and HTTP/2; it does not know what is served. Start at [`serve`].
+//! out. This module knows sockets, TLS and HTTP; it does not know what is served. Start at [`serve`]; the pages have
+//! [`serve_http1`].
 
 mod connection;
+mod http1;
+mod http2;
 mod listener;
 mod preface;
 mod streams;
@@ -15,13 +18,19 @@ use std::time::Duration;
 use http::{Request, Response};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use tonic::body::Body;
+pub use tonic::body::Body;
 
-use self::{connection::Connections, listener::Acceptor};
 pub use self::{
     connection::Peer,
+    http1::Http1Options,
     listener::bind,
-    tls::{CurrentTls, TlsError, certificate_names, load_tls},
+    tls::{Alpn, CurrentTls, TlsError, certificate_names, load_tls},
+};
+use self::{
+    connection::{Connections, Protocol, Tls},
+    http1::Http1,
+    http2::Http2,
+    listener::Acceptor,
 };
 use crate::entropy::Entropy;
 
@@ -81,8 +90,35 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> DrainReport {
     let drain_deadline = options.drain_deadline;
-    let mut acceptor = Acceptor::new(listener, options.connections_max, options.connections_per_peer_max);
-    let connections = Connections::new(service, options, tls, entropy, stop.clone());
+    let acceptor = Acceptor::new(listener, options.connections_max, options.connections_per_peer_max);
+    let handshake_timeout = options.tls_handshake_timeout;
+    let tls = tls.map(|current| Tls { current, handshake_timeout });
+    let connections = Connections::new(Http2::new(service, options, entropy), tls, stop.clone());
+    accept_until(stop, acceptor, connections, drain_deadline).await
+}
+
+/// The same for HTTP/1.1: at the stop connections finish the request that they are at.
+pub async fn serve_http1(
+    listener: TcpListener,
+    service: impl Served,
+    options: Http1Options,
+    tls: Option<CurrentTls>,
+    stop: CancellationToken,
+) -> DrainReport {
+    let drain_deadline = options.drain_deadline;
+    let acceptor = Acceptor::new(listener, options.connections_max, options.connections_per_peer_max);
+    let handshake_timeout = options.tls_handshake_timeout;
+    let tls = tls.map(|current| Tls { current, handshake_timeout });
+    let connections = Connections::new(Http1::new(service, options), tls, stop.clone());
+    accept_until(stop, acceptor, connections, drain_deadline).await
+}
+
+async fn accept_until(
+    stop: CancellationToken,
+    mut acceptor: Acceptor,
+    connections: Connections<impl Protocol>,
+    drain_deadline: Duration,
+) -> DrainReport {
     let mut open = JoinSet::new();
     while let Some(Some((socket, peer, slot))) = stop.run_until_cancelled(acceptor.accept()).await {
         open.spawn(connections.clone().run(socket, peer, slot));

@@ -23,13 +23,16 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const BYTES_OF_AN_OPERATION: usize = 256;
 
 /// A connection whose preface has been read, and is read once more by hyper.
-pub(super) struct Http2<Io> {
+pub(super) struct AfterPreface<Io> {
     io: Io,
     unread: &'static [u8],
 }
 
 /// Reads the preface; `None` when it does not come in time or is another one.
-pub(super) async fn expect_preface<Io: AsyncRead + Unpin>(mut io: Io, limit: Duration) -> Option<Http2<Io>> {
+pub(super) async fn expect_preface<Io: AsyncRead + Unpin>(
+    mut io: Io,
+    limit: Duration,
+) -> Option<AfterPreface<Io>> {
     let mut first = [0; PREFACE.len()];
     let read = async {
         // Byte by byte, so that an HTTP/1 client is not waited for once it has shown what it is.
@@ -42,10 +45,10 @@ pub(super) async fn expect_preface<Io: AsyncRead + Unpin>(mut io: Io, limit: Dur
         Some(())
     };
     tokio::time::timeout(limit, read).await.ok()??;
-    Some(Http2 { io, unread: PREFACE })
+    Some(AfterPreface { io, unread: PREFACE })
 }
 
-impl<Io: AsyncRead + Unpin> AsyncRead for Http2<Io> {
+impl<Io: AsyncRead + Unpin> AsyncRead for AfterPreface<Io> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -74,7 +77,7 @@ fn spend(context: &mut Context<'_>, bytes: usize) {
     }
 }
 
-impl<Io: AsyncWrite + Unpin> AsyncWrite for Http2<Io> {
+impl<Io: AsyncWrite + Unpin> AsyncWrite for AfterPreface<Io> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -237,7 +237,7 @@ async fn tls_is_served_and_a_handshake_has_a_limit() {
     let limit = Duration::from_millis(200);
     let server = Running::start(
         ServerOptions { tls_handshake_timeout: limit, ..options() },
-        Some(load_tls(&certificate, &key, None).unwrap().into()),
+        Some(load_tls(&certificate, &key, None, Alpn::Http2).unwrap().into()),
     );
 
     let roots = ClientTlsConfig::new()
@@ -256,7 +256,7 @@ async fn tls_is_served_and_a_handshake_has_a_limit() {
 fn a_certificate_of_no_use_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
-    let refusal = || load_tls(&certificate, &key, None).unwrap_err().to_string();
+    let refusal = || load_tls(&certificate, &key, None, Alpn::Http2).unwrap_err().to_string();
     assert!(refusal().contains("cert.pem"));
 
     std::fs::write(&certificate, "not a certificate").unwrap();
@@ -294,7 +294,7 @@ async fn a_stop_does_not_wait_for_a_stalled_handshake() {
     std::fs::write(&key, certified.signing_key.serialize_pem()).unwrap();
     let server = Running::start(
         ServerOptions { drain_deadline: Duration::from_mins(1), ..options() },
-        Some(load_tls(&certificate, &key, None).unwrap().into()),
+        Some(load_tls(&certificate, &key, None, Alpn::Http2).unwrap().into()),
     );
     let mut stalled = server.socket().await;
     stalled.write_all(&[22, 3, 1]).await.unwrap();
@@ -315,7 +315,7 @@ fn a_mangled_key_is_not_repeated() {
     std::fs::write(&key, certified.signing_key.serialize_pem().replace('\n', " ")).unwrap();
     let secret = certified.signing_key.serialize_pem().lines().nth(1).unwrap()[..20].to_owned();
 
-    let error = load_tls(&certificate, &key, None).unwrap_err();
+    let error = load_tls(&certificate, &key, None, Alpn::Http2).unwrap_err();
 
     let bytes = format!("{:?}", secret.as_bytes());
     let bytes = bytes.trim_matches(|c| c == '[' || c == ']');

@@ -84,7 +84,16 @@ impl From<Arc<ServerConfig>> for CurrentTls {
     }
 }
 
-/// Reads a certificate chain and its key (PEM) for TLS 1.2 and 1.3 with HTTP/2; with `client_ca`, clients may show a certificate
+/// What is spoken inside TLS (RFC 7301).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alpn {
+    /// `h2`
+    Http2,
+    /// `http/1.1`
+    Http1,
+}
+
+/// Reads a certificate chain and its key (PEM) for TLS 1.2 and 1.3; with `client_ca`, clients may show a certificate
 /// that one of its authorities vouches for, and one that shows another gets no connection.
 ///
 /// # Errors
@@ -93,6 +102,7 @@ pub fn load_tls(
     certificate: &Path,
     key: &Path,
     client_ca: Option<&Path>,
+    alpn: Alpn,
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let chain = certificates(certificate)?;
     let private_key = PrivateKeyDer::from_pem_file(key).map_err(|error| in_key_file(key, error))?;
@@ -108,7 +118,11 @@ pub fn load_tls(
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, private_key)
         .map_err(unfit)?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    let alpn: &[u8] = match alpn {
+        Alpn::Http2 => b"h2",
+        Alpn::Http1 => b"http/1.1",
+    };
+    config.alpn_protocols = vec![alpn.to_vec()];
     Ok(Arc::new(config))
 }
 

@@ -21,6 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("accounts", &["access_token", "store", "password", "domain", "clock", "entropy", "sealing"]),
     ("mail", &["store", "domain", "clock", "entropy", "sealing"]),
     ("grpc", &["accounts", "callers", "store", "domain", "proto", "clock", "entropy", "server"]),
+    ("pages", &["accounts", "callers", "clock", "domain", "entropy", "server", "store"]),
     (
         "cli",
         &[
@@ -33,6 +34,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "entropy",
             "grpc",
             "mail",
+            "pages",
             "password",
             "sealing",
             "server",

@@ -18,6 +18,8 @@ mod grpc;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod pages;
+#[cfg(test)]
 mod pgbouncer;
 #[cfg(test)]
 mod races;

@@ -12,7 +12,7 @@ use crate::support::{
     people::address,
     server::TestServer,
     sessions::log_in,
-    tools::{grpcurl, python, repository},
+    tools::{grpcurl, node_module, python, repository},
 };
 
 const SERVICE: &str = "kairos.identity.v1.IdentityService";
@@ -71,6 +71,42 @@ async fn an_agent_verifies_a_login_without_a_call() {
     let verify = |token: &str| {
         let program = repository().join(".tools/venv/bin/python");
         std::process::Command::new(program).arg(&example).arg(&jwks).arg(token).output().unwrap()
+    };
+
+    let verified = verify(&tokens.access_token);
+    let claims: serde_json::Value =
+        serde_json::from_slice(&verified.stdout).unwrap_or_else(|_| panic!("{}", said(&verified)));
+    assert_eq!((&claims["sub"], &claims["sid"]), (&ada.auth_token.into(), &tokens.session_id.clone().into()));
+
+    let (message, signature) = tokens.access_token.rsplit_once('.').unwrap();
+    let forged = format!("{message}.{}", signature.chars().rev().collect::<String>());
+    for other in [&forged, &tokens.refresh_token, &tokens.session_id, message] {
+        let refused = verify(other);
+        assert_eq!(refused.status.code(), Some(1), "{other}: {}", said(&refused));
+        assert!(said(&refused).contains("the token is refused"), "{}", said(&refused));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_in_typescript_verifies_a_login_by_the_keys_over_http() {
+    let server = TestServer::start(crate::support::engine::Engine::Sqlite).await;
+    let ada = server.member("ada").await;
+    let tokens = log_in(&server, "ada").await;
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(node_module(""), folder.path().join("node_modules")).unwrap();
+    std::fs::write(folder.path().join("package.json"), r#"{"type": "module"}"#).unwrap();
+    let example = repository().join("examples/verify_access_token.ts");
+    std::fs::copy(example, folder.path().join("verify_access_token.ts")).unwrap();
+    let compiled = std::process::Command::new(node_module(".bin/tsc"))
+        .args(["--module", "nodenext", "--target", "es2022", "--strict", "verify_access_token.ts"])
+        .current_dir(&folder)
+        .output()
+        .unwrap();
+    assert!(compiled.status.success(), "{}", said(&compiled));
+    let keys = format!("http://{}/.well-known/jwks.json", server.http_address());
+    let verify = |token: &str| {
+        let mut node = std::process::Command::new("node");
+        node.args(["verify_access_token.js", &keys, token]).current_dir(&folder).output().unwrap()
     };
 
     let verified = verify(&tokens.access_token);

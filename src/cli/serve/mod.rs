@@ -12,10 +12,10 @@ use tonic::service::Routes;
 
 use self::{
     options::{
-        accounts_options, bind, layer_options, outbox_options, passwords, retention, server_options,
-        session_options, transport,
+        accounts_options, bind, bind_http, http1_options, layer_options, outbox_options, passwords,
+        retention, server_options, session_options, transport,
     },
-    reload::Reload,
+    reload::{Offers, Reload},
 };
 use super::{
     Failure, reason,
@@ -34,8 +34,9 @@ use crate::{
     entropy::Entropy,
     grpc::{self, Api, HealthWatch, Services, layer::Layered},
     mail::{Outbox, Templates},
+    pages::{PageTemplates, Pages},
     sealing::SealingKey,
-    server::{self, CurrentTls, DrainReport},
+    server::{self, DrainReport},
     store::Store,
 };
 
@@ -80,7 +81,8 @@ struct Service {
     gate: CallerGate,
     health: HealthWatch,
     listener: TcpListener,
-    tls: Option<CurrentTls>,
+    http: Option<(TcpListener, Pages)>,
+    tls: Offers,
     clock: Clock,
     entropy: Entropy,
 }
@@ -94,7 +96,7 @@ struct Running {
     watch: CancellationToken,
     server: CancellationToken,
     outbox: CancellationToken,
-    serving: JoinHandle<DrainReport>,
+    serving: Vec<JoinHandle<DrainReport>>,
     background: TaskTracker,
     clock: Clock,
 }
@@ -128,7 +130,9 @@ impl Service {
             if settings.server.reflection { grpc::add_reflection(others).map_err(reason)? } else { others };
         let services = Services::new(api, settings.server.message_bytes_max.count().as_usize(), others);
         let layered = grpc::layer::wrap(services, layer_options(&settings, &clock, &entropy, &gate));
-        let (listener, tls) = (bind(&settings)?, reload::tls(&settings)?);
+        let pages = pages(&settings, &accounts, &clock, &entropy)?;
+        let http = bind_http(&settings)?.map(|listener| (listener, pages));
+        let (listener, tls) = (bind(&settings)?, Offers::load(&settings)?);
         Ok(Self {
             settings,
             store,
@@ -141,6 +145,7 @@ impl Service {
             gate,
             health,
             listener,
+            http,
             tls,
             clock,
             entropy,
@@ -160,11 +165,23 @@ impl Service {
         background.spawn(self.outbox.run(self.mail_due, outbox.clone()));
         let reload = Reload::begin(self.settings.clone(), self.gate, self.tls.clone(), self.audit.clone());
         background.spawn(reload.run(watch.clone()));
-        tell(&self.settings, &self.listener, self.tls.is_some());
+        let mut serving = Vec::new();
+        if let Some((listener, pages)) = self.http {
+            tell_of_http(&self.settings, &listener, self.tls.http.is_some());
+            let options = http1_options(&self.settings);
+            serving.push(tokio::spawn(server::serve_http1(
+                listener,
+                pages,
+                options,
+                self.tls.http,
+                server.clone(),
+            )));
+        }
+        tell(&self.settings, &self.listener, self.tls.grpc.is_some());
         let options = server_options(&self.settings);
         let serve =
-            server::serve(self.listener, self.layered, options, self.tls, self.entropy, server.clone());
-        let serving = tokio::spawn(serve);
+            server::serve(self.listener, self.layered, options, self.tls.grpc, self.entropy, server.clone());
+        serving.push(tokio::spawn(serve));
         background.spawn(self.health.run(watch.clone(), server.clone()));
         background.spawn(self.audit.clone().run(outbox.clone()));
         let (settings, accounts, audit, clock) = (self.settings, self.accounts, self.audit, self.clock);
@@ -180,15 +197,20 @@ impl Running {
         tokio::time::sleep(self.settings.server.drain_notice.get()).await;
 
         self.server.cancel();
-        match self.serving.await {
-            Ok(DrainReport { connections_aborted: 0 }) => tracing::info!("All connections are closed"),
-            Ok(DrainReport { connections_aborted }) => {
-                tracing::warn!(
-                    connections_aborted,
-                    "Cut off {connections_aborted} connections at the drain deadline"
-                );
+        let mut connections_aborted = 0;
+        for serving in self.serving {
+            match serving.await {
+                Ok(report) => connections_aborted += report.connections_aborted,
+                Err(error) => tracing::error!(%error, "The server broke"),
             }
-            Err(error) => tracing::error!(%error, "The server broke"),
+        }
+        if connections_aborted == 0 {
+            tracing::info!("All connections are closed");
+        } else {
+            tracing::warn!(
+                connections_aborted,
+                "Cut off {connections_aborted} connections at the drain deadline"
+            );
         }
 
         self.outbox.cancel();
@@ -248,6 +270,34 @@ fn outbox_of(
     let (store, sealing_key) = (with.store.clone(), Arc::clone(sealing_key));
     let outbox = Outbox::new(store, ways, sealing_key, outbox_options(settings), time_and_chance);
     outbox.map_err(|error| format!("mail.from: {}", reason(error)))
+}
+
+fn pages(
+    settings: &Settings,
+    accounts: &Accounts,
+    clock: &Clock,
+    entropy: &Entropy,
+) -> Result<Pages, Failure> {
+    let folder = settings.pages.templates.as_deref();
+    let templates = settings.pages.enabled.then(|| PageTemplates::load(folder)).transpose();
+    let templates = templates.map_err(|error| format!("pages.templates: {error}"))?;
+    let timeout = settings.server.request_timeout_default.get();
+    Ok(Pages::new(accounts.clone(), templates, timeout, (clock.clone(), entropy.clone())))
+}
+
+/// Tells an operator where the pages are.
+fn tell_of_http(settings: &Settings, listener: &TcpListener, is_tls: bool) {
+    let Ok(address) = listener.local_addr() else { return };
+    let what = if settings.pages.enabled {
+        "the pages of mailed links and the public keys"
+    } else {
+        "the public keys"
+    };
+    tracing::info!(tls = is_tls, "Serving HTTP on {address}: {what}");
+    let links = settings.mail.public_base_url.as_str();
+    if settings.pages.enabled {
+        tracing::info!("Mailed links begin with {links}: it must lead to that port");
+    }
 }
 
 /// Tells an operator where everything is.

@@ -12,7 +12,7 @@ use crate::{
     grpc::layer::LayerOptions,
     mail::{Encryption, OutboxOptions, SmtpOptions, Transport},
     password::{PasswordOptions, Passwords, Policy},
-    server::{self, ServerOptions},
+    server::{self, Http1Options, ServerOptions},
 };
 
 /// How many resends may be written after their callers were answered: some seconds of the writer's work.
@@ -136,6 +136,24 @@ pub(super) fn server_options(settings: &Settings) -> ServerOptions {
         send_buffer_bytes_max: server.send_buffer_bytes_max.count().as_usize(),
         drain_deadline: server.drain_deadline.get(),
     }
+}
+
+pub(super) fn http1_options(settings: &Settings) -> Http1Options {
+    let http = &settings.http;
+    Http1Options {
+        connections_max: http.connections_max.as_usize(),
+        connections_per_peer_max: http.connections_per_peer_max.as_usize(),
+        head_timeout: http.head_timeout.get(),
+        tls_handshake_timeout: settings.server.tls_handshake_timeout.get(),
+        connection_age: http.connection_age.get(),
+        drain_deadline: settings.server.drain_deadline.get(),
+    }
+}
+
+pub(super) fn bind_http(settings: &Settings) -> Result<Option<TcpListener>, Failure> {
+    let Some(address) = settings.http.listen else { return Ok(None) };
+    let bound = server::bind(address);
+    bound.map(Some).map_err(|error| format!("http.listen: {address}: {error}"))
 }
 
 pub(super) fn bind(settings: &Settings) -> Result<TcpListener, Failure> {

@@ -21,7 +21,7 @@ use crate::{
     config::Settings,
     domain::{AuditKind, Origin},
     grpc::layer::paths_of_every_service,
-    server::{self, CurrentTls},
+    server::{self, Alpn, CurrentTls},
 };
 
 /// How often files are looked at. By their content: files that are links, as in containers, change without their times.
@@ -36,8 +36,32 @@ pub(super) fn gate(settings: &Settings) -> Result<CallerGate, Failure> {
 }
 
 /// What connections are offered, by the settings.
-pub(super) fn tls(settings: &Settings) -> Result<Option<CurrentTls>, Failure> {
-    Ok(load_tls(settings)?.map(CurrentTls::from))
+#[derive(Clone)]
+pub(super) struct Offers {
+    /// On the gRPC port.
+    pub grpc: Option<CurrentTls>,
+    /// On the HTTP port.
+    pub http: Option<CurrentTls>,
+}
+
+impl Offers {
+    pub(super) fn load(settings: &Settings) -> Result<Self, Failure> {
+        let load = |alpn| load_tls(settings, alpn).map(|config| config.map(CurrentTls::from));
+        Ok(Self { grpc: load(Alpn::Http2)?, http: load(Alpn::Http1)? })
+    }
+
+    /// Gives whether there is anything to offer.
+    fn replace(&self, settings: &Settings) -> Result<bool, Failure> {
+        // All are read before any is replaced.
+        let loaded =
+            [(&self.grpc, load_tls(settings, Alpn::Http2)?), (&self.http, load_tls(settings, Alpn::Http1)?)];
+        for (current, config) in loaded {
+            if let (Some(current), Some(config)) = (current, config) {
+                current.replace(config);
+            }
+        }
+        Ok(self.grpc.is_some())
+    }
 }
 
 fn load_callers(path: &Path, settings: &Settings) -> Result<Callers, Failure> {
@@ -52,11 +76,13 @@ fn load_callers(path: &Path, settings: &Settings) -> Result<Callers, Failure> {
     Ok(callers)
 }
 
-fn load_tls(settings: &Settings) -> Result<Option<Arc<ServerConfig>>, Failure> {
+fn load_tls(settings: &Settings, alpn: Alpn) -> Result<Option<Arc<ServerConfig>>, Failure> {
     let server = &settings.server;
+    // Browsers are nobody's callers: they are not asked for a certificate.
+    let client_ca = server.tls_client_ca.as_deref().filter(|_| alpn == Alpn::Http2);
     match (&server.tls_cert, &server.tls_key) {
         (Some(certificate), Some(key)) => {
-            server::load_tls(certificate, key, server.tls_client_ca.as_deref()).map(Some).map_err(reason)
+            server::load_tls(certificate, key, client_ca, alpn).map(Some).map_err(reason)
         }
         _ => Ok(None),
     }
@@ -66,7 +92,7 @@ fn load_tls(settings: &Settings) -> Result<Option<Arc<ServerConfig>>, Failure> {
 pub(super) struct Reload {
     settings: Settings,
     gate: CallerGate,
-    tls: Option<CurrentTls>,
+    tls: Offers,
     audit: AuditTrail,
     callers_file: Watched,
     tls_files: Watched,
@@ -75,12 +101,7 @@ pub(super) struct Reload {
 
 impl Reload {
     /// From here on SIGHUP no longer ends the process.
-    pub(super) fn begin(
-        settings: Settings,
-        gate: CallerGate,
-        tls: Option<CurrentTls>,
-        audit: AuditTrail,
-    ) -> Self {
+    pub(super) fn begin(settings: Settings, gate: CallerGate, tls: Offers, audit: AuditTrail) -> Self {
         let hangup = signal(SignalKind::hangup());
         if let Err(error) = &hangup {
             tracing::error!(%error, "SIGHUP cannot be heard; changed files are still read");
@@ -124,11 +145,8 @@ impl Reload {
     }
 
     fn reload_tls(&self) -> Result<Option<String>, Failure> {
-        let Some(current) = &self.tls else { return Ok(None) };
-        if let Some(config) = load_tls(&self.settings)? {
-            current.replace(config);
-        }
-        Ok(Some("new connections get them".to_owned()))
+        let is_offered = self.tls.replace(&self.settings)?;
+        Ok(is_offered.then(|| "new connections get them".to_owned()))
     }
 }
 

@@ -34,7 +34,7 @@ on_both_engines! {
         IdentityServiceClient::new(channel).register(request).await.unwrap();
 
         let mail = wait_for_mails(&server, &address("ada"), 1).await.remove(0);
-        assert!(mail.text.contains("http://localhost:8080/verify?token="), "{mail:?}");
+        assert!(mail.text.contains("http://localhost:50080/verify?token="), "{mail:?}");
         for file in std::fs::read_dir(server.mail_folder()).unwrap() {
             let raw = std::fs::read_to_string(file.unwrap().path()).unwrap();
             assert!(!raw.contains("evil"), "{raw}");

@@ -9,6 +9,7 @@ pub mod daemon;
 #[macro_use]
 pub mod engine;
 pub mod errors;
+pub mod http;
 pub mod mail;
 pub mod mime;
 pub mod people;

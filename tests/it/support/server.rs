@@ -205,6 +205,7 @@ impl TestServer {
         }
         command.args(arguments).args(["--database-url", database_url]).args(["--log-format", "json"]);
         command.env("KAIROS_IDENTITY_SECRET_KEY_FILE", self.secret_key_file());
+        command.env("KAIROS_IDENTITY_HTTP_LISTEN", "127.0.0.1:0");
         command.current_dir(self.folder.path()).envs(&self.settings.variables).stdin(Stdio::null());
         command
     }
@@ -278,6 +279,13 @@ impl TestServer {
         let address =
             until("the service logs that it serves", limit, async || self.look_for_address(seen)).await;
         self.address = Some(address);
+    }
+
+    /// Where its pages and public keys are.
+    pub fn http_address(&self) -> SocketAddr {
+        let log = self.log();
+        let (_, rest) = log.rsplit_once("Serving HTTP on ").expect("it has told so before it served");
+        rest.split(": ").next().and_then(|address| address.parse().ok()).unwrap()
     }
 
     /// The address in the log from byte `seen` on; panics when the process has ended instead.

@@ -27,8 +27,17 @@ pub fn python_command(script: &str) -> Command {
     command
 }
 
+/// A program or a package of `.tools/node_modules`.
+pub fn node_module(path: &str) -> PathBuf {
+    installed(repository().join(".tools/node_modules").join(path))
+}
+
 fn tool(name: &str) -> PathBuf {
-    let path = repository().join(".tools/venv/bin").join(name);
+    installed(repository().join(".tools/venv/bin").join(name))
+}
+
+#[track_caller]
+fn installed(path: PathBuf) -> PathBuf {
     assert!(path.exists(), "{} is missing: run `scripts/setup test`", path.display());
     path
 }

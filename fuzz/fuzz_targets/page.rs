@@ -1,0 +1,60 @@
+//! A request of any method, path, query, type and form, at the pages: it is answered, nobody is let in by it, and no markup of it comes back.
+#![no_main]
+
+use std::{cell::RefCell, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::{BodyExt as _, Full};
+use kairos_identity::server::{Peer, Served};
+use kairos_identity_fuzz::service;
+use libfuzzer_sys::{
+    arbitrary::{self, Arbitrary},
+    fuzz_target,
+};
+use tokio::runtime::{Builder, Runtime};
+use tonic::body::Body;
+
+#[derive(Debug, Arbitrary)]
+struct Asked<'a> {
+    method: u8,
+    path: u8,
+    query: &'a str,
+    is_form: bool,
+    body: &'a [u8],
+}
+
+const METHODS: [Method; 4] = [Method::GET, Method::POST, Method::HEAD, Method::PUT];
+const PATHS: [&str; 6] =
+    ["/verify", "/reset-password", "/confirm-email", "/.well-known/jwks.json", "/style.css", "/"];
+
+fuzz_target!(|asked: Asked| {
+    thread_local! {
+        static SCENE: (Runtime, RefCell<Option<Arc<service::Service>>>) =
+            (Builder::new_current_thread().enable_all().build().unwrap(), RefCell::default());
+    }
+    SCENE.with(|(runtime, service)| {
+        runtime.block_on(async {
+            if service.borrow().is_none() {
+                let started = Arc::new(service::Service::start().await);
+                service.replace(Some(started));
+            }
+            let service = service.borrow().clone().unwrap();
+            let path = PATHS[usize::from(asked.path) % PATHS.len()];
+            let method = METHODS[usize::from(asked.method) % METHODS.len()].clone();
+            let mut request = Request::builder().method(method).uri(format!("{path}?{}", asked.query));
+            if asked.is_form {
+                request = request.header("content-type", "application/x-www-form-urlencoded");
+            }
+            let body = Body::new(Full::new(Bytes::copy_from_slice(asked.body)));
+            let Ok(request) = request.body(body) else { return };
+            let peer = Peer { address: "127.0.0.1:1".parse().unwrap(), names: Vec::new() };
+            let answer = service.pages.answer(request, &peer);
+            let answer = tokio::time::timeout(Duration::from_secs(20), answer).await.expect("it is answered");
+            assert!(answer.status().is_success() || answer.status().is_client_error());
+            let page = answer.into_body().collect().await.unwrap().to_bytes();
+            let page = String::from_utf8(page.to_vec()).unwrap();
+            assert!(!page.contains("<script") && !page.contains("Your password is changed"));
+        });
+    });
+});

@@ -1,0 +1,305 @@
+//! The HTTP port: the pages behind mailed links, seen as bytes and in a browser, and the public keys.
+
+use std::{fs, io::Write, net::TcpStream, time::Duration};
+
+use kairos_identity::proto::{
+    RequestEmailChangeRequest, RequestPasswordResetRequest, account_service_client::AccountServiceClient,
+};
+
+use crate::support::{
+    engine::Engine,
+    http::{Answer, exchange, get, post, request},
+    mail::{mails_to, verification_token, wait_for_mails},
+    people::{PASSWORD, address, by_email, login},
+    server::TestServer,
+    sessions::{acting, introspect, log_in},
+    tools::{python, repository},
+    wait::until_blocking,
+};
+
+const OTHER: &str = "quartz-Lantern-57-meadow";
+
+async fn ask_for_reset(server: &TestServer, name: &str) -> String {
+    let before = mails_to(&server.mail_folder(), &address(name)).len();
+    let request = RequestPasswordResetRequest { email: address(name), return_mail_token: false };
+    AccountServiceClient::new(server.channel().await).request_password_reset(request).await.unwrap();
+    wait_for_mails(server, &address(name), before + 1).await.pop().unwrap().token()
+}
+
+async fn ask_for_email_change(server: &TestServer, name: &str, new: &str) -> String {
+    let tokens = log_in(server, name).await;
+    let change = RequestEmailChangeRequest {
+        current_password: PASSWORD.to_owned(),
+        new_email: address(new),
+        return_mail_token: false,
+    };
+    let mut accounts = AccountServiceClient::new(server.channel().await);
+    accounts.request_email_change(acting(&tokens, change)).await.unwrap();
+    verification_token(server, &address(new)).await
+}
+
+/// Whether the page is kept by nobody, framed by nobody, and loads nothing from elsewhere.
+#[track_caller]
+fn assert_guarded(answer: &Answer) {
+    let policy = answer.header("content-security-policy");
+    for rule in ["default-src 'none'", "form-action 'self'", "base-uri 'none'", "frame-ancestors 'none'"] {
+        assert!(policy.contains(rule), "{policy}");
+    }
+    assert_eq!(answer.header("referrer-policy"), "no-referrer");
+    assert_eq!(answer.header("cache-control"), "no-store");
+    assert_eq!(answer.header("x-content-type-options"), "nosniff");
+    assert_eq!(answer.header("x-frame-options"), "DENY");
+    assert_eq!(answer.header("content-type"), "text/html; charset=utf-8");
+}
+
+on_both_engines! {
+    async fn a_scanner_that_opens_the_link_changes_nothing_and_the_button_verifies(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        server.newcomer("ada").await;
+        let token = verification_token(&server, &address("ada")).await;
+        let http = server.http_address();
+        let link = format!("/verify?token={token}");
+        let is_verified = async || {
+            server.client().await.find_user(by_email(&address("ada"))).await.unwrap().into_inner().user.unwrap().is_verified
+        };
+
+        for method in ["GET", "HEAD", "GET"] {
+            let opened = request(http, method, &link, &[], "");
+            assert_eq!(opened.status, 200);
+            assert_guarded(&opened);
+            assert_eq!(opened.body.contains(&token), method == "GET", "{}", opened.body);
+        }
+        assert!(!is_verified().await);
+
+        let done = post(http, "/verify", &[("token", &token)]);
+        assert_eq!((done.status, is_verified().await), (200, true));
+        assert!(done.body.contains("Your address is confirmed") && !done.body.contains(&token), "{}", done.body);
+        assert_guarded(&done);
+        let again = post(http, "/verify", &[("token", &token)]);
+        assert!(again.status == 200 && again.body.contains("confirmed already"), "{}", again.body);
+        assert!(!server.log().contains(&token), "no log has the token");
+        let trail = String::from_utf8(server.command(&["audit"]).output().unwrap().stdout).unwrap();
+        assert!(trail.contains("user_updated\tOK") && trail.contains("\tpages\t127.0.0.1"), "{trail}");
+    }
+
+    async fn a_new_password_is_chosen_on_the_page(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        server.member("ada").await;
+        let tokens = log_in(&server, "ada").await;
+        let token = ask_for_reset(&server, "ada").await;
+        let http = server.http_address();
+        let send = |first: &str, second: &str| {
+            post(http, "/reset-password", &[("token", &token), ("new_password", first), ("new_password_again", second)])
+        };
+
+        assert_guarded(&get(http, &format!("/reset-password?token={token}")));
+        for (first, second, words) in [
+            (OTHER, PASSWORD, "must be the same in both fields"),
+            ("ada", "ada", "at least 8 characters"),
+            ("password1", "password1", "The password"),
+        ] {
+            let refused = send(first, second);
+            assert_eq!(refused.status, 422);
+            assert!(refused.body.contains(words) && refused.body.contains(&token), "{}", refused.body);
+            assert!(!refused.body.contains(&format!("\"{first}\"")), "no password comes back");
+            assert_guarded(&refused);
+        }
+        assert!(introspect(&server, &tokens.access_token).await.active);
+
+        let done = send(OTHER, OTHER);
+        assert!(done.status == 200 && done.body.contains("Your password is changed"), "{}", done.body);
+        server.client().await.login(login("ada", OTHER)).await.unwrap();
+        assert!(!introspect(&server, &tokens.access_token).await.active);
+        let again = send(PASSWORD, PASSWORD);
+        assert!(again.status == 400 && again.body.contains("This link does not work"), "{}", again.body);
+        assert!(!server.log().contains(OTHER) && !server.log().contains(&token));
+    }
+
+    async fn a_new_address_is_confirmed_on_the_page(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        let ada = server.member("ada").await;
+        let link = ask_for_email_change(&server, "ada", "lovelace").await;
+        let http = server.http_address();
+        assert_guarded(&get(http, &format!("/confirm-email?token={link}")));
+        let found = async |name| server.client().await.find_user(by_email(&address(name))).await.is_ok();
+        assert_eq!((found("ada").await, found("lovelace").await), (true, false));
+
+        let done = post(http, "/confirm-email", &[("token", &link)]);
+        assert!(done.status == 200 && done.body.contains("Your new address is confirmed"), "{}", done.body);
+        let user = server.client().await.find_user(by_email(&address("lovelace"))).await.unwrap().into_inner().user.unwrap();
+        assert_eq!(user.auth_token, ada.auth_token);
+
+        // One that somebody else has proven meanwhile stays theirs.
+        server.member("bob").await;
+        let link = ask_for_email_change(&server, "bob", "eve").await;
+        server.newcomer("eve").await;
+        let eve = wait_for_mails(&server, &address("eve"), 2).await.pop().unwrap().token();
+        assert_eq!(post(http, "/verify", &[("token", &eve)]).status, 200);
+        let taken = post(http, "/confirm-email", &[("token", &link)]);
+        assert!(taken.status == 409 && taken.body.contains("This address is taken"), "{}", taken.body);
+    }
+
+    async fn a_link_is_good_on_its_own_page_alone(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        let ada = server.member("ada").await;
+        server.member("cyd").await;
+        server.newcomer("bob").await;
+        let http = server.http_address();
+        let verify = verification_token(&server, &address("bob")).await;
+        let reset = ask_for_reset(&server, "ada").await;
+        let change = ask_for_email_change(&server, "cyd", "lovelace").await;
+        let session = log_in(&server, "ada").await;
+        let pages = ["/verify", "/reset-password", "/confirm-email"];
+        let tokens = [&verify, &reset, &change, &session.refresh_token, &session.access_token, &ada.auth_token, &String::new()];
+        for (page, path) in pages.iter().enumerate() {
+            for (number, token) in tokens.iter().enumerate().filter(|(number, _)| *number != page) {
+                let fields = [("token", token.as_str()), ("new_password", OTHER), ("new_password_again", OTHER)];
+                let refused = post(http, path, &fields);
+                assert!(refused.status == 400 && refused.body.contains("This link does not work"), "{path} {number}: {refused:?}");
+                assert_guarded(&refused);
+            }
+        }
+        for (path, token) in pages.iter().zip(tokens) {
+            let fields = [("token", token.as_str()), ("new_password", OTHER), ("new_password_again", OTHER)];
+            assert_eq!(post(http, path, &fields).status, 200, "{path}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_page_and_no_form_is_refused() {
+    let server = TestServer::start(Engine::Sqlite).await;
+    let http = server.http_address();
+    for path in [
+        "/",
+        "/verify/",
+        "/kairos.identity.v1.IdentityService/Login",
+        "/../verify",
+        "/%76erify",
+        "/%3Cscript%3E",
+    ] {
+        let missing = get(http, path);
+        assert_eq!(missing.status, 404, "{path}");
+        assert!(!missing.body.contains("<script>"), "{}", missing.body);
+        assert_guarded(&missing);
+    }
+    for (method, path, allow) in [
+        ("PUT", "/verify", "GET, HEAD, POST"),
+        ("POST", "/.well-known/jwks.json", "GET, HEAD"),
+        ("DELETE", "/style.css", "GET, HEAD"),
+    ] {
+        let refused = request(http, method, path, &[], "");
+        assert_eq!((refused.status, refused.header("allow")), (405, allow));
+    }
+    let form = "Content-Type: application/x-www-form-urlencoded";
+    for (headers, body, status) in [
+        (&["Content-Type: application/json"][..], "{}".to_owned(), 415),
+        (&[], "token=1".to_owned(), 415),
+        (&[form], "token=1".to_owned(), 400),
+        (&["content-type: Application/X-WWW-form-urlencoded ; charset=utf-8"], "token=1".to_owned(), 400),
+        (&[form], format!("token={}", "a".repeat(9_000)), 413),
+    ] {
+        assert_eq!(request(http, "POST", "/verify", headers, &body).status, status, "{headers:?}");
+    }
+    let marked = get(http, "/verify?token=%22%3E%3Cscript%3E");
+    assert!(marked.status == 400 && !marked.body.contains("<script>"), "{}", marked.body);
+    let long = exchange(http, format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(100_000)).as_bytes());
+    assert!(long.is_empty() || long.starts_with("HTTP/1.1 4"), "{long}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sends_slowly_or_nothing_is_let_go() {
+    let server = TestServer::builder(Engine::Sqlite)
+        .with_env("KAIROS_IDENTITY_HTTP_HEAD_TIMEOUT", "300ms")
+        .with_env("KAIROS_IDENTITY_SERVER_REQUEST_TIMEOUT_DEFAULT", "500ms")
+        .with_env("KAIROS_IDENTITY_HTTP_CONNECTIONS_MAX", "2")
+        .start()
+        .await;
+    let http = server.http_address();
+    let _silent = TcpStream::connect(http).unwrap();
+    let mut slow = TcpStream::connect(http).unwrap();
+    let head = "POST /verify HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 9\r\n\r\n";
+    slow.write_all(head.as_bytes()).unwrap();
+    // There are no places but theirs.
+    assert_eq!(get(http, "/style.css").status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_public_keys_may_be_kept_for_a_while() {
+    let server = TestServer::start(Engine::Sqlite).await;
+    let keys = get(server.http_address(), "/.well-known/jwks.json");
+    assert_eq!(keys.header("content-type"), "application/jwk-set+json");
+    assert_eq!(keys.header("cache-control"), "public, max-age=300");
+    let keys: serde_json::Value = serde_json::from_str(&keys.body).unwrap();
+    let key = &keys["keys"][0];
+    assert_eq!(
+        (&key["kty"], &key["crv"], &key["alg"], &key["use"]),
+        (&"OKP".into(), &"Ed25519".into(), &"EdDSA".into(), &"sig".into())
+    );
+    assert!(key.get("d").is_none(), "nothing of the private key");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_can_be_replaced_and_turned_off_and_so_can_the_port() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("verify.done.html"), "Fertig.").unwrap();
+    let own = folder.path().to_str().unwrap();
+    let server =
+        TestServer::builder(Engine::Sqlite).with_env("KAIROS_IDENTITY_PAGES_TEMPLATES", own).start().await;
+    server.newcomer("ada").await;
+    let token = verification_token(&server, &address("ada")).await;
+    assert_eq!(post(server.http_address(), "/verify", &[("token", &token)]).body, "Fertig.");
+
+    let off =
+        TestServer::builder(Engine::Sqlite).with_env("KAIROS_IDENTITY_PAGES_ENABLED", "false").start().await;
+    assert_eq!(get(off.http_address(), "/.well-known/jwks.json").status, 200);
+    for path in ["/verify", "/style.css", "/"] {
+        assert_eq!(post(off.http_address(), path, &[("token", &token)]).status, 404);
+    }
+
+    let none = TestServer::builder(Engine::Sqlite).with_args(&["--http-listen", ""]).start().await;
+    assert!(!none.log().contains("Serving HTTP"), "{}", none.log());
+
+    fs::write(folder.path().join("verify.html"), "{{ tokne }}").unwrap();
+    let mut command = server.command(&["serve", "--listen", "127.0.0.1:0", "--insecure-low-cost"]);
+    let refused = command.env("KAIROS_IDENTITY_PAGES_TEMPLATES", own).output().unwrap();
+    let told = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && told.contains("pages.templates: verify.html"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_lets_a_page_finish_and_closes_the_port() {
+    let mut server = TestServer::start(Engine::Sqlite).await;
+    let http = server.http_address();
+    let _idle = TcpStream::connect(http).unwrap();
+    server.terminate();
+    assert!(server.wait().await.success());
+    let limit = Duration::from_secs(5);
+    until_blocking("the port is closed", limit, || TcpStream::connect(http).is_err().then_some(()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_does_it_all_in_a_browser_without_a_script() {
+    let server = TestServer::start(Engine::Sqlite).await;
+    server.newcomer("ada").await;
+    let verify = verification_token(&server, &address("ada")).await;
+    let pictures = repository().join("target/pages");
+    fs::create_dir_all(&pictures).unwrap();
+    let http = format!("http://{}", server.http_address());
+    let browse = |page: &str, token: &str, password: &str| {
+        let output = python("browser.py", &[&http, page, token, password, pictures.to_str().unwrap()]);
+        let (told, trouble) =
+            (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        assert!(output.status.success(), "{page}: {told}{trouble}");
+        told
+    };
+
+    assert!(browse("verify", &verify, "").contains("Your address is confirmed"));
+    log_in(&server, "ada").await;
+    let change = ask_for_email_change(&server, "ada", "lovelace").await;
+    assert!(browse("confirm-email", &change, "").contains("Your new address is confirmed"));
+    let reset = ask_for_reset(&server, "lovelace").await;
+    assert!(browse("reset-password", &reset, OTHER).contains("Your password is changed"));
+    server.client().await.login(login("lovelace", OTHER)).await.unwrap();
+    assert!(browse("reset-password", &reset, OTHER).contains("This link does not work"));
+}
