@@ -9,6 +9,7 @@ mod limits;
 mod login;
 mod mail_by_caller;
 mod malformed;
+mod matrices;
 mod registration;
 mod resend;
 mod resolution;

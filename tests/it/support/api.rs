@@ -45,3 +45,21 @@ pub fn fields_of(message: &str) -> Vec<String> {
     let message = messages.into_iter().find(|found| found.name() == message).unwrap();
     message.field.iter().map(|field| field.name().to_owned()).collect()
 }
+
+/// The request of the method with this path.
+pub fn request_of(path: &str) -> DescriptorProto {
+    let (service, method) = path.rsplit_once('/').unwrap();
+    let services = files().file.into_iter().flat_map(|file| file.service);
+    let service =
+        services.into_iter().find(|found| service.ends_with(&format!(".{}", found.name()))).unwrap();
+    let method = service.method.into_iter().find(|found| found.name() == method).unwrap();
+    let name = method.input_type().rsplit('.').next().unwrap().to_owned();
+    let mut messages = files().file.into_iter().flat_map(|file| file.message_type);
+    messages.find(|found| found.name() == name).unwrap()
+}
+
+/// The number of a field.
+pub fn number_of(message: &DescriptorProto, field: &str) -> u32 {
+    let field = message.field.iter().find(|found| found.name() == field);
+    field.unwrap_or_else(|| panic!("{} has no such field", message.name())).number().try_into().unwrap()
+}

@@ -15,6 +15,7 @@ pub mod mime;
 pub mod people;
 pub mod pgbouncer;
 pub mod postgres;
+pub mod raw;
 pub mod server;
 pub mod sessions;
 pub mod smtp;
