@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
-    time::{Duration, Instant, SystemTime},
+    time::{Instant, SystemTime},
 };
 
 use crate::domain::Timestamp;
@@ -27,7 +27,7 @@ impl Clock {
         Self::default()
     }
 
-    /// A clock that stands at `start` until [`Clock::advance`] moves it.
+    /// A clock that stands at `start` until [`Clock::set`] moves it.
     #[must_use]
     pub fn manual(start: Timestamp) -> Self {
         Self { manual: Some(Arc::new(AtomicI64::new(start.unix_micros()))) }
@@ -42,17 +42,17 @@ impl Clock {
         })
     }
 
-    /// Monotonic time, for measuring durations; unaffected by [`Clock::advance`].
+    /// Monotonic time, for measuring durations; unaffected by [`Clock::set`].
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the one place that asks")]
     pub fn instant(&self) -> Instant {
         Instant::now()
     }
 
-    /// Moves a manual clock forward; the system's clock ignores it.
-    pub fn advance(&self, by: Duration) {
+    /// Sets a manual clock, forward or back; the system's clock ignores it.
+    pub fn set(&self, now: Timestamp) {
         if let Some(micros) = &self.manual {
-            micros.fetch_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX), Ordering::SeqCst);
+            micros.store(now.unix_micros(), Ordering::SeqCst);
         }
     }
 }

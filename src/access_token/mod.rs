@@ -87,10 +87,14 @@ impl AccessTokens {
         self.options.lifetime
     }
 
-    /// Knows these keys and no others from now on.
+    /// Knows these keys and no others from now on. The earliest of them signs at any time before it ends: if the clock was ahead when it was
+    /// made, nobody could log in otherwise until that time has come again.
     pub fn replace_keys(&self, keys: &[SigningKey]) {
-        let prepared = keys.iter().map(PreparedKey::new).collect();
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = prepared;
+        let mut prepared: Vec<_> = keys.iter().map(PreparedKey::new).collect();
+        if let Some(earliest) = prepared.iter_mut().min_by_key(|key| key.signs_from) {
+            earliest.signs_from = Timestamp::from_unix_micros(i64::MIN);
+        }
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = prepared.into();
     }
 
     fn keys(&self) -> Arc<[PreparedKey]> {

@@ -282,9 +282,17 @@ fn no_token_outlives_the_key_that_signed_it() {
     assert_eq!(signed.expires_at, until);
     assert!(tokens.verify(token.expose(), until).is_err());
     assert_eq!(tokens.sign(claims(until)), Err(NoSigningKey));
-    assert_eq!(tokens.sign(claims(NOW.minus(Duration::from_secs(1)))), Err(NoSigningKey));
-
     assert!(tokens.verify(token.expose(), until.plus(LIFETIME)).is_err());
+}
+
+#[test]
+fn the_earliest_key_signs_whatever_a_clock_that_was_set_back_says() {
+    let a_year_ago = NOW.minus(Duration::from_hours(24 * 365));
+    let (earliest, later) = (key(1, NOW, None), key(2, NOW.plus(LIFETIME), None));
+    let tokens = tokens(&[later, earliest.clone()]);
+    let (token, _) = tokens.sign(claims(a_year_ago)).unwrap();
+    assert_eq!(decode_header(token.expose()).unwrap().kid.unwrap(), earliest.public().id.as_str());
+    assert!(tokens.verify(token.expose(), a_year_ago).is_ok());
 }
 
 #[test]

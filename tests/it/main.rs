@@ -12,6 +12,8 @@ mod arrows;
 #[cfg(test)]
 mod attacks;
 #[cfg(test)]
+mod clock_jumps;
+#[cfg(test)]
 mod command_line;
 #[cfg(test)]
 mod grpc;

@@ -1,0 +1,230 @@
+//! A clock that jumps, forward and back: what has ended stays ended, nobody is kept out for longer than they should be, and logins go on.
+
+use std::{sync::Arc, time::Duration};
+
+use kairos_identity::{
+    access_token::{AccessTokenOptions, AccessTokens},
+    accounts::{
+        AccountError, Accounts, AccountsOptions, AuditTrail, Budget, Collaborators, IssuedTokens, KeyOptions,
+        MailOptions, MailedBy, Mails, NewAccount, SessionOptions, SigningKeys, ThrottleOptions,
+    },
+    clock::Clock,
+    domain::{Email, LinkToken, MailToken, Origin, Password, Timestamp, Username},
+    entropy::Entropy,
+    password::{PasswordOptions, Passwords, Policy},
+    sealing::SealingKey,
+};
+
+use crate::{
+    store::{DAY, NOW, World, email},
+    support::{engine::Engine, people::PASSWORD},
+};
+
+const MINUTE: Duration = Duration::from_mins(1);
+const OTHER: &str = "quartz-Lantern-57-meadow";
+const BUDGET: Budget = Budget { max: 1_000, window: Duration::from_mins(15) };
+
+/// The verbs of an account on a store of their own, with a clock that the test sets.
+struct Scene {
+    _world: World,
+    accounts: Accounts,
+    keys: SigningKeys,
+    clock: Clock,
+    origin: Origin,
+}
+
+impl Scene {
+    async fn new(engine: Engine) -> Self {
+        let world = World::new(engine).await;
+        let (clock, entropy) = (Clock::manual(NOW), Entropy::seeded(9));
+        let sealing_key = SealingKey::from_base64("q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=").unwrap();
+        let sealing_key = Arc::new(sealing_key);
+        let access_tokens = AccessTokens::new(AccessTokenOptions {
+            issuer: "https://id.example".to_owned(),
+            audience: "kairos".to_owned(),
+            lifetime: 10 * MINUTE,
+        });
+        let options = KeyOptions { rotation: 30 * DAY, lead: 60 * MINUTE };
+        let keys = SigningKeys::new(
+            world.store.clone(),
+            Arc::clone(&sealing_key),
+            access_tokens.clone(),
+            options,
+            (clock.clone(), entropy.clone()),
+        );
+        keys.prepare().await.unwrap();
+        let mail_options = MailOptions {
+            verification_lifetime: DAY,
+            reset_lifetime: 20 * MINUTE,
+            message_id_domain: "kairos.example".to_owned(),
+        };
+        let passwords = PasswordOptions { cost: 4, threads: 1, queue_length: 10 };
+        let with = Collaborators {
+            store: world.store.clone(),
+            passwords: Passwords::start(passwords, entropy.clone()).unwrap(),
+            access_tokens,
+            mails: Mails::new(mail_options, sealing_key, entropy.clone(), Arc::default()),
+            audit: AuditTrail::new(world.store.clone(), clock.clone(), 10),
+            clock: clock.clone(),
+            entropy,
+        };
+        let accounts = Accounts::new(with, options_of_accounts());
+        let scene = Self { _world: world, accounts, keys, clock, origin: Origin::local("test") };
+        scene.join().await;
+        scene
+    }
+
+    /// Ada registers and proves her address.
+    async fn join(&self) {
+        let (username, address) = (Username::parse("ada").unwrap(), email("ada@example.com"));
+        let password = self.accounts.admit_password(PASSWORD.to_owned(), None, None).await.unwrap().unwrap();
+        let account = NewAccount {
+            username,
+            email: address,
+            password,
+            request_id: None,
+            mailed_by: MailedBy::Caller,
+            origin: self.origin.clone(),
+        };
+        let token = self.accounts.register(account).await.unwrap().mail_token.unwrap();
+        self.accounts.verify_email(LinkToken::Mailed(token), &self.origin).await.unwrap();
+    }
+
+    /// The clock shows so long after, or before, the time when the test began; whatever follows the clock has followed it.
+    async fn jump(&self, ahead: Duration, back: Duration) {
+        self.clock.set(NOW.plus(ahead).minus(back));
+        self.keys.prepare().await.unwrap();
+    }
+
+    async fn log_in(&self, password: &str) -> Result<IssuedTokens, AccountError> {
+        let password = Password::parse(password.to_owned()).unwrap();
+        self.accounts.log_in(&ada(), &password, &self.origin).await
+    }
+
+    async fn is_active(&self, tokens: &IssuedTokens) -> bool {
+        self.accounts.introspect(tokens.access_token.expose()).await.unwrap().is_some()
+    }
+
+    async fn reset_link(&self) -> MailToken {
+        let asked = self.accounts.request_password_reset(ada(), MailedBy::Caller, self.origin.clone()).await;
+        asked.unwrap().unwrap()
+    }
+
+    async fn reset(&self, token: &MailToken) -> bool {
+        self.accounts.reset_password(token, OTHER.to_owned(), &self.origin).await.is_ok()
+    }
+}
+
+fn ada() -> Email {
+    email("ada@example.com")
+}
+
+fn options_of_accounts() -> AccountsOptions {
+    AccountsOptions {
+        password_policy: Policy { length_min_characters: 8, score_min: 3 },
+        sessions: SessionOptions { idle: 7 * DAY, lifetime: 30 * DAY, per_user_max: 10 },
+        throttle: ThrottleOptions {
+            failures_max: 2,
+            wait_first: 15 * MINUTE,
+            wait_max: 60 * MINUTE,
+            failures_in_a_row_max: 100,
+            pause: DAY,
+            total: BUDGET,
+            failures_from: BUDGET,
+            registrations_from: BUDGET,
+            resends_to: BUDGET,
+            resends_from: BUDGET,
+            address_known: 90 * DAY,
+        },
+        background_max: 10,
+    }
+}
+
+const NOT: Duration = Duration::ZERO;
+
+on_both_engines! {
+    async fn forward_ends_what_has_a_time_and_nothing_else(engine: Engine) {
+        let scene = Scene::new(engine).await;
+        let first = scene.log_in(PASSWORD).await.unwrap();
+        let link = scene.reset_link().await;
+
+        scene.jump(21 * MINUTE, NOT).await;
+        assert!(!scene.is_active(&first).await && !scene.reset(&link).await);
+        let second = scene.accounts.refresh_session(&first.refresh_token, &scene.origin).await.unwrap();
+        assert!(scene.is_active(&second).await);
+
+        // Years: keys have changed meanwhile, and the session has ended.
+        scene.jump(1_000 * DAY, NOT).await;
+        assert!(scene.accounts.refresh_session(&second.refresh_token, &scene.origin).await.is_err());
+        scene.jump(1_000 * DAY + 61 * MINUTE, NOT).await;
+        let third = scene.log_in(PASSWORD).await.unwrap();
+        assert!(scene.is_active(&third).await);
+    }
+
+    async fn back_lets_people_log_in_at_once(engine: Engine) {
+        let scene = Scene::new(engine).await;
+        let before = scene.log_in(PASSWORD).await.unwrap();
+
+        // As when the clock was years ahead at the first start, and was then put right.
+        for back in [31 * Duration::from_secs(1), 60 * MINUTE, DAY, 4_000 * DAY] {
+            scene.jump(NOT, back).await;
+            assert!(!scene.is_active(&before).await, "a token of the future is good for nothing: {back:?}");
+            let tokens = scene.log_in(PASSWORD).await.unwrap();
+            assert!(scene.is_active(&tokens).await, "{back:?}");
+            let next = scene.accounts.refresh_session(&tokens.refresh_token, &scene.origin).await.unwrap();
+            assert!(scene.is_active(&next).await, "{back:?}");
+        }
+        // And forward again, to where it was.
+        scene.jump(NOT, NOT).await;
+        assert!(scene.is_active(&before).await);
+        let after = scene.log_in(PASSWORD).await.unwrap();
+        assert!(scene.is_active(&after).await);
+    }
+
+    async fn back_revives_nothing_that_was_used_replaced_or_ended(engine: Engine) {
+        let scene = Scene::new(engine).await;
+        let session = scene.log_in(PASSWORD).await.unwrap();
+        let next = scene.accounts.refresh_session(&session.refresh_token, &scene.origin).await.unwrap();
+        scene.accounts.log_out(&next.refresh_token, &scene.origin).await.unwrap();
+        let (replaced, used) = (scene.reset_link().await, scene.reset_link().await);
+        assert!(scene.reset(&used).await);
+
+        for (ahead, back) in [(NOT, MINUTE), (NOT, DAY), (19 * MINUTE, NOT)] {
+            scene.jump(ahead, back).await;
+            assert!(!scene.reset(&used).await && !scene.reset(&replaced).await);
+            for token in [&session.refresh_token, &next.refresh_token] {
+                assert!(scene.accounts.refresh_session(token, &scene.origin).await.is_err());
+            }
+            assert!(!scene.is_active(&next).await);
+        }
+    }
+
+    async fn a_wait_is_neither_skipped_for_ever_nor_kept_for_ever(engine: Engine) {
+        let scene = Scene::new(engine).await;
+        scene.jump(400 * DAY, NOT).await;
+        for _ in 0..2 {
+            assert!(matches!(scene.log_in("wrong").await, Err(AccountError::InvalidCredentials)));
+        }
+        assert!(matches!(scene.log_in(PASSWORD).await, Err(AccountError::TooManyAttempts { .. })));
+        // The clock was wrong: nobody waits for a year.
+        scene.jump(NOT, NOT).await;
+        scene.log_in(PASSWORD).await.unwrap();
+
+        for _ in 0..2 {
+            assert!(matches!(scene.log_in("wrong").await, Err(AccountError::InvalidCredentials)));
+        }
+        scene.jump(NOT, 10 * MINUTE).await;
+        assert!(matches!(scene.log_in(PASSWORD).await, Err(AccountError::TooManyAttempts { .. })));
+        scene.jump(16 * MINUTE, NOT).await;
+        scene.log_in(PASSWORD).await.unwrap();
+    }
+}
+
+/// Times that no calendar has are times too.
+#[test]
+fn the_ends_of_time_break_nothing() {
+    for micros in [i64::MIN, i64::MAX] {
+        let end = Timestamp::from_unix_micros(micros);
+        let _ = (end.plus(DAY), end.minus(DAY), end.whole_seconds(), end.since(NOW), end.to_string());
+    }
+}
