@@ -16,7 +16,7 @@ use kairos_identity::{
         Api, Services,
         layer::{LayerOptions, Layered, wrap},
     },
-    pages::{PageTemplates, Pages},
+    pages::{PageTemplates, Pages, PagesOptions},
     password::{PasswordOptions, Passwords, Policy},
     sealing::SealingKey,
     store::{LookupOptions, SqliteOptions, Store, StoreOptions},
@@ -67,8 +67,10 @@ impl Service {
             accounts_options(),
         );
         let templates = PageTemplates::load(None).unwrap();
-        let (time_and_chance, limit) = ((clock.clone(), entropy.clone()), Duration::from_secs(10));
-        let pages = Pages::new(accounts.clone(), Some(templates), limit, time_and_chance);
+        let time_and_chance = (clock.clone(), entropy.clone());
+        let limit = Duration::from_secs(10);
+        let options = PagesOptions { request_timeout: limit, keys_kept: limit };
+        let pages = Pages::new(accounts.clone(), Some(templates), options, time_and_chance);
         let administration = Administration::new(store.clone(), clock.clone());
         let page_tokens = PageTokens::new(sealing_key, entropy.clone());
         let api = Api { accounts, administration, mails, page_tokens, store, audit };

@@ -1,10 +1,16 @@
 //! What an operator does to accounts, by the command line or by `AdminService`. No operator sees or chooses a password.
 
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
 use super::{AccountError, MailedBy, Mails, audit};
 use crate::{
     clock::Clock,
-    domain::{AuditEvent, AuditKind, AuthToken, Email, MailTokenPurpose, Origin, User, UserId, Username},
-    store::{AuditFilter, EventPlace, ManagedUser, RecordedEvent, Store, UserFilter},
+    domain::{
+        AuditEvent, AuditKind, AuthToken, Email, MailTokenPurpose, Origin, Timestamp, User, UserId, Username,
+    },
+    store::{AuditFilter, EventPlace, ManagedUser, NewMail, RecordedEvent, Store, UserFilter},
 };
 
 /// The verbs of an operator. Cheap to clone.
@@ -12,6 +18,8 @@ use crate::{
 pub struct Administration {
     store: Store,
     clock: Clock,
+    /// Lists read much; one at a time leaves the others their connections.
+    lists: Arc<Semaphore>,
 }
 
 /// How an operator names a user.
@@ -28,8 +36,8 @@ pub enum UserKey {
 impl Administration {
     /// Administration of the accounts in this store.
     #[must_use]
-    pub const fn new(store: Store, clock: Clock) -> Self {
-        Self { store, clock }
+    pub fn new(store: Store, clock: Clock) -> Self {
+        Self { store, clock, lists: Arc::new(Semaphore::new(1)) }
     }
 
     /// The next users who pass the filter, in the order of their registration, at most `limit`.
@@ -42,6 +50,7 @@ impl Administration {
         after: Option<UserId>,
         limit: i64,
     ) -> Result<Vec<ManagedUser>, AccountError> {
+        let _turn = self.lists.acquire().await;
         Ok(self.store.list_users(filter, after, limit).await?)
     }
 
@@ -67,13 +76,13 @@ impl Administration {
     /// [`AccountError::UserNotFound`], or that the database is not available.
     pub async fn verify_user(&self, key: &UserKey, origin: &Origin) -> Result<ManagedUser, AccountError> {
         let found = self.find_user(key).await?;
-        let event = self.event(AuditKind::UserUpdated, &found.user, origin).of("is_verified");
+        let event = self.event(AuditKind::UserUpdated, &found.user, origin).of("is_verified: true");
         let updated = self.store.mark_verified(found.user.id, event.clone()).await?;
         updated_user(&found, updated, &event)
     }
 
-    /// Marks the user's email as not verified, which ends their sessions, and mails them the link that proves it again. Unless they follow
-    /// it, their account ends as any that nobody has verified.
+    /// Marks the user's email as not verified, which ends their sessions and links, and mails them the link that proves it again. Their account
+    /// stays, whether they follow it or not.
     ///
     /// # Errors
     /// [`AccountError::UserNotFound`], or that the database is not available.
@@ -84,9 +93,8 @@ impl Administration {
         origin: &Origin,
     ) -> Result<ManagedUser, AccountError> {
         let found = self.find_user(key).await?;
-        let event = self.event(AuditKind::UserUpdated, &found.user, origin).of("is_verified");
-        let link =
-            mails.link(MailTokenPurpose::VerifyEmail, &found.user.email, MailedBy::Service, event.at).mail;
+        let event = self.event(AuditKind::UserUpdated, &found.user, origin).of("is_verified: false");
+        let link = verification_link(mails, &found.user, event.at);
         let updated = self.store.mark_unverified(found.user.id, link, event.clone()).await?;
         mails.ring();
         updated_user(&found, updated, &event)
@@ -108,14 +116,21 @@ impl Administration {
         self.find_user(&UserKey::AuthToken(found.user.auth_token)).await
     }
 
-    /// Lets a user in again who was kept out. One who is not disabled is no error.
+    /// Lets a user in again who was kept out; who has not proven their address is mailed the link that does. One who is not disabled is no error.
     ///
     /// # Errors
     /// [`AccountError::UserNotFound`], or that the database is not available.
-    pub async fn enable_user(&self, key: &UserKey, origin: &Origin) -> Result<ManagedUser, AccountError> {
+    pub async fn enable_user(
+        &self,
+        key: &UserKey,
+        mails: &Mails,
+        origin: &Origin,
+    ) -> Result<ManagedUser, AccountError> {
         let found = self.find_user(key).await?;
         let event = self.event(AuditKind::UserEnabled, &found.user, origin);
-        if self.store.enable_user(found.user.id, event.clone()).await? {
+        let link = verification_link(mails, &found.user, event.at);
+        if self.store.enable_user(found.user.id, link, event.clone()).await? {
+            mails.ring();
             audit::log(&event);
         }
         Ok(ManagedUser { disabled_at: None, ..found })
@@ -181,9 +196,10 @@ impl Administration {
         let (user, purpose) = (found.user, MailTokenPurpose::ResetPassword);
         let event = self.event(AuditKind::AuthnTokenCreated, &user, origin).of(purpose.as_str());
         let link = mails.link(purpose, &user.email, MailedBy::Service, event.at).mail;
-        let mailed = self.store.replace_link(&user.email, purpose, link, event.clone()).await?;
-        // They may have gone, or been disabled, or the address be another's by now.
-        let mailed = mailed.filter(|mailed| mailed.id == user.id).ok_or(AccountError::UserNotFound)?;
+        // They may have gone, or been disabled, or have another address by now.
+        let owner = (&user.email, Some(user.id));
+        let mailed = self.store.replace_link(owner, purpose, link, event.clone()).await?;
+        let mailed = mailed.ok_or(AccountError::UserNotFound)?;
         mails.ring();
         audit::log(&event);
         Ok(mailed)
@@ -199,12 +215,18 @@ impl Administration {
         after: Option<EventPlace>,
         limit: i64,
     ) -> Result<Vec<RecordedEvent>, AccountError> {
+        let _turn = self.lists.acquire().await;
         Ok(self.store.list_audit_events(filter, after, limit).await?)
     }
 
     fn event(&self, kind: AuditKind, user: &User, origin: &Origin) -> AuditEvent {
         AuditEvent::new(self.clock.now(), kind, origin.clone()).about(Some(user.auth_token))
     }
+}
+
+/// The link that proves a user's address, from this service.
+fn verification_link(mails: &Mails, user: &User, now: Timestamp) -> NewMail {
+    mails.link(MailTokenPurpose::VerifyEmail, &user.email, MailedBy::Service, now).mail
 }
 
 /// A user as an update has left them, which is logged if it changed anything.

@@ -92,7 +92,9 @@ impl Accounts {
         let event = self.with.audit.event(AuditKind::AuthnTokenCreated, origin);
         let event = event.of(by.resource(purpose));
         let link = self.with.mails.link(purpose, email, by, event.at);
-        let Some(user) = self.with.store.replace_link(email, purpose, link.mail, event.clone()).await? else {
+        let Some(user) =
+            self.with.store.replace_link((email, None), purpose, link.mail, event.clone()).await?
+        else {
             let event = self.with.audit.event(AuditKind::AuthnTokenCreateFail, origin);
             self.with.audit.note_about(event.of(purpose.as_str()).refused(NOBODY_TO_MAIL), email);
             return Ok(None);

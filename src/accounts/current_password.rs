@@ -143,12 +143,21 @@ impl Accounts {
         current: &Password,
         origin: &Origin,
     ) -> Result<(), AccountError> {
-        let checked = self.check_current(acting, current, origin).await;
+        let deleted = self.check_and_delete(acting, current, origin).await;
         let failed = || self.event_of(AuditKind::UserDeleteFail, acting, origin);
-        checked.map_err(|error| self.with.audit.refused(failed(), None, error))?;
+        deleted.map_err(|error| self.with.audit.refused(failed(), None, error))
+    }
+
+    async fn check_and_delete(
+        &self,
+        acting: &ActingUser,
+        current: &Password,
+        origin: &Origin,
+    ) -> Result<(), AccountError> {
+        let found = self.check_current(acting, current, origin).await?;
         let event = self.event_of(AuditKind::UserDeleted, acting, origin);
-        if !self.with.store.delete_user(acting.user.id, event.clone()).await? {
-            return Err(AccountError::UserNotFound);
+        if !self.with.store.delete_account(acting.user.id, found.password, event.clone()).await? {
+            return Err(AccountError::InvalidCredentials);
         }
         audit::log(&event);
         Ok(())

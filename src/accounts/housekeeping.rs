@@ -54,7 +54,12 @@ impl Housekeeping {
     ) -> Self {
         let kept = Kept {
             unverified_users,
-            expired_tokens: EXPIRED_TOKENS_KEPT,
+            // The last link says since when its user is to be forgotten.
+            expired_tokens: if unverified_users.as_nanos() > EXPIRED_TOKENS_KEPT.as_nanos() {
+                unverified_users
+            } else {
+                EXPIRED_TOKENS_KEPT
+            },
             finished_mails,
             request_ids: REQUEST_ID_LIFETIME,
             sessions: sessions.lifetime,

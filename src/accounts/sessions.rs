@@ -96,7 +96,8 @@ impl Showing {
     fn judge(&self, known: &KnownSession) -> Shown {
         let is_same_caller = self.caller == known.session.caller;
         let is_soon = self.at.since(known.session.refreshed_at) <= REPEAT_WITHIN;
-        if self.options.ends_at(&known.session) <= self.at || !known.user.is_verified {
+        let may_go_on = known.user.is_verified && !known.is_disabled;
+        if self.options.ends_at(&known.session) <= self.at || !may_go_on {
             return Shown::Useless;
         }
         match known.previous {

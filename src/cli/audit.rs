@@ -24,7 +24,7 @@ pub(super) struct Audit {
     #[arg(long)]
     user: Option<String>,
     /// Only what this caller asked for: a name of the file of callers, `anybody` where there is none, `nobody` for callers who
-    /// proved nothing, `pages`, `service` or `command-line`
+    /// proved nothing, `pages`, `service`, `callers-file` or `command-line`
     #[arg(long, value_name = "NAME")]
     caller: Option<String>,
     /// Only events of this kind; may be given more than once

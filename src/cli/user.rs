@@ -41,9 +41,7 @@ enum Verb {
         /// The user's auth_token, email or username
         user: String,
     },
-    /// Mark a user's email as not verified: ends their sessions and mails them a new link
-    ///
-    /// Unless they open it, the account ends as any that nobody has verified (verification.unverified-kept).
+    /// Mark a user's email as not verified: ends their sessions and links, and mails them a new link
     Unverify {
         /// The user's auth_token, email or username
         user: String,
@@ -143,7 +141,8 @@ impl User {
                 Ok(())
             }
             Verb::Enable { user } => {
-                show(&users.enable_user(&key(&user)?, &origin()).await.map_err(reason)?);
+                let mails = mails(settings, &store).await?;
+                show(&users.enable_user(&key(&user)?, &mails, &origin()).await.map_err(reason)?);
                 Ok(())
             }
             Verb::EndSessions { user } => {

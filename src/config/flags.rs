@@ -64,7 +64,7 @@ pub struct ServeFlags {
     /// Allow an address that is not loopback without TLS: passwords cross the network in the clear
     #[arg(long)]
     pub insecure_plaintext: bool,
-    /// Allow an address that is not loopback without --callers: whoever reaches it may read every user
+    /// Allow an address that is not loopback without --callers: whoever reaches it may read, change and take over every user
     #[arg(long)]
     pub insecure_no_callers: bool,
     /// Allow SMTP without encryption to a host that is not loopback: whoever sees a mail can use its link

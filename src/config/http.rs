@@ -16,7 +16,7 @@ section! {
         /// How many connections may be open; more wait to be accepted.
         connections_max: Count<1, 1_000_000> = "1000",
         /// How many of them one address may have open; another is closed at once. A reverse proxy is one address.
-        connections_per_peer_max: Count<1, 1_000_000> = "1000",
+        connections_per_peer_max: Count<1, 1_000_000> = "200",
         /// How long a connection may take to send the head of a request, or be silent between two.
         head_timeout: Span<100, 600_000> = "10s",
         /// After how long a connection takes no more requests.

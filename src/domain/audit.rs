@@ -38,7 +38,7 @@ macro_rules! kinds {
 kinds! {
     /// The right password of a verified account.
     AuthnLoginSuccess = "authn_login_success",
-    /// A wrong password, an email that nobody has, or an account that is not verified.
+    /// A wrong password, an email that nobody has, or an account that is not verified or disabled.
     AuthnLoginFail = "authn_login_fail",
     /// An attempt that came too early, of an account, an address or all together; its password was not looked at.
     AuthnLoginFailMax = "authn_login_fail_max",

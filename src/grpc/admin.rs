@@ -66,6 +66,8 @@ pub(super) async fn list_users(
     let created_before = moment(&mut fields, "created_before", request.created_before);
     if request.text.chars().nth(TEXT_CHARACTERS_MAX).is_some() {
         fields.refuse("text", &format!("must be at most {TEXT_CHARACTERS_MAX} characters"));
+    } else if request.text.chars().any(char::is_control) {
+        fields.refuse("text", &"must not contain control characters");
     }
     let Some(page) = page.filter(|_| fields.is_faultless()) else { return Err(fields.into_status()) };
     let filter = UserFilter {
@@ -122,13 +124,14 @@ pub(super) async fn disable_user(
 
 pub(super) async fn enable_user(
     administration: &Administration,
+    mails: &Mails,
     request: proto::EnableUserRequest,
     origin: &Origin,
     visible: UserFields,
 ) -> Result<proto::EnableUserResponse, Status> {
     let key = key(&request.auth_token)?;
 
-    let user = administration.enable_user(&key, origin).await.map_err(from_account)?;
+    let user = administration.enable_user(&key, mails, origin).await.map_err(from_account)?;
 
     Ok(proto::EnableUserResponse { user: Some(managed_user(user, visible)) })
 }

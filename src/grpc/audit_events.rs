@@ -16,6 +16,9 @@ use crate::{
     store::{AuditFilter, EventPlace, RecordedEvent},
 };
 
+/// No caller's name is longer.
+const CALLER_BYTES_MAX: usize = 64;
+
 pub(super) async fn list_audit_events(
     administration: &Administration,
     page_tokens: &PageTokens,
@@ -32,6 +35,9 @@ pub(super) async fn list_audit_events(
     let kinds = request.kinds.iter().enumerate();
     let kinds =
         kinds.filter_map(|(index, name)| fields.take(&format!("kinds[{index}]"), kind(name))).collect();
+    if request.caller.len() > CALLER_BYTES_MAX || request.caller.chars().any(char::is_control) {
+        fields.refuse("caller", &"is no caller's name");
+    }
     let since = moment(&mut fields, "since", request.since);
     let until = moment(&mut fields, "until", request.until);
     let Some(page) = page.filter(|_| fields.is_faultless()) else { return Err(fields.into_status()) };

@@ -1,5 +1,7 @@
 //! The public keys that access tokens are verified with (RFC 7517, RFC 8037), as `SessionService.GetJwks` gives them.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::reply::Reply;
@@ -8,8 +10,8 @@ use crate::accounts::Accounts;
 /// RFC 7517, section 8.5.1
 const CONTENT_TYPE: &str = "application/jwk-set+json";
 
-/// A key is told of an hour (`session.key-lead`) before it signs, and one that was revoked should soon be forgotten.
-const CACHE: &str = "public, max-age=300";
+/// The longest: a key that was revoked should soon be forgotten.
+const KEPT_MAX: Duration = Duration::from_mins(5);
 
 #[derive(Serialize)]
 struct JwkSet {
@@ -26,7 +28,8 @@ struct Jwk {
     r#use: &'static str,
 }
 
-pub(super) fn reply(accounts: &Accounts) -> Reply {
+/// They may be kept for `kept`, and five minutes at most.
+pub(super) fn reply(accounts: &Accounts, kept: Duration) -> Reply {
     let keys = accounts.public_keys().into_iter().map(|key| Jwk {
         kty: "OKP",
         crv: "Ed25519",
@@ -37,5 +40,5 @@ pub(super) fn reply(accounts: &Accounts) -> Reply {
     });
     let set = JwkSet { keys: keys.collect() };
     let json = serde_json::to_string(&set).expect("texts become JSON");
-    Reply::public(CONTENT_TYPE, CACHE, json)
+    Reply::public(CONTENT_TYPE, kept.min(KEPT_MAX), json)
 }

@@ -10,9 +10,10 @@ mod page;
 mod reply;
 mod templates;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::{Method, Request, Response, StatusCode, header};
+use tokio::sync::Semaphore;
 
 pub use self::templates::{BadTemplates, PageTemplates};
 use self::{form::Form, reply::Reply};
@@ -31,11 +32,25 @@ const JWKS: &str = "/.well-known/jwks.json";
 /// Where the style of the pages is.
 const STYLE: &str = "/style.css";
 
+/// How many buttons may be at work at once; one more is told to try again. They share the hashing and the writer with everybody's logins, and
+/// whoever presses them is nobody's caller.
+const ACTS_MAX: usize = 16;
+
+/// How the pages are served.
+#[derive(Debug, Clone, Copy)]
+pub struct PagesOptions {
+    /// How long one request may take.
+    pub request_timeout: Duration,
+    /// How long the public keys may be kept: no longer than a new one waits before it signs.
+    pub keys_kept: Duration,
+}
+
 /// What is served beside the public keys.
 pub struct Pages {
     accounts: Accounts,
     templates: Option<PageTemplates>,
-    request_timeout: Duration,
+    options: PagesOptions,
+    acts: Arc<Semaphore>,
     time_and_chance: (Clock, Entropy),
 }
 
@@ -69,22 +84,22 @@ impl Place {
 }
 
 impl Pages {
-    /// Serves the public keys, and the pages if there are templates; one request takes at most `request_timeout`.
+    /// Serves the public keys, and the pages if there are templates.
     #[must_use]
-    pub const fn new(
+    pub fn new(
         accounts: Accounts,
         templates: Option<PageTemplates>,
-        request_timeout: Duration,
+        options: PagesOptions,
         time_and_chance: (Clock, Entropy),
     ) -> Self {
-        Self { accounts, templates, request_timeout, time_and_chance }
+        Self { accounts, templates, options, acts: Arc::new(Semaphore::new(ACTS_MAX)), time_and_chance }
     }
 
     async fn reply(&self, request: Request<Body>, peer: &Peer) -> Reply {
         let place = Place::find(request.uri().path());
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         match (place, &self.templates) {
-            (Some(Place::Jwks), _) if is_read => jwks::reply(&self.accounts),
+            (Some(Place::Jwks), _) if is_read => jwks::reply(&self.accounts, self.options.keys_kept),
             (Some(Place::Jwks), _) => Reply::method_not_allowed("GET, HEAD"),
             (None, Some(templates)) => templates.error(StatusCode::NOT_FOUND),
             (_, None) => Reply::empty(StatusCode::NOT_FOUND),
@@ -94,14 +109,36 @@ impl Pages {
                 page::show(templates, purpose, request.uri().query().unwrap_or_default())
             }
             (Some(Place::Page(purpose)), Some(templates)) if request.method() == Method::POST => {
-                let origin = self.origin(peer);
                 match Form::read(request).await {
-                    Ok(form) => page::act(&self.accounts, templates, purpose, form, &origin).await,
+                    Ok(form) => self.act(templates, purpose, form, self.origin(peer)).await,
                     Err(status) => templates.error(status),
                 }
             }
             (Some(Place::Page(_)), Some(_)) => Reply::method_not_allowed("GET, HEAD, POST"),
         }
+    }
+
+    /// In a task of its own, so that what has begun ends, whoever goes away meanwhile.
+    async fn act(
+        &self,
+        templates: &PageTemplates,
+        purpose: MailTokenPurpose,
+        form: Form,
+        origin: Origin,
+    ) -> Reply {
+        let Ok(place) = Arc::clone(&self.acts).try_acquire_owned() else {
+            return templates.error(StatusCode::SERVICE_UNAVAILABLE).retry_after(page::RETRY_AFTER);
+        };
+        let (accounts, words) = (self.accounts.clone(), templates.clone());
+        let acting = tokio::spawn(async move {
+            let reply = page::act(&accounts, &words, purpose, form, &origin).await;
+            drop(place);
+            reply
+        });
+        acting.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "A page broke");
+            templates.error(StatusCode::INTERNAL_SERVER_ERROR)
+        })
     }
 
     fn origin(&self, peer: &Peer) -> Origin {
@@ -116,8 +153,8 @@ impl Served for Pages {
         let began = clock.instant();
         // Never the query, which holds the token; of paths only those that are ours.
         let path = Place::find(request.uri().path()).map_or("-", Place::path);
-        let method = request.method().clone();
-        let reply = tokio::time::timeout(self.request_timeout, self.reply(request, peer)).await;
+        let method = known_method(request.method());
+        let reply = tokio::time::timeout(self.options.request_timeout, self.reply(request, peer)).await;
         let reply = reply.unwrap_or_else(|_| match &self.templates {
             Some(templates) => templates.error(StatusCode::SERVICE_UNAVAILABLE),
             None => Reply::empty(StatusCode::SERVICE_UNAVAILABLE),
@@ -125,8 +162,18 @@ impl Served for Pages {
         let response = reply.into_response();
         let millis = clock.instant().duration_since(began).as_secs_f64() * 1e3;
         let status = response.status().as_u16();
-        tracing::info!(peer = %peer.ip(), %method, path, status, "A page in {millis:.1} ms");
+        tracing::info!(peer = %peer.ip(), method, path, status, "A page in {millis:.1} ms");
         response
+    }
+}
+
+/// Of methods, those that there are; whoever made up another fills no log with it.
+fn known_method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        _ => "-",
     }
 }
 

@@ -19,7 +19,7 @@ const NEW_PASSWORD: &str = "new_password";
 const NEW_PASSWORD_AGAIN: &str = "new_password_again";
 
 /// When the service is busy or its database is away, it is worth trying again so much later, in seconds.
-const RETRY_AFTER: u64 = 5;
+pub(super) const RETRY_AFTER: u64 = 5;
 
 /// What became of a button.
 enum Outcome {

@@ -1,5 +1,7 @@
 //! What a request is answered with, and the headers that keep it where it belongs.
 
+use std::time::Duration;
+
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
 use crate::server::Body;
@@ -23,7 +25,7 @@ const HEADERS: [(HeaderName, &str); 7] = [
 pub(super) struct Reply {
     status: StatusCode,
     content_type: &'static str,
-    cache: &'static str,
+    kept: Option<Duration>,
     allow: Option<&'static str>,
     retry_after: Option<u64>,
     body: String,
@@ -32,19 +34,20 @@ pub(super) struct Reply {
 impl Reply {
     /// A page, which is kept by nobody.
     pub const fn page(status: StatusCode, body: String) -> Self {
-        let (content_type, cache) = ("text/html; charset=utf-8", "no-store");
-        Self { status, content_type, cache, allow: None, retry_after: None, body }
+        let content_type = "text/html; charset=utf-8";
+        Self { status, content_type, kept: None, allow: None, retry_after: None, body }
     }
 
     /// Something that anybody may keep for a while.
-    pub const fn public(content_type: &'static str, cache: &'static str, body: String) -> Self {
-        Self { status: StatusCode::OK, content_type, cache, allow: None, retry_after: None, body }
+    pub const fn public(content_type: &'static str, kept: Duration, body: String) -> Self {
+        let kept = Some(kept);
+        Self { status: StatusCode::OK, content_type, kept, allow: None, retry_after: None, body }
     }
 
     /// A status and no words.
     pub const fn empty(status: StatusCode) -> Self {
-        let (content_type, cache) = ("text/plain; charset=utf-8", "no-store");
-        Self { status, content_type, cache, allow: None, retry_after: None, body: String::new() }
+        let content_type = "text/plain; charset=utf-8";
+        Self { status, content_type, kept: None, allow: None, retry_after: None, body: String::new() }
     }
 
     /// Another method is meant.
@@ -69,7 +72,11 @@ impl Reply {
             headers.insert(name, HeaderValue::from_static(value));
         }
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(self.cache));
+        let cache = match self.kept {
+            Some(kept) => HeaderValue::try_from(format!("public, max-age={}", kept.as_secs())),
+            None => Ok(HeaderValue::from_static("no-store")),
+        };
+        headers.insert(header::CACHE_CONTROL, cache.expect("a number is a header's value"));
         if let Some(allow) = self.allow {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));
         }

@@ -1,6 +1,6 @@
 //! The words and the looks of the pages.
 
-use std::{fs, io, path::Path, sync::Arc};
+use std::{fs, io, path::Path, sync::Arc, time::Duration};
 
 use http::StatusCode;
 use minijinja::{Environment, UndefinedBehavior, context};
@@ -46,6 +46,19 @@ const FILES: &[(&str, &str)] = files! {
     "reset-password.html" "reset-password.done.html" "reset-password.refused.html"
     "confirm-email.html" "confirm-email.done.html" "confirm-email.refused.html"
 };
+
+/// What the page of errors may be about.
+const ERRORS: [StatusCode; 6] = [
+    StatusCode::BAD_REQUEST,
+    StatusCode::NOT_FOUND,
+    StatusCode::PAYLOAD_TOO_LARGE,
+    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    StatusCode::INTERNAL_SERVER_ERROR,
+    StatusCode::SERVICE_UNAVAILABLE,
+];
+
+/// How long a browser may keep the style.
+const STYLE_KEPT: Duration = Duration::from_mins(5);
 
 const STYLE: &str = "style.css";
 const ERROR: &str = "error.html";
@@ -124,7 +137,7 @@ impl PageTemplates {
                 self.render_page(purpose, state)?;
             }
         }
-        self.render_error(StatusCode::NOT_FOUND).map(drop)
+        ERRORS.into_iter().try_for_each(|status| self.render_error(status).map(drop))
     }
 
     /// A page in this state.
@@ -139,7 +152,7 @@ impl PageTemplates {
 
     /// How the pages look.
     pub(super) fn style(&self) -> Reply {
-        Reply::public("text/css; charset=utf-8", "public, max-age=300", (*self.style).to_owned())
+        Reply::public("text/css; charset=utf-8", STYLE_KEPT, (*self.style).to_owned())
     }
 
     fn rendered(status: StatusCode, body: Result<String, BadTemplates>) -> Reply {
@@ -230,6 +243,7 @@ mod tests {
         for (file, text, word) in [
             ("verify.html", "{{ tokne }}", "undefined"),
             ("verify.html", "{% if %}", "syntax"),
+            ("error.html", "{% if status == 503 %}{{ tokne }}{% endif %}", "undefined"),
             ("verfy.html", "", "no template of a page"),
         ] {
             let path = folder.path().join(file);

@@ -40,6 +40,25 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// A port's part of the connections that the process may have open.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Share {
+    /// Of calls: three quarters.
+    Calls,
+    /// Of pages: a quarter, so that whoever opens pages takes no place from calls.
+    Pages,
+}
+
+impl Share {
+    fn of(self, slots: usize) -> usize {
+        let of_pages = (slots / 4).max(1);
+        match self {
+            Self::Calls => slots.saturating_sub(of_pages).max(1),
+            Self::Pages => of_pages,
+        }
+    }
+}
+
 /// A connection's place among all, and among those of its peer; free for another when it is dropped.
 pub(super) struct Slot {
     _of_all: OwnedSemaphorePermit,
@@ -102,9 +121,10 @@ impl Acceptor {
         listener: TcpListener,
         connections_max: usize,
         connections_per_peer_max: usize,
+        share: Share,
     ) -> Self {
-        let slots =
-            open_files_max().map_or(connections_max, |files| connections_max.min(slots_within(files)));
+        let slots = open_files_max()
+            .map_or(connections_max, |files| connections_max.min(share.of(slots_within(files))));
         if slots < connections_max {
             tracing::warn!("At most {slots} connections: the process may not open more files (ulimit -n)");
         }

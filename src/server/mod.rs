@@ -30,7 +30,7 @@ use self::{
     connection::{Connections, Protocol, Tls},
     http1::Http1,
     http2::Http2,
-    listener::Acceptor,
+    listener::{Acceptor, Share},
 };
 use crate::entropy::Entropy;
 
@@ -90,7 +90,8 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> DrainReport {
     let drain_deadline = options.drain_deadline;
-    let acceptor = Acceptor::new(listener, options.connections_max, options.connections_per_peer_max);
+    let acceptor =
+        Acceptor::new(listener, options.connections_max, options.connections_per_peer_max, Share::Calls);
     let handshake_timeout = options.tls_handshake_timeout;
     let tls = tls.map(|current| Tls { current, handshake_timeout });
     let connections = Connections::new(Http2::new(service, options, entropy), tls, stop.clone());
@@ -106,7 +107,8 @@ pub async fn serve_http1(
     stop: CancellationToken,
 ) -> DrainReport {
     let drain_deadline = options.drain_deadline;
-    let acceptor = Acceptor::new(listener, options.connections_max, options.connections_per_peer_max);
+    let acceptor =
+        Acceptor::new(listener, options.connections_max, options.connections_per_peer_max, Share::Pages);
     let handshake_timeout = options.tls_handshake_timeout;
     let tls = tls.map(|current| Tls { current, handshake_timeout });
     let connections = Connections::new(Http1::new(service, options), tls, stop.clone());

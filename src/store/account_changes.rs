@@ -9,7 +9,7 @@ use super::{
     columns::TimestampColumn,
     connection::{read, write},
     mails::{NewMail, lock_link_owner, post, use_link, void_links},
-    managed_users::is_disabled,
+    managed_users::{is_disabled, lock_user},
     schema::{core_mail_token, core_user},
     sessions::end_sessions_of,
     throttle::forget_attempts,
@@ -51,6 +51,23 @@ pub struct EmailChangeRequest {
     pub event: AuditEvent,
 }
 
+/// Locks a user; says whether they are still there, have this hash of a password, and are kept out by nobody.
+macro_rules! is_unchanged {
+    ($connection:expr, $user:expr, $hash:expr) => {{
+        let (user, hash): (UserId, &PasswordHash) = ($user, $hash);
+        // An UPDATE that changes nothing locks the row on both engines.
+        let same =
+            core_user::table.find(user.as_i64()).filter(core_user::password.eq(hash.expose().to_owned()));
+        let found = diesel::update(same)
+            .set(core_user::is_verified.eq(core_user::is_verified))
+            .execute($connection)
+            .await?;
+        let is_out = is_disabled!(user.as_i64());
+        // Asked behind the lock: an operator may have come first.
+        found > 0 && !diesel::select(is_out).get_result::<bool>($connection).await?
+    }};
+}
+
 impl Store {
     /// Whose link this is, if it is good for this purpose at that time. To use it is another matter.
     ///
@@ -79,7 +96,7 @@ impl Store {
         })
     }
 
-    /// Changes a password, unless it was changed since the current one was checked; says whether it did. Ends the other sessions, and voids
+    /// Changes a password, unless it was changed or its owner was disabled since the current one was checked; says whether it did. Ends the other sessions, and voids
     /// the links that somebody who knew the old one may have asked for.
     ///
     /// # Errors
@@ -87,22 +104,19 @@ impl Store {
     pub async fn change_password(&self, change: PasswordChange) -> Result<bool, StoreError> {
         let now = change.event.at;
         write!(&self.connections, connection => {
-            let same = core_user::table
-                .find(change.user.as_i64())
-                .filter(core_user::password.eq(change.old.expose().to_owned()));
-            let changed = diesel::update(same)
+            if !is_unchanged!(connection, change.user, &change.old) {
+                return Ok(false);
+            }
+            diesel::update(core_user::table.find(change.user.as_i64()))
                 .set((
                     core_user::password.eq(change.new.expose().to_owned()),
                     core_user::updated_at.eq(TimestampColumn(now)),
                 ))
                 .execute(connection)
                 .await?;
-            if changed == 0 {
-                return Ok(false);
-            }
-            end_sessions_of!(connection, change.user.as_i64(), Some(change.keep));
             void_links!(connection, change.user, MailTokenPurpose::ResetPassword, now);
             void_links!(connection, change.user, MailTokenPurpose::ChangeEmail, now);
+            end_sessions_of!(connection, change.user.as_i64(), Some(change.keep));
             post!(connection, change.user, &change.notice, now);
             record!(connection, change.event);
             Ok(true)
@@ -138,10 +152,10 @@ impl Store {
                 .get_result(connection)
                 .await?;
             let user = User::from(user);
-            end_sessions_of!(connection, user.id.as_i64(), None);
             for purpose in MailTokenPurpose::ALL {
                 void_links!(connection, user.id, purpose, now);
             }
+            end_sessions_of!(connection, user.id.as_i64(), None);
             let _ = forget_attempts!(connection, &user.email);
             post!(connection, user.id, &notice, now);
             record!(connection, event.about(Some(user.auth_token)));
@@ -149,23 +163,15 @@ impl Store {
         })
     }
 
-    /// Mails a link to a new address and word of it to the old one, unless the password was changed since it was checked; says whether it
-    /// did. Voids the links to other new addresses.
+    /// Mails a link to a new address and word of it to the old one, unless the password was changed, or its owner was disabled, since it
+    /// was checked; says whether it did. Voids the links to other new addresses.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
     pub async fn request_email_change(&self, request: EmailChangeRequest) -> Result<bool, StoreError> {
         let (user, now) = (request.user, request.event.at);
         write!(&self.connections, connection => {
-            // An UPDATE that changes nothing locks the row on both engines.
-            let same = core_user::table
-                .find(user.as_i64())
-                .filter(core_user::password.eq(request.password.expose().to_owned()));
-            let found = diesel::update(same)
-                .set(core_user::is_verified.eq(core_user::is_verified))
-                .execute(connection)
-                .await?;
-            if found == 0 {
+            if !is_unchanged!(connection, user, &request.password) {
                 return Ok(false);
             }
             void_links!(connection, user, MailTokenPurpose::ChangeEmail, now);
@@ -177,7 +183,7 @@ impl Store {
     }
 
     /// Uses up a link and makes the address that it was mailed to its owner's, at the time of the event. Whoever has registered with it and
-    /// not proven it makes room. Ends all sessions and voids all other links. Gives the owner and what was
+    /// never proven it makes room. Ends all sessions and voids all other links. Gives the owner and what was
     /// written down of who made room, or nothing when the link is good for nothing, or they no longer have the address that the notice goes to.
     ///
     /// # Errors
@@ -196,12 +202,16 @@ impl Store {
             let mailed_to = use_link!(connection, user.id, token, MailTokenPurpose::ChangeEmail, now);
             let Some(email) = mailed_to else { return Ok(None) };
             // It is theirs who reads the mail.
-            let unproven = core_user::table
-                .filter(core_user::email.eq(email.as_str().to_owned()))
-                .filter(core_user::is_verified.eq(false))
-                .filter(not(is_disabled!(core_user::id)))
-                .filter(core_user::id.ne(user.id.as_i64()));
-            let gone = forget_users!(connection, unproven, &gone);
+            let gone = forget_users!(
+                connection,
+                core_user::table
+                    .filter(core_user::email.eq(email.as_str().to_owned()))
+                    .filter(core_user::is_verified.eq(false))
+                    .filter(core_user::updated_at.eq(core_user::created_at))
+                    .filter(not(is_disabled!(core_user::id)))
+                    .filter(core_user::id.ne(user.id.as_i64())),
+                &gone
+            );
             let user: UserRow = diesel::update(core_user::table.find(user.id.as_i64()))
                 .set((
                     core_user::email.eq(email.as_str().to_owned()),
@@ -212,13 +222,34 @@ impl Store {
                 .get_result(connection)
                 .await?;
             let user = User::from(user);
-            end_sessions_of!(connection, user.id.as_i64(), None);
             for purpose in MailTokenPurpose::ALL {
                 void_links!(connection, user.id, purpose, now);
             }
+            end_sessions_of!(connection, user.id.as_i64(), None);
             post!(connection, user.id, &notice, now);
             record!(connection, event.about(Some(user.auth_token)));
             Ok(Some((user, gone)))
+        })
+    }
+
+    /// Deletes a user with everything that belongs to them, and writes the event, unless the password was changed, or they were disabled, since it
+    /// was checked; says whether it did.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn delete_account(
+        &self,
+        user: UserId,
+        password: PasswordHash,
+        event: AuditEvent,
+    ) -> Result<bool, StoreError> {
+        write!(&self.connections, connection => {
+            if !is_unchanged!(connection, user, &password) {
+                return Ok(false);
+            }
+            diesel::delete(core_user::table.find(user.as_i64())).execute(connection).await?;
+            record!(connection, event);
+            Ok(true)
         })
     }
 
@@ -241,7 +272,8 @@ impl Store {
         })
     }
 
-    /// Changes a username at the time of the event, which is written with it; gives the user, or nothing when they are gone.
+    /// Changes a username at the time of the event, which is written with it; gives the user, or nothing when they are gone or
+    /// disabled.
     ///
     /// # Errors
     /// [`StoreError::NotUnique`] when another user has it.
@@ -254,6 +286,12 @@ impl Store {
     ) -> Result<Option<User>, StoreError> {
         let (name, key, now) = (username.as_str().to_owned(), username.key().to_owned(), event.at);
         write!(&self.connections, connection => {
+            let locked = lock_user!(connection, user);
+            if locked.is_none()
+                || diesel::select(is_disabled!(user.as_i64())).get_result::<bool>(connection).await?
+            {
+                return Ok(None);
+            }
             let changed: Option<UserRow> = diesel::update(core_user::table.find(user.as_i64()))
                 .set((
                     core_user::username.eq(name),

@@ -147,7 +147,7 @@ impl Store {
                 let email = core_user::email.like(containing(&text.to_lowercase())).escape('\\');
                 query = match Username::comparison_key(&text) {
                     Ok(key) => query.filter(email.or(core_user::username_key.like(containing(&key)).escape('\\'))),
-                    Err(_) => query.filter(email), // no username has this in it
+                    Err(_) => query.filter(email), // it is no part of a username that anybody would type
                 };
             }
             let rows: Vec<(UserRow, Option<TimestampColumn>)> = query.load(connection).await?;
@@ -168,7 +168,7 @@ impl Store {
         self.set_verified(user, true, None, event).await
     }
 
-    /// Marks the user's email as not verified, ends all sessions and mails the link that proves it again; otherwise as
+    /// Marks the user's email as not verified, ends all sessions, voids all links and mails one that proves it again; otherwise as
     /// [`Store::mark_verified`].
     ///
     /// # Errors
@@ -201,10 +201,15 @@ impl Store {
                 .get_result(connection)
                 .await?;
             let user = User::from(user);
-            // The link is to the address that they had when it was made.
-            if let Some(link) = link.filter(|link| link.recipient == user.email) {
+            if !is_verified {
+                for purpose in MailTokenPurpose::ALL {
+                    void_links!(connection, user.id, purpose, now);
+                }
                 end_sessions_of!(connection, user.id.as_i64(), None);
-                void_links!(connection, user.id, MailTokenPurpose::VerifyEmail, now);
+            }
+            let is_out: bool = diesel::select(is_disabled!(user.id.as_i64())).get_result(connection).await?;
+            // The link is to the address that they had when it was made; who is kept out gets one when they are let in.
+            if let Some(link) = link.filter(|link| !is_out && link.recipient == user.email) {
                 post!(connection, user.id, &link, now);
             }
             record!(connection, event);
@@ -229,27 +234,37 @@ impl Store {
                 .values((core_disabled_user::user_id.eq(id), core_disabled_user::disabled_at.eq(TimestampColumn(now))))
                 .execute(connection)
                 .await?;
-            end_sessions_of!(connection, id, None);
             for purpose in MailTokenPurpose::ALL {
                 void_links!(connection, user.id, purpose, now);
             }
+            end_sessions_of!(connection, id, None);
             record!(connection, event);
             Ok(Some(true))
         })
     }
 
-    /// Lets a user in again, and writes the event; says whether they were kept out.
+    /// Lets a user in again, and writes the event; says whether they were kept out. Who has not proven their address is mailed the link that
+    /// does: without one they would be forgotten.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
-    pub async fn enable_user(&self, user: UserId, event: AuditEvent) -> Result<bool, StoreError> {
+    pub async fn enable_user(
+        &self,
+        user: UserId,
+        link: NewMail,
+        event: AuditEvent,
+    ) -> Result<bool, StoreError> {
         write!(&self.connections, connection => {
-            let disabled = core_disabled_user::table.find(user.as_i64());
-            let enabled = diesel::delete(disabled).execute(connection).await?;
-            if enabled > 0 {
-                record!(connection, event);
+            let Some(user) = lock_user!(connection, user) else { return Ok(false) };
+            let disabled = core_disabled_user::table.find(user.id.as_i64());
+            if diesel::delete(disabled).execute(connection).await? == 0 {
+                return Ok(false);
             }
-            Ok(enabled > 0)
+            if !user.is_verified && link.recipient == user.email {
+                post!(connection, user.id, &link, event.at);
+            }
+            record!(connection, event);
+            Ok(true)
         })
     }
 }

@@ -36,7 +36,7 @@ pub struct Kept {
     pub finished_mails: Duration,
     /// Request ids of registrations, after the registration.
     pub request_ids: Duration,
-    /// Users who have not proven their address and whom no operator keeps out, after they registered and were last mailed a link.
+    /// Users who have never proven their address and whom no operator keeps out, after they registered and were last mailed a link.
     pub unverified_users: Duration,
     /// Sessions, after they began.
     pub sessions: Duration,
@@ -75,6 +75,21 @@ macro_rules! delete_oldest {
     }};
 }
 
+/// Users who have not proven their address, and never did, since then; whom no operator keeps out and nobody has mailed a link since.
+macro_rules! abandoned_before {
+    ($then:expr) => {{
+        let recent_link = core_mail_token::table
+            .filter(core_mail_token::user_id.eq(core_user::id))
+            .filter(core_mail_token::created_at.ge($then));
+        core_user::table
+            .filter(not(core_user::is_verified))
+            .filter(core_user::created_at.lt($then))
+            .filter(core_user::updated_at.eq(core_user::created_at))
+            .filter(not(exists(recent_link)))
+            .filter(not(is_disabled!(core_user::id)))
+    }};
+}
+
 impl Store {
     /// Deletes some of what is older than `kept` allows at the time of the event, which is written of each user among it; gives those
     /// events too.
@@ -98,21 +113,16 @@ impl Store {
                 .load(connection)
                 .await?;
             let old_mails = core_mail_outbox::table.filter(core_mail_outbox::id.eq_any(old_mails));
-            let recent_link = core_mail_token::table
-                .filter(core_mail_token::user_id.eq(core_user::id))
-                .filter(core_mail_token::created_at.ge(unverified));
-            let abandoned: Vec<i64> = core_user::table
-                .filter(not(core_user::is_verified))
-                .filter(core_user::created_at.lt(unverified))
-                .filter(not(exists(recent_link)))
-                .filter(not(is_disabled!(core_user::id)))
+            let candidates: Vec<i64> = abandoned_before!(unverified)
                 .select(core_user::id)
                 .limit(USERS_MAX)
                 .load(connection)
                 .await?;
-            // Asked again: whoever opens a reset link right now has proven their address.
-            let abandoned = core_user::table.filter(core_user::id.eq_any(abandoned)).filter(not(core_user::is_verified));
-            let gone = forget_users!(connection, abandoned, &gone);
+            let gone = forget_users!(
+                connection,
+                abandoned_before!(unverified).filter(core_user::id.eq_any(candidates.clone())),
+                &gone
+            );
             let rows = [
                 gone.len(),
                 // In the order in which the deletion of a user takes their rows with it.

@@ -142,10 +142,14 @@ impl Store {
                     return Ok(Registered::Known(replay));
                 }
             }
-            let abandoned = core_user::table
-                .filter(core_user::email.eq(registration.email.as_str().to_owned()))
-                .filter(is_abandoned!(registration.created_at));
-            let gone = forget_users!(connection, abandoned, &registration.gone);
+            let email = registration.email.as_str().to_owned();
+            let gone = forget_users!(
+                connection,
+                core_user::table
+                    .filter(core_user::email.eq(email.clone()))
+                    .filter(is_abandoned!(registration.created_at)),
+                &registration.gone
+            );
             let user: User = diesel::insert_into(core_user::table)
                 .values(NewUserRow::from(&registration))
                 .returning(UserRow::as_returning())

@@ -44,6 +44,8 @@ pub struct KnownSession {
     pub user: User,
     /// The session.
     pub session: Session,
+    /// Whether an operator keeps them out: then it has ended, whatever wrote it.
+    pub is_disabled: bool,
     /// The digest of the live refresh token.
     pub token: [u8; 32],
     /// The digest of the one before it, and the salt that makes the live one out of it.
@@ -175,7 +177,8 @@ impl Store {
                 .get_result(connection)
                 .await?;
             let found = core_session::table.find(row.session_id);
-            let known = known(user, row)?;
+            let is_disabled = diesel::select(is_disabled!(row.user_id)).get_result(connection).await?;
+            let known = known(user, row, is_disabled)?;
             let change = decide(&known);
             match change.clone() {
                 SessionChange::Keep => {}
@@ -200,7 +203,7 @@ impl Store {
         })
     }
 
-    /// The session of this id, if it is this user's; whether it has lasted too long is for the caller to see.
+    /// The session of this id, if it is this user's and nobody keeps them out; whether it has lasted too long is for the caller to see.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -215,11 +218,12 @@ impl Store {
                 .inner_join(core_user::table)
                 .filter(core_session::session_id.eq(id))
                 .filter(core_user::auth_token.eq(user))
+                .filter(diesel::dsl::not(is_disabled!(core_user::id)))
                 .select((UserRow::as_select(), SessionRow::as_select()))
                 .get_result(connection)
                 .await
                 .optional()?;
-            found.map(|(user, session)| known(user, session)).transpose()
+            found.map(|(user, session)| known(user, session, false)).transpose()
         })
     }
 
@@ -300,7 +304,7 @@ impl From<&NewSession> for SessionRow {
     }
 }
 
-fn known(user: UserRow, row: SessionRow) -> Result<KnownSession, StoreError> {
+fn known(user: UserRow, row: SessionRow, is_disabled: bool) -> Result<KnownSession, StoreError> {
     let corrupt = |column| StoreError::Corrupt { table: "core_session", column };
     let bytes = |column, bytes: &[u8]| <[u8; 32]>::try_from(bytes).map_err(|_| corrupt(column));
     let token = bytes("token", &row.token)?;
@@ -312,7 +316,7 @@ fn known(user: UserRow, row: SessionRow) -> Result<KnownSession, StoreError> {
     };
     let user = User::from(user);
     let session = session(row, user.auth_token);
-    Ok(KnownSession { user, session, token, previous })
+    Ok(KnownSession { user, session, is_disabled, token, previous })
 }
 
 fn session(row: SessionRow, user: AuthToken) -> Session {

@@ -54,7 +54,8 @@ impl From<UserRow> for User {
     }
 }
 
-/// Whether a user, whom no operator keeps out, has not proven their address and has no link left to prove it with.
+/// Whether a user, whom no operator keeps out, has never proven their address and has no link left to prove it with. Who has proven it
+/// once is changed since they registered, and is never given up.
 macro_rules! is_abandoned {
     ($now:expr) => {{
         use diesel::BoolExpressionMethods;
@@ -72,12 +73,16 @@ macro_rules! is_abandoned {
         core_user::is_verified
             .eq(false)
             .and(diesel::dsl::not(diesel::dsl::exists(live_link)))
+            .and(core_user::updated_at.eq(core_user::created_at))
             .and(diesel::dsl::not(is_disabled!(core_user::id)))
     }};
 }
 pub(super) use is_abandoned;
 
 /// Deletes the users of a query, and writes the event about each of them; gives these events.
+///
+/// They are locked by one statement and deleted by another, which asks for all of it once more: PostgreSQL looks at other tables as they
+/// were before it waited for a row.
 macro_rules! forget_users {
     ($connection:expr, $users:expr, $event:expr) => {{
         use $crate::{
@@ -85,8 +90,15 @@ macro_rules! forget_users {
             store::{audit::record, columns::UuidColumn, schema::core_user},
         };
         let event: &AuditEvent = $event;
-        let gone: Vec<UuidColumn> =
-            diesel::delete($users).returning(core_user::auth_token).get_results($connection).await?;
+        let locked: Vec<i64> = diesel::update($users)
+            .set(core_user::is_verified.eq(core_user::is_verified))
+            .returning(core_user::id)
+            .get_results($connection)
+            .await?;
+        let gone: Vec<UuidColumn> = diesel::delete($users.filter(core_user::id.eq_any(locked)))
+            .returning(core_user::auth_token)
+            .get_results($connection)
+            .await?;
         let about = |user: UuidColumn| event.clone().about(Some(AuthToken::from_uuid(user.0)));
         let events: Vec<AuditEvent> = gone.into_iter().map(about).collect();
         for event in &events {

@@ -7,13 +7,13 @@ use super::{
     Store, StoreError,
     audit::record,
     columns::TimestampColumn,
-    connection::write,
+    connection::{read, write},
     mails::{NewMail, lock_link_owner, post, use_link, void_links},
     managed_users::is_disabled,
     schema::{core_mail_token, core_user},
     users::UserRow,
 };
-use crate::domain::{AuditEvent, Email, MailTokenDigest, MailTokenPurpose, User};
+use crate::domain::{AuditEvent, Email, MailTokenDigest, MailTokenPurpose, User, UserId};
 
 /// What came of following a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +38,15 @@ impl Store {
         event: AuditEvent,
     ) -> Result<Verification, StoreError> {
         let now = event.at;
+        let digest = core_mail_token::digest.eq(token.as_bytes().to_vec());
+        // A token that nobody was given must not make the database write.
+        let is_known: bool = read!(&self.connections, connection => {
+            let known = diesel::dsl::exists(core_mail_token::table.filter(digest));
+            Ok(diesel::select(known).get_result(connection).await?)
+        })?;
+        if !is_known {
+            return Ok(Verification::Invalid);
+        }
         write!(&self.connections, connection => {
             let Some(user) = lock_link_owner!(connection, token) else { return Ok(Verification::Invalid) };
             let mailed_to = use_link!(connection, user.id, token, MailTokenPurpose::VerifyEmail, now);
@@ -64,7 +73,7 @@ impl Store {
         })
     }
 
-    /// Gives the user with this email a new link by this mail and voids the older ones for the same purpose, sent or not, at the time
+    /// Gives the user with this email, and of this id if one is given, a new link by this mail and voids the older ones for the same purpose, sent or not, at the time
     /// of the event, which is written with it; gives the user. Does nothing when there is no such user whom nobody keeps out, or, where the
     /// address is to be proven, none who has not proven it.
     ///
@@ -72,7 +81,7 @@ impl Store {
     /// [`StoreError`] when the database does not answer; the older links are then as good as before.
     pub async fn replace_link(
         &self,
-        email: &Email,
+        (email, of): (&Email, Option<UserId>),
         purpose: MailTokenPurpose,
         mail: NewMail,
         event: AuditEvent,
@@ -89,6 +98,7 @@ impl Store {
                 .optional()?;
             let user = user.map(User::from);
             let user = user.filter(|user| purpose != MailTokenPurpose::VerifyEmail || !user.is_verified);
+            let user = user.filter(|user| of.is_none_or(|of| user.id == of));
             let Some(user) = user else { return Ok(None) };
             if diesel::select(is_disabled!(user.id.as_i64())).get_result::<bool>(connection).await? {
                 return Ok(None);

@@ -20,6 +20,8 @@ mod grpc;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod pages;
 #[cfg(test)]
 mod pgbouncer;

@@ -34,7 +34,7 @@ use crate::{
     entropy::Entropy,
     grpc::{self, Api, HealthWatch, Services, layer::Layered},
     mail::{Outbox, Templates},
-    pages::{PageTemplates, Pages},
+    pages::{PageTemplates, Pages, PagesOptions},
     sealing::SealingKey,
     server::{self, DrainReport},
     store::Store,
@@ -281,8 +281,11 @@ fn pages(
     let folder = settings.pages.templates.as_deref();
     let templates = settings.pages.enabled.then(|| PageTemplates::load(folder)).transpose();
     let templates = templates.map_err(|error| format!("pages.templates: {error}"))?;
-    let timeout = settings.server.request_timeout_default.get();
-    Ok(Pages::new(accounts.clone(), templates, timeout, (clock.clone(), entropy.clone())))
+    let options = PagesOptions {
+        request_timeout: settings.server.request_timeout_default.get(),
+        keys_kept: settings.session.key_lead.get(),
+    };
+    Ok(Pages::new(accounts.clone(), templates, options, (clock.clone(), entropy.clone())))
 }
 
 /// Tells an operator where the pages are.

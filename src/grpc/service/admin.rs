@@ -53,7 +53,7 @@ impl AdminService for Api {
         request: Request<proto::EnableUserRequest>,
     ) -> Answer<proto::EnableUserResponse> {
         let (origin, visible) = (origin(&request), visible(&request));
-        admin::enable_user(&self.administration, request.into_inner(), &origin, visible)
+        admin::enable_user(&self.administration, &self.mails, request.into_inner(), &origin, visible)
             .await
             .map(Response::new)
     }

@@ -3,8 +3,8 @@
 use kairos_identity::proto::{
     AuditEvent, DeleteUserRequest, DisableUserRequest, EnableUserRequest, GetUserRequest,
     ListAuditEventsRequest, ListUsersRequest, ManagedUser, RegisterRequest, RequestPasswordResetRequest,
-    ResendVerificationEmailRequest, ResetPasswordRequest, ResolveTokenRequest, RevokeUserSessionsRequest,
-    SetVerifiedRequest, StartPasswordResetRequest, UnlockUserRequest, VerifyEmailRequest,
+    ResetPasswordRequest, ResolveTokenRequest, RevokeUserSessionsRequest, SetVerifiedRequest,
+    StartPasswordResetRequest, UnlockUserRequest, VerifyEmailRequest,
     account_service_client::AccountServiceClient, admin_service_client::AdminServiceClient,
     get_user_request::Key,
 };
@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tonic::{Code, Status, transport::Channel};
 
 use crate::support::{
+    engine::TestDatabase,
     errors::{assert_refused, violations},
     mail::{mails_to, verification_token, wait_for_mails},
     people::{PASSWORD, address, login, registration},
@@ -150,11 +151,26 @@ on_both_engines! {
         let refusal = identity.register(registration("ada")).await.unwrap_err();
         assert_refused(&refusal, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
 
+        // Let in again, they are mailed a link: without one they would be forgotten.
         enable(&server, &ada.auth_token).await;
-        let resend = ResendVerificationEmailRequest { email: address("ada"), return_mail_token: false };
-        identity.resend_verification_email(resend).await.unwrap();
+        let refusal = identity.register(registration("ada")).await.unwrap_err();
+        assert_refused(&refusal, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
         let link = wait_for_mails(&server, &address("ada"), 2).await.pop().unwrap().token();
         identity.verify_email(VerifyEmailRequest { token: link }).await.unwrap();
+        enable(&server, &ada.auth_token).await;
+        assert_eq!(mails_to(&server.mail_folder(), &address("ada")).len(), 2);
+    }
+
+    async fn a_session_that_an_earlier_release_opened_of_a_disabled_user_is_none(engine: Engine) {
+        let database = TestDatabase::new(engine);
+        let server = TestServer::on_url(database.url().to_owned()).start().await;
+        server.member("ada").await;
+        let tokens = log_in(&server, "ada").await;
+        // What an instance that does not know the table cannot look at.
+        database.execute("INSERT INTO core_disabled_user (user_id, disabled_at) SELECT id, created_at FROM core_user");
+        assert!(!introspect(&server, &tokens.access_token).await.active);
+        let refusal = refresh(&server, &tokens.refresh_token).await.unwrap_err();
+        assert_refused(&refusal, Code::Unauthenticated, "INVALID_REFRESH_TOKEN");
     }
 
     async fn no_session_outlives_a_disabling_that_comes_beside_it(engine: Engine) {
@@ -235,6 +251,7 @@ on_both_engines! {
             (ListUsersRequest { page_size: -1, ..first.clone() }, "page_size"),
             (ListUsersRequest { page_size: 1_001, ..first.clone() }, "page_size"),
             (ListUsersRequest { text: "a".repeat(255), ..first.clone() }, "text"),
+            (ListUsersRequest { text: "\0".into(), ..first.clone() }, "text"),
             (ListUsersRequest { created_since: Some(Timestamp { seconds: i64::MIN, nanos: 0 }), ..first.clone() }, "created_since"),
             (ListUsersRequest { created_before: Some(Timestamp { seconds: 0, nanos: -1 }), ..first }, "created_before"),
         ];
@@ -242,10 +259,10 @@ on_both_engines! {
             let refusal = client(&server).await.list_users(request).await.unwrap_err();
             assert_eq!(violations(&refusal)[0].0, field);
         }
-        let foreign = ListAuditEventsRequest { page_token: token, kinds: vec!["user_lost".into()], ..ListAuditEventsRequest::default() };
+        let foreign = ListAuditEventsRequest { page_token: token, caller: "\0".into(), kinds: vec!["user_lost".into()], ..ListAuditEventsRequest::default() };
         let refusal = client(&server).await.list_audit_events(foreign).await.unwrap_err();
         let fields: Vec<_> = violations(&refusal).into_iter().map(|(field, _)| field).collect();
-        assert_eq!(fields, ["page_token", "kinds[0]"]);
+        assert_eq!(fields, ["page_token", "kinds[0]", "caller"]);
     }
 
     async fn verified_is_what_an_operator_says_it_is(engine: Engine) {

@@ -2,6 +2,7 @@
 
 mod audit;
 mod lookup;
+mod managed_users;
 mod migrate;
 mod outbox;
 mod purge;

@@ -50,7 +50,7 @@ on_both_engines! {
         world.store.verify_email(token.digest(), event(NOW)).await.unwrap();
         let (mail, _) = world.mail_to(MailKind::VerifyEmail, &bob.email);
         let later = NOW.plus(DAY);
-        world.store.replace_link(&bob.email, MailTokenPurpose::VerifyEmail, mail, event(later)).await.unwrap();
+        world.store.replace_link((&bob.email, None), MailTokenPurpose::VerifyEmail, mail, event(later)).await.unwrap();
 
         let (_, gone) = world.store.purge(KEPT, event(NOW.plus(DAY * 4 + MOMENT))).await.unwrap();
         assert_eq!(gone.iter().map(|event| event.user).collect::<Vec<_>>(), [Some(eve.auth_token)]);

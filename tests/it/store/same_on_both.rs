@@ -68,7 +68,7 @@ impl Player {
             Call::Replace(name, mail, token) => {
                 self.tokens.push(token);
                 let (to, purpose) = (email(&address(name)), MailTokenPurpose::VerifyEmail);
-                shown(store.replace_link(&to, purpose, *mail, event(now)).await)
+                shown(store.replace_link((&to, None), purpose, *mail, event(now)).await)
             }
             Call::Claim => {
                 self.claimed = store.claim_due_mail(now, now.plus(Duration::from_mins(5))).await.unwrap();

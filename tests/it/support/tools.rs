@@ -5,6 +5,8 @@ use std::{
     process::{Command, Output},
 };
 
+use kairos_identity::entropy::Entropy;
+
 /// The root of the repository.
 pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -55,6 +57,16 @@ pub fn race_rounds(few: usize) -> usize {
 /// How many samples of each class a comparison of times takes, if `KAIROS_TIMING_SAMPLES` says.
 pub fn timing_samples() -> Option<usize> {
     asked_for("KAIROS_TIMING_SAMPLES")
+}
+
+/// How many random sequences of calls are tried, or as many as `KAIROS_MODEL_SEQUENCES` says.
+pub fn model_sequences(few: usize) -> usize {
+    asked_for("KAIROS_MODEL_SEQUENCES").unwrap_or(few)
+}
+
+/// What they begin with: another number each time, or the one of `KAIROS_MODEL_SEED`.
+pub fn model_seed() -> u64 {
+    asked_for("KAIROS_MODEL_SEED").unwrap_or_else(|| u64::from_le_bytes(Entropy::system().bytes()))
 }
 
 #[expect(clippy::disallowed_methods, reason = "whoever runs the test says how large")]

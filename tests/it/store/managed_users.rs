@@ -1,0 +1,104 @@
+//! Users whom an operator keeps out, or whose address they no longer believe.
+
+use std::time::Duration;
+
+use kairos_identity::{
+    domain::{MailKind, PasswordHash, SessionId},
+    store::{EmailChangeRequest, Kept, PasswordChange},
+};
+
+use super::{DAY, NOW, World, email, event};
+
+/// What housekeeping keeps, with everything else kept for ever.
+fn kept() -> Kept {
+    let for_ever = Duration::from_hours(24 * 36_500);
+    Kept {
+        expired_tokens: 30 * DAY,
+        finished_mails: for_ever,
+        request_ids: for_ever,
+        unverified_users: 30 * DAY,
+        sessions: for_ever,
+        idle_sessions: for_ever,
+        audit_events: for_ever,
+    }
+}
+
+on_both_engines! {
+    async fn who_was_verified_once_is_never_given_up(engine: Engine) {
+        let world = World::new(engine).await;
+        let (ada, _) = world.register("ada").await;
+        world.store.mark_verified(ada.id, event(NOW.plus(DAY))).await.unwrap();
+        let (link, _) = world.mail();
+        let (ada, is_changed) = world.store.mark_unverified(ada.id, link, event(NOW.plus(2 * DAY))).await.unwrap().unwrap();
+        assert!(is_changed && !ada.is_verified);
+
+        let years_later = NOW.plus(4_000 * DAY);
+        assert!(!world.store.is_abandoned(&ada.email, years_later).await.unwrap());
+        let (mut registration, _) = world.registration("eve");
+        (registration.email, registration.created_at) = (ada.email.clone(), years_later);
+        world.store.register(registration).await.unwrap_err();
+        let (_, gone) = world.store.purge(kept(), event(years_later)).await.unwrap();
+        assert_eq!(gone, []);
+        assert_eq!(world.store.find_user_by_email(&ada.email).await.unwrap(), Some(ada));
+    }
+
+    async fn who_is_disabled_is_never_given_up_and_who_is_let_in_has_their_time(engine: Engine) {
+        let world = World::new(engine).await;
+        let (ada, _) = world.register("ada").await;
+        world.store.disable_user(ada.id, event(NOW)).await.unwrap();
+        let later = NOW.plus(400 * DAY);
+        assert!(!world.store.is_abandoned(&ada.email, later).await.unwrap());
+        assert_eq!(world.store.purge(kept(), event(later)).await.unwrap().1, []);
+
+        let (link, _) = world.mail();
+        let link = kairos_identity::store::NewMail { expires_at: later.plus(DAY), ..link };
+        assert!(world.store.enable_user(ada.id, link, event(later)).await.unwrap());
+        assert!(!world.store.is_abandoned(&ada.email, later).await.unwrap());
+        assert_eq!(world.store.purge(kept(), event(later.plus(29 * DAY))).await.unwrap().1, []);
+        assert_eq!(world.store.purge(kept(), event(later.plus(31 * DAY))).await.unwrap().1.len(), 1);
+    }
+
+    async fn what_was_asked_for_before_a_disabling_is_not_done_after_it(engine: Engine) {
+        let world = World::new(engine).await;
+        let (ada, _) = world.register("ada").await;
+        let hash = || PasswordHash::from_stored("hash of ada".to_owned());
+        world.store.mark_verified(ada.id, event(NOW)).await.unwrap();
+        world.store.disable_user(ada.id, event(NOW)).await.unwrap();
+        let before = world.counts();
+
+        let change = PasswordChange {
+            user: ada.id,
+            old: hash(),
+            new: PasswordHash::from_stored("another".to_owned()),
+            keep: SessionId::from_random([1; 16]),
+            notice: world.mail_to(MailKind::PasswordChanged, &ada.email).0,
+            event: event(NOW),
+        };
+        assert!(!world.store.change_password(change).await.unwrap());
+        let request = EmailChangeRequest {
+            user: ada.id,
+            password: hash(),
+            link: world.mail_to(MailKind::ConfirmEmailChange, &email("eve@example.com")).0,
+            notice: world.mail_to(MailKind::EmailChangeRequested, &ada.email).0,
+            event: event(NOW),
+        };
+        assert!(!world.store.request_email_change(request).await.unwrap());
+        assert!(!world.store.delete_account(ada.id, hash(), event(NOW)).await.unwrap());
+        let notice = world.mail_to(MailKind::UsernameChanged, &ada.email).0;
+        let renamed = world.store.change_username(ada.id, &ada.username, notice, event(NOW)).await.unwrap();
+        assert_eq!(renamed, None);
+        assert_eq!(world.counts(), before);
+        let credentials = world.store.find_credentials(&ada.email).await.unwrap().unwrap();
+        assert!(credentials.is_disabled && credentials.password.expose() == hash().expose());
+    }
+
+    async fn a_deletion_takes_the_password_that_was_checked(engine: Engine) {
+        let world = World::new(engine).await;
+        let (ada, _) = world.register("ada").await;
+        let wrong = PasswordHash::from_stored("hash of an earlier one".to_owned());
+        assert!(!world.store.delete_account(ada.id, wrong, event(NOW)).await.unwrap());
+        let right = PasswordHash::from_stored("hash of ada".to_owned());
+        assert!(world.store.delete_account(ada.id, right, event(NOW)).await.unwrap());
+        assert_eq!(world.counts(), [0, 0, 0, 0]);
+    }
+}
