@@ -45,7 +45,7 @@ pub struct Housekeeping {
 impl Housekeeping {
     /// Keeps what the retention says, and sessions as long as they last; `origin` is what the trail has of its deletions of users.
     #[must_use]
-    pub const fn new(
+    pub fn new(
         store: Store,
         clock: Clock,
         origin: Origin,
@@ -55,11 +55,7 @@ impl Housekeeping {
         let kept = Kept {
             unverified_users,
             // The last link says since when its user is to be forgotten.
-            expired_tokens: if unverified_users.as_nanos() > EXPIRED_TOKENS_KEPT.as_nanos() {
-                unverified_users
-            } else {
-                EXPIRED_TOKENS_KEPT
-            },
+            expired_tokens: unverified_users.max(EXPIRED_TOKENS_KEPT),
             finished_mails,
             request_ids: REQUEST_ID_LIFETIME,
             sessions: sessions.lifetime,

@@ -1,10 +1,9 @@
 //! What a browser sends from a form.
 
-use http::{Request, StatusCode};
+use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use url::form_urlencoded;
 
-use super::is_form;
 use crate::server::Body;
 
 /// Two passwords of 1,024 bytes, each of which takes three in a form, and a token.
@@ -46,6 +45,13 @@ impl Form {
             _ => String::new(),
         }
     }
+}
+
+/// The type of what a browser sends from a form.
+fn is_form(request: &Request<Body>) -> bool {
+    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = content_type.and_then(|value| value.split(';').next()).unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ mod templates;
 
 use std::{sync::Arc, time::Duration};
 
-use http::{Method, Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode};
 use tokio::sync::Semaphore;
 
 pub use self::templates::{BadTemplates, PageTemplates};
@@ -175,13 +175,6 @@ fn known_method(method: &Method) -> &'static str {
         Method::POST => "POST",
         _ => "-",
     }
-}
-
-/// The type of what a browser sends from a form.
-fn is_form(request: &Request<Body>) -> bool {
-    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let essence = content_type.and_then(|value| value.split(';').next()).unwrap_or_default();
-    essence.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }
 
 #[cfg(test)]

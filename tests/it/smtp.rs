@@ -3,7 +3,11 @@
 use std::time::{Duration, Instant};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use kairos_identity::proto::RegisterRequest;
+use kairos_identity::proto::{
+    ChangePasswordRequest, LoginRequest, RegisterRequest, RequestEmailChangeRequest,
+    RequestPasswordResetRequest, UpdateAccountRequest, VerifyEmailRequest,
+    account_service_client::AccountServiceClient,
+};
 use serde_json::Value;
 use tonic::Code;
 
@@ -13,6 +17,7 @@ use crate::support::{
     mime::Entity,
     people::{PASSWORD, address, login, registration},
     server::{Builder, TestServer},
+    sessions::acting,
     smtp::SmtpServer,
     tls::Certificate,
     wait::until,
@@ -77,6 +82,22 @@ const HOSTILE: [&str; 16] = [
     "Ada \u{1f37d}",
 ];
 
+/// A mail to one of these, with our headers and no others, whatever its words hold.
+#[track_caller]
+fn assert_plain(attempt: &Value, recipients: &[String]) {
+    let [recipient] = attempt["recipients"].as_array().unwrap().as_slice() else { panic!("{attempt}") };
+    assert!(recipients.iter().any(|known| known == recipient.as_str().unwrap()), "{recipient}");
+    let data = String::from_utf8(STANDARD.decode(attempt["data"].as_str().unwrap()).unwrap()).unwrap();
+    let (head, _) = data.split_once("\r\n\r\n").unwrap();
+    let names: Vec<_> = head
+        .split("\r\n")
+        .filter(|line| !line.starts_with([' ', '\t']))
+        .map(|line| line.split(':').next().unwrap())
+        .collect();
+    assert!(names.iter().all(|name| HEADERS.contains(name)), "{head}");
+    assert!(!head.contains("evil") && !data.replace("\r\n", "").contains(['\r', '\n']), "{data}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_person_calls_themselves_adds_no_recipient_and_no_header() {
     let smtp = SmtpServer::start();
@@ -98,17 +119,72 @@ async fn what_a_person_calls_themselves_adds_no_recipient_and_no_header() {
     let attempts = attempts(&smtp, recipients.len()).await;
 
     for attempt in &attempts {
-        let [recipient] = attempt["recipients"].as_array().unwrap().as_slice() else { panic!("{attempt}") };
-        assert!(recipients.iter().any(|known| known == recipient.as_str().unwrap()), "{recipient}");
-        let data = String::from_utf8(STANDARD.decode(attempt["data"].as_str().unwrap()).unwrap()).unwrap();
-        let (head, _) = data.split_once("\r\n\r\n").unwrap();
-        let names: Vec<_> = head
-            .split("\r\n")
-            .filter(|line| !line.starts_with([' ', '\t']))
-            .map(|line| line.split(':').next().unwrap())
-            .collect();
-        assert!(names.iter().all(|name| HEADERS.contains(name)), "{head}");
-        assert!(!head.contains("evil") && !data.replace("\r\n", "").contains(['\r', '\n']), "{data}");
+        assert_plain(attempt, &recipients);
+    }
+}
+
+/// Somebody of a hostile name or address changes all that is told of by mail.
+async fn live(server: &TestServer, name: &str, email: &str, new_email: &str) -> Result<usize, tonic::Status> {
+    let register = RegisterRequest {
+        username: name.to_owned(),
+        email: email.to_owned(),
+        password: PASSWORD.to_owned(),
+        request_id: String::new(),
+        return_mail_token: true,
+    };
+    let mut identity = server.client().await;
+    let mut accounts = AccountServiceClient::new(server.channel().await);
+    let token = identity.register(register.clone()).await?.into_inner().mail_token;
+    identity.verify_email(VerifyEmailRequest { token }).await?;
+    // registration_attempted
+    identity.register(RegisterRequest { username: format!("{name} 2"), ..register }).await.unwrap_err();
+    let login = LoginRequest { email: email.to_owned(), password: PASSWORD.to_owned() };
+    let tokens = identity.login(login).await?.into_inner().tokens.unwrap();
+    // username_changed
+    let rename = UpdateAccountRequest { username: format!("{name} 3"), update_mask: None };
+    accounts.update_account(acting(&tokens, rename)).await?;
+    // password_changed
+    let (current_password, new_password) = (PASSWORD.to_owned(), "quartz-Lantern-57-meadow".to_owned());
+    let change = ChangePasswordRequest { current_password, new_password: new_password.clone() };
+    accounts.change_password(acting(&tokens, change)).await?;
+    // reset_password
+    let reset = RequestPasswordResetRequest { email: email.to_owned(), return_mail_token: false };
+    accounts.request_password_reset(reset).await?;
+    // confirm_email_change and email_change_requested
+    let change = RequestEmailChangeRequest {
+        current_password: new_password,
+        new_email: new_email.to_owned(),
+        return_mail_token: false,
+    };
+    accounts.request_email_change(acting(&tokens, change)).await?;
+    Ok(6)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_kind_of_mail_carries_more_than_its_words() {
+    let smtp = SmtpServer::start();
+    let server = mailing_to(&smtp).start().await;
+    let (mut recipients, mut mails) = (Vec::new(), 0);
+    for (number, text) in HOSTILE.into_iter().enumerate() {
+        let (plain, new) = (format!("cyd{number}@example.com"), format!("new{number}@example.com"));
+        let local = format!("{text}{number}@example.com").to_lowercase();
+        for (name, email, new_email) in [
+            (text.to_owned(), plain.clone(), new.clone()),
+            (format!("Dan {number}"), local, format!("other{number}@example.com")),
+        ] {
+            if let Ok(count) = live(&server, &name, &email, &new_email).await {
+                recipients.extend([email, new_email]);
+                mails += count;
+            }
+        }
+    }
+    assert!(recipients.len() >= 12, "{recipients:?}");
+
+    let attempts = attempts(&smtp, mails).await;
+
+    assert_eq!(attempts.len(), mails);
+    for attempt in &attempts {
+        assert_plain(attempt, &recipients);
     }
 }
 

@@ -204,6 +204,35 @@ on_both_engines! {
         }
     }
 
+    async fn of_many_confirmations_at_once_one_is_done(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        let twin = server.twin().await;
+        let ada = server.member("ada").await;
+        let mut name = "ada".to_owned();
+        for round in 0..race_rounds(1) {
+            let tokens = log_in(&server, &name).await;
+            name = format!("ada{round}");
+            let new = address(&name);
+            let mut accounts = client(&server).await;
+            accounts.request_email_change(move_to(&tokens, PASSWORD, &new)).await.unwrap();
+            let token = newest(&server, &new, 1).await.token();
+            let mut calls = tokio::task::JoinSet::new();
+            for number in 0..64 {
+                let mut client = client(if number % 2 == 0 { &server } else { &twin }).await;
+                let request = ConfirmEmailChangeRequest { token: token.clone() };
+                calls.spawn(async move { client.confirm_email_change(request).await });
+            }
+            let answers = calls.join_all().await;
+            let done: Vec<_> = answers.iter().flatten().collect();
+            assert_eq!(done.len(), 1);
+            for refusal in answers.into_iter().filter_map(Result::err) {
+                assert_refused(&refusal, Code::InvalidArgument, "INVALID_TOKEN");
+            }
+            let found = server.client().await.find_user(by_email(&new)).await.unwrap().into_inner().user.unwrap();
+            assert_eq!(found.auth_token, ada.auth_token);
+        }
+    }
+
     async fn a_newer_reset_link_and_a_change_of_the_password_void_the_older_one(engine: Engine) {
         let server = TestServer::start(engine).await;
         server.member("ada").await;
