@@ -35,7 +35,7 @@ const FEW: usize = 100;
 /// Calls of a sequence.
 const CALLS: usize = 8;
 
-/// Sequences that one crowd lives through.
+/// The most sequences that one crowd lives through.
 const LIFETIME: usize = 50;
 
 const WORKERS: usize = 4;
@@ -419,11 +419,17 @@ on_both_engines! {
         for worker in 0..WORKERS {
             let (server, store) = (std::sync::Arc::clone(&server), store.clone());
             workers.spawn(async move {
-                for crowd in 0..sequences.div_ceil(WORKERS * LIFETIME) {
+                let mut left = sequences.div_ceil(WORKERS);
+                for crowd in 0.. {
+                    let lived = left.min(LIFETIME);
+                    if lived == 0 {
+                        break;
+                    }
+                    left -= lived;
                     let name = format!("w{worker}c{crowd}");
                     let seed = seed.wrapping_add((crowd * WORKERS + worker) as u64);
                     let mut crowd = Crowd::new(&server, store.clone(), name, seed).await;
-                    for _ in 0..LIFETIME * CALLS {
+                    for _ in 0..lived * CALLS {
                         crowd.step().await;
                     }
                 }

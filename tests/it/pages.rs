@@ -268,7 +268,7 @@ async fn pages_can_be_replaced_and_turned_off_and_so_can_the_port() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_lets_a_page_finish_and_closes_the_port() {
+async fn a_stop_closes_the_port_and_waits_for_no_silent_connection() {
     let mut server = TestServer::start(Engine::Sqlite).await;
     let http = server.http_address();
     let _idle = TcpStream::connect(http).unwrap();

@@ -94,11 +94,19 @@ async fn an_agent_in_typescript_verifies_a_login_by_the_keys_over_http() {
     let tokens = log_in(&server, "ada").await;
     let folder = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(node_module(""), folder.path().join("node_modules")).unwrap();
-    std::fs::write(folder.path().join("package.json"), r#"{"type": "module"}"#).unwrap();
-    let example = repository().join("examples/verify_access_token.ts");
-    std::fs::copy(example, folder.path().join("verify_access_token.ts")).unwrap();
+    let example = repository().join("examples/verify_access_token.mts");
+    std::fs::copy(example, folder.path().join("verify_access_token.mts")).unwrap();
     let compiled = std::process::Command::new(node_module(".bin/tsc"))
-        .args(["--module", "nodenext", "--target", "es2022", "--strict", "verify_access_token.ts"])
+        .args([
+            "--module",
+            "nodenext",
+            "--target",
+            "es2022",
+            "--strict",
+            "--types",
+            "node",
+            "verify_access_token.mts",
+        ])
         .current_dir(&folder)
         .output()
         .unwrap();
@@ -106,7 +114,7 @@ async fn an_agent_in_typescript_verifies_a_login_by_the_keys_over_http() {
     let keys = format!("http://{}/.well-known/jwks.json", server.http_address());
     let verify = |token: &str| {
         let mut node = std::process::Command::new("node");
-        node.args(["verify_access_token.js", &keys, token]).current_dir(&folder).output().unwrap()
+        node.args(["verify_access_token.mjs", &keys, token]).current_dir(&folder).output().unwrap()
     };
 
     let verified = verify(&tokens.access_token);

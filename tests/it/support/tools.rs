@@ -59,6 +59,12 @@ pub fn timing_samples() -> Option<usize> {
     asked_for("KAIROS_TIMING_SAMPLES")
 }
 
+/// Whether whoever runs the test has asked for more of something than the suite does.
+pub fn is_campaign() -> bool {
+    let asked = ["KAIROS_TIMING_SAMPLES", "KAIROS_RACE_ROUNDS", "KAIROS_MODEL_SEQUENCES"];
+    asked.into_iter().any(|variable| asked_for::<u64>(variable).is_some())
+}
+
 /// How many random sequences of calls are tried, or as many as `KAIROS_MODEL_SEQUENCES` says.
 pub fn model_sequences(few: usize) -> usize {
     asked_for("KAIROS_MODEL_SEQUENCES").unwrap_or(few)

@@ -2,8 +2,8 @@
  * What an agent does with an access token: it verifies the login without a call, by the public keys that the service has over HTTP.
  *
  *     npm install jose typescript @types/node
- *     npx tsc --module nodenext --target es2022 --strict verify_access_token.ts
- *     node verify_access_token.js http://127.0.0.1:50080/.well-known/jwks.json "$access_token"
+ *     npx tsc --module nodenext --target es2022 --strict --types node verify_access_token.mts
+ *     node verify_access_token.mjs http://127.0.0.1:50080/.well-known/jwks.json "$access_token"
  *
  * Prints the claims, or says why the token is none and exits with 1.
  */
@@ -51,7 +51,7 @@ function verifier(jwks: URL): (token: string) => Promise<AccessClaims> {
 
 const [jwks, token] = process.argv.slice(2);
 if (jwks === undefined || token === undefined) {
-  console.error("usage: node verify_access_token.js JWKS_URL ACCESS_TOKEN");
+  console.error("usage: node verify_access_token.mjs JWKS_URL ACCESS_TOKEN");
   process.exit(2);
 }
 try {
