@@ -9,10 +9,10 @@ use super::{
     columns::TimestampColumn,
     connection::{read, write},
     mails::{NewMail, lock_link_owner, post, use_link, void_links},
-    managed_users::{is_disabled, lock_user},
     schema::{core_mail_token, core_user},
     sessions::end_sessions_of,
     throttle::forget_attempts,
+    user_states::{is_disabled, lock_user},
     users::{UserRow, forget_users},
 };
 use crate::domain::{

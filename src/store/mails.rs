@@ -184,8 +184,8 @@ macro_rules! lock_link_owner {
         use $crate::{
             domain::{MailTokenDigest, UserId},
             store::{
-                managed_users::{is_disabled, lock_user},
                 schema::core_mail_token,
+                user_states::{is_disabled, lock_user},
             },
         };
         let digest: MailTokenDigest = $digest;

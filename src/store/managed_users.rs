@@ -1,4 +1,4 @@
-//! Users as an operator sees them: `core_user` with `core_disabled_user`, and what an operator does to both.
+//! Users as an operator sees them: `core_user` with `core_disabled_user`.
 
 use diesel::{
     BoolExpressionMethods, EscapeExpressionMethods, ExpressionMethods, NullableExpressionMethods,
@@ -8,15 +8,12 @@ use diesel_async::RunQueryDsl;
 
 use super::{
     Store, StoreError,
-    audit::record,
     columns::{TimestampColumn, UuidColumn},
-    connection::{read, write},
-    mails::{NewMail, post, void_links},
+    connection::read,
     schema::{core_disabled_user, core_user},
-    sessions::end_sessions_of,
     users::UserRow,
 };
-use crate::domain::{AuditEvent, AuthToken, MailTokenPurpose, Timestamp, User, UserId, Username};
+use crate::domain::{AuthToken, Timestamp, User, UserId, Username};
 
 /// The most users that one page of [`Store::list_users`] holds: a thousand, and one that tells whether there are more.
 pub const USERS_PAGE_MAX: i64 = 1_001;
@@ -44,33 +41,6 @@ pub struct UserFilter {
     /// What their email or username contains, in any case.
     pub text: Option<String>,
 }
-
-/// Whether this user, a value or a column, is disabled: a condition of a query.
-macro_rules! is_disabled {
-    ($user:expr) => {{
-        use $crate::store::schema::core_disabled_user;
-        diesel::dsl::exists(core_disabled_user::table.filter(core_disabled_user::user_id.eq($user)))
-    }};
-}
-pub(super) use is_disabled;
-
-/// Locks a user and gives them; nothing when they are gone. Whatever else a transaction asks of them is asked afterwards: what it saw before may
-/// have changed while it waited.
-macro_rules! lock_user {
-    ($connection:expr, $user:expr) => {{
-        use $crate::store::{schema::core_user, users::UserRow};
-        let user: $crate::domain::UserId = $user;
-        // An UPDATE that changes nothing locks the row on both engines.
-        diesel::update(core_user::table.find(user.as_i64()))
-            .set(core_user::is_verified.eq(core_user::is_verified))
-            .returning(UserRow::as_returning())
-            .get_result($connection)
-            .await
-            .optional()?
-            .map($crate::domain::User::from)
-    }};
-}
-pub(super) use lock_user;
 
 /// `text` anywhere in a column, as LIKE has it; what LIKE would take for more than itself stands behind a backslash.
 fn containing(text: &str) -> String {
@@ -152,119 +122,6 @@ impl Store {
             }
             let rows: Vec<(UserRow, Option<TimestampColumn>)> = query.load(connection).await?;
             Ok(rows.into_iter().map(ManagedUser::from).collect())
-        })
-    }
-
-    /// Marks the user's email as verified, at the time of the event, which is written with it if that changes anything; gives the user, or
-    /// nothing when they are gone.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
-    pub async fn mark_verified(
-        &self,
-        user: UserId,
-        event: AuditEvent,
-    ) -> Result<Option<(User, bool)>, StoreError> {
-        self.set_verified(user, true, None, event).await
-    }
-
-    /// Marks the user's email as not verified, ends all sessions, voids all links and mails one that proves it again; otherwise as
-    /// [`Store::mark_verified`].
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
-    pub async fn mark_unverified(
-        &self,
-        user: UserId,
-        link: NewMail,
-        event: AuditEvent,
-    ) -> Result<Option<(User, bool)>, StoreError> {
-        self.set_verified(user, false, Some(link), event).await
-    }
-
-    async fn set_verified(
-        &self,
-        user: UserId,
-        is_verified: bool,
-        link: Option<NewMail>,
-        event: AuditEvent,
-    ) -> Result<Option<(User, bool)>, StoreError> {
-        let now = event.at;
-        write!(&self.connections, connection => {
-            let Some(user) = lock_user!(connection, user) else { return Ok(None) };
-            if user.is_verified == is_verified {
-                return Ok(Some((user, false)));
-            }
-            let user: UserRow = diesel::update(core_user::table.find(user.id.as_i64()))
-                .set((core_user::is_verified.eq(is_verified), core_user::updated_at.eq(TimestampColumn(now))))
-                .returning(UserRow::as_returning())
-                .get_result(connection)
-                .await?;
-            let user = User::from(user);
-            if !is_verified {
-                for purpose in MailTokenPurpose::ALL {
-                    void_links!(connection, user.id, purpose, now);
-                }
-                end_sessions_of!(connection, user.id.as_i64(), None);
-            }
-            let is_out: bool = diesel::select(is_disabled!(user.id.as_i64())).get_result(connection).await?;
-            // The link is to the address that they had when it was made; who is kept out gets one when they are let in.
-            if let Some(link) = link.filter(|link| !is_out && link.recipient == user.email) {
-                post!(connection, user.id, &link, now);
-            }
-            record!(connection, event);
-            Ok(Some((user, true)))
-        })
-    }
-
-    /// Keeps a user out from the time of the event on, which is written with it: ends all sessions and voids all links. Says whether they were not
-    /// kept out before; nothing when they are gone.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
-    pub async fn disable_user(&self, user: UserId, event: AuditEvent) -> Result<Option<bool>, StoreError> {
-        let now = event.at;
-        write!(&self.connections, connection => {
-            let Some(user) = lock_user!(connection, user) else { return Ok(None) };
-            let id = user.id.as_i64();
-            if diesel::select(is_disabled!(id)).get_result::<bool>(connection).await? {
-                return Ok(Some(false));
-            }
-            diesel::insert_into(core_disabled_user::table)
-                .values((core_disabled_user::user_id.eq(id), core_disabled_user::disabled_at.eq(TimestampColumn(now))))
-                .execute(connection)
-                .await?;
-            for purpose in MailTokenPurpose::ALL {
-                void_links!(connection, user.id, purpose, now);
-            }
-            end_sessions_of!(connection, id, None);
-            record!(connection, event);
-            Ok(Some(true))
-        })
-    }
-
-    /// Lets a user in again, and writes the event; says whether they were kept out. Who has not proven their address is mailed the link that
-    /// does: without one they would be forgotten.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
-    pub async fn enable_user(
-        &self,
-        user: UserId,
-        link: NewMail,
-        event: AuditEvent,
-    ) -> Result<bool, StoreError> {
-        write!(&self.connections, connection => {
-            let Some(user) = lock_user!(connection, user) else { return Ok(false) };
-            let disabled = core_disabled_user::table.find(user.id.as_i64());
-            if diesel::delete(disabled).execute(connection).await? == 0 {
-                return Ok(false);
-            }
-            if !user.is_verified && link.recipient == user.email {
-                post!(connection, user.id, &link, event.at);
-            }
-            record!(connection, event);
-            Ok(true)
         })
     }
 }

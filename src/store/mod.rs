@@ -20,6 +20,7 @@ pub mod schema;
 mod sessions;
 mod signing_keys;
 mod throttle;
+mod user_states;
 mod users;
 mod verification;
 

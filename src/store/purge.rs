@@ -12,11 +12,11 @@ use super::{
     Store, StoreError,
     columns::TimestampColumn,
     connection::write,
-    managed_users::is_disabled,
     schema::{
         core_audit_event, core_known_address, core_mail_outbox, core_mail_token, core_registration_request,
         core_session, core_signing_key, core_throttle, core_user,
     },
+    user_states::is_disabled,
     users::forget_users,
 };
 use crate::domain::AuditEvent;

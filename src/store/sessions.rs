@@ -10,9 +10,9 @@ use super::{
     audit::record,
     columns::{TimestampColumn, UuidColumn},
     connection::{read, write},
-    managed_users::is_disabled,
     schema::{core_session, core_user},
     throttle::{RightPassword, take_back},
+    user_states::is_disabled,
     users::UserRow,
 };
 use crate::domain::{

@@ -61,8 +61,8 @@ macro_rules! is_abandoned {
         use diesel::BoolExpressionMethods;
         use $crate::store::{
             columns::TimestampColumn,
-            managed_users::is_disabled,
             schema::{core_mail_token, core_user},
+            user_states::is_disabled,
         };
         let live_link = core_mail_token::table
             .filter(core_mail_token::user_id.eq(core_user::id))

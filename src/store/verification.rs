@@ -9,8 +9,8 @@ use super::{
     columns::TimestampColumn,
     connection::{read, write},
     mails::{NewMail, lock_link_owner, post, use_link, void_links},
-    managed_users::is_disabled,
     schema::{core_mail_token, core_user},
+    user_states::is_disabled,
     users::UserRow,
 };
 use crate::domain::{AuditEvent, Email, MailTokenDigest, MailTokenPurpose, User, UserId};
