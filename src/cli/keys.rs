@@ -1,13 +1,10 @@
 //! `kairos-identity keys`
 
-use std::sync::Arc;
-
 use clap::{Args, Subcommand};
 
 use super::{Failure, reason, signing, store};
 use crate::{
-    accounts::Rotation, callers::COMMAND_LINE, clock::Clock, config::Settings, domain::Origin,
-    entropy::Entropy, store::StoredSigningKey,
+    accounts::Rotation, callers::COMMAND_LINE, config::Settings, domain::Origin, store::StoredSigningKey,
 };
 
 #[derive(Debug, Args)]
@@ -34,11 +31,8 @@ enum Verb {
 
 impl Keys {
     pub(super) async fn run(self, settings: &Settings) -> Result<(), Failure> {
-        let (store, entropy) = (store::open_current(settings).await?, Entropy::system());
-        let sealing_key = Arc::new(signing::sealing_key(settings, &entropy)?);
-        let access_tokens = signing::access_tokens(settings);
-        let time_and_chance = (Clock::system(), entropy);
-        let keys = signing::signing_keys(settings, store, sealing_key, access_tokens, time_and_chance);
+        let store = store::open_current(settings).await?;
+        let (keys, _) = signing::signing_keys_alone(settings, store)?;
         match self.verb {
             Verb::List => keys.list().await.map_err(reason)?.iter().for_each(show),
             Verb::Rotate { revoke_earlier } => {

@@ -55,6 +55,19 @@ pub(super) fn access_tokens(settings: &Settings) -> AccessTokens {
     })
 }
 
+/// Who keeps the keys that sign, for a command that signs nothing itself; and the key that they lie under.
+pub(super) fn signing_keys_alone(
+    settings: &Settings,
+    store: Store,
+) -> Result<(SigningKeys, Arc<SealingKey>), Failure> {
+    let entropy = Entropy::system();
+    let sealing_key = Arc::new(sealing_key(settings, &entropy)?);
+    let time_and_chance = (Clock::system(), entropy);
+    let keys =
+        signing_keys(settings, store, Arc::clone(&sealing_key), access_tokens(settings), time_and_chance);
+    Ok((keys, sealing_key))
+}
+
 /// Who keeps the keys of `access_tokens`.
 pub(super) fn signing_keys(
     settings: &Settings,

@@ -175,14 +175,9 @@ fn origin() -> Origin {
 ///
 /// A key that is not the service's would seal what it cannot open.
 async fn mails(settings: &Settings, store: &Store) -> Result<Mails, Failure> {
-    let entropy = Entropy::system();
-    let sealing_key = Arc::new(signing::sealing_key(settings, &entropy)?);
-    let (store, access_tokens) = (store.clone(), signing::access_tokens(settings));
-    let time_and_chance = (Clock::system(), entropy.clone());
-    let keys =
-        signing::signing_keys(settings, store, Arc::clone(&sealing_key), access_tokens, time_and_chance);
+    let (keys, sealing_key) = signing::signing_keys_alone(settings, store.clone())?;
     keys.check().await.map_err(reason)?;
-    Ok(signing::mails(settings, sealing_key, &entropy, Arc::default()))
+    Ok(signing::mails(settings, sealing_key, &Entropy::system(), Arc::default()))
 }
 
 async fn list(users: &Administration, filter: UserFilter) -> Result<(), Failure> {

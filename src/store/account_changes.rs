@@ -1,6 +1,6 @@
 //! What a person changes of their account: each change with its mails, its event and the sessions that it ends, in one transaction.
 
-use diesel::{ExpressionMethods, OptionalExtension, QueryDsl, SelectableHelper, dsl::not};
+use diesel::{ExpressionMethods, OptionalExtension, QueryDsl, SelectableHelper};
 use diesel_async::RunQueryDsl;
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
     sessions::end_sessions_of,
     throttle::forget_attempts,
     user_states::{is_disabled, lock_user},
-    users::{UserRow, forget_users},
+    users::{UserRow, forget_users, is_unproven},
 };
 use crate::domain::{
     AuditEvent, MailTokenDigest, MailTokenPurpose, PasswordHash, SessionId, Timestamp, User, UserId, Username,
@@ -206,9 +206,7 @@ impl Store {
                 connection,
                 core_user::table
                     .filter(core_user::email.eq(email.as_str().to_owned()))
-                    .filter(core_user::is_verified.eq(false))
-                    .filter(core_user::updated_at.eq(core_user::created_at))
-                    .filter(not(is_disabled!(core_user::id)))
+                    .filter(is_unproven!())
                     .filter(core_user::id.ne(user.id.as_i64())),
                 &gone
             );

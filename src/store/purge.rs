@@ -16,8 +16,7 @@ use super::{
         core_audit_event, core_known_address, core_mail_outbox, core_mail_token, core_registration_request,
         core_session, core_signing_key, core_throttle, core_user,
     },
-    user_states::is_disabled,
-    users::forget_users,
+    users::{forget_users, is_unproven},
 };
 use crate::domain::AuditEvent;
 
@@ -82,11 +81,9 @@ macro_rules! abandoned_before {
             .filter(core_mail_token::user_id.eq(core_user::id))
             .filter(core_mail_token::created_at.ge($then));
         core_user::table
-            .filter(not(core_user::is_verified))
+            .filter(is_unproven!())
             .filter(core_user::created_at.lt($then))
-            .filter(core_user::updated_at.eq(core_user::created_at))
             .filter(not(exists(recent_link)))
-            .filter(not(is_disabled!(core_user::id)))
     }};
 }
 

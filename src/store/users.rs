@@ -54,6 +54,19 @@ impl From<UserRow> for User {
     }
 }
 
+/// Whether a user, whom no operator keeps out, has never proven their address: nothing has changed since they registered. A condition of a query.
+macro_rules! is_unproven {
+    () => {{
+        use diesel::BoolExpressionMethods;
+        use $crate::store::{schema::core_user, user_states::is_disabled};
+        core_user::is_verified
+            .eq(false)
+            .and(core_user::updated_at.eq(core_user::created_at))
+            .and(diesel::dsl::not(is_disabled!(core_user::id)))
+    }};
+}
+pub(super) use is_unproven;
+
 /// Whether a user, whom no operator keeps out, has never proven their address and has no link left to prove it with. Who has proven it
 /// once is changed since they registered, and is never given up.
 macro_rules! is_abandoned {
@@ -62,7 +75,6 @@ macro_rules! is_abandoned {
         use $crate::store::{
             columns::TimestampColumn,
             schema::{core_mail_token, core_user},
-            user_states::is_disabled,
         };
         let live_link = core_mail_token::table
             .filter(core_mail_token::user_id.eq(core_user::id))
@@ -70,11 +82,7 @@ macro_rules! is_abandoned {
             .filter(core_mail_token::expires_at.gt(TimestampColumn($now)))
             .filter(core_mail_token::used_at.is_null())
             .filter(core_mail_token::voided_at.is_null());
-        core_user::is_verified
-            .eq(false)
-            .and(diesel::dsl::not(diesel::dsl::exists(live_link)))
-            .and(core_user::updated_at.eq(core_user::created_at))
-            .and(diesel::dsl::not(is_disabled!(core_user::id)))
+        $crate::store::users::is_unproven!().and(diesel::dsl::not(diesel::dsl::exists(live_link)))
     }};
 }
 pub(super) use is_abandoned;

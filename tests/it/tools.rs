@@ -2,6 +2,7 @@
 
 use std::process::Output;
 
+use kairos_identity::proto::SessionTokens;
 use tonic_reflection::pb::v1::{
     ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
@@ -56,6 +57,22 @@ on_both_engines! {
 }
 
 /// As an agent does it, with its language's usual library (`PyJWT`).
+/// Whether a program tells whose a login is by its access token, and refuses what is none.
+fn assert_knows_logins(verify: impl Fn(&str) -> Output, auth_token: &str, tokens: &SessionTokens) {
+    let verified = verify(&tokens.access_token);
+    let claims: serde_json::Value =
+        serde_json::from_slice(&verified.stdout).unwrap_or_else(|_| panic!("{}", said(&verified)));
+    assert_eq!((&claims["sub"], &claims["sid"]), (&auth_token.into(), &tokens.session_id.clone().into()));
+
+    let (message, signature) = tokens.access_token.rsplit_once('.').unwrap();
+    let forged = format!("{message}.{}", signature.chars().rev().collect::<String>());
+    for other in [&forged, &tokens.refresh_token, &tokens.session_id, message] {
+        let refused = verify(other);
+        assert_eq!(refused.status.code(), Some(1), "{other}: {}", said(&refused));
+        assert!(said(&refused).contains("the token is refused"), "{}", said(&refused));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_verifies_a_login_without_a_call() {
     let server = TestServer::start(crate::support::engine::Engine::Sqlite).await;
@@ -73,18 +90,7 @@ async fn an_agent_verifies_a_login_without_a_call() {
         std::process::Command::new(program).arg(&example).arg(&jwks).arg(token).output().unwrap()
     };
 
-    let verified = verify(&tokens.access_token);
-    let claims: serde_json::Value =
-        serde_json::from_slice(&verified.stdout).unwrap_or_else(|_| panic!("{}", said(&verified)));
-    assert_eq!((&claims["sub"], &claims["sid"]), (&ada.auth_token.into(), &tokens.session_id.clone().into()));
-
-    let (message, signature) = tokens.access_token.rsplit_once('.').unwrap();
-    let forged = format!("{message}.{}", signature.chars().rev().collect::<String>());
-    for other in [&forged, &tokens.refresh_token, &tokens.session_id, message] {
-        let refused = verify(other);
-        assert_eq!(refused.status.code(), Some(1), "{other}: {}", said(&refused));
-        assert!(said(&refused).contains("the token is refused"), "{}", said(&refused));
-    }
+    assert_knows_logins(verify, &ada.auth_token, &tokens);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,18 +123,7 @@ async fn an_agent_in_typescript_verifies_a_login_by_the_keys_over_http() {
         node.args(["verify_access_token.mjs", &keys, token]).current_dir(&folder).output().unwrap()
     };
 
-    let verified = verify(&tokens.access_token);
-    let claims: serde_json::Value =
-        serde_json::from_slice(&verified.stdout).unwrap_or_else(|_| panic!("{}", said(&verified)));
-    assert_eq!((&claims["sub"], &claims["sid"]), (&ada.auth_token.into(), &tokens.session_id.clone().into()));
-
-    let (message, signature) = tokens.access_token.rsplit_once('.').unwrap();
-    let forged = format!("{message}.{}", signature.chars().rev().collect::<String>());
-    for other in [&forged, &tokens.refresh_token, &tokens.session_id, message] {
-        let refused = verify(other);
-        assert_eq!(refused.status.code(), Some(1), "{other}: {}", said(&refused));
-        assert!(said(&refused).contains("the token is refused"), "{}", said(&refused));
-    }
+    assert_knows_logins(verify, &ada.auth_token, &tokens);
 }
 
 #[tokio::test(flavor = "multi_thread")]
