@@ -9,6 +9,7 @@
 //! - [`config`]: settings, loaded and checked before anything starts.
 //! - [`telemetry`]: the log.
 //! - [`callers`]: who may call what, and what of a user they may see.
+//! - [`import`]: moving users in from a Django backend, and out again.
 //! - [`accounts`]: the verbs of an account: every rule of the business, free of transport and SQL.
 //! - [`mail`]: the worker that empties the outbox, through templates, over SMTP or into a folder.
 //! - [`store`]: the database: one body of queries for both engines, migrations, coalesced look-ups.
@@ -28,6 +29,7 @@ pub mod config;
 pub mod domain;
 pub mod entropy;
 pub mod grpc;
+pub mod import;
 pub mod mail;
 pub mod pages;
 pub mod password;

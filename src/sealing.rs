@@ -13,7 +13,10 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::{
+    aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
+    hmac,
+};
 
 use crate::{domain::Sealed, entropy::Entropy};
 
@@ -47,7 +50,11 @@ impl Purpose {
 /// The key under which secrets lie in the database.
 pub struct SealingKey {
     key: LessSafeKey,
+    fingerprint_key: hmac::Key,
 }
+
+/// Makes another key of the same bytes, which tells nothing of them.
+const FINGERPRINT_CONTEXT: &[u8] = b"kairos-identity fingerprint v1";
 
 /// The text is no key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -93,7 +100,9 @@ impl SealingKey {
             return Err(InvalidSealingKey);
         }
         let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| InvalidSealingKey)?;
-        Ok(Self { key: LessSafeKey::new(key) })
+        let fingerprint_key = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &bytes), FINGERPRINT_CONTEXT);
+        let fingerprint_key = hmac::Key::new(hmac::HMAC_SHA256, fingerprint_key.as_ref());
+        Ok(Self { key: LessSafeKey::new(key), fingerprint_key })
     }
 
     /// Reads the key in `path`.
@@ -151,6 +160,17 @@ impl SealingKey {
         let context = Aad::from(purpose.context());
         let secret = self.key.open_in_place(nonce, context, &mut buffer).map_err(|_| SealBroken)?;
         (&*secret).try_into().map_err(|_| SealBroken)
+    }
+}
+
+impl SealingKey {
+    /// What tells two secrets apart, and helps nobody without the key to guess one (HMAC-SHA-256).
+    ///
+    /// # Panics
+    /// Never: SHA-256 has 32 bytes.
+    #[must_use]
+    pub fn fingerprint(&self, secret: &[u8]) -> [u8; 32] {
+        hmac::sign(&self.fingerprint_key, secret).as_ref().try_into().expect("SHA-256 has 32 bytes")
     }
 }
 

@@ -37,6 +37,16 @@ impl Accounts {
         Err(AccountError::InvalidCredentials)
     }
 
+    /// The address of an imported account for a text that is none by the rules: its owner keeps it. For any other text nothing, so that it can be
+    /// told what is wrong with it.
+    ///
+    /// # Errors
+    /// That the service is overloaded, without its database or broken.
+    pub async fn find_kept_email(&self, text: &str) -> Result<Option<Email>, AccountError> {
+        let Ok(email) = Email::keep(text) else { return Ok(None) };
+        Ok(self.with.store.find_user_by_email(&email).await?.map(|user| user.email))
+    }
+
     /// Nothing when the account changed after its password was checked.
     async fn check_and_open(
         &self,

@@ -41,7 +41,7 @@ pub use crate::access_token::PublicKey;
 use crate::{
     access_token::AccessTokens,
     clock::Clock,
-    domain::{Email, NewPassword, PasswordRefusal, Username},
+    domain::{Email, NewPassword, PasswordRefusal, Timestamp, Username},
     entropy::Entropy,
     password::{Passwords, Policy},
     store::Store,
@@ -56,6 +56,8 @@ pub struct AccountsOptions {
     pub sessions: SessionOptions,
     /// How often passwords may be guessed, people register and mails be asked for.
     pub throttle: ThrottleOptions,
+    /// Until when links of the Django backend count, which hold an `auth_token`; nothing for never.
+    pub accept_auth_token_until: Option<Timestamp>,
     /// How many tasks may go on after their caller was answered, before callers are turned away.
     pub background_max: usize,
 }

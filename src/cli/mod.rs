@@ -1,10 +1,15 @@
 //! The command line: one file a subcommand. Here everything is wired together, and nothing is decided.
 
 mod audit;
+mod backup;
 mod caller;
+mod copy;
+mod export;
 mod healthcheck;
+mod import;
 mod keys;
 mod migrate;
+mod progress;
 mod serve;
 mod signals;
 mod signing;
@@ -64,6 +69,18 @@ enum Command {
     Caller(caller::Caller),
     /// Look at the keys that sign access tokens, and replace them
     Keys(keys::Keys),
+    /// Take users over from a Django backend
+    Import(import::Import),
+    /// Give users back to a Django backend
+    Export(export::Export),
+    /// Copy a whole store into an empty database, of either engine
+    ///
+    /// Every table, compared by checksum at the end. A copy that was stopped goes on when it is run again; until it is whole, nothing serves it.
+    Copy(copy::Copy),
+    /// Copy the file of a running store on SQLite
+    ///
+    /// The new file is whole, holds all that was committed, and becomes the store by being copied to its place while the service is stopped.
+    Backup(backup::Backup),
     /// Ask the running service whether it serves; for containers
     Healthcheck(healthcheck::Healthcheck),
 }
@@ -79,17 +96,28 @@ impl Cli {
     pub fn run(self) -> Result<(), Failure> {
         // rustls asks for it where a library of ours builds a configuration by itself; a second call changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let serve_flags = match &self.command {
-            Command::Serve(serve) => serve.flags.clone(),
+        let mut store_flags = self.store.clone();
+        let mut serve_flags = ServeFlags::default();
+        match &self.command {
+            Command::Serve(serve) => serve_flags = serve.flags.clone(),
+            Command::Import(import) => {
+                store_flags.database_url = import.store_url().cloned().or(store_flags.database_url);
+                serve_flags.secret_key_file = import.secret_key_file().cloned();
+            }
+            Command::Copy(copy) => {
+                store_flags.database_url = copy.store_url().cloned().or(store_flags.database_url);
+            }
             Command::Migrate
             | Command::User(_)
             | Command::Audit(_)
             | Command::Caller(_)
             | Command::Keys(_)
-            | Command::Healthcheck(_) => ServeFlags::default(),
-        };
+            | Command::Export(_)
+            | Command::Backup(_)
+            | Command::Healthcheck(_) => {}
+        }
         let (settings, sources) =
-            Settings::of_process(&self.store, &serve_flags).map_err(|error| error.to_string())?;
+            Settings::of_process(&store_flags, &serve_flags).map_err(|error| error.to_string())?;
         if let Command::Serve(serve) = &self.command {
             settings.check_for_serve().map_err(|error| error.to_string())?;
             if serve.print_config {
@@ -110,6 +138,10 @@ impl Cli {
                 Command::Audit(audit) => audit.run(&settings).await,
                 Command::Caller(caller) => caller.run(),
                 Command::Keys(keys) => keys.run(&settings).await,
+                Command::Import(import) => import.run(&settings).await,
+                Command::Export(export) => export.run(&settings).await,
+                Command::Copy(copy) => copy.run(&settings).await,
+                Command::Backup(backup) => backup.run(&settings),
                 Command::Healthcheck(healthcheck) => healthcheck.run(&settings).await,
             }
         })

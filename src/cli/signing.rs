@@ -1,6 +1,9 @@
 //! The keys that the settings lead to: the one that seals, and those that sign; and the mails whose tokens are sealed.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tokio::sync::Notify;
 
@@ -19,16 +22,19 @@ use crate::{
 pub(super) fn sealing_key(settings: &Settings, entropy: &Entropy) -> Result<SealingKey, Failure> {
     let loaded = match (&settings.secret.key_file, &settings.database.url) {
         (Some(path), _) => SealingKey::load(path),
-        (None, DatabaseUrl::Sqlite(database)) => {
-            let mut path = database.clone().into_os_string();
-            path.push(".key");
-            SealingKey::load_or_create(&PathBuf::from(path), entropy)
-        }
+        (None, DatabaseUrl::Sqlite(database)) => SealingKey::load_or_create(&key_beside(database), entropy),
         (None, DatabaseUrl::Postgres(_)) => {
             return Err("secret.key-file must be set with PostgreSQL".to_owned());
         }
     };
     loaded.map_err(|error| format!("secret.key-file: {}", reason(error)))
+}
+
+/// Where the key of a file of SQLite is when no setting says otherwise.
+pub(super) fn key_beside(database: &Path) -> PathBuf {
+    let mut path = database.as_os_str().to_owned();
+    path.push(".key");
+    path.into()
 }
 
 /// Who makes mails; `due` is rung for each.

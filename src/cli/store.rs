@@ -10,8 +10,19 @@ use crate::{
 
 /// Opens the store without its replicas; `create` lets a missing file of SQLite be made.
 pub(super) fn open(settings: &Settings, create: bool) -> Result<Store, Failure> {
+    let options = options(settings, "database.url", &settings.database.url, create)?;
+    Store::open(options, lookup(settings)).map_err(reason)
+}
+
+/// How a database is reached, with the limits of the settings; errors name the `key`.
+pub(super) fn options(
+    settings: &Settings,
+    key: &str,
+    url: &DatabaseUrl,
+    create: bool,
+) -> Result<StoreOptions, Failure> {
     let database = &settings.database;
-    let options = match &database.url {
+    Ok(match url {
         DatabaseUrl::Sqlite(path) => StoreOptions::Sqlite(SqliteOptions {
             path: path.clone(),
             create,
@@ -19,11 +30,17 @@ pub(super) fn open(settings: &Settings, create: bool) -> Result<Store, Failure> 
             busy_timeout: database.sqlite_busy_timeout.get(),
             queue_length: database.sqlite_queue_length.as_usize(),
         }),
-        DatabaseUrl::Postgres(url) => {
-            StoreOptions::Postgres(Box::new(postgres(database, "database.url", url)?))
-        }
-    };
-    Store::open(options, lookup(settings)).map_err(reason)
+        DatabaseUrl::Postgres(url) => StoreOptions::Postgres(Box::new(postgres(database, key, url)?)),
+    })
+}
+
+/// A database from the command line.
+pub(super) fn url(flag: &str, text: &str) -> Result<DatabaseUrl, Failure> {
+    DatabaseUrl::parse(text).ok_or_else(|| {
+        format!(
+            "{flag}: expected sqlite:///folder/file, sqlite://relative/file or postgres://user:password@host:port/database"
+        )
+    })
 }
 
 /// Opens the store that is served: with its replicas, and created if it may be.
@@ -72,8 +89,29 @@ pub(super) async fn open_current(settings: &Settings) -> Result<Store, Failure> 
     Ok(store)
 }
 
-/// Refuses a schema of another release, and says what to do.
+/// Opens a store that is to be filled, and brings an empty database to the schema of this release.
+pub(super) async fn open_or_make(settings: &Settings) -> Result<Store, Failure> {
+    let store = open(settings, true)?;
+    if store.is_new().await.map_err(|error| at(settings, &error))? {
+        store.migrate().await.map_err(|error| at(settings, &error))?;
+    }
+    Ok(store)
+}
+
+/// Refuses a schema of another release and a store that is half filled, and says what to do.
 pub(super) async fn require_current(settings: &Settings, store: &Store) -> Result<(), Failure> {
+    require_schema(settings, store).await?;
+    if store.is_half_copied().await.map_err(reason)? {
+        return Err(format!(
+            "the database {} is half filled: run the `kairos-identity copy` that was stopped again, or begin anew with an empty one",
+            settings.database.url
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses a schema of another release, and says what to do.
+pub(super) async fn require_schema(settings: &Settings, store: &Store) -> Result<(), Failure> {
     let url = &settings.database.url;
     match store.schema().await.map_err(|error| at(settings, &error))? {
         Schema::Current => Ok(()),

@@ -16,7 +16,9 @@ pub enum DatabaseUrl {
 }
 
 impl DatabaseUrl {
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    /// Reads one; nothing for any other text.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         if let Some(path) = text.strip_prefix("sqlite://") {
             return (!path.is_empty() && !path.ends_with('/')).then(|| Self::Sqlite(path.into()));
         }

@@ -9,7 +9,7 @@ use super::{
     database_url::{DatabaseUrl, DatabaseUrls},
     mail_url::MailUrl,
 };
-use crate::domain::Email;
+use crate::domain::{Email, Timestamp};
 
 /// A type that a setting's text is parsed into.
 pub trait Value: Sized {
@@ -150,6 +150,16 @@ impl Value for bool {
 
     fn parse(text: &str) -> Option<Self> {
         text.parse().ok()
+    }
+}
+
+impl Value for Timestamp {
+    fn expects() -> String {
+        "a time by RFC 3339, such as 2026-12-31T23:59:59Z".to_owned()
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::parse(text)
     }
 }
 

@@ -92,6 +92,28 @@ impl Email {
         in_grammar(&address).then_some(Self(address)).ok_or(InvalidEmail::Grammar)
     }
 
+    /// An address that somebody has elsewhere and keeps though it breaks a rule: only its letters are brought to one case and form (NFC), so
+    /// that one spelling is one user. No mail reaches most of them; their owners log in with them, and can take another.
+    ///
+    /// # Errors
+    /// [`InvalidEmail::Empty`], [`InvalidEmail::TooLong`] and, for what no database holds, [`InvalidEmail::Blank`].
+    pub fn keep(text: &str) -> Result<Self, InvalidEmail> {
+        if text.is_empty() {
+            return Err(InvalidEmail::Empty);
+        }
+        if text.len() > INPUT_BYTES_MAX {
+            return Err(InvalidEmail::TooLong);
+        }
+        let address = one_case(text);
+        if address.chars().nth(EMAIL_OCTETS_MAX).is_some() {
+            return Err(InvalidEmail::TooLong);
+        }
+        if address.contains('\0') {
+            return Err(InvalidEmail::Blank);
+        }
+        Ok(Self(address))
+    }
+
     /// The address that the database holds; trusted, not read again.
     #[must_use]
     pub const fn from_stored(address: String) -> Self {

@@ -7,8 +7,8 @@ use super::{AuthToken, MailToken};
 pub enum LinkToken {
     /// What this service mails.
     Mailed(MailToken),
-    /// An `auth_token`, which is what Django mailed. It is no secret, so it proves nothing.
-    AuthToken,
+    /// An `auth_token`, which is what Django mailed. It is no secret, so it proves nothing, unless an operator lets it for a while.
+    AuthToken(AuthToken),
     /// Nothing that either of them mails.
     Unknown,
 }
@@ -19,7 +19,7 @@ impl LinkToken {
     pub fn parse(text: &str) -> Self {
         match (MailToken::parse(text), AuthToken::parse(text)) {
             (Ok(token), _) => Self::Mailed(token),
-            (Err(_), Ok(_)) => Self::AuthToken,
+            (Err(_), Ok(token)) => Self::AuthToken(token),
             (Err(_), Err(_)) => Self::Unknown,
         }
     }
@@ -34,7 +34,7 @@ mod tests {
         let mailed = MailToken::from_random([7; 32]).to_link_text();
         assert!(matches!(LinkToken::parse(&mailed), LinkToken::Mailed(_)));
         for uuid in ["0e1f3a52-7f5b-4a4e-9d5b-0c5a5b0b7f11", "0E1F3A527F5B4A4E9D5B0C5A5B0B7F11"] {
-            assert!(matches!(LinkToken::parse(uuid), LinkToken::AuthToken), "{uuid}");
+            assert!(matches!(LinkToken::parse(uuid), LinkToken::AuthToken(_)), "{uuid}");
         }
         for text in ["", "x", &mailed[1..], "https://example.com"] {
             assert!(matches!(LinkToken::parse(text), LinkToken::Unknown), "{text}");

@@ -6,6 +6,7 @@
 
 use std::{borrow::Cow, fmt};
 
+use super::AuthToken;
 use precis_core::profile::{PrecisFastInvocation as _, stabilize};
 use precis_profiles::Nickname;
 use unicode_normalization::{UnicodeNormalization as _, char::is_combining_mark};
@@ -77,6 +78,25 @@ impl Username {
         let key = folded(&display)?;
 
         Ok(Self { display, key })
+    }
+
+    /// A name that its owner has elsewhere and keeps letter by letter, though it breaks a rule or looks like another's. Its key is one that no
+    /// parsed name has, made of what is unique to the owner: nobody is found by it, and nobody else is kept from a name.
+    ///
+    /// # Errors
+    /// [`InvalidUsername::Empty`], [`InvalidUsername::TooLong`] and, for what no database holds, [`InvalidUsername::Invisible`].
+    pub fn keep(text: &str, owner: AuthToken) -> Result<Self, InvalidUsername> {
+        if text.is_empty() {
+            return Err(InvalidUsername::Empty);
+        }
+        if text.chars().nth(USERNAME_CHARACTERS_MAX).is_some() {
+            return Err(InvalidUsername::TooLong);
+        }
+        if text.contains('\0') {
+            return Err(InvalidUsername::Invisible);
+        }
+        // No parsed name has an @, and folding a key never makes one.
+        Ok(Self { display: text.to_owned(), key: format!("@{owner}") })
     }
 
     /// The name that the database holds; trusted, not read again.

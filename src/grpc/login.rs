@@ -17,7 +17,11 @@ pub(super) async fn login(
     visible: UserFields,
 ) -> Result<proto::LoginResponse, Status> {
     let mut fields = Fields::default();
-    let email = fields.take("email", Email::parse(&request.email));
+    let email = match Email::parse(&request.email) {
+        Ok(email) => Ok(email),
+        Err(rule) => accounts.find_kept_email(&request.email).await.map_err(from_account)?.ok_or(rule),
+    };
+    let email = fields.take("email", email);
     let password = fields.take("password", Password::parse(request.password));
     let (Some(email), Some(password)) = (email, password) else { return Err(fields.into_status()) };
 

@@ -4,19 +4,21 @@
 //! module knows encoded hashes and what makes a password guessable; it does not know users, rows or requests. Start at
 //! [`Passwords::verify`]; what a new password must be is [`Policy`].
 
+mod django;
 mod format;
 mod policy;
 mod pool;
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
+pub use self::{
+    django::StoredPassword,
+    policy::Policy,
+    pool::{HashingError, Place},
+};
 use self::{
     format::{COST_MAX, COST_MIN, StoredHash, Unreadable},
     pool::Pool,
-};
-pub use self::{
-    policy::Policy,
-    pool::{HashingError, Place},
 };
 use crate::{
     domain::{Email, NewPassword, Password, PasswordHash, PasswordRefusal, Username},
@@ -100,10 +102,11 @@ impl Passwords {
         self.hash_text(password.expose().to_owned()).await
     }
 
-    /// Hashes a password that was just found right, to replace a hash that [`Verdict::Right`] says needs it.
+    /// Hashes a password that somebody has already: one just found right, whose hash [`Verdict::Right`] says needs to be replaced, or one
+    /// that was kept in plaintext elsewhere.
     ///
     /// # Errors
-    /// [`HashingError`]; the old hash remains as good as it was.
+    /// [`HashingError`]; nothing was computed when the queue is full.
     pub async fn rehash(&self, password: &Password) -> Result<PasswordHash, HashingError> {
         self.hash_text(password.expose().to_owned()).await
     }

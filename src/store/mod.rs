@@ -6,9 +6,13 @@
 
 mod account_changes;
 mod audit;
+mod backup;
 mod columns;
 mod connection;
+mod copy;
+mod django;
 mod error;
+mod imports;
 mod lookup;
 mod mails;
 mod managed_users;
@@ -30,13 +34,20 @@ pub(crate) use self::error::chain;
 pub use self::{
     account_changes::{EmailChangeRequest, PasswordChange},
     audit::{AUDIT_PAGE_MAX, AuditFilter, EventPlace, RecordedEvent},
+    backup::BackupError,
     columns::{SqlTimestamp, SqlUuid},
     connection::{
         postgres::PostgresOptions,
         postgres_url::{InvalidPostgresUrl, PostgresUrl},
         sqlite::SqliteOptions,
     },
+    copy::{CopiedTable, CopyError, StoreCopy},
+    django::{
+        Candidate, DjangoError, DjangoRow, DjangoSchema, DjangoSource, DjangoTarget, DjangoUser, Finding,
+        StoreReader, Survey, SurveyField, UserState,
+    },
     error::{Cause, Constraint, StoreError},
+    imports::{Holder, ImportStep, ImportedRow, ImportedUser, Written},
     lookup::LookupOptions,
     mails::{Delivery, NewMail},
     managed_users::{ManagedUser, USERS_PAGE_MAX, UserFilter},

@@ -64,15 +64,15 @@ pub enum Replay {
 
 #[derive(Insertable)]
 #[diesel(table_name = core_user)]
-struct NewUserRow {
-    username: String,
-    username_key: String,
-    email: String,
-    password: String,
-    is_verified: bool,
-    auth_token: UuidColumn,
-    created_at: TimestampColumn,
-    updated_at: TimestampColumn,
+pub(super) struct NewUserRow {
+    pub(super) username: String,
+    pub(super) username_key: String,
+    pub(super) email: String,
+    pub(super) password: String,
+    pub(super) is_verified: bool,
+    pub(super) auth_token: UuidColumn,
+    pub(super) created_at: TimestampColumn,
+    pub(super) updated_at: TimestampColumn,
 }
 
 #[derive(Insertable)]

@@ -157,16 +157,43 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::{BigInt, Binary, Bool, Nullable};
+    use crate::store::columns::{SqlTimestamp, SqlUuid};
+
+    core_imported_user (auth_token, source_id) {
+        auth_token -> SqlUuid,
+        source_id -> BigInt,
+        user_id -> Nullable<BigInt>,
+        is_left_out -> Bool,
+        row_digest -> Binary,
+        password_digest -> Nullable<Binary>,
+        updated_at -> SqlTimestamp,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::Nullable;
+    use crate::store::columns::SqlTimestamp;
+
+    core_copy (started_at) {
+        started_at -> SqlTimestamp,
+        finished_at -> Nullable<SqlTimestamp>,
+    }
+}
+
 diesel::joinable!(core_mail_token -> core_user (user_id));
 diesel::joinable!(core_mail_outbox -> core_user (user_id));
 diesel::joinable!(core_registration_request -> core_user (user_id));
 diesel::joinable!(core_session -> core_user (user_id));
 diesel::joinable!(core_disabled_user -> core_user (user_id));
+diesel::joinable!(core_imported_user -> core_user (user_id));
 diesel::allow_tables_to_appear_in_same_query!(
     core_user,
     core_mail_token,
     core_mail_outbox,
     core_registration_request,
     core_session,
-    core_disabled_user
+    core_disabled_user,
+    core_imported_user
 );

@@ -40,6 +40,12 @@ pub(super) struct UserRow {
     updated_at: TimestampColumn,
 }
 
+impl UserRow {
+    pub(super) const fn id(&self) -> i64 {
+        self.id
+    }
+}
+
 impl From<UserRow> for User {
     fn from(row: UserRow) -> Self {
         Self {
@@ -54,15 +60,22 @@ impl From<UserRow> for User {
     }
 }
 
-/// Whether a user, whom no operator keeps out, has never proven their address: nothing has changed since they registered. A condition of a query.
+/// Whether a user, whom no operator keeps out, has registered here and never proven their address: nothing has changed since they did. A
+/// condition of a query. Who was imported has a life elsewhere, and is never given up.
 macro_rules! is_unproven {
     () => {{
-        use diesel::BoolExpressionMethods;
-        use $crate::store::{schema::core_user, user_states::is_disabled};
+        use diesel::{BoolExpressionMethods, NullableExpressionMethods as _};
+        use $crate::store::{
+            schema::{core_imported_user, core_user},
+            user_states::is_disabled,
+        };
+        let imported =
+            core_imported_user::table.filter(core_imported_user::user_id.eq(core_user::id.nullable()));
         core_user::is_verified
             .eq(false)
             .and(core_user::updated_at.eq(core_user::created_at))
             .and(diesel::dsl::not(is_disabled!(core_user::id)))
+            .and(diesel::dsl::not(diesel::dsl::exists(imported)))
     }};
 }
 pub(super) use is_unproven;

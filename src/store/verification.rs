@@ -6,14 +6,14 @@ use diesel_async::RunQueryDsl;
 use super::{
     Store, StoreError,
     audit::record,
-    columns::TimestampColumn,
+    columns::{TimestampColumn, UuidColumn},
     connection::{read, write},
     mails::{NewMail, lock_link_owner, post, use_link, void_links},
-    schema::{core_mail_token, core_user},
-    user_states::is_disabled,
+    schema::{core_imported_user, core_mail_token, core_user},
+    user_states::{is_disabled, lock_user},
     users::UserRow,
 };
-use crate::domain::{AuditEvent, Email, MailTokenDigest, MailTokenPurpose, User, UserId};
+use crate::domain::{AuditEvent, AuthToken, Email, MailTokenDigest, MailTokenPurpose, User, UserId};
 
 /// What came of following a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +70,45 @@ impl Store {
                 .await
                 .optional()?;
             Ok(if proven == Some(true) { Verification::AlreadyVerified } else { Verification::Invalid })
+        })
+    }
+
+    /// Marks the user with this `auth_token` verified, at the time of the event, which is written with it; only somebody who was imported and whom
+    /// nobody has changed since.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn verify_imported(
+        &self,
+        token: AuthToken,
+        event: AuditEvent,
+    ) -> Result<Verification, StoreError> {
+        let now = event.at;
+        let token = UuidColumn(*token.as_uuid());
+        let imported =
+            core_imported_user::table.inner_join(core_user::table).filter(core_user::auth_token.eq(token));
+        // A token that no import brought must not make the database write.
+        let found: Option<(i64, TimestampColumn)> = read!(&self.connections, connection => {
+            let query = imported.select((core_user::id, core_imported_user::updated_at));
+            Ok(query.get_result(connection).await.optional()?)
+        })?;
+        let Some((id, written_at)) = found else { return Ok(Verification::Invalid) };
+        write!(&self.connections, connection => {
+            let Some(user) = lock_user!(connection, UserId::from_i64(id)) else { return Ok(Verification::Invalid) };
+            if user.is_verified {
+                return Ok(Verification::AlreadyVerified);
+            }
+            let is_out: bool = diesel::select(is_disabled!(id)).get_result(connection).await?;
+            if is_out || user.updated_at != written_at.0 {
+                return Ok(Verification::Invalid);
+            }
+            let verified: UserRow = diesel::update(core_user::table.find(id))
+                .set((core_user::is_verified.eq(true), core_user::updated_at.eq(TimestampColumn(now))))
+                .returning(UserRow::as_returning())
+                .get_result(connection)
+                .await?;
+            record!(connection, event);
+            Ok(Verification::Verified(verified.into()))
         })
     }
 

@@ -21,6 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("accounts", &["access_token", "store", "password", "domain", "clock", "entropy", "sealing"]),
     ("mail", &["store", "domain", "clock", "entropy", "sealing"]),
     ("grpc", &["accounts", "callers", "store", "domain", "proto", "clock", "entropy", "server"]),
+    ("import", &["clock", "domain", "entropy", "password", "sealing", "store"]),
     ("pages", &["accounts", "callers", "clock", "domain", "entropy", "server", "store"]),
     (
         "cli",
@@ -33,6 +34,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "domain",
             "entropy",
             "grpc",
+            "import",
             "mail",
             "pages",
             "password",

@@ -121,6 +121,7 @@ fn ada() -> Email {
 
 fn options_of_accounts() -> AccountsOptions {
     AccountsOptions {
+        accept_auth_token_until: None,
         password_policy: Policy { length_min_characters: 8, score_min: 3 },
         sessions: SessionOptions { idle: 7 * DAY, lifetime: 30 * DAY, per_user_max: 10 },
         throttle: ThrottleOptions {

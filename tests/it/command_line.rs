@@ -93,7 +93,7 @@ on_both_engines! {
         let first = run(&["migrate", "--database-url", database.url()]);
         let second = run(&["migrate", "--database-url", database.url()]);
 
-        assert!(stdout(&first).contains("ran 10 migrations"), "{first:?}");
+        assert!(stdout(&first).contains("ran 12 migrations"), "{first:?}");
         assert!(stdout(&second).trim_end().ends_with("is up to date"), "{second:?}");
     }
 }
@@ -226,7 +226,7 @@ async fn postgresql_is_spoken_to_over_tls_and_its_certificate_is_checked() {
     let migrate = |query: &str| run(&["migrate", "--database-url", &format!("{base}?{query}")]);
 
     let trusted = migrate(&format!("sslmode=verify-full&sslrootcert={}", own.certificate().display()));
-    assert!(stdout(&trusted).contains("ran 10 migrations"), "{trusted:?}");
+    assert!(stdout(&trusted).contains("ran 12 migrations"), "{trusted:?}");
 
     for sslmode in ["require", "verify-ca", "verify-full"] {
         let stranger = migrate(&format!("sslmode={sslmode}&sslrootcert={}", other.certificate().display()));

@@ -35,6 +35,7 @@ pub(super) fn accounts_options(settings: &Settings) -> AccountsOptions {
         },
         sessions: session_options(settings),
         throttle: throttle_options(settings),
+        accept_auth_token_until: settings.verification.accept_auth_token_until,
         background_max: BACKGROUND_MAX,
     }
 }

@@ -192,3 +192,19 @@ proptest! {
         prop_assert_eq!(&Email::parse(&text.nfd().collect::<String>()), &email);
     }
 }
+
+#[test]
+fn an_address_that_breaks_a_rule_can_be_kept_as_it_is() {
+    for (text, kept) in [
+        ("not-an-email", "not-an-email"),
+        ("Trail@Example.com ", "trail@example.com "),
+        ("\"Quoted local\"@example.com", "\"quoted local\"@example.com"),
+        ("JOSE\u{301}@b", "jos\u{e9}@b"),
+    ] {
+        assert!(Email::parse(text).is_err());
+        assert_eq!(Email::keep(text).unwrap().as_str(), kept);
+    }
+    assert_eq!(Email::keep(""), Err(InvalidEmail::Empty));
+    assert_eq!(Email::keep(&"y".repeat(255)), Err(InvalidEmail::TooLong));
+    assert_eq!(Email::keep("a\0b"), Err(InvalidEmail::Blank));
+}

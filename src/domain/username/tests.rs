@@ -199,3 +199,17 @@ proptest! {
         prop_assert_eq!(&Username::comparison_key(&spaced), &key);
     }
 }
+
+#[test]
+fn a_name_that_breaks_a_rule_can_be_kept_as_it_is_under_a_key_of_its_own() {
+    let (one, other) = (AuthToken::from_random([1; 16]), AuthToken::from_random([2; 16]));
+    for text in [" alice", "user@example.com", "\u{202e}ecila", " "] {
+        let kept = Username::keep(text, one).unwrap();
+        assert_eq!(kept.as_str(), text);
+        assert_ne!(kept.key(), Username::keep(text, other).unwrap().key());
+        assert_eq!(Username::parse(kept.key()), Err(InvalidUsername::At));
+    }
+    assert_eq!(Username::keep("", one), Err(InvalidUsername::Empty));
+    assert_eq!(Username::keep(&"u".repeat(151), one), Err(InvalidUsername::TooLong));
+    assert_eq!(Username::keep("a\0", one), Err(InvalidUsername::Invisible));
+}

@@ -1,11 +1,11 @@
 //! `bcrypt_sha256$$2b$12$…` and `bcrypt$$2b$12$…`: what follows the first `$` is bcrypt's own text of 60 characters.
 
-use std::{fmt::Write as _, hint::black_box};
+use std::hint::black_box;
 
 use ::bcrypt::{HashParts, hash_with_salt, verify};
 use sha2::{Digest, Sha256};
 
-use super::Unreadable;
+use super::{Unreadable, hex};
 use crate::{domain::PasswordHash, entropy::Entropy};
 
 /// The scheme of new hashes: Django's name for bcrypt over the hexadecimal SHA-256 of the password.
@@ -56,10 +56,7 @@ impl Bcrypt {
 
 /// The 64 lower-case hexadecimal digits of the SHA-256 of `password`.
 pub(super) fn prehash(password: &str) -> String {
-    Sha256::digest(password).iter().fold(String::with_capacity(64), |mut digits, byte| {
-        let _ = write!(digits, "{byte:02x}");
-        digits
-    })
+    hex(&Sha256::digest(password))
 }
 
 /// Hashes `password` in the current scheme; `cost` is within [`COST_MIN`] and [`COST_MAX`].

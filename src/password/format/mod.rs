@@ -7,13 +7,17 @@
 
 mod argon2;
 mod bcrypt;
+mod md5;
 mod pbkdf2;
 mod scrypt;
+
+use std::fmt::Write as _;
 
 pub(super) use self::bcrypt::{COST_MAX, COST_MIN, hash, nobodys_hash};
 use self::{
     argon2::Argon2,
     bcrypt::Bcrypt,
+    md5::Md5,
     pbkdf2::{Pbkdf2, Prf},
     scrypt::Scrypt,
 };
@@ -30,6 +34,7 @@ pub(super) enum StoredHash {
     Pbkdf2(Pbkdf2),
     Scrypt(Scrypt),
     Argon2(Argon2),
+    Md5(Md5),
 }
 
 /// Why no password can be checked against a stored value; says nothing of the value.
@@ -66,7 +71,20 @@ impl StoredHash {
             "pbkdf2_sha1" => Pbkdf2::parse(Prf::Sha1, rest).map(Self::Pbkdf2),
             "scrypt" => Scrypt::parse(rest).map(Self::Scrypt),
             "argon2" => Argon2::parse(rest).map(Self::Argon2),
+            "md5" => Md5::parse(rest).map(Self::Md5),
             _ => Err(Unreadable::UnknownScheme),
+        }
+    }
+
+    /// The name that its text begins with.
+    pub(super) const fn scheme(&self) -> &'static str {
+        match self {
+            Self::BcryptSha256(_) => bcrypt::SCHEME,
+            Self::Bcrypt(_) => "bcrypt",
+            Self::Pbkdf2(hash) => hash.scheme(),
+            Self::Scrypt(_) => "scrypt",
+            Self::Argon2(_) => "argon2",
+            Self::Md5(_) => "md5",
         }
     }
 
@@ -78,6 +96,7 @@ impl StoredHash {
             Self::Pbkdf2(hash) => hash.matches(password.as_bytes()),
             Self::Scrypt(hash) => hash.matches(password.as_bytes()),
             Self::Argon2(hash) => hash.matches(password.as_bytes()),
+            Self::Md5(hash) => hash.matches(password.as_bytes()),
         }
     }
 
@@ -85,7 +104,7 @@ impl StoredHash {
     pub(super) fn is_weaker_than(&self, cost: u32) -> bool {
         match self {
             Self::BcryptSha256(hash) => hash.cost() < cost,
-            Self::Bcrypt(_) | Self::Pbkdf2(_) | Self::Scrypt(_) | Self::Argon2(_) => true,
+            Self::Bcrypt(_) | Self::Pbkdf2(_) | Self::Scrypt(_) | Self::Argon2(_) | Self::Md5(_) => true,
         }
     }
 
@@ -93,9 +112,17 @@ impl StoredHash {
     pub(super) fn spend_difference(&self, password: &str, cost: u32) {
         match self {
             Self::BcryptSha256(hash) | Self::Bcrypt(hash) => hash.spend_difference(password, cost),
-            Self::Pbkdf2(_) | Self::Scrypt(_) | Self::Argon2(_) => {}
+            Self::Pbkdf2(_) | Self::Scrypt(_) | Self::Argon2(_) | Self::Md5(_) => {}
         }
     }
+}
+
+/// Lower-case hexadecimal digits.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut digits, byte| {
+        let _ = write!(digits, "{byte:02x}");
+        digits
+    })
 }
 
 /// Reads a parameter: decimal digits without sign or leading zero, `1..=max`.

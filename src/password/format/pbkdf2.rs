@@ -38,6 +38,13 @@ impl Pbkdf2 {
         Ok(Self { prf, iterations, salt: salt.to_owned(), digest })
     }
 
+    pub(super) const fn scheme(&self) -> &'static str {
+        match self.prf {
+            Prf::Sha1 => "pbkdf2_sha1",
+            Prf::Sha256 => "pbkdf2_sha256",
+        }
+    }
+
     pub(super) fn matches(&self, password: &[u8]) -> bool {
         let mut computed = vec![0; self.digest.len()];
         let salt = self.salt.as_bytes();

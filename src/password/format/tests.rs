@@ -41,7 +41,10 @@ fn every_hash_that_django_wrote_is_verified_and_no_other_password_is() {
         *rows_by_hasher.entry(field("hasher")).or_default() += 1;
     }
     let hashers: Vec<_> = rows_by_hasher.keys().map(String::as_str).collect();
-    assert_eq!(hashers, ["argon2", "bcrypt", "bcrypt_sha256", "pbkdf2_sha1", "pbkdf2_sha256", "scrypt"]);
+    assert_eq!(
+        hashers,
+        ["argon2", "bcrypt", "bcrypt_sha256", "md5", "pbkdf2_sha1", "pbkdf2_sha256", "scrypt"]
+    );
     assert!(rows_by_hasher.values().all(|rows| *rows >= 8), "{rows_by_hasher:?}");
 }
 
@@ -102,7 +105,8 @@ fn values_that_hold_no_password_are_told_from_those_that_are_wrong() {
         ("!ifskiqHtTilCjgdNzQf7r5zD8ihvvtUC1dsGYeHH", Unusable),
         ("hunter2-synthetic", UnknownScheme),
         ("$2b$04$CZqd7vbM4OFg6.S7zWtru.wCVYBAmZ8JNXEq35Yr.dVkhsHRpynsa", UnknownScheme),
-        ("md5$kndsIbv5GAPVuKREZyMv59$e070633e079062bc5709a6d9c9fbaa69", UnknownScheme),
+        ("md5$$e070633e079062bc5709a6d9c9fbaa69", Malformed),
+        ("md5$kndsIbv5GAPVuKREZyMv59$e070633e079062bc5709a6d9c9fbaa6", Malformed),
         ("sha1$salt$da39a3ee5e6b4b0d3255bfef95601890afd80709", UnknownScheme),
         ("unsalted_md5$$e070633e079062bc5709a6d9c9fbaa69", UnknownScheme),
         ("BCRYPT$$2b$04$CZqd7vbM4OFg6.S7zWtru.wCVYBAmZ8JNXEq35Yr.dVkhsHRpynsa", UnknownScheme),

@@ -74,14 +74,7 @@ impl SqliteThreads {
     /// # Errors
     /// [`StoreError::Unavailable`] when the file is missing and not to be created, or cannot be opened.
     pub fn open(options: SqliteOptions) -> Result<Self, StoreError> {
-        if options.create {
-            create_private(&options.path).map_err(|error| in_file(&options.path, &error))?;
-        } else if !options.path.is_file() {
-            return Err(StoreError::unavailable(format!(
-                "there is no database file {}",
-                options.path.display()
-            )));
-        }
+        make_or_find(&options)?;
         let (writer, write_jobs) = async_channel::bounded(options.queue_length);
         let (readers, read_jobs) = async_channel::bounded(options.queue_length);
         start_thread("sqlite-writer", &options, connect_writer, write_jobs)?;
@@ -145,6 +138,28 @@ pub(crate) fn open_reader(options: &SqliteOptions) -> Result<SqliteConnection, S
     prepare(connection, &options.path, "PRAGMA query_only = ON;")
 }
 
+/// Opens a writing connection that belongs to whoever asks, for work through a whole database.
+pub(crate) fn open_writer(options: &SqliteOptions) -> Result<InlineConnection, StoreError> {
+    make_or_find(options)?;
+    connect_writer(options)
+}
+
+/// Opens a file of another application, whose journal mode stays.
+pub(crate) fn open_as_it_is(options: &SqliteOptions) -> Result<InlineConnection, StoreError> {
+    make_or_find(options)?;
+    connect(options).map(inline)
+}
+
+fn make_or_find(options: &SqliteOptions) -> Result<(), StoreError> {
+    if options.create {
+        create_private(&options.path).map_err(|error| in_file(&options.path, &error))
+    } else if options.path.is_file() {
+        Ok(())
+    } else {
+        Err(StoreError::unavailable(format!("there is no database file {}", options.path.display())))
+    }
+}
+
 fn connect_reader(options: &SqliteOptions) -> Result<InlineConnection, StoreError> {
     open_reader(options).map(inline)
 }
@@ -160,7 +175,7 @@ fn connect_writer(options: &SqliteOptions) -> Result<InlineConnection, StoreErro
     .map(inline)
 }
 
-fn inline(connection: SqliteConnection) -> InlineConnection {
+pub(crate) fn inline(connection: SqliteConnection) -> InlineConnection {
     InlineConnection::with_runtime(connection, Inline)
 }
 
@@ -201,7 +216,7 @@ fn create_private(path: &Path) -> io::Result<()> {
     OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(drop)
 }
 
-fn in_file(path: &Path, error: &dyn std::error::Error) -> StoreError {
+pub(crate) fn in_file(path: &Path, error: &dyn std::error::Error) -> StoreError {
     StoreError::unavailable(format!("{}: {error}", path.display()))
 }
 

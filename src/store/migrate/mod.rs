@@ -79,15 +79,31 @@ impl Store {
         }
     }
 
+    /// Whether no migration has run: the database is new.
+    ///
+    /// # Errors
+    /// [`MigrateError`] when the database does not answer or is unsuitable.
+    pub async fn is_new(&self) -> Result<bool, MigrateError> {
+        Ok(self.applied().await?.is_empty())
+    }
+
+    async fn applied(&self) -> Result<Versions, MigrateError> {
+        match &self.connections {
+            Connections::Sqlite(threads) => sqlite::applied(threads).await,
+            Connections::Postgres(pool) => postgres::applied(pool).await,
+        }
+    }
+
     /// Compares the database's schema with the one this release needs; changes nothing.
     ///
     /// # Errors
     /// [`MigrateError`] when the database does not answer or is unsuitable.
     pub async fn schema(&self) -> Result<Schema, MigrateError> {
-        let (needed, applied) = match &self.connections {
-            Connections::Sqlite(threads) => (sqlite::needed()?, sqlite::applied(threads).await?),
-            Connections::Postgres(pool) => (postgres::needed()?, postgres::applied(pool).await?),
+        let needed = match &self.connections {
+            Connections::Sqlite(_) => sqlite::needed()?,
+            Connections::Postgres(_) => postgres::needed()?,
         };
+        let applied = self.applied().await?;
         let only_in = |these: &Versions, those: &Versions| these.difference(those).cloned().collect();
         let (unknown, missing): (Vec<_>, Vec<_>) = (only_in(&applied, &needed), only_in(&needed, &applied));
         Ok(match (unknown.is_empty(), missing.is_empty()) {

@@ -29,7 +29,7 @@ const SQLITE_FOREIGN: &str = "SELECT m.name || '.' || f.\"from\" || ' ' || f.\"t
 
 const POSTGRES_FOREIGN: &str =
     "SELECT conrelid::regclass || '.' || a.attname || ' ' || confrelid::regclass || '.' || b.attname || ' '
-    || CASE confdeltype WHEN 'c' THEN 'CASCADE' ELSE 'OTHER' END AS value
+    || CASE confdeltype WHEN 'c' THEN 'CASCADE' WHEN 'n' THEN 'SET NULL' ELSE 'OTHER' END AS value
     FROM pg_constraint c JOIN pg_attribute a ON a.attrelid = conrelid AND a.attnum = conkey[1]
     JOIN pg_attribute b ON b.attrelid = confrelid AND b.attnum = confkey[1] WHERE contype = 'f'";
 

@@ -1,0 +1,65 @@
+//! `kairos-identity copy`
+
+use std::fmt::Write;
+
+use clap::Args;
+
+use super::{Failure, progress::Shown, reason, signing, store};
+use crate::{
+    clock::Clock,
+    config::{DatabaseUrl, Settings},
+    import::Progress,
+    store::{CopiedTable, StoreCopy},
+};
+
+#[derive(Debug, Args)]
+pub(super) struct Copy {
+    /// The store that is copied, which is only read: stop the service first
+    #[arg(long, value_name = "URL")]
+    from: String,
+    /// The empty database that becomes a copy; the same as --database-url
+    #[arg(long, value_name = "URL", conflicts_with = "database_url")]
+    to: Option<String>,
+}
+
+impl Copy {
+    /// The store that is filled, which stands for the setting.
+    pub(super) fn store_url(&self) -> Option<&String> {
+        self.to.as_ref()
+    }
+
+    pub(super) async fn run(self, settings: &Settings) -> Result<(), Failure> {
+        let clock = Clock::system();
+        let from = store::url("--from", &self.from)?;
+        let mut of_source = settings.clone();
+        of_source.database.url = from.clone();
+        store::open_current(&of_source).await?;
+        let target = store::open_or_make(settings).await?;
+        store::require_schema(settings, &target).await?;
+        drop(target);
+
+        let source = store::options(settings, "--from", &from, false)?;
+        let target = store::options(settings, "--to", &settings.database.url, true)?;
+        let mut copy = StoreCopy::begin(&source, &target, clock.now()).await.map_err(reason)?;
+        let mut progress = Shown::new(clock.clone());
+        progress.begin("copying", copy.count().await.map_err(reason)?);
+        let tables = copy.run(clock.now(), |_, rows| progress.advance(rows)).await;
+        progress.end();
+        tables.map_err(reason)?.iter().for_each(show);
+
+        println!("{from} is copied to {}, and both are the same", settings.database.url);
+        if let (DatabaseUrl::Sqlite(path), None) = (&from, &settings.secret.key_file) {
+            let key = signing::key_beside(path);
+            println!("serve it with --secret-key-file {}: secrets lie in it under that key", key.display());
+        }
+        Ok(())
+    }
+}
+
+fn show(table: &CopiedTable) {
+    let checksum = table.checksum.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    });
+    println!("{:26} {:>9} rows  {checksum}", table.name, table.rows);
+}

@@ -1,0 +1,45 @@
+//! `kairos-identity export`
+
+#![expect(clippy::doc_markdown, reason = "clap shows these comments on a terminal, where marks are noise")]
+
+use clap::{Args, Subcommand};
+
+use super::{Failure, progress::Shown, reason, store};
+use crate::{clock::Clock, config::Settings, entropy::Entropy, import};
+
+#[derive(Debug, Args)]
+pub(super) struct Export {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Write all users as the table of a Django backend, which may be missing or empty: the way back
+    ///
+    /// The documented schema, as Django makes it. Whom an operator keeps out gets an unusable password, since Django has no such state.
+    Django {
+        /// The database: sqlite:///folder/file or postgres://user:password@host/database
+        #[arg(long, value_name = "URL")]
+        to: String,
+    },
+}
+
+impl Export {
+    pub(super) async fn run(self, settings: &Settings) -> Result<(), Failure> {
+        let What::Django { to } = self.what;
+        let to = store::url("--to", &to)?;
+        let target = store::options(settings, "--to", &to, true)?;
+        store::open_current(settings).await?;
+        let from = store::options(settings, "database.url", &settings.database.url, false)?;
+        let mut progress = Shown::new(Clock::system());
+        let entropy = Entropy::system();
+        let exported = import::export(&from, &target, &entropy, &mut progress);
+        let exported = exported.await.map_err(|error| format!("--to {to}: {}", reason(error)))?;
+        println!("exported {} users to {to}", exported.users);
+        if exported.disabled > 0 {
+            println!("{} of them are disabled, and have an unusable password there", exported.disabled);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,255 @@
+//! The second half of a round: writing what was decided.
+
+use std::collections::HashMap;
+
+use futures_util::future::try_join_all;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Import, ImportError, Progress,
+    error::of_source,
+    report::Totals,
+    row::{Reading, is_kept, is_too_long},
+    survey::Round,
+};
+use crate::{
+    domain::{AuditEvent, AuditKind, AuthToken, Password, PasswordHash, Username},
+    entropy::Entropy,
+    password::{StoredPassword, Verdict},
+    store::{
+        Candidate, DjangoRow, DjangoSource, ImportStep, ImportedRow, ImportedUser, Store, StoreError,
+        UserState,
+    },
+};
+
+/// Rows that are looked at together, and the most that are written in one transaction.
+const PAGE: i64 = 500;
+
+/// Letters after the `!` of Django's unusable passwords.
+const UNUSABLE_LETTERS: &[u8; 62] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+const UNUSABLE_LENGTH: usize = 40;
+
+/// What is audited as the part that was played.
+const RESOURCE: &str = "import django";
+
+/// A row that is being written.
+struct Pending {
+    candidate: Candidate,
+    reading: Reading,
+    stored: String,
+    /// What is remembered of it, for one whose password may have changed.
+    remembered: Option<ImportedRow>,
+}
+
+impl Import {
+    /// Writes all rows of the round; says whether it came to the end.
+    pub(super) async fn apply(
+        &self,
+        source: &mut DjangoSource,
+        round: &mut Round,
+        totals: &mut Totals,
+        progress: &mut impl Progress,
+        stop: &CancellationToken,
+    ) -> Result<bool, ImportError> {
+        let Some(store) = &self.store else { return Ok(true) };
+        // Who gives an email or a name up comes before who takes it.
+        let parts: [&[UserState]; 2] = [
+            &[UserState::Changed],
+            &[UserState::New, UserState::Unchecked, UserState::AlreadyHere, UserState::LeftOut],
+        ];
+        let counts = round.survey.count_states()?;
+        let is_written =
+            |name: &str| parts.iter().any(|states| states.iter().any(|state| state.as_str() == name));
+        progress.begin(
+            "writing",
+            counts.iter().filter(|(name, _)| is_written(name)).map(|(_, count)| count).sum(),
+        );
+        for states in parts {
+            let mut after = None;
+            loop {
+                let candidates = round.survey.in_states(states, after, PAGE)?;
+                let Some(last) = candidates.last() else { break };
+                after = Some(last.id);
+                let pending = self.read_again(source, candidates, totals).await?;
+                if !self.write_page(store, round, pending, totals, progress, stop).await? {
+                    progress.end();
+                    return Ok(false);
+                }
+            }
+        }
+        progress.end();
+        Ok(true)
+    }
+
+    /// The rows as they are now; those that have changed since they were looked at wait for the next round.
+    async fn read_again(
+        &self,
+        source: &mut DjangoSource,
+        candidates: Vec<Candidate>,
+        totals: &mut Totals,
+    ) -> Result<Vec<Pending>, ImportError> {
+        let ids: Vec<i64> = candidates.iter().map(|candidate| candidate.id).collect();
+        let rows = source.rows_with(&ids).await.map_err(of_source)?;
+        let mut rows: HashMap<i64, DjangoRow> = rows.into_iter().map(|row| (row.id, row)).collect();
+        let unchecked = candidates.iter().filter(|candidate| candidate.state == UserState::Unchecked);
+        let tokens: Vec<_> = unchecked
+            .filter_map(|candidate| {
+                Some(Reading::of(rows.get(&candidate.id)?, None).ok()?.candidate.auth_token)
+            })
+            .collect();
+        let mut remembered =
+            if tokens.is_empty() { HashMap::new() } else { self.find_imported(&tokens).await? };
+
+        let mut pending = Vec::with_capacity(candidates.len());
+        for candidate in candidates {
+            let row = rows.remove(&candidate.id);
+            let reading = row.as_ref().and_then(|row| Reading::of(row, self.key.as_deref()).ok());
+            let as_it_was = reading.filter(|reading| {
+                reading.candidate.row_digest == candidate.row_digest
+                    && reading.candidate.password_digest == candidate.password_digest
+            });
+            let (Some(reading), Some(stored)) = (as_it_was, row.and_then(|row| row.password)) else {
+                totals.moved += 1;
+                continue;
+            };
+            let remembered = remembered.remove(&(reading.candidate.auth_token, candidate.id));
+            pending.push(Pending { candidate, reading, stored, remembered });
+        }
+        Ok(pending)
+    }
+
+    /// Writes rows whose hashes are ready together, and those that are hashed now as many at a time as a kill may cost.
+    async fn write_page(
+        &self,
+        store: &Store,
+        round: &Round,
+        pending: Vec<Pending>,
+        totals: &mut Totals,
+        progress: &mut impl Progress,
+        stop: &CancellationToken,
+    ) -> Result<bool, ImportError> {
+        let is_hashed = |pending: &Pending| {
+            pending.reading.password == StoredPassword::Plaintext
+                && !matches!(pending.candidate.state, UserState::LeftOut | UserState::AlreadyHere)
+        };
+        let (to_hash, ready): (Vec<_>, Vec<_>) = pending.into_iter().partition(is_hashed);
+        let mut parts = vec![ready];
+        let mut to_hash = to_hash.into_iter().peekable();
+        while to_hash.peek().is_some() {
+            parts.push(to_hash.by_ref().take(self.options.hashes_at_once.max(1)).collect());
+        }
+        for part in parts.into_iter().filter(|part| !part.is_empty()) {
+            if stop.is_cancelled() {
+                return Ok(false);
+            }
+            let rows = part.len() as u64;
+            let steps = try_join_all(part.into_iter().map(|pending| self.step(round, pending))).await?;
+            self.write(store, steps, totals).await?;
+            progress.advance(rows);
+        }
+        Ok(true)
+    }
+
+    async fn write(
+        &self,
+        store: &Store,
+        steps: Vec<ImportStep>,
+        totals: &mut Totals,
+    ) -> Result<(), ImportError> {
+        let event = |kind| AuditEvent::new(self.clock.now(), kind, self.origin.clone()).of(RESOURCE);
+        let written =
+            store.write_imported(steps, event(AuditKind::UserCreated), event(AuditKind::UserUpdated)).await;
+        let written = written.map_err(|error| match error {
+            StoreError::NotUnique(_) => ImportError::Taken,
+            error => ImportError::Store(error),
+        })?;
+        totals.written.inserted += written.inserted;
+        totals.written.updated += written.updated;
+        Ok(())
+    }
+
+    async fn step(&self, round: &Round, pending: Pending) -> Result<ImportStep, ImportError> {
+        let Pending { candidate, reading, stored, remembered } = pending;
+        let row = (reading.candidate.auth_token, candidate.id);
+        let user = |password| imported(&candidate, &reading, row, password, round);
+        Ok(match (candidate.state, candidate.user) {
+            (UserState::Changed, Some(id)) => {
+                let password = self.password(&reading, &stored).await?;
+                ImportStep::Update(id, user(Some(password)))
+            }
+            (UserState::Unchecked, Some(id)) => {
+                match self.changed_password(&reading, stored, remembered).await? {
+                    Some(password) => ImportStep::Update(id, user(Some(password))),
+                    None => ImportStep::Adopt(id, user(None)),
+                }
+            }
+            (UserState::AlreadyHere, Some(id)) => ImportStep::Adopt(id, user(None)),
+            (UserState::LeftOut, _) => ImportStep::LeaveOut(user(None)),
+            _ => ImportStep::Insert(user(Some(self.password(&reading, &stored).await?))),
+        })
+    }
+
+    /// What will stand in the column.
+    async fn password(&self, reading: &Reading, stored: &str) -> Result<PasswordHash, ImportError> {
+        if is_kept(reading.password) {
+            return Ok(PasswordHash::from_stored(stored.to_owned()));
+        }
+        match Password::parse(stored.to_owned()) {
+            Ok(password) => Ok(self.passwords.rehash(&password).await?),
+            // Empty, or longer than any login takes.
+            Err(_) => Ok(unusable_password(&self.entropy)),
+        }
+    }
+
+    /// The hash of the row's plaintext if it is not the user's password any more; nobody remembers what it was.
+    async fn changed_password(
+        &self,
+        reading: &Reading,
+        stored: String,
+        remembered: Option<ImportedRow>,
+    ) -> Result<Option<PasswordHash>, ImportError> {
+        let Some((_, hash)) = remembered.and_then(|remembered| remembered.user) else { return Ok(None) };
+        if is_too_long(&stored) {
+            return Ok(None);
+        }
+        if let Ok(password) = Password::parse(stored.clone()) {
+            let place = self.passwords.reserve()?;
+            if matches!(self.passwords.verify(place, &password, Some(hash)).await?, Verdict::Right { .. }) {
+                return Ok(None);
+            }
+        }
+        self.password(reading, &stored).await.map(Some)
+    }
+}
+
+/// As Django's `set_unusable_password` writes it.
+pub(super) fn unusable_password(entropy: &Entropy) -> PasswordHash {
+    let random: [u8; UNUSABLE_LENGTH] = entropy.bytes();
+    // 256 is no multiple of 62: the letters are not quite as likely as each other, and no secret.
+    let letters =
+        random.iter().filter_map(|byte| UNUSABLE_LETTERS.get(usize::from(*byte) % UNUSABLE_LETTERS.len()));
+    PasswordHash::from_stored(format!("!{}", letters.map(|letter| char::from(*letter)).collect::<String>()))
+}
+
+fn imported(
+    candidate: &Candidate,
+    reading: &Reading,
+    row: (AuthToken, i64),
+    password: Option<PasswordHash>,
+    round: &Round,
+) -> ImportedUser {
+    let key = candidate.username_key.clone();
+    let hidden =
+        || Username::keep(&candidate.username, candidate.auth_token).ok().map(|name| name.key().to_owned());
+    ImportedUser {
+        row,
+        auth_token: candidate.auth_token,
+        username: (candidate.username.clone(), key.or_else(hidden).unwrap_or_default()),
+        email: candidate.email.clone(),
+        password,
+        is_verified: candidate.is_verified,
+        times: reading.times_or(round.now),
+        row_digest: candidate.row_digest,
+        password_digest: candidate.password_digest,
+    }
+}

@@ -1,0 +1,117 @@
+//! Comparing both sides, right after an import and again later.
+
+use std::{collections::HashMap, fmt::Write};
+
+use sha2::{Digest, Sha256};
+
+use super::{
+    Import, ImportError, Outcome, Progress,
+    report::{Checksums, Totals},
+    survey::{PAGE, Round},
+};
+use crate::{
+    domain::AuthToken,
+    store::{Candidate, DjangoSource, Holder, UserState},
+};
+
+const ALGORITHM: &str =
+    "SHA-256 over auth_token TAB email LF of every user that was taken over, in the order of auth_token";
+
+/// Rows that have a user who is as the row.
+const TAKEN_OVER: &[UserState] =
+    &[UserState::New, UserState::Changed, UserState::Unchecked, UserState::Unchanged, UserState::AlreadyHere];
+
+/// How two sides compare.
+pub struct Comparison {
+    /// What was found.
+    pub outcome: Outcome,
+    /// Rows that have no user and were not left out.
+    pub missing: u64,
+    /// Rows that have changed since they were taken over.
+    pub stale: u64,
+}
+
+impl Comparison {
+    /// Whether every row is in the store as it is in the source, or was left out by the operator, or has changed in the store since.
+    #[must_use]
+    pub fn agrees(&self) -> bool {
+        let report = &self.outcome.report;
+        self.missing == 0 && self.stale == 0 && report.checksums.as_ref().is_some_and(Checksums::agree)
+    }
+}
+
+impl Import {
+    /// Compares the source with the store; changes nothing.
+    ///
+    /// # Errors
+    /// [`ImportError`] when one of them does not answer.
+    pub async fn verify(
+        &self,
+        source: &mut DjangoSource,
+        progress: &mut impl Progress,
+    ) -> Result<Comparison, ImportError> {
+        let mut round = self.begin_round(source, progress).await?;
+        let mut report = self.report(source, &mut round, &Totals::default(), (0, true)).await?;
+        report.complete = false;
+        let missing =
+            report.in_state(UserState::New) + round.unreadable + report.in_state(UserState::Refused);
+        let stale = report.in_state(UserState::Changed);
+        Ok(Comparison { outcome: Outcome { report, round }, missing, stale })
+    }
+}
+
+/// The checksums over the users that the round's rows have become.
+pub(super) async fn checksums(import: &Import, round: &mut Round) -> Result<Checksums, ImportError> {
+    let (mut of_rows, mut of_users, mut users) = (Sha256::new(), Sha256::new(), 0);
+    let mut after = None;
+    loop {
+        let page = round.survey.in_token_order(TAKEN_OVER, after, PAGE)?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.auth_token);
+        let emails = emails_in_store(import, &page).await?;
+        for candidate in page {
+            users += 1;
+            of_rows.update(line(candidate.auth_token, candidate.email.as_str()));
+            if let Some(email) = emails.get(&candidate.auth_token) {
+                of_users.update(line(candidate.auth_token, email));
+            }
+        }
+    }
+    Ok(Checksums { algorithm: ALGORITHM, users, source: hex(of_rows), store: hex(of_users) })
+}
+
+async fn emails_in_store(
+    import: &Import,
+    candidates: &[Candidate],
+) -> Result<HashMap<AuthToken, String>, ImportError> {
+    let Some(store) = &import.store else { return Ok(HashMap::new()) };
+    let tokens: Vec<AuthToken> = candidates.iter().map(|candidate| candidate.auth_token).collect();
+    let holders = store.find_holders(&tokens, Vec::new(), Vec::new(), Vec::new()).await?;
+    let email = |holder: Holder| (holder.user.auth_token, holder.user.email.into_string());
+    Ok(holders.into_iter().map(email).collect())
+}
+
+/// How many rows that were taken over are not in the source any more.
+pub(super) async fn count_gone(import: &Import, round: &mut Round) -> Result<u64, ImportError> {
+    let Some(store) = &import.store else { return Ok(0) };
+    let (mut gone, mut after) = (0, None);
+    loop {
+        let page = store.list_imported(after, PAGE).await?;
+        let Some(last) = page.last() else { return Ok(gone) };
+        after = Some(*last);
+        for (_, id) in page {
+            gone += u64::from(!round.survey.has_row(id)?);
+        }
+    }
+}
+
+fn line(token: AuthToken, email: &str) -> String {
+    format!("{token}\t{email}\n")
+}
+
+fn hex(digest: Sha256) -> String {
+    digest.finalize().iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,208 @@
+//! A row of Django's as the user that it can become.
+
+use sha2::{Digest, Sha256};
+
+use crate::{
+    domain::{AuthToken, Email, InvalidEmail, InvalidUsername, PASSWORD_BYTES_MAX, Timestamp, Username},
+    password::StoredPassword,
+    sealing::SealingKey,
+    store::{Candidate, DjangoRow, UserState},
+};
+
+/// The width of the column.
+const PASSWORD_CHARACTERS_MAX: usize = 128;
+
+/// Why no user can be made of a row, whatever is decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unreadable {
+    #[error("its {0} is NULL or no text")]
+    NoText(&'static str),
+    #[error("its auth_token is not a UUID")]
+    AuthToken,
+    #[error("its email cannot be kept: it {0}")]
+    Email(InvalidEmail),
+    #[error("its hash is longer than 128 characters")]
+    LongHash,
+    #[error("its {0} is not a time as Django writes it")]
+    Time(&'static str),
+}
+
+/// What a row says.
+pub(super) struct Reading {
+    /// The user that it can become, with the name as it stands there.
+    pub(super) candidate: Candidate,
+    /// What its password is.
+    pub(super) password: StoredPassword,
+    /// When it was made and when it last changed; nothing where it does not say.
+    pub(super) times: (Option<Timestamp>, Option<Timestamp>),
+    /// The rule that the email breaks.
+    pub(super) email_breaks: Option<InvalidEmail>,
+    /// The rule that the name breaks.
+    pub(super) username_breaks: Option<InvalidUsername>,
+}
+
+impl Reading {
+    /// Reads a row.
+    ///
+    /// # Errors
+    /// [`Unreadable`]
+    pub(super) fn of(row: &DjangoRow, key: Option<&SealingKey>) -> Result<Self, Unreadable> {
+        let text = |value: &Option<String>, name| value.clone().ok_or(Unreadable::NoText(name));
+        let username = text(&row.username, "username")?;
+        let email = text(&row.email, "email")?;
+        let stored = text(&row.password, "password")?;
+        let token = text(&row.auth_token, "auth_token")?;
+        let auth_token = AuthToken::parse(&token).map_err(|_| Unreadable::AuthToken)?;
+
+        let (email, email_breaks) = match Email::parse(&email) {
+            Ok(email) => (email, None),
+            Err(rule) => (Email::keep(&email).map_err(Unreadable::Email)?, Some(rule)),
+        };
+        let password = StoredPassword::of(&stored);
+        if is_kept(password) && stored.chars().nth(PASSWORD_CHARACTERS_MAX).is_some() {
+            return Err(Unreadable::LongHash);
+        }
+        let parsed = Username::parse(&username);
+
+        let candidate = Candidate {
+            id: row.id,
+            auth_token,
+            email,
+            username_key: parsed.as_ref().ok().map(|name| name.key().to_owned()),
+            username,
+            is_verified: row.is_verified,
+            row_digest: row_digest(row),
+            password_digest: password_digest(&stored, password, key),
+            user: None,
+            state: UserState::New,
+        };
+        let times =
+            (time(row.created_at.as_ref(), "created_at")?, time(row.updated_at.as_ref(), "updated_at")?);
+        Ok(Self { candidate, password, times, email_breaks, username_breaks: parsed.err() })
+    }
+
+    /// Both times; where the row does not say, the one that it says, or that of the import.
+    pub(super) fn times_or(&self, now: Timestamp) -> (Timestamp, Timestamp) {
+        let (created, updated) = self.times;
+        let created_at = created.or(updated).unwrap_or(now);
+        (created_at, updated.unwrap_or(created_at))
+    }
+}
+
+/// Whether the stored text goes into the store as it is.
+pub(super) const fn is_kept(password: StoredPassword) -> bool {
+    match password {
+        StoredPassword::Hash(_) | StoredPassword::TooExpensive | StoredPassword::Unusable => true,
+        StoredPassword::Empty | StoredPassword::Plaintext => false,
+    }
+}
+
+/// Whether nobody can log in with it: a password of another length than a login takes.
+pub(super) const fn is_too_long(plaintext: &str) -> bool {
+    plaintext.len() > PASSWORD_BYTES_MAX
+}
+
+/// SHA-256 of everything but the password, each value with its length.
+fn row_digest(row: &DjangoRow) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    for value in [&row.auth_token, &row.username, &row.email, &row.created_at, &row.updated_at] {
+        let length = value.as_ref().map_or(u64::MAX, |text| text.len() as u64);
+        digest.update(length.to_be_bytes());
+        digest.update(value.as_deref().unwrap_or_default());
+    }
+    digest.update([u8::from(row.is_verified)]);
+    digest.finalize().into()
+}
+
+/// Of plaintext only under a key: a fast hash of a password is nearly the password.
+fn password_digest(stored: &str, password: StoredPassword, key: Option<&SealingKey>) -> Option<[u8; 32]> {
+    if password == StoredPassword::Plaintext {
+        key.map(|key| key.fingerprint(stored.as_bytes()))
+    } else {
+        Some(Sha256::digest(stored).into())
+    }
+}
+
+/// Django writes UTC with a space between date and time, and no fraction where it is zero.
+fn time(text: Option<&String>, column: &'static str) -> Result<Option<Timestamp>, Unreadable> {
+    let Some(text) = text else { return Ok(None) };
+    let rfc_3339 = text.replacen(' ', "T", 1);
+    let has_zone =
+        rfc_3339.ends_with('Z') || rfc_3339.get(19..).is_some_and(|rest| rest.contains(['+', '-']));
+    let rfc_3339 = if has_zone { rfc_3339 } else { rfc_3339 + "Z" };
+    let at = Timestamp::parse(&rfc_3339).ok_or(Unreadable::Time(column))?;
+    Ok(Some(at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row() -> DjangoRow {
+        DjangoRow {
+            id: 7,
+            username: Some("Ada".to_owned()),
+            email: Some("Ada@Example.com".to_owned()),
+            password: Some("hunter2".to_owned()),
+            is_verified: true,
+            auth_token: Some("0e1f3a527f5b4a4e9d5b0c5a5b0b7f11".to_owned()),
+            created_at: Some("2023-03-26 00:59:59".to_owned()),
+            updated_at: None,
+        }
+    }
+
+    fn refusal(change: impl FnOnce(&mut DjangoRow)) -> String {
+        let mut changed = row();
+        change(&mut changed);
+        Reading::of(&changed, None).err().unwrap().to_string()
+    }
+
+    #[test]
+    fn a_row_is_read_with_what_it_lacks() {
+        let reading = Reading::of(&row(), None).unwrap();
+        assert_eq!(reading.candidate.email.as_str(), "ada@example.com");
+        assert_eq!(reading.candidate.auth_token.to_string(), "0e1f3a52-7f5b-4a4e-9d5b-0c5a5b0b7f11");
+        assert_eq!(reading.password, StoredPassword::Plaintext);
+        assert_eq!(reading.candidate.password_digest, None);
+        let now = Timestamp::from_unix_micros(0);
+        let made = Timestamp::parse("2023-03-26T00:59:59Z").unwrap();
+        assert_eq!(reading.times_or(now), (made, made));
+        let timeless = DjangoRow { created_at: None, ..row() };
+        assert_eq!(Reading::of(&timeless, None).unwrap().times_or(now), (now, now));
+    }
+
+    #[test]
+    fn times_are_read_to_the_microsecond() {
+        for (text, rfc_3339) in [
+            ("2023-03-26 00:59:59.000001", "2023-03-26T00:59:59.000001Z"),
+            ("2023-03-26 00:59:59.1", "2023-03-26T00:59:59.100000Z"),
+            ("2023-03-26T00:59:59+00:00", "2023-03-26T00:59:59.000000Z"),
+        ] {
+            let at = time(Some(&text.to_owned()), "created_at").unwrap().unwrap();
+            assert_eq!(at.to_string(), rfc_3339);
+        }
+    }
+
+    #[test]
+    fn what_no_user_can_be_made_of_is_told() {
+        assert!(refusal(|row| row.auth_token = Some("7".to_owned())).contains("not a UUID"));
+        assert!(refusal(|row| row.email = Some(String::new())).contains("must not be empty"));
+        assert!(refusal(|row| row.username = None).contains("username is NULL"));
+        assert!(refusal(|row| row.created_at = Some("yesterday".to_owned())).contains("created_at"));
+        let long = format!("md5${}$e070633e079062bc5709a6d9c9fbaa69", "s".repeat(100));
+        assert!(refusal(|row| row.password = Some(long)).contains("longer than 128"));
+    }
+
+    #[test]
+    fn a_fingerprint_of_plaintext_needs_the_key() {
+        let key = SealingKey::from_base64("q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=").unwrap();
+        let digest = |password: &str| {
+            let row = DjangoRow { password: Some(password.to_owned()), ..row() };
+            Reading::of(&row, Some(&key)).unwrap().candidate.password_digest.unwrap()
+        };
+        assert_eq!(digest("hunter2"), digest("hunter2"));
+        assert_ne!(digest("hunter2"), digest("hunter3"));
+        let bare: [u8; 32] = Sha256::digest("hunter2").into();
+        assert_ne!(digest("hunter2"), bare);
+    }
+}

@@ -1,0 +1,86 @@
+//! What the column `password` of a Django table holds: only a full reading tells a hash from a password that looks like one.
+
+use super::format::{StoredHash, Unreadable};
+
+/// Letters after the `!` of a password that is unusable: `django.contrib.auth.hashers.UNUSABLE_PASSWORD_SUFFIX_LENGTH`.
+const UNUSABLE_SUFFIX_LENGTH: usize = 40;
+
+/// What a stored text is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StoredPassword {
+    /// A hash that is verified, of the scheme with this name.
+    Hash(&'static str),
+    /// A hash whose parameters ask for more than is computed here: its user needs a reset.
+    TooExpensive,
+    /// What `set_unusable_password` writes: there is no password, and its user needs a reset.
+    Unusable,
+    /// Nothing, which nobody can type: its user needs a reset.
+    Empty,
+    /// The password itself.
+    Plaintext,
+}
+
+impl StoredPassword {
+    /// Tells which it is; every text is one of them.
+    ///
+    /// A password that someone chose to look like a whole hash cannot be told from one: it is a hash, as for Django.
+    #[must_use]
+    pub fn of(text: &str) -> Self {
+        if text.is_empty() {
+            return Self::Empty;
+        }
+        if text.strip_prefix('!').is_some_and(is_unusable_suffix) {
+            return Self::Unusable;
+        }
+        match StoredHash::parse(text) {
+            Ok(hash) => Self::Hash(hash.scheme()),
+            Err(Unreadable::TooExpensive) => Self::TooExpensive,
+            Err(Unreadable::Unusable | Unreadable::UnknownScheme | Unreadable::Malformed) => Self::Plaintext,
+        }
+    }
+
+    /// How a report names it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hash(scheme) => scheme,
+            Self::TooExpensive => "too_expensive",
+            Self::Unusable => "unusable",
+            Self::Empty => "empty",
+            Self::Plaintext => "plaintext",
+        }
+    }
+}
+
+fn is_unusable_suffix(suffix: &str) -> bool {
+    suffix.len() == UNUSABLE_SUFFIX_LENGTH && suffix.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{StoredPassword::*, *};
+
+    #[test]
+    fn only_a_whole_hash_is_a_hash() {
+        for (text, is) in [
+            (
+                "bcrypt_sha256$$2b$12$R9h/cIPz0gi.URNNX3kh2OYEnGawxEyRpLbFB99lPr2.b35ouTmeu",
+                Hash("bcrypt_sha256"),
+            ),
+            ("md5$fcjYAjcFDiWEC0JLjVzYJg$8d4a6f30d2fa0a4a1ba3a3bf7b0b2a0f", Hash("md5")),
+            ("pbkdf2_sha256$9000000$salt$nIZvV0yN967Z2wcZspFbwGIDBjBGDuItJzNpQ+4TsY0=", TooExpensive),
+            ("", Empty),
+            ("!aaaaaaaaaaBBBBBBBBBBccccccccccDDDDDDDDDD", Unusable),
+            ("!important", Plaintext),
+            ("!", Plaintext),
+            ("bcrypt$mine", Plaintext),
+            ("md5$$5f4dcc3b5aa765d61d8327deb882cf99", Plaintext),
+            ("md5$salt$hash", Plaintext),
+            ("md5$salt$5F4DCC3B5AA765D61D8327DEB882CF99", Plaintext),
+            ("pbkdf2_sha256$1$salt$aGFzaA==", Plaintext),
+            ("$2b$12$R9h/cIPz0gi.URNNX3kh2OYEnGawxEyRpLbFB99lPr2.b35ouTmeu", Plaintext),
+        ] {
+            assert_eq!(StoredPassword::of(text), is, "{text}");
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! The rows of each table, with what a copy does to them.
+
+use diesel::{
+    ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryable, Selectable, SelectableHelper,
+};
+use diesel_async::RunQueryDsl;
+
+use super::{
+    CopyError, StoreCopy,
+    checksum::{Canonical, RowDigest},
+};
+use crate::store::{
+    StoreError,
+    columns::{TimestampColumn, UuidColumn},
+    connection::session::{Session, on_session},
+    schema::{
+        core_audit_event, core_disabled_user, core_imported_user, core_known_address, core_mail_outbox,
+        core_mail_token, core_registration_request, core_session, core_signing_key, core_throttle, core_user,
+    },
+};
+
+/// Rows that travel together: one transaction in the target.
+const ROWS: i64 = 1_000;
+
+/// A row of a table that is copied.
+pub(super) trait CopiedRow: Clone {
+    /// The table.
+    const TABLE: &'static str;
+    /// Whether both engines have the rows in one order, so that a copy can go on behind the last one.
+    const HAS_SAME_ORDER: bool;
+
+    /// Some rows in the order of the table, after `after`.
+    async fn page(session: &mut Session, after: Option<&Self>) -> Result<Vec<Self>, StoreError>;
+    /// The last row in the order of the table.
+    async fn last(session: &mut Session) -> Result<Option<Self>, StoreError>;
+    /// Deletes all rows.
+    async fn clear(session: &mut Session) -> Result<(), StoreError>;
+    /// Writes rows.
+    async fn write(session: &mut Session, rows: &[Self]) -> Result<(), StoreError>;
+    /// SHA-256 of all values.
+    fn digest(&self) -> [u8; 32];
+}
+
+/// Rows behind `$after` in the order of one column or two.
+macro_rules! behind {
+    ($table:ident, $query:ident, $after:expr, $key:ident) => {
+        if let Some(after) = $after {
+            $query = $query.filter($table::$key.gt(after.$key.clone()));
+        }
+    };
+    ($table:ident, $query:ident, $after:expr, $key:ident, $then:ident) => {
+        if let Some(after) = $after {
+            use diesel::BoolExpressionMethods;
+            let (key, then) = (after.$key.clone(), after.$then.clone());
+            $query = $query
+                .filter($table::$key.gt(key.clone()).or($table::$key.eq(key).and($table::$then.gt(then))));
+        }
+    };
+}
+
+/// The tables in the order of their foreign keys: for each a row with its columns by their types, the order in which it is read, and
+/// whether both engines have that order.
+macro_rules! tables {
+    ($($row:ident of $table:ident { $($column:ident: $type:ty,)+ } by ($($key:ident),+), $same_order:literal;)+) => {
+        $(
+            #[derive(Clone, Insertable, Queryable, Selectable)]
+            #[diesel(table_name = $table)]
+            struct $row {
+                $($column: $type,)+
+            }
+
+            impl CopiedRow for $row {
+                const TABLE: &'static str = stringify!($table);
+                const HAS_SAME_ORDER: bool = $same_order;
+
+                async fn page(session: &mut Session, after: Option<&Self>) -> Result<Vec<Self>, StoreError> {
+                    on_session!(session, connection => {
+                        let mut query = $table::table
+                            .order(($($table::$key,)+))
+                            .limit(ROWS)
+                            .select(Self::as_select())
+                            .into_boxed();
+                        behind!($table, query, after, $($key),+);
+                        Ok(query.load(connection).await?)
+                    })
+                }
+
+                async fn last(session: &mut Session) -> Result<Option<Self>, StoreError> {
+                    on_session!(session, connection => {
+                        let query = $table::table.order(($($table::$key.desc(),)+)).select(Self::as_select());
+                        Ok(query.first(connection).await.optional()?)
+                    })
+                }
+
+                async fn clear(session: &mut Session) -> Result<(), StoreError> {
+                    on_session!(session, connection => {
+                        diesel::delete($table::table).execute(connection).await?;
+                        Ok(())
+                    })
+                }
+
+                async fn write(session: &mut Session, rows: &[Self]) -> Result<(), StoreError> {
+                    match session {
+                        Session::Sqlite(connection) => {
+                            for row in rows {
+                                diesel::insert_into($table::table).values(row.clone()).execute(connection).await?;
+                            }
+                        }
+                        Session::Postgres(connection) => {
+                            diesel::insert_into($table::table).values(rows.to_vec()).execute(&mut **connection).await?;
+                        }
+                    }
+                    Ok(())
+                }
+
+                fn digest(&self) -> [u8; 32] {
+                    let mut digest = RowDigest::begin();
+                    $(self.$column.add_to(&mut digest);)+
+                    digest.finish()
+                }
+            }
+        )+
+
+        /// Refuses a database that has rows.
+        pub(super) async fn refuse_rows(session: &mut Session) -> Result<(), CopyError> {
+            $(if $row::last(session).await?.is_some() {
+                return Err(CopyError::NotEmpty($row::TABLE));
+            })+
+            Ok(())
+        }
+
+        /// Copies all tables.
+        pub(super) async fn copy_all(
+            copy: &mut StoreCopy,
+            progress: &mut impl FnMut(&'static str, u64),
+        ) -> Result<Vec<super::CopiedTable>, CopyError> {
+            Ok(vec![$(copy.copy_table::<$row>(progress).await?),+])
+        }
+    };
+}
+
+tables! {
+    UserRow of core_user {
+        id: i64,
+        username: String,
+        username_key: String,
+        email: String,
+        password: String,
+        is_verified: bool,
+        auth_token: UuidColumn,
+        created_at: TimestampColumn,
+        updated_at: TimestampColumn,
+    } by (id), true;
+    DisabledUserRow of core_disabled_user {
+        user_id: i64,
+        disabled_at: TimestampColumn,
+    } by (user_id), true;
+    ImportedUserRow of core_imported_user {
+        auth_token: UuidColumn,
+        source_id: i64,
+        user_id: Option<i64>,
+        is_left_out: bool,
+        row_digest: Vec<u8>,
+        password_digest: Option<Vec<u8>>,
+        updated_at: TimestampColumn,
+    } by (auth_token, source_id), true;
+    MailTokenRow of core_mail_token {
+        id: i64,
+        user_id: i64,
+        purpose: String,
+        email: String,
+        digest: Vec<u8>,
+        created_at: TimestampColumn,
+        expires_at: TimestampColumn,
+        used_at: Option<TimestampColumn>,
+        voided_at: Option<TimestampColumn>,
+    } by (id), true;
+    OutboxRow of core_mail_outbox {
+        id: i64,
+        user_id: i64,
+        kind: String,
+        recipient: String,
+        sealed_token: Option<Vec<u8>>,
+        message_id: String,
+        created_at: TimestampColumn,
+        expires_at: TimestampColumn,
+        next_attempt_at: Option<TimestampColumn>,
+        attempts: i32,
+        sent_at: Option<TimestampColumn>,
+        gave_up_at: Option<TimestampColumn>,
+        last_error: Option<String>,
+    } by (id), true;
+    RequestRow of core_registration_request {
+        request_id: UuidColumn,
+        user_id: i64,
+        email: String,
+        username_key: String,
+        created_at: TimestampColumn,
+    } by (request_id), true;
+    SessionRow of core_session {
+        session_id: UuidColumn,
+        user_id: i64,
+        family: Vec<u8>,
+        token: Vec<u8>,
+        previous_token: Option<Vec<u8>>,
+        successor_salt: Option<Vec<u8>>,
+        caller: String,
+        client: Option<String>,
+        agent: Option<String>,
+        created_at: TimestampColumn,
+        refreshed_at: TimestampColumn,
+    } by (session_id), true;
+    SigningKeyRow of core_signing_key {
+        generation: i32,
+        kid: String,
+        sealed_seed: Vec<u8>,
+        created_at: TimestampColumn,
+        signs_from: TimestampColumn,
+        verifies_until: Option<TimestampColumn>,
+    } by (generation), true;
+    AuditEventRow of core_audit_event {
+        id: i64,
+        at: TimestampColumn,
+        kind: String,
+        reason: Option<String>,
+        auth_token: Option<UuidColumn>,
+        resource: Option<String>,
+        caller: String,
+        peer: Option<String>,
+        client: Option<String>,
+        agent: Option<String>,
+        request_id: Option<UuidColumn>,
+        count: i32,
+    } by (id), true;
+    ThrottleRow of core_throttle {
+        kind: String,
+        subject: Vec<u8>,
+        attempts: i32,
+        refused_until: TimestampColumn,
+        expires_at: TimestampColumn,
+    } by (kind, subject), false;
+    KnownAddressRow of core_known_address {
+        account: Vec<u8>,
+        address: Vec<u8>,
+        expires_at: TimestampColumn,
+    } by (account, address), true;
+}

@@ -1,0 +1,79 @@
+//! Reading every user of a store at one moment, for Django.
+
+use diesel::{ExpressionMethods, NullableExpressionMethods, QueryDsl, SelectableHelper};
+use diesel_async::RunQueryDsl;
+
+use super::DjangoUser;
+use crate::{
+    domain::{PasswordHash, User},
+    store::{
+        StoreError, StoreOptions,
+        connection::session::{Session, on_session},
+        schema::{core_disabled_user, core_user},
+        users::UserRow,
+    },
+};
+
+/// Users that are read together.
+const PAGE: i64 = 500;
+
+/// A store of this release's schema, as it is when it is opened.
+pub struct StoreReader {
+    session: Session,
+}
+
+impl StoreReader {
+    /// Connects.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer; so do all that follow.
+    pub async fn begin(options: &StoreOptions) -> Result<Self, StoreError> {
+        let mut session = Session::read_only(options).await?;
+        session.begin_snapshot().await?;
+        Ok(Self { session })
+    }
+
+    /// How many users there are.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn count_users(&mut self) -> Result<u64, StoreError> {
+        let count: i64 = on_session!(&mut self.session, connection => {
+            core_user::table.count().get_result(connection).await?
+        });
+        Ok(u64::try_from(count).unwrap_or_default())
+    }
+
+    /// The next users in the order of their keys, after `after`.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn users(&mut self, after: Option<i64>) -> Result<Vec<DjangoUser>, StoreError> {
+        let rows: Vec<(UserRow, String, Option<i64>)> = on_session!(&mut self.session, connection => {
+            core_user::table
+                .left_join(core_disabled_user::table)
+                .filter(core_user::id.gt(after.unwrap_or(i64::MIN)))
+                .order(core_user::id)
+                .limit(PAGE)
+                .select((UserRow::as_select(), core_user::password, core_disabled_user::user_id.nullable()))
+                .load(connection)
+                .await?
+        });
+        Ok(rows.into_iter().map(django_user).collect())
+    }
+}
+
+fn django_user((row, password, disabled): (UserRow, String, Option<i64>)) -> DjangoUser {
+    let user = User::from(row);
+    DjangoUser {
+        id: user.id.as_i64(),
+        username: user.username.into_string(),
+        email: user.email,
+        password: PasswordHash::from_stored(password),
+        is_verified: user.is_verified,
+        auth_token: user.auth_token,
+        created_at: user.created_at,
+        updated_at: user.updated_at,
+        is_disabled: disabled.is_some(),
+    }
+}

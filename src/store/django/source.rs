@@ -1,0 +1,321 @@
+//! Reading `core_user` of a Django backend, in any of the forms that it has had.
+
+use std::fmt;
+
+use diesel::{
+    QueryableByName, sql_query,
+    sql_types::{BigInt, Binary, Nullable, Text},
+};
+use diesel_async::RunQueryDsl;
+
+use super::DjangoError;
+use crate::store::{
+    StoreError, StoreOptions,
+    connection::session::{Session, on_session},
+};
+
+/// Columns that every form has, by the names they have borne.
+const NEEDED: [&[&str]; 6] = [
+    &["id"],
+    &["username", "name"],
+    &["email"],
+    &["password"],
+    &["is_verified"],
+    &["auth_token", "verification_token"],
+];
+/// Columns that some forms have.
+const TIMES: [&str; 2] = ["created_at", "updated_at"];
+
+/// Which form of the table was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DjangoSchema {
+    username: &'static str,
+    auth_token: &'static str,
+    has_created_at: bool,
+    has_updated_at: bool,
+}
+
+impl DjangoSchema {
+    /// Recognises the form by its columns.
+    pub(super) fn of(columns: &[String]) -> Result<Self, DjangoError> {
+        let has = |name: &str| columns.iter().any(|column| column == name);
+        let mut differences = Vec::new();
+        for names in NEEDED {
+            match names.iter().filter(|name| has(name)).count() {
+                0 => differences.push(format!("it has no column {}", names.join(" or "))),
+                1 => {}
+                _ => differences.push(format!("it has both columns {}", names.join(" and "))),
+            }
+        }
+        let is_known = |name: &str| NEEDED.iter().any(|names| names.contains(&name)) || TIMES.contains(&name);
+        let unknown: Vec<&str> = columns.iter().map(String::as_str).filter(|name| !is_known(name)).collect();
+        if !unknown.is_empty() {
+            differences
+                .push(format!("it has columns that the backend does not have ({})", unknown.join(", ")));
+        }
+        if !differences.is_empty() {
+            return Err(DjangoError::OtherTable(differences.join("; ")));
+        }
+        Ok(Self {
+            username: if has("username") { "username" } else { "name" },
+            auth_token: if has("auth_token") { "auth_token" } else { "verification_token" },
+            has_created_at: has("created_at"),
+            has_updated_at: has("updated_at"),
+        })
+    }
+
+    /// Whether rows say when they were made and changed.
+    #[must_use]
+    pub const fn has_times(&self) -> bool {
+        self.has_created_at && self.has_updated_at
+    }
+}
+
+/// How an operator knows it.
+impl fmt::Display for DjangoSchema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match (self.username, self.has_created_at, self.has_updated_at) {
+            ("username", true, true) => "documented (with created_at and updated_at)",
+            ("username", false, false) => "actual (without times)",
+            ("name", _, _) => "older (name and verification_token)",
+            _ => "between two migrations",
+        };
+        f.write_str(name)
+    }
+}
+
+/// A row as it stands there. A text is missing where there is NULL or something that is no UTF-8.
+#[derive(Clone)]
+pub struct DjangoRow {
+    /// Its key.
+    pub id: i64,
+    /// The name.
+    pub username: Option<String>,
+    /// The address.
+    pub email: Option<String>,
+    /// The password or its hash.
+    pub password: Option<String>,
+    /// Whether the address is proven.
+    pub is_verified: bool,
+    /// The UUID in one of its spellings.
+    pub auth_token: Option<String>,
+    /// When the row was made, as `YYYY-MM-DD HH:MM:SS` with or without a fraction; nothing where the form has no such column.
+    pub created_at: Option<String>,
+    /// When it last changed.
+    pub updated_at: Option<String>,
+}
+
+/// Names the row and nothing of the person.
+impl fmt::Debug for DjangoRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DjangoRow").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+#[derive(QueryableByName)]
+struct Row {
+    #[diesel(sql_type = BigInt)]
+    id: i64,
+    #[diesel(sql_type = Nullable<Binary>)]
+    username: Option<Vec<u8>>,
+    #[diesel(sql_type = Nullable<Binary>)]
+    email: Option<Vec<u8>>,
+    #[diesel(sql_type = Nullable<Binary>)]
+    password: Option<Vec<u8>>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    is_verified: Option<i64>,
+    #[diesel(sql_type = Nullable<Binary>)]
+    auth_token: Option<Vec<u8>>,
+    #[diesel(sql_type = Nullable<Binary>)]
+    created_at: Option<Vec<u8>>,
+    #[diesel(sql_type = Nullable<Binary>)]
+    updated_at: Option<Vec<u8>>,
+}
+
+impl From<Row> for DjangoRow {
+    fn from(row: Row) -> Self {
+        let text = |bytes: Option<Vec<u8>>| bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+        Self {
+            id: row.id,
+            username: text(row.username),
+            email: text(row.email),
+            password: text(row.password),
+            is_verified: row.is_verified.is_some_and(|flag| flag != 0),
+            auth_token: text(row.auth_token),
+            created_at: text(row.created_at),
+            updated_at: text(row.updated_at),
+        }
+    }
+}
+
+#[derive(QueryableByName)]
+struct Words {
+    #[diesel(sql_type = Text)]
+    value: String,
+}
+
+#[derive(QueryableByName)]
+struct Number {
+    #[diesel(sql_type = BigInt)]
+    value: i64,
+}
+
+/// The database of a Django backend, which is only read.
+pub struct DjangoSource {
+    session: Session,
+    schema: DjangoSchema,
+    select: String,
+}
+
+impl DjangoSource {
+    /// Connects, sees that a file is whole, and recognises the table.
+    ///
+    /// # Errors
+    /// [`DjangoError`].
+    pub async fn open(options: &StoreOptions) -> Result<Self, DjangoError> {
+        let mut session = Session::read_only(options).await?;
+        refuse_damage(&mut session).await?;
+        let columns = columns(&mut session).await?;
+        if columns.is_empty() {
+            return Err(DjangoError::NoTable);
+        }
+        let schema = DjangoSchema::of(&columns)?;
+        let select = select(&session, &schema);
+        Ok(Self { session, schema, select })
+    }
+
+    /// Which form of the table it has.
+    #[must_use]
+    pub const fn schema(&self) -> &DjangoSchema {
+        &self.schema
+    }
+
+    /// How many rows there are.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn count(&mut self) -> Result<u64, StoreError> {
+        let count = sql_query("SELECT count(*) AS value FROM core_user");
+        let count: Number =
+            on_session!(&mut self.session, connection => { count.get_result(connection).await? });
+        Ok(u64::try_from(count.value).unwrap_or_default())
+    }
+
+    /// At most `limit` rows in the order of their keys, after `after`. Holds no lock when it returns.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn rows(&mut self, after: Option<i64>, limit: i64) -> Result<Vec<DjangoRow>, StoreError> {
+        let condition = after.map_or_else(|| "TRUE".to_owned(), |after| format!("id > {after}"));
+        self.load(&format!("{} WHERE {condition} ORDER BY id LIMIT {limit}", self.select)).await
+    }
+
+    /// Those of these rows that are there, in the order of their keys.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn rows_with(&mut self, ids: &[i64]) -> Result<Vec<DjangoRow>, StoreError> {
+        let ids: Vec<String> = ids.iter().map(i64::to_string).collect();
+        // An empty list is an error on PostgreSQL.
+        let ids = if ids.is_empty() { "NULL".to_owned() } else { ids.join(", ") };
+        self.load(&format!("{} WHERE id IN ({ids}) ORDER BY id", self.select)).await
+    }
+
+    async fn load(&mut self, query: &str) -> Result<Vec<DjangoRow>, StoreError> {
+        let rows: Vec<Row> =
+            on_session!(&mut self.session, connection => { sql_query(query).load(connection).await? });
+        Ok(rows.into_iter().map(DjangoRow::from).collect())
+    }
+}
+
+async fn refuse_damage(session: &mut Session) -> Result<(), DjangoError> {
+    let Session::Sqlite(connection) = session else { return Ok(()) };
+    let check = sql_query("SELECT quick_check AS value FROM pragma_quick_check LIMIT 1");
+    let words: Words = check.get_result(connection).await?;
+    if words.value == "ok" { Ok(()) } else { Err(DjangoError::Damaged(words.value.replace('\n', " "))) }
+}
+
+/// The names of the table's columns; none when there is no such table.
+pub(super) async fn columns(session: &mut Session) -> Result<Vec<String>, StoreError> {
+    let rows: Vec<Words> = match session {
+        Session::Sqlite(connection) => {
+            let query = "SELECT name AS value FROM pragma_table_info('core_user') ORDER BY cid";
+            sql_query(query).load(connection).await?
+        }
+        Session::Postgres(connection) => {
+            let query = "SELECT attname::text AS value FROM pg_attribute \
+                WHERE attrelid = to_regclass('core_user') AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
+            sql_query(query).load(&mut **connection).await?
+        }
+    };
+    Ok(rows.into_iter().map(|row| row.value).collect())
+}
+
+/// The columns of a row; both engines give the same bytes for the same values.
+fn select(session: &Session, schema: &DjangoSchema) -> String {
+    type Spelling = fn(&str) -> String;
+    let (text, time, flag): (Spelling, Spelling, &str) = match session {
+        Session::Sqlite(_) => {
+            let text: Spelling = |column| format!("CAST({column} AS BLOB)");
+            (text, text, "CAST(is_verified AS INTEGER)")
+        }
+        Session::Postgres(_) => (
+            |column| format!("convert_to({column}::text, 'UTF8')"),
+            // A `timestamp` without a zone is what Django writes with USE_TZ = False; it is taken for UTC.
+            |column| {
+                format!(
+                    "convert_to(to_char({column}::timestamptz AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US'), 'UTF8')"
+                )
+            },
+            "is_verified::int::bigint",
+        ),
+    };
+    let time = |column: &str, is_there: bool| {
+        if is_there { time(column) } else { text("NULL") }
+    };
+    format!(
+        "SELECT CAST(id AS BIGINT) AS id, {} AS username, {} AS email, {} AS password, {flag} AS is_verified, \
+         {} AS auth_token, {} AS created_at, {} AS updated_at FROM core_user",
+        text(schema.username),
+        text("email"),
+        text("password"),
+        text(schema.auth_token),
+        time("created_at", schema.has_created_at),
+        time("updated_at", schema.has_updated_at),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schema(columns: &str) -> Result<String, String> {
+        let columns: Vec<String> = columns.split(' ').map(str::to_owned).collect();
+        DjangoSchema::of(&columns).map(|schema| schema.to_string()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_form_that_the_backend_has_had_is_recognised() {
+        for (columns, name) in [
+            ("id username email password is_verified auth_token created_at updated_at", "documented"),
+            ("id username email password is_verified auth_token", "actual"),
+            ("id name email password is_verified verification_token created_at", "older"),
+            ("id username email password is_verified auth_token created_at", "between"),
+        ] {
+            assert!(schema(columns).unwrap().starts_with(name), "{columns}");
+        }
+    }
+
+    #[test]
+    fn another_table_is_refused_with_the_difference() {
+        let error = schema("id username password last_login is_superuser").unwrap_err();
+        for word in
+            ["no column email", "no column auth_token or verification_token", "last_login, is_superuser"]
+        {
+            assert!(error.contains(word), "{error}");
+        }
+        assert!(
+            schema("id name username email password is_verified auth_token").unwrap_err().contains("both")
+        );
+    }
+}

@@ -1,0 +1,322 @@
+//! Users that come from elsewhere: what is known of them, what stands in their way, and writing them; `core_imported_user`.
+
+use diesel::{
+    BoolExpressionMethods, ExpressionMethods, Insertable, NullableExpressionMethods, OptionalExtension,
+    QueryDsl, Queryable, Selectable, SelectableHelper,
+};
+use diesel_async::RunQueryDsl;
+
+use super::{
+    Store, StoreError,
+    audit::record,
+    columns::{TimestampColumn, UuidColumn},
+    connection::{read, write},
+    mails::void_links,
+    registration::NewUserRow,
+    schema::{core_imported_user, core_user},
+    sessions::end_sessions_of,
+    users::UserRow,
+};
+use crate::domain::{AuditEvent, AuthToken, Email, PasswordHash, Timestamp, User, UserId};
+
+/// What was remembered of a row of a source when it was taken over.
+#[derive(Clone)]
+pub struct ImportedRow {
+    /// The row's `auth_token`.
+    pub auth_token: AuthToken,
+    /// The row's key.
+    pub source_id: i64,
+    /// Its user as they are now, with the hash of their password; nothing when it was left out, or the user has been deleted.
+    pub user: Option<(User, PasswordHash)>,
+    /// Whether the operator chose another row.
+    pub is_left_out: bool,
+    /// SHA-256 of the row without its password.
+    pub row_digest: [u8; 32],
+    /// Of its password; nothing when none may be kept.
+    pub password_digest: Option<[u8; 32]>,
+    /// When the user was last changed, as the import has written it.
+    pub written_at: Timestamp,
+}
+
+impl ImportedRow {
+    /// Whether the user has changed since the import wrote them.
+    #[must_use]
+    pub fn is_changed_here(&self) -> bool {
+        self.user.as_ref().is_some_and(|(user, _)| user.updated_at != self.written_at)
+    }
+}
+
+/// A user to be written, with what is remembered of their row.
+#[derive(Clone)]
+pub struct ImportedUser {
+    /// The row's own `auth_token`, and its key.
+    pub row: (AuthToken, i64),
+    /// The user's `auth_token`; the row's, unless another user has that.
+    pub auth_token: AuthToken,
+    /// The name, and what it is compared by.
+    pub username: (String, String),
+    /// The address.
+    pub email: Email,
+    /// The hash, or what stands for none; nothing for a user whose password stays.
+    pub password: Option<PasswordHash>,
+    /// Whether the address is proven.
+    pub is_verified: bool,
+    /// When the row was made, and when it last changed.
+    pub times: (Timestamp, Timestamp),
+    /// SHA-256 of the row without its password.
+    pub row_digest: [u8; 32],
+    /// Of its password; nothing when none may be kept.
+    pub password_digest: Option<[u8; 32]>,
+}
+
+/// What an import does with a row.
+#[derive(Clone)]
+pub enum ImportStep {
+    /// Makes a user of it.
+    Insert(ImportedUser),
+    /// Changes the user that it became before.
+    Update(UserId, ImportedUser),
+    /// Remembers that it is this user, who stays as they are.
+    Adopt(UserId, ImportedUser),
+    /// Remembers that it was left out.
+    LeaveOut(ImportedUser),
+}
+
+/// How many users came and changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    /// New ones.
+    pub inserted: u32,
+    /// Changed ones.
+    pub updated: u32,
+}
+
+/// A user who stands in the way of a row, or is that row's.
+#[derive(Clone)]
+pub struct Holder {
+    /// Who they are.
+    pub user: User,
+    /// Whether a row of a source has become them.
+    pub is_imported: bool,
+}
+
+#[derive(Insertable, Queryable, Selectable)]
+#[diesel(table_name = core_imported_user)]
+struct ImportedUserRow {
+    auth_token: UuidColumn,
+    source_id: i64,
+    user_id: Option<i64>,
+    is_left_out: bool,
+    row_digest: Vec<u8>,
+    password_digest: Option<Vec<u8>>,
+    updated_at: TimestampColumn,
+}
+
+impl ImportedUserRow {
+    fn of(user: &ImportedUser, id: Option<UserId>, written_at: Timestamp) -> Self {
+        Self {
+            auth_token: UuidColumn(*user.row.0.as_uuid()),
+            source_id: user.row.1,
+            user_id: id.map(UserId::as_i64),
+            is_left_out: id.is_none(),
+            row_digest: user.row_digest.to_vec(),
+            password_digest: user.password_digest.map(|digest| digest.to_vec()),
+            updated_at: TimestampColumn(written_at),
+        }
+    }
+}
+
+/// Remembers a row, in the place of what was remembered of it before.
+macro_rules! remember {
+    ($connection:expr, $user:expr, $id:expr, $written_at:expr) => {{
+        let row = ImportedUserRow::of($user, $id, $written_at);
+        diesel::delete(core_imported_user::table.find((row.auth_token, row.source_id)))
+            .execute($connection)
+            .await?;
+        diesel::insert_into(core_imported_user::table).values(row).execute($connection).await?;
+    }};
+}
+
+impl Store {
+    /// What is remembered of these rows of a source, by their `auth_token`s; those that are new are not among them.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer; so do all that follow.
+    pub async fn find_imported(&self, rows: &[AuthToken]) -> Result<Vec<ImportedRow>, StoreError> {
+        let tokens: Vec<UuidColumn> = rows.iter().map(|token| UuidColumn(*token.as_uuid())).collect();
+        read!(&self.connections, connection => {
+            let rows: Vec<(ImportedUserRow, Option<UserRow>, Option<String>)> = core_imported_user::table
+                .left_join(core_user::table)
+                .filter(core_imported_user::auth_token.eq_any(tokens))
+                .select((ImportedUserRow::as_select(), Option::<UserRow>::as_select(), core_user::password.nullable()))
+                .load(connection)
+                .await?;
+            rows.into_iter().map(imported_row).collect()
+        })
+    }
+
+    /// At most `limit` rows that are remembered and were taken over, after `after`: the row's `auth_token` and key.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn list_imported(
+        &self,
+        after: Option<(AuthToken, i64)>,
+        limit: i64,
+    ) -> Result<Vec<(AuthToken, i64)>, StoreError> {
+        use core_imported_user as imported;
+        read!(&self.connections, connection => {
+            let mut query = imported::table
+                .filter(imported::user_id.is_not_null())
+                .order((imported::auth_token, imported::source_id))
+                .limit(limit)
+                .select((imported::auth_token, imported::source_id))
+                .into_boxed();
+            if let Some((token, id)) = after {
+                let token = UuidColumn(*token.as_uuid());
+                query = query.filter(
+                    imported::auth_token.gt(token).or(imported::auth_token.eq(token).and(imported::source_id.gt(id))),
+                );
+            }
+            let rows: Vec<(UuidColumn, i64)> = query.load(connection).await?;
+            Ok(rows.into_iter().map(|(token, id)| (AuthToken::from_uuid(token.0), id)).collect())
+        })
+    }
+
+    /// Every user who has one of these `auth_token`s, emails, names or forms of names.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn find_holders(
+        &self,
+        tokens: &[AuthToken],
+        emails: Vec<String>,
+        usernames: Vec<String>,
+        keys: Vec<String>,
+    ) -> Result<Vec<Holder>, StoreError> {
+        let tokens: Vec<UuidColumn> = tokens.iter().map(|token| UuidColumn(*token.as_uuid())).collect();
+        read!(&self.connections, connection => {
+            // One index each: PostgreSQL would read the whole table for all conditions at once.
+            let mut holders = Vec::new();
+            macro_rules! ask {
+                ($condition:expr) => {{
+                    let rows: Vec<(UserRow, Option<i64>)> = core_user::table
+                        .left_join(core_imported_user::table)
+                        .filter($condition)
+                        .select((UserRow::as_select(), core_imported_user::user_id.nullable()))
+                        .load(connection)
+                        .await?;
+                    holders.extend(rows);
+                }};
+            }
+            ask!(core_user::auth_token.eq_any(tokens));
+            ask!(core_user::email.eq_any(emails));
+            ask!(core_user::username.eq_any(usernames));
+            ask!(core_user::username_key.eq_any(keys));
+            holders.sort_by_key(|(user, _)| user.id());
+            holders.dedup_by_key(|(user, _)| user.id());
+            let holder = |(user, imported): (UserRow, Option<i64>)| Holder { user: user.into(), is_imported: imported.is_some() };
+            Ok(holders.into_iter().map(holder).collect())
+        })
+    }
+
+    /// Does all steps in one transaction, or none. Who gets another password loses their sessions and links. One event stands for the new users of the
+    /// steps, and one for those that were changed.
+    ///
+    /// # Errors
+    /// [`StoreError::NotUnique`] when somebody has taken an email or a name since; [`StoreError`].
+    pub async fn write_imported(
+        &self,
+        steps: Vec<ImportStep>,
+        created: AuditEvent,
+        changed: AuditEvent,
+    ) -> Result<Written, StoreError> {
+        write!(&self.connections, connection => {
+            let mut written = Written::default();
+            for step in &steps {
+                match step {
+                    ImportStep::Insert(user) => {
+                        let id: i64 = diesel::insert_into(core_user::table)
+                            .values(new_row(user))
+                            .returning(core_user::id)
+                            .get_result(connection)
+                            .await?;
+                        remember!(connection, user, Some(UserId::from_i64(id)), user.times.1);
+                        written.inserted += 1;
+                    }
+                    ImportStep::Update(id, user) => {
+                        let row = diesel::update(core_user::table.find(id.as_i64()));
+                        let updated = row
+                            .set((
+                                core_user::username.eq(&user.username.0),
+                                core_user::username_key.eq(&user.username.1),
+                                core_user::email.eq(user.email.as_str()),
+                                core_user::is_verified.eq(user.is_verified),
+                                core_user::updated_at.eq(TimestampColumn(user.times.1)),
+                            ))
+                            .execute(connection)
+                            .await?;
+                        if updated == 0 {
+                            continue;
+                        }
+                        if let Some(password) = &user.password {
+                            diesel::update(core_user::table.find(id.as_i64()))
+                                .set(core_user::password.eq(password.expose()))
+                                .execute(connection)
+                                .await?;
+                            end_sessions_of!(connection, id.as_i64(), None);
+                            void_links!(connection, *id, MailTokenPurpose::ResetPassword, created.at);
+                        }
+                        remember!(connection, user, Some(*id), user.times.1);
+                        written.updated += 1;
+                    }
+                    ImportStep::Adopt(id, user) => {
+                        let here = core_user::table.find(id.as_i64()).select(core_user::updated_at);
+                        let here: Option<TimestampColumn> = here.get_result(connection).await.optional()?;
+                        if let Some(here) = here {
+                            remember!(connection, user, Some(*id), here.0);
+                        }
+                    }
+                    ImportStep::LeaveOut(user) => remember!(connection, user, None, user.times.1),
+                }
+            }
+            for (mut event, count) in [(created, written.inserted), (changed, written.updated)] {
+                if count > 0 {
+                    event.count = count;
+                    record!(connection, event);
+                }
+            }
+            Ok(written)
+        })
+    }
+}
+
+fn new_row(user: &ImportedUser) -> NewUserRow {
+    NewUserRow {
+        username: user.username.0.clone(),
+        username_key: user.username.1.clone(),
+        email: user.email.as_str().to_owned(),
+        password: user.password.as_ref().map(|hash| hash.expose().to_owned()).unwrap_or_default(),
+        is_verified: user.is_verified,
+        auth_token: UuidColumn(*user.auth_token.as_uuid()),
+        created_at: TimestampColumn(user.times.0),
+        updated_at: TimestampColumn(user.times.1),
+    }
+}
+
+fn imported_row(
+    (row, user, password): (ImportedUserRow, Option<UserRow>, Option<String>),
+) -> Result<ImportedRow, StoreError> {
+    let digest = |bytes: Vec<u8>, column| {
+        bytes.try_into().map_err(|_| StoreError::Corrupt { table: "core_imported_user", column })
+    };
+    Ok(ImportedRow {
+        auth_token: AuthToken::from_uuid(row.auth_token.0),
+        source_id: row.source_id,
+        user: user.zip(password).map(|(user, hash)| (user.into(), PasswordHash::from_stored(hash))),
+        is_left_out: row.is_left_out,
+        row_digest: digest(row.row_digest, "row_digest")?,
+        password_digest: row.password_digest.map(|bytes| digest(bytes, "password_digest")).transpose()?,
+        written_at: row.updated_at.0,
+    })
+}
