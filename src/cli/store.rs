@@ -89,10 +89,10 @@ pub(super) async fn open_current(settings: &Settings) -> Result<Store, Failure> 
     Ok(store)
 }
 
-/// Opens a store that is to be filled, and brings an empty database to the schema of this release.
+/// Opens a store that is to be filled, and brings a database without users to the schema of this release.
 pub(super) async fn open_or_make(settings: &Settings) -> Result<Store, Failure> {
     let store = open(settings, true)?;
-    if store.is_new().await.map_err(|error| at(settings, &error))? {
+    if store.has_no_users().await.map_err(|error| at(settings, &error))? {
         store.migrate().await.map_err(|error| at(settings, &error))?;
     }
     Ok(store)

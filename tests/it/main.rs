@@ -16,6 +16,10 @@ mod clock_jumps;
 #[cfg(test)]
 mod command_line;
 #[cfg(test)]
+mod copies;
+#[cfg(test)]
+mod django;
+#[cfg(test)]
 mod grpc;
 #[cfg(test)]
 mod lifecycle;

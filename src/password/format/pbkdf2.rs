@@ -1,10 +1,10 @@
 //! `pbkdf2_sha256$<iterations>$<salt>$<digest>` and `pbkdf2_sha1$…`: the salt counts as its text, the digest is standard
 //! base64.
 
+use std::num::NonZeroU32;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use sha1::Sha1;
-use sha2::Sha256;
-use subtle::ConstantTimeEq as _;
+use ring::pbkdf2::{self, Algorithm, PBKDF2_HMAC_SHA1, PBKDF2_HMAC_SHA256};
 
 use super::{Unreadable, parameter};
 
@@ -20,7 +20,7 @@ pub(super) enum Prf {
 
 pub(in crate::password) struct Pbkdf2 {
     prf: Prf,
-    iterations: u32,
+    iterations: NonZeroU32,
     salt: String,
     digest: Vec<u8>,
 }
@@ -30,6 +30,7 @@ impl Pbkdf2 {
         let [iterations, salt, digest] =
             text.split('$').collect::<Vec<_>>().try_into().map_err(|_| Unreadable::Malformed)?;
         let iterations = parameter(iterations, ITERATIONS_MAX)?;
+        let iterations = NonZeroU32::new(iterations).ok_or(Unreadable::Malformed)?;
         let digest = STANDARD.decode(digest).map_err(|_| Unreadable::Malformed)?;
 
         if salt.is_empty() || digest.len() != prf.digest_bytes() {
@@ -45,18 +46,21 @@ impl Pbkdf2 {
         }
     }
 
+    /// Compares in constant time (the library does).
     pub(super) fn matches(&self, password: &[u8]) -> bool {
-        let mut computed = vec![0; self.digest.len()];
         let salt = self.salt.as_bytes();
-        match self.prf {
-            Prf::Sha1 => ::pbkdf2::pbkdf2_hmac::<Sha1>(password, salt, self.iterations, &mut computed),
-            Prf::Sha256 => ::pbkdf2::pbkdf2_hmac::<Sha256>(password, salt, self.iterations, &mut computed),
-        }
-        computed.ct_eq(&self.digest).into()
+        pbkdf2::verify(self.prf.algorithm(), self.iterations, salt, password, &self.digest).is_ok()
     }
 }
 
 impl Prf {
+    const fn algorithm(self) -> Algorithm {
+        match self {
+            Self::Sha1 => PBKDF2_HMAC_SHA1,
+            Self::Sha256 => PBKDF2_HMAC_SHA256,
+        }
+    }
+
     const fn digest_bytes(self) -> usize {
         match self {
             Self::Sha1 => 20,

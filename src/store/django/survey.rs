@@ -17,7 +17,7 @@ use crate::{
 };
 
 const TABLES: &str = "
-PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -32000;
+PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -8000;
 CREATE TABLE candidate (
     id INTEGER PRIMARY KEY, auth_token TEXT NOT NULL, email TEXT NOT NULL, username TEXT NOT NULL, username_key TEXT,
     is_verified BOOLEAN NOT NULL, row_digest BLOB NOT NULL, password_digest BLOB, user_id BIGINT, state TEXT NOT NULL

@@ -9,11 +9,19 @@ mod sqlite;
 use std::collections::BTreeSet;
 
 use diesel::{
+    QueryDsl,
     backend::Backend,
     migration::{Migration, MigrationSource},
 };
 
-use super::{Store, StoreError, connection::Connections, error::Cause};
+use diesel_async::RunQueryDsl;
+
+use super::{
+    Store, StoreError,
+    connection::{Connections, read},
+    error::Cause,
+    schema::core_user,
+};
 
 /// The schema of a database, compared with what this release needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +93,20 @@ impl Store {
     /// [`MigrateError`] when the database does not answer or is unsuitable.
     pub async fn is_new(&self) -> Result<bool, MigrateError> {
         Ok(self.applied().await?.is_empty())
+    }
+
+    /// Whether nobody has been written into it: it is new, its first migrations were stopped, or its users are still to come.
+    ///
+    /// # Errors
+    /// [`MigrateError`] when the database does not answer or is unsuitable.
+    pub async fn has_no_users(&self) -> Result<bool, MigrateError> {
+        if self.is_new().await? {
+            return Ok(true);
+        }
+        let has_users: bool = read!(&self.connections, connection => {
+            Ok(diesel::select(diesel::dsl::exists(core_user::table.select(core_user::id))).get_result(connection).await?)
+        })?;
+        Ok(!has_users)
     }
 
     async fn applied(&self) -> Result<Versions, MigrateError> {

@@ -129,12 +129,21 @@ impl TestServer {
 
     /// The same with other variables.
     pub async fn twin_with(&self, variables: &[(&str, &str)]) -> Self {
+        self.twin_of(self.database_url(), variables).await
+    }
+
+    /// The same on another database, which a copy has filled.
+    pub async fn twin_on(&self, database_url: &str) -> Self {
+        self.twin_of(database_url, &[]).await
+    }
+
+    async fn twin_of(&self, database_url: &str, variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::copy(self.folder.path().join("secret.key"), folder.path().join("secret.key")).unwrap();
         let changed = variables.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let settings = Builder {
             _database: None,
-            database_url: self.settings.database_url.clone(),
+            database_url: database_url.to_owned(),
             migration_url: None,
             mail_url: Some(self.mail_url()),
             variables: self.settings.variables.clone().into_iter().chain(changed).collect(),

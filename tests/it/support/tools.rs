@@ -24,9 +24,14 @@ pub fn python(script: &str, arguments: &[&str]) -> Output {
 
 /// The same, to be started by the caller.
 pub fn python_command(script: &str) -> Command {
-    let mut command = Command::new(tool("python"));
+    let mut command = Command::new(python_path());
     command.arg(repository().join("tests/support").join(script)).env("PYTHONDONTWRITEBYTECODE", "1");
     command
+}
+
+/// The tests' Python, with Django and the clients of `requirements.txt`.
+pub fn python_path() -> PathBuf {
+    tool("python")
 }
 
 /// A program or a package of `.tools/node_modules`.

@@ -1,0 +1,256 @@
+//! A whole store into another database, and a backup of one that runs.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::PermissionsExt,
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
+
+use kairos_identity::{
+    entropy::Entropy,
+    proto::{LoginRequest, RefreshSessionRequest, session_service_client::SessionServiceClient},
+};
+
+use crate::support::{
+    engine::{Engine, TestDatabase},
+    people::{PASSWORD, address, by_email, login, registration},
+    server::TestServer,
+};
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kairos-identity"));
+    command.args(arguments).env("KAIROS_IDENTITY_PASSWORD_COST", "4");
+    command
+}
+
+fn copy(from: &str, to: &str) -> Output {
+    command(&["copy", "--from", from, "--to", to]).output().unwrap()
+}
+
+#[track_caller]
+fn copied(from: &str, to: &str) -> String {
+    let output = copy(from, to);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+#[track_caller]
+fn failure(output: &Output) -> String {
+    let errors = text(&output.stderr);
+    let lines: Vec<&str> = errors.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!((output.status.code(), lines.len()), (Some(1), 1), "{errors}");
+    lines[0].to_owned()
+}
+
+/// The lines that name tables with their rows and checksums.
+fn checksums(printed: &str) -> Vec<String> {
+    printed.lines().filter(|line| line.starts_with("core_")).map(str::to_owned).collect()
+}
+
+fn other(engine: Engine) -> Engine {
+    match engine {
+        Engine::Sqlite => Engine::Postgres,
+        Engine::Postgres => Engine::Sqlite,
+    }
+}
+
+/// A service with something in every table.
+async fn busy_service(engine: Engine) -> TestServer {
+    let server = TestServer::start(engine).await;
+    server.member("ada").await;
+    let mut request = registration("bob");
+    request.request_id = "0e1f3a52-7f5b-4a4e-9d5b-0c5a5b0b7f11".to_owned();
+    server.client().await.register(request).await.unwrap();
+    let eve = server.newcomer("eve").await;
+    let mut client = server.client().await;
+    client.login(login("ada", PASSWORD)).await.unwrap();
+    let known = crate::support::people::from("192.0.2.7", login("ada", PASSWORD));
+    client.login(known).await.unwrap();
+    client.login(login("ada", "wrong")).await.unwrap_err();
+    assert!(server.command(&["user", "disable", &eve.auth_token]).output().unwrap().status.success());
+    server
+}
+
+/// Every table but the mark of the copy itself.
+fn tables(database: &TestDatabase) -> Vec<String> {
+    let names = match database.engine() {
+        Engine::Sqlite => {
+            "SELECT name AS value FROM sqlite_master WHERE type = 'table' AND name LIKE 'core\\_%' ESCAPE '\\' ORDER BY 1"
+        }
+        Engine::Postgres => {
+            "SELECT table_name AS value FROM information_schema.tables WHERE table_name LIKE 'core\\_%' ORDER BY 1"
+        }
+    };
+    let mut names = database.rows(names);
+    names.retain(|name| name != "core_copy");
+    names
+}
+
+on_both_engines! {
+    async fn a_store_is_copied_there_and_back_and_served(engine: Engine) {
+        let mut server = busy_service(engine).await;
+        let tokens = server.client().await.login(login("ada", PASSWORD)).await.unwrap().into_inner().tokens.unwrap();
+        server.terminate();
+        server.wait().await;
+        let (there, back) = (TestDatabase::new(other(engine)), TestDatabase::new(engine));
+
+        let first = copied(server.database_url(), there.url());
+        let second = copied(there.url(), back.url());
+
+        assert_eq!(checksums(&first), checksums(&second));
+        assert_eq!(checksums(&first).len(), tables(&there).len(), "no table is forgotten");
+        let rows: BTreeMap<String, usize> = tables(&there).into_iter().map(|name| (name.clone(), there.count(&name))).collect();
+        let is_filled = |name: &str| name != "core_imported_user";
+        assert!(rows.iter().all(|(name, rows)| *rows > 0 || !is_filled(name)), "{rows:?}");
+        for (name, rows) in &rows {
+            assert_eq!(back.count(name), *rows, "{name}");
+        }
+
+        let moved = server.twin_on(there.url()).await;
+        let request = RefreshSessionRequest { refresh_token: tokens.refresh_token };
+        SessionServiceClient::new(moved.channel().await).refresh_session(request).await.unwrap();
+        moved.client().await.register(registration("new")).await.unwrap();
+        let found = moved.client().await.find_user(by_email(&address("bob"))).await.unwrap();
+        assert_eq!(found.into_inner().user.unwrap().username, "bob");
+    }
+
+    async fn a_target_that_is_not_empty_or_of_another_schema_is_refused(engine: Engine) {
+        let server = busy_service(engine).await;
+        let used = TestServer::start(other(engine)).await;
+        used.newcomer("mallory").await;
+
+        let refusal = failure(&copy(server.database_url(), used.database_url()));
+        assert!(refusal.contains("the target is not empty"), "{refusal}");
+        let found = used.client().await.find_user(by_email(&address("mallory"))).await;
+        assert!(found.is_ok() && used.client().await.find_user(by_email(&address("ada"))).await.is_err());
+
+        let newer = TestDatabase::new(other(engine));
+        assert!(command(&["migrate", "--database-url", newer.url()]).status().unwrap().success());
+        newer.execute("INSERT INTO __diesel_schema_migrations (version) VALUES ('99991231235959')");
+        assert!(failure(&copy(server.database_url(), newer.url())).contains("later release"));
+        let older = TestDatabase::new(other(engine));
+        assert!(command(&["migrate", "--database-url", older.url()]).status().unwrap().success());
+        older.execute(
+            "INSERT INTO core_user (username, username_key, email, password, is_verified, auth_token, created_at, updated_at) VALUES \
+             ('a', 'a', 'a@example.com', '!', TRUE, '0e1f3a52-7f5b-4a4e-9d5b-0c5a5b0b7f11', '2026-01-01 00:00:00.000000', '2026-01-01 00:00:00.000000')",
+        );
+        older.execute("DELETE FROM __diesel_schema_migrations WHERE version = (SELECT max(version) FROM __diesel_schema_migrations)");
+        assert!(failure(&copy(server.database_url(), older.url())).contains("kairos-identity migrate"));
+        let missing = TestDatabase::new(Engine::Sqlite);
+        assert!(failure(&copy(missing.url(), TestDatabase::new(engine).url())).contains("there is no database file"));
+    }
+
+    async fn a_copy_that_was_killed_goes_on_and_is_not_served_before_its_end(engine: Engine) {
+        let store = TestDatabase::new(engine);
+        let django = crate::django::Django::fresh(
+            Engine::Sqlite,
+            crate::django::Model::Documented,
+            &["--only-bulk", "--bulk-password", "pool", "--count", "6000"],
+        );
+        crate::django::import(&django, &store, &[]);
+        let target = TestDatabase::new(other(engine));
+        let entropy = Entropy::system();
+        let mut was_half = false;
+        for _ in 0..6 {
+            let mut copy = command(&["copy", "--from", store.url(), "--to", target.url()])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            tokio::time::sleep(Duration::from_millis(100 + u64::from(entropy.bytes::<1>()[0]))).await;
+            copy.kill().unwrap();
+            copy.wait().unwrap();
+            let users = || target.try_execute("SELECT 1 FROM core_user").map_or(0, |()| target.count("core_user"));
+            if (1..6000).contains(&users()) {
+                was_half = true;
+                let list = command(&["user", "list", "--database-url", target.url()]).output().unwrap();
+                assert!(failure(&list).contains("is half filled"), "{list:?}");
+            }
+        }
+        println!("stopped in the middle of the users: {was_half}");
+        // Whoever is told that it was finished already has to begin with an empty one.
+        if command(&["user", "list", "--database-url", target.url()]).output().unwrap().status.success() {
+            return assert_eq!(target.count("core_user"), 6_000);
+        }
+
+        let printed = copied(store.url(), target.url());
+
+        assert!(printed.contains("both are the same"), "{printed}");
+        assert_eq!(target.count("core_user"), 6_000);
+        assert!(command(&["user", "list", "--database-url", target.url()]).output().unwrap().status.success());
+    }
+
+    async fn a_source_that_changed_after_a_copy_was_stopped_is_noticed(engine: Engine) {
+        let mut server = busy_service(engine).await;
+        server.terminate();
+        server.wait().await;
+        let target = TestDatabase::new(other(engine));
+        copied(server.database_url(), target.url());
+        // As if it had been stopped before its end, and somebody had changed since.
+        target.execute("UPDATE core_copy SET finished_at = NULL; UPDATE core_user SET username = 'somebody else' WHERE email = 'ada@example.com'");
+
+        let refusal = failure(&copy(server.database_url(), target.url()));
+
+        assert!(refusal.contains("the table core_user of the target is not that of the source"), "{refusal}");
+        let list = command(&["user", "list", "--database-url", target.url()]).output().unwrap();
+        assert!(failure(&list).contains("is half filled"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_of_a_running_store_is_whole_and_restores_by_a_copy_of_one_file() {
+    let mut server = TestServer::start(Engine::Sqlite).await;
+    server.member("ada").await;
+    let folder = tempfile::tempdir().unwrap();
+    let backup = folder.path().join("backup.sqlite3");
+    let writer = {
+        let client = server.client().await;
+        tokio::spawn(async move {
+            for number in 0..60 {
+                client.clone().register(registration(&format!("writer{number}"))).await.unwrap();
+            }
+        })
+    };
+    tokio::time::sleep(Duration::from_millis(100)).await;
+
+    let made = server.command(&["backup", "--to", backup.to_str().unwrap()]).output().unwrap();
+
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    writer.await.unwrap();
+    assert_eq!(fs::metadata(&backup).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+    let again = server.command(&["backup", "--to", backup.to_str().unwrap()]).output().unwrap();
+    assert!(failure(&again).contains("is there already"));
+
+    // What happens after the backup is not in it.
+    server.newcomer("late").await;
+    server.terminate();
+    server.wait().await;
+    let path = server.database_url().strip_prefix("sqlite://").unwrap().to_owned();
+    for suffix in ["-wal", "-shm"] {
+        let _ = fs::remove_file(format!("{path}{suffix}"));
+    }
+    fs::copy(&backup, &path).unwrap();
+    server.restart().await;
+    let mut client = server.client().await;
+    let request = LoginRequest { email: address("ada"), password: PASSWORD.to_owned() };
+    client.login(request).await.unwrap();
+    assert_eq!(client.find_user(by_email(&address("late"))).await.unwrap_err().code(), tonic::Code::NotFound);
+    client.register(registration("after")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_cannot_be_written_leaves_nothing() {
+    let server = TestServer::start(Engine::Sqlite).await;
+    let refusal = failure(&server.command(&["backup", "--to", "/nowhere/backup.sqlite3"]).output().unwrap());
+    assert!(refusal.contains("/nowhere/backup.sqlite3"), "{refusal}");
+    let postgres = TestServer::start(Engine::Postgres).await;
+    let refusal = failure(&postgres.command(&["backup", "--to", "backup.sqlite3"]).output().unwrap());
+    assert!(refusal.contains("pg_dump"), "{refusal}");
+}

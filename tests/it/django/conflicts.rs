@@ -1,0 +1,149 @@
+//! What cannot be taken over as it is: told, decided by the operator, and never done in silence.
+
+use std::fs;
+
+use super::{Django, Model, TAKE_ALL, import, kairos, refused, text, users};
+use crate::support::{
+    engine::{Engine, TestDatabase},
+    people::registration,
+    server::TestServer,
+};
+
+on_both_engines! {
+    async fn a_dry_run_lists_every_conflict_with_its_rows_and_writes_nothing(engine: Engine) {
+        let django = Django::kept(Model::Actual);
+        let store = TestDatabase::new(engine);
+        let report = django.path("report.json");
+
+        let (error, printed) = refused(&[
+            "import", "django", "--from", django.url(), "--to", store.url(), "--dry-run", "--report", report.to_str().unwrap(),
+        ]);
+
+        assert!(error.contains("conflicts are open, and nothing was imported"), "{error}");
+        assert!(printed.contains("schema     actual"), "{printed}");
+        let report: serde_json::Value = serde_json::from_str(&fs::read_to_string(report).unwrap()).unwrap();
+        let rows = |kind: &str| -> Vec<Vec<i64>> {
+            let found = report["every_finding"].as_array().unwrap().iter().filter(|found| found["kind"] == kind);
+            let numbers = |found: &serde_json::Value| {
+                found["rows"].as_array().unwrap().iter().map(|row| row.as_i64().unwrap()).collect()
+            };
+            found.map(numbers).collect()
+        };
+        assert_eq!(rows("duplicate_email"), [[140, 141], [146, 147], [139, 138], [154, 153]]);
+        assert_eq!(rows("duplicate_auth_token").len(), 5);
+        assert_eq!(rows("username_impossible"), [[180], [199], [200]]);
+        assert_eq!(rows("duplicate_username").len(), 10);
+        assert_eq!(report["schema"], "actual (without times)");
+        assert_eq!(report["imported"], 0);
+        // No migration has run, and no file was made.
+        match engine {
+            Engine::Sqlite => assert!(!fs::exists(store.url().strip_prefix("sqlite://").unwrap()).unwrap()),
+            Engine::Postgres => assert!(store.try_execute("SELECT 1 FROM core_user").is_err()),
+        }
+    }
+
+    async fn conflicts_are_not_decided_by_default(engine: Engine) {
+        let django = Django::kept(Model::Documented);
+        let store = TestDatabase::new(engine);
+
+        let (error, printed) = refused(&["import", "django", "--from", django.url(), "--to", store.url()]);
+
+        assert!(error.contains("nothing was imported") && error.contains("--on-email-conflict"), "{error}");
+        assert!(printed.contains("open       duplicate_email: rows 140,141"), "{printed}");
+        assert_eq!(store.count("core_user"), 0);
+    }
+
+    async fn a_report_holds_no_password_and_both_sides_have_one_checksum(engine: Engine) {
+        let django = Django::kept(Model::Actual);
+        let store = TestDatabase::new(engine);
+        let path = django.path("report.json");
+
+        import(&django, &store, &[&TAKE_ALL[..], &["--report", path.to_str().unwrap()]].concat());
+
+        let report = fs::read_to_string(&path).unwrap();
+        for person in django.truth.iter().filter(|person| person.stored.len() > 7) {
+            assert!(!report.contains(&person.stored), "{}", person.stored);
+        }
+        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        assert_eq!(report["checksums"]["source"], report["checksums"]["store"]);
+        assert_eq!(report["checksums"]["users"], 226);
+        assert_eq!(report["passwords"]["plaintext"], 159);
+        assert_eq!(report["passwords"]["md5"], 8);
+        assert_eq!(report["complete"], true);
+        assert!(text(&kairos(&["import", "verify", "--from", django.url(), "--to", store.url()]).stdout).contains("agree"));
+    }
+
+    async fn people_keep_their_names_and_tokens(engine: Engine) {
+        let django = Django::kept(Model::Documented);
+        let store = TestDatabase::new(engine);
+
+        import(&django, &store, &TAKE_ALL);
+
+        let users = users(&store);
+        for person in &django.truth {
+            let micros = |time: &Option<String>| {
+                let time = time.as_deref().unwrap().trim_end_matches("+00:00").replace('T', " ");
+                if time.contains('.') { time } else { time + ".000000" }
+            };
+            let Some(user) = users.iter().find(|user| user.contains(&person.auth_token)) else {
+                assert!([138, 141, 147, 153].contains(&person.id), "{person:?}");
+                continue;
+            };
+            let shown = person.username.replace(['\n', '\t'], " ");
+            if !person.username.is_empty() {
+                assert!(user.contains(&format!("|{shown}|")), "{user}: {person:?}");
+            }
+            assert!(user.ends_with(&format!("|{}|{}", micros(&person.created_at), micros(&person.updated_at))), "{user}: {person:?}");
+            assert_eq!(user.contains("|1|"), person.is_verified, "{user}");
+        }
+    }
+
+    async fn the_older_row_may_be_kept(engine: Engine) {
+        let django = Django::kept(Model::Documented);
+        let store = TestDatabase::new(engine);
+
+        import(&django, &store, &["--on-email-conflict", "keep-oldest", "--on-username-conflict", "suffix"]);
+
+        let kept = store.rows("SELECT CAST(source_id AS VARCHAR(9)) AS value FROM core_imported_user WHERE is_left_out");
+        let mut kept: Vec<i64> = kept.iter().map(|id| id.parse().unwrap()).collect();
+        kept.sort_unstable();
+        assert_eq!(kept, [139, 141, 147, 154]);
+    }
+
+    async fn users_who_are_there_already_stay_and_are_told_of(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        let ada = server.newcomer("ada").await;
+        let django = Django::small(Engine::Sqlite, 3);
+        django.execute("UPDATE core_user SET email = 'Ada@example.com', is_verified = 1 WHERE id = 1; UPDATE core_user SET username = 'ada' WHERE id = 2");
+        let arguments = ["import", "django", "--from", django.url(), "--to", server.database_url()];
+
+        let (_, printed) = refused(&arguments);
+        assert!(printed.contains("email_taken_here: rows 1") && printed.contains("username_taken_here: rows 2"), "{printed}");
+        let (_, printed) = refused(&[&arguments[..], &TAKE_ALL].concat());
+        assert!(printed.contains(&format!("user delete {}", ada.auth_token)), "a verified row is not left out for one who is not: {printed}");
+        let (_, printed) = refused(&[&arguments[..], &["--on-username-conflict", "suffix"]].concat());
+        assert!(!printed.contains("username_taken_here"), "{printed}");
+
+        assert!(server.command(&["user", "delete", &ada.auth_token, "--yes"]).output().unwrap().status.success());
+        let output = kairos(&arguments);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let taken = server.client().await.register(registration("ada")).await.unwrap_err();
+        assert_eq!(taken.code(), tonic::Code::AlreadyExists, "who was imported is there for the running service");
+    }
+}
+
+#[test]
+fn a_file_that_is_there_is_no_place_for_a_report() {
+    let django = Django::small(Engine::Sqlite, 1);
+    let store = TestDatabase::new(Engine::Sqlite);
+    let path = django.path("report.json");
+    fs::write(&path, "mine").unwrap();
+
+    let report = path.to_str().unwrap();
+    let (error, _) =
+        refused(&["import", "django", "--from", django.url(), "--to", store.url(), "--report", report]);
+
+    assert!(error.contains("is there already"), "{error}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+    assert!(!fs::exists(store.url().strip_prefix("sqlite://").unwrap()).unwrap());
+}

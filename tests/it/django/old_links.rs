@@ -1,0 +1,81 @@
+//! Links that Django has mailed, which hold the user's `auth_token`.
+
+use kairos_identity::proto::{LoginRequest, RegisterRequest, VerifyEmailRequest};
+use tonic::Code;
+
+use super::{Django, text};
+use crate::support::{
+    engine::Engine,
+    errors::assert_refused,
+    people::{PASSWORD, registration},
+    server::TestServer,
+};
+
+const UNTIL: &str = "KAIROS_IDENTITY_VERIFICATION_ACCEPT_AUTH_TOKEN_UNTIL";
+
+async fn with_imported(engine: Engine, until: &str) -> (TestServer, Django) {
+    let server = TestServer::builder(engine).with_env(UNTIL, until).start().await;
+    // The first of three bulk users is verified, the others are not.
+    let django = Django::small(Engine::Sqlite, 3);
+    let output = server.command(&["import", "django", "--from", django.url()]).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    (server, django)
+}
+
+async fn open(server: &TestServer, token: &str) -> Result<(), tonic::Status> {
+    let request = VerifyEmailRequest { token: token.to_owned() };
+    server.client().await.verify_email(request).await.map(drop)
+}
+
+on_both_engines! {
+    async fn an_old_link_counts_until_the_date_and_each_use_is_logged(engine: Engine) {
+        let (server, django) = with_imported(engine, "2999-01-01T00:00:00Z").await;
+        let token = |row: usize| django.truth[row].auth_token.clone();
+
+        open(&server, &token(1).replace('-', "")).await.unwrap();
+        server.logged("Accepted a link with an auth_token").await;
+        assert_refused(&open(&server, &token(1)).await.unwrap_err(), Code::FailedPrecondition, "EMAIL_ALREADY_VERIFIED");
+        assert_refused(&open(&server, &token(0)).await.unwrap_err(), Code::FailedPrecondition, "EMAIL_ALREADY_VERIFIED");
+        let request = LoginRequest { email: django.truth[1].email.clone(), password: "bulk-password-1".to_owned() };
+        server.client().await.login(request).await.unwrap();
+        let audit = text(&server.command(&["audit", "--kind", "user_updated"]).output().unwrap().stdout);
+        assert!(audit.contains("auth_token link") && audit.contains(&token(1)), "{audit}");
+    }
+
+    async fn an_old_link_is_nothing_for_who_registered_here_or_changed_since(engine: Engine) {
+        let (server, django) = with_imported(engine, "2999-01-01T00:00:00Z").await;
+        let own = server.newcomer("ada").await;
+        assert_refused(&open(&server, &own.auth_token).await.unwrap_err(), Code::InvalidArgument, "INVALID_TOKEN");
+        assert_refused(&open(&server, "00000000-0000-4000-8000-00000000ffff").await.unwrap_err(), Code::InvalidArgument, "INVALID_TOKEN");
+
+        let token = &django.truth[1].auth_token;
+        for verb in ["verify", "unverify"] {
+            assert!(server.command(&["user", verb, token]).output().unwrap().status.success());
+        }
+        assert_refused(&open(&server, token).await.unwrap_err(), Code::InvalidArgument, "INVALID_TOKEN");
+        let other = &django.truth[2].auth_token;
+        assert!(server.command(&["user", "disable", other]).output().unwrap().status.success());
+        assert_refused(&open(&server, other).await.unwrap_err(), Code::InvalidArgument, "INVALID_TOKEN");
+    }
+
+    async fn an_old_link_is_refused_after_the_date_and_by_default(engine: Engine) {
+        for until in ["2020-01-01T00:00:00Z", ""] {
+            let (server, django) = with_imported(engine, until).await;
+            let refusal = open(&server, &django.truth[1].auth_token).await.unwrap_err();
+            assert_refused(&refusal, Code::InvalidArgument, "INVALID_TOKEN");
+            server.logged("Refused a link with an auth_token").await;
+        }
+    }
+
+    async fn who_was_imported_is_never_given_up(engine: Engine) {
+        let server = TestServer::builder(engine).with_env("KAIROS_IDENTITY_VERIFICATION_UNVERIFIED_KEPT", "1s").start().await;
+        let django = Django::small(Engine::Sqlite, 3);
+        assert!(server.command(&["import", "django", "--from", django.url()]).output().unwrap().status.success());
+
+        // Registered years ago, never verified, without a link: of one who registered here the address would be free.
+        let again = RegisterRequest { email: django.truth[1].email.clone(), password: PASSWORD.to_owned(), ..registration("mallory") };
+        let refusal = server.client().await.register(again).await.unwrap_err();
+
+        assert_refused(&refusal, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
+    }
+}

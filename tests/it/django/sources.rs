@@ -1,0 +1,170 @@
+//! Databases that nothing can be imported from: one line, and nothing changed.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    process::{Child, Stdio},
+};
+
+use super::{Django, Model, import, refused};
+use crate::support::{
+    engine::{Engine, TestDatabase},
+    postgres::Postgres,
+    tools::python_command,
+};
+
+/// Another process that holds a lock on a file of SQLite until it is told to end.
+struct Locked(Child);
+
+impl Locked {
+    fn begin(django: &Django, statements: &str) -> Self {
+        let path = django.url().strip_prefix("sqlite://").unwrap();
+        let mut child = python_command("hold_lock.py")
+            .args([path, statements])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "locked\n");
+        Self(child)
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        let _ = self.0.stdin.take().map(|mut stdin| stdin.write_all(b"\n"));
+        let _ = self.0.wait();
+    }
+}
+
+/// Asserts the reason of a refusal, and that the store is not even made.
+#[track_caller]
+fn assert_refused(from: &str, word: &str) {
+    let store = TestDatabase::new(Engine::Sqlite);
+    let (error, _) = refused(&["import", "django", "--from", from, "--to", store.url()]);
+    assert!(error.contains(word), "{error}");
+    assert!(!fs::exists(store.url().strip_prefix("sqlite://").unwrap()).unwrap(), "{error}");
+}
+
+fn file(django: &Django) -> &str {
+    django.url().strip_prefix("sqlite://").unwrap()
+}
+
+#[test]
+fn a_file_that_is_none_of_djangos_is_refused() {
+    let django = Django::small(Engine::Sqlite, 1);
+    let missing = format!("sqlite://{}", django.path("missing").display());
+    assert_refused(&missing, "there is no database file");
+    let other = django.path("other.txt");
+    fs::write(&other, "not a database, though it is long enough to look like one".repeat(40)).unwrap();
+    assert_refused(&format!("sqlite://{}", other.display()), "file is not a database");
+    assert_refused("mysql://a/b", "--from: expected sqlite:///folder/file");
+
+    let empty = TestDatabase::new(Engine::Sqlite);
+    empty.execute("CREATE TABLE auth_user (id INTEGER PRIMARY KEY)");
+    assert_refused(empty.url(), "no table core_user");
+    empty.execute("CREATE TABLE core_user (id INTEGER PRIMARY KEY, email TEXT, last_login TEXT)");
+    assert_refused(empty.url(), "it has columns that the backend does not have (last_login)");
+}
+
+#[test]
+fn a_store_of_this_service_is_not_taken_for_djangos() {
+    let store = TestDatabase::new(Engine::Sqlite);
+    assert!(super::kairos(&["migrate", "--database-url", store.url()]).status.success());
+    assert_refused(store.url(), "username_key");
+}
+
+#[test]
+fn a_truncated_file_is_refused() {
+    let django = Django::kept(Model::Actual);
+    let bytes = fs::read(file(&django)).unwrap();
+    for kept in [bytes.len() - 4_096, bytes.len() / 2, 5_000] {
+        fs::write(file(&django), &bytes[..kept]).unwrap();
+        assert_refused(django.url(), "malformed");
+    }
+}
+
+#[test]
+fn a_lock_of_a_running_django_is_waited_for_and_then_told() {
+    let rollback = Django::small(Engine::Sqlite, 3);
+    let lock = Locked::begin(&rollback, "BEGIN EXCLUSIVE");
+    assert_refused(rollback.url(), "database is locked");
+    drop(lock);
+    import(&rollback, &TestDatabase::new(Engine::Sqlite), &[]);
+
+    let wal = Django::small(Engine::Sqlite, 3);
+    wal.execute("PRAGMA journal_mode = WAL");
+    let lock = Locked::begin(
+        &wal,
+        "PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE; DELETE FROM core_user WHERE id = 1",
+    );
+    assert_refused(wal.url(), "database is locked");
+    drop(lock);
+    let writing = Locked::begin(&wal, "BEGIN IMMEDIATE; DELETE FROM core_user WHERE id = 1");
+    let store = TestDatabase::new(Engine::Sqlite);
+    import(&wal, &store, &[]);
+    drop(writing);
+    assert_eq!(
+        store.count("core_user"),
+        3,
+        "a writer that has not committed changes nothing and stops nobody"
+    );
+}
+
+#[test]
+fn an_import_leaves_its_source_as_it_is() {
+    let django = Django::kept(Model::Actual);
+    let before = fs::read(file(&django)).unwrap();
+    import(&django, &TestDatabase::new(Engine::Sqlite), &super::TAKE_ALL);
+    assert_eq!(fs::read(file(&django)).unwrap(), before);
+    let folder = fs::read_dir(std::path::Path::new(file(&django)).parent().unwrap()).unwrap();
+    assert_eq!(folder.count(), 1, "no file was made beside it");
+}
+
+#[test]
+fn a_server_that_is_away_is_told_without_its_password() {
+    let store = TestDatabase::new(Engine::Sqlite);
+    let from = "postgres://kairos:hunter2@127.0.0.1:1/x";
+    let (error, _) = refused(&["import", "django", "--from", from, "--to", store.url()]);
+    assert!(error.contains("not available") && !error.contains("hunter2"), "{error}");
+    let database = Postgres::shared().create_database();
+    assert_refused(database.url(), "no table core_user");
+}
+
+#[test]
+fn every_older_form_of_the_table_is_read() {
+    let django = Django::small(Engine::Sqlite, 3);
+    django.execute(
+        "ALTER TABLE core_user RENAME COLUMN username TO name; ALTER TABLE core_user RENAME COLUMN auth_token TO verification_token; \
+         ALTER TABLE core_user DROP COLUMN updated_at",
+    );
+    let store = TestDatabase::new(Engine::Postgres);
+
+    let printed = import(&django, &store, &[]);
+
+    assert!(printed.contains("schema     older (name and verification_token)"), "{printed}");
+    assert_eq!(store.count("core_user"), 3);
+}
+
+#[test]
+fn rows_of_which_no_user_can_be_made_are_told() {
+    let django = Django::small(Engine::Sqlite, 4);
+    django.execute(
+        "UPDATE core_user SET auth_token = 'x' WHERE id = 1; UPDATE core_user SET email = '' WHERE id = 2; \
+         UPDATE core_user SET username = CAST(x'ff' AS TEXT) WHERE id = 3",
+    );
+    let store = TestDatabase::new(Engine::Sqlite);
+
+    let (_, printed) = refused(&["import", "django", "--from", django.url(), "--to", store.url()]);
+
+    for line in [
+        "unreadable: rows 1: its auth_token",
+        "unreadable: rows 2: its email",
+        "unreadable: rows 3: its username",
+    ] {
+        assert!(printed.contains(line), "{printed}");
+    }
+    assert_eq!(store.count("core_user"), 0);
+}
