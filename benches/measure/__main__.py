@@ -15,6 +15,7 @@ import machine
 import report
 from parts.batches import Batches
 from parts.h2load import H2load
+from parts.imports import Imports
 from parts.logins import Logins
 from parts.lookups import LookUps
 from parts.open_loop import OpenLoop
@@ -33,6 +34,7 @@ PARTS = {
     "logins": Logins,
     "start": Start,
     "sizes": Sizes,
+    "imports": Imports,
 }
 
 

@@ -57,6 +57,7 @@ class Extent:
     warm_up_seconds: float = 0.3
     # Long for a look, as a login takes a quarter of a second.
     login_seconds: float = 15.0
+    imported_users: tuple[int, ...] = (10_000, 100_000)
     # Of the users' hashes, and of the service's setting when it is not the default.
     password_cost: int | None = None
 
@@ -65,7 +66,8 @@ FULL = Extent()
 # Enough to see that it works.
 SMALL = Extent(
     users=(1_000,), few_users=100, shapes=(*SHAPES_OF_BARS, Shape(32, 4)), repetitions=1,
-    seconds=0.3, short_seconds=0.3, warm_up_seconds=0.1, login_seconds=2, password_cost=8,
+    seconds=0.3, short_seconds=0.3, warm_up_seconds=0.1, login_seconds=2, imported_users=(1_000,),
+    password_cost=8,
 )
 
 
@@ -75,7 +77,7 @@ class Bench:
     def __init__(self, service, load, extent, folder, postgres):
         self.extent, self.folder, self.postgres = extent, folder, postgres
         self.generators = Generators(load, folder)
-        self._service, self._load = service, load
+        self.service_program, self._load = service, load
         self._logs = itertools.count(1)
         self.secret_key = folder / "secret.key"
         self.secret_key.touch(mode=0o600)
@@ -88,7 +90,7 @@ class Bench:
 
     def service(self, engine, users=None, **settings):
         """The service with its default settings; its log goes to a file, as it would go to a collector."""
-        command = [self._service, "serve", "--listen=127.0.0.1:0", "--http-listen="]
+        command = [self.service_program, "serve", "--listen=127.0.0.1:0", "--http-listen="]
         command += [f"--database-url={self.database(engine, users or self.most_users)}"]
         command += [f"--secret-key-file={self.secret_key}", f"--mail-url=file://{self.folder}/mail"]
         if self.extent.password_cost:
@@ -108,7 +110,7 @@ class Bench:
             url = f"sqlite://{self.folder}/{users}.sqlite3"
         else:
             url = self.postgres.create_database(f"bench{users}")
-        output_of([self._service, "migrate", f"--database-url={url}"])
+        output_of([self.service_program, "migrate", f"--database-url={url}"])
         cost = [f"--cost={self.extent.password_cost}"] if self.extent.password_cost else []
         output_of([self._load, "seed", f"--database-url={url}", f"--users={users}", *cost])
         return url

@@ -9,7 +9,7 @@ use super::{
     Import, ImportError, Progress,
     error::of_source,
     report::Totals,
-    row::{Reading, is_kept, is_too_long},
+    row::{Reading, is_kept},
     survey::Round,
 };
 use crate::{
@@ -91,8 +91,8 @@ impl Import {
         let ids: Vec<i64> = candidates.iter().map(|candidate| candidate.id).collect();
         let rows = source.rows_with(&ids).await.map_err(of_source)?;
         let mut rows: HashMap<i64, DjangoRow> = rows.into_iter().map(|row| (row.id, row)).collect();
-        let unchecked = candidates.iter().filter(|candidate| candidate.state == UserState::Unchecked);
-        let tokens: Vec<_> = unchecked
+        let known = candidates.iter().filter(|candidate| may_have_new_password(candidate));
+        let tokens: Vec<_> = known
             .filter_map(|candidate| {
                 Some(Reading::of(rows.get(&candidate.id)?, None).ok()?.candidate.auth_token)
             })
@@ -174,8 +174,7 @@ impl Import {
         let user = |password| imported(&candidate, &reading, row, password, round);
         Ok(match (candidate.state, candidate.user) {
             (UserState::Changed, Some(id)) => {
-                let password = self.password(&reading, &stored).await?;
-                ImportStep::Update(id, user(Some(password)))
+                ImportStep::Update(id, user(self.changed_password(&reading, stored, remembered).await?))
             }
             (UserState::Unchecked, Some(id)) => {
                 match self.changed_password(&reading, stored, remembered).await? {
@@ -201,25 +200,38 @@ impl Import {
         }
     }
 
-    /// The hash of the row's plaintext if it is not the user's password any more; nobody remembers what it was.
+    /// What will stand in the column if the row has another password than when it was taken over; nothing when the user's stays. Plaintext of which
+    /// nothing is remembered is compared by hashing.
     async fn changed_password(
         &self,
         reading: &Reading,
         stored: String,
         remembered: Option<ImportedRow>,
     ) -> Result<Option<PasswordHash>, ImportError> {
-        let Some((_, hash)) = remembered.and_then(|remembered| remembered.user) else { return Ok(None) };
-        if is_too_long(&stored) {
-            return Ok(None);
-        }
-        if let Ok(password) = Password::parse(stored.clone()) {
-            let place = self.passwords.reserve()?;
-            if matches!(self.passwords.verify(place, &password, Some(hash)).await?, Verdict::Right { .. }) {
-                return Ok(None);
-            }
-        }
-        self.password(reading, &stored).await.map(Some)
+        let then = remembered.as_ref().and_then(|row| row.password_digest);
+        let is_same = match (then, reading.candidate.password_digest) {
+            (Some(then), Some(now)) => then == now,
+            (None, _) | (_, None) => self.is_password_of(&stored, remembered).await?,
+        };
+        if is_same { Ok(None) } else { self.password(reading, &stored).await.map(Some) }
     }
+
+    async fn is_password_of(
+        &self,
+        stored: &str,
+        remembered: Option<ImportedRow>,
+    ) -> Result<bool, ImportError> {
+        let Some((_, hash)) = remembered.and_then(|remembered| remembered.user) else { return Ok(false) };
+        let Ok(password) = Password::parse(stored.to_owned()) else { return Ok(false) };
+        let place = self.passwords.reserve()?;
+        let verdict = self.passwords.verify(place, &password, Some(hash)).await?;
+        Ok(matches!(verdict, Verdict::Right { .. }))
+    }
+}
+
+/// Whether it may be that the password of its user is not the row's any more.
+const fn may_have_new_password(candidate: &Candidate) -> bool {
+    matches!(candidate.state, UserState::Changed | UserState::Unchecked)
 }
 
 /// As Django's `set_unusable_password` writes it.

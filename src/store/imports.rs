@@ -245,8 +245,15 @@ impl Store {
                         written.inserted += 1;
                     }
                     ImportStep::Update(id, user) => {
-                        let row = diesel::update(core_user::table.find(id.as_i64()));
-                        let updated = row
+                        // Who has changed here since the round looked at them stays as they are.
+                        let as_written = core_imported_user::table
+                            .filter(core_imported_user::user_id.eq(id.as_i64()))
+                            .select(core_imported_user::updated_at);
+                        let as_written: Option<TimestampColumn> =
+                            as_written.get_result(connection).await.optional()?;
+                        let Some(as_written) = as_written else { continue };
+                        let row = core_user::table.find(id.as_i64()).filter(core_user::updated_at.eq(as_written));
+                        let updated = diesel::update(row)
                             .set((
                                 core_user::username.eq(&user.username.0),
                                 core_user::username_key.eq(&user.username.1),

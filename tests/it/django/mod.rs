@@ -64,7 +64,7 @@ pub struct Django {
 }
 
 impl Django {
-    /// One that real Django makes now, with a seed of its own; `more` are arguments of make_fixtures.py.
+    /// One that real Django makes now, with a seed of its own; `more` are arguments of `make_fixtures.py`.
     pub fn fresh(engine: Engine, model: Model, more: &[&str]) -> Self {
         let database = TestDatabase::new(engine);
         let folder = tempfile::tempdir().unwrap();

@@ -112,7 +112,9 @@ on_both_engines! {
 
     async fn what_has_changed_since_is_taken_over_and_what_has_changed_here_is_not(engine: Engine) {
         let django = Django::small(Engine::Sqlite, 8);
-        let server = TestServer::start(engine).await;
+        let store = TestDatabase::new(engine);
+        let server = TestServer::on_url(store.url().to_owned()).start().await;
+        let hash_of = |email: &str| hashes(&store).remove(email).unwrap();
         let arguments = ["import", "django", "--from", django.url(), "--to", server.database_url()];
         let run = || {
             let output = server.command(&arguments[..4]).output().unwrap();
@@ -131,7 +133,9 @@ on_both_engines! {
             let done = server.command(&[&["user", verb, token], more].concat()).output().unwrap();
             assert!(done.status.success(), "{}", text(&done.stderr));
         }
+        let hash = hash_of("bulk0000000@example.com");
         let printed = run();
+        assert_eq!(hash_of("new@example.com"), hash, "another email is no other password");
 
         // The third row's user is disabled, which is no change of the user; the fourth one's is gone; the fifth one's was verified here already.
         assert!(printed.contains("0 imported, 3 updated") || printed.contains("0 imported, 4 updated"), "{printed}");
