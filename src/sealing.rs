@@ -99,6 +99,19 @@ impl SealingKey {
         if bytes.iter().all(|byte| *byte == first) {
             return Err(InvalidSealingKey);
         }
+        Self::from_bytes(bytes)
+    }
+
+    /// A key that is kept nowhere: for what need not outlive the process.
+    ///
+    /// # Panics
+    /// Never: AES-256 takes any 32 bytes.
+    #[must_use]
+    pub fn passing(entropy: &Entropy) -> Self {
+        Self::from_bytes(entropy.bytes()).expect("AES-256 takes any 32 bytes")
+    }
+
+    fn from_bytes(bytes: [u8; KEY_BYTES]) -> Result<Self, InvalidSealingKey> {
         let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| InvalidSealingKey)?;
         let fingerprint_key = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &bytes), FINGERPRINT_CONTEXT);
         let fingerprint_key = hmac::Key::new(hmac::HMAC_SHA256, fingerprint_key.as_ref());

@@ -48,10 +48,12 @@ impl Copy {
         tables.map_err(reason)?.iter().for_each(show);
 
         println!("{from} is copied to {}, and both are the same", settings.database.url);
-        if let (DatabaseUrl::Sqlite(path), None) = (&from, &settings.secret.key_file) {
-            let key = signing::key_beside(path);
-            println!("serve it with --secret-key-file {}: secrets lie in it under that key", key.display());
-        }
+        let key = match (&settings.secret.key_file, &from) {
+            (None, DatabaseUrl::Sqlite(path)) => signing::key_beside(path).display().to_string(),
+            (Some(path), _) => path.display().to_string(),
+            (None, DatabaseUrl::Postgres(_)) => "FILE, the one of the source".to_owned(),
+        };
+        println!("serve it with --secret-key-file {key}: secrets lie in it under that key");
         Ok(())
     }
 }

@@ -3,8 +3,8 @@
 #![expect(clippy::doc_markdown, reason = "clap shows these comments on a terminal, where marks are noise")]
 
 use std::{
-    fs::OpenOptions,
-    io::BufWriter,
+    fs::{File, OpenOptions},
+    io::{self, BufWriter},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -26,7 +26,7 @@ use crate::{
     entropy::Entropy,
     import::{
         Import as Importer, ImportOptions, OnEmailConflict, OnTokenConflict, OnUsernameConflict, Outcome,
-        Report,
+        ROWS_AT_ONCE, Report,
     },
     password::{PasswordOptions, Passwords},
     sealing::SealingKey,
@@ -153,7 +153,7 @@ impl Import {
 
 impl Django {
     async fn run(self, settings: &Settings) -> Result<(), Failure> {
-        refuse_file(self.report.as_deref())?;
+        let report = ReportFile::make(self.report.as_deref())?;
         let mut source = open_source(settings, &self.between.from).await?;
         let store = if self.dry_run { existing(settings).await? } else { Some(to_fill(settings).await?) };
         let import = importer(settings, store, self.options())?;
@@ -173,7 +173,7 @@ impl Django {
         }
         .map_err(reason)?;
 
-        write_report(self.report.as_deref(), &mut outcome)?;
+        report.map_or(Ok(()), |report| report.write(&mut outcome))?;
         show(&outcome.report);
         show_conflicts(&mut outcome, self.report.as_deref())?;
         self.judge(&outcome.report)
@@ -221,7 +221,7 @@ impl Django {
 
 impl Verify {
     async fn run(self, settings: &Settings) -> Result<(), Failure> {
-        refuse_file(self.report.as_deref())?;
+        let report = ReportFile::make(self.report.as_deref())?;
         let mut source = open_source(settings, &self.between.from).await?;
         let store = store::open_current(settings).await?;
         let options = ImportOptions {
@@ -237,8 +237,14 @@ impl Verify {
 
         let mut comparison = import.verify(&mut source, &mut progress).await.map_err(reason)?;
 
-        write_report(self.report.as_deref(), &mut comparison.outcome)?;
+        report.map_or(Ok(()), |report| report.write(&mut comparison.outcome))?;
         show(&comparison.outcome.report);
+        if comparison.uncompared > 0 {
+            println!(
+                "note       {} plaintext passwords were not compared: that takes the --secret-key-file that they were imported with",
+                comparison.uncompared
+            );
+        }
         if comparison.agrees() {
             println!("source and store agree");
             return Ok(());
@@ -279,16 +285,24 @@ async fn existing(settings: &Settings) -> Result<Option<Store>, Failure> {
 
 fn importer(settings: &Settings, store: Option<Store>, options: ImportOptions) -> Result<Importer, Failure> {
     let entropy = Entropy::system();
-    let key = sealing_key(settings, store.is_some() && !options.dry_run, &entropy)?;
+    let writes = store.is_some() && !options.dry_run;
+    let kept = kept_key(settings, writes, &entropy)?;
+    if kept.is_none() && writes {
+        tracing::warn!(
+            "Without --secret-key-file it is not remembered which plaintext passwords were hashed: another run has to hash them again to see \
+             whether they have changed"
+        );
+    }
     let passwords = PasswordOptions {
         cost: settings.password.cost.get(),
         threads: 0,
-        queue_length: options.hashes_at_once.saturating_mul(2),
+        queue_length: 2 * (ROWS_AT_ONCE + options.hashes_at_once),
     };
     Ok(Importer {
         store,
         passwords: Passwords::start(passwords, entropy.clone()).map_err(reason)?,
-        key,
+        key_is_kept: kept.is_some(),
+        key: Arc::new(kept.unwrap_or_else(|| SealingKey::passing(&entropy))),
         clock: Clock::system(),
         entropy,
         origin: Origin::local(COMMAND_LINE),
@@ -297,47 +311,54 @@ fn importer(settings: &Settings, store: Option<Store>, options: ImportOptions) -
 }
 
 /// The key of the service, if there is one: PostgreSQL does without, and a command that writes nothing makes none.
-fn sealing_key(
-    settings: &Settings,
-    may_make: bool,
-    entropy: &Entropy,
-) -> Result<Option<Arc<SealingKey>>, Failure> {
-    let is_given = settings.secret.key_file.is_some();
+fn kept_key(settings: &Settings, may_make: bool, entropy: &Entropy) -> Result<Option<SealingKey>, Failure> {
     let is_beside = match &settings.database.url {
         DatabaseUrl::Sqlite(path) => may_make || signing::key_beside(path).exists(),
         DatabaseUrl::Postgres(_) => false,
     };
-    if is_given || is_beside {
-        return signing::sealing_key(settings, entropy).map(|key| Some(Arc::new(key)));
+    if settings.secret.key_file.is_none() && !is_beside {
+        return Ok(None);
     }
-    if may_make {
-        tracing::warn!(
-            "Without --secret-key-file it is not remembered which plaintext passwords were hashed: another run has to hash them again to see \
-             whether they have changed"
-        );
-    }
-    Ok(None)
+    signing::sealing_key(settings, entropy).map(Some)
 }
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Says before the work that a report would have no place.
-fn refuse_file(path: Option<&Path>) -> Result<(), Failure> {
-    match path {
-        Some(path) if path.exists() => Err(format!("--report {} is there already", path.display())),
-        _ => Ok(()),
+/// A new file for a report, made before the work so that it has its place; without a report it is gone again.
+struct ReportFile<'a> {
+    path: &'a Path,
+    file: Option<BufWriter<File>>,
+}
+
+impl<'a> ReportFile<'a> {
+    /// For its owner alone: it names people.
+    fn make(path: Option<&'a Path>) -> Result<Option<Self>, Failure> {
+        let Some(path) = path else { return Ok(None) };
+        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        let file = made.map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => format!("--report {} is there already", path.display()),
+            _ => format!("--report {}: {error}", path.display()),
+        })?;
+        Ok(Some(Self { path, file: Some(BufWriter::new(file)) }))
+    }
+
+    fn write(mut self, outcome: &mut Outcome) -> Result<(), Failure> {
+        let Some(mut file) = self.file.take() else { return Ok(()) };
+        outcome
+            .write(&mut file)
+            .map_err(|error| format!("--report {}: {}", self.path.display(), reason(error)))
     }
 }
 
-/// Into a new file, which is for its owner alone: it names people.
-fn write_report(path: Option<&Path>, outcome: &mut Outcome) -> Result<(), Failure> {
-    let Some(path) = path else { return Ok(()) };
-    let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let mut file =
-        opened.map(BufWriter::new).map_err(|error| format!("--report {}: {error}", path.display()))?;
-    outcome.write(&mut file).map_err(|error| format!("--report {}: {}", path.display(), reason(error)))
+impl Drop for ReportFile<'_> {
+    fn drop(&mut self) {
+        if self.file.is_some() {
+            // A report that is not written is not there: the next run can have its name.
+            let _ = std::fs::remove_file(self.path);
+        }
+    }
 }
 
 fn show(report: &Report) {

@@ -19,7 +19,7 @@ pub(super) struct Shown {
     clock: Clock,
     bar: Option<ProgressBar>,
     line: Option<Line>,
-    told: Written,
+    told: (Written, u64),
 }
 
 /// A part of the work, as a log tells it.
@@ -33,7 +33,7 @@ struct Line {
 
 impl Shown {
     pub(super) fn new(clock: Clock) -> Self {
-        Self { clock, bar: None, line: None, told: Written::default() }
+        Self { clock, bar: None, line: None, told: (Written::default(), 0) }
     }
 }
 
@@ -78,13 +78,13 @@ impl Progress for Shown {
     }
 
     fn follows(&mut self, written: Written, open: u64) {
-        if written != self.told {
-            self.told = written;
+        if (written, open) != self.told {
+            self.told = (written, open);
             tracing::info!(
                 imported = written.inserted,
                 updated = written.updated,
                 open,
-                "Follows the source: {} users imported and {} updated since the start; stop with Ctrl-C or SIGTERM",
+                "Follows the source: {} users imported and {} updated since the start, {open} conflicts open; stop with Ctrl-C or SIGTERM",
                 written.inserted,
                 written.updated
             );

@@ -17,12 +17,15 @@ pub(super) async fn login(
     visible: UserFields,
 ) -> Result<proto::LoginResponse, Status> {
     let mut fields = Fields::default();
-    let email = match Email::parse(&request.email) {
-        Ok(email) => Ok(email),
-        Err(rule) => accounts.find_kept_email(&request.email).await.map_err(from_account)?.ok_or(rule),
+    let password = Password::parse(request.password);
+    let email = match (Email::parse(&request.email), &password) {
+        (Err(rule), Ok(_)) => {
+            accounts.find_kept_email(&request.email).await.map_err(from_account)?.ok_or(rule)
+        }
+        (email, _) => email,
     };
     let email = fields.take("email", email);
-    let password = fields.take("password", Password::parse(request.password));
+    let password = fields.take("password", password);
     let (Some(email), Some(password)) = (email, password) else { return Err(fields.into_status()) };
 
     let issued = accounts.log_in(&email, &password, origin).await.map_err(from_account)?;

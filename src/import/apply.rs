@@ -22,8 +22,9 @@ use crate::{
     },
 };
 
-/// Rows that are looked at together, and the most that are written in one transaction.
-const PAGE: i64 = 500;
+/// Rows that are looked at together, and the most that are written in one transaction: some hundred round trips to a server that may be far away.
+pub const ROWS_AT_ONCE: usize = 100;
+const PAGE: i64 = 100;
 
 /// Letters after the `!` of Django's unusable passwords.
 const UNUSABLE_LETTERS: &[u8; 62] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
@@ -57,6 +58,7 @@ impl Import {
             &[UserState::Changed],
             &[UserState::New, UserState::Unchecked, UserState::AlreadyHere, UserState::LeftOut],
         ];
+        totals.moved = 0;
         let counts = round.survey.count_states()?;
         let is_written =
             |name: &str| parts.iter().any(|states| states.iter().any(|state| state.as_str() == name));
@@ -93,9 +95,7 @@ impl Import {
         let mut rows: HashMap<i64, DjangoRow> = rows.into_iter().map(|row| (row.id, row)).collect();
         let known = candidates.iter().filter(|candidate| may_have_new_password(candidate));
         let tokens: Vec<_> = known
-            .filter_map(|candidate| {
-                Some(Reading::of(rows.get(&candidate.id)?, None).ok()?.candidate.auth_token)
-            })
+            .filter_map(|candidate| rows.contains_key(&candidate.id).then_some(candidate.row_token))
             .collect();
         let mut remembered =
             if tokens.is_empty() { HashMap::new() } else { self.find_imported(&tokens).await? };
@@ -103,7 +103,7 @@ impl Import {
         let mut pending = Vec::with_capacity(candidates.len());
         for candidate in candidates {
             let row = rows.remove(&candidate.id);
-            let reading = row.as_ref().and_then(|row| Reading::of(row, self.key.as_deref()).ok());
+            let reading = row.as_ref().and_then(|row| Reading::of(row, &self.key).ok());
             let as_it_was = reading.filter(|reading| {
                 reading.candidate.row_digest == candidate.row_digest
                     && reading.candidate.password_digest == candidate.password_digest
@@ -128,9 +128,10 @@ impl Import {
         progress: &mut impl Progress,
         stop: &CancellationToken,
     ) -> Result<bool, ImportError> {
+        // Those that are changed are changed together: they may want what another of them has.
         let is_hashed = |pending: &Pending| {
             pending.reading.password == StoredPassword::Plaintext
-                && !matches!(pending.candidate.state, UserState::LeftOut | UserState::AlreadyHere)
+                && matches!(pending.candidate.state, UserState::New | UserState::Unchecked)
         };
         let (to_hash, ready): (Vec<_>, Vec<_>) = pending.into_iter().partition(is_hashed);
         let mut parts = vec![ready];
@@ -150,21 +151,43 @@ impl Import {
         Ok(true)
     }
 
+    /// Writes steps together; if somebody else has an email or a name, each for itself, and whoever cannot be written waits for the next round.
     async fn write(
         &self,
         store: &Store,
         steps: Vec<ImportStep>,
         totals: &mut Totals,
     ) -> Result<(), ImportError> {
+        match self.write_together(store, steps.clone(), totals).await {
+            Err(StoreError::NotUnique(_)) if steps.len() > 1 => {
+                for step in steps {
+                    match self.write_together(store, vec![step], totals).await {
+                        Err(StoreError::NotUnique(_)) => totals.moved += 1,
+                        written => written?,
+                    }
+                }
+                Ok(())
+            }
+            Err(StoreError::NotUnique(_)) => {
+                totals.moved += 1;
+                Ok(())
+            }
+            written => Ok(written?),
+        }
+    }
+
+    async fn write_together(
+        &self,
+        store: &Store,
+        steps: Vec<ImportStep>,
+        totals: &mut Totals,
+    ) -> Result<(), StoreError> {
         let event = |kind| AuditEvent::new(self.clock.now(), kind, self.origin.clone()).of(RESOURCE);
-        let written =
-            store.write_imported(steps, event(AuditKind::UserCreated), event(AuditKind::UserUpdated)).await;
-        let written = written.map_err(|error| match error {
-            StoreError::NotUnique(_) => ImportError::Taken,
-            error => ImportError::Store(error),
-        })?;
+        let (created, changed) = (event(AuditKind::UserCreated), event(AuditKind::UserUpdated));
+        let written = store.write_imported(steps, created, changed).await?;
         totals.written.inserted += written.inserted;
         totals.written.updated += written.updated;
+        totals.moved += u64::from(written.kept);
         Ok(())
     }
 
@@ -179,7 +202,7 @@ impl Import {
             (UserState::Unchecked, Some(id)) => {
                 match self.changed_password(&reading, stored, remembered).await? {
                     Some(password) => ImportStep::Update(id, user(Some(password))),
-                    None => ImportStep::Adopt(id, user(None)),
+                    None => ImportStep::Confirm(user(None)),
                 }
             }
             (UserState::AlreadyHere, Some(id)) => ImportStep::Adopt(id, user(None)),
@@ -200,8 +223,8 @@ impl Import {
         }
     }
 
-    /// What will stand in the column if the row has another password than when it was taken over; nothing when the user's stays. Plaintext of which
-    /// nothing is remembered is compared by hashing.
+    /// What will stand in the column if the row has another password than when it was taken over; nothing when the user's stays. Plaintext is
+    /// compared by hashing where the fingerprint is another: it may be one under another key.
     async fn changed_password(
         &self,
         reading: &Reading,
@@ -209,10 +232,11 @@ impl Import {
         remembered: Option<ImportedRow>,
     ) -> Result<Option<PasswordHash>, ImportError> {
         let then = remembered.as_ref().and_then(|row| row.password_digest);
-        let is_same = match (then, reading.candidate.password_digest) {
-            (Some(then), Some(now)) => then == now,
-            (None, _) | (_, None) => self.is_password_of(&stored, remembered).await?,
-        };
+        let here = remembered.as_ref().and_then(|row| row.user.as_ref()).map(|(_, hash)| hash.expose());
+        let is_same = then == reading.candidate.password_digest
+            || here == Some(stored.as_str())
+            || (reading.password == StoredPassword::Plaintext
+                && self.is_password_of(&stored, remembered).await?);
         if is_same { Ok(None) } else { self.password(reading, &stored).await.map(Some) }
     }
 

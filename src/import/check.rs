@@ -29,6 +29,8 @@ pub struct Comparison {
     pub missing: u64,
     /// Rows that have changed since they were taken over.
     pub stale: u64,
+    /// Rows whose plaintext was not compared, since nothing is remembered of it.
+    pub uncompared: u64,
 }
 
 impl Comparison {
@@ -51,12 +53,16 @@ impl Import {
         progress: &mut impl Progress,
     ) -> Result<Comparison, ImportError> {
         let mut round = self.begin_round(source, progress).await?;
+        self.reconsider_left_out(&mut round).await?;
         let mut report = self.report(source, &mut round, &Totals::default(), (0, true)).await?;
         report.complete = false;
         let missing =
             report.in_state(UserState::New) + round.unreadable + report.in_state(UserState::Refused);
-        let stale = report.in_state(UserState::Changed);
-        Ok(Comparison { outcome: Outcome { report, round }, missing, stale })
+        let (changed, unchecked) =
+            (report.in_state(UserState::Changed), report.in_state(UserState::Unchecked));
+        let (stale, uncompared) =
+            if self.key_is_kept { (changed + unchecked, 0) } else { (changed, unchecked) };
+        Ok(Comparison { outcome: Outcome { report, round }, missing, stale, uncompared })
     }
 }
 
@@ -99,8 +105,8 @@ pub(super) async fn count_gone(import: &Import, round: &mut Round) -> Result<u64
         let page = store.list_imported(after, PAGE).await?;
         let Some(last) = page.last() else { return Ok(gone) };
         after = Some(*last);
-        for (_, id) in page {
-            gone += u64::from(!round.survey.has_row(id)?);
+        for row in page {
+            gone += u64::from(!round.survey.has_row(row)?);
         }
     }
 }

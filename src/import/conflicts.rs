@@ -12,6 +12,7 @@ const PAGE: i64 = 500;
 impl Import {
     /// Decides what becomes of every row; gives how many conflicts are open.
     pub(super) async fn decide(&self, round: &mut Round) -> Result<u64, ImportError> {
+        self.reconsider_left_out(round).await?;
         self.tell_emails_apart(round)?;
         self.tell_tokens_apart(round)?;
         self.tell_names_apart(round).await?;
@@ -19,6 +20,29 @@ impl Import {
         self.compare_with_store(round).await?;
         round.survey.settle()?;
         Ok(round.survey.count_findings(true)?.iter().map(|(_, count)| count).sum())
+    }
+
+    /// Lets rows that were left out for another one become users after all, if nobody has their email any more.
+    pub(super) async fn reconsider_left_out(&self, round: &mut Round) -> Result<(), ImportError> {
+        let mut after = None;
+        loop {
+            let candidates = round.survey.in_states(&[UserState::LeftOutBefore], after, PAGE)?;
+            let Some(last) = candidates.last() else { return Ok(()) };
+            after = Some(last.id);
+            let holders = self.find_holders(&candidates).await?;
+            for mut candidate in candidates {
+                let holder = holders.iter().find(|holder| holder.user.email == candidate.email);
+                let stays = match holder {
+                    // Whose own row is gone is a conflict to be told.
+                    Some(holder) if !round.survey.changes(holder.user.id)? => !is_gone(round, holder)?,
+                    Some(_) | None => round.survey.has_email(&candidate.email)?,
+                };
+                if !stays {
+                    candidate.state = UserState::New;
+                    round.survey.decide(&candidate)?;
+                }
+            }
+        }
     }
 
     fn tell_emails_apart(&self, round: &mut Round) -> Result<(), ImportError> {
@@ -66,6 +90,8 @@ impl Import {
             last = Some(candidate.clone());
             match first.as_ref().filter(|first| first.auth_token == candidate.auth_token) {
                 None => first = Some(candidate),
+                // Who is a user has it already: whoever else wants it finds them here.
+                Some(_) if candidate.user.is_some() => {}
                 Some(keeper) => {
                     let rows = [keeper.id, candidate.id];
                     let why = format!("row {} has the same", keeper.id);
@@ -120,10 +146,12 @@ impl Import {
         let others: Vec<&Holder> = holders.iter().filter(of).collect();
         let row = [candidate.id];
         if let Some(holder) = others.iter().find(|holder| holder.user.email == candidate.email) {
-            if holder.user.auth_token == candidate.auth_token && !holder.is_imported {
+            if holder.user.auth_token == candidate.auth_token && is_gone(round, holder)? {
                 candidate.user = Some(holder.user.id);
                 candidate.state = UserState::AlreadyHere;
-                return Ok(round.survey.decide(&candidate)?);
+                round.survey.decide(&candidate)?;
+                let words = format!("{}: is here already, and stays as they are here", candidate.auth_token);
+                return round.note("already_here", &row, &words, false);
             }
             // Who is about to get another email is in nobody's way.
             if !round.survey.changes(holder.user.id)? {
@@ -131,7 +159,7 @@ impl Import {
             }
         }
         if let Some(holder) = others.iter().find(|holder| holder.user.auth_token == candidate.auth_token) {
-            if holder.is_imported {
+            if holder.row.is_some() {
                 self.renew_token(round, candidate.clone(), &row, "a user here has it")?;
                 candidate = round.survey.find(candidate.id)?.unwrap_or(candidate);
             } else {
@@ -139,12 +167,17 @@ impl Import {
                 round.refuse("auth_token_taken_here", &row, &words)?;
             }
         }
-        if others.iter().any(|holder| holder.user.username.as_str() == candidate.username) {
+        let by_name = others.iter().find(|holder| holder.user.username.as_str() == candidate.username);
+        if let Some(holder) = by_name
+            && !round.survey.changes(holder.user.id)?
+        {
             let why = "a user here has it";
             candidate = self.give_other_name(round, candidate, "username_taken_here", &row, why).await?;
         }
         let key = candidate.username_key.as_deref();
-        if let Some(holder) = others.iter().find(|holder| Some(holder.user.username.key()) == key) {
+        if let Some(holder) = others.iter().find(|holder| Some(holder.user.username.key()) == key)
+            && !round.survey.changes(holder.user.id)?
+        {
             hide(round, candidate, holder.user.username.as_str(), &row)?;
         }
         Ok(())
@@ -159,13 +192,20 @@ impl Import {
         let row = [candidate.id];
         let token = holder.user.auth_token;
         let words = format!("{:?}: {token}, a user here, has it", candidate.email.as_str());
-        let is_verified_row = candidate.is_verified && !holder.user.is_verified;
-        if is_verified_row && self.options.on_email_conflict == OnEmailConflict::KeepVerified {
-            let words = format!(
-                "{words} and has not verified it, and the row has: `kairos-identity user delete {token}` makes room for it"
-            );
+        let room = format!("`kairos-identity user delete {token}` makes room for it");
+        if candidate.is_verified && !holder.user.is_verified {
+            let words = format!("{words} and has not verified it, and the row has: {room}");
+            return round.refuse("email_taken_here", &row, &words);
+        }
+        if holder.row.is_some() && is_gone(round, holder)? {
+            let words = format!("{words} and came from a row that is not in the source any more: {room}");
             return round.refuse("email_taken_here", &row, &words);
         }
         self.give_up_email(round, candidate, "email_taken_here", &row, &words)
     }
+}
+
+/// Whether no row of this source is the user's.
+fn is_gone(round: &mut Round, holder: &Holder) -> Result<bool, ImportError> {
+    holder.row.map_or(Ok(true), |row| Ok(!round.survey.has_row(row)?))
 }

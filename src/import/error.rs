@@ -16,9 +16,6 @@ pub enum ImportError {
     /// The store.
     #[error("the store")]
     Store(#[from] StoreError),
-    /// Somebody has registered with the email or the name of a row while it was being written.
-    #[error("somebody has taken an email or a username meanwhile: run the same command again, which goes on")]
-    Taken,
     /// The threads that hash have ended.
     #[error("passwords cannot be hashed")]
     Hashing(#[from] HashingError),

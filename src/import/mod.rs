@@ -25,6 +25,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
+    apply::ROWS_AT_ONCE,
     check::Comparison,
     error::ImportError,
     export::{Exported, export},
@@ -39,7 +40,7 @@ use crate::{
     entropy::Entropy,
     password::Passwords,
     sealing::SealingKey,
-    store::{DjangoSource, Store},
+    store::{DjangoSource, Store, chain},
 };
 
 /// What an import works with.
@@ -48,8 +49,10 @@ pub struct Import {
     pub store: Option<Store>,
     /// Who hashes plaintext.
     pub passwords: Passwords,
-    /// Under which it is remembered which plaintext was hashed. Without it that is found out by hashing.
-    pub key: Option<Arc<SealingKey>>,
+    /// Under which it is remembered which plaintext was hashed.
+    pub key: Arc<SealingKey>,
+    /// Whether the next run has the same key; otherwise it finds out by hashing what has changed.
+    pub key_is_kept: bool,
     /// The time.
     pub clock: Clock,
     /// Chance.
@@ -122,14 +125,29 @@ impl Import {
                 if stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_none() {
                     break;
                 }
-                round = self.begin_round(source, &mut progress::Silent).await?;
-                // A conflict of a row that came later keeps that row out, and the rest goes on.
-                open = self.decide(&mut round).await?;
-                is_complete =
-                    self.apply(source, &mut round, &mut totals, &mut progress::Silent, stop).await?;
+                match self.follow(source, &mut totals, stop).await {
+                    Ok(followed) => (round, open, is_complete) = followed,
+                    // Nothing is lost: the next round finds what this one did not.
+                    Err(error) => {
+                        tracing::warn!(error = %chain(&error), "A round broke; the next one makes up for it");
+                    }
+                }
             }
         }
         let report = self.report(source, &mut round, &totals, (open, is_complete)).await?;
         Ok(Outcome { report, round })
+    }
+
+    /// One round more. A conflict of a row that came later keeps that row out, and the others go on.
+    async fn follow(
+        &self,
+        source: &mut DjangoSource,
+        totals: &mut Totals,
+        stop: &CancellationToken,
+    ) -> Result<(Round, u64, bool), ImportError> {
+        let mut round = self.begin_round(source, &mut progress::Silent).await?;
+        let open = self.decide(&mut round).await?;
+        let is_complete = self.apply(source, &mut round, totals, &mut progress::Silent, stop).await?;
+        Ok((round, open, is_complete))
     }
 }

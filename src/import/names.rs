@@ -13,9 +13,12 @@ use crate::{
 /// What a row without a name is called; its number follows.
 const NAMELESS: &str = "user";
 
-/// The same name with the row's number behind it: the same one in every run.
-fn suffixed(name: &str, row: i64) -> String {
-    let suffix = format!("-{row}");
+/// How often a name with a number behind it may be taken too.
+const ATTEMPTS_MAX: u32 = 100;
+
+/// The same name with the row's number behind it, and that of the attempt if it is not the first: the same ones in every run.
+fn suffixed(name: &str, row: i64, attempt: u32) -> String {
+    let suffix = if attempt == 1 { format!("-{row}") } else { format!("-{row}-{attempt}") };
     let base = if name.is_empty() { NAMELESS } else { name };
     let kept = base.chars().take(USERNAME_CHARACTERS_MAX.saturating_sub(suffix.len()));
     kept.collect::<String>() + &suffix
@@ -23,8 +26,8 @@ fn suffixed(name: &str, row: i64) -> String {
 
 /// Whether `name` is what a row with this number got instead of `wanted`.
 pub(super) fn is_suffixed(name: &str, wanted: &str, row: i64) -> bool {
-    let first = suffixed(wanted, row);
-    name.strip_prefix(&first).is_some_and(|more| more.is_empty() || more.starts_with('-'))
+    name.contains(&format!("-{row}"))
+        && (1..=ATTEMPTS_MAX).any(|attempt| name == suffixed(wanted, row, attempt))
 }
 
 fn key_of(name: &str) -> Option<String> {
@@ -54,11 +57,11 @@ pub(super) fn make_possible(
             round.note("username_kept", &[candidate.id], &words, false)
         }
         Err(InvalidUsername::Empty) if renames => {
-            let name = suffixed("", candidate.id);
+            let name = suffixed("", candidate.id, 1);
             rename(round, candidate, name, "it was empty")
         }
         Err(InvalidUsername::TooLong) if renames => {
-            let name = suffixed(&candidate.username, candidate.id);
+            let name = suffixed(&candidate.username, candidate.id, 1);
             rename(round, candidate, name, "it was longer than 150 characters")
         }
         Err(rule) => round.refuse("username_impossible", &[candidate.id], &format!("its username {rule}")),
@@ -95,31 +98,40 @@ impl Import {
         rows: &[i64],
         why: &str,
     ) -> Result<Candidate, ImportError> {
-        match self.options.on_username_conflict {
-            OnUsernameConflict::Fail => {
-                round.refuse(kind, rows, &format!("{:?}: {why}", candidate.username))?;
-            }
-            OnUsernameConflict::Suffix => {
-                let name = self.free_name(round, &candidate).await?;
-                rename(round, &mut candidate, name, why)?;
-            }
+        let name = match self.options.on_username_conflict {
+            OnUsernameConflict::Fail => None,
+            OnUsernameConflict::Suffix => self.free_name(round, &candidate).await?,
+        };
+        match name {
+            None => round.refuse(kind, rows, &format!("{:?}: {why}", candidate.username))?,
+            Some(name) => rename(round, &mut candidate, name, why)?,
         }
         round.survey.decide(&candidate)?;
         Ok(candidate)
     }
 
-    /// The name with the row's number behind it, and more of it if somebody is called so.
-    async fn free_name(&self, round: &mut Round, candidate: &Candidate) -> Result<String, ImportError> {
-        let mut name = suffixed(&candidate.username, candidate.id);
-        while round.survey.has_username(&name)? || self.is_taken(&name).await? {
-            name = suffixed(&name, candidate.id);
+    /// The name with the row's number behind it, which nobody has and which compares equal to nobody's.
+    async fn free_name(
+        &self,
+        round: &mut Round,
+        candidate: &Candidate,
+    ) -> Result<Option<String>, ImportError> {
+        for attempt in 1..=ATTEMPTS_MAX {
+            let name = suffixed(&candidate.username, candidate.id, attempt);
+            let key = key_of(&name);
+            let in_survey = round.survey.has_username(&name)?
+                || key.as_deref().is_some_and(|key| round.survey.has_username_key(key).unwrap_or(true));
+            if !in_survey && !self.is_taken(&name, key).await? {
+                return Ok(Some(name));
+            }
         }
-        Ok(name)
+        Ok(None)
     }
 
-    async fn is_taken(&self, name: &str) -> Result<bool, ImportError> {
+    async fn is_taken(&self, name: &str, key: Option<String>) -> Result<bool, ImportError> {
         let Some(store) = &self.store else { return Ok(false) };
-        Ok(!store.find_holders(&[], Vec::new(), vec![name.to_owned()], Vec::new()).await?.is_empty())
+        let holders = store.find_holders(&[], Vec::new(), vec![name.to_owned()], key.into_iter().collect());
+        Ok(!holders.await?.is_empty())
     }
 
     /// Lets every form that names are compared by be there once: who comes later keeps the name, under a key that nobody looks for.
@@ -168,12 +180,12 @@ mod tests {
 
     #[test]
     fn a_number_behind_a_name_fits_and_is_known_again() {
-        assert_eq!(suffixed("sam", 7), "sam-7");
-        assert_eq!(suffixed("", 7), "user-7");
-        let long = suffixed(&"名".repeat(150), 12_345);
+        assert_eq!(suffixed("sam", 7, 1), "sam-7");
+        assert_eq!(suffixed("", 7, 2), "user-7-2");
+        let long = suffixed(&"名".repeat(150), 12_345, 1);
         assert_eq!(long.chars().count(), 150);
         assert!(is_suffixed(&long, &"名".repeat(150), 12_345));
-        assert!(is_suffixed("sam-7", "sam", 7) && is_suffixed("sam-7-7", "sam", 7));
+        assert!(is_suffixed("sam-7", "sam", 7) && is_suffixed("sam-7-3", "sam", 7));
         assert!(!is_suffixed("sam", "sam", 7) && !is_suffixed("sam-71", "sam", 7));
     }
 }

@@ -21,8 +21,10 @@ pub(super) enum Unreadable {
     AuthToken,
     #[error("its email cannot be kept: it {0}")]
     Email(InvalidEmail),
-    #[error("its hash is longer than 128 characters")]
-    LongHash,
+    #[error("its hash is longer than 128 characters, or has a NUL in it")]
+    Hash,
+    #[error("its username has a NUL in it")]
+    Username,
     #[error("its {0} is not a time as Django writes it")]
     Time(&'static str),
 }
@@ -46,7 +48,7 @@ impl Reading {
     ///
     /// # Errors
     /// [`Unreadable`]
-    pub(super) fn of(row: &DjangoRow, key: Option<&SealingKey>) -> Result<Self, Unreadable> {
+    pub(super) fn of(row: &DjangoRow, key: &SealingKey) -> Result<Self, Unreadable> {
         let text = |value: &Option<String>, name| value.clone().ok_or(Unreadable::NoText(name));
         let username = text(&row.username, "username")?;
         let email = text(&row.email, "email")?;
@@ -59,20 +61,26 @@ impl Reading {
             Err(rule) => (Email::keep(&email).map_err(Unreadable::Email)?, Some(rule)),
         };
         let password = StoredPassword::of(&stored);
-        if is_kept(password) && stored.chars().nth(PASSWORD_CHARACTERS_MAX).is_some() {
-            return Err(Unreadable::LongHash);
+        if is_kept(password)
+            && (stored.contains('\0') || stored.chars().nth(PASSWORD_CHARACTERS_MAX).is_some())
+        {
+            return Err(Unreadable::Hash);
+        }
+        if username.contains('\0') {
+            return Err(Unreadable::Username);
         }
         let parsed = Username::parse(&username);
 
         let candidate = Candidate {
             id: row.id,
+            row_token: auth_token,
             auth_token,
             email,
             username_key: parsed.as_ref().ok().map(|name| name.key().to_owned()),
             username,
             is_verified: row.is_verified,
             row_digest: row_digest(row),
-            password_digest: password_digest(&stored, password, key),
+            password_digest: Some(password_digest(&stored, password, key)),
             user: None,
             state: UserState::New,
         };
@@ -115,11 +123,11 @@ fn row_digest(row: &DjangoRow) -> [u8; 32] {
 }
 
 /// Of plaintext only under a key: a fast hash of a password is nearly the password.
-fn password_digest(stored: &str, password: StoredPassword, key: Option<&SealingKey>) -> Option<[u8; 32]> {
+fn password_digest(stored: &str, password: StoredPassword, key: &SealingKey) -> [u8; 32] {
     if password == StoredPassword::Plaintext {
-        key.map(|key| key.fingerprint(stored.as_bytes()))
+        key.fingerprint(stored.as_bytes())
     } else {
-        Some(Sha256::digest(stored).into())
+        Sha256::digest(stored).into()
     }
 }
 
@@ -151,24 +159,27 @@ mod tests {
         }
     }
 
+    fn key() -> SealingKey {
+        SealingKey::from_base64("q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=").unwrap()
+    }
+
     fn refusal(change: impl FnOnce(&mut DjangoRow)) -> String {
         let mut changed = row();
         change(&mut changed);
-        Reading::of(&changed, None).err().unwrap().to_string()
+        Reading::of(&changed, &key()).err().unwrap().to_string()
     }
 
     #[test]
     fn a_row_is_read_with_what_it_lacks() {
-        let reading = Reading::of(&row(), None).unwrap();
+        let reading = Reading::of(&row(), &key()).unwrap();
         assert_eq!(reading.candidate.email.as_str(), "ada@example.com");
         assert_eq!(reading.candidate.auth_token.to_string(), "0e1f3a52-7f5b-4a4e-9d5b-0c5a5b0b7f11");
         assert_eq!(reading.password, StoredPassword::Plaintext);
-        assert_eq!(reading.candidate.password_digest, None);
         let now = Timestamp::from_unix_micros(0);
         let made = Timestamp::parse("2023-03-26T00:59:59Z").unwrap();
         assert_eq!(reading.times_or(now), (made, made));
         let timeless = DjangoRow { created_at: None, ..row() };
-        assert_eq!(Reading::of(&timeless, None).unwrap().times_or(now), (now, now));
+        assert_eq!(Reading::of(&timeless, &key()).unwrap().times_or(now), (now, now));
     }
 
     #[test]
@@ -191,14 +202,14 @@ mod tests {
         assert!(refusal(|row| row.created_at = Some("yesterday".to_owned())).contains("created_at"));
         let long = format!("md5${}$e070633e079062bc5709a6d9c9fbaa69", "s".repeat(100));
         assert!(refusal(|row| row.password = Some(long)).contains("longer than 128"));
+        assert!(refusal(|row| row.username = Some("a\0".to_owned())).contains("NUL"));
     }
 
     #[test]
     fn a_fingerprint_of_plaintext_needs_the_key() {
-        let key = SealingKey::from_base64("q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=").unwrap();
         let digest = |password: &str| {
             let row = DjangoRow { password: Some(password.to_owned()), ..row() };
-            Reading::of(&row, Some(&key)).unwrap().candidate.password_digest.unwrap()
+            Reading::of(&row, &key()).unwrap().candidate.password_digest.unwrap()
         };
         assert_eq!(digest("hunter2"), digest("hunter2"));
         assert_ne!(digest("hunter2"), digest("hunter3"));

@@ -9,7 +9,7 @@ use super::{
     row::{Reading, is_too_long},
 };
 use crate::{
-    domain::{AuthToken, Timestamp},
+    domain::{AuthToken, Timestamp, User},
     password::StoredPassword,
     store::{Candidate, DjangoRow, DjangoSource, Holder, ImportedRow, Survey, UserState},
 };
@@ -63,7 +63,7 @@ impl Import {
         let mut readings = Vec::with_capacity(rows.len());
         for row in rows {
             round.rows += 1;
-            match Reading::of(row, self.key.as_deref()) {
+            match Reading::of(row, &self.key) {
                 Ok(reading) => readings.push((row, reading)),
                 Err(reason) => {
                     round.unreadable += 1;
@@ -78,10 +78,9 @@ impl Import {
         let mut candidates = Vec::with_capacity(readings.len());
         for (row, mut reading) in readings {
             let key = (reading.candidate.auth_token, row.id);
-            compare(&mut reading, remembered.get(&key));
-            if is_new(&reading.candidate) {
-                self.tell(round, row, &mut reading)?;
-            }
+            let remembered = remembered.get(&key);
+            compare(row, &mut reading, remembered);
+            self.tell(round, row, &mut reading, remembered)?;
             *round.passwords.entry(reading.password.name()).or_default() += 1;
             round.timeless += u64::from(reading.times == (None, None));
             candidates.push(reading.candidate);
@@ -90,36 +89,38 @@ impl Import {
         Ok(())
     }
 
-    /// Notes what an operator should know of a row that becomes a user.
-    fn tell(&self, round: &mut Round, row: &DjangoRow, reading: &mut Reading) -> Result<(), ImportError> {
-        let row_id = &[row.id];
-        let email = reading.candidate.email.as_str();
-        if let Some(rule) = reading.email_breaks {
-            let words =
-                format!("{email:?} {rule}: it is kept, its owner can log in with it, and no mail reaches it");
-            round.note("email_kept", row_id, &words, false)?;
-        } else if row.email.as_deref() != Some(email) {
-            let words = format!("{:?} is {email:?} from now on", row.email.as_deref().unwrap_or_default());
-            round.note("email_respelled", row_id, &words, false)?;
-        }
-        let is_too_long = row.password.as_deref().is_some_and(is_too_long);
-        let finding = match reading.password {
-            StoredPassword::Hash("md5") => Some(("weak_hash", "md5: until their next login")),
-            StoredPassword::TooExpensive => {
-                Some(("expensive_hash", "it is not computed here: they need a reset"))
+    /// Notes what an operator should know of a row, whether it becomes a user now or has become one before.
+    fn tell(
+        &self,
+        round: &mut Round,
+        row: &DjangoRow,
+        reading: &mut Reading,
+        remembered: Option<&ImportedRow>,
+    ) -> Result<(), ImportError> {
+        match reading.candidate.state {
+            UserState::ChangedHere
+                if remembered.is_some_and(|then| then.row_digest != reading.candidate.row_digest) =>
+            {
+                let words = "the row and its user have both changed: the user stays as they are";
+                return round.note("changed_on_both_sides", &[row.id], words, false);
             }
-            StoredPassword::Unusable => Some(("no_password", "it is unusable: they need a reset")),
-            StoredPassword::Empty => Some(("no_password", "it is empty: they need a reset")),
-            StoredPassword::Plaintext if is_too_long => {
-                Some(("no_password", "it is longer than 4096 bytes: they need a reset"))
+            UserState::ChangedHere | UserState::DeletedHere => return Ok(()),
+            UserState::LeftOutBefore => {
+                let words = format!("{:?}: left out before", reading.candidate.email.as_str());
+                return round.note("left_out_before", &[row.id], &words, false);
             }
-            StoredPassword::Hash(_) | StoredPassword::Plaintext => None,
-        };
-        if let Some((kind, words)) = finding {
-            round.note(kind, row_id, words, false)?;
+            _ => {}
         }
-        let renames = self.options.on_username_conflict == OnUsernameConflict::Suffix;
-        names::make_possible(round, reading, renames)
+        tell_email(round, row, reading)?;
+        tell_password(round, row, reading)?;
+        if let Some((user, _)) = remembered.and_then(|remembered| remembered.user.as_ref()) {
+            tell_differences(round, row, reading, user)?;
+        }
+        if is_new(&reading.candidate) {
+            let renames = self.options.on_username_conflict == OnUsernameConflict::Suffix;
+            names::make_possible(round, reading, renames)?;
+        }
+        Ok(())
     }
 
     /// What is remembered of rows with these `auth_token`s.
@@ -170,12 +171,65 @@ pub(super) fn is_new(candidate: &Candidate) -> bool {
     matches!(candidate.state, UserState::New | UserState::Changed)
 }
 
+fn tell_email(round: &mut Round, row: &DjangoRow, reading: &Reading) -> Result<(), ImportError> {
+    let email = reading.candidate.email.as_str();
+    if let Some(rule) = reading.email_breaks {
+        let words =
+            format!("{email:?} {rule}: it is kept, its owner can log in with it, and no mail reaches it");
+        return round.note("email_kept", &[row.id], &words, false);
+    }
+    if row.email.as_deref() != Some(email) {
+        let words = format!("{:?} is {email:?} from now on", row.email.as_deref().unwrap_or_default());
+        round.note("email_respelled", &[row.id], &words, false)?;
+    }
+    Ok(())
+}
+
+fn tell_password(round: &mut Round, row: &DjangoRow, reading: &Reading) -> Result<(), ImportError> {
+    let plaintext = row.password.as_deref().unwrap_or_default();
+    let (kind, words) = match reading.password {
+        StoredPassword::Hash("md5") => ("weak_hash", "md5: until their next login"),
+        StoredPassword::TooExpensive => ("expensive_hash", "it is not computed here: they need a reset"),
+        StoredPassword::Unusable => ("no_password", "it is unusable: they need a reset"),
+        StoredPassword::Empty => ("no_password", "it is empty: they need a reset"),
+        StoredPassword::Plaintext if is_too_long(plaintext) => {
+            ("no_password", "it is longer than 4096 bytes: they need a reset")
+        }
+        StoredPassword::Plaintext if StoredPassword::resembles_hash(plaintext) => (
+            "password_like_hash",
+            "it looks like a hash and is none that is known: it is taken for the password itself",
+        ),
+        StoredPassword::Hash(_) | StoredPassword::Plaintext => return Ok(()),
+    };
+    round.note(kind, &[row.id], words, false)
+}
+
+/// What an earlier run has made different.
+fn tell_differences(
+    round: &mut Round,
+    row: &DjangoRow,
+    reading: &Reading,
+    user: &User,
+) -> Result<(), ImportError> {
+    let candidate = &reading.candidate;
+    if user.auth_token != candidate.row_token {
+        let words = format!("{} is {} here", candidate.row_token, user.auth_token);
+        round.note("renewed_before", &[row.id], &words, false)?;
+    }
+    let wanted = row.username.as_deref().unwrap_or_default();
+    if user.username.as_str() != wanted && candidate.state != UserState::Changed {
+        let words = format!("{wanted:?} is {:?} here", user.username.as_str());
+        round.note("renamed_before", &[row.id], &words, false)?;
+    }
+    Ok(())
+}
+
 /// Says what becomes of a row by what is remembered of it.
-fn compare(reading: &mut Reading, remembered: Option<&ImportedRow>) {
+fn compare(row: &DjangoRow, reading: &mut Reading, remembered: Option<&ImportedRow>) {
     let Some(remembered) = remembered else { return };
     let candidate = &mut reading.candidate;
     let is_same_row = remembered.row_digest == candidate.row_digest;
-    let Some((user, _)) = &remembered.user else {
+    let Some((user, hash)) = &remembered.user else {
         candidate.state = match (remembered.is_left_out, is_same_row) {
             (true, true) => UserState::LeftOutBefore,
             (true, false) => UserState::New,
@@ -185,20 +239,22 @@ fn compare(reading: &mut Reading, remembered: Option<&ImportedRow>) {
     };
     candidate.user = Some(user.id);
     candidate.auth_token = user.auth_token;
-    if names::is_suffixed(user.username.as_str(), &candidate.username, candidate.id) {
+    if is_same_row || names::is_suffixed(user.username.as_str(), &candidate.username, candidate.id) {
         user.username.as_str().clone_into(&mut candidate.username);
         candidate.username_key = Some(user.username.key().to_owned());
     }
+    // The user's own hash comes back with whoever has been to Django and returns.
+    let is_same_password = remembered.password_digest == candidate.password_digest
+        || row.password.as_deref() == Some(hash.expose());
     candidate.state = if remembered.is_changed_here() {
         UserState::ChangedHere
     } else if !is_same_row {
         UserState::Changed
+    } else if is_same_password {
+        UserState::Unchanged
+    } else if reading.password == StoredPassword::Plaintext {
+        UserState::Unchecked
     } else {
-        match (remembered.password_digest, candidate.password_digest) {
-            (Some(then), Some(now)) if then == now => UserState::Unchanged,
-            (Some(_), Some(_)) => UserState::Changed,
-            _ if reading.password == StoredPassword::Plaintext => UserState::Unchecked,
-            _ => UserState::Changed,
-        }
+        UserState::Changed
     };
 }

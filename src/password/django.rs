@@ -39,6 +39,14 @@ impl StoredPassword {
         }
     }
 
+    /// Whether a password looks like a hash that nobody here can read, or is cut short: its owner may have another one in mind.
+    #[must_use]
+    pub fn resembles_hash(plaintext: &str) -> bool {
+        const BEGINNINGS: [&str; 9] =
+            ["sha1$", "md5$", "crypt$", "unsalted_", "pbkdf2_", "bcrypt", "argon2", "scrypt$", "$2"];
+        plaintext.contains('$') && BEGINNINGS.iter().any(|beginning| plaintext.starts_with(beginning))
+    }
+
     /// How a report names it.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -69,6 +77,8 @@ mod tests {
             ),
             ("md5$fcjYAjcFDiWEC0JLjVzYJg$8d4a6f30d2fa0a4a1ba3a3bf7b0b2a0f", Hash("md5")),
             ("pbkdf2_sha256$9000000$salt$nIZvV0yN967Z2wcZspFbwGIDBjBGDuItJzNpQ+4TsY0=", TooExpensive),
+            ("pbkdf2_sha256$99999999$a$b", Plaintext),
+            ("scrypt$999999$a$8$1$b", Plaintext),
             ("", Empty),
             ("!aaaaaaaaaaBBBBBBBBBBccccccccccDDDDDDDDDD", Unusable),
             ("!important", Plaintext),

@@ -51,12 +51,10 @@ impl Store {
         if path.exists() {
             return Err(BackupError::Exists(path.to_owned()));
         }
-        let draft = path.with_added_extension("part");
+        // Of this process: what a killed one has left is in nobody's way.
+        let draft = path.with_added_extension(format!("{}.part", std::process::id()));
         let written = write(threads.options(), &draft).and_then(|()| publish(&draft, path));
-        if !matches!(written, Err(BackupError::Exists(_))) {
-            // Gone already when it was published.
-            let _ = fs::remove_file(&draft);
-        }
+        let _ = fs::remove_file(&draft);
         written
     }
 }
@@ -64,14 +62,7 @@ impl Store {
 fn write(options: &SqliteOptions, draft: &Path) -> Result<(), BackupError> {
     let failed = |error: io::Error| StoreError::unavailable(format!("{}: {error}", draft.display()));
     // SQLite takes an empty file for a new one, and keeps its mode.
-    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft);
-    match made {
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            return Err(BackupError::Exists(draft.to_owned()));
-        }
-        Err(error) => return Err(failed(error).into()),
-    }
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft).map_err(failed)?;
     let name = draft.to_str().ok_or_else(|| StoreError::unavailable("the path is not UTF-8"))?;
     let mut source = open_reader(options)?;
     source
@@ -95,7 +86,12 @@ fn check(options: &SqliteOptions, draft: &Path) -> Result<(), BackupError> {
 /// Gives the file its name, unless another has it by now.
 fn publish(draft: &Path, path: &Path) -> Result<(), BackupError> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let named = fs::hard_link(draft, path).and_then(|()| File::open(folder)?.sync_all());
+    // Unlike a rename, a link replaces nothing; some file systems have none.
+    let linked = fs::hard_link(draft, path).or_else(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => Err(error),
+        _ => fs::rename(draft, path),
+    });
+    let named = linked.and_then(|()| File::open(folder)?.sync_all());
     match named {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

@@ -1,5 +1,7 @@
 //! Users that come from elsewhere: what is known of them, what stands in their way, and writing them; `core_imported_user`.
 
+use std::collections::HashMap;
+
 use diesel::{
     BoolExpressionMethods, ExpressionMethods, Insertable, NullableExpressionMethods, OptionalExtension,
     QueryDsl, Queryable, Selectable, SelectableHelper,
@@ -15,6 +17,7 @@ use super::{
     registration::NewUserRow,
     schema::{core_imported_user, core_user},
     sessions::end_sessions_of,
+    user_states::lock_user,
     users::UserRow,
 };
 use crate::domain::{AuditEvent, AuthToken, Email, PasswordHash, Timestamp, User, UserId};
@@ -76,6 +79,8 @@ pub enum ImportStep {
     Insert(ImportedUser),
     /// Changes the user that it became before.
     Update(UserId, ImportedUser),
+    /// Remembers what its password is now, which is still the user's.
+    Confirm(ImportedUser),
     /// Remembers that it is this user, who stays as they are.
     Adopt(UserId, ImportedUser),
     /// Remembers that it was left out.
@@ -89,6 +94,8 @@ pub struct Written {
     pub inserted: u32,
     /// Changed ones.
     pub updated: u32,
+    /// Those that were to be changed, and have changed here meanwhile.
+    pub kept: u32,
 }
 
 /// A user who stands in the way of a row, or is that row's.
@@ -96,8 +103,8 @@ pub struct Written {
 pub struct Holder {
     /// Who they are.
     pub user: User,
-    /// Whether a row of a source has become them.
-    pub is_imported: bool,
+    /// The row of a source that has become them, if one has.
+    pub row: Option<(AuthToken, i64)>,
 }
 
 #[derive(Insertable, Queryable, Selectable)]
@@ -126,14 +133,71 @@ impl ImportedUserRow {
     }
 }
 
-/// Remembers a row, in the place of what was remembered of it before.
+/// Remembers a row, in the place of what was remembered of it and of its user before.
 macro_rules! remember {
     ($connection:expr, $user:expr, $id:expr, $written_at:expr) => {{
         let row = ImportedUserRow::of($user, $id, $written_at);
-        diesel::delete(core_imported_user::table.find((row.auth_token, row.source_id)))
+        let same_row = core_imported_user::table.find((row.auth_token, row.source_id));
+        diesel::delete(same_row).execute($connection).await?;
+        if let Some(id) = row.user_id {
+            let same_user = core_imported_user::table.filter(core_imported_user::user_id.eq(id));
+            diesel::delete(same_user).execute($connection).await?;
+        }
+        diesel::insert_into(core_imported_user::table).values(row).execute($connection).await?;
+    }};
+}
+
+/// Takes email and name from a user who is to be changed, so that others can have them; gives the user as they were. Who has changed here since the
+/// round looked at them stays as they are: nothing, then.
+macro_rules! let_go {
+    ($connection:expr, $id:expr, $user:expr) => {{
+        let (id, row): (UserId, (AuthToken, i64)) = ($id, $user.row);
+        let written_at: Option<TimestampColumn> = core_imported_user::table
+            .find((UuidColumn(*row.0.as_uuid()), row.1))
+            .select(core_imported_user::updated_at)
+            .get_result($connection)
+            .await
+            .optional()?;
+        let here = lock_user!($connection, id);
+        let here = here.filter(|here| written_at.is_some_and(|at| at.0 == here.updated_at));
+        if let Some(here) = &here {
+            let nobodys = format!("@{}", here.auth_token);
+            diesel::update(core_user::table.find(id.as_i64()))
+                .set((
+                    core_user::email.eq(nobodys.clone()),
+                    core_user::username.eq(nobodys.clone()),
+                    core_user::username_key.eq(nobodys),
+                ))
+                .execute($connection)
+                .await?;
+        }
+        here
+    }};
+}
+
+/// Writes what the row says into a user, who was `$here` before. Who gets another password or email, or is not verified any more, loses their sessions and
+/// links.
+macro_rules! change {
+    ($connection:expr, $here:expr, $user:expr, $now:expr) => {{
+        let (here, user): (&User, &ImportedUser) = ($here, $user);
+        let id = here.id;
+        diesel::update(core_user::table.find(id.as_i64()))
+            .set((
+                core_user::username.eq(&user.username.0),
+                core_user::username_key.eq(&user.username.1),
+                core_user::email.eq(user.email.as_str()),
+                core_user::is_verified.eq(user.is_verified),
+                core_user::updated_at.eq(TimestampColumn(user.times.1)),
+                user.password.as_ref().map(|hash| core_user::password.eq(hash.expose())),
+            ))
             .execute($connection)
             .await?;
-        diesel::insert_into(core_imported_user::table).values(row).execute($connection).await?;
+        if user.password.is_some() || here.email != user.email || !user.is_verified {
+            end_sessions_of!($connection, id.as_i64(), None);
+            void_links!($connection, id, MailTokenPurpose::ResetPassword, $now);
+            void_links!($connection, id, MailTokenPurpose::ChangeEmail, $now);
+        }
+        remember!($connection, user, Some(id), user.times.1);
     }};
 }
 
@@ -195,15 +259,24 @@ impl Store {
         keys: Vec<String>,
     ) -> Result<Vec<Holder>, StoreError> {
         let tokens: Vec<UuidColumn> = tokens.iter().map(|token| UuidColumn(*token.as_uuid())).collect();
+        // Nobody has a text that PostgreSQL does not even take.
+        let [emails, usernames, keys] = [emails, usernames, keys].map(|mut texts| {
+            texts.retain(|text: &String| !text.contains('\0'));
+            texts
+        });
         read!(&self.connections, connection => {
             // One index each: PostgreSQL would read the whole table for all conditions at once.
             let mut holders = Vec::new();
             macro_rules! ask {
                 ($condition:expr) => {{
-                    let rows: Vec<(UserRow, Option<i64>)> = core_user::table
+                    let rows: Vec<(UserRow, Option<UuidColumn>, Option<i64>)> = core_user::table
                         .left_join(core_imported_user::table)
                         .filter($condition)
-                        .select((UserRow::as_select(), core_imported_user::user_id.nullable()))
+                        .select((
+                            UserRow::as_select(),
+                            core_imported_user::auth_token.nullable(),
+                            core_imported_user::source_id.nullable(),
+                        ))
                         .load(connection)
                         .await?;
                     holders.extend(rows);
@@ -213,18 +286,22 @@ impl Store {
             ask!(core_user::email.eq_any(emails));
             ask!(core_user::username.eq_any(usernames));
             ask!(core_user::username_key.eq_any(keys));
-            holders.sort_by_key(|(user, _)| user.id());
-            holders.dedup_by_key(|(user, _)| user.id());
-            let holder = |(user, imported): (UserRow, Option<i64>)| Holder { user: user.into(), is_imported: imported.is_some() };
+            holders.sort_by_key(|(user, ..)| user.id());
+            holders.dedup_by_key(|(user, ..)| user.id());
+            let holder = |(user, token, id): (UserRow, Option<UuidColumn>, Option<i64>)| Holder {
+                user: user.into(),
+                row: token.map(|token| AuthToken::from_uuid(token.0)).zip(id),
+            };
             Ok(holders.into_iter().map(holder).collect())
         })
     }
 
-    /// Does all steps in one transaction, or none. Who gets another password loses their sessions and links. One event stands for the new users of the
-    /// steps, and one for those that were changed.
+    /// Does all steps in one transaction, or none. Users who give each other their email or name are changed all the same. Who gets another password
+    /// or email, or is not verified any more, loses their sessions and links. One event stands for the new users of the steps, and one for those that
+    /// were changed.
     ///
     /// # Errors
-    /// [`StoreError::NotUnique`] when somebody has taken an email or a name since; [`StoreError`].
+    /// [`StoreError::NotUnique`] when somebody else has an email or a name; [`StoreError`].
     pub async fn write_imported(
         &self,
         steps: Vec<ImportStep>,
@@ -233,6 +310,16 @@ impl Store {
     ) -> Result<Written, StoreError> {
         write!(&self.connections, connection => {
             let mut written = Written::default();
+            // First all of them let go of what they have.
+            let mut changing = HashMap::new();
+            for step in &steps {
+                if let ImportStep::Update(id, user) = step {
+                    match let_go!(connection, *id, user) {
+                        Some(here) => drop(changing.insert(id.as_i64(), here)),
+                        None => written.kept += 1,
+                    }
+                }
+            }
             for step in &steps {
                 match step {
                     ImportStep::Insert(user) => {
@@ -245,37 +332,17 @@ impl Store {
                         written.inserted += 1;
                     }
                     ImportStep::Update(id, user) => {
-                        // Who has changed here since the round looked at them stays as they are.
-                        let as_written = core_imported_user::table
-                            .filter(core_imported_user::user_id.eq(id.as_i64()))
-                            .select(core_imported_user::updated_at);
-                        let as_written: Option<TimestampColumn> =
-                            as_written.get_result(connection).await.optional()?;
-                        let Some(as_written) = as_written else { continue };
-                        let row = core_user::table.find(id.as_i64()).filter(core_user::updated_at.eq(as_written));
-                        let updated = diesel::update(row)
-                            .set((
-                                core_user::username.eq(&user.username.0),
-                                core_user::username_key.eq(&user.username.1),
-                                core_user::email.eq(user.email.as_str()),
-                                core_user::is_verified.eq(user.is_verified),
-                                core_user::updated_at.eq(TimestampColumn(user.times.1)),
-                            ))
+                        let Some(here) = changing.get(&id.as_i64()) else { continue };
+                        change!(connection, here, user, changed.at);
+                        written.updated += 1;
+                    }
+                    ImportStep::Confirm(user) => {
+                        let row = (UuidColumn(*user.row.0.as_uuid()), user.row.1);
+                        let digest = user.password_digest.map(|digest| digest.to_vec());
+                        diesel::update(core_imported_user::table.find(row))
+                            .set(core_imported_user::password_digest.eq(digest))
                             .execute(connection)
                             .await?;
-                        if updated == 0 {
-                            continue;
-                        }
-                        if let Some(password) = &user.password {
-                            diesel::update(core_user::table.find(id.as_i64()))
-                                .set(core_user::password.eq(password.expose()))
-                                .execute(connection)
-                                .await?;
-                            end_sessions_of!(connection, id.as_i64(), None);
-                            void_links!(connection, *id, MailTokenPurpose::ResetPassword, created.at);
-                        }
-                        remember!(connection, user, Some(*id), user.times.1);
-                        written.updated += 1;
                     }
                     ImportStep::Adopt(id, user) => {
                         let here = core_user::table.find(id.as_i64()).select(core_user::updated_at);

@@ -54,6 +54,11 @@ impl Bcrypt {
     }
 }
 
+/// Does the work of a whole hash of `cost`.
+pub(super) fn spend(password: &str, cost: u32) {
+    let _ = black_box(hash_with_salt(prehash(password), cost, [0; 16]));
+}
+
 /// The 64 lower-case hexadecimal digits of the SHA-256 of `password`.
 pub(super) fn prehash(password: &str) -> String {
     hex(&Sha256::digest(password))

@@ -112,7 +112,8 @@ impl StoredHash {
     pub(super) fn spend_difference(&self, password: &str, cost: u32) {
         match self {
             Self::BcryptSha256(hash) | Self::Bcrypt(hash) => hash.spend_difference(password, cost),
-            Self::Pbkdf2(_) | Self::Scrypt(_) | Self::Argon2(_) | Self::Md5(_) => {}
+            Self::Md5(_) => bcrypt::spend(password, cost),
+            Self::Pbkdf2(_) | Self::Scrypt(_) | Self::Argon2(_) => {}
         }
     }
 }

@@ -29,13 +29,14 @@ impl Pbkdf2 {
     pub(super) fn parse(prf: Prf, text: &str) -> Result<Self, Unreadable> {
         let [iterations, salt, digest] =
             text.split('$').collect::<Vec<_>>().try_into().map_err(|_| Unreadable::Malformed)?;
-        let iterations = parameter(iterations, ITERATIONS_MAX)?;
-        let iterations = NonZeroU32::new(iterations).ok_or(Unreadable::Malformed)?;
         let digest = STANDARD.decode(digest).map_err(|_| Unreadable::Malformed)?;
 
         if salt.is_empty() || digest.len() != prf.digest_bytes() {
             return Err(Unreadable::Malformed);
         }
+        // Last, so that only what is a hash otherwise is told to be too expensive.
+        let iterations = parameter(iterations, ITERATIONS_MAX)?;
+        let iterations = NonZeroU32::new(iterations).ok_or(Unreadable::Malformed)?;
         Ok(Self { prf, iterations, salt: salt.to_owned(), digest })
     }
 

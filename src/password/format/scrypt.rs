@@ -24,12 +24,13 @@ impl Scrypt {
     pub(super) fn parse(text: &str) -> Result<Self, Unreadable> {
         let [n, salt, r, p, digest] =
             text.split('$').collect::<Vec<_>>().try_into().map_err(|_| Unreadable::Malformed)?;
-        let params = params(parameter(n, N_MAX)?, parameter(r, R_MAX)?, parameter(p, P_MAX)?)?;
         let digest = STANDARD.decode(digest).map_err(|_| Unreadable::Malformed)?;
 
         if salt.is_empty() || digest.len() != DIGEST_BYTES {
             return Err(Unreadable::Malformed);
         }
+        // Last, so that only what is a hash otherwise is told to be too expensive.
+        let params = params(parameter(n, N_MAX)?, parameter(r, R_MAX)?, parameter(p, P_MAX)?)?;
         Ok(Self { params, salt: salt.to_owned(), digest })
     }
 

@@ -141,16 +141,20 @@ fn parameters_beyond_their_caps_are_refused_without_work() {
     let argon2 = |params: &str| {
         format!("argon2$argon2id$v=19${params}$Wm05dlltRnljMkZzZERFeU16UTFObg$8302zhaD0V+p9PvmTsZrlA")
     };
+    let scrypt = |params: [u32; 3]| {
+        let [n, r, p] = params;
+        format!("scrypt${n}$salt${r}${p}${}{}", "A".repeat(86), "==")
+    };
     for text in [
         "bcrypt$$2b$16$CZqd7vbM4OFg6.S7zWtru.wCVYBAmZ8JNXEq35Yr.dVkhsHRpynsa".to_owned(),
         "bcrypt_sha256$$2b$31$CZqd7vbM4OFg6.S7zWtru.wCVYBAmZ8JNXEq35Yr.dVkhsHRpynsa".to_owned(),
         "bcrypt_sha256$$2b$99$CZqd7vbM4OFg6.S7zWtru.wCVYBAmZ8JNXEq35Yr.dVkhsHRpynsa".to_owned(),
         format!("pbkdf2_sha256$5000001$salt${digest}"),
         format!("pbkdf2_sha256$99999999999999999999$salt${digest}"),
-        "scrypt$262144$salt$8$1$AAAA".to_owned(),
-        "scrypt$16384$salt$17$1$AAAA".to_owned(),
-        "scrypt$16384$salt$8$17$AAAA".to_owned(),
-        "scrypt$131072$salt$16$16$AAAA".to_owned(),
+        scrypt([262_144, 8, 1]),
+        scrypt([16_384, 17, 1]),
+        scrypt([16_384, 8, 17]),
+        scrypt([131_072, 16, 16]),
         argon2("m=262145,t=1,p=1"),
         argon2("m=4294967295,t=1,p=1"),
         argon2("m=1024,t=17,p=1"),

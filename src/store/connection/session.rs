@@ -7,7 +7,7 @@ use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::{
-    postgres::PostgresPool,
+    postgres::{PostgresOptions, PostgresPool},
     sqlite::{self, InlineConnection, SqliteOptions},
 };
 use crate::store::{StoreError, StoreOptions};
@@ -19,7 +19,7 @@ const NOT_IN_A_PATH: &AsciiSet = &CONTROLS.add(b'?').add(b'#').add(b'%');
 pub enum Session {
     /// To a file.
     Sqlite(InlineConnection),
-    /// To a server; without limits on the time of a statement, since rows are copied by the thousand.
+    /// To a server.
     Postgres(Box<AsyncPgConnection>),
 }
 
@@ -38,16 +38,11 @@ macro_rules! on_session {
 pub(crate) use on_session;
 
 impl Session {
-    /// A connection that changes nothing, not even a file of SQLite that is not in WAL mode.
+    /// A connection that only reads, and changes nothing of a file of SQLite, not even its journal.
     pub async fn read_only(options: &StoreOptions) -> Result<Self, StoreError> {
         match options {
             StoreOptions::Sqlite(options) => read_only_sqlite(options).map(Self::Sqlite),
-            StoreOptions::Postgres(options) => {
-                let mut session = postgres(&PostgresPool::open(options)?).await?;
-                session.run("SET default_transaction_read_only = on").await?;
-                Ok(session)
-            }
-            StoreOptions::Replicated { .. } => Err(StoreError::unavailable("a replica is not a source")),
+            StoreOptions::Postgres(_) | StoreOptions::Replicated { .. } => postgres(options).await,
         }
     }
 
@@ -63,8 +58,7 @@ impl Session {
     pub async fn read_write(options: &StoreOptions) -> Result<Self, StoreError> {
         match options {
             StoreOptions::Sqlite(options) => sqlite::open_writer(options).map(Self::Sqlite),
-            StoreOptions::Postgres(options) => postgres(&PostgresPool::open(options)?).await,
-            StoreOptions::Replicated { .. } => Err(StoreError::unavailable("a replica cannot be written to")),
+            StoreOptions::Postgres(_) | StoreOptions::Replicated { .. } => postgres(options).await,
         }
     }
 
@@ -75,13 +69,23 @@ impl Session {
             Self::Sqlite(_) => "BEGIN; SELECT count(*) FROM sqlite_master",
             Self::Postgres(_) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
         };
-        self.run(begin).await
+        self.run(begin).await?;
+        self.lift_limits().await
     }
 
     /// Begins to write: what follows is done by [`Session::commit`], or not at all.
     pub async fn begin(&mut self) -> Result<(), StoreError> {
         let begin = if self.is_sqlite() { "BEGIN IMMEDIATE" } else { "BEGIN" };
-        self.run(begin).await
+        self.run(begin).await?;
+        self.lift_limits().await
+    }
+
+    /// Rows are copied by the thousand: limits that are made for requests do not hold in this transaction.
+    async fn lift_limits(&mut self) -> Result<(), StoreError> {
+        if self.is_sqlite() {
+            return Ok(());
+        }
+        self.run("SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0").await
     }
 
     /// Makes what was written stay.
@@ -109,15 +113,16 @@ impl Session {
     }
 }
 
-async fn postgres(pool: &PostgresPool) -> Result<Session, StoreError> {
-    let mut session = Session::Postgres(Box::new(pool.connect().await?));
-    session
-        .run(
-            "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
-             SET TimeZone = 'UTC'",
-        )
-        .await?;
-    Ok(session)
+/// Leaves no setting on the connection: there may be a pooler between, which gives it to others afterwards. What a transaction needs is set for it
+/// alone.
+async fn postgres(options: &StoreOptions) -> Result<Session, StoreError> {
+    let (StoreOptions::Postgres(options) | StoreOptions::Replicated { primary: options, .. }) = options
+    else {
+        return Err(StoreError::unavailable("this is a file of SQLite"));
+    };
+    let plain = PostgresOptions { is_pooled: true, ..(**options).clone() };
+    let connection = PostgresPool::open(&plain)?.connect().await?;
+    Ok(Session::Postgres(Box::new(connection)))
 }
 
 fn read_only_sqlite(options: &SqliteOptions) -> Result<InlineConnection, StoreError> {

@@ -261,10 +261,11 @@ fn select(session: &Session, schema: &DjangoSchema) -> String {
         }
         Session::Postgres(_) => (
             |column| format!("convert_to({column}::text, 'UTF8')"),
-            // A `timestamp` without a zone is what Django writes with USE_TZ = False; it is taken for UTC.
+            // A `timestamp` without a zone is what Django writes with USE_TZ = False; it is taken for UTC, whatever zone the server is set to.
             |column| {
                 format!(
-                    "convert_to(to_char({column}::timestamptz AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US'), 'UTF8')"
+                    "convert_to(to_char(CASE WHEN pg_typeof({column}) = 'timestamp'::regtype THEN {column}::timestamp \
+                     ELSE {column}::timestamptz AT TIME ZONE 'UTC' END, 'YYYY-MM-DD HH24:MI:SS.US'), 'UTF8')"
                 )
             },
             "is_verified::int::bigint",

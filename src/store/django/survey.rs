@@ -19,7 +19,7 @@ use crate::{
 const TABLES: &str = "
 PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -8000;
 CREATE TABLE candidate (
-    id INTEGER PRIMARY KEY, auth_token TEXT NOT NULL, email TEXT NOT NULL, username TEXT NOT NULL, username_key TEXT,
+    id INTEGER PRIMARY KEY, row_token TEXT NOT NULL, auth_token TEXT NOT NULL, email TEXT NOT NULL, username TEXT NOT NULL, username_key TEXT,
     is_verified BOOLEAN NOT NULL, row_digest BLOB NOT NULL, password_digest BLOB, user_id BIGINT, state TEXT NOT NULL
 );
 CREATE TABLE refusal (id INTEGER PRIMARY KEY);
@@ -38,6 +38,7 @@ diesel::table! {
 
     candidate (id) {
         id -> BigInt,
+        row_token -> SqlUuid,
         auth_token -> SqlUuid,
         email -> Text,
         username -> Text,
@@ -94,7 +95,7 @@ states! {
     New = "new",
     /// It was taken over before, and has changed since: its user is changed too.
     Changed = "changed",
-    /// It was taken over before, without its plaintext password being remembered: whether that has changed takes a hash to tell.
+    /// It was taken over before, and its plaintext password may have changed since: that takes a hash to tell.
     Unchecked = "unchecked",
     /// It was taken over before, and is as it was.
     Unchanged = "unchanged",
@@ -117,6 +118,8 @@ states! {
 pub struct Candidate {
     /// Its key in the source.
     pub id: i64,
+    /// Its `auth_token` in the source.
+    pub row_token: AuthToken,
     /// The `auth_token` of its user: the row's, unless another user has that.
     pub auth_token: AuthToken,
     /// The address, in the form in which it will stand in the store.
@@ -141,6 +144,7 @@ pub struct Candidate {
 #[diesel(table_name = candidate)]
 struct CandidateRow {
     id: i64,
+    row_token: UuidColumn,
     auth_token: UuidColumn,
     email: String,
     username: String,
@@ -156,6 +160,7 @@ impl From<&Candidate> for CandidateRow {
     fn from(candidate: &Candidate) -> Self {
         Self {
             id: candidate.id,
+            row_token: UuidColumn(*candidate.row_token.as_uuid()),
             auth_token: UuidColumn(*candidate.auth_token.as_uuid()),
             email: candidate.email.as_str().to_owned(),
             username: candidate.username.clone(),
@@ -177,6 +182,7 @@ impl TryFrom<CandidateRow> for Candidate {
         let digest = |bytes: Vec<u8>| <[u8; 32]>::try_from(bytes).map_err(|_| corrupt("digest"));
         Ok(Self {
             id: row.id,
+            row_token: AuthToken::from_uuid(row.row_token.0),
             auth_token: AuthToken::from_uuid(row.auth_token.0),
             email: Email::from_stored(row.email),
             username: row.username,
@@ -378,13 +384,35 @@ impl Survey {
         Ok(diesel::select(diesel::dsl::exists(rows)).get_result(&mut self.connection)?)
     }
 
-    /// Whether there is a row with this key.
+    /// Whether there is a row with this `auth_token` and key.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn has_row(&mut self, id: i64) -> Result<bool, StoreError> {
-        let row = candidate::table.find(id);
+    pub fn has_row(&mut self, (token, id): (AuthToken, i64)) -> Result<bool, StoreError> {
+        let row = candidate::table.find(id).filter(candidate::row_token.eq(UuidColumn(*token.as_uuid())));
         Ok(diesel::select(diesel::dsl::exists(row)).get_result(&mut self.connection)?)
+    }
+
+    /// Whether a row that is a user, or becomes one, has this email.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn has_email(&mut self, email: &Email) -> Result<bool, StoreError> {
+        let is_nobody =
+            [UserState::LeftOut, UserState::LeftOutBefore, UserState::DeletedHere].map(UserState::as_str);
+        let rows = candidate::table
+            .filter(candidate::email.eq(email.as_str()))
+            .filter(candidate::state.ne_all(is_nobody));
+        Ok(diesel::select(diesel::dsl::exists(rows)).get_result(&mut self.connection)?)
+    }
+
+    /// Whether a row has this form of a name.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn has_username_key(&mut self, key: &str) -> Result<bool, StoreError> {
+        let rows = candidate::table.filter(candidate::username_key.eq(key));
+        Ok(diesel::select(diesel::dsl::exists(rows)).get_result(&mut self.connection)?)
     }
 
     /// Whether a row has this name.

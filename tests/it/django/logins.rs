@@ -57,6 +57,9 @@ async fn check(client: &Client, person: &Person) {
     }
     assert!(!accepts(client, person, &wrong(person)).await, "a wrong password: {person:?}");
     assert!(accepts(client, person, password).await, "the right password: {person:?}");
+    if !person.is_verified {
+        return; // nothing has been rewritten, and some hashes take half a second
+    }
     assert!(accepts(client, person, password).await, "once more: {person:?}");
     assert!(!accepts(client, person, &wrong(person)).await, "a wrong password at last: {person:?}");
     if person.hasher != "plaintext" {

@@ -1,5 +1,6 @@
 //! Moving in from Django, against databases that real Django wrote: those of `shared/django` beside the repository, and fresh ones.
 
+mod again;
 mod conflicts;
 mod follow;
 mod logins;
@@ -95,6 +96,15 @@ impl Django {
     /// A small one of the documented form: `count` ordinary users with plaintext passwords.
     pub fn small(engine: Engine, count: usize) -> Self {
         Self::fresh(engine, Model::Documented, &["--only-bulk", "--count", &count.to_string()])
+    }
+
+    /// A file that is still to be made.
+    pub fn empty() -> Self {
+        Self {
+            database: TestDatabase::new(Engine::Sqlite),
+            truth: Vec::new(),
+            folder: tempfile::tempdir().unwrap(),
+        }
     }
 
     pub fn url(&self) -> &str {

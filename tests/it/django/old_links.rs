@@ -58,6 +58,16 @@ on_both_engines! {
         assert_refused(&open(&server, other).await.unwrap_err(), Code::InvalidArgument, "INVALID_TOKEN");
     }
 
+    async fn of_two_rows_that_shared_a_link_it_proves_neither(engine: Engine) {
+        let server = TestServer::builder(engine).with_env(UNTIL, "2999-01-01T00:00:00Z").start().await;
+        let django = Django::fresh(Engine::Sqlite, super::Model::Actual, &["--only-bulk", "--count", "3"]);
+        django.execute("UPDATE core_user SET auth_token = (SELECT auth_token FROM core_user WHERE id = 2) WHERE id = 3");
+        let arguments = [&["import", "django", "--from", django.url()], &super::TAKE_ALL[..]].concat();
+        assert!(server.command(&arguments).output().unwrap().status.success());
+        let refusal = open(&server, &django.truth[1].auth_token).await.unwrap_err();
+        assert_refused(&refusal, Code::InvalidArgument, "INVALID_TOKEN");
+    }
+
     async fn an_old_link_is_refused_after_the_date_and_by_default(engine: Engine) {
         for until in ["2020-01-01T00:00:00Z", ""] {
             let (server, django) = with_imported(engine, until).await;

@@ -1,0 +1,161 @@
+//! Run again, after both sides have gone on.
+
+use std::collections::BTreeMap;
+
+use super::{Django, Model, TAKE_ALL, import, kairos, refused, text};
+use crate::support::{
+    engine::{Engine, TestDatabase},
+    people::registration,
+    server::TestServer,
+};
+
+/// `auth_token`s by email.
+fn tokens(store: &TestDatabase) -> BTreeMap<String, String> {
+    let token = if store.engine() == Engine::Sqlite { "auth_token" } else { "auth_token::text" };
+    let rows = store.rows(&format!("SELECT email || '|' || {token} AS value FROM core_user"));
+    let split = |row: String| row.split_once('|').map(|(email, token)| (email.to_owned(), token.to_owned()));
+    rows.into_iter().filter_map(split).collect()
+}
+
+fn verify(django: &Django, store: &TestDatabase) -> (bool, String) {
+    let output = kairos(&["import", "verify", "--from", django.url(), "--to", store.url()]);
+    (output.status.success(), text(&output.stdout) + &text(&output.stderr))
+}
+
+on_both_engines! {
+    async fn rows_may_give_each_other_what_they_have(engine: Engine) {
+        let django = Django::small(Engine::Sqlite, 6);
+        let store = TestDatabase::new(engine);
+        import(&django, &store, &[]);
+
+        // Two change places, and a third takes what a fourth gives up.
+        django.execute(
+            "UPDATE core_user SET email = 'hold@example.com', username = 'hold' WHERE id = 1; \
+             UPDATE core_user SET email = 'bulk0000000@example.com', username = 'bulk0000000' WHERE id = 2; \
+             UPDATE core_user SET email = 'bulk0000001@example.com', username = 'bulk0000001' WHERE id = 1; \
+             UPDATE core_user SET email = 'free@example.com', username = 'free' WHERE id = 4; \
+             UPDATE core_user SET email = 'bulk0000003@example.com', username = 'bulk0000003' WHERE id = 3",
+        );
+        let printed = import(&django, &store, &[]);
+
+        assert!(printed.contains("0 imported, 4 updated"), "{printed}");
+        let after = tokens(&store);
+        for (email, row) in [("bulk0000001", 0), ("bulk0000000", 1), ("bulk0000003", 2), ("free", 3)] {
+            assert_eq!(after[&format!("{email}@example.com")], django.truth[row].auth_token, "{email}");
+        }
+        let keys = store.rows("SELECT username_key AS value FROM core_user WHERE username_key LIKE '@%'");
+        assert!(keys.is_empty(), "{keys:?}");
+        assert!(verify(&django, &store).0);
+    }
+
+    async fn who_was_left_out_comes_in_when_nobody_has_the_email_any_more(engine: Engine) {
+        let django = Django::small(Engine::Sqlite, 3);
+        django.execute("UPDATE core_user SET email = 'BULK0000000@example.com' WHERE id = 2");
+        let store = TestDatabase::new(engine);
+        import(&django, &store, &TAKE_ALL);
+        assert_eq!(store.count("core_user"), 2);
+        assert!(verify(&django, &store).0, "what the operator left out is no difference");
+
+        django.execute("UPDATE core_user SET email = 'elsewhere@example.com' WHERE id = 1");
+        assert!(!verify(&django, &store).0);
+        import(&django, &store, &TAKE_ALL);
+
+        assert_eq!(tokens(&store)["bulk0000000@example.com"], django.truth[1].auth_token);
+        assert!(verify(&django, &store).0);
+    }
+
+    async fn who_was_deleted_in_django_and_came_back_is_not_left_out_for_themselves(engine: Engine) {
+        let django = Django::small(Engine::Sqlite, 3);
+        let store = TestDatabase::new(engine);
+        import(&django, &store, &[]);
+        django.execute(
+            "DELETE FROM core_user WHERE id = 1; INSERT INTO core_user (username, email, password, is_verified, auth_token, created_at, updated_at) VALUES \
+             ('again', 'bulk0000000@example.com', 'x', 1, '0e1f3a527f5b4a4e9d5b0c5a5b0b7f11', '2026-01-01 00:00:00', '2026-01-01 00:00:00')",
+        );
+        let arguments = ["import", "django", "--from", django.url(), "--to", store.url()];
+
+        let (_, printed) = refused(&[&arguments[..], &TAKE_ALL].concat());
+
+        assert!(printed.contains("a row that is not in the source any more") && printed.contains("user delete"), "{printed}");
+        let old = tokens(&store)["bulk0000000@example.com"].clone();
+        assert!(kairos(&["user", "delete", &old, "--yes", "--database-url", store.url()]).status.success());
+        import(&django, &store, &TAKE_ALL);
+        assert_eq!(tokens(&store)["bulk0000000@example.com"], "0e1f3a52-7f5b-4a4e-9d5b-0c5a5b0b7f11");
+    }
+
+    async fn a_verified_row_is_not_left_out_for_who_took_its_email_here(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        let mut taken = registration("mallory");
+        taken.email = "bulk0000000@example.com".to_owned();
+        server.client().await.register(taken).await.unwrap();
+        // The first bulk user is verified.
+        let django = Django::small(Engine::Sqlite, 2);
+
+        for decision in ["keep-oldest", "keep-verified"] {
+            let arguments = ["import", "django", "--from", django.url(), "--to", server.database_url(), "--on-email-conflict", decision];
+            let (_, printed) = refused(&arguments);
+            assert!(printed.contains("has not verified it"), "{decision}: {printed}");
+        }
+    }
+
+    async fn what_was_decided_is_told_again_in_every_report(engine: Engine) {
+        let django = Django::kept(Model::Actual);
+        let store = TestDatabase::new(engine);
+        import(&django, &store, &TAKE_ALL);
+        let path = django.path("again.json");
+
+        import(&django, &store, &["--report", path.to_str().unwrap()]);
+
+        let report: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let findings = &report["findings"];
+        assert_eq!(findings["renewed_before"], 5, "{findings}");
+        assert_eq!(findings["left_out_before"], 4, "{findings}");
+        assert_eq!(findings["renamed_before"], 11, "{findings}");
+        assert_eq!(findings["weak_hash"], 8, "{findings}");
+        // Without a key plaintext is told from other plaintext by hashing.
+        let count = |state: &str| report["states"][state].as_u64().unwrap_or_default();
+        assert_eq!(count("unchanged") + count("unchecked"), 226, "{report}");
+    }
+
+    async fn another_key_hashes_nobody_again_and_ends_no_session(engine: Engine) {
+        let django = Django::small(Engine::Sqlite, 4);
+        let store = TestDatabase::new(engine);
+        import(&django, &store, &[]);
+        let hashes = || store.rows("SELECT email || password AS value FROM core_user ORDER BY 1");
+        let before = hashes();
+        let key = django.path("other.key");
+        std::fs::write(&key, "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=").unwrap();
+
+        let printed = import(&django, &store, &["--secret-key-file", key.to_str().unwrap()]);
+
+        assert!(printed.contains("unchecked 4") && printed.contains("0 imported, 0 updated"), "{printed}");
+        assert_eq!(hashes(), before);
+        let printed = import(&django, &store, &["--secret-key-file", key.to_str().unwrap()]);
+        assert!(printed.contains("unchanged 4"), "{printed}");
+    }
+
+    async fn whoever_goes_back_to_django_can_come_again(engine: Engine) {
+        let django = Django::small(Engine::Sqlite, 4);
+        django.execute("DELETE FROM core_user WHERE id = 2");
+        let store = TestDatabase::new(engine);
+        import(&django, &store, &[]);
+        let back = Django::empty();
+        assert!(kairos(&["export", "django", "--database-url", store.url(), "--to", back.url()]).status.success());
+
+        let printed = import(&back, &store, &[]);
+
+        assert!(printed.contains("0 imported, 0 updated"), "{printed}");
+        assert!(import(&back, &store, &[]).contains("unchanged 3"));
+        assert!(verify(&back, &store).0);
+    }
+
+    async fn a_name_that_no_database_takes_is_told_with_its_row(engine: Engine) {
+        let django = Django::small(Engine::Sqlite, 3);
+        django.execute("UPDATE core_user SET username = CAST(x'610062' AS TEXT) WHERE id = 2");
+        let store = TestDatabase::new(engine);
+
+        let (_, printed) = refused(&["import", "django", "--from", django.url(), "--to", store.url()]);
+
+        assert!(printed.contains("unreadable: rows 2: its username has a NUL"), "{printed}");
+    }
+}
