@@ -20,14 +20,16 @@ const TABLES: &str = "
 PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -8000;
 CREATE TABLE candidate (
     id INTEGER PRIMARY KEY, row_token TEXT NOT NULL, auth_token TEXT NOT NULL, email TEXT NOT NULL, username TEXT NOT NULL, username_key TEXT,
-    is_verified BOOLEAN NOT NULL, row_digest BLOB NOT NULL, password_digest BLOB, user_id BIGINT, state TEXT NOT NULL
+    is_verified BOOLEAN NOT NULL, row_digest BLOB NOT NULL, password_digest BLOB, user_id BIGINT, state TEXT NOT NULL,
+    unproven INTEGER GENERATED ALWAYS AS (1 - is_verified) VIRTUAL
 );
 CREATE TABLE refusal (id INTEGER PRIMARY KEY);
-CREATE INDEX candidate_auth_token ON candidate (auth_token, id);
-CREATE INDEX candidate_email ON candidate (email);
-CREATE INDEX candidate_username ON candidate (username);
+CREATE INDEX candidate_auth_token ON candidate (auth_token, unproven, id);
+CREATE INDEX candidate_email ON candidate (email, id);
+CREATE INDEX candidate_email_verified_first ON candidate (email, unproven, id);
+CREATE INDEX candidate_username ON candidate (username, id);
+CREATE INDEX candidate_username_key ON candidate (username_key, id);
 CREATE INDEX candidate_user_id ON candidate (user_id);
-CREATE INDEX candidate_username_key ON candidate (username_key);
 CREATE TABLE finding (number INTEGER PRIMARY KEY, kind TEXT NOT NULL, rows TEXT NOT NULL, words TEXT NOT NULL, is_open BOOLEAN NOT NULL);
 CREATE INDEX finding_kind ON finding (kind);
 ";
@@ -436,16 +438,21 @@ impl Survey {
         after: Option<&Candidate>,
     ) -> Result<Option<Candidate>, StoreError> {
         let column = field.column();
-        let rank = if verified_first { "is_verified" } else { "is_verified * 0" };
+        // An index has this order, so that all calls together read the rows once.
+        let (order, place) = if verified_first {
+            (format!("{column}, unproven, id"), "(?1, ?2, ?3)")
+        } else {
+            (format!("{column}, id"), "(?1, ?3)")
+        };
         let decided = "state IN ('new', 'changed')";
-        let place = if after.is_some() {
-            format!("AND ({column}, -({rank}), id) > (?1, ?2, ?3)")
+        let behind = if after.is_some() {
+            format!("AND ({order}) > {place} AND ?2 >= 0")
         } else {
             "AND ?1 = '' AND ?2 = 0 AND ?3 = 0".to_owned()
         };
         let query = format!(
-            "SELECT id FROM candidate c WHERE {decided} AND {column} IS NOT NULL {place} AND EXISTS (SELECT 1 FROM candidate other \
-             WHERE other.{column} = c.{column} AND other.id <> c.id AND other.{decided}) ORDER BY {column}, -({rank}), id LIMIT 1"
+            "SELECT id FROM candidate c WHERE {decided} AND {column} IS NOT NULL {behind} AND EXISTS (SELECT 1 FROM candidate other \
+             WHERE other.{column} = c.{column} AND other.id <> c.id AND other.{decided}) ORDER BY {order} LIMIT 1"
         );
         let value = after.map_or_else(String::new, |after| match field {
             SurveyField::AuthToken => after.auth_token.to_string(),
@@ -453,10 +460,9 @@ impl Survey {
             SurveyField::Username => after.username.clone(),
             SurveyField::UsernameKey => after.username_key.clone().unwrap_or_default(),
         });
-        let rank = after.map_or(0, |after| -i64::from(verified_first && after.is_verified));
         let query = sql_query(query)
             .bind::<Text, _>(value)
-            .bind::<BigInt, _>(rank)
+            .bind::<BigInt, _>(after.map_or(0, |after| i64::from(!after.is_verified)))
             .bind::<BigInt, _>(after.map_or(0, |after| after.id));
         match query.get_result::<Member>(&mut self.connection).optional()? {
             Some(member) => self.find(member.id),

@@ -2,6 +2,7 @@
 
 mod again;
 mod conflicts;
+mod document;
 mod follow;
 mod logins;
 mod moves;

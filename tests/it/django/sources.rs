@@ -14,10 +14,10 @@ use crate::support::{
 };
 
 /// Another process that holds a lock on a file of SQLite until it is told to end.
-struct Locked(Child);
+pub(super) struct Locked(Child);
 
 impl Locked {
-    fn begin(django: &Django, statements: &str) -> Self {
+    pub(super) fn begin(django: &Django, statements: &str) -> Self {
         let path = django.url().strip_prefix("sqlite://").unwrap();
         let mut child = python_command("hold_lock.py")
             .args([path, statements])
