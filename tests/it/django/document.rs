@@ -22,7 +22,8 @@ fn blocks(document: &str) -> Vec<String> {
 
 /// What needs a server, runs until it is stopped, or is a program that is not ours.
 fn is_run_elsewhere(block: &str) -> bool {
-    ["postgres://", "--follow", " serve", "openssl", "sqlite3 data/"].iter().any(|word| block.contains(word))
+    let is_anothers = ["openssl ", "sqlite3 "].iter().any(|program| block.starts_with(program));
+    is_anothers || ["postgres://", "--follow", " serve"].iter().any(|word| block.contains(word))
 }
 
 #[test]
