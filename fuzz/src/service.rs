@@ -125,6 +125,7 @@ fn accounts_options() -> AccountsOptions {
             resends_from: budget,
             address_known: Duration::from_secs(60),
         },
+        accept_auth_token_until: None,
         background_max: 10,
     }
 }
