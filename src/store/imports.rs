@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use diesel::{
-    BoolExpressionMethods, ExpressionMethods, Insertable, NullableExpressionMethods, OptionalExtension,
-    QueryDsl, Queryable, Selectable, SelectableHelper,
+    AsChangeset, BoolExpressionMethods, ExpressionMethods, Insertable, NullableExpressionMethods,
+    OptionalExtension, QueryDsl, Queryable, Selectable, SelectableHelper,
 };
 use diesel_async::RunQueryDsl;
 
@@ -107,8 +107,8 @@ pub struct Holder {
     pub row: Option<(AuthToken, i64)>,
 }
 
-#[derive(Insertable, Queryable, Selectable)]
-#[diesel(table_name = core_imported_user)]
+#[derive(AsChangeset, Insertable, Queryable, Selectable)]
+#[diesel(table_name = core_imported_user, primary_key(auth_token, source_id), treat_none_as_null = true)]
 struct ImportedUserRow {
     auth_token: UuidColumn,
     source_id: i64,
@@ -133,17 +133,17 @@ impl ImportedUserRow {
     }
 }
 
-/// Remembers a row, in the place of what was remembered of it and of its user before.
+/// Remembers a row, in the place of what was remembered of it before.
 macro_rules! remember {
     ($connection:expr, $user:expr, $id:expr, $written_at:expr) => {{
         let row = ImportedUserRow::of($user, $id, $written_at);
-        let same_row = core_imported_user::table.find((row.auth_token, row.source_id));
-        diesel::delete(same_row).execute($connection).await?;
-        if let Some(id) = row.user_id {
-            let same_user = core_imported_user::table.filter(core_imported_user::user_id.eq(id));
-            diesel::delete(same_user).execute($connection).await?;
-        }
-        diesel::insert_into(core_imported_user::table).values(row).execute($connection).await?;
+        diesel::insert_into(core_imported_user::table)
+            .values(&row)
+            .on_conflict((core_imported_user::auth_token, core_imported_user::source_id))
+            .do_update()
+            .set(&row)
+            .execute($connection)
+            .await?
     }};
 }
 
@@ -348,10 +348,15 @@ impl Store {
                         let here = core_user::table.find(id.as_i64()).select(core_user::updated_at);
                         let here: Option<TimestampColumn> = here.get_result(connection).await.optional()?;
                         if let Some(here) = here {
+                            // Under another key, if they came from a row before.
+                            let same_user = core_imported_user::table.filter(core_imported_user::user_id.eq(id.as_i64()));
+                            diesel::delete(same_user).execute(connection).await?;
                             remember!(connection, user, Some(*id), here.0);
                         }
                     }
-                    ImportStep::LeaveOut(user) => remember!(connection, user, None, user.times.1),
+                    ImportStep::LeaveOut(user) => {
+                        remember!(connection, user, None, user.times.1);
+                    }
                 }
             }
             for (mut event, count) in [(created, written.inserted), (changed, written.updated)] {
