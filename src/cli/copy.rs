@@ -1,13 +1,12 @@
 //! `kairos-identity copy`
 
-use std::fmt::Write;
-
 use clap::Args;
 
 use super::{Failure, progress::Shown, reason, signing, store};
 use crate::{
     clock::Clock,
     config::{DatabaseUrl, Settings},
+    domain::hex,
     import::Progress,
     store::{CopiedTable, StoreCopy},
 };
@@ -59,9 +58,5 @@ impl Copy {
 }
 
 fn show(table: &CopiedTable) {
-    let checksum = table.checksum.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    });
-    println!("{:26} {:>9} rows  {checksum}", table.name, table.rows);
+    println!("{:26} {:>9} rows  {}", table.name, table.rows, hex(&table.checksum));
 }

@@ -231,9 +231,9 @@ impl Import {
         stored: String,
         remembered: Option<ImportedRow>,
     ) -> Result<Option<PasswordHash>, ImportError> {
-        let then = remembered.as_ref().and_then(|row| row.password_digest);
+        let then = remembered.as_ref().map(|row| row.password_digest);
         let here = remembered.as_ref().and_then(|row| row.user.as_ref()).map(|(_, hash)| hash.expose());
-        let is_same = then == reading.candidate.password_digest
+        let is_same = then == Some(reading.candidate.password_digest)
             || here == Some(stored.as_str())
             || (reading.password == StoredPassword::Plaintext
                 && self.is_password_of(&stored, remembered).await?);

@@ -1,6 +1,6 @@
 //! Comparing both sides, right after an import and again later.
 
-use std::{collections::HashMap, fmt::Write};
+use std::collections::HashMap;
 
 use sha2::{Digest, Sha256};
 
@@ -10,7 +10,7 @@ use super::{
     survey::{PAGE, Round},
 };
 use crate::{
-    domain::AuthToken,
+    domain::{AuthToken, hex},
     store::{Candidate, DjangoSource, Holder, UserState},
 };
 
@@ -83,7 +83,12 @@ pub(super) async fn checksums(import: &Import, round: &mut Round) -> Result<Chec
             }
         }
     }
-    Ok(Checksums { algorithm: ALGORITHM, users, source: hex(of_rows), store: hex(of_users) })
+    Ok(Checksums {
+        algorithm: ALGORITHM,
+        users,
+        source: hex(&of_rows.finalize()),
+        store: hex(&of_users.finalize()),
+    })
 }
 
 async fn emails_in_store(
@@ -113,11 +118,4 @@ pub(super) async fn count_gone(import: &Import, round: &mut Round) -> Result<u64
 
 fn line(token: AuthToken, email: &str) -> String {
     format!("{token}\t{email}\n")
-}
-
-fn hex(digest: Sha256) -> String {
-    digest.finalize().iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

@@ -3,7 +3,7 @@
 use super::{Import, ImportError, OnEmailConflict, OnTokenConflict, names::hide, survey::Round};
 use crate::{
     domain::AuthToken,
-    store::{Candidate, Holder, SurveyField, UserState},
+    store::{Candidate, Duplicates, Holder, SurveyField, UserState},
 };
 
 /// Candidates that are compared with the store together.
@@ -47,19 +47,11 @@ impl Import {
 
     fn tell_emails_apart(&self, round: &mut Round) -> Result<(), ImportError> {
         let verified_first = self.options.on_email_conflict != OnEmailConflict::KeepOldest;
-        let (mut first, mut last): (Option<Candidate>, Option<Candidate>) = (None, None);
-        while let Some(candidate) =
-            round.survey.next_duplicate(SurveyField::Email, verified_first, last.as_ref())?
-        {
-            last = Some(candidate.clone());
-            match first.as_ref().filter(|first| first.email == candidate.email) {
-                None => first = Some(candidate),
-                Some(keeper) => {
-                    let rows = [keeper.id, candidate.id];
-                    let words = format!("{:?}: row {} has the same", candidate.email.as_str(), keeper.id);
-                    self.give_up_email(round, candidate, "duplicate_email", &rows, &words)?;
-                }
-            }
+        let mut duplicates = Duplicates::of(SurveyField::Email, verified_first);
+        while let Some((keeper, candidate)) = duplicates.next(&mut round.survey)? {
+            let rows = [keeper.id, candidate.id];
+            let words = format!("{:?}: row {} has the same", candidate.email.as_str(), keeper.id);
+            self.give_up_email(round, candidate, "duplicate_email", &rows, &words)?;
         }
         Ok(())
     }
@@ -83,20 +75,13 @@ impl Import {
     }
 
     fn tell_tokens_apart(&self, round: &mut Round) -> Result<(), ImportError> {
-        let (mut first, mut last): (Option<Candidate>, Option<Candidate>) = (None, None);
-        while let Some(candidate) =
-            round.survey.next_duplicate(SurveyField::AuthToken, true, last.as_ref())?
-        {
-            last = Some(candidate.clone());
-            match first.as_ref().filter(|first| first.auth_token == candidate.auth_token) {
-                None => first = Some(candidate),
-                // Who is a user has it already: whoever else wants it finds them here.
-                Some(_) if candidate.user.is_some() => {}
-                Some(keeper) => {
-                    let rows = [keeper.id, candidate.id];
-                    let why = format!("row {} has the same", keeper.id);
-                    self.renew_token(round, candidate, &rows, &why)?;
-                }
+        let mut duplicates = Duplicates::of(SurveyField::AuthToken, true);
+        while let Some((keeper, candidate)) = duplicates.next(&mut round.survey)? {
+            // Who is a user has it already: whoever else wants it finds them here.
+            if candidate.user.is_none() {
+                let rows = [keeper.id, candidate.id];
+                let why = format!("row {} has the same", keeper.id);
+                self.renew_token(round, candidate, &rows, &why)?;
             }
         }
         Ok(())

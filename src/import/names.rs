@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     domain::{InvalidUsername, USERNAME_CHARACTERS_MAX, Username},
-    store::{Candidate, SurveyField},
+    store::{Candidate, Duplicates, SurveyField},
 };
 
 /// What a row without a name is called; its number follows.
@@ -71,20 +71,11 @@ pub(super) fn make_possible(
 impl Import {
     /// Lets every name be there once: of rows with the same letters the one with the smallest key keeps it.
     pub(super) async fn tell_names_apart(&self, round: &mut Round) -> Result<(), ImportError> {
-        let mut first: Option<Candidate> = None;
-        let mut last = None;
-        while let Some(candidate) =
-            round.survey.next_duplicate(SurveyField::Username, false, last.as_ref())?
-        {
-            last = Some(candidate.clone());
-            match first.as_ref().filter(|first| first.username == candidate.username) {
-                None => first = Some(candidate),
-                Some(keeper) => {
-                    let why = format!("row {} has the same", keeper.id);
-                    let rows = [keeper.id, candidate.id];
-                    self.give_other_name(round, candidate, "duplicate_username", &rows, &why).await?;
-                }
-            }
+        let mut duplicates = Duplicates::of(SurveyField::Username, false);
+        while let Some((keeper, candidate)) = duplicates.next(&mut round.survey)? {
+            let why = format!("row {} has the same", keeper.id);
+            let rows = [keeper.id, candidate.id];
+            self.give_other_name(round, candidate, "duplicate_username", &rows, &why).await?;
         }
         Ok(())
     }
@@ -119,9 +110,11 @@ impl Import {
         for attempt in 1..=ATTEMPTS_MAX {
             let name = suffixed(&candidate.username, candidate.id, attempt);
             let key = key_of(&name);
-            let in_survey = round.survey.has_username(&name)?
-                || key.as_deref().is_some_and(|key| round.survey.has_username_key(key).unwrap_or(true));
-            if !in_survey && !self.is_taken(&name, key).await? {
+            let has_key = match &key {
+                Some(key) => round.survey.has_username_key(key)?,
+                None => false,
+            };
+            if !has_key && !round.survey.has_username(&name)? && !self.is_taken(&name, key).await? {
                 return Ok(Some(name));
             }
         }
@@ -136,19 +129,10 @@ impl Import {
 
     /// Lets every form that names are compared by be there once: who comes later keeps the name, under a key that nobody looks for.
     pub(super) fn tell_keys_apart(round: &mut Round) -> Result<(), ImportError> {
-        let mut first: Option<Candidate> = None;
-        let mut last = None;
-        while let Some(candidate) =
-            round.survey.next_duplicate(SurveyField::UsernameKey, false, last.as_ref())?
-        {
-            last = Some(candidate.clone());
-            match first.as_ref().filter(|first| first.username_key == candidate.username_key) {
-                None => first = Some(candidate),
-                Some(keeper) => {
-                    let rows = [keeper.id, candidate.id];
-                    hide(round, candidate, &keeper.username, &rows)?;
-                }
-            }
+        let mut duplicates = Duplicates::of(SurveyField::UsernameKey, false);
+        while let Some((keeper, candidate)) = duplicates.next(&mut round.survey)? {
+            let rows = [keeper.id, candidate.id];
+            hide(round, candidate, &keeper.username, &rows)?;
         }
         Ok(())
     }

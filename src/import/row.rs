@@ -80,7 +80,7 @@ impl Reading {
             username,
             is_verified: row.is_verified,
             row_digest: row_digest(row),
-            password_digest: Some(password_digest(&stored, password, key)),
+            password_digest: password_digest(&stored, password, key),
             user: None,
             state: UserState::New,
         };
@@ -209,7 +209,7 @@ mod tests {
     fn a_fingerprint_of_plaintext_needs_the_key() {
         let digest = |password: &str| {
             let row = DjangoRow { password: Some(password.to_owned()), ..row() };
-            Reading::of(&row, &key()).unwrap().candidate.password_digest.unwrap()
+            Reading::of(&row, &key()).unwrap().candidate.password_digest
         };
         assert_eq!(digest("hunter2"), digest("hunter2"));
         assert_ne!(digest("hunter2"), digest("hunter3"));

@@ -35,8 +35,8 @@ pub struct ImportedRow {
     pub is_left_out: bool,
     /// SHA-256 of the row without its password.
     pub row_digest: [u8; 32],
-    /// Of its password; nothing when none may be kept.
-    pub password_digest: Option<[u8; 32]>,
+    /// Of its password; keyed if that is plaintext.
+    pub password_digest: [u8; 32],
     /// When the user was last changed, as the import has written it.
     pub written_at: Timestamp,
 }
@@ -68,8 +68,8 @@ pub struct ImportedUser {
     pub times: (Timestamp, Timestamp),
     /// SHA-256 of the row without its password.
     pub row_digest: [u8; 32],
-    /// Of its password; nothing when none may be kept.
-    pub password_digest: Option<[u8; 32]>,
+    /// Of its password; keyed if that is plaintext.
+    pub password_digest: [u8; 32],
 }
 
 /// What an import does with a row.
@@ -115,7 +115,7 @@ struct ImportedUserRow {
     user_id: Option<i64>,
     is_left_out: bool,
     row_digest: Vec<u8>,
-    password_digest: Option<Vec<u8>>,
+    password_digest: Vec<u8>,
     updated_at: TimestampColumn,
 }
 
@@ -127,7 +127,7 @@ impl ImportedUserRow {
             user_id: id.map(UserId::as_i64),
             is_left_out: id.is_none(),
             row_digest: user.row_digest.to_vec(),
-            password_digest: user.password_digest.map(|digest| digest.to_vec()),
+            password_digest: user.password_digest.to_vec(),
             updated_at: TimestampColumn(written_at),
         }
     }
@@ -338,7 +338,7 @@ impl Store {
                     }
                     ImportStep::Confirm(user) => {
                         let row = (UuidColumn(*user.row.0.as_uuid()), user.row.1);
-                        let digest = user.password_digest.map(|digest| digest.to_vec());
+                        let digest = user.password_digest.to_vec();
                         diesel::update(core_imported_user::table.find(row))
                             .set(core_imported_user::password_digest.eq(digest))
                             .execute(connection)
@@ -395,7 +395,7 @@ fn imported_row(
         user: user.zip(password).map(|(user, hash)| (user.into(), PasswordHash::from_stored(hash))),
         is_left_out: row.is_left_out,
         row_digest: digest(row.row_digest, "row_digest")?,
-        password_digest: row.password_digest.map(|bytes| digest(bytes, "password_digest")).transpose()?,
+        password_digest: digest(row.password_digest, "password_digest")?,
         written_at: row.updated_at.0,
     })
 }

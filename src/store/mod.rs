@@ -43,8 +43,8 @@ pub use self::{
     },
     copy::{CopiedTable, CopyError, StoreCopy},
     django::{
-        Candidate, DjangoError, DjangoRow, DjangoSchema, DjangoSource, DjangoTarget, DjangoUser, Finding,
-        StoreReader, Survey, SurveyField, UserState,
+        Candidate, DjangoError, DjangoRow, DjangoSchema, DjangoSource, DjangoTarget, DjangoUser, Duplicates,
+        Finding, StoreReader, Survey, SurveyField, UserState,
     },
     error::{Cause, Constraint, StoreError},
     imports::{Holder, ImportStep, ImportedRow, ImportedUser, Written},

@@ -167,7 +167,7 @@ diesel::table! {
         user_id -> Nullable<BigInt>,
         is_left_out -> Bool,
         row_digest -> Binary,
-        password_digest -> Nullable<Binary>,
+        password_digest -> Binary,
         updated_at -> SqlTimestamp,
     }
 }

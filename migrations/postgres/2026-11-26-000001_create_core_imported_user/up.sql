@@ -8,7 +8,7 @@ CREATE TABLE core_imported_user (
     user_id         BIGINT UNIQUE REFERENCES core_user (id) ON DELETE SET NULL,   -- NULL: left out, or deleted here since
     is_left_out     BOOLEAN NOT NULL,   -- the operator chose another row with the same email
     row_digest      BYTEA NOT NULL CHECK (length(row_digest) = 32),   -- SHA-256 of the row, without its password, as it was taken over
-    password_digest BYTEA CHECK (length(password_digest) = 32),   -- of its password; keyed, or NULL, if that was plaintext
+    password_digest BYTEA NOT NULL CHECK (length(password_digest) = 32),   -- of its password; keyed if that was plaintext
     updated_at      TIMESTAMPTZ NOT NULL,   -- of the user as they were written: another one means that they have changed here
     PRIMARY KEY (auth_token, source_id)
 );

@@ -8,7 +8,7 @@ CREATE TABLE core_imported_user (
     user_id         BIGINT UNIQUE REFERENCES core_user (id) ON DELETE SET NULL,   -- NULL: left out, or deleted here since
     is_left_out     BOOLEAN NOT NULL CHECK (is_left_out IN (0, 1)),   -- the operator chose another row with the same email
     row_digest      BLOB NOT NULL CHECK (length(row_digest) = 32),   -- SHA-256 of the row, without its password, as it was taken over
-    password_digest BLOB CHECK (length(password_digest) = 32),   -- of its password; keyed, or NULL, if that was plaintext
+    password_digest BLOB NOT NULL CHECK (length(password_digest) = 32),   -- of its password; keyed if that was plaintext
     updated_at      DATETIME NOT NULL CHECK (length(updated_at) = 26),   -- of the user as they were written: another one means that they have changed here
     PRIMARY KEY (auth_token, source_id)
 );

@@ -5,8 +5,11 @@ use std::hint::black_box;
 use ::bcrypt::{HashParts, hash_with_salt, verify};
 use sha2::{Digest, Sha256};
 
-use super::{Unreadable, hex};
-use crate::{domain::PasswordHash, entropy::Entropy};
+use super::Unreadable;
+use crate::{
+    domain::{PasswordHash, hex},
+    entropy::Entropy,
+};
 
 /// The scheme of new hashes: Django's name for bcrypt over the hexadecimal SHA-256 of the password.
 ///

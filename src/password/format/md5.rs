@@ -5,7 +5,8 @@
 use md5::{Digest as _, Md5 as Hasher};
 use subtle::ConstantTimeEq as _;
 
-use super::{Unreadable, hex};
+use super::Unreadable;
+use crate::domain::hex;
 
 const DIGITS: usize = 32;
 

@@ -11,8 +11,6 @@ mod md5;
 mod pbkdf2;
 mod scrypt;
 
-use std::fmt::Write as _;
-
 pub(super) use self::bcrypt::{COST_MAX, COST_MIN, hash, nobodys_hash};
 use self::{
     argon2::Argon2,
@@ -116,14 +114,6 @@ impl StoredHash {
             Self::Pbkdf2(_) | Self::Scrypt(_) | Self::Argon2(_) => {}
         }
     }
-}
-
-/// Lower-case hexadecimal digits.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut digits, byte| {
-        let _ = write!(digits, "{byte:02x}");
-        digits
-    })
 }
 
 /// Reads a parameter: decimal digits without sign or leading zero, `1..=max`.

@@ -161,7 +161,7 @@ tables! {
         user_id: Option<i64>,
         is_left_out: bool,
         row_digest: Vec<u8>,
-        password_digest: Option<Vec<u8>>,
+        password_digest: Vec<u8>,
         updated_at: TimestampColumn,
     } by (auth_token, source_id), true;
     MailTokenRow of core_mail_token {

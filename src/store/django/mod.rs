@@ -10,7 +10,7 @@ mod target;
 pub use self::{
     reader::StoreReader,
     source::{DjangoRow, DjangoSchema, DjangoSource},
-    survey::{Candidate, Finding, Survey, SurveyField, UserState},
+    survey::{Candidate, Duplicates, Finding, Survey, SurveyField, UserState},
     target::{DjangoTarget, DjangoUser},
 };
 use super::StoreError;

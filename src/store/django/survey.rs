@@ -20,7 +20,7 @@ const TABLES: &str = "
 PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -8000;
 CREATE TABLE candidate (
     id INTEGER PRIMARY KEY, row_token TEXT NOT NULL, auth_token TEXT NOT NULL, email TEXT NOT NULL, username TEXT NOT NULL, username_key TEXT,
-    is_verified BOOLEAN NOT NULL, row_digest BLOB NOT NULL, password_digest BLOB, user_id BIGINT, state TEXT NOT NULL,
+    is_verified BOOLEAN NOT NULL, row_digest BLOB NOT NULL, password_digest BLOB NOT NULL, user_id BIGINT, state TEXT NOT NULL,
     unproven INTEGER GENERATED ALWAYS AS (1 - is_verified) VIRTUAL
 );
 CREATE TABLE refusal (id INTEGER PRIMARY KEY);
@@ -47,7 +47,7 @@ diesel::table! {
         username_key -> Nullable<Text>,
         is_verified -> Bool,
         row_digest -> Binary,
-        password_digest -> Nullable<Binary>,
+        password_digest -> Binary,
         user_id -> Nullable<BigInt>,
         state -> Text,
     }
@@ -134,8 +134,8 @@ pub struct Candidate {
     pub is_verified: bool,
     /// SHA-256 of the row without its password.
     pub row_digest: [u8; 32],
-    /// Of its password; nothing when there is none that may be kept.
-    pub password_digest: Option<[u8; 32]>,
+    /// Of its password; keyed if that is plaintext.
+    pub password_digest: [u8; 32],
     /// The user that it has become.
     pub user: Option<UserId>,
     /// What becomes of it.
@@ -153,7 +153,7 @@ struct CandidateRow {
     username_key: Option<String>,
     is_verified: bool,
     row_digest: Vec<u8>,
-    password_digest: Option<Vec<u8>>,
+    password_digest: Vec<u8>,
     user_id: Option<i64>,
     state: String,
 }
@@ -169,7 +169,7 @@ impl From<&Candidate> for CandidateRow {
             username_key: candidate.username_key.clone(),
             is_verified: candidate.is_verified,
             row_digest: candidate.row_digest.to_vec(),
-            password_digest: candidate.password_digest.map(|digest| digest.to_vec()),
+            password_digest: candidate.password_digest.to_vec(),
             user_id: candidate.user.map(UserId::as_i64),
             state: candidate.state.as_str().to_owned(),
         }
@@ -191,7 +191,7 @@ impl TryFrom<CandidateRow> for Candidate {
             username_key: row.username_key,
             is_verified: row.is_verified,
             row_digest: digest(row.row_digest)?,
-            password_digest: row.password_digest.map(digest).transpose()?,
+            password_digest: digest(row.password_digest)?,
             user: row.user_id.map(UserId::from_i64),
             state: UserState::of(&row.state).ok_or_else(|| corrupt("state"))?,
         })
@@ -219,6 +219,52 @@ impl SurveyField {
             Self::Username => "username",
             Self::UsernameKey => "username_key",
         }
+    }
+
+    /// The value of a row, as the survey has it.
+    fn value_of(self, candidate: &Candidate) -> String {
+        match self {
+            Self::AuthToken => candidate.auth_token.to_string(),
+            Self::Email => candidate.email.as_str().to_owned(),
+            Self::Username => candidate.username.clone(),
+            Self::UsernameKey => candidate.username_key.clone().unwrap_or_default(),
+        }
+    }
+}
+
+/// A walk over rows, new or changed, that share a value with another such row.
+pub struct Duplicates {
+    field: SurveyField,
+    verified_first: bool,
+    /// The first of those who share the value that the walk is at.
+    keeper: Option<Candidate>,
+    /// The row that was met last.
+    last: Option<Candidate>,
+}
+
+impl Duplicates {
+    /// From the beginning. The first of those who share a value is a verified one, if that is asked for, then the one with the smallest key.
+    #[must_use]
+    pub const fn of(field: SurveyField, verified_first: bool) -> Self {
+        Self { field, verified_first, keeper: None, last: None }
+    }
+
+    /// The next row that shares the value of the first, which is given before it. What is decided of a row that was given changes nothing of the walk.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn next(&mut self, survey: &mut Survey) -> Result<Option<(Candidate, Candidate)>, StoreError> {
+        while let Some(candidate) =
+            survey.next_duplicate(self.field, self.verified_first, self.last.as_ref())?
+        {
+            self.last = Some(candidate.clone());
+            let value = self.field.value_of(&candidate);
+            match self.keeper.as_ref().filter(|keeper| self.field.value_of(keeper) == value) {
+                Some(keeper) => return Ok(Some((keeper.clone(), candidate))),
+                None => self.keeper = Some(candidate),
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -428,10 +474,7 @@ impl Survey {
 
     /// The next row, new or changed, that shares a value with another such row; the first of those who share it comes first: a verified one before
     /// others if that is asked for, then the one with the smaller key. `after` is the one that was given before.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn next_duplicate(
+    fn next_duplicate(
         &mut self,
         field: SurveyField,
         verified_first: bool,
@@ -454,12 +497,7 @@ impl Survey {
             "SELECT id FROM candidate c WHERE {decided} AND {column} IS NOT NULL {behind} AND EXISTS (SELECT 1 FROM candidate other \
              WHERE other.{column} = c.{column} AND other.id <> c.id AND other.{decided}) ORDER BY {order} LIMIT 1"
         );
-        let value = after.map_or_else(String::new, |after| match field {
-            SurveyField::AuthToken => after.auth_token.to_string(),
-            SurveyField::Email => after.email.as_str().to_owned(),
-            SurveyField::Username => after.username.clone(),
-            SurveyField::UsernameKey => after.username_key.clone().unwrap_or_default(),
-        });
+        let value = after.map_or_else(String::new, |after| field.value_of(after));
         let query = sql_query(query)
             .bind::<Text, _>(value)
             .bind::<BigInt, _>(after.map_or(0, |after| i64::from(!after.is_verified)))
