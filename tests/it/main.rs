@@ -36,6 +36,8 @@ mod replicas;
 #[cfg(test)]
 mod smtp;
 #[cfg(test)]
+mod standalone;
+#[cfg(test)]
 mod store;
 #[cfg(test)]
 mod timing;

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use super::{Unreadable::*, *};
 use crate::entropy::Entropy;
 
-/// Lines of `hasher`, `password`, `encoded`, written by real Django: see tests/fixtures/README.md.
-const DJANGO_HASHES: &str = include_str!("../../../tests/fixtures/django_hashes.jsonl");
+/// Lines of `hasher`, `password`, `encoded`, written by real Django: see tests/fixtures/django/README.md.
+const DJANGO_HASHES: &str = include_str!("../../../tests/fixtures/django/hashes.jsonl");
 
 /// One password in every format with Django's own costs and a salt that stands still, computed by Django 5.2.19.
 const GOLDEN_PASSWORD: &str = "pässwörd 1";

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, process::Command};
 
-use super::{shared, text};
+use super::{fixtures, text};
 use crate::support::tools::repository;
 
 /// Blocks for the shell, in their order.
@@ -30,7 +30,7 @@ fn is_run_elsewhere(block: &str) -> bool {
 fn the_commands_run_as_written() {
     let document = fs::read_to_string(repository().join("docs/moving-from-django.md")).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("django.sqlite3"), fs::read(shared().join("documented.sqlite3")).unwrap())
+    fs::write(folder.path().join("django.sqlite3"), fs::read(fixtures().join("documented.sqlite3")).unwrap())
         .unwrap();
     let binary = Path::new(env!("CARGO_BIN_EXE_kairos-identity")).parent().unwrap();
     let path = format!("{}:/usr/bin:/bin", binary.display());

@@ -1,4 +1,4 @@
-//! Moving in from Django, against databases that real Django wrote: those of `shared/django` beside the repository, and fresh ones.
+//! Imports from Django, tested against databases that real Django wrote: those of `tests/fixtures/django`, and new ones.
 
 mod again;
 mod conflicts;
@@ -73,7 +73,7 @@ impl Django {
         let truth = folder.path().join("truth.jsonl");
         let url = database.url().replace("sqlite://", "sqlite:///").replace("sqlite:////", "sqlite:///");
         let output = Command::new(python_path())
-            .arg(shared().join("make_fixtures.py"))
+            .arg(fixtures().join("make_fixtures.py"))
             .args(["--model", model.name(), "--db", &url, "--truth", truth.to_str().unwrap()])
             .args(more)
             .env("PYTHONDONTWRITEBYTECODE", "1")
@@ -84,12 +84,12 @@ impl Django {
         Self { database, truth, folder }
     }
 
-    /// The one that is kept beside the repository.
+    /// The one that is kept in the repository.
     pub fn kept(model: Model) -> Self {
         let database = TestDatabase::new(Engine::Sqlite);
-        let source = shared().join(format!("{}.sqlite3", model.name()));
+        let source = fixtures().join(format!("{}.sqlite3", model.name()));
         fs::write(database.url().strip_prefix("sqlite://").unwrap(), fs::read(source).unwrap()).unwrap();
-        let truth = shared().join(format!("{}.truth.jsonl", model.name()));
+        let truth = fixtures().join(format!("{}.truth.jsonl", model.name()));
         let truth = read_truth(&fs::read_to_string(truth).unwrap());
         Self { database, truth, folder: tempfile::tempdir().unwrap() }
     }
@@ -209,12 +209,7 @@ fn read_truth(text: &str) -> Vec<Person> {
     text.lines().map(person).collect()
 }
 
-fn shared() -> PathBuf {
-    let folder = repository().join("../shared/django");
-    assert!(
-        folder.is_dir(),
-        "{} is missing: it comes with the project, beside the repository",
-        folder.display()
-    );
-    folder
+/// The folder of the databases that real Django wrote and of the scripts that write and check them; its README describes each file.
+fn fixtures() -> PathBuf {
+    repository().join("tests/fixtures/django")
 }

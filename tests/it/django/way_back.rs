@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, process::Command};
 
-use super::{Django, Model, TAKE_ALL, import, kairos, refused, shared, text};
+use super::{Django, Model, TAKE_ALL, fixtures, import, kairos, refused, text};
 use crate::support::{
     engine::{Engine, TestDatabase},
     server::TestServer,
@@ -27,7 +27,7 @@ fn expected(django: &Django) -> String {
         .filter(|person| !renamed(person) && !left_out(person) && !changed(person))
         .map(|person| person.email.as_str())
         .collect();
-    let truth = fs::read_to_string(shared().join("documented.truth.jsonl")).unwrap();
+    let truth = fs::read_to_string(fixtures().join("documented.truth.jsonl")).unwrap();
     let lines = truth.lines().filter(|line| {
         let row: serde_json::Value = serde_json::from_str(line).unwrap();
         kept.contains(row["email"].as_str().unwrap())
@@ -51,7 +51,7 @@ on_both_engines! {
         assert!(expected.lines().count() > 215);
         fs::write(&truth, expected).unwrap();
         let checked = Command::new(python_path())
-            .arg(shared().join("check.py"))
+            .arg(fixtures().join("check.py"))
             .args(["--db", &for_django(back.url()), "--truth", truth.to_str().unwrap()])
             .args(["--columns", "--no-plaintext", "--require", "bcrypt_sha256"])
             .output()

