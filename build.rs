@@ -1,8 +1,10 @@
-//! Compiles the `.proto` files in Rust (protox: no protoc) and keeps the descriptors for reflection.
+//! Compiles the `.proto` files with protox, which needs no protoc, and writes their descriptors for
+//! reflection.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-/// Messages with a password or a token that proves something: their `Debug` is written by hand in `src/proto.rs`.
+/// Messages with a password or a secret token: `src/proto.rs` implements their `Debug`, so prost must not
+/// derive it.
 const SECRET_MESSAGES: [&str; 16] = [
     "kairos.identity.v1.RegisterRequest",
     "kairos.identity.v1.RegisterResponse",
@@ -22,7 +24,7 @@ const SECRET_MESSAGES: [&str; 16] = [
     "kairos.identity.v1.ResetPasswordRequest",
 ];
 
-#[expect(clippy::disallowed_methods, reason = "Cargo tells a build script where to write by a variable")]
+#[expect(clippy::disallowed_methods, reason = "Cargo passes OUT_DIR to a build script in a variable")]
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     println!("cargo:rerun-if-changed=migrations");

@@ -1,7 +1,8 @@
-//! Time, passed in.
+//! The clock, passed to the code that needs it, so that tests can set the time.
 //!
-//! The only caller of `now()` in the crate, so that tests own time and a clock that jumps is one thing to think about.
-//! Civil time ([`Clock::now`]) dates rows and ends tokens; monotonic time ([`Clock::instant`]) measures durations.
+//! This module is the only caller of the system's `now()` in the crate. Civil time ([`Clock::now`]) is used
+//! for the timestamps of rows and the expiry of tokens; monotonic time ([`Clock::instant`]) measures
+//! durations.
 
 use std::{
     sync::{
@@ -13,27 +14,29 @@ use std::{
 
 use crate::domain::Timestamp;
 
-/// Tells the time: the system's, or one that a test moves. Cheap to clone; clones share a test's time.
+/// The system clock, or a manual clock that a test sets. Cheap to clone; clones of a manual clock share its
+/// time.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
-    /// `None` follows the system; `Some` holds a test's time in microseconds since the Unix epoch.
+    /// `None` for the system clock; `Some` holds the time of a manual clock in microseconds since the Unix
+    /// epoch.
     manual: Option<Arc<AtomicI64>>,
 }
 
 impl Clock {
-    /// The system's clock.
+    /// Returns the system clock.
     #[must_use]
     pub fn system() -> Self {
         Self::default()
     }
 
-    /// A clock that stands at `start` until [`Clock::set`] moves it.
+    /// Creates a clock that shows `start` until [`Clock::set`] changes it.
     #[must_use]
     pub fn manual(start: Timestamp) -> Self {
         Self { manual: Some(Arc::new(AtomicI64::new(start.unix_micros()))) }
     }
 
-    /// The civil time, UTC, to the microsecond.
+    /// Returns the civil time (UTC) with a resolution of one microsecond.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         Timestamp::from_unix_micros(match &self.manual {
@@ -42,14 +45,14 @@ impl Clock {
         })
     }
 
-    /// Monotonic time, for measuring durations; unaffected by [`Clock::set`].
+    /// Returns the monotonic time, for measuring durations. [`Clock::set`] does not affect it.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that asks")]
+    #[expect(clippy::disallowed_methods, reason = "the only place that reads the system clock")]
     pub fn instant(&self) -> Instant {
         Instant::now()
     }
 
-    /// Sets a manual clock, forward or back; the system's clock ignores it.
+    /// Sets a manual clock forward or back. Has no effect on the system clock.
     pub fn set(&self, now: Timestamp) {
         if let Some(micros) = &self.manual {
             micros.store(now.unix_micros(), Ordering::SeqCst);
@@ -57,8 +60,8 @@ impl Clock {
     }
 }
 
-/// Microseconds since the Unix epoch; a system clock before 1970 reads as the epoch.
-#[expect(clippy::disallowed_methods, reason = "this is the one place that asks")]
+/// Returns the microseconds since the Unix epoch, or 0 if the system clock shows a time before 1970.
+#[expect(clippy::disallowed_methods, reason = "the only place that reads the system clock")]
 fn system_micros() -> i64 {
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX)

@@ -1,7 +1,7 @@
-//! Randomness, passed in.
+//! The source of randomness, passed to the code that needs it.
 //!
-//! Every secret and identifier that the service makes comes from here: the operating system's generator, or a test's
-//! repeatable sequence.
+//! All secrets and identifiers that the service generates use this module: the operating system's generator,
+//! or a repeatable sequence in tests.
 
 use std::{
     cell::RefCell,
@@ -16,27 +16,29 @@ use sha2::{Digest, Sha256};
 /// A source of random bytes. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Entropy {
-    /// `None` asks the operating system; `Some` counts the blocks of a test's sequence.
+    /// `None` for the operating system's generator; `Some` holds the seed and the number of blocks used so
+    /// far.
     seeded: Option<Arc<(u64, AtomicU64)>>,
 }
 
 impl Entropy {
-    /// The operating system's generator (`getrandom(2)` on Linux), fit for keys and tokens.
+    /// Returns the operating system's generator (`getrandom(2)` on Linux), which is suitable for keys and
+    /// tokens.
     #[must_use]
     pub fn system() -> Self {
         Self::default()
     }
 
-    /// A repeatable sequence for tests; never fit for secrets.
+    /// Creates a repeatable sequence for tests. It must never generate real secrets.
     #[must_use]
     pub fn seeded(seed: u64) -> Self {
         Self { seeded: Some(Arc::new((seed, AtomicU64::new(0)))) }
     }
 
-    /// `N` random bytes.
+    /// Returns `N` random bytes.
     ///
     /// # Panics
-    /// When the operating system has no generator at all, which the start of the service would have shown.
+    /// If the operating system has no generator. The service would already have failed at its start.
     #[must_use]
     pub fn bytes<const N: usize>(&self) -> [u8; N] {
         let mut bytes = [0; N];
@@ -47,20 +49,21 @@ impl Entropy {
         bytes
     }
 
-    /// Random bytes for a UUID that is no secret: they are drawn ahead, some hundred bytes at once, and lie in memory until
-    /// they are used, which spares each call its `getrandom(2)`.
+    /// Returns random bytes for a UUID that is not secret. A buffer of each thread is filled with 1,024 bytes
+    /// at a time, which saves one `getrandom(2)` per identifier; the bytes stay in memory until they are
+    /// used.
     ///
     /// # Panics
-    /// As [`Entropy::bytes`].
+    /// Like [`Entropy::bytes`].
     #[must_use]
     pub fn identifier(&self) -> [u8; 16] {
         match &self.seeded {
-            None => DRAWN_AHEAD.with_borrow_mut(DrawnAhead::next),
+            None => IDENTIFIERS.with_borrow_mut(IdentifierBuffer::next),
             Some(_) => self.bytes(),
         }
     }
 
-    /// A random number from 0 to 1, for jitter.
+    /// Returns a random number from 0 to 1, for jitter.
     #[must_use]
     pub fn fraction(&self) -> f64 {
         f64::from(u32::from_le_bytes(self.bytes())) / f64::from(u32::MAX)
@@ -68,15 +71,16 @@ impl Entropy {
 }
 
 thread_local! {
-    static DRAWN_AHEAD: RefCell<DrawnAhead> = const { RefCell::new(DrawnAhead { blocks: [[0; 16]; 64], left: 0 }) };
+    static IDENTIFIERS: RefCell<IdentifierBuffer> =
+        const { RefCell::new(IdentifierBuffer { blocks: [[0; 16]; 64], left: 0 }) };
 }
 
-struct DrawnAhead {
+struct IdentifierBuffer {
     blocks: [[u8; 16]; 64],
     left: usize,
 }
 
-impl DrawnAhead {
+impl IdentifierBuffer {
     fn next(&mut self) -> [u8; 16] {
         if self.left == 0 {
             fill_from_system(self.blocks.as_flattened_mut());
@@ -87,9 +91,9 @@ impl DrawnAhead {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "this is the one place that asks")]
+#[expect(clippy::disallowed_methods, reason = "the only place that calls the system's generator")]
 fn fill_from_system(bytes: &mut [u8]) {
-    getrandom::fill(bytes).expect("the system's generator answers once the machine has booted");
+    getrandom::fill(bytes).expect("the system's generator works once the machine has booted");
 }
 
 fn fill_from_sequence(sequence: &(u64, AtomicU64), bytes: &mut [u8]) {
@@ -109,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_identifier_comes_twice() {
+    fn identifiers_are_unique() {
         for entropy in [Entropy::system(), Entropy::seeded(1)] {
             let drawn: HashSet<[u8; 16]> = (0..1_000).map(|_| entropy.identifier()).collect();
             assert_eq!(drawn.len(), 1_000);

@@ -1,24 +1,26 @@
-//! Kairos Identity: the service that knows people by one `auth_token`.
+//! Kairos Identity: a gRPC service that owns the users of Kairos and identifies each by one `auth_token`.
 //!
-//! The map, from the top down; a module may use those below it that `tests/it/arrows.rs` allows:
+//! The modules, from the top layer down. `tests/it/arrows.rs` lists the modules that each of them may use:
 //!
-//! - [`cli`]: the command line; `serve` is where everything is wired.
-//! - [`pages`]: the HTTP port: the pages behind mailed links, and the public keys.
-//! - [`grpc`]: the API, and the only place that knows the wire: parse, act, reply; its `layer` is what every call passes.
-//! - [`server`]: the accept loop: connections with their limits, TLS, GOAWAY, a stop that ends.
-//! - [`config`]: settings, loaded and checked before anything starts.
+//! - [`cli`]: the command line; `serve` builds and connects all parts of the service.
+//! - [`pages`]: the HTTP port, which serves the pages behind mailed links and the public keys.
+//! - [`grpc`]: the API and the only module that uses the generated messages. A handler parses the request,
+//!   acts and replies; the layers in `layer` apply to every call.
+//! - [`server`]: the accept loop, with connection limits, TLS, GOAWAY and a shutdown with a deadline.
+//! - [`config`]: the settings, loaded and validated before the service starts.
 //! - [`telemetry`]: the log.
-//! - [`callers`]: who may call what, and what of a user they may see.
-//! - [`import`]: moving users in from a Django backend, and out again.
-//! - [`accounts`]: the verbs of an account: every rule of the business, free of transport and SQL.
-//! - [`mail`]: the worker that empties the outbox, through templates, over SMTP or into a folder.
-//! - [`store`]: the database: one body of queries for both engines, migrations, coalesced look-ups.
-//! - [`password`]: hashing, bounded: Django's formats, and what a new password must be.
-//! - [`access_token`]: what a login proves without a call: JWTs, signed and verified.
-//! - [`sealing`]: keeps secrets in the database that the database must not tell.
+//! - [`callers`]: the methods that each caller may call, and the fields of a user that it may see.
+//! - [`import`]: import of users from a Django backend, and export to it.
+//! - [`accounts`]: the operations on an account with all business rules, independent of transport and SQL.
+//! - [`mail`]: the outbox worker, which renders mails and delivers them over SMTP or to a folder.
+//! - [`store`]: the database, with one set of queries for both engines, migrations and coalesced look-ups.
+//! - [`password`]: password hashing in Django's formats in a bounded thread pool, and the policy for new
+//!   passwords.
+//! - [`access_token`]: signs and verifies JWTs that authenticate a user without a call.
+//! - [`sealing`]: encrypts secrets that are stored in the database.
 //! - [`proto`]: the generated messages.
-//! - [`clock`] and [`entropy`]: time and chance, passed in, so that tests own them.
-//! - [`domain`]: values that cannot be wrong.
+//! - [`clock`] and [`entropy`]: time and randomness, passed as values so that tests control them.
+//! - [`domain`]: value types that are valid by construction.
 
 pub mod access_token;
 pub mod accounts;

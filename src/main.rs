@@ -1,5 +1,5 @@
-//! Parses the command line, runs one command, and tells by the exit code how it went: 0, 1 for a failure with its reason
-//! on one line, 2 for a command line that is none.
+//! Parses the command line and runs one command. Exit codes: 0 for success; 1 for a failure, with its reason
+//! on one line of standard error; 2 for an invalid command line.
 
 use std::process::ExitCode;
 

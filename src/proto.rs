@@ -1,14 +1,20 @@
-//! The generated API (package `kairos.identity.v1`) and its descriptors; the only `include_proto!`.
+//! The generated API (package `kairos.identity.v1`) and its descriptors. No other file calls
+//! `include_proto!`.
 //!
-//! Messages that hold a password or a token that proves something print neither: their `Debug` is here and not derived.
+//! Messages with a password or a secret token have a `Debug` implementation here that does not print the
+//! secret. `build.rs` lists them, so that prost does not derive `Debug` for them.
 
-#![expect(clippy::pedantic, clippy::allow_attributes, reason = "generated; the .proto files are the manual")]
+#![expect(
+    clippy::pedantic,
+    clippy::allow_attributes,
+    reason = "generated code, documented in the .proto files"
+)]
 
 use std::fmt;
 
 tonic::include_proto!("kairos.identity.v1");
 
-/// The files of the package with all that they import and their comments, for reflection.
+/// The descriptors of the package's files and of all their imports, with comments, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("kairos_identity_descriptor");
 
 impl fmt::Debug for RegisterRequest {
@@ -23,7 +29,7 @@ impl fmt::Debug for SessionTokens {
     }
 }
 
-/// Nothing but its name.
+/// Implements `Debug` to print only the name of the message.
 macro_rules! say_nothing {
     ($($message:ident)+) => { $(
         impl fmt::Debug for $message {

@@ -1,8 +1,10 @@
-//! Keeping secrets in the database that the database must not tell, and in the hands of a reader who must not read them.
+//! Encrypts secrets that are stored in the database, and page tokens that callers hold.
 //!
-//! A mailed token must outlive a crash between the commit and the mail, and a key that signs access tokens must be known to every
-//! instance; but whoever reads the database, or a copy of it, must be able neither to follow the link nor to sign. So they lie there
-//! encrypted under a key that is not in the database (AES-256-GCM, NIST SP 800-38D, with a random 96-bit nonce).
+//! The database must store a mailed token, so that it survives a crash between the commit and the delivery,
+//! and the keys that sign access tokens, so that every instance has them. An attacker that reads the database
+//! or a backup of it must be able neither to use a link nor to sign a token. Therefore these secrets are
+//! encrypted under a key that is not in the database (AES-256-GCM, NIST SP 800-38D, with a random 96-bit
+//! nonce).
 
 use std::{
     fmt,
@@ -22,22 +24,22 @@ use crate::{domain::Sealed, entropy::Entropy};
 
 const KEY_BYTES: usize = 32;
 
-/// The first byte of what is sealed, so that a later release may seal in another way.
+/// The first byte of a sealed secret: the version of the format.
 const VERSION: u8 = 1;
 
-/// What a sealed secret is for; it opens for nothing else.
+/// The purpose of a sealed secret. It can be opened only for the purpose that it was sealed for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// A token that waits for its mail.
+    /// A mailed token whose mail is not yet sent.
     MailToken,
     /// The seed of a key that signs access tokens.
     SigningSeed,
-    /// A place in a list, carried by its reader.
+    /// A position in a list, held by the caller that reads the list.
     PageToken,
 }
 
 impl Purpose {
-    /// Binds the ciphertext to it.
+    /// Returns the associated data that binds a ciphertext to the purpose.
     const fn context(self) -> &'static [u8] {
         match self {
             Self::MailToken => b"kairos-identity mailed token v1",
@@ -47,51 +49,52 @@ impl Purpose {
     }
 }
 
-/// The key under which secrets lie in the database.
+/// The key that encrypts secrets.
 pub struct SealingKey {
     key: LessSafeKey,
     fingerprint_key: hmac::Key,
 }
 
-/// Makes another key of the same bytes, which tells nothing of them.
+/// Derives the fingerprint key from the bytes of the sealing key. The derived key does not reveal those
+/// bytes.
 const FINGERPRINT_CONTEXT: &[u8] = b"kairos-identity fingerprint v1";
 
-/// The text is no key.
+/// The text is not a valid key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected 32 random bytes in base64, as `openssl rand -base64 32` prints them")]
 pub struct InvalidSealingKey;
 
-/// The secret was sealed under another key or for something else, or was changed since.
+/// The secret cannot be decrypted: it was sealed under another key or for another purpose, or was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it was sealed under another key (secret.key-file), or was changed")]
+#[error("the secret was encrypted under another key (secret.key-file) or was changed")]
 pub struct SealBroken;
 
-/// Why a key file is of no use.
+/// The key file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
-    /// It cannot be read or made.
+    /// The file cannot be read or created.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
-    /// It holds no key.
+    /// The file does not contain a valid key.
     #[error("{}: {source}", path.display())]
     Invalid {
         /// The file.
         path: PathBuf,
-        /// What was expected.
+        /// The expected content.
         source: InvalidSealingKey,
     },
 }
 
 impl SealingKey {
-    /// Reads the base64 of 32 bytes; space around it is ignored.
+    /// Parses 32 bytes in base64. Whitespace around the text is ignored.
     ///
     /// # Errors
-    /// [`InvalidSealingKey`] for any other text, and for 32 times the same byte, which nobody drew by chance.
+    /// [`InvalidSealingKey`] for any other text, and for 32 equal bytes, which are not random.
     pub fn from_base64(text: &str) -> Result<Self, InvalidSealingKey> {
         let bytes = STANDARD.decode(text.trim()).map_err(|_| InvalidSealingKey)?;
         let bytes: [u8; KEY_BYTES] = bytes.try_into().map_err(|_| InvalidSealingKey)?;
@@ -102,13 +105,13 @@ impl SealingKey {
         Self::from_bytes(bytes)
     }
 
-    /// A key that is kept nowhere: for what need not outlive the process.
+    /// Generates a key that is not stored, for secrets that need not outlive the process.
     ///
     /// # Panics
-    /// Never: AES-256 takes any 32 bytes.
+    /// Never: any 32 bytes are a key of AES-256.
     #[must_use]
     pub fn passing(entropy: &Entropy) -> Self {
-        Self::from_bytes(entropy.bytes()).expect("AES-256 takes any 32 bytes")
+        Self::from_bytes(entropy.bytes()).expect("any 32 bytes are a key of AES-256")
     }
 
     fn from_bytes(bytes: [u8; KEY_BYTES]) -> Result<Self, InvalidSealingKey> {
@@ -118,7 +121,7 @@ impl SealingKey {
         Ok(Self { key: LessSafeKey::new(key), fingerprint_key })
     }
 
-    /// Reads the key in `path`.
+    /// Reads the key from the file `path`. Logs a warning if users other than its owner can access the file.
     ///
     /// # Errors
     /// [`KeyFileError`], which names the file.
@@ -127,13 +130,13 @@ impl SealingKey {
         let text = fs::read_to_string(path).map_err(in_file)?;
         let mode = fs::metadata(path).map_err(in_file)?.permissions().mode();
         if mode & 0o077 != 0 {
-            tracing::warn!(path = %path.display(), "The key file can be read by others: set its mode to 600");
+            tracing::warn!(path = %path.display(), "Key file is accessible to other users; set its mode to 600");
         }
         Self::from_base64(&text).map_err(|source| KeyFileError::Invalid { path: path.to_owned(), source })
     }
 
-    /// Reads the key in `path`, or makes one there, readable by its owner alone; processes that start together agree on
-    /// one key.
+    /// Reads the key from the file `path`. If the file does not exist, creates it with a new key and mode
+    /// 600. Processes that start at the same time use the same key.
     ///
     /// # Errors
     /// [`KeyFileError`], which names the file.
@@ -144,10 +147,10 @@ impl SealingKey {
         Self::load(path)
     }
 
-    /// Encrypts 32 secret bytes for the database.
+    /// Encrypts 32 secret bytes.
     ///
     /// # Panics
-    /// Never: AES-GCM takes any 32 bytes.
+    /// Never: AES-GCM encrypts any 32 bytes.
     #[must_use]
     pub fn seal(&self, purpose: Purpose, secret: &[u8; 32], entropy: &Entropy) -> Sealed {
         let nonce: [u8; NONCE_LEN] = entropy.bytes();
@@ -159,10 +162,10 @@ impl SealingKey {
         Sealed::from_bytes([&[VERSION][..], &nonce, &ciphertext].concat())
     }
 
-    /// Decrypts what [`SealingKey::seal`] encrypted for the same purpose.
+    /// Decrypts a secret that [`SealingKey::seal`] encrypted for the same purpose.
     ///
     /// # Errors
-    /// [`SealBroken`] when it was not sealed so under this key, or was changed.
+    /// [`SealBroken`] if the secret was sealed under another key or for another purpose, or was changed.
     pub fn open(&self, purpose: Purpose, sealed: &Sealed) -> Result<[u8; 32], SealBroken> {
         let (&VERSION, rest) = sealed.as_bytes().split_first().ok_or(SealBroken)? else {
             return Err(SealBroken);
@@ -177,13 +180,14 @@ impl SealingKey {
 }
 
 impl SealingKey {
-    /// What tells two secrets apart, and helps nobody without the key to guess one (HMAC-SHA-256).
+    /// Returns the HMAC-SHA-256 of a secret under a derived key, to compare secrets without storing them.
+    /// Without the key, a fingerprint does not help to guess the secret.
     ///
     /// # Panics
-    /// Never: SHA-256 has 32 bytes.
+    /// Never: an HMAC-SHA-256 has 32 bytes.
     #[must_use]
     pub fn fingerprint(&self, secret: &[u8]) -> [u8; 32] {
-        hmac::sign(&self.fingerprint_key, secret).as_ref().try_into().expect("SHA-256 has 32 bytes")
+        hmac::sign(&self.fingerprint_key, secret).as_ref().try_into().expect("an HMAC-SHA-256 has 32 bytes")
     }
 }
 
@@ -193,7 +197,8 @@ impl fmt::Debug for SealingKey {
     }
 }
 
-/// Writes a new key beside `path` and gives it that name in one step, unless another process was faster.
+/// Writes a new key to a draft beside `path` and links it to `path` in one step, unless another process has
+/// created `path`.
 fn create(path: &Path, entropy: &Entropy) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
@@ -203,14 +208,14 @@ fn create(path: &Path, entropy: &Entropy) -> io::Result<()> {
     let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&draft)?;
     writeln!(file, "{}", STANDARD.encode(entropy.bytes::<KEY_BYTES>()))?;
     file.sync_all()?;
-    // Unlike a rename, a link never replaces a key that is there.
+    // Unlike a rename, a hard link never replaces an existing file.
     let linked = fs::hard_link(&draft, path);
     fs::remove_file(&draft)?;
     match linked {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
         Ok(()) => {
-            tracing::info!(path = %path.display(), "Made a key under which secrets lie in the database");
+            tracing::info!(path = %path.display(), "Created the encryption key for secrets stored in the database");
             File::open(folder)?.sync_all()
         }
     }
@@ -233,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sealed_opens_under_its_key_and_for_its_purpose_alone() {
+    fn a_sealed_secret_opens_only_with_its_key_and_for_its_purpose() {
         let sealed = sealed(&key(1), &Entropy::seeded(1));
 
         assert_eq!(key(1).open(Purpose::MailToken, &sealed), Ok(SECRET));
@@ -242,13 +247,13 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_byte_anywhere_is_noticed() {
+    fn any_changed_byte_is_detected() {
         let sealed = sealed(&key(1), &Entropy::seeded(1));
         let open = |bytes: Vec<u8>| key(1).open(Purpose::MailToken, &Sealed::from_bytes(bytes));
-        for place in 0..sealed.as_bytes().len() {
+        for index in 0..sealed.as_bytes().len() {
             let mut bytes = sealed.as_bytes().to_vec();
-            bytes[place] ^= 1;
-            assert_eq!(open(bytes), Err(SealBroken), "byte {place}");
+            bytes[index] ^= 1;
+            assert_eq!(open(bytes), Err(SealBroken), "byte {index}");
         }
         for length in 0..sealed.as_bytes().len() {
             assert!(open(sealed.as_bytes()[..length].to_vec()).is_err(), "{length} bytes");
@@ -256,20 +261,20 @@ mod tests {
     }
 
     #[test]
-    fn the_same_secret_never_looks_the_same() {
+    fn sealing_a_secret_twice_yields_different_bytes() {
         let entropy = Entropy::seeded(1);
         assert_ne!(sealed(&key(1), &entropy), sealed(&key(1), &entropy));
     }
 
     #[test]
-    fn what_nobody_drew_by_chance_is_no_key() {
+    fn a_text_that_is_not_32_random_bytes_is_not_a_key() {
         for text in [String::new(), "hunter2".into(), STANDARD.encode([1; 31]), STANDARD.encode([0; 32])] {
             assert!(SealingKey::from_base64(&text).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn a_missing_key_is_made_once_and_for_its_owner_alone() {
+    fn a_missing_key_file_is_created_once_with_mode_600() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deep/secret.key");
         let sealed =
@@ -283,11 +288,11 @@ mod tests {
     }
 
     #[test]
-    fn a_key_file_that_holds_none_is_named() {
+    fn the_error_names_an_invalid_key_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secret.key");
         fs::write(&path, "short").unwrap();
-        let refusal = SealingKey::load_or_create(&path, &Entropy::system()).unwrap_err().to_string();
-        assert!(refusal.contains("secret.key") && refusal.contains("openssl rand"), "{refusal}");
+        let error = SealingKey::load_or_create(&path, &Entropy::system()).unwrap_err().to_string();
+        assert!(error.contains("secret.key") && error.contains("openssl rand"), "{error}");
     }
 }

@@ -1,8 +1,9 @@
-//! Logs, to standard error: text for people, or one JSON object a line.
+//! Writes the log to standard error, as text or as one JSON object per line.
 //!
-//! No level shows a password, a token or a hash: our own types that hold one cannot print, and the libraries that handle
-//! them on our behalf (SMTP, PostgreSQL, TLS, HTTP/2) are held at `info` whatever the setting says, since their `trace`
-//! shows what travels. No value can forge a line: control characters in it are escaped.
+//! No log level shows a password, a token or a hash. The service's own types that hold a secret do not print
+//! it. The libraries that transmit secrets (SMTP, PostgreSQL, TLS, HTTP/2) log at `info` and above only,
+//! regardless of the setting, because their `trace` events contain the transmitted data. A logged value
+//! cannot forge a line, because control characters in it are escaped.
 
 use std::io::{self, BufWriter, Write};
 
@@ -13,42 +14,43 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-/// Targets of our own, which may be as talkative as the setting says.
+/// The service's own targets. Only the setting limits the level of their events.
 const OWN_TARGETS: [&str; 3] = ["kairos_identity", "rpc", "audit"];
 
-/// How many lines may wait to be written: some megabytes.
-const LINES_WAITING_MAX: usize = 16_384;
+/// The most lines that wait to be written; they take a few megabytes.
+const QUEUED_LINES_MAX: usize = 16_384;
 
-/// How much is written at once.
+/// The size of the write buffer.
 const WRITE_BYTES_MAX: usize = 64 * 1024;
 
-/// Why there is no log.
+/// The log cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The level is none.
+    /// The log level cannot be parsed.
     #[error("the log level is not valid: {0}")]
     Level(#[from] tracing_subscriber::filter::ParseError),
-    /// There is one already.
-    #[error("the log was set up twice")]
-    Twice(#[from] tracing_subscriber::util::TryInitError),
+    /// The process has a log already.
+    #[error("the log is already set up")]
+    AlreadySetUp(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Writes what is still on its way when it is dropped: keep it until the process ends.
+/// Writes the queued lines when it is dropped. Hold it until the process exits.
 #[must_use]
-pub struct Log {
+pub struct LogGuard {
     _writer: WorkerGuard,
 }
 
-/// Sets up the log of the process; `level` is in the language of [`EnvFilter`].
+/// Sets up the log of the process; `level` is in the syntax of [`EnvFilter`].
 ///
-/// A thread of its own writes the lines. When `LINES_WAITING_MAX` of them wait, callers wait for it: no line is lost, but
-/// those of the last milliseconds before a SIGKILL.
+/// A separate thread writes the lines. While `QUEUED_LINES_MAX` lines are queued, a caller that logs is
+/// blocked, so no line is dropped. A SIGKILL loses the lines of the last milliseconds.
 ///
 /// # Errors
-/// [`TelemetryError`] for a level that is none, or when called twice.
-pub fn init(level: &str, is_json: bool) -> Result<Log, TelemetryError> {
-    let writer = NonBlockingBuilder::default().lossy(false).buffered_lines_limit(LINES_WAITING_MAX);
-    // The thread flushes when no line waits: those that came together leave in one system call.
+/// [`TelemetryError`] if `level` cannot be parsed, or if the log is already set up.
+pub fn init(level: &str, is_json: bool) -> Result<LogGuard, TelemetryError> {
+    let writer = NonBlockingBuilder::default().lossy(false).buffered_lines_limit(QUEUED_LINES_MAX);
+    // The thread flushes when the queue is empty, so lines that arrive together are written in one system
+    // call.
     let (stderr, guard) = writer.finish(BufWriter::with_capacity(WRITE_BYTES_MAX, io::stderr()));
     let stderr = move || stderr.clone();
     let lines = if is_json { json(stderr) } else { text(stderr) };
@@ -58,17 +60,17 @@ pub fn init(level: &str, is_json: bool) -> Result<Log, TelemetryError> {
         .with(lines.with_filter(own))
         .try_init()?;
     log_panics();
-    Ok(Log { _writer: guard })
+    Ok(LogGuard { _writer: guard })
 }
 
-/// A panic is a line like any other. What it says is cut short, since it may say what a value was.
+/// Logs each panic as an event. The panic message is truncated, because it may contain a value.
 fn log_panics() {
-    const WORDS_MAX: usize = 200;
+    const MESSAGE_CHARACTERS_MAX: usize = 200;
     std::panic::set_hook(Box::new(|panic| {
-        let words = panic.payload_as_str().unwrap_or_default();
-        let words: String = words.chars().take(WORDS_MAX).collect();
+        let message = panic.payload_as_str().unwrap_or_default();
+        let message: String = message.chars().take(MESSAGE_CHARACTERS_MAX).collect();
         let location = panic.location().map(tracing::field::display);
-        tracing::error!(location, "Panicked: {words}");
+        tracing::error!(location, "Panicked: {message}");
     }));
 }
 
@@ -88,7 +90,8 @@ where
         .boxed()
 }
 
-/// Without colours: a line's escapes then are nobody's but a value's, and are shown as such.
+/// Formats events as text, without colours: then every escape sequence in a line is part of a value and is
+/// escaped.
 fn text<S, W>(writer: impl Fn() -> W + Send + Sync + 'static) -> Lines<S>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
@@ -97,12 +100,14 @@ where
     fmt::layer().with_ansi(false).with_writer(move || OneLine(writer())).boxed()
 }
 
+/// True if the target is the service's own, or the level is `info` or more severe.
 fn may_log(metadata: &Metadata<'_>) -> bool {
     let target = metadata.target().split("::").next().unwrap_or_default();
     *metadata.level() <= Level::INFO || OWN_TARGETS.contains(&target)
 }
 
-/// Keeps each event on one line: the formatter writes an event at once, with its one true line end last.
+/// Writes each event as one line. The formatter passes a whole event in one call; the last byte ends the
+/// line.
 struct OneLine<W>(W);
 
 impl<W: Write> Write for OneLine<W> {
@@ -112,7 +117,7 @@ impl<W: Write> Write for OneLine<W> {
             let escaped =
                 |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
             let line: String = String::from_utf8_lossy(line).chars().map(escaped).collect();
-            // In one piece: another thread's line must not come between.
+            // One call, so that no line of another thread is written in between.
             self.0.write_all(&[line.as_bytes(), end].concat())?;
         } else {
             self.0.write_all(event)?;
@@ -159,7 +164,7 @@ mod tests {
         for is_json in [false, true] {
             let text = logged(
                 is_json,
-                || tracing::info!(name = %"a\r\n2026 INFO forged\u{1b}[2K", "Told\nsomething"),
+                || tracing::info!(name = %"a\r\n2026 INFO forged\u{1b}[2K", "Logged\nsomething"),
             );
             assert_eq!(text.matches('\n').count(), 1, "{text:?}");
             assert!(!text.contains('\r') && !text.contains('\u{1b}'), "{text:?}");
@@ -167,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn libraries_do_not_say_what_travels() {
+    fn libraries_do_not_log_transmitted_data() {
         let text = logged(false, || {
             tracing::trace!(target: "lettre::transport", "AUTH PLAIN hunter2");
             tracing::debug!(target: "tokio_postgres", "hunter2");

@@ -1,4 +1,4 @@
-//! What an access token says.
+//! The claims of an access token.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,32 +8,34 @@ use uuid::Uuid;
 use super::AccessTokenOptions;
 use crate::domain::{AuthToken, SessionId, Timestamp};
 
-/// The token is none of ours, or is no longer good.
+/// The access token is malformed, was not signed by this service for this audience, or is not valid at this
+/// time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the access token is not valid")]
 pub struct InvalidAccessToken;
 
-/// What a token says of whoever shows it. Times are whole seconds.
+/// The claims of a verified or newly signed token. Times are whole seconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccessClaims {
-    /// `jti`: names the token.
+    /// `jti`: the ID of the token.
     pub id: Uuid,
-    /// `sub`: who logged in.
+    /// `sub`: the user that logged in.
     pub user: AuthToken,
     /// `sid`: the session.
     pub session: SessionId,
-    /// `client_id`: the service that logged them in.
+    /// `client_id`: the caller that logged the user in.
     pub caller: Arc<str>,
-    /// `iat`: when it was signed.
+    /// `iat`: the time at which the token was signed.
     pub issued_at: Timestamp,
-    /// `nbf`: from when on it is good.
+    /// `nbf`: the time from which the token is valid.
     pub not_before: Timestamp,
-    /// `exp`: from when on it is not.
+    /// `exp`: the time from which the token is no longer valid.
     pub expires_at: Timestamp,
 }
 
 impl AccessClaims {
-    /// Of a token that is signed now. How long it lasts is decided when it is signed.
+    /// Creates the claims of a token that is issued at `now`.
+    /// [`AccessTokens::sign`](super::AccessTokens::sign) sets `expires_at`.
     #[must_use]
     pub fn new(id: Uuid, user: AuthToken, session: SessionId, caller: Arc<str>, now: Timestamp) -> Self {
         let now = now.whole_seconds();
@@ -41,7 +43,8 @@ impl AccessClaims {
     }
 }
 
-/// The claims on the wire. Each must be there, once, and of its type: a time that is a text or has a fraction is none.
+/// The claims as JSON. Parsing fails if a claim is missing, occurs twice or has the wrong type; a time is an
+/// integer.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Claims {
     iss: String,
@@ -61,9 +64,9 @@ impl Claims {
             iss: options.issuer.clone(),
             aud: options.audience.clone(),
             sub: claims.user.to_string(),
-            exp: seconds(claims.expires_at),
-            nbf: seconds(claims.not_before),
-            iat: seconds(claims.issued_at),
+            exp: to_seconds(claims.expires_at),
+            nbf: to_seconds(claims.not_before),
+            iat: to_seconds(claims.issued_at),
             jti: claims.id.hyphenated().to_string(),
             sid: claims.session.to_string(),
             client_id: claims.caller.to_string(),
@@ -80,18 +83,18 @@ impl TryFrom<Claims> for AccessClaims {
             user: AuthToken::parse(&claims.sub).map_err(|_| InvalidAccessToken)?,
             session: SessionId::parse(&claims.sid).map_err(|_| InvalidAccessToken)?,
             caller: claims.client_id.into(),
-            issued_at: moment(claims.iat),
-            not_before: moment(claims.nbf),
-            expires_at: moment(claims.exp),
+            issued_at: from_seconds(claims.iat),
+            not_before: from_seconds(claims.nbf),
+            expires_at: from_seconds(claims.exp),
         })
     }
 }
 
-/// Seconds since 1970; times before it do not occur.
-fn seconds(at: Timestamp) -> u64 {
+/// Returns the seconds since 1970. Times before 1970 do not occur.
+fn to_seconds(at: Timestamp) -> u64 {
     at.since(Timestamp::from_unix_micros(0)).as_secs()
 }
 
-fn moment(seconds: u64) -> Timestamp {
+fn from_seconds(seconds: u64) -> Timestamp {
     Timestamp::from_unix_micros(0).plus(Duration::from_secs(seconds))
 }

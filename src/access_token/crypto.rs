@@ -1,4 +1,5 @@
-//! ring's Ed25519 for jsonwebtoken, and no other algorithm: a token that names one cannot be verified, whatever it says.
+//! Provides jsonwebtoken with ring's Ed25519 and with no other algorithm. A token whose header names another
+//! algorithm cannot be verified.
 
 use jsonwebtoken::{
     Algorithm, AlgorithmFamily, DecodingKey, EncodingKey,
@@ -8,7 +9,7 @@ use jsonwebtoken::{
 use ring::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
 use signature::{Error, Signer, Verifier};
 
-/// Gives jsonwebtoken the algorithm; once for the process, further calls change nothing.
+/// Installs the algorithm in jsonwebtoken for the whole process. Further calls have no effect.
 pub(super) fn install() {
     static PROVIDER: CryptoProvider = CryptoProvider {
         signer_factory: |algorithm, key| Ok(Box::new(Ed25519Signer::new(*algorithm, key)?)),
@@ -28,7 +29,7 @@ fn require_ed25519(algorithm: Algorithm, family: AlgorithmFamily) -> Result<(), 
 struct Ed25519Signer(Ed25519KeyPair);
 
 impl Ed25519Signer {
-    /// The key holds the seed of 32 bytes.
+    /// Creates a signer. The key must contain the 32-byte seed.
     fn new(algorithm: Algorithm, key: &EncodingKey) -> Result<Self, JwtError> {
         require_ed25519(algorithm, key.family())?;
         let pair = Ed25519KeyPair::from_seed_unchecked(key.as_bytes());

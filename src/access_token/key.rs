@@ -1,4 +1,4 @@
-//! Keys that sign access tokens.
+//! The keys that sign access tokens.
 
 use std::fmt;
 
@@ -9,48 +9,49 @@ use sha2::{Digest, Sha256};
 
 use crate::domain::{SigningSeed, Timestamp};
 
-/// Names a key in the header of a token: the thumbprint of its public half (RFC 7638 and RFC 8037, appendix A.3).
+/// The ID of a key, `kid` in the header of a token: the thumbprint of the public key (RFC 7638 and RFC 8037,
+/// appendix A.3).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyId(String);
 
 impl KeyId {
-    /// The name.
+    /// Returns the ID as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// What a verifier needs of a key: the parts of a JSON Web Key (RFC 8037, section 2).
+/// The members of a public JSON Web Key that differ between keys (RFC 8037, section 2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicKey {
-    /// `kid`
+    /// `kid`: the ID of the key.
     pub id: KeyId,
-    /// `x`: the 32 bytes in base64url.
+    /// `x`: the 32 bytes of the public key in base64url.
     pub x: String,
 }
 
-/// A key with the time in which it is of use.
+/// A signing key with its period of use.
 #[derive(Clone)]
 pub struct SigningKey {
     seed: SigningSeed,
-    /// From when on it signs, until a later key does.
+    /// The time from which the key signs, until a later key starts to sign.
     pub signs_from: Timestamp,
-    /// Until when what it signed is good; nothing as long as no later key is known.
+    /// The time until which its signatures are accepted; `None` as long as it has no successor.
     pub verifies_until: Option<Timestamp>,
 }
 
 impl SigningKey {
-    /// The key that grows from this seed (RFC 8032, section 5.1.5).
+    /// Creates the key that is derived from this seed (RFC 8032, section 5.1.5).
     #[must_use]
     pub const fn new(seed: SigningSeed, signs_from: Timestamp, verifies_until: Option<Timestamp>) -> Self {
         Self { seed, signs_from, verifies_until }
     }
 
-    /// Its public half.
+    /// Returns the public key.
     ///
     /// # Panics
-    /// Never: every 32 bytes are a seed.
+    /// Never: any 32 bytes are a valid seed.
     #[must_use]
     pub fn public(&self) -> PublicKey {
         public_key(&public_bytes(&self.seed))
@@ -64,18 +65,18 @@ impl fmt::Debug for SigningKey {
 }
 
 fn public_bytes(seed: &SigningSeed) -> Vec<u8> {
-    let pair = Ed25519KeyPair::from_seed_unchecked(seed.as_bytes()).expect("every 32 bytes are a seed");
+    let pair = Ed25519KeyPair::from_seed_unchecked(seed.as_bytes()).expect("any 32 bytes are a valid seed");
     pair.public_key().as_ref().to_vec()
 }
 
 fn public_key(bytes: &[u8]) -> PublicKey {
     let x = URL_SAFE_NO_PAD.encode(bytes);
-    // The required members in lexicographic order, without space: RFC 7638, section 3.
+    // RFC 7638, section 3: the required members in lexicographic order, without whitespace.
     let thumbprint = Sha256::digest(format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#));
     PublicKey { id: KeyId(URL_SAFE_NO_PAD.encode(thumbprint)), x }
 }
 
-/// A key as jsonwebtoken takes it.
+/// A key in the form that jsonwebtoken requires.
 pub(super) struct PreparedKey {
     pub(super) public: PublicKey,
     pub(super) encoding: EncodingKey,
@@ -96,17 +97,18 @@ impl PreparedKey {
         }
     }
 
-    pub(super) fn has_ended(&self, now: Timestamp) -> bool {
+    pub(super) fn has_expired(&self, now: Timestamp) -> bool {
         self.verifies_until.is_some_and(|until| until <= now)
     }
 
     pub(super) fn signs(&self, now: Timestamp) -> bool {
-        self.signs_from <= now && !self.has_ended(now)
+        self.signs_from <= now && !self.has_expired(now)
     }
 
-    /// Whether it may have signed what is good `now`, by the latest time that any clock may show.
+    /// True if the key verifies tokens at `now`. `latest` is the latest time that the clock of an instance
+    /// may show: the key may already sign at that instance.
     pub(super) fn verifies(&self, latest: Timestamp, now: Timestamp) -> bool {
-        self.signs_from <= latest && !self.has_ended(now)
+        self.signs_from <= latest && !self.has_expired(now)
     }
 }
 
@@ -114,9 +116,9 @@ impl PreparedKey {
 mod tests {
     use super::*;
 
-    /// RFC 8037, appendix A.
+    /// The key and the thumbprint are those of RFC 8037, appendix A.
     #[test]
-    fn a_key_is_named_by_its_thumbprint() {
+    fn the_key_id_is_the_thumbprint_of_the_public_key() {
         let seed = URL_SAFE_NO_PAD.decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A").unwrap();
         let seed = SigningSeed::from_bytes(seed.try_into().unwrap());
         let start = Timestamp::from_unix_micros(0);

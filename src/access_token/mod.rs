@@ -1,8 +1,10 @@
-//! Access tokens: what a login proves, for some minutes, to whoever has the public keys.
+//! Signs and verifies access tokens. A service that has the public keys authenticates a user with a token,
+//! without a call.
 //!
-//! A JWT by the profile of RFC 9068, signed with Ed25519 (RFC 8037). The algorithm follows from the key and from nothing that a token
-//! says (RFC 8725, section 3.1). This module knows keys and claims; where keys are kept and when they change is not known here, nor
-//! whether a session still lasts. Start at [`AccessTokens`].
+//! A token is a JWT in the profile of RFC 9068, signed with Ed25519 (RFC 8037). The key determines the
+//! algorithm; the header of a token does not (RFC 8725, section 3.1). This module handles keys and claims
+//! only: it does not store or rotate keys, and does not check whether a session was revoked. Start at
+//! [`AccessTokens`].
 
 mod claims;
 mod crypto;
@@ -23,39 +25,40 @@ pub use self::{
 };
 use crate::domain::Timestamp;
 
-/// RFC 9068, section 2.1.
+/// The `typ` of the header (RFC 9068, section 2.1).
 const TYPE: &str = "at+jwt";
 
-/// Ours have some 500; longer texts are not even decoded.
+/// The longest token that is decoded, in bytes. A token of this service has about 500.
 const TOKEN_BYTES_MAX: usize = 4_096;
 
-/// How far the clocks of two instances may differ: a token may be so young. None may be older than it says.
+/// The largest clock difference between two instances that is tolerated: `iat` and `nbf` may be this far in
+/// the future. `exp` has no tolerance.
 pub const SKEW_MAX: Duration = Duration::from_secs(30);
 
-/// What stands in every token.
+/// The values that all access tokens have in common.
 #[derive(Debug, Clone)]
 pub struct AccessTokenOptions {
-    /// `iss`: who gives them out.
+    /// `iss`: the issuer.
     pub issuer: String,
-    /// `aud`: for whom they are.
+    /// `aud`: the audience.
     pub audience: String,
-    /// How long one is good for.
+    /// The lifetime of a token; a token expires earlier if its key does.
     pub lifetime: Duration,
 }
 
-/// Signs access tokens and verifies them. Clones share the keys.
+/// Signs and verifies access tokens. Clones share the keys.
 #[derive(Clone)]
 pub struct AccessTokens {
     options: Arc<AccessTokenOptions>,
     keys: Arc<RwLock<Arc<[PreparedKey]>>>,
 }
 
-/// A signed token: whoever has it acts as the user until it ends.
+/// A signed access token. It is a bearer credential: its holder acts as the user until it expires.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AccessToken(String);
 
 impl AccessToken {
-    /// The token itself: for the caller who logged the user in.
+    /// Returns the token for the caller that logged the user in.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -68,27 +71,27 @@ impl fmt::Debug for AccessToken {
     }
 }
 
-/// There is no key that may sign now.
+/// No key may sign at this time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no key signs access tokens at this time")]
 pub struct NoSigningKey;
 
 impl AccessTokens {
-    /// Knows no key yet.
+    /// Creates an instance without keys.
     #[must_use]
     pub fn new(options: AccessTokenOptions) -> Self {
         crypto::install();
         Self { options: Arc::new(options), keys: Arc::default() }
     }
 
-    /// How long a token is good for.
+    /// Returns the lifetime of a token.
     #[must_use]
     pub fn lifetime(&self) -> Duration {
         self.options.lifetime
     }
 
-    /// Knows these keys and no others from now on. The earliest of them signs at any time before it ends: if the clock was ahead when it was
-    /// made, nobody could log in otherwise until that time has come again.
+    /// Replaces all keys. The key with the earliest `signs_from` also signs before that time: if the clock
+    /// was ahead when the key was created, no user could otherwise log in until that time.
     pub fn replace_keys(&self, keys: &[SigningKey]) {
         let mut prepared: Vec<_> = keys.iter().map(PreparedKey::new).collect();
         if let Some(earliest) = prepared.iter_mut().min_by_key(|key| key.signs_from) {
@@ -101,22 +104,23 @@ impl AccessTokens {
         Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The keys that tokens are verified with, those among them that will sign only later: whoever reads them now knows those too.
+    /// Returns the public keys that verify tokens at `now` or later. Keys that start to sign later are
+    /// included, so that verifiers fetch them in advance.
     #[must_use]
     pub fn public_keys(&self, now: Timestamp) -> Vec<PublicKey> {
-        self.keys().iter().filter(|key| !key.has_ended(now)).map(|key| key.public.clone()).collect()
+        self.keys().iter().filter(|key| !key.has_expired(now)).map(|key| key.public.clone()).collect()
     }
 
-    /// Signs a token; gives it and the claims in it.
+    /// Signs a token; returns it with its claims, in which `expires_at` is set.
     ///
     /// # Errors
-    /// [`NoSigningKey`] when no key signs at this time.
+    /// [`NoSigningKey`] if no key signs at `issued_at`.
     pub fn sign(&self, mut claims: AccessClaims) -> Result<(AccessToken, AccessClaims), NoSigningKey> {
         let now = claims.issued_at;
         let keys = self.keys();
         let signing = keys.iter().filter(|key| key.signs(now)).max_by_key(|key| key.signs_from);
         let key = signing.ok_or(NoSigningKey)?;
-        // Never longer than its key verifies.
+        // A token expires no later than its key.
         let expires_at = now.plus(self.options.lifetime);
         claims.expires_at =
             key.verifies_until.map_or(expires_at, |until| until.min(expires_at)).whole_seconds();
@@ -128,16 +132,18 @@ impl AccessTokens {
         Ok((AccessToken(token), claims))
     }
 
-    /// What a token says, if one of the keys signed it and it is good now.
+    /// Returns the claims of a token if one of the keys signed it and it is valid at `now`.
     ///
     /// # Errors
-    /// [`InvalidAccessToken`] for anything else; why is nobody's business who did not sign it.
+    /// [`InvalidAccessToken`] otherwise. The error does not contain the reason, because the token may be an
+    /// attacker's.
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<AccessClaims, InvalidAccessToken> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(InvalidAccessToken);
         }
         let header = decode_header(token).map_err(|_| InvalidAccessToken)?;
-        // RFC 7515, section 4.1.11: what must be understood and is not.
+        // RFC 7515, section 4.1.11: `crit` lists extensions that a recipient must understand. No extension is
+        // supported.
         if header.typ.as_deref() != Some(TYPE) || header.crit.is_some() {
             return Err(InvalidAccessToken);
         }
@@ -147,11 +153,12 @@ impl AccessTokens {
         let wire =
             decode::<Claims>(token, &key.decoding, &self.validation()).map_err(|_| InvalidAccessToken)?;
         let claims = AccessClaims::try_from(wire.claims)?;
-        let is_begun = claims.issued_at <= now.plus(SKEW_MAX) && claims.not_before <= now.plus(SKEW_MAX);
-        if is_begun && now < claims.expires_at { Ok(claims) } else { Err(InvalidAccessToken) }
+        let has_started = claims.issued_at <= now.plus(SKEW_MAX) && claims.not_before <= now.plus(SKEW_MAX);
+        if has_started && now < claims.expires_at { Ok(claims) } else { Err(InvalidAccessToken) }
     }
 
-    /// Issuer and audience; times are judged by our own clock.
+    /// Makes jsonwebtoken check the issuer, the audience and the required claims. [`Self::verify`] checks the
+    /// times against its `now`.
     fn validation(&self) -> Validation {
         let mut validation = Validation::new(Algorithm::EdDSA);
         validation.set_issuer(&[&self.options.issuer]);

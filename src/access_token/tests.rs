@@ -27,7 +27,7 @@ fn claims(now: Timestamp) -> AccessClaims {
     AccessClaims::new(Uuid::from_u128(3), AuthToken::from_random([1; 16]), session, "bff".into(), now)
 }
 
-/// The header and claims that a token of ours has, to be bent.
+/// Returns the header and the claims of a valid token, for tests to alter.
 fn parts() -> (Value, Value) {
     let token = tokens(&[key(1, NOW, None)]).sign(claims(NOW)).unwrap().0;
     let token = token.expose();
@@ -38,7 +38,7 @@ fn parts() -> (Value, Value) {
     (parts.next().unwrap(), parts.next().unwrap())
 }
 
-/// Signed with the right key, whatever it says.
+/// Signs any header and claims with the right key.
 fn signed(header: &Value, claims: &str) -> String {
     let message =
         format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(claims));
@@ -51,7 +51,7 @@ fn is_valid(token: &str, now: Timestamp) -> bool {
 }
 
 #[test]
-fn a_token_says_what_it_was_signed_for_until_it_ends() {
+fn a_token_yields_its_claims_until_it_expires() {
     let tokens = tokens(&[key(1, NOW, None)]);
     let (token, signed) = tokens.sign(claims(NOW)).unwrap();
     let token = token.expose();
@@ -60,13 +60,13 @@ fn a_token_says_what_it_was_signed_for_until_it_ends() {
     assert_eq!(tokens.verify(token, NOW), Ok(signed.clone()));
     assert!(tokens.verify(token, signed.expires_at.minus(Duration::from_micros(1))).is_ok());
     assert!(tokens.verify(token, signed.expires_at).is_err());
-    // A clock that is behind by less than half a minute, and one that is behind by more.
+    // The clock of the verifier is behind by exactly `SKEW_MAX`, then by one second more.
     assert!(tokens.verify(token, NOW.minus(SKEW_MAX)).is_ok());
     assert!(tokens.verify(token, NOW.minus(SKEW_MAX + Duration::from_secs(1))).is_err());
 }
 
 #[test]
-fn header_and_claims_are_those_of_rfc_9068() {
+fn header_and_claims_follow_rfc_9068() {
     let (header, claims) = parts();
     assert_eq!(header["typ"], "at+jwt");
     assert_eq!(header["alg"], "EdDSA");
@@ -83,13 +83,13 @@ fn header_and_claims_are_those_of_rfc_9068() {
 }
 
 #[test]
-fn each_claim_must_be_there_and_of_its_type() {
+fn each_claim_is_required_and_type_checked() {
     let (header, good) = parts();
     assert!(is_valid(&signed(&header, &good.to_string()), NOW));
     for name in good.as_object().unwrap().keys() {
-        let mut bent = good.clone();
-        bent.as_object_mut().unwrap().remove(name);
-        assert!(!is_valid(&signed(&header, &bent.to_string()), NOW), "without {name}");
+        let mut altered = good.clone();
+        altered.as_object_mut().unwrap().remove(name);
+        assert!(!is_valid(&signed(&header, &altered.to_string()), NOW), "without {name}");
         let text = &good[name];
         let wrong = [
             json!(null),
@@ -103,32 +103,32 @@ fn each_claim_must_be_there_and_of_its_type() {
         ];
         let other = if text.is_u64() { json!(text.to_string()) } else { json!(1) };
         for value in wrong.into_iter().chain([other]) {
-            bent[name] = value;
-            assert!(!is_valid(&signed(&header, &bent.to_string()), NOW), "{name}: {}", bent[name]);
+            altered[name] = value;
+            assert!(!is_valid(&signed(&header, &altered.to_string()), NOW), "{name}: {}", altered[name]);
         }
     }
 }
 
 #[test]
-fn a_claim_that_is_there_twice_is_none() {
+fn a_duplicate_claim_is_rejected() {
     let (header, good) = parts();
     let twice = good.to_string().replacen('{', "{\"sub\":\"00000000-0000-4000-8000-000000000000\",", 1);
     assert!(!is_valid(&signed(&header, &twice), NOW));
 }
 
 #[test]
-fn a_token_of_another_issuer_or_for_others_is_refused() {
+fn a_token_of_another_issuer_or_audience_is_rejected() {
     let (header, good) = parts();
     for (name, value) in [("iss", "https://id.example/"), ("iss", ""), ("aud", "kairos2"), ("aud", "KAIROS")]
     {
-        let mut bent = good.clone();
-        bent[name] = json!(value);
-        assert!(!is_valid(&signed(&header, &bent.to_string()), NOW), "{name}: {value}");
+        let mut altered = good.clone();
+        altered[name] = json!(value);
+        assert!(!is_valid(&signed(&header, &altered.to_string()), NOW), "{name}: {value}");
     }
 }
 
 #[test]
-fn times_are_held_to_our_clock() {
+fn token_times_are_checked_against_the_clock() {
     let (header, good) = parts();
     let second = NOW.unix_micros() / 1_000_000;
     for (name, value, valid) in [
@@ -141,14 +141,14 @@ fn times_are_held_to_our_clock() {
         ("exp", i64::MAX, true),
         ("nbf", i64::MAX, false),
     ] {
-        let mut bent = good.clone();
-        bent[name] = json!(value);
-        assert_eq!(is_valid(&signed(&header, &bent.to_string()), NOW), valid, "{name}: {value}");
+        let mut altered = good.clone();
+        altered[name] = json!(value);
+        assert_eq!(is_valid(&signed(&header, &altered.to_string()), NOW), valid, "{name}: {value}");
     }
 }
 
 #[test]
-fn the_header_chooses_neither_algorithm_nor_key() {
+fn the_header_cannot_choose_the_algorithm_or_the_key() {
     let (good, claims) = parts();
     let jwk = json!({"kty": "OKP", "crv": "Ed25519", "x": key(2, NOW, None).public().x});
     for (name, value) in [
@@ -174,28 +174,28 @@ fn the_header_chooses_neither_algorithm_nor_key() {
         ("crit", json!(["exp"])),
         ("crit", json!([])),
     ] {
-        let mut bent = good.clone();
-        bent[name] = value;
-        assert!(!is_valid(&signed(&bent, &claims.to_string()), NOW), "{name}: {}", bent[name]);
+        let mut altered = good.clone();
+        altered[name] = value;
+        assert!(!is_valid(&signed(&altered, &claims.to_string()), NOW), "{name}: {}", altered[name]);
     }
-    // Known names that tell where to find a key are not followed: the token is judged by ours.
+    // Header parameters that contain or locate a key are ignored: only the service's keys verify a token.
     for (name, value) in [
         ("jku", json!("https://evil.example/jwks.json")),
         ("jwk", jwk),
         ("x5u", json!("https://evil.example")),
     ] {
-        let mut bent = good.clone();
-        bent[name] = value;
-        let forged = signed(&bent, &claims.to_string());
+        let mut altered = good.clone();
+        altered[name] = value;
+        let forged = signed(&altered, &claims.to_string());
         let (message, _) = forged.rsplit_once('.').unwrap();
         let pair = Ed25519KeyPair::from_seed_unchecked(&[2; 32]).unwrap();
-        let by_another = format!("{message}.{}", URL_SAFE_NO_PAD.encode(pair.sign(message.as_bytes())));
-        assert!(!is_valid(&by_another, NOW), "{name}");
+        let resigned = format!("{message}.{}", URL_SAFE_NO_PAD.encode(pair.sign(message.as_bytes())));
+        assert!(!is_valid(&resigned, NOW), "{name}");
     }
 }
 
 #[test]
-fn no_hash_of_the_public_key_passes_for_a_signature() {
+fn an_hmac_with_the_public_key_is_not_a_valid_signature() {
     use hmac::{Hmac, KeyInit, Mac};
     let (mut header, claims) = parts();
     let x = key(1, NOW, None).public().x;
@@ -213,19 +213,19 @@ fn no_hash_of_the_public_key_passes_for_a_signature() {
 }
 
 #[test]
-fn every_bit_flipped_and_every_part_cut_off_is_noticed() {
+fn a_flipped_bit_or_a_truncation_invalidates_a_token() {
     let tokens = tokens(&[key(1, NOW, None)]);
     let (token, _) = tokens.sign(claims(NOW)).unwrap();
     let token = token.expose();
-    for place in 0..token.len() {
+    for index in 0..token.len() {
         for bit in 0..7 {
             let mut bytes = token.as_bytes().to_vec();
-            bytes[place] ^= 1 << bit;
+            bytes[index] ^= 1 << bit;
             let flipped = String::from_utf8(bytes).unwrap();
             assert!(tokens.verify(&flipped, NOW).is_err(), "{flipped}");
         }
-        assert!(tokens.verify(&token[..place], NOW).is_err());
-        assert!(tokens.verify(&token[place + 1..], NOW).is_err());
+        assert!(tokens.verify(&token[..index], NOW).is_err());
+        assert!(tokens.verify(&token[index + 1..], NOW).is_err());
     }
     let (message, signature) = token.rsplit_once('.').unwrap();
     for odd in [
@@ -246,7 +246,7 @@ fn every_bit_flipped_and_every_part_cut_off_is_noticed() {
 }
 
 #[test]
-fn what_names_a_user_or_proves_something_else_is_no_access_token() {
+fn auth_tokens_and_other_credentials_are_not_access_tokens() {
     for other in ["0b9f6c1e-5d0a-4b39-9c6f-2f6f3a1f7a10", &format!("krt_{}", "A".repeat(64)), &"A".repeat(43)]
     {
         assert!(!is_valid(other, NOW), "{other}");
@@ -254,7 +254,7 @@ fn what_names_a_user_or_proves_something_else_is_no_access_token() {
 }
 
 #[test]
-fn a_key_signs_until_its_successor_does_and_verifies_until_its_last_token_has_ended() {
+fn a_key_signs_until_its_successor_does_and_verifies_until_its_last_token_expires() {
     let change = NOW.plus(Duration::from_hours(1));
     let old = key(1, NOW, Some(change.plus(LIFETIME)));
     let new = key(2, change, None);
@@ -265,7 +265,7 @@ fn a_key_signs_until_its_successor_does_and_verifies_until_its_last_token_has_en
     };
     assert_eq!(kid(change.minus(Duration::from_micros(1))), old.public().id.as_str());
     assert_eq!(kid(change), new.public().id.as_str());
-    assert_eq!(tokens.public_keys(NOW).len(), 2, "a key is told of before it signs");
+    assert_eq!(tokens.public_keys(NOW).len(), 2, "a key is published before it signs");
 
     let (last, claims) = tokens.sign(claims(change.minus(Duration::from_secs(1)))).unwrap();
     assert!(tokens.verify(last.expose(), claims.expires_at.minus(Duration::from_secs(1))).is_ok());
@@ -275,7 +275,7 @@ fn a_key_signs_until_its_successor_does_and_verifies_until_its_last_token_has_en
 }
 
 #[test]
-fn no_token_outlives_the_key_that_signed_it() {
+fn no_token_outlives_its_signing_key() {
     let until = NOW.plus(Duration::from_mins(3));
     let tokens = tokens(&[key(1, NOW, Some(until))]);
     let (token, signed) = tokens.sign(claims(NOW)).unwrap();
@@ -286,7 +286,7 @@ fn no_token_outlives_the_key_that_signed_it() {
 }
 
 #[test]
-fn the_earliest_key_signs_whatever_a_clock_that_was_set_back_says() {
+fn the_earliest_key_signs_even_if_the_clock_is_set_back() {
     let a_year_ago = NOW.minus(Duration::from_hours(24 * 365));
     let (earliest, later) = (key(1, NOW, None), key(2, NOW.plus(LIFETIME), None));
     let tokens = tokens(&[later, earliest.clone()]);
@@ -296,7 +296,7 @@ fn the_earliest_key_signs_whatever_a_clock_that_was_set_back_says() {
 }
 
 #[test]
-fn a_token_of_a_key_that_was_taken_away_is_refused_at_once() {
+fn a_token_of_a_removed_key_is_rejected_immediately() {
     let tokens = tokens(&[key(1, NOW, None)]);
     let (token, _) = tokens.sign(claims(NOW)).unwrap();
     tokens.replace_keys(&[key(2, NOW, None)]);

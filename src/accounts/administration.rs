@@ -1,4 +1,5 @@
-//! What an operator does to accounts, by the command line or by `AdminService`. No operator sees or chooses a password.
+//! The operations of an operator on accounts, for the command line and `AdminService`. An operator can
+//! neither read nor choose a password.
 
 use std::sync::Arc;
 
@@ -13,37 +14,39 @@ use crate::{
     store::{AuditFilter, EventPlace, ManagedUser, NewMail, RecordedEvent, Store, UserFilter},
 };
 
-/// The verbs of an operator. Cheap to clone.
+/// The operations of an operator. Cheap to clone.
 #[derive(Clone)]
 pub struct Administration {
     store: Store,
     clock: Clock,
-    /// Lists read much; one at a time leaves the others their connections.
+    /// Allows one list query at a time: it reads many rows, and the other calls need the remaining
+    /// connections.
     lists: Arc<Semaphore>,
 }
 
-/// How an operator names a user.
+/// The key by which an operator selects a user.
 #[derive(Debug, Clone)]
 pub enum UserKey {
-    /// By the identifier.
+    /// The identifier.
     AuthToken(AuthToken),
-    /// By the address.
+    /// The email.
     Email(Email),
-    /// By the name.
+    /// The username.
     Username(Username),
 }
 
 impl Administration {
-    /// Administration of the accounts in this store.
+    /// Creates the operations on the accounts of this store.
     #[must_use]
     pub fn new(store: Store, clock: Clock) -> Self {
         Self { store, clock, lists: Arc::new(Semaphore::new(1)) }
     }
 
-    /// The next users who pass the filter, in the order of their registration, at most `limit`.
+    /// Returns at most `limit` users that match the filter, in the order of registration, starting after
+    /// `after`.
     ///
     /// # Errors
-    /// When the database is not available.
+    /// A database error.
     pub async fn list_users(
         &self,
         filter: UserFilter,
@@ -54,10 +57,10 @@ impl Administration {
         Ok(self.store.list_users(filter, after, limit).await?)
     }
 
-    /// The user of that name.
+    /// Returns the user with this key.
     ///
     /// # Errors
-    /// [`AccountError::UserNotFound`], or that the database is not available.
+    /// [`AccountError::UserNotFound`] or a database error.
     pub async fn find_user(&self, key: &UserKey) -> Result<ManagedUser, AccountError> {
         let auth_token = match key {
             UserKey::AuthToken(token) => Some(*token),
@@ -70,10 +73,11 @@ impl Administration {
         self.store.find_managed_user(auth_token).await?.ok_or(AccountError::UserNotFound)
     }
 
-    /// Marks the user's email as verified without a link. One that is verified is no error.
+    /// Marks the user's email as verified, without a link. Succeeds without a change if it is verified
+    /// already.
     ///
     /// # Errors
-    /// [`AccountError::UserNotFound`], or that the database is not available.
+    /// [`AccountError::UserNotFound`] or a database error.
     pub async fn verify_user(&self, key: &UserKey, origin: &Origin) -> Result<ManagedUser, AccountError> {
         let found = self.find_user(key).await?;
         let event = self.event(AuditKind::UserUpdated, &found.user, origin).of("is_verified: true");
@@ -81,11 +85,12 @@ impl Administration {
         updated_user(&found, updated, &event)
     }
 
-    /// Marks the user's email as not verified, which ends their sessions and links, and mails them the link that proves it again. Their account
-    /// stays, whether they follow it or not.
+    /// Marks the user's email as not verified, revokes the user's sessions, voids the user's links and mails
+    /// a new verification link. A disabled user gets no link. The account is kept even if the link is never
+    /// used. Succeeds without a change if the email is not verified.
     ///
     /// # Errors
-    /// [`AccountError::UserNotFound`], or that the database is not available.
+    /// [`AccountError::UserNotFound`] or a database error.
     pub async fn unverify_user(
         &self,
         key: &UserKey,
@@ -100,11 +105,11 @@ impl Administration {
         updated_user(&found, updated, &event)
     }
 
-    /// Keeps the user out: ends their sessions, voids their links, and lets nobody log in. Look-ups know them as before. One who is disabled
-    /// is no error.
+    /// Disables the user: revokes the user's sessions, voids the user's links and refuses logins. Look-ups
+    /// still return the user. Succeeds without a change if the user is disabled already.
     ///
     /// # Errors
-    /// [`AccountError::UserNotFound`], or that the database is not available.
+    /// [`AccountError::UserNotFound`] or a database error.
     pub async fn disable_user(&self, key: &UserKey, origin: &Origin) -> Result<ManagedUser, AccountError> {
         let found = self.find_user(key).await?;
         let event = self.event(AuditKind::UserDisabled, &found.user, origin);
@@ -116,10 +121,11 @@ impl Administration {
         self.find_user(&UserKey::AuthToken(found.user.auth_token)).await
     }
 
-    /// Lets a user in again who was kept out; who has not proven their address is mailed the link that does. One who is not disabled is no error.
+    /// Enables a disabled user, and mails a verification link if the user's email is not verified. Succeeds
+    /// without a change if the user is not disabled.
     ///
     /// # Errors
-    /// [`AccountError::UserNotFound`], or that the database is not available.
+    /// [`AccountError::UserNotFound`] or a database error.
     pub async fn enable_user(
         &self,
         key: &UserKey,
@@ -136,10 +142,12 @@ impl Administration {
         Ok(ManagedUser { disabled_at: None, ..found })
     }
 
-    /// Forgets the wrong passwords that this user's account has taken, so that nobody has to wait; gives whether there were any.
+    /// Clears the failed password attempts that were counted for the user's account, so that the next attempt
+    /// need not wait. True if there were any. The limits for a client address and for all accounts together
+    /// are unchanged.
     ///
     /// # Errors
-    /// [`AccountError::UserNotFound`], or that the database is not available.
+    /// [`AccountError::UserNotFound`] or a database error.
     pub async fn unlock_user(&self, key: &UserKey, origin: &Origin) -> Result<bool, AccountError> {
         let user = self.find_user(key).await?.user;
         let event = self.event(AuditKind::AuthnLoginUnlock, &user, origin);
@@ -150,10 +158,10 @@ impl Administration {
         Ok(had_attempts)
     }
 
-    /// Deletes the user with everything that belongs to them; gives who it was.
+    /// Deletes the user with all rows that belong to the user, and returns the deleted user.
     ///
     /// # Errors
-    /// [`AccountError::UserNotFound`], or that the database is not available.
+    /// [`AccountError::UserNotFound`] or a database error.
     pub async fn delete_user(&self, key: &UserKey, origin: &Origin) -> Result<User, AccountError> {
         let user = self.find_user(key).await?.user;
         let event = self.event(AuditKind::UserDeleted, &user, origin);
@@ -164,10 +172,10 @@ impl Administration {
         Ok(user)
     }
 
-    /// Ends all sessions of the user; gives how many there were.
+    /// Revokes all sessions of the user, and returns their number.
     ///
     /// # Errors
-    /// [`AccountError::UserNotFound`], or that the database is not available.
+    /// [`AccountError::UserNotFound`] or a database error.
     pub async fn revoke_user_sessions(&self, key: &UserKey, origin: &Origin) -> Result<usize, AccountError> {
         let user = self.find_user(key).await?.user;
         let event = self.event(AuditKind::SessionExpired, &user, origin);
@@ -178,11 +186,11 @@ impl Administration {
         Ok(ended)
     }
 
-    /// Mails the user a link to choose a new password with, which voids the older ones. Their password and their sessions stay as they are until
-    /// they follow it.
+    /// Mails the user a link to choose a new password; older links of that kind become void. The user's
+    /// password and sessions stay valid until the link is used.
     ///
     /// # Errors
-    /// [`AccountError::UserNotFound`], [`AccountError::AccountDisabled`], or that the database is not available.
+    /// [`AccountError::UserNotFound`], [`AccountError::AccountDisabled`] or a database error.
     pub async fn start_password_reset(
         &self,
         key: &UserKey,
@@ -196,7 +204,8 @@ impl Administration {
         let (user, purpose) = (found.user, MailTokenPurpose::ResetPassword);
         let event = self.event(AuditKind::AuthnTokenCreated, &user, origin).of(purpose.as_str());
         let link = mails.link(purpose, &user.email, MailedBy::Service, event.at).mail;
-        // They may have gone, or been disabled, or have another address by now.
+        // Also checks the id: since the look-up, the user may have been deleted or disabled, or may have
+        // another email.
         let owner = (&user.email, Some(user.id));
         let mailed = self.store.replace_link(owner, purpose, link, event.clone()).await?;
         let mailed = mailed.ok_or(AccountError::UserNotFound)?;
@@ -205,10 +214,11 @@ impl Administration {
         Ok(mailed)
     }
 
-    /// The next audit events that pass the filter, in the order of their time, at most `limit`.
+    /// Returns at most `limit` audit events that match the filter, in the order of time, starting after
+    /// `after`.
     ///
     /// # Errors
-    /// When the database is not available.
+    /// A database error.
     pub async fn list_audit_events(
         &self,
         filter: AuditFilter,
@@ -224,12 +234,12 @@ impl Administration {
     }
 }
 
-/// The link that proves a user's address, from this service.
+/// Creates a link that verifies the user's email, to be mailed by this service.
 fn verification_link(mails: &Mails, user: &User, now: Timestamp) -> NewMail {
     mails.link(MailTokenPurpose::VerifyEmail, &user.email, MailedBy::Service, now).mail
 }
 
-/// A user as an update has left them, which is logged if it changed anything.
+/// Returns the user as an update has left it, and logs the event if the update changed the row.
 fn updated_user(
     found: &ManagedUser,
     updated: Option<(User, bool)>,

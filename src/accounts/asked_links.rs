@@ -1,7 +1,10 @@
-//! Links that somebody asks for by an email alone: another one to prove it, or one to choose a new password.
+//! Links that are requested with nothing but an email: another verification link, or a link to choose a new
+//! password.
 //!
-//! Unknown, verified and unverified addresses are answered alike and after the same work: whether there is anything to mail is found out
-//! after the answer, within a second. A crash just then loses the request, and nothing else.
+//! Unknown, verified and unverified emails get the same response after the same work. The look-up that
+//! decides whether a mail is sent runs after the response, within one second. A crash in that second loses
+//! the request and nothing else. The exception is a caller that mails the link itself ([`MailedBy::Caller`]):
+//! its response contains the token, so it reveals whether there is such an account.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,46 +14,51 @@ use crate::{
     store::{Subject, chain},
 };
 
-/// Within how long after the answer the work is done, when exactly is left to chance: somebody who calls again at once must not
-/// feel whether there was anything to do.
+/// Maximum delay between the response and the work. The delay is random, so that a second call right after
+/// the first cannot measure whether there was work to do.
 const DELAY_MAX: Duration = Duration::from_secs(1);
 
-/// When so much is going on in the background that a call was turned away, it is worth trying again so much later.
+/// Retry delay for a call that is refused because too many tasks run in the background.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The one reason of the trail that no caller is told.
-const NOBODY_TO_MAIL: &str = "NO_USER_TO_MAIL";
+/// Audit reason of a request that matches no user. It is the only reason in the audit trail that no caller
+/// receives.
+const NO_USER_TO_MAIL: &str = "NO_USER_TO_MAIL";
 
 impl Accounts {
-    /// Mails a new link if an unverified account has this email, which voids the older links. A caller who mails it itself is given its token, and
-    /// learns by it whether there is such an account.
+    /// Mails a new verification link if there is an account with this email that is neither verified nor
+    /// disabled; older verification links become void. With [`MailedBy::Caller`], returns the token instead
+    /// of mailing it, or `None` if there is no such account.
     ///
     /// # Errors
-    /// [`AccountError::TooManyAttempts`], or that the service is overloaded or without its database, for every address alike.
+    /// [`AccountError::TooManyAttempts`], [`AccountError::Overloaded`] or a database error. None of them
+    /// depends on whether there is such an account.
     pub async fn resend_verification_email(
         &self,
         email: Email,
         by: MailedBy,
         origin: Origin,
     ) -> Result<Option<MailToken>, AccountError> {
-        self.ask_for_link(email, MailTokenPurpose::VerifyEmail, by, origin).await
+        self.request_link(email, MailTokenPurpose::VerifyEmail, by, origin).await
     }
 
-    /// Mails a link to choose a new password with if an account has this email, which voids the older ones; to a caller who mails it itself as
-    /// above.
+    /// Mails a link to choose a new password if there is an account with this email that is not disabled;
+    /// older links of that kind become void. With [`MailedBy::Caller`], returns the token instead of mailing
+    /// it, or `None` if there is no such account.
     ///
     /// # Errors
-    /// [`AccountError::TooManyAttempts`], or that the service is overloaded or without its database, for every address alike.
+    /// [`AccountError::TooManyAttempts`], [`AccountError::Overloaded`] or a database error. None of them
+    /// depends on whether there is such an account.
     pub async fn request_password_reset(
         &self,
         email: Email,
         by: MailedBy,
         origin: Origin,
     ) -> Result<Option<MailToken>, AccountError> {
-        self.ask_for_link(email, MailTokenPurpose::ResetPassword, by, origin).await
+        self.request_link(email, MailTokenPurpose::ResetPassword, by, origin).await
     }
 
-    async fn ask_for_link(
+    async fn request_link(
         &self,
         email: Email,
         purpose: MailTokenPurpose,
@@ -60,7 +68,7 @@ impl Accounts {
         let slot = Arc::clone(&self.background_slots)
             .try_acquire_owned()
             .map_err(|_| AccountError::Overloaded { retry_after: RETRY_AFTER })?;
-        // Apart, so that whoever asks for the one leaves the other to the mailbox's owner.
+        // Counted separately, so that requests for one kind of link do not use up the limit of the other.
         let mails_to = match purpose {
             MailTokenPurpose::ResetPassword => Subject::resets_to(&email),
             MailTokenPurpose::VerifyEmail | MailTokenPurpose::ChangeEmail => Subject::resends_to(&email),
@@ -75,7 +83,7 @@ impl Accounts {
         self.background.spawn(async move {
             tokio::time::sleep(delay).await;
             if let Err(error) = accounts.replace_link(&email, purpose, by, &origin).await {
-                tracing::error!(error = %chain(&error), "A new link could not be written");
+                tracing::error!(error = %chain(&error), "Creation of a requested link failed");
             }
             drop(slot);
         });
@@ -96,7 +104,7 @@ impl Accounts {
             self.with.store.replace_link((email, None), purpose, link.mail, event.clone()).await?
         else {
             let event = self.with.audit.event(AuditKind::AuthnTokenCreateFail, origin);
-            self.with.audit.note_about(event.of(purpose.as_str()).refused(NOBODY_TO_MAIL), email);
+            self.with.audit.note_for_account(event.of(purpose.as_str()).refused(NO_USER_TO_MAIL), email);
             return Ok(None);
         };
         self.with.mails.ring();

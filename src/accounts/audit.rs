@@ -1,8 +1,8 @@
 //! The audit trail: each decision is a line in the log (target `audit`) and a row in the database.
 //!
-//! What is done is written in the transaction that does it. A refusal has no transaction of its own to be written in, and whoever
-//! floods the service with what is refused must not make it write: refusals wait for a moment, those that are alike become one
-//! event with their number, and only so many different ones are kept apart.
+//! A change is recorded in the transaction that makes it. A refusal has no such transaction, and a flood of
+//! refused calls must not cause a flood of writes. So refusals wait for a moment before they are written:
+//! equal refusals become one event with a count, and the number of different refusals is limited.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -18,10 +18,10 @@ use crate::{
     store::Store,
 };
 
-/// How long refusals wait: what a crash may lose of them.
+/// Time that refusals wait before they are written. A crash loses at most the refusals of this time.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Writes decisions down. Clones share what waits.
+/// Records decisions. Clones share the waiting refusals.
 #[derive(Clone)]
 pub struct AuditTrail {
     store: Store,
@@ -34,41 +34,43 @@ pub struct AuditTrail {
 #[derive(Debug)]
 struct Refusal {
     event: AuditEvent,
-    /// Whose account it is about, where nobody has looked whether there is one.
+    /// Email of the account that the refusal is about, if that account has not been looked up yet.
     account: Option<Email>,
 }
 
 impl AuditTrail {
-    /// A trail in this store. Of refusals that come within a second, `distinct_max` different ones are kept apart.
+    /// Creates a trail in this store. Of the refusals within one second, at most `distinct_max` different
+    /// ones are recorded separately; the others are merged by kind, reason and caller.
     #[must_use]
     pub fn new(store: Store, clock: Clock, distinct_max: usize) -> Self {
         Self { store, clock, distinct_max, waiting: Arc::default() }
     }
 
-    /// An event of this moment.
+    /// Creates an event with the current time.
     #[must_use]
     pub fn event(&self, kind: AuditKind, origin: &Origin) -> AuditEvent {
         AuditEvent::new(self.clock.now(), kind, origin.clone())
     }
 
-    /// Notes a refusal.
+    /// Queues a refusal to be written.
     pub fn note(&self, event: AuditEvent) {
-        self.wait(Refusal { event, account: None });
+        self.enqueue(Refusal { event, account: None });
     }
 
-    /// The same about the account with this email, if there is one: that is looked up later, so that the time of the answer
-    /// does not tell.
-    pub(super) fn note_about(&self, event: AuditEvent, account: &Email) {
-        self.wait(Refusal { event, account: Some(account.clone()) });
+    /// Queues a refusal about the account with this email, if there is one. The account is looked up when the
+    /// refusal is written, so that the response time does not show whether it exists.
+    pub(super) fn note_for_account(&self, event: AuditEvent, account: &Email) {
+        self.enqueue(Refusal { event, account: Some(account.clone()) });
     }
 
-    /// Writes something that was done outside of a transaction, at once.
+    /// Records at once a change that was made outside of a transaction.
     pub async fn record(&self, event: AuditEvent) {
         log(&event);
         self.write(vec![event]).await;
     }
 
-    /// The error of a verb, after it was noted if it is a decision and not a breakage; `account` as in [`AuditTrail::note_about`].
+    /// Returns `error`, after queueing a refusal if the error is a decision and not a failure
+    /// ([`AccountError::reason`]). For `account` see [`AuditTrail::note_for_account`].
     pub(super) fn refused(
         &self,
         event: AuditEvent,
@@ -76,33 +78,34 @@ impl AuditTrail {
         error: AccountError,
     ) -> AccountError {
         if let Some(reason) = error.reason() {
-            self.wait(Refusal { event: event.refused(reason), account: account.cloned() });
+            self.enqueue(Refusal { event: event.refused(reason), account: account.cloned() });
         }
         error
     }
 
-    fn wait(&self, refusal: Refusal) {
+    fn enqueue(&self, refusal: Refusal) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if is_counted(&mut waiting, &refusal) {
+        if merge_into(&mut waiting, &refusal) {
             return;
         }
-        let refusal = if waiting.len() < self.distinct_max { refusal } else { refusal.among_others() };
-        if !is_counted(&mut waiting, &refusal) {
+        let refusal = if waiting.len() < self.distinct_max { refusal } else { refusal.without_details() };
+        if !merge_into(&mut waiting, &refusal) {
             waiting.push(refusal);
         }
     }
 
-    /// Writes what waits, from time to time, until `stop`.
+    /// Writes the waiting refusals once a second until `stop` is cancelled. [`AuditTrail::flush`] writes the
+    /// last ones.
     pub async fn run(self, stop: CancellationToken) {
         while stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
             self.flush().await;
         }
     }
 
-    /// Writes what waits now.
+    /// Writes the waiting refusals now.
     pub async fn flush(&self) {
         let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
-        let events = self.with_users(waiting).await;
+        let events = self.resolve_users(waiting).await;
         if events.is_empty() {
             return;
         }
@@ -116,25 +119,26 @@ impl AuditTrail {
             let error = error.chain();
             tracing::error!(
                 error,
-                "{count} audit events are in the log only: they could not be written to the database"
+                "{count} audit events could not be written to the database; they are in the log only"
             );
         }
     }
 
-    /// Looks up whom they are about; those that are alike now are one event.
-    async fn with_users(&self, refusals: Vec<Refusal>) -> Vec<AuditEvent> {
+    /// Looks up the users that the refusals are about, and merges the refusals that are equal after that.
+    async fn resolve_users(&self, refusals: Vec<Refusal>) -> Vec<AuditEvent> {
         let mut known = Vec::with_capacity(refusals.len());
-        let mut is_away = false;
+        let mut is_store_down = false;
         for Refusal { mut event, account } in refusals {
-            if let Some(email) = account.filter(|_| !is_away) {
+            if let Some(email) = account.filter(|_| !is_store_down) {
                 match self.store.find_user_by_email(&email).await {
                     Ok(user) => event = event.about(user.map(|user| user.auth_token)),
-                    // Writing them will fail too, and say why; each would wait as long as the first.
-                    Err(_) => is_away = true,
+                    // No further look-ups: each would wait as long as this one. The write that follows fails
+                    // too and logs the cause.
+                    Err(_) => is_store_down = true,
                 }
             }
             let refusal = Refusal { event, account: None };
-            if !is_counted(&mut known, &refusal) {
+            if !merge_into(&mut known, &refusal) {
                 known.push(refusal);
             }
         }
@@ -142,19 +146,20 @@ impl AuditTrail {
     }
 }
 
-/// Adds a refusal to one that is like it, if there is one.
-fn is_counted(known: &mut [Refusal], refusal: &Refusal) -> bool {
-    let like = known.iter_mut().find(|other| other.is_like(refusal));
-    like.map(|other| other.event.count = other.event.count.saturating_add(refusal.event.count)).is_some()
+/// Adds the count of a refusal to an equal one in `known`. True if there is one.
+fn merge_into(known: &mut [Refusal], refusal: &Refusal) -> bool {
+    let similar = known.iter_mut().find(|other| other.is_similar_to(refusal));
+    similar.map(|other| other.event.count = other.event.count.saturating_add(refusal.event.count)).is_some()
 }
 
 impl Refusal {
-    fn is_like(&self, other: &Self) -> bool {
-        self.account == other.account && self.event.is_like(&other.event)
+    fn is_similar_to(&self, other: &Self) -> bool {
+        self.account == other.account && self.event.is_similar_to(&other.event)
     }
 
-    /// Without what distinguishes it from others of its kind, reason and caller.
-    fn among_others(self) -> Self {
+    /// Reduces a refusal to its kind, reason and caller, so that it merges with all others that have the
+    /// same.
+    fn without_details(self) -> Self {
         let AuditEvent { at, kind, reason, origin, count, .. } = self.event;
         let origin = Origin { request_id: origin.request_id, ..Origin::local(&origin.caller) };
         Self {
@@ -164,7 +169,7 @@ impl Refusal {
     }
 }
 
-/// The line of an event.
+/// Writes an event to the log.
 pub(super) fn log(event: &AuditEvent) {
     let AuditEvent { at, kind, reason, user, resource, origin, count } = event;
     tracing::info!(

@@ -1,4 +1,5 @@
-//! What only the current password allows, beside an access token: whoever has stolen the one has not the other.
+//! Changes that require the current password in addition to an access token, so that a stolen access token is
+//! not enough.
 
 use super::{AccountError, Accounts, ActingUser, MailedBy, audit};
 use crate::{
@@ -10,8 +11,8 @@ use crate::{
 };
 
 impl Accounts {
-    /// Checks the current password of the user who acts, within the budget that logins have; the right one takes back what was counted,
-    /// whatever becomes of the change.
+    /// Verifies the current password of the acting user, within the same limits as a login. A right password
+    /// no longer counts as an attempt, whether or not the change succeeds afterwards.
     async fn check_current(
         &self,
         acting: &ActingUser,
@@ -19,30 +20,33 @@ impl Accounts {
         origin: &Origin,
     ) -> Result<Credentials, AccountError> {
         let place = self.with.passwords.reserve()?;
-        let guess = self.count_guess(&acting.user.email, origin).await?;
+        let attempt = self.count_password_attempt(&acting.user.email, origin).await?;
         let found = self.with.store.find_credentials(&acting.user.email).await?;
-        // The address may be somebody else's by now.
+        // The email may belong to another user by now.
         let found = found.filter(|found| found.user.id == acting.user.id);
         let hash = found.as_ref().map(|found| found.password.clone());
         match (self.with.passwords.verify(place, current, hash).await?, found) {
             (Verdict::Right { .. }, Some(found)) => {
-                self.forgive(&guess).await;
+                self.record_right_password(&attempt).await;
                 Ok(found)
             }
             (Verdict::Right { .. } | Verdict::Wrong, _) => Err(AccountError::InvalidCredentials),
         }
     }
 
-    /// The event about the user who acts.
-    fn event_of(&self, kind: AuditKind, acting: &ActingUser, origin: &Origin) -> AuditEvent {
+    /// Creates an event about the acting user.
+    fn event_about(&self, kind: AuditKind, acting: &ActingUser, origin: &Origin) -> AuditEvent {
         self.with.audit.event(kind, origin).about(Some(acting.user.auth_token))
     }
 
-    /// Replaces the current password by a new one, admitted by [`Accounts::admit_password`]; ends the user's other sessions and tells them by mail.
+    /// Replaces the current password by a new one that [`Accounts::admit_password`] has accepted. Revokes the
+    /// user's other sessions, voids the user's pending links for a password reset or an email change, and
+    /// mails the user a notice.
     ///
     /// # Errors
-    /// [`AccountError::InvalidCredentials`], [`AccountError::TooManyAttempts`], or that the service is overloaded, without its database or
-    /// broken.
+    /// [`AccountError::InvalidCredentials`], also when the password was changed or the user disabled at the
+    /// same moment; [`AccountError::TooManyAttempts`], [`AccountError::Overloaded`],
+    /// [`AccountError::StoreUnavailable`] or [`AccountError::Internal`].
     pub async fn change_password(
         &self,
         acting: &ActingUser,
@@ -51,7 +55,7 @@ impl Accounts {
         origin: &Origin,
     ) -> Result<(), AccountError> {
         let changed = self.check_and_change(acting, current, new, origin).await;
-        let failed = || self.event_of(AuditKind::AuthnPasswordChangeFail, acting, origin);
+        let failed = || self.event_about(AuditKind::AuthnPasswordChangeFail, acting, origin);
         changed.map_err(|error| self.with.audit.refused(failed(), None, error))
     }
 
@@ -64,7 +68,7 @@ impl Accounts {
     ) -> Result<(), AccountError> {
         let found = self.check_current(acting, current, origin).await?;
         let hash = self.with.passwords.hash(new).await?;
-        let event = self.event_of(AuditKind::AuthnPasswordChange, acting, origin);
+        let event = self.event_about(AuditKind::AuthnPasswordChange, acting, origin);
         let change = PasswordChange {
             user: acting.user.id,
             old: found.password,
@@ -81,12 +85,14 @@ impl Accounts {
         Ok(())
     }
 
-    /// Mails a link to a new address, which makes it the account's, and word of it to the old one. A caller who mails the link itself is given its
-    /// token.
+    /// Mails a link to the new email and a notice to the old one. When the link is used, the new email
+    /// replaces the old one. With [`MailedBy::Caller`], returns the token of the link instead of mailing it.
     ///
     /// # Errors
-    /// [`AccountError::InvalidCredentials`], [`AccountError::EmailTaken`], [`AccountError::TooManyAttempts`] at the password or with mails to that
-    /// address, or that the service is overloaded, without its database or broken.
+    /// [`AccountError::InvalidCredentials`], also when the password was changed or the user disabled at the
+    /// same moment; [`AccountError::EmailTaken`] when another user has verified the new email;
+    /// [`AccountError::TooManyAttempts`] for passwords or for mails to the new email;
+    /// [`AccountError::Overloaded`], [`AccountError::StoreUnavailable`] or [`AccountError::Internal`].
     pub async fn request_email_change(
         &self,
         acting: &ActingUser,
@@ -96,7 +102,7 @@ impl Accounts {
         origin: &Origin,
     ) -> Result<Option<MailToken>, AccountError> {
         let requested = self.check_and_request(acting, current, new, by, origin).await;
-        let failed = || self.event_of(AuditKind::UserUpdateFail, acting, origin);
+        let failed = || self.event_about(AuditKind::UserUpdateFail, acting, origin);
         requested.map_err(|error| self.with.audit.refused(failed(), None, error))
     }
 
@@ -114,7 +120,7 @@ impl Accounts {
             return Err(AccountError::EmailTaken);
         }
         self.count_mail(Subject::resends_to(new), new, origin).await?;
-        let event = self.event_of(AuditKind::AuthnTokenCreated, acting, origin);
+        let event = self.event_about(AuditKind::AuthnTokenCreated, acting, origin);
         let event = event.of(by.resource(MailTokenPurpose::ChangeEmail));
         let link = self.with.mails.link(MailTokenPurpose::ChangeEmail, new, by, event.at);
         let request = EmailChangeRequest {
@@ -132,11 +138,12 @@ impl Accounts {
         Ok(link.for_caller)
     }
 
-    /// Deletes the account of the user who acts, with everything that belongs to it.
+    /// Deletes the account of the acting user with all rows that belong to it.
     ///
     /// # Errors
-    /// [`AccountError::InvalidCredentials`], [`AccountError::TooManyAttempts`], or that the service is overloaded, without its database or
-    /// broken.
+    /// [`AccountError::InvalidCredentials`], also when the password was changed or the user disabled at the
+    /// same moment; [`AccountError::TooManyAttempts`], [`AccountError::Overloaded`],
+    /// [`AccountError::StoreUnavailable`] or [`AccountError::Internal`].
     pub async fn delete_account(
         &self,
         acting: &ActingUser,
@@ -144,7 +151,7 @@ impl Accounts {
         origin: &Origin,
     ) -> Result<(), AccountError> {
         let deleted = self.check_and_delete(acting, current, origin).await;
-        let failed = || self.event_of(AuditKind::UserDeleteFail, acting, origin);
+        let failed = || self.event_about(AuditKind::UserDeleteFail, acting, origin);
         deleted.map_err(|error| self.with.audit.refused(failed(), None, error))
     }
 
@@ -155,7 +162,7 @@ impl Accounts {
         origin: &Origin,
     ) -> Result<(), AccountError> {
         let found = self.check_current(acting, current, origin).await?;
-        let event = self.event_of(AuditKind::UserDeleted, acting, origin);
+        let event = self.event_about(AuditKind::UserDeleted, acting, origin);
         if !self.with.store.delete_account(acting.user.id, found.password, event.clone()).await? {
             return Err(AccountError::InvalidCredentials);
         }

@@ -1,4 +1,4 @@
-//! Why a verb was refused, and how it breaks.
+//! The errors of account operations: refusals and failures.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use crate::{
     store::{Cause, Constraint, StoreError},
 };
 
-/// How long a caller who met a full queue of the store had best wait: such queues empty within milliseconds.
+/// Retry delay for a caller when a queue of the store is full. Such a queue empties within milliseconds.
 const STORE_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Why an account verb did not do what it was asked; nothing was changed, save where a variant says otherwise.
+/// Why an account operation failed. Nothing was changed, unless a variant states otherwise.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AccountError {
     /// Another account has this email.
@@ -20,49 +20,51 @@ pub enum AccountError {
     /// Another account has this username, or one that compares equal.
     #[error("another account already uses this username")]
     UsernameTaken,
-    /// The request id was used within 24 h for another email or username.
+    /// The request id was used within the last 24 h for another email or username.
     #[error("this request id was used for another registration")]
     RequestIdReused,
-    /// No account has this email, or its password is another one: the caller must not learn which.
+    /// No account has this email, or the password is wrong. The caller must not learn which of the two.
     #[error("the email or the password is wrong")]
     InvalidCredentials,
-    /// The password is right, and the address still to be proven.
+    /// The password is right, but the email is not verified.
     #[error("the email has not been verified")]
     EmailNotVerified,
-    /// An operator keeps the user out; of a login, told only after the right password.
+    /// An operator has disabled the account. A login returns this only after the right password.
     #[error("the account is disabled")]
     AccountDisabled,
-    /// The mailed token is unknown, expired, void or for another purpose.
+    /// The mailed token is unknown, used, expired, void or for another purpose.
     #[error("the link is not valid")]
     InvalidToken,
-    /// The address has been proven before.
+    /// The email is verified already.
     #[error("the email has already been verified")]
     EmailAlreadyVerified,
-    /// The refresh token is none, or its session has ended; if it was used before, its session has ended now.
+    /// The refresh token is unknown or another caller's, or its session has ended. If it had been replaced
+    /// before, this call has revoked its session.
     #[error("the refresh token is not valid")]
     InvalidRefreshToken,
-    /// The access token is none, has expired, or its session has ended.
+    /// The access token is malformed, has expired or was not signed by a current key, or its session has
+    /// ended.
     #[error("the access token is not valid")]
     InvalidAccessToken,
-    /// The user has no session of this id.
+    /// The user has no session with this id.
     #[error("there is no such session")]
     SessionNotFound,
-    /// Nobody has this `auth_token`, email or username.
+    /// No user has this `auth_token`, email or username.
     #[error("there is no such user")]
     UserNotFound,
-    /// Too many wrong passwords, here or everywhere; nothing was checked.
+    /// A limit on password attempts, registrations or mails is reached. Nothing was checked.
     #[error("too many attempts; try again in {retry_after:?}")]
     TooManyAttempts {
-        /// When the next may be made.
+        /// Time until the next attempt is admitted.
         retry_after: Duration,
     },
     /// A queue is full.
     #[error("the service is busy; try again in {retry_after:?}")]
     Overloaded {
-        /// When it is worth trying again.
+        /// Time after which a retry is worthwhile.
         retry_after: Duration,
     },
-    /// The database cannot be reached; after a write it is unknown whether it was done.
+    /// The database is unavailable. If this was a write, it is unknown whether it was committed.
     #[error("the database is not available")]
     StoreUnavailable(#[source] Cause),
     /// A defect of the service.
@@ -71,7 +73,8 @@ pub enum AccountError {
 }
 
 impl AccountError {
-    /// The stable reason of a decision, as `error_reason.proto` has it; nothing for what broke or had no room.
+    /// Returns the stable reason of a refusal, as `error_reason.proto` defines it; `None` for a failure and
+    /// for a full queue.
     #[must_use]
     pub const fn reason(&self) -> Option<&'static str> {
         match self {

@@ -1,4 +1,4 @@
-//! Forgetting in time what the rules no longer need.
+//! Periodic deletion of rows that are no longer needed.
 
 use std::time::Duration;
 
@@ -11,30 +11,32 @@ use crate::{
     store::{Kept, Store},
 };
 
-/// How long a registration's request id is remembered.
+/// Time for which the request id of a registration is kept.
 pub const REQUEST_ID_LIFETIME: Duration = Duration::from_hours(24);
 
-/// How long a link that was used says "already verified", after it has expired.
+/// Minimum time for which a mailed token is kept after it has expired. Until its deletion, a used
+/// verification link is answered with "already verified".
 const EXPIRED_TOKENS_KEPT: Duration = Duration::from_hours(7 * 24);
 
-/// Often enough that each round is small, seldom enough that it costs nothing.
+/// Pause between two rounds: short enough that each round is small, long enough that the rounds cost almost
+/// nothing.
 const INTERVAL: Duration = Duration::from_mins(10);
 
-/// Between two transactions of one round, so that other writers get their turn.
+/// Pause between two transactions of one round, so that other writers can run.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// How long what the operator decides on is kept.
+/// Retention times that the operator configures.
 #[derive(Debug, Clone, Copy)]
 pub struct Retention {
-    /// Users who have not proven their address.
+    /// Users who have never verified their email: time after the registration and after the last link.
     pub unverified_users: Duration,
-    /// Mails, after they were sent or given up.
+    /// Mails: time after they were sent or given up.
     pub finished_mails: Duration,
     /// Audit events.
     pub audit_events: Duration,
 }
 
-/// Deletes what is no longer needed, from time to time.
+/// Deletes rows that are no longer needed, every 10 minutes.
 pub struct Housekeeping {
     store: Store,
     clock: Clock,
@@ -43,7 +45,8 @@ pub struct Housekeeping {
 }
 
 impl Housekeeping {
-    /// Keeps what the retention says, and sessions as long as they last; `origin` is what the trail has of its deletions of users.
+    /// Creates the job. Rows are kept for the retention times, and sessions until they expire. `origin` is
+    /// recorded in the audit event of each deleted user.
     #[must_use]
     pub fn new(
         store: Store,
@@ -54,7 +57,7 @@ impl Housekeeping {
     ) -> Self {
         let kept = Kept {
             unverified_users,
-            // The last link says since when its user is to be forgotten.
+            // The age of the last link decides when its user is deleted, so the link must be kept that long.
             expired_tokens: unverified_users.max(EXPIRED_TOKENS_KEPT),
             finished_mails,
             request_ids: REQUEST_ID_LIFETIME,
@@ -65,7 +68,7 @@ impl Housekeeping {
         Self { store, clock, kept, origin }
     }
 
-    /// Goes on until `stop`.
+    /// Runs until `stop` is cancelled.
     pub async fn run(self, stop: CancellationToken) {
         while stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
             stop.run_until_cancelled(self.purge()).await;
@@ -74,17 +77,19 @@ impl Housekeeping {
 
     async fn purge(&self) {
         loop {
-            let gone = AuditEvent::new(self.clock.now(), AuditKind::UserDeleted, self.origin.clone());
-            match self.store.purge(self.kept, gone.of(ABANDONED)).await {
-                Ok((purged, gone)) => {
-                    gone.iter().for_each(audit::log);
-                    tracing::debug!(rows = purged.rows, "Deleted rows that are no longer needed");
+            let deletion = AuditEvent::new(self.clock.now(), AuditKind::UserDeleted, self.origin.clone());
+            match self.store.purge(self.kept, deletion.of(ABANDONED)).await {
+                Ok((purged, deletions)) => {
+                    deletions.iter().for_each(audit::log);
+                    tracing::debug!(rows = purged.rows, "Expired rows deleted");
                     if !purged.is_more {
                         return;
                     }
                     tokio::time::sleep(PAUSE).await;
                 }
-                Err(error) => return tracing::warn!(error = %error.chain(), "Old rows could not be deleted"),
+                Err(error) => {
+                    return tracing::warn!(error = %error.chain(), "Deletion of expired rows failed");
+                }
             }
         }
     }

@@ -1,59 +1,64 @@
 //! Login.
 
-use super::{AccountError, Accounts, sessions::IssuedTokens, throttle::Guess};
+use super::{AccountError, Accounts, sessions::IssuedTokens, throttle::PasswordAttempt};
 use crate::{
     domain::{AuditKind, Email, Origin, Password},
     password::{Place, Verdict},
     store::Credentials,
 };
 
-/// How often a password is checked, if the account changes between the check and the session: twice at the same moment is chance.
+/// Maximum number of password checks in one login. The check is repeated when the account changes before the
+/// session is opened; two such changes during one login are very unlikely.
 const CHECKS_MAX: u32 = 3;
 
 impl Accounts {
-    /// Checks the password of the account with this email and begins a session; replaces a hash of another scheme or a lower cost.
+    /// Verifies the password of the account with this email and opens a session. Replaces a hash of another
+    /// scheme or of a lower cost.
     ///
-    /// An email that nobody has costs a hash too, so that it cannot be told from a wrong password by time.
+    /// An unknown email costs a hash too, so that the response time does not distinguish it from a wrong
+    /// password.
     ///
     /// # Errors
     /// [`AccountError::TooManyAttempts`], before anything is checked; [`AccountError::InvalidCredentials`];
-    /// [`AccountError::AccountDisabled`] and [`AccountError::EmailNotVerified`] only after the right password; or that the service is overloaded, without its
-    /// database or broken.
+    /// [`AccountError::AccountDisabled`] and [`AccountError::EmailNotVerified`], only after the right
+    /// password; [`AccountError::Overloaded`], [`AccountError::StoreUnavailable`] or
+    /// [`AccountError::Internal`].
     pub async fn log_in(
         &self,
         email: &Email,
         password: &Password,
         origin: &Origin,
     ) -> Result<IssuedTokens, AccountError> {
-        // First, so that who is turned away costs the database nothing and waits for nobody.
+        // Reserved first: a login that is refused because the queue is full causes no database query and does
+        // not wait.
         let mut place = Some(self.with.passwords.reserve()?);
-        let guess = self.count_guess(email, origin).await?;
+        let attempt = self.count_password_attempt(email, origin).await?;
         for _ in 0..CHECKS_MAX {
             let place = place.take().map_or_else(|| self.with.passwords.reserve(), Ok)?;
-            if let Some(tokens) = self.check_and_open(place, email, password, &guess, origin).await? {
+            if let Some(tokens) = self.check_and_open(place, email, password, &attempt, origin).await? {
                 return Ok(tokens);
             }
         }
         Err(AccountError::InvalidCredentials)
     }
 
-    /// The address of an imported account for a text that is none by the rules: its owner keeps it. For any other text nothing, so that it can be
-    /// told what is wrong with it.
+    /// Looks up an account by an email that breaks the rules: an imported user keeps such an email. Returns
+    /// the email as stored, or `None` if no account has it; the broken rule can then be reported.
     ///
     /// # Errors
-    /// That the service is overloaded, without its database or broken.
+    /// A database error.
     pub async fn find_kept_email(&self, text: &str) -> Result<Option<Email>, AccountError> {
         let Ok(email) = Email::keep(text) else { return Ok(None) };
         Ok(self.with.store.find_user_by_email(&email).await?.map(|user| user.email))
     }
 
-    /// Nothing when the account changed after its password was checked.
+    /// Returns `None` when the account changed after its password was checked.
     async fn check_and_open(
         &self,
         place: Place,
         email: &Email,
         password: &Password,
-        guess: &Guess,
+        attempt: &PasswordAttempt,
         origin: &Origin,
     ) -> Result<Option<IssuedTokens>, AccountError> {
         let credentials = self.with.store.find_credentials(email).await?;
@@ -67,14 +72,14 @@ impl Accounts {
                 if credentials.user.is_verified && !credentials.is_disabled =>
             {
                 let (user, hash) = (&credentials.user, &credentials.password);
-                let tokens = self.open_session(user, hash, guess, origin).await?;
+                let tokens = self.open_session(user, hash, attempt, origin).await?;
                 if needs_rewrite && tokens.is_some() {
                     self.rewrite_hash(&credentials, password).await;
                 }
                 Ok(tokens)
             }
             (Some(credentials), Verdict::Right { .. }) => {
-                self.forgive(guess).await;
+                self.record_right_password(attempt).await;
                 let refusal = if credentials.is_disabled {
                     AccountError::AccountDisabled
                 } else {
@@ -88,20 +93,20 @@ impl Accounts {
         }
     }
 
-    /// A failure is no reason to refuse the login: the next one tries again.
+    /// Replaces an outdated hash. A failure does not refuse the login: the next login tries again.
     async fn rewrite_hash(&self, credentials: &Credentials, password: &Password) {
         let user = credentials.user.id;
         let hash = match self.with.passwords.rehash(password).await {
             Ok(hash) => hash,
             Err(error) => {
-                return tracing::warn!(user.id = %user, %error, "An outdated password hash stays for now");
+                return tracing::warn!(user.id = %user, %error, "Outdated password hash not replaced");
             }
         };
         match self.with.store.rewrite_password(user, &credentials.password, &hash).await {
-            Ok(true) => tracing::info!(user.id = %user, "Replaced an outdated password hash"),
-            Ok(false) => {} // the password was changed meanwhile
+            Ok(true) => tracing::info!(user.id = %user, "Outdated password hash replaced"),
+            Ok(false) => {} // the password has changed since
             Err(error) => {
-                tracing::warn!(user.id = %user, error = %error.chain(), "An outdated password hash stays for now");
+                tracing::warn!(user.id = %user, error = %error.chain(), "Outdated password hash not replaced");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Following a mailed link that changes an account: choosing a new password, taking a new address.
+//! Use of a mailed link that changes an account: choosing a new password, changing the email.
 
 use super::{AccountError, Accounts, audit, register::ABANDONED};
 use crate::{
@@ -7,12 +7,14 @@ use crate::{
 };
 
 impl Accounts {
-    /// Gives the owner of a link a new password, if the policy admits it, and uses the link up. It proves their address too, ends all their
-    /// sessions and waits, and logs nobody in.
+    /// Sets a new password for the owner of a link, if the policy accepts the password, and uses up the link.
+    /// This also verifies the owner's email, voids the owner's other links, revokes all sessions, clears the
+    /// failed password attempts and mails a notice. It opens no session.
     ///
     /// # Errors
-    /// [`AccountError::InvalidToken`], before the password is judged; or that the service is overloaded, without its database or broken. The
-    /// refusal of the password itself is the value inside; the link is good for another try.
+    /// [`AccountError::InvalidToken`], before the password is checked; [`AccountError::Overloaded`],
+    /// [`AccountError::StoreUnavailable`] or [`AccountError::Internal`]. A refused password is no error of
+    /// this function: the inner result holds the [`PasswordRefusal`], and the link stays valid.
     pub async fn reset_password(
         &self,
         token: &MailToken,
@@ -50,10 +52,12 @@ impl Accounts {
         Ok(())
     }
 
-    /// Makes the address that the link was mailed to its owner's, and uses the link up; ends all their sessions and tells the old address.
+    /// Changes the owner's email to the one that the link was mailed to, and uses up the link. Voids the
+    /// owner's other links, revokes all sessions, and mails a notice to the old email. Deletes another user
+    /// who registered with the new email and never verified it.
     ///
     /// # Errors
-    /// [`AccountError::InvalidToken`], [`AccountError::EmailTaken`], or that the database is not available.
+    /// [`AccountError::InvalidToken`], [`AccountError::EmailTaken`] or a database error.
     pub async fn confirm_email_change(
         &self,
         token: &MailToken,
@@ -64,13 +68,13 @@ impl Accounts {
         let owner = self.with.store.find_link_owner(token.digest(), purpose, event.at).await?;
         let Some(owner) = owner else { return Err(self.refuse_link(AuditKind::UserUpdateFail, origin)) };
         let notice = self.with.mails.notice(MailKind::EmailChanged, &owner.email, event.at);
-        let gone = self.with.audit.event(AuditKind::UserDeleted, origin).of(ABANDONED);
+        let deletion = self.with.audit.event(AuditKind::UserDeleted, origin).of(ABANDONED);
         let confirmed =
-            self.with.store.confirm_email_change(token.digest(), notice, event.clone(), gone).await;
+            self.with.store.confirm_email_change(token.digest(), notice, event.clone(), deletion).await;
         match confirmed {
-            Ok(Some((user, gone))) => {
+            Ok(Some((user, deletions))) => {
                 self.with.mails.ring();
-                gone.iter().chain([&event.about(Some(user.auth_token))]).for_each(audit::log);
+                deletions.iter().chain([&event.about(Some(user.auth_token))]).for_each(audit::log);
                 Ok(user)
             }
             Ok(None) => Err(self.refuse_link(AuditKind::UserUpdateFail, origin)),

@@ -1,4 +1,4 @@
-//! Making a mail, and the link in it.
+//! Creation of mails and of the links in them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,31 +12,31 @@ use crate::{
     store::{Delivery, NewMail},
 };
 
-/// How long a mail that only tells of something is tried to be sent.
+/// Time for which delivery of a mail without a link (a notice) is retried.
 const NOTICE_LIFETIME: Duration = Duration::from_hours(3 * 24);
 
-/// How mails are made.
+/// The options for new mails.
 #[derive(Debug, Clone)]
 pub struct MailOptions {
-    /// How long a link that proves an address is good for.
+    /// Lifetime of a link that verifies an email.
     pub verification_lifetime: Duration,
-    /// How long a link to choose a new password with is good for.
+    /// Lifetime of a link to choose a new password.
     pub reset_lifetime: Duration,
-    /// The domain in the Message-ID of our mails.
+    /// The domain in the Message-ID of each mail.
     pub message_id_domain: String,
 }
 
-/// Who mails a link.
+/// The sender of a mailed link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MailedBy {
     /// This service.
     Service,
-    /// The caller, who is given the token and must have the right to it.
+    /// The caller: it receives the token of the link and must be authorized to receive it.
     Caller,
 }
 
 impl MailedBy {
-    /// What the trail has of a link for this purpose.
+    /// Returns the audit `resource` of a link for this purpose.
     pub(super) const fn resource(self, purpose: MailTokenPurpose) -> &'static str {
         match (self, purpose) {
             (Self::Service, purpose) => purpose.as_str(),
@@ -47,16 +47,16 @@ impl MailedBy {
     }
 }
 
-/// A link to be written down.
+/// A new link that is not stored yet.
 #[derive(Debug, Clone)]
 pub(super) struct Link {
-    /// What is written with it.
+    /// The mail to store, with the digest of the token.
     pub mail: NewMail,
-    /// What the caller is given, where it mails the link itself.
+    /// The token, if the caller mails the link.
     pub for_caller: Option<MailToken>,
 }
 
-/// Makes mails. Clones ring the same bell.
+/// Creates mails. Clones wake up the same outbox.
 #[derive(Clone)]
 pub struct Mails {
     options: Arc<MailOptions>,
@@ -66,7 +66,8 @@ pub struct Mails {
 }
 
 impl Mails {
-    /// Mails whose tokens wait under this key; `due` is rung when there is a new one to send.
+    /// Creates mails whose tokens are stored encrypted under this key. `due` is notified when there is a new
+    /// mail to send.
     #[must_use]
     pub fn new(
         options: MailOptions,
@@ -77,19 +78,20 @@ impl Mails {
         Self { options: Arc::new(options), sealing_key, entropy, due }
     }
 
-    /// Rings for a mail that was written.
+    /// Notifies the outbox of a mail that was committed.
     pub(super) fn ring(&self) {
         self.due.notify_one();
     }
 
-    /// A mail that only tells of something.
+    /// Creates a mail without a link, which only notifies its recipient.
     pub(super) fn notice(&self, kind: MailKind, recipient: &Email, now: Timestamp) -> NewMail {
         let delivery = Delivery::Service { message_id: self.message_id(), sealed_token: None };
         let expires_at = now.plus(NOTICE_LIFETIME);
         NewMail { kind, recipient: recipient.clone(), digest: None, delivery, expires_at }
     }
 
-    /// A new link. Its token leaves this function as a digest and, for this service to mail, sealed; only a caller who mails it is given it.
+    /// Creates a link. This function returns its token only as a digest and, if this service mails the link,
+    /// encrypted. Only a caller that mails the link receives the token itself.
     pub(super) fn link(
         &self,
         purpose: MailTokenPurpose,

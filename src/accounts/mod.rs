@@ -1,7 +1,8 @@
-//! The verbs of an account: every rule of the business, free of transport and SQL.
+//! Account operations: every business rule of the service, without transport and without SQL.
 //!
-//! A verb takes parsed values and decides; the store makes its decision last. Neither requests, statuses nor tables are
-//! known here. Start at [`Accounts`]; what an operator does to accounts is in [`Administration`].
+//! An operation takes parsed domain values and makes a decision. As its last step, the store commits the
+//! decision. Nothing here depends on gRPC requests, status codes or database tables. Start at [`Accounts`];
+//! the operations of an operator are in [`Administration`].
 
 mod administration;
 mod asked_links;
@@ -47,37 +48,39 @@ use crate::{
     store::Store,
 };
 
-/// How accounts are kept.
+/// The rules of account operations, from the settings.
 #[derive(Debug, Clone)]
 pub struct AccountsOptions {
-    /// What a new password must be.
+    /// Requirements for a new password.
     pub password_policy: Policy,
-    /// How long sessions last.
+    /// Lifetime and number of sessions.
     pub sessions: SessionOptions,
-    /// How often passwords may be guessed, people register and mails be asked for.
+    /// Limits on password attempts, registrations and requested mails.
     pub throttle: ThrottleOptions,
-    /// Until when links of the Django backend count, which hold an `auth_token`; nothing for never.
+    /// Time until which verification links of the Django backend are accepted, which contain an `auth_token`.
+    /// `None` refuses them always.
     pub accept_auth_token_until: Option<Timestamp>,
-    /// How many tasks may go on after their caller was answered, before callers are turned away.
+    /// Maximum number of tasks that run in the background after their call was answered. Further calls of
+    /// that kind are refused.
     pub background_max: usize,
 }
 
-/// What an [`Accounts`] works with.
+/// The dependencies of an [`Accounts`].
 #[derive(Clone)]
 pub struct Collaborators {
-    /// Where accounts are kept.
+    /// The database.
     pub store: Store,
-    /// Who hashes.
+    /// Hashes and verifies passwords.
     pub passwords: Passwords,
-    /// Who signs access tokens and verifies them.
+    /// Signs and verifies access tokens.
     pub access_tokens: AccessTokens,
-    /// Who makes mails.
+    /// Creates mails.
     pub mails: Mails,
-    /// The time.
+    /// Source of the current time.
     pub clock: Clock,
-    /// Chance.
+    /// Source of random bytes.
     pub entropy: Entropy,
-    /// Where decisions are written down.
+    /// Records each decision.
     pub audit: AuditTrail,
 }
 
@@ -88,24 +91,32 @@ pub struct Accounts {
     options: Arc<AccountsOptions>,
     background: TaskTracker,
     background_slots: Arc<Semaphore>,
-    /// Links of the Django backend that were refused since the start.
-    old_links: Arc<AtomicU64>,
+    /// Number of Django links that were refused since the service started.
+    refused_old_links: Arc<AtomicU64>,
 }
 
 impl Accounts {
-    /// Accounts kept by these rules.
+    /// Creates the operations with these dependencies and rules.
     #[must_use]
     pub fn new(with: Collaborators, options: AccountsOptions) -> Self {
         let background_slots = Arc::new(Semaphore::new(options.background_max));
         let background = TaskTracker::new();
-        Self { with, options: Arc::new(options), background, background_slots, old_links: Arc::default() }
+        Self {
+            with,
+            options: Arc::new(options),
+            background,
+            background_slots,
+            refused_old_links: Arc::default(),
+        }
     }
 
-    /// Judges a new password by the policy; the name and email of its owner, where they are known, are not to be in it.
+    /// Checks a new password against the policy. If the username and email of its owner are given, a password
+    /// that is easy to guess from them is refused.
     ///
     /// # Errors
-    /// [`AccountError::Overloaded`] when too many passwords wait to be judged or hashed. The refusal of the password
-    /// itself is the value inside.
+    /// [`AccountError::Overloaded`] when too many passwords wait to be checked or hashed, or
+    /// [`AccountError::Internal`]. A refused password is no error of this function: the inner result holds
+    /// the [`PasswordRefusal`].
     pub async fn admit_password(
         &self,
         password: String,
@@ -115,7 +126,8 @@ impl Accounts {
         Ok(self.with.passwords.admit(self.options.password_policy, password, username, email).await?)
     }
 
-    /// Waits for the work that goes on after its callers were answered; call once no more calls come in.
+    /// Waits for the background tasks of calls that were answered. To be called once, when no more calls
+    /// arrive.
     pub async fn finish(&self) {
         self.background.close();
         self.background.wait().await;

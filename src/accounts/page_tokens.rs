@@ -1,4 +1,4 @@
-//! Where the next page of a list begins, as its reader carries it.
+//! Page tokens: the position at which the next page of a list begins, carried by the client.
 
 use std::sync::Arc;
 
@@ -11,17 +11,18 @@ use crate::{
     sealing::{Purpose, SealingKey},
 };
 
-/// A place in a list: two numbers, or one and nothing.
+/// A position in a list: two numbers, of which the second may be unused.
 pub type Place = [i64; 2];
 
-const HALF: usize = 16;
+const HALF_BYTES: usize = 16;
 
-/// The text is no page token of that list.
+/// The text is not a page token of this list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be the next_page_token of an answer to the same request")]
+#[error("must be the next_page_token of a response to the same request")]
 pub struct InvalidPageToken;
 
-/// Makes page tokens: sealed, since row ids never leave the service, and bound to the list that they are of.
+/// Creates and reads page tokens. They are encrypted, since row ids must not leave the service, and are bound
+/// to one list.
 #[derive(Clone)]
 pub struct PageTokens {
     sealing_key: Arc<SealingKey>,
@@ -29,25 +30,25 @@ pub struct PageTokens {
 }
 
 impl PageTokens {
-    /// Page tokens under this key, by which every instance reads those of the others.
+    /// Creates page tokens under this key. Instances with the same key read each other's page tokens.
     #[must_use]
     pub const fn new(sealing_key: Arc<SealingKey>, entropy: Entropy) -> Self {
         Self { sealing_key, entropy }
     }
 
-    /// The token of a place in the list that `list` describes.
+    /// Returns the page token of a position in the list that `list` describes.
     #[must_use]
     pub fn write(&self, list: &[u8], [first, second]: Place) -> String {
-        let mut bytes = [0; 2 * HALF];
-        let (place, of) = bytes.split_at_mut(HALF);
-        let (high, low) = place.split_at_mut(HALF / 2);
+        let mut bytes = [0; 2 * HALF_BYTES];
+        let (position, digest) = bytes.split_at_mut(HALF_BYTES);
+        let (high, low) = position.split_at_mut(HALF_BYTES / 2);
         high.copy_from_slice(&first.to_be_bytes());
         low.copy_from_slice(&second.to_be_bytes());
-        of.copy_from_slice(&name(list));
+        digest.copy_from_slice(&list_digest(list));
         URL_SAFE_NO_PAD.encode(self.sealing_key.seal(Purpose::PageToken, &bytes, &self.entropy).as_bytes())
     }
 
-    /// The place that a token of that list stands for.
+    /// Returns the position in a page token of the list that `list` describes.
     ///
     /// # Errors
     /// [`InvalidPageToken`] for any other text.
@@ -55,21 +56,21 @@ impl PageTokens {
         let sealed = URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidPageToken)?;
         let bytes = self.sealing_key.open(Purpose::PageToken, &Sealed::from_bytes(sealed));
         let bytes = bytes.map_err(|_| InvalidPageToken)?;
-        let (place, of) = bytes.split_at(HALF);
-        if of != name(list) {
+        let (position, digest) = bytes.split_at(HALF_BYTES);
+        if digest != list_digest(list) {
             return Err(InvalidPageToken);
         }
         let number = |half: &[u8]| half.try_into().map(i64::from_be_bytes).map_err(|_| InvalidPageToken);
-        let (high, low) = place.split_at(HALF / 2);
+        let (high, low) = position.split_at(HALF_BYTES / 2);
         Ok([number(high)?, number(low)?])
     }
 }
 
-/// What stands for a list in its tokens.
-fn name(list: &[u8]) -> [u8; HALF] {
-    let mut name = [0; HALF];
-    name.iter_mut().zip(Sha256::digest(list)).for_each(|(to, from)| *to = from);
-    name
+/// Returns the digest that binds a page token to its list.
+fn list_digest(list: &[u8]) -> [u8; HALF_BYTES] {
+    let mut digest = [0; HALF_BYTES];
+    digest.iter_mut().zip(Sha256::digest(list)).for_each(|(to, from)| *to = from);
+    digest
 }
 
 #[cfg(test)]
@@ -82,21 +83,21 @@ mod tests {
     }
 
     const KEY: &str = "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=";
-    const OTHER: &str = "rs3vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=";
+    const OTHER_KEY: &str = "rs3vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=";
 
     #[test]
-    fn a_token_leads_back_into_its_own_list() {
+    fn a_page_token_is_valid_only_for_its_list_and_key() {
         let text = tokens(KEY).write(b"users", [7, -1]);
         assert_eq!(tokens(KEY).read(b"users", &text), Ok([7, -1]));
         assert_eq!(tokens(KEY).read(b"events", &text), Err(InvalidPageToken));
-        assert_eq!(tokens(OTHER).read(b"users", &text), Err(InvalidPageToken));
+        assert_eq!(tokens(OTHER_KEY).read(b"users", &text), Err(InvalidPageToken));
         for other in ["", "AA", "%", &text[1..], &format!("{text}A")] {
             assert_eq!(tokens(KEY).read(b"users", other), Err(InvalidPageToken), "{other}");
         }
     }
 
     #[test]
-    fn a_token_tells_nothing_of_its_place() {
+    fn a_page_token_does_not_reveal_its_position() {
         let tokens = tokens(KEY);
         assert_ne!(tokens.write(b"users", [7, 0]), tokens.write(b"users", [7, 0]));
     }

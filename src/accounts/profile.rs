@@ -1,4 +1,4 @@
-//! What a person may change of themselves with their access token alone.
+//! Changes to a user's own account that require nothing but the user's access token.
 
 use super::{AccountError, Accounts, ActingUser, audit};
 use crate::{
@@ -7,10 +7,12 @@ use crate::{
 };
 
 impl Accounts {
-    /// Gives the user who acts another name, and tells them by mail; gives them as they are then. The name that they have is no change.
+    /// Changes the username of the acting user, mails a notice, and returns the changed user. The current
+    /// username is accepted and changes nothing.
     ///
     /// # Errors
-    /// [`AccountError::UsernameTaken`], [`AccountError::TooManyAttempts`], [`AccountError::UserNotFound`] when they are gone, or that the database is not available.
+    /// [`AccountError::UsernameTaken`]; [`AccountError::TooManyAttempts`]; [`AccountError::UserNotFound`]
+    /// when the user was deleted or disabled at the same moment; or a database error.
     pub async fn change_username(
         &self,
         acting: &ActingUser,

@@ -9,32 +9,33 @@ use crate::{
     store::{NewMail, Registered, Registration, Replay},
 };
 
-/// What the trail has of an account that makes room, since nobody has proven its address.
+/// Audit `resource` of a user that was deleted because its email was never verified.
 pub(super) const ABANDONED: &str = "abandoned";
 
-/// Somebody who wants an account.
+/// A request for a new account.
 #[derive(Debug)]
 pub struct NewAccount {
-    /// The name that others see.
+    /// The display name.
     pub username: Username,
-    /// Where the link goes.
+    /// The address that the link is mailed to.
     pub email: Email,
-    /// Admitted by [`Accounts::admit_password`].
+    /// A password that [`Accounts::admit_password`] has accepted.
     pub password: NewPassword,
-    /// Makes a repetition within 24 h give the same user.
+    /// Makes a retry within 24 h return the same user.
     pub request_id: Option<RequestId>,
-    /// Who mails the link.
+    /// The sender of the link.
     pub mailed_by: MailedBy,
-    /// Who asks for it, and from where.
+    /// The caller and the origin of the request, for the audit trail.
     pub origin: Origin,
 }
 
-/// Somebody who has an account.
+/// The result of a registration.
 #[derive(Debug)]
 pub struct NewUser {
-    /// As they are now.
+    /// The user in its current state.
     pub user: User,
-    /// For a caller who mails the link itself; nothing when the registration is a repetition, since nobody has the token any more.
+    /// The token of the link, for a caller that mails the link itself. `None` for a retry: the token is not
+    /// stored.
     pub mail_token: Option<MailToken>,
 }
 
@@ -45,25 +46,28 @@ impl From<User> for NewUser {
 }
 
 impl Accounts {
-    /// Registers a user and mails a link that proves their address; user, link and mail are one transaction.
+    /// Registers a user and mails a verification link. The user, the link and the mail are written in one
+    /// transaction.
     ///
-    /// A repetition with the same request id, email and username gives the user as they are now; the password is not
-    /// compared, so that it costs no hash.
+    /// A retry with the same request id, email and username returns the user in its current state. The
+    /// password is not compared, so that a retry costs no hash.
     ///
     /// # Errors
-    /// [`AccountError::EmailTaken`] before [`AccountError::UsernameTaken`], [`AccountError::RequestIdReused`],
-    /// [`AccountError::TooManyAttempts`], or that the service is overloaded, without its database or broken.
+    /// [`AccountError::EmailTaken`] before [`AccountError::UsernameTaken`];
+    /// [`AccountError::RequestIdReused`]; [`AccountError::TooManyAttempts`]; [`AccountError::Overloaded`],
+    /// [`AccountError::StoreUnavailable`] or [`AccountError::Internal`].
     pub async fn register(&self, account: NewAccount) -> Result<NewUser, AccountError> {
         let registered = self.register_or_replay(&account).await;
         if matches!(registered, Err(AccountError::EmailTaken)) {
-            self.tell_of_attempt(&account).await;
+            self.notify_owner_of_email(&account).await;
         }
         let event = |kind| self.with.audit.event(kind, &account.origin);
         registered.map_err(|error| self.with.audit.refused(event(refusal_kind(&error)), None, error))
     }
 
-    /// Somebody has this email and is told, though not more often than anybody is mailed. That they could not be told changes no answer.
-    async fn tell_of_attempt(&self, account: &NewAccount) {
+    /// Mails a notice to the user with this email, within the limit of notices to one mailbox. A failure does
+    /// not change the response.
+    async fn notify_owner_of_email(&self, account: &NewAccount) {
         let now = self.with.clock.now();
         if self.count_notice(&account.email).await.is_err() {
             return;
@@ -73,7 +77,7 @@ impl Accounts {
             Ok(true) => self.with.mails.ring(),
             Ok(false) => {}
             Err(error) => {
-                tracing::warn!(error = %error.chain(), "Somebody could not be told of a registration with their address");
+                tracing::warn!(error = %error.chain(), "Notice of a registration attempt not queued");
             }
         }
     }
@@ -84,7 +88,8 @@ impl Accounts {
             return Ok(user.into());
         }
         match self.register_new(account, now).await {
-            // The same request, sent twice, may have been faster: then its answer is ours.
+            // The same request may have been sent twice, and the other copy may have won: then both get the
+            // same user.
             Err(
                 refusal @ (AccountError::EmailTaken
                 | AccountError::UsernameTaken
@@ -102,12 +107,12 @@ impl Accounts {
         let registration = self.new_registration(account, mail, now).await?;
         let event = registration.event.clone();
         match self.with.store.register(registration).await? {
-            Registered::New { user, gone } => {
+            Registered::New { user, gone: deletions } => {
                 self.with.mails.ring();
-                gone.iter().chain([&event]).for_each(audit::log);
+                deletions.iter().chain([&event]).for_each(audit::log);
                 Ok(NewUser { user, mail_token: for_caller })
             }
-            Registered::Known(replay) => replayed(replay).map(NewUser::from),
+            Registered::Known(replay) => replayed_user(replay).map(NewUser::from),
         }
     }
 
@@ -115,18 +120,19 @@ impl Accounts {
         let Some(id) = account.request_id else { return Ok(None) };
         let since = now.minus(REQUEST_ID_LIFETIME);
         let replay = self.with.store.find_registration(id, since, &account.username, &account.email).await?;
-        replay.map(replayed).transpose()
+        replay.map(replayed_user).transpose()
     }
 
-    /// Spares the hash where the answer is known; the unique constraints decide.
+    /// Refuses a taken email or username before the password is hashed. The unique constraints make the final
+    /// decision.
     async fn refuse_taken(&self, account: &NewAccount, now: Timestamp) -> Result<(), AccountError> {
-        let before = self.with.store.find_user_by_email(&account.email).await?;
-        if before.is_some() && !self.with.store.is_abandoned(&account.email, now).await? {
+        let of_email = self.with.store.find_user_by_email(&account.email).await?;
+        if of_email.is_some() && !self.with.store.is_abandoned(&account.email, now).await? {
             return Err(AccountError::EmailTaken);
         }
         let of_name = self.with.store.find_user_by_username(&account.username).await?;
-        // The name of whoever makes room is free too.
-        if of_name.is_some_and(|other| before.is_none_or(|before| before.id != other.id)) {
+        // The username of an abandoned user with this email is free too: that user is deleted.
+        if of_name.is_some_and(|other| of_email.is_none_or(|of_email| of_email.id != other.id)) {
             return Err(AccountError::UsernameTaken);
         }
         Ok(())
@@ -158,7 +164,7 @@ impl Accounts {
     }
 }
 
-/// What a registration is that was refused: too many are another matter than one that cannot be.
+/// Returns the audit kind of a refused registration.
 const fn refusal_kind(error: &AccountError) -> AuditKind {
     match error {
         AccountError::TooManyAttempts { .. } => AuditKind::ExcessRateLimitExceeded,
@@ -166,7 +172,7 @@ const fn refusal_kind(error: &AccountError) -> AuditKind {
     }
 }
 
-fn replayed(replay: Replay) -> Result<User, AccountError> {
+fn replayed_user(replay: Replay) -> Result<User, AccountError> {
     match replay {
         Replay::Same(user) => Ok(user),
         Replay::Different => Err(AccountError::RequestIdReused),

@@ -1,14 +1,15 @@
-//! What lasts after a login, and how it ends.
+//! Sessions: what a login opens, how it is refreshed and how it is revoked.
 //!
-//! A refresh token is replaced at every use. Whoever uses one that was replaced has a copy of it, or somebody else has: which of the two is
-//! not to be told, so the session ends (RFC 9700, section 4.14.2). One answer may be lost on the way, though: for a moment, the caller
-//! who got it may ask again and gets the same one, as long as nobody has used it.
+//! Each use of a refresh token replaces it. If a replaced token is used again, either the caller or a thief
+//! has a copy of it. The server cannot distinguish the two, so it revokes the session (RFC 9700, section
+//! 4.14.2). There is one exception, for a response that was lost: for a short time the same caller can repeat
+//! the request and gets the same new token, as long as that token has not been used.
 
 use std::{fmt, time::Duration};
 
 use uuid::Builder;
 
-use super::{AccountError, Accounts, audit, throttle::Guess};
+use super::{AccountError, Accounts, audit, throttle::PasswordAttempt};
 use crate::{
     access_token::{AccessClaims, AccessToken, PublicKey},
     domain::{
@@ -17,50 +18,51 @@ use crate::{
     store::{KnownSession, NewSession, SessionChange},
 };
 
-/// Within how long after its use a refresh token may be shown again.
-const REPEAT_WITHIN: Duration = Duration::from_secs(10);
+/// Time after its use in which a refresh token may be sent again by the same caller.
+const REFRESH_RETRY_WINDOW: Duration = Duration::from_secs(10);
 
-/// How long sessions last.
+/// The limits of sessions.
 #[derive(Debug, Clone, Copy)]
 pub struct SessionOptions {
-    /// Without a refresh.
+    /// Time without a refresh after which a session expires.
     pub idle: Duration,
-    /// Whatever happens.
+    /// Maximum lifetime of a session, however often it is refreshed.
     pub lifetime: Duration,
-    /// How many one user may have; those refreshed longest ago end for a new one.
+    /// Maximum number of sessions of one user. A new session revokes those that were refreshed longest ago.
     pub per_user_max: u32,
 }
 
 impl SessionOptions {
-    /// When the session ends by itself, if it is not refreshed. By the settings of now: a shorter life is a shorter life for all.
-    fn ends_at(&self, session: &Session) -> Timestamp {
+    /// Returns when the session expires if it is not refreshed. The current settings apply, so a shorter
+    /// limit shortens existing sessions too.
+    fn expires_at(&self, session: &Session) -> Timestamp {
         session.refreshed_at.plus(self.idle).min(session.created_at.plus(self.lifetime))
     }
 }
 
-/// What a login or a refresh gives.
+/// The tokens that a login or a refresh returns.
 #[derive(Debug, Clone)]
 pub struct IssuedTokens {
-    /// Whose they are.
+    /// The owner of the tokens.
     pub user: User,
-    /// The session that they belong to.
+    /// The session of the tokens.
     pub session: SessionId,
-    /// For who is asked to believe that it is this user.
+    /// The access token, with which other services verify the user's identity.
     pub access_token: AccessToken,
-    /// When it is no longer good.
+    /// Expiry of the access token.
     pub access_expires_at: Timestamp,
-    /// For the next refresh.
+    /// The refresh token for the next refresh.
     pub refresh_token: RefreshToken,
-    /// When it is no longer good, if it is not used.
+    /// Expiry of the refresh token, if it is not used before.
     pub refresh_expires_at: Timestamp,
 }
 
-/// A user who acts, proven by an access token whose session goes on.
+/// A user authenticated by an access token whose session is live.
 #[derive(Clone)]
 pub struct ActingUser {
-    /// As they are now.
+    /// The user in its current state.
     pub user: User,
-    /// The session of the token.
+    /// The session of the access token.
     pub session: SessionId,
 }
 
@@ -70,20 +72,22 @@ impl fmt::Debug for ActingUser {
     }
 }
 
-/// What a shown refresh token is to the session of its family.
+/// The relation of a refresh token in a request to the session of its family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shown {
-    /// The live one, of the caller that may use it.
+    /// The current token, sent by the caller that owns the session.
     Live,
-    /// The one before it, soon enough by the same caller: with this salt the live one follows from it.
+    /// The token before the current one, sent again by the same caller within [`REFRESH_RETRY_WINDOW`]. The
+    /// current token is derived from it and this salt.
     Repeated { salt: [u8; 32] },
-    /// Any other that the session once had.
+    /// Any other token with the family of this session.
     Reused,
-    /// One that is of no use, whatever it once was: the session has lasted too long, or is another caller's.
+    /// A token without effect: the session has expired, the user is not verified or is disabled, or the
+    /// current token was sent by another caller.
     Useless,
 }
 
-/// Who shows which token, and when.
+/// A refresh token in a request: its digest, its sender and the time.
 #[derive(Debug, Clone)]
 struct Showing {
     digest: [u8; 32],
@@ -95,9 +99,9 @@ struct Showing {
 impl Showing {
     fn judge(&self, known: &KnownSession) -> Shown {
         let is_same_caller = self.caller == known.session.caller;
-        let is_soon = self.at.since(known.session.refreshed_at) <= REPEAT_WITHIN;
-        let may_go_on = known.user.is_verified && !known.is_disabled;
-        if self.options.ends_at(&known.session) <= self.at || !may_go_on {
+        let is_soon = self.at.since(known.session.refreshed_at) <= REFRESH_RETRY_WINDOW;
+        let may_refresh = known.user.is_verified && !known.is_disabled;
+        if self.options.expires_at(&known.session) <= self.at || !may_refresh {
             return Shown::Useless;
         }
         match known.previous {
@@ -117,12 +121,13 @@ impl Showing {
 }
 
 impl Accounts {
-    /// Begins a session of a user whose password was right; nothing when the password was changed meanwhile.
+    /// Opens a session for a user whose password was right. Returns `None` when the password was changed, or
+    /// the user is no longer verified or was disabled, since the password was checked.
     pub(super) async fn open_session(
         &self,
         user: &User,
         password: &PasswordHash,
-        guess: &Guess,
+        attempt: &PasswordAttempt,
         origin: &Origin,
     ) -> Result<Option<IssuedTokens>, AccountError> {
         let (entropy, now) = (&self.with.entropy, self.with.clock.now());
@@ -147,7 +152,7 @@ impl Accounts {
             token: tokens.refresh_token.digest(),
             sessions_max: self.options.sessions.per_user_max,
         };
-        let right = self.right_password(guess, Some(event.clone()));
+        let right = self.right_password(attempt, Some(event.clone()));
         let is_open = self.with.store.open_session(new, right).await?;
         if is_open {
             audit::log(&event);
@@ -171,17 +176,18 @@ impl Accounts {
             access_token,
             access_expires_at: claims.expires_at,
             refresh_token,
-            refresh_expires_at: self.options.sessions.ends_at(session),
+            refresh_expires_at: self.options.sessions.expires_at(session),
         })
     }
 
-    /// Replaces a refresh token, and gives a new access token with the new one.
+    /// Replaces a refresh token, and returns the new refresh token with a new access token.
     ///
-    /// A token that was replaced, shown again by the same caller within 10 s and before its successor is used, gives the same successor. Shown
-    /// later, or by another caller, it ends the session. The live one does nothing in the hands of another caller.
+    /// A replaced token returns the same new refresh token if the same caller sends it again within 10 s and
+    /// the new one has not been used. A replaced token that is sent later, or by another caller, revokes the
+    /// session. The current token has no effect if another caller sends it.
     ///
     /// # Errors
-    /// [`AccountError::InvalidRefreshToken`], or that the database is not available.
+    /// [`AccountError::InvalidRefreshToken`] or a database error.
     pub async fn refresh_session(
         &self,
         token: &RefreshToken,
@@ -199,11 +205,13 @@ impl Accounts {
         let reused = self.with.audit.event(AuditKind::AuthnTokenReuse, origin);
         let (judge, successor) = (showing.clone(), token.successor(&salt).digest());
         let decide = move |known: &KnownSession| match judge.judge(known) {
-            Shown::Live => {
-                SessionChange::Rotate { token: successor, salt, event: about(renewed, &known.session) }
-            }
+            Shown::Live => SessionChange::Rotate {
+                token: successor,
+                salt,
+                event: about_session(renewed, &known.session),
+            },
             Shown::Repeated { .. } | Shown::Useless => SessionChange::Keep,
-            Shown::Reused => SessionChange::End { event: about(reused, &known.session) },
+            Shown::Reused => SessionChange::End { event: about_session(reused, &known.session) },
         };
         let Some((known, change)) = self.with.store.change_session(token.family_digest(), decide).await?
         else {
@@ -231,13 +239,15 @@ impl Accounts {
         self.with.audit.refused(event, None, AccountError::InvalidRefreshToken)
     }
 
-    /// Ends the session of a refresh token, whichever of its tokens it is. That there is none, or no longer, is as good.
+    /// Revokes the session of a refresh token, also if the token has been replaced. Succeeds if there is no
+    /// such session.
     ///
     /// # Errors
-    /// When the database is not available.
+    /// A database error.
     pub async fn log_out(&self, token: &RefreshToken, origin: &Origin) -> Result<(), AccountError> {
-        let ended = self.with.audit.event(AuditKind::SessionExpired, origin);
-        let decide = |known: &KnownSession| SessionChange::End { event: about(ended, &known.session) };
+        let revoked = self.with.audit.event(AuditKind::SessionExpired, origin);
+        let decide =
+            |known: &KnownSession| SessionChange::End { event: about_session(revoked, &known.session) };
         let changed = self.with.store.change_session(token.family_digest(), decide).await?;
         if let Some((_, SessionChange::End { event })) = changed {
             audit::log(&event);
@@ -245,10 +255,10 @@ impl Accounts {
         Ok(())
     }
 
-    /// Who shows this access token, if its session goes on.
+    /// Returns the user of this access token, if its session is live.
     ///
     /// # Errors
-    /// [`AccountError::InvalidAccessToken`], or that the database is not available.
+    /// [`AccountError::InvalidAccessToken`] or a database error.
     pub async fn authenticate(
         &self,
         access_token: &str,
@@ -261,16 +271,18 @@ impl Accounts {
         Ok(acting)
     }
 
-    /// The keys that access tokens are verified with, the latest first.
+    /// Returns the public keys that verify access tokens, latest first. Keys that will sign only later are
+    /// included.
     #[must_use]
     pub fn public_keys(&self) -> Vec<PublicKey> {
         self.with.access_tokens.public_keys(self.with.clock.now())
     }
 
-    /// What an access token says and who shows it; nothing when it is none, or its session has ended.
+    /// Returns the claims and the user of an access token; `None` if the token is invalid or its session has
+    /// ended.
     ///
     /// # Errors
-    /// When the database is not available.
+    /// A database error.
     pub async fn introspect(
         &self,
         access_token: &str,
@@ -278,37 +290,37 @@ impl Accounts {
         let now = self.with.clock.now();
         let Ok(claims) = self.with.access_tokens.verify(access_token, now) else { return Ok(None) };
         let known = self.with.store.find_session(claims.session, claims.user).await?;
-        let goes_on = |known: &KnownSession| {
-            known.user.is_verified && now < self.options.sessions.ends_at(&known.session)
+        let is_live = |known: &KnownSession| {
+            known.user.is_verified && now < self.options.sessions.expires_at(&known.session)
         };
-        Ok(known.filter(goes_on).map(|known| {
+        Ok(known.filter(is_live).map(|known| {
             let acting = ActingUser { user: known.user, session: known.session.id };
             (claims, acting)
         }))
     }
 
-    /// The sessions of the user that go on, those refreshed last first.
+    /// Returns the live sessions of the user, the most recently refreshed first.
     ///
     /// # Errors
-    /// When the database is not available.
+    /// A database error.
     pub async fn list_sessions(&self, acting: &ActingUser) -> Result<Vec<Session>, AccountError> {
         let now = self.with.clock.now();
         let mut sessions = self.with.store.list_sessions(&acting.user).await?;
-        sessions.retain(|session| now < self.options.sessions.ends_at(session));
+        sessions.retain(|session| now < self.options.sessions.expires_at(session));
         Ok(sessions)
     }
 
-    /// Ends one of the user's sessions.
+    /// Revokes one of the user's sessions.
     ///
     /// # Errors
-    /// [`AccountError::SessionNotFound`], or that the database is not available.
+    /// [`AccountError::SessionNotFound`] or a database error.
     pub async fn revoke_session(
         &self,
         acting: &ActingUser,
         session: SessionId,
         origin: &Origin,
     ) -> Result<(), AccountError> {
-        let event = self.ended(acting, origin).of(&session.to_string());
+        let event = self.revocation_event(acting, origin).of(&session.to_string());
         if !self.with.store.end_session(session, acting.user.id, event.clone()).await? {
             return Err(AccountError::SessionNotFound);
         }
@@ -316,31 +328,32 @@ impl Accounts {
         Ok(())
     }
 
-    /// Ends all of the user's sessions, or all but the one that they act in; gives how many.
+    /// Revokes all sessions of the user, or all but the session of the access token, and returns their
+    /// number.
     ///
     /// # Errors
-    /// When the database is not available.
+    /// A database error.
     pub async fn revoke_all_sessions(
         &self,
         acting: &ActingUser,
         keeps_current: bool,
         origin: &Origin,
     ) -> Result<usize, AccountError> {
-        let event = self.ended(acting, origin);
+        let event = self.revocation_event(acting, origin);
         let keep = keeps_current.then_some(acting.session);
-        let ended = self.with.store.end_sessions(acting.user.id, keep, event.clone()).await?;
-        if ended > 0 {
+        let revoked = self.with.store.end_sessions(acting.user.id, keep, event.clone()).await?;
+        if revoked > 0 {
             audit::log(&event);
         }
-        Ok(ended)
+        Ok(revoked)
     }
 
-    fn ended(&self, acting: &ActingUser, origin: &Origin) -> AuditEvent {
+    fn revocation_event(&self, acting: &ActingUser, origin: &Origin) -> AuditEvent {
         self.with.audit.event(AuditKind::SessionExpired, origin).about(Some(acting.user.auth_token))
     }
 }
 
-/// The event, about the session and its user.
-fn about(event: AuditEvent, session: &Session) -> AuditEvent {
+/// Adds the session and its user to an event.
+fn about_session(event: AuditEvent, session: &Session) -> AuditEvent {
     event.about(Some(session.user)).of(&session.id.to_string())
 }

@@ -1,7 +1,9 @@
-//! The keys that sign access tokens: made, told of before they sign, and forgotten when the last token that they signed has ended.
+//! The keys that sign access tokens: creation, publication before use, and removal after the last token they
+//! signed has expired.
 //!
-//! All instances read them from the database, where their secret halves lie sealed. A new key is told of (`GetJwks`) for a while before it
-//! signs, so that whoever keeps the public keys has it by then.
+//! All instances read the keys from the database, where the secret halves are stored encrypted. A new key is
+//! published (`GetJwks`) for some time before it signs, so that a service that caches the public keys has it
+//! by then.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,46 +19,50 @@ use crate::{
     store::{EarlierKeys, Store, StoreError, StoredSigningKey, chain},
 };
 
-/// How often the keys are read: so soon every instance knows of one that an operator made or revoked.
+/// Interval at which the keys are read. An instance notices within this time that an operator created or
+/// revoked a key.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// When keys change.
+/// The times of key rotation.
 #[derive(Debug, Clone, Copy)]
 pub struct KeyOptions {
-    /// How old a key becomes before the next one is made.
+    /// Age of the latest key at which the next one is created.
     pub rotation: Duration,
-    /// How long a key is told of before it signs.
+    /// Time for which a new key is published before it signs.
     pub lead: Duration,
 }
 
-/// How an operator makes a new key.
+/// How an operator replaces the signing key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rotation {
-    /// It signs when everybody has had the time to read it; the earlier ones verify until their last token has ended.
+    /// The new key signs after it has been published for [`KeyOptions::lead`]. The earlier keys verify until
+    /// their last token has expired.
     Orderly,
-    /// It signs at once, and what the earlier ones signed is good for nothing: for keys that somebody may have stolen.
+    /// The new key signs at once, and the earlier keys are deleted, so that every token they signed is
+    /// invalid. For keys that may have been stolen.
     RevokingEarlier,
 }
 
-/// Why there are no keys.
+/// Why the signing keys cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SigningKeyError {
-    /// They cannot be read or written.
+    /// The keys cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The latest is sealed under a key that we do not have.
+    /// The latest key is encrypted under a key that this instance does not have.
     #[error(
-        "the key {id} that signs access tokens cannot be opened (if secret.key-file is lost: `kairos-identity keys rotate --revoke-earlier`)"
+        "signing key {id} cannot be decrypted \
+         (if secret.key-file is lost, run `kairos-identity keys rotate --revoke-earlier`)"
     )]
     Sealed {
-        /// The key's name.
+        /// The id of the signing key.
         id: String,
-        /// Why not.
+        /// Why decryption failed.
         source: SealBroken,
     },
 }
 
-/// Keeps the keys. Cheap to clone.
+/// Creates, reads and rotates the signing keys. Cheap to clone.
 #[derive(Clone)]
 pub struct SigningKeys {
     store: Store,
@@ -68,7 +74,7 @@ pub struct SigningKeys {
 }
 
 impl SigningKeys {
-    /// Keeps the keys of `access_tokens`, which knows none before [`SigningKeys::prepare`].
+    /// Manages the keys of `access_tokens`, which has none before [`SigningKeys::prepare`].
     #[must_use]
     pub fn new(
         store: Store,
@@ -80,10 +86,11 @@ impl SigningKeys {
         Self { store, sealing_key, access_tokens, options, clock, entropy }
     }
 
-    /// Reads the keys; makes the first one, or the next one when it is time. That is nobody's decision, and only in the log.
+    /// Reads the keys, after creating the first one, or the next one if it is due. Such a scheduled rotation
+    /// is logged but is no audit event, since no operator decided it.
     ///
     /// # Errors
-    /// [`SigningKeyError`]; when the keys cannot be read, those known so far stay.
+    /// [`SigningKeyError`]. If the keys cannot be read, the keys that were read before stay in use.
     pub async fn prepare(&self) -> Result<(), SigningKeyError> {
         let now = self.clock.now();
         let mut stored = self.store.list_signing_keys(now).await?;
@@ -92,13 +99,15 @@ impl SigningKeys {
             self.add(stored.first(), Rotation::Orderly, now, None).await?;
             stored = self.store.list_signing_keys(now).await?;
         }
-        // One that cannot be opened verifies nothing. What is no longer there was revoked, and is forgotten in any case.
+        // A key that cannot be decrypted verifies nothing. A key that is no longer stored was revoked or has
+        // expired, so it is dropped even if the latest key cannot be decrypted.
         let opened: Vec<_> = stored.iter().filter_map(|key| self.open(key).ok()).collect();
         self.access_tokens.replace_keys(&opened);
         self.require_latest(&stored)
     }
 
-    /// Sees whether this is the key that secrets lie under in this database; a database without secrets takes any.
+    /// Checks that the configured key decrypts the latest signing key in this database. Succeeds if there is
+    /// none.
     ///
     /// # Errors
     /// [`SigningKeyError`]
@@ -113,25 +122,25 @@ impl SigningKeys {
         }
     }
 
-    /// Follows the keys until `stop`.
+    /// Reads the keys again every 5 seconds until `stop` is cancelled.
     pub async fn run(self, stop: CancellationToken) {
-        let mut told = None;
+        let mut last_logged = None;
         while stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
-            let trouble = self.prepare().await.err().map(|error| chain(&error));
-            // Once, not every few seconds.
-            if trouble != told
-                && let Some(trouble) = &trouble
+            let failure = self.prepare().await.err().map(|error| chain(&error));
+            // Logged once for each different error, not at every retry.
+            if failure != last_logged
+                && let Some(failure) = &failure
             {
-                tracing::error!(error = trouble, "The keys that sign access tokens are not all there");
+                tracing::error!(error = failure, "Signing keys not fully loaded; retrying");
             }
-            told = trouble;
+            last_logged = failure;
         }
     }
 
-    /// Makes a new key; gives it, and nothing when another instance made one at the same moment.
+    /// Creates a new key and returns it; `None` when another instance created one at the same moment.
     ///
     /// # Errors
-    /// [`StoreError`] when the database does not answer.
+    /// A [`StoreError`] of the database.
     pub async fn rotate(
         &self,
         rotation: Rotation,
@@ -142,10 +151,10 @@ impl SigningKeys {
         self.add(stored.first(), rotation, now, Some(origin)).await
     }
 
-    /// All keys that verify now or will, the latest first.
+    /// Returns all keys that verify now or later, latest first.
     ///
     /// # Errors
-    /// [`StoreError`] when the database does not answer.
+    /// A [`StoreError`] of the database.
     pub async fn list(&self) -> Result<Vec<StoredSigningKey>, StoreError> {
         self.store.list_signing_keys(self.clock.now()).await
     }
@@ -162,7 +171,8 @@ impl SigningKeys {
                 let signs_from = now.plus(self.options.lead);
                 (signs_from, EarlierKeys::VerifyUntil(signs_from.plus(self.access_tokens.lifetime())))
             }
-            // By every clock, also one that is behind: there is no other.
+            // Signs at once by the clock of every instance, also by a clock that is behind: there is no other
+            // key.
             (None, _) | (_, Rotation::RevokingEarlier) => (now.minus(SKEW_MAX), EarlierKeys::Revoked),
         };
         let seed = SigningSeed::from_bytes(self.entropy.bytes());
@@ -182,7 +192,7 @@ impl SigningKeys {
         if !self.store.add_signing_key(key.clone(), earlier, event.clone()).await? {
             return Ok(None);
         }
-        tracing::info!("Made the key {} that signs access tokens from {signs_from} on", key.id);
+        tracing::info!("Signing key {} created; it signs from {signs_from}", key.id);
         event.iter().for_each(audit::log);
         Ok(Some(key))
     }

@@ -1,8 +1,9 @@
-//! How often passwords may be guessed, people register and mails be asked for.
+//! Limits on password attempts, registrations and requested mails.
 //!
-//! An attempt is counted before its password is checked, in a transaction of its own: a thousand guesses made at once, over
-//! several instances, are a thousand attempts. The right password takes its account's count back to nothing, so what is
-//! counted are failures in a row. Waits grow, and all of them end: nobody can lock somebody out for ever.
+//! An attempt is counted before its password is checked, in a transaction of its own. So a thousand
+//! concurrent attempts, even on several instances, count as a thousand. The right password resets the count
+//! of its account, so the count is the number of consecutive failures. The waits grow, but each of them ends:
+//! an attacker cannot lock a user out permanently.
 
 use std::time::Duration;
 
@@ -12,79 +13,88 @@ use crate::{
     store::{Attempts, Counted, KnownAddress, RightPassword, Subject},
 };
 
-/// After so long without an attempt an account's failures are forgotten, so that those of a year do not add up.
+/// Time after the end of the last wait at which the failures of an account expire, so that the failures of a
+/// year do not add up.
 const FAILURES_KEPT: Duration = Duration::from_hours(24);
 
-/// How far apart the clocks of two instances may be, or the times of two calls that wait for the same row.
+/// Maximum difference between the clocks of two instances, or between the times of two calls that wait for
+/// the same row.
 const SKEW_MAX: Duration = Duration::from_mins(1);
 
-/// How often passwords may be guessed.
+/// The limits on password attempts, registrations and requested mails.
 #[derive(Debug, Clone, Copy)]
 pub struct ThrottleOptions {
-    /// Failures in a row on one account before callers have to wait; at least 1.
+    /// Consecutive failures on one account before further attempts have to wait; at least 1.
     pub failures_max: u32,
     /// The first wait. Each further failure doubles it.
     pub wait_first: Duration,
-    /// The longest wait but `pause`.
+    /// The longest wait apart from `pause`.
     pub wait_max: Duration,
-    /// Failures in a row on one account before `pause`.
+    /// Consecutive failures on one account before `pause`.
     pub failures_in_a_row_max: u32,
-    /// How long an account takes no password after that; then it counts from the beginning.
+    /// Time for which an account then refuses all passwords. After it, counting starts from zero.
     pub pause: Duration,
-    /// Failures on all accounts together; beyond it all logins are refused for the rest of its window.
+    /// Failures on all accounts together. When this number is reached, all logins are refused for the rest of
+    /// the window.
     pub total: Budget,
-    /// Failures from one end user's address, where it is known.
+    /// Failures from the address of one end user, where the address is known.
     pub failures_from: Budget,
-    /// Registrations from one address.
+    /// Registrations from the address of one end user.
     pub registrations_from: Budget,
-    /// Links that may be asked for again, for each mailbox.
+    /// Requested mails to one mailbox. Counted separately for links that verify an email, for links to choose
+    /// a new password, and for notices.
     pub resends_to: Budget,
-    /// The same from one address.
+    /// Requested mails from the address of one end user.
     pub resends_from: Budget,
-    /// How long an address is known as that of somebody who logged in from there.
+    /// Time after a login for which the end user's address counts as known for the account.
     pub address_known: Duration,
 }
 
-/// So many within so long; the window begins with the first.
+/// A maximum number per time window. The window begins with the first event in it.
 #[derive(Debug, Clone, Copy)]
 pub struct Budget {
-    /// How many; at least 1.
+    /// The maximum number; at least 1.
     pub max: u32,
-    /// Within how long.
+    /// Length of the window.
     pub window: Duration,
 }
 
-/// What limits a subject's attempts.
+/// The limit on the attempts of one subject.
 #[derive(Debug, Clone, Copy)]
 enum Rule {
-    InARow(ThrottleOptions),
-    Within(Budget),
+    ConsecutiveFailures(ThrottleOptions),
+    PerWindow(Budget),
 }
 
 impl Rule {
-    /// The attempts with this one, or until when it is refused.
-    fn after_another(self, before: Option<Attempts>, now: Timestamp) -> Result<Attempts, Timestamp> {
+    /// Returns the attempts including this one, or the time until which this one is refused.
+    fn count_one(self, before: Option<Attempts>, now: Timestamp) -> Result<Attempts, Timestamp> {
         match self {
-            Self::InARow(options) => options.after_another(before, now),
-            Self::Within(budget) => budget.after_another(before, now),
+            Self::ConsecutiveFailures(options) => options.count_one(before, now),
+            Self::PerWindow(budget) => budget.count_one(before, now),
         }
     }
 }
 
-/// An attempt at a password that was counted.
-pub(super) struct Guess {
+/// A password attempt that was counted.
+pub(super) struct PasswordAttempt {
     account: Subject,
     budgets: Vec<Subject>,
     from: Option<KnownAddress>,
 }
 
 impl Accounts {
-    /// Counts an attempt at the password of this account. From an address that is known as its owner's it is counted apart, so
-    /// that nobody else can make them wait there.
+    /// Counts an attempt at the password of this account. An attempt from an address from which the owner has
+    /// logged in is counted separately, so that attempts from elsewhere do not make the owner wait.
     ///
     /// # Errors
-    /// [`AccountError::TooManyAttempts`], whether the account exists or not; the attempt was not counted then.
-    pub(super) async fn count_guess(&self, email: &Email, origin: &Origin) -> Result<Guess, AccountError> {
+    /// [`AccountError::TooManyAttempts`], whether or not the account exists; the attempt was not counted. Or
+    /// a database error.
+    pub(super) async fn count_password_attempt(
+        &self,
+        email: &Email,
+        origin: &Origin,
+    ) -> Result<PasswordAttempt, AccountError> {
         let client = origin.client;
         let now = self.with.clock.now();
         let from = client.map(|client| KnownAddress::new(email, client));
@@ -93,23 +103,24 @@ impl Accounts {
             _ => Subject::password_of(email),
         };
         let options = self.options.throttle;
-        let mut rules = vec![(account, Rule::InARow(options))];
+        let mut rules = vec![(account, Rule::ConsecutiveFailures(options))];
         if let Some(client) = client {
-            rules.push((Subject::passwords_from(client), Rule::Within(options.failures_from)));
+            rules.push((Subject::passwords_from(client), Rule::PerWindow(options.failures_from)));
         }
-        // Last: all logins meet in this row, and each holds it for the shortest time.
-        rules.push((Subject::any_password(), Rule::Within(options.total)));
+        // Last, because all logins share this row: each login locks it for the shortest time.
+        rules.push((Subject::any_password(), Rule::PerWindow(options.total)));
         let budgets = rules.iter().skip(1).map(|(subject, _)| *subject).collect();
         let counted = self.count(rules, now).await;
         let event = || self.with.audit.event(AuditKind::AuthnLoginFailMax, origin);
         counted.map_err(|error| self.with.audit.refused(event(), Some(email), error))?;
-        Ok(Guess { account, budgets, from })
+        Ok(PasswordAttempt { account, budgets, from })
     }
 
-    /// Counts a mail that somebody asks for, whether it will be sent or not.
+    /// Counts a mail that was requested, whether or not it will be sent.
     ///
     /// # Errors
-    /// [`AccountError::TooManyAttempts`], for every mailbox alike; it was not counted then.
+    /// [`AccountError::TooManyAttempts`], whether or not the mailbox belongs to an account; the mail was not
+    /// counted. Or a database error.
     pub(super) async fn count_mail(
         &self,
         mails_to: Subject,
@@ -117,38 +128,39 @@ impl Accounts {
         origin: &Origin,
     ) -> Result<(), AccountError> {
         let options = self.options.throttle;
-        let mut rules = vec![(mails_to, Rule::Within(options.resends_to))];
+        let mut rules = vec![(mails_to, Rule::PerWindow(options.resends_to))];
         if let Some(client) = origin.client {
-            rules.push((Subject::resends_from(client), Rule::Within(options.resends_from)));
+            rules.push((Subject::resends_from(client), Rule::PerWindow(options.resends_from)));
         }
         let counted = self.count(rules, self.with.clock.now()).await;
         let event = || self.with.audit.event(AuditKind::ExcessRateLimitExceeded, origin);
         counted.map_err(|error| self.with.audit.refused(event(), Some(email), error))
     }
 
-    /// Counts a mail that only tells of something.
+    /// Counts a mail that only notifies its recipient.
     ///
     /// # Errors
-    /// [`AccountError::TooManyAttempts`]; it was not counted then.
+    /// [`AccountError::TooManyAttempts`]; the mail was not counted. Or a database error.
     pub(super) async fn count_notice(&self, email: &Email) -> Result<(), AccountError> {
-        let rule = Rule::Within(self.options.throttle.resends_to);
+        let rule = Rule::PerWindow(self.options.throttle.resends_to);
         self.count(vec![(Subject::notices_to(email), rule)], self.with.clock.now()).await
     }
 
-    /// Counts a registration, whether it will succeed or not: each may tell whether an email is taken.
+    /// Counts a registration, whether or not it will succeed: its result may reveal whether an email is
+    /// taken. Without the end user's address, nothing is counted.
     ///
     /// # Errors
-    /// [`AccountError::TooManyAttempts`]; it was not counted then.
+    /// [`AccountError::TooManyAttempts`]; the registration was not counted. Or a database error.
     pub(super) async fn count_registration(&self, client: Option<ClientAddress>) -> Result<(), AccountError> {
         let Some(client) = client else { return Ok(()) };
-        let rule = Rule::Within(self.options.throttle.registrations_from);
+        let rule = Rule::PerWindow(self.options.throttle.registrations_from);
         self.count(vec![(Subject::registrations_from(client), rule)], self.with.clock.now()).await
     }
 
     async fn count(&self, rules: Vec<(Subject, Rule)>, now: Timestamp) -> Result<(), AccountError> {
         let (subjects, rules): (Vec<_>, Vec<_>) = rules.into_iter().unzip();
         let decide = move |known: &[Option<Attempts>]| {
-            rules.iter().zip(known).map(|(rule, known)| rule.after_another(*known, now)).collect()
+            rules.iter().zip(known).map(|(rule, known)| rule.count_one(*known, now)).collect()
         };
         match self.with.store.count_attempt(subjects, now, decide).await? {
             Counted::Admitted => Ok(()),
@@ -158,30 +170,36 @@ impl Accounts {
         }
     }
 
-    /// What a right password takes back; the event says what came of it.
-    pub(super) fn right_password(&self, guess: &Guess, event: Option<AuditEvent>) -> RightPassword {
+    /// Returns the changes that a right password makes to the counters. The event records the result of the
+    /// login.
+    pub(super) fn right_password(
+        &self,
+        attempt: &PasswordAttempt,
+        event: Option<AuditEvent>,
+    ) -> RightPassword {
         let until = self.with.clock.now().plus(self.options.throttle.address_known);
         RightPassword {
-            of: guess.account,
-            one_of: guess.budgets.clone(),
-            from: guess.from.map(|from| (from, until)),
+            of: attempt.account,
+            one_of: attempt.budgets.clone(),
+            from: attempt.from.map(|from| (from, until)),
             event,
         }
     }
 
-    /// The password was right, and nothing came of it. That it could not be noted changes no answer.
-    pub(super) async fn forgive(&self, guess: &Guess) {
-        let noted = self.with.store.note_right_password(self.right_password(guess, None)).await;
+    /// Records a right password that opened no session. A failure does not change the response.
+    pub(super) async fn record_right_password(&self, attempt: &PasswordAttempt) {
+        let noted = self.with.store.note_right_password(self.right_password(attempt, None)).await;
         if let Err(error) = noted {
-            tracing::warn!(error = %error.chain(), "Failed logins of an account still count after the right password");
+            tracing::warn!(error = %error.chain(), "Failed attempts not cleared after the right password");
         }
     }
 }
 
 impl ThrottleOptions {
-    /// An account's attempts with this one, or until when it is refused.
-    fn after_another(self, before: Option<Attempts>, now: Timestamp) -> Result<Attempts, Timestamp> {
-        // Without a wait there is nothing to be early for: those who come at once are counted in another order than they came in.
+    /// Returns the attempts of an account including this one, or the time until which this one is refused.
+    fn count_one(self, before: Option<Attempts>, now: Timestamp) -> Result<Attempts, Timestamp> {
+        // Below `failures_max` there is no wait, so no attempt is early: concurrent attempts may be counted
+        // in another order than they arrived.
         let waiting = before.filter(|before| before.count >= self.failures_max);
         refuse_early(waiting, now, self.pause.max(self.wait_max))?;
         let count = before.map_or(0, |before| before.count).saturating_add(1);
@@ -193,7 +211,7 @@ impl ThrottleOptions {
         Ok(Attempts { count, refused_until, expires_at: refused_until.plus(FAILURES_KEPT) })
     }
 
-    /// How long the next attempt has to wait after so many failures.
+    /// Returns the wait of the next attempt after this number of failures.
     fn wait_after(self, failures: u32) -> Duration {
         match failures.checked_sub(self.failures_max) {
             None => Duration::ZERO,
@@ -203,9 +221,10 @@ impl ThrottleOptions {
 }
 
 impl Budget {
-    /// What was spent with this one, or until when it is refused.
-    fn after_another(self, before: Option<Attempts>, now: Timestamp) -> Result<Attempts, Timestamp> {
-        // A window that ends later than one that begins about now was set by a clock that went wrong.
+    /// Returns the attempts in the window including this one, or the time until which this one is refused.
+    fn count_one(self, before: Option<Attempts>, now: Timestamp) -> Result<Attempts, Timestamp> {
+        // A window that ends later than one that begins now was set by a wrong clock, so it is ignored. The
+        // tolerance is `SKEW_MAX`.
         let latest = now.plus(self.window).plus(SKEW_MAX);
         let window = before.filter(|before| before.expires_at <= latest);
         let expires_at = window.map_or(now.plus(self.window), |window| window.expires_at);
@@ -217,8 +236,8 @@ impl Budget {
     }
 }
 
-/// Refuses an attempt that comes before its time. A wait that is longer than the longest there is was set by a clock that went
-/// wrong, and does not count.
+/// Refuses an attempt before the end of its wait. A wait longer than `longest` was set by a wrong clock and
+/// is ignored.
 fn refuse_early(before: Option<Attempts>, now: Timestamp, longest: Duration) -> Result<(), Timestamp> {
     match before {
         Some(before) if before.refused_until > now && before.refused_until.since(now) <= longest => {
@@ -248,14 +267,14 @@ mod tests {
 
     const BUDGET: Budget = Budget { max: 1_000, window: Duration::from_mins(15) };
 
-    const BEGIN: Timestamp = Timestamp::from_unix_micros(1_800_000_000_000_000);
+    const START: Timestamp = Timestamp::from_unix_micros(1_800_000_000_000_000);
 
-    /// Guesses as often as it may, from the beginning on for so long; gives when.
+    /// Returns the times of the guesses of an attacker who guesses as often as possible for this long.
     fn guesses_of_an_impatient_attacker(lasting: Duration) -> Vec<Timestamp> {
-        let (mut now, mut known, mut guesses) = (BEGIN, None, Vec::new());
-        while now.since(BEGIN) < lasting {
+        let (mut now, mut known, mut guesses) = (START, None, Vec::new());
+        while now.since(START) < lasting {
             let live = known.filter(|attempts: &Attempts| attempts.expires_at > now);
-            match OPTIONS.after_another(live, now) {
+            match OPTIONS.count_one(live, now) {
                 Ok(attempts) => {
                     known = Some(attempts);
                     guesses.push(now);
@@ -266,69 +285,69 @@ mod tests {
         guesses
     }
 
-    fn most_within(guesses: &[Timestamp], span: Duration) -> usize {
+    fn max_within(guesses: &[Timestamp], span: Duration) -> usize {
         let within =
             |from: &Timestamp| guesses.iter().filter(|at| *at >= from && at.since(*from) < span).count();
         guesses.iter().map(within).max().unwrap_or_default()
     }
 
     #[test]
-    fn no_quarter_of_an_hour_sees_more_than_ten_guesses_and_no_row_more_than_a_hundred() {
+    fn at_most_10_guesses_in_15_minutes_and_100_between_pauses() {
         let guesses = guesses_of_an_impatient_attacker(Duration::from_hours(24 * 30));
-        assert_eq!(most_within(&guesses, Duration::from_mins(15)), 10);
-        // 100 failures, a day's pause, and so on.
+        assert_eq!(max_within(&guesses, Duration::from_mins(15)), 10);
+        // 100 failures, a pause of a day, and so on.
         let pauses = guesses.windows(2).filter(|pair| pair[1].since(pair[0]) >= OPTIONS.pause).count();
         assert!(guesses.len() <= 100 * (pauses + 1), "{} guesses, {pauses} pauses", guesses.len());
         assert!(pauses >= 4);
     }
 
     #[test]
-    fn waits_grow_and_end() {
+    fn waits_double_up_to_a_maximum() {
         let minutes = |failures| OPTIONS.wait_after(failures).as_secs() / 60;
         assert_eq!([9, 10, 11, 12, 13, 99].map(minutes), [0, 15, 30, 60, 60, 60]);
     }
 
     #[test]
-    fn whoever_comes_at_the_same_moment_is_counted_and_not_early() {
-        let a_moment_later = BEGIN.plus(Duration::from_millis(5));
-        let first = OPTIONS.after_another(None, a_moment_later);
-        assert_eq!(OPTIONS.after_another(first.ok(), BEGIN).map(|attempts| attempts.count), Ok(2));
-        let first = BUDGET.after_another(None, a_moment_later);
-        assert_eq!(BUDGET.after_another(first.ok(), BEGIN).map(|attempts| attempts.count), Ok(2));
+    fn concurrent_attempts_are_counted_and_not_refused() {
+        let slightly_later = START.plus(Duration::from_millis(5));
+        let first = OPTIONS.count_one(None, slightly_later);
+        assert_eq!(OPTIONS.count_one(first.ok(), START).map(|attempts| attempts.count), Ok(2));
+        let first = BUDGET.count_one(None, slightly_later);
+        assert_eq!(BUDGET.count_one(first.ok(), START).map(|attempts| attempts.count), Ok(2));
     }
 
     #[test]
-    fn a_refused_attempt_is_told_when_the_next_may_be() {
+    fn a_refusal_states_when_the_next_attempt_is_admitted() {
         let locked = Attempts {
             count: 10,
-            refused_until: BEGIN.plus(OPTIONS.wait_first),
-            expires_at: BEGIN.plus(FAILURES_KEPT),
+            refused_until: START.plus(OPTIONS.wait_first),
+            expires_at: START.plus(FAILURES_KEPT),
         };
-        assert_eq!(OPTIONS.after_another(Some(locked), BEGIN), Err(locked.refused_until));
+        assert_eq!(OPTIONS.count_one(Some(locked), START), Err(locked.refused_until));
         assert_eq!(
-            OPTIONS.after_another(Some(locked), locked.refused_until).map(|attempts| attempts.count),
+            OPTIONS.count_one(Some(locked), locked.refused_until).map(|attempts| attempts.count),
             Ok(11)
         );
     }
 
     #[test]
-    fn a_wait_set_by_a_clock_that_was_wrong_does_not_lock() {
+    fn a_wait_set_by_a_wrong_clock_does_not_lock() {
         let year = Duration::from_hours(24 * 365);
-        let absurd = Attempts { count: 10, refused_until: BEGIN.plus(year), expires_at: BEGIN.plus(year) };
-        assert_eq!(OPTIONS.after_another(Some(absurd), BEGIN).map(|attempts| attempts.count), Ok(11));
-        let window = Attempts { count: 1_000, refused_until: BEGIN, expires_at: BEGIN.plus(year) };
-        assert_eq!(BUDGET.after_another(Some(window), BEGIN).map(|attempts| attempts.count), Ok(1));
+        let too_long = Attempts { count: 10, refused_until: START.plus(year), expires_at: START.plus(year) };
+        assert_eq!(OPTIONS.count_one(Some(too_long), START).map(|attempts| attempts.count), Ok(11));
+        let window = Attempts { count: 1_000, refused_until: START, expires_at: START.plus(year) };
+        assert_eq!(BUDGET.count_one(Some(window), START).map(|attempts| attempts.count), Ok(1));
     }
 
     #[test]
-    fn a_budget_is_for_each_window() {
+    fn a_budget_limits_each_window() {
         let mut known = None;
         for count in 1..=BUDGET.max {
-            known = Some(BUDGET.after_another(known, BEGIN).unwrap());
+            known = Some(BUDGET.count_one(known, START).unwrap());
             assert_eq!(known.map(|attempts| attempts.count), Some(count));
         }
-        let later = BEGIN.plus(Duration::from_mins(14));
-        assert_eq!(BUDGET.after_another(known, later), Err(BEGIN.plus(BUDGET.window)));
-        assert_eq!(BUDGET.after_another(None, BEGIN.plus(BUDGET.window)).map(|all| all.count), Ok(1));
+        let later = START.plus(Duration::from_mins(14));
+        assert_eq!(BUDGET.count_one(known, later), Err(START.plus(BUDGET.window)));
+        assert_eq!(BUDGET.count_one(None, START.plus(BUDGET.window)).map(|all| all.count), Ok(1));
     }
 }

@@ -1,4 +1,4 @@
-//! Following the mailed link.
+//! Use of the link that verifies an email.
 
 use std::sync::atomic::Ordering;
 
@@ -8,25 +8,26 @@ use crate::{
     store::Verification,
 };
 
-/// What the audit trail has of a link that the Django backend mailed.
+/// Audit `resource` of a link that the Django backend mailed.
 const OLD_LINK: &str = "auth_token link";
 
 impl Accounts {
-    /// Marks the address that the token was mailed to as proven, and uses the token up.
+    /// Marks the email that the token was mailed to as verified, and uses up the token.
     ///
     /// # Errors
-    /// [`AccountError::EmailAlreadyVerified`] for a token that did its work before, [`AccountError::InvalidToken`] for any
-    /// other that does not do it now, an `auth_token` among them but for [`super::AccountsOptions::accept_auth_token_until`]; or that the database is not available.
+    /// [`AccountError::EmailAlreadyVerified`] for a token that has verified the email before;
+    /// [`AccountError::InvalidToken`] for any other token without effect, also for an `auth_token` unless
+    /// [`super::AccountsOptions::accept_auth_token_until`] accepts it; or a database error.
     pub async fn verify_email(&self, token: LinkToken, origin: &Origin) -> Result<User, AccountError> {
-        let verified = self.use_link(token, origin).await;
+        let verified = self.verify_with_link(token, origin).await;
         let event = || self.with.audit.event(AuditKind::UserUpdateFail, origin);
         verified.map_err(|error| self.with.audit.refused(event(), None, error))
     }
 
-    async fn use_link(&self, token: LinkToken, origin: &Origin) -> Result<User, AccountError> {
+    async fn verify_with_link(&self, token: LinkToken, origin: &Origin) -> Result<User, AccountError> {
         let token = match token {
             LinkToken::Mailed(token) => token,
-            LinkToken::AuthToken(token) => return self.use_old_link(token, origin).await,
+            LinkToken::AuthToken(token) => return self.verify_with_old_link(token, origin).await,
             LinkToken::Unknown => return Err(AccountError::InvalidToken),
         };
         let event = self.with.audit.event(AuditKind::UserUpdated, origin);
@@ -40,19 +41,20 @@ impl Accounts {
         }
     }
 
-    /// A link of the Django backend holds no secret: it counts until the operator's date, for users who were imported and have not
-    /// changed since.
-    async fn use_old_link(&self, token: AuthToken, origin: &Origin) -> Result<User, AccountError> {
+    /// Verifies an email by a link of the Django backend. Such a link contains no secret. It is accepted
+    /// until the date that the operator configured, and only for imported users that have not changed since
+    /// the import.
+    async fn verify_with_old_link(&self, token: AuthToken, origin: &Origin) -> Result<User, AccountError> {
         let now = self.with.clock.now();
         if self.options.accept_auth_token_until.is_none_or(|until| now >= until) {
-            self.count_old_link();
+            self.count_refused_old_link();
             return Err(AccountError::InvalidToken);
         }
         let event = self.with.audit.event(AuditKind::UserUpdated, origin).about(Some(token)).of(OLD_LINK);
         match self.with.store.verify_imported(token, event.clone()).await? {
             Verification::Verified(user) => {
                 audit::log(&event);
-                tracing::info!(user.id = %user.id, "Accepted a link with an auth_token, as the Django backend mailed them");
+                tracing::info!(user.id = %user.id, "Accepted a link with an auth_token (Django backend)");
                 Ok(user)
             }
             Verification::AlreadyVerified => Err(AccountError::EmailAlreadyVerified),
@@ -60,12 +62,10 @@ impl Accounts {
         }
     }
 
-    /// Lets an operator see the links of the Django backend die out.
-    fn count_old_link(&self) {
-        let count = self.old_links.fetch_add(1, Ordering::Relaxed) + 1;
-        tracing::info!(
-            count,
-            "Refused a link with an auth_token, as the Django backend mailed them ({count} since the start)"
-        );
+    /// Counts and logs a refused link of the Django backend, so that an operator sees when such links are no
+    /// longer used.
+    fn count_refused_old_link(&self) {
+        let count = self.refused_old_links.fetch_add(1, Ordering::Relaxed) + 1;
+        tracing::info!(count, "Refused a link with an auth_token (Django backend; {count} since the start)");
     }
 }

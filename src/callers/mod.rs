@@ -1,8 +1,9 @@
-//! Who may call what, and what of a user they may see.
+//! Callers: their authentication, their rights to call methods, and the user fields that they may see.
 //!
-//! A caller is another service: the BFF, the agent, an operator's script. It proves itself with a service token, of which only
-//! the hash is in the file of callers ([`Callers::parse`]), or with a certificate. The file names all that a caller may do; what it
-//! does not name is refused. A caller is never a user: who somebody is does not follow from who asks.
+//! A caller is another service: the BFF, the agent, an operator's script. It authenticates with a service
+//! token, of which the callers file ([`Callers::parse`]) contains only the hash, or with a client
+//! certificate. The file lists the rights of each caller; everything else is denied. A caller is never a
+//! user: authenticating a caller does not authenticate a user.
 
 mod file;
 mod token;
@@ -25,29 +26,28 @@ pub use self::{
 };
 use crate::domain::{ClientAddress, ClientAgent, Origin};
 
-/// Names in the audit trail that are no caller's: whoever comes where the gate is open, whoever has proven nothing, the command
-/// line, the file of callers itself, the service by itself, and whoever opened one of its pages.
+/// Caller name in the audit trail for every caller of a server without a callers file.
 pub const ANYBODY: &str = "anybody";
-/// [`ANYBODY`]
+/// Caller name in the audit trail for a caller that is not authenticated.
 pub const NOBODY: &str = "nobody";
-/// [`ANYBODY`]
+/// Caller name in the audit trail for the command line.
 pub const COMMAND_LINE: &str = "command-line";
-/// [`ANYBODY`]
+/// Caller name in the audit trail for a reload of the callers file.
 pub const CALLERS_FILE: &str = "callers-file";
-/// [`ANYBODY`]
+/// Caller name in the audit trail for background work of the service itself.
 pub const SERVICE: &str = "service";
-/// [`ANYBODY`]
+/// Caller name in the audit trail for a button press on one of the pages.
 pub const PAGES: &str = "pages";
 
-/// Another service, and what it may do.
+/// A service that calls this one, with its rights.
 #[derive(Debug)]
 pub struct Caller {
     name: Arc<str>,
     rights: Rights,
-    calls: AtomicUsize,
+    calls_in_flight: AtomicUsize,
 }
 
-/// What a caller may do; by default nothing.
+/// The rights of a caller; the default has none.
 #[derive(Debug, Default)]
 struct Rights {
     methods: Vec<MethodPattern>,
@@ -57,29 +57,30 @@ struct Rights {
     calls_max: usize,
 }
 
-/// A call that is under way.
+/// One of the calls that a caller may have in flight. Dropping it ends the call.
 #[derive(Debug)]
-pub struct Ongoing(Arc<Caller>);
+pub struct CallSlot(Arc<Caller>);
 
-impl Drop for Ongoing {
+impl Drop for CallSlot {
     fn drop(&mut self) {
-        self.0.calls.fetch_sub(1, Ordering::Relaxed);
+        self.0.calls_in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Who asks: a caller, for somebody.
+/// The source of a request: the caller, and the end user's address if it is known.
 #[derive(Debug, Clone)]
 pub struct Requester {
-    /// The service that calls.
+    /// The calling service.
     pub caller: Arc<Caller>,
-    /// The end user's address, if a caller tells it that may.
+    /// The end user's address, if the caller sent it and has the right `tells-client`.
     pub client: Option<ClientAddress>,
-    /// The address of the connection, where there is one.
+    /// The IP address of the connection, if there is one.
     pub peer: Option<IpAddr>,
 }
 
 impl Requester {
-    /// Who asks, to be written down: with the end user's program, if the caller is believed what it tells of it.
+    /// Returns the source for the audit trail. `agent`, the end user's program, is dropped if the caller does
+    /// not have the right `tells-client`.
     #[must_use]
     pub fn origin(&self, agent: Option<ClientAgent>, request_id: Option<Uuid>) -> Origin {
         let agent = agent.filter(|_| self.caller.tells_client());
@@ -95,12 +96,12 @@ impl Requester {
 
 impl Caller {
     fn new(name: &str, rights: Rights) -> Self {
-        Self { name: name.into(), rights, calls: AtomicUsize::new(0) }
+        Self { name: name.into(), rights, calls_in_flight: AtomicUsize::new(0) }
     }
 
-    /// Who may ask for health and nothing else, and stands for those of whom nothing is asked.
+    /// Returns the caller [`NOBODY`] of requests without authentication. It may call only the health service.
     #[must_use]
-    pub fn nobody() -> Arc<Self> {
+    pub fn unauthenticated() -> Arc<Self> {
         static CALLER: LazyLock<Arc<Caller>> = LazyLock::new(|| {
             let methods = vec![MethodPattern("Health/*".to_owned())];
             Arc::new(Caller::new(NOBODY, Rights { methods, calls_max: usize::MAX, ..Rights::default() }))
@@ -108,46 +109,47 @@ impl Caller {
         Arc::clone(&CALLER)
     }
 
-    /// Begins a call; nothing when as many are under way as may be.
+    /// Counts a call as in flight until the slot is dropped. Returns `None` if the caller's limit is reached.
     #[must_use]
-    pub fn begin(self: &Arc<Self>) -> Option<Ongoing> {
-        let ongoing = Ongoing(Arc::clone(self));
-        // Counted before it is looked at: of those who come at once none slips through.
-        (self.calls.fetch_add(1, Ordering::Relaxed) < self.rights.calls_max).then_some(ongoing)
+    pub fn try_begin_call(self: &Arc<Self>) -> Option<CallSlot> {
+        let slot = CallSlot(Arc::clone(self));
+        // Count first, compare then: concurrent calls cannot exceed the limit. A refused slot is dropped,
+        // which takes its count back.
+        (self.calls_in_flight.fetch_add(1, Ordering::Relaxed) < self.rights.calls_max).then_some(slot)
     }
 
-    /// Its name in the file.
+    /// The name in the callers file.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What it may see of a user.
+    /// The user fields that the caller may see.
     #[must_use]
     pub const fn fields(&self) -> UserFields {
         self.rights.fields
     }
 
-    /// Whether what it says of its end user's address and program is believed.
+    /// True if the server accepts the end user's address and program that the caller sends.
     #[must_use]
     pub const fn tells_client(&self) -> bool {
         self.rights.tells_client
     }
 
-    /// Whether it may be given the token of a link, to mail it itself.
+    /// True if the caller may receive the token of a link, to mail the link itself.
     #[must_use]
     pub const fn receives_mail_tokens(&self) -> bool {
         self.rights.receives_mail_tokens
     }
 
-    /// Whether it may call the method with this path, `/package.Service/Method`.
+    /// True if the caller may call the method with this path, `/package.Service/Method`.
     #[must_use]
     pub fn may_call(&self, path: &str) -> bool {
         self.rights.methods.iter().any(|pattern| pattern.matches(path))
     }
 }
 
-/// `Service/Method`, `Service/*` or `*`, without the package.
+/// A pattern for methods: `Service/Method`, `Service/*` or `*`, without the package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct MethodPattern(String);
 
@@ -159,15 +161,15 @@ impl MethodPattern {
         let service = service.rsplit('.').next().unwrap_or(service);
         match self.0.split_once('/') {
             None => self.0 == "*",
-            Some((of, "*")) => of == service,
-            Some((of, name)) => of == service && name == method,
+            Some((wanted, "*")) => wanted == service,
+            Some((wanted, name)) => wanted == service && name == method,
         }
     }
 }
 
-/// The fields of `User` that a caller may see; `auth_token`, by which everybody knows a user, is always among them.
+/// The fields of `User` that a caller may see. `auth_token` is always visible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "one for each field of the message")]
+#[expect(clippy::struct_excessive_bools, reason = "one flag per field of the message")]
 pub struct UserFields {
     /// `username`
     pub username: bool,
@@ -187,7 +189,7 @@ impl UserFields {
         Self { username: true, email: true, is_verified: true, created_at: true, updated_at: true };
 }
 
-/// All callers that are known.
+/// The callers of a callers file.
 #[derive(Debug, Default)]
 pub struct Callers {
     by_token: HashMap<TokenHash, Arc<Caller>>,
@@ -195,28 +197,29 @@ pub struct Callers {
 }
 
 impl Callers {
-    /// The caller with this token.
+    /// Returns the caller with this token.
     #[must_use]
-    pub fn with_token(&self, token: &ServiceToken) -> Option<Arc<Caller>> {
-        // Found by its hash: how long that takes tells nothing of the token.
+    pub fn find_by_token(&self, token: &ServiceToken) -> Option<Arc<Caller>> {
+        // The look-up compares hashes, so its time reveals nothing about the token.
         self.by_token.get(&token.hash()).cloned()
     }
 
-    /// The caller that a certificate with these names proves; nobody when they are those of two.
+    /// Returns the caller that a certificate with these names authenticates; `None` if no caller or more than
+    /// one has one of the names.
     #[must_use]
-    pub fn with_certificate(&self, names: &[String]) -> Option<Arc<Caller>> {
+    pub fn find_by_certificate(&self, names: &[String]) -> Option<Arc<Caller>> {
         let mut callers = names.iter().filter_map(|name| self.by_certificate.get(name));
         let caller = callers.next()?;
         callers.all(|other| Arc::ptr_eq(other, caller)).then(|| Arc::clone(caller))
     }
 
-    /// Whether a certificate proves any of them.
+    /// True if any caller authenticates with a certificate.
     #[must_use]
     pub fn need_certificates(&self) -> bool {
         !self.by_certificate.is_empty()
     }
 
-    /// The names of all, for the log.
+    /// The names of all callers, sorted, for the log.
     #[must_use]
     pub fn names(&self) -> Vec<&str> {
         let callers = self.by_token.values().chain(self.by_certificate.values());
@@ -227,19 +230,20 @@ impl Callers {
     }
 }
 
-/// Who may call at this moment. Clones share what [`CallerGate::replace`] changes.
+/// Authenticates callers, by the callers file as last loaded or, without a file, not at all. Clones share the
+/// callers that [`CallerGate::replace`] sets.
 #[derive(Clone)]
 pub struct CallerGate(Arc<Gate>);
 
 enum Gate {
-    /// Whoever reaches the port may do everything.
+    /// No authentication: every request has all rights, as this caller.
     Open(Arc<Caller>),
-    /// Who is in the file, as it was last read.
-    Kept(RwLock<Arc<Callers>>),
+    /// Only these callers are authenticated.
+    Restricted(RwLock<Arc<Callers>>),
 }
 
 impl CallerGate {
-    /// Lets everybody do everything: for a developer's own machine.
+    /// Creates a gate that gives every request all rights, for a development machine.
     #[must_use]
     pub fn open() -> Self {
         let rights = Rights {
@@ -253,32 +257,33 @@ impl CallerGate {
         Self(Arc::new(Gate::Open(Arc::new(anybody))))
     }
 
-    /// Lets in who is among `callers`.
+    /// Creates a gate that authenticates only `callers`.
     #[must_use]
     pub fn kept(callers: Callers) -> Self {
-        Self(Arc::new(Gate::Kept(RwLock::new(Arc::new(callers)))))
+        Self(Arc::new(Gate::Restricted(RwLock::new(Arc::new(callers)))))
     }
 
-    /// The caller that proves itself with `token`, or without one with a certificate of these names; where the gate is open,
-    /// anybody.
+    /// Returns the caller that `token` authenticates or, if there is no token, a certificate with these
+    /// names. Returns `None` if no caller matches. An open gate returns the caller [`ANYBODY`].
     #[must_use]
     pub fn identify(&self, token: Option<&ServiceToken>, certificate: &[String]) -> Option<Arc<Caller>> {
         match &*self.0 {
             Gate::Open(anybody) => Some(Arc::clone(anybody)),
-            Gate::Kept(callers) => {
+            Gate::Restricted(callers) => {
                 let callers = Arc::clone(&callers.read().unwrap_or_else(PoisonError::into_inner));
                 match token {
-                    Some(token) => callers.with_token(token),
-                    None => callers.with_certificate(certificate),
+                    Some(token) => callers.find_by_token(token),
+                    None => callers.find_by_certificate(certificate),
                 }
             }
         }
     }
 
-    /// Knows other callers from the next call on; calls under way go on. An open gate stays open.
+    /// Replaces the callers, with effect from the next call on. Calls in flight continue. An open gate does
+    /// not change.
     pub fn replace(&self, callers: Callers) {
-        if let Gate::Kept(kept) = &*self.0 {
-            *kept.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(callers);
+        if let Gate::Restricted(current) = &*self.0 {
+            *current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(callers);
         }
     }
 }
@@ -294,7 +299,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_is_a_method_a_service_or_everything() {
+    fn a_pattern_matches_one_method_one_service_or_everything() {
         let path = "/kairos.identity.v1.IdentityService/Login";
         for (pattern, matches) in [
             ("*", true),
@@ -312,19 +317,19 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_has_no_more_calls_under_way_than_it_may() {
+    fn the_calls_in_flight_of_a_caller_are_limited() {
         let caller = Arc::new(Caller::new("bff", Rights { calls_max: 2, ..Rights::default() }));
-        let (first, second) = (caller.begin(), caller.begin());
+        let (first, second) = (caller.try_begin_call(), caller.try_begin_call());
         assert!(first.is_some() && second.is_some());
         for _ in 0..10 {
-            assert!(caller.begin().is_none());
+            assert!(caller.try_begin_call().is_none());
         }
         drop(first);
-        assert!(caller.begin().is_some());
+        assert!(caller.try_begin_call().is_some());
     }
 
     #[test]
-    fn a_gate_knows_whom_it_was_last_told_of() {
+    fn a_gate_authenticates_only_the_callers_set_last() {
         let (first, second) = (ServiceToken::from_random([1; 32]), ServiceToken::from_random([2; 32]));
         let callers = |token: &ServiceToken| {
             let text = format!(

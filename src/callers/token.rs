@@ -1,29 +1,30 @@
-//! Service tokens: what a caller proves itself with.
+//! Service tokens, which authenticate callers.
 
 use std::fmt;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};
 
-/// Marks a service token, for people and for scanners of leaked secrets.
+/// The prefix of a service token, by which readers and secret scanners recognize one.
 const PREFIX: &str = "kst_";
 
-/// A SHA-256 in text.
+/// The prefix of a hash in text form.
 const HASH_PREFIX: &str = "sha256:";
 
-/// A secret of 256 random bits, as `kst_` and 43 characters of base64url.
+/// A service token: `kst_` and 256 random bits as 43 characters of base64url.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ServiceToken(String);
 
 impl ServiceToken {
-    /// A new one from 32 random bytes.
+    /// Creates a token from 32 random bytes.
     #[must_use]
     pub fn from_random(bytes: [u8; 32]) -> Self {
         Self(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes)))
     }
 
-    /// Reads the credentials of `authorization: Bearer kst_…` (RFC 6750, section 2.1; the scheme in any case, RFC 9110,
-    /// section 11.1); `None` for anything else.
+    /// Parses the value of an `authorization: Bearer kst_...` header (RFC 6750, section 2.1). The scheme
+    /// matches in any case (RFC 9110, section 11.1). Returns `None` for any other value. The text after
+    /// `kst_` is not checked.
     #[must_use]
     pub fn from_authorization(credentials: &str) -> Option<Self> {
         let (scheme, token) = credentials.split_once(' ')?;
@@ -31,13 +32,13 @@ impl ServiceToken {
         (scheme.eq_ignore_ascii_case("bearer") && token.starts_with(PREFIX)).then(|| Self(token.to_owned()))
     }
 
-    /// The token itself: show it once, to who asked for it.
+    /// The secret token. Print it only once, when it is created.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// What is kept of it.
+    /// The hash that the callers file contains.
     #[must_use]
     pub fn hash(&self) -> TokenHash {
         // Unsalted and fast: 256 random bits cannot be guessed (ASVS 6.5.2).
@@ -51,12 +52,12 @@ impl fmt::Debug for ServiceToken {
     }
 }
 
-/// The SHA-256 of a [`ServiceToken`], shown as `sha256:` and 64 hexadecimal digits.
+/// The SHA-256 of a [`ServiceToken`]. Its text form is `sha256:` and 64 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenHash([u8; 32]);
 
 impl TokenHash {
-    /// Reads what [`fmt::Display`] shows.
+    /// Parses the text form; the hexadecimal digits in any case. Returns `None` for any other text.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let digits = text.strip_prefix(HASH_PREFIX)?.as_bytes();
@@ -86,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_found_in_its_header_and_nowhere_else() {
+    fn a_token_is_parsed_only_from_a_bearer_header() {
         let token = ServiceToken::from_random([7; 32]);
         assert_eq!(token.expose().len(), 47);
         for scheme in ["Bearer", "bearer", "BEARER "] {
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_reads_what_it_shows() {
+    fn the_text_form_of_a_hash_parses_back() {
         let hash = ServiceToken::from_random([7; 32]).hash();
         assert_eq!(TokenHash::parse(&hash.to_string()), Some(hash));
         let digits = "0".repeat(64);

@@ -20,20 +20,22 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(super) struct Audit {
-    /// Only events about this user: an auth_token, also of a user who is deleted, or the email or username of one who is not
+    /// Only events about this user: an auth_token, also of a deleted user, or the email or username of an
+    /// existing user
     #[arg(long)]
     user: Option<String>,
-    /// Only what this caller asked for: a name of the file of callers, `anybody` where there is none, `nobody` for callers who
-    /// proved nothing, `pages`, `service`, `callers-file` or `command-line`
+    /// Only events of this caller: a name in the callers file, `anybody` (any client, if there is no callers
+    /// file), `nobody` (a caller that did not authenticate), `pages`, `service`, `callers-file` or
+    /// `command-line`
     #[arg(long, value_name = "NAME")]
     caller: Option<String>,
-    /// Only events of this kind; may be given more than once
+    /// Only events of this kind; can be given several times
     #[arg(long = "kind", value_name = "KIND", value_parser = kinds())]
     kinds: Vec<String>,
-    /// Only events from then on: a time such as 2026-11-24T08:00:00Z, or how long ago, such as 2h
+    /// Only events at or after this time: a time such as 2026-11-24T08:00:00Z, or 2h for two hours ago
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// Only events before then
+    /// Only events before this time
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
 }
@@ -49,26 +51,30 @@ impl Audit {
         let administration = Administration::new(store::open_current(settings).await?, clock);
         let user = match &self.user {
             None => None,
-            Some(user) => Some(match user::key(user)? {
-                // Events stay when their user goes.
+            Some(user) => Some(match user::parse_user_key(user)? {
+                // Events are kept after their user is deleted, so the user need not exist.
                 UserKey::AuthToken(token) => token,
                 key => administration.find_user(&key).await.map_err(reason)?.user.auth_token,
             }),
         };
-        let is_asked_for = |kind: &AuditKind| self.kinds.iter().any(|name| name == kind.as_str());
+        let is_selected = |kind: &AuditKind| self.kinds.iter().any(|name| name == kind.as_str());
         let filter = AuditFilter {
             user,
             caller: self.caller,
-            kinds: AuditKind::ALL.iter().copied().filter(is_asked_for).collect(),
-            since: moment("--since", self.since.as_deref(), now)?,
-            until: moment("--until", self.until.as_deref(), now)?,
+            kinds: AuditKind::ALL.iter().copied().filter(is_selected).collect(),
+            since: parse_time("--since", self.since.as_deref(), now)?,
+            until: parse_time("--until", self.until.as_deref(), now)?,
         };
         list(&administration, filter).await
     }
 }
 
-/// A time, or how long before `now`.
-pub(super) fn moment(flag: &str, text: Option<&str>, now: Timestamp) -> Result<Option<Timestamp>, Failure> {
+/// Parses the time of a flag: an RFC 3339 time, or a duration before `now`. `None` if the flag was not given.
+pub(super) fn parse_time(
+    flag: &str,
+    text: Option<&str>,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, Failure> {
     let Some(text) = text else { return Ok(None) };
     let ago = |text| Span::<0, RETENTION_MILLIS_MAX>::parse(text).map(|ago| now.minus(ago.get()));
     let parsed = Timestamp::parse(text).or_else(|| ago(text));
@@ -80,7 +86,7 @@ pub(super) fn moment(flag: &str, text: Option<&str>, now: Timestamp) -> Result<O
     parsed.map(Some).ok_or_else(expected)
 }
 
-/// As much as there is, a page at a time.
+/// Prints all matching events, which are read one page at a time.
 async fn list(administration: &Administration, filter: AuditFilter) -> Result<(), Failure> {
     let mut output = io::BufWriter::new(io::stdout().lock());
     let mut last = None;
@@ -90,15 +96,16 @@ async fn list(administration: &Administration, filter: AuditFilter) -> Result<()
         let Some(end) = page.last() else { break };
         last = Some(end.place());
         for event in &page {
-            if super::was_closed(writeln!(output, "{}", line(event)))? {
+            if super::is_pipe_closed(writeln!(output, "{}", line(event)))? {
                 return Ok(());
             }
         }
     }
-    super::was_closed(output.flush()).map(|_| ())
+    super::is_pipe_closed(output.flush()).map(|_| ())
 }
 
-/// Time, kind, how it ended, user, caller, end user's address or that of the connection, and the rest by name.
+/// Formats an event as tab-separated fields: time, kind, `OK` or the reason of the refusal, user, caller, and
+/// the address of the end user or of the connection, then the optional fields as `name=value`.
 fn line(event: &RecordedEvent) -> String {
     let outcome = event.reason.as_deref().unwrap_or("OK");
     let from = event.client.as_ref().or(event.peer.as_ref());
@@ -106,22 +113,23 @@ fn line(event: &RecordedEvent) -> String {
         "{}\t{}\t{outcome}\t{}\t{}\t{}",
         event.at,
         event.kind,
-        shown(event.user.as_ref()),
+        or_dash(event.user.as_ref()),
         event.caller,
-        shown(from)
+        or_dash(from)
     );
-    let mut rest = |name: &str, value: Option<String>| {
+    let mut add = |name: &str, value: Option<String>| {
         if let Some(value) = value {
             line = format!("{line}\t{name}={value}");
         }
     };
-    rest("count", (event.count > 1).then(|| event.count.to_string()));
-    rest("resource", event.resource.clone());
-    rest("request_id", event.request_id.map(|id| id.to_string()));
-    rest("agent", event.agent.clone());
+    add("count", (event.count > 1).then(|| event.count.to_string()));
+    add("resource", event.resource.clone());
+    add("request_id", event.request_id.map(|id| id.to_string()));
+    add("agent", event.agent.clone());
     line
 }
 
-fn shown(value: Option<&impl Display>) -> String {
+/// Formats a value, or `-` if there is none.
+fn or_dash(value: Option<&impl Display>) -> String {
     value.map_or_else(|| "-".to_owned(), ToString::to_string)
 }

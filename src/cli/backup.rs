@@ -9,7 +9,7 @@ use crate::config::Settings;
 
 #[derive(Debug, Args)]
 pub(super) struct Backup {
-    /// A new file
+    /// The backup file to create; it must not exist
     #[arg(long, value_name = "FILE")]
     to: PathBuf,
 }
@@ -18,8 +18,8 @@ impl Backup {
     pub(super) fn run(self, settings: &Settings) -> Result<(), Failure> {
         let store = store::open(settings, false)?;
         store.back_up(&self.to).map_err(reason)?;
-        println!("{} is a backup of {}", self.to.display(), settings.database.url);
-        println!("keep the key beside it: what the service sealed opens under its secret.key-file alone");
+        println!("backed up {} to {}", settings.database.url, self.to.display());
+        println!("keep the secret.key-file with it: only that key decrypts the secrets in the backup");
         Ok(())
     }
 }

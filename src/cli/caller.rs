@@ -11,28 +11,29 @@ use crate::{
 #[derive(Debug, Args)]
 pub(super) struct Caller {
     #[command(subcommand)]
-    verb: Verb,
+    action: Action,
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {
-    /// Make a service token: the token goes to standard output, its hash for the file of callers to standard error
+enum Action {
+    /// Create a service token: prints the token to standard output, and its entry for the callers file to
+    /// standard error
     ///
-    /// The token is shown this once and kept nowhere. To replace one, add the new hash beside the old one, give the caller
-    /// the new token, and take the old hash out.
+    /// The token is printed only once and is stored nowhere. To replace a token, add the new hash to the
+    /// callers file, give the caller the new token, and then remove the old hash.
     Token {
-        /// The caller's name in the file
+        /// The name of the caller in the callers file
         name: String,
     },
 }
 
 impl Caller {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let Verb::Token { name } = self.verb;
+        let Action::Token { name } = self.action;
         check_name(&name).map_err(|rule| format!("caller {name}: {rule}"))?;
         let token = ServiceToken::from_random(Entropy::system().bytes());
         eprintln!(
-            "Put this into the file of callers (docs/CALLERS.md), and give {name} the token on standard output:"
+            "Add this entry to the callers file (docs/CALLERS.md), and give {name} the token on standard output:"
         );
         eprintln!(
             "\n[{name}]\ntoken-hashes = [\"{}\"]\nmethods = []   # such as \"IdentityService/ResolveToken\"\n\

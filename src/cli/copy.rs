@@ -13,27 +13,27 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(super) struct Copy {
-    /// The store that is copied, which is only read: stop the service first
+    /// The store to copy, which is only read; stop the service first
     #[arg(long, value_name = "URL")]
     from: String,
-    /// The empty database that becomes a copy; the same as --database-url
+    /// The empty database to copy into; the same as --database-url
     #[arg(long, value_name = "URL", conflicts_with = "database_url")]
     to: Option<String>,
 }
 
 impl Copy {
-    /// The store that is filled, which stands for the setting.
+    /// Returns the URL of the target, which replaces the setting `database.url`.
     pub(super) fn store_url(&self) -> Option<&String> {
         self.to.as_ref()
     }
 
     pub(super) async fn run(self, settings: &Settings) -> Result<(), Failure> {
         let clock = Clock::system();
-        let from = store::url("--from", &self.from)?;
-        let mut of_source = settings.clone();
-        of_source.database.url = from.clone();
-        store::open_current(&of_source).await?;
-        let target = store::open_or_make(settings).await?;
+        let from = store::parse_url("--from", &self.from)?;
+        let mut source_settings = settings.clone();
+        source_settings.database.url = from.clone();
+        store::open_current(&source_settings).await?;
+        let target = store::open_or_create(settings).await?;
         store::require_schema(settings, &target).await?;
         drop(target);
 
@@ -46,13 +46,13 @@ impl Copy {
         progress.end();
         tables.map_err(reason)?.iter().for_each(show);
 
-        println!("{from} is copied to {}, and both are the same", settings.database.url);
+        println!("copied {from} to {}; the checksums of both agree", settings.database.url);
         let key = match (&settings.secret.key_file, &from) {
-            (None, DatabaseUrl::Sqlite(path)) => signing::key_beside(path).display().to_string(),
+            (None, DatabaseUrl::Sqlite(path)) => signing::default_key_path(path).display().to_string(),
             (Some(path), _) => path.display().to_string(),
-            (None, DatabaseUrl::Postgres(_)) => "FILE, the one of the source".to_owned(),
+            (None, DatabaseUrl::Postgres(_)) => "FILE (the key file of the source)".to_owned(),
         };
-        println!("serve it with --secret-key-file {key}: secrets lie in it under that key");
+        println!("serve the copy with --secret-key-file {key}: that key encrypts the secrets in it");
         Ok(())
     }
 }

@@ -10,16 +10,18 @@ use crate::{clock::Clock, config::Settings, entropy::Entropy, import};
 #[derive(Debug, Args)]
 pub(super) struct Export {
     #[command(subcommand)]
-    what: What,
+    action: Action,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
-    /// Write all users as the table of a Django backend, which may be missing or empty: the way back
+enum Action {
+    /// Write all users into the user table of a Django backend, to move back to it
     ///
-    /// The documented schema, as Django makes it. Whom an operator keeps out gets an unusable password, since Django has no such state.
+    /// The table must be missing or empty. It gets the documented schema, as Django creates it. Disabled
+    /// users get an unusable password, since Django has no such state.
     Django {
-        /// The database: sqlite:///folder/file or postgres://user:password@host/database
+        /// The database of the Django backend: sqlite:///folder/file or
+        /// postgres://user:password@host/database
         #[arg(long, value_name = "URL")]
         to: String,
     },
@@ -27,8 +29,8 @@ enum What {
 
 impl Export {
     pub(super) async fn run(self, settings: &Settings) -> Result<(), Failure> {
-        let What::Django { to } = self.what;
-        let to = store::url("--to", &to)?;
+        let Action::Django { to } = self.action;
+        let to = store::parse_url("--to", &to)?;
         let target = store::options(settings, "--to", &to, true)?;
         store::open_current(settings).await?;
         let from = store::options(settings, "database.url", &settings.database.url, false)?;

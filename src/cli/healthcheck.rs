@@ -21,19 +21,19 @@ use tonic_health::pb::{
 use super::{Failure, reason};
 use crate::config::Settings;
 
-/// A service that does not answer within this is not healthy.
+/// Time limit of the check. A service that does not answer within it is unhealthy.
 const LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub(super) struct Healthcheck {
-    /// Where the service is, such as http://127.0.0.1:50051 or https://identity.example:443 [default: this machine, at the
-    /// port of server.listen]
+    /// The URL of the service, such as http://127.0.0.1:50051 or https://identity.example:443
+    /// [default: the address of server.listen, on this machine]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
-    /// The certificate that vouches for the service's, a PEM file [default: server.tls-cert]
+    /// The CA certificate that verifies the service's certificate, a PEM file [default: server.tls-cert]
     #[arg(long, value_name = "FILE")]
     ca_cert: Option<PathBuf>,
-    /// The name that the service's certificate bears
+    /// The name in the service's certificate
     #[arg(long, value_name = "NAME", default_value = "localhost")]
     server_name: String,
 }
@@ -74,7 +74,7 @@ impl Healthcheck {
     }
 }
 
-/// Where the service of these settings answers on this machine.
+/// Returns the URL at which a service with these settings is reached from this machine.
 fn own_url(settings: &Settings) -> String {
     let listen = settings.server.listen;
     let ip = match listen.ip() {

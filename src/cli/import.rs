@@ -33,65 +33,72 @@ use crate::{
     store::{DjangoSource, Store},
 };
 
-/// How many plaintext passwords each core hashes between two writes: a kill costs some seconds of work.
+/// How many plaintext passwords each core hashes between two writes. If the process is killed, a few seconds
+/// of work are lost.
 const HASHES_PER_CORE: usize = 8;
 
-/// Conflicts that are shown; the report has them all.
-const SHOWN_MAX: usize = 20;
+/// Maximum number of open conflicts that are printed. The report lists all of them.
+const PRINTED_CONFLICTS_MAX: usize = 20;
 
 #[derive(Debug, Args)]
 pub(super) struct Import {
     #[command(subcommand)]
-    what: What,
+    action: Action,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
-    /// Take users over from the database of the Django backend
+enum Action {
+    /// Import users from the database of a Django backend
     ///
-    /// Keeps auth_token, email, username, is_verified, times and password hashes; hashes plaintext passwords. May be stopped at any time and run
-    /// again: it goes on, and takes over what has changed since. docs/moving-from-django.md leads through it.
+    /// Keeps auth_token, email, username, is_verified, times and password hashes; hashes plaintext passwords.
+    /// The command may be stopped at any time. Run it again to continue, and to import what has changed
+    /// since. docs/moving-from-django.md is a step-by-step guide.
     Django(Django),
-    /// Compare the database of the Django backend with the store, and change nothing
+    /// Compare the database of the Django backend with the store, without changing either
     Verify(Verify),
 }
 
 #[derive(Debug, Args)]
 struct Django {
     #[command(flatten)]
-    between: Between,
-    /// Find everything out, and write nothing
+    common: CommonFlags,
+    /// Read everything and report conflicts, but write nothing
     #[arg(long)]
     dry_run: bool,
-    /// A new file for the report, with every finding: JSON
+    /// Write a JSON report with every finding to this file, which must not exist
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Go on taking over new and changed rows until Ctrl-C or SIGTERM
+    /// Keep importing new and changed rows until Ctrl-C or SIGTERM
     #[arg(long, conflicts_with = "dry_run")]
     follow: bool,
-    /// How long after a look at the source the next one begins, in seconds
+    /// The pause between two rounds of --follow, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 2, requires = "follow", value_parser = clap::value_parser!(u64).range(1..=3600))]
     follow_interval: u64,
-    /// Two rows with one email: import nothing; keep the verified one (of several, the older); or keep the older one
+    /// Rows with the same email: fail (import nothing), keep-verified (keep the verified row, or the oldest
+    /// of several) or keep-oldest (keep the oldest row)
     #[arg(long, value_name = "WHAT", default_value = "fail", value_parser = email_conflicts())]
     on_email_conflict: OnEmailConflict,
-    /// Two rows with one username, or an empty one: import nothing, or put the row's id behind the name of all but the first
+    /// Rows with the same username, or an empty one: fail (import nothing) or suffix (append the row's id to
+    /// all usernames but the first)
     #[arg(long, value_name = "WHAT", default_value = "fail", value_parser = username_conflicts())]
     on_username_conflict: OnUsernameConflict,
-    /// Two rows with one auth_token: import nothing, or give all but one (the verified, then the older) a new one
+    /// Rows with the same auth_token: fail (import nothing) or renew (the verified row keeps it, or the
+    /// oldest of several; the others get a new one)
     #[arg(long, value_name = "WHAT", default_value = "fail", value_parser = token_conflicts())]
     on_token_conflict: OnTokenConflict,
 }
 
 #[derive(Debug, Args)]
-struct Between {
-    /// The database of the Django backend, which is only read: sqlite:///folder/file or postgres://user:password@host/database
+struct CommonFlags {
+    /// The database of the Django backend, which is only read: sqlite:///folder/file or
+    /// postgres://user:password@host/database
     #[arg(long, value_name = "URL")]
     from: String,
-    /// The store; the same as --database-url
+    /// The store to import into or to compare; the same as --database-url
     #[arg(long, value_name = "URL", conflicts_with = "database_url")]
     to: Option<String>,
-    /// 32 random bytes in base64, as for `serve`: under them it is remembered which plaintext passwords were hashed
+    /// A file with 32 random bytes in base64, as for `serve`; with this key the import records which
+    /// plaintext passwords it has hashed
     #[arg(long, value_name = "FILE")]
     secret_key_file: Option<String>,
 }
@@ -99,8 +106,8 @@ struct Between {
 #[derive(Debug, Args)]
 struct Verify {
     #[command(flatten)]
-    between: Between,
-    /// A new file for the report: JSON
+    common: CommonFlags,
+    /// Write a JSON report to this file, which must not exist
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
 }
@@ -128,34 +135,35 @@ fn token_conflicts() -> impl TypedValueParser<Value = OnTokenConflict> {
 }
 
 impl Import {
-    /// The store that the flags name, which stands for the setting.
+    /// Returns the URL of the store, which replaces the setting `database.url`.
     pub(super) fn store_url(&self) -> Option<&String> {
-        self.between().to.as_ref()
+        self.common().to.as_ref()
     }
 
-    /// The key that the flags name, which stands for the setting.
+    /// Returns the path of the key file, which replaces the setting `secret.key-file`.
     pub(super) fn secret_key_file(&self) -> Option<&String> {
-        self.between().secret_key_file.as_ref()
+        self.common().secret_key_file.as_ref()
     }
 
-    fn between(&self) -> &Between {
-        let (What::Django(Django { between, .. }) | What::Verify(Verify { between, .. })) = &self.what;
-        between
+    fn common(&self) -> &CommonFlags {
+        let (Action::Django(Django { common, .. }) | Action::Verify(Verify { common, .. })) = &self.action;
+        common
     }
 
     pub(super) async fn run(self, settings: &Settings) -> Result<(), Failure> {
-        match self.what {
-            What::Django(django) => django.run(settings).await,
-            What::Verify(verify) => verify.run(settings).await,
+        match self.action {
+            Action::Django(django) => django.run(settings).await,
+            Action::Verify(verify) => verify.run(settings).await,
         }
     }
 }
 
 impl Django {
     async fn run(self, settings: &Settings) -> Result<(), Failure> {
-        let report = ReportFile::make(self.report.as_deref())?;
-        let mut source = open_source(settings, &self.between.from).await?;
-        let store = if self.dry_run { existing(settings).await? } else { Some(to_fill(settings).await?) };
+        let report = ReportFile::create(self.report.as_deref())?;
+        let mut source = open_source(settings, &self.common.from).await?;
+        let store =
+            if self.dry_run { open_existing(settings).await? } else { Some(open_target(settings).await?) };
         let import = importer(settings, store, self.options())?;
 
         let stop = CancellationToken::new();
@@ -166,7 +174,7 @@ impl Django {
         let mut outcome = tokio::select! {
             outcome = &mut run => outcome,
             signal = signals.next() => {
-                tracing::info!("{signal}: finishes what it is at");
+                tracing::info!("Received {signal}; stopping after the current batch");
                 stop.cancel();
                 run.await
             }
@@ -174,9 +182,9 @@ impl Django {
         .map_err(reason)?;
 
         report.map_or(Ok(()), |report| report.write(&mut outcome))?;
-        show(&outcome.report);
-        show_conflicts(&mut outcome, self.report.as_deref())?;
-        self.judge(&outcome.report)
+        print_report(&outcome.report);
+        print_conflicts(&mut outcome, self.report.as_deref())?;
+        self.check_result(&outcome.report)
     }
 
     fn options(&self) -> ImportOptions {
@@ -190,17 +198,18 @@ impl Django {
         }
     }
 
-    fn judge(&self, report: &Report) -> Result<(), Failure> {
+    /// Fails if conflicts are open, if rows are still to be imported, or if the checksums differ.
+    fn check_result(&self, report: &Report) -> Result<(), Failure> {
         let open = report.open_conflicts();
         if open > 0 {
             let done = if report.imported + report.updated == 0 {
                 "nothing was imported"
             } else {
-                "the others were imported"
+                "the other rows were imported"
             };
             return Err(format!(
-                "{open} conflicts are open, and {done}: decide with --on-email-conflict, --on-username-conflict and --on-token-conflict, or \
-                 change the rows"
+                "{open} conflicts are open, and {done}: resolve them with --on-email-conflict, --on-username-conflict \
+                 and --on-token-conflict, or change the rows"
             ));
         }
         if self.dry_run {
@@ -208,7 +217,7 @@ impl Django {
             return Ok(());
         }
         if !report.complete {
-            return Err("not all rows are imported: run the same command again, which goes on".to_owned());
+            return Err("not all rows were imported: run the same command again to continue".to_owned());
         }
         match &report.checksums {
             Some(checksums) if !checksums.agree() => {
@@ -221,8 +230,8 @@ impl Django {
 
 impl Verify {
     async fn run(self, settings: &Settings) -> Result<(), Failure> {
-        let report = ReportFile::make(self.report.as_deref())?;
-        let mut source = open_source(settings, &self.between.from).await?;
+        let report = ReportFile::create(self.report.as_deref())?;
+        let mut source = open_source(settings, &self.common.from).await?;
         let store = store::open_current(settings).await?;
         let options = ImportOptions {
             on_email_conflict: OnEmailConflict::Fail,
@@ -238,10 +247,10 @@ impl Verify {
         let mut comparison = import.verify(&mut source, &mut progress).await.map_err(reason)?;
 
         report.map_or(Ok(()), |report| report.write(&mut comparison.outcome))?;
-        show(&comparison.outcome.report);
+        print_report(&comparison.outcome.report);
         if comparison.uncompared > 0 {
             println!(
-                "note       {} plaintext passwords were not compared: that takes the --secret-key-file that they were imported with",
+                "note       {} plaintext passwords were not compared: give the --secret-key-file that their import used",
                 comparison.uncompared
             );
         }
@@ -250,33 +259,34 @@ impl Verify {
             return Ok(());
         }
         Err(format!(
-            "source and store differ: {} rows have no user, {} have changed since they were imported",
+            "source and store differ: {} rows have no user, and {} rows have changed since they were imported",
             comparison.missing, comparison.stale
         ))
     }
 }
 
 async fn open_source(settings: &Settings, from: &str) -> Result<DjangoSource, Failure> {
-    let url = store::url("--from", from)?;
+    let url = store::parse_url("--from", from)?;
     let options = store::options(settings, "--from", &url, false)?;
     DjangoSource::open(&options).await.map_err(|error| format!("--from {url}: {}", reason(error)))
 }
 
-async fn to_fill(settings: &Settings) -> Result<Store, Failure> {
-    let store = store::open_or_make(settings).await?;
+/// Opens or creates the store to import into.
+async fn open_target(settings: &Settings) -> Result<Store, Failure> {
+    let store = store::open_or_create(settings).await?;
     store::require_current(settings, &store).await?;
     Ok(store)
 }
 
-/// The store, if it is there: a dry run makes none.
-async fn existing(settings: &Settings) -> Result<Option<Store>, Failure> {
+/// Opens the store if it exists and is migrated. A dry run creates none.
+async fn open_existing(settings: &Settings) -> Result<Option<Store>, Failure> {
     if let DatabaseUrl::Sqlite(path) = &settings.database.url
         && !path.exists()
     {
         return Ok(None);
     }
     let store = store::open(settings, false)?;
-    if store.is_new().await.map_err(|error| store::at(settings, &error))? {
+    if store.is_new().await.map_err(|error| store::database_failure(settings, &error))? {
         return Ok(None);
     }
     store::require_current(settings, &store).await?;
@@ -286,11 +296,11 @@ async fn existing(settings: &Settings) -> Result<Option<Store>, Failure> {
 fn importer(settings: &Settings, store: Option<Store>, options: ImportOptions) -> Result<Importer, Failure> {
     let entropy = Entropy::system();
     let writes = store.is_some() && !options.dry_run;
-    let kept = kept_key(settings, writes, &entropy)?;
-    if kept.is_none() && writes {
+    let persistent = persistent_key(settings, writes, &entropy)?;
+    if persistent.is_none() && writes {
         tracing::warn!(
-            "Without --secret-key-file it is not remembered which plaintext passwords were hashed: another run has to hash them again to see \
-             whether they have changed"
+            "--secret-key-file is not set: the import cannot record which plaintext passwords it has hashed, so a \
+             later run must hash them again to detect changes"
         );
     }
     let passwords = PasswordOptions {
@@ -301,8 +311,8 @@ fn importer(settings: &Settings, store: Option<Store>, options: ImportOptions) -
     Ok(Importer {
         store,
         passwords: Passwords::start(passwords, entropy.clone()).map_err(reason)?,
-        key_is_kept: kept.is_some(),
-        key: Arc::new(kept.unwrap_or_else(|| SealingKey::passing(&entropy))),
+        key_is_kept: persistent.is_some(),
+        key: Arc::new(persistent.unwrap_or_else(|| SealingKey::passing(&entropy))),
         clock: Clock::system(),
         entropy,
         origin: Origin::local(COMMAND_LINE),
@@ -310,13 +320,19 @@ fn importer(settings: &Settings, store: Option<Store>, options: ImportOptions) -
     })
 }
 
-/// The key of the service, if there is one: PostgreSQL does without, and a command that writes nothing makes none.
-fn kept_key(settings: &Settings, may_make: bool, entropy: &Entropy) -> Result<Option<SealingKey>, Failure> {
-    let is_beside = match &settings.database.url {
-        DatabaseUrl::Sqlite(path) => may_make || signing::key_beside(path).exists(),
+/// Loads the key of `secret.key-file`. If the setting is unset, returns `None` on PostgreSQL, and on SQLite
+/// loads the key file beside the database. If that file is missing, it is created if `may_create` is set;
+/// otherwise returns `None`.
+fn persistent_key(
+    settings: &Settings,
+    may_create: bool,
+    entropy: &Entropy,
+) -> Result<Option<SealingKey>, Failure> {
+    let has_default_key = match &settings.database.url {
+        DatabaseUrl::Sqlite(path) => may_create || signing::default_key_path(path).exists(),
         DatabaseUrl::Postgres(_) => false,
     };
-    if settings.secret.key_file.is_none() && !is_beside {
+    if settings.secret.key_file.is_none() && !has_default_key {
         return Ok(None);
     }
     signing::sealing_key(settings, entropy).map(Some)
@@ -326,24 +342,26 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// A new file for a report, made before the work so that it has its place; without a report it is gone again.
+/// A new file for the report. It is created before the import, so that a wrong path fails early. It is
+/// deleted if the report is not written.
 struct ReportFile<'a> {
     path: &'a Path,
     file: Option<BufWriter<File>>,
 }
 
 impl<'a> ReportFile<'a> {
-    /// For its owner alone: it names people.
-    fn make(path: Option<&'a Path>) -> Result<Option<Self>, Failure> {
+    /// Creates the file, which only its owner can read, since the report contains emails and usernames.
+    fn create(path: Option<&'a Path>) -> Result<Option<Self>, Failure> {
         let Some(path) = path else { return Ok(None) };
-        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        let file = made.map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => format!("--report {} is there already", path.display()),
+        let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        let file = created.map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => format!("--report {}: the file already exists", path.display()),
             _ => format!("--report {}: {error}", path.display()),
         })?;
         Ok(Some(Self { path, file: Some(BufWriter::new(file)) }))
     }
 
+    /// Writes the report.
     fn write(mut self, outcome: &mut Outcome) -> Result<(), Failure> {
         let Some(mut file) = self.file.take() else { return Ok(()) };
         outcome
@@ -355,13 +373,13 @@ impl<'a> ReportFile<'a> {
 impl Drop for ReportFile<'_> {
     fn drop(&mut self) {
         if self.file.is_some() {
-            // A report that is not written is not there: the next run can have its name.
+            // The report was not written: remove the empty file, so that the next run can create it again.
             let _ = std::fs::remove_file(self.path);
         }
     }
 }
 
-fn show(report: &Report) {
+fn print_report(report: &Report) {
     println!("schema     {}", report.schema);
     println!("rows       {}", report.rows);
     let line = |title: &str, counts: &std::collections::BTreeMap<String, u64>| {
@@ -375,13 +393,13 @@ fn show(report: &Report) {
     line("findings", &report.findings);
     line("open", &report.open);
     println!("written    {} imported, {} updated", report.imported, report.updated);
-    for (what, count) in [
+    for (note, count) in [
         ("changed while they were being written", report.changed_meanwhile),
-        ("were taken over and are not in the source any more", report.gone_from_source),
-        ("have no times of their own: that of the import is theirs", report.without_times),
+        ("were imported and are no longer in the source", report.gone_from_source),
+        ("have no times: they got the time of the import", report.without_times),
     ] {
         if count > 0 {
-            println!("note       {count} rows {what}");
+            println!("note       {count} rows {note}");
         }
     }
     if let Some(checksums) = &report.checksums {
@@ -390,15 +408,17 @@ fn show(report: &Report) {
     }
 }
 
-fn show_conflicts(outcome: &mut Outcome, report: Option<&Path>) -> Result<(), Failure> {
+fn print_conflicts(outcome: &mut Outcome, report: Option<&Path>) -> Result<(), Failure> {
     let open = outcome.report.open_conflicts();
     outcome
-        .findings(true, SHOWN_MAX, |kind, rows, words| println!("open       {kind}: rows {rows}: {words}"))
+        .findings(true, PRINTED_CONFLICTS_MAX, |kind, rows, text| {
+            println!("open       {kind}: rows {rows}: {text}");
+        })
         .map_err(reason)?;
-    if open > SHOWN_MAX as u64 {
+    if open > PRINTED_CONFLICTS_MAX as u64 {
         let all = report
-            .map_or_else(|| "--report FILE writes".to_owned(), |path| format!("{} has", path.display()));
-        println!("open       … and {} more; {all} them all", open - SHOWN_MAX as u64);
+            .map_or_else(|| "--report FILE writes".to_owned(), |path| format!("{} contains", path.display()));
+        println!("open       and {} more; {all} all of them", open - PRINTED_CONFLICTS_MAX as u64);
     }
     Ok(())
 }

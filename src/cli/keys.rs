@@ -10,20 +10,24 @@ use crate::{
 #[derive(Debug, Args)]
 pub(super) struct Keys {
     #[command(subcommand)]
-    verb: Verb,
+    action: Action,
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {
-    /// List the keys, the latest first: name, when it was made, from when on it signs, until when it verifies; with tabs between
-    List,
-    /// Make the next key now, and not when it is time (session.key-rotation)
+enum Action {
+    /// List the keys, newest first
     ///
-    /// It signs after session.key-lead, so that whoever keeps the public keys has it by then; the earlier keys verify until the
-    /// last token that they signed has ended.
+    /// Prints one key per line. The fields are separated by tabs: id; time of creation; time from which it
+    /// signs; time until which it verifies, or - if no later key replaces it yet.
+    List,
+    /// Create the next key now instead of after session.key-rotation
+    ///
+    /// The key signs after session.key-lead, so that services that cache the public keys have it by then.
+    /// Earlier keys verify until the last token that they signed has expired.
     Rotate {
-        /// For keys that may have been stolen, or that cannot be opened any more: the new key signs at once, and every access token
-        /// signed until now is good for nothing. Sessions go on: they are refreshed.
+        /// Revoke all earlier keys, if they may have been stolen or can no longer be decrypted: the new key
+        /// signs at once, and every access token signed so far becomes invalid. Sessions continue: clients
+        /// refresh them
         #[arg(long)]
         revoke_earlier: bool,
     },
@@ -32,14 +36,14 @@ enum Verb {
 impl Keys {
     pub(super) async fn run(self, settings: &Settings) -> Result<(), Failure> {
         let store = store::open_current(settings).await?;
-        let (keys, _) = signing::signing_keys_alone(settings, store)?;
-        match self.verb {
-            Verb::List => keys.list().await.map_err(reason)?.iter().for_each(show),
-            Verb::Rotate { revoke_earlier } => {
+        let (keys, _) = signing::standalone_signing_keys(settings, store)?;
+        match self.action {
+            Action::List => keys.list().await.map_err(reason)?.iter().for_each(show),
+            Action::Rotate { revoke_earlier } => {
                 let rotation = if revoke_earlier { Rotation::RevokingEarlier } else { Rotation::Orderly };
-                let made = keys.rotate(rotation, &Origin::local(COMMAND_LINE)).await.map_err(reason)?;
-                show(&made.ok_or(
-                    "somebody else made a key at the same moment: look at `kairos-identity keys list`",
+                let created = keys.rotate(rotation, &Origin::local(COMMAND_LINE)).await.map_err(reason)?;
+                show(&created.ok_or(
+                    "another process created a key at the same moment: check `kairos-identity keys list`",
                 )?);
             }
         }

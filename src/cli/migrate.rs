@@ -5,8 +5,10 @@ use crate::config::Settings;
 
 pub(super) async fn run(settings: &Settings) -> Result<(), Failure> {
     let url = &settings.database.url;
-    let migrated =
-        store::open(settings, true)?.migrate().await.map_err(|error| store::at(settings, &error))?;
+    let migrated = store::open(settings, true)?
+        .migrate()
+        .await
+        .map_err(|error| store::database_failure(settings, &error))?;
     match migrated.as_slice() {
         [] => println!("{url} is up to date"),
         versions => {

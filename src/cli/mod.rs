@@ -1,4 +1,5 @@
-//! The command line: one file a subcommand. Here everything is wired together, and nothing is decided.
+//! The command line: one file per subcommand. This module constructs and connects the other modules; it
+//! contains no business rules.
 
 mod audit;
 mod backup;
@@ -26,17 +27,17 @@ use crate::{
     telemetry,
 };
 
-/// The identity service of Kairos: registers people, verifies their email, logs them in, and tells who an auth_token
-/// stands for.
+/// The identity service of Kairos: registers users, verifies their email, logs them in, and resolves an
+/// auth_token to its user.
 #[derive(Debug, Parser)]
 #[expect(clippy::doc_markdown, reason = "clap shows it on a terminal, where marks are noise")]
 #[command(
     name = "kairos-identity",
     version,
     arg_required_else_help = true,
-    after_help = "Start with `kairos-identity serve`: it keeps its data in ./data and listens on 127.0.0.1:50051.\n\
-                  Every flag has a variable too (KAIROS_IDENTITY_…): docs/CONFIG.md lists all settings.\n\
-                  Exit codes: 0 for success, 1 for a failure (its reason is on standard error), 2 for a wrong command line."
+    after_help = "Start with `kairos-identity serve`: it stores its data in ./data and listens on 127.0.0.1:50051.\n\
+                  Every setting also has an environment variable (KAIROS_IDENTITY_*): see docs/CONFIG.md.\n\
+                  Exit codes: 0 for success, 1 for a failure (reported on standard error), 2 for an invalid command line."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -49,52 +50,57 @@ pub struct Cli {
 enum Command {
     /// Serve the gRPC API until SIGTERM or SIGINT
     ///
-    /// A file of SQLite is migrated at the start; PostgreSQL must have been migrated with `kairos-identity migrate`. The
-    /// first signal lets calls in flight finish, a second one exits at once.
+    /// A SQLite database is migrated at startup; a PostgreSQL database must have been migrated with
+    /// `kairos-identity migrate`. On the first signal the service lets calls in flight finish; on a second
+    /// signal it exits at once.
     Serve(serve::Serve),
-    /// Bring the database to the schema of this release
+    /// Migrate the database to the schema of this release
     ///
-    /// Safe while other instances run or do the same.
+    /// Other instances may serve or migrate the same database meanwhile.
     Migrate,
-    /// Look at users, and change them
+    /// Manage users
     User(user::User),
     #[expect(clippy::doc_markdown, reason = "clap shows it on a terminal, where marks are noise")]
-    /// Read what was decided about logins, callers and accounts
+    /// List the audit trail: decisions about logins, callers and accounts
     ///
-    /// A line an event, in the order of their time, with tabs between: time; kind; OK or why it was refused; the
-    /// user's auth_token; the caller; the end user's address, or that of the connection; then what else is known, by name.
-    /// docs/AUDIT.md explains each kind.
+    /// Prints one event per line, in the order of time. The fields are separated by tabs: time; kind; OK, or
+    /// the reason of a refusal; the user's auth_token; the caller; the address of the end user, or of the
+    /// connection; then optional fields as name=value. docs/AUDIT.md explains each kind.
     Audit(audit::Audit),
-    /// Make what callers prove themselves with
+    /// Create service tokens for callers
     Caller(caller::Caller),
-    /// Look at the keys that sign access tokens, and replace them
+    /// List and rotate the keys that sign access tokens
     Keys(keys::Keys),
-    /// Take users over from a Django backend
+    /// Import users from a Django backend
     Import(import::Import),
-    /// Give users back to a Django backend
+    /// Export users to a Django backend
     Export(export::Export),
-    /// Copy a whole store into an empty database, of either engine
+    /// Copy a whole store into an empty database of either engine
     ///
-    /// Every table, compared by checksum at the end. A copy that was stopped goes on when it is run again; until it is whole, nothing serves it.
+    /// Copies every table, and compares the checksums of source and copy at the end. If a copy was
+    /// interrupted, run the command again to continue it. An incomplete copy cannot be served.
     Copy(copy::Copy),
-    /// Copy the file of a running store on SQLite
+    /// Back up a SQLite database, also while it is served
     ///
-    /// The new file is whole, holds all that was committed, and becomes the store by being copied to its place while the service is stopped.
+    /// The backup is a single file with everything that was committed when the command began. To restore it,
+    /// stop the service, remove the -wal and -shm files of the database, and copy the backup over the
+    /// database.
     Backup(backup::Backup),
-    /// Ask the running service whether it serves; for containers
+    /// Check the health of the running service, for example in a container
     Healthcheck(healthcheck::Healthcheck),
 }
 
-/// A reason on one line.
+/// Why a command failed, on one line.
 type Failure = String;
 
 impl Cli {
-    /// Runs the command to its end.
+    /// Runs the command.
     ///
     /// # Errors
-    /// The reason of a failure, on one line, for people.
+    /// Why the command failed, on one line, for the operator.
     pub fn run(self) -> Result<(), Failure> {
-        // rustls asks for it where a library of ours builds a configuration by itself; a second call changes nothing.
+        // rustls needs a default provider if a library builds its own TLS configuration. A second call
+        // changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut store_flags = self.store.clone();
         let mut serve_flags = ServeFlags::default();
@@ -117,7 +123,7 @@ impl Cli {
             | Command::Healthcheck(_) => {}
         }
         let (settings, sources) =
-            Settings::of_process(&store_flags, &serve_flags).map_err(|error| error.to_string())?;
+            Settings::load(&store_flags, &serve_flags).map_err(|error| error.to_string())?;
         if let Command::Serve(serve) = &self.command {
             settings.check_for_serve().map_err(|error| error.to_string())?;
             if serve.print_config {
@@ -129,7 +135,7 @@ impl Cli {
         let _log =
             telemetry::init(settings.log.level.as_str(), is_json).map_err(|error| error.to_string())?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| format!("the runtime cannot be started: {error}"))?;
+        let runtime = runtime.map_err(|error| format!("cannot start the async runtime: {error}"))?;
         runtime.block_on(async {
             match self.command {
                 Command::Serve(_) => serve::run(settings).await,
@@ -148,8 +154,8 @@ impl Cli {
     }
 }
 
-/// Whether whoever reads the output has read enough, as `head` does.
-fn was_closed(written: io::Result<()>) -> Result<bool, Failure> {
+/// True if the reader of the output has closed the pipe, as `head` does when it has read enough.
+fn is_pipe_closed(written: io::Result<()>) -> Result<bool, Failure> {
     match written {
         Ok(()) => Ok(false),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(true),
@@ -157,7 +163,7 @@ fn was_closed(written: io::Result<()>) -> Result<bool, Failure> {
     }
 }
 
-/// An error with its causes, as the reason of a failure.
+/// Formats an error and its causes on one line.
 fn reason(error: impl std::error::Error) -> Failure {
     chain(&error)
 }

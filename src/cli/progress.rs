@@ -1,4 +1,4 @@
-//! How far a long work is: a bar on a terminal, lines in a log.
+//! Progress of long commands: a bar on a terminal, otherwise log lines.
 
 use std::{
     io::{self, IsTerminal},
@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{clock::Clock, import::Progress, store::Written};
 
-/// Between two lines of a log.
+/// Interval between two log lines.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 const BAR: &str = "{msg} [{bar:30}] {pos}/{len}  {per_sec}  {eta} left";
@@ -19,21 +19,22 @@ pub(super) struct Shown {
     clock: Clock,
     bar: Option<ProgressBar>,
     line: Option<Line>,
-    told: (Written, u64),
+    /// The numbers that [`Progress::follows`] logged last.
+    logged: (Written, u64),
 }
 
-/// A part of the work, as a log tells it.
+/// The current part of the work, when its progress is logged.
 struct Line {
     what: &'static str,
     total: u64,
     done: u64,
     began: Instant,
-    told: Instant,
+    logged_at: Instant,
 }
 
 impl Shown {
     pub(super) fn new(clock: Clock) -> Self {
-        Self { clock, bar: None, line: None, told: (Written::default(), 0) }
+        Self { clock, bar: None, line: None, logged: (Written::default(), 0) }
     }
 }
 
@@ -44,7 +45,7 @@ impl Progress for Shown {
             self.bar = Some(ProgressBar::new(total).with_style(style).with_message(what));
         } else {
             let now = self.clock.instant();
-            self.line = Some(Line { what, total, done: 0, began: now, told: now });
+            self.line = Some(Line { what, total, done: 0, began: now, logged_at: now });
         }
     }
 
@@ -55,9 +56,9 @@ impl Progress for Shown {
         let Some(line) = &mut self.line else { return };
         line.done += rows;
         let now = self.clock.instant();
-        if now.duration_since(line.told) >= LINE_INTERVAL {
-            line.told = now;
-            line.tell(now);
+        if now.duration_since(line.logged_at) >= LINE_INTERVAL {
+            line.logged_at = now;
+            line.log(now);
         }
     }
 
@@ -78,13 +79,13 @@ impl Progress for Shown {
     }
 
     fn follows(&mut self, written: Written, open: u64) {
-        if (written, open) != self.told {
-            self.told = (written, open);
+        if (written, open) != self.logged {
+            self.logged = (written, open);
             tracing::info!(
                 imported = written.inserted,
                 updated = written.updated,
                 open,
-                "Follows the source: {} users imported and {} updated since the start, {open} conflicts open; stop with Ctrl-C or SIGTERM",
+                "Following the source: {} users imported and {} updated since the start, {open} conflicts open; stop with Ctrl-C or SIGTERM",
                 written.inserted,
                 written.updated
             );
@@ -93,7 +94,7 @@ impl Progress for Shown {
 }
 
 impl Line {
-    fn tell(&self, now: Instant) {
+    fn log(&self, now: Instant) {
         let Self { what, total, done, began, .. } = self;
         let seconds = now.duration_since(*began).as_secs().max(1);
         let rate = (done / seconds).max(1);

@@ -1,17 +1,17 @@
-//! The signals that end the service.
+//! The signals that stop a command.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Failure, reason};
 
-/// SIGTERM and SIGINT.
+/// Receives SIGTERM and SIGINT.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    /// From here on they no longer end the process by themselves.
+    /// Starts to receive the signals. From now on they no longer terminate the process by themselves.
     pub(super) fn listen() -> Result<Self, Failure> {
         Ok(Self {
             terminate: signal(SignalKind::terminate()).map_err(reason)?,
@@ -19,7 +19,7 @@ impl Signals {
         })
     }
 
-    /// The next of them, by name.
+    /// Waits for the next signal and returns its name.
     pub(super) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",

@@ -1,4 +1,5 @@
-//! The keys that the settings lead to: the one that seals, and those that sign; and the mails whose tokens are sealed.
+//! Constructs, from the settings, the sealing key, the signing keys, and [`Mails`], which seals the tokens of
+//! mails.
 
 use std::{
     path::{Path, PathBuf},
@@ -18,11 +19,14 @@ use crate::{
     store::Store,
 };
 
-/// On SQLite one is made beside the database, so that the first start needs nothing.
+/// Loads the key of `secret.key-file`. If the setting is unset on SQLite, loads the key file beside the
+/// database, and creates it if it is missing, so that the first start needs no preparation.
 pub(super) fn sealing_key(settings: &Settings, entropy: &Entropy) -> Result<SealingKey, Failure> {
     let loaded = match (&settings.secret.key_file, &settings.database.url) {
         (Some(path), _) => SealingKey::load(path),
-        (None, DatabaseUrl::Sqlite(database)) => SealingKey::load_or_create(&key_beside(database), entropy),
+        (None, DatabaseUrl::Sqlite(database)) => {
+            SealingKey::load_or_create(&default_key_path(database), entropy)
+        }
         (None, DatabaseUrl::Postgres(_)) => {
             return Err("secret.key-file must be set with PostgreSQL".to_owned());
         }
@@ -30,14 +34,15 @@ pub(super) fn sealing_key(settings: &Settings, entropy: &Entropy) -> Result<Seal
     loaded.map_err(|error| format!("secret.key-file: {}", reason(error)))
 }
 
-/// Where the key of a file of SQLite is when no setting says otherwise.
-pub(super) fn key_beside(database: &Path) -> PathBuf {
+/// Returns the path of the key file of a SQLite database if `secret.key-file` is unset: the database's path
+/// with `.key` appended.
+pub(super) fn default_key_path(database: &Path) -> PathBuf {
     let mut path = database.as_os_str().to_owned();
     path.push(".key");
     path.into()
 }
 
-/// Who makes mails; `due` is rung for each.
+/// Constructs [`Mails`]. It notifies `due` for each new mail.
 pub(super) fn mails(
     settings: &Settings,
     sealing_key: Arc<SealingKey>,
@@ -52,7 +57,7 @@ pub(super) fn mails(
     Mails::new(options, sealing_key, entropy.clone(), due)
 }
 
-/// Who signs, still without keys.
+/// Constructs [`AccessTokens`], still without keys.
 pub(super) fn access_tokens(settings: &Settings) -> AccessTokens {
     AccessTokens::new(AccessTokenOptions {
         issuer: settings.session.issuer.as_str().to_owned(),
@@ -61,8 +66,9 @@ pub(super) fn access_tokens(settings: &Settings) -> AccessTokens {
     })
 }
 
-/// Who keeps the keys that sign, for a command that signs nothing itself; and the key that they lie under.
-pub(super) fn signing_keys_alone(
+/// Constructs [`SigningKeys`] for a command that signs nothing itself. Also returns the sealing key that
+/// encrypts them.
+pub(super) fn standalone_signing_keys(
     settings: &Settings,
     store: Store,
 ) -> Result<(SigningKeys, Arc<SealingKey>), Failure> {
@@ -74,7 +80,7 @@ pub(super) fn signing_keys_alone(
     Ok((keys, sealing_key))
 }
 
-/// Who keeps the keys of `access_tokens`.
+/// Constructs [`SigningKeys`], which manages the keys of `access_tokens`.
 pub(super) fn signing_keys(
     settings: &Settings,
     store: Store,

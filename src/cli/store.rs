@@ -1,4 +1,4 @@
-//! Opening the store that the settings name.
+//! Opens the store that the settings name.
 
 use super::{Failure, reason};
 use crate::{
@@ -8,13 +8,14 @@ use crate::{
     },
 };
 
-/// Opens the store without its replicas; `create` lets a missing file of SQLite be made.
+/// Opens the store without its replicas. If `create` is set, a missing SQLite file is created.
 pub(super) fn open(settings: &Settings, create: bool) -> Result<Store, Failure> {
     let options = options(settings, "database.url", &settings.database.url, create)?;
-    Store::open(options, lookup(settings)).map_err(reason)
+    Store::open(options, lookup_options(settings)).map_err(reason)
 }
 
-/// How a database is reached, with the limits of the settings; errors name the `key`.
+/// Returns the options to open a database with the limits of the settings. Errors name `key`, the setting or
+/// flag of the URL.
 pub(super) fn options(
     settings: &Settings,
     key: &str,
@@ -30,12 +31,12 @@ pub(super) fn options(
             busy_timeout: database.sqlite_busy_timeout.get(),
             queue_length: database.sqlite_queue_length.as_usize(),
         }),
-        DatabaseUrl::Postgres(url) => StoreOptions::Postgres(Box::new(postgres(database, key, url)?)),
+        DatabaseUrl::Postgres(url) => StoreOptions::Postgres(Box::new(postgres_options(database, key, url)?)),
     })
 }
 
-/// A database from the command line.
-pub(super) fn url(flag: &str, text: &str) -> Result<DatabaseUrl, Failure> {
+/// Parses the database URL of a flag.
+pub(super) fn parse_url(flag: &str, text: &str) -> Result<DatabaseUrl, Failure> {
     DatabaseUrl::parse(text).ok_or_else(|| {
         format!(
             "{flag}: expected sqlite:///folder/file, sqlite://relative/file or postgres://user:password@host:port/database"
@@ -43,7 +44,7 @@ pub(super) fn url(flag: &str, text: &str) -> Result<DatabaseUrl, Failure> {
     })
 }
 
-/// Opens the store that is served: with its replicas, and created if it may be.
+/// Opens the store for `serve`: with its replicas. A missing SQLite file is created.
 pub(super) fn open_to_serve(settings: &Settings) -> Result<Store, Failure> {
     let database = &settings.database;
     let DatabaseUrl::Postgres(primary) = &database.url else { return open(settings, true) };
@@ -52,16 +53,16 @@ pub(super) fn open_to_serve(settings: &Settings) -> Result<Store, Failure> {
     }
     let replicas = database.read_urls.as_slice().iter();
     let options = StoreOptions::Replicated {
-        primary: Box::new(postgres(database, "database.url", primary)?),
+        primary: Box::new(postgres_options(database, "database.url", primary)?),
         replicas: replicas
-            .map(|url| postgres(database, "database.read-urls", url))
+            .map(|url| postgres_options(database, "database.read-urls", url))
             .collect::<Result<_, _>>()?,
         lag_max: database.replica_lag_max.get(),
     };
-    Store::open(options, lookup(settings)).map_err(reason)
+    Store::open(options, lookup_options(settings)).map_err(reason)
 }
 
-fn lookup(settings: &Settings) -> LookupOptions {
+fn lookup_options(settings: &Settings) -> LookupOptions {
     LookupOptions {
         batch_tokens_max: settings.lookup.batch_tokens_max.as_usize(),
         lanes: settings.lookup.lanes.as_usize(),
@@ -69,7 +70,7 @@ fn lookup(settings: &Settings) -> LookupOptions {
     }
 }
 
-fn postgres(database: &DatabaseSettings, key: &str, url: &str) -> Result<PostgresOptions, Failure> {
+fn postgres_options(database: &DatabaseSettings, key: &str, url: &str) -> Result<PostgresOptions, Failure> {
     Ok(PostgresOptions {
         url: url.parse::<PostgresUrl>().map_err(|error| format!("{key}: {error}"))?,
         pool_size: database.pool_size.as_usize(),
@@ -82,49 +83,50 @@ fn postgres(database: &DatabaseSettings, key: &str, url: &str) -> Result<Postgre
     })
 }
 
-/// Opens a store that is there and has the schema of this release.
+/// Opens an existing store, which must have the schema of this release.
 pub(super) async fn open_current(settings: &Settings) -> Result<Store, Failure> {
     let store = open(settings, false)?;
     require_current(settings, &store).await?;
     Ok(store)
 }
 
-/// Opens a store that is to be filled, and brings a database without users to the schema of this release.
-pub(super) async fn open_or_make(settings: &Settings) -> Result<Store, Failure> {
+/// Opens or creates a store that a command fills. A database without users is migrated to the schema of this
+/// release.
+pub(super) async fn open_or_create(settings: &Settings) -> Result<Store, Failure> {
     let store = open(settings, true)?;
-    if store.has_no_users().await.map_err(|error| at(settings, &error))? {
-        store.migrate().await.map_err(|error| at(settings, &error))?;
+    if store.has_no_users().await.map_err(|error| database_failure(settings, &error))? {
+        store.migrate().await.map_err(|error| database_failure(settings, &error))?;
     }
     Ok(store)
 }
 
-/// Refuses a schema of another release and a store that is half filled, and says what to do.
+/// Refuses a schema of another release and an incomplete copy; the error states what to do.
 pub(super) async fn require_current(settings: &Settings, store: &Store) -> Result<(), Failure> {
     require_schema(settings, store).await?;
     if store.is_half_copied().await.map_err(reason)? {
         return Err(format!(
-            "the database {} is half filled: run the `kairos-identity copy` that was stopped again, or begin anew with an empty one",
+            "the database {} is an incomplete copy: run the interrupted `kairos-identity copy` again, or start over with an empty database",
             settings.database.url
         ));
     }
     Ok(())
 }
 
-/// Refuses a schema of another release, and says what to do.
+/// Refuses a schema of another release; the error states what to do.
 pub(super) async fn require_schema(settings: &Settings, store: &Store) -> Result<(), Failure> {
     let url = &settings.database.url;
-    match store.schema().await.map_err(|error| at(settings, &error))? {
+    match store.schema().await.map_err(|error| database_failure(settings, &error))? {
         Schema::Current => Ok(()),
         Schema::Behind(missing) => Err(format!(
-            "the database {url} lacks {} of this release's migrations: run `kairos-identity migrate` with the same \
+            "the database {url} lacks {} migrations of this release: run `kairos-identity migrate` with the same \
              settings",
             missing.len()
         )),
-        Schema::Ahead(unknown) => Err(at(settings, &MigrateError::Ahead(unknown))),
+        Schema::Ahead(unknown) => Err(database_failure(settings, &MigrateError::Ahead(unknown))),
     }
 }
 
-/// The reason, with the database that it is about.
-pub(super) fn at(settings: &Settings, error: &MigrateError) -> Failure {
+/// Formats an error with the URL of the database.
+pub(super) fn database_failure(settings: &Settings, error: &MigrateError) -> Failure {
     format!("the database {}: {}", settings.database.url, reason(error))
 }

@@ -9,7 +9,7 @@ use std::{
 
 use clap::{Args, Subcommand};
 
-use super::{Failure, audit::moment, reason, signing, store};
+use super::{Failure, audit::parse_time, reason, signing, store};
 use crate::{
     accounts::{Administration, Mails, UserKey},
     callers::COMMAND_LINE,
@@ -23,59 +23,62 @@ use crate::{
 #[derive(Debug, Args)]
 pub(super) struct User {
     #[command(subcommand)]
-    verb: Verb,
+    action: Action,
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {
-    /// List users in the order of their registration: auth_token; verified, unverified or disabled; time of registration; email;
-    /// username; with tabs between them
+enum Action {
+    /// List users in the order of registration
+    ///
+    /// Prints one user per line. The fields are separated by tabs: auth_token; verified, unverified or
+    /// disabled; time of registration; email; username.
     List(Filter),
     /// Show one user
     Show {
         /// The user's auth_token, email or username
         user: String,
     },
-    /// Mark a user's email as verified, without a link
+    /// Mark a user's email as verified, without a mailed link
     Verify {
         /// The user's auth_token, email or username
         user: String,
     },
-    /// Mark a user's email as not verified: ends their sessions and links, and mails them a new link
+    /// Mark a user's email as not verified: revokes their sessions, voids their links and mails a new
+    /// verification link
     Unverify {
         /// The user's auth_token, email or username
         user: String,
     },
-    /// Keep a user out: ends their sessions, voids their links and refuses their logins
+    /// Disable a user: revokes their sessions, voids their links and refuses their logins
     Disable {
         /// The user's auth_token, email or username
         user: String,
     },
-    /// Let a user in again who was disabled
+    /// Enable a disabled user again; mails a verification link if their email is not verified
     Enable {
         /// The user's auth_token, email or username
         user: String,
     },
-    /// End all sessions of a user
+    /// Revoke all sessions of a user
     EndSessions {
         /// The user's auth_token, email or username
         user: String,
     },
-    /// Mail a user the link to choose a new password with
+    /// Mail a user a link to reset their password
     ResetPassword {
         /// The user's auth_token, email or username
         user: String,
     },
-    /// Forget a user's wrong passwords, so that they need not wait to log in
+    /// Reset the count of a user's wrong passwords, so that they can log in without waiting
     Unlock {
         /// The user's auth_token, email or username
         user: String,
     },
-    /// Delete a user with everything that belongs to them; this cannot be undone
+    /// Delete a user and everything that belongs to them except audit events; this cannot be undone
     Delete {
         /// The user's auth_token, email or username
         user: String,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long)]
         yes: bool,
     },
@@ -83,22 +86,23 @@ enum Verb {
 
 #[derive(Debug, Args)]
 struct Filter {
-    /// Only users whose email is verified
+    /// Only users with a verified email
     #[arg(long, conflicts_with = "unverified")]
     verified: bool,
-    /// Only users whose email is not verified
+    /// Only users with an email that is not verified
     #[arg(long)]
     unverified: bool,
-    /// Only users who are disabled
+    /// Only disabled users
     #[arg(long)]
     disabled: bool,
-    /// Only users who registered from then on: a time such as 2026-11-24T08:00:00Z, or how long ago, such as 2h
+    /// Only users who registered at or after this time: a time such as 2026-11-24T08:00:00Z, or 2h for two
+    /// hours ago
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// Only users who registered before then
+    /// Only users who registered before this time
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
-    /// Only users with this in their email or username, in any case
+    /// Only users whose email or username contains this text, ignoring case
     #[arg(long)]
     text: Option<String>,
 }
@@ -108,8 +112,8 @@ impl Filter {
         Ok(UserFilter {
             is_verified: (self.verified || self.unverified).then_some(self.verified),
             is_disabled: self.disabled.then_some(true),
-            created_since: moment("--since", self.since.as_deref(), now)?,
-            created_before: moment("--until", self.until.as_deref(), now)?,
+            created_since: parse_time("--since", self.since.as_deref(), now)?,
+            created_before: parse_time("--until", self.until.as_deref(), now)?,
             text: self.text.clone(),
         })
     }
@@ -121,61 +125,64 @@ impl User {
         let now = clock.now();
         let store = store::open_current(settings).await?;
         let users = Administration::new(store.clone(), clock);
-        match self.verb {
-            Verb::List(filter) => list(&users, filter.parse(now)?).await,
-            Verb::Show { user } => {
-                show(&users.find_user(&key(&user)?).await.map_err(reason)?);
+        match self.action {
+            Action::List(filter) => list(&users, filter.parse(now)?).await,
+            Action::Show { user } => {
+                show(&users.find_user(&parse_user_key(&user)?).await.map_err(reason)?);
                 Ok(())
             }
-            Verb::Verify { user } => {
-                show(&users.verify_user(&key(&user)?, &origin()).await.map_err(reason)?);
+            Action::Verify { user } => {
+                show(&users.verify_user(&parse_user_key(&user)?, &origin()).await.map_err(reason)?);
                 Ok(())
             }
-            Verb::Unverify { user } => {
+            Action::Unverify { user } => {
                 let mails = mails(settings, &store).await?;
-                show(&users.unverify_user(&key(&user)?, &mails, &origin()).await.map_err(reason)?);
+                show(&users.unverify_user(&parse_user_key(&user)?, &mails, &origin()).await.map_err(reason)?);
                 Ok(())
             }
-            Verb::Disable { user } => {
-                show(&users.disable_user(&key(&user)?, &origin()).await.map_err(reason)?);
+            Action::Disable { user } => {
+                show(&users.disable_user(&parse_user_key(&user)?, &origin()).await.map_err(reason)?);
                 Ok(())
             }
-            Verb::Enable { user } => {
+            Action::Enable { user } => {
                 let mails = mails(settings, &store).await?;
-                show(&users.enable_user(&key(&user)?, &mails, &origin()).await.map_err(reason)?);
+                show(&users.enable_user(&parse_user_key(&user)?, &mails, &origin()).await.map_err(reason)?);
                 Ok(())
             }
-            Verb::EndSessions { user } => {
-                let ended = users.revoke_user_sessions(&key(&user)?, &origin()).await.map_err(reason)?;
-                println!("ended {ended} sessions");
+            Action::EndSessions { user } => {
+                let revoked =
+                    users.revoke_user_sessions(&parse_user_key(&user)?, &origin()).await.map_err(reason)?;
+                println!("revoked {revoked} sessions");
                 Ok(())
             }
-            Verb::ResetPassword { user } => {
+            Action::ResetPassword { user } => {
                 let mails = mails(settings, &store).await?;
-                let user = users.start_password_reset(&key(&user)?, &mails, &origin()).await;
-                println!("the service mails a link to {}", user.map_err(reason)?.email.as_str());
+                let user = users.start_password_reset(&parse_user_key(&user)?, &mails, &origin()).await;
+                println!("the service will mail a link to {}", user.map_err(reason)?.email.as_str());
                 Ok(())
             }
-            Verb::Unlock { user } => {
-                let had_failures = users.unlock_user(&key(&user)?, &origin()).await.map_err(reason)?;
+            Action::Unlock { user } => {
+                let had_failures =
+                    users.unlock_user(&parse_user_key(&user)?, &origin()).await.map_err(reason)?;
                 println!("{}", if had_failures { "unlocked" } else { "there was nothing to unlock" });
                 Ok(())
             }
-            Verb::Delete { user, yes } => delete(&users, &key(&user)?, yes).await,
+            Action::Delete { user, yes } => delete(&users, &parse_user_key(&user)?, yes).await,
         }
     }
 }
 
-/// Who acts, as the audit trail has it.
+/// Returns the origin of the commands for the audit trail.
 fn origin() -> Origin {
     Origin::local(COMMAND_LINE)
 }
 
-/// Mails that the running service finds in its outbox (mail.poll-interval): its bell is not heard from here.
+/// Constructs [`Mails`], which writes mails into the outbox. The running service finds them there within
+/// `mail.poll-interval`, since this process cannot notify it.
 ///
-/// A key that is not the service's would seal what it cannot open.
+/// Fails if the sealing key is not the key of the service, which could not decrypt the tokens of these mails.
 async fn mails(settings: &Settings, store: &Store) -> Result<Mails, Failure> {
-    let (keys, sealing_key) = signing::signing_keys_alone(settings, store.clone())?;
+    let (keys, sealing_key) = signing::standalone_signing_keys(settings, store.clone())?;
     keys.check().await.map_err(reason)?;
     Ok(signing::mails(settings, sealing_key, &Entropy::system(), Arc::default()))
 }
@@ -196,12 +203,12 @@ async fn list(users: &Administration, filter: UserFilter) -> Result<(), Failure>
             let (email, username) = (user.email.as_str(), user.username.as_str());
             let line =
                 writeln!(output, "{}\t{state}\t{}\t{email}\t{username}", user.auth_token, user.created_at);
-            if super::was_closed(line)? {
+            if super::is_pipe_closed(line)? {
                 return Ok(());
             }
         }
     }
-    super::was_closed(output.flush()).map(|_| ())
+    super::is_pipe_closed(output.flush()).map(|_| ())
 }
 
 fn show(ManagedUser { user, disabled_at }: &ManagedUser) {
@@ -216,13 +223,13 @@ fn show(ManagedUser { user, disabled_at }: &ManagedUser) {
     }
 }
 
-async fn delete(users: &Administration, key: &UserKey, is_sure: bool) -> Result<(), Failure> {
+async fn delete(users: &Administration, key: &UserKey, is_confirmed: bool) -> Result<(), Failure> {
     let user = users.find_user(key).await.map_err(reason)?;
     show(&user);
-    if !is_sure && !confirm()? {
+    if !is_confirmed && !confirm()? {
         return Err("nothing was deleted".to_owned());
     }
-    // By what never changes: the name might be another's by now.
+    // By auth_token, which never changes: an email or username may belong to another user by now.
     users.delete_user(&UserKey::AuthToken(user.user.auth_token), &origin()).await.map_err(reason)?;
     println!("deleted");
     Ok(())
@@ -230,16 +237,17 @@ async fn delete(users: &Administration, key: &UserKey, is_sure: bool) -> Result<
 
 fn confirm() -> Result<bool, Failure> {
     if !io::stdin().is_terminal() {
-        return Err("nothing was deleted: there is no terminal to ask on; give --yes".to_owned());
+        return Err("nothing was deleted: standard input is not a terminal; confirm with --yes".to_owned());
     }
-    eprint!("Delete this user for ever? [y/N] ");
+    eprint!("Delete this user permanently? [y/N] ");
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer).map_err(reason)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-/// An email has an @, which a username never has; an `auth_token` is a UUID.
-pub(super) fn key(text: &str) -> Result<UserKey, Failure> {
+/// Parses the email, `auth_token` or username of a user. A text with an @ is an email, since a username never
+/// contains an @. Any other text is an `auth_token` if it is a UUID, and otherwise a username.
+pub(super) fn parse_user_key(text: &str) -> Result<UserKey, Failure> {
     if text.contains('@') {
         return Email::parse(text).map(UserKey::Email).map_err(|rule| format!("the email {rule}"));
     }

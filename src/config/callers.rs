@@ -5,14 +5,15 @@ use std::path::PathBuf;
 use super::setting::section;
 
 section! {
-    /// Which services may call.
+    /// The services that may call this one.
     CallersSettings in "callers" {
-        /// The file that names each caller, what proves it, which methods it may call and which fields of a user it may see
-        /// (TOML; docs/CALLERS.md). Read again within 2 s of a change, and on SIGHUP; one that is faulty changes nothing. Unset,
-        /// whoever reaches the port may do everything: for loopback only, or with `callers.insecure-none`.
+        /// The callers file (TOML; docs/CALLERS.md): how each caller authenticates, which methods it may call
+        /// and which fields of a user it may read. It is reloaded within 2 s of a change, and at once on
+        /// SIGHUP; an invalid file changes nothing. If unset, every client that reaches the port may call
+        /// every method, which is allowed only on loopback or with `callers.insecure-none`.
         file: Option<PathBuf> = "",
-        /// Allows an address that is not loopback without `callers.file`: whoever reaches it may read, change and take over every user:
-        /// it is given mailed tokens, too.
+        /// Allows an address that is not loopback without `callers.file`. Every client that reaches the port
+        /// can then read, change and take over every user, since it can also obtain mailed tokens.
         insecure_none: bool = "false",
     }
 }

@@ -6,19 +6,22 @@ use super::{
 };
 
 section! {
-    /// What one end user's address may do. It is known only where a caller tells it (`kairos-client-ip`, docs/CALLERS.md): behind a
-    /// BFF that does not, all users share an address, and these limits do not apply.
+    /// Limits for each address of an end user. They apply only where the caller sends that address in
+    /// `kairos-client-ip` (docs/CALLERS.md). Without it all users of a BFF have the address of the BFF, and
+    /// these limits do not apply.
     ClientSettings in "client" {
-        /// How many wrong passwords one address may give within `client.window`, for all accounts together.
+        /// Maximum number of wrong passwords from one address within `client.window`, for all accounts
+        /// together.
         failures_max: Count<1, 1_000_000> = "100",
-        /// How many people may register from one address within `client.window`.
+        /// Maximum number of registrations from one address within `client.window`, refused ones included.
         registrations_max: Count<1, 1_000_000> = "20",
-        /// How often links may be asked for again from one address within `client.window`.
+        /// Maximum number of requests for a mailed link from one address within `client.window`.
         resends_max: Count<1, 1_000_000> = "20",
-        /// What these count within. An address may be an office or a school.
+        /// The time window of the limits in `[client]`. Consider that an office or a school may share one
+        /// address.
         window: Span<1_000, 86_400_000> = "1h",
-        /// How long an address from which somebody has logged in is known as theirs. Guesses from elsewhere do not make them wait
-        /// there.
+        /// How long an address stays known for an account after a login from it. Wrong passwords from other
+        /// addresses do not delay logins from a known address.
         known_lifetime: Span<1_000, 31_536_000_000> = "90d",
     }
 }

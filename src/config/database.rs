@@ -9,45 +9,54 @@ use super::{
 };
 
 section! {
-    /// The store. SQLite is built in; PostgreSQL must be 15 or later.
+    /// The database. SQLite is built in; PostgreSQL must be version 15 or later.
     DatabaseSettings in "database" {
-        /// Where the data is: `sqlite:///folder/file`, `sqlite://relative/file` or `postgres://user:password@host:port/database`.
-        /// PostgreSQL is spoken to over TLS, and its certificate checked, unless it is on loopback or `?sslmode=disable`
-        /// says otherwise; `?sslrootcert=FILE` names the roots to trust.
+        /// The database: `sqlite:///folder/file`, `sqlite://relative/file` or
+        /// `postgres://user:password@host:port/database`. Connections to PostgreSQL use TLS and verify the
+        /// certificate. `?sslmode=disable` turns TLS off; without an `sslmode` it is also off on loopback and
+        /// on Unix sockets. `?sslrootcert=FILE` names the root certificates to trust.
         url: DatabaseUrl = "sqlite://data/kairos-identity.sqlite3",
-        /// A file that holds the URL, so that its password is in no environment and no process list.
+        /// A file that contains `database.url`, so that its password appears in no environment and no process
+        /// list.
         url_file: Option<PathBuf> = "",
-        /// PostgreSQL: replicas, which serve look-ups (`ResolveToken`, `ResolveTokens`) only, as URLs like `database.url`
-        /// with commas between. Whom a replica does not know, the primary is asked. Each replica gets
-        /// `database.pool-size` connections at most.
+        /// PostgreSQL: the URLs of read replicas, in the form of `database.url`, separated by commas.
+        /// Replicas serve look-ups (`ResolveToken`, `ResolveTokens`) only. A token that a replica does not
+        /// find is looked up on the primary. Each replica gets at most `database.pool-size` connections.
         read_urls: DatabaseUrls = "",
-        /// A file that holds them, so that their passwords are in no environment and no process list.
+        /// A file that contains `database.read-urls`, separated by commas or line breaks, so that their
+        /// passwords appear in no environment and no process list.
         read_urls_file: Option<PathBuf> = "",
-        /// PostgreSQL: how far a replica may be behind, and so how late a look-up may see a change. One that is further behind,
-        /// or does not answer, is left out within 2 s and taken back by itself. While the primary is silent, a replica that
-        /// has what the primary wrote last goes on.
+        /// PostgreSQL: the maximum lag of a replica, and so the longest time until a look-up sees a change. A
+        /// replica that lags further or does not answer is taken out of use within 2 s, and is used again
+        /// once it has recovered. While the primary does not answer, the lag is judged by the last positions
+        /// that the primary reported.
         replica_lag_max: Span<100, 3_600_000> = "1s",
-        /// PostgreSQL: whether there is PgBouncer in transaction mode between, so that settings would reach others:
-        /// docs/pgbouncer.md says what the role must have instead.
+        /// PostgreSQL: set this to true if connections pass through PgBouncer in transaction mode. The
+        /// service then sets no session parameters, since they would affect other clients; docs/pgbouncer.md
+        /// lists the parameters that the role needs instead.
         pooler: bool = "false",
-        /// PostgreSQL: how many connections at most. Beyond them, `lookup.lanes` more for a moment where connections were lost,
-        /// and one for the watch over replicas.
+        /// PostgreSQL: maximum number of pooled connections. Beyond them there may be up to `lookup.lanes`
+        /// more for a moment after connections were lost, and one that monitors replication if there are
+        /// replicas.
         pool_size: Count<1, 1_000> = "16",
-        /// PostgreSQL: how long a connection may take to be made.
+        /// PostgreSQL: time limit for opening a connection.
         connect_timeout: Span<50, 60_000> = "1s",
-        /// PostgreSQL: how long a call may wait for a connection before it is `UNAVAILABLE`.
+        /// PostgreSQL: how long a call waits for a connection before it fails with `UNAVAILABLE`.
         acquire_timeout: Span<50, 60_000> = "1s",
-        /// PostgreSQL: how long a statement may run.
+        /// PostgreSQL: time limit of a statement, its waits for locks included.
         statement_timeout: Span<50, 600_000> = "3s",
-        /// PostgreSQL: after how long unused a connection is closed.
+        /// PostgreSQL: time after which an unused connection is closed.
         idle_timeout: Span<1_000, 86_400_000> = "10m",
-        /// PostgreSQL: after how long a connection is closed in any case, so that load spreads out after a failover.
+        /// PostgreSQL: maximum age of a connection, so that load spreads out again after a failover.
         connection_lifetime: Span<1_000, 86_400_000> = "30m",
-        /// SQLite: how many threads read, look-ups apart. More than there are cores only wait for each other.
+        /// SQLite: number of threads that read. Look-ups by `auth_token` have their own connections. More
+        /// threads than cores only wait for each other.
         sqlite_readers: Count<1, 16> = "2",
-        /// SQLite: how long a statement waits for another process that writes.
+        /// SQLite: how long a statement waits for a lock of another process; look-ups by `auth_token` wait at
+        /// most 100 ms.
         sqlite_busy_timeout: Span<0, 60_000> = "5s",
-        /// SQLite: how many reads, and as many writes, may wait before calls are `OVERLOADED`.
+        /// SQLite: maximum number of reads that wait, and also of writes that wait; beyond it calls fail with
+        /// `OVERLOADED`.
         sqlite_queue_length: Count<1, 100_000> = "1024",
     }
 }

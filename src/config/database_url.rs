@@ -1,4 +1,4 @@
-//! Where the data is.
+//! The URLs of databases.
 
 use std::{fmt, path::PathBuf};
 
@@ -6,17 +6,17 @@ use url::Url;
 
 use super::url_text::redacted;
 
-/// A database.
+/// The URL of a database. `Debug` and `Display` do not show its password.
 #[derive(Clone, PartialEq, Eq)]
 pub enum DatabaseUrl {
-    /// A file of SQLite: `sqlite:///absolute/file` or `sqlite://relative/file`.
+    /// A SQLite file: `sqlite:///absolute/file` or `sqlite://relative/file`.
     Sqlite(PathBuf),
-    /// A server of PostgreSQL; the URL as given, with its password.
+    /// A PostgreSQL server: the URL as it was given, with its password.
     Postgres(String),
 }
 
 impl DatabaseUrl {
-    /// Reads one; nothing for any other text.
+    /// Parses a URL; `None` if the text is neither a SQLite nor a PostgreSQL URL.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if let Some(path) = text.strip_prefix("sqlite://") {
@@ -33,7 +33,7 @@ impl fmt::Debug for DatabaseUrl {
     }
 }
 
-/// Without the password.
+/// Writes the URL without its password.
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -43,18 +43,19 @@ impl fmt::Display for DatabaseUrl {
     }
 }
 
-/// Servers of PostgreSQL, by their URLs.
+/// The URLs of PostgreSQL servers. `Debug` does not show their passwords.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct DatabaseUrls(Vec<String>);
 
 impl DatabaseUrls {
-    /// Reads URLs with commas or line ends between; `None` when one of them is not PostgreSQL's.
+    /// Parses URLs that are separated by commas or line breaks; `None` if one of them is not a PostgreSQL
+    /// URL.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let servers = split_urls(text).map(|url| is_one_server(url).then(|| url.to_owned()));
+        let servers = split_urls(text).map(|url| is_single_postgres_url(url).then(|| url.to_owned()));
         servers.collect::<Option<_>>().map(Self)
     }
 
-    /// The URLs, with their passwords.
+    /// Returns the URLs with their passwords.
     #[must_use]
     pub fn as_slice(&self) -> &[String] {
         &self.0
@@ -67,18 +68,20 @@ impl fmt::Debug for DatabaseUrls {
     }
 }
 
-/// A list without its passwords. What is no URL of a server may be a part of one, with a password in it, and is not shown.
+/// Redacts the passwords in a list of URLs. An entry that is not a PostgreSQL URL is replaced as a whole,
+/// since it may be a part of one that contains the password.
 pub(super) fn redacted_urls(text: &str) -> String {
-    let shown = split_urls(text).map(|url| if is_one_server(url) { redacted(url) } else { "***".to_owned() });
+    let shown = split_urls(text)
+        .map(|url| if is_single_postgres_url(url) { redacted(url) } else { "***".to_owned() });
     shown.collect::<Vec<_>>().join(",")
 }
 
-/// Whether the text is the URL of one server, and not of several with something else than a comma between.
-fn is_one_server(url: &str) -> bool {
+/// True if the text is the URL of exactly one PostgreSQL server, and not several URLs with a wrong separator.
+fn is_single_postgres_url(url: &str) -> bool {
     url.matches("://").count() == 1 && matches!(DatabaseUrl::parse(url), Some(DatabaseUrl::Postgres(_)))
 }
 
-/// The URLs of a list.
+/// Splits a list at commas and line breaks; empty entries are skipped.
 fn split_urls(text: &str) -> impl Iterator<Item = &str> {
     text.split([',', '\n']).map(str::trim).filter(|url| !url.is_empty())
 }
@@ -88,14 +91,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_and_servers_are_told_apart() {
+    fn sqlite_and_postgres_urls_are_distinguished() {
         assert_eq!(DatabaseUrl::parse("sqlite:///var/k.db"), Some(DatabaseUrl::Sqlite("/var/k.db".into())));
         assert_eq!(DatabaseUrl::parse("sqlite://data/k.db"), Some(DatabaseUrl::Sqlite("data/k.db".into())));
         assert!(matches!(DatabaseUrl::parse("postgresql://a:b@c/d"), Some(DatabaseUrl::Postgres(_))));
     }
 
     #[test]
-    fn anything_else_is_refused_and_creates_no_file() {
+    fn invalid_urls_are_refused() {
         for text in
             ["", "sqlite://", "sqlite:///var/", "data/k.db", "mysql://a@b/c", "sqlite:k.db", "postgres"]
         {
@@ -104,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn replicas_are_servers() {
+    fn replica_urls_are_single_postgres_urls() {
         let urls = DatabaseUrls::parse("postgres://a:hunter2@b/d, postgres://c/d\n").unwrap();
         assert_eq!(urls.as_slice(), ["postgres://a:hunter2@b/d", "postgres://c/d"]);
         assert!(!format!("{urls:?}").contains("hunter2"));

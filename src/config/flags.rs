@@ -1,4 +1,4 @@
-//! The flags, which stand for the settings that are changed most.
+//! The command line flags of the settings that are changed most often.
 
 #![expect(clippy::doc_markdown, reason = "clap shows these comments on a terminal, where marks are noise")]
 
@@ -11,76 +11,82 @@ use super::{
     sources::{FILE_VARIABLE, Flag, Sources},
 };
 
-/// Flags of every command: where the data is, and what is logged.
+/// Flags of every command: the settings file, the database and the log.
 #[derive(Debug, Clone, Default, Args)]
 pub struct StoreFlags {
-    /// The file with settings (TOML); every setting is in docs/CONFIG.md, with its KAIROS_IDENTITY_… variable
+    /// The settings file (TOML); docs/CONFIG.md lists every setting with its KAIROS_IDENTITY_* variable
     #[arg(long, value_name = "FILE", global = true, help_heading = "Settings")]
     pub config: Option<PathBuf>,
-    /// Where the data is: sqlite:///folder/file, sqlite://relative/file or postgres://user:password@host/database
+    /// The database: sqlite:///folder/file, sqlite://relative/file or postgres://user:password@host/database
     /// [default: sqlite://data/kairos-identity.sqlite3]
     #[arg(long, value_name = "URL", global = true, help_heading = "Settings")]
     pub database_url: Option<String>,
-    /// What is logged: error, warn, info, debug or trace [default: info]
+    /// The log level: error, warn, info, debug or trace [default: info]
     #[arg(long, value_name = "LEVEL", global = true, help_heading = "Settings")]
     pub log_level: Option<String>,
-    /// How log lines look: text or json [default: text]
+    /// The log format: text or json [default: text]
     #[arg(long, value_name = "FORMAT", global = true, help_heading = "Settings")]
     pub log_format: Option<String>,
 }
 
 /// Flags of `serve`.
 #[derive(Debug, Clone, Default, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each danger is allowed by a flag of its own")]
+#[expect(clippy::struct_excessive_bools, reason = "each unsafe option has its own flag")]
 pub struct ServeFlags {
-    /// Where to listen; anything but loopback needs TLS or --insecure-plaintext [default: 127.0.0.1:50051]
+    /// The gRPC address; other than loopback it needs TLS or --insecure-plaintext [default: 127.0.0.1:50051]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
-    /// Where the pages behind mailed links and the public keys are served; empty for nowhere [default: 127.0.0.1:50080]
+    /// The HTTP address of the pages behind mailed links and of the public keys; empty disables it
+    /// [default: 127.0.0.1:50080]
     #[arg(long, value_name = "ADDR")]
     pub http_listen: Option<String>,
-    /// Where mails go: smtp://user:password@host:port (STARTTLS), smtps://… (TLS) or file:///folder
-    /// [default: file://data/mail]
+    /// Where mail is delivered: smtp://user:password@host:port (STARTTLS), smtps://user:password@host:port
+    /// (TLS) or file:///folder [default: file://data/mail]
     #[arg(long, value_name = "URL")]
     pub mail_url: Option<String>,
-    /// The beginning of the links in mails: people open URL/verify?token=… [default: http://localhost:50080]
+    /// The URL that mailed links begin with, as in URL/verify?token=TOKEN [default: http://localhost:50080]
     #[arg(long, value_name = "URL")]
     pub public_base_url: Option<String>,
-    /// The certificate chain, a PEM file; turns TLS on
+    /// The certificate chain, a PEM file; enables TLS together with --tls-key
     #[arg(long, value_name = "FILE")]
     pub tls_cert: Option<String>,
     /// The private key of the certificate, a PEM file
     #[arg(long, value_name = "FILE")]
     pub tls_key: Option<String>,
-    /// The authorities that vouch for callers' certificates, a PEM file
+    /// The CA certificates that verify the certificates of callers, a PEM file
     #[arg(long, value_name = "FILE")]
     pub tls_client_ca: Option<String>,
-    /// Which services may call, and what: a TOML file (docs/CALLERS.md); needed where the address is not loopback
+    /// The callers file (TOML; docs/CALLERS.md): which services may call which methods; required unless
+    /// --listen is loopback
     #[arg(long, value_name = "FILE")]
     pub callers: Option<String>,
-    /// 32 random bytes in base64, under which mailed tokens wait for their mail; needed with PostgreSQL
+    /// A file with 32 random bytes in base64, the key that encrypts the secrets in the database; required
+    /// with PostgreSQL
     #[arg(long, value_name = "FILE")]
     pub secret_key_file: Option<String>,
-    /// Allow an address that is not loopback without TLS: passwords cross the network in the clear
+    /// Allow addresses that are not loopback without TLS: passwords then cross the network unencrypted
     #[arg(long)]
     pub insecure_plaintext: bool,
-    /// Allow an address that is not loopback without --callers: whoever reaches it may read, change and take over every user
+    /// Allow an address that is not loopback without --callers: every client that reaches it can read, change
+    /// and take over every user
     #[arg(long)]
     pub insecure_no_callers: bool,
-    /// Allow SMTP without encryption to a host that is not loopback: whoever sees a mail can use its link
+    /// Allow SMTP without encryption to a host that is not loopback: an attacker who reads a mail in transit
+    /// can use its link
     #[arg(long)]
     pub insecure_mail_plaintext: bool,
-    /// Allow a cost of password hashes below 10: for tests
+    /// Allow a password hash cost below 10, for tests
     #[arg(long)]
     pub insecure_low_cost: bool,
 }
 
 impl Settings {
-    /// The settings of this process: its flags, its environment, the file they name.
+    /// Loads the settings of this process from its flags, its environment variables and the settings file
+    /// that they name.
     ///
     /// # Errors
-    /// [`ConfigError`] for the first thing that is not as it should be.
-    pub fn of_process(store: &StoreFlags, serve: &ServeFlags) -> Result<(Self, Sources), ConfigError> {
+    /// [`ConfigError`] for the first error.
+    pub fn load(store: &StoreFlags, serve: &ServeFlags) -> Result<(Self, Sources), ConfigError> {
         let file = store.config.clone().or_else(|| env::var_os(FILE_VARIABLE).map(PathBuf::from));
         let flags = store.given().chain(serve.given()).collect();
         let sources = Sources::gather(file.as_deref(), env::vars_os(), flags)?;

@@ -8,30 +8,34 @@ use super::{
 };
 
 section! {
-    /// The HTTP port: the public keys at `/.well-known/jwks.json`, and the pages. Most often a reverse proxy stands before it. It speaks TLS with
-    /// the certificate of `[server]` where there is one.
+    /// The HTTP port, which serves the public keys at `/.well-known/jwks.json` and the pages. It usually runs
+    /// behind a reverse proxy. If `[server]` has a certificate, this port uses TLS with it.
     HttpSettings in "http" {
-        /// Where to listen; empty for no such port. An address that is not loopback needs TLS, or `server.insecure-plaintext`.
+        /// The address to listen on; empty disables the port. An address that is not loopback needs TLS or
+        /// `server.insecure-plaintext`.
         listen: Option<SocketAddr> = "127.0.0.1:50080",
-        /// How many connections may be open; more wait to be accepted.
+        /// Maximum number of open connections; further ones wait to be accepted.
         connections_max: Count<1, 1_000_000> = "1000",
-        /// How many of them one address may have open; another is closed at once. A reverse proxy is one address.
+        /// Maximum number of open connections from one address; a further one is closed at once. A reverse
+        /// proxy is one address.
         connections_per_peer_max: Count<1, 1_000_000> = "200",
-        /// How long a connection may take to send the head of a request, or be silent between two.
+        /// Time limit for the head of a request. It also limits how long a connection may be idle between two
+        /// requests.
         head_timeout: Span<100, 600_000> = "10s",
-        /// After how long a connection takes no more requests.
+        /// Age at which a connection accepts no more requests.
         connection_age: Span<1_000, 604_800_000> = "5m",
     }
 }
 
 section! {
-    /// The pages behind mailed links: to confirm an address, to choose a new password, to confirm a new address.
+    /// The pages behind mailed links: verify an email, choose a new password, confirm a new email.
     PagesSettings in "pages" {
-        /// Whether they are served. If not, `mail.public-base-url` is where yours are, which call `VerifyEmail`, `ResetPassword` and
-        /// `ConfirmEmailChange`.
+        /// Whether the service serves the pages. If not, `mail.public-base-url` must lead to your own pages,
+        /// which call `VerifyEmail`, `ResetPassword` and `ConfirmEmailChange`.
         enabled: bool = "true",
-        /// A folder with templates of yours: a file replaces the one of its name in `templates/pages`, which says what it is given
-        /// (docs/PAGES.md).
+        /// A folder with your own templates. Each file replaces the built-in template of the same name in
+        /// `templates/pages`; docs/PAGES.md lists the variables of each template. The folder is read at
+        /// startup only.
         templates: Option<PathBuf> = "",
     }
 }

@@ -6,12 +6,12 @@ use super::{
 };
 
 section! {
-    /// Logs, which go to standard error.
+    /// Logs, which are written to standard error.
     LogSettings in "log" {
-        /// What is logged: `error`, `warn`, `info`, `debug` or `trace`, also for a part alone, as in
-        /// `info,kairos_identity::mail=debug`.
+        /// The log level: `error`, `warn`, `info`, `debug` or `trace`. A single module can have its own, as
+        /// in `info,kairos_identity::mail=debug`.
         level: LogLevel = "info",
-        /// `text` for people, `json` (one object a line) for machines.
+        /// `text` for operators, or `json` (one object per line) for programs.
         format: LogFormat = "text",
     }
 }

@@ -9,29 +9,37 @@ use super::{
 };
 
 section! {
-    /// Mails and the links in them.
+    /// Outgoing mail, and the links in it.
     MailSettings in "mail" {
-        /// Where mails go: `smtp://user:password@host:port` (STARTTLS), `smtps://…` (TLS from the first byte), or
-        /// `file:///folder` and `file://relative/folder`, where each mail becomes an `.eml` file.
+        /// Where mail is delivered: `smtp://user:password@host:port` (STARTTLS),
+        /// `smtps://user:password@host:port` (TLS from the first byte), or `file:///folder` or
+        /// `file://relative/folder`, where each mail becomes an `.eml` file.
         url: MailUrl = "file://data/mail",
-        /// A file that holds the URL, so that its password is in no environment and no process list.
+        /// A file that contains `mail.url`, so that its password appears in no environment and no process
+        /// list.
         url_file: Option<PathBuf> = "",
-        /// The sender.
+        /// The sender's address, optionally with a name.
         from: Sender = "Kairos <no-reply@kairos.localhost>",
-        /// The beginning of the links: people open `<public-base-url>/verify?token=…`, `/reset-password?token=…` and
-        /// `/confirm-email?token=…`: where the pages of `[pages]` are seen from outside, or your own. Never taken from a request.
+        /// The URL that mailed links begin with. Users open `<public-base-url>/verify?token=TOKEN`,
+        /// `/reset-password?token=TOKEN` and `/confirm-email?token=TOKEN`. It must lead to the pages of
+        /// `[pages]`, as they are reached from outside, or to your own pages. It is never taken from a
+        /// request.
         public_base_url: PublicUrl = "http://localhost:50080",
-        /// Allows SMTP without encryption to a host that is not loopback: whoever sees the mail can use its link.
+        /// Allows SMTP without encryption to a host that is not loopback. An attacker who reads a mail in
+        /// transit can use its link.
         insecure_plaintext: bool = "false",
-        /// How long one attempt to send may take.
+        /// Time limit of one delivery attempt.
         timeout: Span<100, 600_000> = "30s",
-        /// How long after a failed attempt the next one is made; doubles each time, ±20 % by chance.
+        /// The wait after the first failed attempt. Each further failure doubles it. Every wait varies at
+        /// random by up to 20 %.
         retry_first: Span<10, 86_400_000> = "30s",
-        /// The longest wait between two attempts; they end when the link expires.
+        /// The longest wait between two attempts, before the random variation. Attempts end when the link in
+        /// the mail expires, or after 3 days if the mail has no link.
         retry_max: Span<10, 86_400_000> = "30m",
-        /// How often the outbox is looked into for mails whose time has come, or which another instance left.
+        /// Interval at which the outbox is checked for mails that are due, or whose lease another instance
+        /// has let expire.
         poll_interval: Span<10, 600_000> = "1s",
-        /// How long mails that were sent or given up stay in the outbox.
+        /// How long mails stay in the outbox table after they were sent or abandoned.
         keep_finished: Span<60_000, 31_536_000_000> = "7d",
     }
 }

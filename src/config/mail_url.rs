@@ -1,11 +1,11 @@
-//! Where mails go.
+//! The URL of the mail transport.
 
 use std::{fmt, path::PathBuf};
 
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-/// How the way to the SMTP server is encrypted.
+/// How the connection to the SMTP server is encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SmtpTls {
     /// `smtp://`: STARTTLS, port 587 unless given.
@@ -14,25 +14,26 @@ pub enum SmtpTls {
     Implicit,
 }
 
-/// Where mails go.
+/// Where mail is delivered. `Debug` and `Display` do not show the password.
 #[derive(Clone, PartialEq, Eq)]
 pub enum MailUrl {
-    /// `file:///absolute/folder` or `file://relative/folder`: each mail becomes a file.
+    /// A folder in which each mail becomes a file: `file:///absolute/folder` or `file://relative/folder`.
     Folder(PathBuf),
     /// An SMTP server.
     Smtp {
-        /// Its name, which its certificate must bear.
+        /// The host name or IP address, which the server's certificate must contain.
         host: String,
-        /// Its port.
+        /// The port.
         port: u16,
-        /// Name and password, if it asks for them.
+        /// Username and password, if the URL has them.
         credentials: Option<(String, String)>,
-        /// How the way to it is encrypted.
+        /// How the connection is encrypted.
         tls: SmtpTls,
     },
 }
 
 impl MailUrl {
+    /// Parses a URL; `None` if it is invalid.
     pub(super) fn parse(text: &str) -> Option<Self> {
         if let Some(path) = text.strip_prefix("file://") {
             return (!path.is_empty()).then(|| Self::Folder(path.into()));
@@ -56,8 +57,9 @@ impl MailUrl {
     }
 }
 
-/// `None` when they are not UTF-8 or a name comes without a password.
-#[expect(clippy::option_option, reason = "bad credentials, and none, are different answers")]
+/// Returns the decoded username and password of the URL, `Some(None)` if it has neither, and `None` if only
+/// one of them is set or if they are not UTF-8.
+#[expect(clippy::option_option, reason = "invalid credentials and no credentials are different results")]
 fn credentials(url: &Url) -> Option<Option<(String, String)>> {
     match (url.username(), url.password()) {
         ("", None) => Some(None),
@@ -76,7 +78,7 @@ impl fmt::Debug for MailUrl {
     }
 }
 
-/// Without the password.
+/// Writes the URL without the credentials.
 impl fmt::Display for MailUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -97,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn each_scheme_has_its_port_and_its_tls() {
+    fn each_scheme_has_a_default_port_and_a_tls_mode() {
         assert_eq!(
             MailUrl::parse("smtp://mail.example"),
             Some(smtp("mail.example", 587, None, SmtpTls::StartTls))
@@ -118,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused() {
+    fn invalid_urls_are_refused() {
         for text in [
             "",
             "file://",

@@ -1,8 +1,8 @@
-//! Settings: loaded once, checked before anything starts; nothing else reads the environment.
+//! Settings: loaded and validated once, before the service starts. No other module reads the environment.
 //!
-//! Each setting is declared in the file of its section, with its type, its one default and its meaning. Flags win over
-//! `KAIROS_IDENTITY_…` variables, these over the TOML file, and that over the defaults; a key that is not known or a value
-//! that is not what was expected stops the start. Start at [`Settings::of_process`].
+//! Each setting is declared in the file of its section, with its type, its only default and its description.
+//! Flags override `KAIROS_IDENTITY_*` variables, variables override the TOML file, and the file overrides the
+//! defaults. An unknown key or an invalid value makes the start fail. Entry point: [`Settings::load`].
 
 mod audit;
 mod callers;
@@ -89,66 +89,66 @@ pub struct Settings {
     pub audit: AuditSettings,
 }
 
-/// Why there are no settings. Shows no password.
+/// Why the settings could not be loaded. The messages contain no password.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// A file that was named cannot be read.
+    /// The settings file, or a file that a setting names, cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
-    /// The file is not TOML.
-    #[error("{} is not TOML: line {line}: {rule}", path.display())]
+    /// The file is not valid TOML.
+    #[error("{} is not valid TOML: line {line}: {rule}", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// Where, counted from 1.
+        /// The line of the error, counted from 1.
         line: usize,
-        /// What is wrong there.
+        /// The parser's message.
         rule: String,
     },
-    /// A key or a variable that nobody reads: most likely misspelt.
-    #[error("{key} is not a setting ({origin}){}; all are listed in docs/CONFIG.md", did_you_mean(nearest.as_deref()))]
+    /// A key or a variable that is not a setting, most likely because it is misspelt.
+    #[error("{key} is not a setting ({origin}){}; docs/CONFIG.md lists all settings", did_you_mean(nearest.as_deref()))]
     UnknownKey {
-        /// What was given.
+        /// The unknown key or variable.
         key: String,
-        /// By whom.
+        /// Where it was set.
         origin: Origin,
-        /// What is spelt like it.
+        /// The known name with the most similar spelling, if one is similar enough.
         nearest: Option<String>,
     },
-    /// A list, a table or a text that is not UTF-8, where one value was expected.
-    #[error("{key} must be a text, a whole number, true or false ({origin})")]
+    /// A value of a type that no setting has, such as a list or a table, or a variable that is not UTF-8.
+    #[error("{key} must be a UTF-8 string, an integer or a boolean ({origin})")]
     WrongType {
-        /// The key.
+        /// The key or variable.
         key: String,
-        /// Who set it.
+        /// Where it was set.
         origin: Origin,
     },
-    /// A value that is not what was expected.
-    #[error("{key}: expected {expected}, not \"{shown}\" ({origin})")]
+    /// A value that the type of the setting does not allow.
+    #[error("{key}: expected {expected}, not \"{redacted}\" ({origin})")]
     BadValue {
         /// The key.
         key: String,
-        /// The text without secrets.
-        shown: String,
-        /// Who set it.
+        /// The text of the value, without secrets.
+        redacted: String,
+        /// Where it was set.
         origin: Origin,
-        /// What was expected.
+        /// A description of the valid values.
         expected: String,
     },
-    /// A secret that is given as such and in a file.
-    #[error("{key} and {other} are both set: give one of them")]
-    Both {
-        /// The setting.
+    /// A secret that is set both directly and through a file.
+    #[error("{key} and {other} are both set: set only one of them")]
+    BothSet {
+        /// The setting with the value.
         key: String,
-        /// The other.
+        /// The setting with the file.
         other: String,
     },
-    /// Settings that do not go together.
+    /// A combination of settings with which the service does not start.
     #[error("{0}")]
     Rule(String),
 }
@@ -157,7 +157,7 @@ fn did_you_mean(nearest: Option<&str>) -> String {
     nearest.map(|nearest| format!(": did you mean {nearest}?")).unwrap_or_default()
 }
 
-/// Each section: what it is for, and its settings.
+/// Returns the description and the settings of each section.
 fn sections() -> [(&'static [&'static str], &'static [Setting]); 15] {
     [
         (ServerSettings::ABOUT, ServerSettings::SETTINGS),
@@ -178,7 +178,7 @@ fn sections() -> [(&'static [&'static str], &'static [Setting]); 15] {
     ]
 }
 
-/// Every setting.
+/// Returns every setting, in the order of the sections.
 fn settings() -> impl Iterator<Item = &'static Setting> {
     sections().into_iter().flat_map(|(_, settings)| settings)
 }
@@ -187,7 +187,7 @@ impl Settings {
     /// Parses every setting.
     ///
     /// # Errors
-    /// [`ConfigError::BadValue`] for the first that is not what was expected.
+    /// [`ConfigError::BadValue`] for the first invalid value.
     pub fn read(sources: &Sources) -> Result<Self, ConfigError> {
         Ok(Self {
             server: ServerSettings::read(sources)?,
@@ -208,7 +208,8 @@ impl Settings {
         })
     }
 
-    /// What is in force, as a file that `--config` takes, each with who set it; passwords are not in it.
+    /// Returns the settings in force as a TOML file that `--config` accepts, each with its origin. Passwords
+    /// are redacted.
     #[must_use]
     pub fn print(sources: &Sources) -> String {
         let mut text = String::new();
@@ -218,7 +219,7 @@ impl Settings {
                     let _ =
                         writeln!(text, "{}[{}]", if text.is_empty() { "" } else { "\n" }, setting.section);
                 }
-                let (value, origin) = sources.shown(setting);
+                let (value, origin) = sources.redacted(setting);
                 let value = toml::Value::String(value);
                 let _ = writeln!(text, "{} = {value}  # {origin}", setting.field.replace('_', "-"));
             }

@@ -6,23 +6,25 @@ use super::{
 };
 
 section! {
-    /// Hashing, and what a new password must be.
+    /// Password hashing, and the rules for new passwords.
     PasswordSettings in "password" {
-        /// bcrypt's work factor of new hashes: each step doubles the time of a login, for an attacker too; 12 is some 235 ms
-        /// of one core. Older hashes are rewritten at the next login. Below 10 needs `password.insecure-low-cost`.
+        /// The bcrypt cost of new hashes. Each step doubles the time of a login, and of each guess of an
+        /// attacker; 12 takes about 235 ms on one core. A hash of a lower cost or another scheme is rewritten
+        /// at the user's next login. A cost below 10 needs `password.insecure-low-cost`.
         cost: Count<4, 15> = "12",
-        /// Allows a cost below 10: for tests, never for people.
+        /// Allows a cost below 10. For tests only: such hashes do not protect real passwords.
         insecure_low_cost: bool = "false",
-        /// How many threads hash; 0 takes one for each core. They run at the lowest priority.
+        /// Number of threads that hash; 0 means one for each core. They run at the lowest priority.
         threads: Count<0, 256> = "0",
-        /// How many passwords may wait for a thread before calls are `OVERLOADED`. A longer queue makes answers later, not
-        /// logins faster.
+        /// Maximum number of passwords that wait for a thread; beyond it calls fail with `OVERLOADED`. A
+        /// longer queue delays answers and makes no login faster.
         queue_length: Count<1, 10_000> = "64",
-        /// How many characters a new password has at least.
+        /// Minimum length of a new password, in characters.
         length_min: Count<8, 64> = "8",
-        /// How hard to guess a new password must be, as zxcvbn judges it: 0 takes any, 3 asks for 10^8 guesses, 4 for 10^10.
+        /// Minimum zxcvbn score of a new password: 0 accepts any, 3 requires an estimate of 10^8 guesses or
+        /// more, 4 of 10^10 or more.
         score_min: Count<0, 4> = "3",
-        /// How long a mailed link to choose a new password with is good for.
+        /// Lifetime of a mailed link to reset a password.
         reset_lifetime: Span<1_000, 86_400_000> = "20m",
     }
 }

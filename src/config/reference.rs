@@ -1,4 +1,4 @@
-//! `docs/CONFIG.md`, made from the declarations, so that it cannot tell anything else.
+//! Generates `docs/CONFIG.md` from the declarations of the settings. A test compares the file with them.
 
 use std::{fmt::Write, fs, path::Path};
 
@@ -7,11 +7,12 @@ use super::sections;
 fn reference() -> String {
     let mut text = String::from(
         "# Settings\n\n\
-         Every setting has a key in one TOML file (`--config FILE`, or the variable `KAIROS_IDENTITY_CONFIG`) and a variable of\n\
-         the environment; some have a flag, which `kairos-identity serve --help` shows. Flags win over variables, variables over\n\
-         the file, and the file over the defaults. An unknown key or variable, or a value that is not what was expected, stops\n\
-         the start. `kairos-identity serve --print-config` prints what is in force, and who set it, without passwords.\n\n\
-         This page is made from `src/config`: `UPDATE_DOCS=1 cargo test config::reference`.\n",
+         Every setting has a key in one TOML file (`--config FILE`, or the variable `KAIROS_IDENTITY_CONFIG`)\n\
+         and an environment variable. Some also have a flag: see `kairos-identity serve --help`. Flags\n\
+         override variables, variables override the file, and the file overrides the defaults. An unknown key\n\
+         or variable, or an invalid value, makes the start fail. `kairos-identity serve --print-config` prints\n\
+         the settings in force, with the origin of each and without passwords.\n\n\
+         This page is generated from `src/config` by `UPDATE_DOCS=1 cargo test config::reference`.\n",
     );
     for (about, settings) in sections() {
         let section = settings[0].section;
@@ -31,13 +32,16 @@ fn reference() -> String {
     text
 }
 
-/// The lines of a doc comment as one.
+/// Joins the lines of a doc comment into one line.
 fn joined(lines: &[&str]) -> String {
     lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "whoever runs the test says whether it writes")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an environment variable decides whether the test writes the file"
+)]
 fn the_reference_is_up_to_date() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/CONFIG.md");
     if std::env::var("UPDATE_DOCS").is_ok() {
@@ -47,6 +51,6 @@ fn the_reference_is_up_to_date() {
     let committed = fs::read_to_string(&path).unwrap_or_default();
     assert!(
         committed == reference(),
-        "docs/CONFIG.md is old: run `UPDATE_DOCS=1 cargo test config::reference`"
+        "docs/CONFIG.md is out of date: run `UPDATE_DOCS=1 cargo test config::reference`"
     );
 }

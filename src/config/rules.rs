@@ -1,70 +1,71 @@
-//! Rules that more than one setting has a part in.
+//! Rules about unsafe values, and about settings that depend on each other.
 
 use super::{ConfigError, Settings, database_url::DatabaseUrl};
 
-/// Below it, a stolen hash is guessed too fast (OWASP, Password Storage Cheat Sheet).
+/// The lowest safe bcrypt cost: with a lower one a password is guessed too fast from a stolen hash (OWASP,
+/// Password Storage Cheat Sheet).
 const COST_MIN: u32 = 10;
 
 impl Settings {
-    /// What must hold before the service may serve.
+    /// Checks the rules that `serve` requires.
     ///
     /// # Errors
-    /// [`ConfigError::Rule`] that names the keys, and the flag that gives leave where there is one.
+    /// [`ConfigError::Rule`] for the first broken rule. It names the keys, and the flag that allows the
+    /// exception if there is one.
     pub fn check_for_serve(&self) -> Result<(), ConfigError> {
-        let mut rules = self
-            .rules_of_the_port()
-            .into_iter()
-            .chain(self.rules_of_numbers())
-            .chain(self.rules_of_the_database());
+        let mut rules =
+            self.network_rules().into_iter().chain(self.number_rules()).chain(self.database_rules());
         match rules.find(|(holds, _)| !holds) {
             Some((_, rule)) => Err(ConfigError::Rule(rule.to_owned())),
             None => Ok(()),
         }
     }
 
-    fn rules_of_the_port(&self) -> [(bool, &'static str); 6] {
+    /// Returns each rule about ports and URLs: whether it holds, and the error message if it does not.
+    fn network_rules(&self) -> [(bool, &'static str); 6] {
         [
             (
                 self.server.tls_cert.is_some() == self.server.tls_key.is_some(),
-                "server.tls-cert and server.tls-key belong together: give both or none",
+                "server.tls-cert and server.tls-key depend on each other: set both or neither",
             ),
             (
                 self.server.tls_client_ca.is_none() || self.serves_tls(),
-                "server.tls-client-ca needs TLS: give --tls-cert and --tls-key too",
+                "server.tls-client-ca needs TLS: set --tls-cert and --tls-key too",
             ),
             (
                 self.server.listen.ip().is_loopback() || self.serves_tls() || self.server.insecure_plaintext,
-                "server.listen is not loopback and there is no TLS: give --tls-cert and --tls-key, or allow passwords \
-                 to cross the network in the clear with --insecure-plaintext",
+                "server.listen is not loopback and TLS is off: set --tls-cert and --tls-key, or allow passwords to cross \
+                 the network unencrypted with --insecure-plaintext",
             ),
             (
                 self.http.listen.is_none_or(|listen| listen.ip().is_loopback())
                     || self.serves_tls()
                     || self.server.insecure_plaintext,
-                "http.listen is not loopback and there is no TLS: give --tls-cert and --tls-key, or allow new passwords and links \
-                 to cross the network in the clear with --insecure-plaintext",
+                "http.listen is not loopback and TLS is off: set --tls-cert and --tls-key, or allow new passwords and \
+                 links to cross the network unencrypted with --insecure-plaintext",
             ),
             (
                 self.mail.public_base_url.is_confidential() || self.server.insecure_plaintext,
-                "mail.public-base-url is http and not local: give https, or allow links and new passwords to cross the network in \
-                 the clear with --insecure-plaintext",
+                "mail.public-base-url is an http URL of another machine: use https, or allow links and new passwords to \
+                 cross the network unencrypted with --insecure-plaintext",
             ),
             (
                 self.server.listen.ip().is_loopback()
                     || self.callers.file.is_some()
                     || self.callers.insecure_none,
-                "server.listen is not loopback and there are no callers: give --callers FILE (docs/CALLERS.md), or allow \
-                 whoever reaches the port to do everything with --insecure-no-callers",
+                "server.listen is not loopback and callers.file is not set: set --callers FILE (docs/CALLERS.md), or \
+                 allow every client that reaches the port to call every method with --insecure-no-callers",
             ),
         ]
     }
 
-    fn rules_of_numbers(&self) -> [(bool, &'static str); 6] {
+    /// Returns each rule about numbers and durations, as [`Settings::network_rules`].
+    fn number_rules(&self) -> [(bool, &'static str); 6] {
         [
             (
                 self.password.cost.get() >= COST_MIN || self.password.insecure_low_cost,
-                "password.cost is below 10: stolen hashes would be guessed too fast; tests may allow it with \
-                 --insecure-low-cost",
+                "password.cost is below 10, so passwords could be guessed too fast from stolen hashes: use 10 or more; \
+                 tests may allow less with --insecure-low-cost",
             ),
             (
                 self.login.failures_max.get() <= self.login.failures_in_a_row_max.get(),
@@ -80,7 +81,7 @@ impl Settings {
             ),
             (
                 self.session.key_lead.get() < self.session.key_rotation.get(),
-                "session.key-lead must be shorter than session.key-rotation: a key would be replaced before it signs",
+                "session.key-lead must be shorter than session.key-rotation: otherwise a key is replaced before it signs",
             ),
             (
                 self.server.request_timeout_default.get() <= self.server.request_timeout_max.get(),
@@ -89,17 +90,18 @@ impl Settings {
         ]
     }
 
-    fn rules_of_the_database(&self) -> [(bool, &'static str); 2] {
+    /// Returns each rule about the database, as [`Settings::network_rules`].
+    fn database_rules(&self) -> [(bool, &'static str); 2] {
         [
             (
                 self.database.read_urls.as_slice().is_empty()
                     || matches!(self.database.url, DatabaseUrl::Postgres(_)),
-                "database.read-urls names replicas, which only PostgreSQL has: database.url must be PostgreSQL too",
+                "database.read-urls needs PostgreSQL: set database.url to a postgres:// URL, or leave read-urls empty",
             ),
             (
                 self.secret.key_file.is_some() || matches!(self.database.url, DatabaseUrl::Sqlite(_)),
-                "secret.key-file must be set when database.url is PostgreSQL: make one with \
-                 `openssl rand -base64 32` and give it to every instance (--secret-key-file FILE)",
+                "secret.key-file must be set when database.url is PostgreSQL: create a key with `openssl rand -base64 32` \
+                 and give it to every instance (--secret-key-file FILE)",
             ),
         ]
     }
@@ -121,14 +123,14 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_may_serve() {
+    fn the_defaults_pass_the_checks() {
         assert_eq!(refusal(&[]), None);
     }
 
     #[test]
-    fn each_danger_is_refused_and_names_its_way_out() {
+    fn each_unsafe_setting_is_refused_and_the_error_names_the_fix() {
         let postgres = ("database.url", "postgres://a@b/c");
-        for (flags, word) in [
+        for (flags, fix) in [
             (vec![("server.listen", "0.0.0.0:1")], "--insecure-plaintext"),
             (vec![("server.listen", "[::]:1")], "--insecure-plaintext"),
             (vec![("http.listen", "0.0.0.0:1")], "--insecure-plaintext"),
@@ -147,12 +149,12 @@ mod tests {
             (vec![("session.key-rotation", "1h")], "session.key-lead"),
             (vec![postgres], "--secret-key-file"),
         ] {
-            assert!(refusal(&flags).is_some_and(|refusal| refusal.contains(word)), "{flags:?}");
+            assert!(refusal(&flags).is_some_and(|refusal| refusal.contains(fix)), "{flags:?}");
         }
     }
 
     #[test]
-    fn each_danger_may_be_allowed() {
+    fn each_unsafe_setting_can_be_allowed() {
         let anywhere = ("server.listen", "0.0.0.0:1");
         let plaintext = ("server.insecure-plaintext", "true");
         assert_eq!(refusal(&[anywhere, plaintext, ("callers.insecure-none", "true")]), None);

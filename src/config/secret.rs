@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use super::setting::section;
 
 section! {
-    /// Keys of the service itself.
+    /// The service's own encryption key.
     SecretSettings in "secret" {
-        /// A file with 32 random bytes in base64 (`openssl rand -base64 32`), under which secrets lie in the database: mailed
-        /// tokens that wait for their mail, and the keys that sign access tokens.
-        /// With SQLite it may be left out: then a key is made beside the database. All instances on one PostgreSQL share it.
+        /// A file with 32 random bytes in base64 (`openssl rand -base64 32`): the key that encrypts the
+        /// secrets in the database, which are the tokens of mails that are not yet sent and the keys that
+        /// sign access tokens. On SQLite it may be unset: then a key file is created beside the database. All
+        /// instances on one PostgreSQL must use the same key.
         key_file: Option<PathBuf> = "",
     }
 }

@@ -10,55 +10,69 @@ use super::{
 section! {
     /// The gRPC port and its limits.
     ServerSettings in "server" {
-        /// Where to listen. An address that is not loopback needs TLS, or `server.insecure-plaintext`.
+        /// The address to listen on. An address that is not loopback needs TLS or
+        /// `server.insecure-plaintext`.
         listen: SocketAddr = "127.0.0.1:50051",
-        /// The certificate chain, a PEM file; together with `server.tls-key` it turns TLS on.
+        /// The server's certificate chain, a PEM file. Together with `server.tls-key` it enables TLS.
         tls_cert: Option<PathBuf> = "",
         /// The private key of the certificate, a PEM file.
         tls_key: Option<PathBuf> = "",
-        /// The authorities that vouch for callers' certificates, a PEM file: a caller may then prove itself by its certificate
-        /// (docs/CALLERS.md). Certificate, key and authorities are read again within 2 s of a change, and on SIGHUP.
+        /// The CA certificates that verify the certificates of callers, a PEM file. If it is set, a caller
+        /// may authenticate with a client certificate (docs/CALLERS.md). Certificate, key and CA certificates
+        /// are reloaded within 2 s of a change, and at once on SIGHUP.
         tls_client_ca: Option<PathBuf> = "",
-        /// Allows an address that is not loopback without TLS: passwords then cross the network in the clear.
+        /// Allows `server.listen` and `http.listen` to be addresses that are not loopback without TLS, and
+        /// `mail.public-base-url` to be an http URL of another machine. Passwords and links then cross the
+        /// network unencrypted.
         insecure_plaintext: bool = "false",
-        /// How many connections may be open; more wait to be accepted. Each costs some 100 KiB and a file descriptor; the
-        /// start lowers it when the process may not open as many files.
+        /// Maximum number of open connections; further ones wait to be accepted. Each costs about 100 KiB and
+        /// a file descriptor. At startup the limit is lowered if the process may not open that many files.
         connections_max: Count<1, 1_000_000> = "10000",
-        /// How many of them one address may have open; another is closed at once. A load balancer is one address.
+        /// Maximum number of open connections from one address; a further one is closed at once. A load
+        /// balancer is one address.
         connections_per_peer_max: Count<1, 1_000_000> = "1000",
-        /// How long a new connection may be silent before it is closed.
+        /// Time within which a new connection must have sent the HTTP/2 connection preface; otherwise it is
+        /// closed.
         first_byte_timeout: Span<100, 600_000> = "10s",
-        /// How long a TLS handshake may take.
+        /// Time limit of a TLS handshake.
         tls_handshake_timeout: Span<100, 600_000> = "10s",
-        /// After how long a connection is told to go (GOAWAY), so that load spreads over new instances; ±10 % by chance.
+        /// Age at which the server sends GOAWAY on a connection, plus or minus 10 % at random, so that load
+        /// spreads over new instances.
         connection_age: Span<1_000, 604_800_000> = "30m",
-        /// After how long without a call a connection is told to go; at most twice that. Who needs it again connects again, and nobody
-        /// holds a place that they do not use.
+        /// Time without a call after which the server sends GOAWAY on a connection; it may take up to twice
+        /// as long. A client that needs the connection again reconnects. Unused connections thus do not count
+        /// towards `server.connections-max`.
         connection_idle: Span<1_000, 604_800_000> = "5m",
-        /// How long calls in flight may go on after a connection was told to go.
+        /// Time that calls in flight may still take after the GOAWAY of `server.connection-age` or
+        /// `server.connection-idle`; then the connection is closed.
         connection_age_grace: Span<0, 3_600_000> = "30s",
-        /// How often a peer is asked whether it is still there.
+        /// Interval of the HTTP/2 PINGs that check whether the peer still answers.
         keepalive_interval: Span<1_000, 3_600_000> = "20s",
-        /// How long it may take to answer before it is dropped.
+        /// Time within which the peer must answer a PING; otherwise the connection is closed.
         keepalive_timeout: Span<100, 600_000> = "10s",
-        /// How many calls may be in flight on one connection. HTTP/2's guard against floods of small frames closes a connection
-        /// on which more than 1,000 begin at the same moment.
+        /// Maximum number of calls in flight on one connection. The HTTP/2 library's protection against
+        /// floods of small frames closes a connection on which more than 1,000 calls begin at the same
+        /// moment.
         streams_per_connection_max: Count<1, 1_000> = "256",
-        /// How long the headers of one call may be.
+        /// Maximum size of the headers of one call.
         header_list_bytes_max: Bytes<1_024, 1_048_576> = "16KiB",
-        /// How long a request message may be; the longest real one, `ResolveTokens` of 1,000, has 38 KB.
+        /// Maximum size of a request message. The largest legitimate one, `ResolveTokens` with 1,000 tokens,
+        /// has 38 KB.
         message_bytes_max: Bytes<1_024, 4_194_304> = "64KiB",
-        /// How much of one answer may wait in memory for a peer that reads slowly; the longest, of `ResolveTokens`, is sent in parts.
+        /// Maximum part of one response that waits in memory for a peer that reads slowly. The largest
+        /// response, of `ResolveTokens`, is sent in parts.
         send_buffer_bytes_max: Bytes<16_384, 4_194_304> = "64KiB",
-        /// How long a call may take whose caller set no deadline.
+        /// Time limit of a call whose caller set no deadline, and of a request to the HTTP port.
         request_timeout_default: Span<10, 3_600_000> = "10s",
-        /// How long a call may take whatever deadline its caller set.
+        /// Longest time that a call may take, whatever deadline its caller set.
         request_timeout_max: Span<10, 3_600_000> = "60s",
-        /// How long a stop may take: after it, calls still in flight are cut off.
+        /// Time that calls in flight may take at shutdown; after it their connections are closed.
         drain_deadline: Span<0, 3_600_000> = "30s",
-        /// How long new connections are still taken after health says `NOT_SERVING`, for load balancers that look seldom.
+        /// Time at shutdown in which new connections are still accepted although the health status is already
+        /// `NOT_SERVING`, for load balancers that check it rarely.
         drain_notice: Span<0, 600_000> = "0s",
-        /// Whether grpcurl and its like may ask for the API's description.
+        /// Enables gRPC server reflection, from which grpcurl and similar tools read the description of the
+        /// API.
         reflection: bool = "true",
     }
 }

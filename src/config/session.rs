@@ -6,23 +6,27 @@ use super::{
 };
 
 section! {
-    /// What lasts after a login: access tokens, which prove it for some minutes without a call, and the sessions that they come from.
+    /// Sessions, and the access tokens that are issued for them. A service verifies an access token with the
+    /// public keys, without a call.
     SessionSettings in "session" {
-        /// Who gives the access tokens out: their `iss`, which whoever verifies them compares.
+        /// The `iss` claim of access tokens: their issuer. A service that verifies tokens must compare it.
         issuer: Text<255> = "https://identity.kairos.localhost",
-        /// For whom they are: their `aud`.
+        /// The `aud` claim of access tokens: the services that they are issued for.
         audience: Text<255> = "kairos",
-        /// How long an access token is good for. Who verifies it without a call learns of the end of its session so late.
+        /// Lifetime of an access token. A service that verifies tokens offline notices a revoked session only
+        /// after this long.
         access_token_lifetime: Span<1_000, 86_400_000> = "10m",
         /// How long a session lasts without a refresh.
         idle: Span<1_000, 31_536_000_000> = "7d",
-        /// How long a session lasts, however often it is refreshed.
+        /// How long a session lasts in total, however often it is refreshed.
         lifetime: Span<1_000, 31_536_000_000> = "30d",
-        /// How many sessions one user may have; those that were refreshed longest ago end for a new one.
+        /// Maximum number of sessions of one user. A new session beyond it revokes those that were refreshed
+        /// longest ago.
         per_user_max: Count<1, 10_000> = "100",
-        /// How old a key that signs access tokens becomes before the next one is made.
+        /// Age at which a key that signs access tokens is replaced: the next key is then created.
         key_rotation: Span<1_000, 31_536_000_000> = "30d",
-        /// How long the next key is told of before it signs: longer than anybody keeps what `GetJwks` told.
+        /// How long `GetJwks` publishes a new key before the key signs. Choose it longer than any service
+        /// caches the public keys.
         key_lead: Span<0, 604_800_000> = "1h",
     }
 }

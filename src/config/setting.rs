@@ -1,37 +1,37 @@
-//! What a setting is: declared once, and from there known to the file, the variables, the flags, `--print-config` and
-//! `docs/CONFIG.md`.
+//! The declaration of a setting. The TOML file, the variables, the flags, `--print-config` and
+//! `docs/CONFIG.md` all use this one declaration.
 
 use super::{ConfigError, sources::Sources};
 
 /// The declaration of one setting.
 #[derive(Debug)]
 pub struct Setting {
-    /// Its section in the file.
+    /// The section in the file.
     pub section: &'static str,
-    /// Its field's name; the key has hyphens for the underscores.
+    /// The name of the struct field. The key has hyphens instead of its underscores.
     pub field: &'static str,
-    /// The text that stands for it when nobody says otherwise; empty for unset.
+    /// The text that is used if the setting is not set; empty means unset.
     pub default: &'static str,
-    /// What it expects, in words.
+    /// Returns a description of the valid values.
     pub expects: fn() -> String,
-    /// Its meaning, unit and consequence: the doc comment.
+    /// The lines of the doc comment: meaning, unit and consequences.
     pub about: &'static [&'static str],
 }
 
 impl Setting {
-    /// `section.key`, as errors name it.
+    /// Returns `section.key`, the name of the setting in error messages.
     #[must_use]
     pub fn key(&self) -> String {
         format!("{}.{}", self.section, self.field.replace('_', "-"))
     }
 
-    /// The environment variable.
+    /// Returns the name of the environment variable.
     #[must_use]
     pub fn variable(&self) -> String {
         format!("KAIROS_IDENTITY_{}_{}", self.section, self.field).to_uppercase()
     }
 
-    /// What `--print-config` may show of `text`: of URLs everything but their passwords.
+    /// Returns `text` as it may be printed: the passwords in URLs are replaced by `***`.
     #[must_use]
     pub fn redacted(&self, text: &str) -> String {
         use super::{database_url::redacted_urls, url_text::redacted};
@@ -43,21 +43,21 @@ impl Setting {
     }
 }
 
-/// A section of settings that can be read.
+/// A section of settings.
 pub trait Section: Sized {
-    /// What the section is for.
+    /// The lines of the section's description.
     const ABOUT: &'static [&'static str];
-    /// Its settings, in the order of the documentation.
+    /// The settings, in the order of the struct fields and of the documentation.
     const SETTINGS: &'static [Setting];
 
-    /// Reads each setting.
+    /// Parses the value of each setting.
     ///
     /// # Errors
-    /// [`ConfigError::BadValue`] for the first that is not what was expected.
+    /// [`ConfigError::BadValue`] for the first invalid value.
     fn read(sources: &Sources) -> Result<Self, ConfigError>;
 }
 
-/// Declares a section: a struct whose fields are settings, each with its type and its default.
+/// Declares a section: a struct with one field per setting, each with its type and its default.
 macro_rules! section {
     (
         $(#[doc = $about:literal])+
@@ -87,7 +87,7 @@ macro_rules! section {
                 let mut settings = <Self as $crate::config::setting::Section>::SETTINGS.iter();
                 Ok(Self { $(
                     $field: {
-                        let setting = settings.next().expect("there is one for each field");
+                        let setting = settings.next().expect("SETTINGS has one entry for each field");
                         sources.value::<$value>(setting)?
                     },
                 )+ })

@@ -1,4 +1,4 @@
-//! Where settings come from: flags before variables before the file before the defaults.
+//! The sources of settings, in the order of their priority: flags, environment variables, the file, defaults.
 
 use std::{
     collections::BTreeMap,
@@ -11,22 +11,22 @@ use toml::Table;
 
 use super::{ConfigError, setting::Setting, settings, value::Value};
 
-/// Variables that begin so are ours, and an unknown one is a mistake.
+/// The prefix of the service's environment variables. An unknown variable with this prefix is an error.
 const VARIABLE_PREFIX: &str = "KAIROS_IDENTITY_";
 
-/// The variable that names the file, as `--config` does.
+/// The variable with the path of the settings file, like `--config`.
 pub(super) const FILE_VARIABLE: &str = "KAIROS_IDENTITY_CONFIG";
 
-/// Who set a setting.
+/// Where the value of a setting comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Nobody: it is the default.
+    /// The default.
     Default,
-    /// The file.
+    /// A file, by its path.
     File(PathBuf),
-    /// A variable of the environment.
+    /// An environment variable, by its name.
     Variable(String),
-    /// A flag of the command line, without its hyphens.
+    /// A command line flag, by its name without the leading hyphens.
     Flag(&'static str),
 }
 
@@ -41,20 +41,21 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A flag that was given: the key it stands for, its name, its text.
+/// A flag of the command line: the key of its setting, the name of the flag, and the text of its value.
 pub type Flag = (&'static str, &'static str, String);
 
-/// The text of every setting, and who said so.
+/// The text and the origin of every setting.
 #[derive(Debug)]
 pub struct Sources {
     texts: BTreeMap<String, (String, Origin)>,
 }
 
 impl Sources {
-    /// Gathers them; `file` is the one that `--config` or its variable names.
+    /// Collects the texts of all settings. `file` is the settings file, if there is one.
     ///
     /// # Errors
-    /// [`ConfigError`] for a file that cannot be read, a key or variable that is not known, or a URL given twice.
+    /// [`ConfigError`] if a file cannot be read or is not valid TOML, if a key or variable is unknown, if a
+    /// value has the wrong type, or if a URL is set both directly and through a file.
     pub fn gather(
         file: Option<&Path>,
         variables: impl IntoIterator<Item = (OsString, OsString)>,
@@ -64,39 +65,39 @@ impl Sources {
             settings().map(|setting| (setting.key(), (setting.default.to_owned(), Origin::Default)));
         let mut sources = Self { texts: defaults.collect() };
         if let Some(path) = file {
-            sources.take_file(path)?;
+            sources.apply_file(path)?;
         }
         for (name, text) in variables {
-            sources.take_variable(&name, &text)?;
+            sources.apply_variable(&name, &text)?;
         }
         for (key, flag, text) in flags {
             sources.texts.insert(key.to_owned(), (text, Origin::Flag(flag)));
         }
-        sources.take_secret_file("database.url")?;
-        sources.take_secret_file("database.read-urls")?;
-        sources.take_secret_file("mail.url")?;
+        sources.apply_secret_file("database.url")?;
+        sources.apply_secret_file("database.read-urls")?;
+        sources.apply_secret_file("mail.url")?;
         Ok(sources)
     }
 
-    /// The value of a setting.
+    /// Parses the value of a setting.
     pub(super) fn value<T: Value>(&self, setting: &Setting) -> Result<T, ConfigError> {
         let key = setting.key();
         let (text, origin) = self.texts.get(&key).expect("every setting has at least its default");
         T::parse(text).ok_or_else(|| ConfigError::BadValue {
-            shown: setting.redacted(text),
+            redacted: setting.redacted(text),
             origin: origin.clone(),
             expected: T::expects(),
             key,
         })
     }
 
-    /// The text of a setting as it may be shown, and who said so.
-    pub(super) fn shown(&self, setting: &Setting) -> (String, &Origin) {
+    /// Returns the text of a setting without secrets, and its origin.
+    pub(super) fn redacted(&self, setting: &Setting) -> (String, &Origin) {
         let (text, origin) = self.texts.get(&setting.key()).expect("every setting has at least its default");
         (setting.redacted(text), origin)
     }
 
-    fn take_file(&mut self, path: &Path) -> Result<(), ConfigError> {
+    fn apply_file(&mut self, path: &Path) -> Result<(), ConfigError> {
         let text = fs::read_to_string(path)
             .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
         let table: Table = text.parse().map_err(|error| malformed(path, &text, &error))?;
@@ -118,7 +119,7 @@ impl Sources {
         Ok(())
     }
 
-    fn take_variable(&mut self, name: &OsString, text: &OsString) -> Result<(), ConfigError> {
+    fn apply_variable(&mut self, name: &OsString, text: &OsString) -> Result<(), ConfigError> {
         let Some(name) =
             name.to_str().filter(|name| name.starts_with(VARIABLE_PREFIX) && *name != FILE_VARIABLE)
         else {
@@ -140,8 +141,8 @@ impl Sources {
 
     fn set(&mut self, key: String, text: String, origin: Origin) -> Result<(), ConfigError> {
         match self.texts.get_mut(&key) {
-            Some(place) => {
-                *place = (text, origin);
+            Some(entry) => {
+                *entry = (text, origin);
                 Ok(())
             }
             None => Err(self.unknown(key, origin)),
@@ -152,13 +153,13 @@ impl Sources {
         ConfigError::UnknownKey { nearest: nearest(&key, self.texts.keys().cloned()), key, origin }
     }
 
-    /// Replaces the URL by what stands in the file of `<key>-file`, if that is set.
-    fn take_secret_file(&mut self, key: &'static str) -> Result<(), ConfigError> {
+    /// Replaces the URL with the content of the file that `<key>-file` names, if that setting is set.
+    fn apply_secret_file(&mut self, key: &'static str) -> Result<(), ConfigError> {
         let file_key = format!("{key}-file");
         let file = self.texts.get(&file_key).filter(|(path, _)| !path.is_empty());
         let Some((path, _)) = file.map(|(path, origin)| (PathBuf::from(path), origin)) else { return Ok(()) };
         if self.texts.get(key).is_some_and(|(_, origin)| *origin != Origin::Default) {
-            return Err(ConfigError::Both { key: key.to_owned(), other: file_key });
+            return Err(ConfigError::BothSet { key: key.to_owned(), other: file_key });
         }
         let text = fs::read_to_string(&path)
             .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
@@ -167,16 +168,17 @@ impl Sources {
     }
 }
 
-/// Names the line, and does not show it: it may hold a password.
+/// Returns the error with the number of the line but without its text, which may contain a password.
 fn malformed(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
     let line = before.matches('\n').count() + 1;
     ConfigError::Malformed { path: path.to_owned(), line, rule: error.message().to_owned() }
 }
 
-/// The known name that is spelt most like `name`, if any is.
+/// Returns the known name whose spelling is most similar to `name`, if one is similar enough.
 fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<String> {
-    const ALIKE_MIN: f64 = 0.7;
-    let alike = known.map(|known| (strsim::jaro_winkler(name, &known), known));
-    alike.filter(|(alike, _)| *alike >= ALIKE_MIN).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
+    const SIMILARITY_MIN: f64 = 0.7;
+    let scored = known.map(|known| (strsim::jaro_winkler(name, &known), known));
+    let similar = scored.filter(|(similarity, _)| *similarity >= SIMILARITY_MIN);
+    similar.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
 }

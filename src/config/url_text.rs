@@ -1,12 +1,13 @@
-//! URLs whose password must not be shown.
+//! Redaction of the passwords in URLs.
 
 use url::Url;
 
-/// The URL without its password; a text that is no URL is not shown at all, since nobody knows what stands where in it.
+/// Replaces the password of a URL with `***`. A text that is not a URL is replaced as a whole, since any part
+/// of it may be the password.
 pub(super) fn redacted(text: &str) -> String {
     match Url::parse(text) {
         Ok(mut url) if url.password().is_some() => {
-            // Only a URL that cannot have a password refuses a new one.
+            // `set_password` fails only for URLs that cannot have a password.
             if url.set_password(Some("***")).is_err() { "***".to_owned() } else { without_query_secrets(url) }
         }
         Ok(url) => without_query_secrets(url),
@@ -14,7 +15,7 @@ pub(super) fn redacted(text: &str) -> String {
     }
 }
 
-/// libpq also takes the password as a parameter.
+/// Replaces a `password` query parameter, in which libpq also accepts the password.
 fn without_query_secrets(mut url: Url) -> String {
     if url.query_pairs().any(|(key, _)| key == "password") {
         let kept: Vec<_> = url
@@ -32,7 +33,7 @@ mod tests {
     use super::redacted;
 
     #[test]
-    fn a_password_is_never_shown() {
+    fn passwords_are_redacted() {
         assert_eq!(redacted("postgres://kairos:hunter2@db/x"), "postgres://kairos:***@db/x");
         assert_eq!(
             redacted("postgres://kairos@db/x?password=hunter2&a=b"),

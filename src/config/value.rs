@@ -1,4 +1,4 @@
-//! The types of settings: what a text may be.
+//! The types of settings: how the text of a setting is parsed and validated.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -11,27 +11,27 @@ use super::{
 };
 use crate::domain::{Email, Timestamp};
 
-/// A type that a setting's text is parsed into.
+/// A type into which the text of a setting is parsed.
 pub trait Value: Sized {
-    /// What is expected, in words that follow "expected".
+    /// Returns a description of the valid texts, which follows the word "expected" in an error.
     fn expects() -> String;
 
-    /// The value, or `None` when the text is none; the caller says what was expected.
+    /// Parses the text; `None` if it is invalid. The caller reports what was expected.
     fn parse(text: &str) -> Option<Self>;
 }
 
-/// A whole number from `MIN` to `MAX`.
+/// A whole number from `MIN` to `MAX`, both inclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Count<const MIN: u32, const MAX: u32>(u32);
 
 impl<const MIN: u32, const MAX: u32> Count<MIN, MAX> {
-    /// The number.
+    /// Returns the number.
     #[must_use]
     pub const fn get(self) -> u32 {
         self.0
     }
 
-    /// The number, for lengths.
+    /// Returns the number as a length.
     #[must_use]
     pub const fn as_usize(self) -> usize {
         self.0 as usize
@@ -48,12 +48,12 @@ impl<const MIN: u32, const MAX: u32> Value for Count<MIN, MAX> {
     }
 }
 
-/// A number of bytes from `MIN` to `MAX`, as `65536` or `64KiB`.
+/// A number of bytes from `MIN` to `MAX`, written as `65536` or `64KiB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bytes<const MIN: u32, const MAX: u32>(Count<MIN, MAX>);
 
 impl<const MIN: u32, const MAX: u32> Bytes<MIN, MAX> {
-    /// The number of bytes.
+    /// Returns the number of bytes.
     #[must_use]
     pub const fn count(self) -> Count<MIN, MAX> {
         self.0
@@ -78,12 +78,12 @@ impl<const MIN: u32, const MAX: u32> Value for Bytes<MIN, MAX> {
     }
 }
 
-/// A duration from `MIN` to `MAX` milliseconds, as `500ms`, `10s`, `30m`, `24h` or `7d`.
+/// A duration from `MIN` to `MAX` milliseconds, written as `500ms`, `10s`, `30m`, `24h` or `7d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span<const MIN: u64, const MAX: u64>(Duration);
 
 impl<const MIN: u64, const MAX: u64> Span<MIN, MAX> {
-    /// The duration.
+    /// Returns the duration.
     #[must_use]
     pub const fn get(self) -> Duration {
         self.0
@@ -92,7 +92,11 @@ impl<const MIN: u64, const MAX: u64> Span<MIN, MAX> {
 
 impl<const MIN: u64, const MAX: u64> Value for Span<MIN, MAX> {
     fn expects() -> String {
-        format!("a duration from {} to {}, such as 500ms, 10s, 30m, 24h or 7d", shown(MIN), shown(MAX))
+        format!(
+            "a duration from {} to {}, such as 500ms, 10s, 30m, 24h or 7d",
+            formatted(MIN),
+            formatted(MAX)
+        )
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -105,27 +109,29 @@ impl<const MIN: u64, const MAX: u64> Value for Span<MIN, MAX> {
     }
 }
 
-/// Names of units and their milliseconds, the largest first.
+/// The units of durations and their lengths in milliseconds, the largest first.
 const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
-/// Milliseconds in the largest unit that divides them.
-fn shown(millis: u64) -> String {
+/// Formats milliseconds in the largest unit of which they are a multiple.
+fn formatted(millis: u64) -> String {
     let unit = UNITS.iter().find(|(_, factor)| millis >= *factor && millis.is_multiple_of(*factor));
     unit.map_or_else(|| "0s".to_owned(), |(name, factor)| format!("{}{name}", millis / factor))
 }
 
+/// Splits a text into its number and its unit. Spaces between them are allowed.
 fn split_unit(text: &str) -> Option<(u64, &str)> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at_checked(digits)?;
     Some((number.parse().ok()?, unit.trim_start()))
 }
 
-/// A text of 1 to `MAX` bytes of printable ASCII without spaces: it stands in tokens, and is compared byte by byte.
+/// A text of 1 to `MAX` printable ASCII characters without spaces. It is written into tokens, and readers
+/// compare it byte by byte.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Text<const MAX: usize>(String);
 
 impl<const MAX: usize> Text<MAX> {
-    /// The text.
+    /// Returns the text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -155,7 +161,7 @@ impl Value for bool {
 
 impl Value for Timestamp {
     fn expects() -> String {
-        "a time by RFC 3339, such as 2026-12-31T23:59:59Z".to_owned()
+        "an RFC 3339 time, such as 2026-12-31T23:59:59Z".to_owned()
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -183,10 +189,10 @@ impl Value for PathBuf {
     }
 }
 
-/// Unset by an empty text.
+/// An empty text means unset.
 impl<T: Value> Value for Option<T> {
     fn expects() -> String {
-        format!("{}, or nothing", T::expects())
+        format!("{}, or empty", T::expects())
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -207,7 +213,7 @@ impl Value for DatabaseUrl {
 
 impl Value for DatabaseUrls {
     fn expects() -> String {
-        "URLs as postgres://user:password@host:port/database with commas between, or nothing".to_owned()
+        "URLs such as postgres://user:password@host:port/database, separated by commas, or empty".to_owned()
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -225,10 +231,10 @@ impl Value for MailUrl {
     }
 }
 
-/// Who mails are from: `name@host` or `Name <name@host>`.
+/// The sender of mails, written as `name@host` or `Name <name@host>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sender {
-    /// The name that mail programs show.
+    /// The display name.
     pub name: Option<String>,
     /// The address.
     pub address: Email,
@@ -250,18 +256,20 @@ impl Value for Sender {
     }
 }
 
-/// The beginning of links: `http` or `https`, without a query, and here without the last slash.
+/// The URL that links begin with: `http` or `https`, without query, fragment, username and password. It is
+/// stored without trailing slashes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicUrl(String);
 
 impl PublicUrl {
-    /// The URL, which a path that begins with a slash may follow.
+    /// Returns the URL, to which a path that begins with a slash can be appended.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether what is sent there can be read by nobody on the way: it is encrypted, or does not leave the machine.
+    /// True if data sent to the URL cannot be read in transit: it is encrypted, or does not leave the
+    /// machine.
     pub(super) fn is_confidential(&self) -> bool {
         let Ok(url) = Url::parse(&self.0) else { return false };
         url.scheme() == "https"
@@ -277,7 +285,7 @@ impl PublicUrl {
 
 impl Value for PublicUrl {
     fn expects() -> String {
-        "an http or https URL without query, such as https://kairos.example".to_owned()
+        "an http or https URL without a query, such as https://kairos.example".to_owned()
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -291,12 +299,12 @@ impl Value for PublicUrl {
     }
 }
 
-/// What is logged, in the language of `tracing_subscriber::EnvFilter`.
+/// Log directives in the syntax of `tracing_subscriber::EnvFilter`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLevel(String);
 
 impl LogLevel {
-    /// The directives.
+    /// Returns the directives.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -310,7 +318,7 @@ impl Value for LogLevel {
 
     fn parse(text: &str) -> Option<Self> {
         const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-        // EnvFilter takes any word for the name of a target, a misspelt level too.
+        // EnvFilter accepts any word as the name of a target, so a misspelt level would pass unnoticed.
         let are_levels = text.split(',').all(|directive| {
             LEVELS.contains(&directive.rsplit('=').next().unwrap_or_default().trim().to_lowercase().as_str())
         });
@@ -318,12 +326,12 @@ impl Value for LogLevel {
     }
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for operators.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -369,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_text_unsets_only_what_may_be_unset() {
+    fn an_empty_text_is_valid_only_for_optional_settings() {
         assert_eq!(Option::<PathBuf>::parse(""), Some(None));
         assert_eq!(PathBuf::parse(""), None);
         assert_eq!(Count::<1, 5>::parse(""), None);
@@ -377,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_has_an_address_and_perhaps_a_name() {
+    fn a_sender_has_an_address_and_an_optional_name() {
         let sender = Sender::parse("Kairos <no-reply@kairos.localhost>").unwrap();
         assert_eq!(
             (sender.name.as_deref(), sender.address.as_str()),
@@ -390,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn links_begin_with_a_plain_web_address() {
+    fn public_base_urls_are_http_without_query_fragment_or_credentials() {
         assert_eq!(
             PublicUrl::parse("https://kairos.example/app/").unwrap().as_str(),
             "https://kairos.example/app"

@@ -7,20 +7,24 @@ use super::{
 use crate::domain::Timestamp;
 
 section! {
-    /// Proving an address.
+    /// Email verification.
     VerificationSettings in "verification" {
-        /// How long a mailed link is good for.
+        /// Lifetime of a mailed link that verifies an email or confirms a new one.
         token_lifetime: Span<1_000, 604_800_000> = "24h",
-        /// How long somebody who does not prove their address stays registered, after their registration and the last link that was
-        /// mailed to them. Once a link has ended unopened, somebody else may register with the address.
+        /// How long a user who never verified their email is kept after the registration and after the last
+        /// link that was created for them; then the user is deleted. Users who are disabled or were imported
+        /// are kept. Once such a user has no valid verification link left, a new registration with the same
+        /// email replaces the user.
         unverified_kept: Span<1_000, 31_536_000_000> = "30d",
-        /// Until when links count that the Django backend has mailed: they hold the user's `auth_token`, which is no secret, so that whoever knows it
-        /// can verify the address of an imported user who has not done it. Each use is logged. Empty: they do not count.
+        /// Time until which links are accepted that the Django backend has mailed. They contain the user's
+        /// `auth_token`, which is not a secret: every client that knows it can verify the email of an
+        /// imported user who has not done so. Each use is logged. If unset, these links are refused.
         accept_auth_token_until: Option<Timestamp> = "",
-        /// How often another link may be asked for, for one address within `verification.resends-window`, before callers get
-        /// `TOO_MANY_ATTEMPTS`: nobody's mailbox is to be filled.
+        /// Maximum number of requests for a mailed link for one email within `verification.resends-window`,
+        /// so that a mailbox cannot be flooded; beyond it callers get `TOO_MANY_ATTEMPTS`. Links to reset a
+        /// password and notices about the account are counted separately, each up to this number.
         resends_max: Count<1, 1_000> = "3",
-        /// What `verification.resends-max` counts within.
+        /// The time window of `verification.resends-max`.
         resends_window: Span<1_000, 86_400_000> = "1h",
     }
 }

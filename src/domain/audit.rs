@@ -1,4 +1,4 @@
-//! What is written down of decisions about authentication, authorization and accounts.
+//! The events of the audit trail: decisions about authentication, authorization and accounts.
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
@@ -9,24 +9,25 @@ use super::{AuthToken, ClientAddress, ClientAgent, Timestamp};
 /// Declares the kinds with their names.
 macro_rules! kinds {
     ($( $(#[doc = $doc:literal])+ $kind:ident = $name:literal, )+) => {
-        /// What happened, by the names of OWASP's Application Logging Vocabulary; where that has a name for what is done and none
-        /// for what is refused, the name ends in `_fail`, as its `authn_password_change_fail` does.
+        /// What happened. The names are those of OWASP's Application Logging Vocabulary. Where it has a name
+        /// for an action but none for the refusal of that action, the name ends in `_fail`, like its
+        /// `authn_password_change_fail`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum AuditKind {
             $( $(#[doc = $doc])+ $kind, )+
         }
 
         impl AuditKind {
-            /// Every kind.
+            /// All kinds.
             pub const ALL: &'static [Self] = &[$(Self::$kind),+];
 
-            /// Its name.
+            /// Returns the name of this kind.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$kind => $name,)+ }
             }
 
-            /// The kind of this name.
+            /// Returns the kind with this name.
             #[must_use]
             pub fn parse(name: &str) -> Option<Self> {
                 Self::ALL.iter().copied().find(|kind| kind.as_str() == name)
@@ -38,51 +39,53 @@ macro_rules! kinds {
 kinds! {
     /// The right password of a verified account.
     AuthnLoginSuccess = "authn_login_success",
-    /// A wrong password, an email that nobody has, or an account that is not verified or disabled.
+    /// A wrong password, an unknown email, or an account that is not verified or is disabled.
     AuthnLoginFail = "authn_login_fail",
-    /// An attempt that came too early, of an account, an address or all together; its password was not looked at.
+    /// A password attempt that a limit refused: of the account, of the client address or of all accounts
+    /// together. The password was not checked.
     AuthnLoginFailMax = "authn_login_fail_max",
-    /// An operator ended the waits of an account. (The vocabulary has `authn_login_lock` only.)
+    /// An operator cleared the failed attempts of an account. (The vocabulary has only `authn_login_lock`.)
     AuthnLoginUnlock = "authn_login_unlock",
     /// A password was changed, or reset by a mailed link.
     AuthnPasswordChange = "authn_password_change",
-    /// A change of a password that was refused.
+    /// A password change or reset was refused.
     AuthnPasswordChangeFail = "authn_password_change_fail",
-    /// A link was mailed because somebody asked for it.
+    /// A link was created because it was requested.
     AuthnTokenCreated = "authn_token_created",
-    /// Somebody asked for a link, and there was nobody to mail one to.
+    /// A link was requested, but no user matched the request.
     AuthnTokenCreateFail = "authn_token_create_fail",
-    /// A refresh token was used again after its successor had been: its session has ended.
+    /// A refresh token that had been replaced was used again: its session has been revoked.
     AuthnTokenReuse = "authn_token_reuse",
     /// A refresh token was replaced.
     SessionRenewed = "session_renewed",
-    /// A refresh token that is none, or whose session had ended.
+    /// A refresh token was refused: it is unknown or another caller's, or its session has ended.
     SessionRenewFail = "session_renew_fail",
-    /// One session was ended, or all of a user's.
+    /// One session, or all sessions of a user, were revoked.
     SessionExpired = "session_expired",
-    /// An operator made a key that signs access tokens.
+    /// An operator created a key that signs access tokens.
     AuthzAdmin = "authz_admin",
-    /// A caller that is not known, or may not do what it asked for.
+    /// A caller is unknown or is not authorized for its request, or an access token is invalid.
     AuthzFail = "authz_fail",
-    /// The file of callers was read again.
+    /// The callers file was reloaded.
     AuthzChange = "authz_change",
-    /// Too many registrations, links or calls at once.
+    /// Too many registrations, requested links or concurrent calls.
     ExcessRateLimitExceeded = "excess_rate_limit_exceeded",
-    /// A registration.
+    /// A user was registered or imported.
     UserCreated = "user_created",
-    /// A registration that was refused.
+    /// A registration was refused.
     UserCreateFail = "user_create_fail",
-    /// An email was verified or changed, or a username changed.
+    /// An email was changed, verified or marked as not verified; a username was changed; or an import changed
+    /// users.
     UserUpdated = "user_updated",
-    /// A link that verified or changed nothing, or another change that was refused.
+    /// A link had no effect, or another change was refused.
     UserUpdateFail = "user_update_fail",
     /// An operator disabled an account. (The vocabulary has no name for it.)
     UserDisabled = "user_disabled",
-    /// An operator enabled it again. (The vocabulary has no name for it.)
+    /// An operator enabled an account again. (The vocabulary has no name for it.)
     UserEnabled = "user_enabled",
     /// An account was deleted.
     UserDeleted = "user_deleted",
-    /// A deletion that was refused.
+    /// A deletion was refused.
     UserDeleteFail = "user_delete_fail",
 }
 
@@ -92,82 +95,83 @@ impl fmt::Display for AuditKind {
     }
 }
 
-/// Who asks, and from where.
+/// The caller of an operation and the addresses it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// The calling service, or what stands for it.
+    /// The name of the calling service, or a fixed name such as `command-line`.
     pub caller: Arc<str>,
     /// The address of the connection, if there is one.
     pub peer: Option<IpAddr>,
-    /// The end user's address, if the caller tells it.
+    /// The end user's address, if the caller reports it.
     pub client: Option<ClientAddress>,
-    /// The end user's program, if the caller tells it.
+    /// The end user's program, if the caller reports it.
     pub agent: Option<ClientAgent>,
-    /// The id of the call, as the log has it.
+    /// The id of the call, as in the log.
     pub request_id: Option<Uuid>,
 }
 
 impl Origin {
-    /// Something on this machine that has no connection, such as the command line.
+    /// Creates the origin of a part of this machine without a connection, such as the command line.
     #[must_use]
     pub fn local(caller: &str) -> Self {
         Self { caller: caller.into(), peer: None, client: None, agent: None, request_id: None }
     }
 }
 
-/// One decision. Holds no secret, and of a person only their `auth_token` and where they were.
+/// One decision. It contains no secret, and identifies a user only by the `auth_token`, the addresses and the
+/// program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditEvent {
-    /// When; of several alike, the first.
+    /// The time; that of the first, if several equal events were merged.
     pub at: Timestamp,
-    /// What.
+    /// The kind of event.
     pub kind: AuditKind,
-    /// Why it was refused, as the caller was told; nothing for what was done.
+    /// The reason of a refusal, as returned to the caller; `None` for a change that was made.
     pub reason: Option<&'static str>,
-    /// Whom it is about, if that is an account.
+    /// The user that the event is about, if there is one.
     pub user: Option<AuthToken>,
-    /// What was asked for, where the kind does not say it: a method, the names of callers.
+    /// The target, where the kind does not determine it: for example a method, or the names of callers.
     pub resource: Option<String>,
-    /// Who asked.
+    /// The origin of the operation.
     pub origin: Origin,
-    /// How many alike came within a moment.
+    /// The number of equal events that were merged into this one.
     pub count: u32,
 }
 
 impl AuditEvent {
-    /// Something that was done.
+    /// Creates an event without user, resource and reason of refusal.
     #[must_use]
     pub const fn new(at: Timestamp, kind: AuditKind, origin: Origin) -> Self {
         Self { at, kind, reason: None, user: None, resource: None, origin, count: 1 }
     }
 
-    /// The same, about this user.
+    /// Sets the user that the event is about.
     #[must_use]
     pub const fn about(mut self, user: Option<AuthToken>) -> Self {
         self.user = user;
         self
     }
 
-    /// The same, about this part of it: what the kind does not say.
+    /// Sets the `resource`: the target that the kind does not determine.
     #[must_use]
     pub fn of(mut self, resource: &str) -> Self {
         self.resource = Some(resource.to_owned());
         self
     }
 
-    /// The same, refused for this reason.
+    /// Sets the reason of a refusal.
     #[must_use]
     pub const fn refused(mut self, reason: &'static str) -> Self {
         self.reason = Some(reason);
         self
     }
 
-    /// Whether the other says the same but for its time and its call.
+    /// True if the events differ at most in time, request id and count.
     #[must_use]
-    pub fn is_like(&self, other: &Self) -> bool {
-        let said =
+    pub fn is_similar_to(&self, other: &Self) -> bool {
+        let compared =
             |event: &Self| (event.kind, event.reason, event.user, event.origin.peer, event.origin.client);
-        said(self) == said(other)
+        compared(self) == compared(other)
             && self.origin.caller == other.origin.caller
             && self.resource == other.resource
             && self.origin.agent == other.origin.agent

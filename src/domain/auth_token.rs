@@ -1,58 +1,60 @@
-//! The name that never changes.
+//! The identifier of a user, which never changes.
 
 use std::fmt;
 
 use uuid::{Builder, Uuid};
 
-/// What every part of Kairos knows a person by: a random UUID, given once at registration.
+/// The identifier of a user in every part of Kairos: a random UUID that is assigned once, at registration.
 ///
-/// An identifier, not a credential: it travels in the clear and opens nothing.
+/// It is an identifier and no credential: it is sent in the clear and grants no access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AuthToken(Uuid);
 
-/// The text does not name a UUID.
+/// The text is not a UUID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be a UUID: 32 hexadecimal digits, with or without hyphens")]
 pub struct InvalidAuthToken;
 
 impl AuthToken {
-    /// A new token (UUID v4) from 16 random bytes, of which 122 bits remain random.
+    /// Creates a token (UUID v4) from 16 random bytes, of which 122 bits stay random.
     #[must_use]
     pub fn from_random(bytes: [u8; 16]) -> Self {
         Self(Builder::from_random_bytes(bytes).into_uuid())
     }
 
-    /// Reads 32 hexadecimal digits of any case, with the usual four hyphens or without any, as Django's `char(32)`.
+    /// Reads 32 hexadecimal digits in upper or lower case, with the usual four hyphens or with none, as
+    /// Django's `char(32)`.
     ///
-    /// Any version of UUID is taken: imported tokens are what they are.
+    /// Accepts every UUID version, because imported tokens must be kept as they are.
     ///
     /// # Errors
-    /// [`InvalidAuthToken`] for anything else, also for braces, `urn:uuid:` and surrounding spaces.
+    /// [`InvalidAuthToken`] for any other text, also for one with braces, `urn:uuid:` or surrounding spaces.
     pub fn parse(text: &str) -> Result<Self, InvalidAuthToken> {
         parse_uuid(text).map(Self).ok_or(InvalidAuthToken)
     }
 
-    /// The token that the database or an import holds.
+    /// Wraps a UUID from the database or from an import.
     #[must_use]
     pub const fn from_uuid(uuid: Uuid) -> Self {
         Self(uuid)
     }
 
-    /// The UUID itself.
+    /// Returns the UUID.
     #[must_use]
     pub const fn as_uuid(&self) -> &Uuid {
         &self.0
     }
 }
 
-/// The form of the wire: lower case, hyphenated.
+/// The form used on the wire: lower case, with hyphens.
 impl fmt::Display for AuthToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.hyphenated().fmt(f)
     }
 }
 
-/// A UUID written as 32 digits or with four hyphens. The lengths keep out the two other forms that the library reads.
+/// Reads a UUID of 32 digits, or of 32 digits and four hyphens. The length check excludes the two other forms
+/// that the library accepts.
 pub(super) fn parse_uuid(text: &str) -> Option<Uuid> {
     match text.len() {
         32 | 36 => Uuid::try_parse(text).ok(),

@@ -1,16 +1,17 @@
-//! Where an end user calls from, as far as limits are concerned.
+//! The address of an end user, as used for limits.
 
 use std::{
     fmt,
     net::{IpAddr, Ipv6Addr},
 };
 
-/// The network that one end user is taken for: an IPv4 address, or the first 64 bits of an IPv6 address, all of which one
-/// subscriber has (RFC 6177). An IPv4 address in IPv6's clothes (`::ffff:a.b.c.d`) is the IPv4 address.
+/// The network that counts as one end user: an IPv4 address, or the first 64 bits of an IPv6 address, since
+/// one subscriber has a whole /64 network (RFC 6177). An IPv4-mapped IPv6 address (`::ffff:a.b.c.d`) is the
+/// IPv4 address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientAddress(IpAddr);
 
-/// Why a text is no [`ClientAddress`].
+/// The text is not a [`ClientAddress`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be an IPv4 or IPv6 address")]
 pub struct InvalidClientAddress;
@@ -19,7 +20,7 @@ impl ClientAddress {
     /// Reads an address in the usual notation, without port or zone.
     ///
     /// # Errors
-    /// [`InvalidClientAddress`] for anything else.
+    /// [`InvalidClientAddress`] for any other text.
     pub fn parse(text: &str) -> Result<Self, InvalidClientAddress> {
         let address: IpAddr = text.parse().map_err(|_| InvalidClientAddress)?;
         Ok(Self(match address.to_canonical() {
@@ -31,14 +32,14 @@ impl ClientAddress {
         }))
     }
 
-    /// Reads what [`fmt::Display`] shows; nothing for anything else.
+    /// Reads the output of [`fmt::Display`]; returns `None` for any other text.
     #[must_use]
     pub fn from_shown(text: &str) -> Option<Self> {
         let address = Self::parse(text.strip_suffix("/64").unwrap_or(text)).ok()?;
         (address.to_string() == text).then_some(address)
     }
 
-    /// Its bytes: 4 or 16.
+    /// Returns the bytes of the address: 4 or 16.
     #[must_use]
     pub fn octets(self) -> Vec<u8> {
         match self.0 {
@@ -48,7 +49,7 @@ impl ClientAddress {
     }
 }
 
-/// As people write it; of an IPv6 address the network.
+/// The usual notation; for IPv6, the network with its prefix length `/64`.
 impl fmt::Display for ClientAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)?;
@@ -61,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_subscriber_is_one_address() {
+    fn addresses_of_one_subscriber_are_equal() {
         let same = |left: &str, right: &str| {
             ClientAddress::parse(left).unwrap() == ClientAddress::parse(right).unwrap()
         };
@@ -75,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused() {
+    fn other_texts_are_refused() {
         for text in [
             "",
             "192.0.2",

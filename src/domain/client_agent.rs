@@ -1,25 +1,25 @@
-//! The program that an end user calls with.
+//! The program of an end user.
 
-/// The most characters that are kept: the products that name it come first.
+/// Maximum number of characters that are kept. The main product comes first in the text, so it is kept.
 pub const CLIENT_AGENT_CHARACTERS_MAX: usize = 256;
 
-/// What an end user's program says of itself (RFC 9110, section 10.1.5), on one line and cut short. A claim and no more: for a
-/// person who reads what happened.
+/// The `User-Agent` of an end user's program (RFC 9110, section 10.1.5), on one line and truncated. It is an
+/// unverified claim, stored only for readers of the session list and the audit trail.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ClientAgent(String);
 
 impl ClientAgent {
-    /// Takes whatever is told: a strange program is no reason to refuse its user. Controls and what is not UTF-8 become U+FFFD;
-    /// nothing comes of nothing.
+    /// Accepts any bytes, because an unusual program is no reason to refuse its user. Control characters and
+    /// invalid UTF-8 become U+FFFD. Returns `None` if nothing but white space remains.
     #[must_use]
-    pub fn from_told(told: &[u8]) -> Option<Self> {
-        let legible = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
-        let text = String::from_utf8_lossy(told);
-        let text: String = text.trim().chars().map(legible).take(CLIENT_AGENT_CHARACTERS_MAX).collect();
+    pub fn from_told(bytes: &[u8]) -> Option<Self> {
+        let printable = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+        let text = String::from_utf8_lossy(bytes);
+        let text: String = text.trim().chars().map(printable).take(CLIENT_AGENT_CHARACTERS_MAX).collect();
         (!text.is_empty()).then_some(Self(text))
     }
 
-    /// The text.
+    /// Returns the text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -30,15 +30,15 @@ impl ClientAgent {
 mod tests {
     use super::*;
 
-    fn told(bytes: &[u8]) -> Option<String> {
+    fn parsed(bytes: &[u8]) -> Option<String> {
         ClientAgent::from_told(bytes).map(|agent| agent.as_str().to_owned())
     }
 
     #[test]
-    fn whatever_is_told_is_one_short_line() {
-        assert_eq!(told(b" Mozilla/5.0 (X11) ").as_deref(), Some("Mozilla/5.0 (X11)"));
-        assert_eq!(told(b"a\tb\x1b[2K\xff").as_deref(), Some("a\u{fffd}b\u{fffd}[2K\u{fffd}"));
-        assert_eq!(told(&[b'x'; 10_000]).map(|text| text.len()), Some(CLIENT_AGENT_CHARACTERS_MAX));
-        assert_eq!((told(b""), told(b"  ")), (None, None));
+    fn any_bytes_become_one_short_line() {
+        assert_eq!(parsed(b" Mozilla/5.0 (X11) ").as_deref(), Some("Mozilla/5.0 (X11)"));
+        assert_eq!(parsed(b"a\tb\x1b[2K\xff").as_deref(), Some("a\u{fffd}b\u{fffd}[2K\u{fffd}"));
+        assert_eq!(parsed(&[b'x'; 10_000]).map(|text| text.len()), Some(CLIENT_AGENT_CHARACTERS_MAX));
+        assert_eq!((parsed(b""), parsed(b"  ")), (None, None));
     }
 }

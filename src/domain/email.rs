@@ -1,8 +1,9 @@
-//! A mailbox.
+//! Email addresses.
 //!
-//! The rules, and whose they are: the grammar is RFC 5321's dot-atom as the `email_address` crate reads it, with RFC 6531's
-//! letters beyond ASCII; lengths are RFC 5321 section 4.5.3.1; the domain is what IDNA (UTS 46, strict) makes of it;
-//! what is allowed beyond ASCII in the local part is UTS 39's, for which that report has email in mind (section 3.3.1).
+//! The rules and their sources: the grammar is the dot-atom of RFC 5321 as the `email_address` crate parses
+//! it, extended by the characters beyond ASCII of RFC 6531. The lengths are those of RFC 5321, section
+//! 4.5.3.1. The domain is converted by IDNA (UTS 46, strict). Characters beyond ASCII in the local part are
+//! limited to those that UTS 39 allows in identifiers; section 3.3.1 of that report applies it to email.
 
 use std::fmt;
 
@@ -10,68 +11,73 @@ use email_address::{EmailAddress, Options};
 use unicode_normalization::UnicodeNormalization as _;
 use unicode_security::GeneralSecurityProfile as _;
 
-/// The longest address, in octets: RFC 5321's path of 256 without its angle brackets; also the width of the column.
+/// Maximum length of an address in octets: the path limit of RFC 5321, 256, without the angle brackets. Also
+/// the width of the column.
 pub const EMAIL_OCTETS_MAX: usize = 254;
 const LOCAL_PART_OCTETS_MAX: usize = 64;
-/// What is worth normalising at all: beyond it no text can shrink to an address.
+/// Maximum length of a text that is processed: a longer one cannot shrink to a valid address.
 const INPUT_BYTES_MAX: usize = 1_024;
 
-/// An address that mail can be sent to, in the one form that stands for its mailbox: NFC, lower case, domain in ASCII.
+/// An address that can receive mail, in the single form that represents its mailbox: NFC, lower case, domain
+/// in ASCII.
 ///
-/// Lower-casing the local part is a choice: RFC 5321 leaves its meaning to the receiving host, but no host in use
-/// gives `Ada@` and `ada@` to two people, and one mailbox must be one user.
+/// Lower-casing the local part is a deliberate choice. RFC 5321 leaves the meaning of its case to the
+/// receiving host, but no host in use assigns `Ada@` and `ada@` to two users, and one mailbox must be one
+/// user.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Email(String);
 
-/// Why a text is not an address that can register; the messages are for the person who typed it.
+/// Why a text is not accepted as an email. The messages are for the end user who entered it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidEmail {
-    /// Nothing was typed.
+    /// The text is empty.
     #[error("must not be empty")]
     Empty,
-    /// More than [`EMAIL_OCTETS_MAX`], the domain counted in its ASCII form.
+    /// More than [`EMAIL_OCTETS_MAX`] octets, with the domain in its ASCII form.
     #[error("must be at most {EMAIL_OCTETS_MAX} octets")]
     TooLong,
     /// More than 64 octets before the `@`.
     #[error("must have at most {LOCAL_PART_OCTETS_MAX} octets before the @")]
     LocalPartTooLong,
-    /// White space, a line break or a control character anywhere, the ends included: nothing is trimmed here, so that
-    /// what was stored is what was typed.
-    #[error("must not contain spaces, line breaks or control characters, also not around it")]
+    /// White space, a line break or a control character anywhere, also at the start or end: nothing is
+    /// trimmed, so that the stored text is the entered text.
+    #[error("must not contain spaces, line breaks or control characters, also not at its start or end")]
     Blank,
-    /// No `@` at all.
+    /// No `@`.
     #[error("must have an @ between the mailbox and its domain")]
     NoAt,
-    /// `"…"@`: legal, but unknown to people, and the reader that differs from ours would find another domain in it.
+    /// `"..."@`: legal but unusual, and a parser that differs from this one could find another domain in it.
     #[error("must not have a quoted part before the @")]
     Quoted,
-    /// `=?…`: mail software may decode it into another address (RFC 2047).
+    /// `=?...`: mail software may decode it into another address (RFC 2047).
     #[error("must not contain =?")]
     EncodedWord,
-    /// A character beyond ASCII that UTS 39 keeps out of identifiers: invisible, look-alike by design, or not in use.
-    #[error("must have only everyday letters and digits before the @")]
+    /// A character beyond ASCII that UTS 39 excludes from identifiers: invisible, confusable by design, or
+    /// not in use.
+    #[error("must not have uncommon or invisible characters before the @")]
     Character,
-    /// `@[192.0.2.1]` or a domain that is a bare number address.
+    /// `@[192.0.2.1]`, or a domain that is a bare IP address.
     #[error("must have a domain name after the @, not a network address")]
     Literal,
-    /// `@localhost`: not a name that the world can send to.
-    #[error("must have a full domain after the @, as example.com")]
+    /// `@localhost`: a name that cannot receive mail from the internet.
+    #[error("must have a full domain after the @, such as example.com")]
     Dotless,
-    /// The domain is empty, too long, badly hyphenated, or not what IDNA allows.
+    /// The domain is empty, too long, has misplaced hyphens, or is not allowed by IDNA.
     #[error("must have a valid domain after the @")]
     Domain,
-    /// Anything else that the grammar does not know: `..`, a comment, a display name, several addresses.
-    #[error("must be one plain address, as ada@example.com")]
+    /// Any other violation of the grammar: `..`, a comment, a display name, several addresses.
+    #[error("must be one plain address, such as ada@example.com")]
     Grammar,
 }
 
 impl Email {
-    /// Reads one plain address (no name, no brackets, no list) and brings it to its one form.
+    /// Reads one plain address (no display name, no brackets, no list) and converts it to its single form.
     ///
-    /// Time is linear in `text`, and texts over 1,024 bytes are refused unread. `parse` of a parsed address gives it back.
+    /// Takes time linear in the length of `text`; a text over 1,024 bytes is refused unread. Parsing a parsed
+    /// address returns the same address.
     ///
     /// # Errors
-    /// [`InvalidEmail`], the first rule that is broken.
+    /// [`InvalidEmail`]: the first rule that is violated.
     pub fn parse(text: &str) -> Result<Self, InvalidEmail> {
         if text.is_empty() {
             return Err(InvalidEmail::Empty);
@@ -89,14 +95,16 @@ impl Email {
         if address.len() > EMAIL_OCTETS_MAX {
             return Err(InvalidEmail::TooLong);
         }
-        in_grammar(&address).then_some(Self(address)).ok_or(InvalidEmail::Grammar)
+        is_plain_mailbox(&address).then_some(Self(address)).ok_or(InvalidEmail::Grammar)
     }
 
-    /// An address that somebody has elsewhere and keeps though it breaks a rule: only its letters are brought to one case and form (NFC), so
-    /// that one spelling is one user. No mail reaches most of them; their owners log in with them, and can take another.
+    /// Accepts an address of an imported user although it may violate the rules. Only letter case and Unicode
+    /// form (NFC) are changed, so that one spelling is one user. Most addresses that violate the rules
+    /// receive no mail, but their users can log in with them and change them.
     ///
     /// # Errors
-    /// [`InvalidEmail::Empty`], [`InvalidEmail::TooLong`] and, for what no database holds, [`InvalidEmail::Blank`].
+    /// [`InvalidEmail::Empty`]; [`InvalidEmail::TooLong`] for more than 1,024 bytes, or 254 characters after
+    /// the conversion; [`InvalidEmail::Blank`] for a NUL character, which PostgreSQL cannot store.
     pub fn keep(text: &str) -> Result<Self, InvalidEmail> {
         if text.is_empty() {
             return Err(InvalidEmail::Empty);
@@ -104,7 +112,7 @@ impl Email {
         if text.len() > INPUT_BYTES_MAX {
             return Err(InvalidEmail::TooLong);
         }
-        let address = one_case(text);
+        let address = lower_case_nfc(text);
         if address.chars().nth(EMAIL_OCTETS_MAX).is_some() {
             return Err(InvalidEmail::TooLong);
         }
@@ -114,31 +122,32 @@ impl Email {
         Ok(Self(address))
     }
 
-    /// The address that the database holds; trusted, not read again.
+    /// Wraps an address from the database, without validation.
     #[must_use]
     pub const fn from_stored(address: String) -> Self {
         Self(address)
     }
 
-    /// The whole address, at most [`EMAIL_OCTETS_MAX`] octets when it was parsed.
+    /// Returns the whole address: at most [`EMAIL_OCTETS_MAX`] octets if it was parsed.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The address, taken out without a copy.
+    /// Returns the address without a copy.
     #[must_use]
     pub fn into_string(self) -> String {
         self.0
     }
 
-    /// What stands before the `@`.
+    /// Returns the part before the last `@`; the whole text if there is none.
     #[must_use]
     pub fn local_part(&self) -> &str {
         self.0.rsplit_once('@').map_or(&self.0, |(local, _)| local)
     }
 
-    /// What stands after the `@`: lower-case ASCII, `xn--` labels for what is not.
+    /// Returns the part after the last `@`: lower-case ASCII, with `xn--` labels for other scripts. Empty if
+    /// there is no `@`.
     #[must_use]
     pub fn domain(&self) -> &str {
         self.0.rsplit_once('@').map_or("", |(_, domain)| domain)
@@ -152,7 +161,7 @@ impl fmt::Debug for Email {
 }
 
 fn local_part(text: &str) -> Result<String, InvalidEmail> {
-    let local = one_case(text);
+    let local = lower_case_nfc(text);
 
     if local.len() > LOCAL_PART_OCTETS_MAX {
         return Err(InvalidEmail::LocalPartTooLong);
@@ -169,8 +178,9 @@ fn local_part(text: &str) -> Result<String, InvalidEmail> {
     Ok(local)
 }
 
-/// Lower case in NFC. Normalised before, because case is defined on composed letters, and after, because it may undo it.
-fn one_case(text: &str) -> String {
+/// Converts to lower case in NFC. Normalizes before, because case is defined on composed letters, and after,
+/// because lower-casing can undo the normalization.
+fn lower_case_nfc(text: &str) -> String {
     text.nfc().collect::<String>().to_lowercase().nfc().collect()
 }
 
@@ -187,11 +197,12 @@ fn domain_in_ascii(text: &str) -> Result<String, InvalidEmail> {
     Ok(domain)
 }
 
-/// Whether the crate reads `address` as one plain mailbox.
+/// True if the crate parses `address` as one plain mailbox.
 ///
-/// RFC 6531 makes every character beyond ASCII an ordinary one (`atext`). The crate knows only letters and digits there, so
-/// each stands before it as an `x`; [`local_part`] has decided which ones are welcome.
-fn in_grammar(address: &str) -> bool {
+/// RFC 6531 treats every character beyond ASCII as an ordinary one (`atext`). The crate accepts only letters
+/// and digits among them, so each is replaced by an `x` for this check; [`local_part`] has already decided
+/// which characters are accepted.
+fn is_plain_mailbox(address: &str) -> bool {
     let in_ascii: String = address.chars().map(|c| if c.is_ascii() { c } else { 'x' }).collect();
     let plain = Options { minimum_sub_domains: 2, allow_domain_literal: false, allow_display_text: false };
     EmailAddress::parse_with_options(&in_ascii, plain).is_ok()

@@ -1,8 +1,8 @@
-//! Bytes as people read them.
+//! Hexadecimal text of bytes.
 
 use std::fmt::Write;
 
-/// Lower-case hexadecimal digits, two a byte.
+/// Returns lower-case hexadecimal digits, two for each byte.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut digits, byte| {

@@ -1,21 +1,21 @@
-//! The mails that the service sends.
+//! The kinds of mail that the service sends.
 
 use super::MailTokenPurpose;
 
 /// Declares the kinds with their names.
 macro_rules! kinds {
     ($( $(#[doc = $doc:literal])+ $kind:ident = $name:literal, )+) => {
-        /// Which mail; each kind has its templates in `templates/mail`.
+        /// A kind of mail, which has its templates in `templates/mail`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum MailKind {
             $( $(#[doc = $doc])+ $kind, )+
         }
 
         impl MailKind {
-            /// Every kind.
+            /// All kinds.
             pub const ALL: &'static [Self] = &[$(Self::$kind),+];
 
-            /// The name in the database, and of the templates; stable.
+            /// Returns the name of this kind in the database and of its templates. Stable.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$kind => $name,)+ }
@@ -25,39 +25,40 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// The link that proves an address.
+    /// The link that verifies an email.
     VerifyEmail = "verify_email",
-    /// The link that lets somebody choose a new password.
+    /// The link to choose a new password.
     ResetPassword = "reset_password",
-    /// To a new address: the link that makes it the account's.
+    /// To the new email: the link that makes it the account's email.
     ConfirmEmailChange = "confirm_email_change",
-    /// To the old address: another is to take its place.
+    /// To the old email: a change to another email was requested.
     EmailChangeRequested = "email_change_requested",
-    /// To the old address: another has taken its place.
+    /// To the old email: the account has another email now.
     EmailChanged = "email_changed",
     /// The password was changed or reset.
     PasswordChanged = "password_changed",
     /// The username was changed.
     UsernameChanged = "username_changed",
-    /// Somebody tried to register with the address of an account.
+    /// A registration was attempted with the email of an account.
     RegistrationAttempted = "registration_attempted",
 }
 
-/// The text names no mail that this release knows.
+/// The text is not a kind of mail in this release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown kind of mail")]
+#[error("unknown mail kind")]
 pub struct UnknownMailKind;
 
 impl MailKind {
     /// Reads the name in the database.
     ///
     /// # Errors
-    /// [`UnknownMailKind`] for any other text, as a later release may have written.
+    /// [`UnknownMailKind`] for any other text, such as one that a later release has written.
     pub fn parse(text: &str) -> Result<Self, UnknownMailKind> {
         Self::ALL.iter().copied().find(|kind| kind.as_str() == text).ok_or(UnknownMailKind)
     }
 
-    /// What the token in its link is for; nothing where there is no link: the mail only tells of something.
+    /// Returns the purpose of the link in the mail; `None` for a mail without a link, which only notifies its
+    /// recipient.
     #[must_use]
     pub const fn purpose(self) -> Option<MailTokenPurpose> {
         match self {
@@ -72,7 +73,7 @@ impl MailKind {
         }
     }
 
-    /// The mail whose link is for this.
+    /// Returns the kind of mail that carries links for this purpose.
     #[must_use]
     pub const fn of_purpose(purpose: MailTokenPurpose) -> Self {
         match purpose {
@@ -88,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_read_back_and_each_purpose_has_its_mail() {
+    fn names_round_trip_and_each_purpose_has_its_mail() {
         for kind in MailKind::ALL {
             assert_eq!(MailKind::parse(kind.as_str()), Ok(*kind));
         }

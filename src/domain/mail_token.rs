@@ -1,21 +1,21 @@
-//! The secret in a mailed link, and what is kept of it.
+//! The secret in a mailed link, and its digest in the database.
 
 use std::fmt;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};
 
-/// 256 random bits that a mailed link carries; whoever has it may use it once.
+/// The 256 random bits of a mailed link. The holder may use them once.
 #[derive(Clone)]
 pub struct MailToken([u8; 32]);
 
-/// The text is not a token that this service can have mailed.
+/// The text is not in the form of a token that this service mails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("must be the 43 characters that stand in the link")]
+#[error("must be the 43 characters of the token in the link")]
 pub struct InvalidMailToken;
 
 impl MailToken {
-    /// A new token from 32 bytes of the system's generator.
+    /// Creates a token from 32 bytes of the system's random generator.
     #[must_use]
     pub const fn from_random(bytes: [u8; 32]) -> Self {
         Self(bytes)
@@ -24,8 +24,8 @@ impl MailToken {
     /// Reads the text of a link: base64url without padding, 43 characters.
     ///
     /// # Errors
-    /// [`InvalidMailToken`] for anything else, also for the three other spellings of the last character, so that one token
-    /// has one text.
+    /// [`InvalidMailToken`] for any other text. That includes the three other spellings of the last
+    /// character, so that a token has exactly one text.
     pub fn parse(text: &str) -> Result<Self, InvalidMailToken> {
         if text.len() != 43 {
             return Err(InvalidMailToken);
@@ -34,19 +34,20 @@ impl MailToken {
         bytes.try_into().map(Self).map_err(|_| InvalidMailToken)
     }
 
-    /// The text for a link: base64url without padding, 43 characters. For the mail only.
+    /// Returns the text for a link: base64url without padding, 43 characters. For the mail only.
     #[must_use]
     pub fn to_link_text(&self) -> String {
         URL_SAFE_NO_PAD.encode(self.0)
     }
 
-    /// The secret itself, for sealing.
+    /// Returns the secret, for encryption.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// What the database keeps: the SHA-256 of the bytes. Enough for 256 random bits; nothing slower is needed.
+    /// Returns the SHA-256 of the bytes, which the database stores. For 256 random bits no slower hash is
+    /// needed.
     #[must_use]
     pub fn digest(&self) -> MailTokenDigest {
         MailTokenDigest(Sha256::digest(self.0).into())
@@ -59,18 +60,18 @@ impl fmt::Debug for MailToken {
     }
 }
 
-/// The SHA-256 of a [`MailToken`]: finds the token's row, and cannot be turned back into the link.
+/// The SHA-256 of a [`MailToken`]: finds the row of the token, and cannot be converted back into the link.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MailTokenDigest([u8; 32]);
 
 impl MailTokenDigest {
-    /// The digest that the database holds.
+    /// Wraps a digest from the database.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// The 32 bytes for the database.
+    /// Returns the 32 bytes for the database.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -83,27 +84,27 @@ impl fmt::Debug for MailTokenDigest {
     }
 }
 
-/// What a mailed token may be used for; a token is good for nothing else.
+/// The only purpose that a mailed token may be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MailTokenPurpose {
-    /// To show that the reader of the mail owns the address.
+    /// Verifies that the reader of the mail owns the address.
     VerifyEmail,
-    /// To choose a new password without the old one.
+    /// Allows choosing a new password without the old one.
     ResetPassword,
-    /// To make the address that it was mailed to that of the account.
+    /// Changes the account's email to the address that the link was mailed to.
     ChangeEmail,
 }
 
-/// The text names no purpose that this release knows.
+/// The text is not a purpose in this release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown purpose of a mailed token")]
+#[error("unknown mail token purpose")]
 pub struct UnknownPurpose;
 
 impl MailTokenPurpose {
-    /// Every purpose.
+    /// All purposes.
     pub const ALL: [Self; 3] = [Self::VerifyEmail, Self::ResetPassword, Self::ChangeEmail];
 
-    /// The name in the database; stable.
+    /// Returns the name in the database. Stable.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -113,7 +114,7 @@ impl MailTokenPurpose {
         }
     }
 
-    /// The last part of the path of its links, and the page that stands there.
+    /// Returns the last segment of the path of its links, which is also the name of the page there.
     #[must_use]
     pub const fn page(self) -> &'static str {
         match self {
@@ -126,7 +127,7 @@ impl MailTokenPurpose {
     /// Reads the name in the database.
     ///
     /// # Errors
-    /// [`UnknownPurpose`] for any other text, as a later release may have written.
+    /// [`UnknownPurpose`] for any other text, such as one that a later release has written.
     pub fn parse(text: &str) -> Result<Self, UnknownPurpose> {
         Self::ALL.into_iter().find(|purpose| purpose.as_str() == text).ok_or(UnknownPurpose)
     }
@@ -137,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_text_of_a_link_reads_back() {
+    fn the_text_of_a_link_round_trips() {
         let token = MailToken::from_random([0xfb; 32]);
         let text = token.to_link_text();
         assert_eq!(text.len(), 43);
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_mailed_is_refused() {
+    fn texts_in_another_form_are_refused() {
         let text = MailToken::from_random([0xff; 32]).to_link_text();
         let standard_alphabet = text.replace('_', "/");
         let padded = format!("{text}=");
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn purposes_read_back_and_others_are_refused() {
+    fn purpose_names_round_trip_and_others_are_refused() {
         for purpose in MailTokenPurpose::ALL {
             assert_eq!(MailTokenPurpose::parse(purpose.as_str()), Ok(purpose));
         }

@@ -1,9 +1,11 @@
-//! Values that cannot be wrong.
+//! Domain values, which are valid by construction.
 //!
-//! Each type has one way in from the outside, `parse`, which refuses what breaks its rule and says which rule, and, where the
-//! database holds the value, a `from_…` that trusts what was once parsed. Nothing here does input or output, or knows
-//! a database, a wire format or a setting. Secrets have types whose `Debug` prints nothing of them, and so do the values
-//! that name a person (email, username). Start at [`User`].
+//! Each type has one constructor for outside input, `parse`, which refuses a text that violates its rule and
+//! names the rule. A type that the database stores also has a `from_*` constructor, which trusts a value that
+//! was parsed before it was stored. `Email::keep` and `Username::keep` accept imported values that violate a
+//! rule. Nothing here performs I/O or depends on a database, a wire format or a setting. The types of secrets
+//! have a `Debug` that prints nothing of the secret; so do the values that identify a user (email, username).
+//! Start at [`User`].
 
 mod audit;
 mod auth_token;

@@ -1,35 +1,39 @@
-//! Passwords as people type them, and hashes as the database keeps them. How one is made of the other is not known here.
+//! Passwords as users enter them, and hashes as the database stores them. The conversion from one to the
+//! other is elsewhere (`crate::password`).
 
 use std::fmt;
 
-/// The longest password that is looked at when somebody logs in; longer ones are refused before any work.
+/// Maximum length in bytes of a password that is checked at a login. A longer one is refused before any work.
 ///
-/// Wider than [`NEW_PASSWORD_BYTES_MAX`], because imported users may have longer ones (Django's forms allow 4,096).
+/// Larger than [`NEW_PASSWORD_BYTES_MAX`], because imported users may have longer passwords (Django's forms
+/// allow 4,096).
 pub const PASSWORD_BYTES_MAX: usize = 4_096;
 
-/// The longest password that can be chosen: room for any phrase, and nothing that a mail or a form would choke on.
+/// Maximum length of a new password in bytes: enough for any phrase, and short enough for every mail and
+/// form.
 pub const NEW_PASSWORD_BYTES_MAX: usize = 1_024;
 
-/// A password that somebody typed to prove who they are. It may be wrong, and it may break every rule for new ones.
+/// A password that was entered for authentication. It may be wrong, and it may violate every rule for new
+/// passwords.
 #[derive(Clone)]
 pub struct Password(String);
 
-/// Why a typed password cannot be anybody's.
+/// Why an entered password cannot be the password of any user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPassword {
-    /// Nothing was typed.
+    /// The text is empty.
     #[error("must not be empty")]
     Empty,
-    /// More than [`PASSWORD_BYTES_MAX`].
+    /// More than [`PASSWORD_BYTES_MAX`] bytes.
     #[error("must be at most {PASSWORD_BYTES_MAX} bytes")]
     TooLong,
 }
 
 impl Password {
-    /// Takes `text` exactly as received: never normalised, trimmed or cut.
+    /// Accepts `text` exactly as received: never normalized, trimmed or truncated.
     ///
     /// # Errors
-    /// When it is empty or longer than [`PASSWORD_BYTES_MAX`].
+    /// If it is empty or longer than [`PASSWORD_BYTES_MAX`].
     pub fn parse(text: String) -> Result<Self, InvalidPassword> {
         match text.len() {
             0 => Err(InvalidPassword::Empty),
@@ -38,7 +42,7 @@ impl Password {
         }
     }
 
-    /// The secret itself, for hashing only.
+    /// Returns the secret, for hashing only.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -51,21 +55,21 @@ impl fmt::Debug for Password {
     }
 }
 
-/// A password that somebody chose, long enough and not too long.
+/// A password that a user has chosen, whose length is within the bounds.
 ///
-/// Whether it is guessable is for the policy of `crate::password` to say.
+/// Whether it is easy to guess is decided by the policy in `crate::password`.
 pub struct NewPassword(String);
 
-/// Why a chosen password was refused; the messages are for the person who chose it.
+/// Why a chosen password was refused. The messages are for the end user who chose it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PasswordRefusal {
-    /// Nothing was typed.
+    /// The text is empty.
     #[error("must not be empty")]
     Empty,
-    /// Fewer characters (Unicode code points) than the setting asks for.
+    /// Fewer characters (Unicode code points) than the setting requires.
     #[error("must be at least {min} characters")]
     TooShort {
-        /// The setting.
+        /// The minimum number of characters, from the settings.
         min: u32,
     },
     /// More bytes of UTF-8 than are hashed.
@@ -74,19 +78,20 @@ pub enum PasswordRefusal {
         /// [`NEW_PASSWORD_BYTES_MAX`].
         max_bytes: usize,
     },
-    /// The estimator finds it in too few guesses.
+    /// The estimator expects too few guesses before an attacker finds it.
     #[error("is too easy to guess: {why}")]
     Guessable {
-        /// What makes it so and what would help, in sentences; nothing of the password itself.
+        /// The cause and a suggestion, in sentences. Contains nothing of the password.
         why: String,
     },
 }
 
 impl NewPassword {
-    /// Takes `text` exactly as received (as Django does): never normalised, trimmed or cut.
+    /// Accepts `text` exactly as received (as Django does): never normalized, trimmed or truncated.
     ///
     /// # Errors
-    /// When it is empty, shorter than `length_min_characters` code points or longer than [`NEW_PASSWORD_BYTES_MAX`].
+    /// If it is empty, shorter than `length_min_characters` code points or longer than
+    /// [`NEW_PASSWORD_BYTES_MAX`].
     pub fn parse(text: String, length_min_characters: u32) -> Result<Self, PasswordRefusal> {
         if text.is_empty() {
             return Err(PasswordRefusal::Empty);
@@ -100,7 +105,7 @@ impl NewPassword {
         Ok(Self(text))
     }
 
-    /// The secret itself, for hashing and judging only.
+    /// Returns the secret, for hashing and for the policy only.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -113,20 +118,21 @@ impl fmt::Debug for NewPassword {
     }
 }
 
-/// What the column `password` holds: a hash in one of Django's formats, or whatever an import left there.
+/// The text of the column `password`: a hash in one of Django's formats, or any other text that was imported.
 ///
-/// Secret too: it is what an attacker takes home to guess at.
+/// It is a secret too: an attacker who has it can guess the password offline.
 #[derive(Clone)]
 pub struct PasswordHash(String);
 
 impl PasswordHash {
-    /// The column's text, unchecked: a row that nobody can read must not hide the user it belongs to.
+    /// Wraps the text of the column, without validation: a hash that cannot be read must not hide the user of
+    /// its row.
     #[must_use]
     pub const fn from_stored(text: String) -> Self {
         Self(text)
     }
 
-    /// The text for the database, or for whoever checks a password against it.
+    /// Returns the text, for the database and for the code that checks a password against it.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -166,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_typed_password_is_only_bounded() {
+    fn an_entered_password_is_checked_for_length_only() {
         assert!(Password::parse("x".to_owned()).is_ok());
         assert!(Password::parse("x".repeat(4_096)).is_ok());
         assert_eq!(Password::parse("x".repeat(4_097)).unwrap_err(), InvalidPassword::TooLong);
@@ -175,14 +181,14 @@ mod tests {
 
     #[test]
     fn debug_shows_nothing_of_the_secret() {
-        let typed = Password::parse("hunter2".to_owned()).unwrap();
+        let entered = Password::parse("hunter2".to_owned()).unwrap();
         let hash = PasswordHash::from_stored("bcrypt$hunter2".to_owned());
-        let shown = format!("{typed:?} {:?} {hash:?}", chosen("hunter2hunter2").unwrap());
+        let shown = format!("{entered:?} {:?} {hash:?}", chosen("hunter2hunter2").unwrap());
         assert_eq!(shown, "Password(..) NewPassword(..) PasswordHash(..)");
     }
 
     #[test]
-    fn refusals_say_the_rule() {
+    fn refusals_state_the_rule() {
         assert_eq!(chosen("short").unwrap_err().to_string(), "must be at least 8 characters");
         assert_eq!(chosen(&"x".repeat(2_000)).unwrap_err().to_string(), "must be at most 1024 bytes");
     }

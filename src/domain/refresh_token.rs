@@ -1,4 +1,4 @@
-//! What a session goes on with.
+//! The secret that continues a session.
 
 use std::fmt;
 
@@ -6,28 +6,29 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
-/// Marks a refresh token, for people and for scanners of leaked secrets.
+/// Prefix of every refresh token, for readers and for scanners that find leaked secrets.
 const PREFIX: &str = "krt_";
 
 const FAMILY_BYTES: usize = 16;
 
-/// A secret that is replaced at every use: 256 random bits, beside 128 that all refresh tokens of one session share.
+/// A secret that is replaced at every use: 256 random bits, and 128 further bits that all refresh tokens of
+/// one session share.
 ///
-/// The shared ones, the family, are what tells an old token of a session from one that never was: so reuse is noticed however old the
-/// token is, and a session is one row.
+/// The shared bits, the family, distinguish an old token of a session from a token that never existed. So the
+/// reuse of a token is detected however old the token is, and a session needs only one row.
 #[derive(Clone)]
 pub struct RefreshToken {
     family: [u8; FAMILY_BYTES],
     secret: [u8; 32],
 }
 
-/// The text is not a refresh token that this service can have given out.
+/// The text is not in the form of a refresh token that this service issues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("must be a refresh token, as Login gives it: {PREFIX} and 64 characters")]
+#[error("must be a refresh token as Login returns it: {PREFIX} and 64 characters")]
 pub struct InvalidRefreshToken;
 
 impl RefreshToken {
-    /// The first token of a session, from bytes of the system's generator.
+    /// Creates the first token of a session from bytes of the system's random generator.
     #[must_use]
     pub const fn from_random(family: [u8; FAMILY_BYTES], secret: [u8; 32]) -> Self {
         Self { family, secret }
@@ -36,7 +37,7 @@ impl RefreshToken {
     /// Reads the text of a token: `krt_` and 64 characters of base64url.
     ///
     /// # Errors
-    /// [`InvalidRefreshToken`] for anything else.
+    /// [`InvalidRefreshToken`] for any other text.
     pub fn parse(text: &str) -> Result<Self, InvalidRefreshToken> {
         let encoded = text.strip_prefix(PREFIX).filter(|encoded| encoded.len() == 64);
         let bytes = URL_SAFE_NO_PAD.decode(encoded.ok_or(InvalidRefreshToken)?);
@@ -45,34 +46,36 @@ impl RefreshToken {
         Ok(Self { family: *family, secret: secret.try_into().map_err(|_| InvalidRefreshToken)? })
     }
 
-    /// The token itself: for the caller who logged the user in.
+    /// Returns the text of the token, for the caller that logged the user in.
     #[must_use]
     pub fn expose(&self) -> String {
         format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode([&self.family[..], &self.secret].concat()))
     }
 
-    /// The token that replaces this one: the HMAC-SHA256 of a random salt under this one's secret.
+    /// Returns the token that replaces this one: the HMAC-SHA256 of a random salt, keyed with the secret of
+    /// this token.
     ///
-    /// It can be told again to who shows this token, if the answer was lost, and to nobody else: the salt is in the database, and the
-    /// secret is not.
+    /// If the response was lost, the server can compute the successor again for a caller that sends this
+    /// token, and for no other: the salt is in the database, and the secret is not.
     ///
     /// # Panics
-    /// Never: HMAC takes a key of any length.
+    /// Never: HMAC accepts a key of any length.
     #[must_use]
     pub fn successor(&self, salt: &[u8; 32]) -> Self {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.secret).expect("HMAC takes a key of any length");
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.secret).expect("HMAC accepts a key of any length");
         mac.update(salt);
         Self { family: self.family, secret: mac.finalize().into_bytes().into() }
     }
 
-    /// What the database keeps of it. Unsalted and fast: 256 random bits cannot be guessed.
+    /// Returns the digest that the database stores. Unsalted and fast, because 256 random bits cannot be
+    /// guessed.
     #[must_use]
     pub fn digest(&self) -> RefreshTokenDigest {
         let digest = Sha256::new().chain_update(self.family).chain_update(self.secret);
         RefreshTokenDigest(digest.finalize().into())
     }
 
-    /// What the database finds the session by, for every token that it ever had.
+    /// Returns the digest by which the database finds the session, the same for every token of the session.
     #[must_use]
     pub fn family_digest(&self) -> RefreshTokenDigest {
         RefreshTokenDigest(Sha256::digest(self.family).into())
@@ -90,7 +93,7 @@ impl fmt::Debug for RefreshToken {
 pub struct RefreshTokenDigest([u8; 32]);
 
 impl RefreshTokenDigest {
-    /// The 32 bytes for the database.
+    /// Returns the 32 bytes for the database.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -112,14 +115,14 @@ mod tests {
     }
 
     #[test]
-    fn a_token_reads_back() {
+    fn the_text_of_a_token_round_trips() {
         let text = token().expose();
         assert_eq!(text.len(), 68);
         assert_eq!(RefreshToken::parse(&text).unwrap().digest(), token().digest());
     }
 
     #[test]
-    fn what_was_never_given_out_is_refused() {
+    fn malformed_texts_are_refused() {
         let text = token().expose();
         let mail_token = "A".repeat(43);
         for faulty in
@@ -130,14 +133,15 @@ mod tests {
     }
 
     #[test]
-    fn a_successor_is_of_the_family_and_known_from_token_and_salt_alone() {
+    fn a_successor_keeps_the_family_and_follows_from_token_and_salt() {
         let (one, again, other) =
             (token().successor(&[3; 32]), token().successor(&[3; 32]), token().successor(&[4; 32]));
         assert_eq!(one.digest(), again.digest());
         assert_ne!(one.digest(), other.digest());
         assert_ne!(one.digest(), token().digest());
         assert_eq!(one.family_digest(), token().family_digest());
-        // RFC 4231 has no such vector; this one is Python's hmac.new(b"\2" * 32, b"\3" * 32, "sha256").
+        // RFC 4231 has no such test vector. This one was computed in Python:
+        // hmac.new(b"\2" * 32, b"\3" * 32, "sha256").
         let hex = one.secret.map(|byte| format!("{byte:02x}")).concat();
         assert_eq!(hex, "f1410c0cef7a1cf42d1767f545aa4581bef24258bcf1982e652fd1666c1cf781");
     }

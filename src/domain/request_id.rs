@@ -1,4 +1,4 @@
-//! The name of one attempt to register.
+//! The id of one registration request.
 
 use std::fmt;
 
@@ -6,39 +6,39 @@ use uuid::Uuid;
 
 use super::auth_token::parse_uuid;
 
-/// A UUID that a caller chooses for one `Register`, so that its retries are known as such.
+/// A UUID that a caller chooses for one `Register` call, so that the server recognizes a retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(Uuid);
 
-/// The text does not name a UUID.
+/// The text is not a UUID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be a UUID: 32 hexadecimal digits, with or without hyphens")]
 pub struct InvalidRequestId;
 
 impl RequestId {
-    /// Reads 32 hexadecimal digits of any case, with the usual four hyphens or without any.
+    /// Reads 32 hexadecimal digits in upper or lower case, with the usual four hyphens or with none.
     ///
     /// # Errors
-    /// [`InvalidRequestId`] for anything else, also for braces, `urn:uuid:` and the nil UUID, which only a caller who
-    /// forgot to choose would send, and which all of them would then share.
+    /// [`InvalidRequestId`] for any other text, also for one with braces or `urn:uuid:`. The nil UUID is
+    /// refused too: only a caller that does not set an id sends it, and all such callers would share it.
     pub fn parse(text: &str) -> Result<Self, InvalidRequestId> {
         parse_uuid(text).filter(|uuid| !uuid.is_nil()).map(Self).ok_or(InvalidRequestId)
     }
 
-    /// The id that the database holds.
+    /// Wraps an id from the database.
     #[must_use]
     pub const fn from_uuid(uuid: Uuid) -> Self {
         Self(uuid)
     }
 
-    /// The UUID itself.
+    /// Returns the UUID.
     #[must_use]
     pub const fn as_uuid(&self) -> &Uuid {
         &self.0
     }
 }
 
-/// Lower case, hyphenated.
+/// Lower case, with hyphens.
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.hyphenated().fmt(f)

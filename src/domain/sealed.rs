@@ -1,19 +1,19 @@
-//! What only the service can read.
+//! Encrypted secrets.
 
 use std::fmt;
 
-/// A secret, encrypted for the database, where it waits to be of use. Opaque here: nothing in this module can open it.
+/// A secret encrypted for storage until it is used. Opaque here: nothing in this module can decrypt it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sealed(Vec<u8>);
 
 impl Sealed {
-    /// The ciphertext that was made, or that the database holds.
+    /// Wraps a ciphertext, new or from the database.
     #[must_use]
     pub const fn from_bytes(bytes: Vec<u8>) -> Self {
         Self(bytes)
     }
 
-    /// The ciphertext for the database, or for whoever has the key.
+    /// Returns the ciphertext, for the database and for the holder of the key.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

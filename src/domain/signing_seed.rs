@@ -1,19 +1,19 @@
-//! The secret half of a key that signs.
+//! The secret half of a signing key.
 
 use std::fmt;
 
-/// 32 random bytes that an Ed25519 key pair grows from (RFC 8032, section 5.1.5).
+/// The 32 random bytes from which an Ed25519 key pair is derived (RFC 8032, section 5.1.5).
 #[derive(Clone, PartialEq, Eq)]
 pub struct SigningSeed([u8; 32]);
 
 impl SigningSeed {
-    /// The seed of these bytes.
+    /// Wraps the bytes of a seed.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// The secret itself, for signing and sealing.
+    /// Returns the secret, for signing and encryption.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0

@@ -1,21 +1,21 @@
-//! A person, as the service knows them.
+//! A registered user.
 
 use std::fmt;
 
 use super::{AuthToken, Email, Timestamp, Username};
 
-/// The key of a row in `core_user`; internal, never sent.
+/// The primary key of a row in `core_user`. Internal, never sent to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UserId(i64);
 
 impl UserId {
-    /// The key that the database gave.
+    /// Wraps a key from the database.
     #[must_use]
     pub const fn from_i64(id: i64) -> Self {
         Self(id)
     }
 
-    /// The key as the database knows it.
+    /// Returns the key for the database.
     #[must_use]
     pub const fn as_i64(self) -> i64 {
         self.0
@@ -28,26 +28,26 @@ impl fmt::Display for UserId {
     }
 }
 
-/// A registered person: a row of `core_user` without its password hash.
+/// A registered user: a row of `core_user` without its password hash.
 #[derive(Clone, PartialEq, Eq)]
 pub struct User {
-    /// The row.
+    /// The primary key of the row.
     pub id: UserId,
-    /// What the rest of Kairos knows the person by; never changes.
+    /// The identifier of the user in the rest of Kairos. Never changes.
     pub auth_token: AuthToken,
     /// The display name, unique by [`Username::key`].
     pub username: Username,
-    /// The mailbox, unique.
+    /// The email, unique.
     pub email: Email,
-    /// Whether the person has shown, by a mailed link, that they read `email`. Nobody logs in before.
+    /// True if the user's email is verified, normally by a mailed link. A user cannot log in before that.
     pub is_verified: bool,
-    /// When the row was made.
+    /// The time at which the row was created.
     pub created_at: Timestamp,
-    /// When any column last changed.
+    /// The time at which a column last changed.
     pub updated_at: Timestamp,
 }
 
-/// Names the row and nothing that would identify the person to a reader of logs.
+/// Identifies the row, but shows nothing that identifies the user to a reader of logs.
 impl fmt::Debug for User {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("User")

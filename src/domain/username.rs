@@ -1,8 +1,8 @@
-//! A display name that only one person can have.
+//! Usernames: unique display names.
 //!
-//! Three standards, each for what it is good at: the Nickname profile of PRECIS (RFC 8266) says what a display name looks
-//! like, UTS 39 (highly restrictive) which letters may stand together without spelling a look-alike, and case folding over
-//! NFKC when two names are one ([`Username::key`]).
+//! Three standards apply. The Nickname profile of PRECIS (RFC 8266) defines the form of a display name. UTS
+//! 39 (highly restrictive) defines which scripts may be combined, so that names cannot be confused. Case
+//! folding over NFKC defines when two names are equal ([`Username::key`]).
 
 use std::{borrow::Cow, fmt};
 
@@ -12,56 +12,63 @@ use precis_profiles::Nickname;
 use unicode_normalization::{UnicodeNormalization as _, char::is_combining_mark};
 use unicode_security::{GeneralSecurityProfile as _, RestrictionLevel, RestrictionLevelDetection as _};
 
-/// The longest name, in characters (code points) of its final form; the width of the column.
+/// Maximum length of a name in characters (code points) of its final form; the width of the column.
 pub const USERNAME_CHARACTERS_MAX: usize = 150;
-/// The longest [`Username::key`], in characters; the width of its column. Folding makes at most three characters of one.
+/// Maximum length of [`Username::key`] in characters; the width of its column. Folding turns one character
+/// into at most three.
 pub const USERNAME_KEY_CHARACTERS_MAX: usize = 600;
-/// What is worth reading at all: 150 characters of four bytes, and room for spaces that are trimmed away.
+/// Maximum length of a text that is processed: 150 characters of four bytes, and some spaces that are
+/// trimmed.
 const INPUT_BYTES_MAX: usize = 1_024;
-/// UTS 39 section 5.4: no writing system in use stacks more marks on one letter.
+/// Maximum number of combining marks on one letter. No writing system in use needs more (UTS 39, section
+/// 5.4).
 const STACKED_MARKS_MAX: usize = 4;
 
-/// A display name, with the form that decides whether two are the same.
+/// A display name, with the key that decides whether two names are equal.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Username {
     display: String,
     key: String,
 }
 
-/// Why a text cannot be a name; the messages are for the person who typed it.
+/// Why a text is not accepted as a username. The messages are for the end user who entered it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidUsername {
-    /// Nothing but spaces.
+    /// The text is empty or consists of white space.
     #[error("must not be empty")]
     Empty,
-    /// More than [`USERNAME_CHARACTERS_MAX`], or too long once folded, or too long to be read at all.
+    /// More than [`USERNAME_CHARACTERS_MAX`] characters, too long after folding, or too long to be processed.
     #[error("must be at most {USERNAME_CHARACTERS_MAX} characters")]
     TooLong,
-    /// An `@`, also in the forms that fold to it: a name must never be taken for an address.
+    /// An `@`, also in a form that normalizes to it: a username must never be mistaken for an email.
     #[error("must not contain @")]
     At,
-    /// A control, a joiner, a filler, a tag, or a mark that turns the direction of the text.
-    #[error("must not contain control characters or characters that cannot be seen")]
+    /// A control character, a joiner, a filler, a tag, or a mark that changes the direction of the text.
+    #[error("must not contain control characters or invisible characters")]
     Invisible,
-    /// A character that PRECIS or UTS 39 keeps out: emoji, symbols, private or unassigned ones, letters not in use.
-    #[error("must have only everyday letters, digits, spaces and ASCII punctuation")]
+    /// A character that PRECIS or UTS 39 excludes: an emoji, a symbol, a private or unassigned character, a
+    /// letter not in use.
+    #[error("must contain only letters and digits in common use, spaces and ASCII punctuation")]
     Character,
-    /// Scripts that are not used together, as Latin and Cyrillic.
-    #[error("must not mix writing systems that have letters which look alike")]
+    /// Scripts that are not used together, such as Latin and Cyrillic.
+    #[error("must not mix writing systems with letters that look alike")]
     MixedScripts,
-    /// A combining mark without a letter before it, or more than four on one.
-    #[error("must not pile up combining marks")]
+    /// A combining mark without a letter before it, or more than four on one letter.
+    #[error(
+        "must have a letter before each combining mark, and at most {STACKED_MARKS_MAX} marks on a letter"
+    )]
     StackedMarks,
 }
 
 impl Username {
-    /// Brings `text` to its one display form (NFKC, spaces trimmed and folded, as RFC 8266 enforces) and checks it.
+    /// Converts `text` to its single display form (NFKC, with spaces trimmed and collapsed, as RFC 8266
+    /// enforces) and checks it.
     ///
-    /// Time is linear in `text`, and texts over 1,024 bytes are refused unread. `parse` of [`Username::as_str`] gives
-    /// the same name back.
+    /// Takes time linear in the length of `text`; a text over 1,024 bytes is refused unread. Parsing
+    /// [`Username::as_str`] returns the same name.
     ///
     /// # Errors
-    /// [`InvalidUsername`], the first rule that is broken.
+    /// [`InvalidUsername`]: the first rule that is violated.
     pub fn parse(text: &str) -> Result<Self, InvalidUsername> {
         if text.chars().take(INPUT_BYTES_MAX).all(char::is_whitespace) {
             return Err(InvalidUsername::Empty);
@@ -74,17 +81,19 @@ impl Username {
         }
 
         let display = Nickname::enforce(text).map_err(|_| InvalidUsername::Character)?.into_owned();
-        refuse_bad_display(&display)?;
+        check_display_form(&display)?;
         let key = folded(&display)?;
 
         Ok(Self { display, key })
     }
 
-    /// A name that its owner has elsewhere and keeps letter by letter, though it breaks a rule or looks like another's. Its key is one that no
-    /// parsed name has, made of what is unique to the owner: nobody is found by it, and nobody else is kept from a name.
+    /// Accepts the name of an imported user unchanged, although it may violate a rule or look like another
+    /// name. Its key is derived from the owner's `auth_token` and is the key of no parsed name. So a look-up
+    /// by username never finds this user, and the name blocks no name of another user.
     ///
     /// # Errors
-    /// [`InvalidUsername::Empty`], [`InvalidUsername::TooLong`] and, for what no database holds, [`InvalidUsername::Invisible`].
+    /// [`InvalidUsername::Empty`]; [`InvalidUsername::TooLong`]; [`InvalidUsername::Invisible`] for a NUL
+    /// character, which PostgreSQL cannot store.
     pub fn keep(text: &str, owner: AuthToken) -> Result<Self, InvalidUsername> {
         if text.is_empty() {
             return Err(InvalidUsername::Empty);
@@ -95,40 +104,40 @@ impl Username {
         if text.contains('\0') {
             return Err(InvalidUsername::Invisible);
         }
-        // No parsed name has an @, and folding a key never makes one.
+        // No parsed name contains an @, and folding a key never produces one.
         Ok(Self { display: text.to_owned(), key: format!("@{owner}") })
     }
 
-    /// The name that the database holds; trusted, not read again.
+    /// Wraps a name from the database, without validation.
     #[must_use]
     pub const fn from_stored(display: String, key: String) -> Self {
         Self { display, key }
     }
 
-    /// The key under which a name that somebody looks for would be stored.
+    /// Returns the key by which a user with this name is looked up.
     ///
     /// # Errors
-    /// [`InvalidUsername`] when nobody can have that name.
+    /// [`InvalidUsername`] if no user can have that name.
     pub fn comparison_key(text: &str) -> Result<String, InvalidUsername> {
         Self::parse(text).map(|username| username.key)
     }
 
-    /// The name as it is shown, 1 to [`USERNAME_CHARACTERS_MAX`] characters when it was parsed.
+    /// Returns the display name: 1 to [`USERNAME_CHARACTERS_MAX`] characters if it was parsed.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.display
     }
 
-    /// The name to display, taken out without a copy.
+    /// Returns the display name without a copy.
     #[must_use]
     pub fn into_string(self) -> String {
         self.display
     }
 
-    /// The form that uniqueness is judged by: two names with one key are one name.
+    /// Returns the key that decides uniqueness: two names with the same key are the same name.
     ///
-    /// RFC 8266's comparison with full case folding instead of its lower-casing, so that `Straße` and `STRASSE` are one
-    /// too. Folding a key gives the key.
+    /// The comparison is that of RFC 8266 with full case folding instead of lower-casing, so that `Straße`
+    /// and `STRASSE` are equal too. Folding a key returns the key.
     #[must_use]
     pub fn key(&self) -> &str {
         &self.key
@@ -141,7 +150,7 @@ impl fmt::Debug for Username {
     }
 }
 
-fn refuse_bad_display(display: &str) -> Result<(), InvalidUsername> {
+fn check_display_form(display: &str) -> Result<(), InvalidUsername> {
     if display.chars().nth(USERNAME_CHARACTERS_MAX).is_some() {
         return Err(InvalidUsername::TooLong);
     }
@@ -151,14 +160,15 @@ fn refuse_bad_display(display: &str) -> Result<(), InvalidUsername> {
     if display.chars().any(is_invisible) {
         return Err(InvalidUsername::Invisible);
     }
-    if stacks_marks(display) {
+    if has_stacked_marks(display) {
         return Err(InvalidUsername::StackedMarks);
     }
-    refuse_look_alikes(display)
+    check_confusables(display)
 }
 
-/// Space and ASCII punctuation stand outside: UTS 39 judges identifiers, which have neither, and they belong to no script.
-fn refuse_look_alikes(display: &str) -> Result<(), InvalidUsername> {
+/// Ignores spaces and ASCII punctuation: they belong to no script, and UTS 39 judges identifiers, which
+/// contain neither.
+fn check_confusables(display: &str) -> Result<(), InvalidUsername> {
     let letters: String = display.chars().filter(|c| *c != ' ' && !c.is_ascii_punctuation()).collect();
 
     if !letters.chars().all(char::identifier_allowed) {
@@ -170,8 +180,9 @@ fn refuse_look_alikes(display: &str) -> Result<(), InvalidUsername> {
     Ok(())
 }
 
-/// Whether a mark has no letter to stand on, or a letter more than [`STACKED_MARKS_MAX`] of them.
-fn stacks_marks(display: &str) -> bool {
+/// True if a combining mark has no letter before it, or if a letter has more than [`STACKED_MARKS_MAX`] of
+/// them.
+fn has_stacked_marks(display: &str) -> bool {
     let mut marks = STACKED_MARKS_MAX;
     display.chars().any(|c| {
         marks = match (is_combining_mark(c), c) {
@@ -183,10 +194,11 @@ fn stacks_marks(display: &str) -> bool {
     })
 }
 
-/// Controls, and what Unicode calls default-ignorable: shown as nothing, so that two names could look like one.
+/// True for control characters and for what Unicode calls default-ignorable: they are invisible, so two names
+/// could look the same.
 ///
-/// PRECIS refuses nearly all of them by itself; said here as well, for an error that helps and for the two joiners,
-/// which it allows between some letters.
+/// PRECIS itself refuses nearly all of them. The check here returns a more helpful error, and covers the two
+/// joiners, which PRECIS allows between some letters.
 fn is_invisible(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -207,7 +219,8 @@ fn folded(display: &str) -> Result<String, InvalidUsername> {
     Ok(key)
 }
 
-/// Up and down again: what differs only in case meets on the way (ß and SS, ς and σ, ı and I), letter by letter.
+/// Converts each character to upper case and back to lower case. Characters that differ only in case become
+/// equal (ß and SS, ς and σ, ı and I).
 fn folded_once(text: &str) -> String {
     text.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).nfkc().collect()
 }

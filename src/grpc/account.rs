@@ -1,4 +1,4 @@
-//! `AccountService`
+//! Handlers of `AccountService`.
 
 use tonic::Status;
 
@@ -10,7 +10,7 @@ use crate::{
     proto,
 };
 
-/// The field of `UpdateAccountRequest` that may be changed.
+/// The only field of `UpdateAccountRequest` that `update_mask` may name.
 const USERNAME: &str = "username";
 
 pub(super) fn get_account(acting: ActingUser, visible: UserFields) -> proto::GetAccountResponse {
@@ -27,10 +27,10 @@ pub(super) async fn update_account(
     let mut fields = Fields::default();
     let mask = request.update_mask.map(|mask| mask.paths).unwrap_or_default();
     if mask.iter().any(|path| path != USERNAME) {
-        fields.refuse("update_mask", &"may name username only");
+        fields.reject("update_mask", &"may contain only username");
     }
-    let username = fields.take(USERNAME, Username::parse(&request.username));
-    let Some(username) = username.filter(|_| fields.is_faultless()) else { return Err(fields.into_status()) };
+    let username = fields.check(USERNAME, Username::parse(&request.username));
+    let Some(username) = username.filter(|_| fields.are_valid()) else { return Err(fields.into_status()) };
 
     let user = accounts.change_username(acting, &username, origin).await.map_err(from_account)?;
 
@@ -44,10 +44,10 @@ pub(super) async fn change_password(
     origin: &Origin,
 ) -> Result<proto::ChangePasswordResponse, Status> {
     let mut fields = Fields::default();
-    let current = fields.take("current_password", Password::parse(request.current_password));
+    let current = fields.check("current_password", Password::parse(request.current_password));
     let (username, email) = (acting.user.username.clone(), acting.user.email.clone());
     let new = accounts.admit_password(request.new_password, Some(username), Some(email)).await;
-    let new = fields.take("new_password", new.map_err(from_account)?);
+    let new = fields.check("new_password", new.map_err(from_account)?);
     let (Some(current), Some(new)) = (current, new) else { return Err(fields.into_status()) };
 
     accounts.change_password(acting, &current, &new, origin).await.map_err(from_account)?;
@@ -63,12 +63,12 @@ pub(super) async fn request_email_change(
     origin: &Origin,
 ) -> Result<proto::RequestEmailChangeResponse, Status> {
     let mut fields = Fields::default();
-    let current = fields.take("current_password", Password::parse(request.current_password));
-    let email = fields.take("new_email", Email::parse(&request.new_email));
+    let current = fields.check("current_password", Password::parse(request.current_password));
+    let email = fields.check("new_email", Email::parse(&request.new_email));
     if email.as_ref() == Some(&acting.user.email) {
-        fields.refuse("new_email", &"is the account's address already");
+        fields.reject("new_email", &"is already the email of this account");
     }
-    let (Some(current), Some(email)) = (current, email.filter(|_| fields.is_faultless())) else {
+    let (Some(current), Some(email)) = (current, email.filter(|_| fields.are_valid())) else {
         return Err(fields.into_status());
     };
 
@@ -98,7 +98,7 @@ pub(super) async fn delete_account(
     origin: &Origin,
 ) -> Result<proto::DeleteAccountResponse, Status> {
     let mut fields = Fields::default();
-    let Some(current) = fields.take("current_password", Password::parse(request.current_password)) else {
+    let Some(current) = fields.check("current_password", Password::parse(request.current_password)) else {
         return Err(fields.into_status());
     };
 
@@ -114,7 +114,7 @@ pub(super) async fn request_password_reset(
     origin: Origin,
 ) -> Result<proto::RequestPasswordResetResponse, Status> {
     let mut fields = Fields::default();
-    let Some(email) = fields.take("email", Email::parse(&request.email)) else {
+    let Some(email) = fields.check("email", Email::parse(&request.email)) else {
         return Err(fields.into_status());
     };
 
@@ -130,25 +130,26 @@ pub(super) async fn reset_password(
 ) -> Result<proto::ResetPasswordResponse, Status> {
     let mut fields = Fields::default();
     if request.new_password.is_empty() {
-        fields.refuse("new_password", &"must not be empty");
+        fields.reject("new_password", &"must not be empty");
     }
     let token = link_token(&request.token, fields)?;
 
     let reset = accounts.reset_password(&token, request.new_password, origin).await.map_err(from_account)?;
 
     let mut fields = Fields::default();
-    match fields.take("new_password", reset) {
+    match fields.check("new_password", reset) {
         Some(()) => Ok(proto::ResetPasswordResponse {}),
         None => Err(fields.into_status()),
     }
 }
 
-/// The token of a link, once no other field is faulty; a text that can be none is as good as one that nobody was mailed.
+/// Parses the token of a link. Violations in `fields` come first. A malformed token is `INVALID_TOKEN`, as an
+/// unknown one.
 fn link_token(text: &str, mut fields: Fields) -> Result<MailToken, Status> {
     if text.is_empty() {
-        fields.refuse("token", &"must not be empty");
+        fields.reject("token", &"must not be empty");
     }
-    if !fields.is_faultless() {
+    if !fields.are_valid() {
         return Err(fields.into_status());
     }
     MailToken::parse(text).map_err(|_| from_account(AccountError::InvalidToken))

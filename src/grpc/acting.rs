@@ -1,4 +1,4 @@
-//! The user who acts, by the access token that they show.
+//! Authentication of the user of a request by an access token.
 
 use http::header;
 use tonic::{Status, metadata::MetadataMap};
@@ -10,11 +10,12 @@ use crate::{
     domain::Origin,
 };
 
-/// Who shows the access token in `authorization: Bearer …` (RFC 6750, section 2.1), beside which the caller's own token may stand.
+/// Authenticates the user by the access token in `authorization: Bearer ...` (RFC 6750, section 2.1). The
+/// caller's service token may be a second value of that header.
 ///
 /// # Errors
-/// `INVALID_ACCESS_TOKEN`, also when there is none or more than one.
-pub(super) async fn acting_user(
+/// `INVALID_ACCESS_TOKEN`, also if there is no access token or more than one.
+pub(super) async fn authenticate_user(
     accounts: &Accounts,
     metadata: &MetadataMap,
     origin: &Origin,
@@ -29,11 +30,11 @@ fn access_token(metadata: &MetadataMap) -> Option<&str> {
     tokens.next().filter(|_| tokens.next().is_none())
 }
 
-/// The token of the scheme Bearer, if it is no service token.
+/// Returns the token of the scheme Bearer, unless it is a service token.
 fn bearer(credentials: &str) -> Option<&str> {
     let (scheme, token) = credentials.split_once(' ')?;
-    let is_callers = ServiceToken::from_authorization(credentials).is_some();
-    (scheme.eq_ignore_ascii_case("bearer") && !is_callers).then(|| token.trim_start_matches(' '))
+    let is_service_token = ServiceToken::from_authorization(credentials).is_some();
+    (scheme.eq_ignore_ascii_case("bearer") && !is_service_token).then(|| token.trim_start_matches(' '))
 }
 
 #[cfg(test)]
@@ -41,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_access_token_is_found_beside_the_callers_own() {
+    fn exactly_one_access_token_is_accepted_beside_a_service_token() {
         let service = format!("Bearer {}", ServiceToken::from_random([1; 32]).expose());
         let found = |credentials: &[&str]| {
             let mut metadata = MetadataMap::new();

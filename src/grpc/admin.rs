@@ -1,4 +1,4 @@
-//! `AdminService`: users.
+//! Handlers of `AdminService` for users.
 
 use prost::Message as _;
 use tonic::Status;
@@ -6,7 +6,7 @@ use tonic::Status;
 use super::{
     convert,
     fields::Fields,
-    page::{Page, moment},
+    page::{Page, optional_timestamp},
     status::from_account,
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     store::{ManagedUser, UserFilter},
 };
 
-/// No email is longer, and a username is shorter.
+/// The longest search text: no email is longer, and usernames are shorter.
 const TEXT_CHARACTERS_MAX: usize = 254;
 
 pub(super) async fn get_user(
@@ -28,12 +28,12 @@ pub(super) async fn get_user(
     let mut fields = Fields::default();
     let key = match request.key {
         Some(Key::AuthToken(token)) => {
-            fields.take("auth_token", AuthToken::parse(&token)).map(UserKey::AuthToken)
+            fields.check("auth_token", AuthToken::parse(&token)).map(UserKey::AuthToken)
         }
-        Some(Key::Email(email)) => fields.take("email", Email::parse(&email)).map(UserKey::Email),
-        Some(Key::Username(name)) => fields.take("username", Username::parse(&name)).map(UserKey::Username),
+        Some(Key::Email(email)) => fields.check("email", Email::parse(&email)).map(UserKey::Email),
+        Some(Key::Username(name)) => fields.check("username", Username::parse(&name)).map(UserKey::Username),
         None => {
-            fields.refuse("key", &"must be an auth_token, an email or a username");
+            fields.reject("key", &"must be set to an auth_token, an email or a username");
             None
         }
     };
@@ -44,12 +44,15 @@ pub(super) async fn get_user(
     Ok(proto::GetUserResponse { user: Some(managed_user(found, visible)) })
 }
 
-/// Whether the caller may see all of a user that the request asks by.
-pub(super) const fn asks_for_visible(request: &proto::ListUsersRequest, visible: UserFields) -> bool {
-    let asks_by_time = request.created_since.is_some() || request.created_before.is_some();
+/// True if the caller may see every field that the request filters by.
+pub(super) const fn filters_by_visible_fields(
+    request: &proto::ListUsersRequest,
+    visible: UserFields,
+) -> bool {
+    let filters_by_time = request.created_since.is_some() || request.created_before.is_some();
     (request.text.is_empty() || (visible.email && visible.username))
         && (request.is_verified.is_none() || visible.is_verified)
-        && (!asks_by_time || visible.created_at)
+        && (!filters_by_time || visible.created_at)
 }
 
 pub(super) async fn list_users(
@@ -62,14 +65,14 @@ pub(super) async fn list_users(
     let list = [b"users ".as_slice(), &same.encode_to_vec()].concat();
     let mut fields = Fields::default();
     let page = Page::parse(&mut fields, page_tokens, list, request.page_size, &request.page_token);
-    let created_since = moment(&mut fields, "created_since", request.created_since);
-    let created_before = moment(&mut fields, "created_before", request.created_before);
+    let created_since = optional_timestamp(&mut fields, "created_since", request.created_since);
+    let created_before = optional_timestamp(&mut fields, "created_before", request.created_before);
     if request.text.chars().nth(TEXT_CHARACTERS_MAX).is_some() {
-        fields.refuse("text", &format!("must be at most {TEXT_CHARACTERS_MAX} characters"));
+        fields.reject("text", &format!("must be at most {TEXT_CHARACTERS_MAX} characters"));
     } else if request.text.chars().any(char::is_control) {
-        fields.refuse("text", &"must not contain control characters");
+        fields.reject("text", &"must not contain control characters");
     }
-    let Some(page) = page.filter(|_| fields.is_faultless()) else { return Err(fields.into_status()) };
+    let Some(page) = page.filter(|_| fields.are_valid()) else { return Err(fields.into_status()) };
     let filter = UserFilter {
         is_verified: request.is_verified,
         is_disabled: request.is_disabled,
@@ -80,9 +83,9 @@ pub(super) async fn list_users(
     let after = page.after.map(|[id, _]| UserId::from_i64(id));
 
     let mut users =
-        administration.list_users(filter, after, page.size_and_one()).await.map_err(from_account)?;
+        administration.list_users(filter, after, page.query_limit()).await.map_err(from_account)?;
 
-    let next_page_token = page.next(page_tokens, &mut users, |last| [last.user.id.as_i64(), 0]);
+    let next_page_token = page.next_page_token(page_tokens, &mut users, |last| [last.user.id.as_i64(), 0]);
     let users = users.into_iter().map(|user| managed_user(user, visible)).collect();
     Ok(proto::ListUsersResponse { users, next_page_token })
 }
@@ -95,8 +98,8 @@ pub(super) async fn set_verified(
     visible: UserFields,
 ) -> Result<proto::SetVerifiedResponse, Status> {
     let mut fields = Fields::default();
-    let key = fields.take("auth_token", AuthToken::parse(&request.auth_token)).map(UserKey::AuthToken);
-    let is_verified = fields.take("is_verified", request.is_verified.ok_or("must be given"));
+    let key = fields.check("auth_token", AuthToken::parse(&request.auth_token)).map(UserKey::AuthToken);
+    let is_verified = fields.check("is_verified", request.is_verified.ok_or("must be set"));
     let (Some(key), Some(is_verified)) = (key, is_verified) else { return Err(fields.into_status()) };
 
     let updated = if is_verified {
@@ -187,7 +190,7 @@ pub(super) async fn start_password_reset(
 
 fn key(auth_token: &str) -> Result<UserKey, Status> {
     let mut fields = Fields::default();
-    let token = fields.take("auth_token", AuthToken::parse(auth_token));
+    let token = fields.check("auth_token", AuthToken::parse(auth_token));
     token.map(UserKey::AuthToken).ok_or_else(|| fields.into_status())
 }
 

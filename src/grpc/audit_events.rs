@@ -1,4 +1,4 @@
-//! `AdminService`: the audit trail.
+//! The handler of `AdminService` for the audit trail.
 
 use prost::Message as _;
 use tonic::Status;
@@ -6,7 +6,7 @@ use tonic::Status;
 use super::{
     convert,
     fields::Fields,
-    page::{Page, moment},
+    page::{Page, optional_timestamp},
     status::from_account,
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     store::{AuditFilter, EventPlace, RecordedEvent},
 };
 
-/// No caller's name is longer.
+/// The longest name of a caller.
 const CALLER_BYTES_MAX: usize = 64;
 
 pub(super) async fn list_audit_events(
@@ -30,30 +30,30 @@ pub(super) async fn list_audit_events(
     let page = Page::parse(&mut fields, page_tokens, list, request.page_size, &request.page_token);
     let user = match request.auth_token.as_str() {
         "" => None,
-        text => fields.take("auth_token", AuthToken::parse(text)),
+        text => fields.check("auth_token", AuthToken::parse(text)),
     };
     let kinds = request.kinds.iter().enumerate();
     let kinds =
-        kinds.filter_map(|(index, name)| fields.take(&format!("kinds[{index}]"), kind(name))).collect();
+        kinds.filter_map(|(index, name)| fields.check(&format!("kinds[{index}]"), kind(name))).collect();
     if request.caller.len() > CALLER_BYTES_MAX || request.caller.chars().any(char::is_control) {
-        fields.refuse("caller", &"is no caller's name");
+        fields.reject("caller", &"is not the name of a caller");
     }
-    let since = moment(&mut fields, "since", request.since);
-    let until = moment(&mut fields, "until", request.until);
-    let Some(page) = page.filter(|_| fields.is_faultless()) else { return Err(fields.into_status()) };
+    let since = optional_timestamp(&mut fields, "since", request.since);
+    let until = optional_timestamp(&mut fields, "until", request.until);
+    let Some(page) = page.filter(|_| fields.are_valid()) else { return Err(fields.into_status()) };
     let caller = (!request.caller.is_empty()).then_some(request.caller);
     let filter = AuditFilter { user, caller, kinds, since, until };
     let after = page.after.map(EventPlace::from_numbers);
 
     let mut events =
-        administration.list_audit_events(filter, after, page.size_and_one()).await.map_err(from_account)?;
+        administration.list_audit_events(filter, after, page.query_limit()).await.map_err(from_account)?;
 
-    let next_page_token = page.next(page_tokens, &mut events, |last| last.place().as_numbers());
+    let next_page_token = page.next_page_token(page_tokens, &mut events, |last| last.place().as_numbers());
     Ok(proto::ListAuditEventsResponse { events: events.into_iter().map(event).collect(), next_page_token })
 }
 
 fn kind(name: &str) -> Result<AuditKind, &'static str> {
-    AuditKind::parse(name).ok_or("is no kind of event; docs/AUDIT.md lists them")
+    AuditKind::parse(name).ok_or("is not a kind of event; docs/AUDIT.md lists the kinds")
 }
 
 fn event(event: RecordedEvent) -> proto::AuditEvent {

@@ -1,4 +1,4 @@
-//! Domain values as messages.
+//! Conversion of domain values into protobuf messages.
 
 use crate::{
     accounts::IssuedTokens,
@@ -7,7 +7,7 @@ use crate::{
     proto,
 };
 
-/// A user as a caller may see them: fields that it may not are left out, as proto3 leaves out what is empty.
+/// Converts a user. Fields that the caller may not see are left at their default, which proto3 does not send.
 pub(super) fn user(user: User, visible: UserFields) -> proto::User {
     proto::User {
         auth_token: user.auth_token.to_string(),
@@ -19,7 +19,7 @@ pub(super) fn user(user: User, visible: UserFields) -> proto::User {
     }
 }
 
-/// What a login or a refresh gives, without whose it is.
+/// Converts the tokens of a login or a refresh.
 pub(super) fn session_tokens(tokens: &IssuedTokens) -> proto::SessionTokens {
     proto::SessionTokens {
         session_id: tokens.session.to_string(),
@@ -30,7 +30,7 @@ pub(super) fn session_tokens(tokens: &IssuedTokens) -> proto::SessionTokens {
     }
 }
 
-/// A session as its owner sees it, who acts in `current`.
+/// Converts a session. `current` is the session of the access token of the request.
 pub(super) fn session(session: &Session, current: SessionId) -> proto::Session {
     proto::Session {
         session_id: session.id.to_string(),
@@ -43,12 +43,12 @@ pub(super) fn session(session: &Session, current: SessionId) -> proto::Session {
     }
 }
 
-/// The token of a link that the caller mails itself; empty where there is none.
+/// Converts the token of a link that the caller mails itself; an empty string if there is none.
 pub(super) fn mail_token(token: Option<MailToken>) -> String {
     token.map(|token| token.to_link_text()).unwrap_or_default()
 }
 
-/// A number of things, as far as the wire can say it.
+/// Converts a count; one above the maximum of an `int32` becomes that maximum.
 pub(super) fn count(number: usize) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
@@ -58,7 +58,7 @@ pub(super) fn timestamp(at: Timestamp) -> prost_types::Timestamp {
     let nanos = i32::try_from(micros.rem_euclid(1_000_000) * 1_000);
     prost_types::Timestamp {
         seconds: micros.div_euclid(1_000_000),
-        nanos: nanos.expect("less than a second of nanoseconds fits"),
+        nanos: nanos.expect("the nanoseconds of less than a second fit into an i32"),
     }
 }
 
@@ -67,12 +67,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn microseconds_reach_the_wire_before_and_after_1970() {
-        let wire = |micros| {
+    fn timestamps_before_and_after_1970_keep_their_microseconds() {
+        let converted = |micros| {
             let at = timestamp(Timestamp::from_unix_micros(micros));
             (at.seconds, at.nanos)
         };
-        assert_eq!(wire(1_700_000_000_123_456), (1_700_000_000, 123_456_000));
-        assert_eq!(wire(-1), (-1, 999_999_000));
+        assert_eq!(converted(1_700_000_000_123_456), (1_700_000_000, 123_456_000));
+        assert_eq!(converted(-1), (-1, 999_999_000));
     }
 }

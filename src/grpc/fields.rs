@@ -1,4 +1,5 @@
-//! The fields of a request, parsed one by one so that all that are faulty are named at once.
+//! Validation of request fields. All fields are parsed before an error is returned, so that one response
+//! lists every violation.
 
 use std::fmt::Display;
 
@@ -7,48 +8,49 @@ use tonic_types::FieldViolation;
 
 use super::status::invalid_fields;
 
-/// More faults than this are counted and not listed: details travel in a header, which clients limit to 8 KiB.
-const LISTED_MAX: usize = 20;
+/// The number of violations that a status lists; further ones are only counted. The details of a status are
+/// sent in a header, which clients limit to 8 KiB.
+const VIOLATIONS_MAX: usize = 20;
 
-/// What was found wrong so far.
+/// Collects the field violations of one request.
 #[derive(Default)]
 pub(super) struct Fields {
     violations: Vec<FieldViolation>,
-    unlisted: usize,
+    omitted: usize,
 }
 
 impl Fields {
-    /// The value, or nothing and a note of why not.
-    pub(super) fn take<T, E: Display>(&mut self, field: &str, parsed: Result<T, E>) -> Option<T> {
+    /// Returns the parsed value, or adds a violation and returns `None`.
+    pub(super) fn check<T, E: Display>(&mut self, field: &str, parsed: Result<T, E>) -> Option<T> {
         match parsed {
             Ok(value) => Some(value),
             Err(rule) => {
-                self.refuse(field, &rule);
+                self.reject(field, &rule);
                 None
             }
         }
     }
 
-    /// Notes that a field breaks a rule.
-    pub(super) fn refuse(&mut self, field: &str, rule: &impl Display) {
-        if self.violations.len() < LISTED_MAX {
+    /// Adds a violation: the field breaks the rule.
+    pub(super) fn reject(&mut self, field: &str, rule: &impl Display) {
+        if self.violations.len() < VIOLATIONS_MAX {
             self.violations.push(FieldViolation::new(field, rule.to_string()));
         } else {
-            self.unlisted += 1;
+            self.omitted += 1;
         }
     }
 
-    /// Whether nothing was refused so far.
-    pub(super) const fn is_faultless(&self) -> bool {
+    /// True if there is no violation so far.
+    pub(super) const fn are_valid(&self) -> bool {
         self.violations.is_empty()
     }
 
-    /// The status that names them all.
+    /// Returns the `INVALID_FIELDS` status with all violations.
     pub(super) fn into_status(mut self) -> Status {
-        if self.unlisted > 0
+        if self.omitted > 0
             && let Some(last) = self.violations.last_mut()
         {
-            last.description = format!("{}; and {} more fields are faulty", last.description, self.unlisted);
+            last.description = format!("{}; and {} more violations", last.description, self.omitted);
         }
         invalid_fields(self.violations)
     }
@@ -61,15 +63,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn thousand_faults_fit_into_a_header() {
+    fn a_thousand_violations_fit_into_a_header() {
         let mut fields = Fields::default();
         for index in 0..1_000 {
-            fields.refuse(&format!("auth_tokens[{index}]"), &"must be a UUID");
+            fields.reject(&format!("auth_tokens[{index}]"), &"must be a UUID");
         }
         let status = fields.into_status();
         let listed = status.get_details_bad_request().unwrap().field_violations;
-        assert_eq!(listed.len(), LISTED_MAX);
-        assert!(listed[LISTED_MAX - 1].description.ends_with("and 980 more fields are faulty"));
+        assert_eq!(listed.len(), VIOLATIONS_MAX);
+        assert!(listed[VIOLATIONS_MAX - 1].description.ends_with("and 980 more violations"));
         assert!(status.details().len() < 4_096, "{}", status.details().len());
     }
 }

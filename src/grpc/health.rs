@@ -1,4 +1,4 @@
-//! `grpc.health.v1`: SERVING while the database answers.
+//! The health service (`grpc.health.v1`): SERVING while the database is available.
 
 use std::time::Duration;
 
@@ -8,70 +8,72 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use super::service;
 use crate::store::{Store, StoreError};
 
-/// Between two looks at the database; callers learn of a loss within this and [`ANSWER_LIMIT`].
+/// The time between two checks of the database. The status changes at most this plus [`PING_TIMEOUT`] after
+/// the database is lost.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// A database that does not answer within this is lost.
-const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+/// A database that does not answer a ping within this time is unavailable.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The services that follow the database: those of the API, and `""` for the whole.
+/// The services whose status follows the database: those of the API, and `""` for the whole server.
 fn services() -> impl Iterator<Item = &'static str> {
     service::NAMES.into_iter().chain([""])
 }
 
-/// Keeps the health service true.
+/// Sets the status of the health service by the state of the database.
 pub struct HealthWatch {
     reporter: HealthReporter,
     store: Store,
 }
 
 impl HealthWatch {
-    /// A watch that has looked at the database once, and said what it found.
+    /// Creates a watch, checks the database once and sets the status.
     pub async fn begin(reporter: HealthReporter, store: Store) -> Self {
         let watch = Self { reporter, store };
-        let answers = watch.database_answers().await;
-        watch.tell(None, answers).await;
+        let is_available = watch.is_database_available().await;
+        watch.report_change(None, is_available).await;
         watch
     }
 
-    /// Looks at the database until `stop`; then says `NOT_SERVING`, and at `drain` ends the streams of `Watch`.
+    /// Checks the database periodically until `stop`. Then sets `NOT_SERVING`, and ends the `Watch` streams
+    /// at `drain`.
     pub async fn run(self, stop: CancellationToken, drain: CancellationToken) {
-        let mut is_serving = None;
-        while let Some(answers) = stop.run_until_cancelled(self.database_answers()).await {
-            if is_serving != Some(answers) {
-                self.tell(is_serving, answers).await;
-                is_serving = Some(answers);
+        let mut was_available = None;
+        while let Some(is_available) = stop.run_until_cancelled(self.is_database_available()).await {
+            if was_available != Some(is_available) {
+                self.report_change(was_available, is_available).await;
+                was_available = Some(is_available);
             }
             stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await;
         }
         self.report(ServingStatus::NotServing).await;
         drain.cancelled().await;
         for service in services() {
-            // A `Watch` that goes on would hold the stop until its deadline.
+            // An open `Watch` stream would delay the shutdown until the drain deadline.
             self.reporter.clone().clear_service_status(service).await;
         }
     }
 
-    async fn database_answers(&self) -> bool {
-        match tokio::time::timeout(ANSWER_LIMIT, self.store.ping()).await {
-            // A full queue is no loss: the database works through it.
+    async fn is_database_available(&self) -> bool {
+        match tokio::time::timeout(PING_TIMEOUT, self.store.ping()).await {
+            // A full queue does not mean that the database is unavailable: it is working through the queue.
             Ok(Ok(()) | Err(StoreError::Overloaded)) => true,
             Ok(Err(error)) => {
-                tracing::debug!(error = %error.chain(), "The database does not answer");
+                tracing::debug!(error = %error.chain(), "Database ping failed");
                 false
             }
             Err(_) => false,
         }
     }
 
-    /// An operator reads of each change once.
-    async fn tell(&self, before: Option<bool>, answers: bool) {
-        match (before, answers) {
-            (_, false) => tracing::error!("The database does not answer: NOT_SERVING"),
-            (Some(false), true) => tracing::info!("The database answers again: SERVING"),
+    /// Logs the change and sets the status. `was_available` is `None` at the first check.
+    async fn report_change(&self, was_available: Option<bool>, is_available: bool) {
+        match (was_available, is_available) {
+            (_, false) => tracing::error!("Database unavailable; health status is NOT_SERVING"),
+            (Some(false), true) => tracing::info!("Database available again; health status is SERVING"),
             (None | Some(true), true) => {}
         }
-        self.report(if answers { ServingStatus::Serving } else { ServingStatus::NotServing }).await;
+        self.report(if is_available { ServingStatus::Serving } else { ServingStatus::NotServing }).await;
     }
 
     async fn report(&self, status: ServingStatus) {

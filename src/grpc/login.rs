@@ -1,4 +1,4 @@
-//! `Login`.
+//! The handler of `Login`.
 
 use tonic::Status;
 
@@ -18,14 +18,16 @@ pub(super) async fn login(
 ) -> Result<proto::LoginResponse, Status> {
     let mut fields = Fields::default();
     let password = Password::parse(request.password);
+    // An imported user may have an email that breaks the rules; the store is searched for it only in that
+    // case.
     let email = match (Email::parse(&request.email), &password) {
         (Err(rule), Ok(_)) => {
             accounts.find_kept_email(&request.email).await.map_err(from_account)?.ok_or(rule)
         }
         (email, _) => email,
     };
-    let email = fields.take("email", email);
-    let password = fields.take("password", password);
+    let email = fields.check("email", email);
+    let password = fields.check("password", password);
     let (Some(email), Some(password)) = (email, password) else { return Err(fields.into_status()) };
 
     let issued = accounts.log_in(&email, &password, origin).await.map_err(from_account)?;

@@ -1,8 +1,8 @@
-//! The API: the only place that knows the wire.
+//! The gRPC API. No other module uses the protobuf messages.
 //!
-//! A handler reads as parse, act, reply: the message into domain values (all faulty fields at once), one call, the domain
-//! value into a message. No rule of an account is decided here, and no SQL is known. Start at [`service`]; `layer` is what
-//! every call passes through.
+//! Each handler has three steps: parse the message into domain values (all violations are reported at once),
+//! make one call, convert the result into a message. The rules of accounts are in `accounts` and SQL is in
+//! `store`. Start at [`service`]; [`layer`] contains what is common to all calls.
 
 mod account;
 mod acting;

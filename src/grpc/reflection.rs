@@ -1,20 +1,21 @@
-//! Server reflection, v1 and v1alpha: grpcurl and its like need no `.proto` files.
+//! Server reflection (v1 and v1alpha), so that tools such as grpcurl need no `.proto` files.
 
 use tonic::service::Routes;
 use tonic_reflection::server::{Builder, Error};
 
 use crate::proto;
 
-/// Adds both versions; older grpcurl speaks only v1alpha.
+/// Adds both versions of the reflection service. Older versions of grpcurl support only v1alpha.
 ///
 /// # Errors
-/// When the descriptors that were compiled in cannot be read, which would be a defect of the build.
+/// The embedded descriptors cannot be decoded, which would be a defect of the build.
 pub fn add_reflection(routes: Routes) -> Result<Routes, Error> {
-    Ok(routes.add_service(described().build_v1()?).add_service(described().build_v1alpha()?))
+    Ok(routes.add_service(builder().build_v1()?).add_service(builder().build_v1alpha()?))
 }
 
-/// With the descriptors of health, and of the error details, so that grpcurl prints them decoded.
-fn described() -> Builder<'static> {
+/// Registers the descriptors of the API, of the health service, and of the error details, which grpcurl then
+/// prints decoded.
+fn builder() -> Builder<'static> {
     Builder::configure()
         .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)

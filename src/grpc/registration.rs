@@ -1,4 +1,4 @@
-//! `Register`, `VerifyEmail`, `ResendVerificationEmail`.
+//! The handlers of `Register`, `VerifyEmail` and `ResendVerificationEmail`.
 
 use tonic::Status;
 
@@ -18,11 +18,11 @@ pub(super) async fn register(
     visible: UserFields,
 ) -> Result<proto::RegisterResponse, Status> {
     let mut fields = Fields::default();
-    let username = fields.take("username", Username::parse(&request.username));
-    let email = fields.take("email", Email::parse(&request.email));
-    let request_id = fields.take("request_id", optional_request_id(&request.request_id));
+    let username = fields.check("username", Username::parse(&request.username));
+    let email = fields.check("email", Email::parse(&request.email));
+    let request_id = fields.check("request_id", optional_request_id(&request.request_id));
     let password = accounts.admit_password(request.password, username.clone(), email.clone()).await;
-    let password = fields.take("password", password.map_err(from_account)?);
+    let password = fields.check("password", password.map_err(from_account)?);
     let (Some(username), Some(email), Some(password), Some(request_id)) =
         (username, email, password, request_id)
     else {
@@ -46,7 +46,7 @@ pub(super) async fn verify_email(
 ) -> Result<proto::VerifyEmailResponse, Status> {
     let mut fields = Fields::default();
     if request.token.is_empty() {
-        fields.refuse("token", &"must not be empty");
+        fields.reject("token", &"must not be empty");
         return Err(fields.into_status());
     }
 
@@ -62,7 +62,7 @@ pub(super) async fn resend_verification_email(
     origin: Origin,
 ) -> Result<proto::ResendVerificationEmailResponse, Status> {
     let mut fields = Fields::default();
-    let Some(email) = fields.take("email", Email::parse(&request.email)) else {
+    let Some(email) = fields.check("email", Email::parse(&request.email)) else {
         return Err(fields.into_status());
     };
 
@@ -71,7 +71,7 @@ pub(super) async fn resend_verification_email(
     Ok(proto::ResendVerificationEmailResponse { mail_token: convert::mail_token(token) })
 }
 
-/// proto3 gives an empty string where nothing was sent.
+/// Parses a request id. An unset proto3 string is empty, which means no request id.
 fn optional_request_id(text: &str) -> Result<Option<RequestId>, InvalidRequestId> {
     if text.is_empty() { Ok(None) } else { RequestId::parse(text).map(Some) }
 }

@@ -1,4 +1,5 @@
-//! `ResolveToken`, `ResolveTokens`, `FindUser`: what only reads goes straight to the store.
+//! The handlers of `ResolveToken`, `ResolveTokens` and `FindUser`. They only read, so they call the store
+//! directly.
 
 use std::collections::HashSet;
 
@@ -17,7 +18,7 @@ use crate::{
     store::Store,
 };
 
-/// How many tokens one `ResolveTokens` takes; DESIGN.md, section 3.
+/// The maximum number of tokens in one `ResolveTokens` request.
 const AUTH_TOKENS_MAX: usize = 1_000;
 
 pub(super) async fn resolve_token(
@@ -26,13 +27,13 @@ pub(super) async fn resolve_token(
     visible: UserFields,
 ) -> Result<proto::ResolveTokenResponse, Status> {
     let mut fields = Fields::default();
-    let Some(token) = fields.take("auth_token", AuthToken::parse(&request.auth_token)) else {
+    let Some(token) = fields.check("auth_token", AuthToken::parse(&request.auth_token)) else {
         return Err(fields.into_status());
     };
 
     let user = store.find_user_by_auth_token(token).await.map_err(from_store)?;
 
-    Ok(proto::ResolveTokenResponse { user: Some(known(user, visible)?) })
+    Ok(proto::ResolveTokenResponse { user: Some(found_user(user, visible)?) })
 }
 
 pub(super) async fn resolve_tokens(
@@ -60,36 +61,36 @@ pub(super) async fn find_user(
     let mut fields = Fields::default();
     let found = match request.key {
         Some(Key::Email(email)) => {
-            let Some(email) = fields.take("email", Email::parse(&email)) else {
+            let Some(email) = fields.check("email", Email::parse(&email)) else {
                 return Err(fields.into_status());
             };
             store.find_user_by_email(&email).await
         }
         Some(Key::Username(username)) => {
-            let username = fields.take("username", Username::parse(&username));
+            let username = fields.check("username", Username::parse(&username));
             let Some(username) = username else { return Err(fields.into_status()) };
             store.find_user_by_username(&username).await
         }
         None => {
-            fields.refuse("key", &"must be an email or a username");
+            fields.reject("key", &"must be set to an email or a username");
             return Err(fields.into_status());
         }
     };
 
-    Ok(proto::FindUserResponse { user: Some(known(found.map_err(from_store)?, visible)?) })
+    Ok(proto::FindUserResponse { user: Some(found_user(found.map_err(from_store)?, visible)?) })
 }
 
-/// The tokens in the order of the request, each once.
+/// Parses the tokens and removes duplicates, in the order of the request.
 fn distinct_tokens(texts: &[String]) -> Result<Vec<AuthToken>, Status> {
     let mut fields = Fields::default();
     if texts.is_empty() || texts.len() > AUTH_TOKENS_MAX {
-        let rule = format!("must hold 1 to {AUTH_TOKENS_MAX} tokens, not {}", texts.len());
-        fields.refuse("auth_tokens", &rule);
+        let rule = format!("must have 1 to {AUTH_TOKENS_MAX} tokens, not {}", texts.len());
+        fields.reject("auth_tokens", &rule);
         return Err(fields.into_status());
     }
     let parsed = texts.iter().enumerate();
     let parsed: Vec<_> = parsed
-        .filter_map(|(index, text)| fields.take(&format!("auth_tokens[{index}]"), AuthToken::parse(text)))
+        .filter_map(|(index, text)| fields.check(&format!("auth_tokens[{index}]"), AuthToken::parse(text)))
         .collect();
     if parsed.len() < texts.len() {
         return Err(fields.into_status());
@@ -98,6 +99,7 @@ fn distinct_tokens(texts: &[String]) -> Result<Vec<AuthToken>, Status> {
     Ok(parsed.into_iter().filter(|token| seen.insert(*token)).collect())
 }
 
-fn known(user: Option<User>, visible: UserFields) -> Result<proto::User, Status> {
+/// Converts the user, or returns `USER_NOT_FOUND`.
+fn found_user(user: Option<User>, visible: UserFields) -> Result<proto::User, Status> {
     user.map(|user| convert::user(user, visible)).ok_or_else(|| from_account(AccountError::UserNotFound))
 }

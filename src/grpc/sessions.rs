@@ -1,4 +1,4 @@
-//! `SessionService`.
+//! Handlers of `SessionService`.
 
 use tonic::Status;
 
@@ -53,7 +53,7 @@ pub(super) async fn revoke_session(
     origin: &Origin,
 ) -> Result<proto::RevokeSessionResponse, Status> {
     let mut fields = Fields::default();
-    let Some(session) = fields.take("session_id", SessionId::parse(&request.session_id)) else {
+    let Some(session) = fields.check("session_id", SessionId::parse(&request.session_id)) else {
         return Err(fields.into_status());
     };
 
@@ -104,11 +104,12 @@ pub(super) fn get_jwks(accounts: &Accounts) -> proto::GetJwksResponse {
     proto::GetJwksResponse { keys: accounts.public_keys().into_iter().map(key).collect() }
 }
 
-/// A text that can be no refresh token is as good as one that nobody has, save that nothing is there at all.
+/// Parses a refresh token. An empty text is `INVALID_FIELDS`; a malformed token is `INVALID_REFRESH_TOKEN`,
+/// as an unknown one.
 fn refresh_token(text: &str) -> Result<RefreshToken, Status> {
     if text.is_empty() {
         let mut fields = Fields::default();
-        fields.refuse("refresh_token", &"must not be empty");
+        fields.reject("refresh_token", &"must not be empty");
         return Err(fields.into_status());
     }
     RefreshToken::parse(text).map_err(|_| from_account(AccountError::InvalidRefreshToken))

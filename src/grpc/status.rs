@@ -1,4 +1,4 @@
-//! Errors on the wire: a code, and `google.rpc` details that clients match on.
+//! gRPC error statuses: a code, and the `google.rpc` details that clients match on.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -15,22 +15,28 @@ use crate::{
 /// The domain of every `ErrorInfo`.
 const DOMAIN: &str = "identity.kairos";
 
-/// When a caller who met a lost database had best come back: the health watch looks as often.
+/// The retry delay while the database is unavailable; the health watch polls the database at the same
+/// interval.
 const STORE_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// A status with its reason.
-pub(super) fn refusal(code: Code, reason: ErrorReason, message: &str) -> Status {
+/// Returns a status with this reason.
+pub(super) fn error_status(code: Code, reason: ErrorReason, message: &str) -> Status {
     Status::with_error_details(code, message, details(reason))
 }
 
-/// A status that says when to come back.
-pub(super) fn busy(code: Code, reason: ErrorReason, message: &str, retry_after: Duration) -> Status {
+/// Returns a status with this reason and a `RetryInfo`.
+pub(super) fn retryable_status(
+    code: Code,
+    reason: ErrorReason,
+    message: &str,
+    retry_after: Duration,
+) -> Status {
     let mut details = details(reason);
     details.set_retry_info(Some(retry_after));
     Status::with_error_details(code, message, details)
 }
 
-/// `INVALID_FIELDS`: which fields break which rule.
+/// Returns an `INVALID_FIELDS` status that lists each field with the rule that it breaks.
 pub(super) fn invalid_fields(violations: Vec<FieldViolation>) -> Status {
     let listed: Vec<_> =
         violations.iter().map(|violation| format!("{} {}", violation.field, violation.description)).collect();
@@ -39,7 +45,8 @@ pub(super) fn invalid_fields(violations: Vec<FieldViolation>) -> Status {
     Status::with_error_details(Code::InvalidArgument, listed.join("; "), details)
 }
 
-/// The status of a verb that did not do what it was asked.
+/// Returns the status for an error of `accounts`, and logs the cause of an unavailable database or an
+/// internal error.
 pub(super) fn from_account(error: AccountError) -> Status {
     use AccountError as E;
     use ErrorReason as R;
@@ -71,10 +78,10 @@ pub(super) fn from_account(error: AccountError) -> Status {
             (Code::Unauthenticated, R::InvalidRefreshToken, message)
         }
         E::InvalidAccessToken => {
-            let message = "the access token is missing, unknown or expired, or its session has ended: refresh the session";
+            let message = "the access token is missing, invalid or expired, or its session has ended: refresh the session";
             (Code::Unauthenticated, R::InvalidAccessToken, message)
         }
-        E::SessionNotFound => (Code::NotFound, R::SessionNotFound, "the user has no session of this id"),
+        E::SessionNotFound => (Code::NotFound, R::SessionNotFound, "the user has no session with this id"),
         E::UserNotFound => (Code::NotFound, R::UserNotFound, "there is no such user"),
         E::RequestIdReused => {
             let rule = "was used within the last 24 hours for another email or username";
@@ -82,42 +89,43 @@ pub(super) fn from_account(error: AccountError) -> Status {
         }
         E::TooManyAttempts { retry_after } => {
             let message = "too many attempts: try again later";
-            return busy(Code::ResourceExhausted, R::TooManyAttempts, message, retry_after);
+            return retryable_status(Code::ResourceExhausted, R::TooManyAttempts, message, retry_after);
         }
         E::Overloaded { retry_after } => {
             let message = "the service is busy: try again later";
-            return busy(Code::ResourceExhausted, R::Overloaded, message, retry_after);
+            return retryable_status(Code::ResourceExhausted, R::Overloaded, message, retry_after);
         }
         E::StoreUnavailable(cause) => return unavailable(&cause),
-        E::Internal(cause) => return broken(&cause),
+        E::Internal(cause) => return internal_error(&cause),
     };
-    refusal(code, reason, message)
+    error_status(code, reason, message)
 }
 
 fn unavailable(cause: &Cause) -> Status {
     let request_id = current_request_id().map(tracing::field::display);
-    tracing::warn!(request_id, error = %chain(cause), "A call met a database that is not available");
-    let message = "the database is not available: try again later";
-    busy(Code::Unavailable, ErrorReason::StoreUnavailable, message, STORE_RETRY_AFTER)
+    tracing::warn!(request_id, error = %chain(cause), "Call failed: database unavailable");
+    let message = "the database is unavailable: try again later";
+    retryable_status(Code::Unavailable, ErrorReason::StoreUnavailable, message, STORE_RETRY_AFTER)
 }
 
-fn broken(cause: &Cause) -> Status {
+fn internal_error(cause: &Cause) -> Status {
     let request_id = current_request_id().map(tracing::field::display);
-    tracing::error!(request_id, error = %chain(cause), "A call broke");
-    refusal(Code::Internal, ErrorReason::Internal, "internal error")
+    tracing::error!(request_id, error = %chain(cause), "Call failed: internal error");
+    error_status(Code::Internal, ErrorReason::Internal, "internal error")
 }
 
-/// The status of a read that failed.
+/// Returns the status for an error of the store.
 pub(super) fn from_store(error: StoreError) -> Status {
     from_account(error.into())
 }
 
+/// Returns status details with an `ErrorInfo` of this reason.
 pub(super) fn details(reason: ErrorReason) -> ErrorDetails {
-    ErrorDetails::with_error_info(name(reason), DOMAIN, HashMap::new())
+    ErrorDetails::with_error_info(reason_name(reason), DOMAIN, HashMap::new())
 }
 
-/// The reason as clients see it: the enum's value without its prefix.
-pub(super) fn name(reason: ErrorReason) -> &'static str {
+/// Returns the reason as clients see it: the name of the enum value without its prefix.
+pub(super) fn reason_name(reason: ErrorReason) -> &'static str {
     let name = reason.as_str_name();
     name.strip_prefix("ERROR_REASON_").unwrap_or(name)
 }
@@ -128,12 +136,12 @@ mod tests {
 
     #[test]
     fn a_reason_is_named_without_its_prefix() {
-        assert_eq!(name(ErrorReason::InvalidFields), "INVALID_FIELDS");
-        assert_eq!(name(ErrorReason::EmailAlreadyExists), "EMAIL_ALREADY_EXISTS");
+        assert_eq!(reason_name(ErrorReason::InvalidFields), "INVALID_FIELDS");
+        assert_eq!(reason_name(ErrorReason::EmailAlreadyExists), "EMAIL_ALREADY_EXISTS");
     }
 
     #[test]
-    fn the_audit_trail_has_the_reason_that_the_caller_is_told() {
+    fn the_audit_trail_and_the_status_have_the_same_reason() {
         use AccountError as E;
         let cause = || crate::store::Cause::new("broken");
         let retry_after = Duration::from_secs(1);
@@ -153,8 +161,8 @@ mod tests {
             E::TooManyAttempts { retry_after },
         ];
         for error in decisions {
-            let told = from_account(error.clone()).get_details_error_info().unwrap().reason;
-            assert_eq!(error.reason(), Some(told.as_str()));
+            let sent = from_account(error.clone()).get_details_error_info().unwrap().reason;
+            assert_eq!(error.reason(), Some(sent.as_str()));
         }
         for error in [E::Overloaded { retry_after }, E::StoreUnavailable(cause()), E::Internal(cause())] {
             assert_eq!(error.reason(), None);
@@ -162,12 +170,12 @@ mod tests {
     }
 
     #[test]
-    fn what_broke_is_not_told_to_the_caller() {
+    fn the_cause_of_an_error_is_not_sent_to_the_caller() {
         let cause = crate::store::Cause::new("relation core_user does not exist");
         for error in [AccountError::Internal(cause.clone()), AccountError::StoreUnavailable(cause)] {
             let status = from_account(error);
-            let told = format!("{} {:?}", status.message(), status.get_error_details());
-            assert!(!told.contains("core_user"), "{told}");
+            let sent = format!("{} {:?}", status.message(), status.get_error_details());
+            assert!(!sent.contains("core_user"), "{sent}");
         }
     }
 }

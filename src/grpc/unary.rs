@@ -1,8 +1,9 @@
-//! A unary call without the machinery of streams, for what is called so often that a box counts.
+//! A fast path for unary calls, with fewer allocations than tonic's generated server.
 //!
-//! tonic's generated server reads and writes each unary call as a stream: two buffers of 8 KiB, some seven boxes. Here the
-//! one message is read from the frames of the body and answered in one frame. Format: the gRPC specification's
-//! "Length-Prefixed-Message" (doc/PROTOCOL-HTTP2.md). Compressed requests ([`is_plain`]) are left to tonic.
+//! tonic handles each unary call as a stream: two buffers of 8 KiB and about seven boxes. Here the one
+//! message is read from the frames of the body, and the response is sent in one frame. The format is
+//! "Length-Prefixed-Message" of the gRPC specification (doc/PROTOCOL-HTTP2.md). tonic handles compressed
+//! requests (see [`is_plain`]).
 
 use std::{
     convert::Infallible,
@@ -17,18 +18,18 @@ use http_body::{Body as _, Frame, SizeHint};
 use prost::Message;
 use tonic::{Status, body::Body};
 
-/// The compressed-flag and the length before a message.
+/// The length of the prefix of a message: one byte for the compressed flag, four for the length.
 const PREFIX_BYTES: usize = 5;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
-/// Whether the messages of the request are not compressed.
+/// True if the messages of the request are not compressed.
 pub(super) fn is_plain(request: &Request<Body>) -> bool {
     request.headers().get("grpc-encoding").is_none_or(|encoding| encoding == "identity")
 }
 
-/// Reads the request, at most `message_bytes_max` long, and answers with what `handler` makes of it.
-pub(super) async fn answer<In, Out, Handled>(
+/// Reads the request message, of at most `message_bytes_max` bytes, calls `handler` and returns the response.
+pub(super) async fn respond<In, Out, Handled>(
     body: Body,
     message_bytes_max: usize,
     handler: impl FnOnce(In) -> Handled,
@@ -40,55 +41,58 @@ where
 {
     let outcome = match read(body, message_bytes_max).await {
         Ok(message) => handler(message).await,
-        Err(refusal) => Err(refusal),
+        Err(status) => Err(status),
     };
     match outcome {
         Ok(message) => success(&message),
-        Err(refusal) => refusal.into_http(),
+        Err(status) => status.into_http(),
     }
 }
 
 async fn read<In: Message + Default>(mut body: Body, message_bytes_max: usize) -> Result<In, Status> {
-    // Nearly always one piece, which is read where it lies; many are gathered by appending.
+    // Nearly every body is one frame, which is decoded without a copy. The data of several frames is copied
+    // into one buffer.
     let (mut first, mut gathered) = (Bytes::new(), BytesMut::new());
     while !body.is_end_stream()
         && let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
     {
-        let Ok(piece) = frame?.into_data() else { continue };
+        let Ok(data) = frame?.into_data() else { continue };
         if first.is_empty() {
-            first = piece;
+            first = data;
         } else {
             if gathered.is_empty() {
                 gathered.extend_from_slice(&first);
             }
-            gathered.extend_from_slice(&piece);
+            gathered.extend_from_slice(&data);
         }
-        refuse_long(if gathered.is_empty() { &first } else { &gathered }, message_bytes_max)?;
+        check_length(if gathered.is_empty() { &first } else { &gathered }, message_bytes_max)?;
     }
     let mut received = if gathered.is_empty() { first } else { gathered.freeze() };
     if received.is_empty() {
-        return Err(Status::internal("Missing request message."));
+        return Err(Status::internal("the request message is missing"));
     }
     let is_plain = received.first() == Some(&0);
-    if !is_plain || length(&received) != Some(received.len().saturating_sub(PREFIX_BYTES)) {
-        return Err(Status::internal("the body is not one message that is not compressed"));
+    if !is_plain || announced_length(&received) != Some(received.len().saturating_sub(PREFIX_BYTES)) {
+        return Err(Status::internal("the body must be one uncompressed message"));
     }
     received.advance(PREFIX_BYTES);
     In::decode(received).map_err(|error| Status::internal(error.to_string()))
 }
 
-/// Refuses a message that says it is too long before it is here, and bytes that nobody announced.
-fn refuse_long(received: &[u8], message_bytes_max: usize) -> Result<(), Status> {
-    let bytes = length(received).unwrap_or_default().max(received.len().saturating_sub(PREFIX_BYTES));
+/// Returns `OUT_OF_RANGE` if the announced or the received length exceeds the limit. A message that is
+/// announced as too long is refused before it is received.
+fn check_length(received: &[u8], message_bytes_max: usize) -> Result<(), Status> {
+    let announced = announced_length(received).unwrap_or_default();
+    let bytes = announced.max(received.len().saturating_sub(PREFIX_BYTES));
     if bytes > message_bytes_max {
-        let rule = format!("a request has at most {message_bytes_max} bytes, not {bytes}");
+        let rule = format!("a request must have at most {message_bytes_max} bytes, not {bytes}");
         return Err(Status::out_of_range(rule));
     }
     Ok(())
 }
 
-/// What the prefix, once it is here, says about the message behind it.
-fn length(received: &[u8]) -> Option<usize> {
+/// Returns the message length in the prefix, or `None` if the prefix is not complete.
+fn announced_length(received: &[u8]) -> Option<usize> {
     let (_, rest) = received.split_first()?;
     usize::try_from(u32::from_be_bytes(*rest.first_chunk()?)).ok()
 }
@@ -97,21 +101,21 @@ fn success(message: &impl Message) -> Response<Body> {
     let length = message.encoded_len();
     let mut bytes = BytesMut::with_capacity(PREFIX_BYTES + length);
     bytes.put_u8(0);
-    bytes.put_u32(u32::try_from(length).expect("an answer is shorter than 4 GiB"));
-    message.encode(&mut bytes).expect("the buffer has room for the message");
-    let body = OneMessage { message: Some(bytes.freeze()), is_ended: false };
+    bytes.put_u32(u32::try_from(length).expect("a response is shorter than 4 GiB"));
+    message.encode(&mut bytes).expect("the buffer has the size of the message");
+    let body = UnaryBody { message: Some(bytes.freeze()), is_ended: false };
     let mut response = Response::new(Body::new(body));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
 }
 
-/// A message, then `grpc-status: 0`.
-struct OneMessage {
+/// A response body: one message, then the trailer `grpc-status: 0`.
+struct UnaryBody {
     message: Option<Bytes>,
     is_ended: bool,
 }
 
-impl http_body::Body for OneMessage {
+impl http_body::Body for UnaryBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -135,7 +139,7 @@ impl http_body::Body for OneMessage {
     }
 
     fn size_hint(&self) -> SizeHint {
-        // Not exact: hyper would announce a content-length.
+        // Not exact, because hyper would send a content-length header for an exact size.
         SizeHint::default()
     }
 }
@@ -151,10 +155,10 @@ mod tests {
 
     const BYTES_MAX: usize = 64;
 
-    /// A body that comes in these pieces.
-    struct Pieces(VecDeque<Bytes>);
+    /// A body of these data frames.
+    struct Frames(VecDeque<Bytes>);
 
-    impl http_body::Body for Pieces {
+    impl http_body::Body for Frames {
         type Data = Bytes;
         type Error = Infallible;
 
@@ -162,7 +166,7 @@ mod tests {
             mut self: Pin<&mut Self>,
             _: &mut Context<'_>,
         ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-            Poll::Ready(self.0.pop_front().map(|piece| Ok(Frame::data(piece))))
+            Poll::Ready(self.0.pop_front().map(|data| Ok(Frame::data(data))))
         }
     }
 
@@ -171,39 +175,39 @@ mod tests {
         [&[0, 0, 0, 0, u8::try_from(message.len()).unwrap()], message.as_slice()].concat()
     }
 
-    async fn read_pieces<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<String, Code> {
-        let body = Pieces(pieces.into_iter().map(Bytes::copy_from_slice).collect());
+    async fn read_frames<'a>(frames: impl IntoIterator<Item = &'a [u8]>) -> Result<String, Code> {
+        let body = Frames(frames.into_iter().map(Bytes::copy_from_slice).collect());
         let read = read::<ResolveTokenRequest>(Body::new(body), BYTES_MAX).await;
         read.map(|message| message.auth_token).map_err(|status| status.code())
     }
 
     #[tokio::test]
-    async fn a_message_is_read_in_whatever_pieces_it_comes() {
+    async fn a_message_may_be_split_into_frames_anywhere() {
         let bytes = message("some-token");
         for size in 1..=bytes.len() {
-            assert_eq!(read_pieces(bytes.chunks(size)).await.as_deref(), Ok("some-token"), "{size}");
+            assert_eq!(read_frames(bytes.chunks(size)).await.as_deref(), Ok("some-token"), "{size}");
         }
-        assert_eq!(read_pieces([&[0, 0, 0, 0, 0][..]]).await.as_deref(), Ok(""));
+        assert_eq!(read_frames([&[0, 0, 0, 0, 0][..]]).await.as_deref(), Ok(""));
     }
 
     #[tokio::test]
-    async fn what_is_not_one_plain_message_is_internal_as_grpc_asks() {
+    async fn anything_but_one_uncompressed_message_is_internal() {
         let bytes = message("some-token");
         let flagged = |flag| [&[flag], &bytes[1..]].concat();
         let (compressed, unknown) = (flagged(1), flagged(2));
         let twice = bytes.repeat(2);
         let not_utf8 = [0, 0, 0, 0, 3, 0x0a, 1, 0xff];
-        for faulty in
+        for invalid in
             [&[][..], &bytes[..3], &bytes[..bytes.len() - 1], &compressed, &unknown, &twice, &not_utf8]
         {
-            assert_eq!(read_pieces([faulty]).await, Err(Code::Internal), "{faulty:?}");
+            assert_eq!(read_frames([invalid]).await, Err(Code::Internal), "{invalid:?}");
         }
     }
 
     #[tokio::test]
-    async fn a_message_that_is_too_long_is_refused_by_its_announcement() {
-        assert_eq!(read_pieces([&[0, 0, 0, 0, 65][..]]).await, Err(Code::OutOfRange));
-        assert_eq!(read_pieces([&[0, 0xff, 0xff, 0xff, 0xff][..]]).await, Err(Code::OutOfRange));
-        assert_eq!(read_pieces([[0; 80].as_slice()]).await, Err(Code::OutOfRange));
+    async fn a_message_announced_as_too_long_is_refused_before_it_is_received() {
+        assert_eq!(read_frames([&[0, 0, 0, 0, 65][..]]).await, Err(Code::OutOfRange));
+        assert_eq!(read_frames([&[0, 0xff, 0xff, 0xff, 0xff][..]]).await, Err(Code::OutOfRange));
+        assert_eq!(read_frames([[0; 80].as_slice()]).await, Err(Code::OutOfRange));
     }
 }

@@ -1,4 +1,4 @@
-//! The second half of a round: writing what was decided.
+//! The second half of a round: writes what was decided.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use super::{
     Import, ImportError, Progress,
     error::of_source,
     report::Totals,
-    row::{Reading, is_kept},
+    row::{Reading, is_stored_unchanged},
     survey::Round,
 };
 use crate::{
@@ -22,28 +22,29 @@ use crate::{
     },
 };
 
-/// Rows that are looked at together, and the most that are written in one transaction: some hundred round trips to a server that may be far away.
+/// Number of rows that are read together, and largest number in one transaction. Such a transaction takes
+/// some hundred round trips to a server that may be far away.
 pub const ROWS_AT_ONCE: usize = 100;
 const PAGE: i64 = 100;
 
-/// Letters after the `!` of Django's unusable passwords.
+/// Characters that follow the `!` of an unusable password in Django.
 const UNUSABLE_LETTERS: &[u8; 62] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
 const UNUSABLE_LENGTH: usize = 40;
 
-/// What is audited as the part that was played.
+/// Resource that the audit events name.
 const RESOURCE: &str = "import django";
 
-/// A row that is being written.
+/// A row that is to be written.
 struct Pending {
     candidate: Candidate,
     reading: Reading,
     stored: String,
-    /// What is remembered of it, for one whose password may have changed.
+    /// The record of its earlier import; loaded only if its password may have changed.
     remembered: Option<ImportedRow>,
 }
 
 impl Import {
-    /// Writes all rows of the round; says whether it came to the end.
+    /// Writes all rows of the round. Returns false if `stop` was triggered before the end.
     pub(super) async fn apply(
         &self,
         source: &mut DjangoSource,
@@ -53,12 +54,12 @@ impl Import {
         stop: &CancellationToken,
     ) -> Result<bool, ImportError> {
         let Some(store) = &self.store else { return Ok(true) };
-        // Who gives an email or a name up comes before who takes it.
+        // Rows that release an email or username are applied before rows that claim it.
         let parts: [&[UserState]; 2] = [
             &[UserState::Changed],
             &[UserState::New, UserState::Unchecked, UserState::AlreadyHere, UserState::LeftOut],
         ];
-        totals.moved = 0;
+        totals.changed_meanwhile = 0;
         let counts = round.survey.count_states()?;
         let is_written =
             |name: &str| parts.iter().any(|states| states.iter().any(|state| state.as_str() == name));
@@ -72,7 +73,7 @@ impl Import {
                 let candidates = round.survey.in_states(states, after, PAGE)?;
                 let Some(last) = candidates.last() else { break };
                 after = Some(last.id);
-                let pending = self.read_again(source, candidates, totals).await?;
+                let pending = self.reread(source, candidates, totals).await?;
                 if !self.write_page(store, round, pending, totals, progress, stop).await? {
                     progress.end();
                     return Ok(false);
@@ -83,8 +84,8 @@ impl Import {
         Ok(true)
     }
 
-    /// The rows as they are now; those that have changed since they were looked at wait for the next round.
-    async fn read_again(
+    /// Reads the rows again. Those that have changed since the survey read them are left to the next round.
+    async fn reread(
         &self,
         source: &mut DjangoSource,
         candidates: Vec<Candidate>,
@@ -104,12 +105,12 @@ impl Import {
         for candidate in candidates {
             let row = rows.remove(&candidate.id);
             let reading = row.as_ref().and_then(|row| Reading::of(row, &self.key).ok());
-            let as_it_was = reading.filter(|reading| {
+            let unchanged = reading.filter(|reading| {
                 reading.candidate.row_digest == candidate.row_digest
                     && reading.candidate.password_digest == candidate.password_digest
             });
-            let (Some(reading), Some(stored)) = (as_it_was, row.and_then(|row| row.password)) else {
-                totals.moved += 1;
+            let (Some(reading), Some(stored)) = (unchanged, row.and_then(|row| row.password)) else {
+                totals.changed_meanwhile += 1;
                 continue;
             };
             let remembered = remembered.remove(&(reading.candidate.auth_token, candidate.id));
@@ -118,7 +119,8 @@ impl Import {
         Ok(pending)
     }
 
-    /// Writes rows whose hashes are ready together, and those that are hashed now as many at a time as a kill may cost.
+    /// Writes the rows whose hashes are ready, then those that must be hashed, in parts of `hashes_at_once`:
+    /// a killed process loses at most the work of one part.
     async fn write_page(
         &self,
         store: &Store,
@@ -128,7 +130,8 @@ impl Import {
         progress: &mut impl Progress,
         stop: &CancellationToken,
     ) -> Result<bool, ImportError> {
-        // Those that are changed are changed together: they may want what another of them has.
+        // Changed rows are written together, since one may claim an email or username that another one
+        // releases.
         let is_hashed = |pending: &Pending| {
             pending.reading.password == StoredPassword::Plaintext
                 && matches!(pending.candidate.state, UserState::New | UserState::Unchecked)
@@ -151,7 +154,8 @@ impl Import {
         Ok(true)
     }
 
-    /// Writes steps together; if somebody else has an email or a name, each for itself, and whoever cannot be written waits for the next round.
+    /// Writes steps in one transaction. If another user has one of the emails or usernames, each step gets a
+    /// transaction of its own, and those that cannot be written are left to the next round.
     async fn write(
         &self,
         store: &Store,
@@ -162,14 +166,14 @@ impl Import {
             Err(StoreError::NotUnique(_)) if steps.len() > 1 => {
                 for step in steps {
                     match self.write_together(store, vec![step], totals).await {
-                        Err(StoreError::NotUnique(_)) => totals.moved += 1,
+                        Err(StoreError::NotUnique(_)) => totals.changed_meanwhile += 1,
                         written => written?,
                     }
                 }
                 Ok(())
             }
             Err(StoreError::NotUnique(_)) => {
-                totals.moved += 1;
+                totals.changed_meanwhile += 1;
                 Ok(())
             }
             written => Ok(written?),
@@ -187,7 +191,7 @@ impl Import {
         let written = store.write_imported(steps, created, changed).await?;
         totals.written.inserted += written.inserted;
         totals.written.updated += written.updated;
-        totals.moved += u64::from(written.kept);
+        totals.changed_meanwhile += u64::from(written.kept);
         Ok(())
     }
 
@@ -211,30 +215,31 @@ impl Import {
         })
     }
 
-    /// What will stand in the column.
+    /// Returns the value for the password column.
     async fn password(&self, reading: &Reading, stored: &str) -> Result<PasswordHash, ImportError> {
-        if is_kept(reading.password) {
+        if is_stored_unchanged(reading.password) {
             return Ok(PasswordHash::from_stored(stored.to_owned()));
         }
         match Password::parse(stored.to_owned()) {
             Ok(password) => Ok(self.passwords.rehash(&password).await?),
-            // Empty, or longer than any login takes.
+            // Empty, or longer than a login accepts.
             Err(_) => Ok(unusable_password(&self.entropy)),
         }
     }
 
-    /// What will stand in the column if the row has another password than when it was taken over; nothing when the user's stays. Plaintext is
-    /// compared by hashing where the fingerprint is another: it may be one under another key.
+    /// Returns the value for the password column if the password of the row has changed since its import,
+    /// otherwise `None`. A plaintext password with another digest is compared with the hash of the user,
+    /// since the digest may have been made with another key.
     async fn changed_password(
         &self,
         reading: &Reading,
         stored: String,
         remembered: Option<ImportedRow>,
     ) -> Result<Option<PasswordHash>, ImportError> {
-        let then = remembered.as_ref().map(|row| row.password_digest);
-        let here = remembered.as_ref().and_then(|row| row.user.as_ref()).map(|(_, hash)| hash.expose());
-        let is_same = then == Some(reading.candidate.password_digest)
-            || here == Some(stored.as_str())
+        let earlier = remembered.as_ref().map(|row| row.password_digest);
+        let current = remembered.as_ref().and_then(|row| row.user.as_ref()).map(|(_, hash)| hash.expose());
+        let is_same = earlier == Some(reading.candidate.password_digest)
+            || current == Some(stored.as_str())
             || (reading.password == StoredPassword::Plaintext
                 && self.is_password_of(&stored, remembered).await?);
         if is_same { Ok(None) } else { self.password(reading, &stored).await.map(Some) }
@@ -247,21 +252,21 @@ impl Import {
     ) -> Result<bool, ImportError> {
         let Some((_, hash)) = remembered.and_then(|remembered| remembered.user) else { return Ok(false) };
         let Ok(password) = Password::parse(stored.to_owned()) else { return Ok(false) };
-        let place = self.passwords.reserve()?;
-        let verdict = self.passwords.verify(place, &password, Some(hash)).await?;
+        let slot = self.passwords.reserve()?;
+        let verdict = self.passwords.verify(slot, &password, Some(hash)).await?;
         Ok(matches!(verdict, Verdict::Right { .. }))
     }
 }
 
-/// Whether it may be that the password of its user is not the row's any more.
+/// True if the password of the row may have changed since its import.
 const fn may_have_new_password(candidate: &Candidate) -> bool {
     matches!(candidate.state, UserState::Changed | UserState::Unchecked)
 }
 
-/// As Django's `set_unusable_password` writes it.
+/// Returns a random unusable password in the format of Django's `set_unusable_password`.
 pub(super) fn unusable_password(entropy: &Entropy) -> PasswordHash {
     let random: [u8; UNUSABLE_LENGTH] = entropy.bytes();
-    // 256 is no multiple of 62: the letters are not quite as likely as each other, and no secret.
+    // 256 is not a multiple of 62, so some characters are slightly more likely. The text is not a secret.
     let letters =
         random.iter().filter_map(|byte| UNUSABLE_LETTERS.get(usize::from(*byte) % UNUSABLE_LETTERS.len()));
     PasswordHash::from_stored(format!("!{}", letters.map(|letter| char::from(*letter)).collect::<String>()))

@@ -1,4 +1,4 @@
-//! Comparing both sides, right after an import and again later.
+//! Compares the source with the store, right after an import or later.
 
 use std::collections::HashMap;
 
@@ -15,26 +15,28 @@ use crate::{
 };
 
 const ALGORITHM: &str =
-    "SHA-256 over auth_token TAB email LF of every user that was taken over, in the order of auth_token";
+    "SHA-256 over auth_token TAB email LF of every imported user, in the order of auth_token";
 
-/// Rows that have a user who is as the row.
-const TAKEN_OVER: &[UserState] =
+/// States of the rows whose users must be equal to the row.
+const COMPARED_STATES: &[UserState] =
     &[UserState::New, UserState::Changed, UserState::Unchecked, UserState::Unchanged, UserState::AlreadyHere];
 
-/// How two sides compare.
+/// The result of comparing the source with the store.
 pub struct Comparison {
-    /// What was found.
+    /// The report and the findings.
     pub outcome: Outcome,
-    /// Rows that have no user and were not left out.
+    /// Number of rows that have no user and were not left out.
     pub missing: u64,
-    /// Rows that have changed since they were taken over.
+    /// Number of rows that have changed since they were imported.
     pub stale: u64,
-    /// Rows whose plaintext was not compared, since nothing is remembered of it.
+    /// Number of rows whose plaintext password could not be compared, since the key of the import is not
+    /// available.
     pub uncompared: u64,
 }
 
 impl Comparison {
-    /// Whether every row is in the store as it is in the source, or was left out by the operator, or has changed in the store since.
+    /// True if the store has every row as the source has it. Rows that the operator has left out, and rows
+    /// whose users were changed or deleted in the store since the import, do not count.
     #[must_use]
     pub fn agrees(&self) -> bool {
         let report = &self.outcome.report;
@@ -43,10 +45,10 @@ impl Comparison {
 }
 
 impl Import {
-    /// Compares the source with the store; changes nothing.
+    /// Compares the source with the store. Changes nothing.
     ///
     /// # Errors
-    /// [`ImportError`] when one of them does not answer.
+    /// [`ImportError`] when the source or the store does not answer.
     pub async fn verify(
         &self,
         source: &mut DjangoSource,
@@ -66,12 +68,12 @@ impl Import {
     }
 }
 
-/// The checksums over the users that the round's rows have become.
+/// Computes the checksums over the rows of the round and over their users in the store.
 pub(super) async fn checksums(import: &Import, round: &mut Round) -> Result<Checksums, ImportError> {
     let (mut of_rows, mut of_users, mut users) = (Sha256::new(), Sha256::new(), 0);
     let mut after = None;
     loop {
-        let page = round.survey.in_token_order(TAKEN_OVER, after, PAGE)?;
+        let page = round.survey.in_token_order(COMPARED_STATES, after, PAGE)?;
         let Some(last) = page.last() else { break };
         after = Some(last.auth_token);
         let emails = emails_in_store(import, &page).await?;
@@ -102,7 +104,7 @@ async fn emails_in_store(
     Ok(holders.into_iter().map(email).collect())
 }
 
-/// How many rows that were taken over are not in the source any more.
+/// Returns the number of imported rows that are no longer in the source.
 pub(super) async fn count_gone(import: &Import, round: &mut Round) -> Result<u64, ImportError> {
     let Some(store) = &import.store else { return Ok(0) };
     let (mut gone, mut after) = (0, None);

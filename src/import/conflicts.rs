@@ -1,28 +1,31 @@
-//! What two rows, or a row and a user, cannot both have; and what becomes of them as the operator has decided.
+//! Conflicts: values that two rows, or a row and a user, cannot both have. They are resolved as the operator
+//! has decided.
 
-use super::{Import, ImportError, OnEmailConflict, OnTokenConflict, names::hide, survey::Round};
+use super::{
+    Import, ImportError, OnEmailConflict, OnTokenConflict, names::remove_username_key, survey::Round,
+};
 use crate::{
     domain::AuthToken,
     store::{Candidate, Duplicates, Holder, SurveyField, UserState},
 };
 
-/// Candidates that are compared with the store together.
+/// Number of rows that are compared with the store together.
 const PAGE: i64 = 500;
 
 impl Import {
-    /// Decides what becomes of every row; gives how many conflicts are open.
+    /// Decides what becomes of every row. Returns the number of open conflicts.
     pub(super) async fn decide(&self, round: &mut Round) -> Result<u64, ImportError> {
         self.reconsider_left_out(round).await?;
         self.tell_emails_apart(round)?;
-        self.tell_tokens_apart(round)?;
-        self.tell_names_apart(round).await?;
-        Self::tell_keys_apart(round)?;
+        self.resolve_duplicate_tokens(round)?;
+        self.resolve_duplicate_usernames(round).await?;
+        Self::resolve_duplicate_username_keys(round)?;
         self.compare_with_store(round).await?;
-        round.survey.settle()?;
+        round.survey.apply_refusals()?;
         Ok(round.survey.count_findings(true)?.iter().map(|(_, count)| count).sum())
     }
 
-    /// Lets rows that were left out for another one become users after all, if nobody has their email any more.
+    /// Makes rows that an earlier run left out new again if no user or row has their email any more.
     pub(super) async fn reconsider_left_out(&self, round: &mut Round) -> Result<(), ImportError> {
         let mut after = None;
         loop {
@@ -33,13 +36,16 @@ impl Import {
             for mut candidate in candidates {
                 let holder = holders.iter().find(|holder| holder.user.email == candidate.email);
                 let stays = match holder {
-                    // Whose own row is gone is a conflict to be told.
-                    Some(holder) if !round.survey.changes(holder.user.id)? => !is_gone(round, holder)?,
+                    // If the holder's own row is gone from the source, the row becomes new, so that the
+                    // conflict is reported.
+                    Some(holder) if !round.survey.has_change_of(holder.user.id)? => {
+                        !has_no_source_row(round, holder)?
+                    }
                     Some(_) | None => round.survey.has_email(&candidate.email)?,
                 };
                 if !stays {
                     candidate.state = UserState::New;
-                    round.survey.decide(&candidate)?;
+                    round.survey.update(&candidate)?;
                 }
             }
         }
@@ -50,14 +56,14 @@ impl Import {
         let mut duplicates = Duplicates::of(SurveyField::Email, verified_first);
         while let Some((keeper, candidate)) = duplicates.next(&mut round.survey)? {
             let rows = [keeper.id, candidate.id];
-            let words = format!("{:?}: row {} has the same", candidate.email.as_str(), keeper.id);
-            self.give_up_email(round, candidate, "duplicate_email", &rows, &words)?;
+            let words = format!("{:?}: row {} has the same email", candidate.email.as_str(), keeper.id);
+            self.leave_out_or_refuse(round, candidate, "duplicate_email", &rows, &words)?;
         }
         Ok(())
     }
 
-    /// Leaves a row out, or refuses it.
-    fn give_up_email(
+    /// Leaves a row out or refuses it, as the operator has decided.
+    fn leave_out_or_refuse(
         &self,
         round: &mut Round,
         mut candidate: Candidate,
@@ -65,22 +71,23 @@ impl Import {
         rows: &[i64],
         words: &str,
     ) -> Result<(), ImportError> {
-        // Who is a user already is not left out by an email that they cannot have.
+        // A row that already has a user is refused instead of left out.
         if self.options.on_email_conflict == OnEmailConflict::Fail || candidate.user.is_some() {
             return round.refuse(kind, rows, words);
         }
         candidate.state = UserState::LeftOut;
-        round.survey.decide(&candidate)?;
+        round.survey.update(&candidate)?;
         round.note(kind, rows, &format!("{words}; row {} is left out", candidate.id), false)
     }
 
-    fn tell_tokens_apart(&self, round: &mut Round) -> Result<(), ImportError> {
+    fn resolve_duplicate_tokens(&self, round: &mut Round) -> Result<(), ImportError> {
         let mut duplicates = Duplicates::of(SurveyField::AuthToken, true);
         while let Some((keeper, candidate)) = duplicates.next(&mut round.survey)? {
-            // Who is a user has it already: whoever else wants it finds them here.
+            // A row that already has a user keeps the `auth_token`. Others are compared with that user in
+            // `compare_with_store`.
             if candidate.user.is_none() {
                 let rows = [keeper.id, candidate.id];
-                let why = format!("row {} has the same", keeper.id);
+                let why = format!("row {} has the same auth_token", keeper.id);
                 self.renew_token(round, candidate, &rows, &why)?;
             }
         }
@@ -99,15 +106,17 @@ impl Import {
             OnTokenConflict::Fail => round.refuse("duplicate_auth_token", rows, &format!("{old}: {why}")),
             OnTokenConflict::Renew => {
                 candidate.auth_token = AuthToken::from_random(self.entropy.bytes());
-                round.survey.decide(&candidate)?;
-                let words =
-                    format!("{old} is {} from now on for row {}: {why}", candidate.auth_token, candidate.id);
+                round.survey.update(&candidate)?;
+                let words = format!(
+                    "row {} gets the new auth_token {} instead of {old}: {why}",
+                    candidate.id, candidate.auth_token
+                );
                 round.note("duplicate_auth_token", rows, &words, false)
             }
         }
     }
 
-    /// Finds what users of the store stand in the way.
+    /// Finds the conflicts between rows and users of the store.
     async fn compare_with_store(&self, round: &mut Round) -> Result<(), ImportError> {
         let mut after = None;
         loop {
@@ -131,44 +140,45 @@ impl Import {
         let others: Vec<&Holder> = holders.iter().filter(of).collect();
         let row = [candidate.id];
         if let Some(holder) = others.iter().find(|holder| holder.user.email == candidate.email) {
-            if holder.user.auth_token == candidate.auth_token && is_gone(round, holder)? {
+            if holder.user.auth_token == candidate.auth_token && has_no_source_row(round, holder)? {
                 candidate.user = Some(holder.user.id);
                 candidate.state = UserState::AlreadyHere;
-                round.survey.decide(&candidate)?;
-                let words = format!("{}: is here already, and stays as they are here", candidate.auth_token);
+                round.survey.update(&candidate)?;
+                let words =
+                    format!("user {} is already in the store and stays unchanged", candidate.auth_token);
                 return round.note("already_here", &row, &words, false);
             }
-            // Who is about to get another email is in nobody's way.
-            if !round.survey.changes(holder.user.id)? {
-                return self.meet_email_holder(round, candidate, holder);
+            // A user that is about to get another email is not in the way.
+            if !round.survey.has_change_of(holder.user.id)? {
+                return self.resolve_taken_email(round, candidate, holder);
             }
         }
         if let Some(holder) = others.iter().find(|holder| holder.user.auth_token == candidate.auth_token) {
             if holder.row.is_some() {
-                self.renew_token(round, candidate.clone(), &row, "a user here has it")?;
+                self.renew_token(round, candidate.clone(), &row, "a user in the store has it")?;
                 candidate = round.survey.find(candidate.id)?.unwrap_or(candidate);
             } else {
-                let words = format!("{} is a user here with another email", candidate.auth_token);
+                let words = format!("user {} in the store has another email", candidate.auth_token);
                 round.refuse("auth_token_taken_here", &row, &words)?;
             }
         }
         let by_name = others.iter().find(|holder| holder.user.username.as_str() == candidate.username);
         if let Some(holder) = by_name
-            && !round.survey.changes(holder.user.id)?
+            && !round.survey.has_change_of(holder.user.id)?
         {
-            let why = "a user here has it";
-            candidate = self.give_other_name(round, candidate, "username_taken_here", &row, why).await?;
+            let why = "a user in the store has it";
+            candidate = self.rename_or_refuse(round, candidate, "username_taken_here", &row, why).await?;
         }
         let key = candidate.username_key.as_deref();
         if let Some(holder) = others.iter().find(|holder| Some(holder.user.username.key()) == key)
-            && !round.survey.changes(holder.user.id)?
+            && !round.survey.has_change_of(holder.user.id)?
         {
-            hide(round, candidate, holder.user.username.as_str(), &row)?;
+            remove_username_key(round, candidate, holder.user.username.as_str(), &row)?;
         }
         Ok(())
     }
 
-    fn meet_email_holder(
+    fn resolve_taken_email(
         &self,
         round: &mut Round,
         candidate: Candidate,
@@ -176,21 +186,22 @@ impl Import {
     ) -> Result<(), ImportError> {
         let row = [candidate.id];
         let token = holder.user.auth_token;
-        let words = format!("{:?}: {token}, a user here, has it", candidate.email.as_str());
-        let room = format!("`kairos-identity user delete {token}` makes room for it");
+        let words = format!("{:?}: user {token} in the store has it", candidate.email.as_str());
+        let way_out = format!("`kairos-identity user delete {token}` frees the email");
         if candidate.is_verified && !holder.user.is_verified {
-            let words = format!("{words} and has not verified it, and the row has: {room}");
+            let words = format!("{words} and has not verified it, but the row has: {way_out}");
             return round.refuse("email_taken_here", &row, &words);
         }
-        if holder.row.is_some() && is_gone(round, holder)? {
-            let words = format!("{words} and came from a row that is not in the source any more: {room}");
+        if holder.row.is_some() && has_no_source_row(round, holder)? {
+            let words =
+                format!("{words} and was imported from a row that is no longer in the source: {way_out}");
             return round.refuse("email_taken_here", &row, &words);
         }
-        self.give_up_email(round, candidate, "email_taken_here", &row, &words)
+        self.leave_out_or_refuse(round, candidate, "email_taken_here", &row, &words)
     }
 }
 
-/// Whether no row of this source is the user's.
-fn is_gone(round: &mut Round, holder: &Holder) -> Result<bool, ImportError> {
+/// True if the source has no row of the user.
+fn has_no_source_row(round: &mut Round, holder: &Holder) -> Result<bool, ImportError> {
     holder.row.map_or(Ok(true), |row| Ok(!round.survey.has_row(row)?))
 }

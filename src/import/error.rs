@@ -1,4 +1,4 @@
-//! How an import breaks.
+//! Errors of an import or export.
 
 use std::io;
 
@@ -7,16 +7,16 @@ use crate::{
     store::{DjangoError, StoreError},
 };
 
-/// Why an import or an export did not come to its end. What was written before stays, and the next run goes on.
+/// Reasons why an import or export did not finish. What was written before stays, and the next run resumes.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
-    /// The database of Django.
-    #[error("Django's database: {0}")]
+    /// The Django database does not answer or is unsuitable.
+    #[error("the Django database: {0}")]
     Django(DjangoError),
-    /// The store.
-    #[error("the store")]
+    /// The store does not answer or rejected a statement.
+    #[error("the store failed")]
     Store(#[from] StoreError),
-    /// The threads that hash have ended.
+    /// A password could not be hashed.
     #[error("passwords cannot be hashed")]
     Hashing(#[from] HashingError),
     /// The report cannot be written.
@@ -30,7 +30,7 @@ impl From<DjangoError> for ImportError {
     }
 }
 
-/// An error of the source, which is read by the same means as the store.
+/// Converts an error of the source, which is accessed by the same means as the store.
 pub(super) fn of_source(error: StoreError) -> ImportError {
     ImportError::Django(error.into())
 }

@@ -1,4 +1,4 @@
-//! The way back: the store as a table that Django reads.
+//! Exports the users of the store to a table that Django reads.
 
 use super::{ImportError, Progress, error::of_source};
 use crate::{
@@ -6,19 +6,19 @@ use crate::{
     store::{DjangoTarget, DjangoUser, StoreOptions, StoreReader},
 };
 
-/// What was written.
+/// The numbers of exported users.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Exported {
     /// All users.
     pub users: u64,
-    /// Those among them whom an operator keeps out: Django gets an unusable password for them.
+    /// Users among them that an operator has disabled; they get an unusable password in Django.
     pub disabled: u64,
 }
 
-/// Writes every user of the store, as it is when this begins, into Django's table; all or none.
+/// Writes every user of the store, as it is at the start, into Django's table; all in one transaction.
 ///
 /// # Errors
-/// [`ImportError`]; the table is as it was then.
+/// [`ImportError`]; the table is unchanged then.
 pub async fn export(
     store: &StoreOptions,
     target: &StoreOptions,
@@ -37,7 +37,7 @@ pub async fn export(
         for user in &mut users {
             exported.users += 1;
             exported.disabled += u64::from(user.is_disabled);
-            keep_out(user, entropy);
+            disable_password(user, entropy);
         }
         target.write(&users).await.map_err(of_source)?;
         progress.advance(users.len() as u64);
@@ -47,8 +47,8 @@ pub async fn export(
     Ok(exported)
 }
 
-/// Django's table has no column for it, so that a password is what keeps somebody out.
-fn keep_out(user: &mut DjangoUser, entropy: &Entropy) {
+/// Gives a disabled user an unusable password: Django's table has no column for disabled users.
+fn disable_password(user: &mut DjangoUser, entropy: &Entropy) {
     if user.is_disabled {
         user.password = super::apply::unusable_password(entropy);
     }

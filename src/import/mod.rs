@@ -1,10 +1,13 @@
-//! Moving users in from a Django backend, and out again.
+//! Imports users from a Django backend, and exports users to one.
 //!
-//! An import is made of rounds. A round reads the whole source and writes down what becomes of each row (a [`Survey`] on disk, so that memory does not
-//! grow); conflicts that the operator has not decided on end it there, with nothing changed. Then it writes the users, some at a time, each with what
-//! is remembered of their row: a round that was stopped is made up for by the next one, and hashes nothing twice. `--follow` is rounds without end.
+//! An import consists of rounds. A round first reads the whole source and decides what becomes of each row,
+//! in a [`Survey`] on disk, so that memory use does not grow with the source. If conflicts are open after the
+//! first round has decided, the import ends and has changed nothing. Otherwise the round writes the users in
+//! small transactions, each user with a record of its row. After a stop the next run continues from these
+//! records and hashes no password twice. `--follow` repeats rounds until it is stopped.
 //!
-//! The rules of what becomes of whom are here; tables are the store's, hashes `password`'s. Start at [`Import::run`].
+//! This module holds the rules for rows and users; `store` reads and writes the tables, `password` makes the
+//! hashes. Start at [`Import::run`].
 //!
 //! [`Survey`]: crate::store::Survey
 
@@ -43,36 +46,37 @@ use crate::{
     store::{DjangoSource, Store, chain},
 };
 
-/// What an import works with.
+/// An import, with all that it needs.
 pub struct Import {
-    /// Where users go; nothing stands for a store that is empty and not yet made, as a dry run may find it.
+    /// Target of the import; `None` if a dry run found no store, or one that is not migrated.
     pub store: Option<Store>,
-    /// Who hashes plaintext.
+    /// Hashes plaintext passwords.
     pub passwords: Passwords,
-    /// Under which it is remembered which plaintext was hashed.
+    /// Key for the digests of plaintext passwords.
     pub key: Arc<SealingKey>,
-    /// Whether the next run has the same key; otherwise it finds out by hashing what has changed.
+    /// True if the next run has the same key. Otherwise it must hash plaintext passwords again to find those
+    /// that have changed.
     pub key_is_kept: bool,
-    /// The time.
+    /// Source of the time.
     pub clock: Clock,
-    /// Chance.
+    /// Source of random bytes.
     pub entropy: Entropy,
-    /// Who acts, for the audit trail.
+    /// Actor of the audit events.
     pub origin: Origin,
-    /// What the operator decides.
+    /// Decisions of the operator.
     pub options: ImportOptions,
 }
 
-/// How a run ended.
+/// The result of a run.
 pub struct Outcome {
-    /// What there is to tell.
+    /// The report.
     pub report: Report,
-    /// What was found, to be told one by one.
+    /// The last round, with its findings.
     round: Round,
 }
 
 impl Outcome {
-    /// Writes the report with all that was found as JSON.
+    /// Writes the report and all findings as JSON.
     ///
     /// # Errors
     /// [`ImportError`] when it cannot be written.
@@ -80,7 +84,8 @@ impl Outcome {
         self.report.write(&mut self.round.survey, output)
     }
 
-    /// Calls `tell` with the kind, the rows and the words of what was found, at most `limit` times; open conflicts only, if that is asked for.
+    /// Calls `show` with kind, rows and description of each finding, at most `limit` times. With `only_open`
+    /// it shows open conflicts only.
     ///
     /// # Errors
     /// [`ImportError`] when the survey cannot be read.
@@ -88,13 +93,13 @@ impl Outcome {
         &mut self,
         only_open: bool,
         limit: usize,
-        mut tell: impl FnMut(&str, &str, &str),
+        mut show: impl FnMut(&str, &str, &str),
     ) -> Result<(), ImportError> {
-        let mut told = 0;
+        let mut shown = 0;
         report::each_finding(&mut self.round.survey, |found| {
-            if (found.is_open || !only_open) && told < limit {
-                told += 1;
-                tell(&found.kind, &found.rows, &found.words);
+            if (found.is_open || !only_open) && shown < limit {
+                shown += 1;
+                show(&found.kind, &found.rows, &found.words);
             }
             Ok(())
         })
@@ -102,12 +107,12 @@ impl Outcome {
 }
 
 impl Import {
-    /// Takes over what the source has, once; or again and again until `stop`, if the options say so.
+    /// Imports the rows of the source, once or, with `follow_every`, repeatedly until `stop` is triggered.
     ///
-    /// A stopped run is no error: its report says so, and the next run goes on.
+    /// A stop is not an error: the report states that the import is not complete, and the next run resumes.
     ///
     /// # Errors
-    /// [`ImportError`]. Conflicts are no error: they are in the report.
+    /// [`ImportError`]. Conflicts are not errors; the report lists them.
     pub async fn run(
         &self,
         source: &mut DjangoSource,
@@ -127,9 +132,9 @@ impl Import {
                 }
                 match self.follow(source, &mut totals, stop).await {
                     Ok(followed) => (round, open, is_complete) = followed,
-                    // Nothing is lost: the next round finds what this one did not.
+                    // Nothing is lost: the next round finds what this one has missed.
                     Err(error) => {
-                        tracing::warn!(error = %chain(&error), "A round broke; the next one makes up for it");
+                        tracing::warn!(error = %chain(&error), "Import round failed; the next round retries it");
                     }
                 }
             }
@@ -138,7 +143,7 @@ impl Import {
         Ok(Outcome { report, round })
     }
 
-    /// One round more. A conflict of a row that came later keeps that row out, and the others go on.
+    /// Runs one more round. A row in an open conflict is not written; the other rows are.
     async fn follow(
         &self,
         source: &mut DjangoSource,

@@ -1,4 +1,5 @@
-//! Names: people keep theirs, letter by letter, as far as two can be told apart.
+//! Usernames: a user keeps the username of the row, character by character, unless another row or user has
+//! it.
 
 use super::{
     Import, ImportError, OnUsernameConflict,
@@ -10,21 +11,22 @@ use crate::{
     store::{Candidate, Duplicates, SurveyField},
 };
 
-/// What a row without a name is called; its number follows.
-const NAMELESS: &str = "user";
+/// Name of a row with an empty username; a suffix follows.
+const EMPTY_NAME_BASE: &str = "user";
 
-/// How often a name with a number behind it may be taken too.
+/// Largest number of suffixes that are tried for one row.
 const ATTEMPTS_MAX: u32 = 100;
 
-/// The same name with the row's number behind it, and that of the attempt if it is not the first: the same ones in every run.
+/// Appends the id of the row to a name and, from the second attempt on, the number of the attempt. The result
+/// is the same in every run.
 fn suffixed(name: &str, row: i64, attempt: u32) -> String {
     let suffix = if attempt == 1 { format!("-{row}") } else { format!("-{row}-{attempt}") };
-    let base = if name.is_empty() { NAMELESS } else { name };
+    let base = if name.is_empty() { EMPTY_NAME_BASE } else { name };
     let kept = base.chars().take(USERNAME_CHARACTERS_MAX.saturating_sub(suffix.len()));
     kept.collect::<String>() + &suffix
 }
 
-/// Whether `name` is what a row with this number got instead of `wanted`.
+/// True if `name` is one that [`suffixed`] returns for this row and the username `wanted`.
 pub(super) fn is_suffixed(name: &str, wanted: &str, row: i64) -> bool {
     name.contains(&format!("-{row}"))
         && (1..=ATTEMPTS_MAX).any(|attempt| name == suffixed(wanted, row, attempt))
@@ -34,17 +36,17 @@ fn key_of(name: &str) -> Option<String> {
     Username::parse(name).ok().map(|name| name.key().to_owned())
 }
 
-/// Gives the candidate another name.
+/// Gives the candidate another username and records that.
 fn rename(round: &mut Round, candidate: &mut Candidate, name: String, why: &str) -> Result<(), ImportError> {
-    let words = format!("{:?} is {name:?} from now on: {why}", candidate.username);
+    let words = format!("{:?} is renamed to {name:?}: {why}", candidate.username);
     round.note("renamed", &[candidate.id], &words, false)?;
     candidate.username_key = key_of(&name);
     candidate.username = name;
     Ok(())
 }
 
-/// Sees that a name can stand in the store at all, and notes that it breaks a rule.
-pub(super) fn make_possible(
+/// Ensures that the store can hold the username, and records a finding if it breaks a rule.
+pub(super) fn ensure_storable(
     round: &mut Round,
     reading: &mut Reading,
     renames: bool,
@@ -53,7 +55,7 @@ pub(super) fn make_possible(
     let candidate = &mut reading.candidate;
     match Username::keep(&candidate.username, candidate.auth_token) {
         Ok(_) => {
-            let words = format!("{:?} {rule}: it is kept, and nobody is found by it", candidate.username);
+            let words = format!("{:?} {rule}: it is kept, but look-ups do not find it", candidate.username);
             round.note("username_kept", &[candidate.id], &words, false)
         }
         Err(InvalidUsername::Empty) if renames => {
@@ -69,19 +71,19 @@ pub(super) fn make_possible(
 }
 
 impl Import {
-    /// Lets every name be there once: of rows with the same letters the one with the smallest key keeps it.
-    pub(super) async fn tell_names_apart(&self, round: &mut Round) -> Result<(), ImportError> {
+    /// Resolves usernames that several rows have: the row with the smallest id keeps the username.
+    pub(super) async fn resolve_duplicate_usernames(&self, round: &mut Round) -> Result<(), ImportError> {
         let mut duplicates = Duplicates::of(SurveyField::Username, false);
         while let Some((keeper, candidate)) = duplicates.next(&mut round.survey)? {
-            let why = format!("row {} has the same", keeper.id);
+            let why = format!("row {} has the same username", keeper.id);
             let rows = [keeper.id, candidate.id];
-            self.give_other_name(round, candidate, "duplicate_username", &rows, &why).await?;
+            self.rename_or_refuse(round, candidate, "duplicate_username", &rows, &why).await?;
         }
         Ok(())
     }
 
-    /// Renames a candidate, or refuses it, as the operator has decided.
-    pub(super) async fn give_other_name(
+    /// Renames a candidate or refuses it, as the operator has decided.
+    pub(super) async fn rename_or_refuse(
         &self,
         round: &mut Round,
         mut candidate: Candidate,
@@ -91,18 +93,19 @@ impl Import {
     ) -> Result<Candidate, ImportError> {
         let name = match self.options.on_username_conflict {
             OnUsernameConflict::Fail => None,
-            OnUsernameConflict::Suffix => self.free_name(round, &candidate).await?,
+            OnUsernameConflict::Suffix => self.find_free_name(round, &candidate).await?,
         };
         match name {
             None => round.refuse(kind, rows, &format!("{:?}: {why}", candidate.username))?,
             Some(name) => rename(round, &mut candidate, name, why)?,
         }
-        round.survey.decide(&candidate)?;
+        round.survey.update(&candidate)?;
         Ok(candidate)
     }
 
-    /// The name with the row's number behind it, which nobody has and which compares equal to nobody's.
-    async fn free_name(
+    /// Returns a suffixed name that no row or user has, and that equals none in comparison form; `None` if
+    /// all attempts are taken.
+    async fn find_free_name(
         &self,
         round: &mut Round,
         candidate: &Candidate,
@@ -127,32 +130,33 @@ impl Import {
         Ok(!holders.await?.is_empty())
     }
 
-    /// Lets every form that names are compared by be there once: who comes later keeps the name, under a key that nobody looks for.
-    pub(super) fn tell_keys_apart(round: &mut Round) -> Result<(), ImportError> {
+    /// Resolves comparison forms that several usernames have: the first row is found by its username. Later
+    /// rows keep their usernames, with a key that no look-up uses.
+    pub(super) fn resolve_duplicate_username_keys(round: &mut Round) -> Result<(), ImportError> {
         let mut duplicates = Duplicates::of(SurveyField::UsernameKey, false);
         while let Some((keeper, candidate)) = duplicates.next(&mut round.survey)? {
             let rows = [keeper.id, candidate.id];
-            hide(round, candidate, &keeper.username, &rows)?;
+            remove_username_key(round, candidate, &keeper.username, &rows)?;
         }
         Ok(())
     }
 }
 
-/// Takes the key from a candidate whose name compares equal to another's.
-pub(super) fn hide(
+/// Removes the comparison form from a candidate, because its username equals another one in that form.
+pub(super) fn remove_username_key(
     round: &mut Round,
     mut candidate: Candidate,
     other: &str,
     rows: &[i64],
 ) -> Result<(), ImportError> {
-    debug_assert!(is_new(&candidate), "nobody else is decided on");
+    debug_assert!(is_new(&candidate), "only new and changed rows are decided");
     candidate.username_key = None;
-    round.survey.decide(&candidate)?;
+    round.survey.update(&candidate)?;
     if candidate.username == other {
-        return Ok(()); // a conflict of its own
+        return Ok(()); // reported as a conflict of usernames
     }
     let words = format!(
-        "{other:?} and {:?} compare equal: both are kept, and only the first is found by its name",
+        "{other:?} and {:?} compare equal: both are kept, but look-ups find only the first",
         candidate.username
     );
     round.note("username_like_another", rows, &words, false)
@@ -163,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_behind_a_name_fits_and_is_known_again() {
+    fn a_suffixed_name_fits_and_is_recognized() {
         assert_eq!(suffixed("sam", 7, 1), "sam-7");
         assert_eq!(suffixed("", 7, 2), "user-7-2");
         let long = suffixed(&"名".repeat(150), 12_345, 1);

@@ -1,49 +1,52 @@
-//! What the operator decides.
+//! Decisions of the operator.
 
 use std::time::Duration;
 
-/// Two rows with one email, or a row with the email of a user who is there.
+/// What to do if two rows have the same email, or a row has the email of a user in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnEmailConflict {
-    /// Nothing is imported.
+    /// Import nothing.
     Fail,
-    /// The verified row stays, of several the older one; the others are left out.
+    /// Keep the verified row, or the one with the smallest id if none or several are verified. Leave the
+    /// others out.
     KeepVerified,
-    /// The row with the smallest key stays; the others are left out.
+    /// Keep the row with the smallest id. Leave the others out.
     KeepOldest,
 }
 
-/// Two rows with one name, letter by letter, or a name that no user can have.
+/// What to do if two rows have exactly the same username, or if no user can have the username of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnUsernameConflict {
-    /// Nothing is imported.
+    /// Import nothing.
     Fail,
-    /// All but the first get their row's number behind their name.
+    /// Append the id of the row to every username but the first.
     Suffix,
 }
 
-/// Two rows with one `auth_token`.
+/// What to do if two rows have the same `auth_token`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnTokenConflict {
-    /// Nothing is imported.
+    /// Import nothing.
     Fail,
-    /// The verified row keeps it, of several the older one; the others get a new one.
+    /// The verified row keeps it, or the one with the smallest id if none or several are verified. The others
+    /// get a new one.
     Renew,
 }
 
-/// How an import decides.
+/// Options of an import.
 #[derive(Clone, Copy, Debug)]
 pub struct ImportOptions {
-    /// On emails.
+    /// Decision on emails.
     pub on_email_conflict: OnEmailConflict,
-    /// On names.
+    /// Decision on usernames.
     pub on_username_conflict: OnUsernameConflict,
-    /// On `auth_token`s.
+    /// Decision on `auth_token`s.
     pub on_token_conflict: OnTokenConflict,
-    /// Whether everything is found out and nothing is written.
+    /// True if the import only reads, decides and reports.
     pub dry_run: bool,
-    /// How long after a round the next one begins; nothing for one round.
+    /// Pause between two rounds; `None` for a single round.
     pub follow_every: Option<Duration>,
-    /// How many plaintext passwords are hashed and written together: what a kill costs.
+    /// Number of plaintext passwords that are hashed and then written together: the work that a killed
+    /// process loses.
     pub hashes_at_once: usize,
 }

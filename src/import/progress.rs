@@ -1,20 +1,21 @@
-//! Telling an operator how far a long work is.
+//! Shows the operator how far a long command has come.
 
 use crate::store::Written;
 
-/// What shows it: a bar on a terminal, lines in a log.
+/// A display of the progress: a bar on a terminal, or lines in a log.
 pub trait Progress {
-    /// A part of the work begins, of `total` rows as far as is known.
+    /// Starts a phase of the work with about `total` rows.
     fn begin(&mut self, what: &'static str, total: u64);
-    /// So many rows more are done.
+    /// Reports that this many more rows are done.
     fn advance(&mut self, rows: u64);
-    /// The part is done.
+    /// Ends the phase.
     fn end(&mut self);
-    /// All is taken over for now, this much since the start; so many rows wait for a decision.
+    /// Reports after a round of `--follow`: the users written since the start, and the number of open
+    /// conflicts.
     fn follows(&mut self, written: Written, open: u64);
 }
 
-/// Tells nobody.
+/// Shows nothing.
 pub(super) struct Silent;
 
 impl Progress for Silent {

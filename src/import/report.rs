@@ -1,4 +1,4 @@
-//! What there is to tell of an import.
+//! The report of an import.
 
 use std::{collections::BTreeMap, io::Write};
 
@@ -7,90 +7,90 @@ use serde::Serialize;
 use super::{Import, ImportError, check, survey::Round};
 use crate::store::{DjangoSource, Finding, Survey, UserState, Written};
 
-/// Findings that are read together.
+/// Number of findings that are read together.
 const PAGE: i64 = 1_000;
 
-/// What was done over all rounds.
+/// Totals over all rounds.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
     pub(super) written: Written,
-    /// Rows that changed between being looked at and being written.
-    pub(super) moved: u64,
+    /// Rows that changed after the survey had read them and before they were written.
+    pub(super) changed_meanwhile: u64,
 }
 
-/// The checksums of both sides: SHA-256 over a line `auth_token`, tab, email, line end for each user that was taken over, in the order of the
-/// `auth_token`s.
+/// The checksums of both sides: SHA-256 over one line per imported user, in the order of the `auth_token`s. A
+/// line is the `auth_token`, a tab, the email and a line feed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Checksums {
-    /// How it is made.
+    /// How the checksums are computed.
     pub algorithm: &'static str,
-    /// How many users it is over.
+    /// Number of users.
     pub users: u64,
-    /// Of the rows, with the emails as they are written here.
+    /// Checksum over the rows, with the emails in the form in which the store holds them.
     pub source: String,
-    /// Of the users.
+    /// Checksum over the users in the store.
     pub store: String,
 }
 
 impl Checksums {
-    /// Whether the store has what the source has.
+    /// True if the users in the store equal the rows of the source.
     #[must_use]
     pub fn agree(&self) -> bool {
         self.source == self.store
     }
 }
 
-/// What an import has found and done. Holds no password and nothing of one.
+/// What an import has found and done. It contains no passwords and nothing derived from them.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// When the last round began.
+    /// Time at which the last round started.
     pub at: String,
-    /// Which form of Django's table was found.
+    /// The schema of Django's table.
     pub schema: String,
-    /// Whether nothing was to be written.
+    /// True for a dry run.
     pub dry_run: bool,
-    /// Whether everything that was decided is written; not so when it was stopped, or conflicts are open.
+    /// True if everything is written: the import was not stopped, and no conflict is open.
     pub complete: bool,
-    /// Rows of the source.
+    /// Number of rows in the source.
     pub rows: u64,
-    /// How many rows there were in each state, when the last round looked at them.
+    /// Number of rows in each state, as the last round decided.
     pub states: BTreeMap<String, u64>,
-    /// New users since the start of the command.
+    /// Number of users created since the command started.
     pub imported: u32,
-    /// Users that were changed since.
+    /// Number of users changed since the command started.
     pub updated: u32,
-    /// Rows that changed while they were being written: run the command again.
+    /// Number of rows that changed while they were being written: run the command again.
     pub changed_meanwhile: u64,
-    /// Users that were taken over from rows that are not in the source any more.
+    /// Number of imported rows that are no longer in the source.
     pub gone_from_source: u64,
-    /// Rows without times, which got that of the import.
+    /// Number of rows without times; their users get the time of the import.
     pub without_times: u64,
-    /// How many rows have each kind of password.
+    /// Number of rows with each kind of password.
     pub passwords: BTreeMap<String, u64>,
-    /// How many findings there are of each kind.
+    /// Number of findings of each kind.
     pub findings: BTreeMap<String, u64>,
-    /// How many of them nobody has decided on.
+    /// Number of open conflicts of each kind.
     pub open: BTreeMap<String, u64>,
-    /// Both sides; nothing when not everything is written.
+    /// The checksums; `None` unless every decided row is written.
     pub checksums: Option<Checksums>,
 }
 
-/// Calls `tell` with each finding.
+/// Calls `visit` with each finding.
 pub(super) fn each_finding(
     survey: &mut Survey,
-    mut tell: impl FnMut(Finding) -> Result<(), ImportError>,
+    mut visit: impl FnMut(Finding) -> Result<(), ImportError>,
 ) -> Result<(), ImportError> {
     let mut after = 0;
     loop {
         let findings = survey.findings(after, PAGE)?;
         let Some(last) = findings.last() else { return Ok(()) };
         after = last.number;
-        findings.into_iter().try_for_each(&mut tell)?;
+        findings.into_iter().try_for_each(&mut visit)?;
     }
 }
 
 impl Import {
-    /// Sums a round up; `is_complete` says that all of it was written.
+    /// Builds the report of a round. `is_complete` is true if all of the round was written.
     pub(super) async fn report(
         &self,
         source: &DjangoSource,
@@ -98,7 +98,7 @@ impl Import {
         totals: &Totals,
         (open, is_complete): (u64, bool),
     ) -> Result<Report, ImportError> {
-        let is_complete = is_complete && totals.moved == 0;
+        let is_complete = is_complete && totals.changed_meanwhile == 0;
         let states = round.survey.count_states()?;
         let checksums = if is_complete { Some(check::checksums(self, round).await?) } else { None };
         Ok(Report {
@@ -114,9 +114,9 @@ impl Import {
                 .collect(),
             imported: totals.written.inserted,
             updated: totals.written.updated,
-            changed_meanwhile: totals.moved,
+            changed_meanwhile: totals.changed_meanwhile,
             gone_from_source: check::count_gone(self, round).await?,
-            without_times: round.timeless,
+            without_times: round.without_times,
             passwords: round.passwords.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
             findings: round.survey.count_findings(false)?.into_iter().collect(),
             open: round.survey.count_findings(true)?.into_iter().collect(),
@@ -126,19 +126,19 @@ impl Import {
 }
 
 impl Report {
-    /// How many conflicts nobody has decided on.
+    /// Returns the number of open conflicts.
     #[must_use]
     pub fn open_conflicts(&self) -> u64 {
         self.open.values().sum()
     }
 
-    /// How many rows are in this state.
+    /// Returns the number of rows in this state.
     #[must_use]
     pub fn in_state(&self, state: UserState) -> u64 {
         self.states.get(state.as_str()).copied().unwrap_or_default()
     }
 
-    /// Writes it as JSON, with every finding as `{"kind", "rows", "words", "open"}`.
+    /// Writes the report as JSON, with every finding as `{"kind", "rows", "words", "open"}`.
     pub(super) fn write(&self, survey: &mut Survey, output: &mut impl Write) -> Result<(), ImportError> {
         let head = serde_json::to_string_pretty(self).map_err(std::io::Error::from)?;
         let head = head.trim_end().trim_end_matches('}').trim_end();

@@ -1,4 +1,4 @@
-//! A row of Django's as the user that it can become.
+//! Parses a Django row into the user that it can become.
 
 use sha2::{Digest, Sha256};
 
@@ -9,42 +9,42 @@ use crate::{
     store::{Candidate, DjangoRow, UserState},
 };
 
-/// The width of the column.
+/// Width of the password column.
 const PASSWORD_CHARACTERS_MAX: usize = 128;
 
-/// Why no user can be made of a row, whatever is decided.
+/// Reasons why a row cannot become a user, whatever the operator decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unreadable {
-    #[error("its {0} is NULL or no text")]
+    #[error("its {0} is NULL or not text")]
     NoText(&'static str),
     #[error("its auth_token is not a UUID")]
     AuthToken,
-    #[error("its email cannot be kept: it {0}")]
+    #[error("its email cannot be stored: it {0}")]
     Email(InvalidEmail),
-    #[error("its hash is longer than 128 characters, or has a NUL in it")]
+    #[error("its password hash is longer than 128 characters or contains a NUL")]
     Hash,
-    #[error("its username has a NUL in it")]
+    #[error("its username contains a NUL")]
     Username,
-    #[error("its {0} is not a time as Django writes it")]
+    #[error("its {0} is not a time in Django's format")]
     Time(&'static str),
 }
 
-/// What a row says.
+/// A parsed row.
 pub(super) struct Reading {
-    /// The user that it can become, with the name as it stands there.
+    /// The user that the row can become, with the username as it is stored in the row.
     pub(super) candidate: Candidate,
-    /// What its password is.
+    /// Class of the stored password.
     pub(super) password: StoredPassword,
-    /// When it was made and when it last changed; nothing where it does not say.
+    /// Times of creation and of the last change; `None` where the row has none.
     pub(super) times: (Option<Timestamp>, Option<Timestamp>),
     /// The rule that the email breaks.
     pub(super) email_breaks: Option<InvalidEmail>,
-    /// The rule that the name breaks.
+    /// The rule that the username breaks.
     pub(super) username_breaks: Option<InvalidUsername>,
 }
 
 impl Reading {
-    /// Reads a row.
+    /// Parses a row.
     ///
     /// # Errors
     /// [`Unreadable`]
@@ -61,7 +61,7 @@ impl Reading {
             Err(rule) => (Email::keep(&email).map_err(Unreadable::Email)?, Some(rule)),
         };
         let password = StoredPassword::of(&stored);
-        if is_kept(password)
+        if is_stored_unchanged(password)
             && (stored.contains('\0') || stored.chars().nth(PASSWORD_CHARACTERS_MAX).is_some())
         {
             return Err(Unreadable::Hash);
@@ -89,7 +89,8 @@ impl Reading {
         Ok(Self { candidate, password, times, email_breaks, username_breaks: parsed.err() })
     }
 
-    /// Both times; where the row does not say, the one that it says, or that of the import.
+    /// Returns the times of creation and of the last change. If one is missing, the other one replaces it; if
+    /// both are, `now` does.
     pub(super) fn times_or(&self, now: Timestamp) -> (Timestamp, Timestamp) {
         let (created, updated) = self.times;
         let created_at = created.or(updated).unwrap_or(now);
@@ -97,20 +98,20 @@ impl Reading {
     }
 }
 
-/// Whether the stored text goes into the store as it is.
-pub(super) const fn is_kept(password: StoredPassword) -> bool {
+/// True if the stored text goes into the store unchanged.
+pub(super) const fn is_stored_unchanged(password: StoredPassword) -> bool {
     match password {
         StoredPassword::Hash(_) | StoredPassword::TooExpensive | StoredPassword::Unusable => true,
         StoredPassword::Empty | StoredPassword::Plaintext => false,
     }
 }
 
-/// Whether nobody can log in with it: a password of another length than a login takes.
+/// True if no login accepts a plaintext password of this length.
 pub(super) const fn is_too_long(plaintext: &str) -> bool {
     plaintext.len() > PASSWORD_BYTES_MAX
 }
 
-/// SHA-256 of everything but the password, each value with its length.
+/// Returns the SHA-256 of all values but the password, each with its length.
 fn row_digest(row: &DjangoRow) -> [u8; 32] {
     let mut digest = Sha256::new();
     for value in [&row.auth_token, &row.username, &row.email, &row.created_at, &row.updated_at] {
@@ -122,7 +123,8 @@ fn row_digest(row: &DjangoRow) -> [u8; 32] {
     digest.finalize().into()
 }
 
-/// Of plaintext only under a key: a fast hash of a password is nearly the password.
+/// Returns the digest of a password. For plaintext it is keyed: the password could be guessed from the digest
+/// of a fast hash without a key.
 fn password_digest(stored: &str, password: StoredPassword, key: &SealingKey) -> [u8; 32] {
     if password == StoredPassword::Plaintext {
         key.fingerprint(stored.as_bytes())
@@ -131,7 +133,8 @@ fn password_digest(stored: &str, password: StoredPassword, key: &SealingKey) -> 
     }
 }
 
-/// Django writes UTC with a space between date and time, and no fraction where it is zero.
+/// Parses a time as Django writes it: in UTC, with a space between date and time, and without a fraction if
+/// it is zero.
 fn time(text: Option<&String>, column: &'static str) -> Result<Option<Timestamp>, Unreadable> {
     let Some(text) = text else { return Ok(None) };
     let rfc_3339 = text.replacen(' ', "T", 1);
@@ -170,20 +173,20 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_read_with_what_it_lacks() {
+    fn a_row_is_parsed_and_missing_times_are_filled_in() {
         let reading = Reading::of(&row(), &key()).unwrap();
         assert_eq!(reading.candidate.email.as_str(), "ada@example.com");
         assert_eq!(reading.candidate.auth_token.to_string(), "0e1f3a52-7f5b-4a4e-9d5b-0c5a5b0b7f11");
         assert_eq!(reading.password, StoredPassword::Plaintext);
         let now = Timestamp::from_unix_micros(0);
-        let made = Timestamp::parse("2023-03-26T00:59:59Z").unwrap();
-        assert_eq!(reading.times_or(now), (made, made));
-        let timeless = DjangoRow { created_at: None, ..row() };
-        assert_eq!(Reading::of(&timeless, &key()).unwrap().times_or(now), (now, now));
+        let created = Timestamp::parse("2023-03-26T00:59:59Z").unwrap();
+        assert_eq!(reading.times_or(now), (created, created));
+        let without_times = DjangoRow { created_at: None, ..row() };
+        assert_eq!(Reading::of(&without_times, &key()).unwrap().times_or(now), (now, now));
     }
 
     #[test]
-    fn times_are_read_to_the_microsecond() {
+    fn times_are_parsed_to_the_microsecond() {
         for (text, rfc_3339) in [
             ("2023-03-26 00:59:59.000001", "2023-03-26T00:59:59.000001Z"),
             ("2023-03-26 00:59:59.1", "2023-03-26T00:59:59.100000Z"),
@@ -195,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_user_can_be_made_of_is_told() {
+    fn a_row_that_cannot_become_a_user_is_refused_with_the_reason() {
         assert!(refusal(|row| row.auth_token = Some("7".to_owned())).contains("not a UUID"));
         assert!(refusal(|row| row.email = Some(String::new())).contains("must not be empty"));
         assert!(refusal(|row| row.username = None).contains("username is NULL"));
@@ -206,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fingerprint_of_plaintext_needs_the_key() {
+    fn the_digest_of_a_plaintext_password_is_keyed() {
         let digest = |password: &str| {
             let row = DjangoRow { password: Some(password.to_owned()), ..row() };
             Reading::of(&row, &key()).unwrap().candidate.password_digest

@@ -1,4 +1,4 @@
-//! The first half of a round: reading every row, and what is remembered of it.
+//! The first half of a round: reads every row and compares it with the record of its earlier import.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,25 +14,25 @@ use crate::{
     store::{Candidate, DjangoRow, DjangoSource, Holder, ImportedRow, Survey, UserState},
 };
 
-/// Rows that are read together.
+/// Number of rows that are read together.
 pub(super) const PAGE: i64 = 1_000;
 
-/// All that is known of the source at one moment.
+/// One pass over the whole source, and what it has found.
 pub(super) struct Round {
     pub(super) survey: Survey,
-    /// How many rows there are of each kind of password.
+    /// Number of rows with each kind of password.
     pub(super) passwords: BTreeMap<&'static str, u64>,
     pub(super) rows: u64,
-    /// Rows of which no user can be made.
+    /// Number of rows that cannot become users.
     pub(super) unreadable: u64,
-    /// Rows without times of their own.
-    pub(super) timeless: u64,
-    /// When it began: the time of rows that have none.
+    /// Number of rows without times.
+    pub(super) without_times: u64,
+    /// Start of the round; rows without times get this time.
     pub(super) now: Timestamp,
 }
 
 impl Import {
-    /// Reads the source.
+    /// Reads all rows of the source into a new survey.
     pub(super) async fn begin_round(
         &self,
         source: &mut DjangoSource,
@@ -43,7 +43,7 @@ impl Import {
             passwords: BTreeMap::new(),
             rows: 0,
             unreadable: 0,
-            timeless: 0,
+            without_times: 0,
             now: self.clock.now(),
         };
         progress.begin("reading", source.count().await.map_err(of_source)?);
@@ -80,17 +80,17 @@ impl Import {
             let key = (reading.candidate.auth_token, row.id);
             let remembered = remembered.get(&key);
             compare(row, &mut reading, remembered);
-            self.tell(round, row, &mut reading, remembered)?;
+            self.note_row(round, row, &mut reading, remembered)?;
             *round.passwords.entry(reading.password.name()).or_default() += 1;
-            round.timeless += u64::from(reading.times == (None, None));
+            round.without_times += u64::from(reading.times == (None, None));
             candidates.push(reading.candidate);
         }
         round.survey.add(&candidates)?;
         Ok(())
     }
 
-    /// Notes what an operator should know of a row, whether it becomes a user now or has become one before.
-    fn tell(
+    /// Records findings about a row, whether it becomes a user now or has become one before.
+    fn note_row(
         &self,
         round: &mut Round,
         row: &DjangoRow,
@@ -101,29 +101,29 @@ impl Import {
             UserState::ChangedHere
                 if remembered.is_some_and(|then| then.row_digest != reading.candidate.row_digest) =>
             {
-                let words = "the row and its user have both changed: the user stays as they are";
+                let words = "the row and its user have both changed: the user stays unchanged";
                 return round.note("changed_on_both_sides", &[row.id], words, false);
             }
             UserState::ChangedHere | UserState::DeletedHere => return Ok(()),
             UserState::LeftOutBefore => {
-                let words = format!("{:?}: left out before", reading.candidate.email.as_str());
+                let words = format!("{:?}: left out by an earlier run", reading.candidate.email.as_str());
                 return round.note("left_out_before", &[row.id], &words, false);
             }
             _ => {}
         }
-        tell_email(round, row, reading)?;
-        tell_password(round, row, reading)?;
+        note_email(round, row, reading)?;
+        note_password(round, row, reading)?;
         if let Some((user, _)) = remembered.and_then(|remembered| remembered.user.as_ref()) {
-            tell_differences(round, row, reading, user)?;
+            note_earlier_changes(round, row, reading, user)?;
         }
         if is_new(&reading.candidate) {
             let renames = self.options.on_username_conflict == OnUsernameConflict::Suffix;
-            names::make_possible(round, reading, renames)?;
+            names::ensure_storable(round, reading, renames)?;
         }
         Ok(())
     }
 
-    /// What is remembered of rows with these `auth_token`s.
+    /// Returns the import records of rows with these `auth_token`s.
     pub(super) async fn find_imported(
         &self,
         tokens: &[AuthToken],
@@ -133,7 +133,7 @@ impl Import {
         Ok(rows.into_iter().map(|row| ((row.auth_token, row.source_id), row)).collect())
     }
 
-    /// Users who have something in common with one of the candidates.
+    /// Returns the users that have a value in common with one of the candidates.
     pub(super) async fn find_holders(&self, candidates: &[Candidate]) -> Result<Vec<Holder>, ImportError> {
         let Some(store) = &self.store else { return Ok(Vec::new()) };
         let tokens: Vec<AuthToken> = candidates.iter().map(|candidate| candidate.auth_token).collect();
@@ -145,7 +145,7 @@ impl Import {
 }
 
 impl Round {
-    /// Notes something of rows; what is open stops the import.
+    /// Records a finding about rows. An open finding stops the import.
     pub(super) fn note(
         &mut self,
         kind: &str,
@@ -154,10 +154,11 @@ impl Round {
         is_open: bool,
     ) -> Result<(), ImportError> {
         let rows: Vec<String> = rows.iter().map(i64::to_string).collect();
-        Ok(self.survey.note(kind, &rows.join(","), words, is_open)?)
+        Ok(self.survey.add_finding(kind, &rows.join(","), words, is_open)?)
     }
 
-    /// Notes a conflict of the last of these rows that nobody has decided on: the row is kept out, and what else is wrong with it is still found.
+    /// Records an open conflict of the last of these rows. The row is not imported, but further findings
+    /// about it are still recorded.
     pub(super) fn refuse(&mut self, kind: &str, rows: &[i64], words: &str) -> Result<(), ImportError> {
         if let Some(row) = rows.last() {
             self.survey.refuse(*row)?;
@@ -166,46 +167,47 @@ impl Round {
     }
 }
 
-/// Whether it is to be decided what becomes of it.
+/// True if the row is new or has changed, so that the import must decide what becomes of it.
 pub(super) fn is_new(candidate: &Candidate) -> bool {
     matches!(candidate.state, UserState::New | UserState::Changed)
 }
 
-fn tell_email(round: &mut Round, row: &DjangoRow, reading: &Reading) -> Result<(), ImportError> {
+fn note_email(round: &mut Round, row: &DjangoRow, reading: &Reading) -> Result<(), ImportError> {
     let email = reading.candidate.email.as_str();
     if let Some(rule) = reading.email_breaks {
-        let words =
-            format!("{email:?} {rule}: it is kept, its owner can log in with it, and no mail reaches it");
+        let words = format!("{email:?} {rule}: it is kept; the user can log in with it but gets no mail");
         return round.note("email_kept", &[row.id], &words, false);
     }
     if row.email.as_deref() != Some(email) {
-        let words = format!("{:?} is {email:?} from now on", row.email.as_deref().unwrap_or_default());
+        let words = format!("{:?} is stored as {email:?}", row.email.as_deref().unwrap_or_default());
         round.note("email_respelled", &[row.id], &words, false)?;
     }
     Ok(())
 }
 
-fn tell_password(round: &mut Round, row: &DjangoRow, reading: &Reading) -> Result<(), ImportError> {
+fn note_password(round: &mut Round, row: &DjangoRow, reading: &Reading) -> Result<(), ImportError> {
     let plaintext = row.password.as_deref().unwrap_or_default();
     let (kind, words) = match reading.password {
-        StoredPassword::Hash("md5") => ("weak_hash", "md5: until their next login"),
-        StoredPassword::TooExpensive => ("expensive_hash", "it is not computed here: they need a reset"),
-        StoredPassword::Unusable => ("no_password", "it is unusable: they need a reset"),
-        StoredPassword::Empty => ("no_password", "it is empty: they need a reset"),
+        StoredPassword::Hash("md5") => ("weak_hash", "md5: it is replaced at the next login"),
+        StoredPassword::TooExpensive => {
+            ("expensive_hash", "its cost exceeds the limit of this service: the user needs a password reset")
+        }
+        StoredPassword::Unusable => ("no_password", "it is unusable: the user needs a password reset"),
+        StoredPassword::Empty => ("no_password", "it is empty: the user needs a password reset"),
         StoredPassword::Plaintext if is_too_long(plaintext) => {
-            ("no_password", "it is longer than 4096 bytes: they need a reset")
+            ("no_password", "it is longer than 4096 bytes: the user needs a password reset")
         }
         StoredPassword::Plaintext if StoredPassword::resembles_hash(plaintext) => (
             "password_like_hash",
-            "it looks like a hash and is none that is known: it is taken for the password itself",
+            "it looks like a hash but has no supported format: it is imported as a plaintext password",
         ),
         StoredPassword::Hash(_) | StoredPassword::Plaintext => return Ok(()),
     };
     round.note(kind, &[row.id], words, false)
 }
 
-/// What an earlier run has made different.
-fn tell_differences(
+/// Records that an earlier run gave the user another `auth_token` or username than the row has.
+fn note_earlier_changes(
     round: &mut Round,
     row: &DjangoRow,
     reading: &Reading,
@@ -213,18 +215,18 @@ fn tell_differences(
 ) -> Result<(), ImportError> {
     let candidate = &reading.candidate;
     if user.auth_token != candidate.row_token {
-        let words = format!("{} is {} here", candidate.row_token, user.auth_token);
+        let words = format!("{} is {} in the store", candidate.row_token, user.auth_token);
         round.note("renewed_before", &[row.id], &words, false)?;
     }
     let wanted = row.username.as_deref().unwrap_or_default();
     if user.username.as_str() != wanted && candidate.state != UserState::Changed {
-        let words = format!("{wanted:?} is {:?} here", user.username.as_str());
+        let words = format!("{wanted:?} is {:?} in the store", user.username.as_str());
         round.note("renamed_before", &[row.id], &words, false)?;
     }
     Ok(())
 }
 
-/// Says what becomes of a row by what is remembered of it.
+/// Sets the state of a row by comparing it with the record of its earlier import.
 fn compare(row: &DjangoRow, reading: &mut Reading, remembered: Option<&ImportedRow>) {
     let Some(remembered) = remembered else { return };
     let candidate = &mut reading.candidate;
@@ -243,7 +245,7 @@ fn compare(row: &DjangoRow, reading: &mut Reading, remembered: Option<&ImportedR
         user.username.as_str().clone_into(&mut candidate.username);
         candidate.username_key = Some(user.username.key().to_owned());
     }
-    // The user's own hash comes back with whoever has been to Django and returns.
+    // After an export to Django and back, a row has the user's own hash.
     let is_same_password = remembered.password_digest == candidate.password_digest
         || row.password.as_deref() == Some(hash.expose());
     candidate.state = if remembered.is_changed_here() {

@@ -1,68 +1,69 @@
-//! What follows from an attempt to send.
+//! Decides what follows an attempt to send a mail.
 
 use std::time::Duration;
 
 use crate::{domain::Timestamp, store::OutgoingMail};
 
-/// How an attempt ended.
+/// The result of an attempt to send a mail. The text is the cause of the failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// The next server, or the folder, has the mail.
+    /// The SMTP server accepted the mail, or the folder holds it.
     Sent,
-    /// It may work later: the server said 4xx, or was not there.
+    /// A temporary failure: a 4xx reply, rejected SMTP credentials, no connection, a timeout, a folder that
+    /// cannot be written, or a token that this instance cannot decrypt.
     Failed(String),
-    /// It never will: the server said 5xx, or the mail cannot be made.
+    /// A permanent failure: a 5xx reply, a mail that cannot be composed, or a link that has expired.
     Refused(String),
 }
 
-/// What to do with the mail.
+/// What to record in the outbox after an attempt. The text is the cause of the failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Note that it is done.
+    /// The mail was sent.
     MarkSent,
-    /// Try again then.
+    /// The attempt failed; the next attempt is due at this time.
     RetryAt(Timestamp, String),
-    /// Never again.
-    GiveUp(String),
+    /// The attempt failed; there is no next attempt.
+    MarkFailed(String),
 }
 
-/// How long to wait between attempts.
+/// The waits between attempts.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Backoff {
-    /// After the first attempt; doubles each time.
+    /// The wait after the first attempt; it doubles after each further attempt.
     pub first: Duration,
     /// The longest wait.
     pub max: Duration,
 }
 
 impl Backoff {
-    /// The wait after `attempts` attempts (at least one), 20 % longer or shorter by `chance` (0 to 1), so that mails that
-    /// failed together do not come back together.
-    fn after(self, attempts: u32, chance: f64) -> Duration {
+    /// Returns the wait after `attempts` attempts (at least one). `jitter` (0 to 1) makes it up to 20 %
+    /// shorter or longer, so that mails that failed at the same time are not all retried at the same time.
+    fn after(self, attempts: u32, jitter: f64) -> Duration {
         let doubled =
             self.first.saturating_mul(1_u32.checked_shl(attempts.saturating_sub(1)).unwrap_or(u32::MAX));
-        doubled.min(self.max).mul_f64(0.8 + 0.4 * chance)
+        doubled.min(self.max).mul_f64(0.8 + 0.4 * jitter)
     }
 }
 
-/// Decides; no attempt is made after the link has expired.
+/// Decides whether and when to retry. No retry is scheduled after the mail's link has expired.
 pub(super) fn after_attempt(
     outcome: Outcome,
     mail: &OutgoingMail,
     backoff: Backoff,
     now: Timestamp,
-    chance: f64,
+    jitter: f64,
 ) -> Next {
     match outcome {
         Outcome::Sent => Next::MarkSent,
-        Outcome::Refused(cause) => Next::GiveUp(cause),
+        Outcome::Refused(cause) => Next::MarkFailed(cause),
         Outcome::Failed(cause) => {
-            let at = now.plus(backoff.after(mail.attempts, chance));
+            let at = now.plus(backoff.after(mail.attempts, jitter));
             if at < mail.expires_at {
                 Next::RetryAt(at, cause)
             } else {
-                Next::GiveUp(format!(
-                    "the link expires before the next attempt; the last one failed: {cause}"
+                Next::MarkFailed(format!(
+                    "the link expires before the next attempt; the last attempt failed: {cause}"
                 ))
             }
         }
@@ -92,12 +93,12 @@ mod tests {
         }
     }
 
-    fn failed(attempts: u32, now: Timestamp, chance: f64) -> Next {
-        after_attempt(Outcome::Failed("451".into()), &mail(attempts), BACKOFF, now, chance)
+    fn failed(attempts: u32, now: Timestamp, jitter: f64) -> Next {
+        after_attempt(Outcome::Failed("451".into()), &mail(attempts), BACKOFF, now, jitter)
     }
 
     #[test]
-    fn waits_double_up_to_the_longest() {
+    fn backoff_doubles_up_to_the_maximum() {
         let now = Timestamp::from_unix_micros(0);
         for (attempts, seconds) in
             [(1, 30), (2, 60), (3, 120), (6, 960), (7, 1_800), (33, 1_800), (u32::MAX, 1_800)]
@@ -108,21 +109,21 @@ mod tests {
     }
 
     #[test]
-    fn chance_moves_a_wait_by_a_fifth() {
+    fn jitter_changes_the_backoff_by_at_most_20_percent() {
         let now = Timestamp::from_unix_micros(0);
         assert_eq!(failed(1, now, 0.0), Next::RetryAt(now.plus(Duration::from_secs(24)), "451".into()));
         assert_eq!(failed(1, now, 1.0), Next::RetryAt(now.plus(Duration::from_secs(36)), "451".into()));
     }
 
     #[test]
-    fn no_attempt_is_made_after_the_link_has_expired() {
+    fn no_retry_is_scheduled_after_the_link_expires() {
         let late = mail(1).expires_at.minus(Duration::from_secs(30));
-        assert!(matches!(failed(1, late, 0.5), Next::GiveUp(cause) if cause.contains("451")));
+        assert!(matches!(failed(1, late, 0.5), Next::MarkFailed(cause) if cause.contains("451")));
     }
 
     #[test]
-    fn a_refused_mail_is_given_up() {
+    fn a_permanent_failure_is_not_retried() {
         let next = after_attempt(Outcome::Refused("550".into()), &mail(1), BACKOFF, mail(1).created_at, 0.5);
-        assert_eq!(next, Next::GiveUp("550".into()));
+        assert_eq!(next, Next::MarkFailed("550".into()));
     }
 }

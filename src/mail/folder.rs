@@ -1,4 +1,4 @@
-//! Mails as files, for development: each becomes `<time>-<message-id>.eml`.
+//! Writes each mail to the file `<time>-<message-id>.eml` in a folder, for development.
 
 use std::{
     io,
@@ -13,9 +13,10 @@ use tokio::{
 use super::attempt::Outcome;
 use crate::store::OutgoingMail;
 
-/// Writes the mail; a repetition replaces the file by the same.
+/// Writes the mail to the folder. A second attempt for the same mail replaces its file.
 pub(super) async fn write(folder: &Path, mail: &OutgoingMail, bytes: &[u8]) -> Outcome {
-    // The time first, so that a listing is in order; no name of the file system's comes from outside.
+    // The name begins with the time, so that a listing is in the order of creation. It contains no user
+    // input.
     let name = format!("{}-{}", mail.created_at.unix_micros(), mail.message_id.replace(['/', '\0'], "_"));
     match write_whole(folder, &name, bytes).await {
         Ok(path) => {
@@ -26,7 +27,8 @@ pub(super) async fn write(folder: &Path, mail: &OutgoingMail, bytes: &[u8]) -> O
     }
 }
 
-/// Under another name until it is complete, so that whoever watches the folder never reads half a mail.
+/// Writes a draft and renames it when it is complete, so that a program that watches the folder never reads
+/// half a mail.
 async fn write_whole(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<PathBuf> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).await?;
     let (draft, path) = (folder.join(format!(".{name}.part")), folder.join(format!("{name}.eml")));

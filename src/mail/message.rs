@@ -1,4 +1,4 @@
-//! A mail as bytes (RFC 5322).
+//! Composes a mail as an RFC 5322 message.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,28 +13,28 @@ use lettre::{
 use super::{templates::Words, transport::MailError};
 use crate::store::OutgoingMail;
 
-/// Puts a mail together. Whom it is from and to, and its subject, come from settings, the address and the template; what
-/// a person chose (their name) is in the bodies alone.
+/// Composes a mail. The sender comes from the settings, the recipient from the outbox, and the subject from
+/// the template. The username, which the user chose, appears only in the bodies.
 ///
 /// # Errors
-/// [`MailError`] for an address that lettre does not know to send to.
-pub fn compose(mail: &OutgoingMail, from: &Mailbox, words: Words) -> Result<Message, MailError> {
-    let recipient: Address = mail.recipient.as_str().parse().map_err(MailError::unfit)?;
-    // RFC 3834: no vacation notice answers it.
-    let automatic =
+/// [`MailError::Invalid`] if lettre rejects the recipient's address or a part of the message.
+pub fn compose(mail: &OutgoingMail, from: &Mailbox, rendered: Words) -> Result<Message, MailError> {
+    let recipient: Address = mail.recipient.as_str().parse().map_err(MailError::invalid)?;
+    // RFC 3834: automatic responders, such as vacation notices, do not reply to such a mail.
+    let auto_submitted =
         HeaderValue::new(HeaderName::new_from_ascii_str("Auto-Submitted"), "auto-generated".to_owned());
     Message::builder()
         .from(from.clone())
         .to(Mailbox::new(None, recipient))
-        .subject(words.subject)
+        .subject(rendered.subject)
         .message_id(Some(format!("<{}>", mail.message_id)))
         .date(system_time(mail.created_at.unix_micros()))
-        .raw_header(automatic)
-        .multipart(MultiPart::alternative_plain_html(words.text, words.html))
-        .map_err(MailError::unfit)
+        .raw_header(auto_submitted)
+        .multipart(MultiPart::alternative_plain_html(rendered.text, rendered.html))
+        .map_err(MailError::invalid)
 }
 
-/// Times before 1970 do not occur: the outbox is younger.
+/// Converts a time of the outbox. A time before 1970 becomes 1970; the outbox holds none.
 fn system_time(unix_micros: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_micros(u64::try_from(unix_micros).unwrap_or(0))
 }
@@ -58,13 +58,13 @@ mod tests {
             attempts: 1,
             lease_until: created_at,
         };
-        let words = Words { subject: "Hällo".into(), text: "täxt".repeat(500), html: "<p>".into() };
+        let rendered = Words { subject: "Hällo".into(), text: "täxt".repeat(500), html: "<p>".into() };
         let from = "Kairos <no-reply@kairos.example>".parse().unwrap();
-        String::from_utf8(compose(&mail, &from, words).unwrap().formatted()).unwrap()
+        String::from_utf8(compose(&mail, &from, rendered).unwrap().formatted()).unwrap()
     }
 
     #[test]
-    fn the_headers_are_what_settings_and_the_outbox_say() {
+    fn headers_come_from_the_settings_and_the_outbox() {
         let mail = composed("ada@example.com");
         for header in [
             "From: Kairos <no-reply@kairos.example>\r\n",
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn no_line_is_longer_than_smtp_carries() {
+    fn no_line_exceeds_the_smtp_limit() {
         assert!(composed("ada@example.com").split("\r\n").all(|line| line.len() <= 998 && line.is_ascii()));
     }
 }

@@ -1,7 +1,8 @@
-//! Mails: from the outbox, through templates, to an SMTP server or a folder.
+//! Sends the mails of the outbox: renders templates and delivers to an SMTP server or a folder.
 //!
-//! What is to be mailed was decided and written by `accounts` and the store; here it is only sent: after the commit, at
-//! least once, with one Message-ID over all attempts. No address, token or link is logged. Start at [`Outbox`].
+//! `accounts` and the store decide what is mailed and commit it to the outbox. This module sends each mail
+//! after that commit, at least once, with the same Message-ID in every attempt. It logs no address, token or
+//! link. Start at [`Outbox`].
 
 mod attempt;
 mod folder;

@@ -1,4 +1,4 @@
-//! The worker that empties the outbox.
+//! The worker that sends the mails of the outbox.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,33 +20,35 @@ use crate::{
     store::{OutgoingMail, Store, StoreError, chain},
 };
 
-/// How many mails are sent at once: enough that one slow server does not hold up the rest, and no burst for it.
+/// The most mails in delivery at the same time: more than one, so that a slow delivery does not delay the
+/// others, and few, so that the SMTP server gets no burst.
 const SENDING_MAX: usize = 4;
 
-/// Between two tries to note what came of an attempt, while the database is away.
-const NOTE_RETRY: Duration = Duration::from_secs(1);
+/// The wait before the result of an attempt is recorded again, after the database failed.
+const RECORD_RETRY: Duration = Duration::from_secs(1);
 
-/// The longest wait between two looks at a database that does not answer.
+/// The longest wait between two reads of the outbox while the database fails, unless the poll interval is
+/// longer.
 const STORE_RETRY_MAX: Duration = Duration::from_secs(30);
 
-/// How mails are sent.
+/// Settings of the outbox worker.
 #[derive(Debug, Clone)]
 pub struct OutboxOptions {
-    /// The name that mail programs show for the sender.
+    /// The sender's display name.
     pub from_name: Option<String>,
     /// The sender's address.
     pub from: Email,
-    /// How long one attempt may take; a mail is leased for twice as long.
+    /// The time limit of one attempt; a mail is leased for twice as long.
     pub timeout: Duration,
-    /// The wait after the first failed attempt; doubles each time.
+    /// The wait after the first failed attempt; it doubles after each further failure.
     pub retry_first: Duration,
     /// The longest wait between two attempts.
     pub retry_max: Duration,
-    /// How often the outbox is looked into without being woken.
+    /// The interval at which the worker reads the outbox if nothing wakes it.
     pub poll_interval: Duration,
 }
 
-/// Sends what the outbox holds. Several instances may run on one database.
+/// Sends the mails of the outbox. Several instances may run on one database.
 pub struct Outbox {
     store: Store,
     transport: Transport,
@@ -59,10 +61,10 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// A worker; it does nothing until [`Outbox::run`].
+    /// Creates a worker, which does nothing until [`Outbox::run`].
     ///
     /// # Errors
-    /// [`MailError::Unfit`] when the sender's address is not one that mail allows.
+    /// [`MailError::Invalid`] if lettre rejects the sender's address.
     pub fn new(
         store: Store,
         (transport, templates): (Transport, Templates),
@@ -70,12 +72,13 @@ impl Outbox {
         options: OutboxOptions,
         (clock, entropy): (Clock, Entropy),
     ) -> Result<Self, MailError> {
-        let address = options.from.as_str().parse().map_err(MailError::unfit)?;
+        let address = options.from.as_str().parse().map_err(MailError::invalid)?;
         let from = Mailbox::new(options.from_name.clone(), address);
         Ok(Self { store, transport, templates, sealing_key, from, options, clock, entropy })
     }
 
-    /// Sends mails as they come due until `stop`, then finishes those that are on their way. `mail_due` wakes it at once.
+    /// Sends mails as they become due until `stop` is cancelled, then finishes the deliveries in progress.
+    /// `mail_due` wakes the worker before its poll interval has passed.
     pub async fn run(self, mail_due: Arc<Notify>, stop: CancellationToken) {
         let poll_interval = self.options.poll_interval;
         let outbox = Arc::new(self);
@@ -95,7 +98,7 @@ impl Outbox {
                 }
                 Ok(None) => wait = poll_interval,
                 Err(error) => {
-                    tracing::warn!(error = %error.chain(), "The outbox cannot be read");
+                    tracing::warn!(error = %error.chain(), "Reading the mail outbox failed; retrying");
                     wait = (wait * 2).min(STORE_RETRY_MAX.max(poll_interval));
                 }
             }
@@ -120,14 +123,15 @@ impl Outbox {
         let backoff = Backoff { first: self.options.retry_first, max: self.options.retry_max };
         let next = after_attempt(outcome, mail, backoff, self.clock.now(), self.entropy.fraction());
         log(mail, &next);
-        self.note(mail, next).await;
+        self.record(mail, next).await;
     }
 
     async fn attempt(&self, mail: &OutgoingMail) -> Outcome {
         if mail.expires_at <= self.clock.now() {
-            return Outcome::Refused("its link expired before it could be sent".to_owned());
+            return Outcome::Refused("the link expired before the mail could be sent".to_owned());
         }
-        // An instance with another key must not give up what one with the right key can send.
+        // A token that this instance cannot decrypt is a temporary failure: an instance with the right key
+        // may send it.
         let open = |sealed| self.sealing_key.open(Purpose::MailToken, sealed).map(MailToken::from_random);
         let token = match mail.sealed_token.as_ref().map(open).transpose() {
             Ok(token) => token,
@@ -139,37 +143,38 @@ impl Outbox {
             token: token.as_ref(),
             expires_at: mail.expires_at,
         };
-        let words = self.templates.render(mail.kind, &values);
-        let composed = words
+        let rendered = self.templates.render(mail.kind, &values);
+        let composed = rendered
             .map_err(|error| chain(&error))
-            .and_then(|words| compose(mail, &self.from, words).map_err(|error| chain(&error)));
+            .and_then(|rendered| compose(mail, &self.from, rendered).map_err(|error| chain(&error)));
         match composed {
             Ok(message) => self.transport.send(mail, &message).await,
             Err(cause) => Outcome::Refused(cause),
         }
     }
 
-    /// Goes on until it is noted: a mail that was sent and not noted would be sent again. The lease is the fence.
-    async fn note(&self, mail: &OutgoingMail, next: Next) {
+    /// Records the result of an attempt, and retries until that succeeds: a mail that was sent without a
+    /// record would be sent again. The statement changes the row only while this instance holds the lease.
+    async fn record(&self, mail: &OutgoingMail, next: Next) {
         loop {
             let now = self.clock.now();
-            let noted = match next.clone() {
+            let recorded = match next.clone() {
                 Next::MarkSent => self.store.mark_mail_sent(mail, now).await,
                 Next::RetryAt(at, cause) => self.store.retry_mail(mail, at, cause).await,
-                Next::GiveUp(cause) => self.store.give_up_mail(mail, now, cause).await,
+                Next::MarkFailed(cause) => self.store.give_up_mail(mail, now, cause).await,
             };
-            match noted {
+            match recorded {
                 Ok(true) => return,
                 Ok(false) => {
                     let message_id = &mail.message_id;
                     return tracing::info!(
                         message_id,
-                        "A mail was replaced by a newer one, or left to another instance"
+                        "Mail lease lost: a newer mail replaced it, or another instance claimed it"
                     );
                 }
                 Err(error) => {
-                    tracing::warn!(error = %error.chain(), "What came of a mail cannot be noted yet");
-                    tokio::time::sleep(NOTE_RETRY).await;
+                    tracing::warn!(error = %error.chain(), "Recording the result of a mail delivery failed; retrying");
+                    tokio::time::sleep(RECORD_RETRY).await;
                 }
             }
         }
@@ -181,8 +186,10 @@ fn log(mail: &OutgoingMail, next: &Next) {
     match next {
         Next::MarkSent => tracing::info!(message_id, kind, attempts, "Mail sent"),
         Next::RetryAt(at, cause) => {
-            tracing::warn!(message_id, kind, attempts, cause, next_attempt_at = %at, "Mail not sent; it will be tried again");
+            tracing::warn!(message_id, kind, attempts, cause, next_attempt_at = %at, "Mail delivery failed; retrying");
         }
-        Next::GiveUp(cause) => tracing::error!(message_id, kind, attempts, cause, "Mail given up"),
+        Next::MarkFailed(cause) => {
+            tracing::error!(message_id, kind, attempts, cause, "Mail delivery failed permanently");
+        }
     }
 }

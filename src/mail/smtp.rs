@@ -1,4 +1,4 @@
-//! Mails over SMTP (RFC 5321), encrypted unless told otherwise.
+//! Sends mails over SMTP (RFC 5321), encrypted unless a setting or a loopback host allows plaintext.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -14,36 +14,38 @@ use lettre::{
 use super::{attempt::Outcome, transport::MailError};
 use crate::store::chain;
 
-/// Replies about our own credentials (RFC 4954): a mistake in the settings, not a fault of the mail.
+/// Reply codes that concern the service's own credentials (RFC 4954). They point to a mistake in the
+/// settings, so the mail is retried.
 const AUTHENTICATION_CODES: [&str; 5] = ["454", "530", "534", "535", "538"];
 
-/// An SMTP server and how to speak to it.
+/// The address, credentials and limits of an SMTP server.
 pub struct SmtpOptions {
-    /// Its name, which its certificate must bear.
+    /// The server's host name, which its certificate must contain.
     pub host: String,
-    /// Its port.
+    /// The server's port.
     pub port: u16,
-    /// Name and password, if it asks for them.
+    /// Username and password, if the server requires authentication.
     pub credentials: Option<(String, String)>,
-    /// How the way to it is protected.
+    /// How the connection is encrypted.
     pub encryption: Encryption,
-    /// Allows a way in the clear to a host that is not loopback, when the server offers no encryption.
+    /// Allows an unencrypted connection to a host that is not loopback, if the server does not offer
+    /// STARTTLS.
     pub allow_plaintext: bool,
-    /// How long one attempt may take.
+    /// The time limit of one attempt.
     pub timeout: Duration,
 }
 
-/// When the way is encrypted.
+/// How a connection is encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encryption {
-    /// By STARTTLS (RFC 3207).
+    /// With STARTTLS (RFC 3207).
     StartTls,
-    /// From the first byte (RFC 8314).
+    /// With TLS from the first byte (RFC 8314).
     Implicit,
 }
 
 impl SmtpOptions {
-    /// A server on this machine need not encrypt.
+    /// True if the connection may stay unencrypted. A server on loopback need not offer encryption.
     fn may_be_plaintext(&self) -> bool {
         self.allow_plaintext || is_loopback(&self.host)
     }
@@ -59,9 +61,9 @@ impl Smtp {
         let tls = TlsParameters::new(options.host.clone()).map_err(MailError::Tls)?;
         let tls = match options.encryption {
             Encryption::Implicit => Tls::Wrapper(tls),
-            // A server that offers it is held to it.
+            // STARTTLS is used if the server offers it.
             Encryption::StartTls if options.may_be_plaintext() => Tls::Opportunistic(tls),
-            // One that does not offer STARTTLS, or from whose answer somebody removed it, gets no mail.
+            // If STARTTLS is missing from the server's reply, or an attacker removed it, no mail is sent.
             Encryption::StartTls => Tls::Required(tls),
         };
         let builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(options.host)
@@ -79,19 +81,22 @@ impl Smtp {
         match tokio::time::timeout(self.timeout, self.transport.send(message.clone())).await {
             Ok(Ok(_)) => Outcome::Sent,
             Ok(Err(error)) => outcome(&error),
-            Err(_) => Outcome::Failed(format!("no answer within {:?}", self.timeout)),
+            Err(_) => Outcome::Failed(format!("the SMTP server did not answer within {:?}", self.timeout)),
         }
     }
 }
 
-/// The code and not the words: servers repeat the address in them.
+/// Classifies an SMTP error. The cause contains only the reply code: the reply text may repeat the
+/// recipient's address.
 fn outcome(error: &Error) -> Outcome {
     match error.status().map(|code| code.to_string()) {
         Some(code) if AUTHENTICATION_CODES.contains(&code.as_str()) => {
-            Outcome::Failed(format!("the SMTP server does not take our credentials: {code}"))
+            Outcome::Failed(format!("the SMTP server rejected the credentials: {code}"))
         }
-        Some(code) if error.is_permanent() => Outcome::Refused(format!("the SMTP server refused it: {code}")),
-        Some(code) => Outcome::Failed(format!("the SMTP server put it off: {code}")),
+        Some(code) if error.is_permanent() => {
+            Outcome::Refused(format!("the SMTP server rejected the mail: {code}"))
+        }
+        Some(code) => Outcome::Failed(format!("the SMTP server reported a temporary failure: {code}")),
         None => Outcome::Failed(chain(error)),
     }
 }
@@ -105,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_loopback_gets_mail_in_the_clear_unless_allowed() {
+    fn only_loopback_may_be_plaintext_unless_allowed() {
         let may = |host: &str, allow_plaintext| {
             SmtpOptions {
                 host: host.to_owned(),

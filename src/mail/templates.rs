@@ -1,4 +1,4 @@
-//! The words of a mail.
+//! Renders the subject and the bodies of mails.
 
 use std::sync::Arc;
 
@@ -7,12 +7,12 @@ use time::OffsetDateTime;
 
 use crate::domain::{MailKind, MailToken, Timestamp, Username};
 
-/// A template does not fit its values: a defect of this release.
+/// A mail template does not parse, or needs a value that it does not receive: a defect of this release.
 #[derive(Debug, thiserror::Error)]
 #[error("a mail template cannot be rendered")]
 pub struct BadTemplate(#[from] minijinja::Error);
 
-/// The templates of all kinds of mail, with the address that links begin with. Cheap to clone.
+/// The templates of all kinds of mail, and the URL that links begin with. Cheap to clone.
 #[derive(Clone)]
 pub struct Templates {
     environment: Arc<Environment<'static>>,
@@ -22,40 +22,40 @@ pub struct Templates {
 /// A rendered mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Words {
-    /// One line.
+    /// The subject, one line.
     pub subject: String,
-    /// For readers without HTML.
+    /// The plain-text body.
     pub text: String,
-    /// The same in HTML; what a person chose is escaped.
+    /// The HTML body; the username in it is escaped.
     pub html: String,
 }
 
-/// What a mail is made of, beside its kind.
+/// The values of a mail, apart from its kind.
 #[derive(Debug)]
 pub struct MailValues<'a> {
-    /// Whom it greets.
+    /// The username in the salutation.
     pub username: &'a Username,
-    /// When what it tells of was done.
+    /// The time of the action that the mail reports.
     pub at: Timestamp,
-    /// The token of its link, if it has one.
+    /// The token of the link, if the mail has a link.
     pub token: Option<&'a MailToken>,
-    /// When the link ends.
+    /// The expiry of the link.
     pub expires_at: Timestamp,
 }
 
-/// The files of `templates/mail`, by their names.
+/// Embeds files of `templates/mail`, each with its name.
 macro_rules! files {
     ($($name:literal)+) => { [$(($name, include_str!(concat!("../../templates/mail/", $name)))),+] };
 }
 
 impl Templates {
-    /// The templates that are compiled in; links begin with `public_base_url`, which does not end with a slash.
+    /// Parses the embedded templates. Links begin with `public_base_url`, which does not end with a slash.
     ///
     /// # Errors
-    /// [`BadTemplate`] when one does not parse.
+    /// [`BadTemplate`] if a template does not parse.
     pub fn new(public_base_url: &str) -> Result<Self, BadTemplate> {
         let mut environment = Environment::new();
-        // HTML is escaped by the name's ending, text is not.
+        // Values are escaped in templates whose name ends in `.html`, and not in `.txt`.
         for (name, source) in files! {
             "layout.html" "layout.txt"
             "verify_email.subject.txt" "verify_email.txt" "verify_email.html"
@@ -72,22 +72,26 @@ impl Templates {
         Ok(Self { environment: Arc::new(environment), public_base_url: public_base_url.into() })
     }
 
-    /// The mail of this kind.
+    /// Renders the mail of this kind.
     ///
     /// # Errors
-    /// [`BadTemplate`] when a template asks for what there is not.
+    /// [`BadTemplate`] if a template is missing or cannot be rendered with these values.
     pub fn render(&self, kind: MailKind, values: &MailValues<'_>) -> Result<Words, BadTemplate> {
         let template = |ending: &str| self.environment.get_template(&format!("{}.{ending}", kind.as_str()));
         let subject = template("subject.txt")?.render(context! {})?.trim().to_owned();
         let link = values.token.and_then(|token| self.link(kind, token));
-        let words = context! {
+        let context = context! {
             subject => &subject,
             username => values.username.as_str(),
             link,
-            at => in_words(values.at),
-            expires_at => in_words(values.expires_at),
+            at => format_time(values.at),
+            expires_at => format_time(values.expires_at),
         };
-        Ok(Words { subject, text: template("txt")?.render(&words)?, html: template("html")?.render(&words)? })
+        Ok(Words {
+            subject,
+            text: template("txt")?.render(&context)?,
+            html: template("html")?.render(&context)?,
+        })
     }
 
     fn link(&self, kind: MailKind, token: &MailToken) -> Option<String> {
@@ -96,8 +100,8 @@ impl Templates {
     }
 }
 
-/// As in "24 November 2026, 09:05 UTC".
-fn in_words(at: Timestamp) -> String {
+/// Formats a time like "24 November 2026, 09:05 UTC".
+fn format_time(at: Timestamp) -> String {
     match OffsetDateTime::from_unix_timestamp(at.unix_micros().div_euclid(1_000_000)) {
         Ok(at) => {
             format!("{} {} {}, {:02}:{:02} UTC", at.day(), at.month(), at.year(), at.hour(), at.minute())
@@ -110,7 +114,7 @@ fn in_words(at: Timestamp) -> String {
 mod tests {
     use super::*;
 
-    fn words_of(kind: MailKind, username: &str) -> Words {
+    fn render(kind: MailKind, username: &str) -> Words {
         let templates = Templates::new("https://kairos.example/app").unwrap();
         let (username, token) = (Username::parse(username).unwrap(), MailToken::from_random([255; 32]));
         let expires_at = Timestamp::from_unix_micros(1_764_000_000_000_000);
@@ -119,22 +123,22 @@ mod tests {
         templates.render(kind, &MailValues { username: &username, at, token, expires_at }).unwrap()
     }
 
-    fn words(username: &str) -> Words {
-        words_of(MailKind::VerifyEmail, username)
+    fn render_verification(username: &str) -> Words {
+        render(MailKind::VerifyEmail, username)
     }
 
     #[test]
-    fn each_kind_has_its_words_and_a_link_where_there_is_something_to_do() {
+    fn each_kind_renders_and_has_a_link_only_if_it_needs_one() {
         for kind in MailKind::ALL {
-            let words = words_of(*kind, "Ada");
-            assert!(words.subject.contains("Kairos") || words.subject.contains("Somebody"), "{words:?}");
-            assert!(words.html.contains(&format!("<title>{}</title>", words.subject)), "{words:?}");
+            let mail = render(*kind, "Ada");
+            assert!(mail.subject.contains("Kairos"), "{mail:?}");
+            assert!(mail.html.contains(&format!("<title>{}</title>", mail.subject)), "{mail:?}");
             let when = if kind.purpose().is_some() {
                 "24 November 2025, 16:00 UTC"
             } else {
                 "23 November 2025, 12:13 UTC"
             };
-            for part in [&words.text, &words.html] {
+            for part in [&mail.text, &mail.html] {
                 let is_linked = part.contains("token=") || part.contains("token&#x3d;");
                 assert_eq!(is_linked, kind.purpose().is_some(), "{part}");
                 assert!(part.contains("Hello Ada,") && part.contains(when), "{part}");
@@ -144,27 +148,27 @@ mod tests {
     }
 
     #[test]
-    fn both_parts_have_the_link_and_when_it_ends() {
-        let words = words("Ada");
+    fn both_bodies_contain_the_link_and_its_expiry() {
+        let mail = render_verification("Ada");
         let token = MailToken::from_random([255; 32]).to_link_text();
         let link = format!("https://kairos.example/app/verify?token={token}");
-        assert!(words.text.contains(&format!("\n{link}\n")), "{}", words.text);
-        for part in [&words.text, &words.html] {
+        assert!(mail.text.contains(&format!("\n{link}\n")), "{}", mail.text);
+        for part in [&mail.text, &mail.html] {
             assert!(part.contains("24 November 2025, 16:00 UTC") && part.contains("Hello Ada,"), "{part}");
         }
-        // Escaped as HTML, a browser reads the same link.
-        assert!(words.html.replace("&#x2f;", "/").contains(&format!("href=\"{link}\"")), "{}", words.html);
-        assert_eq!(words.subject, "Confirm your email address for Kairos");
+        // The link is escaped in HTML; a browser reads the same link.
+        assert!(mail.html.replace("&#x2f;", "/").contains(&format!("href=\"{link}\"")), "{}", mail.html);
+        assert_eq!(mail.subject, "Confirm your email address for Kairos");
     }
 
     #[test]
-    fn a_name_is_text_and_never_markup() {
-        let words = words("<b>Ada & \"Co\"");
+    fn the_username_is_escaped_in_html() {
+        let mail = render_verification("<b>Ada & \"Co\"");
         assert!(
-            !words.html.contains("<b>") && words.html.contains("&lt;b&gt;Ada &amp; &quot;Co&quot;"),
+            !mail.html.contains("<b>") && mail.html.contains("&lt;b&gt;Ada &amp; &quot;Co&quot;"),
             "{}",
-            words.html
+            mail.html
         );
-        assert!(words.text.contains("Hello <b>Ada & \"Co\","), "{}", words.text);
+        assert!(mail.text.contains("Hello <b>Ada & \"Co\","), "{}", mail.text);
     }
 }

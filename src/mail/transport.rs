@@ -1,4 +1,4 @@
-//! The two ways a mail leaves.
+//! The two destinations of mails: an SMTP server and a folder.
 
 use std::{error::Error, path::PathBuf};
 
@@ -11,50 +11,50 @@ use super::{
 };
 use crate::store::OutgoingMail;
 
-/// Where mails go.
-pub struct Transport(Way);
+/// The destination of mails.
+pub struct Transport(Destination);
 
-enum Way {
+enum Destination {
     Folder(PathBuf),
     Smtp(Box<Smtp>),
 }
 
-/// Why mails cannot be sent at all, or why one cannot be made.
+/// Mails cannot be sent, or one mail cannot be composed.
 #[derive(Debug, thiserror::Error)]
 pub enum MailError {
-    /// The sender, a recipient or a header is not what mail allows.
-    #[error("the mail cannot be made")]
-    Unfit(#[source] Box<dyn Error + Send + Sync>),
+    /// The mail library rejects an address or a part of the message.
+    #[error("the mail cannot be composed")]
+    Invalid(#[source] Box<dyn Error + Send + Sync>),
     /// TLS cannot be set up.
     #[error("TLS to the SMTP server cannot be set up")]
     Tls(#[source] lettre::transport::smtp::Error),
 }
 
 impl MailError {
-    pub(super) fn unfit(source: impl Error + Send + Sync + 'static) -> Self {
-        Self::Unfit(Box::new(source))
+    pub(super) fn invalid(source: impl Error + Send + Sync + 'static) -> Self {
+        Self::Invalid(Box::new(source))
     }
 }
 
 impl Transport {
-    /// Files in a folder, which is made when the first comes.
+    /// Creates a transport that writes files to a folder; the first mail creates the folder.
     #[must_use]
     pub const fn folder(path: PathBuf) -> Self {
-        Self(Way::Folder(path))
+        Self(Destination::Folder(path))
     }
 
-    /// An SMTP server.
+    /// Creates a transport that sends to an SMTP server.
     ///
     /// # Errors
-    /// [`MailError::Tls`] when the trusted roots cannot be read.
+    /// [`MailError::Tls`] if TLS cannot be configured, for example because the trusted roots cannot be read.
     pub fn smtp(options: SmtpOptions) -> Result<Self, MailError> {
-        Ok(Self(Way::Smtp(Box::new(Smtp::new(options)?))))
+        Ok(Self(Destination::Smtp(Box::new(Smtp::new(options)?))))
     }
 
     pub(super) async fn send(&self, mail: &OutgoingMail, message: &Message) -> Outcome {
         match &self.0 {
-            Way::Folder(path) => folder::write(path, mail, &message.formatted()).await,
-            Way::Smtp(smtp) => smtp.send(message).await,
+            Destination::Folder(path) => folder::write(path, mail, &message.formatted()).await,
+            Destination::Smtp(smtp) => smtp.send(message).await,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The public keys that access tokens are verified with (RFC 7517, RFC 8037), as `SessionService.GetJwks` gives them.
+//! The public keys that verify access tokens, as a JSON Web Key Set (RFC 7517, RFC 8037), the same that
+//! `SessionService.GetJwks` returns.
 
 use std::time::Duration;
 
@@ -7,11 +8,11 @@ use serde::Serialize;
 use super::reply::Reply;
 use crate::accounts::Accounts;
 
-/// RFC 7517, section 8.5.1
+/// The media type of a key set (RFC 7517, section 8.5.1).
 const CONTENT_TYPE: &str = "application/jwk-set+json";
 
-/// The longest: a key that was revoked should soon be forgotten.
-const KEPT_MAX: Duration = Duration::from_mins(5);
+/// The maximum time that clients may cache the keys, so that they soon drop a revoked key.
+const MAX_AGE_LIMIT: Duration = Duration::from_mins(5);
 
 #[derive(Serialize)]
 struct JwkSet {
@@ -28,8 +29,8 @@ struct Jwk {
     r#use: &'static str,
 }
 
-/// They may be kept for `kept`, and five minutes at most.
-pub(super) fn reply(accounts: &Accounts, kept: Duration) -> Reply {
+/// Returns the keys. Clients may cache them for `max_age`, but at most [`MAX_AGE_LIMIT`].
+pub(super) fn reply(accounts: &Accounts, max_age: Duration) -> Reply {
     let keys = accounts.public_keys().into_iter().map(|key| Jwk {
         kty: "OKP",
         crv: "Ed25519",
@@ -39,6 +40,6 @@ pub(super) fn reply(accounts: &Accounts, kept: Duration) -> Reply {
         r#use: "sig",
     });
     let set = JwkSet { keys: keys.collect() };
-    let json = serde_json::to_string(&set).expect("texts become JSON");
-    Reply::public(CONTENT_TYPE, kept.min(KEPT_MAX), json)
+    let json = serde_json::to_string(&set).expect("strings serialize to JSON");
+    Reply::cacheable(CONTENT_TYPE, max_age.min(MAX_AGE_LIMIT), json)
 }

@@ -1,8 +1,9 @@
-//! The HTTP port: three pages behind the mailed links, and the public keys.
+//! The HTTP port: three pages for mailed links, and the public keys.
 //!
-//! To open a link changes nothing, since mail scanners and previews open every link; the button on its page does, by a POST. No page needs a
-//! script, asks for anything from elsewhere, is kept, or tells another site where somebody comes from. Who acts is proven by the token of the
-//! link alone, which the form sends along, so that no other site can send it for them. Start at [`Pages`].
+//! Opening a link changes nothing, because mail scanners and previews open every link. The button on its page
+//! sends a POST, which makes the change. The pages use no script, load nothing from other sites, are not
+//! cached, and send no referrer. The token of the link is the only credential. The form sends it; another
+//! site does not have it and so cannot forge the request. Start at [`Pages`].
 
 mod form;
 mod jwks;
@@ -15,7 +16,7 @@ use std::{sync::Arc, time::Duration};
 use http::{Method, Request, Response, StatusCode};
 use tokio::sync::Semaphore;
 
-pub use self::templates::{BadTemplates, PageTemplates};
+pub use self::templates::{PageTemplates, TemplatesError};
 use self::{form::Form, reply::Reply};
 use crate::{
     accounts::Accounts,
@@ -26,35 +27,36 @@ use crate::{
     server::{Body, Peer, Served},
 };
 
-/// Where the public keys are: a well-known place (RFC 8615), as most issuers have it.
+/// The path of the public keys: the well-known URI (RFC 8615) that most issuers use.
 const JWKS: &str = "/.well-known/jwks.json";
 
-/// Where the style of the pages is.
+/// The path of the style sheet.
 const STYLE: &str = "/style.css";
 
-/// How many buttons may be at work at once; one more is told to try again. They share the hashing and the writer with everybody's logins, and
-/// whoever presses them is nobody's caller.
-const ACTS_MAX: usize = 16;
+/// The maximum number of form submissions in flight; further ones get status 503. Submissions share the
+/// hashing pool and the database writer with logins, and they need no authenticated caller.
+const SUBMISSIONS_MAX: usize = 16;
 
-/// How the pages are served.
+/// The options of the pages.
 #[derive(Debug, Clone, Copy)]
 pub struct PagesOptions {
-    /// How long one request may take.
+    /// The time limit of one request.
     pub request_timeout: Duration,
-    /// How long the public keys may be kept: no longer than a new one waits before it signs.
+    /// The time that clients may cache the public keys: at most the time that a new key is published before
+    /// it signs.
     pub keys_kept: Duration,
 }
 
-/// What is served beside the public keys.
+/// The HTTP service: the public keys and, if there are templates, the pages.
 pub struct Pages {
     accounts: Accounts,
     templates: Option<PageTemplates>,
     options: PagesOptions,
-    acts: Arc<Semaphore>,
+    submissions: Arc<Semaphore>,
     time_and_chance: (Clock, Entropy),
 }
 
-/// What a path leads to.
+/// The resource of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Jwks,
@@ -84,7 +86,7 @@ impl Place {
 }
 
 impl Pages {
-    /// Serves the public keys, and the pages if there are templates.
+    /// Creates the service. Without templates it serves only the public keys.
     #[must_use]
     pub fn new(
         accounts: Accounts,
@@ -92,7 +94,8 @@ impl Pages {
         options: PagesOptions,
         time_and_chance: (Clock, Entropy),
     ) -> Self {
-        Self { accounts, templates, options, acts: Arc::new(Semaphore::new(ACTS_MAX)), time_and_chance }
+        let submissions = Arc::new(Semaphore::new(SUBMISSIONS_MAX));
+        Self { accounts, templates, options, submissions, time_and_chance }
     }
 
     async fn reply(&self, request: Request<Body>, peer: &Peer) -> Reply {
@@ -110,7 +113,7 @@ impl Pages {
             }
             (Some(Place::Page(purpose)), Some(templates)) if request.method() == Method::POST => {
                 match Form::read(request).await {
-                    Ok(form) => self.act(templates, purpose, form, self.origin(peer)).await,
+                    Ok(form) => self.submit(templates, purpose, form, self.origin(peer)).await,
                     Err(status) => templates.error(status),
                 }
             }
@@ -118,25 +121,25 @@ impl Pages {
         }
     }
 
-    /// In a task of its own, so that what has begun ends, whoever goes away meanwhile.
-    async fn act(
+    /// Handles a submitted form in its own task, so that it completes even if the client disconnects.
+    async fn submit(
         &self,
         templates: &PageTemplates,
         purpose: MailTokenPurpose,
         form: Form,
         origin: Origin,
     ) -> Reply {
-        let Ok(place) = Arc::clone(&self.acts).try_acquire_owned() else {
-            return templates.error(StatusCode::SERVICE_UNAVAILABLE).retry_after(page::RETRY_AFTER);
+        let Ok(permit) = Arc::clone(&self.submissions).try_acquire_owned() else {
+            return templates.error(StatusCode::SERVICE_UNAVAILABLE).retry_after(page::RETRY_AFTER_SECONDS);
         };
-        let (accounts, words) = (self.accounts.clone(), templates.clone());
-        let acting = tokio::spawn(async move {
-            let reply = page::act(&accounts, &words, purpose, form, &origin).await;
-            drop(place);
+        let (accounts, page_templates) = (self.accounts.clone(), templates.clone());
+        let task = tokio::spawn(async move {
+            let reply = page::submit(&accounts, &page_templates, purpose, form, &origin).await;
+            drop(permit);
             reply
         });
-        acting.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "A page broke");
+        task.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "Page request failed: its task did not complete");
             templates.error(StatusCode::INTERNAL_SERVER_ERROR)
         })
     }
@@ -151,9 +154,9 @@ impl Served for Pages {
     async fn answer(&self, request: Request<Body>, peer: &Peer) -> Response<Body> {
         let clock = &self.time_and_chance.0;
         let began = clock.instant();
-        // Never the query, which holds the token; of paths only those that are ours.
+        // The query is never logged, because it contains the token. Of paths, only known ones are logged.
         let path = Place::find(request.uri().path()).map_or("-", Place::path);
-        let method = known_method(request.method());
+        let method = logged_method(request.method());
         let reply = tokio::time::timeout(self.options.request_timeout, self.reply(request, peer)).await;
         let reply = reply.unwrap_or_else(|_| match &self.templates {
             Some(templates) => templates.error(StatusCode::SERVICE_UNAVAILABLE),
@@ -162,13 +165,14 @@ impl Served for Pages {
         let response = reply.into_response();
         let millis = clock.instant().duration_since(began).as_secs_f64() * 1e3;
         let status = response.status().as_u16();
-        tracing::info!(peer = %peer.ip(), method, path, status, "A page in {millis:.1} ms");
+        tracing::info!(peer = %peer.ip(), method, path, status, "HTTP request answered in {millis:.1} ms");
         response
     }
 }
 
-/// Of methods, those that there are; whoever made up another fills no log with it.
-fn known_method(method: &Method) -> &'static str {
+/// Returns the method for the log, and "-" for any unexpected one, so that a client cannot write arbitrary
+/// text into the log.
+fn logged_method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",
@@ -182,13 +186,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_leads_to_one_place_or_none() {
+    fn only_exact_paths_are_found() {
         assert_eq!(Place::find("/verify"), Some(Place::Page(MailTokenPurpose::VerifyEmail)));
         assert_eq!(Place::find("/reset-password"), Some(Place::Page(MailTokenPurpose::ResetPassword)));
         assert_eq!(Place::find("/confirm-email"), Some(Place::Page(MailTokenPurpose::ChangeEmail)));
         assert_eq!(Place::find("/.well-known/jwks.json"), Some(Place::Jwks));
-        for none in ["/", "", "verify", "/verify/", "/Verify", "//verify", "/../verify", "/style.css/"] {
-            assert_eq!(Place::find(none), None, "{none}");
+        for unknown in ["/", "", "verify", "/verify/", "/Verify", "//verify", "/../verify", "/style.css/"] {
+            assert_eq!(Place::find(unknown), None, "{unknown}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The page of a link: a button that says what it will do, and what came of it.
+//! The page of a mailed link: its form, the handling of the submitted form, and the result page.
 
 use http::StatusCode;
 
@@ -13,32 +13,33 @@ use crate::{
     store::chain,
 };
 
-/// The fields of the forms.
+// The fields of the forms.
 const TOKEN: &str = "token";
 const NEW_PASSWORD: &str = "new_password";
 const NEW_PASSWORD_AGAIN: &str = "new_password_again";
 
-/// When the service is busy or its database is away, it is worth trying again so much later, in seconds.
-pub(super) const RETRY_AFTER: u64 = 5;
+/// The `Retry-After` of a response with status 503, in seconds.
+pub(super) const RETRY_AFTER_SECONDS: u64 = 5;
 
-/// What became of a button.
+/// The result of a submitted form.
 enum Outcome {
     Done,
-    /// The password is not good enough, by this rule; the link is good for another.
+    /// The new password breaks this rule. The token is still valid.
     TryAgain(String),
 }
 
-/// The button. Whether the link is good is not asked: nothing is told to whoever only opens it.
+/// Returns the page with the form. It checks only the format of the token, not its validity, so that opening
+/// a link reveals nothing.
 pub(super) fn show(templates: &PageTemplates, purpose: MailTokenPurpose, query: &str) -> Reply {
     let token = Form::parse(query.as_bytes()).take(TOKEN);
     match MailToken::parse(&token) {
-        Ok(token) => ask(templates, StatusCode::OK, purpose, &token, None),
-        Err(_) => refuse(templates, purpose, &AccountError::InvalidToken),
+        Ok(token) => form_page(templates, StatusCode::OK, purpose, &token, None),
+        Err(_) => error_page(templates, purpose, &AccountError::InvalidToken),
     }
 }
 
-/// What the button does.
-pub(super) async fn act(
+/// Handles a submitted form and returns the result page.
+pub(super) async fn submit(
     accounts: &Accounts,
     templates: &PageTemplates,
     purpose: MailTokenPurpose,
@@ -46,9 +47,9 @@ pub(super) async fn act(
     origin: &Origin,
 ) -> Reply {
     let Ok(token) = MailToken::parse(&form.take(TOKEN)) else {
-        return refuse(templates, purpose, &AccountError::InvalidToken);
+        return error_page(templates, purpose, &AccountError::InvalidToken);
     };
-    let acted = match purpose {
+    let result = match purpose {
         MailTokenPurpose::VerifyEmail => {
             accounts.verify_email(LinkToken::Mailed(token.clone()), origin).await.map(|_| Outcome::Done)
         }
@@ -57,14 +58,14 @@ pub(super) async fn act(
         }
         MailTokenPurpose::ResetPassword => reset(accounts, &token, &mut form, origin).await,
     };
-    match acted {
+    match result {
         Ok(Outcome::Done) => templates.page(StatusCode::OK, purpose, &State::Done),
         Ok(Outcome::TryAgain(rule)) => {
-            ask(templates, StatusCode::UNPROCESSABLE_ENTITY, purpose, &token, Some(&rule))
+            form_page(templates, StatusCode::UNPROCESSABLE_ENTITY, purpose, &token, Some(&rule))
         }
         Err(error) => {
-            log_breakage(&error, origin);
-            refuse(templates, purpose, &error)
+            log_failure(&error, origin);
+            error_page(templates, purpose, &error)
         }
     }
 }
@@ -83,40 +84,42 @@ async fn reset(
     Ok(reset.map_or_else(|refusal| Outcome::TryAgain(refusal.to_string()), |()| Outcome::Done))
 }
 
-fn ask(
+fn form_page(
     templates: &PageTemplates,
     status: StatusCode,
     purpose: MailTokenPurpose,
     token: &MailToken,
     rule: Option<&str>,
 ) -> Reply {
-    templates.page(status, purpose, &State::Asking { token: token.to_link_text(), rule })
+    templates.page(status, purpose, &State::Form { token: token.to_link_text(), rule })
 }
 
-fn refuse(templates: &PageTemplates, purpose: MailTokenPurpose, error: &AccountError) -> Reply {
+fn error_page(templates: &PageTemplates, purpose: MailTokenPurpose, error: &AccountError) -> Reply {
     let refused = |status| {
         let reason = error.reason().unwrap_or_default();
         templates.page(status, purpose, &State::Refused { reason })
     };
     match error {
-        // It is so, whoever did it.
+        // Not an error for the user: the email is verified.
         AccountError::EmailAlreadyVerified => refused(StatusCode::OK),
         AccountError::InvalidToken => refused(StatusCode::BAD_REQUEST),
         AccountError::EmailTaken => refused(StatusCode::CONFLICT),
         AccountError::Overloaded { .. } | AccountError::StoreUnavailable(_) => {
-            templates.error(StatusCode::SERVICE_UNAVAILABLE).retry_after(RETRY_AFTER)
+            templates.error(StatusCode::SERVICE_UNAVAILABLE).retry_after(RETRY_AFTER_SECONDS)
         }
         _ => templates.error(StatusCode::INTERNAL_SERVER_ERROR),
     }
 }
 
-fn log_breakage(error: &AccountError, origin: &Origin) {
+fn log_failure(error: &AccountError, origin: &Origin) {
     let request_id = origin.request_id.map(tracing::field::display);
     match error {
         AccountError::StoreUnavailable(cause) => {
-            tracing::warn!(request_id, error = %chain(cause), "A page met a database that is not available");
+            tracing::warn!(request_id, error = %chain(cause), "Page request failed: database unavailable");
         }
-        AccountError::Internal(cause) => tracing::error!(request_id, error = %chain(cause), "A page broke"),
+        AccountError::Internal(cause) => {
+            tracing::error!(request_id, error = %chain(cause), "Page request failed: internal error");
+        }
         _ => {}
     }
 }

@@ -1,4 +1,4 @@
-//! What a request is answered with, and the headers that keep it where it belongs.
+//! HTTP responses, with their security headers.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
 use crate::server::Body;
 
-/// Headers of every answer. Nothing is loaded or sent anywhere but from and to here, nobody frames it, nobody is told where somebody comes
-/// from, nobody guesses at its type, and no search engine lists it.
+/// The headers of every response. They allow style sheets, images and form targets only from the same origin,
+/// and no framing. They disable the referrer and content sniffing, and exclude the page from search engines.
 const HEADERS: [(HeaderName, &str); 7] = [
     (
         header::CONTENT_SECURITY_POLICY,
@@ -21,49 +21,49 @@ const HEADERS: [(HeaderName, &str); 7] = [
     (HeaderName::from_static("x-robots-tag"), "noindex, nofollow"),
 ];
 
-/// An answer without the headers that all have.
+/// A response, without the headers that every response has.
 pub(super) struct Reply {
     status: StatusCode,
     content_type: &'static str,
-    kept: Option<Duration>,
+    max_age: Option<Duration>,
     allow: Option<&'static str>,
     retry_after: Option<u64>,
     body: String,
 }
 
 impl Reply {
-    /// A page, which is kept by nobody.
+    /// Creates an HTML page, which must not be cached.
     pub const fn page(status: StatusCode, body: String) -> Self {
         let content_type = "text/html; charset=utf-8";
-        Self { status, content_type, kept: None, allow: None, retry_after: None, body }
+        Self { status, content_type, max_age: None, allow: None, retry_after: None, body }
     }
 
-    /// Something that anybody may keep for a while.
-    pub const fn public(content_type: &'static str, kept: Duration, body: String) -> Self {
-        let kept = Some(kept);
-        Self { status: StatusCode::OK, content_type, kept, allow: None, retry_after: None, body }
+    /// Creates a response with status 200 that any cache may keep for `max_age`.
+    pub const fn cacheable(content_type: &'static str, max_age: Duration, body: String) -> Self {
+        let max_age = Some(max_age);
+        Self { status: StatusCode::OK, content_type, max_age, allow: None, retry_after: None, body }
     }
 
-    /// A status and no words.
+    /// Creates a response with an empty body.
     pub const fn empty(status: StatusCode) -> Self {
         let content_type = "text/plain; charset=utf-8";
-        Self { status, content_type, kept: None, allow: None, retry_after: None, body: String::new() }
+        Self { status, content_type, max_age: None, allow: None, retry_after: None, body: String::new() }
     }
 
-    /// Another method is meant.
+    /// Creates a response with status 405. `allow` lists the allowed methods.
     pub const fn method_not_allowed(allow: &'static str) -> Self {
         let mut reply = Self::empty(StatusCode::METHOD_NOT_ALLOWED);
         reply.allow = Some(allow);
         reply
     }
 
-    /// The same, worth another try in so many seconds.
+    /// Adds the header `Retry-After`, in seconds.
     pub const fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after = Some(seconds);
         self
     }
 
-    /// The whole answer.
+    /// Returns the complete HTTP response.
     pub fn into_response(self) -> Response<Body> {
         let mut response = Response::new(Body::new(self.body));
         *response.status_mut() = self.status;
@@ -72,11 +72,11 @@ impl Reply {
             headers.insert(name, HeaderValue::from_static(value));
         }
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
-        let cache = match self.kept {
-            Some(kept) => HeaderValue::try_from(format!("public, max-age={}", kept.as_secs())),
+        let cache = match self.max_age {
+            Some(max_age) => HeaderValue::try_from(format!("public, max-age={}", max_age.as_secs())),
             None => Ok(HeaderValue::from_static("no-store")),
         };
-        headers.insert(header::CACHE_CONTROL, cache.expect("a number is a header's value"));
+        headers.insert(header::CACHE_CONTROL, cache.expect("the text is a valid header value"));
         if let Some(allow) = self.allow {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));
         }

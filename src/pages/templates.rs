@@ -1,4 +1,4 @@
-//! The words and the looks of the pages.
+//! The templates and the style sheet of the pages.
 
 use std::{fs, io, path::Path, sync::Arc, time::Duration};
 
@@ -8,34 +8,34 @@ use minijinja::{Environment, UndefinedBehavior, context};
 use super::reply::Reply;
 use crate::domain::MailTokenPurpose;
 
-/// Why the pages have no words.
+/// An error in the folder of replacement templates.
 #[derive(Debug, thiserror::Error)]
-pub enum BadTemplates {
+pub enum TemplatesError {
     /// The folder, or a file in it, cannot be read.
     #[error("{path}: {source}")]
     Unreadable {
-        /// Which.
+        /// The path of the folder or file.
         path: String,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
-    /// The folder holds a file that no page has.
-    #[error("{file} is no template of a page; there are {}", names().join(", "))]
+    /// The folder contains a file that is not a template or the style sheet.
+    #[error("{file} is not a page template; the templates are {}", names().join(", "))]
     Unknown {
-        /// Its name.
+        /// The name of the file.
         file: String,
     },
-    /// A template does not parse, or asks for what there is not.
+    /// A template has a syntax error or uses an undefined variable.
     #[error("{file}: {source}")]
-    Faulty {
-        /// Which.
+    Invalid {
+        /// The name of the file.
         file: String,
-        /// What is wrong.
+        /// The cause.
         source: minijinja::Error,
     },
 }
 
-/// The files of `templates/pages`.
+/// Expands to the names and contents of files in `templates/pages`.
 macro_rules! files {
     ($($name:literal)+) => { &[$(($name, include_str!(concat!("../../templates/pages/", $name)))),+] };
 }
@@ -47,7 +47,7 @@ const FILES: &[(&str, &str)] = files! {
     "confirm-email.html" "confirm-email.done.html" "confirm-email.refused.html"
 };
 
-/// What the page of errors may be about.
+/// The status codes that the error page is rendered for.
 const ERRORS: [StatusCode; 6] = [
     StatusCode::BAD_REQUEST,
     StatusCode::NOT_FOUND,
@@ -57,8 +57,8 @@ const ERRORS: [StatusCode; 6] = [
     StatusCode::SERVICE_UNAVAILABLE,
 ];
 
-/// How long a browser may keep the style.
-const STYLE_KEPT: Duration = Duration::from_mins(5);
+/// The time that browsers may cache the style sheet.
+const STYLE_MAX_AGE: Duration = Duration::from_mins(5);
 
 const STYLE: &str = "style.css";
 const ERROR: &str = "error.html";
@@ -67,26 +67,26 @@ fn names() -> Vec<&'static str> {
     FILES.iter().map(|(name, _)| *name).collect()
 }
 
-/// What a page says.
+/// The content of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum State<'a> {
-    /// There is a button to press.
-    Asking {
-        /// What its form sends.
+    /// A form with a button.
+    Form {
+        /// The token that the form sends.
         token: String,
-        /// The rule that the last password broke.
+        /// The rule that the last submitted password broke.
         rule: Option<&'a str>,
     },
-    /// It was pressed, and is done.
+    /// The change was made.
     Done,
-    /// It is not done, for this reason of `error_reason.proto`.
+    /// The change was refused.
     Refused {
-        /// [`crate::accounts::AccountError::reason`]
+        /// The reason, by [`crate::accounts::AccountError::reason`].
         reason: &'a str,
     },
 }
 
-/// The templates of all pages. Cheap to clone.
+/// The templates of all pages, and the style sheet. Cheap to clone.
 #[derive(Clone)]
 pub struct PageTemplates {
     environment: Arc<Environment<'static>>,
@@ -94,16 +94,17 @@ pub struct PageTemplates {
 }
 
 impl PageTemplates {
-    /// The templates that are compiled in, each replaced by the file of its name in `folder`, if there is one. All are tried.
+    /// Loads the built-in templates. A file of the same name in `folder` replaces a built-in one. Every
+    /// template is rendered once in each state, to find errors.
     ///
     /// # Errors
-    /// [`BadTemplates`], which names the file.
-    pub fn load(folder: Option<&Path>) -> Result<Self, BadTemplates> {
+    /// [`TemplatesError`], which names the file.
+    pub fn load(folder: Option<&Path>) -> Result<Self, TemplatesError> {
         if let Some(folder) = folder {
-            refuse_unknown(folder)?;
+            reject_unknown_files(folder)?;
         }
         let mut environment = Environment::new();
-        // A misspelt name is a fault to be told of, not an empty place on a page.
+        // An undefined variable, such as a misspelt name, is an error instead of an empty string.
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         let mut style = String::new();
         for (name, built_in) in FILES {
@@ -114,19 +115,19 @@ impl PageTemplates {
             if *name == STYLE {
                 style = source;
             } else {
-                let faulty = |source| BadTemplates::Faulty { file: (*name).to_owned(), source };
-                environment.add_template_owned(*name, source).map_err(faulty)?;
+                let invalid = |source| TemplatesError::Invalid { file: (*name).to_owned(), source };
+                environment.add_template_owned(*name, source).map_err(invalid)?;
             }
         }
         let templates = Self { environment: Arc::new(environment), style: style.into() };
-        templates.try_all()?;
+        templates.render_all()?;
         Ok(templates)
     }
 
-    fn try_all(&self) -> Result<(), BadTemplates> {
+    fn render_all(&self) -> Result<(), TemplatesError> {
         let states = [
-            State::Asking { token: "token".to_owned(), rule: None },
-            State::Asking { token: "token".to_owned(), rule: Some("must not be empty") },
+            State::Form { token: "token".to_owned(), rule: None },
+            State::Form { token: "token".to_owned(), rule: Some("must not be empty") },
             State::Done,
             State::Refused { reason: "INVALID_TOKEN" },
             State::Refused { reason: "EMAIL_ALREADY_VERIFIED" },
@@ -140,35 +141,35 @@ impl PageTemplates {
         ERRORS.into_iter().try_for_each(|status| self.render_error(status).map(drop))
     }
 
-    /// A page in this state.
+    /// Renders a page in this state.
     pub(super) fn page(&self, status: StatusCode, purpose: MailTokenPurpose, state: &State<'_>) -> Reply {
         Self::rendered(status, self.render_page(purpose, state))
     }
 
-    /// A page about something else that went wrong.
+    /// Renders the error page for this status.
     pub(super) fn error(&self, status: StatusCode) -> Reply {
         Self::rendered(status, self.render_error(status))
     }
 
-    /// How the pages look.
+    /// Returns the style sheet.
     pub(super) fn style(&self) -> Reply {
-        Reply::public("text/css; charset=utf-8", STYLE_KEPT, (*self.style).to_owned())
+        Reply::cacheable("text/css; charset=utf-8", STYLE_MAX_AGE, (*self.style).to_owned())
     }
 
-    fn rendered(status: StatusCode, body: Result<String, BadTemplates>) -> Reply {
+    fn rendered(status: StatusCode, body: Result<String, TemplatesError>) -> Reply {
         match body {
             Ok(body) => Reply::page(status, body),
             Err(error) => {
-                tracing::error!(%error, "A page has no words");
+                tracing::error!(%error, "Page template could not be rendered");
                 Reply::empty(StatusCode::INTERNAL_SERVER_ERROR)
             }
         }
     }
 
-    fn render_page(&self, purpose: MailTokenPurpose, state: &State<'_>) -> Result<String, BadTemplates> {
+    fn render_page(&self, purpose: MailTokenPurpose, state: &State<'_>) -> Result<String, TemplatesError> {
         let page = purpose.page();
         match state {
-            State::Asking { token, rule } => {
+            State::Form { token, rule } => {
                 self.render(format!("{page}.html"), context! { page, token, rule })
             }
             State::Done => self.render(format!("{page}.done.html"), context! { page }),
@@ -178,34 +179,35 @@ impl PageTemplates {
         }
     }
 
-    fn render_error(&self, status: StatusCode) -> Result<String, BadTemplates> {
+    fn render_error(&self, status: StatusCode) -> Result<String, TemplatesError> {
         self.render(ERROR.to_owned(), context! { status => status.as_u16() })
     }
 
-    fn render(&self, file: String, values: minijinja::Value) -> Result<String, BadTemplates> {
+    fn render(&self, file: String, values: minijinja::Value) -> Result<String, TemplatesError> {
         let rendered = self.environment.get_template(&file).and_then(|template| template.render(values));
-        rendered.map_err(|source| BadTemplates::Faulty { file, source })
+        rendered.map_err(|source| TemplatesError::Invalid { file, source })
     }
 }
 
-/// A file that nobody reads is most likely misspelt.
-fn refuse_unknown(folder: &Path) -> Result<(), BadTemplates> {
-    let unreadable = |source| BadTemplates::Unreadable { path: folder.display().to_string(), source };
+/// Rejects a file that is not a template, because its name is most likely misspelt. Hidden files are allowed.
+fn reject_unknown_files(folder: &Path) -> Result<(), TemplatesError> {
+    let unreadable = |source| TemplatesError::Unreadable { path: folder.display().to_string(), source };
     for entry in fs::read_dir(folder).map_err(unreadable)? {
         let file = entry.map_err(unreadable)?.file_name().to_string_lossy().into_owned();
-        let is_ours = names().contains(&file.as_str()) || file.starts_with('.');
-        if !is_ours {
-            return Err(BadTemplates::Unknown { file });
+        let is_expected = names().contains(&file.as_str()) || file.starts_with('.');
+        if !is_expected {
+            return Err(TemplatesError::Unknown { file });
         }
     }
     Ok(())
 }
 
-fn replacement(path: &Path) -> Result<Option<String>, BadTemplates> {
+/// Reads the replacement of a template; `None` if there is no file.
+fn replacement(path: &Path) -> Result<Option<String>, TemplatesError> {
     match fs::read_to_string(path) {
         Ok(source) => Ok(Some(source)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(BadTemplates::Unreadable { path: path.display().to_string(), source }),
+        Err(source) => Err(TemplatesError::Unreadable { path: path.display().to_string(), source }),
     }
 }
 
@@ -218,12 +220,12 @@ mod tests {
     }
 
     #[test]
-    fn a_page_sends_its_token_and_says_which_rule_was_broken() {
+    fn a_page_contains_the_token_and_the_escaped_rule_but_no_script_or_foreign_link() {
         let templates = PageTemplates::load(None).unwrap();
-        let asking =
-            page(&templates, &State::Asking { token: "abc".into(), rule: Some("must be <b>longer</b>") });
-        assert!(asking.contains("value=\"abc\"") && asking.contains("action=\"reset-password\""), "{asking}");
-        assert!(asking.contains("must be &lt;b&gt;longer"), "{asking}");
+        let form =
+            page(&templates, &State::Form { token: "abc".into(), rule: Some("must be <b>longer</b>") });
+        assert!(form.contains("value=\"abc\"") && form.contains("action=\"reset-password\""), "{form}");
+        assert!(form.contains("must be &lt;b&gt;longer"), "{form}");
         for file in FILES.iter().filter(|(name, _)| *name != STYLE) {
             for active in ["<script", "style=", "onclick", "http:", "https:", "//"] {
                 assert!(!file.1.contains(active), "{}: {active}", file.0);
@@ -232,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_replaces_what_it_holds_and_a_faulty_one_is_refused() {
+    fn a_folder_replaces_templates_by_name_and_an_invalid_folder_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let load = || PageTemplates::load(Some(folder.path()));
         fs::write(folder.path().join("reset-password.done.html"), "Fertig.").unwrap();
@@ -244,7 +246,7 @@ mod tests {
             ("verify.html", "{{ tokne }}", "undefined"),
             ("verify.html", "{% if %}", "syntax"),
             ("error.html", "{% if status == 503 %}{{ tokne }}{% endif %}", "undefined"),
-            ("verfy.html", "", "no template of a page"),
+            ("verfy.html", "", "not a page template"),
         ] {
             let path = folder.path().join(file);
             fs::write(&path, text).unwrap();

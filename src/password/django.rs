@@ -1,29 +1,31 @@
-//! What the column `password` of a Django table holds: only a full reading tells a hash from a password that looks like one.
+//! Classifies the values in the `password` column of a Django table. Only a complete parse distinguishes a
+//! hash from a plaintext password that looks like one.
 
 use super::format::{StoredHash, Unreadable};
 
-/// Letters after the `!` of a password that is unusable: `django.contrib.auth.hashers.UNUSABLE_PASSWORD_SUFFIX_LENGTH`.
+/// The number of characters after the `!` of an unusable password:
+/// `django.contrib.auth.hashers.UNUSABLE_PASSWORD_SUFFIX_LENGTH`.
 const UNUSABLE_SUFFIX_LENGTH: usize = 40;
 
-/// What a stored text is.
+/// The class of a stored value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StoredPassword {
-    /// A hash that is verified, of the scheme with this name.
+    /// A hash that this service verifies; the text is the name of its scheme.
     Hash(&'static str),
-    /// A hash whose parameters ask for more than is computed here: its user needs a reset.
+    /// A hash whose parameters exceed the caps of this service. The user needs a password reset.
     TooExpensive,
-    /// What `set_unusable_password` writes: there is no password, and its user needs a reset.
+    /// The mark that Django's `set_unusable_password` writes: the user has no password and needs a reset.
     Unusable,
-    /// Nothing, which nobody can type: its user needs a reset.
+    /// The empty text, which is no password. The user needs a password reset.
     Empty,
-    /// The password itself.
+    /// A password in plaintext.
     Plaintext,
 }
 
 impl StoredPassword {
-    /// Tells which it is; every text is one of them.
+    /// Classifies a stored value. Every text belongs to one class.
     ///
-    /// A password that someone chose to look like a whole hash cannot be told from one: it is a hash, as for Django.
+    /// A plaintext password that has the form of a complete hash is classified as a hash, as in Django.
     #[must_use]
     pub fn of(text: &str) -> Self {
         if text.is_empty() {
@@ -39,15 +41,16 @@ impl StoredPassword {
         }
     }
 
-    /// Whether a password looks like a hash that nobody here can read, or is cut short: its owner may have another one in mind.
+    /// True if a plaintext password begins like a hash: it may be a truncated hash or one of an unsupported
+    /// scheme, and the user's real password may be another one.
     #[must_use]
     pub fn resembles_hash(plaintext: &str) -> bool {
-        const BEGINNINGS: [&str; 9] =
+        const PREFIXES: [&str; 9] =
             ["sha1$", "md5$", "crypt$", "unsalted_", "pbkdf2_", "bcrypt", "argon2", "scrypt$", "$2"];
-        plaintext.contains('$') && BEGINNINGS.iter().any(|beginning| plaintext.starts_with(beginning))
+        plaintext.contains('$') && PREFIXES.iter().any(|prefix| plaintext.starts_with(prefix))
     }
 
-    /// How a report names it.
+    /// Returns the name of the class in reports.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -69,7 +72,7 @@ mod tests {
     use super::{StoredPassword::*, *};
 
     #[test]
-    fn only_a_whole_hash_is_a_hash() {
+    fn only_a_complete_hash_is_a_hash() {
         for (text, is) in [
             (
                 "bcrypt_sha256$$2b$12$R9h/cIPz0gi.URNNX3kh2OYEnGawxEyRpLbFB99lPr2.b35ouTmeu",

@@ -1,8 +1,8 @@
-//! Password hashing, bounded.
+//! Hashes and verifies passwords on a bounded thread pool.
 //!
-//! Hashing is the only slow thing this service does on purpose, so it has threads of its own and a queue that ends. This
-//! module knows encoded hashes and what makes a password guessable; it does not know users, rows or requests. Start at
-//! [`Passwords::verify`]; what a new password must be is [`Policy`].
+//! Password hashing is slow by design, so it has its own threads and a bounded queue. This module handles
+//! encoded hashes and the policy for new passwords ([`Policy`]), but not users, rows or requests. Start at
+//! [`Passwords::verify`].
 
 mod django;
 mod format;
@@ -25,38 +25,41 @@ use crate::{
     entropy::Entropy,
 };
 
-/// What one hash of cost 12 takes on the machine that this was measured on; each step of cost doubles it.
+/// The time of one hash of cost 12, as measured on one machine. Each step of the cost doubles it.
 const MILLIS_AT_COST_12: u64 = 235;
-/// A caller who is told to come back later than this has gone.
+/// The longest `retry_after`; a caller would not wait longer.
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
 
-/// How much hashing may happen at once, and how hard a hash is.
+/// The cost of a hash and the limits of the thread pool.
 #[derive(Clone, Copy, Debug)]
 pub struct PasswordOptions {
-    /// The work factor of new hashes, 4 to 15: the logarithm of bcrypt's rounds. Below 10 is for tests.
+    /// The cost of new hashes, 4 to 15: the binary logarithm of bcrypt's rounds. Costs below 10 are for
+    /// tests.
     pub cost: u32,
-    /// Threads that hash; 0 takes one for each core.
+    /// The number of hashing threads; 0 means one per core.
     pub threads: usize,
-    /// Passwords that may wait for a thread before callers are turned away; at least 1.
+    /// The most passwords that wait for a thread before callers are rejected; at least 1.
     pub queue_length: usize,
 }
 
-/// What came of checking a password.
+/// The result of a password check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Not the password, or nobody's: the caller must not be able to tell which.
+    /// The password is wrong, or the user has none or does not exist. The client must not learn which.
     Wrong,
-    /// The password of that hash.
+    /// The password is right.
     Right {
-        /// The hash is of an older scheme or cheaper than the setting: replace it by [`Passwords::rehash`].
+        /// True if the hash has an older scheme or a lower cost than the setting and [`Passwords::rehash`]
+        /// should replace it.
         needs_rewrite: bool,
     },
 }
 
-/// Hashes and checks passwords on threads of its own. Cheap to clone; the threads end with the last clone.
+/// Hashes and checks passwords on its own threads. Cheap to clone; the threads exit when the last clone is
+/// dropped.
 ///
-/// A caller who goes away before a thread takes up its password costs nothing: that is how deadlines are kept. Work that
-/// has begun is finished.
+/// If a caller drops its future before a thread starts the job, the job is skipped: a call that exceeds its
+/// deadline costs no hash. A job that has started is finished.
 #[derive(Clone)]
 pub struct Passwords {
     shared: Arc<Shared>,
@@ -66,15 +69,16 @@ struct Shared {
     pool: Pool,
     cost: u32,
     entropy: Entropy,
-    /// Stands for the hash of users who do not exist: of random bytes, at the current cost.
+    /// The dummy hash, checked for users that do not exist: random bits, at the current cost.
     nobodys: PasswordHash,
 }
 
 impl Passwords {
-    /// Starts the threads, `hash-0` and up, at the lowest priority that the system has: look-ups come first.
+    /// Starts the threads `hash-0`, `hash-1` and so on, at the lowest priority of the system, so that
+    /// look-ups take precedence.
     ///
     /// # Errors
-    /// When the cost is out of bounds, or the system gives no more threads.
+    /// If the cost is out of bounds or a thread cannot be started.
     pub fn start(options: PasswordOptions, entropy: Entropy) -> io::Result<Self> {
         if !(COST_MIN..=COST_MAX).contains(&options.cost) {
             let rule = format!("the cost of a password hash must be {COST_MIN} to {COST_MAX}");
@@ -92,26 +96,27 @@ impl Passwords {
         Ok(Self { shared: Arc::new(Shared { pool, cost: options.cost, entropy, nobodys }) })
     }
 
-    /// Hashes a new password as `bcrypt_sha256$$2b$<cost>$…`, which Django reads; 74 characters.
+    /// Hashes a new password as `bcrypt_sha256$$2b$<cost>$...` (74 characters), a format that Django can
+    /// verify.
     ///
-    /// Costs one thread for as long as the cost asks (235 ms at 12).
+    /// Occupies one thread for the time that the cost requires (235 ms at cost 12).
     ///
     /// # Errors
-    /// [`HashingError`]; nothing was computed when the queue is full.
+    /// [`HashingError`]. If the queue is full, nothing is computed.
     pub async fn hash(&self, password: &NewPassword) -> Result<PasswordHash, HashingError> {
         self.hash_text(password.expose().to_owned()).await
     }
 
-    /// Hashes a password that somebody has already: one just found right, whose hash [`Verdict::Right`] says needs to be replaced, or one
-    /// that was kept in plaintext elsewhere.
+    /// Hashes an existing password, without the policy for new passwords: one that was just verified and
+    /// whose hash needs a rewrite, or one that was stored in plaintext elsewhere.
     ///
     /// # Errors
-    /// [`HashingError`]; nothing was computed when the queue is full.
+    /// [`HashingError`]. If the queue is full, nothing is computed.
     pub async fn rehash(&self, password: &Password) -> Result<PasswordHash, HashingError> {
         self.hash_text(password.expose().to_owned()).await
     }
 
-    /// A place in the queue, for a caller who has yet to find out what to check against.
+    /// Reserves a place in the queue before the caller reads the stored hash.
     ///
     /// # Errors
     /// [`HashingError::QueueFull`].
@@ -119,16 +124,19 @@ impl Passwords {
         self.shared.pool.reserve()
     }
 
-    /// Checks `password` against `stored`; `None` stands for a user who does not exist.
+    /// Checks `password` against `stored`; `None` means that the user does not exist.
     ///
-    /// No user, a user without a usable password and a hash that cannot be read take the work of a wrong password at the
-    /// current cost. A wrong password takes that work too, for bcrypt hashes of a lower cost as well; hashes of other
-    /// schemes take what their own parameters ask, until the first right login rewrites them.
+    /// The check takes the work of one hash at the current cost in each of these cases: an unknown user, a
+    /// user without a usable password, a hash that cannot be parsed, and a wrong password for a bcrypt or MD5
+    /// hash, also one of a lower cost. A bcrypt hash of a higher cost takes the work of that cost. A hash of
+    /// another scheme takes the work that its own parameters require, until the first successful login
+    /// rewrites it.
     ///
-    /// A stored value of unknown scheme, beyond the caps or malformed is logged once a call, without the value.
+    /// A stored value that is malformed, has an unknown scheme or exceeds a cap is logged in each call,
+    /// without the value.
     ///
     /// # Errors
-    /// [`HashingError`], but not that the queue is full: `place` is in it.
+    /// [`HashingError`], except [`HashingError::QueueFull`], since the job uses `place`.
     pub async fn verify(
         &self,
         place: Place,
@@ -137,17 +145,18 @@ impl Passwords {
     ) -> Result<Verdict, HashingError> {
         let text = password.expose().to_owned();
         let cost = self.shared.cost;
-        let is_somebodys = stored.is_some();
+        let user_exists = stored.is_some();
         let stored = stored.unwrap_or_else(|| self.shared.nobodys.clone());
         let (hash, is_readable) = self.read(&stored);
 
-        self.shared.pool.run_in(place, move || check(&text, &hash, is_somebodys && is_readable, cost)).await
+        self.shared.pool.run_in(place, move || check(&text, &hash, user_exists && is_readable, cost)).await
     }
 
-    /// [`Policy::admit`] on the hashing threads, so that passwords made to be slow to judge delay no look-up.
+    /// Runs [`Policy::admit`] on the hashing threads, so that a password that is crafted to be slow to judge
+    /// does not delay look-ups.
     ///
     /// # Errors
-    /// [`HashingError`] when it could not be judged; the refusal is the value inside.
+    /// [`HashingError`] if the password could not be judged. The inner result is that of the policy.
     pub async fn admit(
         &self,
         policy: Policy,
@@ -164,17 +173,18 @@ impl Passwords {
         self.shared.pool.run(move || format::hash(&text, cost, salt)).await
     }
 
-    /// The hash to check against, and whether it is the stored one.
+    /// Returns the hash to check against, and whether it is the stored one. A stored value that cannot be
+    /// parsed is replaced by the dummy hash.
     fn read(&self, stored: &PasswordHash) -> (StoredHash, bool) {
         match StoredHash::parse(stored.expose()) {
             Ok(hash) => return (hash, true),
             Err(Unreadable::Unusable) => {}
             Err(reason) => {
-                tracing::warn!(%reason, "A stored password cannot be checked; its user cannot log in");
+                tracing::warn!(%reason, "Stored password cannot be verified; its user cannot log in");
             }
         }
         let nobodys = StoredHash::parse(self.shared.nobodys.expose());
-        (nobodys.expect("the hash that the start made is in our own format"), false)
+        (nobodys.expect("the dummy hash has the format of new hashes"), false)
     }
 }
 
@@ -184,14 +194,15 @@ impl fmt::Debug for Passwords {
     }
 }
 
+/// Checks a password. `can_be_right` is false for the dummy hash, whose match is never a success.
 fn check(password: &str, hash: &StoredHash, can_be_right: bool, cost: u32) -> Verdict {
-    tracing::debug!("Checks a password");
+    tracing::debug!("Password check started");
     let matches = hash.matches(password);
     if !matches {
         hash.spend_difference(password, cost);
     }
 
-    // Not short-circuited before the work: whether the user exists must not show in the time.
+    // Evaluated after the work, so that the time does not reveal whether the user exists.
     if matches && can_be_right {
         Verdict::Right { needs_rewrite: hash.is_weaker_than(cost) }
     } else {
@@ -199,7 +210,7 @@ fn check(password: &str, hash: &StoredHash, can_be_right: bool, cost: u32) -> Ve
     }
 }
 
-/// How long a full queue takes to empty.
+/// Returns the time in which a full queue empties, from one second to `RETRY_AFTER_MAX`.
 fn time_to_drain(cost: u32, threads: usize, queue_length: usize) -> Duration {
     let millis = (MILLIS_AT_COST_12 << cost) >> 12;
     let rounds = u64::try_from(queue_length.div_ceil(threads)).unwrap_or(u64::MAX);

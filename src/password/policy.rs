@@ -1,27 +1,31 @@
-//! What a new password must be.
+//! The policy for new passwords.
 
 use zxcvbn::{Entropy, feedback::Feedback, zxcvbn};
 
 use crate::domain::{Email, NewPassword, PasswordRefusal, Username};
 
-/// How much of a password is judged: what has nothing to be said for it in three pieces is refused.
+/// The number of characters that are judged: three pieces. A password is rejected if each of them is
+/// guessable.
 const JUDGED_CHARACTERS_MAX: usize = 60;
-/// How much of it is judged at once. The estimator's time grows faster than the square of the length, and beyond 20
-/// characters its 64-bit counters overflow (zxcvbn 3.1.1: 21! guesses, or 28 turns on a keypad).
+/// The number of characters of a piece. The time of the estimator grows faster than the square of the length,
+/// and beyond 20 characters its 64-bit counters overflow (zxcvbn 3.1.1: 21! guesses, or 28 turns on a
+/// keypad).
 const PIECE_CHARACTERS_MAX: usize = 20;
-/// Words that an attacker would try first, because of where the password is for.
+/// Words that an attacker tries first, because they name the service.
 const SERVICE_WORDS: [&str; 2] = ["kairos", "identity"];
-/// Parts of a name or an address below this say nothing about a password that contains them.
+/// The shortest part of a username or an email that the estimator receives. A shorter part does not make a
+/// password that contains it guessable.
 const WORD_CHARACTERS_MIN: usize = 3;
-/// An address may have a hundred parts; each one is work.
+/// The most words that the estimator receives. An email may have a hundred parts, and each part takes time.
 const WORDS_MAX: usize = 48;
 
-/// Which new passwords are good enough.
+/// The rules for new passwords.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
-    /// The fewest characters (Unicode code points). At least 8; every other rule comes on top.
+    /// The fewest characters (Unicode code points), at least 8. The other rules apply in addition.
     pub length_min_characters: u32,
-    /// The lowest score of the zxcvbn estimator, 0 (anything) to 4 (over 10¹⁰ guesses); 3 is over 10⁸.
+    /// The lowest accepted score of the zxcvbn estimator: 0 accepts any password, 3 requires more than 10^8
+    /// guesses, 4 more than 10^10.
     pub score_min: u8,
 }
 
@@ -32,15 +36,16 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Takes `text` exactly as received, if it is long enough and not guessable by somebody who has lists of common
-    /// passwords and words, and knows the username and the email.
+    /// Accepts `text` unchanged if it is long enough and not guessable by an attacker that has the username,
+    /// the email, and lists of common passwords and words.
     ///
-    /// A password is as good as its best piece of 20 characters, since who guesses the whole guesses that piece too; three
-    /// are judged. About a millisecond each, up to 12 for one made of look-alike symbols on purpose: bounded, but
-    /// [`Passwords::admit`](super::Passwords::admit) does it where it delays no look-up.
+    /// A password is at least as strong as its strongest piece of 20 characters, since an attacker must guess
+    /// that piece too. The first three pieces are judged. A piece takes about one millisecond, and up to 12
+    /// if it is crafted from look-alike symbols. [`Passwords::admit`](super::Passwords::admit) runs this on
+    /// the hashing threads, where it does not delay look-ups.
     ///
     /// # Errors
-    /// [`PasswordRefusal`], with what would help; never anything of the password.
+    /// [`PasswordRefusal`] with advice. It contains no part of the password.
     pub fn admit(
         &self,
         text: String,
@@ -49,7 +54,7 @@ impl Policy {
     ) -> Result<NewPassword, PasswordRefusal> {
         let password = NewPassword::parse(text, self.length_min_characters)?;
 
-        let words = known_words(username, email);
+        let words = guessable_words(username, email);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let judged: String = password.expose().chars().take(JUDGED_CHARACTERS_MAX).collect();
 
@@ -61,7 +66,7 @@ impl Policy {
             }
             best = best.into_iter().chain([estimate]).max_by_key(Entropy::guesses);
         }
-        Err(PasswordRefusal::Guessable { why: why(best.as_ref().and_then(Entropy::feedback)) })
+        Err(PasswordRefusal::Guessable { why: advice(best.as_ref().and_then(Entropy::feedback)) })
     }
 }
 
@@ -71,10 +76,11 @@ fn pieces(text: &str) -> impl Iterator<Item = String> {
     pieces.into_iter()
 }
 
-/// What an attacker knows who has the username and the address: both whole, run together, in parts, and the name of the service.
+/// Returns the words that an attacker tries first: the name of the service, and the username and the email as
+/// a whole, without separators, and in parts.
 ///
-/// What is longer than a piece is known in pieces, as the password is judged.
-fn known_words(username: Option<&Username>, email: Option<&Email>) -> Vec<String> {
+/// A word that is longer than a piece is split into pieces, like the password.
+fn guessable_words(username: Option<&Username>, email: Option<&Email>) -> Vec<String> {
     let name = username.map_or("", Username::as_str);
     let key = username.map_or("", Username::key);
     let [address, local, domain] =
@@ -86,7 +92,7 @@ fn known_words(username: Option<&Username>, email: Option<&Email>) -> Vec<String
         .chain([name, key, address, local])
         .chain(domain.split('.'))
         .map(str::to_lowercase)
-        .chain([run_together(name), run_together(local)])
+        .chain([without_separators(name), without_separators(local)])
         .chain(parts.map(str::to_lowercase))
         .flat_map(|text| pieces(&text).collect::<Vec<_>>())
         .filter(|word| word.chars().nth(WORD_CHARACTERS_MIN - 1).is_some())
@@ -94,12 +100,12 @@ fn known_words(username: Option<&Username>, email: Option<&Email>) -> Vec<String
         .collect()
 }
 
-fn run_together(text: &str) -> String {
+fn without_separators(text: &str) -> String {
     text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
-/// The estimator's own sentences, which are fixed texts.
-fn why(feedback: Option<&Feedback>) -> String {
+/// Returns the sentences of the estimator, which are fixed texts.
+fn advice(feedback: Option<&Feedback>) -> String {
     let warning = feedback.and_then(Feedback::warning).map(|warning| warning.to_string());
     let suggestions = feedback.into_iter().flat_map(Feedback::suggestions).map(ToString::to_string);
     let sentences: Vec<String> = warning.into_iter().chain(suggestions).collect();
@@ -129,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn the_passwords_that_everybody_tries_first_are_refused() {
+    fn common_passwords_are_refused() {
         for text in [
             "password",
             "123456789",
@@ -186,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_about_the_person_is_refused() {
+    fn passwords_from_the_username_the_email_or_the_service_name_are_refused() {
         for text in [
             "adalovelace",
             "Ada Lovelace",
@@ -206,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn phrases_and_random_texts_are_taken() {
+    fn phrases_and_random_texts_are_accepted() {
         for text in [
             "correct horse battery staple",
             "vV8#qLz!2pRt",
@@ -222,26 +228,26 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_helps_and_shows_nothing_of_the_password() {
-        let told = refusal("password1").unwrap();
-        assert!(told.starts_with("is too easy to guess: This is"), "{told}");
+    fn a_refusal_has_advice_and_no_part_of_the_password() {
+        let refusal_text = refusal("password1").unwrap();
+        assert!(refusal_text.starts_with("is too easy to guess: This is"), "{refusal_text}");
         assert!(!refusal("zaq12wsx").unwrap().contains("zaq"));
         assert_eq!(refusal("short").unwrap(), "must be at least 8 characters");
     }
 
     #[test]
-    fn the_settings_decide() {
+    fn the_settings_determine_length_and_score() {
         let admit = |length_min_characters, score_min, text: &str| {
             Policy { length_min_characters, score_min }.admit(text.to_owned(), None, None)
         };
         assert!(admit(8, 0, "password").is_ok());
         assert!(admit(15, 3, "x9$Lm2@vQ7").is_err());
-        let told = admit(8, 4, "TestMeNow!").unwrap_err();
-        assert!(told.to_string().contains("Add another word"), "{told}");
+        let refusal = admit(8, 4, "TestMeNow!").unwrap_err();
+        assert!(refusal.to_string().contains("Add another word"), "{refusal}");
     }
 
     #[test]
-    fn the_longest_passwords_and_names_are_judged_too() {
+    fn the_longest_passwords_and_names_are_judged() {
         let username = Username::parse(&"名".repeat(150)).unwrap();
         let email = Email::parse(&format!("{}@example.com", "a.".repeat(31) + "a")).unwrap();
         for text in ["x".repeat(1_024), "abc1".repeat(256), "é".repeat(512), "p@ssw0rd".repeat(128)] {
@@ -253,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn one_good_piece_is_enough() {
+    fn one_strong_piece_is_enough() {
         assert_eq!(refusal(&format!("{}rondo zeppelin umbra", "a".repeat(20))), None);
         assert!(refusal(&format!("{}rondo zeppelin umbra", "a".repeat(100))).is_some());
     }

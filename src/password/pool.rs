@@ -1,8 +1,9 @@
-//! Threads that work on a bounded queue.
+//! Runs jobs on threads with a bounded queue.
 //!
-//! Life of a job: [`Pool::reserve`] gives it a place in the queue or refuses at once; [`Pool::run_in`] puts it there; a thread
-//! takes it up, which frees the place, drops it if nobody waits for the answer any more, runs it, and sends the answer. The
-//! queue is closed when the pool is dropped: the threads finish what is in it and end.
+//! The steps of a job: [`Pool::reserve`] reserves a place in the queue or fails immediately. [`Pool::run_in`]
+//! enqueues the job. A thread dequeues it, which frees the place, and skips it if the caller no longer waits
+//! for the result. Otherwise the thread runs the job and sends the result. Dropping the pool closes the
+//! queue: the threads finish the queued jobs and exit.
 
 use std::{
     io,
@@ -18,48 +19,49 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Why a password was not hashed or checked.
+/// A password was not hashed or checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HashingError {
-    /// As many passwords wait as may; nothing was computed.
-    #[error("too many passwords wait to be checked; try again in {retry_after:?}")]
+    /// The queue is full; nothing was computed.
+    #[error("the password hashing queue is full; try again in {retry_after:?}")]
     QueueFull {
-        /// About when a full queue is empty.
+        /// The approximate time in which a full queue empties.
         retry_after: Duration,
     },
-    /// The threads have ended, as the service stops.
-    #[error("passwords are no longer checked: the service is stopping")]
+    /// The threads have exited, because the service shuts down.
+    #[error("password hashing has stopped: the service is shutting down")]
     Stopped,
-    /// The computation panicked. Its thread lives on.
-    #[error("checking the password broke")]
+    /// The computation panicked. Its thread continues with the next job.
+    #[error("password hashing panicked")]
     Broken,
 }
 
-/// A place in the queue, free for another when it is dropped or its job is taken up.
+/// A place in the queue. It becomes free when it is dropped or a thread dequeues its job.
 #[derive(Debug)]
 pub struct Place {
     _permit: OwnedSemaphorePermit,
 }
 
 pub(super) struct Pool {
-    /// Bounded by the places: without one nothing is put in.
+    /// The queue, bounded by `places`: each queued job holds one.
     jobs: Sender<(Place, Job)>,
     places: Arc<Semaphore>,
     retry_after: Duration,
 }
 
 impl Pool {
-    /// Starts `threads` threads on a queue of `queue_length`; both at least 1.
+    /// Starts `threads` threads with a queue of `queue_length` places; both are at least 1.
     pub(super) fn start(threads: usize, queue_length: usize, retry_after: Duration) -> io::Result<Self> {
         let (jobs, queue) = async_channel::unbounded();
         for number in 0..threads {
             let queue = queue.clone();
-            thread::Builder::new().name(format!("hash-{number}")).spawn(move || work(&queue))?;
+            thread::Builder::new().name(format!("hash-{number}")).spawn(move || run_jobs(&queue))?;
         }
         Ok(Self { jobs, places: Arc::new(Semaphore::new(queue_length)), retry_after })
     }
 
-    /// A place for a job that is still to be prepared: who would be refused spares the preparation.
+    /// Reserves a place for a job that is not prepared yet, so that no job is prepared in vain if the queue
+    /// is full.
     pub(super) fn reserve(&self) -> Result<Place, HashingError> {
         let place = Arc::clone(&self.places).try_acquire_owned();
         place
@@ -67,7 +69,7 @@ impl Pool {
             .map_err(|_| HashingError::QueueFull { retry_after: self.retry_after })
     }
 
-    /// Runs `work` in a place of its own.
+    /// Reserves a place and runs `work` in it.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -84,7 +86,7 @@ impl Pool {
         let (reply, answer) = oneshot::channel();
         let job = move || {
             if !reply.is_closed() {
-                // A caller who left while the work ran no longer wants the answer.
+                // Sending fails if the caller dropped its future while the work ran.
                 let _ = reply.send(catch_unwind(AssertUnwindSafe(work)));
             }
         };
@@ -99,9 +101,9 @@ impl Pool {
     }
 }
 
-fn work(queue: &Receiver<(Place, Job)>) {
+fn run_jobs(queue: &Receiver<(Place, Job)>) {
     if let Err(error) = set_current_thread_priority(ThreadPriority::Min) {
-        tracing::debug!(?error, "Could not lower the priority of a hashing thread");
+        tracing::debug!(?error, "Lowering the priority of a hashing thread failed");
     }
     while let Ok((place, job)) = queue.recv_blocking() {
         drop(place);
@@ -125,34 +127,34 @@ mod tests {
     /// Keeps the pool's only thread busy until the returned sender is dropped.
     fn occupy(pool: &Pool) -> mpsc::Sender<()> {
         let (gate, closed) = mpsc::channel::<()>();
-        let (begun, has_begun) = mpsc::channel();
+        let (started, has_started) = mpsc::channel();
         let job = move || {
-            begun.send(()).unwrap();
+            started.send(()).unwrap();
             let _ = closed.recv();
         };
         pool.jobs.try_send((pool.reserve().unwrap(), Box::new(job))).unwrap();
-        has_begun.recv_timeout(SOON).unwrap();
+        has_started.recv_timeout(SOON).unwrap();
         gate
     }
 
     #[tokio::test]
-    async fn work_is_done_on_named_threads() {
+    async fn work_runs_on_named_threads() {
         let name = pool(1, 1).run(|| thread::current().name().map(str::to_owned)).await.unwrap();
         assert_eq!(name.as_deref(), Some("hash-0"));
     }
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn threads_yield_to_everything_else() {
+    async fn threads_have_the_lowest_priority() {
         let stat =
             pool(1, 1).run(|| std::fs::read_to_string("/proc/thread-self/stat").unwrap()).await.unwrap();
-        // proc(5): the fields after the name in parentheses begin with the third; nice is the nineteenth.
+        // proc(5): the first field after the name in parentheses is field 3; the nice value is field 19.
         let nice = stat.rsplit_once(") ").unwrap().1.split(' ').nth(16).unwrap();
         assert_eq!(nice, "19");
     }
 
     #[tokio::test]
-    async fn a_full_queue_is_told_at_once_and_recovers() {
+    async fn a_full_queue_is_reported_immediately_and_recovers() {
         let pool = pool(1, 1);
         let gate = occupy(&pool);
         let place = pool.reserve().unwrap();
@@ -166,14 +168,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_place_that_is_given_up_is_free_again() {
+    async fn a_dropped_place_is_free_again() {
         let pool = pool(1, 1);
         drop(pool.reserve().unwrap());
         assert_eq!(pool.run(|| 7).await, Ok(7));
     }
 
     #[tokio::test]
-    async fn work_is_skipped_when_its_caller_has_gone() {
+    async fn work_is_skipped_if_its_caller_drops_the_future() {
         let pool = pool(1, 4);
         let gate = occupy(&pool);
         let (ran, has_run) = mpsc::channel();
@@ -192,28 +194,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_reaches_its_caller_and_leaves_the_thread_alive() {
+    async fn a_panic_is_reported_and_its_thread_survives() {
         let pool = pool(1, 1);
         assert_eq!(pool.run(|| panic!("on purpose")).await, Err::<(), _>(HashingError::Broken));
         assert_eq!(pool.run(|| 7).await, Ok(7));
     }
 
     #[tokio::test]
-    async fn threads_end_with_the_pool() {
-        struct Farewell(mpsc::Sender<()>);
-        impl Drop for Farewell {
+    async fn threads_exit_when_the_pool_is_dropped() {
+        struct ExitSignal(mpsc::Sender<()>);
+        impl Drop for ExitSignal {
             fn drop(&mut self) {
                 let _ = self.0.send(());
             }
         }
-        thread_local!(static FAREWELL: std::cell::RefCell<Option<Farewell>> = const { std::cell::RefCell::new(None) });
+        thread_local!(static EXIT_SIGNAL: std::cell::RefCell<Option<ExitSignal>> = const { std::cell::RefCell::new(None) });
 
-        let (ended, has_ended) = mpsc::channel();
+        let (exited, has_exited) = mpsc::channel();
         let pool = pool(1, 1);
-        pool.run(move || FAREWELL.set(Some(Farewell(ended)))).await.unwrap();
-        assert_eq!(has_ended.try_recv(), Err(mpsc::TryRecvError::Empty));
+        pool.run(move || EXIT_SIGNAL.set(Some(ExitSignal(exited)))).await.unwrap();
+        assert_eq!(has_exited.try_recv(), Err(mpsc::TryRecvError::Empty));
 
         drop(pool);
-        assert_eq!(has_ended.recv_timeout(SOON), Ok(()));
+        assert_eq!(has_exited.recv_timeout(SOON), Ok(()));
     }
 }

@@ -39,7 +39,7 @@ async fn a_new_hash_verifies_and_needs_no_rewrite() {
 }
 
 #[tokio::test]
-async fn one_password_never_has_the_same_hash_twice() {
+async fn hashes_of_the_same_password_differ() {
     let passwords = passwords();
     let one = passwords.hash(&chosen("correct horse")).await.unwrap();
     let other = passwords.rehash(&typed("correct horse")).await.unwrap();
@@ -47,18 +47,18 @@ async fn one_password_never_has_the_same_hash_twice() {
 }
 
 #[tokio::test]
-async fn an_old_scheme_or_a_lower_cost_asks_for_a_rewrite_that_then_is_enough() {
+async fn an_old_scheme_or_a_lower_cost_needs_one_rewrite() {
     let cheap = "bcrypt$$2b$04$fi.z49No.0U3RNdS5IO4E.K2Ths4JbjtD57l8DdFuGEwiy5mqUMjW";
     assert_eq!(verify(&passwords(), "rounds-8", Some(stored(cheap))).await, Ok(Verdict::Wrong));
 
     let options = PasswordOptions { cost: 5, threads: 1, queue_length: 8 };
-    let dearer = Passwords::start(options, Entropy::seeded(2)).unwrap();
+    let higher_cost = Passwords::start(options, Entropy::seeded(2)).unwrap();
     let old = passwords().hash(&chosen("s3cret")).await.unwrap();
-    assert_eq!(verify(&dearer, "s3cret", Some(old)).await, Ok(Verdict::Right { needs_rewrite: true }));
+    assert_eq!(verify(&higher_cost, "s3cret", Some(old)).await, Ok(Verdict::Right { needs_rewrite: true }));
 
-    let new = dearer.rehash(&typed("s3cret")).await.unwrap();
+    let new = higher_cost.rehash(&typed("s3cret")).await.unwrap();
     assert_eq!(
-        verify(&dearer, "s3cret", Some(new.clone())).await,
+        verify(&higher_cost, "s3cret", Some(new.clone())).await,
         Ok(Verdict::Right { needs_rewrite: false })
     );
     assert_eq!(verify(&passwords(), "s3cret", Some(new)).await, Ok(Verdict::Right { needs_rewrite: false }));
@@ -69,7 +69,7 @@ async fn an_old_scheme_or_a_lower_cost_asks_for_a_rewrite_that_then_is_enough() 
 }
 
 #[tokio::test]
-async fn nobody_can_log_in_as_a_user_who_does_not_exist() {
+async fn no_password_is_right_for_an_unknown_user() {
     let passwords = passwords();
     let nobodys = passwords.shared.nobodys.expose().to_owned();
     for text in ["hunter2", "password", "!", &nobodys] {
@@ -78,14 +78,14 @@ async fn nobody_can_log_in_as_a_user_who_does_not_exist() {
 }
 
 #[test]
-fn the_match_of_a_stand_in_is_never_a_success() {
+fn a_match_of_the_dummy_hash_is_wrong() {
     let hash = StoredHash::parse(format::hash("s3cret", COST, [3; 16]).expose()).unwrap();
     assert_eq!(check("s3cret", &hash, true, COST), Verdict::Right { needs_rewrite: false });
     assert_eq!(check("s3cret", &hash, false, COST), Verdict::Wrong);
 }
 
 #[tokio::test]
-async fn a_stored_value_that_cannot_be_read_is_a_wrong_password() {
+async fn an_unusable_stored_value_is_a_wrong_password() {
     let passwords = passwords();
     for text in [
         "",
@@ -108,7 +108,7 @@ async fn new_passwords_are_judged_on_the_hashing_threads() {
 }
 
 #[test]
-fn costs_that_bcrypt_or_we_do_not_compute_stop_the_start() {
+fn a_cost_out_of_bounds_fails_the_start() {
     for cost in [0, 3, 16, 31] {
         let options = PasswordOptions { cost, threads: 1, queue_length: 1 };
         assert_eq!(
@@ -119,14 +119,14 @@ fn costs_that_bcrypt_or_we_do_not_compute_stop_the_start() {
 }
 
 #[tokio::test]
-async fn zero_threads_means_one_for_each_core() {
+async fn zero_threads_means_one_per_core() {
     let options = PasswordOptions { cost: COST, threads: 0, queue_length: 0 };
     let passwords = Passwords::start(options, Entropy::seeded(1)).unwrap();
     assert_eq!(verify(&passwords, "s3cret", None).await, Ok(Verdict::Wrong));
 }
 
 #[test]
-fn the_time_to_come_back_follows_the_work_that_waits() {
+fn retry_after_follows_the_queued_work() {
     assert_eq!(time_to_drain(12, 2, 64), Duration::from_millis(235 * 32));
     assert_eq!(time_to_drain(13, 2, 64), Duration::from_millis(470 * 32));
     assert_eq!(time_to_drain(4, 2, 64), Duration::from_secs(1));

@@ -1,4 +1,4 @@
-//! The life of a connection: TLS if there is any, then what its protocol makes of it.
+//! Serves one connection: the TLS handshake, if TLS is configured, and then the protocol.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -17,38 +17,45 @@ use super::{
     tls::{CurrentTls, certificate_names},
 };
 
-/// Who is at the other end of a connection.
+/// The other end of a connection.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// Their address.
+    /// The socket address of the peer.
     pub address: SocketAddr,
-    /// What the certificate that they showed, and somebody trusted vouches for, calls them: `uri:…`, `dns:…`, `cn:…`.
+    /// The names in the verified client certificate of the peer (`uri:...`, `dns:...`, `cn:...`); empty
+    /// without one.
     pub names: Vec<String>,
 }
 
 impl Peer {
-    /// Their address without the port; an IPv4 address in IPv6's clothes is the IPv4 address.
+    /// Returns the IP address of the peer. An IPv4-mapped IPv6 address is converted to the IPv4 address.
     #[must_use]
     pub fn ip(&self) -> IpAddr {
         self.address.ip().to_canonical()
     }
 }
 
-/// What is spoken on a connection.
+/// The protocol of a port.
 pub(super) trait Protocol: Send + Sync + 'static {
-    /// Serves one connection to its end, which a stop brings about.
-    fn converse<Io>(&self, io: Io, peer: Peer, stop: &CancellationToken) -> impl Future<Output = ()> + Send
+    /// Serves one connection until it is closed. A cancelled `stop` makes the connection finish its calls and
+    /// close.
+    fn serve_connection<Io>(
+        &self,
+        io: Io,
+        peer: Peer,
+        stop: &CancellationToken,
+    ) -> impl Future<Output = ()> + Send
     where
         Io: AsyncRead + AsyncWrite + Send + Unpin + 'static;
 }
 
-/// The offer of TLS, and how long a handshake may take.
+/// The TLS configuration and the time limit of a handshake.
 pub(super) struct Tls {
     pub(super) current: CurrentTls,
     pub(super) handshake_timeout: Duration,
 }
 
-/// What connections have in common.
+/// The values that all connections of a port share.
 pub(super) struct Connections<P> {
     shared: Arc<(P, Option<Tls>)>,
     stop: CancellationToken,
@@ -65,27 +72,27 @@ impl<P: Protocol> Connections<P> {
         Self { shared: Arc::new((protocol, tls)), stop }
     }
 
-    /// Serves one connection to its end; `slot` is free for another then.
+    /// Serves one connection until it is closed, and then releases `slot`.
     pub(super) async fn run(self, socket: TcpStream, address: SocketAddr, slot: Slot) {
-        // Small answers must not wait for more to send.
+        // A small response is sent immediately instead of waiting for more data.
         let _ = socket.set_nodelay(true);
         let (protocol, tls) = &*self.shared;
         match tls {
-            None => protocol.converse(socket, Peer { address, names: Vec::new() }, &self.stop).await,
+            None => protocol.serve_connection(socket, Peer { address, names: Vec::new() }, &self.stop).await,
             Some(tls) => {
                 let handshake = tls.current.acceptor().accept(socket);
                 let handshake = tokio::time::timeout(tls.handshake_timeout, handshake);
                 match self.stop.run_until_cancelled(handshake).await {
                     Some(Ok(Ok(stream))) => {
-                        let shown = stream.get_ref().1.peer_certificates();
-                        let names = shown.and_then(<[_]>::first).map(certificate_names).unwrap_or_default();
-                        protocol.converse(stream, Peer { address, names }, &self.stop).await;
+                        let chain = stream.get_ref().1.peer_certificates();
+                        let names = chain.and_then(<[_]>::first).map(certificate_names).unwrap_or_default();
+                        protocol.serve_connection(stream, Peer { address, names }, &self.stop).await;
                     }
                     Some(Ok(Err(error))) => {
-                        tracing::debug!(peer = %address, %error, "A TLS handshake failed");
+                        tracing::debug!(peer = %address, %error, "TLS handshake failed");
                     }
-                    Some(Err(_)) => tracing::debug!(peer = %address, "A TLS handshake took too long"),
-                    None => {} // A stop owes nothing to a peer that has not asked for anything.
+                    Some(Err(_)) => tracing::debug!(peer = %address, "TLS handshake timed out"),
+                    None => {} // At shutdown, a connection that has sent no call is closed.
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Calls over HTTP/1.1: what browsers and load balancers speak to the pages.
+//! Serves requests over HTTP/1.1, for browsers and load balancers that use the pages.
 
 use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
@@ -14,30 +14,31 @@ use super::{
     connection::{Peer, Protocol},
 };
 
-/// How long the head of a request may be, and how much of its body is read at a time; hyper needs at least 8 KiB.
+/// The longest head of a request, and the most bytes of a body that are read at a time. hyper requires at
+/// least 8 KiB.
 const BUFFER_BYTES_MAX: usize = 16 * 1024;
 
-/// How many headers a request may have.
+/// The most headers of a request.
 const HEADERS_MAX: usize = 64;
 
-/// The limits of a port of HTTP/1.1; each is a setting, which says why.
+/// The limits of an HTTP/1.1 port. Each is a setting, documented in docs/CONFIG.md.
 #[derive(Debug, Clone)]
 pub struct Http1Options {
-    /// How many connections may be open; more wait to be accepted.
+    /// The most open connections; further connections wait to be accepted.
     pub connections_max: usize,
-    /// How many of them one address may have; another is closed at once.
+    /// The most open connections of one IP address; a further connection is closed immediately.
     pub connections_per_peer_max: usize,
-    /// How long a connection may take to send the head of a request, the next one too.
+    /// The time in which a connection must send the head of its first and of each further request.
     pub head_timeout: Duration,
-    /// How long a TLS handshake may take.
+    /// The time limit of a TLS handshake.
     pub tls_handshake_timeout: Duration,
-    /// After how long a connection takes no more requests.
+    /// The age after which a connection accepts no more requests.
     pub connection_age: Duration,
-    /// How long a stop may take, and the last request of a connection.
+    /// The time limit of a shutdown, and of the last request of a connection.
     pub drain_deadline: Duration,
 }
 
-/// What connections of HTTP/1.1 have in common.
+/// The service and the limits that all HTTP/1.1 connections share.
 pub(super) struct Http1<S> {
     service: Arc<S>,
     options: Http1Options,
@@ -50,7 +51,7 @@ impl<S> Http1<S> {
 }
 
 impl<S: Served> Protocol for Http1<S> {
-    async fn converse<Io>(&self, io: Io, peer: Peer, stop: &CancellationToken)
+    async fn serve_connection<Io>(&self, io: Io, peer: Peer, stop: &CancellationToken)
     where
         Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {

@@ -1,4 +1,7 @@
-//! Calls over HTTP/2: the preface, streams, GOAWAY at an age or at the stop, a grace, the end.
+//! Serves calls over HTTP/2.
+//!
+//! A connection sends the preface and then calls. At its maximum age, when it is idle or at shutdown, it gets
+//! GOAWAY; its calls may finish, and then it is closed.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -13,24 +16,28 @@ use super::{
     Served, ServerOptions,
     connection::{Peer, Protocol},
     preface::expect_preface,
-    streams::{Accepted, WithStreams},
+    streams::{AcceptedStreams, WithStreams},
 };
 use crate::entropy::Entropy;
 
-/// Streams that the peer made us reset: beyond it the connection is closed (RUSTSEC-2024-0003). Each costs a call that was begun, and no
-/// client that knows HTTP/2 makes one fault after the other: with h2's 1,024, eight peers made everybody else wait for 0.7 s.
+/// The most streams that the server resets because of protocol errors of the peer; beyond it, the connection
+/// is closed (RUSTSEC-2024-0003). Each of them costs a call that has started, and a correct HTTP/2 client
+/// does not cause repeated errors. With h2's default of 1,024, eight peers delayed the calls of all others by
+/// 0.7 s.
 const LOCAL_ERROR_RESETS_MAX: usize = 20;
 
-/// Streams that the peer reset before they were looked at (CVE-2023-44487, rapid reset).
+/// The most streams that the peer has reset before the server accepted them (CVE-2023-44487, rapid reset).
 const PENDING_ACCEPT_RESETS_MAX: usize = 20;
 
-/// What the peer may send of one call before the handler reads it: a message of the default longest size, twice.
+/// The flow-control window of a stream: the bytes that a peer may send before the handler reads them. Twice
+/// the default limit of a message.
 const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 
-/// The same for all calls of a connection, which bounds what one peer can make us hold.
+/// The flow-control window of a connection. It bounds the memory that one peer can occupy with unread
+/// messages.
 const CONNECTION_WINDOW_BYTES: u32 = 512 * 1024;
 
-/// What connections of HTTP/2 have in common.
+/// The service and the limits that all HTTP/2 connections share.
 pub(super) struct Http2<S> {
     service: Arc<S>,
     options: ServerOptions,
@@ -42,14 +49,15 @@ impl<S> Http2<S> {
         Self { service: Arc::new(service), options, entropy }
     }
 
-    /// ±10 % (gRFC A9), so that connections that came together do not all come back together.
+    /// Returns the maximum age of a connection: the setting, randomly varied by up to 10 % (gRFC A9), so that
+    /// connections that were opened together are not all reopened together.
     fn age(&self) -> Duration {
         self.options.connection_age.mul_f64(0.9 + 0.2 * self.entropy.fraction())
     }
 }
 
 impl<S: Served> Protocol for Http2<S> {
-    async fn converse<Io>(&self, io: Io, peer: Peer, stop: &CancellationToken)
+    async fn serve_connection<Io>(&self, io: Io, peer: Peer, stop: &CancellationToken)
     where
         Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -62,13 +70,13 @@ impl<S: Served> Protocol for Http2<S> {
         let served = Arc::new((Arc::clone(&self.service), peer));
         let service = service_fn(move |request: Request<Incoming>| {
             let served = Arc::clone(&served);
-            // In a box, since hyper and the executor pass it on several times.
+            // Boxed, because hyper and the executor move the future several times.
             Box::pin(async move {
                 let (service, peer) = &*served;
                 Ok::<_, Infallible>(service.answer(request.map(Body::new), peer).await)
             })
         });
-        let accepted = Accepted::default();
+        let accepted = AcceptedStreams::default();
         let connection =
             http2_with_limits(options, accepted.clone()).serve_connection(TokioIo::new(io), service);
         let mut connection = WithStreams::new(connection, accepted.clone());
@@ -83,7 +91,8 @@ impl<S: Served> Protocol for Http2<S> {
             Some(grace) => {
                 let _ = tokio::time::timeout(grace, connection).await;
             }
-            // The stop has one deadline for all connections, kept by the accept loop, which counts whom it cut off.
+            // At shutdown, the accept loop enforces one deadline for all connections and counts the aborted
+            // ones.
             None => {
                 let _ = connection.await;
             }
@@ -91,18 +100,19 @@ impl<S: Served> Protocol for Http2<S> {
     }
 }
 
-/// Ends when no call was under way for at least `span`, and at most twice that.
-async fn idle(accepted: &Accepted, span: Duration) {
+/// Waits until no call has been in flight for at least `span`. Returns at the latest when the connection has
+/// been idle for twice that time.
+async fn idle(accepted: &AcceptedStreams, span: Duration) {
     loop {
-        let begun = accepted.begun();
+        let started = accepted.started();
         tokio::time::sleep(span).await;
-        if accepted.is_idle_since(begun) {
+        if accepted.is_idle_since(started) {
             return;
         }
     }
 }
 
-fn http2_with_limits(options: &ServerOptions, executor: Accepted) -> http2::Builder<Accepted> {
+fn http2_with_limits(options: &ServerOptions, executor: AcceptedStreams) -> http2::Builder<AcceptedStreams> {
     let mut http2 = http2::Builder::new(executor);
     http2
         .timer(TokioTimer::new())

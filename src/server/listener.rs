@@ -1,4 +1,5 @@
-//! The port: a queue for those who wait, a cap on those who are in, and patience when the system has no more to give.
+//! Accepts the connections of a port within limits: a backlog for waiting connections, a limit on open
+//! connections in total and per IP address, and a backoff while the system refuses to accept.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -15,37 +16,38 @@ use tokio::{
 
 use crate::clock::Clock;
 
-/// Connections that may wait to be accepted; the system cuts it to `net.core.somaxconn`.
+/// The most connections that wait to be accepted. Linux limits it to `net.core.somaxconn`.
 const BACKLOG: u32 = 1_024;
 
-/// File descriptors for all that is not a connection: the database, logs, the outbox.
-const DESCRIPTORS_KEPT: usize = 64;
+/// File descriptors that are reserved for other uses: the database, the log, mail.
+const DESCRIPTORS_RESERVED: usize = 64;
 
-/// Between two warnings about the same trouble, which may come back many times a second.
+/// The shortest time between two warnings of a port; their causes may recur many times a second.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The waits between tries while the system refuses to accept, which it does at once and would do for ever.
-const BACK_OFF_FIRST: Duration = Duration::from_millis(50);
-const BACK_OFF_MAX: Duration = Duration::from_secs(1);
+/// The first and the longest wait before accepting is retried. While file descriptors are exhausted, `accept`
+/// fails immediately each time, so without a wait the loop would spin.
+const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// Opens the port.
+/// Opens a listening socket.
 ///
 /// # Errors
-/// What the system says: the port is taken, or not this user's to open.
+/// The error of the system, for example if the port is in use or the process may not open it.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // A restart need not wait for connections of the last run to time out.
+    // After a restart, the port can be opened before the connections of the previous process have timed out.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// A port's part of the connections that the process may have open.
+/// The share of a port in the connections that the process may open.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Share {
-    /// Of calls: three quarters.
+    /// The gRPC port: three quarters.
     Calls,
-    /// Of pages: a quarter, so that whoever opens pages takes no place from calls.
+    /// The HTTP port: one quarter, so that connections to the pages cannot use the slots of the gRPC port.
     Pages,
 }
 
@@ -59,13 +61,13 @@ impl Share {
     }
 }
 
-/// A connection's place among all, and among those of its peer; free for another when it is dropped.
+/// The right to one open connection, in total and of its peer. Dropping it releases the slot.
 pub(super) struct Slot {
     _of_all: OwnedSemaphorePermit,
     _of_peer: PeerSlot,
 }
 
-/// How many connections each peer has open.
+/// The number of open connections of each IP address.
 #[derive(Clone)]
 struct Peers {
     open: Arc<Mutex<HashMap<IpAddr, usize>>>,
@@ -82,9 +84,9 @@ impl Peers {
         Self { open: Arc::default(), max }
     }
 
-    /// A slot, unless the peer has all that it may have.
+    /// Reserves a slot; `None` if the peer has as many connections as it may have.
     fn take(&self, peer: IpAddr) -> Option<PeerSlot> {
-        // An IPv4 address in IPv6's clothes is the IPv4 address.
+        // An IPv4-mapped IPv6 address counts as the IPv4 address.
         let peer = peer.to_canonical();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let of_peer = open.entry(peer).or_default();
@@ -108,7 +110,7 @@ impl Drop for PeerSlot {
     }
 }
 
-/// Accepts connections while there are slots for them.
+/// Accepts connections while slots are free.
 pub(super) struct Acceptor {
     listener: TcpListener,
     slots: Arc<Semaphore>,
@@ -126,60 +128,63 @@ impl Acceptor {
         let slots = open_files_max()
             .map_or(connections_max, |files| connections_max.min(share.of(slots_within(files))));
         if slots < connections_max {
-            tracing::warn!("At most {slots} connections: the process may not open more files (ulimit -n)");
+            tracing::warn!("Connection limit lowered to {slots}: the open file limit (ulimit -n) is too low");
         }
         let peers = Peers::new(connections_per_peer_max);
         Self { listener, slots: Arc::new(Semaphore::new(slots)), peers, warned: None }
     }
 
-    /// The next connection with its slot, which it holds until it is closed. One of a peer that has too many is closed at
-    /// once. `None` never comes while this lives.
+    /// Returns the next connection with its slot, which must be held until the connection is closed. A
+    /// connection of a peer that has too many is closed immediately. Returns `None` only if the semaphore of
+    /// slots is closed, which never happens.
     pub(super) async fn accept(&mut self) -> Option<(TcpStream, SocketAddr, Slot)> {
         if self.slots.available_permits() == 0 {
-            self.warn("All connections are taken: others wait until one closes");
+            self.warn("Connection limit reached; new connections wait until one closes");
         }
         let of_all = Arc::clone(&self.slots).acquire_owned().await.ok()?;
-        let mut wait = BACK_OFF_FIRST;
+        let mut wait = BACKOFF_FIRST;
         loop {
             match self.listener.accept().await {
                 Ok((socket, peer)) => match self.peers.take(peer.ip()) {
                     Some(of_peer) => {
                         return Some((socket, peer, Slot { _of_all: of_all, _of_peer: of_peer }));
                     }
-                    None => self.warn(&format!("{} has too many connections: another is closed", peer.ip())),
+                    None => self.warn(&format!("Connection from {} closed: it has too many", peer.ip())),
                 },
-                Err(error) if is_of_the_peer(&error) => {}
+                Err(error) if is_peer_error(&error) => {}
                 Err(error) => {
-                    self.warn(&format!("A connection could not be accepted: {error}"));
+                    self.warn(&format!("Accepting a connection failed; retrying: {error}"));
                     tokio::time::sleep(wait).await;
-                    wait = (wait * 2).min(BACK_OFF_MAX);
+                    wait = (wait * 2).min(BACKOFF_MAX);
                 }
             }
         }
     }
 
-    /// Says so, unless something was said lately.
-    fn warn(&mut self, trouble: &str) {
+    /// Logs a warning, unless the last one was logged less than `WARNING_INTERVAL` ago.
+    fn warn(&mut self, warning: &str) {
         let now = Clock::system().instant();
         if self.warned.is_none_or(|last| now.duration_since(last) >= WARNING_INTERVAL) {
-            tracing::warn!("{trouble}");
+            tracing::warn!("{warning}");
             self.warned = Some(now);
         }
     }
 }
 
-/// Whether the peer was gone before it was accepted: its own matter, and the next one need not wait for it.
-fn is_of_the_peer(error: &io::Error) -> bool {
+/// True if the error concerns only one peer, for example one that closed its connection before it was
+/// accepted. The next connection is then accepted without a wait.
+fn is_peer_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-/// Connections that leave descriptors for the rest: at most half of a limit that is too small for both.
+/// Returns the number of connections under a limit of `files` open files. `DESCRIPTORS_RESERVED` descriptors
+/// are reserved for other uses, or half of the limit if it is small.
 fn slots_within(files: usize) -> usize {
-    (files - DESCRIPTORS_KEPT.min(files / 2)).max(1)
+    (files - DESCRIPTORS_RESERVED.min(files / 2)).max(1)
 }
 
-/// The soft limit on open files, where the system tells (Linux).
+/// Returns the soft limit on open files; `None` if the system does not report it (only Linux does).
 fn open_files_max() -> Option<usize> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
@@ -191,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peer_has_as_many_slots_as_it_may_and_leaves_nothing_behind() {
+    fn a_peer_gets_at_most_its_slots_and_leaves_no_entry() {
         let peers = Peers::new(2);
         let [ada, bob] = ["192.0.2.1", "2001:db8::1"].map(|text| text.parse::<IpAddr>().unwrap());
         let same: IpAddr = "::ffff:192.0.2.1".parse().unwrap();
@@ -209,8 +214,8 @@ mod tests {
     }
 
     #[test]
-    fn connections_leave_descriptors_for_the_rest() {
-        assert_eq!(slots_within(1_024), 1_024 - DESCRIPTORS_KEPT);
+    fn file_descriptors_are_reserved_for_other_uses() {
+        assert_eq!(slots_within(1_024), 1_024 - DESCRIPTORS_RESERVED);
         assert_eq!(slots_within(64), 32);
         assert_eq!(slots_within(0), 1);
     }

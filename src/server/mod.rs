@@ -1,9 +1,9 @@
-//! The accept loop: connections in, each with its limits, and a stop that ends.
+//! The accept loop, with limits on connections and a shutdown with a deadline.
 //!
-//! tonic's own loop is not used: in 0.14.9 it removes hyper's limits on streams and resets, kills calls at the age of a
-//! connection instead of saying GOAWAY, waits for ever for silent peers at the stop, and spins when file descriptors run
-//! out. This module knows sockets, TLS and HTTP; it does not know what is served. Start at [`serve`]; the pages have
-//! [`serve_http1`].
+//! tonic's own loop is not used. In version 0.14.9 it removes hyper's limits on streams and resets, aborts
+//! calls at the maximum age of a connection instead of sending GOAWAY, waits without limit for silent peers
+//! at shutdown, and spins when file descriptors are exhausted. This module handles sockets, TLS and HTTP, but
+//! not the content of calls. Start at [`serve`]; the HTTP port uses [`serve_http1`].
 
 mod connection;
 mod http1;
@@ -34,53 +34,54 @@ use self::{
 };
 use crate::entropy::Entropy;
 
-/// The limits of the server; each is a setting, which says why.
+/// The limits of the gRPC port. Each is a setting, documented in docs/CONFIG.md.
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
-    /// How many connections may be open; more wait to be accepted.
+    /// The most open connections; further connections wait to be accepted.
     pub connections_max: usize,
-    /// How many of them one address may have; another is closed at once.
+    /// The most open connections of one IP address; a further connection is closed immediately.
     pub connections_per_peer_max: usize,
-    /// How long a connection may take to say that it speaks HTTP/2.
+    /// The time in which a connection must send the HTTP/2 preface.
     pub first_byte_timeout: Duration,
-    /// How long a TLS handshake may take.
+    /// The time limit of a TLS handshake.
     pub tls_handshake_timeout: Duration,
-    /// After how long a connection is told to go; ±10 % by chance.
+    /// The age at which a connection gets GOAWAY, randomly varied by up to 10 %.
     pub connection_age: Duration,
-    /// After how long without a call it is told to go; at most twice that.
+    /// The idle time after which a connection gets GOAWAY; it is detected after at most twice this time.
     pub connection_idle: Duration,
-    /// How long its calls in flight may go on after it was told to go.
+    /// The time for which calls in flight may continue after GOAWAY.
     pub connection_age_grace: Duration,
-    /// How often a peer is asked whether it is there.
+    /// The interval of HTTP/2 keepalive pings.
     pub keepalive_interval: Duration,
-    /// How long it may take to answer.
+    /// The time in which a peer must answer a keepalive ping.
     pub keepalive_timeout: Duration,
-    /// How many calls may be in flight on a connection.
+    /// The most calls in flight on a connection.
     pub streams_per_connection_max: u32,
-    /// How long the headers of a call may be.
+    /// The most bytes of headers of a call.
     pub header_list_bytes_max: u32,
-    /// How much of one answer may wait in memory for a peer that does not read it.
+    /// The most bytes of one response that are buffered for a peer that does not read it.
     pub send_buffer_bytes_max: usize,
-    /// How long a stop may take.
+    /// The time limit of a shutdown.
     pub drain_deadline: Duration,
 }
 
-/// How a stop went.
+/// The result of a shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DrainReport {
-    /// Connections that were cut off at the deadline.
+    /// The number of connections that were aborted at the deadline.
     pub connections_aborted: usize,
 }
 
-/// What can be served: it answers whatever it is asked.
+/// A service that answers HTTP requests.
 pub trait Served: Send + Sync + 'static {
-    /// Answers one call of a peer.
+    /// Answers one request of a peer.
     fn answer(&self, request: Request<Body>, peer: &Peer) -> impl Future<Output = Response<Body>> + Send;
 }
 
-/// Serves until `stop`; then takes no more connections, says GOAWAY on those that are open, waits for their calls, and cuts
-/// off what is left at the deadline: long calls, and streams such as health's `Watch` that nobody ended. It returns once
-/// every connection is closed.
+/// Serves HTTP/2 until `stop` is cancelled, and then shuts down: it accepts no more connections, sends GOAWAY
+/// on the open ones and waits for their calls. At the deadline it aborts the remaining connections, for
+/// example those with a long call or an open stream such as health's `Watch`. It returns when all connections
+/// are closed.
 pub async fn serve(
     listener: TcpListener,
     service: impl Served,
@@ -98,7 +99,7 @@ pub async fn serve(
     accept_until(stop, acceptor, connections, drain_deadline).await
 }
 
-/// The same for HTTP/1.1: at the stop connections finish the request that they are at.
+/// Serves HTTP/1.1 in the same way. At shutdown, each connection finishes its current request.
 pub async fn serve_http1(
     listener: TcpListener,
     service: impl Served,
@@ -127,7 +128,8 @@ async fn accept_until(
         while open.try_join_next().is_some() {}
     }
 
-    // From here on the port is closed: a load balancer sees at once that this instance is gone.
+    // This closes the port, so that a load balancer notices immediately that this instance accepts no
+    // connections.
     drop(acceptor);
     let all_closed = async { while open.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(drain_deadline, all_closed).await;

@@ -1,7 +1,8 @@
-//! The first bytes of HTTP/2 (RFC 9113, section 3.4), read before hyper sees the connection.
+//! Reads the connection preface of HTTP/2 (RFC 9113, section 3.4) before hyper handles the connection.
 //!
-//! hyper waits for them without limit. Here they have a time limit, and whoever says anything else is gone at once. What comes
-//! after them is read in turns.
+//! hyper waits for the preface without limit. This module sets a time limit, and closes a connection that
+//! sends anything else immediately. After the preface, it limits the bytes that a connection's task reads
+//! before other tasks run.
 
 use std::{
     io,
@@ -17,28 +18,28 @@ use tokio::{
 
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// How many bytes cost as much as one operation, of which a task may do 128 before others have their turn. A flood of small frames
-/// would otherwise be read by the megabyte at a time; what honest peers send at once is less than the 32 KiB that this allows, or
-/// waits a turn.
-const BYTES_OF_AN_OPERATION: usize = 256;
+/// The bytes that count as one operation of tokio's budget, which allows a task 128 operations before it must
+/// yield. A flood of small frames would otherwise be read in megabytes at a time. A normal peer rarely sends
+/// more than the 32 KiB that this allows at a time; if it does, the rest waits for the next turn of the task.
+const BYTES_PER_OPERATION: usize = 256;
 
-/// A connection whose preface has been read, and is read once more by hyper.
+/// A connection whose preface was read. hyper reads the preface from it once more.
 pub(super) struct AfterPreface<Io> {
     io: Io,
     unread: &'static [u8],
 }
 
-/// Reads the preface; `None` when it does not come in time or is another one.
+/// Reads the preface; `None` if it does not arrive within `limit` or differs.
 pub(super) async fn expect_preface<Io: AsyncRead + Unpin>(
     mut io: Io,
     limit: Duration,
 ) -> Option<AfterPreface<Io>> {
     let mut first = [0; PREFACE.len()];
     let read = async {
-        // Byte by byte, so that an HTTP/1 client is not waited for once it has shown what it is.
-        for (place, expected) in first.iter_mut().zip(PREFACE) {
-            *place = io.read_u8().await.ok()?;
-            if *place != *expected {
+        // Byte by byte, so that an HTTP/1 client is rejected at its first different byte.
+        for (byte, expected) in first.iter_mut().zip(PREFACE) {
+            *byte = io.read_u8().await.ok()?;
+            if *byte != *expected {
                 return None;
             }
         }
@@ -57,7 +58,7 @@ impl<Io: AsyncRead + Unpin> AsyncRead for AfterPreface<Io> {
         if self.unread.is_empty() {
             let before = buffer.filled().len();
             ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
-            spend(context, buffer.filled().len().saturating_sub(before));
+            consume_budget(context, buffer.filled().len().saturating_sub(before));
             return Poll::Ready(Ok(()));
         }
         let (now, later) = self.unread.split_at(self.unread.len().min(buffer.remaining()));
@@ -67,9 +68,10 @@ impl<Io: AsyncRead + Unpin> AsyncRead for AfterPreface<Io> {
     }
 }
 
-/// Takes from the task's turn what reading so many bytes costs; the next read then waits for another turn.
-fn spend(context: &mut Context<'_>, bytes: usize) {
-    for _ in 0..bytes / BYTES_OF_AN_OPERATION {
+/// Deducts `bytes` read bytes from the budget of the task. When the budget is used up, the next read waits
+/// until the task runs again.
+fn consume_budget(context: &mut Context<'_>, bytes: usize) {
+    for _ in 0..bytes / BYTES_PER_OPERATION {
         match coop::poll_proceed(context) {
             Poll::Ready(operation) => operation.made_progress(),
             Poll::Pending => break,

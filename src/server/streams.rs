@@ -1,9 +1,10 @@
-//! The calls of one connection, run in the connection's own task.
+//! Runs the calls of a connection in the connection's own task.
 //!
-//! hyper hands each stream of HTTP/2 to an executor, which usually makes it a task of the runtime. Those tasks wake their
-//! connection one by one, and it writes their answers one by one: a system call each. Here the task that has read a
-//! handful of calls also runs them, and writes what they answered at once. A call therefore must not hold up the thread
-//! that polls it; none does, since hashing and writing have threads of their own.
+//! hyper passes each HTTP/2 stream to an executor, which usually spawns a task of the runtime for it. These
+//! tasks wake the connection one by one, so it writes each response with a system call of its own. Here, the
+//! task of the connection also runs the calls that it has read, and writes their responses together.
+//! Therefore a call must not block the thread that polls it. No call does, since password hashing and
+//! database writes have their own threads.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -21,65 +22,70 @@ use tokio::task::coop::{self, unconstrained};
 
 type Stream = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Where hyper leaves the streams that it has accepted.
+/// The executor to which hyper passes the streams that it has accepted. Cheap to clone.
 #[derive(Clone, Default)]
-pub(super) struct Accepted(Arc<Streams>);
+pub(super) struct AcceptedStreams(Arc<Streams>);
 
 #[derive(Default)]
 struct Streams {
     waiting: Mutex<Vec<Stream>>,
-    begun: AtomicU64,
-    ended: AtomicU64,
+    started: AtomicU64,
+    finished: AtomicU64,
 }
 
-impl Accepted {
-    /// How many streams have begun.
-    pub(super) fn begun(&self) -> u64 {
-        self.0.begun.load(Ordering::Relaxed)
+impl AcceptedStreams {
+    /// Returns the number of streams that were started on this connection.
+    pub(super) fn started(&self) -> u64 {
+        self.0.started.load(Ordering::Relaxed)
     }
 
-    /// Whether none is under way, and none has begun since there were so many.
-    pub(super) fn is_idle_since(&self, begun: u64) -> bool {
-        self.begun() == begun && self.0.ended.load(Ordering::Relaxed) == begun
+    /// True if no stream is in flight, and none was started since [`AcceptedStreams::started`] returned
+    /// `started`.
+    pub(super) fn is_idle_since(&self, started: u64) -> bool {
+        self.started() == started && self.0.finished.load(Ordering::Relaxed) == started
     }
 }
 
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Accepted {
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for AcceptedStreams {
     fn execute(&self, stream: F) {
-        self.0.begun.fetch_add(1, Ordering::Relaxed);
+        self.0.started.fetch_add(1, Ordering::Relaxed);
         self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(Box::pin(stream));
     }
 }
 
-/// A stream that keeps a panic to itself. Handlers' panics are answered; this is for what stands around them.
-struct Running(Stream);
+/// A stream whose panic does not affect the connection. The layers above answer a panic of a handler; this
+/// catches a panic outside of the handlers.
+struct CatchPanic(Stream);
 
-impl Future for Running {
+impl Future for CatchPanic {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        // The limit on what one poll of a task may do counts for the connection, which reads what its peer sends; calls
-        // that gave way to it half-way would only be polled twice.
+        // The budget of the task limits how much the connection reads from its peer. It does not apply to
+        // calls: a call that yielded half-way would only be polled twice.
         let mut stream = unconstrained(self.0.as_mut());
         catch_unwind(AssertUnwindSafe(|| Pin::new(&mut stream).poll(context))).unwrap_or_else(|_| {
-            tracing::error!("The end of a call panicked");
+            tracing::error!("Call panicked outside of its handler");
             Poll::Ready(())
         })
     }
 }
 
-/// A connection and its calls; when it ends, calls that are left are dropped, since nobody hears their answers.
+/// A connection together with its calls. When the connection closes, the unfinished calls are dropped, since
+/// their responses cannot be delivered.
 pub(super) struct WithStreams<C> {
     connection: Pin<Box<C>>,
-    accepted: Accepted,
-    running: FuturesUnordered<Running>,
+    accepted: AcceptedStreams,
+    running: FuturesUnordered<CatchPanic>,
     wakes: Arc<Wakes>,
     connection_waker: Waker,
     streams_waker: Waker,
 }
 
-/// Whose turn it is. A task that wakes itself while it runs goes through the run queue, for which the runtime wakes an idle
-/// thread; h2 does so for each answer, and `FuturesUnordered` after each round. Here the task goes round once more.
+/// Flags that show whether the connection or the streams must be polled. A task that wakes itself while it
+/// runs goes through the run queue, for which the runtime wakes an idle thread; h2 does this for each
+/// response, and `FuturesUnordered` after each round. With these flags, the running task does another round
+/// instead.
 #[derive(Default)]
 struct Wakes {
     connection: AtomicBool,
@@ -88,14 +94,17 @@ struct Wakes {
     task: AtomicWaker,
 }
 
-/// How often a task goes round before it lets others run.
+/// The most rounds of a task before it lets other tasks run.
 const ROUNDS_MAX: usize = 16;
 
 impl Wakes {
-    // The flag first, and then whether the task runs; at its end the task says that it does not run, and then looks at the
-    // flags: in one order for all threads, so that one of them sees the other.
-    fn wake(&self, whose: &AtomicBool) {
-        whose.store(true, Ordering::SeqCst);
+    /// Sets `flag`, and wakes the task if it is not running.
+    ///
+    /// This sets the flag and then reads `is_running`. The task clears `is_running` and then reads the flags.
+    /// All these accesses are sequentially consistent, so at least one of the two threads sees the change of
+    /// the other, and no wake is lost.
+    fn wake(&self, flag: &AtomicBool) {
+        flag.store(true, Ordering::SeqCst);
         if !self.is_running.load(Ordering::SeqCst) {
             self.task.wake();
         }
@@ -106,77 +115,78 @@ impl Wakes {
     }
 }
 
-/// The waker of one of the two: it says whose turn it is.
-struct Turn {
+/// The waker of the connection or of the streams: it sets one flag.
+struct FlagWaker {
     wakes: Arc<Wakes>,
-    whose: fn(&Wakes) -> &AtomicBool,
+    flag: fn(&Wakes) -> &AtomicBool,
 }
 
-impl Turn {
-    fn waker(wakes: &Arc<Wakes>, whose: fn(&Wakes) -> &AtomicBool) -> Waker {
-        Arc::new(Self { wakes: Arc::clone(wakes), whose }).into()
+impl FlagWaker {
+    fn waker(wakes: &Arc<Wakes>, flag: fn(&Wakes) -> &AtomicBool) -> Waker {
+        Arc::new(Self { wakes: Arc::clone(wakes), flag }).into()
     }
 }
 
-impl Wake for Turn {
+impl Wake for FlagWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.wakes.wake((self.whose)(&self.wakes));
+        self.wakes.wake((self.flag)(&self.wakes));
     }
 }
 
 impl<C> WithStreams<C> {
-    pub(super) fn new(connection: C, accepted: Accepted) -> Self {
+    pub(super) fn new(connection: C, accepted: AcceptedStreams) -> Self {
         let wakes = Arc::new(Wakes::default());
         wakes.connection.store(true, Ordering::SeqCst);
         Self {
             connection: Box::pin(connection),
             accepted,
             running: FuturesUnordered::new(),
-            connection_waker: Turn::waker(&wakes, |wakes| &wakes.connection),
-            streams_waker: Turn::waker(&wakes, |wakes| &wakes.streams),
+            connection_waker: FlagWaker::waker(&wakes, |wakes| &wakes.connection),
+            streams_waker: FlagWaker::waker(&wakes, |wakes| &wakes.streams),
             wakes,
         }
     }
 
-    /// Changes the connection from outside; it is polled next.
+    /// Applies `change` to the connection and schedules a poll of it.
     pub(super) fn change(&mut self, change: impl FnOnce(Pin<&mut C>)) {
         change(self.connection.as_mut());
         self.wakes.wake(&self.wakes.connection);
     }
 
-    /// Takes over what the connection has accepted.
+    /// Moves the streams that hyper has accepted to the running ones.
     fn accept(&mut self) {
         let accepted =
             std::mem::take(&mut *self.accepted.0.waiting.lock().unwrap_or_else(PoisonError::into_inner));
         if !accepted.is_empty() {
-            self.running.extend(accepted.into_iter().map(Running));
+            self.running.extend(accepted.into_iter().map(CatchPanic));
             self.wakes.streams.store(true, Ordering::SeqCst);
         }
     }
 }
 
 impl<C: Future> WithStreams<C> {
-    /// Runs whoever was woken, until nobody is.
-    fn go_round(&mut self) -> Poll<C::Output> {
+    /// Polls the connection and the streams that were woken, until no wake is pending, the budget is used up
+    /// or `ROUNDS_MAX` rounds are done.
+    fn run_rounds(&mut self) -> Poll<C::Output> {
         for _ in 0..ROUNDS_MAX {
             if self.wakes.connection.swap(false, Ordering::SeqCst) {
-                let ended = self.connection.as_mut().poll(&mut Context::from_waker(&self.connection_waker));
-                if ended.is_ready() {
-                    return ended;
+                let result = self.connection.as_mut().poll(&mut Context::from_waker(&self.connection_waker));
+                if result.is_ready() {
+                    return result;
                 }
                 self.accept();
             }
             if self.wakes.streams.swap(false, Ordering::SeqCst) {
                 let context = &mut Context::from_waker(&self.streams_waker);
                 while let Poll::Ready(Some(())) = self.running.poll_next_unpin(context) {
-                    self.accepted.0.ended.fetch_add(1, Ordering::Relaxed);
+                    self.accepted.0.finished.fetch_add(1, Ordering::Relaxed);
                 }
             }
-            // Without a budget the connection would only say that it has none.
+            // Without budget, a poll of the connection makes no progress.
             if !self.wakes.are_pending() || !coop::has_budget_remaining() {
                 break;
             }
@@ -191,12 +201,12 @@ impl<C: Future> Future for WithStreams<C> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<C::Output> {
         self.wakes.task.register(context.waker());
         self.wakes.is_running.store(true, Ordering::SeqCst);
-        let ended = self.go_round();
+        let result = self.run_rounds();
         self.wakes.is_running.store(false, Ordering::SeqCst);
-        if ended.is_pending() && self.wakes.are_pending() {
+        if result.is_pending() && self.wakes.are_pending() {
             context.waker().wake_by_ref();
         }
-        ended
+        result
     }
 }
 
@@ -209,19 +219,19 @@ mod tests {
 
     use super::*;
 
-    /// How often the task itself was woken.
+    /// Counts how often the task was woken.
     #[derive(Default)]
-    struct Woken(AtomicUsize);
+    struct WakeCounter(AtomicUsize);
 
-    impl Wake for Woken {
+    impl Wake for WakeCounter {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::SeqCst);
         }
     }
 
     #[test]
-    fn a_wake_while_the_task_runs_is_another_round_and_no_wake_of_the_task() {
-        let accepted = Accepted::default();
+    fn a_wake_while_the_task_runs_causes_a_round_and_no_wake_of_the_task() {
+        let accepted = AcceptedStreams::default();
         let (answer, is_answered) = oneshot::channel::<()>();
         let polls = Arc::new(AtomicUsize::new(0));
         let (counted, executor) = (Arc::clone(&polls), accepted.clone());
@@ -237,50 +247,50 @@ mod tests {
             }
             Poll::<()>::Pending
         });
-        let mut both = WithStreams::new(connection, accepted);
-        let woken = Arc::new(Woken::default());
+        let mut with_streams = WithStreams::new(connection, accepted);
+        let woken = Arc::new(WakeCounter::default());
         let (task, polls) = (Waker::from(Arc::clone(&woken)), || polls.load(Ordering::SeqCst));
-        let mut poll = || Pin::new(&mut both).poll(&mut Context::from_waker(&task)).is_pending();
+        let mut poll = || Pin::new(&mut with_streams).poll(&mut Context::from_waker(&task)).is_pending();
 
         assert!(poll());
         assert_eq!((polls(), woken.0.load(Ordering::SeqCst)), (1, 0));
         answer.send(()).unwrap();
         assert_eq!(woken.0.load(Ordering::SeqCst), 1);
         assert!(poll());
-        // The stream ran first, and the connection once, to write its answer.
+        // The stream ran first; then the connection was polled once, to write the response.
         assert_eq!((polls(), woken.0.load(Ordering::SeqCst)), (2, 1));
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn no_wake_is_lost_between_threads() {
         const STREAMS: usize = 2_000;
-        let accepted = Accepted::default();
-        let (answers, asked): (Vec<_>, Vec<_>) = (0..STREAMS).map(|_| oneshot::channel::<()>()).unzip();
-        let ended = Arc::new(AtomicUsize::new(0));
-        for asked in asked {
-            let ended = Arc::clone(&ended);
+        let accepted = AcceptedStreams::default();
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..STREAMS).map(|_| oneshot::channel::<()>()).unzip();
+        let finished = Arc::new(AtomicUsize::new(0));
+        for receiver in receivers {
+            let finished = Arc::clone(&finished);
             accepted.execute(async move {
-                let _ = asked.await;
-                ended.fetch_add(1, Ordering::SeqCst);
+                let _ = receiver.await;
+                finished.fetch_add(1, Ordering::SeqCst);
             });
         }
         let connection = tokio::spawn(WithStreams::new(pending::<()>(), accepted));
-        join_all(answers.into_iter().map(|answer| tokio::spawn(async { answer.send(()) }))).await;
-        while ended.load(Ordering::SeqCst) < STREAMS {
+        join_all(senders.into_iter().map(|sender| tokio::spawn(async { sender.send(()) }))).await;
+        while finished.load(Ordering::SeqCst) < STREAMS {
             tokio::task::yield_now().await;
         }
         connection.abort();
     }
 
     #[tokio::test]
-    async fn a_change_from_outside_is_seen() {
-        let mut both = WithStreams::new(Changed(false), Accepted::default());
-        assert!(futures_util::poll!(&mut both).is_pending());
-        both.change(|mut connection| connection.0 = true);
-        both.await;
+    async fn a_change_schedules_a_poll_of_the_connection() {
+        let mut with_streams = WithStreams::new(Changed(false), AcceptedStreams::default());
+        assert!(futures_util::poll!(&mut with_streams).is_pending());
+        with_streams.change(|mut connection| connection.0 = true);
+        with_streams.await;
     }
 
-    /// Ends once it is changed.
+    /// A future that is ready once its flag is set.
     struct Changed(bool);
 
     impl Future for Changed {

@@ -15,10 +15,11 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use super::*;
 
-const FAST: Duration = Duration::from_secs(3);
+/// The time limit of an operation that should be fast.
+const LIMIT: Duration = Duration::from_secs(3);
 
-/// A server of the health service; how it ends is told by [`Running::stop`].
-struct Running {
+/// A server of the health service. [`TestServer::stop`] returns the result of its shutdown.
+struct TestServer {
     address: SocketAddr,
     stop: CancellationToken,
     task: JoinHandle<DrainReport>,
@@ -42,20 +43,20 @@ fn options() -> ServerOptions {
     }
 }
 
-/// Calls are answered by the router, unless their header `test` says otherwise.
-struct Plain(Routes);
+/// Answers calls with the router, unless the header `test` requests a panic or a call that hangs.
+struct TestService(Routes);
 
-impl Served for Plain {
+impl Served for TestService {
     async fn answer(&self, request: Request<Body>, _: &Peer) -> Response<Body> {
         match request.headers().get("test").map(http::HeaderValue::as_bytes) {
-            Some(b"panic") => panic!("what stands around handlers panics"),
+            Some(b"panic") => panic!("panic outside of the handlers"),
             Some(b"hang") => std::future::pending().await,
             _ => self.0.clone().call(request).await.unwrap(),
         }
     }
 }
 
-impl Running {
+impl TestServer {
     fn start(options: ServerOptions, tls: Option<CurrentTls>) -> Self {
         let (_, health) = tonic_health::server::health_reporter();
         let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -63,7 +64,7 @@ impl Running {
         let stop = CancellationToken::new();
         let routes = Routes::new(health).prepare();
         let task =
-            tokio::spawn(serve(listener, Plain(routes), options, tls, Entropy::system(), stop.clone()));
+            tokio::spawn(serve(listener, TestService(routes), options, tls, Entropy::system(), stop.clone()));
         Self { address, stop, task }
     }
 
@@ -78,18 +79,19 @@ impl Running {
     async fn stop(self) -> (DrainReport, Duration) {
         let began = Instant::now();
         self.stop.cancel();
-        let report = tokio::time::timeout(FAST, self.task).await.expect("the stop ends").unwrap();
+        let report = tokio::time::timeout(LIMIT, self.task).await.expect("the shutdown finishes").unwrap();
         (report, began.elapsed())
     }
 }
 
-/// Whether the peer closes without a word.
+/// True if the peer closes the connection without sending anything.
 async fn is_closed(socket: &mut TcpStream) -> bool {
     let mut byte = [0];
-    matches!(tokio::time::timeout(FAST, socket.read(&mut byte)).await, Ok(Ok(0) | Err(_)))
+    matches!(tokio::time::timeout(LIMIT, socket.read(&mut byte)).await, Ok(Ok(0) | Err(_)))
 }
 
-/// Whether the client gave a call up before it left: in its queue, or at a stream that the GOAWAY refuses.
+/// True if the client failed a call that it never sent: while it was queued, or because the GOAWAY rejected
+/// its stream.
 fn was_never_sent(status: &tonic::Status) -> bool {
     let mut cause = std::error::Error::source(status);
     while let Some(error) = cause {
@@ -106,8 +108,9 @@ async fn check(channel: Channel) -> Result<(), tonic::Status> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_ends_at_once_with_idle_and_silent_peers() {
-    let server = Running::start(ServerOptions { drain_deadline: Duration::from_mins(1), ..options() }, None);
+async fn a_shutdown_is_immediate_with_idle_and_silent_peers() {
+    let server =
+        TestServer::start(ServerOptions { drain_deadline: Duration::from_mins(1), ..options() }, None);
     let channel = server.channel().await;
     check(channel.clone()).await.unwrap();
     let _silent = server.socket().await;
@@ -121,8 +124,8 @@ async fn a_stop_ends_at_once_with_idle_and_silent_peers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_cuts_off_an_open_stream_at_its_deadline() {
-    let server = Running::start(options(), None);
+async fn a_shutdown_aborts_an_open_stream_at_the_deadline() {
+    let server = TestServer::start(options(), None);
     let mut client = HealthClient::new(server.channel().await);
     let mut watch = client.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
     watch.message().await.unwrap();
@@ -133,12 +136,12 @@ async fn a_stop_cuts_off_an_open_stream_at_its_deadline() {
     assert!(watch.message().await.is_err());
 }
 
-/// tonic's client does not repeat a call that met the GOAWAY before it was sent, as other clients do by themselves (gRFC
-/// A6, transparent retries); one that the server has begun is always answered.
+/// tonic's client does not retry a call that was not sent because of a GOAWAY; other clients do (gRFC A6,
+/// transparent retries). A call that the server has started is always answered.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_call_fails_when_connections_reach_their_age() {
     let age = Duration::from_millis(100);
-    let server = Running::start(ServerOptions { connection_age: age, ..options() }, None);
+    let server = TestServer::start(ServerOptions { connection_age: age, ..options() }, None);
     let channel = server.channel().await;
     let until = Instant::now() + Duration::from_secs(1);
     while Instant::now() < until {
@@ -149,34 +152,35 @@ async fn no_call_fails_when_connections_reach_their_age() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_calls_for_nothing_is_told_to_go_and_who_waits_for_an_answer_is_not() {
+async fn an_idle_connection_gets_goaway_and_one_with_an_open_call_does_not() {
     let idle = Duration::from_millis(100);
     let options = ServerOptions { connection_idle: idle, connection_age_grace: idle, ..options() };
-    let server = Running::start(options, None);
-    let (begun, waiting) = (server.channel().await, server.channel().await);
+    let server = TestServer::start(options, None);
+    let (unused, streaming) = (server.channel().await, server.channel().await);
     let mut idle_peer = server.socket().await;
     idle_peer.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
     let mut stream =
-        HealthClient::new(waiting).watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+        HealthClient::new(streaming).watch(HealthCheckRequest::default()).await.unwrap().into_inner();
     assert!(stream.message().await.unwrap().is_some());
 
-    // Settings, GOAWAY, and after the grace the end, since this one answers nothing.
+    // This peer receives SETTINGS and GOAWAY. It does not react, so the server closes the connection after
+    // the grace.
     tokio::time::timeout(Duration::from_secs(5), idle_peer.read_to_end(&mut Vec::new()))
         .await
         .unwrap()
         .unwrap();
-    let went_on = tokio::time::timeout(idle * 5, stream.message()).await;
-    assert!(went_on.is_err(), "a call that is under way goes on: {went_on:?}");
-    // Another connection is made where it is needed.
-    if let Err(status) = check(begun).await {
+    let message = tokio::time::timeout(idle * 5, stream.message()).await;
+    assert!(message.is_err(), "an open stream continues: {message:?}");
+    // The channel reconnects when it is used.
+    if let Err(status) = check(unused).await {
         assert!(was_never_sent(&status), "{status:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_does_not_speak_http2_in_time_is_gone() {
+async fn a_connection_without_a_timely_preface_is_closed() {
     let limit = Duration::from_millis(100);
-    let server = Running::start(ServerOptions { first_byte_timeout: limit, ..options() }, None);
+    let server = TestServer::start(ServerOptions { first_byte_timeout: limit, ..options() }, None);
     let mut silent = server.socket().await;
     let mut half = server.socket().await;
     half.write_all(b"PRI * HT").await.unwrap();
@@ -185,8 +189,8 @@ async fn who_does_not_speak_http2_in_time_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn http1_is_refused_at_once() {
-    let server = Running::start(options(), None);
+async fn http1_is_rejected_immediately() {
+    let server = TestServer::start(options(), None);
     let mut socket = server.socket().await;
     socket.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
 
@@ -194,8 +198,8 @@ async fn http1_is_refused_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_beyond_the_cap_waits_for_a_slot() {
-    let server = Running::start(ServerOptions { connections_max: 1, ..options() }, None);
+async fn a_connection_above_the_limit_waits_for_a_slot() {
+    let server = TestServer::start(ServerOptions { connections_max: 1, ..options() }, None);
     let first = server.channel().await;
     check(first.clone()).await.unwrap();
     let second = Endpoint::from_shared(format!("http://{}", server.address)).unwrap().connect_lazy();
@@ -204,12 +208,12 @@ async fn a_connection_beyond_the_cap_waits_for_a_slot() {
     assert!(early.is_err(), "{early:?}");
 
     drop(first);
-    tokio::time::timeout(FAST, check(second)).await.expect("there is a slot now").unwrap();
+    tokio::time::timeout(LIMIT, check(second)).await.expect("a slot is free").unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_peer_with_too_many_connections_gets_no_other_until_one_closes() {
-    let server = Running::start(ServerOptions { connections_per_peer_max: 1, ..options() }, None);
+async fn a_peer_at_its_connection_limit_gets_no_other_until_one_closes() {
+    let server = TestServer::start(ServerOptions { connections_per_peer_max: 1, ..options() }, None);
     let first = server.channel().await;
     check(first.clone()).await.unwrap();
 
@@ -224,18 +228,18 @@ async fn a_peer_with_too_many_connections_gets_no_other_until_one_closes() {
             }
         }
     };
-    tokio::time::timeout(FAST, next).await.expect("there is a slot now");
+    tokio::time::timeout(LIMIT, next).await.expect("a slot is free");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tls_is_served_and_a_handshake_has_a_limit() {
+async fn tls_works_and_a_handshake_has_a_timeout() {
     let folder = tempfile::tempdir().unwrap();
     let certified = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
     let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
     std::fs::write(&certificate, certified.cert.pem()).unwrap();
     std::fs::write(&key, certified.signing_key.serialize_pem()).unwrap();
     let limit = Duration::from_millis(200);
-    let server = Running::start(
+    let server = TestServer::start(
         ServerOptions { tls_handshake_timeout: limit, ..options() },
         Some(load_tls(&certificate, &key, None, Alpn::Http2).unwrap().into()),
     );
@@ -253,28 +257,28 @@ async fn tls_is_served_and_a_handshake_has_a_limit() {
 }
 
 #[test]
-fn a_certificate_of_no_use_is_named() {
+fn the_error_names_an_unusable_certificate_or_key_file() {
     let folder = tempfile::tempdir().unwrap();
     let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
-    let refusal = || load_tls(&certificate, &key, None, Alpn::Http2).unwrap_err().to_string();
-    assert!(refusal().contains("cert.pem"));
+    let error = || load_tls(&certificate, &key, None, Alpn::Http2).unwrap_err().to_string();
+    assert!(error().contains("cert.pem"));
 
     std::fs::write(&certificate, "not a certificate").unwrap();
-    assert!(refusal().contains("cert.pem: holds no certificate"));
+    assert!(error().contains("cert.pem: contains no certificate"));
 
-    let ours = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
-    let theirs = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
-    std::fs::write(&certificate, ours.cert.pem()).unwrap();
-    assert!(refusal().contains("key.pem"));
-    std::fs::write(&key, theirs.signing_key.serialize_pem()).unwrap();
-    assert!(refusal().contains("key.pem"), "{}", refusal());
+    let own = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+    let other = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+    std::fs::write(&certificate, own.cert.pem()).unwrap();
+    assert!(error().contains("key.pem"));
+    std::fs::write(&key, other.signing_key.serialize_pem()).unwrap();
+    assert!(error().contains("key.pem"), "{}", error());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_stop_cut_off_is_counted() {
+async fn aborted_connections_are_counted() {
     for _ in 0..20 {
         let server =
-            Running::start(ServerOptions { drain_deadline: Duration::from_millis(50), ..options() }, None);
+            TestServer::start(ServerOptions { drain_deadline: Duration::from_millis(50), ..options() }, None);
         let mut client = HealthClient::new(server.channel().await);
         let mut watch = client.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
         watch.message().await.unwrap();
@@ -286,13 +290,13 @@ async fn what_a_stop_cut_off_is_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_does_not_wait_for_a_stalled_handshake() {
+async fn a_shutdown_does_not_wait_for_a_stalled_handshake() {
     let folder = tempfile::tempdir().unwrap();
     let certified = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
     let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
     std::fs::write(&certificate, certified.cert.pem()).unwrap();
     std::fs::write(&key, certified.signing_key.serialize_pem()).unwrap();
-    let server = Running::start(
+    let server = TestServer::start(
         ServerOptions { drain_deadline: Duration::from_mins(1), ..options() },
         Some(load_tls(&certificate, &key, None, Alpn::Http2).unwrap().into()),
     );
@@ -306,12 +310,12 @@ async fn a_stop_does_not_wait_for_a_stalled_handshake() {
 }
 
 #[test]
-fn a_mangled_key_is_not_repeated() {
+fn the_error_does_not_contain_a_malformed_key() {
     let folder = tempfile::tempdir().unwrap();
     let certified = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
     let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
     std::fs::write(&certificate, certified.cert.pem()).unwrap();
-    // A secret store that lost the line ends.
+    // A secret store may replace line ends by spaces.
     std::fs::write(&key, certified.signing_key.serialize_pem().replace('\n', " ")).unwrap();
     let secret = certified.signing_key.serialize_pem().lines().nth(1).unwrap()[..20].to_owned();
 
@@ -319,13 +323,13 @@ fn a_mangled_key_is_not_repeated() {
 
     let bytes = format!("{:?}", secret.as_bytes());
     let bytes = bytes.trim_matches(|c| c == '[' || c == ']');
-    let told = format!("{error} {error:?}");
-    assert!(!told.contains(&secret) && !told.contains(bytes), "{told}");
+    let text = format!("{error} {error:?}");
+    assert!(!text.contains(&secret) && !text.contains(bytes), "{text}");
 }
 
 #[tokio::test]
-async fn calls_of_one_connection_neither_wait_for_each_other_nor_fall_together() {
-    let server = Running::start(options(), None);
+async fn calls_of_one_connection_do_not_block_or_break_each_other() {
+    let server = TestServer::start(options(), None);
     let client = HealthClient::new(server.channel().await);
     let call = |test: Option<&'static str>| {
         let (mut client, mut request) = (client.clone(), tonic::Request::new(HealthCheckRequest::default()));
@@ -334,15 +338,15 @@ async fn calls_of_one_connection_neither_wait_for_each_other_nor_fall_together()
         }
         async move { client.check(request).await }
     };
-    let hangs = tokio::spawn(call(Some("hang")));
+    let hanging = tokio::spawn(call(Some("hang")));
 
     for _ in 0..10 {
         assert!(call(Some("panic")).await.is_err());
         assert!(call(None).await.is_ok());
     }
 
-    assert!(!hangs.is_finished());
-    hangs.abort();
+    assert!(!hanging.is_finished());
+    hanging.abort();
     assert!(call(None).await.is_ok());
     server.stop().await;
 }

@@ -1,4 +1,4 @@
-//! The server's certificate, and those of its callers.
+//! Loads the server's certificate and verifies those of callers.
 
 use std::{
     path::{Path, PathBuf},
@@ -14,15 +14,15 @@ use rustls::{
 use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-/// Why TLS cannot be served.
+/// The TLS configuration cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// The certificate file cannot be read as such.
+    /// A certificate file cannot be read or parsed.
     #[error("{}: {source}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         source: pem::Error,
     },
     /// The key file cannot be read.
@@ -30,45 +30,47 @@ pub enum TlsError {
     KeyFile {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The cause.
         source: std::io::Error,
     },
-    /// The key file holds no key. What is wrong is not quoted: the parser repeats lines, and a line may be the key.
-    #[error("{}: holds no private key in PEM form", path.display())]
+    /// The key file does not contain a key. The parser's error is omitted: it repeats lines of the file,
+    /// which may be the key.
+    #[error("{}: contains no private key in PEM format", path.display())]
     NoKey {
         /// The file.
         path: PathBuf,
     },
-    /// The certificate file holds no certificate.
-    #[error("{}: holds no certificate", path.display())]
-    Empty {
+    /// The certificate file does not contain a certificate.
+    #[error("{}: contains no certificate", path.display())]
+    NoCertificate {
         /// The file.
         path: PathBuf,
     },
-    /// The file of authorities holds none that can vouch for callers.
-    #[error("{}: holds no certificate of an authority", path.display())]
+    /// The file of certificate authorities does not contain a usable CA certificate.
+    #[error("{}: contains no usable CA certificate", path.display())]
     NoAuthority {
         /// The file.
         path: PathBuf,
     },
-    /// The key is not the certificate's, or of a kind that TLS does not take.
+    /// The key does not belong to the certificate, or TLS does not support its type.
     #[error("{} and {}: {source}", certificate.display(), key.display())]
-    Unfit {
+    InvalidKeyPair {
         /// The file of the certificate.
         certificate: PathBuf,
         /// The file of the key.
         key: PathBuf,
-        /// What is wrong.
+        /// The cause.
         source: rustls::Error,
     },
 }
 
-/// What new connections are offered. Clones share what [`CurrentTls::replace`] changes.
+/// The TLS configuration of new connections. Clones share the configuration, also after
+/// [`CurrentTls::replace`].
 #[derive(Clone)]
 pub struct CurrentTls(Arc<RwLock<Arc<ServerConfig>>>);
 
 impl CurrentTls {
-    /// Offers something else from the next connection on; those that are open stay.
+    /// Replaces the configuration for new connections. Open connections are not affected.
     pub fn replace(&self, config: Arc<ServerConfig>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = config;
     }
@@ -84,7 +86,7 @@ impl From<Arc<ServerConfig>> for CurrentTls {
     }
 }
 
-/// What is spoken inside TLS (RFC 7301).
+/// The protocol inside TLS, as negotiated by ALPN (RFC 7301).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Alpn {
     /// `h2`
@@ -93,8 +95,9 @@ pub enum Alpn {
     Http1,
 }
 
-/// Reads a certificate chain and its key (PEM) for TLS 1.2 and 1.3; with `client_ca`, clients may show a certificate
-/// that one of its authorities vouches for, and one that shows another gets no connection.
+/// Loads a certificate chain and its key (PEM) for TLS 1.2 and 1.3. With `client_ca`, a client may present a
+/// certificate that was issued by one of these authorities; a client with another certificate is rejected.
+/// Without it, no client certificate is requested.
 ///
 /// # Errors
 /// [`TlsError`], which names the file.
@@ -105,8 +108,11 @@ pub fn load_tls(
     alpn: Alpn,
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let chain = certificates(certificate)?;
-    let private_key = PrivateKeyDer::from_pem_file(key).map_err(|error| in_key_file(key, error))?;
-    let unfit = |source| TlsError::Unfit { certificate: certificate.to_owned(), key: key.to_owned(), source };
+    let private_key = PrivateKeyDer::from_pem_file(key).map_err(|error| key_file_error(key, error))?;
+    let invalid = |source| {
+        let (certificate, key) = (certificate.to_owned(), key.to_owned());
+        TlsError::InvalidKeyPair { certificate, key, source }
+    };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = match client_ca {
         Some(path) => client_verifier(path, Arc::clone(&provider))?,
@@ -114,10 +120,10 @@ pub fn load_tls(
     };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(unfit)?
+        .map_err(invalid)?
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, private_key)
-        .map_err(unfit)?;
+        .map_err(invalid)?;
     let alpn: &[u8] = match alpn {
         Alpn::Http2 => b"h2",
         Alpn::Http1 => b"http/1.1",
@@ -126,15 +132,16 @@ pub fn load_tls(
     Ok(Arc::new(config))
 }
 
-/// The certificates in a file, at least one.
+/// Reads the certificates in a file, at least one.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let in_file = |source| TlsError::File { path: path.to_owned(), source };
     let all: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(in_file)?.collect();
     let all = all.map_err(in_file)?;
-    if all.is_empty() { Err(TlsError::Empty { path: path.to_owned() }) } else { Ok(all) }
+    if all.is_empty() { Err(TlsError::NoCertificate { path: path.to_owned() }) } else { Ok(all) }
 }
 
-/// Who shows no certificate is let in: a service token may prove them.
+/// Creates the verifier of client certificates. A client without a certificate is accepted, because it may
+/// authenticate with a service token.
 fn client_verifier(
     path: &Path,
     provider: Arc<CryptoProvider>,
@@ -148,7 +155,8 @@ fn client_verifier(
     verifier.allow_unauthenticated().build().map_err(|_| no_authority())
 }
 
-/// The names in a certificate that was verified: `uri:…`, `dns:…` (lower case) and `cn:…`; none in what is no certificate.
+/// Returns the names in a verified certificate: `uri:...`, `dns:...` (lower case) and `cn:...`. Returns no
+/// names if the bytes are not a certificate.
 #[must_use]
 pub fn certificate_names(certificate: &CertificateDer<'_>) -> Vec<String> {
     let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return Vec::new() };
@@ -163,7 +171,7 @@ pub fn certificate_names(certificate: &CertificateDer<'_>) -> Vec<String> {
     alternatives.chain(common.map(|name| format!("cn:{name}"))).collect()
 }
 
-fn in_key_file(path: &Path, error: pem::Error) -> TlsError {
+fn key_file_error(path: &Path, error: pem::Error) -> TlsError {
     let path = path.to_owned();
     match error {
         pem::Error::Io(source) => TlsError::KeyFile { path, source },

@@ -1,4 +1,5 @@
-//! What a person changes of their account: each change with its mails, its event and the sessions that it ends, in one transaction.
+//! Changes that a user makes to their own account. Each change is one transaction, together with its mails,
+//! its audit event and the deletion of the sessions that it ends.
 
 use diesel::{ExpressionMethods, OptionalExtension, QueryDsl, SelectableHelper};
 use diesel_async::RunQueryDsl;
@@ -19,39 +20,39 @@ use crate::domain::{
     AuditEvent, MailTokenDigest, MailTokenPurpose, PasswordHash, SessionId, Timestamp, User, UserId, Username,
 };
 
-/// A password that takes the place of another.
+/// A change of password.
 #[derive(Debug, Clone)]
 pub struct PasswordChange {
-    /// Whose.
+    /// The user.
     pub user: UserId,
-    /// The hash that the current one was checked against.
+    /// The stored hash against which the current password was verified.
     pub old: PasswordHash,
-    /// The hash of the new one.
+    /// The hash of the new password.
     pub new: PasswordHash,
-    /// The session that goes on.
+    /// The session that stays; all others end.
     pub keep: SessionId,
-    /// Tells them of it.
+    /// The mail that informs the user.
     pub notice: NewMail,
-    /// Written with it; the time is its.
+    /// The audit event, recorded in the same transaction. Its time is the time of the change.
     pub event: AuditEvent,
 }
 
-/// An address that is to take the place of another.
+/// A request to replace the email of an account.
 #[derive(Debug, Clone)]
 pub struct EmailChangeRequest {
-    /// Whose.
+    /// The user.
     pub user: UserId,
-    /// The hash that the current password was checked against.
+    /// The stored hash against which the current password was verified.
     pub password: PasswordHash,
-    /// To the new address: the link that makes it theirs.
+    /// The mail to the new address, with the link that confirms the change.
     pub link: NewMail,
-    /// Tells the old one of it.
+    /// The mail that informs the old address.
     pub notice: NewMail,
-    /// Written with it; the time is its.
+    /// The audit event, recorded in the same transaction. Its time is the time of the request.
     pub event: AuditEvent,
 }
 
-/// Locks a user; says whether they are still there, have this hash of a password, and are kept out by nobody.
+/// Locks the user's row. True if the user still exists, still has this password hash and is not disabled.
 macro_rules! is_unchanged {
     ($connection:expr, $user:expr, $hash:expr) => {{
         let (user, hash): (UserId, &PasswordHash) = ($user, $hash);
@@ -62,14 +63,14 @@ macro_rules! is_unchanged {
             .set(core_user::is_verified.eq(core_user::is_verified))
             .execute($connection)
             .await?;
-        let is_out = is_disabled!(user.as_i64());
-        // Asked behind the lock: an operator may have come first.
-        found > 0 && !diesel::select(is_out).get_result::<bool>($connection).await?
+        let disabled = is_disabled!(user.as_i64());
+        // Checked after the row is locked, because an operator may have disabled the user in the meantime.
+        found > 0 && !diesel::select(disabled).get_result::<bool>($connection).await?
     }};
 }
 
 impl Store {
-    /// Whose link this is, if it is good for this purpose at that time. To use it is another matter.
+    /// Returns the owner of a link if the link is valid for this purpose at `now`. Does not use up the link.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -96,8 +97,9 @@ impl Store {
         })
     }
 
-    /// Changes a password, unless it was changed or its owner was disabled since the current one was checked; says whether it did. Ends the other sessions, and voids
-    /// the links that somebody who knew the old one may have asked for.
+    /// Changes a password, ends the user's other sessions and voids the password reset and email change
+    /// links, which an intruder may have requested with the old password. Changes nothing and returns false
+    /// if the password changed, or the user was disabled or deleted, after the current password was verified.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -123,8 +125,10 @@ impl Store {
         })
     }
 
-    /// Uses up a link and gives its owner a new password, at the time of the event; the link proves their address too. Ends all sessions and
-    /// waits. Gives the owner, or nothing when the link is good for nothing.
+    /// Uses up a password reset link and sets a new password at the time of the event. The link also verifies
+    /// the user's email. Voids all other links, ends all sessions and clears the failed login attempts.
+    /// Returns the user, or `None` if the link is invalid, or was mailed to an address that is no longer the
+    /// user's email.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer; the link is then unused.
@@ -163,8 +167,9 @@ impl Store {
         })
     }
 
-    /// Mails a link to a new address and word of it to the old one, unless the password was changed, or its owner was disabled, since it
-    /// was checked; says whether it did. Voids the links to other new addresses.
+    /// Enqueues a confirmation link for the new address and a notice for the old one, and voids earlier email
+    /// change links. Changes nothing and returns false if the password changed, or the user was disabled or
+    /// deleted, after the current password was verified.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -182,18 +187,21 @@ impl Store {
         })
     }
 
-    /// Uses up a link and makes the address that it was mailed to its owner's, at the time of the event. Whoever has registered with it and
-    /// never proven it makes room. Ends all sessions and voids all other links. Gives the owner and what was
-    /// written down of who made room, or nothing when the link is good for nothing, or they no longer have the address that the notice goes to.
+    /// Uses up an email change link and sets the user's email to the address that the link was mailed to, at
+    /// the time of the event. Deletes another user who registered with that address and never verified it.
+    /// Ends all sessions and voids all other links. Returns the user and the audit events of the deleted
+    /// users. Returns `None` if the link is invalid, or if the recipient of the notice is no longer the
+    /// user's email.
     ///
     /// # Errors
-    /// [`StoreError::NotUnique`] when somebody else has proven the address by now; the link is then unused.
+    /// [`StoreError::NotUnique`] if the address belongs to another user who cannot be deleted, for example
+    /// because that user verified it in the meantime; the link is then unused.
     pub async fn confirm_email_change(
         &self,
         token: MailTokenDigest,
         notice: NewMail,
         event: AuditEvent,
-        gone: AuditEvent,
+        deletion: AuditEvent,
     ) -> Result<Option<(User, Vec<AuditEvent>)>, StoreError> {
         let now = event.at;
         write!(&self.connections, connection => {
@@ -201,14 +209,14 @@ impl Store {
             let Some(user) = owner.filter(|user| user.email == notice.recipient) else { return Ok(None) };
             let mailed_to = use_link!(connection, user.id, token, MailTokenPurpose::ChangeEmail, now);
             let Some(email) = mailed_to else { return Ok(None) };
-            // It is theirs who reads the mail.
-            let gone = forget_users!(
+            // The reader of this mail owns the address, so an unverified registration with it is deleted.
+            let deleted = forget_users!(
                 connection,
                 core_user::table
                     .filter(core_user::email.eq(email.as_str().to_owned()))
                     .filter(is_unproven!())
                     .filter(core_user::id.ne(user.id.as_i64())),
-                &gone
+                &deletion
             );
             let user: UserRow = diesel::update(core_user::table.find(user.id.as_i64()))
                 .set((
@@ -226,12 +234,13 @@ impl Store {
             end_sessions_of!(connection, user.id.as_i64(), None);
             post!(connection, user.id, &notice, now);
             record!(connection, event.about(Some(user.auth_token)));
-            Ok(Some((user, gone)))
+            Ok(Some((user, deleted)))
         })
     }
 
-    /// Deletes a user with everything that belongs to them, and writes the event, unless the password was changed, or they were disabled, since it
-    /// was checked; says whether it did.
+    /// Deletes a user with their sessions, links, mails and registration requests, and records the event.
+    /// Changes nothing and returns false if the password changed, or the user was disabled or deleted, after
+    /// the current password was verified.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -251,7 +260,8 @@ impl Store {
         })
     }
 
-    /// Mails word of something to the verified user whose address it is; says whether there is one.
+    /// Enqueues a notice for the verified user with the recipient's email. Returns false if there is no such
+    /// user.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -270,11 +280,11 @@ impl Store {
         })
     }
 
-    /// Changes a username at the time of the event, which is written with it; gives the user, or nothing when they are gone or
-    /// disabled.
+    /// Changes a username at the time of the event. In the same transaction, enqueues the notice and records
+    /// the event. Returns the user, or `None` if the user was deleted or is disabled.
     ///
     /// # Errors
-    /// [`StoreError::NotUnique`] when another user has it.
+    /// [`StoreError::NotUnique`] if another user has the username, or one with the same comparison form.
     pub async fn change_username(
         &self,
         user: UserId,

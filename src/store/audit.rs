@@ -1,4 +1,5 @@
-//! Queries of `core_audit_event`. What was done is written in the transaction that does it, by the files beside this one.
+//! Queries of `core_audit_event`. The event of a change is recorded in the transaction of the change, by the
+//! other files of this module.
 
 use diesel::{
     BoolExpressionMethods, ExpressionMethods, Insertable, QueryDsl, Queryable, Selectable, SelectableHelper,
@@ -14,28 +15,30 @@ use super::{
 };
 use crate::domain::{AuditEvent, AuditKind, AuthToken, Timestamp};
 
-/// The most events that one page of [`Store::list_audit_events`] holds: a thousand, and one that tells whether there are more.
+/// Maximum number of events that [`Store::list_audit_events`] returns: a page of 1,000, and one more that
+/// shows whether there is another page.
 pub const AUDIT_PAGE_MAX: i64 = 1_001;
 
-/// The most characters of a resource; the names of many callers are cut.
+/// Maximum length of a stored resource in characters. A longer one, such as a list of many caller names, is
+/// truncated.
 const RESOURCE_CHARACTERS_MAX: usize = 256;
 
-/// Which events are asked for; every condition that is there must hold.
+/// Which events to list. An event must match every condition that is set.
 #[derive(Debug, Clone, Default)]
 pub struct AuditFilter {
-    /// About this user, who may be gone.
+    /// Only events about this user, who may have been deleted.
     pub user: Option<AuthToken>,
-    /// Of what this caller asked.
+    /// Only events of calls by this caller.
     pub caller: Option<String>,
-    /// Of one of these kinds; of every kind when there is none.
+    /// Only events of these kinds; empty means all kinds.
     pub kinds: Vec<AuditKind>,
-    /// Not before.
+    /// Only events at this time or later.
     pub since: Option<Timestamp>,
-    /// Before.
+    /// Only events before this time.
     pub until: Option<Timestamp>,
 }
 
-/// The place of an event in the order of time.
+/// The position of an event in the list, which is ordered by time and id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventPlace {
     at: Timestamp,
@@ -43,13 +46,13 @@ pub struct EventPlace {
 }
 
 impl EventPlace {
-    /// As it was given by [`EventPlace::as_numbers`].
+    /// Creates a position from the numbers that [`EventPlace::as_numbers`] returned.
     #[must_use]
     pub const fn from_numbers([micros, id]: [i64; 2]) -> Self {
         Self { at: Timestamp::from_unix_micros(micros), id }
     }
 
-    /// As two numbers.
+    /// Returns the time in microseconds since the Unix epoch, and the id of the event.
     #[must_use]
     pub const fn as_numbers(self) -> [i64; 2] {
         [self.at.unix_micros(), self.id]
@@ -57,43 +60,44 @@ impl EventPlace {
 }
 
 impl RecordedEvent {
-    /// Where the next page begins.
+    /// Returns the position of this event; the next page begins after it.
     #[must_use]
     pub const fn place(&self) -> EventPlace {
         EventPlace { at: self.at, id: self.id }
     }
 }
 
-/// An event as it was written, by this release or another: the words are as they were then.
+/// A stored event. Another release may have recorded it, so `kind` and `reason` are text that this release
+/// may not define.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordedEvent {
-    /// Its number: of several of one moment, the smaller was written first.
+    /// The id of the row. Of events with the same time, the one with the smaller id was recorded first.
     pub id: i64,
-    /// When it was; of several alike, the first.
+    /// The time of the event; for merged events, the time of the first one.
     pub at: Timestamp,
-    /// [`AuditKind::as_str`]
+    /// The event name, as [`AuditKind::as_str`] returns it.
     pub kind: String,
-    /// Why it was refused; nothing for what was done.
+    /// The reason of a refusal; `None` for an action that was done.
     pub reason: Option<String>,
-    /// Whom it is about.
+    /// The user that the event concerns.
     pub user: Option<AuthToken>,
-    /// What was asked for.
+    /// The object of the action, where `kind` does not name it, such as a method or a session id.
     pub resource: Option<String>,
-    /// Who asked.
+    /// The calling service.
     pub caller: String,
-    /// The address of the connection.
+    /// The IP address of the connection.
     pub peer: Option<String>,
-    /// The end user's address or network.
+    /// The end user's IP address or network.
     pub client: Option<String>,
-    /// The end user's program.
+    /// The end user's client program (user agent).
     pub agent: Option<String>,
     /// The id of the call.
     pub request_id: Option<Uuid>,
-    /// How many alike came within a moment.
+    /// Number of equal events that this row stands for.
     pub count: i32,
 }
 
-/// The columns of an event but its number, written and read.
+/// The columns of an event except its id, for inserts and queries.
 #[derive(Insertable, Queryable, Selectable)]
 #[diesel(table_name = core_audit_event)]
 pub(super) struct AuditRow {
@@ -113,13 +117,13 @@ pub(super) struct AuditRow {
 impl From<AuditEvent> for AuditRow {
     fn from(event: AuditEvent) -> Self {
         let origin = event.origin;
-        let cut = |text: String| text.chars().take(RESOURCE_CHARACTERS_MAX).collect();
+        let truncate = |text: String| text.chars().take(RESOURCE_CHARACTERS_MAX).collect();
         Self {
             at: TimestampColumn(event.at),
             kind: event.kind.as_str().to_owned(),
             reason: event.reason.map(str::to_owned),
             auth_token: event.user.map(|user| UuidColumn(*user.as_uuid())),
-            resource: event.resource.map(cut),
+            resource: event.resource.map(truncate),
             caller: origin.caller.to_string(),
             peer: origin.peer.map(|peer| peer.to_string()),
             client: origin.client.map(|client| client.to_string()),
@@ -149,7 +153,7 @@ impl From<(i64, AuditRow)> for RecordedEvent {
     }
 }
 
-/// Writes an event within a transaction.
+/// Records an event within a transaction.
 macro_rules! record {
     ($connection:expr, $event:expr) => {
         diesel::insert_into($crate::store::schema::core_audit_event::table)
@@ -162,7 +166,7 @@ macro_rules! record {
 pub(super) use record;
 
 impl Store {
-    /// Writes events that no other transaction writes, all of them or none.
+    /// Records events that do not belong to another transaction: all of them, or none.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -175,7 +179,8 @@ impl Store {
         })
     }
 
-    /// At most `limit` events (and [`AUDIT_PAGE_MAX`]) in the order of their time, after `after`.
+    /// Returns the events that match the filter and come after `after`, ordered by time. Returns at most
+    /// `limit` events, and never more than [`AUDIT_PAGE_MAX`].
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -197,7 +202,7 @@ impl Store {
                 .into_boxed();
             if let Some(EventPlace { at, id }) = after {
                 let at = TimestampColumn(at);
-                // The first condition is what an index helps with.
+                // The first condition lets the database use the index on (at, id).
                 query = query.filter(event::at.ge(at)).filter(event::at.gt(at).or(event::id.gt(id)));
             }
             if !kinds.is_empty() {

@@ -1,4 +1,4 @@
-//! A copy of a running store of SQLite in one file.
+//! Backup of a SQLite store, which may be in use, to one file.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -17,20 +17,20 @@ use super::{
     },
 };
 
-/// Why there is no backup.
+/// Reasons why a backup failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// The store is PostgreSQL's.
-    #[error("this is for SQLite; on PostgreSQL use pg_dump, or a copy of the server (pg_basebackup)")]
+    /// The store is on PostgreSQL.
+    #[error("backup is for SQLite only; on PostgreSQL use pg_dump or pg_basebackup")]
     NotSqlite,
-    /// There is such a file.
-    #[error("{} is there already, and nothing was written", .0.display())]
+    /// The target file exists.
+    #[error("{} already exists; nothing was written", .0.display())]
     Exists(PathBuf),
-    /// The file cannot be written, or the database not be read.
+    /// The file cannot be written, or the database cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// What was written does not read as it should.
-    #[error("the backup is damaged, and was deleted: {0}")]
+    /// The integrity check of the written file failed.
+    #[error("the backup was damaged and has been deleted: {0}")]
     Damaged(String),
 }
 
@@ -41,17 +41,18 @@ struct Words {
 }
 
 impl Store {
-    /// Writes all that was committed when it began into a new file that only its owner may read, and that appears under its name once it is whole
-    /// and on the disk. Writers go on meanwhile. Blocks the calling thread: for a command.
+    /// Writes all data that is committed when the backup starts to a new file that only its owner can access.
+    /// The file gets its name when it is complete and synced to disk. Writers continue meanwhile. The call
+    /// blocks its thread, so it is for a command, not for the server.
     ///
     /// # Errors
-    /// [`BackupError`]; there is no file then.
+    /// [`BackupError`]. No file is left then, unless only the sync of its directory failed.
     pub fn back_up(&self, path: &Path) -> Result<(), BackupError> {
         let Connections::Sqlite(threads) = &self.connections else { return Err(BackupError::NotSqlite) };
         if path.exists() {
             return Err(BackupError::Exists(path.to_owned()));
         }
-        // Of this process: what a killed one has left is in nobody's way.
+        // The name contains the process id, so that the leftover of a killed process is not in the way.
         let draft = path.with_added_extension(format!("{}.part", std::process::id()));
         let written = write(threads.options(), &draft).and_then(|()| publish(&draft, path));
         let _ = fs::remove_file(&draft);
@@ -61,9 +62,10 @@ impl Store {
 
 fn write(options: &SqliteOptions, draft: &Path) -> Result<(), BackupError> {
     let failed = |error: io::Error| StoreError::unavailable(format!("{}: {error}", draft.display()));
-    // SQLite takes an empty file for a new one, and keeps its mode.
+    // SQLite treats an empty file as a new database, and keeps its mode.
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft).map_err(failed)?;
-    let name = draft.to_str().ok_or_else(|| StoreError::unavailable("the path is not UTF-8"))?;
+    let name =
+        draft.to_str().ok_or_else(|| StoreError::unavailable("the path of the backup is not UTF-8"))?;
     let mut source = open_reader(options)?;
     source
         .batch_execute("PRAGMA query_only = OFF")
@@ -73,7 +75,7 @@ fn write(options: &SqliteOptions, draft: &Path) -> Result<(), BackupError> {
     check(options, draft)
 }
 
-/// Reads the whole copy once.
+/// Checks the integrity of the whole copy.
 fn check(options: &SqliteOptions, draft: &Path) -> Result<(), BackupError> {
     let copy = SqliteOptions { path: draft.to_owned(), create: false, ..options.clone() };
     let mut copy = open_reader(&copy)?;
@@ -83,10 +85,10 @@ fn check(options: &SqliteOptions, draft: &Path) -> Result<(), BackupError> {
     if words.value == "ok" { Ok(()) } else { Err(BackupError::Damaged(words.value)) }
 }
 
-/// Gives the file its name, unless another has it by now.
+/// Publishes the file under its name, unless a file with that name exists by now.
 fn publish(draft: &Path, path: &Path) -> Result<(), BackupError> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // Unlike a rename, a link replaces nothing; some file systems have none.
+    // Unlike a rename, a hard link never replaces a file. A file system without hard links gets a rename.
     let linked = fs::hard_link(draft, path).or_else(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => Err(error),
         _ => fs::rename(draft, path),

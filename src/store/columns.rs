@@ -1,7 +1,8 @@
-//! The two column types on which the engines differ: UUIDs and UTC time, as one SQL type each.
+//! SQL types of the two kinds of column that differ between the engines: UUIDs and UTC timestamps.
 //!
-//! PostgreSQL gets its own `uuid` and `timestamptz` in their binary form; SQLite gets text (`CHAR(36)`, lower case with
-//! hyphens, and `YYYY-MM-DD HH:MM:SS.ffffff`), which sorts as the values do and which Django reads.
+//! PostgreSQL stores its own `uuid` and `timestamptz`, sent in binary form. SQLite stores text: `CHAR(36)` in
+//! lower case with hyphens, and `YYYY-MM-DD HH:MM:SS.ffffff`. The text sorts in the order of the values, and
+//! Django can read it.
 
 use std::io::Write;
 
@@ -20,13 +21,13 @@ use uuid::Uuid;
 
 use crate::domain::Timestamp;
 
-/// A UUID: PostgreSQL's `uuid`, text of 36 characters on SQLite.
+/// A UUID: PostgreSQL's `uuid`; text of 36 characters on SQLite.
 #[derive(SqlType, QueryId, Clone, Copy, Debug)]
 #[diesel(postgres_type(oid = 2950, array_oid = 2951))]
 #[diesel(sqlite_type(name = "Text"))]
 pub struct SqlUuid;
 
-/// A moment in UTC, to the microsecond: PostgreSQL's `timestamptz`, text of 26 characters on SQLite.
+/// A UTC timestamp with microseconds: PostgreSQL's `timestamptz`; text of 26 characters on SQLite.
 #[derive(SqlType, QueryId, Clone, Copy, Debug)]
 #[diesel(postgres_type(oid = 1184, array_oid = 1185))]
 #[diesel(sqlite_type(name = "Text"))]
@@ -42,7 +43,7 @@ pub struct UuidColumn(pub Uuid);
 #[diesel(sql_type = SqlTimestamp)]
 pub struct TimestampColumn(pub Timestamp);
 
-/// 2000-01-01 00:00:00 UTC, from which PostgreSQL counts, in microseconds since the Unix epoch.
+/// PostgreSQL's epoch, 2000-01-01 00:00:00 UTC, in microseconds since the Unix epoch.
 const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 
 impl ToSql<SqlUuid, Pg> for UuidColumn {
@@ -96,11 +97,11 @@ impl FromSql<SqlTimestamp, Sqlite> for TimestampColumn {
     fn from_sql(mut value: <Sqlite as Backend>::RawValue<'_>) -> deserialize::Result<Self> {
         from_text(value.read_text())
             .map(Self)
-            .ok_or_else(|| "a time that is not YYYY-MM-DD HH:MM:SS.ffffff".into())
+            .ok_or_else(|| "the timestamp is not in the form YYYY-MM-DD HH:MM:SS.ffffff".into())
     }
 }
 
-/// `YYYY-MM-DD HH:MM:SS.ffffff`
+/// Formats a timestamp as `YYYY-MM-DD HH:MM:SS.ffffff`.
 pub(super) fn to_text(at: Timestamp) -> Result<String, time::error::ComponentRange> {
     let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(at.unix_micros()) * 1_000)?;
     let (date, time) = (at.date(), at.time());
@@ -116,31 +117,31 @@ pub(super) fn to_text(at: Timestamp) -> Result<String, time::error::ComponentRan
     ))
 }
 
-/// Reads the fixed places by hand: a parser that tries formats costs as much as the look-up itself.
+/// Parses the fixed positions without a format library, which would take as long as the look-up query itself.
 fn from_text(text: &str) -> Option<Timestamp> {
-    let places = text.as_bytes();
+    let bytes = text.as_bytes();
     let separators = [(4, b'-'), (7, b'-'), (10, b' '), (13, b':'), (16, b':'), (19, b'.')];
-    if places.len() != 26 || separators.iter().any(|&(at, byte)| places.get(at) != Some(&byte)) {
+    if bytes.len() != 26 || separators.iter().any(|&(at, byte)| bytes.get(at) != Some(&byte)) {
         return None;
     }
     let date = Date::from_calendar_date(
-        i32::try_from(number(places, 0, 4)?).ok()?,
-        Month::try_from(u8::try_from(number(places, 5, 2)?).ok()?).ok()?,
-        u8::try_from(number(places, 8, 2)?).ok()?,
+        i32::try_from(decimal(bytes, 0, 4)?).ok()?,
+        Month::try_from(u8::try_from(decimal(bytes, 5, 2)?).ok()?).ok()?,
+        u8::try_from(decimal(bytes, 8, 2)?).ok()?,
     );
     let time = Time::from_hms_micro(
-        u8::try_from(number(places, 11, 2)?).ok()?,
-        u8::try_from(number(places, 14, 2)?).ok()?,
-        u8::try_from(number(places, 17, 2)?).ok()?,
-        number(places, 20, 6)?,
+        u8::try_from(decimal(bytes, 11, 2)?).ok()?,
+        u8::try_from(decimal(bytes, 14, 2)?).ok()?,
+        u8::try_from(decimal(bytes, 17, 2)?).ok()?,
+        decimal(bytes, 20, 6)?,
     );
     let at = OffsetDateTime::new_utc(date.ok()?, time.ok()?);
     Some(Timestamp::from_unix_micros(at.unix_timestamp() * 1_000_000 + i64::from(at.microsecond())))
 }
 
-/// The decimal number of `length` digits (at most 6) at `start`.
-fn number(places: &[u8], start: usize, length: usize) -> Option<u32> {
-    places
+/// Returns the decimal number of `length` digits (at most 6) at `start`.
+fn decimal(bytes: &[u8], start: usize, length: usize) -> Option<u32> {
+    bytes
         .get(start..start + length)?
         .iter()
         .try_fold(0, |number, digit| digit.is_ascii_digit().then(|| number * 10 + u32::from(digit - b'0')))
@@ -154,7 +155,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_time_from_year_0_to_9999_survives_the_text(micros in -62_167_219_200_000_000_i64..253_402_300_800_000_000) {
+        fn timestamps_of_years_0_to_9999_round_trip_as_text(micros in -62_167_219_200_000_000_i64..253_402_300_800_000_000) {
             let at = Timestamp::from_unix_micros(micros);
             let text = to_text(at).unwrap();
             prop_assert_eq!(text.len(), 26);
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_in_another_form_is_refused() {
+    fn timestamp_text_in_another_form_is_rejected() {
         for text in [
             "",
             "2026-11-23",
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_what_django_reads() {
+    fn timestamp_text_has_the_format_of_django() {
         assert_eq!(
             to_text(Timestamp::from_unix_micros(1_700_000_000_000_001)).unwrap(),
             "2023-11-14 22:13:20.000001"

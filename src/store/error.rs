@@ -1,10 +1,10 @@
-//! What can go wrong in the store, sized to what a caller can do about it.
+//! Errors of the store, grouped by what a caller can do about them.
 
 use std::{error::Error, sync::Arc};
 
 use diesel::result::{DatabaseErrorInformation, DatabaseErrorKind, Error as DieselError};
 
-/// The unique constraints that callers branch on.
+/// The unique constraints that callers handle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Constraint {
     /// Another user has this email.
@@ -15,57 +15,58 @@ pub enum Constraint {
     RegistrationRequest,
 }
 
-/// Why the store did not do what it was asked. Nothing was changed, except that after [`StoreError::Unavailable`] from
-/// a write it is unknown whether it was.
+/// The reason why a store operation failed. The operation changed nothing, with one exception: after
+/// [`StoreError::Unavailable`] from a write it is unknown whether the write was committed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// A unique constraint refused the row.
+    /// The row violates a unique constraint.
     #[error("another row already has this value ({0:?})")]
     NotUnique(Constraint),
     /// The database cannot be reached, did not answer in time, or cannot write.
     #[error("the database is not available")]
     Unavailable(#[source] Cause),
-    /// More work waits for the database than it can do in time.
-    #[error("too much work waits for the database")]
+    /// The queue of the database is full; the operation was not started.
+    #[error("the queue of the database is full; retry later")]
     Overloaded,
-    /// A row holds a value that the service never writes.
-    #[error("a row of {table} cannot be read: its {column} is not valid")]
+    /// A row holds a value that this release cannot read.
+    #[error("cannot read a row of {table}: invalid {column}")]
     Corrupt {
         /// The table of the row.
         table: &'static str,
-        /// The column that does not parse.
+        /// The column whose value is invalid.
         column: &'static str,
     },
-    /// Anything else: a defect of the service or of the schema.
-    #[error("the database refused a statement")]
+    /// Any other failure: a defect of the service or of the schema.
+    #[error("the database rejected a statement")]
     Internal(#[source] Cause),
 }
 
-/// A shared cause: one failed query may fail many callers.
+/// The source of a [`StoreError`]. It is shared, because one failed query may fail many callers.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error(transparent)]
 pub struct Cause(Arc<dyn Error + Send + Sync>);
 
 impl Cause {
-    /// Wraps an error of a library, or a sentence.
+    /// Wraps an error of a library, or a message.
     pub fn new(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(Arc::from(source.into()))
     }
 }
 
 impl StoreError {
-    /// The error with its causes in one line, for the log.
+    /// Returns the error and its sources in one line, for the log.
     #[must_use]
     pub fn chain(&self) -> String {
         chain(self)
     }
 
-    /// Whether the server has ended the connection, by what it says: diesel notices only the next time.
+    /// True if the error text shows that the server closed the connection. diesel itself marks the connection
+    /// as broken only at its next use.
     pub(crate) fn is_connection_lost(&self) -> bool {
         matches!(self, Self::Unavailable(cause) if contains_any(&chain(cause), &CONNECTION_LOST))
     }
 
-    /// The database cannot be reached, because of `source`.
+    /// Creates [`StoreError::Unavailable`] with this source.
     pub(crate) fn unavailable(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Unavailable(Cause::new(source))
     }
@@ -75,16 +76,12 @@ impl From<DieselError> for StoreError {
     fn from(error: DieselError) -> Self {
         match &error {
             DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, information) => {
-                match violated(information.as_ref()) {
+                match violated_constraint(information.as_ref()) {
                     Some(constraint) => Self::NotUnique(constraint),
-                    None => {
-                        Self::Internal(Cause::new("a unique constraint that no caller knows was violated"))
-                    }
+                    None => Self::Internal(Cause::new("unexpected unique constraint violation")),
                 }
             }
-            DieselError::DatabaseError(kind, information)
-                if says_unavailable(*kind, information.message()) =>
-            {
+            DieselError::DatabaseError(kind, information) if is_unavailable(*kind, information.message()) => {
                 Self::Unavailable(Cause::new(error))
             }
             DieselError::BrokenTransactionManager => Self::Unavailable(Cause::new(error)),
@@ -93,24 +90,25 @@ impl From<DieselError> for StoreError {
     }
 }
 
-/// An error with its causes in one line.
+/// Returns an error and its sources in one line.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
-        let words = cause.to_string();
-        // Wrappers often repeat what they wrap.
-        if !text.ends_with(&words) {
-            text = format!("{text}: {words}");
+        let message = cause.to_string();
+        // Wrappers often repeat the text of the error that they wrap.
+        if !text.ends_with(&message) {
+            text = format!("{text}: {message}");
         }
         next = cause.source();
     }
     text
 }
 
-/// PostgreSQL names the constraint, SQLite the column in its message: see `tests/it/store`. The details are not kept,
-/// since PostgreSQL puts the value into them.
-fn violated(information: &dyn DatabaseErrorInformation) -> Option<Constraint> {
+/// Returns the violated constraint. PostgreSQL reports the constraint's name, SQLite the column in its
+/// message; tests in `tests/it/store` check both. The details of the error are dropped, because PostgreSQL
+/// includes the value in them.
+fn violated_constraint(information: &dyn DatabaseErrorInformation) -> Option<Constraint> {
     let name = information.constraint_name().unwrap_or_else(|| information.message());
     let known = [
         ("core_user_email_key", Constraint::UserEmail),
@@ -122,7 +120,7 @@ fn violated(information: &dyn DatabaseErrorInformation) -> Option<Constraint> {
     known.into_iter().find(|(part, _)| name.contains(part)).map(|(_, constraint)| constraint)
 }
 
-/// Words of PostgreSQL and its driver for the end of a connection.
+/// Parts of the messages with which PostgreSQL and its driver report a closed connection.
 const CONNECTION_LOST: [&str; 5] = [
     "terminating connection",
     "the database system is",
@@ -135,8 +133,9 @@ fn contains_any(message: &str, parts: &[&str]) -> bool {
     parts.iter().any(|part| message.contains(part))
 }
 
-/// diesel keeps no SQLSTATE, so that what it does not classify is told by the engines' English messages.
-fn says_unavailable(kind: DatabaseErrorKind, message: &str) -> bool {
+/// True if the error means that the database is unavailable. diesel does not keep the SQLSTATE, so an error
+/// that diesel does not classify is recognized by the engine's English message.
+fn is_unavailable(kind: DatabaseErrorKind, message: &str) -> bool {
     const MESSAGES: [&str; 16] = [
         // SQLite
         "database is locked",

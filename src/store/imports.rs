@@ -1,4 +1,5 @@
-//! Users that come from elsewhere: what is known of them, what stands in their way, and writing them; `core_imported_user`.
+//! Import of users from a Django database: finding recorded rows and conflicting users, and writing users.
+//! Queries of `core_imported_user`.
 
 use std::collections::HashMap;
 
@@ -22,88 +23,92 @@ use super::{
 };
 use crate::domain::{AuditEvent, AuthToken, Email, PasswordHash, Timestamp, User, UserId};
 
-/// What was remembered of a row of a source when it was taken over.
+/// The record of a source row that an earlier import processed.
 #[derive(Clone)]
 pub struct ImportedRow {
-    /// The row's `auth_token`.
+    /// The `auth_token` of the source row.
     pub auth_token: AuthToken,
-    /// The row's key.
+    /// The id of the source row.
     pub source_id: i64,
-    /// Its user as they are now, with the hash of their password; nothing when it was left out, or the user has been deleted.
+    /// The user that the row became, in its current state, with its password hash; `None` if the row was left
+    /// out or the user has been deleted.
     pub user: Option<(User, PasswordHash)>,
-    /// Whether the operator chose another row.
+    /// True if the row was left out because the operator chose another row with the same email.
     pub is_left_out: bool,
-    /// SHA-256 of the row without its password.
+    /// SHA-256 of the source row without its password.
     pub row_digest: [u8; 32],
-    /// Of its password; keyed if that is plaintext.
+    /// SHA-256 of the row's password; keyed if the password is plaintext.
     pub password_digest: [u8; 32],
-    /// When the user was last changed, as the import has written it.
+    /// `updated_at` of the user when the row was recorded.
     pub written_at: Timestamp,
 }
 
 impl ImportedRow {
-    /// Whether the user has changed since the import wrote them.
+    /// True if the user has changed in this service since the row was recorded.
     #[must_use]
     pub fn is_changed_here(&self) -> bool {
         self.user.as_ref().is_some_and(|(user, _)| user.updated_at != self.written_at)
     }
 }
 
-/// A user to be written, with what is remembered of their row.
+/// A user to write, with the record of its source row.
 #[derive(Clone)]
 pub struct ImportedUser {
-    /// The row's own `auth_token`, and its key.
+    /// The `auth_token` and the id of the source row.
     pub row: (AuthToken, i64),
-    /// The user's `auth_token`; the row's, unless another user has that.
+    /// The user's `auth_token`: that of the row, unless another user already has it.
     pub auth_token: AuthToken,
-    /// The name, and what it is compared by.
+    /// The username and its comparison form.
     pub username: (String, String),
-    /// The address.
+    /// The email.
     pub email: Email,
-    /// The hash, or what stands for none; nothing for a user whose password stays.
+    /// The password hash, or the text that stands for an unusable password; `None` if the stored password
+    /// stays.
     pub password: Option<PasswordHash>,
-    /// Whether the address is proven.
+    /// True if the email is verified.
     pub is_verified: bool,
-    /// When the row was made, and when it last changed.
+    /// `created_at` and `updated_at` of the row.
     pub times: (Timestamp, Timestamp),
-    /// SHA-256 of the row without its password.
+    /// SHA-256 of the source row without its password.
     pub row_digest: [u8; 32],
-    /// Of its password; keyed if that is plaintext.
+    /// SHA-256 of the row's password; keyed if the password is plaintext.
     pub password_digest: [u8; 32],
 }
 
-/// What an import does with a row.
+/// One operation of an import, for one source row.
 #[derive(Clone)]
 pub enum ImportStep {
-    /// Makes a user of it.
+    /// Creates a user.
     Insert(ImportedUser),
-    /// Changes the user that it became before.
+    /// Updates the user that an earlier import created from the row.
     Update(UserId, ImportedUser),
-    /// Remembers what its password is now, which is still the user's.
+    /// Records the digest of the row's password. It is still the user's password, so the user does not
+    /// change.
     Confirm(ImportedUser),
-    /// Remembers that it is this user, who stays as they are.
+    /// Records that the row is this existing user, who does not change.
     Adopt(UserId, ImportedUser),
-    /// Remembers that it was left out.
+    /// Records that the row was left out.
     LeaveOut(ImportedUser),
 }
 
-/// How many users came and changed.
+/// Number of users that [`Store::write_imported`] wrote or skipped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Written {
-    /// New ones.
+    /// Created users.
     pub inserted: u32,
-    /// Changed ones.
+    /// Updated users.
     pub updated: u32,
-    /// Those that were to be changed, and have changed here meanwhile.
+    /// Users that were to be updated, but were deleted or changed in this service in the meantime. They stay
+    /// unchanged.
     pub kept: u32,
 }
 
-/// A user who stands in the way of a row, or is that row's.
+/// An existing user who has the `auth_token`, email or username of a source row.
 #[derive(Clone)]
 pub struct Holder {
-    /// Who they are.
+    /// The user.
     pub user: User,
-    /// The row of a source that has become them, if one has.
+    /// The `auth_token` and the id of the source row that the user came from, if the user was imported.
     pub row: Option<(AuthToken, i64)>,
 }
 
@@ -133,7 +138,7 @@ impl ImportedUserRow {
     }
 }
 
-/// Remembers a row, in the place of what was remembered of it before.
+/// Records a source row, replacing an earlier record of it.
 macro_rules! remember {
     ($connection:expr, $user:expr, $id:expr, $written_at:expr) => {{
         let row = ImportedUserRow::of($user, $id, $written_at);
@@ -147,8 +152,9 @@ macro_rules! remember {
     }};
 }
 
-/// Takes email and name from a user who is to be changed, so that others can have them; gives the user as they were. Who has changed here since the
-/// round looked at them stays as they are: nothing, then.
+/// Locks a user who is to be updated, and replaces the email and username with a placeholder, so that other
+/// users of the same batch can take them. Returns the user as it was before. Returns `None` and changes
+/// nothing if the user was deleted, or was changed in this service since the row was recorded.
 macro_rules! let_go {
     ($connection:expr, $id:expr, $user:expr) => {{
         let (id, row): (UserId, (AuthToken, i64)) = ($id, $user.row);
@@ -175,8 +181,9 @@ macro_rules! let_go {
     }};
 }
 
-/// Writes what the row says into a user, who was `$here` before. Who gets another password or email, or is not verified any more, loses their sessions and
-/// links.
+/// Updates a user from a source row; `$here` is the user before the batch. If the password or the email
+/// changes, or the row is not verified, ends the user's sessions and voids the password reset and email
+/// change links.
 macro_rules! change {
     ($connection:expr, $here:expr, $user:expr, $now:expr) => {{
         let (here, user): (&User, &ImportedUser) = ($here, $user);
@@ -202,10 +209,10 @@ macro_rules! change {
 }
 
 impl Store {
-    /// What is remembered of these rows of a source, by their `auth_token`s; those that are new are not among them.
+    /// Returns the records of the source rows with these `auth_token`s. Rows without a record are omitted.
     ///
     /// # Errors
-    /// [`StoreError`] when the database does not answer; so do all that follow.
+    /// [`StoreError`] when the database does not answer; this holds for the following functions too.
     pub async fn find_imported(&self, rows: &[AuthToken]) -> Result<Vec<ImportedRow>, StoreError> {
         let tokens: Vec<UuidColumn> = rows.iter().map(|token| UuidColumn(*token.as_uuid())).collect();
         read!(&self.connections, connection => {
@@ -219,7 +226,8 @@ impl Store {
         })
     }
 
-    /// At most `limit` rows that are remembered and were taken over, after `after`: the row's `auth_token` and key.
+    /// Returns the `auth_token` and the id of recorded rows that have a user, ordered by both. Starts after
+    /// `after` and returns at most `limit` rows.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -247,7 +255,8 @@ impl Store {
         })
     }
 
-    /// Every user who has one of these `auth_token`s, emails, names or forms of names.
+    /// Returns every user who has one of these `auth_token`s, emails, usernames or comparison forms of
+    /// usernames, each user once.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -259,13 +268,15 @@ impl Store {
         keys: Vec<String>,
     ) -> Result<Vec<Holder>, StoreError> {
         let tokens: Vec<UuidColumn> = tokens.iter().map(|token| UuidColumn(*token.as_uuid())).collect();
-        // Nobody has a text that PostgreSQL does not even take.
+        // PostgreSQL rejects a text with NUL, so no stored value contains one; such texts are removed from
+        // the query.
         let [emails, usernames, keys] = [emails, usernames, keys].map(|mut texts| {
             texts.retain(|text: &String| !text.contains('\0'));
             texts
         });
         read!(&self.connections, connection => {
-            // One index each: PostgreSQL would read the whole table for all conditions at once.
+            // One query for each column, so that each uses its index. For one query with all conditions,
+            // PostgreSQL would scan the whole table.
             let mut holders = Vec::new();
             macro_rules! ask {
                 ($condition:expr) => {{
@@ -296,12 +307,14 @@ impl Store {
         })
     }
 
-    /// Does all steps in one transaction, or none. Users who give each other their email or name are changed all the same. Who gets another password
-    /// or email, or is not verified any more, loses their sessions and links. One event stands for the new users of the steps, and one for those that
-    /// were changed.
+    /// Performs all steps in one transaction, or none. Users may exchange emails or usernames with each other
+    /// within one call. If an updated user gets another password or email, or is not verified, their sessions
+    /// end and their password reset and email change links become void. Records at most two events: `created`
+    /// for all new users together, and `changed` for all updated users together.
     ///
     /// # Errors
-    /// [`StoreError::NotUnique`] when somebody else has an email or a name; [`StoreError`].
+    /// [`StoreError::NotUnique`] if another user already has an email or a username of the steps;
+    /// [`StoreError`].
     pub async fn write_imported(
         &self,
         steps: Vec<ImportStep>,
@@ -310,7 +323,8 @@ impl Store {
     ) -> Result<Written, StoreError> {
         write!(&self.connections, connection => {
             let mut written = Written::default();
-            // First all of them let go of what they have.
+            // First release the emails and usernames of all users to update, so that the steps can claim them
+            // in any order.
             let mut changing = HashMap::new();
             for step in &steps {
                 if let ImportStep::Update(id, user) = step {
@@ -348,7 +362,7 @@ impl Store {
                         let here = core_user::table.find(id.as_i64()).select(core_user::updated_at);
                         let here: Option<TimestampColumn> = here.get_result(connection).await.optional()?;
                         if let Some(here) = here {
-                            // Under another key, if they came from a row before.
+                            // If the user came from another row before, replace that record.
                             let same_user = core_imported_user::table.filter(core_imported_user::user_id.eq(id.as_i64()));
                             diesel::delete(same_user).execute(connection).await?;
                             remember!(connection, user, Some(*id), here.0);

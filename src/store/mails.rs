@@ -1,4 +1,5 @@
-//! Mails as they are written, with the tokens in their links, in the transaction that they tell of.
+//! Enqueues mails, and writes the tokens of their links, in the transaction of the change that causes the
+//! mail.
 
 use diesel::Insertable;
 
@@ -8,32 +9,33 @@ use super::{
 };
 use crate::domain::{Email, MailKind, MailTokenDigest, Sealed, Timestamp, UserId};
 
-/// A mail to be sent.
+/// A mail to enqueue.
 #[derive(Debug, Clone)]
 pub struct NewMail {
-    /// Which; what its link is for follows from it.
+    /// The kind of mail. It determines the purpose of the link.
     pub kind: MailKind,
-    /// The only address that it goes to, and that its link is about.
+    /// The only address that the mail is sent to, and the address that its link is for.
     pub recipient: Email,
-    /// What the database keeps for good of the token in its link, if it has one.
+    /// The digest of the link's token; `None` for a mail without a link. The token itself is never stored in
+    /// clear.
     pub digest: Option<MailTokenDigest>,
-    /// Who sends it.
+    /// The sender of the mail.
     pub delivery: Delivery,
-    /// When its link ends, and with it all attempts to send it.
+    /// The time when the link expires. The service does not try to deliver the mail after this time.
     pub expires_at: Timestamp,
 }
 
-/// Who sends a mail.
+/// The sender of a mail.
 #[derive(Debug, Clone)]
 pub enum Delivery {
     /// This service, from its outbox.
     Service {
-        /// The Message-ID without the angle brackets, the same over all attempts.
+        /// The Message-ID without the angle brackets; the same for all attempts.
         message_id: String,
-        /// The token of its link, encrypted, until the mail has been sent.
+        /// The token of the link, encrypted; erased when the mail has been sent or will not be tried again.
         sealed_token: Option<Sealed>,
     },
-    /// The caller, who has been given the token: there is nothing to send.
+    /// The calling service, which received the token in the response. The outbox gets no row.
     Caller,
 }
 
@@ -63,7 +65,7 @@ pub(super) struct NewOutboxRow {
 }
 
 impl NewMailTokenRow {
-    /// The row of the token, where the mail has a link.
+    /// Returns the row of the link's token, or `None` for a mail without a link.
     pub(super) fn of(user: UserId, mail: &NewMail, now: Timestamp) -> Option<Self> {
         let (purpose, digest) = mail.kind.purpose().zip(mail.digest)?;
         Some(Self {
@@ -78,7 +80,7 @@ impl NewMailTokenRow {
 }
 
 impl NewOutboxRow {
-    /// The row of the mail, where this service sends it.
+    /// Returns the outbox row, or `None` if the calling service sends the mail itself.
     pub(super) fn of(user: UserId, mail: &NewMail, now: Timestamp) -> Option<Self> {
         let Delivery::Service { message_id, sealed_token } = &mail.delivery else { return None };
         Some(Self {
@@ -95,7 +97,7 @@ impl NewOutboxRow {
     }
 }
 
-/// Writes a mail to a user, and the token of its link.
+/// Inserts the token of a mail's link, and enqueues the mail unless the calling service sends it itself.
 macro_rules! post {
     ($connection:expr, $user:expr, $mail:expr, $now:expr) => {{
         use $crate::store::{
@@ -113,7 +115,8 @@ macro_rules! post {
 }
 pub(super) use post;
 
-/// Voids a user's links for a purpose, sent or not: from now on they are good for nothing.
+/// Voids a user's unused links for one purpose, whether their mails were sent or not, and cancels the mails
+/// that are still waiting.
 macro_rules! void_links {
     ($connection:expr, $user:expr, $purpose:expr, $now:expr) => {{
         use $crate::{
@@ -150,7 +153,8 @@ macro_rules! void_links {
 }
 pub(super) use void_links;
 
-/// Uses up a link of a user's for its purpose; gives the address that it was mailed to, or nothing when it is good for nothing.
+/// Uses up a user's link for this purpose. Returns the address that the link was mailed to, or `None` if the
+/// link is unknown, used, void, expired, or for another user or purpose.
 macro_rules! use_link {
     ($connection:expr, $user:expr, $digest:expr, $purpose:expr, $now:expr) => {{
         use $crate::{
@@ -177,8 +181,9 @@ macro_rules! use_link {
 }
 pub(super) use use_link;
 
-/// Locks the user whose link this is, before anything that hangs on them: in another order two of their changes would deadlock. Gives the
-/// user, or nothing when nobody has the link or an operator keeps them out.
+/// Locks the owner of a link. Every change locks the user's row before the rows that depend on it; in another
+/// order, two concurrent changes of one user could deadlock. Returns the user, or `None` if the token is
+/// unknown or the user is disabled.
 macro_rules! lock_link_owner {
     ($connection:expr, $digest:expr) => {{
         use $crate::{
@@ -201,9 +206,9 @@ macro_rules! lock_link_owner {
         };
         match user {
             Some(user) => {
-                let is_out: bool =
+                let is_disabled: bool =
                     diesel::select(is_disabled!(user.id.as_i64())).get_result::<bool>($connection).await?;
-                (!is_out).then_some(user)
+                (!is_disabled).then_some(user)
             }
             None => None,
         }

@@ -1,4 +1,4 @@
-//! Users as an operator sees them: `core_user` with `core_disabled_user`.
+//! User look-ups and lists for operators, from `core_user` and `core_disabled_user`.
 
 use diesel::{
     BoolExpressionMethods, EscapeExpressionMethods, ExpressionMethods, NullableExpressionMethods,
@@ -15,35 +15,36 @@ use super::{
 };
 use crate::domain::{AuthToken, Timestamp, User, UserId, Username};
 
-/// The most users that one page of [`Store::list_users`] holds: a thousand, and one that tells whether there are more.
+/// Maximum number of users that [`Store::list_users`] returns: a page of 1,000, and one more that shows
+/// whether there is another page.
 pub const USERS_PAGE_MAX: i64 = 1_001;
 
-/// A user, and whether an operator keeps them out.
+/// A user, with their disabled state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManagedUser {
-    /// Who it is.
+    /// The user.
     pub user: User,
-    /// Since when they are disabled; nothing when they are not.
+    /// The time when an operator disabled the user; `None` if the user is not disabled.
     pub disabled_at: Option<Timestamp>,
 }
 
-/// Which users are asked for; every condition that is there must hold.
+/// Which users to list. A user must match every condition that is set.
 #[derive(Debug, Clone, Default)]
 pub struct UserFilter {
-    /// Whether their address is proven.
+    /// Only users whose email is verified, or only those whose email is not.
     pub is_verified: Option<bool>,
-    /// Whether they are disabled.
+    /// Only disabled users, or only users who are not disabled.
     pub is_disabled: Option<bool>,
-    /// Registered then or later.
+    /// Only users who registered at this time or later.
     pub created_since: Option<Timestamp>,
-    /// Registered before.
+    /// Only users who registered before this time.
     pub created_before: Option<Timestamp>,
-    /// What their email or username contains, in any case.
+    /// Text that the email or the username must contain, ignoring case.
     pub text: Option<String>,
 }
 
-/// `text` anywhere in a column, as LIKE has it; what LIKE would take for more than itself stands behind a backslash.
-fn containing(text: &str) -> String {
+/// Returns the LIKE pattern for columns that contain `text`. Escapes the wildcards with a backslash.
+fn like_pattern(text: &str) -> String {
     let mut pattern = String::from("%");
     for character in text.chars() {
         if matches!(character, '%' | '_' | '\\') {
@@ -55,7 +56,7 @@ fn containing(text: &str) -> String {
     pattern
 }
 
-/// The columns of a [`ManagedUser`], from both tables.
+/// Selects the columns of a [`ManagedUser`] from both tables.
 macro_rules! managed_users {
     () => {
         core_user::table
@@ -65,7 +66,8 @@ macro_rules! managed_users {
 }
 
 impl Store {
-    /// The user with this `auth_token`, as an operator sees them. Asks the database that writes, whatever replicas there are.
+    /// Returns the user with this `auth_token`, with their disabled state. Always reads from the primary,
+    /// also when there are replicas.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -81,7 +83,8 @@ impl Store {
         })
     }
 
-    /// At most `limit` users (and [`USERS_PAGE_MAX`]) who pass the filter, in the order of their registration, after `after`.
+    /// Returns the users who match the filter and come after `after`, in the order of registration. Returns
+    /// at most `limit` users, and never more than [`USERS_PAGE_MAX`].
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -114,10 +117,13 @@ impl Store {
                 query = query.filter(core_user::created_at.lt(before));
             }
             if let Some(text) = filter.text {
-                let email = core_user::email.like(containing(&text.to_lowercase())).escape('\\');
+                let email = core_user::email.like(like_pattern(&text.to_lowercase())).escape('\\');
                 query = match Username::comparison_key(&text) {
-                    Ok(key) => query.filter(email.or(core_user::username_key.like(containing(&key)).escape('\\'))),
-                    Err(_) => query.filter(email), // it is no part of a username that anybody would type
+                    Ok(key) => {
+                        let username = core_user::username_key.like(like_pattern(&key)).escape('\\');
+                        query.filter(email.or(username))
+                    }
+                    Err(_) => query.filter(email), // not a valid username: search emails only
                 };
             }
             let rows: Vec<(UserRow, Option<TimestampColumn>)> = query.load(connection).await?;
@@ -137,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_like_takes_for_more_is_taken_for_itself() {
-        assert_eq!(containing("50%_\\a"), "%50\\%\\_\\\\a%");
+    fn like_wildcards_are_escaped() {
+        assert_eq!(like_pattern("50%_\\a"), "%50\\%\\_\\\\a%");
     }
 }

@@ -1,8 +1,10 @@
-//! The database: one body of queries for SQLite and PostgreSQL.
+//! The database layer. Each query is written once and runs on SQLite and PostgreSQL.
 //!
-//! An acknowledged write survives a crash of the service, the database or the machine; what belongs together is written
-//! in one transaction, and goes on to its end if the caller leaves. This module knows rows, not rules: what may be
-//! changed by whom is decided in `accounts`. Start at [`Store`]; each file beside this one holds the queries of one table.
+//! An acknowledged write survives a crash of the service, the database or the machine. Rows that belong
+//! together are written in one transaction, which completes even if the caller is cancelled. This module
+//! contains queries, not business rules: `accounts` decides which changes are allowed. Start at [`Store`].
+//! Each other file here holds the queries of one table or of one group of operations; `docs/architecture.md`
+//! describes the design.
 
 mod account_changes;
 mod audit;
@@ -66,25 +68,25 @@ use self::{
     lookup::Lookup,
 };
 
-/// Which engine keeps the data, and how it is used.
+/// The database engine and its options.
 #[derive(Debug, Clone)]
 pub enum StoreOptions {
-    /// A file of SQLite, which is built in.
+    /// A SQLite file. SQLite is compiled into the service.
     Sqlite(SqliteOptions),
-    /// A server of PostgreSQL 15 or later.
+    /// A PostgreSQL server, version 15 or later.
     Postgres(Box<PostgresOptions>),
-    /// The same with replicas, which serve look-ups.
+    /// A PostgreSQL primary with replicas that serve look-ups by `auth_token`.
     Replicated {
-        /// What everything else is asked of.
+        /// The primary, which serves all other queries, and the look-ups while no replica can be used.
         primary: Box<PostgresOptions>,
         /// The replicas.
         replicas: Vec<PostgresOptions>,
-        /// How far a replica may be behind and still be asked.
+        /// Maximum replication lag. A replica that is further behind serves no look-ups.
         lag_max: Duration,
     },
 }
 
-/// The database. Cheap to clone; connections close with the last clone.
+/// The database. Cheap to clone; the connections close when the last clone is dropped.
 #[derive(Clone)]
 pub struct Store {
     connections: Connections,
@@ -92,10 +94,12 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the database; call within a runtime. PostgreSQL is first connected to when first asked.
+    /// Opens the database. Must be called within a Tokio runtime. SQLite's file is opened at once; PostgreSQL
+    /// connections are opened when they are first needed.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] when SQLite's file cannot be opened or created, or trusted roots cannot be read.
+    /// [`StoreError::Unavailable`] if SQLite's file cannot be opened or created, or if the TLS root
+    /// certificates for PostgreSQL cannot be read.
     pub fn open(options: StoreOptions, lookup: LookupOptions) -> Result<Self, StoreError> {
         let (connections, replicas) = match options {
             StoreOptions::Sqlite(options) => (Connections::Sqlite(SqliteThreads::open(options)?), None),
@@ -110,10 +114,10 @@ impl Store {
         Ok(Self { connections, lookup })
     }
 
-    /// Asks the database for nothing, to see that it answers.
+    /// Runs `SELECT 1` to check that the database answers.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] when it does not.
+    /// [`StoreError`] if the database does not answer.
     pub async fn ping(&self) -> Result<(), StoreError> {
         use diesel_async::RunQueryDsl;
         read!(&self.connections, connection => {

@@ -1,7 +1,9 @@
-//! The mails that wait to be sent, each with a lease for whoever sends it.
+//! The queue of mails to send. A worker leases a mail before it sends it.
 //!
-//! `next_attempt_at` says when a mail is due; taking one moves that time to the end of the lease, so that a sender that
-//! dies loses nothing and one that wakes up late finds its lease gone: every later statement asks for the lease it knows.
+//! `next_attempt_at` is the time when a mail is due. Claiming a mail moves that time to the end of the lease.
+//! If a worker dies, the mail becomes due again when the lease ends. If a worker resumes after its lease
+//! ended, its later statements change nothing, because each one requires that `next_attempt_at` is still its
+//! own lease.
 
 use diesel::{ExpressionMethods, OptionalExtension, QueryDsl, Queryable, Selectable, SelectableHelper};
 use diesel_async::RunQueryDsl;
@@ -14,31 +16,31 @@ use super::{
 };
 use crate::domain::{Email, MailKind, Sealed, Timestamp, Username};
 
-/// The longest cause of a failure that is kept, in characters.
+/// Maximum length of a stored failure cause, in characters.
 const LAST_ERROR_CHARACTERS_MAX: usize = 500;
 
-/// A mail that the caller has the right to send until its lease ends.
+/// A leased mail. Until the lease ends, only the worker that claimed it may send it.
 #[derive(Debug, Clone)]
 pub struct OutgoingMail {
-    /// The row.
+    /// The id of the row.
     pub id: i64,
-    /// Which templates it is made from.
+    /// The kind of mail, which selects its templates.
     pub kind: MailKind,
-    /// The only address it goes to.
+    /// The only address that the mail is sent to.
     pub recipient: Email,
-    /// Whom it greets.
+    /// The username in the salutation.
     pub username: Username,
-    /// The token of its link, encrypted; nothing where it has none.
+    /// The token of the link, encrypted; `None` for a mail without a link.
     pub sealed_token: Option<Sealed>,
-    /// Its Message-ID without the angle brackets, the same over all attempts.
+    /// The Message-ID without the angle brackets; the same for all attempts.
     pub message_id: String,
-    /// When it was decided on: its Date.
+    /// The time when the mail was enqueued, which becomes its Date header.
     pub created_at: Timestamp,
-    /// When its link ends; no attempt after it.
+    /// The time when the link expires. No attempt may start after it.
     pub expires_at: Timestamp,
-    /// How many attempts there were, this one included.
+    /// Number of delivery attempts, including this one.
     pub attempts: u32,
-    /// When others may take it.
+    /// The time when the lease ends and another worker may claim the mail.
     pub lease_until: Timestamp,
 }
 
@@ -55,7 +57,7 @@ struct OutboxRow {
     attempts: i32,
 }
 
-/// What a sender found out about its mail.
+/// The result of a delivery attempt.
 enum Outcome {
     Sent(Timestamp),
     RetryAt(Timestamp, String),
@@ -63,10 +65,12 @@ enum Outcome {
 }
 
 impl Store {
-    /// Takes the mail that has been due for longest, if any is due at `now`; it is the caller's until `lease_until`.
+    /// Leases the mail that has been due for the longest time, until `lease_until`. Returns `None` if no mail
+    /// is due at `now`, or if another instance claims that mail at the same moment.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] for a row that a newer release wrote; it comes again after the lease.
+    /// [`StoreError::Corrupt`] if this release cannot read the row, for example because a newer release wrote
+    /// it; the mail becomes due again when the lease ends.
     pub async fn claim_due_mail(
         &self,
         now: Timestamp,
@@ -82,7 +86,7 @@ impl Store {
                 .await
                 .optional()?;
             let Some((id, due_at, user)) = due else { return Ok(None) };
-            // Another instance may have been faster: then its lease stands here.
+            // Another instance may have claimed the mail first; `next_attempt_at` is then its lease.
             let unclaimed = core_mail_outbox::table.find(id).filter(core_mail_outbox::next_attempt_at.eq(due_at));
             let row: Option<OutboxRow> = diesel::update(unclaimed)
                 .set((
@@ -102,22 +106,25 @@ impl Store {
             Ok(Some((row, username, key)))
         })?;
         claimed
-            .map(|(row, name, key)| outgoing(row, Username::from_stored(name, key), lease_until))
+            .map(|(row, name, key)| outgoing_mail(row, Username::from_stored(name, key), lease_until))
             .transpose()
     }
 
-    /// Notes that the mail was taken by the next server, and erases its token; `false` when the lease was lost.
+    /// Records that the next mail server accepted the mail, and erases its token. Returns false if the lease
+    /// was lost.
     ///
     /// # Errors
-    /// [`StoreError`] when the database does not answer: the mail will be sent once more, with the same Message-ID.
+    /// [`StoreError`] when the database does not answer: the mail will be sent once more, with the same
+    /// Message-ID.
     pub async fn mark_mail_sent(&self, mail: &OutgoingMail, now: Timestamp) -> Result<bool, StoreError> {
         self.finish_attempt(mail, Outcome::Sent(now)).await
     }
 
-    /// Notes that the mail is to be tried again at `at`; `false` when the lease was lost.
+    /// Schedules the next attempt at `at` and records the cause of the failure. Returns false if the lease
+    /// was lost.
     ///
     /// # Errors
-    /// [`StoreError`] when the database does not answer: the mail comes again after its lease.
+    /// [`StoreError`] when the database does not answer: the mail becomes due again when the lease ends.
     pub async fn retry_mail(
         &self,
         mail: &OutgoingMail,
@@ -127,10 +134,11 @@ impl Store {
         self.finish_attempt(mail, Outcome::RetryAt(at, cause)).await
     }
 
-    /// Notes that the mail will not be tried again, and erases its token; `false` when the lease was lost.
+    /// Records that delivery failed permanently, with the cause, and erases the token. Returns false if the
+    /// lease was lost.
     ///
     /// # Errors
-    /// [`StoreError`] when the database does not answer: the mail comes again after its lease.
+    /// [`StoreError`] when the database does not answer: the mail becomes due again when the lease ends.
     pub async fn give_up_mail(
         &self,
         mail: &OutgoingMail,
@@ -142,12 +150,12 @@ impl Store {
 
     async fn finish_attempt(&self, mail: &OutgoingMail, outcome: Outcome) -> Result<bool, StoreError> {
         let (id, lease) = (mail.id, TimestampColumn(mail.lease_until));
-        let (again_at, sent_at, gave_up_at, cause) = match outcome {
+        let (retry_at, sent_at, gave_up_at, cause) = match outcome {
             Outcome::Sent(now) => (None, Some(now), None, None),
             Outcome::RetryAt(at, cause) => (Some(at), None, None, Some(cause)),
             Outcome::GaveUp(now, cause) => (None, None, Some(now), Some(cause)),
         };
-        let token = mail.sealed_token.as_ref().filter(|_| again_at.is_some());
+        let token = mail.sealed_token.as_ref().filter(|_| retry_at.is_some());
         let token = token.map(|token| token.as_bytes().to_vec());
         let cause: Option<String> =
             cause.map(|cause| cause.chars().take(LAST_ERROR_CHARACTERS_MAX).collect());
@@ -155,7 +163,7 @@ impl Store {
             let leased = core_mail_outbox::table.find(id).filter(core_mail_outbox::next_attempt_at.eq(lease));
             let updated = diesel::update(leased)
                 .set((
-                    core_mail_outbox::next_attempt_at.eq(again_at.map(TimestampColumn)),
+                    core_mail_outbox::next_attempt_at.eq(retry_at.map(TimestampColumn)),
                     core_mail_outbox::sent_at.eq(sent_at.map(TimestampColumn)),
                     core_mail_outbox::gave_up_at.eq(gave_up_at.map(TimestampColumn)),
                     core_mail_outbox::sealed_token.eq(token),
@@ -168,7 +176,11 @@ impl Store {
     }
 }
 
-fn outgoing(row: OutboxRow, username: Username, lease_until: Timestamp) -> Result<OutgoingMail, StoreError> {
+fn outgoing_mail(
+    row: OutboxRow,
+    username: Username,
+    lease_until: Timestamp,
+) -> Result<OutgoingMail, StoreError> {
     let corrupt = |column| StoreError::Corrupt { table: "core_mail_outbox", column };
     let kind = MailKind::parse(&row.kind).map_err(|_| corrupt("kind"))?;
     if kind.purpose().is_some() != row.sealed_token.is_some() {

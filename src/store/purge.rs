@@ -1,4 +1,4 @@
-//! Forgetting what is of no more use, so that no table but `core_user` grows for ever.
+//! Deletes rows that are no longer needed, so that no table except `core_user` grows without limit.
 
 use std::time::Duration;
 
@@ -20,42 +20,47 @@ use super::{
 };
 use crate::domain::AuditEvent;
 
-/// Some this many rows of a table go in one transaction: the writer is not held for longer than some milliseconds.
+/// Maximum number of rows that one transaction deletes from a table; rows with the same time as the last of
+/// them are deleted too. The transaction then holds the writer for only a few milliseconds.
 const ROWS_MAX: i64 = 1_000;
 
-/// So many users, each of whom takes other rows with them and leaves an event.
+/// Maximum number of users that one transaction deletes. Each deletion removes dependent rows and records an
+/// event.
 const USERS_MAX: i64 = 100;
 
-/// How long things are kept.
+/// Retention periods.
 #[derive(Debug, Clone, Copy)]
 pub struct Kept {
-    /// Mailed tokens, after they have expired: so long a used link says "verified already".
+    /// Mailed tokens, after they expired. For this long, a used verification link is answered with "already
+    /// verified".
     pub expired_tokens: Duration,
-    /// Mails, after they were sent or given up.
+    /// Mails, after they were sent, failed permanently or were cancelled.
     pub finished_mails: Duration,
     /// Request ids of registrations, after the registration.
     pub request_ids: Duration,
-    /// Users who have never proven their address and whom no operator keeps out, after they registered and were last mailed a link.
+    /// Users who never verified their email and are not disabled, after their registration and after the last
+    /// link that was created for them.
     pub unverified_users: Duration,
     /// Sessions, after they began.
     pub sessions: Duration,
-    /// Sessions, after they were refreshed last.
+    /// Sessions, after the last refresh.
     pub idle_sessions: Duration,
-    /// Audit events.
+    /// Audit events, after their time.
     pub audit_events: Duration,
 }
 
-/// How many rows were deleted.
+/// The result of [`Store::purge`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Purged {
-    /// In all tables together.
+    /// Number of deleted rows in all tables, without signing keys and without rows that the deletion of a
+    /// user removed.
     pub rows: usize,
-    /// Whether a table had more of them than one transaction deletes: call again.
+    /// True if a table reached the limit of one transaction, so more rows may be due: call again.
     pub is_more: bool,
 }
 
-/// Deletes the oldest rows by the time in a column, as long as it compares so: some `ROWS_MAX` of them, and those of the same
-/// moment as the last. Gives how many.
+/// Deletes the rows whose `$column` compares with `$limit` as given, oldest first: at most `ROWS_MAX`, and
+/// those with the same time as the last of them. Returns the number of deleted rows.
 macro_rules! delete_oldest {
     ($connection:expr, $table:ident.$column:ident $compare:ident $limit:expr) => {{
         let last: Option<TimestampColumn> = $table::table
@@ -74,7 +79,8 @@ macro_rules! delete_oldest {
     }};
 }
 
-/// Users who have not proven their address, and never did, since then; whom no operator keeps out and nobody has mailed a link since.
+/// Selects the users who registered before `$then`, never verified their email, are not disabled, were not
+/// imported, and have no link created at `$then` or later.
 macro_rules! abandoned_before {
     ($then:expr) => {{
         let recent_link = core_mail_token::table
@@ -88,13 +94,17 @@ macro_rules! abandoned_before {
 }
 
 impl Store {
-    /// Deletes some of what is older than `kept` allows at the time of the event, which is written of each user among it; gives those
-    /// events too.
+    /// Deletes rows whose retention period is over at the time of `deletion`, a limited number in one
+    /// transaction. Records a copy of `deletion` for each deleted user, and returns these events too.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer; nothing was deleted.
-    pub async fn purge(&self, kept: Kept, gone: AuditEvent) -> Result<(Purged, Vec<AuditEvent>), StoreError> {
-        let now = gone.at;
+    pub async fn purge(
+        &self,
+        kept: Kept,
+        deletion: AuditEvent,
+    ) -> Result<(Purged, Vec<AuditEvent>), StoreError> {
+        let now = deletion.at;
         let before = |kept| TimestampColumn(now.minus(kept));
         let (tokens, mails) = (before(kept.expired_tokens), before(kept.finished_mails));
         let (requests, events) = (before(kept.request_ids), before(kept.audit_events));
@@ -115,14 +125,14 @@ impl Store {
                 .limit(USERS_MAX)
                 .load(connection)
                 .await?;
-            let gone = forget_users!(
+            let deleted = forget_users!(
                 connection,
                 abandoned_before!(unverified).filter(core_user::id.eq_any(candidates.clone())),
-                &gone
+                &deletion
             );
             let rows = [
-                gone.len(),
-                // In the order in which the deletion of a user takes their rows with it.
+                deleted.len(),
+                // The same table order as the cascade of a deleted user, so that the two cannot deadlock.
                 delete_oldest!(connection, core_mail_token.expires_at lt tokens),
                 diesel::delete(old_mails).execute(connection).await?,
                 delete_oldest!(connection, core_registration_request.created_at lt requests),
@@ -132,11 +142,12 @@ impl Store {
                 delete_oldest!(connection, core_known_address.expires_at le now),
                 delete_oldest!(connection, core_audit_event.at lt events),
             ];
-            let ended_keys = core_signing_key::table.filter(core_signing_key::verifies_until.le(now));
-            diesel::delete(ended_keys).execute(connection).await?;
+            let expired_keys = core_signing_key::table.filter(core_signing_key::verifies_until.le(now));
+            diesel::delete(expired_keys).execute(connection).await?;
             let is_full = |rows: usize, max: i64| i64::try_from(rows).is_ok_and(|rows| rows >= max);
-            let is_more = is_full(gone.len(), USERS_MAX) || rows.iter().any(|&rows| is_full(rows, ROWS_MAX));
-            Ok((Purged { rows: rows.iter().sum(), is_more }, gone))
+            let is_more =
+                is_full(deleted.len(), USERS_MAX) || rows.iter().any(|&rows| is_full(rows, ROWS_MAX));
+            Ok((Purged { rows: rows.iter().sum(), is_more }, deleted))
         })
     }
 }

@@ -1,4 +1,5 @@
-//! Registration: the user, the mailed token, its mail and the caller's request id, in one transaction.
+//! Registration. The user, the mailed token, its mail and the caller's request id are written in one
+//! transaction.
 
 use diesel::{ExpressionMethods, Insertable, OptionalExtension, QueryDsl, SelectableHelper};
 use diesel_async::RunQueryDsl;
@@ -14,51 +15,51 @@ use super::{
 };
 use crate::domain::{AuditEvent, AuthToken, Email, PasswordHash, RequestId, Timestamp, User, Username};
 
-/// A person to be written down.
+/// A user to register.
 #[derive(Debug, Clone)]
 pub struct Registration {
-    /// The name that others see.
+    /// The username.
     pub username: Username,
-    /// Where the link is mailed to.
+    /// The email, to which the verification link is mailed.
     pub email: Email,
-    /// What a login will be checked against.
+    /// The password hash.
     pub password: PasswordHash,
-    /// The identifier for ever.
+    /// The user's permanent identifier.
     pub auth_token: AuthToken,
-    /// The caller's id of this request, if it gave one.
+    /// The caller's id of this request, if the caller sent one.
     pub request_id: Option<RequestId>,
-    /// Request ids from before this time are forgotten.
+    /// Request ids from before this time have expired.
     pub request_ids_since: Timestamp,
-    /// The link to mail.
+    /// The mail with the verification link.
     pub mail: NewMail,
-    /// Now.
+    /// The time of the registration.
     pub created_at: Timestamp,
-    /// Written with the user.
+    /// The audit event of the registration.
     pub event: AuditEvent,
-    /// Written of whoever makes room for them.
+    /// The audit event for a deleted user whose unverified registration this one replaces.
     pub gone: AuditEvent,
 }
 
-/// What came of a [`Registration`].
+/// The result of [`Store::register`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Registered {
-    /// The user was written, and the mail with them.
+    /// The user was created, and the mail enqueued.
     New {
-        /// Who it is.
+        /// The new user.
         user: User,
-        /// What was written down of who made room.
+        /// The recorded audit events of the deleted users.
         gone: Vec<AuditEvent>,
     },
-    /// The request id was known: nothing was written.
+    /// The request id was already used; nothing was written.
     Known(Replay),
 }
 
-/// What an earlier request with the same id asked for.
+/// The result of comparing a request with the earlier one that had the same request id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Replay {
-    /// The same email and username: its user, as they are now.
+    /// The email and username are the same. Holds the user in its current state.
     Same(User),
-    /// Another email or username.
+    /// The email or the username differs.
     Different,
 }
 
@@ -85,7 +86,8 @@ struct NewRequestRow {
     created_at: TimestampColumn,
 }
 
-/// Finds what a request id was used for; the same expression outside a transaction and inside one.
+/// Returns the comparison with an earlier registration, if one used this request id. Used outside a
+/// transaction and inside one.
 macro_rules! find_replay {
     ($connection:expr, $id:expr, $since:expr, $email:expr, $username:expr) => {{
         let row: Option<(String, String, UserRow)> = core_registration_request::table
@@ -108,7 +110,8 @@ macro_rules! find_replay {
 }
 
 impl Store {
-    /// What an earlier registration with this request id, not before `since`, asked for.
+    /// Compares a request with the earlier registration that used this request id at `since` or later.
+    /// Returns `None` if there is none.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -125,25 +128,26 @@ impl Store {
         })
     }
 
-    /// Writes the user, the token's digest, the mail and the request id: all of them or nothing. Whoever registered with
-    /// the email, and let their link end without proving it, makes room.
+    /// Creates the user, the token's digest, the mail and the request id: all of them or none. First deletes
+    /// another user who registered with the same email, never verified it and has no valid link left.
     ///
     /// # Errors
-    /// [`StoreError::NotUnique`] when the email or username is taken, or the request id was used at the same moment.
+    /// [`StoreError::NotUnique`] if the email or username is taken, or if a concurrent call uses the same
+    /// request id.
     pub async fn register(&self, registration: Registration) -> Result<Registered, StoreError> {
         write!(&self.connections, connection => {
             if let Some(id) = registration.request_id {
-                let forgotten = core_registration_request::table
+                let expired = core_registration_request::table
                     .filter(core_registration_request::request_id.eq(UuidColumn(*id.as_uuid())))
                     .filter(core_registration_request::created_at.lt(TimestampColumn(registration.request_ids_since)));
-                diesel::delete(forgotten).execute(connection).await?;
+                diesel::delete(expired).execute(connection).await?;
                 let since = registration.request_ids_since;
                 if let Some(replay) = find_replay!(connection, id, since, registration.email, registration.username) {
                     return Ok(Registered::Known(replay));
                 }
             }
             let email = registration.email.as_str().to_owned();
-            let gone = forget_users!(
+            let deleted = forget_users!(
                 connection,
                 core_user::table
                     .filter(core_user::email.eq(email.clone()))
@@ -164,7 +168,7 @@ impl Store {
                     .await?;
             }
             record!(connection, registration.event);
-            Ok(Registered::New { user, gone })
+            Ok(Registered::New { user, gone: deleted })
         })
     }
 }

@@ -1,4 +1,5 @@
-//! The tables as diesel sees them: one definition for both engines, compared with each by `tests/it/store/schema.rs`.
+//! The tables as diesel sees them. Both engines share one definition; `tests/it/store/schema.rs` compares it
+//! with the schema of each.
 
 #![expect(missing_docs, reason = "the migrations document each column")]
 

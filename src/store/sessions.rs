@@ -1,4 +1,4 @@
-//! Queries of `core_session`: one row a session, whatever number of refresh tokens it has had.
+//! Queries of `core_session`. A session is one row, however many refresh tokens it has had.
 
 use diesel::{
     ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryable, Selectable, SelectableHelper,
@@ -20,55 +20,57 @@ use crate::domain::{
     User, UserId,
 };
 
-/// A session that begins with a right password.
+/// A session that begins after the password was verified.
 #[derive(Debug, Clone)]
 pub struct NewSession {
-    /// The row of whoever logged in.
+    /// The user who logged in.
     pub user: UserId,
-    /// The hash that their password was checked against.
+    /// The stored hash against which the password was verified.
     pub password: PasswordHash,
-    /// What is told of it later.
+    /// The session's id, caller, client and times.
     pub session: Session,
-    /// [`crate::domain::RefreshToken::family_digest`]
+    /// The digest of the token family, from [`crate::domain::RefreshToken::family_digest`].
     pub family: RefreshTokenDigest,
-    /// Of the first refresh token.
+    /// The digest of the first refresh token.
     pub token: RefreshTokenDigest,
-    /// How many sessions one user may have; those that were refreshed longest ago end for it.
+    /// Maximum number of sessions per user. When the user has more, the sessions that were refreshed longest
+    /// ago end.
     pub sessions_max: u32,
 }
 
-/// A session with what its refresh tokens are told by.
+/// A stored session, with the values that its refresh tokens are compared with.
 #[derive(Debug, Clone)]
 pub struct KnownSession {
-    /// Whose it is, as they are now.
+    /// The user in its current state.
     pub user: User,
     /// The session.
     pub session: Session,
-    /// Whether an operator keeps them out: then it has ended, whatever wrote it.
+    /// True if an operator has disabled the user. The session then counts as ended, even if its row still
+    /// exists.
     pub is_disabled: bool,
-    /// The digest of the live refresh token.
+    /// The digest of the current refresh token.
     pub token: [u8; 32],
-    /// The digest of the one before it, and the salt that makes the live one out of it.
+    /// The digest of the previous refresh token, and the salt with which that token derives the current one.
     pub previous: Option<([u8; 32], [u8; 32])>,
 }
 
-/// What becomes of a session whose refresh token was shown.
+/// The decision about a session whose refresh token was presented.
 #[derive(Debug, Clone)]
 pub enum SessionChange {
-    /// Another token is the live one.
+    /// Replaces the refresh token.
     Rotate {
-        /// Its digest.
+        /// The digest of the new token.
         token: RefreshTokenDigest,
-        /// What makes it out of the one that was live.
+        /// The salt with which the replaced token derives the new one.
         salt: [u8; 32],
-        /// Written with it; the time is its.
+        /// The audit event, recorded in the same transaction. Its time is the time of the refresh.
         event: AuditEvent,
     },
-    /// Nothing.
+    /// Changes nothing.
     Keep,
-    /// It ends.
+    /// Ends the session.
     End {
-        /// Written with it.
+        /// The audit event, recorded in the same transaction.
         event: AuditEvent,
     },
 }
@@ -89,7 +91,8 @@ struct SessionRow {
     refreshed_at: TimestampColumn,
 }
 
-/// Ends the sessions of a user but the one to keep, in the transaction that changes what they rest on; gives how many.
+/// Deletes the sessions of a user except the one to keep. Returns the number of deleted sessions. Part of a
+/// transaction that ends sessions because the account changes.
 macro_rules! end_sessions_of {
     ($connection:expr, $user:expr, $keep:expr) => {{
         use $crate::store::{columns::UuidColumn, schema::core_session};
@@ -107,8 +110,9 @@ macro_rules! end_sessions_of {
 pub(super) use end_sessions_of;
 
 impl Store {
-    /// Writes a session, and what a right password takes back, unless the password was changed, or the account is no longer verified or
-    /// was disabled, since it was checked; says whether it was written.
+    /// Opens a session and records the effects of the correct password (`right`). Changes nothing and returns
+    /// false if, after the password was verified, the password changed or the user was disabled, deleted or
+    /// marked as not verified.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -116,13 +120,15 @@ impl Store {
         let row = SessionRow::from(&new);
         let password = new.password.expose().to_owned();
         write!(&self.connections, connection => {
-            // An UPDATE that changes nothing locks the row: a change of the password ends this session, or comes before it.
+            // An UPDATE that changes nothing locks the row. A concurrent change of the password either
+            // commits first, and this session is not opened, or waits, and then ends this session.
             let same = core_user::table
                 .find(row.user_id)
                 .filter(core_user::password.eq(password))
                 .filter(core_user::is_verified.eq(true));
             let found = diesel::update(same).set(core_user::is_verified.eq(true)).execute(connection).await?;
-            // Asked behind the lock: an operator may have come first.
+            // Checked after the row is locked, because an operator may have disabled the user in the
+            // meantime.
             if found == 0 || diesel::select(is_disabled!(row.user_id)).get_result::<bool>(connection).await? {
                 return Ok(false);
             }
@@ -142,8 +148,9 @@ impl Store {
         })
     }
 
-    /// Changes the session of this family as `decide` says, of which one transaction at a time asks; gives what was known before and
-    /// what was decided, or nothing when there is no such session.
+    /// Finds the session of a token family and applies the decision of `decide` to it. The session is locked
+    /// while `decide` runs, so concurrent calls decide one after the other. Returns the session as it was
+    /// before, and the decision; `None` if no session has this family.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -153,7 +160,7 @@ impl Store {
         decide: impl FnOnce(&KnownSession) -> SessionChange + Send + 'static,
     ) -> Result<Option<(KnownSession, SessionChange)>, StoreError> {
         let family = family.as_bytes().to_vec();
-        // A token that nobody was given must not make the database write.
+        // Checked with a read, so that a made-up token does not cost a write transaction.
         let of_family = core_session::table.filter(core_session::family.eq(family.clone()));
         let is_known: bool = read!(&self.connections, connection => {
             Ok(diesel::select(diesel::dsl::exists(of_family)).get_result(connection).await?)
@@ -162,7 +169,7 @@ impl Store {
             return Ok(None);
         }
         write!(&self.connections, connection => {
-            // Written too, since that locks it on both engines.
+            // An UPDATE that changes nothing locks the row on both engines.
             let of_family = core_session::table.filter(core_session::family.eq(family));
             let row: Option<SessionRow> = diesel::update(of_family)
                 .set(core_session::token.eq(core_session::token))
@@ -178,7 +185,7 @@ impl Store {
                 .await?;
             let found = core_session::table.find(row.session_id);
             let is_disabled = diesel::select(is_disabled!(row.user_id)).get_result(connection).await?;
-            let known = known(user, row, is_disabled)?;
+            let known = known_session(user, row, is_disabled)?;
             let change = decide(&known);
             match change.clone() {
                 SessionChange::Keep => {}
@@ -203,7 +210,8 @@ impl Store {
         })
     }
 
-    /// The session of this id, if it is this user's and nobody keeps them out; whether it has lasted too long is for the caller to see.
+    /// Returns the session with this id if it belongs to this user and the user is not disabled. Does not
+    /// check whether the session has expired; that is up to the caller.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -223,11 +231,12 @@ impl Store {
                 .get_result(connection)
                 .await
                 .optional()?;
-            found.map(|(user, session)| known(user, session, false)).transpose()
+            found.map(|(user, session)| known_session(user, session, false)).transpose()
         })
     }
 
-    /// The sessions of a user, those refreshed last first: as many as one may have.
+    /// Returns all stored sessions of a user, the most recently refreshed first, including expired ones that
+    /// are not deleted yet. [`NewSession::sessions_max`] limits their number.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -240,11 +249,11 @@ impl Store {
                 .select(SessionRow::as_select())
                 .load(connection)
                 .await?;
-            Ok(rows.into_iter().map(|row| session(row, auth_token)).collect())
+            Ok(rows.into_iter().map(|row| to_session(row, auth_token)).collect())
         })
     }
 
-    /// Ends one session of a user, and writes the event; says whether there was one.
+    /// Deletes a session of a user and records the event. Returns false if the user has no such session.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -265,7 +274,8 @@ impl Store {
         })
     }
 
-    /// Ends the sessions of a user but the one to keep, and writes the event if there were any; gives how many.
+    /// Deletes all sessions of a user except the one to keep, and records the event if there were any.
+    /// Returns the number of deleted sessions.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -304,7 +314,7 @@ impl From<&NewSession> for SessionRow {
     }
 }
 
-fn known(user: UserRow, row: SessionRow, is_disabled: bool) -> Result<KnownSession, StoreError> {
+fn known_session(user: UserRow, row: SessionRow, is_disabled: bool) -> Result<KnownSession, StoreError> {
     let corrupt = |column| StoreError::Corrupt { table: "core_session", column };
     let bytes = |column, bytes: &[u8]| <[u8; 32]>::try_from(bytes).map_err(|_| corrupt(column));
     let token = bytes("token", &row.token)?;
@@ -315,11 +325,11 @@ fn known(user: UserRow, row: SessionRow, is_disabled: bool) -> Result<KnownSessi
         _ => None,
     };
     let user = User::from(user);
-    let session = session(row, user.auth_token);
+    let session = to_session(row, user.auth_token);
     Ok(KnownSession { user, session, is_disabled, token, previous })
 }
 
-fn session(row: SessionRow, user: AuthToken) -> Session {
+fn to_session(row: SessionRow, user: AuthToken) -> Session {
     Session {
         id: SessionId::from_uuid(row.session_id.0),
         user,

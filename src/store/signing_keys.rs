@@ -12,29 +12,30 @@ use super::{
 };
 use crate::domain::{AuditEvent, Sealed, Timestamp};
 
-/// A key that signs access tokens, as it lies in the database.
+/// A stored key that signs access tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredSigningKey {
-    /// Its number, from 1: of two instances that make the next one, one does.
+    /// The number of the key, from 1. It is unique, so of two instances that add the next key at the same
+    /// time only one succeeds.
     pub generation: i32,
-    /// What names it in a token.
+    /// The key id (`kid`) in the tokens.
     pub id: String,
-    /// Its secret half.
+    /// The seed of the private key, encrypted.
     pub sealed_seed: Sealed,
-    /// When it was made.
+    /// The time when the key was created.
     pub created_at: Timestamp,
-    /// From when on it signs, until a later key does.
+    /// The time from which the key signs. It signs until a later key starts to sign.
     pub signs_from: Timestamp,
-    /// Until when what it signed is good; nothing as long as there is no later key.
+    /// The time until which the key verifies tokens; `None` while there is no later key.
     pub verifies_until: Option<Timestamp>,
 }
 
-/// What becomes of the keys before a new one.
+/// What happens to the earlier keys when a new one is added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EarlierKeys {
-    /// They verify until then.
+    /// They verify tokens until this time. A key that already has such a time keeps it.
     VerifyUntil(Timestamp),
-    /// They are no more: what they signed is good for nothing.
+    /// They are deleted, so the tokens that they signed become invalid.
     Revoked,
 }
 
@@ -50,7 +51,7 @@ struct SigningKeyRow {
 }
 
 impl Store {
-    /// All keys that verify at that time or later, the latest first.
+    /// Returns the keys that verify tokens after `now`, the latest first.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -66,8 +67,8 @@ impl Store {
         })
     }
 
-    /// Writes a key, what becomes of those before it, and the event, if there is one; says whether it did: not when there is one of its
-    /// generation by now.
+    /// Adds a key, updates the earlier keys and records the event, if there is one. Changes nothing and
+    /// returns false if a key of this generation already exists.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.

@@ -1,5 +1,5 @@
-//! Queries of `core_throttle` and `core_known_address`: attempts are counted where all instances see them, and so are the
-//! addresses from which the right password came.
+//! Queries of `core_throttle` and `core_known_address`. Attempts, and the addresses from which a user logged
+//! in with the correct password, are stored in the database, so all instances share them.
 
 use diesel::{ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryable};
 use diesel_async::RunQueryDsl;
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::domain::{AuditEvent, ClientAddress, Email, Timestamp};
 
-/// Whose attempts are counted, and at what.
+/// What attempts are counted for: a kind of attempt, and the account, mailbox or address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Subject {
     kind: &'static str,
@@ -22,39 +22,40 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// Attempts at the password of the account with this email, whether there is one or not. Only a digest is kept: who mistypes
-    /// an address leaves none behind.
+    /// Password attempts for the account with this email, whether it exists or not. Only a digest is stored,
+    /// so a mistyped email is not kept.
     #[must_use]
     pub fn password_of(email: &Email) -> Self {
-        Self { kind: ACCOUNTS, digest: Sha256::digest(email.as_str()).into() }
+        Self { kind: ACCOUNT_PASSWORD, digest: Sha256::digest(email.as_str()).into() }
     }
 
-    /// The same from an address that is known as its owner's, counted apart: guesses from elsewhere do not count there.
+    /// Password attempts for an account from a known address of its owner. They are counted separately, so
+    /// that guesses from other addresses do not block the owner there.
     #[must_use]
     pub const fn password_at(known: &KnownAddress) -> Self {
-        Self { kind: OWNERS, digest: known.address }
+        Self { kind: ACCOUNT_PASSWORD_AT, digest: known.address }
     }
 
-    /// Links that are asked for again for this mailbox.
+    /// Requests for a verification or email change link to this mailbox.
     #[must_use]
     pub fn resends_to(email: &Email) -> Self {
         Self { kind: "resends-to", digest: Sha256::digest(email.as_str()).into() }
     }
 
-    /// Links to choose a new password that are asked for, for this mailbox.
+    /// Requests for a password reset link to this mailbox.
     #[must_use]
     pub fn resets_to(email: &Email) -> Self {
         Self { kind: "resets-to", digest: Sha256::digest(email.as_str()).into() }
     }
 
-    /// Mails to this mailbox that only tell of something that somebody else did. Apart from those that its owner asks for, so that nobody
-    /// can use those up.
+    /// Notices to this mailbox. They are counted separately from requested links, so that an event caused by
+    /// another user cannot use up the mailbox owner's budget for links.
     #[must_use]
     pub fn notices_to(email: &Email) -> Self {
         Self { kind: "notices-to", digest: Sha256::digest(email.as_str()).into() }
     }
 
-    /// Attempts at any password from this address.
+    /// Password attempts for any account from this address.
     #[must_use]
     pub fn passwords_from(client: ClientAddress) -> Self {
         Self { kind: "passwords-from", digest: Sha256::digest(client.octets()).into() }
@@ -66,13 +67,13 @@ impl Subject {
         Self { kind: "registrations-from", digest: Sha256::digest(client.octets()).into() }
     }
 
-    /// Links that are asked for again from this address.
+    /// Requests for any link from this address.
     #[must_use]
     pub fn resends_from(client: ClientAddress) -> Self {
         Self { kind: "resends-from", digest: Sha256::digest(client.octets()).into() }
     }
 
-    /// Attempts at any password.
+    /// Password attempts for any account from any address.
     #[must_use]
     pub const fn any_password() -> Self {
         Self { kind: "any-password", digest: [0; 32] }
@@ -82,19 +83,19 @@ impl Subject {
         &self.digest
     }
 
-    /// The key of its row.
+    /// Returns the primary key of the row.
     pub(super) fn key(&self) -> (&'static str, Vec<u8>) {
         (self.kind, self.digest.to_vec())
     }
 }
 
-/// [`Subject::password_of`]
-pub(super) const ACCOUNTS: &str = "account-password";
+/// The kind of [`Subject::password_of`].
+pub(super) const ACCOUNT_PASSWORD: &str = "account-password";
 
-/// [`Subject::password_at`]
-pub(super) const OWNERS: &str = "account-password-at";
+/// The kind of [`Subject::password_at`].
+pub(super) const ACCOUNT_PASSWORD_AT: &str = "account-password-at";
 
-/// An account and an address, as `core_known_address` keeps them when they belong together.
+/// An account, and a client address from which its owner logged in, as the digests in `core_known_address`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KnownAddress {
     account: [u8; 32],
@@ -102,48 +103,49 @@ pub struct KnownAddress {
 }
 
 impl KnownAddress {
-    /// Of the account with this email.
+    /// Computes the digests for the account with this email.
     #[must_use]
     pub fn new(email: &Email, client: ClientAddress) -> Self {
         let account = Subject::password_of(email).digest;
-        // The digest of an address alone could be found by trying all there are.
+        // The account is part of the digest, so one precomputed table of all addresses does not reverse the
+        // digests of all accounts.
         let address = Sha256::new().chain_update(account).chain_update(client.octets()).finalize();
         Self { account, address: address.into() }
     }
 }
 
-/// A right password, and what it takes back.
+/// The effects of a correct password on the counted attempts and the known addresses.
 #[derive(Debug, Clone)]
 pub struct RightPassword {
-    /// Whose attempts are all forgotten.
+    /// The subject whose attempts are deleted.
     pub of: Subject,
-    /// Of whose attempts one is forgotten.
+    /// The subjects whose attempts are reduced by one.
     pub one_of: Vec<Subject>,
-    /// The address it came from, known as the owner's until then.
+    /// The client address to record as known to the account, and the time until which it is known.
     pub from: Option<(KnownAddress, Timestamp)>,
-    /// What is written down of it, if anything is.
+    /// The audit event to record, if any.
     pub event: Option<AuditEvent>,
 }
 
-/// What is known of a subject's attempts.
+/// The counted attempts of a subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempts {
-    /// How many were made.
+    /// Number of attempts.
     pub count: u32,
-    /// Until when there may be no other.
+    /// The time before which no further attempt is allowed.
     pub refused_until: Timestamp,
-    /// From when on nothing of this counts any more.
+    /// The time from which the row has no effect.
     pub expires_at: Timestamp,
 }
 
-/// What came of counting an attempt.
+/// The result of counting an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counted {
-    /// It may be made.
+    /// The attempt is allowed.
     Admitted,
-    /// It may not, and was not counted.
+    /// The attempt is refused, and was not counted.
     Refused {
-        /// When another may.
+        /// The time when another attempt is allowed.
         until: Timestamp,
     },
 }
@@ -190,7 +192,7 @@ impl From<AttemptsRow> for Attempts {
     }
 }
 
-/// Takes back what a right password takes back, in the transaction that it leads to.
+/// Applies the effects of a correct password, within the transaction that the password authorizes.
 macro_rules! take_back {
     ($connection:expr, $right:expr) => {{
         use $crate::store::{
@@ -224,38 +226,41 @@ macro_rules! take_back {
 }
 pub(super) use take_back;
 
-/// Forgets all attempts at the password of the account with this email, from everywhere; gives how many rows told of them.
+/// Deletes all counted password attempts for the account with this email, from all addresses. Returns the
+/// number of deleted rows.
 macro_rules! forget_attempts {
     ($connection:expr, $email:expr) => {{
         use $crate::store::{
             schema::{core_known_address, core_throttle},
-            throttle::{ACCOUNTS, OWNERS, Subject},
+            throttle::{ACCOUNT_PASSWORD, ACCOUNT_PASSWORD_AT, Subject},
         };
         let account = Subject::password_of($email).digest().to_vec();
-        let elsewhere = core_throttle::table.find((ACCOUNTS, account.clone()));
-        let elsewhere = diesel::delete(elsewhere).execute($connection).await?;
+        let of_account = core_throttle::table.find((ACCOUNT_PASSWORD, account.clone()));
+        let of_account = diesel::delete(of_account).execute($connection).await?;
         let addresses: Vec<Vec<u8>> = core_known_address::table
             .filter(core_known_address::account.eq(account))
             .select(core_known_address::address)
             .load($connection)
             .await?;
-        let at_owners = core_throttle::table
-            .filter(core_throttle::kind.eq(OWNERS))
+        let at_known_addresses = core_throttle::table
+            .filter(core_throttle::kind.eq(ACCOUNT_PASSWORD_AT))
             .filter(core_throttle::subject.eq_any(addresses));
-        elsewhere + diesel::delete(at_owners).execute($connection).await?
+        of_account + diesel::delete(at_known_addresses).execute($connection).await?
     }};
 }
 pub(super) use forget_attempts;
 
 impl Store {
-    /// Counts one attempt of each subject, before it is made: `decide` gets what is known of each, in their order, nothing when it
-    /// has expired, and gives what is known of each from now on, or until when the attempt is refused.
+    /// Counts an attempt for each subject, before the attempt is made. `decide` receives the counted attempts
+    /// of each subject in the given order, `None` if there are none or they have expired. It returns the new
+    /// counts in the same order, or the time until which the attempt is refused.
     ///
-    /// One transaction, in which the subjects are locked in their order: attempts made at the same time, by other instances too,
-    /// are counted one after the other. An attempt that is refused already writes nothing: a flood of them costs reads only.
+    /// The counting is one transaction, which locks the subjects in their order. Concurrent attempts, also
+    /// those at other instances, are therefore counted one after the other. An attempt that the stored counts
+    /// already refuse is detected by a read and writes nothing, so a flood of such attempts costs only reads.
     ///
     /// # Errors
-    /// [`StoreError`] when the database does not answer; it is unknown then whether the attempt was counted.
+    /// [`StoreError`] when the database does not answer; it is then unknown whether the attempt was counted.
     pub async fn count_attempt(
         &self,
         subjects: Vec<Subject>,
@@ -268,7 +273,7 @@ impl Store {
         write!(&self.connections, connection => {
             let mut known = Vec::with_capacity(subjects.len());
             for subject in &subjects {
-                // A row that is there is written too, since that locks it on both engines.
+                // An existing row is written too, because that locks it on both engines.
                 let row: AttemptsRow = diesel::insert_into(core_throttle::table)
                     .values(NewThrottleRow {
                         kind: subject.kind,
@@ -324,7 +329,7 @@ impl Store {
         })
     }
 
-    /// Whether the account's owner has logged in from there and is still known to.
+    /// True if the account's owner has logged in from this address and the record has not expired.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -337,7 +342,8 @@ impl Store {
         })
     }
 
-    /// Forgets the attempts that a right password takes back, and remembers where it came from.
+    /// Reduces or deletes the counted attempts after a correct password, and records the client address as
+    /// known.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -348,8 +354,8 @@ impl Store {
         })
     }
 
-    /// Forgets all attempts at the password of the account with this email, from everywhere; gives whether there were any, and
-    /// writes the event if so.
+    /// Deletes all counted password attempts for the account with this email, from all addresses. Records the
+    /// event and returns true if there were any.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.

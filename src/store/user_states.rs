@@ -1,4 +1,4 @@
-//! What an operator does to users: `core_disabled_user`, and whether an address is believed.
+//! Changes that an operator makes to the state of a user: disabled (`core_disabled_user`) and verified.
 
 use diesel::{ExpressionMethods, OptionalExtension, QueryDsl, SelectableHelper};
 use diesel_async::RunQueryDsl;
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::domain::{AuditEvent, MailTokenPurpose, User, UserId};
 
-/// Whether this user, a value or a column, is disabled: a condition of a query.
+/// Query condition: true if the user is disabled. `$user` is an id or a column.
 macro_rules! is_disabled {
     ($user:expr) => {{
         use $crate::store::schema::core_disabled_user;
@@ -24,8 +24,8 @@ macro_rules! is_disabled {
 }
 pub(super) use is_disabled;
 
-/// Locks a user and gives them; nothing when they are gone. Whatever else a transaction asks of them is asked afterwards: what it saw before may
-/// have changed while it waited.
+/// Locks a user's row and returns the user, or `None` if the user was deleted. Other data about the user must
+/// be read after this lock: what a transaction read before may have changed while it waited.
 macro_rules! lock_user {
     ($connection:expr, $user:expr) => {{
         use $crate::store::{schema::core_user, users::UserRow};
@@ -43,8 +43,8 @@ macro_rules! lock_user {
 pub(super) use lock_user;
 
 impl Store {
-    /// Marks the user's email as verified, at the time of the event, which is written with it if that changes anything; gives the user, or
-    /// nothing when they are gone.
+    /// Marks the user's email as verified, at the time of the event. Records the event if the user changed.
+    /// Returns the user and whether it changed, or `None` if the user was deleted.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -56,7 +56,8 @@ impl Store {
         self.set_verified(user, true, None, event).await
     }
 
-    /// Marks the user's email as not verified, ends all sessions, voids all links and mails one that proves it again; otherwise as
+    /// Marks the user's email as not verified, ends all sessions and voids all links. Enqueues a new
+    /// verification link, unless the user is disabled or has another email by now. Otherwise as
     /// [`Store::mark_verified`].
     ///
     /// # Errors
@@ -95,9 +96,11 @@ impl Store {
                 }
                 end_sessions_of!(connection, user.id.as_i64(), None);
             }
-            let is_out: bool = diesel::select(is_disabled!(user.id.as_i64())).get_result(connection).await?;
-            // The link is to the address that they had when it was made; who is kept out gets one when they are let in.
-            if let Some(link) = link.filter(|link| !is_out && link.recipient == user.email) {
+            let is_disabled: bool =
+                diesel::select(is_disabled!(user.id.as_i64())).get_result(connection).await?;
+            // The link is for the email that the user had when the link was made. A disabled user gets a link
+            // when an operator enables the user again.
+            if let Some(link) = link.filter(|link| !is_disabled && link.recipient == user.email) {
                 post!(connection, user.id, &link, now);
             }
             record!(connection, event);
@@ -105,8 +108,9 @@ impl Store {
         })
     }
 
-    /// Keeps a user out from the time of the event on, which is written with it: ends all sessions and voids all links. Says whether they were not
-    /// kept out before; nothing when they are gone.
+    /// Disables a user from the time of the event: ends all sessions, voids all links and records the event.
+    /// Returns true if the user was enabled before, false if the user was already disabled, and `None` if the
+    /// user was deleted.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -131,8 +135,9 @@ impl Store {
         })
     }
 
-    /// Lets a user in again, and writes the event; says whether they were kept out. Who has not proven their address is mailed the link that
-    /// does: without one they would be forgotten.
+    /// Enables a disabled user and records the event. Returns false if the user was not disabled or does not
+    /// exist. Enqueues a verification link if the user's email is not verified; without a link, the next
+    /// purge could delete the user as abandoned.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.

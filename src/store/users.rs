@@ -15,18 +15,18 @@ use super::{
 };
 use crate::domain::{AuditEvent, AuthToken, Email, PasswordHash, Timestamp, User, UserId, Username};
 
-/// What a login is checked against.
+/// A user, with the data that a login is checked against.
 #[derive(Debug, Clone)]
 pub struct Credentials {
-    /// The user with the email that was given.
+    /// The user with the requested email.
     pub user: User,
-    /// The hash of their password.
+    /// The stored password hash.
     pub password: PasswordHash,
-    /// Whether an operator keeps them out.
+    /// True if an operator has disabled the user.
     pub is_disabled: bool,
 }
 
-/// The columns of a user that leave the store; the hash is not among them.
+/// The columns of a user that may leave the store. The password hash is not among them.
 #[derive(Debug, Queryable, Selectable)]
 #[diesel(table_name = core_user)]
 pub(super) struct UserRow {
@@ -60,8 +60,10 @@ impl From<UserRow> for User {
     }
 }
 
-/// Whether a user, whom no operator keeps out, has registered here and never proven their address: nothing has changed since they did. A
-/// condition of a query. Who was imported has a life elsewhere, and is never given up.
+/// Query condition: true if the user registered here, never verified the email, was not imported and is not
+/// disabled. A user whose `updated_at` differs from `created_at` has changed since the registration and does
+/// not match, even if an operator marked the email as not verified. Imported users have data in other systems
+/// and are never deleted automatically.
 macro_rules! is_unproven {
     () => {{
         use diesel::{BoolExpressionMethods, NullableExpressionMethods as _};
@@ -80,8 +82,8 @@ macro_rules! is_unproven {
 }
 pub(super) use is_unproven;
 
-/// Whether a user, whom no operator keeps out, has never proven their address and has no link left to prove it with. Who has proven it
-/// once is changed since they registered, and is never given up.
+/// Query condition: true if `is_unproven!` holds and the user has no valid verification link left, so that
+/// the email can be registered again. A user who once verified the email never matches.
 macro_rules! is_abandoned {
     ($now:expr) => {{
         use diesel::BoolExpressionMethods;
@@ -100,10 +102,11 @@ macro_rules! is_abandoned {
 }
 pub(super) use is_abandoned;
 
-/// Deletes the users of a query, and writes the event about each of them; gives these events.
+/// Deletes the users of a query, records one copy of `$event` for each, and returns these events.
 ///
-/// They are locked by one statement and deleted by another, which asks for all of it once more: PostgreSQL looks at other tables as they
-/// were before it waited for a row.
+/// One statement locks the users, and a second one deletes those that still match the full condition. After
+/// it waited for a row lock, PostgreSQL evaluates conditions on other tables with the data from before the
+/// wait, so a single DELETE could delete a user that no longer matches.
 macro_rules! forget_users {
     ($connection:expr, $users:expr, $event:expr) => {{
         use $crate::{
@@ -116,12 +119,12 @@ macro_rules! forget_users {
             .returning(core_user::id)
             .get_results($connection)
             .await?;
-        let gone: Vec<UuidColumn> = diesel::delete($users.filter(core_user::id.eq_any(locked)))
+        let deleted: Vec<UuidColumn> = diesel::delete($users.filter(core_user::id.eq_any(locked)))
             .returning(core_user::auth_token)
             .get_results($connection)
             .await?;
         let about = |user: UuidColumn| event.clone().about(Some(AuthToken::from_uuid(user.0)));
-        let events: Vec<AuditEvent> = gone.into_iter().map(about).collect();
+        let events: Vec<AuditEvent> = deleted.into_iter().map(about).collect();
         for event in &events {
             record!($connection, event.clone());
         }
@@ -131,7 +134,8 @@ macro_rules! forget_users {
 pub(super) use forget_users;
 
 impl Store {
-    /// Whether whoever has registered with this email let their link end without proving it: somebody else may, then.
+    /// True if the user with this email registered here, never verified it and has no valid verification link
+    /// left. The email can then be registered again.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -143,7 +147,7 @@ impl Store {
         })
     }
 
-    /// The user with this email.
+    /// Returns the user with this email.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -155,7 +159,7 @@ impl Store {
         })
     }
 
-    /// The user with this username, in any spelling that has the same comparison form.
+    /// Returns the user with this username, in any spelling that has the same comparison form.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -167,7 +171,7 @@ impl Store {
         })
     }
 
-    /// The user with this email, together with the hash of their password.
+    /// Returns the user with this email, with the password hash and the disabled state.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -189,7 +193,8 @@ impl Store {
         })
     }
 
-    /// Deletes the user with everything that belongs to them, and writes the event; says whether they were there.
+    /// Deletes a user with their sessions, links, mails and registration requests, and records the event.
+    /// Returns false if the user does not exist.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -203,8 +208,8 @@ impl Store {
         })
     }
 
-    /// Replaces the hash of a password by a stronger one of the same password, unless it has been changed since `old` was
-    /// read; says whether it was replaced. Not a change of the user: `updated_at` stays.
+    /// Replaces a password hash with a stronger hash of the same password, unless it changed since `old` was
+    /// read. Returns true if it was replaced. `updated_at` stays, because the user did not change anything.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.

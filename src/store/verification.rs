@@ -1,4 +1,4 @@
-//! Proving an address by the link that was mailed to it.
+//! Verification of an email with a mailed link, and creation of new links.
 
 use diesel::{ExpressionMethods, OptionalExtension, QueryDsl, SelectableHelper};
 use diesel_async::RunQueryDsl;
@@ -15,20 +15,21 @@ use super::{
 };
 use crate::domain::{AuditEvent, AuthToken, Email, MailTokenDigest, MailTokenPurpose, User, UserId};
 
-/// What came of following a link.
+/// The result of following a verification link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verification {
-    /// The address is proven now; the token is used up.
+    /// The email is now verified, and the token is used up.
     Verified(User),
-    /// The address was proven before.
+    /// The email was already verified.
     AlreadyVerified,
-    /// No such token, or it is expired, void, for another purpose, or for an address that the user has no more.
+    /// The token is unknown, expired, void, for another purpose, or for an address that is no longer the
+    /// user's email; or the user is disabled.
     Invalid,
 }
 
 impl Store {
-    /// Uses up the token with one conditional UPDATE and marks its user verified, at the time of the event; the event, about that
-    /// user, is written in the same transaction.
+    /// Uses up the token with one conditional UPDATE and marks its user as verified, at the time of the
+    /// event. The event is recorded in the same transaction, with this user.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer; the token is then unused.
@@ -39,7 +40,7 @@ impl Store {
     ) -> Result<Verification, StoreError> {
         let now = event.at;
         let digest = core_mail_token::digest.eq(token.as_bytes().to_vec());
-        // A token that nobody was given must not make the database write.
+        // Checked with a read, so that a made-up token does not cost a write transaction.
         let is_known: bool = read!(&self.connections, connection => {
             let known = diesel::dsl::exists(core_mail_token::table.filter(digest));
             Ok(diesel::select(known).get_result(connection).await?)
@@ -59,7 +60,7 @@ impl Store {
                 record!(connection, event.about(Some(user.auth_token)));
                 return Ok(Verification::Verified(verified.into()));
             }
-            let proven: Option<bool> = core_mail_token::table
+            let is_verified: Option<bool> = core_mail_token::table
                 .inner_join(core_user::table)
                 .filter(core_mail_token::digest.eq(token.as_bytes().to_vec()))
                 .filter(core_mail_token::purpose.eq(MailTokenPurpose::VerifyEmail.as_str()))
@@ -69,12 +70,12 @@ impl Store {
                 .get_result(connection)
                 .await
                 .optional()?;
-            Ok(if proven == Some(true) { Verification::AlreadyVerified } else { Verification::Invalid })
+            Ok(if is_verified == Some(true) { Verification::AlreadyVerified } else { Verification::Invalid })
         })
     }
 
-    /// Marks the user with this `auth_token` verified, at the time of the event, which is written with it; only somebody who was imported and whom
-    /// nobody has changed since.
+    /// Marks an imported user with this `auth_token` as verified, at the time of the event, and records the
+    /// event. The user must be unchanged since the import and not disabled.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -85,10 +86,12 @@ impl Store {
     ) -> Result<Verification, StoreError> {
         let now = event.at;
         let token = UuidColumn(*token.as_uuid());
-        // The row that Django has mailed it to; of several nobody knows which. What no import brought must not make the database write.
+        // Finds the row that the Django backend mailed this link for. If several rows share the `auth_token`,
+        // the link is ambiguous and therefore invalid. Checked with a read, so that a token that was never
+        // imported does not cost a write transaction.
         let rows: Vec<(Option<i64>, TimestampColumn)> = read!(&self.connections, connection => {
-            let of_token = core_imported_user::table.filter(core_imported_user::auth_token.eq(token));
-            let query = of_token.select((core_imported_user::user_id, core_imported_user::updated_at));
+            let imported = core_imported_user::table.filter(core_imported_user::auth_token.eq(token));
+            let query = imported.select((core_imported_user::user_id, core_imported_user::updated_at));
             Ok(query.load(connection).await?)
         })?;
         let &[(Some(id), written_at)] = rows.as_slice() else { return Ok(Verification::Invalid) };
@@ -100,8 +103,8 @@ impl Store {
             if user.is_verified {
                 return Ok(Verification::AlreadyVerified);
             }
-            let is_out: bool = diesel::select(is_disabled!(id)).get_result(connection).await?;
-            if is_out || user.updated_at != written_at.0 {
+            let is_disabled: bool = diesel::select(is_disabled!(id)).get_result(connection).await?;
+            if is_disabled || user.updated_at != written_at.0 {
                 return Ok(Verification::Invalid);
             }
             let verified: UserRow = diesel::update(core_user::table.find(id))
@@ -114,12 +117,13 @@ impl Store {
         })
     }
 
-    /// Gives the user with this email, and of this id if one is given, a new link by this mail and voids the older ones for the same purpose, sent or not, at the time
-    /// of the event, which is written with it; gives the user. Does nothing when there is no such user whom nobody keeps out, or, where the
-    /// address is to be proven, none who has not proven it.
+    /// Creates a new link for the user with this email, and with this id if one is given, and enqueues its
+    /// mail. At the time of the event, voids the user's older links for the same purpose, whether their mails
+    /// were sent or not, and records the event. Returns the user. Changes nothing and returns `None` if there
+    /// is no such user, the user is disabled, or the link is to verify an email that is already verified.
     ///
     /// # Errors
-    /// [`StoreError`] when the database does not answer; the older links are then as good as before.
+    /// [`StoreError`] when the database does not answer; the older links then stay valid.
     pub async fn replace_link(
         &self,
         (email, of): (&Email, Option<UserId>),
@@ -129,7 +133,8 @@ impl Store {
     ) -> Result<Option<User>, StoreError> {
         let (email, now) = (email.as_str().to_owned(), event.at);
         write!(&self.connections, connection => {
-            // An UPDATE that changes nothing locks the row on both engines, so that of two new links one is void.
+            // An UPDATE that changes nothing locks the row on both engines, so the later of two concurrent
+            // calls voids the link of the earlier one.
             let of_email = core_user::table.filter(core_user::email.eq(email));
             let user: Option<UserRow> = diesel::update(of_email)
                 .set(core_user::is_verified.eq(core_user::is_verified))

@@ -1,13 +1,15 @@
--- Why: guesses are counted where all instances see them, and where a restart does not forget them.
--- Twin: migrations/sqlite/2026-11-24-000001_create_core_throttle. Differs in: BYTEA and TIMESTAMPTZ types.
--- Safe while the previous release runs: yes, nothing reads it yet.
+-- Why: attempts are counted in the database, so that all instances share the counts and a restart keeps them.
+-- Twin: migrations/sqlite/2026-11-24-000001_create_core_throttle. Differs in: BYTEA and TIMESTAMPTZ types, no
+-- minimum length of kind.
+-- Safe while the previous release runs: yes, it does not use this table.
 
 CREATE TABLE core_throttle (
     kind          VARCHAR(32) NOT NULL,   -- what is counted
-    subject       BYTEA NOT NULL CHECK (length(subject) = 32),   -- SHA-256 of whose attempts they are
+    -- SHA-256 of an email, a client address or both; zeros for the limit over all attempts
+    subject       BYTEA NOT NULL CHECK (length(subject) = 32),
     attempts      INTEGER NOT NULL CHECK (attempts >= 0),
     refused_until TIMESTAMPTZ NOT NULL,
-    expires_at    TIMESTAMPTZ NOT NULL,   -- from then on the row counts for nothing
+    expires_at    TIMESTAMPTZ NOT NULL,   -- from this time on the row is ignored
     PRIMARY KEY (kind, subject)
 );
 

@@ -1,19 +1,23 @@
--- Why: a login lasts, and ends when it should: each session with what its refresh tokens are told by.
--- Twin: migrations/sqlite/2026-11-25-000001_create_core_session. Differs in: UUID, BYTEA and TIMESTAMPTZ types.
--- Safe while the previous release runs: yes, nothing reads it yet.
+-- Why: a login creates a session that can be refreshed, can be revoked and expires. A row stores the digests
+-- that identify the refresh tokens of the session.
+-- Twin: migrations/sqlite/2026-11-25-000001_create_core_session. Differs in: UUID, BYTEA and TIMESTAMPTZ
+-- types.
+-- Safe while the previous release runs: yes, it does not use this table.
 
 CREATE TABLE core_session (
     session_id     UUID NOT NULL PRIMARY KEY,
     user_id        BIGINT NOT NULL REFERENCES core_user (id) ON DELETE CASCADE,
-    family         BYTEA NOT NULL UNIQUE CHECK (length(family) = 32),   -- SHA-256 of what all its refresh tokens share
-    token          BYTEA NOT NULL CHECK (length(token) = 32),   -- SHA-256 of the live refresh token
-    previous_token BYTEA CHECK (length(previous_token) = 32),   -- SHA-256 of the one before it
-    successor_salt BYTEA CHECK (length(successor_salt) = 32),   -- what makes the live one out of the one before it
+    -- SHA-256 of the part that all refresh tokens of the session share
+    family         BYTEA NOT NULL UNIQUE CHECK (length(family) = 32),
+    token          BYTEA NOT NULL CHECK (length(token) = 32),   -- SHA-256 of the current refresh token
+    previous_token BYTEA CHECK (length(previous_token) = 32),   -- SHA-256 of the refresh token before it
+    -- derives the current refresh token from the previous one (HMAC-SHA256)
+    successor_salt BYTEA CHECK (length(successor_salt) = 32),
     caller         VARCHAR(64) NOT NULL CHECK (length(caller) BETWEEN 1 AND 64),
     client         VARCHAR(45) CHECK (length(client) <= 45),
     agent          VARCHAR(256) CHECK (length(agent) <= 256),
     created_at     TIMESTAMPTZ NOT NULL,
-    refreshed_at   TIMESTAMPTZ NOT NULL,   -- when the live refresh token was given out
+    refreshed_at   TIMESTAMPTZ NOT NULL,   -- when the current refresh token was issued
     CHECK ((previous_token IS NULL) = (successor_salt IS NULL))
 );
 

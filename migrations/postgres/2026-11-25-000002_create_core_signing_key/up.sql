@@ -1,11 +1,13 @@
--- Why: all instances sign access tokens with the same keys, which change without a moment in which a good token is refused.
+-- Why: all instances sign access tokens with the same keys. Keys rotate without a moment at which a valid
+-- token is refused.
 -- Twin: migrations/sqlite/2026-11-25-000002_create_core_signing_key. Differs in: BYTEA and TIMESTAMPTZ types.
--- Safe while the previous release runs: yes, nothing reads it yet.
+-- Safe while the previous release runs: yes, it does not use this table.
 
 CREATE TABLE core_signing_key (
-    generation     INTEGER NOT NULL UNIQUE CHECK (generation > 0),   -- 1, 2, …: of two instances that make the next key one does
+    -- 1, 2, ...; UNIQUE, so that only one of two instances creates the next key
+    generation     INTEGER NOT NULL UNIQUE CHECK (generation > 0),
     kid            VARCHAR(43) NOT NULL PRIMARY KEY CHECK (length(kid) = 43),   -- RFC 7638 thumbprint
-    sealed_seed    BYTEA NOT NULL,   -- under secret.key-file
+    sealed_seed    BYTEA NOT NULL,   -- encrypted with the key in secret.key-file
     created_at     TIMESTAMPTZ NOT NULL,
     signs_from     TIMESTAMPTZ NOT NULL,
     verifies_until TIMESTAMPTZ   -- NULL as long as there is no later key

@@ -1,14 +1,22 @@
--- Why: an import from Django that was stopped goes on where it was, and one that is run again takes over only what has changed since.
--- Twin: migrations/sqlite/2026-11-26-000001_create_core_imported_user. Differs in: UUID, BYTEA and TIMESTAMPTZ.
--- Safe while the previous release runs: yes, nothing reads it yet.
+-- Why: an import from Django that was stopped continues where it stopped. A repeated import writes only the
+-- rows that have changed since the last one.
+-- Twin: migrations/sqlite/2026-11-26-000001_create_core_imported_user. Differs in: UUID, BYTEA and
+-- TIMESTAMPTZ types.
+-- Safe while the previous release runs: yes, it does not use this table.
 
 CREATE TABLE core_imported_user (
-    auth_token      UUID NOT NULL,   -- of the row in Django: with its id the name of the row, in copies of that database too
+    -- auth_token of the Django row; together with source_id it identifies the row, also in a copy of the
+    -- Django database
+    auth_token      UUID NOT NULL,
     source_id       BIGINT NOT NULL,
-    user_id         BIGINT UNIQUE REFERENCES core_user (id) ON DELETE SET NULL,   -- NULL: left out, or deleted here since
+    -- NULL: the row was left out, or its user was deleted in this service
+    user_id         BIGINT UNIQUE REFERENCES core_user (id) ON DELETE SET NULL,
     is_left_out     BOOLEAN NOT NULL,   -- the operator chose another row with the same email
-    row_digest      BYTEA NOT NULL CHECK (length(row_digest) = 32),   -- SHA-256 of the row, without its password, as it was taken over
-    password_digest BYTEA NOT NULL CHECK (length(password_digest) = 32),   -- of its password; keyed if that was plaintext
-    updated_at      TIMESTAMPTZ NOT NULL,   -- of the user as they were written: another one means that they have changed here
+    -- SHA-256 of the row as it was imported, without its password
+    row_digest      BYTEA NOT NULL CHECK (length(row_digest) = 32),
+    -- SHA-256 of its password; a keyed digest if the password was plaintext
+    password_digest BYTEA NOT NULL CHECK (length(password_digest) = 32),
+    -- core_user.updated_at as the import wrote it; if it differs there, the user was changed in this service
+    updated_at      TIMESTAMPTZ NOT NULL,
     PRIMARY KEY (auth_token, source_id)
 );

@@ -1,19 +1,24 @@
--- Why: a mailed token proves that somebody reads an address; the outbox sends its mail after the transaction that
--- decided on it has been committed, and again after a crash.
--- Twin: migrations/postgres/2026-11-23-000002_create_core_mail. Differs in: identity column, time as text, CHECKs for
--- lengths.
--- Safe while the previous release runs: yes, nothing reads it yet.
+-- Why: a mailed token verifies that the user reads mail at an address. The outbox sends a mail after the
+-- transaction that enqueued it has committed, and resumes after a crash.
+-- Twin: migrations/postgres/2026-11-23-000002_create_core_mail. Differs in: identity column, time as text,
+-- CHECKs for lengths.
+-- Safe while the previous release runs: yes, it does not use these tables.
 
 CREATE TABLE core_mail_token (
     id         INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
     user_id    BIGINT NOT NULL REFERENCES core_user (id) ON DELETE CASCADE,
-    purpose    VARCHAR(32) NOT NULL CHECK (length(purpose) BETWEEN 1 AND 32),   -- what it is good for, and nothing else
-    email      VARCHAR(254) NOT NULL CHECK (length(email) BETWEEN 1 AND 254),   -- the one address it proves
-    digest     BLOB NOT NULL CHECK (length(digest) = 32),   -- SHA-256 of the token, which is itself stored nowhere
+    -- the only purpose that the token is valid for
+    purpose    VARCHAR(32) NOT NULL CHECK (length(purpose) BETWEEN 1 AND 32),
+    -- the only address that the token verifies
+    email      VARCHAR(254) NOT NULL CHECK (length(email) BETWEEN 1 AND 254),
+    -- SHA-256 of the token; the token itself is not stored here
+    digest     BLOB NOT NULL CHECK (length(digest) = 32),
     created_at DATETIME NOT NULL CHECK (length(created_at) = 26),
     expires_at DATETIME NOT NULL CHECK (length(expires_at) = 26),
-    used_at    DATETIME CHECK (length(used_at) = 26),     -- set once, by the conditional UPDATE that uses it up
-    voided_at  DATETIME CHECK (length(voided_at) = 26),   -- set when a newer link replaces it
+    -- set once, by the conditional UPDATE that redeems the token
+    used_at    DATETIME CHECK (length(used_at) = 26),
+    -- set when a newer link or a change of the account invalidates the token
+    voided_at  DATETIME CHECK (length(voided_at) = 26),
     CONSTRAINT core_mail_token_digest_key UNIQUE (digest)
 );
 
@@ -25,11 +30,14 @@ CREATE TABLE core_mail_outbox (
     user_id         BIGINT NOT NULL REFERENCES core_user (id) ON DELETE CASCADE,
     kind            VARCHAR(32) NOT NULL CHECK (length(kind) BETWEEN 1 AND 32),
     recipient       VARCHAR(254) NOT NULL CHECK (length(recipient) BETWEEN 1 AND 254),
-    sealed_token    BLOB,   -- the token for the link, encrypted; erased when the mail is sent or given up
-    message_id      VARCHAR(255) NOT NULL CHECK (length(message_id) BETWEEN 1 AND 255),   -- one over all attempts
+    sealed_token    BLOB,   -- the token for the link, encrypted; erased when the mail is sent or abandoned
+    -- the same for all attempts
+    message_id      VARCHAR(255) NOT NULL CHECK (length(message_id) BETWEEN 1 AND 255),
     created_at      DATETIME NOT NULL CHECK (length(created_at) = 26),
-    expires_at      DATETIME NOT NULL CHECK (length(expires_at) = 26),   -- no attempt after it: the link would be dead
-    next_attempt_at DATETIME CHECK (length(next_attempt_at) = 26),   -- also the lease of who sends it; NULL when finished
+    -- no attempt after this time: the link has expired
+    expires_at      DATETIME NOT NULL CHECK (length(expires_at) = 26),
+    -- also the lease of the worker that sends the mail; NULL when finished
+    next_attempt_at DATETIME CHECK (length(next_attempt_at) = 26),
     attempts        INTEGER NOT NULL DEFAULT 0,
     sent_at         DATETIME CHECK (length(sent_at) = 26),
     gave_up_at      DATETIME CHECK (length(gave_up_at) = 26),

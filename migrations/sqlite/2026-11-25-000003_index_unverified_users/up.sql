@@ -1,4 +1,5 @@
--- Why: whoever registers and never proves their address is forgotten in time, without reading every user for it.
+-- Why: users who never verify their email are deleted after verification.unverified-kept. The index finds
+-- them without a scan of all users.
 -- Twin: migrations/postgres/2026-11-25-000003_index_unverified_users. Differs in: nothing.
 -- Safe while the previous release runs: yes.
 

@@ -1,7 +1,8 @@
--- Why: an operator can keep somebody out without deleting them. A table of its own, so that core_user keeps the columns of Django's and
--- look-ups read nothing more.
--- Twin: migrations/postgres/2026-11-25-000004_create_core_disabled_user. Differs in: time as text, no row id beside the key.
--- Safe while the previous release runs: yes, nothing reads it yet.
+-- Why: an operator can disable a user without deleting the user. This is a separate table, so that core_user
+-- keeps the columns of the Django table and look-ups read no further column.
+-- Twin: migrations/postgres/2026-11-25-000004_create_core_disabled_user. Differs in: time as text, WITHOUT
+-- ROWID.
+-- Safe while the previous release runs: yes, it does not use this table.
 
 CREATE TABLE core_disabled_user (
     user_id     INTEGER NOT NULL PRIMARY KEY REFERENCES core_user (id) ON DELETE CASCADE,

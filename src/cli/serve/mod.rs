@@ -1,4 +1,4 @@
-//! `kairos-identity serve`: where everything is wired.
+//! `kairos-identity serve`: constructs, starts and stops all parts of the service.
 
 mod options;
 mod reload;
@@ -15,7 +15,7 @@ use self::{
         accounts_options, bind, bind_http, http1_options, layer_options, outbox_options, passwords,
         retention, server_options, session_options, transport,
     },
-    reload::{Offers, Reload},
+    reload::{Reload, TlsConfigs},
 };
 use super::{
     Failure, reason,
@@ -40,35 +40,36 @@ use crate::{
     store::Store,
 };
 
-/// What the end of the background work may take, when calls have used up the drain deadline: a resend begins within a second.
+/// The time that the background work gets at shutdown even if the calls have used up the drain deadline. A
+/// requested link is processed within a second after the answer.
 const BACKGROUND_DRAIN_MIN: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Args)]
 pub(super) struct Serve {
-    /// Print the settings that are in force, with who set each and without passwords, and exit
+    /// Print the settings in force, with the origin of each and without passwords, and exit
     #[arg(long)]
     pub(super) print_config: bool,
     #[command(flatten)]
     pub(super) flags: ServeFlags,
 }
 
-/// Serves until a signal.
+/// Serves until SIGTERM or SIGINT.
 pub(super) async fn run(settings: Settings) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let service = tokio::select! {
         assembled = Service::assemble(settings) => assembled?,
-        signal = signals.next() => return Err(format!("{signal} before the service was ready")),
+        signal = signals.next() => return Err(format!("received {signal} before the service was ready")),
     };
     let running = service.start();
     let signal = signals.next().await;
-    tracing::info!("{signal}: no new calls; those in flight finish within the drain deadline");
+    tracing::info!("Received {signal}; shutting down: calls in flight may finish until the drain deadline");
     tokio::select! {
         () = running.stop() => Ok(()),
-        signal = signals.next() => Err(format!("a second signal ({signal}): exiting now, calls in flight are cut off")),
+        signal = signals.next() => Err(format!("received a second signal ({signal}): calls in flight were aborted")),
     }
 }
 
-/// Everything that serving needs, checked and not yet started.
+/// All parts of the service, validated but not yet started.
 struct Service {
     settings: Settings,
     store: Store,
@@ -82,17 +83,17 @@ struct Service {
     health: HealthWatch,
     listener: TcpListener,
     http: Option<(TcpListener, Pages)>,
-    tls: Offers,
+    tls: TlsConfigs,
     clock: Clock,
     entropy: Entropy,
 }
 
-/// What runs, and the switches that stop it.
+/// The running parts of the service, and the tokens that stop them.
 struct Running {
     settings: Settings,
     accounts: Accounts,
     audit: AuditTrail,
-    /// Health and the housekeeping: the first to stop.
+    /// Stops the health watch, housekeeping, key rotation and reload; cancelled first.
     watch: CancellationToken,
     server: CancellationToken,
     outbox: CancellationToken,
@@ -110,9 +111,9 @@ impl Service {
         let mail_due = Arc::new(Notify::new());
         let mails = mails(&settings, Arc::clone(&sealing_key), &entropy, Arc::clone(&mail_due));
         let with = collaborators(&settings, store.clone(), mails.clone(), (clock.clone(), entropy.clone()))?;
-        let signing_keys = keys_of(&settings, &with, &sealing_key);
+        let signing_keys = build_signing_keys(&settings, &with, &sealing_key);
         signing_keys.prepare().await.map_err(reason)?;
-        let outbox = outbox_of(&settings, &with, &sealing_key)?;
+        let outbox = build_outbox(&settings, &with, &sealing_key)?;
         let audit = with.audit.clone();
         let accounts = Accounts::new(with, accounts_options(&settings));
         let (reporter, health_service) = tonic_health::server::health_reporter();
@@ -132,7 +133,7 @@ impl Service {
         let layered = grpc::layer::wrap(services, layer_options(&settings, &clock, &entropy, &gate));
         let pages = pages(&settings, &accounts, &clock, &entropy)?;
         let http = bind_http(&settings)?.map(|listener| (listener, pages));
-        let (listener, tls) = (bind(&settings)?, Offers::load(&settings)?);
+        let (listener, tls) = (bind(&settings)?, TlsConfigs::load(&settings)?);
         Ok(Self {
             settings,
             store,
@@ -167,7 +168,7 @@ impl Service {
         background.spawn(reload.run(watch.clone()));
         let mut serving = Vec::new();
         if let Some((listener, pages)) = self.http {
-            tell_of_http(&self.settings, &listener, self.tls.http.is_some());
+            log_http(&self.settings, &listener, self.tls.http.is_some());
             let options = http1_options(&self.settings);
             serving.push(tokio::spawn(server::serve_http1(
                 listener,
@@ -177,7 +178,7 @@ impl Service {
                 server.clone(),
             )));
         }
-        tell(&self.settings, &self.listener, self.tls.grpc.is_some());
+        log_start(&self.settings, &self.listener, self.tls.grpc.is_some());
         let options = server_options(&self.settings);
         let serve =
             server::serve(self.listener, self.layered, options, self.tls.grpc, self.entropy, server.clone());
@@ -190,7 +191,9 @@ impl Service {
 }
 
 impl Running {
-    /// Stops in order: health says `NOT_SERVING`, load balancers get their time, calls finish, then the work they left.
+    /// Shuts down in this order: sets the health status to `NOT_SERVING`, waits for `server.drain-notice`,
+    /// closes the ports, waits for calls in flight until the drain deadline, and then finishes the background
+    /// work.
     async fn stop(self) {
         let began = self.clock.instant();
         self.watch.cancel();
@@ -201,15 +204,15 @@ impl Running {
         for serving in self.serving {
             match serving.await {
                 Ok(report) => connections_aborted += report.connections_aborted,
-                Err(error) => tracing::error!(%error, "The server broke"),
+                Err(error) => tracing::error!(%error, "A server task failed"),
             }
         }
         if connections_aborted == 0 {
-            tracing::info!("All connections are closed");
+            tracing::info!("All connections closed");
         } else {
             tracing::warn!(
                 connections_aborted,
-                "Cut off {connections_aborted} connections at the drain deadline"
+                "Aborted {connections_aborted} connections at the drain deadline"
             );
         }
 
@@ -219,7 +222,7 @@ impl Running {
         let left =
             deadline.saturating_sub(self.clock.instant().duration_since(began)).max(BACKGROUND_DRAIN_MIN);
         let rest = async {
-            // Not behind the outbox, which may wait for a mail server: what was turned away until now.
+            // Refusals are recorded without waiting for the outbox, which may still wait for a mail server.
             let decisions = async {
                 self.accounts.finish().await;
                 self.audit.flush().await;
@@ -229,13 +232,15 @@ impl Running {
         match tokio::time::timeout(left, rest).await {
             Ok(()) => tracing::info!("Stopped"),
             Err(_) => {
-                tracing::warn!("Stopped with mails on their way; they are sent again at the next start");
+                tracing::warn!(
+                    "Stopped before all background work had finished; unsent mails are sent after the next start"
+                );
             }
         }
     }
 }
 
-/// What the verbs of an account work with.
+/// Constructs the dependencies of [`Accounts`].
 fn collaborators(
     settings: &Settings,
     store: Store,
@@ -253,22 +258,26 @@ fn collaborators(
     })
 }
 
-fn keys_of(settings: &Settings, with: &Collaborators, sealing_key: &Arc<SealingKey>) -> SigningKeys {
+fn build_signing_keys(
+    settings: &Settings,
+    with: &Collaborators,
+    sealing_key: &Arc<SealingKey>,
+) -> SigningKeys {
     let time_and_chance = (with.clock.clone(), with.entropy.clone());
     let (store, sealing_key) = (with.store.clone(), Arc::clone(sealing_key));
     signing_keys(settings, store, sealing_key, with.access_tokens.clone(), time_and_chance)
 }
 
-fn outbox_of(
+fn build_outbox(
     settings: &Settings,
     with: &Collaborators,
     sealing_key: &Arc<SealingKey>,
 ) -> Result<Outbox, Failure> {
     let templates = Templates::new(settings.mail.public_base_url.as_str()).map_err(reason)?;
-    let ways = (transport(settings)?, templates);
+    let delivery = (transport(settings)?, templates);
     let time_and_chance = (with.clock.clone(), with.entropy.clone());
     let (store, sealing_key) = (with.store.clone(), Arc::clone(sealing_key));
-    let outbox = Outbox::new(store, ways, sealing_key, outbox_options(settings), time_and_chance);
+    let outbox = Outbox::new(store, delivery, sealing_key, outbox_options(settings), time_and_chance);
     outbox.map_err(|error| format!("mail.from: {}", reason(error)))
 }
 
@@ -288,31 +297,31 @@ fn pages(
     Ok(Pages::new(accounts.clone(), templates, options, (clock.clone(), entropy.clone())))
 }
 
-/// Tells an operator where the pages are.
-fn tell_of_http(settings: &Settings, listener: &TcpListener, is_tls: bool) {
+/// Logs the address of the HTTP port, and what it serves.
+fn log_http(settings: &Settings, listener: &TcpListener, is_tls: bool) {
     let Ok(address) = listener.local_addr() else { return };
     let what = if settings.pages.enabled {
-        "the pages of mailed links and the public keys"
+        "the pages behind mailed links, and the public keys"
     } else {
         "the public keys"
     };
     tracing::info!(tls = is_tls, "Serving HTTP on {address}: {what}");
     let links = settings.mail.public_base_url.as_str();
     if settings.pages.enabled {
-        tracing::info!("Mailed links begin with {links}: it must lead to that port");
+        tracing::info!("Mailed links begin with {links}, which must lead to the HTTP port");
     }
 }
 
-/// Tells an operator where everything is.
-fn tell(settings: &Settings, listener: &TcpListener, is_tls: bool) {
+/// Logs the database, the mail transport and the gRPC address, and warns of unsafe settings.
+fn log_start(settings: &Settings, listener: &TcpListener, is_tls: bool) {
     let address = listener.local_addr().unwrap_or(settings.server.listen);
-    tracing::info!("Data is in {}; mails go to {}", settings.database.url, settings.mail.url);
+    tracing::info!("Database: {}; mail transport: {}", settings.database.url, settings.mail.url);
     if !is_tls && !address.ip().is_loopback() {
-        tracing::warn!("Passwords cross the network in the clear (--insecure-plaintext)");
+        tracing::warn!("TLS is off: passwords cross the network unencrypted (--insecure-plaintext)");
     }
     if settings.callers.file.is_none() {
         tracing::warn!(
-            "No callers are configured: whoever reaches {address} may do everything (docs/CALLERS.md)"
+            "No callers file is set: every client that reaches {address} may call every method (docs/CALLERS.md)"
         );
     }
     tracing::info!(tls = is_tls, "Serving gRPC on {address}");
@@ -321,9 +330,9 @@ fn tell(settings: &Settings, listener: &TcpListener, is_tls: bool) {
 async fn open_store(settings: &Settings) -> Result<Store, Failure> {
     let store = store::open_to_serve(settings)?;
     if let DatabaseUrl::Sqlite(_) = settings.database.url {
-        let migrated = store.migrate().await.map_err(|error| store::at(settings, &error))?;
+        let migrated = store.migrate().await.map_err(|error| store::database_failure(settings, &error))?;
         if !migrated.is_empty() {
-            tracing::info!("Ran {} migrations: {}", migrated.len(), migrated.join(", "));
+            tracing::info!("Applied {} migrations: {}", migrated.len(), migrated.join(", "));
         }
     }
     store::require_current(settings, &store).await?;

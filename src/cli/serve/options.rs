@@ -1,4 +1,4 @@
-//! Settings as the options of each part.
+//! Converts settings into the options of each part of the service.
 
 use tokio::net::TcpListener;
 
@@ -15,7 +15,8 @@ use crate::{
     server::{self, Http1Options, ServerOptions},
 };
 
-/// How many resends may be written after their callers were answered: some seconds of the writer's work.
+/// How many requests for a mailed link may still be processed after their callers were answered. The database
+/// writer needs a few seconds for that many.
 const BACKGROUND_MAX: usize = 1_024;
 
 pub(super) fn passwords(settings: &Settings, entropy: &Entropy) -> Result<Passwords, Failure> {
@@ -59,7 +60,7 @@ pub(super) fn retention(settings: &Settings) -> Retention {
 
 fn throttle_options(settings: &Settings) -> ThrottleOptions {
     let (login, client, verification) = (&settings.login, &settings.client, &settings.verification);
-    let from_one_address = |max: u32| Budget { max, window: client.window.get() };
+    let per_address = |max: u32| Budget { max, window: client.window.get() };
     ThrottleOptions {
         failures_max: login.failures_max.get(),
         wait_first: login.wait_first.get(),
@@ -67,10 +68,10 @@ fn throttle_options(settings: &Settings) -> ThrottleOptions {
         failures_in_a_row_max: login.failures_in_a_row_max.get(),
         pause: login.pause.get(),
         total: Budget { max: login.total_max.get(), window: login.window.get() },
-        failures_from: from_one_address(client.failures_max.get()),
-        registrations_from: from_one_address(client.registrations_max.get()),
+        failures_from: per_address(client.failures_max.get()),
+        registrations_from: per_address(client.registrations_max.get()),
         resends_to: Budget { max: verification.resends_max.get(), window: verification.resends_window.get() },
-        resends_from: from_one_address(client.resends_max.get()),
+        resends_from: per_address(client.resends_max.get()),
         address_known: client.known_lifetime.get(),
     }
 }

@@ -1,7 +1,7 @@
-//! What may change while the service runs: the file of callers, and the files of TLS.
+//! Reloads the callers file and the TLS files while the service runs.
 //!
-//! They are looked at every few seconds, and at once on SIGHUP. What is new counts from the next call or connection on; what
-//! is faulty changes nothing, and the log says so.
+//! The files are read every 2 seconds, and at once on SIGHUP. Changed callers apply from the next call on,
+//! changed TLS files from the next connection on. An invalid file changes nothing, and an error is logged.
 
 use std::{
     fs, io,
@@ -24,10 +24,11 @@ use crate::{
     server::{self, Alpn, CurrentTls},
 };
 
-/// How often files are looked at. By their content: files that are links, as in containers, change without their times.
+/// The interval at which the files are read. Their content is compared, since the modification time of a file
+/// that is a symbolic link, as in containers, may stay the same.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// Who may call, by the settings.
+/// Constructs the gate that admits callers: those of the callers file, or every client if no file is set.
 pub(super) fn gate(settings: &Settings) -> Result<CallerGate, Failure> {
     match &settings.callers.file {
         Some(path) => Ok(CallerGate::kept(load_callers(path, settings)?)),
@@ -35,24 +36,25 @@ pub(super) fn gate(settings: &Settings) -> Result<CallerGate, Failure> {
     }
 }
 
-/// What connections are offered, by the settings.
+/// The current TLS configuration of each port; `None` without TLS.
 #[derive(Clone)]
-pub(super) struct Offers {
-    /// On the gRPC port.
+pub(super) struct TlsConfigs {
+    /// Of the gRPC port.
     pub grpc: Option<CurrentTls>,
-    /// On the HTTP port.
+    /// Of the HTTP port.
     pub http: Option<CurrentTls>,
 }
 
-impl Offers {
+impl TlsConfigs {
+    /// Loads the TLS files that the settings name.
     pub(super) fn load(settings: &Settings) -> Result<Self, Failure> {
         let load = |alpn| load_tls(settings, alpn).map(|config| config.map(CurrentTls::from));
         Ok(Self { grpc: load(Alpn::Http2)?, http: load(Alpn::Http1)? })
     }
 
-    /// Gives whether there is anything to offer.
-    fn replace(&self, settings: &Settings) -> Result<bool, Failure> {
-        // All are read before any is replaced.
+    /// Loads the TLS files again, and uses them for new connections. Returns false if TLS is off.
+    fn reload(&self, settings: &Settings) -> Result<bool, Failure> {
+        // Both are loaded before either is replaced.
         let loaded =
             [(&self.grpc, load_tls(settings, Alpn::Http2)?), (&self.http, load_tls(settings, Alpn::Http1)?)];
         for (current, config) in loaded {
@@ -71,14 +73,16 @@ fn load_callers(path: &Path, settings: &Settings) -> Result<Callers, Failure> {
     let methods: Vec<_> = methods.iter().map(String::as_str).collect();
     let callers = Callers::parse(&text, &methods).map_err(|error| in_file(&error))?;
     if callers.need_certificates() && settings.server.tls_client_ca.is_none() {
-        return Err(in_file(&"a caller is proven by its certificate, and server.tls-client-ca is not set"));
+        return Err(in_file(
+            &"a caller authenticates with a certificate, but server.tls-client-ca is not set",
+        ));
     }
     Ok(callers)
 }
 
 fn load_tls(settings: &Settings, alpn: Alpn) -> Result<Option<Arc<ServerConfig>>, Failure> {
     let server = &settings.server;
-    // Browsers are nobody's callers: they are not asked for a certificate.
+    // The HTTP port serves browsers, which are not callers: the server requests no client certificate there.
     let client_ca = server.tls_client_ca.as_deref().filter(|_| alpn == Alpn::Http2);
     match (&server.tls_cert, &server.tls_key) {
         (Some(certificate), Some(key)) => {
@@ -88,54 +92,54 @@ fn load_tls(settings: &Settings, alpn: Alpn) -> Result<Option<Arc<ServerConfig>>
     }
 }
 
-/// The parts that may change.
+/// Watches the files, and reloads them when they change.
 pub(super) struct Reload {
     settings: Settings,
     gate: CallerGate,
-    tls: Offers,
+    tls: TlsConfigs,
     audit: AuditTrail,
-    callers_file: Watched,
-    tls_files: Watched,
+    callers_file: WatchedFiles,
+    tls_files: WatchedFiles,
     hangup: Option<Signal>,
 }
 
 impl Reload {
-    /// From here on SIGHUP no longer ends the process.
-    pub(super) fn begin(settings: Settings, gate: CallerGate, tls: Offers, audit: AuditTrail) -> Self {
+    /// Starts to receive SIGHUP. From now on it no longer terminates the process.
+    pub(super) fn begin(settings: Settings, gate: CallerGate, tls: TlsConfigs, audit: AuditTrail) -> Self {
         let hangup = signal(SignalKind::hangup());
         if let Err(error) = &hangup {
-            tracing::error!(%error, "SIGHUP cannot be heard; changed files are still read");
+            tracing::error!(%error, "Could not listen for SIGHUP; changed files are still reloaded");
         }
         let server = &settings.server;
-        let callers_file = Watched::new([&settings.callers.file]);
-        let tls_files = Watched::new([&server.tls_cert, &server.tls_key, &server.tls_client_ca]);
+        let callers_file = WatchedFiles::new([&settings.callers.file]);
+        let tls_files = WatchedFiles::new([&server.tls_cert, &server.tls_key, &server.tls_client_ca]);
         Self { settings, gate, tls, audit, callers_file, tls_files, hangup: hangup.ok() }
     }
 
-    /// Follows the files until `stop`.
+    /// Reloads changed files until `stop`.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         loop {
-            let is_asked = tokio::select! {
+            let is_forced = tokio::select! {
                 () = stop.cancelled() => return,
                 () = next(&mut self.hangup) => true,
                 () = tokio::time::sleep(INTERVAL) => false,
             };
-            if self.callers_file.has_changed() || is_asked {
+            if self.callers_file.has_changed() || is_forced {
                 let reloaded = self.reload_callers();
                 if let Ok(Some(names)) = &reloaded {
                     let mut event = self.audit.event(AuditKind::AuthzChange, &Origin::local(CALLERS_FILE));
                     event.resource = Some(names.clone());
                     self.audit.record(event).await;
                 }
-                tell("callers", reloaded);
+                log_reload("callers", reloaded);
             }
-            if self.tls_files.has_changed() || is_asked {
-                tell("certificates", self.reload_tls());
+            if self.tls_files.has_changed() || is_forced {
+                log_reload("certificates", self.reload_tls());
             }
         }
     }
 
-    /// Gives what there is now; nothing where nothing was set.
+    /// Reloads the callers file and returns the names of the callers; `None` if no file is set.
     fn reload_callers(&self) -> Result<Option<String>, Failure> {
         let Some(path) = &self.settings.callers.file else { return Ok(None) };
         let callers = load_callers(path, &self.settings)?;
@@ -144,12 +148,14 @@ impl Reload {
         Ok(Some(names))
     }
 
+    /// Reloads the TLS files; `None` if TLS is off.
     fn reload_tls(&self) -> Result<Option<String>, Failure> {
-        let is_offered = self.tls.replace(&self.settings)?;
-        Ok(is_offered.then(|| "new connections get them".to_owned()))
+        let uses_tls = self.tls.reload(&self.settings)?;
+        Ok(uses_tls.then(|| "new connections use them".to_owned()))
     }
 }
 
+/// Waits for the next SIGHUP. Never returns if the signal cannot be received.
 async fn next(hangup: &mut Option<Signal>) {
     match hangup {
         Some(hangup) => {
@@ -159,32 +165,36 @@ async fn next(hangup: &mut Option<Signal>) {
     }
 }
 
-fn tell(what: &str, reloaded: Result<Option<String>, Failure>) {
+/// Logs the result of a reload.
+fn log_reload(what: &str, reloaded: Result<Option<String>, Failure>) {
     match reloaded {
-        Ok(Some(now)) => tracing::info!("Read the {what} again: {now}"),
+        Ok(Some(result)) => tracing::info!("Reloaded the {what}: {result}"),
         Ok(None) => {}
-        Err(error) => tracing::error!("{error}; the {what} known so far stay"),
+        Err(error) => tracing::error!("Could not reload the {what}; the previous ones stay in use: {error}"),
     }
 }
 
-/// Files, and what was in them last.
-struct Watched {
+/// Files, and their content when they were last read.
+struct WatchedFiles {
     paths: Vec<PathBuf>,
-    known: Vec<Result<Vec<u8>, io::ErrorKind>>,
+    contents: Vec<Result<Vec<u8>, io::ErrorKind>>,
 }
 
-impl Watched {
+impl WatchedFiles {
     fn new<'a>(paths: impl IntoIterator<Item = &'a Option<PathBuf>>) -> Self {
-        let mut watched = Self { paths: paths.into_iter().flatten().cloned().collect(), known: Vec::new() };
+        let mut watched =
+            Self { paths: paths.into_iter().flatten().cloned().collect(), contents: Vec::new() };
         watched.has_changed();
         watched
     }
 
+    /// Reads the files. True if the content of one differs from the last call, or one can now be read that
+    /// could not before, or the other way round.
     fn has_changed(&mut self) -> bool {
         let found: Vec<_> =
             self.paths.iter().map(|path| fs::read(path).map_err(|error| error.kind())).collect();
-        let has_changed = found != self.known;
-        self.known = found;
+        let has_changed = found != self.contents;
+        self.contents = found;
         has_changed
     }
 }

@@ -7,7 +7,7 @@ fn parsed(text: &str) -> Username {
 }
 
 #[test]
-fn people_are_called_as_they_are() {
+fn valid_names_are_kept_unchanged() {
     for name in [
         "ada",
         "Ada Lovelace",
@@ -75,7 +75,7 @@ fn names_that_differ_in_case_or_form_share_a_key() {
 }
 
 #[test]
-fn names_that_differ_stay_apart() {
+fn different_names_have_different_keys() {
     for (one, other) in [("ada", "ada1"), ("ada", "àda"), ("a da", "ada"), ("İ", "I"), ("oneill", "o'neill")]
     {
         assert_ne!(parsed(one).key(), parsed(other).key(), "{one:?} and {other:?}");
@@ -83,7 +83,7 @@ fn names_that_differ_stay_apart() {
 }
 
 #[test]
-fn each_broken_rule_is_named() {
+fn each_violated_rule_has_its_error() {
     let hostile: &[(&str, InvalidUsername)] = &[
         ("", Empty),
         ("   ", Empty),
@@ -146,26 +146,26 @@ fn length_is_counted_in_characters_of_the_display_form() {
 
 #[test]
 fn the_longest_fold_of_150_characters_fits_its_column() {
-    for widest in ["ΐ", "ΰ", "ﬃ", "ß", "İ", "ŉ", "ẖ", "ᾷ"] {
-        if let Ok(username) = Username::parse(&widest.repeat(150)) {
-            assert!(username.key().chars().count() <= USERNAME_KEY_CHARACTERS_MAX, "{widest}");
+    for character in ["ΐ", "ΰ", "ﬃ", "ß", "İ", "ŉ", "ẖ", "ᾷ"] {
+        if let Ok(username) = Username::parse(&character.repeat(150)) {
+            assert!(username.key().chars().count() <= USERNAME_KEY_CHARACTERS_MAX, "{character}");
         }
     }
 }
 
 #[test]
-fn folding_any_single_character_comes_to_rest() {
+fn folding_any_single_character_is_idempotent() {
     for c in '\0'..=char::MAX {
         if let Ok(key) = folded(&c.nfkc().collect::<String>()) {
             assert_eq!(folded_once(&key), key, "{c:?}");
         } else {
-            panic!("{c:?} never rests");
+            panic!("folding {c:?} never becomes stable");
         }
     }
 }
 
 #[test]
-fn what_the_database_holds_is_trusted() {
+fn stored_names_are_not_validated() {
     let imported = Username::from_stored("user@example".to_owned(), "user@example".to_owned());
     assert_eq!((imported.as_str(), imported.key()), ("user@example", "user@example"));
 }
@@ -174,7 +174,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn arbitrary_text_never_panics_and_parsed_names_are_final(
+    fn arbitrary_text_never_panics_and_parsing_is_idempotent(
         text in prop_oneof![any::<String>(), "[\\p{Latin}\\p{M} ]{1,160}", "[\\p{Greek}ßİŉ ]{1,160}", "[\\p{L}\\p{N}\\p{P}]{1,6}", "[a-zA-Z0-9à-žßſİıǅﬁŉẞ' ]{1,60}"]
     ) {
         if let Ok(name) = Username::parse(&text) {
@@ -187,7 +187,7 @@ proptest! {
     }
 
     #[test]
-    fn case_width_and_composition_never_make_a_second_name(text in "[a-zA-Z0-9éÉöÖßñ][a-zA-Z0-9éÉöÖßñ ]{0,40}") {
+    fn case_width_and_composition_do_not_change_the_key(text in "[a-zA-Z0-9éÉöÖßñ][a-zA-Z0-9éÉöÖßñ ]{0,40}") {
         let key = Username::comparison_key(&text);
         let wide: String = text.chars().map(|c| if ('!'..='~').contains(&c) { char::from_u32(c as u32 + 0xfee0).unwrap_or(c) } else { c }).collect();
         prop_assert!(key.is_ok());
@@ -201,7 +201,7 @@ proptest! {
 }
 
 #[test]
-fn a_name_that_breaks_a_rule_can_be_kept_as_it_is_under_a_key_of_its_own() {
+fn an_imported_name_may_break_rules_and_has_a_key_of_its_own() {
     let (one, other) = (AuthToken::from_random([1; 16]), AuthToken::from_random([2; 16]));
     for text in [" alice", "user@example.com", "\u{202e}ecila", " "] {
         let kept = Username::keep(text, one).unwrap();

@@ -1,4 +1,4 @@
-//! Who calls, and whether they may: before anything of the request is read.
+//! Authentication and authorization of the caller, before the request body is read.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,97 +7,102 @@ use tonic::{Code, Status, body::Body};
 
 use super::super::{
     fields::Fields,
-    status::{busy, refusal},
+    status::{error_status, retryable_status},
 };
 use crate::{
-    callers::{Caller, CallerGate, Ongoing, Requester, ServiceToken},
+    callers::{CallSlot, Caller, CallerGate, Requester, ServiceToken},
     domain::{AuditKind, ClientAddress},
     proto::ErrorReason,
     server::Peer,
 };
 
-/// What load balancers ask without a token; it tells nothing of anybody.
+/// The path prefix of the health service. Load balancers call it without a token; it reveals nothing about
+/// users.
 const HEALTH: &str = "/grpc.health.v1.Health/";
 
-/// The end user's address; of a caller that may not tell it, it is not read.
+/// The header with the end user's IP address. It is ignored unless the caller has the right `tells-client`.
 const CLIENT_IP: &str = "kairos-client-ip";
 
-/// When it is worth trying again for a caller that has too many calls under way: most end within milliseconds.
+/// The retry delay for a caller with too many calls in flight: most calls end within milliseconds.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Why a request is not answered, and what the audit trail has of it: nothing of a request that is faulty.
-pub(super) struct Refused {
+/// A request that is rejected before a handler runs.
+pub(super) struct Rejection {
     pub(super) status: Status,
+    /// The kind and reason for the audit trail; `None` for a malformed request, which is not recorded.
     pub(super) audited: Option<(AuditKind, ErrorReason)>,
 }
 
-impl From<Status> for Refused {
+impl From<Status> for Rejection {
     fn from(status: Status) -> Self {
         Self { status, audited: None }
     }
 }
 
-/// Who makes a request.
+/// Authenticates the caller by its service token or its client certificate. Calls of the health service need
+/// neither.
 pub(super) fn identify(
     gate: &CallerGate,
     request: &Request<Body>,
     peer: &Peer,
-) -> Result<Arc<Caller>, Refused> {
+) -> Result<Arc<Caller>, Rejection> {
     if request.uri().path().starts_with(HEALTH) {
-        return Ok(Caller::nobody());
+        return Ok(Caller::unauthenticated());
     }
-    gate.identify(service_token(request.headers())?.as_ref(), &peer.names).ok_or_else(unknown)
+    gate.identify(service_token(request.headers())?.as_ref(), &peer.names).ok_or_else(unknown_caller)
 }
 
-/// For whom the caller asks, and its place among its calls, if it may ask.
+/// Checks that the caller may call the method and has a call slot left. Returns the source of the request,
+/// and the slot.
 pub(super) fn authorize(
     caller: Arc<Caller>,
     request: &Request<Body>,
     peer: &Peer,
-) -> Result<(Requester, Ongoing), Refused> {
+) -> Result<(Requester, CallSlot), Rejection> {
     if !caller.may_call(request.uri().path()) {
         let message = format!("the caller {} may not call this method", caller.name());
         let reason = ErrorReason::CallerNotAllowed;
-        let status = refusal(Code::PermissionDenied, reason, &message);
-        return Err(Refused { status, audited: Some((AuditKind::AuthzFail, reason)) });
+        let status = error_status(Code::PermissionDenied, reason, &message);
+        return Err(Rejection { status, audited: Some((AuditKind::AuthzFail, reason)) });
     }
-    let Some(ongoing) = caller.begin() else {
-        let message = format!("the caller {} has too many calls under way", caller.name());
+    let Some(slot) = caller.try_begin_call() else {
+        let message = format!("the caller {} has too many calls in flight: try again later", caller.name());
         let reason = ErrorReason::Overloaded;
-        let status = busy(Code::ResourceExhausted, reason, &message, RETRY_AFTER);
-        return Err(Refused { status, audited: Some((AuditKind::ExcessRateLimitExceeded, reason)) });
+        let status = retryable_status(Code::ResourceExhausted, reason, &message, RETRY_AFTER);
+        return Err(Rejection { status, audited: Some((AuditKind::ExcessRateLimitExceeded, reason)) });
     };
     let client = if caller.tells_client() { client_address(request.headers())? } else { None };
-    Ok((Requester { caller, client, peer: Some(peer.ip()) }, ongoing))
+    Ok((Requester { caller, client, peer: Some(peer.ip()) }, slot))
 }
 
 fn client_address(headers: &HeaderMap) -> Result<Option<ClientAddress>, Status> {
-    let mut told = headers.get_all(CLIENT_IP).iter();
-    let Some(address) = told.next() else { return Ok(None) };
+    let mut values = headers.get_all(CLIENT_IP).iter();
+    let Some(address) = values.next() else { return Ok(None) };
     let mut fields = Fields::default();
-    if told.next().is_some() {
-        fields.refuse(CLIENT_IP, &"must be there once");
+    if values.next().is_some() {
+        fields.reject(CLIENT_IP, &"must occur at most once");
         return Err(fields.into_status());
     }
-    match fields.take(CLIENT_IP, ClientAddress::parse(address.to_str().unwrap_or_default())) {
+    match fields.check(CLIENT_IP, ClientAddress::parse(address.to_str().unwrap_or_default())) {
         Some(address) => Ok(Some(address)),
         None => Err(fields.into_status()),
     }
 }
 
-fn unknown() -> Refused {
-    let message = "the caller is not known: send a service token as `authorization: Bearer kst_…`, or show a certificate";
+fn unknown_caller() -> Rejection {
+    let message = "the caller is unknown: send a service token as `authorization: Bearer kst_...` or use a client certificate";
     let reason = ErrorReason::CallerUnknown;
-    let status = refusal(Code::Unauthenticated, reason, message);
-    Refused { status, audited: Some((AuditKind::AuthzFail, reason)) }
+    let status = error_status(Code::Unauthenticated, reason, message);
+    Rejection { status, audited: Some((AuditKind::AuthzFail, reason)) }
 }
 
-/// The one service token among the credentials; two would be somebody's mistake or trick.
-fn service_token(headers: &HeaderMap) -> Result<Option<ServiceToken>, Refused> {
+/// Returns the service token among the `authorization` values, if there is one. More than one is rejected,
+/// because it would be unclear which caller is meant.
+fn service_token(headers: &HeaderMap) -> Result<Option<ServiceToken>, Rejection> {
     let credentials = headers.get_all(header::AUTHORIZATION).iter().filter_map(|value| value.to_str().ok());
     let mut tokens = credentials.filter_map(ServiceToken::from_authorization);
     let token = tokens.next();
-    if tokens.next().is_some() { Err(unknown()) } else { Ok(token) }
+    if tokens.next().is_some() { Err(unknown_caller()) } else { Ok(token) }
 }
 
 #[cfg(test)]
@@ -105,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_has_one_service_token_or_none() {
+    fn a_request_has_at_most_one_service_token() {
         let (one, other) = (ServiceToken::from_random([1; 32]), ServiceToken::from_random([2; 32]));
         let bearer = |token: &ServiceToken| format!("Bearer {}", token.expose());
         let found = |credentials: &[String]| {
@@ -113,11 +118,11 @@ mod tests {
             for value in credentials {
                 headers.append(header::AUTHORIZATION, value.parse().unwrap());
             }
-            service_token(&headers).map_err(|refused| refused.status.code())
+            service_token(&headers).map_err(|rejection| rejection.status.code())
         };
         assert_eq!(found(&[]), Ok(None));
         assert_eq!(found(&[bearer(&one)]), Ok(Some(one.clone())));
-        // Beside it may be what a user proves themselves with.
+        // A user's access token may be sent beside it.
         assert_eq!(found(&["Bearer eyJhbGciOi".to_owned(), bearer(&one)]), Ok(Some(one.clone())));
         assert_eq!(found(&[bearer(&one), bearer(&other)]), Err(Code::Unauthenticated));
         assert_eq!(found(&[bearer(&one), bearer(&one)]), Err(Code::Unauthenticated));

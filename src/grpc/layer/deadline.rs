@@ -1,8 +1,8 @@
-//! Deadlines: the caller's `grpc-timeout`, a default where there is none, and a longest that nobody exceeds.
+//! Deadlines of calls: the caller's `grpc-timeout` or a default, limited by a maximum.
 //!
-//! The handler is dropped when the time is over. That cuts no write in half: the store's go on in tasks and threads of
-//! their own. A request whose body never ends is read by the handler, and so has the same limit; a stream's limit ends
-//! when its headers are sent.
+//! The handler is dropped when the deadline passes. That interrupts no write, because the store's writes run
+//! in their own tasks and threads. The deadline covers the reading of the request body, because the handler
+//! reads it. For a streaming response it ends when the headers are sent.
 
 use std::time::Duration;
 
@@ -10,12 +10,15 @@ use http::{HeaderMap, Response};
 use tonic::{Code, Status, body::Body};
 use tonic_types::FieldViolation;
 
-use super::super::status::{invalid_fields, refusal};
+use super::super::status::{error_status, invalid_fields};
 use crate::proto::ErrorReason;
 
 const HEADER: &str = "grpc-timeout";
 
-/// How long the call may take.
+/// Returns the time limit of the call.
+///
+/// # Errors
+/// `INVALID_FIELDS` for a malformed `grpc-timeout`.
 pub(super) fn limit(headers: &HeaderMap, default: Duration, max: Duration) -> Result<Duration, Status> {
     let Some(value) = headers.get(HEADER) else { return Ok(default.min(max)) };
     let timeout = value.to_str().ok().and_then(parse).ok_or_else(|| {
@@ -25,7 +28,7 @@ pub(super) fn limit(headers: &HeaderMap, default: Duration, max: Duration) -> Re
     Ok(timeout.min(max))
 }
 
-/// The gRPC specification: `TimeoutValue TimeoutUnit`.
+/// Parses `TimeoutValue TimeoutUnit` of the gRPC specification.
 fn parse(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
@@ -43,11 +46,12 @@ fn parse(text: &str) -> Option<Duration> {
     })
 }
 
-/// The handler's answer, or `DEADLINE_EXCEEDED` when it does not come in time.
+/// Returns the handler's response, or `DEADLINE_EXCEEDED` if the limit passes first.
 pub(super) async fn within(limit: Duration, handler: impl Future<Output = Response<Body>>) -> Response<Body> {
     tokio::time::timeout(limit, handler).await.unwrap_or_else(|_| {
-        let message = "the deadline passed before the answer was ready; whether a change was made is unknown";
-        refusal(Code::DeadlineExceeded, ErrorReason::DeadlineExceeded, message).into_http()
+        let message =
+            "the deadline passed before the response was ready; it is unknown whether a change was made";
+        error_status(Code::DeadlineExceeded, ErrorReason::DeadlineExceeded, message).into_http()
     })
 }
 
@@ -56,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_unit_of_the_specification_is_read() {
+    fn every_timeout_unit_of_the_specification_is_parsed() {
         for (text, duration) in [
             ("1H", Duration::from_hours(1)),
             ("2M", Duration::from_mins(2)),

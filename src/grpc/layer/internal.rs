@@ -1,4 +1,4 @@
-//! INTERNAL answers name the request, so that whoever meets one can ask an operator about it.
+//! Adds the request id to INTERNAL responses, so that an operator can find the cause in the log.
 
 use http::Response;
 use tonic::{Code, Status, body::Body};
@@ -7,14 +7,15 @@ use tonic_types::{ErrorDetails, StatusExt};
 use super::{super::status, request_id::RequestId};
 use crate::proto::ErrorReason;
 
-/// Adds the reason, where a library left it out, and the request id to an INTERNAL answer; leaves the others.
+/// Adds the request id to an INTERNAL response, and the reason if a library left it out. The message becomes
+/// "internal error". Other responses are not changed.
 pub(super) fn with_request_id(response: Response<Body>, id: RequestId) -> Response<Body> {
-    // An answer with a body has its status in the trailers, and is no error of ours.
+    // Only errors have the status in the headers. A response with a message has it in the trailers.
     match Status::from_header_map(response.headers()) {
         Some(status) if status.code() == Code::Internal => {
             let mut details = status.get_error_details();
             if details.error_info().is_none() {
-                tracing::warn!(request_id = %id, error = status.message(), "A library refused a call");
+                tracing::warn!(request_id = %id, error = status.message(), "Call failed in a library");
                 details = status::details(ErrorReason::Internal);
             }
             with_details(details.set_request_info(id.to_string(), "").clone())

@@ -1,4 +1,5 @@
-//! One line a call: who asked for what, how it ended, how long it took. A look-up that succeeded is a line at `debug`.
+//! The log line of each call: caller, method, status code, duration. Successful look-ups are logged at
+//! `debug`.
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
@@ -10,10 +11,11 @@ use tracing::Level;
 use super::{methods::Methods, request_id::RequestId};
 use crate::{callers::Caller, clock::Clock};
 
-/// What stands for a path that is none of our methods'.
+/// Logged in place of a path that is not a known method.
 const UNKNOWN: &str = "unknown";
 
-/// A call that is going on. Dropped before its end, it was left by its caller, and is logged as such.
+/// A call in flight. If it is dropped before [`Call::end`], the caller has cancelled it, and it is logged as
+/// CANCELLED.
 pub(super) struct Call<'a> {
     method: Option<&'a str>,
     peer: SocketAddr,
@@ -25,13 +27,13 @@ pub(super) struct Call<'a> {
     is_logged: bool,
 }
 
-/// How a call ended.
+/// The result of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended {
-    /// With an answer.
-    Well,
-    /// With a refusal or an error.
-    Badly,
+pub(super) enum CallResult {
+    /// The response is a message or a stream.
+    Success,
+    /// The response is a gRPC error or an HTTP error.
+    Error,
 }
 
 impl<'a> Call<'a> {
@@ -46,33 +48,33 @@ impl<'a> Call<'a> {
         Self { method, peer, caller: None, trace_id, id, clock, began: clock.instant(), is_logged: false }
     }
 
-    /// Notes who calls.
-    pub(super) fn is_of(&mut self, caller: &Arc<Caller>) {
+    /// Sets the caller, once it is authenticated.
+    pub(super) fn set_caller(&mut self, caller: &Arc<Caller>) {
         self.caller = Some(Arc::clone(caller));
     }
 
-    /// Who calls, once that is known.
+    /// The caller, if it is authenticated.
     pub(super) const fn caller(&self) -> Option<&Arc<Caller>> {
         self.caller.as_ref()
     }
 
-    /// Logs how it ended. A stream ends here with its headers.
-    pub(super) fn end(mut self, response: &Response<Body>) -> Ended {
+    /// Logs the call and returns its result. A streaming response is logged when its headers are ready.
+    pub(super) fn end(mut self, response: &Response<Body>) -> CallResult {
         if !response.status().is_success() {
             self.log(&format!("HTTP {}", response.status().as_u16()), None);
-            return Ended::Badly;
+            return CallResult::Error;
         }
-        // A unary success has its status in the trailers; an error comes without a body, its status in the headers.
+        // A success has its status in the trailers. An error has no body, and its status is in the headers.
         let Some(status) = Status::from_header_map(response.headers()) else {
             self.log(code_name(Code::Ok), None);
-            return Ended::Well;
+            return CallResult::Success;
         };
         let reason = status.get_details_error_info().map(|info| info.reason);
         self.log(code_name(status.code()), reason.as_deref());
-        Ended::Badly
+        CallResult::Error
     }
 
-    /// Asked for only when a line is written.
+    /// The time since the call began, in microseconds. Evaluated only when the line is written.
     fn duration_us(&self) -> u64 {
         let elapsed = self.clock.instant().duration_since(self.began);
         u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
@@ -106,7 +108,8 @@ impl<'a> Call<'a> {
     }
 }
 
-/// What the agent asks for on every message: to log each success costs as much as to answer it.
+/// True for the methods that the agent calls for every message. A log line for each success would cost as
+/// much as the call.
 fn is_look_up(method: &str) -> bool {
     matches!(
         method,
@@ -123,7 +126,8 @@ impl Drop for Call<'_> {
     }
 }
 
-/// The trace id of a W3C `traceparent`: 32 hexadecimal digits, not all zero. Later versions may have more fields.
+/// Returns the trace id of a valid W3C `traceparent` header: 32 lower-case hexadecimal digits, not all zero.
+/// Versions after 00 may have further fields.
 fn trace_id(headers: &HeaderMap) -> Option<String> {
     let parts: Vec<&str> = headers.get("traceparent")?.to_str().ok()?.split('-').collect();
     let [version, trace, span, flags, later @ ..] = parts.as_slice() else { return None };
@@ -137,7 +141,7 @@ fn trace_id(headers: &HeaderMap) -> Option<String> {
     (is_valid && !is_zero(trace) && !is_zero(span)).then(|| (*trace).to_owned())
 }
 
-/// The name that the gRPC specification gives the code.
+/// The name of the code in the gRPC specification.
 const fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
@@ -165,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_valid_traceparent_is_taken_over() {
+    fn only_a_valid_traceparent_is_used() {
         let trace_id = |text: &str| {
             let mut headers = HeaderMap::new();
             headers.insert("traceparent", text.parse().unwrap());

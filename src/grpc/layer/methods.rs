@@ -1,4 +1,4 @@
-//! The names of all methods that this service may have.
+//! The paths of all methods that the server may serve.
 
 use std::collections::HashSet;
 
@@ -7,22 +7,23 @@ use prost_types::FileDescriptorSet;
 
 use crate::proto;
 
-/// The paths of known methods. A path that a caller made up is none of them, so it is never logged.
+/// The paths of all known methods. Only these are logged, so that a caller cannot write an arbitrary path
+/// into the log.
 pub(super) struct Methods(HashSet<String>);
 
 impl Methods {
-    /// Of the API, of health, and of both versions of reflection.
-    pub fn of_every_service() -> Self {
+    /// Returns the methods of the API, of health, and of both versions of reflection.
+    pub fn all() -> Self {
         Self(paths_of_every_service().into_iter().collect())
     }
 
-    /// The path, if it is one of ours.
+    /// Returns the path if it is the path of a known method.
     pub fn find(&self, path: &str) -> Option<&str> {
         self.0.get(path).map(String::as_str)
     }
 }
 
-/// The paths of all methods, `/package.Service/Method`.
+/// Returns the paths of all methods, `/package.Service/Method`.
 #[must_use]
 pub fn paths_of_every_service() -> Vec<String> {
     let descriptors = [
@@ -35,7 +36,7 @@ pub fn paths_of_every_service() -> Vec<String> {
 }
 
 fn paths(descriptors: &[u8]) -> Vec<String> {
-    let files = FileDescriptorSet::decode(descriptors).expect("the descriptors were made by the build").file;
+    let files = FileDescriptorSet::decode(descriptors).expect("the embedded descriptors are valid").file;
     let mut paths = Vec::new();
     for file in &files {
         for service in &file.service {
@@ -54,8 +55,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_service_is_known_and_nothing_else() {
-        let methods = Methods::of_every_service();
+    fn only_the_methods_of_the_served_services_are_known() {
+        let methods = Methods::all();
         for known in [
             "/kairos.identity.v1.IdentityService/Login",
             "/kairos.identity.v1.IdentityService/ResolveTokens",

@@ -1,5 +1,5 @@
-//! What every call passes through, whatever it asks for: one mechanism a file, and `answer` as the one place that says
-//! in which order.
+//! What is common to all calls: authentication, authorization, deadlines, logging, errors. Each mechanism has
+//! its own file; `Layered::answer` applies them in order.
 
 mod caller;
 mod content_type;
@@ -18,112 +18,116 @@ use tonic::body::Body;
 pub use self::methods::paths_of_every_service;
 pub(super) use self::request_id::{RequestId, current as current_request_id};
 use self::{
-    caller::Refused,
-    log::{Call, Ended},
+    caller::Rejection,
+    log::{Call, CallResult},
     methods::Methods,
 };
-use super::status::name;
+use super::status::reason_name;
 use crate::{
-    callers::{Caller, CallerGate, Ongoing, Requester},
+    callers::{CallSlot, Caller, CallerGate, Requester},
     clock::Clock,
     domain::AuditEvent,
     entropy::Entropy,
     server::{Peer, Served},
 };
 
-/// What the layers work with.
+/// The options and dependencies of the layers.
 #[derive(Debug, Clone)]
 pub struct LayerOptions {
-    /// How long a call may take whose caller set no deadline.
+    /// The time limit of a call without a deadline.
     pub request_timeout_default: Duration,
-    /// How long a call may take whatever its caller says.
+    /// The time limit of any call, even if its deadline is later.
     pub request_timeout_max: Duration,
-    /// Measures how long calls take, and dates refusals.
+    /// Measures the duration of calls, and sets the time of audit events.
     pub clock: Clock,
-    /// Draws request ids.
+    /// Generates request ids.
     pub entropy: Entropy,
-    /// Who may call.
+    /// Authenticates callers.
     pub gate: CallerGate,
 }
 
-/// What stands behind the layers: it answers whatever it is asked.
-pub trait Answers: Send + Sync + 'static {
-    /// Answers one call of `requester`, who may make it.
-    fn answer(
+/// Handles the calls that the layers let pass.
+pub trait CallHandler: Send + Sync + 'static {
+    /// Handles one call of `requester`, whose caller is authenticated and may call the method.
+    fn handle(
         &self,
         request: Request<Body>,
         requester: Requester,
     ) -> impl Future<Output = Response<Body>> + Send;
 
-    /// Is told of whom the layers turned away.
-    fn refused(&self, event: AuditEvent);
+    /// Records an audit event about a call that the layers rejected.
+    fn record_rejection(&self, event: AuditEvent);
 }
 
-/// The services behind the layers.
+/// Services with the layers around them.
 pub struct Layered<S> {
     services: S,
     options: LayerOptions,
     methods: Methods,
 }
 
-/// Puts the services behind the layers.
+/// Wraps the services in the layers.
 #[must_use]
-pub fn wrap<S: Answers>(services: S, options: LayerOptions) -> Layered<S> {
-    Layered { services, options, methods: Methods::of_every_service() }
+pub fn wrap<S: CallHandler>(services: S, options: LayerOptions) -> Layered<S> {
+    Layered { services, options, methods: Methods::all() }
 }
 
-/// The order: each stands around those below it.
+/// The layers, from the outermost to the innermost:
 ///
-/// 1. The request id, which all that follows may name.
-/// 2. The log, which sees every answer, refusals and panics among them, and calls whose caller went away.
-/// 3. The content type, before anything of the request is read.
-/// 4. The caller, before the deadline begins.
-/// 5. INTERNAL answers get the request id; outside of panics, which become such answers.
-/// 6. Panics; outside of the deadline, so that one is told apart from the other.
-/// 7. The deadline, around the handler and the reading of the request.
-impl<S: Answers> Served for Layered<S> {
+/// 1. The request id, which the layers below use.
+/// 2. The log, which sees every response, including rejections and panics, and calls that the caller
+///    cancelled.
+/// 3. The content type, before the request body is read.
+/// 4. Authentication and authorization of the caller, before the deadline starts.
+/// 5. The request id in INTERNAL responses. It encloses the panic layer, which creates such responses.
+/// 6. Panics. It encloses the deadline layer, so that a panic and an exceeded deadline have different codes.
+/// 7. The deadline, for the handler and the reading of the request body.
+impl<S: CallHandler> Served for Layered<S> {
     async fn answer(&self, request: Request<Body>, peer: &Peer) -> Response<Body> {
-        let id = RequestId::draw(&self.options.entropy);
+        let id = RequestId::generate(&self.options.entropy);
         let mut call = Call::begin(&request, peer.address, id, &self.methods, &self.options.clock);
         let mut response = match self.admit(&request, peer, &mut call, id) {
-            // Its place among its caller's calls is held until it is answered.
-            ControlFlow::Continue((requester, _ongoing, limit)) => {
-                // Pinned where they are made: a future that is passed on is copied, this one some thousand bytes each time.
-                let handler = pin!(self.services.answer(request, requester));
-                let handler = pin!(panic::caught(deadline::within(limit, handler)));
+            // The slot is held until the response is ready.
+            ControlFlow::Continue((requester, _slot, limit)) => {
+                // Pinned in place: passing a future by value copies it, here more than a thousand bytes each
+                // time.
+                let handler = pin!(self.services.handle(request, requester));
+                let handler = pin!(panic::catch(deadline::within(limit, handler)));
                 internal::with_request_id(id.scope(handler).await, id)
             }
-            ControlFlow::Break(refusal) => refusal,
+            ControlFlow::Break(rejection) => rejection,
         };
-        if call.end(&response) != Ended::Well {
+        if call.end(&response) != CallResult::Success {
             id.write_to(&mut response);
         }
         response
     }
 }
 
-impl<S: Answers> Layered<S> {
-    /// Who calls and how long it may take, or the refusal of what is never read.
+impl<S: CallHandler> Layered<S> {
+    /// Returns the requester, its call slot and the time limit, or the response to a request that is rejected
+    /// unread. A rejection is recorded in the audit trail, except for malformed requests.
     fn admit(
         &self,
         request: &Request<Body>,
         peer: &Peer,
         call: &mut Call,
         id: RequestId,
-    ) -> ControlFlow<Response<Body>, (Requester, Ongoing, Duration)> {
-        if let Some(refusal) = content_type::refuse(request) {
-            return ControlFlow::Break(refusal);
+    ) -> ControlFlow<Response<Body>, (Requester, CallSlot, Duration)> {
+        if let Some(rejection) = content_type::reject(request) {
+            return ControlFlow::Break(rejection);
         }
         match self.admit_grpc(request, peer, call) {
             Ok(admitted) => ControlFlow::Continue(admitted),
-            Err(Refused { status, audited }) => {
+            Err(Rejection { status, audited }) => {
                 if let Some((kind, reason)) = audited {
-                    let caller = call.caller().cloned().unwrap_or_else(Caller::nobody);
+                    let caller = call.caller().cloned().unwrap_or_else(Caller::unauthenticated);
                     let requester = Requester { caller, client: None, peer: Some(peer.ip()) };
                     let origin = requester.origin(None, Some(id.as_uuid()));
-                    let event = AuditEvent::new(self.options.clock.now(), kind, origin).refused(name(reason));
+                    let event =
+                        AuditEvent::new(self.options.clock.now(), kind, origin).refused(reason_name(reason));
                     let resource = self.methods.find(request.uri().path()).map(str::to_owned);
-                    self.services.refused(AuditEvent { resource, ..event });
+                    self.services.record_rejection(AuditEvent { resource, ..event });
                 }
                 ControlFlow::Break(status.into_http())
             }
@@ -135,13 +139,13 @@ impl<S: Answers> Layered<S> {
         request: &Request<Body>,
         peer: &Peer,
         call: &mut Call,
-    ) -> Result<(Requester, Ongoing, Duration), Refused> {
+    ) -> Result<(Requester, CallSlot, Duration), Rejection> {
         let options = &self.options;
         let caller = caller::identify(&options.gate, request, peer)?;
-        call.is_of(&caller);
-        let (requester, ongoing) = caller::authorize(caller, request, peer)?;
+        call.set_caller(&caller);
+        let (requester, slot) = caller::authorize(caller, request, peer)?;
         let (default, max) = (options.request_timeout_default, options.request_timeout_max);
-        Ok((requester, ongoing, deadline::limit(request.headers(), default, max)?))
+        Ok((requester, slot, deadline::limit(request.headers(), default, max)?))
     }
 }
 

@@ -1,4 +1,5 @@
-//! A panic in a handler is that call's INTERNAL and nobody else's; the process's panic hook has logged where it was.
+//! Converts a panic in a handler into INTERNAL for that call only. The panic hook of the process logs where
+//! it happened.
 
 use std::panic::AssertUnwindSafe;
 
@@ -6,15 +7,15 @@ use futures_util::FutureExt;
 use http::Response;
 use tonic::{Code, body::Body};
 
-use super::super::status::refusal;
+use super::super::status::error_status;
 use crate::proto::ErrorReason;
 
-/// The handler's answer, or INTERNAL when it panicked.
-pub(super) async fn caught(handler: impl Future<Output = Response<Body>>) -> Response<Body> {
-    // Nothing that the handler held is used again: it is dropped with the future.
+/// Returns the handler's response, or INTERNAL if it panics.
+pub(super) async fn catch(handler: impl Future<Output = Response<Body>>) -> Response<Body> {
+    // Unwind safe: the state of the handler is dropped with the future and never used again.
     AssertUnwindSafe(handler).catch_unwind().await.unwrap_or_else(|_| {
         let request_id = super::current_request_id().map(tracing::field::display);
-        tracing::error!(request_id, "A call panicked");
-        refusal(Code::Internal, ErrorReason::Internal, "internal error").into_http()
+        tracing::error!(request_id, "Handler panicked");
+        error_status(Code::Internal, ErrorReason::Internal, "internal error").into_http()
     })
 }

@@ -1,4 +1,5 @@
-//! A name for each call, drawn here and never taken from the caller, who finds it in the `kairos-request-id` of an error.
+//! The id of each call. The server generates it and never takes it from the caller. An error response
+//! contains it in the header `kairos-request-id`.
 
 use std::fmt;
 
@@ -8,7 +9,8 @@ use uuid::{Builder, Uuid};
 
 use crate::entropy::Entropy;
 
-/// The header of an answer that is an error. A success does not need it, and look-ups are faster without.
+/// The header with the request id in error responses. Successful responses do not have it, which makes
+/// look-ups faster.
 pub(super) const HEADER: &str = "kairos-request-id";
 
 tokio::task_local! {
@@ -19,7 +21,7 @@ tokio::task_local! {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RequestId(Uuid);
 
-/// The id of the call that this task answers, for the log line of what broke in it.
+/// Returns the id of the call that the current task handles, for log lines.
 pub(crate) fn current() -> Option<RequestId> {
     CURRENT.try_with(|id| *id).ok()
 }
@@ -29,11 +31,11 @@ impl RequestId {
         self.0
     }
 
-    pub(super) fn draw(entropy: &Entropy) -> Self {
+    pub(super) fn generate(entropy: &Entropy) -> Self {
         Self(Builder::from_random_bytes(entropy.identifier()).into_uuid())
     }
 
-    /// Runs the handler so that [`current`] knows the id.
+    /// Runs the handler with this id as the [`current`] one.
     pub(super) async fn scope<R>(self, work: impl Future<Output = R>) -> R {
         CURRENT.scope(self, work).await
     }

@@ -6,33 +6,33 @@ use tonic_types::StatusExt;
 
 use super::*;
 
-/// What the handler behind the layers does.
+/// The behavior of the handler inside the layers.
 #[derive(Clone, Copy)]
 enum Handler {
-    Answers,
+    ReturnsNotFound,
     Panics,
     Hangs,
-    Breaks,
+    ReturnsInternal,
 }
 
-impl super::Answers for Handler {
-    async fn answer(&self, _: Request<Body>, _: Requester) -> Response<Body> {
+impl CallHandler for Handler {
+    async fn handle(&self, _: Request<Body>, _: Requester) -> Response<Body> {
         match self {
-            Self::Answers => Status::not_found("nobody").into_http(),
+            Self::ReturnsNotFound => Status::not_found("not found").into_http(),
             Self::Panics => panic!("a handler panics"),
             Self::Hangs => pending().await,
-            Self::Breaks => Status::internal("a library's words").into_http(),
+            Self::ReturnsInternal => Status::internal("a library's message").into_http(),
         }
     }
 
-    fn refused(&self, _: AuditEvent) {}
+    fn record_rejection(&self, _: AuditEvent) {}
 }
 
 fn request() -> http::request::Builder {
     Request::post("/test.Service/Call").header("content-type", "application/grpc")
 }
 
-async fn answer_to(handler: Handler, request: http::request::Builder) -> Response<Body> {
+async fn respond(handler: Handler, request: http::request::Builder) -> Response<Body> {
     let options = LayerOptions {
         request_timeout_default: Duration::from_millis(50),
         request_timeout_max: Duration::from_millis(100),
@@ -45,7 +45,7 @@ async fn answer_to(handler: Handler, request: http::request::Builder) -> Respons
 }
 
 async fn status_of(handler: Handler, request: http::request::Builder) -> Status {
-    Status::from_header_map(answer_to(handler, request).await.headers()).unwrap()
+    Status::from_header_map(respond(handler, request).await.headers()).unwrap()
 }
 
 fn reason(status: &Status) -> String {
@@ -53,11 +53,11 @@ fn reason(status: &Status) -> String {
 }
 
 #[tokio::test]
-async fn every_error_has_its_own_request_id() {
+async fn every_error_has_a_request_id_of_its_own() {
     let ids: Vec<_> = [
-        answer_to(Handler::Answers, request()).await,
-        answer_to(Handler::Panics, request().header(request_id::HEADER, "chosen-by-the-caller")).await,
-        answer_to(Handler::Answers, Request::get("/")).await,
+        respond(Handler::ReturnsNotFound, request()).await,
+        respond(Handler::Panics, request().header(request_id::HEADER, "chosen-by-the-caller")).await,
+        respond(Handler::ReturnsNotFound, Request::get("/")).await,
     ]
     .iter()
     .map(|response| response.headers()[request_id::HEADER].to_str().unwrap().to_owned())
@@ -68,8 +68,8 @@ async fn every_error_has_its_own_request_id() {
 }
 
 #[tokio::test]
-async fn a_panic_is_internal_and_names_the_request() {
-    let response = answer_to(Handler::Panics, request()).await;
+async fn a_panic_is_internal_with_the_request_id() {
+    let response = respond(Handler::Panics, request()).await;
     let status = Status::from_header_map(response.headers()).unwrap();
 
     assert_eq!(
@@ -81,20 +81,20 @@ async fn a_panic_is_internal_and_names_the_request() {
 }
 
 #[tokio::test]
-async fn an_internal_error_of_a_library_gets_a_reason_too() {
-    let status = status_of(Handler::Breaks, request()).await;
+async fn an_internal_error_of_a_library_gets_a_reason_and_a_request_id() {
+    let status = status_of(Handler::ReturnsInternal, request()).await;
     assert_eq!((status.code(), reason(&status).as_str()), (Code::Internal, "INTERNAL"));
     assert!(status.get_details_request_info().is_some());
 }
 
 #[tokio::test]
-async fn a_call_without_a_deadline_ends_at_the_default() {
+async fn a_call_without_a_deadline_gets_the_default_limit() {
     let status = status_of(Handler::Hangs, request()).await;
     assert_eq!((status.code(), reason(&status).as_str()), (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"));
 }
 
 #[tokio::test]
-async fn a_caller_may_set_a_shorter_deadline_and_no_longer_one_than_the_longest() {
+async fn a_callers_deadline_is_limited_by_the_maximum() {
     for timeout in ["1m", "1H"] {
         let status = status_of(Handler::Hangs, request().header("grpc-timeout", timeout)).await;
         assert_eq!(status.code(), Code::DeadlineExceeded, "{timeout}");
@@ -102,13 +102,13 @@ async fn a_caller_may_set_a_shorter_deadline_and_no_longer_one_than_the_longest(
 }
 
 #[tokio::test]
-async fn a_malformed_deadline_is_refused() {
-    let status = status_of(Handler::Answers, request().header("grpc-timeout", "soon")).await;
+async fn a_malformed_deadline_is_rejected() {
+    let status = status_of(Handler::ReturnsNotFound, request().header("grpc-timeout", "soon")).await;
     assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "INVALID_FIELDS"));
 }
 
 #[tokio::test]
-async fn what_is_not_grpc_is_refused_by_http() {
+async fn a_request_that_is_not_grpc_gets_an_http_error() {
     for (content_type, code) in [
         ("application/grpc", StatusCode::OK),
         ("application/grpc+proto", StatusCode::OK),
@@ -118,10 +118,10 @@ async fn what_is_not_grpc_is_refused_by_http() {
         ("application/json", StatusCode::UNSUPPORTED_MEDIA_TYPE),
     ] {
         let request = Request::post("/test.Service/Call").header("content-type", content_type);
-        assert_eq!(answer_to(Handler::Answers, request).await.status(), code, "{content_type}");
+        assert_eq!(respond(Handler::ReturnsNotFound, request).await.status(), code, "{content_type}");
     }
     let get = Request::get("/test.Service/Call").header("content-type", "application/grpc");
-    assert_eq!(answer_to(Handler::Answers, get).await.status(), StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(respond(Handler::ReturnsNotFound, get).await.status(), StatusCode::METHOD_NOT_ALLOWED);
     let without = Request::post("/test.Service/Call");
-    assert_eq!(answer_to(Handler::Answers, without).await.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    assert_eq!(respond(Handler::ReturnsNotFound, without).await.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
 }

@@ -1,10 +1,10 @@
-//! `AccountService`
+//! `AccountService`: calls the handler of each RPC.
 
 use tonic::{Request, Response};
 
 use super::{
-    super::{account, acting::acting_user},
-    Answer, Api, origin, visible,
+    super::{account, acting::authenticate_user},
+    Api, RpcResult, origin, visible,
 };
 use crate::proto::{self, account_service_server::AccountService};
 
@@ -13,18 +13,18 @@ impl AccountService for Api {
     async fn get_account(
         &self,
         request: Request<proto::GetAccountRequest>,
-    ) -> Answer<proto::GetAccountResponse> {
+    ) -> RpcResult<proto::GetAccountResponse> {
         let (origin, visible) = (origin(&request), visible(&request));
-        let acting = acting_user(&self.accounts, request.metadata(), &origin).await?;
+        let acting = authenticate_user(&self.accounts, request.metadata(), &origin).await?;
         Ok(Response::new(account::get_account(acting, visible)))
     }
 
     async fn update_account(
         &self,
         request: Request<proto::UpdateAccountRequest>,
-    ) -> Answer<proto::UpdateAccountResponse> {
+    ) -> RpcResult<proto::UpdateAccountResponse> {
         let (origin, visible) = (origin(&request), visible(&request));
-        let acting = acting_user(&self.accounts, request.metadata(), &origin).await?;
+        let acting = authenticate_user(&self.accounts, request.metadata(), &origin).await?;
         account::update_account(&self.accounts, &acting, request.into_inner(), &origin, visible)
             .await
             .map(Response::new)
@@ -33,9 +33,9 @@ impl AccountService for Api {
     async fn change_password(
         &self,
         request: Request<proto::ChangePasswordRequest>,
-    ) -> Answer<proto::ChangePasswordResponse> {
+    ) -> RpcResult<proto::ChangePasswordResponse> {
         let origin = origin(&request);
-        let acting = acting_user(&self.accounts, request.metadata(), &origin).await?;
+        let acting = authenticate_user(&self.accounts, request.metadata(), &origin).await?;
         account::change_password(&self.accounts, &acting, request.into_inner(), &origin)
             .await
             .map(Response::new)
@@ -44,11 +44,11 @@ impl AccountService for Api {
     async fn request_email_change(
         &self,
         request: Request<proto::RequestEmailChangeRequest>,
-    ) -> Answer<proto::RequestEmailChangeResponse> {
-        let by = self.mailed_by(&request, request.get_ref().return_mail_token)?;
+    ) -> RpcResult<proto::RequestEmailChangeResponse> {
+        let mailed_by = self.mailed_by(&request, request.get_ref().return_mail_token)?;
         let origin = origin(&request);
-        let acting = acting_user(&self.accounts, request.metadata(), &origin).await?;
-        account::request_email_change(&self.accounts, &acting, request.into_inner(), by, &origin)
+        let acting = authenticate_user(&self.accounts, request.metadata(), &origin).await?;
+        account::request_email_change(&self.accounts, &acting, request.into_inner(), mailed_by, &origin)
             .await
             .map(Response::new)
     }
@@ -56,7 +56,7 @@ impl AccountService for Api {
     async fn confirm_email_change(
         &self,
         request: Request<proto::ConfirmEmailChangeRequest>,
-    ) -> Answer<proto::ConfirmEmailChangeResponse> {
+    ) -> RpcResult<proto::ConfirmEmailChangeResponse> {
         let (origin, visible) = (origin(&request), visible(&request));
         account::confirm_email_change(&self.accounts, request.into_inner(), &origin, visible)
             .await
@@ -66,9 +66,9 @@ impl AccountService for Api {
     async fn delete_account(
         &self,
         request: Request<proto::DeleteAccountRequest>,
-    ) -> Answer<proto::DeleteAccountResponse> {
+    ) -> RpcResult<proto::DeleteAccountResponse> {
         let origin = origin(&request);
-        let acting = acting_user(&self.accounts, request.metadata(), &origin).await?;
+        let acting = authenticate_user(&self.accounts, request.metadata(), &origin).await?;
         account::delete_account(&self.accounts, &acting, request.into_inner(), &origin)
             .await
             .map(Response::new)
@@ -77,10 +77,10 @@ impl AccountService for Api {
     async fn request_password_reset(
         &self,
         request: Request<proto::RequestPasswordResetRequest>,
-    ) -> Answer<proto::RequestPasswordResetResponse> {
-        let by = self.mailed_by(&request, request.get_ref().return_mail_token)?;
+    ) -> RpcResult<proto::RequestPasswordResetResponse> {
+        let mailed_by = self.mailed_by(&request, request.get_ref().return_mail_token)?;
         let origin = origin(&request);
-        account::request_password_reset(&self.accounts, request.into_inner(), by, origin)
+        account::request_password_reset(&self.accounts, request.into_inner(), mailed_by, origin)
             .await
             .map(Response::new)
     }
@@ -88,7 +88,7 @@ impl AccountService for Api {
     async fn reset_password(
         &self,
         request: Request<proto::ResetPasswordRequest>,
-    ) -> Answer<proto::ResetPasswordResponse> {
+    ) -> RpcResult<proto::ResetPasswordResponse> {
         let origin = origin(&request);
         account::reset_password(&self.accounts, request.into_inner(), &origin).await.map(Response::new)
     }

@@ -1,16 +1,16 @@
-//! `AdminService`
+//! `AdminService`: calls the handler of each RPC.
 
 use tonic::{Request, Response};
 
 use super::{
     super::{admin, audit_events},
-    Answer, Api, origin, visible,
+    Api, RpcResult, origin, visible,
 };
 use crate::proto::{self, admin_service_server::AdminService};
 
 #[tonic::async_trait]
 impl AdminService for Api {
-    async fn get_user(&self, request: Request<proto::GetUserRequest>) -> Answer<proto::GetUserResponse> {
+    async fn get_user(&self, request: Request<proto::GetUserRequest>) -> RpcResult<proto::GetUserResponse> {
         let visible = visible(&request);
         admin::get_user(&self.administration, request.into_inner(), visible).await.map(Response::new)
     }
@@ -18,10 +18,10 @@ impl AdminService for Api {
     async fn list_users(
         &self,
         request: Request<proto::ListUsersRequest>,
-    ) -> Answer<proto::ListUsersResponse> {
+    ) -> RpcResult<proto::ListUsersResponse> {
         let visible = visible(&request);
-        if !admin::asks_for_visible(request.get_ref(), visible) {
-            return Err(self.deny(&request, "ask by what it may not see of a user"));
+        if !admin::filters_by_visible_fields(request.get_ref(), visible) {
+            return Err(self.deny(&request, "filter users by a field that it may not see"));
         }
         admin::list_users(&self.administration, &self.page_tokens, request.into_inner(), visible)
             .await
@@ -31,7 +31,7 @@ impl AdminService for Api {
     async fn set_verified(
         &self,
         request: Request<proto::SetVerifiedRequest>,
-    ) -> Answer<proto::SetVerifiedResponse> {
+    ) -> RpcResult<proto::SetVerifiedResponse> {
         let (origin, visible) = (origin(&request), visible(&request));
         admin::set_verified(&self.administration, &self.mails, request.into_inner(), &origin, visible)
             .await
@@ -41,7 +41,7 @@ impl AdminService for Api {
     async fn disable_user(
         &self,
         request: Request<proto::DisableUserRequest>,
-    ) -> Answer<proto::DisableUserResponse> {
+    ) -> RpcResult<proto::DisableUserResponse> {
         let (origin, visible) = (origin(&request), visible(&request));
         admin::disable_user(&self.administration, request.into_inner(), &origin, visible)
             .await
@@ -51,7 +51,7 @@ impl AdminService for Api {
     async fn enable_user(
         &self,
         request: Request<proto::EnableUserRequest>,
-    ) -> Answer<proto::EnableUserResponse> {
+    ) -> RpcResult<proto::EnableUserResponse> {
         let (origin, visible) = (origin(&request), visible(&request));
         admin::enable_user(&self.administration, &self.mails, request.into_inner(), &origin, visible)
             .await
@@ -61,7 +61,7 @@ impl AdminService for Api {
     async fn unlock_user(
         &self,
         request: Request<proto::UnlockUserRequest>,
-    ) -> Answer<proto::UnlockUserResponse> {
+    ) -> RpcResult<proto::UnlockUserResponse> {
         let origin = origin(&request);
         admin::unlock_user(&self.administration, request.into_inner(), &origin).await.map(Response::new)
     }
@@ -69,7 +69,7 @@ impl AdminService for Api {
     async fn delete_user(
         &self,
         request: Request<proto::DeleteUserRequest>,
-    ) -> Answer<proto::DeleteUserResponse> {
+    ) -> RpcResult<proto::DeleteUserResponse> {
         let origin = origin(&request);
         admin::delete_user(&self.administration, request.into_inner(), &origin).await.map(Response::new)
     }
@@ -77,7 +77,7 @@ impl AdminService for Api {
     async fn revoke_user_sessions(
         &self,
         request: Request<proto::RevokeUserSessionsRequest>,
-    ) -> Answer<proto::RevokeUserSessionsResponse> {
+    ) -> RpcResult<proto::RevokeUserSessionsResponse> {
         let origin = origin(&request);
         admin::revoke_user_sessions(&self.administration, request.into_inner(), &origin)
             .await
@@ -87,7 +87,7 @@ impl AdminService for Api {
     async fn start_password_reset(
         &self,
         request: Request<proto::StartPasswordResetRequest>,
-    ) -> Answer<proto::StartPasswordResetResponse> {
+    ) -> RpcResult<proto::StartPasswordResetResponse> {
         let origin = origin(&request);
         admin::start_password_reset(&self.administration, &self.mails, request.into_inner(), &origin)
             .await
@@ -97,7 +97,7 @@ impl AdminService for Api {
     async fn list_audit_events(
         &self,
         request: Request<proto::ListAuditEventsRequest>,
-    ) -> Answer<proto::ListAuditEventsResponse> {
+    ) -> RpcResult<proto::ListAuditEventsResponse> {
         audit_events::list_audit_events(&self.administration, &self.page_tokens, request.into_inner())
             .await
             .map(Response::new)

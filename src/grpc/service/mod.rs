@@ -1,4 +1,4 @@
-//! The table of contents: one file a service, one line an RPC.
+//! The gRPC services: one file per service, which calls a handler for each RPC.
 
 mod account;
 mod admin;
@@ -10,9 +10,9 @@ use tonic::{
 };
 
 use super::{
-    layer::{Answers, RequestId, current_request_id},
+    layer::{CallHandler, RequestId, current_request_id},
     resolution,
-    status::{name, refusal},
+    status::{error_status, reason_name},
     unary,
 };
 use crate::{
@@ -26,24 +26,24 @@ use crate::{
     store::Store,
 };
 
-/// What the handlers act on.
+/// The dependencies of the handlers.
 #[derive(Clone)]
 pub struct Api {
-    /// What decides or changes.
+    /// Operations of users on their accounts and sessions.
     pub accounts: Accounts,
-    /// What operators do.
+    /// Operations of operators.
     pub administration: Administration,
-    /// Who makes the mails that operators ask for.
+    /// Creates the mails of operations of operators.
     pub mails: Mails,
-    /// Where the next page of a list begins.
+    /// Encrypts and decrypts page tokens.
     pub page_tokens: PageTokens,
-    /// What only reads.
+    /// Look-ups, which need no rules of accounts.
     pub store: Store,
-    /// Told of whom the layers turn away.
+    /// Records the requests that are rejected before a handler runs.
     pub audit: AuditTrail,
 }
 
-/// The names of our services, as health and the paths of calls have them.
+/// The names of the services of the API, as in the health service and in method paths.
 pub(super) const NAMES: [&str; 4] = [
     <IdentityServiceServer<Api> as NamedService>::NAME,
     <SessionServiceServer<Api> as NamedService>::NAME,
@@ -51,10 +51,10 @@ pub(super) const NAMES: [&str; 4] = [
     <AdminServiceServer<Api> as NamedService>::NAME,
 ];
 
-/// The API, and the services beside it (health, reflection).
+/// The services of the API, health and reflection.
 ///
-/// `IdentityService` is found by its path's beginning and called without the router, whose boxes would cost each call some
-/// allocations; `ResolveToken` without those of the generated server too.
+/// For speed, calls of `IdentityService` bypass the router, which allocates for each call. Calls of
+/// `ResolveToken` bypass the generated server too.
 pub struct Services {
     identity: IdentityServiceServer<Api>,
     store: Store,
@@ -64,7 +64,8 @@ pub struct Services {
 }
 
 impl Services {
-    /// The API, whose requests are at most `message_bytes_max` long, and the others.
+    /// Creates the services of the API, which accept requests of at most `message_bytes_max` bytes, and adds
+    /// them to `others`.
     #[must_use]
     pub fn new(api: Api, message_bytes_max: usize, others: Routes) -> Self {
         let (store, audit) = (api.store.clone(), api.audit.clone());
@@ -78,18 +79,22 @@ impl Services {
 }
 
 impl Api {
-    /// The refusal of something that the caller may not do although it may call the method; written down.
+    /// Records and returns `CALLER_NOT_ALLOWED` for a request that the caller has no right to, although it
+    /// may call the method. `what` completes the sentence "the caller may not ...".
     fn deny<T>(&self, request: &Request<T>, what: &str) -> Status {
         let reason = ErrorReason::CallerNotAllowed;
         let event = self.audit.event(AuditKind::AuthzFail, &origin(request)).of(what);
-        self.audit.note(event.refused(name(reason)));
+        self.audit.note(event.refused(reason_name(reason)));
         let caller = requester(request).caller;
-        refusal(Code::PermissionDenied, reason, &format!("the caller {} may not {what}", caller.name()))
+        error_status(Code::PermissionDenied, reason, &format!("the caller {} may not {what}", caller.name()))
     }
 
-    /// Who mails the link of a request; the caller only if it asks for the token and has the right to it.
-    fn mailed_by<T>(&self, request: &Request<T>, asks_for_token: bool) -> Result<MailedBy, Status> {
-        if !asks_for_token {
+    /// Returns who mails the link of a request: the service, or the caller if it requests the token.
+    ///
+    /// # Errors
+    /// `CALLER_NOT_ALLOWED` if the caller requests the token without the right to it.
+    fn mailed_by<T>(&self, request: &Request<T>, returns_token: bool) -> Result<MailedBy, Status> {
+        if !returns_token {
             return Ok(MailedBy::Service);
         }
         if !requester(request).caller.receives_mail_tokens() {
@@ -99,55 +104,57 @@ impl Api {
     }
 }
 
-impl Answers for Services {
-    async fn answer(&self, mut request: http::Request<Body>, requester: Requester) -> http::Response<Body> {
+impl CallHandler for Services {
+    async fn handle(&self, mut request: http::Request<Body>, requester: Requester) -> http::Response<Body> {
         let path = request.uri().path();
         if path == RESOLVE_TOKEN && unary::is_plain(&request) {
             let resolve =
                 |message| resolution::resolve_token(&self.store, message, requester.caller.fields());
-            return unary::answer(request.into_body(), self.message_bytes_max, resolve).await;
+            return unary::respond(request.into_body(), self.message_bytes_max, resolve).await;
         }
-        let is_identity = is_of_identity(path);
+        let is_identity = is_identity_path(path);
         request.extensions_mut().insert(requester);
-        let answered = if is_identity {
+        let response = if is_identity {
             self.identity.clone().call(request).await
         } else {
             self.others.clone().call(request).await
         };
-        answered.unwrap_or_else(|never| match never {})
+        response.unwrap_or_else(|never| match never {})
     }
 
-    fn refused(&self, event: AuditEvent) {
+    fn record_rejection(&self, event: AuditEvent) {
         self.audit.note(event);
     }
 }
 
-/// What the agent calls on every message, and so the one that is answered by [`unary`].
+/// The path of `ResolveToken`, which the agent calls for every message. [`unary`] handles it.
 const RESOLVE_TOKEN: &str = "/kairos.identity.v1.IdentityService/ResolveToken";
 
-/// Whether the path is `/kairos.identity.v1.IdentityService/…`.
-fn is_of_identity(path: &str) -> bool {
+/// True if the path starts with `/kairos.identity.v1.IdentityService/`.
+fn is_identity_path(path: &str) -> bool {
     let rest = path.strip_prefix('/').and_then(|path| path.strip_prefix(<IdentityServiceServer<Api>>::NAME));
     rest.is_some_and(|method| method.starts_with('/'))
 }
 
-type Answer<T> = Result<Response<T>, Status>;
+/// The result of an RPC: a response or an error status.
+type RpcResult<T> = Result<Response<T>, Status>;
 
-/// Who asks; nobody, should the layers have let through somebody unknown.
+/// Returns the requester that the layers stored in the request. Falls back to an unauthenticated caller
+/// without rights.
 fn requester<T>(request: &Request<T>) -> Requester {
-    let nobody = || Requester { caller: Caller::nobody(), client: None, peer: None };
-    request.extensions().get::<Requester>().cloned().unwrap_or_else(nobody)
+    let unauthenticated = || Requester { caller: Caller::unauthenticated(), client: None, peer: None };
+    request.extensions().get::<Requester>().cloned().unwrap_or_else(unauthenticated)
 }
 
-/// What of a user the caller may see.
+/// Returns the user fields that the caller may see.
 fn visible<T>(request: &Request<T>) -> UserFields {
     requester(request).caller.fields()
 }
 
-/// The end user's program; of a caller that may not tell it, it is not believed.
+/// The header with the end user's program. It is ignored unless the caller has the right `tells-client`.
 const CLIENT_AGENT: &str = "kairos-client-agent";
 
-/// Who asks, to be written down.
+/// Returns the source of the request for the audit trail.
 fn origin<T>(request: &Request<T>) -> Origin {
     let agent = request.metadata().get(CLIENT_AGENT);
     let agent = agent.and_then(|agent| ClientAgent::from_told(agent.as_encoded_bytes()));

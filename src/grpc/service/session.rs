@@ -1,10 +1,10 @@
-//! `SessionService`
+//! `SessionService`: calls the handler of each RPC.
 
 use tonic::{Request, Response};
 
 use super::{
-    super::{acting::acting_user, sessions},
-    Answer, Api, origin, visible,
+    super::{acting::authenticate_user, sessions},
+    Api, RpcResult, origin, visible,
 };
 use crate::proto::{self, session_service_server::SessionService};
 
@@ -13,14 +13,14 @@ impl SessionService for Api {
     async fn refresh_session(
         &self,
         request: Request<proto::RefreshSessionRequest>,
-    ) -> Answer<proto::RefreshSessionResponse> {
+    ) -> RpcResult<proto::RefreshSessionResponse> {
         let (origin, visible) = (origin(&request), visible(&request));
         sessions::refresh_session(&self.accounts, request.into_inner(), &origin, visible)
             .await
             .map(Response::new)
     }
 
-    async fn logout(&self, request: Request<proto::LogoutRequest>) -> Answer<proto::LogoutResponse> {
+    async fn logout(&self, request: Request<proto::LogoutRequest>) -> RpcResult<proto::LogoutResponse> {
         let origin = origin(&request);
         sessions::logout(&self.accounts, request.into_inner(), &origin).await.map(Response::new)
     }
@@ -28,17 +28,17 @@ impl SessionService for Api {
     async fn list_sessions(
         &self,
         request: Request<proto::ListSessionsRequest>,
-    ) -> Answer<proto::ListSessionsResponse> {
-        let acting = acting_user(&self.accounts, request.metadata(), &origin(&request)).await?;
+    ) -> RpcResult<proto::ListSessionsResponse> {
+        let acting = authenticate_user(&self.accounts, request.metadata(), &origin(&request)).await?;
         sessions::list_sessions(&self.accounts, &acting).await.map(Response::new)
     }
 
     async fn revoke_session(
         &self,
         request: Request<proto::RevokeSessionRequest>,
-    ) -> Answer<proto::RevokeSessionResponse> {
+    ) -> RpcResult<proto::RevokeSessionResponse> {
         let origin = origin(&request);
-        let acting = acting_user(&self.accounts, request.metadata(), &origin).await?;
+        let acting = authenticate_user(&self.accounts, request.metadata(), &origin).await?;
         sessions::revoke_session(&self.accounts, &acting, request.into_inner(), &origin)
             .await
             .map(Response::new)
@@ -47,9 +47,9 @@ impl SessionService for Api {
     async fn revoke_all_sessions(
         &self,
         request: Request<proto::RevokeAllSessionsRequest>,
-    ) -> Answer<proto::RevokeAllSessionsResponse> {
+    ) -> RpcResult<proto::RevokeAllSessionsResponse> {
         let origin = origin(&request);
-        let acting = acting_user(&self.accounts, request.metadata(), &origin).await?;
+        let acting = authenticate_user(&self.accounts, request.metadata(), &origin).await?;
         sessions::revoke_all_sessions(&self.accounts, &acting, request.into_inner(), &origin)
             .await
             .map(Response::new)
@@ -58,12 +58,12 @@ impl SessionService for Api {
     async fn introspect_token(
         &self,
         request: Request<proto::IntrospectTokenRequest>,
-    ) -> Answer<proto::IntrospectTokenResponse> {
+    ) -> RpcResult<proto::IntrospectTokenResponse> {
         let visible = visible(&request);
         sessions::introspect_token(&self.accounts, request.into_inner(), visible).await.map(Response::new)
     }
 
-    async fn get_jwks(&self, _: Request<proto::GetJwksRequest>) -> Answer<proto::GetJwksResponse> {
+    async fn get_jwks(&self, _: Request<proto::GetJwksRequest>) -> RpcResult<proto::GetJwksResponse> {
         Ok(Response::new(sessions::get_jwks(&self.accounts)))
     }
 }

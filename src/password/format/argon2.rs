@@ -1,19 +1,20 @@
-//! `argon2$argon2id$v=19$m=102400,t=2,p=8$<salt>$<digest>`: what follows the first `$` is the PHC text without its own first
-//! `$`, both parts in base64 without padding.
+//! Parses and verifies `argon2$argon2id$v=19$m=102400,t=2,p=8$<salt>$<digest>`. The text after `argon2$` is a
+//! PHC string without its leading `$`; salt and digest are in base64 without padding.
 
 use ::argon2::{Algorithm, Params, Version, password_hash::phc::PasswordHash};
 use subtle::ConstantTimeEq as _;
 
 use super::Unreadable;
 
-/// 256 MiB; Django's own is 100 MiB.
+/// 256 MiB; Django's default is 100 MiB.
 const MEMORY_KIB_MAX: u32 = 256 * 1_024;
 const PASSES_MAX: u32 = 16;
 const LANES_MAX: u32 = 16;
-/// Memory times passes, which the time follows: 1.7 s where Django's own (204,800) takes 167 ms.
+/// Memory (in KiB) times passes, to which the time is proportional: 1.7 s on the machine where Django's
+/// default (204,800) takes 167 ms.
 const WORK_MAX: u32 = 1 << 21;
-/// What a text without `v=` means: the first version of the reference implementation.
-const VERSION_UNSAID: u32 = 0x10;
+/// The version of a text without `v=`: the first version of the reference implementation.
+const VERSION_DEFAULT: u32 = 0x10;
 
 pub(in crate::password) struct Argon2 {
     algorithm: Algorithm,
@@ -34,10 +35,10 @@ impl Argon2 {
             algorithm: Algorithm::try_from(encoded.algorithm.as_str()).map_err(|_| Unreadable::Malformed)?,
             version: encoded
                 .version
-                .unwrap_or(VERSION_UNSAID)
+                .unwrap_or(VERSION_DEFAULT)
                 .try_into()
                 .map_err(|_| Unreadable::Malformed)?,
-            params: affordable(&encoded)?,
+            params: params_within_caps(&encoded)?,
             salt: salt.to_vec(),
             digest: digest.as_bytes().to_vec(),
         })
@@ -51,7 +52,7 @@ impl Argon2 {
     }
 }
 
-fn affordable(encoded: &PasswordHash) -> Result<Params, Unreadable> {
+fn params_within_caps(encoded: &PasswordHash) -> Result<Params, Unreadable> {
     let params = Params::try_from(encoded).map_err(|_| Unreadable::Malformed)?;
     let within = params.m_cost() <= MEMORY_KIB_MAX
         && params.t_cost() <= PASSES_MAX

@@ -1,4 +1,5 @@
-//! `bcrypt_sha256$$2b$12$…` and `bcrypt$$2b$12$…`: what follows the first `$` is bcrypt's own text of 60 characters.
+//! Parses, verifies and creates `bcrypt_sha256$$2b$12$...` and `bcrypt$$2b$12$...`. The text after the first
+//! `$` is bcrypt's own format of 60 characters.
 
 use std::hint::black_box;
 
@@ -11,23 +12,23 @@ use crate::{
     entropy::Entropy,
 };
 
-/// The scheme of new hashes: Django's name for bcrypt over the hexadecimal SHA-256 of the password.
+/// The scheme of new hashes: Django's name for bcrypt of the hexadecimal SHA-256 of the password.
 ///
-/// The digest has 64 ASCII characters, so bcrypt's limit of 72 bytes and the special place of NUL never matter.
+/// The digest has 64 ASCII characters, so bcrypt's limit of 72 bytes and its handling of NUL do not matter.
 pub(super) const SCHEME: &str = "bcrypt_sha256";
-/// The least that bcrypt defines.
+/// The lowest cost that bcrypt defines.
 pub(in crate::password) const COST_MIN: u32 = 4;
-/// 1.9 s on the machine where 12 takes 235 ms; a stored hash that asks for more is not computed.
+/// The highest cost that is computed: 1.9 s on the machine where cost 12 takes 235 ms.
 pub(in crate::password) const COST_MAX: u32 = 15;
 
-/// A bcrypt hash with an affordable cost.
+/// A bcrypt hash with a cost from [`COST_MIN`] to [`COST_MAX`].
 pub(in crate::password) struct Bcrypt {
     encoded: String,
     cost: u32,
 }
 
 impl Bcrypt {
-    /// Reads `$2b$12$…`; `2a`, `2x` and `2y` are computed alike.
+    /// Parses `$2b$12$...`. The versions `2a`, `2x` and `2y` are computed like `2b`.
     pub(super) fn parse(text: &str) -> Result<Self, Unreadable> {
         let cost = text.parse::<HashParts>().map_err(|_| Unreadable::Malformed)?.get_cost();
         match cost {
@@ -41,15 +42,18 @@ impl Bcrypt {
         self.cost
     }
 
-    /// Compares in constant time (the library does).
+    /// True if `input` has this hash. The library compares in constant time.
     ///
-    /// Of a longer `input`, 72 bytes are seen: that is how Django made plain `bcrypt$` hashes of long passwords while its
-    /// bcrypt library still cut them (before 5.0), and the next login rewrites them.
+    /// Only the first 72 bytes of `input` are used. Django created plain `bcrypt$` hashes of longer passwords
+    /// in this way while its bcrypt library truncated them (before version 5.0). The next login rewrites such
+    /// a hash.
     pub(super) fn matches(&self, input: &[u8]) -> bool {
         verify(input, &self.encoded).unwrap_or(false)
     }
 
-    /// Costs c, c+1, … up to the one below `cost` take, with the c that was already spent, what `cost` itself takes.
+    /// Computes one hash of each cost from this hash's cost c to `cost` - 1. Together with the hash of cost c
+    /// that was already computed, they take as long as one hash of `cost`, because each step doubles the
+    /// time.
     pub(super) fn spend_difference(&self, password: &str, cost: u32) {
         for step in self.cost..cost {
             let _ = black_box(hash_with_salt(prehash(password), step, [0; 16]));
@@ -57,30 +61,31 @@ impl Bcrypt {
     }
 }
 
-/// Does the work of a whole hash of `cost`.
+/// Computes and discards a hash of `cost`.
 pub(super) fn spend(password: &str, cost: u32) {
     let _ = black_box(hash_with_salt(prehash(password), cost, [0; 16]));
 }
 
-/// The 64 lower-case hexadecimal digits of the SHA-256 of `password`.
+/// Returns the SHA-256 of `password` as 64 lower-case hexadecimal digits.
 pub(super) fn prehash(password: &str) -> String {
     hex(&Sha256::digest(password))
 }
 
-/// Hashes `password` in the current scheme; `cost` is within [`COST_MIN`] and [`COST_MAX`].
+/// Hashes `password` in the current scheme. `cost` must be from [`COST_MIN`] to [`COST_MAX`].
 pub(in crate::password) fn hash(password: &str, cost: u32, salt: [u8; 16]) -> PasswordHash {
     let parts = hash_with_salt(prehash(password), cost, salt).expect("the cost was checked at the start");
     PasswordHash::from_stored(format!("{SCHEME}${parts}"))
 }
 
-/// A hash of `cost` that no password has: salt and digest are random bits.
+/// Creates the dummy hash: a hash of `cost` whose salt and digest are random bits, so that no known password
+/// matches it.
 ///
-/// They come out of the cheapest bcrypt of random bytes under the name of another cost, so the start does not wait for a
-/// dear one, and nobody knows a text with that digest.
+/// The bits are those of a bcrypt of random bytes at the lowest cost, so that the start of the service does
+/// not wait for a hash of `cost`.
 pub(in crate::password) fn nobodys_hash(cost: u32, entropy: &Entropy) -> PasswordHash {
     let secret: [u8; 32] = entropy.bytes();
-    let parts = hash_with_salt(secret, COST_MIN, entropy.bytes()).expect("the least cost is a valid one");
+    let parts = hash_with_salt(secret, COST_MIN, entropy.bytes()).expect("the lowest cost is valid");
     let cheap = parts.to_string();
-    let (_, salt_and_digest) = cheap.rsplit_once('$').expect("bcrypt's text has its salt after a $");
+    let (_, salt_and_digest) = cheap.rsplit_once('$').expect("the bcrypt format has a $ before the salt");
     PasswordHash::from_stored(format!("{SCHEME}$$2b${cost:02}${salt_and_digest}"))
 }

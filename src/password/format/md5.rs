@@ -1,6 +1,8 @@
-//! `md5$<salt>$<digest>`, which Django uses for its own tests: MD5 over salt and password, as 32 lower-case hexadecimal digits.
+//! Parses and verifies `md5$<salt>$<digest>`, which Django uses in its own tests. The digest is the MD5 of
+//! salt and password as 32 lower-case hexadecimal digits.
 //!
-//! Anybody who has the hash has the password. It is verified because such rows exist, and rewritten by the first login.
+//! MD5 does not protect a password: an attacker that has the hash finds the password quickly. The format is
+//! supported because such rows exist; the first login rewrites the hash.
 
 use md5::{Digest as _, Md5 as Hasher};
 use subtle::ConstantTimeEq as _;
@@ -16,7 +18,8 @@ pub(in crate::password) struct Md5 {
 }
 
 impl Md5 {
-    /// Django refuses an empty salt, as its older `md5$$…` had; so that is somebody's password.
+    /// Parses `<salt>$<digest>`. An empty salt, as in Django's older `md5$$...`, is malformed: Django rejects
+    /// it too, so an import treats such a text as a plaintext password.
     pub(super) fn parse(text: &str) -> Result<Self, Unreadable> {
         let (salt, digest) = text.split_once('$').ok_or(Unreadable::Malformed)?;
         let is_digit = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f');

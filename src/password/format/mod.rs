@@ -1,9 +1,9 @@
-//! Django's encoded passwords: `algorithm$…`.
+//! Parses and verifies Django's encoded passwords (`algorithm$...`), with one file per family of algorithms.
 //!
-//! One file a family. Reading is separate from computing, so that a stored value is known to be affordable before any work
-//! is done on it: every parameter has a cap, because a row may come from anywhere.
+//! A stored value is parsed before anything is computed. Each parameter has a cap, because an imported row
+//! may contain any value; a value above a cap is rejected without work.
 //!
-//! Source: Django 5.2, `django.contrib.auth.hashers`. Passwords are hashed as their UTF-8 bytes.
+//! Source: Django 5.2, `django.contrib.auth.hashers`. The input of a hash is the UTF-8 bytes of the password.
 
 mod argon2;
 mod bcrypt;
@@ -20,14 +20,15 @@ use self::{
     scrypt::Scrypt,
 };
 
-/// The longest stored value that is read. Django's column has 128 characters, and no format here needs more.
+/// The longest stored value that is parsed, in bytes. Django's column has 128 characters, and no supported
+/// format needs more.
 const STORED_BYTES_MAX: usize = 512;
 
-/// A stored hash that was read and may be computed.
+/// A parsed hash whose parameters are within the caps.
 pub(super) enum StoredHash {
-    /// The format of new hashes: bcrypt over the SHA-256 of the password.
+    /// The format of new hashes: bcrypt of the SHA-256 of the password.
     BcryptSha256(Bcrypt),
-    /// bcrypt over the password itself, of which it sees 72 bytes.
+    /// bcrypt of the first 72 bytes of the password.
     Bcrypt(Bcrypt),
     Pbkdf2(Pbkdf2),
     Scrypt(Scrypt),
@@ -35,20 +36,20 @@ pub(super) enum StoredHash {
     Md5(Md5),
 }
 
-/// Why no password can be checked against a stored value; says nothing of the value.
+/// The reason why no password can be checked against a stored value. It contains no part of the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unreadable {
-    /// Django's mark for a user who has no password (`!…`), or nothing at all. Nothing is wrong with the row.
+    /// The value is empty or begins with `!`, Django's mark for a user without a password. The row is valid.
     #[error("no password is set")]
     Unusable,
-    /// Not one of the schemes above; also a plaintext that an import left.
-    #[error("its scheme is unknown")]
+    /// The scheme is not supported, or the value is a plaintext password.
+    #[error("unknown scheme")]
     UnknownScheme,
-    /// A known scheme that does not continue as Django writes it.
-    #[error("it is malformed")]
+    /// The scheme is supported, but the value does not have the form that Django writes.
+    #[error("malformed hash")]
     Malformed,
-    /// Checking it would take seconds or hundreds of megabytes.
-    #[error("its parameters are beyond what is computed here")]
+    /// A parameter exceeds its cap: a check would take seconds or hundreds of megabytes.
+    #[error("hash parameters exceed the supported limits")]
     TooExpensive,
 }
 
@@ -74,7 +75,7 @@ impl StoredHash {
         }
     }
 
-    /// The name that its text begins with.
+    /// Returns the name of the scheme, with which the stored text begins.
     pub(super) const fn scheme(&self) -> &'static str {
         match self {
             Self::BcryptSha256(_) => bcrypt::SCHEME,
@@ -86,7 +87,7 @@ impl StoredHash {
         }
     }
 
-    /// Computes the hash of `password` and compares in constant time.
+    /// Computes the hash of `password` and compares it in constant time.
     pub(super) fn matches(&self, password: &str) -> bool {
         match self {
             Self::BcryptSha256(hash) => hash.matches(bcrypt::prehash(password).as_bytes()),
@@ -98,7 +99,7 @@ impl StoredHash {
         }
     }
 
-    /// Whether a new hash of `cost` would protect its password better. A higher cost is left alone.
+    /// True if the hash should be replaced by a new hash of `cost`: it has another scheme or a lower cost.
     pub(super) fn is_weaker_than(&self, cost: u32) -> bool {
         match self {
             Self::BcryptSha256(hash) => hash.cost() < cost,
@@ -106,7 +107,9 @@ impl StoredHash {
         }
     }
 
-    /// Does the work by which a hash of `cost` is dearer, so that a wrong password takes the same time for both.
+    /// Does additional work for a hash that is cheaper than one of `cost`, so that a wrong password takes the
+    /// same time for both. Does nothing for PBKDF2, scrypt and Argon2, whose time depends on their
+    /// parameters.
     pub(super) fn spend_difference(&self, password: &str, cost: u32) {
         match self {
             Self::BcryptSha256(hash) | Self::Bcrypt(hash) => hash.spend_difference(password, cost),
@@ -116,14 +119,14 @@ impl StoredHash {
     }
 }
 
-/// Reads a parameter: decimal digits without sign or leading zero, `1..=max`.
+/// Parses a parameter: decimal digits without sign or leading zero, from 1 to `max`.
 fn parameter(text: &str, max: u32) -> Result<u32, Unreadable> {
     if text.is_empty() || text.starts_with('0') || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(Unreadable::Malformed);
     }
     match text.parse() {
         Ok(value) if value <= max => Ok(value),
-        // Also when the digits do not fit the type.
+        // Too large for `max` or for the type.
         Ok(_) | Err(_) => Err(Unreadable::TooExpensive),
     }
 }

@@ -1,5 +1,5 @@
-//! `pbkdf2_sha256$<iterations>$<salt>$<digest>` and `pbkdf2_sha1$…`: the salt counts as its text, the digest is standard
-//! base64.
+//! Parses and verifies `pbkdf2_sha256$<iterations>$<salt>$<digest>` and `pbkdf2_sha1$...`. The bytes of the
+//! salt's text are the salt; the digest is in standard base64.
 
 use std::num::NonZeroU32;
 
@@ -8,10 +8,10 @@ use ring::pbkdf2::{self, Algorithm, PBKDF2_HMAC_SHA1, PBKDF2_HMAC_SHA256};
 
 use super::{Unreadable, parameter};
 
-/// Five times Django 5.2's own number: half a second.
+/// Five times the default of Django 5.2; takes half a second.
 const ITERATIONS_MAX: u32 = 5_000_000;
 
-/// The hash function inside.
+/// The pseudorandom function: HMAC with this hash function.
 #[derive(Clone, Copy)]
 pub(super) enum Prf {
     Sha1,
@@ -34,7 +34,7 @@ impl Pbkdf2 {
         if salt.is_empty() || digest.len() != prf.digest_bytes() {
             return Err(Unreadable::Malformed);
         }
-        // Last, so that only what is a hash otherwise is told to be too expensive.
+        // Checked last, so that only an otherwise valid hash is reported as too expensive.
         let iterations = parameter(iterations, ITERATIONS_MAX)?;
         let iterations = NonZeroU32::new(iterations).ok_or(Unreadable::Malformed)?;
         Ok(Self { prf, iterations, salt: salt.to_owned(), digest })
@@ -47,7 +47,7 @@ impl Pbkdf2 {
         }
     }
 
-    /// Compares in constant time (the library does).
+    /// True if `password` has this hash. The library compares in constant time.
     pub(super) fn matches(&self, password: &[u8]) -> bool {
         let salt = self.salt.as_bytes();
         pbkdf2::verify(self.prf.algorithm(), self.iterations, salt, password, &self.digest).is_ok()

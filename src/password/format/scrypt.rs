@@ -1,4 +1,5 @@
-//! `scrypt$<N>$<salt>$<r>$<p>$<digest>`: the salt counts as its text, the digest is standard base64 of 64 bytes.
+//! Parses and verifies `scrypt$<N>$<salt>$<r>$<p>$<digest>`. The bytes of the salt's text are the salt; the
+//! digest has 64 bytes and is in standard base64.
 
 use ::scrypt::{Params, scrypt};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -6,11 +7,13 @@ use subtle::ConstantTimeEq as _;
 
 use super::{Unreadable, parameter};
 
-/// With r at its cap, N at its cap takes 256 MiB (128·N·r bytes); Django's own 2¹⁴ and 8 take 16.
+/// With N and r at their caps, scrypt needs 256 MiB (128 * N * r bytes). With Django's defaults, 2^14 and 8,
+/// it needs 16 MiB.
 const N_MAX: u32 = 1 << 17;
 const R_MAX: u32 = 16;
 const P_MAX: u32 = 16;
-/// N·r·p, which the time follows: 1.6 s where Django's own (0.66 million) takes 124 ms.
+/// N * r * p, to which the time is proportional: 1.6 s on the machine where Django's default (0.66 million)
+/// takes 124 ms.
 const WORK_MAX: u32 = 1 << 23;
 const DIGEST_BYTES: usize = 64;
 
@@ -29,7 +32,7 @@ impl Scrypt {
         if salt.is_empty() || digest.len() != DIGEST_BYTES {
             return Err(Unreadable::Malformed);
         }
-        // Last, so that only what is a hash otherwise is told to be too expensive.
+        // Checked last, so that only an otherwise valid hash is reported as too expensive.
         let params = params(parameter(n, N_MAX)?, parameter(r, R_MAX)?, parameter(p, P_MAX)?)?;
         Ok(Self { params, salt: salt.to_owned(), digest })
     }

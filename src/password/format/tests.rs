@@ -5,10 +5,10 @@ use proptest::prelude::*;
 use super::{Unreadable::*, *};
 use crate::entropy::Entropy;
 
-/// Lines of `hasher`, `password`, `encoded`, written by real Django: see tests/fixtures/django/README.md.
+/// JSON lines with `hasher`, `password` and `encoded`, written by Django: see tests/fixtures/django/README.md.
 const DJANGO_HASHES: &str = include_str!("../../../tests/fixtures/django/hashes.jsonl");
 
-/// One password in every format with Django's own costs and a salt that stands still, computed by Django 5.2.19.
+/// One password in five formats, with Django's default costs and a fixed salt, computed by Django 5.2.19.
 const GOLDEN_PASSWORD: &str = "pässwörd 1";
 const GOLDEN: [&str; 5] = [
     "bcrypt_sha256$$2b$12$R9h/cIPz0gi.URNNX3kh2OYEnGawxEyRpLbFB99lPr2.b35ouTmeu",
@@ -22,12 +22,12 @@ fn read(text: &str) -> StoredHash {
     StoredHash::parse(text).unwrap_or_else(|reason| panic!("{text:?}: {reason}"))
 }
 
-fn refusal(text: &str) -> Option<Unreadable> {
+fn parse_error(text: &str) -> Option<Unreadable> {
     StoredHash::parse(text).err()
 }
 
 #[test]
-fn every_hash_that_django_wrote_is_verified_and_no_other_password_is() {
+fn each_django_hash_matches_its_password_only() {
     let mut rows_by_hasher = BTreeMap::<String, usize>::new();
     for line in DJANGO_HASHES.lines() {
         let row: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -36,7 +36,8 @@ fn every_hash_that_django_wrote_is_verified_and_no_other_password_is() {
         let hash = read(&encoded);
 
         assert!(hash.matches(&password), "{encoded} of {password:?}");
-        // One wrong try is enough for the dear hashes, and the cut one must be wrong too.
+        // One wrong password per hash, since some hashes are slow. A truncated password must not match
+        // either.
         assert!(!hash.matches(password.trim_end_matches(['d', 'x', 'é', ' ', '🔐', 'e'])), "{encoded}");
         *rows_by_hasher.entry(field("hasher")).or_default() += 1;
     }
@@ -56,18 +57,18 @@ fn golden_hashes_are_verified() {
 }
 
 #[test]
-fn our_hash_is_djangos_byte_for_byte() {
+fn a_new_hash_has_the_format_of_django() {
     let salt =
         [0x55, 0x9a, 0x27, 0x8e, 0x95, 0x35, 0x6a, 0x20, 0x7e, 0x44, 0x7c, 0xdd, 0x1c, 0xb8, 0xa6, 0x20];
-    let own = hash("s3cret", 4, salt);
-    let text = own.expose();
+    let hash = hash("s3cret", 4, salt);
+    let text = hash.expose();
     assert!(text.starts_with("bcrypt_sha256$$2b$04$") && text.len() == 74, "{text}");
     assert!(read(text).matches("s3cret"));
     assert!(!read(text).matches("s3cret "));
 }
 
 #[test]
-fn plain_bcrypt_sees_72_bytes_and_the_prehashed_one_sees_all() {
+fn plain_bcrypt_uses_72_bytes_and_bcrypt_sha256_uses_all() {
     let plain = format!("bcrypt${}", ::bcrypt::hash_with_salt("x".repeat(72), 4, [7; 16]).unwrap());
     assert!(read(&plain).matches(&"x".repeat(72)));
     assert!(read(&plain).matches(&"x".repeat(100)));
@@ -87,7 +88,7 @@ fn nobodys_hash_is_of_the_current_cost_and_differs_each_time() {
 }
 
 #[test]
-fn only_the_current_scheme_at_the_current_cost_or_above_is_left_alone() {
+fn only_the_current_scheme_and_cost_need_no_rewrite() {
     for (encoded, is_weaker) in GOLDEN.iter().zip([false, true, true, true, true]) {
         assert_eq!(read(encoded).is_weaker_than(12), is_weaker, "{encoded}");
     }
@@ -96,7 +97,7 @@ fn only_the_current_scheme_at_the_current_cost_or_above_is_left_alone() {
 }
 
 #[test]
-fn values_that_hold_no_password_are_told_from_those_that_are_wrong() {
+fn each_unusable_value_has_its_reason() {
     let digest = "nIZvV0yN967Z2wcZspFbwGIDBjBGDuItJzNpQ+4TsY0=";
     let long = format!("pbkdf2_sha256$1000${}${digest}", "s".repeat(512));
     for (text, reason) in [
@@ -131,12 +132,12 @@ fn values_that_hold_no_password_are_told_from_those_that_are_wrong() {
         ("argon2$argon2id$v=18$m=8,t=1,p=1$Wm05dlltRnljMkZzZERFeU16UTFObg$8302zhaD0V+p9PvmTsZrlA", Malformed),
         (&long, Malformed),
     ] {
-        assert_eq!(refusal(text), Some(reason), "{text:?}");
+        assert_eq!(parse_error(text), Some(reason), "{text:?}");
     }
 }
 
 #[test]
-fn parameters_beyond_their_caps_are_refused_without_work() {
+fn parameters_above_the_caps_are_rejected_while_parsing() {
     let digest = "nIZvV0yN967Z2wcZspFbwGIDBjBGDuItJzNpQ+4TsY0=";
     let argon2 = |params: &str| {
         format!("argon2$argon2id$v=19${params}$Wm05dlltRnljMkZzZERFeU16UTFObg$8302zhaD0V+p9PvmTsZrlA")
@@ -162,12 +163,12 @@ fn parameters_beyond_their_caps_are_refused_without_work() {
         argon2("m=1024,t=1,p=17"),
         argon2("m=262144,t=16,p=1"),
     ] {
-        assert_eq!(refusal(&text), Some(TooExpensive), "{text}");
+        assert_eq!(parse_error(&text), Some(TooExpensive), "{text}");
     }
 }
 
 #[test]
-fn the_caps_themselves_are_affordable() {
+fn parameters_at_the_caps_are_accepted() {
     let digest = "nIZvV0yN967Z2wcZspFbwGIDBjBGDuItJzNpQ+4TsY0=";
     let scrypt_digest = format!("{}==", "A".repeat(86));
     for text in [
@@ -179,7 +180,7 @@ fn the_caps_themselves_are_affordable() {
             .to_owned(),
         "argon2$argon2i$m=512,t=2,p=2$Wm05dlltRnljMkZzZERFeU16UTFObg$8302zhaD0V+p9PvmTsZrlA".to_owned(),
     ] {
-        assert_eq!(refusal(&text), None, "{text}");
+        assert_eq!(parse_error(&text), None, "{text}");
     }
 }
 
@@ -187,7 +188,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn reading_arbitrary_text_never_panics(
+    fn parsing_arbitrary_text_never_panics(
         text in prop_oneof![
             any::<String>(),
             "(bcrypt|bcrypt_sha256|pbkdf2_sha1|pbkdf2_sha256|scrypt|argon2)\\$\\PC{0,80}",
@@ -199,17 +200,18 @@ proptest! {
 }
 
 proptest! {
-    // Each case may cost a hash.
+    // Fewer cases, because a case may compute a hash.
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn a_hash_with_any_byte_changed_no_longer_matches(index in 0_usize..74, byte in b' '..=b'~') {
+    fn a_hash_with_a_changed_byte_does_not_match(index in 0_usize..74, byte in b' '..=b'~') {
         let cheap = hash("s3cret", 4, [9; 16]);
         let mut bytes = cheap.expose().as_bytes().to_vec();
         prop_assume!(bytes[index] != byte);
         bytes[index] = byte;
         let changed = String::from_utf8(bytes).unwrap();
-        // 2a, 2b, 2x and 2y compute alike, and another cost is another hash, but a dear one to compute.
+        // The versions 2a, 2b, 2x and 2y compute the same hash. A changed cost is skipped, because a high
+        // cost is slow.
         let is_version_or_cost = index == 16 || (18..20).contains(&index);
         if let Ok(other) = StoredHash::parse(&changed) && !is_version_or_cost {
             prop_assert!(!other.matches("s3cret"), "{}", changed);

@@ -1,7 +1,7 @@
-//! Where a query runs: on SQLite's own threads, or on a connection from PostgreSQL's pool.
+//! Runs queries on the threads that own SQLite's connections, or on a connection of the PostgreSQL pool.
 //!
-//! [`read!`] and [`write!`] open the right one and expand the same body for each, so that a query is written once. Both
-//! finish what they began even if the caller goes away.
+//! [`read!`] and [`write!`] acquire the connection and expand the same body for both engines, so that a query
+//! is written once. A query that has started runs to its end even if the caller's future is dropped.
 
 pub mod postgres;
 pub mod postgres_url;
@@ -11,22 +11,24 @@ pub mod sqlite;
 
 use self::{postgres::PostgresPool, sqlite::SqliteThreads};
 
-/// The two engines.
+/// The connections of one of the two engines.
 #[derive(Clone)]
 pub enum Connections {
-    /// Threads that own their connections to one file.
+    /// Threads that own the connections to one SQLite file.
     Sqlite(SqliteThreads),
-    /// A pool of connections to a server.
+    /// A pool of connections to a PostgreSQL server.
     Postgres(PostgresPool),
 }
 
-/// Runs `$body` on a connection outside a transaction, for what only reads.
+/// Runs `$body`, which only reads, on a connection without a transaction.
 macro_rules! read {
     ($connections:expr, $connection:ident => $body:block) => {
         match $connections {
             $crate::store::connection::Connections::Sqlite(threads) => {
                 threads
-                    .read(move |$connection| $crate::store::connection::sqlite::at_once(async move { $body }))
+                    .read(move |$connection| {
+                        $crate::store::connection::sqlite::poll_once(async move { $body })
+                    })
                     .await
             }
             $crate::store::connection::Connections::Postgres(pool) => {
@@ -43,13 +45,13 @@ macro_rules! read {
     };
 }
 
-/// Runs `$body` in one transaction, rolled back when it gives an error.
+/// Runs `$body` in one transaction, which is rolled back if `$body` returns an error.
 macro_rules! write {
     ($connections:expr, $connection:ident => $body:block) => {
         match $connections {
             $crate::store::connection::Connections::Sqlite(threads) => {
                 threads
-                    .write(move |$connection| $crate::store::connection::sqlite::at_once(async move { $body }))
+                    .write(move |$connection| $crate::store::connection::sqlite::poll_once(async move { $body }))
                     .await
             }
             $crate::store::connection::Connections::Postgres(pool) => {

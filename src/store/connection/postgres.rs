@@ -1,8 +1,9 @@
-//! PostgreSQL behind a pool with a limit on every wait.
+//! A PostgreSQL connection pool in which every wait has a time limit.
 //!
-//! Work runs in a task of its own ([`PostgresPool::to_the_end`]), so that a caller who goes away neither cuts a transaction in half nor
-//! leaves a running statement to whoever takes the connection next. Look-ups, which only read, run where they are asked for
-//! ([`PostgresPool::ask`]); one that is given up costs its connection.
+//! Work runs in a task of its own ([`PostgresPool::to_the_end`]). If the caller's future is dropped, the
+//! transaction still runs to its end, and the next user of the connection does not find a running statement
+//! on it. Look-ups, which only read, run in the task of the caller ([`PostgresPool::query`]); if a look-up is
+//! dropped, its connection is closed.
 
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
@@ -25,28 +26,30 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::postgres_url::{PostgresUrl, TlsMode};
 use crate::store::{StoreError, error::chain};
 
-/// How PostgreSQL is used.
+/// Options of a PostgreSQL connection pool.
 #[derive(Debug, Clone)]
 pub struct PostgresOptions {
-    /// The server and how the way to it is protected.
+    /// The server, and whether connections to it use TLS.
     pub url: PostgresUrl,
-    /// How many connections at most.
+    /// Largest number of connections.
     pub pool_size: usize,
-    /// How long a connection may take to be made.
+    /// Time limit on establishing a connection.
     pub connect_timeout: Duration,
-    /// How long a call may wait for a connection.
+    /// Time limit on waiting for a free connection of the pool.
     pub acquire_timeout: Duration,
-    /// How long a statement may run, and a lock be waited for.
+    /// Time limit on a statement, and on waiting for a lock.
     pub statement_timeout: Duration,
-    /// After how long unused a connection is closed.
+    /// Idle time after which a connection is closed.
     pub idle_timeout: Duration,
-    /// After how long a connection is closed in any case, so that load balances out after a failover.
+    /// Age at which a connection is closed in any case, so that the load spreads over all servers again after
+    /// a failover.
     pub connection_lifetime: Duration,
-    /// Whether connections are shared with others behind a pooler, so that no setting may be left on them.
+    /// True if a pooler shares the server's connections among its clients, so that no session setting may be
+    /// changed.
     pub is_pooled: bool,
 }
 
-/// The pool.
+/// A pool of connections to one server.
 #[derive(Clone)]
 pub struct PostgresPool {
     pool: Pool<AsyncPgConnection>,
@@ -54,33 +57,34 @@ pub struct PostgresPool {
     answer_timeout: Duration,
 }
 
-/// Why a query has no answer.
+/// Reasons why a query has no result.
 #[derive(Debug)]
-pub(crate) enum Unanswered {
-    /// The connection broke under the query: another may do.
-    Lost(StoreError),
-    /// There was no connection, the server refused the query, or was silent for longer than all its limits together.
-    Refused(StoreError),
+pub(crate) enum QueryError {
+    /// The connection broke during the query; another connection may work.
+    ConnectionLost(StoreError),
+    /// There was no connection, the server rejected the query, or the server sent no answer within the sum of
+    /// all time limits.
+    Failed(StoreError),
 }
 
-impl Unanswered {
+impl QueryError {
     pub(crate) fn into_error(self) -> StoreError {
-        let (Self::Lost(error) | Self::Refused(error)) = self;
+        let (Self::ConnectionLost(error) | Self::Failed(error)) = self;
         error
     }
 }
 
-/// What a server that keeps its time limits may need beyond them.
+/// Margin on top of the sum of the time limits, in which the answer of the server travels.
 const ANSWER_MARGIN: Duration = Duration::from_millis(500);
 
-/// How often connections that are too old or idle are looked for.
+/// Interval at which connections that are too old or idle are closed.
 const REAP_INTERVAL: Duration = Duration::from_secs(30);
 
 impl PostgresPool {
-    /// Prepares the pool and starts the task that closes old connections; connects when first asked.
+    /// Creates the pool and starts the task that closes old connections. The first query connects.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] when the trusted roots cannot be read.
+    /// [`StoreError::Unavailable`] when the file of trusted roots cannot be read.
     pub fn open(options: &PostgresOptions) -> Result<Self, StoreError> {
         let tls = match &options.url.tls {
             TlsMode::Disabled => None,
@@ -88,7 +92,7 @@ impl PostgresPool {
         };
         let mut config = ManagerConfig::default();
         config.recycling_method = RecyclingMethod::Fast;
-        let connect_with = Arc::new((limited(options), tls, session_settings(options)));
+        let connect_with = Arc::new((config_with_timeouts(options), tls, session_settings(options)));
         config.custom_setup = Box::new(move |_| connect(Arc::clone(&connect_with)).boxed());
         let pool = Pool::builder(AsyncDieselConnectionManager::new_with_config("", config))
             .max_size(options.pool_size)
@@ -105,18 +109,22 @@ impl PostgresPool {
         Ok(Self { pool, address: options.url.address().into(), answer_timeout })
     }
 
-    /// `host:port` of the server, for the log.
+    /// Returns `host:port` of the server, for the log.
     pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
-    /// A connection, within the limits on waiting and connecting.
+    /// Returns a connection of the pool, within the time limits on waiting and connecting.
     pub(crate) async fn get(&self) -> Result<Object<AsyncPgConnection>, StoreError> {
         self.pool.get().await.map_err(StoreError::unavailable)
     }
 
-    /// Runs `work` in a task that goes on when the caller goes away, or when the server has been silent for longer than
-    /// all limits together: then the caller is told so, and the task ends with its connection.
+    /// Runs `work` in a task of its own, which goes on if the caller's future is dropped. If the server sends
+    /// no answer within the sum of all time limits, the caller gets an error, and the task ends when its
+    /// connection breaks.
+    ///
+    /// # Errors
+    /// The error of `work`, or [`StoreError::Unavailable`] when the time is up or the task panicked.
     pub(crate) async fn to_the_end<R: Send + 'static>(
         &self,
         work: impl Future<Output = Result<R, StoreError>> + Send + 'static,
@@ -127,85 +135,93 @@ impl PostgresPool {
         }
     }
 
-    /// Runs a query that only reads. A silent server costs its connection, and so does a caller who goes away: the next user
-    /// of the connection would wait for their answer.
-    pub(crate) async fn ask<R>(
+    /// Runs a query that only reads. If the server does not answer in time, or the caller's future is
+    /// dropped, the connection is closed: its next user would have to wait for the outstanding answer.
+    pub(crate) async fn query<R>(
         &self,
         query: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<R, StoreError>,
-    ) -> Result<R, Unanswered> {
+    ) -> Result<R, QueryError> {
         let connection = self.get().await.map_err(|error| {
-            if error.is_connection_lost() { Unanswered::Lost(error) } else { Unanswered::Refused(error) }
+            if error.is_connection_lost() {
+                QueryError::ConnectionLost(error)
+            } else {
+                QueryError::Failed(error)
+            }
         })?;
-        let mut asked = Asked(Some(connection));
-        match tokio::time::timeout(self.answer_timeout, query(asked.connection())).await {
+        let mut in_flight = InFlight(Some(connection));
+        match tokio::time::timeout(self.answer_timeout, query(in_flight.connection())).await {
             Ok(Ok(answer)) => {
-                asked.give_back();
+                in_flight.release();
                 Ok(answer)
             }
-            Ok(Err(error)) if asked.connection().is_broken() || error.is_connection_lost() => {
-                Err(Unanswered::Lost(error))
+            Ok(Err(error)) if in_flight.connection().is_broken() || error.is_connection_lost() => {
+                Err(QueryError::ConnectionLost(error))
             }
             Ok(Err(error)) => {
-                asked.give_back();
-                Err(Unanswered::Refused(error))
+                in_flight.release();
+                Err(QueryError::Failed(error))
             }
-            Err(elapsed) => Err(Unanswered::Refused(StoreError::unavailable(elapsed))),
+            Err(elapsed) => Err(QueryError::Failed(StoreError::unavailable(elapsed))),
         }
     }
 
-    /// A new connection that is none of the pool's, for what must not wait for one.
+    /// Opens a new connection outside the pool, for work that must not wait for a free one.
     pub(crate) async fn connect(&self) -> Result<AsyncPgConnection, StoreError> {
         self.pool.manager().create().await.map_err(StoreError::unavailable)
     }
 
-    /// How long a server that keeps its limits needs at most, the wait for a connection included.
+    /// Returns the longest time in which a server that keeps its limits answers, the wait for a connection
+    /// included.
     pub(crate) const fn answer_timeout(&self) -> Duration {
         self.answer_timeout
     }
 
-    /// As [`PostgresPool::ask`], on a new connection: where one was lost, those that wait in the pool may be too.
+    /// Runs a query as [`PostgresPool::query`] does, on a new connection: if one connection was lost, the
+    /// idle ones in the pool may be lost too.
     pub(crate) async fn ask_anew<R>(
         &self,
         query: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<R, StoreError>,
-    ) -> Result<R, Unanswered> {
-        let answered = async {
+    ) -> Result<R, QueryError> {
+        let answer = async {
             let mut connection = self.connect().await?;
             query(&mut connection).await
         };
-        match tokio::time::timeout(self.answer_timeout, answered).await {
-            Ok(answer) => answer.map_err(Unanswered::Refused),
-            Err(elapsed) => Err(Unanswered::Refused(StoreError::unavailable(elapsed))),
+        match tokio::time::timeout(self.answer_timeout, answer).await {
+            Ok(answer) => answer.map_err(QueryError::Failed),
+            Err(elapsed) => Err(QueryError::Failed(StoreError::unavailable(elapsed))),
         }
     }
 
-    /// A connection that is not one of the pool's any more, for work that holds it long.
-    pub(crate) async fn take(&self) -> Result<AsyncPgConnection, StoreError> {
+    /// Takes a connection out of the pool for good, for work that needs it for a long time.
+    pub(crate) async fn detach(&self) -> Result<AsyncPgConnection, StoreError> {
         self.get().await.map(Object::take)
     }
 }
 
-/// A connection that owes an answer; dropped before it has come, it does not go back into the pool.
-struct Asked(Option<Object<AsyncPgConnection>>);
+/// A connection whose query is running. If it is dropped before the answer has arrived, it does not return to
+/// the pool.
+struct InFlight(Option<Object<AsyncPgConnection>>);
 
-impl Asked {
+impl InFlight {
     fn connection(&mut self) -> &mut AsyncPgConnection {
-        self.0.as_mut().expect("it is there until it has answered")
+        self.0.as_mut().expect("the connection is present until it is released")
     }
 
-    /// Back into the pool: it has answered.
-    fn give_back(mut self) {
+    /// Returns the connection to the pool after the answer has arrived.
+    fn release(mut self) {
         self.0.take();
     }
 }
 
-impl Drop for Asked {
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.take().map(Object::take);
     }
 }
 
-/// Lets a silent server be noticed: a connection whose peer does not acknowledge is dropped.
-fn limited(options: &PostgresOptions) -> tokio_postgres::Config {
+/// Sets limits by which a server that no longer responds is noticed: a connection whose peer does not
+/// acknowledge is closed.
+fn config_with_timeouts(options: &PostgresOptions) -> tokio_postgres::Config {
     let mut config = options.url.config.clone();
     if config.get_application_name().is_none() {
         config.application_name("kairos-identity");
@@ -224,9 +240,10 @@ fn session_settings(options: &PostgresOptions) -> String {
         return String::new();
     }
     let limit_ms = options.statement_timeout.as_millis();
-    // Statements are planned once: for a list of tokens PostgreSQL would weigh a plan anew each time, which takes longer than to
-    // find them. An acknowledged write survives a crash of the database, whatever the server's default says; stronger
-    // settings stay.
+    // Generic plans: for a list of tokens PostgreSQL would otherwise plan the statement again at each
+    // execution, which takes longer than the look-up itself. `synchronous_commit` is raised to `on` if the
+    // default of the server is `off` or `local`, so that an acknowledged write survives a crash of the
+    // database; other values stay.
     format!(
         "SET statement_timeout = {limit_ms}; SET lock_timeout = {limit_ms}; \
          SET idle_in_transaction_session_timeout = {limit_ms}; SET plan_cache_mode = force_generic_plan; \

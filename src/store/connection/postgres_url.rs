@@ -1,14 +1,16 @@
-//! A PostgreSQL URL with libpq's words for TLS, which tokio-postgres does not know.
+//! A PostgreSQL URL with the TLS parameters of libpq (`sslmode`, `sslrootcert`), which tokio-postgres does
+//! not support.
 //!
-//! There is no mode that encrypts without checking whom it talks to, and none that falls back to plain text: `require`,
-//! `verify-ca` and `verify-full` all check the certificate and the name; `prefer` and `allow` are refused.
+//! No mode encrypts without verifying the server, and no mode falls back to plain text: `require`,
+//! `verify-ca` and `verify-full` all verify the certificate and the host name; `prefer` and `allow` are
+//! refused.
 
 use std::{path::PathBuf, str::FromStr};
 
 use tokio_postgres::config::{Host, SslMode};
 use url::Url;
 
-/// A server, and whether the way to it is encrypted.
+/// A server, and whether connections to it use TLS.
 #[derive(Debug, Clone)]
 pub struct PostgresUrl {
     pub(crate) config: tokio_postgres::Config,
@@ -16,7 +18,7 @@ pub struct PostgresUrl {
 }
 
 impl PostgresUrl {
-    /// `host:port`, or the folder of the socket, of the first server that the URL names.
+    /// Returns `host:port`, or the directory of the Unix socket, of the first server in the URL.
     pub(crate) fn address(&self) -> String {
         let port = self.config.get_ports().first().copied().unwrap_or(5432);
         match self.config.get_hosts().first() {
@@ -29,27 +31,28 @@ impl PostgresUrl {
     }
 }
 
-/// How the connection is protected.
+/// How connections are protected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TlsMode {
-    /// Plain text: the default on loopback and Unix sockets, an explicit `sslmode=disable` elsewhere.
+    /// Plain text: the default on loopback addresses and Unix sockets; `sslmode=disable` elsewhere.
     Disabled,
-    /// Encrypted, certificate and name checked, against these roots or (`None`) the system's.
+    /// TLS. The certificate and the host name are verified against these roots or, if `None`, against those
+    /// of the system.
     Verified {
         /// `sslrootcert`: a PEM file of trusted roots.
         roots: Option<PathBuf>,
     },
 }
 
-/// Why a PostgreSQL URL was refused; never holds the URL, which may hold a password.
+/// Reasons to refuse a PostgreSQL URL. They never contain the URL, which may contain a password.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidPostgresUrl {
-    /// Not a URL, or with parameters that are not known.
-    #[error("expected postgres://user:password@host:port/database?sslmode=…: {0}")]
+    /// Not a URL, or a URL with unknown parameters.
+    #[error("expected postgres://user:password@host:port/database?sslmode=MODE: {0}")]
     Malformed(String),
-    /// A mode that may fall back to plain text, or an unknown one.
+    /// An `sslmode` that may fall back to plain text, or an unknown one.
     #[error(
-        "sslmode must be disable, require, verify-ca or verify-full (the last three all verify), not {0}"
+        "sslmode must be disable, require, verify-ca or verify-full, not {0} (all but disable verify the server)"
     )]
     SslMode(String),
 }
@@ -84,7 +87,7 @@ impl FromStr for PostgresUrl {
     }
 }
 
-/// Whether no packet leaves the machine.
+/// True if no packet to the server leaves this machine.
 fn is_local(config: &tokio_postgres::Config) -> bool {
     let addresses_are = config.get_hostaddrs().iter().all(std::net::IpAddr::is_loopback);
     addresses_are
@@ -105,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_distant_server_is_verified_unless_told_otherwise() {
+    fn a_remote_server_is_verified_unless_sslmode_is_disable() {
         assert_eq!(tls("postgres://a@db.example/x"), TlsMode::Verified { roots: None });
         assert_eq!(tls("postgres://a@db.example/x?sslmode=require"), TlsMode::Verified { roots: None });
         assert_eq!(
@@ -116,14 +119,14 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_needs_no_tls() {
+    fn a_local_server_needs_no_tls() {
         assert_eq!(tls("postgres://a@127.0.0.1:5433/x"), TlsMode::Disabled);
         assert_eq!(tls("postgres://a@localhost/x?application_name=k"), TlsMode::Disabled);
         assert_eq!(tls("postgres:///x?host=/run/postgresql"), TlsMode::Disabled);
     }
 
     #[test]
-    fn a_mode_that_may_fall_back_is_refused_without_the_password() {
+    fn an_sslmode_that_may_fall_back_is_refused_and_the_error_has_no_password() {
         let error = "postgres://a:hunter2@db/x?sslmode=prefer".parse::<PostgresUrl>().unwrap_err();
         assert!(error.to_string().contains("not prefer") && !error.to_string().contains("hunter2"));
     }

@@ -1,8 +1,10 @@
-//! Replicas of PostgreSQL, which serve look-ups, and the watch over which of them may be asked.
+//! PostgreSQL replicas, which serve look-ups, and the watch that decides which of them are in use.
 //!
-//! A replica may be asked while what it has replayed is no older than the longest lag. How old it is, is read off the
-//! positions in the write-ahead log that the primary told lately: its own clock says nothing, since a primary that has
-//! nothing to write looks like one that cannot be heard. While the primary is silent, its last word counts.
+//! A replica is in use while the data that it has replayed is not older than `lag_max`. The age is measured
+//! by positions in the write-ahead log (WAL): the replica must have replayed at least the oldest position
+//! that the primary reported within `lag_max` of its last report. The replay time that a replica itself
+//! reports is no measure: it looks the same when the primary writes nothing and when the replica has lost the
+//! primary. While the primary does not answer, the positions that it reported last remain in force.
 
 use std::{
     collections::VecDeque,
@@ -28,11 +30,11 @@ use tokio::{
 use super::postgres::PostgresPool;
 use crate::store::StoreError;
 
-/// How long a server may take to tell its position. Together with the interval it bounds how long a replica that cannot be
-/// used is asked: less than 2 s.
+/// Time limit on one probe of a server. Together with the interval it bounds how long a replica that cannot
+/// be used still gets queries: less than 2 s.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often positions are asked for at most and at least; a quarter of the longest lag lies between.
+/// Shortest and longest interval between probes; within these bounds it is a quarter of `lag_max`.
 const PROBE_INTERVALS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 
 /// The replicas of a primary.
@@ -43,40 +45,40 @@ pub(crate) struct Replicas {
     primary: Primary,
 }
 
-/// One of them.
+/// One replica.
 pub(crate) struct Replica {
     pool: PostgresPool,
     is_used: watch::Sender<bool>,
 }
 
 impl Replicas {
-    /// Of these pools; none is used before [`Replicas::watch`] has found it current.
+    /// Takes the pools of the replicas. No replica is used before [`Replicas::watch`] has found it current.
     pub(crate) fn new(pools: Vec<PostgresPool>, lag_max: Duration) -> Self {
         let all =
             pools.into_iter().map(|pool| Replica { pool, is_used: watch::Sender::new(false) }).collect();
         Self { all, turn: AtomicUsize::new(0), lag_max, primary: Primary::default() }
     }
 
-    /// One that may be asked, in turn.
+    /// Returns one of the replicas in use, round robin; `None` if there is none.
     pub(crate) fn pick(&self) -> Option<&Replica> {
         let first = self.turn.fetch_add(1, Ordering::Relaxed) % self.all.len().max(1);
         let (before, from) = self.all.split_at_checked(first)?;
         from.iter().chain(before).find(|replica| replica.is_used())
     }
 
-    /// Whether any may be asked.
-    pub(crate) fn any(&self) -> bool {
+    /// True if at least one replica is in use.
+    pub(crate) fn any_in_use(&self) -> bool {
         self.all.iter().any(Replica::is_used)
     }
 
-    /// Keeps watch until it is dropped.
+    /// Probes the primary and all replicas until the future is dropped.
     pub(crate) async fn watch(&self, primary: &PostgresPool) {
         loop {
             let replicas = future::join_all(self.all.iter().map(|replica| self.watch_one(replica)));
             let watch = future::join(self.watch_primary(primary), replicas);
-            // Without a watch, a replica that is used would be used for ever.
+            // If the watch ended, a replica that is in use would stay so for ever.
             if AssertUnwindSafe(watch).catch_unwind().await.is_err() {
-                self.all.iter().for_each(|replica| replica.leave_out("the watch over it panicked"));
+                self.all.iter().for_each(|replica| replica.exclude("the replica watch panicked"));
             }
         }
     }
@@ -85,11 +87,11 @@ impl Replicas {
         let (mut ticks, mut probe) = (self.ticks(), Probe::new(primary));
         loop {
             let at = ticks.tick().await;
-            // A primary that is down is told by the health watch.
-            if let Ok(told) = probe.ask().await
-                && let Some(position) = told.position
+            // The health check reports a primary that is down; an error needs no handling here.
+            if let Ok(report) = probe.query().await
+                && let Some(position) = report.position
             {
-                self.primary.lock().saw(position, told.system, at, self.lag_max);
+                self.primary.lock().record(position, report.system, at, self.lag_max);
             }
         }
     }
@@ -99,12 +101,12 @@ impl Replicas {
         let mut earlier = None;
         loop {
             ticks.tick().await;
-            match probe.ask().await {
-                Ok(told) => match self.primary.lock().judge(&told, &mut earlier) {
-                    Ok(()) => replica.take_in(),
-                    Err(reason) => replica.leave_out(reason),
+            match probe.query().await {
+                Ok(report) => match self.primary.lock().check(&report, &mut earlier) {
+                    Ok(()) => replica.include(),
+                    Err(reason) => replica.exclude(reason),
                 },
-                Err(error) => replica.leave_out(&error.chain()),
+                Err(error) => replica.exclude(&error.chain()),
             }
         }
     }
@@ -118,23 +120,24 @@ impl Replicas {
 }
 
 impl Replica {
-    /// Runs a query that only reads. Whatever goes wrong, the replica is left out until it is seen well again; if that
-    /// happens for another reason meanwhile, its answer is not waited for.
+    /// Runs a query that only reads. If it fails for any reason, the replica is excluded until the watch
+    /// finds it usable again. If the watch excludes the replica during the query, the call returns without
+    /// waiting for the answer.
     ///
     /// # Errors
-    /// When another server must be asked.
-    pub(crate) async fn ask<R>(
+    /// [`Excluded`] when another server must be queried.
+    pub(crate) async fn query<R>(
         &self,
         query: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<R, StoreError>,
-    ) -> Result<R, LeftOut> {
+    ) -> Result<R, Excluded> {
         let mut is_used = self.is_used.subscribe();
-        let left_out = is_used.wait_for(|is_used| !is_used);
+        let excluded = is_used.wait_for(|is_used| !is_used);
         tokio::select! {
-            answer = self.pool.ask(query) => answer.map_err(|unanswered| {
-                self.leave_out(&unanswered.into_error().chain());
-                LeftOut
+            answer = self.pool.query(query) => answer.map_err(|error| {
+                self.exclude(&error.into_error().chain());
+                Excluded
             }),
-            _ = left_out => Err(LeftOut),
+            _ = excluded => Err(Excluded),
         }
     }
 
@@ -142,24 +145,24 @@ impl Replica {
         *self.is_used.borrow()
     }
 
-    fn take_in(&self) {
+    fn include(&self) {
         if !self.is_used.send_replace(true) {
-            tracing::info!("The replica {} serves look-ups", self.pool.address());
+            tracing::info!("Replica {} serves look-ups", self.pool.address());
         }
     }
 
-    fn leave_out(&self, reason: &str) {
+    fn exclude(&self, reason: &str) {
         if self.is_used.send_replace(false) {
-            tracing::warn!("The replica {} is left out: {reason}", self.pool.address());
+            tracing::warn!("Replica {} excluded from look-ups: {reason}", self.pool.address());
         }
     }
 }
 
-/// The replica that was asked may not be any more.
+/// The replica is excluded, so it has not answered the query.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct LeftOut;
+pub(crate) struct Excluded;
 
-/// What the primary has told.
+/// What the primary has reported.
 #[derive(Default)]
 struct Primary(Mutex<Positions>);
 
@@ -169,78 +172,82 @@ impl Primary {
     }
 }
 
-/// Where the primary was in its log, and when it said so: the first that lies within the longest lag, and all later ones.
+/// Positions of the primary in its WAL and when it reported them: those that were at most `lag_max` old at
+/// its last report.
 #[derive(Default)]
 struct Positions {
-    told: VecDeque<(Instant, i64)>,
-    times_told: u64,
+    reports: VecDeque<(Instant, i64)>,
+    report_count: u64,
     system: i64,
 }
 
-/// Where a replica was in its log, and how often the primary had told its position by then.
+/// The position of a replica, and how many reports the primary had made by then.
 #[derive(Debug, Clone, Copy)]
-struct Earlier {
+struct EarlierReport {
     replayed: i64,
-    times_told: u64,
+    report_count: u64,
 }
 
 impl Positions {
-    fn saw(&mut self, position: i64, system: i64, at: Instant, lag_max: Duration) {
-        self.told.push_back((at, position));
-        while self.told.front().is_some_and(|(first, _)| at.duration_since(*first) > lag_max) {
-            self.told.pop_front();
+    fn record(&mut self, position: i64, system: i64, at: Instant, lag_max: Duration) {
+        self.reports.push_back((at, position));
+        while self.reports.front().is_some_and(|(first, _)| at.duration_since(*first) > lag_max) {
+            self.reports.pop_front();
         }
-        self.times_told += 1;
+        self.report_count += 1;
         self.system = system;
     }
 
-    /// Why a server may not be asked. `earlier` is what is remembered from one time to the next.
-    fn judge(&self, told: &Told, earlier: &mut Option<Earlier>) -> Result<(), &'static str> {
-        let (Some((_, oldest)), Some((_, newest))) = (self.told.front(), self.told.back()) else {
-            return Err("the primary has not been heard");
+    /// Returns as the error why a server may not be queried. `earlier` is kept between the calls for one
+    /// server.
+    fn check(&self, report: &Told, earlier: &mut Option<EarlierReport>) -> Result<(), &'static str> {
+        let (Some((_, oldest)), Some((_, newest))) = (self.reports.front(), self.reports.back()) else {
+            return Err("no position of the primary is known yet");
         };
-        let Some(replayed) = told.position else { return Err("it has replayed nothing") };
-        if !told.is_replica {
-            return Err("it is not a replica, or was promoted");
+        let Some(replayed) = report.position else { return Err("it has not replayed any WAL") };
+        if !report.is_replica {
+            return Err("it is not a replica or has been promoted");
         }
-        if told.system != self.system {
+        if report.system != self.system {
             return Err("it is a replica of another cluster");
         }
-        if !told.may_read {
-            return Err("the role may not read core_user there");
+        if !report.may_read {
+            return Err("the database role may not read core_user there");
         }
-        // What the primary told second after a replica did, it was asked for after it: it must be further.
+        // The second report of the primary after one of a replica was requested later than that one, so its
+        // position must be at least as far.
         if let Some(before) = *earlier
-            && self.times_told >= before.times_told + 2
+            && self.report_count >= before.report_count + 2
         {
             *earlier = None;
             if *newest < before.replayed {
-                return Err("it has what the primary does not have");
+                return Err("it has replayed WAL that the primary does not have");
             }
         }
         if earlier.is_none() {
-            *earlier = Some(Earlier { replayed, times_told: self.times_told });
+            *earlier = Some(EarlierReport { replayed, report_count: self.report_count });
         }
-        if replayed < *oldest { Err("it lags behind the primary") } else { Ok(()) }
+        if replayed < *oldest { Err("it lags too far behind the primary") } else { Ok(()) }
     }
 }
 
-/// What a server tells of itself.
+/// The state of a server at one probe.
 #[derive(Debug, Clone, Copy, QueryableByName)]
 struct Told {
     #[diesel(sql_type = Bool)]
     is_replica: bool,
-    /// Up to which byte of the log it has written or, as a replica, replayed.
+    /// Position in the WAL: the byte up to which a primary has written or a replica has replayed.
     #[diesel(sql_type = Nullable<BigInt>)]
     position: Option<i64>,
-    /// The cluster, and all its replicas.
+    /// Identifier of the cluster; a primary and its replicas share it.
     #[diesel(sql_type = BigInt)]
     system: i64,
     #[diesel(sql_type = Bool)]
     may_read: bool,
 }
 
-/// Asks one server what it tells of itself, on a connection of its own: a pool that is used up says nothing about it.
+/// Queries the state of one server on a connection of its own: an exhausted pool does not mean that the
+/// server is unavailable.
 struct Probe<'a> {
     pool: &'a PostgresPool,
     connection: Option<AsyncPgConnection>,
@@ -251,10 +258,10 @@ impl<'a> Probe<'a> {
         Self { pool, connection: None }
     }
 
-    /// A connection on which something went wrong is not used again.
-    async fn ask(&mut self) -> Result<Told, StoreError> {
+    /// Runs one probe. A connection on which it failed is not used again.
+    async fn query(&mut self) -> Result<Told, StoreError> {
         let connection = self.connection.take();
-        let ask = async {
+        let exchange = async {
             let mut connection = match connection {
                 Some(connection) => connection,
                 None => self.pool.connect().await?,
@@ -266,14 +273,14 @@ impl<'a> Probe<'a> {
                  (SELECT system_identifier FROM pg_control_system()) AS system, \
                  has_table_privilege('core_user', 'SELECT') AS may_read",
             );
-            let told: Told = query.get_result(&mut connection).await?;
-            Ok::<_, StoreError>((told, connection))
+            let report: Told = query.get_result(&mut connection).await?;
+            Ok::<_, StoreError>((report, connection))
         };
-        let (told, connection) = timeout(PROBE_TIMEOUT, ask)
+        let (report, connection) = timeout(PROBE_TIMEOUT, exchange)
             .await
-            .map_err(|_| StoreError::unavailable("it does not answer"))??;
+            .map_err(|_| StoreError::unavailable("it did not answer in time"))??;
         self.connection = Some(connection);
-        Ok(told)
+        Ok(report)
     }
 }
 
@@ -285,58 +292,58 @@ mod tests {
     const LAG_MAX: Duration = Duration::from_secs(1);
     const SYSTEM: i64 = 7;
 
-    /// Where the primary was at each second.
+    /// Builds the reports of a primary, one position per second.
     fn primary(positions: &[i64]) -> Positions {
         let (mut seen, began) = (Positions::default(), Instant::now());
         for (second, position) in (0..).zip(positions) {
-            seen.saw(*position, SYSTEM, began + Duration::from_secs(second), LAG_MAX);
+            seen.record(*position, SYSTEM, began + Duration::from_secs(second), LAG_MAX);
         }
         seen
     }
 
-    fn told(position: i64) -> Told {
+    fn report(position: i64) -> Told {
         Told { is_replica: true, position: Some(position), system: SYSTEM, may_read: true }
     }
 
-    fn is_used(primary: &Positions, told: Told) -> bool {
-        primary.judge(&told, &mut None).is_ok()
+    fn is_used(primary: &Positions, report: Told) -> bool {
+        primary.check(&report, &mut None).is_ok()
     }
 
     #[test]
-    fn a_replica_is_current_up_to_the_longest_lag() {
+    fn a_replica_is_usable_up_to_the_lag_limit() {
         let primary = primary(&[10, 20, 30]);
-        assert!(is_used(&primary, told(30)));
-        assert!(is_used(&primary, told(20)));
-        assert!(!is_used(&primary, told(19)));
+        assert!(is_used(&primary, report(30)));
+        assert!(is_used(&primary, report(20)));
+        assert!(!is_used(&primary, report(19)));
     }
 
     #[test]
-    fn nothing_is_current_before_the_primary_was_heard() {
-        assert!(!is_used(&primary(&[]), told(i64::MAX)));
+    fn no_replica_is_usable_before_the_primary_has_reported() {
+        assert!(!is_used(&primary(&[]), report(i64::MAX)));
     }
 
     #[test]
-    fn what_is_no_replica_of_this_primary_is_not_used() {
+    fn a_server_that_is_not_a_replica_of_this_primary_is_not_used() {
         let primary = primary(&[10]);
-        assert!(!is_used(&primary, Told { is_replica: false, ..told(10) }));
-        assert!(!is_used(&primary, Told { system: SYSTEM + 1, ..told(10) }));
-        assert!(!is_used(&primary, Told { may_read: false, ..told(10) }));
-        assert!(!is_used(&primary, Told { position: None, ..told(10) }));
+        assert!(!is_used(&primary, Told { is_replica: false, ..report(10) }));
+        assert!(!is_used(&primary, Told { system: SYSTEM + 1, ..report(10) }));
+        assert!(!is_used(&primary, Told { may_read: false, ..report(10) }));
+        assert!(!is_used(&primary, Told { position: None, ..report(10) }));
     }
 
     #[test]
-    fn a_replica_that_has_what_a_new_primary_does_not_have_is_left_out() {
+    fn a_replica_with_wal_that_a_new_primary_lacks_is_excluded() {
         let (mut primary, mut earlier) = (primary(&[100]), None);
         let mut later = Instant::now();
-        let mut judgements = Vec::new();
+        let mut results = Vec::new();
         for _ in 0..4 {
             later += 2 * LAG_MAX;
-            primary.saw(50, SYSTEM, later, LAG_MAX);
-            judgements.push(primary.judge(&told(100), &mut earlier).is_ok());
+            primary.record(50, SYSTEM, later, LAG_MAX);
+            results.push(primary.check(&report(100), &mut earlier).is_ok());
         }
-        assert!(judgements.contains(&false), "{judgements:?}");
-        // A replica of the new primary counts, although it is behind the old one.
-        assert!(is_used(&primary, told(50)));
+        assert!(results.contains(&false), "{results:?}");
+        // A replica of the new primary is usable, although it is behind the old one.
+        assert!(is_used(&primary, report(50)));
     }
 
     #[test]
@@ -345,9 +352,9 @@ mod tests {
         let mut at = Instant::now();
         for position in (100..10_000).step_by(100) {
             at += LAG_MAX / 4;
-            // The replica is asked a little later than the primary, and so is a little further.
-            primary.saw(position, SYSTEM, at, LAG_MAX);
-            assert_eq!(primary.judge(&told(position + 90), &mut earlier), Ok(()));
+            // The replica is probed a little later than the primary, so its position is a little further.
+            primary.record(position, SYSTEM, at, LAG_MAX);
+            assert_eq!(primary.check(&report(position + 90), &mut earlier), Ok(()));
         }
     }
 }

@@ -1,6 +1,8 @@
-//! One connection of its own, for a command that works through a whole database: to another application's, or from one store to another.
+//! A single connection for a command that works through a whole database: that of another application, or one
+//! of the two stores of a copy.
 //!
-//! Its statements run where they are asked for, those of SQLite at once: nobody else is served by the process meanwhile.
+//! Statements run in the task of the caller; those of SQLite block its thread. The process serves no callers
+//! meanwhile.
 
 use diesel::{Connection, SqliteConnection, connection::SimpleConnection};
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
@@ -12,14 +14,14 @@ use super::{
 };
 use crate::store::{StoreError, StoreOptions};
 
-/// What would end the path of a `file:` URI.
+/// Characters that a path in a `file:` URI cannot contain unescaped.
 const NOT_IN_A_PATH: &AsciiSet = &CONTROLS.add(b'?').add(b'#').add(b'%');
 
 /// A connection to either engine.
 pub enum Session {
-    /// To a file.
+    /// To a SQLite file.
     Sqlite(InlineConnection),
-    /// To a server.
+    /// To a PostgreSQL server.
     Postgres(Box<AsyncPgConnection>),
 }
 
@@ -38,7 +40,8 @@ macro_rules! on_session {
 pub(crate) use on_session;
 
 impl Session {
-    /// A connection that only reads, and changes nothing of a file of SQLite, not even its journal.
+    /// Opens a connection that only reads. It opens a SQLite file in read-only mode and does not change its
+    /// journal mode.
     pub async fn read_only(options: &StoreOptions) -> Result<Self, StoreError> {
         match options {
             StoreOptions::Sqlite(options) => read_only_sqlite(options).map(Self::Sqlite),
@@ -46,15 +49,16 @@ impl Session {
         }
     }
 
-    /// A connection that writes to a database of another application, and leaves its settings as they are; a missing file of SQLite is made.
+    /// Opens a connection that writes to a database of another application and keeps its settings, such as
+    /// the journal mode. A missing SQLite file is created if the options say so.
     pub async fn foreign(options: &StoreOptions) -> Result<Self, StoreError> {
         match options {
-            StoreOptions::Sqlite(options) => sqlite::open_as_it_is(options).map(Self::Sqlite),
+            StoreOptions::Sqlite(options) => sqlite::open_foreign(options).map(Self::Sqlite),
             StoreOptions::Postgres(_) | StoreOptions::Replicated { .. } => Self::read_write(options).await,
         }
     }
 
-    /// A connection that writes; a missing file of SQLite is made if the options say so.
+    /// Opens a connection that writes to a store. A missing SQLite file is created if the options say so.
     pub async fn read_write(options: &StoreOptions) -> Result<Self, StoreError> {
         match options {
             StoreOptions::Sqlite(options) => sqlite::open_writer(options).map(Self::Sqlite),
@@ -62,10 +66,10 @@ impl Session {
         }
     }
 
-    /// Lets everything that is read from now on be of this moment.
+    /// Starts a transaction whose reads all see the database as it is now.
     pub async fn begin_snapshot(&mut self) -> Result<(), StoreError> {
         let begin = match self {
-            // SQLite's snapshot begins with the first read.
+            // SQLite takes its snapshot at the first read.
             Self::Sqlite(_) => "BEGIN; SELECT count(*) FROM sqlite_master",
             Self::Postgres(_) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
         };
@@ -73,14 +77,15 @@ impl Session {
         self.lift_limits().await
     }
 
-    /// Begins to write: what follows is done by [`Session::commit`], or not at all.
+    /// Starts a write transaction. [`Session::commit`] commits it; if the session is dropped first, it is
+    /// rolled back.
     pub async fn begin(&mut self) -> Result<(), StoreError> {
         let begin = if self.is_sqlite() { "BEGIN IMMEDIATE" } else { "BEGIN" };
         self.run(begin).await?;
         self.lift_limits().await
     }
 
-    /// Rows are copied by the thousand: limits that are made for requests do not hold in this transaction.
+    /// Lifts the time limits on requests for this transaction, which may copy thousands of rows.
     async fn lift_limits(&mut self) -> Result<(), StoreError> {
         if self.is_sqlite() {
             return Ok(());
@@ -88,37 +93,37 @@ impl Session {
         self.run("SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0").await
     }
 
-    /// Makes what was written stay.
+    /// Commits the transaction.
     pub async fn commit(&mut self) -> Result<(), StoreError> {
         self.run("COMMIT").await
     }
 
-    /// Which of the two it is.
+    /// True if this is a connection to SQLite.
     pub const fn is_sqlite(&self) -> bool {
         matches!(self, Self::Sqlite(_))
     }
 
-    /// Lets the next row that gets its `id` by itself have one that no row has.
+    /// Sets the sequence of `table.id` so that the next generated `id` is larger than all in the table.
     pub async fn advance_id(&mut self, table: &str) -> Result<(), StoreError> {
         if self.is_sqlite() {
-            return Ok(()); // AUTOINCREMENT has seen the rows
+            return Ok(()); // AUTOINCREMENT already follows the inserted ids
         }
         let next = "SELECT setval(pg_get_serial_sequence('TABLE', 'id'), greatest(max(id), 1), max(id) IS NOT NULL) FROM TABLE";
         self.run(&next.replace("TABLE", table)).await
     }
 
-    /// Runs statements that answer nothing.
+    /// Runs statements that return no rows.
     pub async fn run(&mut self, statements: &str) -> Result<(), StoreError> {
         on_session!(self, connection => { Ok(connection.batch_execute(statements).await?) })
     }
 }
 
-/// Leaves no setting on the connection: there may be a pooler between, which gives it to others afterwards. What a transaction needs is set for it
-/// alone.
+/// Opens a connection without session settings: a pooler in between may pass the connection to other clients
+/// afterwards. A transaction sets what it needs for itself (`SET LOCAL`).
 async fn postgres(options: &StoreOptions) -> Result<Session, StoreError> {
     let (StoreOptions::Postgres(options) | StoreOptions::Replicated { primary: options, .. }) = options
     else {
-        return Err(StoreError::unavailable("this is a file of SQLite"));
+        return Err(StoreError::unavailable("expected a PostgreSQL server, not a SQLite file"));
     };
     let plain = PostgresOptions { is_pooled: true, ..(**options).clone() };
     let connection = PostgresPool::open(&plain)?.connect().await?;
@@ -130,13 +135,14 @@ fn read_only_sqlite(options: &SqliteOptions) -> Result<InlineConnection, StoreEr
     if !path.is_file() {
         return Err(StoreError::unavailable(format!("there is no database file {}", path.display())));
     }
-    let text = path.to_str().ok_or_else(|| StoreError::unavailable("the path is not UTF-8"))?;
+    let text =
+        path.to_str().ok_or_else(|| StoreError::unavailable("the path of the database is not UTF-8"))?;
     let text = if text.starts_with('/') { text.to_owned() } else { format!("./{text}") };
     let uri = format!("file:{}?mode=ro", utf8_percent_encode(&text, NOT_IN_A_PATH));
     let pragmas =
         format!("PRAGMA busy_timeout = {}; PRAGMA query_only = ON;", options.busy_timeout.as_millis());
-    let opened = SqliteConnection::establish(&uri).map_err(|error| sqlite::in_file(path, &error))?;
+    let opened = SqliteConnection::establish(&uri).map_err(|error| sqlite::error_in_file(path, &error))?;
     let mut connection = opened;
-    connection.batch_execute(&pragmas).map_err(|error| sqlite::in_file(path, &error))?;
+    connection.batch_execute(&pragmas).map_err(|error| sqlite::error_in_file(path, &error))?;
     Ok(sqlite::inline(connection))
 }

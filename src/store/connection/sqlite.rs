@@ -1,7 +1,8 @@
-//! SQLite behind threads of its own: one writer, a few readers, each with its connection.
+//! SQLite on threads of its own: one writer and a few readers, each with its own connection.
 //!
-//! A query is a job that travels to a thread once and runs there to its end. A caller who goes away therefore neither
-//! blocks a worker of the runtime nor leaves a transaction open, which diesel-async's own wrapper does.
+//! A query is a job that is sent to a thread once and runs there to its end. A caller whose future is dropped
+//! therefore neither blocks a worker of the runtime nor leaves a transaction open. The wrapper that is part
+//! of diesel-async does both.
 
 use std::{
     fs::OpenOptions,
@@ -21,22 +22,23 @@ use tokio::sync::oneshot;
 
 use crate::store::StoreError;
 
-/// How SQLite is opened.
+/// Options of a SQLite database.
 #[derive(Debug, Clone)]
 pub struct SqliteOptions {
-    /// The database's file.
+    /// Path of the database file.
     pub path: PathBuf,
-    /// Whether a missing file is created, with mode 0600, or is an error.
+    /// True if a missing file is created, with mode 0600; otherwise a missing file is an error.
     pub create: bool,
-    /// How many threads read. More than there are cores only wait for each other.
+    /// Number of reader threads. More threads than cores make nothing faster.
     pub readers: usize,
-    /// How long a statement waits for another process that writes.
+    /// Time limit on waiting for a lock of another process.
     pub busy_timeout: Duration,
-    /// How many jobs may wait for the writer, and as many for the readers, before callers are turned away.
+    /// Largest number of jobs that wait for the writer, and of jobs that wait for the readers. Beyond it,
+    /// calls fail with [`StoreError::Overloaded`].
     pub queue_length: usize,
 }
 
-/// Finishes each statement at once, on the thread that asks: it is SQLite's own thread.
+/// Runs each statement immediately on the calling thread, which is one of SQLite's own.
 pub struct Inline;
 
 impl SpawnBlocking for Inline {
@@ -55,12 +57,12 @@ impl SpawnBlocking for Inline {
     }
 }
 
-/// A connection whose futures are ready when they are made.
+/// A connection whose futures are ready at the first poll.
 pub type InlineConnection = SyncConnectionWrapper<SqliteConnection, Inline>;
 
 type Job = Box<dyn FnOnce(&mut InlineConnection) + Send>;
 
-/// The queues of the threads. The threads end when the last clone is dropped.
+/// The job queues of the threads. The threads end when the last clone is dropped.
 #[derive(Clone)]
 pub struct SqliteThreads {
     options: SqliteOptions,
@@ -72,9 +74,10 @@ impl SqliteThreads {
     /// Opens the file and starts the threads.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] when the file is missing and not to be created, or cannot be opened.
+    /// [`StoreError::Unavailable`] when the file is missing and must not be created, or when it cannot be
+    /// opened.
     pub fn open(options: SqliteOptions) -> Result<Self, StoreError> {
-        make_or_find(&options)?;
+        ensure_file(&options)?;
         let (writer, write_jobs) = async_channel::bounded(options.queue_length);
         let (readers, read_jobs) = async_channel::bounded(options.queue_length);
         start_thread("sqlite-writer", &options, connect_writer, write_jobs)?;
@@ -84,13 +87,13 @@ impl SqliteThreads {
         Ok(Self { options, writer, readers })
     }
 
-    /// How it was opened.
+    /// Returns the options that the database was opened with.
     #[must_use]
     pub fn options(&self) -> &SqliteOptions {
         &self.options
     }
 
-    /// Runs a job on a reader.
+    /// Runs a job on a reader thread.
     pub(crate) async fn read<R: Send + 'static>(
         &self,
         job: impl FnOnce(&mut InlineConnection) -> Result<R, StoreError> + Send + 'static,
@@ -98,7 +101,7 @@ impl SqliteThreads {
         run_on(&self.readers, job).await
     }
 
-    /// Runs a job on the writer, in a transaction that has the write lock from its beginning.
+    /// Runs a job on the writer thread, in a transaction that holds the write lock from its start.
     pub(crate) async fn write<R: Send + 'static>(
         &self,
         job: impl FnOnce(&mut InlineConnection) -> Result<R, StoreError> + Send + 'static,
@@ -106,7 +109,7 @@ impl SqliteThreads {
         run_on(&self.writer, |connection| in_transaction(connection, job)).await
     }
 
-    /// Runs a job on the writer, without a transaction.
+    /// Runs a job on the writer thread, without a transaction.
     pub(crate) async fn on_writer<R: Send + 'static>(
         &self,
         job: impl FnOnce(&mut SqliteConnection) -> R + Send + 'static,
@@ -115,12 +118,12 @@ impl SqliteThreads {
     }
 }
 
-/// Gives the value of a future that never waits, since [`Inline`] finishes each statement at once.
-pub(crate) fn at_once<R>(body: impl Future<Output = Result<R, StoreError>>) -> Result<R, StoreError> {
-    body.now_or_never().expect("a body awaits nothing but statements, and Inline finishes each at once")
+/// Returns the output of a future that never waits, since [`Inline`] finishes each statement immediately.
+pub(crate) fn poll_once<R>(body: impl Future<Output = Result<R, StoreError>>) -> Result<R, StoreError> {
+    body.now_or_never().expect("a body awaits only statements, and Inline finishes each immediately")
 }
 
-/// Runs plain diesel on the connection inside.
+/// Runs synchronous diesel code on the wrapped connection.
 fn on_connection<R: Send + 'static>(
     connection: &mut InlineConnection,
     job: impl FnOnce(&mut SqliteConnection) -> R + Send + 'static,
@@ -128,31 +131,31 @@ fn on_connection<R: Send + 'static>(
     connection
         .spawn_blocking(move |connection| Ok(job(connection)))
         .now_or_never()
-        .expect("Inline finishes each job at once")
+        .expect("Inline finishes each job immediately")
         .map_err(StoreError::from)
 }
 
-/// Opens another reading connection, for what does not run on the threads of the readers.
+/// Opens another connection that only reads, for work that does not run on the reader threads.
 pub(crate) fn open_reader(options: &SqliteOptions) -> Result<SqliteConnection, StoreError> {
     let connection = connect(options)?;
-    prepare(connection, &options.path, "PRAGMA query_only = ON;")
+    configure(connection, &options.path, "PRAGMA query_only = ON;")
 }
 
-/// Opens a writing connection that belongs to whoever asks, for work through a whole database.
+/// Opens a writing connection that the caller owns, for work through a whole database.
 pub(crate) fn open_writer(options: &SqliteOptions) -> Result<InlineConnection, StoreError> {
-    make_or_find(options)?;
+    ensure_file(options)?;
     connect_writer(options)
 }
 
-/// Opens a file of another application, whose journal mode stays.
-pub(crate) fn open_as_it_is(options: &SqliteOptions) -> Result<InlineConnection, StoreError> {
-    make_or_find(options)?;
+/// Opens a file of another application and keeps its journal mode.
+pub(crate) fn open_foreign(options: &SqliteOptions) -> Result<InlineConnection, StoreError> {
+    ensure_file(options)?;
     connect(options).map(inline)
 }
 
-fn make_or_find(options: &SqliteOptions) -> Result<(), StoreError> {
+fn ensure_file(options: &SqliteOptions) -> Result<(), StoreError> {
     if options.create {
-        create_private(&options.path).map_err(|error| in_file(&options.path, &error))
+        create_private(&options.path).map_err(|error| error_in_file(&options.path, &error))
     } else if options.path.is_file() {
         Ok(())
     } else {
@@ -166,8 +169,9 @@ fn connect_reader(options: &SqliteOptions) -> Result<InlineConnection, StoreErro
 
 fn connect_writer(options: &SqliteOptions) -> Result<InlineConnection, StoreError> {
     let connection = connect(options)?;
-    // FULL: an acknowledged write survives the machine. The checkpoint at 1,000 pages is SQLite's default.
-    prepare(
+    // FULL: an acknowledged write survives a crash of the machine. The checkpoint at 1,000 pages is SQLite's
+    // default.
+    configure(
         connection,
         &options.path,
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 67108864;",
@@ -183,46 +187,47 @@ fn connect(options: &SqliteOptions) -> Result<SqliteConnection, StoreError> {
     let path = options.path.to_str().ok_or_else(|| {
         StoreError::unavailable(format!("the path {} is not UTF-8", options.path.display()))
     })?;
-    // A path, never a `file:` URI, whose parameters could change what is opened.
+    // A path, never a `file:` URI: the parameters of a URI could change what is opened.
     let path = if path.starts_with("file:") { format!("./{path}") } else { path.to_owned() };
     let mut connection =
-        SqliteConnection::establish(&path).map_err(|error| in_file(&options.path, &error))?;
-    // First of all, since the switch to WAL waits for other processes too.
+        SqliteConnection::establish(&path).map_err(|error| error_in_file(&options.path, &error))?;
+    // Set first, since the switch to WAL may have to wait for other processes too.
     let busy = format!("PRAGMA busy_timeout = {};", options.busy_timeout.as_millis());
-    connection.batch_execute(&busy).map_err(|error| in_file(&options.path, &error))?;
+    connection.batch_execute(&busy).map_err(|error| error_in_file(&options.path, &error))?;
     Ok(connection)
 }
 
-fn prepare(
+fn configure(
     mut connection: SqliteConnection,
     path: &Path,
     pragmas: &str,
 ) -> Result<SqliteConnection, StoreError> {
-    const FOR_ALL: &str = "PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; PRAGMA temp_store = MEMORY; \
+    const COMMON: &str = "PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; PRAGMA temp_store = MEMORY; \
         PRAGMA cache_size = -16000; PRAGMA mmap_size = 2147418112;";
     connection
         .batch_execute(pragmas)
-        .and_then(|()| connection.batch_execute(FOR_ALL))
-        .map_err(|error| in_file(path, &error))?;
+        .and_then(|()| connection.batch_execute(COMMON))
+        .map_err(|error| error_in_file(path, &error))?;
     Ok(connection)
 }
 
-/// Creates the file, readable by its owner alone, and the folder above it.
+/// Creates the file, readable and writable by its owner only, and its parent directories.
 fn create_private(path: &Path) -> io::Result<()> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder)?;
     }
-    // SQLite gives the -wal and -shm files the mode of this one.
+    // SQLite creates the -wal and -shm files with the mode of this file.
     OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(drop)
 }
 
-pub(crate) fn in_file(path: &Path, error: &dyn std::error::Error) -> StoreError {
+pub(crate) fn error_in_file(path: &Path, error: &dyn std::error::Error) -> StoreError {
     StoreError::unavailable(format!("{}: {error}", path.display()))
 }
 
 type Connect = fn(&SqliteOptions) -> Result<InlineConnection, StoreError>;
 
-/// Starts a thread that owns a connection and does the jobs of `queue`. It ends when the queue's senders are gone.
+/// Starts a thread that owns a connection and runs the jobs of `queue`. It ends when all senders of the queue
+/// are dropped.
 fn start_thread(
     name: &str,
     options: &SqliteOptions,
@@ -234,11 +239,11 @@ fn start_thread(
     let run = move || {
         while let Ok(job) = queue.recv_blocking() {
             if catch_unwind(AssertUnwindSafe(|| job(&mut connection))).is_err() {
-                // A panic may have left a transaction open: its connection is not used again.
-                tracing::error!("A query on SQLite panicked; its connection is replaced");
+                // A panic may have left a transaction open, so the connection is not used again.
+                tracing::error!("SQLite query panicked; replacing its connection");
                 match connect(&options) {
-                    Ok(fresh) => connection = fresh,
-                    Err(error) => tracing::error!(%error, "The connection to SQLite could not be replaced"),
+                    Ok(replacement) => connection = replacement,
+                    Err(error) => tracing::error!(%error, "SQLite connection could not be replaced"),
                 }
             }
         }
@@ -252,14 +257,14 @@ async fn run_on<R: Send + 'static>(
 ) -> Result<R, StoreError> {
     let (reply, answer) = oneshot::channel();
     let job: Job = Box::new(move |connection| {
-        // Nobody waits any more: the caller's deadline passed before the work began.
+        // The receiver is closed if the caller has gone, for example because its deadline passed.
         if !reply.is_closed() {
             let _ = reply.send(job(connection));
         }
     });
     queue.try_send(job).map_err(|error| match error {
         TrySendError::Full(_) => StoreError::Overloaded,
-        TrySendError::Closed(_) => StoreError::unavailable("the threads of SQLite have ended"),
+        TrySendError::Closed(_) => StoreError::unavailable("the SQLite threads have stopped"),
     })?;
     answer.await.map_err(|_| StoreError::unavailable("the query panicked"))?
 }
@@ -268,11 +273,13 @@ fn in_transaction<R>(
     connection: &mut InlineConnection,
     body: impl FnOnce(&mut InlineConnection) -> Result<R, StoreError>,
 ) -> Result<R, StoreError> {
-    // IMMEDIATE: a transaction that reads first and then writes would fail at once when another process wrote between.
+    // IMMEDIATE: a transaction that reads first and then writes would fail immediately if another process
+    // wrote in between.
     execute(connection, "BEGIN IMMEDIATE")?;
     let result = body(connection).and_then(|value| execute(connection, "COMMIT").map(|()| value));
     if result.is_err() {
-        // A second error here says only that SQLite has rolled back by itself, as it does when the disk is full.
+        // An error here only means that SQLite has already rolled back itself, as it does when the disk is
+        // full.
         let _ = execute(connection, "ROLLBACK");
     }
     result

@@ -1,19 +1,20 @@
-//! The same number for the same rows, on both engines and in whatever order they are.
+//! A checksum over rows that is the same on both engines and for any order of the rows.
 
 use sha2::{Digest, Sha256};
 
 use crate::store::columns::{TimestampColumn, UuidColumn};
 
-/// What the checksum of a row is made of: each value with its length, so that no two rows have the same bytes.
+/// The digest of one row. Each value is hashed with its length, so that no two different rows have the same
+/// bytes.
 pub(super) struct RowDigest(Sha256);
 
 impl RowDigest {
-    /// Of a row without values.
+    /// Starts with no values.
     pub(super) fn begin() -> Self {
         Self(Sha256::new())
     }
 
-    /// Of all that was added.
+    /// Returns the SHA-256 of all values that were added.
     pub(super) fn finish(self) -> [u8; 32] {
         self.0.finalize().into()
     }
@@ -24,7 +25,7 @@ impl RowDigest {
     }
 }
 
-/// A value in the same bytes for both engines.
+/// A value that is hashed as the same bytes on both engines.
 pub(super) trait Canonical {
     fn add_to(&self, digest: &mut RowDigest);
 }
@@ -83,12 +84,12 @@ impl<T: Canonical> Canonical for Option<T> {
     }
 }
 
-/// Adds modulo 2^256.
+/// Adds `digest` to `sum` modulo 2^256.
 pub(super) fn add(sum: &mut [u8; 32], digest: &[u8; 32]) {
     let mut carry = 0;
-    for (place, byte) in sum.iter_mut().zip(digest).rev() {
-        let total = u16::from(*place) + u16::from(*byte) + carry;
-        *place = total.to_be_bytes()[1];
+    for (sum_byte, byte) in sum.iter_mut().zip(digest).rev() {
+        let total = u16::from(*sum_byte) + u16::from(*byte) + carry;
+        *sum_byte = total.to_be_bytes()[1];
         carry = total >> 8;
     }
 }
@@ -98,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sum_has_no_order_and_carries() {
+    fn the_sum_is_the_same_for_any_order_and_carries() {
         let (mut one, mut other) = ([0; 32], [0; 32]);
         let digests = [[0xff; 32], [1; 32], [0x80; 32]];
         for digest in &digests {

@@ -1,7 +1,9 @@
-//! A whole store into another one, of either engine: every table, row by row, and a checksum over each.
+//! Copies a whole store into another one, of the same engine or the other: every table row by row, with a
+//! checksum over each.
 //!
-//! `core_copy` says in the target that rows are still missing. A copy that was stopped goes on behind the last row of each table; in tables
-//! whose order the engines do not share, and which are small, it begins anew.
+//! In the target, `core_copy` records that rows are still missing. A copy that was stopped resumes after the
+//! last row of each table. A table that the engines do not sort in the same order is small, and is copied
+//! again from the start.
 
 mod checksum;
 mod rows;
@@ -21,19 +23,19 @@ use super::{
 };
 use crate::domain::Timestamp;
 
-/// Why a store was not copied.
+/// Reasons why a store was not copied.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
-    /// One of them does not answer, or refused a statement.
+    /// One of the stores does not answer, or rejected a statement.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// There are rows in the target that no copy has begun to write.
-    #[error("the target is not empty: its table {0} has rows, and nothing was written")]
+    /// The target has rows, but no unfinished copy.
+    #[error("the target is not empty: its table {0} has rows; nothing was written")]
     NotEmpty(&'static str),
-    /// The target holds something else than the source.
+    /// A table of the target has other rows than that of the source.
     #[error(
-        "the table {0} of the target is not that of the source: the source has changed since an earlier copy was stopped, or somebody writes to one \
-         of them; begin anew with an empty target"
+        "table {0} differs between source and target: the source has changed since an earlier copy was stopped, \
+        or another process writes to one of them; start again with an empty target"
     )]
     Different(&'static str),
 }
@@ -47,28 +49,30 @@ impl From<diesel::result::Error> for CopyError {
 /// A table that was copied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CopiedTable {
-    /// Its name.
+    /// Name of the table.
     pub name: &'static str,
-    /// How many rows it has.
+    /// Number of its rows.
     pub rows: u64,
-    /// The sum of the SHA-256 of its rows modulo 2^256: the same on both engines, in whatever order the rows are.
+    /// Sum of the SHA-256 of its rows modulo 2^256: the same on both engines and for any order of the rows.
     pub checksum: [u8; 32],
 }
 
-/// Tables whose rows get their key from the database.
-const NUMBERED: [&str; 4] = ["core_user", "core_mail_token", "core_mail_outbox", "core_audit_event"];
+/// Tables whose `id` the database generates.
+const TABLES_WITH_GENERATED_ID: [&str; 4] =
+    ["core_user", "core_mail_token", "core_mail_outbox", "core_audit_event"];
 
-/// Two stores of this release's schema.
+/// A copy between two stores with the schema of this release.
 pub struct StoreCopy {
     source: Session,
     target: Session,
 }
 
 impl StoreCopy {
-    /// Connects to both, and begins to fill the target or goes on; a source that is written to meanwhile is copied as it is now.
+    /// Connects to both stores, and starts a copy or resumes an unfinished one. The source is copied as it is
+    /// now, even if it is written to meanwhile.
     ///
     /// # Errors
-    /// [`CopyError::NotEmpty`] when the target has rows that no unfinished copy has written; or [`CopyError::Store`].
+    /// [`CopyError::NotEmpty`] when the target has rows but no unfinished copy; [`CopyError::Store`].
     pub async fn begin(
         source: &StoreOptions,
         target: &StoreOptions,
@@ -91,7 +95,7 @@ impl StoreCopy {
         Ok(Self { source, target })
     }
 
-    /// How many rows the largest tables of the source have, for the progress.
+    /// Returns the number of rows in the largest tables of the source, for the progress display.
     ///
     /// # Errors
     /// [`CopyError::Store`]
@@ -108,17 +112,19 @@ impl StoreCopy {
         Ok(u64::try_from(rows).unwrap_or_default())
     }
 
-    /// Copies all tables, compares both sides, and lets the target be served; tells of each batch of rows by its table.
+    /// Copies all tables, compares both sides, and marks the copy as finished, so that the target can be
+    /// served. Calls `progress` after each batch with the table and the number of rows.
     ///
     /// # Errors
-    /// [`CopyError::Different`], or [`CopyError::Store`]: the target is not to be served then, and another copy goes on with it.
+    /// [`CopyError::Different`] or [`CopyError::Store`]. The target cannot be served then, and another copy
+    /// resumes.
     pub async fn run(
         mut self,
         now: Timestamp,
         mut progress: impl FnMut(&'static str, u64),
     ) -> Result<Vec<CopiedTable>, CopyError> {
         let tables = rows::copy_all(&mut self, &mut progress).await?;
-        for table in NUMBERED {
+        for table in TABLES_WITH_GENERATED_ID {
             self.target.advance_id(table).await?;
         }
         on_session!(&mut self.target, connection => {
@@ -131,7 +137,7 @@ impl StoreCopy {
         Ok(tables)
     }
 
-    /// Copies what is missing in a table, and gives it with its checksum.
+    /// Copies the missing rows of a table and returns the table with its checksum.
     async fn copy_table<R: CopiedRow>(
         &mut self,
         progress: &mut impl FnMut(&'static str, u64),
@@ -151,8 +157,8 @@ impl StoreCopy {
             progress(R::TABLE, rows.len() as u64);
             after = rows.last().cloned();
         }
-        let copied = sum_up::<R>(&mut self.target).await?;
-        if copied == sum_up::<R>(&mut self.source).await? {
+        let copied = table_checksum::<R>(&mut self.target).await?;
+        if copied == table_checksum::<R>(&mut self.source).await? {
             Ok(copied)
         } else {
             Err(CopyError::Different(R::TABLE))
@@ -160,7 +166,7 @@ impl StoreCopy {
     }
 }
 
-async fn sum_up<R: CopiedRow>(session: &mut Session) -> Result<CopiedTable, StoreError> {
+async fn table_checksum<R: CopiedRow>(session: &mut Session) -> Result<CopiedTable, StoreError> {
     let mut table = CopiedTable { name: R::TABLE, rows: 0, checksum: [0; 32] };
     let mut after: Option<R> = None;
     loop {
@@ -177,7 +183,7 @@ async fn sum_up<R: CopiedRow>(session: &mut Session) -> Result<CopiedTable, Stor
 }
 
 impl Store {
-    /// Whether rows are missing that a copy into this store has not written yet.
+    /// True if a copy into this store has not finished, so that rows are missing.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.

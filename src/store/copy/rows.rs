@@ -1,4 +1,4 @@
-//! The rows of each table, with what a copy does to them.
+//! The rows of each table, and how a copy reads, writes and hashes them.
 
 use diesel::{
     ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryable, Selectable, SelectableHelper,
@@ -19,47 +19,49 @@ use crate::store::{
     },
 };
 
-/// Rows that travel together: one transaction in the target.
+/// Number of rows that are read together, and written in one transaction.
 const ROWS: i64 = 1_000;
 
 /// A row of a table that is copied.
 pub(super) trait CopiedRow: Clone {
-    /// The table.
+    /// Name of the table.
     const TABLE: &'static str;
-    /// Whether both engines have the rows in one order, so that a copy can go on behind the last one.
+    /// True if both engines sort the rows in the same order, so that a copy can resume after the last row of
+    /// the target.
     const HAS_SAME_ORDER: bool;
 
-    /// Some rows in the order of the table, after `after`.
+    /// Returns the first [`ROWS`] rows after `after` in the order of the key.
     async fn page(session: &mut Session, after: Option<&Self>) -> Result<Vec<Self>, StoreError>;
-    /// The last row in the order of the table.
+    /// Returns the last row in the order of the key.
     async fn last(session: &mut Session) -> Result<Option<Self>, StoreError>;
     /// Deletes all rows.
     async fn clear(session: &mut Session) -> Result<(), StoreError>;
-    /// Writes rows.
+    /// Inserts rows.
     async fn write(session: &mut Session, rows: &[Self]) -> Result<(), StoreError>;
-    /// SHA-256 of all values.
+    /// Returns the SHA-256 of all values.
     fn digest(&self) -> [u8; 32];
 }
 
-/// Rows behind `$after` in the order of one column or two.
-macro_rules! behind {
+/// Restricts `$query` to the rows after `$after` in the order of one or two columns.
+macro_rules! after_key {
     ($table:ident, $query:ident, $after:expr, $key:ident) => {
         if let Some(after) = $after {
             $query = $query.filter($table::$key.gt(after.$key.clone()));
         }
     };
-    ($table:ident, $query:ident, $after:expr, $key:ident, $then:ident) => {
+    ($table:ident, $query:ident, $after:expr, $key:ident, $second_key:ident) => {
         if let Some(after) = $after {
             use diesel::BoolExpressionMethods;
-            let (key, then) = (after.$key.clone(), after.$then.clone());
-            $query = $query
-                .filter($table::$key.gt(key.clone()).or($table::$key.eq(key).and($table::$then.gt(then))));
+            let (key, second_key) = (after.$key.clone(), after.$second_key.clone());
+            $query = $query.filter(
+                $table::$key.gt(key.clone()).or($table::$key.eq(key).and($table::$second_key.gt(second_key))),
+            );
         }
     };
 }
 
-/// The tables in the order of their foreign keys: for each a row with its columns by their types, the order in which it is read, and
-/// whether both engines have that order.
+/// Declares the tables in the order of their foreign keys: for each a row type with its columns, the key that
+/// orders the rows, and whether both engines sort by that key in the same way.
 macro_rules! tables {
     ($($row:ident of $table:ident { $($column:ident: $type:ty,)+ } by ($($key:ident),+), $same_order:literal;)+) => {
         $(
@@ -80,7 +82,7 @@ macro_rules! tables {
                             .limit(ROWS)
                             .select(Self::as_select())
                             .into_boxed();
-                        behind!($table, query, after, $($key),+);
+                        after_key!($table, query, after, $($key),+);
                         Ok(query.load(connection).await?)
                     })
                 }
@@ -121,7 +123,7 @@ macro_rules! tables {
             }
         )+
 
-        /// Refuses a database that has rows.
+        /// Returns an error if any table has rows.
         pub(super) async fn refuse_rows(session: &mut Session) -> Result<(), CopyError> {
             $(if $row::last(session).await?.is_some() {
                 return Err(CopyError::NotEmpty($row::TABLE));

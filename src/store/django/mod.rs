@@ -1,6 +1,7 @@
-//! Django's own database: its table `core_user` read row by row, and written as Django would have made it.
+//! The database of a Django backend: reads its table `core_user` row by row, and writes the table as Django
+//! does.
 //!
-//! What its values mean, and what becomes of them, is not known here.
+//! The meaning of the values, and what an import does with them, is defined in `import`.
 
 mod reader;
 mod source;
@@ -15,23 +16,23 @@ pub use self::{
 };
 use super::StoreError;
 
-/// Why a database is not Django's, or cannot be used as such.
+/// Reasons why a database cannot be used as that of the Django backend.
 #[derive(Debug, thiserror::Error)]
 pub enum DjangoError {
-    /// It does not answer, or refused a statement.
+    /// The database does not answer, or rejected a statement.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// It has no table `core_user`.
-    #[error("there is no table core_user in it: it is another application's, or Django has not migrated it")]
+    /// The database has no table `core_user`.
+    #[error("it has no table core_user: it belongs to another application, or Django has not migrated it")]
     NoTable,
-    /// The table has other columns than Django's; the difference in words.
-    #[error("its table core_user is not the one of Django's backend: {0}")]
+    /// The table has other columns than that of the Django backend; the text lists the differences.
+    #[error("its table core_user is not that of the Django backend: {0}")]
     OtherTable(String),
-    /// SQLite found pages damaged or missing.
+    /// The integrity check of SQLite failed.
     #[error("the file is damaged: {0}")]
     Damaged(String),
-    /// There are rows already, where an empty table or none was expected.
-    #[error("its table core_user has rows already: nothing was written")]
+    /// The table has rows, where an empty table or none was expected.
+    #[error("its table core_user already has rows: nothing was written")]
     NotEmpty,
 }
 

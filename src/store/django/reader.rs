@@ -1,4 +1,4 @@
-//! Reading every user of a store at one moment, for Django.
+//! Reads all users of a store in one snapshot, for an export to Django.
 
 use diesel::{ExpressionMethods, NullableExpressionMethods, QueryDsl, SelectableHelper};
 use diesel_async::RunQueryDsl;
@@ -14,26 +14,26 @@ use crate::{
     },
 };
 
-/// Users that are read together.
+/// Number of users that are read together.
 const PAGE: i64 = 500;
 
-/// A store of this release's schema, as it is when it is opened.
+/// A snapshot of a store with the schema of this release.
 pub struct StoreReader {
     session: Session,
 }
 
 impl StoreReader {
-    /// Connects.
+    /// Connects and starts the snapshot.
     ///
     /// # Errors
-    /// [`StoreError`] when the database does not answer; so do all that follow.
+    /// [`StoreError`] when the database does not answer. The same applies to the other methods.
     pub async fn begin(options: &StoreOptions) -> Result<Self, StoreError> {
         let mut session = Session::read_only(options).await?;
         session.begin_snapshot().await?;
         Ok(Self { session })
     }
 
-    /// How many users there are.
+    /// Returns the number of users.
     ///
     /// # Errors
     /// [`StoreError`]
@@ -44,7 +44,7 @@ impl StoreReader {
         Ok(u64::try_from(count).unwrap_or_default())
     }
 
-    /// The next users in the order of their keys, after `after`.
+    /// Returns the next users in the order of their ids, after `after`; at most 500.
     ///
     /// # Errors
     /// [`StoreError`]

@@ -1,4 +1,4 @@
-//! Reading `core_user` of a Django backend, in any of the forms that it has had.
+//! Reads the table `core_user` of a Django backend, in each schema that the backend has had.
 
 use std::fmt;
 
@@ -14,8 +14,8 @@ use crate::store::{
     connection::session::{Session, on_session},
 };
 
-/// Columns that every form has, by the names they have borne.
-const NEEDED: [&[&str]; 6] = [
+/// Columns that every schema has, each with the names that it has had.
+const REQUIRED_COLUMNS: [&[&str]; 6] = [
     &["id"],
     &["username", "name"],
     &["email"],
@@ -23,10 +23,10 @@ const NEEDED: [&[&str]; 6] = [
     &["is_verified"],
     &["auth_token", "verification_token"],
 ];
-/// Columns that some forms have.
-const TIMES: [&str; 2] = ["created_at", "updated_at"];
+/// Columns that only some schemas have.
+const TIME_COLUMNS: [&str; 2] = ["created_at", "updated_at"];
 
-/// Which form of the table was found.
+/// The schema of a table `core_user`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DjangoSchema {
     username: &'static str,
@@ -36,22 +36,23 @@ pub struct DjangoSchema {
 }
 
 impl DjangoSchema {
-    /// Recognises the form by its columns.
+    /// Recognizes the schema by its columns.
     pub(super) fn of(columns: &[String]) -> Result<Self, DjangoError> {
         let has = |name: &str| columns.iter().any(|column| column == name);
         let mut differences = Vec::new();
-        for names in NEEDED {
+        for names in REQUIRED_COLUMNS {
             match names.iter().filter(|name| has(name)).count() {
                 0 => differences.push(format!("it has no column {}", names.join(" or "))),
                 1 => {}
                 _ => differences.push(format!("it has both columns {}", names.join(" and "))),
             }
         }
-        let is_known = |name: &str| NEEDED.iter().any(|names| names.contains(&name)) || TIMES.contains(&name);
+        let is_known = |name: &str| {
+            REQUIRED_COLUMNS.iter().any(|names| names.contains(&name)) || TIME_COLUMNS.contains(&name)
+        };
         let unknown: Vec<&str> = columns.iter().map(String::as_str).filter(|name| !is_known(name)).collect();
         if !unknown.is_empty() {
-            differences
-                .push(format!("it has columns that the backend does not have ({})", unknown.join(", ")));
+            differences.push(format!("it has unknown columns ({})", unknown.join(", ")));
         }
         if !differences.is_empty() {
             return Err(DjangoError::OtherTable(differences.join("; ")));
@@ -64,14 +65,14 @@ impl DjangoSchema {
         })
     }
 
-    /// Whether rows say when they were made and changed.
+    /// True if rows have the times of their creation and of their last change.
     #[must_use]
     pub const fn has_times(&self) -> bool {
         self.has_created_at && self.has_updated_at
     }
 }
 
-/// How an operator knows it.
+/// The name of the schema, for the operator.
 impl fmt::Display for DjangoSchema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match (self.username, self.has_created_at, self.has_updated_at) {
@@ -84,28 +85,29 @@ impl fmt::Display for DjangoSchema {
     }
 }
 
-/// A row as it stands there. A text is missing where there is NULL or something that is no UTF-8.
+/// A row as it is stored. A text is `None` if the value is NULL or not UTF-8.
 #[derive(Clone)]
 pub struct DjangoRow {
-    /// Its key.
+    /// Primary key.
     pub id: i64,
-    /// The name.
+    /// Username.
     pub username: Option<String>,
-    /// The address.
+    /// Email address.
     pub email: Option<String>,
-    /// The password or its hash.
+    /// Password in plaintext, or its hash.
     pub password: Option<String>,
-    /// Whether the address is proven.
+    /// True if the email is verified.
     pub is_verified: bool,
-    /// The UUID in one of its spellings.
+    /// UUID, in one of its text forms.
     pub auth_token: Option<String>,
-    /// When the row was made, as `YYYY-MM-DD HH:MM:SS` with or without a fraction; nothing where the form has no such column.
+    /// Time of creation as `YYYY-MM-DD HH:MM:SS`, with or without a fraction; `None` if the schema has no
+    /// such column.
     pub created_at: Option<String>,
-    /// When it last changed.
+    /// Time of the last change, in the same format.
     pub updated_at: Option<String>,
 }
 
-/// Names the row and nothing of the person.
+/// Prints the id only: the other fields are personal data or secrets.
 impl fmt::Debug for DjangoRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DjangoRow").field("id", &self.id).finish_non_exhaustive()
@@ -160,7 +162,7 @@ struct Number {
     value: i64,
 }
 
-/// The database of a Django backend, which is only read.
+/// The database of a Django backend, opened for reading.
 pub struct DjangoSource {
     session: Session,
     schema: DjangoSchema,
@@ -168,13 +170,13 @@ pub struct DjangoSource {
 }
 
 impl DjangoSource {
-    /// Connects, sees that a file is whole, and recognises the table.
+    /// Connects, checks the integrity of a SQLite file, and recognizes the schema of the table.
     ///
     /// # Errors
     /// [`DjangoError`].
     pub async fn open(options: &StoreOptions) -> Result<Self, DjangoError> {
         let mut session = Session::read_only(options).await?;
-        refuse_damage(&mut session).await?;
+        check_integrity(&mut session).await?;
         let columns = columns(&mut session).await?;
         if columns.is_empty() {
             return Err(DjangoError::NoTable);
@@ -184,13 +186,13 @@ impl DjangoSource {
         Ok(Self { session, schema, select })
     }
 
-    /// Which form of the table it has.
+    /// Returns the schema of the table.
     #[must_use]
     pub const fn schema(&self) -> &DjangoSchema {
         &self.schema
     }
 
-    /// How many rows there are.
+    /// Returns the number of rows.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -201,7 +203,7 @@ impl DjangoSource {
         Ok(u64::try_from(count.value).unwrap_or_default())
     }
 
-    /// At most `limit` rows in the order of their keys, after `after`. Holds no lock when it returns.
+    /// Returns at most `limit` rows in the order of their ids, after `after`. Holds no lock when it returns.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
@@ -210,13 +212,13 @@ impl DjangoSource {
         self.load(&format!("{} WHERE {condition} ORDER BY id LIMIT {limit}", self.select)).await
     }
 
-    /// Those of these rows that are there, in the order of their keys.
+    /// Returns the rows that exist among these ids, in the order of their ids.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
     pub async fn rows_with(&mut self, ids: &[i64]) -> Result<Vec<DjangoRow>, StoreError> {
         let ids: Vec<String> = ids.iter().map(i64::to_string).collect();
-        // An empty list is an error on PostgreSQL.
+        // PostgreSQL rejects an empty list.
         let ids = if ids.is_empty() { "NULL".to_owned() } else { ids.join(", ") };
         self.load(&format!("{} WHERE id IN ({ids}) ORDER BY id", self.select)).await
     }
@@ -228,14 +230,14 @@ impl DjangoSource {
     }
 }
 
-async fn refuse_damage(session: &mut Session) -> Result<(), DjangoError> {
+async fn check_integrity(session: &mut Session) -> Result<(), DjangoError> {
     let Session::Sqlite(connection) = session else { return Ok(()) };
     let check = sql_query("SELECT quick_check AS value FROM pragma_quick_check LIMIT 1");
     let words: Words = check.get_result(connection).await?;
     if words.value == "ok" { Ok(()) } else { Err(DjangoError::Damaged(words.value.replace('\n', " "))) }
 }
 
-/// The names of the table's columns; none when there is no such table.
+/// Returns the names of the table's columns; none if there is no such table.
 pub(super) async fn columns(session: &mut Session) -> Result<Vec<String>, StoreError> {
     let rows: Vec<Words> = match session {
         Session::Sqlite(connection) => {
@@ -251,17 +253,18 @@ pub(super) async fn columns(session: &mut Session) -> Result<Vec<String>, StoreE
     Ok(rows.into_iter().map(|row| row.value).collect())
 }
 
-/// The columns of a row; both engines give the same bytes for the same values.
+/// Returns the SELECT of a row, without a condition. Both engines return the same bytes for the same values.
 fn select(session: &Session, schema: &DjangoSchema) -> String {
-    type Spelling = fn(&str) -> String;
-    let (text, time, flag): (Spelling, Spelling, &str) = match session {
+    type Expression = fn(&str) -> String;
+    let (text, time, flag): (Expression, Expression, &str) = match session {
         Session::Sqlite(_) => {
-            let text: Spelling = |column| format!("CAST({column} AS BLOB)");
+            let text: Expression = |column| format!("CAST({column} AS BLOB)");
             (text, text, "CAST(is_verified AS INTEGER)")
         }
         Session::Postgres(_) => (
             |column| format!("convert_to({column}::text, 'UTF8')"),
-            // A `timestamp` without a zone is what Django writes with USE_TZ = False; it is taken for UTC, whatever zone the server is set to.
+            // Django writes a `timestamp` without time zone if USE_TZ = False. It is read as UTC, whatever
+            // time zone the server is set to.
             |column| {
                 format!(
                     "convert_to(to_char(CASE WHEN pg_typeof({column}) = 'timestamp'::regtype THEN {column}::timestamp \
@@ -271,8 +274,8 @@ fn select(session: &Session, schema: &DjangoSchema) -> String {
             "is_verified::int::bigint",
         ),
     };
-    let time = |column: &str, is_there: bool| {
-        if is_there { time(column) } else { text("NULL") }
+    let time = |column: &str, exists: bool| {
+        if exists { time(column) } else { text("NULL") }
     };
     format!(
         "SELECT CAST(id AS BIGINT) AS id, {} AS username, {} AS email, {} AS password, {flag} AS is_verified, \
@@ -296,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_that_the_backend_has_had_is_recognised() {
+    fn every_schema_that_the_backend_has_had_is_recognized() {
         for (columns, name) in [
             ("id username email password is_verified auth_token created_at updated_at", "documented"),
             ("id username email password is_verified auth_token", "actual"),
@@ -308,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn another_table_is_refused_with_the_difference() {
+    fn a_table_with_other_columns_is_refused_and_the_error_names_them() {
         let error = schema("id username password last_login is_superuser").unwrap_err();
         for word in
             ["no column email", "no column auth_token or verification_token", "last_login, is_superuser"]

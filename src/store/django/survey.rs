@@ -1,7 +1,8 @@
-//! What is known of the rows of a source while it is decided what becomes of them.
+//! A temporary database with the rows of a source, used while the import decides what to do with each.
 //!
-//! A database of SQLite without a name, which only this connection sees and which is gone when it closes: memory stays as small for a
-//! million rows as for ten, and duplicates are found by an index. Passwords are not in it.
+//! It is an unnamed SQLite database, which only its connection can see and which is deleted when that closes.
+//! Memory use therefore does not grow with the number of rows, and an index finds duplicates. It holds
+//! digests of passwords, but no passwords.
 
 use diesel::{
     Connection, ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryable, QueryableByName,
@@ -21,12 +22,12 @@ PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -8000;
 CREATE TABLE candidate (
     id INTEGER PRIMARY KEY, row_token TEXT NOT NULL, auth_token TEXT NOT NULL, email TEXT NOT NULL, username TEXT NOT NULL, username_key TEXT,
     is_verified BOOLEAN NOT NULL, row_digest BLOB NOT NULL, password_digest BLOB NOT NULL, user_id BIGINT, state TEXT NOT NULL,
-    unproven INTEGER GENERATED ALWAYS AS (1 - is_verified) VIRTUAL
+    unverified INTEGER GENERATED ALWAYS AS (1 - is_verified) VIRTUAL
 );
 CREATE TABLE refusal (id INTEGER PRIMARY KEY);
-CREATE INDEX candidate_auth_token ON candidate (auth_token, unproven, id);
+CREATE INDEX candidate_auth_token ON candidate (auth_token, unverified, id);
 CREATE INDEX candidate_email ON candidate (email, id);
-CREATE INDEX candidate_email_verified_first ON candidate (email, unproven, id);
+CREATE INDEX candidate_email_verified_first ON candidate (email, unverified, id);
 CREATE INDEX candidate_username ON candidate (username, id);
 CREATE INDEX candidate_username_key ON candidate (username_key, id);
 CREATE INDEX candidate_user_id ON candidate (user_id);
@@ -67,17 +68,17 @@ diesel::table! {
 
 macro_rules! states {
     ($($(#[$about:meta])* $state:ident = $name:literal,)+) => {
-        /// What becomes of a row.
+        /// What the import does with a row.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum UserState {
             $($(#[$about])* $state,)+
         }
 
         impl UserState {
-            /// All of them.
+            /// All states.
             pub const ALL: &[Self] = &[$(Self::$state,)+];
 
-            /// How a report names it.
+            /// Returns the name of the state in a report.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self {
@@ -93,52 +94,53 @@ macro_rules! states {
 }
 
 states! {
-    /// It becomes a user.
+    /// The row becomes a user.
     New = "new",
-    /// It was taken over before, and has changed since: its user is changed too.
+    /// Imported before. The row has changed since, so its user is changed too.
     Changed = "changed",
-    /// It was taken over before, and its plaintext password may have changed since: that takes a hash to tell.
+    /// Imported before. Its plaintext password may have changed since; only hashing it can show that.
     Unchecked = "unchecked",
-    /// It was taken over before, and is as it was.
+    /// Imported before, and unchanged since.
     Unchanged = "unchanged",
-    /// Its user was there already, with the same `auth_token` and email; they stay as they are.
+    /// The store already had its user, with the same `auth_token` and email. The user stays as it is.
     AlreadyHere = "already_here",
-    /// Its user has changed here since it was taken over; they stay as they are.
+    /// Imported before. The user was changed in this service since, and stays as it is.
     ChangedHere = "changed_here",
-    /// Its user was deleted here since it was taken over.
+    /// Imported before. The user was deleted in this service since.
     DeletedHere = "deleted_here",
-    /// The operator chooses another row with the same email.
+    /// Left out by the decision of the operator: another row or user with the same email is kept.
     LeftOut = "left_out",
-    /// The operator chose another row before, and this one is as it was.
+    /// Left out by an earlier run, and unchanged since.
     LeftOutBefore = "left_out_before",
-    /// A conflict that nobody has decided on.
+    /// In a conflict that the operator has not decided.
     Refused = "refused",
 }
 
-/// A row that can become a user, or has.
+/// A row that can become a user, or has become one.
 #[derive(Clone)]
 pub struct Candidate {
-    /// Its key in the source.
+    /// Id of the row in the source.
     pub id: i64,
-    /// Its `auth_token` in the source.
+    /// `auth_token` of the row in the source.
     pub row_token: AuthToken,
-    /// The `auth_token` of its user: the row's, unless another user has that.
+    /// `auth_token` of its user: that of the row, unless another user has it.
     pub auth_token: AuthToken,
-    /// The address, in the form in which it will stand in the store.
+    /// Email address, in the form in which the store holds it.
     pub email: Email,
-    /// The name that its user will have.
+    /// Username of its user.
     pub username: String,
-    /// What the name is compared by; nothing where no rule gives one.
+    /// Comparison form of the username; `None` if the username breaks a rule or equals another one in that
+    /// form.
     pub username_key: Option<String>,
-    /// Whether the address is proven.
+    /// True if the email is verified.
     pub is_verified: bool,
     /// SHA-256 of the row without its password.
     pub row_digest: [u8; 32],
-    /// Of its password; keyed if that is plaintext.
+    /// SHA-256 of the password; a keyed digest if the password is plaintext.
     pub password_digest: [u8; 32],
-    /// The user that it has become.
+    /// The user that the row has become.
     pub user: Option<UserId>,
-    /// What becomes of it.
+    /// What the import does with the row.
     pub state: UserState,
 }
 
@@ -198,16 +200,16 @@ impl TryFrom<CandidateRow> for Candidate {
     }
 }
 
-/// What two rows may have in common.
+/// A field in which two rows may have the same value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SurveyField {
-    /// The UUID.
+    /// The `auth_token`.
     AuthToken,
-    /// The address.
+    /// The email address.
     Email,
-    /// The name, letter by letter.
+    /// The username, character by character.
     Username,
-    /// The form that names are compared by.
+    /// The comparison form of the username.
     UsernameKey,
 }
 
@@ -221,7 +223,7 @@ impl SurveyField {
         }
     }
 
-    /// The value of a row, as the survey has it.
+    /// Returns the value of a row as the survey stores it.
     fn value_of(self, candidate: &Candidate) -> String {
         match self {
             Self::AuthToken => candidate.auth_token.to_string(),
@@ -232,24 +234,26 @@ impl SurveyField {
     }
 }
 
-/// A walk over rows, new or changed, that share a value with another such row.
+/// An iteration over the new and changed rows that share a value with another such row.
 pub struct Duplicates {
     field: SurveyField,
     verified_first: bool,
-    /// The first of those who share the value that the walk is at.
+    /// The first row with the current value.
     keeper: Option<Candidate>,
-    /// The row that was met last.
+    /// The row that was visited last.
     last: Option<Candidate>,
 }
 
 impl Duplicates {
-    /// From the beginning. The first of those who share a value is a verified one, if that is asked for, then the one with the smallest key.
+    /// Starts the iteration. Of the rows with the same value, verified ones come first if `verified_first` is
+    /// set, then the one with the smaller id.
     #[must_use]
     pub const fn of(field: SurveyField, verified_first: bool) -> Self {
         Self { field, verified_first, keeper: None, last: None }
     }
 
-    /// The next row that shares the value of the first, which is given before it. What is decided of a row that was given changes nothing of the walk.
+    /// Returns the first row with a value, and the next row that has the same value. A decision about a row
+    /// that was already returned does not change the iteration.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -268,24 +272,24 @@ impl Duplicates {
     }
 }
 
-/// What an operator must know of rows.
+/// Something about rows that the operator must see.
 #[derive(Clone, Queryable, Selectable)]
 #[diesel(table_name = finding)]
 pub struct Finding {
-    /// Its place among the others.
+    /// Sequence number.
     pub number: i64,
-    /// What it is.
+    /// Kind of the finding.
     pub kind: String,
-    /// The keys of the rows, with commas between; the last is the one that it stops or changes.
+    /// Ids of the rows, separated by commas. The last one is the row that is stopped or changed.
     pub rows: String,
-    /// What it is of these rows.
+    /// Description of the finding.
     pub words: String,
-    /// Whether nobody has decided on it.
+    /// True if this is a conflict that the operator has not decided.
     pub is_open: bool,
 }
 
 #[derive(QueryableByName)]
-struct Member {
+struct IdRow {
     #[diesel(sql_type = BigInt)]
     id: i64,
 }
@@ -298,27 +302,27 @@ struct Tally {
     count: i64,
 }
 
-/// The rows of a source.
+/// The rows of a source, and the findings about them.
 pub struct Survey {
     connection: SqliteConnection,
 }
 
 impl Survey {
-    /// An empty one.
+    /// Creates an empty survey.
     ///
     /// # Errors
-    /// [`StoreError`] when there is no room for it.
+    /// [`StoreError`] when the temporary database cannot be created.
     pub fn begin() -> Result<Self, StoreError> {
-        // An empty name: SQLite's private file on disk, unlinked from its beginning.
+        // With an empty name SQLite creates a private file on disk, unlinked from the start.
         let mut connection = SqliteConnection::establish("").map_err(StoreError::unavailable)?;
         connection.batch_execute(TABLES)?;
         Ok(Self { connection })
     }
 
-    /// Writes rows down.
+    /// Adds rows.
     ///
     /// # Errors
-    /// [`StoreError`] when there is no room for it; so do all that follow.
+    /// [`StoreError`] when the disk is full. The same applies to the other methods.
     pub fn add(&mut self, candidates: &[Candidate]) -> Result<(), StoreError> {
         self.connection.transaction(|connection| {
             for candidate in candidates {
@@ -330,11 +334,11 @@ impl Survey {
         })
     }
 
-    /// Writes down what was decided of a row.
+    /// Stores what was decided about a row.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn decide(&mut self, candidate: &Candidate) -> Result<(), StoreError> {
+    pub fn update(&mut self, candidate: &Candidate) -> Result<(), StoreError> {
         let row = CandidateRow::from(candidate);
         diesel::update(candidate::table.find(row.id))
             .set((
@@ -348,7 +352,8 @@ impl Survey {
         Ok(())
     }
 
-    /// Writes down that a row has a conflict that nobody has decided on; it goes on to be compared until [`Survey::settle`].
+    /// Records that a row is in a conflict that the operator has not decided. The row is still compared with
+    /// others until [`Survey::apply_refusals`].
     ///
     /// # Errors
     /// [`StoreError`].
@@ -359,17 +364,17 @@ impl Survey {
         Ok(())
     }
 
-    /// Lets all rows that were refused be so.
+    /// Sets the state of all refused rows to [`UserState::Refused`].
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn settle(&mut self) -> Result<(), StoreError> {
-        let settle = "UPDATE candidate SET state = ? WHERE id IN (SELECT id FROM refusal)";
-        sql_query(settle).bind::<Text, _>(UserState::Refused.as_str()).execute(&mut self.connection)?;
+    pub fn apply_refusals(&mut self) -> Result<(), StoreError> {
+        let update = "UPDATE candidate SET state = ? WHERE id IN (SELECT id FROM refusal)";
+        sql_query(update).bind::<Text, _>(UserState::Refused.as_str()).execute(&mut self.connection)?;
         Ok(())
     }
 
-    /// A row by its key.
+    /// Returns the row with this id.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -378,7 +383,7 @@ impl Survey {
         query.get_result(&mut self.connection).optional()?.map(Candidate::try_from).transpose()
     }
 
-    /// At most `limit` rows in these states in the order of their keys, after `after`.
+    /// Returns at most `limit` rows in these states in the order of their ids, after `after`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -398,7 +403,7 @@ impl Survey {
         query.load(&mut self.connection)?.into_iter().map(Candidate::try_from).collect()
     }
 
-    /// At most `limit` rows in these states in the order of their `auth_token`s, after `after`.
+    /// Returns at most `limit` rows in these states in the order of their `auth_token`s, after `after`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -421,18 +426,18 @@ impl Survey {
         query.load(&mut self.connection)?.into_iter().map(Candidate::try_from).collect()
     }
 
-    /// Whether there is a row that changes this user.
+    /// True if a row changes this user.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn changes(&mut self, user: UserId) -> Result<bool, StoreError> {
+    pub fn has_change_of(&mut self, user: UserId) -> Result<bool, StoreError> {
         let rows = candidate::table
             .filter(candidate::user_id.eq(user.as_i64()))
             .filter(candidate::state.eq(UserState::Changed.as_str()));
         Ok(diesel::select(diesel::dsl::exists(rows)).get_result(&mut self.connection)?)
     }
 
-    /// Whether there is a row with this `auth_token` and key.
+    /// True if there is a row with this `auth_token` and id.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -441,20 +446,20 @@ impl Survey {
         Ok(diesel::select(diesel::dsl::exists(row)).get_result(&mut self.connection)?)
     }
 
-    /// Whether a row that is a user, or becomes one, has this email.
+    /// True if a row that is a user, or becomes one, has this email.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn has_email(&mut self, email: &Email) -> Result<bool, StoreError> {
-        let is_nobody =
+        let without_user =
             [UserState::LeftOut, UserState::LeftOutBefore, UserState::DeletedHere].map(UserState::as_str);
         let rows = candidate::table
             .filter(candidate::email.eq(email.as_str()))
-            .filter(candidate::state.ne_all(is_nobody));
+            .filter(candidate::state.ne_all(without_user));
         Ok(diesel::select(diesel::dsl::exists(rows)).get_result(&mut self.connection)?)
     }
 
-    /// Whether a row has this form of a name.
+    /// True if a row has this comparison form of the username.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -463,7 +468,7 @@ impl Survey {
         Ok(diesel::select(diesel::dsl::exists(rows)).get_result(&mut self.connection)?)
     }
 
-    /// Whether a row has this name.
+    /// True if a row has this username.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -472,8 +477,8 @@ impl Survey {
         Ok(diesel::select(diesel::dsl::exists(rows)).get_result(&mut self.connection)?)
     }
 
-    /// The next row, new or changed, that shares a value with another such row; the first of those who share it comes first: a verified one before
-    /// others if that is asked for, then the one with the smaller key. `after` is the one that was given before.
+    /// Returns the next new or changed row that shares a value with another such row, in the order that
+    /// [`Duplicates::of`] describes. `after` is the row that was returned before.
     fn next_duplicate(
         &mut self,
         field: SurveyField,
@@ -482,37 +487,43 @@ impl Survey {
     ) -> Result<Option<Candidate>, StoreError> {
         let column = field.column();
         // An index has this order, so that all calls together read the rows once.
-        let (order, place) = if verified_first {
-            (format!("{column}, unproven, id"), "(?1, ?2, ?3)")
+        let (order, values) = if verified_first {
+            (format!("{column}, unverified, id"), "(?1, ?2, ?3)")
         } else {
             (format!("{column}, id"), "(?1, ?3)")
         };
-        let decided = "state IN ('new', 'changed')";
-        let behind = if after.is_some() {
-            format!("AND ({order}) > {place} AND ?2 >= 0")
+        let eligible = "state IN ('new', 'changed')";
+        let after_condition = if after.is_some() {
+            format!("AND ({order}) > {values} AND ?2 >= 0")
         } else {
             "AND ?1 = '' AND ?2 = 0 AND ?3 = 0".to_owned()
         };
         let query = format!(
-            "SELECT id FROM candidate c WHERE {decided} AND {column} IS NOT NULL {behind} AND EXISTS (SELECT 1 FROM candidate other \
-             WHERE other.{column} = c.{column} AND other.id <> c.id AND other.{decided}) ORDER BY {order} LIMIT 1"
+            "SELECT id FROM candidate c WHERE {eligible} AND {column} IS NOT NULL {after_condition} AND EXISTS (SELECT 1 FROM candidate other \
+             WHERE other.{column} = c.{column} AND other.id <> c.id AND other.{eligible}) ORDER BY {order} LIMIT 1"
         );
         let value = after.map_or_else(String::new, |after| field.value_of(after));
         let query = sql_query(query)
             .bind::<Text, _>(value)
             .bind::<BigInt, _>(after.map_or(0, |after| i64::from(!after.is_verified)))
             .bind::<BigInt, _>(after.map_or(0, |after| after.id));
-        match query.get_result::<Member>(&mut self.connection).optional()? {
-            Some(member) => self.find(member.id),
+        match query.get_result::<IdRow>(&mut self.connection).optional()? {
+            Some(row) => self.find(row.id),
             None => Ok(None),
         }
     }
 
-    /// Writes down what an operator must know of rows; an open one stops the import.
+    /// Records a finding about rows. An open finding stops the import.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn note(&mut self, kind: &str, rows: &str, words: &str, is_open: bool) -> Result<(), StoreError> {
+    pub fn add_finding(
+        &mut self,
+        kind: &str,
+        rows: &str,
+        words: &str,
+        is_open: bool,
+    ) -> Result<(), StoreError> {
         diesel::insert_into(finding::table)
             .values((
                 finding::kind.eq(kind),
@@ -524,7 +535,8 @@ impl Survey {
         Ok(())
     }
 
-    /// At most `limit` findings in the order in which they were noted, after the one with this number.
+    /// Returns at most `limit` findings in the order in which they were recorded, after the one with the
+    /// number `after`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -537,7 +549,7 @@ impl Survey {
         Ok(query.load(&mut self.connection)?)
     }
 
-    /// How many findings of each kind there are; only open ones, if that is asked for.
+    /// Returns the number of findings of each kind; with `only_open`, of open ones.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -548,7 +560,7 @@ impl Survey {
         ))
     }
 
-    /// How many rows there are in each state.
+    /// Returns the number of rows in each state.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,4 +1,4 @@
-//! Writing `core_user` as a Django backend of the documented schema has it.
+//! Writes the table `core_user` with the documented schema of the Django backend.
 
 use diesel::{
     QueryableByName, sql_query,
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// As Django 5.2 makes it: see `manage.py sqlmigrate`.
+/// The tables that Django 5.2 creates (`manage.py sqlmigrate`).
 const SQLITE_TABLE: &str = "CREATE TABLE \"core_user\" (\"id\" integer NOT NULL PRIMARY KEY AUTOINCREMENT, \
     \"username\" varchar(150) NOT NULL UNIQUE, \"email\" varchar(254) NOT NULL UNIQUE, \"password\" varchar(128) NOT NULL, \
     \"is_verified\" bool NOT NULL, \"auth_token\" char(32) NOT NULL UNIQUE, \"created_at\" datetime NOT NULL, \
@@ -30,26 +30,26 @@ const POSTGRES_TABLE: &str = "CREATE TABLE core_user (id integer NOT NULL PRIMAR
 
 const COLUMNS: &str = "id, username, email, password, is_verified, auth_token, created_at, updated_at";
 
-/// A user as a row of Django's.
+/// A user as a row of Django's table.
 #[derive(Clone, Debug)]
 pub struct DjangoUser {
-    /// The key.
+    /// Primary key.
     pub id: i64,
-    /// The name.
+    /// Username.
     pub username: String,
-    /// The address.
+    /// Email address.
     pub email: Email,
-    /// The hash.
+    /// Password hash.
     pub password: PasswordHash,
-    /// Whether the address is proven.
+    /// True if the email is verified.
     pub is_verified: bool,
-    /// The UUID.
+    /// UUID of the user.
     pub auth_token: AuthToken,
-    /// When the user registered.
+    /// Time of the registration.
     pub created_at: Timestamp,
-    /// When they last changed.
+    /// Time of the last change.
     pub updated_at: Timestamp,
-    /// Whether an operator keeps them out, which Django does not know.
+    /// True if an operator has disabled the user. Django's table has no column for it.
     pub is_disabled: bool,
 }
 
@@ -59,13 +59,14 @@ struct Flag {
     value: bool,
 }
 
-/// A database whose table `core_user` is being filled; nothing is there before [`DjangoTarget::finish`].
+/// A database whose table `core_user` is filled in one transaction. Nothing is visible before
+/// [`DjangoTarget::finish`].
 pub struct DjangoTarget {
     session: Session,
 }
 
 impl DjangoTarget {
-    /// Connects, and makes the table if there is none.
+    /// Connects, starts the transaction, and creates the table if there is none.
     ///
     /// # Errors
     /// [`DjangoError::NotEmpty`], [`DjangoError::OtherTable`], or [`DjangoError::Store`].
@@ -86,10 +87,10 @@ impl DjangoTarget {
         if has_rows.value { Err(DjangoError::NotEmpty) } else { Ok(Self { session }) }
     }
 
-    /// Writes rows.
+    /// Inserts users.
     ///
     /// # Errors
-    /// [`StoreError`] when the database refuses them.
+    /// [`StoreError`] when the database rejects them.
     pub async fn write(&mut self, users: &[DjangoUser]) -> Result<(), StoreError> {
         if users.is_empty() {
             return Ok(());
@@ -116,7 +117,7 @@ impl DjangoTarget {
         Ok(())
     }
 
-    /// Makes all that was written stay.
+    /// Commits the transaction.
     ///
     /// # Errors
     /// [`StoreError`]; nothing was written then.
@@ -126,7 +127,7 @@ impl DjangoTarget {
     }
 }
 
-/// The text that Django writes: without a fraction when there is none.
+/// Formats a time as Django does: without a fraction if it is zero.
 fn time(at: Timestamp) -> Result<String, StoreError> {
     let text = to_text(at).map_err(StoreError::unavailable)?;
     Ok(text.strip_suffix(".000000").unwrap_or(&text).to_owned())

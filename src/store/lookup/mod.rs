@@ -1,7 +1,9 @@
-//! Look-ups by `auth_token`, coalesced: those that arrive while a query runs travel together in the next one.
+//! Coalesced look-ups by `auth_token`: look-ups that arrive while a query runs are sent together in the next
+//! query.
 //!
-//! There is no cache, so there is nothing to invalidate and no answer is stale. A lane takes what waits, up to a limit,
-//! asks the database once and gives each caller their own rows; it waits for nobody, so that a lone call leaves at once.
+//! There is no cache, so nothing needs invalidation and no answer is stale. A lane takes the waiting look-ups
+//! up to a limit, runs one query and answers each with its own rows. No timer delays a batch, so a single
+//! look-up starts immediately.
 
 mod lane;
 mod queue;
@@ -18,7 +20,7 @@ use tokio::{runtime::Handle, sync::oneshot, task::JoinSet, time::timeout};
 
 use self::{
     lane::{postgres, replica, sqlite},
-    queue::{Queue, Reply, Waiting},
+    queue::{PendingLookup, Queue, Reply},
 };
 use super::{
     Store, StoreError,
@@ -27,29 +29,32 @@ use super::{
 use crate::domain::{AuthToken, User};
 
 thread_local! {
-    /// Threads by the order in which they first looked something up.
+    /// Number of the thread, in the order in which threads made their first look-up.
     static THREAD_NUMBER: usize = {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         NEXT.fetch_add(1, Ordering::Relaxed)
     };
 }
 
-/// How look-ups are gathered.
+/// Limits of coalescing.
 #[derive(Debug, Clone, Copy)]
 pub struct LookupOptions {
-    /// How many tokens one query holds at most.
+    /// Largest number of tokens in one query.
     pub batch_tokens_max: usize,
-    /// How many queries run at once.
+    /// Number of lanes, each of which runs one query at a time. SQLite uses at most one per thread of the
+    /// runtime. If there are replicas, they get the same number of lanes in addition.
     pub lanes: usize,
-    /// How many look-ups may wait for a lane before callers are turned away; on SQLite shared out among the lanes.
+    /// Largest number of look-ups that wait for a lane. Beyond it, calls fail with
+    /// [`StoreError::Overloaded`]. On SQLite the lanes divide the number among them.
     pub waiting_max: usize,
 }
 
-/// The queues and their lanes, which end when the last clone is dropped.
+/// The queues and their lanes. The lanes end when the last clone is dropped.
 #[derive(Clone)]
 pub(super) struct Lookup {
     queues: Queues,
-    /// How long a caller waits for a lane and its query together, where the server may be silent.
+    /// Time limit on waiting for a lane and for its query; `None` on SQLite, which has no server that may not
+    /// answer.
     answer_timeout: Option<Duration>,
     batch_tokens_max: usize,
     _lanes: Arc<JoinSet<()>>,
@@ -57,14 +62,16 @@ pub(super) struct Lookup {
 
 #[derive(Clone)]
 enum Queues {
-    /// One for the callers of each thread of the runtime, and for each a lane, which as a rule runs on that thread.
+    /// One queue per lane. Callers on the same thread of the runtime share a queue, and its lane usually runs
+    /// on that thread.
     Sqlite(Arc<[Arc<Queue>]>),
-    /// One for all, since a query costs a trip to the server however few it carries; and one for the replicas.
+    /// One queue for all callers, since a query costs a round trip however few tokens it has; and one for the
+    /// replicas.
     Postgres { primary: Arc<Queue>, replicas: Option<(Arc<Replicas>, Arc<Queue>)> },
 }
 
 impl Lookup {
-    /// Starts the lanes; call within a runtime.
+    /// Starts the lanes. Must be called within a runtime.
     pub(super) fn start(
         connections: &Connections,
         replicas: Option<Replicas>,
@@ -103,19 +110,19 @@ impl Lookup {
         Ok(Self { queues, answer_timeout, batch_tokens_max, _lanes: Arc::new(lanes) })
     }
 
-    /// Where a caller of this thread waits.
+    /// Returns the queue for callers on the current thread.
     fn queue(&self) -> &Queue {
         match &self.queues {
             Queues::Sqlite(queues) => {
                 let number = THREAD_NUMBER.with(|number| *number) % queues.len();
                 queues.get(number).expect("a remainder is smaller than its divisor")
             }
-            Queues::Postgres { replicas: Some((replicas, queue)), .. } if replicas.any() => queue,
+            Queues::Postgres { replicas: Some((replicas, queue)), .. } if replicas.any_in_use() => queue,
             Queues::Postgres { primary, .. } => primary,
         }
     }
 
-    async fn ask<T>(&self, caller: impl FnOnce(Reply<T>) -> Waiting) -> Result<T, StoreError> {
+    async fn request<T>(&self, caller: impl FnOnce(Reply<T>) -> PendingLookup) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
         self.queue().push(caller(reply))?;
         let answer = match self.answer_timeout {
@@ -127,25 +134,26 @@ impl Lookup {
 }
 
 impl Store {
-    /// The user with this `auth_token`.
+    /// Returns the user with this `auth_token`, if there is one.
     ///
     /// # Errors
-    /// [`StoreError::Overloaded`] when too many wait; [`StoreError::Unavailable`] when the database does not answer.
+    /// [`StoreError::Overloaded`] when too many look-ups wait; [`StoreError::Unavailable`] when the database
+    /// does not answer.
     pub async fn find_user_by_auth_token(&self, token: AuthToken) -> Result<Option<User>, StoreError> {
-        self.lookup.ask(|reply| Waiting::One { token, reply }).await
+        self.lookup.request(|reply| PendingLookup::One { token, reply }).await
     }
 
-    /// The users with these `auth_token`s in their order; a token that nobody has is left out, one that comes twice gives
-    /// its user twice.
+    /// Returns the users with these `auth_token`s, in the order of the tokens. A token without a user is
+    /// skipped; a token that occurs twice returns its user twice.
     ///
     /// # Errors
     /// As [`Store::find_user_by_auth_token`].
     pub async fn find_users_by_auth_tokens(&self, tokens: &[AuthToken]) -> Result<Vec<User>, StoreError> {
-        let ask = |part: &[AuthToken]| {
+        let request = |part: &[AuthToken]| {
             let tokens = part.to_vec();
-            self.lookup.ask(move |reply| Waiting::Many { tokens, reply })
+            self.lookup.request(move |reply| PendingLookup::Many { tokens, reply })
         };
-        let parts = tokens.chunks(self.lookup.batch_tokens_max).map(ask);
+        let parts = tokens.chunks(self.lookup.batch_tokens_max).map(request);
         let users = futures_util::future::try_join_all(parts).await?;
         Ok(users.into_iter().flatten().collect())
     }

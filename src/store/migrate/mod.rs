@@ -1,7 +1,7 @@
-//! Bringing the database to the schema of this release, and telling which schema it has.
+//! Migrates the database to the schema of this release, and reports which schema it has.
 //!
-//! Many instances may start at once: on PostgreSQL one of them migrates under an advisory lock while the others try
-//! again; on SQLite all migrations run in one transaction on the writer.
+//! Many instances may start at the same time. On PostgreSQL one of them migrates under an advisory lock while
+//! the others retry; on SQLite all migrations run in one transaction on the writer.
 
 mod postgres;
 mod sqlite;
@@ -23,37 +23,38 @@ use super::{
     schema::core_user,
 };
 
-/// The schema of a database, compared with what this release needs.
+/// The schema of a database, compared with the one that this release needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Schema {
-    /// Just what is needed.
+    /// The schema that this release needs.
     Current,
-    /// Migrations are missing, by version.
+    /// Versions of the missing migrations.
     Behind(Vec<String>),
-    /// A later release has migrated it, by version: this one does not know what it would break.
+    /// Versions of migrations that only a later release has. This release does not know what it would break
+    /// in such a schema.
     Ahead(Vec<String>),
 }
 
-/// Why a database was not migrated.
+/// Reasons why a database was not migrated.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
-    /// The database does not answer, or refused a statement.
+    /// The database does not answer, or rejected a statement.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A file of SQLite that something else made.
+    /// A SQLite file of another application.
     #[error("the file belongs to another application (application_id {application_id}): nothing was changed")]
     Foreign {
-        /// What stands in the file's header; 0 when it has tables but no mark.
+        /// `application_id` in the header of the file; 0 if the file has tables but no `application_id`.
         application_id: i32,
     },
-    /// A later release has migrated it.
-    #[error("the database has migrations that this release does not know ({}): run a later release", .0.join(", "))]
+    /// A later release has migrated the database.
+    #[error("the database has migrations that this release does not have ({}): run a later release", .0.join(", "))]
     Ahead(Vec<String>),
-    /// The server is too old or was set up in a way that would lose data.
+    /// The server is too old, or its settings would lose data.
     #[error("{0}")]
     Unsuitable(String),
-    /// A migration broke; it was rolled back.
-    #[error("a migration broke")]
+    /// A migration failed and was rolled back.
+    #[error("a migration failed")]
     Broken(#[source] Cause),
 }
 
@@ -69,14 +70,15 @@ diesel::table! {
     }
 }
 
-/// Versions of migrations; they sort in the order in which they run.
+/// Versions of migrations. They sort in the order in which the migrations run.
 type Versions = BTreeSet<String>;
 
 impl Store {
-    /// Runs the migrations that are missing; gives their versions. Safe while other instances do the same.
+    /// Runs the missing migrations and returns their versions. Safe while other instances do the same.
     ///
     /// # Errors
-    /// [`MigrateError`]; on SQLite nothing was changed then, on PostgreSQL nothing by the migration that broke.
+    /// [`MigrateError`]. On SQLite nothing has changed then; on PostgreSQL the migrations before the failed
+    /// one stay.
     pub async fn migrate(&self) -> Result<Vec<String>, MigrateError> {
         if let Schema::Ahead(unknown) = self.schema().await? {
             return Err(MigrateError::Ahead(unknown));
@@ -87,7 +89,7 @@ impl Store {
         }
     }
 
-    /// Whether no migration has run: the database is new.
+    /// True if no migration has run, so that the database is new.
     ///
     /// # Errors
     /// [`MigrateError`] when the database does not answer or is unsuitable.
@@ -95,7 +97,8 @@ impl Store {
         Ok(self.applied().await?.is_empty())
     }
 
-    /// Whether nobody has been written into it: it is new, its first migrations were stopped, or its users are still to come.
+    /// True if the database has no users: it is new, its first migrations were interrupted, or no user has
+    /// been added yet.
     ///
     /// # Errors
     /// [`MigrateError`] when the database does not answer or is unsuitable.
@@ -116,7 +119,7 @@ impl Store {
         }
     }
 
-    /// Compares the database's schema with the one this release needs; changes nothing.
+    /// Compares the schema of the database with the one that this release needs. Changes nothing.
     ///
     /// # Errors
     /// [`MigrateError`] when the database does not answer or is unsuitable.
@@ -135,7 +138,8 @@ impl Store {
         })
     }
 
-    /// Settings of the server that break the promise that an acknowledged write survives, in words for an operator.
+    /// Returns a warning for the operator about each setting of the server with which an acknowledged write
+    /// can be lost.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.

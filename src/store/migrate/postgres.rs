@@ -1,4 +1,4 @@
-//! Migrations of PostgreSQL, under an advisory lock; and what its server must be like.
+//! PostgreSQL migrations, which run under an advisory lock, and the requirements on the server.
 
 use std::time::Duration;
 
@@ -16,13 +16,15 @@ use crate::store::{StoreError, connection::postgres::PostgresPool, error::Cause}
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 
-/// The key of the advisory lock: "KIDS" and "mig" in ASCII. Other applications on the database should not use it.
+/// Key of the advisory lock: "KIDS", a NUL and "mig" in ASCII. Other applications on the same database should
+/// not use it.
 const ADVISORY_LOCK: i64 = 0x4B49_4453_006D_6967;
 
-/// Between two tries for the lock. A blocking wait would stop a `CREATE INDEX CONCURRENTLY` of the one who has it.
+/// Interval between attempts to take the lock. A session that waits for the lock would block a
+/// `CREATE INDEX CONCURRENTLY` of the instance that holds it.
 const LOCK_RETRY: Duration = Duration::from_millis(100);
 
-/// The oldest PostgreSQL that is tested, as `server_version_num`.
+/// The oldest version of PostgreSQL that is tested, in the format of `server_version_num`.
 const VERSION_MIN: i32 = 150_000;
 
 #[derive(QueryableByName)]
@@ -58,13 +60,14 @@ async fn refuse_unsuitable_server(connection: &mut AsyncPgConnection) -> Result<
     if version.parse::<i32>().is_ok_and(|version| version < VERSION_MIN) {
         let (needed, found) = (VERSION_MIN / 10_000, setting(connection, "server_version").await?);
         return Err(MigrateError::Unsuitable(format!(
-            "PostgreSQL {needed} or later is needed, the server is {found}"
+            "PostgreSQL {needed} or later is required, but the server runs {found}"
         )));
     }
     let encoding = setting(connection, "server_encoding").await?;
     if encoding != "UTF8" {
-        let refusal =
-            format!("the database's encoding must be UTF8, not {encoding}: names of people would be lost");
+        let refusal = format!(
+            "the encoding of the database must be UTF8, not {encoding}: it cannot store every username"
+        );
         return Err(MigrateError::Unsuitable(refusal));
     }
     Ok(())
@@ -75,10 +78,12 @@ async fn setting(connection: &mut AsyncPgConnection, name: &str) -> Result<Strin
     Ok(query.get_result::<Words>(connection).await?.value)
 }
 
-/// Takes a connection out of the pool for it: the lock belongs to the session, and ends with it in any case.
+/// Takes a connection out of the pool, since the lock belongs to its session: the lock ends with it in any
+/// case.
 pub(super) async fn migrate(pool: &PostgresPool) -> Result<Vec<String>, MigrateError> {
-    let mut connection = pool.take().await?;
-    // A migration may take longer than a request, and waits for those of the release that still runs.
+    let mut connection = pool.detach().await?;
+    // A migration may take longer than a request, and may wait for requests of the previous release, which
+    // still runs.
     connection
         .batch_execute("SET statement_timeout = 0; SET lock_timeout = 0")
         .await
@@ -93,7 +98,7 @@ pub(super) async fn migrate(pool: &PostgresPool) -> Result<Vec<String>, MigrateE
 }
 
 async fn lock(connection: &mut AsyncPgConnection) -> Result<(), StoreError> {
-    let mut is_told = false;
+    let mut is_logged = false;
     loop {
         let query = diesel::select(
             diesel::dsl::sql::<Bool>("pg_try_advisory_lock(").bind::<BigInt, _>(ADVISORY_LOCK).sql(")"),
@@ -101,9 +106,9 @@ async fn lock(connection: &mut AsyncPgConnection) -> Result<(), StoreError> {
         if query.get_result::<bool>(connection).await? {
             return Ok(());
         }
-        if !is_told {
-            tracing::info!("Another instance is migrating the database; waiting for it");
-            is_told = true;
+        if !is_logged {
+            tracing::info!("Waiting for another instance that is migrating the database");
+            is_logged = true;
         }
         tokio::time::sleep(LOCK_RETRY).await;
     }
@@ -115,7 +120,7 @@ pub(super) async fn durability_warnings(pool: &PostgresPool) -> Result<Vec<Strin
     for (name, loss) in [
         ("fsync", "a crash of the machine can destroy the database"),
         ("full_page_writes", "a crash of the machine can destroy pages"),
-        ("synchronous_commit", "a crash of the machine loses users who were told that they are registered"),
+        ("synchronous_commit", "a crash of the machine can lose users whose registration was acknowledged"),
     ] {
         if setting(&mut connection, name).await? == "off" {
             warnings.push(format!("PostgreSQL runs with {name} = off: {loss}"));

@@ -1,4 +1,4 @@
-//! Migrations of SQLite: all that are missing in one transaction, or none.
+//! SQLite migrations. All missing ones run in one transaction.
 
 use diesel::{
     Connection, QueryDsl, QueryableByName, RunQueryDsl, SqliteConnection, sql_query,
@@ -12,7 +12,7 @@ use crate::store::{connection::sqlite::SqliteThreads, error::Cause};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 
-/// "KIDS", which the first migration writes into the file's header.
+/// "KIDS" in ASCII, which the first migration writes into the header of the file.
 const APPLICATION_ID: i32 = 1_262_093_395;
 
 #[derive(QueryableByName)]
@@ -32,7 +32,7 @@ pub(super) fn needed() -> Result<Versions, MigrateError> {
 }
 
 pub(super) async fn applied(threads: &SqliteThreads) -> Result<Versions, MigrateError> {
-    // Of one moment: another instance may be migrating.
+    // One transaction, so that all reads see the same state: another instance may be migrating.
     threads.on_writer(|connection| connection.transaction(read_applied)).await?
 }
 

@@ -1,4 +1,4 @@
-//! What takes batches from the queue and asks a database: one task a lane.
+//! The lanes: tasks that take batches of look-ups from a queue and query the database.
 
 pub(super) mod postgres;
 pub(super) mod replica;

@@ -1,4 +1,4 @@
-//! A lane on PostgreSQL: its query takes all tokens of a batch as one array.
+//! A lane on PostgreSQL. One query takes all tokens of a batch as an array.
 
 use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc};
 
@@ -7,50 +7,50 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures_util::FutureExt;
 use uuid::Uuid;
 
-use super::super::queue::{Answered, Queue, Waiting};
+use super::super::queue::{PendingLookup, Queue, ReadyAnswer};
 use crate::{
     domain::{AuthToken, User},
     store::{
         StoreError,
         columns::UuidColumn,
-        connection::postgres::{PostgresPool, Unanswered},
+        connection::postgres::{PostgresPool, QueryError},
         schema::core_user,
         users::UserRow,
     },
 };
 
-/// Answers for as long as it is not aborted.
+/// Answers batches until the task is aborted.
 pub(in super::super) async fn run(pool: PostgresPool, queue: Arc<Queue>) {
     loop {
         let batch = queue.batch().await;
-        // A lane that ended would leave its callers waiting for ever.
+        // If the lane ended, its callers would wait for ever.
         if AssertUnwindSafe(answer(&pool, batch)).catch_unwind().await.is_err() {
-            tracing::error!(
-                "A look-up on PostgreSQL panicked; its callers are told that it is not available"
-            );
+            tracing::error!("PostgreSQL look-up panicked; its callers receive an error");
         }
     }
 }
 
-async fn answer(pool: &PostgresPool, batch: Vec<Waiting>) {
+async fn answer(pool: &PostgresPool, batch: Vec<PendingLookup>) {
     let tokens = tokens(&batch);
     let again = tokens.clone();
-    let users = match pool.ask(async |connection| find_all(connection, tokens).await).await {
-        Err(Unanswered::Lost(_)) => pool.ask_anew(async |connection| find_all(connection, again).await).await,
+    let users = match pool.query(async |connection| find_all(connection, tokens).await).await {
+        Err(QueryError::ConnectionLost(_)) => {
+            pool.ask_anew(async |connection| find_all(connection, again).await).await
+        }
         answer => answer,
     };
-    answer_with(batch, &users.map_err(Unanswered::into_error));
+    answer_with(batch, &users.map_err(QueryError::into_error));
 }
 
 /// Users by their `auth_token`.
 pub(super) type Users = HashMap<Uuid, User>;
 
-/// What a batch asks for.
-pub(super) fn tokens(batch: &[Waiting]) -> Vec<UuidColumn> {
-    batch.iter().flat_map(Waiting::tokens).map(|token| UuidColumn(*token.as_uuid())).collect()
+/// Returns the tokens of a batch.
+pub(super) fn tokens(batch: &[PendingLookup]) -> Vec<UuidColumn> {
+    batch.iter().flat_map(PendingLookup::tokens).map(|token| UuidColumn(*token.as_uuid())).collect()
 }
 
-/// Who has these tokens, by one query.
+/// Returns the users with these tokens, by one query.
 pub(super) async fn find_all(
     connection: &mut AsyncPgConnection,
     tokens: Vec<UuidColumn>,
@@ -60,13 +60,14 @@ pub(super) async fn find_all(
     Ok(rows.into_iter().map(User::from).map(|user| (*user.auth_token.as_uuid(), user)).collect())
 }
 
-/// Gives each caller of the batch their own.
-pub(super) fn answer_with(batch: Vec<Waiting>, users: &Result<Users, StoreError>) {
+/// Answers each look-up of the batch with its own users.
+pub(super) fn answer_with(batch: Vec<PendingLookup>, users: &Result<Users, StoreError>) {
     let find = |token: AuthToken| match users {
         Ok(users) => Ok(users.get(token.as_uuid()).cloned()),
         Err(error) => Err(error.clone()),
     };
-    // All at the end: callers of one connection wake up together, and their answers leave in one packet.
-    let answers: Vec<Answered> = batch.into_iter().map(|caller| caller.answer(find)).collect();
-    answers.into_iter().for_each(Answered::send);
+    // Sent together at the end: the callers on one connection wake up together, and their answers leave in
+    // one packet.
+    let answers: Vec<ReadyAnswer> = batch.into_iter().map(|caller| caller.answer(find)).collect();
+    answers.into_iter().for_each(ReadyAnswer::send);
 }

@@ -1,7 +1,8 @@
-//! A lane on SQLite: answers its batch where it runs, on the runtime's own thread, inside one read transaction.
+//! A lane on SQLite. It answers its batch on a thread of the runtime, inside one read transaction.
 //!
-//! A query on pages that are in memory takes about 3 µs, less than it costs to wake up another thread and be woken by it.
-//! Pages that must be read from the disk hold up that thread of the runtime for as long: the file had best fit into memory.
+//! A query on cached pages takes about 3 µs, less than a switch to another thread and back. A page that must
+//! be read from disk blocks the thread of the runtime for as long, so the database file should fit into
+//! memory.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -16,7 +17,7 @@ use diesel::{
     sqlite::Sqlite,
 };
 
-use super::super::queue::{Answered, Queue, Waiting};
+use super::super::queue::{PendingLookup, Queue, ReadyAnswer};
 use crate::{
     domain::{AuthToken, User},
     store::{
@@ -27,11 +28,11 @@ use crate::{
     },
 };
 
-/// How long a look-up may wait for another process, since a thread of the runtime waits with it. Readers wait for nobody but
-/// whoever mends the file after a crash.
+/// Longest time that a look-up waits for a lock of another process, since a thread of the runtime waits with
+/// it. A reader only waits while another process recovers the file after a crash.
 const BUSY_TIMEOUT_MAX: Duration = Duration::from_millis(100);
 
-/// A connection of its own, and how to open another.
+/// The lane's own connection, and the options to replace it.
 pub(in super::super) struct Lane {
     connection: SqliteConnection,
     options: SqliteOptions,
@@ -45,38 +46,41 @@ impl Lane {
     }
 }
 
-/// Answers for as long as it is not aborted.
+/// Answers batches until the task is aborted.
 pub(in super::super) async fn run(mut lane: Lane, queue: Arc<Queue>) {
     loop {
         let batch = queue.batch().await;
         let answer = AssertUnwindSafe(|| answer(&mut lane.connection, batch));
         if catch_unwind(answer).is_err() {
-            // Its callers are told by their dropped replies. The transaction may be open: its connection is not used again.
-            tracing::error!("A look-up on SQLite panicked; its connection is replaced");
+            // The callers receive an error, since their reply channels are dropped. The transaction may still
+            // be open, so the connection is not used again.
+            tracing::error!("SQLite look-up panicked; replacing its connection");
             match open_reader(&lane.options) {
-                Ok(fresh) => lane.connection = fresh,
-                Err(error) => tracing::error!(%error, "The connection to SQLite could not be replaced"),
+                Ok(replacement) => lane.connection = replacement,
+                Err(error) => tracing::error!(%error, "SQLite connection could not be replaced"),
             }
         }
     }
 }
 
-fn answer(connection: &mut SqliteConnection, batch: Vec<Waiting>) {
-    // One transaction for all: each statement of its own would lock and unlock the file. For one it is its own.
-    let is_one = matches!(batch.as_slice(), [Waiting::One { .. }]);
+fn answer(connection: &mut SqliteConnection, batch: Vec<PendingLookup>) {
+    // One transaction for the whole batch, since each statement outside a transaction locks and unlocks the
+    // file. A single look-up needs none.
+    let is_one = matches!(batch.as_slice(), [PendingLookup::One { .. }]);
     let begun = if is_one { Ok(()) } else { execute(connection, Command::Begin) };
     let mut find = |token| begun.clone().and_then(|()| find_one(connection, token));
-    let answers: Vec<Answered> = batch.into_iter().map(|caller| caller.answer(&mut find)).collect();
+    let answers: Vec<ReadyAnswer> = batch.into_iter().map(|caller| caller.answer(&mut find)).collect();
     if !is_one && let Err(error) = begun.and_then(|()| execute(connection, Command::Commit)) {
-        tracing::warn!(error = %error.chain(), "A read transaction on SQLite did not begin or end cleanly");
-        // Whatever is still open, or the next batch could not begin its own.
+        tracing::warn!(error = %error.chain(), "SQLite read transaction did not begin or end cleanly");
+        // Ends what is still open; otherwise the next batch could not begin its transaction.
         let _ = execute(connection, Command::Rollback);
     }
-    // All at the end: callers of one connection wake up together, and their answers leave in one packet.
-    answers.into_iter().for_each(Answered::send);
+    // Sent together at the end: the callers on one connection wake up together, and their answers leave in
+    // one packet.
+    answers.into_iter().for_each(ReadyAnswer::send);
 }
 
-/// A statement of transactions, which is prepared once: `batch_execute` would do so each time.
+/// A transaction statement that is prepared only once; `batch_execute` would prepare it each time.
 #[derive(Clone, Copy)]
 enum Command {
     Begin,
@@ -100,7 +104,7 @@ impl QueryFragment<Sqlite> for Command {
     }
 }
 
-/// Its text is its key in the cache of statements.
+/// The statement cache uses the SQL text as the key.
 impl QueryId for Command {
     type QueryId = ();
     const HAS_STATIC_QUERY_ID: bool = false;
@@ -109,13 +113,14 @@ impl QueryId for Command {
 impl RunQueryDsl<SqliteConnection> for Command {}
 
 fn find_one(connection: &mut SqliteConnection, token: AuthToken) -> Result<Option<User>, StoreError> {
-    // `get_result` and not `first`: the LIMIT would have the statement prepared anew each time.
+    // `get_result`, not `first`: because of the LIMIT diesel would prepare the statement each time.
     let query = FindByAuthToken { token: UuidColumn(*token.as_uuid()) };
     let row: Option<UserRow> = query.get_result(connection).optional()?;
     Ok(row.map(User::from))
 }
 
-/// The query as diesel would write it, written out: walking through its columns twice each time costs a fifth of a look-up.
+/// The query that diesel would generate, written out: for the generated one diesel walks through the columns
+/// twice per execution, which takes a fifth of a look-up.
 #[derive(QueryId)]
 struct FindByAuthToken {
     token: UuidColumn,
@@ -148,7 +153,7 @@ mod tests {
     use crate::store::schema::core_user;
 
     #[test]
-    fn what_is_written_out_is_what_diesel_would_write() {
+    fn the_written_out_query_equals_the_one_that_diesel_generates() {
         let token = UuidColumn(uuid::Uuid::from_u128(7));
         let by_diesel = core_user::table.filter(core_user::auth_token.eq(token)).select(UserRow::as_select());
         assert_eq!(
