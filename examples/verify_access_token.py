@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What an agent does with an access token: it verifies the login without a call, by the public keys that GetJwks gave.
+"""Verifies an access token without a call to the service, as an agent does, with the keys of GetJwks.
 
     grpcurl -plaintext 127.0.0.1:50051 kairos.identity.v1.SessionService/GetJwks > jwks.json
     python3 examples/verify_access_token.py jwks.json "$access_token"
 
-Prints the claims, or says why the token is none and exits with 1. Needs PyJWT[crypto].
+Prints the claims. If the token is refused, prints the reason and exits with 1. Needs PyJWT[crypto].
 """
 
 import json
@@ -13,29 +13,30 @@ import sys
 
 import jwt
 
-# The service's settings session.issuer and session.audience.
+# The values of the service's settings session.issuer and session.audience.
 ISSUER = "https://identity.kairos.localhost"
 AUDIENCE = "kairos"
 
-# RFC 9068, section 2.2, and the session. One that is missing is no claim to be trusted.
+# The claims of RFC 9068, section 2.2, and the session. A token without one of them is invalid.
 REQUIRED = ["iss", "aud", "sub", "exp", "nbf", "iat", "jti", "sid", "client_id"]
 
-# How far our clock may be from the service's.
+# The tolerated difference between this machine's clock and the service's.
 LEEWAY_SECONDS = 5
 
 
 def verify(token, jwks):
-    """The claims of an access token that one of the keys signed and that is good now.
+    """Returns the claims of an access token that one of the keys signed and that is valid now.
 
-    Raises jwt.InvalidTokenError for any other text. A `kid` that is not among the keys may be newer than they are: ask GetJwks again.
+    Raises jwt.InvalidTokenError for any other text. If the `kid` of the token is not among the keys, the key
+    may be newer than they are: call GetJwks again.
     """
     header = jwt.get_unverified_header(token)
     if header.get("typ") != "at+jwt":
         raise jwt.InvalidTokenError("it is not an access token")
     keys = {key.key_id: key for key in jwt.PyJWKSet.from_dict(jwks).keys}
     if header.get("kid") not in keys:
-        raise jwt.InvalidTokenError("its key is not known")
-    # The algorithm is ours to say, not the token's (RFC 8725, section 3.1).
+        raise jwt.InvalidTokenError("its key is unknown")
+    # The verifier sets the algorithm; the header of the token must not choose it (RFC 8725, section 3.1).
     return jwt.decode(
         token,
         keys[header["kid"]],

@@ -1,4 +1,4 @@
-//! The limit: the same answer from a constant, by the same accept loop, without the layers.
+//! The reference server: returns a constant user with the accept loop of the service, without its layers.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -22,7 +22,7 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub struct Echo {
-    /// Where to listen
+    /// Address to listen on
     #[arg(long, default_value = "127.0.0.1:50052")]
     listen: SocketAddr,
 }
@@ -34,21 +34,21 @@ impl Echo {
         let service = IdentityServiceServer::new(Constant { user: user() });
         let routes = Routes::new(service).prepare();
         let stop = CancellationToken::new();
-        server::serve(listener, Plain(routes), options(), None, Entropy::system(), stop).await;
+        server::serve(listener, EchoService(routes), options(), None, Entropy::system(), stop).await;
         Ok(())
     }
 }
 
-/// tonic's router, as tonic's own accept loop would call it.
-struct Plain(Routes);
+/// Calls tonic's router as tonic's own accept loop does.
+struct EchoService(Routes);
 
-impl Served for Plain {
+impl Served for EchoService {
     async fn answer(&self, request: http::Request<Body>, _: &Peer) -> http::Response<Body> {
         self.0.clone().call(request).await.unwrap_or_else(|never| match never {})
     }
 }
 
-/// The defaults of the service's settings.
+/// Returns the default settings of the service.
 fn options() -> ServerOptions {
     ServerOptions {
         connections_max: 10_000,
@@ -129,5 +129,5 @@ impl IdentityService for Constant {
 }
 
 fn only_resolve_token() -> Status {
-    Status::unimplemented("the limit is measured with ResolveToken")
+    Status::unimplemented("the reference server implements only ResolveToken")
 }

@@ -1,10 +1,10 @@
-//! Calls: in a closed loop (each worker waits for its answer) or an open one (calls leave at a fixed rate, so that the
-//! time they wait is counted and not hidden).
+//! Generates load, in a closed loop (each worker waits for its response) or in an open loop (calls are sent
+//! at a fixed rate, and the latency includes the time that a call waits before it is sent).
 
 #![expect(
     clippy::disallowed_methods,
     clippy::doc_markdown,
-    reason = "it measures real time; clap shows its comments"
+    reason = "the generator measures real time; clap shows the comments as help"
 )]
 
 use std::time::{Duration, Instant};
@@ -21,17 +21,17 @@ use tonic::{
 
 use crate::{
     Failure,
-    measure::{Measure, Outcome},
-    tokens::{Draw, PASSWORD, auth_token, email},
+    measure::{Measurement, Outcome},
+    tokens::{PASSWORD, RandomUsers, auth_token, email},
 };
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Rpc {
-    /// ResolveToken, its answer checked
+    /// ResolveToken; checks the user in the response
     Resolve,
-    /// ResolveToken against `echo`, whose answer is always the same
+    /// ResolveToken against `echo`, which always returns the same user
     Echo,
-    /// ResolveTokens of `--batch` tokens
+    /// ResolveTokens with `--batch` tokens
     ResolveBatch,
     /// Login with the right password
     Login,
@@ -39,42 +39,42 @@ enum Rpc {
 
 #[derive(Debug, Args)]
 pub struct Run {
-    /// Where the service is
+    /// URL of the service
     #[arg(long, default_value = "http://127.0.0.1:50051")]
     url: String,
-    /// What to call
+    /// Method to call
     #[arg(long, value_enum, default_value = "resolve")]
     rpc: Rpc,
-    /// How many users `seed` made
+    /// Number of users that `seed` created
     #[arg(long, default_value_t = 100_000)]
     users: u64,
-    /// Connections
+    /// Number of connections
     #[arg(long, default_value_t = 4)]
     connections: usize,
-    /// Calls in flight, over all connections (closed loop)
+    /// Number of calls in flight over all connections (closed loop)
     #[arg(long, default_value_t = 128)]
     in_flight: usize,
-    /// Calls a second (open loop) instead
+    /// Calls per second; selects the open loop
     #[arg(long)]
     rate: Option<u32>,
-    /// Tokens in one ResolveTokens
+    /// Number of tokens of one ResolveTokens
     #[arg(long, default_value_t = 100)]
     batch: usize,
-    /// Seconds before the measure begins
+    /// Seconds of load before the measurement
     #[arg(long, default_value_t = 1.0)]
     warm_up: f64,
-    /// Seconds of the measure
+    /// Seconds of the measurement
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
-    /// What the draw of users begins with
+    /// Seed of the random choice of users
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
 
-/// One caller.
+/// A client that calls the service for random users.
 struct Caller {
     client: IdentityServiceClient<Channel>,
-    draw: Draw,
+    users: RandomUsers,
     rpc: Rpc,
     batch: usize,
 }
@@ -85,97 +85,98 @@ impl Run {
         for _ in 0..self.connections {
             channels.push(Endpoint::from_shared(self.url.clone())?.connect().await?);
         }
-        let begins = Instant::now() + Duration::from_secs_f64(self.warm_up);
-        let ends = begins + Duration::from_secs_f64(self.seconds);
-        let measure = match self.rate {
-            None => self.closed_loop(&channels, begins, ends).await,
-            Some(rate) => self.open_loop(&channels, rate, begins, ends).await,
+        let start = Instant::now() + Duration::from_secs_f64(self.warm_up);
+        let end = start + Duration::from_secs_f64(self.seconds);
+        let measurement = match self.rate {
+            None => self.closed_loop(&channels, start, end).await,
+            Some(rate) => self.open_loop(&channels, rate, start, end).await,
         };
-        println!("{}", measure.to_json(ends - begins));
+        println!("{}", measurement.to_json(end - start));
         Ok(())
     }
 
     fn caller(&self, channels: &[Channel], number: usize) -> Caller {
         let channel = channels.get(number % channels.len()).expect("there is at least one connection");
         let client = IdentityServiceClient::new(channel.clone());
-        let draw = Draw::new(self.seed.wrapping_mul(1_000_003).wrapping_add(number as u64), self.users);
-        Caller { client, draw, rpc: self.rpc, batch: self.batch }
+        let seed = self.seed.wrapping_mul(1_000_003).wrapping_add(number as u64);
+        Caller { client, users: RandomUsers::new(seed, self.users), rpc: self.rpc, batch: self.batch }
     }
 
-    async fn closed_loop(&self, channels: &[Channel], begins: Instant, ends: Instant) -> Measure {
+    async fn closed_loop(&self, channels: &[Channel], start: Instant, end: Instant) -> Measurement {
         let mut workers = JoinSet::new();
         for number in 0..self.in_flight {
             let mut caller = self.caller(channels, number);
             workers.spawn(async move {
-                let mut measure = Measure::new();
+                let mut measurement = Measurement::new();
                 loop {
-                    let began = Instant::now();
-                    if began >= ends {
-                        return measure;
+                    let sent = Instant::now();
+                    if sent >= end {
+                        return measurement;
                     }
                     let outcome = caller.call().await;
                     let now = Instant::now();
-                    // Counted where it ends, or a slow call at either edge would count nowhere.
-                    measure.note(&outcome, now - began, (begins..=ends).contains(&now));
+                    // A call counts if it ends within the measurement. Its start does not matter; otherwise
+                    // slow calls at both edges would not be counted.
+                    measurement.record(&outcome, now - sent, (start..=end).contains(&now));
                 }
             });
         }
         total(workers).await
     }
 
-    async fn open_loop(&self, channels: &[Channel], rate: u32, begins: Instant, ends: Instant) -> Measure {
+    async fn open_loop(&self, channels: &[Channel], rate: u32, start: Instant, end: Instant) -> Measurement {
         let interval = Duration::from_secs(1).div_f64(f64::from(rate));
         let mut calls = JoinSet::new();
         let (mut due, mut number) = (Instant::now(), 0);
-        let mut all = Measure::new();
-        while due < ends {
-            while due <= Instant::now() && due < ends {
+        let mut all = Measurement::new();
+        while due < end {
+            while due <= Instant::now() && due < end {
                 let (mut caller, at) = (self.caller(channels, number), due);
                 calls.spawn(async move {
                     let outcome = caller.call().await;
-                    // From when it should have left: the wait for a slow client is the caller's wait too.
-                    (outcome, at.elapsed(), at >= begins)
+                    // The latency begins when the call was due, so that it includes delays of a slow client.
+                    (outcome, at.elapsed(), at >= start)
                 });
                 due += interval;
                 number += 1;
             }
             while let Some(Ok((outcome, latency, is_measured))) = calls.try_join_next() {
-                all.note(&outcome, latency, is_measured);
+                all.record(&outcome, latency, is_measured);
             }
             tokio::time::sleep(Duration::from_micros(500)).await;
         }
         for (outcome, latency, is_measured) in calls.join_all().await {
-            all.note(&outcome, latency, is_measured);
+            all.record(&outcome, latency, is_measured);
         }
         all
     }
 }
 
-async fn total(mut workers: JoinSet<Measure>) -> Measure {
-    let mut all = Measure::new();
-    while let Some(measure) = workers.join_next().await {
-        all.add(&measure.expect("a worker does not panic"));
+async fn total(mut workers: JoinSet<Measurement>) -> Measurement {
+    let mut all = Measurement::new();
+    while let Some(measurement) = workers.join_next().await {
+        all.add(&measurement.expect("a worker does not panic"));
     }
     all
 }
 
 impl Caller {
     async fn call(&mut self) -> Outcome {
-        let answered = match self.rpc {
+        let result = match self.rpc {
             Rpc::Resolve | Rpc::Echo => self.resolve().await,
             Rpc::ResolveBatch => self.resolve_batch().await,
             Rpc::Login => self.log_in().await,
         };
-        match answered {
+        match result {
             Ok(Some(items)) => Outcome::Right { items },
             Err(status) if status.code() == Code::ResourceExhausted => Outcome::Refused,
             Ok(None) | Err(_) => Outcome::Wrong,
         }
     }
 
-    /// How many users the answer holds; nothing when it is not the right one.
+    /// Returns the number of users in the response; `None` if the response is wrong.
     async fn resolve(&mut self) -> Result<Option<u64>, Status> {
-        let auth_token = auth_token(self.draw.next()).to_string();
+        let auth_token = auth_token(self.users.next()).to_string();
         let request = ResolveTokenRequest { auth_token: auth_token.clone() };
         let user = self.client.resolve_token(request).await?.into_inner().user;
         let is_right =
@@ -185,17 +186,17 @@ impl Caller {
 
     async fn resolve_batch(&mut self) -> Result<Option<u64>, Status> {
         let auth_tokens: Vec<String> =
-            (0..self.batch).map(|_| auth_token(self.draw.next()).to_string()).collect();
+            (0..self.batch).map(|_| auth_token(self.users.next()).to_string()).collect();
         let request = ResolveTokensRequest { auth_tokens: auth_tokens.clone() };
-        let answer = self.client.resolve_tokens(request).await?.into_inner();
-        // A token that was drawn twice is answered once.
-        let is_right = answer.unknown_auth_tokens.is_empty()
-            && answer.users.first().map(|user| &user.auth_token) == auth_tokens.first();
-        Ok(is_right.then_some(answer.users.len() as u64))
+        let response = self.client.resolve_tokens(request).await?.into_inner();
+        // The number of users may be smaller than the batch: a token that was chosen twice is returned once.
+        let is_right = response.unknown_auth_tokens.is_empty()
+            && response.users.first().map(|user| &user.auth_token) == auth_tokens.first();
+        Ok(is_right.then_some(response.users.len() as u64))
     }
 
     async fn log_in(&mut self) -> Result<Option<u64>, Status> {
-        let email = email(self.draw.next());
+        let email = email(self.users.next());
         let request = LoginRequest { email: email.clone(), password: PASSWORD.to_owned() };
         let user = self.client.login(request).await?.into_inner().user;
         Ok(user.is_some_and(|user| user.email == email).then_some(1))

@@ -1,6 +1,7 @@
-//! The load generator and what it needs: many users, and a server that answers without a store.
+//! The load generator, with a command that fills a database with users, and a reference server without a
+//! store.
 //!
-//! `scripts/bench` drives it. By hand: `cargo bench --bench load -- --help`.
+//! `scripts/bench` runs it. To run it by hand: `cargo bench --bench load -- --help`.
 
 mod echo;
 mod generate;
@@ -10,7 +11,7 @@ mod tokens;
 
 use clap::{Parser, Subcommand};
 
-/// As in the service, so that the limit is measured alike.
+/// The allocator of the service, so that the reference server is measured under the same conditions.
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -19,22 +20,23 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Given by `cargo bench`; means nothing here
+    /// Passed by `cargo bench`; ignored
     #[arg(long, global = true, hide = true)]
     bench: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Fill a migrated database with users whose tokens `run` draws
+    /// Fill a migrated database with the users that `run` requests
     Seed(seed::Seed),
-    /// Serve `ResolveToken` from a constant, with the service's accept loop and without its layers: the limit
+    /// Serve a constant user for `ResolveToken`, with the service's accept loop and without its layers (the
+    /// reference)
     Echo(echo::Echo),
-    /// Call a service and print what came of it, as JSON
+    /// Call a service and print the measurement as JSON
     Run(generate::Run),
     /// Print the `auth_token` of a user
     Token {
-        /// Their number, from 0
+        /// Number of the user, from 0
         user: u64,
     },
 }

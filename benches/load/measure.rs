@@ -1,24 +1,24 @@
-//! What came of a run.
+//! The measurement of a run.
 
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-/// The longest latency that is told apart; longer ones count as this.
+/// The largest recorded latency, in microseconds; longer latencies count as this one.
 const LATENCY_US_MAX: u64 = 60_000_000;
 
-/// How a call ended.
+/// The result of a call.
 pub enum Outcome {
-    /// With the right answer, which holds so many users.
+    /// The right response, with this number of users.
     Right { items: u64 },
-    /// Turned away by a full queue (`RESOURCE_EXHAUSTED`).
+    /// Rejected because a queue is full (`RESOURCE_EXHAUSTED`).
     Refused,
-    /// Otherwise.
+    /// A wrong response or another error.
     Wrong,
 }
 
-/// What one worker saw.
-pub struct Measure {
+/// The counts and latencies of the calls of one or more workers.
+pub struct Measurement {
     latencies_us: Histogram<u64>,
     refused_us: Histogram<u64>,
     failures: u64,
@@ -26,15 +26,15 @@ pub struct Measure {
     calls_total: u64,
 }
 
-impl Measure {
+impl Measurement {
     pub fn new() -> Self {
         let empty =
-            || Histogram::new_with_max(LATENCY_US_MAX, 3).expect("the bounds are those of a histogram");
+            || Histogram::new_with_max(LATENCY_US_MAX, 3).expect("the bounds of a histogram are valid");
         Self { latencies_us: empty(), refused_us: empty(), failures: 0, items: 0, calls_total: 0 }
     }
 
-    /// Counts a call; outside of the time that is measured only that it was made.
-    pub fn note(&mut self, outcome: &Outcome, latency: Duration, is_measured: bool) {
+    /// Records a call. A call outside of the measured time only increases the total number of calls.
+    pub fn record(&mut self, outcome: &Outcome, latency: Duration, is_measured: bool) {
         self.calls_total += 1;
         if !is_measured {
             return;
@@ -50,7 +50,7 @@ impl Measure {
         }
     }
 
-    /// Takes in what another worker saw.
+    /// Adds the measurement of another worker.
     pub fn add(&mut self, other: &Self) {
         self.latencies_us.add(&other.latencies_us).expect("both have the same bounds");
         self.refused_us.add(&other.refused_us).expect("both have the same bounds");
@@ -59,10 +59,10 @@ impl Measure {
         self.calls_total += other.calls_total;
     }
 
-    /// One JSON object.
+    /// Returns the measurement as one JSON object, with rates over `elapsed`.
     pub fn to_json(&self, elapsed: Duration) -> String {
         let seconds = elapsed.as_secs_f64();
-        #[expect(clippy::cast_precision_loss, reason = "rates are read by people")]
+        #[expect(clippy::cast_precision_loss, reason = "rates need no exact integers")]
         let (calls, items) = (self.latencies_us.len() as f64, self.items as f64);
         let at = |quantile| self.latencies_us.value_at_quantile(quantile);
         serde_json::json!({

@@ -1,4 +1,4 @@
-//! Filling a database.
+//! Fills a database with users.
 
 use std::fmt::Write;
 
@@ -20,16 +20,16 @@ const ROWS_PER_STATEMENT: u64 = 1_000;
 
 #[derive(Debug, Args)]
 pub struct Seed {
-    /// Where they go: sqlite://… or postgres://…, migrated and without these users
+    /// Database: sqlite://... or postgres://..., migrated and without these users
     #[arg(long)]
     database_url: String,
-    /// How many
+    /// Number of users
     #[arg(long)]
     users: u64,
-    /// The first one's number
+    /// Number of the first user
     #[arg(long, default_value_t = 0)]
     from: u64,
-    /// The work factor of their password's hash
+    /// bcrypt cost of the hash of the users' password
     #[arg(long, default_value_t = 12)]
     cost: u32,
 }

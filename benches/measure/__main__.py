@@ -1,6 +1,8 @@
-"""Measures the service against the limit (`load echo`), against PostgreSQL, and against its bars.
+"""Measures the service and compares it with the reference server (`load echo`), with pgbench and with its
+bars.
 
-Every ratio is of one run: the reference is measured directly before and after. Started by scripts/bench.
+A bar is a bound that a measured value must meet. For every ratio, the reference is measured directly before
+and directly after the service. scripts/bench runs this program.
 """
 
 import argparse
@@ -22,8 +24,8 @@ from parts.open_loop import OpenLoop
 from parts.pgbench import Pgbench
 from parts.sizes import Sizes
 from parts.start import Start
-from process import Broken
-from progress import say
+from process import ProgramError
+from progress import log
 
 PARTS = {
     "lookups": LookUps,
@@ -40,37 +42,37 @@ PARTS = {
 
 def arguments():
     parser = argparse.ArgumentParser(prog="scripts/bench")
-    parser.add_argument("--service", required=True, help="the service's program")
-    parser.add_argument("--load", required=True, help="our load generator")
-    parser.add_argument("--small", action="store_true", help="a minute, to see that it works")
-    parser.add_argument("--users", type=int, nargs="+", metavar="N", help="sizes of the databases")
-    parser.add_argument("--repetitions", type=int, metavar="N", help="how many ratios each median is of")
+    parser.add_argument("--service", required=True, help="executable of the service")
+    parser.add_argument("--load", required=True, help="executable of the load generator")
+    parser.add_argument("--small", action="store_true", help="check in one minute that the benchmarks work")
+    parser.add_argument("--users", type=int, nargs="+", metavar="N", help="numbers of users of the databases")
+    parser.add_argument("--repetitions", type=int, metavar="N", help="number of ratios of which the median is taken")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to measure")
     return parser.parse_args()
 
 
-def extent(given):
-    replaced = {name: value for name in ("users", "repetitions") if (value := getattr(given, name))}
-    return dataclasses.replace(bench.SMALL if given.small else bench.FULL, **replaced)
+def scale(options):
+    replaced = {name: value for name in ("users", "repetitions") if (value := getattr(options, name))}
+    return dataclasses.replace(bench.SMALL if options.small else bench.FULL, **replaced)
 
 
 def main():
-    given = arguments()
-    # So that the servers are stopped.
+    options = arguments()
+    # SIGTERM raises SystemExit, so that the servers are stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     parts = {}
     with tempfile.TemporaryDirectory(prefix="kairos-bench-") as folder:
-        with bench.bench(given.service, given.load, extent(given), pathlib.Path(folder)) as measured:
-            failures = measured.generators.failures
+        with bench.bench(options.service, options.load, scale(options), pathlib.Path(folder)) as setup:
+            failures = setup.generators.failures
             try:
-                for name in given.only:
-                    say(f"measuring {name}")
-                    parts[name] = PARTS[name](measured)
-            except Broken as broken:
-                failures.append(str(broken))
-        is_part = given.small or given.users or given.repetitions or set(given.only) != set(PARTS)
-        target = machine.ROOT / ("target/bench" if is_part or failures else "benches")
-        report.write(target, measured, machine.facts(measured), parts)
+                for name in options.only:
+                    log(f"measuring {name}")
+                    parts[name] = PARTS[name](setup)
+            except ProgramError as error:
+                failures.append(str(error))
+        is_partial = options.small or options.users or options.repetitions or set(options.only) != set(PARTS)
+        target = machine.ROOT / ("target/bench" if is_partial or failures else "benches")
+        report.write(target, setup, machine.facts(setup), parts)
     for failure in failures:
         print(f"FAILED: {failure}", file=sys.stderr)
     sys.exit(bool(failures))

@@ -1,4 +1,4 @@
-"""What must be reached, and whether it was."""
+"""Bars: the bounds that measured values must meet."""
 
 import dataclasses
 
@@ -7,9 +7,9 @@ from tables import short, table
 
 @dataclasses.dataclass(frozen=True)
 class Bar:
-    """A bound on one measured value: from below (`at_least`) or from above (`at_most`)."""
+    """A lower (`at_least`) or an upper bound (`at_most`) of a measured value."""
 
-    what: str
+    name: str
     measured: float
     unit: str = ""
     at_least: float | None = None
@@ -28,8 +28,9 @@ class Bar:
 
     def row(self):
         bound = f"≥ {self.at_least:.3g}" if self.at_most is None else f"≤ {self.at_most:.3g}"
-        return [self.what, bound + self.unit, short(self.measured) + self.unit, self.verdict()]
+        return [self.name, bound + self.unit, short(self.measured) + self.unit, self.verdict()]
 
 
 def table_of(bars):
-    return table("The bars", "", ["what", "bar", "measured", "verdict"], [bar.row() for bar in bars])
+    note = "A bar is a bound that the measured value must meet."
+    return table("The bars", note, ["measurement", "bar", "measured", "result"], [bar.row() for bar in bars])

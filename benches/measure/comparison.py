@@ -1,10 +1,11 @@
-"""Interleaving: each look at a subject lies between two looks at the reference, and medians count."""
+"""Compares subjects with a reference: each sample of a subject lies between two samples of the reference."""
 
 import statistics
 
 
 class Comparison:
-    """Looks are dictionaries, as the generators give them; subjects go by their names."""
+    """The samples of a reference and of named subjects. A sample is a dictionary that a generator returned.
+    """
 
     def __init__(self, references, trials):
         self._references, self._trials = references, trials
@@ -13,25 +14,28 @@ class Comparison:
         return self._trials.keys()
 
     def reference(self, key):
-        """The median over all looks at the reference."""
-        return statistics.median(look[key] for look in self._references)
+        """Returns the median over all samples of the reference."""
+        return statistics.median(sample[key] for sample in self._references)
 
     def median(self, name, key):
-        return statistics.median(look[key] for _, look, _ in self._trials[name])
+        """Returns the median over all samples of a subject."""
+        return statistics.median(sample[key] for _, sample, _ in self._trials[name])
 
     def ratio(self, name, key="calls_per_s"):
-        """The median of the ratios of each look to the mean of its neighbours."""
+        """Returns the median of the ratios of each sample to the mean of the references before and after it.
+        """
         return statistics.median(
-            look[key] / statistics.mean((before[key], after[key])) for before, look, after in self._trials[name]
+            sample[key] / statistics.mean((before[key], after[key])) for before, sample, after in self._trials[name]
         )
 
 
 def interleave(reference, subjects, repetitions):
-    """Looks at `{name: subject}` in turn; neighbours share the look at the reference between them."""
+    """Measures `{name: subject}` in turn, with one sample of the reference between two samples of subjects.
+    """
     references, trials = [reference()], {name: [] for name in subjects}
     for _ in range(repetitions):
         for name, subject in subjects.items():
-            look = subject()
+            sample = subject()
             references.append(reference())
-            trials[name].append((references[-2], look, references[-1]))
+            trials[name].append((references[-2], sample, references[-1]))
     return Comparison(references, trials)

@@ -1,4 +1,4 @@
-"""Where it was measured, and with which versions."""
+"""Describes the machine and the versions of a measurement."""
 
 import datetime
 import os
@@ -16,7 +16,7 @@ SOURCES = ("src", "proto", "migrations", "templates", "build.rs", "Cargo.toml", 
 
 
 def facts(bench):
-    """What and which, for a table."""
+    """Returns pairs of a name and a value, for a table."""
     cpu = re.search(r"model name\s+: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
     memory_kib = int(re.search(r"MemTotal:\s+(\d+)", pathlib.Path("/proc/meminfo").read_text()).group(1))
     locked = {p["name"]: p["version"] for p in tomllib.loads((ROOT / "Cargo.lock").read_text())["package"]}
@@ -44,7 +44,9 @@ def _commit():
 
 
 def _sqlite_version(database):
-    """Of the library that wrote the file last: https://www.sqlite.org/fileformat.html, offset 96."""
+    """Returns the version of the library that last wrote the file (https://www.sqlite.org/fileformat.html,
+    offset 96).
+    """
     with database.open("rb") as file:
         number = struct.unpack_from(">I", file.read(100), 96)[0]
     return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"

@@ -1,11 +1,11 @@
-"""An SVG of two panels: throughput and p99 against the calls in flight."""
+"""Draws an SVG with two panels: throughput and p99 by the number of calls in flight."""
 
 import math
 
 WIDTH, HEIGHT = 960, 430
 PANEL_WIDTH, PANEL_HEIGHT, TOP = 370, 270, 90
 LEFTS = (80, 560)
-# Okabe and Ito's colours, which the colour-blind tell apart; the markers do too.
+# Colours of Okabe and Ito, which colour-blind readers can distinguish. The markers differ, too.
 STYLES = {
     "echo": ("#555555", '<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{colour}"/>'),
     "SQLite": ("#0072b2", '<rect x="{x0:.1f}" y="{y0:.1f}" width="8" height="8" fill="{colour}"/>'),
@@ -14,7 +14,7 @@ STYLES = {
 
 
 def svg(curves, subtitle):
-    """Of `{who: [(calls in flight, calls/s, p99 in µs)]}`."""
+    """Draws curves of the form `{server: [(calls in flight, calls/s, p99 in µs)]}`."""
     calls = [point[0] for point in curves["echo"]]
     throughputs = [point[1] / 1000 for curve in curves.values() for point in curve]
     latencies = [point[2] / 1000 for curve in curves.values() for point in curve]
@@ -32,11 +32,11 @@ def svg(curves, subtitle):
 
 
 def _pick(curves, column):
-    return {who: [(point[0], point[column] / 1000) for point in curve] for who, curve in curves.items()}
+    return {name: [(point[0], point[column] / 1000) for point in curve] for name, curve in curves.items()}
 
 
 class Linear:
-    """From nothing to a round number above the largest."""
+    """A linear scale from 0 to a round number that is at least the largest value."""
 
     def __init__(self, values):
         magnitude = 10 ** math.floor(math.log10(max(values) / 4))
@@ -51,7 +51,7 @@ class Linear:
 
 
 class Logarithmic:
-    """From and to a 1, 2 or 5 of some decade."""
+    """A logarithmic scale. Both ends are 1, 2 or 5 times a power of ten."""
 
     def __init__(self, values):
         decades = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)
@@ -85,26 +85,26 @@ def _panel(left, title, calls, scale, curves):
         yield _text(x(in_flight), bottom + 20, in_flight, anchor="middle")
     yield _line(left, bottom, right, bottom, "#222222")
     yield _line(left, TOP, left, bottom, "#222222")
-    width = "calls in flight (log scale), over 4 connections; 1 over 1"
-    yield _text((left + right) / 2, bottom + 42, width, anchor="middle")
-    for who, points in curves.items():
+    label = "calls in flight (log scale) over 4 connections; 1 call over 1 connection"
+    yield _text((left + right) / 2, bottom + 42, label, anchor="middle")
+    for name, points in curves.items():
         corners = " ".join(f"{x(in_flight):.1f},{y(value):.1f}" for in_flight, value in points)
-        yield f'<polyline points="{corners}" fill="none" stroke="{STYLES[who][0]}" stroke-width="2"/>'
+        yield f'<polyline points="{corners}" fill="none" stroke="{STYLES[name][0]}" stroke-width="2"/>'
         for in_flight, value in points:
-            yield _marker(who, x(in_flight), y(value))
+            yield _marker(name, x(in_flight), y(value))
 
 
 def _legend(curves):
-    for position, who in enumerate(curves):
+    for position, name in enumerate(curves):
         left = LEFTS[0] + position * 110
-        yield _line(left, 48, left + 24, 48, STYLES[who][0], width=2)
-        yield _marker(who, left + 12, 48)
-        yield _text(left + 32, 52, who)
+        yield _line(left, 48, left + 24, 48, STYLES[name][0], width=2)
+        yield _marker(name, left + 12, 48)
+        yield _text(left + 32, 52, name)
 
 
-def _marker(who, x, y):
-    colour, shape = STYLES[who]
-    return shape.format(x=x, y=y, x0=x - 4, y0=y - (6 if who == "PostgreSQL" else 4), colour=colour)
+def _marker(name, x, y):
+    colour, shape = STYLES[name]
+    return shape.format(x=x, y=y, x0=x - 4, y0=y - (6 if name == "PostgreSQL" else 4), colour=colour)
 
 
 def _line(x1, y1, x2, y2, colour, width=1):

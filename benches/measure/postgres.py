@@ -1,4 +1,4 @@
-"""A PostgreSQL cluster of our own, and pgbench on it."""
+"""Runs a temporary PostgreSQL cluster, and pgbench on it."""
 
 import contextlib
 import os
@@ -11,7 +11,8 @@ import subprocess
 
 from process import Server, output_of
 
-# What the service asks for one token. The token is always the same one, which favours pgbench.
+# The query of the service for one token. pgbench always uses the same token, which is an advantage for
+# pgbench.
 SELECT = (
     "SELECT id, username, username_key, email, is_verified, auth_token, created_at, updated_at "
     "FROM core_user WHERE auth_token = '{token}';\n"
@@ -29,7 +30,7 @@ class Cluster:
         return f"{self.url}/{name}"
 
     def pgbench(self, database_url, token, clients, seconds):
-        """Calls/s of the service's single-row SELECT, prepared."""
+        """Measures calls/s of the service's query for one row as a prepared statement."""
         script = self.folder / "select.sql"
         script.write_text(SELECT.format(token=token))
         command = [shutil.which("pgbench") or self.programs / "pgbench", "--no-vacuum", "--protocol=prepared"]
@@ -43,7 +44,7 @@ class Cluster:
 
 @contextlib.contextmanager
 def cluster(folder):
-    """Starts one; it ends with the block."""
+    """Runs a cluster for the duration of the block."""
     debian = max(pathlib.Path("/usr/lib/postgresql").glob("*/bin"), default=None)
     programs = debian or pathlib.Path(shutil.which("postgres")).parent
     data, account = folder / "pg", _account()
@@ -62,14 +63,14 @@ def cluster(folder):
     }
     command = [programs / "postgres", "-D", data]
     command += [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-    # SIGINT: it ends its clients instead of waiting for them.
-    how = {"account": account, "stop_signal": signal.SIGINT}
-    with Server(command, "ready to accept connections", folder / "postgres.log", **how):
+    # At SIGINT, PostgreSQL disconnects its clients instead of waiting for them.
+    options = {"account": account, "stop_signal": signal.SIGINT}
+    with Server(command, "ready to accept connections", folder / "postgres.log", **options):
         yield Cluster(programs, f"postgres://postgres@127.0.0.1:{port}", folder)
 
 
 def _account():
-    """Who runs it, as arguments of setpriv: PostgreSQL refuses to be root."""
+    """Returns arguments of setpriv that select the account of PostgreSQL, which refuses to run as root."""
     if os.getuid() != 0:
         return []
     has_postgres = subprocess.run(["id", "postgres"], capture_output=True).returncode == 0

@@ -1,4 +1,4 @@
-"""Programs: servers that are stopped however the run ends, and commands that must succeed."""
+"""Runs programs: servers, which are stopped however the run ends, and commands, which must succeed."""
 
 import pathlib
 import re
@@ -7,33 +7,34 @@ import subprocess
 import time
 
 START_SECONDS_MAX = 60
-# The service gives calls in flight 30 s to finish.
+# The service waits up to 30 s for calls in flight.
 STOP_SECONDS_MAX = 40
 
 
-class Broken(Exception):
-    """A program did not do its part, so nothing that follows would mean anything."""
+class ProgramError(Exception):
+    """A program failed, so that further measurements are meaningless."""
 
 
 def output_of(command, **options):
-    """What a command printed; it must have succeeded."""
+    """Runs a command and returns its output. Raises `ProgramError` if the command fails."""
     command = [str(part) for part in command]
     done = subprocess.run(command, capture_output=True, text=True, **options)
     if done.returncode != 0:
-        raise Broken(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+        raise ProgramError(f"{' '.join(command)} exited with {done.returncode}:\n{done.stdout}{done.stderr}")
     return done.stdout
 
 
 class Server:
-    """A process that serves until the `with` block ends, or this process does."""
+    """A server process that runs until the end of the `with` block or of this process."""
 
     def __init__(self, command, ready, log, environment=None, account=(), stop_signal=signal.SIGTERM):
         self.stop_signal = stop_signal
-        dies_with_us = ["setpriv", f"--pdeathsig={stop_signal.name.removeprefix('SIG')}", *account]
+        # The kernel sends `stop_signal` to the server when this process exits.
+        setpriv = ["setpriv", f"--pdeathsig={stop_signal.name.removeprefix('SIG')}", *account]
         began = time.monotonic()
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [*dies_with_us, *(str(part) for part in command)],
+                [*setpriv, *(str(part) for part in command)],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment,
             )
         try:
@@ -53,10 +54,10 @@ class Server:
 
     def _wait_for(self, ready, log):
         deadline = time.monotonic() + START_SECONDS_MAX
-        # A line is whole at its end only: a program may write it in pieces.
+        # Waits for the end of the line, because a program may write a line in pieces.
         while not re.search(f"{ready}.*\n", text := log.read_text()):
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise Broken(f"{log.name} does not say \"{ready}\":\n{text}")
+                raise ProgramError(f"{log.name} does not contain \"{ready}\":\n{text}")
             time.sleep(0.001)
         return text
 
@@ -68,8 +69,9 @@ class Server:
             self.process.kill()
 
     def cpu_seconds(self):
-        """The processor time of all its threads so far, those that ended too."""
-        # clock_getcpuclockid(3), which Python lacks; /proc/PID/stat counts in steps of 10 ms.
+        """Returns the CPU time of all threads of the process so far, including threads that have exited."""
+        # The clock ID of clock_getcpuclockid(3), which Python does not provide. /proc/PID/stat has a
+        # resolution of 10 ms.
         cpu_clock = (~self.process.pid << 3) | 2
         return time.clock_gettime(cpu_clock)
 

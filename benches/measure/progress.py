@@ -1,4 +1,4 @@
-"""What an onlooker reads while it runs."""
+"""Prints the progress of a run."""
 
 import sys
 import time
@@ -6,6 +6,6 @@ import time
 BEGAN = time.monotonic()
 
 
-def say(text):
+def log(text):
     minutes, seconds = divmod(int(time.monotonic() - BEGAN), 60)
     print(f"{minutes:3}:{seconds:02} {text}", file=sys.stderr, flush=True)

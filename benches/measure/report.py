@@ -1,21 +1,23 @@
-"""RESULTS.md and RESULTS.svg."""
+"""Writes RESULTS.md and RESULTS.svg."""
 
 import bars
 import plot
-from progress import say
+from progress import log
 from tables import table
 
 NOTES = "<!-- notes: kept by scripts/bench -->"
 
 
 def write(folder, bench, facts, parts):
-    """Writes what the parts measured; what stands below the line `NOTES` stays."""
+    """Writes the results of the parts. The text below the line `NOTES` is preserved."""
     folder.mkdir(parents=True, exist_ok=True)
     results = folder / "RESULTS.md"
     sections = [
         "# Results",
-        "Made by `scripts/bench`, client and server on the same cores. A ratio is that of a look to the mean of "
-        f"the looks at the reference directly before and after it; the median of {bench.extent.repetitions} counts.",
+        "Written by `scripts/bench`; client and server run on the same cores. `echo` is the reference: a server that "
+        "returns a constant user with the service's accept loop. A ratio compares one sample with the mean of the "
+        "samples of the reference directly before and after it; the tables show the median of "
+        f"{bench.scale.repetitions} ratios.",
     ]
     if "lookups" in parts:
         drawn = plot.svg(parts["lookups"].curves(), f"{bench.most_users:,} users")
@@ -23,11 +25,11 @@ def write(folder, bench, facts, parts):
         sections.append("![Throughput and p99 against calls in flight](RESULTS.svg)")
     sections.append(bars.table_of([bar for part in parts.values() for bar in part.bars()]))
     sections += [text for part in parts.values() for text in part.tables()]
-    sections.append(table("Machine and versions", "", ["what", "which"], facts))
+    sections.append(table("Machine and versions", "", ["item", "value"], facts))
     sections.append(NOTES + _notes(results))
     results.write_text("\n\n".join(sections).rstrip() + "\n")
     print(results.read_text())
-    say(f"wrote {results}")
+    log(f"wrote {results}")
 
 
 def _notes(results):

@@ -1,8 +1,8 @@
-"""Markdown for tables, and numbers as people read them."""
+"""Formats Markdown tables and numbers."""
 
 
 def table(heading, note, columns, rows):
-    """A section with one table; numbers stand to the right."""
+    """Returns a section with one table. Columns of numbers are aligned to the right."""
     rows = [[str(cell) for cell in row] for row in rows]
     align = ["---:" if _is_number(column) else "---" for column in zip(*rows)]
     lines = [" | ".join(cells) for cells in (columns, align, *rows)]
@@ -18,7 +18,7 @@ def whole(number):
 
 
 def short(number):
-    """About three digits."""
+    """Formats a number with about three significant digits."""
     if number == 0:
         return "0"
     decimals = 3 if number < 1 else 2 if number < 10 else 1 if number < 100 else 0

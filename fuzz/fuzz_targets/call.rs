@@ -1,4 +1,5 @@
-//! A call of any method with any metadata and body, through all layers and handlers to a store: it is answered.
+//! Calls any method with arbitrary metadata and an arbitrary body, through all layers and handlers and a
+//! store. Each call must be answered in time and without a server error.
 #![no_main]
 
 use std::{cell::RefCell, sync::Arc, time::Duration};
@@ -63,9 +64,10 @@ fuzz_target!(|call: Call| {
             let prefix = call.prefix.unwrap_or([0, length[0], length[1], length[2], length[3]]);
             let body = Full::new(Bytes::from([&prefix[..], call.message].concat()));
             let peer = Peer { address: "127.0.0.1:1".parse().unwrap(), names: Vec::new() };
-            let answer = service.layered.answer(request.body(Body::new(body)).unwrap(), &peer);
-            let answer = tokio::time::timeout(Duration::from_secs(20), answer).await.expect("it is answered");
-            assert!(answer.status().is_success() || answer.status().is_client_error());
+            let response = service.layered.answer(request.body(Body::new(body)).unwrap(), &peer);
+            let response =
+                tokio::time::timeout(Duration::from_secs(20), response).await.expect("the call is answered");
+            assert!(response.status().is_success() || response.status().is_client_error());
         });
     });
 });

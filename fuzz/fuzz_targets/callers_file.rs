@@ -1,4 +1,4 @@
-//! The file of callers.
+//! Parses arbitrary texts as the file of callers. The result must have callers or an error message.
 #![no_main]
 
 use std::sync::LazyLock;

@@ -1,4 +1,5 @@
-//! The certificate of a caller, whose chain rustls has verified: its names are still whatever its owner wrote.
+//! Reads the names of arbitrary bytes as a caller's certificate. rustls verifies the chain of a certificate,
+//! but its owner chooses the names in it.
 #![no_main]
 
 use kairos_identity::server::certificate_names;

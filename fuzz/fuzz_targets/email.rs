@@ -1,4 +1,5 @@
-//! An email from a caller: what is taken is within its bounds, and is itself when it is read again.
+//! Parses arbitrary texts as an email. An accepted email must be within its bounds, and parsing it again must
+//! return the same email.
 #![no_main]
 
 use kairos_identity::domain::{EMAIL_OCTETS_MAX, Email};

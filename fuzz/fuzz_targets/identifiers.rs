@@ -1,4 +1,5 @@
-//! Identifiers, tokens and metadata from a caller, and times from a command line.
+//! Parses arbitrary bytes as identifiers, tokens and metadata of a caller, and as times of a command line.
+//! Parsing the text of an accepted value must return the same value.
 #![no_main]
 
 use kairos_identity::{
@@ -29,7 +30,7 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(token.expose(), text);
     }
     if let LinkToken::Mailed(token) = LinkToken::parse(text) {
-        let again = MailToken::parse(&token.to_link_text()).expect("what is taken is taken again");
+        let again = MailToken::parse(&token.to_link_text()).expect("the link text of a token is valid");
         assert_eq!(again.digest(), token.digest());
     }
     if let Some(token) = ServiceToken::from_authorization(text) {

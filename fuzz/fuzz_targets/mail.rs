@@ -1,4 +1,5 @@
-//! A mail for whatever name and address a caller gave: one recipient, the fixed headers, no line too long (RFC 5322, section 2.1.1).
+//! Composes a mail for arbitrary usernames and addresses. It must have one recipient, no unexpected headers,
+//! and no line that is too long (RFC 5322, section 2.1.1).
 #![no_main]
 
 use std::sync::LazyLock;
@@ -20,7 +21,7 @@ fuzz_target!(|texts: (String, String)| {
     let at = Timestamp::from_unix_micros(1_764_000_000_000_000);
     let token = MailToken::from_random([7; 32]);
     let values = MailValues { username: &username, at, token: Some(&token), expires_at: at };
-    let words = TEMPLATES.render(MailKind::VerifyEmail, &values).unwrap();
+    let rendered = TEMPLATES.render(MailKind::VerifyEmail, &values).unwrap();
     let mail = OutgoingMail {
         id: 1,
         kind: MailKind::VerifyEmail,
@@ -34,8 +35,9 @@ fuzz_target!(|texts: (String, String)| {
         lease_until: at,
     };
     let from = "Kairos <no-reply@kairos.example>".parse().unwrap();
-    // lettre knows fewer addresses than RFC 6531: their mail is given up, not mangled.
-    let Ok(message) = compose(&mail, &from, words) else { return };
+    // lettre rejects some addresses that RFC 6531 allows; their mail fails and is not sent to another
+    // address.
+    let Ok(message) = compose(&mail, &from, rendered) else { return };
     assert_eq!(message.envelope().to().len(), 1);
     assert_eq!(message.envelope().to()[0].to_string(), recipient.as_str());
     let bytes = message.formatted();

@@ -1,4 +1,5 @@
-//! A new password, with the name and the address of its owner; `-timeout` bounds how long it may be judged.
+//! Judges arbitrary new passwords with an arbitrary username and email. libFuzzer's `-timeout` limits the
+//! time of a judgement.
 #![no_main]
 
 use kairos_identity::{

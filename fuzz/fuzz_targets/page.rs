@@ -1,4 +1,5 @@
-//! A request of any method, path, query, type and form, at the pages: it is answered, nobody is let in by it, and no markup of it comes back.
+//! Sends arbitrary requests to the pages. Each must be answered in time and without a server error, must not
+//! change a password, and its response must contain no script from the request.
 #![no_main]
 
 use std::{cell::RefCell, sync::Arc, time::Duration};
@@ -16,7 +17,7 @@ use tokio::runtime::{Builder, Runtime};
 use tonic::body::Body;
 
 #[derive(Debug, Arbitrary)]
-struct Asked<'a> {
+struct PageRequest<'a> {
     method: u8,
     path: u8,
     query: &'a str,
@@ -28,7 +29,7 @@ const METHODS: [Method; 4] = [Method::GET, Method::POST, Method::HEAD, Method::P
 const PATHS: [&str; 6] =
     ["/verify", "/reset-password", "/confirm-email", "/.well-known/jwks.json", "/style.css", "/"];
 
-fuzz_target!(|asked: Asked| {
+fuzz_target!(|input: PageRequest| {
     thread_local! {
         static SCENE: (Runtime, RefCell<Option<Arc<service::Service>>>) =
             (Builder::new_current_thread().enable_all().build().unwrap(), RefCell::default());
@@ -40,19 +41,21 @@ fuzz_target!(|asked: Asked| {
                 service.replace(Some(started));
             }
             let service = service.borrow().clone().unwrap();
-            let path = PATHS[usize::from(asked.path) % PATHS.len()];
-            let method = METHODS[usize::from(asked.method) % METHODS.len()].clone();
-            let mut request = Request::builder().method(method).uri(format!("{path}?{}", asked.query));
-            if asked.is_form {
+            let path = PATHS[usize::from(input.path) % PATHS.len()];
+            let method = METHODS[usize::from(input.method) % METHODS.len()].clone();
+            let mut request = Request::builder().method(method).uri(format!("{path}?{}", input.query));
+            if input.is_form {
                 request = request.header("content-type", "application/x-www-form-urlencoded");
             }
-            let body = Body::new(Full::new(Bytes::copy_from_slice(asked.body)));
+            let body = Body::new(Full::new(Bytes::copy_from_slice(input.body)));
             let Ok(request) = request.body(body) else { return };
             let peer = Peer { address: "127.0.0.1:1".parse().unwrap(), names: Vec::new() };
-            let answer = service.pages.answer(request, &peer);
-            let answer = tokio::time::timeout(Duration::from_secs(20), answer).await.expect("it is answered");
-            assert!(answer.status().is_success() || answer.status().is_client_error());
-            let page = answer.into_body().collect().await.unwrap().to_bytes();
+            let response = service.pages.answer(request, &peer);
+            let response = tokio::time::timeout(Duration::from_secs(20), response)
+                .await
+                .expect("the request is answered");
+            assert!(response.status().is_success() || response.status().is_client_error());
+            let page = response.into_body().collect().await.unwrap().to_bytes();
             let page = String::from_utf8(page.to_vec()).unwrap();
             assert!(!page.contains("<script") && !page.contains("Your password is changed"));
         });

@@ -1,4 +1,5 @@
-//! A stored hash of whatever origin, an import's too: it is read or refused, and lets nobody in by chance.
+//! Verifies a fixed password against arbitrary stored hashes, such as an import may contain. No hash may
+//! match it.
 #![no_main]
 
 use std::sync::LazyLock;

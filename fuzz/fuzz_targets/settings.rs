@@ -1,4 +1,5 @@
-//! The values of settings, from files, variables and flags; what is shown of a URL shows no password.
+//! Parses arbitrary texts as the values of settings from files, environment variables and flags, and displays
+//! database URLs.
 #![no_main]
 
 use kairos_identity::{

@@ -1,4 +1,5 @@
-//! A username from a caller: what is taken is within its bounds, holds nothing that steers, and is itself when it is read again.
+//! Parses arbitrary texts as a username. An accepted username must be within its bounds and contain no
+//! control characters, and parsing it again must return the same username.
 #![no_main]
 
 use kairos_identity::domain::{USERNAME_CHARACTERS_MAX, USERNAME_KEY_CHARACTERS_MAX, Username};
@@ -9,6 +10,6 @@ fuzz_target!(|text: &str| {
     assert!((1..=USERNAME_CHARACTERS_MAX).contains(&username.as_str().chars().count()));
     assert!(username.key().chars().count() <= USERNAME_KEY_CHARACTERS_MAX);
     assert!(!username.as_str().chars().any(|c| c.is_control() || c == '@'));
-    let again = Username::parse(username.as_str()).expect("what is taken is taken again");
+    let again = Username::parse(username.as_str()).expect("an accepted username is valid");
     assert_eq!((again.as_str(), again.key()), (username.as_str(), username.key()));
 });

@@ -1,4 +1,5 @@
-//! Bytes of a connection, behind the preface of HTTP/2 or without it, at a server that goes on serving.
+//! Sends arbitrary bytes on a connection, with or without the preface of HTTP/2. The server must close the
+//! connection in time and accept the next one.
 #![no_main]
 
 use std::{net::SocketAddr, sync::LazyLock, time::Duration};
@@ -58,7 +59,7 @@ fn options() -> ServerOptions {
 fuzz_target!(|bytes: &[u8]| {
     let Some((has_preface, bytes)) = bytes.split_first() else { return };
     SCENE.0.block_on(async {
-        let mut socket = TcpStream::connect(SCENE.1).await.expect("it goes on serving");
+        let mut socket = TcpStream::connect(SCENE.1).await.expect("the server accepts connections");
         if has_preface & 1 == 1 {
             let _ = socket.write_all(PREFACE).await;
         }
@@ -66,6 +67,8 @@ fuzz_target!(|bytes: &[u8]| {
         let _ = socket.shutdown().await;
         let mut answer = Vec::new();
         let all = socket.read_to_end(&mut answer);
-        let _ = tokio::time::timeout(Duration::from_secs(20), all).await.expect("it lets go of who has gone");
+        let _ = tokio::time::timeout(Duration::from_secs(20), all)
+            .await
+            .expect("the server closes the connection");
     });
 });

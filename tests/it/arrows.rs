@@ -1,11 +1,12 @@
-//! The house of DESIGN.md, section 2: which room may use which, held by reading the sources.
+//! Checks the module dependencies described in `docs/architecture.md`: reads the sources and reports each
+//! module that uses another module, or a library, that it may not use.
 
 use std::{fs, path::PathBuf};
 
 use crate::support::tools::repository;
 
-/// What each room may use of ours.
-const ARROWS: &[(&str, &[&str])] = &[
+/// The modules of this crate that each top-level module may use.
+const MAY_USE: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("clock", &["domain"]),
     ("entropy", &[]),
@@ -46,7 +47,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// What only these rooms may name. A library stands for its companions too: `diesel` for `diesel_async`.
+/// Libraries and functions that only the listed modules may use. A library name includes its companions:
+/// `diesel` includes `diesel_async`.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("diesel", &["store"]),
     ("tokio_postgres", &["store"]),
@@ -61,44 +63,47 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("getrandom", &["entropy"]),
 ];
 
-/// Libraries that the domain must not know, besides those above.
+/// Further libraries that `domain` must not use.
 const NEVER_IN_DOMAIN: &[&str] = &["tokio", "serde", "tracing"];
 
-/// The breaches in the file at `path` (from `src`).
-fn breaches(path: &str, source: &str) -> Vec<String> {
-    let module: Vec<&str> = path.trim_end_matches(".rs").split('/').filter(|name| *name != "mod").collect();
-    let room = module[0];
-    let Some((_, may_use)) = ARROWS.iter().find(|(name, _)| *name == room) else {
-        return vec![format!("{path}: {room} is not a room of the house")];
+/// Returns the violations in the source of the file at `path` (relative to `src`).
+fn violations(path: &str, source: &str) -> Vec<String> {
+    let file: Vec<&str> = path.trim_end_matches(".rs").split('/').filter(|name| *name != "mod").collect();
+    let module = file[0];
+    let Some((_, may_use)) = MAY_USE.iter().find(|(name, _)| *name == module) else {
+        return vec![format!("{path}: the module {module} is not in the list")];
     };
-    let is_breach = |named: &str| {
-        let other = ARROWS.iter().find(|(other, _)| room_of(&module, named) == Some(other));
-        let to_a_room = other.is_some_and(|(other, _)| *other != room && !may_use.contains(other));
-        let foreign = ONLY_IN.iter().any(|(what, rooms)| !rooms.contains(&room) && is_of(named, what));
-        let never = room == "domain" && NEVER_IN_DOMAIN.iter().any(|library| is_of(named, library));
-        to_a_room || foreign || never
+    let is_violation = |named: &str| {
+        let other = MAY_USE.iter().find(|(other, _)| module_of(&file, named) == Some(other));
+        let uses_module = other.is_some_and(|(other, _)| *other != module && !may_use.contains(other));
+        let uses_library =
+            ONLY_IN.iter().any(|(what, modules)| !modules.contains(&module) && is_of(named, what));
+        let never = module == "domain" && NEVER_IN_DOMAIN.iter().any(|library| is_of(named, library));
+        uses_module || uses_library || never
     };
-    let named = paths(&without_tests(source)).into_iter().filter(|(_, named)| is_breach(named));
-    named.map(|(number, named)| format!("{path}:{number}: {room} uses {named}")).collect()
+    let named = paths(&without_tests(source)).into_iter().filter(|(_, named)| is_violation(named));
+    named.map(|(number, named)| format!("{path}:{number}: {module} uses {named}")).collect()
 }
 
-/// The room that a path leads to from a module; `None` for its own surroundings and for libraries.
-fn room_of<'a>(module: &[&'a str], path: &'a str) -> Option<&'a str> {
+/// Returns the top-level module that `path` names when it is used in `file`; `None` for relative paths and
+/// libraries.
+fn module_of<'a>(file: &[&'a str], path: &'a str) -> Option<&'a str> {
     let mut steps = path.split("::").peekable();
     match steps.next()? {
         "crate" => steps.next(),
         "super" => {
-            let mut depth = module.len().checked_sub(1)?;
+            let mut depth = file.len().checked_sub(1)?;
             while steps.next_if_eq(&"super").is_some() {
                 depth = depth.checked_sub(1)?;
             }
-            if depth == 0 { steps.next() } else { Some(module[0]) }
+            if depth == 0 { steps.next() } else { Some(file[0]) }
         }
         _ => None,
     }
 }
 
-/// Whether a path begins with a library or one of its companions, or has these two names somewhere in it.
+/// True if `path` begins with the library `what` or one of its companions, or, for a `what` with `::`,
+/// contains it.
 fn is_of(path: &str, what: &str) -> bool {
     if what.contains("::") {
         return format!("::{path}::").contains(&format!("::{what}::"));
@@ -107,26 +112,26 @@ fn is_of(path: &str, what: &str) -> bool {
     first.strip_prefix(what).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
 }
 
-/// The lines that are code and no test's, with their numbers.
+/// Returns the lines of code that are not in a `#[cfg(test)]` item, with their numbers and without comments.
 fn without_tests(source: &str) -> Vec<(usize, &str)> {
-    let mut kept = Vec::new();
+    let mut code = Vec::new();
     let mut lines = source.lines().enumerate().map(|(index, line)| (index + 1, line));
     while let Some((number, line)) = lines.next() {
         if line.trim() == "#[cfg(test)]" {
-            // rustfmt sets the end of an item as deep as its beginning.
+            // rustfmt indents the last line of an item like its first line.
             let depth = line.len() - line.trim_start().len();
             lines.find(|(_, line)| {
                 let is_as_deep = line.get(depth..).is_some_and(|rest| !rest.starts_with(' '));
                 is_as_deep && line.ends_with(['}', ';'])
             });
         } else if !line.trim_start().starts_with("//") {
-            kept.push((number, line.split(" // ").next().unwrap_or_default()));
+            code.push((number, line.split(" // ").next().unwrap_or_default()));
         }
     }
-    kept
+    code
 }
 
-/// Every path that is named, those of a `use` written out, with its line.
+/// Returns every path in these lines with its line number; the trees of `use` items are expanded.
 fn paths(lines: &[(usize, &str)]) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     let mut lines = lines.iter();
@@ -139,16 +144,16 @@ fn paths(lines: &[(usize, &str)]) -> Vec<(usize, String)> {
         };
         let mut tree = tree.to_owned();
         while !tree.ends_with(';') {
-            tree.push_str(lines.next().expect("a use ends").1.trim());
+            tree.push_str(lines.next().expect("a use item ends with a semicolon").1.trim());
         }
-        let mut written_out = Vec::new();
-        write_out("", tree.trim_end_matches(';'), &mut written_out);
-        found.extend(written_out.into_iter().map(|path| (*number, path)));
+        let mut expanded = Vec::new();
+        expand_use("", tree.trim_end_matches(';'), &mut expanded);
+        found.extend(expanded.into_iter().map(|path| (*number, path)));
     }
     found
 }
 
-/// What stands behind `use`, `pub use` and `pub(…) use`.
+/// Returns the text after `use`, `pub use` or `pub(...) use`.
 fn after_use(line: &str) -> Option<&str> {
     let line = line.trim();
     let line = match line.strip_prefix("pub") {
@@ -159,8 +164,8 @@ fn after_use(line: &str) -> Option<&str> {
     line.strip_prefix("use ")
 }
 
-/// `a::{b, c::{d, e}}` is `a::b`, `a::c::d` and `a::c::e`.
-fn write_out(prefix: &str, tree: &str, found: &mut Vec<String>) {
+/// Expands a `use` tree: `a::{b, c::{d, e}}` becomes `a::b`, `a::c::d` and `a::c::e`.
+fn expand_use(prefix: &str, tree: &str, found: &mut Vec<String>) {
     let (mut depth, mut start) = (0, 0);
     for (at, c) in tree.char_indices().chain([(tree.len(), ',')]) {
         match c {
@@ -171,7 +176,7 @@ fn write_out(prefix: &str, tree: &str, found: &mut Vec<String>) {
                 start = at + 1;
                 match item.split_once('{') {
                     Some((head, inner)) => {
-                        write_out(&format!("{prefix}{head}"), inner.trim_end_matches('}'), found);
+                        expand_use(&format!("{prefix}{head}"), inner.trim_end_matches('}'), found);
                     }
                     None if item.is_empty() => {}
                     None => found.push(format!("{prefix}{}", item.split(' ').next().unwrap_or_default())),
@@ -182,14 +187,15 @@ fn write_out(prefix: &str, tree: &str, found: &mut Vec<String>) {
     }
 }
 
-/// Each source file that is not a test's, with its path from `src`.
+/// Returns each source file except tests, `lib.rs` and `main.rs`: its path relative to `src`, and its full
+/// path.
 fn sources() -> Vec<(String, PathBuf)> {
-    let house = repository().join("src");
-    let (mut files, mut folders) = (Vec::new(), vec![house.clone()]);
+    let root = repository().join("src");
+    let (mut files, mut folders) = (Vec::new(), vec![root.clone()]);
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            let name = path.strip_prefix(&house).unwrap().to_str().unwrap().to_owned();
+            let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
             if path.is_dir() {
                 folders.push(path);
             } else if !path.ends_with("tests.rs") && !["lib.rs", "main.rs"].contains(&name.as_str()) {
@@ -201,16 +207,16 @@ fn sources() -> Vec<(String, PathBuf)> {
 }
 
 #[test]
-fn every_arrow_points_down() {
+fn every_module_uses_only_what_it_may() {
     let found: Vec<String> = sources()
         .iter()
-        .flat_map(|(name, path)| breaches(name, &fs::read_to_string(path).unwrap()))
+        .flat_map(|(name, path)| violations(name, &fs::read_to_string(path).unwrap()))
         .collect();
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
 #[test]
-fn a_breach_is_noticed() {
+fn a_violation_is_detected() {
     for (path, source) in [
         ("domain/user.rs", "use crate::store::Store;"),
         ("domain/user.rs", "use tokio::sync::Notify;"),
@@ -232,16 +238,16 @@ fn a_breach_is_noticed() {
         ("accounts/mod.rs", "use crate::{config, store::Store};"),
         ("kitchen/mod.rs", ""),
     ] {
-        assert!(!breaches(path, source).is_empty(), "{path}: {source}");
+        assert!(!violations(path, source).is_empty(), "{path}: {source}");
     }
 }
 
 #[test]
-fn what_is_allowed_is_no_breach() {
+fn an_allowed_use_is_no_violation() {
     for (path, source) in [
         ("accounts/mod.rs", "use crate::{\n    domain::User,\n    store::Store,\n};"),
         ("store/users.rs", "use diesel::prelude::*;"),
-        ("domain/user.rs", "// crate::store is not known here\nlet x = 1; // nor is crate::mail"),
+        ("domain/user.rs", "// crate::store is only named in a comment\nlet x = 1; // and so is crate::mail"),
         ("grpc/users.rs", "use crate::{accounts::Accounts, store::Store};"),
         ("grpc/layer/panic.rs", "use super::super::status::refusal;"),
         ("accounts/mod.rs", "    with.store.ping().await?;"),
@@ -251,6 +257,6 @@ fn what_is_allowed_is_no_breach() {
             "    let store = outbox.store;\n#[cfg(test)]\nmod tests {\n    use crate::config::Settings;\n}",
         ),
     ] {
-        assert_eq!(breaches(path, source), Vec::<String>::new(), "{path}: {source}");
+        assert_eq!(violations(path, source), Vec::<String>::new(), "{path}: {source}");
     }
 }

@@ -1,4 +1,5 @@
-//! A clock that jumps, forward and back: what has ended stays ended, nobody is kept out for longer than they should be, and logins go on.
+//! Jumps of the clock, forward and back: what was revoked stays revoked, no throttle lasts too long, and
+//! users can log in.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,10 +22,10 @@ use crate::{
 };
 
 const MINUTE: Duration = Duration::from_mins(1);
-const OTHER: &str = "quartz-Lantern-57-meadow";
+const OTHER_PASSWORD: &str = "quartz-Lantern-57-meadow";
 const BUDGET: Budget = Budget { max: 1_000, window: Duration::from_mins(15) };
 
-/// The verbs of an account on a store of their own, with a clock that the test sets.
+/// The account operations on a store of their own, with a clock that the test sets.
 struct Scene {
     _world: World,
     accounts: Accounts,
@@ -68,14 +69,14 @@ impl Scene {
             clock: clock.clone(),
             entropy,
         };
-        let accounts = Accounts::new(with, options_of_accounts());
+        let accounts = Accounts::new(with, accounts_options());
         let scene = Self { _world: world, accounts, keys, clock, origin: Origin::local("test") };
-        scene.join().await;
+        scene.register_ada().await;
         scene
     }
 
-    /// Ada registers and proves her address.
-    async fn join(&self) {
+    /// Registers the user `ada` and verifies the email.
+    async fn register_ada(&self) {
         let (username, address) = (Username::parse("ada").unwrap(), email("ada@example.com"));
         let password = self.accounts.admit_password(PASSWORD.to_owned(), None, None).await.unwrap().unwrap();
         let account = NewAccount {
@@ -90,7 +91,8 @@ impl Scene {
         self.accounts.verify_email(LinkToken::Mailed(token), &self.origin).await.unwrap();
     }
 
-    /// The clock shows so long after, or before, the time when the test began; whatever follows the clock has followed it.
+    /// Sets the clock to `ahead` after and `back` before the time when the test began, and prepares the
+    /// signing keys for that time.
     async fn jump(&self, ahead: Duration, back: Duration) {
         self.clock.set(NOW.plus(ahead).minus(back));
         self.keys.prepare().await.unwrap();
@@ -106,12 +108,13 @@ impl Scene {
     }
 
     async fn reset_link(&self) -> MailToken {
-        let asked = self.accounts.request_password_reset(ada(), MailedBy::Caller, self.origin.clone()).await;
-        asked.unwrap().unwrap()
+        let requested =
+            self.accounts.request_password_reset(ada(), MailedBy::Caller, self.origin.clone()).await;
+        requested.unwrap().unwrap()
     }
 
     async fn reset(&self, token: &MailToken) -> bool {
-        self.accounts.reset_password(token, OTHER.to_owned(), &self.origin).await.is_ok()
+        self.accounts.reset_password(token, OTHER_PASSWORD.to_owned(), &self.origin).await.is_ok()
     }
 }
 
@@ -119,7 +122,7 @@ fn ada() -> Email {
     email("ada@example.com")
 }
 
-fn options_of_accounts() -> AccountsOptions {
+fn accounts_options() -> AccountsOptions {
     AccountsOptions {
         accept_auth_token_until: None,
         password_policy: Policy { length_min_characters: 8, score_min: 3 },
@@ -141,48 +144,48 @@ fn options_of_accounts() -> AccountsOptions {
     }
 }
 
-const NOT: Duration = Duration::ZERO;
+const NONE: Duration = Duration::ZERO;
 
 on_both_engines! {
-    async fn forward_ends_what_has_a_time_and_nothing_else(engine: Engine) {
+    async fn a_jump_forward_expires_only_what_is_past_its_lifetime(engine: Engine) {
         let scene = Scene::new(engine).await;
         let first = scene.log_in(PASSWORD).await.unwrap();
         let link = scene.reset_link().await;
 
-        scene.jump(21 * MINUTE, NOT).await;
+        scene.jump(21 * MINUTE, NONE).await;
         assert!(!scene.is_active(&first).await && !scene.reset(&link).await);
         let second = scene.accounts.refresh_session(&first.refresh_token, &scene.origin).await.unwrap();
         assert!(scene.is_active(&second).await);
 
-        // Years: keys have changed meanwhile, and the session has ended.
-        scene.jump(1_000 * DAY, NOT).await;
+        // After years the signing keys have been rotated, and the session has expired.
+        scene.jump(1_000 * DAY, NONE).await;
         assert!(scene.accounts.refresh_session(&second.refresh_token, &scene.origin).await.is_err());
-        scene.jump(1_000 * DAY + 61 * MINUTE, NOT).await;
+        scene.jump(1_000 * DAY + 61 * MINUTE, NONE).await;
         let third = scene.log_in(PASSWORD).await.unwrap();
         assert!(scene.is_active(&third).await);
     }
 
-    async fn back_lets_people_log_in_at_once(engine: Engine) {
+    async fn after_a_jump_back_users_can_log_in_at_once(engine: Engine) {
         let scene = Scene::new(engine).await;
         let before = scene.log_in(PASSWORD).await.unwrap();
 
-        // As when the clock was years ahead at the first start, and was then put right.
+        // As if the clock had been years ahead at the first start and was corrected later.
         for back in [31 * Duration::from_secs(1), 60 * MINUTE, DAY, 4_000 * DAY] {
-            scene.jump(NOT, back).await;
-            assert!(!scene.is_active(&before).await, "a token of the future is good for nothing: {back:?}");
+            scene.jump(NONE, back).await;
+            assert!(!scene.is_active(&before).await, "a token issued in the future is not valid: {back:?}");
             let tokens = scene.log_in(PASSWORD).await.unwrap();
             assert!(scene.is_active(&tokens).await, "{back:?}");
             let next = scene.accounts.refresh_session(&tokens.refresh_token, &scene.origin).await.unwrap();
             assert!(scene.is_active(&next).await, "{back:?}");
         }
-        // And forward again, to where it was.
-        scene.jump(NOT, NOT).await;
+        // The clock returns to the original time.
+        scene.jump(NONE, NONE).await;
         assert!(scene.is_active(&before).await);
         let after = scene.log_in(PASSWORD).await.unwrap();
         assert!(scene.is_active(&after).await);
     }
 
-    async fn back_revives_nothing_that_was_used_replaced_or_ended(engine: Engine) {
+    async fn a_jump_back_revives_no_used_replaced_or_revoked_token(engine: Engine) {
         let scene = Scene::new(engine).await;
         let session = scene.log_in(PASSWORD).await.unwrap();
         let next = scene.accounts.refresh_session(&session.refresh_token, &scene.origin).await.unwrap();
@@ -190,7 +193,7 @@ on_both_engines! {
         let (replaced, used) = (scene.reset_link().await, scene.reset_link().await);
         assert!(scene.reset(&used).await);
 
-        for (ahead, back) in [(NOT, MINUTE), (NOT, DAY), (19 * MINUTE, NOT)] {
+        for (ahead, back) in [(NONE, MINUTE), (NONE, DAY), (19 * MINUTE, NONE)] {
             scene.jump(ahead, back).await;
             assert!(!scene.reset(&used).await && !scene.reset(&replaced).await);
             for token in [&session.refresh_token, &next.refresh_token] {
@@ -200,30 +203,30 @@ on_both_engines! {
         }
     }
 
-    async fn a_wait_is_neither_skipped_for_ever_nor_kept_for_ever(engine: Engine) {
+    async fn a_throttle_survives_a_short_jump_back_and_does_not_last_for_years(engine: Engine) {
         let scene = Scene::new(engine).await;
-        scene.jump(400 * DAY, NOT).await;
+        scene.jump(400 * DAY, NONE).await;
         for _ in 0..2 {
             assert!(matches!(scene.log_in("wrong").await, Err(AccountError::InvalidCredentials)));
         }
         assert!(matches!(scene.log_in(PASSWORD).await, Err(AccountError::TooManyAttempts { .. })));
-        // The clock was wrong: nobody waits for a year.
-        scene.jump(NOT, NOT).await;
+        // The clock was 400 days ahead and is corrected: the throttle must not last for 400 days.
+        scene.jump(NONE, NONE).await;
         scene.log_in(PASSWORD).await.unwrap();
 
         for _ in 0..2 {
             assert!(matches!(scene.log_in("wrong").await, Err(AccountError::InvalidCredentials)));
         }
-        scene.jump(NOT, 10 * MINUTE).await;
+        scene.jump(NONE, 10 * MINUTE).await;
         assert!(matches!(scene.log_in(PASSWORD).await, Err(AccountError::TooManyAttempts { .. })));
-        scene.jump(16 * MINUTE, NOT).await;
+        scene.jump(16 * MINUTE, NONE).await;
         scene.log_in(PASSWORD).await.unwrap();
     }
 }
 
-/// Times that no calendar has are times too.
+/// Timestamps outside the range of the calendar must not cause a panic.
 #[test]
-fn the_ends_of_time_break_nothing() {
+fn the_extreme_timestamps_cause_no_panic() {
     for micros in [i64::MIN, i64::MAX] {
         let end = Timestamp::from_unix_micros(micros);
         let _ = (end.plus(DAY), end.minus(DAY), end.whole_seconds(), end.since(NOW), end.to_string());

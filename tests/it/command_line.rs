@@ -1,4 +1,4 @@
-//! The command line as an operator meets it.
+//! The command line, as an operator uses it.
 
 use std::{
     os::unix::fs::PermissionsExt,
@@ -13,7 +13,7 @@ use crate::support::{
     tls::Certificate,
 };
 
-/// Runs the binary in a folder of its own, with nothing of the tests' environment.
+/// Runs the binary in a new folder and with an empty environment.
 fn run(arguments: &[&str]) -> Output {
     let folder = tempfile::tempdir().unwrap();
     Command::new(env!("CARGO_BIN_EXE_kairos-identity"))
@@ -28,7 +28,7 @@ fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// The one line of a failure, whose exit code is 1.
+/// Asserts that a command failed with exit code 1 and one error line; returns that line.
 #[track_caller]
 fn failure(output: &Output) -> String {
     let text = String::from_utf8(output.stderr.clone()).unwrap();
@@ -53,17 +53,17 @@ on_both_engines! {
             assert!(stdout(&user(&["show", key])).contains(&ada.auth_token), "{key}");
         }
         assert!(stdout(&user(&["verify", "ada"])).contains("is_verified  true"));
-        assert!(failure(&user(&["show", "nobody"])).contains("no such user"));
-        assert!(failure(&user(&["show", "no\u{200b}body"])).contains("username"));
+        assert!(failure(&user(&["show", "unknown"])).contains("no such user"));
+        assert!(failure(&user(&["show", "un\u{200b}known"])).contains("username"));
 
-        assert!(failure(&user(&["delete", "ada"])).contains("--yes"), "there is no terminal to ask on");
+        assert!(failure(&user(&["delete", "ada"])).contains("--yes"), "without a terminal the confirmation needs a flag");
         assert!(stdout(&user(&["delete", "ada", "--yes"])).contains("deleted"));
         assert_eq!(stdout(&user(&["list"])).lines().count(), 1);
         let gone = server.client().await.find_user(crate::support::people::by_email(&address("ada"))).await;
         assert_eq!(gone.unwrap_err().code(), tonic::Code::NotFound);
     }
 
-    async fn a_user_who_has_to_wait_is_unlocked(engine: Engine) {
+    async fn a_throttled_user_is_unlocked(engine: Engine) {
         let server = TestServer::builder(engine).with_env("KAIROS_IDENTITY_LOGIN_FAILURES_MAX", "1").start().await;
         server.member("ada").await;
         let mut client = server.client().await;
@@ -76,7 +76,7 @@ on_both_engines! {
         client.login(login("ada", PASSWORD)).await.unwrap();
     }
 
-    async fn the_healthcheck_tells_by_its_exit_code(engine: Engine) {
+    async fn the_healthcheck_reports_by_its_exit_code(engine: Engine) {
         let mut server = TestServer::start(engine).await;
         let url = format!("http://{}", server.address());
 
@@ -99,7 +99,7 @@ on_both_engines! {
 }
 
 #[test]
-fn a_wrong_command_line_is_code_2_and_help_is_code_0() {
+fn a_wrong_command_line_exits_with_2_and_help_with_0() {
     for wrong in [&["sreve"][..], &[], &["serve", "--lisen", "x"], &["user"], &["user", "show"]] {
         assert_eq!(run(wrong).status.code(), Some(2), "{wrong:?}");
     }
@@ -110,7 +110,7 @@ fn a_wrong_command_line_is_code_2_and_help_is_code_0() {
 }
 
 #[test]
-fn a_start_that_would_be_unsafe_is_refused_with_the_way_out() {
+fn an_unsafe_or_invalid_command_is_refused_with_the_way_out() {
     for (arguments, word) in [
         (&["serve", "--listen", "0.0.0.0:0"][..], "--insecure-plaintext"),
         (&["serve", "--database-url", "postgres://a@127.0.0.1:1/x"], "--secret-key-file"),
@@ -128,7 +128,7 @@ fn a_start_that_would_be_unsafe_is_refused_with_the_way_out() {
 }
 
 #[test]
-fn a_bad_setting_names_its_variable() {
+fn the_error_about_an_invalid_setting_names_its_variable() {
     let output = Command::new(env!("CARGO_BIN_EXE_kairos-identity"))
         .args(["serve", "--print-config"])
         .env("KAIROS_IDENTITY_PASSWORD_COST", "99")
@@ -139,7 +139,7 @@ fn a_bad_setting_names_its_variable() {
 }
 
 #[test]
-fn print_config_shows_what_is_in_force_without_passwords() {
+fn print_config_shows_the_effective_settings_without_passwords() {
     let output = run(&["serve", "--print-config", "--mail-url", "smtp://kairos:hunter2@mail.example"]);
     let printed = stdout(&output);
     assert!(
@@ -176,7 +176,7 @@ async fn serve_refuses_a_postgresql_that_was_not_migrated_and_names_the_command(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn serve_refuses_a_database_of_a_later_release() {
+async fn commands_refuse_a_database_of_a_later_release() {
     for engine in [Engine::Sqlite, Engine::Postgres] {
         let database = TestDatabase::new(engine);
         assert!(run(&["migrate", "--database-url", database.url()]).status.success());
@@ -190,13 +190,13 @@ async fn serve_refuses_a_database_of_a_later_release() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_is_away_is_a_failure_of_one_line() {
+async fn an_unreachable_database_is_reported_in_one_line() {
     let failure = failure(&run(&["migrate", "--database-url", "postgres://kairos:hunter2@127.0.0.1:1/x"]));
     assert!(failure.contains("not available") && !failure.contains("hunter2"), "{failure}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tls_is_served_and_checked() {
+async fn the_service_serves_tls_and_the_healthcheck_verifies_it() {
     let own = Certificate::localhost();
     let (certificate, key) = (own.certificate(), own.key());
     let (certificate, key) = (certificate.to_str().unwrap(), key.to_str().unwrap());
@@ -207,17 +207,17 @@ async fn tls_is_served_and_checked() {
     let url = format!("https://{}", server.address());
 
     let trusted = server.command(&["healthcheck", "--url", &url, "--ca-cert", certificate]).output().unwrap();
-    let stranger = server.command(&["healthcheck", "--url", &url]).output().unwrap();
+    let untrusted = server.command(&["healthcheck", "--url", &url]).output().unwrap();
     let plaintext =
         server.command(&["healthcheck", "--url", &url.replace("https", "http")]).output().unwrap();
 
     assert!(trusted.status.success(), "{trusted:?}");
-    failure(&stranger);
+    failure(&untrusted);
     failure(&plaintext);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn postgresql_is_spoken_to_over_tls_and_its_certificate_is_checked() {
+async fn connections_to_postgresql_use_tls_and_verify_the_certificate() {
     let (own, other) = (Certificate::localhost(), Certificate::localhost());
     let cluster = Postgres::own();
     let database = cluster.create_database();
@@ -229,8 +229,8 @@ async fn postgresql_is_spoken_to_over_tls_and_its_certificate_is_checked() {
     assert!(stdout(&trusted).contains("ran 12 migrations"), "{trusted:?}");
 
     for sslmode in ["require", "verify-ca", "verify-full"] {
-        let stranger = migrate(&format!("sslmode={sslmode}&sslrootcert={}", other.certificate().display()));
-        assert!(failure(&stranger).contains("certificate"), "{sslmode}: {stranger:?}");
+        let untrusted = migrate(&format!("sslmode={sslmode}&sslrootcert={}", other.certificate().display()));
+        assert!(failure(&untrusted).contains("certificate"), "{sslmode}: {untrusted:?}");
         assert!(
             failure(&migrate(&format!("sslmode={sslmode}"))).contains("certificate"),
             "{sslmode}: the system's roots"

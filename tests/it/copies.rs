@@ -1,4 +1,4 @@
-//! A whole store into another database, and a backup of one that runs.
+//! The commands `copy` (a whole store into another database) and `backup` (of a running service).
 
 use std::{
     collections::BTreeMap,
@@ -48,7 +48,7 @@ fn failure(output: &Output) -> String {
     lines[0].to_owned()
 }
 
-/// The lines that name tables with their rows and checksums.
+/// Returns the lines of the output that show a table with its row count and checksum.
 fn checksums(printed: &str) -> Vec<String> {
     printed.lines().filter(|line| line.starts_with("core_")).map(str::to_owned).collect()
 }
@@ -60,8 +60,8 @@ fn other(engine: Engine) -> Engine {
     }
 }
 
-/// A service with something in every table.
-async fn busy_service(engine: Engine) -> TestServer {
+/// Starts a service and puts rows into every table that a service fills.
+async fn service_with_data(engine: Engine) -> TestServer {
     let server = TestServer::start(engine).await;
     server.member("ada").await;
     let mut request = registration("bob");
@@ -77,7 +77,7 @@ async fn busy_service(engine: Engine) -> TestServer {
     server
 }
 
-/// Every table but the mark of the copy itself.
+/// Returns the names of all tables except `core_copy`, which records the state of a copy.
 fn tables(database: &TestDatabase) -> Vec<String> {
     let names = match database.engine() {
         Engine::Sqlite => {
@@ -94,7 +94,7 @@ fn tables(database: &TestDatabase) -> Vec<String> {
 
 on_both_engines! {
     async fn a_store_is_copied_there_and_back_and_served(engine: Engine) {
-        let mut server = busy_service(engine).await;
+        let mut server = service_with_data(engine).await;
         let tokens = server.client().await.login(login("ada", PASSWORD)).await.unwrap().into_inner().tokens.unwrap();
         server.terminate();
         server.wait().await;
@@ -104,7 +104,7 @@ on_both_engines! {
         let second = copied(there.url(), back.url());
 
         assert_eq!(checksums(&first), checksums(&second));
-        assert_eq!(checksums(&first).len(), tables(&there).len(), "no table is forgotten");
+        assert_eq!(checksums(&first).len(), tables(&there).len(), "every table is copied");
         let rows: BTreeMap<String, usize> = tables(&there).into_iter().map(|name| (name.clone(), there.count(&name))).collect();
         let is_filled = |name: &str| name != "core_imported_user";
         assert!(rows.iter().all(|(name, rows)| *rows > 0 || !is_filled(name)), "{rows:?}");
@@ -121,7 +121,7 @@ on_both_engines! {
     }
 
     async fn a_target_that_is_not_empty_or_of_another_schema_is_refused(engine: Engine) {
-        let server = busy_service(engine).await;
+        let server = service_with_data(engine).await;
         let used = TestServer::start(other(engine)).await;
         used.newcomer("mallory").await;
 
@@ -146,7 +146,7 @@ on_both_engines! {
         assert!(failure(&copy(missing.url(), TestDatabase::new(engine).url())).contains("there is no database file"));
     }
 
-    async fn a_copy_that_was_killed_goes_on_and_is_not_served_before_its_end(engine: Engine) {
+    async fn a_killed_copy_resumes_and_its_target_is_not_usable_before_the_end(engine: Engine) {
         let store = TestDatabase::new(engine);
         let django = crate::django::Django::fresh(
             Engine::Sqlite,
@@ -156,7 +156,7 @@ on_both_engines! {
         crate::django::import(&django, &store, &[]);
         let target = TestDatabase::new(other(engine));
         let entropy = Entropy::system();
-        let mut was_half = false;
+        let mut was_partial = false;
         for _ in 0..6 {
             let mut copy = command(&["copy", "--from", store.url(), "--to", target.url()])
                 .stdout(Stdio::null())
@@ -168,43 +168,43 @@ on_both_engines! {
             copy.wait().unwrap();
             let users = || target.try_execute("SELECT 1 FROM core_user").map_or(0, |()| target.count("core_user"));
             if (1..6000).contains(&users()) {
-                was_half = true;
+                was_partial = true;
                 let list = command(&["user", "list", "--database-url", target.url()]).output().unwrap();
-                assert!(failure(&list).contains("is half filled"), "{list:?}");
+                assert!(failure(&list).contains("is an incomplete copy"), "{list:?}");
             }
         }
-        println!("stopped in the middle of the users: {was_half}");
-        // Whoever is told that it was finished already has to begin with an empty one.
+        println!("killed while users were copied: {was_partial}");
+        // If a copy finished before its kill, there is nothing to resume.
         if command(&["user", "list", "--database-url", target.url()]).output().unwrap().status.success() {
             return assert_eq!(target.count("core_user"), 6_000);
         }
 
         let printed = copied(store.url(), target.url());
 
-        assert!(printed.contains("both are the same"), "{printed}");
+        assert!(printed.contains("the checksums of both agree"), "{printed}");
         assert_eq!(target.count("core_user"), 6_000);
         assert!(command(&["user", "list", "--database-url", target.url()]).output().unwrap().status.success());
     }
 
-    async fn a_source_that_changed_after_a_copy_was_stopped_is_noticed(engine: Engine) {
-        let mut server = busy_service(engine).await;
+    async fn a_source_that_changed_after_a_copy_was_stopped_is_detected(engine: Engine) {
+        let mut server = service_with_data(engine).await;
         server.terminate();
         server.wait().await;
         let target = TestDatabase::new(other(engine));
         copied(server.database_url(), target.url());
-        // As if it had been stopped before its end, and somebody had changed since.
-        target.execute("UPDATE core_copy SET finished_at = NULL; UPDATE core_user SET username = 'somebody else' WHERE email = 'ada@example.com'");
+        // Simulates a copy that was stopped before its end and a user that changed since.
+        target.execute("UPDATE core_copy SET finished_at = NULL; UPDATE core_user SET username = 'another' WHERE email = 'ada@example.com'");
 
         let refusal = failure(&copy(server.database_url(), target.url()));
 
-        assert!(refusal.contains("the table core_user of the target is not that of the source"), "{refusal}");
+        assert!(refusal.contains("table core_user differs between source and target"), "{refusal}");
         let list = command(&["user", "list", "--database-url", target.url()]).output().unwrap();
-        assert!(failure(&list).contains("is half filled"));
+        assert!(failure(&list).contains("is an incomplete copy"));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_of_a_running_store_is_whole_and_restores_by_a_copy_of_one_file() {
+async fn a_backup_of_a_running_service_is_complete_and_restored_by_copying_one_file() {
     let mut server = TestServer::start(Engine::Sqlite).await;
     server.member("ada").await;
     let folder = tempfile::tempdir().unwrap();
@@ -224,11 +224,11 @@ async fn a_backup_of_a_running_store_is_whole_and_restores_by_a_copy_of_one_file
     assert!(made.status.success(), "{}", text(&made.stderr));
     writer.await.unwrap();
     assert_eq!(fs::metadata(&backup).unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "only the backup is in the folder");
     let again = server.command(&["backup", "--to", backup.to_str().unwrap()]).output().unwrap();
-    assert!(failure(&again).contains("is there already"));
+    assert!(failure(&again).contains("already exists"));
 
-    // What happens after the backup is not in it.
+    // This user registers after the backup, so the restored store must not contain it.
     server.newcomer("late").await;
     server.terminate();
     server.wait().await;
@@ -246,7 +246,7 @@ async fn a_backup_of_a_running_store_is_whole_and_restores_by_a_copy_of_one_file
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_that_cannot_be_written_leaves_nothing() {
+async fn a_backup_that_cannot_be_written_is_refused_with_the_reason() {
     let server = TestServer::start(Engine::Sqlite).await;
     let refusal = failure(&server.command(&["backup", "--to", "/nowhere/backup.sqlite3"]).output().unwrap());
     assert!(refusal.contains("/nowhere/backup.sqlite3"), "{refusal}");

@@ -1,4 +1,4 @@
-//! Starts, stops, crashes, and a database that goes and comes back.
+//! Starts, shutdowns, crashes, and the loss and return of the database.
 
 use std::{
     sync::{
@@ -27,13 +27,14 @@ use crate::support::{
     wait::until,
 };
 
-/// How long a loss or a return of the database may go unnoticed; issued as a promise to callers.
+/// Time within which the service must detect the loss or the return of the database: a guarantee to callers.
 const NOTICE_LIMIT: Duration = Duration::from_secs(5);
 
-/// The default of `server.drain-deadline`; who waits for it has waited for a peer that does not matter.
+/// Default of `server.drain-deadline`. A shutdown that takes so long has waited for an idle or silent
+/// connection.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How long after the calls a kill comes at the latest; all of them together take about as long.
+/// Longest delay between the start of the calls and the kill; all calls together take about as long.
 const KILL_DELAY_MAX: Duration = Duration::from_millis(200);
 
 const SERVICE: &str = "kairos.identity.v1.IdentityService";
@@ -43,7 +44,7 @@ async fn health(server: &TestServer) -> ServingStatus {
     HealthClient::new(server.channel().await).check(request).await.unwrap().into_inner().status()
 }
 
-/// A stream of what health says; its first word was SERVING.
+/// Opens a health watch, and asserts that its first message is SERVING.
 async fn watch_health(server: &TestServer) -> Streaming<HealthCheckResponse> {
     let request = HealthCheckRequest { service: SERVICE.to_owned() };
     let mut watch = HealthClient::new(server.channel().await).watch(request).await.unwrap().into_inner();
@@ -51,7 +52,7 @@ async fn watch_health(server: &TestServer) -> Streaming<HealthCheckResponse> {
     watch
 }
 
-/// Eight callers, each of whom resolves one token again and again until the service turns it away.
+/// Eight callers, each of which resolves one token repeatedly until a call is refused.
 struct Load {
     callers: JoinSet<Status>,
     answered: Arc<AtomicUsize>,
@@ -75,15 +76,17 @@ impl Load {
         Self { callers, answered }
     }
 
-    /// How many answers they got in all, and what turned each of them away.
+    /// Waits for all callers. Returns the total number of answered calls, and the error that ended each
+    /// caller.
     async fn end(self) -> (usize, Vec<Status>) {
         let refusals = self.callers.join_all().await;
         (self.answered.load(Ordering::Relaxed), refusals)
     }
 }
 
-/// Asserts that there are at least `count` users, and each of them is whole: with a link, and a mail that gets sent.
-async fn assert_whole(database: &TestDatabase, count: usize) {
+/// Asserts that there are at least `count` users, each with one link and one mail, and that all mails are
+/// sent.
+async fn assert_complete(database: &TestDatabase, count: usize) {
     let tables = ["core_user", "core_mail_token", "core_mail_outbox"];
     let rows = tables.map(|table| database.count(table));
     assert!(rows[0] >= count && rows == [rows[0]; 3], "{rows:?}");
@@ -97,10 +100,10 @@ async fn assert_whole(database: &TestDatabase, count: usize) {
 on_both_engines! {
     async fn no_acknowledged_user_is_lost_by_20_kills_in_the_middle_of_registrations(engine: Engine) {
         let database = TestDatabase::new(engine);
-        // The lease of a mail whose sender was killed is twice this long.
+        // The lease of a mail whose sender was killed lasts twice this timeout.
         let timeout = ("KAIROS_IDENTITY_MAIL_TIMEOUT", "200ms");
         let mut server = TestServer::on_url(database.url().to_owned()).with_env(timeout.0, timeout.1).start().await;
-        let chance = Entropy::system();
+        let entropy = Entropy::system();
         let mut acknowledged: Vec<(String, String)> = Vec::new();
         for round in 0..20 {
             let mut calls = JoinSet::new();
@@ -111,8 +114,8 @@ on_both_engines! {
                     Some((address(&name), answer.into_inner().user?.auth_token))
                 });
             }
-            // Some rounds end before the first commit, some after the last.
-            tokio::time::sleep(KILL_DELAY_MAX.mul_f64(chance.fraction())).await;
+            // Some kills come before the first commit, some after the last one.
+            tokio::time::sleep(KILL_DELAY_MAX.mul_f64(entropy.fraction())).await;
             server.kill_9();
             acknowledged.extend(calls.join_all().await.into_iter().flatten());
             server.restart().await;
@@ -124,9 +127,10 @@ on_both_engines! {
             assert_eq!(&found.auth_token, auth_token);
         }
         println!("{} of 160 registrations were acknowledged", acknowledged.len());
-        assert!((1..160).contains(&acknowledged.len()), "the kills came in the middle");
-        assert_whole(&database, acknowledged.len()).await;
-        // Who was not acknowledged is wholly there or wholly absent: either way, the same call now has a clear answer.
+        assert!((1..160).contains(&acknowledged.len()), "no kill came in the middle of the registrations");
+        assert_complete(&database, acknowledged.len()).await;
+        // A registration that was not acknowledged is stored completely or not at all, so the same call now
+        // either succeeds or is refused.
         for (round, number) in (0..20).flat_map(|round| (0..8).map(move |number| (round, number))) {
             let name = format!("user{round}x{number}");
             match client.register(registration(&name)).await {
@@ -136,7 +140,7 @@ on_both_engines! {
         }
     }
 
-    async fn a_stop_under_load_loses_no_call_that_was_accepted(engine: Engine) {
+    async fn a_shutdown_under_load_loses_no_accepted_call(engine: Engine) {
         let mut server = TestServer::builder(engine)
             .with_env("KAIROS_IDENTITY_PASSWORD_COST", "12")
             .with_env("KAIROS_IDENTITY_PASSWORD_THREADS", "1")
@@ -159,8 +163,8 @@ on_both_engines! {
         while let Some(answer) = slow.try_join_next() {
             answer.unwrap().unwrap();
         }
-        assert!(!slow.is_empty(), "registrations are under way");
-        assert!(load.callers.try_join_next().is_none(), "nobody was turned away before the signal");
+        assert!(!slow.is_empty(), "no registration is in progress");
+        assert!(load.callers.try_join_next().is_none(), "a call was refused before the signal");
 
         let began = Instant::now();
         server.terminate();
@@ -173,12 +177,12 @@ on_both_engines! {
         }
         let log = server.log();
         let (answered, refusals) = load.end().await;
-        // What the service said it answered has arrived, and it left nothing that it began.
+        // Every answer in the log has arrived at a caller, and every call in the log was answered.
         assert_eq!(answered, log.matches("/ResolveToken OK").count(), "{refusals:?}");
         assert_eq!(log.matches("/ResolveToken ").count(), answered, "{refusals:?}");
         let last = watch.message().await;
         assert!(matches!(&last, Ok(Some(message)) if message.status() == ServingStatus::NotServing), "{last:?}");
-        assert!(log.contains("All connections are closed"), "{log}");
+        assert!(log.contains("All connections closed"), "{log}");
     }
 
     async fn users_and_links_survive_a_restart(engine: Engine) {
@@ -198,7 +202,7 @@ on_both_engines! {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hangup_reads_files_again_and_ends_nothing() {
+async fn a_sighup_reloads_certificates_and_stops_nothing() {
     let own = Certificate::localhost();
     let mut plain = TestServer::start(Engine::Sqlite).await;
     let (certificate, key) = (own.certificate(), own.key());
@@ -208,7 +212,7 @@ async fn a_hangup_reads_files_again_and_ends_nothing() {
     plain.signal("HUP");
     secure.signal("HUP");
 
-    secure.logged("Read the certificates again").await;
+    secure.logged("Reloaded the certificates").await;
     plain.newcomer("ada").await;
     assert!(plain.is_running());
 }
@@ -226,7 +230,7 @@ async fn a_second_signal_exits_at_once() {
 
     server.terminate();
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(server.is_running(), "it waits for the call");
+    assert!(server.is_running(), "the service waits for the call");
     let began = Instant::now();
     server.terminate();
     let status = server.wait().await;
@@ -237,7 +241,7 @@ async fn a_second_signal_exits_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_goes_and_comes_back_is_noticed_both_times() {
+async fn health_follows_the_loss_and_the_return_of_the_database() {
     let cluster = Postgres::own();
     let server = TestServer::on_url(cluster.create_database().url().to_owned()).start().await;
     let ada = server.newcomer("ada").await;
@@ -248,7 +252,7 @@ async fn a_database_that_goes_and_comes_back_is_noticed_both_times() {
     for _ in 0..2 {
         cluster.stop_immediate();
         let gone = Instant::now();
-        until("health says NOT_SERVING", NOTICE_LIMIT, async || {
+        until("health reports NOT_SERVING", NOTICE_LIMIT, async || {
             (health(&server).await == ServingStatus::NotServing).then_some(())
         })
         .await;
@@ -262,7 +266,7 @@ async fn a_database_that_goes_and_comes_back_is_noticed_both_times() {
         assert!(gone.elapsed() < NOTICE_LIMIT, "{:?}", gone.elapsed());
 
         cluster.start();
-        until("health says SERVING", NOTICE_LIMIT, async || {
+        until("health reports SERVING", NOTICE_LIMIT, async || {
             (health(&server).await == ServingStatus::Serving).then_some(())
         })
         .await;
@@ -272,7 +276,7 @@ async fn a_database_that_goes_and_comes_back_is_noticed_both_times() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_is_silent_is_unavailable_within_5_s() {
+async fn a_frozen_database_is_reported_unavailable_within_5_s() {
     let cluster = Postgres::own();
     let server = TestServer::on_url(cluster.create_database().url().to_owned()).start().await;
     let ada = server.newcomer("ada").await;
@@ -284,7 +288,7 @@ async fn a_database_that_is_silent_is_unavailable_within_5_s() {
         client.resolve_token(ResolveTokenRequest { auth_token: ada.auth_token.clone() }).await.unwrap_err();
     assert_refused(&refusal, Code::Unavailable, "STORE_UNAVAILABLE");
     assert!(began.elapsed() <= NOTICE_LIMIT, "{:?}", began.elapsed());
-    until("health says NOT_SERVING", NOTICE_LIMIT, async || {
+    until("health reports NOT_SERVING", NOTICE_LIMIT, async || {
         (health(&server).await == ServingStatus::NotServing).then_some(())
     })
     .await;
@@ -297,7 +301,7 @@ async fn a_database_that_is_silent_is_unavailable_within_5_s() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_auth_token_stays_through_everything() {
+async fn an_auth_token_stays_the_same_after_verification_and_login() {
     let server = TestServer::start(Engine::Sqlite).await;
     let newcomer = server.newcomer("ada").await;
     assert!(Uuid::parse_str(&newcomer.auth_token).is_ok());

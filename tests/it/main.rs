@@ -1,8 +1,10 @@
-//! The real binary, driven as its users drive it. One crate, so that it links once; `support` is its vocabulary.
+//! Integration tests of the real binary. They are one crate, so that they are linked once. `support` has the
+//! helpers.
 
 #![expect(clippy::disallowed_methods, reason = "tests wait for real processes, so they use the real clock")]
 
-// `cfg(test)` tells clippy that these files are tests, where unwrap and indexing are how a test fails.
+// `cfg(test)` marks these files as tests for clippy, so that it permits `unwrap` and indexing: a panic fails
+// the test.
 #[cfg(test)]
 #[macro_use]
 mod support;

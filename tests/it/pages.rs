@@ -1,4 +1,4 @@
-//! The HTTP port: the pages behind mailed links, seen as bytes and in a browser, and the public keys.
+//! The HTTP port: the pages of mailed links, as raw responses and in a browser, and the public keys.
 
 use std::{fs, io::Write, net::TcpStream, time::Duration};
 
@@ -8,7 +8,7 @@ use kairos_identity::proto::{
 
 use crate::support::{
     engine::Engine,
-    http::{Answer, exchange, get, post, request},
+    http::{HttpResponse, exchange, get, post, request},
     mail::{mails_to, verification_token, wait_for_mails},
     people::{PASSWORD, address, by_email, login},
     server::TestServer,
@@ -17,16 +17,19 @@ use crate::support::{
     wait::until_blocking,
 };
 
-const OTHER: &str = "quartz-Lantern-57-meadow";
+const OTHER_PASSWORD: &str = "quartz-Lantern-57-meadow";
 
-async fn ask_for_reset(server: &TestServer, name: &str) -> String {
+/// Requests a password reset for the user `name`, and returns the token of the mailed link.
+async fn reset_token(server: &TestServer, name: &str) -> String {
     let before = mails_to(&server.mail_folder(), &address(name)).len();
     let request = RequestPasswordResetRequest { email: address(name), return_mail_token: false };
     AccountServiceClient::new(server.channel().await).request_password_reset(request).await.unwrap();
     wait_for_mails(server, &address(name), before + 1).await.pop().unwrap().token()
 }
 
-async fn ask_for_email_change(server: &TestServer, name: &str, new: &str) -> String {
+/// Logs in the user `name`, requests a change of the email to that of `new`, and returns the token of the
+/// mailed link.
+async fn email_change_token(server: &TestServer, name: &str, new: &str) -> String {
     let tokens = log_in(server, name).await;
     let change = RequestEmailChangeRequest {
         current_password: PASSWORD.to_owned(),
@@ -38,9 +41,9 @@ async fn ask_for_email_change(server: &TestServer, name: &str, new: &str) -> Str
     verification_token(server, &address(new)).await
 }
 
-/// Whether the page is kept by nobody, framed by nobody, and loads nothing from elsewhere.
+/// Asserts that the page must not be cached, must not be framed, and loads nothing from other origins.
 #[track_caller]
-fn assert_guarded(answer: &Answer) {
+fn assert_security_headers(answer: &HttpResponse) {
     let policy = answer.header("content-security-policy");
     for rule in ["default-src 'none'", "form-action 'self'", "base-uri 'none'", "frame-ancestors 'none'"] {
         assert!(policy.contains(rule), "{policy}");
@@ -66,7 +69,7 @@ on_both_engines! {
         for method in ["GET", "HEAD", "GET"] {
             let opened = request(http, method, &link, &[], "");
             assert_eq!(opened.status, 200);
-            assert_guarded(&opened);
+            assert_security_headers(&opened);
             assert_eq!(opened.body.contains(&token), method == "GET", "{}", opened.body);
         }
         assert!(!is_verified().await);
@@ -74,10 +77,10 @@ on_both_engines! {
         let done = post(http, "/verify", &[("token", &token)]);
         assert_eq!((done.status, is_verified().await), (200, true));
         assert!(done.body.contains("Your address is confirmed") && !done.body.contains(&token), "{}", done.body);
-        assert_guarded(&done);
+        assert_security_headers(&done);
         let again = post(http, "/verify", &[("token", &token)]);
-        assert!(again.status == 200 && again.body.contains("confirmed already"), "{}", again.body);
-        assert!(!server.log().contains(&token), "no log has the token");
+        assert!(again.status == 200 && again.body.contains("already confirmed"), "{}", again.body);
+        assert!(!server.log().contains(&token), "the token is not logged");
         let trail = String::from_utf8(server.command(&["audit"]).output().unwrap().stdout).unwrap();
         assert!(trail.contains("user_updated\tOK") && trail.contains("\tpages\t127.0.0.1"), "{trail}");
     }
@@ -86,41 +89,41 @@ on_both_engines! {
         let server = TestServer::start(engine).await;
         server.member("ada").await;
         let tokens = log_in(&server, "ada").await;
-        let token = ask_for_reset(&server, "ada").await;
+        let token = reset_token(&server, "ada").await;
         let http = server.http_address();
         let send = |first: &str, second: &str| {
             post(http, "/reset-password", &[("token", &token), ("new_password", first), ("new_password_again", second)])
         };
 
-        assert_guarded(&get(http, &format!("/reset-password?token={token}")));
+        assert_security_headers(&get(http, &format!("/reset-password?token={token}")));
         for (first, second, words) in [
-            (OTHER, PASSWORD, "must be the same in both fields"),
+            (OTHER_PASSWORD, PASSWORD, "must be the same in both fields"),
             ("ada", "ada", "at least 8 characters"),
             ("password1", "password1", "The password"),
         ] {
             let refused = send(first, second);
             assert_eq!(refused.status, 422);
             assert!(refused.body.contains(words) && refused.body.contains(&token), "{}", refused.body);
-            assert!(!refused.body.contains(&format!("\"{first}\"")), "no password comes back");
-            assert_guarded(&refused);
+            assert!(!refused.body.contains(&format!("\"{first}\"")), "the response does not repeat the password");
+            assert_security_headers(&refused);
         }
         assert!(introspect(&server, &tokens.access_token).await.active);
 
-        let done = send(OTHER, OTHER);
+        let done = send(OTHER_PASSWORD, OTHER_PASSWORD);
         assert!(done.status == 200 && done.body.contains("Your password is changed"), "{}", done.body);
-        server.client().await.login(login("ada", OTHER)).await.unwrap();
+        server.client().await.login(login("ada", OTHER_PASSWORD)).await.unwrap();
         assert!(!introspect(&server, &tokens.access_token).await.active);
         let again = send(PASSWORD, PASSWORD);
         assert!(again.status == 400 && again.body.contains("This link does not work"), "{}", again.body);
-        assert!(!server.log().contains(OTHER) && !server.log().contains(&token));
+        assert!(!server.log().contains(OTHER_PASSWORD) && !server.log().contains(&token));
     }
 
     async fn a_new_address_is_confirmed_on_the_page(engine: Engine) {
         let server = TestServer::start(engine).await;
         let ada = server.member("ada").await;
-        let link = ask_for_email_change(&server, "ada", "lovelace").await;
+        let link = email_change_token(&server, "ada", "lovelace").await;
         let http = server.http_address();
-        assert_guarded(&get(http, &format!("/confirm-email?token={link}")));
+        assert_security_headers(&get(http, &format!("/confirm-email?token={link}")));
         let found = async |name| server.client().await.find_user(by_email(&address(name))).await.is_ok();
         assert_eq!((found("ada").await, found("lovelace").await), (true, false));
 
@@ -129,9 +132,9 @@ on_both_engines! {
         let user = server.client().await.find_user(by_email(&address("lovelace"))).await.unwrap().into_inner().user.unwrap();
         assert_eq!(user.auth_token, ada.auth_token);
 
-        // One that somebody else has proven meanwhile stays theirs.
+        // An email that another user has verified meanwhile stays with that user.
         server.member("bob").await;
-        let link = ask_for_email_change(&server, "bob", "eve").await;
+        let link = email_change_token(&server, "bob", "eve").await;
         server.newcomer("eve").await;
         let eve = wait_for_mails(&server, &address("eve"), 2).await.pop().unwrap().token();
         assert_eq!(post(http, "/verify", &[("token", &eve)]).status, 200);
@@ -139,35 +142,35 @@ on_both_engines! {
         assert!(taken.status == 409 && taken.body.contains("This address is taken"), "{}", taken.body);
     }
 
-    async fn a_link_is_good_on_its_own_page_alone(engine: Engine) {
+    async fn a_link_works_only_on_its_own_page(engine: Engine) {
         let server = TestServer::start(engine).await;
         let ada = server.member("ada").await;
         server.member("cyd").await;
         server.newcomer("bob").await;
         let http = server.http_address();
         let verify = verification_token(&server, &address("bob")).await;
-        let reset = ask_for_reset(&server, "ada").await;
-        let change = ask_for_email_change(&server, "cyd", "lovelace").await;
+        let reset = reset_token(&server, "ada").await;
+        let change = email_change_token(&server, "cyd", "lovelace").await;
         let session = log_in(&server, "ada").await;
         let pages = ["/verify", "/reset-password", "/confirm-email"];
         let tokens = [&verify, &reset, &change, &session.refresh_token, &session.access_token, &ada.auth_token, &String::new()];
         for (page, path) in pages.iter().enumerate() {
             for (number, token) in tokens.iter().enumerate().filter(|(number, _)| *number != page) {
-                let fields = [("token", token.as_str()), ("new_password", OTHER), ("new_password_again", OTHER)];
+                let fields = [("token", token.as_str()), ("new_password", OTHER_PASSWORD), ("new_password_again", OTHER_PASSWORD)];
                 let refused = post(http, path, &fields);
                 assert!(refused.status == 400 && refused.body.contains("This link does not work"), "{path} {number}: {refused:?}");
-                assert_guarded(&refused);
+                assert_security_headers(&refused);
             }
         }
         for (path, token) in pages.iter().zip(tokens) {
-            let fields = [("token", token.as_str()), ("new_password", OTHER), ("new_password_again", OTHER)];
+            let fields = [("token", token.as_str()), ("new_password", OTHER_PASSWORD), ("new_password_again", OTHER_PASSWORD)];
             assert_eq!(post(http, path, &fields).status, 200, "{path}");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_page_and_no_form_is_refused() {
+async fn an_unknown_page_method_or_form_is_refused() {
     let server = TestServer::start(Engine::Sqlite).await;
     let http = server.http_address();
     for path in [
@@ -181,7 +184,7 @@ async fn what_is_no_page_and_no_form_is_refused() {
         let missing = get(http, path);
         assert_eq!(missing.status, 404, "{path}");
         assert!(!missing.body.contains("<script>"), "{}", missing.body);
-        assert_guarded(&missing);
+        assert_security_headers(&missing);
     }
     for (method, path, allow) in [
         ("PUT", "/verify", "GET, HEAD, POST"),
@@ -208,7 +211,7 @@ async fn what_is_no_page_and_no_form_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_sends_slowly_or_nothing_is_let_go() {
+async fn a_slow_or_silent_connection_is_closed() {
     let server = TestServer::builder(Engine::Sqlite)
         .with_env("KAIROS_IDENTITY_HTTP_HEAD_TIMEOUT", "300ms")
         .with_env("KAIROS_IDENTITY_SERVER_REQUEST_TIMEOUT_DEFAULT", "500ms")
@@ -220,12 +223,12 @@ async fn who_sends_slowly_or_nothing_is_let_go() {
     let mut slow = TcpStream::connect(http).unwrap();
     let head = "POST /verify HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 9\r\n\r\n";
     slow.write_all(head.as_bytes()).unwrap();
-    // There are no places but theirs.
+    // The two connections above use up the limit of connections.
     assert_eq!(get(http, "/style.css").status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_public_keys_may_be_kept_for_a_while() {
+async fn the_public_keys_may_be_cached() {
     let server = TestServer::start(Engine::Sqlite).await;
     let keys = get(server.http_address(), "/.well-known/jwks.json");
     assert_eq!(keys.header("content-type"), "application/jwk-set+json");
@@ -236,11 +239,11 @@ async fn the_public_keys_may_be_kept_for_a_while() {
         (&key["kty"], &key["crv"], &key["alg"], &key["use"]),
         (&"OKP".into(), &"Ed25519".into(), &"EdDSA".into(), &"sig".into())
     );
-    assert!(key.get("d").is_none(), "nothing of the private key");
+    assert!(key.get("d").is_none(), "the private key is not published");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_can_be_replaced_and_turned_off_and_so_can_the_port() {
+async fn pages_can_be_replaced_and_pages_and_port_can_be_disabled() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("verify.done.html"), "Fertig.").unwrap();
     let own = folder.path().to_str().unwrap();
@@ -263,12 +266,12 @@ async fn pages_can_be_replaced_and_turned_off_and_so_can_the_port() {
     fs::write(folder.path().join("verify.html"), "{{ tokne }}").unwrap();
     let mut command = server.command(&["serve", "--listen", "127.0.0.1:0", "--insecure-low-cost"]);
     let refused = command.env("KAIROS_IDENTITY_PAGES_TEMPLATES", own).output().unwrap();
-    let told = String::from_utf8(refused.stderr).unwrap();
-    assert!(!refused.status.success() && told.contains("pages.templates: verify.html"), "{told}");
+    let printed = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && printed.contains("pages.templates: verify.html"), "{printed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_closes_the_port_and_waits_for_no_silent_connection() {
+async fn a_shutdown_closes_the_port_and_does_not_wait_for_idle_connections() {
     let mut server = TestServer::start(Engine::Sqlite).await;
     let http = server.http_address();
     let _idle = TcpStream::connect(http).unwrap();
@@ -279,7 +282,7 @@ async fn a_stop_closes_the_port_and_waits_for_no_silent_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_person_does_it_all_in_a_browser_without_a_script() {
+async fn all_pages_work_in_a_browser_without_javascript() {
     let server = TestServer::start(Engine::Sqlite).await;
     server.newcomer("ada").await;
     let verify = verification_token(&server, &address("ada")).await;
@@ -288,18 +291,18 @@ async fn a_person_does_it_all_in_a_browser_without_a_script() {
     let http = format!("http://{}", server.http_address());
     let browse = |page: &str, token: &str, password: &str| {
         let output = python("browser.py", &[&http, page, token, password, pictures.to_str().unwrap()]);
-        let (told, trouble) =
+        let (printed, errors) =
             (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
-        assert!(output.status.success(), "{page}: {told}{trouble}");
-        told
+        assert!(output.status.success(), "{page}: {printed}{errors}");
+        printed
     };
 
     assert!(browse("verify", &verify, "").contains("Your address is confirmed"));
     log_in(&server, "ada").await;
-    let change = ask_for_email_change(&server, "ada", "lovelace").await;
+    let change = email_change_token(&server, "ada", "lovelace").await;
     assert!(browse("confirm-email", &change, "").contains("Your new address is confirmed"));
-    let reset = ask_for_reset(&server, "lovelace").await;
-    assert!(browse("reset-password", &reset, OTHER).contains("Your password is changed"));
-    server.client().await.login(login("lovelace", OTHER)).await.unwrap();
-    assert!(browse("reset-password", &reset, OTHER).contains("This link does not work"));
+    let reset = reset_token(&server, "lovelace").await;
+    assert!(browse("reset-password", &reset, OTHER_PASSWORD).contains("Your password is changed"));
+    server.client().await.login(login("lovelace", OTHER_PASSWORD)).await.unwrap();
+    assert!(browse("reset-password", &reset, OTHER_PASSWORD).contains("This link does not work"));
 }

@@ -11,13 +11,13 @@ use crate::support::{
     server::{Builder, TestServer},
 };
 
-/// The role that the page for operators sets up.
+/// Role that `docs/pgbouncer.md` sets up.
 const ROLE: &str = "kairos";
 
-/// How many connections PgBouncer may have to PostgreSQL: fewer than one instance has to PgBouncer.
+/// Maximum number of connections from PgBouncer to PostgreSQL: fewer than one instance opens to PgBouncer.
 const POOL_SIZE: usize = 3;
 
-/// A cluster with the role, its database, and PgBouncer before it.
+/// A cluster with the role and its database, and PgBouncer in front of it.
 struct Pooled {
     cluster: Postgres,
     bouncer: PgBouncer,
@@ -39,21 +39,21 @@ impl Pooled {
         TestServer::on_url(self.bouncer.url(&self.database))
             .with_migrations_through(&self.database.url_at(self.cluster.port(), ROLE))
             .with_env("KAIROS_IDENTITY_DATABASE_POOLER", "true")
-            // So wide that nobody is turned away for the crowd; the role's limit on statements is another one.
+            // Limits so high that no call is refused for the load; the role has other limits, of 3 s.
             .with_env("KAIROS_IDENTITY_DATABASE_ACQUIRE_TIMEOUT", "30s")
             .with_env("KAIROS_IDENTITY_DATABASE_STATEMENT_TIMEOUT", "30s")
             .with_env("KAIROS_IDENTITY_SERVER_REQUEST_TIMEOUT_DEFAULT", "1m")
     }
 
-    /// How many connections of the role's PostgreSQL has.
+    /// Returns the number of connections of the role to PostgreSQL.
     fn server_connections(&self) -> usize {
         let count = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{ROLE}'");
         self.cluster.psql("postgres", &count).parse().unwrap()
     }
 }
 
-/// Registers a crowd through both instances at once.
-async fn register_crowd(instances: &[TestServer; 2]) -> Vec<User> {
+/// Registers 64 users concurrently, half of them through each instance.
+async fn register_users(instances: &[TestServer; 2]) -> Vec<User> {
     let mut calls = JoinSet::new();
     for number in 0..64 {
         let mut client = instances[number % 2].client().await;
@@ -66,7 +66,7 @@ async fn register_crowd(instances: &[TestServer; 2]) -> Vec<User> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn somebody_registers_opens_the_link_logs_in_and_is_looked_up() {
+async fn a_user_registers_verifies_the_email_logs_in_and_is_looked_up() {
     let pooled = Pooled::new();
     let server = pooled.service().start().await;
     let mut client = server.client().await;
@@ -85,12 +85,12 @@ async fn somebody_registers_opens_the_link_logs_in_and_is_looked_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crowd_on_two_instances_shares_few_connections_and_gets_its_own_answers() {
+async fn many_callers_on_two_instances_share_few_connections_and_get_correct_answers() {
     let pooled = Pooled::new();
     let first = pooled.service().start().await;
     let instances = [first.twin().await, first];
 
-    let users = register_crowd(&instances).await;
+    let users = register_users(&instances).await;
     let auth_tokens: Vec<String> = users.iter().map(|user| user.auth_token.clone()).collect();
     let clients = [instances[0].client().await, instances[1].client().await];
     let mut calls = JoinSet::new();
@@ -119,12 +119,12 @@ async fn a_crowd_on_two_instances_shares_few_connections_and_gets_its_own_answer
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_setting_of_the_service_stays_on_a_connection_that_others_share() {
+async fn no_setting_of_the_service_stays_on_a_shared_connection() {
     let pooled = Pooled::new();
     let first = pooled.service().start().await;
     let instances = [first.twin().await, first];
 
-    register_crowd(&instances).await;
+    register_users(&instances).await;
 
     for limit in ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"] {
         assert_eq!(pooled.bouncer.psql(&pooled.database, &format!("SHOW {limit}")), "3s", "{limit}");

@@ -1,4 +1,5 @@
-//! Races: 64 callers want the same thing at the same moment. On PostgreSQL they ask two instances of the service.
+//! Races: 64 callers make the same call at the same moment. On PostgreSQL they call two instances of the
+//! service.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,24 +22,24 @@ use crate::support::{
 
 const CALLERS: usize = 64;
 
-/// One mailbox, in spellings that differ in case, in Unicode composition, and in the form of the domain.
+/// Spellings of one email, which differ in case, in Unicode normalization, and in the form of the domain.
 const SPELLINGS: [&str; 4] =
     ["ada@bücher.example", "ADA@BÜCHER.Example", "Ada@xn--bcher-kva.example", "ada@bu\u{308}cher.example"];
 
-/// The form in which the service keeps [`SPELLINGS`].
-const KEPT: &str = "ada@xn--bcher-kva.example";
+/// The canonical form of [`SPELLINGS`], which the service stores.
+const CANONICAL: &str = "ada@xn--bcher-kva.example";
 
-/// One name, in forms that compare equal: case, width, and spaces that are folded.
+/// Forms of one username, which differ in case, width and spaces and compare equal.
 const NAMES: [&str; 4] = ["Ada Lovelace", "ADA LOVELACE", "ａｄａ lovelace", "  ada   lovelace "];
 
-/// A database and the instances on it.
-struct Arena {
+/// A database and the instances of the service that use it.
+struct Deployment {
     database: TestDatabase,
     instances: Vec<TestServer>,
 }
 
-impl Arena {
-    /// With limits so wide that nobody is turned away for the crowd.
+impl Deployment {
+    /// Starts the instances with limits so high that no call is refused for the load.
     async fn open(engine: Engine) -> Self {
         let database = TestDatabase::new(engine);
         let first = TestServer::on_url(database.url().to_owned())
@@ -46,7 +47,7 @@ impl Arena {
             .with_env("KAIROS_IDENTITY_DATABASE_ACQUIRE_TIMEOUT", "30s")
             .with_env("KAIROS_IDENTITY_DATABASE_STATEMENT_TIMEOUT", "30s")
             .with_env("KAIROS_IDENTITY_SERVER_REQUEST_TIMEOUT_DEFAULT", "1m")
-            // Both instances reach for every mail.
+            // A short poll interval, so that both instances compete for every mail.
             .with_env("KAIROS_IDENTITY_MAIL_POLL_INTERVAL", "10ms")
             .start()
             .await;
@@ -58,7 +59,7 @@ impl Arena {
         &self.instances[0]
     }
 
-    /// Makes all the calls at once, each on a connection of its own, by turns at each instance.
+    /// Makes [`CALLERS`] calls at once, each on its own connection, alternately to each instance.
     async fn at_once<T, C>(&self, call: impl Fn(IdentityServiceClient<Channel>, usize) -> C) -> Vec<T>
     where
         T: Send + 'static,
@@ -77,7 +78,7 @@ impl Arena {
         calls.join_all().await
     }
 
-    /// Registers a crowd; the `number`th of them asks for `request(number)`.
+    /// Makes [`CALLERS`] registrations at once; the caller with number `number` sends `request(number)`.
     async fn register(
         &self,
         request: impl Fn(usize) -> RegisterRequest,
@@ -89,7 +90,8 @@ impl Arena {
         .await
     }
 
-    /// Asserts that there are `count` users, each of them whole: with one link, and one mail that was sent once.
+    /// Asserts that there are `count` users, each with one link and one mail, and that each mail was sent
+    /// once.
     async fn assert_users(&self, count: usize) {
         let tables = ["core_user", "core_mail_token", "core_mail_outbox"];
         assert_eq!(tables.map(|table| self.database.count(table)), [count; 3]);
@@ -104,12 +106,16 @@ impl Arena {
         let sent = || {
             self.instances.iter().map(|server| server.log().matches("\"Mail sent\"").count()).sum::<usize>()
         };
-        until("the log says so", Duration::from_secs(10), async || (sent() >= count).then_some(())).await;
+        until("the log reports the sent mails", Duration::from_secs(10), async || {
+            (sent() >= count).then_some(())
+        })
+        .await;
         assert_eq!(sent(), count);
     }
 }
 
-/// Asserts that one of the calls succeeded and all others were refused like this; gives the one's answer.
+/// Asserts that exactly one call succeeded and that all others were refused with this code and reason;
+/// returns the response of the successful call.
 #[track_caller]
 fn only_one<T: std::fmt::Debug>(answers: Vec<Result<Response<T>, Status>>, code: Code, reason: &str) -> T {
     let (mut won, lost): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
@@ -120,7 +126,7 @@ fn only_one<T: std::fmt::Debug>(answers: Vec<Result<Response<T>, Status>>, code:
     won.remove(0).unwrap().into_inner()
 }
 
-/// A spelling for each caller, so that every instance meets all of them.
+/// Returns the spelling for the caller with number `number`, such that each instance gets all spellings.
 fn spelling(of: [&str; 4], number: usize) -> String {
     of[number / 2 % of.len()].to_owned()
 }
@@ -130,7 +136,7 @@ fn user(answer: RegisterResponse) -> User {
 }
 
 on_both_engines! {
-    async fn nobody_is_let_in_while_their_registration_is_under_way(engine: Engine) {
+    async fn no_login_succeeds_while_the_registration_is_in_progress(engine: Engine) {
         const NAMES: usize = 8;
         let server = TestServer::builder(engine)
             .with_env("KAIROS_IDENTITY_LOGIN_FAILURES_MAX", "100")
@@ -155,10 +161,11 @@ on_both_engines! {
 
         let codes = logins.join_all().await.concat();
 
-        // Nobody has the email, then it is not verified; in between there is nothing. (Some may be turned away for the crowd.)
+        // Before the registration the email is unknown, and afterwards it is not verified. No login may see a
+        // state in between. Some logins may be refused for the load.
         let expected = [Code::Unauthenticated, Code::PermissionDenied, Code::ResourceExhausted];
         assert!(codes.iter().all(|code| expected.contains(code)), "{codes:?}");
-        assert!(codes.contains(&Code::Unauthenticated), "some came before the registration: {codes:?}");
+        assert!(codes.contains(&Code::Unauthenticated), "no login came before the registration: {codes:?}");
         for number in 0..NAMES {
             let refusal = server.client().await.login(login(&name(number), PASSWORD)).await.unwrap_err();
             assert_refused(&refusal, Code::PermissionDenied, "EMAIL_NOT_VERIFIED");
@@ -166,9 +173,9 @@ on_both_engines! {
     }
 
     async fn an_email_is_registered_once_in_whatever_spelling(engine: Engine) {
-        let arena = Arena::open(engine).await;
+        let deployment = Deployment::open(engine).await;
 
-        let answers = arena
+        let answers = deployment
             .register(|number| RegisterRequest {
                 email: spelling(SPELLINGS, number),
                 ..registration(&format!("user {number}"))
@@ -176,18 +183,18 @@ on_both_engines! {
             .await;
 
         let ada = user(only_one(answers, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS"));
-        assert_eq!(ada.email, KEPT);
-        arena.assert_users(1).await;
+        assert_eq!(ada.email, CANONICAL);
+        deployment.assert_users(1).await;
         for spelling in SPELLINGS {
-            let found = arena.first().client().await.find_user(by_email(spelling)).await.unwrap().into_inner();
+            let found = deployment.first().client().await.find_user(by_email(spelling)).await.unwrap().into_inner();
             assert_eq!(found.user.as_ref(), Some(&ada), "{spelling}");
         }
     }
 
     async fn a_username_is_registered_once_in_whatever_form(engine: Engine) {
-        let arena = Arena::open(engine).await;
+        let deployment = Deployment::open(engine).await;
 
-        let answers = arena
+        let answers = deployment
             .register(|number| RegisterRequest {
                 username: spelling(NAMES, number),
                 ..registration(&format!("user{number}"))
@@ -195,28 +202,28 @@ on_both_engines! {
             .await;
 
         only_one(answers, Code::AlreadyExists, "USERNAME_ALREADY_EXISTS");
-        arena.assert_users(1).await;
+        deployment.assert_users(1).await;
     }
 
-    async fn a_request_that_is_sent_64_times_registers_one_user_and_tells_all_of_them(engine: Engine) {
-        let arena = Arena::open(engine).await;
+    async fn a_request_sent_64_times_registers_one_user_and_returns_it_to_every_call(engine: Engine) {
+        let deployment = Deployment::open(engine).await;
         let request_id = Uuid::from_u128(9).to_string();
 
-        let answers = arena
+        let answers = deployment
             .register(|_| RegisterRequest { request_id: request_id.clone(), ..registration("ada") })
             .await;
 
         let users: Vec<User> = answers.into_iter().map(|answer| user(answer.unwrap().into_inner())).collect();
         assert!(users.iter().all(|other| *other == users[0]), "{users:?}");
-        arena.assert_users(1).await;
+        deployment.assert_users(1).await;
     }
 
     async fn a_link_verifies_once(engine: Engine) {
-        let arena = Arena::open(engine).await;
-        let ada = arena.first().newcomer("ada").await;
-        let token = verification_token(arena.first(), &address("ada")).await;
+        let deployment = Deployment::open(engine).await;
+        let ada = deployment.first().newcomer("ada").await;
+        let token = verification_token(deployment.first(), &address("ada")).await;
 
-        let answers = arena
+        let answers = deployment
             .at_once(|mut client, _| {
                 let request = VerifyEmailRequest { token: token.clone() };
                 async move { client.verify_email(request).await }
@@ -225,16 +232,16 @@ on_both_engines! {
 
         let verified = only_one(answers, Code::FailedPrecondition, "EMAIL_ALREADY_VERIFIED").user.unwrap();
         assert!(verified.is_verified && verified.auth_token == ada.auth_token);
-        let found = arena.first().client().await.find_user(by_email(&address("ada"))).await.unwrap();
+        let found = deployment.first().client().await.find_user(by_email(&address("ada"))).await.unwrap();
         assert_eq!(found.into_inner().user, Some(verified));
     }
 
-    async fn a_crowd_is_registered_and_each_of_them_is_mailed_once(engine: Engine) {
-        let arena = Arena::open(engine).await;
+    async fn concurrent_registrations_succeed_and_each_user_is_mailed_once(engine: Engine) {
+        let deployment = Deployment::open(engine).await;
 
-        let answers = arena.register(|number| registration(&format!("user{number}"))).await;
+        let answers = deployment.register(|number| registration(&format!("user{number}"))).await;
 
         assert!(answers.iter().all(Result::is_ok), "{answers:?}");
-        arena.assert_users(CALLERS).await;
+        deployment.assert_users(CALLERS).await;
     }
 }

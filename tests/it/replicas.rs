@@ -1,4 +1,4 @@
-//! Replicas of PostgreSQL, which serve look-ups: real ones that stream, and that lag, freeze and die.
+//! Look-ups on PostgreSQL replicas: real standbys with streaming replication, which lag, freeze and crash.
 
 use std::{
     sync::{
@@ -28,21 +28,21 @@ use crate::support::{
 
 const LAG_MAX: &str = "KAIROS_IDENTITY_DATABASE_REPLICA_LAG_MAX";
 
-/// So long that a replica whose replay is paused stays in use.
+/// Lag limit so high that a replica whose replay is paused stays in use.
 const NO_LAG_MAX: &str = "1m";
 
-/// A replica that may not be used is left out within 2 s; the rest is for a busy machine.
-const LEFT_OUT_LIMIT: Duration = Duration::from_secs(2 + 4);
+/// The service stops using an unusable replica within 2 s; the rest allows for a busy machine.
+const EXCLUDED_LIMIT: Duration = Duration::from_secs(2 + 4);
 
-/// Whatever happens to a replica, a call under load is answered within this.
+/// Deadline of each call: the service must answer within it, whatever happens to a replica.
 const DEADLINE: Duration = Duration::from_secs(8);
 
-/// How long a busy machine may take for what it does in a second when idle.
+/// Time limit for what an idle machine does in a second.
 const LIMIT: Duration = Duration::from_secs(20);
 
 type Client = IdentityServiceClient<Channel>;
 
-/// A primary, its replica, and a database on both.
+/// A primary, its replica, and a database.
 struct Pair {
     primary: Postgres,
     replica: Standby,
@@ -57,13 +57,13 @@ impl Pair {
         Self { primary, replica, database }
     }
 
-    /// A service on both, not yet started.
+    /// Returns the settings of a service that uses the primary and the replica.
     fn service(&self) -> Builder {
         TestServer::on_url(self.database.url().to_owned())
             .with_env("KAIROS_IDENTITY_DATABASE_READ_URLS", &self.replica.url(&self.database))
     }
 
-    /// Starts the service, and waits until it uses the replica.
+    /// Starts a service, and waits until it uses the replica.
     async fn start(&self, service: Builder) -> TestServer {
         self.replica.catch_up(&self.primary);
         let server = service.start().await;
@@ -71,38 +71,41 @@ impl Pair {
         server
     }
 
-    /// Waits until the service has taken the replica in more often than `before`.
+    /// Waits until the service has started to use the replica more than `before` times.
     async fn wait_until_used(&self, server: &TestServer, before: usize) {
-        until("the replica is taken in", LIMIT, async || (self.times_used(server) > before).then_some(()))
-            .await;
+        until("the service uses the replica", LIMIT, async || {
+            (self.times_used(server) > before).then_some(())
+        })
+        .await;
     }
 
-    /// How often the service has taken the replica in: at its start, and after each trouble.
+    /// Returns how often the service has started to use the replica: once at its start, and again after each
+    /// failure.
     fn times_used(&self, server: &TestServer) -> usize {
-        server.log().matches(&format!("The replica {} serves look-ups", self.replica.address())).count()
+        server.log().matches(&format!("Replica {} serves look-ups", self.replica.address())).count()
     }
 
-    async fn wait_until_left_out(&self, server: &TestServer) {
-        let words = format!("The replica {} is left out: ", self.replica.address());
-        until("the replica is left out", LEFT_OUT_LIMIT, async || {
+    async fn wait_until_excluded(&self, server: &TestServer) {
+        let words = format!("Replica {} excluded from look-ups: ", self.replica.address());
+        until("the service stops using the replica", EXCLUDED_LIMIT, async || {
             server.log().contains(&words).then_some(())
         })
         .await;
     }
 
-    /// Waits until the replica's connections show look-ups of the service.
-    async fn wait_until_asked(&self) {
+    /// Waits until `pg_stat_activity` of the replica shows look-ups of the service.
+    async fn wait_until_queried(&self) {
         let look_ups = "SELECT count(*) > 0 FROM pg_stat_activity \
                         WHERE application_name = 'kairos-identity' AND query LIKE '%auth_token%'";
-        until("the replica is asked", LIMIT, async || {
+        until("the replica is queried", LIMIT, async || {
             (self.replica.psql(self.database.name(), look_ups) == "t").then_some(())
         })
         .await;
     }
 
-    /// Verifies `user` on the primary alone: from here on the replica, while in use, tells that they are not
-    /// verified. Gives the user as they are now.
-    async fn leave_behind(&self, server: &TestServer, user: &User) -> User {
+    /// Pauses the replay of the replica and then verifies the email of `user`, so that the replica still
+    /// shows the user as not verified. Returns the user as stored on the primary.
+    async fn verify_on_primary_only(&self, server: &TestServer, user: &User) -> User {
         self.replica.catch_up(&self.primary);
         self.replica.pause_replay();
         let token = verification_token(server, &user.email).await;
@@ -110,8 +113,8 @@ impl Pair {
         answer.into_inner().user.unwrap()
     }
 
-    /// Asserts that `user` is found while the primary is silent, so by the replica.
-    async fn serves_alone(&self, client: &mut Client, user: &User) {
+    /// Asserts that look-ups find `user` while the primary is frozen, so that only the replica can answer.
+    async fn assert_replica_answers_alone(&self, client: &mut Client, user: &User) {
         self.replica.catch_up(&self.primary);
         self.primary.pause();
         for _ in 0..20 {
@@ -135,7 +138,7 @@ async fn resolve_all(client: &mut Client, users: &[&User]) -> Result<ResolveToke
     client.resolve_tokens(request).await.map(tonic::Response::into_inner)
 }
 
-/// Waits until look-ups say that `user` is verified, or is not.
+/// Waits until a look-up of `user` returns this value of `is_verified`.
 async fn wait_until_seen_as(client: &mut Client, user: &User, is_verified: bool, limit: Duration) {
     until(&format!("the user is seen with is_verified {is_verified}"), limit, async || {
         (resolve(client, user).await.unwrap().is_verified == is_verified).then_some(())
@@ -143,8 +146,8 @@ async fn wait_until_seen_as(client: &mut Client, user: &User, is_verified: bool,
     .await;
 }
 
-/// Callers who look two people up again and again, one by one and together, until they are told to stop. Each checks
-/// every answer.
+/// Callers that look up two users repeatedly, with single calls and batches, until the load ends. Each caller
+/// checks every answer.
 struct Load {
     callers: JoinSet<()>,
     answered: Arc<AtomicUsize>,
@@ -168,18 +171,18 @@ impl Load {
             });
         }
         let load = Self { callers, answered, is_over };
-        load.goes_on().await;
+        load.wait_for_progress().await;
         load
     }
 
-    /// Waits for more answers.
-    async fn goes_on(&self) {
+    /// Waits until 400 more look-ups are answered.
+    async fn wait_for_progress(&self) {
         let enough = self.answered.load(Ordering::Relaxed) + 400;
         let is_enough = async || (self.answered.load(Ordering::Relaxed) >= enough).then_some(());
         until("calls are answered", LIMIT, is_enough).await;
     }
 
-    /// Asserts that every call of every caller was answered.
+    /// Stops the callers, and asserts that every call succeeded.
     async fn end(self) {
         self.is_over.store(true, Ordering::Relaxed);
         self.callers.join_all().await;
@@ -193,32 +196,32 @@ async fn look_ups_are_served_by_the_replica() {
     let ada = server.newcomer("ada").await;
     let mut client = server.client().await;
 
-    pair.serves_alone(&mut client, &ada).await;
+    pair.assert_replica_answers_alone(&mut client, &ada).await;
 
-    pair.wait_until_asked().await;
+    pair.wait_until_queried().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn somebody_registered_a_moment_ago_is_found_by_every_instance() {
+async fn a_user_registered_a_moment_ago_is_found_by_every_instance() {
     let pair = Pair::new();
     let server = pair.start(pair.service().with_env(LAG_MAX, NO_LAG_MAX)).await;
     let twin = server.twin().await;
     pair.wait_until_used(&twin, 0).await;
     let mut clients = [server.client().await, twin.client().await];
     let ada = server.newcomer("ada").await;
-    pair.leave_behind(&server, &ada).await;
+    pair.verify_on_primary_only(&server, &ada).await;
 
     for number in 1..=64 {
         let bob = server.newcomer(&format!("bob{number}")).await;
         for client in &mut clients {
             assert_eq!(resolve(client, &bob).await.unwrap(), bob);
-            // One whom nobody knows, one whom the replica does not know yet, one whom it knows.
-            let stranger = User { auth_token: Uuid::from_u128(number).to_string(), ..User::default() };
-            let all = resolve_all(client, &[&stranger, &bob, &ada]).await.unwrap();
+            // A token without a user, a user that is only on the primary, and a user that is on both.
+            let unknown = User { auth_token: Uuid::from_u128(number).to_string(), ..User::default() };
+            let all = resolve_all(client, &[&unknown, &bob, &ada]).await.unwrap();
             let names: Vec<&str> = all.users.iter().map(|user| user.username.as_str()).collect();
             assert_eq!(names, [&bob.username, &ada.username]);
-            assert_eq!(all.unknown_auth_tokens, std::slice::from_ref(&stranger.auth_token));
-            assert_refused(&resolve(client, &stranger).await.unwrap_err(), Code::NotFound, "USER_NOT_FOUND");
+            assert_eq!(all.unknown_auth_tokens, std::slice::from_ref(&unknown.auth_token));
+            assert_refused(&resolve(client, &unknown).await.unwrap_err(), Code::NotFound, "USER_NOT_FOUND");
         }
     }
 
@@ -228,12 +231,12 @@ async fn somebody_registered_a_moment_ago_is_found_by_every_instance() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_writes_or_must_be_unique_asks_the_primary() {
+async fn logins_registrations_and_look_ups_by_email_use_the_primary() {
     let pair = Pair::new();
     let server = pair.start(pair.service().with_env(LAG_MAX, NO_LAG_MAX)).await;
     let mut client = server.client().await;
     let ada = server.newcomer("ada").await;
-    pair.leave_behind(&server, &ada).await;
+    pair.verify_on_primary_only(&server, &ada).await;
     wait_until_seen_as(&mut client, &ada, false, LIMIT).await;
     let bob = server.member("bob").await;
 
@@ -247,20 +250,20 @@ async fn what_writes_or_must_be_unique_asks_the_primary() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_that_falls_behind_is_left_out_until_it_has_caught_up() {
+async fn a_lagging_replica_is_not_used_until_it_has_caught_up() {
     let pair = Pair::new();
     let server = pair.start(pair.service().with_env(LAG_MAX, "200ms")).await;
     let mut client = server.client().await;
     let ada = server.newcomer("ada").await;
 
-    let verified = pair.leave_behind(&server, &ada).await;
-    wait_until_seen_as(&mut client, &ada, true, LEFT_OUT_LIMIT).await;
-    pair.wait_until_left_out(&server).await;
+    let verified = pair.verify_on_primary_only(&server, &ada).await;
+    wait_until_seen_as(&mut client, &ada, true, EXCLUDED_LIMIT).await;
+    pair.wait_until_excluded(&server).await;
 
     let before = pair.times_used(&server);
     pair.replica.resume_replay();
     pair.wait_until_used(&server, before).await;
-    pair.serves_alone(&mut client, &verified).await;
+    pair.assert_replica_answers_alone(&mut client, &verified).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -269,17 +272,17 @@ async fn a_replica_that_dies_under_load_fails_no_call() {
     let server = pair.start(pair.service()).await;
     let (ada, bob) = (server.newcomer("ada").await, server.newcomer("bob").await);
     let load = Load::start(&server, &ada, &bob).await;
-    pair.wait_until_asked().await;
+    pair.wait_until_queried().await;
 
     pair.replica.stop_immediate();
-    pair.wait_until_left_out(&server).await;
-    load.goes_on().await;
+    pair.wait_until_excluded(&server).await;
+    load.wait_for_progress().await;
 
     let before = pair.times_used(&server);
     pair.replica.start();
     pair.wait_until_used(&server, before).await;
-    load.goes_on().await;
-    pair.wait_until_asked().await;
+    load.wait_for_progress().await;
+    pair.wait_until_queried().await;
     load.end().await;
 }
 
@@ -293,30 +296,30 @@ async fn a_replica_that_freezes_under_load_fails_no_call() {
     let server = pair.start(limits).await;
     let (ada, bob) = (server.newcomer("ada").await, server.newcomer("bob").await);
     let load = Load::start(&server, &ada, &bob).await;
-    pair.wait_until_asked().await;
+    pair.wait_until_queried().await;
 
     pair.replica.pause();
-    pair.wait_until_left_out(&server).await;
-    load.goes_on().await;
+    pair.wait_until_excluded(&server).await;
+    load.wait_for_progress().await;
 
     let before = pair.times_used(&server);
     pair.replica.resume();
     pair.wait_until_used(&server, before).await;
-    load.goes_on().await;
+    load.wait_for_progress().await;
     load.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_that_was_promoted_is_left_out() {
+async fn a_promoted_replica_is_not_used() {
     let pair = Pair::new();
     let server = pair.start(pair.service()).await;
     let ada = server.newcomer("ada").await;
     pair.replica.catch_up(&pair.primary);
 
     pair.replica.psql("postgres", "SELECT pg_promote()");
-    // From here on it has a history of its own.
+    // The promoted replica accepts writes, so that its data now differ from those of the primary.
     pair.replica.psql(pair.database.name(), "DELETE FROM core_user");
-    pair.wait_until_left_out(&server).await;
+    pair.wait_until_excluded(&server).await;
 
     assert_eq!(resolve(&mut server.client().await, &ada).await.unwrap(), ada);
 }
@@ -334,5 +337,5 @@ async fn a_service_starts_while_its_replica_is_down() {
     assert_eq!(pair.times_used(&server), 0);
     pair.replica.start();
     pair.wait_until_used(&server, 0).await;
-    pair.serves_alone(&mut client, &ada).await;
+    pair.assert_replica_answers_alone(&mut client, &ada).await;
 }

@@ -1,4 +1,4 @@
-//! Mail against a real SMTP server that refuses, delays and drops.
+//! Mail delivery to a real SMTP server that refuses, delays and drops mails.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ use crate::support::{
 
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(15);
 
-/// A service that mails to `smtp`, and does not wait long between attempts.
+/// Returns the settings of a service that sends mail to `smtp` with short pauses between attempts.
 fn mailing_to(smtp: &SmtpServer) -> Builder {
     TestServer::builder(Engine::Sqlite)
         .with_mail_url(&smtp.url())
@@ -34,7 +34,7 @@ fn mailing_to(smtp: &SmtpServer) -> Builder {
         .with_env("KAIROS_IDENTITY_MAIL_TIMEOUT", "2s")
 }
 
-/// The attempts so far; waits until there are `count`.
+/// Waits until there are at least `count` delivery attempts, and returns all of them.
 async fn attempts(smtp: &SmtpServer, count: usize) -> Vec<Value> {
     let enough = async || Some(smtp.log()).filter(|log| log.len() >= count);
     until(&format!("{count} attempts"), ARRIVAL_LIMIT, enough).await
@@ -58,11 +58,12 @@ async fn a_mail_reaches_its_one_recipient() {
     server.logged("Mail sent").await;
 }
 
-/// Header names of every mail, in their order.
+/// Header names that a mail may have.
 const HEADERS: [&str; 8] =
     ["From", "To", "Subject", "Message-ID", "Date", "Auto-Submitted", "MIME-Version", "Content-Type"];
 
-/// What somebody may try to put into a mail; where it is a name or an address at all, it must come as one.
+/// Texts that an attacker may use as a username or in an email to inject headers, recipients or markup. The
+/// service refuses some of them.
 const HOSTILE: [&str; 16] = [
     "Ada\r\nBcc: eve@evil.example",
     "Ada\nBcc: eve@evil.example",
@@ -82,9 +83,10 @@ const HOSTILE: [&str; 16] = [
     "Ada \u{1f37d}",
 ];
 
-/// A mail to one of these, with our headers and no others, whatever its words hold.
+/// Asserts that a mail has one of `recipients` as its only recipient, only the headers in [`HEADERS`], no
+/// text of the attacker's domain in its headers, and no bare CR or LF.
 #[track_caller]
-fn assert_plain(attempt: &Value, recipients: &[String]) {
+fn assert_nothing_injected(attempt: &Value, recipients: &[String]) {
     let [recipient] = attempt["recipients"].as_array().unwrap().as_slice() else { panic!("{attempt}") };
     assert!(recipients.iter().any(|known| known == recipient.as_str().unwrap()), "{recipient}");
     let data = String::from_utf8(STANDARD.decode(attempt["data"].as_str().unwrap()).unwrap()).unwrap();
@@ -99,7 +101,7 @@ fn assert_plain(attempt: &Value, recipients: &[String]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_person_calls_themselves_adds_no_recipient_and_no_header() {
+async fn a_hostile_username_or_email_adds_no_recipient_and_no_header() {
     let smtp = SmtpServer::start();
     let server = mailing_to(&smtp).start().await;
     let mut client = server.client().await;
@@ -119,13 +121,20 @@ async fn what_a_person_calls_themselves_adds_no_recipient_and_no_header() {
     let attempts = attempts(&smtp, recipients.len()).await;
 
     for attempt in &attempts {
-        assert_plain(attempt, &recipients);
+        assert_nothing_injected(attempt, &recipients);
     }
 }
 
-/// Somebody of a hostile name or address does all that is told of by mail, and takes a new address if they are to; gives how many mails there
-/// are, or nothing when they cannot even register.
-async fn live(server: &TestServer, name: &str, email: &str, new_email: &str, moves: bool) -> Option<usize> {
+/// Registers a user with a hostile username or email and makes calls that send six mails of different kinds.
+/// With `confirms`, the user also confirms the new email. Returns the number of mails, or `None` if the
+/// registration is refused.
+async fn trigger_all_mails(
+    server: &TestServer,
+    name: &str,
+    email: &str,
+    new_email: &str,
+    confirms: bool,
+) -> Option<usize> {
     let register = RegisterRequest {
         username: name.to_owned(),
         email: email.to_owned(),
@@ -137,49 +146,51 @@ async fn live(server: &TestServer, name: &str, email: &str, new_email: &str, mov
     let mut accounts = AccountServiceClient::new(server.channel().await);
     let token = identity.register(register.clone()).await.ok()?.into_inner().mail_token;
     identity.verify_email(VerifyEmailRequest { token }).await.unwrap();
-    // registration_attempted
+    // Mail registration_attempted.
     identity.register(RegisterRequest { username: format!("{name} 2"), ..register }).await.unwrap_err();
     let login = LoginRequest { email: email.to_owned(), password: PASSWORD.to_owned() };
     let tokens = identity.login(login).await.unwrap().into_inner().tokens.unwrap();
-    // username_changed
+    // Mail username_changed.
     let rename = UpdateAccountRequest { username: format!("{name} 3"), update_mask: None };
     accounts.update_account(acting(&tokens, rename)).await.unwrap();
-    // password_changed
+    // Mail password_changed.
     let (current_password, new_password) = (PASSWORD.to_owned(), "quartz-Lantern-57-meadow".to_owned());
     let change = ChangePasswordRequest { current_password, new_password: new_password.clone() };
     accounts.change_password(acting(&tokens, change)).await.unwrap();
-    // email_change_requested, and confirm_email_change or email_changed
+    // Mails email_change_requested, and confirm_email_change or email_changed.
     let change = RequestEmailChangeRequest {
         current_password: new_password,
         new_email: new_email.to_owned(),
-        return_mail_token: moves,
+        return_mail_token: confirms,
     };
     let token = accounts.request_email_change(acting(&tokens, change)).await.unwrap().into_inner().mail_token;
-    let email = if moves {
+    let email = if confirms {
         accounts.confirm_email_change(ConfirmEmailChangeRequest { token }).await.unwrap();
         new_email
     } else {
         email
     };
-    // reset_password
+    // Mail reset_password.
     let reset = RequestPasswordResetRequest { email: email.to_owned(), return_mail_token: false };
     accounts.request_password_reset(reset).await.unwrap();
     Some(6)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_kind_of_mail_carries_more_than_its_words() {
+async fn no_kind_of_mail_gains_a_recipient_or_header() {
     let smtp = SmtpServer::start();
     let server = mailing_to(&smtp).start().await;
     let (mut recipients, mut mails) = (Vec::new(), 0);
     for (number, text) in HOSTILE.into_iter().enumerate() {
-        for moves in [false, true] {
-            let of = |who: &str| format!("{who}{number}{moves}@example.com");
-            let local = format!("{text}{number}{moves}@example.com").to_lowercase();
-            let (as_name, as_address) =
-                ((format!("{text} {moves}"), of("cyd")), (format!("Dan {number} {moves}"), local));
-            for ((name, email), new_email) in [(as_name, of("new")), (as_address, of("other"))] {
-                if let Some(count) = live(&server, &name, &email, &new_email, moves).await {
+        for confirms in [false, true] {
+            let email_of = |name: &str| format!("{name}{number}{confirms}@example.com");
+            let local = format!("{text}{number}{confirms}@example.com").to_lowercase();
+            let (as_name, as_address) = (
+                (format!("{text} {confirms}"), email_of("cyd")),
+                (format!("Dan {number} {confirms}"), local),
+            );
+            for ((name, email), new_email) in [(as_name, email_of("new")), (as_address, email_of("other"))] {
+                if let Some(count) = trigger_all_mails(&server, &name, &email, &new_email, confirms).await {
                     recipients.extend([email, new_email]);
                     mails += count;
                 }
@@ -192,12 +203,12 @@ async fn no_kind_of_mail_carries_more_than_its_words() {
 
     assert_eq!(attempts.len(), mails);
     for attempt in &attempts {
-        assert_plain(attempt, &recipients);
+        assert_nothing_injected(attempt, &recipients);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mail_that_was_put_off_or_lost_is_sent_again_with_the_same_message_id() {
+async fn a_deferred_or_lost_mail_is_retried_with_the_same_message_id() {
     for mode in ["refuse-4xx", "drop-before-250"] {
         let smtp = SmtpServer::start();
         smtp.set_mode(mode);
@@ -215,21 +226,21 @@ async fn a_mail_that_was_put_off_or_lost_is_sent_again_with_the_same_message_id(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mail_that_was_refused_is_given_up_and_the_log_says_so() {
+async fn a_permanently_refused_mail_is_not_retried_and_the_failure_is_logged() {
     for (mode, code) in [("refuse-5xx-rcpt", "550"), ("refuse-5xx-data", "554")] {
         let smtp = SmtpServer::start();
         smtp.set_mode(mode);
         let server = mailing_to(&smtp).start().await;
         server.client().await.register(registration("ada")).await.unwrap();
 
-        server.logged("Mail given up").await;
+        server.logged("Mail delivery failed permanently").await;
         smtp.set_mode("ok");
         tokio::time::sleep(Duration::from_secs(1)).await;
 
         assert_eq!(smtp.log().len(), 1, "{mode}: no second attempt");
         let log = server.log();
         assert!(log.contains(code) && !log.contains(&address("ada")), "{mode}: {log}");
-        // The person asks for another link when the mailbox works again.
+        // The user requests another link when the mailbox works again.
         let resend = kairos_identity::proto::ResendVerificationEmailRequest {
             email: address("ada"),
             return_mail_token: false,
@@ -240,7 +251,7 @@ async fn a_mail_that_was_refused_is_given_up_and_the_log_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_server_slows_no_call_and_is_tried_again() {
+async fn a_slow_smtp_server_slows_no_call_and_is_retried() {
     let smtp = SmtpServer::start();
     smtp.set_mode("delay 60");
     let server = mailing_to(&smtp).start().await;
@@ -250,16 +261,16 @@ async fn a_slow_server_slows_no_call_and_is_tried_again() {
     }
     let refusal = server.client().await.login(login("ada", PASSWORD)).await.unwrap_err();
     assert_refused(&refusal, Code::PermissionDenied, "EMAIL_NOT_VERIFIED");
-    // All of them together are faster than a single attempt's limit.
+    // All calls together take less time than the timeout of one delivery attempt.
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
 
-    server.logged("no answer within").await;
+    server.logged("did not answer within").await;
     smtp.set_mode("ok");
     attempts(&smtp, 6).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_away_gets_its_mail_when_it_is_back() {
+async fn a_mail_to_an_unreachable_server_is_retried_until_its_link_expires() {
     let smtp = SmtpServer::start();
     let url = smtp.url();
     drop(smtp);
@@ -272,9 +283,9 @@ async fn a_server_that_is_away_gets_its_mail_when_it_is_back() {
         .await;
     server.client().await.register(registration("ada")).await.unwrap();
 
-    server.logged("it will be tried again").await;
-    // And no longer than its link is good for.
-    server.logged("Mail given up").await;
+    server.logged("Mail delivery failed; retrying").await;
+    // The retries stop when the link of the mail has expired.
+    server.logged("Mail delivery failed permanently").await;
     assert!(server.log().contains("link expire"), "{}", server.log());
 }
 
@@ -296,14 +307,14 @@ async fn a_mail_survives_a_crash_before_it_was_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_whose_certificate_nobody_vouches_for_gets_no_mail() {
+async fn a_server_with_an_untrusted_certificate_gets_no_mail() {
     let own = Certificate::localhost();
     let smtp = SmtpServer::start_with_tls(&own.certificate(), &own.key());
 
     let server = mailing_to(&smtp).start().await;
     server.client().await.register(registration("ada")).await.unwrap();
-    server.logged("it will be tried again").await;
-    assert!(smtp.log().is_empty(), "not a word of the mail was sent");
+    server.logged("Mail delivery failed; retrying").await;
+    assert!(smtp.log().is_empty(), "no mail was delivered");
     drop(server);
 
     let trusted = own.certificate();
@@ -313,19 +324,20 @@ async fn a_server_whose_certificate_nobody_vouches_for_gets_no_mail() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_host_that_is_not_loopback_gets_no_mail_in_the_clear_unless_told_so() {
+async fn a_host_that_is_not_loopback_gets_no_plaintext_mail_without_the_flag() {
     let smtp = SmtpServer::start();
-    let away = smtp.url_that_is_not_loopback();
+    let remote = smtp.non_loopback_url();
 
-    let server = mailing_to(&smtp).with_mail_url(&away).start().await;
+    let server = mailing_to(&smtp).with_mail_url(&remote).start().await;
     server.client().await.register(registration("ada")).await.unwrap();
-    server.logged("it will be tried again").await;
-    assert!(smtp.log().is_empty(), "not a word of the mail was sent");
+    server.logged("Mail delivery failed; retrying").await;
+    assert!(smtp.log().is_empty(), "no mail was delivered");
     drop(server);
 
-    let told = mailing_to(&smtp).with_mail_url(&away).with_args(&["--insecure-mail-plaintext"]).start().await;
-    told.client().await.register(registration("ada")).await.unwrap();
-    told.logged("Mail sent").await;
+    let allowed =
+        mailing_to(&smtp).with_mail_url(&remote).with_args(&["--insecure-mail-plaintext"]).start().await;
+    allowed.client().await.register(registration("ada")).await.unwrap();
+    allowed.logged("Mail sent").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -334,7 +346,7 @@ async fn an_instance_with_another_key_loses_no_mail() {
     smtp.set_mode("refuse-4xx");
     let database = TestDatabase::new(Engine::Sqlite);
     let mailing = |builder: Builder| {
-        // A killed sender's lease is twice the timeout.
+        // The lease of a mail whose sender was killed lasts twice the timeout.
         builder
             .with_mail_url(&smtp.url())
             .with_env("KAIROS_IDENTITY_MAIL_RETRY_FIRST", "200ms")
@@ -346,10 +358,11 @@ async fn an_instance_with_another_key_loses_no_mail() {
     right.kill_9();
     smtp.set_mode("ok");
 
-    // It would not start beside keys that it cannot open: so it makes its own.
+    // With signing keys that it cannot decrypt, the instance would not start. Without any, it creates its
+    // own.
     database.execute("DELETE FROM core_signing_key");
     let wrong = mailing(TestServer::on_url(database.url().to_owned())).start().await;
-    wrong.logged("sealed under another key").await;
+    wrong.logged("encrypted under another key").await;
     drop(wrong);
     database.execute("DELETE FROM core_signing_key");
     right.restart().await;

@@ -1,8 +1,10 @@
-//! How long an answer takes tells nothing of whether there is an account (Welch's t, as in dudect: Reparaz et al., DATE 2017).
+//! The duration of a call must not reveal whether an account exists (Welch's t-test, as in dudect: Reparaz et
+//! al., DATE 2017).
 //!
-//! `KAIROS_TIMING_SAMPLES=20000 scripts/test --release timing -- --test-threads 1 --nocapture` takes as many of each of two classes at the
-//! lowest cost of a hash, where a difference shows most, and prints a line of figures; the suite takes few, at a cost that makes
-//! a login without its hash show among them all the same.
+//! `KAIROS_TIMING_SAMPLES=20000 scripts/test --release timing -- --test-threads 1 --nocapture` takes 20,000
+//! samples of each of the two classes at the lowest hash cost, at which differences in the other work show
+//! most, and prints a line of figures. Without the variable the tests take few samples, at a hash cost so
+//! high that a login without its hash is detected all the same.
 
 use std::time::{Duration, Instant};
 
@@ -21,40 +23,46 @@ use crate::{
     support::{people::registration, server::TestServer, tools::timing_samples},
 };
 
-/// From here on a difference counts as one: by chance once in 150,000 comparisons.
+/// Limit of Welch's t. A larger value counts as a difference. It occurs by chance once in 150,000
+/// comparisons.
 const T_MAX: f64 = 4.5;
 
-/// Samples of each class in the suite, and the cost of a hash there: 16 times what the lowest costs.
-const FEW: usize = 150;
-const COST_OF_FEW: &str = "8";
+/// Number of samples of each class without `KAIROS_TIMING_SAMPLES`.
+const SAMPLES_IN_SUITE: usize = 150;
+
+/// Hash cost without `KAIROS_TIMING_SAMPLES`: such a hash takes 16 times as long as one of [`COST_LOWEST`].
+const COST_IN_SUITE: &str = "8";
+
+/// The lowest hash cost.
 const COST_LOWEST: &str = "4";
 
-/// How often one account may be guessed at before its callers have to wait.
+/// Number of wrong passwords per account in a comparison: fewer than the configured limit of 100, so that no
+/// login is throttled.
 const GUESSES: usize = 90;
 
-/// How often one mailbox may get a link.
+/// Configured limit of links per email.
 const RESENDS: usize = 1_000;
 
 type Client = IdentityServiceClient<Channel>;
 
-/// Who is asked about.
+/// State of the account that a call is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Account {
-    /// Nobody has this email.
+    /// No account has this email.
     Unknown,
-    /// Somebody has it and has proven it.
+    /// An account has this email and has verified it.
     Verified,
-    /// Somebody has it and has not.
+    /// An account has this email and has not verified it.
     Unverified,
 }
 
 impl Account {
-    /// The `number`th email of this kind; all have one length.
+    /// Returns email number `number` of this kind; all emails have the same length.
     fn email(self, number: usize) -> String {
         let kind = match self {
             Self::Unknown => "unknown",
-            Self::Verified => "proved.",
-            Self::Unverified => "newcome",
+            Self::Verified => "checked",
+            Self::Unverified => "pending",
         };
         format!("{kind}{number:06}@example.com")
     }
@@ -67,9 +75,11 @@ struct Scene {
 }
 
 impl Scene {
-    /// A service with room for many guesses, and `accounts` of a kind.
+    /// Starts a service with high limits for logins and resends, and creates `accounts` accounts of each
+    /// kind.
     async fn new(engine: crate::support::engine::Engine, kinds: &[Account], accounts: usize) -> Self {
-        let (samples, cost) = timing_samples().map_or((FEW, COST_OF_FEW), |samples| (samples, COST_LOWEST));
+        let (samples, cost) =
+            timing_samples().map_or((SAMPLES_IN_SUITE, COST_IN_SUITE), |samples| (samples, COST_LOWEST));
         let world = World::new(engine).await;
         let server = TestServer::on_url(world.database.url().to_owned())
             .with_env("KAIROS_IDENTITY_PASSWORD_COST", cost)
@@ -99,7 +109,7 @@ impl Scene {
         Self { world, server, samples }
     }
 
-    /// Takes samples of both kinds, in an order that chance decides, and asserts that their times are the same.
+    /// Takes samples of both kinds in random order, and asserts that their times do not differ.
     async fn compare(
         self,
         name: &str,
@@ -107,14 +117,14 @@ impl Scene {
         mut call: impl AsyncFnMut(&mut Client, Account, usize) -> Duration,
     ) {
         let mut client = self.server.client().await;
-        let chance = Entropy::seeded(11);
+        let random = Entropy::seeded(11);
         let (mut times, mut taken) = ([Vec::new(), Vec::new()], [0; 2]);
         for _ in 0..WARM_UP {
             call(&mut client, kinds[0], 0).await;
             call(&mut client, kinds[1], 0).await;
         }
         while taken.iter().any(|taken| *taken < self.samples) {
-            let [byte] = chance.bytes::<1>();
+            let [byte] = random.bytes::<1>();
             let class = usize::from(byte & 1);
             if taken[class] < self.samples {
                 times[class].push(call(&mut client, kinds[class], taken[class]).await.as_secs_f64() * 1e6);
@@ -136,15 +146,17 @@ impl Scene {
     }
 }
 
-/// Connections, caches and statements are ready then.
+/// Number of calls of each kind before the samples, after which connections, caches and prepared statements
+/// are ready.
 const WARM_UP: usize = 5;
 
-/// What two classes of times, in microseconds, come to.
+/// Statistics of two classes of times in microseconds.
 struct Figures {
+    /// Median of each class.
     medians: [f64; 2],
-    /// The chance that one of the second class is longer than one of the first.
+    /// Probability that a time of the second class is longer than a time of the first class.
     auc: f64,
-    /// Welch's.
+    /// Welch's t.
     t: f64,
 }
 
@@ -158,7 +170,7 @@ impl Figures {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "some ten thousand")]
+#[expect(clippy::cast_precision_loss, reason = "at most some ten thousand samples")]
 fn count(times: &[f64]) -> f64 {
     times.len() as f64
 }
@@ -182,12 +194,12 @@ fn median(times: &[f64]) -> f64 {
 fn auc(first: &[f64], second: &[f64]) -> f64 {
     let first = sorted(first);
     let shorter: usize = second.iter().map(|time| first.partition_point(|other| other < time)).sum();
-    #[expect(clippy::cast_precision_loss, reason = "some hundred million")]
+    #[expect(clippy::cast_precision_loss, reason = "at most some hundred million pairs")]
     let shorter = shorter as f64;
     shorter / (count(&first) * count(second))
 }
 
-/// The time of a refused login.
+/// Measures a login that is refused with `code`.
 async fn time_of_login(client: &mut Client, email: String, code: Code) -> Duration {
     let request = LoginRequest { email, password: "not the password".to_owned() };
     let began = Instant::now();
@@ -197,6 +209,7 @@ async fn time_of_login(client: &mut Client, email: String, code: Code) -> Durati
     time
 }
 
+/// Measures a call of `ResendVerificationEmail`.
 async fn time_of_resend(client: &mut Client, email: String) -> Duration {
     let began = Instant::now();
     client
@@ -206,11 +219,13 @@ async fn time_of_resend(client: &mut Client, email: String) -> Duration {
     began.elapsed()
 }
 
+/// Returns how many accounts the samples need if each account is used for `each` of them.
 fn accounts_for(samples: Option<usize>, each: usize) -> usize {
-    samples.unwrap_or(FEW) / each + 2
+    samples.unwrap_or(SAMPLES_IN_SUITE) / each + 2
 }
 
-/// Unknown against one kind, each account guessed at no more often than it may.
+/// Compares refused logins of unknown emails with those of one kind of account, with at most [`GUESSES`] per
+/// account.
 async fn compare_logins(engine: crate::support::engine::Engine, kind: Account) {
     let scene = Scene::new(engine, &[kind], accounts_for(timing_samples(), GUESSES)).await;
     scene
@@ -229,7 +244,7 @@ on_both_engines! {
         compare_logins(engine, Account::Unverified).await;
     }
 
-    async fn a_login_that_has_to_wait_takes_as_long_for_an_unknown_email(engine: Engine) {
+    async fn a_throttled_login_takes_as_long_for_an_unknown_email(engine: Engine) {
         let kinds = [Account::Unknown, Account::Verified];
         let scene = Scene::new(engine, &kinds[1..], 1).await;
         let mut client = scene.server.client().await;
@@ -238,7 +253,7 @@ on_both_engines! {
                 time_of_login(&mut client, kind.email(0), Code::Unauthenticated).await;
             }
         }
-        scene.compare("Login that has to wait", kinds, async |client, kind, _| {
+        scene.compare("Throttled login", kinds, async |client, kind, _| {
             time_of_login(client, kind.email(0), Code::ResourceExhausted).await
         }).await;
     }
@@ -247,7 +262,7 @@ on_both_engines! {
         let kinds = [Account::Unknown, Account::Verified];
         let scene = Scene::new(engine, &kinds[1..], 1).await;
         scene.compare("Register, refused for its password", kinds, async |client, kind, number| {
-            let username = format!("Somebody {number}");
+            let username = format!("User {number}");
             let request = RegisterRequest { username, email: kind.email(0), password: "password".into(), ..registration("x") };
             let began = Instant::now();
             assert_eq!(client.register(request).await.unwrap_err().code(), Code::InvalidArgument);
@@ -255,7 +270,7 @@ on_both_engines! {
         }).await;
     }
 
-    async fn a_resend_takes_as_long_for_an_unknown_email_as_for_one_to_verify(engine: Engine) {
+    async fn a_resend_takes_as_long_for_an_unknown_email_as_for_an_unverified_one(engine: Engine) {
         let kinds = [Account::Unknown, Account::Unverified];
         let scene = Scene::new(engine, &kinds[1..], accounts_for(timing_samples(), RESENDS / 2)).await;
         scene.compare("ResendVerificationEmail", kinds, async |client, kind, number| {
@@ -283,14 +298,14 @@ on_both_engines! {
         }).await;
     }
 
-    /// What goes on after an answer must not show in the next one either.
+    /// Work that continues after a response must not change the duration of the next call either.
     async fn a_login_right_after_a_resend_takes_as_long_for_an_unknown_email(engine: Engine) {
         let kinds = [Account::Unknown, Account::Unverified];
         let scene = Scene::new(engine, &kinds[1..], accounts_for(timing_samples(), RESENDS / 2)).await;
         scene.compare("Login right after ResendVerificationEmail", kinds, async |client, kind, number| {
             time_of_resend(client, kind.email(number / (RESENDS / 2))).await;
-            let stranger = format!("stranger{number:06}@example.com");
-            time_of_login(client, stranger, Code::Unauthenticated).await
+            let unknown = format!("stranger{number:06}@example.com");
+            time_of_login(client, unknown, Code::Unauthenticated).await
         }).await;
     }
 }

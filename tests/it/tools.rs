@@ -1,4 +1,4 @@
-//! The clients that developers use: grpcurl, and Python's grpcio.
+//! Clients that developers use: grpcurl, Python's grpcio, and libraries that verify access tokens.
 
 use std::process::Output;
 
@@ -18,16 +18,16 @@ use crate::support::{
 
 const SERVICE: &str = "kairos.identity.v1.IdentityService";
 
-fn said(output: &Output) -> String {
+fn text_of(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 fn call(server: &TestServer, rpc: &str, message: &str) -> String {
-    said(&grpcurl(&["-d", message, &server.address().to_string(), &format!("{SERVICE}/{rpc}")]))
+    text_of(&grpcurl(&["-d", message, &server.address().to_string(), &format!("{SERVICE}/{rpc}")]))
 }
 
 on_both_engines! {
-    async fn the_story_of_the_readme_works_with_grpcurl(engine: Engine) {
+    async fn the_readme_walkthrough_works_with_grpcurl(engine: Engine) {
         let server = TestServer::start(engine).await;
         let registration = r#"{"username": "ada", "email": "ada@example.com", "password": "plum-Voyage-84-kettle"}"#;
         let login = r#"{"email": "ada@example.com", "password": "plum-Voyage-84-kettle"}"#;
@@ -41,40 +41,40 @@ on_both_engines! {
         let logged_in = call(&server, "Login", login);
         let resolved = call(&server, "ResolveToken", &format!(r#"{{"auth_token": "{auth_token}"}}"#));
 
-        // The details are decoded, since their descriptors are reflected too.
+        // grpcurl decodes the error details, since reflection serves their descriptors too.
         assert!(early.contains("\"reason\":\"EMAIL_NOT_VERIFIED\"") && early.contains("identity.kairos"), "{early}");
         for answer in [verified, logged_in, resolved] {
             assert!(answer.contains("\"isVerified\": true") && answer.contains(auth_token), "{answer}");
         }
     }
 
-    async fn the_story_works_with_grpcio(engine: Engine) {
+    async fn the_readme_walkthrough_works_with_grpcio(engine: Engine) {
         let server = TestServer::start(engine).await;
         let (address, mails, root) = (server.address().to_string(), server.mail_folder(), repository());
         let output = python("grpcio_client.py", &[&address, mails.to_str().unwrap(), root.join("proto").to_str().unwrap()]);
-        assert!(output.status.success(), "{}", said(&output));
+        assert!(output.status.success(), "{}", text_of(&output));
     }
 }
 
-/// As an agent does it, with its language's usual library (`PyJWT`).
-/// Whether a program tells whose a login is by its access token, and refuses what is none.
-fn assert_knows_logins(verify: impl Fn(&str) -> Output, auth_token: &str, tokens: &SessionTokens) {
+/// Asserts that the program `verify` accepts an access token and prints its claims, and that it refuses a
+/// forged token and values that are not access tokens.
+fn assert_verifies_access_tokens(verify: impl Fn(&str) -> Output, auth_token: &str, tokens: &SessionTokens) {
     let verified = verify(&tokens.access_token);
     let claims: serde_json::Value =
-        serde_json::from_slice(&verified.stdout).unwrap_or_else(|_| panic!("{}", said(&verified)));
+        serde_json::from_slice(&verified.stdout).unwrap_or_else(|_| panic!("{}", text_of(&verified)));
     assert_eq!((&claims["sub"], &claims["sid"]), (&auth_token.into(), &tokens.session_id.clone().into()));
 
     let (message, signature) = tokens.access_token.rsplit_once('.').unwrap();
     let forged = format!("{message}.{}", signature.chars().rev().collect::<String>());
     for other in [&forged, &tokens.refresh_token, &tokens.session_id, message] {
         let refused = verify(other);
-        assert_eq!(refused.status.code(), Some(1), "{other}: {}", said(&refused));
-        assert!(said(&refused).contains("the token is refused"), "{}", said(&refused));
+        assert_eq!(refused.status.code(), Some(1), "{other}: {}", text_of(&refused));
+        assert!(text_of(&refused).contains("the token is refused"), "{}", text_of(&refused));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_verifies_a_login_without_a_call() {
+async fn an_agent_verifies_an_access_token_offline() {
     let server = TestServer::start(crate::support::engine::Engine::Sqlite).await;
     let ada = server.member("ada").await;
     let tokens = log_in(&server, "ada").await;
@@ -83,18 +83,18 @@ async fn an_agent_verifies_a_login_without_a_call() {
     let (address, rpc) = (server.address().to_string(), "kairos.identity.v1.SessionService/GetJwks");
     std::fs::write(&jwks, grpcurl(&[&address, rpc]).stdout).unwrap();
     let example = repository().join("examples/verify_access_token.py");
-    // Its public keys are all that it needs: nobody answers any more.
+    // The agent needs only the public keys, so the service may be gone.
     drop(server);
     let verify = |token: &str| {
         let program = repository().join(".tools/venv/bin/python");
         std::process::Command::new(program).arg(&example).arg(&jwks).arg(token).output().unwrap()
     };
 
-    assert_knows_logins(verify, &ada.auth_token, &tokens);
+    assert_verifies_access_tokens(verify, &ada.auth_token, &tokens);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_in_typescript_verifies_a_login_by_the_keys_over_http() {
+async fn an_agent_in_typescript_verifies_an_access_token_with_keys_from_http() {
     let server = TestServer::start(crate::support::engine::Engine::Sqlite).await;
     let ada = server.member("ada").await;
     let tokens = log_in(&server, "ada").await;
@@ -116,26 +116,26 @@ async fn an_agent_in_typescript_verifies_a_login_by_the_keys_over_http() {
         .current_dir(&folder)
         .output()
         .unwrap();
-    assert!(compiled.status.success(), "{}", said(&compiled));
+    assert!(compiled.status.success(), "{}", text_of(&compiled));
     let keys = format!("http://{}/.well-known/jwks.json", server.http_address());
     let verify = |token: &str| {
         let mut node = std::process::Command::new("node");
         node.args(["verify_access_token.mjs", &keys, token]).current_dir(&folder).output().unwrap()
     };
 
-    assert_knows_logins(verify, &ada.auth_token, &tokens);
+    assert_verifies_access_tokens(verify, &ada.auth_token, &tokens);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_api_explains_itself() {
+async fn reflection_lists_and_describes_the_api() {
     let server = TestServer::start(crate::support::engine::Engine::Sqlite).await;
     let address = server.address().to_string();
 
-    let services = said(&grpcurl(&[&address, "list"]));
+    let services = text_of(&grpcurl(&[&address, "list"]));
     for service in [SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"] {
         assert!(services.contains(service), "{services}");
     }
-    let rpcs = said(&grpcurl(&[&address, "list", SERVICE]));
+    let rpcs = text_of(&grpcurl(&[&address, "list", SERVICE]));
     for rpc in [
         "Register",
         "VerifyEmail",
@@ -147,14 +147,14 @@ async fn the_api_explains_itself() {
     ] {
         assert!(rpcs.lines().any(|line| line == format!("{SERVICE}.{rpc}")), "{rpcs}");
     }
-    let described = said(&grpcurl(&[&address, "describe", &format!("{SERVICE}.Register")]));
-    assert!(described.contains("Registers a person and mails a link"), "{described}");
-    let health = said(&grpcurl(&[&address, "grpc.health.v1.Health/Check"]));
+    let described = text_of(&grpcurl(&[&address, "describe", &format!("{SERVICE}.Register")]));
+    assert!(described.contains("Registers a user and mails a verification link"), "{described}");
+    let health = text_of(&grpcurl(&[&address, "grpc.health.v1.Health/Check"]));
     assert!(health.contains("SERVING"), "{health}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reflection_speaks_its_newer_version_too() {
+async fn reflection_serves_v1_too() {
     let server = TestServer::start(crate::support::engine::Engine::Sqlite).await;
     let list = ServerReflectionRequest {
         host: String::new(),
@@ -179,5 +179,5 @@ async fn reflection_can_be_turned_off() {
 
     let services = grpcurl(&[&server.address().to_string(), "list"]);
 
-    assert!(!services.status.success(), "{}", said(&services));
+    assert!(!services.status.success(), "{}", text_of(&services));
 }

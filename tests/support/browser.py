@@ -1,9 +1,10 @@
-"""A person in a browser: opens the page of a link, presses its button, and reads what came of it.
+"""Opens the page of a mailed link in a browser, presses its button and reads the next page.
 
     browser.py BASE_URL PAGE TOKEN PASSWORD FOLDER
 
-Prints the headings in their order. Puts pictures of each page into FOLDER, as a phone and a desk show them, light and dark. Fails when the browser
-complains about anything, when a page is wider than the screen, or when the address of the last page still has the token.
+Prints the headings in order. Saves a screenshot of each page in FOLDER, in a phone and a desktop size, light
+and dark. Fails if the browser logs a warning or an error, if a page is wider than the screen, or if the URL
+of the last page still contains the token.
 """
 
 import pathlib
@@ -15,7 +16,7 @@ from selenium.webdriver.support import expected_conditions
 from selenium.webdriver.support.wait import WebDriverWait
 
 WAIT_SECONDS = 30
-SIZES = {"phone": (360, 640), "desk": (1280, 800)}
+SIZES = {"phone": (360, 640), "desktop": (1280, 800)}
 
 
 def browser():
@@ -23,12 +24,13 @@ def browser():
     for argument in ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"]:
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    # The pages need no script, and so they get none.
+    # The pages must work without scripts, so scripts are disabled.
     options.add_experimental_option("prefs", {"profile.managed_default_content_settings.javascript": 2})
     return webdriver.Chrome(options=options, service=webdriver.ChromeService("/usr/bin/chromedriver"))
 
 
-def picture(driver, folder, name):
+def save_screenshots(driver, folder, name):
+    """Saves a screenshot in each size and colour scheme, and fails if the page is wider than the screen."""
     for scheme in ["light", "dark"]:
         driver.execute_cdp_cmd(
             "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
@@ -45,7 +47,7 @@ def picture(driver, folder, name):
 
 
 def press(driver):
-    """Presses the button, and waits for the page behind it."""
+    """Presses the button and waits for the next page."""
     button = driver.find_element(By.TAG_NAME, "button")
     button.click()
     wait = WebDriverWait(driver, WAIT_SECONDS)
@@ -53,7 +55,7 @@ def press(driver):
     wait.until(expected_conditions.presence_of_element_located((By.TAG_NAME, "h1")))
 
 
-def heading(driver):
+def print_heading(driver):
     print(driver.find_element(By.TAG_NAME, "h1").text)
 
 
@@ -62,10 +64,10 @@ def main(base, page, token, password, folder):
     driver = browser()
     try:
         driver.get(f"{base}/{page}?token={token}")
-        heading(driver)
-        picture(driver, folder, page)
+        print_heading(driver)
+        save_screenshots(driver, folder, page)
         if password:
-            # Typing errors are told on the page, and the link is good for another try.
+            # The page shows which rule a password breaks, and the same link works for another attempt.
             for first, second in [(password, password + "x"), ("short", "short"), (password, password)]:
                 driver.find_element(By.NAME, "new_password").send_keys(first)
                 driver.find_element(By.NAME, "new_password_again").send_keys(second)
@@ -73,19 +75,20 @@ def main(base, page, token, password, folder):
                 if not driver.find_elements(By.NAME, "new_password"):
                     break
                 print(driver.find_element(By.CSS_SELECTOR, "[role=alert]").text)
-                picture(driver, folder, f"{page}.rule")
+                save_screenshots(driver, folder, f"{page}.rule")
         else:
             press(driver)
-        heading(driver)
+        print_heading(driver)
         name = "refused" if "not work" in driver.title else "done"
-        picture(driver, folder, f"{page}.{name}")
+        save_screenshots(driver, folder, f"{page}.{name}")
         if token in driver.current_url:
             sys.exit(f"the token is still in {driver.current_url}")
-        # Refusals have a status of 4xx, and there is no icon. Advice (DEBUG) is about a name that the page does not know.
-        complaints = [entry for entry in driver.get_log("browser") if entry["level"] != "DEBUG"]
-        complaints = [entry for entry in complaints if "the server responded with a status of 4" not in entry["message"]]
-        if complaints:
-            sys.exit(f"the browser complains: {complaints}")
+        # Expected entries: the 4xx status of a rejected form and of the missing icon. DEBUG entries are
+        # advice, for example to mark the username field, which the page does not have.
+        entries = [entry for entry in driver.get_log("browser") if entry["level"] != "DEBUG"]
+        entries = [entry for entry in entries if "the server responded with a status of 4" not in entry["message"]]
+        if entries:
+            sys.exit(f"the browser logged: {entries}")
     finally:
         driver.quit()
 

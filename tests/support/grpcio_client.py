@@ -1,4 +1,4 @@
-"""The whole story with Python's grpcio: another implementation of gRPC than the service's.
+"""Calls the service with Python's grpcio, an implementation of gRPC that is independent of tonic.
 
 Usage: grpcio_client.py ADDRESS MAIL_FOLDER PROTO_FOLDER
 """
@@ -21,7 +21,7 @@ PASSWORD = "plum-Voyage-84-kettle"
 
 
 def generate_stubs(proto_folder, out):
-    """Compiles the .proto files as a client would."""
+    """Compiles the .proto files like a client of the service."""
     files = [str(path) for path in pathlib.Path(proto_folder).rglob("*.proto")]
     include = pathlib.Path(protoc.__file__).parent / "_proto"
     arguments = ["protoc", f"-I{proto_folder}", f"-I{include}", f"--python_out={out}", f"--grpc_python_out={out}"]
@@ -29,8 +29,8 @@ def generate_stubs(proto_folder, out):
     sys.path.insert(0, out)
 
 
-def refusal(call, request, code, reason):
-    """The details of a call that must be refused with this code and reason."""
+def rejection(call, request, code, reason):
+    """Makes a call that must fail with this code and reason; returns the details of the error."""
     try:
         call(request, timeout=10)
     except grpc.RpcError as error:
@@ -44,11 +44,11 @@ def refusal(call, request, code, reason):
         info = details[error_details_pb2.ErrorInfo]
         assert (info.reason, info.domain) == (reason, "identity.kairos"), info
         return details
-    raise AssertionError(f"{request} was not refused")
+    raise AssertionError(f"{request} was not rejected")
 
 
-def assert_deadline_is_kept(stream):
-    """A stream that would never end does so at its caller's deadline, after it has said something."""
+def assert_deadline_ends(stream):
+    """Checks that an endless stream sends one message and is ended by the client's deadline."""
     messages = 0
     try:
         for _ in stream:
@@ -56,12 +56,12 @@ def assert_deadline_is_kept(stream):
     except grpc.RpcError as error:
         assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED, error.code()
     else:
-        raise AssertionError("the stream ended by itself")
+        raise AssertionError("the server ended the stream")
     assert messages == 1, messages
 
 
 def mailed_token(folder):
-    """The token of the newest mail's link."""
+    """Waits for a mail and returns the token in the link of the newest one."""
     until = time.monotonic() + 10
     while time.monotonic() < until:
         files = sorted(pathlib.Path(folder).glob("*.eml"))
@@ -74,7 +74,7 @@ def mailed_token(folder):
 
 
 def main(address, mail_folder, proto_folder):
-    """Registers, verifies, logs in, resolves; and meets the refusals on the way."""
+    """Registers, verifies, logs in and looks up a user, and checks the errors of each step."""
     generate_stubs(proto_folder, tempfile.mkdtemp())
     from kairos.identity.v1 import identity_service_pb2 as pb
     from kairos.identity.v1 import identity_service_pb2_grpc as pb_grpc
@@ -82,43 +82,43 @@ def main(address, mail_folder, proto_folder):
     channel = grpc.insecure_channel(address)
     api = pb_grpc.IdentityServiceStub(channel)
 
-    details = refusal(api.Register, pb.RegisterRequest(), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS")
+    details = rejection(api.Register, pb.RegisterRequest(), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS")
     fields = [violation.field for violation in details[error_details_pb2.BadRequest].field_violations]
     assert sorted(fields) == ["email", "password", "username"], fields
 
     ada = api.Register(pb.RegisterRequest(username="Ada", email="Ada@Example.com", password=PASSWORD)).user
     assert ada.email == "ada@example.com" and not ada.is_verified and ada.created_at.ToMicroseconds() > 0
     login = pb.LoginRequest(email="ada@example.com", password=PASSWORD)
-    refusal(api.Login, login, grpc.StatusCode.PERMISSION_DENIED, "EMAIL_NOT_VERIFIED")
+    rejection(api.Login, login, grpc.StatusCode.PERMISSION_DENIED, "EMAIL_NOT_VERIFIED")
     wrong = pb.LoginRequest(email="ada@example.com", password="wrong")
-    refusal(api.Login, wrong, grpc.StatusCode.UNAUTHENTICATED, "INVALID_CREDENTIALS")
+    rejection(api.Login, wrong, grpc.StatusCode.UNAUTHENTICATED, "INVALID_CREDENTIALS")
 
     token = mailed_token(mail_folder)
     assert api.VerifyEmail(pb.VerifyEmailRequest(token=token)).user.is_verified
     verify = pb.VerifyEmailRequest(token=token)
-    refusal(api.VerifyEmail, verify, grpc.StatusCode.FAILED_PRECONDITION, "EMAIL_ALREADY_VERIFIED")
+    rejection(api.VerifyEmail, verify, grpc.StatusCode.FAILED_PRECONDITION, "EMAIL_ALREADY_VERIFIED")
     assert api.Login(login).user.auth_token == ada.auth_token
 
     for spelling in (ada.auth_token, ada.auth_token.upper(), ada.auth_token.replace("-", "")):
         assert api.ResolveToken(pb.ResolveTokenRequest(auth_token=spelling)).user.username == "Ada"
-    nobody = "00000000-0000-4000-8000-000000000000"
-    batch = api.ResolveTokens(pb.ResolveTokensRequest(auth_tokens=[nobody, ada.auth_token]))
+    unknown = "00000000-0000-4000-8000-000000000000"
+    batch = api.ResolveTokens(pb.ResolveTokensRequest(auth_tokens=[unknown, ada.auth_token]))
     assert [user.auth_token for user in batch.users] == [ada.auth_token]
-    assert list(batch.unknown_auth_tokens) == [nobody]
+    assert list(batch.unknown_auth_tokens) == [unknown]
     assert api.FindUser(pb.FindUserRequest(username="ADA")).user.auth_token == ada.auth_token
-    refusal(api.FindUser, pb.FindUserRequest(username="bob"), grpc.StatusCode.NOT_FOUND, "USER_NOT_FOUND")
-    api.ResendVerificationEmail(pb.ResendVerificationEmailRequest(email="nobody@example.com"))
+    rejection(api.FindUser, pb.FindUserRequest(username="bob"), grpc.StatusCode.NOT_FOUND, "USER_NOT_FOUND")
+    api.ResendVerificationEmail(pb.ResendVerificationEmailRequest(email="unknown@example.com"))
 
     health = health_pb2_grpc.HealthStub(channel)
     for service in ("", "kairos.identity.v1.IdentityService"):
         status = health.Check(health_pb2.HealthCheckRequest(service=service)).status
         assert status == health_pb2.HealthCheckResponse.SERVING, status
-    assert_deadline_is_kept(health.Watch(health_pb2.HealthCheckRequest(), timeout=0.5))
+    assert_deadline_ends(health.Watch(health_pb2.HealthCheckRequest(), timeout=0.5))
 
     reflection = reflection_pb2_grpc.ServerReflectionStub(channel)
-    asked = reflection_pb2.ServerReflectionRequest(list_services="")
-    answer = next(reflection.ServerReflectionInfo(iter([asked])))
-    names = [service.name for service in answer.list_services_response.service]
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    response = next(reflection.ServerReflectionInfo(iter([request])))
+    names = [service.name for service in response.list_services_response.service]
     assert "kairos.identity.v1.IdentityService" in names, names
 
 

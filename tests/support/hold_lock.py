@@ -1,4 +1,5 @@
-"""Runs statements in a file of SQLite, says "locked", and keeps what they hold until a line comes in.
+"""Runs statements on a SQLite file, prints "locked", and holds their locks until it reads a line from
+standard input.
 
 hold_lock.py FILE STATEMENTS
 """

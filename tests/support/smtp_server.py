@@ -1,10 +1,11 @@
-"""A real SMTP server (aiosmtpd) for the tests, which does what its control file says.
+"""An SMTP server (aiosmtpd) for the tests. Its control file determines how it answers.
 
     smtp_server.py --port 0 --log FILE --control-file FILE [--tls-cert FILE --tls-key FILE]
 
-Prints "listening PORT", and ends when its input does. The log has one JSON object for each mail that was offered:
-"recipients", "data" (base64), "answer". The control file is read anew for each mail: ok, refuse-4xx, refuse-5xx-rcpt,
-refuse-5xx-data, delay SECONDS, or drop-before-250. With a certificate, STARTTLS is required.
+Prints "listening PORT" and exits when its standard input is closed. The log has one JSON object per attempt
+to deliver a mail: "recipients", "data" (base64), "answer". The server reads the control file for each mail:
+ok, refuse-4xx, refuse-5xx-rcpt, refuse-5xx-data, delay SECONDS, or drop-before-250. With a certificate, the
+server requires STARTTLS.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from aiosmtpd.smtp import SMTP
 
 
 class Handler:
-    """Answers as the control file says, and writes down what it saw."""
+    """Answers according to the control file and logs each attempt."""
 
     def __init__(self, control, log):
         self.control = pathlib.Path(control)
@@ -28,14 +29,14 @@ class Handler:
     def mode(self):
         return self.control.read_text().split() or ["ok"]
 
-    def note(self, envelope, answer):
+    def record(self, envelope, answer):
         data = base64.b64encode(envelope.content or b"").decode()
         with open(self.log, "a") as log:
             log.write(json.dumps({"recipients": envelope.rcpt_tos, "data": data, "answer": answer}) + "\n")
 
     async def handle_RCPT(self, server, session, envelope, address, options):
         if self.mode()[0] == "refuse-5xx-rcpt":
-            self.note(envelope, "550")
+            self.record(envelope, "550")
             return "550 5.1.1 no such mailbox: " + address
         envelope.rcpt_tos.append(address)
         return "250 OK"
@@ -43,23 +44,23 @@ class Handler:
     async def handle_DATA(self, server, session, envelope):
         mode, *arguments = self.mode()
         if mode == "refuse-4xx":
-            self.note(envelope, "451")
-            return "451 4.7.1 greylisted, come back later"
+            self.record(envelope, "451")
+            return "451 4.7.1 greylisted, try again later"
         if mode == "refuse-5xx-data":
-            self.note(envelope, "554")
-            return "554 5.6.0 not wanted"
+            self.record(envelope, "554")
+            return "554 5.6.0 message rejected"
         if mode == "drop-before-250":
-            self.note(envelope, "dropped")
+            self.record(envelope, "dropped")
             server.transport.abort()
             return "250 OK"
         if mode == "delay":
             await asyncio.sleep(float(arguments[0]))
-        self.note(envelope, "250")
+        self.record(envelope, "250")
         return "250 OK"
 
 
 async def main():
-    """Serves until the end of the input."""
+    """Serves until standard input is closed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--log", required=True)

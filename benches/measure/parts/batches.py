@@ -1,11 +1,11 @@
-"""`ResolveTokens` against single calls, in users/s."""
+"""Compares `ResolveTokens` with single `ResolveToken` calls, in users/s."""
 
 import functools
 
 from bars import Bar
 from bench import ENGINES
 from comparison import interleave
-from progress import say
+from progress import log
 from tables import short, table, whole
 
 TOKENS = (10, 100, 1_000)
@@ -17,14 +17,14 @@ class Batches:
         self.most_users, self.compared = bench.most_users, {}
         for engine in ENGINES:
             with bench.service(engine) as service:
-                look = functools.partial(bench.load, service, seconds=bench.extent.short_seconds)
+                measure = functools.partial(bench.load, service, seconds=bench.scale.short_seconds)
                 subjects = {
-                    tokens: functools.partial(look, rpc="resolve-batch", batch=tokens, in_flight=IN_FLIGHT)
+                    tokens: functools.partial(measure, rpc="resolve-batch", batch=tokens, in_flight=IN_FLIGHT)
                     for tokens in TOKENS
                 }
-                self.compared[engine] = interleave(look, subjects, bench.extent.repetitions)
+                self.compared[engine] = interleave(measure, subjects, bench.scale.repetitions)
             ratios = [self.compared[engine].ratio(tokens, "items_per_s") for tokens in TOKENS]
-            say(f"batches, {engine}: {', '.join(short(ratio) for ratio in ratios)}")
+            log(f"batches, {engine}: {', '.join(short(ratio) for ratio in ratios)}")
 
     def tables(self):
         rows = []
@@ -35,11 +35,11 @@ class Batches:
                 ratio = short(compared.ratio(tokens, "items_per_s"))
                 rows.append([engine, f"{tokens:,}", whole(figures[0]), whole(figures[1]), ratio])
         note = f"{self.most_users:,} users; {IN_FLIGHT} calls in flight. Times are in µs."
-        columns = ["engine", "tokens a call", "users/s", "p99", "÷ single calls'"]
+        columns = ["engine", "tokens per call", "users/s", "p99", "÷ single calls"]
         return [table("`ResolveTokens`", note, columns, rows)]
 
     def bars(self):
         for engine, compared in self.compared.items():
             ratio = compared.ratio(TOKENS[-1], "items_per_s")
-            what = f"{engine}, `ResolveTokens` of {TOKENS[-1]:,}, users/s against single calls"
-            yield Bar(what, ratio, at_least=10)
+            name = f"{engine}, `ResolveTokens` of {TOKENS[-1]:,}, users/s compared with single calls"
+            yield Bar(name, ratio, at_least=10)

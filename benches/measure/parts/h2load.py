@@ -1,4 +1,4 @@
-"""`ResolveToken` under h2load, against the limit."""
+"""Measures `ResolveToken` with h2load, compared with the reference server."""
 
 import contextlib
 import functools
@@ -6,10 +6,10 @@ import functools
 from bars import Bar
 from bench import ENGINES, MANY_CONNECTIONS, POSTGRESQL, SQLITE, WIDE
 from comparison import interleave
-from progress import say
+from progress import log
 from tables import short, table, whole
 
-# Whose answer is as long as the one that the limit gives: benches/load/echo.rs.
+# The user whose response has the length of the reference server's response: benches/load/echo.rs.
 ECHO_USER = 123_456
 
 
@@ -20,15 +20,15 @@ class H2load:
             echo = stack.enter_context(bench.echo())
             services = {engine: stack.enter_context(bench.service(engine)) for engine in ENGINES}
             for shape in (WIDE, MANY_CONNECTIONS):
-                look = functools.partial(
+                measure = functools.partial(
                     bench.generators.h2load, connections=shape.connections,
-                    streams=shape.in_flight // shape.connections, seconds=bench.extent.seconds,
+                    streams=shape.in_flight // shape.connections, seconds=bench.scale.seconds,
                     user=min(ECHO_USER, bench.most_users - 1),
                 )
-                subjects = {engine: functools.partial(look, service) for engine, service in services.items()}
-                compared = interleave(functools.partial(look, echo), subjects, bench.extent.repetitions)
+                subjects = {engine: functools.partial(measure, service) for engine, service in services.items()}
+                compared = interleave(functools.partial(measure, echo), subjects, bench.scale.repetitions)
                 self.compared[shape] = compared
-                say(f"h2load at {shape}: {', '.join(f'{name} {compared.ratio(name):.3f}' for name in ENGINES)}")
+                log(f"h2load at {shape}: {', '.join(f'{name} {compared.ratio(name):.3f}' for name in ENGINES)}")
 
     def tables(self):
         rows = []
@@ -37,9 +37,9 @@ class H2load:
             for engine in ENGINES:
                 calls_per_s = compared.median(engine, "calls_per_s")
                 rows.append([shape, engine, whole(calls_per_s), short(compared.ratio(engine))])
-        note = f"{self.most_users:,} users, always the same token."
-        columns = ["in flight / connections", "who", "calls/s", "÷ echo's"]
-        return [table("Look-ups under h2load", note, columns, rows)]
+        note = f"{self.most_users:,} users; h2load always sends the same token."
+        columns = ["in flight / connections", "server", "calls/s", "÷ echo"]
+        return [table("Look-ups with h2load", note, columns, rows)]
 
     def bars(self):
         bounds = [
@@ -49,5 +49,5 @@ class H2load:
             (MANY_CONNECTIONS, POSTGRESQL, 0.6),
         ]
         for shape, engine, bound in bounds:
-            what = f"{engine}, {shape.words()}, calls/s against `echo`, h2load"
-            yield Bar(what, self.compared[shape].ratio(engine), at_least=bound)
+            name = f"{engine}, {shape.description()}, calls/s compared with `echo`, h2load"
+            yield Bar(name, self.compared[shape].ratio(engine), at_least=bound)

@@ -1,4 +1,4 @@
-"""How fast users of a Django backend whose hashes are ready are taken over, and in how much memory."""
+"""Measures the speed and the memory of an import from a Django backend whose passwords are already hashed."""
 
 import pathlib
 import random
@@ -8,11 +8,11 @@ import time
 import uuid
 
 from bench import ENGINES, SQLITE
-from process import Broken
-from progress import say
+from process import ProgramError
+from progress import log
 from tables import short, table, whole
 
-# As Django 5.2 makes it from the documented model.
+# The table that Django 5.2 creates from the documented model.
 TABLE = (
     "CREATE TABLE core_user (id integer NOT NULL PRIMARY KEY AUTOINCREMENT, username varchar(150) NOT NULL UNIQUE, "
     "email varchar(254) NOT NULL UNIQUE, password varchar(128) NOT NULL, is_verified bool NOT NULL, "
@@ -23,21 +23,21 @@ HASH = "bcrypt_sha256$$2b$12$R9h/cIPz0gi.URNNX3kh2OYEnGawxEyRpLbFB99lPr2.b35ouTm
 
 class Imports:
     def __init__(self, bench):
-        self.sizes = bench.extent.imported_users
-        self.seen = {}
+        self.sizes = bench.scale.imported_users
+        self.results = {}
         for users in self.sizes:
             source = self._source(bench.folder / f"django{users}.sqlite3", users)
             for engine in ENGINES:
-                self.seen[engine, users] = self._look(bench, engine, users, source)
-                seconds, peak_mib = self.seen[engine, users]
-                say(f"import, {engine}, {users:,} users: {users / seconds:,.0f}/s, {peak_mib:.0f} MiB")
+                self.results[engine, users] = self._measure(bench, engine, users, source)
+                seconds, peak_mib = self.results[engine, users]
+                log(f"import, {engine}, {users:,} users: {users / seconds:,.0f}/s, {peak_mib:.0f} MiB")
 
     @staticmethod
     def _source(path, users):
-        chance = random.Random(users)
+        generator = random.Random(users)
         at = "2024-01-01 00:00:00.000001"
         rows = (
-            (f"user {n}", f"user{n}@example.com", HASH, n % 2, uuid.UUID(int=chance.getrandbits(128), version=4).hex, at, at)
+            (f"user {n}", f"user{n}@example.com", HASH, n % 2, uuid.UUID(int=generator.getrandbits(128), version=4).hex, at, at)
             for n in range(users)
         )
         with sqlite3.connect(path) as database:
@@ -48,7 +48,7 @@ class Imports:
         return f"sqlite://{path}"
 
     @staticmethod
-    def _look(bench, engine, users, source):
+    def _measure(bench, engine, users, source):
         if engine == SQLITE:
             to = f"sqlite://{bench.folder}/imported{users}.sqlite3"
         else:
@@ -67,17 +67,17 @@ class Imports:
             peak_kib = max([peak_kib, *peaks])
             time.sleep(0.01)
         if importing.wait() != 0:
-            raise Broken(f"the import into {engine} failed")
+            raise ProgramError(f"the import into {engine} failed")
         return time.monotonic() - began, peak_kib / 1024
 
     def tables(self):
         rows = [
             [engine, whole(users), short(seconds), whole(users / seconds), short(peak_mib)]
-            for (engine, users), (seconds, peak_mib) in self.seen.items()
+            for (engine, users), (seconds, peak_mib) in self.results.items()
         ]
-        columns = ["into", "users", "s", "users/s", "anonymous memory at most, MiB"]
-        about = "From a file of SQLite, survey and checksums included; every hash is ready."
-        return [table("Users imported from Django", about, columns, rows)]
+        columns = ["target", "users", "s", "users/s", "peak anonymous memory, MiB"]
+        note = "From a SQLite file, with the survey and the checksums; every password is already hashed."
+        return [table("Users imported from Django", note, columns, rows)]
 
     def bars(self):
         return []

@@ -1,12 +1,14 @@
-"""`ResolveToken` in a closed loop of our own generator, at many shapes, against the limit."""
+"""Measures `ResolveToken` in a closed loop of benches/load, in many shapes, compared with the reference
+server.
+"""
 
 import contextlib
 import functools
 
 from bars import Bar
-from bench import ALONE, ENGINES, MANY_CONNECTIONS, POSTGRESQL, SHAPES_OF_BARS, SQLITE, WIDE
+from bench import ENGINES, MANY_CONNECTIONS, POSTGRESQL, SHAPES_WITH_BARS, SINGLE_CALL, SQLITE, WIDE
 from comparison import interleave
-from progress import say
+from progress import log
 from tables import short, table, whole
 
 OTHER_REPETITIONS_MAX = 3
@@ -19,21 +21,21 @@ class LookUps:
             echo = stack.enter_context(bench.echo())
             services = {
                 (engine, users): stack.enter_context(bench.service(engine, users))
-                for users in bench.extent.users
+                for users in bench.scale.users
                 for engine in ENGINES
             }
             for (_, users), service in services.items():
-                bench.load(service, users=users, seconds=bench.extent.short_seconds)
-            for shape in bench.extent.shapes:
+                bench.load(service, users=users, seconds=bench.scale.short_seconds)
+            for shape in bench.scale.shapes:
                 self.compared[shape] = self._compare(bench, shape, echo, services)
-                say(f"look-ups at {shape}: {self._ratios(shape)}")
+                log(f"look-ups at {shape}: {self._ratios(shape)}")
 
     @staticmethod
     def _compare(bench, shape, echo, services):
-        extent = bench.extent
-        seconds, repetitions = extent.seconds, extent.repetitions
-        if shape not in SHAPES_OF_BARS:
-            seconds, repetitions = extent.short_seconds, min(repetitions, OTHER_REPETITIONS_MAX)
+        scale = bench.scale
+        seconds, repetitions = scale.seconds, scale.repetitions
+        if shape not in SHAPES_WITH_BARS:
+            seconds, repetitions = scale.short_seconds, min(repetitions, OTHER_REPETITIONS_MAX)
         load = functools.partial(bench.load, seconds=seconds, **shape.flags())
         subjects = {
             (engine, users): functools.partial(load, service, users=users)
@@ -48,13 +50,13 @@ class LookUps:
 
     def tables(self):
         columns = [
-            "in flight / connections", "who", "users", "calls/s", "p50", "p99", "p99.9", "CPU a call",
-            "calls/s ÷ echo's", "p50 ÷ echo's",
+            "in flight / connections", "server", "users", "calls/s", "p50", "p99", "p99.9", "CPU per call",
+            "calls/s ÷ echo", "p50 ÷ echo",
         ]
         rows = [row for shape in sorted(self.compared) for row in self._rows(shape)]
         note = (
-            "Times are in µs. The CPU is that of the service alone, without PostgreSQL's processes. "
-            f"Shapes without a bar are medians of at most {OTHER_REPETITIONS_MAX}."
+            "Times are in µs. The CPU time is that of the server's process, without PostgreSQL's processes. "
+            f"Values of shapes without a bar are medians of at most {OTHER_REPETITIONS_MAX} samples."
         )
         return [table("Look-ups", note, columns, rows)]
 
@@ -77,25 +79,30 @@ class LookUps:
             (WIDE, POSTGRESQL, {"at_least": 0.75}),
             (MANY_CONNECTIONS, SQLITE, {"at_least": 0.9}),
             (MANY_CONNECTIONS, POSTGRESQL, {"at_least": 0.6}),
-            (ALONE, SQLITE, {"at_most": 1.3}),
-            (ALONE, POSTGRESQL, {"at_most": 2.5}),
+            (SINGLE_CALL, SQLITE, {"at_most": 1.3}),
+            (SINGLE_CALL, POSTGRESQL, {"at_most": 2.5}),
         ]
         for shape, engine, bound in against_echo:
-            key = "p50_us" if shape == ALONE else "calls_per_s"
-            what = "one call in flight, p50" if shape == ALONE else f"{shape.words()}, calls/s"
+            key = "p50_us" if shape == SINGLE_CALL else "calls_per_s"
+            name = "one call in flight, p50" if shape == SINGLE_CALL else f"{shape.description()}, calls/s"
             ratio = self.compared[shape].ratio((engine, self.most_users), key)
-            yield Bar(f"{engine}, {what} against `echo`", ratio, **bound)
+            yield Bar(f"{engine}, {name} compared with `echo`", ratio, **bound)
 
     def curves(self):
-        """`{who: [(calls in flight, calls/s, p99 in µs)]}`, over as many connections as the wide shape has."""
-        shapes = sorted(shape for shape in self.compared if shape.connections == WIDE.connections or shape == ALONE)
-        who = {"echo": lambda compared, key: compared.reference(key)}
+        """Returns `{server: [(calls in flight, calls/s, p99 in µs)]}`.
+
+        The shapes are those with as many connections as the wide shape, and the single call.
+        """
+        shapes = sorted(
+            shape for shape in self.compared if shape.connections == WIDE.connections or shape == SINGLE_CALL
+        )
+        figures = {"echo": lambda compared, key: compared.reference(key)}
         for engine in ENGINES:
-            who[engine] = lambda compared, key, name=(engine, self.most_users): compared.median(name, key)
+            figures[engine] = lambda compared, key, name=(engine, self.most_users): compared.median(name, key)
         return {
             name: [
                 (shape.in_flight, *(figure(self.compared[shape], key) for key in ("calls_per_s", "p99_us")))
                 for shape in shapes
             ]
-            for name, figure in who.items()
+            for name, figure in figures.items()
         }

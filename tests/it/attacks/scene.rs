@@ -1,4 +1,5 @@
-//! A service under attack, and a well-behaved client that resolves a token some 200 times a second meanwhile.
+//! A service under attack, and a well-behaved client that meanwhile resolves a token up to 200 times a
+//! second.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -21,26 +22,29 @@ use crate::support::{
     tools::attack_seconds,
 };
 
-/// By how much an attack may make the service grow, in MiB.
+/// Limit of the memory growth of the service during an attack, in MiB.
 const GROWTH_MAX_MIB: u64 = 64;
 
-/// Within how long the memory comes back, and up to what: a tenth, and what an allocator keeps.
-const MEMORY_LIMIT: Duration = Duration::from_secs(30);
-const KEPT_MIB: u64 = 8;
+/// Time within which the memory must shrink after an attack, to at most 1.1 times its size before the attack
+/// plus [`RESIDUE_MIB_MAX`].
+const MEMORY_RELEASE_LIMIT: Duration = Duration::from_secs(30);
 
-/// The client is somebody else than its attackers.
-const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+/// Memory in MiB that the allocator may keep after an attack.
+const RESIDUE_MIB_MAX: u64 = 8;
 
-/// Between two calls.
+/// Address of the client, which differs from the address of the attackers.
+const CLIENT_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+
+/// Pause between two calls of the client.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// A call that takes so long has failed; so has a new connection with its first call.
+/// Time limit for a call on an open connection, and for a new connection together with its first call.
 const CALL_LIMIT: Duration = Duration::from_secs(1);
 
-/// How often the client calls before the attack begins.
+/// Number of calls of the client before the attack begins.
 const CALLS_BEFORE: usize = 200;
 
-/// Set when the attack is over.
+/// Flag that is set when the attack is over.
 #[derive(Clone, Default)]
 pub struct Stop(Arc<AtomicBool>);
 
@@ -50,25 +54,25 @@ impl Stop {
     }
 }
 
-/// The service, and its client.
+/// The service and its client.
 pub struct Scene {
     server: TestServer,
     endpoint: Endpoint,
     client: IdentityServiceClient<Channel>,
     request: ResolveTokenRequest,
-    // Its files are read again.
+    // Keeps the certificate files in place, since the service reads them again.
     _certificate: Option<Certificate>,
 }
 
 impl Scene {
-    /// A service without TLS, with these settings.
+    /// Starts a service without TLS, with these settings.
     pub async fn plain(settings: impl FnOnce(Builder) -> Builder) -> Self {
         let server = settings(TestServer::builder(Engine::Sqlite)).start().await;
         let endpoint = Endpoint::from_shared(format!("http://{}", server.address())).unwrap();
         Self::with(server, endpoint, None).await
     }
 
-    /// The same with TLS.
+    /// Starts a service with TLS, with these settings.
     pub async fn tls(settings: impl FnOnce(Builder) -> Builder) -> Self {
         let certificate = Certificate::localhost();
         let (chain, key) = (certificate.certificate(), certificate.key());
@@ -82,7 +86,7 @@ impl Scene {
     }
 
     async fn with(server: TestServer, endpoint: Endpoint, certificate: Option<Certificate>) -> Self {
-        let endpoint = endpoint.local_address(Some(CLIENT));
+        let endpoint = endpoint.local_address(Some(CLIENT_ADDRESS));
         let mut client = IdentityServiceClient::new(endpoint.connect().await.unwrap());
         let ada = client.register(registration("ada")).await.unwrap().into_inner().user.unwrap();
         let request = ResolveTokenRequest { auth_token: ada.auth_token };
@@ -97,15 +101,15 @@ impl Scene {
         &self.server
     }
 
-    /// A call on the client's own connection; how long it took, if it was answered.
+    /// Calls on the client's open connection. Returns the duration of the call, or `None` if the call failed.
     pub async fn call(&mut self) -> Option<Duration> {
         let began = Instant::now();
         let answer = timeout(CALL_LIMIT, self.client.resolve_token(self.request.clone())).await;
         matches!(answer, Ok(Ok(_))).then(|| began.elapsed())
     }
 
-    /// Connects anew and calls.
-    pub async fn call_anew(&self) -> bool {
+    /// Opens a new connection and calls. True if the call succeeds.
+    pub async fn call_on_new_connection(&self) -> bool {
         let call = async {
             let channel = self.endpoint.connect().await.ok()?;
             IdentityServiceClient::new(channel).resolve_token(self.request.clone()).await.ok()
@@ -113,9 +117,10 @@ impl Scene {
         matches!(timeout(CALL_LIMIT, call).await, Ok(Some(_)))
     }
 
-    /// Lets the attackers loose, each of whom gives how often it was cut off, and asserts what must hold meanwhile and
-    /// afterwards; prints what it came to and gives how often they were cut off in all.
-    pub async fn play(
+    /// Starts the attackers and calls meanwhile. Asserts that at most one call in 1,000 fails and that the
+    /// memory stays within its limits during and after the attack, and prints the figures. Each attacker
+    /// returns how often it was disconnected; the result is the sum.
+    pub async fn run_attack(
         mut self,
         name: &str,
         attackers: impl FnOnce(SocketAddr, &Stop) -> JoinSet<u64>,
@@ -139,31 +144,34 @@ impl Scene {
             tokio::time::sleep(PAUSE).await;
         }
         stop.0.store(true, Ordering::Relaxed);
-        let cut_off = attackers.join_all().await.into_iter().sum();
+        let disconnected = attackers.join_all().await.into_iter().sum();
 
         let answered = times.len();
         assert!(answered > 0 && failed * 1_000 <= answered, "{name}: {answered} answered, {failed} failed");
         assert!(peak_mib < before_mib + GROWTH_MAX_MIB, "{name}: from {before_mib} to {peak_mib} MiB");
         assert!(self.server.is_running());
-        let may_keep_mib = before_mib + before_mib / 10 + KEPT_MIB;
+        let after_mib_max = before_mib + before_mib / 10 + RESIDUE_MIB_MAX;
         let begins = Instant::now();
         let mut after_mib = self.server.resident_mib();
-        while after_mib > may_keep_mib && begins.elapsed() < MEMORY_LIMIT {
-            // The client goes on: an allocator gives memory back when it is asked for some.
+        while after_mib > after_mib_max && begins.elapsed() < MEMORY_RELEASE_LIMIT {
+            // The client keeps calling: the allocator returns memory to the system only when it is used.
             self.call().await;
             tokio::time::sleep(PAUSE).await;
             after_mib = self.server.resident_mib();
         }
         println!(
-            "| {name} | {answered} | {failed} | {:.1} | {:.1} | {before_mib} | {peak_mib} | {after_mib} | {cut_off} |",
+            "| {name} | {answered} | {failed} | {:.1} | {:.1} | {before_mib} | {peak_mib} | {after_mib} | {disconnected} |",
             before_p99.as_secs_f64() * 1e3,
             p99(times).as_secs_f64() * 1e3
         );
-        assert!(after_mib <= may_keep_mib, "{name}: {after_mib} MiB stay of {before_mib} and {peak_mib}");
-        assert!(self.call_anew().await, "who comes afterwards is served too");
+        assert!(
+            after_mib <= after_mib_max,
+            "{name}: {after_mib} MiB remain; {before_mib} MiB before, {peak_mib} MiB at the peak"
+        );
+        assert!(self.call_on_new_connection().await, "a new connection after the attack is served");
         let log = self.server.log();
         assert!(!log.contains("panicked"), "{log}");
-        cut_off
+        disconnected
     }
 }
 

@@ -1,15 +1,15 @@
-//! Run again, after both sides have gone on.
+//! Repeated imports after Django or the service has changed users.
 
 use std::collections::BTreeMap;
 
-use super::{Django, Model, TAKE_ALL, import, kairos, refused, text};
+use super::{Django, Model, RESOLVE_ALL_CONFLICTS, import, kairos, refused, text};
 use crate::support::{
     engine::{Engine, TestDatabase},
     people::registration,
     server::TestServer,
 };
 
-/// `auth_token`s by email.
+/// Returns the `auth_token`s by email.
 fn tokens(store: &TestDatabase) -> BTreeMap<String, String> {
     let token = if store.engine() == Engine::Sqlite { "auth_token" } else { "auth_token::text" };
     let rows = store.rows(&format!("SELECT email || '|' || {token} AS value FROM core_user"));
@@ -23,12 +23,12 @@ fn verify(django: &Django, store: &TestDatabase) -> (bool, String) {
 }
 
 on_both_engines! {
-    async fn rows_may_give_each_other_what_they_have(engine: Engine) {
+    async fn rows_may_swap_emails_and_usernames(engine: Engine) {
         let django = Django::small(Engine::Sqlite, 6);
         let store = TestDatabase::new(engine);
         import(&django, &store, &[]);
 
-        // Two change places, and a third takes what a fourth gives up.
+        // Rows 1 and 2 swap email and username, and row 3 takes the ones that row 4 releases.
         django.execute(
             "UPDATE core_user SET email = 'hold@example.com', username = 'hold' WHERE id = 1; \
              UPDATE core_user SET email = 'bulk0000000@example.com', username = 'bulk0000000' WHERE id = 2; \
@@ -48,23 +48,23 @@ on_both_engines! {
         assert!(verify(&django, &store).0);
     }
 
-    async fn who_was_left_out_comes_in_when_nobody_has_the_email_any_more(engine: Engine) {
+    async fn a_row_that_was_left_out_is_imported_once_its_email_is_free(engine: Engine) {
         let django = Django::small(Engine::Sqlite, 3);
         django.execute("UPDATE core_user SET email = 'BULK0000000@example.com' WHERE id = 2");
         let store = TestDatabase::new(engine);
-        import(&django, &store, &TAKE_ALL);
+        import(&django, &store, &RESOLVE_ALL_CONFLICTS);
         assert_eq!(store.count("core_user"), 2);
-        assert!(verify(&django, &store).0, "what the operator left out is no difference");
+        assert!(verify(&django, &store).0, "a row that was left out is not a difference");
 
         django.execute("UPDATE core_user SET email = 'elsewhere@example.com' WHERE id = 1");
         assert!(!verify(&django, &store).0);
-        import(&django, &store, &TAKE_ALL);
+        import(&django, &store, &RESOLVE_ALL_CONFLICTS);
 
         assert_eq!(tokens(&store)["bulk0000000@example.com"], django.truth[1].auth_token);
         assert!(verify(&django, &store).0);
     }
 
-    async fn who_was_deleted_in_django_and_came_back_is_not_left_out_for_themselves(engine: Engine) {
+    async fn a_user_recreated_in_django_conflicts_with_the_earlier_import(engine: Engine) {
         let django = Django::small(Engine::Sqlite, 3);
         let store = TestDatabase::new(engine);
         import(&django, &store, &[]);
@@ -74,21 +74,21 @@ on_both_engines! {
         );
         let arguments = ["import", "django", "--from", django.url(), "--to", store.url()];
 
-        let (_, printed) = refused(&[&arguments[..], &TAKE_ALL].concat());
+        let (_, printed) = refused(&[&arguments[..], &RESOLVE_ALL_CONFLICTS].concat());
 
-        assert!(printed.contains("a row that is not in the source any more") && printed.contains("user delete"), "{printed}");
+        assert!(printed.contains("a row that is no longer in the source") && printed.contains("user delete"), "{printed}");
         let old = tokens(&store)["bulk0000000@example.com"].clone();
         assert!(kairos(&["user", "delete", &old, "--yes", "--database-url", store.url()]).status.success());
-        import(&django, &store, &TAKE_ALL);
+        import(&django, &store, &RESOLVE_ALL_CONFLICTS);
         assert_eq!(tokens(&store)["bulk0000000@example.com"], "0e1f3a52-7f5b-4a4e-9d5b-0c5a5b0b7f11");
     }
 
-    async fn a_verified_row_is_not_left_out_for_who_took_its_email_here(engine: Engine) {
+    async fn a_verified_row_is_not_left_out_for_an_unverified_registration_here(engine: Engine) {
         let server = TestServer::start(engine).await;
         let mut taken = registration("mallory");
         taken.email = "bulk0000000@example.com".to_owned();
         server.client().await.register(taken).await.unwrap();
-        // The first bulk user is verified.
+        // Row 1 of `Django::small` is verified.
         let django = Django::small(Engine::Sqlite, 2);
 
         for decision in ["keep-oldest", "keep-verified"] {
@@ -98,10 +98,10 @@ on_both_engines! {
         }
     }
 
-    async fn what_was_decided_is_told_again_in_every_report(engine: Engine) {
+    async fn every_report_repeats_earlier_decisions(engine: Engine) {
         let django = Django::kept(Model::Actual);
         let store = TestDatabase::new(engine);
-        import(&django, &store, &TAKE_ALL);
+        import(&django, &store, &RESOLVE_ALL_CONFLICTS);
         let path = django.path("again.json");
 
         import(&django, &store, &["--report", path.to_str().unwrap()]);
@@ -112,12 +112,12 @@ on_both_engines! {
         assert_eq!(findings["left_out_before"], 4, "{findings}");
         assert_eq!(findings["renamed_before"], 11, "{findings}");
         assert_eq!(findings["weak_hash"], 8, "{findings}");
-        // Without a key plaintext is told from other plaintext by hashing.
+        // Without a key, a changed plaintext password is detected only by hashing: such rows are `unchecked`.
         let count = |state: &str| report["states"][state].as_u64().unwrap_or_default();
         assert_eq!(count("unchanged") + count("unchecked"), 226, "{report}");
     }
 
-    async fn another_key_hashes_nobody_again_and_ends_no_session(engine: Engine) {
+    async fn another_key_rehashes_no_password(engine: Engine) {
         let django = Django::small(Engine::Sqlite, 4);
         let store = TestDatabase::new(engine);
         import(&django, &store, &[]);
@@ -134,7 +134,7 @@ on_both_engines! {
         assert!(printed.contains("unchanged 4"), "{printed}");
     }
 
-    async fn whoever_goes_back_to_django_can_come_again(engine: Engine) {
+    async fn an_exported_database_can_be_imported_again(engine: Engine) {
         let django = Django::small(Engine::Sqlite, 4);
         django.execute("DELETE FROM core_user WHERE id = 2");
         let store = TestDatabase::new(engine);
@@ -149,13 +149,13 @@ on_both_engines! {
         assert!(verify(&back, &store).0);
     }
 
-    async fn a_name_that_no_database_takes_is_told_with_its_row(engine: Engine) {
+    async fn a_username_with_a_nul_is_reported_with_its_row(engine: Engine) {
         let django = Django::small(Engine::Sqlite, 3);
         django.execute("UPDATE core_user SET username = CAST(x'610062' AS TEXT) WHERE id = 2");
         let store = TestDatabase::new(engine);
 
         let (_, printed) = refused(&["import", "django", "--from", django.url(), "--to", store.url()]);
 
-        assert!(printed.contains("unreadable: rows 2: its username has a NUL"), "{printed}");
+        assert!(printed.contains("unreadable: rows 2: its username contains a NUL"), "{printed}");
     }
 }

@@ -1,8 +1,8 @@
-//! What cannot be taken over as it is: told, decided by the operator, and never done in silence.
+//! Rows that cannot be imported as they are: the import reports each one, and the operator decides.
 
 use std::fs;
 
-use super::{Django, Model, TAKE_ALL, import, kairos, refused, text, users};
+use super::{Django, Model, RESOLVE_ALL_CONFLICTS, import, kairos, refused, text, users};
 use crate::support::{
     engine::{Engine, TestDatabase},
     people::registration,
@@ -35,14 +35,14 @@ on_both_engines! {
         assert_eq!(rows("duplicate_username").len(), 10);
         assert_eq!(report["schema"], "actual (without times)");
         assert_eq!(report["imported"], 0);
-        // No migration has run, and no file was made.
+        // No migration has run, and no file was created.
         match engine {
             Engine::Sqlite => assert!(!fs::exists(store.url().strip_prefix("sqlite://").unwrap()).unwrap()),
             Engine::Postgres => assert!(store.try_execute("SELECT 1 FROM core_user").is_err()),
         }
     }
 
-    async fn conflicts_are_not_decided_by_default(engine: Engine) {
+    async fn conflicts_stop_the_import_by_default(engine: Engine) {
         let django = Django::kept(Model::Documented);
         let store = TestDatabase::new(engine);
 
@@ -53,16 +53,16 @@ on_both_engines! {
         assert_eq!(store.count("core_user"), 0);
     }
 
-    async fn a_report_holds_no_password_and_both_sides_have_one_checksum(engine: Engine) {
+    async fn a_report_contains_no_password_and_equal_checksums_of_both_sides(engine: Engine) {
         let django = Django::kept(Model::Actual);
         let store = TestDatabase::new(engine);
         let path = django.path("report.json");
 
-        import(&django, &store, &[&TAKE_ALL[..], &["--report", path.to_str().unwrap()]].concat());
+        import(&django, &store, &[&RESOLVE_ALL_CONFLICTS[..], &["--report", path.to_str().unwrap()]].concat());
 
         let report = fs::read_to_string(&path).unwrap();
-        for person in django.truth.iter().filter(|person| person.stored.len() > 7) {
-            assert!(!report.contains(&person.stored), "{}", person.stored);
+        for original in django.truth.iter().filter(|original| original.stored.len() > 7) {
+            assert!(!report.contains(&original.stored), "{}", original.stored);
         }
         let report: serde_json::Value = serde_json::from_str(&report).unwrap();
         assert_eq!(report["checksums"]["source"], report["checksums"]["store"]);
@@ -73,32 +73,32 @@ on_both_engines! {
         assert!(text(&kairos(&["import", "verify", "--from", django.url(), "--to", store.url()]).stdout).contains("agree"));
     }
 
-    async fn people_keep_their_names_and_tokens(engine: Engine) {
+    async fn imported_users_keep_their_usernames_tokens_and_times(engine: Engine) {
         let django = Django::kept(Model::Documented);
         let store = TestDatabase::new(engine);
 
-        import(&django, &store, &TAKE_ALL);
+        import(&django, &store, &RESOLVE_ALL_CONFLICTS);
 
         let users = users(&store);
-        for person in &django.truth {
+        for original in &django.truth {
             let micros = |time: &Option<String>| {
                 let time = time.as_deref().unwrap().trim_end_matches("+00:00").replace('T', " ");
                 if time.contains('.') { time } else { time + ".000000" }
             };
-            let Some(user) = users.iter().find(|user| user.contains(&person.auth_token)) else {
-                assert!([138, 141, 147, 153].contains(&person.id), "{person:?}");
+            let Some(user) = users.iter().find(|user| user.contains(&original.auth_token)) else {
+                assert!([138, 141, 147, 153].contains(&original.id), "{original:?}");
                 continue;
             };
-            let shown = person.username.replace(['\n', '\t'], " ");
-            if !person.username.is_empty() {
-                assert!(user.contains(&format!("|{shown}|")), "{user}: {person:?}");
+            let shown = original.username.replace(['\n', '\t'], " ");
+            if !original.username.is_empty() {
+                assert!(user.contains(&format!("|{shown}|")), "{user}: {original:?}");
             }
-            assert!(user.ends_with(&format!("|{}|{}", micros(&person.created_at), micros(&person.updated_at))), "{user}: {person:?}");
-            assert_eq!(user.contains("|1|"), person.is_verified, "{user}");
+            assert!(user.ends_with(&format!("|{}|{}", micros(&original.created_at), micros(&original.updated_at))), "{user}: {original:?}");
+            assert_eq!(user.contains("|1|"), original.is_verified, "{user}");
         }
     }
 
-    async fn the_older_row_may_be_kept(engine: Engine) {
+    async fn keep_oldest_leaves_out_the_newer_row(engine: Engine) {
         let django = Django::kept(Model::Documented);
         let store = TestDatabase::new(engine);
 
@@ -110,7 +110,7 @@ on_both_engines! {
         assert_eq!(kept, [139, 141, 147, 154]);
     }
 
-    async fn users_who_are_there_already_stay_and_are_told_of(engine: Engine) {
+    async fn users_already_in_the_store_stay_and_are_reported_as_conflicts(engine: Engine) {
         let server = TestServer::start(engine).await;
         let ada = server.newcomer("ada").await;
         let django = Django::small(Engine::Sqlite, 3);
@@ -119,8 +119,8 @@ on_both_engines! {
 
         let (_, printed) = refused(&arguments);
         assert!(printed.contains("email_taken_here: rows 1") && printed.contains("username_taken_here: rows 2"), "{printed}");
-        let (_, printed) = refused(&[&arguments[..], &TAKE_ALL].concat());
-        assert!(printed.contains(&format!("user delete {}", ada.auth_token)), "a verified row is not left out for one who is not: {printed}");
+        let (_, printed) = refused(&[&arguments[..], &RESOLVE_ALL_CONFLICTS].concat());
+        assert!(printed.contains(&format!("user delete {}", ada.auth_token)), "a verified row is not left out for an unverified user: {printed}");
         let (_, printed) = refused(&[&arguments[..], &["--on-username-conflict", "suffix"]].concat());
         assert!(!printed.contains("username_taken_here"), "{printed}");
 
@@ -128,12 +128,12 @@ on_both_engines! {
         let output = kairos(&arguments);
         assert!(output.status.success(), "{}", text(&output.stderr));
         let taken = server.client().await.register(registration("ada")).await.unwrap_err();
-        assert_eq!(taken.code(), tonic::Code::AlreadyExists, "who was imported is there for the running service");
+        assert_eq!(taken.code(), tonic::Code::AlreadyExists, "the running service knows the imported user");
     }
 }
 
 #[test]
-fn a_file_that_is_there_is_no_place_for_a_report() {
+fn a_report_does_not_overwrite_an_existing_file() {
     let django = Django::small(Engine::Sqlite, 1);
     let store = TestDatabase::new(Engine::Sqlite);
     let path = django.path("report.json");
@@ -143,7 +143,7 @@ fn a_file_that_is_there_is_no_place_for_a_report() {
     let (error, _) =
         refused(&["import", "django", "--from", django.url(), "--to", store.url(), "--report", report]);
 
-    assert!(error.contains("is there already"), "{error}");
+    assert!(error.contains("already exists"), "{error}");
     assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
     assert!(!fs::exists(store.url().strip_prefix("sqlite://").unwrap()).unwrap());
 }

@@ -1,11 +1,11 @@
-//! `docs/moving-from-django.md`, run as written, from an empty folder.
+//! Runs the commands of `docs/moving-from-django.md` as written, in a new folder.
 
 use std::{fs, path::Path, process::Command};
 
 use super::{fixtures, text};
 use crate::support::tools::repository;
 
-/// Blocks for the shell, in their order.
+/// Returns the shell code blocks of a Markdown document, in their order.
 fn blocks(document: &str) -> Vec<String> {
     let mut blocks = Vec::new();
     let mut open: Option<Vec<&str>> = None;
@@ -20,10 +20,10 @@ fn blocks(document: &str) -> Vec<String> {
     blocks
 }
 
-/// What needs a server, runs until it is stopped, or is a program that is not ours.
-fn is_run_elsewhere(block: &str) -> bool {
-    let is_anothers = ["openssl ", "sqlite3 "].iter().any(|program| block.starts_with(program));
-    is_anothers || ["postgres://", "--follow", " serve"].iter().any(|word| block.contains(word))
+/// True if the block needs a PostgreSQL server, runs until it is stopped, or starts a third-party program.
+fn is_skipped(block: &str) -> bool {
+    let is_third_party = ["openssl ", "sqlite3 "].iter().any(|program| block.starts_with(program));
+    is_third_party || ["postgres://", "--follow", " serve"].iter().any(|word| block.contains(word))
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn the_commands_run_as_written() {
     let binary = Path::new(env!("CARGO_BIN_EXE_kairos-identity")).parent().unwrap();
     let path = format!("{}:/usr/bin:/bin", binary.display());
     let mut run = 0;
-    for block in blocks(&document).into_iter().filter(|block| !is_run_elsewhere(block)) {
+    for block in blocks(&document).into_iter().filter(|block| !is_skipped(block)) {
         let output = Command::new("sh")
             .args(["-c", &block])
             .current_dir(folder.path())
@@ -44,7 +44,7 @@ fn the_commands_run_as_written() {
             .env("KAIROS_IDENTITY_PASSWORD_COST", "4")
             .output()
             .unwrap();
-        // The rehearsal has conflicts to be decided on.
+        // The dry run reports conflicts that the operator must decide, so it exits with 1.
         let expected = i32::from(block.contains("--dry-run"));
         assert_eq!(
             output.status.code(),
@@ -61,5 +61,9 @@ fn the_commands_run_as_written() {
         .current_dir(folder.path())
         .output()
         .unwrap();
-    assert!(verified.status.success(), "what was restored is what was imported: {}", text(&verified.stderr));
+    assert!(
+        verified.status.success(),
+        "the users differ from the source at the end of the document: {}",
+        text(&verified.stderr)
+    );
 }

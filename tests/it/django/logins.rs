@@ -1,4 +1,4 @@
-//! Everybody who could log in to Django can log in here, and nobody else.
+//! Each imported user can log in with the same password as in Django, and with no other password.
 
 use std::collections::BTreeSet;
 
@@ -8,13 +8,13 @@ use kairos_identity::proto::{
 };
 use tonic::{Code, transport::Channel};
 
-use super::{Django, Model, Person, TAKE_ALL, import};
+use super::{Django, DjangoUser, Model, RESOLVE_ALL_CONFLICTS, import};
 use crate::support::{
-    engine::{Engine, TestDatabase, within_two_minutes},
+    engine::{Engine, TestDatabase, with_time_limit},
     server::TestServer,
 };
 
-/// Logins at a time: the hashes of Django take up to half a second each.
+/// Number of concurrent logins. Verifying a hash of Django takes up to half a second.
 const AT_ONCE: usize = 4;
 
 type Client = IdentityServiceClient<Channel>;
@@ -27,90 +27,104 @@ async fn log_in(client: &Client, email: &str, password: &str) -> Result<User, Co
     }
 }
 
-/// Whether the password is right: whoever has not proven their address is told so only then.
-async fn accepts(client: &Client, person: &Person, password: &str) -> bool {
-    match log_in(client, &person.email, password).await {
+/// True if the password is right. A user whose email is not verified gets `PermissionDenied` only for the
+/// right password.
+async fn accepts(client: &Client, imported: &DjangoUser, password: &str) -> bool {
+    match log_in(client, &imported.email, password).await {
         Ok(user) => {
-            assert!(person.is_verified, "{person:?}");
-            assert_eq!(user.auth_token, person.auth_token, "{person:?}");
+            assert!(imported.is_verified, "{imported:?}");
+            assert_eq!(user.auth_token, imported.auth_token, "{imported:?}");
             true
         }
-        Err(Code::PermissionDenied) => !person.is_verified,
+        Err(Code::PermissionDenied) => !imported.is_verified,
         Err(Code::Unauthenticated) => false,
-        Err(other) => panic!("{other:?}: {person:?}"),
+        Err(other) => panic!("{other:?}: {imported:?}"),
     }
 }
 
-/// A password that is not the person's, and looks like it; another in its first letter, since plain bcrypt sees 72 bytes.
-fn wrong(person: &Person) -> String {
-    format!("#{}", person.password.as_deref().unwrap_or_default())
+/// Returns a wrong password that resembles the right one. It differs in the first character, since plain
+/// bcrypt reads only 72 bytes.
+fn wrong_password(imported: &DjangoUser) -> String {
+    format!("#{}", imported.password.as_deref().unwrap_or_default())
 }
 
-async fn check(client: &Client, person: &Person) {
-    let Some(password) = person.password.as_deref().filter(|password| !password.is_empty()) else {
-        // There is nothing to type: neither what stands in the column nor anything else.
-        return assert!(!accepts(client, person, &wrong(person)).await, "{person:?}");
+/// Asserts that the user can log in with the right password and with no other one.
+async fn check_logins(client: &Client, imported: &DjangoUser) {
+    let Some(password) = imported.password.as_deref().filter(|password| !password.is_empty()) else {
+        // The user has no password, so no password is accepted.
+        return assert!(!accepts(client, imported, &wrong_password(imported)).await, "{imported:?}");
     };
-    // A password that is a whole hash of another one is that hash, as for Django.
-    if person.note.contains("complete bcrypt_sha256 hash") {
-        return assert!(accepts(client, person, "something-else").await, "{person:?}");
+    // A plaintext password that is itself a complete hash counts as that hash, as in Django.
+    if imported.note.contains("complete bcrypt_sha256 hash") {
+        return assert!(accepts(client, imported, "something-else").await, "{imported:?}");
     }
-    assert!(!accepts(client, person, &wrong(person)).await, "a wrong password: {person:?}");
-    assert!(accepts(client, person, password).await, "the right password: {person:?}");
-    if !person.is_verified {
-        return; // nothing has been rewritten, and some hashes take half a second
+    assert!(!accepts(client, imported, &wrong_password(imported)).await, "a wrong password: {imported:?}");
+    assert!(accepts(client, imported, password).await, "the right password: {imported:?}");
+    if !imported.is_verified {
+        return; // The login failed, so the hash was not rewritten: the checks below would only repeat those above.
     }
-    assert!(accepts(client, person, password).await, "once more: {person:?}");
-    assert!(!accepts(client, person, &wrong(person)).await, "a wrong password at last: {person:?}");
-    if person.hasher != "plaintext" {
-        assert!(!accepts(client, person, &person.stored).await, "the hash as a password: {person:?}");
+    assert!(
+        accepts(client, imported, password).await,
+        "the right password after the hash was rewritten: {imported:?}"
+    );
+    assert!(
+        !accepts(client, imported, &wrong_password(imported)).await,
+        "a wrong password after the hash was rewritten: {imported:?}"
+    );
+    if imported.hasher != "plaintext" {
+        assert!(!accepts(client, imported, &imported.stored).await, "the hash as a password: {imported:?}");
     }
 }
 
-/// Those whom the operator's choice of emails leaves out, and those whose token another row keeps.
-fn people(django: &Django) -> Vec<Person> {
-    let key = |person: &Person| {
-        let email = kairos_identity::domain::Email::parse(&person.email);
-        email.map_or_else(|_| person.email.to_lowercase(), |email| email.as_str().to_owned())
+/// Returns the users that are imported with their email and `auth_token`: without the rows that lose an email
+/// conflict and the rows whose token another row keeps. Verified rows win, then older ones.
+fn imported_users(django: &Django) -> Vec<DjangoUser> {
+    let key = |imported: &DjangoUser| {
+        let email = kairos_identity::domain::Email::parse(&imported.email);
+        email.map_or_else(|_| imported.email.to_lowercase(), |email| email.as_str().to_owned())
     };
-    let mut order: Vec<&Person> = django.truth.iter().collect();
-    order.sort_by_key(|person| (!person.is_verified, person.id));
-    let (mut emails, mut tokens, mut taken) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
-    for person in order {
-        if emails.insert(key(person)) && tokens.insert(person.auth_token.clone()) {
-            taken.push(person.clone());
+    let mut order: Vec<&DjangoUser> = django.truth.iter().collect();
+    order.sort_by_key(|imported| (!imported.is_verified, imported.id));
+    let (mut emails, mut tokens, mut users) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+    for imported in order {
+        if emails.insert(key(imported)) && tokens.insert(imported.auth_token.clone()) {
+            users.push(imported.clone());
         }
     }
-    taken
+    users
 }
 
-async fn everybody_logs_in(django: &Django, to: Engine) {
+/// Imports a database into a new store on `to`, and checks the logins, the tokens and the rewritten hashes of
+/// all users.
+async fn check_all_logins(django: &Django, to: Engine) {
     let store = TestDatabase::new(to);
-    import(django, &store, &TAKE_ALL);
+    import(django, &store, &RESOLVE_ALL_CONFLICTS);
     let server = TestServer::on_url(store.url().to_owned())
         .with_env("KAIROS_IDENTITY_LOGIN_FAILURES_MAX", "100")
         .with_env("KAIROS_IDENTITY_LOGIN_TOTAL_MAX", "1000000")
         .start()
         .await;
     let client = server.client().await;
-    let people = people(django);
-    assert!(people.len() > 220, "{}", people.len());
+    let users = imported_users(django);
+    assert!(users.len() > 220, "{}", users.len());
 
-    stream::iter(&people).for_each_concurrent(AT_ONCE, async |person| check(&client, person).await).await;
+    stream::iter(&users)
+        .for_each_concurrent(AT_ONCE, async |imported| check_logins(&client, imported).await)
+        .await;
 
-    for person in &people {
-        let request = ResolveTokenRequest { auth_token: person.auth_token.clone() };
+    for imported in &users {
+        let request = ResolveTokenRequest { auth_token: imported.auth_token.clone() };
         let user = client.clone().resolve_token(request).await.unwrap().into_inner().user.unwrap();
-        assert_eq!((user.auth_token, user.is_verified), (person.auth_token.clone(), person.is_verified));
-        if !person.note.starts_with("username") {
-            assert_eq!(user.username, person.username);
+        assert_eq!((user.auth_token, user.is_verified), (imported.auth_token.clone(), imported.is_verified));
+        if !imported.note.starts_with("username") {
+            assert_eq!(user.username, imported.username);
         }
     }
-    // Only who logs in is rewritten: the unverified have shown their password, and not their address.
+    // Only a successful login rewrites a hash, so unverified users keep theirs.
     let hashes = store.rows("SELECT password AS value FROM core_user WHERE is_verified AND password NOT LIKE 'bcrypt_sha256$$2b$%'");
-    // An empty password is hashed in some rows, and nobody can type it.
+    // Some rows hold the hash of an empty password, with which no user can log in.
     let has_a_password = |hash: &&String| {
-        let owner = people.iter().find(|person| person.stored == **hash);
+        let owner = users.iter().find(|imported| imported.stored == **hash);
         !hash.starts_with('!') && owner.is_none_or(|owner| owner.password.as_deref() != Some(""))
     };
     let left: Vec<&String> = hashes.iter().filter(has_a_password).collect();
@@ -118,23 +132,23 @@ async fn everybody_logs_in(django: &Django, to: Engine) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everybody_logs_in_from_sqlite_to_sqlite() {
-    within_two_minutes(everybody_logs_in(&Django::kept(Model::Actual), Engine::Sqlite)).await;
+async fn all_users_log_in_after_an_import_from_sqlite_to_sqlite() {
+    with_time_limit(check_all_logins(&Django::kept(Model::Actual), Engine::Sqlite)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everybody_logs_in_from_sqlite_to_postgres() {
-    within_two_minutes(everybody_logs_in(&Django::kept(Model::Documented), Engine::Postgres)).await;
+async fn all_users_log_in_after_an_import_from_sqlite_to_postgres() {
+    with_time_limit(check_all_logins(&Django::kept(Model::Documented), Engine::Postgres)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everybody_logs_in_from_postgres_to_sqlite() {
+async fn all_users_log_in_after_an_import_from_postgres_to_sqlite() {
     let django = Django::fresh(Engine::Postgres, Model::Documented, &["--seed", "7"]);
-    within_two_minutes(everybody_logs_in(&django, Engine::Sqlite)).await;
+    with_time_limit(check_all_logins(&django, Engine::Sqlite)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everybody_logs_in_from_postgres_to_postgres() {
+async fn all_users_log_in_after_an_import_from_postgres_to_postgres() {
     let django = Django::fresh(Engine::Postgres, Model::Documented, &["--seed", "8"]);
-    within_two_minutes(everybody_logs_in(&django, Engine::Postgres)).await;
+    with_time_limit(check_all_logins(&django, Engine::Postgres)).await;
 }

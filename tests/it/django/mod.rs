@@ -24,12 +24,12 @@ use crate::support::{
     tools::{python_path, repository},
 };
 
-/// The two forms of Django's table.
+/// Form of the table `core_user` in a Django backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Model {
-    /// As the documentation has it.
+    /// The form in the documentation of the backend.
     Documented,
-    /// As the code made it.
+    /// The form that the code of the backend created: without `created_at` and `updated_at`.
     Actual,
 }
 
@@ -42,9 +42,9 @@ impl Model {
     }
 }
 
-/// A user of a Django backend, and what they type.
+/// A user of a Django backend, with the password in plaintext.
 #[derive(Debug, Clone)]
-pub struct Person {
+pub struct DjangoUser {
     pub id: i64,
     pub email: String,
     pub username: String,
@@ -58,10 +58,10 @@ pub struct Person {
     pub note: String,
 }
 
-/// A database of a Django backend, with the truth about everybody in it.
+/// A database of a Django backend, and the users that it is known to hold.
 pub struct Django {
     database: TestDatabase,
-    pub truth: Vec<Person>,
+    pub truth: Vec<DjangoUser>,
     folder: TempDir,
 }
 
@@ -94,12 +94,13 @@ impl Django {
         Self { database, truth, folder: tempfile::tempdir().unwrap() }
     }
 
-    /// A small one of the documented form: `count` ordinary users with plaintext passwords.
+    /// Creates a database of the documented form with `count` ordinary users, whose passwords are stored in
+    /// plaintext.
     pub fn small(engine: Engine, count: usize) -> Self {
         Self::fresh(engine, Model::Documented, &["--only-bulk", "--count", &count.to_string()])
     }
 
-    /// A file that is still to be made.
+    /// Returns a SQLite database whose file does not exist yet.
     pub fn empty() -> Self {
         Self {
             database: TestDatabase::new(Engine::Sqlite),
@@ -112,19 +113,19 @@ impl Django {
         self.database.url()
     }
 
-    /// Runs statements in it, as Django would.
+    /// Runs SQL statements in the database, as Django would.
     pub fn execute(&self, sql: &str) {
         self.database.execute(sql);
     }
 
-    /// A path for a file of the test's own.
+    /// Returns a path for a file of the test, in a temporary folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 }
 
-/// The options that take over whoever can be.
-pub const TAKE_ALL: [&str; 6] = [
+/// Options that resolve every conflict, so that as many users as possible are imported.
+pub const RESOLVE_ALL_CONFLICTS: [&str; 6] = [
     "--on-email-conflict",
     "keep-verified",
     "--on-username-conflict",
@@ -133,19 +134,19 @@ pub const TAKE_ALL: [&str; 6] = [
     "renew",
 ];
 
-/// Runs a command of the binary at the lowest cost of a hash.
+/// Runs a command of the binary with the lowest hash cost.
 pub fn kairos(arguments: &[&str]) -> Output {
     command(arguments).output().unwrap()
 }
 
-/// The same, to be started by the caller.
+/// Returns the command of [`kairos`], not yet started.
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kairos-identity"));
     command.args(arguments).env("KAIROS_IDENTITY_PASSWORD_COST", "4");
     command
 }
 
-/// Imports what must succeed; gives what was printed.
+/// Runs an import that must succeed; returns its standard output.
 #[track_caller]
 pub fn import(from: &Django, to: &TestDatabase, more: &[&str]) -> String {
     let arguments = [&["import", "django", "--from", from.url(), "--to", to.url()], more].concat();
@@ -154,7 +155,8 @@ pub fn import(from: &Django, to: &TestDatabase, more: &[&str]) -> String {
     text(&output.stdout)
 }
 
-/// Imports what must fail with one line; gives that and what was printed.
+/// Runs a command that must fail with exit code 1 and one error line; returns that line and the standard
+/// output.
 #[track_caller]
 pub fn refused(arguments: &[&str]) -> (String, String) {
     let output = kairos(arguments);
@@ -168,7 +170,7 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// What the columns of every user of a store say, in the order of their email; hashes are not among it.
+/// Returns one line per user of a store with all columns except the id and the hash, sorted by email.
 pub fn users(database: &TestDatabase) -> Vec<String> {
     let token = match database.engine() {
         Engine::Sqlite => "auth_token",
@@ -188,11 +190,11 @@ pub fn users(database: &TestDatabase) -> Vec<String> {
     users
 }
 
-fn read_truth(text: &str) -> Vec<Person> {
-    let person = |line: &str| {
+fn read_truth(text: &str) -> Vec<DjangoUser> {
+    let user = |line: &str| {
         let row: serde_json::Value = serde_json::from_str(line).unwrap();
         let text = |name: &str| row[name].as_str().map(str::to_owned);
-        Person {
+        DjangoUser {
             id: row["id"].as_i64().unwrap(),
             email: text("email").unwrap(),
             username: text("username").unwrap(),
@@ -206,7 +208,7 @@ fn read_truth(text: &str) -> Vec<Person> {
             note: text("note").unwrap(),
         }
     };
-    text.lines().map(person).collect()
+    text.lines().map(user).collect()
 }
 
 /// The folder of the databases that real Django wrote and of the scripts that write and check them; its README describes each file.

@@ -1,17 +1,17 @@
-//! Many users at once, in little memory.
+//! An import of many users needs little memory.
 
 use std::{fs, process::Stdio, time::Duration};
 
 use super::{Django, Model, command};
 use crate::support::engine::{Engine, TestDatabase};
 
-/// Users in the suite; `scripts/bench` takes 100,000.
+/// Number of users in the test suite; `scripts/bench` imports 100,000.
 const USERS: &str = "20000";
 
-/// What the import of twenty thousand may need more than that of two thousand.
+/// Memory in MiB that an import of 20,000 users may need beyond that of an import of 2,000 users.
 const MEMORY_MIB_MAX: u64 = 24;
 
-/// The most memory that an import had, in KiB (Linux).
+/// Runs an import, and returns its peak anonymous memory in KiB (Linux only).
 async fn peak_of_import(django: &Django, engine: Engine) -> u64 {
     let store = TestDatabase::new(engine);
     let arguments = ["import", "django", "--from", django.url(), "--to", store.url()];
@@ -33,7 +33,7 @@ async fn peak_of_import(django: &Django, engine: Engine) -> u64 {
 }
 
 on_both_engines! {
-    async fn memory_does_not_grow_with_the_rows(engine: Engine) {
+    async fn memory_does_not_grow_with_the_number_of_rows(engine: Engine) {
         let made = |count| Django::fresh(Engine::Sqlite, Model::Documented, &["--only-bulk", "--bulk-password", "pool", "--count", count]);
         let few = peak_of_import(&made("2000"), engine).await;
         let many = peak_of_import(&made(USERS), engine).await;

@@ -1,4 +1,4 @@
-//! Links that Django has mailed, which hold the user's `auth_token`.
+//! Verification links that Django mailed: they contain the `auth_token` of the user.
 
 use kairos_identity::proto::{LoginRequest, RegisterRequest, VerifyEmailRequest};
 use tonic::Code;
@@ -13,7 +13,7 @@ use crate::support::{
 
 const UNTIL: &str = "KAIROS_IDENTITY_VERIFICATION_ACCEPT_AUTH_TOKEN_UNTIL";
 
-async fn with_imported(engine: Engine, until: &str) -> (TestServer, Django) {
+async fn start_with_import(engine: Engine, until: &str) -> (TestServer, Django) {
     let server = TestServer::builder(engine).with_env(UNTIL, until).start().await;
     // The first of three bulk users is verified, the others are not.
     let django = Django::small(Engine::Sqlite, 3);
@@ -22,67 +22,68 @@ async fn with_imported(engine: Engine, until: &str) -> (TestServer, Django) {
     (server, django)
 }
 
-async fn open(server: &TestServer, token: &str) -> Result<(), tonic::Status> {
+async fn open_link(server: &TestServer, token: &str) -> Result<(), tonic::Status> {
     let request = VerifyEmailRequest { token: token.to_owned() };
     server.client().await.verify_email(request).await.map(drop)
 }
 
 on_both_engines! {
-    async fn an_old_link_counts_until_the_date_and_each_use_is_logged(engine: Engine) {
-        let (server, django) = with_imported(engine, "2999-01-01T00:00:00Z").await;
+    async fn an_old_link_is_accepted_until_the_date_and_each_use_is_logged(engine: Engine) {
+        let (server, django) = start_with_import(engine, "2999-01-01T00:00:00Z").await;
         let token = |row: usize| django.truth[row].auth_token.clone();
 
-        open(&server, &token(1).replace('-', "")).await.unwrap();
+        open_link(&server, &token(1).replace('-', "")).await.unwrap();
         server.logged("Accepted a link with an auth_token").await;
-        assert_refused(&open(&server, &token(1)).await.unwrap_err(), Code::FailedPrecondition, "EMAIL_ALREADY_VERIFIED");
-        assert_refused(&open(&server, &token(0)).await.unwrap_err(), Code::FailedPrecondition, "EMAIL_ALREADY_VERIFIED");
+        assert_refused(&open_link(&server, &token(1)).await.unwrap_err(), Code::FailedPrecondition, "EMAIL_ALREADY_VERIFIED");
+        assert_refused(&open_link(&server, &token(0)).await.unwrap_err(), Code::FailedPrecondition, "EMAIL_ALREADY_VERIFIED");
         let request = LoginRequest { email: django.truth[1].email.clone(), password: "bulk-password-1".to_owned() };
         server.client().await.login(request).await.unwrap();
         let audit = text(&server.command(&["audit", "--kind", "user_updated"]).output().unwrap().stdout);
         assert!(audit.contains("auth_token link") && audit.contains(&token(1)), "{audit}");
     }
 
-    async fn an_old_link_is_nothing_for_who_registered_here_or_changed_since(engine: Engine) {
-        let (server, django) = with_imported(engine, "2999-01-01T00:00:00Z").await;
+    async fn an_old_link_is_refused_for_users_who_registered_here_or_changed_since(engine: Engine) {
+        let (server, django) = start_with_import(engine, "2999-01-01T00:00:00Z").await;
         let own = server.newcomer("ada").await;
-        assert_refused(&open(&server, &own.auth_token).await.unwrap_err(), Code::InvalidArgument, "INVALID_TOKEN");
-        assert_refused(&open(&server, "00000000-0000-4000-8000-00000000ffff").await.unwrap_err(), Code::InvalidArgument, "INVALID_TOKEN");
+        assert_refused(&open_link(&server, &own.auth_token).await.unwrap_err(), Code::InvalidArgument, "INVALID_TOKEN");
+        assert_refused(&open_link(&server, "00000000-0000-4000-8000-00000000ffff").await.unwrap_err(), Code::InvalidArgument, "INVALID_TOKEN");
 
         let token = &django.truth[1].auth_token;
         for verb in ["verify", "unverify"] {
             assert!(server.command(&["user", verb, token]).output().unwrap().status.success());
         }
-        assert_refused(&open(&server, token).await.unwrap_err(), Code::InvalidArgument, "INVALID_TOKEN");
+        assert_refused(&open_link(&server, token).await.unwrap_err(), Code::InvalidArgument, "INVALID_TOKEN");
         let other = &django.truth[2].auth_token;
         assert!(server.command(&["user", "disable", other]).output().unwrap().status.success());
-        assert_refused(&open(&server, other).await.unwrap_err(), Code::InvalidArgument, "INVALID_TOKEN");
+        assert_refused(&open_link(&server, other).await.unwrap_err(), Code::InvalidArgument, "INVALID_TOKEN");
     }
 
-    async fn of_two_rows_that_shared_a_link_it_proves_neither(engine: Engine) {
+    async fn an_old_link_that_two_rows_share_verifies_neither(engine: Engine) {
         let server = TestServer::builder(engine).with_env(UNTIL, "2999-01-01T00:00:00Z").start().await;
         let django = Django::fresh(Engine::Sqlite, super::Model::Actual, &["--only-bulk", "--count", "3"]);
         django.execute("UPDATE core_user SET auth_token = (SELECT auth_token FROM core_user WHERE id = 2) WHERE id = 3");
-        let arguments = [&["import", "django", "--from", django.url()], &super::TAKE_ALL[..]].concat();
+        let arguments = [&["import", "django", "--from", django.url()], &super::RESOLVE_ALL_CONFLICTS[..]].concat();
         assert!(server.command(&arguments).output().unwrap().status.success());
-        let refusal = open(&server, &django.truth[1].auth_token).await.unwrap_err();
+        let refusal = open_link(&server, &django.truth[1].auth_token).await.unwrap_err();
         assert_refused(&refusal, Code::InvalidArgument, "INVALID_TOKEN");
     }
 
     async fn an_old_link_is_refused_after_the_date_and_by_default(engine: Engine) {
         for until in ["2020-01-01T00:00:00Z", ""] {
-            let (server, django) = with_imported(engine, until).await;
-            let refusal = open(&server, &django.truth[1].auth_token).await.unwrap_err();
+            let (server, django) = start_with_import(engine, until).await;
+            let refusal = open_link(&server, &django.truth[1].auth_token).await.unwrap_err();
             assert_refused(&refusal, Code::InvalidArgument, "INVALID_TOKEN");
             server.logged("Refused a link with an auth_token").await;
         }
     }
 
-    async fn who_was_imported_is_never_given_up(engine: Engine) {
+    async fn an_imported_user_is_never_replaced_by_a_registration(engine: Engine) {
         let server = TestServer::builder(engine).with_env("KAIROS_IDENTITY_VERIFICATION_UNVERIFIED_KEPT", "1s").start().await;
         let django = Django::small(Engine::Sqlite, 3);
         assert!(server.command(&["import", "django", "--from", django.url()]).output().unwrap().status.success());
 
-        // Registered years ago, never verified, without a link: of one who registered here the address would be free.
+        // The imported user registered long ago, never verified the email and has no link. The email of a
+        // user who registered here and is in this state could be registered again.
         let again = RegisterRequest { email: django.truth[1].email.clone(), password: PASSWORD.to_owned(), ..registration("mallory") };
         let refusal = server.client().await.register(again).await.unwrap_err();
 

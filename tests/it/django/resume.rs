@@ -1,4 +1,4 @@
-//! An import that is killed goes on where it was.
+//! An import that was stopped resumes where it stopped, and a repeated import applies later changes.
 
 use std::{
     collections::BTreeMap,
@@ -8,16 +8,16 @@ use std::{
 
 use kairos_identity::entropy::Entropy;
 
-use super::{Django, Model, TAKE_ALL, command, import, kairos, text, users};
+use super::{Django, Model, RESOLVE_ALL_CONFLICTS, command, import, kairos, text, users};
 use crate::support::{
     engine::{Engine, TestDatabase},
     server::TestServer,
 };
 
-/// How often it is killed before it is let to its end.
+/// Number of times the import is killed before it may finish.
 const KILLS: u32 = 20;
 
-/// So that it takes seconds: a hash of cost 8 takes some 15 ms.
+/// Hash cost. A hash of cost 8 takes some 15 ms, so that the import takes seconds.
 const COST: &str = "8";
 
 fn start(django: &Django, store: &TestDatabase, more: &[&str]) -> std::process::Command {
@@ -27,7 +27,7 @@ fn start(django: &Django, store: &TestDatabase, more: &[&str]) -> std::process::
     command
 }
 
-/// The hashes that are written, by email.
+/// Returns the stored hashes by email.
 fn hashes(store: &TestDatabase) -> BTreeMap<String, String> {
     let rows = store.try_execute("SELECT 1 FROM core_user").map(|()| {
         store.rows("SELECT email || '|' || password AS value FROM core_user WHERE password NOT LIKE '%' || '|' || '%'")
@@ -36,7 +36,8 @@ fn hashes(store: &TestDatabase) -> BTreeMap<String, String> {
     rows.unwrap_or_default().into_iter().filter_map(split).collect()
 }
 
-/// What must be the same whenever it was killed: everything but what chance or the clock decides.
+/// Returns the users without random and time-dependent values: those must not depend on when the import was
+/// killed.
 fn outcome(store: &TestDatabase) -> Vec<String> {
     let has_no_times = store.engine() == Engine::Sqlite;
     let renewed = store.rows(
@@ -61,8 +62,9 @@ fn outcome(store: &TestDatabase) -> Vec<String> {
 }
 
 on_both_engines! {
-    async fn a_killed_import_goes_on_and_hashes_nobody_twice(engine: Engine) {
-        // The one without times and with shared tokens into the engine whose key is beside it.
+    async fn a_killed_import_resumes_and_hashes_no_password_twice(engine: Engine) {
+        // The form without times and with shared tokens is imported into SQLite, whose secret key is a file
+        // beside the database.
         let django = Django::kept(if engine == Engine::Sqlite { Model::Actual } else { Model::Documented });
         let store = TestDatabase::new(engine);
         let seed = u64::from_le_bytes(Entropy::system().bytes());
@@ -70,7 +72,7 @@ on_both_engines! {
         let entropy = Entropy::seeded(seed);
         let mut before = BTreeMap::new();
         for _ in 0..KILLS {
-            let mut import = start(&django, &store, &TAKE_ALL).spawn().unwrap();
+            let mut import = start(&django, &store, &RESOLVE_ALL_CONFLICTS).spawn().unwrap();
             let wait = Duration::from_millis(10 + u64::from(u16::from_le_bytes(entropy.bytes())) % 250);
             tokio::time::sleep(wait).await;
             import.kill().unwrap();
@@ -82,25 +84,25 @@ on_both_engines! {
             before = now;
         }
         println!("{} users after {KILLS} kills", before.len());
-        let end = start(&django, &store, &TAKE_ALL).output().unwrap();
+        let end = start(&django, &store, &RESOLVE_ALL_CONFLICTS).output().unwrap();
         assert!(end.status.success(), "{}", text(&end.stderr));
         let after = hashes(&store);
         assert!(before.iter().all(|(email, hash)| after.get(email) == Some(hash)));
 
-        let at_once = TestDatabase::new(engine);
-        import(&django, &at_once, &TAKE_ALL);
-        assert_eq!(outcome(&store), outcome(&at_once));
+        let uninterrupted = TestDatabase::new(engine);
+        import(&django, &uninterrupted, &RESOLVE_ALL_CONFLICTS);
+        assert_eq!(outcome(&store), outcome(&uninterrupted));
         let verified = kairos(&["import", "verify", "--from", django.url(), "--to", store.url()]);
         assert!(verified.status.success(), "{}", text(&verified.stderr));
     }
 
-    async fn ctrl_c_ends_an_import_in_order(engine: Engine) {
+    async fn ctrl_c_stops_an_import_cleanly(engine: Engine) {
         let django = Django::small(Engine::Sqlite, 400);
         let store = TestDatabase::new(engine);
         let import = start(&django, &store, &[]).spawn().unwrap();
         let began = Instant::now();
         while hashes(&store).is_empty() {
-            assert!(began.elapsed() < Duration::from_secs(20), "it imports somebody");
+            assert!(began.elapsed() < Duration::from_secs(20), "the import writes its first user");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let interrupt = format!("kill -INT {}", import.id());
@@ -115,7 +117,7 @@ on_both_engines! {
         assert_eq!(store.count("core_user"), 400);
     }
 
-    async fn what_has_changed_since_is_taken_over_and_what_has_changed_here_is_not(engine: Engine) {
+    async fn a_repeated_import_applies_changes_of_django_and_keeps_changes_made_here(engine: Engine) {
         let django = Django::small(Engine::Sqlite, 8);
         let store = TestDatabase::new(engine);
         let server = TestServer::on_url(store.url().to_owned()).start().await;
@@ -140,9 +142,10 @@ on_both_engines! {
         }
         let hash = hash_of("bulk0000000@example.com");
         let printed = run();
-        assert_eq!(hash_of("new@example.com"), hash, "another email is no other password");
+        assert_eq!(hash_of("new@example.com"), hash, "a change of the email does not rehash the password");
 
-        // The third row's user is disabled, which is no change of the user; the fourth one's is gone; the fifth one's was verified here already.
+        // Row 3: the user was disabled here, which does not count as a change. Row 4: the user was deleted
+        // here. Row 5: the user was verified here already.
         assert!(printed.contains("0 imported, 3 updated") || printed.contains("0 imported, 4 updated"), "{printed}");
         assert!(printed.contains("deleted_here 1"), "{printed}");
         let client = server.client().await;
@@ -150,17 +153,17 @@ on_both_engines! {
             let request = kairos_identity::proto::LoginRequest { email: email.to_owned(), password: password.to_owned() };
             client.clone().login(request).await.map_err(|status| status.code())
         };
-        assert!(log_in("new@example.com", "bulk-password-0").await.is_ok(), "the password stays with a new email");
+        assert!(log_in("new@example.com", "bulk-password-0").await.is_ok(), "the password is the same after a change of the email");
         assert_eq!(log_in("bulk0000001@example.com", "another-password").await.unwrap_err(), tonic::Code::PermissionDenied);
         assert_eq!(log_in("bulk0000001@example.com", "bulk-password-1").await.unwrap_err(), tonic::Code::Unauthenticated);
-        assert!(run().contains("0 imported, 0 updated"), "once is enough");
+        assert!(run().contains("0 imported, 0 updated"), "a repeated import changes nothing");
     }
 
-    async fn without_a_key_a_changed_plaintext_is_noticed_by_hashing(engine: Engine) {
+    async fn without_the_key_a_changed_plaintext_password_is_detected_by_hashing(engine: Engine) {
         let django = Django::small(Engine::Sqlite, 4);
         let store = TestDatabase::new(engine);
         import(&django, &store, &[]);
-        // On SQLite a key is made beside the file; here it is lost.
+        // On SQLite the import created a key file beside the database; this test deletes it.
         if engine == Engine::Sqlite {
             std::fs::remove_file(format!("{}.key", store.url().strip_prefix("sqlite://").unwrap())).unwrap();
         }

@@ -1,4 +1,4 @@
-//! Databases that nothing can be imported from: one line, and nothing changed.
+//! Sources that cannot be imported: the command prints one error line and changes nothing.
 
 use std::{
     fs,
@@ -13,10 +13,10 @@ use crate::support::{
     tools::python_command,
 };
 
-/// Another process that holds a lock on a file of SQLite until it is told to end.
-pub(super) struct Locked(Child);
+/// Another process that holds a lock on a SQLite file until the value is dropped.
+pub(super) struct FileLock(Child);
 
-impl Locked {
+impl FileLock {
     pub(super) fn begin(django: &Django, statements: &str) -> Self {
         let path = django.url().strip_prefix("sqlite://").unwrap();
         let mut child = python_command("hold_lock.py")
@@ -32,14 +32,15 @@ impl Locked {
     }
 }
 
-impl Drop for Locked {
+impl Drop for FileLock {
     fn drop(&mut self) {
         let _ = self.0.stdin.take().map(|mut stdin| stdin.write_all(b"\n"));
         let _ = self.0.wait();
     }
 }
 
-/// Asserts the reason of a refusal, and that the store is not even made.
+/// Asserts that an import from `from` fails with an error that contains `word`, and that no store file is
+/// created.
 #[track_caller]
 fn assert_refused(from: &str, word: &str) {
     let store = TestDatabase::new(Engine::Sqlite);
@@ -53,7 +54,7 @@ fn file(django: &Django) -> &str {
 }
 
 #[test]
-fn a_file_that_is_none_of_djangos_is_refused() {
+fn a_source_that_is_not_a_django_database_is_refused() {
     let django = Django::small(Engine::Sqlite, 1);
     let missing = format!("sqlite://{}", django.path("missing").display());
     assert_refused(&missing, "there is no database file");
@@ -66,11 +67,11 @@ fn a_file_that_is_none_of_djangos_is_refused() {
     empty.execute("CREATE TABLE auth_user (id INTEGER PRIMARY KEY)");
     assert_refused(empty.url(), "no table core_user");
     empty.execute("CREATE TABLE core_user (id INTEGER PRIMARY KEY, email TEXT, last_login TEXT)");
-    assert_refused(empty.url(), "it has columns that the backend does not have (last_login)");
+    assert_refused(empty.url(), "it has unknown columns (last_login)");
 }
 
 #[test]
-fn a_store_of_this_service_is_not_taken_for_djangos() {
+fn a_database_of_this_service_is_refused_as_a_source() {
     let store = TestDatabase::new(Engine::Sqlite);
     assert!(super::kairos(&["migrate", "--database-url", store.url()]).status.success());
     assert_refused(store.url(), "username_key");
@@ -87,44 +88,44 @@ fn a_truncated_file_is_refused() {
 }
 
 #[test]
-fn a_lock_of_a_running_django_is_waited_for_and_then_told() {
+fn an_import_waits_for_a_lock_of_django_and_then_reports_it() {
     let rollback = Django::small(Engine::Sqlite, 3);
-    let lock = Locked::begin(&rollback, "BEGIN EXCLUSIVE");
+    let lock = FileLock::begin(&rollback, "BEGIN EXCLUSIVE");
     assert_refused(rollback.url(), "database is locked");
     drop(lock);
     import(&rollback, &TestDatabase::new(Engine::Sqlite), &[]);
 
     let wal = Django::small(Engine::Sqlite, 3);
     wal.execute("PRAGMA journal_mode = WAL");
-    let lock = Locked::begin(
+    let lock = FileLock::begin(
         &wal,
         "PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE; DELETE FROM core_user WHERE id = 1",
     );
     assert_refused(wal.url(), "database is locked");
     drop(lock);
-    let writing = Locked::begin(&wal, "BEGIN IMMEDIATE; DELETE FROM core_user WHERE id = 1");
+    let writing = FileLock::begin(&wal, "BEGIN IMMEDIATE; DELETE FROM core_user WHERE id = 1");
     let store = TestDatabase::new(Engine::Sqlite);
     import(&wal, &store, &[]);
     drop(writing);
     assert_eq!(
         store.count("core_user"),
         3,
-        "a writer that has not committed changes nothing and stops nobody"
+        "a transaction that is not committed is not imported and does not block the import"
     );
 }
 
 #[test]
-fn an_import_leaves_its_source_as_it_is() {
+fn an_import_does_not_change_its_source() {
     let django = Django::kept(Model::Actual);
     let before = fs::read(file(&django)).unwrap();
-    import(&django, &TestDatabase::new(Engine::Sqlite), &super::TAKE_ALL);
+    import(&django, &TestDatabase::new(Engine::Sqlite), &super::RESOLVE_ALL_CONFLICTS);
     assert_eq!(fs::read(file(&django)).unwrap(), before);
     let folder = fs::read_dir(std::path::Path::new(file(&django)).parent().unwrap()).unwrap();
-    assert_eq!(folder.count(), 1, "no file was made beside it");
+    assert_eq!(folder.count(), 1, "the import creates no file beside the source");
 }
 
 #[test]
-fn a_server_that_is_away_is_told_without_its_password() {
+fn an_unreachable_source_is_reported_without_its_password() {
     let store = TestDatabase::new(Engine::Sqlite);
     let from = "postgres://kairos:hunter2@127.0.0.1:1/x";
     let (error, _) = refused(&["import", "django", "--from", from, "--to", store.url()]);
@@ -134,7 +135,7 @@ fn a_server_that_is_away_is_told_without_its_password() {
 }
 
 #[test]
-fn every_older_form_of_the_table_is_read() {
+fn an_older_form_of_the_table_is_read() {
     let django = Django::small(Engine::Sqlite, 3);
     django.execute(
         "ALTER TABLE core_user RENAME COLUMN username TO name; ALTER TABLE core_user RENAME COLUMN auth_token TO verification_token; \
@@ -149,7 +150,7 @@ fn every_older_form_of_the_table_is_read() {
 }
 
 #[test]
-fn rows_of_which_no_user_can_be_made_are_told() {
+fn rows_that_cannot_become_users_are_reported() {
     let django = Django::small(Engine::Sqlite, 4);
     django.execute(
         "UPDATE core_user SET auth_token = 'x' WHERE id = 1; UPDATE core_user SET email = '' WHERE id = 2; \

@@ -1,31 +1,32 @@
-//! Real Django reads what is exported.
+//! Exports to Django: real Django reads the result.
 
 use std::{collections::BTreeSet, fs, process::Command};
 
-use super::{Django, Model, TAKE_ALL, fixtures, import, kairos, refused, text};
+use super::{Django, Model, RESOLVE_ALL_CONFLICTS, fixtures, import, kairos, refused, text};
 use crate::support::{
     engine::{Engine, TestDatabase},
     server::TestServer,
     tools::python_path,
 };
 
-fn for_django(url: &str) -> String {
+/// Returns a database URL in the form that Django's scripts expect.
+fn django_url(url: &str) -> String {
     url.replace("sqlite://", "sqlite:///").replace("sqlite:////", "sqlite:///")
 }
 
-/// Those of the truth who are in the store as they were in Django.
+/// Returns the lines of `documented.truth.jsonl` of the users that the store holds exactly as Django did.
 fn expected(django: &Django) -> String {
-    let renamed = |person: &super::Person| person.username.is_empty();
-    let left_out = |person: &super::Person| [138, 140, 141, 146, 147, 151, 153, 154].contains(&person.id);
-    // No one can type nothing, and the user whose password is a whole hash has another one.
-    let changed = |person: &super::Person| {
-        person.stored.is_empty() || person.note.contains("complete bcrypt_sha256 hash")
+    let renamed = |user: &super::DjangoUser| user.username.is_empty();
+    let left_out = |user: &super::DjangoUser| [138, 140, 141, 146, 147, 151, 153, 154].contains(&user.id);
+    // An empty password cannot be used, and a password that is a complete hash counts as that hash.
+    let changed = |user: &super::DjangoUser| {
+        user.stored.is_empty() || user.note.contains("complete bcrypt_sha256 hash")
     };
     let kept: BTreeSet<&str> = django
         .truth
         .iter()
-        .filter(|person| !renamed(person) && !left_out(person) && !changed(person))
-        .map(|person| person.email.as_str())
+        .filter(|user| !renamed(user) && !left_out(user) && !changed(user))
+        .map(|user| user.email.as_str())
         .collect();
     let truth = fs::read_to_string(fixtures().join("documented.truth.jsonl")).unwrap();
     let lines = truth.lines().filter(|line| {
@@ -39,10 +40,10 @@ on_both_engines! {
     async fn real_django_accepts_every_password_of_an_export(engine: Engine) {
         let django = Django::kept(Model::Documented);
         let store = TestDatabase::new(if engine == Engine::Sqlite { Engine::Postgres } else { Engine::Sqlite });
-        import(&django, &store, &TAKE_ALL);
-        let back = TestDatabase::new(engine);
+        import(&django, &store, &RESOLVE_ALL_CONFLICTS);
+        let exported_to = TestDatabase::new(engine);
 
-        let exported = kairos(&["export", "django", "--database-url", store.url(), "--to", back.url()]);
+        let exported = kairos(&["export", "django", "--database-url", store.url(), "--to", exported_to.url()]);
 
         assert!(exported.status.success(), "{}", text(&exported.stderr));
         assert!(text(&exported.stdout).contains("exported 226 users"), "{}", text(&exported.stdout));
@@ -52,32 +53,32 @@ on_both_engines! {
         fs::write(&truth, expected).unwrap();
         let checked = Command::new(python_path())
             .arg(fixtures().join("check.py"))
-            .args(["--db", &for_django(back.url()), "--truth", truth.to_str().unwrap()])
+            .args(["--db", &django_url(exported_to.url()), "--truth", truth.to_str().unwrap()])
             .args(["--columns", "--no-plaintext", "--require", "bcrypt_sha256"])
             .output()
             .unwrap();
         assert!(checked.status.success(), "{}{}", text(&checked.stdout), text(&checked.stderr));
 
-        let (error, _) = refused(&["export", "django", "--database-url", store.url(), "--to", back.url()]);
-        assert!(error.contains("has rows already"), "{error}");
-        assert_eq!(back.count("core_user"), 226);
+        let (error, _) = refused(&["export", "django", "--database-url", store.url(), "--to", exported_to.url()]);
+        assert!(error.contains("already has rows"), "{error}");
+        assert_eq!(exported_to.count("core_user"), 226);
     }
 
-    async fn whom_an_operator_keeps_out_django_keeps_out(engine: Engine) {
+    async fn a_disabled_user_is_exported_with_an_unusable_password(engine: Engine) {
         let server = TestServer::start(engine).await;
         let (ada, bob) = (server.member("ada").await, server.member("bob").await);
         assert!(server.command(&["user", "disable", &ada.auth_token]).output().unwrap().status.success());
-        let back = TestDatabase::new(Engine::Sqlite);
+        let exported_to = TestDatabase::new(Engine::Sqlite);
 
-        let exported = server.command(&["export", "django", "--to", back.url()]).output().unwrap();
+        let exported = server.command(&["export", "django", "--to", exported_to.url()]).output().unwrap();
 
         assert!(text(&exported.stdout).contains("1 of them are disabled"), "{exported:?}");
-        let password = |token: &str| back.rows(&format!("SELECT password AS value FROM core_user WHERE auth_token = '{}'", token.replace('-', "")));
+        let password = |token: &str| exported_to.rows(&format!("SELECT password AS value FROM core_user WHERE auth_token = '{}'", token.replace('-', "")));
         assert!(password(&ada.auth_token)[0].starts_with('!'));
         assert!(password(&bob.auth_token)[0].starts_with("bcrypt_sha256$$2b$04$"));
     }
 
-    async fn an_export_goes_into_an_empty_table_of_djangos_and_into_no_other(engine: Engine) {
+    async fn an_export_fills_only_an_empty_table_of_the_documented_form(engine: Engine) {
         let store = TestDatabase::new(Engine::Sqlite);
         import(&Django::small(Engine::Sqlite, 3), &store, &[]);
         let empty = Django::fresh(engine, Model::Documented, &["--only-bulk"]);
@@ -89,7 +90,7 @@ on_both_engines! {
 
         assert!(written.status.success(), "{}", text(&written.stderr));
         assert!(error.contains("created_at and updated_at"), "{error}");
-        // The next row that Django makes has a key that nobody has.
+        // The next row that Django inserts gets a new key.
         let token = if engine == Engine::Sqlite { "0e1f3a527f5b4a4e9d5b0c5a5b0b7f11" } else { "0e1f3a52-7f5b-4a4e-9d5b-0c5a5b0b7f11" };
         empty.execute(&format!(
             "INSERT INTO core_user (username, email, password, is_verified, auth_token, created_at, updated_at) \

@@ -1,4 +1,4 @@
-//! `AdminService`, and the command line that does the same.
+//! `AdminService`, and the command `user`, which does the same.
 
 use kairos_identity::proto::{
     AuditEvent, DeleteUserRequest, DisableUserRequest, EnableUserRequest, GetUserRequest,
@@ -22,7 +22,7 @@ use crate::support::{
     tools::race_rounds,
 };
 
-const OTHER: &str = "quartz-Lantern-57-meadow";
+const NEW_PASSWORD: &str = "quartz-Lantern-57-meadow";
 
 async fn client(server: &TestServer) -> AdminServiceClient<Channel> {
     AdminServiceClient::new(server.channel().await)
@@ -43,7 +43,7 @@ async fn get(server: &TestServer, key: Key) -> Result<ManagedUser, Status> {
     Ok(found.into_inner().user.unwrap())
 }
 
-/// All pages of a list, `size` users on each.
+/// Lists the matching users in pages of at most `size`, and returns the usernames of all pages.
 async fn names(server: &TestServer, filter: ListUsersRequest, size: i32) -> Vec<String> {
     let mut request = ListUsersRequest { page_size: size, ..filter };
     let mut names = Vec::new();
@@ -58,7 +58,7 @@ async fn names(server: &TestServer, filter: ListUsersRequest, size: i32) -> Vec<
     }
 }
 
-/// All pages of the trail, `size` events on each.
+/// Lists the matching audit events in pages of at most `size`, and returns the events of all pages.
 async fn events(server: &TestServer, filter: ListAuditEventsRequest, size: i32) -> Vec<AuditEvent> {
     let mut request = ListAuditEventsRequest { page_size: size, ..filter };
     let mut events = Vec::new();
@@ -73,15 +73,15 @@ async fn events(server: &TestServer, filter: ListAuditEventsRequest, size: i32) 
 }
 
 on_both_engines! {
-    async fn a_user_is_found_by_each_of_their_names(engine: Engine) {
+    async fn get_user_finds_a_user_by_auth_token_email_or_username(engine: Engine) {
         let server = TestServer::start(engine).await;
         let ada = server.member("ada").await;
         for key in [Key::AuthToken(ada.auth_token.to_uppercase()), Key::Email("ADA@example.com".into()), Key::Username("Ada".into())] {
             let found = get(&server, key).await.unwrap();
             assert_eq!((found.user, found.disabled_at), (Some(ada.clone()), None));
         }
-        let nobody = get(&server, Key::Username("nobody".into())).await.unwrap_err();
-        assert_refused(&nobody, Code::NotFound, "USER_NOT_FOUND");
+        let unknown = get(&server, Key::Username("unknown".into())).await.unwrap_err();
+        assert_refused(&unknown, Code::NotFound, "USER_NOT_FOUND");
         for (key, field) in [
             (Some(Key::AuthToken("1".into())), "auth_token"),
             (Some(Key::Email("ada".into())), "email"),
@@ -93,18 +93,18 @@ on_both_engines! {
         }
     }
 
-    async fn a_disabled_user_is_kept_out_until_they_are_enabled(engine: Engine) {
+    async fn a_disabled_user_cannot_log_in_until_enabled(engine: Engine) {
         let server = TestServer::start(engine).await;
         let ada = server.member("ada").await;
         let tokens = log_in(&server, "ada").await;
         let mut accounts = AccountServiceClient::new(server.channel().await);
-        let ask = RequestPasswordResetRequest { email: address("ada"), return_mail_token: false };
-        accounts.request_password_reset(ask.clone()).await.unwrap();
+        let request = RequestPasswordResetRequest { email: address("ada"), return_mail_token: false };
+        accounts.request_password_reset(request.clone()).await.unwrap();
         let link = wait_for_mails(&server, &address("ada"), 2).await.pop().unwrap().token();
 
         let disabled = disable(&server, &ada.auth_token).await;
         assert!(disabled.disabled_at.is_some());
-        assert_eq!(disable(&server, &ada.auth_token).await, disabled, "twice is once");
+        assert_eq!(disable(&server, &ada.auth_token).await, disabled, "disabling a disabled user changes nothing");
 
         let mut identity = server.client().await;
         let refusal = identity.login(login("ada", PASSWORD)).await.unwrap_err();
@@ -113,10 +113,10 @@ on_both_engines! {
         assert_refused(&refusal, Code::Unauthenticated, "INVALID_CREDENTIALS");
         assert!(!introspect(&server, &tokens.access_token).await.active);
         refresh(&server, &tokens.refresh_token).await.unwrap_err();
-        let reset = ResetPasswordRequest { token: link, new_password: OTHER.into() };
+        let reset = ResetPasswordRequest { token: link, new_password: NEW_PASSWORD.into() };
         let refusal = accounts.reset_password(reset.clone()).await.unwrap_err();
         assert_refused(&refusal, Code::InvalidArgument, "INVALID_TOKEN");
-        accounts.request_password_reset(ask).await.unwrap();
+        accounts.request_password_reset(request).await.unwrap();
         let start = StartPasswordResetRequest { auth_token: ada.auth_token.clone() };
         let refusal = client(&server).await.start_password_reset(start).await.unwrap_err();
         assert_refused(&refusal, Code::PermissionDenied, "ACCOUNT_DISABLED");
@@ -124,7 +124,7 @@ on_both_engines! {
         assert_refused(&refusal, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
         let known = ResolveTokenRequest { auth_token: ada.auth_token.clone() };
         assert_eq!(identity.resolve_token(known).await.unwrap().into_inner().user, Some(ada.clone()));
-        // What was asked for in the background is done by then.
+        // A requested reset is handled in the background within a second after the answer.
         tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
         let mails = mails_to(&server.mail_folder(), &address("ada"));
         assert!(mails.iter().skip(2).all(|mail| !mail.text.contains("?token=")), "{mails:?}");
@@ -136,7 +136,7 @@ on_both_engines! {
         log_in(&server, "ada").await;
     }
 
-    async fn who_was_disabled_before_they_were_verified_stays_known(engine: Engine) {
+    async fn a_disabled_unverified_user_keeps_the_email_and_gets_a_new_link_when_enabled(engine: Engine) {
         let server = TestServer::start(engine).await;
         let ada = server.newcomer("ada").await;
         let link = verification_token(&server, &address("ada")).await;
@@ -147,11 +147,11 @@ on_both_engines! {
         assert_refused(&refusal, Code::InvalidArgument, "INVALID_TOKEN");
         let refusal = identity.login(login("ada", PASSWORD)).await.unwrap_err();
         assert_refused(&refusal, Code::PermissionDenied, "ACCOUNT_DISABLED");
-        // Without a link that is good, anybody else would make room.
+        // The link is void: if the user were not disabled, this registration would replace the account.
         let refusal = identity.register(registration("ada")).await.unwrap_err();
         assert_refused(&refusal, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
 
-        // Let in again, they are mailed a link: without one they would be forgotten.
+        // Enabling mails a new link: without one the next registration would replace the account.
         enable(&server, &ada.auth_token).await;
         let refusal = identity.register(registration("ada")).await.unwrap_err();
         assert_refused(&refusal, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
@@ -161,19 +161,20 @@ on_both_engines! {
         assert_eq!(mails_to(&server.mail_folder(), &address("ada")).len(), 2);
     }
 
-    async fn a_session_that_an_earlier_release_opened_of_a_disabled_user_is_none(engine: Engine) {
+    async fn a_session_left_by_an_earlier_release_is_invalid_for_a_disabled_user(engine: Engine) {
         let database = TestDatabase::new(engine);
         let server = TestServer::on_url(database.url().to_owned()).start().await;
         server.member("ada").await;
         let tokens = log_in(&server, "ada").await;
-        // What an instance that does not know the table cannot look at.
+        // Only the row, without revoking sessions: an instance of an earlier release does not read this table
+        // and may open a session for a disabled user.
         database.execute("INSERT INTO core_disabled_user (user_id, disabled_at) SELECT id, created_at FROM core_user");
         assert!(!introspect(&server, &tokens.access_token).await.active);
         let refusal = refresh(&server, &tokens.refresh_token).await.unwrap_err();
         assert_refused(&refusal, Code::Unauthenticated, "INVALID_REFRESH_TOKEN");
     }
 
-    async fn no_session_outlives_a_disabling_that_comes_beside_it(engine: Engine) {
+    async fn no_session_survives_a_concurrent_disable(engine: Engine) {
         let server = TestServer::builder(engine).with_env("KAIROS_IDENTITY_LOGIN_FAILURES_MAX", "100").start().await;
         let twin = server.twin().await;
         let ada = server.member("ada").await;
@@ -200,12 +201,12 @@ on_both_engines! {
             assert!(!opened.is_empty());
             enable(&server, &ada.auth_token).await;
             for token in opened {
-                assert!(!introspect(&server, &token).await.active, "it has ended for good");
+                assert!(!introspect(&server, &token).await.active, "a session that disabling revoked stays revoked");
             }
         }
     }
 
-    async fn users_are_listed_by_what_they_are(engine: Engine) {
+    async fn list_users_filters_by_state_creation_time_and_text(engine: Engine) {
         let server = TestServer::start(engine).await;
         let ada = server.member("ada").await;
         server.newcomer("Strasse_1").await;
@@ -226,17 +227,17 @@ on_both_engines! {
         assert_eq!(list(ListUsersRequest { is_disabled: Some(false), ..ListUsersRequest::default() }).await, all[1..]);
         assert_eq!(list(ListUsersRequest { created_before: Some(created), ..ListUsersRequest::default() }).await, [""; 0]);
         assert_eq!(list(ListUsersRequest { created_since: Some(created), ..ListUsersRequest::default() }).await, all);
-        assert_eq!(with_text("STRA\u{df}E").await, ["Strasse_1"], "as usernames compare");
-        assert_eq!(with_text("ADA@EX").await, ["ada"], "as emails compare");
+        assert_eq!(with_text("STRA\u{df}E").await, ["Strasse_1"], "the text matches usernames in their comparison form");
+        assert_eq!(with_text("ADA@EX").await, ["ada"], "the text matches emails in any case");
         for (text, found) in [("_", "Strasse_1"), ("%", "50% off"), ("0% O", "50% off")] {
-            assert_eq!(with_text(text).await, [found], "{text} stands for itself");
+            assert_eq!(with_text(text).await, [found], "{text} is matched literally");
         }
-        for text in ["\\", "'; DROP TABLE core_user; --", "nobody"] {
+        for text in ["\\", "'; DROP TABLE core_user; --", "unknown"] {
             assert_eq!(with_text(text).await, [""; 0], "{text}");
         }
     }
 
-    async fn a_page_token_is_good_for_its_own_list_alone(engine: Engine) {
+    async fn a_page_token_works_only_for_its_own_list_and_filter(engine: Engine) {
         let server = TestServer::start(engine).await;
         for name in ["ada", "bob"] {
             server.newcomer(name).await;
@@ -266,7 +267,7 @@ on_both_engines! {
         assert_eq!(fields, ["page_token", "kinds[0]", "caller"]);
     }
 
-    async fn verified_is_what_an_operator_says_it_is(engine: Engine) {
+    async fn an_operator_can_set_and_clear_the_verified_flag(engine: Engine) {
         let server = TestServer::start(engine).await;
         let ada = server.newcomer("ada").await;
         let set = async |is_verified| {
@@ -274,7 +275,7 @@ on_both_engines! {
             client(&server).await.set_verified(request).await
         };
         let refusal = set(None).await.unwrap_err();
-        assert_eq!(violations(&refusal), [("is_verified".to_owned(), "must be given".to_owned())]);
+        assert_eq!(violations(&refusal), [("is_verified".to_owned(), "must be set".to_owned())]);
 
         for _ in 0..2 {
             let user = set(Some(true)).await.unwrap().into_inner().user.unwrap().user.unwrap();
@@ -288,16 +289,16 @@ on_both_engines! {
         assert!(!introspect(&server, &tokens.access_token).await.active);
         let refusal = server.client().await.login(login("ada", PASSWORD)).await.unwrap_err();
         assert_refused(&refusal, Code::PermissionDenied, "EMAIL_NOT_VERIFIED");
-        // Nobody takes the account by registering with its address: its owner has a link.
+        // A registration with the email does not replace the account: its user was mailed a new link.
         let refusal = server.client().await.register(registration("ada")).await.unwrap_err();
         assert_refused(&refusal, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
         let token = wait_for_mails(&server, &address("ada"), 2).await.pop().unwrap().token();
         server.client().await.verify_email(VerifyEmailRequest { token }).await.unwrap();
         log_in(&server, "ada").await;
-        assert_eq!(mails_to(&server.mail_folder(), &address("ada")).len(), 2, "what changes nothing mails nothing");
+        assert_eq!(mails_to(&server.mail_folder(), &address("ada")).len(), 2, "a call that changes nothing sends no mail");
     }
 
-    async fn an_operator_starts_a_reset_and_never_sees_its_link(engine: Engine) {
+    async fn an_operator_can_start_a_password_reset_without_seeing_its_link(engine: Engine) {
         let server = TestServer::start(engine).await;
         let ada = server.member("ada").await;
         let tokens = log_in(&server, "ada").await;
@@ -305,13 +306,13 @@ on_both_engines! {
         client(&server).await.start_password_reset(start).await.unwrap();
 
         let token = wait_for_mails(&server, &address("ada"), 2).await.pop().unwrap().token();
-        assert!(introspect(&server, &tokens.access_token).await.active, "nothing has changed yet");
-        let reset = ResetPasswordRequest { token, new_password: OTHER.into() };
+        assert!(introspect(&server, &tokens.access_token).await.active, "starting a reset does not revoke sessions");
+        let reset = ResetPasswordRequest { token, new_password: NEW_PASSWORD.into() };
         AccountServiceClient::new(server.channel().await).reset_password(reset).await.unwrap();
-        server.client().await.login(login("ada", OTHER)).await.unwrap();
+        server.client().await.login(login("ada", NEW_PASSWORD)).await.unwrap();
     }
 
-    async fn waits_sessions_and_accounts_are_ended(engine: Engine) {
+    async fn an_operator_can_unlock_a_user_revoke_sessions_and_delete_the_account(engine: Engine) {
         let server = TestServer::builder(engine).with_env("KAIROS_IDENTITY_LOGIN_FAILURES_MAX", "1").start().await;
         let auth_token = server.member("ada").await.auth_token;
         let mut admin = client(&server).await;
@@ -345,7 +346,7 @@ on_both_engines! {
         }
     }
 
-    async fn each_change_is_in_the_trail_and_the_trail_is_read_in_pages(engine: Engine) {
+    async fn each_admin_change_is_one_audit_event_and_events_are_listed_in_pages(engine: Engine) {
         let server = TestServer::start(engine).await;
         let ada = server.newcomer("ada").await;
         let auth_token = ada.auth_token.clone();
@@ -378,7 +379,7 @@ on_both_engines! {
         assert_eq!(events(&server, others, 100).await, []);
     }
 
-    async fn the_command_line_does_the_same(engine: Engine) {
+    async fn the_user_command_does_what_admin_service_does(engine: Engine) {
         let server = TestServer::start(engine).await;
         server.member("ada").await;
         server.newcomer("bob").await;
@@ -389,7 +390,7 @@ on_both_engines! {
         };
         let tokens = log_in(&server, "ada").await;
 
-        assert_eq!(user(&["end-sessions", "ada"]), "ended 1 sessions\n");
+        assert_eq!(user(&["end-sessions", "ada"]), "revoked 1 sessions\n");
         assert!(!introspect(&server, &tokens.access_token).await.active);
         assert!(user(&["disable", "ada"]).contains("disabled_at"));
         assert!(user(&["list", "--disabled"]).contains("\tdisabled\t"));
@@ -399,17 +400,17 @@ on_both_engines! {
         assert!(!user(&["enable", "ada"]).contains("disabled_at"));
         assert!(user(&["reset-password", "ada"]).contains("ada@example.com"));
         let token = wait_for_mails(&server, &address("ada"), 2).await.pop().unwrap().token();
-        let reset = ResetPasswordRequest { token, new_password: OTHER.into() };
+        let reset = ResetPasswordRequest { token, new_password: NEW_PASSWORD.into() };
         AccountServiceClient::new(server.channel().await).reset_password(reset).await.unwrap();
         let foreign = server.secret_key_file().with_extension("foreign");
         std::fs::write(&foreign, "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=").unwrap();
         let mut command = server.command(&["user", "unverify", "ada"]);
         let output = command.env("KAIROS_IDENTITY_SECRET_KEY_FILE", &foreign).output().unwrap();
-        let told = String::from_utf8(output.stderr).unwrap();
-        assert!(told.contains("secret.key-file"), "{told}");
-        assert!(user(&["show", "ada"]).contains("is_verified  true"), "nothing was changed");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.contains("secret.key-file"), "{stderr}");
+        assert!(user(&["show", "ada"]).contains("is_verified  true"), "a command that fails changes nothing");
         assert!(user(&["unverify", "ada"]).contains("is_verified  false"));
         assert!(user(&["verify", "ada"]).contains("is_verified  true"));
-        assert!(user(&["verify", "ada"]).contains("is_verified  true"), "it is so already");
+        assert!(user(&["verify", "ada"]).contains("is_verified  true"), "verifying a verified user is no error");
     }
 }

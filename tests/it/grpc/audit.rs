@@ -1,4 +1,4 @@
-//! What is written down of decisions, read as an operator reads it.
+//! The audit trail, read with `kairos-identity audit` as an operator reads it.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ use crate::support::{
     wait::until,
 };
 
-/// Refusals are written within a second or so.
-const WRITTEN_LIMIT: Duration = Duration::from_secs(15);
+/// How long to wait for audit events. The service records refusals once a second.
+const RECORDED_LIMIT: Duration = Duration::from_secs(15);
 
-/// `kairos-identity audit` with these arguments: its lines, each cut at the tabs.
+/// Runs `kairos-identity audit` with these arguments and returns its lines, each split at the tabs.
 fn audit(server: &TestServer, arguments: &[&str]) -> Vec<Vec<String>> {
     let output = server.command(&[&["audit"], arguments].concat()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -28,13 +28,14 @@ fn audit(server: &TestServer, arguments: &[&str]) -> Vec<Vec<String>> {
     text.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
 }
 
-/// Kind and outcome of each.
+/// Returns the event kind and the outcome of each line.
 fn decisions(lines: &[Vec<String>]) -> Vec<String> {
     lines.iter().map(|line| format!("{} {}", line[1], line[2])).collect()
 }
 
-/// These are there and no others, in whatever order and each as often as may be: refusals come a moment later than what was done,
-/// and those that are alike may have fallen into one moment.
+/// Waits until the audit trail contains exactly these decisions, each at least once and in any order, and
+/// returns its lines. Refusals are recorded later than actions, and equal refusals within a second become one
+/// row.
 async fn assert_decisions(
     server: &TestServer,
     arguments: &[&str],
@@ -49,18 +50,18 @@ async fn assert_decisions(
         found.dedup();
         (found == expected).then_some(())
     };
-    until(&format!("the trail holds {expected:?}"), WRITTEN_LIMIT, all).await;
+    until(&format!("the audit trail contains exactly {expected:?}"), RECORDED_LIMIT, all).await;
     found
 }
 
-/// How many decisions the lines stand for.
+/// Returns the number of decisions in these lines; a line with `count=N` counts N times.
 fn count(lines: &[Vec<String>]) -> usize {
     let counted =
         |line: &Vec<String>| line.iter().find_map(|part| part.strip_prefix("count=")?.parse::<usize>().ok());
     lines.iter().map(|line| counted(line).unwrap_or(1)).sum()
 }
 
-/// `message` for an end user.
+/// Returns a request with `message` and the address and user agent of an end user.
 fn from_user<T>(message: T) -> Request<T> {
     let mut request = from("192.0.2.7", message);
     request.metadata_mut().insert("kairos-client-agent", "Mozilla/5.0\t(X11)".parse().unwrap());
@@ -68,7 +69,7 @@ fn from_user<T>(message: T) -> Request<T> {
 }
 
 on_both_engines! {
-    async fn each_decision_about_an_account_is_one_event(engine: Engine) {
+    async fn each_decision_about_an_account_is_recorded_as_an_event(engine: Engine) {
         let database = TestDatabase::new(engine);
         let server = TestServer::on_url(database.url().to_owned())
             .with_env("KAIROS_IDENTITY_LOGIN_FAILURES_MAX", "2")
@@ -86,12 +87,12 @@ on_both_engines! {
         client.verify_email(from_user(VerifyEmailRequest { token: ada.clone() })).await.unwrap_err();
         client.resend_verification_email(resend("ada")).await.unwrap();
         client.resend_verification_email(resend("ada")).await.unwrap_err();
-        client.resend_verification_email(resend("nobody")).await.unwrap();
+        client.resend_verification_email(resend("unknown")).await.unwrap();
         client.login(from_user(login("ada", PASSWORD))).await.unwrap();
         client.login(from_user(login("ada", "wrong"))).await.unwrap_err();
         client.login(from_user(login("ada", "wronger"))).await.unwrap_err();
         client.login(from_user(login("ada", PASSWORD))).await.unwrap_err();
-        client.login(from_user(login("nobody", "wrong"))).await.unwrap_err();
+        client.login(from_user(login("unknown", "wrong"))).await.unwrap_err();
         let about_ada = assert_decisions(&server, &["--user", &ada], vec![
             "user_created OK",
             "authn_login_fail EMAIL_NOT_VERIFIED",
@@ -123,7 +124,7 @@ on_both_engines! {
         }
     }
 
-    async fn the_log_has_the_same_events(engine: Engine) {
+    async fn the_log_contains_the_same_events(engine: Engine) {
         let server = TestServer::start(engine).await;
         let ada = server.member("ada").await.auth_token;
         let mut client = server.client().await;
@@ -137,29 +138,29 @@ on_both_engines! {
             .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
             .filter(|line| line["target"] == "audit")
             .collect();
-        let said: Vec<_> = events.iter().map(|line| (line["event"].as_str().unwrap(), line["user"].as_str().unwrap())).collect();
+        let recorded: Vec<_> = events.iter().map(|line| (line["event"].as_str().unwrap(), line["user"].as_str().unwrap())).collect();
         let kinds = ["user_created", "user_updated", "authn_login_success", "authn_login_fail"];
-        assert_eq!(said, kinds.map(|kind| (kind, ada.as_str())));
+        assert_eq!(recorded, kinds.map(|kind| (kind, ada.as_str())));
         assert_eq!(events[3]["client"], "192.0.2.7");
         assert_eq!(events[3]["reason"], "INVALID_CREDENTIALS");
         let same_call = log.lines().filter(|line| line.contains(events[3]["request_id"].as_str().unwrap())).count();
-        assert_eq!(same_call, 2, "the event names the call, whose own line does too");
+        assert_eq!(same_call, 2, "the event and the log line of the call have the same request id");
     }
 
-    async fn a_flood_of_refusals_is_counted_and_written_as_few_rows(engine: Engine) {
+    async fn a_flood_of_refusals_is_counted_and_recorded_in_few_rows(engine: Engine) {
         const CALLS: usize = 2_000;
         let server = TestServer::builder(engine)
             .with_env("KAIROS_IDENTITY_AUDIT_REFUSALS_MAX", "10")
             .with_env("KAIROS_IDENTITY_LOGIN_TOTAL_MAX", "1")
             .start()
             .await;
-        server.client().await.login(login("nobody", "wrong")).await.unwrap_err();
+        server.client().await.login(login("unknown", "wrong")).await.unwrap_err();
         let mut calls = JoinSet::new();
         for connection in 0..8 {
             let mut client = server.client().await;
             calls.spawn(async move {
                 for number in 0..CALLS / 8 {
-                    // Each another account, from another address.
+                    // Each call has another account and another client address.
                     let email = format!("user{number}-{connection}@example.com");
                     let address = format!("192.0.{connection}.{number}");
                     let request = from(&address, LoginRequest { email, password: "wrong".into() });
@@ -172,21 +173,22 @@ on_both_engines! {
         let seconds = usize::try_from(began.elapsed().as_secs()).unwrap();
 
         let all = async || Some(audit(&server, &["--kind", "authn_login_fail_max"])).filter(|lines| count(lines) == CALLS);
-        let lines = until("every refusal is counted", WRITTEN_LIMIT, all).await;
-        // Ten a second and one for the others, in each second that had any, and in the one before and after.
+        let lines = until("every refusal is counted", RECORDED_LIMIT, all).await;
+        // At most ten rows a second for distinct refusals and one for the rest; two seconds more for the
+        // edges.
         assert!(lines.len() <= 11 * (seconds + 2), "{} rows in {seconds} s", lines.len());
     }
 
-    async fn what_was_turned_away_is_written_at_the_stop(engine: Engine) {
+    async fn pending_refusals_are_recorded_at_shutdown(engine: Engine) {
         let mut server = TestServer::start(engine).await;
-        server.client().await.login(login("nobody", "wrong")).await.unwrap_err();
+        server.client().await.login(login("unknown", "wrong")).await.unwrap_err();
         server.terminate();
         assert!(server.wait().await.success());
 
         assert_eq!(decisions(&audit(&server, &[])), ["authn_login_fail INVALID_CREDENTIALS"]);
     }
 
-    async fn a_time_is_a_moment_or_how_long_ago(engine: Engine) {
+    async fn since_and_until_take_a_timestamp_or_a_duration(engine: Engine) {
         let server = TestServer::start(engine).await;
         server.newcomer("ada").await;
         server.client().await.find_user(by_username("ada")).await.unwrap();
@@ -199,7 +201,7 @@ on_both_engines! {
         assert!(String::from_utf8_lossy(&wrong.stderr).contains("--since: expected a time such as"));
     }
 
-    async fn whom_it_turns_away_and_whom_it_knows_anew_is_written(engine: Engine) {
+    async fn rejected_callers_and_callers_file_changes_are_recorded(engine: Engine) {
         let (agent, stranger) = (ServiceToken::from_random([1; 32]), ServiceToken::from_random([2; 32]));
         let folder = tempfile::tempdir().unwrap();
         let callers = folder.path().join("callers.toml");
@@ -211,13 +213,13 @@ on_both_engines! {
         std::fs::write(&callers, entry("agent")).unwrap();
         let server = TestServer::builder(engine).with_args(&["--callers", callers.to_str().unwrap()]).start().await;
         let mut client = server.client().await;
-        let with = |token: &ServiceToken, mut request: Request<LoginRequest>| {
+        let authorized = |token: &ServiceToken, mut request: Request<LoginRequest>| {
             let credentials = format!("Bearer {}", token.expose()).parse().unwrap();
             request.metadata_mut().insert("authorization", credentials);
             request
         };
-        client.login(with(&stranger, from_user(login("ada", PASSWORD)))).await.unwrap_err();
-        client.login(with(&agent, from_user(login("ada", PASSWORD)))).await.unwrap_err();
+        client.login(authorized(&stranger, from_user(login("ada", PASSWORD)))).await.unwrap_err();
+        client.login(authorized(&agent, from_user(login("ada", PASSWORD)))).await.unwrap_err();
         let mut register = from_user(registration("ada"));
         register.metadata_mut().insert("authorization", format!("Bearer {}", agent.expose()).parse().unwrap());
         client.register(register).await.unwrap_err();
@@ -234,7 +236,7 @@ on_both_engines! {
         assert!(line("CALLER_UNKNOWN")[4..7] == ["nobody", "127.0.0.1", &resource("Login")], "{lines:?}");
         assert!(line("CALLER_NOT_ALLOWED")[4..7] == ["agent", "127.0.0.1", &resource("Register")], "{lines:?}");
         assert!(line("OK")[4..7] == ["callers-file", "-", "resource=robot"], "{lines:?}");
-        // This caller may not tell where its end users are.
+        // The caller has no `tells-client`, so the address and user agent that it sends are ignored.
         let failed = line("INVALID_CREDENTIALS");
         assert_eq!(failed[4..6], ["agent", "127.0.0.1"]);
         assert!(!failed.iter().any(|part| part.starts_with("agent=")), "{failed:?}");

@@ -1,4 +1,4 @@
-//! Who may call what: every method, as the API's own descriptors have them.
+//! The rights of callers, checked for every method in the API descriptors.
 
 use std::{fs, time::Duration};
 
@@ -23,7 +23,7 @@ use crate::support::{
     wait::until,
 };
 
-/// Longer than the service takes to look at the file.
+/// Longer than the interval (2 s) at which the service checks the file.
 const RELOAD_LIMIT: Duration = Duration::from_secs(10);
 
 macro_rules! client {
@@ -32,7 +32,7 @@ macro_rules! client {
     };
 }
 
-/// What an empty request meets.
+/// Calls the method at `path` with an empty request.
 async fn answer(server: &TestServer, token: Option<ServiceToken>, path: &str) -> Result<(), Status> {
     let mut grpc = Grpc::new(tonic::service::interceptor::InterceptedService::new(
         server.channel().await,
@@ -43,16 +43,17 @@ async fn answer(server: &TestServer, token: Option<ServiceToken>, path: &str) ->
     grpc.unary(Request::new(()), path.parse().unwrap(), codec).await.map(tonic::Response::into_inner)
 }
 
-/// How an empty request is refused.
+/// Calls the method at `path` with an empty request and returns its error.
 async fn refusal(server: &TestServer, token: Option<ServiceToken>, path: &str) -> Status {
     answer(server, token, path).await.unwrap_err()
 }
 
-/// Asserts that an empty request came to the handler of its method, and was answered as it should be.
+/// Asserts that the answer to an empty request came from the handler of `method`, not from the check of the
+/// caller.
 #[track_caller]
 fn assert_handled(method: &str, answer: Result<(), Status>) {
     match method.rsplit('/').next().unwrap() {
-        // There is nothing that must be said, or whatever is said is no token.
+        // No field is required; `IntrospectToken` reports an empty token as not active.
         "GetJwks" | "IntrospectToken" | "ListUsers" | "ListAuditEvents" => answer.unwrap(),
         "ListSessions" | "RevokeSession" | "RevokeAllSessions" | "GetAccount" | "UpdateAccount"
         | "ChangePassword" | "RequestEmailChange" | "DeleteAccount" => {
@@ -63,7 +64,7 @@ fn assert_handled(method: &str, answer: Result<(), Status>) {
 }
 
 on_both_engines! {
-    async fn each_caller_may_call_what_its_entry_names_and_nothing_else(engine: Engine) {
+    async fn each_caller_may_call_only_the_methods_in_its_entry(engine: Engine) {
         let methods = methods();
         assert!(methods.len() >= 7, "{methods:?}");
         let short = |path: &str| path.rsplit('.').next().unwrap().to_owned();
@@ -93,37 +94,37 @@ on_both_engines! {
         }
         let reflection = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
         assert_refused(&refusal(&server, None, reflection).await, Code::Unauthenticated, "CALLER_UNKNOWN");
-        // Load balancers have no token.
+        // Health needs no token: load balancers have none.
         let mut health = HealthClient::new(server.channel().await);
         health.check(HealthCheckRequest::default()).await.unwrap();
     }
 
-    async fn the_file_is_read_again_when_it_changes_and_a_faulty_one_changes_nothing(engine: Engine) {
+    async fn the_callers_file_is_reloaded_on_change_and_an_invalid_file_is_ignored(engine: Engine) {
         let (old, new) = (token(1), token(2));
         let file = CallersFile::new(&[("bff", &old, "*", "*")]);
         let server = file.serve(engine).await;
-        // One connection for all: a change drops none.
+        // All calls share one connection, which a reload must not close.
         let channel = server.channel().await;
-        let unknown = async |token: &ServiceToken| {
+        let is_unknown = async |token: &ServiceToken| {
             let mut client = IdentityServiceClient::with_interceptor(channel.clone(), Bearer(Some(token.clone())));
-            client.find_user(by_email("nobody@example.com")).await.unwrap_err().code() == Code::Unauthenticated
+            client.find_user(by_email("unknown@example.com")).await.unwrap_err().code() == Code::Unauthenticated
         };
-        assert_eq!((unknown(&old).await, unknown(&new).await), (false, true));
+        assert_eq!((is_unknown(&old).await, is_unknown(&new).await), (false, true));
 
         fs::write(file.path(), "[bff]\ntoken-hashes = []\n").unwrap();
-        server.logged("the callers known so far stay").await;
-        assert_eq!((unknown(&old).await, unknown(&new).await), (false, true));
+        server.logged("Could not reload the callers").await;
+        assert_eq!((is_unknown(&old).await, is_unknown(&new).await), (false, true));
 
         file.write(&[("bff", &new, "*", "*")]);
-        until("the new token is known", RELOAD_LIMIT, async || (!unknown(&new).await).then_some(())).await;
-        assert!(unknown(&old).await);
+        until("the new token is accepted", RELOAD_LIMIT, async || (!is_unknown(&new).await).then_some(())).await;
+        assert!(is_unknown(&old).await);
 
         fs::remove_file(file.path()).unwrap();
-        until("the log tells of it", RELOAD_LIMIT, async || (server.log().matches("stay").count() == 2).then_some(())).await;
-        assert!(!unknown(&new).await);
+        until("the log reports the missing file", RELOAD_LIMIT, async || (server.log().matches("Could not reload the callers").count() == 2).then_some(())).await;
+        assert!(!is_unknown(&new).await);
     }
 
-    async fn who_may_not_tell_an_address_is_not_heard(engine: Engine) {
+    async fn a_client_ip_from_a_caller_without_tells_client_is_ignored(engine: Engine) {
         let (agent, bff) = (token(1), token(2));
         let file = CallersFile::new(&[("agent", &agent, "*", "*"), ("bff", &bff, "*", "*")]);
         file.add("tells-client = true");
@@ -144,7 +145,7 @@ on_both_engines! {
         assert_refused(&refusal, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
     }
 
-    async fn one_caller_cannot_take_the_place_of_others(engine: Engine) {
+    async fn a_caller_at_its_call_limit_does_not_block_other_callers(engine: Engine) {
         let (greedy, modest) = (token(1), token(2));
         let file = CallersFile::new(&[("modest", &modest, "*", "*"), ("greedy", &greedy, "*", "*")]);
         file.add("calls-max = 2");
@@ -158,7 +159,8 @@ on_both_engines! {
         let mut slow = tokio::task::JoinSet::new();
         for _ in 0..2 {
             let mut client = client.clone();
-            // Each takes seconds, or the whole time that a call may take; who comes beside a probe below comes again.
+            // Each login takes seconds or times out. While a probe below holds its slot it is refused and
+            // retried.
             slow.spawn(async move {
                 let login = LoginRequest { email: address("ada"), password: PASSWORD.to_owned() };
                 while client.login(login.clone()).await.unwrap_err().code() == Code::ResourceExhausted {}
@@ -169,16 +171,16 @@ on_both_engines! {
             let refusal = client.clone().find_user(by_email(&address("ada"))).await.unwrap_err();
             (refusal.code() == Code::ResourceExhausted).then_some(refusal)
         };
-        let refusal = until("both calls are under way", RELOAD_LIMIT, refused).await;
+        let refusal = until("both logins are in progress", RELOAD_LIMIT, refused).await;
         assert_refused(&refusal, Code::ResourceExhausted, "OVERLOADED");
         let others = client!(server, Some(modest)).find_user(by_email(&address("ada"))).await.unwrap_err();
         assert_refused(&others, Code::NotFound, "USER_NOT_FOUND");
 
         slow.abort_all();
-        until("there is room again", RELOAD_LIMIT, async || refused().await.is_none().then_some(())).await;
+        until("a slot is free again", RELOAD_LIMIT, async || refused().await.is_none().then_some(())).await;
     }
 
-    async fn a_session_is_its_callers_alone(engine: Engine) {
+    async fn a_session_can_be_refreshed_only_by_its_own_caller(engine: Engine) {
         let (bff, agent) = (token(1), token(2));
         let file = CallersFile::new(&[("bff", &bff, "*", "*"), ("agent", &agent, "*", "*")]);
         let server = file.serve(engine).await;
@@ -198,9 +200,9 @@ on_both_engines! {
         let foreign = refresh(&agent, &tokens.refresh_token).await.unwrap_err();
         assert_refused(&foreign, Code::Unauthenticated, "INVALID_REFRESH_TOKEN");
         let next = refresh(&bff, &tokens.refresh_token).await.unwrap();
-        // One that was replaced is a copy in the wrong hands: nobody goes on with the session.
+        // A replaced token sent by another caller was stolen: the session is revoked for its own caller too.
         refresh(&agent, &tokens.refresh_token).await.unwrap_err();
-        let ended = refresh(&bff, &next.refresh_token).await.unwrap_err();
-        assert_refused(&ended, Code::Unauthenticated, "INVALID_REFRESH_TOKEN");
+        let revoked = refresh(&bff, &next.refresh_token).await.unwrap_err();
+        assert_refused(&revoked, Code::Unauthenticated, "INVALID_REFRESH_TOKEN");
     }
 }

@@ -1,4 +1,5 @@
-//! Callers that prove themselves by a certificate, and certificates that are replaced while the service runs.
+//! Callers that authenticate with a client certificate, and server certificates that are replaced at run
+//! time.
 
 use std::{fs, time::Duration};
 
@@ -17,13 +18,13 @@ use crate::support::{
     wait::until,
 };
 
-/// Longer than the service takes to look at its files.
+/// Longer than the interval (2 s) at which the service checks its files.
 const RELOAD_LIMIT: Duration = Duration::from_secs(10);
 
 const CALLERS: &str = "[bff]\ncertificates = [\"uri:spiffe://kairos/bff\"]\nmethods = [\"*\"]\nuser-fields = [\"*\"]\n\
                        [agent]\ncertificates = [\"cn:agent\"]\nmethods = [\"IdentityService/ResolveToken\"]\nuser-fields = []\n";
 
-/// A connection that trusts `server_root`, and shows `identity`.
+/// Connects with `server_root` as the trusted root and `identity` as the client certificate.
 async fn connect(
     server: &TestServer,
     server_root: &[u8],
@@ -39,9 +40,9 @@ async fn connect(
         .await
 }
 
-/// What a caller meets that asks for somebody who is not there.
+/// Calls `FindUser` with an unknown email and returns the error: `USER_NOT_FOUND` if the caller may call it.
 async fn refusal(channel: Channel, token: Option<&ServiceToken>) -> Status {
-    let mut request = Request::new(by_email("nobody@example.com"));
+    let mut request = Request::new(by_email("unknown@example.com"));
     if let Some(token) = token {
         request.metadata_mut().insert("authorization", format!("Bearer {}", token.expose()).parse().unwrap());
     }
@@ -49,7 +50,7 @@ async fn refusal(channel: Channel, token: Option<&ServiceToken>) -> Status {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_proves_a_caller_by_its_name() {
+async fn a_client_certificate_identifies_a_caller_by_its_name() {
     let (own, authority, stranger) = (Certificate::localhost(), Authority::new(), Authority::new());
     let token = ServiceToken::from_random([7; 32]);
     let folder = tempfile::tempdir().unwrap();
@@ -64,32 +65,32 @@ async fn a_certificate_proves_a_caller_by_its_name() {
         .start()
         .await;
     let root = fs::read(own.certificate()).unwrap();
-    let bff = || authority.vouch_for("whoever", "spiffe://kairos/bff");
+    let bff = || authority.vouch_for("unlisted", "spiffe://kairos/bff");
 
-    let known = connect(&server, &root, Some(bff())).await.unwrap();
-    assert_refused(&refusal(known, None).await, Code::NotFound, "USER_NOT_FOUND");
+    let listed = connect(&server, &root, Some(bff())).await.unwrap();
+    assert_refused(&refusal(listed, None).await, Code::NotFound, "USER_NOT_FOUND");
     let agent = connect(&server, &root, Some(authority.vouch_for("agent", ""))).await.unwrap();
     assert_refused(&refusal(agent.clone(), None).await, Code::PermissionDenied, "CALLER_NOT_ALLOWED");
-    // A token says more than the certificate of the machine that sends it.
+    // A service token takes precedence over the client certificate.
     assert_refused(&refusal(agent, Some(&token)).await, Code::NotFound, "USER_NOT_FOUND");
 
     for identity in [None, Some(authority.vouch_for("bff", "spiffe://kairos/other"))] {
-        let unnamed = connect(&server, &root, identity).await.unwrap();
-        assert_refused(&refusal(unnamed.clone(), None).await, Code::Unauthenticated, "CALLER_UNKNOWN");
-        assert_refused(&refusal(unnamed, Some(&token)).await, Code::NotFound, "USER_NOT_FOUND");
+        let unlisted = connect(&server, &root, identity).await.unwrap();
+        assert_refused(&refusal(unlisted.clone(), None).await, Code::Unauthenticated, "CALLER_UNKNOWN");
+        assert_refused(&refusal(unlisted, Some(&token)).await, Code::NotFound, "USER_NOT_FOUND");
     }
-    // A certificate that nobody trusted vouches for is no connection at all, whatever name it bears.
+    // A certificate of an untrusted authority is rejected in the handshake, whatever name it has.
     let forged = connect(&server, &root, Some(stranger.vouch_for("agent", "spiffe://kairos/bff"))).await;
     let is_refused = match forged {
         Err(_) => true,
-        // TLS 1.3 tells the client after it has begun to speak.
+        // In TLS 1.3 the client learns of the rejection after its side of the handshake has finished.
         Ok(channel) => refusal(channel, Some(&token)).await.code() != Code::NotFound,
     };
     assert!(is_refused);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_is_replaced_while_connections_go_on() {
+async fn the_server_certificate_is_replaced_without_closing_connections() {
     let (old, new) = (Certificate::localhost(), Certificate::localhost());
     let (certificate, key) = (old.certificate(), old.key());
     let old_root = fs::read(&certificate).unwrap();
@@ -99,9 +100,9 @@ async fn a_certificate_is_replaced_while_connections_go_on() {
         .await;
     let open = connect(&server, &old_root, None).await.unwrap();
 
-    // A key that is not the certificate's.
+    // A key that does not belong to the certificate is not loaded.
     fs::copy(new.key(), &key).unwrap();
-    server.logged("the certificates known so far stay").await;
+    server.logged("Could not reload the certificates").await;
     connect(&server, &old_root, None).await.unwrap();
 
     fs::copy(new.certificate(), &certificate).unwrap();
@@ -115,7 +116,7 @@ async fn a_certificate_is_replaced_while_connections_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn callers_with_certificates_need_an_authority() {
+async fn serve_refuses_callers_with_certificates_without_a_client_ca() {
     let folder = tempfile::tempdir().unwrap();
     let callers = folder.path().join("callers.toml");
     fs::write(&callers, CALLERS).unwrap();
@@ -131,6 +132,6 @@ async fn callers_with_certificates_need_an_authority() {
         ])
         .output()
         .unwrap();
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success() && told.contains("server.tls-client-ca is not set"), "{told}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && stderr.contains("server.tls-client-ca is not set"), "{stderr}");
 }

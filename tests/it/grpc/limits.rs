@@ -1,4 +1,4 @@
-//! Sizes, deadlines, and what is not gRPC.
+//! Limits on message size, and deadlines.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ async fn a_request_of_more_than_64_kib_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_deadline_of_a_caller_is_longer_than_the_longest() {
+async fn a_callers_deadline_is_capped_at_the_maximum() {
     let server = TestServer::builder(Engine::Sqlite)
         .with_env("KAIROS_IDENTITY_PASSWORD_COST", "15")
         .with_env("KAIROS_IDENTITY_SERVER_REQUEST_TIMEOUT_DEFAULT", "50ms")
@@ -39,7 +39,7 @@ async fn no_deadline_of_a_caller_is_longer_than_the_longest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_without_a_deadline_ends_at_the_default() {
+async fn a_call_without_a_deadline_gets_the_default_deadline() {
     let server = TestServer::builder(Engine::Sqlite)
         .with_env("KAIROS_IDENTITY_PASSWORD_COST", "15")
         .with_env("KAIROS_IDENTITY_SERVER_REQUEST_TIMEOUT_DEFAULT", "100ms")
@@ -52,7 +52,7 @@ async fn a_call_without_a_deadline_ends_at_the_default() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registration_whose_caller_gave_up_can_be_repeated() {
+async fn a_registration_that_timed_out_can_be_retried() {
     let server = TestServer::start(Engine::Sqlite).await;
     let request_id = uuid::Uuid::from_u128(5).to_string();
     let request =

@@ -1,4 +1,4 @@
-//! `Login`
+//! `Login`.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::support::{
 };
 
 on_both_engines! {
-    async fn the_right_password_of_a_verified_user_logs_in(engine: Engine) {
+    async fn a_verified_user_logs_in_with_the_right_password(engine: Engine) {
         let server = TestServer::start(engine).await;
         let ada = server.member("ada").await;
 
@@ -45,7 +45,7 @@ on_both_engines! {
         assert!(refusals[0] == refusals[1] && refusals[1] == refusals[2], "{refusals:?}");
     }
 
-    async fn an_unverified_email_is_told_only_after_the_right_password(engine: Engine) {
+    async fn an_unverified_email_is_reported_only_after_the_right_password(engine: Engine) {
         let server = TestServer::start(engine).await;
         server.newcomer("ada").await;
         let mut client = server.client().await;
@@ -57,7 +57,7 @@ on_both_engines! {
         assert_refused(&wrong, Code::Unauthenticated, "INVALID_CREDENTIALS");
     }
 
-    async fn an_auth_token_is_no_password(engine: Engine) {
+    async fn an_auth_token_is_not_accepted_as_a_password(engine: Engine) {
         let server = TestServer::start(engine).await;
         let ada = server.member("ada").await;
         let refusal = server.client().await.login(login("ada", &ada.auth_token)).await.unwrap_err();
@@ -72,11 +72,11 @@ on_both_engines! {
         assert_eq!(fields, ["email", "password"]);
     }
 
-    async fn every_format_that_django_writes_logs_in_and_is_rewritten(engine: Engine) {
+    async fn every_django_hash_format_logs_in_and_is_rewritten(engine: Engine) {
         let database = TestDatabase::new(engine);
         let server = TestServer::on_url(database.url().to_owned()).start().await;
         let password = "pässwörd 1";
-        // Vectors that Django 5.2 verified; the password of all of them is the one above.
+        // Hashes of the password above, each verified with Django 5.2.
         for (name, hash) in [
             ("sha", "bcrypt_sha256$$2b$12$R9h/cIPz0gi.URNNX3kh2OYEnGawxEyRpLbFB99lPr2.b35ouTmeu"),
             ("bcrypt", "bcrypt$$2b$12$R9h/cIPz0gi.URNNX3kh2OfeLXUWvYCZvDt0ytkZlfUce4q2hxDeK"),
@@ -94,13 +94,14 @@ on_both_engines! {
             assert_eq!(answer.user, Some(user), "{name}");
 
             let stored = database.rows(&format!("SELECT password AS value FROM core_user WHERE username = '{name}'"));
-            let is_cheaper = name == "sha";
-            assert!(is_cheaper && stored[0] == hash || stored[0].starts_with("bcrypt_sha256$$2b$04$"), "{name}: {stored:?}");
+            // This server hashes at cost 4, so it keeps a `bcrypt_sha256` hash of cost 12.
+            let is_kept = name == "sha";
+            assert!(is_kept && stored[0] == hash || stored[0].starts_with("bcrypt_sha256$$2b$04$"), "{name}: {stored:?}");
             client.login(login(name, password)).await.unwrap();
         }
     }
 
-    async fn a_hash_that_nobody_can_read_hurts_only_its_user(engine: Engine) {
+    async fn an_unreadable_hash_affects_only_its_own_user(engine: Engine) {
         let database = TestDatabase::new(engine);
         let server = TestServer::on_url(database.url().to_owned())
             .with_env("KAIROS_IDENTITY_LOGIN_FAILURES_MAX", "100")
@@ -121,7 +122,7 @@ on_both_engines! {
         server.client().await.login(login("bob", PASSWORD)).await.unwrap();
     }
 
-    async fn a_full_hashing_queue_is_told_at_once_and_look_ups_go_on(engine: Engine) {
+    async fn a_full_hashing_queue_refuses_logins_with_retry_info(engine: Engine) {
         let server = TestServer::builder(engine)
             .with_env("KAIROS_IDENTITY_PASSWORD_COST", "12")
             .with_env("KAIROS_IDENTITY_PASSWORD_THREADS", "1")
@@ -145,7 +146,7 @@ on_both_engines! {
             let delay = refusal.get_details_retry_info().and_then(|info| info.retry_delay);
             assert!(delay.is_some_and(|delay| delay >= Duration::from_secs(1)), "{delay:?}");
         }
-        until("the queue empties", Duration::from_secs(10), async || {
+        until("the queue is empty", Duration::from_secs(10), async || {
             let refusal = server.client().await.login(login("unknown", PASSWORD)).await.unwrap_err();
             (refusal.code() == Code::Unauthenticated).then_some(())
         })

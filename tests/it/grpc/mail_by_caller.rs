@@ -1,4 +1,5 @@
-//! Callers that mail links themselves: who may, what they are given, and that nothing is mailed twice.
+//! Callers that mail links themselves: the right `receives-mail-tokens`, the returned tokens, and that the
+//! service does not mail these links too.
 
 use kairos_identity::{
     callers::ServiceToken,
@@ -43,11 +44,11 @@ fn resend(name: &str) -> ResendVerificationEmailRequest {
     ResendVerificationEmailRequest { email: address(name), return_mail_token: true }
 }
 
-fn ask_for_reset(name: &str) -> RequestPasswordResetRequest {
+fn request_reset(name: &str) -> RequestPasswordResetRequest {
     RequestPasswordResetRequest { email: address(name), return_mail_token: true }
 }
 
-fn move_to(name: &str) -> RequestEmailChangeRequest {
+fn email_change(name: &str) -> RequestEmailChangeRequest {
     RequestEmailChangeRequest {
         current_password: PASSWORD.to_owned(),
         new_email: address(name),
@@ -56,7 +57,7 @@ fn move_to(name: &str) -> RequestEmailChangeRequest {
 }
 
 on_both_engines! {
-    async fn who_has_the_right_is_given_each_token_and_mails_it(engine: Engine) {
+    async fn a_caller_with_receives_mail_tokens_gets_each_token(engine: Engine) {
         let bff = token(1);
         let file = CallersFile::new(&[("bff", &bff, "*", "*")]);
         file.add("receives-mail-tokens = true");
@@ -65,24 +66,25 @@ on_both_engines! {
 
         let first = identity.register(register("ada", true)).await.unwrap().into_inner().mail_token;
         let again = identity.register(register("ada", true)).await.unwrap().into_inner();
-        assert_eq!((again.mail_token.as_str(), again.user.is_some()), ("", true), "nobody has it any more");
+        assert_eq!((again.mail_token.as_str(), again.user.is_some()), ("", true), "a repeated registration returns no token, since only its hash is stored");
         let second = identity.resend_verification_email(resend("ada")).await.unwrap().into_inner().mail_token;
         let refusal = identity.verify_email(VerifyEmailRequest { token: first }).await.unwrap_err();
         assert_refused(&refusal, Code::InvalidArgument, "INVALID_TOKEN");
         identity.verify_email(VerifyEmailRequest { token: second }).await.unwrap();
 
         let verified = identity.resend_verification_email(resend("ada")).await.unwrap().into_inner();
-        let unknown = accounts.request_password_reset(ask_for_reset("eve")).await.unwrap().into_inner();
+        let unknown = accounts.request_password_reset(request_reset("eve")).await.unwrap().into_inner();
         assert_eq!((verified.mail_token.as_str(), unknown.mail_token.as_str()), ("", ""));
 
-        let link = accounts.request_password_reset(ask_for_reset("ada")).await.unwrap().into_inner().mail_token;
+        let link = accounts.request_password_reset(request_reset("ada")).await.unwrap().into_inner().mail_token;
         let reset = ResetPasswordRequest { token: link, new_password: PASSWORD.to_owned() };
         accounts.reset_password(reset).await.unwrap();
         let tokens = identity.login(login("ada", PASSWORD)).await.unwrap().into_inner().tokens.unwrap();
-        let link = accounts.request_email_change(acting(&tokens, move_to("ada2"))).await.unwrap().into_inner().mail_token;
+        let link = accounts.request_email_change(acting(&tokens, email_change("ada2"))).await.unwrap().into_inner().mail_token;
         accounts.confirm_email_change(ConfirmEmailChangeRequest { token: link }).await.unwrap();
 
-        // What only tells of something is mailed by the service: the reset, the change that was asked for, and the change.
+        // The service still mails the notices: of the reset, of the requested email change and of the
+        // completed one.
         let mails = wait_for_mails(&server, &address("ada"), 3).await;
         assert!(mails.iter().all(|mail| !mail.text.contains("?token=")), "{mails:?}");
         assert_eq!((mails.len(), mails_to(&server.mail_folder(), &address("ada2")).len()), (3, 0));
@@ -90,7 +92,7 @@ on_both_engines! {
         assert_eq!(trail.matches("mailed by the caller").count(), 4, "{trail}");
     }
 
-    async fn nobody_else_sees_a_token(engine: Engine) {
+    async fn other_callers_are_refused_mail_tokens(engine: Engine) {
         let agent = token(1);
         let file = CallersFile::new(&[("agent", &agent, "*", "*")]);
         let database = TestDatabase::new(engine);
@@ -105,16 +107,16 @@ on_both_engines! {
         let refusal = identity.resend_verification_email(resend("ada")).await.unwrap_err();
         assert_refused(&refusal, Code::PermissionDenied, "CALLER_NOT_ALLOWED");
         identity.verify_email(VerifyEmailRequest { token: link }).await.unwrap();
-        let refusal = accounts.request_password_reset(ask_for_reset("ada")).await.unwrap_err();
+        let refusal = accounts.request_password_reset(request_reset("ada")).await.unwrap_err();
         assert_refused(&refusal, Code::PermissionDenied, "CALLER_NOT_ALLOWED");
         let tokens = identity.login(login("ada", PASSWORD)).await.unwrap().into_inner().tokens.unwrap();
-        let refusal = accounts.request_email_change(acting(&tokens, move_to("ada2"))).await.unwrap_err();
+        let refusal = accounts.request_email_change(acting(&tokens, email_change("ada2"))).await.unwrap_err();
         assert_refused(&refusal, Code::PermissionDenied, "CALLER_NOT_ALLOWED");
 
-        assert_eq!(database.count("core_mail_token"), 1, "a refusal writes no link");
+        assert_eq!(database.count("core_mail_token"), 1, "a refused call stores no link");
     }
 
-    async fn the_outbox_never_has_what_the_caller_mails(engine: Engine) {
+    async fn a_token_returned_to_the_caller_is_not_in_the_outbox_or_the_log(engine: Engine) {
         let bff = token(1);
         let file = CallersFile::new(&[("bff", &bff, "*", "*")]);
         file.add("receives-mail-tokens = true");
@@ -123,6 +125,6 @@ on_both_engines! {
         let mut identity = identity(&server, &bff).await;
         let token = identity.register(register("ada", true)).await.unwrap().into_inner().mail_token;
         assert_eq!((database.count("core_mail_token"), database.count("core_mail_outbox")), (1, 0));
-        assert!(!server.log().contains(&token), "nor has the log");
+        assert!(!server.log().contains(&token), "the token is not in the log");
     }
 }

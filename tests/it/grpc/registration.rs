@@ -1,4 +1,4 @@
-//! `Register`
+//! `Register`.
 
 use kairos_identity::proto::{RegisterRequest, identity_service_client::IdentityServiceClient};
 use tonic::{Code, Request, transport::Endpoint};
@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 on_both_engines! {
-    async fn a_link_begins_with_the_configured_address_whatever_a_caller_says_of_hosts(engine: Engine) {
+    async fn a_mailed_link_uses_the_configured_base_url_and_ignores_host_headers(engine: Engine) {
         let server = TestServer::start(engine).await;
         let channel = Endpoint::from_shared(format!("http://{}", server.address()))
             .unwrap()
@@ -41,7 +41,7 @@ on_both_engines! {
         }
     }
 
-    async fn a_person_gets_an_auth_token_and_a_mail(engine: Engine) {
+    async fn a_registered_user_gets_an_auth_token_and_a_mail(engine: Engine) {
         let server = TestServer::start(engine).await;
         let request = RegisterRequest { email: "ADA@Exämple.COM".into(), username: "  Ada   Lovelace ".into(), ..registration("ada") };
 
@@ -55,7 +55,7 @@ on_both_engines! {
         assert_eq!(mails.len(), 1);
     }
 
-    async fn every_faulty_field_is_named_at_once(engine: Engine) {
+    async fn all_invalid_fields_are_reported_at_once(engine: Engine) {
         let server = TestServer::start(engine).await;
         let request = RegisterRequest {
             username: "ada@home".into(),
@@ -77,7 +77,7 @@ on_both_engines! {
         assert_eq!(fields, ["email", "password", "username"]);
     }
 
-    async fn a_password_that_is_easy_to_guess_is_refused_with_the_reason(engine: Engine) {
+    async fn a_guessable_password_is_refused_with_a_reason(engine: Engine) {
         let server = TestServer::start(engine).await;
         for (password, word) in [
             ("1234567", "at least 8"),
@@ -94,7 +94,7 @@ on_both_engines! {
         }
     }
 
-    async fn a_taken_email_and_a_taken_username_are_told_apart(engine: Engine) {
+    async fn a_taken_email_and_a_taken_username_have_different_reasons(engine: Engine) {
         let server = TestServer::start(engine).await;
         server.newcomer("ada").await;
         let mut client = server.client().await;
@@ -109,7 +109,7 @@ on_both_engines! {
         assert!(mails_to(&server.mail_folder(), &address("bob")).is_empty());
     }
 
-    async fn a_repeated_request_is_answered_alike_and_mails_nothing(engine: Engine) {
+    async fn a_repeated_request_id_returns_the_same_answer_without_a_second_mail(engine: Engine) {
         let server = TestServer::start(engine).await;
         let mut client = server.client().await;
         let request = RegisterRequest { request_id: Uuid::from_u128(7).to_string(), ..registration("ada") };
@@ -137,7 +137,7 @@ on_both_engines! {
         assert_eq!(mails_to(&server.mail_folder(), &address("ada")).len(), 1);
     }
 
-    async fn what_a_password_is_made_of_stays_as_it_was_sent(engine: Engine) {
+    async fn a_password_is_used_exactly_as_received(engine: Engine) {
         let server = TestServer::start(engine).await;
         for (number, password) in [
             " leading and trailing spaces ".to_owned(),
@@ -153,7 +153,7 @@ on_both_engines! {
             let mut client = server.client().await;
             client.register(request).await.unwrap();
 
-            // Right, but not yet verified: told only after the right password.
+            // The password is right: only then is EMAIL_NOT_VERIFIED returned.
             let login = crate::support::people::login(&name, &password);
             assert_refused(&client.login(login).await.unwrap_err(), Code::PermissionDenied, "EMAIL_NOT_VERIFIED");
             let cut = &password[..password.len() - 1];

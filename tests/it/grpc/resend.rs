@@ -1,4 +1,4 @@
-//! `ResendVerificationEmail`
+//! `ResendVerificationEmail`.
 
 use kairos_identity::proto::{ResendVerificationEmailRequest, VerifyEmailRequest};
 use tonic::Code;
@@ -24,13 +24,13 @@ on_both_engines! {
         client.resend_verification_email(resend("ADA@example.com")).await.unwrap();
 
         let mails = wait_for_mails(&server, &address("ada"), 2).await;
-        let second = mails.iter().map(Mail::token).find(|token| *token != first).expect("the new link is another");
+        let second = mails.iter().map(Mail::token).find(|token| *token != first).expect("the new link has another token");
         let refusal = client.verify_email(VerifyEmailRequest { token: first }).await.unwrap_err();
         assert_refused(&refusal, Code::InvalidArgument, "INVALID_TOKEN");
         client.verify_email(VerifyEmailRequest { token: second }).await.unwrap();
     }
 
-    async fn every_address_is_answered_alike_and_only_the_unverified_gets_a_mail(engine: Engine) {
+    async fn every_email_gets_the_same_answer_and_only_an_unverified_one_gets_a_mail(engine: Engine) {
         let server = TestServer::start(engine).await;
         server.member("verified").await;
         server.newcomer("unverified").await;
@@ -53,17 +53,17 @@ on_both_engines! {
         assert!(mails_to(&folder, &address("unknown")).is_empty());
     }
 
-    async fn nobodys_mailbox_is_filled(engine: Engine) {
+    async fn resends_to_one_email_are_limited(engine: Engine) {
         let server = TestServer::start(engine).await;
         server.newcomer("ada").await;
         let mut client = server.client().await;
 
-        // Every spelling is the same mailbox; an unknown one is refused as one that is known.
+        // All spellings of an email share one limit, and an unknown email has the same limit.
         for name in ["ada", "unknown"] {
             for (sent, email) in [address(name), address(name).to_uppercase(), address(name)].iter().enumerate() {
                 client.resend_verification_email(resend(email)).await.unwrap();
                 if name == "ada" {
-                    // A link that is not yet on its way would be replaced by the next.
+                    // The next resend would void a mail that is not sent yet.
                     wait_for_mails(&server, &address("ada"), sent + 2).await;
                 }
             }
@@ -73,7 +73,7 @@ on_both_engines! {
         assert_eq!(mails_to(&server.mail_folder(), &address("ada")).len(), 4);
     }
 
-    async fn what_is_no_address_is_refused(engine: Engine) {
+    async fn an_invalid_email_is_refused(engine: Engine) {
         let server = TestServer::start(engine).await;
         for wrong in ["", "ada", "ada@example.com\r\nBcc: x@example.com"] {
             let refusal = server.client().await.resend_verification_email(resend(wrong)).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! `ResolveToken`, `ResolveTokens`, `FindUser`
+//! `ResolveToken`, `ResolveTokens` and `FindUser`.
 
 use kairos_identity::proto::{FindUserRequest, ResolveTokenRequest, ResolveTokensRequest};
 use tokio::task::JoinSet;
@@ -16,7 +16,7 @@ fn resolve(auth_token: &str) -> ResolveTokenRequest {
 }
 
 on_both_engines! {
-    async fn an_auth_token_in_any_spelling_gives_its_user(engine: Engine) {
+    async fn an_auth_token_in_any_form_resolves_to_its_user(engine: Engine) {
         let server = TestServer::start(engine).await;
         let ada = server.newcomer("ada").await;
         let mut client = server.client().await;
@@ -27,13 +27,13 @@ on_both_engines! {
         }
     }
 
-    async fn an_auth_token_that_nobody_has_is_not_found(engine: Engine) {
+    async fn an_unknown_auth_token_is_not_found(engine: Engine) {
         let server = TestServer::start(engine).await;
         let refusal = server.client().await.resolve_token(resolve(&Uuid::from_u128(1).to_string())).await.unwrap_err();
         assert_refused(&refusal, Code::NotFound, "USER_NOT_FOUND");
     }
 
-    async fn what_is_no_auth_token_is_refused(engine: Engine) {
+    async fn an_invalid_auth_token_is_refused(engine: Engine) {
         let server = TestServer::start(engine).await;
         let mut client = server.client().await;
         for wrong in ["", "ada", "0e1f3a52-7f5b-4a4e-9d5b-0c5a5b0b7f1", "{0e1f3a52-7f5b-4a4e-9d5b-0c5a5b0b7f11}", &"a".repeat(1_000)] {
@@ -43,7 +43,7 @@ on_both_engines! {
         }
     }
 
-    async fn many_tokens_are_answered_in_their_order_each_once(engine: Engine) {
+    async fn resolve_tokens_returns_each_user_once_in_request_order(engine: Engine) {
         let server = TestServer::start(engine).await;
         let (ada, bob) = (server.newcomer("ada").await, server.newcomer("bob").await);
         let strangers: Vec<String> = (1..=996).map(|number| Uuid::from_u128(number).to_string()).collect();
@@ -60,7 +60,7 @@ on_both_engines! {
         assert_eq!(answer.unknown_auth_tokens, strangers);
     }
 
-    async fn a_batch_that_is_empty_too_long_or_faulty_is_refused(engine: Engine) {
+    async fn an_empty_too_long_or_invalid_batch_is_refused(engine: Engine) {
         let server = TestServer::start(engine).await;
         let mut client = server.client().await;
         let token = Uuid::from_u128(1).to_string();
@@ -100,7 +100,7 @@ on_both_engines! {
         }
     }
 
-    async fn each_of_2000_calls_at_once_gets_its_own_user(engine: Engine) {
+    async fn each_of_2000_concurrent_calls_gets_its_own_user(engine: Engine) {
         let server = TestServer::start(engine).await;
         let mut users = Vec::new();
         for number in 0..8 {

@@ -1,4 +1,4 @@
-//! No secret is in a log, not at TRACE either, nor in the database in the clear.
+//! No secret is in the log at any level, nor in plain text in the database.
 
 use kairos_identity::{
     callers::ServiceToken,
@@ -27,7 +27,7 @@ async fn over_tls(server: &TestServer, certificate: &Certificate) -> Channel {
 const CANARY: &str = "canary-Password-7f3a-kettle";
 
 on_both_engines! {
-    async fn nothing_secret_is_logged_at_any_level(engine: Engine) {
+    async fn no_secret_is_logged_at_any_level(engine: Engine) {
         let database = TestDatabase::new(engine);
         let server = TestServer::on_url(database.url().to_owned()).with_args(&["--log-level", "trace"]).start().await;
         let mut client = server.client().await;
@@ -52,11 +52,11 @@ on_both_engines! {
         client.login(login("ada", &format!("{CANARY}!"))).await.unwrap_err();
         let hash = database.rows("SELECT password AS value FROM core_user").remove(0);
 
-        // Lines come in their order: when the last call's is there, all are.
-        client.find_user(by_username("nobody")).await.unwrap_err();
+        // Log lines are written in order: once that of the last call is there, all earlier ones are.
+        client.find_user(by_username("unknown")).await.unwrap_err();
         let log = server.logged("USER_NOT_FOUND").await;
 
-        assert!(log.contains("Mail written") && log.contains("INVALID_CREDENTIALS"), "it is the log of all this");
+        assert!(log.contains("Mail written") && log.contains("INVALID_CREDENTIALS"), "the log covers these calls");
         let signature = |token: &str| token.rsplit('.').next().unwrap().to_owned();
         let (signed, signed_next) = (signature(&tokens.access_token), signature(&next.access_token));
         let (refreshed, live) = (&tokens.refresh_token[4..], &next.refresh_token[4..]);
@@ -65,7 +65,7 @@ on_both_engines! {
         }
     }
 
-    async fn no_service_token_is_logged_at_any_level_whether_it_is_known_or_not(engine: Engine) {
+    async fn no_service_token_is_logged_whether_known_or_unknown(engine: Engine) {
         let (known, unknown) = (ServiceToken::from_random([1; 32]), ServiceToken::from_random([2; 32]));
         let folder = tempfile::tempdir().unwrap();
         let callers = folder.path().join("callers.toml");
@@ -77,7 +77,7 @@ on_both_engines! {
             .await;
         let mut client = server.client().await;
         for token in [&unknown, &known] {
-            let mut request = tonic::Request::new(by_username("nobody"));
+            let mut request = tonic::Request::new(by_username("unknown"));
             let credentials = format!("Bearer {}", token.expose());
             request.metadata_mut().insert("authorization", credentials.parse().unwrap());
             let refusal = client.find_user(request).await.unwrap_err();
@@ -86,13 +86,13 @@ on_both_engines! {
 
         let log = server.logged("USER_NOT_FOUND").await;
 
-        assert!(log.contains("CALLER_UNKNOWN"), "it is the log of both");
+        assert!(log.contains("CALLER_UNKNOWN"), "the log covers both calls");
         for token in [&unknown, &known] {
             assert!(!log.contains(&token.expose()[4..]), "a token is in the log");
         }
     }
 
-    async fn no_secret_of_the_settings_is_logged_or_told(engine: Engine) {
+    async fn no_secret_from_the_settings_is_logged_or_returned(engine: Engine) {
         const MAIL_PASSWORD: &str = "canary-mail-5d1c";
         const DATABASE_PASSWORD: &str = "canary-database-9e2f";
         let database = TestDatabase::new(engine);
@@ -100,7 +100,7 @@ on_both_engines! {
         assert_eq!(url.contains(DATABASE_PASSWORD), engine == crate::support::engine::Engine::Postgres);
         let certificate = Certificate::localhost();
         let (chain, key) = (certificate.certificate(), certificate.key());
-        // Nobody listens there, so that the mail is tried, and what goes wrong with it is logged.
+        // No server listens on port 1, so the attempt to send the mail fails and the error is logged.
         let server = TestServer::on_url(url)
             .with_mail_url(&format!("smtp://kairos:{MAIL_PASSWORD}@127.0.0.1:1"))
             .with_env("KAIROS_IDENTITY_MAIL_INSECURE_PLAINTEXT", "true")
@@ -110,7 +110,7 @@ on_both_engines! {
         let mut client = IdentityServiceClient::new(over_tls(&server, &certificate).await);
         client.register(registration("ada")).await.unwrap();
         let refusal = client.login(login("ada", PASSWORD)).await.unwrap_err();
-        let log = server.logged("Mail not sent").await;
+        let log = server.logged("Mail delivery failed; retrying").await;
 
         let key = std::fs::read_to_string(key).unwrap();
         let secrets = [MAIL_PASSWORD, DATABASE_PASSWORD, server.secret_key().trim(), key.lines().nth(1).unwrap()].map(str::to_owned);
@@ -120,9 +120,9 @@ on_both_engines! {
         }
     }
 
-    async fn the_database_holds_neither_passwords_nor_links(engine: Engine) {
+    async fn the_database_contains_no_plaintext_password_or_mailed_token(engine: Engine) {
         let database = TestDatabase::new(engine);
-        // Nobody takes the mail, so that its token waits in the outbox.
+        // No server listens on port 1, so the mail stays in the outbox with its token.
         let server = TestServer::on_url(database.url().to_owned()).with_mail_url("smtp://127.0.0.1:1").start().await;
         let request = RegisterRequest { password: CANARY.into(), ..registration("ada") };
         server.client().await.register(request).await.unwrap();
@@ -133,7 +133,7 @@ on_both_engines! {
         );
 
         assert!(hash.starts_with("bcrypt_sha256$$2b$04$") && !hash.contains(CANARY), "{hash}");
-        // A version, a nonce of 12 bytes, 32 bytes of ciphertext, a tag of 16.
+        // Bytes: version 1, nonce 12, ciphertext 32, authentication tag 16.
         assert_eq!(lengths, ["61"]);
     }
 }

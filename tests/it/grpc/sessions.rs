@@ -1,4 +1,4 @@
-//! Sessions: what a login proves, how it goes on, and how it ends.
+//! Sessions: access tokens, refresh, revocation, expiry and signing keys.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -24,11 +24,11 @@ use crate::support::{
     wait::until,
 };
 
-/// Longer than an instance takes to look at the keys.
+/// Longer than the interval at which an instance reloads the signing keys.
 const FOLLOW_LIMIT: Duration = Duration::from_secs(15);
 
 #[track_caller]
-fn assert_ended(refreshed: Result<SessionTokens, Status>) {
+fn assert_refresh_refused(refreshed: Result<SessionTokens, Status>) {
     assert_refused(&refreshed.unwrap_err(), Code::Unauthenticated, "INVALID_REFRESH_TOKEN");
 }
 
@@ -38,7 +38,7 @@ async fn session_ids(server: &TestServer, tokens: &SessionTokens) -> Vec<String>
     listed.into_inner().sessions.into_iter().map(|session| session.session_id).collect()
 }
 
-/// Header and claims of a token whose signature one of the public keys confirms.
+/// Verifies the signature of an access token with the published keys and returns its header and claims.
 async fn verified(server: &TestServer, token: &str) -> (Value, Value) {
     let keys = session_client(server).await.get_jwks(GetJwksRequest {}).await.unwrap().into_inner().keys;
     let (message, signature) = token.rsplit_once('.').unwrap();
@@ -53,7 +53,7 @@ async fn verified(server: &TestServer, token: &str) -> (Value, Value) {
     (json(header), json(claims))
 }
 
-/// What `kairos-identity keys …` prints.
+/// Runs `kairos-identity keys` with these arguments and returns its output.
 fn keys(server: &TestServer, arguments: &[&str]) -> String {
     let mut command = server.command(&[&["keys"], arguments].concat());
     let output = command.env("KAIROS_IDENTITY_SECRET_KEY_FILE", server.secret_key_file()).output().unwrap();
@@ -62,7 +62,7 @@ fn keys(server: &TestServer, arguments: &[&str]) -> String {
 }
 
 on_both_engines! {
-    async fn a_login_is_proven_by_a_token_that_the_public_keys_verify(engine: Engine) {
+    async fn login_returns_an_access_token_that_the_public_keys_verify(engine: Engine) {
         let server = TestServer::start(engine).await;
         let ada = server.member("ada").await;
 
@@ -81,7 +81,7 @@ on_both_engines! {
         assert_ne!(log_in(&server, "ada").await.session_id, tokens.session_id);
     }
 
-    async fn a_refresh_replaces_the_token_and_goes_on_with_the_session(engine: Engine) {
+    async fn a_refresh_rotates_the_token_and_continues_the_session(engine: Engine) {
         let server = TestServer::start(engine).await;
         let ada = server.member("ada").await;
         let first = log_in(&server, "ada").await;
@@ -98,7 +98,7 @@ on_both_engines! {
         assert_ne!(third.refresh_token, second.refresh_token);
     }
 
-    async fn an_answer_that_was_lost_is_given_again_for_a_moment(engine: Engine) {
+    async fn a_refresh_repeated_within_10_s_returns_the_same_token(engine: Engine) {
         let database = TestDatabase::new(engine);
         let server = TestServer::on_url(database.url().to_owned()).start().await;
         server.member("ada").await;
@@ -110,13 +110,13 @@ on_both_engines! {
             let again = refresh(&server, &first.refresh_token).await.unwrap();
             assert_eq!(again.refresh_token, lost.refresh_token);
         }
-        // The moment counts from the first answer.
+        // The 10 s count from the first refresh.
         age(&database, "core_session", "refreshed_at", 7);
-        assert_ended(refresh(&server, &first.refresh_token).await);
-        assert_ended(refresh(&server, &lost.refresh_token).await);
+        assert_refresh_refused(refresh(&server, &first.refresh_token).await);
+        assert_refresh_refused(refresh(&server, &lost.refresh_token).await);
     }
 
-    async fn a_token_that_was_replaced_ends_the_session_once_its_successor_was_used(engine: Engine) {
+    async fn reuse_of_a_rotated_refresh_token_revokes_the_session(engine: Engine) {
         let server = TestServer::start(engine).await;
         server.member("ada").await;
         let other = log_in(&server, "ada").await;
@@ -124,20 +124,20 @@ on_both_engines! {
         let second = refresh(&server, &first.refresh_token).await.unwrap();
         let third = refresh(&server, &second.refresh_token).await.unwrap();
 
-        assert_ended(refresh(&server, &first.refresh_token).await);
+        assert_refresh_refused(refresh(&server, &first.refresh_token).await);
 
         for token in [&third, &second, &first] {
-            assert_ended(refresh(&server, &token.refresh_token).await);
+            assert_refresh_refused(refresh(&server, &token.refresh_token).await);
         }
         assert!(!introspect(&server, &third.access_token).await.active);
         let list = session_client(&server).await.list_sessions(acting(&third, ListSessionsRequest {})).await.unwrap_err();
         assert_refused(&list, Code::Unauthenticated, "INVALID_ACCESS_TOKEN");
-        // Nobody else's, nor another of the same person.
+        // Another session of the same user is not revoked.
         refresh(&server, &other.refresh_token).await.unwrap();
         server.logged("authn_token_reuse").await;
     }
 
-    async fn of_many_refreshes_at_once_at_most_one_successor_lives(engine: Engine) {
+    async fn concurrent_refreshes_produce_exactly_one_successor(engine: Engine) {
         let server = TestServer::start(engine).await;
         let twin = server.twin().await;
         server.member("ada").await;
@@ -159,23 +159,23 @@ on_both_engines! {
         }
     }
 
-    async fn a_logout_ends_the_session_and_may_be_repeated(engine: Engine) {
+    async fn logout_revokes_the_session_and_may_be_repeated(engine: Engine) {
         let server = TestServer::start(engine).await;
         server.member("ada").await;
         let first = log_in(&server, "ada").await;
         let second = refresh(&server, &first.refresh_token).await.unwrap();
 
-        // Also with a token that was replaced: whoever has it is not to be left logged in.
+        // A token that was replaced revokes the session too.
         for _ in 0..2 {
             let request = LogoutRequest { refresh_token: first.refresh_token.clone() };
             session_client(&server).await.logout(request).await.unwrap();
         }
 
-        assert_ended(refresh(&server, &second.refresh_token).await);
+        assert_refresh_refused(refresh(&server, &second.refresh_token).await);
         assert!(!introspect(&server, &second.access_token).await.active);
     }
 
-    async fn a_person_lists_their_sessions_and_ends_them(engine: Engine) {
+    async fn a_user_lists_and_revokes_only_their_own_sessions(engine: Engine) {
         let server = TestServer::start(engine).await;
         server.member("ada").await;
         server.member("bob").await;
@@ -196,9 +196,9 @@ on_both_engines! {
 
         let revoke = |session_id: &str| acting(&laptop, RevokeSessionRequest { session_id: session_id.to_owned() });
         client.revoke_session(revoke(&phone.session_id)).await.unwrap();
-        assert_ended(refresh(&server, &phone.refresh_token).await);
-        for nobodys in [&phone.session_id, &bobs.session_id] {
-            let refusal = client.revoke_session(revoke(nobodys)).await.unwrap_err();
+        assert_refresh_refused(refresh(&server, &phone.refresh_token).await);
+        for not_own in [&phone.session_id, &bobs.session_id] {
+            let refusal = client.revoke_session(revoke(not_own)).await.unwrap_err();
             assert_refused(&refusal, Code::NotFound, "SESSION_NOT_FOUND");
         }
         let refusal = client.revoke_session(revoke("laptop")).await.unwrap_err();
@@ -207,7 +207,7 @@ on_both_engines! {
 
         let all = |keep_current| acting(&laptop, RevokeAllSessionsRequest { keep_current });
         assert_eq!(client.revoke_all_sessions(all(true)).await.unwrap().into_inner().revoked_count, 1);
-        assert_ended(refresh(&server, &tablet.refresh_token).await);
+        assert_refresh_refused(refresh(&server, &tablet.refresh_token).await);
         assert_eq!(session_ids(&server, &laptop).await, std::slice::from_ref(&laptop.session_id));
         assert_eq!(client.revoke_all_sessions(all(false)).await.unwrap().into_inner().revoked_count, 1);
         let refusal = client.revoke_all_sessions(all(false)).await.unwrap_err();
@@ -215,30 +215,30 @@ on_both_engines! {
         refresh(&server, &bobs.refresh_token).await.unwrap();
     }
 
-    async fn introspection_tells_what_a_token_is_worth_now(engine: Engine) {
+    async fn introspection_reports_the_current_state_of_a_token(engine: Engine) {
         let database = TestDatabase::new(engine);
         let server = TestServer::on_url(database.url().to_owned()).start().await;
         let ada = server.member("ada").await;
         let tokens = log_in(&server, "ada").await;
 
-        let told = introspect(&server, &tokens.access_token).await;
-        assert!(told.active);
-        assert_eq!((told.user, told.session_id.as_str(), told.client_id.as_str()), (Some(ada.clone()), tokens.session_id.as_str(), "anybody"));
-        assert_eq!(told.expires_at, tokens.access_token_expires_at);
+        let answer = introspect(&server, &tokens.access_token).await;
+        assert!(answer.active);
+        assert_eq!((answer.user, answer.session_id.as_str(), answer.client_id.as_str()), (Some(ada.clone()), tokens.session_id.as_str(), "anybody"));
+        assert_eq!(answer.expires_at, tokens.access_token_expires_at);
 
         for other in ["", "x", &tokens.refresh_token, &ada.auth_token, &tokens.session_id, &tokens.access_token[1..]] {
             assert_eq!(introspect(&server, other).await, IntrospectTokenResponse::default(), "{other}");
         }
         database.execute("UPDATE core_user SET is_verified = false");
         assert!(!introspect(&server, &tokens.access_token).await.active);
-        assert_ended(refresh(&server, &tokens.refresh_token).await);
+        assert_refresh_refused(refresh(&server, &tokens.refresh_token).await);
         database.execute("UPDATE core_user SET is_verified = true");
         assert!(introspect(&server, &tokens.access_token).await.active);
         database.execute("DELETE FROM core_user");
         assert!(!introspect(&server, &tokens.access_token).await.active);
     }
 
-    async fn a_session_ends_by_itself_when_it_is_idle_or_old_by_the_settings_of_now(engine: Engine) {
+    async fn a_session_expires_by_idle_time_or_age_under_the_current_settings(engine: Engine) {
         const DAY: u32 = 86_400;
         let database = TestDatabase::new(engine);
         let server = TestServer::on_url(database.url().to_owned()).start().await;
@@ -248,24 +248,24 @@ on_both_engines! {
         let fresh = refresh(&server, &idle.refresh_token).await.unwrap();
         age(&database, "core_session", "refreshed_at", 7 * DAY + 1);
         assert!(!introspect(&server, &fresh.access_token).await.active);
-        assert_ended(refresh(&server, &fresh.refresh_token).await);
+        assert_refresh_refused(refresh(&server, &fresh.refresh_token).await);
 
         let old = log_in(&server, "ada").await;
         age(&database, "core_session", "created_at", 30 * DAY - 60);
         let last = refresh(&server, &old.refresh_token).await.unwrap();
         let left = last.refresh_token_expires_at.unwrap().seconds - last.access_token_expires_at.unwrap().seconds;
-        assert!(left < 0, "a refresh token never outlives its session: {left}");
+        assert!(left < 0, "a refresh token expires with its session: {left}");
         age(&database, "core_session", "created_at", 61);
-        assert_ended(refresh(&server, &last.refresh_token).await);
+        assert_refresh_refused(refresh(&server, &last.refresh_token).await);
 
         let before = log_in(&server, "ada").await;
         age(&database, "core_session", "created_at", DAY);
         let shorter = server.twin_with(&[("KAIROS_IDENTITY_SESSION_LIFETIME", "12h"), ("KAIROS_IDENTITY_SESSION_IDLE", "1h")]);
         let server = shorter.await;
-        assert_ended(refresh(&server, &before.refresh_token).await);
+        assert_refresh_refused(refresh(&server, &before.refresh_token).await);
     }
 
-    async fn one_user_has_no_more_sessions_than_the_setting_says(engine: Engine) {
+    async fn sessions_per_user_are_capped_by_the_setting(engine: Engine) {
         let server = TestServer::builder(engine).with_env("KAIROS_IDENTITY_SESSION_PER_USER_MAX", "2").start().await;
         server.member("ada").await;
         let (first, second) = (log_in(&server, "ada").await, log_in(&server, "ada").await);
@@ -274,14 +274,14 @@ on_both_engines! {
         let third = log_in(&server, "ada").await;
 
         assert_eq!(session_ids(&server, &third).await, [third.session_id.clone(), first.session_id.clone()]);
-        assert_ended(refresh(&server, &second.refresh_token).await);
+        assert_refresh_refused(refresh(&server, &second.refresh_token).await);
     }
 
-    async fn who_shows_no_access_token_acts_for_nobody(engine: Engine) {
+    async fn a_call_for_a_user_requires_exactly_one_valid_access_token(engine: Engine) {
         let server = TestServer::start(engine).await;
         let ada: User = server.member("ada").await;
         let tokens = log_in(&server, "ada").await;
-        let shown = [
+        let invalid = [
             String::new(),
             format!("Bearer {}", ada.auth_token),
             format!("Bearer {}", tokens.refresh_token),
@@ -291,7 +291,7 @@ on_both_engines! {
             format!("Bearer {}x", tokens.access_token),
             format!("Bearer {0} {0}", tokens.access_token),
         ];
-        for credentials in shown {
+        for credentials in invalid {
             let mut request = Request::new(ListSessionsRequest {});
             request.metadata_mut().insert("authorization", credentials.parse().unwrap());
             let refusal = session_client(&server).await.list_sessions(request).await.unwrap_err();
@@ -310,26 +310,27 @@ on_both_engines! {
         }
     }
 
-    async fn what_is_no_refresh_token_refreshes_nothing(engine: Engine) {
+    async fn an_invalid_refresh_token_is_refused(engine: Engine) {
         let server = TestServer::start(engine).await;
         let ada = server.member("ada").await;
         let tokens = log_in(&server, "ada").await;
         let good = &tokens.refresh_token;
         let bent = format!("{}{}", &good[..60], if good.ends_with("AAAAAAAA") { "BBBBBBBB" } else { "AAAAAAAA" });
         for other in [&tokens.access_token, &ada.auth_token, &tokens.session_id, &good[1..], &good[..67], PASSWORD, &address("ada")] {
-            assert_ended(refresh(&server, other).await);
+            assert_refresh_refused(refresh(&server, other).await);
             let logout = session_client(&server).await.logout(LogoutRequest { refresh_token: other.to_owned() }).await;
             assert_refused(&logout.unwrap_err(), Code::Unauthenticated, "INVALID_REFRESH_TOKEN");
         }
         let empty = refresh(&server, "").await.unwrap_err();
         assert_refused(&empty, Code::InvalidArgument, "INVALID_FIELDS");
         let next = refresh(&server, good).await.unwrap();
-        // Of the family, and never given out: whoever made it knows half of a token.
-        assert_ended(refresh(&server, &bent).await);
-        assert_ended(refresh(&server, &next.refresh_token).await);
+        // A token with the family part of this session that was never issued: its maker has seen part of a
+        // real token, so the session is revoked.
+        assert_refresh_refused(refresh(&server, &bent).await);
+        assert_refresh_refused(refresh(&server, &next.refresh_token).await);
     }
 
-    async fn all_instances_sign_with_the_same_keys_and_follow_their_change(engine: Engine) {
+    async fn all_instances_share_signing_keys_and_follow_their_rotation(engine: Engine) {
         let server = TestServer::builder(engine).with_env("KAIROS_IDENTITY_SESSION_KEY_LEAD", "0s").start().await;
         let twin = server.twin().await;
         server.member("ada").await;
@@ -344,29 +345,29 @@ on_both_engines! {
         let before = verified(&server, &tokens.access_token).await.0["kid"].as_str().unwrap().to_owned();
         assert_eq!(listed(), std::slice::from_ref(&before));
 
-        let made = keys(&server, &["rotate"]);
-        let made = made.split('\t').next().unwrap();
+        let created = keys(&server, &["rotate"]);
+        let created = created.split('\t').next().unwrap();
         let kid = async |server: &TestServer| {
             let token = log_in(server, "bob").await.access_token;
             verified(server, &token).await.0["kid"].as_str().unwrap().to_owned()
         };
         for server in [&server, &twin] {
-            let is_known = async || (kid(server).await == made).then_some(());
-            until("the new key signs", FOLLOW_LIMIT, is_known).await;
-            assert!(introspect(server, &tokens.access_token).await.active, "what the old key signed is good");
+            let is_known = async || (kid(server).await == created).then_some(());
+            until("new tokens are signed with the new key", FOLLOW_LIMIT, is_known).await;
+            assert!(introspect(server, &tokens.access_token).await.active, "tokens signed with the old key stay valid");
         }
-        assert_eq!(listed(), [made.to_owned(), before]);
+        assert_eq!(listed(), [created.to_owned(), before]);
 
-        let made = keys(&server, &["rotate", "--revoke-earlier"]);
-        assert_eq!(listed(), [made.split('\t').next().unwrap()]);
+        let created = keys(&server, &["rotate", "--revoke-earlier"]);
+        assert_eq!(listed(), [created.split('\t').next().unwrap()]);
         let is_refused = async || (!introspect(&twin, &tokens.access_token).await.active).then_some(());
-        until("the old key is forgotten", FOLLOW_LIMIT, is_refused).await;
-        // The session goes on: only what was signed is of no use.
+        until("tokens signed with the old key are refused", FOLLOW_LIMIT, is_refused).await;
+        // The session stays valid: only its access tokens are refused.
         let fresh = refresh(&twin, &tokens.refresh_token).await.unwrap();
         assert!(introspect(&twin, &fresh.access_token).await.active);
     }
 
-    async fn an_instance_whose_key_is_lost_does_not_start_and_says_what_to_do(engine: Engine) {
+    async fn an_instance_with_another_secret_key_refuses_to_start_and_names_the_fix(engine: Engine) {
         let server = TestServer::start(engine).await;
         let folder = tempfile::tempdir().unwrap();
         let other = folder.path().join("other.key");
@@ -377,9 +378,9 @@ on_both_engines! {
         };
 
         let refused = with_other(&["serve", "--listen", "127.0.0.1:0", "--insecure-low-cost"]);
-        let said = String::from_utf8(refused.stderr).unwrap();
-        assert_eq!(refused.status.code(), Some(1), "{said}");
-        assert!(said.contains("sealed under another key") && said.contains("keys rotate --revoke-earlier"), "{said}");
+        let stderr = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains("encrypted under another key") && stderr.contains("keys rotate --revoke-earlier"), "{stderr}");
 
         assert!(with_other(&["keys", "rotate", "--revoke-earlier"]).status.success());
         assert_eq!(keys(&server, &["list"]).lines().count(), 1);

@@ -1,4 +1,4 @@
-//! How often passwords may be guessed.
+//! Limits on guessing passwords.
 
 use std::time::Duration;
 
@@ -16,17 +16,17 @@ use crate::support::{
     wait::until,
 };
 
-/// How many guesses an account takes by default.
+/// The default of `login.failures-max`: failures in a row before an account has to wait.
 const FAILURES_MAX: usize = 10;
 
-/// The log is written by a thread of its own.
+/// How long to wait for log lines, which a separate thread writes.
 const LOG_LIMIT: Duration = Duration::from_secs(10);
 
-/// Guesses that are made at once.
+/// The number of concurrent guesses.
 const GUESSES: usize = 200;
 
-/// Room for all guesses at once, and a log that tells each hash.
-fn with_room_for_a_crowd(server: Builder) -> Builder {
+/// Sets limits that admit all guesses at the same time, and a log level that shows each password check.
+fn admitting_all_guesses(server: Builder) -> Builder {
     server
         .with_env("KAIROS_IDENTITY_PASSWORD_QUEUE_LENGTH", "1000")
         .with_env("KAIROS_IDENTITY_DATABASE_ACQUIRE_TIMEOUT", "30s")
@@ -35,12 +35,12 @@ fn with_room_for_a_crowd(server: Builder) -> Builder {
         .with_env("KAIROS_IDENTITY_LOG_LEVEL", "info,kairos_identity::password=debug")
 }
 
-/// How many passwords a server has checked.
-fn hashes(server: &TestServer) -> usize {
-    server.log().matches("Checks a password").count()
+/// Counts the password checks in the log of a server.
+fn password_checks(server: &TestServer) -> usize {
+    server.log().matches("Password check started").count()
 }
 
-/// The `number`th spelling of Ada's address; there are a hundred.
+/// Returns Ada's email with the letters in upper case that the bits of `number` select.
 fn spelling(number: usize) -> String {
     let spelled = |(index, letter): (usize, char)| {
         if number >> (index % 8) & 1 == 1 { letter.to_ascii_uppercase() } else { letter }
@@ -48,16 +48,17 @@ fn spelling(number: usize) -> String {
     address("ada").chars().enumerate().map(spelled).collect()
 }
 
-/// Refused without a hash, told when to come back.
+/// Asserts that a call was refused because of earlier attempts, and returns the delay of its RetryInfo.
 #[track_caller]
-fn assert_has_to_wait(refusal: &Status) -> Duration {
+fn assert_throttled(refusal: &Status) -> Duration {
     assert_refused(refusal, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
     let delay = refusal.get_details_retry_info().and_then(|info| info.retry_delay);
     delay.unwrap_or_else(|| panic!("no RetryInfo in {refusal:?}"))
 }
 
-/// All that a refusal tells, but for what differs between any two: when it was, which call, and how long to wait to the microsecond.
-fn all_but_the_wait(refusal: &Status) -> (Code, String, String, HeaderMap) {
+/// Returns everything in an error except what differs between any two: the date, the request id and the exact
+/// delay.
+fn without_variable_parts(refusal: &Status) -> (Code, String, String, HeaderMap) {
     let mut details = refusal.get_error_details();
     details.set_retry_info(None);
     let mut metadata = refusal.metadata().clone().into_headers();
@@ -67,8 +68,8 @@ fn all_but_the_wait(refusal: &Status) -> (Code, String, String, HeaderMap) {
     (refusal.code(), refusal.message().to_owned(), format!("{details:?}"), metadata)
 }
 
-/// Guesses that many times at once, by turns at each server; gives how many were checked.
-async fn guess_at_once(servers: &[&TestServer]) -> usize {
+/// Sends all guesses at the same time, in turn to each server, and returns how many passwords were checked.
+async fn guess_concurrently(servers: &[&TestServer]) -> usize {
     let mut guesses = JoinSet::new();
     for number in 0..GUESSES {
         let mut client = servers[number % servers.len()].client().await;
@@ -79,35 +80,35 @@ async fn guess_at_once(servers: &[&TestServer]) -> usize {
     let (checked, refused): (Vec<_>, Vec<_>) =
         refusals.iter().partition(|refusal| refusal.code() == Code::Unauthenticated);
     for refusal in refused {
-        assert_has_to_wait(refusal);
+        assert_throttled(refusal);
     }
     checked.len()
 }
 
 on_both_engines! {
-    async fn guesses_at_once_over_instances_and_a_restart_share_one_budget(engine: Engine) {
+    async fn concurrent_guesses_share_one_limit_across_instances_and_restarts(engine: Engine) {
         let database = TestDatabase::new(engine);
-        let mut first = with_room_for_a_crowd(TestServer::on_url(database.url().to_owned())).start().await;
+        let mut first = admitting_all_guesses(TestServer::on_url(database.url().to_owned())).start().await;
         first.member("ada").await;
         let twin = if engine == Engine::Postgres { Some(first.twin().await) } else { None };
 
         let servers: Vec<&TestServer> = [Some(&first), twin.as_ref()].into_iter().flatten().collect();
-        assert_eq!(guess_at_once(&servers).await, FAILURES_MAX);
-        let all_hashes = || servers.iter().map(|server| hashes(server)).sum::<usize>();
-        until("the log tells of the hashes", LOG_LIMIT, async || (all_hashes() >= FAILURES_MAX).then_some(())).await;
-        assert_eq!(all_hashes(), FAILURES_MAX);
+        assert_eq!(guess_concurrently(&servers).await, FAILURES_MAX);
+        let all_checks = || servers.iter().map(|server| password_checks(server)).sum::<usize>();
+        until("the log contains every password check", LOG_LIMIT, async || (all_checks() >= FAILURES_MAX).then_some(())).await;
+        assert_eq!(all_checks(), FAILURES_MAX);
 
         first.kill_9();
         first.restart().await;
-        assert_eq!(guess_at_once(&[&first]).await, 0);
+        assert_eq!(guess_concurrently(&[&first]).await, 0);
         let right = first.client().await.login(login("ada", PASSWORD)).await.unwrap_err();
-        assert_has_to_wait(&right);
+        assert_throttled(&right);
         first.terminate();
         first.wait().await;
-        assert!(hashes(&first) <= FAILURES_MAX);
+        assert!(password_checks(&first) <= FAILURES_MAX);
     }
 
-    async fn an_account_that_has_to_wait_looks_like_one_that_nobody_has(engine: Engine) {
+    async fn a_throttled_account_and_a_throttled_unknown_email_look_the_same(engine: Engine) {
         let server = TestServer::builder(engine).with_env("KAIROS_IDENTITY_LOGIN_FAILURES_MAX", "2").start().await;
         server.member("ada").await;
         server.newcomer("bob").await;
@@ -119,20 +120,20 @@ on_both_engines! {
                 let refusal = client.login(login(name, "wrong")).await.unwrap_err();
                 assert_refused(&refusal, Code::Unauthenticated, "INVALID_CREDENTIALS");
             }
-            // The right password of those who have one.
+            // The right password of `ada` and `bob`.
             let refusal = client.login(login(name, PASSWORD)).await.unwrap_err();
-            let delay = assert_has_to_wait(&refusal);
+            let delay = assert_throttled(&refusal);
             let first_wait = Duration::from_mins(15);
             assert!(delay <= first_wait && delay + Duration::from_mins(1) > first_wait, "{delay:?}");
-            refusals.push(all_but_the_wait(&refusal));
+            refusals.push(without_variable_parts(&refusal));
         }
         assert!(refusals.iter().all(|refusal| *refusal == refusals[0]), "{refusals:?}");
-        // Nobody else has to wait.
+        // Other accounts are not throttled.
         server.member("eve").await;
         client.login(login("eve", PASSWORD)).await.unwrap();
     }
 
-    async fn the_right_password_takes_the_count_back_to_nothing(engine: Engine) {
+    async fn a_successful_login_resets_the_failure_count(engine: Engine) {
         let database = TestDatabase::new(engine);
         let server = TestServer::on_url(database.url().to_owned())
             .with_env("KAIROS_IDENTITY_LOGIN_FAILURES_MAX", "3")
@@ -146,12 +147,12 @@ on_both_engines! {
             }
             client.login(login("ada", PASSWORD)).await.unwrap();
         }
-        // What is left are the six that were wrong, of all accounts together.
+        // Only the count over all accounts remains, with all six failures.
         let counts = "SELECT kind || ' ' || attempts AS value FROM core_throttle WHERE attempts > 0";
         assert_eq!(database.rows(counts), ["any-password 6"]);
     }
 
-    async fn a_wait_ends(engine: Engine) {
+    async fn a_login_succeeds_after_the_wait(engine: Engine) {
         let server = TestServer::builder(engine)
             .with_env("KAIROS_IDENTITY_LOGIN_FAILURES_MAX", "1")
             .with_env("KAIROS_IDENTITY_LOGIN_WAIT_FIRST", "1s")
@@ -161,13 +162,13 @@ on_both_engines! {
         let mut client = server.client().await;
         client.login(login("ada", "wrong")).await.unwrap_err();
 
-        let delay = assert_has_to_wait(&client.login(login("ada", PASSWORD)).await.unwrap_err());
+        let delay = assert_throttled(&client.login(login("ada", PASSWORD)).await.unwrap_err());
         tokio::time::sleep(delay).await;
 
         client.login(login("ada", PASSWORD)).await.unwrap();
     }
 
-    async fn one_guess_at_each_of_many_accounts_ends_too(engine: Engine) {
+    async fn guesses_across_many_accounts_share_a_total_limit(engine: Engine) {
         let server = TestServer::builder(engine).with_env("KAIROS_IDENTITY_LOGIN_TOTAL_MAX", "3").start().await;
         server.member("ada").await;
         let mut client = server.client().await;
@@ -175,10 +176,10 @@ on_both_engines! {
             let refusal = client.login(login(name, "wrong")).await.unwrap_err();
             assert_refused(&refusal, Code::Unauthenticated, "INVALID_CREDENTIALS");
         }
-        assert_has_to_wait(&client.login(login("ada", PASSWORD)).await.unwrap_err());
+        assert_throttled(&client.login(login("ada", PASSWORD)).await.unwrap_err());
     }
 
-    async fn an_owner_is_let_in_where_they_have_logged_in_before_and_unlocked_everywhere(engine: Engine) {
+    async fn a_known_address_has_its_own_limit_and_unlock_ends_every_wait(engine: Engine) {
         let server = TestServer::builder(engine).with_env("KAIROS_IDENTITY_LOGIN_FAILURES_MAX", "2").start().await;
         server.member("ada").await;
         let mut client = server.client().await;
@@ -187,15 +188,15 @@ on_both_engines! {
         for address in ["192.0.2.1", "192.0.2.2"] {
             client.login(from(address, login("ada", "wrong"))).await.unwrap_err();
         }
-        assert_has_to_wait(&client.login(from("192.0.2.3", login("ada", PASSWORD))).await.unwrap_err());
-        assert_has_to_wait(&client.login(login("ada", PASSWORD)).await.unwrap_err());
-        // Another address of the same subscriber.
+        assert_throttled(&client.login(from("192.0.2.3", login("ada", PASSWORD))).await.unwrap_err());
+        assert_throttled(&client.login(login("ada", PASSWORD)).await.unwrap_err());
+        // Another address in the same /64 network.
         client.login(from("2001:db8::2", login("ada", PASSWORD))).await.unwrap();
-        // There too guesses are counted.
+        // Failures from the known network are counted too.
         for _ in 0..2 {
             client.login(from("2001:db8::1", login("ada", "wrong"))).await.unwrap_err();
         }
-        assert_has_to_wait(&client.login(from("2001:db8::1", login("ada", PASSWORD))).await.unwrap_err());
+        assert_throttled(&client.login(from("2001:db8::1", login("ada", PASSWORD))).await.unwrap_err());
 
         server.command(&["user", "unlock", "ada"]).output().unwrap();
         for address in ["2001:db8::1", "192.0.2.3"] {
@@ -203,7 +204,7 @@ on_both_engines! {
         }
     }
 
-    async fn one_address_has_a_budget_for_all_accounts_and_for_registrations_and_resends(engine: Engine) {
+    async fn one_client_address_has_limits_on_failures_registrations_and_resends(engine: Engine) {
         let server = TestServer::builder(engine)
             .with_env("KAIROS_IDENTITY_CLIENT_FAILURES_MAX", "2")
             .with_env("KAIROS_IDENTITY_CLIENT_REGISTRATIONS_MAX", "2")
@@ -218,20 +219,20 @@ on_both_engines! {
             client.login(from("192.0.2.1", login(name, "wrong"))).await.unwrap_err();
             client.resend_verification_email(from("192.0.2.1", resend(name))).await.unwrap();
         }
-        // The IPv4 address in IPv6's clothes is the same.
+        // The IPv4-mapped IPv6 form is the same address.
         let same = "::ffff:192.0.2.1";
-        assert_has_to_wait(&client.register(from(same, registration("eve"))).await.unwrap_err());
-        assert_has_to_wait(&client.login(from(same, login("joe", "wrong"))).await.unwrap_err());
-        assert_has_to_wait(&client.resend_verification_email(from(same, resend("joe"))).await.unwrap_err());
+        assert_throttled(&client.register(from(same, registration("eve"))).await.unwrap_err());
+        assert_throttled(&client.login(from(same, login("joe", "wrong"))).await.unwrap_err());
+        assert_throttled(&client.resend_verification_email(from(same, resend("joe"))).await.unwrap_err());
 
-        // Others are not concerned, nor is a caller that says nothing.
+        // Calls from other addresses and calls without a client address are not limited.
         for name in ["eve", "joe"] {
             client.register(from("192.0.2.2", registration(name))).await.unwrap();
         }
         client.register(registration("kim")).await.unwrap();
     }
 
-    async fn what_is_no_address_is_refused_and_told_to_the_caller(engine: Engine) {
+    async fn an_invalid_client_ip_is_refused(engine: Engine) {
         let server = TestServer::start(engine).await;
         let mut client = server.client().await;
         for wrong in ["localhost", "192.0.2.1, 192.0.2.2"] {

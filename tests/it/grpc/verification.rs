@@ -1,4 +1,4 @@
-//! `VerifyEmail`
+//! `VerifyEmail`.
 
 use kairos_identity::proto::VerifyEmailRequest;
 use tonic::Code;
@@ -15,7 +15,7 @@ fn verify(token: &str) -> VerifyEmailRequest {
 }
 
 on_both_engines! {
-    async fn the_mailed_link_verifies_its_user_once(engine: Engine) {
+    async fn a_mailed_link_verifies_its_user_once(engine: Engine) {
         let server = TestServer::start(engine).await;
         let ada = server.newcomer("ada").await;
         let token = verification_token(&server, &address("ada")).await;
@@ -28,7 +28,7 @@ on_both_engines! {
         assert_refused(&again, Code::FailedPrecondition, "EMAIL_ALREADY_VERIFIED");
     }
 
-    async fn a_link_that_has_expired_is_no_longer_good(engine: Engine) {
+    async fn an_expired_link_is_refused(engine: Engine) {
         let lifetime = "KAIROS_IDENTITY_VERIFICATION_TOKEN_LIFETIME";
         let server = TestServer::builder(engine).with_env(lifetime, "1s").start().await;
         server.newcomer("ada").await;
@@ -40,7 +40,7 @@ on_both_engines! {
         assert_refused(&refusal, Code::InvalidArgument, "INVALID_TOKEN");
     }
 
-    async fn what_was_never_mailed_is_refused(engine: Engine) {
+    async fn a_token_that_was_never_mailed_is_refused(engine: Engine) {
         let server = TestServer::start(engine).await;
         server.newcomer("ada").await;
         let token = verification_token(&server, &address("ada")).await;
@@ -56,7 +56,7 @@ on_both_engines! {
         client.verify_email(verify(&token)).await.unwrap();
     }
 
-    async fn an_auth_token_proves_nothing_and_is_counted_in_the_log(engine: Engine) {
+    async fn an_auth_token_does_not_verify_an_email_and_is_counted_in_the_log(engine: Engine) {
         let server = TestServer::start(engine).await;
         let ada = server.newcomer("ada").await;
         let mut client = server.client().await;
@@ -66,8 +66,8 @@ on_both_engines! {
         }
 
         let log = server.logged("\"count\":2").await;
-        // Only the audit trail names users.
-        let told = log.lines().filter(|line| line.contains(&ada.auth_token));
-        assert!(told.into_iter().all(|line| line.contains("\"target\":\"audit\"")));
+        // Only audit events contain the auth token of a user.
+        let lines = log.lines().filter(|line| line.contains(&ada.auth_token));
+        assert!(lines.into_iter().all(|line| line.contains("\"target\":\"audit\"")));
     }
 }

@@ -1,4 +1,4 @@
-//! What callers see of a user: every field in every answer, as the API's own descriptors have them.
+//! The user fields that a caller may see, checked for every field and every response in the API descriptors.
 
 use kairos_identity::{
     callers::ServiceToken,
@@ -23,8 +23,8 @@ use crate::support::{
     sessions::acting,
 };
 
-/// The fields that hold something.
-fn shown(user: &User) -> Vec<&'static str> {
+/// Returns the names of the fields that are not empty.
+fn present_fields(user: &User) -> Vec<&'static str> {
     let fields = [
         ("auth_token", !user.auth_token.is_empty()),
         ("username", !user.username.is_empty()),
@@ -33,11 +33,11 @@ fn shown(user: &User) -> Vec<&'static str> {
         ("created_at", user.created_at.is_some()),
         ("updated_at", user.updated_at.is_some()),
     ];
-    fields.into_iter().filter_map(|(name, is_shown)| is_shown.then_some(name)).collect()
+    fields.into_iter().filter_map(|(name, is_present)| is_present.then_some(name)).collect()
 }
 
-/// What the operators' tool is told of a user in each of its answers.
-async fn as_an_operator_sees(
+/// Calls each method of `AdminService` that returns users, and returns the user in each response.
+async fn admin_responses(
     server: &TestServer,
     operator: ServiceToken,
     auth_token: &str,
@@ -62,7 +62,7 @@ async fn as_an_operator_sees(
 }
 
 on_both_engines! {
-    async fn each_caller_sees_the_fields_that_its_entry_names_in_every_answer(engine: Engine) {
+    async fn each_caller_sees_only_the_user_fields_in_its_entry(engine: Engine) {
         let fields = fields_of("User");
         let tokens: Vec<_> = (0..fields.len()).map(|number| token(u8::try_from(number).unwrap())).collect();
         let callers: Vec<_> =
@@ -93,7 +93,7 @@ on_both_engines! {
             let tokens = refreshed.tokens.unwrap();
             let introspection = IntrospectTokenRequest { access_token: tokens.access_token.clone() };
             let introspected = sessions.introspect_token(introspection).await.unwrap().into_inner();
-            let told = accounts.get_account(acting(&tokens, GetAccountRequest {})).await.unwrap().into_inner();
+            let account = accounts.get_account(acting(&tokens, GetAccountRequest {})).await.unwrap().into_inner();
             let update = UpdateAccountRequest { username: format!("{name}2"), update_mask: None };
             let updated = accounts.update_account(acting(&tokens, update)).await.unwrap().into_inner();
             let new_email = address(&format!("{name}2"));
@@ -102,15 +102,15 @@ on_both_engines! {
             let link = verification_token(&server, &new_email).await;
             let confirmed = accounts.confirm_email_change(ConfirmEmailChangeRequest { token: link }).await.unwrap().into_inner();
 
-            let by_operator = as_an_operator_sees(&server, token, &auth_token).await;
+            let by_operator = admin_responses(&server, token, &auth_token).await;
 
-            // Nobody is verified at their registration.
+            // No user is verified at registration.
             let at_registration: Vec<_> = expected.iter().filter(|field| **field != "is_verified").collect();
-            assert_eq!(shown(&registered).iter().collect::<Vec<_>>(), at_registration, "Register");
+            assert_eq!(present_fields(&registered).iter().collect::<Vec<_>>(), at_registration, "Register");
             let answers = by_operator.into_iter().chain([
                 ("ConfirmEmailChangeResponse", confirmed.user),
                 ("FindUserResponse", found.user),
-                ("GetAccountResponse", told.user),
+                ("GetAccountResponse", account.user),
                 ("IntrospectTokenResponse", introspected.user),
                 ("LoginResponse", logged_in.user),
                 ("RefreshSessionResponse", refreshed.user),
@@ -119,16 +119,16 @@ on_both_engines! {
                 ("UpdateAccountResponse", updated.user),
                 ("VerifyEmailResponse", verified.user),
             ]).collect::<Vec<_>>();
-            let mut tried: Vec<_> = answers.iter().map(|(name, _)| *name).chain(["RegisterResponse"]).collect();
-            tried.sort_unstable();
-            assert_eq!(tried, messages_with_users(), "each answer with a user is tried");
+            let mut checked: Vec<_> = answers.iter().map(|(name, _)| *name).chain(["RegisterResponse"]).collect();
+            checked.sort_unstable();
+            assert_eq!(checked, messages_with_users(), "each response that contains a user is checked");
             for (answer, user) in answers {
-                assert_eq!(shown(&user.unwrap()).iter().collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>(), "{answer}: {field}");
+                assert_eq!(present_fields(&user.unwrap()).iter().collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>(), "{answer}: {field}");
             }
         }
     }
 
-    async fn nobody_asks_by_a_field_that_they_may_not_see(engine: Engine) {
+    async fn a_caller_cannot_filter_users_by_a_field_it_may_not_see(engine: Engine) {
         let (seeing, blind) = (token(1), token(2));
         let file = CallersFile::new(&[("seeing", &seeing, "*", "*"), ("blind", &blind, "*", "auth_token")]);
         let server = file.serve(engine).await;

@@ -1,4 +1,4 @@
-//! What was written down, and that it is written with what was done.
+//! Audit events: what is stored, filters and pages, and that an event is recorded only with its action.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn at(second: u64) -> Timestamp {
 }
 
 on_both_engines! {
-    async fn an_event_is_read_as_it_was_written(engine: Engine) {
+    async fn an_event_is_read_back_as_recorded(engine: Engine) {
         let world = World::new(engine).await;
         let request_id = Uuid::from_u128(0x1234_5678_9abc_4def_8123_4567_89ab_cdef);
         let user = AuthToken::parse("3fbf2702-352c-4d48-a5e5-56a4d16d9f56").unwrap();
@@ -56,16 +56,16 @@ on_both_engines! {
         assert_eq!(read, expected);
     }
 
-    async fn a_filter_gives_what_meets_all_its_conditions_a_page_at_a_time(engine: Engine) {
+    async fn a_filter_returns_matching_events_in_pages(engine: Engine) {
         let world = World::new(engine).await;
         let user = AuthToken::from_random([7; 16]);
-        let written = |second, kind, caller, user| AuditEvent::new(at(second), kind, Origin::local(caller)).about(user);
+        let event_at = |second, kind, caller, user| AuditEvent::new(at(second), kind, Origin::local(caller)).about(user);
         let (login, denied) = (AuditKind::AuthnLoginSuccess, AuditKind::AuthzFail);
         let events = vec![
-            written(0, login, "bff", Some(user)),
-            written(1, denied, "bff", None),
-            written(2, login, "agent", Some(user)),
-            written(3, AuditKind::UserDeleted, "command-line", Some(user)),
+            event_at(0, login, "bff", Some(user)),
+            event_at(1, denied, "bff", None),
+            event_at(2, login, "agent", Some(user)),
+            event_at(3, AuditKind::UserDeleted, "command-line", Some(user)),
         ];
         world.store.record_audit_events(events).await.unwrap();
         let seconds = async |filter| -> Vec<u64> {
@@ -84,7 +84,7 @@ on_both_engines! {
         assert_eq!((first.len(), rest.len(), rest[0].at), (3, 1, at(3)));
     }
 
-    async fn what_is_not_done_is_not_written(engine: Engine) {
+    async fn an_action_without_effect_records_no_event(engine: Engine) {
         let world = World::new(engine).await;
         let (ada, token) = world.register("ada").await;
         let (second, _) = world.registration("ada");
@@ -98,9 +98,9 @@ on_both_engines! {
         assert!(world.store.delete_user(ada.id, event(NOW)).await.unwrap());
         assert!(!world.store.delete_user(ada.id, event(NOW)).await.unwrap());
 
-        // A registration, a verification, a deletion; the events stay when their user goes.
+        // Three events: the registration, the verification and the deletion. They outlive their user.
         assert_eq!(world.database.count("core_audit_event"), 3);
         let about_ada = AuditFilter { user: Some(ada.auth_token), ..AuditFilter::default() };
-        assert_eq!(list(&world, about_ada).await.len(), 1, "the store names whom a link verified");
+        assert_eq!(list(&world, about_ada).await.len(), 1, "the store adds the user that a link verified to the event");
     }
 }

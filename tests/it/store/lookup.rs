@@ -1,4 +1,4 @@
-//! Coalesced look-ups.
+//! Look-ups, which the store coalesces into batches.
 
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ async fn users(world: &World, count: usize) -> Vec<User> {
     users
 }
 
-/// 10,000 calls, three in ten of which go away: before they are asked for, or while their answer comes.
-async fn crowd(world: &World, users: &[User]) {
+/// Makes 10,000 look-ups and cancels three in ten of them, some before and some during their query.
+async fn look_up_with_cancellations(world: &World, users: &[User]) {
     let mut calls = JoinSet::new();
     for number in 0..10_000 {
         let (store, user) = (world.store.clone(), users[number % users.len()].clone());
@@ -41,7 +41,7 @@ async fn crowd(world: &World, users: &[User]) {
 }
 
 on_both_engines! {
-    async fn a_token_gives_its_user_or_nobody(engine: Engine) {
+    async fn a_token_resolves_to_its_user_or_none(engine: Engine) {
         let world = World::new(engine).await;
         let (ada, _) = world.register("ada").await;
 
@@ -49,7 +49,7 @@ on_both_engines! {
         assert_eq!(world.store.find_user_by_auth_token(AuthToken::from_random([3; 16])).await.unwrap(), None);
     }
 
-    async fn each_of_many_callers_gets_their_own_user(engine: Engine) {
+    async fn each_of_2000_concurrent_look_ups_gets_its_own_user(engine: Engine) {
         let world = World::new(engine).await;
         let users = users(&world, 20).await;
         let mut calls = JoinSet::new();
@@ -65,7 +65,7 @@ on_both_engines! {
         calls.join_all().await;
     }
 
-    async fn many_tokens_give_their_users_in_their_order(engine: Engine) {
+    async fn users_are_returned_in_the_order_of_their_tokens(engine: Engine) {
         let world = World::new(engine).await;
         let users = users(&world, 20).await;
         let strangers = (0..980_u32).map(|number| AuthToken::from_uuid(uuid::Uuid::from_u128(number.into())));
@@ -92,7 +92,7 @@ on_both_engines! {
         assert_eq!(world.store.find_user_by_auth_token(ada.auth_token).await.unwrap(), None);
     }
 
-    async fn callers_who_go_away_hurt_nobody(engine: Engine) {
+    async fn cancelled_look_ups_do_not_affect_others(engine: Engine) {
         let world = World::new(engine).await;
         let (ada, _) = world.register("ada").await;
         for _ in 0..200 {
@@ -103,22 +103,22 @@ on_both_engines! {
         assert_eq!(world.store.find_user_by_auth_token(ada.auth_token).await.unwrap(), Some(ada));
     }
 
-    async fn ten_thousand_calls_of_which_three_in_ten_go_away_leave_no_task_behind(engine: Engine) {
+    async fn cancelled_look_ups_leave_no_task_behind(engine: Engine) {
         let world = World::new(engine).await;
         let users = users(&world, 20).await;
-        // The first crowd opens the connections, which have tasks of their own.
-        crowd(&world, &users).await;
+        // The first run opens the connections, which have tasks of their own.
+        look_up_with_cancellations(&world, &users).await;
         let tasks = Handle::current().metrics().num_alive_tasks();
 
-        crowd(&world, &users).await;
+        look_up_with_cancellations(&world, &users).await;
 
         let as_before = async || (Handle::current().metrics().num_alive_tasks() <= tasks).then_some(());
-        until("no task is left", Duration::from_secs(10), as_before).await;
+        until("the number of tasks returns to that before", Duration::from_secs(10), as_before).await;
         let ada = &users[0];
         assert_eq!(world.store.find_user_by_auth_token(ada.auth_token).await.unwrap().as_ref(), Some(ada));
     }
 
-    async fn random_arrivals_departures_and_failures_change_no_answer(engine: Engine) {
+    async fn random_arrivals_cancellations_and_failures_change_no_answer(engine: Engine) {
         let world = World::new(engine).await;
         let users = users(&world, 30).await;
         let store = open_with(
@@ -126,24 +126,24 @@ on_both_engines! {
             LookupOptions { batch_tokens_max: 32, lanes: 2, waiting_max: 100_000 },
         );
         let seed = u64::from_le_bytes(Entropy::system().bytes());
-        eprintln!("the seed is {seed}");
-        let chance = Entropy::seeded(seed);
-        let below = |bound: usize| usize::try_from(u64::from_le_bytes(chance.bytes()) % bound as u64).unwrap();
+        eprintln!("seed {seed}");
+        let entropy = Entropy::seeded(seed);
+        let below = |bound: usize| usize::try_from(u64::from_le_bytes(entropy.bytes()) % bound as u64).unwrap();
         for round in 0..30 {
-            let breaks = round % 3 == 2;
+            let is_broken = round % 3 == 2;
             let mut calls = JoinSet::new();
             for _ in 0..=below(200) {
-                let asked: Vec<Option<User>> = (0..if below(4) == 0 { below(100) } else { 1 })
+                let requested: Vec<Option<User>> = (0..if below(4) == 0 { below(100) } else { 1 })
                     .map(|_| users.get(below(users.len() + 5)).cloned())
                     .collect();
-                let strangers = AuthToken::from_random([1; 16]);
+                let unknown = AuthToken::from_random([1; 16]);
                 let tokens: Vec<_> =
-                    asked.iter().map(|user| user.as_ref().map_or(strangers, |user| user.auth_token)).collect();
-                let (store, turns, leaves) = (store.clone(), below(20), below(10) < 3);
+                    requested.iter().map(|user| user.as_ref().map_or(unknown, |user| user.auth_token)).collect();
+                let (store, yields, is_cancelled) = (store.clone(), below(20), below(10) < 3);
                 calls.spawn(async move {
-                    for _ in 0..turns { tokio::task::yield_now().await; }
-                    let limit = if leaves { Duration::ZERO } else { Duration::from_mins(1) };
-                    let expected: Vec<User> = asked.into_iter().flatten().collect();
+                    for _ in 0..yields { tokio::task::yield_now().await; }
+                    let limit = if is_cancelled { Duration::ZERO } else { Duration::from_mins(1) };
+                    let expected: Vec<User> = requested.into_iter().flatten().collect();
                     let call = async {
                         match tokens.as_slice() {
                             [token] => Ok(store.find_user_by_auth_token(*token).await?.into_iter().collect()),
@@ -152,12 +152,12 @@ on_both_engines! {
                     };
                     match tokio::time::timeout(limit, call).await {
                         Ok(Ok(found)) => assert_eq!(found, expected),
-                        Ok(Err(error)) => assert!(breaks, "{error:?}"),
-                        Err(_) => assert!(leaves),
+                        Ok(Err(error)) => assert!(is_broken, "{error:?}"),
+                        Err(_) => assert!(is_cancelled),
                     }
                 });
             }
-            if breaks {
+            if is_broken {
                 world.database.execute("ALTER TABLE core_user RENAME TO core_user_away");
                 tokio::time::sleep(Duration::from_millis(2)).await;
                 world.database.execute("ALTER TABLE core_user_away RENAME TO core_user");
@@ -168,7 +168,7 @@ on_both_engines! {
         }
     }
 
-    async fn who_finds_the_queue_full_is_turned_away_and_the_others_are_answered(engine: Engine) {
+    async fn a_full_queue_rejects_new_look_ups_and_answers_the_queued_ones(engine: Engine) {
         let world = World::new(engine).await;
         let (ada, _) = world.register("ada").await;
         let options = LookupOptions { batch_tokens_max: 4, lanes: 1, waiting_max: 4 };

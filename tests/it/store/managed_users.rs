@@ -1,4 +1,4 @@
-//! Users whom an operator keeps out, or whose address they no longer believe.
+//! Users that an operator disabled or marked as unverified.
 
 use std::time::Duration;
 
@@ -9,22 +9,22 @@ use kairos_identity::{
 
 use super::{DAY, NOW, World, email, event};
 
-/// What housekeeping keeps, with everything else kept for ever.
-fn kept() -> Kept {
-    let for_ever = Duration::from_hours(24 * 36_500);
+/// Returns retention times that purge mailed tokens and unverified users after 30 days, and nothing else.
+fn retention() -> Kept {
+    let unlimited = Duration::from_hours(24 * 36_500);
     Kept {
         expired_tokens: 30 * DAY,
-        finished_mails: for_ever,
-        request_ids: for_ever,
+        finished_mails: unlimited,
+        request_ids: unlimited,
         unverified_users: 30 * DAY,
-        sessions: for_ever,
-        idle_sessions: for_ever,
-        audit_events: for_ever,
+        sessions: unlimited,
+        idle_sessions: unlimited,
+        audit_events: unlimited,
     }
 }
 
 on_both_engines! {
-    async fn who_was_verified_once_is_never_given_up(engine: Engine) {
+    async fn a_user_verified_once_is_never_purged_or_replaced(engine: Engine) {
         let world = World::new(engine).await;
         let (ada, _) = world.register("ada").await;
         world.store.mark_verified(ada.id, event(NOW.plus(DAY))).await.unwrap();
@@ -37,28 +37,28 @@ on_both_engines! {
         let (mut registration, _) = world.registration("eve");
         (registration.email, registration.created_at) = (ada.email.clone(), years_later);
         world.store.register(registration).await.unwrap_err();
-        let (_, gone) = world.store.purge(kept(), event(years_later)).await.unwrap();
-        assert_eq!(gone, []);
+        let (_, purged) = world.store.purge(retention(), event(years_later)).await.unwrap();
+        assert_eq!(purged, []);
         assert_eq!(world.store.find_user_by_email(&ada.email).await.unwrap(), Some(ada));
     }
 
-    async fn who_is_disabled_is_never_given_up_and_who_is_let_in_has_their_time(engine: Engine) {
+    async fn a_disabled_user_is_not_purged_and_enabling_restarts_the_purge_delay(engine: Engine) {
         let world = World::new(engine).await;
         let (ada, _) = world.register("ada").await;
         world.store.disable_user(ada.id, event(NOW)).await.unwrap();
         let later = NOW.plus(400 * DAY);
         assert!(!world.store.is_abandoned(&ada.email, later).await.unwrap());
-        assert_eq!(world.store.purge(kept(), event(later)).await.unwrap().1, []);
+        assert_eq!(world.store.purge(retention(), event(later)).await.unwrap().1, []);
 
         let (link, _) = world.mail();
         let link = kairos_identity::store::NewMail { expires_at: later.plus(DAY), ..link };
         assert!(world.store.enable_user(ada.id, link, event(later)).await.unwrap());
         assert!(!world.store.is_abandoned(&ada.email, later).await.unwrap());
-        assert_eq!(world.store.purge(kept(), event(later.plus(29 * DAY))).await.unwrap().1, []);
-        assert_eq!(world.store.purge(kept(), event(later.plus(31 * DAY))).await.unwrap().1.len(), 1);
+        assert_eq!(world.store.purge(retention(), event(later.plus(29 * DAY))).await.unwrap().1, []);
+        assert_eq!(world.store.purge(retention(), event(later.plus(31 * DAY))).await.unwrap().1.len(), 1);
     }
 
-    async fn what_was_asked_for_before_a_disabling_is_not_done_after_it(engine: Engine) {
+    async fn account_changes_are_refused_once_the_user_is_disabled(engine: Engine) {
         let world = World::new(engine).await;
         let (ada, _) = world.register("ada").await;
         let hash = || PasswordHash::from_stored("hash of ada".to_owned());
@@ -92,7 +92,7 @@ on_both_engines! {
         assert!(credentials.is_disabled && credentials.password.expose() == hash().expose());
     }
 
-    async fn a_deletion_takes_the_password_that_was_checked(engine: Engine) {
+    async fn an_account_is_deleted_only_with_the_hash_that_was_checked(engine: Engine) {
         let world = World::new(engine).await;
         let (ada, _) = world.register("ada").await;
         let wrong = PasswordHash::from_stored("hash of an earlier one".to_owned());

@@ -19,7 +19,7 @@ on_both_engines! {
         assert!(store.migrate().await.unwrap().is_empty());
     }
 
-    async fn eight_at_once_migrate_once(engine: Engine) {
+    async fn eight_concurrent_instances_run_each_migration_once(engine: Engine) {
         let database = TestDatabase::new(engine);
         let mut instances = JoinSet::new();
         for _ in 0..8 {
@@ -40,7 +40,7 @@ on_both_engines! {
         assert!(matches!(world.store.migrate().await, Err(MigrateError::Ahead(_))));
     }
 
-    async fn down_and_up_again_gives_the_same_schema(engine: Engine) {
+    async fn down_and_up_migrations_restore_the_same_schema(engine: Engine) {
         let world = World::new(engine).await;
         let before = describe(&world.database);
         for name in names(engine).iter().rev() {
@@ -56,7 +56,7 @@ on_both_engines! {
 }
 
 #[test]
-fn the_engines_have_the_same_migrations() {
+fn both_engines_have_the_same_migrations() {
     use crate::support::engine::Engine;
     assert_eq!(names(Engine::Sqlite), names(Engine::Postgres));
     for name in names(Engine::Sqlite) {
@@ -69,7 +69,7 @@ fn the_engines_have_the_same_migrations() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_of_another_application_is_left_alone() {
+async fn a_file_of_another_application_is_refused_unchanged() {
     let database = TestDatabase::new(crate::support::engine::Engine::Sqlite);
     database.execute("CREATE TABLE recipe (id INTEGER PRIMARY KEY)");
     let store = open(database.url());
@@ -82,13 +82,13 @@ async fn a_file_of_another_application_is_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_is_no_database_is_named_and_left_alone() {
+async fn a_file_that_is_not_a_database_is_refused_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notes.txt");
     fs::write(&path, "not a database at all, but long enough to be read as one".repeat(20)).unwrap();
     let before = fs::read(&path).unwrap();
 
-    let refusal = open_file(&path, true).err().expect("it is refused");
+    let refusal = open_file(&path, true).err().expect("opening fails");
 
     assert!(matches!(refusal, StoreError::Unavailable(_)));
     assert!(refusal.chain().contains("notes.txt"), "{}", refusal.chain());
@@ -96,18 +96,18 @@ async fn a_file_that_is_no_database_is_named_and_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_file_is_not_created_unless_asked() {
+async fn a_missing_file_is_created_only_on_request() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("missing.sqlite3");
 
-    let refusal = open_file(&path, false).err().expect("it is refused");
+    let refusal = open_file(&path, false).err().expect("opening fails");
 
     assert!(refusal.chain().contains("missing.sqlite3"), "{}", refusal.chain());
     assert!(!path.exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_file_is_readable_by_its_owner_alone() {
+async fn a_new_file_is_readable_only_by_its_owner() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("new.sqlite3");
@@ -134,7 +134,7 @@ fn folder(engine: crate::support::engine::Engine) -> std::path::PathBuf {
     })
 }
 
-/// The names of an engine's migrations in their order.
+/// Returns the names of an engine's migrations in order.
 fn names(engine: crate::support::engine::Engine) -> Vec<String> {
     let entries = fs::read_dir(folder(engine)).unwrap();
     let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();

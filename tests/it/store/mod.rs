@@ -1,4 +1,4 @@
-//! One conformance suite of the store, run on both engines.
+//! The conformance tests of the store, run on both engines.
 
 mod audit;
 mod lookup;
@@ -28,7 +28,7 @@ use kairos_identity::{
 
 use crate::support::engine::{Engine, TestDatabase};
 
-/// When every test begins.
+/// The time at which every test starts.
 pub const NOW: Timestamp = Timestamp::from_unix_micros(1_700_000_000_123_456);
 
 pub const DAY: Duration = Duration::from_hours(24);
@@ -48,7 +48,7 @@ impl World {
         Self { database, store, entropy: Entropy::seeded(7) }
     }
 
-    /// A registration of `name` at `NAME@example.com`, and the token of its link.
+    /// Returns a registration of `name` with the email `NAME@example.com`, and the token of its link.
     pub fn registration(&self, name: &str) -> (Registration, MailToken) {
         let address = Email::parse(&format!("{name}@example.com")).unwrap();
         let (mail, token) = self.mail_to(MailKind::VerifyEmail, &address);
@@ -67,12 +67,12 @@ impl World {
         (registration, token)
     }
 
-    /// A link for ada that ends in a day, and its token.
+    /// Returns a verification mail to `ada@example.com` whose link expires after a day, and its token.
     pub fn mail(&self) -> (NewMail, MailToken) {
         self.mail_to(MailKind::VerifyEmail, &email("ada@example.com"))
     }
 
-    /// A mail with a link that ends in a day, and its token.
+    /// Returns a mail with a link that expires a day after [`NOW`], and the token of the link.
     pub fn mail_to(&self, kind: MailKind, recipient: &Email) -> (NewMail, MailToken) {
         let token = MailToken::from_random(self.entropy.bytes());
         let id: u128 = u128::from_le_bytes(self.entropy.bytes());
@@ -90,7 +90,7 @@ impl World {
         (mail, token)
     }
 
-    /// Registers `name`.
+    /// Registers `name`, and returns the user and the token of the link.
     pub async fn register(&self, name: &str) -> (User, MailToken) {
         let (registration, token) = self.registration(name);
         match self.store.register(registration).await.unwrap() {
@@ -99,14 +99,14 @@ impl World {
         }
     }
 
-    /// How many rows the four tables have: users, tokens, mails, request ids.
+    /// Returns the numbers of users, mailed tokens, mails in the outbox and request ids.
     pub fn counts(&self) -> [usize; 4] {
         ["core_user", "core_mail_token", "core_mail_outbox", "core_registration_request"]
             .map(|table| self.database.count(table))
     }
 }
 
-/// Something to write down of what is done at that time.
+/// Returns an audit event at that time.
 pub fn event(at: Timestamp) -> AuditEvent {
     AuditEvent::new(at, AuditKind::UserUpdated, Origin::local("test"))
 }
@@ -116,7 +116,7 @@ pub fn open(url: &str) -> Store {
     open_with(url, LookupOptions { batch_tokens_max: 256, lanes: 2, waiting_max: 10_000 })
 }
 
-/// The same, with other limits on look-ups.
+/// Opens the store at `url` with these limits on look-ups.
 pub fn open_with(url: &str, lookup: LookupOptions) -> Store {
     let options = match url.strip_prefix("sqlite://") {
         Some(path) => StoreOptions::Sqlite(sqlite_options(path)),
@@ -134,7 +134,7 @@ pub fn open_with(url: &str, lookup: LookupOptions) -> Store {
     Store::open(options, lookup).unwrap()
 }
 
-/// How tests open a file.
+/// Returns the options with which tests open a SQLite file.
 pub fn sqlite_options(path: impl Into<std::path::PathBuf>) -> SqliteOptions {
     SqliteOptions {
         path: path.into(),

@@ -1,4 +1,4 @@
-//! The outbox: due, leased, fenced.
+//! The mail outbox: due times, leases, and the refusal of updates after a lease has expired.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -10,7 +10,7 @@ use super::{DAY, NOW, World};
 const LEASE: Duration = Duration::from_mins(1);
 
 on_both_engines! {
-    async fn a_mail_is_due_at_once_and_carries_what_sending_needs(engine: Engine) {
+    async fn a_new_mail_is_due_at_once_with_all_data_for_sending(engine: Engine) {
         let world = World::new(engine).await;
         let (ada, _) = world.register("ada").await;
 
@@ -21,7 +21,7 @@ on_both_engines! {
         assert_eq!(mail.sealed_token.as_ref().unwrap().as_bytes(), b"sealed");
     }
 
-    async fn a_leased_mail_is_nobody_elses_until_the_lease_ends(engine: Engine) {
+    async fn a_leased_mail_is_not_claimed_again_until_the_lease_expires(engine: Engine) {
         let world = World::new(engine).await;
         world.register("ada").await;
         let first = world.store.claim_due_mail(NOW, NOW.plus(LEASE)).await.unwrap().unwrap();
@@ -31,12 +31,12 @@ on_both_engines! {
         let later = NOW.plus(LEASE);
         let second = world.store.claim_due_mail(later, later.plus(LEASE)).await.unwrap().unwrap();
         assert_eq!((second.message_id.clone(), second.attempts), (first.message_id.clone(), 2));
-        assert!(!world.store.mark_mail_sent(&first, later).await.unwrap(), "the first sender woke up too late");
+        assert!(!world.store.mark_mail_sent(&first, later).await.unwrap(), "the lease of the first sender has expired");
         assert!(!world.store.retry_mail(&first, later, "late".into()).await.unwrap());
         assert!(world.store.mark_mail_sent(&second, later).await.unwrap());
     }
 
-    async fn a_mail_to_be_tried_again_comes_at_its_time_with_its_token(engine: Engine) {
+    async fn a_retried_mail_is_due_at_its_time_with_its_token(engine: Engine) {
         let world = World::new(engine).await;
         world.register("ada").await;
         let mail = world.store.claim_due_mail(NOW, NOW.plus(LEASE)).await.unwrap().unwrap();
@@ -49,7 +49,7 @@ on_both_engines! {
         assert_eq!(retried.sealed_token, mail.sealed_token);
     }
 
-    async fn a_finished_mail_keeps_no_token_and_never_comes_back(engine: Engine) {
+    async fn a_finished_mail_has_no_token_and_is_never_claimed_again(engine: Engine) {
         let world = World::new(engine).await;
         world.register("ada").await;
         world.register("bob").await;
@@ -60,13 +60,13 @@ on_both_engines! {
         assert!(world.store.give_up_mail(&refused, NOW, "550 no such user".into()).await.unwrap());
 
         assert!(world.store.claim_due_mail(NOW.plus(DAY), NOW.plus(DAY * 2)).await.unwrap().is_none());
-        let kept = "SELECT CAST(count(*) AS VARCHAR(9)) AS value FROM core_mail_outbox WHERE sealed_token IS NOT NULL";
-        assert_eq!(world.database.rows(kept), ["0"]);
-        let told = "SELECT last_error AS value FROM core_mail_outbox WHERE gave_up_at IS NOT NULL";
-        assert_eq!(world.database.rows(told), ["550 no such user"]);
+        let with_token = "SELECT CAST(count(*) AS VARCHAR(9)) AS value FROM core_mail_outbox WHERE sealed_token IS NOT NULL";
+        assert_eq!(world.database.rows(with_token), ["0"]);
+        let errors = "SELECT last_error AS value FROM core_mail_outbox WHERE gave_up_at IS NOT NULL";
+        assert_eq!(world.database.rows(errors), ["550 no such user"]);
     }
 
-    async fn many_senders_at_once_never_take_the_same_mail(engine: Engine) {
+    async fn concurrent_senders_never_claim_the_same_mail(engine: Engine) {
         let world = World::new(engine).await;
         for number in 0..16 {
             world.register(&format!("user{number}")).await;
@@ -75,30 +75,31 @@ on_both_engines! {
         for _ in 0..8 {
             let store = world.store.clone();
             senders.spawn(async move {
-                let mut taken = Vec::new();
-                // Who lost a race is told that nothing is due: a real sender asks again later.
+                let mut claimed = Vec::new();
+                // A claim that loses a race returns no mail, as if none were due; a real sender polls again
+                // later.
                 for _ in 0..32 {
-                    taken.extend(store.claim_due_mail(NOW, NOW.plus(LEASE)).await.unwrap().map(|mail| mail.id));
+                    claimed.extend(store.claim_due_mail(NOW, NOW.plus(LEASE)).await.unwrap().map(|mail| mail.id));
                 }
-                taken
+                claimed
             });
         }
 
-        let taken: Vec<i64> = senders.join_all().await.into_iter().flatten().collect();
+        let claimed: Vec<i64> = senders.join_all().await.into_iter().flatten().collect();
 
-        assert_eq!((taken.len(), taken.iter().collect::<BTreeSet<_>>().len()), (16, 16));
+        assert_eq!((claimed.len(), claimed.iter().collect::<BTreeSet<_>>().len()), (16, 16));
     }
 
-    async fn a_row_of_a_later_release_does_not_hold_up_the_others(engine: Engine) {
+    async fn a_row_of_a_later_release_does_not_block_the_others(engine: Engine) {
         let world = World::new(engine).await;
         world.register("ada").await;
         world.database.execute("UPDATE core_mail_outbox SET kind = 'birthday'");
         let (bob, _) = world.register("bob").await;
 
-        let strange = world.store.claim_due_mail(NOW, NOW.plus(LEASE)).await;
+        let unknown_kind = world.store.claim_due_mail(NOW, NOW.plus(LEASE)).await;
         let next = world.store.claim_due_mail(NOW, NOW.plus(LEASE)).await.unwrap().unwrap();
 
-        assert!(matches!(strange, Err(StoreError::Corrupt { table: "core_mail_outbox", column: "kind" })), "{strange:?}");
+        assert!(matches!(unknown_kind, Err(StoreError::Corrupt { table: "core_mail_outbox", column: "kind" })), "{unknown_kind:?}");
         assert_eq!(next.recipient, bob.email);
     }
 }

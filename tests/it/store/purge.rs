@@ -1,4 +1,4 @@
-//! Forgetting.
+//! Purging rows after their retention times.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use kairos_identity::{
 
 use super::{DAY, NOW, World, email, event, request_id};
 
-const KEPT: Kept = Kept {
+const RETENTION: Kept = Kept {
     expired_tokens: DAY,
     finished_mails: DAY,
     request_ids: DAY,
@@ -18,10 +18,10 @@ const KEPT: Kept = Kept {
     idle_sessions: DAY,
     audit_events: DAY.saturating_mul(3),
 };
-const MOMENT: Duration = Duration::from_micros(1);
+const MICROSECOND: Duration = Duration::from_micros(1);
 
 on_both_engines! {
-    async fn each_kind_of_row_goes_when_its_time_is_over_and_not_before(engine: Engine) {
+    async fn each_kind_of_row_is_purged_after_its_retention_time_and_not_before(engine: Engine) {
         let world = World::new(engine).await;
         let (mut registration, _) = world.registration("ada");
         registration.request_id = Some(request_id(1));
@@ -29,20 +29,20 @@ on_both_engines! {
         let mail = world.store.claim_due_mail(NOW, NOW.plus(DAY)).await.unwrap().unwrap();
         world.store.mark_mail_sent(&mail, NOW).await.unwrap();
 
-        let purge = async |at| world.store.purge(KEPT, event(at)).await.unwrap().0;
+        let purge = async |at| world.store.purge(RETENTION, event(at)).await.unwrap().0;
         assert_eq!(purge(NOW.plus(DAY)).await, Purged { rows: 0, is_more: false });
-        assert_eq!(purge(NOW.plus(DAY + MOMENT)).await, Purged { rows: 2, is_more: false });
+        assert_eq!(purge(NOW.plus(DAY + MICROSECOND)).await, Purged { rows: 2, is_more: false });
         assert_eq!(world.counts(), [1, 1, 0, 0]);
-        assert_eq!(purge(NOW.plus(DAY * 2 + MOMENT)).await, Purged { rows: 1, is_more: false });
+        assert_eq!(purge(NOW.plus(DAY * 2 + MICROSECOND)).await, Purged { rows: 1, is_more: false });
         assert_eq!(world.counts(), [1, 0, 0, 0]);
         assert_eq!(purge(NOW.plus(DAY * 3)).await, Purged { rows: 0, is_more: false });
-        assert_eq!(purge(NOW.plus(DAY * 3 + MOMENT)).await, Purged { rows: 1, is_more: false });
+        assert_eq!(purge(NOW.plus(DAY * 3 + MICROSECOND)).await, Purged { rows: 1, is_more: false });
         assert_eq!(purge(NOW.plus(DAY * 4)).await, Purged { rows: 0, is_more: false });
-        assert_eq!(purge(NOW.plus(DAY * 4 + MOMENT)).await, Purged { rows: 1, is_more: false });
+        assert_eq!(purge(NOW.plus(DAY * 4 + MICROSECOND)).await, Purged { rows: 1, is_more: false });
         assert_eq!(world.counts(), [0, 0, 0, 0]);
     }
 
-    async fn who_proves_their_address_or_asks_for_another_link_stays(engine: Engine) {
+    async fn a_user_who_verifies_or_requests_a_new_link_is_not_purged(engine: Engine) {
         let world = World::new(engine).await;
         let (ada, token) = world.register("ada").await;
         let (bob, _) = world.register("bob").await;
@@ -52,8 +52,8 @@ on_both_engines! {
         let later = NOW.plus(DAY);
         world.store.replace_link((&bob.email, None), MailTokenPurpose::VerifyEmail, mail, event(later)).await.unwrap();
 
-        let (_, gone) = world.store.purge(KEPT, event(NOW.plus(DAY * 4 + MOMENT))).await.unwrap();
-        assert_eq!(gone.iter().map(|event| event.user).collect::<Vec<_>>(), [Some(eve.auth_token)]);
+        let (_, deletions) = world.store.purge(RETENTION, event(NOW.plus(DAY * 4 + MICROSECOND))).await.unwrap();
+        assert_eq!(deletions.iter().map(|event| event.user).collect::<Vec<_>>(), [Some(eve.auth_token)]);
         let about_eve = AuditFilter { user: Some(eve.auth_token), ..AuditFilter::default() };
         assert_eq!(world.store.list_audit_events(about_eve, None, 10).await.unwrap().len(), 1);
 
@@ -62,7 +62,7 @@ on_both_engines! {
         assert!(found("eve").await.is_none());
     }
 
-    async fn attempts_go_when_they_count_no_more(engine: Engine) {
+    async fn expired_attempts_are_purged(engine: Engine) {
         let world = World::new(engine).await;
         let attempts = Attempts { count: 1, refused_until: NOW, expires_at: NOW.plus(DAY) };
         let subject = Subject::any_password();
@@ -72,31 +72,31 @@ on_both_engines! {
         });
         assert_eq!(counted.await.unwrap(), Counted::Admitted);
 
-        let purge = async |at| world.store.purge(KEPT, event(at)).await.unwrap().0.rows;
-        assert_eq!((purge(NOW.plus(DAY).minus(MOMENT)).await, purge(NOW.plus(DAY)).await), (0, 1));
+        let purge = async |at| world.store.purge(RETENTION, event(at)).await.unwrap().0.rows;
+        assert_eq!((purge(NOW.plus(DAY).minus(MICROSECOND)).await, purge(NOW.plus(DAY)).await), (0, 1));
     }
 
-    async fn much_goes_a_part_at_a_time_the_oldest_first(engine: Engine) {
+    async fn a_large_purge_runs_in_batches_oldest_first(engine: Engine) {
         let world = World::new(engine).await;
         for thousand in [2, 0, 1] {
             let events = (thousand * 1_000..(thousand + 1) * 1_000).map(|micros| event(NOW.plus(Duration::from_micros(micros))));
             world.store.record_audit_events(events.collect()).await.unwrap();
         }
 
-        let end = NOW.plus(KEPT.audit_events + Duration::from_micros(2_500));
+        let end = NOW.plus(RETENTION.audit_events + Duration::from_micros(2_500));
         for (rows, is_more) in [(1_000, true), (1_000, true), (500, false), (0, false)] {
-            assert_eq!(world.store.purge(KEPT, event(end)).await.unwrap().0, Purged { rows, is_more });
+            assert_eq!(world.store.purge(RETENTION, event(end)).await.unwrap().0, Purged { rows, is_more });
         }
         let rest = world.store.list_audit_events(AuditFilter::default(), None, 1_000).await.unwrap();
         assert_eq!((rest.len(), rest[0].at), (500, NOW.plus(Duration::from_micros(2_500))));
     }
 
-    async fn a_mail_that_waits_is_kept_whatever_its_age(engine: Engine) {
+    async fn an_unsent_mail_is_kept_whatever_its_age(engine: Engine) {
         let world = World::new(engine).await;
         let (ada, _) = world.register("ada").await;
         world.store.mark_verified(ada.id, event(NOW)).await.unwrap();
 
-        world.store.purge(KEPT, event(NOW.plus(DAY * 1_000))).await.unwrap();
+        world.store.purge(RETENTION, event(NOW.plus(DAY * 1_000))).await.unwrap();
 
         assert!(world.store.claim_due_mail(NOW.plus(DAY * 1_000), NOW.plus(DAY * 1_001)).await.unwrap().is_some());
     }

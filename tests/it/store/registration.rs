@@ -1,4 +1,4 @@
-//! Registration as one transaction.
+//! Registration, which is one transaction.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ on_both_engines! {
         assert_eq!(world.counts(), [1, 1, 1, 1]);
     }
 
-    async fn a_refused_registration_leaves_nothing(engine: Engine) {
+    async fn a_refused_registration_writes_nothing(engine: Engine) {
         let world = World::new(engine).await;
         world.register("ada").await;
         let (mut second, _) = world.registration("bob");
@@ -31,11 +31,11 @@ on_both_engines! {
         assert_eq!(world.counts(), [1, 1, 1, 0]);
     }
 
-    async fn a_repeated_request_id_gives_the_same_user(engine: Engine) {
+    async fn a_repeated_request_id_returns_the_same_user(engine: Engine) {
         let world = World::new(engine).await;
         let mut first = world.registration("ada").0;
         first.request_id = Some(request_id(1));
-        let Registered::New { user: ada, .. } = world.store.register(first).await.unwrap() else { panic!("it is new") };
+        let Registered::New { user: ada, .. } = world.store.register(first).await.unwrap() else { panic!("the request id is new") };
 
         let mut second = world.registration("ADA").0;
         second.request_id = Some(request_id(1));
@@ -45,7 +45,7 @@ on_both_engines! {
         assert_eq!(world.counts(), [1, 1, 1, 1]);
     }
 
-    async fn a_request_id_with_another_email_or_username_is_told(engine: Engine) {
+    async fn a_request_id_with_another_email_or_username_is_detected(engine: Engine) {
         let world = World::new(engine).await;
         let mut first = world.registration("ada").0;
         first.request_id = Some(request_id(1));
@@ -64,7 +64,7 @@ on_both_engines! {
         assert_eq!(world.counts(), [1, 1, 1, 1]);
     }
 
-    async fn a_request_id_is_forgotten_after_its_time(engine: Engine) {
+    async fn a_request_id_can_be_reused_after_its_retention_time(engine: Engine) {
         let world = World::new(engine).await;
         let mut first = world.registration("ada").0;
         first.request_id = Some(request_id(1));
@@ -79,7 +79,7 @@ on_both_engines! {
         assert_eq!(world.counts(), [2, 2, 2, 1]);
     }
 
-    async fn of_64_at_once_for_one_email_one_is_registered(engine: Engine) {
+    async fn only_one_of_64_concurrent_registrations_of_an_email_succeeds(engine: Engine) {
         let world = World::new(engine).await;
         let mut calls = JoinSet::new();
         for number in 0..64 {
@@ -96,7 +96,7 @@ on_both_engines! {
         assert_eq!(world.counts(), [1, 1, 1, 0]);
     }
 
-    async fn a_caller_who_goes_away_leaves_all_or_nothing(engine: Engine) {
+    async fn a_cancelled_registration_writes_all_or_nothing(engine: Engine) {
         let world = World::new(engine).await;
         for number in 0..64_u64 {
             let (mut registration, _) = world.registration(&format!("user{number}"));
@@ -107,13 +107,14 @@ on_both_engines! {
             call.abort();
         }
 
-        // What was begun goes on to its end, on PostgreSQL in tasks of its own: wait until the tables agree.
+        // A transaction that has begun runs to its end, on PostgreSQL in a task of its own: wait for the last
+        // one.
         world.register("last").await;
         let agree = async || {
             let [users, tokens, mails, requests] = world.counts();
             ([tokens, mails, requests + 1] == [users; 3]).then_some(users)
         };
-        let users = until("all of each registration is there, or nothing", Duration::from_secs(20), agree).await;
-        assert!(users > 1, "some were fast enough");
+        let users = until("each registration has all of its rows or none", Duration::from_secs(20), agree).await;
+        assert!(users > 1, "at least one of the cancelled registrations was committed");
     }
 }

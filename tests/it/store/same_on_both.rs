@@ -1,4 +1,4 @@
-//! The same calls in the same order give the same answers on both engines.
+//! The same calls in the same order have the same answers on both engines.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::support::engine::Engine;
 const CALLS: usize = 400;
 const NAMES: u8 = 6;
 
-/// One call, with everything that chance decides.
+/// A call with all of its random arguments.
 #[derive(Clone)]
 enum Call {
     Register(Box<Registration>, MailToken),
@@ -28,7 +28,7 @@ enum Call {
     Purge,
 }
 
-const KEPT: Kept = Kept {
+const RETENTION: Kept = Kept {
     expired_tokens: DAY,
     finished_mails: DAY,
     request_ids: DAY,
@@ -38,37 +38,37 @@ const KEPT: Kept = Kept {
     audit_events: DAY,
 };
 
-struct Player {
+struct Runner {
     world: World,
     tokens: Vec<MailToken>,
     claimed: Option<OutgoingMail>,
 }
 
-impl Player {
+impl Runner {
     async fn new(engine: Engine) -> Self {
         Self { world: World::new(engine).await, tokens: Vec::new(), claimed: None }
     }
 
-    /// Makes the call; the answer in words that both engines share (row numbers apart).
-    async fn play(&mut self, call: Call, now: Timestamp) -> String {
+    /// Makes the call and returns the answer as text without row ids.
+    async fn run(&mut self, call: Call, now: Timestamp) -> String {
         let store = &self.world.store;
         match call {
             Call::Register(registration, token) => {
                 self.tokens.push(token);
-                shown(
+                comparable(
                     store
                         .register(Registration { created_at: now, event: event(now), ..*registration })
                         .await,
                 )
             }
             Call::Verify(number) => match self.tokens.get(number) {
-                Some(token) => shown(store.verify_email(token.digest(), event(now)).await),
+                Some(token) => comparable(store.verify_email(token.digest(), event(now)).await),
                 None => String::new(),
             },
             Call::Replace(name, mail, token) => {
                 self.tokens.push(token);
                 let (to, purpose) = (email(&address(name)), MailTokenPurpose::VerifyEmail);
-                shown(store.replace_link((&to, None), purpose, *mail, event(now)).await)
+                comparable(store.replace_link((&to, None), purpose, *mail, event(now)).await)
             }
             Call::Claim => {
                 self.claimed = store.claim_due_mail(now, now.plus(Duration::from_mins(5))).await.unwrap();
@@ -78,16 +78,16 @@ impl Player {
             }
             Call::Finish(how) => match (self.claimed.take(), how % 3) {
                 (None, _) => String::new(),
-                (Some(mail), 0) => shown(store.mark_mail_sent(&mail, now).await),
-                (Some(mail), 1) => shown(store.give_up_mail(&mail, now, "550".into()).await),
-                (Some(mail), _) => shown(store.retry_mail(&mail, now, "451".into()).await),
+                (Some(mail), 0) => comparable(store.mark_mail_sent(&mail, now).await),
+                (Some(mail), 1) => comparable(store.give_up_mail(&mail, now, "550".into()).await),
+                (Some(mail), _) => comparable(store.retry_mail(&mail, now, "451".into()).await),
             },
             Call::MarkVerified(name) => match self.find(name).await {
-                Some(id) => shown(store.mark_verified(id, event(now)).await),
+                Some(id) => comparable(store.mark_verified(id, event(now)).await),
                 None => String::new(),
             },
             Call::Delete(name) => match self.find(name).await {
-                Some(id) => shown(store.delete_user(id, event(now)).await),
+                Some(id) => comparable(store.delete_user(id, event(now)).await),
                 None => String::new(),
             },
             Call::FindAll => {
@@ -106,7 +106,7 @@ impl Player {
                 }
                 format!("{answers:?} {:?}", self.world.counts())
             }
-            Call::Purge => shown(store.purge(KEPT, event(now)).await.map(|(purged, _)| purged)),
+            Call::Purge => comparable(store.purge(RETENTION, event(now)).await.map(|(purged, _)| purged)),
         }
     }
 
@@ -115,9 +115,9 @@ impl Player {
     }
 }
 
-/// Without the row's number: the engines count failed inserts differently.
-#[expect(clippy::needless_pass_by_value, reason = "an answer is shown and done with")]
-fn shown<T: std::fmt::Debug, E: std::fmt::Debug>(answer: Result<T, E>) -> String {
+/// Returns an answer as text without the row id: a failed insert uses up an id on PostgreSQL only.
+#[expect(clippy::needless_pass_by_value, reason = "an answer is used only here")]
+fn comparable<T: std::fmt::Debug, E: std::fmt::Debug>(answer: Result<T, E>) -> String {
     let text = format!("{answer:?}");
     match (text.find("UserId("), text.find("auth_token")) {
         (Some(from), Some(to)) => format!("{}{}", &text[..from], &text[to..]),
@@ -158,15 +158,15 @@ async fn random_calls_have_the_same_answers() {
     let seed = u64::from_le_bytes(Entropy::system().bytes());
     println!("seed {seed}");
     let entropy = Entropy::seeded(seed);
-    let (mut sqlite, mut postgres) = (Player::new(Engine::Sqlite).await, Player::new(Engine::Postgres).await);
+    let (mut sqlite, mut postgres) = (Runner::new(Engine::Sqlite).await, Runner::new(Engine::Postgres).await);
     let mut now = NOW;
     for number in 0..CALLS {
         let call = draw(&entropy, &sqlite.world);
         now = now.plus(Duration::from_secs(u64::from(entropy.bytes::<1>()[0]) * 60));
 
-        let answers = (sqlite.play(call.clone(), now).await, postgres.play(call, now).await);
+        let answers = (sqlite.run(call.clone(), now).await, postgres.run(call, now).await);
 
         assert_eq!(answers.0, answers.1, "call {number} of seed {seed}");
     }
-    assert_eq!(sqlite.play(Call::FindAll, now).await, postgres.play(Call::FindAll, now).await, "seed {seed}");
+    assert_eq!(sqlite.run(Call::FindAll, now).await, postgres.run(Call::FindAll, now).await, "seed {seed}");
 }

@@ -1,4 +1,4 @@
-//! The two schemas against each other and against `src/store/schema.rs`.
+//! Compares the schemas of the two engines with each other and with `src/store/schema.rs`.
 
 use std::{collections::BTreeSet, fs};
 
@@ -33,7 +33,7 @@ const POSTGRES_FOREIGN: &str =
     FROM pg_constraint c JOIN pg_attribute a ON a.attrelid = conrelid AND a.attnum = conkey[1]
     JOIN pg_attribute b ON b.attrelid = confrelid AND b.attnum = confkey[1] WHERE contype = 'f'";
 
-/// Columns, unique sets and foreign keys of a database in the words of its engine.
+/// Returns the columns, unique sets and foreign keys of a database as its engine names them.
 pub fn describe(database: &TestDatabase) -> Vec<String> {
     let queries = match database.engine() {
         Engine::Sqlite => [SQLITE_COLUMNS, SQLITE_UNIQUE, SQLITE_FOREIGN],
@@ -47,16 +47,16 @@ fn sorted(mut rows: Vec<String>) -> Vec<String> {
     rows
 }
 
-/// The columns in diesel's words, as `src/store/schema.rs` has them.
-fn in_diesels_words(database: &TestDatabase) -> BTreeSet<String> {
+/// Returns the columns of a database with diesel's types, in the form `table.column Type`.
+fn database_columns(database: &TestDatabase) -> BTreeSet<String> {
     let columns = match database.engine() {
         Engine::Sqlite => SQLITE_COLUMNS,
         Engine::Postgres => POSTGRES_COLUMNS,
     };
-    database.rows(columns).iter().map(|column| in_diesel(column)).collect()
+    database.rows(columns).iter().map(|column| diesel_column(column)).collect()
 }
 
-fn in_diesel(column: &str) -> String {
+fn diesel_column(column: &str) -> String {
     let (name, rest) = column.split_once(' ').unwrap();
     let declared = rest.split(" DEFAULT ").next().unwrap();
     let base = declared.trim_end_matches(" NULL");
@@ -70,7 +70,7 @@ fn in_diesel(column: &str) -> String {
         "CHAR" | "uuid" => "SqlUuid",
         "DATETIME" | "timestamp with time zone" => "SqlTimestamp",
         "BLOB" | "bytea" => "Binary",
-        other => panic!("{column}: what is {other}?"),
+        other => panic!("{column}: no diesel type is known for {other}"),
     };
     if declared.ends_with(" NULL") {
         format!("{name} Nullable<{sql_type}>")
@@ -79,8 +79,8 @@ fn in_diesel(column: &str) -> String {
     }
 }
 
-/// Reads `name -> Type,` out of the `table!`s.
-fn in_schema_rs() -> BTreeSet<String> {
+/// Returns the columns that the `table!` macros of `src/store/schema.rs` declare, in the same form.
+fn declared_columns() -> BTreeSet<String> {
     let text = fs::read_to_string(repository().join("src/store/schema.rs")).unwrap();
     let mut table = "";
     let mut columns = BTreeSet::new();
@@ -97,13 +97,13 @@ fn in_schema_rs() -> BTreeSet<String> {
 }
 
 on_both_engines! {
-    async fn the_schema_is_the_one_that_the_queries_are_made_for(engine: Engine) {
+    async fn the_schema_matches_the_diesel_tables(engine: Engine) {
         let world = World::new(engine).await;
 
-        assert_eq!(in_diesels_words(&world.database), in_schema_rs());
+        assert_eq!(database_columns(&world.database), declared_columns());
     }
 
-    async fn what_is_asked_often_has_an_index(engine: Engine) {
+    async fn frequent_queries_use_an_index(engine: Engine) {
         let world = World::new(engine).await;
         for (condition, table, index) in [
             ("auth_token = '00000000-0000-0000-0000-000000000000'", "core_user", "core_user_auth_token_key"),
@@ -112,22 +112,22 @@ on_both_engines! {
             ("next_attempt_at <= '2026-01-01 00:00:00.000000'", "core_mail_outbox", "core_mail_outbox_next_attempt_at_idx"),
         ] {
             let plan = world.database.plan(&format!("SELECT * FROM {table} WHERE {condition}"));
-            let named = match engine {
-                // SQLite numbers the indexes of constraints.
+            let expected = match engine {
+                // SQLite names the indexes of unique constraints itself.
                 Engine::Sqlite => format!("SEARCH {table} USING INDEX "),
                 Engine::Postgres => index.to_owned(),
             };
-            assert!(plan.contains(&named), "{condition}: {plan}");
+            assert!(plan.contains(&expected), "{condition}: {plan}");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_twins_have_the_same_unique_sets_and_foreign_keys() {
+async fn both_engines_have_the_same_columns_unique_sets_and_foreign_keys() {
     let sqlite = World::new(Engine::Sqlite).await.database;
     let postgres = World::new(Engine::Postgres).await.database;
 
-    assert_eq!(in_diesels_words(&sqlite), in_diesels_words(&postgres));
+    assert_eq!(database_columns(&sqlite), database_columns(&postgres));
     assert_eq!(sorted(sqlite.rows(SQLITE_UNIQUE)), sorted(postgres.rows(POSTGRES_UNIQUE)));
     assert_eq!(sorted(sqlite.rows(SQLITE_FOREIGN)), sorted(postgres.rows(POSTGRES_FOREIGN)));
 }

@@ -1,4 +1,4 @@
-//! `core_user`.
+//! Queries of `core_user`.
 
 use kairos_identity::{
     domain::{AuthToken, PasswordHash, UserId, Username},
@@ -20,7 +20,7 @@ on_both_engines! {
         assert_eq!(by_name, Some(ada));
     }
 
-    async fn nobody_is_found_by_what_nobody_has(engine: Engine) {
+    async fn an_unknown_key_finds_no_user(engine: Engine) {
         let world = World::new(engine).await;
         world.register("ada").await;
 
@@ -31,7 +31,7 @@ on_both_engines! {
         assert!(!world.store.delete_user(UserId::from_i64(99), event(NOW)).await.unwrap());
     }
 
-    async fn a_taken_email_is_named(engine: Engine) {
+    async fn a_taken_email_is_reported(engine: Engine) {
         let world = World::new(engine).await;
         world.register("ada").await;
         let (mut second, _) = world.registration("bob");
@@ -42,7 +42,7 @@ on_both_engines! {
         assert!(matches!(refusal, StoreError::NotUnique(Constraint::UserEmail)), "{refusal:?}");
     }
 
-    async fn a_taken_username_is_named_in_any_case(engine: Engine) {
+    async fn a_taken_username_is_reported_in_any_case(engine: Engine) {
         let world = World::new(engine).await;
         world.register("ada").await;
         for name in ["ada", "ADA"] {
@@ -69,7 +69,7 @@ on_both_engines! {
         assert!(world.store.list_users(UserFilter::default(), Some(second[0].user.id), 2).await.unwrap().is_empty());
     }
 
-    async fn a_user_who_is_marked_verified_is_so_from_then_on(engine: Engine) {
+    async fn mark_verified_is_stored(engine: Engine) {
         let world = World::new(engine).await;
         let (ada, _) = world.register("ada").await;
         let later = NOW.plus(DAY);
@@ -81,7 +81,7 @@ on_both_engines! {
         assert_eq!(world.store.find_user_by_auth_token(ada.auth_token).await.unwrap(), Some(marked));
     }
 
-    async fn a_deleted_user_leaves_nothing_behind(engine: Engine) {
+    async fn a_deleted_user_leaves_no_rows(engine: Engine) {
         let world = World::new(engine).await;
         let (mut registration, _) = world.registration("ada");
         registration.request_id = Some(super::request_id(1));
@@ -95,7 +95,7 @@ on_both_engines! {
         assert_ne!(again.id, ada.id);
     }
 
-    async fn a_hash_is_rewritten_only_while_it_is_the_one_that_was_checked(engine: Engine) {
+    async fn a_hash_is_rewritten_only_if_it_is_still_the_checked_one(engine: Engine) {
         let world = World::new(engine).await;
         let (ada, _) = world.register("ada").await;
         let stored = |text: &str| PasswordHash::from_stored(text.to_owned());
@@ -129,12 +129,11 @@ on_both_engines! {
             assert!(refused.is_err(), "{column} of {length} characters");
         }
     }
-
 }
 
-/// Only SQLite takes a time that is none: its columns take any text of the right length.
+/// On SQLite only: its columns accept any text of the right length as a time.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_that_cannot_be_read_is_an_error_and_hurts_nobody_else() {
+async fn an_unreadable_row_fails_only_its_own_look_up() {
     let world = World::new(crate::support::engine::Engine::Sqlite).await;
     let (ada, _) = world.register("ada").await;
     let (bob, _) = world.register("bob").await;

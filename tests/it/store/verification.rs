@@ -50,7 +50,7 @@ on_both_engines! {
         assert_eq!(world.store.verify_email(token.digest(), event(NOW)).await.unwrap(), Verification::Invalid);
     }
 
-    async fn a_token_proves_only_the_address_it_was_mailed_to(engine: Engine) {
+    async fn a_token_verifies_only_the_address_it_was_mailed_to(engine: Engine) {
         let world = World::new(engine).await;
         let (_, token) = world.register("ada").await;
         world.database.execute("UPDATE core_user SET email = 'other@example.com'");
@@ -60,7 +60,7 @@ on_both_engines! {
         assert!(!other.is_verified);
     }
 
-    async fn a_used_link_verifies_nobody_again(engine: Engine) {
+    async fn a_used_link_does_not_verify_again(engine: Engine) {
         let world = World::new(engine).await;
         let (ada, token) = world.register("ada").await;
         world.store.verify_email(token.digest(), event(NOW)).await.unwrap();
@@ -70,7 +70,7 @@ on_both_engines! {
         assert!(!world.store.find_user_by_email(&ada.email).await.unwrap().unwrap().is_verified);
     }
 
-    async fn a_link_says_verified_already_when_an_operator_was_faster(engine: Engine) {
+    async fn a_link_returns_already_verified_after_an_operator_verified_the_user(engine: Engine) {
         let world = World::new(engine).await;
         let (ada, token) = world.register("ada").await;
         world.store.mark_verified(ada.id, event(NOW)).await.unwrap();
@@ -78,7 +78,7 @@ on_both_engines! {
         assert_eq!(world.store.verify_email(token.digest(), event(NOW)).await.unwrap(), Verification::AlreadyVerified);
     }
 
-    async fn a_new_link_voids_the_older_ones_and_their_mails(engine: Engine) {
+    async fn a_new_link_voids_older_links_and_their_unsent_mails(engine: Engine) {
         let world = World::new(engine).await;
         let (ada, old) = world.register("ada").await;
         let (mail, new) = world.mail();
@@ -87,13 +87,13 @@ on_both_engines! {
 
         assert_eq!(world.store.verify_email(old.digest(), event(NOW)).await.unwrap(), Verification::Invalid);
         let sent = world.store.claim_due_mail(NOW, NOW.plus(DAY)).await.unwrap().unwrap();
-        let Delivery::Service { message_id, .. } = mail.delivery else { panic!("the service sends it") };
+        let Delivery::Service { message_id, .. } = mail.delivery else { panic!("the service does not send this mail") };
         assert_eq!(sent.message_id, message_id);
         assert!(world.store.claim_due_mail(NOW, NOW.plus(DAY)).await.unwrap().is_none());
         assert!(matches!(world.store.verify_email(new.digest(), event(NOW)).await.unwrap(), Verification::Verified(_)));
     }
 
-    async fn nobody_else_gets_a_new_link(engine: Engine) {
+    async fn only_an_unverified_user_gets_a_new_link(engine: Engine) {
         let world = World::new(engine).await;
         let (ada, token) = world.register("ada").await;
         world.store.verify_email(token.digest(), event(NOW)).await.unwrap();
@@ -105,7 +105,7 @@ on_both_engines! {
         assert_eq!(world.counts(), before);
     }
 
-    async fn of_64_at_once_one_uses_the_token(engine: Engine) {
+    async fn only_one_of_64_concurrent_uses_verifies(engine: Engine) {
         let world = World::new(engine).await;
         let (_, token) = world.register("ada").await;
         let mut calls = JoinSet::new();
@@ -121,7 +121,7 @@ on_both_engines! {
         assert_eq!((verified, already), (1, 63));
     }
 
-    async fn of_16_new_links_at_once_one_is_good(engine: Engine) {
+    async fn only_one_of_16_concurrent_new_links_stays_valid(engine: Engine) {
         let world = World::new(engine).await;
         let (ada, _) = world.register("ada").await;
         let mut calls = JoinSet::new();

@@ -1,4 +1,4 @@
-//! The API as its own descriptors have it.
+//! The methods, messages and fields of the API, read from its descriptor set.
 
 use kairos_identity::proto;
 use prost::Message;
@@ -8,11 +8,12 @@ fn files() -> FileDescriptorSet {
     FileDescriptorSet::decode(proto::FILE_DESCRIPTOR_SET).unwrap()
 }
 
-/// The paths of all methods of our own services.
+/// Returns the paths of all methods of the `kairos.*` services, for example
+/// `/kairos.identity.v1.IdentityService/Login`.
 pub fn methods() -> Vec<String> {
     let in_file = |file: prost_types::FileDescriptorProto| {
         let package = file.package().to_owned();
-        let of = move |service: prost_types::ServiceDescriptorProto| {
+        let in_service = move |service: prost_types::ServiceDescriptorProto| {
             let path = format!("/{package}.{}/", service.name());
             service
                 .method
@@ -20,12 +21,12 @@ pub fn methods() -> Vec<String> {
                 .map(move |method| format!("{path}{}", method.name()))
                 .collect::<Vec<_>>()
         };
-        file.service.into_iter().flat_map(of).collect::<Vec<_>>()
+        file.service.into_iter().flat_map(in_service).collect::<Vec<_>>()
     };
     files().file.into_iter().flat_map(in_file).filter(|path| path.starts_with("/kairos.")).collect()
 }
 
-/// The names of the answers that hold users.
+/// Returns the names of the response messages that have a field of type `User` or `ManagedUser`, sorted.
 pub fn messages_with_users() -> Vec<String> {
     let messages = files().file.into_iter().flat_map(|file| file.message_type);
     let holds_user = |message: &DescriptorProto| {
@@ -38,7 +39,7 @@ pub fn messages_with_users() -> Vec<String> {
     names
 }
 
-/// The fields of a message of ours.
+/// Returns the field names of a message of the API.
 pub fn fields_of(message: &str) -> Vec<String> {
     let messages: Vec<DescriptorProto> =
         files().file.into_iter().flat_map(|file| file.message_type).collect();
@@ -46,7 +47,7 @@ pub fn fields_of(message: &str) -> Vec<String> {
     message.field.iter().map(|field| field.name().to_owned()).collect()
 }
 
-/// The request of the method with this path.
+/// Returns the request message of the method with this path.
 pub fn request_of(path: &str) -> DescriptorProto {
     let (service, method) = path.rsplit_once('/').unwrap();
     let services = files().file.into_iter().flat_map(|file| file.service);
@@ -58,7 +59,7 @@ pub fn request_of(path: &str) -> DescriptorProto {
     messages.find(|found| found.name() == name).unwrap()
 }
 
-/// The number of a field.
+/// Returns the number of a field; panics if the message has no such field.
 pub fn number_of(message: &DescriptorProto, field: &str) -> u32 {
     let field = message.field.iter().find(|found| found.name() == field);
     field.unwrap_or_else(|| panic!("{} has no such field", message.name())).number().try_into().unwrap()

@@ -1,4 +1,5 @@
-//! Callers as the tests make them: their file, their tokens, and how a client shows one.
+//! Callers (services that call the API) in the tests: the callers file, service tokens, and a client that
+//! sends one.
 
 use std::{fs, path::PathBuf};
 
@@ -11,23 +12,23 @@ use super::{
     server::{Builder, TestServer},
 };
 
-/// A file of callers that a test writes.
+/// A callers file in a temporary folder.
 pub struct CallersFile(TempDir);
 
 impl CallersFile {
-    /// Each caller with its token, methods and fields.
+    /// Writes a file with these callers, each as (name, service token, method pattern, user field).
     pub fn new(callers: &[(&str, &ServiceToken, &str, &str)]) -> Self {
         let file = Self(tempfile::tempdir().unwrap());
         file.write(callers);
         file
     }
 
-    /// Where it is.
+    /// Returns the path of the file.
     pub fn path(&self) -> PathBuf {
         self.0.path().join("callers.toml")
     }
 
-    /// Writes it anew.
+    /// Replaces the content of the file by these callers.
     pub fn write(&self, callers: &[(&str, &ServiceToken, &str, &str)]) {
         let entry = |(name, token, methods, fields): &(&str, &ServiceToken, &str, &str)| {
             format!(
@@ -38,30 +39,30 @@ impl CallersFile {
         fs::write(self.path(), callers.iter().map(entry).collect::<String>()).unwrap();
     }
 
-    /// A service that lets these callers in.
+    /// Starts a service that uses this callers file.
     pub async fn serve(&self, engine: Engine) -> TestServer {
         self.serve_on(TestServer::builder(engine)).await
     }
 
-    /// The same, set up otherwise too.
+    /// Starts a service with the settings of `builder` and this callers file.
     pub async fn serve_on(&self, builder: Builder) -> TestServer {
         let path = self.path();
         builder.with_env("KAIROS_IDENTITY_CALLERS_FILE", path.to_str().unwrap()).start().await
     }
 
-    /// Gives the last caller one more line.
+    /// Appends a line to the entry of the last caller.
     pub fn add(&self, line: &str) {
         let text = fs::read_to_string(self.path()).unwrap();
         fs::write(self.path(), format!("{text}{line}\n")).unwrap();
     }
 }
 
-/// A caller's token.
+/// Returns a service token made of 32 bytes `number`.
 pub fn token(number: u8) -> ServiceToken {
     ServiceToken::from_random([number; 32])
 }
 
-/// Sends a token with every call.
+/// Adds the service token, if there is one, to the metadata `authorization` of every call.
 #[derive(Clone)]
 pub struct Bearer(pub Option<ServiceToken>);
 
@@ -69,7 +70,7 @@ impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(token) = &self.0 {
             let value = format!("Bearer {}", token.expose());
-            // Beside it may be what the end user proves themselves with.
+            // `append`, not `insert`: the metadata may already hold the access token of the end user.
             request.metadata_mut().append("authorization", MetadataValue::try_from(value).unwrap());
         }
         Ok(request)

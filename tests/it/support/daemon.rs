@@ -1,7 +1,8 @@
-//! Somebody else's server: in a folder of its own, on a free port of loopback, and gone when the test process is,
-//! however it ends.
+//! A server of another project (PostgreSQL, PgBouncer): it has a folder of its own, listens on a free
+//! loopback port, and stops when the test process ends, even after a crash.
 //!
-//! PostgreSQL and PgBouncer refuse to run as root, so root's tests run them as `postgres` or `nobody`.
+//! PostgreSQL and PgBouncer refuse to run as root. If the tests run as root, the servers run as `postgres` or
+//! `nobody`.
 
 use std::{
     ffi::OsStr,
@@ -17,9 +18,10 @@ use std::{
     },
 };
 
-/// Runs the server given as `$2…` until told otherwise through its own input: a line stops the server at once, as a
-/// crash would, and keeps folder `$1`; the end of the input (the tests are gone) also removes the folder. A server that
-/// a test froze is woken first, since it would not hear of its end.
+/// Shell script that runs the server command `$2...` and then waits on its own standard input. A line stops
+/// the server immediately, as a crash would, and keeps the folder `$1`. The end of the input (the test
+/// process has ended) stops the server too and removes the folder. A server that a test froze gets SIGCONT
+/// first: a frozen process would not handle SIGQUIT.
 const SUPERVISOR: &str = r#"
 folder=$1; shift
 "$@" & server=$!
@@ -29,17 +31,17 @@ kill -QUIT "$server"; wait "$server"
 [ "$input" -eq 0 ] || rm -rf "$folder"
 "#;
 
-/// The folder and the port, and the server while it runs.
+/// A folder, a port, and the server process while it runs.
 pub struct Daemon {
     folder: PathBuf,
-    /// Whom to become before starting a program; `None` when the tests do not run as root.
+    /// Account that the programs run as; `None` if the tests do not run as root.
     account: Option<Account>,
     port: u16,
     supervisor: Mutex<Option<Child>>,
 }
 
 impl Daemon {
-    /// An empty folder and a free port; nothing runs yet.
+    /// Creates an empty folder and chooses a free port; starts no process.
     pub fn prepare(name: &str) -> Self {
         let folder = tempfile::Builder::new().prefix(&format!("kairos-{name}-")).tempdir().unwrap().keep();
         let daemon = Self {
@@ -48,33 +50,33 @@ impl Daemon {
             port: free_port(),
             supervisor: Mutex::new(None),
         };
-        daemon.hand_over(&daemon.folder);
+        daemon.chown_to_account(&daemon.folder);
         daemon
     }
 
-    /// Where all of its files are.
+    /// Returns the folder that holds all files of the server.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Where it listens, on loopback.
+    /// Returns the loopback port of the server.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// What it prints.
+    /// Returns the path of the file with the server's standard output and standard error.
     pub fn log(&self) -> PathBuf {
         self.folder.join("log")
     }
 
     /// Makes the account that runs the server the owner of `file`.
-    pub fn hand_over(&self, file: &Path) {
+    pub fn chown_to_account(&self, file: &Path) {
         if let Some(account) = &self.account {
             chown(file, Some(account.user), Some(account.group)).unwrap();
         }
     }
 
-    /// A program, run by an account that is not root.
+    /// Returns a command that runs `program` under an account that is not root.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = match &self.account {
             None => Command::new(program),
@@ -89,7 +91,7 @@ impl Daemon {
         command
     }
 
-    /// Starts `server` under a shell that outlives neither the tests nor the server; see [`SUPERVISOR`].
+    /// Starts `server` under a shell that stops it when the test process ends; see [`SUPERVISOR`].
     pub fn start(&self, server: &Command) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
         let supervisor = Command::new("sh")
@@ -98,7 +100,7 @@ impl Daemon {
             .arg(server.get_program())
             .args(server.get_args())
             .current_dir("/")
-            .process_group(0) // Ctrl-C is for the tests; the end of the input follows
+            .process_group(0) // Ctrl-C must reach only the tests; the supervisor ends when its input closes
             .stdin(Stdio::piped())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -107,7 +109,7 @@ impl Daemon {
         *self.supervisor.lock().unwrap() = Some(supervisor);
     }
 
-    /// Stops the server as a crash would: connections are cut, nothing is flushed. The folder stays.
+    /// Stops the server as a crash would: connections are closed and nothing is flushed. Keeps the folder.
     pub fn stop_immediate(&self) {
         let mut supervisor = self.supervisor.lock().unwrap().take().expect("the server runs");
         supervisor.stdin.take().expect("its input is a pipe").write_all(b"stop\n").unwrap();
@@ -127,21 +129,21 @@ impl Drop for Daemon {
     }
 }
 
-/// An account of the machine, by its numbers.
+/// User id and group id of an account of the operating system.
 struct Account {
     user: u32,
     group: u32,
 }
 
 impl Account {
-    /// Whom root becomes; `None` for everybody else.
+    /// Returns the account `postgres` or else `nobody`; `None` if the tests do not run as root.
     fn unprivileged() -> Option<Self> {
         let output = Command::new("id").arg("-u").output().unwrap();
         (output.stdout == b"0\n").then(|| {
             let accounts = fs::read_to_string("/etc/passwd").unwrap();
             Self::find(&accounts, "postgres")
                 .or_else(|| Self::find(&accounts, "nobody"))
-                .expect("nobody exists")
+                .expect("the account `nobody` exists")
         })
     }
 
@@ -152,7 +154,8 @@ impl Account {
     }
 }
 
-/// A port that nobody listens on, below those that the system hands out by itself, so that it is still free later.
+/// Returns a free port below the range of ephemeral ports, so that the system does not assign it to another
+/// socket before the server starts.
 fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let start = u16::try_from(std::process::id() % 10_000).unwrap() + 20_000;

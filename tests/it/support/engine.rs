@@ -1,19 +1,19 @@
-//! The two engines, and one way to say that a test runs on both.
+//! The two database engines, test databases, and the macro that runs a test on both engines.
 
 use tempfile::TempDir;
 
 use super::postgres::Postgres;
 
-/// What keeps the data.
+/// Database engine of a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
-    /// The built-in one, in a file.
+    /// SQLite, in a file.
     Sqlite,
-    /// The tests' own cluster.
+    /// PostgreSQL, on the shared cluster of the tests.
     Postgres,
 }
 
-/// A fresh, empty database that nothing else uses; a SQLite file is removed with it.
+/// A new, empty database for one test. A SQLite file is removed when the value is dropped.
 #[derive(Debug)]
 pub struct TestDatabase {
     engine: Engine,
@@ -22,7 +22,7 @@ pub struct TestDatabase {
 }
 
 impl TestDatabase {
-    /// A new one.
+    /// Creates an empty database on PostgreSQL, or chooses the path of a SQLite file that does not exist yet.
     pub fn new(engine: Engine) -> Self {
         match engine {
             Engine::Sqlite => {
@@ -37,26 +37,26 @@ impl TestDatabase {
         }
     }
 
-    /// The engine it is on.
+    /// Returns the engine of the database.
     pub fn engine(&self) -> Engine {
         self.engine
     }
 
-    /// The value of `--database-url`.
+    /// Returns the value for `--database-url`.
     pub fn url(&self) -> &str {
         &self.url
     }
 }
 
-/// Makes two tests, `NAME::sqlite` and `NAME::postgres`, of each function that takes an [`Engine`].
+/// Turns each function that takes an [`Engine`] into two tests, `NAME::sqlite` and `NAME::postgres`.
 ///
 /// ```text
 /// on_both_engines! {
-///     async fn a_name_that_is_a_sentence(engine: Engine) { … }
+///     async fn a_name_that_is_a_sentence(engine: Engine) { ... }
 /// }
 /// ```
 ///
-/// A test that takes longer than two minutes has failed, unless it was asked for more than the suite asks.
+/// A test fails if it takes longer than [`with_time_limit`] allows.
 macro_rules! on_both_engines {
     ($($(#[$about:meta])* async fn $name:ident($engine:ident: Engine) $body:block)+) => {
         $(
@@ -64,24 +64,27 @@ macro_rules! on_both_engines {
             async fn $name($engine: $crate::support::engine::Engine) $body
 
             mod $name {
-                use $crate::support::engine::{Engine, within_two_minutes};
+                use $crate::support::engine::{Engine, with_time_limit};
 
                 #[tokio::test(flavor = "multi_thread")]
                 async fn sqlite() {
-                    within_two_minutes(super::$name(Engine::Sqlite)).await;
+                    with_time_limit(super::$name(Engine::Sqlite)).await;
                 }
 
                 #[tokio::test(flavor = "multi_thread")]
                 async fn postgres() {
-                    within_two_minutes(super::$name(Engine::Postgres)).await;
+                    with_time_limit(super::$name(Engine::Postgres)).await;
                 }
             }
         )+
     };
 }
 
-/// Runs a test, which fails when it hangs; one that was asked for more than the suite asks may take longer.
-pub async fn within_two_minutes(test: impl Future<Output = ()>) {
-    let minutes = if super::tools::is_campaign() { 120 } else { 2 };
-    tokio::time::timeout(std::time::Duration::from_mins(minutes), test).await.expect("a test ends in time");
+/// Runs a test and panics after two minutes, or after two hours in a long run (see
+/// [`is_long_run`](super::tools::is_long_run)).
+pub async fn with_time_limit(test: impl Future<Output = ()>) {
+    let minutes = if super::tools::is_long_run() { 120 } else { 2 };
+    tokio::time::timeout(std::time::Duration::from_mins(minutes), test)
+        .await
+        .expect("the test ends within its time limit");
 }

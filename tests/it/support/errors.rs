@@ -1,9 +1,9 @@
-//! Refusals, read as a client reads them: the code, and the reason in the status details.
+//! Errors as a client reads them: the status code, and the reason in the status details.
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-/// Asserts the code, the stable reason (`"EMAIL_ALREADY_EXISTS"`) and the domain of a refusal.
+/// Asserts the code, the stable reason (for example `"EMAIL_ALREADY_EXISTS"`) and the domain of an error.
 #[track_caller]
 pub fn assert_refused(status: &Status, code: Code, reason: &str) {
     let details = status.get_error_details();
@@ -12,7 +12,7 @@ pub fn assert_refused(status: &Status, code: Code, reason: &str) {
     assert_eq!(found, (code, reason, "identity.kairos"), "{status:?}");
 }
 
-/// The fields that were refused, each with the rule it breaks, in the order of the details.
+/// Returns the field violations of an error as (field, broken rule), in the order of the details.
 pub fn violations(status: &Status) -> Vec<(String, String)> {
     let details = status.get_error_details();
     let request = details.bad_request().map(|request| request.field_violations.clone()).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! A client of HTTP/1.1 that shows everything.
+//! A minimal HTTP/1.1 client that shows the raw response.
 
 use std::{
     io::{Read, Write},
@@ -6,19 +6,19 @@ use std::{
     time::Duration,
 };
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
-pub struct Answer {
-    /// The status.
+pub struct HttpResponse {
+    /// Status code.
     pub status: u16,
     headers: Vec<(String, String)>,
-    /// All behind the headers.
+    /// Everything after the headers.
     pub body: String,
 }
 
-impl Answer {
+impl HttpResponse {
     fn parse(raw: &str) -> Self {
-        let (head, body) = raw.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {raw:?}"));
+        let (head, body) = raw.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no HTTP response: {raw:?}"));
         let mut lines = head.split("\r\n");
         let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
         let header =
@@ -26,45 +26,45 @@ impl Answer {
         Self { status, headers: lines.filter_map(header).collect(), body: body.to_owned() }
     }
 
-    /// A header, which must be there once.
+    /// Returns the value of a header (name in lower case); panics unless the header occurs exactly once.
     #[track_caller]
     pub fn header(&self, name: &str) -> &str {
         let mut values =
             self.headers.iter().filter(|(found, _)| found == name).map(|(_, value)| value.as_str());
-        let value = values.next().unwrap_or_else(|| panic!("no {name}: {self:?}"));
-        assert!(values.next().is_none(), "{name} is there twice");
+        let value = values.next().unwrap_or_else(|| panic!("no header {name}: {self:?}"));
+        assert!(values.next().is_none(), "the header {name} occurs twice");
         value
     }
 }
 
-/// Sends these bytes, and gives all that comes until the connection is closed.
+/// Sends these bytes, and returns everything that the server sends until it closes the connection.
 pub fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
-    // Whoever is refused early may have closed already.
+    // The server may refuse the request early and close the connection before it has read everything.
     let _ = stream.write_all(bytes);
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     String::from_utf8(answer).unwrap()
 }
 
-/// Asks with a method, and with these lines and this body besides.
-pub fn request(address: SocketAddr, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {
+/// Sends a request with this method, these header lines and this body.
+pub fn request(address: SocketAddr, method: &str, path: &str, headers: &[&str], body: &str) -> HttpResponse {
     let headers = headers.iter().fold(String::new(), |all, header| all + header + "\r\n");
     let length = body.len();
     let head = format!(
         "{method} {path} HTTP/1.1\r\nHost: kairos.test\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n"
     );
-    Answer::parse(&exchange(address, format!("{head}{body}").as_bytes()))
+    HttpResponse::parse(&exchange(address, format!("{head}{body}").as_bytes()))
 }
 
-/// Opens a page.
-pub fn get(address: SocketAddr, path: &str) -> Answer {
+/// Sends a GET request.
+pub fn get(address: SocketAddr, path: &str) -> HttpResponse {
     request(address, "GET", path, &[], "")
 }
 
-/// Sends a form.
-pub fn post(address: SocketAddr, path: &str, fields: &[(&str, &str)]) -> Answer {
+/// Sends a POST request with a form.
+pub fn post(address: SocketAddr, path: &str, fields: &[(&str, &str)]) -> HttpResponse {
     let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
     request(address, "POST", path, &["Content-Type: application/x-www-form-urlencoded"], &body)
 }

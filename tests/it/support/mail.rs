@@ -1,18 +1,19 @@
-//! What the service mailed, read from its mail folder as the person would read it.
+//! Reads the mails of the service from its mail folder, decoded as a mail client shows them.
 
 use std::{fs, path::Path, time::Duration};
 
 use super::{mime::Entity, server::TestServer, wait::until};
 
-/// The outbox wakes at once after a commit; this is for a busy machine.
+/// Time limit for a mail to arrive. The outbox worker wakes directly after a commit; the limit allows for a
+/// busy machine.
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(10);
 
-/// A mail in the folder.
+/// A mail in the mail folder.
 #[derive(Debug, Clone)]
 pub struct Mail {
-    /// The header `To`.
+    /// Value of the header `To`.
     pub to: String,
-    /// The decoded plain text.
+    /// Decoded plain-text part.
     pub text: String,
 }
 
@@ -23,14 +24,14 @@ impl Mail {
         Self { to: entity.header("to").unwrap_or_default().to_owned(), text }
     }
 
-    /// The token in the mail's link; panics when there is none.
+    /// Returns the token in the link of the mail; panics if there is no link.
     pub fn token(&self) -> String {
         let (_, rest) = self.text.split_once("?token=").unwrap_or_else(|| panic!("no link in {self:?}"));
         rest.chars().take_while(|c| c.is_ascii_alphanumeric() || "-_".contains(*c)).collect()
     }
 }
 
-/// The mails to `email` that are in `folder` now, oldest first.
+/// Returns the mails to `email` that are in `folder` now, oldest first.
 pub fn mails_to(folder: &Path, email: &str) -> Vec<Mail> {
     let mut files: Vec<_> = fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "eml"));
@@ -39,14 +40,14 @@ pub fn mails_to(folder: &Path, email: &str) -> Vec<Mail> {
     mails.filter(|mail| mail.to.trim_matches(['<', '>']) == email).collect()
 }
 
-/// Waits until `count` mails to `email` have arrived, and gives all of them, oldest first.
+/// Waits until at least `count` mails to `email` have arrived, and returns all of them, oldest first.
 pub async fn wait_for_mails(server: &TestServer, email: &str, count: usize) -> Vec<Mail> {
     let folder = server.mail_folder();
     let enough = async || Some(mails_to(&folder, email)).filter(|mails| mails.len() >= count);
     until(&format!("{count} mails arrive"), ARRIVAL_LIMIT, enough).await
 }
 
-/// Waits for a mail to `email`, and gives the token of the newest.
+/// Waits for a mail to `email`, and returns the token of the newest one.
 pub async fn verification_token(server: &TestServer, email: &str) -> String {
     wait_for_mails(server, email, 1).await.last().expect("one has arrived").token()
 }

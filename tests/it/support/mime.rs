@@ -1,17 +1,17 @@
-//! Enough of MIME to read what the service mails: headers, multipart bodies, the two encodings of text.
+//! A small MIME parser for the mails of the service: headers, multipart bodies, quoted-printable and base64.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-/// One header block with what follows it.
+/// A message or a part: a header block and its body.
 #[derive(Debug, Clone)]
 pub struct Entity {
-    /// Names in lower case, values unfolded, in their order.
+    /// Headers in their order; names in lower case, values unfolded.
     pub headers: Vec<(String, String)>,
     body: String,
 }
 
 impl Entity {
-    /// Reads a message or a part, with CRLF or LF at the ends of its lines.
+    /// Parses a message or a part whose lines end with CRLF or LF.
     pub fn parse(raw: &str) -> Self {
         let text = raw.replace("\r\n", "\n");
         let (head, body) = text.split_once("\n\n").unwrap_or((&text, ""));
@@ -25,12 +25,13 @@ impl Entity {
         Self { headers, body: body.to_owned() }
     }
 
-    /// The first header of that name (lower case), or nothing.
+    /// Returns the value of the first header with this name (in lower case).
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 
-    /// The decoded text of the first part with this content type (`"text/plain"`), however deep.
+    /// Returns the decoded text of the first part with this content type (for example `"text/plain"`), at any
+    /// depth.
     pub fn text_of(&self, content_type: &str) -> Option<String> {
         let own = self.header("content-type").unwrap_or("text/plain");
         match own.split_once("boundary=") {
@@ -68,7 +69,8 @@ fn parse_part(part: &str) -> Entity {
     Entity::parse(part.strip_prefix('\n').unwrap_or(part))
 }
 
-/// RFC 2045, section 6.7: `=XX` is a byte, `=` at the end of a line joins it with the next.
+/// Decodes quoted-printable (RFC 2045, section 6.7): `=XX` is a byte, and `=` at the end of a line joins it
+/// with the next line.
 fn quoted_printable(text: &str) -> String {
     let joined = text.replace("=\n", "");
     let mut pieces = joined.split('=');
@@ -84,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_encodings_of_a_multipart_mail_are_read() {
+    fn both_encodings_of_a_multipart_mail_are_decoded() {
         let raw = "Subject: a\r\n b\r\nContent-Type: multipart/alternative;\r\n boundary=\"x\"\r\n\r\n--x\r\n\
                    Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n\
                    caf=C3=A9 token=3Dab=\r\ncd\r\n--x\r\nContent-Type: text/html\r\n\

@@ -1,7 +1,8 @@
-//! The vocabulary of the integration tests: databases, a running service, its mails, its refusals, other clients.
+//! Helpers of the integration tests: databases, a running service, its mails and errors, other servers and
+//! clients.
 //!
-//! Nothing here is ever skipped: what is missing on the machine is a panic that names the command that installs it.
-//! Start at [`server::TestServer`].
+//! No test is skipped because a program is missing: the test panics and names the command that installs the
+//! program. Start reading at [`server::TestServer`].
 
 pub mod api;
 pub mod callers;

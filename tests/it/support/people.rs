@@ -1,14 +1,14 @@
-//! People as the tests tell of them.
+//! Users in the tests: registrations, logins, and users in a known state.
 
 use kairos_identity::proto::{self, LoginRequest, RegisterRequest, User, VerifyEmailRequest};
 use tonic::Request;
 
 use super::{mail::verification_token, server::TestServer};
 
-/// A password that the policy admits for everybody in the tests.
+/// A password that the policy accepts for every user of the tests.
 pub const PASSWORD: &str = "plum-Voyage-84-kettle";
 
-/// The request that registers `name` at `NAME@example.com`.
+/// Returns the request that registers `name` with the email `NAME@example.com`.
 pub fn registration(name: &str) -> RegisterRequest {
     RegisterRequest {
         username: name.to_owned(),
@@ -19,17 +19,17 @@ pub fn registration(name: &str) -> RegisterRequest {
     }
 }
 
-/// `NAME@example.com`.
+/// Returns `NAME@example.com`.
 pub fn address(name: &str) -> String {
     format!("{name}@example.com")
 }
 
-/// A login of `name` with `password`.
+/// Returns the login request of `name` with `password`.
 pub fn login(name: &str, password: &str) -> LoginRequest {
     LoginRequest { email: address(name), password: password.to_owned() }
 }
 
-/// `message` for an end user at `client`, as a caller tells it.
+/// Returns a request whose metadata contain `client` as the IP address of the end user.
 pub fn from<T>(client: &str, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("kairos-client-ip", client.parse().unwrap());
@@ -37,13 +37,13 @@ pub fn from<T>(client: &str, message: T) -> Request<T> {
 }
 
 impl TestServer {
-    /// Somebody who has registered and not yet opened the link.
+    /// Registers the user `name` and does not verify the email.
     pub async fn newcomer(&self, name: &str) -> User {
         let answer = self.client().await.register(registration(name)).await.unwrap();
         answer.into_inner().user.unwrap()
     }
 
-    /// Somebody who may log in.
+    /// Registers the user `name` and verifies the email, so that the user can log in.
     pub async fn member(&self, name: &str) -> User {
         self.newcomer(name).await;
         let token = verification_token(self, &address(name)).await;
@@ -52,12 +52,12 @@ impl TestServer {
     }
 }
 
-/// The request that finds a user by email.
+/// Returns the request that finds a user by email.
 pub fn by_email(email: &str) -> proto::FindUserRequest {
     proto::FindUserRequest { key: Some(proto::find_user_request::Key::Email(email.to_owned())) }
 }
 
-/// The request that finds a user by username.
+/// Returns the request that finds a user by username.
 pub fn by_username(username: &str) -> proto::FindUserRequest {
     proto::FindUserRequest { key: Some(proto::find_user_request::Key::Username(username.to_owned())) }
 }

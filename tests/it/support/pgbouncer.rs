@@ -1,4 +1,4 @@
-//! PgBouncer in front of a cluster: as `docs/pgbouncer.md` tells operators to run it, with fewer connections.
+//! PgBouncer in front of a cluster, with the settings of `docs/pgbouncer.md` and a smaller pool.
 
 use std::{
     fs,
@@ -14,31 +14,32 @@ use super::{
     wait::until_blocking,
 };
 
-/// The first that prepares statements in transaction mode.
+/// First version that supports prepared statements in transaction mode.
 const VERSION_MIN: (u32, u32) = (1, 21);
 
-/// The database that is PgBouncer's own, which takes commands.
+/// Name of the admin console, a virtual database of PgBouncer that accepts commands.
 const CONSOLE: &str = "pgbouncer";
 
 const START_LIMIT: Duration = Duration::from_secs(20);
 
-/// A running PgBouncer that lets one role in without a password, to every database of a cluster.
+/// A running PgBouncer. One role may connect without a password to every database of a cluster.
 pub struct PgBouncer {
     server: Daemon,
     role: String,
 }
 
 impl PgBouncer {
-    /// With the documented settings, and at most `pool_size` connections to each database of `cluster`.
+    /// Starts PgBouncer with the documented settings and at most `pool_size` connections to each database of
+    /// `cluster`.
     pub fn start(cluster: &Postgres, role: &str, pool_size: usize) -> Self {
         let server = Daemon::prepare("pgbouncer");
-        // The account that runs it may not be allowed to look into the repository.
+        // The account that runs PgBouncer may have no access to the repository.
         let program = server.folder().join("pgbouncer");
         fs::copy(find_program(), &program).unwrap();
         let users = server.folder().join("users.txt");
         fs::write(&users, format!("\"{role}\" \"\"\n")).unwrap();
         let settings = server.folder().join("pgbouncer.ini");
-        // The last word on a setting counts.
+        // The last value of a setting wins.
         fs::write(
             &settings,
             format!(
@@ -62,17 +63,17 @@ impl PgBouncer {
         bouncer
     }
 
-    /// Where a database of the cluster's is here.
+    /// Returns the URL through PgBouncer of a database of the cluster.
     pub fn url(&self, database: &PostgresDatabase) -> String {
         database.url_at(self.server.port(), &self.role)
     }
 
-    /// Runs `sql` in a database of the cluster's, as the role.
+    /// Runs `sql` through PgBouncer in a database of the cluster, as the role; returns the rows.
     pub fn psql(&self, database: &PostgresDatabase, sql: &str) -> String {
-        self.try_psql(database.name(), sql).expect("the statement is right")
+        self.try_psql(database.name(), sql).expect("the statement succeeds")
     }
 
-    /// How many connections its clients have to `database`.
+    /// Returns how many connections the clients of PgBouncer have to `database`.
     pub fn clients(&self, database: &PostgresDatabase) -> usize {
         let clients = self.try_psql(CONSOLE, "SHOW CLIENTS").expect("PgBouncer answers");
         clients.lines().filter(|client| client.split('|').any(|field| field == database.name())).count()
@@ -85,14 +86,16 @@ impl PgBouncer {
     }
 }
 
-/// The block of code of `language` in the page for operators.
+/// Returns the first code block of `language` in `docs/pgbouncer.md`.
 pub fn documented(language: &str) -> String {
     let page = fs::read_to_string(repository().join("docs/pgbouncer.md")).unwrap();
-    let (_, rest) = page.split_once(&format!("```{language}\n")).expect("the page has such a block");
+    let (_, rest) = page
+        .split_once(&format!("```{language}\n"))
+        .expect("docs/pgbouncer.md has a code block of this language");
     rest.split("```").next().unwrap_or_default().to_owned()
 }
 
-/// The one that `scripts/setup test` built, or the system's.
+/// Returns the path of the program that `scripts/setup test` built, or else of the system's program.
 fn find_program() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     [repository().join(".tools/bin"), "/usr/sbin".into()]
@@ -103,7 +106,7 @@ fn find_program() -> PathBuf {
         .expect("PgBouncer 1.21 or later is missing: run `scripts/setup test`")
 }
 
-/// `PgBouncer 1.24.1` is (1, 24).
+/// Returns the version of the program: (1, 24) for the output `PgBouncer 1.24.1`.
 fn version(program: &Path) -> Option<(u32, u32)> {
     let output = Command::new(program).arg("--version").output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;

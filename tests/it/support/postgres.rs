@@ -1,6 +1,6 @@
-//! A PostgreSQL of the tests' own: a throwaway cluster on loopback, gone when the test process is.
+//! A temporary PostgreSQL cluster on loopback, which is removed when the test process ends.
 //!
-//! Durability is as in production (`fsync` on), since tests kill things in the middle.
+//! Durability is as in production (`fsync` is on), since tests kill servers in the middle of writes.
 
 use std::{
     fs,
@@ -16,16 +16,16 @@ use std::{
 
 use super::{daemon::Daemon, tls::Certificate, wait::until_blocking};
 
-/// A slow disk makes `initdb` and the first start slow.
+/// Time limit for the start: a slow disk makes the first start slow.
 const START_LIMIT: Duration = Duration::from_mins(1);
 
-/// A cluster of PostgreSQL.
+/// A PostgreSQL cluster.
 pub struct Postgres {
     server: Daemon,
     databases: AtomicU32,
 }
 
-/// A fresh, empty database of a cluster.
+/// A new, empty database of a cluster.
 #[derive(Debug, Clone)]
 pub struct PostgresDatabase {
     name: String,
@@ -33,17 +33,17 @@ pub struct PostgresDatabase {
 }
 
 impl PostgresDatabase {
-    /// Where it is, as the superuser finds it: `postgres://…`.
+    /// Returns the URL for the superuser: `postgres://postgres@...`.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Its name on its cluster.
+    /// Returns the name of the database on its cluster.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The database of the same name on another port of loopback, as `role` finds it.
+    /// Returns the URL of the database of the same name on another loopback port, for `role`.
     pub fn url_at(&self, port: u16, role: &str) -> String {
         url(port, role, &self.name)
     }
@@ -54,15 +54,15 @@ fn url(port: u16, role: &str, database: &str) -> String {
 }
 
 impl Postgres {
-    /// The cluster that most tests share, started by the first of them.
+    /// Returns the cluster that most tests share; the first call starts it.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Postgres> = OnceLock::new();
         SHARED.get_or_init(Self::own)
     }
 
-    /// A running cluster for a test that stops it.
+    /// Starts a cluster for one test, for example for a test that stops it.
     pub fn own() -> Self {
-        Self::made_with(|data, server| {
+        Self::create_with(|data, server| {
             let mut command = server.command(program("initdb"));
             command.arg("-D").arg(data);
             command.args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]);
@@ -70,8 +70,9 @@ impl Postgres {
         })
     }
 
-    /// A running cluster whose data come from a command, which is told where they belong.
-    pub(super) fn made_with(make: impl FnOnce(&Path, &Daemon) -> Command) -> Self {
+    /// Creates the data folder with a command, and starts a cluster on it. `make` returns the command for the
+    /// path of the data folder.
+    pub(super) fn create_with(make: impl FnOnce(&Path, &Daemon) -> Command) -> Self {
         let cluster = Self { server: Daemon::prepare("pg"), databases: AtomicU32::new(0) };
         let output = make(&cluster.data(), &cluster.server).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -79,24 +80,25 @@ impl Postgres {
         cluster
     }
 
-    /// Where it listens, on loopback.
+    /// Returns the loopback port of the cluster.
     pub fn port(&self) -> u16 {
         self.server.port()
     }
 
-    /// A new database; nothing else uses it.
+    /// Creates a database for one test.
     pub fn create_database(&self) -> PostgresDatabase {
         let name = format!("kairos_{}", self.databases.fetch_add(1, Ordering::Relaxed));
         self.psql("postgres", &format!("CREATE DATABASE {name} TEMPLATE template0"));
         PostgresDatabase { url: url(self.port(), "postgres", &name), name }
     }
 
-    /// Runs `sql` in `database` as its superuser; the rows as `psql -At` prints them.
+    /// Runs `sql` in `database` as the superuser, and returns the rows as `psql -At` prints them. Panics if a
+    /// statement fails.
     pub fn psql(&self, database: &str, sql: &str) -> String {
-        self.try_psql(database, sql).unwrap_or_else(|error| panic!("psql refused {sql:?}: {error}"))
+        self.try_psql(database, sql).unwrap_or_else(|error| panic!("psql failed on {sql:?}: {error}"))
     }
 
-    /// The same, for statements that may be refused.
+    /// Like [`Postgres::psql`], but returns the error message if a statement fails.
     pub fn try_psql(&self, database: &str, sql: &str) -> Result<String, String> {
         let output = psql(&format!("postgres://postgres@127.0.0.1:{}/{database}", self.port()), sql);
         if output.status.success() {
@@ -106,38 +108,39 @@ impl Postgres {
         }
     }
 
-    /// Stops the server as a crash would: connections are cut, nothing is flushed. The data stay.
+    /// Stops the server as a crash would: connections are closed and nothing is flushed. Keeps the data.
     pub fn stop_immediate(&self) {
         self.server.stop_immediate();
     }
 
-    /// Freezes the server: connections stay open and nothing answers.
+    /// Freezes the server: connections stay open and get no answers.
     pub fn pause(&self) {
         self.signal("-STOP");
     }
 
-    /// Ends [`Postgres::pause`].
+    /// Continues the server after [`Postgres::pause`].
     pub fn resume(&self) {
         self.signal("-CONT");
     }
 
-    /// To the server, and to the processes that serve its connections: the first makes the others, so it comes first.
+    /// Sends a signal to the server process and to the processes that serve its connections. The server
+    /// process comes first, since it starts the others.
     fn signal(&self, signal: &str) {
         let file = fs::read_to_string(self.data().join("postmaster.pid")).unwrap();
-        let server = file.lines().next().expect("the first line is the process");
+        let server = file.lines().next().expect("the first line is the process id");
         assert!(
             Command::new("sh").args(["-c", &format!("kill {signal} {server}")]).status().unwrap().success()
         );
         assert!(Command::new("pkill").args([signal, "-P", server]).status().unwrap().success());
     }
 
-    /// From here on takes no connection over TCP but with TLS, with this certificate.
+    /// Restarts the server so that it accepts TCP connections only with TLS, with this certificate.
     pub fn require_tls(&self, own: &Certificate) {
         for (source, name) in [(own.certificate(), "server.crt"), (own.key(), "server.key")] {
             let target = self.data().join(name);
             fs::copy(source, &target).unwrap();
             fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).unwrap();
-            self.server.hand_over(&target);
+            self.server.chown_to_account(&target);
         }
         self.psql("postgres", "ALTER SYSTEM SET ssl = on");
         fs::write(self.data().join("pg_hba.conf"), "hostssl all all 127.0.0.1/32 trust\n").unwrap();
@@ -145,7 +148,7 @@ impl Postgres {
         self.start();
     }
 
-    /// Starts the server, on the same port as before, and waits until it answers.
+    /// Starts the server on its port, and waits until it answers.
     pub fn start(&self) {
         let port = self.port().to_string();
         let mut command = self.server.command(program("postgres"));
@@ -172,7 +175,7 @@ impl Postgres {
     }
 }
 
-/// Runs `sql` in the database of a URL.
+/// Runs `sql` with `psql` in the database at `url`, and returns the output of `psql`.
 pub(super) fn psql(url: &str, sql: &str) -> Output {
     Command::new(program("psql"))
         .args(["-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-d", url, "-c", sql])
@@ -180,13 +183,14 @@ pub(super) fn psql(url: &str, sql: &str) -> Output {
         .unwrap()
 }
 
-/// A program of PostgreSQL, of the newest of Debian's releases or of one of the `PATH`.
+/// Returns the path of a PostgreSQL program: of the newest version installed by Debian packages, or else from
+/// `PATH`.
 pub(super) fn program(name: &str) -> PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(find_programs).join(name)
 }
 
-/// The folder with `initdb`, `postgres`, `psql` and `pg_basebackup`.
+/// Returns the folder that holds `initdb`, `postgres`, `psql` and `pg_basebackup`.
 fn find_programs() -> PathBuf {
     let mut installed: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
         .map(|versions| versions.flatten().map(|version| version.path().join("bin")).collect())

@@ -1,4 +1,4 @@
-//! Messages as bytes, and such as are made by the names of their fields.
+//! Calls whose messages are raw bytes or are built from field names.
 
 use bytes::{Buf, BufMut};
 use prost::encoding::{WireType, encode_key, encode_varint};
@@ -13,7 +13,7 @@ use super::{
     server::TestServer,
 };
 
-/// Sends bytes as they are.
+/// A codec that sends and returns messages as raw bytes.
 #[derive(Clone, Default)]
 pub struct Raw;
 
@@ -52,16 +52,17 @@ impl Decoder for Raw {
     }
 }
 
-/// What a field holds.
+/// Value of a field.
 #[derive(Debug, Clone)]
 pub enum Value {
-    /// A text.
+    /// A `string`.
     Text(String),
-    /// True or false.
+    /// A `bool`.
     Flag(bool),
 }
 
-/// Calls a method, by its path, with these fields; with these credentials if there are any. Gives the answer's bytes.
+/// Calls the method at `path` with these fields and the optional bearer token; returns the bytes of the
+/// response.
 pub async fn call(
     server: &TestServer,
     path: &str,

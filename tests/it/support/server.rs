@@ -1,7 +1,7 @@
-//! The service itself: the real binary, on a free port of loopback, with everything it writes in a temporary folder.
+//! The service under test: the real binary on a free loopback port, with all its files in a temporary folder.
 //!
-//! `TestServer::start(engine)` is what most tests need; [`TestServer::builder`] changes settings. It is killed when
-//! dropped. Hashes cost next to nothing unless a test says otherwise.
+//! Most tests need only `TestServer::start(engine)`; [`TestServer::builder`] changes settings. The process is
+//! killed when the value is dropped. Password hashes have the lowest cost, 4, unless a test sets another one.
 
 use std::{
     collections::BTreeMap,
@@ -25,21 +25,21 @@ use super::{
 
 const BINARY: &str = env!("CARGO_BIN_EXE_kairos-identity");
 
-/// What the service logs once it serves; the address follows.
+/// Log text that the service writes once it serves; the address follows.
 const SERVING: &str = "Serving gRPC on ";
 
-/// From the start of the process to [`SERVING`], on a machine that does other work too.
+/// Time limit from the start of the process to [`SERVING`], on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(20);
 
-/// What a test waits for happens within this, retries and all.
+/// Time limit for a log message that a test waits for, retries included.
 const LOG_LIMIT: Duration = Duration::from_secs(15);
 
-/// Longer than any drain deadline that a test sets.
+/// Time limit for the exit of the process: longer than the default drain deadline of 30 s.
 const EXIT_LIMIT: Duration = Duration::from_secs(45);
 
-/// What a server of a test is started with.
+/// Settings of a service that is not started yet.
 pub struct Builder {
-    /// Kept as long as the server: dropping it removes a SQLite file.
+    /// Lives as long as the server, since dropping it removes a SQLite file.
     _database: Option<TestDatabase>,
     database_url: String,
     migration_url: Option<String>,
@@ -49,31 +49,32 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Sets the variable `key`, for example `KAIROS_IDENTITY_SERVER_DRAIN_DEADLINE`.
+    /// Sets the environment variable `key`, for example `KAIROS_IDENTITY_SERVER_DRAIN_DEADLINE`.
     pub fn with_env(mut self, key: &str, value: &str) -> Self {
         self.variables.insert(key.to_owned(), value.to_owned());
         self
     }
 
-    /// Adds arguments to `serve`.
+    /// Adds arguments to the command `serve`.
     pub fn with_args(mut self, arguments: &[&str]) -> Self {
         self.arguments.extend(arguments.iter().map(ToString::to_string));
         self
     }
 
-    /// Migrates through `url`, which leads to the same database.
+    /// Runs `migrate` with `url`, another way to the same database.
     pub fn with_migrations_through(mut self, url: &str) -> Self {
         self.migration_url = Some(url.to_owned());
         self
     }
 
-    /// Sends mail to `url` instead of into [`TestServer::mail_folder`].
+    /// Sends mail to `url` instead of writing it into [`TestServer::mail_folder`].
     pub fn with_mail_url(mut self, url: &str) -> Self {
         self.mail_url = Some(url.to_owned());
         self
     }
 
-    /// Migrates where `serve` does not do it by itself, starts the service and waits until it serves.
+    /// Runs `migrate` on PostgreSQL (on SQLite `serve` migrates by itself), starts the service, and waits
+    /// until it serves.
     pub async fn start(self) -> TestServer {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("mail")).unwrap();
@@ -87,7 +88,7 @@ impl Builder {
     }
 }
 
-/// A running service, or one that a test has stopped.
+/// A service that runs, or that a test has stopped.
 pub struct TestServer {
     folder: TempDir,
     settings: Builder,
@@ -96,19 +97,19 @@ pub struct TestServer {
 }
 
 impl TestServer {
-    /// A service on a fresh database of `engine`.
+    /// Starts a service on a new database of `engine`.
     pub async fn start(engine: Engine) -> Self {
         Self::builder(engine).start().await
     }
 
-    /// The same, not yet started.
+    /// Returns the settings of a service on a new database of `engine`.
     pub fn builder(engine: Engine) -> Builder {
         let database = TestDatabase::new(engine);
         let url = database.url().to_owned();
         Builder { _database: Some(database), ..Self::on_url(url) }
     }
 
-    /// A service on a database that the test keeps; not yet started.
+    /// Returns the settings of a service on a database that the test owns.
     pub fn on_url(database_url: String) -> Builder {
         let variables = BTreeMap::from([("KAIROS_IDENTITY_PASSWORD_COST".to_owned(), "4".to_owned())]);
         Builder {
@@ -121,18 +122,19 @@ impl TestServer {
         }
     }
 
-    /// A second instance, as an operator would run it: on the same database, with the same key, mailing to the same
-    /// place. The database and the mails are the first one's, and go with it.
+    /// Starts a second instance, as an operator would: on the same database, with the same secret key and the
+    /// same mail destination. The database and the mail folder belong to the first instance and are removed
+    /// with it.
     pub async fn twin(&self) -> Self {
         self.twin_with(&[]).await
     }
 
-    /// The same with other variables.
+    /// Like [`TestServer::twin`], with these environment variables added or replaced.
     pub async fn twin_with(&self, variables: &[(&str, &str)]) -> Self {
         self.twin_of(self.database_url(), variables).await
     }
 
-    /// The same on another database, which a copy has filled.
+    /// Like [`TestServer::twin`], on another database that holds a copy of the data.
     pub async fn twin_on(&self, database_url: &str) -> Self {
         self.twin_of(database_url, &[]).await
     }
@@ -154,53 +156,54 @@ impl TestServer {
         twin
     }
 
-    /// Where it listens.
+    /// Returns the gRPC address; panics if the service has not started.
     pub fn address(&self) -> SocketAddr {
         self.address.expect("the service has started")
     }
 
-    /// The value of `--database-url`.
+    /// Returns the value of `--database-url`.
     pub fn database_url(&self) -> &str {
         &self.settings.database_url
     }
 
-    /// A new connection.
+    /// Opens a new gRPC connection.
     pub async fn channel(&self) -> Channel {
         Endpoint::from_shared(format!("http://{}", self.address())).unwrap().connect().await.unwrap()
     }
 
-    /// The generated client on a new connection.
+    /// Returns the generated client of `IdentityService` on a new connection.
     pub async fn client(&self) -> IdentityServiceClient<Channel> {
         IdentityServiceClient::new(self.channel().await)
     }
 
-    /// Where the mails are, as `.eml` files.
+    /// Returns the folder with the mails, as `.eml` files.
     pub fn mail_folder(&self) -> PathBuf {
         self.folder.path().join("mail")
     }
 
-    /// The key that secrets lie under in the database.
+    /// Returns the key that encrypts secrets in the database, in base64.
     pub fn secret_key(&self) -> String {
         fs::read_to_string(self.secret_key_file()).unwrap()
     }
 
-    /// Where it is.
+    /// Returns the path of the file with the secret key.
     pub fn secret_key_file(&self) -> PathBuf {
         self.folder.path().join("secret.key")
     }
 
-    /// All that it has logged, over restarts too: a JSON object a line.
+    /// Returns the whole log, across restarts: one JSON object per line.
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_file()).unwrap_or_default()
     }
 
-    /// Waits until the log says `words`, which a thread of the service's writes a little later; gives all of it.
-    pub async fn logged(&self, words: &str) -> String {
-        let says = async || Some(self.log()).filter(|log| log.contains(words));
-        until(&format!("the log says {words}"), LOG_LIMIT, says).await
+    /// Waits until the log contains `text`, and returns the whole log. The wait is needed because a separate
+    /// thread of the service writes the log.
+    pub async fn logged(&self, text: &str) -> String {
+        let log = async || Some(self.log()).filter(|log| log.contains(text));
+        until(&format!("the log contains {text}"), LOG_LIMIT, log).await
     }
 
-    /// Runs another command of the binary (`migrate`, `user list`, …) with the same settings.
+    /// Returns a command of the binary (`migrate`, `user list`, ...) with the settings of this service.
     pub fn command(&self, arguments: &[&str]) -> Command {
         self.command_on(self.database_url(), arguments)
     }
@@ -219,12 +222,12 @@ impl TestServer {
         command
     }
 
-    /// Whether the process is still there.
+    /// True if the process runs.
     pub fn is_running(&mut self) -> bool {
         self.process.as_mut().is_some_and(|process| process.try_wait().unwrap().is_none())
     }
 
-    /// How much memory it has, in MiB (Linux).
+    /// Returns the resident memory of the process in MiB (Linux only).
     pub fn resident_mib(&self) -> u64 {
         let id = self.process.as_ref().expect("the service runs").id();
         let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
@@ -232,7 +235,8 @@ impl TestServer {
         line.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1024
     }
 
-    /// Lets it open so many files more than it has open now, or as many as ever when nothing is said (Linux).
+    /// Sets the soft limit of open files to `more` above the number now open, or to 4096 for `None` (Linux
+    /// only).
     pub fn limit_open_files(&self, more: Option<usize>) {
         let id = self.process.as_ref().expect("the service runs").id();
         let open = fs::read_dir(format!("/proc/{id}/fd")).unwrap().count();
@@ -242,10 +246,10 @@ impl TestServer {
             .arg(format!("--nofile={soft}:"))
             .status()
             .unwrap();
-        assert!(status.success(), "the limit is set");
+        assert!(status.success(), "prlimit failed: {status}");
     }
 
-    /// Kills it with SIGKILL: no destructor runs, nothing is flushed.
+    /// Kills the process with SIGKILL: no destructor runs and nothing is flushed.
     pub fn kill_9(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill().unwrap();
@@ -253,19 +257,19 @@ impl TestServer {
         }
     }
 
-    /// Asks it to stop, with SIGTERM; [`TestServer::wait`] waits for the end.
+    /// Sends SIGTERM; [`TestServer::wait`] waits for the exit.
     pub fn terminate(&self) {
         self.signal("TERM");
     }
 
-    /// Sends it a signal.
+    /// Sends the signal `name`, for example `HUP`.
     pub fn signal(&self, name: &str) {
         let id = self.process.as_ref().expect("the service runs").id();
         let status = Command::new("sh").args(["-c", &format!("kill -{name} {id}")]).status().unwrap();
-        assert!(status.success(), "the signal was delivered");
+        assert!(status.success(), "the signal {name} was not delivered: {status}");
     }
 
-    /// Waits for its end.
+    /// Waits until the process exits, and returns its status.
     pub async fn wait(&mut self) -> ExitStatus {
         let process = self.process.as_mut().expect("the service was started");
         let status = until("the service exits", EXIT_LIMIT, async || process.try_wait().unwrap()).await;
@@ -273,7 +277,7 @@ impl TestServer {
         status
     }
 
-    /// Starts it anew on the same database, after a kill if it still runs. The port is another one.
+    /// Kills the process if it runs, and starts the service again on the same database and another port.
     pub async fn restart(&mut self) {
         self.kill_9();
         self.launch().await;
@@ -285,20 +289,20 @@ impl TestServer {
         self.process =
             Some(self.serve_command().stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
         let limit = START_LIMIT;
-        let address =
-            until("the service logs that it serves", limit, async || self.look_for_address(seen)).await;
+        let address = until("the service logs that it serves", limit, async || self.find_address(seen)).await;
         self.address = Some(address);
     }
 
-    /// Where its pages and public keys are.
+    /// Returns the address of the HTTP port, which serves the pages and the public keys.
     pub fn http_address(&self) -> SocketAddr {
         let log = self.log();
-        let (_, rest) = log.rsplit_once("Serving HTTP on ").expect("it has told so before it served");
+        let (_, rest) = log.rsplit_once("Serving HTTP on ").expect("the HTTP address is in the log");
         rest.split(": ").next().and_then(|address| address.parse().ok()).unwrap()
     }
 
-    /// The address in the log from byte `seen` on; panics when the process has ended instead.
-    fn look_for_address(&mut self, seen: usize) -> Option<SocketAddr> {
+    /// Returns the gRPC address from the part of the log after byte `seen`, or `None` if the service does not
+    /// serve yet; panics if the process has exited.
+    fn find_address(&mut self, seen: usize) -> Option<SocketAddr> {
         let ended = self.process.as_mut().and_then(|process| process.try_wait().unwrap());
         let log = self.log();
         let address = log.get(seen..)?.split_once(SERVING).map(|(_, rest)| {
@@ -340,7 +344,7 @@ impl Drop for TestServer {
     }
 }
 
-/// The key that seals mailed tokens: 32 random bytes in base64, readable by the owner only.
+/// Writes the secret key that encrypts mailed tokens: 32 random bytes in base64, readable only by the owner.
 fn write_secret_key(path: &Path) {
     let key = STANDARD.encode(Entropy::system().bytes::<32>());
     let mut file = fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(path).unwrap();

@@ -1,4 +1,4 @@
-//! Sessions as the tests tell of them.
+//! Logins, refreshes and access tokens in the tests.
 
 use kairos_identity::proto::{
     IntrospectTokenRequest, IntrospectTokenResponse, RefreshSessionRequest, SessionTokens,
@@ -12,31 +12,31 @@ use super::{
     server::TestServer,
 };
 
-/// The generated client of `SessionService` on a new connection.
+/// Returns the generated client of `SessionService` on a new connection.
 pub async fn session_client(server: &TestServer) -> SessionServiceClient<Channel> {
     SessionServiceClient::new(server.channel().await)
 }
 
-/// What a login of `name` gives.
+/// Logs in the user `name` with [`PASSWORD`] and returns the tokens.
 pub async fn log_in(server: &TestServer, name: &str) -> SessionTokens {
     let answer = server.client().await.login(login(name, PASSWORD)).await.unwrap();
     answer.into_inner().tokens.unwrap()
 }
 
-/// What a refresh gives.
+/// Calls `RefreshSession` and returns the new tokens.
 pub async fn refresh(server: &TestServer, refresh_token: &str) -> Result<SessionTokens, Status> {
     let request = RefreshSessionRequest { refresh_token: refresh_token.to_owned() };
     let answer = session_client(server).await.refresh_session(request).await;
     answer.map(|answer| answer.into_inner().tokens.unwrap())
 }
 
-/// What an access token is worth.
+/// Calls `IntrospectToken` and returns the response.
 pub async fn introspect(server: &TestServer, token: &str) -> IntrospectTokenResponse {
     let request = IntrospectTokenRequest { access_token: token.to_owned() };
     session_client(server).await.introspect_token(request).await.unwrap().into_inner()
 }
 
-/// `message`, sent by whoever shows this access token.
+/// Returns a request that carries the access token of `tokens` in its metadata.
 pub fn acting<T>(tokens: &SessionTokens, message: T) -> Request<T> {
     let mut request = Request::new(message);
     let credentials = format!("Bearer {}", tokens.access_token);
@@ -44,7 +44,7 @@ pub fn acting<T>(tokens: &SessionTokens, message: T) -> Request<T> {
     request
 }
 
-/// Moves a time of all rows of a table so many seconds into the past.
+/// Moves the timestamp `column` of all rows of `table` into the past by `seconds`.
 pub fn age(database: &TestDatabase, table: &str, column: &str, seconds: u32) {
     let older = match database.engine() {
         Engine::Sqlite => format!("strftime('%Y-%m-%d %H:%M:%f', {column}, '-{seconds} seconds') || '000'"),

@@ -1,4 +1,5 @@
-//! A real SMTP server (aiosmtpd) that can be told to refuse, delay and drop: `tests/support/smtp_server.py`.
+//! A real SMTP server (aiosmtpd) that refuses, delays or drops mails on request:
+//! `tests/support/smtp_server.py`.
 
 use std::{
     fs,
@@ -12,7 +13,7 @@ use tempfile::TempDir;
 
 use super::tools::python_command;
 
-/// A running SMTP server on loopback; it ends with the test, or when dropped.
+/// A running SMTP server on loopback; it ends when the value is dropped or the test process ends.
 pub struct SmtpServer {
     folder: TempDir,
     process: Child,
@@ -20,12 +21,12 @@ pub struct SmtpServer {
 }
 
 impl SmtpServer {
-    /// One without TLS that takes every mail.
+    /// Starts a server without TLS that accepts every mail.
     pub fn start() -> Self {
         Self::launch(None)
     }
 
-    /// One that insists on STARTTLS with this certificate and key (PEM files).
+    /// Starts a server that requires STARTTLS, with this certificate and key (PEM files).
     pub fn start_with_tls(certificate: &Path, key: &Path) -> Self {
         Self::launch(Some((certificate, key)))
     }
@@ -43,26 +44,27 @@ impl SmtpServer {
         let mut line = String::new();
         BufReader::new(process.stdout.take().expect("its output is a pipe")).read_line(&mut line).unwrap();
         let port = line.trim().strip_prefix("listening ").and_then(|port| port.parse().ok());
-        Self { folder, process, port: port.unwrap_or_else(|| panic!("smtp_server.py said {line:?}")) }
+        Self { folder, process, port: port.unwrap_or_else(|| panic!("smtp_server.py printed {line:?}")) }
     }
 
-    /// The value of `--mail-url`.
+    /// Returns the value for `--mail-url`.
     pub fn url(&self) -> String {
         format!("smtp://127.0.0.1:{}", self.port)
     }
 
-    /// The same server by an address that is not loopback's, though Linux leads it there.
-    pub fn url_that_is_not_loopback(&self) -> String {
+    /// Returns a URL of the same server with an address that is not a loopback address: Linux routes 0.0.0.0
+    /// to loopback.
+    pub fn non_loopback_url(&self) -> String {
         format!("smtp://0.0.0.0:{}", self.port)
     }
 
-    /// How it treats the mails that come next: `ok`, `refuse-4xx`, `refuse-5xx-rcpt`, `refuse-5xx-data`, `delay N`
-    /// (seconds) or `drop-before-250`.
+    /// Sets how the server handles the next mails: `ok`, `refuse-4xx`, `refuse-5xx-rcpt`, `refuse-5xx-data`,
+    /// `delay N` (seconds) or `drop-before-250`.
     pub fn set_mode(&self, mode: &str) {
         write_mode(self.folder.path(), mode);
     }
 
-    /// What has happened so far, oldest first.
+    /// Returns the delivery attempts so far, oldest first.
     pub fn log(&self) -> Vec<Value> {
         let log = fs::read_to_string(self.folder.path().join("log.jsonl")).unwrap_or_default();
         log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()

@@ -1,4 +1,4 @@
-//! SQL around the service: to look at what it wrote, and to break it on purpose.
+//! SQL that bypasses the service: reads what the service wrote, and damages data on purpose.
 
 use diesel::{
     Connection, QueryableByName, RunQueryDsl, SqliteConnection, connection::SimpleConnection, sql_query,
@@ -23,12 +23,12 @@ struct PlanStep {
 }
 
 impl TestDatabase {
-    /// Runs statements; panics when the engine refuses one.
+    /// Runs SQL statements; panics if one fails.
     pub fn execute(&self, sql: &str) {
         self.try_execute(sql).unwrap_or_else(|error| panic!("{error}\n{sql}"));
     }
 
-    /// Runs statements; gives the engine's words when it refuses one.
+    /// Runs SQL statements; returns the error message of the engine if one fails.
     pub fn try_execute(&self, sql: &str) -> Result<(), String> {
         match self.engine() {
             Engine::Sqlite => self.sqlite().batch_execute(sql).map_err(|error| error.to_string()),
@@ -36,7 +36,7 @@ impl TestDatabase {
         }
     }
 
-    /// The rows of a query with one text column called `value`.
+    /// Returns the rows of a query with one text column named `value`.
     pub fn rows(&self, sql: &str) -> Vec<String> {
         match self.engine() {
             Engine::Sqlite => {
@@ -50,13 +50,14 @@ impl TestDatabase {
         }
     }
 
-    /// How many rows a table has.
+    /// Returns the number of rows of a table.
     pub fn count(&self, table: &str) -> usize {
         let counted = self.rows(&format!("SELECT CAST(count(*) AS VARCHAR(20)) AS value FROM {table}"));
         counted[0].parse().unwrap()
     }
 
-    /// How the engine would run a query on a table that is large.
+    /// Returns the query plan of the engine for a large table: on PostgreSQL, sequential and bitmap scans are
+    /// disabled.
     pub fn plan(&self, query: &str) -> String {
         match self.engine() {
             Engine::Sqlite => {
@@ -78,7 +79,7 @@ impl TestDatabase {
         connection
     }
 
-    /// The database's name on the shared cluster.
+    /// Returns the name of the database on the shared cluster.
     fn name(&self) -> &str {
         let path = self.url().split('?').next().unwrap_or_default();
         path.rsplit('/').next().expect("the URL names a database")

@@ -1,4 +1,5 @@
-//! A replica of a cluster: a real standby, which replays what the primary streams to it and answers what only reads.
+//! A replica of a cluster: a real PostgreSQL standby that replays the WAL of the primary and serves read-only
+//! queries.
 
 use std::{ops::Deref, time::Duration};
 
@@ -7,18 +8,19 @@ use super::{
     wait::until_blocking,
 };
 
-/// What is written on loopback is replayed in milliseconds; this is for a busy machine.
+/// Time limit for the replay. On loopback it takes milliseconds; the limit allows for a busy machine.
 const REPLAY_LIMIT: Duration = Duration::from_secs(20);
 
-/// A standby; what it shares with every cluster, such as being stopped and frozen, is [`Postgres`]'s.
+/// A standby. It dereferences to [`Postgres`], so that it can be stopped, started and frozen like any
+/// cluster.
 pub struct Standby {
     server: Postgres,
 }
 
 impl Standby {
-    /// A running one, made from a base backup of `primary`.
+    /// Creates a standby from a base backup of `primary`, starts it, and waits until it has caught up.
     pub fn of(primary: &Postgres) -> Self {
-        let server = Postgres::made_with(|data, server| {
+        let server = Postgres::create_with(|data, server| {
             let mut command = server.command(program("pg_basebackup"));
             command.args(["-h", "127.0.0.1", "-p", &primary.port().to_string(), "-U", "postgres"]);
             command.arg("-D").arg(data).args(["-R", "-X", "stream", "-c", "fast", "--no-sync"]);
@@ -29,29 +31,29 @@ impl Standby {
         standby
     }
 
-    /// Where a database of the primary's is here.
+    /// Returns the URL on this standby of a database of the primary.
     pub fn url(&self, database: &PostgresDatabase) -> String {
         database.url_at(self.port(), "postgres")
     }
 
-    /// `HOST:PORT`, as the service's log names it.
+    /// Returns `HOST:PORT` as the log of the service shows it.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port())
     }
 
-    /// Waits until all that `primary` has committed is seen here.
+    /// Waits until the standby has replayed everything that `primary` has committed.
     pub fn catch_up(&self, primary: &Postgres) {
         let committed = primary.psql("postgres", "SELECT pg_current_wal_flush_lsn()");
         self.wait_until(&format!("pg_last_wal_replay_lsn() >= '{committed}'"));
     }
 
-    /// From here on receives what the primary writes and does not show it.
+    /// Pauses the replay: the standby still receives the WAL of the primary, but queries do not see it.
     pub fn pause_replay(&self) {
         self.psql("postgres", "SELECT pg_wal_replay_pause()");
         self.wait_until("pg_get_wal_replay_pause_state() = 'paused'");
     }
 
-    /// Ends [`Standby::pause_replay`].
+    /// Resumes the replay after [`Standby::pause_replay`].
     pub fn resume_replay(&self) {
         self.psql("postgres", "SELECT pg_wal_replay_resume()");
     }

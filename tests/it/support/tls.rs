@@ -1,4 +1,4 @@
-//! Throwaway certificates.
+//! Temporary TLS certificates.
 
 use std::{fs, path::PathBuf};
 
@@ -9,13 +9,13 @@ use rcgen::{
 use tempfile::TempDir;
 use tonic::transport::{ClientTlsConfig, Identity};
 
-/// A certificate for `localhost` and 127.0.0.1 that vouches for itself, as PEM files.
+/// A self-signed certificate for `localhost` and 127.0.0.1 and its private key, as PEM files.
 pub struct Certificate {
     folder: TempDir,
 }
 
 impl Certificate {
-    /// A new one.
+    /// Creates a certificate and its key.
     pub fn localhost() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
@@ -25,31 +25,31 @@ impl Certificate {
         Self { folder }
     }
 
-    /// The certificate, which is also the root to trust.
+    /// Returns the path of the certificate, which is also the root certificate to trust.
     pub fn certificate(&self) -> PathBuf {
         self.folder.path().join("cert.pem")
     }
 
-    /// What a client needs to believe it.
+    /// Returns the TLS settings of a client that trusts this certificate.
     pub fn trust(&self) -> ClientTlsConfig {
         let root = tonic::transport::Certificate::from_pem(fs::read(self.certificate()).unwrap());
         ClientTlsConfig::new().ca_certificate(root).domain_name("localhost")
     }
 
-    /// Its private key.
+    /// Returns the path of the private key.
     pub fn key(&self) -> PathBuf {
         self.folder.path().join("key.pem")
     }
 }
 
-/// Somebody who vouches for callers.
+/// A certificate authority that issues client certificates for callers.
 pub struct Authority {
     folder: TempDir,
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Authority {
-    /// A new one.
+    /// Creates an authority with a new key.
     pub fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -59,12 +59,13 @@ impl Authority {
         Self { folder, issuer }
     }
 
-    /// Its certificate, as a PEM file.
+    /// Returns the path of the authority's certificate (PEM).
     pub fn certificate(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
 
-    /// A caller's certificate with this common name and, if it is not empty, this URI.
+    /// Issues a client certificate with this common name and, if `uri` is not empty, this URI as subject
+    /// alternative name.
     pub fn vouch_for(&self, common_name: &str, uri: &str) -> Identity {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, common_name);

@@ -1,4 +1,5 @@
-//! Programs of other people, as `scripts/setup test` installs them.
+//! Third-party programs that `scripts/setup test` installs, and the environment variables that make test runs
+//! longer.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,34 +8,35 @@ use std::{
 
 use kairos_identity::entropy::Entropy;
 
-/// The root of the repository.
+/// Returns the root folder of the repository.
 pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Runs grpcurl without TLS; the first of `arguments` may be more flags.
+/// Runs grpcurl without TLS; `arguments` may begin with further flags.
 pub fn grpcurl(arguments: &[&str]) -> Output {
     Command::new(tool("grpcurl")).arg("-plaintext").args(arguments).output().unwrap()
 }
 
-/// Runs a script of `tests/support` in the tests' Python.
+/// Runs a script of `tests/support` with the Python interpreter of the tests and waits for its end.
 pub fn python(script: &str, arguments: &[&str]) -> Output {
     python_command(script).args(arguments).output().unwrap()
 }
 
-/// The same, to be started by the caller.
+/// Returns the command of [`python`], not yet started.
 pub fn python_command(script: &str) -> Command {
     let mut command = Command::new(python_path());
     command.arg(repository().join("tests/support").join(script)).env("PYTHONDONTWRITEBYTECODE", "1");
     command
 }
 
-/// The tests' Python, with Django and the clients of `requirements.txt`.
+/// Returns the path of the Python interpreter of the tests, which has Django and the packages of
+/// `requirements.txt`.
 pub fn python_path() -> PathBuf {
     tool("python")
 }
 
-/// A program or a package of `.tools/node_modules`.
+/// Returns the path of a program or package in `.tools/node_modules`.
 pub fn node_module(path: &str) -> PathBuf {
     installed(repository().join(".tools/node_modules").join(path))
 }
@@ -49,38 +51,39 @@ fn installed(path: PathBuf) -> PathBuf {
     path
 }
 
-/// How long each attack is played: a moment, or as `KAIROS_ATTACK_SECONDS` says.
+/// Returns how long each attack runs: `KAIROS_ATTACK_SECONDS`, or 2 s.
 pub fn attack_seconds() -> std::time::Duration {
-    std::time::Duration::from_secs(asked_for("KAIROS_ATTACK_SECONDS").unwrap_or(2))
+    std::time::Duration::from_secs(env_value("KAIROS_ATTACK_SECONDS").unwrap_or(2))
 }
 
-/// How often a race is run: as often as `KAIROS_RACE_ROUNDS` says, or a few times.
-pub fn race_rounds(few: usize) -> usize {
-    asked_for("KAIROS_RACE_ROUNDS").unwrap_or(few)
+/// Returns how often a race is repeated: `KAIROS_RACE_ROUNDS`, or `default`.
+pub fn race_rounds(default: usize) -> usize {
+    env_value("KAIROS_RACE_ROUNDS").unwrap_or(default)
 }
 
-/// How many samples of each class a comparison of times takes, if `KAIROS_TIMING_SAMPLES` says.
+/// Returns how many samples of each class a timing comparison takes: `KAIROS_TIMING_SAMPLES`, if it is set.
 pub fn timing_samples() -> Option<usize> {
-    asked_for("KAIROS_TIMING_SAMPLES")
+    env_value("KAIROS_TIMING_SAMPLES")
 }
 
-/// Whether whoever runs the test has asked for more of something than the suite does.
-pub fn is_campaign() -> bool {
-    let asked = ["KAIROS_TIMING_SAMPLES", "KAIROS_RACE_ROUNDS", "KAIROS_MODEL_SEQUENCES"];
-    asked.into_iter().any(|variable| asked_for::<u64>(variable).is_some())
+/// True if an environment variable requests more samples, rounds or sequences than the test suite runs by
+/// default.
+pub fn is_long_run() -> bool {
+    let variables = ["KAIROS_TIMING_SAMPLES", "KAIROS_RACE_ROUNDS", "KAIROS_MODEL_SEQUENCES"];
+    variables.into_iter().any(|variable| env_value::<u64>(variable).is_some())
 }
 
-/// How many random sequences of calls are tried, or as many as `KAIROS_MODEL_SEQUENCES` says.
-pub fn model_sequences(few: usize) -> usize {
-    asked_for("KAIROS_MODEL_SEQUENCES").unwrap_or(few)
+/// Returns how many random sequences of calls run: `KAIROS_MODEL_SEQUENCES`, or `default`.
+pub fn model_sequences(default: usize) -> usize {
+    env_value("KAIROS_MODEL_SEQUENCES").unwrap_or(default)
 }
 
-/// What they begin with: another number each time, or the one of `KAIROS_MODEL_SEED`.
+/// Returns the seed of the random sequences: `KAIROS_MODEL_SEED`, or a new random number.
 pub fn model_seed() -> u64 {
-    asked_for("KAIROS_MODEL_SEED").unwrap_or_else(|| u64::from_le_bytes(Entropy::system().bytes()))
+    env_value("KAIROS_MODEL_SEED").unwrap_or_else(|| u64::from_le_bytes(Entropy::system().bytes()))
 }
 
-#[expect(clippy::disallowed_methods, reason = "whoever runs the test says how large")]
-fn asked_for<T: std::str::FromStr>(variable: &str) -> Option<T> {
+#[expect(clippy::disallowed_methods, reason = "an environment variable sets how long a test runs")]
+fn env_value<T: std::str::FromStr>(variable: &str) -> Option<T> {
     std::env::var(variable).ok()?.parse().ok()
 }
