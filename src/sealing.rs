@@ -67,7 +67,7 @@ pub struct InvalidSealingKey;
 /// The secret cannot be decrypted: it was sealed under another key or for another purpose, or was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the secret was encrypted under another key (secret.key-file) or was changed")]
-pub struct SealBroken;
+pub struct UnsealError;
 
 /// The key file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -165,17 +165,17 @@ impl SealingKey {
     /// Decrypts a secret that [`SealingKey::seal`] encrypted for the same purpose.
     ///
     /// # Errors
-    /// [`SealBroken`] if the secret was sealed under another key or for another purpose, or was changed.
-    pub fn open(&self, purpose: Purpose, sealed: &Sealed) -> Result<[u8; 32], SealBroken> {
-        let (&VERSION, rest) = sealed.as_bytes().split_first().ok_or(SealBroken)? else {
-            return Err(SealBroken);
+    /// [`UnsealError`] if the secret was sealed under another key or for another purpose, or was changed.
+    pub fn open(&self, purpose: Purpose, sealed: &Sealed) -> Result<[u8; 32], UnsealError> {
+        let (&VERSION, rest) = sealed.as_bytes().split_first().ok_or(UnsealError)? else {
+            return Err(UnsealError);
         };
-        let (nonce, ciphertext) = rest.split_first_chunk::<NONCE_LEN>().ok_or(SealBroken)?;
+        let (nonce, ciphertext) = rest.split_first_chunk::<NONCE_LEN>().ok_or(UnsealError)?;
         let mut buffer = ciphertext.to_vec();
         let nonce = Nonce::assume_unique_for_key(*nonce);
         let context = Aad::from(purpose.context());
-        let secret = self.key.open_in_place(nonce, context, &mut buffer).map_err(|_| SealBroken)?;
-        (&*secret).try_into().map_err(|_| SealBroken)
+        let secret = self.key.open_in_place(nonce, context, &mut buffer).map_err(|_| UnsealError)?;
+        (&*secret).try_into().map_err(|_| UnsealError)
     }
 }
 
@@ -242,8 +242,8 @@ mod tests {
         let sealed = sealed(&key(1), &Entropy::seeded(1));
 
         assert_eq!(key(1).open(Purpose::MailToken, &sealed), Ok(SECRET));
-        assert_eq!(key(1).open(Purpose::SigningSeed, &sealed), Err(SealBroken));
-        assert_eq!(key(2).open(Purpose::MailToken, &sealed), Err(SealBroken));
+        assert_eq!(key(1).open(Purpose::SigningSeed, &sealed), Err(UnsealError));
+        assert_eq!(key(2).open(Purpose::MailToken, &sealed), Err(UnsealError));
     }
 
     #[test]
@@ -253,7 +253,7 @@ mod tests {
         for index in 0..sealed.as_bytes().len() {
             let mut bytes = sealed.as_bytes().to_vec();
             bytes[index] ^= 1;
-            assert_eq!(open(bytes), Err(SealBroken), "byte {index}");
+            assert_eq!(open(bytes), Err(UnsealError), "byte {index}");
         }
         for length in 0..sealed.as_bytes().len() {
             assert!(open(sealed.as_bytes()[..length].to_vec()).is_err(), "{length} bytes");

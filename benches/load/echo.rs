@@ -9,7 +9,7 @@ use kairos_identity::{
         self,
         identity_service_server::{IdentityService, IdentityServiceServer},
     },
-    server::{self, Peer, Served, ServerOptions},
+    server::{self, HttpHandler, Peer, ServerOptions},
 };
 use prost_types::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -42,7 +42,7 @@ impl Echo {
 /// Calls tonic's router as tonic's own accept loop does.
 struct EchoService(Routes);
 
-impl Served for EchoService {
+impl HttpHandler for EchoService {
     async fn answer(&self, request: http::Request<Body>, _: &Peer) -> http::Response<Body> {
         self.0.clone().call(request).await.unwrap_or_else(|never| match never {})
     }

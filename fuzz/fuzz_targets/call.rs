@@ -8,8 +8,8 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request};
 use http_body_util::Full;
 use kairos_identity::{
-    grpc::layer::paths_of_every_service,
-    server::{Peer, Served},
+    grpc::layer::all_method_paths,
+    server::{Peer, HttpHandler},
 };
 use kairos_identity_fuzz::service;
 use libfuzzer_sys::{
@@ -43,7 +43,7 @@ const HEADERS: [&str; 10] = [
 fuzz_target!(|call: Call| {
     thread_local! {
         static SCENE: (Runtime, Vec<String>, RefCell<Option<Arc<service::Service>>>) =
-            (Builder::new_current_thread().enable_all().build().unwrap(), paths_of_every_service(), RefCell::default());
+            (Builder::new_current_thread().enable_all().build().unwrap(), all_method_paths(), RefCell::default());
     }
     SCENE.with(|(runtime, paths, service)| {
         runtime.block_on(async {

@@ -3,10 +3,10 @@
 
 use std::sync::LazyLock;
 
-use kairos_identity::{callers::Callers, grpc::layer::paths_of_every_service};
+use kairos_identity::{callers::Callers, grpc::layer::all_method_paths};
 use libfuzzer_sys::fuzz_target;
 
-static METHODS: LazyLock<Vec<String>> = LazyLock::new(paths_of_every_service);
+static METHODS: LazyLock<Vec<String>> = LazyLock::new(all_method_paths);
 
 fuzz_target!(|text: &str| {
     let methods: Vec<_> = METHODS.iter().map(String::as_str).collect();

@@ -12,7 +12,7 @@ use kairos_identity::{
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    if let Some(agent) = ClientAgent::from_told(bytes) {
+    if let Some(agent) = ClientAgent::from_bytes_lossy(bytes) {
         assert!(agent.as_str().chars().count() <= CLIENT_AGENT_CHARACTERS_MAX);
         assert!(!agent.as_str().chars().any(char::is_control));
     }
@@ -40,7 +40,7 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(address) = ClientAddress::parse(text) {
         assert!(matches!(address.octets().len(), 4 | 16));
         let shown = address.to_string();
-        assert_eq!(ClientAddress::from_shown(&shown), Some(address));
+        assert_eq!(ClientAddress::from_displayed(&shown), Some(address));
     }
     if let Some(at) = Timestamp::parse(text) {
         assert_eq!(Timestamp::parse(&at.to_string()), Some(at));

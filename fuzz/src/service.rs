@@ -69,7 +69,7 @@ impl Service {
         let templates = PageTemplates::load(None).unwrap();
         let time_and_chance = (clock.clone(), entropy.clone());
         let limit = Duration::from_secs(10);
-        let options = PagesOptions { request_timeout: limit, keys_kept: limit };
+        let options = PagesOptions { request_timeout: limit, keys_max_age: limit };
         let pages = Pages::new(accounts.clone(), Some(templates), options, time_and_chance);
         let administration = Administration::new(store.clone(), clock.clone());
         let page_tokens = PageTokens::new(sealing_key, entropy.clone());
@@ -119,11 +119,11 @@ fn accounts_options() -> AccountsOptions {
             failures_in_a_row_max: 100,
             pause: Duration::from_secs(1),
             total: budget,
-            failures_from: budget,
+            failures_per_address: budget,
             registrations_from: budget,
             resends_to: budget,
             resends_from: budget,
-            address_known: Duration::from_secs(60),
+            known_address_lifetime: Duration::from_secs(60),
         },
         accept_auth_token_until: None,
         background_max: 10,

@@ -11,7 +11,7 @@ use crate::{
     domain::{
         AuditEvent, AuditKind, AuthToken, Email, MailTokenPurpose, Origin, Timestamp, User, UserId, Username,
     },
-    store::{AuditFilter, EventPlace, ManagedUser, NewMail, RecordedEvent, Store, UserFilter},
+    store::{AuditFilter, EventPosition, ManagedUser, NewMail, RecordedEvent, Store, UserFilter},
 };
 
 /// The operations of an operator. Cheap to clone.
@@ -151,7 +151,7 @@ impl Administration {
     pub async fn unlock_user(&self, key: &UserKey, origin: &Origin) -> Result<bool, AccountError> {
         let user = self.find_user(key).await?.user;
         let event = self.event(AuditKind::AuthnLoginUnlock, &user, origin);
-        let had_attempts = self.store.forget_password_attempts(&user.email, event.clone()).await?;
+        let had_attempts = self.store.clear_password_attempts(&user.email, event.clone()).await?;
         if had_attempts {
             audit::log(&event);
         }
@@ -179,7 +179,7 @@ impl Administration {
     pub async fn revoke_user_sessions(&self, key: &UserKey, origin: &Origin) -> Result<usize, AccountError> {
         let user = self.find_user(key).await?.user;
         let event = self.event(AuditKind::SessionExpired, &user, origin);
-        let ended = self.store.end_sessions(user.id, None, event.clone()).await?;
+        let ended = self.store.revoke_sessions(user.id, None, event.clone()).await?;
         if ended > 0 {
             audit::log(&event);
         }
@@ -222,7 +222,7 @@ impl Administration {
     pub async fn list_audit_events(
         &self,
         filter: AuditFilter,
-        after: Option<EventPlace>,
+        after: Option<EventPosition>,
         limit: i64,
     ) -> Result<Vec<RecordedEvent>, AccountError> {
         let _turn = self.lists.acquire().await;

@@ -82,7 +82,7 @@ impl Housekeeping {
                 Ok((purged, deletions)) => {
                     deletions.iter().for_each(audit::log);
                     tracing::debug!(rows = purged.rows, "Expired rows deleted");
-                    if !purged.is_more {
+                    if !purged.has_more {
                         return;
                     }
                     tokio::time::sleep(PAUSE).await;

@@ -47,7 +47,7 @@ impl Accounts {
     ///
     /// # Errors
     /// A database error.
-    pub async fn find_kept_email(&self, text: &str) -> Result<Option<Email>, AccountError> {
+    pub async fn find_imported_email(&self, text: &str) -> Result<Option<Email>, AccountError> {
         let Ok(email) = Email::keep(text) else { return Ok(None) };
         Ok(self.with.store.find_user_by_email(&email).await?.map(|user| user.email))
     }

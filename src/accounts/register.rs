@@ -73,7 +73,7 @@ impl Accounts {
             return;
         }
         let notice = self.with.mails.notice(MailKind::RegistrationAttempted, &account.email, now);
-        match self.with.store.post_notice(notice, now).await {
+        match self.with.store.enqueue_notice(notice, now).await {
             Ok(true) => self.with.mails.ring(),
             Ok(false) => {}
             Err(error) => {

@@ -321,7 +321,7 @@ impl Accounts {
         origin: &Origin,
     ) -> Result<(), AccountError> {
         let event = self.revocation_event(acting, origin).of(&session.to_string());
-        if !self.with.store.end_session(session, acting.user.id, event.clone()).await? {
+        if !self.with.store.revoke_session(session, acting.user.id, event.clone()).await? {
             return Err(AccountError::SessionNotFound);
         }
         audit::log(&event);
@@ -341,7 +341,7 @@ impl Accounts {
     ) -> Result<usize, AccountError> {
         let event = self.revocation_event(acting, origin);
         let keep = keeps_current.then_some(acting.session);
-        let revoked = self.with.store.end_sessions(acting.user.id, keep, event.clone()).await?;
+        let revoked = self.with.store.revoke_sessions(acting.user.id, keep, event.clone()).await?;
         if revoked > 0 {
             audit::log(&event);
         }

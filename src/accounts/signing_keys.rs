@@ -15,7 +15,7 @@ use crate::{
     clock::Clock,
     domain::{AuditEvent, AuditKind, Origin, SigningSeed, Timestamp},
     entropy::Entropy,
-    sealing::{Purpose, SealBroken, SealingKey},
+    sealing::{Purpose, SealingKey, UnsealError},
     store::{EarlierKeys, Store, StoreError, StoredSigningKey, chain},
 };
 
@@ -58,7 +58,7 @@ pub enum SigningKeyError {
         /// The id of the signing key.
         id: String,
         /// Why decryption failed.
-        source: SealBroken,
+        source: UnsealError,
     },
 }
 
@@ -197,7 +197,7 @@ impl SigningKeys {
         Ok(Some(key))
     }
 
-    fn open(&self, key: &StoredSigningKey) -> Result<SigningKey, SealBroken> {
+    fn open(&self, key: &StoredSigningKey) -> Result<SigningKey, UnsealError> {
         let seed = self.sealing_key.open(Purpose::SigningSeed, &key.sealed_seed)?;
         Ok(SigningKey::new(SigningSeed::from_bytes(seed), key.signs_from, key.verifies_until))
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::{AccountError, Accounts};
 use crate::{
     domain::{AuditEvent, AuditKind, ClientAddress, Email, Origin, Timestamp},
-    store::{Attempts, Counted, KnownAddress, RightPassword, Subject},
+    store::{Attempts, CorrectPassword, Counted, KnownAddress, Subject},
 };
 
 /// Time after the end of the last wait at which the failures of an account expire, so that the failures of a
@@ -38,7 +38,7 @@ pub struct ThrottleOptions {
     /// the window.
     pub total: Budget,
     /// Failures from the address of one end user, where the address is known.
-    pub failures_from: Budget,
+    pub failures_per_address: Budget,
     /// Registrations from the address of one end user.
     pub registrations_from: Budget,
     /// Requested mails to one mailbox. Counted separately for links that verify an email, for links to choose
@@ -47,7 +47,7 @@ pub struct ThrottleOptions {
     /// Requested mails from the address of one end user.
     pub resends_from: Budget,
     /// Time after a login for which the end user's address counts as known for the account.
-    pub address_known: Duration,
+    pub known_address_lifetime: Duration,
 }
 
 /// A maximum number per time window. The window begins with the first event in it.
@@ -99,13 +99,13 @@ impl Accounts {
         let now = self.with.clock.now();
         let from = client.map(|client| KnownAddress::new(email, client));
         let account = match from {
-            Some(from) if self.with.store.knows_address(from, now).await? => Subject::password_at(&from),
+            Some(from) if self.with.store.is_known_address(from, now).await? => Subject::password_at(&from),
             _ => Subject::password_of(email),
         };
         let options = self.options.throttle;
         let mut rules = vec![(account, Rule::ConsecutiveFailures(options))];
         if let Some(client) = client {
-            rules.push((Subject::passwords_from(client), Rule::PerWindow(options.failures_from)));
+            rules.push((Subject::passwords_from(client), Rule::PerWindow(options.failures_per_address)));
         }
         // Last, because all logins share this row: each login locks it for the shortest time.
         rules.push((Subject::any_password(), Rule::PerWindow(options.total)));
@@ -176,11 +176,11 @@ impl Accounts {
         &self,
         attempt: &PasswordAttempt,
         event: Option<AuditEvent>,
-    ) -> RightPassword {
-        let until = self.with.clock.now().plus(self.options.throttle.address_known);
-        RightPassword {
+    ) -> CorrectPassword {
+        let until = self.with.clock.now().plus(self.options.throttle.known_address_lifetime);
+        CorrectPassword {
             of: attempt.account,
-            one_of: attempt.budgets.clone(),
+            decremented: attempt.budgets.clone(),
             from: attempt.from.map(|from| (from, until)),
             event,
         }
@@ -188,7 +188,7 @@ impl Accounts {
 
     /// Records a right password that opened no session. A failure does not change the response.
     pub(super) async fn record_right_password(&self, attempt: &PasswordAttempt) {
-        let noted = self.with.store.note_right_password(self.right_password(attempt, None)).await;
+        let noted = self.with.store.record_correct_password(self.right_password(attempt, None)).await;
         if let Err(error) = noted {
             tracing::warn!(error = %error.chain(), "Failed attempts not cleared after the right password");
         }
@@ -258,11 +258,11 @@ mod tests {
         failures_in_a_row_max: 100,
         pause: Duration::from_hours(24),
         total: BUDGET,
-        failures_from: BUDGET,
+        failures_per_address: BUDGET,
         registrations_from: BUDGET,
         resends_to: BUDGET,
         resends_from: BUDGET,
-        address_known: Duration::from_hours(24 * 90),
+        known_address_lifetime: Duration::from_hours(24 * 90),
     };
 
     const BUDGET: Budget = Budget { max: 1_000, window: Duration::from_mins(15) };

@@ -253,7 +253,7 @@ mod tests {
         for names in [&[][..], &["cn:bff"], &["dns:agent"], &["cn:agent", "dns:bff.internal"]] {
             assert_eq!(found(names), None, "{names:?}");
         }
-        assert!(callers.need_certificates());
+        assert!(callers.any_uses_certificate());
     }
 
     #[test]

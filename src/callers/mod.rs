@@ -215,7 +215,7 @@ impl Callers {
 
     /// True if any caller authenticates with a certificate.
     #[must_use]
-    pub fn need_certificates(&self) -> bool {
+    pub fn any_uses_certificate(&self) -> bool {
         !self.by_certificate.is_empty()
     }
 

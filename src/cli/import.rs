@@ -26,7 +26,7 @@ use crate::{
     entropy::Entropy,
     import::{
         Import as Importer, ImportOptions, OnEmailConflict, OnTokenConflict, OnUsernameConflict, Outcome,
-        ROWS_AT_ONCE, Report,
+        ROWS_PER_TRANSACTION, Report,
     },
     password::{PasswordOptions, Passwords},
     sealing::SealingKey,
@@ -194,7 +194,7 @@ impl Django {
             on_token_conflict: self.on_token_conflict,
             dry_run: self.dry_run,
             follow_every: self.follow.then(|| Duration::from_secs(self.follow_interval)),
-            hashes_at_once: HASHES_PER_CORE * cores(),
+            hashes_per_batch: HASHES_PER_CORE * cores(),
         }
     }
 
@@ -239,7 +239,7 @@ impl Verify {
             on_token_conflict: OnTokenConflict::Fail,
             dry_run: true,
             follow_every: None,
-            hashes_at_once: 1,
+            hashes_per_batch: 1,
         };
         let import = importer(settings, Some(store), options)?;
         let mut progress = Shown::new(import.clock.clone());
@@ -306,12 +306,12 @@ fn importer(settings: &Settings, store: Option<Store>, options: ImportOptions) -
     let passwords = PasswordOptions {
         cost: settings.password.cost.get(),
         threads: 0,
-        queue_length: 2 * (ROWS_AT_ONCE + options.hashes_at_once),
+        queue_length: 2 * (ROWS_PER_TRANSACTION + options.hashes_per_batch),
     };
     Ok(Importer {
         store,
         passwords: Passwords::start(passwords, entropy.clone()).map_err(reason)?,
-        key_is_kept: persistent.is_some(),
+        is_key_persistent: persistent.is_some(),
         key: Arc::new(persistent.unwrap_or_else(|| SealingKey::passing(&entropy))),
         clock: Clock::system(),
         entropy,

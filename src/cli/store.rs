@@ -103,7 +103,7 @@ pub(super) async fn open_or_create(settings: &Settings) -> Result<Store, Failure
 /// Refuses a schema of another release and an incomplete copy; the error states what to do.
 pub(super) async fn require_current(settings: &Settings, store: &Store) -> Result<(), Failure> {
     require_schema(settings, store).await?;
-    if store.is_half_copied().await.map_err(reason)? {
+    if store.has_unfinished_copy().await.map_err(reason)? {
         return Err(format!(
             "the database {} is an incomplete copy: run the interrupted `kairos-identity copy` again, or start over with an empty database",
             settings.database.url

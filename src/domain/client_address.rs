@@ -34,7 +34,7 @@ impl ClientAddress {
 
     /// Reads the output of [`fmt::Display`]; returns `None` for any other text.
     #[must_use]
-    pub fn from_shown(text: &str) -> Option<Self> {
+    pub fn from_displayed(text: &str) -> Option<Self> {
         let address = Self::parse(text.strip_suffix("/64").unwrap_or(text)).ok()?;
         (address.to_string() == text).then_some(address)
     }

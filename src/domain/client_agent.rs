@@ -12,7 +12,7 @@ impl ClientAgent {
     /// Accepts any bytes, because an unusual program is no reason to refuse its user. Control characters and
     /// invalid UTF-8 become U+FFFD. Returns `None` if nothing but white space remains.
     #[must_use]
-    pub fn from_told(bytes: &[u8]) -> Option<Self> {
+    pub fn from_bytes_lossy(bytes: &[u8]) -> Option<Self> {
         let printable = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
         let text = String::from_utf8_lossy(bytes);
         let text: String = text.trim().chars().map(printable).take(CLIENT_AGENT_CHARACTERS_MAX).collect();
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     fn parsed(bytes: &[u8]) -> Option<String> {
-        ClientAgent::from_told(bytes).map(|agent| agent.as_str().to_owned())
+        ClientAgent::from_bytes_lossy(bytes).map(|agent| agent.as_str().to_owned())
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::{
     accounts::{Administration, PageTokens},
     domain::{AuditKind, AuthToken},
     proto,
-    store::{AuditFilter, EventPlace, RecordedEvent},
+    store::{AuditFilter, EventPosition, RecordedEvent},
 };
 
 /// The longest name of a caller.
@@ -43,7 +43,7 @@ pub(super) async fn list_audit_events(
     let Some(page) = page.filter(|_| fields.are_valid()) else { return Err(fields.into_status()) };
     let caller = (!request.caller.is_empty()).then_some(request.caller);
     let filter = AuditFilter { user, caller, kinds, since, until };
-    let after = page.after.map(EventPlace::from_numbers);
+    let after = page.after.map(EventPosition::from_numbers);
 
     let mut events =
         administration.list_audit_events(filter, after, page.query_limit()).await.map_err(from_account)?;

@@ -22,7 +22,7 @@ pub(super) async fn login(
     // case.
     let email = match (Email::parse(&request.email), &password) {
         (Err(rule), Ok(_)) => {
-            accounts.find_kept_email(&request.email).await.map_err(from_account)?.ok_or(rule)
+            accounts.find_imported_email(&request.email).await.map_err(from_account)?.ok_or(rule)
         }
         (email, _) => email,
     };

@@ -24,7 +24,7 @@ use crate::{
 
 /// Number of rows that are read together, and largest number in one transaction. Such a transaction takes
 /// some hundred round trips to a server that may be far away.
-pub const ROWS_AT_ONCE: usize = 100;
+pub const ROWS_PER_TRANSACTION: usize = 100;
 const PAGE: i64 = 100;
 
 /// Characters that follow the `!` of an unusable password in Django.
@@ -119,7 +119,7 @@ impl Import {
         Ok(pending)
     }
 
-    /// Writes the rows whose hashes are ready, then those that must be hashed, in parts of `hashes_at_once`:
+    /// Writes the rows whose hashes are ready, then those that must be hashed, in parts of `hashes_per_batch`:
     /// a killed process loses at most the work of one part.
     async fn write_page(
         &self,
@@ -140,7 +140,7 @@ impl Import {
         let mut parts = vec![ready];
         let mut to_hash = to_hash.into_iter().peekable();
         while to_hash.peek().is_some() {
-            parts.push(to_hash.by_ref().take(self.options.hashes_at_once.max(1)).collect());
+            parts.push(to_hash.by_ref().take(self.options.hashes_per_batch.max(1)).collect());
         }
         for part in parts.into_iter().filter(|part| !part.is_empty()) {
             if stop.is_cancelled() {

@@ -63,7 +63,7 @@ impl Import {
         let (changed, unchecked) =
             (report.in_state(UserState::Changed), report.in_state(UserState::Unchecked));
         let (stale, uncompared) =
-            if self.key_is_kept { (changed + unchecked, 0) } else { (changed, unchecked) };
+            if self.is_key_persistent { (changed + unchecked, 0) } else { (changed, unchecked) };
         Ok(Comparison { outcome: Outcome { report, round }, missing, stale, uncompared })
     }
 }

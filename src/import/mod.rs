@@ -28,7 +28,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
-    apply::ROWS_AT_ONCE,
+    apply::ROWS_PER_TRANSACTION,
     check::Comparison,
     error::ImportError,
     export::{Exported, export},
@@ -56,7 +56,7 @@ pub struct Import {
     pub key: Arc<SealingKey>,
     /// True if the next run has the same key. Otherwise it must hash plaintext passwords again to find those
     /// that have changed.
-    pub key_is_kept: bool,
+    pub is_key_persistent: bool,
     /// Source of the time.
     pub clock: Clock,
     /// Source of random bytes.

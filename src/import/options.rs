@@ -48,5 +48,5 @@ pub struct ImportOptions {
     pub follow_every: Option<Duration>,
     /// Number of plaintext passwords that are hashed and then written together: the work that a killed
     /// process loses.
-    pub hashes_at_once: usize,
+    pub hashes_per_batch: usize,
 }

@@ -248,7 +248,7 @@ fn compare(row: &DjangoRow, reading: &mut Reading, remembered: Option<&ImportedR
     // After an export to Django and back, a row has the user's own hash.
     let is_same_password = remembered.password_digest == candidate.password_digest
         || row.password.as_deref() == Some(hash.expose());
-    candidate.state = if remembered.is_changed_here() {
+    candidate.state = if remembered.is_changed_since_import() {
         UserState::ChangedHere
     } else if !is_same_row {
         UserState::Changed

@@ -161,7 +161,7 @@ impl Outbox {
             let recorded = match next.clone() {
                 Next::MarkSent => self.store.mark_mail_sent(mail, now).await,
                 Next::RetryAt(at, cause) => self.store.retry_mail(mail, at, cause).await,
-                Next::MarkFailed(cause) => self.store.give_up_mail(mail, now, cause).await,
+                Next::MarkFailed(cause) => self.store.mark_mail_failed(mail, now, cause).await,
             };
             match recorded {
                 Ok(true) => return,

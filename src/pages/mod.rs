@@ -24,7 +24,7 @@ use crate::{
     clock::Clock,
     domain::{MailTokenPurpose, Origin},
     entropy::Entropy,
-    server::{Body, Peer, Served},
+    server::{Body, HttpHandler, Peer},
 };
 
 /// The path of the public keys: the well-known URI (RFC 8615) that most issuers use.
@@ -44,7 +44,7 @@ pub struct PagesOptions {
     pub request_timeout: Duration,
     /// The time that clients may cache the public keys: at most the time that a new key is published before
     /// it signs.
-    pub keys_kept: Duration,
+    pub keys_max_age: Duration,
 }
 
 /// The HTTP service: the public keys and, if there are templates, the pages.
@@ -102,7 +102,7 @@ impl Pages {
         let place = Place::find(request.uri().path());
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         match (place, &self.templates) {
-            (Some(Place::Jwks), _) if is_read => jwks::reply(&self.accounts, self.options.keys_kept),
+            (Some(Place::Jwks), _) if is_read => jwks::reply(&self.accounts, self.options.keys_max_age),
             (Some(Place::Jwks), _) => Reply::method_not_allowed("GET, HEAD"),
             (None, Some(templates)) => templates.error(StatusCode::NOT_FOUND),
             (_, None) => Reply::empty(StatusCode::NOT_FOUND),
@@ -150,7 +150,7 @@ impl Pages {
     }
 }
 
-impl Served for Pages {
+impl HttpHandler for Pages {
     async fn answer(&self, request: Request<Body>, peer: &Peer) -> Response<Body> {
         let clock = &self.time_and_chance.0;
         let began = clock.instant();

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use super::{
-    Served,
+    HttpHandler,
     connection::{Peer, Protocol},
 };
 
@@ -50,7 +50,7 @@ impl<S> Http1<S> {
     }
 }
 
-impl<S: Served> Protocol for Http1<S> {
+impl<S: HttpHandler> Protocol for Http1<S> {
     async fn serve_connection<Io>(&self, io: Io, peer: Peer, stop: &CancellationToken)
     where
         Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use super::{
-    Served, ServerOptions,
+    HttpHandler, ServerOptions,
     connection::{Peer, Protocol},
     preface::expect_preface,
     streams::{AcceptedStreams, WithStreams},
@@ -56,7 +56,7 @@ impl<S> Http2<S> {
     }
 }
 
-impl<S: Served> Protocol for Http2<S> {
+impl<S: HttpHandler> Protocol for Http2<S> {
     async fn serve_connection<Io>(&self, io: Io, peer: Peer, stop: &CancellationToken)
     where
         Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,

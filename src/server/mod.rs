@@ -73,7 +73,7 @@ pub struct DrainReport {
 }
 
 /// A service that answers HTTP requests.
-pub trait Served: Send + Sync + 'static {
+pub trait HttpHandler: Send + Sync + 'static {
     /// Answers one request of a peer.
     fn answer(&self, request: Request<Body>, peer: &Peer) -> impl Future<Output = Response<Body>> + Send;
 }
@@ -84,7 +84,7 @@ pub trait Served: Send + Sync + 'static {
 /// are closed.
 pub async fn serve(
     listener: TcpListener,
-    service: impl Served,
+    service: impl HttpHandler,
     options: ServerOptions,
     tls: Option<CurrentTls>,
     entropy: Entropy,
@@ -102,7 +102,7 @@ pub async fn serve(
 /// Serves HTTP/1.1 in the same way. At shutdown, each connection finishes its current request.
 pub async fn serve_http1(
     listener: TcpListener,
-    service: impl Served,
+    service: impl HttpHandler,
     options: Http1Options,
     tls: Option<CurrentTls>,
     stop: CancellationToken,

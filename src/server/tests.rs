@@ -46,7 +46,7 @@ fn options() -> ServerOptions {
 /// Answers calls with the router, unless the header `test` requests a panic or a call that hangs.
 struct TestService(Routes);
 
-impl Served for TestService {
+impl HttpHandler for TestService {
     async fn answer(&self, request: Request<Body>, _: &Peer) -> Response<Body> {
         match request.headers().get("test").map(http::HeaderValue::as_bytes) {
             Some(b"panic") => panic!("panic outside of the handlers"),

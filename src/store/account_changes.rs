@@ -265,7 +265,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
-    pub async fn post_notice(&self, notice: NewMail, now: Timestamp) -> Result<bool, StoreError> {
+    pub async fn enqueue_notice(&self, notice: NewMail, now: Timestamp) -> Result<bool, StoreError> {
         write!(&self.connections, connection => {
             let user: Option<i64> = core_user::table
                 .filter(core_user::email.eq(notice.recipient.as_str().to_owned()))

@@ -40,13 +40,13 @@ pub struct AuditFilter {
 
 /// The position of an event in the list, which is ordered by time and id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EventPlace {
+pub struct EventPosition {
     at: Timestamp,
     id: i64,
 }
 
-impl EventPlace {
-    /// Creates a position from the numbers that [`EventPlace::as_numbers`] returned.
+impl EventPosition {
+    /// Creates a position from the numbers that [`EventPosition::as_numbers`] returned.
     #[must_use]
     pub const fn from_numbers([micros, id]: [i64; 2]) -> Self {
         Self { at: Timestamp::from_unix_micros(micros), id }
@@ -62,8 +62,8 @@ impl EventPlace {
 impl RecordedEvent {
     /// Returns the position of this event; the next page begins after it.
     #[must_use]
-    pub const fn place(&self) -> EventPlace {
-        EventPlace { at: self.at, id: self.id }
+    pub const fn place(&self) -> EventPosition {
+        EventPosition { at: self.at, id: self.id }
     }
 }
 
@@ -187,7 +187,7 @@ impl Store {
     pub async fn list_audit_events(
         &self,
         filter: AuditFilter,
-        after: Option<EventPlace>,
+        after: Option<EventPosition>,
         limit: i64,
     ) -> Result<Vec<RecordedEvent>, StoreError> {
         use core_audit_event as event;
@@ -200,7 +200,7 @@ impl Store {
                 .limit(limit.clamp(0, AUDIT_PAGE_MAX))
                 .select((event::id, AuditRow::as_select()))
                 .into_boxed();
-            if let Some(EventPlace { at, id }) = after {
+            if let Some(EventPosition { at, id }) = after {
                 let at = TimestampColumn(at);
                 // The first condition lets the database use the index on (at, id).
                 query = query.filter(event::at.ge(at)).filter(event::at.gt(at).or(event::id.gt(id)));

@@ -46,7 +46,7 @@ pub struct ImportedRow {
 impl ImportedRow {
     /// True if the user has changed in this service since the row was recorded.
     #[must_use]
-    pub fn is_changed_here(&self) -> bool {
+    pub fn is_changed_since_import(&self) -> bool {
         self.user.as_ref().is_some_and(|(user, _)| user.updated_at != self.written_at)
     }
 }

@@ -35,7 +35,7 @@ use std::time::Duration;
 pub(crate) use self::error::chain;
 pub use self::{
     account_changes::{EmailChangeRequest, PasswordChange},
-    audit::{AUDIT_PAGE_MAX, AuditFilter, EventPlace, RecordedEvent},
+    audit::{AUDIT_PAGE_MAX, AuditFilter, EventPosition, RecordedEvent},
     backup::BackupError,
     columns::{SqlTimestamp, SqlUuid},
     connection::{
@@ -59,7 +59,7 @@ pub use self::{
     registration::{Registered, Registration, Replay},
     sessions::{KnownSession, NewSession, SessionChange},
     signing_keys::{EarlierKeys, StoredSigningKey},
-    throttle::{Attempts, Counted, KnownAddress, RightPassword, Subject},
+    throttle::{Attempts, CorrectPassword, Counted, KnownAddress, Subject},
     users::Credentials,
     verification::Verification,
 };

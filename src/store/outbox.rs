@@ -139,7 +139,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer: the mail becomes due again when the lease ends.
-    pub async fn give_up_mail(
+    pub async fn mark_mail_failed(
         &self,
         mail: &OutgoingMail,
         now: Timestamp,

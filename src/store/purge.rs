@@ -56,7 +56,7 @@ pub struct Purged {
     /// user removed.
     pub rows: usize,
     /// True if a table reached the limit of one transaction, so more rows may be due: call again.
-    pub is_more: bool,
+    pub has_more: bool,
 }
 
 /// Deletes the rows whose `$column` compares with `$limit` as given, oldest first: at most `ROWS_MAX`, and
@@ -145,9 +145,9 @@ impl Store {
             let expired_keys = core_signing_key::table.filter(core_signing_key::verifies_until.le(now));
             diesel::delete(expired_keys).execute(connection).await?;
             let is_full = |rows: usize, max: i64| i64::try_from(rows).is_ok_and(|rows| rows >= max);
-            let is_more =
+            let has_more =
                 is_full(deleted.len(), USERS_MAX) || rows.iter().any(|&rows| is_full(rows, ROWS_MAX));
-            Ok((Purged { rows: rows.iter().sum(), is_more }, deleted))
+            Ok((Purged { rows: rows.iter().sum(), has_more }, deleted))
         })
     }
 }

@@ -11,7 +11,7 @@ use super::{
     columns::{TimestampColumn, UuidColumn},
     connection::{read, write},
     schema::{core_session, core_user},
-    throttle::{RightPassword, take_back},
+    throttle::{CorrectPassword, take_back},
     user_states::is_disabled,
     users::UserRow,
 };
@@ -116,7 +116,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
-    pub async fn open_session(&self, new: NewSession, right: RightPassword) -> Result<bool, StoreError> {
+    pub async fn open_session(&self, new: NewSession, right: CorrectPassword) -> Result<bool, StoreError> {
         let row = SessionRow::from(&new);
         let password = new.password.expose().to_owned();
         write!(&self.connections, connection => {
@@ -257,7 +257,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
-    pub async fn end_session(
+    pub async fn revoke_session(
         &self,
         id: SessionId,
         user: UserId,
@@ -279,7 +279,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
-    pub async fn end_sessions(
+    pub async fn revoke_sessions(
         &self,
         user: UserId,
         keep: Option<SessionId>,
@@ -334,8 +334,8 @@ fn to_session(row: SessionRow, user: AuthToken) -> Session {
         id: SessionId::from_uuid(row.session_id.0),
         user,
         caller: row.caller.into(),
-        client: row.client.and_then(|client| ClientAddress::from_shown(&client)),
-        agent: row.agent.and_then(|agent| ClientAgent::from_told(agent.as_bytes())),
+        client: row.client.and_then(|client| ClientAddress::from_displayed(&client)),
+        agent: row.agent.and_then(|agent| ClientAgent::from_bytes_lossy(agent.as_bytes())),
         created_at: row.created_at.0,
         refreshed_at: row.refreshed_at.0,
     }

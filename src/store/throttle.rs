@@ -116,11 +116,11 @@ impl KnownAddress {
 
 /// The effects of a correct password on the counted attempts and the known addresses.
 #[derive(Debug, Clone)]
-pub struct RightPassword {
+pub struct CorrectPassword {
     /// The subject whose attempts are deleted.
     pub of: Subject,
     /// The subjects whose attempts are reduced by one.
-    pub one_of: Vec<Subject>,
+    pub decremented: Vec<Subject>,
     /// The client address to record as known to the account, and the time until which it is known.
     pub from: Option<(KnownAddress, Timestamp)>,
     /// The audit event to record, if any.
@@ -200,9 +200,9 @@ macro_rules! take_back {
             schema::{core_known_address, core_throttle},
             throttle::KnownAddressRow,
         };
-        let right: $crate::store::RightPassword = $right;
+        let right: $crate::store::CorrectPassword = $right;
         diesel::delete(core_throttle::table.find(right.of.key())).execute($connection).await?;
-        for subject in right.one_of {
+        for subject in right.decremented {
             let counted = core_throttle::table.find(subject.key()).filter(core_throttle::attempts.gt(0));
             diesel::update(counted)
                 .set(core_throttle::attempts.eq(core_throttle::attempts - 1))
@@ -333,7 +333,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
-    pub async fn knows_address(&self, known: KnownAddress, now: Timestamp) -> Result<bool, StoreError> {
+    pub async fn is_known_address(&self, known: KnownAddress, now: Timestamp) -> Result<bool, StoreError> {
         read!(&self.connections, connection => {
             let live = core_known_address::table
                 .find((known.account.to_vec(), known.address.to_vec()))
@@ -347,7 +347,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
-    pub async fn note_right_password(&self, right: RightPassword) -> Result<(), StoreError> {
+    pub async fn record_correct_password(&self, right: CorrectPassword) -> Result<(), StoreError> {
         write!(&self.connections, connection => {
             take_back!(connection, right);
             Ok(())
@@ -359,7 +359,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
-    pub async fn forget_password_attempts(
+    pub async fn clear_password_attempts(
         &self,
         email: &Email,
         event: AuditEvent,

@@ -134,11 +134,11 @@ fn accounts_options() -> AccountsOptions {
             failures_in_a_row_max: 100,
             pause: DAY,
             total: BUDGET,
-            failures_from: BUDGET,
+            failures_per_address: BUDGET,
             registrations_from: BUDGET,
             resends_to: BUDGET,
             resends_from: BUDGET,
-            address_known: 90 * DAY,
+            known_address_lifetime: 90 * DAY,
         },
         background_max: 10,
     }

@@ -40,8 +40,8 @@ fn failure(output: &Output) -> String {
 on_both_engines! {
     async fn users_are_listed_shown_verified_and_deleted(engine: Engine) {
         let server = TestServer::start(engine).await;
-        let ada = server.newcomer("ada").await;
-        server.newcomer("bob").await;
+        let ada = server.unverified_user("ada").await;
+        server.unverified_user("bob").await;
         let user = |arguments: &[&str]| server.command(&[&["user"], arguments].concat()).output().unwrap();
 
         let list = stdout(&user(&["list"]));

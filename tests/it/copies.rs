@@ -67,7 +67,7 @@ async fn service_with_data(engine: Engine) -> TestServer {
     let mut request = registration("bob");
     request.request_id = "0e1f3a52-7f5b-4a4e-9d5b-0c5a5b0b7f11".to_owned();
     server.client().await.register(request).await.unwrap();
-    let eve = server.newcomer("eve").await;
+    let eve = server.unverified_user("eve").await;
     let mut client = server.client().await;
     client.login(login("ada", PASSWORD)).await.unwrap();
     let known = crate::support::people::from("192.0.2.7", login("ada", PASSWORD));
@@ -112,7 +112,7 @@ on_both_engines! {
             assert_eq!(back.count(name), *rows, "{name}");
         }
 
-        let moved = server.twin_on(there.url()).await;
+        let moved = server.second_instance_on(there.url()).await;
         let request = RefreshSessionRequest { refresh_token: tokens.refresh_token };
         SessionServiceClient::new(moved.channel().await).refresh_session(request).await.unwrap();
         moved.client().await.register(registration("new")).await.unwrap();
@@ -123,7 +123,7 @@ on_both_engines! {
     async fn a_target_that_is_not_empty_or_of_another_schema_is_refused(engine: Engine) {
         let server = service_with_data(engine).await;
         let used = TestServer::start(other(engine)).await;
-        used.newcomer("mallory").await;
+        used.unverified_user("mallory").await;
 
         let refusal = failure(&copy(server.database_url(), used.database_url()));
         assert!(refusal.contains("the target is not empty"), "{refusal}");
@@ -229,7 +229,7 @@ async fn a_backup_of_a_running_service_is_complete_and_restored_by_copying_one_f
     assert!(failure(&again).contains("already exists"));
 
     // This user registers after the backup, so the restored store must not contain it.
-    server.newcomer("late").await;
+    server.unverified_user("late").await;
     server.terminate();
     server.wait().await;
     let path = server.database_url().strip_prefix("sqlite://").unwrap().to_owned();

@@ -149,7 +149,7 @@ on_both_engines! {
             .with_env("KAIROS_IDENTITY_LOG_LEVEL", "info,rpc=debug")
             .start()
             .await;
-        let ada = server.newcomer("ada").await;
+        let ada = server.unverified_user("ada").await;
         let _silent = TcpStream::connect(server.address()).await.unwrap();
         let _idle = server.channel().await;
         let mut watch = watch_health(&server).await;
@@ -188,7 +188,7 @@ on_both_engines! {
     async fn users_and_links_survive_a_restart(engine: Engine) {
         let mut server = TestServer::start(engine).await;
         let ada = server.member("ada").await;
-        server.newcomer("bob").await;
+        server.unverified_user("bob").await;
         let token = crate::support::mail::verification_token(&server, &address("bob")).await;
         server.terminate();
         assert!(server.wait().await.success());
@@ -213,7 +213,7 @@ async fn a_sighup_reloads_certificates_and_stops_nothing() {
     secure.signal("HUP");
 
     secure.logged("Reloaded the certificates").await;
-    plain.newcomer("ada").await;
+    plain.unverified_user("ada").await;
     assert!(plain.is_running());
 }
 
@@ -244,7 +244,7 @@ async fn a_second_signal_exits_at_once() {
 async fn health_follows_the_loss_and_the_return_of_the_database() {
     let cluster = Postgres::own();
     let server = TestServer::on_url(cluster.create_database().url().to_owned()).start().await;
-    let ada = server.newcomer("ada").await;
+    let ada = server.unverified_user("ada").await;
     let mut client = server.client().await;
     let resolve = || ResolveTokenRequest { auth_token: ada.auth_token.clone() };
     assert_eq!(health(&server).await, ServingStatus::Serving);
@@ -279,7 +279,7 @@ async fn health_follows_the_loss_and_the_return_of_the_database() {
 async fn a_frozen_database_is_reported_unavailable_within_5_s() {
     let cluster = Postgres::own();
     let server = TestServer::on_url(cluster.create_database().url().to_owned()).start().await;
-    let ada = server.newcomer("ada").await;
+    let ada = server.unverified_user("ada").await;
     let mut client = server.client().await;
 
     cluster.pause();
@@ -303,10 +303,10 @@ async fn a_frozen_database_is_reported_unavailable_within_5_s() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_auth_token_stays_the_same_after_verification_and_login() {
     let server = TestServer::start(Engine::Sqlite).await;
-    let newcomer = server.newcomer("ada").await;
-    assert!(Uuid::parse_str(&newcomer.auth_token).is_ok());
+    let unverified_user = server.unverified_user("ada").await;
+    assert!(Uuid::parse_str(&unverified_user.auth_token).is_ok());
     let output = server.command(&["user", "verify", "ada"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let answer = server.client().await.login(login("ada", PASSWORD)).await.unwrap().into_inner();
-    assert_eq!(answer.user.unwrap().auth_token, newcomer.auth_token);
+    assert_eq!(answer.user.unwrap().auth_token, unverified_user.auth_token);
 }

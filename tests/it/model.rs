@@ -201,7 +201,7 @@ impl Group {
             9 => self.open_other_links().await,
             10 => self.request_other_links().await,
             11 => self.refresh().await,
-            12 => self.end_sessions().await,
+            12 => self.revoke_sessions().await,
             13 => self.delete_account().await,
             14 => self.register_again().await,
             15 => self.rename().await,
@@ -317,7 +317,7 @@ impl Group {
         }
     }
 
-    async fn end_sessions(&mut self) {
+    async fn revoke_sessions(&mut self) {
         if self.below(2) == 0 {
             let refresh_token = self.random_token(|user| &user.refresh);
             accepted(self.sessions.logout(LogoutRequest { refresh_token }).await);

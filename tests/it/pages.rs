@@ -58,7 +58,7 @@ fn assert_security_headers(answer: &HttpResponse) {
 on_both_engines! {
     async fn a_scanner_that_opens_the_link_changes_nothing_and_the_button_verifies(engine: Engine) {
         let server = TestServer::start(engine).await;
-        server.newcomer("ada").await;
+        server.unverified_user("ada").await;
         let token = verification_token(&server, &address("ada")).await;
         let http = server.http_address();
         let link = format!("/verify?token={token}");
@@ -135,7 +135,7 @@ on_both_engines! {
         // An email that another user has verified meanwhile stays with that user.
         server.member("bob").await;
         let link = email_change_token(&server, "bob", "eve").await;
-        server.newcomer("eve").await;
+        server.unverified_user("eve").await;
         let eve = wait_for_mails(&server, &address("eve"), 2).await.pop().unwrap().token();
         assert_eq!(post(http, "/verify", &[("token", &eve)]).status, 200);
         let taken = post(http, "/confirm-email", &[("token", &link)]);
@@ -146,7 +146,7 @@ on_both_engines! {
         let server = TestServer::start(engine).await;
         let ada = server.member("ada").await;
         server.member("cyd").await;
-        server.newcomer("bob").await;
+        server.unverified_user("bob").await;
         let http = server.http_address();
         let verify = verification_token(&server, &address("bob")).await;
         let reset = reset_token(&server, "ada").await;
@@ -249,7 +249,7 @@ async fn pages_can_be_replaced_and_pages_and_port_can_be_disabled() {
     let own = folder.path().to_str().unwrap();
     let server =
         TestServer::builder(Engine::Sqlite).with_env("KAIROS_IDENTITY_PAGES_TEMPLATES", own).start().await;
-    server.newcomer("ada").await;
+    server.unverified_user("ada").await;
     let token = verification_token(&server, &address("ada")).await;
     assert_eq!(post(server.http_address(), "/verify", &[("token", &token)]).body, "Fertig.");
 
@@ -284,7 +284,7 @@ async fn a_shutdown_closes_the_port_and_does_not_wait_for_idle_connections() {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_pages_work_in_a_browser_without_javascript() {
     let server = TestServer::start(Engine::Sqlite).await;
-    server.newcomer("ada").await;
+    server.unverified_user("ada").await;
     let verify = verification_token(&server, &address("ada")).await;
     let pictures = repository().join("target/pages");
     fs::create_dir_all(&pictures).unwrap();

@@ -88,7 +88,7 @@ async fn a_user_registers_verifies_the_email_logs_in_and_is_looked_up() {
 async fn many_callers_on_two_instances_share_few_connections_and_get_correct_answers() {
     let pooled = Pooled::new();
     let first = pooled.service().start().await;
-    let instances = [first.twin().await, first];
+    let instances = [first.second_instance().await, first];
 
     let users = register_users(&instances).await;
     let auth_tokens: Vec<String> = users.iter().map(|user| user.auth_token.clone()).collect();
@@ -122,7 +122,7 @@ async fn many_callers_on_two_instances_share_few_connections_and_get_correct_ans
 async fn no_setting_of_the_service_stays_on_a_shared_connection() {
     let pooled = Pooled::new();
     let first = pooled.service().start().await;
-    let instances = [first.twin().await, first];
+    let instances = [first.second_instance().await, first];
 
     register_users(&instances).await;
 

@@ -51,8 +51,9 @@ impl Deployment {
             .with_env("KAIROS_IDENTITY_MAIL_POLL_INTERVAL", "10ms")
             .start()
             .await;
-        let twin = if engine == Engine::Postgres { Some(first.twin().await) } else { None };
-        Self { database, instances: [first].into_iter().chain(twin).collect() }
+        let second_instance =
+            if engine == Engine::Postgres { Some(first.second_instance().await) } else { None };
+        Self { database, instances: [first].into_iter().chain(second_instance).collect() }
     }
 
     fn first(&self) -> &TestServer {
@@ -156,7 +157,7 @@ on_both_engines! {
             });
         }
         for number in 0..NAMES {
-            server.newcomer(&name(number)).await;
+            server.unverified_user(&name(number)).await;
         }
 
         let codes = logins.join_all().await.concat();
@@ -220,7 +221,7 @@ on_both_engines! {
 
     async fn a_link_verifies_once(engine: Engine) {
         let deployment = Deployment::open(engine).await;
-        let ada = deployment.first().newcomer("ada").await;
+        let ada = deployment.first().unverified_user("ada").await;
         let token = verification_token(deployment.first(), &address("ada")).await;
 
         let answers = deployment

@@ -193,7 +193,7 @@ impl Load {
 async fn look_ups_are_served_by_the_replica() {
     let pair = Pair::new();
     let server = pair.start(pair.service()).await;
-    let ada = server.newcomer("ada").await;
+    let ada = server.unverified_user("ada").await;
     let mut client = server.client().await;
 
     pair.assert_replica_answers_alone(&mut client, &ada).await;
@@ -205,14 +205,14 @@ async fn look_ups_are_served_by_the_replica() {
 async fn a_user_registered_a_moment_ago_is_found_by_every_instance() {
     let pair = Pair::new();
     let server = pair.start(pair.service().with_env(LAG_MAX, NO_LAG_MAX)).await;
-    let twin = server.twin().await;
-    pair.wait_until_used(&twin, 0).await;
-    let mut clients = [server.client().await, twin.client().await];
-    let ada = server.newcomer("ada").await;
+    let second_instance = server.second_instance().await;
+    pair.wait_until_used(&second_instance, 0).await;
+    let mut clients = [server.client().await, second_instance.client().await];
+    let ada = server.unverified_user("ada").await;
     pair.verify_on_primary_only(&server, &ada).await;
 
     for number in 1..=64 {
-        let bob = server.newcomer(&format!("bob{number}")).await;
+        let bob = server.unverified_user(&format!("bob{number}")).await;
         for client in &mut clients {
             assert_eq!(resolve(client, &bob).await.unwrap(), bob);
             // A token without a user, a user that is only on the primary, and a user that is on both.
@@ -235,7 +235,7 @@ async fn logins_registrations_and_look_ups_by_email_use_the_primary() {
     let pair = Pair::new();
     let server = pair.start(pair.service().with_env(LAG_MAX, NO_LAG_MAX)).await;
     let mut client = server.client().await;
-    let ada = server.newcomer("ada").await;
+    let ada = server.unverified_user("ada").await;
     pair.verify_on_primary_only(&server, &ada).await;
     wait_until_seen_as(&mut client, &ada, false, LIMIT).await;
     let bob = server.member("bob").await;
@@ -254,7 +254,7 @@ async fn a_lagging_replica_is_not_used_until_it_has_caught_up() {
     let pair = Pair::new();
     let server = pair.start(pair.service().with_env(LAG_MAX, "200ms")).await;
     let mut client = server.client().await;
-    let ada = server.newcomer("ada").await;
+    let ada = server.unverified_user("ada").await;
 
     let verified = pair.verify_on_primary_only(&server, &ada).await;
     wait_until_seen_as(&mut client, &ada, true, EXCLUDED_LIMIT).await;
@@ -270,7 +270,7 @@ async fn a_lagging_replica_is_not_used_until_it_has_caught_up() {
 async fn a_replica_that_dies_under_load_fails_no_call() {
     let pair = Pair::new();
     let server = pair.start(pair.service()).await;
-    let (ada, bob) = (server.newcomer("ada").await, server.newcomer("bob").await);
+    let (ada, bob) = (server.unverified_user("ada").await, server.unverified_user("bob").await);
     let load = Load::start(&server, &ada, &bob).await;
     pair.wait_until_queried().await;
 
@@ -294,7 +294,7 @@ async fn a_replica_that_freezes_under_load_fails_no_call() {
         .with_env("KAIROS_IDENTITY_DATABASE_ACQUIRE_TIMEOUT", "500ms")
         .with_env("KAIROS_IDENTITY_DATABASE_STATEMENT_TIMEOUT", "1s");
     let server = pair.start(limits).await;
-    let (ada, bob) = (server.newcomer("ada").await, server.newcomer("bob").await);
+    let (ada, bob) = (server.unverified_user("ada").await, server.unverified_user("bob").await);
     let load = Load::start(&server, &ada, &bob).await;
     pair.wait_until_queried().await;
 
@@ -313,7 +313,7 @@ async fn a_replica_that_freezes_under_load_fails_no_call() {
 async fn a_promoted_replica_is_not_used() {
     let pair = Pair::new();
     let server = pair.start(pair.service()).await;
-    let ada = server.newcomer("ada").await;
+    let ada = server.unverified_user("ada").await;
     pair.replica.catch_up(&pair.primary);
 
     pair.replica.psql("postgres", "SELECT pg_promote()");
@@ -331,7 +331,7 @@ async fn a_service_starts_while_its_replica_is_down() {
 
     let server = pair.service().start().await;
 
-    let ada = server.newcomer("ada").await;
+    let ada = server.unverified_user("ada").await;
     let mut client = server.client().await;
     assert_eq!(resolve(&mut client, &ada).await.unwrap(), ada);
     assert_eq!(pair.times_used(&server), 0);

@@ -89,7 +89,7 @@ impl Scene {
             .with_env("KAIROS_IDENTITY_LOG_LEVEL", "warn,kairos_identity::cli=info")
             .start()
             .await;
-        server.newcomer("ada").await;
+        server.unverified_user("ada").await;
         let hash = world.database.rows("SELECT password AS value FROM core_user").remove(0);
         for kind in kinds {
             for number in 0..accounts {

@@ -292,7 +292,7 @@ fn pages(
     let templates = templates.map_err(|error| format!("pages.templates: {error}"))?;
     let options = PagesOptions {
         request_timeout: settings.server.request_timeout_default.get(),
-        keys_kept: settings.session.key_lead.get(),
+        keys_max_age: settings.session.key_lead.get(),
     };
     Ok(Pages::new(accounts.clone(), templates, options, (clock.clone(), entropy.clone())))
 }

@@ -68,11 +68,11 @@ fn throttle_options(settings: &Settings) -> ThrottleOptions {
         failures_in_a_row_max: login.failures_in_a_row_max.get(),
         pause: login.pause.get(),
         total: Budget { max: login.total_max.get(), window: login.window.get() },
-        failures_from: per_address(client.failures_max.get()),
+        failures_per_address: per_address(client.failures_max.get()),
         registrations_from: per_address(client.registrations_max.get()),
         resends_to: Budget { max: verification.resends_max.get(), window: verification.resends_window.get() },
         resends_from: per_address(client.resends_max.get()),
-        address_known: client.known_lifetime.get(),
+        known_address_lifetime: client.known_lifetime.get(),
     }
 }
 

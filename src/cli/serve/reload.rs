@@ -20,7 +20,7 @@ use crate::{
     cli::{Failure, reason},
     config::Settings,
     domain::{AuditKind, Origin},
-    grpc::layer::paths_of_every_service,
+    grpc::layer::all_method_paths,
     server::{self, Alpn, CurrentTls},
 };
 
@@ -69,10 +69,10 @@ impl TlsConfigs {
 fn load_callers(path: &Path, settings: &Settings) -> Result<Callers, Failure> {
     let in_file = |error: &dyn std::fmt::Display| format!("callers.file: {}: {error}", path.display());
     let text = fs::read_to_string(path).map_err(|error| in_file(&error))?;
-    let methods = paths_of_every_service();
+    let methods = all_method_paths();
     let methods: Vec<_> = methods.iter().map(String::as_str).collect();
     let callers = Callers::parse(&text, &methods).map_err(|error| in_file(&error))?;
-    if callers.need_certificates() && settings.server.tls_client_ca.is_none() {
+    if callers.any_uses_certificate() && settings.server.tls_client_ca.is_none() {
         return Err(in_file(
             &"a caller authenticates with a certificate, but server.tls-client-ca is not set",
         ));

@@ -14,7 +14,7 @@ pub(super) struct Methods(HashSet<String>);
 impl Methods {
     /// Returns the methods of the API, of health, and of both versions of reflection.
     pub fn all() -> Self {
-        Self(paths_of_every_service().into_iter().collect())
+        Self(all_method_paths().into_iter().collect())
     }
 
     /// Returns the path if it is the path of a known method.
@@ -25,7 +25,7 @@ impl Methods {
 
 /// Returns the paths of all methods, `/package.Service/Method`.
 #[must_use]
-pub fn paths_of_every_service() -> Vec<String> {
+pub fn all_method_paths() -> Vec<String> {
     let descriptors = [
         proto::FILE_DESCRIPTOR_SET,
         tonic_health::pb::FILE_DESCRIPTOR_SET,

@@ -15,7 +15,7 @@ use std::{ops::ControlFlow, pin::pin, time::Duration};
 use http::{Request, Response};
 use tonic::body::Body;
 
-pub use self::methods::paths_of_every_service;
+pub use self::methods::all_method_paths;
 pub(super) use self::request_id::{RequestId, current as current_request_id};
 use self::{
     caller::Rejection,
@@ -28,7 +28,7 @@ use crate::{
     clock::Clock,
     domain::AuditEvent,
     entropy::Entropy,
-    server::{Peer, Served},
+    server::{HttpHandler, Peer},
 };
 
 /// The options and dependencies of the layers.
@@ -82,7 +82,7 @@ pub fn wrap<S: CallHandler>(services: S, options: LayerOptions) -> Layered<S> {
 /// 5. The request id in INTERNAL responses. It encloses the panic layer, which creates such responses.
 /// 6. Panics. It encloses the deadline layer, so that a panic and an exceeded deadline have different codes.
 /// 7. The deadline, for the handler and the reading of the request body.
-impl<S: CallHandler> Served for Layered<S> {
+impl<S: CallHandler> HttpHandler for Layered<S> {
     async fn answer(&self, request: Request<Body>, peer: &Peer) -> Response<Body> {
         let id = RequestId::generate(&self.options.entropy);
         let mut call = Call::begin(&request, peer.address, id, &self.methods, &self.options.clock);

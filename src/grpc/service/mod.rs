@@ -157,6 +157,6 @@ const CLIENT_AGENT: &str = "kairos-client-agent";
 /// Returns the source of the request for the audit trail.
 fn origin<T>(request: &Request<T>) -> Origin {
     let agent = request.metadata().get(CLIENT_AGENT);
-    let agent = agent.and_then(|agent| ClientAgent::from_told(agent.as_encoded_bytes()));
+    let agent = agent.and_then(|agent| ClientAgent::from_bytes_lossy(agent.as_encoded_bytes()));
     requester(request).origin(agent, current_request_id().map(RequestId::as_uuid))
 }

@@ -187,7 +187,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
-    pub async fn is_half_copied(&self) -> Result<bool, StoreError> {
+    pub async fn has_unfinished_copy(&self) -> Result<bool, StoreError> {
         read!(&self.connections, connection => {
             let unfinished = core_copy::table.filter(core_copy::finished_at.is_null());
             Ok(diesel::select(diesel::dsl::exists(unfinished)).get_result(connection).await?)

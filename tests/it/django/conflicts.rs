@@ -112,7 +112,7 @@ on_both_engines! {
 
     async fn users_already_in_the_store_stay_and_are_reported_as_conflicts(engine: Engine) {
         let server = TestServer::start(engine).await;
-        let ada = server.newcomer("ada").await;
+        let ada = server.unverified_user("ada").await;
         let django = Django::small(Engine::Sqlite, 3);
         django.execute("UPDATE core_user SET email = 'Ada@example.com', is_verified = 1 WHERE id = 1; UPDATE core_user SET username = 'ada' WHERE id = 2");
         let arguments = ["import", "django", "--from", django.url(), "--to", server.database_url()];

@@ -44,7 +44,7 @@ on_both_engines! {
 
     async fn an_old_link_is_refused_for_users_who_registered_here_or_changed_since(engine: Engine) {
         let (server, django) = start_with_import(engine, "2999-01-01T00:00:00Z").await;
-        let own = server.newcomer("ada").await;
+        let own = server.unverified_user("ada").await;
         assert_refused(&open_link(&server, &own.auth_token).await.unwrap_err(), Code::InvalidArgument, "INVALID_TOKEN");
         assert_refused(&open_link(&server, "00000000-0000-4000-8000-00000000ffff").await.unwrap_err(), Code::InvalidArgument, "INVALID_TOKEN");
 

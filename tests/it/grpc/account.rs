@@ -189,14 +189,14 @@ on_both_engines! {
 
     async fn only_one_of_64_concurrent_resets_succeeds(engine: Engine) {
         let server = TestServer::builder(engine).with_env("KAIROS_IDENTITY_VERIFICATION_RESENDS_MAX", "1000").start().await;
-        let twin = server.twin().await;
+        let second_instance = server.second_instance().await;
         server.member("ada").await;
         for round in 0..race_rounds(1) {
             request_reset(&server, &address("ada")).await;
             let token = newest(&server, &address("ada"), 2 * round + 2).await.token();
             let mut calls = tokio::task::JoinSet::new();
             for number in 0..64 {
-                let mut client = client(if number % 2 == 0 { &server } else { &twin }).await;
+                let mut client = client(if number % 2 == 0 { &server } else { &second_instance }).await;
                 let new_password = format!("{NEW_PASSWORD}-{round}-{number}");
                 let request = ResetPasswordRequest { token: token.clone(), new_password: new_password.clone() };
                 calls.spawn(async move { client.reset_password(request).await.map(|_| new_password) });
@@ -210,7 +210,7 @@ on_both_engines! {
 
     async fn only_one_of_64_concurrent_email_confirmations_succeeds(engine: Engine) {
         let server = TestServer::start(engine).await;
-        let twin = server.twin().await;
+        let second_instance = server.second_instance().await;
         let ada = server.member("ada").await;
         let mut name = "ada".to_owned();
         for round in 0..race_rounds(1) {
@@ -222,7 +222,7 @@ on_both_engines! {
             let token = newest(&server, &new, 1).await.token();
             let mut calls = tokio::task::JoinSet::new();
             for number in 0..64 {
-                let mut client = client(if number % 2 == 0 { &server } else { &twin }).await;
+                let mut client = client(if number % 2 == 0 { &server } else { &second_instance }).await;
                 let request = ConfirmEmailChangeRequest { token: token.clone() };
                 calls.spawn(async move { client.confirm_email_change(request).await });
             }
@@ -256,7 +256,7 @@ on_both_engines! {
         let server = TestServer::start(engine).await;
         // An attacker may have registered this email and chosen the password; the reset lets the owner
         // replace it.
-        server.newcomer("ada").await;
+        server.unverified_user("ada").await;
         let first = newest(&server, &address("ada"), 1).await.token();
         request_reset(&server, &address("ada")).await;
         let token = newest(&server, &address("ada"), 2).await.token();
@@ -320,7 +320,7 @@ on_both_engines! {
         let server = TestServer::start(engine).await;
         server.member("ada").await;
         server.member("bob").await;
-        server.newcomer("eve").await;
+        server.unverified_user("eve").await;
         let tokens = log_in(&server, "ada").await;
         let mut client = client(&server).await;
         let taken = client.request_email_change(email_change(&tokens, PASSWORD, &address("bob"))).await.unwrap_err();
@@ -329,7 +329,7 @@ on_both_engines! {
         // Another user registers and verifies the email while the link is pending.
         client.request_email_change(email_change(&tokens, PASSWORD, &address("joe"))).await.unwrap();
         let link = newest(&server, &address("joe"), 1).await.token();
-        server.newcomer("joe").await;
+        server.unverified_user("joe").await;
         let verification = newest(&server, &address("joe"), 2).await.token();
         server.client().await.verify_email(VerifyEmailRequest { token: verification }).await.unwrap();
         assert_refused(&confirm(&server, &link).await.unwrap_err(), Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
@@ -365,7 +365,7 @@ on_both_engines! {
     async fn a_mailed_token_works_only_for_its_purpose(engine: Engine) {
         let server = TestServer::start(engine).await;
         let ada = server.member("ada").await;
-        server.newcomer("bob").await;
+        server.unverified_user("bob").await;
         let verify = newest(&server, &address("bob"), 1).await.token();
         request_reset(&server, &address("ada")).await;
         let reset_token = newest(&server, &address("ada"), 2).await.token();
@@ -457,7 +457,7 @@ on_both_engines! {
     async fn an_email_can_be_registered_again_after_its_link_expired_unused(engine: Engine) {
         let database = TestDatabase::new(engine);
         let server = TestServer::on_url(database.url().to_owned()).start().await;
-        let squatter = server.newcomer("ada").await;
+        let squatter = server.unverified_user("ada").await;
         // With the same username too, like a user who lost the first mail and registers again.
         let owner = registration("ada");
         let early = server.client().await.register(owner.clone()).await.unwrap_err();

@@ -138,7 +138,7 @@ on_both_engines! {
 
     async fn a_disabled_unverified_user_keeps_the_email_and_gets_a_new_link_when_enabled(engine: Engine) {
         let server = TestServer::start(engine).await;
-        let ada = server.newcomer("ada").await;
+        let ada = server.unverified_user("ada").await;
         let link = verification_token(&server, &address("ada")).await;
         disable(&server, &ada.auth_token).await;
 
@@ -176,12 +176,12 @@ on_both_engines! {
 
     async fn no_session_survives_a_concurrent_disable(engine: Engine) {
         let server = TestServer::builder(engine).with_env("KAIROS_IDENTITY_LOGIN_FAILURES_MAX", "100").start().await;
-        let twin = server.twin().await;
+        let second_instance = server.second_instance().await;
         let ada = server.member("ada").await;
         for _ in 0..race_rounds(1) {
             let mut logins = JoinSet::new();
             for number in 0..16 {
-                let mut identity = if number % 2 == 0 { &server } else { &twin }.client().await;
+                let mut identity = if number % 2 == 0 { &server } else { &second_instance }.client().await;
                 logins.spawn(async move { identity.login(login("ada", PASSWORD)).await });
             }
             let first = logins.join_next().await.unwrap().unwrap();
@@ -209,7 +209,7 @@ on_both_engines! {
     async fn list_users_filters_by_state_creation_time_and_text(engine: Engine) {
         let server = TestServer::start(engine).await;
         let ada = server.member("ada").await;
-        server.newcomer("Strasse_1").await;
+        server.unverified_user("Strasse_1").await;
         let percent = RegisterRequest { email: address("percent"), ..registration("50% off") };
         server.client().await.register(percent).await.unwrap();
         disable(&server, &ada.auth_token).await;
@@ -240,12 +240,12 @@ on_both_engines! {
     async fn a_page_token_works_only_for_its_own_list_and_filter(engine: Engine) {
         let server = TestServer::start(engine).await;
         for name in ["ada", "bob"] {
-            server.newcomer(name).await;
+            server.unverified_user(name).await;
         }
         let first = ListUsersRequest { page_size: 1, ..ListUsersRequest::default() };
         let token = client(&server).await.list_users(first.clone()).await.unwrap().into_inner().next_page_token;
         let next = ListUsersRequest { page_token: token.clone(), page_size: 7, ..first.clone() };
-        assert_eq!(client(&server.twin().await).await.list_users(next.clone()).await.unwrap().into_inner().users.len(), 1);
+        assert_eq!(client(&server.second_instance().await).await.list_users(next.clone()).await.unwrap().into_inner().users.len(), 1);
 
         let faulty = [
             (ListUsersRequest { is_verified: Some(false), ..next.clone() }, "page_token"),
@@ -269,7 +269,7 @@ on_both_engines! {
 
     async fn an_operator_can_set_and_clear_the_verified_flag(engine: Engine) {
         let server = TestServer::start(engine).await;
-        let ada = server.newcomer("ada").await;
+        let ada = server.unverified_user("ada").await;
         let set = async |is_verified| {
             let request = SetVerifiedRequest { auth_token: ada.auth_token.clone(), is_verified };
             client(&server).await.set_verified(request).await
@@ -348,7 +348,7 @@ on_both_engines! {
 
     async fn each_admin_change_is_one_audit_event_and_events_are_listed_in_pages(engine: Engine) {
         let server = TestServer::start(engine).await;
-        let ada = server.newcomer("ada").await;
+        let ada = server.unverified_user("ada").await;
         let auth_token = ada.auth_token.clone();
         let set = |is_verified| SetVerifiedRequest { auth_token: auth_token.clone(), is_verified: Some(is_verified) };
         let mut admin = client(&server).await;
@@ -382,7 +382,7 @@ on_both_engines! {
     async fn the_user_command_does_what_admin_service_does(engine: Engine) {
         let server = TestServer::start(engine).await;
         server.member("ada").await;
-        server.newcomer("bob").await;
+        server.unverified_user("bob").await;
         let user = |arguments: &[&str]| {
             let output = server.command(&[&["user"], arguments].concat()).output().unwrap();
             assert!(output.status.success(), "{arguments:?}: {output:?}");

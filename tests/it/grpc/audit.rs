@@ -190,7 +190,7 @@ on_both_engines! {
 
     async fn since_and_until_take_a_timestamp_or_a_duration(engine: Engine) {
         let server = TestServer::start(engine).await;
-        server.newcomer("ada").await;
+        server.unverified_user("ada").await;
         server.client().await.find_user(by_username("ada")).await.unwrap();
 
         assert_eq!(decisions(&audit(&server, &["--since", "1h"])), ["user_created OK"]);

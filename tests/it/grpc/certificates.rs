@@ -65,22 +65,24 @@ async fn a_client_certificate_identifies_a_caller_by_its_name() {
         .start()
         .await;
     let root = fs::read(own.certificate()).unwrap();
-    let bff = || authority.vouch_for("unlisted", "spiffe://kairos/bff");
+    let bff = || authority.issue_client_certificate("unlisted", "spiffe://kairos/bff");
 
     let listed = connect(&server, &root, Some(bff())).await.unwrap();
     assert_refused(&refusal(listed, None).await, Code::NotFound, "USER_NOT_FOUND");
-    let agent = connect(&server, &root, Some(authority.vouch_for("agent", ""))).await.unwrap();
+    let agent = connect(&server, &root, Some(authority.issue_client_certificate("agent", ""))).await.unwrap();
     assert_refused(&refusal(agent.clone(), None).await, Code::PermissionDenied, "CALLER_NOT_ALLOWED");
     // A service token takes precedence over the client certificate.
     assert_refused(&refusal(agent, Some(&token)).await, Code::NotFound, "USER_NOT_FOUND");
 
-    for identity in [None, Some(authority.vouch_for("bff", "spiffe://kairos/other"))] {
+    for identity in [None, Some(authority.issue_client_certificate("bff", "spiffe://kairos/other"))] {
         let unlisted = connect(&server, &root, identity).await.unwrap();
         assert_refused(&refusal(unlisted.clone(), None).await, Code::Unauthenticated, "CALLER_UNKNOWN");
         assert_refused(&refusal(unlisted, Some(&token)).await, Code::NotFound, "USER_NOT_FOUND");
     }
     // A certificate of an untrusted authority is rejected in the handshake, whatever name it has.
-    let forged = connect(&server, &root, Some(stranger.vouch_for("agent", "spiffe://kairos/bff"))).await;
+    let forged =
+        connect(&server, &root, Some(stranger.issue_client_certificate("agent", "spiffe://kairos/bff")))
+            .await;
     let is_refused = match forged {
         Err(_) => true,
         // In TLS 1.3 the client learns of the rejection after its side of the handshake has finished.

@@ -28,7 +28,7 @@ on_both_engines! {
     async fn an_unknown_email_and_a_wrong_password_look_the_same(engine: Engine) {
         let server = TestServer::start(engine).await;
         server.member("ada").await;
-        server.newcomer("bob").await;
+        server.unverified_user("bob").await;
         let mut client = server.client().await;
 
         let mut refusals = Vec::new();
@@ -47,7 +47,7 @@ on_both_engines! {
 
     async fn an_unverified_email_is_reported_only_after_the_right_password(engine: Engine) {
         let server = TestServer::start(engine).await;
-        server.newcomer("ada").await;
+        server.unverified_user("ada").await;
         let mut client = server.client().await;
 
         let right = client.login(login("ada", PASSWORD)).await.unwrap_err();

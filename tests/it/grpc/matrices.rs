@@ -365,7 +365,7 @@ on_both_engines! {
         let open = start_without_limits(&database).await;
         let ada = Account::new(&open, "ada").await;
         let file = CallersFile::new(&[("bff", &ServiceToken::from_random([7; 32]), "*", "*")]);
-        let server = open.twin_with(&[("KAIROS_IDENTITY_CALLERS_FILE", file.path().to_str().unwrap())]).await;
+        let server = open.second_instance_with(&[("KAIROS_IDENTITY_CALLERS_FILE", file.path().to_str().unwrap())]).await;
         for kind in CREDENTIALS {
             let answer = call_method(&server, "SessionService/GetJwks", &[], Some(ada.credential(kind))).await;
             let expected = if kind == Credential::Service { OK } else { "CALLER_UNKNOWN" };

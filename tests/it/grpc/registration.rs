@@ -96,7 +96,7 @@ on_both_engines! {
 
     async fn a_taken_email_and_a_taken_username_have_different_reasons(engine: Engine) {
         let server = TestServer::start(engine).await;
-        server.newcomer("ada").await;
+        server.unverified_user("ada").await;
         let mut client = server.client().await;
 
         let same_email = RegisterRequest { username: "bob".into(), email: "ADA@example.COM".into(), ..registration("ada") };
@@ -132,7 +132,7 @@ on_both_engines! {
             assert_refused(&refusal, Code::InvalidArgument, "INVALID_FIELDS");
             assert_eq!(violations(&refusal)[0].0, "request_id");
         }
-        server.newcomer("last").await;
+        server.unverified_user("last").await;
         wait_for_mails(&server, &address("last"), 1).await;
         assert_eq!(mails_to(&server.mail_folder(), &address("ada")).len(), 1);
     }

@@ -17,7 +17,7 @@ fn resend(email: &str) -> ResendVerificationEmailRequest {
 on_both_engines! {
     async fn a_new_link_replaces_the_old_one(engine: Engine) {
         let server = TestServer::start(engine).await;
-        server.newcomer("ada").await;
+        server.unverified_user("ada").await;
         let first = wait_for_mails(&server, &address("ada"), 1).await[0].token();
         let mut client = server.client().await;
 
@@ -33,7 +33,7 @@ on_both_engines! {
     async fn every_email_gets_the_same_answer_and_only_an_unverified_one_gets_a_mail(engine: Engine) {
         let server = TestServer::start(engine).await;
         server.member("verified").await;
-        server.newcomer("unverified").await;
+        server.unverified_user("unverified").await;
         let mut client = server.client().await;
 
         let mut answers = Vec::new();
@@ -55,7 +55,7 @@ on_both_engines! {
 
     async fn resends_to_one_email_are_limited(engine: Engine) {
         let server = TestServer::start(engine).await;
-        server.newcomer("ada").await;
+        server.unverified_user("ada").await;
         let mut client = server.client().await;
 
         // All spellings of an email share one limit, and an unknown email has the same limit.

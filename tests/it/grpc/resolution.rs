@@ -18,7 +18,7 @@ fn resolve(auth_token: &str) -> ResolveTokenRequest {
 on_both_engines! {
     async fn an_auth_token_in_any_form_resolves_to_its_user(engine: Engine) {
         let server = TestServer::start(engine).await;
-        let ada = server.newcomer("ada").await;
+        let ada = server.unverified_user("ada").await;
         let mut client = server.client().await;
         let token = &ada.auth_token;
         for spelling in [token.clone(), token.to_uppercase(), token.replace('-', ""), token.replace('-', "").to_uppercase()] {
@@ -45,7 +45,7 @@ on_both_engines! {
 
     async fn resolve_tokens_returns_each_user_once_in_request_order(engine: Engine) {
         let server = TestServer::start(engine).await;
-        let (ada, bob) = (server.newcomer("ada").await, server.newcomer("bob").await);
+        let (ada, bob) = (server.unverified_user("ada").await, server.unverified_user("bob").await);
         let strangers: Vec<String> = (1..=996).map(|number| Uuid::from_u128(number).to_string()).collect();
         let mut auth_tokens = strangers.clone();
         auth_tokens.insert(500, ada.auth_token.to_uppercase());
@@ -79,7 +79,7 @@ on_both_engines! {
 
     async fn a_user_is_found_by_email_or_by_username(engine: Engine) {
         let server = TestServer::start(engine).await;
-        let ada = server.newcomer("ada").await;
+        let ada = server.unverified_user("ada").await;
         let mut client = server.client().await;
 
         let found = client.find_user(by_email("ADA@EXAMPLE.com")).await.unwrap().into_inner();
@@ -104,7 +104,7 @@ on_both_engines! {
         let server = TestServer::start(engine).await;
         let mut users = Vec::new();
         for number in 0..8 {
-            users.push(server.newcomer(&format!("user{number}")).await);
+            users.push(server.unverified_user(&format!("user{number}")).await);
         }
         let channels = [server.client().await, server.client().await, server.client().await, server.client().await];
         let mut calls = JoinSet::new();

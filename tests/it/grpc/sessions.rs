@@ -139,13 +139,13 @@ on_both_engines! {
 
     async fn concurrent_refreshes_produce_exactly_one_successor(engine: Engine) {
         let server = TestServer::start(engine).await;
-        let twin = server.twin().await;
+        let second_instance = server.second_instance().await;
         server.member("ada").await;
         for round in 0..race_rounds(2) {
             let first = log_in(&server, "ada").await;
             let mut calls = tokio::task::JoinSet::new();
             for number in 0..64 {
-                let mut client = session_client(if number % 2 == 0 { &server } else { &twin }).await;
+                let mut client = session_client(if number % 2 == 0 { &server } else { &second_instance }).await;
                 let request = RefreshSessionRequest { refresh_token: first.refresh_token.clone() };
                 calls.spawn(async move { client.refresh_session(request).await });
             }
@@ -154,7 +154,7 @@ on_both_engines! {
                 answers.into_iter().map(|answer| answer.into_inner().tokens.unwrap().refresh_token).collect();
             assert_eq!(successors.len(), 1, "round {round}");
             for successor in &successors {
-                refresh(&twin, successor).await.unwrap();
+                refresh(&second_instance, successor).await.unwrap();
             }
         }
     }
@@ -260,7 +260,7 @@ on_both_engines! {
 
         let before = log_in(&server, "ada").await;
         age(&database, "core_session", "created_at", DAY);
-        let shorter = server.twin_with(&[("KAIROS_IDENTITY_SESSION_LIFETIME", "12h"), ("KAIROS_IDENTITY_SESSION_IDLE", "1h")]);
+        let shorter = server.second_instance_with(&[("KAIROS_IDENTITY_SESSION_LIFETIME", "12h"), ("KAIROS_IDENTITY_SESSION_IDLE", "1h")]);
         let server = shorter.await;
         assert_refresh_refused(refresh(&server, &before.refresh_token).await);
     }
@@ -332,11 +332,11 @@ on_both_engines! {
 
     async fn all_instances_share_signing_keys_and_follow_their_rotation(engine: Engine) {
         let server = TestServer::builder(engine).with_env("KAIROS_IDENTITY_SESSION_KEY_LEAD", "0s").start().await;
-        let twin = server.twin().await;
+        let second_instance = server.second_instance().await;
         server.member("ada").await;
         server.member("bob").await;
         let tokens = log_in(&server, "ada").await;
-        assert!(introspect(&twin, &tokens.access_token).await.active);
+        assert!(introspect(&second_instance, &tokens.access_token).await.active);
         let listed = || {
             let output = keys(&server, &["list"]);
             output.lines().map(|line| line.split('\t').next().unwrap().to_owned()).collect::<Vec<_>>()
@@ -351,7 +351,7 @@ on_both_engines! {
             let token = log_in(server, "bob").await.access_token;
             verified(server, &token).await.0["kid"].as_str().unwrap().to_owned()
         };
-        for server in [&server, &twin] {
+        for server in [&server, &second_instance] {
             let is_known = async || (kid(server).await == created).then_some(());
             until("new tokens are signed with the new key", FOLLOW_LIMIT, is_known).await;
             assert!(introspect(server, &tokens.access_token).await.active, "tokens signed with the old key stay valid");
@@ -360,11 +360,11 @@ on_both_engines! {
 
         let created = keys(&server, &["rotate", "--revoke-earlier"]);
         assert_eq!(listed(), [created.split('\t').next().unwrap()]);
-        let is_refused = async || (!introspect(&twin, &tokens.access_token).await.active).then_some(());
+        let is_refused = async || (!introspect(&second_instance, &tokens.access_token).await.active).then_some(());
         until("tokens signed with the old key are refused", FOLLOW_LIMIT, is_refused).await;
         // The session stays valid: only its access tokens are refused.
-        let fresh = refresh(&twin, &tokens.refresh_token).await.unwrap();
-        assert!(introspect(&twin, &fresh.access_token).await.active);
+        let fresh = refresh(&second_instance, &tokens.refresh_token).await.unwrap();
+        assert!(introspect(&second_instance, &fresh.access_token).await.active);
     }
 
     async fn an_instance_with_another_secret_key_refuses_to_start_and_names_the_fix(engine: Engine) {

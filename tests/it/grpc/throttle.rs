@@ -90,9 +90,9 @@ on_both_engines! {
         let database = TestDatabase::new(engine);
         let mut first = admitting_all_guesses(TestServer::on_url(database.url().to_owned())).start().await;
         first.member("ada").await;
-        let twin = if engine == Engine::Postgres { Some(first.twin().await) } else { None };
+        let second_instance = if engine == Engine::Postgres { Some(first.second_instance().await) } else { None };
 
-        let servers: Vec<&TestServer> = [Some(&first), twin.as_ref()].into_iter().flatten().collect();
+        let servers: Vec<&TestServer> = [Some(&first), second_instance.as_ref()].into_iter().flatten().collect();
         assert_eq!(guess_concurrently(&servers).await, FAILURES_MAX);
         let all_checks = || servers.iter().map(|server| password_checks(server)).sum::<usize>();
         until("the log contains every password check", LOG_LIMIT, async || (all_checks() >= FAILURES_MAX).then_some(())).await;
@@ -111,7 +111,7 @@ on_both_engines! {
     async fn a_throttled_account_and_a_throttled_unknown_email_look_the_same(engine: Engine) {
         let server = TestServer::builder(engine).with_env("KAIROS_IDENTITY_LOGIN_FAILURES_MAX", "2").start().await;
         server.member("ada").await;
-        server.newcomer("bob").await;
+        server.unverified_user("bob").await;
         let mut client = server.client().await;
 
         let mut refusals = Vec::new();

@@ -17,7 +17,7 @@ fn verify(token: &str) -> VerifyEmailRequest {
 on_both_engines! {
     async fn a_mailed_link_verifies_its_user_once(engine: Engine) {
         let server = TestServer::start(engine).await;
-        let ada = server.newcomer("ada").await;
+        let ada = server.unverified_user("ada").await;
         let token = verification_token(&server, &address("ada")).await;
         let mut client = server.client().await;
 
@@ -31,7 +31,7 @@ on_both_engines! {
     async fn an_expired_link_is_refused(engine: Engine) {
         let lifetime = "KAIROS_IDENTITY_VERIFICATION_TOKEN_LIFETIME";
         let server = TestServer::builder(engine).with_env(lifetime, "1s").start().await;
-        server.newcomer("ada").await;
+        server.unverified_user("ada").await;
         let token = verification_token(&server, &address("ada")).await;
         tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
 
@@ -42,7 +42,7 @@ on_both_engines! {
 
     async fn a_token_that_was_never_mailed_is_refused(engine: Engine) {
         let server = TestServer::start(engine).await;
-        server.newcomer("ada").await;
+        server.unverified_user("ada").await;
         let token = verification_token(&server, &address("ada")).await;
         let mut client = server.client().await;
         for wrong in [&"A".repeat(43), &token[..42], &format!("{token}A"), "x", "' OR 1=1 --", &"x".repeat(10_000)] {
@@ -58,7 +58,7 @@ on_both_engines! {
 
     async fn an_auth_token_does_not_verify_an_email_and_is_counted_in_the_log(engine: Engine) {
         let server = TestServer::start(engine).await;
-        let ada = server.newcomer("ada").await;
+        let ada = server.unverified_user("ada").await;
         let mut client = server.client().await;
         for old_link in [ada.auth_token.clone(), ada.auth_token.replace('-', "").to_uppercase()] {
             let refusal = client.verify_email(verify(&old_link)).await.unwrap_err();

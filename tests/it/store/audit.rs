@@ -28,7 +28,7 @@ on_both_engines! {
         let origin = Origin {
             peer: Some("2001:db8::1".parse().unwrap()),
             client: Some(ClientAddress::parse("192.0.2.7").unwrap()),
-            agent: ClientAgent::from_told("Kräuter/1.0 \u{1f37d}".as_bytes()),
+            agent: ClientAgent::from_bytes_lossy("Kräuter/1.0 \u{1f37d}".as_bytes()),
             request_id: Some(request_id),
             ..Origin::local("bff")
         };
@@ -94,7 +94,7 @@ on_both_engines! {
         world.store.verify_email(token.digest(), event(NOW)).await.unwrap();
         world.store.verify_email(token.digest(), event(NOW)).await.unwrap();
         assert!(world.store.replace_link((&ada.email, None), MailTokenPurpose::VerifyEmail, world.mail().0, event(NOW)).await.unwrap().is_none());
-        assert!(!world.store.forget_password_attempts(&ada.email, event(NOW)).await.unwrap());
+        assert!(!world.store.clear_password_attempts(&ada.email, event(NOW)).await.unwrap());
         assert!(world.store.delete_user(ada.id, event(NOW)).await.unwrap());
         assert!(!world.store.delete_user(ada.id, event(NOW)).await.unwrap());
 

@@ -57,7 +57,7 @@ on_both_engines! {
         let refused = world.store.claim_due_mail(NOW, NOW.plus(LEASE)).await.unwrap().unwrap();
 
         assert!(world.store.mark_mail_sent(&sent, NOW).await.unwrap());
-        assert!(world.store.give_up_mail(&refused, NOW, "550 no such user".into()).await.unwrap());
+        assert!(world.store.mark_mail_failed(&refused, NOW, "550 no such user".into()).await.unwrap());
 
         assert!(world.store.claim_due_mail(NOW.plus(DAY), NOW.plus(DAY * 2)).await.unwrap().is_none());
         let with_token = "SELECT CAST(count(*) AS VARCHAR(9)) AS value FROM core_mail_outbox WHERE sealed_token IS NOT NULL";

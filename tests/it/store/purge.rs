@@ -30,15 +30,15 @@ on_both_engines! {
         world.store.mark_mail_sent(&mail, NOW).await.unwrap();
 
         let purge = async |at| world.store.purge(RETENTION, event(at)).await.unwrap().0;
-        assert_eq!(purge(NOW.plus(DAY)).await, Purged { rows: 0, is_more: false });
-        assert_eq!(purge(NOW.plus(DAY + MICROSECOND)).await, Purged { rows: 2, is_more: false });
+        assert_eq!(purge(NOW.plus(DAY)).await, Purged { rows: 0, has_more: false });
+        assert_eq!(purge(NOW.plus(DAY + MICROSECOND)).await, Purged { rows: 2, has_more: false });
         assert_eq!(world.counts(), [1, 1, 0, 0]);
-        assert_eq!(purge(NOW.plus(DAY * 2 + MICROSECOND)).await, Purged { rows: 1, is_more: false });
+        assert_eq!(purge(NOW.plus(DAY * 2 + MICROSECOND)).await, Purged { rows: 1, has_more: false });
         assert_eq!(world.counts(), [1, 0, 0, 0]);
-        assert_eq!(purge(NOW.plus(DAY * 3)).await, Purged { rows: 0, is_more: false });
-        assert_eq!(purge(NOW.plus(DAY * 3 + MICROSECOND)).await, Purged { rows: 1, is_more: false });
-        assert_eq!(purge(NOW.plus(DAY * 4)).await, Purged { rows: 0, is_more: false });
-        assert_eq!(purge(NOW.plus(DAY * 4 + MICROSECOND)).await, Purged { rows: 1, is_more: false });
+        assert_eq!(purge(NOW.plus(DAY * 3)).await, Purged { rows: 0, has_more: false });
+        assert_eq!(purge(NOW.plus(DAY * 3 + MICROSECOND)).await, Purged { rows: 1, has_more: false });
+        assert_eq!(purge(NOW.plus(DAY * 4)).await, Purged { rows: 0, has_more: false });
+        assert_eq!(purge(NOW.plus(DAY * 4 + MICROSECOND)).await, Purged { rows: 1, has_more: false });
         assert_eq!(world.counts(), [0, 0, 0, 0]);
     }
 
@@ -84,8 +84,8 @@ on_both_engines! {
         }
 
         let end = NOW.plus(RETENTION.audit_events + Duration::from_micros(2_500));
-        for (rows, is_more) in [(1_000, true), (1_000, true), (500, false), (0, false)] {
-            assert_eq!(world.store.purge(RETENTION, event(end)).await.unwrap().0, Purged { rows, is_more });
+        for (rows, has_more) in [(1_000, true), (1_000, true), (500, false), (0, false)] {
+            assert_eq!(world.store.purge(RETENTION, event(end)).await.unwrap().0, Purged { rows, has_more });
         }
         let rest = world.store.list_audit_events(AuditFilter::default(), None, 1_000).await.unwrap();
         assert_eq!((rest.len(), rest[0].at), (500, NOW.plus(Duration::from_micros(2_500))));

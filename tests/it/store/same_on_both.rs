@@ -79,7 +79,7 @@ impl Runner {
             Call::Finish(how) => match (self.claimed.take(), how % 3) {
                 (None, _) => String::new(),
                 (Some(mail), 0) => comparable(store.mark_mail_sent(&mail, now).await),
-                (Some(mail), 1) => comparable(store.give_up_mail(&mail, now, "550".into()).await),
+                (Some(mail), 1) => comparable(store.mark_mail_failed(&mail, now, "550".into()).await),
                 (Some(mail), _) => comparable(store.retry_mail(&mail, now, "451".into()).await),
             },
             Call::MarkVerified(name) => match self.find(name).await {

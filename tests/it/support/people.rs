@@ -38,14 +38,14 @@ pub fn from<T>(client: &str, message: T) -> Request<T> {
 
 impl TestServer {
     /// Registers the user `name` and does not verify the email.
-    pub async fn newcomer(&self, name: &str) -> User {
+    pub async fn unverified_user(&self, name: &str) -> User {
         let answer = self.client().await.register(registration(name)).await.unwrap();
         answer.into_inner().user.unwrap()
     }
 
     /// Registers the user `name` and verifies the email, so that the user can log in.
     pub async fn member(&self, name: &str) -> User {
-        self.newcomer(name).await;
+        self.unverified_user(name).await;
         let token = verification_token(self, &address(name)).await;
         let answer = self.client().await.verify_email(VerifyEmailRequest { token }).await.unwrap();
         answer.into_inner().user.unwrap()

@@ -125,21 +125,21 @@ impl TestServer {
     /// Starts a second instance, as an operator would: on the same database, with the same secret key and the
     /// same mail destination. The database and the mail folder belong to the first instance and are removed
     /// with it.
-    pub async fn twin(&self) -> Self {
-        self.twin_with(&[]).await
+    pub async fn second_instance(&self) -> Self {
+        self.second_instance_with(&[]).await
     }
 
-    /// Like [`TestServer::twin`], with these environment variables added or replaced.
-    pub async fn twin_with(&self, variables: &[(&str, &str)]) -> Self {
-        self.twin_of(self.database_url(), variables).await
+    /// Like [`TestServer::second_instance`], with these environment variables added or replaced.
+    pub async fn second_instance_with(&self, variables: &[(&str, &str)]) -> Self {
+        self.start_second_instance(self.database_url(), variables).await
     }
 
-    /// Like [`TestServer::twin`], on another database that holds a copy of the data.
-    pub async fn twin_on(&self, database_url: &str) -> Self {
-        self.twin_of(database_url, &[]).await
+    /// Like [`TestServer::second_instance`], on another database that holds a copy of the data.
+    pub async fn second_instance_on(&self, database_url: &str) -> Self {
+        self.start_second_instance(database_url, &[]).await
     }
 
-    async fn twin_of(&self, database_url: &str, variables: &[(&str, &str)]) -> Self {
+    async fn start_second_instance(&self, database_url: &str, variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::copy(self.folder.path().join("secret.key"), folder.path().join("secret.key")).unwrap();
         let changed = variables.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
@@ -151,9 +151,9 @@ impl TestServer {
             variables: self.settings.variables.clone().into_iter().chain(changed).collect(),
             arguments: self.settings.arguments.clone(),
         };
-        let mut twin = Self { folder, settings, process: None, address: None };
-        twin.launch().await;
-        twin
+        let mut second_instance = Self { folder, settings, process: None, address: None };
+        second_instance.launch().await;
+        second_instance
     }
 
     /// Returns the gRPC address; panics if the service has not started.

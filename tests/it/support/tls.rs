@@ -66,7 +66,7 @@ impl Authority {
 
     /// Issues a client certificate with this common name and, if `uri` is not empty, this URI as subject
     /// alternative name.
-    pub fn vouch_for(&self, common_name: &str, uri: &str) -> Identity {
+    pub fn issue_client_certificate(&self, common_name: &str, uri: &str) -> Identity {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, common_name);
         if !uri.is_empty() {
