@@ -21,7 +21,7 @@ use tonic::{
 
 use crate::{
     Failure,
-    measure::{Measurement, Outcome},
+    measure::{CallOutcome, Measurement},
     tokens::{PASSWORD, RandomUsers, auth_token, email},
 };
 
@@ -161,16 +161,16 @@ async fn total(mut workers: JoinSet<Measurement>) -> Measurement {
 }
 
 impl Caller {
-    async fn call(&mut self) -> Outcome {
+    async fn call(&mut self) -> CallOutcome {
         let result = match self.rpc {
             Rpc::Resolve | Rpc::Echo => self.resolve().await,
             Rpc::ResolveBatch => self.resolve_batch().await,
             Rpc::Login => self.log_in().await,
         };
         match result {
-            Ok(Some(items)) => Outcome::Right { items },
-            Err(status) if status.code() == Code::ResourceExhausted => Outcome::Refused,
-            Ok(None) | Err(_) => Outcome::Wrong,
+            Ok(Some(items)) => CallOutcome::Right { items },
+            Err(status) if status.code() == Code::ResourceExhausted => CallOutcome::Refused,
+            Ok(None) | Err(_) => CallOutcome::Wrong,
         }
     }
 

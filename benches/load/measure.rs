@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 const LATENCY_US_MAX: u64 = 60_000_000;
 
 /// The result of a call.
-pub enum Outcome {
+pub enum CallOutcome {
     /// The right response, with this number of users.
     Right { items: u64 },
     /// Rejected because a queue is full (`RESOURCE_EXHAUSTED`).
@@ -34,19 +34,19 @@ impl Measurement {
     }
 
     /// Records a call. A call outside of the measured time only increases the total number of calls.
-    pub fn record(&mut self, outcome: &Outcome, latency: Duration, is_measured: bool) {
+    pub fn record(&mut self, outcome: &CallOutcome, latency: Duration, is_measured: bool) {
         self.calls_total += 1;
         if !is_measured {
             return;
         }
         let latency = u64::try_from(latency.as_micros()).unwrap_or(LATENCY_US_MAX);
         match outcome {
-            Outcome::Right { items } => {
+            CallOutcome::Right { items } => {
                 self.latencies_us.saturating_record(latency);
                 self.items += items;
             }
-            Outcome::Refused => self.refused_us.saturating_record(latency),
-            Outcome::Wrong => self.failures += 1,
+            CallOutcome::Refused => self.refused_us.saturating_record(latency),
+            CallOutcome::Wrong => self.failures += 1,
         }
     }
 

@@ -101,7 +101,7 @@ impl Administration {
         let event = self.event(AuditKind::UserUpdated, &found.user, origin).of("is_verified: false");
         let link = verification_link(mails, &found.user, event.at);
         let updated = self.store.mark_unverified(found.user.id, link, event.clone()).await?;
-        mails.ring();
+        mails.wake_outbox();
         updated_user(&found, updated, &event)
     }
 
@@ -136,7 +136,7 @@ impl Administration {
         let event = self.event(AuditKind::UserEnabled, &found.user, origin);
         let link = verification_link(mails, &found.user, event.at);
         if self.store.enable_user(found.user.id, link, event.clone()).await? {
-            mails.ring();
+            mails.wake_outbox();
             audit::log(&event);
         }
         Ok(ManagedUser { disabled_at: None, ..found })
@@ -209,7 +209,7 @@ impl Administration {
         let owner = (&user.email, Some(user.id));
         let mailed = self.store.replace_link(owner, purpose, link, event.clone()).await?;
         let mailed = mailed.ok_or(AccountError::UserNotFound)?;
-        mails.ring();
+        mails.wake_outbox();
         audit::log(&event);
         Ok(mailed)
     }

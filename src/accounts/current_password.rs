@@ -19,13 +19,13 @@ impl Accounts {
         current: &Password,
         origin: &Origin,
     ) -> Result<Credentials, AccountError> {
-        let place = self.with.passwords.reserve()?;
+        let slot = self.deps.passwords.reserve()?;
         let attempt = self.count_password_attempt(&acting.user.email, origin).await?;
-        let found = self.with.store.find_credentials(&acting.user.email).await?;
+        let found = self.deps.store.find_credentials(&acting.user.email).await?;
         // The email may belong to another user by now.
         let found = found.filter(|found| found.user.id == acting.user.id);
         let hash = found.as_ref().map(|found| found.password.clone());
-        match (self.with.passwords.verify(place, current, hash).await?, found) {
+        match (self.deps.passwords.verify(slot, current, hash).await?, found) {
             (Verdict::Right { .. }, Some(found)) => {
                 self.record_right_password(&attempt).await;
                 Ok(found)
@@ -36,7 +36,7 @@ impl Accounts {
 
     /// Creates an event about the acting user.
     fn event_about(&self, kind: AuditKind, acting: &ActingUser, origin: &Origin) -> AuditEvent {
-        self.with.audit.event(kind, origin).about(Some(acting.user.auth_token))
+        self.deps.audit.event(kind, origin).about(Some(acting.user.auth_token))
     }
 
     /// Replaces the current password by a new one that [`Accounts::admit_password`] has accepted. Revokes the
@@ -56,7 +56,7 @@ impl Accounts {
     ) -> Result<(), AccountError> {
         let changed = self.check_and_change(acting, current, new, origin).await;
         let failed = || self.event_about(AuditKind::AuthnPasswordChangeFail, acting, origin);
-        changed.map_err(|error| self.with.audit.refused(failed(), None, error))
+        changed.map_err(|error| self.deps.audit.refused(failed(), None, error))
     }
 
     async fn check_and_change(
@@ -67,20 +67,20 @@ impl Accounts {
         origin: &Origin,
     ) -> Result<(), AccountError> {
         let found = self.check_current(acting, current, origin).await?;
-        let hash = self.with.passwords.hash(new).await?;
+        let hash = self.deps.passwords.hash(new).await?;
         let event = self.event_about(AuditKind::AuthnPasswordChange, acting, origin);
         let change = PasswordChange {
             user: acting.user.id,
             old: found.password,
             new: hash,
             keep: acting.session,
-            notice: self.with.mails.notice(MailKind::PasswordChanged, &found.user.email, event.at),
+            notice: self.deps.mails.notice(MailKind::PasswordChanged, &found.user.email, event.at),
             event: event.clone(),
         };
-        if !self.with.store.change_password(change).await? {
+        if !self.deps.store.change_password(change).await? {
             return Err(AccountError::InvalidCredentials);
         }
-        self.with.mails.ring();
+        self.deps.mails.wake_outbox();
         audit::log(&event);
         Ok(())
     }
@@ -103,7 +103,7 @@ impl Accounts {
     ) -> Result<Option<MailToken>, AccountError> {
         let requested = self.check_and_request(acting, current, new, by, origin).await;
         let failed = || self.event_about(AuditKind::UserUpdateFail, acting, origin);
-        requested.map_err(|error| self.with.audit.refused(failed(), None, error))
+        requested.map_err(|error| self.deps.audit.refused(failed(), None, error))
     }
 
     async fn check_and_request(
@@ -115,25 +115,25 @@ impl Accounts {
         origin: &Origin,
     ) -> Result<Option<MailToken>, AccountError> {
         let found = self.check_current(acting, current, origin).await?;
-        let taken = self.with.store.find_user_by_email(new).await?;
+        let taken = self.deps.store.find_user_by_email(new).await?;
         if taken.is_some_and(|other| other.is_verified && other.id != acting.user.id) {
             return Err(AccountError::EmailTaken);
         }
         self.count_mail(Subject::resends_to(new), new, origin).await?;
         let event = self.event_about(AuditKind::AuthnTokenCreated, acting, origin);
         let event = event.of(by.resource(MailTokenPurpose::ChangeEmail));
-        let link = self.with.mails.link(MailTokenPurpose::ChangeEmail, new, by, event.at);
+        let link = self.deps.mails.link(MailTokenPurpose::ChangeEmail, new, by, event.at);
         let request = EmailChangeRequest {
             user: acting.user.id,
             password: found.password,
             link: link.mail,
-            notice: self.with.mails.notice(MailKind::EmailChangeRequested, &found.user.email, event.at),
+            notice: self.deps.mails.notice(MailKind::EmailChangeRequested, &found.user.email, event.at),
             event: event.clone(),
         };
-        if !self.with.store.request_email_change(request).await? {
+        if !self.deps.store.request_email_change(request).await? {
             return Err(AccountError::InvalidCredentials);
         }
-        self.with.mails.ring();
+        self.deps.mails.wake_outbox();
         audit::log(&event);
         Ok(link.for_caller)
     }
@@ -152,7 +152,7 @@ impl Accounts {
     ) -> Result<(), AccountError> {
         let deleted = self.check_and_delete(acting, current, origin).await;
         let failed = || self.event_about(AuditKind::UserDeleteFail, acting, origin);
-        deleted.map_err(|error| self.with.audit.refused(failed(), None, error))
+        deleted.map_err(|error| self.deps.audit.refused(failed(), None, error))
     }
 
     async fn check_and_delete(
@@ -163,7 +163,7 @@ impl Accounts {
     ) -> Result<(), AccountError> {
         let found = self.check_current(acting, current, origin).await?;
         let event = self.event_about(AuditKind::UserDeleted, acting, origin);
-        if !self.with.store.delete_account(acting.user.id, found.password, event.clone()).await? {
+        if !self.deps.store.delete_account(acting.user.id, found.password, event.clone()).await? {
             return Err(AccountError::InvalidCredentials);
         }
         audit::log(&event);

@@ -3,7 +3,7 @@
 use super::{AccountError, Accounts, sessions::IssuedTokens, throttle::PasswordAttempt};
 use crate::{
     domain::{AuditKind, Email, Origin, Password},
-    password::{Place, Verdict},
+    password::{QueueSlot, Verdict},
     store::Credentials,
 };
 
@@ -31,11 +31,11 @@ impl Accounts {
     ) -> Result<IssuedTokens, AccountError> {
         // Reserved first: a login that is refused because the queue is full causes no database query and does
         // not wait.
-        let mut place = Some(self.with.passwords.reserve()?);
+        let mut slot = Some(self.deps.passwords.reserve()?);
         let attempt = self.count_password_attempt(email, origin).await?;
         for _ in 0..CHECKS_MAX {
-            let place = place.take().map_or_else(|| self.with.passwords.reserve(), Ok)?;
-            if let Some(tokens) = self.check_and_open(place, email, password, &attempt, origin).await? {
+            let slot = slot.take().map_or_else(|| self.deps.passwords.reserve(), Ok)?;
+            if let Some(tokens) = self.check_and_open(slot, email, password, &attempt, origin).await? {
                 return Ok(tokens);
             }
         }
@@ -49,24 +49,24 @@ impl Accounts {
     /// A database error.
     pub async fn find_imported_email(&self, text: &str) -> Result<Option<Email>, AccountError> {
         let Ok(email) = Email::keep(text) else { return Ok(None) };
-        Ok(self.with.store.find_user_by_email(&email).await?.map(|user| user.email))
+        Ok(self.deps.store.find_user_by_email(&email).await?.map(|user| user.email))
     }
 
     /// Returns `None` when the account changed after its password was checked.
     async fn check_and_open(
         &self,
-        place: Place,
+        slot: QueueSlot,
         email: &Email,
         password: &Password,
         attempt: &PasswordAttempt,
         origin: &Origin,
     ) -> Result<Option<IssuedTokens>, AccountError> {
-        let credentials = self.with.store.find_credentials(email).await?;
+        let credentials = self.deps.store.find_credentials(email).await?;
         let hash = credentials.as_ref().map(|credentials| credentials.password.clone());
-        let verdict = self.with.passwords.verify(place, password, hash).await?;
+        let verdict = self.deps.passwords.verify(slot, password, hash).await?;
 
         let user = credentials.as_ref().map(|credentials| credentials.user.auth_token);
-        let failed = || self.with.audit.event(AuditKind::AuthnLoginFail, origin).about(user);
+        let failed = || self.deps.audit.event(AuditKind::AuthnLoginFail, origin).about(user);
         match (credentials, verdict) {
             (Some(credentials), Verdict::Right { needs_rewrite })
                 if credentials.user.is_verified && !credentials.is_disabled =>
@@ -85,10 +85,10 @@ impl Accounts {
                 } else {
                     AccountError::EmailNotVerified
                 };
-                Err(self.with.audit.refused(failed(), None, refusal))
+                Err(self.deps.audit.refused(failed(), None, refusal))
             }
             (_, Verdict::Wrong) | (None, Verdict::Right { .. }) => {
-                Err(self.with.audit.refused(failed(), None, AccountError::InvalidCredentials))
+                Err(self.deps.audit.refused(failed(), None, AccountError::InvalidCredentials))
             }
         }
     }
@@ -96,13 +96,13 @@ impl Accounts {
     /// Replaces an outdated hash. A failure does not refuse the login: the next login tries again.
     async fn rewrite_hash(&self, credentials: &Credentials, password: &Password) {
         let user = credentials.user.id;
-        let hash = match self.with.passwords.rehash(password).await {
+        let hash = match self.deps.passwords.rehash(password).await {
             Ok(hash) => hash,
             Err(error) => {
                 return tracing::warn!(user.id = %user, %error, "Outdated password hash not replaced");
             }
         };
-        match self.with.store.rewrite_password(user, &credentials.password, &hash).await {
+        match self.deps.store.rewrite_password(user, &credentials.password, &hash).await {
             Ok(true) => tracing::info!(user.id = %user, "Outdated password hash replaced"),
             Ok(false) => {} // the password has changed since
             Err(error) => {

@@ -79,7 +79,7 @@ impl Mails {
     }
 
     /// Notifies the outbox of a mail that was committed.
-    pub(super) fn ring(&self) {
+    pub(super) fn wake_outbox(&self) {
         self.due.notify_one();
     }
 

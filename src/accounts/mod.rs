@@ -5,17 +5,17 @@
 //! the operations of an operator are in [`Administration`].
 
 mod administration;
-mod asked_links;
 mod audit;
 mod current_password;
 mod error;
 mod housekeeping;
 mod log_in;
-mod mailed_links;
 mod mails;
 mod page_tokens;
 mod profile;
+mod redeem_link;
 mod register;
+mod request_link;
 mod sessions;
 mod signing_keys;
 mod throttle;
@@ -32,7 +32,7 @@ pub use self::{
     error::AccountError,
     housekeeping::{Housekeeping, REQUEST_ID_LIFETIME, Retention},
     mails::{MailOptions, MailedBy, Mails},
-    page_tokens::{InvalidPageToken, PageTokens, Place},
+    page_tokens::{InvalidPageToken, PageCursor, PageTokens},
     register::{NewAccount, NewUser},
     sessions::{ActingUser, IssuedTokens, SessionOptions},
     signing_keys::{KeyOptions, Rotation, SigningKeyError, SigningKeys},
@@ -87,7 +87,7 @@ pub struct Collaborators {
 /// Registration, verification, login, and the sessions that follow. Cheap to clone.
 #[derive(Clone)]
 pub struct Accounts {
-    with: Collaborators,
+    deps: Collaborators,
     options: Arc<AccountsOptions>,
     background: TaskTracker,
     background_slots: Arc<Semaphore>,
@@ -98,11 +98,11 @@ pub struct Accounts {
 impl Accounts {
     /// Creates the operations with these dependencies and rules.
     #[must_use]
-    pub fn new(with: Collaborators, options: AccountsOptions) -> Self {
+    pub fn new(deps: Collaborators, options: AccountsOptions) -> Self {
         let background_slots = Arc::new(Semaphore::new(options.background_max));
         let background = TaskTracker::new();
         Self {
-            with,
+            deps,
             options: Arc::new(options),
             background,
             background_slots,
@@ -123,7 +123,7 @@ impl Accounts {
         username: Option<Username>,
         email: Option<Email>,
     ) -> Result<Result<NewPassword, PasswordRefusal>, AccountError> {
-        Ok(self.with.passwords.admit(self.options.password_policy, password, username, email).await?)
+        Ok(self.deps.passwords.admit(self.options.password_policy, password, username, email).await?)
     }
 
     /// Waits for the background tasks of calls that were answered. To be called once, when no more calls

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// A position in a list: two numbers, of which the second may be unused.
-pub type Place = [i64; 2];
+pub type PageCursor = [i64; 2];
 
 const HALF_BYTES: usize = 16;
 
@@ -38,7 +38,7 @@ impl PageTokens {
 
     /// Returns the page token of a position in the list that `list` describes.
     #[must_use]
-    pub fn write(&self, list: &[u8], [first, second]: Place) -> String {
+    pub fn write(&self, list: &[u8], [first, second]: PageCursor) -> String {
         let mut bytes = [0; 2 * HALF_BYTES];
         let (position, digest) = bytes.split_at_mut(HALF_BYTES);
         let (high, low) = position.split_at_mut(HALF_BYTES / 2);
@@ -52,7 +52,7 @@ impl PageTokens {
     ///
     /// # Errors
     /// [`InvalidPageToken`] for any other text.
-    pub fn read(&self, list: &[u8], text: &str) -> Result<Place, InvalidPageToken> {
+    pub fn read(&self, list: &[u8], text: &str) -> Result<PageCursor, InvalidPageToken> {
         let sealed = URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidPageToken)?;
         let bytes = self.sealing_key.open(Purpose::PageToken, &Sealed::from_bytes(sealed));
         let bytes = bytes.map_err(|_| InvalidPageToken)?;

@@ -24,20 +24,20 @@ impl Accounts {
         }
         self.count_notice(&acting.user.email).await?;
         let event =
-            |kind| self.with.audit.event(kind, origin).about(Some(acting.user.auth_token)).of("username");
+            |kind| self.deps.audit.event(kind, origin).about(Some(acting.user.auth_token)).of("username");
         let updated = event(AuditKind::UserUpdated);
-        let notice = self.with.mails.notice(MailKind::UsernameChanged, &acting.user.email, updated.at);
+        let notice = self.deps.mails.notice(MailKind::UsernameChanged, &acting.user.email, updated.at);
         let changed =
-            self.with.store.change_username(acting.user.id, username, notice, updated.clone()).await;
+            self.deps.store.change_username(acting.user.id, username, notice, updated.clone()).await;
         match changed {
             Ok(Some(user)) => {
-                self.with.mails.ring();
+                self.deps.mails.wake_outbox();
                 audit::log(&updated);
                 Ok(user)
             }
             Ok(None) => Err(AccountError::UserNotFound),
             Err(error @ StoreError::NotUnique(_)) => {
-                Err(self.with.audit.refused(event(AuditKind::UserUpdateFail), None, error.into()))
+                Err(self.deps.audit.refused(event(AuditKind::UserUpdateFail), None, error.into()))
             }
             Err(error) => Err(error.into()),
         }

@@ -61,20 +61,20 @@ impl Accounts {
         if matches!(registered, Err(AccountError::EmailTaken)) {
             self.notify_owner_of_email(&account).await;
         }
-        let event = |kind| self.with.audit.event(kind, &account.origin);
-        registered.map_err(|error| self.with.audit.refused(event(refusal_kind(&error)), None, error))
+        let event = |kind| self.deps.audit.event(kind, &account.origin);
+        registered.map_err(|error| self.deps.audit.refused(event(refusal_kind(&error)), None, error))
     }
 
     /// Mails a notice to the user with this email, within the limit of notices to one mailbox. A failure does
     /// not change the response.
     async fn notify_owner_of_email(&self, account: &NewAccount) {
-        let now = self.with.clock.now();
+        let now = self.deps.clock.now();
         if self.count_notice(&account.email).await.is_err() {
             return;
         }
-        let notice = self.with.mails.notice(MailKind::RegistrationAttempted, &account.email, now);
-        match self.with.store.enqueue_notice(notice, now).await {
-            Ok(true) => self.with.mails.ring(),
+        let notice = self.deps.mails.notice(MailKind::RegistrationAttempted, &account.email, now);
+        match self.deps.store.enqueue_notice(notice, now).await {
+            Ok(true) => self.deps.mails.wake_outbox(),
             Ok(false) => {}
             Err(error) => {
                 tracing::warn!(error = %error.chain(), "Notice of a registration attempt not queued");
@@ -83,7 +83,7 @@ impl Accounts {
     }
 
     async fn register_or_replay(&self, account: &NewAccount) -> Result<NewUser, AccountError> {
-        let now = self.with.clock.now();
+        let now = self.deps.clock.now();
         if let Some(user) = self.find_replay(account, now).await? {
             return Ok(user.into());
         }
@@ -103,12 +103,12 @@ impl Accounts {
         self.count_registration(account.origin.client).await?;
         self.refuse_taken(account, now).await?;
         let Link { mail, for_caller } =
-            self.with.mails.link(MailTokenPurpose::VerifyEmail, &account.email, account.mailed_by, now);
+            self.deps.mails.link(MailTokenPurpose::VerifyEmail, &account.email, account.mailed_by, now);
         let registration = self.new_registration(account, mail, now).await?;
         let event = registration.event.clone();
-        match self.with.store.register(registration).await? {
+        match self.deps.store.register(registration).await? {
             Registered::New { user, gone: deletions } => {
-                self.with.mails.ring();
+                self.deps.mails.wake_outbox();
                 deletions.iter().chain([&event]).for_each(audit::log);
                 Ok(NewUser { user, mail_token: for_caller })
             }
@@ -119,18 +119,18 @@ impl Accounts {
     async fn find_replay(&self, account: &NewAccount, now: Timestamp) -> Result<Option<User>, AccountError> {
         let Some(id) = account.request_id else { return Ok(None) };
         let since = now.minus(REQUEST_ID_LIFETIME);
-        let replay = self.with.store.find_registration(id, since, &account.username, &account.email).await?;
+        let replay = self.deps.store.find_registration(id, since, &account.username, &account.email).await?;
         replay.map(replayed_user).transpose()
     }
 
     /// Refuses a taken email or username before the password is hashed. The unique constraints make the final
     /// decision.
     async fn refuse_taken(&self, account: &NewAccount, now: Timestamp) -> Result<(), AccountError> {
-        let of_email = self.with.store.find_user_by_email(&account.email).await?;
-        if of_email.is_some() && !self.with.store.is_abandoned(&account.email, now).await? {
+        let of_email = self.deps.store.find_user_by_email(&account.email).await?;
+        if of_email.is_some() && !self.deps.store.is_abandoned(&account.email, now).await? {
             return Err(AccountError::EmailTaken);
         }
-        let of_name = self.with.store.find_user_by_username(&account.username).await?;
+        let of_name = self.deps.store.find_user_by_username(&account.username).await?;
         // The username of an abandoned user with this email is free too: that user is deleted.
         if of_name.is_some_and(|other| of_email.is_none_or(|of_email| of_email.id != other.id)) {
             return Err(AccountError::UsernameTaken);
@@ -144,22 +144,22 @@ impl Accounts {
         mail: NewMail,
         now: Timestamp,
     ) -> Result<Registration, AccountError> {
-        let auth_token = AuthToken::from_random(self.with.entropy.bytes());
-        let mut event = self.with.audit.event(AuditKind::UserCreated, &account.origin);
+        let auth_token = AuthToken::from_random(self.deps.entropy.bytes());
+        let mut event = self.deps.audit.event(AuditKind::UserCreated, &account.origin);
         if account.mailed_by == MailedBy::Caller {
             event = event.of(account.mailed_by.resource(MailTokenPurpose::VerifyEmail));
         }
         Ok(Registration {
             username: account.username.clone(),
             email: account.email.clone(),
-            password: self.with.passwords.hash(&account.password).await?,
+            password: self.deps.passwords.hash(&account.password).await?,
             auth_token,
             request_id: account.request_id,
             request_ids_since: now.minus(REQUEST_ID_LIFETIME),
             mail,
             created_at: now,
             event: event.about(Some(auth_token)),
-            gone: self.with.audit.event(AuditKind::UserDeleted, &account.origin).of(ABANDONED),
+            gone: self.deps.audit.event(AuditKind::UserDeleted, &account.origin).of(ABANDONED),
         })
     }
 }

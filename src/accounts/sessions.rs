@@ -74,7 +74,7 @@ impl fmt::Debug for ActingUser {
 
 /// The relation of a refresh token in a request to the session of its family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shown {
+enum TokenState {
     /// The current token, sent by the caller that owns the session.
     Live,
     /// The token before the current one, sent again by the same caller within [`REFRESH_RETRY_WINDOW`]. The
@@ -89,33 +89,33 @@ enum Shown {
 
 /// A refresh token in a request: its digest, its sender and the time.
 #[derive(Debug, Clone)]
-struct Showing {
+struct Presentation {
     digest: [u8; 32],
     caller: std::sync::Arc<str>,
     at: Timestamp,
     options: SessionOptions,
 }
 
-impl Showing {
-    fn judge(&self, known: &KnownSession) -> Shown {
+impl Presentation {
+    fn judge(&self, known: &KnownSession) -> TokenState {
         let is_same_caller = self.caller == known.session.caller;
         let is_soon = self.at.since(known.session.refreshed_at) <= REFRESH_RETRY_WINDOW;
         let may_refresh = known.user.is_verified && !known.is_disabled;
         if self.options.expires_at(&known.session) <= self.at || !may_refresh {
-            return Shown::Useless;
+            return TokenState::Useless;
         }
         match known.previous {
             _ if self.digest == known.token => {
                 if is_same_caller {
-                    Shown::Live
+                    TokenState::Live
                 } else {
-                    Shown::Useless
+                    TokenState::Useless
                 }
             }
             Some((previous, salt)) if previous == self.digest && is_same_caller && is_soon => {
-                Shown::Repeated { salt }
+                TokenState::Repeated { salt }
             }
-            _ => Shown::Reused,
+            _ => TokenState::Reused,
         }
     }
 }
@@ -130,7 +130,7 @@ impl Accounts {
         attempt: &PasswordAttempt,
         origin: &Origin,
     ) -> Result<Option<IssuedTokens>, AccountError> {
-        let (entropy, now) = (&self.with.entropy, self.with.clock.now());
+        let (entropy, now) = (&self.deps.entropy, self.deps.clock.now());
         let refresh_token = RefreshToken::from_random(entropy.bytes(), entropy.bytes());
         let session = Session {
             id: SessionId::from_random(entropy.bytes()),
@@ -142,7 +142,7 @@ impl Accounts {
             refreshed_at: now,
         };
         let tokens = self.issue(user.clone(), &session, refresh_token, now)?;
-        let event = self.with.audit.event(AuditKind::AuthnLoginSuccess, origin).about(Some(user.auth_token));
+        let event = self.deps.audit.event(AuditKind::AuthnLoginSuccess, origin).about(Some(user.auth_token));
         let event = event.of(&session.id.to_string());
         let new = NewSession {
             user: user.id,
@@ -153,7 +153,7 @@ impl Accounts {
             sessions_max: self.options.sessions.per_user_max,
         };
         let right = self.right_password(attempt, Some(event.clone()));
-        let is_open = self.with.store.open_session(new, right).await?;
+        let is_open = self.deps.store.open_session(new, right).await?;
         if is_open {
             audit::log(&event);
         }
@@ -167,9 +167,9 @@ impl Accounts {
         refresh_token: RefreshToken,
         now: Timestamp,
     ) -> Result<IssuedTokens, AccountError> {
-        let id = Builder::from_random_bytes(self.with.entropy.bytes()).into_uuid();
+        let id = Builder::from_random_bytes(self.deps.entropy.bytes()).into_uuid();
         let claims = AccessClaims::new(id, user.auth_token, session.id, session.caller.clone(), now);
-        let (access_token, claims) = self.with.access_tokens.sign(claims)?;
+        let (access_token, claims) = self.deps.access_tokens.sign(claims)?;
         Ok(IssuedTokens {
             user,
             session: session.id,
@@ -193,27 +193,27 @@ impl Accounts {
         token: &RefreshToken,
         origin: &Origin,
     ) -> Result<IssuedTokens, AccountError> {
-        let salt = self.with.entropy.bytes();
-        let now = self.with.clock.now();
-        let showing = Showing {
+        let salt = self.deps.entropy.bytes();
+        let now = self.deps.clock.now();
+        let presentation = Presentation {
             digest: *token.digest().as_bytes(),
             caller: origin.caller.clone(),
             at: now,
             options: self.options.sessions,
         };
-        let renewed = self.with.audit.event(AuditKind::SessionRenewed, origin);
-        let reused = self.with.audit.event(AuditKind::AuthnTokenReuse, origin);
-        let (judge, successor) = (showing.clone(), token.successor(&salt).digest());
+        let renewed = self.deps.audit.event(AuditKind::SessionRenewed, origin);
+        let reused = self.deps.audit.event(AuditKind::AuthnTokenReuse, origin);
+        let (judge, successor) = (presentation.clone(), token.successor(&salt).digest());
         let decide = move |known: &KnownSession| match judge.judge(known) {
-            Shown::Live => SessionChange::Rotate {
+            TokenState::Live => SessionChange::Rotate {
                 token: successor,
                 salt,
                 event: about_session(renewed, &known.session),
             },
-            Shown::Repeated { .. } | Shown::Useless => SessionChange::Keep,
-            Shown::Reused => SessionChange::End { event: about_session(reused, &known.session) },
+            TokenState::Repeated { .. } | TokenState::Useless => SessionChange::Keep,
+            TokenState::Reused => SessionChange::End { event: about_session(reused, &known.session) },
         };
-        let Some((known, change)) = self.with.store.change_session(token.family_digest(), decide).await?
+        let Some((known, change)) = self.deps.store.change_session(token.family_digest(), decide).await?
         else {
             return Err(self.refuse_refresh(origin, None));
         };
@@ -221,22 +221,22 @@ impl Accounts {
             audit::log(event);
         }
         let mut session = known.session.clone();
-        let salt = match showing.judge(&known) {
-            Shown::Live => {
+        let salt = match presentation.judge(&known) {
+            TokenState::Live => {
                 session.refreshed_at = now;
                 salt
             }
-            Shown::Repeated { salt } => salt,
-            Shown::Useless => return Err(self.refuse_refresh(origin, Some(&session))),
-            Shown::Reused => return Err(AccountError::InvalidRefreshToken),
+            TokenState::Repeated { salt } => salt,
+            TokenState::Useless => return Err(self.refuse_refresh(origin, Some(&session))),
+            TokenState::Reused => return Err(AccountError::InvalidRefreshToken),
         };
         self.issue(known.user, &session, token.successor(&salt), now)
     }
 
     fn refuse_refresh(&self, origin: &Origin, session: Option<&Session>) -> AccountError {
-        let event = self.with.audit.event(AuditKind::SessionRenewFail, origin);
+        let event = self.deps.audit.event(AuditKind::SessionRenewFail, origin);
         let event = event.about(session.map(|session| session.user));
-        self.with.audit.refused(event, None, AccountError::InvalidRefreshToken)
+        self.deps.audit.refused(event, None, AccountError::InvalidRefreshToken)
     }
 
     /// Revokes the session of a refresh token, also if the token has been replaced. Succeeds if there is no
@@ -245,10 +245,10 @@ impl Accounts {
     /// # Errors
     /// A database error.
     pub async fn log_out(&self, token: &RefreshToken, origin: &Origin) -> Result<(), AccountError> {
-        let revoked = self.with.audit.event(AuditKind::SessionExpired, origin);
+        let revoked = self.deps.audit.event(AuditKind::SessionExpired, origin);
         let decide =
             |known: &KnownSession| SessionChange::End { event: about_session(revoked, &known.session) };
-        let changed = self.with.store.change_session(token.family_digest(), decide).await?;
+        let changed = self.deps.store.change_session(token.family_digest(), decide).await?;
         if let Some((_, SessionChange::End { event })) = changed {
             audit::log(&event);
         }
@@ -265,8 +265,8 @@ impl Accounts {
         origin: &Origin,
     ) -> Result<ActingUser, AccountError> {
         let Some((_, acting)) = self.introspect(access_token).await? else {
-            let event = self.with.audit.event(AuditKind::AuthzFail, origin);
-            return Err(self.with.audit.refused(event, None, AccountError::InvalidAccessToken));
+            let event = self.deps.audit.event(AuditKind::AuthzFail, origin);
+            return Err(self.deps.audit.refused(event, None, AccountError::InvalidAccessToken));
         };
         Ok(acting)
     }
@@ -275,7 +275,7 @@ impl Accounts {
     /// included.
     #[must_use]
     pub fn public_keys(&self) -> Vec<PublicKey> {
-        self.with.access_tokens.public_keys(self.with.clock.now())
+        self.deps.access_tokens.public_keys(self.deps.clock.now())
     }
 
     /// Returns the claims and the user of an access token; `None` if the token is invalid or its session has
@@ -287,9 +287,9 @@ impl Accounts {
         &self,
         access_token: &str,
     ) -> Result<Option<(AccessClaims, ActingUser)>, AccountError> {
-        let now = self.with.clock.now();
-        let Ok(claims) = self.with.access_tokens.verify(access_token, now) else { return Ok(None) };
-        let known = self.with.store.find_session(claims.session, claims.user).await?;
+        let now = self.deps.clock.now();
+        let Ok(claims) = self.deps.access_tokens.verify(access_token, now) else { return Ok(None) };
+        let known = self.deps.store.find_session(claims.session, claims.user).await?;
         let is_live = |known: &KnownSession| {
             known.user.is_verified && now < self.options.sessions.expires_at(&known.session)
         };
@@ -304,8 +304,8 @@ impl Accounts {
     /// # Errors
     /// A database error.
     pub async fn list_sessions(&self, acting: &ActingUser) -> Result<Vec<Session>, AccountError> {
-        let now = self.with.clock.now();
-        let mut sessions = self.with.store.list_sessions(&acting.user).await?;
+        let now = self.deps.clock.now();
+        let mut sessions = self.deps.store.list_sessions(&acting.user).await?;
         sessions.retain(|session| now < self.options.sessions.expires_at(session));
         Ok(sessions)
     }
@@ -321,7 +321,7 @@ impl Accounts {
         origin: &Origin,
     ) -> Result<(), AccountError> {
         let event = self.revocation_event(acting, origin).of(&session.to_string());
-        if !self.with.store.revoke_session(session, acting.user.id, event.clone()).await? {
+        if !self.deps.store.revoke_session(session, acting.user.id, event.clone()).await? {
             return Err(AccountError::SessionNotFound);
         }
         audit::log(&event);
@@ -341,7 +341,7 @@ impl Accounts {
     ) -> Result<usize, AccountError> {
         let event = self.revocation_event(acting, origin);
         let keep = keeps_current.then_some(acting.session);
-        let revoked = self.with.store.revoke_sessions(acting.user.id, keep, event.clone()).await?;
+        let revoked = self.deps.store.revoke_sessions(acting.user.id, keep, event.clone()).await?;
         if revoked > 0 {
             audit::log(&event);
         }
@@ -349,7 +349,7 @@ impl Accounts {
     }
 
     fn revocation_event(&self, acting: &ActingUser, origin: &Origin) -> AuditEvent {
-        self.with.audit.event(AuditKind::SessionExpired, origin).about(Some(acting.user.auth_token))
+        self.deps.audit.event(AuditKind::SessionExpired, origin).about(Some(acting.user.auth_token))
     }
 }
 

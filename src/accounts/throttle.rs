@@ -96,10 +96,10 @@ impl Accounts {
         origin: &Origin,
     ) -> Result<PasswordAttempt, AccountError> {
         let client = origin.client;
-        let now = self.with.clock.now();
+        let now = self.deps.clock.now();
         let from = client.map(|client| KnownAddress::new(email, client));
         let account = match from {
-            Some(from) if self.with.store.is_known_address(from, now).await? => Subject::password_at(&from),
+            Some(from) if self.deps.store.is_known_address(from, now).await? => Subject::password_at(&from),
             _ => Subject::password_of(email),
         };
         let options = self.options.throttle;
@@ -111,8 +111,8 @@ impl Accounts {
         rules.push((Subject::any_password(), Rule::PerWindow(options.total)));
         let budgets = rules.iter().skip(1).map(|(subject, _)| *subject).collect();
         let counted = self.count(rules, now).await;
-        let event = || self.with.audit.event(AuditKind::AuthnLoginFailMax, origin);
-        counted.map_err(|error| self.with.audit.refused(event(), Some(email), error))?;
+        let event = || self.deps.audit.event(AuditKind::AuthnLoginFailMax, origin);
+        counted.map_err(|error| self.deps.audit.refused(event(), Some(email), error))?;
         Ok(PasswordAttempt { account, budgets, from })
     }
 
@@ -132,9 +132,9 @@ impl Accounts {
         if let Some(client) = origin.client {
             rules.push((Subject::resends_from(client), Rule::PerWindow(options.resends_from)));
         }
-        let counted = self.count(rules, self.with.clock.now()).await;
-        let event = || self.with.audit.event(AuditKind::ExcessRateLimitExceeded, origin);
-        counted.map_err(|error| self.with.audit.refused(event(), Some(email), error))
+        let counted = self.count(rules, self.deps.clock.now()).await;
+        let event = || self.deps.audit.event(AuditKind::ExcessRateLimitExceeded, origin);
+        counted.map_err(|error| self.deps.audit.refused(event(), Some(email), error))
     }
 
     /// Counts a mail that only notifies its recipient.
@@ -143,7 +143,7 @@ impl Accounts {
     /// [`AccountError::TooManyAttempts`]; the mail was not counted. Or a database error.
     pub(super) async fn count_notice(&self, email: &Email) -> Result<(), AccountError> {
         let rule = Rule::PerWindow(self.options.throttle.resends_to);
-        self.count(vec![(Subject::notices_to(email), rule)], self.with.clock.now()).await
+        self.count(vec![(Subject::notices_to(email), rule)], self.deps.clock.now()).await
     }
 
     /// Counts a registration, whether or not it will succeed: its result may reveal whether an email is
@@ -154,7 +154,7 @@ impl Accounts {
     pub(super) async fn count_registration(&self, client: Option<ClientAddress>) -> Result<(), AccountError> {
         let Some(client) = client else { return Ok(()) };
         let rule = Rule::PerWindow(self.options.throttle.registrations_from);
-        self.count(vec![(Subject::registrations_from(client), rule)], self.with.clock.now()).await
+        self.count(vec![(Subject::registrations_from(client), rule)], self.deps.clock.now()).await
     }
 
     async fn count(&self, rules: Vec<(Subject, Rule)>, now: Timestamp) -> Result<(), AccountError> {
@@ -162,7 +162,7 @@ impl Accounts {
         let decide = move |known: &[Option<Attempts>]| {
             rules.iter().zip(known).map(|(rule, known)| rule.count_one(*known, now)).collect()
         };
-        match self.with.store.count_attempt(subjects, now, decide).await? {
+        match self.deps.store.count_attempt(subjects, now, decide).await? {
             Counted::Admitted => Ok(()),
             Counted::Refused { until } => {
                 Err(AccountError::TooManyAttempts { retry_after: until.since(now) })
@@ -177,7 +177,7 @@ impl Accounts {
         attempt: &PasswordAttempt,
         event: Option<AuditEvent>,
     ) -> CorrectPassword {
-        let until = self.with.clock.now().plus(self.options.throttle.known_address_lifetime);
+        let until = self.deps.clock.now().plus(self.options.throttle.known_address_lifetime);
         CorrectPassword {
             of: attempt.account,
             decremented: attempt.budgets.clone(),
@@ -188,7 +188,7 @@ impl Accounts {
 
     /// Records a right password that opened no session. A failure does not change the response.
     pub(super) async fn record_right_password(&self, attempt: &PasswordAttempt) {
-        let noted = self.with.store.record_correct_password(self.right_password(attempt, None)).await;
+        let noted = self.deps.store.record_correct_password(self.right_password(attempt, None)).await;
         if let Err(error) = noted {
             tracing::warn!(error = %error.chain(), "Failed attempts not cleared after the right password");
         }

@@ -20,8 +20,8 @@ impl Accounts {
     /// [`super::AccountsOptions::accept_auth_token_until`] accepts it; or a database error.
     pub async fn verify_email(&self, token: LinkToken, origin: &Origin) -> Result<User, AccountError> {
         let verified = self.verify_with_link(token, origin).await;
-        let event = || self.with.audit.event(AuditKind::UserUpdateFail, origin);
-        verified.map_err(|error| self.with.audit.refused(event(), None, error))
+        let event = || self.deps.audit.event(AuditKind::UserUpdateFail, origin);
+        verified.map_err(|error| self.deps.audit.refused(event(), None, error))
     }
 
     async fn verify_with_link(&self, token: LinkToken, origin: &Origin) -> Result<User, AccountError> {
@@ -30,8 +30,8 @@ impl Accounts {
             LinkToken::AuthToken(token) => return self.verify_with_old_link(token, origin).await,
             LinkToken::Unknown => return Err(AccountError::InvalidToken),
         };
-        let event = self.with.audit.event(AuditKind::UserUpdated, origin);
-        match self.with.store.verify_email(token.digest(), event.clone()).await? {
+        let event = self.deps.audit.event(AuditKind::UserUpdated, origin);
+        match self.deps.store.verify_email(token.digest(), event.clone()).await? {
             Verification::Verified(user) => {
                 audit::log(&event.about(Some(user.auth_token)));
                 Ok(user)
@@ -45,13 +45,13 @@ impl Accounts {
     /// until the date that the operator configured, and only for imported users that have not changed since
     /// the import.
     async fn verify_with_old_link(&self, token: AuthToken, origin: &Origin) -> Result<User, AccountError> {
-        let now = self.with.clock.now();
+        let now = self.deps.clock.now();
         if self.options.accept_auth_token_until.is_none_or(|until| now >= until) {
             self.count_refused_old_link();
             return Err(AccountError::InvalidToken);
         }
-        let event = self.with.audit.event(AuditKind::UserUpdated, origin).about(Some(token)).of(OLD_LINK);
-        match self.with.store.verify_imported(token, event.clone()).await? {
+        let event = self.deps.audit.event(AuditKind::UserUpdated, origin).about(Some(token)).of(OLD_LINK);
+        match self.deps.store.verify_imported(token, event.clone()).await? {
             Verification::Verified(user) => {
                 audit::log(&event);
                 tracing::info!(user.id = %user.id, "Accepted a link with an auth_token (Django backend)");

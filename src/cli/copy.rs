@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Failure, progress::Shown, reason, signing, store};
+use super::{Failure, progress::TerminalProgress, reason, signing, store};
 use crate::{
     clock::Clock,
     config::{DatabaseUrl, Settings},
@@ -40,7 +40,7 @@ impl Copy {
         let source = store::options(settings, "--from", &from, false)?;
         let target = store::options(settings, "--to", &settings.database.url, true)?;
         let mut copy = StoreCopy::begin(&source, &target, clock.now()).await.map_err(reason)?;
-        let mut progress = Shown::new(clock.clone());
+        let mut progress = TerminalProgress::new(clock.clone());
         progress.begin("copying", copy.count().await.map_err(reason)?);
         let tables = copy.run(clock.now(), |_, rows| progress.advance(rows)).await;
         progress.end();

@@ -4,7 +4,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::{Failure, progress::Shown, reason, store};
+use super::{Failure, progress::TerminalProgress, reason, store};
 use crate::{clock::Clock, config::Settings, entropy::Entropy, import};
 
 #[derive(Debug, Args)]
@@ -34,7 +34,7 @@ impl Export {
         let target = store::options(settings, "--to", &to, true)?;
         store::open_current(settings).await?;
         let from = store::options(settings, "database.url", &settings.database.url, false)?;
-        let mut progress = Shown::new(Clock::system());
+        let mut progress = TerminalProgress::new(Clock::system());
         let entropy = Entropy::system();
         let exported = import::export(&from, &target, &entropy, &mut progress);
         let exported = exported.await.map_err(|error| format!("--to {to}: {}", reason(error)))?;

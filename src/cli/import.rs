@@ -17,7 +17,7 @@ use clap::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, progress::Shown, reason, signals::Signals, signing, store};
+use super::{Failure, progress::TerminalProgress, reason, signals::Signals, signing, store};
 use crate::{
     callers::COMMAND_LINE,
     clock::Clock,
@@ -25,8 +25,8 @@ use crate::{
     domain::Origin,
     entropy::Entropy,
     import::{
-        Import as Importer, ImportOptions, OnEmailConflict, OnTokenConflict, OnUsernameConflict, Outcome,
-        ROWS_PER_TRANSACTION, Report,
+        Import as Importer, ImportOptions, ImportOutcome, OnEmailConflict, OnTokenConflict,
+        OnUsernameConflict, ROWS_PER_TRANSACTION, Report,
     },
     password::{PasswordOptions, Passwords},
     sealing::SealingKey,
@@ -168,7 +168,7 @@ impl Django {
 
         let stop = CancellationToken::new();
         let mut signals = Signals::listen()?;
-        let mut progress = Shown::new(import.clock.clone());
+        let mut progress = TerminalProgress::new(import.clock.clone());
         let run = import.run(&mut source, &mut progress, &stop);
         tokio::pin!(run);
         let mut outcome = tokio::select! {
@@ -242,7 +242,7 @@ impl Verify {
             hashes_per_batch: 1,
         };
         let import = importer(settings, Some(store), options)?;
-        let mut progress = Shown::new(import.clock.clone());
+        let mut progress = TerminalProgress::new(import.clock.clone());
 
         let mut comparison = import.verify(&mut source, &mut progress).await.map_err(reason)?;
 
@@ -362,7 +362,7 @@ impl<'a> ReportFile<'a> {
     }
 
     /// Writes the report.
-    fn write(mut self, outcome: &mut Outcome) -> Result<(), Failure> {
+    fn write(mut self, outcome: &mut ImportOutcome) -> Result<(), Failure> {
         let Some(mut file) = self.file.take() else { return Ok(()) };
         outcome
             .write(&mut file)
@@ -408,7 +408,7 @@ fn print_report(report: &Report) {
     }
 }
 
-fn print_conflicts(outcome: &mut Outcome, report: Option<&Path>) -> Result<(), Failure> {
+fn print_conflicts(outcome: &mut ImportOutcome, report: Option<&Path>) -> Result<(), Failure> {
     let open = outcome.report.open_conflicts();
     outcome
         .findings(true, PRINTED_CONFLICTS_MAX, |kind, rows, text| {

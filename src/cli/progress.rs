@@ -15,7 +15,7 @@ const LINE_INTERVAL: Duration = Duration::from_secs(10);
 const BAR: &str = "{msg} [{bar:30}] {pos}/{len}  {per_sec}  {eta} left";
 
 /// Shows the progress of a command on standard error.
-pub(super) struct Shown {
+pub(super) struct TerminalProgress {
     clock: Clock,
     bar: Option<ProgressBar>,
     line: Option<Line>,
@@ -32,13 +32,13 @@ struct Line {
     logged_at: Instant,
 }
 
-impl Shown {
+impl TerminalProgress {
     pub(super) fn new(clock: Clock) -> Self {
         Self { clock, bar: None, line: None, logged: (Written::default(), 0) }
     }
 }
 
-impl Progress for Shown {
+impl Progress for TerminalProgress {
     fn begin(&mut self, what: &'static str, total: u64) {
         if io::stderr().is_terminal() {
             let style = ProgressStyle::with_template(BAR).unwrap_or_else(|_| ProgressStyle::default_bar());

@@ -49,7 +49,7 @@ pub use self::{
     server::ServerSettings,
     session::SessionSettings,
     setting::{Section, Setting},
-    sources::{Origin, Sources},
+    sources::{SettingSource, Sources},
     value::{Bytes, Count, LogFormat, LogLevel, PublicUrl, Sender, Span, Text, Value},
     verification::VerificationSettings,
 };
@@ -111,32 +111,32 @@ pub enum ConfigError {
         rule: String,
     },
     /// A key or a variable that is not a setting, most likely because it is misspelt.
-    #[error("{key} is not a setting ({origin}){}; docs/CONFIG.md lists all settings", did_you_mean(nearest.as_deref()))]
+    #[error("{key} is not a setting ({source}){}; docs/CONFIG.md lists all settings", did_you_mean(nearest.as_deref()))]
     UnknownKey {
         /// The unknown key or variable.
         key: String,
         /// Where it was set.
-        origin: Origin,
+        source: SettingSource,
         /// The known name with the most similar spelling, if one is similar enough.
         nearest: Option<String>,
     },
     /// A value of a type that no setting has, such as a list or a table, or a variable that is not UTF-8.
-    #[error("{key} must be a UTF-8 string, an integer or a boolean ({origin})")]
+    #[error("{key} must be a UTF-8 string, an integer or a boolean ({source})")]
     WrongType {
         /// The key or variable.
         key: String,
         /// Where it was set.
-        origin: Origin,
+        source: SettingSource,
     },
     /// A value that the type of the setting does not allow.
-    #[error("{key}: expected {expected}, not \"{redacted}\" ({origin})")]
+    #[error("{key}: expected {expected}, not \"{redacted}\" ({source})")]
     BadValue {
         /// The key.
         key: String,
         /// The text of the value, without secrets.
         redacted: String,
         /// Where it was set.
-        origin: Origin,
+        source: SettingSource,
         /// A description of the valid values.
         expected: String,
     },
@@ -208,7 +208,7 @@ impl Settings {
         })
     }
 
-    /// Returns the settings in force as a TOML file that `--config` accepts, each with its origin. Passwords
+    /// Returns the settings in force as a TOML file that `--config` accepts, each with its source. Passwords
     /// are redacted.
     #[must_use]
     pub fn print(sources: &Sources) -> String {
@@ -219,9 +219,9 @@ impl Settings {
                     let _ =
                         writeln!(text, "{}[{}]", if text.is_empty() { "" } else { "\n" }, setting.section);
                 }
-                let (value, origin) = sources.redacted(setting);
+                let (value, source) = sources.redacted(setting);
                 let value = toml::Value::String(value);
-                let _ = writeln!(text, "{} = {value}  # {origin}", setting.field.replace('_', "-"));
+                let _ = writeln!(text, "{} = {value}  # {source}", setting.field.replace('_', "-"));
             }
         }
         text

@@ -11,7 +11,7 @@ fn reference() -> String {
          and an environment variable. Some also have a flag: see `kairos-identity serve --help`. Flags\n\
          override variables, variables override the file, and the file overrides the defaults. An unknown key\n\
          or variable, or an invalid value, makes the start fail. `kairos-identity serve --print-config` prints\n\
-         the settings in force, with the origin of each and without passwords.\n\n\
+         the settings in force, with the source of each and without passwords.\n\n\
          This page is generated from `src/config` by `UPDATE_DOCS=1 cargo test config::reference`.\n",
     );
     for (about, settings) in sections() {

@@ -19,7 +19,7 @@ pub(super) const FILE_VARIABLE: &str = "KAIROS_IDENTITY_CONFIG";
 
 /// Where the value of a setting comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
+pub enum SettingSource {
     /// The default.
     Default,
     /// A file, by its path.
@@ -30,7 +30,7 @@ pub enum Origin {
     Flag(&'static str),
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for SettingSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
@@ -44,10 +44,10 @@ impl fmt::Display for Origin {
 /// A flag of the command line: the key of its setting, the name of the flag, and the text of its value.
 pub type Flag = (&'static str, &'static str, String);
 
-/// The text and the origin of every setting.
+/// The text and the source of every setting.
 #[derive(Debug)]
 pub struct Sources {
-    texts: BTreeMap<String, (String, Origin)>,
+    texts: BTreeMap<String, (String, SettingSource)>,
 }
 
 impl Sources {
@@ -62,7 +62,7 @@ impl Sources {
         flags: Vec<Flag>,
     ) -> Result<Self, ConfigError> {
         let defaults =
-            settings().map(|setting| (setting.key(), (setting.default.to_owned(), Origin::Default)));
+            settings().map(|setting| (setting.key(), (setting.default.to_owned(), SettingSource::Default)));
         let mut sources = Self { texts: defaults.collect() };
         if let Some(path) = file {
             sources.apply_file(path)?;
@@ -71,7 +71,7 @@ impl Sources {
             sources.apply_variable(&name, &text)?;
         }
         for (key, flag, text) in flags {
-            sources.texts.insert(key.to_owned(), (text, Origin::Flag(flag)));
+            sources.texts.insert(key.to_owned(), (text, SettingSource::Flag(flag)));
         }
         sources.apply_secret_file("database.url")?;
         sources.apply_secret_file("database.read-urls")?;
@@ -82,19 +82,19 @@ impl Sources {
     /// Parses the value of a setting.
     pub(super) fn value<T: Value>(&self, setting: &Setting) -> Result<T, ConfigError> {
         let key = setting.key();
-        let (text, origin) = self.texts.get(&key).expect("every setting has at least its default");
+        let (text, source) = self.texts.get(&key).expect("every setting has at least its default");
         T::parse(text).ok_or_else(|| ConfigError::BadValue {
             redacted: setting.redacted(text),
-            origin: origin.clone(),
+            source: source.clone(),
             expected: T::expects(),
             key,
         })
     }
 
-    /// Returns the text of a setting without secrets, and its origin.
-    pub(super) fn redacted(&self, setting: &Setting) -> (String, &Origin) {
-        let (text, origin) = self.texts.get(&setting.key()).expect("every setting has at least its default");
-        (setting.redacted(text), origin)
+    /// Returns the text of a setting without secrets, and its source.
+    pub(super) fn redacted(&self, setting: &Setting) -> (String, &SettingSource) {
+        let (text, source) = self.texts.get(&setting.key()).expect("every setting has at least its default");
+        (setting.redacted(text), source)
     }
 
     fn apply_file(&mut self, path: &Path) -> Result<(), ConfigError> {
@@ -103,17 +103,17 @@ impl Sources {
         let table: Table = text.parse().map_err(|error| malformed(path, &text, &error))?;
         for (section, entries) in table {
             let Some(entries) = entries.as_table() else {
-                return Err(self.unknown(section, Origin::File(path.to_owned())));
+                return Err(self.unknown(section, SettingSource::File(path.to_owned())));
             };
             for (name, value) in entries {
-                let origin = Origin::File(path.to_owned());
+                let source = SettingSource::File(path.to_owned());
                 let text = match value {
                     toml::Value::String(text) => text.clone(),
                     toml::Value::Integer(number) => number.to_string(),
                     toml::Value::Boolean(flag) => flag.to_string(),
-                    _ => return Err(ConfigError::WrongType { key: format!("{section}.{name}"), origin }),
+                    _ => return Err(ConfigError::WrongType { key: format!("{section}.{name}"), source }),
                 };
-                self.set(format!("{section}.{name}"), text, origin)?;
+                self.set(format!("{section}.{name}"), text, source)?;
             }
         }
         Ok(())
@@ -125,45 +125,45 @@ impl Sources {
         else {
             return Ok(());
         };
-        let origin = Origin::Variable(name.to_owned());
+        let source = SettingSource::Variable(name.to_owned());
         let Some(text) = text.to_str() else {
-            return Err(ConfigError::WrongType { key: name.to_owned(), origin });
+            return Err(ConfigError::WrongType { key: name.to_owned(), source });
         };
         let Some(setting) = settings().find(|setting| setting.variable() == name) else {
             return Err(ConfigError::UnknownKey {
                 nearest: nearest(name, settings().map(Setting::variable)),
                 key: name.to_owned(),
-                origin,
+                source,
             });
         };
-        self.set(setting.key(), text.to_owned(), origin)
+        self.set(setting.key(), text.to_owned(), source)
     }
 
-    fn set(&mut self, key: String, text: String, origin: Origin) -> Result<(), ConfigError> {
+    fn set(&mut self, key: String, text: String, source: SettingSource) -> Result<(), ConfigError> {
         match self.texts.get_mut(&key) {
             Some(entry) => {
-                *entry = (text, origin);
+                *entry = (text, source);
                 Ok(())
             }
-            None => Err(self.unknown(key, origin)),
+            None => Err(self.unknown(key, source)),
         }
     }
 
-    fn unknown(&self, key: String, origin: Origin) -> ConfigError {
-        ConfigError::UnknownKey { nearest: nearest(&key, self.texts.keys().cloned()), key, origin }
+    fn unknown(&self, key: String, source: SettingSource) -> ConfigError {
+        ConfigError::UnknownKey { nearest: nearest(&key, self.texts.keys().cloned()), key, source }
     }
 
     /// Replaces the URL with the content of the file that `<key>-file` names, if that setting is set.
     fn apply_secret_file(&mut self, key: &'static str) -> Result<(), ConfigError> {
         let file_key = format!("{key}-file");
         let file = self.texts.get(&file_key).filter(|(path, _)| !path.is_empty());
-        let Some((path, _)) = file.map(|(path, origin)| (PathBuf::from(path), origin)) else { return Ok(()) };
-        if self.texts.get(key).is_some_and(|(_, origin)| *origin != Origin::Default) {
+        let Some((path, _)) = file.map(|(path, source)| (PathBuf::from(path), source)) else { return Ok(()) };
+        if self.texts.get(key).is_some_and(|(_, source)| *source != SettingSource::Default) {
             return Err(ConfigError::BothSet { key: key.to_owned(), other: file_key });
         }
         let text = fs::read_to_string(&path)
             .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
-        self.texts.insert(key.to_owned(), (text.trim().to_owned(), Origin::File(path)));
+        self.texts.insert(key.to_owned(), (text.trim().to_owned(), SettingSource::File(path)));
         Ok(())
     }
 }

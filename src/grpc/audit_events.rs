@@ -48,7 +48,7 @@ pub(super) async fn list_audit_events(
     let mut events =
         administration.list_audit_events(filter, after, page.query_limit()).await.map_err(from_account)?;
 
-    let next_page_token = page.next_page_token(page_tokens, &mut events, |last| last.place().as_numbers());
+    let next_page_token = page.next_page_token(page_tokens, &mut events, |last| last.position().as_numbers());
     Ok(proto::ListAuditEventsResponse { events: events.into_iter().map(event).collect(), next_page_token })
 }
 

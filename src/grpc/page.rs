@@ -2,7 +2,7 @@
 
 use super::fields::Fields;
 use crate::{
-    accounts::{PageTokens, Place},
+    accounts::{PageCursor, PageTokens},
     domain::Timestamp,
 };
 
@@ -17,7 +17,7 @@ pub(super) struct Page {
     list: Vec<u8>,
     size: usize,
     /// The last entry of the previous page; `None` for the first page.
-    pub after: Option<Place>,
+    pub after: Option<PageCursor>,
 }
 
 impl Page {
@@ -51,13 +51,13 @@ impl Page {
         &self,
         tokens: &PageTokens,
         found: &mut Vec<T>,
-        place: impl Fn(&T) -> Place,
+        cursor: impl Fn(&T) -> PageCursor,
     ) -> String {
         if found.len() <= self.size {
             return String::new();
         }
         found.truncate(self.size);
-        found.last().map(|last| tokens.write(&self.list, place(last))).unwrap_or_default()
+        found.last().map(|last| tokens.write(&self.list, cursor(last))).unwrap_or_default()
     }
 }
 

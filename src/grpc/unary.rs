@@ -3,7 +3,7 @@
 //! tonic handles each unary call as a stream: two buffers of 8 KiB and about seven boxes. Here the one
 //! message is read from the frames of the body, and the response is sent in one frame. The format is
 //! "Length-Prefixed-Message" of the gRPC specification (doc/PROTOCOL-HTTP2.md). tonic handles compressed
-//! requests (see [`is_plain`]).
+//! requests (see [`is_uncompressed`]).
 
 use std::{
     convert::Infallible,
@@ -24,7 +24,7 @@ const PREFIX_BYTES: usize = 5;
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// True if the messages of the request are not compressed.
-pub(super) fn is_plain(request: &Request<Body>) -> bool {
+pub(super) fn is_uncompressed(request: &Request<Body>) -> bool {
     request.headers().get("grpc-encoding").is_none_or(|encoding| encoding == "identity")
 }
 
@@ -71,8 +71,8 @@ async fn read<In: Message + Default>(mut body: Body, message_bytes_max: usize) -
     if received.is_empty() {
         return Err(Status::internal("the request message is missing"));
     }
-    let is_plain = received.first() == Some(&0);
-    if !is_plain || announced_length(&received) != Some(received.len().saturating_sub(PREFIX_BYTES)) {
+    let is_uncompressed = received.first() == Some(&0);
+    if !is_uncompressed || announced_length(&received) != Some(received.len().saturating_sub(PREFIX_BYTES)) {
         return Err(Status::internal("the body must be one uncompressed message"));
     }
     received.advance(PREFIX_BYTES);

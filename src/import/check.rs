@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Import, ImportError, Outcome, Progress,
+    Import, ImportError, ImportOutcome, Progress,
     report::{Checksums, Totals},
     survey::{PAGE, Round},
 };
@@ -24,7 +24,7 @@ const COMPARED_STATES: &[UserState] =
 /// The result of comparing the source with the store.
 pub struct Comparison {
     /// The report and the findings.
-    pub outcome: Outcome,
+    pub outcome: ImportOutcome,
     /// Number of rows that have no user and were not left out.
     pub missing: u64,
     /// Number of rows that have changed since they were imported.
@@ -64,7 +64,7 @@ impl Import {
             (report.in_state(UserState::Changed), report.in_state(UserState::Unchecked));
         let (stale, uncompared) =
             if self.is_key_persistent { (changed + unchecked, 0) } else { (changed, unchecked) };
-        Ok(Comparison { outcome: Outcome { report, round }, missing, stale, uncompared })
+        Ok(Comparison { outcome: ImportOutcome { report, round }, missing, stale, uncompared })
     }
 }
 

@@ -16,7 +16,7 @@ impl Import {
     /// Decides what becomes of every row. Returns the number of open conflicts.
     pub(super) async fn decide(&self, round: &mut Round) -> Result<u64, ImportError> {
         self.reconsider_left_out(round).await?;
-        self.tell_emails_apart(round)?;
+        self.resolve_duplicate_emails(round)?;
         self.resolve_duplicate_tokens(round)?;
         self.resolve_duplicate_usernames(round).await?;
         Self::resolve_duplicate_username_keys(round)?;
@@ -51,7 +51,7 @@ impl Import {
         }
     }
 
-    fn tell_emails_apart(&self, round: &mut Round) -> Result<(), ImportError> {
+    fn resolve_duplicate_emails(&self, round: &mut Round) -> Result<(), ImportError> {
         let verified_first = self.options.on_email_conflict != OnEmailConflict::KeepOldest;
         let mut duplicates = Duplicates::of(SurveyField::Email, verified_first);
         while let Some((keeper, candidate)) = duplicates.next(&mut round.survey)? {

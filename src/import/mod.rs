@@ -68,14 +68,14 @@ pub struct Import {
 }
 
 /// The result of a run.
-pub struct Outcome {
+pub struct ImportOutcome {
     /// The report.
     pub report: Report,
     /// The last round, with its findings.
     round: Round,
 }
 
-impl Outcome {
+impl ImportOutcome {
     /// Writes the report and all findings as JSON.
     ///
     /// # Errors
@@ -118,7 +118,7 @@ impl Import {
         source: &mut DjangoSource,
         progress: &mut impl Progress,
         stop: &CancellationToken,
-    ) -> Result<Outcome, ImportError> {
+    ) -> Result<ImportOutcome, ImportError> {
         let mut totals = Totals::default();
         let mut round = self.begin_round(source, progress).await?;
         let mut open = self.decide(&mut round).await?;
@@ -140,7 +140,7 @@ impl Import {
             }
         }
         let report = self.report(source, &mut round, &totals, (open, is_complete)).await?;
-        Ok(Outcome { report, round })
+        Ok(ImportOutcome { report, round })
     }
 
     /// Runs one more round. A row in an open conflict is not written; the other rows are.

@@ -4,7 +4,7 @@
 use super::{
     Import, ImportError, OnUsernameConflict,
     row::Reading,
-    survey::{Round, is_new},
+    survey::{Round, needs_decision},
 };
 use crate::{
     domain::{InvalidUsername, USERNAME_CHARACTERS_MAX, Username},
@@ -149,7 +149,7 @@ pub(super) fn remove_username_key(
     other: &str,
     rows: &[i64],
 ) -> Result<(), ImportError> {
-    debug_assert!(is_new(&candidate), "only new and changed rows are decided");
+    debug_assert!(needs_decision(&candidate), "only new and changed rows are decided");
     candidate.username_key = None;
     round.survey.update(&candidate)?;
     if candidate.username == other {

@@ -116,7 +116,7 @@ impl Import {
         if let Some((user, _)) = remembered.and_then(|remembered| remembered.user.as_ref()) {
             note_earlier_changes(round, row, reading, user)?;
         }
-        if is_new(&reading.candidate) {
+        if needs_decision(&reading.candidate) {
             let renames = self.options.on_username_conflict == OnUsernameConflict::Suffix;
             names::ensure_storable(round, reading, renames)?;
         }
@@ -168,7 +168,7 @@ impl Round {
 }
 
 /// True if the row is new or has changed, so that the import must decide what becomes of it.
-pub(super) fn is_new(candidate: &Candidate) -> bool {
+pub(super) fn needs_decision(candidate: &Candidate) -> bool {
     matches!(candidate.state, UserState::New | UserState::Changed)
 }
 

@@ -6,7 +6,7 @@ use crate::{domain::Timestamp, store::OutgoingMail};
 
 /// The result of an attempt to send a mail. The text is the cause of the failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum DeliveryOutcome {
     /// The SMTP server accepted the mail, or the folder holds it.
     Sent,
     /// A temporary failure: a 4xx reply, rejected SMTP credentials, no connection, a timeout, a folder that
@@ -48,16 +48,16 @@ impl Backoff {
 
 /// Decides whether and when to retry. No retry is scheduled after the mail's link has expired.
 pub(super) fn after_attempt(
-    outcome: Outcome,
+    outcome: DeliveryOutcome,
     mail: &OutgoingMail,
     backoff: Backoff,
     now: Timestamp,
     jitter: f64,
 ) -> Next {
     match outcome {
-        Outcome::Sent => Next::MarkSent,
-        Outcome::Refused(cause) => Next::MarkFailed(cause),
-        Outcome::Failed(cause) => {
+        DeliveryOutcome::Sent => Next::MarkSent,
+        DeliveryOutcome::Refused(cause) => Next::MarkFailed(cause),
+        DeliveryOutcome::Failed(cause) => {
             let at = now.plus(backoff.after(mail.attempts, jitter));
             if at < mail.expires_at {
                 Next::RetryAt(at, cause)
@@ -94,7 +94,7 @@ mod tests {
     }
 
     fn failed(attempts: u32, now: Timestamp, jitter: f64) -> Next {
-        after_attempt(Outcome::Failed("451".into()), &mail(attempts), BACKOFF, now, jitter)
+        after_attempt(DeliveryOutcome::Failed("451".into()), &mail(attempts), BACKOFF, now, jitter)
     }
 
     #[test]
@@ -123,7 +123,8 @@ mod tests {
 
     #[test]
     fn a_permanent_failure_is_not_retried() {
-        let next = after_attempt(Outcome::Refused("550".into()), &mail(1), BACKOFF, mail(1).created_at, 0.5);
+        let next =
+            after_attempt(DeliveryOutcome::Refused("550".into()), &mail(1), BACKOFF, mail(1).created_at, 0.5);
         assert_eq!(next, Next::MarkFailed("550".into()));
     }
 }

@@ -10,20 +10,20 @@ use tokio::{
     io::AsyncWriteExt,
 };
 
-use super::attempt::Outcome;
+use super::attempt::DeliveryOutcome;
 use crate::store::OutgoingMail;
 
 /// Writes the mail to the folder. A second attempt for the same mail replaces its file.
-pub(super) async fn write(folder: &Path, mail: &OutgoingMail, bytes: &[u8]) -> Outcome {
+pub(super) async fn write(folder: &Path, mail: &OutgoingMail, bytes: &[u8]) -> DeliveryOutcome {
     // The name begins with the time, so that a listing is in the order of creation. It contains no user
     // input.
     let name = format!("{}-{}", mail.created_at.unix_micros(), mail.message_id.replace(['/', '\0'], "_"));
     match write_whole(folder, &name, bytes).await {
         Ok(path) => {
             tracing::info!(path = %path.display(), "Mail written to {}", path.display());
-            Outcome::Sent
+            DeliveryOutcome::Sent
         }
-        Err(error) => Outcome::Failed(format!("{}: {error}", folder.display())),
+        Err(error) => DeliveryOutcome::Failed(format!("{}: {error}", folder.display())),
     }
 }
 

@@ -10,7 +10,7 @@ use lettre::{
     },
 };
 
-use super::{templates::Words, transport::MailError};
+use super::{templates::RenderedMail, transport::MailError};
 use crate::store::OutgoingMail;
 
 /// Composes a mail. The sender comes from the settings, the recipient from the outbox, and the subject from
@@ -18,7 +18,7 @@ use crate::store::OutgoingMail;
 ///
 /// # Errors
 /// [`MailError::Invalid`] if lettre rejects the recipient's address or a part of the message.
-pub fn compose(mail: &OutgoingMail, from: &Mailbox, rendered: Words) -> Result<Message, MailError> {
+pub fn compose(mail: &OutgoingMail, from: &Mailbox, rendered: RenderedMail) -> Result<Message, MailError> {
     let recipient: Address = mail.recipient.as_str().parse().map_err(MailError::invalid)?;
     // RFC 3834: automatic responders, such as vacation notices, do not reply to such a mail.
     let auto_submitted =
@@ -58,7 +58,8 @@ mod tests {
             attempts: 1,
             lease_until: created_at,
         };
-        let rendered = Words { subject: "Hällo".into(), text: "täxt".repeat(500), html: "<p>".into() };
+        let rendered =
+            RenderedMail { subject: "Hällo".into(), text: "täxt".repeat(500), html: "<p>".into() };
         let from = "Kairos <no-reply@kairos.example>".parse().unwrap();
         String::from_utf8(compose(&mail, &from, rendered).unwrap().formatted()).unwrap()
     }

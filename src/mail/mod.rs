@@ -16,6 +16,6 @@ pub use self::{
     message::compose,
     outbox::{Outbox, OutboxOptions},
     smtp::{Encryption, SmtpOptions},
-    templates::{BadTemplate, MailValues, Templates, Words},
+    templates::{BadTemplate, MailValues, RenderedMail, Templates},
     transport::{MailError, Transport},
 };

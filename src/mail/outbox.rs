@@ -7,7 +7,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    attempt::{Backoff, Next, Outcome, after_attempt},
+    attempt::{Backoff, DeliveryOutcome, Next, after_attempt},
     message::compose,
     templates::{MailValues, Templates},
     transport::{MailError, Transport},
@@ -126,16 +126,16 @@ impl Outbox {
         self.record(mail, next).await;
     }
 
-    async fn attempt(&self, mail: &OutgoingMail) -> Outcome {
+    async fn attempt(&self, mail: &OutgoingMail) -> DeliveryOutcome {
         if mail.expires_at <= self.clock.now() {
-            return Outcome::Refused("the link expired before the mail could be sent".to_owned());
+            return DeliveryOutcome::Refused("the link expired before the mail could be sent".to_owned());
         }
         // A token that this instance cannot decrypt is a temporary failure: an instance with the right key
         // may send it.
         let open = |sealed| self.sealing_key.open(Purpose::MailToken, sealed).map(MailToken::from_random);
         let token = match mail.sealed_token.as_ref().map(open).transpose() {
             Ok(token) => token,
-            Err(error) => return Outcome::Failed(error.to_string()),
+            Err(error) => return DeliveryOutcome::Failed(error.to_string()),
         };
         let values = MailValues {
             username: &mail.username,
@@ -149,7 +149,7 @@ impl Outbox {
             .and_then(|rendered| compose(mail, &self.from, rendered).map_err(|error| chain(&error)));
         match composed {
             Ok(message) => self.transport.send(mail, &message).await,
-            Err(cause) => Outcome::Refused(cause),
+            Err(cause) => DeliveryOutcome::Refused(cause),
         }
     }
 

@@ -11,7 +11,7 @@ use lettre::{
     },
 };
 
-use super::{attempt::Outcome, transport::MailError};
+use super::{attempt::DeliveryOutcome, transport::MailError};
 use crate::store::chain;
 
 /// Reply codes that concern the service's own credentials (RFC 4954). They point to a mistake in the
@@ -77,27 +77,31 @@ impl Smtp {
         Ok(Self { transport: builder.build(), timeout: options.timeout })
     }
 
-    pub(super) async fn send(&self, message: &Message) -> Outcome {
+    pub(super) async fn send(&self, message: &Message) -> DeliveryOutcome {
         match tokio::time::timeout(self.timeout, self.transport.send(message.clone())).await {
-            Ok(Ok(_)) => Outcome::Sent,
+            Ok(Ok(_)) => DeliveryOutcome::Sent,
             Ok(Err(error)) => outcome(&error),
-            Err(_) => Outcome::Failed(format!("the SMTP server did not answer within {:?}", self.timeout)),
+            Err(_) => {
+                DeliveryOutcome::Failed(format!("the SMTP server did not answer within {:?}", self.timeout))
+            }
         }
     }
 }
 
 /// Classifies an SMTP error. The cause contains only the reply code: the reply text may repeat the
 /// recipient's address.
-fn outcome(error: &Error) -> Outcome {
+fn outcome(error: &Error) -> DeliveryOutcome {
     match error.status().map(|code| code.to_string()) {
         Some(code) if AUTHENTICATION_CODES.contains(&code.as_str()) => {
-            Outcome::Failed(format!("the SMTP server rejected the credentials: {code}"))
+            DeliveryOutcome::Failed(format!("the SMTP server rejected the credentials: {code}"))
         }
         Some(code) if error.is_permanent() => {
-            Outcome::Refused(format!("the SMTP server rejected the mail: {code}"))
+            DeliveryOutcome::Refused(format!("the SMTP server rejected the mail: {code}"))
         }
-        Some(code) => Outcome::Failed(format!("the SMTP server reported a temporary failure: {code}")),
-        None => Outcome::Failed(chain(error)),
+        Some(code) => {
+            DeliveryOutcome::Failed(format!("the SMTP server reported a temporary failure: {code}"))
+        }
+        None => DeliveryOutcome::Failed(chain(error)),
     }
 }
 

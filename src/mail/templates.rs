@@ -21,7 +21,7 @@ pub struct Templates {
 
 /// A rendered mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Words {
+pub struct RenderedMail {
     /// The subject, one line.
     pub subject: String,
     /// The plain-text body.
@@ -76,7 +76,7 @@ impl Templates {
     ///
     /// # Errors
     /// [`BadTemplate`] if a template is missing or cannot be rendered with these values.
-    pub fn render(&self, kind: MailKind, values: &MailValues<'_>) -> Result<Words, BadTemplate> {
+    pub fn render(&self, kind: MailKind, values: &MailValues<'_>) -> Result<RenderedMail, BadTemplate> {
         let template = |ending: &str| self.environment.get_template(&format!("{}.{ending}", kind.as_str()));
         let subject = template("subject.txt")?.render(context! {})?.trim().to_owned();
         let link = values.token.and_then(|token| self.link(kind, token));
@@ -87,7 +87,7 @@ impl Templates {
             at => format_time(values.at),
             expires_at => format_time(values.expires_at),
         };
-        Ok(Words {
+        Ok(RenderedMail {
             subject,
             text: template("txt")?.render(&context)?,
             html: template("html")?.render(&context)?,
@@ -114,7 +114,7 @@ fn format_time(at: Timestamp) -> String {
 mod tests {
     use super::*;
 
-    fn render(kind: MailKind, username: &str) -> Words {
+    fn render(kind: MailKind, username: &str) -> RenderedMail {
         let templates = Templates::new("https://kairos.example/app").unwrap();
         let (username, token) = (Username::parse(username).unwrap(), MailToken::from_random([255; 32]));
         let expires_at = Timestamp::from_unix_micros(1_764_000_000_000_000);
@@ -123,7 +123,7 @@ mod tests {
         templates.render(kind, &MailValues { username: &username, at, token, expires_at }).unwrap()
     }
 
-    fn render_verification(username: &str) -> Words {
+    fn render_verification(username: &str) -> RenderedMail {
         render(MailKind::VerifyEmail, username)
     }
 

@@ -5,7 +5,7 @@ use std::{error::Error, path::PathBuf};
 use lettre::Message;
 
 use super::{
-    attempt::Outcome,
+    attempt::DeliveryOutcome,
     folder,
     smtp::{Smtp, SmtpOptions},
 };
@@ -51,7 +51,7 @@ impl Transport {
         Ok(Self(Destination::Smtp(Box::new(Smtp::new(options)?))))
     }
 
-    pub(super) async fn send(&self, mail: &OutgoingMail, message: &Message) -> Outcome {
+    pub(super) async fn send(&self, mail: &OutgoingMail, message: &Message) -> DeliveryOutcome {
         match &self.0 {
             Destination::Folder(path) => folder::write(path, mail, &message.formatted()).await,
             Destination::Smtp(smtp) => smtp.send(message).await,

@@ -58,13 +58,13 @@ pub struct Pages {
 
 /// The resource of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Route {
     Jwks,
     Style,
     Page(MailTokenPurpose),
 }
 
-impl Place {
+impl Route {
     fn find(path: &str) -> Option<Self> {
         match path {
             JWKS => Some(Self::Jwks),
@@ -99,25 +99,25 @@ impl Pages {
     }
 
     async fn reply(&self, request: Request<Body>, peer: &Peer) -> Reply {
-        let place = Place::find(request.uri().path());
+        let route = Route::find(request.uri().path());
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-        match (place, &self.templates) {
-            (Some(Place::Jwks), _) if is_read => jwks::reply(&self.accounts, self.options.keys_max_age),
-            (Some(Place::Jwks), _) => Reply::method_not_allowed("GET, HEAD"),
+        match (route, &self.templates) {
+            (Some(Route::Jwks), _) if is_read => jwks::reply(&self.accounts, self.options.keys_max_age),
+            (Some(Route::Jwks), _) => Reply::method_not_allowed("GET, HEAD"),
             (None, Some(templates)) => templates.error(StatusCode::NOT_FOUND),
             (_, None) => Reply::empty(StatusCode::NOT_FOUND),
-            (Some(Place::Style), Some(templates)) if is_read => templates.style(),
-            (Some(Place::Style), _) => Reply::method_not_allowed("GET, HEAD"),
-            (Some(Place::Page(purpose)), Some(templates)) if is_read => {
+            (Some(Route::Style), Some(templates)) if is_read => templates.style(),
+            (Some(Route::Style), _) => Reply::method_not_allowed("GET, HEAD"),
+            (Some(Route::Page(purpose)), Some(templates)) if is_read => {
                 page::show(templates, purpose, request.uri().query().unwrap_or_default())
             }
-            (Some(Place::Page(purpose)), Some(templates)) if request.method() == Method::POST => {
+            (Some(Route::Page(purpose)), Some(templates)) if request.method() == Method::POST => {
                 match Form::read(request).await {
                     Ok(form) => self.submit(templates, purpose, form, self.origin(peer)).await,
                     Err(status) => templates.error(status),
                 }
             }
-            (Some(Place::Page(_)), Some(_)) => Reply::method_not_allowed("GET, HEAD, POST"),
+            (Some(Route::Page(_)), Some(_)) => Reply::method_not_allowed("GET, HEAD, POST"),
         }
     }
 
@@ -155,7 +155,7 @@ impl HttpHandler for Pages {
         let clock = &self.time_and_chance.0;
         let began = clock.instant();
         // The query is never logged, because it contains the token. Of paths, only known ones are logged.
-        let path = Place::find(request.uri().path()).map_or("-", Place::path);
+        let path = Route::find(request.uri().path()).map_or("-", Route::path);
         let method = logged_method(request.method());
         let reply = tokio::time::timeout(self.options.request_timeout, self.reply(request, peer)).await;
         let reply = reply.unwrap_or_else(|_| match &self.templates {
@@ -187,12 +187,12 @@ mod tests {
 
     #[test]
     fn only_exact_paths_are_found() {
-        assert_eq!(Place::find("/verify"), Some(Place::Page(MailTokenPurpose::VerifyEmail)));
-        assert_eq!(Place::find("/reset-password"), Some(Place::Page(MailTokenPurpose::ResetPassword)));
-        assert_eq!(Place::find("/confirm-email"), Some(Place::Page(MailTokenPurpose::ChangeEmail)));
-        assert_eq!(Place::find("/.well-known/jwks.json"), Some(Place::Jwks));
+        assert_eq!(Route::find("/verify"), Some(Route::Page(MailTokenPurpose::VerifyEmail)));
+        assert_eq!(Route::find("/reset-password"), Some(Route::Page(MailTokenPurpose::ResetPassword)));
+        assert_eq!(Route::find("/confirm-email"), Some(Route::Page(MailTokenPurpose::ChangeEmail)));
+        assert_eq!(Route::find("/.well-known/jwks.json"), Some(Route::Jwks));
         for unknown in ["/", "", "verify", "/verify/", "/Verify", "//verify", "/../verify", "/style.css/"] {
-            assert_eq!(Place::find(unknown), None, "{unknown}");
+            assert_eq!(Route::find(unknown), None, "{unknown}");
         }
     }
 }

@@ -22,7 +22,7 @@ const NEW_PASSWORD_AGAIN: &str = "new_password_again";
 pub(super) const RETRY_AFTER_SECONDS: u64 = 5;
 
 /// The result of a submitted form.
-enum Outcome {
+enum PageOutcome {
     Done,
     /// The new password breaks this rule. The token is still valid.
     TryAgain(String),
@@ -51,16 +51,16 @@ pub(super) async fn submit(
     };
     let result = match purpose {
         MailTokenPurpose::VerifyEmail => {
-            accounts.verify_email(LinkToken::Mailed(token.clone()), origin).await.map(|_| Outcome::Done)
+            accounts.verify_email(LinkToken::Mailed(token.clone()), origin).await.map(|_| PageOutcome::Done)
         }
         MailTokenPurpose::ChangeEmail => {
-            accounts.confirm_email_change(&token, origin).await.map(|_| Outcome::Done)
+            accounts.confirm_email_change(&token, origin).await.map(|_| PageOutcome::Done)
         }
         MailTokenPurpose::ResetPassword => reset(accounts, &token, &mut form, origin).await,
     };
     match result {
-        Ok(Outcome::Done) => templates.page(StatusCode::OK, purpose, &State::Done),
-        Ok(Outcome::TryAgain(rule)) => {
+        Ok(PageOutcome::Done) => templates.page(StatusCode::OK, purpose, &State::Done),
+        Ok(PageOutcome::TryAgain(rule)) => {
             form_page(templates, StatusCode::UNPROCESSABLE_ENTITY, purpose, &token, Some(&rule))
         }
         Err(error) => {
@@ -75,13 +75,13 @@ async fn reset(
     token: &MailToken,
     form: &mut Form,
     origin: &Origin,
-) -> Result<Outcome, AccountError> {
+) -> Result<PageOutcome, AccountError> {
     let (password, again) = (form.take(NEW_PASSWORD), form.take(NEW_PASSWORD_AGAIN));
     if password != again {
-        return Ok(Outcome::TryAgain("must be the same in both fields".to_owned()));
+        return Ok(PageOutcome::TryAgain("must be the same in both fields".to_owned()));
     }
     let reset = accounts.reset_password(token, password, origin).await?;
-    Ok(reset.map_or_else(|refusal| Outcome::TryAgain(refusal.to_string()), |()| Outcome::Done))
+    Ok(reset.map_or_else(|refusal| PageOutcome::TryAgain(refusal.to_string()), |()| PageOutcome::Done))
 }
 
 fn form_page(

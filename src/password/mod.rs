@@ -14,7 +14,7 @@ use std::{fmt, io, sync::Arc, time::Duration};
 pub use self::{
     django::StoredPassword,
     policy::Policy,
-    pool::{HashingError, Place},
+    pool::{HashingError, QueueSlot},
 };
 use self::{
     format::{COST_MAX, COST_MIN, StoredHash, Unreadable},
@@ -70,7 +70,7 @@ struct Shared {
     cost: u32,
     entropy: Entropy,
     /// The dummy hash, checked for users that do not exist: random bits, at the current cost.
-    nobodys: PasswordHash,
+    dummy_hash: PasswordHash,
 }
 
 impl Passwords {
@@ -91,9 +91,9 @@ impl Passwords {
         };
         let queue_length = options.queue_length.max(1);
         let pool = Pool::start(threads, queue_length, time_to_drain(options.cost, threads, queue_length))?;
-        let nobodys = format::nobodys_hash(options.cost, &entropy);
+        let dummy_hash = format::dummy_hash(options.cost, &entropy);
 
-        Ok(Self { shared: Arc::new(Shared { pool, cost: options.cost, entropy, nobodys }) })
+        Ok(Self { shared: Arc::new(Shared { pool, cost: options.cost, entropy, dummy_hash }) })
     }
 
     /// Hashes a new password as `bcrypt_sha256$$2b$<cost>$...` (74 characters), a format that Django can
@@ -116,11 +116,11 @@ impl Passwords {
         self.hash_text(password.expose().to_owned()).await
     }
 
-    /// Reserves a place in the queue before the caller reads the stored hash.
+    /// Reserves a slot in the queue before the caller reads the stored hash.
     ///
     /// # Errors
     /// [`HashingError::QueueFull`].
-    pub fn reserve(&self) -> Result<Place, HashingError> {
+    pub fn reserve(&self) -> Result<QueueSlot, HashingError> {
         self.shared.pool.reserve()
     }
 
@@ -136,20 +136,20 @@ impl Passwords {
     /// without the value.
     ///
     /// # Errors
-    /// [`HashingError`], except [`HashingError::QueueFull`], since the job uses `place`.
+    /// [`HashingError`], except [`HashingError::QueueFull`], since the job uses `slot`.
     pub async fn verify(
         &self,
-        place: Place,
+        slot: QueueSlot,
         password: &Password,
         stored: Option<PasswordHash>,
     ) -> Result<Verdict, HashingError> {
         let text = password.expose().to_owned();
         let cost = self.shared.cost;
         let user_exists = stored.is_some();
-        let stored = stored.unwrap_or_else(|| self.shared.nobodys.clone());
+        let stored = stored.unwrap_or_else(|| self.shared.dummy_hash.clone());
         let (hash, is_readable) = self.read(&stored);
 
-        self.shared.pool.run_in(place, move || check(&text, &hash, user_exists && is_readable, cost)).await
+        self.shared.pool.run_in(slot, move || check(&text, &hash, user_exists && is_readable, cost)).await
     }
 
     /// Runs [`Policy::admit`] on the hashing threads, so that a password that is crafted to be slow to judge
@@ -183,8 +183,8 @@ impl Passwords {
                 tracing::warn!(%reason, "Stored password cannot be verified; its user cannot log in");
             }
         }
-        let nobodys = StoredHash::parse(self.shared.nobodys.expose());
-        (nobodys.expect("the dummy hash has the format of new hashes"), false)
+        let dummy_hash = StoredHash::parse(self.shared.dummy_hash.expose());
+        (dummy_hash.expect("the dummy hash has the format of new hashes"), false)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Runs jobs on threads with a bounded queue.
 //!
-//! The steps of a job: [`Pool::reserve`] reserves a place in the queue or fails immediately. [`Pool::run_in`]
-//! enqueues the job. A thread dequeues it, which frees the place, and skips it if the caller no longer waits
+//! The steps of a job: [`Pool::reserve`] reserves a slot in the queue or fails immediately. [`Pool::run_in`]
+//! enqueues the job. A thread dequeues it, which frees the slot, and skips it if the caller no longer waits
 //! for the result. Otherwise the thread runs the job and sends the result. Dropping the pool closes the
 //! queue: the threads finish the queued jobs and exit.
 
@@ -36,40 +36,39 @@ pub enum HashingError {
     Broken,
 }
 
-/// A place in the queue. It becomes free when it is dropped or a thread dequeues its job.
+/// A slot in the queue. It becomes free when it is dropped or a thread dequeues its job.
 #[derive(Debug)]
-pub struct Place {
+pub struct QueueSlot {
     _permit: OwnedSemaphorePermit,
 }
 
 pub(super) struct Pool {
-    /// The queue, bounded by `places`: each queued job holds one.
-    jobs: Sender<(Place, Job)>,
-    places: Arc<Semaphore>,
+    /// The queue, bounded by `slots`: each queued job holds one.
+    jobs: Sender<(QueueSlot, Job)>,
+    slots: Arc<Semaphore>,
     retry_after: Duration,
 }
 
 impl Pool {
-    /// Starts `threads` threads with a queue of `queue_length` places; both are at least 1.
+    /// Starts `threads` threads with a queue of `queue_length` slots; both are at least 1.
     pub(super) fn start(threads: usize, queue_length: usize, retry_after: Duration) -> io::Result<Self> {
         let (jobs, queue) = async_channel::unbounded();
         for number in 0..threads {
             let queue = queue.clone();
             thread::Builder::new().name(format!("hash-{number}")).spawn(move || run_jobs(&queue))?;
         }
-        Ok(Self { jobs, places: Arc::new(Semaphore::new(queue_length)), retry_after })
+        Ok(Self { jobs, slots: Arc::new(Semaphore::new(queue_length)), retry_after })
     }
 
-    /// Reserves a place for a job that is not prepared yet, so that no job is prepared in vain if the queue
+    /// Reserves a slot for a job that is not prepared yet, so that no job is prepared in vain if the queue
     /// is full.
-    pub(super) fn reserve(&self) -> Result<Place, HashingError> {
-        let place = Arc::clone(&self.places).try_acquire_owned();
-        place
-            .map(|permit| Place { _permit: permit })
+    pub(super) fn reserve(&self) -> Result<QueueSlot, HashingError> {
+        let slot = Arc::clone(&self.slots).try_acquire_owned();
+        slot.map(|permit| QueueSlot { _permit: permit })
             .map_err(|_| HashingError::QueueFull { retry_after: self.retry_after })
     }
 
-    /// Reserves a place and runs `work` in it.
+    /// Reserves a slot and runs `work` in it.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -80,7 +79,7 @@ impl Pool {
     /// Runs `work` on one of the threads, unless the caller drops this future before a thread is free.
     pub(super) async fn run_in<T: Send + 'static>(
         &self,
-        place: Place,
+        slot: QueueSlot,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, HashingError> {
         let (reply, answer) = oneshot::channel();
@@ -91,7 +90,7 @@ impl Pool {
             }
         };
 
-        self.jobs.try_send((place, Box::new(job))).map_err(|_closed| HashingError::Stopped)?;
+        self.jobs.try_send((slot, Box::new(job))).map_err(|_closed| HashingError::Stopped)?;
 
         match answer.await {
             Ok(Ok(value)) => Ok(value),
@@ -101,12 +100,12 @@ impl Pool {
     }
 }
 
-fn run_jobs(queue: &Receiver<(Place, Job)>) {
+fn run_jobs(queue: &Receiver<(QueueSlot, Job)>) {
     if let Err(error) = set_current_thread_priority(ThreadPriority::Min) {
         tracing::debug!(?error, "Lowering the priority of a hashing thread failed");
     }
-    while let Ok((place, job)) = queue.recv_blocking() {
-        drop(place);
+    while let Ok((slot, job)) = queue.recv_blocking() {
+        drop(slot);
         job();
     }
 }
@@ -157,18 +156,18 @@ mod tests {
     async fn a_full_queue_is_reported_immediately_and_recovers() {
         let pool = pool(1, 1);
         let gate = occupy(&pool);
-        let place = pool.reserve().unwrap();
+        let slot = pool.reserve().unwrap();
 
         let refusal = pool.run(|| ()).await;
         assert_eq!(refusal, Err(HashingError::QueueFull { retry_after: RETRY_AFTER }));
 
         drop(gate);
-        assert_eq!(pool.run_in(place, || 7).await, Ok(7));
+        assert_eq!(pool.run_in(slot, || 7).await, Ok(7));
         assert_eq!(pool.run(|| 8).await, Ok(8));
     }
 
     #[tokio::test]
-    async fn a_dropped_place_is_free_again() {
+    async fn a_dropped_slot_is_free_again() {
         let pool = pool(1, 1);
         drop(pool.reserve().unwrap());
         assert_eq!(pool.run(|| 7).await, Ok(7));

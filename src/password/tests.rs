@@ -71,8 +71,8 @@ async fn an_old_scheme_or_a_lower_cost_needs_one_rewrite() {
 #[tokio::test]
 async fn no_password_is_right_for_an_unknown_user() {
     let passwords = passwords();
-    let nobodys = passwords.shared.nobodys.expose().to_owned();
-    for text in ["hunter2", "password", "!", &nobodys] {
+    let dummy_hash = passwords.shared.dummy_hash.expose().to_owned();
+    for text in ["hunter2", "password", "!", &dummy_hash] {
         assert_eq!(verify(&passwords, text, None).await, Ok(Verdict::Wrong));
     }
 }

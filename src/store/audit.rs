@@ -62,7 +62,7 @@ impl EventPosition {
 impl RecordedEvent {
     /// Returns the position of this event; the next page begins after it.
     #[must_use]
-    pub const fn place(&self) -> EventPosition {
+    pub const fn position(&self) -> EventPosition {
         EventPosition { at: self.at, id: self.id }
     }
 }

@@ -35,7 +35,7 @@ pub enum BackupError {
 }
 
 #[derive(QueryableByName)]
-struct Words {
+struct QuickCheckRow {
     #[diesel(sql_type = Text)]
     value: String,
 }
@@ -79,10 +79,10 @@ fn write(options: &SqliteOptions, draft: &Path) -> Result<(), BackupError> {
 fn check(options: &SqliteOptions, draft: &Path) -> Result<(), BackupError> {
     let copy = SqliteOptions { path: draft.to_owned(), create: false, ..options.clone() };
     let mut copy = open_reader(&copy)?;
-    let words: Words = sql_query("SELECT quick_check AS value FROM pragma_quick_check LIMIT 1")
+    let row: QuickCheckRow = sql_query("SELECT quick_check AS value FROM pragma_quick_check LIMIT 1")
         .get_result(&mut copy)
         .map_err(StoreError::from)?;
-    if words.value == "ok" { Ok(()) } else { Err(BackupError::Damaged(words.value)) }
+    if row.value == "ok" { Ok(()) } else { Err(BackupError::Damaged(row.value)) }
 }
 
 /// Publishes the file under its name, unless a file with that name exists by now.

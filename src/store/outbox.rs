@@ -58,7 +58,7 @@ struct OutboxRow {
 }
 
 /// The result of a delivery attempt.
-enum Outcome {
+enum DeliveryOutcome {
     Sent(Timestamp),
     RetryAt(Timestamp, String),
     GaveUp(Timestamp, String),
@@ -117,7 +117,7 @@ impl Store {
     /// [`StoreError`] when the database does not answer: the mail will be sent once more, with the same
     /// Message-ID.
     pub async fn mark_mail_sent(&self, mail: &OutgoingMail, now: Timestamp) -> Result<bool, StoreError> {
-        self.finish_attempt(mail, Outcome::Sent(now)).await
+        self.finish_attempt(mail, DeliveryOutcome::Sent(now)).await
     }
 
     /// Schedules the next attempt at `at` and records the cause of the failure. Returns false if the lease
@@ -131,7 +131,7 @@ impl Store {
         at: Timestamp,
         cause: String,
     ) -> Result<bool, StoreError> {
-        self.finish_attempt(mail, Outcome::RetryAt(at, cause)).await
+        self.finish_attempt(mail, DeliveryOutcome::RetryAt(at, cause)).await
     }
 
     /// Records that delivery failed permanently, with the cause, and erases the token. Returns false if the
@@ -145,15 +145,19 @@ impl Store {
         now: Timestamp,
         cause: String,
     ) -> Result<bool, StoreError> {
-        self.finish_attempt(mail, Outcome::GaveUp(now, cause)).await
+        self.finish_attempt(mail, DeliveryOutcome::GaveUp(now, cause)).await
     }
 
-    async fn finish_attempt(&self, mail: &OutgoingMail, outcome: Outcome) -> Result<bool, StoreError> {
+    async fn finish_attempt(
+        &self,
+        mail: &OutgoingMail,
+        outcome: DeliveryOutcome,
+    ) -> Result<bool, StoreError> {
         let (id, lease) = (mail.id, TimestampColumn(mail.lease_until));
         let (retry_at, sent_at, gave_up_at, cause) = match outcome {
-            Outcome::Sent(now) => (None, Some(now), None, None),
-            Outcome::RetryAt(at, cause) => (Some(at), None, None, Some(cause)),
-            Outcome::GaveUp(now, cause) => (None, None, Some(now), Some(cause)),
+            DeliveryOutcome::Sent(now) => (None, Some(now), None, None),
+            DeliveryOutcome::RetryAt(at, cause) => (Some(at), None, None, Some(cause)),
+            DeliveryOutcome::GaveUp(now, cause) => (None, None, Some(now), Some(cause)),
         };
         let token = mail.sealed_token.as_ref().filter(|_| retry_at.is_some());
         let token = token.map(|token| token.as_bytes().to_vec());

@@ -107,7 +107,7 @@ impl Api {
 impl CallHandler for Services {
     async fn handle(&self, mut request: http::Request<Body>, requester: Requester) -> http::Response<Body> {
         let path = request.uri().path();
-        if path == RESOLVE_TOKEN && unary::is_plain(&request) {
+        if path == RESOLVE_TOKEN && unary::is_uncompressed(&request) {
             let resolve =
                 |message| resolution::resolve_token(&self.store, message, requester.caller.fields());
             return unary::respond(request.into_body(), self.message_bytes_max, resolve).await;

@@ -82,7 +82,7 @@ pub(in crate::password) fn hash(password: &str, cost: u32, salt: [u8; 16]) -> Pa
 ///
 /// The bits are those of a bcrypt of random bytes at the lowest cost, so that the start of the service does
 /// not wait for a hash of `cost`.
-pub(in crate::password) fn nobodys_hash(cost: u32, entropy: &Entropy) -> PasswordHash {
+pub(in crate::password) fn dummy_hash(cost: u32, entropy: &Entropy) -> PasswordHash {
     let secret: [u8; 32] = entropy.bytes();
     let parts = hash_with_salt(secret, COST_MIN, entropy.bytes()).expect("the lowest cost is valid");
     let cheap = parts.to_string();

@@ -11,7 +11,7 @@ mod md5;
 mod pbkdf2;
 mod scrypt;
 
-pub(super) use self::bcrypt::{COST_MAX, COST_MIN, hash, nobodys_hash};
+pub(super) use self::bcrypt::{COST_MAX, COST_MIN, dummy_hash, hash};
 use self::{
     argon2::Argon2,
     bcrypt::Bcrypt,

@@ -79,9 +79,9 @@ fn plain_bcrypt_uses_72_bytes_and_bcrypt_sha256_uses_all() {
 }
 
 #[test]
-fn nobodys_hash_is_of_the_current_cost_and_differs_each_time() {
+fn the_dummy_hash_is_of_the_current_cost_and_differs_each_time() {
     let entropy = Entropy::seeded(1);
-    let (one, other) = (nobodys_hash(12, &entropy), nobodys_hash(12, &entropy));
+    let (one, other) = (dummy_hash(12, &entropy), dummy_hash(12, &entropy));
     assert!(one.expose().starts_with("bcrypt_sha256$$2b$12$"));
     assert_ne!(one.expose(), other.expose());
     assert!(!read(one.expose()).is_weaker_than(12));

@@ -33,7 +33,7 @@ macro_rules! read {
             }
             $crate::store::connection::Connections::Postgres(pool) => {
                 let own = pool.clone();
-                pool.to_the_end(async move {
+                pool.run_detached(async move {
                     let mut pooled = own.get().await?;
                     let $connection: &mut diesel_async::AsyncPgConnection = &mut pooled;
                     let result: Result<_, $crate::store::StoreError> = async move { $body }.await;
@@ -56,7 +56,7 @@ macro_rules! write {
             }
             $crate::store::connection::Connections::Postgres(pool) => {
                 let own = pool.clone();
-                pool.to_the_end(async move {
+                pool.run_detached(async move {
                     let mut pooled = own.get().await?;
                     let connection: &mut diesel_async::AsyncPgConnection = &mut pooled;
                     diesel_async::AsyncConnection::transaction(

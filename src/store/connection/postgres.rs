@@ -1,6 +1,6 @@
 //! A PostgreSQL connection pool in which every wait has a time limit.
 //!
-//! Work runs in a task of its own ([`PostgresPool::to_the_end`]). If the caller's future is dropped, the
+//! Work runs in a task of its own ([`PostgresPool::run_detached`]). If the caller's future is dropped, the
 //! transaction still runs to its end, and the next user of the connection does not find a running statement
 //! on it. Look-ups, which only read, run in the task of the caller ([`PostgresPool::query`]); if a look-up is
 //! dropped, its connection is closed.
@@ -125,7 +125,7 @@ impl PostgresPool {
     ///
     /// # Errors
     /// The error of `work`, or [`StoreError::Unavailable`] when the time is up or the task panicked.
-    pub(crate) async fn to_the_end<R: Send + 'static>(
+    pub(crate) async fn run_detached<R: Send + 'static>(
         &self,
         work: impl Future<Output = Result<R, StoreError>> + Send + 'static,
     ) -> Result<R, StoreError> {
@@ -178,7 +178,7 @@ impl PostgresPool {
 
     /// Runs a query as [`PostgresPool::query`] does, on a new connection: if one connection was lost, the
     /// idle ones in the pool may be lost too.
-    pub(crate) async fn ask_anew<R>(
+    pub(crate) async fn query_on_new_connection<R>(
         &self,
         query: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<R, StoreError>,
     ) -> Result<R, QueryError> {

@@ -200,7 +200,7 @@ impl Positions {
 
     /// Returns as the error why a server may not be queried. `earlier` is kept between the calls for one
     /// server.
-    fn check(&self, report: &Told, earlier: &mut Option<EarlierReport>) -> Result<(), &'static str> {
+    fn check(&self, report: &ServerStatus, earlier: &mut Option<EarlierReport>) -> Result<(), &'static str> {
         let (Some((_, oldest)), Some((_, newest))) = (self.reports.front(), self.reports.back()) else {
             return Err("no position of the primary is known yet");
         };
@@ -233,7 +233,7 @@ impl Positions {
 
 /// The state of a server at one probe.
 #[derive(Debug, Clone, Copy, QueryableByName)]
-struct Told {
+struct ServerStatus {
     #[diesel(sql_type = Bool)]
     is_replica: bool,
     /// Position in the WAL: the byte up to which a primary has written or a replica has replayed.
@@ -259,7 +259,7 @@ impl<'a> Probe<'a> {
     }
 
     /// Runs one probe. A connection on which it failed is not used again.
-    async fn query(&mut self) -> Result<Told, StoreError> {
+    async fn query(&mut self) -> Result<ServerStatus, StoreError> {
         let connection = self.connection.take();
         let exchange = async {
             let mut connection = match connection {
@@ -273,7 +273,7 @@ impl<'a> Probe<'a> {
                  (SELECT system_identifier FROM pg_control_system()) AS system, \
                  has_table_privilege('core_user', 'SELECT') AS may_read",
             );
-            let report: Told = query.get_result(&mut connection).await?;
+            let report: ServerStatus = query.get_result(&mut connection).await?;
             Ok::<_, StoreError>((report, connection))
         };
         let (report, connection) = timeout(PROBE_TIMEOUT, exchange)
@@ -301,11 +301,11 @@ mod tests {
         seen
     }
 
-    fn report(position: i64) -> Told {
-        Told { is_replica: true, position: Some(position), system: SYSTEM, may_read: true }
+    fn report(position: i64) -> ServerStatus {
+        ServerStatus { is_replica: true, position: Some(position), system: SYSTEM, may_read: true }
     }
 
-    fn is_used(primary: &Positions, report: Told) -> bool {
+    fn is_used(primary: &Positions, report: ServerStatus) -> bool {
         primary.check(&report, &mut None).is_ok()
     }
 
@@ -325,10 +325,10 @@ mod tests {
     #[test]
     fn a_server_that_is_not_a_replica_of_this_primary_is_not_used() {
         let primary = primary(&[10]);
-        assert!(!is_used(&primary, Told { is_replica: false, ..report(10) }));
-        assert!(!is_used(&primary, Told { system: SYSTEM + 1, ..report(10) }));
-        assert!(!is_used(&primary, Told { may_read: false, ..report(10) }));
-        assert!(!is_used(&primary, Told { position: None, ..report(10) }));
+        assert!(!is_used(&primary, ServerStatus { is_replica: false, ..report(10) }));
+        assert!(!is_used(&primary, ServerStatus { system: SYSTEM + 1, ..report(10) }));
+        assert!(!is_used(&primary, ServerStatus { may_read: false, ..report(10) }));
+        assert!(!is_used(&primary, ServerStatus { position: None, ..report(10) }));
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl fmt::Display for DjangoSchema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match (self.username, self.has_created_at, self.has_updated_at) {
             ("username", true, true) => "documented (with created_at and updated_at)",
-            ("username", false, false) => "actual (without times)",
+            ("username", false, false) => "without timestamps",
             ("name", _, _) => "older (name and verification_token)",
             _ => "between two migrations",
         };
@@ -151,7 +151,7 @@ impl From<Row> for DjangoRow {
 }
 
 #[derive(QueryableByName)]
-struct Words {
+struct TextRow {
     #[diesel(sql_type = Text)]
     value: String,
 }
@@ -233,13 +233,13 @@ impl DjangoSource {
 async fn check_integrity(session: &mut Session) -> Result<(), DjangoError> {
     let Session::Sqlite(connection) = session else { return Ok(()) };
     let check = sql_query("SELECT quick_check AS value FROM pragma_quick_check LIMIT 1");
-    let words: Words = check.get_result(connection).await?;
+    let words: TextRow = check.get_result(connection).await?;
     if words.value == "ok" { Ok(()) } else { Err(DjangoError::Damaged(words.value.replace('\n', " "))) }
 }
 
 /// Returns the names of the table's columns; none if there is no such table.
 pub(super) async fn columns(session: &mut Session) -> Result<Vec<String>, StoreError> {
-    let rows: Vec<Words> = match session {
+    let rows: Vec<TextRow> = match session {
         Session::Sqlite(connection) => {
             let query = "SELECT name AS value FROM pragma_table_info('core_user') ORDER BY cid";
             sql_query(query).load(connection).await?
@@ -302,7 +302,7 @@ mod tests {
     fn every_schema_that_the_backend_has_had_is_recognized() {
         for (columns, name) in [
             ("id username email password is_verified auth_token created_at updated_at", "documented"),
-            ("id username email password is_verified auth_token", "actual"),
+            ("id username email password is_verified auth_token", "without timestamps"),
             ("id name email password is_verified verification_token created_at", "older"),
             ("id username email password is_verified auth_token created_at", "between"),
         ] {

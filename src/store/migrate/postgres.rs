@@ -34,7 +34,7 @@ struct Flag {
 }
 
 #[derive(QueryableByName)]
-struct Words {
+struct TextRow {
     #[diesel(sql_type = Text)]
     value: String,
 }
@@ -75,7 +75,7 @@ async fn refuse_unsuitable_server(connection: &mut AsyncPgConnection) -> Result<
 
 async fn setting(connection: &mut AsyncPgConnection, name: &str) -> Result<String, StoreError> {
     let query = sql_query("SELECT current_setting($1) AS value").bind::<Text, _>(name);
-    Ok(query.get_result::<Words>(connection).await?.value)
+    Ok(query.get_result::<TextRow>(connection).await?.value)
 }
 
 /// Takes a connection out of the pool, since the lock belongs to its session: the lock ends with it in any

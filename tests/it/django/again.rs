@@ -99,7 +99,7 @@ on_both_engines! {
     }
 
     async fn every_report_repeats_earlier_decisions(engine: Engine) {
-        let django = Django::kept(Model::Actual);
+        let django = Django::kept(Model::WithoutTimestamps);
         let store = TestDatabase::new(engine);
         import(&django, &store, &RESOLVE_ALL_CONFLICTS);
         let path = django.path("again.json");

@@ -11,7 +11,7 @@ use crate::support::{
 
 on_both_engines! {
     async fn a_dry_run_lists_every_conflict_with_its_rows_and_writes_nothing(engine: Engine) {
-        let django = Django::kept(Model::Actual);
+        let django = Django::kept(Model::WithoutTimestamps);
         let store = TestDatabase::new(engine);
         let report = django.path("report.json");
 
@@ -20,7 +20,7 @@ on_both_engines! {
         ]);
 
         assert!(error.contains("conflicts are open, and nothing was imported"), "{error}");
-        assert!(printed.contains("schema     actual"), "{printed}");
+        assert!(printed.contains("schema     without timestamps"), "{printed}");
         let report: serde_json::Value = serde_json::from_str(&fs::read_to_string(report).unwrap()).unwrap();
         let rows = |kind: &str| -> Vec<Vec<i64>> {
             let found = report["every_finding"].as_array().unwrap().iter().filter(|found| found["kind"] == kind);
@@ -33,7 +33,7 @@ on_both_engines! {
         assert_eq!(rows("duplicate_auth_token").len(), 5);
         assert_eq!(rows("username_impossible"), [[180], [199], [200]]);
         assert_eq!(rows("duplicate_username").len(), 10);
-        assert_eq!(report["schema"], "actual (without times)");
+        assert_eq!(report["schema"], "without timestamps");
         assert_eq!(report["imported"], 0);
         // No migration has run, and no file was created.
         match engine {
@@ -54,7 +54,7 @@ on_both_engines! {
     }
 
     async fn a_report_contains_no_password_and_equal_checksums_of_both_sides(engine: Engine) {
-        let django = Django::kept(Model::Actual);
+        let django = Django::kept(Model::WithoutTimestamps);
         let store = TestDatabase::new(engine);
         let path = django.path("report.json");
 

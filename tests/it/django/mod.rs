@@ -30,14 +30,14 @@ pub enum Model {
     /// The form in the documentation of the backend.
     Documented,
     /// The form that the code of the backend created: without `created_at` and `updated_at`.
-    Actual,
+    WithoutTimestamps,
 }
 
 impl Model {
     fn name(self) -> &'static str {
         match self {
             Self::Documented => "documented",
-            Self::Actual => "actual",
+            Self::WithoutTimestamps => "actual",
         }
     }
 }

@@ -60,7 +60,7 @@ on_both_engines! {
 
     async fn an_old_link_that_two_rows_share_verifies_neither(engine: Engine) {
         let server = TestServer::builder(engine).with_env(UNTIL, "2999-01-01T00:00:00Z").start().await;
-        let django = Django::fresh(Engine::Sqlite, super::Model::Actual, &["--only-bulk", "--count", "3"]);
+        let django = Django::fresh(Engine::Sqlite, super::Model::WithoutTimestamps, &["--only-bulk", "--count", "3"]);
         django.execute("UPDATE core_user SET auth_token = (SELECT auth_token FROM core_user WHERE id = 2) WHERE id = 3");
         let arguments = [&["import", "django", "--from", django.url()], &super::RESOLVE_ALL_CONFLICTS[..]].concat();
         assert!(server.command(&arguments).output().unwrap().status.success());

@@ -35,7 +35,7 @@ async fn answer(pool: &PostgresPool, batch: Vec<PendingLookup>) {
     let again = tokens.clone();
     let users = match pool.query(async |connection| find_all(connection, tokens).await).await {
         Err(QueryError::ConnectionLost(_)) => {
-            pool.ask_anew(async |connection| find_all(connection, again).await).await
+            pool.query_on_new_connection(async |connection| find_all(connection, again).await).await
         }
         answer => answer,
     };

@@ -21,9 +21,9 @@ impl Accounts {
         password: String,
         origin: &Origin,
     ) -> Result<Result<(), PasswordRefusal>, AccountError> {
-        let now = self.with.clock.now();
+        let now = self.deps.clock.now();
         let purpose = MailTokenPurpose::ResetPassword;
-        let Some(owner) = self.with.store.find_link_owner(token.digest(), purpose, now).await? else {
+        let Some(owner) = self.deps.store.find_link_owner(token.digest(), purpose, now).await? else {
             return Err(self.refuse_link(AuditKind::AuthnPasswordChangeFail, origin));
         };
         let (username, email) = (owner.username.clone(), owner.email.clone());
@@ -40,14 +40,14 @@ impl Accounts {
         password: &NewPassword,
         origin: &Origin,
     ) -> Result<(), AccountError> {
-        let hash = self.with.passwords.hash(password).await?;
-        let event = self.with.audit.event(AuditKind::AuthnPasswordChange, origin);
-        let notice = self.with.mails.notice(MailKind::PasswordChanged, &owner.email, event.at);
-        let reset = self.with.store.reset_password(token.digest(), hash, notice, event.clone()).await?;
+        let hash = self.deps.passwords.hash(password).await?;
+        let event = self.deps.audit.event(AuditKind::AuthnPasswordChange, origin);
+        let notice = self.deps.mails.notice(MailKind::PasswordChanged, &owner.email, event.at);
+        let reset = self.deps.store.reset_password(token.digest(), hash, notice, event.clone()).await?;
         let Some(user) = reset else {
             return Err(self.refuse_link(AuditKind::AuthnPasswordChangeFail, origin));
         };
-        self.with.mails.ring();
+        self.deps.mails.wake_outbox();
         audit::log(&event.about(Some(user.auth_token)));
         Ok(())
     }
@@ -63,30 +63,30 @@ impl Accounts {
         token: &MailToken,
         origin: &Origin,
     ) -> Result<User, AccountError> {
-        let event = self.with.audit.event(AuditKind::UserUpdated, origin).of("email");
+        let event = self.deps.audit.event(AuditKind::UserUpdated, origin).of("email");
         let purpose = MailTokenPurpose::ChangeEmail;
-        let owner = self.with.store.find_link_owner(token.digest(), purpose, event.at).await?;
+        let owner = self.deps.store.find_link_owner(token.digest(), purpose, event.at).await?;
         let Some(owner) = owner else { return Err(self.refuse_link(AuditKind::UserUpdateFail, origin)) };
-        let notice = self.with.mails.notice(MailKind::EmailChanged, &owner.email, event.at);
-        let deletion = self.with.audit.event(AuditKind::UserDeleted, origin).of(ABANDONED);
+        let notice = self.deps.mails.notice(MailKind::EmailChanged, &owner.email, event.at);
+        let deletion = self.deps.audit.event(AuditKind::UserDeleted, origin).of(ABANDONED);
         let confirmed =
-            self.with.store.confirm_email_change(token.digest(), notice, event.clone(), deletion).await;
+            self.deps.store.confirm_email_change(token.digest(), notice, event.clone(), deletion).await;
         match confirmed {
             Ok(Some((user, deletions))) => {
-                self.with.mails.ring();
+                self.deps.mails.wake_outbox();
                 deletions.iter().chain([&event.about(Some(user.auth_token))]).for_each(audit::log);
                 Ok(user)
             }
             Ok(None) => Err(self.refuse_link(AuditKind::UserUpdateFail, origin)),
             Err(error @ StoreError::NotUnique(_)) => {
-                let failed = self.with.audit.event(AuditKind::UserUpdateFail, origin);
-                Err(self.with.audit.refused(failed.about(Some(owner.auth_token)), None, error.into()))
+                let failed = self.deps.audit.event(AuditKind::UserUpdateFail, origin);
+                Err(self.deps.audit.refused(failed.about(Some(owner.auth_token)), None, error.into()))
             }
             Err(error) => Err(error.into()),
         }
     }
 
     fn refuse_link(&self, kind: AuditKind, origin: &Origin) -> AccountError {
-        self.with.audit.refused(self.with.audit.event(kind, origin), None, AccountError::InvalidToken)
+        self.deps.audit.refused(self.deps.audit.event(kind, origin), None, AccountError::InvalidToken)
     }
 }

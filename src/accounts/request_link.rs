@@ -79,7 +79,7 @@ impl Accounts {
         }
 
         let accounts = self.clone();
-        let delay = DELAY_MAX.mul_f64(self.with.entropy.fraction());
+        let delay = DELAY_MAX.mul_f64(self.deps.entropy.fraction());
         self.background.spawn(async move {
             tokio::time::sleep(delay).await;
             if let Err(error) = accounts.replace_link(&email, purpose, by, &origin).await {
@@ -97,17 +97,17 @@ impl Accounts {
         by: MailedBy,
         origin: &Origin,
     ) -> Result<Option<MailToken>, AccountError> {
-        let event = self.with.audit.event(AuditKind::AuthnTokenCreated, origin);
+        let event = self.deps.audit.event(AuditKind::AuthnTokenCreated, origin);
         let event = event.of(by.resource(purpose));
-        let link = self.with.mails.link(purpose, email, by, event.at);
+        let link = self.deps.mails.link(purpose, email, by, event.at);
         let Some(user) =
-            self.with.store.replace_link((email, None), purpose, link.mail, event.clone()).await?
+            self.deps.store.replace_link((email, None), purpose, link.mail, event.clone()).await?
         else {
-            let event = self.with.audit.event(AuditKind::AuthnTokenCreateFail, origin);
-            self.with.audit.note_for_account(event.of(purpose.as_str()).refused(NO_USER_TO_MAIL), email);
+            let event = self.deps.audit.event(AuditKind::AuthnTokenCreateFail, origin);
+            self.deps.audit.note_for_account(event.of(purpose.as_str()).refused(NO_USER_TO_MAIL), email);
             return Ok(None);
         };
-        self.with.mails.ring();
+        self.deps.mails.wake_outbox();
         audit::log(&event.about(Some(user.auth_token)));
         Ok(link.for_caller)
     }
