@@ -37,7 +37,7 @@ impl Model {
     fn name(self) -> &'static str {
         match self {
             Self::Documented => "documented",
-            Self::WithoutTimestamps => "actual",
+            Self::WithoutTimestamps => "without_timestamps",
         }
     }
 }
