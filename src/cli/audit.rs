@@ -94,7 +94,7 @@ async fn list(administration: &Administration, filter: AuditFilter) -> Result<()
         let page =
             administration.list_audit_events(filter.clone(), last, AUDIT_PAGE_MAX).await.map_err(reason)?;
         let Some(end) = page.last() else { break };
-        last = Some(end.place());
+        last = Some(end.position());
         for event in &page {
             if super::is_pipe_closed(writeln!(output, "{}", line(event)))? {
                 return Ok(());

@@ -8,7 +8,7 @@ use crate::{
     config::{DatabaseUrl, Settings},
     domain::hex,
     import::Progress,
-    store::{CopiedTable, StoreCopy},
+    maintenance::{CopiedTable, StoreCopy},
 };
 
 #[derive(Debug, Args)]

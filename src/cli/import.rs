@@ -22,6 +22,7 @@ use crate::{
     callers::COMMAND_LINE,
     clock::Clock,
     config::{DatabaseUrl, Settings},
+    django::DjangoSource,
     domain::Origin,
     entropy::Entropy,
     import::{
@@ -30,7 +31,7 @@ use crate::{
     },
     password::{PasswordOptions, Passwords},
     sealing::SealingKey,
-    store::{DjangoSource, Store},
+    store::Store,
 };
 
 /// How many plaintext passwords each core hashes between two writes. If the process is killed, a few seconds

@@ -111,32 +111,32 @@ pub enum ConfigError {
         rule: String,
     },
     /// A key or a variable that is not a setting, most likely because it is misspelt.
-    #[error("{key} is not a setting ({source}){}; docs/CONFIG.md lists all settings", did_you_mean(nearest.as_deref()))]
+    #[error("{key} is not a setting ({set_by}){}; docs/CONFIG.md lists all settings", did_you_mean(nearest.as_deref()))]
     UnknownKey {
         /// The unknown key or variable.
         key: String,
         /// Where it was set.
-        source: SettingSource,
+        set_by: SettingSource,
         /// The known name with the most similar spelling, if one is similar enough.
         nearest: Option<String>,
     },
     /// A value of a type that no setting has, such as a list or a table, or a variable that is not UTF-8.
-    #[error("{key} must be a UTF-8 string, an integer or a boolean ({source})")]
+    #[error("{key} must be a UTF-8 string, an integer or a boolean ({set_by})")]
     WrongType {
         /// The key or variable.
         key: String,
         /// Where it was set.
-        source: SettingSource,
+        set_by: SettingSource,
     },
     /// A value that the type of the setting does not allow.
-    #[error("{key}: expected {expected}, not \"{redacted}\" ({source})")]
+    #[error("{key}: expected {expected}, not \"{redacted}\" ({set_by})")]
     BadValue {
         /// The key.
         key: String,
         /// The text of the value, without secrets.
         redacted: String,
         /// Where it was set.
-        source: SettingSource,
+        set_by: SettingSource,
         /// A description of the valid values.
         expected: String,
     },

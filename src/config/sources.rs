@@ -85,7 +85,7 @@ impl Sources {
         let (text, source) = self.texts.get(&key).expect("every setting has at least its default");
         T::parse(text).ok_or_else(|| ConfigError::BadValue {
             redacted: setting.redacted(text),
-            source: source.clone(),
+            set_by: source.clone(),
             expected: T::expects(),
             key,
         })
@@ -111,7 +111,7 @@ impl Sources {
                     toml::Value::String(text) => text.clone(),
                     toml::Value::Integer(number) => number.to_string(),
                     toml::Value::Boolean(flag) => flag.to_string(),
-                    _ => return Err(ConfigError::WrongType { key: format!("{section}.{name}"), source }),
+                    _ => return Err(ConfigError::WrongType { key: format!("{section}.{name}"), set_by: source }),
                 };
                 self.set(format!("{section}.{name}"), text, source)?;
             }
@@ -127,13 +127,13 @@ impl Sources {
         };
         let source = SettingSource::Variable(name.to_owned());
         let Some(text) = text.to_str() else {
-            return Err(ConfigError::WrongType { key: name.to_owned(), source });
+            return Err(ConfigError::WrongType { key: name.to_owned(), set_by: source });
         };
         let Some(setting) = settings().find(|setting| setting.variable() == name) else {
             return Err(ConfigError::UnknownKey {
                 nearest: nearest(name, settings().map(Setting::variable)),
                 key: name.to_owned(),
-                source,
+                set_by: source,
             });
         };
         self.set(setting.key(), text.to_owned(), source)
@@ -150,7 +150,7 @@ impl Sources {
     }
 
     fn unknown(&self, key: String, source: SettingSource) -> ConfigError {
-        ConfigError::UnknownKey { nearest: nearest(&key, self.texts.keys().cloned()), key, source }
+        ConfigError::UnknownKey { nearest: nearest(&key, self.texts.keys().cloned()), key, set_by: source }
     }
 
     /// Replaces the URL with the content of the file that `<key>-file` names, if that setting is set.

@@ -5,21 +5,20 @@ use std::collections::HashMap;
 use futures_util::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 
+use super::survey::{Candidate, UserState};
 use super::{
     Import, ImportError, Progress,
     error::of_source,
     report::Totals,
+    round::Round,
     row::{Reading, is_stored_unchanged},
-    survey::Round,
 };
 use crate::{
+    django::{DjangoRow, DjangoSource},
     domain::{AuditEvent, AuditKind, AuthToken, Password, PasswordHash, Username},
     entropy::Entropy,
     password::{StoredPassword, Verdict},
-    store::{
-        Candidate, DjangoRow, DjangoSource, ImportStep, ImportedRow, ImportedUser, Store, StoreError,
-        UserState,
-    },
+    store::{ImportStep, ImportedRow, ImportedUser, Store, StoreError},
 };
 
 /// Number of rows that are read together, and largest number in one transaction. Such a transaction takes

@@ -4,14 +4,16 @@ use std::collections::HashMap;
 
 use sha2::{Digest, Sha256};
 
+use super::survey::{Candidate, UserState};
 use super::{
     Import, ImportError, ImportOutcome, Progress,
     report::{Checksums, Totals},
-    survey::{PAGE, Round},
+    round::{PAGE, Round},
 };
 use crate::{
+    django::DjangoSource,
     domain::{AuthToken, hex},
-    store::{Candidate, DjangoSource, Holder, UserState},
+    store::Holder,
 };
 
 const ALGORITHM: &str =

@@ -1,13 +1,11 @@
 //! Conflicts: values that two rows, or a row and a user, cannot both have. They are resolved as the operator
 //! has decided.
 
+use super::survey::{Candidate, Duplicates, SurveyField, UserState};
 use super::{
-    Import, ImportError, OnEmailConflict, OnTokenConflict, names::remove_username_key, survey::Round,
+    Import, ImportError, OnEmailConflict, OnTokenConflict, names::remove_username_key, round::Round,
 };
-use crate::{
-    domain::AuthToken,
-    store::{Candidate, Duplicates, Holder, SurveyField, UserState},
-};
+use crate::{domain::AuthToken, store::Holder};
 
 /// Number of rows that are compared with the store together.
 const PAGE: i64 = 500;

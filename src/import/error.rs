@@ -2,10 +2,7 @@
 
 use std::io;
 
-use crate::{
-    password::HashingError,
-    store::{DjangoError, StoreError},
-};
+use crate::{django::DjangoError, password::HashingError, store::StoreError};
 
 /// Reasons why an import or export did not finish. What was written before stays, and the next run resumes.
 #[derive(Debug, thiserror::Error)]

@@ -1,9 +1,11 @@
 //! Exports the users of the store to a table that Django reads.
 
+use super::store_reader::StoreReader;
 use super::{ImportError, Progress, error::of_source};
 use crate::{
+    django::{DjangoTarget, DjangoUser},
     entropy::Entropy,
-    store::{DjangoTarget, DjangoUser, StoreOptions, StoreReader},
+    store::StoreOptions,
 };
 
 /// The numbers of exported users.

@@ -9,7 +9,7 @@
 //! This module holds the rules for rows and users; `store` reads and writes the tables, `password` makes the
 //! hashes. Start at [`Import::run`].
 //!
-//! [`Survey`]: crate::store::Survey
+//! [`Survey`]: self::survey::Survey
 
 mod apply;
 mod check;
@@ -20,7 +20,9 @@ mod names;
 mod options;
 mod progress;
 mod report;
+mod round;
 mod row;
+mod store_reader;
 mod survey;
 
 use std::sync::Arc;
@@ -36,14 +38,15 @@ pub use self::{
     progress::Progress,
     report::{Checksums, Report},
 };
-use self::{report::Totals, survey::Round};
+use self::{report::Totals, round::Round};
 use crate::{
     clock::Clock,
+    django::DjangoSource,
     domain::Origin,
     entropy::Entropy,
     password::Passwords,
     sealing::SealingKey,
-    store::{DjangoSource, Store, chain},
+    store::{Store, chain},
 };
 
 /// An import, with all that it needs.

@@ -1,15 +1,13 @@
 //! Usernames: a user keeps the username of the row, character by character, unless another row or user has
 //! it.
 
+use super::survey::{Candidate, Duplicates, SurveyField};
 use super::{
     Import, ImportError, OnUsernameConflict,
+    round::{Round, needs_decision},
     row::Reading,
-    survey::{Round, needs_decision},
 };
-use crate::{
-    domain::{InvalidUsername, USERNAME_CHARACTERS_MAX, Username},
-    store::{Candidate, Duplicates, SurveyField},
-};
+use crate::domain::{InvalidUsername, USERNAME_CHARACTERS_MAX, Username};
 
 /// Name of a row with an empty username; a suffix follows.
 const EMPTY_NAME_BASE: &str = "user";

@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, io::Write};
 
 use serde::Serialize;
 
-use super::{Import, ImportError, check, survey::Round};
-use crate::store::{DjangoSource, Finding, Survey, UserState, Written};
+use super::survey::{Finding, Survey, UserState};
+use super::{Import, ImportError, check, round::Round};
+use crate::{django::DjangoSource, store::Written};
 
 /// Number of findings that are read together.
 const PAGE: i64 = 1_000;

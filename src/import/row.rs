@@ -2,11 +2,12 @@
 
 use sha2::{Digest, Sha256};
 
+use super::survey::{Candidate, UserState};
 use crate::{
+    django::DjangoRow,
     domain::{AuthToken, Email, InvalidEmail, InvalidUsername, PASSWORD_BYTES_MAX, Timestamp, Username},
     password::StoredPassword,
     sealing::SealingKey,
-    store::{Candidate, DjangoRow, UserState},
 };
 
 /// Width of the password column.

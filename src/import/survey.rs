@@ -1,262 +1,575 @@
-//! The first half of a round: reads every row and compares it with the record of its earlier import.
+//! A temporary database with the rows of a source, used while the import decides what to do with each.
+//!
+//! It is an unnamed SQLite database, which only its connection can see and which is deleted when that closes.
+//! Memory use therefore does not grow with the number of rows, and an index finds duplicates. It holds
+//! digests of passwords, but no passwords.
 
-use std::collections::{BTreeMap, HashMap};
-
-use super::{
-    Import, ImportError, OnUsernameConflict, Progress,
-    error::of_source,
-    names,
-    row::{Reading, is_too_long},
+use diesel::{
+    Connection, ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryable, QueryableByName,
+    RunQueryDsl, Selectable, SelectableHelper, SqliteConnection,
+    connection::SimpleConnection,
+    sql_query,
+    sql_types::{BigInt, Text},
 };
+
 use crate::{
-    domain::{AuthToken, Timestamp, User},
-    password::StoredPassword,
-    store::{Candidate, DjangoRow, DjangoSource, Holder, ImportedRow, Survey, UserState},
+    domain::{AuthToken, Email, UserId},
+    store::{StoreError, columns::UuidColumn},
 };
 
-/// Number of rows that are read together.
-pub(super) const PAGE: i64 = 1_000;
+const TABLES: &str = "
+PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -8000;
+CREATE TABLE candidate (
+    id INTEGER PRIMARY KEY, row_token TEXT NOT NULL, auth_token TEXT NOT NULL, email TEXT NOT NULL, username TEXT NOT NULL, username_key TEXT,
+    is_verified BOOLEAN NOT NULL, row_digest BLOB NOT NULL, password_digest BLOB NOT NULL, user_id BIGINT, state TEXT NOT NULL,
+    unverified INTEGER GENERATED ALWAYS AS (1 - is_verified) VIRTUAL
+);
+CREATE TABLE refusal (id INTEGER PRIMARY KEY);
+CREATE INDEX candidate_auth_token ON candidate (auth_token, unverified, id);
+CREATE INDEX candidate_email ON candidate (email, id);
+CREATE INDEX candidate_email_verified_first ON candidate (email, unverified, id);
+CREATE INDEX candidate_username ON candidate (username, id);
+CREATE INDEX candidate_username_key ON candidate (username_key, id);
+CREATE INDEX candidate_user_id ON candidate (user_id);
+CREATE TABLE finding (number INTEGER PRIMARY KEY, kind TEXT NOT NULL, rows TEXT NOT NULL, words TEXT NOT NULL, is_open BOOLEAN NOT NULL);
+CREATE INDEX finding_kind ON finding (kind);
+";
 
-/// One pass over the whole source, and what it has found.
-pub(super) struct Round {
-    pub(super) survey: Survey,
-    /// Number of rows with each kind of password.
-    pub(super) passwords: BTreeMap<&'static str, u64>,
-    pub(super) rows: u64,
-    /// Number of rows that cannot become users.
-    pub(super) unreadable: u64,
-    /// Number of rows without times.
-    pub(super) without_times: u64,
-    /// Start of the round; rows without times get this time.
-    pub(super) now: Timestamp,
+diesel::table! {
+    use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Text};
+    use crate::store::SqlUuid;
+
+    candidate (id) {
+        id -> BigInt,
+        row_token -> SqlUuid,
+        auth_token -> SqlUuid,
+        email -> Text,
+        username -> Text,
+        username_key -> Nullable<Text>,
+        is_verified -> Bool,
+        row_digest -> Binary,
+        password_digest -> Binary,
+        user_id -> Nullable<BigInt>,
+        state -> Text,
+    }
 }
 
-impl Import {
-    /// Reads all rows of the source into a new survey.
-    pub(super) async fn begin_round(
-        &self,
-        source: &mut DjangoSource,
-        progress: &mut impl Progress,
-    ) -> Result<Round, ImportError> {
-        let mut round = Round {
-            survey: Survey::begin()?,
-            passwords: BTreeMap::new(),
-            rows: 0,
-            unreadable: 0,
-            without_times: 0,
-            now: self.clock.now(),
-        };
-        progress.begin("reading", source.count().await.map_err(of_source)?);
-        let mut after = None;
-        loop {
-            let rows = source.rows(after, PAGE).await.map_err(of_source)?;
-            let Some(last) = rows.last() else { break };
-            after = Some(last.id);
-            self.read_page(&mut round, &rows).await?;
-            progress.advance(rows.len() as u64);
-        }
-        progress.end();
-        Ok(round)
-    }
+diesel::table! {
+    use diesel::sql_types::{BigInt, Bool, Text};
 
-    async fn read_page(&self, round: &mut Round, rows: &[DjangoRow]) -> Result<(), ImportError> {
-        let mut readings = Vec::with_capacity(rows.len());
-        for row in rows {
-            round.rows += 1;
-            match Reading::of(row, &self.key) {
-                Ok(reading) => readings.push((row, reading)),
-                Err(reason) => {
-                    round.unreadable += 1;
-                    round.refuse("unreadable", &[row.id], &reason.to_string())?;
+    finding (number) {
+        number -> BigInt,
+        kind -> Text,
+        rows -> Text,
+        words -> Text,
+        is_open -> Bool,
+    }
+}
+
+macro_rules! states {
+    ($($(#[$about:meta])* $state:ident = $name:literal,)+) => {
+        /// What the import does with a row.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum UserState {
+            $($(#[$about])* $state,)+
+        }
+
+        impl UserState {
+            /// All states.
+            pub const ALL: &[Self] = &[$(Self::$state,)+];
+
+            /// Returns the name of the state in a report.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$state => $name,)+
                 }
             }
-        }
-        let tokens: Vec<AuthToken> =
-            readings.iter().map(|(_, reading)| reading.candidate.auth_token).collect();
-        let remembered = self.find_imported(&tokens).await?;
 
-        let mut candidates = Vec::with_capacity(readings.len());
-        for (row, mut reading) in readings {
-            let key = (reading.candidate.auth_token, row.id);
-            let remembered = remembered.get(&key);
-            compare(row, &mut reading, remembered);
-            self.note_row(round, row, &mut reading, remembered)?;
-            *round.passwords.entry(reading.password.name()).or_default() += 1;
-            round.without_times += u64::from(reading.times == (None, None));
-            candidates.push(reading.candidate);
-        }
-        round.survey.add(&candidates)?;
-        Ok(())
-    }
-
-    /// Records findings about a row, whether it becomes a user now or has become one before.
-    fn note_row(
-        &self,
-        round: &mut Round,
-        row: &DjangoRow,
-        reading: &mut Reading,
-        remembered: Option<&ImportedRow>,
-    ) -> Result<(), ImportError> {
-        match reading.candidate.state {
-            UserState::ChangedHere
-                if remembered.is_some_and(|then| then.row_digest != reading.candidate.row_digest) =>
-            {
-                let words = "the row and its user have both changed: the user stays unchanged";
-                return round.note("changed_on_both_sides", &[row.id], words, false);
+            fn of(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|state| state.as_str() == name)
             }
-            UserState::ChangedHere | UserState::DeletedHere => return Ok(()),
-            UserState::LeftOutBefore => {
-                let words = format!("{:?}: left out by an earlier run", reading.candidate.email.as_str());
-                return round.note("left_out_before", &[row.id], &words, false);
-            }
-            _ => {}
         }
-        note_email(round, row, reading)?;
-        note_password(round, row, reading)?;
-        if let Some((user, _)) = remembered.and_then(|remembered| remembered.user.as_ref()) {
-            note_earlier_changes(round, row, reading, user)?;
-        }
-        if needs_decision(&reading.candidate) {
-            let renames = self.options.on_username_conflict == OnUsernameConflict::Suffix;
-            names::ensure_storable(round, reading, renames)?;
-        }
-        Ok(())
-    }
+    };
+}
 
-    /// Returns the import records of rows with these `auth_token`s.
-    pub(super) async fn find_imported(
-        &self,
-        tokens: &[AuthToken],
-    ) -> Result<HashMap<(AuthToken, i64), ImportedRow>, ImportError> {
-        let Some(store) = &self.store else { return Ok(HashMap::new()) };
-        let rows = store.find_imported(tokens).await?;
-        Ok(rows.into_iter().map(|row| ((row.auth_token, row.source_id), row)).collect())
-    }
+states! {
+    /// The row becomes a user.
+    New = "new",
+    /// Imported before. The row has changed since, so its user is changed too.
+    Changed = "changed",
+    /// Imported before. Its plaintext password may have changed since; only hashing it can show that.
+    Unchecked = "unchecked",
+    /// Imported before, and unchanged since.
+    Unchanged = "unchanged",
+    /// The store already had its user, with the same `auth_token` and email. The user stays as it is.
+    AlreadyHere = "already_here",
+    /// Imported before. The user was changed in this service since, and stays as it is.
+    ChangedHere = "changed_here",
+    /// Imported before. The user was deleted in this service since.
+    DeletedHere = "deleted_here",
+    /// Left out by the decision of the operator: another row or user with the same email is kept.
+    LeftOut = "left_out",
+    /// Left out by an earlier run, and unchanged since.
+    LeftOutBefore = "left_out_before",
+    /// In a conflict that the operator has not decided.
+    Refused = "refused",
+}
 
-    /// Returns the users that have a value in common with one of the candidates.
-    pub(super) async fn find_holders(&self, candidates: &[Candidate]) -> Result<Vec<Holder>, ImportError> {
-        let Some(store) = &self.store else { return Ok(Vec::new()) };
-        let tokens: Vec<AuthToken> = candidates.iter().map(|candidate| candidate.auth_token).collect();
-        let emails = candidates.iter().map(|candidate| candidate.email.as_str().to_owned()).collect();
-        let usernames = candidates.iter().map(|candidate| candidate.username.clone()).collect();
-        let keys = candidates.iter().filter_map(|candidate| candidate.username_key.clone()).collect();
-        Ok(store.find_holders(&tokens, emails, usernames, keys).await?)
+/// A row that can become a user, or has become one.
+#[derive(Clone)]
+pub struct Candidate {
+    /// Id of the row in the source.
+    pub id: i64,
+    /// `auth_token` of the row in the source.
+    pub row_token: AuthToken,
+    /// `auth_token` of its user: that of the row, unless another user has it.
+    pub auth_token: AuthToken,
+    /// Email address, in the form in which the store holds it.
+    pub email: Email,
+    /// Username of its user.
+    pub username: String,
+    /// Comparison form of the username; `None` if the username breaks a rule or equals another one in that
+    /// form.
+    pub username_key: Option<String>,
+    /// True if the email is verified.
+    pub is_verified: bool,
+    /// SHA-256 of the row without its password.
+    pub row_digest: [u8; 32],
+    /// SHA-256 of the password; a keyed digest if the password is plaintext.
+    pub password_digest: [u8; 32],
+    /// The user that the row has become.
+    pub user: Option<UserId>,
+    /// What the import does with the row.
+    pub state: UserState,
+}
+
+#[derive(Insertable, Queryable, Selectable)]
+#[diesel(table_name = candidate)]
+struct CandidateRow {
+    id: i64,
+    row_token: UuidColumn,
+    auth_token: UuidColumn,
+    email: String,
+    username: String,
+    username_key: Option<String>,
+    is_verified: bool,
+    row_digest: Vec<u8>,
+    password_digest: Vec<u8>,
+    user_id: Option<i64>,
+    state: String,
+}
+
+impl From<&Candidate> for CandidateRow {
+    fn from(candidate: &Candidate) -> Self {
+        Self {
+            id: candidate.id,
+            row_token: UuidColumn(*candidate.row_token.as_uuid()),
+            auth_token: UuidColumn(*candidate.auth_token.as_uuid()),
+            email: candidate.email.as_str().to_owned(),
+            username: candidate.username.clone(),
+            username_key: candidate.username_key.clone(),
+            is_verified: candidate.is_verified,
+            row_digest: candidate.row_digest.to_vec(),
+            password_digest: candidate.password_digest.to_vec(),
+            user_id: candidate.user.map(UserId::as_i64),
+            state: candidate.state.as_str().to_owned(),
+        }
     }
 }
 
-impl Round {
+impl TryFrom<CandidateRow> for Candidate {
+    type Error = StoreError;
+
+    fn try_from(row: CandidateRow) -> Result<Self, StoreError> {
+        let corrupt = |column| StoreError::Corrupt { table: "candidate", column };
+        let digest = |bytes: Vec<u8>| <[u8; 32]>::try_from(bytes).map_err(|_| corrupt("digest"));
+        Ok(Self {
+            id: row.id,
+            row_token: AuthToken::from_uuid(row.row_token.0),
+            auth_token: AuthToken::from_uuid(row.auth_token.0),
+            email: Email::from_stored(row.email),
+            username: row.username,
+            username_key: row.username_key,
+            is_verified: row.is_verified,
+            row_digest: digest(row.row_digest)?,
+            password_digest: digest(row.password_digest)?,
+            user: row.user_id.map(UserId::from_i64),
+            state: UserState::of(&row.state).ok_or_else(|| corrupt("state"))?,
+        })
+    }
+}
+
+/// A field in which two rows may have the same value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SurveyField {
+    /// The `auth_token`.
+    AuthToken,
+    /// The email address.
+    Email,
+    /// The username, character by character.
+    Username,
+    /// The comparison form of the username.
+    UsernameKey,
+}
+
+impl SurveyField {
+    const fn column(self) -> &'static str {
+        match self {
+            Self::AuthToken => "auth_token",
+            Self::Email => "email",
+            Self::Username => "username",
+            Self::UsernameKey => "username_key",
+        }
+    }
+
+    /// Returns the value of a row as the survey stores it.
+    fn value_of(self, candidate: &Candidate) -> String {
+        match self {
+            Self::AuthToken => candidate.auth_token.to_string(),
+            Self::Email => candidate.email.as_str().to_owned(),
+            Self::Username => candidate.username.clone(),
+            Self::UsernameKey => candidate.username_key.clone().unwrap_or_default(),
+        }
+    }
+}
+
+/// An iteration over the new and changed rows that share a value with another such row.
+pub struct Duplicates {
+    field: SurveyField,
+    verified_first: bool,
+    /// The first row with the current value.
+    keeper: Option<Candidate>,
+    /// The row that was visited last.
+    last: Option<Candidate>,
+}
+
+impl Duplicates {
+    /// Starts the iteration. Of the rows with the same value, verified ones come first if `verified_first` is
+    /// set, then the one with the smaller id.
+    #[must_use]
+    pub const fn of(field: SurveyField, verified_first: bool) -> Self {
+        Self { field, verified_first, keeper: None, last: None }
+    }
+
+    /// Returns the first row with a value, and the next row that has the same value. A decision about a row
+    /// that was already returned does not change the iteration.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn next(&mut self, survey: &mut Survey) -> Result<Option<(Candidate, Candidate)>, StoreError> {
+        while let Some(candidate) =
+            survey.next_duplicate(self.field, self.verified_first, self.last.as_ref())?
+        {
+            self.last = Some(candidate.clone());
+            let value = self.field.value_of(&candidate);
+            match self.keeper.as_ref().filter(|keeper| self.field.value_of(keeper) == value) {
+                Some(keeper) => return Ok(Some((keeper.clone(), candidate))),
+                None => self.keeper = Some(candidate),
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Something about rows that the operator must see.
+#[derive(Clone, Queryable, Selectable)]
+#[diesel(table_name = finding)]
+pub struct Finding {
+    /// Sequence number.
+    pub number: i64,
+    /// Kind of the finding.
+    pub kind: String,
+    /// Ids of the rows, separated by commas. The last one is the row that is stopped or changed.
+    pub rows: String,
+    /// Description of the finding.
+    pub words: String,
+    /// True if this is a conflict that the operator has not decided.
+    pub is_open: bool,
+}
+
+#[derive(QueryableByName)]
+struct IdRow {
+    #[diesel(sql_type = BigInt)]
+    id: i64,
+}
+
+#[derive(QueryableByName)]
+struct Tally {
+    #[diesel(sql_type = Text)]
+    name: String,
+    #[diesel(sql_type = BigInt)]
+    count: i64,
+}
+
+/// The rows of a source, and the findings about them.
+pub struct Survey {
+    connection: SqliteConnection,
+}
+
+impl Survey {
+    /// Creates an empty survey.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the temporary database cannot be created.
+    pub fn begin() -> Result<Self, StoreError> {
+        // With an empty name SQLite creates a private file on disk, unlinked from the start.
+        let mut connection = SqliteConnection::establish("").map_err(StoreError::unavailable)?;
+        connection.batch_execute(TABLES)?;
+        Ok(Self { connection })
+    }
+
+    /// Adds rows.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the disk is full. The same applies to the other methods.
+    pub fn add(&mut self, candidates: &[Candidate]) -> Result<(), StoreError> {
+        self.connection.transaction(|connection| {
+            for candidate in candidates {
+                diesel::insert_into(candidate::table)
+                    .values(CandidateRow::from(candidate))
+                    .execute(connection)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Stores what was decided about a row.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn update(&mut self, candidate: &Candidate) -> Result<(), StoreError> {
+        let row = CandidateRow::from(candidate);
+        diesel::update(candidate::table.find(row.id))
+            .set((
+                candidate::auth_token.eq(row.auth_token),
+                candidate::username.eq(row.username),
+                candidate::username_key.eq(row.username_key),
+                candidate::user_id.eq(row.user_id),
+                candidate::state.eq(row.state),
+            ))
+            .execute(&mut self.connection)?;
+        Ok(())
+    }
+
+    /// Records that a row is in a conflict that the operator has not decided. The row is still compared with
+    /// others until [`Survey::apply_refusals`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn refuse(&mut self, id: i64) -> Result<(), StoreError> {
+        sql_query("INSERT OR IGNORE INTO refusal VALUES (?)")
+            .bind::<BigInt, _>(id)
+            .execute(&mut self.connection)?;
+        Ok(())
+    }
+
+    /// Sets the state of all refused rows to [`UserState::Refused`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn apply_refusals(&mut self) -> Result<(), StoreError> {
+        let update = "UPDATE candidate SET state = ? WHERE id IN (SELECT id FROM refusal)";
+        sql_query(update).bind::<Text, _>(UserState::Refused.as_str()).execute(&mut self.connection)?;
+        Ok(())
+    }
+
+    /// Returns the row with this id.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn find(&mut self, id: i64) -> Result<Option<Candidate>, StoreError> {
+        let query = candidate::table.find(id).select(CandidateRow::as_select());
+        query.get_result(&mut self.connection).optional()?.map(Candidate::try_from).transpose()
+    }
+
+    /// Returns at most `limit` rows in these states in the order of their ids, after `after`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn in_states(
+        &mut self,
+        states: &[UserState],
+        after: Option<i64>,
+        limit: i64,
+    ) -> Result<Vec<Candidate>, StoreError> {
+        let states: Vec<&str> = states.iter().map(|state| state.as_str()).collect();
+        let query = candidate::table
+            .filter(candidate::id.gt(after.unwrap_or(i64::MIN)))
+            .filter(candidate::state.eq_any(states))
+            .order(candidate::id)
+            .limit(limit)
+            .select(CandidateRow::as_select());
+        query.load(&mut self.connection)?.into_iter().map(Candidate::try_from).collect()
+    }
+
+    /// Returns at most `limit` rows in these states in the order of their `auth_token`s, after `after`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn in_token_order(
+        &mut self,
+        states: &[UserState],
+        after: Option<AuthToken>,
+        limit: i64,
+    ) -> Result<Vec<Candidate>, StoreError> {
+        let states: Vec<&str> = states.iter().map(|state| state.as_str()).collect();
+        let mut query = candidate::table
+            .filter(candidate::state.eq_any(states))
+            .order(candidate::auth_token)
+            .limit(limit)
+            .select(CandidateRow::as_select())
+            .into_boxed();
+        if let Some(after) = after {
+            query = query.filter(candidate::auth_token.gt(UuidColumn(*after.as_uuid())));
+        }
+        query.load(&mut self.connection)?.into_iter().map(Candidate::try_from).collect()
+    }
+
+    /// True if a row changes this user.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn has_change_of(&mut self, user: UserId) -> Result<bool, StoreError> {
+        let rows = candidate::table
+            .filter(candidate::user_id.eq(user.as_i64()))
+            .filter(candidate::state.eq(UserState::Changed.as_str()));
+        Ok(diesel::select(diesel::dsl::exists(rows)).get_result(&mut self.connection)?)
+    }
+
+    /// True if there is a row with this `auth_token` and id.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn has_row(&mut self, (token, id): (AuthToken, i64)) -> Result<bool, StoreError> {
+        let row = candidate::table.find(id).filter(candidate::row_token.eq(UuidColumn(*token.as_uuid())));
+        Ok(diesel::select(diesel::dsl::exists(row)).get_result(&mut self.connection)?)
+    }
+
+    /// True if a row that is a user, or becomes one, has this email.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn has_email(&mut self, email: &Email) -> Result<bool, StoreError> {
+        let without_user =
+            [UserState::LeftOut, UserState::LeftOutBefore, UserState::DeletedHere].map(UserState::as_str);
+        let rows = candidate::table
+            .filter(candidate::email.eq(email.as_str()))
+            .filter(candidate::state.ne_all(without_user));
+        Ok(diesel::select(diesel::dsl::exists(rows)).get_result(&mut self.connection)?)
+    }
+
+    /// True if a row has this comparison form of the username.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn has_username_key(&mut self, key: &str) -> Result<bool, StoreError> {
+        let rows = candidate::table.filter(candidate::username_key.eq(key));
+        Ok(diesel::select(diesel::dsl::exists(rows)).get_result(&mut self.connection)?)
+    }
+
+    /// True if a row has this username.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn has_username(&mut self, username: &str) -> Result<bool, StoreError> {
+        let rows = candidate::table.filter(candidate::username.eq(username));
+        Ok(diesel::select(diesel::dsl::exists(rows)).get_result(&mut self.connection)?)
+    }
+
+    /// Returns the next new or changed row that shares a value with another such row, in the order that
+    /// [`Duplicates::of`] describes. `after` is the row that was returned before.
+    fn next_duplicate(
+        &mut self,
+        field: SurveyField,
+        verified_first: bool,
+        after: Option<&Candidate>,
+    ) -> Result<Option<Candidate>, StoreError> {
+        let column = field.column();
+        // An index has this order, so that all calls together read the rows once.
+        let (order, values) = if verified_first {
+            (format!("{column}, unverified, id"), "(?1, ?2, ?3)")
+        } else {
+            (format!("{column}, id"), "(?1, ?3)")
+        };
+        let eligible = "state IN ('new', 'changed')";
+        let after_condition = if after.is_some() {
+            format!("AND ({order}) > {values} AND ?2 >= 0")
+        } else {
+            "AND ?1 = '' AND ?2 = 0 AND ?3 = 0".to_owned()
+        };
+        let query = format!(
+            "SELECT id FROM candidate c WHERE {eligible} AND {column} IS NOT NULL {after_condition} AND EXISTS (SELECT 1 FROM candidate other \
+             WHERE other.{column} = c.{column} AND other.id <> c.id AND other.{eligible}) ORDER BY {order} LIMIT 1"
+        );
+        let value = after.map_or_else(String::new, |after| field.value_of(after));
+        let query = sql_query(query)
+            .bind::<Text, _>(value)
+            .bind::<BigInt, _>(after.map_or(0, |after| i64::from(!after.is_verified)))
+            .bind::<BigInt, _>(after.map_or(0, |after| after.id));
+        match query.get_result::<IdRow>(&mut self.connection).optional()? {
+            Some(row) => self.find(row.id),
+            None => Ok(None),
+        }
+    }
+
     /// Records a finding about rows. An open finding stops the import.
-    pub(super) fn note(
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn add_finding(
         &mut self,
         kind: &str,
-        rows: &[i64],
+        rows: &str,
         words: &str,
         is_open: bool,
-    ) -> Result<(), ImportError> {
-        let rows: Vec<String> = rows.iter().map(i64::to_string).collect();
-        Ok(self.survey.add_finding(kind, &rows.join(","), words, is_open)?)
+    ) -> Result<(), StoreError> {
+        diesel::insert_into(finding::table)
+            .values((
+                finding::kind.eq(kind),
+                finding::rows.eq(rows),
+                finding::words.eq(words),
+                finding::is_open.eq(is_open),
+            ))
+            .execute(&mut self.connection)?;
+        Ok(())
     }
 
-    /// Records an open conflict of the last of these rows. The row is not imported, but further findings
-    /// about it are still recorded.
-    pub(super) fn refuse(&mut self, kind: &str, rows: &[i64], words: &str) -> Result<(), ImportError> {
-        if let Some(row) = rows.last() {
-            self.survey.refuse(*row)?;
-        }
-        self.note(kind, rows, words, true)
+    /// Returns at most `limit` findings in the order in which they were recorded, after the one with the
+    /// number `after`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn findings(&mut self, after: i64, limit: i64) -> Result<Vec<Finding>, StoreError> {
+        let query = finding::table
+            .filter(finding::number.gt(after))
+            .order(finding::number)
+            .limit(limit)
+            .select(Finding::as_select());
+        Ok(query.load(&mut self.connection)?)
     }
-}
 
-/// True if the row is new or has changed, so that the import must decide what becomes of it.
-pub(super) fn needs_decision(candidate: &Candidate) -> bool {
-    matches!(candidate.state, UserState::New | UserState::Changed)
-}
+    /// Returns the number of findings of each kind; with `only_open`, of open ones.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn count_findings(&mut self, only_open: bool) -> Result<Vec<(String, u64)>, StoreError> {
+        let open = if only_open { "WHERE is_open" } else { "" };
+        self.tally(&format!(
+            "SELECT kind AS name, count(*) AS count FROM finding {open} GROUP BY kind ORDER BY kind"
+        ))
+    }
 
-fn note_email(round: &mut Round, row: &DjangoRow, reading: &Reading) -> Result<(), ImportError> {
-    let email = reading.candidate.email.as_str();
-    if let Some(rule) = reading.email_breaks {
-        let words = format!("{email:?} {rule}: it is kept; the user can log in with it but gets no mail");
-        return round.note("email_kept", &[row.id], &words, false);
+    /// Returns the number of rows in each state.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn count_states(&mut self) -> Result<Vec<(String, u64)>, StoreError> {
+        self.tally("SELECT state AS name, count(*) AS count FROM candidate GROUP BY state ORDER BY state")
     }
-    if row.email.as_deref() != Some(email) {
-        let words = format!("{:?} is stored as {email:?}", row.email.as_deref().unwrap_or_default());
-        round.note("email_respelled", &[row.id], &words, false)?;
-    }
-    Ok(())
-}
 
-fn note_password(round: &mut Round, row: &DjangoRow, reading: &Reading) -> Result<(), ImportError> {
-    let plaintext = row.password.as_deref().unwrap_or_default();
-    let (kind, words) = match reading.password {
-        StoredPassword::Hash("md5") => ("weak_hash", "md5: it is replaced at the next login"),
-        StoredPassword::TooExpensive => {
-            ("expensive_hash", "its cost exceeds the limit of this service: the user needs a password reset")
-        }
-        StoredPassword::Unusable => ("no_password", "it is unusable: the user needs a password reset"),
-        StoredPassword::Empty => ("no_password", "it is empty: the user needs a password reset"),
-        StoredPassword::Plaintext if is_too_long(plaintext) => {
-            ("no_password", "it is longer than 4096 bytes: the user needs a password reset")
-        }
-        StoredPassword::Plaintext if StoredPassword::resembles_hash(plaintext) => (
-            "password_like_hash",
-            "it looks like a hash but has no supported format: it is imported as a plaintext password",
-        ),
-        StoredPassword::Hash(_) | StoredPassword::Plaintext => return Ok(()),
-    };
-    round.note(kind, &[row.id], words, false)
-}
-
-/// Records that an earlier run gave the user another `auth_token` or username than the row has.
-fn note_earlier_changes(
-    round: &mut Round,
-    row: &DjangoRow,
-    reading: &Reading,
-    user: &User,
-) -> Result<(), ImportError> {
-    let candidate = &reading.candidate;
-    if user.auth_token != candidate.row_token {
-        let words = format!("{} is {} in the store", candidate.row_token, user.auth_token);
-        round.note("renewed_before", &[row.id], &words, false)?;
+    fn tally(&mut self, query: &str) -> Result<Vec<(String, u64)>, StoreError> {
+        let rows: Vec<Tally> = sql_query(query).load(&mut self.connection)?;
+        Ok(rows.into_iter().map(|row| (row.name, u64::try_from(row.count).unwrap_or_default())).collect())
     }
-    let wanted = row.username.as_deref().unwrap_or_default();
-    if user.username.as_str() != wanted && candidate.state != UserState::Changed {
-        let words = format!("{wanted:?} is {:?} in the store", user.username.as_str());
-        round.note("renamed_before", &[row.id], &words, false)?;
-    }
-    Ok(())
-}
-
-/// Sets the state of a row by comparing it with the record of its earlier import.
-fn compare(row: &DjangoRow, reading: &mut Reading, remembered: Option<&ImportedRow>) {
-    let Some(remembered) = remembered else { return };
-    let candidate = &mut reading.candidate;
-    let is_same_row = remembered.row_digest == candidate.row_digest;
-    let Some((user, hash)) = &remembered.user else {
-        candidate.state = match (remembered.is_left_out, is_same_row) {
-            (true, true) => UserState::LeftOutBefore,
-            (true, false) => UserState::New,
-            (false, _) => UserState::DeletedHere,
-        };
-        return;
-    };
-    candidate.user = Some(user.id);
-    candidate.auth_token = user.auth_token;
-    if is_same_row || names::is_suffixed(user.username.as_str(), &candidate.username, candidate.id) {
-        user.username.as_str().clone_into(&mut candidate.username);
-        candidate.username_key = Some(user.username.key().to_owned());
-    }
-    // After an export to Django and back, a row has the user's own hash.
-    let is_same_password = remembered.password_digest == candidate.password_digest
-        || row.password.as_deref() == Some(hash.expose());
-    candidate.state = if remembered.is_changed_since_import() {
-        UserState::ChangedHere
-    } else if !is_same_row {
-        UserState::Changed
-    } else if is_same_password {
-        UserState::Unchanged
-    } else if reading.password == StoredPassword::Plaintext {
-        UserState::Unchecked
-    } else {
-        UserState::Changed
-    };
 }

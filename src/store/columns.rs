@@ -102,7 +102,7 @@ impl FromSql<SqlTimestamp, Sqlite> for TimestampColumn {
 }
 
 /// Formats a timestamp as `YYYY-MM-DD HH:MM:SS.ffffff`.
-pub(super) fn to_text(at: Timestamp) -> Result<String, time::error::ComponentRange> {
+pub(crate) fn to_text(at: Timestamp) -> Result<String, time::error::ComponentRange> {
     let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(at.unix_micros()) * 1_000)?;
     let (date, time) = (at.date(), at.time());
     Ok(format!(

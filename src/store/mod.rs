@@ -6,62 +6,34 @@
 //! Each other file here holds the queries of one table or of one group of operations; `docs/architecture.md`
 //! describes the design.
 
-mod account_changes;
-mod audit;
-mod backup;
-mod columns;
-mod connection;
-mod copy;
-mod django;
+pub(crate) mod columns;
+pub(crate) mod connection;
 mod error;
-mod imports;
 mod lookup;
-mod mails;
-mod managed_users;
 mod migrate;
-mod outbox;
-mod purge;
-mod registration;
 pub mod schema;
-mod sessions;
-mod signing_keys;
-mod throttle;
-mod user_states;
-mod users;
-mod verification;
+pub(crate) mod tables;
 
 use std::time::Duration;
 
 pub(crate) use self::error::chain;
 pub use self::{
-    account_changes::{EmailChangeRequest, PasswordChange},
-    audit::{AUDIT_PAGE_MAX, AuditFilter, EventPosition, RecordedEvent},
-    backup::BackupError,
     columns::{SqlTimestamp, SqlUuid},
     connection::{
         postgres::PostgresOptions,
         postgres_url::{InvalidPostgresUrl, PostgresUrl},
         sqlite::SqliteOptions,
     },
-    copy::{CopiedTable, CopyError, StoreCopy},
-    django::{
-        Candidate, DjangoError, DjangoRow, DjangoSchema, DjangoSource, DjangoTarget, DjangoUser, Duplicates,
-        Finding, StoreReader, Survey, SurveyField, UserState,
-    },
     error::{Cause, Constraint, StoreError},
-    imports::{Holder, ImportStep, ImportedRow, ImportedUser, Written},
     lookup::LookupOptions,
-    mails::{Delivery, NewMail},
-    managed_users::{ManagedUser, USERS_PAGE_MAX, UserFilter},
     migrate::{MigrateError, Schema},
-    outbox::OutgoingMail,
-    purge::{Kept, Purged},
-    registration::{Registered, Registration, Replay},
-    sessions::{KnownSession, NewSession, SessionChange},
-    signing_keys::{EarlierKeys, StoredSigningKey},
-    throttle::{Attempts, CorrectPassword, Counted, KnownAddress, Subject},
-    users::Credentials,
-    verification::Verification,
+    tables::{
+        AUDIT_PAGE_MAX, Attempts, AuditFilter, CorrectPassword, Counted, Credentials, Delivery, EarlierKeys,
+        EmailChangeRequest, EventPosition, Holder, ImportStep, ImportedRow, ImportedUser, Kept, KnownAddress,
+        KnownSession, ManagedUser, NewMail, NewSession, OutgoingMail, PasswordChange, Purged, RecordedEvent,
+        Registered, Registration, Replay, SessionChange, StoredSigningKey, Subject, USERS_PAGE_MAX,
+        UserFilter, Verification, Written,
+    },
 };
 use self::{
     connection::{Connections, postgres::PostgresPool, read, replicas::Replicas, sqlite::SqliteThreads},
@@ -89,7 +61,7 @@ pub enum StoreOptions {
 /// The database. Cheap to clone; the connections close when the last clone is dropped.
 #[derive(Clone)]
 pub struct Store {
-    connections: Connections,
+    pub(crate) connections: Connections,
     lookup: Lookup,
 }
 

@@ -6,7 +6,7 @@
 pub mod postgres;
 pub mod postgres_url;
 pub(super) mod replicas;
-pub(super) mod session;
+pub(crate) mod session;
 pub mod sqlite;
 
 use self::{postgres::PostgresPool, sqlite::SqliteThreads};

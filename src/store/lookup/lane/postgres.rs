@@ -15,7 +15,7 @@ use crate::{
         columns::UuidColumn,
         connection::postgres::{PostgresPool, QueryError},
         schema::core_user,
-        users::UserRow,
+        tables::users::UserRow,
     },
 };
 

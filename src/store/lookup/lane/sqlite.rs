@@ -24,7 +24,7 @@ use crate::{
         StoreError,
         columns::{SqlUuid, UuidColumn},
         connection::sqlite::{SqliteOptions, open_reader},
-        users::UserRow,
+        tables::users::UserRow,
     },
 };
 

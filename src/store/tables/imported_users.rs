@@ -10,18 +10,16 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 
 use super::{
-    Store, StoreError,
-    audit::record,
-    columns::{TimestampColumn, UuidColumn},
-    connection::{read, write},
-    mails::void_links,
-    registration::NewUserRow,
-    schema::{core_imported_user, core_user},
-    sessions::end_sessions_of,
-    user_states::lock_user,
-    users::UserRow,
+    audit::record, disabled_users::lock_user, mails::void_links, registration::NewUserRow,
+    sessions::end_sessions_of, users::UserRow,
 };
 use crate::domain::{AuditEvent, AuthToken, Email, PasswordHash, Timestamp, User, UserId};
+use crate::store::{
+    Store, StoreError,
+    columns::{TimestampColumn, UuidColumn},
+    connection::{read, write},
+    schema::{core_imported_user, core_user},
+};
 
 /// The record of a source row that an earlier import processed.
 #[derive(Clone)]

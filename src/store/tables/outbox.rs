@@ -8,13 +8,13 @@
 use diesel::{ExpressionMethods, OptionalExtension, QueryDsl, Queryable, Selectable, SelectableHelper};
 use diesel_async::RunQueryDsl;
 
-use super::{
+use crate::domain::{Email, MailKind, Sealed, Timestamp, Username};
+use crate::store::{
     Store, StoreError,
     columns::TimestampColumn,
     connection::write,
     schema::{core_mail_outbox, core_user},
 };
-use crate::domain::{Email, MailKind, Sealed, Timestamp, Username};
 
 /// Maximum length of a stored failure cause, in characters.
 const LAST_ERROR_CHARACTERS_MAX: usize = 500;

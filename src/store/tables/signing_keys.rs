@@ -3,14 +3,14 @@
 use diesel::{ExpressionMethods, Insertable, QueryDsl, Queryable, Selectable, SelectableHelper};
 use diesel_async::RunQueryDsl;
 
-use super::{
+use super::audit::record;
+use crate::domain::{AuditEvent, Sealed, Timestamp};
+use crate::store::{
     Store, StoreError,
-    audit::record,
     columns::TimestampColumn,
     connection::{read, write},
     schema::core_signing_key,
 };
-use crate::domain::{AuditEvent, Sealed, Timestamp};
 
 /// A stored key that signs access tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]

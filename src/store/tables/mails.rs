@@ -3,11 +3,11 @@
 
 use diesel::Insertable;
 
-use super::{
+use crate::domain::{Email, MailKind, MailTokenDigest, Sealed, Timestamp, UserId};
+use crate::store::{
     columns::TimestampColumn,
     schema::{core_mail_outbox, core_mail_token},
 };
-use crate::domain::{Email, MailKind, MailTokenDigest, Sealed, Timestamp, UserId};
 
 /// A mail to enqueue.
 #[derive(Debug, Clone)]
@@ -101,8 +101,8 @@ impl NewOutboxRow {
 macro_rules! post {
     ($connection:expr, $user:expr, $mail:expr, $now:expr) => {{
         use $crate::store::{
-            mails::{NewMailTokenRow, NewOutboxRow},
             schema::{core_mail_outbox, core_mail_token},
+            tables::mails::{NewMailTokenRow, NewOutboxRow},
         };
         let (user, mail, now): ($crate::domain::UserId, &$crate::store::NewMail, _) = ($user, $mail, $now);
         if let Some(token) = NewMailTokenRow::of(user, mail, now) {
@@ -190,7 +190,7 @@ macro_rules! lock_link_owner {
             domain::{MailTokenDigest, UserId},
             store::{
                 schema::core_mail_token,
-                user_states::{is_disabled, lock_user},
+                tables::disabled_users::{is_disabled, lock_user},
             },
         };
         let digest: MailTokenDigest = $digest;

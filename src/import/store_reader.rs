@@ -3,14 +3,14 @@
 use diesel::{ExpressionMethods, NullableExpressionMethods, QueryDsl, SelectableHelper};
 use diesel_async::RunQueryDsl;
 
-use super::DjangoUser;
 use crate::{
+    django::DjangoUser,
     domain::{PasswordHash, User},
     store::{
         StoreError, StoreOptions,
         connection::session::{Session, on_session},
         schema::{core_disabled_user, core_user},
-        users::UserRow,
+        tables::users::UserRow,
     },
 };
 

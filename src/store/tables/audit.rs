@@ -7,13 +7,13 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
-use super::{
+use crate::domain::{AuditEvent, AuditKind, AuthToken, Timestamp};
+use crate::store::{
     Store, StoreError,
     columns::{TimestampColumn, UuidColumn},
     connection::{read, write},
     schema::core_audit_event,
 };
-use crate::domain::{AuditEvent, AuditKind, AuthToken, Timestamp};
 
 /// Maximum number of events that [`Store::list_audit_events`] returns: a page of 1,000, and one more that
 /// shows whether there is another page.
@@ -157,7 +157,7 @@ impl From<(i64, AuditRow)> for RecordedEvent {
 macro_rules! record {
     ($connection:expr, $event:expr) => {
         diesel::insert_into($crate::store::schema::core_audit_event::table)
-            .values($crate::store::audit::AuditRow::from($event))
+            .values($crate::store::tables::audit::AuditRow::from($event))
             .execute($connection)
             .await?
     };

@@ -12,16 +12,18 @@ use diesel::{ExpressionMethods, QueryDsl};
 use diesel_async::RunQueryDsl;
 
 use self::rows::CopiedRow;
-use super::{
-    Store, StoreError, StoreOptions,
-    columns::TimestampColumn,
-    connection::{
-        read,
-        session::{Session, on_session},
+use crate::{
+    domain::Timestamp,
+    store::{
+        Store, StoreError, StoreOptions,
+        columns::TimestampColumn,
+        connection::{
+            read,
+            session::{Session, on_session},
+        },
+        schema::{core_audit_event, core_copy, core_session, core_user},
     },
-    schema::{core_audit_event, core_copy, core_session, core_user},
 };
-use crate::domain::Timestamp;
 
 /// Reasons why a store was not copied.
 #[derive(Debug, thiserror::Error)]

@@ -6,14 +6,14 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 
-use super::{
+use super::audit::record;
+use crate::domain::{AuditEvent, AuthToken, Email, PasswordHash, Timestamp, User, UserId, Username};
+use crate::store::{
     Store, StoreError,
-    audit::record,
     columns::{TimestampColumn, UuidColumn},
     connection::{read, write},
     schema::{core_disabled_user, core_user},
 };
-use crate::domain::{AuditEvent, AuthToken, Email, PasswordHash, Timestamp, User, UserId, Username};
 
 /// A user, with the data that a login is checked against.
 #[derive(Debug, Clone)]
@@ -29,7 +29,7 @@ pub struct Credentials {
 /// The columns of a user that may leave the store. The password hash is not among them.
 #[derive(Debug, Queryable, Selectable)]
 #[diesel(table_name = core_user)]
-pub(super) struct UserRow {
+pub(crate) struct UserRow {
     id: i64,
     username: String,
     username_key: String,
@@ -41,7 +41,7 @@ pub(super) struct UserRow {
 }
 
 impl UserRow {
-    pub(super) const fn id(&self) -> i64 {
+    pub(crate) const fn id(&self) -> i64 {
         self.id
     }
 }
@@ -69,7 +69,7 @@ macro_rules! is_unproven {
         use diesel::{BoolExpressionMethods, NullableExpressionMethods as _};
         use $crate::store::{
             schema::{core_imported_user, core_user},
-            user_states::is_disabled,
+            tables::disabled_users::is_disabled,
         };
         let imported =
             core_imported_user::table.filter(core_imported_user::user_id.eq(core_user::id.nullable()));
@@ -97,7 +97,7 @@ macro_rules! is_abandoned {
             .filter(core_mail_token::expires_at.gt(TimestampColumn($now)))
             .filter(core_mail_token::used_at.is_null())
             .filter(core_mail_token::voided_at.is_null());
-        $crate::store::users::is_unproven!().and(diesel::dsl::not(diesel::dsl::exists(live_link)))
+        $crate::store::tables::users::is_unproven!().and(diesel::dsl::not(diesel::dsl::exists(live_link)))
     }};
 }
 pub(super) use is_abandoned;
@@ -111,7 +111,7 @@ macro_rules! forget_users {
     ($connection:expr, $users:expr, $event:expr) => {{
         use $crate::{
             domain::{AuditEvent, AuthToken},
-            store::{audit::record, columns::UuidColumn, schema::core_user},
+            store::{columns::UuidColumn, schema::core_user, tables::audit::record},
         };
         let event: &AuditEvent = $event;
         let locked: Vec<i64> = diesel::update($users)

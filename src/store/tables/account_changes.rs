@@ -5,19 +5,21 @@ use diesel::{ExpressionMethods, OptionalExtension, QueryDsl, SelectableHelper};
 use diesel_async::RunQueryDsl;
 
 use super::{
-    Store, StoreError,
     audit::record,
-    columns::TimestampColumn,
-    connection::{read, write},
+    disabled_users::{is_disabled, lock_user},
     mails::{NewMail, lock_link_owner, post, use_link, void_links},
-    schema::{core_mail_token, core_user},
     sessions::end_sessions_of,
     throttle::forget_attempts,
-    user_states::{is_disabled, lock_user},
     users::{UserRow, forget_users, is_unproven},
 };
 use crate::domain::{
     AuditEvent, MailTokenDigest, MailTokenPurpose, PasswordHash, SessionId, Timestamp, User, UserId, Username,
+};
+use crate::store::{
+    Store, StoreError,
+    columns::TimestampColumn,
+    connection::{read, write},
+    schema::{core_mail_token, core_user},
 };
 
 /// A change of password.

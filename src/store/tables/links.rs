@@ -4,16 +4,18 @@ use diesel::{ExpressionMethods, OptionalExtension, QueryDsl, SelectableHelper};
 use diesel_async::RunQueryDsl;
 
 use super::{
-    Store, StoreError,
     audit::record,
-    columns::{TimestampColumn, UuidColumn},
-    connection::{read, write},
+    disabled_users::{is_disabled, lock_user},
     mails::{NewMail, lock_link_owner, post, use_link, void_links},
-    schema::{core_imported_user, core_mail_token, core_user},
-    user_states::{is_disabled, lock_user},
     users::UserRow,
 };
 use crate::domain::{AuditEvent, AuthToken, Email, MailTokenDigest, MailTokenPurpose, User, UserId};
+use crate::store::{
+    Store, StoreError,
+    columns::{TimestampColumn, UuidColumn},
+    connection::{read, write},
+    schema::{core_imported_user, core_mail_token, core_user},
+};
 
 /// The result of following a verification link.
 #[derive(Debug, Clone, PartialEq, Eq)]

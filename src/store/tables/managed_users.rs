@@ -6,14 +6,14 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 
-use super::{
+use super::users::UserRow;
+use crate::domain::{AuthToken, Timestamp, User, UserId, Username};
+use crate::store::{
     Store, StoreError,
     columns::{TimestampColumn, UuidColumn},
     connection::read,
     schema::{core_disabled_user, core_user},
-    users::UserRow,
 };
-use crate::domain::{AuthToken, Timestamp, User, UserId, Username};
 
 /// Maximum number of users that [`Store::list_users`] returns: a page of 1,000, and one more that shows
 /// whether there is another page.

@@ -5,15 +5,17 @@ use diesel::{ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Selecta
 use diesel_async::RunQueryDsl;
 
 use super::{
-    Store, StoreError,
     audit::record,
-    columns::{TimestampColumn, UuidColumn},
-    connection::{read, write},
     mails::{NewMail, post},
-    schema::{core_registration_request, core_user},
     users::{UserRow, forget_users, is_abandoned},
 };
 use crate::domain::{AuditEvent, AuthToken, Email, PasswordHash, RequestId, Timestamp, User, Username};
+use crate::store::{
+    Store, StoreError,
+    columns::{TimestampColumn, UuidColumn},
+    connection::{read, write},
+    schema::{core_registration_request, core_user},
+};
 
 /// A user to register.
 #[derive(Debug, Clone)]

@@ -3,18 +3,14 @@
 //!
 //! The meaning of the values, and what an import does with them, is defined in `import`.
 
-mod reader;
 mod source;
-mod survey;
 mod target;
 
 pub use self::{
-    reader::StoreReader,
     source::{DjangoRow, DjangoSchema, DjangoSource},
-    survey::{Candidate, Duplicates, Finding, Survey, SurveyField, UserState},
     target::{DjangoTarget, DjangoUser},
 };
-use super::StoreError;
+use crate::store::StoreError;
 
 /// Reasons why a database cannot be used as that of the Django backend.
 #[derive(Debug, thiserror::Error)]

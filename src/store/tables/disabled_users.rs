@@ -4,16 +4,18 @@ use diesel::{ExpressionMethods, OptionalExtension, QueryDsl, SelectableHelper};
 use diesel_async::RunQueryDsl;
 
 use super::{
-    Store, StoreError,
     audit::record,
-    columns::TimestampColumn,
-    connection::write,
     mails::{NewMail, post, void_links},
-    schema::{core_disabled_user, core_user},
     sessions::end_sessions_of,
     users::UserRow,
 };
 use crate::domain::{AuditEvent, MailTokenPurpose, User, UserId};
+use crate::store::{
+    Store, StoreError,
+    columns::TimestampColumn,
+    connection::write,
+    schema::{core_disabled_user, core_user},
+};
 
 /// Query condition: true if the user is disabled. `$user` is an id or a column.
 macro_rules! is_disabled {
@@ -28,7 +30,7 @@ pub(super) use is_disabled;
 /// be read after this lock: what a transaction read before may have changed while it waited.
 macro_rules! lock_user {
     ($connection:expr, $user:expr) => {{
-        use $crate::store::{schema::core_user, users::UserRow};
+        use $crate::store::{schema::core_user, tables::users::UserRow};
         let user: $crate::domain::UserId = $user;
         // An UPDATE that changes nothing locks the row on both engines.
         diesel::update(core_user::table.find(user.as_i64()))

@@ -9,7 +9,7 @@ use std::{
 
 use diesel::{QueryableByName, RunQueryDsl, connection::SimpleConnection, sql_query, sql_types::Text};
 
-use super::{
+use crate::store::{
     Store, StoreError,
     connection::{
         Connections,

@@ -5,14 +5,14 @@ use diesel::{ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryab
 use diesel_async::RunQueryDsl;
 use sha2::{Digest, Sha256};
 
-use super::{
+use super::audit::record;
+use crate::domain::{AuditEvent, ClientAddress, Email, Timestamp};
+use crate::store::{
     Store, StoreError,
-    audit::record,
     columns::TimestampColumn,
     connection::{read, write},
     schema::{core_known_address, core_throttle},
 };
-use crate::domain::{AuditEvent, ClientAddress, Email, Timestamp};
 
 /// What attempts are counted for: a kind of attempt, and the account, mailbox or address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,7 +198,7 @@ macro_rules! take_back {
         use $crate::store::{
             columns::TimestampColumn,
             schema::{core_known_address, core_throttle},
-            throttle::KnownAddressRow,
+            tables::throttle::KnownAddressRow,
         };
         let right: $crate::store::CorrectPassword = $right;
         diesel::delete(core_throttle::table.find(right.of.key())).execute($connection).await?;
@@ -220,7 +220,7 @@ macro_rules! take_back {
                 .await?;
         }
         if let Some(event) = right.event {
-            $crate::store::audit::record!($connection, event);
+            $crate::store::tables::audit::record!($connection, event);
         }
     }};
 }
@@ -232,7 +232,7 @@ macro_rules! forget_attempts {
     ($connection:expr, $email:expr) => {{
         use $crate::store::{
             schema::{core_known_address, core_throttle},
-            throttle::{ACCOUNT_PASSWORD, ACCOUNT_PASSWORD_AT, Subject},
+            tables::throttle::{ACCOUNT_PASSWORD, ACCOUNT_PASSWORD_AT, Subject},
         };
         let account = Subject::password_of($email).digest().to_vec();
         let of_account = core_throttle::table.find((ACCOUNT_PASSWORD, account.clone()));

@@ -8,7 +8,9 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 
-use super::{
+use super::users::{forget_users, is_unproven};
+use crate::domain::AuditEvent;
+use crate::store::{
     Store, StoreError,
     columns::TimestampColumn,
     connection::write,
@@ -16,9 +18,7 @@ use super::{
         core_audit_event, core_known_address, core_mail_outbox, core_mail_token, core_registration_request,
         core_session, core_signing_key, core_throttle, core_user,
     },
-    users::{forget_users, is_unproven},
 };
-use crate::domain::AuditEvent;
 
 /// Maximum number of rows that one transaction deletes from a table; rows with the same time as the last of
 /// them are deleted too. The transaction then holds the writer for only a few milliseconds.

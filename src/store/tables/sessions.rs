@@ -6,18 +6,20 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 
 use super::{
-    Store, StoreError,
     audit::record,
-    columns::{TimestampColumn, UuidColumn},
-    connection::{read, write},
-    schema::{core_session, core_user},
+    disabled_users::is_disabled,
     throttle::{CorrectPassword, take_back},
-    user_states::is_disabled,
     users::UserRow,
 };
 use crate::domain::{
     AuditEvent, AuthToken, ClientAddress, ClientAgent, PasswordHash, RefreshTokenDigest, Session, SessionId,
     User, UserId,
+};
+use crate::store::{
+    Store, StoreError,
+    columns::{TimestampColumn, UuidColumn},
+    connection::{read, write},
+    schema::{core_session, core_user},
 };
 
 /// A session that begins after the password was verified.

@@ -1,0 +1,35 @@
+//! The queries of the service's own tables.
+//!
+//! One file holds the queries of one table. A transaction over several tables is in the file of the table
+//! that it is mainly about; `account_changes` and `purge` hold those that concern many tables alike.
+
+mod account_changes;
+mod audit;
+mod disabled_users;
+mod imported_users;
+mod links;
+mod mails;
+mod managed_users;
+mod outbox;
+mod purge;
+mod registration;
+mod sessions;
+mod signing_keys;
+mod throttle;
+pub(crate) mod users;
+
+pub use self::{
+    account_changes::{EmailChangeRequest, PasswordChange},
+    audit::{AUDIT_PAGE_MAX, AuditFilter, EventPosition, RecordedEvent},
+    imported_users::{Holder, ImportStep, ImportedRow, ImportedUser, Written},
+    links::Verification,
+    mails::{Delivery, NewMail},
+    managed_users::{ManagedUser, USERS_PAGE_MAX, UserFilter},
+    outbox::OutgoingMail,
+    purge::{Kept, Purged},
+    registration::{Registered, Registration, Replay},
+    sessions::{KnownSession, NewSession, SessionChange},
+    signing_keys::{EarlierKeys, StoredSigningKey},
+    throttle::{Attempts, CorrectPassword, Counted, KnownAddress, Subject},
+    users::Credentials,
+};
