@@ -26,7 +26,7 @@ const FOLDERS_OF_A_MACHINE: &[&str] = &["/home/", "/root/", "/work/", "/Users/"]
 
 /// Commands that use the network, and the files that may.
 const INSTALLERS: &[&str] =
-    &["apt-get", "pip install", "npm install", "cargo install", "rustup component", "curl ", "wget "];
+    &["apt-get", "pip install", "npm install", "cargo install", "rustup component", " curl ", " wget "];
 const MAY_INSTALL: &[&str] = &["scripts/setup"];
 
 /// Every committed or new file that is text, with its path from the root.
