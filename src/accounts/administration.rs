@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use super::{AccountError, MailedBy, Mails, audit};
+use super::{AccountError, MailedBy, Mails};
 use crate::{
     clock::Clock,
     domain::{
@@ -81,8 +81,8 @@ impl Administration {
     pub async fn verify_user(&self, key: &UserKey, origin: &Origin) -> Result<ManagedUser, AccountError> {
         let found = self.find_user(key).await?;
         let event = self.event(AuditKind::UserUpdated, &found.user, origin).of("is_verified: true");
-        let updated = self.store.mark_verified(found.user.id, event.clone()).await?;
-        updated_user(&found, updated, &event)
+        let updated = self.store.mark_verified(found.user.id, event).await?;
+        updated_user(&found, updated)
     }
 
     /// Marks the user's email as not verified, revokes the user's sessions, voids the user's links and mails
@@ -100,9 +100,9 @@ impl Administration {
         let found = self.find_user(key).await?;
         let event = self.event(AuditKind::UserUpdated, &found.user, origin).of("is_verified: false");
         let link = verification_link(mails, &found.user, event.at);
-        let updated = self.store.mark_unverified(found.user.id, link, event.clone()).await?;
+        let updated = self.store.mark_unverified(found.user.id, link, event).await?;
         mails.wake_outbox();
-        updated_user(&found, updated, &event)
+        updated_user(&found, updated)
     }
 
     /// Disables the user: revokes the user's sessions, voids the user's links and refuses logins. Look-ups
@@ -113,10 +113,8 @@ impl Administration {
     pub async fn disable_user(&self, key: &UserKey, origin: &Origin) -> Result<ManagedUser, AccountError> {
         let found = self.find_user(key).await?;
         let event = self.event(AuditKind::UserDisabled, &found.user, origin);
-        match self.store.disable_user(found.user.id, event.clone()).await? {
-            Some(true) => audit::log(&event),
-            Some(false) => {}
-            None => return Err(AccountError::UserNotFound),
+        if self.store.disable_user(found.user.id, event).await?.is_none() {
+            return Err(AccountError::UserNotFound);
         }
         self.find_user(&UserKey::AuthToken(found.user.auth_token)).await
     }
@@ -135,9 +133,8 @@ impl Administration {
         let found = self.find_user(key).await?;
         let event = self.event(AuditKind::UserEnabled, &found.user, origin);
         let link = verification_link(mails, &found.user, event.at);
-        if self.store.enable_user(found.user.id, link, event.clone()).await? {
+        if self.store.enable_user(found.user.id, link, event).await? {
             mails.wake_outbox();
-            audit::log(&event);
         }
         Ok(ManagedUser { disabled_at: None, ..found })
     }
@@ -151,11 +148,7 @@ impl Administration {
     pub async fn unlock_user(&self, key: &UserKey, origin: &Origin) -> Result<bool, AccountError> {
         let user = self.find_user(key).await?.user;
         let event = self.event(AuditKind::AuthnLoginUnlock, &user, origin);
-        let had_attempts = self.store.clear_password_attempts(&user.email, event.clone()).await?;
-        if had_attempts {
-            audit::log(&event);
-        }
-        Ok(had_attempts)
+        Ok(self.store.clear_password_attempts(&user.email, event).await?)
     }
 
     /// Deletes the user with all rows that belong to the user, and returns the deleted user.
@@ -165,10 +158,9 @@ impl Administration {
     pub async fn delete_user(&self, key: &UserKey, origin: &Origin) -> Result<User, AccountError> {
         let user = self.find_user(key).await?.user;
         let event = self.event(AuditKind::UserDeleted, &user, origin);
-        if !self.store.delete_user(user.id, event.clone()).await? {
+        if !self.store.delete_user(user.id, event).await? {
             return Err(AccountError::UserNotFound);
         }
-        audit::log(&event);
         Ok(user)
     }
 
@@ -179,11 +171,7 @@ impl Administration {
     pub async fn revoke_user_sessions(&self, key: &UserKey, origin: &Origin) -> Result<usize, AccountError> {
         let user = self.find_user(key).await?.user;
         let event = self.event(AuditKind::SessionExpired, &user, origin);
-        let ended = self.store.revoke_sessions(user.id, None, event.clone()).await?;
-        if ended > 0 {
-            audit::log(&event);
-        }
-        Ok(ended)
+        Ok(self.store.revoke_sessions(user.id, None, event).await?)
     }
 
     /// Mails the user a link to choose a new password; older links of that kind become void. The user's
@@ -207,10 +195,9 @@ impl Administration {
         // Also checks the id: since the look-up, the user may have been deleted or disabled, or may have
         // another email.
         let owner = (&user.email, Some(user.id));
-        let mailed = self.store.replace_link(owner, purpose, link, event.clone()).await?;
+        let mailed = self.store.replace_link(owner, purpose, link, event).await?;
         let mailed = mailed.ok_or(AccountError::UserNotFound)?;
         mails.wake_outbox();
-        audit::log(&event);
         Ok(mailed)
     }
 
@@ -239,15 +226,8 @@ fn verification_link(mails: &Mails, user: &User, now: Timestamp) -> NewMail {
     mails.link(MailTokenPurpose::VerifyEmail, &user.email, MailedBy::Service, now).mail
 }
 
-/// Returns the user as an update has left it, and logs the event if the update changed the row.
-fn updated_user(
-    found: &ManagedUser,
-    updated: Option<(User, bool)>,
-    event: &AuditEvent,
-) -> Result<ManagedUser, AccountError> {
-    let (user, is_changed) = updated.ok_or(AccountError::UserNotFound)?;
-    if is_changed {
-        audit::log(event);
-    }
+/// Returns the user as an update has left it.
+fn updated_user(found: &ManagedUser, updated: Option<(User, bool)>) -> Result<ManagedUser, AccountError> {
+    let (user, _is_changed) = updated.ok_or(AccountError::UserNotFound)?;
     Ok(ManagedUser { user, disabled_at: found.disabled_at })
 }

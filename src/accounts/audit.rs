@@ -1,6 +1,6 @@
 //! The audit trail: each decision is a line in the log (target `audit`) and a row in the database.
 //!
-//! A change is recorded in the transaction that makes it. A refusal has no such transaction, and a flood of
+//! A change is recorded in the transaction that makes it, and logged by the store after the commit. A refusal has no such transaction, and a flood of
 //! refused calls must not cause a flood of writes. So refusals wait for a moment before they are written:
 //! equal refusals become one event with a count, and the number of different refusals is limited.
 
@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 use super::AccountError;
 use crate::{
     clock::Clock,
-    domain::{AuditEvent, AuditKind, ClientAgent, Email, Origin},
-    store::Store,
+    domain::{AuditEvent, AuditKind, Email, Origin},
+    store::{Store, log_audit_event},
 };
 
 /// Time that refusals wait before they are written. A crash loses at most the refusals of this time.
@@ -65,7 +65,7 @@ impl AuditTrail {
 
     /// Records at once a change that was made outside of a transaction.
     pub async fn record(&self, event: AuditEvent) {
-        log(&event);
+        log_audit_event(&event);
         self.write(vec![event]).await;
     }
 
@@ -109,7 +109,7 @@ impl AuditTrail {
         if events.is_empty() {
             return;
         }
-        events.iter().for_each(log);
+        events.iter().for_each(log_audit_event);
         self.write(events).await;
     }
 
@@ -167,24 +167,4 @@ impl Refusal {
             account: None,
         }
     }
-}
-
-/// Writes an event to the log.
-pub(super) fn log(event: &AuditEvent) {
-    let AuditEvent { at, kind, reason, user, resource, origin, count } = event;
-    tracing::info!(
-        target: "audit",
-        event = %kind,
-        reason,
-        user = user.map(tracing::field::display),
-        resource,
-        caller = %origin.caller,
-        peer = origin.peer.map(tracing::field::display),
-        client = origin.client.map(tracing::field::display),
-        agent = origin.agent.as_ref().map(ClientAgent::as_str),
-        request_id = origin.request_id.map(tracing::field::display),
-        count,
-        at = %at,
-        "{kind}"
-    );
 }

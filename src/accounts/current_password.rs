@@ -1,7 +1,7 @@
 //! Changes that require the current password in addition to an access token, so that a stolen access token is
 //! not enough.
 
-use super::{AccountError, Accounts, ActingUser, MailedBy, audit};
+use super::{AccountError, Accounts, ActingUser, MailedBy};
 use crate::{
     domain::{
         AuditEvent, AuditKind, Email, MailKind, MailToken, MailTokenPurpose, NewPassword, Origin, Password,
@@ -75,13 +75,12 @@ impl Accounts {
             new: hash,
             keep: acting.session,
             notice: self.deps.mails.notice(MailKind::PasswordChanged, &found.user.email, event.at),
-            event: event.clone(),
+            event,
         };
         if !self.deps.store.change_password(change).await? {
             return Err(AccountError::InvalidCredentials);
         }
         self.deps.mails.wake_outbox();
-        audit::log(&event);
         Ok(())
     }
 
@@ -128,13 +127,12 @@ impl Accounts {
             password: found.password,
             link: link.mail,
             notice: self.deps.mails.notice(MailKind::EmailChangeRequested, &found.user.email, event.at),
-            event: event.clone(),
+            event,
         };
         if !self.deps.store.request_email_change(request).await? {
             return Err(AccountError::InvalidCredentials);
         }
         self.deps.mails.wake_outbox();
-        audit::log(&event);
         Ok(link.for_caller)
     }
 
@@ -163,10 +161,9 @@ impl Accounts {
     ) -> Result<(), AccountError> {
         let found = self.check_current(acting, current, origin).await?;
         let event = self.event_about(AuditKind::UserDeleted, acting, origin);
-        if !self.deps.store.delete_account(acting.user.id, found.password, event.clone()).await? {
+        if !self.deps.store.delete_account(acting.user.id, found.password, event).await? {
             return Err(AccountError::InvalidCredentials);
         }
-        audit::log(&event);
         Ok(())
     }
 }

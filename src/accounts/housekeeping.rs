@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{SessionOptions, audit, register::ABANDONED};
+use super::{SessionOptions, register::ABANDONED};
 use crate::{
     clock::Clock,
     domain::{AuditEvent, AuditKind, Origin},
@@ -79,8 +79,7 @@ impl Housekeeping {
         loop {
             let deletion = AuditEvent::new(self.clock.now(), AuditKind::UserDeleted, self.origin.clone());
             match self.store.purge(self.kept, deletion.of(ABANDONED)).await {
-                Ok((purged, deletions)) => {
-                    deletions.iter().for_each(audit::log);
+                Ok(purged) => {
                     tracing::debug!(rows = purged.rows, "Expired rows deleted");
                     if !purged.has_more {
                         return;

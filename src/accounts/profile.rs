@@ -1,6 +1,6 @@
 //! Changes to a user's own account that require nothing but the user's access token.
 
-use super::{AccountError, Accounts, ActingUser, audit};
+use super::{AccountError, Accounts, ActingUser};
 use crate::{
     domain::{AuditKind, MailKind, Origin, User, Username},
     store::StoreError,
@@ -27,12 +27,10 @@ impl Accounts {
             |kind| self.deps.audit.event(kind, origin).about(Some(acting.user.auth_token)).of("username");
         let updated = event(AuditKind::UserUpdated);
         let notice = self.deps.mails.notice(MailKind::UsernameChanged, &acting.user.email, updated.at);
-        let changed =
-            self.deps.store.change_username(acting.user.id, username, notice, updated.clone()).await;
+        let changed = self.deps.store.change_username(acting.user.id, username, notice, updated).await;
         match changed {
             Ok(Some(user)) => {
                 self.deps.mails.wake_outbox();
-                audit::log(&updated);
                 Ok(user)
             }
             Ok(None) => Err(AccountError::UserNotFound),

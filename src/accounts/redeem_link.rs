@@ -1,6 +1,6 @@
 //! Use of a mailed link that changes an account: choosing a new password, changing the email.
 
-use super::{AccountError, Accounts, audit, register::ABANDONED};
+use super::{AccountError, Accounts, register::ABANDONED};
 use crate::{
     domain::{AuditKind, MailKind, MailToken, MailTokenPurpose, NewPassword, Origin, PasswordRefusal, User},
     store::StoreError,
@@ -43,12 +43,11 @@ impl Accounts {
         let hash = self.deps.passwords.hash(password).await?;
         let event = self.deps.audit.event(AuditKind::AuthnPasswordChange, origin);
         let notice = self.deps.mails.notice(MailKind::PasswordChanged, &owner.email, event.at);
-        let reset = self.deps.store.reset_password(token.digest(), hash, notice, event.clone()).await?;
-        let Some(user) = reset else {
+        let reset = self.deps.store.reset_password(token.digest(), hash, notice, event).await?;
+        if reset.is_none() {
             return Err(self.refuse_link(AuditKind::AuthnPasswordChangeFail, origin));
-        };
+        }
         self.deps.mails.wake_outbox();
-        audit::log(&event.about(Some(user.auth_token)));
         Ok(())
     }
 
@@ -69,12 +68,10 @@ impl Accounts {
         let Some(owner) = owner else { return Err(self.refuse_link(AuditKind::UserUpdateFail, origin)) };
         let notice = self.deps.mails.notice(MailKind::EmailChanged, &owner.email, event.at);
         let deletion = self.deps.audit.event(AuditKind::UserDeleted, origin).of(ABANDONED);
-        let confirmed =
-            self.deps.store.confirm_email_change(token.digest(), notice, event.clone(), deletion).await;
+        let confirmed = self.deps.store.confirm_email_change(token.digest(), notice, event, deletion).await;
         match confirmed {
-            Ok(Some((user, deletions))) => {
+            Ok(Some(user)) => {
                 self.deps.mails.wake_outbox();
-                deletions.iter().chain([&event.about(Some(user.auth_token))]).for_each(audit::log);
                 Ok(user)
             }
             Ok(None) => Err(self.refuse_link(AuditKind::UserUpdateFail, origin)),

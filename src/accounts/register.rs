@@ -1,6 +1,6 @@
 //! Registration.
 
-use super::{AccountError, Accounts, MailedBy, REQUEST_ID_LIFETIME, audit, mails::Link};
+use super::{AccountError, Accounts, MailedBy, REQUEST_ID_LIFETIME, mails::Link};
 use crate::{
     domain::{
         AuditKind, AuthToken, Email, MailKind, MailToken, MailTokenPurpose, NewPassword, Origin, RequestId,
@@ -105,11 +105,9 @@ impl Accounts {
         let Link { mail, for_caller } =
             self.deps.mails.link(MailTokenPurpose::VerifyEmail, &account.email, account.mailed_by, now);
         let registration = self.new_registration(account, mail, now).await?;
-        let event = registration.event.clone();
         match self.deps.store.register(registration).await? {
-            Registered::New { user, gone: deletions } => {
+            Registered::New(user) => {
                 self.deps.mails.wake_outbox();
-                deletions.iter().chain([&event]).for_each(audit::log);
                 Ok(NewUser { user, mail_token: for_caller })
             }
             Registered::Known(replay) => replayed_user(replay).map(NewUser::from),
@@ -159,7 +157,7 @@ impl Accounts {
             mail,
             created_at: now,
             event: event.about(Some(auth_token)),
-            gone: self.deps.audit.event(AuditKind::UserDeleted, &account.origin).of(ABANDONED),
+            deletion: self.deps.audit.event(AuditKind::UserDeleted, &account.origin).of(ABANDONED),
         })
     }
 }

@@ -8,7 +8,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{AccountError, Accounts, MailedBy, audit};
+use super::{AccountError, Accounts, MailedBy};
 use crate::{
     domain::{AuditKind, Email, MailToken, MailTokenPurpose, Origin},
     store::{Subject, chain},
@@ -100,15 +100,13 @@ impl Accounts {
         let event = self.deps.audit.event(AuditKind::AuthnTokenCreated, origin);
         let event = event.of(by.resource(purpose));
         let link = self.deps.mails.link(purpose, email, by, event.at);
-        let Some(user) =
-            self.deps.store.replace_link((email, None), purpose, link.mail, event.clone()).await?
-        else {
+        let mailed = self.deps.store.replace_link((email, None), purpose, link.mail, event).await?;
+        if mailed.is_none() {
             let event = self.deps.audit.event(AuditKind::AuthnTokenCreateFail, origin);
             self.deps.audit.note_for_account(event.of(purpose.as_str()).refused(NO_USER_TO_MAIL), email);
             return Ok(None);
-        };
+        }
         self.deps.mails.wake_outbox();
-        audit::log(&event.about(Some(user.auth_token)));
         Ok(link.for_caller)
     }
 }

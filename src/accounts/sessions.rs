@@ -9,7 +9,7 @@ use std::{fmt, time::Duration};
 
 use uuid::Builder;
 
-use super::{AccountError, Accounts, audit, throttle::PasswordAttempt};
+use super::{AccountError, Accounts, throttle::PasswordAttempt};
 use crate::{
     access_token::{AccessClaims, AccessToken, PublicKey},
     domain::{
@@ -152,11 +152,8 @@ impl Accounts {
             token: tokens.refresh_token.digest(),
             sessions_max: self.options.sessions.per_user_max,
         };
-        let right = self.right_password(attempt, Some(event.clone()));
+        let right = self.right_password(attempt, Some(event));
         let is_open = self.deps.store.open_session(new, right).await?;
-        if is_open {
-            audit::log(&event);
-        }
         Ok(is_open.then_some(tokens))
     }
 
@@ -213,13 +210,10 @@ impl Accounts {
             TokenState::Repeated { .. } | TokenState::Useless => SessionChange::Keep,
             TokenState::Reused => SessionChange::End { event: about_session(reused, &known.session) },
         };
-        let Some((known, change)) = self.deps.store.change_session(token.family_digest(), decide).await?
+        let Some((known, _change)) = self.deps.store.change_session(token.family_digest(), decide).await?
         else {
             return Err(self.refuse_refresh(origin, None));
         };
-        if let SessionChange::Rotate { event, .. } | SessionChange::End { event } = &change {
-            audit::log(event);
-        }
         let mut session = known.session.clone();
         let salt = match presentation.judge(&known) {
             TokenState::Live => {
@@ -248,10 +242,7 @@ impl Accounts {
         let revoked = self.deps.audit.event(AuditKind::SessionExpired, origin);
         let decide =
             |known: &KnownSession| SessionChange::End { event: about_session(revoked, &known.session) };
-        let changed = self.deps.store.change_session(token.family_digest(), decide).await?;
-        if let Some((_, SessionChange::End { event })) = changed {
-            audit::log(&event);
-        }
+        self.deps.store.change_session(token.family_digest(), decide).await?;
         Ok(())
     }
 
@@ -321,10 +312,9 @@ impl Accounts {
         origin: &Origin,
     ) -> Result<(), AccountError> {
         let event = self.revocation_event(acting, origin).of(&session.to_string());
-        if !self.deps.store.revoke_session(session, acting.user.id, event.clone()).await? {
+        if !self.deps.store.revoke_session(session, acting.user.id, event).await? {
             return Err(AccountError::SessionNotFound);
         }
-        audit::log(&event);
         Ok(())
     }
 
@@ -341,11 +331,7 @@ impl Accounts {
     ) -> Result<usize, AccountError> {
         let event = self.revocation_event(acting, origin);
         let keep = keeps_current.then_some(acting.session);
-        let revoked = self.deps.store.revoke_sessions(acting.user.id, keep, event.clone()).await?;
-        if revoked > 0 {
-            audit::log(&event);
-        }
-        Ok(revoked)
+        Ok(self.deps.store.revoke_sessions(acting.user.id, keep, event).await?)
     }
 
     fn revocation_event(&self, acting: &ActingUser, origin: &Origin) -> AuditEvent {

@@ -9,7 +9,6 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::audit;
 use crate::{
     access_token::{AccessTokens, SKEW_MAX, SigningKey},
     clock::Clock,
@@ -189,11 +188,10 @@ impl SigningKeys {
             resource: Some(format!("signing key {}", key.id)),
             ..AuditEvent::new(now, AuditKind::AuthzAdmin, origin.clone())
         });
-        if !self.store.add_signing_key(key.clone(), earlier, event.clone()).await? {
+        if !self.store.add_signing_key(key.clone(), earlier, event).await? {
             return Ok(None);
         }
         tracing::info!("Signing key {} created; it signs from {signs_from}", key.id);
-        event.iter().for_each(audit::log);
         Ok(Some(key))
     }
 

@@ -179,9 +179,9 @@ impl Accounts {
     ) -> CorrectPassword {
         let until = self.deps.clock.now().plus(self.options.throttle.known_address_lifetime);
         CorrectPassword {
-            of: attempt.account,
+            cleared: attempt.account,
             decremented: attempt.budgets.clone(),
-            from: attempt.from.map(|from| (from, until)),
+            known_address: attempt.from.map(|from| (from, until)),
             event,
         }
     }

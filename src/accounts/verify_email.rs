@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{AccountError, Accounts, audit};
+use super::{AccountError, Accounts};
 use crate::{
     domain::{AuditKind, AuthToken, LinkToken, Origin, User},
     store::Verification,
@@ -31,11 +31,8 @@ impl Accounts {
             LinkToken::Unknown => return Err(AccountError::InvalidToken),
         };
         let event = self.deps.audit.event(AuditKind::UserUpdated, origin);
-        match self.deps.store.verify_email(token.digest(), event.clone()).await? {
-            Verification::Verified(user) => {
-                audit::log(&event.about(Some(user.auth_token)));
-                Ok(user)
-            }
+        match self.deps.store.verify_email(token.digest(), event).await? {
+            Verification::Verified(user) => Ok(user),
             Verification::AlreadyVerified => Err(AccountError::EmailAlreadyVerified),
             Verification::Invalid => Err(AccountError::InvalidToken),
         }
@@ -51,9 +48,8 @@ impl Accounts {
             return Err(AccountError::InvalidToken);
         }
         let event = self.deps.audit.event(AuditKind::UserUpdated, origin).about(Some(token)).of(OLD_LINK);
-        match self.deps.store.verify_imported(token, event.clone()).await? {
+        match self.deps.store.verify_imported(token, event).await? {
             Verification::Verified(user) => {
-                audit::log(&event);
                 tracing::info!(user.id = %user.id, "Accepted a link with an auth_token (Django backend)");
                 Ok(user)
             }

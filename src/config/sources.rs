@@ -111,7 +111,12 @@ impl Sources {
                     toml::Value::String(text) => text.clone(),
                     toml::Value::Integer(number) => number.to_string(),
                     toml::Value::Boolean(flag) => flag.to_string(),
-                    _ => return Err(ConfigError::WrongType { key: format!("{section}.{name}"), set_by: source }),
+                    _ => {
+                        return Err(ConfigError::WrongType {
+                            key: format!("{section}.{name}"),
+                            set_by: source,
+                        });
+                    }
                 };
                 self.set(format!("{section}.{name}"), text, source)?;
             }

@@ -32,7 +32,7 @@ pub use self::{
         EmailChangeRequest, EventPosition, Holder, ImportStep, ImportedRow, ImportedUser, Kept, KnownAddress,
         KnownSession, ManagedUser, NewMail, NewSession, OutgoingMail, PasswordChange, Purged, RecordedEvent,
         Registered, Registration, Replay, SessionChange, StoredSigningKey, Subject, USERS_PAGE_MAX,
-        UserFilter, Verification, Written,
+        UserFilter, Verification, Written, log_audit_event,
     },
 };
 use self::{

@@ -98,7 +98,7 @@ impl Scene {
                 registration.mail.recipient = registration.email.clone();
                 registration.password = PasswordHash::from_stored(hash.clone());
                 let user = match world.store.register(registration).await.unwrap() {
-                    kairos_identity::store::Registered::New { user, .. } => user,
+                    kairos_identity::store::Registered::New(user) => user,
                     kairos_identity::store::Registered::Known(_) => unreachable!(),
                 };
                 if *kind == Account::Verified {

@@ -20,7 +20,7 @@ use diesel_async::sync_connection_wrapper::{SpawnBlocking, SyncConnectionWrapper
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::sync::oneshot;
 
-use crate::store::StoreError;
+use crate::store::{StoreError, tables::RecordedEvents};
 
 /// Options of a SQLite database.
 #[derive(Debug, Clone)]
@@ -101,12 +101,18 @@ impl SqliteThreads {
         run_on(&self.readers, job).await
     }
 
-    /// Runs a job on the writer thread, in a transaction that holds the write lock from its start.
+    /// Runs a job on the writer thread, in a transaction that holds the write lock from its start. Logs the
+    /// audit events that the job recorded after the commit, even if the caller has gone by then.
     pub(crate) async fn write<R: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut InlineConnection) -> Result<R, StoreError> + Send + 'static,
+        job: impl FnOnce(&mut InlineConnection) -> Result<(R, RecordedEvents), StoreError> + Send + 'static,
     ) -> Result<R, StoreError> {
-        run_on(&self.writer, |connection| in_transaction(connection, job)).await
+        let committed = |connection: &mut InlineConnection| {
+            let (value, recorded) = in_transaction(connection, job)?;
+            recorded.log();
+            Ok(value)
+        };
+        run_on(&self.writer, committed).await
     }
 
     /// Runs a job on the writer thread, without a transaction.

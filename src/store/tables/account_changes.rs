@@ -5,21 +5,19 @@ use diesel::{ExpressionMethods, OptionalExtension, QueryDsl, SelectableHelper};
 use diesel_async::RunQueryDsl;
 
 use super::{
-    audit::record,
-    disabled_users::{is_disabled, lock_user},
-    mails::{NewMail, lock_link_owner, post, use_link, void_links},
-    sessions::end_sessions_of,
-    throttle::forget_attempts,
-    users::{UserRow, forget_users, is_unproven},
+    audit::AuditStatements,
+    links::LinkStatements,
+    outbox::NewMail,
+    sessions::SessionStatements,
+    throttle::ThrottleStatements,
+    users::{UserRow, UserStatements},
 };
-use crate::domain::{
-    AuditEvent, MailTokenDigest, MailTokenPurpose, PasswordHash, SessionId, Timestamp, User, UserId, Username,
-};
-use crate::store::{
-    Store, StoreError,
-    columns::TimestampColumn,
-    connection::{read, write},
-    schema::{core_mail_token, core_user},
+use crate::{
+    domain::{
+        AuditEvent, MailTokenDigest, MailTokenPurpose, PasswordHash, SessionId, Timestamp, User, UserId,
+        Username,
+    },
+    store::{Store, StoreError, columns::TimestampColumn, connection::write, schema::core_user},
 };
 
 /// A change of password.
@@ -54,51 +52,7 @@ pub struct EmailChangeRequest {
     pub event: AuditEvent,
 }
 
-/// Locks the user's row. True if the user still exists, still has this password hash and is not disabled.
-macro_rules! is_unchanged {
-    ($connection:expr, $user:expr, $hash:expr) => {{
-        let (user, hash): (UserId, &PasswordHash) = ($user, $hash);
-        // An UPDATE that changes nothing locks the row on both engines.
-        let same =
-            core_user::table.find(user.as_i64()).filter(core_user::password.eq(hash.expose().to_owned()));
-        let found = diesel::update(same)
-            .set(core_user::is_verified.eq(core_user::is_verified))
-            .execute($connection)
-            .await?;
-        let disabled = is_disabled!(user.as_i64());
-        // Checked after the row is locked, because an operator may have disabled the user in the meantime.
-        found > 0 && !diesel::select(disabled).get_result::<bool>($connection).await?
-    }};
-}
-
 impl Store {
-    /// Returns the owner of a link if the link is valid for this purpose at `now`. Does not use up the link.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
-    pub async fn find_link_owner(
-        &self,
-        token: MailTokenDigest,
-        purpose: MailTokenPurpose,
-        now: Timestamp,
-    ) -> Result<Option<User>, StoreError> {
-        let digest = token.as_bytes().to_vec();
-        read!(&self.connections, connection => {
-            let owner: Option<UserRow> = core_mail_token::table
-                .inner_join(core_user::table)
-                .filter(core_mail_token::digest.eq(digest))
-                .filter(core_mail_token::purpose.eq(purpose.as_str()))
-                .filter(core_mail_token::expires_at.gt(TimestampColumn(now)))
-                .filter(core_mail_token::used_at.is_null())
-                .filter(core_mail_token::voided_at.is_null())
-                .select(UserRow::as_select())
-                .get_result(connection)
-                .await
-                .optional()?;
-            Ok(owner.map(User::from))
-        })
-    }
-
     /// Changes a password, ends the user's other sessions and voids the password reset and email change
     /// links, which an intruder may have requested with the old password. Changes nothing and returns false
     /// if the password changed, or the user was disabled or deleted, after the current password was verified.
@@ -107,8 +61,8 @@ impl Store {
     /// [`StoreError`] when the database does not answer.
     pub async fn change_password(&self, change: PasswordChange) -> Result<bool, StoreError> {
         let now = change.event.at;
-        write!(&self.connections, connection => {
-            if !is_unchanged!(connection, change.user, &change.old) {
+        write!(&self.connections, connection, recorded => {
+            if !connection.lock_if_unchanged(change.user, &change.old).await? {
                 return Ok(false);
             }
             diesel::update(core_user::table.find(change.user.as_i64()))
@@ -118,11 +72,11 @@ impl Store {
                 ))
                 .execute(connection)
                 .await?;
-            void_links!(connection, change.user, MailTokenPurpose::ResetPassword, now);
-            void_links!(connection, change.user, MailTokenPurpose::ChangeEmail, now);
-            end_sessions_of!(connection, change.user.as_i64(), Some(change.keep));
-            post!(connection, change.user, &change.notice, now);
-            record!(connection, change.event);
+            connection.void_links(change.user, MailTokenPurpose::ResetPassword, now).await?;
+            connection.void_links(change.user, MailTokenPurpose::ChangeEmail, now).await?;
+            connection.delete_sessions_of(change.user, Some(change.keep)).await?;
+            connection.enqueue_mail(change.user, &change.notice, now).await?;
+            connection.record(change.event, recorded).await?;
             Ok(true)
         })
     }
@@ -142,9 +96,9 @@ impl Store {
         event: AuditEvent,
     ) -> Result<Option<User>, StoreError> {
         let now = event.at;
-        write!(&self.connections, connection => {
-            let Some(user) = lock_link_owner!(connection, token) else { return Ok(None) };
-            let mailed_to = use_link!(connection, user.id, token, MailTokenPurpose::ResetPassword, now);
+        write!(&self.connections, connection, recorded => {
+            let Some(user) = connection.lock_link_owner(token).await? else { return Ok(None) };
+            let mailed_to = connection.use_link(user.id, token, MailTokenPurpose::ResetPassword, now).await?;
             if mailed_to.as_ref() != Some(&user.email) {
                 return Ok(None);
             }
@@ -158,13 +112,11 @@ impl Store {
                 .get_result(connection)
                 .await?;
             let user = User::from(user);
-            for purpose in MailTokenPurpose::ALL {
-                void_links!(connection, user.id, purpose, now);
-            }
-            end_sessions_of!(connection, user.id.as_i64(), None);
-            let _ = forget_attempts!(connection, &user.email);
-            post!(connection, user.id, &notice, now);
-            record!(connection, event.about(Some(user.auth_token)));
+            connection.void_all_links(user.id, now).await?;
+            connection.delete_sessions_of(user.id, None).await?;
+            connection.delete_password_attempts(&user.email).await?;
+            connection.enqueue_mail(user.id, &notice, now).await?;
+            connection.record(event.about(Some(user.auth_token)), recorded).await?;
             Ok(Some(user))
         })
     }
@@ -177,22 +129,21 @@ impl Store {
     /// [`StoreError`] when the database does not answer.
     pub async fn request_email_change(&self, request: EmailChangeRequest) -> Result<bool, StoreError> {
         let (user, now) = (request.user, request.event.at);
-        write!(&self.connections, connection => {
-            if !is_unchanged!(connection, user, &request.password) {
+        write!(&self.connections, connection, recorded => {
+            if !connection.lock_if_unchanged(user, &request.password).await? {
                 return Ok(false);
             }
-            void_links!(connection, user, MailTokenPurpose::ChangeEmail, now);
-            post!(connection, user, &request.link, now);
-            post!(connection, user, &request.notice, now);
-            record!(connection, request.event);
+            connection.void_links(user, MailTokenPurpose::ChangeEmail, now).await?;
+            connection.enqueue_mail(user, &request.link, now).await?;
+            connection.enqueue_mail(user, &request.notice, now).await?;
+            connection.record(request.event, recorded).await?;
             Ok(true)
         })
     }
 
     /// Uses up an email change link and sets the user's email to the address that the link was mailed to, at
     /// the time of the event. Deletes another user who registered with that address and never verified it.
-    /// Ends all sessions and voids all other links. Returns the user and the audit events of the deleted
-    /// users. Returns `None` if the link is invalid, or if the recipient of the notice is no longer the
+    /// Ends all sessions and voids all other links. Returns the user, or `None` if the link is invalid, or if the recipient of the notice is no longer the
     /// user's email.
     ///
     /// # Errors
@@ -204,22 +155,15 @@ impl Store {
         notice: NewMail,
         event: AuditEvent,
         deletion: AuditEvent,
-    ) -> Result<Option<(User, Vec<AuditEvent>)>, StoreError> {
+    ) -> Result<Option<User>, StoreError> {
         let now = event.at;
-        write!(&self.connections, connection => {
-            let owner = lock_link_owner!(connection, token);
+        write!(&self.connections, connection, recorded => {
+            let owner = connection.lock_link_owner(token).await?;
             let Some(user) = owner.filter(|user| user.email == notice.recipient) else { return Ok(None) };
-            let mailed_to = use_link!(connection, user.id, token, MailTokenPurpose::ChangeEmail, now);
+            let mailed_to = connection.use_link(user.id, token, MailTokenPurpose::ChangeEmail, now).await?;
             let Some(email) = mailed_to else { return Ok(None) };
             // The reader of this mail owns the address, so an unverified registration with it is deleted.
-            let deleted = forget_users!(
-                connection,
-                core_user::table
-                    .filter(core_user::email.eq(email.as_str().to_owned()))
-                    .filter(is_unproven!())
-                    .filter(core_user::id.ne(user.id.as_i64())),
-                &deletion
-            );
+            connection.delete_never_verified_user(&email, user.id, &deletion, recorded).await?;
             let user: UserRow = diesel::update(core_user::table.find(user.id.as_i64()))
                 .set((
                     core_user::email.eq(email.as_str().to_owned()),
@@ -230,13 +174,11 @@ impl Store {
                 .get_result(connection)
                 .await?;
             let user = User::from(user);
-            for purpose in MailTokenPurpose::ALL {
-                void_links!(connection, user.id, purpose, now);
-            }
-            end_sessions_of!(connection, user.id.as_i64(), None);
-            post!(connection, user.id, &notice, now);
-            record!(connection, event.about(Some(user.auth_token)));
-            Ok(Some((user, deleted)))
+            connection.void_all_links(user.id, now).await?;
+            connection.delete_sessions_of(user.id, None).await?;
+            connection.enqueue_mail(user.id, &notice, now).await?;
+            connection.record(event.about(Some(user.auth_token)), recorded).await?;
+            Ok(Some(user))
         })
     }
 
@@ -252,12 +194,12 @@ impl Store {
         password: PasswordHash,
         event: AuditEvent,
     ) -> Result<bool, StoreError> {
-        write!(&self.connections, connection => {
-            if !is_unchanged!(connection, user, &password) {
+        write!(&self.connections, connection, recorded => {
+            if !connection.lock_if_unchanged(user, &password).await? {
                 return Ok(false);
             }
             diesel::delete(core_user::table.find(user.as_i64())).execute(connection).await?;
-            record!(connection, event);
+            connection.record(event, recorded).await?;
             Ok(true)
         })
     }
@@ -277,7 +219,7 @@ impl Store {
                 .await
                 .optional()?;
             let Some(user) = user else { return Ok(false) };
-            post!(connection, UserId::from_i64(user), &notice, now);
+            connection.enqueue_mail(UserId::from_i64(user), &notice, now).await?;
             Ok(true)
         })
     }
@@ -295,11 +237,8 @@ impl Store {
         event: AuditEvent,
     ) -> Result<Option<User>, StoreError> {
         let (name, key, now) = (username.as_str().to_owned(), username.key().to_owned(), event.at);
-        write!(&self.connections, connection => {
-            let locked = lock_user!(connection, user);
-            if locked.is_none()
-                || diesel::select(is_disabled!(user.as_i64())).get_result::<bool>(connection).await?
-            {
+        write!(&self.connections, connection, recorded => {
+            if connection.lock_enabled_user(user).await?.is_none() {
                 return Ok(None);
             }
             let changed: Option<UserRow> = diesel::update(core_user::table.find(user.as_i64()))
@@ -313,8 +252,8 @@ impl Store {
                 .await
                 .optional()?;
             if changed.is_some() {
-                post!(connection, user, &notice, now);
-                record!(connection, event);
+                connection.enqueue_mail(user, &notice, now).await?;
+                connection.record(event, recorded).await?;
             }
             Ok(changed.map(User::from))
         })

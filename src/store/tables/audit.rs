@@ -7,11 +7,11 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
-use crate::domain::{AuditEvent, AuditKind, AuthToken, Timestamp};
+use crate::domain::{AuditEvent, AuditKind, AuthToken, ClientAgent, Timestamp};
 use crate::store::{
     Store, StoreError,
     columns::{TimestampColumn, UuidColumn},
-    connection::{read, write},
+    connection::{read, statements, write},
     schema::core_audit_event,
 };
 
@@ -153,27 +153,67 @@ impl From<(i64, AuditRow)> for RecordedEvent {
     }
 }
 
-/// Records an event within a transaction.
-macro_rules! record {
-    ($connection:expr, $event:expr) => {
-        diesel::insert_into($crate::store::schema::core_audit_event::table)
-            .values($crate::store::tables::audit::AuditRow::from($event))
-            .execute($connection)
-            .await?
-    };
+/// The audit events that a transaction has recorded. `write!` logs them after its commit, so that every event
+/// in the log stands for a committed change.
+#[derive(Debug, Default)]
+pub(crate) struct RecordedEvents(Vec<AuditEvent>);
+
+impl RecordedEvents {
+    /// Writes the events to the log.
+    pub(crate) fn log(&self) {
+        self.0.iter().for_each(log_audit_event);
+    }
 }
 
-pub(super) use record;
+/// Writes an event to the log, with target `audit`.
+pub fn log_audit_event(event: &AuditEvent) {
+    let AuditEvent { at, kind, reason, user, resource, origin, count } = event;
+    tracing::info!(
+        target: "audit",
+        event = %kind,
+        reason,
+        user = user.map(tracing::field::display),
+        resource,
+        caller = %origin.caller,
+        peer = origin.peer.map(tracing::field::display),
+        client = origin.client.map(tracing::field::display),
+        agent = origin.agent.as_ref().map(ClientAgent::as_str),
+        request_id = origin.request_id.map(tracing::field::display),
+        count,
+        at = %at,
+        "{kind}"
+    );
+}
+
+statements! {
+    /// Statements of the audit trail.
+    pub(super) trait AuditStatements {
+        /// Inserts an event, which is not logged.
+        async fn insert_event(&mut self, event: AuditEvent) -> Result<(), StoreError> {
+            let row = AuditRow::from(event);
+            diesel::insert_into(core_audit_event::table).values(row).execute(self).await?;
+            Ok(())
+        }
+
+        /// Records the event of a change in the transaction of the change, to be logged after the commit.
+        async fn record(&mut self, event: AuditEvent, recorded: &mut RecordedEvents) -> Result<(), StoreError> {
+            self.insert_event(event.clone()).await?;
+            recorded.0.push(event);
+            Ok(())
+        }
+    }
+}
 
 impl Store {
-    /// Records events that do not belong to another transaction: all of them, or none.
+    /// Records events that do not belong to another transaction: all of them, or none. Does not log them: the
+    /// caller does, also if the database is unavailable.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
     pub async fn record_audit_events(&self, events: Vec<AuditEvent>) -> Result<(), StoreError> {
         write!(&self.connections, connection => {
             for event in events {
-                record!(connection, event);
+                connection.insert_event(event).await?;
             }
             Ok(())
         })

@@ -10,15 +10,20 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 
 use super::{
-    audit::record, disabled_users::lock_user, mails::void_links, registration::NewUserRow,
-    sessions::end_sessions_of, users::UserRow,
+    audit::AuditStatements,
+    links::LinkStatements,
+    registration::NewUserRow,
+    sessions::SessionStatements,
+    users::{UserRow, UserStatements},
 };
-use crate::domain::{AuditEvent, AuthToken, Email, PasswordHash, Timestamp, User, UserId};
-use crate::store::{
-    Store, StoreError,
-    columns::{TimestampColumn, UuidColumn},
-    connection::{read, write},
-    schema::{core_imported_user, core_user},
+use crate::{
+    domain::{AuditEvent, AuthToken, Email, MailTokenPurpose, PasswordHash, Timestamp, User, UserId},
+    store::{
+        Store, StoreError,
+        columns::{TimestampColumn, UuidColumn},
+        connection::{read, statements, write},
+        schema::{core_imported_user, core_user},
+    },
 };
 
 /// The record of a source row that an earlier import processed.
@@ -136,74 +141,128 @@ impl ImportedUserRow {
     }
 }
 
-/// Records a source row, replacing an earlier record of it.
-macro_rules! remember {
-    ($connection:expr, $user:expr, $id:expr, $written_at:expr) => {{
-        let row = ImportedUserRow::of($user, $id, $written_at);
-        diesel::insert_into(core_imported_user::table)
-            .values(&row)
-            .on_conflict((core_imported_user::auth_token, core_imported_user::source_id))
-            .do_update()
-            .set(&row)
-            .execute($connection)
-            .await?
-    }};
+/// A user with the `auth_token` and the id of the source row that it was imported from.
+type HolderRow = (UserRow, Option<UuidColumn>, Option<i64>);
+
+/// The values of one column by which users are looked up.
+enum HolderField {
+    AuthToken(Vec<UuidColumn>),
+    Email(Vec<String>),
+    Username(Vec<String>),
+    UsernameKey(Vec<String>),
 }
 
-/// Locks a user who is to be updated, and replaces the email and username with a placeholder, so that other
-/// users of the same batch can take them. Returns the user as it was before. Returns `None` and changes
-/// nothing if the user was deleted, or was changed in this service since the row was recorded.
-macro_rules! let_go {
-    ($connection:expr, $id:expr, $user:expr) => {{
-        let (id, row): (UserId, (AuthToken, i64)) = ($id, $user.row);
-        let written_at: Option<TimestampColumn> = core_imported_user::table
-            .find((UuidColumn(*row.0.as_uuid()), row.1))
-            .select(core_imported_user::updated_at)
-            .get_result($connection)
-            .await
-            .optional()?;
-        let here = lock_user!($connection, id);
-        let here = here.filter(|here| written_at.is_some_and(|at| at.0 == here.updated_at));
-        if let Some(here) = &here {
-            let nobodys = format!("@{}", here.auth_token);
+statements! {
+    /// Statements of an import.
+    trait ImportStatements {
+        /// Records a source row, replacing an earlier record of it.
+        async fn record_source_row(
+            &mut self,
+            user: &ImportedUser,
+            id: Option<UserId>,
+            written_at: Timestamp,
+        ) -> Result<(), StoreError> {
+            let row = ImportedUserRow::of(user, id, written_at);
+            diesel::insert_into(core_imported_user::table)
+                .values(&row)
+                .on_conflict((core_imported_user::auth_token, core_imported_user::source_id))
+                .do_update()
+                .set(&row)
+                .execute(self)
+                .await?;
+            Ok(())
+        }
+
+        /// Locks a user who is to be updated, and replaces the email and username with a placeholder, so that
+        /// other users of the same batch can take them. Returns the user as it was before. Returns `None` and
+        /// changes nothing if the user was deleted, or was changed in this service since the row was recorded.
+        async fn release_identifiers(
+            &mut self,
+            id: UserId,
+            row: (AuthToken, i64),
+        ) -> Result<Option<User>, StoreError> {
+            let written_at: Option<TimestampColumn> = core_imported_user::table
+                .find((UuidColumn(*row.0.as_uuid()), row.1))
+                .select(core_imported_user::updated_at)
+                .get_result(self)
+                .await
+                .optional()?;
+            let user = self.lock_user(id).await?;
+            let user = user.filter(|user| written_at.is_some_and(|at| at.0 == user.updated_at));
+            if let Some(user) = &user {
+                let placeholder = format!("@{}", user.auth_token);
+                diesel::update(core_user::table.find(id.as_i64()))
+                    .set((
+                        core_user::email.eq(placeholder.clone()),
+                        core_user::username.eq(placeholder.clone()),
+                        core_user::username_key.eq(placeholder),
+                    ))
+                    .execute(self)
+                    .await?;
+            }
+            Ok(user)
+        }
+
+        /// Inserts a user and records its row.
+        async fn insert_imported(&mut self, user: &ImportedUser) -> Result<(), StoreError> {
+            let id: i64 = diesel::insert_into(core_user::table)
+                .values(new_row(user))
+                .returning(core_user::id)
+                .get_result(self)
+                .await?;
+            self.record_source_row(user, Some(UserId::from_i64(id)), user.times.1).await
+        }
+
+        /// Updates a user from a source row; `before` is the user before the batch. If the password or the
+        /// email changes, or the row is not verified, ends the user's sessions and voids the password reset
+        /// and email change links.
+        async fn update_imported(
+            &mut self,
+            before: &User,
+            user: &ImportedUser,
+            now: Timestamp,
+        ) -> Result<(), StoreError> {
+            let id = before.id;
             diesel::update(core_user::table.find(id.as_i64()))
                 .set((
-                    core_user::email.eq(nobodys.clone()),
-                    core_user::username.eq(nobodys.clone()),
-                    core_user::username_key.eq(nobodys),
+                    core_user::username.eq(&user.username.0),
+                    core_user::username_key.eq(&user.username.1),
+                    core_user::email.eq(user.email.as_str()),
+                    core_user::is_verified.eq(user.is_verified),
+                    core_user::updated_at.eq(TimestampColumn(user.times.1)),
+                    user.password.as_ref().map(|hash| core_user::password.eq(hash.expose())),
                 ))
-                .execute($connection)
+                .execute(self)
                 .await?;
+            if user.password.is_some() || before.email != user.email || !user.is_verified {
+                self.delete_sessions_of(id, None).await?;
+                self.void_links(id, MailTokenPurpose::ResetPassword, now).await?;
+                self.void_links(id, MailTokenPurpose::ChangeEmail, now).await?;
+            }
+            self.record_source_row(user, Some(id), user.times.1).await
         }
-        here
-    }};
-}
 
-/// Updates a user from a source row; `$here` is the user before the batch. If the password or the email
-/// changes, or the row is not verified, ends the user's sessions and voids the password reset and email
-/// change links.
-macro_rules! change {
-    ($connection:expr, $here:expr, $user:expr, $now:expr) => {{
-        let (here, user): (&User, &ImportedUser) = ($here, $user);
-        let id = here.id;
-        diesel::update(core_user::table.find(id.as_i64()))
-            .set((
-                core_user::username.eq(&user.username.0),
-                core_user::username_key.eq(&user.username.1),
-                core_user::email.eq(user.email.as_str()),
-                core_user::is_verified.eq(user.is_verified),
-                core_user::updated_at.eq(TimestampColumn(user.times.1)),
-                user.password.as_ref().map(|hash| core_user::password.eq(hash.expose())),
-            ))
-            .execute($connection)
-            .await?;
-        if user.password.is_some() || here.email != user.email || !user.is_verified {
-            end_sessions_of!($connection, id.as_i64(), None);
-            void_links!($connection, id, MailTokenPurpose::ResetPassword, $now);
-            void_links!($connection, id, MailTokenPurpose::ChangeEmail, $now);
+        /// Records the digest of the row's password.
+        async fn confirm_password(&mut self, user: &ImportedUser) -> Result<(), StoreError> {
+            let row = (UuidColumn(*user.row.0.as_uuid()), user.row.1);
+            diesel::update(core_imported_user::table.find(row))
+                .set(core_imported_user::password_digest.eq(user.password_digest.to_vec()))
+                .execute(self)
+                .await?;
+            Ok(())
         }
-        remember!($connection, user, Some(id), user.times.1);
-    }};
+
+        /// Records that a row is this existing user, if the user still exists. Replaces the record of another
+        /// row that the user came from before.
+        async fn adopt_user(&mut self, id: UserId, user: &ImportedUser) -> Result<(), StoreError> {
+            let updated_at = core_user::table.find(id.as_i64()).select(core_user::updated_at);
+            let updated_at: Option<TimestampColumn> = updated_at.get_result(self).await.optional()?;
+            let Some(updated_at) = updated_at else { return Ok(()) };
+            let same_user = core_imported_user::table.filter(core_imported_user::user_id.eq(id.as_i64()));
+            diesel::delete(same_user).execute(self).await?;
+            self.record_source_row(user, Some(id), updated_at.0).await
+        }
+    }
 }
 
 impl Store {
@@ -275,29 +334,33 @@ impl Store {
         read!(&self.connections, connection => {
             // One query for each column, so that each uses its index. For one query with all conditions,
             // PostgreSQL would scan the whole table.
-            let mut holders = Vec::new();
-            macro_rules! ask {
-                ($condition:expr) => {{
-                    let rows: Vec<(UserRow, Option<UuidColumn>, Option<i64>)> = core_user::table
-                        .left_join(core_imported_user::table)
-                        .filter($condition)
-                        .select((
-                            UserRow::as_select(),
-                            core_imported_user::auth_token.nullable(),
-                            core_imported_user::source_id.nullable(),
-                        ))
-                        .load(connection)
-                        .await?;
-                    holders.extend(rows);
-                }};
+            let conditions = [
+                HolderField::AuthToken(tokens),
+                HolderField::Email(emails),
+                HolderField::Username(usernames),
+                HolderField::UsernameKey(keys),
+            ];
+            let mut holders: Vec<HolderRow> = Vec::new();
+            for condition in conditions {
+                let query = core_user::table
+                    .left_join(core_imported_user::table)
+                    .select((
+                        UserRow::as_select(),
+                        core_imported_user::auth_token.nullable(),
+                        core_imported_user::source_id.nullable(),
+                    ))
+                    .into_boxed();
+                let query = match condition {
+                    HolderField::AuthToken(tokens) => query.filter(core_user::auth_token.eq_any(tokens)),
+                    HolderField::Email(emails) => query.filter(core_user::email.eq_any(emails)),
+                    HolderField::Username(usernames) => query.filter(core_user::username.eq_any(usernames)),
+                    HolderField::UsernameKey(keys) => query.filter(core_user::username_key.eq_any(keys)),
+                };
+                holders.extend(query.load::<HolderRow>(connection).await?);
             }
-            ask!(core_user::auth_token.eq_any(tokens));
-            ask!(core_user::email.eq_any(emails));
-            ask!(core_user::username.eq_any(usernames));
-            ask!(core_user::username_key.eq_any(keys));
             holders.sort_by_key(|(user, ..)| user.id());
             holders.dedup_by_key(|(user, ..)| user.id());
-            let holder = |(user, token, id): (UserRow, Option<UuidColumn>, Option<i64>)| Holder {
+            let holder = |(user, token, id): HolderRow| Holder {
                 user: user.into(),
                 row: token.map(|token| AuthToken::from_uuid(token.0)).zip(id),
             };
@@ -323,11 +386,11 @@ impl Store {
             let mut written = Written::default();
             // First release the emails and usernames of all users to update, so that the steps can claim them
             // in any order.
-            let mut changing = HashMap::new();
+            let mut updating = HashMap::new();
             for step in &steps {
                 if let ImportStep::Update(id, user) = step {
-                    match let_go!(connection, *id, user) {
-                        Some(here) => drop(changing.insert(id.as_i64(), here)),
+                    match connection.release_identifiers(*id, user.row).await? {
+                        Some(before) => drop(updating.insert(id.as_i64(), before)),
                         None => written.kept += 1,
                     }
                 }
@@ -335,46 +398,24 @@ impl Store {
             for step in &steps {
                 match step {
                     ImportStep::Insert(user) => {
-                        let id: i64 = diesel::insert_into(core_user::table)
-                            .values(new_row(user))
-                            .returning(core_user::id)
-                            .get_result(connection)
-                            .await?;
-                        remember!(connection, user, Some(UserId::from_i64(id)), user.times.1);
+                        connection.insert_imported(user).await?;
                         written.inserted += 1;
                     }
                     ImportStep::Update(id, user) => {
-                        let Some(here) = changing.get(&id.as_i64()) else { continue };
-                        change!(connection, here, user, changed.at);
+                        let Some(before) = updating.get(&id.as_i64()) else { continue };
+                        connection.update_imported(before, user, changed.at).await?;
                         written.updated += 1;
                     }
-                    ImportStep::Confirm(user) => {
-                        let row = (UuidColumn(*user.row.0.as_uuid()), user.row.1);
-                        let digest = user.password_digest.to_vec();
-                        diesel::update(core_imported_user::table.find(row))
-                            .set(core_imported_user::password_digest.eq(digest))
-                            .execute(connection)
-                            .await?;
-                    }
-                    ImportStep::Adopt(id, user) => {
-                        let here = core_user::table.find(id.as_i64()).select(core_user::updated_at);
-                        let here: Option<TimestampColumn> = here.get_result(connection).await.optional()?;
-                        if let Some(here) = here {
-                            // If the user came from another row before, replace that record.
-                            let same_user = core_imported_user::table.filter(core_imported_user::user_id.eq(id.as_i64()));
-                            diesel::delete(same_user).execute(connection).await?;
-                            remember!(connection, user, Some(*id), here.0);
-                        }
-                    }
-                    ImportStep::LeaveOut(user) => {
-                        remember!(connection, user, None, user.times.1);
-                    }
+                    ImportStep::Confirm(user) => connection.confirm_password(user).await?,
+                    ImportStep::Adopt(id, user) => connection.adopt_user(*id, user).await?,
+                    ImportStep::LeaveOut(user) => connection.record_source_row(user, None, user.times.1).await?,
                 }
             }
             for (mut event, count) in [(created, written.inserted), (changed, written.updated)] {
                 if count > 0 {
                     event.count = count;
-                    record!(connection, event);
+                    // Not logged: the import prints a report.
+                    connection.insert_event(event).await?;
                 }
             }
             Ok(written)

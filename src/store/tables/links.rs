@@ -1,20 +1,25 @@
-//! Verification of an email with a mailed link, and creation of new links.
+//! Queries of `core_mail_token`: the links that are mailed to users, each for one purpose and one address.
 
-use diesel::{ExpressionMethods, OptionalExtension, QueryDsl, SelectableHelper};
+use diesel::{
+    BoolExpressionMethods, ExpressionMethods, Insertable, OptionalExtension, QueryDsl, SelectableHelper,
+};
 use diesel_async::RunQueryDsl;
 
 use super::{
-    audit::record,
-    disabled_users::{is_disabled, lock_user},
-    mails::{NewMail, lock_link_owner, post, use_link, void_links},
-    users::UserRow,
+    audit::AuditStatements,
+    outbox::{NewMail, NewOutboxRow},
+    users::{UserRow, UserStatements},
 };
-use crate::domain::{AuditEvent, AuthToken, Email, MailTokenDigest, MailTokenPurpose, User, UserId};
-use crate::store::{
-    Store, StoreError,
-    columns::{TimestampColumn, UuidColumn},
-    connection::{read, write},
-    schema::{core_imported_user, core_mail_token, core_user},
+use crate::{
+    domain::{
+        AuditEvent, AuthToken, Email, MailKind, MailTokenDigest, MailTokenPurpose, Timestamp, User, UserId,
+    },
+    store::{
+        Store, StoreError,
+        columns::{TimestampColumn, UuidColumn},
+        connection::{read, statements, write},
+        schema::{core_imported_user, core_mail_outbox, core_mail_token, core_user},
+    },
 };
 
 /// The result of following a verification link.
@@ -29,7 +34,162 @@ pub enum Verification {
     Invalid,
 }
 
+#[derive(Insertable)]
+#[diesel(table_name = core_mail_token)]
+struct NewMailTokenRow {
+    user_id: i64,
+    purpose: &'static str,
+    email: String,
+    digest: Vec<u8>,
+    created_at: TimestampColumn,
+    expires_at: TimestampColumn,
+}
+
+impl NewMailTokenRow {
+    /// Returns the row of the link's token, or `None` for a mail without a link.
+    fn of(user: UserId, mail: &NewMail, now: Timestamp) -> Option<Self> {
+        let (purpose, digest) = mail.kind.purpose().zip(mail.digest)?;
+        Some(Self {
+            user_id: user.as_i64(),
+            purpose: purpose.as_str(),
+            email: mail.recipient.as_str().to_owned(),
+            digest: digest.as_bytes().to_vec(),
+            created_at: TimestampColumn(now),
+            expires_at: TimestampColumn(mail.expires_at),
+        })
+    }
+}
+
+statements! {
+    /// Statements on mailed links that are part of larger transactions.
+    pub(super) trait LinkStatements {
+        /// Inserts the token of a mail's link, and enqueues the mail unless the calling service sends it
+        /// itself.
+        async fn enqueue_mail(&mut self, user: UserId, mail: &NewMail, now: Timestamp) -> Result<(), StoreError> {
+            if let Some(token) = NewMailTokenRow::of(user, mail, now) {
+                diesel::insert_into(core_mail_token::table).values(token).execute(self).await?;
+            }
+            if let Some(mail) = NewOutboxRow::of(user, mail, now) {
+                diesel::insert_into(core_mail_outbox::table).values(mail).execute(self).await?;
+            }
+            Ok(())
+        }
+
+        /// Voids a user's unused links for one purpose, whether their mails were sent or not, and cancels the
+        /// mails that are still waiting.
+        async fn void_links(
+            &mut self,
+            user: UserId,
+            purpose: MailTokenPurpose,
+            now: Timestamp,
+        ) -> Result<(), StoreError> {
+            let unused = core_mail_token::table
+                .filter(core_mail_token::user_id.eq(user.as_i64()))
+                .filter(core_mail_token::purpose.eq(purpose.as_str()))
+                .filter(core_mail_token::used_at.is_null())
+                .filter(core_mail_token::voided_at.is_null());
+            diesel::update(unused)
+                .set(core_mail_token::voided_at.eq(Some(TimestampColumn(now))))
+                .execute(self)
+                .await?;
+            let waiting = core_mail_outbox::table
+                .filter(core_mail_outbox::user_id.eq(user.as_i64()))
+                .filter(core_mail_outbox::kind.eq(MailKind::of_purpose(purpose).as_str()))
+                .filter(core_mail_outbox::next_attempt_at.is_not_null());
+            diesel::update(waiting)
+                .set((
+                    core_mail_outbox::next_attempt_at.eq(None::<TimestampColumn>),
+                    core_mail_outbox::sealed_token.eq(None::<Vec<u8>>),
+                    core_mail_outbox::gave_up_at.eq(Some(TimestampColumn(now))),
+                    core_mail_outbox::last_error.eq(Some("its link was voided")),
+                ))
+                .execute(self)
+                .await?;
+            Ok(())
+        }
+
+        /// Voids a user's unused links for every purpose.
+        async fn void_all_links(&mut self, user: UserId, now: Timestamp) -> Result<(), StoreError> {
+            for purpose in MailTokenPurpose::ALL {
+                self.void_links(user, purpose, now).await?;
+            }
+            Ok(())
+        }
+
+        /// Uses up a user's link for this purpose. Returns the address that the link was mailed to, or `None`
+        /// if the link is unknown, used, void, expired, or for another user or purpose.
+        async fn use_link(
+            &mut self,
+            user: UserId,
+            token: MailTokenDigest,
+            purpose: MailTokenPurpose,
+            now: Timestamp,
+        ) -> Result<Option<Email>, StoreError> {
+            let usable = core_mail_token::table
+                .filter(core_mail_token::user_id.eq(user.as_i64()))
+                .filter(is_usable_link(token.as_bytes().to_vec(), purpose.as_str(), TimestampColumn(now)));
+            let mailed_to: Option<String> = diesel::update(usable)
+                .set(core_mail_token::used_at.eq(Some(TimestampColumn(now))))
+                .returning(core_mail_token::email)
+                .get_result(self)
+                .await
+                .optional()?;
+            Ok(mailed_to.map(Email::from_stored))
+        }
+
+        /// Locks the owner of a link. Every change locks the user's row before the rows that depend on it; in
+        /// another order, two concurrent changes of one user could deadlock. Returns the user, or `None` if
+        /// the token is unknown or the user is disabled.
+        async fn lock_link_owner(&mut self, token: MailTokenDigest) -> Result<Option<User>, StoreError> {
+            let owner: Option<i64> = core_mail_token::table
+                .filter(core_mail_token::digest.eq(token.as_bytes().to_vec()))
+                .select(core_mail_token::user_id)
+                .get_result(self)
+                .await
+                .optional()?;
+            match owner {
+                Some(owner) => self.lock_enabled_user(UserId::from_i64(owner)).await,
+                None => Ok(None),
+            }
+        }
+    }
+}
+
+/// Query condition: true for the link with this digest if it is valid for this purpose at `now`.
+#[diesel::dsl::auto_type]
+fn is_usable_link(digest: Vec<u8>, purpose: &'static str, now: TimestampColumn) -> _ {
+    core_mail_token::digest
+        .eq(digest)
+        .and(core_mail_token::purpose.eq(purpose))
+        .and(core_mail_token::expires_at.gt(now))
+        .and(core_mail_token::used_at.is_null())
+        .and(core_mail_token::voided_at.is_null())
+}
+
 impl Store {
+    /// Returns the owner of a link if the link is valid for this purpose at `now`. Does not use up the link.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn find_link_owner(
+        &self,
+        token: MailTokenDigest,
+        purpose: MailTokenPurpose,
+        now: Timestamp,
+    ) -> Result<Option<User>, StoreError> {
+        let digest = token.as_bytes().to_vec();
+        read!(&self.connections, connection => {
+            let owner: Option<UserRow> = core_mail_token::table
+                .inner_join(core_user::table)
+                .filter(is_usable_link(digest, purpose.as_str(), TimestampColumn(now)))
+                .select(UserRow::as_select())
+                .get_result(connection)
+                .await
+                .optional()?;
+            Ok(owner.map(User::from))
+        })
+    }
+
     /// Uses up the token with one conditional UPDATE and marks its user as verified, at the time of the
     /// event. The event is recorded in the same transaction, with this user.
     ///
@@ -50,17 +210,13 @@ impl Store {
         if !is_known {
             return Ok(Verification::Invalid);
         }
-        write!(&self.connections, connection => {
-            let Some(user) = lock_link_owner!(connection, token) else { return Ok(Verification::Invalid) };
-            let mailed_to = use_link!(connection, user.id, token, MailTokenPurpose::VerifyEmail, now);
+        write!(&self.connections, connection, recorded => {
+            let Some(user) = connection.lock_link_owner(token).await? else { return Ok(Verification::Invalid) };
+            let mailed_to = connection.use_link(user.id, token, MailTokenPurpose::VerifyEmail, now).await?;
             if mailed_to.as_ref() == Some(&user.email) && !user.is_verified {
-                let verified: UserRow = diesel::update(core_user::table.find(user.id.as_i64()))
-                    .set((core_user::is_verified.eq(true), core_user::updated_at.eq(TimestampColumn(now))))
-                    .returning(UserRow::as_returning())
-                    .get_result(connection)
-                    .await?;
-                record!(connection, event.about(Some(user.auth_token)));
-                return Ok(Verification::Verified(verified.into()));
+                let verified = connection.set_verified(user.id, true, now).await?;
+                connection.record(event.about(Some(user.auth_token)), recorded).await?;
+                return Ok(Verification::Verified(verified));
             }
             let is_verified: Option<bool> = core_mail_token::table
                 .inner_join(core_user::table)
@@ -97,25 +253,22 @@ impl Store {
             Ok(query.load(connection).await?)
         })?;
         let &[(Some(id), written_at)] = rows.as_slice() else { return Ok(Verification::Invalid) };
-        write!(&self.connections, connection => {
-            let Some(user) = lock_user!(connection, UserId::from_i64(id)) else { return Ok(Verification::Invalid) };
+        write!(&self.connections, connection, recorded => {
+            let Some(user) = connection.lock_user(UserId::from_i64(id)).await? else {
+                return Ok(Verification::Invalid);
+            };
             if user.auth_token.as_uuid() != &token.0 {
                 return Ok(Verification::Invalid);
             }
             if user.is_verified {
                 return Ok(Verification::AlreadyVerified);
             }
-            let is_disabled: bool = diesel::select(is_disabled!(id)).get_result(connection).await?;
-            if is_disabled || user.updated_at != written_at.0 {
+            if connection.is_user_disabled(user.id).await? || user.updated_at != written_at.0 {
                 return Ok(Verification::Invalid);
             }
-            let verified: UserRow = diesel::update(core_user::table.find(id))
-                .set((core_user::is_verified.eq(true), core_user::updated_at.eq(TimestampColumn(now))))
-                .returning(UserRow::as_returning())
-                .get_result(connection)
-                .await?;
-            record!(connection, event);
-            Ok(Verification::Verified(verified.into()))
+            let verified = connection.set_verified(user.id, true, now).await?;
+            connection.record(event, recorded).await?;
+            Ok(Verification::Verified(verified))
         })
     }
 
@@ -134,7 +287,7 @@ impl Store {
         event: AuditEvent,
     ) -> Result<Option<User>, StoreError> {
         let (email, now) = (email.as_str().to_owned(), event.at);
-        write!(&self.connections, connection => {
+        write!(&self.connections, connection, recorded => {
             // An UPDATE that changes nothing locks the row on both engines, so the later of two concurrent
             // calls voids the link of the earlier one.
             let of_email = core_user::table.filter(core_user::email.eq(email));
@@ -148,12 +301,12 @@ impl Store {
             let user = user.filter(|user| purpose != MailTokenPurpose::VerifyEmail || !user.is_verified);
             let user = user.filter(|user| of.is_none_or(|of| user.id == of));
             let Some(user) = user else { return Ok(None) };
-            if diesel::select(is_disabled!(user.id.as_i64())).get_result::<bool>(connection).await? {
+            if connection.is_user_disabled(user.id).await? {
                 return Ok(None);
             }
-            void_links!(connection, user.id, purpose, now);
-            post!(connection, user.id, &mail, now);
-            record!(connection, event.about(Some(user.auth_token)));
+            connection.void_links(user.id, purpose, now).await?;
+            connection.enqueue_mail(user.id, &mail, now).await?;
+            connection.record(event.about(Some(user.auth_token)), recorded).await?;
             Ok(Some(user))
         })
     }

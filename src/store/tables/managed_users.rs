@@ -56,15 +56,6 @@ fn like_pattern(text: &str) -> String {
     pattern
 }
 
-/// Selects the columns of a [`ManagedUser`] from both tables.
-macro_rules! managed_users {
-    () => {
-        core_user::table
-            .left_join(core_disabled_user::table)
-            .select((UserRow::as_select(), core_disabled_user::disabled_at.nullable()))
-    };
-}
-
 impl Store {
     /// Returns the user with this `auth_token`, with their disabled state. Always reads from the primary,
     /// also when there are replicas.
@@ -74,7 +65,9 @@ impl Store {
     pub async fn find_managed_user(&self, auth_token: AuthToken) -> Result<Option<ManagedUser>, StoreError> {
         let auth_token = UuidColumn(*auth_token.as_uuid());
         read!(&self.connections, connection => {
-            let row: Option<(UserRow, Option<TimestampColumn>)> = managed_users!()
+            let row: Option<(UserRow, Option<TimestampColumn>)> = core_user::table
+                .left_join(core_disabled_user::table)
+                .select((UserRow::as_select(), core_disabled_user::disabled_at.nullable()))
                 .filter(core_user::auth_token.eq(auth_token))
                 .get_result(connection)
                 .await
@@ -98,7 +91,9 @@ impl Store {
         let (since, before) =
             (filter.created_since.map(TimestampColumn), filter.created_before.map(TimestampColumn));
         read!(&self.connections, connection => {
-            let mut query = managed_users!()
+            let mut query = core_user::table
+                .left_join(core_disabled_user::table)
+                .select((UserRow::as_select(), core_disabled_user::disabled_at.nullable()))
                 .filter(core_user::id.gt(after))
                 .order(core_user::id)
                 .limit(limit.clamp(0, USERS_PAGE_MAX))

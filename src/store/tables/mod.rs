@@ -1,14 +1,15 @@
 //! The queries of the service's own tables.
 //!
 //! One file holds the queries of one table. A transaction over several tables is in the file of the table
-//! that it is mainly about; `account_changes` and `purge` hold those that concern many tables alike.
+//! that it is mainly about; `account_changes` and `purge` hold those that concern many tables alike. What
+//! several transactions share are statements: functions of a connection (`UserStatements`,
+//! `LinkStatements`, …).
 
 mod account_changes;
 mod audit;
 mod disabled_users;
 mod imported_users;
 mod links;
-mod mails;
 mod managed_users;
 mod outbox;
 mod purge;
@@ -18,14 +19,14 @@ mod signing_keys;
 mod throttle;
 pub(crate) mod users;
 
+pub(crate) use self::audit::RecordedEvents;
 pub use self::{
     account_changes::{EmailChangeRequest, PasswordChange},
-    audit::{AUDIT_PAGE_MAX, AuditFilter, EventPosition, RecordedEvent},
+    audit::{AUDIT_PAGE_MAX, AuditFilter, EventPosition, RecordedEvent, log_audit_event},
     imported_users::{Holder, ImportStep, ImportedRow, ImportedUser, Written},
     links::Verification,
-    mails::{Delivery, NewMail},
     managed_users::{ManagedUser, USERS_PAGE_MAX, UserFilter},
-    outbox::OutgoingMail,
+    outbox::{Delivery, NewMail, OutgoingMail},
     purge::{Kept, Purged},
     registration::{Registered, Registration, Replay},
     sessions::{KnownSession, NewSession, SessionChange},

@@ -5,10 +5,12 @@
 //! ended, its later statements change nothing, because each one requires that `next_attempt_at` is still its
 //! own lease.
 
-use diesel::{ExpressionMethods, OptionalExtension, QueryDsl, Queryable, Selectable, SelectableHelper};
+use diesel::{
+    ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryable, Selectable, SelectableHelper,
+};
 use diesel_async::RunQueryDsl;
 
-use crate::domain::{Email, MailKind, Sealed, Timestamp, Username};
+use crate::domain::{Email, MailKind, MailTokenDigest, Sealed, Timestamp, UserId, Username};
 use crate::store::{
     Store, StoreError,
     columns::TimestampColumn,
@@ -42,6 +44,68 @@ pub struct OutgoingMail {
     pub attempts: u32,
     /// The time when the lease ends and another worker may claim the mail.
     pub lease_until: Timestamp,
+}
+
+/// A mail to enqueue.
+#[derive(Debug, Clone)]
+pub struct NewMail {
+    /// The kind of mail. It determines the purpose of the link.
+    pub kind: MailKind,
+    /// The only address that the mail is sent to, and the address that its link is for.
+    pub recipient: Email,
+    /// The digest of the link's token; `None` for a mail without a link. The token itself is never stored in
+    /// clear.
+    pub digest: Option<MailTokenDigest>,
+    /// The sender of the mail.
+    pub delivery: Delivery,
+    /// The time when the link expires. The service does not try to deliver the mail after this time.
+    pub expires_at: Timestamp,
+}
+
+/// The sender of a mail.
+#[derive(Debug, Clone)]
+pub enum Delivery {
+    /// This service, from its outbox.
+    Service {
+        /// The Message-ID without the angle brackets; the same for all attempts.
+        message_id: String,
+        /// The token of the link, encrypted; erased when the mail has been sent or will not be tried again.
+        sealed_token: Option<Sealed>,
+    },
+    /// The calling service, which received the token in the response. The outbox gets no row.
+    Caller,
+}
+
+#[derive(Insertable)]
+#[diesel(table_name = core_mail_outbox)]
+pub(super) struct NewOutboxRow {
+    user_id: i64,
+    kind: &'static str,
+    recipient: String,
+    sealed_token: Option<Vec<u8>>,
+    message_id: String,
+    created_at: TimestampColumn,
+    expires_at: TimestampColumn,
+    next_attempt_at: Option<TimestampColumn>,
+    attempts: i32,
+}
+
+impl NewOutboxRow {
+    /// Returns the outbox row, or `None` if the calling service sends the mail itself.
+    pub(super) fn of(user: UserId, mail: &NewMail, now: Timestamp) -> Option<Self> {
+        let Delivery::Service { message_id, sealed_token } = &mail.delivery else { return None };
+        Some(Self {
+            user_id: user.as_i64(),
+            kind: mail.kind.as_str(),
+            recipient: mail.recipient.as_str().to_owned(),
+            sealed_token: sealed_token.as_ref().map(|sealed| sealed.as_bytes().to_vec()),
+            message_id: message_id.clone(),
+            created_at: TimestampColumn(now),
+            expires_at: TimestampColumn(mail.expires_at),
+            next_attempt_at: Some(TimestampColumn(now)),
+            attempts: 0,
+        })
+    }
 }
 
 #[derive(Queryable, Selectable)]

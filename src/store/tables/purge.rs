@@ -3,20 +3,23 @@
 use std::time::Duration;
 
 use diesel::{
-    BoolExpressionMethods, ExpressionMethods, OptionalExtension, QueryDsl,
+    BoolExpressionMethods, ExpressionMethods, QueryDsl,
     dsl::{exists, not},
+    sql_query,
 };
 use diesel_async::RunQueryDsl;
 
-use super::users::{forget_users, is_unproven};
-use crate::domain::AuditEvent;
-use crate::store::{
-    Store, StoreError,
-    columns::TimestampColumn,
-    connection::write,
-    schema::{
-        core_audit_event, core_known_address, core_mail_outbox, core_mail_token, core_registration_request,
-        core_session, core_signing_key, core_throttle, core_user,
+use super::{
+    audit::RecordedEvents,
+    users::{UserStatements, is_never_verified},
+};
+use crate::{
+    domain::AuditEvent,
+    store::{
+        Store, StoreError,
+        columns::{SqlTimestamp, TimestampColumn},
+        connection::{statements, write},
+        schema::{core_mail_outbox, core_mail_token, core_signing_key, core_user},
     },
 };
 
@@ -55,99 +58,128 @@ pub struct Purged {
     /// Number of deleted rows in all tables, without signing keys and without rows that the deletion of a
     /// user removed.
     pub rows: usize,
+    /// Number of deleted users among them.
+    pub users: usize,
     /// True if a table reached the limit of one transaction, so more rows may be due: call again.
     pub has_more: bool,
 }
 
-/// Deletes the rows whose `$column` compares with `$limit` as given, oldest first: at most `ROWS_MAX`, and
-/// those with the same time as the last of them. Returns the number of deleted rows.
-macro_rules! delete_oldest {
-    ($connection:expr, $table:ident.$column:ident $compare:ident $limit:expr) => {{
-        let last: Option<TimestampColumn> = $table::table
-            .filter($table::$column.$compare($limit))
-            .order($table::$column)
-            .select($table::$column)
-            .offset(ROWS_MAX - 1)
-            .first($connection)
-            .await
-            .optional()?;
-        let old = $table::table.filter($table::$column.$compare($limit));
-        match last {
-            Some(last) => diesel::delete(old.filter($table::$column.le(last))).execute($connection).await?,
-            None => diesel::delete(old).execute($connection).await?,
-        }
-    }};
+/// Rows of a table that are due for deletion.
+struct Due {
+    table: &'static str,
+    /// The column with the time by which rows become due.
+    column: &'static str,
+    /// The operator between the column and `limit`: `<` or `<=`.
+    comparison: &'static str,
+    limit: TimestampColumn,
 }
 
-/// Selects the users who registered before `$then`, never verified their email, are not disabled, were not
-/// imported, and have no link created at `$then` or later.
-macro_rules! abandoned_before {
-    ($then:expr) => {{
-        let recent_link = core_mail_token::table
-            .filter(core_mail_token::user_id.eq(core_user::id))
-            .filter(core_mail_token::created_at.ge($then));
-        core_user::table
-            .filter(is_unproven!())
-            .filter(core_user::created_at.lt($then))
-            .filter(not(exists(recent_link)))
-    }};
+impl Due {
+    const fn before(table: &'static str, column: &'static str, limit: TimestampColumn) -> Self {
+        Self { table, column, comparison: "<", limit }
+    }
+
+    const fn until(table: &'static str, column: &'static str, limit: TimestampColumn) -> Self {
+        Self { table, column, comparison: "<=", limit }
+    }
+
+    /// Returns the statement that deletes the oldest due rows: at most [`ROWS_MAX`], and those with the same
+    /// time as the last of them. `$1` is the limit; SQLite numbers it like PostgreSQL.
+    fn statement(&self) -> String {
+        let Self { table, column, comparison, .. } = self;
+        let due = format!("{table} WHERE {column} {comparison} $1");
+        let last = format!("SELECT {column} FROM {due} ORDER BY {column} LIMIT 1 OFFSET {}", ROWS_MAX - 1);
+        format!("DELETE FROM {due} AND {column} <= coalesce(({last}), $1)")
+    }
+}
+
+/// The users who registered before `then`, never verified their email, are not disabled, were not imported,
+/// and have no link created at `then` or later.
+#[diesel::dsl::auto_type]
+fn abandoned_before(then: TimestampColumn) -> _ {
+    let recent_link = core_mail_token::table
+        .filter(core_mail_token::user_id.eq(core_user::id))
+        .filter(core_mail_token::created_at.ge(then));
+    core_user::table
+        .filter(is_never_verified())
+        .filter(core_user::created_at.lt(then))
+        .filter(not(exists(recent_link)))
+}
+
+statements! {
+    /// Statements of the purge.
+    trait PurgeStatements {
+        /// Deletes the oldest due rows of a table; returns their number.
+        async fn delete_due(&mut self, due: &Due) -> Result<usize, StoreError> {
+            Ok(sql_query(due.statement()).bind::<SqlTimestamp, _>(due.limit).execute(self).await?)
+        }
+
+        /// Deletes mails that were sent, failed permanently or were cancelled before `limit`; returns their
+        /// number.
+        async fn delete_finished_mails(&mut self, limit: TimestampColumn) -> Result<usize, StoreError> {
+            let ids: Vec<i64> = core_mail_outbox::table
+                .filter(core_mail_outbox::next_attempt_at.is_null())
+                .filter(core_mail_outbox::sent_at.lt(limit).or(core_mail_outbox::gave_up_at.lt(limit)))
+                .select(core_mail_outbox::id)
+                .limit(ROWS_MAX)
+                .load(self)
+                .await?;
+            let finished = core_mail_outbox::table.filter(core_mail_outbox::id.eq_any(ids));
+            Ok(diesel::delete(finished).execute(self).await?)
+        }
+
+        /// Deletes users who have not verified their email since `then`, and records a copy of `deletion` for
+        /// each; returns their number. Locks first, as [`UserStatements::delete_abandoned_user`] does.
+        async fn delete_abandoned_users(
+            &mut self,
+            then: TimestampColumn,
+            deletion: &AuditEvent,
+            recorded: &mut RecordedEvents,
+        ) -> Result<usize, StoreError> {
+            let ids: Vec<i64> =
+                abandoned_before(then).select(core_user::id).limit(USERS_MAX).load(self).await?;
+            self.lock_users(&ids).await?;
+            let deleted = diesel::delete(abandoned_before(then).filter(core_user::id.eq_any(ids)))
+                .returning(core_user::auth_token)
+                .get_results(self)
+                .await?;
+            self.record_deletions(deleted, deletion, recorded).await
+        }
+    }
 }
 
 impl Store {
     /// Deletes rows whose retention period is over at the time of `deletion`, a limited number in one
-    /// transaction. Records a copy of `deletion` for each deleted user, and returns these events too.
+    /// transaction. Records a copy of `deletion` for each deleted user.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer; nothing was deleted.
-    pub async fn purge(
-        &self,
-        kept: Kept,
-        deletion: AuditEvent,
-    ) -> Result<(Purged, Vec<AuditEvent>), StoreError> {
+    pub async fn purge(&self, kept: Kept, deletion: AuditEvent) -> Result<Purged, StoreError> {
         let now = deletion.at;
         let before = |kept| TimestampColumn(now.minus(kept));
-        let (tokens, mails) = (before(kept.expired_tokens), before(kept.finished_mails));
-        let (requests, events) = (before(kept.request_ids), before(kept.audit_events));
-        let unverified = before(kept.unverified_users);
-        let (sessions, idle_sessions) = (before(kept.sessions), before(kept.idle_sessions));
+        let (unverified, mails) = (before(kept.unverified_users), before(kept.finished_mails));
         let now = TimestampColumn(now);
-        write!(&self.connections, connection => {
-            let old_mails: Vec<i64> = core_mail_outbox::table
-                .filter(core_mail_outbox::next_attempt_at.is_null())
-                .filter(core_mail_outbox::sent_at.lt(mails).or(core_mail_outbox::gave_up_at.lt(mails)))
-                .select(core_mail_outbox::id)
-                .limit(ROWS_MAX)
-                .load(connection)
-                .await?;
-            let old_mails = core_mail_outbox::table.filter(core_mail_outbox::id.eq_any(old_mails));
-            let candidates: Vec<i64> = abandoned_before!(unverified)
-                .select(core_user::id)
-                .limit(USERS_MAX)
-                .load(connection)
-                .await?;
-            let deleted = forget_users!(
-                connection,
-                abandoned_before!(unverified).filter(core_user::id.eq_any(candidates.clone())),
-                &deletion
-            );
-            let rows = [
-                deleted.len(),
-                // The same table order as the cascade of a deleted user, so that the two cannot deadlock.
-                delete_oldest!(connection, core_mail_token.expires_at lt tokens),
-                diesel::delete(old_mails).execute(connection).await?,
-                delete_oldest!(connection, core_registration_request.created_at lt requests),
-                delete_oldest!(connection, core_session.created_at le sessions),
-                delete_oldest!(connection, core_session.refreshed_at le idle_sessions),
-                delete_oldest!(connection, core_throttle.expires_at le now),
-                delete_oldest!(connection, core_known_address.expires_at le now),
-                delete_oldest!(connection, core_audit_event.at lt events),
-            ];
+        // The same table order as the cascade of a deleted user, so that the two cannot deadlock.
+        let tokens = Due::before("core_mail_token", "expires_at", before(kept.expired_tokens));
+        let others = [
+            Due::before("core_registration_request", "created_at", before(kept.request_ids)),
+            Due::until("core_session", "created_at", before(kept.sessions)),
+            Due::until("core_session", "refreshed_at", before(kept.idle_sessions)),
+            Due::until("core_throttle", "expires_at", now),
+            Due::until("core_known_address", "expires_at", now),
+            Due::before("core_audit_event", "at", before(kept.audit_events)),
+        ];
+        write!(&self.connections, connection, recorded => {
+            let users = connection.delete_abandoned_users(unverified, &deletion, recorded).await?;
+            let mut rows = vec![connection.delete_due(&tokens).await?, connection.delete_finished_mails(mails).await?];
+            for due in &others {
+                rows.push(connection.delete_due(due).await?);
+            }
             let expired_keys = core_signing_key::table.filter(core_signing_key::verifies_until.le(now));
             diesel::delete(expired_keys).execute(connection).await?;
             let is_full = |rows: usize, max: i64| i64::try_from(rows).is_ok_and(|rows| rows >= max);
-            let has_more =
-                is_full(deleted.len(), USERS_MAX) || rows.iter().any(|&rows| is_full(rows, ROWS_MAX));
-            Ok((Purged { rows: rows.iter().sum(), has_more }, deleted))
+            let has_more = is_full(users, USERS_MAX) || rows.iter().any(|&rows| is_full(rows, ROWS_MAX));
+            Ok(Purged { rows: users + rows.iter().sum::<usize>(), users, has_more })
         })
     }
 }

@@ -5,16 +5,19 @@ use diesel::{ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Selecta
 use diesel_async::RunQueryDsl;
 
 use super::{
-    audit::record,
-    mails::{NewMail, post},
-    users::{UserRow, forget_users, is_abandoned},
+    audit::AuditStatements,
+    links::LinkStatements,
+    outbox::NewMail,
+    users::{UserRow, UserStatements},
 };
-use crate::domain::{AuditEvent, AuthToken, Email, PasswordHash, RequestId, Timestamp, User, Username};
-use crate::store::{
-    Store, StoreError,
-    columns::{TimestampColumn, UuidColumn},
-    connection::{read, write},
-    schema::{core_registration_request, core_user},
+use crate::{
+    domain::{AuditEvent, AuthToken, Email, PasswordHash, RequestId, Timestamp, User, Username},
+    store::{
+        Store, StoreError,
+        columns::{TimestampColumn, UuidColumn},
+        connection::{read, statements, write},
+        schema::{core_registration_request, core_user},
+    },
 };
 
 /// A user to register.
@@ -39,19 +42,14 @@ pub struct Registration {
     /// The audit event of the registration.
     pub event: AuditEvent,
     /// The audit event for a deleted user whose unverified registration this one replaces.
-    pub gone: AuditEvent,
+    pub deletion: AuditEvent,
 }
 
 /// The result of [`Store::register`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Registered {
     /// The user was created, and the mail enqueued.
-    New {
-        /// The new user.
-        user: User,
-        /// The recorded audit events of the deleted users.
-        gone: Vec<AuditEvent>,
-    },
+    New(User),
     /// The request id was already used; nothing was written.
     Known(Replay),
 }
@@ -88,27 +86,36 @@ struct NewRequestRow {
     created_at: TimestampColumn,
 }
 
-/// Returns the comparison with an earlier registration, if one used this request id. Used outside a
-/// transaction and inside one.
-macro_rules! find_replay {
-    ($connection:expr, $id:expr, $since:expr, $email:expr, $username:expr) => {{
-        let row: Option<(String, String, UserRow)> = core_registration_request::table
-            .inner_join(core_user::table)
-            .filter(core_registration_request::request_id.eq(UuidColumn(*$id.as_uuid())))
-            .filter(core_registration_request::created_at.ge(TimestampColumn($since)))
-            .select((
-                core_registration_request::email,
-                core_registration_request::username_key,
-                UserRow::as_select(),
-            ))
-            .get_result($connection)
-            .await
-            .optional()?;
-        row.map(|(email, username_key, user)| {
-            let is_same = email == $email.as_str() && username_key == $username.key();
-            if is_same { Replay::Same(user.into()) } else { Replay::Different }
-        })
-    }};
+statements! {
+    /// Statements on request ids.
+    trait RegistrationStatements {
+        /// Returns the comparison with an earlier registration, if one used this request id at `since` or
+        /// later.
+        async fn find_replay(
+            &mut self,
+            id: RequestId,
+            since: Timestamp,
+            username: &Username,
+            email: &Email,
+        ) -> Result<Option<Replay>, StoreError> {
+            let row: Option<(String, String, UserRow)> = core_registration_request::table
+                .inner_join(core_user::table)
+                .filter(core_registration_request::request_id.eq(UuidColumn(*id.as_uuid())))
+                .filter(core_registration_request::created_at.ge(TimestampColumn(since)))
+                .select((
+                    core_registration_request::email,
+                    core_registration_request::username_key,
+                    UserRow::as_select(),
+                ))
+                .get_result(self)
+                .await
+                .optional()?;
+            Ok(row.map(|(stored_email, stored_key, user)| {
+                let is_same = stored_email == email.as_str() && stored_key == username.key();
+                if is_same { Replay::Same(user.into()) } else { Replay::Different }
+            }))
+        }
+    }
 }
 
 impl Store {
@@ -126,7 +133,7 @@ impl Store {
     ) -> Result<Option<Replay>, StoreError> {
         let (username, email) = (username.clone(), email.clone());
         read!(&self.connections, connection => {
-            Ok(find_replay!(connection, id, since, email, username))
+            connection.find_replay(id, since, &username, &email).await
         })
     }
 
@@ -137,40 +144,34 @@ impl Store {
     /// [`StoreError::NotUnique`] if the email or username is taken, or if a concurrent call uses the same
     /// request id.
     pub async fn register(&self, registration: Registration) -> Result<Registered, StoreError> {
-        write!(&self.connections, connection => {
+        write!(&self.connections, connection, recorded => {
             if let Some(id) = registration.request_id {
                 let expired = core_registration_request::table
                     .filter(core_registration_request::request_id.eq(UuidColumn(*id.as_uuid())))
                     .filter(core_registration_request::created_at.lt(TimestampColumn(registration.request_ids_since)));
                 diesel::delete(expired).execute(connection).await?;
                 let since = registration.request_ids_since;
-                if let Some(replay) = find_replay!(connection, id, since, registration.email, registration.username) {
+                let replay = connection.find_replay(id, since, &registration.username, &registration.email).await?;
+                if let Some(replay) = replay {
                     return Ok(Registered::Known(replay));
                 }
             }
-            let email = registration.email.as_str().to_owned();
-            let deleted = forget_users!(
-                connection,
-                core_user::table
-                    .filter(core_user::email.eq(email.clone()))
-                    .filter(is_abandoned!(registration.created_at)),
-                &registration.gone
-            );
+            connection.delete_abandoned_user(&registration.email, registration.created_at, &registration.deletion, recorded).await?;
             let user: User = diesel::insert_into(core_user::table)
                 .values(NewUserRow::from(&registration))
                 .returning(UserRow::as_returning())
                 .get_result::<UserRow>(connection)
                 .await?
                 .into();
-            post!(connection, user.id, &registration.mail, registration.created_at);
+            connection.enqueue_mail(user.id, &registration.mail, registration.created_at).await?;
             if let Some(id) = registration.request_id {
                 diesel::insert_into(core_registration_request::table)
                     .values(NewRequestRow::new(id, &user, &registration))
                     .execute(connection)
                     .await?;
             }
-            record!(connection, registration.event);
-            Ok(Registered::New { user, gone: deleted })
+            connection.record(registration.event, recorded).await?;
+            Ok(Registered::New(user))
         })
     }
 }

@@ -6,20 +6,21 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 
 use super::{
-    audit::record,
-    disabled_users::is_disabled,
-    throttle::{CorrectPassword, take_back},
-    users::UserRow,
+    audit::AuditStatements,
+    throttle::{CorrectPassword, ThrottleStatements},
+    users::{UserRow, UserStatements, is_row_disabled},
 };
-use crate::domain::{
-    AuditEvent, AuthToken, ClientAddress, ClientAgent, PasswordHash, RefreshTokenDigest, Session, SessionId,
-    User, UserId,
-};
-use crate::store::{
-    Store, StoreError,
-    columns::{TimestampColumn, UuidColumn},
-    connection::{read, write},
-    schema::{core_session, core_user},
+use crate::{
+    domain::{
+        AuditEvent, AuthToken, ClientAddress, ClientAgent, PasswordHash, RefreshTokenDigest, Session,
+        SessionId, User, UserId,
+    },
+    store::{
+        Store, StoreError,
+        columns::{TimestampColumn, UuidColumn},
+        connection::{read, statements, write},
+        schema::{core_session, core_user},
+    },
 };
 
 /// A session that begins after the password was verified.
@@ -93,23 +94,23 @@ struct SessionRow {
     refreshed_at: TimestampColumn,
 }
 
-/// Deletes the sessions of a user except the one to keep. Returns the number of deleted sessions. Part of a
-/// transaction that ends sessions because the account changes.
-macro_rules! end_sessions_of {
-    ($connection:expr, $user:expr, $keep:expr) => {{
-        use $crate::store::{columns::UuidColumn, schema::core_session};
-        let keep: Option<$crate::domain::SessionId> = $keep;
-        let of_user = core_session::table.filter(core_session::user_id.eq($user));
-        match keep {
-            Some(keep) => {
-                let others = of_user.filter(core_session::session_id.ne(UuidColumn(*keep.as_uuid())));
-                diesel::delete(others).execute($connection).await?
-            }
-            None => diesel::delete(of_user).execute($connection).await?,
+statements! {
+    /// Statements on sessions that are part of larger transactions.
+    pub(super) trait SessionStatements {
+        /// Deletes the sessions of a user except the one to keep. Returns the number of deleted sessions.
+        async fn delete_sessions_of(&mut self, user: UserId, keep: Option<SessionId>) -> Result<usize, StoreError> {
+            let of_user = core_session::table.filter(core_session::user_id.eq(user.as_i64()));
+            let deleted = match keep {
+                Some(keep) => {
+                    let others = of_user.filter(core_session::session_id.ne(UuidColumn(*keep.as_uuid())));
+                    diesel::delete(others).execute(self).await?
+                }
+                None => diesel::delete(of_user).execute(self).await?,
+            };
+            Ok(deleted)
         }
-    }};
+    }
 }
-pub(super) use end_sessions_of;
 
 impl Store {
     /// Opens a session and records the effects of the correct password (`right`). Changes nothing and returns
@@ -121,7 +122,7 @@ impl Store {
     pub async fn open_session(&self, new: NewSession, right: CorrectPassword) -> Result<bool, StoreError> {
         let row = SessionRow::from(&new);
         let password = new.password.expose().to_owned();
-        write!(&self.connections, connection => {
+        write!(&self.connections, connection, recorded => {
             // An UPDATE that changes nothing locks the row. A concurrent change of the password either
             // commits first, and this session is not opened, or waits, and then ends this session.
             let same = core_user::table
@@ -131,7 +132,7 @@ impl Store {
             let found = diesel::update(same).set(core_user::is_verified.eq(true)).execute(connection).await?;
             // Checked after the row is locked, because an operator may have disabled the user in the
             // meantime.
-            if found == 0 || diesel::select(is_disabled!(row.user_id)).get_result::<bool>(connection).await? {
+            if found == 0 || connection.is_user_disabled(UserId::from_i64(row.user_id)).await? {
                 return Ok(false);
             }
             let user = row.user_id;
@@ -145,7 +146,7 @@ impl Store {
                 .await?;
             let surplus = core_session::table.filter(core_session::session_id.eq_any(surplus));
             diesel::delete(surplus).execute(connection).await?;
-            take_back!(connection, right);
+            connection.credit_success(right, recorded).await?;
             Ok(true)
         })
     }
@@ -170,7 +171,7 @@ impl Store {
         if !is_known {
             return Ok(None);
         }
-        write!(&self.connections, connection => {
+        write!(&self.connections, connection, recorded => {
             // An UPDATE that changes nothing locks the row on both engines.
             let of_family = core_session::table.filter(core_session::family.eq(family));
             let row: Option<SessionRow> = diesel::update(of_family)
@@ -186,14 +187,14 @@ impl Store {
                 .get_result(connection)
                 .await?;
             let found = core_session::table.find(row.session_id);
-            let is_disabled = diesel::select(is_disabled!(row.user_id)).get_result(connection).await?;
+            let is_disabled = connection.is_user_disabled(UserId::from_i64(row.user_id)).await?;
             let known = known_session(user, row, is_disabled)?;
             let change = decide(&known);
             match change.clone() {
                 SessionChange::Keep => {}
                 SessionChange::End { event } => {
                     diesel::delete(found).execute(connection).await?;
-                    record!(connection, event);
+                    connection.record(event, recorded).await?;
                 }
                 SessionChange::Rotate { token, salt, event } => {
                     diesel::update(found)
@@ -205,7 +206,7 @@ impl Store {
                         ))
                         .execute(connection)
                         .await?;
-                    record!(connection, event);
+                    connection.record(event, recorded).await?;
                 }
             }
             Ok(Some((known, change)))
@@ -228,7 +229,7 @@ impl Store {
                 .inner_join(core_user::table)
                 .filter(core_session::session_id.eq(id))
                 .filter(core_user::auth_token.eq(user))
-                .filter(diesel::dsl::not(is_disabled!(core_user::id)))
+                .filter(diesel::dsl::not(is_row_disabled()))
                 .select((UserRow::as_select(), SessionRow::as_select()))
                 .get_result(connection)
                 .await
@@ -266,11 +267,11 @@ impl Store {
         event: AuditEvent,
     ) -> Result<bool, StoreError> {
         let (id, user) = (UuidColumn(*id.as_uuid()), user.as_i64());
-        write!(&self.connections, connection => {
+        write!(&self.connections, connection, recorded => {
             let session = core_session::table.find(id).filter(core_session::user_id.eq(user));
             let ended = diesel::delete(session).execute(connection).await?;
             if ended > 0 {
-                record!(connection, event);
+                connection.record(event, recorded).await?;
             }
             Ok(ended > 0)
         })
@@ -287,10 +288,10 @@ impl Store {
         keep: Option<SessionId>,
         event: AuditEvent,
     ) -> Result<usize, StoreError> {
-        write!(&self.connections, connection => {
-            let ended = end_sessions_of!(connection, user.as_i64(), keep);
+        write!(&self.connections, connection, recorded => {
+            let ended = connection.delete_sessions_of(user, keep).await?;
             if ended > 0 {
-                record!(connection, event);
+                connection.record(event, recorded).await?;
             }
             Ok(ended)
         })

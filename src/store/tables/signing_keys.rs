@@ -3,7 +3,7 @@
 use diesel::{ExpressionMethods, Insertable, QueryDsl, Queryable, Selectable, SelectableHelper};
 use diesel_async::RunQueryDsl;
 
-use super::audit::record;
+use super::audit::AuditStatements;
 use crate::domain::{AuditEvent, Sealed, Timestamp};
 use crate::store::{
     Store, StoreError,
@@ -79,7 +79,7 @@ impl Store {
         event: Option<AuditEvent>,
     ) -> Result<bool, StoreError> {
         let row = SigningKeyRow::from(key);
-        write!(&self.connections, connection => {
+        write!(&self.connections, connection, recorded => {
             let generation = row.generation;
             let added = diesel::insert_into(core_signing_key::table)
                 .values(row)
@@ -101,7 +101,7 @@ impl Store {
                 }
             };
             if let Some(event) = event {
-                record!(connection, event);
+                connection.record(event, recorded).await?;
             }
             Ok(true)
         })

@@ -5,13 +5,15 @@ use diesel::{ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryab
 use diesel_async::RunQueryDsl;
 use sha2::{Digest, Sha256};
 
-use super::audit::record;
-use crate::domain::{AuditEvent, ClientAddress, Email, Timestamp};
-use crate::store::{
-    Store, StoreError,
-    columns::TimestampColumn,
-    connection::{read, write},
-    schema::{core_known_address, core_throttle},
+use super::audit::{AuditStatements, RecordedEvents};
+use crate::{
+    domain::{AuditEvent, ClientAddress, Email, Timestamp},
+    store::{
+        Store, StoreError,
+        columns::TimestampColumn,
+        connection::{read, statements, write},
+        schema::{core_known_address, core_throttle},
+    },
 };
 
 /// What attempts are counted for: a kind of attempt, and the account, mailbox or address.
@@ -79,21 +81,17 @@ impl Subject {
         Self { kind: "any-password", digest: [0; 32] }
     }
 
-    pub(super) const fn digest(&self) -> &[u8; 32] {
-        &self.digest
-    }
-
     /// Returns the primary key of the row.
-    pub(super) fn key(&self) -> (&'static str, Vec<u8>) {
+    fn key(&self) -> (&'static str, Vec<u8>) {
         (self.kind, self.digest.to_vec())
     }
 }
 
 /// The kind of [`Subject::password_of`].
-pub(super) const ACCOUNT_PASSWORD: &str = "account-password";
+const ACCOUNT_PASSWORD: &str = "account-password";
 
 /// The kind of [`Subject::password_at`].
-pub(super) const ACCOUNT_PASSWORD_AT: &str = "account-password-at";
+const ACCOUNT_PASSWORD_AT: &str = "account-password-at";
 
 /// An account, and a client address from which its owner logged in, as the digests in `core_known_address`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,11 +116,11 @@ impl KnownAddress {
 #[derive(Debug, Clone)]
 pub struct CorrectPassword {
     /// The subject whose attempts are deleted.
-    pub of: Subject,
+    pub cleared: Subject,
     /// The subjects whose attempts are reduced by one.
     pub decremented: Vec<Subject>,
     /// The client address to record as known to the account, and the time until which it is known.
-    pub from: Option<(KnownAddress, Timestamp)>,
+    pub known_address: Option<(KnownAddress, Timestamp)>,
     /// The audit event to record, if any.
     pub event: Option<AuditEvent>,
 }
@@ -162,14 +160,14 @@ struct NewThrottleRow {
 
 #[derive(Insertable)]
 #[diesel(table_name = core_known_address)]
-pub(super) struct KnownAddressRow {
+struct KnownAddressRow {
     account: Vec<u8>,
     address: Vec<u8>,
     expires_at: TimestampColumn,
 }
 
 impl KnownAddressRow {
-    pub(super) fn new(known: KnownAddress, until: Timestamp) -> Self {
+    fn new(known: KnownAddress, until: Timestamp) -> Self {
         let (account, address) = (known.account.to_vec(), known.address.to_vec());
         Self { account, address, expires_at: TimestampColumn(until) }
     }
@@ -192,63 +190,56 @@ impl From<AttemptsRow> for Attempts {
     }
 }
 
-/// Applies the effects of a correct password, within the transaction that the password authorizes.
-macro_rules! take_back {
-    ($connection:expr, $right:expr) => {{
-        use $crate::store::{
-            columns::TimestampColumn,
-            schema::{core_known_address, core_throttle},
-            tables::throttle::KnownAddressRow,
-        };
-        let right: $crate::store::CorrectPassword = $right;
-        diesel::delete(core_throttle::table.find(right.of.key())).execute($connection).await?;
-        for subject in right.decremented {
-            let counted = core_throttle::table.find(subject.key()).filter(core_throttle::attempts.gt(0));
-            diesel::update(counted)
-                .set(core_throttle::attempts.eq(core_throttle::attempts - 1))
-                .execute($connection)
-                .await?;
+statements! {
+    /// Statements on counted attempts that are part of larger transactions.
+    pub(super) trait ThrottleStatements {
+        /// Applies the effects of a correct password, within the transaction that the password authorizes.
+        async fn credit_success(
+            &mut self,
+            password: CorrectPassword,
+            recorded: &mut RecordedEvents,
+        ) -> Result<(), StoreError> {
+            diesel::delete(core_throttle::table.find(password.cleared.key())).execute(self).await?;
+            for subject in password.decremented {
+                let counted = core_throttle::table.find(subject.key()).filter(core_throttle::attempts.gt(0));
+                diesel::update(counted)
+                    .set(core_throttle::attempts.eq(core_throttle::attempts - 1))
+                    .execute(self)
+                    .await?;
+            }
+            if let Some((known, until)) = password.known_address {
+                diesel::insert_into(core_known_address::table)
+                    .values(KnownAddressRow::new(known, until))
+                    .on_conflict((core_known_address::account, core_known_address::address))
+                    .do_update()
+                    .set(core_known_address::expires_at.eq(TimestampColumn(until)))
+                    .execute(self)
+                    .await?;
+            }
+            if let Some(event) = password.event {
+                self.record(event, recorded).await?;
+            }
+            Ok(())
         }
-        if let Some((known, until)) = right.from {
-            let row = KnownAddressRow::new(known, until);
-            diesel::insert_into(core_known_address::table)
-                .values(row)
-                .on_conflict((core_known_address::account, core_known_address::address))
-                .do_update()
-                .set(core_known_address::expires_at.eq(TimestampColumn(until)))
-                .execute($connection)
-                .await?;
-        }
-        if let Some(event) = right.event {
-            $crate::store::tables::audit::record!($connection, event);
-        }
-    }};
-}
-pub(super) use take_back;
 
-/// Deletes all counted password attempts for the account with this email, from all addresses. Returns the
-/// number of deleted rows.
-macro_rules! forget_attempts {
-    ($connection:expr, $email:expr) => {{
-        use $crate::store::{
-            schema::{core_known_address, core_throttle},
-            tables::throttle::{ACCOUNT_PASSWORD, ACCOUNT_PASSWORD_AT, Subject},
-        };
-        let account = Subject::password_of($email).digest().to_vec();
-        let of_account = core_throttle::table.find((ACCOUNT_PASSWORD, account.clone()));
-        let of_account = diesel::delete(of_account).execute($connection).await?;
-        let addresses: Vec<Vec<u8>> = core_known_address::table
-            .filter(core_known_address::account.eq(account))
-            .select(core_known_address::address)
-            .load($connection)
-            .await?;
-        let at_known_addresses = core_throttle::table
-            .filter(core_throttle::kind.eq(ACCOUNT_PASSWORD_AT))
-            .filter(core_throttle::subject.eq_any(addresses));
-        of_account + diesel::delete(at_known_addresses).execute($connection).await?
-    }};
+        /// Deletes all counted password attempts for the account with this email, from all addresses. Returns
+        /// the number of deleted rows.
+        async fn delete_password_attempts(&mut self, email: &Email) -> Result<usize, StoreError> {
+            let account = Subject::password_of(email).digest.to_vec();
+            let of_account = core_throttle::table.find((ACCOUNT_PASSWORD, account.clone()));
+            let of_account = diesel::delete(of_account).execute(self).await?;
+            let addresses: Vec<Vec<u8>> = core_known_address::table
+                .filter(core_known_address::account.eq(account))
+                .select(core_known_address::address)
+                .load(self)
+                .await?;
+            let at_known_addresses = core_throttle::table
+                .filter(core_throttle::kind.eq(ACCOUNT_PASSWORD_AT))
+                .filter(core_throttle::subject.eq_any(addresses));
+            Ok(of_account + diesel::delete(at_known_addresses).execute(self).await?)
+        }
+    }
 }
-pub(super) use forget_attempts;
 
 impl Store {
     /// Counts an attempt for each subject, before the attempt is made. `decide` receives the counted attempts
@@ -347,9 +338,9 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer.
-    pub async fn record_correct_password(&self, right: CorrectPassword) -> Result<(), StoreError> {
-        write!(&self.connections, connection => {
-            take_back!(connection, right);
+    pub async fn record_correct_password(&self, password: CorrectPassword) -> Result<(), StoreError> {
+        write!(&self.connections, connection, recorded => {
+            connection.credit_success(password, recorded).await?;
             Ok(())
         })
     }
@@ -365,10 +356,10 @@ impl Store {
         event: AuditEvent,
     ) -> Result<bool, StoreError> {
         let email = email.clone();
-        write!(&self.connections, connection => {
-            let had_attempts = forget_attempts!(connection, &email) > 0;
+        write!(&self.connections, connection, recorded => {
+            let had_attempts = connection.delete_password_attempts(&email).await? > 0;
             if had_attempts {
-                record!(connection, event);
+                connection.record(event, recorded).await?;
             }
             Ok(had_attempts)
         })

@@ -1,18 +1,22 @@
 //! Queries of `core_user`.
 
 use diesel::{
-    ExpressionMethods, NullableExpressionMethods, OptionalExtension, QueryDsl, Queryable, Selectable,
-    SelectableHelper,
+    BoolExpressionMethods, ExpressionMethods, NullableExpressionMethods, OptionalExtension, QueryDsl,
+    Queryable, Selectable, SelectableHelper,
 };
 use diesel_async::RunQueryDsl;
 
-use super::audit::record;
-use crate::domain::{AuditEvent, AuthToken, Email, PasswordHash, Timestamp, User, UserId, Username};
-use crate::store::{
-    Store, StoreError,
-    columns::{TimestampColumn, UuidColumn},
-    connection::{read, write},
-    schema::{core_disabled_user, core_user},
+use super::audit::{AuditStatements, RecordedEvents};
+use crate::{
+    domain::{
+        AuditEvent, AuthToken, Email, MailTokenPurpose, PasswordHash, Timestamp, User, UserId, Username,
+    },
+    store::{
+        Store, StoreError,
+        columns::{TimestampColumn, UuidColumn},
+        connection::{read, statements, write},
+        schema::{core_disabled_user, core_imported_user, core_mail_token, core_user},
+    },
 };
 
 /// A user, with the data that a login is checked against.
@@ -60,78 +64,190 @@ impl From<UserRow> for User {
     }
 }
 
+/// Query condition: true if the user with this id is disabled.
+#[diesel::dsl::auto_type]
+pub(super) fn is_disabled(user: i64) -> _ {
+    diesel::dsl::exists(core_disabled_user::table.filter(core_disabled_user::user_id.eq(user)))
+}
+
+/// Query condition: true if the user of this row is disabled.
+#[diesel::dsl::auto_type]
+pub(super) fn is_row_disabled() -> _ {
+    diesel::dsl::exists(core_disabled_user::table.filter(core_disabled_user::user_id.eq(core_user::id)))
+}
+
 /// Query condition: true if the user registered here, never verified the email, was not imported and is not
 /// disabled. A user whose `updated_at` differs from `created_at` has changed since the registration and does
 /// not match, even if an operator marked the email as not verified. Imported users have data in other systems
 /// and are never deleted automatically.
-macro_rules! is_unproven {
-    () => {{
-        use diesel::{BoolExpressionMethods, NullableExpressionMethods as _};
-        use $crate::store::{
-            schema::{core_imported_user, core_user},
-            tables::disabled_users::is_disabled,
-        };
-        let imported =
-            core_imported_user::table.filter(core_imported_user::user_id.eq(core_user::id.nullable()));
-        core_user::is_verified
-            .eq(false)
-            .and(core_user::updated_at.eq(core_user::created_at))
-            .and(diesel::dsl::not(is_disabled!(core_user::id)))
-            .and(diesel::dsl::not(diesel::dsl::exists(imported)))
-    }};
+#[diesel::dsl::auto_type]
+pub(super) fn is_never_verified() -> _ {
+    let imported = core_imported_user::table.filter(core_imported_user::user_id.eq(core_user::id.nullable()));
+    core_user::is_verified
+        .eq(false)
+        .and(core_user::updated_at.eq(core_user::created_at))
+        .and(diesel::dsl::not(is_row_disabled()))
+        .and(diesel::dsl::not(diesel::dsl::exists(imported)))
 }
-pub(super) use is_unproven;
 
-/// Query condition: true if `is_unproven!` holds and the user has no valid verification link left, so that
-/// the email can be registered again. A user who once verified the email never matches.
-macro_rules! is_abandoned {
-    ($now:expr) => {{
-        use diesel::BoolExpressionMethods;
-        use $crate::store::{
-            columns::TimestampColumn,
-            schema::{core_mail_token, core_user},
-        };
-        let live_link = core_mail_token::table
+/// Query condition: true if the user of this row has a verification link that is valid at `now`.
+#[diesel::dsl::auto_type]
+fn has_valid_link(now: TimestampColumn) -> _ {
+    let purpose: &'static str = MailTokenPurpose::VerifyEmail.as_str();
+    diesel::dsl::exists(
+        core_mail_token::table
             .filter(core_mail_token::user_id.eq(core_user::id))
-            .filter(core_mail_token::purpose.eq($crate::domain::MailTokenPurpose::VerifyEmail.as_str()))
-            .filter(core_mail_token::expires_at.gt(TimestampColumn($now)))
+            .filter(core_mail_token::purpose.eq(purpose))
+            .filter(core_mail_token::expires_at.gt(now))
             .filter(core_mail_token::used_at.is_null())
-            .filter(core_mail_token::voided_at.is_null());
-        $crate::store::tables::users::is_unproven!().and(diesel::dsl::not(diesel::dsl::exists(live_link)))
-    }};
+            .filter(core_mail_token::voided_at.is_null()),
+    )
 }
-pub(super) use is_abandoned;
 
-/// Deletes the users of a query, records one copy of `$event` for each, and returns these events.
-///
-/// One statement locks the users, and a second one deletes those that still match the full condition. After
-/// it waited for a row lock, PostgreSQL evaluates conditions on other tables with the data from before the
-/// wait, so a single DELETE could delete a user that no longer matches.
-macro_rules! forget_users {
-    ($connection:expr, $users:expr, $event:expr) => {{
-        use $crate::{
-            domain::{AuditEvent, AuthToken},
-            store::{columns::UuidColumn, schema::core_user, tables::audit::record},
-        };
-        let event: &AuditEvent = $event;
-        let locked: Vec<i64> = diesel::update($users)
-            .set(core_user::is_verified.eq(core_user::is_verified))
-            .returning(core_user::id)
-            .get_results($connection)
-            .await?;
-        let deleted: Vec<UuidColumn> = diesel::delete($users.filter(core_user::id.eq_any(locked)))
-            .returning(core_user::auth_token)
-            .get_results($connection)
-            .await?;
-        let about = |user: UuidColumn| event.clone().about(Some(AuthToken::from_uuid(user.0)));
-        let events: Vec<AuditEvent> = deleted.into_iter().map(about).collect();
-        for event in &events {
-            record!($connection, event.clone());
-        }
-        events
-    }};
+/// The user with this email if `is_never_verified` holds and the user has no valid verification link left, so
+/// that the email can be registered again. A user who once verified the email never matches.
+#[diesel::dsl::auto_type]
+fn abandoned_user(email: String, now: TimestampColumn) -> _ {
+    let valid_link: has_valid_link = has_valid_link(now);
+    core_user::table
+        .filter(core_user::email.eq(email))
+        .filter(is_never_verified())
+        .filter(diesel::dsl::not(valid_link))
 }
-pub(super) use forget_users;
+
+/// The user with this email if `is_never_verified` holds and the user is not `other`.
+#[diesel::dsl::auto_type]
+fn never_verified_user(email: String, other: i64) -> _ {
+    core_user::table
+        .filter(core_user::email.eq(email))
+        .filter(is_never_verified())
+        .filter(core_user::id.ne(other))
+}
+
+statements! {
+    /// Statements on users that are part of larger transactions.
+    pub(super) trait UserStatements {
+        /// Locks a user's row and returns the user, or `None` if the user was deleted. Other data about the
+        /// user must be read after this lock: what a transaction read before may have changed while it
+        /// waited.
+        async fn lock_user(&mut self, user: UserId) -> Result<Option<User>, StoreError> {
+            // An UPDATE that changes nothing locks the row on both engines.
+            let row: Option<UserRow> = diesel::update(core_user::table.find(user.as_i64()))
+                .set(core_user::is_verified.eq(core_user::is_verified))
+                .returning(UserRow::as_returning())
+                .get_result(self)
+                .await
+                .optional()?;
+            Ok(row.map(User::from))
+        }
+
+        /// True if the user is disabled.
+        async fn is_user_disabled(&mut self, user: UserId) -> Result<bool, StoreError> {
+            Ok(diesel::select(is_disabled(user.as_i64())).get_result(self).await?)
+        }
+
+        /// Locks a user's row and returns the user, or `None` if the user was deleted or is disabled.
+        async fn lock_enabled_user(&mut self, user: UserId) -> Result<Option<User>, StoreError> {
+            let Some(user) = self.lock_user(user).await? else { return Ok(None) };
+            let is_disabled = self.is_user_disabled(user.id).await?;
+            Ok((!is_disabled).then_some(user))
+        }
+
+        /// Locks the user's row. True if the user still exists, still has this password hash and is not
+        /// disabled.
+        async fn lock_if_unchanged(&mut self, user: UserId, hash: &PasswordHash) -> Result<bool, StoreError> {
+            let same =
+                core_user::table.find(user.as_i64()).filter(core_user::password.eq(hash.expose().to_owned()));
+            let found = diesel::update(same)
+                .set(core_user::is_verified.eq(core_user::is_verified))
+                .execute(self)
+                .await?;
+            // Checked after the row is locked, because an operator may have disabled the user in the meantime.
+            Ok(found > 0 && !self.is_user_disabled(user).await?)
+        }
+
+        /// Sets whether the user's email is verified, at `now`, and returns the user.
+        async fn set_verified(
+            &mut self,
+            user: UserId,
+            is_verified: bool,
+            now: Timestamp,
+        ) -> Result<User, StoreError> {
+            let row: UserRow = diesel::update(core_user::table.find(user.as_i64()))
+                .set((core_user::is_verified.eq(is_verified), core_user::updated_at.eq(TimestampColumn(now))))
+                .returning(UserRow::as_returning())
+                .get_result(self)
+                .await?;
+            Ok(row.into())
+        }
+
+        /// Locks the users with these ids.
+        async fn lock_users(&mut self, ids: &[i64]) -> Result<(), StoreError> {
+            diesel::update(core_user::table.filter(core_user::id.eq_any(ids.to_vec())))
+                .set(core_user::is_verified.eq(core_user::is_verified))
+                .execute(self)
+                .await?;
+            Ok(())
+        }
+
+        /// Records one copy of `deletion` for each of these users, who were deleted. Returns their number.
+        async fn record_deletions(
+            &mut self,
+            deleted: Vec<UuidColumn>,
+            deletion: &AuditEvent,
+            recorded: &mut RecordedEvents,
+        ) -> Result<usize, StoreError> {
+            let count = deleted.len();
+            for user in deleted {
+                let event = deletion.clone().about(Some(AuthToken::from_uuid(user.0)));
+                self.record(event, recorded).await?;
+            }
+            Ok(count)
+        }
+
+        /// Deletes the user with this email who never verified it and has no valid link left at `now`, if there
+        /// is one, and records a copy of `deletion`.
+        ///
+        /// After it waited for a row lock, PostgreSQL evaluates conditions on other tables with the data from
+        /// before the wait. So the user is locked first, and deleted by a second statement that evaluates the
+        /// whole condition again.
+        async fn delete_abandoned_user(
+            &mut self,
+            email: &Email,
+            now: Timestamp,
+            deletion: &AuditEvent,
+            recorded: &mut RecordedEvents,
+        ) -> Result<usize, StoreError> {
+            let abandoned = || abandoned_user(email.as_str().to_owned(), TimestampColumn(now));
+            let ids: Vec<i64> = abandoned().select(core_user::id).load(self).await?;
+            self.lock_users(&ids).await?;
+            let deleted = diesel::delete(abandoned().filter(core_user::id.eq_any(ids)))
+                .returning(core_user::auth_token)
+                .get_results(self)
+                .await?;
+            self.record_deletions(deleted, deletion, recorded).await
+        }
+
+        /// Deletes another user with this email who never verified it, if there is one, and records a copy of
+        /// `deletion`. Locks first, as [`UserStatements::delete_abandoned_user`] does.
+        async fn delete_never_verified_user(
+            &mut self,
+            email: &Email,
+            other_than: UserId,
+            deletion: &AuditEvent,
+            recorded: &mut RecordedEvents,
+        ) -> Result<usize, StoreError> {
+            let unverified = || never_verified_user(email.as_str().to_owned(), other_than.as_i64());
+            let ids: Vec<i64> = unverified().select(core_user::id).load(self).await?;
+            self.lock_users(&ids).await?;
+            let deleted = diesel::delete(unverified().filter(core_user::id.eq_any(ids)))
+                .returning(core_user::auth_token)
+                .get_results(self)
+                .await?;
+            self.record_deletions(deleted, deletion, recorded).await
+        }
+    }
+}
 
 impl Store {
     /// True if the user with this email registered here, never verified it and has no valid verification link
@@ -142,7 +258,7 @@ impl Store {
     pub async fn is_abandoned(&self, email: &Email, now: Timestamp) -> Result<bool, StoreError> {
         let email = email.as_str().to_owned();
         read!(&self.connections, connection => {
-            let abandoned = core_user::table.filter(core_user::email.eq(email)).filter(is_abandoned!(now));
+            let abandoned = abandoned_user(email, TimestampColumn(now));
             Ok(diesel::select(diesel::dsl::exists(abandoned)).get_result(connection).await?)
         })
     }
@@ -199,10 +315,10 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the database does not answer.
     pub async fn delete_user(&self, user: UserId, event: AuditEvent) -> Result<bool, StoreError> {
-        write!(&self.connections, connection => {
+        write!(&self.connections, connection, recorded => {
             let deleted = diesel::delete(core_user::table.find(user.as_i64())).execute(connection).await?;
             if deleted > 0 {
-                record!(connection, event);
+                connection.record(event, recorded).await?;
             }
             Ok(deleted > 0)
         })

@@ -80,7 +80,7 @@ on_both_engines! {
         assert_eq!(seconds(AuditFilter { since: Some(at(1)), until: Some(at(3)), ..all() }).await, [1, 2]);
         assert_eq!(seconds(AuditFilter { user: Some(user), caller: Some("bff".into()), kinds: vec![login], ..all() }).await, [0]);
         let first = world.store.list_audit_events(all(), None, 3).await.unwrap();
-        let rest = world.store.list_audit_events(all(), Some(first[2].place()), 3).await.unwrap();
+        let rest = world.store.list_audit_events(all(), Some(first[2].position()), 3).await.unwrap();
         assert_eq!((first.len(), rest.len(), rest[0].at), (3, 1, at(3)));
     }
 

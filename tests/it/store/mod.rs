@@ -62,7 +62,7 @@ impl World {
             mail,
             created_at: NOW,
             event: event(NOW),
-            gone: event(NOW),
+            deletion: event(NOW),
         };
         (registration, token)
     }
@@ -94,7 +94,7 @@ impl World {
     pub async fn register(&self, name: &str) -> (User, MailToken) {
         let (registration, token) = self.registration(name);
         match self.store.register(registration).await.unwrap() {
-            Registered::New { user, .. } => (user, token),
+            Registered::New(user) => (user, token),
             Registered::Known(_) => panic!("a registration without a request id is new"),
         }
     }
