@@ -12,9 +12,9 @@ mod tokens;
 use clap::{Parser, Subcommand};
 
 /// The allocator of the service, so that the reference server is measured under the same conditions.
-#[cfg(feature = "mimalloc")]
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 #[derive(Debug, Parser)]
 struct Cli {
