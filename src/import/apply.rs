@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use futures_util::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 
-use super::survey::{Candidate, UserState};
+use super::candidate::{Candidate, UserState};
 use super::{
     Import, ImportError, Progress,
     error::of_source,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use sha2::{Digest, Sha256};
 
-use super::survey::{Candidate, UserState};
+use super::candidate::{Candidate, UserState};
 use super::{
     Import, ImportError, ImportOutcome, Progress,
     report::{Checksums, Totals},

@@ -1,7 +1,8 @@
 //! Conflicts: values that two rows, or a row and a user, cannot both have. They are resolved as the operator
 //! has decided.
 
-use super::survey::{Candidate, Duplicates, SurveyField, UserState};
+use super::candidate::{Candidate, UserState};
+use super::survey::{Duplicates, SurveyField};
 use super::{
     Import, ImportError, OnEmailConflict, OnTokenConflict, names::remove_username_key, round::Round,
 };

@@ -12,6 +12,7 @@
 //! [`Survey`]: self::survey::Survey
 
 mod apply;
+mod candidate;
 mod check;
 mod conflicts;
 mod error;

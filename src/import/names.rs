@@ -1,7 +1,8 @@
 //! Usernames: a user keeps the username of the row, character by character, unless another row or user has
 //! it.
 
-use super::survey::{Candidate, Duplicates, SurveyField};
+use super::candidate::Candidate;
+use super::survey::{Duplicates, SurveyField};
 use super::{
     Import, ImportError, OnUsernameConflict,
     round::{Round, needs_decision},

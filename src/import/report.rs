@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, io::Write};
 
 use serde::Serialize;
 
-use super::survey::{Finding, Survey, UserState};
+use super::candidate::UserState;
+use super::survey::{Finding, Survey};
 use super::{Import, ImportError, check, round::Round};
 use crate::{django::DjangoSource, store::Written};
 

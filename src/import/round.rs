@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::survey::{Candidate, Survey, UserState};
+use super::candidate::{Candidate, UserState};
+use super::survey::Survey;
 use super::{
     Import, ImportError, OnUsernameConflict, Progress,
     error::of_source,

@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::survey::{Candidate, UserState};
+use super::candidate::{Candidate, UserState};
 use crate::{
     django::DjangoRow,
     domain::{AuthToken, Email, InvalidEmail, InvalidUsername, PASSWORD_BYTES_MAX, Timestamp, Username},

@@ -12,6 +12,7 @@ use diesel::{
     sql_types::{BigInt, Text},
 };
 
+use super::candidate::{Candidate, UserState};
 use crate::{
     domain::{AuthToken, Email, UserId},
     store::{StoreError, columns::UuidColumn},
@@ -64,84 +65,6 @@ diesel::table! {
         words -> Text,
         is_open -> Bool,
     }
-}
-
-macro_rules! states {
-    ($($(#[$about:meta])* $state:ident = $name:literal,)+) => {
-        /// What the import does with a row.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum UserState {
-            $($(#[$about])* $state,)+
-        }
-
-        impl UserState {
-            /// All states.
-            pub const ALL: &[Self] = &[$(Self::$state,)+];
-
-            /// Returns the name of the state in a report.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$state => $name,)+
-                }
-            }
-
-            fn of(name: &str) -> Option<Self> {
-                Self::ALL.iter().copied().find(|state| state.as_str() == name)
-            }
-        }
-    };
-}
-
-states! {
-    /// The row becomes a user.
-    New = "new",
-    /// Imported before. The row has changed since, so its user is changed too.
-    Changed = "changed",
-    /// Imported before. Its plaintext password may have changed since; only hashing it can show that.
-    Unchecked = "unchecked",
-    /// Imported before, and unchanged since.
-    Unchanged = "unchanged",
-    /// The store already had its user, with the same `auth_token` and email. The user stays as it is.
-    AlreadyHere = "already_here",
-    /// Imported before. The user was changed in this service since, and stays as it is.
-    ChangedHere = "changed_here",
-    /// Imported before. The user was deleted in this service since.
-    DeletedHere = "deleted_here",
-    /// Left out by the decision of the operator: another row or user with the same email is kept.
-    LeftOut = "left_out",
-    /// Left out by an earlier run, and unchanged since.
-    LeftOutBefore = "left_out_before",
-    /// In a conflict that the operator has not decided.
-    Refused = "refused",
-}
-
-/// A row that can become a user, or has become one.
-#[derive(Clone)]
-pub struct Candidate {
-    /// Id of the row in the source.
-    pub id: i64,
-    /// `auth_token` of the row in the source.
-    pub row_token: AuthToken,
-    /// `auth_token` of its user: that of the row, unless another user has it.
-    pub auth_token: AuthToken,
-    /// Email address, in the form in which the store holds it.
-    pub email: Email,
-    /// Username of its user.
-    pub username: String,
-    /// Comparison form of the username; `None` if the username breaks a rule or equals another one in that
-    /// form.
-    pub username_key: Option<String>,
-    /// True if the email is verified.
-    pub is_verified: bool,
-    /// SHA-256 of the row without its password.
-    pub row_digest: [u8; 32],
-    /// SHA-256 of the password; a keyed digest if the password is plaintext.
-    pub password_digest: [u8; 32],
-    /// The user that the row has become.
-    pub user: Option<UserId>,
-    /// What the import does with the row.
-    pub state: UserState,
 }
 
 #[derive(Insertable, Queryable, Selectable)]

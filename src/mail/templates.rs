@@ -43,10 +43,44 @@ pub struct MailValues<'a> {
     pub expires_at: Timestamp,
 }
 
-/// Embeds files of `templates/mail`, each with its name.
-macro_rules! files {
-    ($($name:literal)+) => { [$(($name, include_str!(concat!("../../templates/mail/", $name)))),+] };
-}
+/// The files of `templates/mail`, each with its name.
+const FILES: &[(&str, &str)] = &[
+    ("layout.html", include_str!("../../templates/mail/layout.html")),
+    ("layout.txt", include_str!("../../templates/mail/layout.txt")),
+    ("verify_email.subject.txt", include_str!("../../templates/mail/verify_email.subject.txt")),
+    ("verify_email.txt", include_str!("../../templates/mail/verify_email.txt")),
+    ("verify_email.html", include_str!("../../templates/mail/verify_email.html")),
+    ("reset_password.subject.txt", include_str!("../../templates/mail/reset_password.subject.txt")),
+    ("reset_password.txt", include_str!("../../templates/mail/reset_password.txt")),
+    ("reset_password.html", include_str!("../../templates/mail/reset_password.html")),
+    (
+        "confirm_email_change.subject.txt",
+        include_str!("../../templates/mail/confirm_email_change.subject.txt"),
+    ),
+    ("confirm_email_change.txt", include_str!("../../templates/mail/confirm_email_change.txt")),
+    ("confirm_email_change.html", include_str!("../../templates/mail/confirm_email_change.html")),
+    (
+        "email_change_requested.subject.txt",
+        include_str!("../../templates/mail/email_change_requested.subject.txt"),
+    ),
+    ("email_change_requested.txt", include_str!("../../templates/mail/email_change_requested.txt")),
+    ("email_change_requested.html", include_str!("../../templates/mail/email_change_requested.html")),
+    ("email_changed.subject.txt", include_str!("../../templates/mail/email_changed.subject.txt")),
+    ("email_changed.txt", include_str!("../../templates/mail/email_changed.txt")),
+    ("email_changed.html", include_str!("../../templates/mail/email_changed.html")),
+    ("password_changed.subject.txt", include_str!("../../templates/mail/password_changed.subject.txt")),
+    ("password_changed.txt", include_str!("../../templates/mail/password_changed.txt")),
+    ("password_changed.html", include_str!("../../templates/mail/password_changed.html")),
+    ("username_changed.subject.txt", include_str!("../../templates/mail/username_changed.subject.txt")),
+    ("username_changed.txt", include_str!("../../templates/mail/username_changed.txt")),
+    ("username_changed.html", include_str!("../../templates/mail/username_changed.html")),
+    (
+        "registration_attempted.subject.txt",
+        include_str!("../../templates/mail/registration_attempted.subject.txt"),
+    ),
+    ("registration_attempted.txt", include_str!("../../templates/mail/registration_attempted.txt")),
+    ("registration_attempted.html", include_str!("../../templates/mail/registration_attempted.html")),
+];
 
 impl Templates {
     /// Parses the embedded templates. Links begin with `public_base_url`, which does not end with a slash.
@@ -56,17 +90,7 @@ impl Templates {
     pub fn new(public_base_url: &str) -> Result<Self, BadTemplate> {
         let mut environment = Environment::new();
         // Values are escaped in templates whose name ends in `.html`, and not in `.txt`.
-        for (name, source) in files! {
-            "layout.html" "layout.txt"
-            "verify_email.subject.txt" "verify_email.txt" "verify_email.html"
-            "reset_password.subject.txt" "reset_password.txt" "reset_password.html"
-            "confirm_email_change.subject.txt" "confirm_email_change.txt" "confirm_email_change.html"
-            "email_change_requested.subject.txt" "email_change_requested.txt" "email_change_requested.html"
-            "email_changed.subject.txt" "email_changed.txt" "email_changed.html"
-            "password_changed.subject.txt" "password_changed.txt" "password_changed.html"
-            "username_changed.subject.txt" "username_changed.txt" "username_changed.html"
-            "registration_attempted.subject.txt" "registration_attempted.txt" "registration_attempted.html"
-        } {
+        for (name, source) in FILES {
             environment.add_template(name, source)?;
         }
         Ok(Self { environment: Arc::new(environment), public_base_url: public_base_url.into() })

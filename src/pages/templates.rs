@@ -35,17 +35,21 @@ pub enum TemplatesError {
     },
 }
 
-/// Expands to the names and contents of files in `templates/pages`.
-macro_rules! files {
-    ($($name:literal)+) => { &[$(($name, include_str!(concat!("../../templates/pages/", $name)))),+] };
-}
-
-const FILES: &[(&str, &str)] = files! {
-    "layout.html" "style.css" "error.html"
-    "verify.html" "verify.done.html" "verify.refused.html"
-    "reset-password.html" "reset-password.done.html" "reset-password.refused.html"
-    "confirm-email.html" "confirm-email.done.html" "confirm-email.refused.html"
-};
+/// The files of `templates/pages`, each with its name.
+const FILES: &[(&str, &str)] = &[
+    ("layout.html", include_str!("../../templates/pages/layout.html")),
+    ("style.css", include_str!("../../templates/pages/style.css")),
+    ("error.html", include_str!("../../templates/pages/error.html")),
+    ("verify.html", include_str!("../../templates/pages/verify.html")),
+    ("verify.done.html", include_str!("../../templates/pages/verify.done.html")),
+    ("verify.refused.html", include_str!("../../templates/pages/verify.refused.html")),
+    ("reset-password.html", include_str!("../../templates/pages/reset-password.html")),
+    ("reset-password.done.html", include_str!("../../templates/pages/reset-password.done.html")),
+    ("reset-password.refused.html", include_str!("../../templates/pages/reset-password.refused.html")),
+    ("confirm-email.html", include_str!("../../templates/pages/confirm-email.html")),
+    ("confirm-email.done.html", include_str!("../../templates/pages/confirm-email.done.html")),
+    ("confirm-email.refused.html", include_str!("../../templates/pages/confirm-email.refused.html")),
+];
 
 /// The status codes that the error page is rendered for.
 const ERRORS: [StatusCode; 6] = [

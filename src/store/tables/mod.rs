@@ -17,6 +17,7 @@ mod registration;
 mod sessions;
 mod signing_keys;
 mod throttle;
+mod throttle_subject;
 pub(crate) mod users;
 
 pub(crate) use self::audit::RecordedEvents;
@@ -31,6 +32,7 @@ pub use self::{
     registration::{Registered, Registration, Replay},
     sessions::{KnownSession, NewSession, SessionChange},
     signing_keys::{EarlierKeys, StoredSigningKey},
-    throttle::{Attempts, CorrectPassword, Counted, KnownAddress, Subject},
+    throttle::{Attempts, CorrectPassword, Counted},
+    throttle_subject::{KnownAddress, Subject},
     users::Credentials,
 };
