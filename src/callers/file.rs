@@ -12,9 +12,13 @@
 //! calls-max = 200                    # optional; default 1000
 //! ```
 
-use std::sync::Arc;
+use std::{num::NonZeroUsize, ops::Range, sync::Arc};
 
-use toml::{Table, Value};
+use serde::{Deserialize, Deserializer, de::Error};
+use toml::{
+    Spanned,
+    de::{DeString, DeTable, DeValue, ValueDeserializer},
+};
 
 use super::{
     ANYBODY, CALLERS_FILE, COMMAND_LINE, Caller, Callers, MethodPattern, NOBODY, PAGES, Rights, SERVICE,
@@ -28,33 +32,85 @@ const TOKENS_MAX: usize = 2;
 /// enough that one caller cannot use up the server.
 const CALLS_MAX_DEFAULT: usize = 1_000;
 
-const KEYS: [&str; 7] = [
-    "token-hashes",
-    "certificates",
-    "methods",
-    "user-fields",
-    "tells-client",
-    "receives-mail-tokens",
-    "calls-max",
-];
+/// The table of one caller. Its fields are the keys.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Entry {
+    #[serde(default, deserialize_with = "strings")]
+    token_hashes: Vec<Spanned<String>>,
+    #[serde(default, deserialize_with = "strings")]
+    certificates: Vec<Spanned<String>>,
+    #[serde(deserialize_with = "strings")]
+    methods: Vec<Spanned<String>>,
+    #[serde(deserialize_with = "strings")]
+    user_fields: Vec<Spanned<String>>,
+    #[serde(default, deserialize_with = "switch")]
+    tells_client: bool,
+    #[serde(default, deserialize_with = "switch")]
+    receives_mail_tokens: bool,
+    #[serde(default, deserialize_with = "positive")]
+    calls_max: Option<NonZeroUsize>,
+}
+
+fn strings<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<Spanned<String>>, D::Error> {
+    expect(value, "must be a list of strings")
+}
+
+fn switch<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
+    expect(value, "must be true or false")
+}
+
+fn positive<'de, D: Deserializer<'de>>(value: D) -> Result<Option<NonZeroUsize>, D::Error> {
+    expect(value, "must be a whole number of at least 1").map(Some)
+}
+
+/// Deserializes a value. The error states the rule only: serde's own error would show the value, which may be
+/// a token that was put into the wrong place.
+fn expect<'de, T: Deserialize<'de>, D: Deserializer<'de>>(value: D, rule: &str) -> Result<T, D::Error> {
+    T::deserialize(value).map_err(|_| D::Error::custom(rule))
+}
 
 /// An error in a callers file. It contains no token hash.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallersError {
     /// The file is not TOML.
-    #[error("the file is not TOML: {0}")]
-    Malformed(String),
+    #[error("line {line}: the file is not TOML: {rule}")]
+    Malformed {
+        /// The line of the error, counted from 1.
+        line: usize,
+        /// The parser's message.
+        rule: String,
+    },
     /// An entry breaks a rule.
-    #[error("caller {caller}: {rule}")]
+    #[error("line {line}: caller {caller}: {rule}")]
     Entry {
         /// The name of the caller.
         caller: String,
-        /// The rule.
+        /// The line of the error, counted from 1.
+        line: usize,
+        /// The rule, with the key.
         rule: String,
     },
     /// The file has no entry, so that every call would be rejected.
     #[error("the file defines no caller")]
     Empty,
+}
+
+/// A rule that an entry breaks, and the position of the error in the text.
+struct Violation {
+    at: usize,
+    rule: String,
+}
+
+impl Violation {
+    fn new(span: &Range<usize>, rule: impl Into<String>) -> Self {
+        Self { at: span.start, rule: rule.into() }
+    }
+}
+
+/// Returns the line of a position in the text, counted from 1.
+fn line(text: &str, at: usize) -> usize {
+    text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
 }
 
 impl Callers {
@@ -64,29 +120,38 @@ impl Callers {
     /// # Errors
     /// [`CallersError`] for the first rule that is broken.
     pub fn parse(text: &str, methods: &[&str]) -> Result<Self, CallersError> {
-        let table: Table = text
-            .parse()
-            .map_err(|error: toml::de::Error| CallersError::Malformed(error.message().to_owned()))?;
+        let entries = DeTable::parse(text).map_err(|error| CallersError::Malformed {
+            line: line(text, error.span().unwrap_or_default().start),
+            rule: error.message().to_owned(),
+        })?;
         let mut callers = Self::default();
-        for (name, entry) in &table {
-            let rule = |rule: String| CallersError::Entry { caller: name.clone(), rule };
-            let (caller, credentials) = parse_entry(name, entry, methods).map_err(rule)?;
-            callers.add(caller, credentials).map_err(rule)?;
+        for (name, entry) in entries.get_ref() {
+            let added = parse_entry(name, entry, methods)
+                .and_then(|(caller, credentials)| callers.add(caller, credentials));
+            added.map_err(|Violation { at, rule }| CallersError::Entry {
+                caller: name.get_ref().to_string(),
+                line: line(text, at),
+                rule,
+            })?;
         }
-        if table.is_empty() { Err(CallersError::Empty) } else { Ok(callers) }
+        if entries.get_ref().is_empty() { Err(CallersError::Empty) } else { Ok(callers) }
     }
 
-    fn add(&mut self, caller: Caller, credentials: Credentials) -> Result<(), String> {
+    fn add(&mut self, caller: Caller, credentials: Credentials) -> Result<(), Violation> {
         let caller = Arc::new(caller);
         for hash in credentials.hashes {
-            if self.by_token.insert(hash, Arc::clone(&caller)).is_some() {
-                return Err("a token hash is listed twice, here or for another caller".to_owned());
+            if self.by_token.insert(*hash.get_ref(), Arc::clone(&caller)).is_some() {
+                let rule = "token-hashes: a token hash is listed twice, here or for another caller";
+                return Err(Violation::new(&hash.span(), rule));
             }
         }
         for name in credentials.certificates {
-            if self.by_certificate.insert(name.clone(), Arc::clone(&caller)).is_some() {
-                let rule = format!("the certificate name {name} is listed twice, here or for another caller");
-                return Err(rule);
+            if self.by_certificate.insert(name.get_ref().clone(), Arc::clone(&caller)).is_some() {
+                let rule = format!(
+                    "certificates: the certificate name {} is listed twice, here or for another caller",
+                    name.get_ref()
+                );
+                return Err(Violation::new(&name.span(), rule));
             }
         }
         Ok(())
@@ -95,8 +160,8 @@ impl Callers {
 
 /// The credentials of one caller.
 struct Credentials {
-    hashes: Vec<TokenHash>,
-    certificates: Vec<String>,
+    hashes: Vec<Spanned<TokenHash>>,
+    certificates: Vec<Spanned<String>>,
 }
 
 /// Names with a meaning of their own in the audit trail, which no caller may have.
@@ -120,82 +185,94 @@ pub fn check_name(name: &str) -> Result<(), String> {
     }
 }
 
-fn parse_entry(name: &str, entry: &Value, methods: &[&str]) -> Result<(Caller, Credentials), String> {
-    check_name(name)?;
-    let entry = entry.as_table().ok_or("must be a table")?;
-    if let Some(unknown) = entry.keys().find(|key| !KEYS.contains(&key.as_str())) {
-        return Err(format!("unknown key {unknown}; the keys are {}", KEYS.join(", ")));
-    }
-    let patterns = string_list(entry, "methods")?
-        .into_iter()
-        .map(|text| method_pattern(text, methods))
-        .collect::<Result<_, _>>()?;
-    let fields = user_fields(&string_list(entry, "user-fields")?)?;
-    let (tells_client, receives_mail_tokens) =
-        (optional_bool(entry, "tells-client")?, optional_bool(entry, "receives-mail-tokens")?);
-    let calls_max = match entry.get("calls-max") {
-        None => CALLS_MAX_DEFAULT,
-        Some(max) => max
-            .as_integer()
-            .and_then(|max| usize::try_from(max).ok())
-            .filter(|max| *max > 0)
-            .ok_or("calls-max must be a whole number of at least 1")?,
+fn parse_entry(
+    name: &Spanned<DeString<'_>>,
+    entry: &Spanned<DeValue<'_>>,
+    methods: &[&str],
+) -> Result<(Caller, Credentials), Violation> {
+    check_name(name.get_ref()).map_err(|rule| Violation::new(&name.span(), rule))?;
+    let at = name.span();
+    let entry = deserialize(entry)?;
+    let rights = Rights {
+        methods: entry.methods.iter().map(|text| method_pattern(text, methods)).collect::<Result<_, _>>()?,
+        fields: user_fields(&entry.user_fields)?,
+        tells_client: entry.tells_client,
+        receives_mail_tokens: entry.receives_mail_tokens,
+        calls_max: entry.calls_max.map_or(CALLS_MAX_DEFAULT, NonZeroUsize::get),
     };
-    let rights = Rights { methods: patterns, fields, tells_client, receives_mail_tokens, calls_max };
-    Ok((Caller::new(name, rights), credentials(entry)?))
+    if entry.token_hashes.is_empty() && entry.certificates.is_empty() {
+        return Err(Violation::new(&at, "must have token-hashes or certificates"));
+    }
+    Ok((Caller::new(name.get_ref(), rights), credentials(entry)?))
 }
 
-/// The value of a key; false if the key is missing.
-fn optional_bool(entry: &Table, key: &str) -> Result<bool, String> {
-    let Some(value) = entry.get(key) else { return Ok(false) };
-    value.as_bool().ok_or_else(|| format!("{key} must be true or false"))
+fn deserialize(entry: &Spanned<DeValue<'_>>) -> Result<Entry, Violation> {
+    let DeValue::Table(table) = entry.get_ref() else {
+        return Err(Violation::new(&entry.span(), "must be a table"));
+    };
+    Entry::deserialize(ValueDeserializer::from(entry.clone())).map_err(|error| {
+        let at = error.span().unwrap_or_else(|| entry.span());
+        // An error about a value does not name its key, which is the key of the value at this position.
+        match table.iter().find(|(_, value)| value.span().contains(&at.start)) {
+            Some((key, _)) => Violation::new(&at, format!("{} {}", key.get_ref(), error.message())),
+            None => Violation::new(&at, error.message()),
+        }
+    })
 }
 
-fn credentials(entry: &Table) -> Result<Credentials, String> {
-    let optional = |key| if entry.contains_key(key) { string_list(entry, key) } else { Ok(Vec::new()) };
-    let (hashes, certificates) = (optional("token-hashes")?, optional("certificates")?);
-    if hashes.is_empty() && certificates.is_empty() {
-        return Err("must have token-hashes or certificates".to_owned());
+fn credentials(entry: Entry) -> Result<Credentials, Violation> {
+    if let Some(surplus) = entry.token_hashes.get(TOKENS_MAX) {
+        let rule =
+            format!("token-hashes must have at most {TOKENS_MAX} entries, not {}", entry.token_hashes.len());
+        return Err(Violation::new(&surplus.span(), rule));
     }
-    if hashes.len() > TOKENS_MAX {
-        return Err(format!("token-hashes must have at most {TOKENS_MAX} entries, not {}", hashes.len()));
-    }
-    let hashes: Option<Vec<_>> = hashes.into_iter().map(TokenHash::parse).collect();
-    let hashes = hashes.ok_or(
-        "a token hash must be \"sha256:\" and 64 hexadecimal digits, as `kairos-identity caller token` prints it",
-    )?;
-    let certificates = certificates.into_iter().map(certificate_name).collect::<Result<_, _>>()?;
-    Ok(Credentials { hashes, certificates })
+    Ok(Credentials {
+        hashes: entry.token_hashes.iter().map(token_hash).collect::<Result<_, _>>()?,
+        certificates: entry.certificates.iter().map(certificate_name).collect::<Result<_, _>>()?,
+    })
+}
+
+fn token_hash(text: &Spanned<String>) -> Result<Spanned<TokenHash>, Violation> {
+    let hash = TokenHash::parse(text.get_ref()).ok_or_else(|| {
+        Violation::new(
+            &text.span(),
+            "token-hashes: a token hash must be \"sha256:\" and 64 hexadecimal digits, as `kairos-identity caller \
+             token` prints it",
+        )
+    })?;
+    Ok(Spanned::new(text.span(), hash))
 }
 
 /// Checks a certificate name, and returns it in the form in which the server reads it from a certificate.
-fn certificate_name(text: &str) -> Result<String, String> {
-    match text.split_once(':') {
-        Some(("uri" | "cn", name)) if !name.is_empty() => Ok(text.to_owned()),
-        Some(("dns", name)) if !name.is_empty() && !name.contains('*') => Ok(text.to_ascii_lowercase()),
-        _ => Err(format!("certificates: \"{text}\" must be uri:NAME, cn:NAME or dns:NAME without *")),
-    }
+fn certificate_name(text: &Spanned<String>) -> Result<Spanned<String>, Violation> {
+    let name = match text.get_ref().split_once(':') {
+        Some(("uri" | "cn", name)) if !name.is_empty() => text.get_ref().clone(),
+        Some(("dns", name)) if !name.is_empty() && !name.contains('*') => text.get_ref().to_ascii_lowercase(),
+        _ => {
+            let rule = format!(
+                "certificates: \"{}\" must be uri:NAME, cn:NAME or dns:NAME without *",
+                text.get_ref()
+            );
+            return Err(Violation::new(&text.span(), rule));
+        }
+    };
+    Ok(Spanned::new(text.span(), name))
 }
 
-/// The strings of a required list.
-fn string_list<'a>(entry: &'a Table, key: &str) -> Result<Vec<&'a str>, String> {
-    let list = entry.get(key).and_then(Value::as_array);
-    let strings: Option<Vec<_>> = list.and_then(|list| list.iter().map(Value::as_str).collect());
-    strings.ok_or_else(|| format!("{key} must be a list of strings"))
-}
-
-fn method_pattern(text: &str, methods: &[&str]) -> Result<MethodPattern, String> {
-    let pattern = MethodPattern(text.to_owned());
-    if text == "*" || methods.iter().any(|path| pattern.matches(path)) {
+fn method_pattern(text: &Spanned<String>, methods: &[&str]) -> Result<MethodPattern, Violation> {
+    let pattern = MethodPattern(text.get_ref().clone());
+    if text.get_ref() == "*" || methods.iter().any(|path| pattern.matches(path)) {
         return Ok(pattern);
     }
-    Err(format!("methods: \"{text}\" matches no method; use Service/Method, Service/* or *"))
+    let rule =
+        format!("methods: \"{}\" matches no method; use Service/Method, Service/* or *", text.get_ref());
+    Err(Violation::new(&text.span(), rule))
 }
 
-fn user_fields(names: &[&str]) -> Result<UserFields, String> {
+fn user_fields(names: &[Spanned<String>]) -> Result<UserFields, Violation> {
     let mut fields = UserFields::default();
     for name in names {
-        match *name {
+        match name.get_ref().as_str() {
             "*" => fields = UserFields::ALL,
             "username" => fields.username = true,
             "email" => fields.email = true,
@@ -203,7 +280,10 @@ fn user_fields(names: &[&str]) -> Result<UserFields, String> {
             "created_at" => fields.created_at = true,
             "updated_at" => fields.updated_at = true,
             "auth_token" => {}
-            other => return Err(format!("user-fields: User has no field {other}")),
+            other => {
+                let rule = format!("user-fields: User has no field {other}");
+                return Err(Violation::new(&name.span(), rule));
+            }
         }
     }
     Ok(fields)
@@ -284,10 +364,68 @@ mod tests {
                 &format!("{}calls-max = 0\n", entry(&one, star, star)),
                 "calls-max must be a whole number of at least 1",
             ),
-            (&format!("{}mtls = true\n", entry(&one, star, star)), "unknown key mtls"),
+            (&format!("{}mtls = true\n", entry(&one, star, star)), "unknown field `mtls`"),
         ] {
             let error = Callers::parse(text, &METHODS).unwrap_err().to_string();
             assert!(error.contains(message), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn an_error_names_the_line_the_caller_and_the_key() {
+        let first = format!(
+            "# callers\n\n[bff]\ntoken-hashes = [{}]\nmethods = [\"*\"]\nuser-fields = []\n\n",
+            hash(1)
+        );
+        let agent = |lines: &str| format!("{first}[agent]\n{lines}");
+        let valid = "methods = [\"*\"]\nuser-fields = []\n";
+        for (text, message) in [
+            (agent("methods = [\"*\"\n]]"), "line 10: the file is not TOML"),
+            (format!("{first}agent = 1"), "line 8: caller bff: unknown field `agent`"),
+            (format!("{first}[nobody]"), "line 8: caller nobody: the name is reserved"),
+            (agent(valid), "line 8: caller agent: must have token-hashes or certificates"),
+            (agent("methods = []\n"), "line 8: caller agent: missing field `user-fields`"),
+            (agent("methods = []\nmtls = true\n"), "line 10: caller agent: unknown field `mtls`"),
+            (agent("\ntells-client = 1\n"), "line 10: caller agent: tells-client must be true or false"),
+            (
+                agent("calls-max = -1\n"),
+                "line 9: caller agent: calls-max must be a whole number of at least 1",
+            ),
+            (
+                agent("methods = [\n\"Health/*\",\n1]\n"),
+                "line 9: caller agent: methods must be a list of strings",
+            ),
+            (
+                agent("user-fields = []\nmethods = [\n\"*\",\n\"Log\"]\n"),
+                "line 12: caller agent: methods: \"Log\" matches no method",
+            ),
+            (
+                agent("methods = []\nuser-fields = [\"password\"]\n"),
+                "line 10: caller agent: user-fields: User has no field password",
+            ),
+            (
+                agent(&format!("{valid}token-hashes = [\n{}]\n", hash(1))),
+                "line 4: caller bff: token-hashes: a token hash is listed twice",
+            ),
+            (
+                agent(&format!("{valid}certificates = [\"agent\"]\n")),
+                "line 11: caller agent: certificates: \"agent\" must be uri:NAME",
+            ),
+        ] {
+            let error = Callers::parse(&text, &METHODS).unwrap_err().to_string();
+            assert!(error.contains(message), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_error_shows_no_token_and_no_hash() {
+        let secret = "kst_c2VjcmV0";
+        for key in ["token-hashes", "methods", "user-fields", "tells-client", "calls-max"] {
+            let error = Callers::parse(&format!("[agent]\n{key} = \"{secret}\"\n"), &METHODS).unwrap_err();
+            assert!(!error.to_string().contains(secret), "{error}");
+            assert!(error.to_string().contains(&format!("line 2: caller agent: {key} must be")), "{error}");
+        }
+        let text = entry(&format!("\"{secret}\""), "\"*\"", "");
+        assert!(!Callers::parse(&text, &METHODS).unwrap_err().to_string().contains(secret));
     }
 }
