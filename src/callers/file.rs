@@ -21,8 +21,10 @@ use toml::{
 };
 
 use super::{
-    ANYBODY, CALLERS_FILE, COMMAND_LINE, Caller, Callers, MethodPattern, NOBODY, PAGES, Rights, SERVICE,
-    TokenHash, UserFields,
+    caller::{ANYBODY, CALLERS_FILE, COMMAND_LINE, Caller, NOBODY, PAGES, SERVICE},
+    registry::Callers,
+    rights::{MethodPattern, Rights, UserFields},
+    token::TokenHash,
 };
 
 /// Two tokens, so that a token can be rotated without a moment in which none is valid.
@@ -291,7 +293,7 @@ fn user_fields(names: &[Spanned<String>]) -> Result<UserFields, Violation> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::ServiceToken, *};
+    use super::{super::token::ServiceToken, *};
 
     const METHODS: [&str; 2] =
         ["/kairos.identity.v1.IdentityService/Login", "/kairos.identity.v1.IdentityService/ResolveToken"];

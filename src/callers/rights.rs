@@ -1,0 +1,74 @@
+//! The rights of a caller: the methods that it may call and the user fields that it may see.
+
+/// The rights of a caller; the default has none.
+#[derive(Debug, Default)]
+pub(super) struct Rights {
+    pub(super) methods: Vec<MethodPattern>,
+    pub(super) fields: UserFields,
+    pub(super) tells_client: bool,
+    pub(super) receives_mail_tokens: bool,
+    pub(super) calls_max: usize,
+}
+
+/// A pattern for methods: `Service/Method`, `Service/*` or `*`, without the package.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct MethodPattern(pub(super) String);
+
+impl MethodPattern {
+    pub(super) fn matches(&self, path: &str) -> bool {
+        let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.split_once('/')) else {
+            return false;
+        };
+        let service = service.rsplit('.').next().unwrap_or(service);
+        match self.0.split_once('/') {
+            None => self.0 == "*",
+            Some((wanted, "*")) => wanted == service,
+            Some((wanted, name)) => wanted == service && name == method,
+        }
+    }
+}
+
+/// The fields of `User` that a caller may see. `auth_token` is always visible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "one flag per field of the message")]
+pub struct UserFields {
+    /// `username`
+    pub username: bool,
+    /// `email`
+    pub email: bool,
+    /// `is_verified`
+    pub is_verified: bool,
+    /// `created_at`
+    pub created_at: bool,
+    /// `updated_at`
+    pub updated_at: bool,
+}
+
+impl UserFields {
+    /// Every field.
+    pub const ALL: Self =
+        Self { username: true, email: true, is_verified: true, created_at: true, updated_at: true };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_matches_one_method_one_service_or_everything() {
+        let path = "/kairos.identity.v1.IdentityService/Login";
+        for (pattern, matches) in [
+            ("*", true),
+            ("IdentityService/*", true),
+            ("IdentityService/Login", true),
+            ("IdentityService/login", false),
+            ("IdentityService/Log", false),
+            ("Identity/*", false),
+            ("Service/*", false),
+            ("Login", false),
+        ] {
+            assert_eq!(MethodPattern(pattern.to_owned()).matches(path), matches, "{pattern}");
+        }
+        assert!(!MethodPattern("IdentityService/*".to_owned()).matches("IdentityService/Login"));
+    }
+}
