@@ -29,7 +29,7 @@ pub const PAGES: &str = "pages";
 /// A service that calls this one, with its rights.
 #[derive(Debug)]
 pub struct Caller {
-    pub(super) name: Arc<str>,
+    name: Arc<str>,
     rights: Rights,
     calls_in_flight: AtomicUsize,
 }
@@ -80,7 +80,7 @@ impl Caller {
     #[must_use]
     pub fn unauthenticated() -> Arc<Self> {
         static CALLER: LazyLock<Arc<Caller>> = LazyLock::new(|| {
-            let methods = vec![MethodPattern("Health/*".to_owned())];
+            let methods = vec![MethodPattern::new("Health/*")];
             Arc::new(Caller::new(NOBODY, Rights { methods, calls_max: usize::MAX, ..Rights::default() }))
         });
         Arc::clone(&CALLER)

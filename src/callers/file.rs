@@ -129,7 +129,7 @@ impl Callers {
         let mut callers = Self::default();
         for (name, entry) in entries.get_ref() {
             let added = parse_entry(name, entry, methods)
-                .and_then(|(caller, credentials)| callers.add(caller, credentials));
+                .and_then(|(caller, credentials)| add(&mut callers, caller, credentials));
             added.map_err(|Violation { at, rule }| CallersError::Entry {
                 caller: name.get_ref().to_string(),
                 line: line(text, at),
@@ -138,26 +138,27 @@ impl Callers {
         }
         if entries.get_ref().is_empty() { Err(CallersError::Empty) } else { Ok(callers) }
     }
+}
 
-    fn add(&mut self, caller: Caller, credentials: Credentials) -> Result<(), Violation> {
-        let caller = Arc::new(caller);
-        for hash in credentials.hashes {
-            if self.by_token.insert(*hash.get_ref(), Arc::clone(&caller)).is_some() {
-                let rule = "token-hashes: a token hash is listed twice, here or for another caller";
-                return Err(Violation::new(&hash.span(), rule));
-            }
+/// Adds a caller with its credentials, none of which may authenticate another caller.
+fn add(callers: &mut Callers, caller: Caller, credentials: Credentials) -> Result<(), Violation> {
+    let caller = Arc::new(caller);
+    for hash in credentials.hashes {
+        if !callers.add_token(*hash.get_ref(), &caller) {
+            let rule = "token-hashes: a token hash is listed twice, here or for another caller";
+            return Err(Violation::new(&hash.span(), rule));
         }
-        for name in credentials.certificates {
-            if self.by_certificate.insert(name.get_ref().clone(), Arc::clone(&caller)).is_some() {
-                let rule = format!(
-                    "certificates: the certificate name {} is listed twice, here or for another caller",
-                    name.get_ref()
-                );
-                return Err(Violation::new(&name.span(), rule));
-            }
-        }
-        Ok(())
     }
+    for name in credentials.certificates {
+        if !callers.add_certificate(name.get_ref().clone(), &caller) {
+            let rule = format!(
+                "certificates: the certificate name {} is listed twice, here or for another caller",
+                name.get_ref()
+            );
+            return Err(Violation::new(&name.span(), rule));
+        }
+    }
+    Ok(())
 }
 
 /// The credentials of one caller.
@@ -262,7 +263,7 @@ fn certificate_name(text: &Spanned<String>) -> Result<Spanned<String>, Violation
 }
 
 fn method_pattern(text: &Spanned<String>, methods: &[&str]) -> Result<MethodPattern, Violation> {
-    let pattern = MethodPattern(text.get_ref().clone());
+    let pattern = MethodPattern::new(text.get_ref());
     if text.get_ref() == "*" || methods.iter().any(|path| pattern.matches(path)) {
         return Ok(pattern);
     }

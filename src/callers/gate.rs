@@ -29,7 +29,7 @@ impl CallerGate {
     #[must_use]
     pub fn open() -> Self {
         let rights = Rights {
-            methods: vec![MethodPattern("*".to_owned())],
+            methods: vec![MethodPattern::new("*")],
             fields: UserFields::ALL,
             tells_client: true,
             receives_mail_tokens: true,

@@ -10,11 +10,21 @@ use super::{
 /// The callers of a callers file.
 #[derive(Debug, Default)]
 pub struct Callers {
-    pub(super) by_token: HashMap<TokenHash, Arc<Caller>>,
-    pub(super) by_certificate: HashMap<String, Arc<Caller>>,
+    by_token: HashMap<TokenHash, Arc<Caller>>,
+    by_certificate: HashMap<String, Arc<Caller>>,
 }
 
 impl Callers {
+    /// Lets this token authenticate the caller. False if it already authenticates one.
+    pub(super) fn add_token(&mut self, hash: TokenHash, caller: &Arc<Caller>) -> bool {
+        self.by_token.insert(hash, Arc::clone(caller)).is_none()
+    }
+
+    /// Lets a certificate with this name authenticate the caller. False if it already authenticates one.
+    pub(super) fn add_certificate(&mut self, name: String, caller: &Arc<Caller>) -> bool {
+        self.by_certificate.insert(name, Arc::clone(caller)).is_none()
+    }
+
     /// Returns the caller with this token.
     #[must_use]
     pub fn find_by_token(&self, token: &ServiceToken) -> Option<Arc<Caller>> {
@@ -41,7 +51,7 @@ impl Callers {
     #[must_use]
     pub fn names(&self) -> Vec<&str> {
         let callers = self.by_token.values().chain(self.by_certificate.values());
-        let mut names: Vec<_> = callers.map(|caller| &*caller.name).collect();
+        let mut names: Vec<_> = callers.map(|caller| caller.name()).collect();
         names.sort_unstable();
         names.dedup();
         names

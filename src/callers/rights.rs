@@ -12,9 +12,14 @@ pub(super) struct Rights {
 
 /// A pattern for methods: `Service/Method`, `Service/*` or `*`, without the package.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct MethodPattern(pub(super) String);
+pub(super) struct MethodPattern(String);
 
 impl MethodPattern {
+    pub(super) fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    /// True if the pattern matches the method with this path, `/package.Service/Method`.
     pub(super) fn matches(&self, path: &str) -> bool {
         let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.split_once('/')) else {
             return false;
@@ -67,8 +72,8 @@ mod tests {
             ("Service/*", false),
             ("Login", false),
         ] {
-            assert_eq!(MethodPattern(pattern.to_owned()).matches(path), matches, "{pattern}");
+            assert_eq!(MethodPattern::new(pattern).matches(path), matches, "{pattern}");
         }
-        assert!(!MethodPattern("IdentityService/*".to_owned()).matches("IdentityService/Login"));
+        assert!(!MethodPattern::new("IdentityService/*").matches("IdentityService/Login"));
     }
 }
