@@ -17,7 +17,7 @@ pub(super) struct Copy {
     #[arg(long, value_name = "URL")]
     from: String,
     /// The empty database to copy into; the same as --database-url
-    #[arg(long, value_name = "URL", conflicts_with = "database_url")]
+    #[arg(long, value_name = "URL", conflicts_with = "database-url")]
     to: Option<String>,
 }
 

@@ -96,7 +96,7 @@ struct CommonFlags {
     #[arg(long, value_name = "URL")]
     from: String,
     /// The store to import into or to compare; the same as --database-url
-    #[arg(long, value_name = "URL", conflicts_with = "database_url")]
+    #[arg(long, value_name = "URL", conflicts_with = "database-url")]
     to: Option<String>,
     /// A file with 32 random bytes in base64, as for `serve`; with this key the import records which
     /// plaintext passwords it has hashed

@@ -107,11 +107,17 @@ impl Cli {
         match &self.command {
             Command::Serve(serve) => serve_flags = serve.flags.clone(),
             Command::Import(import) => {
-                store_flags.database_url = import.store_url().cloned().or(store_flags.database_url);
-                serve_flags.secret_key_file = import.secret_key_file().cloned();
+                if let Some(url) = import.store_url() {
+                    store_flags.settings.set("database.url", url);
+                }
+                if let Some(path) = import.secret_key_file() {
+                    serve_flags.set("secret.key-file", path);
+                }
             }
             Command::Copy(copy) => {
-                store_flags.database_url = copy.store_url().cloned().or(store_flags.database_url);
+                if let Some(url) = copy.store_url() {
+                    store_flags.settings.set("database.url", url);
+                }
             }
             Command::Migrate
             | Command::User(_)

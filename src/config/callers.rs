@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::setting::section;
+use super::setting::{Flag, section};
 
 section! {
     /// The services that may call this one.
@@ -11,9 +11,19 @@ section! {
         /// and which fields of a user it may read. It is reloaded within 2 s of a change, and at once on
         /// SIGHUP; an invalid file changes nothing. If unset, every client that reaches the port may call
         /// every method, which is allowed only on loopback or with `callers.insecure-none`.
+        #[flag(Flag::of_serve(
+            "callers", "FILE",
+            "The callers file (TOML; docs/CALLERS.md): which services may call which methods; required \
+             unless --listen is loopback",
+        ))]
         file: Option<PathBuf> = "",
         /// Allows an address that is not loopback without `callers.file`. Every client that reaches the port
         /// can then read, change and take over every user, since it can also obtain mailed tokens.
+        #[flag(Flag::switch_of_serve(
+            "insecure-no-callers",
+            "Allow an address that is not loopback without --callers: every client that reaches it can \
+             read, change and take over every user",
+        ))]
         insecure_none: bool = "false",
     }
 }

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use super::{
-    database_url::{DatabaseUrl, DatabaseUrls},
-    setting::section,
+    database_url::{DatabaseUrl, DatabaseUrls, redacted_urls},
+    setting::{Flag, section},
+    url_text::redacted,
     value::{Count, Span},
 };
 
@@ -15,6 +16,12 @@ section! {
         /// `postgres://user:password@host:port/database`. Connections to PostgreSQL use TLS and verify the
         /// certificate. `?sslmode=disable` turns TLS off; without an `sslmode` it is also off on loopback and
         /// on Unix sockets. `?sslrootcert=FILE` names the root certificates to trust.
+        #[flag(Flag::of_every_command(
+            "database-url", "URL",
+            "The database: sqlite:///folder/file, sqlite://relative/file or \
+             postgres://user:password@host/database",
+        ))]
+        #[secret(redacted)]
         url: DatabaseUrl = "sqlite://data/kairos-identity.sqlite3",
         /// A file that contains `database.url`, so that its password appears in no environment and no process
         /// list.
@@ -22,6 +29,7 @@ section! {
         /// PostgreSQL: the URLs of read replicas, in the form of `database.url`, separated by commas.
         /// Replicas serve look-ups (`ResolveToken`, `ResolveTokens`) only. A token that a replica does not
         /// find is looked up on the primary. Each replica gets at most `database.pool-size` connections.
+        #[secret(redacted_urls)]
         read_urls: DatabaseUrls = "",
         /// A file that contains `database.read-urls`, separated by commas or line breaks, so that their
         /// passwords appear in no environment and no process list.

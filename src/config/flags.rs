@@ -1,14 +1,16 @@
-//! The command line flags of the settings that are changed most often.
+//! The command line flags, as the settings declare them.
 
 #![expect(clippy::doc_markdown, reason = "clap shows these comments on a terminal, where marks are noise")]
 
-use std::{env, path::PathBuf};
+use std::{env, fmt, path::PathBuf};
 
-use clap::Args;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use super::{
     ConfigError, Settings,
-    sources::{FILE_VARIABLE, Flag, Sources},
+    setting::{Flag, Setting},
+    settings,
+    sources::{FILE_VARIABLE, Sources},
 };
 
 /// Flags of every command: the settings file, the database and the log.
@@ -17,67 +19,86 @@ pub struct StoreFlags {
     /// The settings file (TOML); docs/CONFIG.md lists every setting with its KAIROS_IDENTITY_* variable
     #[arg(long, value_name = "FILE", global = true, help_heading = "Settings")]
     pub config: Option<PathBuf>,
-    /// The database: sqlite:///folder/file, sqlite://relative/file or postgres://user:password@host/database
-    /// [default: sqlite://data/kairos-identity.sqlite3]
-    #[arg(long, value_name = "URL", global = true, help_heading = "Settings")]
-    pub database_url: Option<String>,
-    /// The log level: error, warn, info, debug or trace [default: info]
-    #[arg(long, value_name = "LEVEL", global = true, help_heading = "Settings")]
-    pub log_level: Option<String>,
-    /// The log format: text or json [default: text]
-    #[arg(long, value_name = "FORMAT", global = true, help_heading = "Settings")]
-    pub log_format: Option<String>,
+    /// The flags of settings.
+    #[command(flatten)]
+    pub settings: SettingFlags<true>,
 }
 
 /// Flags of `serve`.
-#[derive(Debug, Clone, Default, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each unsafe option has its own flag")]
-pub struct ServeFlags {
-    /// The gRPC address; other than loopback it needs TLS or --insecure-plaintext [default: 127.0.0.1:50051]
-    #[arg(long, value_name = "ADDR")]
-    pub listen: Option<String>,
-    /// The HTTP address of the pages behind mailed links and of the public keys; empty disables it
-    /// [default: 127.0.0.1:50080]
-    #[arg(long, value_name = "ADDR")]
-    pub http_listen: Option<String>,
-    /// Where mail is delivered: smtp://user:password@host:port (STARTTLS), smtps://user:password@host:port
-    /// (TLS) or file:///folder [default: file://data/mail]
-    #[arg(long, value_name = "URL")]
-    pub mail_url: Option<String>,
-    /// The URL that mailed links begin with, as in URL/verify?token=TOKEN [default: http://localhost:50080]
-    #[arg(long, value_name = "URL")]
-    pub public_base_url: Option<String>,
-    /// The certificate chain, a PEM file; enables TLS together with --tls-key
-    #[arg(long, value_name = "FILE")]
-    pub tls_cert: Option<String>,
-    /// The private key of the certificate, a PEM file
-    #[arg(long, value_name = "FILE")]
-    pub tls_key: Option<String>,
-    /// The CA certificates that verify the certificates of callers, a PEM file
-    #[arg(long, value_name = "FILE")]
-    pub tls_client_ca: Option<String>,
-    /// The callers file (TOML; docs/CALLERS.md): which services may call which methods; required unless
-    /// --listen is loopback
-    #[arg(long, value_name = "FILE")]
-    pub callers: Option<String>,
-    /// A file with 32 random bytes in base64, the key that encrypts the secrets in the database; required
-    /// with PostgreSQL
-    #[arg(long, value_name = "FILE")]
-    pub secret_key_file: Option<String>,
-    /// Allow addresses that are not loopback without TLS: passwords then cross the network unencrypted
-    #[arg(long)]
-    pub insecure_plaintext: bool,
-    /// Allow an address that is not loopback without --callers: every client that reaches it can read, change
-    /// and take over every user
-    #[arg(long)]
-    pub insecure_no_callers: bool,
-    /// Allow SMTP without encryption to a host that is not loopback: an attacker who reads a mail in transit
-    /// can use its link
-    #[arg(long)]
-    pub insecure_mail_plaintext: bool,
-    /// Allow a password hash cost below 10, for tests
-    #[arg(long)]
-    pub insecure_low_cost: bool,
+pub type ServeFlags = SettingFlags<false>;
+
+/// The given flags of settings: those that every command has if `IS_GLOBAL` is true, otherwise those that
+/// only `serve` has. `Debug` does not show their values, which may contain passwords.
+#[derive(Clone, Default)]
+pub struct SettingFlags<const IS_GLOBAL: bool> {
+    /// The key of each setting, the name of its flag, and the text of its value.
+    given: Vec<(String, &'static str, String)>,
+}
+
+impl<const IS_GLOBAL: bool> SettingFlags<IS_GLOBAL> {
+    /// Sets the flag of the setting `key`, as if it were given on the command line.
+    ///
+    /// # Panics
+    /// If the setting declares no such flag.
+    pub fn set(&mut self, key: &str, text: &str) {
+        let (_, flag) = declared(IS_GLOBAL)
+            .find(|(setting, _)| setting.key() == key)
+            .expect("the setting declares a flag of these commands");
+        self.given.push((key.to_owned(), flag.name, text.to_owned()));
+    }
+}
+
+impl<const IS_GLOBAL: bool> fmt::Debug for SettingFlags<IS_GLOBAL> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.given.iter().map(|(_, flag, _)| flag)).finish()
+    }
+}
+
+impl<const IS_GLOBAL: bool> Args for SettingFlags<IS_GLOBAL> {
+    fn augment_args(command: Command) -> Command {
+        let mut flags: Vec<_> = declared(IS_GLOBAL).collect();
+        // The help lists the flags that allow unsafe values last.
+        flags.sort_by_key(|(_, flag)| flag.value_name.is_none());
+        command.args(flags.into_iter().map(|(setting, flag)| argument(setting, flag)))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl<const IS_GLOBAL: bool> FromArgMatches for SettingFlags<IS_GLOBAL> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = declared(IS_GLOBAL).filter_map(|(setting, flag)| {
+            let text = match flag.value_name {
+                Some(_) => matches.get_one::<String>(flag.name).cloned(),
+                None => matches.get_flag(flag.name).then(|| "true".to_owned()),
+            };
+            Some((setting.key(), flag.name, text?))
+        });
+        Ok(Self { given: given.collect() })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// Returns the settings that have a flag of every command, or one of `serve`.
+fn declared(is_global: bool) -> impl Iterator<Item = (&'static Setting, &'static Flag)> {
+    let flags = settings().filter_map(|setting| Some((setting, setting.flag.as_ref()?)));
+    flags.filter(move |(_, flag)| flag.is_global == is_global)
+}
+
+fn argument(setting: &Setting, flag: &'static Flag) -> Arg {
+    let argument = Arg::new(flag.name).long(flag.name).global(flag.is_global);
+    let argument = if flag.is_global { argument.help_heading("Settings") } else { argument };
+    match flag.value_name {
+        None => argument.action(ArgAction::SetTrue).help(flag.help),
+        Some(name) if setting.default.is_empty() => argument.value_name(name).help(flag.help),
+        Some(name) => argument.value_name(name).help(format!("{} [default: {}]", flag.help, setting.default)),
+    }
 }
 
 impl Settings {
@@ -88,41 +109,8 @@ impl Settings {
     /// [`ConfigError`] for the first error.
     pub fn load(store: &StoreFlags, serve: &ServeFlags) -> Result<(Self, Sources), ConfigError> {
         let file = store.config.clone().or_else(|| env::var_os(FILE_VARIABLE).map(PathBuf::from));
-        let flags = store.given().chain(serve.given()).collect();
+        let flags = store.settings.given.iter().chain(&serve.given).cloned().collect();
         let sources = Sources::gather(file.as_deref(), env::vars_os(), flags)?;
         Ok((Self::read(&sources)?, sources))
-    }
-}
-
-impl StoreFlags {
-    fn given(&self) -> impl Iterator<Item = Flag> {
-        let flags = [
-            ("database.url", "database-url", self.database_url.clone()),
-            ("log.level", "log-level", self.log_level.clone()),
-            ("log.format", "log-format", self.log_format.clone()),
-        ];
-        flags.into_iter().filter_map(|(key, flag, text)| Some((key, flag, text?)))
-    }
-}
-
-impl ServeFlags {
-    fn given(&self) -> impl Iterator<Item = Flag> {
-        let set = |is_set: bool| is_set.then(|| "true".to_owned());
-        let flags = [
-            ("server.listen", "listen", self.listen.clone()),
-            ("http.listen", "http-listen", self.http_listen.clone()),
-            ("mail.url", "mail-url", self.mail_url.clone()),
-            ("mail.public-base-url", "public-base-url", self.public_base_url.clone()),
-            ("server.tls-cert", "tls-cert", self.tls_cert.clone()),
-            ("server.tls-key", "tls-key", self.tls_key.clone()),
-            ("server.tls-client-ca", "tls-client-ca", self.tls_client_ca.clone()),
-            ("callers.file", "callers", self.callers.clone()),
-            ("callers.insecure-none", "insecure-no-callers", set(self.insecure_no_callers)),
-            ("secret.key-file", "secret-key-file", self.secret_key_file.clone()),
-            ("server.insecure-plaintext", "insecure-plaintext", set(self.insecure_plaintext)),
-            ("mail.insecure-plaintext", "insecure-mail-plaintext", set(self.insecure_mail_plaintext)),
-            ("password.insecure-low-cost", "insecure-low-cost", set(self.insecure_low_cost)),
-        ];
-        flags.into_iter().filter_map(|(key, flag, text)| Some((key, flag, text?)))
     }
 }

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use super::{
-    setting::section,
+    setting::{Flag, section},
     value::{Count, Span},
 };
 
@@ -13,6 +13,11 @@ section! {
     HttpSettings in "http" {
         /// The address to listen on; empty disables the port. An address that is not loopback needs TLS or
         /// `server.insecure-plaintext`.
+        #[flag(Flag::of_serve(
+            "http-listen", "ADDR",
+            "The HTTP address of the pages behind mailed links and of the public keys; empty disables \
+             it",
+        ))]
         listen: Option<SocketAddr> = "127.0.0.1:50080",
         /// Maximum number of open connections; further ones wait to be accepted.
         connections_max: Count<1, 1_000_000> = "1000",

@@ -1,7 +1,7 @@
 //! `[log]`
 
 use super::{
-    setting::section,
+    setting::{Flag, section},
     value::{LogFormat, LogLevel},
 };
 
@@ -10,8 +10,13 @@ section! {
     LogSettings in "log" {
         /// The log level: `error`, `warn`, `info`, `debug` or `trace`. A single module can have its own, as
         /// in `info,kairos_identity::mail=debug`.
+        #[flag(Flag::of_every_command(
+            "log-level", "LEVEL",
+            "The log level: error, warn, info, debug or trace",
+        ))]
         level: LogLevel = "info",
         /// `text` for operators, or `json` (one object per line) for programs.
+        #[flag(Flag::of_every_command("log-format", "FORMAT", "The log format: text or json"))]
         format: LogFormat = "text",
     }
 }

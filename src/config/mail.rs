@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use super::{
     mail_url::MailUrl,
-    setting::section,
+    setting::{Flag, section},
+    url_text::redacted,
     value::{PublicUrl, Sender, Span},
 };
 
@@ -14,6 +15,12 @@ section! {
         /// Where mail is delivered: `smtp://user:password@host:port` (STARTTLS),
         /// `smtps://user:password@host:port` (TLS from the first byte), or `file:///folder` or
         /// `file://relative/folder`, where each mail becomes an `.eml` file.
+        #[flag(Flag::of_serve(
+            "mail-url", "URL",
+            "Where mail is delivered: smtp://user:password@host:port (STARTTLS), \
+             smtps://user:password@host:port (TLS) or file:///folder",
+        ))]
+        #[secret(redacted)]
         url: MailUrl = "file://data/mail",
         /// A file that contains `mail.url`, so that its password appears in no environment and no process
         /// list.
@@ -24,9 +31,18 @@ section! {
         /// `/reset-password?token=TOKEN` and `/confirm-email?token=TOKEN`. It must lead to the pages of
         /// `[pages]`, as they are reached from outside, or to your own pages. It is never taken from a
         /// request.
+        #[flag(Flag::of_serve(
+            "public-base-url", "URL",
+            "The URL that mailed links begin with, as in URL/verify?token=TOKEN",
+        ))]
         public_base_url: PublicUrl = "http://localhost:50080",
         /// Allows SMTP without encryption to a host that is not loopback. An attacker who reads a mail in
         /// transit can use its link.
+        #[flag(Flag::switch_of_serve(
+            "insecure-mail-plaintext",
+            "Allow SMTP without encryption to a host that is not loopback: an attacker who reads a mail \
+             in transit can use its link",
+        ))]
         insecure_plaintext: bool = "false",
         /// Time limit of one delivery attempt.
         timeout: Span<100, 600_000> = "30s",

@@ -1,8 +1,9 @@
 //! Settings: loaded and validated once, before the service starts. No other module reads the environment.
 //!
-//! Each setting is declared in the file of its section, with its type, its only default and its description.
-//! Flags override `KAIROS_IDENTITY_*` variables, variables override the TOML file, and the file overrides the
-//! defaults. An unknown key or an invalid value makes the start fail. Entry point: [`Settings::load`].
+//! Each setting is declared once, in the file of its section: its type, its only default, its description,
+//! its flag, and whether it is a secret. Flags override `KAIROS_IDENTITY_*` variables, variables override the
+//! TOML file, and the file overrides the defaults. An unknown key or an invalid value makes the start fail.
+//! Entry point: [`Settings::load`].
 
 mod audit;
 mod callers;
@@ -37,7 +38,7 @@ pub use self::{
     client::ClientSettings,
     database::DatabaseSettings,
     database_url::DatabaseUrl,
-    flags::{ServeFlags, StoreFlags},
+    flags::{ServeFlags, SettingFlags, StoreFlags},
     http::{HttpSettings, PagesSettings},
     log::LogSettings,
     login::LoginSettings,
@@ -48,7 +49,7 @@ pub use self::{
     secret::SecretSettings,
     server::ServerSettings,
     session::SessionSettings,
-    setting::{Section, Setting},
+    setting::{Flag, Section, Setting},
     sources::{SettingSource, Sources},
     value::{Bytes, Count, LogFormat, LogLevel, PublicUrl, Sender, Span, Text, Value},
     verification::VerificationSettings,

@@ -1,7 +1,7 @@
 //! `[password]`
 
 use super::{
-    setting::section,
+    setting::{Flag, section},
     value::{Count, Span},
 };
 
@@ -13,6 +13,7 @@ section! {
         /// at the user's next login. A cost below 10 needs `password.insecure-low-cost`.
         cost: Count<4, 15> = "12",
         /// Allows a cost below 10. For tests only: such hashes do not protect real passwords.
+        #[flag(Flag::switch_of_serve("insecure-low-cost", "Allow a password hash cost below 10, for tests"))]
         insecure_low_cost: bool = "false",
         /// Number of threads that hash; 0 means one for each core. They run at the lowest priority.
         threads: Count<0, 256> = "0",

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::setting::section;
+use super::setting::{Flag, section};
 
 section! {
     /// The service's own encryption key.
@@ -11,6 +11,11 @@ section! {
         /// secrets in the database, which are the tokens of mails that are not yet sent and the keys that
         /// sign access tokens. On SQLite it may be unset: then a key file is created beside the database. All
         /// instances on one PostgreSQL must use the same key.
+        #[flag(Flag::of_serve(
+            "secret-key-file", "FILE",
+            "A file with 32 random bytes in base64, the key that encrypts the secrets in the database; \
+             required with PostgreSQL",
+        ))]
         key_file: Option<PathBuf> = "",
     }
 }

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use super::{
-    setting::section,
+    setting::{Flag, section},
     value::{Bytes, Count, Span},
 };
 
@@ -12,18 +12,36 @@ section! {
     ServerSettings in "server" {
         /// The address to listen on. An address that is not loopback needs TLS or
         /// `server.insecure-plaintext`.
+        #[flag(Flag::of_serve(
+            "listen", "ADDR",
+            "The gRPC address; other than loopback it needs TLS or --insecure-plaintext",
+        ))]
         listen: SocketAddr = "127.0.0.1:50051",
         /// The server's certificate chain, a PEM file. Together with `server.tls-key` it enables TLS.
+        #[flag(Flag::of_serve(
+            "tls-cert", "FILE",
+            "The certificate chain, a PEM file; enables TLS together with --tls-key",
+        ))]
         tls_cert: Option<PathBuf> = "",
         /// The private key of the certificate, a PEM file.
+        #[flag(Flag::of_serve("tls-key", "FILE", "The private key of the certificate, a PEM file"))]
         tls_key: Option<PathBuf> = "",
         /// The CA certificates that verify the certificates of callers, a PEM file. If it is set, a caller
         /// may authenticate with a client certificate (docs/CALLERS.md). Certificate, key and CA certificates
         /// are reloaded within 2 s of a change, and at once on SIGHUP.
+        #[flag(Flag::of_serve(
+            "tls-client-ca", "FILE",
+            "The CA certificates that verify the certificates of callers, a PEM file",
+        ))]
         tls_client_ca: Option<PathBuf> = "",
         /// Allows `server.listen` and `http.listen` to be addresses that are not loopback without TLS, and
         /// `mail.public-base-url` to be an http URL of another machine. Passwords and links then cross the
         /// network unencrypted.
+        #[flag(Flag::switch_of_serve(
+            "insecure-plaintext",
+            "Allow addresses that are not loopback without TLS: passwords then cross the network \
+             unencrypted",
+        ))]
         insecure_plaintext: bool = "false",
         /// Maximum number of open connections; further ones wait to be accepted. Each costs about 100 KiB and
         /// a file descriptor. At startup the limit is lowered if the process may not open that many files.

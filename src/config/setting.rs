@@ -16,6 +16,44 @@ pub struct Setting {
     pub expects: fn() -> String,
     /// The lines of the doc comment: meaning, unit and consequences.
     pub about: &'static [&'static str],
+    /// The flag of the command line, if the setting has one.
+    pub flag: Option<Flag>,
+    /// Redacts the secrets in the text of a secret setting; `None` if the setting contains none. A secret
+    /// setting has a twin `<key>-file`, which names a file with its text.
+    pub redact: Option<fn(&str) -> String>,
+}
+
+/// The declaration of a command line flag that sets a setting.
+#[derive(Debug, Clone, Copy)]
+pub struct Flag {
+    /// The name, without the leading hyphens.
+    pub name: &'static str,
+    /// The name of the value in the help; `None` if the flag has no value, and sets the setting to `true`.
+    pub value_name: Option<&'static str>,
+    /// The help, to which the default of the setting is added.
+    pub help: &'static str,
+    /// True if every command has the flag; otherwise only `serve` has it.
+    pub is_global: bool,
+}
+
+impl Flag {
+    /// Declares a flag with a value for every command.
+    #[must_use]
+    pub const fn of_every_command(name: &'static str, value_name: &'static str, help: &'static str) -> Self {
+        Self { name, value_name: Some(value_name), help, is_global: true }
+    }
+
+    /// Declares a flag with a value for `serve`.
+    #[must_use]
+    pub const fn of_serve(name: &'static str, value_name: &'static str, help: &'static str) -> Self {
+        Self { name, value_name: Some(value_name), help, is_global: false }
+    }
+
+    /// Declares a flag without a value for `serve`.
+    #[must_use]
+    pub const fn switch_of_serve(name: &'static str, help: &'static str) -> Self {
+        Self { name, value_name: None, help, is_global: false }
+    }
 }
 
 impl Setting {
@@ -34,12 +72,7 @@ impl Setting {
     /// Returns `text` as it may be printed: the passwords in URLs are replaced by `***`.
     #[must_use]
     pub fn redacted(&self, text: &str) -> String {
-        use super::{database_url::redacted_urls, url_text::redacted};
-        match self.field {
-            "url" => redacted(text),
-            "read_urls" => redacted_urls(text),
-            _ => text.to_owned(),
-        }
+        self.redact.map_or_else(|| text.to_owned(), |redact| redact(text))
     }
 }
 
@@ -57,12 +90,20 @@ pub trait Section: Sized {
     fn read(sources: &Sources) -> Result<Self, ConfigError>;
 }
 
-/// Declares a section: a struct with one field per setting, each with its type and its default.
+/// Declares a section: a struct with one field per setting, each with its type and its default. Before a
+/// field, `#[flag(..)]` declares its [`Flag`], and `#[secret(..)]` the function that redacts its text.
 macro_rules! section {
+    (@option) => { None };
+    (@option $value:expr) => { Some($value) };
     (
         $(#[doc = $about:literal])+
         $name:ident in $section:literal {
-            $( $(#[doc = $doc:literal])+ $field:ident: $value:ty = $default:literal, )+
+            $(
+                $(#[doc = $doc:literal])+
+                $(#[flag($flag:expr)])?
+                $(#[secret($redact:expr)])?
+                $field:ident: $value:ty = $default:literal,
+            )+
         }
     ) => {
         $(#[doc = $about])+
@@ -80,6 +121,8 @@ macro_rules! section {
                     default: $default,
                     expects: <$value as $crate::config::value::Value>::expects,
                     about: &[$($doc),+],
+                    flag: $crate::config::setting::section!(@option $($flag)?),
+                    redact: $crate::config::setting::section!(@option $($redact)?),
                 }, )+
             ];
 

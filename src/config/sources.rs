@@ -41,9 +41,6 @@ impl fmt::Display for SettingSource {
     }
 }
 
-/// A flag of the command line: the key of its setting, the name of the flag, and the text of its value.
-pub type Flag = (&'static str, &'static str, String);
-
 /// The text and the source of every setting.
 #[derive(Debug)]
 pub struct Sources {
@@ -51,7 +48,8 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Collects the texts of all settings. `file` is the settings file, if there is one.
+    /// Collects the texts of all settings. `file` is the settings file, if there is one. Each flag has the key
+    /// of its setting, its name and the text of its value.
     ///
     /// # Errors
     /// [`ConfigError`] if a file cannot be read or is not valid TOML, if a key or variable is unknown, if a
@@ -59,7 +57,7 @@ impl Sources {
     pub fn gather(
         file: Option<&Path>,
         variables: impl IntoIterator<Item = (OsString, OsString)>,
-        flags: Vec<Flag>,
+        flags: Vec<(impl Into<String>, &'static str, String)>,
     ) -> Result<Self, ConfigError> {
         let defaults =
             settings().map(|setting| (setting.key(), (setting.default.to_owned(), SettingSource::Default)));
@@ -71,11 +69,11 @@ impl Sources {
             sources.apply_variable(&name, &text)?;
         }
         for (key, flag, text) in flags {
-            sources.texts.insert(key.to_owned(), (text, SettingSource::Flag(flag)));
+            sources.texts.insert(key.into(), (text, SettingSource::Flag(flag)));
         }
-        sources.apply_secret_file("database.url")?;
-        sources.apply_secret_file("database.read-urls")?;
-        sources.apply_secret_file("mail.url")?;
+        for setting in settings().filter(|setting| setting.redact.is_some()) {
+            sources.apply_secret_file(setting.key())?;
+        }
         Ok(sources)
     }
 
@@ -159,16 +157,16 @@ impl Sources {
     }
 
     /// Replaces the URL with the content of the file that `<key>-file` names, if that setting is set.
-    fn apply_secret_file(&mut self, key: &'static str) -> Result<(), ConfigError> {
+    fn apply_secret_file(&mut self, key: String) -> Result<(), ConfigError> {
         let file_key = format!("{key}-file");
         let file = self.texts.get(&file_key).filter(|(path, _)| !path.is_empty());
         let Some((path, _)) = file.map(|(path, source)| (PathBuf::from(path), source)) else { return Ok(()) };
-        if self.texts.get(key).is_some_and(|(_, source)| *source != SettingSource::Default) {
-            return Err(ConfigError::BothSet { key: key.to_owned(), other: file_key });
+        if self.texts.get(&key).is_some_and(|(_, source)| *source != SettingSource::Default) {
+            return Err(ConfigError::BothSet { key, other: file_key });
         }
         let text = fs::read_to_string(&path)
             .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
-        self.texts.insert(key.to_owned(), (text.trim().to_owned(), SettingSource::File(path)));
+        self.texts.insert(key, (text.trim().to_owned(), SettingSource::File(path)));
         Ok(())
     }
 }

@@ -135,3 +135,37 @@ fn the_printed_settings_contain_no_password() {
     let printed = Settings::print(&input.sources().unwrap());
     assert!(printed.contains("postgres://a:***@b/c") && !printed.contains("hunter2"), "{printed}");
 }
+
+#[test]
+fn a_setting_is_secret_exactly_if_a_file_can_contain_it() {
+    let keys: Vec<String> = settings().map(Setting::key).collect();
+    for setting in settings() {
+        let has_file = keys.contains(&format!("{}-file", setting.key()));
+        assert_eq!(setting.redact.is_some(), has_file, "{}", setting.key());
+    }
+}
+
+#[test]
+fn a_flag_sets_its_setting_and_its_help_shows_the_default() {
+    use clap::{Args, FromArgMatches};
+    let mut command = StoreFlags::augment_args(ServeFlags::augment_args(clap::Command::new("serve")));
+    let help = command.render_help().to_string();
+    for shown in
+        ["--listen <ADDR>", "[default: 127.0.0.1:50051]", "--insecure-plaintext\n", "[default: info]"]
+    {
+        assert!(help.contains(shown), "{shown}: {help}");
+    }
+    let flags = ["serve", "--listen", "127.0.0.1:1", "--insecure-plaintext", "--log-level", "warn"];
+    let matches = command.try_get_matches_from(flags).unwrap();
+    let mut serve = ServeFlags::from_arg_matches(&matches).unwrap();
+    serve.set("secret.key-file", "key");
+
+    let (settings, sources) =
+        Settings::load(&StoreFlags::from_arg_matches(&matches).unwrap(), &serve).unwrap();
+
+    assert_eq!(settings.server.listen.port(), 1);
+    assert!(settings.server.insecure_plaintext && !settings.mail.insecure_plaintext);
+    assert_eq!(settings.log.level.as_str(), "warn");
+    let printed = Settings::print(&sources);
+    assert!(printed.contains("key-file = \"key\"  # flag --secret-key-file"), "{printed}");
+}
