@@ -1,8 +1,8 @@
 //! `[audit]`
 
 use super::{
+    number::{Count, Span},
     setting::section,
-    value::{Count, Span},
 };
 
 /// The longest `audit.retention`, in milliseconds: ten years of 365 days.

@@ -1,8 +1,8 @@
 //! `[client]`
 
 use super::{
+    number::{Count, Span},
     setting::section,
-    value::{Count, Span},
 };
 
 section! {

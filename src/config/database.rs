@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use super::{
     database_url::{DatabaseUrl, DatabaseUrls, redacted_urls},
+    number::{Count, Span},
     setting::{Flag, section},
     url_text::redacted,
-    value::{Count, Span},
 };
 
 section! {

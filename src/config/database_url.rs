@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf};
 
 use url::Url;
 
-use super::url_text::redacted;
+use super::{url_text::redacted, value::Value};
 
 /// The URL of a database. `Debug` and `Display` do not show its password.
 #[derive(Clone, PartialEq, Eq)]
@@ -65,6 +65,27 @@ impl DatabaseUrls {
 impl fmt::Debug for DatabaseUrls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.0.iter().map(|url| redacted(url))).finish()
+    }
+}
+
+impl Value for DatabaseUrl {
+    fn expects() -> String {
+        "sqlite:///folder/file, sqlite://relative/file or postgres://user:password@host:port/database"
+            .to_owned()
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::parse(text)
+    }
+}
+
+impl Value for DatabaseUrls {
+    fn expects() -> String {
+        "URLs such as postgres://user:password@host:port/database, separated by commas, or empty".to_owned()
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::parse(text)
     }
 }
 

@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use super::{
+    number::{Count, Span},
     setting::{Flag, section},
-    value::{Count, Span},
 };
 
 section! {

@@ -1,8 +1,8 @@
 //! `[log]`
 
 use super::{
+    log_value::{LogFormat, LogLevel},
     setting::{Flag, section},
-    value::{LogFormat, LogLevel},
 };
 
 section! {

@@ -1,6 +1,6 @@
 //! `[lookup]`
 
-use super::{setting::section, value::Count};
+use super::{number::Count, setting::section};
 
 section! {
     /// Look-ups by `auth_token`. Look-ups that arrive while a query runs are combined into the next query.

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use super::{
     mail_url::MailUrl,
+    number::Span,
+    public_url::PublicUrl,
+    sender::Sender,
     setting::{Flag, section},
     url_text::redacted,
-    value::{PublicUrl, Sender, Span},
 };
 
 section! {

@@ -5,6 +5,8 @@ use std::{fmt, path::PathBuf};
 use percent_encoding::percent_decode_str;
 use url::Url;
 
+use super::value::Value;
+
 /// How the connection to the SMTP server is encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SmtpTls {
@@ -86,6 +88,16 @@ impl fmt::Display for MailUrl {
             Self::Smtp { host, port, tls: SmtpTls::StartTls, .. } => write!(f, "smtp://{host}:{port}"),
             Self::Smtp { host, port, tls: SmtpTls::Implicit, .. } => write!(f, "smtps://{host}:{port}"),
         }
+    }
+}
+
+impl Value for MailUrl {
+    fn expects() -> String {
+        "file:///folder, smtp://user:password@host:port or smtps://user:password@host:port".to_owned()
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::parse(text)
     }
 }
 

@@ -13,15 +13,19 @@ mod database_url;
 mod flags;
 mod http;
 mod log;
+mod log_value;
 mod login;
 mod lookup;
 mod mail;
 mod mail_url;
+mod number;
 mod password;
+mod public_url;
 #[cfg(test)]
 mod reference;
 mod rules;
 mod secret;
+mod sender;
 mod server;
 mod session;
 mod setting;
@@ -41,17 +45,21 @@ pub use self::{
     flags::{ServeFlags, SettingFlags, StoreFlags},
     http::{HttpSettings, PagesSettings},
     log::LogSettings,
+    log_value::{LogFormat, LogLevel},
     login::LoginSettings,
     lookup::LookupSettings,
     mail::MailSettings,
     mail_url::{MailUrl, SmtpTls},
+    number::{Bytes, Count, Span},
     password::PasswordSettings,
+    public_url::PublicUrl,
     secret::SecretSettings,
+    sender::Sender,
     server::ServerSettings,
     session::SessionSettings,
     setting::{Flag, Section, Setting},
     sources::{SettingSource, Sources},
-    value::{Bytes, Count, LogFormat, LogLevel, PublicUrl, Sender, Span, Text, Value},
+    value::{Text, Value},
     verification::VerificationSettings,
 };
 

@@ -1,8 +1,8 @@
 //! `[password]`
 
 use super::{
+    number::{Count, Span},
     setting::{Flag, section},
-    value::{Count, Span},
 };
 
 section! {

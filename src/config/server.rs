@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use super::{
+    number::{Bytes, Count, Span},
     setting::{Flag, section},
-    value::{Bytes, Count, Span},
 };
 
 section! {

@@ -1,8 +1,9 @@
 //! `[session]`
 
 use super::{
+    number::{Count, Span},
     setting::section,
-    value::{Count, Span, Text},
+    value::Text,
 };
 
 section! {

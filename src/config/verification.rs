@@ -1,8 +1,8 @@
 //! `[verification]`
 
 use super::{
+    number::{Count, Span},
     setting::section,
-    value::{Count, Span},
 };
 use crate::domain::Timestamp;
 
