@@ -2,14 +2,10 @@
 
 #![expect(clippy::doc_markdown, reason = "clap shows these comments on a terminal, where marks are noise")]
 
-use std::{
-    fs::{File, OpenOptions},
-    io::{self, BufWriter},
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+mod parts;
+mod report;
+
+use std::{path::PathBuf, time::Duration};
 
 use clap::{
     Args, Subcommand,
@@ -17,29 +13,19 @@ use clap::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, progress::TerminalProgress, reason, signals::Signals, signing, store};
+use self::{
+    parts::{cores, importer, open_existing, open_source, open_target},
+    report::{ReportFile, print_conflicts, print_report},
+};
+use super::{Failure, progress::TerminalProgress, reason, signals::Signals, store};
 use crate::{
-    callers::COMMAND_LINE,
-    clock::Clock,
-    config::{DatabaseUrl, Settings},
-    django::DjangoSource,
-    domain::Origin,
-    entropy::Entropy,
-    import::{
-        Import as Importer, ImportOptions, ImportOutcome, OnEmailConflict, OnTokenConflict,
-        OnUsernameConflict, ROWS_PER_TRANSACTION, Report,
-    },
-    password::{PasswordOptions, Passwords},
-    sealing::SealingKey,
-    store::Store,
+    config::Settings,
+    import::{ImportOptions, OnEmailConflict, OnTokenConflict, OnUsernameConflict, Report},
 };
 
 /// How many plaintext passwords each core hashes between two writes. If the process is killed, a few seconds
 /// of work are lost.
 const HASHES_PER_CORE: usize = 8;
-
-/// Maximum number of open conflicts that are printed. The report lists all of them.
-const PRINTED_CONFLICTS_MAX: usize = 20;
 
 #[derive(Debug, Args)]
 pub(super) struct Import {
@@ -264,162 +250,4 @@ impl Verify {
             comparison.missing, comparison.stale
         ))
     }
-}
-
-async fn open_source(settings: &Settings, from: &str) -> Result<DjangoSource, Failure> {
-    let url = store::parse_url("--from", from)?;
-    let options = store::options(settings, "--from", &url, false)?;
-    DjangoSource::open(&options).await.map_err(|error| format!("--from {url}: {}", reason(error)))
-}
-
-/// Opens or creates the store to import into.
-async fn open_target(settings: &Settings) -> Result<Store, Failure> {
-    let store = store::open_or_create(settings).await?;
-    store::require_current(settings, &store).await?;
-    Ok(store)
-}
-
-/// Opens the store if it exists and is migrated. A dry run creates none.
-async fn open_existing(settings: &Settings) -> Result<Option<Store>, Failure> {
-    if let DatabaseUrl::Sqlite(path) = &settings.database.url
-        && !path.exists()
-    {
-        return Ok(None);
-    }
-    let store = store::open(settings, false)?;
-    if store.is_new().await.map_err(|error| store::database_failure(settings, &error))? {
-        return Ok(None);
-    }
-    store::require_current(settings, &store).await?;
-    Ok(Some(store))
-}
-
-fn importer(settings: &Settings, store: Option<Store>, options: ImportOptions) -> Result<Importer, Failure> {
-    let entropy = Entropy::system();
-    let writes = store.is_some() && !options.dry_run;
-    let persistent = persistent_key(settings, writes, &entropy)?;
-    if persistent.is_none() && writes {
-        tracing::warn!(
-            "--secret-key-file is not set: the import cannot record which plaintext passwords it has hashed, so a \
-             later run must hash them again to detect changes"
-        );
-    }
-    let passwords = PasswordOptions {
-        cost: settings.password.cost.get(),
-        threads: 0,
-        queue_length: 2 * (ROWS_PER_TRANSACTION + options.hashes_per_batch),
-    };
-    Ok(Importer {
-        store,
-        passwords: Passwords::start(passwords, entropy.clone()).map_err(reason)?,
-        is_key_persistent: persistent.is_some(),
-        key: Arc::new(persistent.unwrap_or_else(|| SealingKey::passing(&entropy))),
-        clock: Clock::system(),
-        entropy,
-        origin: Origin::local(COMMAND_LINE),
-        options,
-    })
-}
-
-/// Loads the key of `secret.key-file`. If the setting is unset, returns `None` on PostgreSQL, and on SQLite
-/// loads the key file beside the database. If that file is missing, it is created if `may_create` is set;
-/// otherwise returns `None`.
-fn persistent_key(
-    settings: &Settings,
-    may_create: bool,
-    entropy: &Entropy,
-) -> Result<Option<SealingKey>, Failure> {
-    let has_default_key = match &settings.database.url {
-        DatabaseUrl::Sqlite(path) => may_create || signing::default_key_path(path).exists(),
-        DatabaseUrl::Postgres(_) => false,
-    };
-    if settings.secret.key_file.is_none() && !has_default_key {
-        return Ok(None);
-    }
-    signing::sealing_key(settings, entropy).map(Some)
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-/// A new file for the report. It is created before the import, so that a wrong path fails early. It is
-/// deleted if the report is not written.
-struct ReportFile<'a> {
-    path: &'a Path,
-    file: Option<BufWriter<File>>,
-}
-
-impl<'a> ReportFile<'a> {
-    /// Creates the file, which only its owner can read, since the report contains emails and usernames.
-    fn create(path: Option<&'a Path>) -> Result<Option<Self>, Failure> {
-        let Some(path) = path else { return Ok(None) };
-        let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        let file = created.map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => format!("--report {}: the file already exists", path.display()),
-            _ => format!("--report {}: {error}", path.display()),
-        })?;
-        Ok(Some(Self { path, file: Some(BufWriter::new(file)) }))
-    }
-
-    /// Writes the report.
-    fn write(mut self, outcome: &mut ImportOutcome) -> Result<(), Failure> {
-        let Some(mut file) = self.file.take() else { return Ok(()) };
-        outcome
-            .write(&mut file)
-            .map_err(|error| format!("--report {}: {}", self.path.display(), reason(error)))
-    }
-}
-
-impl Drop for ReportFile<'_> {
-    fn drop(&mut self) {
-        if self.file.is_some() {
-            // The report was not written: remove the empty file, so that the next run can create it again.
-            let _ = std::fs::remove_file(self.path);
-        }
-    }
-}
-
-fn print_report(report: &Report) {
-    println!("schema     {}", report.schema);
-    println!("rows       {}", report.rows);
-    let line = |title: &str, counts: &std::collections::BTreeMap<String, u64>| {
-        let counts: Vec<String> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
-        if !counts.is_empty() {
-            println!("{title:10} {}", counts.join(", "));
-        }
-    };
-    line("states", &report.states);
-    line("passwords", &report.passwords);
-    line("findings", &report.findings);
-    line("open", &report.open);
-    println!("written    {} imported, {} updated", report.imported, report.updated);
-    for (note, count) in [
-        ("changed while they were being written", report.changed_meanwhile),
-        ("were imported and are no longer in the source", report.gone_from_source),
-        ("have no times: they got the time of the import", report.without_times),
-    ] {
-        if count > 0 {
-            println!("note       {count} rows {note}");
-        }
-    }
-    if let Some(checksums) = &report.checksums {
-        println!("source     {} ({} users)", checksums.source, checksums.users);
-        println!("store      {}", checksums.store);
-    }
-}
-
-fn print_conflicts(outcome: &mut ImportOutcome, report: Option<&Path>) -> Result<(), Failure> {
-    let open = outcome.report.open_conflicts();
-    outcome
-        .findings(true, PRINTED_CONFLICTS_MAX, |kind, rows, text| {
-            println!("open       {kind}: rows {rows}: {text}");
-        })
-        .map_err(reason)?;
-    if open > PRINTED_CONFLICTS_MAX as u64 {
-        let all = report
-            .map_or_else(|| "--report FILE writes".to_owned(), |path| format!("{} contains", path.display()));
-        println!("open       and {} more; {all} all of them", open - PRINTED_CONFLICTS_MAX as u64);
-    }
-    Ok(())
 }

@@ -1,0 +1,98 @@
+//! Opens the source and the store, and constructs the import.
+
+use std::sync::Arc;
+
+use crate::{
+    callers::COMMAND_LINE,
+    cli::{Failure, reason, signing, store},
+    clock::Clock,
+    config::{DatabaseUrl, Settings},
+    django::DjangoSource,
+    domain::Origin,
+    entropy::Entropy,
+    import::{Import as Importer, ImportOptions, ROWS_PER_TRANSACTION},
+    password::{PasswordOptions, Passwords},
+    sealing::SealingKey,
+    store::Store,
+};
+
+pub(super) async fn open_source(settings: &Settings, from: &str) -> Result<DjangoSource, Failure> {
+    let url = store::parse_url("--from", from)?;
+    let options = store::options(settings, "--from", &url, false)?;
+    DjangoSource::open(&options).await.map_err(|error| format!("--from {url}: {}", reason(error)))
+}
+
+/// Opens or creates the store to import into.
+pub(super) async fn open_target(settings: &Settings) -> Result<Store, Failure> {
+    let store = store::open_or_create(settings).await?;
+    store::require_current(settings, &store).await?;
+    Ok(store)
+}
+
+/// Opens the store if it exists and is migrated. A dry run creates none.
+pub(super) async fn open_existing(settings: &Settings) -> Result<Option<Store>, Failure> {
+    if let DatabaseUrl::Sqlite(path) = &settings.database.url
+        && !path.exists()
+    {
+        return Ok(None);
+    }
+    let store = store::open(settings, false)?;
+    if store.is_new().await.map_err(|error| store::database_failure(settings, &error))? {
+        return Ok(None);
+    }
+    store::require_current(settings, &store).await?;
+    Ok(Some(store))
+}
+
+pub(super) fn importer(
+    settings: &Settings,
+    store: Option<Store>,
+    options: ImportOptions,
+) -> Result<Importer, Failure> {
+    let entropy = Entropy::system();
+    let writes = store.is_some() && !options.dry_run;
+    let persistent = persistent_key(settings, writes, &entropy)?;
+    if persistent.is_none() && writes {
+        tracing::warn!(
+            "--secret-key-file is not set: the import cannot record which plaintext passwords it has hashed, so a \
+             later run must hash them again to detect changes"
+        );
+    }
+    let passwords = PasswordOptions {
+        cost: settings.password.cost.get(),
+        threads: 0,
+        queue_length: 2 * (ROWS_PER_TRANSACTION + options.hashes_per_batch),
+    };
+    Ok(Importer {
+        store,
+        passwords: Passwords::start(passwords, entropy.clone()).map_err(reason)?,
+        is_key_persistent: persistent.is_some(),
+        key: Arc::new(persistent.unwrap_or_else(|| SealingKey::passing(&entropy))),
+        clock: Clock::system(),
+        entropy,
+        origin: Origin::local(COMMAND_LINE),
+        options,
+    })
+}
+
+/// Loads the key of `secret.key-file`. If the setting is unset, returns `None` on PostgreSQL, and on SQLite
+/// loads the key file beside the database. If that file is missing, it is created if `may_create` is set;
+/// otherwise returns `None`.
+fn persistent_key(
+    settings: &Settings,
+    may_create: bool,
+    entropy: &Entropy,
+) -> Result<Option<SealingKey>, Failure> {
+    let has_default_key = match &settings.database.url {
+        DatabaseUrl::Sqlite(path) => may_create || signing::default_key_path(path).exists(),
+        DatabaseUrl::Postgres(_) => false,
+    };
+    if settings.secret.key_file.is_none() && !has_default_key {
+        return Ok(None);
+    }
+    signing::sealing_key(settings, entropy).map(Some)
+}
+
+pub(super) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

@@ -1,0 +1,171 @@
+//! Constructs all parts of the service.
+
+use std::sync::Arc;
+
+use tokio::{net::TcpListener, sync::Notify};
+use tonic::service::Routes;
+
+use super::{
+    options::{accounts_options, bind, bind_http, layer_options, outbox_options, passwords, transport},
+    reload::{self, TlsConfigs},
+};
+use crate::{
+    accounts::{Accounts, Administration, AuditTrail, Collaborators, Mails, PageTokens, SigningKeys},
+    callers::CallerGate,
+    cli::{
+        Failure, reason,
+        signing::{access_tokens, mails, sealing_key, signing_keys},
+        store,
+    },
+    clock::Clock,
+    config::{DatabaseUrl, Settings},
+    entropy::Entropy,
+    grpc::{self, Api, HealthWatch, Services, layer::Layered},
+    mail::{Outbox, Templates},
+    pages::{PageTemplates, Pages, PagesOptions},
+    sealing::SealingKey,
+    store::Store,
+};
+
+/// All parts of the service, validated but not yet started.
+pub(super) struct Service {
+    pub(super) settings: Settings,
+    pub(super) store: Store,
+    pub(super) accounts: Accounts,
+    pub(super) audit: AuditTrail,
+    pub(super) signing_keys: SigningKeys,
+    pub(super) outbox: Outbox,
+    pub(super) mail_due: Arc<Notify>,
+    pub(super) layered: Layered<Services>,
+    pub(super) gate: CallerGate,
+    pub(super) health: HealthWatch,
+    pub(super) listener: TcpListener,
+    pub(super) http: Option<(TcpListener, Pages)>,
+    pub(super) tls: TlsConfigs,
+    pub(super) clock: Clock,
+    pub(super) entropy: Entropy,
+}
+
+impl Service {
+    pub(super) async fn assemble(settings: Settings) -> Result<Self, Failure> {
+        let (clock, entropy) = (Clock::system(), Entropy::system());
+        let gate = reload::gate(&settings)?;
+        let store = open_store(&settings).await?;
+        let sealing_key = Arc::new(sealing_key(&settings, &entropy)?);
+        let mail_due = Arc::new(Notify::new());
+        let mails = mails(&settings, Arc::clone(&sealing_key), &entropy, Arc::clone(&mail_due));
+        let with = collaborators(&settings, store.clone(), mails.clone(), (clock.clone(), entropy.clone()))?;
+        let signing_keys = build_signing_keys(&settings, &with, &sealing_key);
+        signing_keys.prepare().await.map_err(reason)?;
+        let outbox = build_outbox(&settings, &with, &sealing_key)?;
+        let audit = with.audit.clone();
+        let accounts = Accounts::new(with, accounts_options(&settings));
+        let (reporter, health_service) = tonic_health::server::health_reporter();
+        let health = HealthWatch::begin(reporter, store.clone()).await;
+        let api = Api {
+            accounts: accounts.clone(),
+            administration: Administration::new(store.clone(), clock.clone()),
+            mails,
+            page_tokens: PageTokens::new(sealing_key, entropy.clone()),
+            store: store.clone(),
+            audit: audit.clone(),
+        };
+        let others = Routes::new(health_service);
+        let others =
+            if settings.server.reflection { grpc::add_reflection(others).map_err(reason)? } else { others };
+        let services = Services::new(api, settings.server.message_bytes_max.count().as_usize(), others);
+        let layered = grpc::layer::wrap(services, layer_options(&settings, &clock, &entropy, &gate));
+        let pages = pages(&settings, &accounts, &clock, &entropy)?;
+        let http = bind_http(&settings)?.map(|listener| (listener, pages));
+        let (listener, tls) = (bind(&settings)?, TlsConfigs::load(&settings)?);
+        Ok(Self {
+            settings,
+            store,
+            accounts,
+            audit,
+            signing_keys,
+            outbox,
+            mail_due,
+            layered,
+            gate,
+            health,
+            listener,
+            http,
+            tls,
+            clock,
+            entropy,
+        })
+    }
+}
+
+/// Constructs the dependencies of [`Accounts`].
+fn collaborators(
+    settings: &Settings,
+    store: Store,
+    mails: Mails,
+    (clock, entropy): (Clock, Entropy),
+) -> Result<Collaborators, Failure> {
+    Ok(Collaborators {
+        passwords: passwords(settings, &entropy)?,
+        access_tokens: access_tokens(settings),
+        mails,
+        audit: AuditTrail::new(store.clone(), clock.clone(), settings.audit.refusals_max.as_usize()),
+        store,
+        clock,
+        entropy,
+    })
+}
+
+fn build_signing_keys(
+    settings: &Settings,
+    with: &Collaborators,
+    sealing_key: &Arc<SealingKey>,
+) -> SigningKeys {
+    let time_and_chance = (with.clock.clone(), with.entropy.clone());
+    let (store, sealing_key) = (with.store.clone(), Arc::clone(sealing_key));
+    signing_keys(settings, store, sealing_key, with.access_tokens.clone(), time_and_chance)
+}
+
+fn build_outbox(
+    settings: &Settings,
+    with: &Collaborators,
+    sealing_key: &Arc<SealingKey>,
+) -> Result<Outbox, Failure> {
+    let templates = Templates::new(settings.mail.public_base_url.as_str()).map_err(reason)?;
+    let delivery = (transport(settings)?, templates);
+    let time_and_chance = (with.clock.clone(), with.entropy.clone());
+    let (store, sealing_key) = (with.store.clone(), Arc::clone(sealing_key));
+    let outbox = Outbox::new(store, delivery, sealing_key, outbox_options(settings), time_and_chance);
+    outbox.map_err(|error| format!("mail.from: {}", reason(error)))
+}
+
+fn pages(
+    settings: &Settings,
+    accounts: &Accounts,
+    clock: &Clock,
+    entropy: &Entropy,
+) -> Result<Pages, Failure> {
+    let folder = settings.pages.templates.as_deref();
+    let templates = settings.pages.enabled.then(|| PageTemplates::load(folder)).transpose();
+    let templates = templates.map_err(|error| format!("pages.templates: {error}"))?;
+    let options = PagesOptions {
+        request_timeout: settings.server.request_timeout_default.get(),
+        keys_max_age: settings.session.key_lead.get(),
+    };
+    Ok(Pages::new(accounts.clone(), templates, options, (clock.clone(), entropy.clone())))
+}
+
+async fn open_store(settings: &Settings) -> Result<Store, Failure> {
+    let store = store::open_to_serve(settings)?;
+    if let DatabaseUrl::Sqlite(_) = settings.database.url {
+        let migrated = store.migrate().await.map_err(|error| store::database_failure(settings, &error))?;
+        if !migrated.is_empty() {
+            tracing::info!("Applied {} migrations: {}", migrated.len(), migrated.join(", "));
+        }
+    }
+    store::require_current(settings, &store).await?;
+    for warning in store.durability_warnings().await.map_err(reason)? {
+        tracing::warn!("{warning}");
+    }
+    Ok(store)
+}

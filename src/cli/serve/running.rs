@@ -1,0 +1,156 @@
+//! Starts all parts of the service, and stops them.
+
+use std::time::Duration;
+
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    assembly::Service,
+    options::{http1_options, retention, server_options, session_options},
+    reload::Reload,
+};
+use crate::{
+    accounts::{Accounts, AuditTrail, Housekeeping},
+    callers::SERVICE,
+    clock::Clock,
+    config::Settings,
+    domain::Origin,
+    server::{self, DrainReport},
+};
+
+/// The time that the background work gets at shutdown even if the calls have used up the drain deadline. A
+/// requested link is processed within a second after the answer.
+const BACKGROUND_DRAIN_MIN: Duration = Duration::from_secs(3);
+
+/// The running parts of the service, and the tokens that stop them.
+pub(super) struct Running {
+    settings: Settings,
+    accounts: Accounts,
+    audit: AuditTrail,
+    /// Stops the health watch, housekeeping, key rotation and reload; cancelled first.
+    watch: CancellationToken,
+    server: CancellationToken,
+    outbox: CancellationToken,
+    serving: Vec<JoinHandle<DrainReport>>,
+    background: TaskTracker,
+    clock: Clock,
+}
+
+impl Service {
+    pub(super) fn start(self) -> Running {
+        let (watch, server, outbox) =
+            (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        let background = TaskTracker::new();
+        let retention = retention(&self.settings);
+        let sessions = session_options(&self.settings);
+        let housekeeping =
+            Housekeeping::new(self.store, self.clock.clone(), Origin::local(SERVICE), sessions, retention);
+        background.spawn(housekeeping.run(watch.clone()));
+        background.spawn(self.signing_keys.run(watch.clone()));
+        background.spawn(self.outbox.run(self.mail_due, outbox.clone()));
+        let reload = Reload::begin(self.settings.clone(), self.gate, self.tls.clone(), self.audit.clone());
+        background.spawn(reload.run(watch.clone()));
+        let mut serving = Vec::new();
+        if let Some((listener, pages)) = self.http {
+            log_http(&self.settings, &listener, self.tls.http.is_some());
+            let options = http1_options(&self.settings);
+            serving.push(tokio::spawn(server::serve_http1(
+                listener,
+                pages,
+                options,
+                self.tls.http,
+                server.clone(),
+            )));
+        }
+        log_start(&self.settings, &self.listener, self.tls.grpc.is_some());
+        let options = server_options(&self.settings);
+        let serve =
+            server::serve(self.listener, self.layered, options, self.tls.grpc, self.entropy, server.clone());
+        serving.push(tokio::spawn(serve));
+        background.spawn(self.health.run(watch.clone(), server.clone()));
+        background.spawn(self.audit.clone().run(outbox.clone()));
+        let (settings, accounts, audit, clock) = (self.settings, self.accounts, self.audit, self.clock);
+        Running { settings, accounts, audit, watch, server, outbox, serving, background, clock }
+    }
+}
+
+impl Running {
+    /// Shuts down in this order: sets the health status to `NOT_SERVING`, waits for `server.drain-notice`,
+    /// closes the ports, waits for calls in flight until the drain deadline, and then finishes the background
+    /// work.
+    pub(super) async fn stop(self) {
+        let began = self.clock.instant();
+        self.watch.cancel();
+        tokio::time::sleep(self.settings.server.drain_notice.get()).await;
+
+        self.server.cancel();
+        let mut connections_aborted = 0;
+        for serving in self.serving {
+            match serving.await {
+                Ok(report) => connections_aborted += report.connections_aborted,
+                Err(error) => tracing::error!(%error, "A server task failed"),
+            }
+        }
+        if connections_aborted == 0 {
+            tracing::info!("All connections closed");
+        } else {
+            tracing::warn!(
+                connections_aborted,
+                "Aborted {connections_aborted} connections at the drain deadline"
+            );
+        }
+
+        self.outbox.cancel();
+        self.background.close();
+        let deadline = self.settings.server.drain_deadline.get() + self.settings.server.drain_notice.get();
+        let left =
+            deadline.saturating_sub(self.clock.instant().duration_since(began)).max(BACKGROUND_DRAIN_MIN);
+        let rest = async {
+            // Refusals are recorded without waiting for the outbox, which may still wait for a mail server.
+            let decisions = async {
+                self.accounts.finish().await;
+                self.audit.flush().await;
+            };
+            tokio::join!(decisions, self.background.wait());
+        };
+        match tokio::time::timeout(left, rest).await {
+            Ok(()) => tracing::info!("Stopped"),
+            Err(_) => {
+                tracing::warn!(
+                    "Stopped before all background work had finished; unsent mails are sent after the next start"
+                );
+            }
+        }
+    }
+}
+
+/// Logs the address of the HTTP port, and what it serves.
+fn log_http(settings: &Settings, listener: &TcpListener, is_tls: bool) {
+    let Ok(address) = listener.local_addr() else { return };
+    let what = if settings.pages.enabled {
+        "the pages behind mailed links, and the public keys"
+    } else {
+        "the public keys"
+    };
+    tracing::info!(tls = is_tls, "Serving HTTP on {address}: {what}");
+    let links = settings.mail.public_base_url.as_str();
+    if settings.pages.enabled {
+        tracing::info!("Mailed links begin with {links}, which must lead to the HTTP port");
+    }
+}
+
+/// Logs the database, the mail transport and the gRPC address, and warns of unsafe settings.
+fn log_start(settings: &Settings, listener: &TcpListener, is_tls: bool) {
+    let address = listener.local_addr().unwrap_or(settings.server.listen);
+    tracing::info!("Database: {}; mail transport: {}", settings.database.url, settings.mail.url);
+    if !is_tls && !address.ip().is_loopback() {
+        tracing::warn!("TLS is off: passwords cross the network unencrypted (--insecure-plaintext)");
+    }
+    if settings.callers.file.is_none() {
+        tracing::warn!(
+            "No callers file is set: every client that reaches {address} may call every method (docs/CALLERS.md)"
+        );
+    }
+    tracing::info!(tls = is_tls, "Serving gRPC on {address}");
+}
