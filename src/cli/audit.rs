@@ -9,12 +9,16 @@ use std::{
 
 use clap::{Args, builder::PossibleValuesParser};
 
-use super::{Failure, reason, store, user};
+use super::{
+    Failure,
+    arguments::{parse_time, parse_user_key},
+    reason, store,
+};
 use crate::{
     accounts::{Administration, UserKey},
     clock::Clock,
-    config::{RETENTION_MILLIS_MAX, Settings, Span, Value},
-    domain::{AuditKind, Timestamp},
+    config::Settings,
+    domain::AuditKind,
     store::{AUDIT_PAGE_MAX, AuditFilter, RecordedEvent},
 };
 
@@ -51,7 +55,7 @@ impl Audit {
         let administration = Administration::new(store::open_current(settings).await?, clock);
         let user = match &self.user {
             None => None,
-            Some(user) => Some(match user::parse_user_key(user)? {
+            Some(user) => Some(match parse_user_key(user)? {
                 // Events are kept after their user is deleted, so the user need not exist.
                 UserKey::AuthToken(token) => token,
                 key => administration.find_user(&key).await.map_err(reason)?.user.auth_token,
@@ -67,23 +71,6 @@ impl Audit {
         };
         list(&administration, filter).await
     }
-}
-
-/// Parses the time of a flag: an RFC 3339 time, or a duration before `now`. `None` if the flag was not given.
-pub(super) fn parse_time(
-    flag: &str,
-    text: Option<&str>,
-    now: Timestamp,
-) -> Result<Option<Timestamp>, Failure> {
-    let Some(text) = text else { return Ok(None) };
-    let ago = |text| Span::<0, RETENTION_MILLIS_MAX>::parse(text).map(|ago| now.minus(ago.get()));
-    let parsed = Timestamp::parse(text).or_else(|| ago(text));
-    let expected = || {
-        format!(
-            "{flag}: expected a time such as 2026-11-24T08:00:00Z or 2h for two hours ago, not \"{text}\""
-        )
-    };
-    parsed.map(Some).ok_or_else(expected)
 }
 
 /// Prints all matching events, which are read one page at a time.

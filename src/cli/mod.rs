@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand. This module constructs and connects the other modules; it
 //! contains no business rules.
 
+mod arguments;
 mod audit;
 mod backup;
 mod caller;

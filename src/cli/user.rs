@@ -9,13 +9,17 @@ use std::{
 
 use clap::{Args, Subcommand};
 
-use super::{Failure, audit::parse_time, reason, signing, store};
+use super::{
+    Failure,
+    arguments::{parse_time, parse_user_key},
+    reason, signing, store,
+};
 use crate::{
     accounts::{Administration, Mails, UserKey},
     callers::COMMAND_LINE,
     clock::Clock,
     config::Settings,
-    domain::{AuthToken, Email, Origin, Timestamp, Username},
+    domain::{Origin, Timestamp},
     entropy::Entropy,
     store::{ManagedUser, Store, USERS_PAGE_MAX, UserFilter},
 };
@@ -243,16 +247,4 @@ fn confirm() -> Result<bool, Failure> {
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer).map_err(reason)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
-}
-
-/// Parses the email, `auth_token` or username of a user. A text with an @ is an email, since a username never
-/// contains an @. Any other text is an `auth_token` if it is a UUID, and otherwise a username.
-pub(super) fn parse_user_key(text: &str) -> Result<UserKey, Failure> {
-    if text.contains('@') {
-        return Email::parse(text).map(UserKey::Email).map_err(|rule| format!("the email {rule}"));
-    }
-    match AuthToken::parse(text) {
-        Ok(token) => Ok(UserKey::AuthToken(token)),
-        Err(_) => Username::parse(text).map(UserKey::Username).map_err(|rule| format!("the username {rule}")),
-    }
 }

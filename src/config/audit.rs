@@ -2,7 +2,7 @@
 
 use super::{
     number::{Count, Span},
-    setting::section,
+    section::section,
 };
 
 /// The longest `audit.retention`, in milliseconds: ten years of 365 days.

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use super::{
     database_url::{DatabaseUrl, DatabaseUrls, redacted_urls},
     number::{Count, Span},
-    setting::{Flag, section},
+    section::section,
+    setting::Flag,
     url_text::redacted,
 };
 

@@ -4,7 +4,8 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use super::{
     number::{Count, Span},
-    setting::{Flag, section},
+    section::section,
+    setting::Flag,
 };
 
 section! {

@@ -2,7 +2,8 @@
 
 use super::{
     log_value::{LogFormat, LogLevel},
-    setting::{Flag, section},
+    section::section,
+    setting::Flag,
 };
 
 section! {

@@ -1,6 +1,6 @@
 //! `[lookup]`
 
-use super::{number::Count, setting::section};
+use super::{number::Count, section::section};
 
 section! {
     /// Look-ups by `auth_token`. Look-ups that arrive while a query runs are combined into the next query.

@@ -3,11 +3,7 @@
 use std::path::PathBuf;
 
 use super::{
-    mail_url::MailUrl,
-    number::Span,
-    public_url::PublicUrl,
-    sender::Sender,
-    setting::{Flag, section},
+    mail_url::MailUrl, number::Span, public_url::PublicUrl, section::section, sender::Sender, setting::Flag,
     url_text::redacted,
 };
 

@@ -25,6 +25,7 @@ mod public_url;
 mod reference;
 mod rules;
 mod secret;
+mod section;
 mod sender;
 mod server;
 mod session;
@@ -54,10 +55,11 @@ pub use self::{
     password::PasswordSettings,
     public_url::PublicUrl,
     secret::SecretSettings,
+    section::Section,
     sender::Sender,
     server::ServerSettings,
     session::SessionSettings,
-    setting::{Flag, Section, Setting},
+    setting::{Flag, Setting},
     sources::{SettingSource, Sources},
     value::{Text, Value},
     verification::VerificationSettings,

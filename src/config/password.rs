@@ -2,7 +2,8 @@
 
 use super::{
     number::{Count, Span},
-    setting::{Flag, section},
+    section::section,
+    setting::Flag,
 };
 
 section! {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::setting::{Flag, section};
+use super::{section::section, setting::Flag};
 
 section! {
     /// The service's own encryption key.

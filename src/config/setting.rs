@@ -1,8 +1,6 @@
 //! The declaration of a setting. The TOML file, the variables, the flags, `--print-config` and
 //! `docs/CONFIG.md` all use this one declaration.
 
-use super::{ConfigError, sources::Sources};
-
 /// The declaration of one setting.
 #[derive(Debug)]
 pub struct Setting {
@@ -75,68 +73,3 @@ impl Setting {
         self.redact.map_or_else(|| text.to_owned(), |redact| redact(text))
     }
 }
-
-/// A section of settings.
-pub trait Section: Sized {
-    /// The lines of the section's description.
-    const ABOUT: &'static [&'static str];
-    /// The settings, in the order of the struct fields and of the documentation.
-    const SETTINGS: &'static [Setting];
-
-    /// Parses the value of each setting.
-    ///
-    /// # Errors
-    /// [`ConfigError::BadValue`] for the first invalid value.
-    fn read(sources: &Sources) -> Result<Self, ConfigError>;
-}
-
-/// Declares a section: a struct with one field per setting, each with its type and its default. Before a
-/// field, `#[flag(..)]` declares its [`Flag`], and `#[secret(..)]` the function that redacts its text.
-macro_rules! section {
-    (@option) => { None };
-    (@option $value:expr) => { Some($value) };
-    (
-        $(#[doc = $about:literal])+
-        $name:ident in $section:literal {
-            $(
-                $(#[doc = $doc:literal])+
-                $(#[flag($flag:expr)])?
-                $(#[secret($redact:expr)])?
-                $field:ident: $value:ty = $default:literal,
-            )+
-        }
-    ) => {
-        $(#[doc = $about])+
-        #[derive(Debug, Clone)]
-        pub struct $name {
-            $( $(#[doc = $doc])+ pub $field: $value, )+
-        }
-
-        impl $crate::config::setting::Section for $name {
-            const ABOUT: &'static [&'static str] = &[$($about),+];
-            const SETTINGS: &'static [$crate::config::setting::Setting] = &[
-                $( $crate::config::setting::Setting {
-                    section: $section,
-                    field: stringify!($field),
-                    default: $default,
-                    expects: <$value as $crate::config::value::Value>::expects,
-                    about: &[$($doc),+],
-                    flag: $crate::config::setting::section!(@option $($flag)?),
-                    redact: $crate::config::setting::section!(@option $($redact)?),
-                }, )+
-            ];
-
-            fn read(sources: &$crate::config::sources::Sources) -> Result<Self, $crate::config::ConfigError> {
-                let mut settings = <Self as $crate::config::setting::Section>::SETTINGS.iter();
-                Ok(Self { $(
-                    $field: {
-                        let setting = settings.next().expect("SETTINGS has one entry for each field");
-                        sources.value::<$value>(setting)?
-                    },
-                )+ })
-            }
-        }
-    };
-}
-
-pub(super) use section;

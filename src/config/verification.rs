@@ -2,7 +2,7 @@
 
 use super::{
     number::{Count, Span},
-    setting::section,
+    section::section,
 };
 use crate::domain::Timestamp;
 
