@@ -206,7 +206,7 @@ fn parse_entry(
     if entry.token_hashes.is_empty() && entry.certificates.is_empty() {
         return Err(Violation::new(&at, "must have token-hashes or certificates"));
     }
-    Ok((Caller::new(name.get_ref(), rights), credentials(entry)?))
+    Ok((Caller::new(name.get_ref(), rights), credentials(&entry)?))
 }
 
 fn deserialize(entry: &Spanned<DeValue<'_>>) -> Result<Entry, Violation> {
@@ -223,7 +223,7 @@ fn deserialize(entry: &Spanned<DeValue<'_>>) -> Result<Entry, Violation> {
     })
 }
 
-fn credentials(entry: Entry) -> Result<Credentials, Violation> {
+fn credentials(entry: &Entry) -> Result<Credentials, Violation> {
     if let Some(surplus) = entry.token_hashes.get(TOKENS_MAX) {
         let rule =
             format!("token-hashes must have at most {TOKENS_MAX} entries, not {}", entry.token_hashes.len());
