@@ -7,9 +7,10 @@ use std::{env, fmt, path::PathBuf};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use super::{
-    ConfigError, Settings,
+    error::ConfigError,
+    section_list::settings,
     setting::{Flag, Setting},
-    settings,
+    settings::Settings,
     sources::{FILE_VARIABLE, Sources},
 };
 

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, fs, path::Path};
 
-use super::sections;
+use super::section_list::sections;
 
 fn reference() -> String {
     let mut text = String::from(

@@ -1,6 +1,6 @@
 //! Rules about unsafe values, and about settings that depend on each other.
 
-use super::{ConfigError, Settings, database_url::DatabaseUrl};
+use super::{database_url::DatabaseUrl, error::ConfigError, settings::Settings};
 
 /// The lowest safe bcrypt cost: with a lower one a password is guessed too fast from a stolen hash (OWASP,
 /// Password Storage Cheat Sheet).

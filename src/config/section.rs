@@ -1,6 +1,6 @@
 //! A section of settings: one struct, declared together with its settings.
 
-use super::{ConfigError, setting::Setting, sources::Sources};
+use super::{error::ConfigError, setting::Setting, sources::Sources};
 
 /// A section of settings.
 pub trait Section: Sized {
@@ -52,7 +52,7 @@ macro_rules! section {
                 }, )+
             ];
 
-            fn read(sources: &$crate::config::sources::Sources) -> Result<Self, $crate::config::ConfigError> {
+            fn read(sources: &$crate::config::sources::Sources) -> Result<Self, $crate::config::error::ConfigError> {
                 let mut settings = <Self as $crate::config::section::Section>::SETTINGS.iter();
                 Ok(Self { $(
                     $field: {

@@ -3,43 +3,21 @@
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    fmt, fs,
+    fs,
     path::{Path, PathBuf},
 };
 
 use toml::Table;
 
-use super::{ConfigError, setting::Setting, settings, value::Value};
+use super::{
+    error::ConfigError, section_list::settings, setting::Setting, setting_source::SettingSource, value::Value,
+};
 
 /// The prefix of the service's environment variables. An unknown variable with this prefix is an error.
 const VARIABLE_PREFIX: &str = "KAIROS_IDENTITY_";
 
 /// The variable with the path of the settings file, like `--config`.
 pub(super) const FILE_VARIABLE: &str = "KAIROS_IDENTITY_CONFIG";
-
-/// Where the value of a setting comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SettingSource {
-    /// The default.
-    Default,
-    /// A file, by its path.
-    File(PathBuf),
-    /// An environment variable, by its name.
-    Variable(String),
-    /// A command line flag, by its name without the leading hyphens.
-    Flag(&'static str),
-}
-
-impl fmt::Display for SettingSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default => f.write_str("default"),
-            Self::File(path) => write!(f, "file {}", path.display()),
-            Self::Variable(name) => write!(f, "variable {name}"),
-            Self::Flag(name) => write!(f, "flag --{name}"),
-        }
-    }
-}
 
 /// The text and the source of every setting.
 #[derive(Debug)]

@@ -2,7 +2,7 @@ use std::{ffi::OsString, fs};
 
 use tempfile::TempDir;
 
-use super::*;
+use super::{section_list::settings, *};
 
 /// Settings from the text of a file, variables and flags.
 struct Input {

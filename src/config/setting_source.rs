@@ -1,0 +1,27 @@
+//! Where the value of a setting comes from.
+
+use std::{fmt, path::PathBuf};
+
+/// Where the value of a setting comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SettingSource {
+    /// The default.
+    Default,
+    /// A file, by its path.
+    File(PathBuf),
+    /// An environment variable, by its name.
+    Variable(String),
+    /// A command line flag, by its name without the leading hyphens.
+    Flag(&'static str),
+}
+
+impl fmt::Display for SettingSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Variable(name) => write!(f, "variable {name}"),
+            Self::Flag(name) => write!(f, "flag --{name}"),
+        }
+    }
+}
