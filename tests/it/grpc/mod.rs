@@ -10,6 +10,7 @@ mod login;
 mod mail_by_caller;
 mod malformed;
 mod matrices;
+mod redaction;
 mod registration;
 mod resend;
 mod resolution;
