@@ -6,14 +6,14 @@ use kairos_identity::{
     access_token::{AccessTokenOptions, AccessTokens, SigningKey},
     accounts::{
         Accounts, AccountsOptions, Administration, AuditTrail, Budget, Collaborators, MailOptions, Mails,
-        PageTokens, SessionOptions, ThrottleOptions,
+        SessionOptions, ThrottleOptions,
     },
     callers::CallerGate,
     clock::Clock,
     domain::{SigningSeed, Timestamp},
     entropy::Entropy,
     grpc::{
-        Api, Services,
+        Api, PageTokens, Services,
         layer::{LayerOptions, Layered, wrap},
     },
     pages::{PageTemplates, Pages, PagesOptions},

@@ -11,7 +11,6 @@ mod error;
 mod housekeeping;
 mod log_in;
 mod mails;
-mod page_tokens;
 mod profile;
 mod redeem_link;
 mod register;
@@ -32,7 +31,6 @@ pub use self::{
     error::AccountError,
     housekeeping::{Housekeeping, REQUEST_ID_LIFETIME, Retention},
     mails::{MailOptions, MailedBy, Mails},
-    page_tokens::{InvalidPageToken, PageCursor, PageTokens},
     register::{NewAccount, NewUser},
     sessions::{ActingUser, IssuedTokens, SessionOptions},
     signing_keys::{KeyOptions, Rotation, SigningKeyError, SigningKeys},

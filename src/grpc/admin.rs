@@ -7,10 +7,11 @@ use super::{
     convert,
     fields::Fields,
     page::{Page, optional_timestamp},
+    page_tokens::PageTokens,
     status::from_account,
 };
 use crate::{
-    accounts::{Administration, Mails, PageTokens, UserKey},
+    accounts::{Administration, Mails, UserKey},
     callers::UserFields,
     domain::{AuthToken, Email, Origin, UserId, Username},
     proto::{self, get_user_request::Key},

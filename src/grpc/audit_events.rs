@@ -7,10 +7,11 @@ use super::{
     convert,
     fields::Fields,
     page::{Page, optional_timestamp},
+    page_tokens::PageTokens,
     status::from_account,
 };
 use crate::{
-    accounts::{Administration, PageTokens},
+    accounts::Administration,
     domain::{AuditKind, AuthToken},
     proto,
     store::{AuditFilter, EventPosition, RecordedEvent},

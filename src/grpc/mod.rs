@@ -14,6 +14,7 @@ mod health;
 pub mod layer;
 mod login;
 mod page;
+mod page_tokens;
 mod reflection;
 mod registration;
 mod resolution;
@@ -24,6 +25,7 @@ mod unary;
 
 pub use self::{
     health::HealthWatch,
+    page_tokens::PageTokens,
     reflection::add_reflection,
     service::{Api, Services},
 };

@@ -1,10 +1,10 @@
 //! Pagination of lists (AIP-158).
 
-use super::fields::Fields;
-use crate::{
-    accounts::{PageCursor, PageTokens},
-    domain::Timestamp,
+use super::{
+    fields::Fields,
+    page_tokens::{PageCursor, PageTokens},
 };
+use crate::domain::Timestamp;
 
 const SIZE_DEFAULT: i32 = 100;
 const SIZE_MAX: i32 = 1_000;

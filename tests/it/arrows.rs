@@ -21,7 +21,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("server", &["clock", "entropy"]),
     ("accounts", &["access_token", "store", "password", "domain", "clock", "entropy", "sealing"]),
     ("mail", &["store", "domain", "clock", "entropy", "sealing"]),
-    ("grpc", &["accounts", "callers", "store", "domain", "proto", "clock", "entropy", "server"]),
+    ("grpc", &["accounts", "callers", "store", "domain", "proto", "clock", "entropy", "sealing", "server"]),
     ("import", &["clock", "domain", "entropy", "password", "sealing", "store"]),
     ("pages", &["accounts", "callers", "clock", "domain", "entropy", "server", "store"]),
     (

@@ -10,7 +10,7 @@ use super::{
     reload::{self, TlsConfigs},
 };
 use crate::{
-    accounts::{Accounts, Administration, AuditTrail, Collaborators, Mails, PageTokens, SigningKeys},
+    accounts::{Accounts, Administration, AuditTrail, Collaborators, Mails, SigningKeys},
     callers::CallerGate,
     cli::{
         Failure, reason,
@@ -20,7 +20,7 @@ use crate::{
     clock::Clock,
     config::{DatabaseUrl, Settings},
     entropy::Entropy,
-    grpc::{self, Api, HealthWatch, Services, layer::Layered},
+    grpc::{self, Api, HealthWatch, PageTokens, Services, layer::Layered},
     mail::{Outbox, Templates},
     pages::{PageTemplates, Pages, PagesOptions},
     sealing::SealingKey,

@@ -11,12 +11,13 @@ use tonic::{
 
 use super::{
     layer::{CallHandler, RequestId, current_request_id},
+    page_tokens::PageTokens,
     resolution,
     status::{error_status, reason_name},
     unary,
 };
 use crate::{
-    accounts::{Accounts, Administration, AuditTrail, MailedBy, Mails, PageTokens},
+    accounts::{Accounts, Administration, AuditTrail, MailedBy, Mails},
     callers::{Caller, Requester, UserFields},
     domain::{AuditEvent, AuditKind, ClientAgent, Origin},
     proto::{
