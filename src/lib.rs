@@ -5,15 +5,18 @@
 //! - [`cli`]: the command line; `serve` builds and connects all parts of the service.
 //! - [`pages`]: the HTTP port, which serves the pages behind mailed links and the public keys.
 //! - [`grpc`]: the API and the only module that uses the generated messages. A handler parses the request,
-//!   acts and replies; the layers in `layer` apply to every call.
+//!   acts and replies; the layers in `layer` apply to every call. It creates and reads page tokens.
 //! - [`server`]: the accept loop, with connection limits, TLS, GOAWAY and a shutdown with a deadline.
 //! - [`config`]: the settings, loaded and validated before the service starts.
 //! - [`telemetry`]: the log.
 //! - [`callers`]: the methods that each caller may call, and the fields of a user that it may see.
 //! - [`import`]: import of users from a Django backend, and export to it.
+//! - [`maintenance`]: tools over a whole store: copy, backup, checksums.
 //! - [`accounts`]: the operations on an account with all business rules, independent of transport and SQL.
 //! - [`mail`]: the outbox worker, which renders mails and delivers them over SMTP or to a folder.
-//! - [`store`]: the database, with one set of queries for both engines, migrations and coalesced look-ups.
+//! - [`django`]: the database of a Django backend: recognizes its schema, reads and writes its rows.
+//! - [`store`]: the service's own tables, with one set of queries for both engines, migrations and coalesced
+//!   look-ups.
 //! - [`password`]: password hashing in Django's formats in a bounded thread pool, and the policy for new
 //!   passwords.
 //! - [`access_token`]: signs and verifies JWTs that authenticate a user without a call.

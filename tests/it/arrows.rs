@@ -17,12 +17,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("access_token", &["domain"]),
     ("callers", &["domain"]),
     ("store", &["domain"]),
+    ("django", &["domain", "store"]),
+    ("maintenance", &["domain", "store"]),
     ("config", &["domain"]),
     ("server", &["clock", "entropy"]),
     ("accounts", &["access_token", "store", "password", "domain", "clock", "entropy", "sealing"]),
     ("mail", &["store", "domain", "clock", "entropy", "sealing"]),
     ("grpc", &["accounts", "callers", "store", "domain", "proto", "clock", "entropy", "sealing", "server"]),
-    ("import", &["clock", "domain", "entropy", "password", "sealing", "store"]),
+    ("import", &["clock", "django", "domain", "entropy", "password", "sealing", "store"]),
     ("pages", &["accounts", "callers", "clock", "domain", "entropy", "server", "store"]),
     (
         "cli",
@@ -32,11 +34,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "callers",
             "clock",
             "config",
+            "django",
             "domain",
             "entropy",
             "grpc",
             "import",
             "mail",
+            "maintenance",
             "pages",
             "password",
             "sealing",
@@ -50,7 +54,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// Libraries and functions that only the listed modules may use. A library name includes its companions:
 /// `diesel` includes `diesel_async`.
 const ONLY_IN: &[(&str, &[&str])] = &[
-    ("diesel", &["store"]),
+    ("diesel", &["store", "django", "import", "maintenance"]),
     ("tokio_postgres", &["store"]),
     ("tonic", &["grpc", "server", "proto", "cli"]),
     ("prost", &["grpc", "proto"]),
