@@ -1,5 +1,5 @@
-//! Compiles the `.proto` files with protox, which needs no protoc. Writes their descriptors for reflection, and
-//! the `Debug` implementations of messages with secrets.
+//! Compiles the `.proto` files with protox, which needs no protoc. Writes their descriptors for reflection,
+//! and the `Debug` implementations of messages with secrets.
 
 use std::{env, error::Error, fmt::Write as _, fs, path::PathBuf};
 

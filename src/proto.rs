@@ -1,12 +1,14 @@
 //! The generated API (package `kairos.identity.v1`) and its descriptors. No other file calls
 //! `include_proto!`.
 //!
-//! A field with a password or a secret token is marked `[debug_redact = true]` in the `.proto` files. `build.rs`
-//! generates the `Debug` of each message with such a field, which prints `[redacted]` in its place.
+//! A field with a password or a secret token is marked `[debug_redact = true]` in the `.proto` files.
+//! `build.rs` generates the `Debug` of each message with such a field, which prints `[redacted]` in its
+//! place.
 
 #![expect(
     clippy::pedantic,
     clippy::allow_attributes,
+    clippy::doc_lazy_continuation,
     reason = "generated code, documented in the .proto files"
 )]
 

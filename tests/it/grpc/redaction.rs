@@ -66,30 +66,32 @@ fn is_secret(name: &str) -> bool {
 struct Canary {
     /// The text as `Debug` prints it, without white space.
     printed: String,
-    is_redacted: bool,
+    /// True if `Debug` must not print the text.
+    is_hidden: bool,
 }
 
-/// Returns the value of a field with a canary in each text, and adds these canaries. `path` leads to the field.
-fn value(field: &FieldDescriptor, path: &str, in_redacted: bool, canaries: &mut Vec<Canary>) -> Value {
+/// Returns the value of a field with a canary in each text, and adds these canaries. `path` leads to the
+/// field.
+fn value(field: &FieldDescriptor, path: &str, is_in_redacted: bool, canaries: &mut Vec<Canary>) -> Value {
     assert!(!field.is_map(), "{}: the test has no maps", field.full_name());
     let sent = format!("canary-{path}.{}-end", field.name());
-    let is_redacted = in_redacted || is_redacted(field);
+    let is_hidden = is_in_redacted || is_redacted(field);
     let one = match field.kind() {
         Kind::Message(message) => {
             let mut nested = DynamicMessage::new(message.clone());
             for inner in message.fields() {
                 let path = format!("{path}.{}", field.name());
-                nested.set_field(&inner, value(&inner, &path, is_redacted, canaries));
+                nested.set_field(&inner, value(&inner, &path, is_hidden, canaries));
             }
             Value::Message(nested)
         }
         Kind::String => {
-            canaries.push(Canary { printed: sent.clone(), is_redacted });
+            canaries.push(Canary { printed: sent.clone(), is_hidden });
             Value::String(sent)
         }
         Kind::Bytes => {
             let numbers: Vec<String> = sent.bytes().map(|byte| byte.to_string()).collect();
-            canaries.push(Canary { printed: numbers.join(","), is_redacted });
+            canaries.push(Canary { printed: numbers.join(","), is_hidden });
             Value::Bytes(sent.into())
         }
         kind => Value::default_value(&kind),
@@ -99,7 +101,7 @@ fn value(field: &FieldDescriptor, path: &str, in_redacted: bool, canaries: &mut 
 
 #[test]
 fn debug_prints_no_redacted_field_and_every_other_one() {
-    let mut redacted = 0;
+    let mut hidden = 0;
     for message in messages() {
         assert!(debug(message.name(), &[]).is_some(), "{} is not in the list of this test", message.name());
         // One field at a time, because the fields of a oneof exclude each other.
@@ -113,13 +115,13 @@ fn debug_prints_no_redacted_field_and_every_other_one() {
             for printed in printed.map(|printed| printed.split_whitespace().collect::<String>()) {
                 for canary in &canaries {
                     let is_printed = printed.contains(&canary.printed);
-                    assert_eq!(is_printed, !canary.is_redacted, "{} in {printed}", canary.printed);
-                    redacted += usize::from(canary.is_redacted);
+                    assert_eq!(is_printed, !canary.is_hidden, "{} in {printed}", canary.printed);
+                    hidden += usize::from(canary.is_hidden);
                 }
             }
         }
     }
-    assert!(redacted > 0, "the descriptors contain the option");
+    assert!(hidden > 0, "the descriptors contain the option");
 }
 
 #[test]
