@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Request};
 use http_body_util::Full;
 use kairos_identity::{
     grpc::layer::all_method_paths,
-    server::{Peer, HttpHandler},
+    server::{HttpHandler, Peer},
 };
 use kairos_identity_fuzz::service;
 use libfuzzer_sys::{

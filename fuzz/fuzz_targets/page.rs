@@ -7,7 +7,7 @@ use std::{cell::RefCell, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::{BodyExt as _, Full};
-use kairos_identity::server::{Peer, HttpHandler};
+use kairos_identity::server::{HttpHandler, Peer};
 use kairos_identity_fuzz::service;
 use libfuzzer_sys::{
     arbitrary::{self, Arbitrary},

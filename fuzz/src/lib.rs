@@ -1,3 +1,3 @@
-//! What the targets share.
+//! Code that several fuzz targets use.
 
 pub mod service;

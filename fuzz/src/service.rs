@@ -1,4 +1,4 @@
-//! The service in this process, on a database in a temporary folder.
+//! The service in the process of the target, with a database in a temporary folder.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ use kairos_identity::{
 use tempfile::TempDir;
 use tonic::service::Routes;
 
-/// The layers with all that stands behind them, and the pages; its folder goes with it.
+/// The gRPC service with its layers, and the pages. Dropping it deletes the temporary folder.
 pub struct Service {
     pub layered: Layered<Services>,
     pub pages: Pages,
@@ -32,7 +32,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// A service that knows nobody yet, and lets everybody call.
+    /// Creates a service without users. It has no callers file, so any client may call it.
     pub async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (clock, entropy) = (Clock::system(), Entropy::system());
@@ -67,10 +67,9 @@ impl Service {
             accounts_options(),
         );
         let templates = PageTemplates::load(None).unwrap();
-        let time_and_chance = (clock.clone(), entropy.clone());
         let limit = Duration::from_secs(10);
         let options = PagesOptions { request_timeout: limit, keys_max_age: limit };
-        let pages = Pages::new(accounts.clone(), Some(templates), options, time_and_chance);
+        let pages = Pages::new(accounts.clone(), Some(templates), options, (clock.clone(), entropy.clone()));
         let administration = Administration::new(store.clone(), clock.clone());
         let page_tokens = PageTokens::new(sealing_key, entropy.clone());
         let api = Api { accounts, administration, mails, page_tokens, store, audit };
@@ -86,7 +85,7 @@ impl Service {
     }
 }
 
-/// With one key, which signs for ever.
+/// Returns access tokens with one signing key that never expires.
 fn access_tokens(seed: [u8; 32]) -> AccessTokens {
     let tokens = AccessTokens::new(AccessTokenOptions {
         issuer: "https://id.example".to_owned(),

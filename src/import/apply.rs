@@ -118,8 +118,8 @@ impl Import {
         Ok(pending)
     }
 
-    /// Writes the rows whose hashes are ready, then those that must be hashed, in parts of `hashes_per_batch`:
-    /// a killed process loses at most the work of one part.
+    /// Writes the rows whose hashes are ready, then those that must be hashed, in parts of
+    /// `hashes_per_batch`, so that a killed process loses at most the work of one part.
     async fn write_page(
         &self,
         store: &Store,

@@ -53,7 +53,8 @@ pub struct Pages {
     templates: Option<PageTemplates>,
     options: PagesOptions,
     submissions: Arc<Semaphore>,
-    time_and_chance: (Clock, Entropy),
+    clock: Clock,
+    entropy: Entropy,
 }
 
 /// The resource of a path.
@@ -92,10 +93,10 @@ impl Pages {
         accounts: Accounts,
         templates: Option<PageTemplates>,
         options: PagesOptions,
-        time_and_chance: (Clock, Entropy),
+        (clock, entropy): (Clock, Entropy),
     ) -> Self {
         let submissions = Arc::new(Semaphore::new(SUBMISSIONS_MAX));
-        Self { accounts, templates, options, submissions, time_and_chance }
+        Self { accounts, templates, options, submissions, clock, entropy }
     }
 
     async fn reply(&self, request: Request<Body>, peer: &Peer) -> Reply {
@@ -145,14 +146,14 @@ impl Pages {
     }
 
     fn origin(&self, peer: &Peer) -> Origin {
-        let request_id = uuid::Builder::from_random_bytes(self.time_and_chance.1.bytes()).into_uuid();
+        let request_id = uuid::Builder::from_random_bytes(self.entropy.bytes()).into_uuid();
         Origin { peer: Some(peer.ip()), request_id: Some(request_id), ..Origin::local(PAGES) }
     }
 }
 
 impl HttpHandler for Pages {
     async fn answer(&self, request: Request<Body>, peer: &Peer) -> Response<Body> {
-        let clock = &self.time_and_chance.0;
+        let clock = &self.clock;
         let began = clock.instant();
         // The query is never logged, because it contains the token. Of paths, only known ones are logged.
         let path = Route::find(request.uri().path()).map_or("-", Route::path);

@@ -60,8 +60,8 @@ impl Pool {
         Ok(Self { jobs, slots: Arc::new(Semaphore::new(queue_length)), retry_after })
     }
 
-    /// Reserves a slot for a job that is not prepared yet, so that no job is prepared in vain if the queue
-    /// is full.
+    /// Reserves a slot for a job that is not prepared yet, so that no job is prepared and then rejected
+    /// because the queue is full.
     pub(super) fn reserve(&self) -> Result<QueueSlot, HashingError> {
         let slot = Arc::clone(&self.slots).try_acquire_owned();
         slot.map(|permit| QueueSlot { _permit: permit })

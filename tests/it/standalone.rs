@@ -1,4 +1,5 @@
-//! A clone needs nothing beside it: no file reaches out of the repository, and only `scripts/setup` uses the network.
+//! A clone is complete: no file refers to a path outside the repository, and only `scripts/setup` uses the
+//! network.
 
 use std::{fs, process::Command};
 

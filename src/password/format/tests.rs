@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use super::{Unreadable::*, *};
 use crate::entropy::Entropy;
 
-/// JSON lines with `hasher`, `password` and `encoded`, written by Django: see tests/fixtures/django/README.md.
+/// JSON lines with `hasher`, `password` and `encoded`, written by Django: see
+/// tests/fixtures/django/README.md.
 const DJANGO_HASHES: &str = include_str!("../../../tests/fixtures/django/hashes.jsonl");
 
 /// One password in five formats, with Django's default costs and a fixed salt, computed by Django 5.2.19.

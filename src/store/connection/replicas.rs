@@ -76,7 +76,7 @@ impl Replicas {
         loop {
             let replicas = future::join_all(self.all.iter().map(|replica| self.watch_one(replica)));
             let watch = future::join(self.watch_primary(primary), replicas);
-            // If the watch ended, a replica that is in use would stay so for ever.
+            // If the watch ended, a replica that is in use would stay so forever.
             if AssertUnwindSafe(watch).catch_unwind().await.is_err() {
                 self.all.iter().for_each(|replica| replica.exclude("the replica watch panicked"));
             }

@@ -1,4 +1,5 @@
-//! Imports from Django, tested against databases that real Django wrote: those of `tests/fixtures/django`, and new ones.
+//! Imports from Django, tested against databases that real Django wrote: those of `tests/fixtures/django`,
+//! and new ones.
 
 mod again;
 mod conflicts;
@@ -211,7 +212,8 @@ fn read_truth(text: &str) -> Vec<DjangoUser> {
     text.lines().map(user).collect()
 }
 
-/// The folder of the databases that real Django wrote and of the scripts that write and check them; its README describes each file.
+/// Returns the folder of the databases that real Django wrote, and of the scripts that write and check them.
+/// Its README describes each file.
 fn fixtures() -> PathBuf {
     repository().join("tests/fixtures/django")
 }

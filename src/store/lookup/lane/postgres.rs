@@ -23,7 +23,7 @@ use crate::{
 pub(in super::super) async fn run(pool: PostgresPool, queue: Arc<Queue>) {
     loop {
         let batch = queue.batch().await;
-        // If the lane ended, its callers would wait for ever.
+        // If the lane ended, its callers would wait forever.
         if AssertUnwindSafe(answer(&pool, batch)).catch_unwind().await.is_err() {
             tracing::error!("PostgreSQL look-up panicked; its callers receive an error");
         }
