@@ -17,6 +17,7 @@ mod page;
 mod page_tokens;
 mod reflection;
 mod registration;
+mod request_id;
 mod resolution;
 pub mod service;
 mod sessions;

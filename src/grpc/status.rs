@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
-use super::layer::current_request_id;
+use super::request_id::current_request_id;
 use crate::{
     accounts::AccountError,
     proto::ErrorReason,

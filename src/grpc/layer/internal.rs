@@ -4,7 +4,7 @@ use http::Response;
 use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::{super::status, request_id::RequestId};
+use super::super::{request_id::RequestId, status};
 use crate::proto::ErrorReason;
 
 /// Adds the request id to an INTERNAL response, and the reason if a library left it out. The message becomes

@@ -8,7 +8,7 @@ use tonic::{Code, Status, body::Body};
 use tonic_types::StatusExt;
 use tracing::Level;
 
-use super::{methods::Methods, request_id::RequestId};
+use super::{super::request_id::RequestId, methods::Methods};
 use crate::{callers::Caller, clock::Clock};
 
 /// Logged in place of a path that is not a known method.

@@ -8,7 +8,6 @@ mod internal;
 mod log;
 mod methods;
 mod panic;
-mod request_id;
 
 use std::{ops::ControlFlow, pin::pin, time::Duration};
 
@@ -16,13 +15,12 @@ use http::{Request, Response};
 use tonic::body::Body;
 
 pub use self::methods::all_method_paths;
-pub(super) use self::request_id::{RequestId, current as current_request_id};
 use self::{
     caller::Rejection,
     log::{Call, CallResult},
     methods::Methods,
 };
-use super::status::reason_name;
+use super::{request_id::RequestId, status::reason_name};
 use crate::{
     callers::{CallSlot, Caller, CallerGate, Requester},
     clock::Clock,

@@ -7,14 +7,14 @@ use futures_util::FutureExt;
 use http::Response;
 use tonic::{Code, body::Body};
 
-use super::super::status::error_status;
+use super::super::{request_id::current_request_id, status::error_status};
 use crate::proto::ErrorReason;
 
 /// Returns the handler's response, or INTERNAL if it panics.
 pub(super) async fn catch(handler: impl Future<Output = Response<Body>>) -> Response<Body> {
     // Unwind safe: the state of the handler is dropped with the future and never used again.
     AssertUnwindSafe(handler).catch_unwind().await.unwrap_or_else(|_| {
-        let request_id = super::current_request_id().map(tracing::field::display);
+        let request_id = current_request_id().map(tracing::field::display);
         tracing::error!(request_id, "Handler panicked");
         error_status(Code::Internal, ErrorReason::Internal, "internal error").into_http()
     })

@@ -4,7 +4,7 @@ use http::StatusCode;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use super::*;
+use super::{super::request_id, *};
 
 /// The behavior of the handler inside the layers.
 #[derive(Clone, Copy)]

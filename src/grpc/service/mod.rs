@@ -10,8 +10,9 @@ use tonic::{
 };
 
 use super::{
-    layer::{CallHandler, RequestId, current_request_id},
+    layer::CallHandler,
     page_tokens::PageTokens,
+    request_id::{RequestId, current_request_id},
     resolution,
     status::{error_status, reason_name},
     unary,

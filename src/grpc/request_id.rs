@@ -19,15 +19,15 @@ tokio::task_local! {
 
 /// The id of one call: a UUID v4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct RequestId(Uuid);
+pub(super) struct RequestId(Uuid);
 
 /// Returns the id of the call that the current task handles, for log lines.
-pub(crate) fn current() -> Option<RequestId> {
+pub(super) fn current_request_id() -> Option<RequestId> {
     CURRENT.try_with(|id| *id).ok()
 }
 
 impl RequestId {
-    pub(crate) const fn as_uuid(self) -> Uuid {
+    pub(super) const fn as_uuid(self) -> Uuid {
         self.0
     }
 
@@ -35,7 +35,7 @@ impl RequestId {
         Self(Builder::from_random_bytes(entropy.identifier()).into_uuid())
     }
 
-    /// Runs the handler with this id as the [`current`] one.
+    /// Runs the handler with this id as the [current](current_request_id) one.
     pub(super) async fn scope<R>(self, work: impl Future<Output = R>) -> R {
         CURRENT.scope(self, work).await
     }
