@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::AccessTokenOptions;
+use super::options::AccessTokenOptions;
 use crate::domain::{AuthToken, SessionId, Timestamp};
 
 /// The access token is malformed, was not signed by this service for this audience, or is not valid at this

@@ -9,6 +9,7 @@
 mod claims;
 mod crypto;
 mod key;
+mod options;
 
 use std::{
     fmt,
@@ -22,6 +23,7 @@ use self::{claims::Claims, key::PreparedKey};
 pub use self::{
     claims::{AccessClaims, InvalidAccessToken},
     key::{KeyId, PublicKey, SigningKey},
+    options::AccessTokenOptions,
 };
 use crate::domain::Timestamp;
 
@@ -34,17 +36,6 @@ const TOKEN_BYTES_MAX: usize = 4_096;
 /// The largest clock difference between two instances that is tolerated: `iat` and `nbf` may be this far in
 /// the future. `exp` has no tolerance.
 pub const SKEW_MAX: Duration = Duration::from_secs(30);
-
-/// The values that all access tokens have in common.
-#[derive(Debug, Clone)]
-pub struct AccessTokenOptions {
-    /// `iss`: the issuer.
-    pub issuer: String,
-    /// `aud`: the audience.
-    pub audience: String,
-    /// The lifetime of a token; a token expires earlier if its key does.
-    pub lifetime: Duration,
-}
 
 /// Signs and verifies access tokens. Clones share the keys.
 #[derive(Clone)]

@@ -7,6 +7,7 @@ mod backup;
 mod caller;
 mod copy;
 mod export;
+mod failure;
 mod healthcheck;
 mod import;
 mod keys;
@@ -18,13 +19,11 @@ mod signing;
 mod store;
 mod user;
 
-use std::io;
-
 use clap::{Parser, Subcommand};
 
+use self::failure::{Failure, is_pipe_closed, reason};
 use crate::{
     config::{LogFormat, ServeFlags, Settings, StoreFlags},
-    store::chain,
     telemetry,
 };
 
@@ -91,9 +90,6 @@ enum Command {
     Healthcheck(healthcheck::Healthcheck),
 }
 
-/// Why a command failed, on one line.
-type Failure = String;
-
 impl Cli {
     /// Runs the command.
     ///
@@ -159,18 +155,4 @@ impl Cli {
             }
         })
     }
-}
-
-/// True if the reader of the output has closed the pipe, as `head` does when it has read enough.
-fn is_pipe_closed(written: io::Result<()>) -> Result<bool, Failure> {
-    match written {
-        Ok(()) => Ok(false),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(true),
-        Err(error) => Err(reason(error)),
-    }
-}
-
-/// Formats an error and its causes on one line.
-fn reason(error: impl std::error::Error) -> Failure {
-    chain(&error)
 }

@@ -8,8 +8,9 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 use super::request_id::current_request_id;
 use crate::{
     accounts::AccountError,
+    domain::chain,
     proto::ErrorReason,
-    store::{Cause, StoreError, chain},
+    store::{Cause, StoreError},
 };
 
 /// The domain of every `ErrorInfo`.

@@ -4,9 +4,12 @@ use std::{collections::BTreeMap, io::Write};
 
 use serde::Serialize;
 
-use super::candidate::UserState;
-use super::survey::{Finding, Survey};
-use super::{Import, ImportError, check, round::Round};
+use super::{candidate::UserState, survey::{Finding, Survey}};
+use super::{
+    Import, ImportError,
+    checksums::{Checksums, checksums},
+    round::{self, Round},
+};
 use crate::{django::DjangoSource, store::Written};
 
 /// Number of findings that are read together.
@@ -18,28 +21,6 @@ pub(super) struct Totals {
     pub(super) written: Written,
     /// Rows that changed after the survey had read them and before they were written.
     pub(super) changed_meanwhile: u64,
-}
-
-/// The checksums of both sides: SHA-256 over one line per imported user, in the order of the `auth_token`s. A
-/// line is the `auth_token`, a tab, the email and a line feed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Checksums {
-    /// How the checksums are computed.
-    pub algorithm: &'static str,
-    /// Number of users.
-    pub users: u64,
-    /// Checksum over the rows, with the emails in the form in which the store holds them.
-    pub source: String,
-    /// Checksum over the users in the store.
-    pub store: String,
-}
-
-impl Checksums {
-    /// True if the users in the store equal the rows of the source.
-    #[must_use]
-    pub fn agree(&self) -> bool {
-        self.source == self.store
-    }
 }
 
 /// What an import has found and done. It contains no passwords and nothing derived from them.
@@ -102,7 +83,7 @@ impl Import {
     ) -> Result<Report, ImportError> {
         let is_complete = is_complete && totals.changed_meanwhile == 0;
         let states = round.survey.count_states()?;
-        let checksums = if is_complete { Some(check::checksums(self, round).await?) } else { None };
+        let checksums = if is_complete { Some(checksums(self, round).await?) } else { None };
         Ok(Report {
             at: round.now.to_string(),
             schema: source.schema().to_string(),
@@ -117,13 +98,27 @@ impl Import {
             imported: totals.written.inserted,
             updated: totals.written.updated,
             changed_meanwhile: totals.changed_meanwhile,
-            gone_from_source: check::count_gone(self, round).await?,
+            gone_from_source: count_gone(self, round).await?,
             without_times: round.without_times,
             passwords: round.passwords.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
             findings: round.survey.count_findings(false)?.into_iter().collect(),
             open: round.survey.count_findings(true)?.into_iter().collect(),
             checksums,
         })
+    }
+}
+
+/// Returns the number of imported rows that are no longer in the source.
+async fn count_gone(import: &Import, round: &mut Round) -> Result<u64, ImportError> {
+    let Some(store) = &import.store else { return Ok(0) };
+    let (mut gone, mut after) = (0, None);
+    loop {
+        let page = store.list_imported(after, round::PAGE).await?;
+        let Some(last) = page.last() else { return Ok(gone) };
+        after = Some(*last);
+        for row in page {
+            gone += u64::from(!round.survey.has_row(row)?);
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use lettre::{
     },
 };
 
-use super::{templates::RenderedMail, transport::MailError};
+use super::{error::MailError, templates::RenderedMail};
 use crate::store::OutgoingMail;
 
 /// Composes a mail. The sender comes from the settings, the recipient from the outbox, and the subject from

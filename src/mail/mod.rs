@@ -5,6 +5,7 @@
 //! link. Start at [`Outbox`].
 
 mod attempt;
+mod error;
 mod folder;
 mod message;
 mod outbox;
@@ -13,9 +14,10 @@ mod templates;
 mod transport;
 
 pub use self::{
+    error::MailError,
     message::compose,
     outbox::{Outbox, OutboxOptions},
     smtp::{Encryption, SmtpOptions},
     templates::{BadTemplate, MailValues, RenderedMail, Templates},
-    transport::{MailError, Transport},
+    transport::Transport,
 };

@@ -8,16 +8,17 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     attempt::{Backoff, DeliveryOutcome, Next, after_attempt},
+    error::MailError,
     message::compose,
     templates::{MailValues, Templates},
-    transport::{MailError, Transport},
+    transport::Transport,
 };
 use crate::{
     clock::Clock,
-    domain::{Email, MailToken},
+    domain::{Email, MailToken, chain},
     entropy::Entropy,
     sealing::{Purpose, SealingKey},
-    store::{OutgoingMail, Store, StoreError, chain},
+    store::{OutgoingMail, Store, StoreError},
 };
 
 /// The most mails in delivery at the same time: more than one, so that a slow delivery does not delay the

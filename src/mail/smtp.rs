@@ -11,8 +11,8 @@ use lettre::{
     },
 };
 
-use super::{attempt::DeliveryOutcome, transport::MailError};
-use crate::store::chain;
+use super::{attempt::DeliveryOutcome, error::MailError};
+use crate::domain::chain;
 
 /// Reply codes that concern the service's own credentials (RFC 4954). They point to a mistake in the
 /// settings, so the mail is retried.

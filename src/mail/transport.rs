@@ -1,11 +1,12 @@
 //! The two destinations of mails: an SMTP server and a folder.
 
-use std::{error::Error, path::PathBuf};
+use std::path::PathBuf;
 
 use lettre::Message;
 
 use super::{
     attempt::DeliveryOutcome,
+    error::MailError,
     folder,
     smtp::{Smtp, SmtpOptions},
 };
@@ -17,23 +18,6 @@ pub struct Transport(Destination);
 enum Destination {
     Folder(PathBuf),
     Smtp(Box<Smtp>),
-}
-
-/// Mails cannot be sent, or one mail cannot be composed.
-#[derive(Debug, thiserror::Error)]
-pub enum MailError {
-    /// The mail library rejects an address or a part of the message.
-    #[error("the mail cannot be composed")]
-    Invalid(#[source] Box<dyn Error + Send + Sync>),
-    /// TLS cannot be set up.
-    #[error("TLS to the SMTP server cannot be set up")]
-    Tls(#[source] lettre::transport::smtp::Error),
-}
-
-impl MailError {
-    pub(super) fn invalid(source: impl Error + Send + Sync + 'static) -> Self {
-        Self::Invalid(Box::new(source))
-    }
 }
 
 impl Transport {

@@ -9,8 +9,7 @@ use super::{
 };
 use crate::{
     accounts::{AccountError, Accounts},
-    domain::{LinkToken, MailToken, MailTokenPurpose, Origin},
-    store::chain,
+    domain::{LinkToken, MailToken, MailTokenPurpose, Origin, chain},
 };
 
 // The fields of the forms.

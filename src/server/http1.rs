@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use super::{
-    HttpHandler,
     connection::{Peer, Protocol},
+    handler::HttpHandler,
 };
 
 /// The longest head of a request, and the most bytes of a body that are read at a time. hyper requires at

@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use super::{
-    HttpHandler, ServerOptions,
     connection::{Peer, Protocol},
+    handler::HttpHandler,
+    options::ServerOptions,
     preface::expect_preface,
     streams::{AcceptedStreams, WithStreams},
 };

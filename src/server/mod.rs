@@ -6,24 +6,27 @@
 //! not the content of calls. Start at [`serve`]; the HTTP port uses [`serve_http1`].
 
 mod connection;
+mod handler;
 mod http1;
 mod http2;
 mod listener;
+mod options;
 mod preface;
 mod streams;
 mod tls;
 
 use std::time::Duration;
 
-use http::{Request, Response};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 pub use tonic::body::Body;
 
 pub use self::{
     connection::Peer,
+    handler::HttpHandler,
     http1::Http1Options,
     listener::bind,
+    options::ServerOptions,
     tls::{Alpn, CurrentTls, TlsError, certificate_names, load_tls},
 };
 use self::{
@@ -34,48 +37,11 @@ use self::{
 };
 use crate::entropy::Entropy;
 
-/// The limits of the gRPC port. Each is a setting, documented in docs/CONFIG.md.
-#[derive(Debug, Clone)]
-pub struct ServerOptions {
-    /// The most open connections; further connections wait to be accepted.
-    pub connections_max: usize,
-    /// The most open connections of one IP address; a further connection is closed immediately.
-    pub connections_per_peer_max: usize,
-    /// The time in which a connection must send the HTTP/2 preface.
-    pub first_byte_timeout: Duration,
-    /// The time limit of a TLS handshake.
-    pub tls_handshake_timeout: Duration,
-    /// The age at which a connection gets GOAWAY, randomly varied by up to 10 %.
-    pub connection_age: Duration,
-    /// The idle time after which a connection gets GOAWAY; it is detected after at most twice this time.
-    pub connection_idle: Duration,
-    /// The time for which calls in flight may continue after GOAWAY.
-    pub connection_age_grace: Duration,
-    /// The interval of HTTP/2 keepalive pings.
-    pub keepalive_interval: Duration,
-    /// The time in which a peer must answer a keepalive ping.
-    pub keepalive_timeout: Duration,
-    /// The most calls in flight on a connection.
-    pub streams_per_connection_max: u32,
-    /// The most bytes of headers of a call.
-    pub header_list_bytes_max: u32,
-    /// The most bytes of one response that are buffered for a peer that does not read it.
-    pub send_buffer_bytes_max: usize,
-    /// The time limit of a shutdown.
-    pub drain_deadline: Duration,
-}
-
 /// The result of a shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DrainReport {
     /// The number of connections that were aborted at the deadline.
     pub connections_aborted: usize,
-}
-
-/// A service that answers HTTP requests.
-pub trait HttpHandler: Send + Sync + 'static {
-    /// Answers one request of a peer.
-    fn answer(&self, request: Request<Body>, peer: &Peer) -> impl Future<Output = Response<Body>> + Send;
 }
 
 /// Serves HTTP/2 until `stop` is cancelled, and then shuts down: it accepts no more connections, sends GOAWAY

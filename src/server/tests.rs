@@ -1,5 +1,6 @@
 use std::{net::SocketAddr, time::Instant};
 
+use http::{Request, Response};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,

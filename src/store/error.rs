@@ -4,6 +4,8 @@ use std::{error::Error, sync::Arc};
 
 use diesel::result::{DatabaseErrorInformation, DatabaseErrorKind, Error as DieselError};
 
+use crate::domain::chain;
+
 /// The unique constraints that callers handle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Constraint {
@@ -88,21 +90,6 @@ impl From<DieselError> for StoreError {
             _ => Self::Internal(Cause::new(error)),
         }
     }
-}
-
-/// Returns an error and its sources in one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let message = cause.to_string();
-        // Wrappers often repeat the text of the error that they wrap.
-        if !text.ends_with(&message) {
-            text = format!("{text}: {message}");
-        }
-        next = cause.source();
-    }
-    text
 }
 
 /// Returns the violated constraint. PostgreSQL reports the constraint's name, SQLite the column in its

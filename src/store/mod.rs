@@ -16,7 +16,6 @@ pub(crate) mod tables;
 
 use std::time::Duration;
 
-pub(crate) use self::error::chain;
 pub use self::{
     columns::{SqlTimestamp, SqlUuid},
     connection::{
@@ -39,6 +38,7 @@ use self::{
     connection::{Connections, postgres::PostgresPool, read, replicas::Replicas, sqlite::SqliteThreads},
     lookup::Lookup,
 };
+pub(crate) use crate::domain::chain;
 
 /// The database engine and its options.
 #[derive(Debug, Clone)]

@@ -6,12 +6,14 @@
 //! again from the start.
 
 mod checksum;
+mod error;
 mod rows;
+mod table;
 
 use diesel::{ExpressionMethods, QueryDsl};
 use diesel_async::RunQueryDsl;
 
-use self::rows::CopiedRow;
+pub use self::{error::CopyError, table::CopiedTable};
 use crate::{
     domain::Timestamp,
     store::{
@@ -24,40 +26,6 @@ use crate::{
         schema::{core_audit_event, core_copy, core_session, core_user},
     },
 };
-
-/// Reasons why a store was not copied.
-#[derive(Debug, thiserror::Error)]
-pub enum CopyError {
-    /// One of the stores does not answer, or rejected a statement.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The target has rows, but no unfinished copy.
-    #[error("the target is not empty: its table {0} has rows; nothing was written")]
-    NotEmpty(&'static str),
-    /// A table of the target has other rows than that of the source.
-    #[error(
-        "table {0} differs between source and target: the source has changed since an earlier copy was stopped, \
-        or another process writes to one of them; start again with an empty target"
-    )]
-    Different(&'static str),
-}
-
-impl From<diesel::result::Error> for CopyError {
-    fn from(error: diesel::result::Error) -> Self {
-        Self::Store(error.into())
-    }
-}
-
-/// A table that was copied.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CopiedTable {
-    /// Name of the table.
-    pub name: &'static str,
-    /// Number of its rows.
-    pub rows: u64,
-    /// Sum of the SHA-256 of its rows modulo 2^256: the same on both engines and for any order of the rows.
-    pub checksum: [u8; 32],
-}
 
 /// Tables whose `id` the database generates.
 const TABLES_WITH_GENERATED_ID: [&str; 4] =
@@ -125,7 +93,7 @@ impl StoreCopy {
         now: Timestamp,
         mut progress: impl FnMut(&'static str, u64),
     ) -> Result<Vec<CopiedTable>, CopyError> {
-        let tables = rows::copy_all(&mut self, &mut progress).await?;
+        let tables = rows::copy_all(&mut self.source, &mut self.target, &mut progress).await?;
         for table in TABLES_WITH_GENERATED_ID {
             self.target.advance_id(table).await?;
         }
@@ -137,50 +105,6 @@ impl StoreCopy {
                 .await?;
         });
         Ok(tables)
-    }
-
-    /// Copies the missing rows of a table and returns the table with its checksum.
-    async fn copy_table<R: CopiedRow>(
-        &mut self,
-        progress: &mut impl FnMut(&'static str, u64),
-    ) -> Result<CopiedTable, CopyError> {
-        if !R::HAS_SAME_ORDER {
-            R::clear(&mut self.target).await?;
-        }
-        let mut after = R::last(&mut self.target).await?;
-        loop {
-            let rows = R::page(&mut self.source, after.as_ref()).await?;
-            if rows.is_empty() {
-                break;
-            }
-            self.target.begin().await?;
-            R::write(&mut self.target, &rows).await?;
-            self.target.commit().await?;
-            progress(R::TABLE, rows.len() as u64);
-            after = rows.last().cloned();
-        }
-        let copied = table_checksum::<R>(&mut self.target).await?;
-        if copied == table_checksum::<R>(&mut self.source).await? {
-            Ok(copied)
-        } else {
-            Err(CopyError::Different(R::TABLE))
-        }
-    }
-}
-
-async fn table_checksum<R: CopiedRow>(session: &mut Session) -> Result<CopiedTable, StoreError> {
-    let mut table = CopiedTable { name: R::TABLE, rows: 0, checksum: [0; 32] };
-    let mut after: Option<R> = None;
-    loop {
-        let rows = R::page(session, after.as_ref()).await?;
-        if rows.is_empty() {
-            return Ok(table);
-        }
-        for row in &rows {
-            table.rows += 1;
-            checksum::add(&mut table.checksum, &row.digest());
-        }
-        after = rows.last().cloned();
     }
 }
 

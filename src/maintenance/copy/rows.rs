@@ -6,8 +6,9 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 
 use super::{
-    CopyError, StoreCopy,
     checksum::{Canonical, RowDigest},
+    error::CopyError,
+    table::{CopiedRow, CopiedTable, copy_table},
 };
 use crate::store::{
     StoreError,
@@ -21,26 +22,6 @@ use crate::store::{
 
 /// Number of rows that are read together, and written in one transaction.
 const ROWS: i64 = 1_000;
-
-/// A row of a table that is copied.
-pub(super) trait CopiedRow: Clone {
-    /// Name of the table.
-    const TABLE: &'static str;
-    /// True if both engines sort the rows in the same order, so that a copy can resume after the last row of
-    /// the target.
-    const HAS_SAME_ORDER: bool;
-
-    /// Returns the first [`ROWS`] rows after `after` in the order of the key.
-    async fn page(session: &mut Session, after: Option<&Self>) -> Result<Vec<Self>, StoreError>;
-    /// Returns the last row in the order of the key.
-    async fn last(session: &mut Session) -> Result<Option<Self>, StoreError>;
-    /// Deletes all rows.
-    async fn clear(session: &mut Session) -> Result<(), StoreError>;
-    /// Inserts rows.
-    async fn write(session: &mut Session, rows: &[Self]) -> Result<(), StoreError>;
-    /// Returns the SHA-256 of all values.
-    fn digest(&self) -> [u8; 32];
-}
 
 /// Restricts `$query` to the rows after `$after` in the order of one or two columns.
 macro_rules! after_key {
@@ -133,10 +114,11 @@ macro_rules! tables {
 
         /// Copies all tables.
         pub(super) async fn copy_all(
-            copy: &mut StoreCopy,
+            source: &mut Session,
+            target: &mut Session,
             progress: &mut impl FnMut(&'static str, u64),
-        ) -> Result<Vec<super::CopiedTable>, CopyError> {
-            Ok(vec![$(copy.copy_table::<$row>(progress).await?),+])
+        ) -> Result<Vec<CopiedTable>, CopyError> {
+            Ok(vec![$(copy_table::<$row>(source, target, progress).await?),+])
         }
     };
 }

@@ -4,7 +4,7 @@
 use ::argon2::{Algorithm, Params, Version, password_hash::phc::PasswordHash};
 use subtle::ConstantTimeEq as _;
 
-use super::Unreadable;
+use super::unreadable::Unreadable;
 
 /// 256 MiB; Django's default is 100 MiB.
 const MEMORY_KIB_MAX: u32 = 256 * 1_024;

@@ -6,7 +6,7 @@ use std::hint::black_box;
 use ::bcrypt::{HashParts, hash_with_salt, verify};
 use sha2::{Digest, Sha256};
 
-use super::Unreadable;
+use super::unreadable::Unreadable;
 use crate::{
     domain::{PasswordHash, hex},
     entropy::Entropy,

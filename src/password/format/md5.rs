@@ -7,7 +7,7 @@
 use md5::{Digest as _, Md5 as Hasher};
 use subtle::ConstantTimeEq as _;
 
-use super::Unreadable;
+use super::unreadable::Unreadable;
 use crate::domain::hex;
 
 const DIGITS: usize = 32;

@@ -10,14 +10,18 @@ mod bcrypt;
 mod md5;
 mod pbkdf2;
 mod scrypt;
+mod unreadable;
 
-pub(super) use self::bcrypt::{COST_MAX, COST_MIN, dummy_hash, hash};
 use self::{
     argon2::Argon2,
     bcrypt::Bcrypt,
     md5::Md5,
     pbkdf2::{Pbkdf2, Prf},
     scrypt::Scrypt,
+};
+pub(super) use self::{
+    bcrypt::{COST_MAX, COST_MIN, dummy_hash, hash},
+    unreadable::Unreadable,
 };
 
 /// The longest stored value that is parsed, in bytes. Django's column has 128 characters, and no supported
@@ -34,23 +38,6 @@ pub(super) enum StoredHash {
     Scrypt(Scrypt),
     Argon2(Argon2),
     Md5(Md5),
-}
-
-/// The reason why no password can be checked against a stored value. It contains no part of the value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unreadable {
-    /// The value is empty or begins with `!`, Django's mark for a user without a password. The row is valid.
-    #[error("no password is set")]
-    Unusable,
-    /// The scheme is not supported, or the value is a plaintext password.
-    #[error("unknown scheme")]
-    UnknownScheme,
-    /// The scheme is supported, but the value does not have the form that Django writes.
-    #[error("malformed hash")]
-    Malformed,
-    /// A parameter exceeds its cap: a check would take seconds or hundreds of megabytes.
-    #[error("hash parameters exceed the supported limits")]
-    TooExpensive,
 }
 
 impl StoredHash {
@@ -116,18 +103,6 @@ impl StoredHash {
             Self::Md5(_) => bcrypt::spend(password, cost),
             Self::Pbkdf2(_) | Self::Scrypt(_) | Self::Argon2(_) => {}
         }
-    }
-}
-
-/// Parses a parameter: decimal digits without sign or leading zero, from 1 to `max`.
-fn parameter(text: &str, max: u32) -> Result<u32, Unreadable> {
-    if text.is_empty() || text.starts_with('0') || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(Unreadable::Malformed);
-    }
-    match text.parse() {
-        Ok(value) if value <= max => Ok(value),
-        // Too large for `max` or for the type.
-        Ok(_) | Err(_) => Err(Unreadable::TooExpensive),
     }
 }
 

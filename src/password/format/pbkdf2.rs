@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ring::pbkdf2::{self, Algorithm, PBKDF2_HMAC_SHA1, PBKDF2_HMAC_SHA256};
 
-use super::{Unreadable, parameter};
+use super::unreadable::{Unreadable, parameter};
 
 /// Five times the default of Django 5.2; takes half a second.
 const ITERATIONS_MAX: u32 = 5_000_000;

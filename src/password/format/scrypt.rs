@@ -5,7 +5,7 @@ use ::scrypt::{Params, scrypt};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use subtle::ConstantTimeEq as _;
 
-use super::{Unreadable, parameter};
+use super::unreadable::{Unreadable, parameter};
 
 /// With N and r at their caps, scrypt needs 256 MiB (128 * N * r bytes). With Django's defaults, 2^14 and 8,
 /// it needs 16 MiB.

@@ -24,7 +24,7 @@ use rustls::pki_types::{CertificateDer, pem::PemObject};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::postgres_url::{PostgresUrl, TlsMode};
-use crate::store::{StoreError, error::chain};
+use crate::{domain::chain, store::StoreError};
 
 /// Options of a PostgreSQL connection pool.
 #[derive(Debug, Clone)]

@@ -5,6 +5,7 @@
 //! up to a limit, runs one query and answers each with its own rows. No timer delays a batch, so a single
 //! look-up starts immediately.
 
+mod find;
 mod lane;
 mod queue;
 
@@ -23,10 +24,9 @@ use self::{
     queue::{PendingLookup, Queue, Reply},
 };
 use super::{
-    Store, StoreError,
+    StoreError,
     connection::{Connections, replicas::Replicas},
 };
-use crate::domain::{AuthToken, User};
 
 thread_local! {
     /// Number of the thread, in the order in which threads made their first look-up.
@@ -130,31 +130,5 @@ impl Lookup {
             None => answer.await,
         };
         answer.map_err(|_| StoreError::unavailable("the look-up panicked"))?
-    }
-}
-
-impl Store {
-    /// Returns the user with this `auth_token`, if there is one.
-    ///
-    /// # Errors
-    /// [`StoreError::Overloaded`] when too many look-ups wait; [`StoreError::Unavailable`] when the database
-    /// does not answer.
-    pub async fn find_user_by_auth_token(&self, token: AuthToken) -> Result<Option<User>, StoreError> {
-        self.lookup.request(|reply| PendingLookup::One { token, reply }).await
-    }
-
-    /// Returns the users with these `auth_token`s, in the order of the tokens. A token without a user is
-    /// skipped; a token that occurs twice returns its user twice.
-    ///
-    /// # Errors
-    /// As [`Store::find_user_by_auth_token`].
-    pub async fn find_users_by_auth_tokens(&self, tokens: &[AuthToken]) -> Result<Vec<User>, StoreError> {
-        let request = |part: &[AuthToken]| {
-            let tokens = part.to_vec();
-            self.lookup.request(move |reply| PendingLookup::Many { tokens, reply })
-        };
-        let parts = tokens.chunks(self.lookup.batch_tokens_max).map(request);
-        let users = futures_util::future::try_join_all(parts).await?;
-        Ok(users.into_iter().flatten().collect())
     }
 }

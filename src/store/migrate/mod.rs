@@ -3,23 +3,19 @@
 //! Many instances may start at the same time. On PostgreSQL one of them migrates under an advisory lock while
 //! the others retry; on SQLite all migrations run in one transaction on the writer.
 
+mod error;
 mod postgres;
 mod sqlite;
+mod versions;
 
-use std::collections::BTreeSet;
-
-use diesel::{
-    QueryDsl,
-    backend::Backend,
-    migration::{Migration, MigrationSource},
-};
-
+use diesel::QueryDsl;
 use diesel_async::RunQueryDsl;
 
+pub use self::error::MigrateError;
+use self::versions::Versions;
 use super::{
     Store, StoreError,
     connection::{Connections, read},
-    error::Cause,
     schema::core_user,
 };
 
@@ -34,44 +30,6 @@ pub enum Schema {
     /// in such a schema.
     Ahead(Vec<String>),
 }
-
-/// Reasons why a database was not migrated.
-#[derive(Debug, thiserror::Error)]
-pub enum MigrateError {
-    /// The database does not answer, or rejected a statement.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A SQLite file of another application.
-    #[error("the file belongs to another application (application_id {application_id}): nothing was changed")]
-    Foreign {
-        /// `application_id` in the header of the file; 0 if the file has tables but no `application_id`.
-        application_id: i32,
-    },
-    /// A later release has migrated the database.
-    #[error("the database has migrations that this release does not have ({}): run a later release", .0.join(", "))]
-    Ahead(Vec<String>),
-    /// The server is too old, or its settings would lose data.
-    #[error("{0}")]
-    Unsuitable(String),
-    /// A migration failed and was rolled back.
-    #[error("a migration failed")]
-    Broken(#[source] Cause),
-}
-
-impl From<diesel::result::Error> for MigrateError {
-    fn from(error: diesel::result::Error) -> Self {
-        Self::Store(error.into())
-    }
-}
-
-diesel::table! {
-    __diesel_schema_migrations (version) {
-        version -> Text,
-    }
-}
-
-/// Versions of migrations. They sort in the order in which the migrations run.
-type Versions = BTreeSet<String>;
 
 impl Store {
     /// Runs the missing migrations and returns their versions. Safe while other instances do the same.
@@ -149,9 +107,4 @@ impl Store {
             Connections::Postgres(pool) => postgres::durability_warnings(pool).await,
         }
     }
-}
-
-fn versions<B: Backend>(migrations: &impl MigrationSource<B>) -> Result<Versions, MigrateError> {
-    let migrations = migrations.migrations().map_err(|error| MigrateError::Broken(Cause::new(error)))?;
-    Ok(migrations.iter().map(|migration| migration.name().version().to_string()).collect())
 }

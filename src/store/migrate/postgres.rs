@@ -11,7 +11,10 @@ use diesel::{
 use diesel_async::{AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
-use super::{__diesel_schema_migrations, MigrateError, Versions, versions};
+use super::{
+    error::MigrateError,
+    versions::{__diesel_schema_migrations, Versions, versions},
+};
 use crate::store::{StoreError, connection::postgres::PostgresPool, error::Cause};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");

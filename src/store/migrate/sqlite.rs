@@ -7,7 +7,10 @@ use diesel::{
 };
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
-use super::{__diesel_schema_migrations, MigrateError, Versions, versions};
+use super::{
+    error::MigrateError,
+    versions::{__diesel_schema_migrations, Versions, versions},
+};
 use crate::store::{connection::sqlite::SqliteThreads, error::Cause};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");

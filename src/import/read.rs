@@ -1,0 +1,220 @@
+//! The first half of a round: reads every row and compares it with the record of its earlier import.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::{candidate::{Candidate, UserState}, survey::Survey};
+use super::{
+    Import, ImportError, OnUsernameConflict, Progress,
+    error::of_source,
+    names,
+    round::{PAGE, Round, needs_decision},
+    row::{Reading, is_too_long},
+};
+use crate::{
+    django::{DjangoRow, DjangoSource},
+    domain::{AuthToken, User},
+    password::StoredPassword,
+    store::{Holder, ImportedRow},
+};
+
+impl Import {
+    /// Reads all rows of the source into a new survey.
+    pub(super) async fn begin_round(
+        &self,
+        source: &mut DjangoSource,
+        progress: &mut impl Progress,
+    ) -> Result<Round, ImportError> {
+        let mut round = Round {
+            survey: Survey::begin()?,
+            passwords: BTreeMap::new(),
+            rows: 0,
+            unreadable: 0,
+            without_times: 0,
+            now: self.clock.now(),
+        };
+        progress.begin("reading", source.count().await.map_err(of_source)?);
+        let mut after = None;
+        loop {
+            let rows = source.rows(after, PAGE).await.map_err(of_source)?;
+            let Some(last) = rows.last() else { break };
+            after = Some(last.id);
+            self.read_page(&mut round, &rows).await?;
+            progress.advance(rows.len() as u64);
+        }
+        progress.end();
+        Ok(round)
+    }
+
+    async fn read_page(&self, round: &mut Round, rows: &[DjangoRow]) -> Result<(), ImportError> {
+        let mut readings = Vec::with_capacity(rows.len());
+        for row in rows {
+            round.rows += 1;
+            match Reading::of(row, &self.key) {
+                Ok(reading) => readings.push((row, reading)),
+                Err(reason) => {
+                    round.unreadable += 1;
+                    round.refuse("unreadable", &[row.id], &reason.to_string())?;
+                }
+            }
+        }
+        let tokens: Vec<AuthToken> =
+            readings.iter().map(|(_, reading)| reading.candidate.auth_token).collect();
+        let remembered = self.find_imported(&tokens).await?;
+
+        let mut candidates = Vec::with_capacity(readings.len());
+        for (row, mut reading) in readings {
+            let key = (reading.candidate.auth_token, row.id);
+            let remembered = remembered.get(&key);
+            compare(row, &mut reading, remembered);
+            self.note_row(round, row, &mut reading, remembered)?;
+            *round.passwords.entry(reading.password.name()).or_default() += 1;
+            round.without_times += u64::from(reading.times == (None, None));
+            candidates.push(reading.candidate);
+        }
+        round.survey.add(&candidates)?;
+        Ok(())
+    }
+
+    /// Records findings about a row, whether it becomes a user now or has become one before.
+    fn note_row(
+        &self,
+        round: &mut Round,
+        row: &DjangoRow,
+        reading: &mut Reading,
+        remembered: Option<&ImportedRow>,
+    ) -> Result<(), ImportError> {
+        match reading.candidate.state {
+            UserState::ChangedHere
+                if remembered.is_some_and(|then| then.row_digest != reading.candidate.row_digest) =>
+            {
+                let words = "the row and its user have both changed: the user stays unchanged";
+                return round.note("changed_on_both_sides", &[row.id], words, false);
+            }
+            UserState::ChangedHere | UserState::DeletedHere => return Ok(()),
+            UserState::LeftOutBefore => {
+                let words = format!("{:?}: left out by an earlier run", reading.candidate.email.as_str());
+                return round.note("left_out_before", &[row.id], &words, false);
+            }
+            _ => {}
+        }
+        note_email(round, row, reading)?;
+        note_password(round, row, reading)?;
+        if let Some((user, _)) = remembered.and_then(|remembered| remembered.user.as_ref()) {
+            note_earlier_changes(round, row, reading, user)?;
+        }
+        if needs_decision(&reading.candidate) {
+            let renames = self.options.on_username_conflict == OnUsernameConflict::Suffix;
+            names::ensure_storable(round, reading, renames)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the import records of rows with these `auth_token`s.
+    pub(super) async fn find_imported(
+        &self,
+        tokens: &[AuthToken],
+    ) -> Result<HashMap<(AuthToken, i64), ImportedRow>, ImportError> {
+        let Some(store) = &self.store else { return Ok(HashMap::new()) };
+        let rows = store.find_imported(tokens).await?;
+        Ok(rows.into_iter().map(|row| ((row.auth_token, row.source_id), row)).collect())
+    }
+
+    /// Returns the users that have a value in common with one of the candidates.
+    pub(super) async fn find_holders(&self, candidates: &[Candidate]) -> Result<Vec<Holder>, ImportError> {
+        let Some(store) = &self.store else { return Ok(Vec::new()) };
+        let tokens: Vec<AuthToken> = candidates.iter().map(|candidate| candidate.auth_token).collect();
+        let emails = candidates.iter().map(|candidate| candidate.email.as_str().to_owned()).collect();
+        let usernames = candidates.iter().map(|candidate| candidate.username.clone()).collect();
+        let keys = candidates.iter().filter_map(|candidate| candidate.username_key.clone()).collect();
+        Ok(store.find_holders(&tokens, emails, usernames, keys).await?)
+    }
+}
+
+fn note_email(round: &mut Round, row: &DjangoRow, reading: &Reading) -> Result<(), ImportError> {
+    let email = reading.candidate.email.as_str();
+    if let Some(rule) = reading.email_breaks {
+        let words = format!("{email:?} {rule}: it is kept; the user can log in with it but gets no mail");
+        return round.note("email_kept", &[row.id], &words, false);
+    }
+    if row.email.as_deref() != Some(email) {
+        let words = format!("{:?} is stored as {email:?}", row.email.as_deref().unwrap_or_default());
+        round.note("email_respelled", &[row.id], &words, false)?;
+    }
+    Ok(())
+}
+
+fn note_password(round: &mut Round, row: &DjangoRow, reading: &Reading) -> Result<(), ImportError> {
+    let plaintext = row.password.as_deref().unwrap_or_default();
+    let (kind, words) = match reading.password {
+        StoredPassword::Hash("md5") => ("weak_hash", "md5: it is replaced at the next login"),
+        StoredPassword::TooExpensive => {
+            ("expensive_hash", "its cost exceeds the limit of this service: the user needs a password reset")
+        }
+        StoredPassword::Unusable => ("no_password", "it is unusable: the user needs a password reset"),
+        StoredPassword::Empty => ("no_password", "it is empty: the user needs a password reset"),
+        StoredPassword::Plaintext if is_too_long(plaintext) => {
+            ("no_password", "it is longer than 4096 bytes: the user needs a password reset")
+        }
+        StoredPassword::Plaintext if StoredPassword::resembles_hash(plaintext) => (
+            "password_like_hash",
+            "it looks like a hash but has no supported format: it is imported as a plaintext password",
+        ),
+        StoredPassword::Hash(_) | StoredPassword::Plaintext => return Ok(()),
+    };
+    round.note(kind, &[row.id], words, false)
+}
+
+/// Records that an earlier run gave the user another `auth_token` or username than the row has.
+fn note_earlier_changes(
+    round: &mut Round,
+    row: &DjangoRow,
+    reading: &Reading,
+    user: &User,
+) -> Result<(), ImportError> {
+    let candidate = &reading.candidate;
+    if user.auth_token != candidate.row_token {
+        let words = format!("{} is {} in the store", candidate.row_token, user.auth_token);
+        round.note("renewed_before", &[row.id], &words, false)?;
+    }
+    let wanted = row.username.as_deref().unwrap_or_default();
+    if user.username.as_str() != wanted && candidate.state != UserState::Changed {
+        let words = format!("{wanted:?} is {:?} in the store", user.username.as_str());
+        round.note("renamed_before", &[row.id], &words, false)?;
+    }
+    Ok(())
+}
+
+/// Sets the state of a row by comparing it with the record of its earlier import.
+fn compare(row: &DjangoRow, reading: &mut Reading, remembered: Option<&ImportedRow>) {
+    let Some(remembered) = remembered else { return };
+    let candidate = &mut reading.candidate;
+    let is_same_row = remembered.row_digest == candidate.row_digest;
+    let Some((user, hash)) = &remembered.user else {
+        candidate.state = match (remembered.is_left_out, is_same_row) {
+            (true, true) => UserState::LeftOutBefore,
+            (true, false) => UserState::New,
+            (false, _) => UserState::DeletedHere,
+        };
+        return;
+    };
+    candidate.user = Some(user.id);
+    candidate.auth_token = user.auth_token;
+    if is_same_row || names::is_suffixed(user.username.as_str(), &candidate.username, candidate.id) {
+        user.username.as_str().clone_into(&mut candidate.username);
+        candidate.username_key = Some(user.username.key().to_owned());
+    }
+    // After an export to Django and back, a row has the user's own hash.
+    let is_same_password = remembered.password_digest == candidate.password_digest
+        || row.password.as_deref() == Some(hash.expose());
+    candidate.state = if remembered.is_changed_since_import() {
+        UserState::ChangedHere
+    } else if !is_same_row {
+        UserState::Changed
+    } else if is_same_password {
+        UserState::Unchanged
+    } else if reading.password == StoredPassword::Plaintext {
+        UserState::Unchecked
+    } else {
+        UserState::Changed
+    };
+}

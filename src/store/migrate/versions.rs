@@ -1,0 +1,29 @@
+//! The versions of migrations, and the table that records them.
+
+use std::collections::BTreeSet;
+
+use diesel::{
+    backend::Backend,
+    migration::{Migration, MigrationSource},
+};
+
+use super::error::MigrateError;
+use crate::store::Cause;
+
+diesel::table! {
+    __diesel_schema_migrations (version) {
+        version -> Text,
+    }
+}
+
+/// Versions of migrations. They sort in the order in which the migrations run.
+pub(super) type Versions = BTreeSet<String>;
+
+/// Returns the versions of these migrations.
+///
+/// # Errors
+/// [`MigrateError::Broken`] when a migration has no version.
+pub(super) fn versions<B: Backend>(migrations: &impl MigrationSource<B>) -> Result<Versions, MigrateError> {
+    let migrations = migrations.migrations().map_err(|error| MigrateError::Broken(Cause::new(error)))?;
+    Ok(migrations.iter().map(|migration| migration.name().version().to_string()).collect())
+}
