@@ -1,9 +1,9 @@
 //! Checks the module dependencies described in `docs/architecture.md`: reads the sources and reports each
 //! module that uses another module, or a library, that it may not use.
 
-use std::{fs, path::PathBuf};
+use std::fs;
 
-use crate::support::tools::repository;
+use crate::support::rust_source::{paths, sources, without_tests};
 
 /// The modules of this crate that each top-level module may use.
 const MAY_USE: &[(&str, &[&str])] = &[
@@ -114,100 +114,6 @@ fn is_of(path: &str, what: &str) -> bool {
     }
     let first = path.split("::").next().unwrap_or_default();
     first.strip_prefix(what).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
-}
-
-/// Returns the lines of code that are not in a `#[cfg(test)]` item, with their numbers and without comments.
-fn without_tests(source: &str) -> Vec<(usize, &str)> {
-    let mut code = Vec::new();
-    let mut lines = source.lines().enumerate().map(|(index, line)| (index + 1, line));
-    while let Some((number, line)) = lines.next() {
-        if line.trim() == "#[cfg(test)]" {
-            // rustfmt indents the last line of an item like its first line.
-            let depth = line.len() - line.trim_start().len();
-            lines.find(|(_, line)| {
-                let is_as_deep = line.get(depth..).is_some_and(|rest| !rest.starts_with(' '));
-                is_as_deep && line.ends_with(['}', ';'])
-            });
-        } else if !line.trim_start().starts_with("//") {
-            code.push((number, line.split(" // ").next().unwrap_or_default()));
-        }
-    }
-    code
-}
-
-/// Returns every path in these lines with its line number; the trees of `use` items are expanded.
-fn paths(lines: &[(usize, &str)]) -> Vec<(usize, String)> {
-    let mut found = Vec::new();
-    let mut lines = lines.iter();
-    while let Some((number, line)) = lines.next() {
-        let Some(tree) = after_use(line) else {
-            let path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
-            let words = line.split(|c| !path(c)).map(|word| word.trim_matches(':'));
-            found.extend(words.filter(|word| word.contains("::")).map(|word| (*number, word.to_owned())));
-            continue;
-        };
-        let mut tree = tree.to_owned();
-        while !tree.ends_with(';') {
-            tree.push_str(lines.next().expect("a use item ends with a semicolon").1.trim());
-        }
-        let mut expanded = Vec::new();
-        expand_use("", tree.trim_end_matches(';'), &mut expanded);
-        found.extend(expanded.into_iter().map(|path| (*number, path)));
-    }
-    found
-}
-
-/// Returns the text after `use`, `pub use` or `pub(...) use`.
-fn after_use(line: &str) -> Option<&str> {
-    let line = line.trim();
-    let line = match line.strip_prefix("pub") {
-        Some(rest) if rest.starts_with('(') => rest.split_once(')')?.1.trim_start(),
-        Some(rest) => rest.trim_start(),
-        None => line,
-    };
-    line.strip_prefix("use ")
-}
-
-/// Expands a `use` tree: `a::{b, c::{d, e}}` becomes `a::b`, `a::c::d` and `a::c::e`.
-fn expand_use(prefix: &str, tree: &str, found: &mut Vec<String>) {
-    let (mut depth, mut start) = (0, 0);
-    for (at, c) in tree.char_indices().chain([(tree.len(), ',')]) {
-        match c {
-            '{' => depth += 1,
-            '}' => depth -= 1,
-            ',' if depth == 0 => {
-                let item = tree[start..at].trim();
-                start = at + 1;
-                match item.split_once('{') {
-                    Some((head, inner)) => {
-                        expand_use(&format!("{prefix}{head}"), inner.trim_end_matches('}'), found);
-                    }
-                    None if item.is_empty() => {}
-                    None => found.push(format!("{prefix}{}", item.split(' ').next().unwrap_or_default())),
-                }
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Returns each source file except tests, `lib.rs` and `main.rs`: its path relative to `src`, and its full
-/// path.
-fn sources() -> Vec<(String, PathBuf)> {
-    let root = repository().join("src");
-    let (mut files, mut folders) = (Vec::new(), vec![root.clone()]);
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
-            if path.is_dir() {
-                folders.push(path);
-            } else if !path.ends_with("tests.rs") && !["lib.rs", "main.rs"].contains(&name.as_str()) {
-                files.push((name, path));
-            }
-        }
-    }
-    files
 }
 
 #[test]

@@ -14,6 +14,8 @@ mod arrows;
 #[cfg(test)]
 mod attacks;
 #[cfg(test)]
+mod circles;
+#[cfg(test)]
 mod clock_jumps;
 #[cfg(test)]
 mod command_line;

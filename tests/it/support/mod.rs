@@ -17,6 +17,7 @@ pub mod people;
 pub mod pgbouncer;
 pub mod postgres;
 pub mod raw;
+pub mod rust_source;
 pub mod server;
 pub mod sessions;
 pub mod smtp;
