@@ -1,7 +1,7 @@
 //! Compares the source with the store, right after an import or later.
 
 use super::{
-    Import, ImportError, ImportOutcome, Progress, checksums::Checksums, report::Totals, candidate::UserState,
+    Import, ImportError, ImportOutcome, Progress, candidate::UserState, checksums::Checksums, report::Totals,
 };
 use crate::django::DjangoSource;
 

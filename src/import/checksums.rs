@@ -7,8 +7,8 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Import, ImportError,
-    round::{PAGE, Round},
     candidate::{Candidate, UserState},
+    round::{PAGE, Round},
 };
 use crate::{
     domain::{AuthToken, hex},

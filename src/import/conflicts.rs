@@ -2,7 +2,7 @@
 //! has decided.
 
 use super::candidate::{Candidate, UserState};
-use super::{survey::{Duplicates, SurveyField}};
+use super::survey::{Duplicates, SurveyField};
 use super::{
     Import, ImportError, OnEmailConflict, OnTokenConflict, names::remove_username_key, round::Round,
 };

@@ -2,7 +2,7 @@
 //! it.
 
 use super::candidate::Candidate;
-use super::{survey::{Duplicates, SurveyField}};
+use super::survey::{Duplicates, SurveyField};
 use super::{
     Import, ImportError, OnUsernameConflict,
     round::{Round, needs_decision},

@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{candidate::{Candidate, UserState}, survey::Survey};
 use super::{
     Import, ImportError, OnUsernameConflict, Progress,
     error::of_source,
     names,
     round::{PAGE, Round, needs_decision},
     row::{Reading, is_too_long},
+};
+use super::{
+    candidate::{Candidate, UserState},
+    survey::Survey,
 };
 use crate::{
     django::{DjangoRow, DjangoSource},

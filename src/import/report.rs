@@ -4,11 +4,14 @@ use std::{collections::BTreeMap, io::Write};
 
 use serde::Serialize;
 
-use super::{candidate::UserState, survey::{Finding, Survey}};
 use super::{
     Import, ImportError,
     checksums::{Checksums, checksums},
     round::{self, Round},
+};
+use super::{
+    candidate::UserState,
+    survey::{Finding, Survey},
 };
 use crate::{django::DjangoSource, store::Written};
 

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::{
+    candidate::{Candidate, UserState},
     error::ImportError,
-    candidate::{Candidate, UserState}, survey::Survey,
+    survey::Survey,
 };
 use crate::domain::Timestamp;
 
