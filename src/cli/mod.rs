@@ -156,3 +156,29 @@ impl Cli {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, error::ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn no_two_arguments_contradict_each_other() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_store_of_a_copy_or_an_import_is_named_once() {
+        for command in [&["copy"][..], &["import", "django"], &["import", "verify"]] {
+            let named = |flags: &[&str]| {
+                let arguments =
+                    ["kairos-identity"].iter().chain(command).chain(&["--from", "sqlite://a"]).chain(flags);
+                Cli::try_parse_from(arguments)
+            };
+            assert!(named(&["--to", "sqlite://b"]).is_ok(), "{command:?}");
+            let error = named(&["--to", "sqlite://b", "--database-url", "sqlite://c"]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ArgumentConflict, "{command:?}");
+        }
+    }
+}
