@@ -7,7 +7,10 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::{clock::Clock, import::Progress, store::Written};
+use crate::{
+    clock::Clock,
+    import::{Progress, Written},
+};
 
 /// Interval between two log lines.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);

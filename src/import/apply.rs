@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use futures_util::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 
-use super::candidate::{Candidate, UserState};
 use super::{
     Import, ImportError, Progress,
+    candidate::{Candidate, UserState},
     error::of_source,
+    records::{ImportStep, ImportedRow, ImportedUser},
     report::Totals,
     round::Round,
     row::{Reading, is_stored_unchanged},
@@ -18,7 +19,7 @@ use crate::{
     domain::{AuditEvent, AuditKind, AuthToken, Password, PasswordHash, Username},
     entropy::Entropy,
     password::{StoredPassword, Verdict},
-    store::{ImportStep, ImportedRow, ImportedUser, Store, StoreError},
+    store::{Store, StoreError},
 };
 
 /// Number of rows that are read together, and largest number in one transaction. Such a transaction takes

@@ -8,12 +8,10 @@ use sha2::{Digest, Sha256};
 use super::{
     Import, ImportError,
     candidate::{Candidate, UserState},
+    records::Holder,
     round::{PAGE, Round},
 };
-use crate::{
-    domain::{AuthToken, hex},
-    store::Holder,
-};
+use crate::domain::{AuthToken, hex};
 
 const ALGORITHM: &str =
     "SHA-256 over auth_token TAB email LF of every imported user, in the order of auth_token";

@@ -1,12 +1,15 @@
 //! Conflicts: values that two rows, or a row and a user, cannot both have. They are resolved as the operator
 //! has decided.
 
-use super::candidate::{Candidate, UserState};
-use super::survey::{Duplicates, SurveyField};
 use super::{
-    Import, ImportError, OnEmailConflict, OnTokenConflict, names::remove_username_key, round::Round,
+    Import, ImportError, OnEmailConflict, OnTokenConflict,
+    candidate::{Candidate, UserState},
+    names::remove_username_key,
+    records::Holder,
+    round::Round,
+    survey::{Duplicates, SurveyField},
 };
-use crate::{domain::AuthToken, store::Holder};
+use crate::domain::AuthToken;
 
 /// Number of rows that are compared with the store together.
 const PAGE: i64 = 500;

@@ -1,7 +1,6 @@
 //! Exports the users of the store to a table that Django reads.
 
-use super::store_reader::StoreReader;
-use super::{ImportError, Progress, error::of_source};
+use super::{ImportError, Progress, error::of_source, store_reader::StoreReader};
 use crate::{
     django::{DjangoTarget, DjangoUser},
     entropy::Entropy,

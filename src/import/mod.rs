@@ -22,6 +22,7 @@ mod names;
 mod options;
 mod progress;
 mod read;
+mod records;
 mod report;
 mod round;
 mod row;
@@ -39,6 +40,7 @@ pub use self::{
     export::{Exported, export},
     options::{ImportOptions, OnEmailConflict, OnTokenConflict, OnUsernameConflict},
     progress::Progress,
+    records::Written,
     report::Report,
     run::ImportOutcome,
 };

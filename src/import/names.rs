@@ -1,12 +1,12 @@
 //! Usernames: a user keeps the username of the row, character by character, unless another row or user has
 //! it.
 
-use super::candidate::Candidate;
-use super::survey::{Duplicates, SurveyField};
 use super::{
     Import, ImportError, OnUsernameConflict,
+    candidate::Candidate,
     round::{Round, needs_decision},
     row::Reading,
+    survey::{Duplicates, SurveyField},
 };
 use crate::domain::{InvalidUsername, USERNAME_CHARACTERS_MAX, Username};
 

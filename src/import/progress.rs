@@ -1,6 +1,6 @@
 //! Shows the operator how far a long command has come.
 
-use crate::store::Written;
+use super::records::Written;
 
 /// A display of the progress: a bar on a terminal, or lines in a log.
 pub trait Progress {

@@ -6,6 +6,7 @@ use super::{
     Import, ImportError, OnUsernameConflict, Progress,
     error::of_source,
     names,
+    records::{Holder, ImportedRow},
     round::{PAGE, Round, needs_decision},
     row::{Reading, is_too_long},
 };
@@ -17,7 +18,6 @@ use crate::{
     django::{DjangoRow, DjangoSource},
     domain::{AuthToken, User},
     password::StoredPassword,
-    store::{Holder, ImportedRow},
 };
 
 impl Import {

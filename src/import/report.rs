@@ -7,13 +7,14 @@ use serde::Serialize;
 use super::{
     Import, ImportError,
     checksums::{Checksums, checksums},
+    records::Written,
     round::{self, Round},
 };
 use super::{
     candidate::UserState,
     survey::{Finding, Survey},
 };
-use crate::{django::DjangoSource, store::Written};
+use crate::django::DjangoSource;
 
 /// Number of findings that are read together.
 const PAGE: i64 = 1_000;

@@ -28,10 +28,9 @@ pub use self::{
     migrate::{MigrateError, Schema},
     tables::{
         AUDIT_PAGE_MAX, Attempts, AuditFilter, CorrectPassword, Counted, Credentials, Delivery, EarlierKeys,
-        EmailChangeRequest, EventPosition, Holder, ImportStep, ImportedRow, ImportedUser, Kept, KnownAddress,
-        KnownSession, ManagedUser, NewMail, NewSession, OutgoingMail, PasswordChange, Purged, RecordedEvent,
-        Registered, Registration, Replay, SessionChange, StoredSigningKey, Subject, USERS_PAGE_MAX,
-        UserFilter, Verification, Written, log_audit_event,
+        EmailChangeRequest, EventPosition, Kept, KnownAddress, KnownSession, ManagedUser, NewMail,
+        NewSession, OutgoingMail, PasswordChange, Purged, RecordedEvent, Registered, Registration, Replay,
+        SessionChange, StoredSigningKey, Subject, USERS_PAGE_MAX, UserFilter, Verification, log_audit_event,
     },
 };
 use self::{

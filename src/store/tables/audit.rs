@@ -187,7 +187,7 @@ pub fn log_audit_event(event: &AuditEvent) {
 
 statements! {
     /// Statements of the audit trail.
-    pub(super) trait AuditStatements {
+    pub(crate) trait AuditStatements {
         /// Inserts an event, which is not logged.
         async fn insert_event(&mut self, event: AuditEvent) -> Result<(), StoreError> {
             let row = AuditRow::from(event);

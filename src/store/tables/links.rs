@@ -62,7 +62,7 @@ impl NewMailTokenRow {
 
 statements! {
     /// Statements on mailed links that are part of larger transactions.
-    pub(super) trait LinkStatements {
+    pub(crate) trait LinkStatements {
         /// Inserts the token of a mail's link, and enqueues the mail unless the calling service sends it
         /// itself.
         async fn enqueue_mail(&mut self, user: UserId, mail: &NewMail, now: Timestamp) -> Result<(), StoreError> {

@@ -6,15 +6,14 @@
 //! `LinkStatements`, …).
 
 mod account_changes;
-mod audit;
+pub(crate) mod audit;
 mod disabled_users;
-mod imported_users;
-mod links;
+pub(crate) mod links;
 mod managed_users;
 mod outbox;
 mod purge;
-mod registration;
-mod sessions;
+pub(crate) mod registration;
+pub(crate) mod sessions;
 mod signing_keys;
 mod throttle;
 mod throttle_subject;
@@ -24,7 +23,6 @@ pub(crate) use self::audit::RecordedEvents;
 pub use self::{
     account_changes::{EmailChangeRequest, PasswordChange},
     audit::{AUDIT_PAGE_MAX, AuditFilter, EventPosition, RecordedEvent, log_audit_event},
-    imported_users::{Holder, ImportStep, ImportedRow, ImportedUser, Written},
     links::Verification,
     managed_users::{ManagedUser, USERS_PAGE_MAX, UserFilter},
     outbox::{Delivery, NewMail, OutgoingMail},

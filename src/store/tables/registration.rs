@@ -65,15 +65,15 @@ pub enum Replay {
 
 #[derive(Insertable)]
 #[diesel(table_name = core_user)]
-pub(super) struct NewUserRow {
-    pub(super) username: String,
-    pub(super) username_key: String,
-    pub(super) email: String,
-    pub(super) password: String,
-    pub(super) is_verified: bool,
-    pub(super) auth_token: UuidColumn,
-    pub(super) created_at: TimestampColumn,
-    pub(super) updated_at: TimestampColumn,
+pub(crate) struct NewUserRow {
+    pub(crate) username: String,
+    pub(crate) username_key: String,
+    pub(crate) email: String,
+    pub(crate) password: String,
+    pub(crate) is_verified: bool,
+    pub(crate) auth_token: UuidColumn,
+    pub(crate) created_at: TimestampColumn,
+    pub(crate) updated_at: TimestampColumn,
 }
 
 #[derive(Insertable)]

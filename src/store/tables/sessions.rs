@@ -96,7 +96,7 @@ struct SessionRow {
 
 statements! {
     /// Statements on sessions that are part of larger transactions.
-    pub(super) trait SessionStatements {
+    pub(crate) trait SessionStatements {
         /// Deletes the sessions of a user except the one to keep. Returns the number of deleted sessions.
         async fn delete_sessions_of(&mut self, user: UserId, keep: Option<SessionId>) -> Result<usize, StoreError> {
             let of_user = core_session::table.filter(core_session::user_id.eq(user.as_i64()));

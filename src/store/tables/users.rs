@@ -126,7 +126,7 @@ fn never_verified_user(email: String, other: i64) -> _ {
 
 statements! {
     /// Statements on users that are part of larger transactions.
-    pub(super) trait UserStatements {
+    pub(crate) trait UserStatements {
         /// Locks a user's row and returns the user, or `None` if the user was deleted. Other data about the
         /// user must be read after this lock: what a transaction read before may have changed while it
         /// waited.

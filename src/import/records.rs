@@ -1,5 +1,5 @@
-//! Import of users from a Django database: finding recorded rows and conflicting users, and writing users.
-//! Queries of `core_imported_user`.
+//! The records of imported rows in the store (`core_imported_user`): finding them and users in conflict with
+//! rows, and writing users with their records.
 
 use std::collections::HashMap;
 
@@ -9,13 +9,6 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 
-use super::{
-    audit::AuditStatements,
-    links::LinkStatements,
-    registration::NewUserRow,
-    sessions::SessionStatements,
-    users::{UserRow, UserStatements},
-};
 use crate::{
     domain::{AuditEvent, AuthToken, Email, MailTokenPurpose, PasswordHash, Timestamp, User, UserId},
     store::{
@@ -23,6 +16,13 @@ use crate::{
         columns::{TimestampColumn, UuidColumn},
         connection::{read, statements, write},
         schema::{core_imported_user, core_user},
+        tables::{
+            audit::AuditStatements,
+            links::LinkStatements,
+            registration::NewUserRow,
+            sessions::SessionStatements,
+            users::{UserRow, UserStatements},
+        },
     },
 };
 
