@@ -9,9 +9,8 @@ use kairos_identity::{
         SessionOptions, ThrottleOptions,
     },
     callers::CallerGate,
-    clock::Clock,
     domain::{SigningSeed, Timestamp},
-    entropy::Entropy,
+    env::Env,
     grpc::{
         Api, PageTokens, Services,
         layer::{LayerOptions, Layered, wrap},
@@ -35,7 +34,8 @@ impl Service {
     /// Creates a service without users. It has no callers file, so any client may call it.
     pub async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (clock, entropy) = (Clock::system(), Entropy::system());
+        let env = Env::system();
+        let (clock, entropy) = (&env.clock, &env.entropy);
         let store = StoreOptions::Sqlite(SqliteOptions {
             path: folder.path().join("fuzz.sqlite3"),
             create: true,
@@ -60,8 +60,7 @@ impl Service {
                 .unwrap(),
                 access_tokens: access_tokens(entropy.bytes()),
                 mails: mails.clone(),
-                clock: clock.clone(),
-                entropy: entropy.clone(),
+                env: env.clone(),
                 audit: audit.clone(),
             },
             accounts_options(),
@@ -69,7 +68,7 @@ impl Service {
         let templates = PageTemplates::load(None).unwrap();
         let limit = Duration::from_secs(10);
         let options = PagesOptions { request_timeout: limit, keys_max_age: limit };
-        let pages = Pages::new(accounts.clone(), Some(templates), options, (clock.clone(), entropy.clone()));
+        let pages = Pages::new(accounts.clone(), Some(templates), options, env.clone());
         let administration = Administration::new(store.clone(), clock.clone());
         let page_tokens = PageTokens::new(sealing_key, entropy.clone());
         let api = Api { accounts, administration, mails, page_tokens, store, audit };
@@ -77,8 +76,7 @@ impl Service {
         let options = LayerOptions {
             request_timeout_default: Duration::from_secs(10),
             request_timeout_max: Duration::from_secs(10),
-            clock,
-            entropy,
+            env,
             gate: CallerGate::open(),
         };
         Self { layered: wrap(services, options), pages, _folder: folder }

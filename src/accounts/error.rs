@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::{
     access_token::NoSigningKey,
-    password::HashingError,
+    domain::PasswordRefusal,
+    password::{AdmitError, HashingError},
     store::{Cause, Constraint, StoreError},
 };
 
@@ -122,5 +123,31 @@ impl From<HashingError> for AccountError {
             HashingError::QueueFull { retry_after } => Self::Overloaded { retry_after },
             HashingError::Stopped | HashingError::Broken => Self::Internal(Cause::new(error)),
         }
+    }
+}
+
+/// Why a new password was not admitted or not set.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum NewPasswordError {
+    /// The password breaks a rule of the policy.
+    #[error(transparent)]
+    Refused(#[from] PasswordRefusal),
+    /// The operation failed.
+    #[error(transparent)]
+    Account(#[from] AccountError),
+}
+
+impl From<AdmitError> for NewPasswordError {
+    fn from(error: AdmitError) -> Self {
+        match error {
+            AdmitError::Refused(refusal) => Self::Refused(refusal),
+            AdmitError::Hashing(error) => Self::Account(error.into()),
+        }
+    }
+}
+
+impl From<StoreError> for NewPasswordError {
+    fn from(error: StoreError) -> Self {
+        Self::Account(error.into())
     }
 }

@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 pub use self::{
     administration::{Administration, UserKey},
     audit::AuditTrail,
-    error::AccountError,
+    error::{AccountError, NewPasswordError},
     housekeeping::{Housekeeping, REQUEST_ID_LIFETIME, Retention},
     mails::{MailOptions, MailedBy, Mails},
     register::{NewAccount, NewUser},
@@ -39,9 +39,8 @@ pub use self::{
 pub use crate::access_token::PublicKey;
 use crate::{
     access_token::AccessTokens,
-    clock::Clock,
-    domain::{Email, NewPassword, PasswordRefusal, Timestamp, Username},
-    entropy::Entropy,
+    domain::{Email, NewPassword, Timestamp, Username},
+    env::Env,
     password::{Passwords, Policy},
     store::Store,
 };
@@ -74,10 +73,8 @@ pub struct Collaborators {
     pub access_tokens: AccessTokens,
     /// Creates mails.
     pub mails: Mails,
-    /// Source of the current time.
-    pub clock: Clock,
-    /// Source of random bytes.
-    pub entropy: Entropy,
+    /// Sources of time and randomness.
+    pub env: Env,
     /// Records each decision.
     pub audit: AuditTrail,
 }
@@ -112,15 +109,14 @@ impl Accounts {
     /// that is easy to guess from them is refused.
     ///
     /// # Errors
-    /// [`AccountError::Overloaded`] when too many passwords wait to be checked or hashed, or
-    /// [`AccountError::Internal`]. A refused password is no error of this function: the inner result holds
-    /// the [`PasswordRefusal`].
+    /// [`NewPasswordError::Refused`] if the password breaks a rule; [`AccountError::Overloaded`] when too many
+    /// passwords wait to be checked or hashed, or [`AccountError::Internal`].
     pub async fn admit_password(
         &self,
         password: String,
         username: Option<Username>,
         email: Option<Email>,
-    ) -> Result<Result<NewPassword, PasswordRefusal>, AccountError> {
+    ) -> Result<NewPassword, NewPasswordError> {
         Ok(self.deps.passwords.admit(self.options.password_policy, password, username, email).await?)
     }
 

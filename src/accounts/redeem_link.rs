@@ -1,8 +1,8 @@
 //! Use of a mailed link that changes an account: choosing a new password, changing the email.
 
-use super::{AccountError, Accounts, register::ABANDONED};
+use super::{AccountError, Accounts, NewPasswordError, register::ABANDONED};
 use crate::{
-    domain::{AuditKind, MailKind, MailToken, MailTokenPurpose, NewPassword, Origin, PasswordRefusal, User},
+    domain::{AuditKind, MailKind, MailToken, MailTokenPurpose, NewPassword, Origin, User},
     store::StoreError,
 };
 
@@ -13,24 +13,22 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError::InvalidToken`], before the password is checked; [`AccountError::Overloaded`],
-    /// [`AccountError::StoreUnavailable`] or [`AccountError::Internal`]. A refused password is no error of
-    /// this function: the inner result holds the [`PasswordRefusal`], and the link stays valid.
+    /// [`AccountError::StoreUnavailable`] or [`AccountError::Internal`]; [`NewPasswordError::Refused`] if the
+    /// password breaks a rule: the link stays valid.
     pub async fn reset_password(
         &self,
         token: &MailToken,
         password: String,
         origin: &Origin,
-    ) -> Result<Result<(), PasswordRefusal>, AccountError> {
-        let now = self.deps.clock.now();
+    ) -> Result<(), NewPasswordError> {
+        let now = self.deps.env.clock.now();
         let purpose = MailTokenPurpose::ResetPassword;
         let Some(owner) = self.deps.store.find_link_owner(token.digest(), purpose, now).await? else {
-            return Err(self.refuse_link(AuditKind::AuthnPasswordChangeFail, origin));
+            return Err(self.refuse_link(AuditKind::AuthnPasswordChangeFail, origin).into());
         };
         let (username, email) = (owner.username.clone(), owner.email.clone());
-        match self.admit_password(password, Some(username), Some(email)).await? {
-            Ok(password) => self.use_reset_link(token, &owner, &password, origin).await.map(Ok),
-            Err(refusal) => Ok(Err(refusal)),
-        }
+        let password = self.admit_password(password, Some(username), Some(email)).await?;
+        Ok(self.use_reset_link(token, &owner, &password, origin).await?)
     }
 
     async fn use_reset_link(

@@ -68,7 +68,7 @@ impl Accounts {
     /// Mails a notice to the user with this email, within the limit of notices to one mailbox. A failure does
     /// not change the response.
     async fn notify_owner_of_email(&self, account: &NewAccount) {
-        let now = self.deps.clock.now();
+        let now = self.deps.env.clock.now();
         if self.count_notice(&account.email).await.is_err() {
             return;
         }
@@ -83,7 +83,7 @@ impl Accounts {
     }
 
     async fn register_or_replay(&self, account: &NewAccount) -> Result<NewUser, AccountError> {
-        let now = self.deps.clock.now();
+        let now = self.deps.env.clock.now();
         if let Some(user) = self.find_replay(account, now).await? {
             return Ok(user.into());
         }
@@ -142,7 +142,7 @@ impl Accounts {
         mail: NewMail,
         now: Timestamp,
     ) -> Result<Registration, AccountError> {
-        let auth_token = AuthToken::from_random(self.deps.entropy.bytes());
+        let auth_token = AuthToken::from_random(self.deps.env.entropy.bytes());
         let mut event = self.deps.audit.event(AuditKind::UserCreated, &account.origin);
         if account.mailed_by == MailedBy::Caller {
             event = event.of(account.mailed_by.resource(MailTokenPurpose::VerifyEmail));

@@ -79,7 +79,7 @@ impl Accounts {
         }
 
         let accounts = self.clone();
-        let delay = DELAY_MAX.mul_f64(self.deps.entropy.fraction());
+        let delay = DELAY_MAX.mul_f64(self.deps.env.entropy.fraction());
         self.background.spawn(async move {
             tokio::time::sleep(delay).await;
             if let Err(error) = accounts.replace_link(&email, purpose, by, &origin).await {

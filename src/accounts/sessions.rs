@@ -130,7 +130,7 @@ impl Accounts {
         attempt: &PasswordAttempt,
         origin: &Origin,
     ) -> Result<Option<IssuedTokens>, AccountError> {
-        let (entropy, now) = (&self.deps.entropy, self.deps.clock.now());
+        let (entropy, now) = (&self.deps.env.entropy, self.deps.env.clock.now());
         let refresh_token = RefreshToken::from_random(entropy.bytes(), entropy.bytes());
         let session = Session {
             id: SessionId::from_random(entropy.bytes()),
@@ -164,7 +164,7 @@ impl Accounts {
         refresh_token: RefreshToken,
         now: Timestamp,
     ) -> Result<IssuedTokens, AccountError> {
-        let id = Builder::from_random_bytes(self.deps.entropy.bytes()).into_uuid();
+        let id = Builder::from_random_bytes(self.deps.env.entropy.bytes()).into_uuid();
         let claims = AccessClaims::new(id, user.auth_token, session.id, session.caller.clone(), now);
         let (access_token, claims) = self.deps.access_tokens.sign(claims)?;
         Ok(IssuedTokens {
@@ -190,8 +190,8 @@ impl Accounts {
         token: &RefreshToken,
         origin: &Origin,
     ) -> Result<IssuedTokens, AccountError> {
-        let salt = self.deps.entropy.bytes();
-        let now = self.deps.clock.now();
+        let salt = self.deps.env.entropy.bytes();
+        let now = self.deps.env.clock.now();
         let presentation = Presentation {
             digest: *token.digest().as_bytes(),
             caller: origin.caller.clone(),
@@ -266,7 +266,7 @@ impl Accounts {
     /// included.
     #[must_use]
     pub fn public_keys(&self) -> Vec<PublicKey> {
-        self.deps.access_tokens.public_keys(self.deps.clock.now())
+        self.deps.access_tokens.public_keys(self.deps.env.clock.now())
     }
 
     /// Returns the claims and the user of an access token; `None` if the token is invalid or its session has
@@ -278,7 +278,7 @@ impl Accounts {
         &self,
         access_token: &str,
     ) -> Result<Option<(AccessClaims, ActingUser)>, AccountError> {
-        let now = self.deps.clock.now();
+        let now = self.deps.env.clock.now();
         let Ok(claims) = self.deps.access_tokens.verify(access_token, now) else { return Ok(None) };
         let known = self.deps.store.find_session(claims.session, claims.user).await?;
         let is_live = |known: &KnownSession| {
@@ -295,7 +295,7 @@ impl Accounts {
     /// # Errors
     /// A database error.
     pub async fn list_sessions(&self, acting: &ActingUser) -> Result<Vec<Session>, AccountError> {
-        let now = self.deps.clock.now();
+        let now = self.deps.env.clock.now();
         let mut sessions = self.deps.store.list_sessions(&acting.user).await?;
         sessions.retain(|session| now < self.options.sessions.expires_at(session));
         Ok(sessions)

@@ -11,9 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     access_token::{AccessTokens, SKEW_MAX, SigningKey},
-    clock::Clock,
     domain::{AuditEvent, AuditKind, Origin, SigningSeed, Timestamp},
-    entropy::Entropy,
+    env::Env,
     sealing::{Purpose, SealingKey, UnsealError},
     store::{EarlierKeys, Store, StoreError, StoredSigningKey, chain},
 };
@@ -68,8 +67,7 @@ pub struct SigningKeys {
     sealing_key: Arc<SealingKey>,
     access_tokens: AccessTokens,
     options: KeyOptions,
-    clock: Clock,
-    entropy: Entropy,
+    env: Env,
 }
 
 impl SigningKeys {
@@ -80,9 +78,9 @@ impl SigningKeys {
         sealing_key: Arc<SealingKey>,
         access_tokens: AccessTokens,
         options: KeyOptions,
-        (clock, entropy): (Clock, Entropy),
+        env: Env,
     ) -> Self {
-        Self { store, sealing_key, access_tokens, options, clock, entropy }
+        Self { store, sealing_key, access_tokens, options, env }
     }
 
     /// Reads the keys, after creating the first one, or the next one if it is due. Such a scheduled rotation
@@ -91,7 +89,7 @@ impl SigningKeys {
     /// # Errors
     /// [`SigningKeyError`]. If the keys cannot be read, the keys that were read before stay in use.
     pub async fn prepare(&self) -> Result<(), SigningKeyError> {
-        let now = self.clock.now();
+        let now = self.env.clock.now();
         let mut stored = self.store.list_signing_keys(now).await?;
         let is_due = |latest: &StoredSigningKey| latest.created_at.plus(self.options.rotation) <= now;
         if stored.first().is_none_or(is_due) {
@@ -145,7 +143,7 @@ impl SigningKeys {
         rotation: Rotation,
         origin: &Origin,
     ) -> Result<Option<StoredSigningKey>, StoreError> {
-        let now = self.clock.now();
+        let now = self.env.clock.now();
         let stored = self.store.list_signing_keys(now).await?;
         self.add(stored.first(), rotation, now, Some(origin)).await
     }
@@ -155,7 +153,7 @@ impl SigningKeys {
     /// # Errors
     /// A [`StoreError`] of the database.
     pub async fn list(&self) -> Result<Vec<StoredSigningKey>, StoreError> {
-        self.store.list_signing_keys(self.clock.now()).await
+        self.store.list_signing_keys(self.env.clock.now()).await
     }
 
     async fn add(
@@ -174,11 +172,11 @@ impl SigningKeys {
             // key.
             (None, _) | (_, Rotation::RevokingEarlier) => (now.minus(SKEW_MAX), EarlierKeys::Revoked),
         };
-        let seed = SigningSeed::from_bytes(self.entropy.bytes());
+        let seed = SigningSeed::from_bytes(self.env.entropy.bytes());
         let id = SigningKey::new(seed.clone(), signs_from, None).public().id.as_str().to_owned();
         let key = StoredSigningKey {
             generation: latest.map_or(1, |latest| latest.generation.saturating_add(1)),
-            sealed_seed: self.sealing_key.seal(Purpose::SigningSeed, seed.as_bytes(), &self.entropy),
+            sealed_seed: self.sealing_key.seal(Purpose::SigningSeed, seed.as_bytes(), &self.env.entropy),
             created_at: now,
             signs_from,
             verifies_until: None,

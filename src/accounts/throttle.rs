@@ -96,7 +96,7 @@ impl Accounts {
         origin: &Origin,
     ) -> Result<PasswordAttempt, AccountError> {
         let client = origin.client;
-        let now = self.deps.clock.now();
+        let now = self.deps.env.clock.now();
         let from = client.map(|client| KnownAddress::new(email, client));
         let account = match from {
             Some(from) if self.deps.store.is_known_address(from, now).await? => Subject::password_at(&from),
@@ -132,7 +132,7 @@ impl Accounts {
         if let Some(client) = origin.client {
             rules.push((Subject::resends_from(client), Rule::PerWindow(options.resends_from)));
         }
-        let counted = self.count(rules, self.deps.clock.now()).await;
+        let counted = self.count(rules, self.deps.env.clock.now()).await;
         let event = || self.deps.audit.event(AuditKind::ExcessRateLimitExceeded, origin);
         counted.map_err(|error| self.deps.audit.refused(event(), Some(email), error))
     }
@@ -143,7 +143,7 @@ impl Accounts {
     /// [`AccountError::TooManyAttempts`]; the mail was not counted. Or a database error.
     pub(super) async fn count_notice(&self, email: &Email) -> Result<(), AccountError> {
         let rule = Rule::PerWindow(self.options.throttle.resends_to);
-        self.count(vec![(Subject::notices_to(email), rule)], self.deps.clock.now()).await
+        self.count(vec![(Subject::notices_to(email), rule)], self.deps.env.clock.now()).await
     }
 
     /// Counts a registration, whether or not it will succeed: its result may reveal whether an email is
@@ -154,7 +154,7 @@ impl Accounts {
     pub(super) async fn count_registration(&self, client: Option<ClientAddress>) -> Result<(), AccountError> {
         let Some(client) = client else { return Ok(()) };
         let rule = Rule::PerWindow(self.options.throttle.registrations_from);
-        self.count(vec![(Subject::registrations_from(client), rule)], self.deps.clock.now()).await
+        self.count(vec![(Subject::registrations_from(client), rule)], self.deps.env.clock.now()).await
     }
 
     async fn count(&self, rules: Vec<(Subject, Rule)>, now: Timestamp) -> Result<(), AccountError> {
@@ -177,7 +177,7 @@ impl Accounts {
         attempt: &PasswordAttempt,
         event: Option<AuditEvent>,
     ) -> CorrectPassword {
-        let until = self.deps.clock.now().plus(self.options.throttle.known_address_lifetime);
+        let until = self.deps.env.clock.now().plus(self.options.throttle.known_address_lifetime);
         CorrectPassword {
             cleared: attempt.account,
             decremented: attempt.budgets.clone(),

@@ -42,7 +42,7 @@ impl Accounts {
     /// until the date that the operator configured, and only for imported users that have not changed since
     /// the import.
     async fn verify_with_old_link(&self, token: AuthToken, origin: &Origin) -> Result<User, AccountError> {
-        let now = self.deps.clock.now();
+        let now = self.deps.env.clock.now();
         if self.options.accept_auth_token_until.is_none_or(|until| now >= until) {
             self.count_refused_old_link();
             return Err(AccountError::InvalidToken);

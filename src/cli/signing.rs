@@ -12,9 +12,9 @@ use super::{Failure, reason};
 use crate::{
     access_token::{AccessTokenOptions, AccessTokens},
     accounts::{KeyOptions, MailOptions, Mails, SigningKeys},
-    clock::Clock,
     config::{DatabaseUrl, Settings},
     entropy::Entropy,
+    env::Env,
     sealing::SealingKey,
     store::Store,
 };
@@ -72,11 +72,9 @@ pub(super) fn standalone_signing_keys(
     settings: &Settings,
     store: Store,
 ) -> Result<(SigningKeys, Arc<SealingKey>), Failure> {
-    let entropy = Entropy::system();
-    let sealing_key = Arc::new(sealing_key(settings, &entropy)?);
-    let time_and_chance = (Clock::system(), entropy);
-    let keys =
-        signing_keys(settings, store, Arc::clone(&sealing_key), access_tokens(settings), time_and_chance);
+    let env = Env::system();
+    let sealing_key = Arc::new(sealing_key(settings, &env.entropy)?);
+    let keys = signing_keys(settings, store, Arc::clone(&sealing_key), access_tokens(settings), env);
     Ok((keys, sealing_key))
 }
 
@@ -86,9 +84,9 @@ pub(super) fn signing_keys(
     store: Store,
     sealing_key: Arc<SealingKey>,
     access_tokens: AccessTokens,
-    time_and_chance: (Clock, Entropy),
+    env: Env,
 ) -> SigningKeys {
     let session = &settings.session;
     let options = KeyOptions { rotation: session.key_rotation.get(), lead: session.key_lead.get() };
-    SigningKeys::new(store, sealing_key, access_tokens, options, time_and_chance)
+    SigningKeys::new(store, sealing_key, access_tokens, options, env)
 }

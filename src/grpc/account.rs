@@ -47,7 +47,7 @@ pub(super) async fn change_password(
     let current = fields.check("current_password", Password::parse(request.current_password));
     let (username, email) = (acting.user.username.clone(), acting.user.email.clone());
     let new = accounts.admit_password(request.new_password, Some(username), Some(email)).await;
-    let new = fields.check("new_password", new.map_err(from_account)?);
+    let new = fields.check_password("new_password", new)?;
     let (Some(current), Some(new)) = (current, new) else { return Err(fields.into_status()) };
 
     accounts.change_password(acting, &current, &new, origin).await.map_err(from_account)?;
@@ -134,10 +134,10 @@ pub(super) async fn reset_password(
     }
     let token = link_token(&request.token, fields)?;
 
-    let reset = accounts.reset_password(&token, request.new_password, origin).await.map_err(from_account)?;
+    let reset = accounts.reset_password(&token, request.new_password, origin).await;
 
     let mut fields = Fields::default();
-    match fields.check("new_password", reset) {
+    match fields.check_password("new_password", reset)? {
         Some(()) => Ok(proto::ResetPasswordResponse {}),
         None => Err(fields.into_status()),
     }

@@ -6,7 +6,8 @@ use std::fmt::Display;
 use tonic::Status;
 use tonic_types::FieldViolation;
 
-use super::status::invalid_fields;
+use super::status::{from_account, invalid_fields};
+use crate::accounts::NewPasswordError;
 
 /// The number of violations that a status lists; further ones are only counted. The details of a status are
 /// sent in a header, which clients limit to 8 KiB.
@@ -28,6 +29,22 @@ impl Fields {
                 self.reject(field, &rule);
                 None
             }
+        }
+    }
+
+    /// Like [`Fields::check`], for a new password.
+    ///
+    /// # Errors
+    /// The status of the operation, if it failed for another reason than a rule.
+    pub(super) fn check_password<T>(
+        &mut self,
+        field: &str,
+        result: Result<T, NewPasswordError>,
+    ) -> Result<Option<T>, Status> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(NewPasswordError::Refused(refusal)) => Ok(self.check(field, Err(refusal))),
+            Err(NewPasswordError::Account(error)) => Err(from_account(error)),
         }
     }
 

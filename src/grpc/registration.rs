@@ -22,7 +22,7 @@ pub(super) async fn register(
     let email = fields.check("email", Email::parse(&request.email));
     let request_id = fields.check("request_id", optional_request_id(&request.request_id));
     let password = accounts.admit_password(request.password, username.clone(), email.clone()).await;
-    let password = fields.check("password", password.map_err(from_account)?);
+    let password = fields.check_password("password", password)?;
     let (Some(username), Some(email), Some(password), Some(request_id)) =
         (username, email, password, request_id)
     else {

@@ -186,7 +186,7 @@ impl Import {
         steps: Vec<ImportStep>,
         totals: &mut Totals,
     ) -> Result<(), StoreError> {
-        let event = |kind| AuditEvent::new(self.clock.now(), kind, self.origin.clone()).of(RESOURCE);
+        let event = |kind| AuditEvent::new(self.env.clock.now(), kind, self.origin.clone()).of(RESOURCE);
         let (created, changed) = (event(AuditKind::UserCreated), event(AuditKind::UserUpdated));
         let written = store.write_imported(steps, created, changed).await?;
         totals.written.inserted += written.inserted;
@@ -223,7 +223,7 @@ impl Import {
         match Password::parse(stored.to_owned()) {
             Ok(password) => Ok(self.passwords.rehash(&password).await?),
             // Empty, or longer than a login accepts.
-            Err(_) => Ok(unusable_password(&self.entropy)),
+            Err(_) => Ok(unusable_password(&self.env.entropy)),
         }
     }
 

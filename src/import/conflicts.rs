@@ -107,7 +107,7 @@ impl Import {
         match self.options.on_token_conflict {
             OnTokenConflict::Fail => round.refuse("duplicate_auth_token", rows, &format!("{old}: {why}")),
             OnTokenConflict::Renew => {
-                candidate.auth_token = AuthToken::from_random(self.entropy.bytes());
+                candidate.auth_token = AuthToken::from_random(self.env.entropy.bytes());
                 round.survey.update(&candidate)?;
                 let words = format!(
                     "row {} gets the new auth_token {} instead of {old}: {why}",

@@ -44,9 +44,7 @@ pub use self::{
     report::Report,
     run::ImportOutcome,
 };
-use crate::{
-    clock::Clock, domain::Origin, entropy::Entropy, password::Passwords, sealing::SealingKey, store::Store,
-};
+use crate::{domain::Origin, env::Env, password::Passwords, sealing::SealingKey, store::Store};
 
 /// An import, with all that it needs.
 pub struct Import {
@@ -59,10 +57,8 @@ pub struct Import {
     /// True if the next run has the same key. Otherwise it must hash plaintext passwords again to find those
     /// that have changed.
     pub is_key_persistent: bool,
-    /// Source of the time.
-    pub clock: Clock,
-    /// Source of random bytes.
-    pub entropy: Entropy,
+    /// Sources of time and randomness.
+    pub env: Env,
     /// Actor of the audit events.
     pub origin: Origin,
     /// Decisions of the operator.

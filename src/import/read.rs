@@ -33,7 +33,7 @@ impl Import {
             rows: 0,
             unreadable: 0,
             without_times: 0,
-            now: self.clock.now(),
+            now: self.env.clock.now(),
         };
         progress.begin("reading", source.count().await.map_err(of_source)?);
         let mut after = None;

@@ -14,9 +14,8 @@ use super::{
     transport::Transport,
 };
 use crate::{
-    clock::Clock,
     domain::{Email, MailToken, chain},
-    entropy::Entropy,
+    env::Env,
     sealing::{Purpose, SealingKey},
     store::{OutgoingMail, Store, StoreError},
 };
@@ -57,8 +56,7 @@ pub struct Outbox {
     sealing_key: Arc<SealingKey>,
     from: Mailbox,
     options: OutboxOptions,
-    clock: Clock,
-    entropy: Entropy,
+    env: Env,
 }
 
 impl Outbox {
@@ -71,11 +69,11 @@ impl Outbox {
         (transport, templates): (Transport, Templates),
         sealing_key: Arc<SealingKey>,
         options: OutboxOptions,
-        (clock, entropy): (Clock, Entropy),
+        env: Env,
     ) -> Result<Self, MailError> {
         let address = options.from.as_str().parse().map_err(MailError::invalid)?;
         let from = Mailbox::new(options.from_name.clone(), address);
-        Ok(Self { store, transport, templates, sealing_key, from, options, clock, entropy })
+        Ok(Self { store, transport, templates, sealing_key, from, options, env })
     }
 
     /// Sends mails as they become due until `stop` is cancelled, then finishes the deliveries in progress.
@@ -115,20 +113,20 @@ impl Outbox {
     }
 
     async fn claim(&self) -> Result<Option<OutgoingMail>, StoreError> {
-        let now = self.clock.now();
+        let now = self.env.clock.now();
         self.store.claim_due_mail(now, now.plus(self.options.timeout * 2)).await
     }
 
     async fn send(&self, mail: &OutgoingMail) {
         let outcome = self.attempt(mail).await;
         let backoff = Backoff { first: self.options.retry_first, max: self.options.retry_max };
-        let next = after_attempt(outcome, mail, backoff, self.clock.now(), self.entropy.fraction());
+        let next = after_attempt(outcome, mail, backoff, self.env.clock.now(), self.env.entropy.fraction());
         log(mail, &next);
         self.record(mail, next).await;
     }
 
     async fn attempt(&self, mail: &OutgoingMail) -> DeliveryOutcome {
-        if mail.expires_at <= self.clock.now() {
+        if mail.expires_at <= self.env.clock.now() {
             return DeliveryOutcome::Refused("the link expired before the mail could be sent".to_owned());
         }
         // A token that this instance cannot decrypt is a temporary failure: an instance with the right key
@@ -158,7 +156,7 @@ impl Outbox {
     /// record would be sent again. The statement changes the row only while this instance holds the lease.
     async fn record(&self, mail: &OutgoingMail, next: Next) {
         loop {
-            let now = self.clock.now();
+            let now = self.env.clock.now();
             let recorded = match next.clone() {
                 Next::MarkSent => self.store.mark_mail_sent(mail, now).await,
                 Next::RetryAt(at, cause) => self.store.retry_mail(mail, at, cause).await,

@@ -21,9 +21,8 @@ use self::{form::Form, reply::Reply};
 use crate::{
     accounts::Accounts,
     callers::PAGES,
-    clock::Clock,
     domain::{MailTokenPurpose, Origin},
-    entropy::Entropy,
+    env::Env,
     server::{Body, HttpHandler, Peer},
 };
 
@@ -53,8 +52,7 @@ pub struct Pages {
     templates: Option<PageTemplates>,
     options: PagesOptions,
     submissions: Arc<Semaphore>,
-    clock: Clock,
-    entropy: Entropy,
+    env: Env,
 }
 
 /// The resource of a path.
@@ -93,10 +91,10 @@ impl Pages {
         accounts: Accounts,
         templates: Option<PageTemplates>,
         options: PagesOptions,
-        (clock, entropy): (Clock, Entropy),
+        env: Env,
     ) -> Self {
         let submissions = Arc::new(Semaphore::new(SUBMISSIONS_MAX));
-        Self { accounts, templates, options, submissions, clock, entropy }
+        Self { accounts, templates, options, submissions, env }
     }
 
     async fn reply(&self, request: Request<Body>, peer: &Peer) -> Reply {
@@ -146,14 +144,14 @@ impl Pages {
     }
 
     fn origin(&self, peer: &Peer) -> Origin {
-        let request_id = uuid::Builder::from_random_bytes(self.entropy.bytes()).into_uuid();
+        let request_id = uuid::Builder::from_random_bytes(self.env.entropy.bytes()).into_uuid();
         Origin { peer: Some(peer.ip()), request_id: Some(request_id), ..Origin::local(PAGES) }
     }
 }
 
 impl HttpHandler for Pages {
     async fn answer(&self, request: Request<Body>, peer: &Peer) -> Response<Body> {
-        let clock = &self.clock;
+        let clock = &self.env.clock;
         let began = clock.instant();
         // The query is never logged, because it contains the token. Of paths, only known ones are logged.
         let path = Route::find(request.uri().path()).map_or("-", Route::path);

@@ -8,7 +8,7 @@ use super::{
     templates::{PageTemplates, State},
 };
 use crate::{
-    accounts::{AccountError, Accounts},
+    accounts::{AccountError, Accounts, NewPasswordError},
     domain::{LinkToken, MailToken, MailTokenPurpose, Origin, chain},
 };
 
@@ -79,8 +79,11 @@ async fn reset(
     if password != again {
         return Ok(PageOutcome::TryAgain("must be the same in both fields".to_owned()));
     }
-    let reset = accounts.reset_password(token, password, origin).await?;
-    Ok(reset.map_or_else(|refusal| PageOutcome::TryAgain(refusal.to_string()), |()| PageOutcome::Done))
+    match accounts.reset_password(token, password, origin).await {
+        Ok(()) => Ok(PageOutcome::Done),
+        Err(NewPasswordError::Refused(refusal)) => Ok(PageOutcome::TryAgain(refusal.to_string())),
+        Err(NewPasswordError::Account(error)) => Err(error),
+    }
 }
 
 fn form_page(

@@ -73,6 +73,17 @@ struct Shared {
     dummy_hash: PasswordHash,
 }
 
+/// Why a new password was not admitted.
+#[derive(Debug, thiserror::Error)]
+pub enum AdmitError {
+    /// The password breaks a rule of the policy.
+    #[error(transparent)]
+    Refused(#[from] PasswordRefusal),
+    /// The password could not be judged.
+    #[error(transparent)]
+    Hashing(#[from] HashingError),
+}
+
 impl Passwords {
     /// Starts the threads `hash-0`, `hash-1` and so on, at the lowest priority of the system, so that
     /// look-ups take precedence.
@@ -156,15 +167,17 @@ impl Passwords {
     /// does not delay look-ups.
     ///
     /// # Errors
-    /// [`HashingError`] if the password could not be judged. The inner result is that of the policy.
+    /// [`AdmitError::Refused`] if the password breaks a rule; [`AdmitError::Hashing`] if it could not be judged.
     pub async fn admit(
         &self,
         policy: Policy,
         text: String,
         username: Option<Username>,
         email: Option<Email>,
-    ) -> Result<Result<NewPassword, PasswordRefusal>, HashingError> {
-        self.shared.pool.run(move || policy.admit(text, username.as_ref(), email.as_ref())).await
+    ) -> Result<NewPassword, AdmitError> {
+        let admitted =
+            self.shared.pool.run(move || policy.admit(text, username.as_ref(), email.as_ref())).await?;
+        Ok(admitted?)
     }
 
     async fn hash_text(&self, text: String) -> Result<PasswordHash, HashingError> {

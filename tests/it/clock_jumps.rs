@@ -12,6 +12,7 @@ use kairos_identity::{
     clock::Clock,
     domain::{Email, LinkToken, MailToken, Origin, Password, Timestamp, Username},
     entropy::Entropy,
+    env::Env,
     password::{PasswordOptions, Passwords, Policy},
     sealing::SealingKey,
 };
@@ -51,7 +52,7 @@ impl Scene {
             Arc::clone(&sealing_key),
             access_tokens.clone(),
             options,
-            (clock.clone(), entropy.clone()),
+            Env { clock: clock.clone(), entropy: entropy.clone() },
         );
         keys.prepare().await.unwrap();
         let mail_options = MailOptions {
@@ -66,8 +67,7 @@ impl Scene {
             access_tokens,
             mails: Mails::new(mail_options, sealing_key, entropy.clone(), Arc::default()),
             audit: AuditTrail::new(world.store.clone(), clock.clone(), 10),
-            clock: clock.clone(),
-            entropy,
+            env: Env { clock: clock.clone(), entropy },
         };
         let accounts = Accounts::new(with, accounts_options());
         let scene = Self { _world: world, accounts, keys, clock, origin: Origin::local("test") };

@@ -155,7 +155,7 @@ impl Django {
 
         let stop = CancellationToken::new();
         let mut signals = Signals::listen()?;
-        let mut progress = TerminalProgress::new(import.clock.clone());
+        let mut progress = TerminalProgress::new(import.env.clock.clone());
         let run = import.run(&mut source, &mut progress, &stop);
         tokio::pin!(run);
         let mut outcome = tokio::select! {
@@ -229,7 +229,7 @@ impl Verify {
             hashes_per_batch: 1,
         };
         let import = importer(settings, Some(store), options)?;
-        let mut progress = TerminalProgress::new(import.clock.clone());
+        let mut progress = TerminalProgress::new(import.env.clock.clone());
 
         let mut comparison = import.verify(&mut source, &mut progress).await.map_err(reason)?;
 

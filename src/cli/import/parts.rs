@@ -5,11 +5,11 @@ use std::sync::Arc;
 use crate::{
     callers::COMMAND_LINE,
     cli::{Failure, reason, signing, store},
-    clock::Clock,
     config::{DatabaseUrl, Settings},
     django::DjangoSource,
     domain::Origin,
     entropy::Entropy,
+    env::Env,
     import::{Import as Importer, ImportOptions, ROWS_PER_TRANSACTION},
     password::{PasswordOptions, Passwords},
     sealing::SealingKey,
@@ -49,9 +49,9 @@ pub(super) fn importer(
     store: Option<Store>,
     options: ImportOptions,
 ) -> Result<Importer, Failure> {
-    let entropy = Entropy::system();
+    let env = Env::system();
     let writes = store.is_some() && !options.dry_run;
-    let persistent = persistent_key(settings, writes, &entropy)?;
+    let persistent = persistent_key(settings, writes, &env.entropy)?;
     if persistent.is_none() && writes {
         tracing::warn!(
             "--secret-key-file is not set: the import cannot record which plaintext passwords it has hashed, so a \
@@ -65,11 +65,10 @@ pub(super) fn importer(
     };
     Ok(Importer {
         store,
-        passwords: Passwords::start(passwords, entropy.clone()).map_err(reason)?,
+        passwords: Passwords::start(passwords, env.entropy.clone()).map_err(reason)?,
         is_key_persistent: persistent.is_some(),
-        key: Arc::new(persistent.unwrap_or_else(|| SealingKey::passing(&entropy))),
-        clock: Clock::system(),
-        entropy,
+        key: Arc::new(persistent.unwrap_or_else(|| SealingKey::passing(&env.entropy))),
+        env,
         origin: Origin::local(COMMAND_LINE),
         options,
     })

@@ -17,9 +17,8 @@ use crate::{
         signing::{access_tokens, mails, sealing_key, signing_keys},
         store,
     },
-    clock::Clock,
     config::{DatabaseUrl, Settings},
-    entropy::Entropy,
+    env::Env,
     grpc::{self, Api, HealthWatch, PageTokens, Services, layer::Layered},
     mail::{Outbox, Templates},
     pages::{PageTemplates, Pages, PagesOptions},
@@ -42,31 +41,30 @@ pub(super) struct Service {
     pub(super) listener: TcpListener,
     pub(super) http: Option<(TcpListener, Pages)>,
     pub(super) tls: TlsConfigs,
-    pub(super) clock: Clock,
-    pub(super) entropy: Entropy,
+    pub(super) env: Env,
 }
 
 impl Service {
     pub(super) async fn assemble(settings: Settings) -> Result<Self, Failure> {
-        let (clock, entropy) = (Clock::system(), Entropy::system());
+        let env = Env::system();
         let gate = reload::gate(&settings)?;
         let store = open_store(&settings).await?;
-        let sealing_key = Arc::new(sealing_key(&settings, &entropy)?);
+        let sealing_key = Arc::new(sealing_key(&settings, &env.entropy)?);
         let mail_due = Arc::new(Notify::new());
-        let mails = mails(&settings, Arc::clone(&sealing_key), &entropy, Arc::clone(&mail_due));
-        let with = collaborators(&settings, store.clone(), mails.clone(), (clock.clone(), entropy.clone()))?;
-        let signing_keys = build_signing_keys(&settings, &with, &sealing_key);
+        let mails = mails(&settings, Arc::clone(&sealing_key), &env.entropy, Arc::clone(&mail_due));
+        let deps = collaborators(&settings, store.clone(), mails.clone(), env.clone())?;
+        let signing_keys = build_signing_keys(&settings, &deps, &sealing_key);
         signing_keys.prepare().await.map_err(reason)?;
-        let outbox = build_outbox(&settings, &with, &sealing_key)?;
-        let audit = with.audit.clone();
-        let accounts = Accounts::new(with, accounts_options(&settings));
+        let outbox = build_outbox(&settings, &deps, &sealing_key)?;
+        let audit = deps.audit.clone();
+        let accounts = Accounts::new(deps, accounts_options(&settings));
         let (reporter, health_service) = tonic_health::server::health_reporter();
         let health = HealthWatch::begin(reporter, store.clone()).await;
         let api = Api {
             accounts: accounts.clone(),
-            administration: Administration::new(store.clone(), clock.clone()),
+            administration: Administration::new(store.clone(), env.clock.clone()),
             mails,
-            page_tokens: PageTokens::new(sealing_key, entropy.clone()),
+            page_tokens: PageTokens::new(sealing_key, env.entropy.clone()),
             store: store.clone(),
             audit: audit.clone(),
         };
@@ -74,8 +72,8 @@ impl Service {
         let others =
             if settings.server.reflection { grpc::add_reflection(others).map_err(reason)? } else { others };
         let services = Services::new(api, settings.server.message_bytes_max.count().as_usize(), others);
-        let layered = grpc::layer::wrap(services, layer_options(&settings, &clock, &entropy, &gate));
-        let pages = pages(&settings, &accounts, &clock, &entropy)?;
+        let layered = grpc::layer::wrap(services, layer_options(&settings, env.clone(), &gate));
+        let pages = pages(&settings, &accounts, env.clone())?;
         let http = bind_http(&settings)?.map(|listener| (listener, pages));
         let (listener, tls) = (bind(&settings)?, TlsConfigs::load(&settings)?);
         Ok(Self {
@@ -92,8 +90,7 @@ impl Service {
             listener,
             http,
             tls,
-            clock,
-            entropy,
+            env,
         })
     }
 }
@@ -103,48 +100,40 @@ fn collaborators(
     settings: &Settings,
     store: Store,
     mails: Mails,
-    (clock, entropy): (Clock, Entropy),
+    env: Env,
 ) -> Result<Collaborators, Failure> {
     Ok(Collaborators {
-        passwords: passwords(settings, &entropy)?,
+        passwords: passwords(settings, &env.entropy)?,
         access_tokens: access_tokens(settings),
         mails,
-        audit: AuditTrail::new(store.clone(), clock.clone(), settings.audit.refusals_max.as_usize()),
+        audit: AuditTrail::new(store.clone(), env.clock.clone(), settings.audit.refusals_max.as_usize()),
         store,
-        clock,
-        entropy,
+        env,
     })
 }
 
 fn build_signing_keys(
     settings: &Settings,
-    with: &Collaborators,
+    deps: &Collaborators,
     sealing_key: &Arc<SealingKey>,
 ) -> SigningKeys {
-    let time_and_chance = (with.clock.clone(), with.entropy.clone());
-    let (store, sealing_key) = (with.store.clone(), Arc::clone(sealing_key));
-    signing_keys(settings, store, sealing_key, with.access_tokens.clone(), time_and_chance)
+    let (store, sealing_key) = (deps.store.clone(), Arc::clone(sealing_key));
+    signing_keys(settings, store, sealing_key, deps.access_tokens.clone(), deps.env.clone())
 }
 
 fn build_outbox(
     settings: &Settings,
-    with: &Collaborators,
+    deps: &Collaborators,
     sealing_key: &Arc<SealingKey>,
 ) -> Result<Outbox, Failure> {
     let templates = Templates::new(settings.mail.public_base_url.as_str()).map_err(reason)?;
     let delivery = (transport(settings)?, templates);
-    let time_and_chance = (with.clock.clone(), with.entropy.clone());
-    let (store, sealing_key) = (with.store.clone(), Arc::clone(sealing_key));
-    let outbox = Outbox::new(store, delivery, sealing_key, outbox_options(settings), time_and_chance);
+    let (store, sealing_key) = (deps.store.clone(), Arc::clone(sealing_key));
+    let outbox = Outbox::new(store, delivery, sealing_key, outbox_options(settings), deps.env.clone());
     outbox.map_err(|error| format!("mail.from: {}", reason(error)))
 }
 
-fn pages(
-    settings: &Settings,
-    accounts: &Accounts,
-    clock: &Clock,
-    entropy: &Entropy,
-) -> Result<Pages, Failure> {
+fn pages(settings: &Settings, accounts: &Accounts, env: Env) -> Result<Pages, Failure> {
     let folder = settings.pages.templates.as_deref();
     let templates = settings.pages.enabled.then(|| PageTemplates::load(folder)).transpose();
     let templates = templates.map_err(|error| format!("pages.templates: {error}"))?;
@@ -152,7 +141,7 @@ fn pages(
         request_timeout: settings.server.request_timeout_default.get(),
         keys_max_age: settings.session.key_lead.get(),
     };
-    Ok(Pages::new(accounts.clone(), templates, options, (clock.clone(), entropy.clone())))
+    Ok(Pages::new(accounts.clone(), templates, options, env))
 }
 
 async fn open_store(settings: &Settings) -> Result<Store, Failure> {

@@ -6,9 +6,9 @@ use crate::{
     accounts::{AccountsOptions, Budget, Retention, SessionOptions, ThrottleOptions},
     callers::CallerGate,
     cli::{Failure, reason},
-    clock::Clock,
     config::{MailUrl, Settings, SmtpTls},
     entropy::Entropy,
+    env::Env,
     grpc::layer::LayerOptions,
     mail::{Encryption, OutboxOptions, SmtpOptions, Transport},
     password::{PasswordOptions, Passwords, Policy},
@@ -106,17 +106,11 @@ pub(super) fn outbox_options(settings: &Settings) -> OutboxOptions {
     }
 }
 
-pub(super) fn layer_options(
-    settings: &Settings,
-    clock: &Clock,
-    entropy: &Entropy,
-    gate: &CallerGate,
-) -> LayerOptions {
+pub(super) fn layer_options(settings: &Settings, env: Env, gate: &CallerGate) -> LayerOptions {
     LayerOptions {
         request_timeout_default: settings.server.request_timeout_default.get(),
         request_timeout_max: settings.server.request_timeout_max.get(),
-        clock: clock.clone(),
-        entropy: entropy.clone(),
+        env,
         gate: gate.clone(),
     }
 }

@@ -44,8 +44,13 @@ impl Service {
         let background = TaskTracker::new();
         let retention = retention(&self.settings);
         let sessions = session_options(&self.settings);
-        let housekeeping =
-            Housekeeping::new(self.store, self.clock.clone(), Origin::local(SERVICE), sessions, retention);
+        let housekeeping = Housekeeping::new(
+            self.store,
+            self.env.clock.clone(),
+            Origin::local(SERVICE),
+            sessions,
+            retention,
+        );
         background.spawn(housekeeping.run(watch.clone()));
         background.spawn(self.signing_keys.run(watch.clone()));
         background.spawn(self.outbox.run(self.mail_due, outbox.clone()));
@@ -65,12 +70,18 @@ impl Service {
         }
         log_start(&self.settings, &self.listener, self.tls.grpc.is_some());
         let options = server_options(&self.settings);
-        let serve =
-            server::serve(self.listener, self.layered, options, self.tls.grpc, self.entropy, server.clone());
+        let serve = server::serve(
+            self.listener,
+            self.layered,
+            options,
+            self.tls.grpc,
+            self.env.entropy,
+            server.clone(),
+        );
         serving.push(tokio::spawn(serve));
         background.spawn(self.health.run(watch.clone(), server.clone()));
         background.spawn(self.audit.clone().run(outbox.clone()));
-        let (settings, accounts, audit, clock) = (self.settings, self.accounts, self.audit, self.clock);
+        let (settings, accounts, audit, clock) = (self.settings, self.accounts, self.audit, self.env.clock);
         Running { settings, accounts, audit, watch, server, outbox, serving, background, clock }
     }
 }

@@ -23,9 +23,8 @@ use self::{
 use super::{request_id::RequestId, status::reason_name};
 use crate::{
     callers::{CallSlot, Caller, CallerGate, Requester},
-    clock::Clock,
     domain::AuditEvent,
-    entropy::Entropy,
+    env::Env,
     server::{HttpHandler, Peer},
 };
 
@@ -36,10 +35,8 @@ pub struct LayerOptions {
     pub request_timeout_default: Duration,
     /// The time limit of any call, even if its deadline is later.
     pub request_timeout_max: Duration,
-    /// Measures the duration of calls, and sets the time of audit events.
-    pub clock: Clock,
-    /// Generates request ids.
-    pub entropy: Entropy,
+    /// Sources of time and randomness.
+    pub env: Env,
     /// Authenticates callers.
     pub gate: CallerGate,
 }
@@ -82,8 +79,8 @@ pub fn wrap<S: CallHandler>(services: S, options: LayerOptions) -> Layered<S> {
 /// 7. The deadline, for the handler and the reading of the request body.
 impl<S: CallHandler> HttpHandler for Layered<S> {
     async fn answer(&self, request: Request<Body>, peer: &Peer) -> Response<Body> {
-        let id = RequestId::generate(&self.options.entropy);
-        let mut call = Call::begin(&request, peer.address, id, &self.methods, &self.options.clock);
+        let id = RequestId::generate(&self.options.env.entropy);
+        let mut call = Call::begin(&request, peer.address, id, &self.methods, &self.options.env.clock);
         let mut response = match self.admit(&request, peer, &mut call, id) {
             // The slot is held until the response is ready.
             ControlFlow::Continue((requester, _slot, limit)) => {
@@ -122,8 +119,8 @@ impl<S: CallHandler> Layered<S> {
                     let caller = call.caller().cloned().unwrap_or_else(Caller::unauthenticated);
                     let requester = Requester { caller, client: None, peer: Some(peer.ip()) };
                     let origin = requester.origin(None, Some(id.as_uuid()));
-                    let event =
-                        AuditEvent::new(self.options.clock.now(), kind, origin).refused(reason_name(reason));
+                    let event = AuditEvent::new(self.options.env.clock.now(), kind, origin)
+                        .refused(reason_name(reason));
                     let resource = self.methods.find(request.uri().path()).map(str::to_owned);
                     self.services.record_rejection(AuditEvent { resource, ..event });
                 }

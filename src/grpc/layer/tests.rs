@@ -36,8 +36,7 @@ async fn respond(handler: Handler, request: http::request::Builder) -> Response<
     let options = LayerOptions {
         request_timeout_default: Duration::from_millis(50),
         request_timeout_max: Duration::from_millis(100),
-        clock: Clock::system(),
-        entropy: Entropy::system(),
+        env: Env::system(),
         gate: CallerGate::open(),
     };
     let peer = Peer { address: "127.0.0.1:1".parse().unwrap(), names: Vec::new() };
