@@ -1,8 +1,9 @@
 //! The audit trail: each decision is a line in the log (target `audit`) and a row in the database.
 //!
-//! A change is recorded in the transaction that makes it, and logged by the store after the commit. A refusal has no such transaction, and a flood of
-//! refused calls must not cause a flood of writes. So refusals wait for a moment before they are written:
-//! equal refusals become one event with a count, and the number of different refusals is limited.
+//! A change is recorded in the transaction that makes it, and logged by the store after the commit. A refusal
+//! has no such transaction, and a flood of refused calls must not cause a flood of writes. So refusals wait
+//! for a moment before they are written: equal refusals become one event with a count, and the number of
+//! different refusals is limited.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},

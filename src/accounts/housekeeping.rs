@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{SessionOptions, register::ABANDONED};
+use super::{
+    SessionOptions,
+    register::{ABANDONED, REQUEST_ID_LIFETIME},
+};
 use crate::{
     clock::Clock,
     domain::{AuditEvent, AuditKind, Origin},
     store::{Kept, Store},
 };
-
-/// Time for which the request id of a registration is kept.
-pub const REQUEST_ID_LIFETIME: Duration = Duration::from_hours(24);
 
 /// Minimum time for which a mailed token is kept after it has expired. Until its deletion, a used
 /// verification link is answered with "already verified".
@@ -30,7 +30,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub struct Retention {
     /// Users who have never verified their email: time after the registration and after the last link.
     pub unverified_users: Duration,
-    /// Mails: time after they were sent or given up.
+    /// Mails: time after they were sent or failed permanently.
     pub finished_mails: Duration,
     /// Audit events.
     pub audit_events: Duration,

@@ -11,6 +11,7 @@ mod error;
 mod housekeeping;
 mod log_in;
 mod mails;
+mod options;
 mod profile;
 mod redeem_link;
 mod register;
@@ -29,38 +30,21 @@ pub use self::{
     administration::{Administration, UserKey},
     audit::AuditTrail,
     error::{AccountError, NewPasswordError},
-    housekeeping::{Housekeeping, REQUEST_ID_LIFETIME, Retention},
+    housekeeping::{Housekeeping, Retention},
     mails::{MailOptions, MailedBy, Mails},
-    register::{NewAccount, NewUser},
-    sessions::{ActingUser, IssuedTokens, SessionOptions},
+    options::{AccountsOptions, Budget, SessionOptions, ThrottleOptions},
+    register::{NewAccount, NewUser, REQUEST_ID_LIFETIME},
+    sessions::{ActingUser, IssuedTokens},
     signing_keys::{KeyOptions, Rotation, SigningKeyError, SigningKeys},
-    throttle::{Budget, ThrottleOptions},
 };
 pub use crate::access_token::PublicKey;
 use crate::{
     access_token::AccessTokens,
-    domain::{Email, NewPassword, Timestamp, Username},
+    domain::{Email, NewPassword, Username},
     env::Env,
-    password::{Passwords, Policy},
+    password::Passwords,
     store::Store,
 };
-
-/// The rules of account operations, from the settings.
-#[derive(Debug, Clone)]
-pub struct AccountsOptions {
-    /// Requirements for a new password.
-    pub password_policy: Policy,
-    /// Lifetime and number of sessions.
-    pub sessions: SessionOptions,
-    /// Limits on password attempts, registrations and requested mails.
-    pub throttle: ThrottleOptions,
-    /// Time until which verification links of the Django backend are accepted, which contain an `auth_token`.
-    /// `None` refuses them always.
-    pub accept_auth_token_until: Option<Timestamp>,
-    /// Maximum number of tasks that run in the background after their call was answered. Further calls of
-    /// that kind are refused.
-    pub background_max: usize,
-}
 
 /// The dependencies of an [`Accounts`].
 #[derive(Clone)]
@@ -109,8 +93,8 @@ impl Accounts {
     /// that is easy to guess from them is refused.
     ///
     /// # Errors
-    /// [`NewPasswordError::Refused`] if the password breaks a rule; [`AccountError::Overloaded`] when too many
-    /// passwords wait to be checked or hashed, or [`AccountError::Internal`].
+    /// [`NewPasswordError::Refused`] if the password breaks a rule; [`AccountError::Overloaded`] when too
+    /// many passwords wait to be checked or hashed, or [`AccountError::Internal`].
     pub async fn admit_password(
         &self,
         password: String,

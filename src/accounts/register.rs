@@ -1,6 +1,8 @@
 //! Registration.
 
-use super::{AccountError, Accounts, MailedBy, REQUEST_ID_LIFETIME, mails::Link};
+use std::time::Duration;
+
+use super::{AccountError, Accounts, MailedBy, mails::Link};
 use crate::{
     domain::{
         AuditKind, AuthToken, Email, MailKind, MailToken, MailTokenPurpose, NewPassword, Origin, RequestId,
@@ -8,6 +10,9 @@ use crate::{
     },
     store::{NewMail, Registered, Registration, Replay},
 };
+
+/// Time for which the request id of a registration is kept.
+pub const REQUEST_ID_LIFETIME: Duration = Duration::from_hours(24);
 
 /// Audit `resource` of a user that was deleted because its email was never verified.
 pub(super) const ABANDONED: &str = "abandoned";

@@ -9,7 +9,7 @@ use std::{fmt, time::Duration};
 
 use uuid::Builder;
 
-use super::{AccountError, Accounts, throttle::PasswordAttempt};
+use super::{AccountError, Accounts, SessionOptions, throttle::PasswordAttempt};
 use crate::{
     access_token::{AccessClaims, AccessToken, PublicKey},
     domain::{
@@ -20,17 +20,6 @@ use crate::{
 
 /// Time after its use in which a refresh token may be sent again by the same caller.
 const REFRESH_RETRY_WINDOW: Duration = Duration::from_secs(10);
-
-/// The limits of sessions.
-#[derive(Debug, Clone, Copy)]
-pub struct SessionOptions {
-    /// Time without a refresh after which a session expires.
-    pub idle: Duration,
-    /// Maximum lifetime of a session, however often it is refreshed.
-    pub lifetime: Duration,
-    /// Maximum number of sessions of one user. A new session revokes those that were refreshed longest ago.
-    pub per_user_max: u32,
-}
 
 impl SessionOptions {
     /// Returns when the session expires if it is not refreshed. The current settings apply, so a shorter

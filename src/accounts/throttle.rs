@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::{AccountError, Accounts};
+use super::{AccountError, Accounts, Budget, ThrottleOptions};
 use crate::{
     domain::{AuditEvent, AuditKind, ClientAddress, Email, Origin, Timestamp},
     store::{Attempts, CorrectPassword, Counted, KnownAddress, Subject},
@@ -20,44 +20,6 @@ const FAILURES_KEPT: Duration = Duration::from_hours(24);
 /// Maximum difference between the clocks of two instances, or between the times of two calls that wait for
 /// the same row.
 const SKEW_MAX: Duration = Duration::from_mins(1);
-
-/// The limits on password attempts, registrations and requested mails.
-#[derive(Debug, Clone, Copy)]
-pub struct ThrottleOptions {
-    /// Consecutive failures on one account before further attempts have to wait; at least 1.
-    pub failures_max: u32,
-    /// The first wait. Each further failure doubles it.
-    pub wait_first: Duration,
-    /// The longest wait apart from `pause`.
-    pub wait_max: Duration,
-    /// Consecutive failures on one account before `pause`.
-    pub failures_in_a_row_max: u32,
-    /// Time for which an account then refuses all passwords. After it, counting starts from zero.
-    pub pause: Duration,
-    /// Failures on all accounts together. When this number is reached, all logins are refused for the rest of
-    /// the window.
-    pub total: Budget,
-    /// Failures from the address of one end user, where the address is known.
-    pub failures_per_address: Budget,
-    /// Registrations from the address of one end user.
-    pub registrations_from: Budget,
-    /// Requested mails to one mailbox. Counted separately for links that verify an email, for links to choose
-    /// a new password, and for notices.
-    pub resends_to: Budget,
-    /// Requested mails from the address of one end user.
-    pub resends_from: Budget,
-    /// Time after a login for which the end user's address counts as known for the account.
-    pub known_address_lifetime: Duration,
-}
-
-/// A maximum number per time window. The window begins with the first event in it.
-#[derive(Debug, Clone, Copy)]
-pub struct Budget {
-    /// The maximum number; at least 1.
-    pub max: u32,
-    /// Length of the window.
-    pub window: Duration,
-}
 
 /// The limit on the attempts of one subject.
 #[derive(Debug, Clone, Copy)]

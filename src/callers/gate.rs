@@ -35,8 +35,8 @@ impl CallerGate {
             receives_mail_tokens: true,
             calls_max: usize::MAX,
         };
-        let anybody = Caller::new(ANYBODY, rights);
-        Self(Arc::new(Gate::Open(Arc::new(anybody))))
+        let caller = Caller::new(ANYBODY, rights);
+        Self(Arc::new(Gate::Open(Arc::new(caller))))
     }
 
     /// Creates a gate that authenticates only `callers`.
@@ -50,7 +50,7 @@ impl CallerGate {
     #[must_use]
     pub fn identify(&self, token: Option<&ServiceToken>, certificate: &[String]) -> Option<Arc<Caller>> {
         match &*self.0 {
-            Gate::Open(anybody) => Some(Arc::clone(anybody)),
+            Gate::Open(caller) => Some(Arc::clone(caller)),
             Gate::Restricted(callers) => {
                 let callers = Arc::clone(&callers.read().unwrap_or_else(PoisonError::into_inner));
                 match token {

@@ -26,8 +26,8 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Collects the texts of all settings. `file` is the settings file, if there is one. Each flag has the key
-    /// of its setting, its name and the text of its value.
+    /// Collects the texts of all settings. `file` is the settings file, if there is one. Each flag has the
+    /// key of its setting, its name and the text of its value.
     ///
     /// # Errors
     /// [`ConfigError`] if a file cannot be read or is not valid TOML, if a key or variable is unknown, if a

@@ -150,11 +150,12 @@ fn a_flag_sets_its_setting_and_its_help_shows_the_default() {
     use clap::{Args, FromArgMatches};
     let mut command = StoreFlags::augment_args(ServeFlags::augment_args(clap::Command::new("serve")));
     let help = command.render_help().to_string();
-    for shown in
-        ["--listen <ADDR>", "[default: 127.0.0.1:50051]", "--insecure-plaintext\n", "[default: info]"]
+    for shown in ["--listen <ADDR>", "[default: 127.0.0.1:50051]", "--insecure-plaintext", "[default: info]"]
     {
         assert!(help.contains(shown), "{shown}: {help}");
     }
+    // A switch takes no value.
+    assert!(!help.contains("--insecure-plaintext <"), "{help}");
     let flags = ["serve", "--listen", "127.0.0.1:1", "--insecure-plaintext", "--log-level", "warn"];
     let matches = command.try_get_matches_from(flags).unwrap();
     let mut serve = ServeFlags::from_arg_matches(&matches).unwrap();

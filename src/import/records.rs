@@ -65,7 +65,7 @@ pub struct ImportedUser {
     pub username: (String, String),
     /// The email.
     pub email: Email,
-    /// The password hash, or the text that stands for an unusable password; `None` if the stored password
+    /// The password hash, or the text of an unusable password; `None` if the stored password
     /// stays.
     pub password: Option<PasswordHash>,
     /// True if the email is verified.
@@ -175,7 +175,8 @@ statements! {
 
         /// Locks a user who is to be updated, and replaces the email and username with a placeholder, so that
         /// other users of the same batch can take them. Returns the user as it was before. Returns `None` and
-        /// changes nothing if the user was deleted, or was changed in this service since the row was recorded.
+        /// changes nothing if the user was deleted, or was changed in this service since the row was
+        /// recorded.
         async fn release_identifiers(
             &mut self,
             id: UserId,

@@ -167,7 +167,8 @@ impl Passwords {
     /// does not delay look-ups.
     ///
     /// # Errors
-    /// [`AdmitError::Refused`] if the password breaks a rule; [`AdmitError::Hashing`] if it could not be judged.
+    /// [`AdmitError::Refused`] if the password breaks a rule; [`AdmitError::Hashing`] if it could not be
+    /// judged.
     pub async fn admit(
         &self,
         policy: Policy,

@@ -11,20 +11,6 @@ use std::{
 
 use crate::support::rust_source::{Use, sources, uses, without_tests, words};
 
-/// Pairs that are still to be separated.
-const EXCEPTIONS: &[(&str, &str)] = &[
-    ("accounts/housekeeping.rs", "accounts/register.rs"),
-    ("accounts/mod.rs", "accounts/sessions.rs"),
-    ("accounts/mod.rs", "accounts/throttle.rs"),
-    ("cli/audit.rs", "cli/user.rs"),
-    ("config/mod.rs", "config/setting.rs"),
-    ("config/mod.rs", "config/sources.rs"),
-    ("config/setting.rs", "config/sources.rs"),
-    ("store/tables/disabled_users.rs", "store/tables/mails.rs"),
-    ("store/tables/disabled_users.rs", "store/tables/sessions.rs"),
-    ("store/tables/disabled_users.rs", "store/tables/users.rs"),
-];
-
 /// A module path without `crate`: `["grpc", "layer"]` for `grpc/layer/mod.rs`.
 type Module = Vec<String>;
 
@@ -138,9 +124,8 @@ fn no_two_files_import_each_other() {
     let files: Vec<(String, String)> = sources().into_iter().map(read).collect();
     let tree = Tree::new(files.iter().map(|(name, source)| (name.as_str(), source.as_str())));
 
-    let mut circles = tree.circles();
+    let circles = tree.circles();
 
-    circles.retain(|(one, other), _| !EXCEPTIONS.contains(&(one.as_str(), other.as_str())));
     let found: Vec<_> = circles.iter().map(|((one, other), at)| format!("{one} <-> {other}: {at}")).collect();
     assert!(found.is_empty(), "{}", found.join("\n"));
 }

@@ -78,7 +78,7 @@ impl Scene {
     /// Registers the user `ada` and verifies the email.
     async fn register_ada(&self) {
         let (username, address) = (Username::parse("ada").unwrap(), email("ada@example.com"));
-        let password = self.accounts.admit_password(PASSWORD.to_owned(), None, None).await.unwrap().unwrap();
+        let password = self.accounts.admit_password(PASSWORD.to_owned(), None, None).await.unwrap();
         let account = NewAccount {
             username,
             email: address,

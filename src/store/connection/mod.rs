@@ -1,7 +1,8 @@
 //! Runs queries on the threads that own SQLite's connections, or on a connection of the PostgreSQL pool.
 //!
 //! [`read!`] and [`write!`] acquire the connection and expand the same body for both engines, so that a query
-//! is written once; [`statements!`] does so for statements that several transactions share. A query that has started runs to its end even if the caller's future is dropped.
+//! is written once; [`statements!`] does so for statements that several transactions share. A query that has
+//! started runs to its end even if the caller's future is dropped.
 
 pub mod postgres;
 pub mod postgres_url;

@@ -143,8 +143,8 @@ impl Store {
 
     /// Uses up an email change link and sets the user's email to the address that the link was mailed to, at
     /// the time of the event. Deletes another user who registered with that address and never verified it.
-    /// Ends all sessions and voids all other links. Returns the user, or `None` if the link is invalid, or if the recipient of the notice is no longer the
-    /// user's email.
+    /// Ends all sessions and voids all other links. Returns the user, or `None` if the link is invalid, or if
+    /// the recipient of the notice is no longer the user's email.
     ///
     /// # Errors
     /// [`StoreError::NotUnique`] if the address belongs to another user who cannot be deleted, for example

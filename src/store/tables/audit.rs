@@ -93,7 +93,7 @@ pub struct RecordedEvent {
     pub agent: Option<String>,
     /// The id of the call.
     pub request_id: Option<Uuid>,
-    /// Number of equal events that this row stands for.
+    /// Number of equal events that this row represents.
     pub count: i32,
 }
 
@@ -154,7 +154,7 @@ impl From<(i64, AuditRow)> for RecordedEvent {
 }
 
 /// The audit events that a transaction has recorded. `write!` logs them after its commit, so that every event
-/// in the log stands for a committed change.
+/// in the log belongs to a committed change.
 #[derive(Debug, Default)]
 pub(crate) struct RecordedEvents(Vec<AuditEvent>);
 

@@ -162,7 +162,8 @@ statements! {
                 .set(core_user::is_verified.eq(core_user::is_verified))
                 .execute(self)
                 .await?;
-            // Checked after the row is locked, because an operator may have disabled the user in the meantime.
+            // Checked after the row is locked, because an operator may have disabled the user in the
+            // meantime.
             Ok(found > 0 && !self.is_user_disabled(user).await?)
         }
 
@@ -205,8 +206,8 @@ statements! {
             Ok(count)
         }
 
-        /// Deletes the user with this email who never verified it and has no valid link left at `now`, if there
-        /// is one, and records a copy of `deletion`.
+        /// Deletes the user with this email who never verified it and has no valid link left at `now`, if
+        /// there is one, and records a copy of `deletion`.
         ///
         /// After it waited for a row lock, PostgreSQL evaluates conditions on other tables with the data from
         /// before the wait. So the user is locked first, and deleted by a second statement that evaluates the

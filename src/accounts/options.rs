@@ -1,0 +1,71 @@
+//! The rules of account operations, as the settings state them.
+
+use std::time::Duration;
+
+use crate::{domain::Timestamp, password::Policy};
+
+/// The rules of account operations, from the settings.
+#[derive(Debug, Clone)]
+pub struct AccountsOptions {
+    /// Requirements for a new password.
+    pub password_policy: Policy,
+    /// Lifetime and number of sessions.
+    pub sessions: SessionOptions,
+    /// Limits on password attempts, registrations and requested mails.
+    pub throttle: ThrottleOptions,
+    /// Time until which verification links of the Django backend are accepted, which contain an `auth_token`.
+    /// `None` refuses them always.
+    pub accept_auth_token_until: Option<Timestamp>,
+    /// Maximum number of tasks that run in the background after their call was answered. Further calls of
+    /// that kind are refused.
+    pub background_max: usize,
+}
+
+/// The limits of sessions.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionOptions {
+    /// Time without a refresh after which a session expires.
+    pub idle: Duration,
+    /// Maximum lifetime of a session, however often it is refreshed.
+    pub lifetime: Duration,
+    /// Maximum number of sessions of one user. A new session revokes those that were refreshed longest ago.
+    pub per_user_max: u32,
+}
+
+/// The limits on password attempts, registrations and requested mails.
+#[derive(Debug, Clone, Copy)]
+pub struct ThrottleOptions {
+    /// Consecutive failures on one account before further attempts have to wait; at least 1.
+    pub failures_max: u32,
+    /// The first wait. Each further failure doubles it.
+    pub wait_first: Duration,
+    /// The longest wait apart from `pause`.
+    pub wait_max: Duration,
+    /// Consecutive failures on one account before `pause`.
+    pub failures_in_a_row_max: u32,
+    /// Time for which an account then refuses all passwords. After it, counting starts from zero.
+    pub pause: Duration,
+    /// Failures on all accounts together. When this number is reached, all logins are refused for the rest of
+    /// the window.
+    pub total: Budget,
+    /// Failures from the address of one end user, where the address is known.
+    pub failures_per_address: Budget,
+    /// Registrations from the address of one end user.
+    pub registrations_from: Budget,
+    /// Requested mails to one mailbox. Counted separately for links that verify an email, for links to choose
+    /// a new password, and for notices.
+    pub resends_to: Budget,
+    /// Requested mails from the address of one end user.
+    pub resends_from: Budget,
+    /// Time after a login for which the end user's address counts as known for the account.
+    pub known_address_lifetime: Duration,
+}
+
+/// A maximum number per time window. The window begins with the first event in it.
+#[derive(Debug, Clone, Copy)]
+pub struct Budget {
+    /// The maximum number; at least 1.
+    pub max: u32,
+    /// Length of the window.
+    pub window: Duration,
+}
