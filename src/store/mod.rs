@@ -6,6 +6,7 @@
 //! Each other file here holds the queries of one table or of one group of operations; `docs/architecture.md`
 //! describes the design.
 
+pub(crate) mod audit_log;
 pub(crate) mod columns;
 pub(crate) mod connection;
 mod error;
@@ -17,6 +18,7 @@ pub(crate) mod tables;
 use std::time::Duration;
 
 pub use self::{
+    audit_log::log_audit_event,
     columns::{SqlTimestamp, SqlUuid},
     connection::{
         postgres::PostgresOptions,
@@ -30,7 +32,7 @@ pub use self::{
         AUDIT_PAGE_MAX, Attempts, AuditFilter, CorrectPassword, Counted, Credentials, Delivery, EarlierKeys,
         EmailChangeRequest, EventPosition, Kept, KnownAddress, KnownSession, ManagedUser, NewMail,
         NewSession, OutgoingMail, PasswordChange, Purged, RecordedEvent, Registered, Registration, Replay,
-        SessionChange, StoredSigningKey, Subject, USERS_PAGE_MAX, UserFilter, Verification, log_audit_event,
+        SessionChange, StoredSigningKey, Subject, USERS_PAGE_MAX, UserFilter, Verification,
     },
 };
 use self::{

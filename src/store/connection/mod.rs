@@ -61,7 +61,7 @@ macro_rules! write {
             $crate::store::connection::Connections::Sqlite(threads) => {
                 threads
                     .write(move |$connection| {
-                        let mut recorded = $crate::store::tables::RecordedEvents::default();
+                        let mut recorded = $crate::store::audit_log::RecordedEvents::default();
                         let $recorded = &mut recorded;
                         let result = $crate::store::connection::sqlite::poll_once(async move { $body });
                         result.map(|value| (value, recorded))
@@ -76,7 +76,7 @@ macro_rules! write {
                     let committed: Result<_, $crate::store::StoreError> = diesel_async::AsyncConnection::transaction(
                         connection,
                         async move |$connection: &mut diesel_async::AsyncPgConnection| {
-                            let mut recorded = $crate::store::tables::RecordedEvents::default();
+                            let mut recorded = $crate::store::audit_log::RecordedEvents::default();
                             let $recorded = &mut recorded;
                             let result: Result<_, $crate::store::StoreError> = async move { $body }.await;
                             result.map(|value| (value, recorded))

@@ -20,7 +20,7 @@ use diesel_async::sync_connection_wrapper::{SpawnBlocking, SyncConnectionWrapper
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::sync::oneshot;
 
-use crate::store::{StoreError, tables::RecordedEvents};
+use crate::store::{StoreError, audit_log::RecordedEvents};
 
 /// Options of a SQLite database.
 #[derive(Debug, Clone)]

@@ -7,9 +7,10 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
-use crate::domain::{AuditEvent, AuditKind, AuthToken, ClientAgent, Timestamp};
+use crate::domain::{AuditEvent, AuditKind, AuthToken, Timestamp};
 use crate::store::{
     Store, StoreError,
+    audit_log::RecordedEvents,
     columns::{TimestampColumn, UuidColumn},
     connection::{read, statements, write},
     schema::core_audit_event,
@@ -153,38 +154,6 @@ impl From<(i64, AuditRow)> for RecordedEvent {
     }
 }
 
-/// The audit events that a transaction has recorded. `write!` logs them after its commit, so that every event
-/// in the log belongs to a committed change.
-#[derive(Debug, Default)]
-pub(crate) struct RecordedEvents(Vec<AuditEvent>);
-
-impl RecordedEvents {
-    /// Writes the events to the log.
-    pub(crate) fn log(&self) {
-        self.0.iter().for_each(log_audit_event);
-    }
-}
-
-/// Writes an event to the log, with target `audit`.
-pub fn log_audit_event(event: &AuditEvent) {
-    let AuditEvent { at, kind, reason, user, resource, origin, count } = event;
-    tracing::info!(
-        target: "audit",
-        event = %kind,
-        reason,
-        user = user.map(tracing::field::display),
-        resource,
-        caller = %origin.caller,
-        peer = origin.peer.map(tracing::field::display),
-        client = origin.client.map(tracing::field::display),
-        agent = origin.agent.as_ref().map(ClientAgent::as_str),
-        request_id = origin.request_id.map(tracing::field::display),
-        count,
-        at = %at,
-        "{kind}"
-    );
-}
-
 statements! {
     /// Statements of the audit trail.
     pub(crate) trait AuditStatements {
@@ -198,7 +167,7 @@ statements! {
         /// Records the event of a change in the transaction of the change, to be logged after the commit.
         async fn record(&mut self, event: AuditEvent, recorded: &mut RecordedEvents) -> Result<(), StoreError> {
             self.insert_event(event.clone()).await?;
-            recorded.0.push(event);
+            recorded.push(event);
             Ok(())
         }
     }

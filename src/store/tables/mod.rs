@@ -19,10 +19,9 @@ mod throttle;
 mod throttle_subject;
 pub(crate) mod users;
 
-pub(crate) use self::audit::RecordedEvents;
 pub use self::{
     account_changes::{EmailChangeRequest, PasswordChange},
-    audit::{AUDIT_PAGE_MAX, AuditFilter, EventPosition, RecordedEvent, log_audit_event},
+    audit::{AUDIT_PAGE_MAX, AuditFilter, EventPosition, RecordedEvent},
     links::Verification,
     managed_users::{ManagedUser, USERS_PAGE_MAX, UserFilter},
     outbox::{Delivery, NewMail, OutgoingMail},

@@ -9,14 +9,12 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 
-use super::{
-    audit::RecordedEvents,
-    users::{UserStatements, is_never_verified},
-};
+use super::users::{UserStatements, is_never_verified};
 use crate::{
     domain::AuditEvent,
     store::{
         Store, StoreError,
+        audit_log::RecordedEvents,
         columns::{SqlTimestamp, TimestampColumn},
         connection::{statements, write},
         schema::{core_mail_outbox, core_mail_token, core_signing_key, core_user},

@@ -5,13 +5,14 @@ use diesel::{ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryab
 use diesel_async::RunQueryDsl;
 
 use super::{
-    audit::{AuditStatements, RecordedEvents},
+    audit::AuditStatements,
     throttle_subject::{ACCOUNT_PASSWORD, ACCOUNT_PASSWORD_AT, KnownAddress, Subject},
 };
 use crate::{
     domain::{AuditEvent, Email, Timestamp},
     store::{
         Store, StoreError,
+        audit_log::RecordedEvents,
         columns::TimestampColumn,
         connection::{read, statements, write},
         schema::{core_known_address, core_throttle},

@@ -6,13 +6,14 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 
-use super::audit::{AuditStatements, RecordedEvents};
+use super::audit::AuditStatements;
 use crate::{
     domain::{
         AuditEvent, AuthToken, Email, MailTokenPurpose, PasswordHash, Timestamp, User, UserId, Username,
     },
     store::{
         Store, StoreError,
+        audit_log::RecordedEvents,
         columns::{TimestampColumn, UuidColumn},
         connection::{read, statements, write},
         schema::{core_disabled_user, core_imported_user, core_mail_token, core_user},
