@@ -122,7 +122,7 @@ struct OutboxRow {
 }
 
 /// The result of a delivery attempt.
-enum DeliveryOutcome {
+enum AttemptResult {
     Sent(Timestamp),
     RetryAt(Timestamp, String),
     GaveUp(Timestamp, String),
@@ -181,7 +181,7 @@ impl Store {
     /// [`StoreError`] when the database does not answer: the mail will be sent once more, with the same
     /// Message-ID.
     pub async fn mark_mail_sent(&self, mail: &OutgoingMail, now: Timestamp) -> Result<bool, StoreError> {
-        self.finish_attempt(mail, DeliveryOutcome::Sent(now)).await
+        self.finish_attempt(mail, AttemptResult::Sent(now)).await
     }
 
     /// Schedules the next attempt at `at` and records the cause of the failure. Returns false if the lease
@@ -195,7 +195,7 @@ impl Store {
         at: Timestamp,
         cause: String,
     ) -> Result<bool, StoreError> {
-        self.finish_attempt(mail, DeliveryOutcome::RetryAt(at, cause)).await
+        self.finish_attempt(mail, AttemptResult::RetryAt(at, cause)).await
     }
 
     /// Records that delivery failed permanently, with the cause, and erases the token. Returns false if the
@@ -209,19 +209,19 @@ impl Store {
         now: Timestamp,
         cause: String,
     ) -> Result<bool, StoreError> {
-        self.finish_attempt(mail, DeliveryOutcome::GaveUp(now, cause)).await
+        self.finish_attempt(mail, AttemptResult::GaveUp(now, cause)).await
     }
 
     async fn finish_attempt(
         &self,
         mail: &OutgoingMail,
-        outcome: DeliveryOutcome,
+        outcome: AttemptResult,
     ) -> Result<bool, StoreError> {
         let (id, lease) = (mail.id, TimestampColumn(mail.lease_until));
         let (retry_at, sent_at, gave_up_at, cause) = match outcome {
-            DeliveryOutcome::Sent(now) => (None, Some(now), None, None),
-            DeliveryOutcome::RetryAt(at, cause) => (Some(at), None, None, Some(cause)),
-            DeliveryOutcome::GaveUp(now, cause) => (None, None, Some(now), Some(cause)),
+            AttemptResult::Sent(now) => (None, Some(now), None, None),
+            AttemptResult::RetryAt(at, cause) => (Some(at), None, None, Some(cause)),
+            AttemptResult::GaveUp(now, cause) => (None, None, Some(now), Some(cause)),
         };
         let token = mail.sealed_token.as_ref().filter(|_| retry_at.is_some());
         let token = token.map(|token| token.as_bytes().to_vec());
