@@ -12,7 +12,7 @@ pub struct Env {
 }
 
 impl Env {
-    /// Returns those of the system.
+    /// Returns the clock and the random generator of the system.
     #[must_use]
     pub fn system() -> Self {
         Self { clock: Clock::system(), entropy: Entropy::system() }

@@ -83,12 +83,12 @@ async fn list(administration: &Administration, filter: AuditFilter) -> Result<()
         let Some(end) = page.last() else { break };
         last = Some(end.position());
         for event in &page {
-            if super::is_pipe_closed(writeln!(output, "{}", line(event)))? {
+            if super::check_write(writeln!(output, "{}", line(event)))? {
                 return Ok(());
             }
         }
     }
-    super::is_pipe_closed(output.flush()).map(|_| ())
+    super::check_write(output.flush()).map(|_| ())
 }
 
 /// Formats an event as tab-separated fields: time, kind, `OK` or the reason of the refusal, user, caller, and

@@ -33,7 +33,7 @@ impl Caller {
         check_name(&name).map_err(|rule| format!("caller {name}: {rule}"))?;
         let token = ServiceToken::from_random(Entropy::system().bytes());
         eprintln!(
-            "Add this entry to the callers file (docs/CALLERS.md), and give {name} the token on standard output:"
+            "Add this entry to the callers file (docs/CALLERS.md), and give the token, which is on standard output, to {name}:"
         );
         eprintln!(
             "\n[{name}]\ntoken-hashes = [\"{}\"]\nmethods = []   # such as \"IdentityService/ResolveToken\"\n\

@@ -7,8 +7,9 @@ use crate::domain::chain;
 /// Why a command failed, on one line.
 pub(super) type Failure = String;
 
-/// True if the reader of the output has closed the pipe, as `head` does when it has read enough.
-pub(super) fn is_pipe_closed(written: io::Result<()>) -> Result<bool, Failure> {
+/// Returns true if the reader of the output has closed the pipe, as `head` does when it has read enough, and
+/// any other error as a [`Failure`].
+pub(super) fn check_write(written: io::Result<()>) -> Result<bool, Failure> {
     match written {
         Ok(()) => Ok(false),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(true),

@@ -18,7 +18,7 @@ enum Action {
     /// List the keys, newest first
     ///
     /// Prints one key per line. The fields are separated by tabs: id; time of creation; time from which it
-    /// signs; time until which it verifies, or - if no later key replaces it yet.
+    /// signs; time until which it verifies, or - while it is the latest key.
     List,
     /// Create the next key now instead of after session.key-rotation
     ///

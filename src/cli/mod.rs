@@ -21,7 +21,7 @@ mod user;
 
 use clap::{Parser, Subcommand};
 
-use self::failure::{Failure, is_pipe_closed, reason};
+use self::failure::{Failure, check_write, reason};
 use crate::{
     config::{LogFormat, ServeFlags, Settings, StoreFlags},
     telemetry,

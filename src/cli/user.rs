@@ -207,12 +207,12 @@ async fn list(users: &Administration, filter: UserFilter) -> Result<(), Failure>
             let (email, username) = (user.email.as_str(), user.username.as_str());
             let line =
                 writeln!(output, "{}\t{state}\t{}\t{email}\t{username}", user.auth_token, user.created_at);
-            if super::is_pipe_closed(line)? {
+            if super::check_write(line)? {
                 return Ok(());
             }
         }
     }
-    super::is_pipe_closed(output.flush()).map(|_| ())
+    super::check_write(output.flush()).map(|_| ())
 }
 
 fn show(ManagedUser { user, disabled_at }: &ManagedUser) {

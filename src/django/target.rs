@@ -117,7 +117,7 @@ impl DjangoTarget {
         Ok(())
     }
 
-    /// Commits the transaction.
+    /// Advances the generator of ids past the inserted ids, and commits the transaction.
     ///
     /// # Errors
     /// [`StoreError`]; nothing was written then.

@@ -169,7 +169,7 @@ on_both_engines! {
         let scene = Scene::new(engine).await;
         let before = scene.log_in(PASSWORD).await.unwrap();
 
-        // As if the clock had been years ahead at the first start and was corrected later.
+        // As if the clock had been ahead by this much at the first start and was corrected later.
         for back in [31 * Duration::from_secs(1), 60 * MINUTE, DAY, 4_000 * DAY] {
             scene.jump(NONE, back).await;
             assert!(!scene.is_active(&before).await, "a token issued in the future is not valid: {back:?}");

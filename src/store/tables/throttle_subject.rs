@@ -1,4 +1,4 @@
-//! What the throttle counts attempts for, as the digests that `core_throttle` and `core_known_address` hold.
+//! The subjects that the throttle counts, stored as digests in `core_throttle` and `core_known_address`.
 
 use sha2::{Digest, Sha256};
 
