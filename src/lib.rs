@@ -22,7 +22,7 @@
 //! - [`access_token`]: signs and verifies JWTs that authenticate a user without a call.
 //! - [`sealing`]: encrypts secrets that are stored in the database.
 //! - [`proto`]: the generated messages.
-//! - [`env`], with [`clock`] and [`entropy`]: time and randomness, passed as values so that tests
+//! - [`mod@env`], with [`clock`] and [`entropy`]: time and randomness, passed as values so that tests
 //!   control them.
 //! - [`domain`]: value types that are valid by construction.
 

@@ -51,7 +51,7 @@ impl PageTokens {
     /// Returns the position in a page token of the list that `list` describes.
     ///
     /// # Errors
-    /// [`InvalidPageToken`] for any other text.
+    /// `InvalidPageToken` for any other text.
     pub fn read(&self, list: &[u8], text: &str) -> Result<PageCursor, InvalidPageToken> {
         let sealed = URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidPageToken)?;
         let bytes = self.sealing_key.open(Purpose::PageToken, &Sealed::from_bytes(sealed));

@@ -1,15 +1,13 @@
 //! Imports users from a Django backend, and exports users to one.
 //!
 //! An import consists of rounds. A round first reads the whole source and decides what becomes of each row,
-//! in a [`Survey`] on disk, so that memory use does not grow with the source. If conflicts are open after the
+//! in a `Survey` on disk, so that memory use does not grow with the source. If conflicts are open after the
 //! first round has decided, the import ends and has changed nothing. Otherwise the round writes the users in
 //! small transactions, each user with a record of its row. After a stop the next run continues from these
 //! records and hashes no password twice. `--follow` repeats rounds until it is stopped.
 //!
 //! This module holds the rules for rows and users; `store` reads and writes the tables, `password` makes the
 //! hashes. Start at [`Import::run`].
-//!
-//! [`Survey`]: self::survey::Survey
 
 mod apply;
 mod candidate;

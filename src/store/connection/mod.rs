@@ -48,7 +48,7 @@ macro_rules! read {
 }
 
 /// Runs `$body` in one transaction, which is rolled back if `$body` returns an error. With `$recorded`, a
-/// [`RecordedEvents`] for the audit events of the transaction, which are logged after the commit.
+/// `RecordedEvents` for the audit events of the transaction, which are logged after the commit.
 ///
 /// A macro, because the two connections have different types and diesel's queries have no common trait over
 /// them: `$body` is compiled once for each.

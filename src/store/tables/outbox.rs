@@ -212,11 +212,7 @@ impl Store {
         self.finish_attempt(mail, AttemptResult::GaveUp(now, cause)).await
     }
 
-    async fn finish_attempt(
-        &self,
-        mail: &OutgoingMail,
-        outcome: AttemptResult,
-    ) -> Result<bool, StoreError> {
+    async fn finish_attempt(&self, mail: &OutgoingMail, outcome: AttemptResult) -> Result<bool, StoreError> {
         let (id, lease) = (mail.id, TimestampColumn(mail.lease_until));
         let (retry_at, sent_at, gave_up_at, cause) = match outcome {
             AttemptResult::Sent(now) => (None, Some(now), None, None),

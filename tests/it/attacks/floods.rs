@@ -94,7 +94,7 @@ fn compressed(stream: u32, encoding: &str, message: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Default of SETTINGS_MAX_FRAME_SIZE (RFC 9113, section 4.2).
+/// Default of `SETTINGS_MAX_FRAME_SIZE` (RFC 9113, section 4.2).
 const FRAME_BYTES_MAX: usize = 16_384;
 
 /// Maximum size of a message that the service accepts.

@@ -46,7 +46,7 @@ pub fn headers_of_a_call() -> Vec<u8> {
     .concat()
 }
 
-/// Returns the HEADERS frame that begins a call, with END_HEADERS and these further flags.
+/// Returns the HEADERS frame that begins a call, with `END_HEADERS` and these further flags.
 pub fn call(stream: u32, flags: u8) -> Vec<u8> {
     bytes(HEADERS, END_HEADERS | flags, stream, &headers_of_a_call())
 }

@@ -48,7 +48,7 @@ fn spelling(number: usize) -> String {
     address("ada").chars().enumerate().map(spelled).collect()
 }
 
-/// Asserts that a call was refused because of earlier attempts, and returns the delay of its RetryInfo.
+/// Asserts that a call was refused because of earlier attempts, and returns the delay of its `RetryInfo`.
 #[track_caller]
 fn assert_throttled(refusal: &Status) -> Duration {
     assert_refused(refusal, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
