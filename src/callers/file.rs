@@ -24,7 +24,7 @@ use super::{
     caller::{ANYBODY, CALLERS_FILE, COMMAND_LINE, Caller, NOBODY, PAGES, SERVICE},
     registry::Callers,
     rights::{MethodPattern, Rights, UserFields},
-    token::TokenHash,
+    token::{PREFIX as TOKEN_PREFIX, TokenHash},
 };
 
 /// Two tokens, so that a token can be rotated without a moment in which none is valid.
@@ -72,7 +72,7 @@ fn expect<'de, T: Deserialize<'de>, D: Deserializer<'de>>(value: D, rule: &str) 
     T::deserialize(value).map_err(|_| D::Error::custom(rule))
 }
 
-/// An error in a callers file. It contains no token hash.
+/// An error in a callers file. It contains no token and no token hash.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallersError {
     /// The file is not TOML.
@@ -131,13 +131,27 @@ impl Callers {
             let added = parse_entry(name, entry, methods)
                 .and_then(|(caller, credentials)| add(&mut callers, caller, credentials));
             added.map_err(|Violation { at, rule }| CallersError::Entry {
-                caller: name.get_ref().to_string(),
+                caller: without_tokens(name.get_ref()),
                 line: line(text, at),
-                rule,
+                rule: without_tokens(&rule),
             })?;
         }
         if entries.get_ref().is_empty() { Err(CallersError::Empty) } else { Ok(callers) }
     }
+}
+
+/// Replaces service tokens, which an operator may have written into the wrong place of the file: the error is
+/// printed and logged.
+fn without_tokens(text: &str) -> String {
+    let mut parts = text.split(TOKEN_PREFIX);
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let is_of_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        shown.push_str(TOKEN_PREFIX);
+        shown.push_str("***");
+        shown.push_str(part.trim_start_matches(is_of_token));
+    }
+    shown
 }
 
 /// Adds a caller with its credentials, none of which may authenticate another caller.
@@ -180,6 +194,9 @@ pub fn check_name(name: &str) -> Result<(), String> {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     if !(1..=NAME_CHARACTERS_MAX).contains(&name.len()) || !name.bytes().all(is_allowed) {
         return Err(format!("a name must have 1 to {NAME_CHARACTERS_MAX} letters, digits, - or _"));
+    }
+    if name.starts_with(TOKEN_PREFIX) {
+        return Err("a name must not begin with kst_, like a service token".to_owned());
     }
     if RESERVED_NAMES.contains(&name) {
         Err("the name is reserved for the audit trail".to_owned())
@@ -427,6 +444,17 @@ mod tests {
             let error = Callers::parse(&format!("[agent]\n{key} = \"{secret}\"\n"), &METHODS).unwrap_err();
             assert!(!error.to_string().contains(secret), "{error}");
             assert!(error.to_string().contains(&format!("line 2: caller agent: {key} must be")), "{error}");
+        }
+        for misplaced in [
+            format!("[agent]\nmethods = [\"{secret}\"]\n"),
+            format!("[agent]\nuser-fields = [\"{secret}\"]\n"),
+            format!("[agent]\ncertificates = [\"{secret}\"]\n"),
+            format!("[agent]\n{secret} = 1\n"),
+            format!("{secret} = 1\n"),
+            format!("[{secret}]\n"),
+        ] {
+            let error = Callers::parse(&misplaced, &METHODS).unwrap_err().to_string();
+            assert!(!error.contains(secret), "{misplaced}: {error}");
         }
         let text = entry(&format!("\"{secret}\""), "\"*\"", "");
         assert!(!Callers::parse(&text, &METHODS).unwrap_err().to_string().contains(secret));

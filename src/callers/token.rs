@@ -6,7 +6,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};
 
 /// The prefix of a service token, by which readers and secret scanners recognize one.
-const PREFIX: &str = "kst_";
+pub(super) const PREFIX: &str = "kst_";
 
 /// The prefix of a hash in text form.
 const HASH_PREFIX: &str = "sha256:";

@@ -23,7 +23,8 @@ impl DatabaseUrl {
             return (!path.is_empty() && !path.ends_with('/')).then(|| Self::Sqlite(path.into()));
         }
         let url = Url::parse(text).ok()?;
-        matches!(url.scheme(), "postgres" | "postgresql").then(|| Self::Postgres(text.to_owned()))
+        let is_postgres = matches!(url.scheme(), "postgres" | "postgresql") && text.contains("://");
+        is_postgres.then(|| Self::Postgres(text.to_owned()))
     }
 }
 

@@ -10,6 +10,11 @@ pub(super) fn redacted(text: &str) -> String {
             // `set_password` fails only for URLs that cannot have a password.
             if url.set_password(Some("***")).is_err() { "***".to_owned() } else { without_query_secrets(url) }
         }
+        // Without a host, `@` may follow a password: the text is a mistyped URL, such as
+        // `postgres:user:secret@db`.
+        Ok(url) if !url.has_host() && text.contains('@') && !matches!(url.scheme(), "sqlite" | "file") => {
+            "***".to_owned()
+        }
         Ok(url) => without_query_secrets(url),
         Err(_) => "***".to_owned(),
     }
@@ -41,6 +46,10 @@ mod tests {
         );
         assert_eq!(redacted("smtp://a%40b:hunter2@mail:587"), "smtp://a%40b:***@mail:587");
         assert_eq!(redacted("sqlite://data/x.sqlite3"), "sqlite://data/x.sqlite3");
-        assert_eq!(redacted("hunter2"), "***");
+        assert_eq!(redacted("sqlite:///data/a@b.sqlite3"), "sqlite:///data/a@b.sqlite3");
+        for mistyped in ["hunter2", "ada:hunter2@db/x", "postgres:ada:hunter2@db/x", "smtp:/ada:hunter2@mail"]
+        {
+            assert_eq!(redacted(mistyped), "***", "{mistyped}");
+        }
     }
 }
