@@ -13,7 +13,7 @@ use crate::support::{
     people::address,
     server::TestServer,
     sessions::log_in,
-    tools::{grpcurl, node_module, python, repository},
+    tools::{grpcurl, node, node_module, python, repository},
 };
 
 const SERVICE: &str = "kairos.identity.v1.IdentityService";
@@ -119,7 +119,7 @@ async fn an_agent_in_typescript_verifies_an_access_token_with_keys_from_http() {
     assert!(compiled.status.success(), "{}", text_of(&compiled));
     let keys = format!("http://{}/.well-known/jwks.json", server.http_address());
     let verify = |token: &str| {
-        let mut node = std::process::Command::new("node");
+        let mut node = node();
         node.args(["verify_access_token.mjs", &keys, token]).current_dir(&folder).output().unwrap()
     };
 

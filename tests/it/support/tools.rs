@@ -36,6 +36,16 @@ pub fn python_path() -> PathBuf {
     tool("python")
 }
 
+/// Node.js. Debian 12 has release 18, in which the global `crypto` that jose uses must be enabled.
+pub fn node() -> Command {
+    let major = Command::new("node").args(["-p", "process.versions.node.split('.')[0]"]).output().unwrap();
+    let mut node = Command::new("node");
+    if String::from_utf8_lossy(&major.stdout).trim() == "18" {
+        node.arg("--experimental-global-webcrypto");
+    }
+    node
+}
+
 /// Returns the path of a program or package in `.tools/node_modules`.
 pub fn node_module(path: &str) -> PathBuf {
     installed(repository().join(".tools/node_modules").join(path))
