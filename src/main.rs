@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use kairos_identity::cli::Cli;
+use kairos_identity::{cli::Cli, telemetry};
 
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
@@ -14,7 +14,7 @@ fn main() -> ExitCode {
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            eprintln!("error: {reason}");
+            telemetry::report_failure(&reason);
             ExitCode::FAILURE
         }
     }

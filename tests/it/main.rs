@@ -44,6 +44,8 @@ mod standalone;
 #[cfg(test)]
 mod store;
 #[cfg(test)]
+mod stuck_log;
+#[cfg(test)]
 mod timing;
 #[cfg(test)]
 mod tools;

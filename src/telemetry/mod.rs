@@ -1,0 +1,111 @@
+//! Writes the log to standard error, as text or as one JSON object per line.
+//!
+//! No log level shows a password, a token or a hash. The service's own types that hold a secret do not print
+//! it. The libraries that transmit secrets (SMTP, PostgreSQL, TLS, HTTP/2) log at `info` and above only,
+//! regardless of the setting, because their `trace` events contain the transmitted data. A logged value
+//! cannot forge a line, because control characters in it are escaped.
+//!
+//! No thread that logs waits for the reader of standard error. See [`init`].
+
+mod lines;
+mod writer;
+
+use tracing::{Level, Metadata};
+use tracing_subscriber::{
+    EnvFilter, Layer, filter::filter_fn, fmt::writer::MakeWriterExt, layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
+
+pub use self::writer::{LogGuard, report_failure};
+
+/// The target of audit events.
+const AUDIT_TARGET: &str = "audit";
+
+/// The service's own targets. Only the setting limits the level of their events.
+const OWN_TARGETS: [&str; 3] = ["kairos_identity", "rpc", AUDIT_TARGET];
+
+/// The log cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The log level cannot be parsed.
+    #[error("the log level is not valid: {0}")]
+    Level(#[from] tracing_subscriber::filter::ParseError),
+    /// The process has a log already.
+    #[error("the log is already set up")]
+    AlreadySetUp(#[from] tracing_subscriber::util::TryInitError),
+}
+
+/// Sets up the log of the process; `level` is in the syntax of [`EnvFilter`].
+///
+/// Two threads write the lines: one those of audit events, the other all others. Each has a queue of its own.
+/// If standard error is not read, for example because a log collector hangs, the queues fill up. Then new
+/// lines are dropped, and a later line says how many. Audit events are dropped last: other lines never take
+/// their places. A SIGKILL loses the lines of the last milliseconds.
+///
+/// # Errors
+/// [`TelemetryError`] if `level` cannot be parsed, or if the log is already set up.
+pub fn init(level: &str, is_json: bool) -> Result<LogGuard, TelemetryError> {
+    let level = EnvFilter::try_new(level)?;
+    let (audit, others, guard) = writer::start(is_json);
+    let writers = audit.with_filter(|metadata| metadata.target() == AUDIT_TARGET).or_else(others);
+    tracing_subscriber::registry()
+        .with(level)
+        .with(lines::layer(is_json, writers).with_filter(filter_fn(may_log)))
+        .try_init()?;
+    log_panics();
+    Ok(guard)
+}
+
+/// Logs each panic as an event. The panic message is truncated, because it may contain a value.
+fn log_panics() {
+    const MESSAGE_CHARACTERS_MAX: usize = 200;
+    std::panic::set_hook(Box::new(|panic| {
+        let message = panic.payload_as_str().unwrap_or_default();
+        let message: String = message.chars().take(MESSAGE_CHARACTERS_MAX).collect();
+        let location = panic.location().map(tracing::field::display);
+        tracing::error!(location, "Panicked: {message}");
+    }));
+}
+
+/// True if the target is the service's own, or the level is `info` or more severe.
+fn may_log(metadata: &Metadata<'_>) -> bool {
+    let target = metadata.target().split("::").next().unwrap_or_default();
+    *metadata.level() <= Level::INFO || OWN_TARGETS.contains(&target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{lines::Lines, *};
+
+    fn logged(is_json: bool, log: impl FnOnce()) -> String {
+        let lines = Lines::default();
+        let written = lines.clone();
+        let layer = lines::layer(is_json, move || written.clone());
+        let subscriber = tracing_subscriber::registry().with(layer.with_filter(filter_fn(may_log)));
+        tracing::subscriber::with_default(subscriber, log);
+        String::from_utf8(lines.take()).unwrap()
+    }
+
+    #[test]
+    fn a_value_cannot_forge_a_line() {
+        for is_json in [false, true] {
+            let text = logged(
+                is_json,
+                || tracing::info!(name = %"a\r\n2026 INFO forged\u{1b}[2K", "Logged\nsomething"),
+            );
+            assert_eq!(text.matches('\n').count(), 1, "{text:?}");
+            assert!(!text.contains('\r') && !text.contains('\u{1b}'), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn libraries_do_not_log_transmitted_data() {
+        let text = logged(false, || {
+            tracing::trace!(target: "lettre::transport", "AUTH PLAIN hunter2");
+            tracing::debug!(target: "tokio_postgres", "hunter2");
+            tracing::info!(target: "hyper", "kept");
+            tracing::trace!(target: "kairos_identity::store", "ours");
+        });
+        assert!(text.contains("kept") && text.contains("ours") && !text.contains("hunter2"), "{text}");
+    }
+}
