@@ -12,65 +12,16 @@
 //! calls-max = 200                    # optional; default 1000
 //! ```
 
-use std::{num::NonZeroUsize, ops::Range, sync::Arc};
+use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer, de::Error};
-use toml::{
-    Spanned,
-    de::{DeString, DeTable, DeValue, ValueDeserializer},
-};
+use toml::de::DeTable;
 
 use super::{
-    caller::{ANYBODY, CALLERS_FILE, COMMAND_LINE, Caller, NOBODY, PAGES, SERVICE},
+    caller::Caller,
+    entry::{Credentials, Violation, parse_entry},
     registry::Callers,
-    rights::{MethodPattern, Rights, UserFields},
-    token::{PREFIX as TOKEN_PREFIX, TokenHash},
+    token::PREFIX as TOKEN_PREFIX,
 };
-
-/// Two tokens, so that a token can be rotated without a moment in which none is valid.
-const TOKENS_MAX: usize = 2;
-
-/// Calls in flight of one caller, if its entry sets no limit: enough for any number of look-ups, and low
-/// enough that one caller cannot use up the server.
-const CALLS_MAX_DEFAULT: usize = 1_000;
-
-/// The table of one caller. Its fields are the keys.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct Entry {
-    #[serde(default, deserialize_with = "strings")]
-    token_hashes: Vec<Spanned<String>>,
-    #[serde(default, deserialize_with = "strings")]
-    certificates: Vec<Spanned<String>>,
-    #[serde(deserialize_with = "strings")]
-    methods: Vec<Spanned<String>>,
-    #[serde(deserialize_with = "strings")]
-    user_fields: Vec<Spanned<String>>,
-    #[serde(default, deserialize_with = "switch")]
-    tells_client: bool,
-    #[serde(default, deserialize_with = "switch")]
-    receives_mail_tokens: bool,
-    #[serde(default, deserialize_with = "positive")]
-    calls_max: Option<NonZeroUsize>,
-}
-
-fn strings<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<Spanned<String>>, D::Error> {
-    expect(value, "must be a list of strings")
-}
-
-fn switch<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
-    expect(value, "must be true or false")
-}
-
-fn positive<'de, D: Deserializer<'de>>(value: D) -> Result<Option<NonZeroUsize>, D::Error> {
-    expect(value, "must be a whole number of at least 1").map(Some)
-}
-
-/// Deserializes a value. The error states the rule only: serde's own error would show the value, which may be
-/// a token that was put into the wrong place.
-fn expect<'de, T: Deserialize<'de>, D: Deserializer<'de>>(value: D, rule: &str) -> Result<T, D::Error> {
-    T::deserialize(value).map_err(|_| D::Error::custom(rule))
-}
 
 /// An error in a callers file. It contains no token and no token hash.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -96,18 +47,6 @@ pub enum CallersError {
     /// The file has no entry, so that every call would be rejected.
     #[error("the file defines no caller")]
     Empty,
-}
-
-/// A rule that an entry breaks, and the position of the error in the text.
-struct Violation {
-    at: usize,
-    rule: String,
-}
-
-impl Violation {
-    fn new(span: &Range<usize>, rule: impl Into<String>) -> Self {
-        Self { at: span.start, rule: rule.into() }
-    }
 }
 
 /// Returns the line of a position in the text, counted from 1.
@@ -175,143 +114,12 @@ fn add(callers: &mut Callers, caller: Caller, credentials: Credentials) -> Resul
     Ok(())
 }
 
-/// The credentials of one caller.
-struct Credentials {
-    hashes: Vec<Spanned<TokenHash>>,
-    certificates: Vec<Spanned<String>>,
-}
-
-/// Names with a meaning of their own in the audit trail, which no caller may have.
-const RESERVED_NAMES: [&str; 6] = [ANYBODY, NOBODY, COMMAND_LINE, CALLERS_FILE, SERVICE, PAGES];
-
-const NAME_CHARACTERS_MAX: usize = 64;
-
-/// Checks the name of a caller.
-///
-/// # Errors
-/// The rule that the name breaks.
-pub fn check_name(name: &str) -> Result<(), String> {
-    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    if !(1..=NAME_CHARACTERS_MAX).contains(&name.len()) || !name.bytes().all(is_allowed) {
-        return Err(format!("a name must have 1 to {NAME_CHARACTERS_MAX} letters, digits, - or _"));
-    }
-    if name.starts_with(TOKEN_PREFIX) {
-        return Err("a name must not begin with kst_, like a service token".to_owned());
-    }
-    if RESERVED_NAMES.contains(&name) {
-        Err("the name is reserved for the audit trail".to_owned())
-    } else {
-        Ok(())
-    }
-}
-
-fn parse_entry(
-    name: &Spanned<DeString<'_>>,
-    entry: &Spanned<DeValue<'_>>,
-    methods: &[&str],
-) -> Result<(Caller, Credentials), Violation> {
-    check_name(name.get_ref()).map_err(|rule| Violation::new(&name.span(), rule))?;
-    let at = name.span();
-    let entry = deserialize(entry)?;
-    let rights = Rights {
-        methods: entry.methods.iter().map(|text| method_pattern(text, methods)).collect::<Result<_, _>>()?,
-        fields: user_fields(&entry.user_fields)?,
-        tells_client: entry.tells_client,
-        receives_mail_tokens: entry.receives_mail_tokens,
-        calls_max: entry.calls_max.map_or(CALLS_MAX_DEFAULT, NonZeroUsize::get),
-    };
-    if entry.token_hashes.is_empty() && entry.certificates.is_empty() {
-        return Err(Violation::new(&at, "must have token-hashes or certificates"));
-    }
-    Ok((Caller::new(name.get_ref(), rights), credentials(&entry)?))
-}
-
-fn deserialize(entry: &Spanned<DeValue<'_>>) -> Result<Entry, Violation> {
-    let DeValue::Table(table) = entry.get_ref() else {
-        return Err(Violation::new(&entry.span(), "must be a table"));
-    };
-    Entry::deserialize(ValueDeserializer::from(entry.clone())).map_err(|error| {
-        let at = error.span().unwrap_or_else(|| entry.span());
-        // An error about a value does not name its key, which is the key of the value at this position.
-        match table.iter().find(|(_, value)| value.span().contains(&at.start)) {
-            Some((key, _)) => Violation::new(&at, format!("{} {}", key.get_ref(), error.message())),
-            None => Violation::new(&at, error.message()),
-        }
-    })
-}
-
-fn credentials(entry: &Entry) -> Result<Credentials, Violation> {
-    if let Some(surplus) = entry.token_hashes.get(TOKENS_MAX) {
-        let rule =
-            format!("token-hashes must have at most {TOKENS_MAX} entries, not {}", entry.token_hashes.len());
-        return Err(Violation::new(&surplus.span(), rule));
-    }
-    Ok(Credentials {
-        hashes: entry.token_hashes.iter().map(token_hash).collect::<Result<_, _>>()?,
-        certificates: entry.certificates.iter().map(certificate_name).collect::<Result<_, _>>()?,
-    })
-}
-
-fn token_hash(text: &Spanned<String>) -> Result<Spanned<TokenHash>, Violation> {
-    let hash = TokenHash::parse(text.get_ref()).ok_or_else(|| {
-        Violation::new(
-            &text.span(),
-            "token-hashes: a token hash must be \"sha256:\" and 64 hexadecimal digits, as `kairos-identity caller \
-             token` prints it",
-        )
-    })?;
-    Ok(Spanned::new(text.span(), hash))
-}
-
-/// Checks a certificate name, and returns it in the form in which the server reads it from a certificate.
-fn certificate_name(text: &Spanned<String>) -> Result<Spanned<String>, Violation> {
-    let name = match text.get_ref().split_once(':') {
-        Some(("uri" | "cn", name)) if !name.is_empty() => text.get_ref().clone(),
-        Some(("dns", name)) if !name.is_empty() && !name.contains('*') => text.get_ref().to_ascii_lowercase(),
-        _ => {
-            let rule = format!(
-                "certificates: \"{}\" must be uri:NAME, cn:NAME or dns:NAME without *",
-                text.get_ref()
-            );
-            return Err(Violation::new(&text.span(), rule));
-        }
-    };
-    Ok(Spanned::new(text.span(), name))
-}
-
-fn method_pattern(text: &Spanned<String>, methods: &[&str]) -> Result<MethodPattern, Violation> {
-    let pattern = MethodPattern::new(text.get_ref());
-    if text.get_ref() == "*" || methods.iter().any(|path| pattern.matches(path)) {
-        return Ok(pattern);
-    }
-    let rule =
-        format!("methods: \"{}\" matches no method; use Service/Method, Service/* or *", text.get_ref());
-    Err(Violation::new(&text.span(), rule))
-}
-
-fn user_fields(names: &[Spanned<String>]) -> Result<UserFields, Violation> {
-    let mut fields = UserFields::default();
-    for name in names {
-        match name.get_ref().as_str() {
-            "*" => fields = UserFields::ALL,
-            "username" => fields.username = true,
-            "email" => fields.email = true,
-            "is_verified" => fields.is_verified = true,
-            "created_at" => fields.created_at = true,
-            "updated_at" => fields.updated_at = true,
-            "auth_token" => {}
-            other => {
-                let rule = format!("user-fields: User has no field {other}");
-                return Err(Violation::new(&name.span(), rule));
-            }
-        }
-    }
-    Ok(fields)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{super::token::ServiceToken, *};
+    use super::{
+        super::{rights::UserFields, token::ServiceToken},
+        *,
+    };
 
     const METHODS: [&str; 2] =
         ["/kairos.identity.v1.IdentityService/Login", "/kairos.identity.v1.IdentityService/ResolveToken"];

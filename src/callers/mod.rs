@@ -6,6 +6,7 @@
 //! user: authenticating a caller does not authenticate a user.
 
 mod caller;
+mod entry;
 mod file;
 mod gate;
 mod registry;
@@ -14,7 +15,8 @@ mod token;
 
 pub use self::{
     caller::{ANYBODY, CALLERS_FILE, COMMAND_LINE, CallSlot, Caller, NOBODY, PAGES, Requester, SERVICE},
-    file::{CallersError, check_name},
+    entry::check_name,
+    file::CallersError,
     gate::CallerGate,
     registry::Callers,
     rights::UserFields,
