@@ -3,11 +3,13 @@
 //!
 //! The meaning of the values, and what an import does with them, is defined in `import`.
 
+mod schema;
 mod source;
 mod target;
 
 pub use self::{
-    source::{DjangoRow, DjangoSchema, DjangoSource},
+    schema::DjangoSchema,
+    source::{DjangoRow, DjangoSource},
     target::{DjangoTarget, DjangoUser},
 };
 use crate::store::StoreError;

@@ -6,7 +6,7 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 
-use super::{DjangoError, source};
+use super::{DjangoError, schema};
 use crate::{
     domain::{AuthToken, Email, PasswordHash, Timestamp},
     store::{
@@ -72,13 +72,13 @@ impl DjangoTarget {
     /// [`DjangoError::NotEmpty`], [`DjangoError::OtherTable`], or [`DjangoError::Store`].
     pub async fn begin(options: &StoreOptions) -> Result<Self, DjangoError> {
         let mut session = Session::foreign(options).await?;
-        let columns = source::columns(&mut session).await?;
+        let columns = schema::columns(&mut session).await?;
         session.begin().await?;
         if columns.is_empty() {
             session.run(if session.is_sqlite() { SQLITE_TABLE } else { POSTGRES_TABLE }).await?;
             return Ok(Self { session });
         }
-        if !source::DjangoSchema::of(&columns)?.has_times() {
+        if !schema::DjangoSchema::of(&columns)?.has_times() {
             return Err(DjangoError::OtherTable("it has no columns created_at and updated_at".to_owned()));
         }
         let has_rows = sql_query("SELECT EXISTS (SELECT 1 FROM core_user) AS value");
