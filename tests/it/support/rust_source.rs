@@ -140,9 +140,12 @@ pub fn sources() -> Vec<(String, PathBuf)> {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+            if path.ends_with("tests") || path.ends_with("tests.rs") {
+                continue;
+            }
             if path.is_dir() {
                 folders.push(path);
-            } else if !path.ends_with("tests.rs") && !["lib.rs", "main.rs"].contains(&name.as_str()) {
+            } else if !["lib.rs", "main.rs"].contains(&name.as_str()) {
                 files.push((name, path));
             }
         }
