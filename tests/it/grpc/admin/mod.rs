@@ -1,25 +1,23 @@
 //! `AdminService`, and the command `user`, which does the same.
 
+mod disabled_users;
+mod user_list;
+
 use kairos_identity::proto::{
     AuditEvent, DeleteUserRequest, DisableUserRequest, EnableUserRequest, GetUserRequest,
-    ListAuditEventsRequest, ListUsersRequest, ManagedUser, RegisterRequest, RequestPasswordResetRequest,
-    ResetPasswordRequest, ResolveTokenRequest, RevokeUserSessionsRequest, SetVerifiedRequest,
+    ListAuditEventsRequest, ManagedUser, ResetPasswordRequest, RevokeUserSessionsRequest, SetVerifiedRequest,
     StartPasswordResetRequest, UnlockUserRequest, VerifyEmailRequest,
     account_service_client::AccountServiceClient, admin_service_client::AdminServiceClient,
     get_user_request::Key,
 };
-use prost_types::Timestamp;
-use tokio::task::JoinSet;
 use tonic::{Code, Status, transport::Channel};
 
 use crate::support::{
-    engine::TestDatabase,
     errors::{assert_refused, violations},
-    mail::{mails_to, verification_token, wait_for_mails},
+    mail::{mails_to, wait_for_mails},
     people::{PASSWORD, address, login, registration},
     server::TestServer,
-    sessions::{introspect, log_in, refresh},
-    tools::race_rounds,
+    sessions::{introspect, log_in},
 };
 
 const NEW_PASSWORD: &str = "quartz-Lantern-57-meadow";
@@ -41,21 +39,6 @@ async fn enable(server: &TestServer, auth_token: &str) -> ManagedUser {
 async fn get(server: &TestServer, key: Key) -> Result<ManagedUser, Status> {
     let found = client(server).await.get_user(GetUserRequest { key: Some(key) }).await?;
     Ok(found.into_inner().user.unwrap())
-}
-
-/// Lists the matching users in pages of at most `size`, and returns the usernames of all pages.
-async fn names(server: &TestServer, filter: ListUsersRequest, size: i32) -> Vec<String> {
-    let mut request = ListUsersRequest { page_size: size, ..filter };
-    let mut names = Vec::new();
-    loop {
-        let page = client(server).await.list_users(request.clone()).await.unwrap().into_inner();
-        assert!(page.users.len() <= usize::try_from(size).unwrap());
-        names.extend(page.users.into_iter().map(|found| found.user.unwrap().username));
-        request.page_token = page.next_page_token;
-        if request.page_token.is_empty() {
-            return names;
-        }
-    }
 }
 
 /// Lists the matching audit events in pages of at most `size`, and returns the events of all pages.
@@ -91,180 +74,6 @@ on_both_engines! {
             let faulty = client(&server).await.get_user(GetUserRequest { key }).await.unwrap_err();
             assert_eq!(violations(&faulty)[0].0, field);
         }
-    }
-
-    async fn a_disabled_user_cannot_log_in_until_enabled(engine: Engine) {
-        let server = TestServer::start(engine).await;
-        let ada = server.member("ada").await;
-        let tokens = log_in(&server, "ada").await;
-        let mut accounts = AccountServiceClient::new(server.channel().await);
-        let request = RequestPasswordResetRequest { email: address("ada"), return_mail_token: false };
-        accounts.request_password_reset(request.clone()).await.unwrap();
-        let link = wait_for_mails(&server, &address("ada"), 2).await.pop().unwrap().token();
-
-        let disabled = disable(&server, &ada.auth_token).await;
-        assert!(disabled.disabled_at.is_some());
-        assert_eq!(disable(&server, &ada.auth_token).await, disabled, "disabling a disabled user changes nothing");
-
-        let mut identity = server.client().await;
-        let refusal = identity.login(login("ada", PASSWORD)).await.unwrap_err();
-        assert_refused(&refusal, Code::PermissionDenied, "ACCOUNT_DISABLED");
-        let refusal = identity.login(login("ada", "wrong")).await.unwrap_err();
-        assert_refused(&refusal, Code::Unauthenticated, "INVALID_CREDENTIALS");
-        assert!(!introspect(&server, &tokens.access_token).await.active);
-        refresh(&server, &tokens.refresh_token).await.unwrap_err();
-        let reset = ResetPasswordRequest { token: link, new_password: NEW_PASSWORD.into() };
-        let refusal = accounts.reset_password(reset.clone()).await.unwrap_err();
-        assert_refused(&refusal, Code::InvalidArgument, "INVALID_TOKEN");
-        accounts.request_password_reset(request).await.unwrap();
-        let start = StartPasswordResetRequest { auth_token: ada.auth_token.clone() };
-        let refusal = client(&server).await.start_password_reset(start).await.unwrap_err();
-        assert_refused(&refusal, Code::PermissionDenied, "ACCOUNT_DISABLED");
-        let refusal = identity.register(registration("ada")).await.unwrap_err();
-        assert_refused(&refusal, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
-        let known = ResolveTokenRequest { auth_token: ada.auth_token.clone() };
-        assert_eq!(identity.resolve_token(known).await.unwrap().into_inner().user, Some(ada.clone()));
-        // A requested reset is handled in the background within a second after the answer.
-        tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
-        let mails = mails_to(&server.mail_folder(), &address("ada"));
-        assert!(mails.iter().skip(2).all(|mail| !mail.text.contains("?token=")), "{mails:?}");
-
-        assert_eq!(enable(&server, &ada.auth_token).await.disabled_at, None);
-        assert_eq!(enable(&server, &ada.auth_token).await.disabled_at, None);
-        accounts.reset_password(reset).await.unwrap_err();
-        refresh(&server, &tokens.refresh_token).await.unwrap_err();
-        log_in(&server, "ada").await;
-    }
-
-    async fn a_disabled_unverified_user_keeps_the_email_and_gets_a_new_link_when_enabled(engine: Engine) {
-        let server = TestServer::start(engine).await;
-        let ada = server.unverified_user("ada").await;
-        let link = verification_token(&server, &address("ada")).await;
-        disable(&server, &ada.auth_token).await;
-
-        let mut identity = server.client().await;
-        let refusal = identity.verify_email(VerifyEmailRequest { token: link }).await.unwrap_err();
-        assert_refused(&refusal, Code::InvalidArgument, "INVALID_TOKEN");
-        let refusal = identity.login(login("ada", PASSWORD)).await.unwrap_err();
-        assert_refused(&refusal, Code::PermissionDenied, "ACCOUNT_DISABLED");
-        // The link is void: if the user were not disabled, this registration would replace the account.
-        let refusal = identity.register(registration("ada")).await.unwrap_err();
-        assert_refused(&refusal, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
-
-        // Enabling mails a new link: without one the next registration would replace the account.
-        enable(&server, &ada.auth_token).await;
-        let refusal = identity.register(registration("ada")).await.unwrap_err();
-        assert_refused(&refusal, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
-        let link = wait_for_mails(&server, &address("ada"), 2).await.pop().unwrap().token();
-        identity.verify_email(VerifyEmailRequest { token: link }).await.unwrap();
-        enable(&server, &ada.auth_token).await;
-        assert_eq!(mails_to(&server.mail_folder(), &address("ada")).len(), 2);
-    }
-
-    async fn a_session_left_by_an_earlier_release_is_invalid_for_a_disabled_user(engine: Engine) {
-        let database = TestDatabase::new(engine);
-        let server = TestServer::on_url(database.url().to_owned()).start().await;
-        server.member("ada").await;
-        let tokens = log_in(&server, "ada").await;
-        // Only the row, without revoking sessions: an instance of an earlier release does not read this table
-        // and may open a session for a disabled user.
-        database.execute("INSERT INTO core_disabled_user (user_id, disabled_at) SELECT id, created_at FROM core_user");
-        assert!(!introspect(&server, &tokens.access_token).await.active);
-        let refusal = refresh(&server, &tokens.refresh_token).await.unwrap_err();
-        assert_refused(&refusal, Code::Unauthenticated, "INVALID_REFRESH_TOKEN");
-    }
-
-    async fn no_session_survives_a_concurrent_disable(engine: Engine) {
-        let server = TestServer::builder(engine).with_env("KAIROS_IDENTITY_LOGIN_FAILURES_MAX", "100").start().await;
-        let second_instance = server.second_instance().await;
-        let ada = server.member("ada").await;
-        for _ in 0..race_rounds(1) {
-            let mut logins = JoinSet::new();
-            for number in 0..16 {
-                let mut identity = if number % 2 == 0 { &server } else { &second_instance }.client().await;
-                logins.spawn(async move { identity.login(login("ada", PASSWORD)).await });
-            }
-            let first = logins.join_next().await.unwrap().unwrap();
-            disable(&server, &ada.auth_token).await;
-            let mut answers = logins.join_all().await;
-            answers.push(first);
-
-            let mut opened = Vec::new();
-            for answer in answers {
-                match answer {
-                    Ok(answer) => {
-                        opened.push(answer.into_inner().tokens.unwrap().access_token);
-                    }
-                    Err(refusal) => assert_refused(&refusal, Code::PermissionDenied, "ACCOUNT_DISABLED"),
-                }
-            }
-            assert!(!opened.is_empty());
-            enable(&server, &ada.auth_token).await;
-            for token in opened {
-                assert!(!introspect(&server, &token).await.active, "a session that disabling revoked stays revoked");
-            }
-        }
-    }
-
-    async fn list_users_filters_by_state_creation_time_and_text(engine: Engine) {
-        let server = TestServer::start(engine).await;
-        let ada = server.member("ada").await;
-        server.unverified_user("Strasse_1").await;
-        let percent = RegisterRequest { email: address("percent"), ..registration("50% off") };
-        server.client().await.register(percent).await.unwrap();
-        disable(&server, &ada.auth_token).await;
-        let all = ["ada", "Strasse_1", "50% off"];
-        let list = async |filter| names(&server, filter, 100).await;
-        let with_text = async |text: &str| list(ListUsersRequest { text: text.into(), ..ListUsersRequest::default() }).await;
-        let created = ada.created_at.unwrap();
-
-        for size in [1, 2, 3, 1_000] {
-            assert_eq!(names(&server, ListUsersRequest::default(), size).await, all, "{size}");
-        }
-        assert_eq!(list(ListUsersRequest { is_verified: Some(true), ..ListUsersRequest::default() }).await, ["ada"]);
-        assert_eq!(list(ListUsersRequest { is_verified: Some(false), ..ListUsersRequest::default() }).await, all[1..]);
-        assert_eq!(list(ListUsersRequest { is_disabled: Some(true), ..ListUsersRequest::default() }).await, ["ada"]);
-        assert_eq!(list(ListUsersRequest { is_disabled: Some(false), ..ListUsersRequest::default() }).await, all[1..]);
-        assert_eq!(list(ListUsersRequest { created_before: Some(created), ..ListUsersRequest::default() }).await, [""; 0]);
-        assert_eq!(list(ListUsersRequest { created_since: Some(created), ..ListUsersRequest::default() }).await, all);
-        assert_eq!(with_text("STRA\u{df}E").await, ["Strasse_1"], "the text matches usernames in their comparison form");
-        assert_eq!(with_text("ADA@EX").await, ["ada"], "the text matches emails in any case");
-        for (text, found) in [("_", "Strasse_1"), ("%", "50% off"), ("0% O", "50% off")] {
-            assert_eq!(with_text(text).await, [found], "{text} is matched literally");
-        }
-        for text in ["\\", "'; DROP TABLE core_user; --", "unknown"] {
-            assert_eq!(with_text(text).await, [""; 0], "{text}");
-        }
-    }
-
-    async fn a_page_token_works_only_for_its_own_list_and_filter(engine: Engine) {
-        let server = TestServer::start(engine).await;
-        for name in ["ada", "bob"] {
-            server.unverified_user(name).await;
-        }
-        let first = ListUsersRequest { page_size: 1, ..ListUsersRequest::default() };
-        let token = client(&server).await.list_users(first.clone()).await.unwrap().into_inner().next_page_token;
-        let next = ListUsersRequest { page_token: token.clone(), page_size: 7, ..first.clone() };
-        assert_eq!(client(&server.second_instance().await).await.list_users(next.clone()).await.unwrap().into_inner().users.len(), 1);
-
-        let faulty = [
-            (ListUsersRequest { is_verified: Some(false), ..next.clone() }, "page_token"),
-            (ListUsersRequest { page_token: "MQ".into(), ..first.clone() }, "page_token"),
-            (ListUsersRequest { page_size: -1, ..first.clone() }, "page_size"),
-            (ListUsersRequest { page_size: 1_001, ..first.clone() }, "page_size"),
-            (ListUsersRequest { text: "a".repeat(255), ..first.clone() }, "text"),
-            (ListUsersRequest { text: "\0".into(), ..first.clone() }, "text"),
-            (ListUsersRequest { created_since: Some(Timestamp { seconds: i64::MIN, nanos: 0 }), ..first.clone() }, "created_since"),
-            (ListUsersRequest { created_before: Some(Timestamp { seconds: 0, nanos: -1 }), ..first }, "created_before"),
-        ];
-        for (request, field) in faulty {
-            let refusal = client(&server).await.list_users(request).await.unwrap_err();
-            assert_eq!(violations(&refusal)[0].0, field);
-        }
-        let foreign = ListAuditEventsRequest { page_token: token, caller: "\0".into(), kinds: vec!["user_lost".into()], ..ListAuditEventsRequest::default() };
-        let refusal = client(&server).await.list_audit_events(foreign).await.unwrap_err();
-        let fields: Vec<_> = violations(&refusal).into_iter().map(|(field, _)| field).collect();
-        assert_eq!(fields, ["page_token", "kinds[0]", "caller"]);
     }
 
     async fn an_operator_can_set_and_clear_the_verified_flag(engine: Engine) {
