@@ -1,6 +1,9 @@
 //! Two tables over every method in the API descriptors: the credential that each slot accepts ([`ROWS`]), and
 //! the answer in each state of an account ([`STATES`]). A method that is missing from a table fails a test.
 
+mod account;
+mod account_states;
+
 use std::collections::BTreeSet;
 
 use kairos_identity::{callers::ServiceToken, proto};
@@ -8,16 +11,15 @@ use prost::Message as _;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+use self::{account::Account, account_states::STATES};
 use crate::support::{
     api::methods,
     callers::CallersFile,
     engine::TestDatabase,
-    people::{PASSWORD, address},
+    people::address,
     raw::{Value, call},
     server::TestServer,
 };
-
-const NEW_PASSWORD: &str = "quartz-Lantern-57-meadow";
 
 /// A secret or identifier that a client could send where another one is expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,42 +103,6 @@ const ROWS: &[Row] = &[
 /// Methods without a slot.
 const WITHOUT: [&str; 2] = ["IdentityService/Register", "SessionService/GetJwks"];
 
-/// The answers of each method to an unverified, verified, disabled and deleted account. Its credentials were
-/// issued before the account entered that state, except the verification link of an unverified account.
-const STATES: &[(&str, [&str; 4])] = &[
-    ("IdentityService/Register", [TAKEN, TAKEN, TAKEN, OK]),
-    ("IdentityService/VerifyEmail", [OK, "EMAIL_ALREADY_VERIFIED", BAD_LINK, BAD_LINK]),
-    ("IdentityService/ResendVerificationEmail", [OK, OK, OK, OK]),
-    ("IdentityService/Login", ["EMAIL_NOT_VERIFIED", OK, "ACCOUNT_DISABLED", "INVALID_CREDENTIALS"]),
-    ("IdentityService/ResolveToken", [OK, OK, OK, UNKNOWN_USER]),
-    ("IdentityService/ResolveTokens", [OK, OK, OK, OK]),
-    ("IdentityService/FindUser", [OK, OK, OK, UNKNOWN_USER]),
-    ("SessionService/RefreshSession", [BAD_REFRESH, OK, BAD_REFRESH, BAD_REFRESH]),
-    ("SessionService/Logout", [OK, OK, OK, OK]),
-    ("SessionService/ListSessions", [BAD_ACCESS, OK, BAD_ACCESS, BAD_ACCESS]),
-    ("SessionService/RevokeSession", [BAD_ACCESS, OK, BAD_ACCESS, BAD_ACCESS]),
-    ("SessionService/RevokeAllSessions", [BAD_ACCESS, OK, BAD_ACCESS, BAD_ACCESS]),
-    ("SessionService/IntrospectToken", [INACTIVE, OK, INACTIVE, INACTIVE]),
-    ("SessionService/GetJwks", [OK, OK, OK, OK]),
-    ("AccountService/GetAccount", [BAD_ACCESS, OK, BAD_ACCESS, BAD_ACCESS]),
-    ("AccountService/UpdateAccount", [BAD_ACCESS, OK, BAD_ACCESS, BAD_ACCESS]),
-    ("AccountService/ChangePassword", [BAD_ACCESS, OK, BAD_ACCESS, BAD_ACCESS]),
-    ("AccountService/RequestEmailChange", [BAD_ACCESS, OK, BAD_ACCESS, BAD_ACCESS]),
-    ("AccountService/ConfirmEmailChange", [BAD_LINK, OK, BAD_LINK, BAD_LINK]),
-    ("AccountService/DeleteAccount", [BAD_ACCESS, OK, BAD_ACCESS, BAD_ACCESS]),
-    ("AccountService/RequestPasswordReset", [OK, OK, OK, OK]),
-    ("AccountService/ResetPassword", [BAD_LINK, OK, BAD_LINK, BAD_LINK]),
-    ("AdminService/GetUser", [OK, OK, OK, UNKNOWN_USER]),
-    ("AdminService/ListUsers", [OK, OK, OK, OK]),
-    ("AdminService/SetVerified", [OK, OK, OK, UNKNOWN_USER]),
-    ("AdminService/DisableUser", [OK, OK, OK, UNKNOWN_USER]),
-    ("AdminService/EnableUser", [OK, OK, OK, UNKNOWN_USER]),
-    ("AdminService/UnlockUser", [OK, OK, OK, UNKNOWN_USER]),
-    ("AdminService/DeleteUser", [OK, OK, OK, UNKNOWN_USER]),
-    ("AdminService/RevokeUserSessions", [OK, OK, OK, UNKNOWN_USER]),
-    ("AdminService/StartPasswordReset", [OK, OK, "ACCOUNT_DISABLED", UNKNOWN_USER]),
-    ("AdminService/ListAuditEvents", [OK, OK, OK, OK]),
-];
 const OK: &str = "OK";
 const INACTIVE: &str = "INACTIVE";
 const TAKEN: &str = "EMAIL_ALREADY_EXISTS";
@@ -145,130 +111,12 @@ const BAD_LINK: &str = "INVALID_TOKEN";
 const BAD_REFRESH: &str = "INVALID_REFRESH_TOKEN";
 const BAD_ACCESS: &str = "INVALID_ACCESS_TOKEN";
 
-const UNVERIFIED: usize = 0;
-const DISABLED: usize = 2;
-const DELETED: usize = 3;
-
 fn path(method: &str) -> String {
     format!("/kairos.identity.v1.{method}")
 }
 
 fn text(value: &str) -> Value {
     Value::Text(value.to_owned())
-}
-
-/// A registered user with one credential of each kind.
-struct Account {
-    name: String,
-    user: proto::User,
-    session_id: String,
-    credentials: [String; 8],
-}
-
-impl Account {
-    /// Registers a user and requests each link with `return_mail_token`, which any caller may do where no
-    /// file of callers is configured.
-    async fn new(server: &TestServer, name: &str) -> Self {
-        let returned = ("return_mail_token", Value::Flag(true));
-        let email = ("email", text(&address(name)));
-        let register =
-            [("username", text(name)), email.clone(), ("password", text(PASSWORD)), returned.clone()];
-        let registered = call(server, &path("IdentityService/Register"), &register, None).await.unwrap();
-        let registered = proto::RegisterResponse::decode(&*registered).unwrap();
-        let verify = registered.mail_token;
-        call(server, &path("IdentityService/VerifyEmail"), &[("token", text(&verify))], None).await.unwrap();
-        let login = [email.clone(), ("password", text(PASSWORD))];
-        let login = call(server, &path("IdentityService/Login"), &login, None).await.unwrap();
-        let tokens = proto::LoginResponse::decode(&*login).unwrap().tokens.unwrap();
-        let new_email = ("new_email", text(&address(&format!("{name}-new"))));
-        let change = [("current_password", text(PASSWORD)), new_email, returned.clone()];
-        let change =
-            call_method(server, "AccountService/RequestEmailChange", &change, Some(&tokens.access_token))
-                .await;
-        let change = proto::RequestEmailChangeResponse::decode(&*change.unwrap()).unwrap().mail_token;
-        let reset =
-            call_method(server, "AccountService/RequestPasswordReset", &[email, returned], None).await;
-        let reset = proto::RequestPasswordResetResponse::decode(&*reset.unwrap()).unwrap().mail_token;
-        let user = registered.user.unwrap();
-        let service = ServiceToken::from_random([7; 32]).expose().to_owned();
-        let credentials = [
-            verify,
-            reset,
-            change,
-            tokens.access_token,
-            tokens.refresh_token,
-            user.auth_token.clone(),
-            service,
-            PASSWORD.to_owned(),
-        ];
-        Self { name: name.to_owned(), user, session_id: tokens.session_id, credentials }
-    }
-
-    fn credential(&self, kind: Credential) -> &str {
-        &self.credentials[CREDENTIALS.iter().position(|other| *other == kind).unwrap()]
-    }
-
-    /// Returns the fields and the bearer token of a valid request to this method, without those of slot
-    /// `without`.
-    fn valid_request(&self, method: &str, without: Slot) -> (Vec<(&'static str, Value)>, Option<String>) {
-        let email = text(&address(&self.name));
-        let mut fields = match method {
-            "IdentityService/Register" => {
-                vec![
-                    ("username", text(&format!("{} again", self.name))),
-                    ("email", email),
-                    ("password", text(NEW_PASSWORD)),
-                ]
-            }
-            "IdentityService/Login" => vec![("email", email), ("password", text(PASSWORD))],
-            "IdentityService/ResendVerificationEmail" | "AccountService/RequestPasswordReset" => {
-                vec![("email", email)]
-            }
-            "SessionService/RevokeSession" => vec![("session_id", text(&self.session_id))],
-            "AccountService/UpdateAccount" => vec![("username", text(&format!("{} other", self.name)))],
-            "AccountService/ChangePassword" => {
-                vec![("current_password", text(PASSWORD)), ("new_password", text(NEW_PASSWORD))]
-            }
-            "AccountService/RequestEmailChange" => {
-                vec![
-                    ("current_password", text(PASSWORD)),
-                    ("new_email", text(&address(&format!("{}-x", self.name)))),
-                ]
-            }
-            "AccountService/DeleteAccount" => vec![("current_password", text(PASSWORD))],
-            "AccountService/ResetPassword" => vec![("new_password", text(NEW_PASSWORD))],
-            "AdminService/SetVerified" => vec![("is_verified", Value::Flag(true))],
-            _ => Vec::new(),
-        };
-        fields.retain(|(name, _)| Field(name) != without);
-        let mut bearer = None;
-        for Row(_, slot, right) in ROWS.iter().filter(|Row(of, slot, _)| *of == method && *slot != without) {
-            match (slot, right) {
-                (Bearer, Some(kind)) => bearer = Some(self.credential(*kind).to_owned()),
-                (Field(name), Some(kind)) if fields.iter().all(|(there, _)| there != name) => {
-                    fields.push((*name, text(self.credential(*kind))));
-                }
-                _ => {}
-            }
-        }
-        (fields, bearer)
-    }
-
-    /// Calls a method with `value` in this slot and a valid request around it.
-    async fn call_with(
-        &self,
-        server: &TestServer,
-        method: &str,
-        slot: Slot,
-        value: &str,
-    ) -> Result<Vec<u8>, Status> {
-        let (mut fields, mut bearer) = self.valid_request(method, slot);
-        match slot {
-            Bearer => bearer = Some(value.to_owned()),
-            Field(name) => fields.push((name, text(value))),
-        }
-        call_method(server, method, &fields, bearer.as_deref()).await
-    }
 }
 
 async fn call_method(
@@ -371,42 +219,5 @@ on_both_engines! {
             let expected = if kind == Credential::Service { OK } else { "CALLER_UNKNOWN" };
             assert_eq!(outcome("SessionService/GetJwks", answer), expected, "{kind:?}");
         }
-    }
-
-    async fn each_method_answers_as_expected_in_each_account_state(engine: Engine) {
-        let database = TestDatabase::new(engine);
-        let server = start_without_limits(&database).await;
-        for (row, (method, answers)) in STATES.iter().enumerate() {
-            for (state, expected) in answers.iter().enumerate() {
-                let mut account = Account::new(&server, &format!("p{row}-{state}")).await;
-                bring_into(&server, &mut account, state).await;
-                // `Field("")` is no slot, so the request is complete.
-                let (mut fields, bearer) = account.valid_request(method, Field(""));
-                if *method == "IdentityService/FindUser" {
-                    fields.push(("email", text(&address(&account.name))));
-                }
-                let answer = outcome(method, call_method(&server, method, &fields, bearer.as_deref()).await);
-                assert_eq!(answer, *expected, "{method} in state {state}");
-            }
-        }
-    }
-}
-
-/// Brings an account into one of the states of [`STATES`].
-async fn bring_into(server: &TestServer, account: &mut Account, state: usize) {
-    let key = ("auth_token", text(&account.user.auth_token));
-    match state {
-        UNVERIFIED => {
-            let set = [key, ("is_verified", Value::Flag(false))];
-            call_method(server, "AdminService/SetVerified", &set, None).await.unwrap();
-            let resend = [("email", text(&address(&account.name))), ("return_mail_token", Value::Flag(true))];
-            let response =
-                call_method(server, "IdentityService/ResendVerificationEmail", &resend, None).await.unwrap();
-            account.credentials[0] =
-                proto::ResendVerificationEmailResponse::decode(&*response).unwrap().mail_token;
-        }
-        DISABLED => drop(call_method(server, "AdminService/DisableUser", &[key], None).await.unwrap()),
-        DELETED => drop(call_method(server, "AdminService/DeleteUser", &[key], None).await.unwrap()),
-        _ => {}
     }
 }
