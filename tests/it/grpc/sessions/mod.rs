@@ -1,14 +1,12 @@
-//! Sessions: access tokens, refresh, revocation, expiry and signing keys.
+//! Sessions: access tokens, revocation and expiry.
 
-use std::{collections::HashSet, time::Duration};
+mod refresh_tokens;
+mod signing_keys;
 
-use base64::{
-    Engine as _,
-    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
-};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use kairos_identity::proto::{
-    GetJwksRequest, IntrospectTokenResponse, ListSessionsRequest, LogoutRequest, RefreshSessionRequest,
-    RevokeAllSessionsRequest, RevokeSessionRequest, SessionTokens, User,
+    GetJwksRequest, IntrospectTokenResponse, ListSessionsRequest, LogoutRequest, RevokeAllSessionsRequest,
+    RevokeSessionRequest, SessionTokens, User,
 };
 use ring::signature::{ED25519, UnparsedPublicKey};
 use serde_json::Value;
@@ -17,15 +15,10 @@ use tonic::{Code, Request, Status};
 use crate::support::{
     engine::TestDatabase,
     errors::{assert_refused, violations},
-    people::{PASSWORD, address, from, login},
+    people::{PASSWORD, from, login},
     server::TestServer,
     sessions::{acting, age, introspect, log_in, refresh, session_client},
-    tools::race_rounds,
-    wait::until,
 };
-
-/// Longer than the interval at which an instance reloads the signing keys.
-const FOLLOW_LIMIT: Duration = Duration::from_secs(15);
 
 #[track_caller]
 fn assert_refresh_refused(refreshed: Result<SessionTokens, Status>) {
@@ -53,14 +46,6 @@ async fn verified(server: &TestServer, token: &str) -> (Value, Value) {
     (json(header), json(claims))
 }
 
-/// Runs `kairos-identity keys` with these arguments and returns its output.
-fn keys(server: &TestServer, arguments: &[&str]) -> String {
-    let mut command = server.command(&[&["keys"], arguments].concat());
-    let output = command.env("KAIROS_IDENTITY_SECRET_KEY_FILE", server.secret_key_file()).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
 on_both_engines! {
     async fn login_returns_an_access_token_that_the_public_keys_verify(engine: Engine) {
         let server = TestServer::start(engine).await;
@@ -79,84 +64,6 @@ on_both_engines! {
         let refresh_life = tokens.refresh_token_expires_at.unwrap().seconds - claims["iat"].as_i64().unwrap();
         assert!((604_799..=604_801).contains(&refresh_life), "{refresh_life}");
         assert_ne!(log_in(&server, "ada").await.session_id, tokens.session_id);
-    }
-
-    async fn a_refresh_rotates_the_token_and_continues_the_session(engine: Engine) {
-        let server = TestServer::start(engine).await;
-        let ada = server.member("ada").await;
-        let first = log_in(&server, "ada").await;
-
-        let request = RefreshSessionRequest { refresh_token: first.refresh_token.clone() };
-        let answer = session_client(&server).await.refresh_session(request).await.unwrap().into_inner();
-
-        let second = answer.tokens.unwrap();
-        assert_eq!(answer.user, Some(ada));
-        assert_eq!(second.session_id, first.session_id);
-        assert_ne!(second.refresh_token, first.refresh_token);
-        assert_eq!(verified(&server, &second.access_token).await.1["sid"], first.session_id);
-        let third = refresh(&server, &second.refresh_token).await.unwrap();
-        assert_ne!(third.refresh_token, second.refresh_token);
-    }
-
-    async fn a_refresh_repeated_within_10_s_returns_the_same_token(engine: Engine) {
-        let database = TestDatabase::new(engine);
-        let server = TestServer::on_url(database.url().to_owned()).start().await;
-        server.member("ada").await;
-        let first = log_in(&server, "ada").await;
-        let lost = refresh(&server, &first.refresh_token).await.unwrap();
-
-        for seconds in [0, 4] {
-            age(&database, "core_session", "refreshed_at", seconds);
-            let again = refresh(&server, &first.refresh_token).await.unwrap();
-            assert_eq!(again.refresh_token, lost.refresh_token);
-        }
-        // The 10 s count from the first refresh.
-        age(&database, "core_session", "refreshed_at", 7);
-        assert_refresh_refused(refresh(&server, &first.refresh_token).await);
-        assert_refresh_refused(refresh(&server, &lost.refresh_token).await);
-    }
-
-    async fn reuse_of_a_rotated_refresh_token_revokes_the_session(engine: Engine) {
-        let server = TestServer::start(engine).await;
-        server.member("ada").await;
-        let other = log_in(&server, "ada").await;
-        let first = log_in(&server, "ada").await;
-        let second = refresh(&server, &first.refresh_token).await.unwrap();
-        let third = refresh(&server, &second.refresh_token).await.unwrap();
-
-        assert_refresh_refused(refresh(&server, &first.refresh_token).await);
-
-        for token in [&third, &second, &first] {
-            assert_refresh_refused(refresh(&server, &token.refresh_token).await);
-        }
-        assert!(!introspect(&server, &third.access_token).await.active);
-        let list = session_client(&server).await.list_sessions(acting(&third, ListSessionsRequest {})).await.unwrap_err();
-        assert_refused(&list, Code::Unauthenticated, "INVALID_ACCESS_TOKEN");
-        // Another session of the same user is not revoked.
-        refresh(&server, &other.refresh_token).await.unwrap();
-        server.logged("authn_token_reuse").await;
-    }
-
-    async fn concurrent_refreshes_produce_exactly_one_successor(engine: Engine) {
-        let server = TestServer::start(engine).await;
-        let second_instance = server.second_instance().await;
-        server.member("ada").await;
-        for round in 0..race_rounds(2) {
-            let first = log_in(&server, "ada").await;
-            let mut calls = tokio::task::JoinSet::new();
-            for number in 0..64 {
-                let mut client = session_client(if number % 2 == 0 { &server } else { &second_instance }).await;
-                let request = RefreshSessionRequest { refresh_token: first.refresh_token.clone() };
-                calls.spawn(async move { client.refresh_session(request).await });
-            }
-            let answers: Vec<_> = calls.join_all().await.into_iter().flatten().collect();
-            let successors: HashSet<_> =
-                answers.into_iter().map(|answer| answer.into_inner().tokens.unwrap().refresh_token).collect();
-            assert_eq!(successors.len(), 1, "round {round}");
-            for successor in &successors {
-                refresh(&second_instance, successor).await.unwrap();
-            }
-        }
     }
 
     async fn logout_revokes_the_session_and_may_be_repeated(engine: Engine) {
@@ -308,81 +215,5 @@ on_both_engines! {
             let refusal = session_client(&server).await.list_sessions(request).await.unwrap_err();
             assert_refused(&refusal, Code::Unauthenticated, "INVALID_ACCESS_TOKEN");
         }
-    }
-
-    async fn an_invalid_refresh_token_is_refused(engine: Engine) {
-        let server = TestServer::start(engine).await;
-        let ada = server.member("ada").await;
-        let tokens = log_in(&server, "ada").await;
-        let good = &tokens.refresh_token;
-        let bent = format!("{}{}", &good[..60], if good.ends_with("AAAAAAAA") { "BBBBBBBB" } else { "AAAAAAAA" });
-        for other in [&tokens.access_token, &ada.auth_token, &tokens.session_id, &good[1..], &good[..67], PASSWORD, &address("ada")] {
-            assert_refresh_refused(refresh(&server, other).await);
-            let logout = session_client(&server).await.logout(LogoutRequest { refresh_token: other.to_owned() }).await;
-            assert_refused(&logout.unwrap_err(), Code::Unauthenticated, "INVALID_REFRESH_TOKEN");
-        }
-        let empty = refresh(&server, "").await.unwrap_err();
-        assert_refused(&empty, Code::InvalidArgument, "INVALID_FIELDS");
-        let next = refresh(&server, good).await.unwrap();
-        // A token with the family part of this session that was never issued: its maker has seen part of a
-        // real token, so the session is revoked.
-        assert_refresh_refused(refresh(&server, &bent).await);
-        assert_refresh_refused(refresh(&server, &next.refresh_token).await);
-    }
-
-    async fn all_instances_share_signing_keys_and_follow_their_rotation(engine: Engine) {
-        let server = TestServer::builder(engine).with_env("KAIROS_IDENTITY_SESSION_KEY_LEAD", "0s").start().await;
-        let second_instance = server.second_instance().await;
-        server.member("ada").await;
-        server.member("bob").await;
-        let tokens = log_in(&server, "ada").await;
-        assert!(introspect(&second_instance, &tokens.access_token).await.active);
-        let listed = || {
-            let output = keys(&server, &["list"]);
-            output.lines().map(|line| line.split('\t').next().unwrap().to_owned()).collect::<Vec<_>>()
-        };
-        assert_eq!(listed().len(), 1);
-        let before = verified(&server, &tokens.access_token).await.0["kid"].as_str().unwrap().to_owned();
-        assert_eq!(listed(), std::slice::from_ref(&before));
-
-        let created = keys(&server, &["rotate"]);
-        let created = created.split('\t').next().unwrap();
-        let kid = async |server: &TestServer| {
-            let token = log_in(server, "bob").await.access_token;
-            verified(server, &token).await.0["kid"].as_str().unwrap().to_owned()
-        };
-        for server in [&server, &second_instance] {
-            let is_known = async || (kid(server).await == created).then_some(());
-            until("new tokens are signed with the new key", FOLLOW_LIMIT, is_known).await;
-            assert!(introspect(server, &tokens.access_token).await.active, "tokens signed with the old key stay valid");
-        }
-        assert_eq!(listed(), [created.to_owned(), before]);
-
-        let created = keys(&server, &["rotate", "--revoke-earlier"]);
-        assert_eq!(listed(), [created.split('\t').next().unwrap()]);
-        let is_refused = async || (!introspect(&second_instance, &tokens.access_token).await.active).then_some(());
-        until("tokens signed with the old key are refused", FOLLOW_LIMIT, is_refused).await;
-        // The session stays valid: only its access tokens are refused.
-        let fresh = refresh(&second_instance, &tokens.refresh_token).await.unwrap();
-        assert!(introspect(&second_instance, &fresh.access_token).await.active);
-    }
-
-    async fn an_instance_with_another_secret_key_refuses_to_start_and_names_the_fix(engine: Engine) {
-        let server = TestServer::start(engine).await;
-        let folder = tempfile::tempdir().unwrap();
-        let other = folder.path().join("other.key");
-        std::fs::write(&other, STANDARD.encode((0..32).collect::<Vec<u8>>())).unwrap();
-        let with_other = |arguments: &[&str]| {
-            let mut command = server.command(arguments);
-            command.env("KAIROS_IDENTITY_SECRET_KEY_FILE", &other).output().unwrap()
-        };
-
-        let refused = with_other(&["serve", "--listen", "127.0.0.1:0", "--insecure-low-cost"]);
-        let stderr = String::from_utf8(refused.stderr).unwrap();
-        assert_eq!(refused.status.code(), Some(1), "{stderr}");
-        assert!(stderr.contains("encrypted under another key") && stderr.contains("keys rotate --revoke-earlier"), "{stderr}");
-
-        assert!(with_other(&["keys", "rotate", "--revoke-earlier"]).status.success());
-        assert_eq!(keys(&server, &["list"]).lines().count(), 1);
     }
 }
