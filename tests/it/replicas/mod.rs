@@ -1,28 +1,21 @@
 //! Look-ups on PostgreSQL replicas: real standbys with streaming replication, which lag, freeze and crash.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+mod load;
+mod pair;
+
+use std::time::Duration;
 
 use kairos_identity::proto::{
-    ResolveTokenRequest, ResolveTokensRequest, ResolveTokensResponse, User, VerifyEmailRequest,
+    ResolveTokenRequest, ResolveTokensRequest, ResolveTokensResponse, User,
     identity_service_client::IdentityServiceClient,
 };
-use tokio::task::JoinSet;
 use tonic::{Code, Request, Status, transport::Channel};
 use uuid::Uuid;
 
+use self::{load::Load, pair::Pair};
 use crate::support::{
     errors::assert_refused,
-    mail::verification_token,
     people::{PASSWORD, by_email, login, registration},
-    postgres::{Postgres, PostgresDatabase},
-    server::{Builder, TestServer},
-    standby::Standby,
     wait::until,
 };
 
@@ -41,89 +34,6 @@ const DEADLINE: Duration = Duration::from_secs(8);
 const LIMIT: Duration = Duration::from_secs(20);
 
 type Client = IdentityServiceClient<Channel>;
-
-/// A primary, its replica, and a database.
-struct Pair {
-    primary: Postgres,
-    replica: Standby,
-    database: PostgresDatabase,
-}
-
-impl Pair {
-    fn new() -> Self {
-        let primary = Postgres::own();
-        let replica = Standby::of(&primary);
-        let database = primary.create_database();
-        Self { primary, replica, database }
-    }
-
-    /// Returns the settings of a service that uses the primary and the replica.
-    fn service(&self) -> Builder {
-        TestServer::on_url(self.database.url().to_owned())
-            .with_env("KAIROS_IDENTITY_DATABASE_READ_URLS", &self.replica.url(&self.database))
-    }
-
-    /// Starts a service, and waits until it uses the replica.
-    async fn start(&self, service: Builder) -> TestServer {
-        self.replica.catch_up(&self.primary);
-        let server = service.start().await;
-        self.wait_until_used(&server, 0).await;
-        server
-    }
-
-    /// Waits until the service has started to use the replica more than `before` times.
-    async fn wait_until_used(&self, server: &TestServer, before: usize) {
-        until("the service uses the replica", LIMIT, async || {
-            (self.times_used(server) > before).then_some(())
-        })
-        .await;
-    }
-
-    /// Returns how often the service has started to use the replica: once at its start, and again after each
-    /// failure.
-    fn times_used(&self, server: &TestServer) -> usize {
-        server.log().matches(&format!("Replica {} serves look-ups", self.replica.address())).count()
-    }
-
-    async fn wait_until_excluded(&self, server: &TestServer) {
-        let words = format!("Replica {} excluded from look-ups: ", self.replica.address());
-        until("the service stops using the replica", EXCLUDED_LIMIT, async || {
-            server.log().contains(&words).then_some(())
-        })
-        .await;
-    }
-
-    /// Waits until `pg_stat_activity` of the replica shows look-ups of the service.
-    async fn wait_until_queried(&self) {
-        let look_ups = "SELECT count(*) > 0 FROM pg_stat_activity \
-                        WHERE application_name = 'kairos-identity' AND query LIKE '%auth_token%'";
-        until("the replica is queried", LIMIT, async || {
-            (self.replica.psql(self.database.name(), look_ups) == "t").then_some(())
-        })
-        .await;
-    }
-
-    /// Pauses the replay of the replica and then verifies the email of `user`, so that the replica still
-    /// shows the user as not verified. Returns the user as stored on the primary.
-    async fn verify_on_primary_only(&self, server: &TestServer, user: &User) -> User {
-        self.replica.catch_up(&self.primary);
-        self.replica.pause_replay();
-        let token = verification_token(server, &user.email).await;
-        let answer = server.client().await.verify_email(VerifyEmailRequest { token }).await.unwrap();
-        answer.into_inner().user.unwrap()
-    }
-
-    /// Asserts that look-ups find `user` while the primary is frozen, so that only the replica can answer.
-    async fn assert_replica_answers_alone(&self, client: &mut Client, user: &User) {
-        self.replica.catch_up(&self.primary);
-        self.primary.pause();
-        for _ in 0..20 {
-            assert_eq!(resolve(client, user).await.unwrap(), *user);
-            assert_eq!(resolve_all(client, &[user]).await.unwrap().users, std::slice::from_ref(user));
-        }
-        self.primary.resume();
-    }
-}
 
 async fn resolve(client: &mut Client, user: &User) -> Result<User, Status> {
     let mut request = Request::new(ResolveTokenRequest { auth_token: user.auth_token.clone() });
@@ -144,49 +54,6 @@ async fn wait_until_seen_as(client: &mut Client, user: &User, is_verified: bool,
         (resolve(client, user).await.unwrap().is_verified == is_verified).then_some(())
     })
     .await;
-}
-
-/// Callers that look up two users repeatedly, with single calls and batches, until the load ends. Each caller
-/// checks every answer.
-struct Load {
-    callers: JoinSet<()>,
-    answered: Arc<AtomicUsize>,
-    is_over: Arc<AtomicBool>,
-}
-
-impl Load {
-    async fn start(server: &TestServer, ada: &User, bob: &User) -> Self {
-        let (answered, is_over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-        let mut callers = JoinSet::new();
-        for _ in 0..4 {
-            let (mut client, ada, bob) = (server.client().await, ada.clone(), bob.clone());
-            let (answered, is_over) = (Arc::clone(&answered), Arc::clone(&is_over));
-            callers.spawn(async move {
-                while !is_over.load(Ordering::Relaxed) {
-                    assert_eq!(resolve(&mut client, &ada).await.unwrap(), ada);
-                    let both = resolve_all(&mut client, &[&bob, &ada]).await.unwrap();
-                    assert_eq!(both.users, [bob.clone(), ada.clone()]);
-                    answered.fetch_add(2, Ordering::Relaxed);
-                }
-            });
-        }
-        let load = Self { callers, answered, is_over };
-        load.wait_for_progress().await;
-        load
-    }
-
-    /// Waits until 400 more look-ups are answered.
-    async fn wait_for_progress(&self) {
-        let enough = self.answered.load(Ordering::Relaxed) + 400;
-        let is_enough = async || (self.answered.load(Ordering::Relaxed) >= enough).then_some(());
-        until("calls are answered", LIMIT, is_enough).await;
-    }
-
-    /// Stops the callers, and asserts that every call succeeded.
-    async fn end(self) {
-        self.is_over.store(true, Ordering::Relaxed);
-        self.callers.join_all().await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
