@@ -1,4 +1,6 @@
-//! Starts, shutdowns, crashes, and the loss and return of the database.
+//! Starts, shutdowns and crashes.
+
+mod database_outage;
 
 use std::{
     sync::{
@@ -21,14 +23,10 @@ use crate::support::{
     engine::{Engine, TestDatabase},
     errors::assert_refused,
     people::{PASSWORD, address, by_email, login, registration},
-    postgres::Postgres,
     server::TestServer,
     tls::Certificate,
     wait::until,
 };
-
-/// Time within which the service must detect the loss or the return of the database: a guarantee to callers.
-const NOTICE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Default of `server.drain-deadline`. A shutdown that takes so long has waited for an idle or silent
 /// connection.
@@ -38,11 +36,6 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
 const KILL_DELAY_MAX: Duration = Duration::from_millis(200);
 
 const SERVICE: &str = "kairos.identity.v1.IdentityService";
-
-async fn health(server: &TestServer) -> ServingStatus {
-    let request = HealthCheckRequest { service: SERVICE.to_owned() };
-    HealthClient::new(server.channel().await).check(request).await.unwrap().into_inner().status()
-}
 
 /// Opens a health watch, and asserts that its first message is SERVING.
 async fn watch_health(server: &TestServer) -> Streaming<HealthCheckResponse> {
@@ -238,66 +231,6 @@ async fn a_second_signal_exits_at_once() {
     assert_eq!(status.code(), Some(1));
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     assert!(slow.await.unwrap().is_err());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn health_follows_the_loss_and_the_return_of_the_database() {
-    let cluster = Postgres::own();
-    let server = TestServer::on_url(cluster.create_database().url().to_owned()).start().await;
-    let ada = server.unverified_user("ada").await;
-    let mut client = server.client().await;
-    let resolve = || ResolveTokenRequest { auth_token: ada.auth_token.clone() };
-    assert_eq!(health(&server).await, ServingStatus::Serving);
-
-    for _ in 0..2 {
-        cluster.stop_immediate();
-        let gone = Instant::now();
-        until("health reports NOT_SERVING", NOTICE_LIMIT, async || {
-            (health(&server).await == ServingStatus::NotServing).then_some(())
-        })
-        .await;
-        for refusal in [
-            client.resolve_token(resolve()).await.unwrap_err(),
-            client.login(login("ada", PASSWORD)).await.unwrap_err(),
-            client.register(registration("bob")).await.unwrap_err(),
-        ] {
-            assert_refused(&refusal, Code::Unavailable, "STORE_UNAVAILABLE");
-        }
-        assert!(gone.elapsed() < NOTICE_LIMIT, "{:?}", gone.elapsed());
-
-        cluster.start();
-        until("health reports SERVING", NOTICE_LIMIT, async || {
-            (health(&server).await == ServingStatus::Serving).then_some(())
-        })
-        .await;
-        let found = client.resolve_token(resolve()).await.unwrap().into_inner().user;
-        assert_eq!(found.as_ref(), Some(&ada));
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_frozen_database_is_reported_unavailable_within_5_s() {
-    let cluster = Postgres::own();
-    let server = TestServer::on_url(cluster.create_database().url().to_owned()).start().await;
-    let ada = server.unverified_user("ada").await;
-    let mut client = server.client().await;
-
-    cluster.pause();
-    let began = Instant::now();
-    let refusal =
-        client.resolve_token(ResolveTokenRequest { auth_token: ada.auth_token.clone() }).await.unwrap_err();
-    assert_refused(&refusal, Code::Unavailable, "STORE_UNAVAILABLE");
-    assert!(began.elapsed() <= NOTICE_LIMIT, "{:?}", began.elapsed());
-    until("health reports NOT_SERVING", NOTICE_LIMIT, async || {
-        (health(&server).await == ServingStatus::NotServing).then_some(())
-    })
-    .await;
-
-    cluster.resume();
-    until("look-ups work again", NOTICE_LIMIT, async || {
-        client.resolve_token(ResolveTokenRequest { auth_token: ada.auth_token.clone() }).await.ok()
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
