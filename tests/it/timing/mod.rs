@@ -6,6 +6,8 @@
 //! most, and prints a line of figures. Without the variable the tests take few samples, at a hash cost so
 //! high that a login without its hash is detected all the same.
 
+mod statistics;
+
 use std::time::{Duration, Instant};
 
 use kairos_identity::{
@@ -18,6 +20,7 @@ use kairos_identity::{
 };
 use tonic::{Code, transport::Channel};
 
+use self::statistics::Figures;
 use crate::{
     store::{NOW, World, event},
     support::{people::registration, server::TestServer, tools::timing_samples},
@@ -149,55 +152,6 @@ impl Scene {
 /// Number of calls of each kind before the samples, after which connections, caches and prepared statements
 /// are ready.
 const WARM_UP: usize = 5;
-
-/// Statistics of two classes of times in microseconds.
-struct Figures {
-    /// Median of each class.
-    medians: [f64; 2],
-    /// Probability that a time of the second class is longer than a time of the first class.
-    auc: f64,
-    /// Welch's t.
-    t: f64,
-}
-
-impl Figures {
-    fn of(times: &[Vec<f64>; 2]) -> Self {
-        let [first, second] = times;
-        let (mean, variance_of_mean) =
-            (|times: &[f64]| times.iter().sum::<f64>() / count(times), variance_of_mean);
-        let t = (mean(second) - mean(first)) / (variance_of_mean(first) + variance_of_mean(second)).sqrt();
-        Self { medians: [median(first), median(second)], auc: auc(first, second), t }
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "at most some ten thousand samples")]
-fn count(times: &[f64]) -> f64 {
-    times.len() as f64
-}
-
-fn variance_of_mean(times: &[f64]) -> f64 {
-    let mean = times.iter().sum::<f64>() / count(times);
-    let variance = times.iter().map(|time| (time - mean).powi(2)).sum::<f64>() / (count(times) - 1.0);
-    variance / count(times)
-}
-
-fn sorted(times: &[f64]) -> Vec<f64> {
-    let mut sorted = times.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted
-}
-
-fn median(times: &[f64]) -> f64 {
-    sorted(times)[times.len() / 2]
-}
-
-fn auc(first: &[f64], second: &[f64]) -> f64 {
-    let first = sorted(first);
-    let shorter: usize = second.iter().map(|time| first.partition_point(|other| other < time)).sum();
-    #[expect(clippy::cast_precision_loss, reason = "at most some hundred million pairs")]
-    let shorter = shorter as f64;
-    shorter / (count(&first) * count(second))
-}
 
 /// Measures a login that is refused with `code`.
 async fn time_of_login(client: &mut Client, email: String, code: Code) -> Duration {
