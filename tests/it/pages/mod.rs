@@ -1,6 +1,8 @@
-//! The HTTP port: the pages of mailed links, as raw responses and in a browser, and the public keys.
+//! The pages of mailed links, as raw responses and in a browser.
 
-use std::{fs, io::Write, net::TcpStream, time::Duration};
+mod http_port;
+
+use std::fs;
 
 use kairos_identity::proto::{
     RequestEmailChangeRequest, RequestPasswordResetRequest, account_service_client::AccountServiceClient,
@@ -8,13 +10,12 @@ use kairos_identity::proto::{
 
 use crate::support::{
     engine::Engine,
-    http::{HttpResponse, exchange, get, post, request},
+    http::{HttpResponse, get, post, request},
     mail::{mails_to, verification_token, wait_for_mails},
     people::{PASSWORD, address, by_email, login},
     server::TestServer,
     sessions::{acting, introspect, log_in},
     tools::{python, repository},
-    wait::until_blocking,
 };
 
 const OTHER_PASSWORD: &str = "quartz-Lantern-57-meadow";
@@ -170,79 +171,6 @@ on_both_engines! {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_page_method_or_form_is_refused() {
-    let server = TestServer::start(Engine::Sqlite).await;
-    let http = server.http_address();
-    for path in [
-        "/",
-        "/verify/",
-        "/kairos.identity.v1.IdentityService/Login",
-        "/../verify",
-        "/%76erify",
-        "/%3Cscript%3E",
-    ] {
-        let missing = get(http, path);
-        assert_eq!(missing.status, 404, "{path}");
-        assert!(!missing.body.contains("<script>"), "{}", missing.body);
-        assert_security_headers(&missing);
-    }
-    for (method, path, allow) in [
-        ("PUT", "/verify", "GET, HEAD, POST"),
-        ("POST", "/.well-known/jwks.json", "GET, HEAD"),
-        ("DELETE", "/style.css", "GET, HEAD"),
-    ] {
-        let refused = request(http, method, path, &[], "");
-        assert_eq!((refused.status, refused.header("allow")), (405, allow));
-    }
-    let form = "Content-Type: application/x-www-form-urlencoded";
-    for (headers, body, status) in [
-        (&["Content-Type: application/json"][..], "{}".to_owned(), 415),
-        (&[], "token=1".to_owned(), 415),
-        (&[form], "token=1".to_owned(), 400),
-        (&["content-type: Application/X-WWW-form-urlencoded ; charset=utf-8"], "token=1".to_owned(), 400),
-        (&[form], format!("token={}", "a".repeat(9_000)), 413),
-    ] {
-        assert_eq!(request(http, "POST", "/verify", headers, &body).status, status, "{headers:?}");
-    }
-    let marked = get(http, "/verify?token=%22%3E%3Cscript%3E");
-    assert!(marked.status == 400 && !marked.body.contains("<script>"), "{}", marked.body);
-    let long = exchange(http, format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(100_000)).as_bytes());
-    assert!(long.is_empty() || long.starts_with("HTTP/1.1 4"), "{long}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_slow_or_silent_connection_is_closed() {
-    let server = TestServer::builder(Engine::Sqlite)
-        .with_env("KAIROS_IDENTITY_HTTP_HEAD_TIMEOUT", "300ms")
-        .with_env("KAIROS_IDENTITY_SERVER_REQUEST_TIMEOUT_DEFAULT", "500ms")
-        .with_env("KAIROS_IDENTITY_HTTP_CONNECTIONS_MAX", "2")
-        .start()
-        .await;
-    let http = server.http_address();
-    let _silent = TcpStream::connect(http).unwrap();
-    let mut slow = TcpStream::connect(http).unwrap();
-    let head = "POST /verify HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 9\r\n\r\n";
-    slow.write_all(head.as_bytes()).unwrap();
-    // The two connections above use up the limit of connections.
-    assert_eq!(get(http, "/style.css").status, 200);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_public_keys_may_be_cached() {
-    let server = TestServer::start(Engine::Sqlite).await;
-    let keys = get(server.http_address(), "/.well-known/jwks.json");
-    assert_eq!(keys.header("content-type"), "application/jwk-set+json");
-    assert_eq!(keys.header("cache-control"), "public, max-age=300");
-    let keys: serde_json::Value = serde_json::from_str(&keys.body).unwrap();
-    let key = &keys["keys"][0];
-    assert_eq!(
-        (&key["kty"], &key["crv"], &key["alg"], &key["use"]),
-        (&"OKP".into(), &"Ed25519".into(), &"EdDSA".into(), &"sig".into())
-    );
-    assert!(key.get("d").is_none(), "the private key is not published");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn pages_can_be_replaced_and_pages_and_port_can_be_disabled() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("verify.done.html"), "Fertig.").unwrap();
@@ -268,17 +196,6 @@ async fn pages_can_be_replaced_and_pages_and_port_can_be_disabled() {
     let refused = command.env("KAIROS_IDENTITY_PAGES_TEMPLATES", own).output().unwrap();
     let printed = String::from_utf8(refused.stderr).unwrap();
     assert!(!refused.status.success() && printed.contains("pages.templates: verify.html"), "{printed}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_shutdown_closes_the_port_and_does_not_wait_for_idle_connections() {
-    let mut server = TestServer::start(Engine::Sqlite).await;
-    let http = server.http_address();
-    let _idle = TcpStream::connect(http).unwrap();
-    server.terminate();
-    assert!(server.wait().await.success());
-    let limit = Duration::from_secs(5);
-    until_blocking("the port is closed", limit, || TcpStream::connect(http).is_err().then_some(()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
