@@ -3,13 +3,15 @@
 //! Most tests need only `TestServer::start(engine)`; [`TestServer::builder`] changes settings. The process is
 //! killed when the value is dropped. Password hashes have the lowest cost, 4, unless a test sets another one.
 
+mod process;
+
 use std::{
     collections::BTreeMap,
     fs,
     net::SocketAddr,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 
@@ -25,17 +27,8 @@ use super::{
 
 const BINARY: &str = env!("CARGO_BIN_EXE_kairos-identity");
 
-/// Log text that the service writes once it serves; the address follows.
-const SERVING: &str = "Serving gRPC on ";
-
-/// Time limit from the start of the process to [`SERVING`], on a busy machine.
-const START_LIMIT: Duration = Duration::from_secs(20);
-
 /// Time limit for a log message that a test waits for, retries included.
 const LOG_LIMIT: Duration = Duration::from_secs(15);
-
-/// Time limit for the exit of the process: longer than the default drain deadline of 30 s.
-const EXIT_LIMIT: Duration = Duration::from_secs(45);
 
 /// Settings of a service that is not started yet.
 pub struct Builder {
@@ -161,6 +154,13 @@ impl TestServer {
         self.address.expect("the service has started")
     }
 
+    /// Returns the address of the HTTP port, which serves the pages and the public keys.
+    pub fn http_address(&self) -> SocketAddr {
+        let log = self.log();
+        let (_, rest) = log.rsplit_once("Serving HTTP on ").expect("the HTTP address is in the log");
+        rest.split(": ").next().and_then(|address| address.parse().ok()).unwrap()
+    }
+
     /// Returns the value of `--database-url`.
     pub fn database_url(&self) -> &str {
         &self.settings.database_url
@@ -222,96 +222,6 @@ impl TestServer {
         command
     }
 
-    /// True if the process runs.
-    pub fn is_running(&mut self) -> bool {
-        self.process.as_mut().is_some_and(|process| process.try_wait().unwrap().is_none())
-    }
-
-    /// Returns the resident memory of the process in MiB (Linux only).
-    pub fn resident_mib(&self) -> u64 {
-        let id = self.process.as_ref().expect("the service runs").id();
-        let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1024
-    }
-
-    /// Sets the soft limit of open files to `more` above the number now open, or to 4096 for `None` (Linux
-    /// only).
-    pub fn limit_open_files(&self, more: Option<usize>) {
-        let id = self.process.as_ref().expect("the service runs").id();
-        let open = fs::read_dir(format!("/proc/{id}/fd")).unwrap().count();
-        let soft = more.map_or("4096".to_owned(), |more| (open + more).to_string());
-        let status = Command::new("prlimit")
-            .arg(format!("--pid={id}"))
-            .arg(format!("--nofile={soft}:"))
-            .status()
-            .unwrap();
-        assert!(status.success(), "prlimit failed: {status}");
-    }
-
-    /// Kills the process with SIGKILL: no destructor runs and nothing is flushed.
-    pub fn kill_9(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.kill().unwrap();
-            process.wait().unwrap();
-        }
-    }
-
-    /// Sends SIGTERM; [`TestServer::wait`] waits for the exit.
-    pub fn terminate(&self) {
-        self.signal("TERM");
-    }
-
-    /// Sends the signal `name`, for example `HUP`.
-    pub fn signal(&self, name: &str) {
-        let id = self.process.as_ref().expect("the service runs").id();
-        let status = Command::new("sh").args(["-c", &format!("kill -{name} {id}")]).status().unwrap();
-        assert!(status.success(), "the signal {name} was not delivered: {status}");
-    }
-
-    /// Waits until the process exits, and returns its status.
-    pub async fn wait(&mut self) -> ExitStatus {
-        let process = self.process.as_mut().expect("the service was started");
-        let status = until("the service exits", EXIT_LIMIT, async || process.try_wait().unwrap()).await;
-        self.process = None;
-        status
-    }
-
-    /// Kills the process if it runs, and starts the service again on the same database and another port.
-    pub async fn restart(&mut self) {
-        self.kill_9();
-        self.launch().await;
-    }
-
-    async fn launch(&mut self) {
-        let seen = self.log().len();
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.log_file()).unwrap();
-        self.process =
-            Some(self.serve_command().stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
-        let limit = START_LIMIT;
-        let address = until("the service logs that it serves", limit, async || self.find_address(seen)).await;
-        self.address = Some(address);
-    }
-
-    /// Returns the address of the HTTP port, which serves the pages and the public keys.
-    pub fn http_address(&self) -> SocketAddr {
-        let log = self.log();
-        let (_, rest) = log.rsplit_once("Serving HTTP on ").expect("the HTTP address is in the log");
-        rest.split(": ").next().and_then(|address| address.parse().ok()).unwrap()
-    }
-
-    /// Returns the gRPC address from the part of the log after byte `seen`, or `None` if the service does not
-    /// serve yet; panics if the process has exited.
-    fn find_address(&mut self, seen: usize) -> Option<SocketAddr> {
-        let ended = self.process.as_mut().and_then(|process| process.try_wait().unwrap());
-        let log = self.log();
-        let address = log.get(seen..)?.split_once(SERVING).map(|(_, rest)| {
-            rest.split(|c: char| !(c.is_ascii_hexdigit() || ".:[]".contains(c))).next().unwrap_or_default()
-        });
-        assert!(address.is_some() || ended.is_none(), "the service ended with {ended:?}:\n{log}");
-        address?.trim_end_matches(['.', ':']).parse().ok()
-    }
-
     fn serve_command(&self) -> Command {
         let folder = self.folder.path();
         let mut command = self.command(&["serve"]);
@@ -332,15 +242,6 @@ impl TestServer {
 
     fn log_file(&self) -> PathBuf {
         self.folder.path().join("log.jsonl")
-    }
-}
-
-impl Drop for TestServer {
-    fn drop(&mut self) {
-        self.kill_9();
-        if std::thread::panicking() {
-            eprintln!("---- the service's log ----\n{}", self.log());
-        }
     }
 }
 
