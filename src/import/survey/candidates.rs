@@ -1,0 +1,241 @@
+//! The rows of the source in the survey, and what was decided about each.
+
+use diesel::{
+    Connection, ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryable, RunQueryDsl,
+    Selectable, SelectableHelper, sql_query,
+    sql_types::{BigInt, Text},
+};
+
+use super::{
+    super::candidate::{Candidate, UserState},
+    Survey,
+    tables::candidate,
+};
+use crate::{
+    domain::{AuthToken, Email, UserId},
+    store::{StoreError, columns::UuidColumn},
+};
+
+#[derive(Insertable, Queryable, Selectable)]
+#[diesel(table_name = candidate)]
+struct CandidateRow {
+    id: i64,
+    row_token: UuidColumn,
+    auth_token: UuidColumn,
+    email: String,
+    username: String,
+    username_key: Option<String>,
+    is_verified: bool,
+    row_digest: Vec<u8>,
+    password_digest: Vec<u8>,
+    user_id: Option<i64>,
+    state: String,
+}
+
+impl From<&Candidate> for CandidateRow {
+    fn from(candidate: &Candidate) -> Self {
+        Self {
+            id: candidate.id,
+            row_token: UuidColumn(*candidate.row_token.as_uuid()),
+            auth_token: UuidColumn(*candidate.auth_token.as_uuid()),
+            email: candidate.email.as_str().to_owned(),
+            username: candidate.username.clone(),
+            username_key: candidate.username_key.clone(),
+            is_verified: candidate.is_verified,
+            row_digest: candidate.row_digest.to_vec(),
+            password_digest: candidate.password_digest.to_vec(),
+            user_id: candidate.user.map(UserId::as_i64),
+            state: candidate.state.as_str().to_owned(),
+        }
+    }
+}
+
+impl TryFrom<CandidateRow> for Candidate {
+    type Error = StoreError;
+
+    fn try_from(row: CandidateRow) -> Result<Self, StoreError> {
+        let corrupt = |column| StoreError::Corrupt { table: "candidate", column };
+        let digest = |bytes: Vec<u8>| <[u8; 32]>::try_from(bytes).map_err(|_| corrupt("digest"));
+        Ok(Self {
+            id: row.id,
+            row_token: AuthToken::from_uuid(row.row_token.0),
+            auth_token: AuthToken::from_uuid(row.auth_token.0),
+            email: Email::from_stored(row.email),
+            username: row.username,
+            username_key: row.username_key,
+            is_verified: row.is_verified,
+            row_digest: digest(row.row_digest)?,
+            password_digest: digest(row.password_digest)?,
+            user: row.user_id.map(UserId::from_i64),
+            state: UserState::of(&row.state).ok_or_else(|| corrupt("state"))?,
+        })
+    }
+}
+
+impl Survey {
+    /// Adds rows.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the disk is full. The same applies to the other methods.
+    pub fn add(&mut self, candidates: &[Candidate]) -> Result<(), StoreError> {
+        self.connection.transaction(|connection| {
+            for candidate in candidates {
+                diesel::insert_into(candidate::table)
+                    .values(CandidateRow::from(candidate))
+                    .execute(connection)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Stores what was decided about a row.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn update(&mut self, candidate: &Candidate) -> Result<(), StoreError> {
+        let row = CandidateRow::from(candidate);
+        diesel::update(candidate::table.find(row.id))
+            .set((
+                candidate::auth_token.eq(row.auth_token),
+                candidate::username.eq(row.username),
+                candidate::username_key.eq(row.username_key),
+                candidate::user_id.eq(row.user_id),
+                candidate::state.eq(row.state),
+            ))
+            .execute(&mut self.connection)?;
+        Ok(())
+    }
+
+    /// Records that a row is in a conflict that the operator has not decided. The row is still compared with
+    /// others until [`Survey::apply_refusals`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn refuse(&mut self, id: i64) -> Result<(), StoreError> {
+        sql_query("INSERT OR IGNORE INTO refusal VALUES (?)")
+            .bind::<BigInt, _>(id)
+            .execute(&mut self.connection)?;
+        Ok(())
+    }
+
+    /// Sets the state of all refused rows to [`UserState::Refused`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn apply_refusals(&mut self) -> Result<(), StoreError> {
+        let update = "UPDATE candidate SET state = ? WHERE id IN (SELECT id FROM refusal)";
+        sql_query(update).bind::<Text, _>(UserState::Refused.as_str()).execute(&mut self.connection)?;
+        Ok(())
+    }
+
+    /// Returns the row with this id.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn find(&mut self, id: i64) -> Result<Option<Candidate>, StoreError> {
+        let query = candidate::table.find(id).select(CandidateRow::as_select());
+        query.get_result(&mut self.connection).optional()?.map(Candidate::try_from).transpose()
+    }
+
+    /// Returns at most `limit` rows in these states in the order of their ids, after `after`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn in_states(
+        &mut self,
+        states: &[UserState],
+        after: Option<i64>,
+        limit: i64,
+    ) -> Result<Vec<Candidate>, StoreError> {
+        let states: Vec<&str> = states.iter().map(|state| state.as_str()).collect();
+        let query = candidate::table
+            .filter(candidate::id.gt(after.unwrap_or(i64::MIN)))
+            .filter(candidate::state.eq_any(states))
+            .order(candidate::id)
+            .limit(limit)
+            .select(CandidateRow::as_select());
+        query.load(&mut self.connection)?.into_iter().map(Candidate::try_from).collect()
+    }
+
+    /// Returns at most `limit` rows in these states in the order of their `auth_token`s, after `after`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn in_token_order(
+        &mut self,
+        states: &[UserState],
+        after: Option<AuthToken>,
+        limit: i64,
+    ) -> Result<Vec<Candidate>, StoreError> {
+        let states: Vec<&str> = states.iter().map(|state| state.as_str()).collect();
+        let mut query = candidate::table
+            .filter(candidate::state.eq_any(states))
+            .order(candidate::auth_token)
+            .limit(limit)
+            .select(CandidateRow::as_select())
+            .into_boxed();
+        if let Some(after) = after {
+            query = query.filter(candidate::auth_token.gt(UuidColumn(*after.as_uuid())));
+        }
+        query.load(&mut self.connection)?.into_iter().map(Candidate::try_from).collect()
+    }
+
+    /// True if a row changes this user.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn has_change_of(&mut self, user: UserId) -> Result<bool, StoreError> {
+        let rows = candidate::table
+            .filter(candidate::user_id.eq(user.as_i64()))
+            .filter(candidate::state.eq(UserState::Changed.as_str()));
+        Ok(diesel::select(diesel::dsl::exists(rows)).get_result(&mut self.connection)?)
+    }
+
+    /// True if there is a row with this `auth_token` and id.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn has_row(&mut self, (token, id): (AuthToken, i64)) -> Result<bool, StoreError> {
+        let row = candidate::table.find(id).filter(candidate::row_token.eq(UuidColumn(*token.as_uuid())));
+        Ok(diesel::select(diesel::dsl::exists(row)).get_result(&mut self.connection)?)
+    }
+
+    /// True if a row that is a user, or becomes one, has this email.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn has_email(&mut self, email: &Email) -> Result<bool, StoreError> {
+        let without_user =
+            [UserState::LeftOut, UserState::LeftOutBefore, UserState::DeletedHere].map(UserState::as_str);
+        let rows = candidate::table
+            .filter(candidate::email.eq(email.as_str()))
+            .filter(candidate::state.ne_all(without_user));
+        Ok(diesel::select(diesel::dsl::exists(rows)).get_result(&mut self.connection)?)
+    }
+
+    /// True if a row has this comparison form of the username.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn has_username_key(&mut self, key: &str) -> Result<bool, StoreError> {
+        let rows = candidate::table.filter(candidate::username_key.eq(key));
+        Ok(diesel::select(diesel::dsl::exists(rows)).get_result(&mut self.connection)?)
+    }
+
+    /// True if a row has this username.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn has_username(&mut self, username: &str) -> Result<bool, StoreError> {
+        let rows = candidate::table.filter(candidate::username.eq(username));
+        Ok(diesel::select(diesel::dsl::exists(rows)).get_result(&mut self.connection)?)
+    }
+
+    /// Returns the number of rows in each state.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn count_states(&mut self) -> Result<Vec<(String, u64)>, StoreError> {
+        self.tally("SELECT state AS name, count(*) AS count FROM candidate GROUP BY state ORDER BY state")
+    }
+}

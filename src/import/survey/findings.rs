@@ -1,0 +1,71 @@
+//! The findings about rows, which the operator must see.
+
+use diesel::{ExpressionMethods, QueryDsl, Queryable, RunQueryDsl, Selectable, SelectableHelper};
+
+use super::{Survey, tables::finding};
+use crate::store::StoreError;
+
+/// Something about rows that the operator must see.
+#[derive(Clone, Queryable, Selectable)]
+#[diesel(table_name = finding)]
+pub struct Finding {
+    /// Sequence number.
+    pub number: i64,
+    /// Kind of the finding.
+    pub kind: String,
+    /// Ids of the rows, separated by commas. The last one is the row that is stopped or changed.
+    pub rows: String,
+    /// Description of the finding.
+    pub words: String,
+    /// True if this is a conflict that the operator has not decided.
+    pub is_open: bool,
+}
+
+impl Survey {
+    /// Records a finding about rows. An open finding stops the import.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn add_finding(
+        &mut self,
+        kind: &str,
+        rows: &str,
+        words: &str,
+        is_open: bool,
+    ) -> Result<(), StoreError> {
+        diesel::insert_into(finding::table)
+            .values((
+                finding::kind.eq(kind),
+                finding::rows.eq(rows),
+                finding::words.eq(words),
+                finding::is_open.eq(is_open),
+            ))
+            .execute(&mut self.connection)?;
+        Ok(())
+    }
+
+    /// Returns at most `limit` findings in the order in which they were recorded, after the one with the
+    /// number `after`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn findings(&mut self, after: i64, limit: i64) -> Result<Vec<Finding>, StoreError> {
+        let query = finding::table
+            .filter(finding::number.gt(after))
+            .order(finding::number)
+            .limit(limit)
+            .select(Finding::as_select());
+        Ok(query.load(&mut self.connection)?)
+    }
+
+    /// Returns the number of findings of each kind; with `only_open`, of open ones.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn count_findings(&mut self, only_open: bool) -> Result<Vec<(String, u64)>, StoreError> {
+        let open = if only_open { "WHERE is_open" } else { "" };
+        self.tally(&format!(
+            "SELECT kind AS name, count(*) AS count FROM finding {open} GROUP BY kind ORDER BY kind"
+        ))
+    }
+}
