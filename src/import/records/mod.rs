@@ -1,0 +1,68 @@
+//! The records of imported rows in the store (`core_imported_user`).
+
+mod find;
+mod write;
+
+use diesel::{AsChangeset, Insertable, Queryable, Selectable};
+
+pub use self::{
+    find::{Holder, ImportedRow},
+    write::{ImportStep, Written},
+};
+use crate::{
+    domain::{AuthToken, Email, PasswordHash, Timestamp, UserId},
+    store::{
+        columns::{TimestampColumn, UuidColumn},
+        schema::core_imported_user,
+    },
+};
+
+/// A user to write, with the record of its source row.
+#[derive(Clone)]
+pub struct ImportedUser {
+    /// The `auth_token` and the id of the source row.
+    pub row: (AuthToken, i64),
+    /// The user's `auth_token`: that of the row, unless another user already has it.
+    pub auth_token: AuthToken,
+    /// The username and its comparison form.
+    pub username: (String, String),
+    /// The email.
+    pub email: Email,
+    /// The password hash, or the text of an unusable password; `None` if the stored password
+    /// stays.
+    pub password: Option<PasswordHash>,
+    /// True if the email is verified.
+    pub is_verified: bool,
+    /// `created_at` and `updated_at` of the row.
+    pub times: (Timestamp, Timestamp),
+    /// SHA-256 of the source row without its password.
+    pub row_digest: [u8; 32],
+    /// SHA-256 of the row's password; keyed if the password is plaintext.
+    pub password_digest: [u8; 32],
+}
+
+#[derive(AsChangeset, Insertable, Queryable, Selectable)]
+#[diesel(table_name = core_imported_user, primary_key(auth_token, source_id), treat_none_as_null = true)]
+struct ImportedUserRow {
+    auth_token: UuidColumn,
+    source_id: i64,
+    user_id: Option<i64>,
+    is_left_out: bool,
+    row_digest: Vec<u8>,
+    password_digest: Vec<u8>,
+    updated_at: TimestampColumn,
+}
+
+impl ImportedUserRow {
+    fn of(user: &ImportedUser, id: Option<UserId>, written_at: Timestamp) -> Self {
+        Self {
+            auth_token: UuidColumn(*user.row.0.as_uuid()),
+            source_id: user.row.1,
+            user_id: id.map(UserId::as_i64),
+            is_left_out: id.is_none(),
+            row_digest: user.row_digest.to_vec(),
+            password_digest: user.password_digest.to_vec(),
+            updated_at: TimestampColumn(written_at),
+        }
+    }
+}
