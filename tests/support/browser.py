@@ -9,6 +9,7 @@ of the last page still contains the token.
 
 import pathlib
 import sys
+import tempfile
 
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -17,11 +18,23 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 WAIT_SECONDS = 30
 SIZES = {"phone": (360, 640), "desktop": (1280, 800)}
+# Chromium makes requests of its own, for example for updates of its components and for synchronization. On a
+# network without internet they are refused, and the browser sometimes hangs in them.
+NO_BACKGROUND_TRAFFIC = [
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-quic",
+]
 
 
-def browser():
+def browser(profile):
+    """Starts a browser with its profile in the empty folder `profile`, so that no earlier run affects it."""
     options = webdriver.ChromeOptions()
     for argument in ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"]:
+        options.add_argument(argument)
+    for argument in [*NO_BACKGROUND_TRAFFIC, f"--user-data-dir={profile}"]:
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     # The pages must work without scripts, so scripts are disabled.
@@ -61,7 +74,9 @@ def print_heading(driver):
 
 def main(base, page, token, password, folder):
     folder = pathlib.Path(folder)
-    driver = browser()
+    # The browser may still write to its profile after `quit`.
+    profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    driver = browser(profile.name)
     try:
         driver.get(f"{base}/{page}?token={token}")
         print_heading(driver)
@@ -91,6 +106,7 @@ def main(base, page, token, password, folder):
             sys.exit(f"the browser logged: {entries}")
     finally:
         driver.quit()
+        profile.cleanup()
 
 
 if __name__ == "__main__":
