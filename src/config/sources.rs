@@ -112,7 +112,10 @@ impl Sources {
         };
         let Some(setting) = settings().find(|setting| setting.variable() == name) else {
             return Err(ConfigError::UnknownKey {
-                nearest: nearest(name, settings().map(Setting::variable)),
+                nearest: nearest(
+                    name.strip_prefix(VARIABLE_PREFIX).unwrap_or(name),
+                    settings().map(|setting| (setting.variable(), setting.field.to_uppercase())),
+                ),
                 key: name.to_owned(),
                 set_by: source,
             });
@@ -131,7 +134,8 @@ impl Sources {
     }
 
     fn unknown(&self, key: String, source: SettingSource) -> ConfigError {
-        ConfigError::UnknownKey { nearest: nearest(&key, self.texts.keys().cloned()), key, set_by: source }
+        let known = settings().map(|setting| (setting.key(), setting.field.replace('_', "-")));
+        ConfigError::UnknownKey { nearest: nearest(&key, known), key, set_by: source }
     }
 
     /// Replaces the URL with the content of the file that `<key>-file` names, if that setting is set.
@@ -156,10 +160,19 @@ fn malformed(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
     ConfigError::Malformed { path: path.to_owned(), line, rule: error.message().to_owned() }
 }
 
-/// Returns the known name whose spelling is most similar to `name`, if one is similar enough.
-fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<String> {
+/// Returns the known name whose spelling is most similar to `name`, if one is similar enough. Each known name
+/// comes with its last part, without the section: `name` may lack the section. Of equally similar names the
+/// first one is returned.
+fn nearest(name: &str, known: impl Iterator<Item = (String, String)>) -> Option<String> {
     const SIMILARITY_MIN: f64 = 0.7;
-    let scored = known.map(|known| (strsim::jaro_winkler(name, &known), known));
-    let similar = scored.filter(|(similarity, _)| *similarity >= SIMILARITY_MIN);
-    similar.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
+    let mut best = (SIMILARITY_MIN, None);
+    for (known, field) in known {
+        // All variables begin alike, which says nothing about their similarity.
+        let without_prefix = known.strip_prefix(VARIABLE_PREFIX).unwrap_or(&known);
+        let similarity = strsim::jaro_winkler(name, without_prefix).max(strsim::jaro_winkler(name, &field));
+        if similarity > best.0 {
+            best = (similarity, Some(known));
+        }
+    }
+    best.1
 }

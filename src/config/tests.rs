@@ -76,6 +76,21 @@ fn an_unknown_key_is_refused_and_the_error_suggests_a_known_one() {
 }
 
 #[test]
+fn a_name_without_its_section_suggests_the_first_setting_of_that_name() {
+    for (variable, expected) in [
+        ("KAIROS_IDENTITY_LISTEN", "KAIROS_IDENTITY_SERVER_LISTEN"),
+        ("KAIROS_IDENTITY_LISEN", "KAIROS_IDENTITY_SERVER_LISTEN"),
+        ("KAIROS_IDENTITY_TLS_CERT", "KAIROS_IDENTITY_SERVER_TLS_CERT"),
+        ("KAIROS_IDENTITY_HTTP_LISEN", "KAIROS_IDENTITY_HTTP_LISTEN"),
+        ("KAIROS_IDENTITY_DATABASE_URI", "KAIROS_IDENTITY_DATABASE_URL"),
+    ] {
+        let refusal = Input::file("").variable(variable, "x").refusal();
+        assert!(refusal.contains(&format!("did you mean {expected}?")), "{refusal}");
+    }
+    assert!(Input::file("listen = \"x\"").refusal().contains("did you mean server.listen?"));
+}
+
+#[test]
 fn a_bad_value_is_refused_and_the_error_names_the_expectation_and_the_origin() {
     let refusal = Input::file("[password]\ncost = 99").refusal();
     assert!(refusal.contains("password.cost: expected a whole number from 4 to 15, not \"99\""), "{refusal}");
