@@ -38,6 +38,8 @@ mod races;
 #[cfg(test)]
 mod replicas;
 #[cfg(test)]
+mod run_script;
+#[cfg(test)]
 mod smtp;
 #[cfg(test)]
 mod standalone;
