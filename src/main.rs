@@ -1,5 +1,5 @@
 //! Parses the command line and runs one command. Exit codes: 0 for success; 1 for a failure, with its reason
-//! on one line of standard error; 2 for an invalid command line.
+//! on one line of standard error; 2 for an invalid command line, such as a malformed value of a flag.
 
 use std::process::ExitCode;
 
@@ -13,9 +13,9 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(reason) => {
-            telemetry::report_failure(&reason);
-            ExitCode::FAILURE
+        Err(error) => {
+            telemetry::report_failure(&error.to_string());
+            error.exit_code().into()
         }
     }
 }

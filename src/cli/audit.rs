@@ -11,7 +11,7 @@ use clap::{Args, builder::PossibleValuesParser};
 
 use super::{
     Failure,
-    arguments::{parse_time, parse_user_key},
+    arguments::{TimeFlag, parse_user_key, user_failure},
     reason, store,
 };
 use crate::{
@@ -26,8 +26,8 @@ use crate::{
 pub(super) struct Audit {
     /// Only events about this user: an auth_token, also of a deleted user, or the email or username of an
     /// existing user
-    #[arg(long)]
-    user: Option<String>,
+    #[arg(long, value_parser = parse_user_key)]
+    user: Option<UserKey>,
     /// Only events of this caller: a name in the callers file, `anybody` (any client, if there is no callers
     /// file), `nobody` (a caller that did not authenticate), `pages`, `service`, `callers-file` or
     /// `command-line`
@@ -38,10 +38,10 @@ pub(super) struct Audit {
     kinds: Vec<String>,
     /// Only events at or after this time: a time such as 2026-11-24T08:00:00Z, or 2h for two hours ago
     #[arg(long, value_name = "TIME")]
-    since: Option<String>,
+    since: Option<TimeFlag>,
     /// Only events before this time
     #[arg(long, value_name = "TIME")]
-    until: Option<String>,
+    until: Option<TimeFlag>,
 }
 
 fn kinds() -> PossibleValuesParser {
@@ -55,19 +55,20 @@ impl Audit {
         let administration = Administration::new(store::open_current(settings).await?, clock);
         let user = match &self.user {
             None => None,
-            Some(user) => Some(match parse_user_key(user)? {
-                // Events are kept after their user is deleted, so the user need not exist.
-                UserKey::AuthToken(token) => token,
-                key => administration.find_user(&key).await.map_err(reason)?.user.auth_token,
-            }),
+            // Events are kept after their user is deleted, so the user need not exist.
+            Some(UserKey::AuthToken(token)) => Some(*token),
+            Some(key) => {
+                let found = administration.find_user(key).await.map_err(|error| user_failure(key, error))?;
+                Some(found.user.auth_token)
+            }
         };
         let is_selected = |kind: &AuditKind| self.kinds.iter().any(|name| name == kind.as_str());
         let filter = AuditFilter {
             user,
             caller: self.caller,
             kinds: AuditKind::ALL.iter().copied().filter(is_selected).collect(),
-            since: parse_time("--since", self.since.as_deref(), now)?,
-            until: parse_time("--until", self.until.as_deref(), now)?,
+            since: self.since.map(|time| time.resolve(now)),
+            until: self.until.map(|time| time.resolve(now)),
         };
         list(&administration, filter).await
     }

@@ -23,14 +23,18 @@ enum Action {
     /// callers file, give the caller the new token, and then remove the old hash.
     Token {
         /// The name of the caller in the callers file
+        #[arg(value_parser = parse_name)]
         name: String,
     },
+}
+
+fn parse_name(name: &str) -> Result<String, String> {
+    check_name(name).map(|()| name.to_owned())
 }
 
 impl Caller {
     pub(super) fn run(self) -> Result<(), Failure> {
         let Action::Token { name } = self.action;
-        check_name(&name).map_err(|rule| format!("caller {name}: {rule}"))?;
         let token = ServiceToken::from_random(Entropy::system().bytes());
         eprintln!(
             "Add this entry to the callers file (docs/CALLERS.md), and give the token, which is on standard output, to {name}:"

@@ -27,6 +27,11 @@ impl Copy {
         self.to.as_ref()
     }
 
+    /// Checks the form of the URL of the source.
+    pub(super) fn check_source_url(&self) -> Result<(), Failure> {
+        store::parse_url("--from", &self.from).map(drop)
+    }
+
     pub(super) async fn run(self, settings: &Settings) -> Result<(), Failure> {
         let clock = Clock::system();
         let from = store::parse_url("--from", &self.from)?;

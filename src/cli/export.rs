@@ -28,6 +28,12 @@ enum Action {
 }
 
 impl Export {
+    /// Checks the form of the URL of the target.
+    pub(super) fn check_target_url(&self) -> Result<(), Failure> {
+        let Action::Django { to } = &self.action;
+        store::parse_url("--to", to).map(drop)
+    }
+
     pub(super) async fn run(self, settings: &Settings) -> Result<(), Failure> {
         let Action::Django { to } = self.action;
         let to = store::parse_url("--to", &to)?;

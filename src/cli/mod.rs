@@ -21,6 +21,7 @@ mod user;
 
 use clap::{Parser, Subcommand};
 
+pub use self::failure::CliError;
 use self::failure::{Failure, check_write, reason};
 use crate::{
     config::{LogFormat, ServeFlags, Settings, StoreFlags},
@@ -37,7 +38,8 @@ use crate::{
     arg_required_else_help = true,
     after_help = "Start with `kairos-identity serve`: it stores its data in ./data and listens on 127.0.0.1:50051.\n\
                   Every setting also has an environment variable (KAIROS_IDENTITY_*): see docs/CONFIG.md.\n\
-                  Exit codes: 0 for success, 1 for a failure (reported on standard error), 2 for an invalid command line."
+                  Exit codes: 0 for success, 1 for a failure (reported on standard error),\n\
+                  2 for an invalid command line: an unknown command or flag, or a missing or malformed value."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -94,8 +96,8 @@ impl Cli {
     /// Runs the command.
     ///
     /// # Errors
-    /// Why the command failed, on one line, for the operator.
-    pub fn run(self) -> Result<(), Failure> {
+    /// Why the command failed, for the operator.
+    pub fn run(self) -> Result<(), CliError> {
         // rustls needs a default provider if a library builds its own TLS configuration. A second call
         // changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -104,31 +106,32 @@ impl Cli {
         match &self.command {
             Command::Serve(serve) => serve_flags = serve.flags.clone(),
             Command::Import(import) => {
+                import.check_source_url().map_err(CliError::MalformedFlag)?;
                 if let Some(url) = import.store_url() {
-                    store_flags.settings.set("database.url", url);
+                    store_flags.settings.set("database.url", "to", url);
                 }
                 if let Some(path) = import.secret_key_file() {
-                    serve_flags.set("secret.key-file", path);
+                    serve_flags.set("secret.key-file", "secret-key-file", path);
                 }
             }
             Command::Copy(copy) => {
+                copy.check_source_url().map_err(CliError::MalformedFlag)?;
                 if let Some(url) = copy.store_url() {
-                    store_flags.settings.set("database.url", url);
+                    store_flags.settings.set("database.url", "to", url);
                 }
             }
+            Command::Export(export) => export.check_target_url().map_err(CliError::MalformedFlag)?,
             Command::Migrate
             | Command::User(_)
             | Command::Audit(_)
             | Command::Caller(_)
             | Command::Keys(_)
-            | Command::Export(_)
             | Command::Backup(_)
             | Command::Healthcheck(_) => {}
         }
-        let (settings, sources) =
-            Settings::load(&store_flags, &serve_flags).map_err(|error| error.to_string())?;
+        let (settings, sources) = Settings::load(&store_flags, &serve_flags)?;
         if let Command::Serve(serve) = &self.command {
-            settings.check_for_serve().map_err(|error| error.to_string())?;
+            settings.check_for_serve()?;
             if serve.print_config {
                 print!("{}", Settings::print(&sources));
                 return Ok(());
@@ -153,7 +156,8 @@ impl Cli {
                 Command::Backup(backup) => backup.run(&settings),
                 Command::Healthcheck(healthcheck) => healthcheck.run(&settings).await,
             }
-        })
+        })?;
+        Ok(())
     }
 }
 

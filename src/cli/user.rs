@@ -11,11 +11,11 @@ use clap::{Args, Subcommand};
 
 use super::{
     Failure,
-    arguments::{parse_time, parse_user_key},
+    arguments::{TimeFlag, parse_user_key, user_failure},
     reason, signing, store,
 };
 use crate::{
-    accounts::{Administration, Mails, UserKey},
+    accounts::{AccountError, Administration, Mails, UserKey},
     callers::COMMAND_LINE,
     clock::Clock,
     config::Settings,
@@ -40,48 +40,57 @@ enum Action {
     /// Show one user
     Show {
         /// The user's auth_token, email or username
-        user: String,
+        #[arg(value_parser = parse_user_key)]
+        user: UserKey,
     },
     /// Mark a user's email as verified, without a mailed link
     Verify {
         /// The user's auth_token, email or username
-        user: String,
+        #[arg(value_parser = parse_user_key)]
+        user: UserKey,
     },
     /// Mark a user's email as not verified: revokes their sessions, voids their links and mails a new
     /// verification link
     Unverify {
         /// The user's auth_token, email or username
-        user: String,
+        #[arg(value_parser = parse_user_key)]
+        user: UserKey,
     },
     /// Disable a user: revokes their sessions, voids their links and refuses their logins
     Disable {
         /// The user's auth_token, email or username
-        user: String,
+        #[arg(value_parser = parse_user_key)]
+        user: UserKey,
     },
     /// Enable a disabled user again; mails a verification link if their email is not verified
     Enable {
         /// The user's auth_token, email or username
-        user: String,
+        #[arg(value_parser = parse_user_key)]
+        user: UserKey,
     },
     /// Revoke all sessions of a user
     EndSessions {
         /// The user's auth_token, email or username
-        user: String,
+        #[arg(value_parser = parse_user_key)]
+        user: UserKey,
     },
     /// Mail a user a link to reset their password
     ResetPassword {
         /// The user's auth_token, email or username
-        user: String,
+        #[arg(value_parser = parse_user_key)]
+        user: UserKey,
     },
     /// Reset the count of a user's wrong passwords, so that they can log in without waiting
     Unlock {
         /// The user's auth_token, email or username
-        user: String,
+        #[arg(value_parser = parse_user_key)]
+        user: UserKey,
     },
     /// Delete a user and everything that belongs to them except audit events; this cannot be undone
     Delete {
         /// The user's auth_token, email or username
-        user: String,
+        #[arg(value_parser = parse_user_key)]
+        user: UserKey,
         /// Do not ask for confirmation
         #[arg(long)]
         yes: bool,
@@ -102,24 +111,25 @@ struct Filter {
     /// Only users who registered at or after this time: a time such as 2026-11-24T08:00:00Z, or 2h for two
     /// hours ago
     #[arg(long, value_name = "TIME")]
-    since: Option<String>,
+    since: Option<TimeFlag>,
     /// Only users who registered before this time
     #[arg(long, value_name = "TIME")]
-    until: Option<String>,
+    until: Option<TimeFlag>,
     /// Only users whose email or username contains this text, ignoring case
     #[arg(long)]
     text: Option<String>,
 }
 
 impl Filter {
-    fn parse(&self, now: Timestamp) -> Result<UserFilter, Failure> {
-        Ok(UserFilter {
+    /// Returns the filter for a command that started at `now`.
+    fn at(self, now: Timestamp) -> UserFilter {
+        UserFilter {
             is_verified: (self.verified || self.unverified).then_some(self.verified),
             is_disabled: self.disabled.then_some(true),
-            created_since: parse_time("--since", self.since.as_deref(), now)?,
-            created_before: parse_time("--until", self.until.as_deref(), now)?,
-            text: self.text.clone(),
-        })
+            created_since: self.since.map(|time| time.resolve(now)),
+            created_before: self.until.map(|time| time.resolve(now)),
+            text: self.text,
+        }
     }
 }
 
@@ -130,50 +140,42 @@ impl User {
         let store = store::open_current(settings).await?;
         let users = Administration::new(store.clone(), clock);
         match self.action {
-            Action::List(filter) => list(&users, filter.parse(now)?).await,
-            Action::Show { user } => {
-                show(&users.find_user(&parse_user_key(&user)?).await.map_err(reason)?);
-                Ok(())
-            }
-            Action::Verify { user } => {
-                show(&users.verify_user(&parse_user_key(&user)?, &origin()).await.map_err(reason)?);
-                Ok(())
-            }
+            Action::List(filter) => list(&users, filter.at(now)).await,
+            Action::Show { user } => show(users.find_user(&user).await, &user),
+            Action::Verify { user } => show(users.verify_user(&user, &origin()).await, &user),
             Action::Unverify { user } => {
                 let mails = mails(settings, &store).await?;
-                show(&users.unverify_user(&parse_user_key(&user)?, &mails, &origin()).await.map_err(reason)?);
-                Ok(())
+                show(users.unverify_user(&user, &mails, &origin()).await, &user)
             }
-            Action::Disable { user } => {
-                show(&users.disable_user(&parse_user_key(&user)?, &origin()).await.map_err(reason)?);
-                Ok(())
-            }
+            Action::Disable { user } => show(users.disable_user(&user, &origin()).await, &user),
             Action::Enable { user } => {
                 let mails = mails(settings, &store).await?;
-                show(&users.enable_user(&parse_user_key(&user)?, &mails, &origin()).await.map_err(reason)?);
-                Ok(())
+                show(users.enable_user(&user, &mails, &origin()).await, &user)
             }
             Action::EndSessions { user } => {
-                let revoked =
-                    users.revoke_user_sessions(&parse_user_key(&user)?, &origin()).await.map_err(reason)?;
+                let revoked = checked(users.revoke_user_sessions(&user, &origin()).await, &user)?;
                 println!("revoked {revoked} sessions");
                 Ok(())
             }
             Action::ResetPassword { user } => {
                 let mails = mails(settings, &store).await?;
-                let user = users.start_password_reset(&parse_user_key(&user)?, &mails, &origin()).await;
-                println!("the service will mail a link to {}", user.map_err(reason)?.email.as_str());
+                let mailed = checked(users.start_password_reset(&user, &mails, &origin()).await, &user)?;
+                println!("the service will mail a link to {}", mailed.email.as_str());
                 Ok(())
             }
             Action::Unlock { user } => {
-                let had_failures =
-                    users.unlock_user(&parse_user_key(&user)?, &origin()).await.map_err(reason)?;
+                let had_failures = checked(users.unlock_user(&user, &origin()).await, &user)?;
                 println!("{}", if had_failures { "unlocked" } else { "there was nothing to unlock" });
                 Ok(())
             }
-            Action::Delete { user, yes } => delete(&users, &parse_user_key(&user)?, yes).await,
+            Action::Delete { user, yes } => delete(&users, &user, yes).await,
         }
     }
+}
+
+/// Returns the result of an operation on the user with this key, with its error as a [`Failure`].
+fn checked<T>(result: Result<T, AccountError>, key: &UserKey) -> Result<T, Failure> {
+    result.map_err(|error| user_failure(key, error))
 }
 
 /// Returns the origin of the commands for the audit trail.
@@ -215,7 +217,13 @@ async fn list(users: &Administration, filter: UserFilter) -> Result<(), Failure>
     super::check_write(output.flush()).map(|_| ())
 }
 
-fn show(ManagedUser { user, disabled_at }: &ManagedUser) {
+/// Prints the user with this key, or fails as the operation did.
+fn show(result: Result<ManagedUser, AccountError>, key: &UserKey) -> Result<(), Failure> {
+    print_user(&checked(result, key)?);
+    Ok(())
+}
+
+fn print_user(ManagedUser { user, disabled_at }: &ManagedUser) {
     println!("auth_token   {}", user.auth_token);
     println!("username     {}", user.username.as_str());
     println!("email        {}", user.email.as_str());
@@ -228,13 +236,14 @@ fn show(ManagedUser { user, disabled_at }: &ManagedUser) {
 }
 
 async fn delete(users: &Administration, key: &UserKey, is_confirmed: bool) -> Result<(), Failure> {
-    let user = users.find_user(key).await.map_err(reason)?;
-    show(&user);
+    let user = checked(users.find_user(key).await, key)?;
+    print_user(&user);
     if !is_confirmed && !confirm()? {
         return Err("nothing was deleted".to_owned());
     }
     // By auth_token, which never changes: an email or username may belong to another user by now.
-    users.delete_user(&UserKey::AuthToken(user.user.auth_token), &origin()).await.map_err(reason)?;
+    let key = UserKey::AuthToken(user.user.auth_token);
+    checked(users.delete_user(&key, &origin()).await, &key)?;
     println!("deleted");
     Ok(())
 }

@@ -68,6 +68,14 @@ pub enum ConfigError {
     Rule(String),
 }
 
+impl ConfigError {
+    /// True if the value of a command line flag is malformed.
+    #[must_use]
+    pub const fn is_about_flag(&self) -> bool {
+        matches!(self, Self::BadValue { set_by: SettingSource::Flag(_), .. })
+    }
+}
+
 fn did_you_mean(nearest: Option<&str>) -> String {
     nearest.map(|nearest| format!(": did you mean {nearest}?")).unwrap_or_default()
 }

@@ -37,15 +37,13 @@ pub struct SettingFlags<const IS_GLOBAL: bool> {
 }
 
 impl<const IS_GLOBAL: bool> SettingFlags<IS_GLOBAL> {
-    /// Sets the flag of the setting `key`, as if it were given on the command line.
+    /// Sets the setting `key` to the text of a command's own flag `name`.
     ///
     /// # Panics
-    /// If the setting declares no such flag.
-    pub fn set(&mut self, key: &str, text: &str) {
-        let (_, flag) = declared(IS_GLOBAL)
-            .find(|(setting, _)| setting.key() == key)
-            .expect("the setting declares a flag of these commands");
-        self.given.push((key.to_owned(), flag.name, text.to_owned()));
+    /// If there is no such setting with a flag for these commands.
+    pub fn set(&mut self, key: &str, name: &'static str, text: &str) {
+        assert!(declared(IS_GLOBAL).any(|(setting, _)| setting.key() == key), "{key} has no flag");
+        self.given.push((key.to_owned(), name, text.to_owned()));
     }
 }
 

@@ -174,7 +174,7 @@ fn a_flag_sets_its_setting_and_its_help_shows_the_default() {
     let flags = ["serve", "--listen", "127.0.0.1:1", "--insecure-plaintext", "--log-level", "warn"];
     let matches = command.try_get_matches_from(flags).unwrap();
     let mut serve = ServeFlags::from_arg_matches(&matches).unwrap();
-    serve.set("secret.key-file", "key");
+    serve.set("secret.key-file", "secret-key-file", "key");
 
     let (settings, sources) =
         Settings::load(&StoreFlags::from_arg_matches(&matches).unwrap(), &serve).unwrap();

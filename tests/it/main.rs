@@ -20,6 +20,8 @@ mod clock_jumps;
 #[cfg(test)]
 mod command_line;
 #[cfg(test)]
+mod command_line_messages;
+#[cfg(test)]
 mod copies;
 #[cfg(test)]
 mod django;

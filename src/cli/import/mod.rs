@@ -59,8 +59,8 @@ struct Django {
     #[arg(long, conflicts_with = "dry_run")]
     follow: bool,
     /// The pause between two rounds of --follow, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 2, requires = "follow", value_parser = clap::value_parser!(u64).range(1..=3600))]
-    follow_interval: u64,
+    #[arg(long, value_name = "SECONDS", default_value = "2", requires = "follow", value_parser = parse_interval)]
+    follow_interval: Duration,
     /// Rows with the same email: fail (import nothing), keep-verified (keep the verified row, or the oldest
     /// of several) or keep-oldest (keep the oldest row)
     #[arg(long, value_name = "WHAT", default_value = "fail", value_parser = email_conflicts())]
@@ -81,11 +81,11 @@ struct CommonFlags {
     /// postgres://user:password@host/database
     #[arg(long, value_name = "URL")]
     from: String,
-    /// The store to import into or to compare; the same as --database-url
+    /// The store of this service; the same as --database-url
     #[arg(long, value_name = "URL", conflicts_with = "database-url")]
     to: Option<String>,
-    /// A file with 32 random bytes in base64, as for `serve`; with this key the import records which
-    /// plaintext passwords it has hashed
+    /// The key file of this service, as for `serve`: 32 random bytes in base64. With this key a later run
+    /// recognizes the plaintext passwords that an earlier one has hashed
     #[arg(long, value_name = "FILE")]
     secret_key_file: Option<String>,
 }
@@ -97,6 +97,11 @@ struct Verify {
     /// Write a JSON report to this file, which must not exist
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+}
+
+fn parse_interval(text: &str) -> Result<Duration, &'static str> {
+    let seconds = text.parse().ok().filter(|seconds| (1..=3_600).contains(seconds));
+    seconds.map(Duration::from_secs).ok_or("expected a whole number of seconds from 1 to 3600")
 }
 
 fn email_conflicts() -> impl TypedValueParser<Value = OnEmailConflict> {
@@ -130,6 +135,11 @@ impl Import {
     /// Returns the path of the key file, which replaces the setting `secret.key-file`.
     pub(super) fn secret_key_file(&self) -> Option<&String> {
         self.common().secret_key_file.as_ref()
+    }
+
+    /// Checks the form of the URL of the source.
+    pub(super) fn check_source_url(&self) -> Result<(), Failure> {
+        store::parse_url("--from", &self.common().from).map(drop)
     }
 
     fn common(&self) -> &CommonFlags {
@@ -180,7 +190,7 @@ impl Django {
             on_username_conflict: self.on_username_conflict,
             on_token_conflict: self.on_token_conflict,
             dry_run: self.dry_run,
-            follow_every: self.follow.then(|| Duration::from_secs(self.follow_interval)),
+            follow_every: self.follow.then_some(self.follow_interval),
             hashes_per_batch: HASHES_PER_CORE * cores(),
         }
     }

@@ -197,8 +197,8 @@ on_both_engines! {
         assert_eq!(decisions(&audit(&server, &["--until", "1h"])), [""; 0]);
         assert_eq!(decisions(&audit(&server, &["--since", "2026-01-01T00:00:00Z", "--until", "2526-01-01T00:00:00Z"])).len(), 1);
         let wrong = server.command(&["audit", "--since", "yesterday"]).output().unwrap();
-        assert_eq!(wrong.status.code(), Some(1));
-        assert!(String::from_utf8_lossy(&wrong.stderr).contains("--since: expected a time such as"));
+        assert_eq!(wrong.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&wrong.stderr).contains("'--since <TIME>': expected a time such as"));
     }
 
     async fn rejected_callers_and_callers_file_changes_are_recorded(engine: Engine) {
