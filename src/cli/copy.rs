@@ -1,5 +1,7 @@
 //! `kairos-identity copy`
 
+use std::{path::PathBuf, sync::Arc};
+
 use clap::Args;
 
 use super::{Failure, progress::TerminalProgress, reason, signing, store};
@@ -7,8 +9,11 @@ use crate::{
     clock::Clock,
     config::{DatabaseUrl, Settings},
     domain::hex,
+    env::Env,
     import::Progress,
     maintenance::{CopiedTable, StoreCopy},
+    sealing::SealingKey,
+    store::Store,
 };
 
 #[derive(Debug, Args)]
@@ -37,7 +42,7 @@ impl Copy {
         let from = store::parse_url("--from", &self.from)?;
         let mut source_settings = settings.clone();
         source_settings.database.url = from.clone();
-        store::open_current(&source_settings).await?;
+        let source_store = store::open_current(&source_settings).await?;
         let target = store::open_or_create(settings).await?;
         store::require_schema(settings, &target).await?;
         drop(target);
@@ -52,14 +57,37 @@ impl Copy {
         tables.map_err(reason)?.iter().for_each(show);
 
         println!("copied {from} to {}; the checksums of both agree", settings.database.url);
-        let key = match (&settings.secret.key_file, &from) {
-            (None, DatabaseUrl::Sqlite(path)) => signing::default_key_path(path).display().to_string(),
-            (Some(path), _) => path.display().to_string(),
-            (None, DatabaseUrl::Postgres(_)) => "FILE (the key file of the source)".to_owned(),
-        };
-        println!("serve the copy with --secret-key-file {key}: that key encrypts the secrets in it");
+        match source_key_file(&source_settings, source_store).await {
+            Some(path) => println!(
+                "serve the copy with --secret-key-file {}: that key encrypts the secrets in it",
+                path.display()
+            ),
+            None => println!(
+                "serve the copy with the key file of the source (--secret-key-file FILE): that key encrypts the \
+                 secrets in it"
+            ),
+        }
         Ok(())
     }
+}
+
+/// Returns the file of the key that encrypts the secrets in `source`: the one of `secret.key-file` or the one
+/// beside the database. `None` if neither file has that key.
+async fn source_key_file(settings: &Settings, source: Store) -> Option<PathBuf> {
+    let beside_database = match &settings.database.url {
+        DatabaseUrl::Sqlite(path) => Some(signing::default_key_path(path)),
+        DatabaseUrl::Postgres(_) => None,
+    };
+    for path in settings.secret.key_file.clone().into_iter().chain(beside_database) {
+        let Ok(key) = SealingKey::load(&path) else { continue };
+        let access_tokens = signing::access_tokens(settings);
+        let keys =
+            signing::signing_keys(settings, source.clone(), Arc::new(key), access_tokens, Env::system());
+        if keys.check().await.is_ok() {
+            return Some(path);
+        }
+    }
+    None
 }
 
 fn show(table: &CopiedTable) {

@@ -7,6 +7,7 @@
 )]
 
 use std::{
+    error::Error,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
@@ -19,7 +20,7 @@ use tonic_health::pb::{
 };
 
 use super::{Failure, reason};
-use crate::config::Settings;
+use crate::{config::Settings, domain::chain};
 
 /// Time limit of the check. A service that does not answer within it is unhealthy.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -46,7 +47,7 @@ impl Healthcheck {
             let answer = HealthClient::new(channel).check(HealthCheckRequest::default()).await;
             answer
                 .map(|answer| answer.into_inner().status())
-                .map_err(|status| format!("{url}: {}", status.message()))
+                .map_err(|status| no_answer(&url, &status, status.message()))
         });
         match status.await {
             Ok(Ok(ServingStatus::Serving)) => {
@@ -70,8 +71,17 @@ impl Healthcheck {
             }
             endpoint = endpoint.tls_config(tls).map_err(|error| format!("{url}: {}", reason(error)))?;
         }
-        endpoint.connect().await.map_err(|error| format!("{url}: {}", reason(error)))
+        endpoint.connect().await.map_err(|error| no_answer(url, &error, ""))
     }
+}
+
+/// Formats why the service did not answer: the sources of `error`, or `message` if it has none. tonic's own
+/// errors among them are only "transport error".
+fn no_answer(url: &str, error: &dyn Error, message: &str) -> Failure {
+    let cause = error.source().map_or_else(|| message.to_owned(), chain);
+    let cause = cause.strip_prefix("transport error: ").unwrap_or(&cause);
+    let hint = if url.starts_with("http:") { "; a service with TLS needs an https URL (--url)" } else { "" };
+    format!("{url}: the service does not answer: {cause}{hint}")
 }
 
 /// Returns the URL at which a service with these settings is reached from this machine.

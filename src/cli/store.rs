@@ -10,6 +10,16 @@ use crate::{
 
 /// Opens the store without its replicas. If `create` is set, a missing SQLite file is created.
 pub(super) fn open(settings: &Settings, create: bool) -> Result<Store, Failure> {
+    if let DatabaseUrl::Sqlite(path) = &settings.database.url
+        && !create
+        && !path.is_file()
+    {
+        return Err(format!(
+            "there is no database file {}: name the file of an existing store (--database-url sqlite://FILE), or create \
+             a new store with `kairos-identity migrate`",
+            path.display()
+        ));
+    }
     let options = options(settings, "database.url", &settings.database.url, create)?;
     Store::open(options, lookup_options(settings)).map_err(reason)
 }

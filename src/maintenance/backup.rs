@@ -26,7 +26,26 @@ pub enum BackupError {
     /// The target file exists.
     #[error("{} already exists; nothing was written", .0.display())]
     Exists(PathBuf),
-    /// The file cannot be written, or the database cannot be read.
+    /// The folder of the target file is missing.
+    #[error("cannot create {}: there is no folder {}: create it, or choose another file", path.display(), folder.display())]
+    NoFolder {
+        /// The target file.
+        path: PathBuf,
+        /// The missing folder.
+        folder: PathBuf,
+    },
+    /// The file cannot be written.
+    #[error("cannot write {}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The path is not UTF-8, which SQLite requires.
+    #[error("cannot create {}: the path is not UTF-8", .0.display())]
+    NotUtf8(PathBuf),
+    /// The database cannot be read, or its copy cannot be written.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The integrity check of the written file failed.
@@ -52,6 +71,10 @@ impl Store {
         if path.exists() {
             return Err(BackupError::Exists(path.to_owned()));
         }
+        let folder = folder_of(path);
+        if !folder.is_dir() {
+            return Err(BackupError::NoFolder { path: path.to_owned(), folder: folder.to_owned() });
+        }
         // The name contains the process id, so that the leftover of a killed process is not in the way.
         let draft = path.with_added_extension(format!("{}.part", std::process::id()));
         let written = write(threads.options(), &draft).and_then(|()| publish(&draft, path));
@@ -61,11 +84,10 @@ impl Store {
 }
 
 fn write(options: &SqliteOptions, draft: &Path) -> Result<(), BackupError> {
-    let failed = |error: io::Error| StoreError::unavailable(format!("{}: {error}", draft.display()));
+    let failed = |source| BackupError::File { path: draft.to_owned(), source };
     // SQLite treats an empty file as a new database, and keeps its mode.
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft).map_err(failed)?;
-    let name =
-        draft.to_str().ok_or_else(|| StoreError::unavailable("the path of the backup is not UTF-8"))?;
+    let name = draft.to_str().ok_or_else(|| BackupError::NotUtf8(draft.to_owned()))?;
     let mut source = open_reader(options)?;
     source
         .batch_execute("PRAGMA query_only = OFF")
@@ -87,7 +109,7 @@ fn check(options: &SqliteOptions, draft: &Path) -> Result<(), BackupError> {
 
 /// Publishes the file under its name, unless a file with that name exists by now.
 fn publish(draft: &Path, path: &Path) -> Result<(), BackupError> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(path);
     // Unlike a rename, a hard link never replaces a file. A file system without hard links gets a rename.
     let linked = fs::hard_link(draft, path).or_else(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => Err(error),
@@ -99,6 +121,10 @@ fn publish(draft: &Path, path: &Path) -> Result<(), BackupError> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             Err(BackupError::Exists(path.to_owned()))
         }
-        Err(error) => Err(StoreError::unavailable(format!("{}: {error}", path.display())).into()),
+        Err(source) => Err(BackupError::File { path: path.to_owned(), source }),
     }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

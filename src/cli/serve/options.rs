@@ -1,5 +1,7 @@
 //! Converts settings into the options of each part of the service.
 
+use std::{io, net::SocketAddr};
+
 use tokio::net::TcpListener;
 
 use crate::{
@@ -149,10 +151,23 @@ pub(super) fn http1_options(settings: &Settings) -> Http1Options {
 pub(super) fn bind_http(settings: &Settings) -> Result<Option<TcpListener>, Failure> {
     let Some(address) = settings.http.listen else { return Ok(None) };
     let bound = server::bind(address);
-    bound.map(Some).map_err(|error| format!("http.listen: {address}: {error}"))
+    bound.map(Some).map_err(|error| bind_failure("http.listen", "--http-listen", address, &error))
 }
 
 pub(super) fn bind(settings: &Settings) -> Result<TcpListener, Failure> {
     let address = settings.server.listen;
-    server::bind(address).map_err(|error| format!("server.listen: {address}: {error}"))
+    server::bind(address).map_err(|error| bind_failure("server.listen", "--listen", address, &error))
+}
+
+fn bind_failure(key: &str, flag: &str, address: SocketAddr, error: &io::Error) -> Failure {
+    let cause = match error.kind() {
+        io::ErrorKind::AddrInUse => "another program listens there: stop it".to_owned(),
+        io::ErrorKind::AddrNotAvailable => "it is not an address of this machine".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            "the user of this process may not open the port (ports below 1024 need CAP_NET_BIND_SERVICE)"
+                .to_owned()
+        }
+        _ => error.to_string(),
+    };
+    format!("{key}: cannot listen on {address}: {cause}, or choose another address with {flag}")
 }

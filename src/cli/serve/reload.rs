@@ -17,11 +17,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     accounts::AuditTrail,
     callers::{CALLERS_FILE, CallerGate, Callers},
-    cli::{Failure, reason},
+    cli::Failure,
     config::Settings,
-    domain::{AuditKind, Origin},
+    domain::{AuditKind, Origin, chain},
     grpc::layer::all_method_paths,
-    server::{self, Alpn, CurrentTls},
+    server::{self, Alpn, CurrentTls, TlsError},
 };
 
 /// The interval at which the files are read. Their content is compared, since the modification time of a file
@@ -85,11 +85,35 @@ fn load_tls(settings: &Settings, alpn: Alpn) -> Result<Option<Arc<ServerConfig>>
     // The HTTP port serves browsers, which are not callers: the server requests no client certificate there.
     let client_ca = server.tls_client_ca.as_deref().filter(|_| alpn == Alpn::Http2);
     match (&server.tls_cert, &server.tls_key) {
-        (Some(certificate), Some(key)) => {
-            server::load_tls(certificate, key, client_ca, alpn).map(Some).map_err(reason)
-        }
+        (Some(certificate), Some(key)) => server::load_tls(certificate, key, client_ca, alpn)
+            .map(Some)
+            .map_err(|error| tls_failure(settings, &error)),
         _ => Ok(None),
     }
+}
+
+/// Formats an error of the TLS files with the setting and with what the file must contain.
+fn tls_failure(settings: &Settings, error: &TlsError) -> Failure {
+    let (key, way_out) = match error {
+        TlsError::File { path, .. } | TlsError::NoCertificate { path }
+            if Some(path) != settings.server.tls_cert.as_ref() =>
+        {
+            ("server.tls-client-ca", "name a readable PEM file with CA certificates")
+        }
+        TlsError::File { .. } | TlsError::NoCertificate { .. } => {
+            ("server.tls-cert", "name a readable PEM file with the server's certificate chain")
+        }
+        TlsError::KeyFile { .. } | TlsError::NoKey { .. } => {
+            ("server.tls-key", "name a readable PEM file with the private key of the certificate")
+        }
+        TlsError::NoAuthority { .. } => {
+            ("server.tls-client-ca", "name a readable PEM file with CA certificates")
+        }
+        TlsError::InvalidKeyPair { .. } => {
+            ("server.tls-cert and server.tls-key", "name a certificate and the key that belongs to it")
+        }
+    };
+    format!("{key}: {}: {way_out}", chain(error))
 }
 
 /// Watches the files, and reloads them when they change.
@@ -121,7 +145,7 @@ impl Reload {
         loop {
             let is_forced = tokio::select! {
                 () = stop.cancelled() => return,
-                () = next(&mut self.hangup) => true,
+                () = next_hangup(&mut self.hangup) => true,
                 () = tokio::time::sleep(INTERVAL) => false,
             };
             if self.callers_file.has_changed() || is_forced {
@@ -156,7 +180,7 @@ impl Reload {
 }
 
 /// Waits for the next SIGHUP. Never returns if the signal cannot be received.
-async fn next(hangup: &mut Option<Signal>) {
+async fn next_hangup(hangup: &mut Option<Signal>) {
     match hangup {
         Some(hangup) => {
             hangup.recv().await;

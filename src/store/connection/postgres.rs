@@ -9,14 +9,14 @@ use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use deadpool::{
     Runtime,
-    managed::{Manager, Timeouts},
+    managed::{self, Manager, TimeoutType, Timeouts},
 };
 use diesel::{ConnectionError, ConnectionResult};
 use diesel_async::{
     AsyncPgConnection, SimpleAsyncConnection,
     pooled_connection::{
-        AsyncDieselConnectionManager, ManagerConfig, PoolableConnection, RecyclingMethod, deadpool::Object,
-        deadpool::Pool,
+        self, AsyncDieselConnectionManager, ManagerConfig, PoolableConnection, RecyclingMethod,
+        deadpool::Object, deadpool::Pool,
     },
 };
 use futures_util::FutureExt;
@@ -116,7 +116,7 @@ impl PostgresPool {
 
     /// Returns a connection of the pool, within the time limits on waiting and connecting.
     pub(crate) async fn get(&self) -> Result<Object<AsyncPgConnection>, StoreError> {
-        self.pool.get().await.map_err(StoreError::unavailable)
+        self.pool.get().await.map_err(unavailable)
     }
 
     /// Runs `work` in a task of its own, which goes on if the caller's future is dropped. If the server sends
@@ -198,6 +198,20 @@ impl PostgresPool {
     }
 }
 
+/// Converts an error of the pool. The texts of the pool's library name neither the cause nor a setting.
+fn unavailable(error: PoolError) -> StoreError {
+    match error {
+        managed::PoolError::Backend(error) => StoreError::unavailable(error),
+        managed::PoolError::Timeout(TimeoutType::Wait) => {
+            StoreError::unavailable("no connection became free within database.acquire-timeout")
+        }
+        managed::PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle) => {
+            StoreError::unavailable("the server did not accept a connection within database.connect-timeout")
+        }
+        other => StoreError::unavailable(other),
+    }
+}
+
 /// A connection whose query is running. If it is dropped before the answer has arrived, it does not return to
 /// the pool.
 struct InFlight(Option<Object<AsyncPgConnection>>);
@@ -250,6 +264,8 @@ fn session_settings(options: &PostgresOptions) -> String {
          SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local')"
     )
 }
+
+type PoolError = managed::PoolError<pooled_connection::PoolError>;
 
 type ConnectWith = (tokio_postgres::Config, Option<MakeRustlsConnect>, String);
 
