@@ -35,7 +35,7 @@ const TOKEN_BYTES_MAX: usize = 4_096;
 
 /// The largest clock difference between two instances that is tolerated: `iat` and `nbf` may be this far in
 /// the future. `exp` has no tolerance.
-pub const SKEW_MAX: Duration = Duration::from_secs(30);
+pub const ISSUED_AHEAD_MAX: Duration = Duration::from_secs(30);
 
 /// Signs and verifies access tokens. Clones share the keys.
 #[derive(Clone)]
@@ -140,11 +140,13 @@ impl AccessTokens {
         }
         let keys = self.keys();
         let key = keys.iter().find(|key| header.kid.as_deref() == Some(key.public.id.as_str()));
-        let key = key.filter(|key| key.verifies(now.plus(SKEW_MAX), now)).ok_or(InvalidAccessToken)?;
+        let key =
+            key.filter(|key| key.verifies(now.plus(ISSUED_AHEAD_MAX), now)).ok_or(InvalidAccessToken)?;
         let wire =
             decode::<Claims>(token, &key.decoding, &self.validation()).map_err(|_| InvalidAccessToken)?;
         let claims = AccessClaims::try_from(wire.claims)?;
-        let has_started = claims.issued_at <= now.plus(SKEW_MAX) && claims.not_before <= now.plus(SKEW_MAX);
+        let has_started =
+            claims.issued_at <= now.plus(ISSUED_AHEAD_MAX) && claims.not_before <= now.plus(ISSUED_AHEAD_MAX);
         if has_started && now < claims.expires_at { Ok(claims) } else { Err(InvalidAccessToken) }
     }
 

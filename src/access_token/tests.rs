@@ -60,9 +60,9 @@ fn a_token_yields_its_claims_until_it_expires() {
     assert_eq!(tokens.verify(token, NOW), Ok(signed.clone()));
     assert!(tokens.verify(token, signed.expires_at.minus(Duration::from_micros(1))).is_ok());
     assert!(tokens.verify(token, signed.expires_at).is_err());
-    // The clock of the verifier is behind by exactly `SKEW_MAX`, then by one second more.
-    assert!(tokens.verify(token, NOW.minus(SKEW_MAX)).is_ok());
-    assert!(tokens.verify(token, NOW.minus(SKEW_MAX + Duration::from_secs(1))).is_err());
+    // The clock of the verifier is behind by exactly `ISSUED_AHEAD_MAX`, then by one second more.
+    assert!(tokens.verify(token, NOW.minus(ISSUED_AHEAD_MAX)).is_ok());
+    assert!(tokens.verify(token, NOW.minus(ISSUED_AHEAD_MAX + Duration::from_secs(1))).is_err());
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    access_token::{AccessTokens, SKEW_MAX, SigningKey},
+    access_token::{AccessTokens, ISSUED_AHEAD_MAX, SigningKey},
     domain::{AuditEvent, AuditKind, Origin, SigningSeed, Timestamp},
     env::Env,
     sealing::{Purpose, SealingKey, UnsealError},
@@ -170,7 +170,7 @@ impl SigningKeys {
             }
             // Signs at once by the clock of every instance, also by a clock that is behind: there is no other
             // key.
-            (None, _) | (_, Rotation::RevokingEarlier) => (now.minus(SKEW_MAX), EarlierKeys::Revoked),
+            (None, _) | (_, Rotation::RevokingEarlier) => (now.minus(ISSUED_AHEAD_MAX), EarlierKeys::Revoked),
         };
         let seed = SigningSeed::from_bytes(self.env.entropy.bytes());
         let id = SigningKey::new(seed.clone(), signs_from, None).public().id.as_str().to_owned();
