@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use kairos_identity::{
     access_token::{AccessTokenOptions, AccessTokens, SigningKey},
     accounts::{
-        Accounts, AccountsOptions, Administration, AuditTrail, Budget, Collaborators, MailOptions, Mails,
-        SessionOptions, ThrottleOptions,
+        Accounts, AccountsDependencies, AccountsOptions, Administration, AuditTrail, Budget, MailOptions,
+        Mails, SessionOptions, ThrottleOptions,
     },
     callers::CallerGate,
     domain::{SigningSeed, Timestamp},
@@ -51,7 +51,7 @@ impl Service {
         let sealing_key = Arc::new(sealing_key);
         let mails = Mails::new(mail_options(), Arc::clone(&sealing_key), entropy.clone(), Arc::default());
         let accounts = Accounts::new(
-            Collaborators {
+            AccountsDependencies {
                 store: store.clone(),
                 passwords: Passwords::start(
                     PasswordOptions { cost: 4, threads: 1, queue_length: 10 },

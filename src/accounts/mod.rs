@@ -48,7 +48,7 @@ use crate::{
 
 /// The dependencies of an [`Accounts`].
 #[derive(Clone)]
-pub struct Collaborators {
+pub struct AccountsDependencies {
     /// The database.
     pub store: Store,
     /// Hashes and verifies passwords.
@@ -66,7 +66,7 @@ pub struct Collaborators {
 /// Registration, verification, login, and the sessions that follow. Cheap to clone.
 #[derive(Clone)]
 pub struct Accounts {
-    deps: Collaborators,
+    deps: AccountsDependencies,
     options: Arc<AccountsOptions>,
     background: TaskTracker,
     background_slots: Arc<Semaphore>,
@@ -77,7 +77,7 @@ pub struct Accounts {
 impl Accounts {
     /// Creates the operations with these dependencies and rules.
     #[must_use]
-    pub fn new(deps: Collaborators, options: AccountsOptions) -> Self {
+    pub fn new(deps: AccountsDependencies, options: AccountsOptions) -> Self {
         let background_slots = Arc::new(Semaphore::new(options.background_max));
         let background = TaskTracker::new();
         Self {

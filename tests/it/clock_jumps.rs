@@ -6,8 +6,8 @@ use std::{sync::Arc, time::Duration};
 use kairos_identity::{
     access_token::{AccessTokenOptions, AccessTokens},
     accounts::{
-        AccountError, Accounts, AccountsOptions, AuditTrail, Budget, Collaborators, IssuedTokens, KeyOptions,
-        MailOptions, MailedBy, Mails, NewAccount, SessionOptions, SigningKeys, ThrottleOptions,
+        AccountError, Accounts, AccountsDependencies, AccountsOptions, AuditTrail, Budget, IssuedTokens,
+        KeyOptions, MailOptions, MailedBy, Mails, NewAccount, SessionOptions, SigningKeys, ThrottleOptions,
     },
     clock::Clock,
     domain::{Email, LinkToken, MailToken, Origin, Password, Timestamp, Username},
@@ -61,7 +61,7 @@ impl Scene {
             message_id_domain: "kairos.example".to_owned(),
         };
         let passwords = PasswordOptions { cost: 4, threads: 1, queue_length: 10 };
-        let with = Collaborators {
+        let dependencies = AccountsDependencies {
             store: world.store.clone(),
             passwords: Passwords::start(passwords, entropy.clone()).unwrap(),
             access_tokens,
@@ -69,7 +69,7 @@ impl Scene {
             audit: AuditTrail::new(world.store.clone(), clock.clone(), 10),
             env: Env { clock: clock.clone(), entropy },
         };
-        let accounts = Accounts::new(with, accounts_options());
+        let accounts = Accounts::new(dependencies, accounts_options());
         let scene = Self { _world: world, accounts, keys, clock, origin: Origin::local("test") };
         scene.register_ada().await;
         scene

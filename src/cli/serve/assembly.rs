@@ -10,7 +10,7 @@ use super::{
     reload::{self, TlsConfigs},
 };
 use crate::{
-    accounts::{Accounts, Administration, AuditTrail, Collaborators, Mails, SigningKeys},
+    accounts::{Accounts, AccountsDependencies, Administration, AuditTrail, Mails, SigningKeys},
     callers::CallerGate,
     cli::{
         Failure, reason,
@@ -52,7 +52,7 @@ impl Service {
         let sealing_key = Arc::new(sealing_key(&settings, &env.entropy)?);
         let mail_due = Arc::new(Notify::new());
         let mails = mails(&settings, Arc::clone(&sealing_key), &env.entropy, Arc::clone(&mail_due));
-        let deps = collaborators(&settings, store.clone(), mails.clone(), env.clone())?;
+        let deps = accounts_dependencies(&settings, store.clone(), mails.clone(), env.clone())?;
         let signing_keys = build_signing_keys(&settings, &deps, &sealing_key);
         signing_keys.prepare().await.map_err(reason)?;
         let outbox = build_outbox(&settings, &deps, &sealing_key)?;
@@ -96,13 +96,13 @@ impl Service {
 }
 
 /// Constructs the dependencies of [`Accounts`].
-fn collaborators(
+fn accounts_dependencies(
     settings: &Settings,
     store: Store,
     mails: Mails,
     env: Env,
-) -> Result<Collaborators, Failure> {
-    Ok(Collaborators {
+) -> Result<AccountsDependencies, Failure> {
+    Ok(AccountsDependencies {
         passwords: passwords(settings, &env.entropy)?,
         access_tokens: access_tokens(settings),
         mails,
@@ -114,7 +114,7 @@ fn collaborators(
 
 fn build_signing_keys(
     settings: &Settings,
-    deps: &Collaborators,
+    deps: &AccountsDependencies,
     sealing_key: &Arc<SealingKey>,
 ) -> SigningKeys {
     let (store, sealing_key) = (deps.store.clone(), Arc::clone(sealing_key));
@@ -123,7 +123,7 @@ fn build_signing_keys(
 
 fn build_outbox(
     settings: &Settings,
-    deps: &Collaborators,
+    deps: &AccountsDependencies,
     sealing_key: &Arc<SealingKey>,
 ) -> Result<Outbox, Failure> {
     let templates = Templates::new(settings.mail.public_base_url.as_str()).map_err(reason)?;
