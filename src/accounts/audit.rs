@@ -54,13 +54,13 @@ impl AuditTrail {
     }
 
     /// Queues a refusal to be written.
-    pub fn note(&self, event: AuditEvent) {
+    pub fn queue_refusal(&self, event: AuditEvent) {
         self.enqueue(Refusal { event, account: None });
     }
 
     /// Queues a refusal about the account with this email, if there is one. The account is looked up when the
     /// refusal is written, so that the response time does not show whether it exists.
-    pub(super) fn note_for_account(&self, event: AuditEvent, account: &Email) {
+    pub(super) fn queue_refusal_about(&self, event: AuditEvent, account: &Email) {
         self.enqueue(Refusal { event, account: Some(account.clone()) });
     }
 
@@ -71,7 +71,7 @@ impl AuditTrail {
     }
 
     /// Returns `error`, after queueing a refusal if the error is a decision and not a failure
-    /// ([`AccountError::reason`]). For `account` see [`AuditTrail::note_for_account`].
+    /// ([`AccountError::reason`]). For `account` see [`AuditTrail::queue_refusal_about`].
     pub(super) fn refused(
         &self,
         event: AuditEvent,

@@ -103,7 +103,7 @@ impl Accounts {
         let mailed = self.deps.store.replace_link((email, None), purpose, link.mail, event).await?;
         if mailed.is_none() {
             let event = self.deps.audit.event(AuditKind::AuthnTokenCreateFail, origin);
-            self.deps.audit.note_for_account(event.of(purpose.as_str()).refused(NO_USER_TO_MAIL), email);
+            self.deps.audit.queue_refusal_about(event.of(purpose.as_str()).refused(NO_USER_TO_MAIL), email);
             return Ok(None);
         }
         self.deps.mails.wake_outbox();

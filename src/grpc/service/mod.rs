@@ -86,7 +86,7 @@ impl Api {
     fn deny<T>(&self, request: &Request<T>, what: &str) -> Status {
         let reason = ErrorReason::CallerNotAllowed;
         let event = self.audit.event(AuditKind::AuthzFail, &origin(request)).of(what);
-        self.audit.note(event.refused(reason_name(reason)));
+        self.audit.queue_refusal(event.refused(reason_name(reason)));
         let caller = requester(request).caller;
         error_status(Code::PermissionDenied, reason, &format!("the caller {} may not {what}", caller.name()))
     }
@@ -125,7 +125,7 @@ impl CallHandler for Services {
     }
 
     fn record_rejection(&self, event: AuditEvent) {
-        self.audit.note(event);
+        self.audit.queue_refusal(event);
     }
 }
 
