@@ -15,7 +15,7 @@ const PASSWORD_CHARACTERS_MAX: usize = 128;
 
 /// Reasons why a row cannot become a user, whatever the operator decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unreadable {
+pub(super) enum RowDefect {
     #[error("its {0} is NULL or not text")]
     NoText(&'static str),
     #[error("its auth_token is not a UUID")]
@@ -48,27 +48,27 @@ impl Reading {
     /// Parses a row.
     ///
     /// # Errors
-    /// [`Unreadable`]
-    pub(super) fn of(row: &DjangoRow, key: &SealingKey) -> Result<Self, Unreadable> {
-        let text = |value: &Option<String>, name| value.clone().ok_or(Unreadable::NoText(name));
+    /// [`RowDefect`]
+    pub(super) fn of(row: &DjangoRow, key: &SealingKey) -> Result<Self, RowDefect> {
+        let text = |value: &Option<String>, name| value.clone().ok_or(RowDefect::NoText(name));
         let username = text(&row.username, "username")?;
         let email = text(&row.email, "email")?;
         let stored = text(&row.password, "password")?;
         let token = text(&row.auth_token, "auth_token")?;
-        let auth_token = AuthToken::parse(&token).map_err(|_| Unreadable::AuthToken)?;
+        let auth_token = AuthToken::parse(&token).map_err(|_| RowDefect::AuthToken)?;
 
         let (email, email_breaks) = match Email::parse(&email) {
             Ok(email) => (email, None),
-            Err(rule) => (Email::keep(&email).map_err(Unreadable::Email)?, Some(rule)),
+            Err(rule) => (Email::keep(&email).map_err(RowDefect::Email)?, Some(rule)),
         };
         let password = StoredPassword::of(&stored);
         if is_stored_unchanged(password)
             && (stored.contains('\0') || stored.chars().nth(PASSWORD_CHARACTERS_MAX).is_some())
         {
-            return Err(Unreadable::Hash);
+            return Err(RowDefect::Hash);
         }
         if username.contains('\0') {
-            return Err(Unreadable::Username);
+            return Err(RowDefect::Username);
         }
         let parsed = Username::parse(&username);
 
@@ -136,13 +136,13 @@ fn password_digest(stored: &str, password: StoredPassword, key: &SealingKey) -> 
 
 /// Parses a time as Django writes it: in UTC, with a space between date and time, and without a fraction if
 /// it is zero.
-fn time(text: Option<&String>, column: &'static str) -> Result<Option<Timestamp>, Unreadable> {
+fn time(text: Option<&String>, column: &'static str) -> Result<Option<Timestamp>, RowDefect> {
     let Some(text) = text else { return Ok(None) };
     let rfc_3339 = text.replacen(' ', "T", 1);
     let has_zone =
         rfc_3339.ends_with('Z') || rfc_3339.get(19..).is_some_and(|rest| rest.contains(['+', '-']));
     let rfc_3339 = if has_zone { rfc_3339 } else { rfc_3339 + "Z" };
-    let at = Timestamp::parse(&rfc_3339).ok_or(Unreadable::Time(column))?;
+    let at = Timestamp::parse(&rfc_3339).ok_or(RowDefect::Time(column))?;
     Ok(Some(at))
 }
 

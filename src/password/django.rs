@@ -1,7 +1,7 @@
 //! Classifies the values in the `password` column of a Django table. Only a complete parse distinguishes a
 //! hash from a plaintext password that looks like one.
 
-use super::format::{StoredHash, Unreadable};
+use super::format::{HashParseError, StoredHash};
 
 /// The number of characters after the `!` of an unusable password:
 /// `django.contrib.auth.hashers.UNUSABLE_PASSWORD_SUFFIX_LENGTH`.
@@ -36,8 +36,10 @@ impl StoredPassword {
         }
         match StoredHash::parse(text) {
             Ok(hash) => Self::Hash(hash.scheme()),
-            Err(Unreadable::TooExpensive) => Self::TooExpensive,
-            Err(Unreadable::Unusable | Unreadable::UnknownScheme | Unreadable::Malformed) => Self::Plaintext,
+            Err(HashParseError::TooExpensive) => Self::TooExpensive,
+            Err(HashParseError::Unusable | HashParseError::UnknownScheme | HashParseError::Malformed) => {
+                Self::Plaintext
+            }
         }
     }
 

@@ -17,7 +17,7 @@ pub use self::{
     pool::{HashingError, QueueSlot},
 };
 use self::{
-    format::{COST_MAX, COST_MIN, StoredHash, Unreadable},
+    format::{COST_MAX, COST_MIN, HashParseError, StoredHash},
     pool::Pool,
 };
 use crate::{
@@ -192,7 +192,7 @@ impl Passwords {
     fn read(&self, stored: &PasswordHash) -> (StoredHash, bool) {
         match StoredHash::parse(stored.expose()) {
             Ok(hash) => return (hash, true),
-            Err(Unreadable::Unusable) => {}
+            Err(HashParseError::Unusable) => {}
             Err(reason) => {
                 tracing::warn!(%reason, "Stored password cannot be verified; its user cannot log in");
             }

@@ -4,7 +4,7 @@
 use ::argon2::{Algorithm, Params, Version, password_hash::phc::PasswordHash};
 use subtle::ConstantTimeEq as _;
 
-use super::unreadable::Unreadable;
+use super::parse_error::HashParseError;
 
 /// 256 MiB; Django's default is 100 MiB.
 const MEMORY_KIB_MAX: u32 = 256 * 1_024;
@@ -25,19 +25,20 @@ pub(in crate::password) struct Argon2 {
 }
 
 impl Argon2 {
-    pub(super) fn parse(text: &str) -> Result<Self, Unreadable> {
-        let encoded = PasswordHash::new(&format!("${text}")).map_err(|_| Unreadable::Malformed)?;
+    pub(super) fn parse(text: &str) -> Result<Self, HashParseError> {
+        let encoded = PasswordHash::new(&format!("${text}")).map_err(|_| HashParseError::Malformed)?;
         let (Some(salt), Some(digest)) = (&encoded.salt, &encoded.hash) else {
-            return Err(Unreadable::Malformed);
+            return Err(HashParseError::Malformed);
         };
 
         Ok(Self {
-            algorithm: Algorithm::try_from(encoded.algorithm.as_str()).map_err(|_| Unreadable::Malformed)?,
+            algorithm: Algorithm::try_from(encoded.algorithm.as_str())
+                .map_err(|_| HashParseError::Malformed)?,
             version: encoded
                 .version
                 .unwrap_or(VERSION_DEFAULT)
                 .try_into()
-                .map_err(|_| Unreadable::Malformed)?,
+                .map_err(|_| HashParseError::Malformed)?,
             params: params_within_caps(&encoded)?,
             salt: salt.to_vec(),
             digest: digest.as_bytes().to_vec(),
@@ -52,11 +53,11 @@ impl Argon2 {
     }
 }
 
-fn params_within_caps(encoded: &PasswordHash) -> Result<Params, Unreadable> {
-    let params = Params::try_from(encoded).map_err(|_| Unreadable::Malformed)?;
+fn params_within_caps(encoded: &PasswordHash) -> Result<Params, HashParseError> {
+    let params = Params::try_from(encoded).map_err(|_| HashParseError::Malformed)?;
     let within = params.m_cost() <= MEMORY_KIB_MAX
         && params.t_cost() <= PASSES_MAX
         && params.p_cost() <= LANES_MAX
         && params.m_cost() * params.t_cost() <= WORK_MAX;
-    within.then_some(params).ok_or(Unreadable::TooExpensive)
+    within.then_some(params).ok_or(HashParseError::TooExpensive)
 }

@@ -6,7 +6,7 @@ use std::hint::black_box;
 use ::bcrypt::{HashParts, hash_with_salt, verify};
 use sha2::{Digest, Sha256};
 
-use super::unreadable::Unreadable;
+use super::parse_error::HashParseError;
 use crate::{
     domain::{PasswordHash, hex},
     entropy::Entropy,
@@ -29,12 +29,12 @@ pub(in crate::password) struct Bcrypt {
 
 impl Bcrypt {
     /// Parses `$2b$12$...`. The versions `2a`, `2x` and `2y` are computed like `2b`.
-    pub(super) fn parse(text: &str) -> Result<Self, Unreadable> {
-        let cost = text.parse::<HashParts>().map_err(|_| Unreadable::Malformed)?.get_cost();
+    pub(super) fn parse(text: &str) -> Result<Self, HashParseError> {
+        let cost = text.parse::<HashParts>().map_err(|_| HashParseError::Malformed)?.get_cost();
         match cost {
-            ..COST_MIN => Err(Unreadable::Malformed),
+            ..COST_MIN => Err(HashParseError::Malformed),
             COST_MIN..=COST_MAX => Ok(Self { encoded: text.to_owned(), cost }),
-            _ => Err(Unreadable::TooExpensive),
+            _ => Err(HashParseError::TooExpensive),
         }
     }
 

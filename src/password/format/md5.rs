@@ -7,7 +7,7 @@
 use md5::{Digest as _, Md5 as Hasher};
 use subtle::ConstantTimeEq as _;
 
-use super::unreadable::Unreadable;
+use super::parse_error::HashParseError;
 use crate::domain::hex;
 
 const DIGITS: usize = 32;
@@ -20,11 +20,11 @@ pub(in crate::password) struct Md5 {
 impl Md5 {
     /// Parses `<salt>$<digest>`. An empty salt, as in Django's older `md5$$...`, is malformed: Django rejects
     /// it too, so an import treats such a text as a plaintext password.
-    pub(super) fn parse(text: &str) -> Result<Self, Unreadable> {
-        let (salt, digest) = text.split_once('$').ok_or(Unreadable::Malformed)?;
+    pub(super) fn parse(text: &str) -> Result<Self, HashParseError> {
+        let (salt, digest) = text.split_once('$').ok_or(HashParseError::Malformed)?;
         let is_digit = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f');
         if salt.is_empty() || digest.len() != DIGITS || !digest.bytes().all(is_digit) {
-            return Err(Unreadable::Malformed);
+            return Err(HashParseError::Malformed);
         }
         Ok(Self { salt: salt.to_owned(), digest: digest.to_owned() })
     }

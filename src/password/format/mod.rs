@@ -8,9 +8,9 @@
 mod argon2;
 mod bcrypt;
 mod md5;
+mod parse_error;
 mod pbkdf2;
 mod scrypt;
-mod unreadable;
 
 use self::{
     argon2::Argon2,
@@ -21,7 +21,7 @@ use self::{
 };
 pub(super) use self::{
     bcrypt::{COST_MAX, COST_MIN, dummy_hash, hash},
-    unreadable::Unreadable,
+    parse_error::HashParseError,
 };
 
 /// The longest stored value that is parsed, in bytes. Django's column has 128 characters, and no supported
@@ -41,15 +41,15 @@ pub(super) enum StoredHash {
 }
 
 impl StoredHash {
-    pub(super) fn parse(text: &str) -> Result<Self, Unreadable> {
+    pub(super) fn parse(text: &str) -> Result<Self, HashParseError> {
         if text.is_empty() || text.starts_with('!') {
-            return Err(Unreadable::Unusable);
+            return Err(HashParseError::Unusable);
         }
         if text.len() > STORED_BYTES_MAX {
-            return Err(Unreadable::Malformed);
+            return Err(HashParseError::Malformed);
         }
 
-        let (scheme, rest) = text.split_once('$').ok_or(Unreadable::UnknownScheme)?;
+        let (scheme, rest) = text.split_once('$').ok_or(HashParseError::UnknownScheme)?;
         match scheme {
             bcrypt::SCHEME => Bcrypt::parse(rest).map(Self::BcryptSha256),
             "bcrypt" => Bcrypt::parse(rest).map(Self::Bcrypt),
@@ -58,7 +58,7 @@ impl StoredHash {
             "scrypt" => Scrypt::parse(rest).map(Self::Scrypt),
             "argon2" => Argon2::parse(rest).map(Self::Argon2),
             "md5" => Md5::parse(rest).map(Self::Md5),
-            _ => Err(Unreadable::UnknownScheme),
+            _ => Err(HashParseError::UnknownScheme),
         }
     }
 

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ring::pbkdf2::{self, Algorithm, PBKDF2_HMAC_SHA1, PBKDF2_HMAC_SHA256};
 
-use super::unreadable::{Unreadable, parameter};
+use super::parse_error::{HashParseError, parameter};
 
 /// Five times the default of Django 5.2; takes half a second.
 const ITERATIONS_MAX: u32 = 5_000_000;
@@ -26,17 +26,17 @@ pub(in crate::password) struct Pbkdf2 {
 }
 
 impl Pbkdf2 {
-    pub(super) fn parse(prf: Prf, text: &str) -> Result<Self, Unreadable> {
+    pub(super) fn parse(prf: Prf, text: &str) -> Result<Self, HashParseError> {
         let [iterations, salt, digest] =
-            text.split('$').collect::<Vec<_>>().try_into().map_err(|_| Unreadable::Malformed)?;
-        let digest = STANDARD.decode(digest).map_err(|_| Unreadable::Malformed)?;
+            text.split('$').collect::<Vec<_>>().try_into().map_err(|_| HashParseError::Malformed)?;
+        let digest = STANDARD.decode(digest).map_err(|_| HashParseError::Malformed)?;
 
         if salt.is_empty() || digest.len() != prf.digest_bytes() {
-            return Err(Unreadable::Malformed);
+            return Err(HashParseError::Malformed);
         }
         // Checked last, so that only an otherwise valid hash is reported as too expensive.
         let iterations = parameter(iterations, ITERATIONS_MAX)?;
-        let iterations = NonZeroU32::new(iterations).ok_or(Unreadable::Malformed)?;
+        let iterations = NonZeroU32::new(iterations).ok_or(HashParseError::Malformed)?;
         Ok(Self { prf, iterations, salt: salt.to_owned(), digest })
     }
 

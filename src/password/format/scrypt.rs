@@ -5,7 +5,7 @@ use ::scrypt::{Params, scrypt};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use subtle::ConstantTimeEq as _;
 
-use super::unreadable::{Unreadable, parameter};
+use super::parse_error::{HashParseError, parameter};
 
 /// With N and r at their caps, scrypt needs 256 MiB (128 * N * r bytes). With Django's defaults, 2^14 and 8,
 /// it needs 16 MiB.
@@ -24,13 +24,13 @@ pub(in crate::password) struct Scrypt {
 }
 
 impl Scrypt {
-    pub(super) fn parse(text: &str) -> Result<Self, Unreadable> {
+    pub(super) fn parse(text: &str) -> Result<Self, HashParseError> {
         let [n, salt, r, p, digest] =
-            text.split('$').collect::<Vec<_>>().try_into().map_err(|_| Unreadable::Malformed)?;
-        let digest = STANDARD.decode(digest).map_err(|_| Unreadable::Malformed)?;
+            text.split('$').collect::<Vec<_>>().try_into().map_err(|_| HashParseError::Malformed)?;
+        let digest = STANDARD.decode(digest).map_err(|_| HashParseError::Malformed)?;
 
         if salt.is_empty() || digest.len() != DIGEST_BYTES {
-            return Err(Unreadable::Malformed);
+            return Err(HashParseError::Malformed);
         }
         // Checked last, so that only an otherwise valid hash is reported as too expensive.
         let params = params(parameter(n, N_MAX)?, parameter(r, R_MAX)?, parameter(p, P_MAX)?)?;
@@ -44,13 +44,13 @@ impl Scrypt {
     }
 }
 
-fn params(n: u32, r: u32, p: u32) -> Result<Params, Unreadable> {
+fn params(n: u32, r: u32, p: u32) -> Result<Params, HashParseError> {
     if n < 2 || !n.is_power_of_two() {
-        return Err(Unreadable::Malformed);
+        return Err(HashParseError::Malformed);
     }
     if n * r * p > WORK_MAX {
-        return Err(Unreadable::TooExpensive);
+        return Err(HashParseError::TooExpensive);
     }
-    let log_n = u8::try_from(n.ilog2()).map_err(|_| Unreadable::Malformed)?;
-    Params::new(log_n, r, p).map_err(|_| Unreadable::Malformed)
+    let log_n = u8::try_from(n.ilog2()).map_err(|_| HashParseError::Malformed)?;
+    Params::new(log_n, r, p).map_err(|_| HashParseError::Malformed)
 }

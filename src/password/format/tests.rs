@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::{Unreadable::*, *};
+use super::{HashParseError::*, *};
 use crate::entropy::Entropy;
 
 /// JSON lines with `hasher`, `password` and `encoded`, written by Django: see
@@ -23,7 +23,7 @@ fn read(text: &str) -> StoredHash {
     StoredHash::parse(text).unwrap_or_else(|reason| panic!("{text:?}: {reason}"))
 }
 
-fn parse_error(text: &str) -> Option<Unreadable> {
+fn parse_error(text: &str) -> Option<HashParseError> {
     StoredHash::parse(text).err()
 }
 

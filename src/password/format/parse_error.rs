@@ -2,7 +2,7 @@
 
 /// The reason why no password can be checked against a stored value. It contains no part of the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(in crate::password) enum Unreadable {
+pub(in crate::password) enum HashParseError {
     /// The value is empty or begins with `!`, Django's mark for a user without a password. The row is valid.
     #[error("no password is set")]
     Unusable,
@@ -18,13 +18,13 @@ pub(in crate::password) enum Unreadable {
 }
 
 /// Parses a parameter: decimal digits without sign or leading zero, from 1 to `max`.
-pub(super) fn parameter(text: &str, max: u32) -> Result<u32, Unreadable> {
+pub(super) fn parameter(text: &str, max: u32) -> Result<u32, HashParseError> {
     if text.is_empty() || text.starts_with('0') || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(Unreadable::Malformed);
+        return Err(HashParseError::Malformed);
     }
     match text.parse() {
         Ok(value) if value <= max => Ok(value),
         // Too large for `max` or for the type.
-        Ok(_) | Err(_) => Err(Unreadable::TooExpensive),
+        Ok(_) | Err(_) => Err(HashParseError::TooExpensive),
     }
 }
