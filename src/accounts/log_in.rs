@@ -48,7 +48,7 @@ impl Accounts {
     /// # Errors
     /// A database error.
     pub async fn find_imported_email(&self, text: &str) -> Result<Option<Email>, AccountError> {
-        let Ok(email) = Email::keep(text) else { return Ok(None) };
+        let Ok(email) = Email::parse_imported(text) else { return Ok(None) };
         Ok(self.deps.store.find_user_by_email(&email).await?.map(|user| user.email))
     }
 

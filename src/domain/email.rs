@@ -105,7 +105,7 @@ impl Email {
     /// # Errors
     /// [`InvalidEmail::Empty`]; [`InvalidEmail::TooLong`] for more than 1,024 bytes, or 254 characters after
     /// the conversion; [`InvalidEmail::Blank`] for a NUL character, which PostgreSQL cannot store.
-    pub fn keep(text: &str) -> Result<Self, InvalidEmail> {
+    pub fn parse_imported(text: &str) -> Result<Self, InvalidEmail> {
         if text.is_empty() {
             return Err(InvalidEmail::Empty);
         }

@@ -2,10 +2,10 @@
 //!
 //! Each type has one constructor for outside input, `parse`, which refuses a text that violates its rule and
 //! names the rule. A type that the database stores also has a `from_*` constructor, which trusts a value that
-//! was parsed before it was stored. `Email::keep` and `Username::keep` accept imported values that violate a
-//! rule. Nothing here performs I/O or depends on a database, a wire format or a setting. The types of secrets
-//! have a `Debug` that prints nothing of the secret; so do the values that identify a user (email, username).
-//! Start at [`User`].
+//! was parsed before it was stored. `Email::parse_imported` and `Username::parse_imported` accept imported
+//! values that violate a rule. Nothing here performs I/O or depends on a database, a wire format or a
+//! setting. The types of secrets have a `Debug` that prints nothing of the secret; so do the values that
+//! identify a user (email, username). Start at [`User`].
 
 mod audit;
 mod auth_token;

@@ -94,7 +94,7 @@ impl Username {
     /// # Errors
     /// [`InvalidUsername::Empty`]; [`InvalidUsername::TooLong`]; [`InvalidUsername::Invisible`] for a NUL
     /// character, which PostgreSQL cannot store.
-    pub fn keep(text: &str, owner: AuthToken) -> Result<Self, InvalidUsername> {
+    pub fn parse_imported(text: &str, owner: AuthToken) -> Result<Self, InvalidUsername> {
         if text.is_empty() {
             return Err(InvalidUsername::Empty);
         }

@@ -280,8 +280,11 @@ fn imported(
     round: &Round,
 ) -> ImportedUser {
     let key = candidate.username_key.clone();
-    let hidden =
-        || Username::keep(&candidate.username, candidate.auth_token).ok().map(|name| name.key().to_owned());
+    let hidden = || {
+        Username::parse_imported(&candidate.username, candidate.auth_token)
+            .ok()
+            .map(|name| name.key().to_owned())
+    };
     ImportedUser {
         row,
         auth_token: candidate.auth_token,

@@ -52,7 +52,7 @@ pub(super) fn ensure_storable(
 ) -> Result<(), ImportError> {
     let Some(rule) = reading.username_breaks else { return Ok(()) };
     let candidate = &mut reading.candidate;
-    match Username::keep(&candidate.username, candidate.auth_token) {
+    match Username::parse_imported(&candidate.username, candidate.auth_token) {
         Ok(_) => {
             let words = format!("{:?} {rule}: it is kept, but look-ups do not find it", candidate.username);
             round.note("username_kept", &[candidate.id], &words, false)

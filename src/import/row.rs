@@ -59,7 +59,7 @@ impl Reading {
 
         let (email, email_breaks) = match Email::parse(&email) {
             Ok(email) => (email, None),
-            Err(rule) => (Email::keep(&email).map_err(RowDefect::Email)?, Some(rule)),
+            Err(rule) => (Email::parse_imported(&email).map_err(RowDefect::Email)?, Some(rule)),
         };
         let password = StoredPassword::of(&stored);
         if is_stored_unchanged(password)
