@@ -213,7 +213,7 @@ fn check(password: &str, hash: &StoredHash, can_be_right: bool, cost: u32) -> Ve
     tracing::debug!("Password check started");
     let matches = hash.matches(password);
     if !matches {
-        hash.spend_difference(password, cost);
+        hash.compute_and_discard_difference(password, cost);
     }
 
     // Evaluated after the work, so that the time does not reveal whether the user exists.

@@ -54,7 +54,7 @@ impl Bcrypt {
     /// Computes one hash of each cost from this hash's cost c to `cost` - 1. Together with the hash of cost c
     /// that was already computed, they take as long as one hash of `cost`, because each step doubles the
     /// time.
-    pub(super) fn spend_difference(&self, password: &str, cost: u32) {
+    pub(super) fn compute_and_discard_difference(&self, password: &str, cost: u32) {
         for step in self.cost..cost {
             let _ = black_box(hash_with_salt(prehash(password), step, [0; 16]));
         }
@@ -62,7 +62,7 @@ impl Bcrypt {
 }
 
 /// Computes and discards a hash of `cost`.
-pub(super) fn spend(password: &str, cost: u32) {
+pub(super) fn compute_and_discard(password: &str, cost: u32) {
     let _ = black_box(hash_with_salt(prehash(password), cost, [0; 16]));
 }
 

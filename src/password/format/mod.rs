@@ -97,10 +97,12 @@ impl StoredHash {
     /// Does additional work for a hash that is cheaper than one of `cost`, so that a wrong password takes the
     /// same time for both. Does nothing for PBKDF2, scrypt and Argon2, whose time depends on their
     /// parameters.
-    pub(super) fn spend_difference(&self, password: &str, cost: u32) {
+    pub(super) fn compute_and_discard_difference(&self, password: &str, cost: u32) {
         match self {
-            Self::BcryptSha256(hash) | Self::Bcrypt(hash) => hash.spend_difference(password, cost),
-            Self::Md5(_) => bcrypt::spend(password, cost),
+            Self::BcryptSha256(hash) | Self::Bcrypt(hash) => {
+                hash.compute_and_discard_difference(password, cost)
+            }
+            Self::Md5(_) => bcrypt::compute_and_discard(password, cost),
             Self::Pbkdf2(_) | Self::Scrypt(_) | Self::Argon2(_) => {}
         }
     }
