@@ -22,7 +22,7 @@ pub(super) struct TerminalProgress {
     clock: Clock,
     bar: Option<ProgressBar>,
     line: Option<Line>,
-    /// The numbers that [`Progress::follows`] logged last.
+    /// The numbers that [`Progress::report_round`] logged last.
     logged: (Written, u64),
 }
 
@@ -81,7 +81,7 @@ impl Progress for TerminalProgress {
         }
     }
 
-    fn follows(&mut self, written: Written, open: u64) {
+    fn report_round(&mut self, written: Written, open: u64) {
         if (written, open) != self.logged {
             self.logged = (written, open);
             tracing::info!(

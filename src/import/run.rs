@@ -68,7 +68,7 @@ impl Import {
         if open == 0 && !self.options.dry_run {
             is_complete = self.apply(source, &mut round, &mut totals, progress, stop).await?;
             while let Some(interval) = self.options.follow_every.filter(|_| !stop.is_cancelled()) {
-                progress.follows(totals.written, open);
+                progress.report_round(totals.written, open);
                 if stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_none() {
                     break;
                 }
