@@ -12,7 +12,7 @@ use super::{
     records::{ImportStep, ImportedRow, ImportedUser},
     report::Totals,
     round::Round,
-    row::{Reading, is_stored_unchanged},
+    row::{ParsedRow, is_stored_unchanged},
 };
 use crate::{
     django::{DjangoRow, DjangoSource},
@@ -37,7 +37,7 @@ const RESOURCE: &str = "import django";
 /// A row that is to be written.
 struct Pending {
     candidate: Candidate,
-    reading: Reading,
+    parsed: ParsedRow,
     stored: String,
     /// The record of its earlier import; loaded only if its password may have changed.
     remembered: Option<ImportedRow>,
@@ -104,17 +104,17 @@ impl Import {
         let mut pending = Vec::with_capacity(candidates.len());
         for candidate in candidates {
             let row = rows.remove(&candidate.id);
-            let reading = row.as_ref().and_then(|row| Reading::of(row, &self.key).ok());
-            let unchanged = reading.filter(|reading| {
-                reading.candidate.row_digest == candidate.row_digest
-                    && reading.candidate.password_digest == candidate.password_digest
+            let parsed = row.as_ref().and_then(|row| ParsedRow::parse(row, &self.key).ok());
+            let unchanged = parsed.filter(|parsed| {
+                parsed.candidate.row_digest == candidate.row_digest
+                    && parsed.candidate.password_digest == candidate.password_digest
             });
-            let (Some(reading), Some(stored)) = (unchanged, row.and_then(|row| row.password)) else {
+            let (Some(parsed), Some(stored)) = (unchanged, row.and_then(|row| row.password)) else {
                 totals.changed_meanwhile += 1;
                 continue;
             };
-            let remembered = remembered.remove(&(reading.candidate.auth_token, candidate.id));
-            pending.push(Pending { candidate, reading, stored, remembered });
+            let remembered = remembered.remove(&(parsed.candidate.auth_token, candidate.id));
+            pending.push(Pending { candidate, parsed, stored, remembered });
         }
         Ok(pending)
     }
@@ -133,7 +133,7 @@ impl Import {
         // Changed rows are written together, since one may claim an email or username that another one
         // releases.
         let is_hashed = |pending: &Pending| {
-            pending.reading.password == StoredPassword::Plaintext
+            pending.parsed.password == StoredPassword::Plaintext
                 && matches!(pending.candidate.state, UserState::New | UserState::Unchecked)
         };
         let (to_hash, ready): (Vec<_>, Vec<_>) = pending.into_iter().partition(is_hashed);
@@ -196,28 +196,28 @@ impl Import {
     }
 
     async fn step(&self, round: &Round, pending: Pending) -> Result<ImportStep, ImportError> {
-        let Pending { candidate, reading, stored, remembered } = pending;
-        let row = (reading.candidate.auth_token, candidate.id);
-        let user = |password| imported(&candidate, &reading, row, password, round);
+        let Pending { candidate, parsed, stored, remembered } = pending;
+        let row = (parsed.candidate.auth_token, candidate.id);
+        let user = |password| imported(&candidate, &parsed, row, password, round);
         Ok(match (candidate.state, candidate.user) {
             (UserState::Changed, Some(id)) => {
-                ImportStep::Update(id, user(self.changed_password(&reading, stored, remembered).await?))
+                ImportStep::Update(id, user(self.changed_password(&parsed, stored, remembered).await?))
             }
             (UserState::Unchecked, Some(id)) => {
-                match self.changed_password(&reading, stored, remembered).await? {
+                match self.changed_password(&parsed, stored, remembered).await? {
                     Some(password) => ImportStep::Update(id, user(Some(password))),
                     None => ImportStep::Confirm(user(None)),
                 }
             }
             (UserState::AlreadyHere, Some(id)) => ImportStep::Adopt(id, user(None)),
             (UserState::LeftOut, _) => ImportStep::LeaveOut(user(None)),
-            _ => ImportStep::Insert(user(Some(self.password(&reading, &stored).await?))),
+            _ => ImportStep::Insert(user(Some(self.password(&parsed, &stored).await?))),
         })
     }
 
     /// Returns the value for the password column.
-    async fn password(&self, reading: &Reading, stored: &str) -> Result<PasswordHash, ImportError> {
-        if is_stored_unchanged(reading.password) {
+    async fn password(&self, parsed: &ParsedRow, stored: &str) -> Result<PasswordHash, ImportError> {
+        if is_stored_unchanged(parsed.password) {
             return Ok(PasswordHash::from_stored(stored.to_owned()));
         }
         match Password::parse(stored.to_owned()) {
@@ -232,17 +232,17 @@ impl Import {
     /// since the digest may have been made with another key.
     async fn changed_password(
         &self,
-        reading: &Reading,
+        parsed: &ParsedRow,
         stored: String,
         remembered: Option<ImportedRow>,
     ) -> Result<Option<PasswordHash>, ImportError> {
         let earlier = remembered.as_ref().map(|row| row.password_digest);
         let current = remembered.as_ref().and_then(|row| row.user.as_ref()).map(|(_, hash)| hash.expose());
-        let is_same = earlier == Some(reading.candidate.password_digest)
+        let is_same = earlier == Some(parsed.candidate.password_digest)
             || current == Some(stored.as_str())
-            || (reading.password == StoredPassword::Plaintext
+            || (parsed.password == StoredPassword::Plaintext
                 && self.is_password_of(&stored, remembered).await?);
-        if is_same { Ok(None) } else { self.password(reading, &stored).await.map(Some) }
+        if is_same { Ok(None) } else { self.password(parsed, &stored).await.map(Some) }
     }
 
     async fn is_password_of(
@@ -274,7 +274,7 @@ pub(super) fn unusable_password(entropy: &Entropy) -> PasswordHash {
 
 fn imported(
     candidate: &Candidate,
-    reading: &Reading,
+    parsed: &ParsedRow,
     row: (AuthToken, i64),
     password: Option<PasswordHash>,
     round: &Round,
@@ -292,7 +292,7 @@ fn imported(
         email: candidate.email.clone(),
         password,
         is_verified: candidate.is_verified,
-        times: reading.times_or(round.now),
+        times: parsed.times_or(round.now),
         row_digest: candidate.row_digest,
         password_digest: candidate.password_digest,
     }

@@ -5,7 +5,7 @@ use super::{
     Import, ImportError, OnUsernameConflict,
     candidate::Candidate,
     round::{Round, needs_decision},
-    row::Reading,
+    row::ParsedRow,
     survey::{Duplicates, SurveyField},
 };
 use crate::domain::{InvalidUsername, USERNAME_CHARACTERS_MAX, Username};
@@ -47,11 +47,11 @@ fn rename(round: &mut Round, candidate: &mut Candidate, name: String, why: &str)
 /// Ensures that the store can hold the username, and records a finding if it breaks a rule.
 pub(super) fn ensure_storable(
     round: &mut Round,
-    reading: &mut Reading,
+    parsed: &mut ParsedRow,
     renames: bool,
 ) -> Result<(), ImportError> {
-    let Some(rule) = reading.username_breaks else { return Ok(()) };
-    let candidate = &mut reading.candidate;
+    let Some(rule) = parsed.username_breaks else { return Ok(()) };
+    let candidate = &mut parsed.candidate;
     match Username::parse_imported(&candidate.username, candidate.auth_token) {
         Ok(_) => {
             let words = format!("{:?} {rule}: it is kept, but look-ups do not find it", candidate.username);

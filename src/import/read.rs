@@ -8,7 +8,7 @@ use super::{
     names,
     records::{Holder, ImportedRow},
     round::{PAGE, Round, needs_decision},
-    row::{Reading, is_too_long},
+    row::{ParsedRow, is_too_long},
 };
 use super::{
     candidate::{Candidate, UserState},
@@ -49,11 +49,11 @@ impl Import {
     }
 
     async fn read_page(&self, round: &mut Round, rows: &[DjangoRow]) -> Result<(), ImportError> {
-        let mut readings = Vec::with_capacity(rows.len());
+        let mut parsed_rows = Vec::with_capacity(rows.len());
         for row in rows {
             round.rows += 1;
-            match Reading::of(row, &self.key) {
-                Ok(reading) => readings.push((row, reading)),
+            match ParsedRow::parse(row, &self.key) {
+                Ok(parsed) => parsed_rows.push((row, parsed)),
                 Err(reason) => {
                     round.unreadable += 1;
                     round.refuse("unreadable", &[row.id], &reason.to_string())?;
@@ -61,18 +61,18 @@ impl Import {
             }
         }
         let tokens: Vec<AuthToken> =
-            readings.iter().map(|(_, reading)| reading.candidate.auth_token).collect();
+            parsed_rows.iter().map(|(_, parsed)| parsed.candidate.auth_token).collect();
         let remembered = self.find_imported(&tokens).await?;
 
-        let mut candidates = Vec::with_capacity(readings.len());
-        for (row, mut reading) in readings {
-            let key = (reading.candidate.auth_token, row.id);
+        let mut candidates = Vec::with_capacity(parsed_rows.len());
+        for (row, mut parsed) in parsed_rows {
+            let key = (parsed.candidate.auth_token, row.id);
             let remembered = remembered.get(&key);
-            compare(row, &mut reading, remembered);
-            self.note_row(round, row, &mut reading, remembered)?;
-            *round.passwords.entry(reading.password.name()).or_default() += 1;
-            round.without_times += u64::from(reading.times == (None, None));
-            candidates.push(reading.candidate);
+            compare(row, &mut parsed, remembered);
+            self.note_row(round, row, &mut parsed, remembered)?;
+            *round.passwords.entry(parsed.password.name()).or_default() += 1;
+            round.without_times += u64::from(parsed.times == (None, None));
+            candidates.push(parsed.candidate);
         }
         round.survey.add(&candidates)?;
         Ok(())
@@ -83,31 +83,31 @@ impl Import {
         &self,
         round: &mut Round,
         row: &DjangoRow,
-        reading: &mut Reading,
+        parsed: &mut ParsedRow,
         remembered: Option<&ImportedRow>,
     ) -> Result<(), ImportError> {
-        match reading.candidate.state {
+        match parsed.candidate.state {
             UserState::ChangedHere
-                if remembered.is_some_and(|then| then.row_digest != reading.candidate.row_digest) =>
+                if remembered.is_some_and(|then| then.row_digest != parsed.candidate.row_digest) =>
             {
                 let words = "the row and its user have both changed: the user stays unchanged";
                 return round.note("changed_on_both_sides", &[row.id], words, false);
             }
             UserState::ChangedHere | UserState::DeletedHere => return Ok(()),
             UserState::LeftOutBefore => {
-                let words = format!("{:?}: left out by an earlier run", reading.candidate.email.as_str());
+                let words = format!("{:?}: left out by an earlier run", parsed.candidate.email.as_str());
                 return round.note("left_out_before", &[row.id], &words, false);
             }
             _ => {}
         }
-        note_email(round, row, reading)?;
-        note_password(round, row, reading)?;
+        note_email(round, row, parsed)?;
+        note_password(round, row, parsed)?;
         if let Some((user, _)) = remembered.and_then(|remembered| remembered.user.as_ref()) {
-            note_earlier_changes(round, row, reading, user)?;
+            note_earlier_changes(round, row, parsed, user)?;
         }
-        if needs_decision(&reading.candidate) {
+        if needs_decision(&parsed.candidate) {
             let renames = self.options.on_username_conflict == OnUsernameConflict::Suffix;
-            names::ensure_storable(round, reading, renames)?;
+            names::ensure_storable(round, parsed, renames)?;
         }
         Ok(())
     }
@@ -133,9 +133,9 @@ impl Import {
     }
 }
 
-fn note_email(round: &mut Round, row: &DjangoRow, reading: &Reading) -> Result<(), ImportError> {
-    let email = reading.candidate.email.as_str();
-    if let Some(rule) = reading.email_breaks {
+fn note_email(round: &mut Round, row: &DjangoRow, parsed: &ParsedRow) -> Result<(), ImportError> {
+    let email = parsed.candidate.email.as_str();
+    if let Some(rule) = parsed.email_breaks {
         let words = format!("{email:?} {rule}: it is kept; the user can log in with it but gets no mail");
         return round.note("email_kept", &[row.id], &words, false);
     }
@@ -146,9 +146,9 @@ fn note_email(round: &mut Round, row: &DjangoRow, reading: &Reading) -> Result<(
     Ok(())
 }
 
-fn note_password(round: &mut Round, row: &DjangoRow, reading: &Reading) -> Result<(), ImportError> {
+fn note_password(round: &mut Round, row: &DjangoRow, parsed: &ParsedRow) -> Result<(), ImportError> {
     let plaintext = row.password.as_deref().unwrap_or_default();
-    let (kind, words) = match reading.password {
+    let (kind, words) = match parsed.password {
         StoredPassword::Hash("md5") => ("weak_hash", "md5: it is replaced at the next login"),
         StoredPassword::TooExpensive => {
             ("expensive_hash", "its cost exceeds the limit of this service: the user needs a password reset")
@@ -171,10 +171,10 @@ fn note_password(round: &mut Round, row: &DjangoRow, reading: &Reading) -> Resul
 fn note_earlier_changes(
     round: &mut Round,
     row: &DjangoRow,
-    reading: &Reading,
+    parsed: &ParsedRow,
     user: &User,
 ) -> Result<(), ImportError> {
-    let candidate = &reading.candidate;
+    let candidate = &parsed.candidate;
     if user.auth_token != candidate.row_token {
         let words = format!("{} is {} in the store", candidate.row_token, user.auth_token);
         round.note("renewed_before", &[row.id], &words, false)?;
@@ -188,9 +188,9 @@ fn note_earlier_changes(
 }
 
 /// Sets the state of a row by comparing it with the record of its earlier import.
-fn compare(row: &DjangoRow, reading: &mut Reading, remembered: Option<&ImportedRow>) {
+fn compare(row: &DjangoRow, parsed: &mut ParsedRow, remembered: Option<&ImportedRow>) {
     let Some(remembered) = remembered else { return };
-    let candidate = &mut reading.candidate;
+    let candidate = &mut parsed.candidate;
     let is_same_row = remembered.row_digest == candidate.row_digest;
     let Some((user, hash)) = &remembered.user else {
         candidate.state = match (remembered.is_left_out, is_same_row) {
@@ -215,7 +215,7 @@ fn compare(row: &DjangoRow, reading: &mut Reading, remembered: Option<&ImportedR
         UserState::Changed
     } else if is_same_password {
         UserState::Unchanged
-    } else if reading.password == StoredPassword::Plaintext {
+    } else if parsed.password == StoredPassword::Plaintext {
         UserState::Unchecked
     } else {
         UserState::Changed

@@ -31,7 +31,7 @@ pub(super) enum RowDefect {
 }
 
 /// A parsed row.
-pub(super) struct Reading {
+pub(super) struct ParsedRow {
     /// The user that the row can become, with the username as it is stored in the row.
     pub(super) candidate: Candidate,
     /// Class of the stored password.
@@ -44,12 +44,12 @@ pub(super) struct Reading {
     pub(super) username_breaks: Option<InvalidUsername>,
 }
 
-impl Reading {
+impl ParsedRow {
     /// Parses a row.
     ///
     /// # Errors
     /// [`RowDefect`]
-    pub(super) fn of(row: &DjangoRow, key: &SealingKey) -> Result<Self, RowDefect> {
+    pub(super) fn parse(row: &DjangoRow, key: &SealingKey) -> Result<Self, RowDefect> {
         let text = |value: &Option<String>, name| value.clone().ok_or(RowDefect::NoText(name));
         let username = text(&row.username, "username")?;
         let email = text(&row.email, "email")?;
@@ -170,20 +170,20 @@ mod tests {
     fn refusal(change: impl FnOnce(&mut DjangoRow)) -> String {
         let mut changed = row();
         change(&mut changed);
-        Reading::of(&changed, &key()).err().unwrap().to_string()
+        ParsedRow::parse(&changed, &key()).err().unwrap().to_string()
     }
 
     #[test]
     fn a_row_is_parsed_and_missing_times_are_filled_in() {
-        let reading = Reading::of(&row(), &key()).unwrap();
-        assert_eq!(reading.candidate.email.as_str(), "ada@example.com");
-        assert_eq!(reading.candidate.auth_token.to_string(), "0e1f3a52-7f5b-4a4e-9d5b-0c5a5b0b7f11");
-        assert_eq!(reading.password, StoredPassword::Plaintext);
+        let parsed = ParsedRow::parse(&row(), &key()).unwrap();
+        assert_eq!(parsed.candidate.email.as_str(), "ada@example.com");
+        assert_eq!(parsed.candidate.auth_token.to_string(), "0e1f3a52-7f5b-4a4e-9d5b-0c5a5b0b7f11");
+        assert_eq!(parsed.password, StoredPassword::Plaintext);
         let now = Timestamp::from_unix_micros(0);
         let created = Timestamp::parse("2023-03-26T00:59:59Z").unwrap();
-        assert_eq!(reading.times_or(now), (created, created));
+        assert_eq!(parsed.times_or(now), (created, created));
         let without_times = DjangoRow { created_at: None, ..row() };
-        assert_eq!(Reading::of(&without_times, &key()).unwrap().times_or(now), (now, now));
+        assert_eq!(ParsedRow::parse(&without_times, &key()).unwrap().times_or(now), (now, now));
     }
 
     #[test]
@@ -213,7 +213,7 @@ mod tests {
     fn the_digest_of_a_plaintext_password_is_keyed() {
         let digest = |password: &str| {
             let row = DjangoRow { password: Some(password.to_owned()), ..row() };
-            Reading::of(&row, &key()).unwrap().candidate.password_digest
+            ParsedRow::parse(&row, &key()).unwrap().candidate.password_digest
         };
         assert_eq!(digest("hunter2"), digest("hunter2"));
         assert_ne!(digest("hunter2"), digest("hunter3"));
