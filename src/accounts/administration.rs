@@ -53,7 +53,7 @@ impl Administration {
         after: Option<UserId>,
         limit: i64,
     ) -> Result<Vec<ManagedUser>, AccountError> {
-        let _turn = self.lists.acquire().await;
+        let _list_permit = self.lists.acquire().await;
         Ok(self.store.list_users(filter, after, limit).await?)
     }
 
@@ -212,7 +212,7 @@ impl Administration {
         after: Option<EventPosition>,
         limit: i64,
     ) -> Result<Vec<RecordedEvent>, AccountError> {
-        let _turn = self.lists.acquire().await;
+        let _list_permit = self.lists.acquire().await;
         Ok(self.store.list_audit_events(filter, after, limit).await?)
     }
 
