@@ -11,7 +11,7 @@ use super::{
 use crate::{
     clock::Clock,
     domain::{AuditEvent, AuditKind, Origin},
-    store::{Kept, Store},
+    store::{RetentionPeriods, Store},
 };
 
 /// Minimum time for which a mailed token is kept after it has expired. Until its deletion, a used
@@ -40,7 +40,7 @@ pub struct Retention {
 pub struct Housekeeping {
     store: Store,
     clock: Clock,
-    kept: Kept,
+    retention_periods: RetentionPeriods,
     origin: Origin,
 }
 
@@ -55,7 +55,7 @@ impl Housekeeping {
         sessions: SessionOptions,
         Retention { unverified_users, finished_mails, audit_events }: Retention,
     ) -> Self {
-        let kept = Kept {
+        let retention_periods = RetentionPeriods {
             unverified_users,
             // The age of the last link decides when its user is deleted, so the link must be kept that long.
             expired_tokens: unverified_users.max(EXPIRED_TOKENS_KEPT),
@@ -65,7 +65,7 @@ impl Housekeeping {
             idle_sessions: sessions.idle,
             audit_events,
         };
-        Self { store, clock, kept, origin }
+        Self { store, clock, retention_periods, origin }
     }
 
     /// Runs until `stop` is cancelled.
@@ -78,7 +78,7 @@ impl Housekeeping {
     async fn purge(&self) {
         loop {
             let deletion = AuditEvent::new(self.clock.now(), AuditKind::UserDeleted, self.origin.clone());
-            match self.store.purge(self.kept, deletion.of(ABANDONED)).await {
+            match self.store.purge(self.retention_periods, deletion.of(ABANDONED)).await {
                 Ok(purged) => {
                     tracing::debug!(rows = purged.rows, "Expired rows deleted");
                     if !purged.has_more {

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
     clock::Clock,
-    import::{Progress, Written},
+    import::{Progress, WrittenUsers},
 };
 
 /// Interval between two log lines.
@@ -23,7 +23,7 @@ pub(super) struct TerminalProgress {
     bar: Option<ProgressBar>,
     line: Option<Line>,
     /// The numbers that [`Progress::report_round`] logged last.
-    logged: (Written, u64),
+    logged: (WrittenUsers, u64),
 }
 
 /// The current part of the work, when its progress is logged.
@@ -37,7 +37,7 @@ struct Line {
 
 impl TerminalProgress {
     pub(super) fn new(clock: Clock) -> Self {
-        Self { clock, bar: None, line: None, logged: (Written::default(), 0) }
+        Self { clock, bar: None, line: None, logged: (WrittenUsers::default(), 0) }
     }
 }
 
@@ -81,7 +81,7 @@ impl Progress for TerminalProgress {
         }
     }
 
-    fn report_round(&mut self, written: Written, open: u64) {
+    fn report_round(&mut self, written: WrittenUsers, open: u64) {
         if (written, open) != self.logged {
             self.logged = (written, open);
             tracing::info!(

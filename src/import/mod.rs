@@ -38,7 +38,7 @@ pub use self::{
     export::{Exported, export},
     options::{ImportOptions, OnEmailConflict, OnTokenConflict, OnUsernameConflict},
     progress::Progress,
-    records::Written,
+    records::WrittenUsers,
     report::Report,
     run::ImportOutcome,
 };

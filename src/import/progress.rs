@@ -1,6 +1,6 @@
 //! Shows the operator how far a long command has come.
 
-use super::records::Written;
+use super::records::WrittenUsers;
 
 /// A display of the progress: a bar on a terminal, or lines in a log.
 pub trait Progress {
@@ -12,7 +12,7 @@ pub trait Progress {
     fn end(&mut self);
     /// Reports after a round of `--follow`: the users written since the start, and the number of open
     /// conflicts.
-    fn report_round(&mut self, written: Written, open: u64);
+    fn report_round(&mut self, written: WrittenUsers, open: u64);
 }
 
 /// Shows nothing.
@@ -22,5 +22,5 @@ impl Progress for Silent {
     fn begin(&mut self, _: &'static str, _: u64) {}
     fn advance(&mut self, _: u64) {}
     fn end(&mut self) {}
-    fn report_round(&mut self, _: Written, _: u64) {}
+    fn report_round(&mut self, _: WrittenUsers, _: u64) {}
 }

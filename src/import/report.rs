@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{
     Import, ImportError,
     checksums::{Checksums, checksums},
-    records::Written,
+    records::WrittenUsers,
     round::{self, Round},
 };
 use super::{
@@ -22,7 +22,7 @@ const PAGE: i64 = 1_000;
 /// Totals over all rounds.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
-    pub(super) written: Written,
+    pub(super) written: WrittenUsers,
     /// Rows that changed after the survey had read them and before they were written.
     pub(super) changed_meanwhile: u64,
 }

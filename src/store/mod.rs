@@ -30,9 +30,9 @@ pub use self::{
     migrate::{MigrateError, Schema},
     tables::{
         AUDIT_PAGE_MAX, Attempts, AuditFilter, CorrectPassword, Counted, Credentials, Delivery, EarlierKeys,
-        EmailChangeRequest, EventPosition, Kept, KnownAddress, KnownSession, ManagedUser, NewMail,
-        NewSession, OutgoingMail, PasswordChange, Purged, RecordedEvent, Registered, Registration, Replay,
-        SessionChange, StoredSigningKey, Subject, USERS_PAGE_MAX, UserFilter, Verification,
+        EmailChangeRequest, EventPosition, KnownAddress, KnownSession, ManagedUser, NewMail, NewSession,
+        OutgoingMail, PasswordChange, Purged, RecordedEvent, Registered, Registration, Replay,
+        RetentionPeriods, SessionChange, StoredSigningKey, Subject, USERS_PAGE_MAX, UserFilter, Verification,
     },
 };
 use self::{

@@ -7,7 +7,7 @@ use diesel::{AsChangeset, Insertable, Queryable, Selectable};
 
 pub use self::{
     find::{Holder, ImportedRow},
-    write::{ImportStep, Written},
+    write::{ImportStep, WrittenUsers},
 };
 use crate::{
     domain::{AuthToken, Email, PasswordHash, Timestamp, UserId},

@@ -38,7 +38,7 @@ pub enum ImportStep {
 
 /// Number of users that [`Store::write_imported`] wrote or skipped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Written {
+pub struct WrittenUsers {
     /// Created users.
     pub inserted: u32,
     /// Updated users.
@@ -176,9 +176,9 @@ impl Store {
         steps: Vec<ImportStep>,
         created: AuditEvent,
         changed: AuditEvent,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<WrittenUsers, StoreError> {
         write!(&self.connections, connection => {
-            let mut written = Written::default();
+            let mut written = WrittenUsers::default();
             // First release the emails and usernames of all users to update, so that the steps can claim them
             // in any order.
             let mut updating = HashMap::new();

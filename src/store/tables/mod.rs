@@ -25,7 +25,7 @@ pub use self::{
     links::Verification,
     managed_users::{ManagedUser, USERS_PAGE_MAX, UserFilter},
     outbox::{Delivery, NewMail, OutgoingMail},
-    purge::{Kept, Purged},
+    purge::{Purged, RetentionPeriods},
     registration::{Registered, Registration, Replay},
     sessions::{KnownSession, NewSession, SessionChange},
     signing_keys::{EarlierKeys, StoredSigningKey},

@@ -31,7 +31,7 @@ const USERS_MAX: i64 = 100;
 
 /// Retention periods.
 #[derive(Debug, Clone, Copy)]
-pub struct Kept {
+pub struct RetentionPeriods {
     /// Mailed tokens, after they expired. For this long, a used verification link is answered with "already
     /// verified".
     pub expired_tokens: Duration,
@@ -152,7 +152,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer; nothing was deleted.
-    pub async fn purge(&self, kept: Kept, deletion: AuditEvent) -> Result<Purged, StoreError> {
+    pub async fn purge(&self, kept: RetentionPeriods, deletion: AuditEvent) -> Result<Purged, StoreError> {
         let now = deletion.at;
         let before = |kept| TimestampColumn(now.minus(kept));
         let (unverified, mails) = (before(kept.unverified_users), before(kept.finished_mails));

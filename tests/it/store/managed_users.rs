@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use kairos_identity::{
     domain::{MailKind, PasswordHash, SessionId},
-    store::{EmailChangeRequest, Kept, PasswordChange},
+    store::{EmailChangeRequest, PasswordChange, RetentionPeriods},
 };
 
 use super::{DAY, NOW, World, email, event};
 
 /// Returns retention times that purge mailed tokens and unverified users after 30 days, and nothing else.
-fn retention() -> Kept {
+fn retention() -> RetentionPeriods {
     let unlimited = Duration::from_hours(24 * 36_500);
-    Kept {
+    RetentionPeriods {
         expired_tokens: 30 * DAY,
         finished_mails: unlimited,
         request_ids: unlimited,

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use kairos_identity::{
     domain::{MailKind, MailTokenPurpose},
-    store::{Attempts, AuditFilter, Counted, Kept, Purged, Subject},
+    store::{Attempts, AuditFilter, Counted, Purged, RetentionPeriods, Subject},
 };
 
 use super::{DAY, NOW, World, email, event, request_id};
 
-const RETENTION: Kept = Kept {
+const RETENTION: RetentionPeriods = RetentionPeriods {
     expired_tokens: DAY,
     finished_mails: DAY,
     request_ids: DAY,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use kairos_identity::{
     domain::{MailKind, MailToken, MailTokenPurpose, Timestamp, UserId},
     entropy::Entropy,
-    store::{Kept, NewMail, OutgoingMail, Registration},
+    store::{NewMail, OutgoingMail, Registration, RetentionPeriods},
 };
 
 use super::{DAY, NOW, World, email, event, request_id};
@@ -28,7 +28,7 @@ enum Call {
     Purge,
 }
 
-const RETENTION: Kept = Kept {
+const RETENTION: RetentionPeriods = RetentionPeriods {
     expired_tokens: DAY,
     finished_mails: DAY,
     request_ids: DAY,
