@@ -110,7 +110,7 @@ impl SealingKey {
     /// # Panics
     /// Never: any 32 bytes are a key of AES-256.
     #[must_use]
-    pub fn passing(entropy: &Entropy) -> Self {
+    pub fn ephemeral(entropy: &Entropy) -> Self {
         Self::from_bytes(entropy.bytes()).expect("any 32 bytes are a key of AES-256")
     }
 

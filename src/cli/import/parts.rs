@@ -67,7 +67,7 @@ pub(super) fn importer(
         store,
         passwords: Passwords::start(passwords, env.entropy.clone()).map_err(reason)?,
         is_key_persistent: persistent.is_some(),
-        key: Arc::new(persistent.unwrap_or_else(|| SealingKey::passing(&env.entropy))),
+        key: Arc::new(persistent.unwrap_or_else(|| SealingKey::ephemeral(&env.entropy))),
         env,
         origin: Origin::local(COMMAND_LINE),
         options,
