@@ -80,7 +80,8 @@ impl Administration {
     /// [`AccountError::UserNotFound`] or a database error.
     pub async fn verify_user(&self, key: &UserKey, origin: &Origin) -> Result<ManagedUser, AccountError> {
         let found = self.find_user(key).await?;
-        let event = self.event(AuditKind::UserUpdated, &found.user, origin).of("is_verified: true");
+        let event =
+            self.event(AuditKind::UserUpdated, &found.user, origin).with_resource("is_verified: true");
         let updated = self.store.mark_verified(found.user.id, event).await?;
         updated_user(&found, updated)
     }
@@ -98,7 +99,8 @@ impl Administration {
         origin: &Origin,
     ) -> Result<ManagedUser, AccountError> {
         let found = self.find_user(key).await?;
-        let event = self.event(AuditKind::UserUpdated, &found.user, origin).of("is_verified: false");
+        let event =
+            self.event(AuditKind::UserUpdated, &found.user, origin).with_resource("is_verified: false");
         let link = verification_link(mails, &found.user, event.at);
         let updated = self.store.mark_unverified(found.user.id, link, event).await?;
         mails.wake_outbox();
@@ -190,7 +192,7 @@ impl Administration {
             return Err(AccountError::AccountDisabled);
         }
         let (user, purpose) = (found.user, MailTokenPurpose::ResetPassword);
-        let event = self.event(AuditKind::AuthnTokenCreated, &user, origin).of(purpose.as_str());
+        let event = self.event(AuditKind::AuthnTokenCreated, &user, origin).with_resource(purpose.as_str());
         let link = mails.link(purpose, &user.email, MailedBy::Service, event.at).mail;
         // Also checks the id: since the look-up, the user may have been deleted or disabled, or may have
         // another email.
@@ -217,7 +219,7 @@ impl Administration {
     }
 
     fn event(&self, kind: AuditKind, user: &User, origin: &Origin) -> AuditEvent {
-        AuditEvent::new(self.clock.now(), kind, origin.clone()).about(Some(user.auth_token))
+        AuditEvent::new(self.clock.now(), kind, origin.clone()).with_user(Some(user.auth_token))
     }
 }
 

@@ -79,7 +79,7 @@ impl AuditTrail {
         error: AccountError,
     ) -> AccountError {
         if let Some(reason) = error.reason() {
-            self.enqueue(Refusal { event: event.refused(reason), account: account.cloned() });
+            self.enqueue(Refusal { event: event.with_reason(reason), account: account.cloned() });
         }
         error
     }
@@ -132,7 +132,7 @@ impl AuditTrail {
         for Refusal { mut event, account } in refusals {
             if let Some(email) = account.filter(|_| !is_store_down) {
                 match self.store.find_user_by_email(&email).await {
-                    Ok(user) => event = event.about(user.map(|user| user.auth_token)),
+                    Ok(user) => event = event.with_user(user.map(|user| user.auth_token)),
                     // No further look-ups: each would wait as long as this one. The write that follows fails
                     // too and logs the cause.
                     Err(_) => is_store_down = true,

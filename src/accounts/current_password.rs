@@ -36,7 +36,7 @@ impl Accounts {
 
     /// Creates an event about the acting user.
     fn event_about(&self, kind: AuditKind, acting: &ActingUser, origin: &Origin) -> AuditEvent {
-        self.deps.audit.event(kind, origin).about(Some(acting.user.auth_token))
+        self.deps.audit.event(kind, origin).with_user(Some(acting.user.auth_token))
     }
 
     /// Replaces the current password by a new one that [`Accounts::admit_password`] has accepted. Revokes the
@@ -120,7 +120,7 @@ impl Accounts {
         }
         self.count_mail(Subject::resends_to(new), new, origin).await?;
         let event = self.event_about(AuditKind::AuthnTokenCreated, acting, origin);
-        let event = event.of(by.resource(MailTokenPurpose::ChangeEmail));
+        let event = event.with_resource(by.resource(MailTokenPurpose::ChangeEmail));
         let link = self.deps.mails.link(MailTokenPurpose::ChangeEmail, new, by, event.at);
         let request = EmailChangeRequest {
             user: acting.user.id,

@@ -78,7 +78,7 @@ impl Housekeeping {
     async fn purge(&self) {
         loop {
             let deletion = AuditEvent::new(self.clock.now(), AuditKind::UserDeleted, self.origin.clone());
-            match self.store.purge(self.retention_periods, deletion.of(ABANDONED)).await {
+            match self.store.purge(self.retention_periods, deletion.with_resource(ABANDONED)).await {
                 Ok(purged) => {
                     tracing::debug!(rows = purged.rows, "Expired rows deleted");
                     if !purged.has_more {

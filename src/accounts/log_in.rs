@@ -66,7 +66,7 @@ impl Accounts {
         let verdict = self.deps.passwords.verify(slot, password, hash).await?;
 
         let user = credentials.as_ref().map(|credentials| credentials.user.auth_token);
-        let failed = || self.deps.audit.event(AuditKind::AuthnLoginFail, origin).about(user);
+        let failed = || self.deps.audit.event(AuditKind::AuthnLoginFail, origin).with_user(user);
         match (credentials, verdict) {
             (Some(credentials), Verdict::Right { needs_rewrite })
                 if credentials.user.is_verified && !credentials.is_disabled =>

@@ -23,8 +23,13 @@ impl Accounts {
             return Ok(acting.user.clone());
         }
         self.count_notice(&acting.user.email).await?;
-        let event =
-            |kind| self.deps.audit.event(kind, origin).about(Some(acting.user.auth_token)).of("username");
+        let event = |kind| {
+            self.deps
+                .audit
+                .event(kind, origin)
+                .with_user(Some(acting.user.auth_token))
+                .with_resource("username")
+        };
         let updated = event(AuditKind::UserUpdated);
         let notice = self.deps.mails.notice(MailKind::UsernameChanged, &acting.user.email, updated.at);
         let changed = self.deps.store.change_username(acting.user.id, username, notice, updated).await;

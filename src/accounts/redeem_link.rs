@@ -60,12 +60,12 @@ impl Accounts {
         token: &MailToken,
         origin: &Origin,
     ) -> Result<User, AccountError> {
-        let event = self.deps.audit.event(AuditKind::UserUpdated, origin).of("email");
+        let event = self.deps.audit.event(AuditKind::UserUpdated, origin).with_resource("email");
         let purpose = MailTokenPurpose::ChangeEmail;
         let owner = self.deps.store.find_link_owner(token.digest(), purpose, event.at).await?;
         let Some(owner) = owner else { return Err(self.refuse_link(AuditKind::UserUpdateFail, origin)) };
         let notice = self.deps.mails.notice(MailKind::EmailChanged, &owner.email, event.at);
-        let deletion = self.deps.audit.event(AuditKind::UserDeleted, origin).of(ABANDONED);
+        let deletion = self.deps.audit.event(AuditKind::UserDeleted, origin).with_resource(ABANDONED);
         let confirmed = self.deps.store.confirm_email_change(token.digest(), notice, event, deletion).await;
         match confirmed {
             Ok(Some(user)) => {
@@ -75,7 +75,7 @@ impl Accounts {
             Ok(None) => Err(self.refuse_link(AuditKind::UserUpdateFail, origin)),
             Err(error @ StoreError::NotUnique(_)) => {
                 let failed = self.deps.audit.event(AuditKind::UserUpdateFail, origin);
-                Err(self.deps.audit.refused(failed.about(Some(owner.auth_token)), None, error.into()))
+                Err(self.deps.audit.refused(failed.with_user(Some(owner.auth_token)), None, error.into()))
             }
             Err(error) => Err(error.into()),
         }

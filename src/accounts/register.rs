@@ -150,7 +150,7 @@ impl Accounts {
         let auth_token = AuthToken::from_random(self.deps.env.entropy.bytes());
         let mut event = self.deps.audit.event(AuditKind::UserCreated, &account.origin);
         if account.mailed_by == MailedBy::Caller {
-            event = event.of(account.mailed_by.resource(MailTokenPurpose::VerifyEmail));
+            event = event.with_resource(account.mailed_by.resource(MailTokenPurpose::VerifyEmail));
         }
         Ok(Registration {
             username: account.username.clone(),
@@ -161,8 +161,8 @@ impl Accounts {
             request_ids_since: now.minus(REQUEST_ID_LIFETIME),
             mail,
             created_at: now,
-            event: event.about(Some(auth_token)),
-            deletion: self.deps.audit.event(AuditKind::UserDeleted, &account.origin).of(ABANDONED),
+            event: event.with_user(Some(auth_token)),
+            deletion: self.deps.audit.event(AuditKind::UserDeleted, &account.origin).with_resource(ABANDONED),
         })
     }
 }

@@ -98,12 +98,15 @@ impl Accounts {
         origin: &Origin,
     ) -> Result<Option<MailToken>, AccountError> {
         let event = self.deps.audit.event(AuditKind::AuthnTokenCreated, origin);
-        let event = event.of(by.resource(purpose));
+        let event = event.with_resource(by.resource(purpose));
         let link = self.deps.mails.link(purpose, email, by, event.at);
         let mailed = self.deps.store.replace_link((email, None), purpose, link.mail, event).await?;
         if mailed.is_none() {
             let event = self.deps.audit.event(AuditKind::AuthnTokenCreateFail, origin);
-            self.deps.audit.queue_refusal_about(event.of(purpose.as_str()).refused(NO_USER_TO_MAIL), email);
+            self.deps.audit.queue_refusal_about(
+                event.with_resource(purpose.as_str()).with_reason(NO_USER_TO_MAIL),
+                email,
+            );
             return Ok(None);
         }
         self.deps.mails.wake_outbox();

@@ -131,8 +131,9 @@ impl Accounts {
             refreshed_at: now,
         };
         let tokens = self.issue(user.clone(), &session, refresh_token, now)?;
-        let event = self.deps.audit.event(AuditKind::AuthnLoginSuccess, origin).about(Some(user.auth_token));
-        let event = event.of(&session.id.to_string());
+        let event =
+            self.deps.audit.event(AuditKind::AuthnLoginSuccess, origin).with_user(Some(user.auth_token));
+        let event = event.with_resource(&session.id.to_string());
         let new = NewSession {
             user: user.id,
             password: password.clone(),
@@ -218,7 +219,7 @@ impl Accounts {
 
     fn refuse_refresh(&self, origin: &Origin, session: Option<&Session>) -> AccountError {
         let event = self.deps.audit.event(AuditKind::SessionRenewFail, origin);
-        let event = event.about(session.map(|session| session.user));
+        let event = event.with_user(session.map(|session| session.user));
         self.deps.audit.refused(event, None, AccountError::InvalidRefreshToken)
     }
 
@@ -300,7 +301,7 @@ impl Accounts {
         session: SessionId,
         origin: &Origin,
     ) -> Result<(), AccountError> {
-        let event = self.revocation_event(acting, origin).of(&session.to_string());
+        let event = self.revocation_event(acting, origin).with_resource(&session.to_string());
         if !self.deps.store.revoke_session(session, acting.user.id, event).await? {
             return Err(AccountError::SessionNotFound);
         }
@@ -324,11 +325,11 @@ impl Accounts {
     }
 
     fn revocation_event(&self, acting: &ActingUser, origin: &Origin) -> AuditEvent {
-        self.deps.audit.event(AuditKind::SessionExpired, origin).about(Some(acting.user.auth_token))
+        self.deps.audit.event(AuditKind::SessionExpired, origin).with_user(Some(acting.user.auth_token))
     }
 }
 
 /// Adds the session and its user to an event.
 fn about_session(event: AuditEvent, session: &Session) -> AuditEvent {
-    event.about(Some(session.user)).of(&session.id.to_string())
+    event.with_user(Some(session.user)).with_resource(&session.id.to_string())
 }

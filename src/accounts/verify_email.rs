@@ -47,7 +47,12 @@ impl Accounts {
             self.count_refused_old_link();
             return Err(AccountError::InvalidToken);
         }
-        let event = self.deps.audit.event(AuditKind::UserUpdated, origin).about(Some(token)).of(OLD_LINK);
+        let event = self
+            .deps
+            .audit
+            .event(AuditKind::UserUpdated, origin)
+            .with_user(Some(token))
+            .with_resource(OLD_LINK);
         match self.deps.store.verify_imported(token, event).await? {
             Verification::Verified(user) => {
                 tracing::info!(user.id = %user.id, "Accepted a link with an auth_token (Django backend)");

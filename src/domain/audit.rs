@@ -147,21 +147,21 @@ impl AuditEvent {
 
     /// Sets the user that the event is about.
     #[must_use]
-    pub const fn about(mut self, user: Option<AuthToken>) -> Self {
+    pub const fn with_user(mut self, user: Option<AuthToken>) -> Self {
         self.user = user;
         self
     }
 
     /// Sets the `resource`: the target that the kind does not determine.
     #[must_use]
-    pub fn of(mut self, resource: &str) -> Self {
+    pub fn with_resource(mut self, resource: &str) -> Self {
         self.resource = Some(resource.to_owned());
         self
     }
 
     /// Sets the reason of a refusal.
     #[must_use]
-    pub const fn refused(mut self, reason: &'static str) -> Self {
+    pub const fn with_reason(mut self, reason: &'static str) -> Self {
         self.reason = Some(reason);
         self
     }

@@ -186,7 +186,8 @@ impl Import {
         steps: Vec<ImportStep>,
         totals: &mut Totals,
     ) -> Result<(), StoreError> {
-        let event = |kind| AuditEvent::new(self.env.clock.now(), kind, self.origin.clone()).of(RESOURCE);
+        let event =
+            |kind| AuditEvent::new(self.env.clock.now(), kind, self.origin.clone()).with_resource(RESOURCE);
         let (created, changed) = (event(AuditKind::UserCreated), event(AuditKind::UserUpdated));
         let written = store.write_imported(steps, created, changed).await?;
         totals.written.inserted += written.inserted;

@@ -120,7 +120,7 @@ impl<S: CallHandler> Layered<S> {
                     let requester = Requester { caller, client: None, peer: Some(peer.ip()) };
                     let origin = requester.origin(None, Some(id.as_uuid()));
                     let event = AuditEvent::new(self.options.env.clock.now(), kind, origin)
-                        .refused(reason_name(reason));
+                        .with_reason(reason_name(reason));
                     let resource = self.methods.find(request.uri().path()).map(str::to_owned);
                     self.services.record_rejection(AuditEvent { resource, ..event });
                 }

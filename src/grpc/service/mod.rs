@@ -85,8 +85,8 @@ impl Api {
     /// may call the method. `what` completes the sentence "the caller may not ...".
     fn deny<T>(&self, request: &Request<T>, what: &str) -> Status {
         let reason = ErrorReason::CallerNotAllowed;
-        let event = self.audit.event(AuditKind::AuthzFail, &origin(request)).of(what);
-        self.audit.queue_refusal(event.refused(reason_name(reason)));
+        let event = self.audit.event(AuditKind::AuthzFail, &origin(request)).with_resource(what);
+        self.audit.queue_refusal(event.with_reason(reason_name(reason)));
         let caller = requester(request).caller;
         error_status(Code::PermissionDenied, reason, &format!("the caller {} may not {what}", caller.name()))
     }

@@ -116,7 +116,7 @@ impl Store {
             connection.delete_sessions_of(user.id, None).await?;
             connection.delete_password_attempts(&user.email).await?;
             connection.enqueue_mail(user.id, &notice, now).await?;
-            connection.record(event.about(Some(user.auth_token)), recorded).await?;
+            connection.record(event.with_user(Some(user.auth_token)), recorded).await?;
             Ok(Some(user))
         })
     }
@@ -177,7 +177,7 @@ impl Store {
             connection.void_all_links(user.id, now).await?;
             connection.delete_sessions_of(user.id, None).await?;
             connection.enqueue_mail(user.id, &notice, now).await?;
-            connection.record(event.about(Some(user.auth_token)), recorded).await?;
+            connection.record(event.with_user(Some(user.auth_token)), recorded).await?;
             Ok(Some(user))
         })
     }

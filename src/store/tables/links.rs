@@ -215,7 +215,7 @@ impl Store {
             let mailed_to = connection.use_link(user.id, token, MailTokenPurpose::VerifyEmail, now).await?;
             if mailed_to.as_ref() == Some(&user.email) && !user.is_verified {
                 let verified = connection.set_verified(user.id, true, now).await?;
-                connection.record(event.about(Some(user.auth_token)), recorded).await?;
+                connection.record(event.with_user(Some(user.auth_token)), recorded).await?;
                 return Ok(Verification::Verified(verified));
             }
             let is_verified: Option<bool> = core_mail_token::table
@@ -306,7 +306,7 @@ impl Store {
             }
             connection.void_links(user.id, purpose, now).await?;
             connection.enqueue_mail(user.id, &mail, now).await?;
-            connection.record(event.about(Some(user.auth_token)), recorded).await?;
+            connection.record(event.with_user(Some(user.auth_token)), recorded).await?;
             Ok(Some(user))
         })
     }

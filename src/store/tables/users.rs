@@ -201,7 +201,7 @@ statements! {
         ) -> Result<usize, StoreError> {
             let count = deleted.len();
             for user in deleted {
-                let event = deletion.clone().about(Some(AuthToken::from_uuid(user.0)));
+                let event = deletion.clone().with_user(Some(AuthToken::from_uuid(user.0)));
                 self.record(event, recorded).await?;
             }
             Ok(count)

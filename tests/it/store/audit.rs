@@ -32,7 +32,7 @@ on_both_engines! {
             request_id: Some(request_id),
             ..Origin::local("bff")
         };
-        let mut event = AuditEvent::new(NOW, AuditKind::AuthnLoginFail, origin).about(Some(user)).refused("WHY");
+        let mut event = AuditEvent::new(NOW, AuditKind::AuthnLoginFail, origin).with_user(Some(user)).with_reason("WHY");
         event.count = 7;
         event.resource = Some("é".repeat(300));
         world.store.record_audit_events(vec![event]).await.unwrap();
@@ -59,7 +59,7 @@ on_both_engines! {
     async fn a_filter_returns_matching_events_in_pages(engine: Engine) {
         let world = World::new(engine).await;
         let user = AuthToken::from_random([7; 16]);
-        let event_at = |second, kind, caller, user| AuditEvent::new(at(second), kind, Origin::local(caller)).about(user);
+        let event_at = |second, kind, caller, user| AuditEvent::new(at(second), kind, Origin::local(caller)).with_user(user);
         let (login, denied) = (AuditKind::AuthnLoginSuccess, AuditKind::AuthzFail);
         let events = vec![
             event_at(0, login, "bff", Some(user)),
