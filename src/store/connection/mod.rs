@@ -7,6 +7,7 @@
 pub mod postgres;
 pub mod postgres_url;
 pub(super) mod replicas;
+mod replication;
 pub(crate) mod session;
 pub mod sqlite;
 

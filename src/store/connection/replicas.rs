@@ -1,13 +1,7 @@
-//! PostgreSQL replicas, which serve look-ups, and the watch that decides which of them are in use.
-//!
-//! A replica is in use while the data that it has replayed is not older than `lag_max`. The age is measured
-//! by positions in the write-ahead log (WAL): the replica must have replayed at least the oldest position
-//! that the primary reported within `lag_max` of its last report. The replay time that a replica itself
-//! reports is no measure: it looks the same when the primary writes nothing and when the replica has lost the
-//! primary. While the primary does not answer, the positions that it reported last remain in force.
+//! PostgreSQL replicas, which serve look-ups, and the watch that decides which of them are in use: those
+//! whose data is not older than `lag_max`.
 
 use std::{
-    collections::VecDeque,
     panic::AssertUnwindSafe,
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -16,23 +10,18 @@ use std::{
     time::Duration,
 };
 
-use diesel::{
-    QueryableByName,
-    sql_types::{BigInt, Bool, Nullable},
-};
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel_async::AsyncPgConnection;
 use futures_util::{FutureExt, future};
 use tokio::{
     sync::watch,
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{MissedTickBehavior, interval},
 };
 
-use super::postgres::PostgresPool;
+use super::{
+    postgres::PostgresPool,
+    replication::{Positions, Probe},
+};
 use crate::store::StoreError;
-
-/// Time limit on one probe of a server. Together with the interval it bounds how long a replica that cannot
-/// be used still gets queries: less than 2 s.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Shortest and longest interval between probes; within these bounds it is a quarter of `lag_max`.
 const PROBE_INTERVALS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
@@ -42,7 +31,7 @@ pub(crate) struct Replicas {
     all: Vec<Replica>,
     turn: AtomicUsize,
     lag_max: Duration,
-    primary: Primary,
+    primary: Mutex<Positions>,
 }
 
 /// One replica.
@@ -56,7 +45,7 @@ impl Replicas {
     pub(crate) fn new(pools: Vec<PostgresPool>, lag_max: Duration) -> Self {
         let all =
             pools.into_iter().map(|pool| Replica { pool, is_used: watch::Sender::new(false) }).collect();
-        Self { all, turn: AtomicUsize::new(0), lag_max, primary: Primary::default() }
+        Self { all, turn: AtomicUsize::new(0), lag_max, primary: Mutex::default() }
     }
 
     /// Returns one of the replicas in use, round robin; `None` if there is none.
@@ -88,10 +77,8 @@ impl Replicas {
         loop {
             let at = ticks.tick().await;
             // The health check reports a primary that is down; an error needs no handling here.
-            if let Ok(report) = probe.query().await
-                && let Some(position) = report.position
-            {
-                self.primary.lock().record(position, report.system, at, self.lag_max);
+            if let Ok(report) = probe.query().await {
+                self.primary().record(&report, at, self.lag_max);
             }
         }
     }
@@ -102,13 +89,17 @@ impl Replicas {
         loop {
             ticks.tick().await;
             match probe.query().await {
-                Ok(report) => match self.primary.lock().check(&report, &mut earlier) {
+                Ok(report) => match self.primary().check(&report, &mut earlier) {
                     Ok(()) => replica.include(),
                     Err(reason) => replica.exclude(reason),
                 },
                 Err(error) => replica.exclude(&error.chain()),
             }
         }
+    }
+
+    fn primary(&self) -> MutexGuard<'_, Positions> {
+        self.primary.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ticks(&self) -> tokio::time::Interval {
@@ -161,200 +152,3 @@ impl Replica {
 /// The replica is excluded, so it has not answered the query.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Excluded;
-
-/// What the primary has reported.
-#[derive(Default)]
-struct Primary(Mutex<Positions>);
-
-impl Primary {
-    fn lock(&self) -> MutexGuard<'_, Positions> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Positions of the primary in its WAL and when it reported them: those that were at most `lag_max` old at
-/// its last report.
-#[derive(Default)]
-struct Positions {
-    reports: VecDeque<(Instant, i64)>,
-    report_count: u64,
-    system: i64,
-}
-
-/// The position of a replica, and how many reports the primary had made by then.
-#[derive(Debug, Clone, Copy)]
-struct EarlierReport {
-    replayed: i64,
-    report_count: u64,
-}
-
-impl Positions {
-    fn record(&mut self, position: i64, system: i64, at: Instant, lag_max: Duration) {
-        self.reports.push_back((at, position));
-        while self.reports.front().is_some_and(|(first, _)| at.duration_since(*first) > lag_max) {
-            self.reports.pop_front();
-        }
-        self.report_count += 1;
-        self.system = system;
-    }
-
-    /// Returns as the error why a server may not be queried. `earlier` is kept between the calls for one
-    /// server.
-    fn check(&self, report: &ServerStatus, earlier: &mut Option<EarlierReport>) -> Result<(), &'static str> {
-        let (Some((_, oldest)), Some((_, newest))) = (self.reports.front(), self.reports.back()) else {
-            return Err("no position of the primary is known yet");
-        };
-        let Some(replayed) = report.position else { return Err("it has not replayed any WAL") };
-        if !report.is_replica {
-            return Err("it is not a replica or has been promoted");
-        }
-        if report.system != self.system {
-            return Err("it is a replica of another cluster");
-        }
-        if !report.may_read {
-            return Err("the database role may not read core_user there");
-        }
-        // The second report of the primary after one of a replica was requested later than that one, so its
-        // position must be at least as far.
-        if let Some(before) = *earlier
-            && self.report_count >= before.report_count + 2
-        {
-            *earlier = None;
-            if *newest < before.replayed {
-                return Err("it has replayed WAL that the primary does not have");
-            }
-        }
-        if earlier.is_none() {
-            *earlier = Some(EarlierReport { replayed, report_count: self.report_count });
-        }
-        if replayed < *oldest { Err("it lags too far behind the primary") } else { Ok(()) }
-    }
-}
-
-/// The state of a server at one probe.
-#[derive(Debug, Clone, Copy, QueryableByName)]
-struct ServerStatus {
-    #[diesel(sql_type = Bool)]
-    is_replica: bool,
-    /// Position in the WAL: the byte up to which a primary has written or a replica has replayed.
-    #[diesel(sql_type = Nullable<BigInt>)]
-    position: Option<i64>,
-    /// Identifier of the cluster; a primary and its replicas share it.
-    #[diesel(sql_type = BigInt)]
-    system: i64,
-    #[diesel(sql_type = Bool)]
-    may_read: bool,
-}
-
-/// Queries the state of one server on a connection of its own: an exhausted pool does not mean that the
-/// server is unavailable.
-struct Probe<'a> {
-    pool: &'a PostgresPool,
-    connection: Option<AsyncPgConnection>,
-}
-
-impl<'a> Probe<'a> {
-    const fn new(pool: &'a PostgresPool) -> Self {
-        Self { pool, connection: None }
-    }
-
-    /// Runs one probe. A connection on which it failed is not used again.
-    async fn query(&mut self) -> Result<ServerStatus, StoreError> {
-        let connection = self.connection.take();
-        let exchange = async {
-            let mut connection = match connection {
-                Some(connection) => connection,
-                None => self.pool.connect().await?,
-            };
-            let query = diesel::sql_query(
-                "SELECT pg_is_in_recovery() AS is_replica, \
-                 (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END \
-                 - '0/0')::bigint AS position, \
-                 (SELECT system_identifier FROM pg_control_system()) AS system, \
-                 has_table_privilege('core_user', 'SELECT') AS may_read",
-            );
-            let report: ServerStatus = query.get_result(&mut connection).await?;
-            Ok::<_, StoreError>((report, connection))
-        };
-        let (report, connection) = timeout(PROBE_TIMEOUT, exchange)
-            .await
-            .map_err(|_| StoreError::unavailable("it did not answer in time"))??;
-        self.connection = Some(connection);
-        Ok(report)
-    }
-}
-
-#[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "a test's own moments")]
-mod tests {
-    use super::*;
-
-    const LAG_MAX: Duration = Duration::from_secs(1);
-    const SYSTEM: i64 = 7;
-
-    /// Builds the reports of a primary, one position per second.
-    fn primary(positions: &[i64]) -> Positions {
-        let (mut seen, began) = (Positions::default(), Instant::now());
-        for (second, position) in (0..).zip(positions) {
-            seen.record(*position, SYSTEM, began + Duration::from_secs(second), LAG_MAX);
-        }
-        seen
-    }
-
-    fn report(position: i64) -> ServerStatus {
-        ServerStatus { is_replica: true, position: Some(position), system: SYSTEM, may_read: true }
-    }
-
-    fn is_used(primary: &Positions, report: ServerStatus) -> bool {
-        primary.check(&report, &mut None).is_ok()
-    }
-
-    #[test]
-    fn a_replica_is_usable_up_to_the_lag_limit() {
-        let primary = primary(&[10, 20, 30]);
-        assert!(is_used(&primary, report(30)));
-        assert!(is_used(&primary, report(20)));
-        assert!(!is_used(&primary, report(19)));
-    }
-
-    #[test]
-    fn no_replica_is_usable_before_the_primary_has_reported() {
-        assert!(!is_used(&primary(&[]), report(i64::MAX)));
-    }
-
-    #[test]
-    fn a_server_that_is_not_a_replica_of_this_primary_is_not_used() {
-        let primary = primary(&[10]);
-        assert!(!is_used(&primary, ServerStatus { is_replica: false, ..report(10) }));
-        assert!(!is_used(&primary, ServerStatus { system: SYSTEM + 1, ..report(10) }));
-        assert!(!is_used(&primary, ServerStatus { may_read: false, ..report(10) }));
-        assert!(!is_used(&primary, ServerStatus { position: None, ..report(10) }));
-    }
-
-    #[test]
-    fn a_replica_with_wal_that_a_new_primary_lacks_is_excluded() {
-        let (mut primary, mut earlier) = (primary(&[100]), None);
-        let mut later = Instant::now();
-        let mut results = Vec::new();
-        for _ in 0..4 {
-            later += 2 * LAG_MAX;
-            primary.record(50, SYSTEM, later, LAG_MAX);
-            results.push(primary.check(&report(100), &mut earlier).is_ok());
-        }
-        assert!(results.contains(&false), "{results:?}");
-        // A replica of the new primary is usable, although it is behind the old one.
-        assert!(is_used(&primary, report(50)));
-    }
-
-    #[test]
-    fn a_replica_that_keeps_up_under_load_stays_in_use() {
-        let (mut primary, mut earlier) = (primary(&[0]), None);
-        let mut at = Instant::now();
-        for position in (100..10_000).step_by(100) {
-            at += LAG_MAX / 4;
-            // The replica is probed a little later than the primary, so its position is a little further.
-            primary.record(position, SYSTEM, at, LAG_MAX);
-            assert_eq!(primary.check(&report(position + 90), &mut earlier), Ok(()));
-        }
-    }
-}
