@@ -21,6 +21,8 @@
 //!   passwords.
 //! - [`access_token`]: signs and verifies JWTs that authenticate a user without a call.
 //! - [`sealing`]: encrypts secrets that are stored in the database.
+//! - [`postgres_url`]: parses the URL of a PostgreSQL server, with the TLS parameters of libpq.
+//! - `batch_queue`: a queue from which consumers take batches of waiting requests.
 //! - [`proto`]: the generated messages.
 //! - [`mod@env`], with [`clock`] and [`entropy`]: time and randomness, passed as values so that tests
 //!   control them.
@@ -28,6 +30,7 @@
 
 pub mod access_token;
 pub mod accounts;
+mod batch_queue;
 pub mod callers;
 pub mod cli;
 pub mod clock;
@@ -42,6 +45,7 @@ pub mod mail;
 pub mod maintenance;
 pub mod pages;
 pub mod password;
+pub mod postgres_url;
 pub mod proto;
 pub mod sealing;
 pub mod server;

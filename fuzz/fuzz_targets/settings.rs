@@ -4,7 +4,7 @@
 
 use kairos_identity::{
     config::{Bytes, Count, DatabaseUrl, LogLevel, MailUrl, PublicUrl, Sender, Span, Value},
-    store::PostgresUrl,
+    postgres_url::PostgresUrl,
 };
 use libfuzzer_sys::fuzz_target;
 

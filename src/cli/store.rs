@@ -3,9 +3,8 @@
 use super::{Failure, reason};
 use crate::{
     config::{DatabaseSettings, DatabaseUrl, Settings},
-    store::{
-        LookupOptions, MigrateError, PostgresOptions, PostgresUrl, Schema, SqliteOptions, Store, StoreOptions,
-    },
+    postgres_url::PostgresUrl,
+    store::{LookupOptions, MigrateError, PostgresOptions, Schema, SqliteOptions, Store, StoreOptions},
 };
 
 /// Opens the store without its replicas. If `create` is set, a missing SQLite file is created.

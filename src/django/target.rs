@@ -8,10 +8,9 @@ use diesel_async::RunQueryDsl;
 
 use super::{DjangoError, schema};
 use crate::{
-    domain::{AuthToken, Email, PasswordHash, Timestamp},
+    domain::{AuthToken, Email, PasswordHash, Timestamp, to_civil_text},
     store::{
         StoreError, StoreOptions,
-        columns::to_text,
         connection::session::{Session, on_session},
     },
 };
@@ -129,7 +128,7 @@ impl DjangoTarget {
 
 /// Formats a time as Django does: without a fraction if it is zero.
 fn time(at: Timestamp) -> Result<String, StoreError> {
-    let text = to_text(at).map_err(StoreError::unavailable)?;
+    let text = to_civil_text(at).map_err(StoreError::unavailable)?;
     Ok(text.strip_suffix(".000000").unwrap_or(&text).to_owned())
 }
 

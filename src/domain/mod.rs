@@ -9,6 +9,7 @@
 
 mod audit;
 mod auth_token;
+mod civil_text;
 mod client_address;
 mod client_agent;
 mod email;
@@ -29,6 +30,7 @@ mod username;
 
 pub use audit::{AuditEvent, AuditKind, Origin};
 pub use auth_token::{AuthToken, InvalidAuthToken};
+pub use civil_text::{from_civil_text, to_civil_text};
 pub use client_address::{ClientAddress, InvalidClientAddress};
 pub use client_agent::{CLIENT_AGENT_CHARACTERS_MAX, ClientAgent};
 pub use email::{EMAIL_OCTETS_MAX, Email, InvalidEmail};

@@ -20,11 +20,7 @@ use std::time::Duration;
 pub use self::{
     audit_log::log_audit_event,
     columns::{SqlTimestamp, SqlUuid},
-    connection::{
-        postgres::PostgresOptions,
-        postgres_url::{InvalidPostgresUrl, PostgresUrl},
-        sqlite::SqliteOptions,
-    },
+    connection::{postgres::PostgresOptions, sqlite::SqliteOptions},
     error::{Cause, Constraint, StoreError},
     lookup::LookupOptions,
     migrate::{MigrateError, Schema},

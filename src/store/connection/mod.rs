@@ -5,7 +5,6 @@
 //! started runs to its end even if the caller's future is dropped.
 
 pub mod postgres;
-pub mod postgres_url;
 pub(super) mod replicas;
 mod replication;
 pub(crate) mod session;

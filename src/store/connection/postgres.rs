@@ -21,10 +21,14 @@ use diesel_async::{
 };
 use futures_util::FutureExt;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
+use tokio::time::timeout;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::postgres_url::{PostgresUrl, TlsMode};
-use crate::{domain::chain, store::StoreError};
+use crate::{
+    domain::chain,
+    postgres_url::{PostgresUrl, TlsMode},
+    store::StoreError,
+};
 
 /// Options of a PostgreSQL connection pool.
 #[derive(Debug, Clone)]
@@ -82,9 +86,6 @@ const REAP_INTERVAL: Duration = Duration::from_secs(30);
 
 impl PostgresPool {
     /// Creates the pool and starts the task that closes old connections. The first query connects.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`] when the file of trusted roots cannot be read.
     pub fn open(options: &PostgresOptions) -> Result<Self, StoreError> {
         let tls = match &options.url.tls {
             TlsMode::Disabled => None,
@@ -122,17 +123,12 @@ impl PostgresPool {
     /// Runs `work` in a task of its own, which goes on if the caller's future is dropped. If the server sends
     /// no answer within the sum of all time limits, the caller gets an error, and the task ends when its
     /// connection breaks.
-    ///
-    /// # Errors
-    /// The error of `work`, or [`StoreError::Unavailable`] when the time is up or the task panicked.
     pub(crate) async fn run_detached<R: Send + 'static>(
         &self,
         work: impl Future<Output = Result<R, StoreError>> + Send + 'static,
     ) -> Result<R, StoreError> {
-        match tokio::time::timeout(self.answer_timeout, tokio::spawn(work)).await {
-            Ok(finished) => finished.map_err(StoreError::unavailable)?,
-            Err(elapsed) => Err(StoreError::unavailable(elapsed)),
-        }
+        let finished = timeout(self.answer_timeout, tokio::spawn(work)).await;
+        finished.map_err(StoreError::unavailable)?.map_err(StoreError::unavailable)?
     }
 
     /// Runs a query that only reads. If the server does not answer in time, or the caller's future is
@@ -141,28 +137,20 @@ impl PostgresPool {
         &self,
         query: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<R, StoreError>,
     ) -> Result<R, QueryError> {
-        let connection = self.get().await.map_err(|error| {
-            if error.is_connection_lost() {
-                QueryError::ConnectionLost(error)
-            } else {
-                QueryError::Failed(error)
-            }
+        let connection = self.get().await.map_err(|error| match error {
+            error if error.is_connection_lost() => QueryError::ConnectionLost(error),
+            error => QueryError::Failed(error),
         })?;
         let mut in_flight = InFlight(Some(connection));
-        match tokio::time::timeout(self.answer_timeout, query(in_flight.connection())).await {
-            Ok(Ok(answer)) => {
-                in_flight.release();
-                Ok(answer)
-            }
-            Ok(Err(error)) if in_flight.connection().is_broken() || error.is_connection_lost() => {
-                Err(QueryError::ConnectionLost(error))
-            }
-            Ok(Err(error)) => {
-                in_flight.release();
-                Err(QueryError::Failed(error))
-            }
-            Err(elapsed) => Err(QueryError::Failed(StoreError::unavailable(elapsed))),
+        let answer = timeout(self.answer_timeout, query(in_flight.connection())).await;
+        let answer = answer.map_err(|elapsed| QueryError::Failed(StoreError::unavailable(elapsed)))?;
+        if let Err(error) = &answer
+            && (in_flight.connection().is_broken() || error.is_connection_lost())
+        {
+            return answer.map_err(QueryError::ConnectionLost);
         }
+        in_flight.release();
+        answer.map_err(QueryError::Failed)
     }
 
     /// Opens a new connection outside the pool, for work that must not wait for a free one.
@@ -181,15 +169,12 @@ impl PostgresPool {
     pub(crate) async fn query_on_new_connection<R>(
         &self,
         query: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<R, StoreError>,
-    ) -> Result<R, QueryError> {
+    ) -> Result<R, StoreError> {
         let answer = async {
             let mut connection = self.connect().await?;
             query(&mut connection).await
         };
-        match tokio::time::timeout(self.answer_timeout, answer).await {
-            Ok(answer) => answer.map_err(QueryError::Failed),
-            Err(elapsed) => Err(QueryError::Failed(StoreError::unavailable(elapsed))),
-        }
+        timeout(self.answer_timeout, answer).await.map_err(StoreError::unavailable)?
     }
 
     /// Takes a connection out of the pool for good, for work that needs it for a long time.

@@ -1,6 +1,6 @@
 //! The look-ups of users by `auth_token`.
 
-use super::queue::PendingLookup;
+use super::pending::PendingLookup;
 use crate::{
     domain::{AuthToken, User},
     store::{Store, StoreError},

@@ -7,7 +7,7 @@
 
 mod find;
 mod lane;
-mod queue;
+mod pending;
 
 use std::{
     sync::{
@@ -21,7 +21,7 @@ use tokio::{runtime::Handle, sync::oneshot, task::JoinSet, time::timeout};
 
 use self::{
     lane::{postgres, replica, sqlite},
-    queue::{PendingLookup, Queue, Reply},
+    pending::{PendingLookup, Queue, Reply},
 };
 use super::{
     StoreError,
@@ -52,22 +52,17 @@ pub struct LookupOptions {
 /// The queues and their lanes. The lanes end when the last clone is dropped.
 #[derive(Clone)]
 pub(super) struct Lookup {
-    queues: Queues,
+    /// On SQLite one queue per lane: callers on the same thread of the runtime share a queue, and its lane
+    /// usually runs on that thread. On PostgreSQL one queue for all callers, since a query costs a round trip
+    /// however few tokens it has.
+    queues: Arc<[Arc<Queue>]>,
+    /// The replicas, and the queue for callers while at least one of them is in use.
+    replicas: Option<(Arc<Replicas>, Arc<Queue>)>,
     /// Time limit on waiting for a lane and for its query; `None` on SQLite, which has no server that may not
     /// answer.
     answer_timeout: Option<Duration>,
     batch_tokens_max: usize,
     _lanes: Arc<JoinSet<()>>,
-}
-
-#[derive(Clone)]
-enum Queues {
-    /// One queue per lane. Callers on the same thread of the runtime share a queue, and its lane usually runs
-    /// on that thread.
-    Sqlite(Arc<[Arc<Queue>]>),
-    /// One queue for all callers, since a query costs a round trip however few tokens it has; and one for the
-    /// replicas.
-    Postgres { primary: Arc<Queue>, replicas: Option<(Arc<Replicas>, Arc<Queue>)> },
 }
 
 impl Lookup {
@@ -79,6 +74,7 @@ impl Lookup {
     ) -> Result<Self, StoreError> {
         let mut lanes = JoinSet::new();
         let queue = |waiting_max| Arc::new(Queue::new(options.batch_tokens_max, waiting_max));
+        let replicas = replicas.map(|replicas| (Arc::new(replicas), queue(options.waiting_max)));
         let (queues, answer_timeout) = match connections {
             Connections::Sqlite(threads) => {
                 let count = options.lanes.clamp(1, Handle::current().metrics().num_workers());
@@ -87,11 +83,10 @@ impl Lookup {
                 for queue in &*queues {
                     lanes.spawn(sqlite::run(sqlite::Lane::open(threads.options())?, Arc::clone(queue)));
                 }
-                (Queues::Sqlite(queues), None)
+                (queues, None)
             }
             Connections::Postgres(pool) => {
                 let primary = queue(options.waiting_max);
-                let replicas = replicas.map(|replicas| (Arc::new(replicas), queue(options.waiting_max)));
                 for _ in 0..options.lanes {
                     lanes.spawn(postgres::run(pool.clone(), Arc::clone(&primary)));
                 }
@@ -103,28 +98,27 @@ impl Lookup {
                         lanes.spawn(replica::run(replicas, queue, Arc::clone(&primary)));
                     }
                 }
-                (Queues::Postgres { primary, replicas }, Some(pool.answer_timeout()))
+                (Arc::from([primary]), Some(pool.answer_timeout()))
             }
         };
         let batch_tokens_max = options.batch_tokens_max;
-        Ok(Self { queues, answer_timeout, batch_tokens_max, _lanes: Arc::new(lanes) })
+        Ok(Self { queues, replicas, answer_timeout, batch_tokens_max, _lanes: Arc::new(lanes) })
     }
 
     /// Returns the queue for callers on the current thread.
     fn queue(&self) -> &Queue {
-        match &self.queues {
-            Queues::Sqlite(queues) => {
-                let number = THREAD_NUMBER.with(|number| *number) % queues.len();
-                queues.get(number).expect("a remainder is smaller than its divisor")
-            }
-            Queues::Postgres { replicas: Some((replicas, queue)), .. } if replicas.any_in_use() => queue,
-            Queues::Postgres { primary, .. } => primary,
+        if let Some((replicas, queue)) = &self.replicas
+            && replicas.any_in_use()
+        {
+            return queue;
         }
+        let number = THREAD_NUMBER.with(|number| *number) % self.queues.len();
+        self.queues.get(number).expect("a remainder is smaller than its divisor")
     }
 
     async fn request<T>(&self, caller: impl FnOnce(Reply<T>) -> PendingLookup) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.queue().push(caller(reply))?;
+        self.queue().push(caller(reply)).map_err(|_| StoreError::Overloaded)?;
         let answer = match self.answer_timeout {
             Some(limit) => timeout(limit, answer).await.map_err(StoreError::unavailable)?,
             None => answer.await,

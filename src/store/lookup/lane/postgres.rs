@@ -7,7 +7,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures_util::FutureExt;
 use uuid::Uuid;
 
-use super::super::queue::{PendingLookup, Queue, ReadyAnswer};
+use super::super::pending::{PendingLookup, Queue, ReadyAnswer};
 use crate::{
     domain::{AuthToken, User},
     store::{
@@ -37,9 +37,9 @@ async fn answer(pool: &PostgresPool, batch: Vec<PendingLookup>) {
         Err(QueryError::ConnectionLost(_)) => {
             pool.query_on_new_connection(async |connection| find_all(connection, again).await).await
         }
-        answer => answer,
+        answer => answer.map_err(QueryError::into_error),
     };
-    answer_with(batch, &users.map_err(QueryError::into_error));
+    answer_with(batch, &users);
 }
 
 /// Users by their `auth_token`.

@@ -8,7 +8,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc};
 use futures_util::FutureExt;
 
 use super::{
-    super::queue::{PendingLookup, Queue},
+    super::pending::{PendingLookup, Queue, move_to},
     postgres::{answer_with, find_all, tokens},
 };
 use crate::store::connection::replicas::Replicas;
@@ -25,14 +25,14 @@ pub(in super::super) async fn run(replicas: Arc<Replicas>, queue: Arc<Queue>, pr
 }
 
 async fn answer(replicas: &Replicas, primary: &Queue, batch: Vec<PendingLookup>) {
-    let Some(replica) = replicas.pick() else { return primary.push_all(batch) };
+    let Some(replica) = replicas.pick() else { return move_to(primary, batch) };
     let tokens = tokens(&batch);
     let Ok(users) = replica.query(async |connection| find_all(connection, tokens).await).await else {
-        return primary.push_all(batch);
+        return move_to(primary, batch);
     };
     let is_known =
         |caller: &PendingLookup| caller.tokens().iter().all(|token| users.contains_key(token.as_uuid()));
     let (known, others) = batch.into_iter().partition(is_known);
     answer_with(known, &Ok(users));
-    primary.push_all(others);
+    move_to(primary, others);
 }

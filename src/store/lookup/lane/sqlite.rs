@@ -17,7 +17,7 @@ use diesel::{
     sqlite::Sqlite,
 };
 
-use super::super::queue::{PendingLookup, Queue, ReadyAnswer};
+use super::super::pending::{PendingLookup, Queue, ReadyAnswer};
 use crate::{
     domain::{AuthToken, User},
     store::{
@@ -67,13 +67,13 @@ fn answer(connection: &mut SqliteConnection, batch: Vec<PendingLookup>) {
     // One transaction for the whole batch, since each statement outside a transaction locks and unlocks the
     // file. A single look-up needs none.
     let is_one = matches!(batch.as_slice(), [PendingLookup::One { .. }]);
-    let begun = if is_one { Ok(()) } else { execute(connection, Command::Begin) };
+    let begun = if is_one { Ok(()) } else { execute(connection, "BEGIN") };
     let mut find = |token| begun.clone().and_then(|()| find_one(connection, token));
     let answers: Vec<ReadyAnswer> = batch.into_iter().map(|caller| caller.answer(&mut find)).collect();
-    if !is_one && let Err(error) = begun.and_then(|()| execute(connection, Command::Commit)) {
+    if !is_one && let Err(error) = begun.and_then(|()| execute(connection, "COMMIT")) {
         tracing::warn!(error = %error.chain(), "SQLite read transaction did not begin or end cleanly");
         // Ends what is still open; otherwise the next batch could not begin its transaction.
-        let _ = execute(connection, Command::Rollback);
+        let _ = execute(connection, "ROLLBACK");
     }
     // Sent together at the end: the callers on one connection wake up together, and their answers leave in
     // one packet.
@@ -81,25 +81,16 @@ fn answer(connection: &mut SqliteConnection, batch: Vec<PendingLookup>) {
 }
 
 /// A transaction statement that is prepared only once; `batch_execute` would prepare it each time.
-#[derive(Clone, Copy)]
-enum Command {
-    Begin,
-    Commit,
-    Rollback,
-}
+struct Command(&'static str);
 
-fn execute(connection: &mut SqliteConnection, command: Command) -> Result<(), StoreError> {
-    RunQueryDsl::execute(command, connection)?;
+fn execute(connection: &mut SqliteConnection, command: &'static str) -> Result<(), StoreError> {
+    RunQueryDsl::execute(Command(command), connection)?;
     Ok(())
 }
 
 impl QueryFragment<Sqlite> for Command {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
-        out.push_sql(match self {
-            Self::Begin => "BEGIN",
-            Self::Commit => "COMMIT",
-            Self::Rollback => "ROLLBACK",
-        });
+        out.push_sql(self.0);
         Ok(())
     }
 }
