@@ -3,9 +3,14 @@
 
 #![expect(missing_docs, reason = "the migrations document each column")]
 
+mod sql_types {
+    pub(super) use diesel::sql_types::{BigInt, Binary, Bool, Integer, Nullable, Text};
+
+    pub(super) use crate::store::columns::{SqlTimestamp, SqlUuid};
+}
+
 diesel::table! {
-    use diesel::sql_types::{BigInt, Bool, Text};
-    use crate::store::columns::{SqlTimestamp, SqlUuid};
+    use super::sql_types::*;
 
     core_user (id) {
         id -> BigInt,
@@ -21,8 +26,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    use diesel::sql_types::{BigInt, Binary, Nullable, Text};
-    use crate::store::columns::SqlTimestamp;
+    use super::sql_types::*;
 
     core_mail_token (id) {
         id -> BigInt,
@@ -38,8 +42,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    use diesel::sql_types::{BigInt, Binary, Integer, Nullable, Text};
-    use crate::store::columns::SqlTimestamp;
+    use super::sql_types::*;
 
     core_mail_outbox (id) {
         id -> BigInt,
@@ -59,8 +62,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    use diesel::sql_types::{BigInt, Text};
-    use crate::store::columns::{SqlTimestamp, SqlUuid};
+    use super::sql_types::*;
 
     core_registration_request (request_id) {
         request_id -> SqlUuid,
@@ -72,8 +74,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    use diesel::sql_types::{Binary, Integer, Text};
-    use crate::store::columns::SqlTimestamp;
+    use super::sql_types::*;
 
     core_throttle (kind, subject) {
         kind -> Text,
@@ -85,8 +86,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    use diesel::sql_types::Binary;
-    use crate::store::columns::SqlTimestamp;
+    use super::sql_types::*;
 
     core_known_address (account, address) {
         account -> Binary,
@@ -96,8 +96,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    use diesel::sql_types::{BigInt, Integer, Nullable, Text};
-    use crate::store::columns::{SqlTimestamp, SqlUuid};
+    use super::sql_types::*;
 
     core_audit_event (id) {
         id -> BigInt,
@@ -116,8 +115,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    use diesel::sql_types::{BigInt, Binary, Nullable, Text};
-    use crate::store::columns::{SqlTimestamp, SqlUuid};
+    use super::sql_types::*;
 
     core_session (session_id) {
         session_id -> SqlUuid,
@@ -135,8 +133,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    use diesel::sql_types::{Binary, Integer, Nullable, Text};
-    use crate::store::columns::SqlTimestamp;
+    use super::sql_types::*;
 
     core_signing_key (kid) {
         generation -> Integer,
@@ -149,8 +146,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    use diesel::sql_types::BigInt;
-    use crate::store::columns::SqlTimestamp;
+    use super::sql_types::*;
 
     core_disabled_user (user_id) {
         user_id -> BigInt,
@@ -159,8 +155,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    use diesel::sql_types::{BigInt, Binary, Bool, Nullable};
-    use crate::store::columns::{SqlTimestamp, SqlUuid};
+    use super::sql_types::*;
 
     core_imported_user (auth_token, source_id) {
         auth_token -> SqlUuid,
@@ -174,8 +169,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    use diesel::sql_types::Nullable;
-    use crate::store::columns::SqlTimestamp;
+    use super::sql_types::*;
 
     core_copy (started_at) {
         started_at -> SqlTimestamp,

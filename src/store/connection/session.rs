@@ -4,18 +4,13 @@
 //! Statements run in the task of the caller; those of SQLite block its thread. The process serves no callers
 //! meanwhile.
 
-use diesel::{Connection, SqliteConnection, connection::SimpleConnection};
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::{
     postgres::{PostgresOptions, PostgresPool},
-    sqlite::{self, InlineConnection, SqliteOptions},
+    sqlite::{self, InlineConnection},
 };
 use crate::store::{StoreError, StoreOptions};
-
-/// Characters that a path in a `file:` URI cannot contain unescaped.
-const NOT_IN_A_PATH: &AsciiSet = &CONTROLS.add(b'?').add(b'#').add(b'%');
 
 /// A connection to either engine.
 pub enum Session {
@@ -43,26 +38,30 @@ impl Session {
     /// Opens a connection that only reads. It opens a SQLite file in read-only mode and does not change its
     /// journal mode.
     pub async fn read_only(options: &StoreOptions) -> Result<Self, StoreError> {
-        match options {
-            StoreOptions::Sqlite(options) => read_only_sqlite(options).map(Self::Sqlite),
-            StoreOptions::Postgres(_) | StoreOptions::Replicated { .. } => postgres(options).await,
-        }
+        Self::open(options, sqlite::open_read_only).await
     }
 
     /// Opens a connection that writes to a database of another application and keeps its settings, such as
     /// the journal mode. A missing SQLite file is created if the options say so.
     pub async fn foreign(options: &StoreOptions) -> Result<Self, StoreError> {
-        match options {
-            StoreOptions::Sqlite(options) => sqlite::open_foreign(options).map(Self::Sqlite),
-            StoreOptions::Postgres(_) | StoreOptions::Replicated { .. } => Self::read_write(options).await,
-        }
+        Self::open(options, sqlite::open_foreign).await
     }
 
     /// Opens a connection that writes to a store. A missing SQLite file is created if the options say so.
     pub async fn read_write(options: &StoreOptions) -> Result<Self, StoreError> {
+        Self::open(options, sqlite::open_writer).await
+    }
+
+    async fn open(options: &StoreOptions, open_sqlite: sqlite::Open) -> Result<Self, StoreError> {
         match options {
-            StoreOptions::Sqlite(options) => sqlite::open_writer(options).map(Self::Sqlite),
-            StoreOptions::Postgres(_) | StoreOptions::Replicated { .. } => postgres(options).await,
+            StoreOptions::Sqlite(options) => open_sqlite(options).map(sqlite::inline).map(Self::Sqlite),
+            StoreOptions::Postgres(options) | StoreOptions::Replicated { primary: options, .. } => {
+                // Without session settings: a pooler in between may pass the connection to other clients
+                // afterwards. A transaction sets what it needs for itself (`SET LOCAL`).
+                let plain = PostgresOptions { is_pooled: true, ..(**options).clone() };
+                let connection = PostgresPool::open(&plain)?.connect().await?;
+                Ok(Self::Postgres(Box::new(connection)))
+            }
         }
     }
 
@@ -116,33 +115,4 @@ impl Session {
     pub async fn run(&mut self, statements: &str) -> Result<(), StoreError> {
         on_session!(self, connection => { Ok(connection.batch_execute(statements).await?) })
     }
-}
-
-/// Opens a connection without session settings: a pooler in between may pass the connection to other clients
-/// afterwards. A transaction sets what it needs for itself (`SET LOCAL`).
-async fn postgres(options: &StoreOptions) -> Result<Session, StoreError> {
-    let (StoreOptions::Postgres(options) | StoreOptions::Replicated { primary: options, .. }) = options
-    else {
-        return Err(StoreError::unavailable("expected a PostgreSQL server, not a SQLite file"));
-    };
-    let plain = PostgresOptions { is_pooled: true, ..(**options).clone() };
-    let connection = PostgresPool::open(&plain)?.connect().await?;
-    Ok(Session::Postgres(Box::new(connection)))
-}
-
-fn read_only_sqlite(options: &SqliteOptions) -> Result<InlineConnection, StoreError> {
-    let path = &options.path;
-    if !path.is_file() {
-        return Err(StoreError::unavailable(format!("there is no database file {}", path.display())));
-    }
-    let text =
-        path.to_str().ok_or_else(|| StoreError::unavailable("the path of the database is not UTF-8"))?;
-    let text = if text.starts_with('/') { text.to_owned() } else { format!("./{text}") };
-    let uri = format!("file:{}?mode=ro", utf8_percent_encode(&text, NOT_IN_A_PATH));
-    let pragmas =
-        format!("PRAGMA busy_timeout = {}; PRAGMA query_only = ON;", options.busy_timeout.as_millis());
-    let opened = SqliteConnection::establish(&uri).map_err(|error| sqlite::error_in_file(path, &error))?;
-    let mut connection = opened;
-    connection.batch_execute(&pragmas).map_err(|error| sqlite::error_in_file(path, &error))?;
-    Ok(sqlite::inline(connection))
 }

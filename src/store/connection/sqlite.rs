@@ -18,6 +18,7 @@ use async_channel::{Receiver, Sender, TrySendError};
 use diesel::{Connection, SqliteConnection, connection::SimpleConnection};
 use diesel_async::sync_connection_wrapper::{SpawnBlocking, SyncConnectionWrapper};
 use futures_util::{FutureExt, future::BoxFuture};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tokio::sync::oneshot;
 
 use crate::store::{StoreError, audit_log::RecordedEvents};
@@ -57,6 +58,9 @@ impl SpawnBlocking for Inline {
     }
 }
 
+/// Characters that a path in a `file:` URI cannot contain unescaped.
+const NOT_IN_A_PATH: &AsciiSet = &CONTROLS.add(b'?').add(b'#').add(b'%');
+
 /// A connection whose futures are ready at the first poll.
 pub type InlineConnection = SyncConnectionWrapper<SqliteConnection, Inline>;
 
@@ -72,17 +76,12 @@ pub struct SqliteThreads {
 
 impl SqliteThreads {
     /// Opens the file and starts the threads.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`] when the file is missing and must not be created, or when it cannot be
-    /// opened.
     pub fn open(options: SqliteOptions) -> Result<Self, StoreError> {
-        ensure_file(&options)?;
         let (writer, write_jobs) = async_channel::bounded(options.queue_length);
         let (readers, read_jobs) = async_channel::bounded(options.queue_length);
-        start_thread("sqlite-writer", &options, connect_writer, write_jobs)?;
+        start_thread("sqlite-writer", &options, open_writer, write_jobs)?;
         for _ in 0..options.readers {
-            start_thread("sqlite-reader", &options, connect_reader, read_jobs.clone())?;
+            start_thread("sqlite-reader", &options, open_reader, read_jobs.clone())?;
         }
         Ok(Self { options, writer, readers })
     }
@@ -141,79 +140,72 @@ fn on_connection<R: Send + 'static>(
         .map_err(StoreError::from)
 }
 
-/// Opens another connection that only reads, for work that does not run on the reader threads.
+/// Settings of each connection to a store.
+const COMMON: &str = "PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; PRAGMA temp_store = MEMORY; \
+    PRAGMA cache_size = -16000; PRAGMA mmap_size = 2147418112;";
+
+/// Opens a connection to a store that only reads.
 pub(crate) fn open_reader(options: &SqliteOptions) -> Result<SqliteConnection, StoreError> {
-    let connection = connect(options)?;
-    configure(connection, &options.path, "PRAGMA query_only = ON;")
+    connect(options, &plain_name(options)?, &format!("PRAGMA query_only = ON; {COMMON}"))
 }
 
-/// Opens a writing connection that the caller owns, for work through a whole database.
-pub(crate) fn open_writer(options: &SqliteOptions) -> Result<InlineConnection, StoreError> {
+/// Opens a writing connection to a store. A missing file is created if the options say so.
+pub(super) fn open_writer(options: &SqliteOptions) -> Result<SqliteConnection, StoreError> {
+    // FULL: an acknowledged write survives a crash of the machine. The checkpoint at 1,000 pages is SQLite's
+    // default.
+    const DURABLE: &str =
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 67108864;";
     ensure_file(options)?;
-    connect_writer(options)
+    connect(options, &plain_name(options)?, &format!("{DURABLE} {COMMON}"))
 }
 
 /// Opens a file of another application and keeps its journal mode.
-pub(crate) fn open_foreign(options: &SqliteOptions) -> Result<InlineConnection, StoreError> {
+pub(super) fn open_foreign(options: &SqliteOptions) -> Result<SqliteConnection, StoreError> {
     ensure_file(options)?;
-    connect(options).map(inline)
+    connect(options, &plain_name(options)?, "")
+}
+
+/// Opens an existing file of any application in read-only mode and keeps its journal mode.
+pub(super) fn open_read_only(options: &SqliteOptions) -> Result<SqliteConnection, StoreError> {
+    require_file(&options.path)?;
+    let path = path_text(options)?;
+    let path = if path.starts_with('/') { path.to_owned() } else { format!("./{path}") };
+    let uri = format!("file:{}?mode=ro", utf8_percent_encode(&path, NOT_IN_A_PATH));
+    connect(options, &uri, "PRAGMA query_only = ON;")
 }
 
 fn ensure_file(options: &SqliteOptions) -> Result<(), StoreError> {
-    if options.create {
-        create_private(&options.path).map_err(|error| error_in_file(&options.path, &error))
-    } else if options.path.is_file() {
-        Ok(())
-    } else {
-        Err(StoreError::unavailable(format!("there is no database file {}", options.path.display())))
+    if !options.create {
+        return require_file(&options.path);
     }
+    create_private(&options.path).map_err(|error| error_in_file(&options.path, &error))
 }
 
-fn connect_reader(options: &SqliteOptions) -> Result<InlineConnection, StoreError> {
-    open_reader(options).map(inline)
+fn require_file(path: &Path) -> Result<(), StoreError> {
+    if path.is_file() {
+        return Ok(());
+    }
+    Err(StoreError::unavailable(format!("there is no database file {}", path.display())))
 }
 
-fn connect_writer(options: &SqliteOptions) -> Result<InlineConnection, StoreError> {
-    let connection = connect(options)?;
-    // FULL: an acknowledged write survives a crash of the machine. The checkpoint at 1,000 pages is SQLite's
-    // default.
-    configure(
-        connection,
-        &options.path,
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 67108864;",
-    )
-    .map(inline)
+fn path_text(options: &SqliteOptions) -> Result<&str, StoreError> {
+    let path = &options.path;
+    path.to_str().ok_or_else(|| StoreError::unavailable(format!("the path {} is not UTF-8", path.display())))
 }
 
-pub(crate) fn inline(connection: SqliteConnection) -> InlineConnection {
-    InlineConnection::with_runtime(connection, Inline)
+/// Returns the path, never a `file:` URI: the parameters of a URI could change what is opened.
+fn plain_name(options: &SqliteOptions) -> Result<String, StoreError> {
+    let path = path_text(options)?;
+    Ok(if path.starts_with("file:") { format!("./{path}") } else { path.to_owned() })
 }
 
-fn connect(options: &SqliteOptions) -> Result<SqliteConnection, StoreError> {
-    let path = options.path.to_str().ok_or_else(|| {
-        StoreError::unavailable(format!("the path {} is not UTF-8", options.path.display()))
-    })?;
-    // A path, never a `file:` URI: the parameters of a URI could change what is opened.
-    let path = if path.starts_with("file:") { format!("./{path}") } else { path.to_owned() };
-    let mut connection =
-        SqliteConnection::establish(&path).map_err(|error| error_in_file(&options.path, &error))?;
-    // Set first, since the switch to WAL may have to wait for other processes too.
-    let busy = format!("PRAGMA busy_timeout = {};", options.busy_timeout.as_millis());
-    connection.batch_execute(&busy).map_err(|error| error_in_file(&options.path, &error))?;
-    Ok(connection)
-}
-
-fn configure(
-    mut connection: SqliteConnection,
-    path: &Path,
-    pragmas: &str,
-) -> Result<SqliteConnection, StoreError> {
-    const COMMON: &str = "PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; PRAGMA temp_store = MEMORY; \
-        PRAGMA cache_size = -16000; PRAGMA mmap_size = 2147418112;";
-    connection
-        .batch_execute(pragmas)
-        .and_then(|()| connection.batch_execute(COMMON))
-        .map_err(|error| error_in_file(path, &error))?;
+/// Opens the file by its name, a path or a URI, and runs `pragmas`.
+fn connect(options: &SqliteOptions, name: &str, pragmas: &str) -> Result<SqliteConnection, StoreError> {
+    let failed = |error: &dyn std::error::Error| error_in_file(&options.path, error);
+    let mut connection = SqliteConnection::establish(name).map_err(|error| failed(&error))?;
+    // The time limit is set first, since the switch to WAL may have to wait for other processes too.
+    let pragmas = format!("PRAGMA busy_timeout = {}; {pragmas}", options.busy_timeout.as_millis());
+    connection.batch_execute(&pragmas).map_err(|error| failed(&error))?;
     Ok(connection)
 }
 
@@ -226,29 +218,34 @@ fn create_private(path: &Path) -> io::Result<()> {
     OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(drop)
 }
 
-pub(crate) fn error_in_file(path: &Path, error: &dyn std::error::Error) -> StoreError {
+fn error_in_file(path: &Path, error: &dyn std::error::Error) -> StoreError {
     StoreError::unavailable(format!("{}: {error}", path.display()))
 }
 
-type Connect = fn(&SqliteOptions) -> Result<InlineConnection, StoreError>;
+pub(super) fn inline(connection: SqliteConnection) -> InlineConnection {
+    InlineConnection::with_runtime(connection, Inline)
+}
+
+/// Opens a connection with these options.
+pub(super) type Open = fn(&SqliteOptions) -> Result<SqliteConnection, StoreError>;
 
 /// Starts a thread that owns a connection and runs the jobs of `queue`. It ends when all senders of the queue
 /// are dropped.
 fn start_thread(
     name: &str,
     options: &SqliteOptions,
-    connect: Connect,
+    open: Open,
     queue: Receiver<Job>,
 ) -> Result<(), StoreError> {
-    let mut connection = connect(options)?;
+    let mut connection = open(options).map(inline)?;
     let options = options.clone();
     let run = move || {
         while let Ok(job) = queue.recv_blocking() {
             if catch_unwind(AssertUnwindSafe(|| job(&mut connection))).is_err() {
                 // A panic may have left a transaction open, so the connection is not used again.
                 tracing::error!("SQLite query panicked; replacing its connection");
-                match connect(&options) {
-                    Ok(replacement) => connection = replacement,
+                match open(&options) {
+                    Ok(replacement) => connection = inline(replacement),
                     Err(error) => tracing::error!(%error, "SQLite connection could not be replaced"),
                 }
             }

@@ -2,6 +2,14 @@
 //!
 //! Many instances may start at the same time. On PostgreSQL one of them migrates under an advisory lock while
 //! the others retry; on SQLite all migrations run in one transaction on the writer.
+//!
+//! Every function of [`Store`] here fails if the database does not answer; those with a [`MigrateError`] also
+//! if it is unsuitable.
+
+#![expect(
+    clippy::missing_errors_doc,
+    reason = "the documentation of this module describes the common errors"
+)]
 
 mod error;
 mod postgres;
@@ -48,18 +56,12 @@ impl Store {
     }
 
     /// True if no migration has run, so that the database is new.
-    ///
-    /// # Errors
-    /// [`MigrateError`] when the database does not answer or is unsuitable.
     pub async fn is_new(&self) -> Result<bool, MigrateError> {
         Ok(self.applied().await?.is_empty())
     }
 
     /// True if the database has no users: it is new, its first migrations were interrupted, or no user has
     /// been added yet.
-    ///
-    /// # Errors
-    /// [`MigrateError`] when the database does not answer or is unsuitable.
     pub async fn has_no_users(&self) -> Result<bool, MigrateError> {
         if self.is_new().await? {
             return Ok(true);
@@ -78,9 +80,6 @@ impl Store {
     }
 
     /// Compares the schema of the database with the one that this release needs. Changes nothing.
-    ///
-    /// # Errors
-    /// [`MigrateError`] when the database does not answer or is unsuitable.
     pub async fn schema(&self) -> Result<Schema, MigrateError> {
         let needed = match &self.connections {
             Connections::Sqlite(_) => sqlite::needed()?,
@@ -98,9 +97,6 @@ impl Store {
 
     /// Returns a warning for the operator about each setting of the server with which an acknowledged write
     /// can be lost.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
     pub async fn durability_warnings(&self) -> Result<Vec<String>, StoreError> {
         match &self.connections {
             Connections::Sqlite(_) => Ok(Vec::new()),

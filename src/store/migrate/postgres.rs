@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use diesel::{
-    QueryDsl, QueryableByName,
+    QueryDsl,
+    dsl::sql,
     pg::Pg,
-    sql_query,
+    select,
     sql_types::{BigInt, Bool, Text},
 };
 use diesel_async::{AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
@@ -30,18 +31,6 @@ const LOCK_RETRY: Duration = Duration::from_millis(100);
 /// The oldest version of PostgreSQL that is tested, in the format of `server_version_num`.
 const VERSION_MIN: i32 = 150_000;
 
-#[derive(QueryableByName)]
-struct Flag {
-    #[diesel(sql_type = Bool)]
-    value: bool,
-}
-
-#[derive(QueryableByName)]
-struct TextRow {
-    #[diesel(sql_type = Text)]
-    value: String,
-}
-
 pub(super) fn needed() -> Result<Versions, MigrateError> {
     versions::<Pg>(&MIGRATIONS)
 }
@@ -49,12 +38,12 @@ pub(super) fn needed() -> Result<Versions, MigrateError> {
 pub(super) async fn applied(pool: &PostgresPool) -> Result<Versions, MigrateError> {
     let mut connection = pool.get().await?;
     refuse_unsuitable_server(&mut connection).await?;
-    let has_table = sql_query("SELECT to_regclass('__diesel_schema_migrations') IS NOT NULL AS value");
-    if !has_table.get_result::<Flag>(&mut connection).await.map_err(StoreError::from)?.value {
+    let has_table = select(sql::<Bool>("to_regclass('__diesel_schema_migrations') IS NOT NULL"));
+    if !has_table.get_result::<bool>(&mut connection).await? {
         return Ok(Versions::new());
     }
     let applied = __diesel_schema_migrations::table.select(__diesel_schema_migrations::version);
-    let applied: Vec<String> = applied.load(&mut connection).await.map_err(StoreError::from)?;
+    let applied: Vec<String> = applied.load(&mut connection).await?;
     Ok(applied.into_iter().collect())
 }
 
@@ -77,8 +66,8 @@ async fn refuse_unsuitable_server(connection: &mut AsyncPgConnection) -> Result<
 }
 
 async fn setting(connection: &mut AsyncPgConnection, name: &str) -> Result<String, StoreError> {
-    let query = sql_query("SELECT current_setting($1) AS value").bind::<Text, _>(name);
-    Ok(query.get_result::<TextRow>(connection).await?.value)
+    let query = select(sql::<Text>("current_setting(").bind::<Text, _>(name).sql(")"));
+    Ok(query.get_result(connection).await?)
 }
 
 /// Takes a connection out of the pool, since the lock belongs to its session: the lock ends with it in any
@@ -87,10 +76,7 @@ pub(super) async fn migrate(pool: &PostgresPool) -> Result<Vec<String>, MigrateE
     let mut connection = pool.detach().await?;
     // A migration may take longer than a request, and may wait for requests of the previous release, which
     // still runs.
-    connection
-        .batch_execute("SET statement_timeout = 0; SET lock_timeout = 0")
-        .await
-        .map_err(StoreError::from)?;
+    connection.batch_execute("SET statement_timeout = 0; SET lock_timeout = 0").await?;
     lock(&mut connection).await?;
     let migrated = tokio::spawn(async move {
         let mut harness = AsyncMigrationHarness::new(connection);
@@ -103,9 +89,7 @@ pub(super) async fn migrate(pool: &PostgresPool) -> Result<Vec<String>, MigrateE
 async fn lock(connection: &mut AsyncPgConnection) -> Result<(), StoreError> {
     let mut is_logged = false;
     loop {
-        let query = diesel::select(
-            diesel::dsl::sql::<Bool>("pg_try_advisory_lock(").bind::<BigInt, _>(ADVISORY_LOCK).sql(")"),
-        );
+        let query = select(sql::<Bool>("pg_try_advisory_lock(").bind::<BigInt, _>(ADVISORY_LOCK).sql(")"));
         if query.get_result::<bool>(connection).await? {
             return Ok(());
         }

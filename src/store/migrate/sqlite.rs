@@ -1,7 +1,9 @@
 //! SQLite migrations. All missing ones run in one transaction.
 
 use diesel::{
-    Connection, QueryDsl, QueryableByName, RunQueryDsl, SqliteConnection, sql_query,
+    Connection, QueryDsl, RunQueryDsl, SqliteConnection,
+    dsl::sql,
+    select,
     sql_types::{Bool, Integer},
     sqlite::Sqlite,
 };
@@ -18,18 +20,6 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 /// "KIDS" in ASCII, which the first migration writes into the header of the file.
 const APPLICATION_ID: i32 = 1_262_093_395;
 
-#[derive(QueryableByName)]
-struct Flag {
-    #[diesel(sql_type = Bool)]
-    value: bool,
-}
-
-#[derive(QueryableByName)]
-struct Number {
-    #[diesel(sql_type = Integer)]
-    value: i32,
-}
-
 pub(super) fn needed() -> Result<Versions, MigrateError> {
     versions::<Sqlite>(&MIGRATIONS)
 }
@@ -41,9 +31,8 @@ pub(super) async fn applied(threads: &SqliteThreads) -> Result<Versions, Migrate
 
 fn read_applied(connection: &mut SqliteConnection) -> Result<Versions, MigrateError> {
     refuse_foreign_file(connection)?;
-    let has_table =
-        "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = '__diesel_schema_migrations') AS value";
-    if !sql_query(has_table).get_result::<Flag>(connection)?.value {
+    let has_table = "EXISTS (SELECT 1 FROM sqlite_master WHERE name = '__diesel_schema_migrations')";
+    if !select(sql::<Bool>(has_table)).get_result::<bool>(connection)? {
         return Ok(Versions::new());
     }
     let applied = __diesel_schema_migrations::table.select(__diesel_schema_migrations::version);
@@ -65,11 +54,11 @@ fn run_pending(connection: &mut SqliteConnection) -> Result<Vec<String>, Migrate
 }
 
 fn refuse_foreign_file(connection: &mut SqliteConnection) -> Result<(), MigrateError> {
-    let id = "SELECT application_id AS value FROM pragma_application_id";
-    let id = sql_query(id).get_result::<Number>(connection)?.value;
-    let has_tables = "SELECT EXISTS (SELECT 1 FROM sqlite_master \
-        WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name <> '__diesel_schema_migrations') AS value";
-    let has_tables = sql_query(has_tables).get_result::<Flag>(connection)?.value;
+    let id = "(SELECT application_id FROM pragma_application_id)";
+    let id: i32 = select(sql::<Integer>(id)).get_result(connection)?;
+    let has_tables = "EXISTS (SELECT 1 FROM sqlite_master \
+        WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name <> '__diesel_schema_migrations')";
+    let has_tables: bool = select(sql::<Bool>(has_tables)).get_result(connection)?;
     if id == APPLICATION_ID || (id == 0 && !has_tables) {
         Ok(())
     } else {

@@ -20,9 +20,6 @@ diesel::table! {
 pub(super) type Versions = BTreeSet<String>;
 
 /// Returns the versions of these migrations.
-///
-/// # Errors
-/// [`MigrateError::Broken`] when a migration has no version.
 pub(super) fn versions<B: Backend>(migrations: &impl MigrationSource<B>) -> Result<Versions, MigrateError> {
     let migrations = migrations.migrations().map_err(|error| MigrateError::Broken(Cause::new(error)))?;
     Ok(migrations.iter().map(|migration| migration.name().version().to_string()).collect())
