@@ -115,7 +115,7 @@ impl Administration {
     pub async fn disable_user(&self, key: &UserKey, origin: &Origin) -> Result<ManagedUser, AccountError> {
         let found = self.find_user(key).await?;
         let event = self.event(AuditKind::UserDisabled, &found.user, origin);
-        if self.store.disable_user(found.user.id, event).await?.is_none() {
+        if !self.store.disable_user(found.user.id, event).await? {
             return Err(AccountError::UserNotFound);
         }
         self.find_user(&UserKey::AuthToken(found.user.auth_token)).await
@@ -229,7 +229,7 @@ fn verification_link(mails: &Mails, user: &User, now: Timestamp) -> NewMail {
 }
 
 /// Returns the user as an update has left it.
-fn updated_user(found: &ManagedUser, updated: Option<(User, bool)>) -> Result<ManagedUser, AccountError> {
-    let (user, _is_changed) = updated.ok_or(AccountError::UserNotFound)?;
+fn updated_user(found: &ManagedUser, updated: Option<User>) -> Result<ManagedUser, AccountError> {
+    let user = updated.ok_or(AccountError::UserNotFound)?;
     Ok(ManagedUser { user, disabled_at: found.disabled_at })
 }

@@ -200,8 +200,7 @@ impl Accounts {
             TokenState::Repeated { .. } | TokenState::Useless => SessionChange::Keep,
             TokenState::Reused => SessionChange::End { event: about_session(reused, &known.session) },
         };
-        let Some((known, _change)) = self.deps.store.change_session(token.family_digest(), decide).await?
-        else {
+        let Some(known) = self.deps.store.change_session(token.family_digest(), decide).await? else {
             return Err(self.refuse_refresh(origin, None));
         };
         let mut session = known.session.clone();

@@ -1,7 +1,7 @@
 //! Changes that a user makes to their own account. Each change is one transaction, together with its mails,
 //! its audit event and the deletion of the sessions that it ends.
 
-use diesel::{ExpressionMethods, OptionalExtension, QueryDsl, SelectableHelper};
+use diesel::{ExpressionMethods, OptionalExtension, QueryDsl};
 use diesel_async::RunQueryDsl;
 
 use super::{
@@ -10,14 +10,19 @@ use super::{
     outbox::NewMail,
     sessions::SessionStatements,
     throttle::ThrottleStatements,
-    users::{UserRow, UserStatements},
+    users::{UserChange, UserStatements},
 };
 use crate::{
     domain::{
         AuditEvent, MailTokenDigest, MailTokenPurpose, PasswordHash, SessionId, Timestamp, User, UserId,
         Username,
     },
-    store::{Store, StoreError, columns::TimestampColumn, connection::write, schema::core_user},
+    store::{
+        Store, StoreError,
+        audit_log::RecordedEvents,
+        connection::{statements, write},
+        schema::core_user,
+    },
 };
 
 /// A change of password.
@@ -52,26 +57,41 @@ pub struct EmailChangeRequest {
     pub event: AuditEvent,
 }
 
+statements! {
+    /// Statements on changes that a mailed link authorizes.
+    trait LinkedChangeStatements {
+        /// Changes a user at the time of the event, ends all sessions and voids all links of the user.
+        /// Enqueues the notice, records the event with this user and returns the user.
+        async fn apply_linked_change(
+            &mut self,
+            user: UserId,
+            change: UserChange,
+            notice: &NewMail,
+            event: AuditEvent,
+            recorded: &mut RecordedEvents,
+        ) -> Result<User, StoreError> {
+            let now = event.at;
+            let user = self.change_user(user, change, now).await?;
+            self.revoke_access(user.id, now).await?;
+            self.enqueue_mail(user.id, notice, now).await?;
+            self.record(event.with_user(Some(user.auth_token)), recorded).await?;
+            Ok(user)
+        }
+    }
+}
+
 impl Store {
     /// Changes a password, ends the user's other sessions and voids the password reset and email change
     /// links, which an intruder may have requested with the old password. Changes nothing and returns false
     /// if the password changed, or the user was disabled or deleted, after the current password was verified.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
     pub async fn change_password(&self, change: PasswordChange) -> Result<bool, StoreError> {
         let now = change.event.at;
         write!(&self.connections, connection, recorded => {
-            if !connection.lock_if_unchanged(change.user, &change.old).await? {
+            if connection.lock_if_unchanged(change.user, &change.old).await?.is_none() {
                 return Ok(false);
             }
-            diesel::update(core_user::table.find(change.user.as_i64()))
-                .set((
-                    core_user::password.eq(change.new.expose().to_owned()),
-                    core_user::updated_at.eq(TimestampColumn(now)),
-                ))
-                .execute(connection)
-                .await?;
+            let password = Some(change.new.expose().to_owned());
+            connection.change_user(change.user, UserChange { password, ..UserChange::default() }, now).await?;
             connection.void_links(change.user, MailTokenPurpose::ResetPassword, now).await?;
             connection.void_links(change.user, MailTokenPurpose::ChangeEmail, now).await?;
             connection.delete_sessions_of(change.user, Some(change.keep)).await?;
@@ -85,9 +105,6 @@ impl Store {
     /// the user's email. Voids all other links, ends all sessions and clears the failed login attempts.
     /// Returns the user, or `None` if the link is invalid, or was mailed to an address that is no longer the
     /// user's email.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer; the link is then unused.
     pub async fn reset_password(
         &self,
         token: MailTokenDigest,
@@ -95,28 +112,16 @@ impl Store {
         notice: NewMail,
         event: AuditEvent,
     ) -> Result<Option<User>, StoreError> {
-        let now = event.at;
         write!(&self.connections, connection, recorded => {
             let Some(user) = connection.lock_link_owner(token).await? else { return Ok(None) };
-            let mailed_to = connection.use_link(user.id, token, MailTokenPurpose::ResetPassword, now).await?;
+            let mailed_to = connection.use_link(user.id, token, MailTokenPurpose::ResetPassword, event.at).await?;
             if mailed_to.as_ref() != Some(&user.email) {
                 return Ok(None);
             }
-            let user: UserRow = diesel::update(core_user::table.find(user.id.as_i64()))
-                .set((
-                    core_user::password.eq(password.expose().to_owned()),
-                    core_user::is_verified.eq(true),
-                    core_user::updated_at.eq(TimestampColumn(now)),
-                ))
-                .returning(UserRow::as_returning())
-                .get_result(connection)
-                .await?;
-            let user = User::from(user);
-            connection.void_all_links(user.id, now).await?;
-            connection.delete_sessions_of(user.id, None).await?;
+            let change =
+                UserChange { password: Some(password.expose().to_owned()), ..UserChange::verified(true) };
+            let user = connection.apply_linked_change(user.id, change, &notice, event, recorded).await?;
             connection.delete_password_attempts(&user.email).await?;
-            connection.enqueue_mail(user.id, &notice, now).await?;
-            connection.record(event.with_user(Some(user.auth_token)), recorded).await?;
             Ok(Some(user))
         })
     }
@@ -124,13 +129,10 @@ impl Store {
     /// Enqueues a confirmation link for the new address and a notice for the old one, and voids earlier email
     /// change links. Changes nothing and returns false if the password changed, or the user was disabled or
     /// deleted, after the current password was verified.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
     pub async fn request_email_change(&self, request: EmailChangeRequest) -> Result<bool, StoreError> {
         let (user, now) = (request.user, request.event.at);
         write!(&self.connections, connection, recorded => {
-            if !connection.lock_if_unchanged(user, &request.password).await? {
+            if connection.lock_if_unchanged(user, &request.password).await?.is_none() {
                 return Ok(false);
             }
             connection.void_links(user, MailTokenPurpose::ChangeEmail, now).await?;
@@ -156,38 +158,21 @@ impl Store {
         event: AuditEvent,
         deletion: AuditEvent,
     ) -> Result<Option<User>, StoreError> {
-        let now = event.at;
         write!(&self.connections, connection, recorded => {
             let owner = connection.lock_link_owner(token).await?;
             let Some(user) = owner.filter(|user| user.email == notice.recipient) else { return Ok(None) };
-            let mailed_to = connection.use_link(user.id, token, MailTokenPurpose::ChangeEmail, now).await?;
+            let mailed_to = connection.use_link(user.id, token, MailTokenPurpose::ChangeEmail, event.at).await?;
             let Some(email) = mailed_to else { return Ok(None) };
             // The reader of this mail owns the address, so an unverified registration with it is deleted.
             connection.delete_never_verified_user(&email, user.id, &deletion, recorded).await?;
-            let user: UserRow = diesel::update(core_user::table.find(user.id.as_i64()))
-                .set((
-                    core_user::email.eq(email.as_str().to_owned()),
-                    core_user::is_verified.eq(true),
-                    core_user::updated_at.eq(TimestampColumn(now)),
-                ))
-                .returning(UserRow::as_returning())
-                .get_result(connection)
-                .await?;
-            let user = User::from(user);
-            connection.void_all_links(user.id, now).await?;
-            connection.delete_sessions_of(user.id, None).await?;
-            connection.enqueue_mail(user.id, &notice, now).await?;
-            connection.record(event.with_user(Some(user.auth_token)), recorded).await?;
-            Ok(Some(user))
+            let change = UserChange { email: Some(email.as_str().to_owned()), ..UserChange::verified(true) };
+            connection.apply_linked_change(user.id, change, &notice, event, recorded).await.map(Some)
         })
     }
 
     /// Deletes a user with their sessions, links, mails and registration requests, and records the event.
     /// Changes nothing and returns false if the password changed, or the user was disabled or deleted, after
     /// the current password was verified.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
     pub async fn delete_account(
         &self,
         user: UserId,
@@ -195,7 +180,7 @@ impl Store {
         event: AuditEvent,
     ) -> Result<bool, StoreError> {
         write!(&self.connections, connection, recorded => {
-            if !connection.lock_if_unchanged(user, &password).await? {
+            if connection.lock_if_unchanged(user, &password).await?.is_none() {
                 return Ok(false);
             }
             diesel::delete(core_user::table.find(user.as_i64())).execute(connection).await?;
@@ -206,9 +191,6 @@ impl Store {
 
     /// Enqueues a notice for the verified user with the recipient's email. Returns false if there is no such
     /// user.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
     pub async fn enqueue_notice(&self, notice: NewMail, now: Timestamp) -> Result<bool, StoreError> {
         write!(&self.connections, connection => {
             let user: Option<i64> = core_user::table
@@ -236,26 +218,19 @@ impl Store {
         notice: NewMail,
         event: AuditEvent,
     ) -> Result<Option<User>, StoreError> {
-        let (name, key, now) = (username.as_str().to_owned(), username.key().to_owned(), event.at);
+        let change = UserChange {
+            username: Some(username.as_str().to_owned()),
+            username_key: Some(username.key().to_owned()),
+            ..UserChange::default()
+        };
         write!(&self.connections, connection, recorded => {
             if connection.lock_enabled_user(user).await?.is_none() {
                 return Ok(None);
             }
-            let changed: Option<UserRow> = diesel::update(core_user::table.find(user.as_i64()))
-                .set((
-                    core_user::username.eq(name),
-                    core_user::username_key.eq(key),
-                    core_user::updated_at.eq(TimestampColumn(now)),
-                ))
-                .returning(UserRow::as_returning())
-                .get_result(connection)
-                .await
-                .optional()?;
-            if changed.is_some() {
-                connection.enqueue_mail(user, &notice, now).await?;
-                connection.record(event, recorded).await?;
-            }
-            Ok(changed.map(User::from))
+            let changed = connection.change_user(user, change, event.at).await?;
+            connection.enqueue_mail(user, &notice, event.at).await?;
+            connection.record(event, recorded).await?;
+            Ok(Some(changed))
         })
     }
 }

@@ -176,9 +176,6 @@ statements! {
 impl Store {
     /// Records events that do not belong to another transaction: all of them, or none. Does not log them: the
     /// caller does, also if the database is unavailable.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
     pub async fn record_audit_events(&self, events: Vec<AuditEvent>) -> Result<(), StoreError> {
         write!(&self.connections, connection => {
             for event in events {
@@ -190,9 +187,6 @@ impl Store {
 
     /// Returns the events that match the filter and come after `after`, ordered by time. Returns at most
     /// `limit` events, and never more than [`AUDIT_PAGE_MAX`].
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
     pub async fn list_audit_events(
         &self,
         filter: AuditFilter,

@@ -14,92 +14,64 @@ use crate::{
 
 impl Store {
     /// Marks the user's email as verified, at the time of the event. Records the event if the user changed.
-    /// Returns the user and whether it changed, or `None` if the user was deleted.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
-    pub async fn mark_verified(
-        &self,
-        user: UserId,
-        event: AuditEvent,
-    ) -> Result<Option<(User, bool)>, StoreError> {
-        self.set_verified(user, true, None, event).await
+    /// Returns the user, or `None` if the user was deleted.
+    pub async fn mark_verified(&self, user: UserId, event: AuditEvent) -> Result<Option<User>, StoreError> {
+        write!(&self.connections, connection, recorded => {
+            let user = connection.lock_user(user).await?;
+            let Some(User { id, is_verified: false, .. }) = user else { return Ok(user) };
+            let user = connection.set_verified(id, true, event.at).await?;
+            connection.record(event, recorded).await?;
+            Ok(Some(user))
+        })
     }
 
     /// Marks the user's email as not verified, ends all sessions and voids all links. Enqueues a new
     /// verification link, unless the user is disabled or has another email by now. Otherwise as
     /// [`Store::mark_verified`].
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
     pub async fn mark_unverified(
         &self,
         user: UserId,
         link: NewMail,
         event: AuditEvent,
-    ) -> Result<Option<(User, bool)>, StoreError> {
-        self.set_verified(user, false, Some(link), event).await
-    }
-
-    async fn set_verified(
-        &self,
-        user: UserId,
-        is_verified: bool,
-        link: Option<NewMail>,
-        event: AuditEvent,
-    ) -> Result<Option<(User, bool)>, StoreError> {
+    ) -> Result<Option<User>, StoreError> {
         let now = event.at;
         write!(&self.connections, connection, recorded => {
-            let Some(user) = connection.lock_user(user).await? else { return Ok(None) };
-            if user.is_verified == is_verified {
-                return Ok(Some((user, false)));
-            }
-            let user = connection.set_verified(user.id, is_verified, now).await?;
-            if !is_verified {
-                connection.void_all_links(user.id, now).await?;
-                connection.delete_sessions_of(user.id, None).await?;
-            }
-            let is_disabled = connection.is_user_disabled(user.id).await?;
+            let user = connection.lock_user(user).await?;
+            let Some(User { id, is_verified: true, .. }) = user else { return Ok(user) };
+            let user = connection.set_verified(id, false, now).await?;
+            connection.revoke_access(id, now).await?;
             // The link is for the email that the user had when the link was made. A disabled user gets a link
             // when an operator enables the user again.
-            if let Some(link) = link.filter(|link| !is_disabled && link.recipient == user.email) {
-                connection.enqueue_mail(user.id, &link, now).await?;
+            if link.recipient == user.email && !connection.is_user_disabled(id).await? {
+                connection.enqueue_mail(id, &link, now).await?;
             }
             connection.record(event, recorded).await?;
-            Ok(Some((user, true)))
+            Ok(Some(user))
         })
     }
 
     /// Disables a user from the time of the event: ends all sessions, voids all links and records the event.
-    /// Returns true if the user was enabled before, false if the user was already disabled, and `None` if the
-    /// user was deleted.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
-    pub async fn disable_user(&self, user: UserId, event: AuditEvent) -> Result<Option<bool>, StoreError> {
+    /// Changes nothing if the user is already disabled. Returns false if the user was deleted.
+    pub async fn disable_user(&self, user: UserId, event: AuditEvent) -> Result<bool, StoreError> {
         let now = event.at;
         write!(&self.connections, connection, recorded => {
-            let Some(user) = connection.lock_user(user).await? else { return Ok(None) };
+            let Some(user) = connection.lock_user(user).await? else { return Ok(false) };
             if connection.is_user_disabled(user.id).await? {
-                return Ok(Some(false));
+                return Ok(true);
             }
             diesel::insert_into(core_disabled_user::table)
                 .values((core_disabled_user::user_id.eq(user.id.as_i64()), core_disabled_user::disabled_at.eq(TimestampColumn(now))))
                 .execute(connection)
                 .await?;
-            connection.void_all_links(user.id, now).await?;
-            connection.delete_sessions_of(user.id, None).await?;
+            connection.revoke_access(user.id, now).await?;
             connection.record(event, recorded).await?;
-            Ok(Some(true))
+            Ok(true)
         })
     }
 
     /// Enables a disabled user and records the event. Returns false if the user was not disabled or does not
     /// exist. Enqueues a verification link if the user's email is not verified; without a link, the next
     /// purge could delete the user as abandoned.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
     pub async fn enable_user(
         &self,
         user: UserId,

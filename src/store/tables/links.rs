@@ -168,9 +168,6 @@ fn is_usable_link(digest: Vec<u8>, purpose: &'static str, now: TimestampColumn) 
 
 impl Store {
     /// Returns the owner of a link if the link is valid for this purpose at `now`. Does not use up the link.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
     pub async fn find_link_owner(
         &self,
         token: MailTokenDigest,
@@ -192,9 +189,6 @@ impl Store {
 
     /// Uses up the token with one conditional UPDATE and marks its user as verified, at the time of the
     /// event. The event is recorded in the same transaction, with this user.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer; the token is then unused.
     pub async fn verify_email(
         &self,
         token: MailTokenDigest,
@@ -234,9 +228,6 @@ impl Store {
 
     /// Marks an imported user with this `auth_token` as verified, at the time of the event, and records the
     /// event. The user must be unchanged since the import and not disabled.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
     pub async fn verify_imported(
         &self,
         token: AuthToken,
@@ -276,9 +267,6 @@ impl Store {
     /// mail. At the time of the event, voids the user's older links for the same purpose, whether their mails
     /// were sent or not, and records the event. Returns the user. Changes nothing and returns `None` if there
     /// is no such user, the user is disabled, or the link is to verify an email that is already verified.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer; the older links then stay valid.
     pub async fn replace_link(
         &self,
         (email, of): (&Email, Option<UserId>),

@@ -45,23 +45,13 @@ pub struct UserFilter {
 
 /// Returns the LIKE pattern for columns that contain `text`. Escapes the wildcards with a backslash.
 fn like_pattern(text: &str) -> String {
-    let mut pattern = String::from("%");
-    for character in text.chars() {
-        if matches!(character, '%' | '_' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(character);
-    }
-    pattern.push('%');
-    pattern
+    let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+    format!("%{escaped}%")
 }
 
 impl Store {
     /// Returns the user with this `auth_token`, with their disabled state. Always reads from the primary,
     /// also when there are replicas.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
     pub async fn find_managed_user(&self, auth_token: AuthToken) -> Result<Option<ManagedUser>, StoreError> {
         let auth_token = UuidColumn(*auth_token.as_uuid());
         read!(&self.connections, connection => {
@@ -78,9 +68,6 @@ impl Store {
 
     /// Returns the users who match the filter and come after `after`, in the order of registration. Returns
     /// at most `limit` users, and never more than [`USERS_PAGE_MAX`].
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
     pub async fn list_users(
         &self,
         filter: UserFilter,
@@ -88,8 +75,6 @@ impl Store {
         limit: i64,
     ) -> Result<Vec<ManagedUser>, StoreError> {
         let after = after.map_or(i64::MIN, UserId::as_i64);
-        let (since, before) =
-            (filter.created_since.map(TimestampColumn), filter.created_before.map(TimestampColumn));
         read!(&self.connections, connection => {
             let mut query = core_user::table
                 .left_join(core_disabled_user::table)
@@ -105,11 +90,11 @@ impl Store {
                 let column = core_disabled_user::disabled_at;
                 query = if is_disabled { query.filter(column.is_not_null()) } else { query.filter(column.is_null()) };
             }
-            if let Some(since) = since {
-                query = query.filter(core_user::created_at.ge(since));
+            if let Some(since) = filter.created_since {
+                query = query.filter(core_user::created_at.ge(TimestampColumn(since)));
             }
-            if let Some(before) = before {
-                query = query.filter(core_user::created_at.lt(before));
+            if let Some(before) = filter.created_before {
+                query = query.filter(core_user::created_at.lt(TimestampColumn(before)));
             }
             if let Some(text) = filter.text {
                 let email = core_user::email.like(like_pattern(&text.to_lowercase())).escape('\\');

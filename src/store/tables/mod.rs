@@ -4,6 +4,15 @@
 //! that it is mainly about; `account_changes` and `purge` hold those that concern many tables alike. What
 //! several transactions share are statements: functions of a connection (`UserStatements`,
 //! `LinkStatements`, …).
+//!
+//! Every function of [`Store`](super::Store) here fails with [`StoreError`](super::StoreError) if the
+//! database does not answer. Only functions that fail for another reason too have a section about their
+//! errors.
+
+#![expect(
+    clippy::missing_errors_doc,
+    reason = "the documentation of this module describes the common errors"
+)]
 
 mod account_changes;
 pub(crate) mod audit;

@@ -186,9 +186,6 @@ impl Store {
 
     /// Schedules the next attempt at `at` and records the cause of the failure. Returns false if the lease
     /// was lost.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer: the mail becomes due again when the lease ends.
     pub async fn retry_mail(
         &self,
         mail: &OutgoingMail,
@@ -200,9 +197,6 @@ impl Store {
 
     /// Records that delivery failed permanently, with the cause, and erases the token. Returns false if the
     /// lease was lost.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer: the mail becomes due again when the lease ends.
     pub async fn mark_mail_failed(
         &self,
         mail: &OutgoingMail,

@@ -62,34 +62,9 @@ pub struct Purged {
     pub has_more: bool,
 }
 
-/// Rows of a table that are due for deletion.
-struct Due {
-    table: &'static str,
-    /// The column with the time by which rows become due.
-    column: &'static str,
-    /// The operator between the column and `limit`: `<` or `<=`.
-    comparison: &'static str,
-    limit: TimestampColumn,
-}
-
-impl Due {
-    const fn before(table: &'static str, column: &'static str, limit: TimestampColumn) -> Self {
-        Self { table, column, comparison: "<", limit }
-    }
-
-    const fn until(table: &'static str, column: &'static str, limit: TimestampColumn) -> Self {
-        Self { table, column, comparison: "<=", limit }
-    }
-
-    /// Returns the statement that deletes the oldest due rows: at most [`ROWS_MAX`], and those with the same
-    /// time as the last of them. `$1` is the limit; SQLite numbers it like PostgreSQL.
-    fn statement(&self) -> String {
-        let Self { table, column, comparison, .. } = self;
-        let due = format!("{table} WHERE {column} {comparison} $1");
-        let last = format!("SELECT {column} FROM {due} ORDER BY {column} LIMIT 1 OFFSET {}", ROWS_MAX - 1);
-        format!("DELETE FROM {due} AND {column} <= coalesce(({last}), $1)")
-    }
-}
+/// The rows of a table that are due for deletion: the table, its column with a time, the operator between the
+/// column and the limit (`<` or `<=`), and the limit.
+type Due = (&'static str, &'static str, &'static str, TimestampColumn);
 
 /// The users who registered before `then`, never verified their email, are not disabled, were not imported,
 /// and have no link created at `then` or later.
@@ -107,9 +82,15 @@ fn abandoned_before(then: TimestampColumn) -> _ {
 statements! {
     /// Statements of the purge.
     trait PurgeStatements {
-        /// Deletes the oldest due rows of a table; returns their number.
-        async fn delete_due(&mut self, due: &Due) -> Result<usize, StoreError> {
-            Ok(sql_query(due.statement()).bind::<SqlTimestamp, _>(due.limit).execute(self).await?)
+        /// Deletes the oldest due rows of a table: at most [`ROWS_MAX`], and those with the same time as the
+        /// last of them. Returns their number.
+        async fn delete_due(&mut self, due: Due) -> Result<usize, StoreError> {
+            let (table, column, comparison, limit) = due;
+            // `$1` is the limit; SQLite numbers it like PostgreSQL.
+            let due = format!("{table} WHERE {column} {comparison} $1");
+            let last = format!("SELECT {column} FROM {due} ORDER BY {column} LIMIT 1 OFFSET {}", ROWS_MAX - 1);
+            let statement = format!("DELETE FROM {due} AND {column} <= coalesce(({last}), $1)");
+            Ok(sql_query(statement).bind::<SqlTimestamp, _>(limit).execute(self).await?)
         }
 
         /// Deletes mails that were sent, failed permanently or were cancelled before `limit`; returns their
@@ -149,28 +130,25 @@ statements! {
 impl Store {
     /// Deletes rows whose retention period is over at the time of `deletion`, a limited number in one
     /// transaction. Records a copy of `deletion` for each deleted user.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer; nothing was deleted.
     pub async fn purge(&self, kept: RetentionPeriods, deletion: AuditEvent) -> Result<Purged, StoreError> {
         let now = deletion.at;
         let before = |kept| TimestampColumn(now.minus(kept));
         let (unverified, mails) = (before(kept.unverified_users), before(kept.finished_mails));
         let now = TimestampColumn(now);
         // The same table order as the cascade of a deleted user, so that the two cannot deadlock.
-        let tokens = Due::before("core_mail_token", "expires_at", before(kept.expired_tokens));
+        let tokens = ("core_mail_token", "expires_at", "<", before(kept.expired_tokens));
         let others = [
-            Due::before("core_registration_request", "created_at", before(kept.request_ids)),
-            Due::until("core_session", "created_at", before(kept.sessions)),
-            Due::until("core_session", "refreshed_at", before(kept.idle_sessions)),
-            Due::until("core_throttle", "expires_at", now),
-            Due::until("core_known_address", "expires_at", now),
-            Due::before("core_audit_event", "at", before(kept.audit_events)),
+            ("core_registration_request", "created_at", "<", before(kept.request_ids)),
+            ("core_session", "created_at", "<=", before(kept.sessions)),
+            ("core_session", "refreshed_at", "<=", before(kept.idle_sessions)),
+            ("core_throttle", "expires_at", "<=", now),
+            ("core_known_address", "expires_at", "<=", now),
+            ("core_audit_event", "at", "<", before(kept.audit_events)),
         ];
         write!(&self.connections, connection, recorded => {
             let users = connection.delete_abandoned_users(unverified, &deletion, recorded).await?;
-            let mut rows = vec![connection.delete_due(&tokens).await?, connection.delete_finished_mails(mails).await?];
-            for due in &others {
+            let mut rows = vec![connection.delete_due(tokens).await?, connection.delete_finished_mails(mails).await?];
+            for due in others {
                 rows.push(connection.delete_due(due).await?);
             }
             let expired_keys = core_signing_key::table.filter(core_signing_key::verifies_until.le(now));

@@ -76,16 +76,6 @@ pub(crate) struct NewUserRow {
     pub(crate) updated_at: TimestampColumn,
 }
 
-#[derive(Insertable)]
-#[diesel(table_name = core_registration_request)]
-struct NewRequestRow {
-    request_id: UuidColumn,
-    user_id: i64,
-    email: String,
-    username_key: String,
-    created_at: TimestampColumn,
-}
-
 statements! {
     /// Statements on request ids.
     trait RegistrationStatements {
@@ -121,9 +111,6 @@ statements! {
 impl Store {
     /// Compares a request with the earlier registration that used this request id at `since` or later.
     /// Returns `None` if there is none.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
     pub async fn find_registration(
         &self,
         id: RequestId,
@@ -166,7 +153,13 @@ impl Store {
             connection.enqueue_mail(user.id, &registration.mail, registration.created_at).await?;
             if let Some(id) = registration.request_id {
                 diesel::insert_into(core_registration_request::table)
-                    .values(NewRequestRow::new(id, &user, &registration))
+                    .values((
+                        core_registration_request::request_id.eq(UuidColumn(*id.as_uuid())),
+                        core_registration_request::user_id.eq(user.id.as_i64()),
+                        core_registration_request::email.eq(registration.email.as_str()),
+                        core_registration_request::username_key.eq(registration.username.key()),
+                        core_registration_request::created_at.eq(TimestampColumn(registration.created_at)),
+                    ))
                     .execute(connection)
                     .await?;
             }
@@ -187,18 +180,6 @@ impl From<&Registration> for NewUserRow {
             auth_token: UuidColumn(*registration.auth_token.as_uuid()),
             created_at: TimestampColumn(registration.created_at),
             updated_at: TimestampColumn(registration.created_at),
-        }
-    }
-}
-
-impl NewRequestRow {
-    fn new(id: RequestId, user: &User, registration: &Registration) -> Self {
-        Self {
-            request_id: UuidColumn(*id.as_uuid()),
-            user_id: user.id.as_i64(),
-            email: registration.email.as_str().to_owned(),
-            username_key: registration.username.key().to_owned(),
-            created_at: TimestampColumn(registration.created_at),
         }
     }
 }

@@ -7,13 +7,14 @@ use diesel_async::RunQueryDsl;
 
 use super::{
     audit::AuditStatements,
+    links::LinkStatements,
     throttle::{CorrectPassword, ThrottleStatements},
     users::{UserRow, UserStatements, is_row_disabled},
 };
 use crate::{
     domain::{
         AuditEvent, AuthToken, ClientAddress, ClientAgent, PasswordHash, RefreshTokenDigest, Session,
-        SessionId, User, UserId,
+        SessionId, Timestamp, User, UserId,
     },
     store::{
         Store, StoreError,
@@ -109,6 +110,13 @@ statements! {
             };
             Ok(deleted)
         }
+
+        /// Voids all links of a user and deletes all sessions.
+        async fn revoke_access(&mut self, user: UserId, now: Timestamp) -> Result<(), StoreError> {
+            self.void_all_links(user, now).await?;
+            self.delete_sessions_of(user, None).await?;
+            Ok(())
+        }
     }
 }
 
@@ -116,29 +124,17 @@ impl Store {
     /// Opens a session and records the effects of the correct password (`right`). Changes nothing and returns
     /// false if, after the password was verified, the password changed or the user was disabled, deleted or
     /// marked as not verified.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
     pub async fn open_session(&self, new: NewSession, right: CorrectPassword) -> Result<bool, StoreError> {
-        let row = SessionRow::from(&new);
-        let password = new.password.expose().to_owned();
         write!(&self.connections, connection, recorded => {
-            // An UPDATE that changes nothing locks the row. A concurrent change of the password either
-            // commits first, and this session is not opened, or waits, and then ends this session.
-            let same = core_user::table
-                .find(row.user_id)
-                .filter(core_user::password.eq(password))
-                .filter(core_user::is_verified.eq(true));
-            let found = diesel::update(same).set(core_user::is_verified.eq(true)).execute(connection).await?;
-            // Checked after the row is locked, because an operator may have disabled the user in the
-            // meantime.
-            if found == 0 || connection.is_user_disabled(UserId::from_i64(row.user_id)).await? {
+            // A concurrent change of the password either commits first, and this session is not opened, or
+            // waits for the lock of the row, and then ends this session.
+            let user = connection.lock_if_unchanged(new.user, &new.password).await?;
+            if !user.is_some_and(|user| user.is_verified) {
                 return Ok(false);
             }
-            let user = row.user_id;
-            diesel::insert_into(core_session::table).values(row).execute(connection).await?;
+            diesel::insert_into(core_session::table).values(SessionRow::from(&new)).execute(connection).await?;
             let surplus: Vec<UuidColumn> = core_session::table
-                .filter(core_session::user_id.eq(user))
+                .filter(core_session::user_id.eq(new.user.as_i64()))
                 .order((core_session::refreshed_at.desc(), core_session::session_id))
                 .offset(i64::from(new.sessions_max))
                 .select(core_session::session_id)
@@ -153,15 +149,12 @@ impl Store {
 
     /// Finds the session of a token family and applies the decision of `decide` to it. The session is locked
     /// while `decide` runs, so concurrent calls decide one after the other. Returns the session as it was
-    /// before, and the decision; `None` if no session has this family.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
+    /// before; `None` if no session has this family.
     pub async fn change_session(
         &self,
         family: RefreshTokenDigest,
         decide: impl FnOnce(&KnownSession) -> SessionChange + Send + 'static,
-    ) -> Result<Option<(KnownSession, SessionChange)>, StoreError> {
+    ) -> Result<Option<KnownSession>, StoreError> {
         let family = family.as_bytes().to_vec();
         // Checked with a read, so that a made-up token does not cost a write transaction.
         let of_family = core_session::table.filter(core_session::family.eq(family.clone()));
@@ -189,12 +182,11 @@ impl Store {
             let found = core_session::table.find(row.session_id);
             let is_disabled = connection.is_user_disabled(UserId::from_i64(row.user_id)).await?;
             let known = known_session(user, row, is_disabled)?;
-            let change = decide(&known);
-            match change.clone() {
-                SessionChange::Keep => {}
+            let event = match decide(&known) {
+                SessionChange::Keep => return Ok(Some(known)),
                 SessionChange::End { event } => {
                     diesel::delete(found).execute(connection).await?;
-                    connection.record(event, recorded).await?;
+                    event
                 }
                 SessionChange::Rotate { token, salt, event } => {
                     diesel::update(found)
@@ -206,18 +198,16 @@ impl Store {
                         ))
                         .execute(connection)
                         .await?;
-                    connection.record(event, recorded).await?;
+                    event
                 }
-            }
-            Ok(Some((known, change)))
+            };
+            connection.record(event, recorded).await?;
+            Ok(Some(known))
         })
     }
 
     /// Returns the session with this id if it belongs to this user and the user is not disabled. Does not
     /// check whether the session has expired; that is up to the caller.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
     pub async fn find_session(
         &self,
         id: SessionId,
@@ -240,9 +230,6 @@ impl Store {
 
     /// Returns all stored sessions of a user, the most recently refreshed first, including expired ones that
     /// are not deleted yet. [`NewSession::sessions_max`] limits their number.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
     pub async fn list_sessions(&self, user: &User) -> Result<Vec<Session>, StoreError> {
         let (id, auth_token) = (user.id.as_i64(), user.auth_token);
         read!(&self.connections, connection => {
@@ -257,9 +244,6 @@ impl Store {
     }
 
     /// Deletes a session of a user and records the event. Returns false if the user has no such session.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
     pub async fn revoke_session(
         &self,
         id: SessionId,
@@ -279,9 +263,6 @@ impl Store {
 
     /// Deletes all sessions of a user except the one to keep, and records the event if there were any.
     /// Returns the number of deleted sessions.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
     pub async fn revoke_sessions(
         &self,
         user: UserId,

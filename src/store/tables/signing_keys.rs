@@ -1,6 +1,6 @@
 //! Queries of `core_signing_key`.
 
-use diesel::{ExpressionMethods, Insertable, QueryDsl, Queryable, Selectable, SelectableHelper};
+use diesel::{ExpressionMethods, QueryDsl, Queryable, Selectable, SelectableHelper};
 use diesel_async::RunQueryDsl;
 
 use super::audit::AuditStatements;
@@ -39,7 +39,7 @@ pub enum EarlierKeys {
     Revoked,
 }
 
-#[derive(Insertable, Queryable, Selectable)]
+#[derive(Queryable, Selectable)]
 #[diesel(table_name = core_signing_key)]
 struct SigningKeyRow {
     generation: i32,
@@ -52,9 +52,6 @@ struct SigningKeyRow {
 
 impl Store {
     /// Returns the keys that verify tokens after `now`, the latest first.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
     pub async fn list_signing_keys(&self, now: Timestamp) -> Result<Vec<StoredSigningKey>, StoreError> {
         read!(&self.connections, connection => {
             let rows: Vec<SigningKeyRow> = core_signing_key::table
@@ -69,27 +66,29 @@ impl Store {
 
     /// Adds a key, updates the earlier keys and records the event, if there is one. Changes nothing and
     /// returns false if a key of this generation already exists.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
     pub async fn add_signing_key(
         &self,
         key: StoredSigningKey,
         earlier: EarlierKeys,
         event: Option<AuditEvent>,
     ) -> Result<bool, StoreError> {
-        let row = SigningKeyRow::from(key);
         write!(&self.connections, connection, recorded => {
-            let generation = row.generation;
             let added = diesel::insert_into(core_signing_key::table)
-                .values(row)
+                .values((
+                    core_signing_key::generation.eq(key.generation),
+                    core_signing_key::kid.eq(key.id),
+                    core_signing_key::sealed_seed.eq(key.sealed_seed.as_bytes()),
+                    core_signing_key::created_at.eq(TimestampColumn(key.created_at)),
+                    core_signing_key::signs_from.eq(TimestampColumn(key.signs_from)),
+                    core_signing_key::verifies_until.eq(key.verifies_until.map(TimestampColumn)),
+                ))
                 .on_conflict_do_nothing()
                 .execute(connection)
                 .await?;
             if added == 0 {
                 return Ok(false);
             }
-            let before = core_signing_key::table.filter(core_signing_key::generation.lt(generation));
+            let before = core_signing_key::table.filter(core_signing_key::generation.lt(key.generation));
             match earlier {
                 EarlierKeys::Revoked => diesel::delete(before).execute(connection).await?,
                 EarlierKeys::VerifyUntil(until) => {
@@ -105,19 +104,6 @@ impl Store {
             }
             Ok(true)
         })
-    }
-}
-
-impl From<StoredSigningKey> for SigningKeyRow {
-    fn from(key: StoredSigningKey) -> Self {
-        Self {
-            generation: key.generation,
-            kid: key.id,
-            sealed_seed: key.sealed_seed.as_bytes().to_vec(),
-            created_at: TimestampColumn(key.created_at),
-            signs_from: TimestampColumn(key.signs_from),
-            verifies_until: key.verifies_until.map(TimestampColumn),
-        }
     }
 }
 

@@ -156,9 +156,6 @@ impl Store {
     /// The counting is one transaction, which locks the subjects in their order. Concurrent attempts, also
     /// those at other instances, are therefore counted one after the other. An attempt that the stored counts
     /// already refuse is detected by a read and writes nothing, so a flood of such attempts costs only reads.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer; it is then unknown whether the attempt was counted.
     pub async fn count_attempt(
         &self,
         subjects: Vec<Subject>,
@@ -228,9 +225,6 @@ impl Store {
     }
 
     /// True if the account's owner has logged in from this address and the record has not expired.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
     pub async fn is_known_address(&self, known: KnownAddress, now: Timestamp) -> Result<bool, StoreError> {
         read!(&self.connections, connection => {
             let live = core_known_address::table
@@ -242,9 +236,6 @@ impl Store {
 
     /// Reduces or deletes the counted attempts after a correct password, and records the client address as
     /// known.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
     pub async fn record_correct_password(&self, password: CorrectPassword) -> Result<(), StoreError> {
         write!(&self.connections, connection, recorded => {
             connection.credit_success(password, recorded).await?;
@@ -254,9 +245,6 @@ impl Store {
 
     /// Deletes all counted password attempts for the account with this email, from all addresses. Records the
     /// event and returns true if there were any.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
     pub async fn clear_password_attempts(
         &self,
         email: &Email,

@@ -1,8 +1,8 @@
 //! Queries of `core_user`.
 
 use diesel::{
-    BoolExpressionMethods, ExpressionMethods, NullableExpressionMethods, OptionalExtension, QueryDsl,
-    Queryable, Selectable, SelectableHelper,
+    AsChangeset, BoolExpressionMethods, ExpressionMethods, NullableExpressionMethods, OptionalExtension,
+    QueryDsl, Queryable, Selectable, SelectableHelper,
 };
 use diesel_async::RunQueryDsl;
 
@@ -65,10 +65,22 @@ impl From<UserRow> for User {
     }
 }
 
-/// Query condition: true if the user with this id is disabled.
-#[diesel::dsl::auto_type]
-pub(super) fn is_disabled(user: i64) -> _ {
-    diesel::dsl::exists(core_disabled_user::table.filter(core_disabled_user::user_id.eq(user)))
+/// The columns of a user to change; `None` keeps a column.
+#[derive(Default, AsChangeset)]
+#[diesel(table_name = core_user)]
+pub(crate) struct UserChange {
+    pub(super) username: Option<String>,
+    pub(super) username_key: Option<String>,
+    pub(super) email: Option<String>,
+    pub(super) password: Option<String>,
+    pub(super) is_verified: Option<bool>,
+}
+
+impl UserChange {
+    /// Marks the user's email as verified or not verified.
+    pub(super) fn verified(is_verified: bool) -> Self {
+        Self { is_verified: Some(is_verified), ..Self::default() }
+    }
 }
 
 /// Query condition: true if the user of this row is disabled.
@@ -144,7 +156,8 @@ statements! {
 
         /// True if the user is disabled.
         async fn is_user_disabled(&mut self, user: UserId) -> Result<bool, StoreError> {
-            Ok(diesel::select(is_disabled(user.as_i64())).get_result(self).await?)
+            let disabled = core_disabled_user::table.find(user.as_i64());
+            Ok(diesel::select(diesel::dsl::exists(disabled)).get_result(self).await?)
         }
 
         /// Locks a user's row and returns the user, or `None` if the user was deleted or is disabled.
@@ -154,18 +167,41 @@ statements! {
             Ok((!is_disabled).then_some(user))
         }
 
-        /// Locks the user's row. True if the user still exists, still has this password hash and is not
-        /// disabled.
-        async fn lock_if_unchanged(&mut self, user: UserId, hash: &PasswordHash) -> Result<bool, StoreError> {
-            let same =
-                core_user::table.find(user.as_i64()).filter(core_user::password.eq(hash.expose().to_owned()));
-            let found = diesel::update(same)
-                .set(core_user::is_verified.eq(core_user::is_verified))
-                .execute(self)
-                .await?;
+        /// Locks a user's row if it has this password hash, which was read before. Returns the user, or
+        /// `None` if the password changed, or the user was deleted or disabled, in the meantime.
+        async fn lock_if_unchanged(
+            &mut self,
+            user: UserId,
+            hash: &PasswordHash,
+        ) -> Result<Option<User>, StoreError> {
+            let same = core_user::table.find(user.as_i64());
+            let row: Option<UserRow> =
+                diesel::update(same.filter(core_user::password.eq(hash.expose().to_owned())))
+                    .set(core_user::is_verified.eq(core_user::is_verified))
+                    .returning(UserRow::as_returning())
+                    .get_result(self)
+                    .await
+                    .optional()?;
+            let Some(row) = row else { return Ok(None) };
             // Checked after the row is locked, because an operator may have disabled the user in the
             // meantime.
-            Ok(found > 0 && !self.is_user_disabled(user).await?)
+            let is_disabled = self.is_user_disabled(user).await?;
+            Ok((!is_disabled).then(|| row.into()))
+        }
+
+        /// Changes a user at `now`, and returns the user.
+        async fn change_user(
+            &mut self,
+            user: UserId,
+            change: UserChange,
+            now: Timestamp,
+        ) -> Result<User, StoreError> {
+            let row: UserRow = diesel::update(core_user::table.find(user.as_i64()))
+                .set((change, core_user::updated_at.eq(TimestampColumn(now))))
+                .returning(UserRow::as_returning())
+                .get_result(self)
+                .await?;
+            Ok(row.into())
         }
 
         /// Sets whether the user's email is verified, at `now`, and returns the user.
@@ -175,12 +211,7 @@ statements! {
             is_verified: bool,
             now: Timestamp,
         ) -> Result<User, StoreError> {
-            let row: UserRow = diesel::update(core_user::table.find(user.as_i64()))
-                .set((core_user::is_verified.eq(is_verified), core_user::updated_at.eq(TimestampColumn(now))))
-                .returning(UserRow::as_returning())
-                .get_result(self)
-                .await?;
-            Ok(row.into())
+            self.change_user(user, UserChange::verified(is_verified), now).await
         }
 
         /// Locks the users with these ids.
@@ -254,9 +285,6 @@ statements! {
 impl Store {
     /// True if the user with this email registered here, never verified it and has no valid verification link
     /// left. The email can then be registered again.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
     pub async fn is_abandoned(&self, email: &Email, now: Timestamp) -> Result<bool, StoreError> {
         let email = email.as_str().to_owned();
         read!(&self.connections, connection => {
@@ -266,9 +294,6 @@ impl Store {
     }
 
     /// Returns the user with this email.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
     pub async fn find_user_by_email(&self, email: &Email) -> Result<Option<User>, StoreError> {
         let email = email.as_str().to_owned();
         read!(&self.connections, connection => {
@@ -278,9 +303,6 @@ impl Store {
     }
 
     /// Returns the user with this username, in any spelling that has the same comparison form.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
     pub async fn find_user_by_username(&self, username: &Username) -> Result<Option<User>, StoreError> {
         let key = username.key().to_owned();
         read!(&self.connections, connection => {
@@ -290,9 +312,6 @@ impl Store {
     }
 
     /// Returns the user with this email, with the password hash and the disabled state.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
     pub async fn find_credentials(&self, email: &Email) -> Result<Option<Credentials>, StoreError> {
         let email = email.as_str().to_owned();
         read!(&self.connections, connection => {
@@ -313,9 +332,6 @@ impl Store {
 
     /// Deletes a user with their sessions, links, mails and registration requests, and records the event.
     /// Returns false if the user does not exist.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
     pub async fn delete_user(&self, user: UserId, event: AuditEvent) -> Result<bool, StoreError> {
         write!(&self.connections, connection, recorded => {
             let deleted = diesel::delete(core_user::table.find(user.as_i64())).execute(connection).await?;
@@ -328,9 +344,6 @@ impl Store {
 
     /// Replaces a password hash with a stronger hash of the same password, unless it changed since `old` was
     /// read. Returns true if it was replaced. `updated_at` stays, because the user did not change anything.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the database does not answer.
     pub async fn rewrite_password(
         &self,
         user: UserId,
