@@ -10,7 +10,7 @@ mod sql_types {
 }
 
 diesel::table! {
-    use super::sql_types::*;
+    use super::sql_types::{BigInt, Bool, SqlTimestamp, SqlUuid, Text};
 
     core_user (id) {
         id -> BigInt,
@@ -26,7 +26,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    use super::sql_types::*;
+    use super::sql_types::{BigInt, Binary, Nullable, SqlTimestamp, Text};
 
     core_mail_token (id) {
         id -> BigInt,
@@ -42,7 +42,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    use super::sql_types::*;
+    use super::sql_types::{BigInt, Binary, Integer, Nullable, SqlTimestamp, Text};
 
     core_mail_outbox (id) {
         id -> BigInt,
@@ -62,7 +62,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    use super::sql_types::*;
+    use super::sql_types::{BigInt, SqlTimestamp, SqlUuid, Text};
 
     core_registration_request (request_id) {
         request_id -> SqlUuid,
@@ -74,7 +74,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    use super::sql_types::*;
+    use super::sql_types::{Binary, Integer, SqlTimestamp, Text};
 
     core_throttle (kind, subject) {
         kind -> Text,
@@ -86,7 +86,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    use super::sql_types::*;
+    use super::sql_types::{Binary, SqlTimestamp};
 
     core_known_address (account, address) {
         account -> Binary,
@@ -96,7 +96,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    use super::sql_types::*;
+    use super::sql_types::{BigInt, Integer, Nullable, SqlTimestamp, SqlUuid, Text};
 
     core_audit_event (id) {
         id -> BigInt,
@@ -115,7 +115,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    use super::sql_types::*;
+    use super::sql_types::{BigInt, Binary, Nullable, SqlTimestamp, SqlUuid, Text};
 
     core_session (session_id) {
         session_id -> SqlUuid,
@@ -133,7 +133,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    use super::sql_types::*;
+    use super::sql_types::{Binary, Integer, Nullable, SqlTimestamp, Text};
 
     core_signing_key (kid) {
         generation -> Integer,
@@ -146,7 +146,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    use super::sql_types::*;
+    use super::sql_types::{BigInt, SqlTimestamp};
 
     core_disabled_user (user_id) {
         user_id -> BigInt,
@@ -155,7 +155,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    use super::sql_types::*;
+    use super::sql_types::{BigInt, Binary, Bool, Nullable, SqlTimestamp, SqlUuid};
 
     core_imported_user (auth_token, source_id) {
         auth_token -> SqlUuid,
@@ -169,7 +169,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    use super::sql_types::*;
+    use super::sql_types::{Nullable, SqlTimestamp};
 
     core_copy (started_at) {
         started_at -> SqlTimestamp,
