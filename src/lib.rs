@@ -24,6 +24,7 @@
 //! - [`postgres_url`]: parses the URL of a PostgreSQL server, with the TLS parameters of libpq.
 //! - `batch_queue`: a queue from which consumers take batches of waiting requests.
 //! - [`proto`]: the generated messages.
+//! - [`publish`]: gives a file its name only when all of its bytes are on the disk.
 //! - [`mod@env`], with [`clock`] and [`entropy`]: time and randomness, passed as values so that tests
 //!   control them.
 //! - [`domain`]: value types that are valid by construction.
@@ -47,6 +48,7 @@ pub mod pages;
 pub mod password;
 pub mod postgres_url;
 pub mod proto;
+pub mod publish;
 pub mod sealing;
 pub mod server;
 pub mod store;

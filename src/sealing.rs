@@ -7,10 +7,8 @@
 //! nonce).
 
 use std::{
-    fmt,
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    fmt, fs, io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -20,7 +18,11 @@ use ring::{
     hmac,
 };
 
-use crate::{domain::Sealed, entropy::Entropy};
+use crate::{
+    domain::Sealed,
+    entropy::Entropy,
+    publish::{self, Existing},
+};
 
 const KEY_BYTES: usize = 32;
 
@@ -197,26 +199,18 @@ impl fmt::Debug for SealingKey {
     }
 }
 
-/// Writes a new key to a draft beside `path` and links it to `path` in one step, unless another process has
-/// created `path`.
+/// Publishes a new key as `path`, unless another process has created `path`.
 fn create(path: &Path, entropy: &Entropy) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = publish::folder_of(path);
     fs::create_dir_all(folder)?;
-    let unique = u64::from_le_bytes(entropy.bytes());
-    let draft = path.with_extension(format!("{unique:x}"));
-
-    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&draft)?;
-    writeln!(file, "{}", STANDARD.encode(entropy.bytes::<KEY_BYTES>()))?;
-    file.sync_all()?;
-    // Unlike a rename, a hard link never replaces an existing file.
-    let linked = fs::hard_link(&draft, path);
-    fs::remove_file(&draft)?;
-    match linked {
+    publish::remove_leftovers(folder);
+    let text = format!("{}\n", STANDARD.encode(entropy.bytes::<KEY_BYTES>()));
+    match publish::publish(path, text.as_bytes(), Existing::Keep) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
         Ok(()) => {
             tracing::info!(path = %path.display(), "Created the encryption key for secrets stored in the database");
-            File::open(folder)?.sync_all()
+            Ok(())
         }
     }
 }

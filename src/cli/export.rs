@@ -2,10 +2,19 @@
 
 #![expect(clippy::doc_markdown, reason = "clap shows these comments on a terminal, where marks are noise")]
 
+use std::{fs, io};
+
 use clap::{Args, Subcommand};
 
 use super::{Failure, progress::TerminalProgress, reason, store};
-use crate::{clock::Clock, config::Settings, entropy::Entropy, import};
+use crate::{
+    clock::Clock,
+    config::Settings,
+    entropy::Entropy,
+    import,
+    publish::{self, Draft, Existing},
+    store::{SqliteOptions, StoreOptions},
+};
 
 #[derive(Debug, Args)]
 pub(super) struct Export {
@@ -40,14 +49,33 @@ impl Export {
         let target = store::options(settings, "--to", &to, true)?;
         store::open_current(settings).await?;
         let from = store::options(settings, "database.url", &settings.database.url, false)?;
+        let (target, draft) = new_file(target).map_err(|error| format!("--to {to}: {error}"))?;
         let mut progress = TerminalProgress::new(Clock::system());
         let entropy = Entropy::system();
         let exported = import::export(&from, &target, &entropy, &mut progress);
         let exported = exported.await.map_err(|error| format!("--to {to}: {}", reason(error)))?;
+        if let Some(draft) = draft {
+            draft.publish(Existing::Keep).map_err(|error| format!("--to {to}: {error}"))?;
+        }
         println!("exported {} users to {to}", exported.users);
         if exported.disabled > 0 {
             println!("{} of them are disabled, and have an unusable password there", exported.disabled);
         }
         Ok(())
     }
+}
+
+/// Replaces a SQLite file that does not exist yet by a draft. The file gets its name when the export is
+/// complete.
+fn new_file(target: StoreOptions) -> io::Result<(StoreOptions, Option<Draft>)> {
+    let StoreOptions::Sqlite(options) = target else { return Ok((target, None)) };
+    if options.path.exists() {
+        return Ok((StoreOptions::Sqlite(options), None));
+    }
+    let folder = publish::folder_of(&options.path);
+    fs::create_dir_all(folder)?;
+    publish::remove_leftovers(folder);
+    let draft = Draft::create(&options.path)?;
+    let path = draft.path().to_owned();
+    Ok((StoreOptions::Sqlite(SqliteOptions { path, ..options }), Some(draft)))
 }

@@ -10,7 +10,7 @@ use super::{
     folder,
     smtp::{Smtp, SmtpOptions},
 };
-use crate::store::OutgoingMail;
+use crate::{publish, store::OutgoingMail};
 
 /// The destination of mails.
 pub struct Transport(Destination);
@@ -21,9 +21,11 @@ enum Destination {
 }
 
 impl Transport {
-    /// Creates a transport that writes files to a folder; the first mail creates the folder.
+    /// Creates a transport that writes files to a folder; the first mail creates the folder. Deletes the
+    /// unfinished files of killed runs in it.
     #[must_use]
-    pub const fn folder(path: PathBuf) -> Self {
+    pub fn folder(path: PathBuf) -> Self {
+        publish::remove_leftovers(&path);
         Self(Destination::Folder(path))
     }
 
@@ -37,7 +39,7 @@ impl Transport {
 
     pub(super) async fn send(&self, mail: &OutgoingMail, message: &Message) -> DeliveryOutcome {
         match &self.0 {
-            Destination::Folder(path) => folder::write(path, mail, &message.formatted()).await,
+            Destination::Folder(path) => folder::write(path, mail, message.formatted()).await,
             Destination::Smtp(smtp) => smtp.send(message).await,
         }
     }

@@ -1,19 +1,20 @@
 //! Backup of a SQLite store, which may be in use, to one file.
 
 use std::{
-    fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use diesel::{QueryableByName, RunQueryDsl, connection::SimpleConnection, sql_query, sql_types::Text};
 
-use crate::store::{
-    Store, StoreError,
-    connection::{
-        Connections,
-        sqlite::{SqliteOptions, open_reader},
+use crate::{
+    publish::{self, Draft, Existing},
+    store::{
+        Store, StoreError,
+        connection::{
+            Connections,
+            sqlite::{SqliteOptions, open_reader},
+        },
     },
 };
 
@@ -71,29 +72,32 @@ impl Store {
         if path.exists() {
             return Err(BackupError::Exists(path.to_owned()));
         }
-        let folder = folder_of(path);
+        let folder = publish::folder_of(path);
         if !folder.is_dir() {
             return Err(BackupError::NoFolder { path: path.to_owned(), folder: folder.to_owned() });
         }
-        // The name contains the process id, so that the leftover of a killed process is not in the way.
-        let draft = path.with_added_extension(format!("{}.part", std::process::id()));
-        let written = write(threads.options(), &draft).and_then(|()| publish(&draft, path));
-        let _ = fs::remove_file(&draft);
-        written
+        publish::remove_leftovers(folder);
+        let draft = Draft::create(path).map_err(|source| failed(path, source))?;
+        write(threads.options(), draft.path())?;
+        draft.publish(Existing::Keep).map_err(|source| match source.kind() {
+            io::ErrorKind::AlreadyExists => BackupError::Exists(path.to_owned()),
+            _ => failed(path, source),
+        })
     }
 }
 
+fn failed(path: &Path, source: io::Error) -> BackupError {
+    BackupError::File { path: path.to_owned(), source }
+}
+
+/// Writes the backup to the empty file `draft`, which SQLite treats as a new database and whose mode it keeps.
 fn write(options: &SqliteOptions, draft: &Path) -> Result<(), BackupError> {
-    let failed = |source| BackupError::File { path: draft.to_owned(), source };
-    // SQLite treats an empty file as a new database, and keeps its mode.
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft).map_err(failed)?;
     let name = draft.to_str().ok_or_else(|| BackupError::NotUtf8(draft.to_owned()))?;
     let mut source = open_reader(options)?;
     source
         .batch_execute("PRAGMA query_only = OFF")
         .and_then(|()| sql_query("VACUUM INTO ?").bind::<Text, _>(name).execute(&mut source).map(drop))
         .map_err(StoreError::from)?;
-    File::open(draft).and_then(|file| file.sync_all()).map_err(failed)?;
     check(options, draft)
 }
 
@@ -105,26 +109,4 @@ fn check(options: &SqliteOptions, draft: &Path) -> Result<(), BackupError> {
         .get_result(&mut copy)
         .map_err(StoreError::from)?;
     if row.value == "ok" { Ok(()) } else { Err(BackupError::Damaged(row.value)) }
-}
-
-/// Publishes the file under its name, unless a file with that name exists by now.
-fn publish(draft: &Path, path: &Path) -> Result<(), BackupError> {
-    let folder = folder_of(path);
-    // Unlike a rename, a hard link never replaces a file. A file system without hard links gets a rename.
-    let linked = fs::hard_link(draft, path).or_else(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => Err(error),
-        _ => fs::rename(draft, path),
-    });
-    let named = linked.and_then(|()| File::open(folder)?.sync_all());
-    match named {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            Err(BackupError::Exists(path.to_owned()))
-        }
-        Err(source) => Err(BackupError::File { path: path.to_owned(), source }),
-    }
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

@@ -26,6 +26,8 @@ mod copies;
 #[cfg(test)]
 mod django;
 #[cfg(test)]
+mod files;
+#[cfg(test)]
 mod grpc;
 #[cfg(test)]
 mod lifecycle;

@@ -1,54 +1,54 @@
 //! The report of an import: the file, and what the command prints.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, BufWriter},
-    os::unix::fs::OpenOptionsExt,
+    io::{self, BufWriter, Write},
     path::Path,
 };
 
 use crate::{
     cli::{Failure, reason},
     import::{ImportOutcome, Report},
+    publish::{self, Draft, Existing},
 };
 
 /// Maximum number of open conflicts that are printed. The report lists all of them.
 const PRINTED_CONFLICTS_MAX: usize = 20;
 
-/// A new file for the report. It is created before the import, so that a wrong path fails early. It is
-/// deleted if the report is not written.
+/// A new file for the report. Its draft is created before the import, so that a wrong path fails early. The
+/// file gets its name when the report is complete.
 pub(super) struct ReportFile<'a> {
     path: &'a Path,
-    file: Option<BufWriter<File>>,
+    draft: Draft,
 }
 
 impl<'a> ReportFile<'a> {
-    /// Creates the file, which only its owner can read, since the report contains emails and usernames.
+    /// Creates the draft, which only its owner can read, since the report contains emails and usernames.
     pub(super) fn create(path: Option<&'a Path>) -> Result<Option<Self>, Failure> {
         let Some(path) = path else { return Ok(None) };
-        let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        let file = created.map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => format!("--report {}: the file already exists", path.display()),
-            _ => format!("--report {}: {error}", path.display()),
-        })?;
-        Ok(Some(Self { path, file: Some(BufWriter::new(file)) }))
+        if path.symlink_metadata().is_ok() {
+            return Err(failure(path, &io::ErrorKind::AlreadyExists.into()));
+        }
+        publish::remove_leftovers(publish::folder_of(path));
+        let draft = Draft::create(path).map_err(|error| failure(path, &error))?;
+        Ok(Some(Self { path, draft }))
     }
 
-    /// Writes the report.
+    /// Writes and publishes the report.
     pub(super) fn write(mut self, outcome: &mut ImportOutcome) -> Result<(), Failure> {
-        let Some(mut file) = self.file.take() else { return Ok(()) };
+        let mut output = BufWriter::new(self.draft.file());
         outcome
-            .write(&mut file)
-            .map_err(|error| format!("--report {}: {}", self.path.display(), reason(error)))
+            .write(&mut output)
+            .map_err(|error| format!("--report {}: {}", self.path.display(), reason(error)))?;
+        output.flush().map_err(|error| failure(self.path, &error))?;
+        drop(output);
+        self.draft.publish(Existing::Keep).map_err(|error| failure(self.path, &error))
     }
 }
 
-impl Drop for ReportFile<'_> {
-    fn drop(&mut self) {
-        if self.file.is_some() {
-            // The report was not written: remove the empty file, so that the next run can create it again.
-            let _ = std::fs::remove_file(self.path);
-        }
+fn failure(path: &Path, error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::AlreadyExists => format!("--report {}: the file already exists", path.display()),
+        _ => format!("--report {}: {error}", path.display()),
     }
 }
 

@@ -1,0 +1,284 @@
+//! Publishes files: a file gets its name only when all of its bytes are on the disk.
+//!
+//! [`Draft`] is the only way in which this program creates a file that others read: a mail, a backup, a
+//! report, an export, a key. The bytes go to a hidden file in the same folder, `.<name>.<16 digits>.part`.
+//! The draft is synced, renamed, and its folder is synced. An error of any step is returned, and the draft is
+//! deleted. A killed process leaves its draft; the next run deletes it ([`remove_leftovers`]).
+
+use std::{
+    ffi::OsStr,
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    process,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+/// Number of names that are tried for a draft. A name is taken only if another process with the same process
+/// id (in another container) uses the folder too.
+const NAMES_TRIED_MAX: u32 = 64;
+
+/// The endings of a leftover: of a draft, and of the journal that SQLite keeps beside it.
+const ENDINGS: [&str; 2] = [".part", ".part-journal"];
+
+/// Number of hexadecimal digits in the name of a draft.
+const DIGITS: usize = 16;
+
+/// What happens if a file has the name already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// The file is replaced.
+    Replace,
+    /// The file is kept, and the publication fails with [`io::ErrorKind::AlreadyExists`].
+    Keep,
+}
+
+/// A file that is being written and does not have its name yet. Only its owner can access it. It is deleted
+/// when it is dropped before [`Draft::publish`].
+#[derive(Debug)]
+pub struct Draft {
+    file: File,
+    path: PathBuf,
+    target: PathBuf,
+}
+
+impl Draft {
+    /// Creates an empty draft in the folder of `target`, which must exist.
+    ///
+    /// # Errors
+    /// The file cannot be created, or `target` names no file.
+    pub fn create(target: &Path) -> io::Result<Self> {
+        for _ in 0..NAMES_TRIED_MAX {
+            let path = draft_path(target)?;
+            let created = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
+            let file = match created {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                created => created?,
+            };
+            // The lock shows other processes that this one lives. A process that removes leftovers may have
+            // seen the file before it was locked, and deleted it.
+            let is_lost = matches!(file.try_lock(), Err(TryLockError::WouldBlock));
+            if !is_lost && is_at(&file, &path)? {
+                return Ok(Self { file, path, target: target.to_owned() });
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::AlreadyExists, "every name for a draft is taken"))
+    }
+
+    /// Returns the path of the draft, for a writer that opens it itself.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the open draft. A buffer around it must be flushed before [`Draft::publish`].
+    pub const fn file(&mut self) -> &mut File {
+        &mut self.file
+    }
+
+    /// Syncs the draft, gives it its name, and syncs the folder.
+    ///
+    /// # Errors
+    /// A step failed. No file has the name then, or the old one has it, unless only the sync of the folder
+    /// failed.
+    pub fn publish(self, existing: Existing) -> io::Result<()> {
+        self.file.sync_all()?;
+        match existing {
+            Existing::Replace => fs::rename(&self.path, &self.target)?,
+            Existing::Keep => link_new(&self.path, &self.target)?,
+        }
+        sync_folder(folder_of(&self.target))
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // A renamed draft is gone, and a linked one has a second name.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Publishes `bytes` as the file `target`.
+///
+/// # Errors
+/// Like [`Draft::create`] and [`Draft::publish`], or the bytes cannot be written.
+pub fn publish(target: &Path, bytes: &[u8], existing: Existing) -> io::Result<()> {
+    let mut draft = Draft::create(target)?;
+    draft.file().write_all(bytes)?;
+    draft.publish(existing)
+}
+
+/// Creates a folder that only its owner can access, with its parents, if it is missing.
+///
+/// # Errors
+/// The folder cannot be created or synced.
+pub fn create_folder(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    if folder.is_dir() {
+        return Ok(());
+    }
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    sync_folder(folder_of(folder))
+}
+
+/// Deletes the drafts that killed processes have left in `folder`. Keeps those that a process is writing, and
+/// all other files. A failure is logged only: the leftover does not disturb the next run.
+pub fn remove_leftovers(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        if !path.file_name().and_then(OsStr::to_str).is_some_and(is_draft_name) {
+            continue;
+        }
+        match remove_if_unused(&path) {
+            Ok(true) => tracing::info!(path = %path.display(), "Deleted the unfinished file of a killed run"),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "Unfinished file of a killed run not deleted");
+            }
+        }
+    }
+}
+
+/// Deletes the file unless a process has locked it.
+fn remove_if_unused(path: &Path) -> io::Result<bool> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        opened => opened?,
+    };
+    match file.try_lock() {
+        Ok(()) => fs::remove_file(path).map(|()| true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        // Without locks, nothing shows whether the file is in use.
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// True for the names that [`draft_path`] makes.
+fn is_draft_name(name: &str) -> bool {
+    let Some(rest) = name.strip_prefix('.') else { return false };
+    let Some(rest) = ENDINGS.iter().find_map(|ending| rest.strip_suffix(ending)) else { return false };
+    let is_digits = |text: &str| text.len() == DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    rest.rsplit_once('.').is_some_and(|(name, digits)| !name.is_empty() && is_digits(digits))
+}
+
+/// Returns a path for a draft of `target` that this process has not used before.
+fn draft_path(target: &Path) -> io::Result<PathBuf> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let name = target.file_name().ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidInput, "the path does not end with the name of a file")
+    })?;
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let mut draft = OsStr::new(".").to_owned();
+    draft.push(name);
+    draft.push(format!(".{:08x}{number:08x}.part", process::id()));
+    Ok(folder_of(target).join(draft))
+}
+
+/// True if `path` names the open file.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let open = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (open.dev(), open.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives a file a second name, which no file may have.
+fn link_new(draft: &Path, target: &Path) -> io::Result<()> {
+    // Unlike a rename, a hard link never replaces a file. A file system without hard links gets a rename.
+    fs::hard_link(draft, target).or_else(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => Err(error),
+        _ if target.exists() => Err(io::ErrorKind::AlreadyExists.into()),
+        _ => fs::rename(draft, target),
+    })
+}
+
+/// Syncs the names in a folder.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Returns the folder that contains `path`.
+#[must_use]
+pub fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_published_file_is_complete_private_and_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("mail.eml");
+        publish(&target, b"one", Existing::Keep).unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"one");
+        assert_eq!(fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(names(folder.path()), ["mail.eml"]);
+    }
+
+    #[test]
+    fn an_existing_file_is_kept_or_replaced_as_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("mail.eml");
+        publish(&target, b"one", Existing::Keep).unwrap();
+        let kept = publish(&target, b"two", Existing::Keep).unwrap_err();
+        assert_eq!((kept.kind(), fs::read(&target).unwrap()), (io::ErrorKind::AlreadyExists, b"one".into()));
+        publish(&target, b"two", Existing::Replace).unwrap();
+        assert_eq!((fs::read(&target).unwrap(), names(folder.path()).len()), (b"two".into(), 1));
+    }
+
+    #[test]
+    fn a_draft_that_is_not_published_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut draft = Draft::create(&folder.path().join("report.json")).unwrap();
+        draft.file().write_all(b"half").unwrap();
+        assert_eq!(names(folder.path()).len(), 1);
+        drop(draft);
+        assert!(names(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn only_the_drafts_of_ended_runs_are_leftovers() {
+        let folder = tempfile::tempdir().unwrap();
+        let live = Draft::create(&folder.path().join("backup.sqlite3")).unwrap();
+        let others = [
+            ".backup.sqlite3.0000002a00000001.part",
+            ".backup.sqlite3.0000002a00000001.part-journal",
+            ".part",
+            ".download.part",
+            ".x.0000002a0000000.part",
+            "backup.0000002a00000001.part",
+            "mail.eml",
+        ];
+        for name in others {
+            fs::write(folder.path().join(name), "x").unwrap();
+        }
+        remove_leftovers(folder.path());
+        let mut kept: Vec<_> = others[2..].iter().map(ToString::to_string).collect();
+        kept.push(live.path().file_name().unwrap().to_str().unwrap().to_owned());
+        kept.sort();
+        assert_eq!(names(folder.path()), kept);
+    }
+
+    #[test]
+    fn a_folder_that_is_missing_is_named_by_the_error() {
+        let missing = publish(Path::new("/nowhere/x"), b"", Existing::Keep).unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+        assert_eq!(Draft::create(Path::new("/")).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+}
