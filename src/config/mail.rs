@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::{
-    mail_url::MailUrl, number::Span, public_url::PublicUrl, section::section, sender::Sender, setting::Flag,
-    url_text::redacted,
+    hello_name::HelloName, mail_url::MailUrl, number::Span, public_url::PublicUrl, section::section,
+    sender::Sender, setting::Flag, url_text::redacted,
 };
 
 section! {
@@ -25,6 +25,10 @@ section! {
         url_file: Option<PathBuf> = "",
         /// The sender's address, optionally with a name.
         from: Sender = "Kairos <no-reply@kairos.localhost>",
+        /// The name that EHLO introduces this service with: a host name, or an address literal such as
+        /// `[192.0.2.1]`. If unset, the host of `mail.from`. Some servers refuse a name that does not resolve
+        /// to the address of the client.
+        hello_name: Option<HelloName> = "",
         /// The URL that mailed links begin with. Users open `<public-base-url>/verify?token=TOKEN`,
         /// `/reset-password?token=TOKEN` and `/confirm-email?token=TOKEN`. It must lead to the pages of
         /// `[pages]`, as they are reached from outside, or to your own pages. It is never taken from a

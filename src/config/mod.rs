@@ -12,6 +12,7 @@ mod database;
 mod database_url;
 mod error;
 mod flags;
+mod hello_name;
 mod http;
 mod log;
 mod log_value;

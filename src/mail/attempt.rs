@@ -9,11 +9,14 @@ use crate::{domain::Timestamp, store::OutgoingMail};
 pub(super) enum DeliveryOutcome {
     /// The SMTP server accepted the mail, or the folder holds it.
     Sent,
-    /// A temporary failure: a 4xx reply, rejected SMTP credentials, no connection, a timeout, a folder that
-    /// cannot be written, or a token that this instance cannot decrypt.
+    /// A temporary failure: a reply of the SMTP server that does not concern this mail, no connection, a
+    /// timeout, a folder that cannot be written, or a token that this instance cannot decrypt.
     Failed(String),
-    /// A permanent failure: a 5xx reply, a mail that cannot be composed, or a link that has expired.
+    /// A permanent failure: a 5xx reply that concerns the recipient or the content, or a mail that cannot be
+    /// composed.
     Refused(String),
+    /// The link expired before this attempt.
+    Expired,
 }
 
 /// What to record in the outbox after an attempt. The text is the cause of the failure.
@@ -25,7 +28,15 @@ pub(super) enum Next {
     RetryAt(Timestamp, String),
     /// The attempt failed; there is no next attempt.
     MarkFailed(String),
+    /// The link has expired, or expires before the next attempt.
+    Expire(String),
 }
+
+/// The longest lease that the settings allow: twice the maximum of `mail.timeout`.
+const LEASE_MAX: Duration = Duration::from_mins(20);
+
+/// Maximum difference between the clocks of two instances.
+const SKEW_MAX: Duration = Duration::from_mins(1);
 
 /// The waits between attempts.
 #[derive(Debug, Clone, Copy)]
@@ -37,9 +48,15 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
+    /// Returns the latest time at which a mail can be due if the clock that scheduled it was right: the longest
+    /// wait or lease, and a tolerance for the differences between the clocks of instances.
+    pub(super) fn latest_due(self, now: Timestamp) -> Timestamp {
+        now.plus(self.max.mul_f64(1.2).max(LEASE_MAX)).plus(SKEW_MAX)
+    }
+
     /// Returns the wait after `attempts` attempts (at least one). `jitter` (0 to 1) makes it up to 20 %
     /// shorter or longer, so that mails that failed at the same time are not all retried at the same time.
-    fn after(self, attempts: u32, jitter: f64) -> Duration {
+    pub(super) fn after(self, attempts: u32, jitter: f64) -> Duration {
         let doubled =
             self.first.saturating_mul(1_u32.checked_shl(attempts.saturating_sub(1)).unwrap_or(u32::MAX));
         doubled.min(self.max).mul_f64(0.8 + 0.4 * jitter)
@@ -57,12 +74,13 @@ pub(super) fn after_attempt(
     match outcome {
         DeliveryOutcome::Sent => Next::MarkSent,
         DeliveryOutcome::Refused(cause) => Next::MarkFailed(cause),
+        DeliveryOutcome::Expired => Next::Expire("the link expired before the mail could be sent".to_owned()),
         DeliveryOutcome::Failed(cause) => {
             let at = now.plus(backoff.after(mail.attempts, jitter));
             if at < mail.expires_at {
                 Next::RetryAt(at, cause)
             } else {
-                Next::MarkFailed(format!(
+                Next::Expire(format!(
                     "the link expires before the next attempt; the last attempt failed: {cause}"
                 ))
             }
@@ -118,7 +136,7 @@ mod tests {
     #[test]
     fn no_retry_is_scheduled_after_the_link_expires() {
         let late = mail(1).expires_at.minus(Duration::from_secs(30));
-        assert!(matches!(failed(1, late, 0.5), Next::MarkFailed(cause) if cause.contains("451")));
+        assert!(matches!(failed(1, late, 0.5), Next::Expire(cause) if cause.contains("451")));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod error;
 mod folder;
 mod message;
 mod outbox;
+mod refusal;
 mod smtp;
 mod templates;
 mod transport;

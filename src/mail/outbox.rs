@@ -1,6 +1,10 @@
 //! The worker that sends the mails of the outbox.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use lettre::message::Mailbox;
 use tokio::sync::{Notify, Semaphore};
@@ -14,7 +18,7 @@ use super::{
     transport::Transport,
 };
 use crate::{
-    domain::{Email, MailToken, chain},
+    domain::{Email, MailToken, Timestamp, chain},
     env::Env,
     sealing::{Purpose, SealingKey},
     store::{OutgoingMail, Store, StoreError},
@@ -57,6 +61,8 @@ pub struct Outbox {
     from: Mailbox,
     options: OutboxOptions,
     env: Env,
+    /// The mails whose links one attempt found expired.
+    expired: Mutex<HashSet<i64>>,
 }
 
 impl Outbox {
@@ -73,7 +79,7 @@ impl Outbox {
     ) -> Result<Self, MailError> {
         let address = options.from.as_str().parse().map_err(MailError::invalid)?;
         let from = Mailbox::new(options.from_name.clone(), address);
-        Ok(Self { store, transport, templates, sealing_key, from, options, env })
+        Ok(Self { store, transport, templates, sealing_key, from, options, env, expired: Mutex::default() })
     }
 
     /// Sends mails as they become due until `stop` is cancelled, then finishes the deliveries in progress.
@@ -114,20 +120,47 @@ impl Outbox {
 
     async fn claim(&self) -> Result<Option<OutgoingMail>, StoreError> {
         let now = self.env.clock.now();
-        self.store.claim_due_mail(now, now.plus(self.options.timeout * 2)).await
+        let lease_until = now.plus(self.options.timeout * 2);
+        if let Some(mail) = self.store.claim_due_mail(now, lease_until).await? {
+            return Ok(Some(mail));
+        }
+        self.store.claim_misscheduled_mail(self.backoff().latest_due(now), lease_until).await
+    }
+
+    const fn backoff(&self) -> Backoff {
+        Backoff { first: self.options.retry_first, max: self.options.retry_max }
     }
 
     async fn send(&self, mail: &OutgoingMail) {
         let outcome = self.attempt(mail).await;
-        let backoff = Backoff { first: self.options.retry_first, max: self.options.retry_max };
-        let next = after_attempt(outcome, mail, backoff, self.env.clock.now(), self.env.entropy.fraction());
+        let (now, jitter) = (self.env.clock.now(), self.env.entropy.fraction());
+        let next = after_attempt(outcome, mail, self.backoff(), now, jitter);
+        let next = self.confirm_expiry(mail, next, now.plus(self.backoff().after(1, jitter)));
         log(mail, &next);
         self.record(mail, next).await;
     }
 
+    /// Gives a mail up only when a second attempt finds its link expired too: the clock may have been ahead
+    /// for a moment.
+    fn confirm_expiry(&self, mail: &OutgoingMail, next: Next, again_at: Timestamp) -> Next {
+        let mut expired = self.expired.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_first = expired.insert(mail.id);
+        match next {
+            Next::Expire(cause) if is_first => Next::RetryAt(again_at, cause),
+            Next::Expire(cause) => {
+                expired.remove(&mail.id);
+                Next::MarkFailed(cause)
+            }
+            other => {
+                expired.remove(&mail.id);
+                other
+            }
+        }
+    }
+
     async fn attempt(&self, mail: &OutgoingMail) -> DeliveryOutcome {
         if mail.expires_at <= self.env.clock.now() {
-            return DeliveryOutcome::Refused("the link expired before the mail could be sent".to_owned());
+            return DeliveryOutcome::Expired;
         }
         // A token that this instance cannot decrypt is a temporary failure: an instance with the right key
         // may send it.
@@ -160,7 +193,9 @@ impl Outbox {
             let recorded = match next.clone() {
                 Next::MarkSent => self.store.mark_mail_sent(mail, now).await,
                 Next::RetryAt(at, cause) => self.store.retry_mail(mail, at, cause).await,
-                Next::MarkFailed(cause) => self.store.mark_mail_failed(mail, now, cause).await,
+                Next::MarkFailed(cause) | Next::Expire(cause) => {
+                    self.store.mark_mail_failed(mail, now, cause).await
+                }
             };
             match recorded {
                 Ok(true) => return,
@@ -187,7 +222,7 @@ fn log(mail: &OutgoingMail, next: &Next) {
         Next::RetryAt(at, cause) => {
             tracing::warn!(message_id, kind, attempts, cause, next_attempt_at = %at, "Mail delivery failed; retrying");
         }
-        Next::MarkFailed(cause) => {
+        Next::MarkFailed(cause) | Next::Expire(cause) => {
             tracing::error!(message_id, kind, attempts, cause, "Mail delivery failed permanently");
         }
     }

@@ -1,22 +1,30 @@
 //! Sends mails over SMTP (RFC 5321), encrypted unless a setting or a loopback host allows plaintext.
+//!
+//! The commands are sent one by one, so that each refusal is attributed to its command ([`Stage`]). Each mail
+//! has a connection of its own.
 
-use std::{net::IpAddr, time::Duration};
+use std::{error::Error as _, net::IpAddr, time::Duration};
 
 use lettre::{
-    AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor,
+    Message,
     transport::smtp::{
         Error,
-        authentication::Credentials,
-        client::{Tls, TlsParameters},
+        authentication::{Credentials, DEFAULT_MECHANISMS},
+        client::{AsyncSmtpConnection, Tls, TlsParameters},
+        commands::{Data, Mail, Rcpt},
+        extension::{ClientId, Extension, MailBodyParameter, MailParameter},
     },
 };
 
-use super::{attempt::DeliveryOutcome, error::MailError};
+use super::{
+    attempt::DeliveryOutcome,
+    error::MailError,
+    refusal::{self, Stage},
+};
 use crate::domain::chain;
 
-/// Reply codes that concern the service's own credentials (RFC 4954). They point to a mistake in the
-/// settings, so the mail is retried.
-const AUTHENTICATION_CODES: [&str; 5] = ["454", "530", "534", "535", "538"];
+/// The time that a server has to answer QUIT.
+const QUIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The address, credentials and limits of an SMTP server.
 pub struct SmtpOptions {
@@ -24,6 +32,8 @@ pub struct SmtpOptions {
     pub host: String,
     /// The server's port.
     pub port: u16,
+    /// The name that EHLO introduces this service with.
+    pub hello_name: String,
     /// Username and password, if the server requires authentication.
     pub credentials: Option<(String, String)>,
     /// How the connection is encrypted.
@@ -52,8 +62,25 @@ impl SmtpOptions {
 }
 
 pub(super) struct Smtp {
-    transport: AsyncSmtpTransport<Tokio1Executor>,
+    host: String,
+    port: u16,
+    hello: ClientId,
+    credentials: Option<Credentials>,
+    tls: Tls,
     timeout: Duration,
+}
+
+/// Why a mail was not delivered.
+enum DeliveryError {
+    /// The server refused a command, or the connection failed at it.
+    Smtp(Stage, Error),
+    /// The server lacks an extension that the mail needs.
+    Lacks(&'static str),
+}
+
+/// Attributes an error to a stage.
+fn at(stage: Stage) -> impl FnOnce(Error) -> DeliveryError {
+    move |error| DeliveryError::Smtp(stage, error)
 }
 
 impl Smtp {
@@ -66,40 +93,111 @@ impl Smtp {
             // If STARTTLS is missing from the server's reply, or an attacker removed it, no mail is sent.
             Encryption::StartTls => Tls::Required(tls),
         };
-        let builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(options.host)
-            .port(options.port)
-            .tls(tls)
-            .timeout(Some(options.timeout));
-        let builder = match options.credentials {
-            Some((name, password)) => builder.credentials(Credentials::new(name, password)),
-            None => builder,
-        };
-        Ok(Self { transport: builder.build(), timeout: options.timeout })
+        Ok(Self {
+            host: options.host,
+            port: options.port,
+            // An address literal is written in the same way.
+            hello: ClientId::Domain(options.hello_name),
+            credentials: options.credentials.map(|(name, password)| Credentials::new(name, password)),
+            tls,
+            timeout: options.timeout,
+        })
     }
 
     pub(super) async fn send(&self, message: &Message) -> DeliveryOutcome {
-        match tokio::time::timeout(self.timeout, self.transport.send(message.clone())).await {
-            Ok(Ok(_)) => DeliveryOutcome::Sent,
+        match tokio::time::timeout(self.timeout, self.deliver(message)).await {
+            Ok(Ok(())) => DeliveryOutcome::Sent,
             Ok(Err(error)) => outcome(&error),
             Err(_) => {
                 DeliveryOutcome::Failed(format!("the SMTP server did not answer within {:?}", self.timeout))
             }
         }
     }
+
+    async fn deliver(&self, message: &Message) -> Result<(), DeliveryError> {
+        let mut connection = self.connect().await?;
+        let delivered = transfer(&mut connection, message).await;
+        // QUIT follows in the background: the server has accepted or refused the mail before, and a mail that
+        // it accepted must not fail at the time limit.
+        tokio::spawn(async move { tokio::time::timeout(QUIT_TIMEOUT, connection.abort()).await });
+        delivered
+    }
+
+    /// Connects, encrypts and authenticates.
+    async fn connect(&self) -> Result<AsyncSmtpConnection, DeliveryError> {
+        let wrapper = if let Tls::Wrapper(tls) = &self.tls { Some(tls.clone()) } else { None };
+        let server = (self.host.as_str(), self.port);
+        let connected =
+            AsyncSmtpConnection::connect_tokio1(server, Some(self.timeout), &self.hello, wrapper, None);
+        let mut connection = connected.await.map_err(at(Stage::Hello))?;
+        let start_tls = match &self.tls {
+            Tls::Opportunistic(tls) if connection.can_starttls() => Some(tls),
+            Tls::Required(tls) => Some(tls),
+            _ => None,
+        };
+        if let Some(tls) = start_tls {
+            connection.starttls(tls.clone(), &self.hello).await.map_err(at(Stage::StartTls))?;
+        }
+        if let Some(credentials) = &self.credentials {
+            connection.auth(DEFAULT_MECHANISMS, credentials).await.map_err(at(Stage::Auth))?;
+        }
+        Ok(connection)
+    }
 }
 
-/// Classifies an SMTP error. The cause contains only the reply code: the reply text may repeat the
-/// recipient's address.
-fn outcome(error: &Error) -> DeliveryOutcome {
-    match error.status().map(|code| code.to_string()) {
-        Some(code) if AUTHENTICATION_CODES.contains(&code.as_str()) => {
-            DeliveryOutcome::Failed(format!("the SMTP server rejected the credentials: {code}"))
+/// Sends one mail over a connection.
+async fn transfer(connection: &mut AsyncSmtpConnection, message: &Message) -> Result<(), DeliveryError> {
+    let (envelope, bytes) = (message.envelope(), message.formatted());
+    let parameters = parameters(connection, message, &bytes)?;
+    connection.command(Mail::new(envelope.from().cloned(), parameters)).await.map_err(at(Stage::Sender))?;
+    for recipient in envelope.to() {
+        let command = Rcpt::new(recipient.clone(), Vec::new());
+        connection.command(command).await.map_err(at(Stage::Recipient))?;
+    }
+    connection.command(Data).await.map_err(at(Stage::Content))?;
+    connection.message(&bytes).await.map_err(at(Stage::Content))?;
+    Ok(())
+}
+
+/// Returns the parameters of MAIL FROM.
+fn parameters(
+    connection: &AsyncSmtpConnection,
+    message: &Message,
+    bytes: &[u8],
+) -> Result<Vec<MailParameter>, DeliveryError> {
+    let supports = |extension| connection.server_info().supports_feature(extension);
+    let mut parameters = Vec::new();
+    let envelope = message.envelope();
+    let mut addresses = envelope.from().into_iter().chain(envelope.to());
+    if addresses.any(|address| !address.to_string().is_ascii()) {
+        if !supports(Extension::SmtpUtfEight) {
+            return Err(DeliveryError::Lacks("SMTPUTF8"));
         }
-        Some(code) if error.is_permanent() => {
-            DeliveryOutcome::Refused(format!("the SMTP server rejected the mail: {code}"))
+        parameters.push(MailParameter::SmtpUtfEight);
+    }
+    if !bytes.is_ascii() {
+        if !supports(Extension::EightBitMime) {
+            return Err(DeliveryError::Lacks("8BITMIME"));
         }
+        parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
+    }
+    Ok(parameters)
+}
+
+/// Classifies an error.
+fn outcome(error: &DeliveryError) -> DeliveryOutcome {
+    let (stage, error) = match error {
+        DeliveryError::Smtp(stage, error) => (*stage, error),
+        DeliveryError::Lacks(extension) => {
+            return DeliveryOutcome::Failed(format!(
+                "the SMTP server does not support {extension}, which an address beyond ASCII needs: use another server"
+            ));
+        }
+    };
+    match error.status() {
         Some(code) => {
-            DeliveryOutcome::Failed(format!("the SMTP server reported a temporary failure: {code}"))
+            let text = error.source().map(ToString::to_string).unwrap_or_default();
+            refusal::outcome(stage, code.into(), &text)
         }
         None => DeliveryOutcome::Failed(chain(error)),
     }
@@ -119,6 +217,7 @@ mod tests {
             SmtpOptions {
                 host: host.to_owned(),
                 port: 25,
+                hello_name: "kairos.example".to_owned(),
                 credentials: None,
                 encryption: Encryption::StartTls,
                 allow_plaintext,

@@ -46,6 +46,8 @@ mod run_script;
 #[cfg(test)]
 mod smtp;
 #[cfg(test)]
+mod smtp_refusals;
+#[cfg(test)]
 mod standalone;
 #[cfg(test)]
 mod store;

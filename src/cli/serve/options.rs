@@ -86,6 +86,7 @@ pub(super) fn transport(settings: &Settings) -> Result<Transport, Failure> {
     let options = SmtpOptions {
         host,
         port,
+        hello_name: hello_name(settings).to_owned(),
         credentials,
         encryption: match tls {
             SmtpTls::StartTls => Encryption::StartTls,
@@ -95,6 +96,14 @@ pub(super) fn transport(settings: &Settings) -> Result<Transport, Failure> {
         timeout: settings.mail.timeout.get(),
     };
     Transport::smtp(options).map_err(|error| format!("mail.url: {}", reason(error)))
+}
+
+/// Returns the name for EHLO: the setting, or the host of the sender's address.
+fn hello_name(settings: &Settings) -> &str {
+    match &settings.mail.hello_name {
+        Some(name) => name.as_str(),
+        None => settings.mail.from.address.domain(),
+    }
 }
 
 pub(super) fn outbox_options(settings: &Settings) -> OutboxOptions {

@@ -14,7 +14,7 @@ use crate::domain::{Email, MailKind, MailTokenDigest, Sealed, Timestamp, UserId,
 use crate::store::{
     Store, StoreError,
     columns::TimestampColumn,
-    connection::write,
+    connection::{read, statements, write},
     schema::{core_mail_outbox, core_user},
 };
 
@@ -121,6 +121,51 @@ struct OutboxRow {
     attempts: i32,
 }
 
+/// A mail that can be leased.
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = core_mail_outbox)]
+struct DueRow {
+    id: i64,
+    next_attempt_at: Option<TimestampColumn>,
+    user_id: i64,
+}
+
+/// A leased mail, with the username of its user and the key of that name.
+type ClaimedRow = (OutboxRow, String, String);
+
+statements! {
+    /// Statements on the outbox.
+    trait OutboxStatements {
+        /// Leases a mail until `lease_until`. Returns `None` if another instance has claimed it first.
+        async fn lease_mail(
+            &mut self,
+            due: DueRow,
+            lease_until: Timestamp,
+        ) -> Result<Option<ClaimedRow>, StoreError> {
+            // If another instance has claimed the mail, `next_attempt_at` is its lease.
+            let unclaimed = core_mail_outbox::table
+                .find(due.id)
+                .filter(core_mail_outbox::next_attempt_at.eq(due.next_attempt_at));
+            let row: Option<OutboxRow> = diesel::update(unclaimed)
+                .set((
+                    core_mail_outbox::next_attempt_at.eq(Some(TimestampColumn(lease_until))),
+                    core_mail_outbox::attempts.eq(core_mail_outbox::attempts + 1),
+                ))
+                .returning(OutboxRow::as_returning())
+                .get_result(self)
+                .await
+                .optional()?;
+            let Some(row) = row else { return Ok(None) };
+            let (username, key): (String, String) = core_user::table
+                .find(due.user_id)
+                .select((core_user::username, core_user::username_key))
+                .get_result(self)
+                .await?;
+            Ok(Some((row, username, key)))
+        }
+    }
+}
+
 /// The result of a delivery attempt.
 enum AttemptResult {
     Sent(Timestamp),
@@ -140,38 +185,41 @@ impl Store {
         now: Timestamp,
         lease_until: Timestamp,
     ) -> Result<Option<OutgoingMail>, StoreError> {
-        let claimed: Option<(OutboxRow, String, String)> = write!(&self.connections, connection => {
-            let due: Option<(i64, Option<TimestampColumn>, i64)> = core_mail_outbox::table
-                .filter(core_mail_outbox::next_attempt_at.le(TimestampColumn(now)))
+        let claimed = write!(&self.connections, connection => {
+            let due = core_mail_outbox::table.filter(core_mail_outbox::next_attempt_at.le(TimestampColumn(now)));
+            let due: Option<DueRow> = due
                 .order(core_mail_outbox::next_attempt_at)
                 .limit(1)
-                .select((core_mail_outbox::id, core_mail_outbox::next_attempt_at, core_mail_outbox::user_id))
+                .select(DueRow::as_select())
                 .get_result(connection)
                 .await
                 .optional()?;
-            let Some((id, due_at, user)) = due else { return Ok(None) };
-            // Another instance may have claimed the mail first; `next_attempt_at` is then its lease.
-            let unclaimed = core_mail_outbox::table.find(id).filter(core_mail_outbox::next_attempt_at.eq(due_at));
-            let row: Option<OutboxRow> = diesel::update(unclaimed)
-                .set((
-                    core_mail_outbox::next_attempt_at.eq(Some(TimestampColumn(lease_until))),
-                    core_mail_outbox::attempts.eq(core_mail_outbox::attempts + 1),
-                ))
-                .returning(OutboxRow::as_returning())
-                .get_result(connection)
-                .await
-                .optional()?;
-            let Some(row) = row else { return Ok(None) };
-            let (username, key): (String, String) = core_user::table
-                .find(user)
-                .select((core_user::username, core_user::username_key))
-                .get_result(connection)
-                .await?;
-            Ok(Some((row, username, key)))
+            let Some(due) = due else { return Ok(None) };
+            connection.lease_mail(due, lease_until).await
         })?;
-        claimed
-            .map(|(row, name, key)| outgoing_mail(row, Username::from_stored(name, key), lease_until))
-            .transpose()
+        claimed.map(|claimed| outgoing_mail(claimed, lease_until)).transpose()
+    }
+
+    /// Leases a mail that would be due only after `latest`, which is later than a right clock schedules any
+    /// mail: the clock was ahead when the mail was enqueued or retried. To be called when no mail is due.
+    ///
+    /// # Errors
+    /// Like [`Store::claim_due_mail`].
+    pub async fn claim_misscheduled_mail(
+        &self,
+        latest: Timestamp,
+        lease_until: Timestamp,
+    ) -> Result<Option<OutgoingMail>, StoreError> {
+        let after = core_mail_outbox::next_attempt_at.gt(TimestampColumn(latest));
+        // Checked with a read: mostly there is no such mail.
+        let due: Option<DueRow> = read!(&self.connections, connection => {
+            let due = core_mail_outbox::table.filter(after).order(core_mail_outbox::next_attempt_at);
+            Ok(due.limit(1).select(DueRow::as_select()).get_result(connection).await.optional()?)
+        })?;
+        let Some(due) = due else { return Ok(None) };
+        let claimed =
+            write!(&self.connections, connection => { connection.lease_mail(due, lease_until).await })?;
+        claimed.map(|claimed| outgoing_mail(claimed, lease_until)).transpose()
     }
 
     /// Records that the next mail server accepted the mail, and erases its token. Returns false if the lease
@@ -234,11 +282,7 @@ impl Store {
     }
 }
 
-fn outgoing_mail(
-    row: OutboxRow,
-    username: Username,
-    lease_until: Timestamp,
-) -> Result<OutgoingMail, StoreError> {
+fn outgoing_mail((row, name, key): ClaimedRow, lease_until: Timestamp) -> Result<OutgoingMail, StoreError> {
     let corrupt = |column| StoreError::Corrupt { table: "core_mail_outbox", column };
     let kind = MailKind::parse(&row.kind).map_err(|_| corrupt("kind"))?;
     if kind.purpose().is_some() != row.sealed_token.is_some() {
@@ -248,7 +292,7 @@ fn outgoing_mail(
         id: row.id,
         kind,
         recipient: Email::from_stored(row.recipient),
-        username,
+        username: Username::from_stored(name, key),
         sealed_token: row.sealed_token.map(Sealed::from_bytes),
         message_id: row.message_id,
         created_at: row.created_at.0,

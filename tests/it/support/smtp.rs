@@ -23,19 +23,25 @@ pub struct SmtpServer {
 impl SmtpServer {
     /// Starts a server without TLS that accepts every mail.
     pub fn start() -> Self {
-        Self::launch(None)
+        Self::launch(None, &[])
+    }
+
+    /// Starts a server without TLS that also accepts addresses beyond ASCII (SMTPUTF8).
+    pub fn start_with_utf8() -> Self {
+        Self::launch(None, &["--smtputf8"])
     }
 
     /// Starts a server that requires STARTTLS, with this certificate and key (PEM files).
     pub fn start_with_tls(certificate: &Path, key: &Path) -> Self {
-        Self::launch(Some((certificate, key)))
+        Self::launch(Some((certificate, key)), &[])
     }
 
-    fn launch(tls: Option<(&Path, &Path)>) -> Self {
+    fn launch(tls: Option<(&Path, &Path)>, flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut command = python_command("smtp_server.py");
         command.args(["--port", "0", "--log"]).arg(folder.path().join("log.jsonl"));
         command.arg("--control-file").arg(folder.path().join("control"));
+        command.args(flags);
         if let Some((certificate, key)) = tls {
             command.arg("--tls-cert").arg(certificate).arg("--tls-key").arg(key);
         }
@@ -52,6 +58,11 @@ impl SmtpServer {
         format!("smtp://127.0.0.1:{}", self.port)
     }
 
+    /// Returns the value for `--mail-url` with a username and a password.
+    pub fn url_with_credentials(&self) -> String {
+        format!("smtp://ada:secret@127.0.0.1:{}", self.port)
+    }
+
     /// Returns a URL of the same server with an address that is not a loopback address: Linux routes 0.0.0.0
     /// to loopback.
     pub fn non_loopback_url(&self) -> String {
@@ -59,7 +70,7 @@ impl SmtpServer {
     }
 
     /// Sets how the server handles the next mails: `ok`, `refuse-4xx`, `refuse-5xx-rcpt`, `refuse-5xx-data`,
-    /// `delay N` (seconds) or `drop-before-250`.
+    /// `delay N` (seconds), `drop-before-250`, or `refuse-at STAGE REPLY` (`smtp_server.py` lists the stages).
     pub fn set_mode(&self, mode: &str) {
         write_mode(self.folder.path(), mode);
     }
