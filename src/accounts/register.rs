@@ -77,8 +77,14 @@ impl Accounts {
         if self.count_notice(&account.email).await.is_err() {
             return;
         }
-        let notice = self.deps.mails.notice(MailKind::RegistrationAttempted, &account.email, now);
-        match self.deps.store.enqueue_notice(notice, now).await {
+        let enqueued = match self.deps.store.stored_email(&account.email).await {
+            Ok(email) => {
+                let notice = self.deps.mails.notice(MailKind::RegistrationAttempted, &email, now);
+                self.deps.store.enqueue_notice(notice, now).await
+            }
+            Err(error) => Err(error),
+        };
+        match enqueued {
             Ok(true) => self.deps.mails.wake_outbox(),
             Ok(false) => {}
             Err(error) => {

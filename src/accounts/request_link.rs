@@ -97,6 +97,7 @@ impl Accounts {
         by: MailedBy,
         origin: &Origin,
     ) -> Result<Option<MailToken>, AccountError> {
+        let email = &self.deps.store.stored_email(email).await?;
         let event = self.deps.audit.event(AuditKind::AuthnTokenCreated, origin);
         let event = event.with_resource(by.resource(purpose));
         let link = self.deps.mails.link(purpose, email, by, event.at);

@@ -3,7 +3,8 @@
 use super::value::Value;
 use crate::domain::Email;
 
-/// The sender of mails, written as `name@host` or `Name <name@host>`.
+/// The sender of mails, written as `name@host` or `Name <name@host>`. The name may be in quotes, which do not
+/// belong to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sender {
     /// The display name.
@@ -21,16 +22,45 @@ impl Value for Sender {
         let Some((name, address)) = text.strip_suffix('>').and_then(|text| text.split_once('<')) else {
             return Some(Self { name: None, address: Email::parse(text).ok()? });
         };
-        let name = name.trim();
+        let name = unquoted(name.trim())?;
         let is_clean = !name.chars().any(char::is_control);
-        let name = (!name.is_empty()).then(|| name.to_owned());
+        let name = (!name.is_empty()).then_some(name);
         is_clean.then_some(Self { name, address: Email::parse(address).ok()? })
     }
+}
+
+/// Returns the text of a quoted string (RFC 5322, section 3.2.4), and any other text unchanged. `None` if the
+/// quotes do not match.
+fn unquoted(text: &str) -> Option<String> {
+    let Some(quoted) = text.strip_prefix('"') else { return Some(text.to_owned()) };
+    let (mut name, mut characters) = (String::new(), quoted.chars());
+    loop {
+        match characters.next()? {
+            '\\' => name.push(characters.next()?),
+            '"' => break,
+            other => name.push(other),
+        }
+    }
+    characters.next().is_none().then_some(name)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quotes_around_the_name_do_not_belong_to_it() {
+        for (text, name) in [
+            ("\"Kairos, Inc.\" <a@b.example>", "Kairos, Inc."),
+            ("Kairos, Inc. <a@b.example>", "Kairos, Inc."),
+            (r#""The \"Kairos\" \\ team" <a@b.example>"#, r#"The "Kairos" \ team"#),
+        ] {
+            assert_eq!(Sender::parse(text).unwrap().name.as_deref(), Some(name), "{text}");
+        }
+        for text in ["\"Kairos <a@b.example>", "\"Kairos\" Inc <a@b.example>", "\"Kairos\\\" <a@b.example>"] {
+            assert_eq!(Sender::parse(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn a_sender_has_an_address_and_an_optional_name() {

@@ -18,8 +18,14 @@ const LOCAL_PART_OCTETS_MAX: usize = 64;
 /// Maximum length of a text that is processed: a longer one cannot shrink to a valid address.
 const INPUT_BYTES_MAX: usize = 1_024;
 
+/// The most sigmas in an address of which every form is looked up: 16 forms. Hardly any mailbox has more.
+const SIGMAS_VARIED_MAX: u32 = 4;
+
 /// An address that can receive mail, in the single form that represents its mailbox: NFC, lower case, domain
 /// in ASCII.
+///
+/// The final form of sigma, `ς`, is the same letter as `σ`, as in upper case: a mailbox has one form however its
+/// sigmas are written.
 ///
 /// Lower-casing the local part is a deliberate choice. RFC 5321 leaves the meaning of its case to the
 /// receiving host, but no host in use assigns `Ada@` and `ada@` to two users, and one mailbox must be one
@@ -140,6 +146,39 @@ impl Email {
         self.0
     }
 
+    /// Returns the other forms of this address that earlier releases may have stored: they kept each sigma as
+    /// it was entered. Empty for an address without a sigma. With more than four sigmas, only the form
+    /// without `ς` is among them.
+    #[must_use]
+    pub fn earlier_forms(&self) -> Vec<Self> {
+        let sigmas = self.0.matches(['σ', 'ς']).count();
+        let forms = match u32::try_from(sigmas) {
+            Ok(count @ 1..=SIGMAS_VARIED_MAX) => 2_u32.pow(count),
+            Ok(0) => 0,
+            _ => 1,
+        };
+        let form = |bits: u32| {
+            let mut sigma = 0;
+            let written = self.0.chars().map(|character| {
+                if !matches!(character, 'σ' | 'ς') {
+                    return character;
+                }
+                sigma += 1;
+                if bits.checked_shr(sigma - 1).unwrap_or(0) & 1 == 1 { 'ς' } else { 'σ' }
+            });
+            Self(written.collect())
+        };
+        (0..forms).map(form).filter(|form| form != self).collect()
+    }
+
+    /// Returns the mailbox and the domain to which mail can be sent; `None` for an address of an imported
+    /// user that violates the rules. Every parsed address is returned unchanged.
+    #[must_use]
+    pub fn mailbox(&self) -> Option<(&str, String)> {
+        let parsed = Self::parse(&self.0).ok()?;
+        Some((self.local_part(), parsed.domain().to_owned()))
+    }
+
     /// Returns the part before the last `@`; the whole text if there is none.
     #[must_use]
     pub fn local_part(&self) -> &str {
@@ -178,10 +217,30 @@ fn local_part(text: &str) -> Result<String, InvalidEmail> {
     Ok(local)
 }
 
-/// Converts to lower case in NFC. Normalizes before, because case is defined on composed letters, and after,
-/// because lower-casing can undo the normalization.
+/// Converts to lower case in NFC, character by character. Normalizes before, because case is defined on
+/// composed letters, and after, because lower-casing can undo the normalization.
 fn lower_case_nfc(text: &str) -> String {
-    text.nfc().collect::<String>().to_lowercase().nfc().collect()
+    let lower: String = text.nfc().flat_map(char::to_lowercase).nfc().collect();
+    if lower.contains(['σ', 'ς']) { with_written_sigmas(&lower) } else { lower }
+}
+
+/// Writes each sigma as Greek does: `ς` after a letter and not before one, otherwise `σ`. The form in the text
+/// does not matter, so every spelling of a mailbox has the same result. Mail goes to this form, which is the
+/// one that is in use.
+fn with_written_sigmas(text: &str) -> String {
+    let mut written = String::with_capacity(text.len());
+    let mut characters = text.chars().peekable();
+    let mut is_after_letter = false;
+    while let Some(character) = characters.next() {
+        let is_before_letter = characters.peek().is_some_and(|next| next.is_alphabetic());
+        written.push(match character {
+            'σ' | 'ς' if is_after_letter && !is_before_letter => 'ς',
+            'σ' | 'ς' => 'σ',
+            other => other,
+        });
+        is_after_letter = character.is_alphabetic();
+    }
+    written
 }
 
 fn domain_in_ascii(text: &str) -> Result<String, InvalidEmail> {

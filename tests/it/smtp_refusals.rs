@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kairos_identity::proto::RegisterRequest;
 use serde_json::Value;
 
@@ -32,6 +33,11 @@ fn with_short_pauses(builder: Builder) -> Builder {
 async fn attempts(smtp: &SmtpServer, count: usize) -> Vec<Value> {
     let enough = async || Some(smtp.log()).filter(|log| log.len() >= count);
     until(&format!("{count} attempts"), ARRIVAL_LIMIT, enough).await
+}
+
+/// Returns the mail of an attempt.
+fn data(attempt: &Value) -> String {
+    String::from_utf8(STANDARD.decode(attempt["data"].as_str().unwrap()).unwrap()).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -108,6 +114,34 @@ async fn ehlo_takes_the_setting_or_else_the_host_of_the_sender() {
     }
 }
 
+/// Emails that `Register` accepts and that need SMTPUTF8.
+const BEYOND_ASCII: [&str; 4] =
+    ["राष्ट्र@example.com", "İpek@example.com", "josé@example.com", "用户@例子.example"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_address_that_register_accepts_gets_its_mail() {
+    let smtp = SmtpServer::start_with_utf8();
+    let server = mailing_to(&smtp.url()).start().await;
+    let mut emails = Vec::new();
+    for (number, email) in BEYOND_ASCII.into_iter().enumerate() {
+        let request = RegisterRequest { email: email.into(), ..registration(&format!("ada{number}")) };
+        let answer = server.client().await.register(request).await.unwrap();
+        emails.push(answer.into_inner().user.unwrap().email);
+    }
+
+    let attempts = attempts(&smtp, emails.len()).await;
+
+    let mut recipients: Vec<String> =
+        attempts.iter().map(|attempt| attempt["recipients"][0].as_str().unwrap().to_owned()).collect();
+    for attempt in &attempts {
+        let recipient = attempt["recipients"][0].as_str().unwrap();
+        assert!(data(attempt).contains(&format!("To: {recipient}\r\n")), "{recipient}: {}", data(attempt));
+    }
+    recipients.sort();
+    emails.sort();
+    assert_eq!(recipients, emails);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_without_smtputf8_is_named_in_the_log_and_the_mail_waits() {
     let smtp = SmtpServer::start();
@@ -119,6 +153,19 @@ async fn a_relay_without_smtputf8_is_named_in_the_log_and_the_mail_waits() {
 
     assert!(log.contains("retrying") && !log.contains("failed permanently"), "{log}");
     assert!(smtp.log().is_empty(), "no command named the address");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sender_name_with_a_comma_keeps_its_quotes() {
+    for from in ["\"Kairos, Inc.\" <no-reply@kairos.example>", "Kairos, Inc. <no-reply@kairos.example>"] {
+        let smtp = SmtpServer::start();
+        let server = mailing_to(&smtp.url()).with_env("KAIROS_IDENTITY_MAIL_FROM", from).start().await;
+        server.client().await.register(registration("ada")).await.unwrap();
+
+        let mail = data(&attempts(&smtp, 1).await[0]);
+
+        assert!(mail.contains("From: \"Kairos, Inc.\" <no-reply@kairos.example>\r\n"), "{mail}");
+    }
 }
 
 on_both_engines! {

@@ -26,6 +26,13 @@ fn spellings_of_one_mailbox_have_one_form() {
         ("用户@例子.example", "用户@xn--fsqu00a.example"),
         ("हिन्दी@example.com", "हिन्दी@example.com"),
         ("ΟΔΥΣΣΕΥΣ@example.com", "οδυσσευς@example.com"),
+        ("ΝΙΚΟΣ@example.com", "νικος@example.com"),
+        ("νικος@example.com", "νικος@example.com"),
+        ("νικοσ@example.com", "νικος@example.com"),
+        ("ΝΙΚΟΣ.ΣΙΣΥΦΟΣ1@example.com", "νικος.σισυφος1@example.com"),
+        ("νικοσ.ςιςυφοσ1@example.com", "νικος.σισυφος1@example.com"),
+        ("νικοΣ+ς_Σ@example.com", "νικος+σ_σ@example.com"),
+        ("राष्ट्र@example.com", "राष्ट्र@example.com"),
         ("İstanbul@example.com", "i\u{307}stanbul@example.com"),
         ("1@1.example", "1@1.example"),
     ] {
@@ -166,6 +173,43 @@ fn lower_casing_any_single_letter_is_idempotent() {
     }
 }
 
+#[test]
+fn an_address_stored_by_an_earlier_release_is_among_the_earlier_forms() {
+    // The lower-casing of earlier releases, which depended on the letters around a sigma.
+    let earlier = |text: &str| {
+        let (local, domain) = text.rsplit_once('@').unwrap();
+        let local: String = local.nfc().collect::<String>().to_lowercase().nfc().collect();
+        Email::from_stored(format!("{local}@{domain}"))
+    };
+    for text in
+        ["ΝΙΚΟΣ@x.example", "νικοσ@x.example", "ΝΙΚΟΣ.Α@x.example", "ςισυφος@x.example", "ada@x.example"]
+    {
+        let (now, then) = (Email::parse(text).unwrap(), earlier(text));
+        assert!(now == then || now.earlier_forms().contains(&then), "{text}");
+        assert!(!now.earlier_forms().contains(&now), "{text}");
+    }
+    assert!(Email::parse("ada@x.example").unwrap().earlier_forms().is_empty());
+    assert_eq!(Email::parse("σσσσ@x.example").unwrap().earlier_forms().len(), 15);
+    let many = Email::parse("σσσσσς@x.example").unwrap().earlier_forms();
+    assert_eq!(many, [Email::from_stored("σσσσσσ@x.example".to_owned())]);
+}
+
+#[test]
+fn only_an_address_within_the_rules_has_a_mailbox() {
+    for (text, mailbox) in [
+        ("ada@example.com", Some(("ada", "example.com"))),
+        ("राष्ट्र@example.com", Some(("राष्ट्र", "example.com"))),
+        ("νικοσ@example.com", Some(("νικοσ", "example.com"))),
+        ("ada@BÜCHER.example", Some(("ada", "xn--bcher-kva.example"))),
+        ("not-an-email", None),
+        ("ada@example.com> x", None),
+        ("ada\r\n@example.com", None),
+    ] {
+        let stored = Email::from_stored(text.to_owned());
+        assert_eq!(stored.mailbox(), mailbox.map(|(local, domain)| (local, domain.to_owned())), "{text}");
+    }
+}
+
 fn mailbox() -> impl Strategy<Value = String> {
     ("[\\PC&&[^@\\s]]{1,20}", "[a-zA-Z0-9éßİΣ用-]{1,12}", "[a-zA-Z]{2,8}")
         .prop_map(|(local, label, top)| format!("{local}@{label}.{top}"))
@@ -180,7 +224,22 @@ proptest! {
             prop_assert!(email.as_str().len() <= EMAIL_OCTETS_MAX);
             prop_assert!(email.domain().is_ascii());
             prop_assert_eq!(Email::parse(email.as_str()), Ok(email.clone()));
+            let (local, domain) = email.mailbox().expect("a parsed address has a mailbox");
+            prop_assert_eq!(format!("{local}@{domain}"), email.as_str());
         }
+    }
+
+    #[test]
+    fn the_case_of_each_greek_letter_does_not_change_the_mailbox(
+        text in "[α-ως.+1]{1,12}", flips in proptest::collection::vec(any::<bool>(), 12)
+    ) {
+        let mixed: String = text
+            .chars()
+            .zip(flips)
+            .map(|(c, is_upper)| if is_upper { c.to_uppercase().next().unwrap_or(c) } else { c })
+            .collect();
+        let parse = |local: &str| Email::parse(&format!("{local}@example.com"));
+        prop_assert_eq!(parse(&mixed), parse(&text));
     }
 
     #[test]

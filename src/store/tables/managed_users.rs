@@ -97,7 +97,9 @@ impl Store {
                 query = query.filter(core_user::created_at.lt(TimestampColumn(before)));
             }
             if let Some(text) = filter.text {
-                let email = core_user::email.like(like_pattern(&text.to_lowercase())).escape('\\');
+                // Whether a sigma is the last letter of a word is not known from a part of the word.
+                let pattern = like_pattern(&text.to_lowercase()).replace(['σ', 'ς'], "_");
+                let email = core_user::email.like(pattern).escape('\\');
                 query = match Username::comparison_key(&text) {
                     Ok(key) => {
                         let username = core_user::username_key.like(like_pattern(&key)).escape('\\');

@@ -293,13 +293,31 @@ impl Store {
         })
     }
 
-    /// Returns the user with this email.
+    /// Returns the user with this email, which an earlier release may have stored in another form.
     pub async fn find_user_by_email(&self, email: &Email) -> Result<Option<User>, StoreError> {
-        let email = email.as_str().to_owned();
-        read!(&self.connections, connection => {
-            let query = core_user::table.filter(core_user::email.eq(email)).select(UserRow::as_select());
+        let exact = email.as_str().to_owned();
+        let found: Option<User> = read!(&self.connections, connection => {
+            let query = core_user::table.filter(core_user::email.eq(exact)).select(UserRow::as_select());
             Ok(query.get_result(connection).await.optional()?.map(User::from))
+        })?;
+        let earlier: Vec<String> = email.earlier_forms().into_iter().map(Email::into_string).collect();
+        if found.is_some() || earlier.is_empty() {
+            return Ok(found);
+        }
+        read!(&self.connections, connection => {
+            let query = core_user::table.filter(core_user::email.eq_any(earlier)).order(core_user::id);
+            let first = query.limit(1).select(UserRow::as_select());
+            Ok(first.get_result(connection).await.optional()?.map(User::from))
         })
+    }
+
+    /// Returns the form in which the store holds this email: another one if an earlier release has stored it,
+    /// otherwise the email itself.
+    pub async fn stored_email(&self, email: &Email) -> Result<Email, StoreError> {
+        if email.earlier_forms().is_empty() {
+            return Ok(email.clone());
+        }
+        Ok(self.find_user_by_email(email).await?.map_or_else(|| email.clone(), |user| user.email))
     }
 
     /// Returns the user with this username, in any spelling that has the same comparison form.
@@ -313,7 +331,7 @@ impl Store {
 
     /// Returns the user with this email, with the password hash and the disabled state.
     pub async fn find_credentials(&self, email: &Email) -> Result<Option<Credentials>, StoreError> {
-        let email = email.as_str().to_owned();
+        let email = self.stored_email(email).await?.into_string();
         read!(&self.connections, connection => {
             let row: Option<(UserRow, String, Option<i64>)> = core_user::table
                 .left_join(core_disabled_user::table)
