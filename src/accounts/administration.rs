@@ -150,7 +150,7 @@ impl Administration {
     pub async fn unlock_user(&self, key: &UserKey, origin: &Origin) -> Result<bool, AccountError> {
         let user = self.find_user(key).await?.user;
         let event = self.event(AuditKind::AuthnLoginUnlock, &user, origin);
-        Ok(self.store.clear_password_attempts(&user.email, event).await?)
+        Ok(self.store.clear_password_attempts(&user, event).await?)
     }
 
     /// Deletes the user with all rows that belong to the user, and returns the deleted user.

@@ -1,7 +1,9 @@
 //! Changes that require the current password in addition to an access token, so that a stolen access token is
 //! not enough.
 
-use super::{AccountError, Accounts, ActingUser, MailedBy};
+use tokio_util::sync::CancellationToken;
+
+use super::{AccountError, Accounts, ActingUser, MailedBy, NewPasswordError};
 use crate::{
     domain::{
         AuditEvent, AuditKind, Email, MailKind, MailToken, MailTokenPurpose, NewPassword, Origin, Password,
@@ -12,22 +14,23 @@ use crate::{
 
 impl Accounts {
     /// Verifies the current password of the acting user, within the same limits as a login. A right password
-    /// no longer counts as an attempt, whether or not the change succeeds afterwards.
+    /// does not count, whether or not the change succeeds afterwards.
     async fn check_current(
         &self,
         acting: &ActingUser,
         current: &Password,
         origin: &Origin,
+        caller_gone: CancellationToken,
     ) -> Result<Credentials, AccountError> {
         let slot = self.deps.passwords.reserve()?;
-        let attempt = self.count_password_attempt(&acting.user.email, origin).await?;
+        let mut attempt = self.reserve_attempt(&acting.user.email, origin, caller_gone).await?;
         let found = self.deps.store.find_credentials(&acting.user.email).await?;
         // The email may belong to another user by now.
         let found = found.filter(|found| found.user.id == acting.user.id);
         let hash = found.as_ref().map(|found| found.password.clone());
-        match (self.deps.passwords.verify(slot, current, hash).await?, found) {
+        match (attempt.compare(slot, current, hash).await?, found) {
             (Verdict::Right { .. }, Some(found)) => {
-                self.record_right_password(&attempt).await;
+                attempt.settle().await;
                 Ok(found)
             }
             (Verdict::Right { .. } | Verdict::Wrong, _) => Err(AccountError::InvalidCredentials),
@@ -39,24 +42,31 @@ impl Accounts {
         self.deps.audit.event(kind, origin).with_user(Some(acting.user.auth_token))
     }
 
-    /// Replaces the current password by a new one that [`Accounts::admit_password`] has accepted. Revokes the
-    /// user's other sessions, voids the user's pending links for a password reset or an email change, and
-    /// mails the user a notice.
+    /// Replaces the current password by a new one that the policy accepts. Revokes the user's other sessions,
+    /// voids the user's pending links for a password reset or an email change, forgets the addresses from
+    /// which the user logged in, and mails the user a notice.
     ///
     /// # Errors
     /// [`AccountError::InvalidCredentials`], also when the password was changed or the user disabled at the
-    /// same moment; [`AccountError::TooManyAttempts`], [`AccountError::Overloaded`],
-    /// [`AccountError::StoreUnavailable`] or [`AccountError::Internal`].
+    /// same moment; [`AccountError::TooManyAttempts`] for current or for new passwords;
+    /// [`AccountError::Overloaded`], [`AccountError::StoreUnavailable`] or [`AccountError::Internal`];
+    /// [`NewPasswordError::Refused`], only after the right current password.
     pub async fn change_password(
         &self,
         acting: &ActingUser,
         current: &Password,
-        new: &NewPassword,
+        new: NewPassword,
         origin: &Origin,
-    ) -> Result<(), AccountError> {
-        let changed = self.check_and_change(acting, current, new, origin).await;
-        let failed = || self.event_about(AuditKind::AuthnPasswordChangeFail, acting, origin);
-        changed.map_err(|error| self.deps.audit.refused(failed(), None, error))
+    ) -> Result<(), NewPasswordError> {
+        let (acting, current, origin) = (acting.clone(), current.clone(), origin.clone());
+        self.run_detached(|accounts, caller_gone| async move {
+            let changed = accounts.check_and_change(&acting, &current, &new, &origin, caller_gone).await;
+            let failed = || accounts.event_about(AuditKind::AuthnPasswordChangeFail, &acting, &origin);
+            changed.map_err(|error| {
+                error.map_account(|error| accounts.deps.audit.refused(failed(), None, error))
+            })
+        })
+        .await
     }
 
     async fn check_and_change(
@@ -65,9 +75,12 @@ impl Accounts {
         current: &Password,
         new: &NewPassword,
         origin: &Origin,
-    ) -> Result<(), AccountError> {
-        let found = self.check_current(acting, current, origin).await?;
-        let hash = self.deps.passwords.hash(new).await?;
+        caller_gone: CancellationToken,
+    ) -> Result<(), NewPasswordError> {
+        let found = self.check_current(acting, current, origin, caller_gone).await?;
+        self.count_new_password(&found.user).await?;
+        self.judge_password(new, &found.user.username, &found.user.email).await?;
+        let hash = self.deps.passwords.hash(new).await.map_err(AccountError::from)?;
         let event = self.event_about(AuditKind::AuthnPasswordChange, acting, origin);
         let change = PasswordChange {
             user: acting.user.id,
@@ -78,7 +91,7 @@ impl Accounts {
             event,
         };
         if !self.deps.store.change_password(change).await? {
-            return Err(AccountError::InvalidCredentials);
+            return Err(AccountError::InvalidCredentials.into());
         }
         self.deps.mails.wake_outbox();
         Ok(())
@@ -100,20 +113,25 @@ impl Accounts {
         by: MailedBy,
         origin: &Origin,
     ) -> Result<Option<MailToken>, AccountError> {
-        let requested = self.check_and_request(acting, current, new, by, origin).await;
-        let failed = || self.event_about(AuditKind::UserUpdateFail, acting, origin);
-        requested.map_err(|error| self.deps.audit.refused(failed(), None, error))
+        let (acting, current, new, origin) = (acting.clone(), current.clone(), new.clone(), origin.clone());
+        self.run_detached(|accounts, caller_gone| async move {
+            let requested =
+                accounts.check_and_request(&acting, &current, (&new, by), &origin, caller_gone).await;
+            let failed = || accounts.event_about(AuditKind::UserUpdateFail, &acting, &origin);
+            requested.map_err(|error| accounts.deps.audit.refused(failed(), None, error))
+        })
+        .await
     }
 
     async fn check_and_request(
         &self,
         acting: &ActingUser,
         current: &Password,
-        new: &Email,
-        by: MailedBy,
+        (new, by): (&Email, MailedBy),
         origin: &Origin,
+        caller_gone: CancellationToken,
     ) -> Result<Option<MailToken>, AccountError> {
-        let found = self.check_current(acting, current, origin).await?;
+        let found = self.check_current(acting, current, origin, caller_gone).await?;
         let taken = self.deps.store.find_user_by_email(new).await?;
         if taken.is_some_and(|other| other.is_verified && other.id != acting.user.id) {
             return Err(AccountError::EmailTaken);
@@ -148,9 +166,13 @@ impl Accounts {
         current: &Password,
         origin: &Origin,
     ) -> Result<(), AccountError> {
-        let deleted = self.check_and_delete(acting, current, origin).await;
-        let failed = || self.event_about(AuditKind::UserDeleteFail, acting, origin);
-        deleted.map_err(|error| self.deps.audit.refused(failed(), None, error))
+        let (acting, current, origin) = (acting.clone(), current.clone(), origin.clone());
+        self.run_detached(|accounts, caller_gone| async move {
+            let deleted = accounts.check_and_delete(&acting, &current, &origin, caller_gone).await;
+            let failed = || accounts.event_about(AuditKind::UserDeleteFail, &acting, &origin);
+            deleted.map_err(|error| accounts.deps.audit.refused(failed(), None, error))
+        })
+        .await
     }
 
     async fn check_and_delete(
@@ -158,8 +180,9 @@ impl Accounts {
         acting: &ActingUser,
         current: &Password,
         origin: &Origin,
+        caller_gone: CancellationToken,
     ) -> Result<(), AccountError> {
-        let found = self.check_current(acting, current, origin).await?;
+        let found = self.check_current(acting, current, origin, caller_gone).await?;
         let event = self.event_about(AuditKind::UserDeleted, acting, origin);
         if !self.deps.store.delete_account(acting.user.id, found.password, event).await? {
             return Err(AccountError::InvalidCredentials);

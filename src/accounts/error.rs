@@ -120,7 +120,9 @@ impl From<NoSigningKey> for AccountError {
 impl From<HashingError> for AccountError {
     fn from(error: HashingError) -> Self {
         match error {
-            HashingError::QueueFull { retry_after } => Self::Overloaded { retry_after },
+            HashingError::QueueFull { retry_after } | HashingError::NotDue { retry_after } => {
+                Self::Overloaded { retry_after }
+            }
             HashingError::Stopped | HashingError::Broken => Self::Internal(Cause::new(error)),
         }
     }
@@ -135,6 +137,17 @@ pub enum NewPasswordError {
     /// The operation failed.
     #[error(transparent)]
     Account(#[from] AccountError),
+}
+
+impl NewPasswordError {
+    /// Changes the error of the operation, if it is one.
+    #[must_use]
+    pub(super) fn map_account(self, change: impl FnOnce(AccountError) -> AccountError) -> Self {
+        match self {
+            Self::Refused(refusal) => Self::Refused(refusal),
+            Self::Account(error) => Self::Account(change(error)),
+        }
+    }
 }
 
 impl From<AdmitError> for NewPasswordError {

@@ -1,6 +1,8 @@
 //! Login.
 
-use super::{AccountError, Accounts, sessions::IssuedTokens, throttle::PasswordAttempt};
+use tokio_util::sync::CancellationToken;
+
+use super::{AccountError, Accounts, password_attempts::PasswordAttempt, sessions::IssuedTokens};
 use crate::{
     domain::{AuditKind, Email, Origin, Password},
     password::{QueueSlot, Verdict},
@@ -18,6 +20,9 @@ impl Accounts {
     /// An unknown email costs a hash too, so that the response time does not distinguish it from a wrong
     /// password.
     ///
+    /// A login whose caller has gone before its password is compared changes nothing. Once the comparison has
+    /// begun, its result is counted and recorded whether or not the caller waits.
+    ///
     /// # Errors
     /// [`AccountError::TooManyAttempts`], before anything is checked; [`AccountError::InvalidCredentials`];
     /// [`AccountError::AccountDisabled`] and [`AccountError::EmailNotVerified`], only after the right
@@ -31,11 +36,27 @@ impl Accounts {
     ) -> Result<IssuedTokens, AccountError> {
         // Reserved first: a login that is refused because the queue is full causes no database query and does
         // not wait.
-        let mut slot = Some(self.deps.passwords.reserve()?);
-        let attempt = self.count_password_attempt(email, origin).await?;
+        let slot = self.deps.passwords.reserve()?;
+        let (email, password, origin) = (email.clone(), password.clone(), origin.clone());
+        self.run_detached(|accounts, caller_gone| async move {
+            accounts.check_credentials(slot, &email, &password, &origin, caller_gone).await
+        })
+        .await
+    }
+
+    async fn check_credentials(
+        &self,
+        slot: QueueSlot,
+        email: &Email,
+        password: &Password,
+        origin: &Origin,
+        caller_gone: CancellationToken,
+    ) -> Result<IssuedTokens, AccountError> {
+        let mut slot = Some(slot);
+        let mut attempt = self.reserve_attempt(email, origin, caller_gone).await?;
         for _ in 0..CHECKS_MAX {
             let slot = slot.take().map_or_else(|| self.deps.passwords.reserve(), Ok)?;
-            if let Some(tokens) = self.check_and_open(slot, email, password, &attempt, origin).await? {
+            if let Some(tokens) = self.check_and_open(slot, email, password, &mut attempt, origin).await? {
                 return Ok(tokens);
             }
         }
@@ -58,12 +79,12 @@ impl Accounts {
         slot: QueueSlot,
         email: &Email,
         password: &Password,
-        attempt: &PasswordAttempt,
+        attempt: &mut PasswordAttempt,
         origin: &Origin,
     ) -> Result<Option<IssuedTokens>, AccountError> {
         let credentials = self.deps.store.find_credentials(email).await?;
         let hash = credentials.as_ref().map(|credentials| credentials.password.clone());
-        let verdict = self.deps.passwords.verify(slot, password, hash).await?;
+        let verdict = attempt.compare(slot, password, hash).await?;
 
         let user = credentials.as_ref().map(|credentials| credentials.user.auth_token);
         let failed = || self.deps.audit.event(AuditKind::AuthnLoginFail, origin).with_user(user);
@@ -79,7 +100,7 @@ impl Accounts {
                 Ok(tokens)
             }
             (Some(credentials), Verdict::Right { .. }) => {
-                self.record_right_password(attempt).await;
+                attempt.settle().await;
                 let refusal = if credentials.is_disabled {
                     AccountError::AccountDisabled
                 } else {

@@ -12,6 +12,7 @@ mod housekeeping;
 mod log_in;
 mod mails;
 mod options;
+mod password_attempts;
 mod profile;
 mod redeem_link;
 mod register;
@@ -21,10 +22,13 @@ mod signing_keys;
 mod throttle;
 mod verify_email;
 
-use std::sync::{Arc, atomic::AtomicU64};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use tokio::sync::Semaphore;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
     administration::{Administration, UserKey},
@@ -40,11 +44,18 @@ pub use self::{
 pub use crate::access_token::PublicKey;
 use crate::{
     access_token::AccessTokens,
-    domain::{Email, NewPassword, Username},
+    domain::{Email, NewPassword, PasswordRefusal, Username},
     env::Env,
     password::Passwords,
-    store::Store,
+    store::{Cause, Store},
 };
+
+/// Maximum number of calls that run detached, and of password attempts that are not settled yet. More than
+/// the longest hashing queue (10,000), and some 20 MiB if all of them wait for the database.
+const DETACHED_MAX: usize = 16_384;
+
+/// Retry delay for a call that is refused because too many run detached.
+const DETACHED_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The dependencies of an [`Accounts`].
 #[derive(Clone)]
@@ -70,6 +81,10 @@ pub struct Accounts {
     options: Arc<AccountsOptions>,
     background: TaskTracker,
     background_slots: Arc<Semaphore>,
+    detached_slots: Arc<Semaphore>,
+    attempt_slots: Arc<Semaphore>,
+    /// Cancelled when the service stops.
+    stopping: CancellationToken,
     /// Number of Django links that were refused since the service started.
     refused_old_links: Arc<AtomicU64>,
 }
@@ -85,28 +100,60 @@ impl Accounts {
             options: Arc::new(options),
             background,
             background_slots,
+            detached_slots: Arc::new(Semaphore::new(DETACHED_MAX)),
+            attempt_slots: Arc::new(Semaphore::new(DETACHED_MAX)),
+            stopping: CancellationToken::new(),
             refused_old_links: Arc::default(),
         }
     }
 
-    /// Checks a new password against the policy. If the username and email of its owner are given, a password
-    /// that is easy to guess from them is refused.
+    /// Checks the length of a new password. The operation that sets it also judges whether it is easy to
+    /// guess.
     ///
     /// # Errors
-    /// [`NewPasswordError::Refused`] if the password breaks a rule; [`AccountError::Overloaded`] when too
-    /// many passwords wait to be checked or hashed, or [`AccountError::Internal`].
-    pub async fn admit_password(
-        &self,
-        password: String,
-        username: Option<Username>,
-        email: Option<Email>,
-    ) -> Result<NewPassword, NewPasswordError> {
-        Ok(self.deps.passwords.admit(self.options.password_policy, password, username, email).await?)
+    /// [`PasswordRefusal`] if the length breaks a rule.
+    pub fn parse_new_password(&self, text: String) -> Result<NewPassword, PasswordRefusal> {
+        NewPassword::parse(text, self.options.password_policy.length_min_characters)
     }
 
-    /// Waits for the background tasks of calls that were answered. To be called once, when no more calls
-    /// arrive.
+    /// Refuses a new password that is easy to guess, also from the username and email of its owner. This
+    /// takes the time of a hashing thread, so it must have been counted before.
+    async fn judge_password(
+        &self,
+        password: &NewPassword,
+        username: &Username,
+        email: &Email,
+    ) -> Result<(), NewPasswordError> {
+        let policy = self.options.password_policy;
+        Ok(self.deps.passwords.judge(policy, password.clone(), username.clone(), email.clone()).await?)
+    }
+
+    /// Runs an operation in a task of its own, which goes on if the caller's future is dropped: what it
+    /// decides is written and recorded whether or not the caller waits. `work` receives these operations, and
+    /// a token that is cancelled when the caller no longer waits.
+    async fn run_detached<T, E, F>(&self, work: impl FnOnce(Self, CancellationToken) -> F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<AccountError> + Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let permit = Arc::clone(&self.detached_slots).try_acquire_owned();
+        let permit = permit.map_err(|_| AccountError::Overloaded { retry_after: DETACHED_RETRY_AFTER })?;
+        let caller_gone = CancellationToken::new();
+        let _waiting = caller_gone.clone().drop_guard();
+        let work = work(self.clone(), caller_gone);
+        let task = self.background.spawn(async move {
+            let result = work.await;
+            drop(permit);
+            result
+        });
+        task.await.map_err(|error| AccountError::Internal(Cause::new(error)))?
+    }
+
+    /// Waits for the tasks of calls, also of those whose callers have gone. To be called once, when no more
+    /// calls arrive.
     pub async fn finish(&self) {
+        self.stopping.cancel();
         self.background.close();
         self.background.wait().await;
     }

@@ -45,19 +45,21 @@ pub struct ThrottleOptions {
     pub failures_in_a_row_max: u32,
     /// Time for which an account then refuses all passwords. After it, counting starts from zero.
     pub pause: Duration,
-    /// Failures on all accounts together. When this number is reached, all logins are refused for the rest of
-    /// the window.
+    /// Failures on all accounts together, except those from known addresses. When this number is reached,
+    /// only logins from known addresses are admitted for the rest of the window.
     pub total: Budget,
     /// Failures from the address of one end user, where the address is known.
     pub failures_per_address: Budget,
     /// Registrations from the address of one end user.
     pub registrations_from: Budget,
+    /// New passwords of one user that are judged.
+    pub new_passwords_of: Budget,
     /// Requested mails to one mailbox. Counted separately for links that verify an email, for links to choose
     /// a new password, and for notices.
     pub resends_to: Budget,
     /// Requested mails from the address of one end user.
     pub resends_from: Budget,
-    /// Time after a login for which the end user's address counts as known for the account.
+    /// Time after the start of a session for which the end user's address counts as known for the user.
     pub known_address_lifetime: Duration,
 }
 

@@ -22,6 +22,19 @@ impl Accounts {
         if acting.user.username.as_str() == username.as_str() {
             return Ok(acting.user.clone());
         }
+        let (acting, username, origin) = (acting.clone(), username.clone(), origin.clone());
+        self.run_detached(|accounts, _| async move {
+            accounts.change_to_username(&acting, &username, &origin).await
+        })
+        .await
+    }
+
+    async fn change_to_username(
+        &self,
+        acting: &ActingUser,
+        username: &Username,
+        origin: &Origin,
+    ) -> Result<User, AccountError> {
         self.count_notice(&acting.user.email).await?;
         let event = |kind| {
             self.deps

@@ -12,10 +12,24 @@ impl Accounts {
     /// failed password attempts and mails a notice. It opens no session.
     ///
     /// # Errors
-    /// [`AccountError::InvalidToken`], before the password is checked; [`AccountError::Overloaded`],
+    /// [`AccountError::InvalidToken`], before the password is checked; [`AccountError::TooManyAttempts`] if
+    /// too many new passwords of the owner were judged; [`AccountError::Overloaded`],
     /// [`AccountError::StoreUnavailable`] or [`AccountError::Internal`]; [`NewPasswordError::Refused`] if the
-    /// password breaks a rule: the link stays valid.
+    /// password breaks a rule. Except after the first, the link stays valid.
     pub async fn reset_password(
+        &self,
+        token: &MailToken,
+        password: String,
+        origin: &Origin,
+    ) -> Result<(), NewPasswordError> {
+        let (token, origin) = (token.clone(), origin.clone());
+        self.run_detached(
+            |accounts, _| async move { accounts.check_and_reset(&token, password, &origin).await },
+        )
+        .await
+    }
+
+    async fn check_and_reset(
         &self,
         token: &MailToken,
         password: String,
@@ -26,8 +40,12 @@ impl Accounts {
         let Some(owner) = self.deps.store.find_link_owner(token.digest(), purpose, now).await? else {
             return Err(self.refuse_link(AuditKind::AuthnPasswordChangeFail, origin).into());
         };
-        let (username, email) = (owner.username.clone(), owner.email.clone());
-        let password = self.admit_password(password, Some(username), Some(email)).await?;
+        let password = self.parse_new_password(password)?;
+        let event = || self.deps.audit.event(AuditKind::ExcessRateLimitExceeded, origin);
+        self.count_new_password(&owner)
+            .await
+            .map_err(|error| self.deps.audit.refused(event().with_user(Some(owner.auth_token)), None, error))?;
+        self.judge_password(&password, &owner.username, &owner.email).await?;
         Ok(self.use_reset_link(token, &owner, &password, origin).await?)
     }
 
@@ -60,6 +78,11 @@ impl Accounts {
         token: &MailToken,
         origin: &Origin,
     ) -> Result<User, AccountError> {
+        let (token, origin) = (token.clone(), origin.clone());
+        self.run_detached(|accounts, _| async move { accounts.use_change_link(&token, &origin).await }).await
+    }
+
+    async fn use_change_link(&self, token: &MailToken, origin: &Origin) -> Result<User, AccountError> {
         let event = self.deps.audit.event(AuditKind::UserUpdated, origin).with_resource("email");
         let purpose = MailTokenPurpose::ChangeEmail;
         let owner = self.deps.store.find_link_owner(token.digest(), purpose, event.at).await?;

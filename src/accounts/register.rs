@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{AccountError, Accounts, MailedBy, mails::Link};
+use tokio_util::sync::CancellationToken;
+
+use super::{AccountError, Accounts, MailedBy, NewPasswordError, mails::Link};
 use crate::{
     domain::{
         AuditKind, AuthToken, Email, MailKind, MailToken, MailTokenPurpose, NewPassword, Origin, RequestId,
@@ -24,7 +26,7 @@ pub struct NewAccount {
     pub username: Username,
     /// The address that the link is mailed to.
     pub email: Email,
-    /// A password that [`Accounts::admit_password`] has accepted.
+    /// A password that [`Accounts::parse_new_password`] has accepted.
     pub password: NewPassword,
     /// Makes a retry within 24 h return the same user.
     pub request_id: Option<RequestId>,
@@ -55,19 +57,27 @@ impl Accounts {
     /// transaction.
     ///
     /// A retry with the same request id, email and username returns the user in its current state. The
-    /// password is not compared, so that a retry costs no hash.
+    /// password is neither judged nor compared, so that a retry costs no hash.
     ///
     /// # Errors
-    /// [`AccountError::EmailTaken`] before [`AccountError::UsernameTaken`];
-    /// [`AccountError::RequestIdReused`]; [`AccountError::TooManyAttempts`]; [`AccountError::Overloaded`],
-    /// [`AccountError::StoreUnavailable`] or [`AccountError::Internal`].
-    pub async fn register(&self, account: NewAccount) -> Result<NewUser, AccountError> {
-        let registered = self.register_or_replay(&account).await;
-        if matches!(registered, Err(AccountError::EmailTaken)) {
-            self.notify_owner_of_email(&account).await;
-        }
-        let event = |kind| self.deps.audit.event(kind, &account.origin);
-        registered.map_err(|error| self.deps.audit.refused(event(refusal_kind(&error)), None, error))
+    /// [`AccountError::TooManyAttempts`] before [`NewPasswordError::Refused`] before the others, because
+    /// judging a password takes time: [`AccountError::EmailTaken`] before [`AccountError::UsernameTaken`];
+    /// [`AccountError::RequestIdReused`]; [`AccountError::Overloaded`], [`AccountError::StoreUnavailable`] or
+    /// [`AccountError::Internal`].
+    pub async fn register(&self, account: NewAccount) -> Result<NewUser, NewPasswordError> {
+        self.run_detached(|accounts, caller_gone| async move {
+            let registered = accounts.register_or_replay(&account, &caller_gone).await;
+            if matches!(registered, Err(NewPasswordError::Account(AccountError::EmailTaken))) {
+                accounts.notify_owner_of_email(&account).await;
+            }
+            let event = |kind| accounts.deps.audit.event(kind, &account.origin);
+            registered.map_err(|error| {
+                error.map_account(|error| {
+                    accounts.deps.audit.refused(event(refusal_kind(&error)), None, error)
+                })
+            })
+        })
+        .await
     }
 
     /// Mails a notice to the user with this email, within the limit of notices to one mailbox. A failure does
@@ -93,35 +103,46 @@ impl Accounts {
         }
     }
 
-    async fn register_or_replay(&self, account: &NewAccount) -> Result<NewUser, AccountError> {
+    async fn register_or_replay(
+        &self,
+        account: &NewAccount,
+        caller_gone: &CancellationToken,
+    ) -> Result<NewUser, NewPasswordError> {
         let now = self.deps.env.clock.now();
         if let Some(user) = self.find_replay(account, now).await? {
             return Ok(user.into());
         }
-        match self.register_new(account, now).await {
+        match self.register_new(account, now, caller_gone).await {
             // The same request may have been sent twice, and the other copy may have won: then both get the
             // same user.
-            Err(
+            Err(NewPasswordError::Account(
                 refusal @ (AccountError::EmailTaken
                 | AccountError::UsernameTaken
                 | AccountError::RequestIdReused),
-            ) => self.find_replay(account, now).await?.map(NewUser::from).ok_or(refusal),
+            )) => Ok(self.find_replay(account, now).await?.map(NewUser::from).ok_or(refusal)?),
             answer => answer,
         }
     }
 
-    async fn register_new(&self, account: &NewAccount, now: Timestamp) -> Result<NewUser, AccountError> {
+    async fn register_new(
+        &self,
+        account: &NewAccount,
+        now: Timestamp,
+        caller_gone: &CancellationToken,
+    ) -> Result<NewUser, NewPasswordError> {
+        // Counted first: whatever the password is, judging it takes the time of a hashing thread.
         self.count_registration(account.origin.client).await?;
+        self.judge_password(&account.password, &account.username, &account.email).await?;
         self.refuse_taken(account, now).await?;
         let Link { mail, for_caller } =
             self.deps.mails.link(MailTokenPurpose::VerifyEmail, &account.email, account.mailed_by, now);
-        let registration = self.new_registration(account, mail, now).await?;
+        let registration = self.new_registration(account, mail, now, caller_gone).await?;
         match self.deps.store.register(registration).await? {
             Registered::New(user) => {
                 self.deps.mails.wake_outbox();
                 Ok(NewUser { user, mail_token: for_caller })
             }
-            Registered::Known(replay) => replayed_user(replay).map(NewUser::from),
+            Registered::Known(replay) => Ok(replayed_user(replay)?.into()),
         }
     }
 
@@ -152,7 +173,11 @@ impl Accounts {
         account: &NewAccount,
         mail: NewMail,
         now: Timestamp,
+        caller_gone: &CancellationToken,
     ) -> Result<Registration, AccountError> {
+        let caller_gone = caller_gone.clone();
+        let password =
+            self.deps.passwords.hash_if(&account.password, move || !caller_gone.is_cancelled()).await?;
         let auth_token = AuthToken::from_random(self.deps.env.entropy.bytes());
         let mut event = self.deps.audit.event(AuditKind::UserCreated, &account.origin);
         if account.mailed_by == MailedBy::Caller {
@@ -161,7 +186,7 @@ impl Accounts {
         Ok(Registration {
             username: account.username.clone(),
             email: account.email.clone(),
-            password: self.deps.passwords.hash(&account.password).await?,
+            password,
             auth_token,
             request_id: account.request_id,
             request_ids_since: now.minus(REQUEST_ID_LIFETIME),

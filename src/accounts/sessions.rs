@@ -9,7 +9,7 @@ use std::{fmt, time::Duration};
 
 use uuid::Builder;
 
-use super::{AccountError, Accounts, SessionOptions, throttle::PasswordAttempt};
+use super::{AccountError, Accounts, SessionOptions, password_attempts::PasswordAttempt};
 use crate::{
     access_token::{AccessClaims, AccessToken, PublicKey},
     domain::{
@@ -116,7 +116,7 @@ impl Accounts {
         &self,
         user: &User,
         password: &PasswordHash,
-        attempt: &PasswordAttempt,
+        attempt: &mut PasswordAttempt,
         origin: &Origin,
     ) -> Result<Option<IssuedTokens>, AccountError> {
         let (entropy, now) = (&self.deps.env.entropy, self.deps.env.clock.now());
@@ -142,8 +142,11 @@ impl Accounts {
             token: tokens.refresh_token.digest(),
             sessions_max: self.options.sessions.per_user_max,
         };
-        let right = self.right_password(attempt, Some(event));
+        let right = attempt.right_password(user, event);
         let is_open = self.deps.store.open_session(new, right).await?;
+        if is_open {
+            attempt.mark_settled();
+        }
         Ok(is_open.then_some(tokens))
     }
 
@@ -176,6 +179,15 @@ impl Accounts {
     /// # Errors
     /// [`AccountError::InvalidRefreshToken`] or a database error.
     pub async fn refresh_session(
+        &self,
+        token: &RefreshToken,
+        origin: &Origin,
+    ) -> Result<IssuedTokens, AccountError> {
+        let (token, origin) = (token.clone(), origin.clone());
+        self.run_detached(|accounts, _| async move { accounts.rotate_token(&token, &origin).await }).await
+    }
+
+    async fn rotate_token(
         &self,
         token: &RefreshToken,
         origin: &Origin,
@@ -228,11 +240,15 @@ impl Accounts {
     /// # Errors
     /// A database error.
     pub async fn log_out(&self, token: &RefreshToken, origin: &Origin) -> Result<(), AccountError> {
-        let revoked = self.deps.audit.event(AuditKind::SessionExpired, origin);
-        let decide =
-            |known: &KnownSession| SessionChange::End { event: about_session(revoked, &known.session) };
-        self.deps.store.change_session(token.family_digest(), decide).await?;
-        Ok(())
+        let (family, origin) = (token.family_digest(), origin.clone());
+        self.run_detached(|accounts, _| async move {
+            let revoked = accounts.deps.audit.event(AuditKind::SessionExpired, &origin);
+            let decide =
+                |known: &KnownSession| SessionChange::End { event: about_session(revoked, &known.session) };
+            accounts.deps.store.change_session(family, decide).await?;
+            Ok(())
+        })
+        .await
     }
 
     /// Returns the user of this access token, if its session is live.
@@ -301,10 +317,14 @@ impl Accounts {
         origin: &Origin,
     ) -> Result<(), AccountError> {
         let event = self.revocation_event(acting, origin).with_resource(&session.to_string());
-        if !self.deps.store.revoke_session(session, acting.user.id, event).await? {
-            return Err(AccountError::SessionNotFound);
-        }
-        Ok(())
+        let user = acting.user.id;
+        self.run_detached(|accounts, _| async move {
+            if !accounts.deps.store.revoke_session(session, user, event).await? {
+                return Err(AccountError::SessionNotFound);
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Revokes all sessions of the user, or all but the session of the access token, and returns their
@@ -319,8 +339,11 @@ impl Accounts {
         origin: &Origin,
     ) -> Result<usize, AccountError> {
         let event = self.revocation_event(acting, origin);
-        let keep = keeps_current.then_some(acting.session);
-        Ok(self.deps.store.revoke_sessions(acting.user.id, keep, event).await?)
+        let (user, keep) = (acting.user.id, keeps_current.then_some(acting.session));
+        self.run_detached(|accounts, _| async move {
+            Ok(accounts.deps.store.revoke_sessions(user, keep, event).await?)
+        })
+        .await
     }
 
     fn revocation_event(&self, acting: &ActingUser, origin: &Origin) -> AuditEvent {

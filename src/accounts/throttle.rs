@@ -1,16 +1,15 @@
-//! Limits on password attempts, registrations and requested mails.
+//! Limits on password attempts, registrations, new passwords and requested mails.
 //!
-//! An attempt is counted before its password is checked, in a transaction of its own. So a thousand
-//! concurrent attempts, even on several instances, count as a thousand. The right password resets the count
-//! of its account, so the count is the number of consecutive failures. The waits grow, but each of them ends:
-//! an attacker cannot lock a user out permanently.
+//! A registration or a mail is counted before it is processed, in a transaction of its own. A password
+//! attempt is reserved before, and counts only if its password was wrong (`password_attempts`). The waits
+//! grow, but each of them ends: an attacker cannot lock a user out permanently.
 
 use std::time::Duration;
 
 use super::{AccountError, Accounts, Budget, ThrottleOptions};
 use crate::{
-    domain::{AuditEvent, AuditKind, ClientAddress, Email, Origin, Timestamp},
-    store::{Attempts, CorrectPassword, Counted, KnownAddress, Subject},
+    domain::{AuditKind, ClientAddress, Email, Origin, Timestamp, User},
+    store::{Attempts, Counted, Subject, Tally},
 };
 
 /// Time after the end of the last wait at which the failures of an account expire, so that the failures of a
@@ -19,65 +18,56 @@ const FAILURES_KEPT: Duration = Duration::from_hours(24);
 
 /// Maximum difference between the clocks of two instances, or between the times of two calls that wait for
 /// the same row.
-const SKEW_MAX: Duration = Duration::from_mins(1);
+pub(super) const SKEW_MAX: Duration = Duration::from_mins(1);
+
+/// Time until the next try of an attempt that is refused because others are in progress. They are settled
+/// within about the time of a hash.
+const IN_PROGRESS_RETRY: Duration = Duration::from_secs(1);
+
+/// The consecutive failures that all known addresses of an account may cause together, as a multiple of those
+/// that one may cause. Two, because a user who mistypes does so at few places, and the total must not grow
+/// with the number of addresses.
+const KNOWN_ADDRESSES_SHARE: u32 = 2;
 
 /// The limit on the attempts of one subject.
 #[derive(Debug, Clone, Copy)]
-enum Rule {
+pub(super) enum Rule {
     ConsecutiveFailures(ThrottleOptions),
     PerWindow(Budget),
 }
 
 impl Rule {
-    /// Returns the attempts including this one, or the time until which this one is refused.
-    fn count_one(self, before: Option<Attempts>, now: Timestamp) -> Result<Attempts, Timestamp> {
+    /// Returns the limit on the attempts from all known addresses of an account together.
+    pub(super) const fn at_all_known_addresses(options: ThrottleOptions) -> Self {
+        let failures_max = options.failures_max.saturating_mul(KNOWN_ADDRESSES_SHARE);
+        Self::ConsecutiveFailures(ThrottleOptions { failures_max, ..options })
+    }
+
+    /// Admits an attempt, or returns the time until which it is refused. An attempt in progress may become a
+    /// failure, so it occupies a place.
+    pub(super) fn admit(self, tally: Tally, now: Timestamp) -> Result<(), Timestamp> {
         match self {
-            Self::ConsecutiveFailures(options) => options.count_one(before, now),
-            Self::PerWindow(budget) => budget.count_one(before, now),
+            Self::ConsecutiveFailures(options) => options.admit(tally, now),
+            Self::PerWindow(budget) => budget.admit(tally, now),
         }
     }
-}
 
-/// A password attempt that was counted.
-pub(super) struct PasswordAttempt {
-    account: Subject,
-    budgets: Vec<Subject>,
-    from: Option<KnownAddress>,
+    /// Returns the failures including one at `at`.
+    pub(super) fn count_failure(self, before: Option<Attempts>, at: Timestamp) -> Attempts {
+        match self {
+            Self::ConsecutiveFailures(options) => options.count_failure(before, at),
+            Self::PerWindow(budget) => budget.count(before, at),
+        }
+    }
+
+    /// Returns the attempts including this one, or the time until which this one is refused.
+    fn count_one(self, before: Option<Attempts>, now: Timestamp) -> Result<Attempts, Timestamp> {
+        self.admit(Tally { failures: before, in_progress: 0 }, now)?;
+        Ok(self.count_failure(before, now))
+    }
 }
 
 impl Accounts {
-    /// Counts an attempt at the password of this account. An attempt from an address from which the owner has
-    /// logged in is counted separately, so that attempts from elsewhere do not make the owner wait.
-    ///
-    /// # Errors
-    /// [`AccountError::TooManyAttempts`], whether or not the account exists; the attempt was not counted. Or
-    /// a database error.
-    pub(super) async fn count_password_attempt(
-        &self,
-        email: &Email,
-        origin: &Origin,
-    ) -> Result<PasswordAttempt, AccountError> {
-        let client = origin.client;
-        let now = self.deps.env.clock.now();
-        let from = client.map(|client| KnownAddress::new(email, client));
-        let account = match from {
-            Some(from) if self.deps.store.is_known_address(from, now).await? => Subject::password_at(&from),
-            _ => Subject::password_of(email),
-        };
-        let options = self.options.throttle;
-        let mut rules = vec![(account, Rule::ConsecutiveFailures(options))];
-        if let Some(client) = client {
-            rules.push((Subject::passwords_from(client), Rule::PerWindow(options.failures_per_address)));
-        }
-        // Last, because all logins share this row: each login locks it for the shortest time.
-        rules.push((Subject::any_password(), Rule::PerWindow(options.total)));
-        let budgets = rules.iter().skip(1).map(|(subject, _)| *subject).collect();
-        let counted = self.count(rules, now).await;
-        let event = || self.deps.audit.event(AuditKind::AuthnLoginFailMax, origin);
-        counted.map_err(|error| self.deps.audit.refused(event(), Some(email), error))?;
-        Ok(PasswordAttempt { account, budgets, from })
-    }
-
     /// Counts a mail that was requested, whether or not it will be sent.
     ///
     /// # Errors
@@ -132,45 +122,41 @@ impl Accounts {
         }
     }
 
-    /// Returns the changes that a right password makes to the counters. The event records the result of the
-    /// login.
-    pub(super) fn right_password(
-        &self,
-        attempt: &PasswordAttempt,
-        event: Option<AuditEvent>,
-    ) -> CorrectPassword {
-        let until = self.deps.env.clock.now().plus(self.options.throttle.known_address_lifetime);
-        CorrectPassword {
-            cleared: attempt.account,
-            decremented: attempt.budgets.clone(),
-            known_address: attempt.from.map(|from| (from, until)),
-            event,
-        }
-    }
-
-    /// Records a right password that opened no session. A failure does not change the response.
-    pub(super) async fn record_right_password(&self, attempt: &PasswordAttempt) {
-        let noted = self.deps.store.record_correct_password(self.right_password(attempt, None)).await;
-        if let Err(error) = noted {
-            tracing::warn!(error = %error.chain(), "Failed attempts not cleared after the right password");
-        }
+    /// Counts a new password of this user that the policy judges, whether or not it is accepted: judging
+    /// takes the time of the hashing threads.
+    ///
+    /// # Errors
+    /// [`AccountError::TooManyAttempts`]; the password was not counted. Or a database error.
+    pub(super) async fn count_new_password(&self, user: &User) -> Result<(), AccountError> {
+        let rule = Rule::PerWindow(self.options.throttle.new_passwords_of);
+        self.count(vec![(Subject::new_passwords_of(user.auth_token), rule)], self.deps.env.clock.now()).await
     }
 }
 
 impl ThrottleOptions {
-    /// Returns the attempts of an account including this one, or the time until which this one is refused.
-    fn count_one(self, before: Option<Attempts>, now: Timestamp) -> Result<Attempts, Timestamp> {
-        // Below `failures_max` there is no wait, so no attempt is early: concurrent attempts may be counted
-        // in another order than they arrived.
-        let waiting = before.filter(|before| before.count >= self.failures_max);
+    fn admit(self, tally: Tally, now: Timestamp) -> Result<(), Timestamp> {
+        // Below this number of failures there is no wait, so no attempt is early: concurrent attempts may be
+        // counted in another order than they arrived.
+        let failures_without_wait = self.failures_max.min(self.failures_in_a_row_max);
+        let failures = tally.failures.map_or(0, |failures| failures.count);
+        let waiting = tally.failures.filter(|failures| failures.count >= failures_without_wait);
         refuse_early(waiting, now, self.pause.max(self.wait_max))?;
+        // After a wait, one attempt at a time.
+        let in_progress_max = failures_without_wait.saturating_sub(failures).max(1);
+        if tally.in_progress >= in_progress_max {
+            return Err(now.plus(IN_PROGRESS_RETRY));
+        }
+        Ok(())
+    }
+
+    fn count_failure(self, before: Option<Attempts>, at: Timestamp) -> Attempts {
         let count = before.map_or(0, |before| before.count).saturating_add(1);
         if count >= self.failures_in_a_row_max {
-            let until = now.plus(self.pause);
-            return Ok(Attempts { count, refused_until: until, expires_at: until });
+            let until = at.plus(self.pause);
+            return Attempts { count, refused_until: until, expires_at: until };
         }
-        let refused_until = now.plus(self.wait_after(count));
-        Ok(Attempts { count, refused_until, expires_at: refused_until.plus(FAILURES_KEPT) })
+        let refused_until = at.plus(self.wait_after(count));
+        Attempts { count, refused_until, expires_at: refused_until.plus(FAILURES_KEPT) }
     }
 
     /// Returns the wait of the next attempt after this number of failures.
@@ -183,18 +169,29 @@ impl ThrottleOptions {
 }
 
 impl Budget {
-    /// Returns the attempts in the window including this one, or the time until which this one is refused.
-    fn count_one(self, before: Option<Attempts>, now: Timestamp) -> Result<Attempts, Timestamp> {
-        // A window that ends later than one that begins now was set by a wrong clock, so it is ignored. The
-        // tolerance is `SKEW_MAX`.
-        let latest = now.plus(self.window).plus(SKEW_MAX);
-        let window = before.filter(|before| before.expires_at <= latest);
+    fn admit(self, tally: Tally, now: Timestamp) -> Result<(), Timestamp> {
+        let window = self.window(tally.failures, now);
+        let count = window.map_or(0, |window| window.count);
+        match window {
+            Some(window) if count >= self.max => Err(window.expires_at),
+            _ if count.saturating_add(tally.in_progress) >= self.max => Err(now.plus(IN_PROGRESS_RETRY)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the attempts in the window including one now.
+    fn count(self, before: Option<Attempts>, now: Timestamp) -> Attempts {
+        let window = self.window(before, now);
         let expires_at = window.map_or(now.plus(self.window), |window| window.expires_at);
         let count = window.map_or(0, |window| window.count).saturating_add(1);
-        if count > self.max {
-            return Err(expires_at);
-        }
-        Ok(Attempts { count, refused_until: now, expires_at })
+        Attempts { count, refused_until: now, expires_at }
+    }
+
+    /// Returns the attempts of the current window. A window that ends later than one that begins now was set
+    /// by a wrong clock, so it is ignored. The tolerance is `SKEW_MAX`.
+    fn window(self, before: Option<Attempts>, now: Timestamp) -> Option<Attempts> {
+        let latest = now.plus(self.window).plus(SKEW_MAX);
+        before.filter(|before| before.expires_at <= latest)
     }
 }
 
@@ -222,10 +219,15 @@ mod tests {
         total: BUDGET,
         failures_per_address: BUDGET,
         registrations_from: BUDGET,
+        new_passwords_of: BUDGET,
         resends_to: BUDGET,
         resends_from: BUDGET,
         known_address_lifetime: Duration::from_hours(24 * 90),
     };
+
+    const RULE: Rule = Rule::ConsecutiveFailures(OPTIONS);
+
+    const BUDGET_RULE: Rule = Rule::PerWindow(BUDGET);
 
     const BUDGET: Budget = Budget { max: 1_000, window: Duration::from_mins(15) };
 
@@ -236,7 +238,7 @@ mod tests {
         let (mut now, mut known, mut guesses) = (START, None, Vec::new());
         while now.since(START) < lasting {
             let live = known.filter(|attempts: &Attempts| attempts.expires_at > now);
-            match OPTIONS.count_one(live, now) {
+            match RULE.count_one(live, now) {
                 Ok(attempts) => {
                     known = Some(attempts);
                     guesses.push(now);
@@ -272,10 +274,10 @@ mod tests {
     #[test]
     fn concurrent_attempts_are_counted_and_not_refused() {
         let slightly_later = START.plus(Duration::from_millis(5));
-        let first = OPTIONS.count_one(None, slightly_later);
-        assert_eq!(OPTIONS.count_one(first.ok(), START).map(|attempts| attempts.count), Ok(2));
-        let first = BUDGET.count_one(None, slightly_later);
-        assert_eq!(BUDGET.count_one(first.ok(), START).map(|attempts| attempts.count), Ok(2));
+        let first = RULE.count_one(None, slightly_later);
+        assert_eq!(RULE.count_one(first.ok(), START).map(|attempts| attempts.count), Ok(2));
+        let first = BUDGET_RULE.count_one(None, slightly_later);
+        assert_eq!(BUDGET_RULE.count_one(first.ok(), START).map(|attempts| attempts.count), Ok(2));
     }
 
     #[test]
@@ -285,31 +287,48 @@ mod tests {
             refused_until: START.plus(OPTIONS.wait_first),
             expires_at: START.plus(FAILURES_KEPT),
         };
-        assert_eq!(OPTIONS.count_one(Some(locked), START), Err(locked.refused_until));
-        assert_eq!(
-            OPTIONS.count_one(Some(locked), locked.refused_until).map(|attempts| attempts.count),
-            Ok(11)
-        );
+        assert_eq!(RULE.count_one(Some(locked), START), Err(locked.refused_until));
+        assert_eq!(RULE.count_one(Some(locked), locked.refused_until).map(|attempts| attempts.count), Ok(11));
     }
 
     #[test]
     fn a_wait_set_by_a_wrong_clock_does_not_lock() {
         let year = Duration::from_hours(24 * 365);
         let too_long = Attempts { count: 10, refused_until: START.plus(year), expires_at: START.plus(year) };
-        assert_eq!(OPTIONS.count_one(Some(too_long), START).map(|attempts| attempts.count), Ok(11));
+        assert_eq!(RULE.count_one(Some(too_long), START).map(|attempts| attempts.count), Ok(11));
         let window = Attempts { count: 1_000, refused_until: START, expires_at: START.plus(year) };
-        assert_eq!(BUDGET.count_one(Some(window), START).map(|attempts| attempts.count), Ok(1));
+        assert_eq!(BUDGET_RULE.count_one(Some(window), START).map(|attempts| attempts.count), Ok(1));
     }
 
     #[test]
     fn a_budget_limits_each_window() {
         let mut known = None;
         for count in 1..=BUDGET.max {
-            known = Some(BUDGET.count_one(known, START).unwrap());
+            known = Some(BUDGET_RULE.count_one(known, START).unwrap());
             assert_eq!(known.map(|attempts| attempts.count), Some(count));
         }
         let later = START.plus(Duration::from_mins(14));
-        assert_eq!(BUDGET.count_one(known, later), Err(START.plus(BUDGET.window)));
-        assert_eq!(BUDGET.count_one(None, START.plus(BUDGET.window)).map(|all| all.count), Ok(1));
+        assert_eq!(BUDGET_RULE.count_one(known, later), Err(START.plus(BUDGET.window)));
+        assert_eq!(BUDGET_RULE.count_one(None, START.plus(BUDGET.window)).map(|all| all.count), Ok(1));
+    }
+
+    #[test]
+    fn attempts_in_progress_never_exceed_the_failures_that_are_left() {
+        for (failures, places) in [(0, 10), (7, 3), (9, 1), (10, 1), (42, 1)] {
+            let at = START.minus(Duration::from_hours(2));
+            let known = (0..failures).fold(None, |known, _| Some(RULE.count_failure(known, at)));
+            let admits = |in_progress| RULE.admit(Tally { failures: known, in_progress }, START).is_ok();
+            assert!(admits(places - 1) && !admits(places), "{failures} failures");
+        }
+    }
+
+    #[test]
+    fn all_known_addresses_together_have_twice_the_failures_of_one() {
+        let rule = Rule::at_all_known_addresses(OPTIONS);
+        let mut known = None;
+        for _ in 0..20 {
+            known = Some(rule.count_one(known, START).unwrap());
+        }
+        assert_eq!(rule.count_one(known, START), Err(START.plus(OPTIONS.wait_first)));
     }
 }

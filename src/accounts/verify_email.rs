@@ -19,9 +19,13 @@ impl Accounts {
     /// [`AccountError::InvalidToken`] for any other token without effect, also for an `auth_token` unless
     /// [`super::AccountsOptions::accept_auth_token_until`] accepts it; or a database error.
     pub async fn verify_email(&self, token: LinkToken, origin: &Origin) -> Result<User, AccountError> {
-        let verified = self.verify_with_link(token, origin).await;
-        let event = || self.deps.audit.event(AuditKind::UserUpdateFail, origin);
-        verified.map_err(|error| self.deps.audit.refused(event(), None, error))
+        let origin = origin.clone();
+        self.run_detached(|accounts, _| async move {
+            let verified = accounts.verify_with_link(token, &origin).await;
+            let event = || accounts.deps.audit.event(AuditKind::UserUpdateFail, &origin);
+            verified.map_err(|error| accounts.deps.audit.refused(event(), None, error))
+        })
+        .await
     }
 
     async fn verify_with_link(&self, token: LinkToken, origin: &Origin) -> Result<User, AccountError> {

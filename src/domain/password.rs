@@ -58,6 +58,7 @@ impl fmt::Debug for Password {
 /// A password that a user has chosen, whose length is within the bounds.
 ///
 /// Whether it is easy to guess is decided by the policy in `crate::password`.
+#[derive(Clone)]
 pub struct NewPassword(String);
 
 /// Why a chosen password was refused. The messages are for the end user who chose it.

@@ -45,14 +45,15 @@ pub(super) async fn change_password(
 ) -> Result<proto::ChangePasswordResponse, Status> {
     let mut fields = Fields::default();
     let current = fields.check("current_password", Password::parse(request.current_password));
-    let (username, email) = (acting.user.username.clone(), acting.user.email.clone());
-    let new = accounts.admit_password(request.new_password, Some(username), Some(email)).await;
-    let new = fields.check_password("new_password", new)?;
+    let new = fields.check("new_password", accounts.parse_new_password(request.new_password));
     let (Some(current), Some(new)) = (current, new) else { return Err(fields.into_status()) };
 
-    accounts.change_password(acting, &current, &new, origin).await.map_err(from_account)?;
+    let changed = accounts.change_password(acting, &current, new, origin).await;
 
-    Ok(proto::ChangePasswordResponse {})
+    match fields.check_password("new_password", changed)? {
+        Some(()) => Ok(proto::ChangePasswordResponse {}),
+        None => Err(fields.into_status()),
+    }
 }
 
 pub(super) async fn request_email_change(

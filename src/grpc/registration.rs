@@ -21,8 +21,9 @@ pub(super) async fn register(
     let username = fields.check("username", Username::parse(&request.username));
     let email = fields.check("email", Email::parse(&request.email));
     let request_id = fields.check("request_id", optional_request_id(&request.request_id));
-    let password = accounts.admit_password(request.password, username.clone(), email.clone()).await;
-    let password = fields.check_password("password", password)?;
+    // Whether the password is easy to guess is judged only if all fields are valid: judging takes time, and
+    // is counted as a registration.
+    let password = fields.check("password", accounts.parse_new_password(request.password));
     let (Some(username), Some(email), Some(password), Some(request_id)) =
         (username, email, password, request_id)
     else {
@@ -30,7 +31,8 @@ pub(super) async fn register(
     };
 
     let account = NewAccount { username, email, password, request_id, mailed_by, origin };
-    let registered = accounts.register(account).await.map_err(from_account)?;
+    let registered = fields.check_password("password", accounts.register(account).await)?;
+    let Some(registered) = registered else { return Err(fields.into_status()) };
 
     Ok(proto::RegisterResponse {
         user: Some(convert::user(registered.user, visible)),

@@ -109,6 +109,9 @@ fn error_page(templates: &PageTemplates, purpose: MailTokenPurpose, error: &Acco
         AccountError::Overloaded { .. } | AccountError::StoreUnavailable(_) => {
             templates.error(StatusCode::SERVICE_UNAVAILABLE).retry_after(RETRY_AFTER_SECONDS)
         }
+        AccountError::TooManyAttempts { retry_after } => {
+            templates.error(StatusCode::TOO_MANY_REQUESTS).retry_after(retry_after.as_secs().max(1))
+        }
         _ => templates.error(StatusCode::INTERNAL_SERVER_ERROR),
     }
 }

@@ -118,6 +118,22 @@ impl Passwords {
         self.hash_text(password.expose().to_owned()).await
     }
 
+    /// Hashes a new password as [`Passwords::hash`] does, but only if `is_due` returns true when a thread is
+    /// free.
+    ///
+    /// # Errors
+    /// [`HashingError`]; [`HashingError::NotDue`] if nothing was computed.
+    pub async fn hash_if(
+        &self,
+        password: &NewPassword,
+        is_due: impl FnOnce() -> bool + Send + 'static,
+    ) -> Result<PasswordHash, HashingError> {
+        let (text, cost, salt) =
+            (password.expose().to_owned(), self.shared.cost, self.shared.entropy.bytes());
+        let work = move || is_due().then(|| format::hash(&text, cost, salt));
+        self.due(self.shared.pool.run(work).await?)
+    }
+
     /// Hashes an existing password, without the policy for new passwords: one that was just verified and
     /// whose hash needs a rewrite, or one that was stored in plaintext elsewhere.
     ///
@@ -154,31 +170,54 @@ impl Passwords {
         password: &Password,
         stored: Option<PasswordHash>,
     ) -> Result<Verdict, HashingError> {
+        self.verify_if(slot, password, stored, || true).await
+    }
+
+    /// Checks `password` as [`Passwords::verify`] does, but only if `is_due` returns true when a thread is
+    /// free. Once the comparison has begun, it is finished, and this future must be polled to its end to
+    /// learn the result.
+    ///
+    /// # Errors
+    /// [`HashingError`], except [`HashingError::QueueFull`]; [`HashingError::NotDue`] if nothing was
+    /// compared.
+    pub async fn verify_if(
+        &self,
+        slot: QueueSlot,
+        password: &Password,
+        stored: Option<PasswordHash>,
+        is_due: impl FnOnce() -> bool + Send + 'static,
+    ) -> Result<Verdict, HashingError> {
         let text = password.expose().to_owned();
         let cost = self.shared.cost;
         let user_exists = stored.is_some();
         let stored = stored.unwrap_or_else(|| self.shared.dummy_hash.clone());
         let (hash, is_readable) = self.read(&stored);
 
-        self.shared.pool.run_in(slot, move || check(&text, &hash, user_exists && is_readable, cost)).await
+        let can_be_right = user_exists && is_readable;
+        let work = move || is_due().then(|| check(&text, &hash, can_be_right, cost));
+        let verdict = self.shared.pool.run_in(slot, work).await?;
+        self.due(verdict)
     }
 
-    /// Runs [`Policy::admit`] on the hashing threads, so that a password that is crafted to be slow to judge
+    /// Runs [`Policy::judge`] on the hashing threads, so that a password that is crafted to be slow to judge
     /// does not delay look-ups.
     ///
     /// # Errors
     /// [`AdmitError::Refused`] if the password breaks a rule; [`AdmitError::Hashing`] if it could not be
     /// judged.
-    pub async fn admit(
+    pub async fn judge(
         &self,
         policy: Policy,
-        text: String,
-        username: Option<Username>,
-        email: Option<Email>,
-    ) -> Result<NewPassword, AdmitError> {
-        let admitted =
-            self.shared.pool.run(move || policy.admit(text, username.as_ref(), email.as_ref())).await?;
-        Ok(admitted?)
+        password: NewPassword,
+        username: Username,
+        email: Email,
+    ) -> Result<(), AdmitError> {
+        let work = move || policy.judge(&password, Some(&username), Some(&email));
+        Ok(self.shared.pool.run(work).await??)
+    }
+
+    fn due<T>(&self, result: Option<T>) -> Result<T, HashingError> {
+        result.ok_or_else(|| HashingError::NotDue { retry_after: self.shared.pool.retry_after() })
     }
 
     async fn hash_text(&self, text: String) -> Result<PasswordHash, HashingError> {

@@ -39,11 +39,6 @@ impl Policy {
     /// Accepts `text` unchanged if it is long enough and not guessable by an attacker that has the username,
     /// the email, and lists of common passwords and words.
     ///
-    /// A password is at least as strong as its strongest piece of 20 characters, since an attacker must guess
-    /// that piece too. The first three pieces are judged. A piece takes about one millisecond, and up to 12
-    /// if it is crafted from look-alike symbols. [`Passwords::admit`](super::Passwords::admit) runs this on
-    /// the hashing threads, where it does not delay look-ups.
-    ///
     /// # Errors
     /// [`PasswordRefusal`] with advice. It contains no part of the password.
     pub fn admit(
@@ -53,7 +48,25 @@ impl Policy {
         email: Option<&Email>,
     ) -> Result<NewPassword, PasswordRefusal> {
         let password = NewPassword::parse(text, self.length_min_characters)?;
+        self.judge(&password, username, email)?;
+        Ok(password)
+    }
 
+    /// Refuses a password that an attacker who has the username and the email would guess.
+    ///
+    /// A password is at least as strong as its strongest piece of 20 characters, since an attacker must guess
+    /// that piece too. The first three pieces are judged. A piece takes about one millisecond, and up to 12
+    /// if it is crafted from look-alike symbols. [`Passwords::judge`](super::Passwords::judge) runs this on
+    /// the hashing threads, where it does not delay look-ups.
+    ///
+    /// # Errors
+    /// [`PasswordRefusal`] with advice. It contains no part of the password.
+    pub fn judge(
+        &self,
+        password: &NewPassword,
+        username: Option<&Username>,
+        email: Option<&Email>,
+    ) -> Result<(), PasswordRefusal> {
         let words = guessable_words(username, email);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let judged: String = password.expose().chars().take(JUDGED_CHARACTERS_MAX).collect();
@@ -62,7 +75,7 @@ impl Policy {
         for piece in pieces(&judged) {
             let estimate = zxcvbn(&piece, &words);
             if u8::from(estimate.score()) >= self.score_min {
-                return Ok(password);
+                return Ok(());
             }
             best = best.into_iter().chain([estimate]).max_by_key(Entropy::guesses);
         }

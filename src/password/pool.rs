@@ -28,6 +28,12 @@ pub enum HashingError {
         /// The approximate time in which a full queue empties.
         retry_after: Duration,
     },
+    /// The job waited in the queue until it was no longer of use; nothing was computed.
+    #[error("the password waited too long to be hashed; try again in {retry_after:?}")]
+    NotDue {
+        /// The approximate time in which a full queue empties.
+        retry_after: Duration,
+    },
     /// The threads have exited, because the service shuts down.
     #[error("password hashing has stopped: the service is shutting down")]
     Stopped,
@@ -58,6 +64,11 @@ impl Pool {
             thread::Builder::new().name(format!("hash-{number}")).spawn(move || run_jobs(&queue))?;
         }
         Ok(Self { jobs, slots: Arc::new(Semaphore::new(queue_length)), retry_after })
+    }
+
+    /// Returns the approximate time in which a full queue empties.
+    pub(super) const fn retry_after(&self) -> Duration {
+        self.retry_after
     }
 
     /// Reserves a slot for a job that is not prepared yet, so that no job is prepared and then rejected

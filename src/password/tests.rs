@@ -102,9 +102,13 @@ async fn an_unusable_stored_value_is_a_wrong_password() {
 #[tokio::test]
 async fn new_passwords_are_judged_on_the_hashing_threads() {
     let passwords = passwords();
-    let admit = |text: &str| passwords.admit(Policy::default(), text.to_owned(), None, None);
-    assert_eq!(admit("nib fjord waltz").await.unwrap().expose(), "nib fjord waltz");
-    let refused = admit("password1").await.unwrap_err();
+    let (username, email) = (Username::parse("ada").unwrap(), Email::parse("ada@example.com").unwrap());
+    let judge = |text: &str| {
+        let password = NewPassword::parse(text.to_owned(), 8).unwrap();
+        passwords.judge(Policy::default(), password, username.clone(), email.clone())
+    };
+    judge("nib fjord waltz").await.unwrap();
+    let refused = judge("password1").await.unwrap_err();
     assert!(matches!(refused, AdmitError::Refused(PasswordRefusal::Guessable { .. })), "{refused:?}");
 }
 

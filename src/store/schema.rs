@@ -86,10 +86,21 @@ diesel::table! {
 }
 
 diesel::table! {
-    use super::sql_types::{Binary, SqlTimestamp};
+    use super::sql_types::{Binary, SqlTimestamp, SqlUuid, Text};
 
-    core_known_address (account, address) {
-        account -> Binary,
+    core_password_attempt (attempt_id, kind) {
+        attempt_id -> SqlUuid,
+        kind -> Text,
+        subject -> Binary,
+        expires_at -> SqlTimestamp,
+    }
+}
+
+diesel::table! {
+    use super::sql_types::{BigInt, Binary, SqlTimestamp};
+
+    core_known_address (user_id, address) {
+        user_id -> BigInt,
         address -> Binary,
         expires_at -> SqlTimestamp,
     }
@@ -181,6 +192,7 @@ diesel::joinable!(core_mail_token -> core_user (user_id));
 diesel::joinable!(core_mail_outbox -> core_user (user_id));
 diesel::joinable!(core_registration_request -> core_user (user_id));
 diesel::joinable!(core_session -> core_user (user_id));
+diesel::joinable!(core_known_address -> core_user (user_id));
 diesel::joinable!(core_disabled_user -> core_user (user_id));
 diesel::joinable!(core_imported_user -> core_user (user_id));
 diesel::allow_tables_to_appear_in_same_query!(
@@ -189,6 +201,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     core_mail_outbox,
     core_registration_request,
     core_session,
+    core_known_address,
     core_disabled_user,
     core_imported_user
 );

@@ -78,7 +78,7 @@ impl Scene {
     /// Registers the user `ada` and verifies the email.
     async fn register_ada(&self) {
         let (username, address) = (Username::parse("ada").unwrap(), email("ada@example.com"));
-        let password = self.accounts.admit_password(PASSWORD.to_owned(), None, None).await.unwrap();
+        let password = self.accounts.parse_new_password(PASSWORD.to_owned()).unwrap();
         let account = NewAccount {
             username,
             email: address,
@@ -136,6 +136,7 @@ fn accounts_options() -> AccountsOptions {
             total: BUDGET,
             failures_per_address: BUDGET,
             registrations_from: BUDGET,
+            new_passwords_of: BUDGET,
             resends_to: BUDGET,
             resends_from: BUDGET,
             known_address_lifetime: 90 * DAY,

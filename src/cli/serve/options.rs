@@ -62,7 +62,7 @@ pub(super) fn retention(settings: &Settings) -> Retention {
 
 fn throttle_options(settings: &Settings) -> ThrottleOptions {
     let (login, client, verification) = (&settings.login, &settings.client, &settings.verification);
-    let per_address = |max: u32| Budget { max, window: client.window.get() };
+    let per_client_window = |max: u32| Budget { max, window: client.window.get() };
     ThrottleOptions {
         failures_max: login.failures_max.get(),
         wait_first: login.wait_first.get(),
@@ -70,10 +70,11 @@ fn throttle_options(settings: &Settings) -> ThrottleOptions {
         failures_in_a_row_max: login.failures_in_a_row_max.get(),
         pause: login.pause.get(),
         total: Budget { max: login.total_max.get(), window: login.window.get() },
-        failures_per_address: per_address(client.failures_max.get()),
-        registrations_from: per_address(client.registrations_max.get()),
+        failures_per_address: per_client_window(client.failures_max.get()),
+        registrations_from: per_client_window(client.registrations_max.get()),
+        new_passwords_of: per_client_window(settings.password.judged_max.get()),
         resends_to: Budget { max: verification.resends_max.get(), window: verification.resends_window.get() },
-        resends_from: per_address(client.resends_max.get()),
+        resends_from: per_client_window(client.resends_max.get()),
         known_address_lifetime: client.known_lifetime.get(),
     }
 }

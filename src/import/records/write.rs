@@ -14,7 +14,8 @@ use crate::{
         connection::{statements, write},
         schema::{core_imported_user, core_user},
         tables::{
-            audit::AuditStatements, links::LinkStatements, registration::NewUserRow,
+            audit::AuditStatements, known_addresses::KnownAddressStatements, links::LinkStatements,
+            registration::NewUserRow,
             sessions::SessionStatements, users::UserStatements,
         },
     },
@@ -111,8 +112,8 @@ statements! {
         }
 
         /// Updates a user from a source row; `before` is the user before the batch. If the password or the
-        /// email changes, or the row is not verified, ends the user's sessions and voids the password reset
-        /// and email change links.
+        /// email changes, or the row is not verified, ends the user's sessions, forgets the known addresses
+        /// and voids the password reset and email change links.
         async fn update_imported(
             &mut self,
             before: &User,
@@ -133,6 +134,7 @@ statements! {
                 .await?;
             if user.password.is_some() || before.email != user.email || !user.is_verified {
                 self.delete_sessions_of(id, None).await?;
+                self.forget_addresses(id).await?;
                 self.void_links(id, MailTokenPurpose::ResetPassword, now).await?;
                 self.void_links(id, MailTokenPurpose::ChangeEmail, now).await?;
             }

@@ -16,7 +16,8 @@ use crate::store::{
     connection::session::{Session, on_session},
     schema::{
         core_audit_event, core_disabled_user, core_imported_user, core_known_address, core_mail_outbox,
-        core_mail_token, core_registration_request, core_session, core_signing_key, core_throttle, core_user,
+        core_mail_token, core_password_attempt, core_registration_request, core_session, core_signing_key,
+        core_throttle, core_user,
     },
 };
 
@@ -223,9 +224,15 @@ tables! {
         refused_until: TimestampColumn,
         expires_at: TimestampColumn,
     } by (kind, subject), false;
+    PasswordAttemptRow of core_password_attempt {
+        attempt_id: UuidColumn,
+        kind: String,
+        subject: Vec<u8>,
+        expires_at: TimestampColumn,
+    } by (attempt_id, kind), false;
     KnownAddressRow of core_known_address {
-        account: Vec<u8>,
+        user_id: i64,
         address: Vec<u8>,
         expires_at: TimestampColumn,
-    } by (account, address), true;
+    } by (user_id, address), true;
 }

@@ -6,6 +6,7 @@ use diesel_async::RunQueryDsl;
 
 use super::{
     audit::AuditStatements,
+    known_addresses::KnownAddressStatements,
     links::LinkStatements,
     outbox::NewMail,
     sessions::SessionStatements,
@@ -81,9 +82,10 @@ statements! {
 }
 
 impl Store {
-    /// Changes a password, ends the user's other sessions and voids the password reset and email change
-    /// links, which an intruder may have requested with the old password. Changes nothing and returns false
-    /// if the password changed, or the user was disabled or deleted, after the current password was verified.
+    /// Changes a password, ends the user's other sessions, forgets the known addresses and voids the password
+    /// reset and email change links, which an intruder may have requested with the old password. Changes
+    /// nothing and returns false if the password changed, or the user was disabled or deleted, after the
+    /// current password was verified.
     pub async fn change_password(&self, change: PasswordChange) -> Result<bool, StoreError> {
         let now = change.event.at;
         write!(&self.connections, connection, recorded => {
@@ -95,6 +97,7 @@ impl Store {
             connection.void_links(change.user, MailTokenPurpose::ResetPassword, now).await?;
             connection.void_links(change.user, MailTokenPurpose::ChangeEmail, now).await?;
             connection.delete_sessions_of(change.user, Some(change.keep)).await?;
+            connection.forget_addresses(change.user).await?;
             connection.enqueue_mail(change.user, &change.notice, now).await?;
             connection.record(change.event, recorded).await?;
             Ok(true)
@@ -102,9 +105,9 @@ impl Store {
     }
 
     /// Uses up a password reset link and sets a new password at the time of the event. The link also verifies
-    /// the user's email. Voids all other links, ends all sessions and clears the failed login attempts.
-    /// Returns the user, or `None` if the link is invalid, or was mailed to an address that is no longer the
-    /// user's email.
+    /// the user's email. Voids all other links, ends all sessions, clears the failed login attempts and
+    /// forgets the known addresses. Returns the user, or `None` if the link is invalid, or was mailed to an
+    /// address that is no longer the user's email.
     pub async fn reset_password(
         &self,
         token: MailTokenDigest,
@@ -121,7 +124,7 @@ impl Store {
             let change =
                 UserChange { password: Some(password.expose().to_owned()), ..UserChange::verified(true) };
             let user = connection.apply_linked_change(user.id, change, &notice, event, recorded).await?;
-            connection.delete_password_attempts(&user.email).await?;
+            connection.delete_password_attempts(&user).await?;
             Ok(Some(user))
         })
     }
@@ -145,8 +148,8 @@ impl Store {
 
     /// Uses up an email change link and sets the user's email to the address that the link was mailed to, at
     /// the time of the event. Deletes another user who registered with that address and never verified it.
-    /// Ends all sessions and voids all other links. Returns the user, or `None` if the link is invalid, or if
-    /// the recipient of the notice is no longer the user's email.
+    /// Ends all sessions, forgets the known addresses and voids all other links. Returns the user, or `None`
+    /// if the link is invalid, or if the recipient of the notice is no longer the user's email.
     ///
     /// # Errors
     /// [`StoreError::NotUnique`] if the address belongs to another user who cannot be deleted, for example

@@ -4,8 +4,8 @@ use diesel::{ExpressionMethods, QueryDsl};
 use diesel_async::RunQueryDsl;
 
 use super::{
-    audit::AuditStatements, links::LinkStatements, outbox::NewMail, sessions::SessionStatements,
-    users::UserStatements,
+    audit::AuditStatements, known_addresses::KnownAddressStatements, links::LinkStatements, outbox::NewMail,
+    sessions::SessionStatements, users::UserStatements,
 };
 use crate::{
     domain::{AuditEvent, User, UserId},
@@ -50,8 +50,9 @@ impl Store {
         })
     }
 
-    /// Disables a user from the time of the event: ends all sessions, voids all links and records the event.
-    /// Changes nothing if the user is already disabled. Returns false if the user was deleted.
+    /// Disables a user from the time of the event: ends all sessions, forgets the known addresses, voids all
+    /// links and records the event. Changes nothing if the user is already disabled. Returns false if the user
+    /// was deleted.
     pub async fn disable_user(&self, user: UserId, event: AuditEvent) -> Result<bool, StoreError> {
         let now = event.at;
         write!(&self.connections, connection, recorded => {

@@ -17,9 +17,11 @@
 mod account_changes;
 pub(crate) mod audit;
 mod disabled_users;
+pub(crate) mod known_addresses;
 pub(crate) mod links;
 mod managed_users;
 mod outbox;
+mod password_attempts;
 mod purge;
 pub(crate) mod registration;
 pub(crate) mod sessions;
@@ -31,14 +33,16 @@ pub(crate) mod users;
 pub use self::{
     account_changes::{EmailChangeRequest, PasswordChange},
     audit::{AUDIT_PAGE_MAX, AuditFilter, EventPosition, RecordedEvent},
+    known_addresses::LoginAddress,
     links::Verification,
     managed_users::{ManagedUser, USERS_PAGE_MAX, UserFilter},
     outbox::{Delivery, NewMail, OutgoingMail},
+    password_attempts::{AttemptOutcome, CorrectPassword, Reservation, SETTLEMENT_MAX, Settlement, Tally},
     purge::{Purged, RetentionPeriods},
     registration::{Registered, Registration, Replay},
     sessions::{KnownSession, NewSession, SessionChange},
     signing_keys::{EarlierKeys, StoredSigningKey},
-    throttle::{Attempts, CorrectPassword, Counted},
-    throttle_subject::{KnownAddress, Subject},
+    throttle::{Attempts, Counted},
+    throttle_subject::Subject,
     users::Credentials,
 };

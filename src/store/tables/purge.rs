@@ -9,7 +9,10 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 
-use super::users::{UserStatements, is_never_verified};
+use super::{
+    password_attempts::SETTLEMENT_MAX,
+    users::{UserStatements, is_never_verified},
+};
 use crate::{
     domain::AuditEvent,
     store::{
@@ -143,6 +146,7 @@ impl Store {
             ("core_session", "refreshed_at", "<=", before(kept.idle_sessions)),
             ("core_throttle", "expires_at", "<=", now),
             ("core_known_address", "expires_at", "<=", now),
+            ("core_password_attempt", "expires_at", "<=", before(SETTLEMENT_MAX)),
             ("core_audit_event", "at", "<", before(kept.audit_events)),
         ];
         write!(&self.connections, connection, recorded => {

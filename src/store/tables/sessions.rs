@@ -7,8 +7,9 @@ use diesel_async::RunQueryDsl;
 
 use super::{
     audit::AuditStatements,
+    known_addresses::KnownAddressStatements,
     links::LinkStatements,
-    throttle::{CorrectPassword, ThrottleStatements},
+    password_attempts::{CorrectPassword, PasswordAttemptStatements},
     users::{UserRow, UserStatements, is_row_disabled},
 };
 use crate::{
@@ -111,11 +112,11 @@ statements! {
             Ok(deleted)
         }
 
-        /// Voids all links of a user and deletes all sessions.
+        /// Voids all links of a user, deletes all sessions and forgets the known addresses.
         async fn revoke_access(&mut self, user: UserId, now: Timestamp) -> Result<(), StoreError> {
             self.void_all_links(user, now).await?;
             self.delete_sessions_of(user, None).await?;
-            Ok(())
+            self.forget_addresses(user).await
         }
     }
 }

@@ -1,8 +1,9 @@
-//! The subjects that the throttle counts, stored as digests in `core_throttle` and `core_known_address`.
+//! The subjects that the throttle counts, stored as digests in `core_throttle` and `core_password_attempt`.
 
 use sha2::{Digest, Sha256};
 
-use crate::domain::{ClientAddress, Email};
+use super::known_addresses::LoginAddress;
+use crate::domain::{AuthToken, ClientAddress, Email};
 
 /// What attempts are counted for: a kind of attempt, and the account, mailbox or address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,11 +20,23 @@ impl Subject {
         Self { kind: ACCOUNT_PASSWORD, digest: Sha256::digest(email.as_str()).into() }
     }
 
-    /// Password attempts for an account from a known address of its owner. They are counted separately, so
+    /// Password attempts for an account from one known address of its owner. They are counted separately, so
     /// that guesses from other addresses do not block the owner there.
     #[must_use]
-    pub const fn password_at(known: &KnownAddress) -> Self {
-        Self { kind: ACCOUNT_PASSWORD_AT, digest: known.address }
+    pub const fn password_at(known: &LoginAddress) -> Self {
+        Self { kind: ACCOUNT_PASSWORD_AT, digest: known.digest }
+    }
+
+    /// Password attempts for an account from all known addresses of its owner together.
+    #[must_use]
+    pub fn password_at_known_addresses(user: AuthToken) -> Self {
+        Self { kind: "account-password-known", digest: Sha256::digest(user.as_uuid().as_bytes()).into() }
+    }
+
+    /// New passwords of this user that are judged by the policy.
+    #[must_use]
+    pub fn new_passwords_of(user: AuthToken) -> Self {
+        Self { kind: "new-passwords-of", digest: Sha256::digest(user.as_uuid().as_bytes()).into() }
     }
 
     /// Requests for a verification or email change link to this mailbox.
@@ -80,22 +93,3 @@ pub(super) const ACCOUNT_PASSWORD: &str = "account-password";
 
 /// The kind of [`Subject::password_at`].
 pub(super) const ACCOUNT_PASSWORD_AT: &str = "account-password-at";
-
-/// An account, and a client address from which its owner logged in, as the digests in `core_known_address`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KnownAddress {
-    pub(super) account: [u8; 32],
-    pub(super) address: [u8; 32],
-}
-
-impl KnownAddress {
-    /// Computes the digests for the account with this email.
-    #[must_use]
-    pub fn new(email: &Email, client: ClientAddress) -> Self {
-        let account = Subject::password_of(email).digest;
-        // The account is part of the digest, so one precomputed table of all addresses does not reverse the
-        // digests of all accounts.
-        let address = Sha256::new().chain_update(account).chain_update(client.octets()).finalize();
-        Self { account, address: address.into() }
-    }
-}

@@ -6,7 +6,7 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 
-use super::audit::AuditStatements;
+use super::{audit::AuditStatements, known_addresses::KnownAddressStatements};
 use crate::{
     domain::{
         AuditEvent, AuthToken, Email, MailTokenPurpose, PasswordHash, Timestamp, User, UserId, Username,
@@ -204,14 +204,17 @@ statements! {
             Ok(row.into())
         }
 
-        /// Sets whether the user's email is verified, at `now`, and returns the user.
+        /// Sets whether the user's email is verified, at `now`, forgets the known addresses, and returns the
+        /// user.
         async fn set_verified(
             &mut self,
             user: UserId,
             is_verified: bool,
             now: Timestamp,
         ) -> Result<User, StoreError> {
-            self.change_user(user, UserChange::verified(is_verified), now).await
+            let user = self.change_user(user, UserChange::verified(is_verified), now).await?;
+            self.forget_addresses(user.id).await?;
+            Ok(user)
         }
 
         /// Locks the users with these ids.

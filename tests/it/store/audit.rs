@@ -94,7 +94,7 @@ on_both_engines! {
         world.store.verify_email(token.digest(), event(NOW)).await.unwrap();
         world.store.verify_email(token.digest(), event(NOW)).await.unwrap();
         assert!(world.store.replace_link((&ada.email, None), MailTokenPurpose::VerifyEmail, world.mail().0, event(NOW)).await.unwrap().is_none());
-        assert!(!world.store.clear_password_attempts(&ada.email, event(NOW)).await.unwrap());
+        assert!(!world.store.clear_password_attempts(&ada, event(NOW)).await.unwrap());
         assert!(world.store.delete_user(ada.id, event(NOW)).await.unwrap());
         assert!(!world.store.delete_user(ada.id, event(NOW)).await.unwrap());
 

@@ -1,0 +1,278 @@
+//! Password attempts. Each is reserved before its password is compared, and settled by its outcome.
+//!
+//! A reservation occupies one of the attempts that the limits allow, so a thousand concurrent attempts, even
+//! on several instances, compare no more passwords than the limits allow. A wrong password becomes a failure,
+//! a right one clears the failures of its account, and an attempt whose password was not compared is given
+//! back: its caller had gone, a queue was full, or the database was unavailable. While the database is away,
+//! an outcome waits in memory. The reservation of an instance that has died expires.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{runtime::Handle, sync::OwnedSemaphorePermit};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    AccountError, Accounts,
+    throttle::{Rule, SKEW_MAX},
+};
+use crate::{
+    domain::{AuditEvent, AuditKind, ClientAddress, Email, Origin, Password, PasswordHash, Timestamp, User},
+    password::{QueueSlot, Verdict},
+    store::{
+        AttemptOutcome, Attempts, CorrectPassword, Counted, LoginAddress, Reservation, SETTLEMENT_MAX,
+        Settlement, Store, StoreError, Subject, Tally,
+    },
+};
+
+/// Time after which a reservation expires that was not settled, because its instance has died.
+const RESERVED_MAX: Duration = Duration::from_mins(1);
+
+/// Time after the reservation in which the comparison must begin. The rest of [`RESERVED_MAX`] is enough for
+/// the slowest hash and for the settlement, so no password is compared without a live reservation.
+const COMPARISON_DELAY_MAX: Duration = Duration::from_secs(30);
+
+/// Pause before the second try to settle an attempt. It doubles with each further try.
+const SETTLEMENT_RETRY_FIRST: Duration = Duration::from_secs(1);
+
+/// The longest pause between two tries.
+const SETTLEMENT_RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// Retry delay for a caller when too many attempts wait to be settled.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// A reserved attempt. If it is dropped before it is settled, it is settled in the background.
+pub(super) struct PasswordAttempt {
+    accounts: Accounts,
+    settlement: Settlement,
+    /// The limits on the subjects of the settlement, in the same order.
+    rules: Vec<Rule>,
+    client: Option<ClientAddress>,
+    /// Cancelled when the caller no longer waits.
+    caller_gone: CancellationToken,
+    compare_until: Instant,
+    is_settled: bool,
+    /// Bounds the number of attempts in memory, also of those that wait to be settled.
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// The subjects and limits of an attempt.
+struct Limits {
+    /// The subjects whose failures a right password clears, with their limits.
+    of_account: Vec<(Subject, Rule)>,
+    /// The subjects that the account shares with others, with their limits.
+    shared: Vec<(Subject, Rule)>,
+}
+
+impl Accounts {
+    /// Reserves an attempt at the password of this account, for a caller that waits until `caller_gone` is
+    /// cancelled.
+    ///
+    /// # Errors
+    /// [`AccountError::TooManyAttempts`], whether or not the account exists; [`AccountError::Overloaded`] or
+    /// a database error. Nothing was counted.
+    pub(super) async fn reserve_attempt(
+        &self,
+        email: &Email,
+        origin: &Origin,
+        caller_gone: CancellationToken,
+    ) -> Result<PasswordAttempt, AccountError> {
+        let reserved = self.reserve_within_limits(email, origin.client, caller_gone).await;
+        let event = || self.deps.audit.event(AuditKind::AuthnLoginFailMax, origin);
+        reserved.map_err(|error| self.deps.audit.refused(event(), Some(email), error))
+    }
+
+    async fn reserve_within_limits(
+        &self,
+        email: &Email,
+        client: Option<ClientAddress>,
+        caller_gone: CancellationToken,
+    ) -> Result<PasswordAttempt, AccountError> {
+        let permit = Arc::clone(&self.attempt_slots).try_acquire_owned();
+        let permit = permit.map_err(|_| AccountError::Overloaded { retry_after: RETRY_AFTER })?;
+        let clock = &self.deps.env.clock;
+        let (now, compare_until) = (clock.now(), clock.instant() + COMPARISON_DELAY_MAX);
+        let known = self.usable_known_address(email, client, now).await?;
+        let limits = self.limits(email, client, known.as_ref());
+        let cleared = limits.of_account.iter().map(|(subject, _)| *subject).collect();
+        let (subjects, rules): (Vec<_>, Vec<_>) = limits.of_account.into_iter().chain(limits.shared).unzip();
+        let reservation = self.reservation(subjects.clone(), now);
+        let outcome = AttemptOutcome::NotCompared;
+        let settlement = Settlement { id: reservation.id, subjects, cleared, outcome };
+        let admitting = rules.clone();
+        let admit = move |tallies: &[Tally]| {
+            admitting.iter().zip(tallies).try_for_each(|(rule, tally)| rule.admit(*tally, now))
+        };
+        match self.deps.store.reserve_attempt(reservation, admit).await? {
+            Counted::Refused { until } => {
+                Err(AccountError::TooManyAttempts { retry_after: until.since(now) })
+            }
+            Counted::Admitted => Ok(PasswordAttempt {
+                accounts: self.clone(),
+                settlement,
+                rules,
+                client,
+                caller_gone,
+                compare_until,
+                is_settled: false,
+                permit: Some(permit),
+            }),
+        }
+    }
+
+    /// Returns the client address if it is known to the account, and the account's known addresses together
+    /// have not used up their common limit. Beyond that limit they count like any other address.
+    async fn usable_known_address(
+        &self,
+        email: &Email,
+        client: Option<ClientAddress>,
+        now: Timestamp,
+    ) -> Result<Option<LoginAddress>, AccountError> {
+        let Some(client) = client else { return Ok(None) };
+        let Some(known) = self.deps.store.find_known_address(email, client, now).await? else {
+            return Ok(None);
+        };
+        let common = Subject::password_at_known_addresses(known.auth_token());
+        let tallies = self.deps.store.tallies(self.reservation(vec![common], now)).await?;
+        let rule = Rule::at_all_known_addresses(self.options.throttle);
+        let is_usable = tallies.iter().all(|tally| rule.admit(*tally, now).is_ok());
+        Ok(is_usable.then_some(known))
+    }
+
+    /// Returns the limits on an attempt. An attempt from a known address is counted separately, so that
+    /// attempts from elsewhere neither make the owner wait nor use up the total that then refuses the owner.
+    fn limits(&self, email: &Email, client: Option<ClientAddress>, known: Option<&LoginAddress>) -> Limits {
+        let options = self.options.throttle;
+        let from_client = client
+            .map(|client| (Subject::passwords_from(client), Rule::PerWindow(options.failures_per_address)));
+        match known {
+            Some(known) => Limits {
+                of_account: vec![
+                    (Subject::password_at(known), Rule::ConsecutiveFailures(options)),
+                    (
+                        Subject::password_at_known_addresses(known.auth_token()),
+                        Rule::at_all_known_addresses(options),
+                    ),
+                ],
+                shared: from_client.into_iter().collect(),
+            },
+            None => Limits {
+                of_account: vec![(Subject::password_of(email), Rule::ConsecutiveFailures(options))],
+                // The total last, because all logins share its row: each login locks it for the shortest
+                // time.
+                shared: from_client
+                    .into_iter()
+                    .chain([(Subject::any_password(), Rule::PerWindow(options.total))])
+                    .collect(),
+            },
+        }
+    }
+
+    fn reservation(&self, subjects: Vec<Subject>, now: Timestamp) -> Reservation {
+        let id = uuid::Builder::from_random_bytes(self.deps.env.entropy.identifier()).into_uuid();
+        let expires_at = now.plus(RESERVED_MAX);
+        Reservation { id, subjects, at: now, expires_at, latest_expiry: expires_at.plus(SKEW_MAX) }
+    }
+}
+
+impl PasswordAttempt {
+    /// Compares the password with the stored hash; `None` means that the user does not exist. A wrong
+    /// password is settled before this returns, so that a client that knows the result has paid for it. A
+    /// right one is settled by the caller.
+    ///
+    /// # Errors
+    /// [`AccountError::Overloaded`] if the comparison could not begin in time, or
+    /// [`AccountError::Internal`]. Nothing was compared, and the attempt is given back.
+    pub(super) async fn compare(
+        &mut self,
+        slot: QueueSlot,
+        password: &Password,
+        hash: Option<PasswordHash>,
+    ) -> Result<Verdict, AccountError> {
+        let (clock, caller_gone) = (self.accounts.deps.env.clock.clone(), self.caller_gone.clone());
+        let compare_until = self.compare_until;
+        let is_due = move || !caller_gone.is_cancelled() && clock.instant() < compare_until;
+        let passwords = self.accounts.deps.passwords.clone();
+        let compared = passwords.verify_if(slot, password, hash, is_due).await;
+        self.settlement.outcome = match &compared {
+            Ok(Verdict::Right { .. }) => AttemptOutcome::Right,
+            Ok(Verdict::Wrong) => AttemptOutcome::Wrong { at: self.accounts.deps.env.clock.now() },
+            Err(_) => AttemptOutcome::NotCompared,
+        };
+        if self.settlement.outcome != AttemptOutcome::Right {
+            self.settle().await;
+        }
+        Ok(compared?)
+    }
+
+    /// Settles the attempt by its outcome. If the database is unavailable, it is settled later.
+    pub(super) async fn settle(&mut self) {
+        let store = &self.accounts.deps.store;
+        match settle(store, self.settlement.clone(), self.rules.clone()).await {
+            Ok(()) => self.is_settled = true,
+            Err(error) => {
+                tracing::warn!(error = %error.chain(), "Password attempt not settled; retrying");
+            }
+        }
+    }
+
+    /// Returns the changes that the right password makes, to be written with the session that it begins:
+    /// only a session makes an address known. The event records the login.
+    pub(super) fn right_password(&self, user: &User, event: AuditEvent) -> CorrectPassword {
+        let accounts = &self.accounts;
+        let until = accounts.deps.env.clock.now().plus(accounts.options.throttle.known_address_lifetime);
+        CorrectPassword {
+            attempt: self.settlement.id,
+            cleared: self.settlement.cleared.clone(),
+            known_address: self.client.map(|client| (LoginAddress::new(user, client), until)),
+            event,
+        }
+    }
+
+    /// Records that [`PasswordAttempt::right_password`] was written.
+    pub(super) fn mark_settled(&mut self) {
+        self.is_settled = true;
+    }
+}
+
+impl Drop for PasswordAttempt {
+    fn drop(&mut self) {
+        if self.is_settled {
+            return;
+        }
+        // Without a runtime the process is about to exit, and the reservation expires.
+        let Ok(runtime) = Handle::try_current() else { return };
+        let (settlement, rules) = (self.settlement.clone(), self.rules.clone());
+        let (accounts, permit) = (self.accounts.clone(), self.permit.take());
+        let work = async move {
+            accounts.settle_until_done(settlement, rules).await;
+            drop(permit);
+        };
+        self.accounts.background.spawn_on(work, &runtime);
+    }
+}
+
+impl Accounts {
+    /// Settles an attempt, and retries while the database is unavailable: until the service stops, or the
+    /// attempt can no longer be settled.
+    async fn settle_until_done(&self, settlement: Settlement, rules: Vec<Rule>) {
+        let clock = &self.deps.env.clock;
+        let (began, mut pause) = (clock.instant(), SETTLEMENT_RETRY_FIRST);
+        while let Err(error) = settle(&self.deps.store, settlement.clone(), rules.clone()).await {
+            if self.stopping.is_cancelled() || clock.instant().duration_since(began) > SETTLEMENT_MAX {
+                return tracing::warn!(error = %error.chain(), "Password attempt not settled");
+            }
+            self.stopping.run_until_cancelled(tokio::time::sleep(pause)).await;
+            pause = pause.saturating_mul(2).min(SETTLEMENT_RETRY_MAX);
+        }
+    }
+}
+
+async fn settle(store: &Store, settlement: Settlement, rules: Vec<Rule>) -> Result<(), StoreError> {
+    let count_failure = move |failures: &[Option<Attempts>], at| {
+        rules.iter().zip(failures).map(|(rule, failures)| rule.count_failure(*failures, at)).collect()
+    };
+    store.settle_attempt(settlement, count_failure).await
+}

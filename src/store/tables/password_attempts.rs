@@ -1,0 +1,251 @@
+//! Queries of `core_password_attempt`: the password attempts that are in progress.
+//!
+//! An attempt is reserved before its password is compared. While it is reserved, it occupies one of the
+//! attempts that its subjects are allowed, at all instances. Afterwards it is settled once: a wrong password
+//! counts as a failure of each subject, a right one clears failures, and an attempt without a comparison
+//! changes nothing. The reservation of an instance that has died expires.
+
+use std::time::Duration;
+
+use diesel::{ExpressionMethods, Insertable, QueryDsl};
+use diesel_async::RunQueryDsl;
+use uuid::Uuid;
+
+use super::{
+    audit::AuditStatements,
+    known_addresses::{KnownAddressStatements, LoginAddress},
+    throttle::{Attempts, Counted, ThrottleStatements},
+    throttle_subject::Subject,
+};
+use crate::{
+    domain::{AuditEvent, Timestamp},
+    store::{
+        Store, StoreError,
+        audit_log::RecordedEvents,
+        columns::{TimestampColumn, UuidColumn},
+        connection::{read, statements, write},
+        schema::core_password_attempt,
+    },
+};
+
+/// Time after its expiry for which the row of an attempt is kept, and thus the time in which an attempt can
+/// be settled late. Its deletion shows that the attempt was settled.
+pub const SETTLEMENT_MAX: Duration = Duration::from_hours(1);
+
+/// The failures of a subject, and its attempts in progress.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// The counted failures; `None` if there are none or they have expired.
+    pub failures: Option<Attempts>,
+    /// Number of attempts in progress.
+    pub in_progress: u32,
+}
+
+/// An attempt to reserve.
+#[derive(Debug, Clone)]
+pub struct Reservation {
+    /// Identifies the attempt.
+    pub id: Uuid,
+    /// The subjects that the attempt counts for, of different kinds. Every attempt names them in the same
+    /// order of kinds.
+    pub subjects: Vec<Subject>,
+    /// The time of the reservation.
+    pub at: Timestamp,
+    /// The time at which the reservation expires if it is not settled before.
+    pub expires_at: Timestamp,
+    /// A reservation that expires after this time was made under a wrong clock and does not count.
+    pub latest_expiry: Timestamp,
+}
+
+/// The outcome of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttemptOutcome {
+    /// The password was not compared.
+    NotCompared,
+    /// The password was compared and is wrong.
+    Wrong {
+        /// The time of the comparison.
+        at: Timestamp,
+    },
+    /// The password was compared and is right.
+    Right,
+}
+
+/// An attempt to settle.
+#[derive(Debug, Clone)]
+pub struct Settlement {
+    /// Identifies the attempt.
+    pub id: Uuid,
+    /// The subjects of its reservation, in the same order.
+    pub subjects: Vec<Subject>,
+    /// The subjects whose failures a right password clears.
+    pub cleared: Vec<Subject>,
+    /// The outcome.
+    pub outcome: AttemptOutcome,
+}
+
+/// The effects of a right password that begins a session.
+#[derive(Debug, Clone)]
+pub struct CorrectPassword {
+    /// The attempt, which is settled as right.
+    pub attempt: Uuid,
+    /// The subjects whose failures are cleared.
+    pub cleared: Vec<Subject>,
+    /// The client address to record as known, and the time until which it is known.
+    pub known_address: Option<(LoginAddress, Timestamp)>,
+    /// The audit event to record.
+    pub event: AuditEvent,
+}
+
+#[derive(Insertable)]
+#[diesel(table_name = core_password_attempt)]
+struct PasswordAttemptRow {
+    attempt_id: UuidColumn,
+    kind: &'static str,
+    subject: Vec<u8>,
+    expires_at: TimestampColumn,
+}
+
+impl Reservation {
+    fn rows(&self) -> Vec<PasswordAttemptRow> {
+        let row = |subject: &Subject| PasswordAttemptRow {
+            attempt_id: UuidColumn(self.id),
+            kind: subject.kind,
+            subject: subject.digest.to_vec(),
+            expires_at: TimestampColumn(self.expires_at),
+        };
+        self.subjects.iter().map(row).collect()
+    }
+}
+
+statements! {
+    /// Statements on attempts in progress that are part of larger transactions.
+    pub(super) trait PasswordAttemptStatements {
+        /// Returns the number of attempts of a subject that are in progress.
+        async fn attempts_in_progress(
+            &mut self,
+            subject: &Subject,
+            reservation: &Reservation,
+        ) -> Result<u32, StoreError> {
+            let live = core_password_attempt::table
+                .filter(core_password_attempt::kind.eq(subject.kind))
+                .filter(core_password_attempt::subject.eq(subject.digest.to_vec()))
+                .filter(core_password_attempt::expires_at.gt(TimestampColumn(reservation.at)))
+                .filter(core_password_attempt::expires_at.le(TimestampColumn(reservation.latest_expiry)));
+            let count: i64 = live.count().get_result(self).await?;
+            Ok(u32::try_from(count).unwrap_or(u32::MAX))
+        }
+
+        /// Deletes the reservation of an attempt. False if the attempt was settled before.
+        async fn end_attempt(&mut self, id: Uuid) -> Result<bool, StoreError> {
+            let rows = core_password_attempt::table.filter(core_password_attempt::attempt_id.eq(UuidColumn(id)));
+            Ok(diesel::delete(rows).execute(self).await? > 0)
+        }
+
+        /// Applies the effects of a right password, within the transaction that opens the session.
+        async fn credit_success(
+            &mut self,
+            password: CorrectPassword,
+            recorded: &mut RecordedEvents,
+        ) -> Result<(), StoreError> {
+            self.end_attempt(password.attempt).await?;
+            for subject in &password.cleared {
+                self.delete_attempts(subject).await?;
+            }
+            if let Some((address, until)) = password.known_address {
+                self.remember_address(address, until).await?;
+            }
+            self.record(password.event, recorded).await
+        }
+    }
+}
+
+impl Store {
+    /// Reserves an attempt before its password is compared. `admit` receives the tally of each subject in the
+    /// given order, and returns the time until which the attempt is refused, if it is.
+    ///
+    /// The reservation is one transaction, which locks the subjects in their order. Concurrent attempts, also
+    /// those at other instances, are therefore admitted one after the other. An attempt that is refused
+    /// writes nothing, and costs only reads if the stored tallies already refuse it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer. If the attempt was reserved all the same, its
+    /// reservation expires.
+    pub async fn reserve_attempt(
+        &self,
+        reservation: Reservation,
+        admit: impl Fn(&[Tally]) -> Result<(), Timestamp> + Send + 'static,
+    ) -> Result<Counted, StoreError> {
+        if let Err(until) = admit(&self.tallies(reservation.clone()).await?) {
+            return Ok(Counted::Refused { until });
+        }
+        write!(&self.connections, connection => {
+            let mut tallies = Vec::with_capacity(reservation.subjects.len());
+            for subject in &reservation.subjects {
+                let failures = connection.lock_attempts(subject, reservation.at).await?;
+                let in_progress = connection.attempts_in_progress(subject, &reservation).await?;
+                tallies.push(Tally { failures, in_progress });
+            }
+            if let Err(until) = admit(&tallies) {
+                return Ok(Counted::Refused { until });
+            }
+            for row in reservation.rows() {
+                diesel::insert_into(core_password_attempt::table).values(row).execute(connection).await?;
+            }
+            Ok(Counted::Admitted)
+        })
+    }
+
+    /// Returns the tally of each subject of a reservation, without a lock.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn tallies(&self, reservation: Reservation) -> Result<Vec<Tally>, StoreError> {
+        read!(&self.connections, connection => {
+            let mut tallies = Vec::with_capacity(reservation.subjects.len());
+            for subject in &reservation.subjects {
+                let failures = connection.find_attempts(subject, reservation.at).await?;
+                let in_progress = connection.attempts_in_progress(subject, &reservation).await?;
+                tallies.push(Tally { failures, in_progress });
+            }
+            Ok(tallies)
+        })
+    }
+
+    /// Settles an attempt: ends its reservation and applies its outcome. Changes nothing if the attempt was
+    /// settled before, so a settlement whose result is unknown can be repeated. `count_failure` receives the
+    /// counted failures of each subject and the time of the comparison. It returns the new failures, in the
+    /// given order.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn settle_attempt(
+        &self,
+        settlement: Settlement,
+        count_failure: impl Fn(&[Option<Attempts>], Timestamp) -> Vec<Attempts> + Send + 'static,
+    ) -> Result<(), StoreError> {
+        write!(&self.connections, connection => {
+            if !connection.end_attempt(settlement.id).await? {
+                return Ok(());
+            }
+            match settlement.outcome {
+                AttemptOutcome::NotCompared => {}
+                AttemptOutcome::Right => {
+                    for subject in &settlement.cleared {
+                        connection.delete_attempts(subject).await?;
+                    }
+                }
+                AttemptOutcome::Wrong { at } => {
+                    let mut failures = Vec::with_capacity(settlement.subjects.len());
+                    for subject in &settlement.subjects {
+                        failures.push(connection.lock_attempts(subject, at).await?);
+                    }
+                    for (subject, attempts) in settlement.subjects.iter().zip(count_failure(&failures, at)) {
+                        connection.write_attempts(subject, attempts).await?;
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+}

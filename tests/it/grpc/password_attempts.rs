@@ -1,0 +1,311 @@
+//! Password attempts count if, and only if, the password was compared and is wrong: whatever the caller, the
+//! database or the process does in between.
+
+use std::time::Duration;
+
+use kairos_identity::proto::{
+    ChangePasswordRequest, LoginRequest, RegisterRequest, RequestPasswordResetRequest, ResetPasswordRequest,
+    account_service_client::AccountServiceClient,
+};
+use tokio::task::JoinSet;
+use tonic::{Code, Request};
+
+use crate::support::{
+    engine::{Engine, TestDatabase},
+    errors::{assert_refused, violations},
+    mail::wait_for_mails,
+    people::{PASSWORD, address, from, login, registration},
+    server::{Builder, TestServer},
+    sessions::{acting, age, log_in},
+    wait::until,
+};
+
+const NEW_PASSWORD: &str = "quartz-Lantern-57-meadow";
+
+/// A deadline that ends while a hash of cost 13 is computed.
+const SHORT: Duration = Duration::from_millis(200);
+
+/// Time limit for calls whose callers have gone, on a busy machine.
+const SETTLED_LIMIT: Duration = Duration::from_secs(30);
+
+/// Returns the settings of a service with one hashing thread, on which a hash takes half a second, and with a
+/// log that shows each comparison.
+fn slow_hashes(database: &TestDatabase) -> Builder {
+    TestServer::on_url(database.url().to_owned())
+        .with_env("KAIROS_IDENTITY_PASSWORD_COST", "13")
+        .with_env("KAIROS_IDENTITY_PASSWORD_THREADS", "1")
+        .with_env("KAIROS_IDENTITY_LOG_LEVEL", "info,kairos_identity::password=debug")
+}
+
+/// Returns a request whose caller waits only for [`SHORT`].
+fn hurried<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(SHORT);
+    request
+}
+
+fn comparisons(server: &TestServer) -> usize {
+    server.log().matches("Password check started").count()
+}
+
+/// Returns `KIND COUNT` for everything with counted attempts.
+fn counted(database: &TestDatabase) -> Vec<String> {
+    let sql = "SELECT kind || ' ' || attempts AS value FROM core_throttle WHERE attempts > 0 ORDER BY kind";
+    database.rows(sql)
+}
+
+/// Waits until no attempt is in progress and the queue has been idle for a moment.
+async fn settled(server: &TestServer, database: &TestDatabase) {
+    let mut seen = (usize::MAX, 0);
+    until("every attempt is settled", SETTLED_LIMIT, async || {
+        if database.count("core_password_attempt") > 0 {
+            return None;
+        }
+        tokio::time::sleep(SHORT).await;
+        let now = (comparisons(server), database.count("core_password_attempt"));
+        let is_idle = now == seen && now.1 == 0;
+        seen = now;
+        is_idle.then_some(())
+    })
+    .await;
+}
+
+/// Returns the number of recorded events of a kind, those with `count=N` N times.
+fn recorded(database: &TestDatabase, kind: &str) -> usize {
+    let sql =
+        "SELECT CAST(coalesce(sum(count), 0) AS VARCHAR(20)) AS value FROM core_audit_event WHERE kind = ";
+    database.rows(&format!("{sql}'{kind}'"))[0].parse().unwrap()
+}
+
+/// Makes every statement of this kind on a table fail, as a full disk does, until [`mend`].
+fn break_writes(database: &TestDatabase, statement: &str, table: &str) {
+    database.execute(&match database.engine() {
+        Engine::Sqlite => format!(
+            "CREATE TRIGGER broken BEFORE {statement} ON {table} BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
+        ),
+        Engine::Postgres => format!(
+            "CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'No space left on device'; END $$; \
+             CREATE TRIGGER broken BEFORE {statement} ON {table} FOR EACH ROW EXECUTE FUNCTION broken()"
+        ),
+    });
+}
+
+fn mend(database: &TestDatabase, table: &str) {
+    database.execute(&match database.engine() {
+        Engine::Sqlite => "DROP TRIGGER broken".to_owned(),
+        Engine::Postgres => format!("DROP TRIGGER broken ON {table}; DROP FUNCTION broken()"),
+    });
+}
+
+on_both_engines! {
+    async fn right_passwords_whose_callers_do_not_wait_do_not_lock_their_owner_out(engine: Engine) {
+        let database = TestDatabase::new(engine);
+        let server = slow_hashes(&database).with_env("KAIROS_IDENTITY_LOGIN_FAILURES_MAX", "3").start().await;
+        server.member("ada").await;
+        let mut client = server.client().await;
+        for _ in 0..10 {
+            client.login(hurried(login("ada", PASSWORD))).await.unwrap_err();
+        }
+        settled(&server, &database).await;
+        assert_eq!(counted(&database), [""; 0]);
+        client.login(login("ada", PASSWORD)).await.unwrap();
+    }
+
+    async fn cancelled_guesses_count_and_are_recorded_if_they_were_compared(engine: Engine) {
+        let database = TestDatabase::new(engine);
+        let server = slow_hashes(&database).with_env("KAIROS_IDENTITY_LOGIN_FAILURES_MAX", "100").start().await;
+        server.member("ada").await;
+        let mut client = server.client().await;
+        for number in 0..10 {
+            client.login(hurried(login("ada", &format!("guess {number}")))).await.unwrap_err();
+        }
+        settled(&server, &database).await;
+
+        let compared = comparisons(&server);
+        assert!(compared > 0);
+        assert_eq!(counted(&database), [format!("account-password {compared}"), format!("any-password {compared}")]);
+        until("each is in the audit trail", SETTLED_LIMIT, async || {
+            (recorded(&database, "authn_login_fail") == compared).then_some(())
+        })
+        .await;
+    }
+
+    async fn cancelled_logins_use_up_the_total_only_by_comparisons(engine: Engine) {
+        let database = TestDatabase::new(engine);
+        let server = slow_hashes(&database).with_env("KAIROS_IDENTITY_LOGIN_TOTAL_MAX", "60").start().await;
+        server.member("ada").await;
+        server.client().await.login(login("unknown", "wrong")).await.unwrap_err();
+        let mut calls = JoinSet::new();
+        for number in 0..100 {
+            let mut client = server.client().await;
+            let request = hurried(login(&format!("user{number}"), "wrong"));
+            calls.spawn(async move { client.login(request).await.unwrap_err() });
+        }
+        calls.join_all().await;
+        settled(&server, &database).await;
+
+        let of_all = counted(&database).into_iter().filter(|counted| counted.starts_with("any-password"));
+        assert_eq!(of_all.collect::<Vec<_>>(), [format!("any-password {}", comparisons(&server))]);
+        assert!(comparisons(&server) < 60);
+        server.client().await.login(login("ada", PASSWORD)).await.unwrap();
+    }
+
+    async fn forty_right_logins_at_once_leave_no_failure(engine: Engine) {
+        let database = TestDatabase::new(engine);
+        let server = slow_hashes(&database).with_env("KAIROS_IDENTITY_PASSWORD_COST", "8").start().await;
+        server.member("ada").await;
+        let mut calls = JoinSet::new();
+        for _ in 0..40 {
+            let mut client = server.client().await;
+            calls.spawn(async move { client.login(login("ada", PASSWORD)).await });
+        }
+        let answers = calls.join_all().await;
+
+        assert!(answers.iter().filter(|answer| answer.is_ok()).count() >= 10);
+        for refusal in answers.into_iter().filter_map(Result::err) {
+            assert_refused(&refusal, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
+        }
+        settled(&server, &database).await;
+        assert_eq!(counted(&database), [""; 0]);
+        server.client().await.login(login("ada", PASSWORD)).await.unwrap();
+    }
+
+    async fn a_right_password_does_not_count_if_its_session_cannot_be_written(engine: Engine) {
+        let database = TestDatabase::new(engine);
+        let server = TestServer::on_url(database.url().to_owned()).start().await;
+        server.member("ada").await;
+        let mut client = server.client().await;
+
+        break_writes(&database, "INSERT", "core_session");
+        for _ in 0..12 {
+            assert_eq!(client.login(login("ada", PASSWORD)).await.unwrap_err().code(), Code::Unavailable);
+        }
+        mend(&database, "core_session");
+
+        settled(&server, &database).await;
+        assert_eq!(counted(&database), [""; 0]);
+        client.login(login("ada", PASSWORD)).await.unwrap();
+    }
+
+    async fn an_outcome_is_settled_once_the_database_can_write_again(engine: Engine) {
+        let database = TestDatabase::new(engine);
+        let server = TestServer::on_url(database.url().to_owned()).start().await;
+        server.member("ada").await;
+        server.member("bob").await;
+        let mut client = server.client().await;
+
+        break_writes(&database, "DELETE", "core_password_attempt");
+        for _ in 0..2 {
+            client.login(login("ada", "wrong")).await.unwrap_err();
+            client.login(login("bob", PASSWORD)).await.unwrap_err();
+        }
+        assert_eq!(counted(&database), [""; 0]);
+        mend(&database, "core_password_attempt");
+
+        settled(&server, &database).await;
+        assert_eq!(counted(&database), ["account-password 2", "any-password 2"]);
+    }
+
+    async fn the_reservation_of_a_killed_instance_expires_within_a_minute_and_counts_nothing(engine: Engine) {
+        let database = TestDatabase::new(engine);
+        let mut server = slow_hashes(&database)
+            .with_env("KAIROS_IDENTITY_PASSWORD_COST", "14")
+            .with_env("KAIROS_IDENTITY_LOGIN_FAILURES_MAX", "1")
+            .start()
+            .await;
+        server.member("ada").await;
+        let mut client = server.client().await;
+        let login_of_a_dead_process = tokio::spawn(async move { client.login(login("ada", PASSWORD)).await });
+        server.logged("Password check started").await;
+        server.kill_9();
+        login_of_a_dead_process.await.unwrap().unwrap_err();
+        server.restart().await;
+        let mut client = server.client().await;
+
+        // The password may have been compared, so the attempt occupies its place for a while.
+        let refusal = client.login(login("ada", PASSWORD)).await.unwrap_err();
+        assert_refused(&refusal, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
+        age(&database, "core_password_attempt", "expires_at", 60);
+        client.login(login("ada", PASSWORD)).await.unwrap();
+        assert_eq!(counted(&database), [""; 0]);
+    }
+
+    async fn a_change_is_completed_after_its_caller_has_gone(engine: Engine) {
+        let database = TestDatabase::new(engine);
+        let server = slow_hashes(&database).start().await;
+        server.member("ada").await;
+        let tokens = log_in(&server, "ada").await;
+        let message = ChangePasswordRequest { current_password: PASSWORD.into(), new_password: NEW_PASSWORD.into() };
+        let mut request = acting(&tokens, message);
+        request.set_timeout(SHORT);
+
+        let mut accounts = AccountServiceClient::new(server.channel().await);
+        accounts.change_password(request).await.unwrap_err();
+
+        until("the change is recorded", SETTLED_LIMIT, async || {
+            (recorded(&database, "authn_password_change") == 1).then_some(())
+        })
+        .await;
+        server.client().await.login(login("ada", NEW_PASSWORD)).await.unwrap();
+    }
+
+    async fn registrations_with_refused_passwords_are_counted(engine: Engine) {
+        let server = TestServer::builder(engine).with_env("KAIROS_IDENTITY_CLIENT_REGISTRATIONS_MAX", "2").start().await;
+        let mut client = server.client().await;
+        let register = |password: &str| {
+            from("192.0.2.1", RegisterRequest { password: password.into(), ..registration("ada") })
+        };
+        // The length is checked without cost.
+        for password in ["short", "short", "short", "password123", "password123"] {
+            let refusal = client.register(register(password)).await.unwrap_err();
+            assert_refused(&refusal, Code::InvalidArgument, "INVALID_FIELDS");
+            assert_eq!(violations(&refusal)[0].0, "password");
+        }
+        for password in ["password123", PASSWORD] {
+            let refusal = client.register(register(password)).await.unwrap_err();
+            assert_refused(&refusal, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
+        }
+    }
+
+    async fn new_passwords_of_a_user_are_judged_after_they_were_counted(engine: Engine) {
+        let server = TestServer::builder(engine).with_env("KAIROS_IDENTITY_PASSWORD_JUDGED_MAX", "2").start().await;
+        server.member("ada").await;
+        let tokens = log_in(&server, "ada").await;
+        let mut accounts = AccountServiceClient::new(server.channel().await);
+        let request = RequestPasswordResetRequest { email: address("ada"), return_mail_token: false };
+        accounts.request_password_reset(request).await.unwrap();
+        let token = wait_for_mails(&server, &address("ada"), 2).await.pop().unwrap().token();
+        let change = |current: &str, new: &str| {
+            acting(&tokens, ChangePasswordRequest { current_password: current.into(), new_password: new.into() })
+        };
+
+        let wrong = accounts.change_password(change("wrong", "password123")).await.unwrap_err();
+        assert_refused(&wrong, Code::Unauthenticated, "INVALID_CREDENTIALS");
+        let weak = accounts.change_password(change(PASSWORD, "password123")).await.unwrap_err();
+        assert_refused(&weak, Code::InvalidArgument, "INVALID_FIELDS");
+        let reset = |new: &str| ResetPasswordRequest { token: token.clone(), new_password: new.into() };
+        let weak = accounts.reset_password(reset("password123")).await.unwrap_err();
+        assert_refused(&weak, Code::InvalidArgument, "INVALID_FIELDS");
+
+        for refusal in [
+            accounts.reset_password(reset(NEW_PASSWORD)).await.unwrap_err(),
+            accounts.change_password(change(PASSWORD, NEW_PASSWORD)).await.unwrap_err(),
+        ] {
+            assert_refused(&refusal, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
+        }
+    }
+
+    async fn no_more_passwords_are_compared_at_once_than_may_fail(engine: Engine) {
+        let database = TestDatabase::new(engine);
+        let server = slow_hashes(&database).with_env("KAIROS_IDENTITY_LOGIN_FAILURES_MAX", "3").start().await;
+        let mut calls = JoinSet::new();
+        for number in 0..20 {
+            let mut client = server.client().await;
+            let request = LoginRequest { email: address("ada"), password: format!("guess {number}") };
+            calls.spawn(async move { client.login(hurried(request)).await.unwrap_err() });
+        }
+        calls.join_all().await;
+        settled(&server, &database).await;
+        assert!(comparisons(&server) <= 3, "{}", comparisons(&server));
+    }
+}
