@@ -118,7 +118,7 @@ fn accounts_options() -> AccountsOptions {
             total: budget,
             failures_per_address: budget,
             registrations_from: budget,
-            new_passwords_of: budget,
+            new_passwords: budget,
             resends_to: budget,
             resends_from: budget,
             known_address_lifetime: Duration::from_secs(60),

@@ -78,7 +78,7 @@ impl Accounts {
         caller_gone: CancellationToken,
     ) -> Result<(), NewPasswordError> {
         let found = self.check_current(acting, current, origin, caller_gone).await?;
-        self.count_new_password(&found.user).await?;
+        self.count_new_password(Subject::new_passwords_of(found.user.auth_token)).await?;
         self.judge_password(new, &found.user.username, &found.user.email).await?;
         let hash = self.deps.passwords.hash(new).await.map_err(AccountError::from)?;
         let event = self.event_about(AuditKind::AuthnPasswordChange, acting, origin);

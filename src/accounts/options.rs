@@ -52,8 +52,8 @@ pub struct ThrottleOptions {
     pub failures_per_address: Budget,
     /// Registrations from the address of one end user.
     pub registrations_from: Budget,
-    /// New passwords of one user that are judged.
-    pub new_passwords_of: Budget,
+    /// New passwords that are judged for one user, or for one reset link.
+    pub new_passwords: Budget,
     /// Requested mails to one mailbox. Counted separately for links that verify an email, for links to choose
     /// a new password, and for notices.
     pub resends_to: Budget,

@@ -146,7 +146,7 @@ impl Accounts {
     fn limits(&self, email: &Email, client: Option<ClientAddress>, known: Option<&LoginAddress>) -> Limits {
         let options = self.options.throttle;
         let from_client = client
-            .map(|client| (Subject::passwords_from(client), Rule::PerWindow(options.failures_per_address)));
+            .map(|client| (Subject::passwords_from(client), Rule::PerClient(options.failures_per_address)));
         match known {
             Some(known) => Limits {
                 of_account: vec![

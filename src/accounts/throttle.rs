@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{AccountError, Accounts, Budget, ThrottleOptions};
 use crate::{
-    domain::{AuditKind, ClientAddress, Email, Origin, Timestamp, User},
+    domain::{AuditKind, ClientAddress, Email, Origin, Timestamp},
     store::{Attempts, Counted, Subject, Tally},
 };
 
@@ -29,11 +29,16 @@ const IN_PROGRESS_RETRY: Duration = Duration::from_secs(1);
 /// with the number of addresses.
 const KNOWN_ADDRESSES_SHARE: u32 = 2;
 
+/// Maximum number of attempts from one client address that are in progress. Half of the default hashing
+/// queue, so that right logins of one client, which are no failures, leave room for those of others.
+const IN_PROGRESS_PER_CLIENT_MAX: u32 = 32;
+
 /// The limit on the attempts of one subject.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Rule {
     ConsecutiveFailures(ThrottleOptions),
     PerWindow(Budget),
+    PerClient(Budget),
 }
 
 impl Rule {
@@ -48,7 +53,10 @@ impl Rule {
     pub(super) fn admit(self, tally: Tally, now: Timestamp) -> Result<(), Timestamp> {
         match self {
             Self::ConsecutiveFailures(options) => options.admit(tally, now),
-            Self::PerWindow(budget) => budget.admit(tally, now),
+            Self::PerClient(_) if tally.in_progress >= IN_PROGRESS_PER_CLIENT_MAX => {
+                Err(now.plus(IN_PROGRESS_RETRY))
+            }
+            Self::PerWindow(budget) | Self::PerClient(budget) => budget.admit(tally, now),
         }
     }
 
@@ -56,7 +64,7 @@ impl Rule {
     pub(super) fn count_failure(self, before: Option<Attempts>, at: Timestamp) -> Attempts {
         match self {
             Self::ConsecutiveFailures(options) => options.count_failure(before, at),
-            Self::PerWindow(budget) => budget.count(before, at),
+            Self::PerWindow(budget) | Self::PerClient(budget) => budget.count(before, at),
         }
     }
 
@@ -122,14 +130,14 @@ impl Accounts {
         }
     }
 
-    /// Counts a new password of this user that the policy judges, whether or not it is accepted: judging
-    /// takes the time of the hashing threads.
+    /// Counts a new password that the policy judges, whether or not it is accepted: judging takes the time of
+    /// the hashing threads.
     ///
     /// # Errors
     /// [`AccountError::TooManyAttempts`]; the password was not counted. Or a database error.
-    pub(super) async fn count_new_password(&self, user: &User) -> Result<(), AccountError> {
-        let rule = Rule::PerWindow(self.options.throttle.new_passwords_of);
-        self.count(vec![(Subject::new_passwords_of(user.auth_token), rule)], self.deps.env.clock.now()).await
+    pub(super) async fn count_new_password(&self, subject: Subject) -> Result<(), AccountError> {
+        let rule = Rule::PerWindow(self.options.throttle.new_passwords);
+        self.count(vec![(subject, rule)], self.deps.env.clock.now()).await
     }
 }
 
@@ -219,7 +227,7 @@ mod tests {
         total: BUDGET,
         failures_per_address: BUDGET,
         registrations_from: BUDGET,
-        new_passwords_of: BUDGET,
+        new_passwords: BUDGET,
         resends_to: BUDGET,
         resends_from: BUDGET,
         known_address_lifetime: Duration::from_hours(24 * 90),
@@ -320,6 +328,13 @@ mod tests {
             let admits = |in_progress| RULE.admit(Tally { failures: known, in_progress }, START).is_ok();
             assert!(admits(places - 1) && !admits(places), "{failures} failures");
         }
+    }
+
+    #[test]
+    fn one_client_cannot_fill_the_hashing_queue() {
+        let admits =
+            |in_progress| Rule::PerClient(BUDGET).admit(Tally { failures: None, in_progress }, START).is_ok();
+        assert!(admits(31) && !admits(32));
     }
 
     #[test]

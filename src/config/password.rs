@@ -26,10 +26,10 @@ section! {
         /// Minimum zxcvbn score of a new password: 0 accepts any, 3 requires an estimate of 10^8 guesses or
         /// more, 4 of 10^10 or more.
         score_min: Count<0, 4> = "3",
-        /// Maximum number of new passwords that are judged for one user within `client.window`, whether they
-        /// are accepted or not; beyond it `ChangePassword` and `ResetPassword` fail with `TOO_MANY_ATTEMPTS`.
-        /// Each takes up to 36 ms of a hashing thread, which logins need. A user who is asked for a better
-        /// password needs a few.
+        /// Maximum number of new passwords that `ChangePassword` judges for one user, and `ResetPassword` for
+        /// one link, within `client.window`, whether they are accepted or not; beyond it they fail with
+        /// `TOO_MANY_ATTEMPTS`. Each takes up to 36 ms of a hashing thread, which logins need. A user who is
+        /// asked for a better password needs a few.
         judged_max: Count<1, 1_000_000> = "100",
         /// Lifetime of a mailed link to reset a password.
         reset_lifetime: Span<1_000, 86_400_000> = "20m",

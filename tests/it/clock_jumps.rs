@@ -136,7 +136,7 @@ fn accounts_options() -> AccountsOptions {
             total: BUDGET,
             failures_per_address: BUDGET,
             registrations_from: BUDGET,
-            new_passwords_of: BUDGET,
+            new_passwords: BUDGET,
             resends_to: BUDGET,
             resends_from: BUDGET,
             known_address_lifetime: 90 * DAY,

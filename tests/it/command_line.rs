@@ -11,6 +11,7 @@ use crate::support::{
     postgres::Postgres,
     server::TestServer,
     tls::Certificate,
+    tools::repository,
 };
 
 /// Runs the binary in a new folder and with an empty environment.
@@ -26,6 +27,12 @@ fn run(arguments: &[&str]) -> Output {
 
 fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// Returns what `migrate` reports on an empty database.
+fn ran_all_migrations() -> String {
+    let migrations = std::fs::read_dir(repository().join("migrations/sqlite")).unwrap().count();
+    format!("ran {migrations} migrations")
 }
 
 /// Asserts that a command failed with exit code 1 and one error line; returns that line.
@@ -95,7 +102,7 @@ on_both_engines! {
         let first = run(&["migrate", "--database-url", database.url()]);
         let second = run(&["migrate", "--database-url", database.url()]);
 
-        assert!(stdout(&first).contains("ran 12 migrations"), "{first:?}");
+        assert!(stdout(&first).contains(&ran_all_migrations()), "{first:?}");
         assert!(stdout(&second).trim_end().ends_with("is up to date"), "{second:?}");
     }
 }
@@ -225,7 +232,7 @@ async fn connections_to_postgresql_use_tls_and_verify_the_certificate() {
     let migrate = |query: &str| run(&["migrate", "--database-url", &format!("{base}?{query}")]);
 
     let trusted = migrate(&format!("sslmode=verify-full&sslrootcert={}", own.certificate().display()));
-    assert!(stdout(&trusted).contains("ran 12 migrations"), "{trusted:?}");
+    assert!(stdout(&trusted).contains(&ran_all_migrations()), "{trusted:?}");
 
     for sslmode in ["require", "verify-ca", "verify-full"] {
         let untrusted = migrate(&format!("sslmode={sslmode}&sslrootcert={}", other.certificate().display()));

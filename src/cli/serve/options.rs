@@ -72,7 +72,7 @@ fn throttle_options(settings: &Settings) -> ThrottleOptions {
         total: Budget { max: login.total_max.get(), window: login.window.get() },
         failures_per_address: per_client_window(client.failures_max.get()),
         registrations_from: per_client_window(client.registrations_max.get()),
-        new_passwords_of: per_client_window(settings.password.judged_max.get()),
+        new_passwords: per_client_window(settings.password.judged_max.get()),
         resends_to: Budget { max: verification.resends_max.get(), window: verification.resends_window.get() },
         resends_from: per_client_window(client.resends_max.get()),
         known_address_lifetime: client.known_lifetime.get(),

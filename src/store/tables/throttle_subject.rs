@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use super::known_addresses::LoginAddress;
-use crate::domain::{AuthToken, ClientAddress, Email};
+use crate::domain::{AuthToken, ClientAddress, Email, MailTokenDigest};
 
 /// What attempts are counted for: a kind of attempt, and the account, mailbox or address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,10 +33,17 @@ impl Subject {
         Self { kind: "account-password-known", digest: Sha256::digest(user.as_uuid().as_bytes()).into() }
     }
 
-    /// New passwords of this user that are judged by the policy.
+    /// New passwords that are judged for this user after the right current password.
     #[must_use]
     pub fn new_passwords_of(user: AuthToken) -> Self {
         Self { kind: "new-passwords-of", digest: Sha256::digest(user.as_uuid().as_bytes()).into() }
+    }
+
+    /// New passwords that are judged for this reset link. They are counted separately, so that an intruder
+    /// who has the current password cannot use up the budget of the owner's link.
+    #[must_use]
+    pub const fn new_passwords_by(link: MailTokenDigest) -> Self {
+        Self { kind: "new-passwords-by", digest: *link.as_bytes() }
     }
 
     /// Requests for a verification or email change link to this mailbox.
