@@ -43,8 +43,9 @@ impl Accounts {
         let password = self.parse_new_password(password)?;
         let event = || self.deps.audit.event(AuditKind::ExcessRateLimitExceeded, origin);
         let counted = self.count_new_password(Subject::new_passwords_by(token.digest())).await;
-        counted
-            .map_err(|error| self.deps.audit.refused(event().with_user(Some(owner.auth_token)), None, error))?;
+        counted.map_err(|error| {
+            self.deps.audit.refused(event().with_user(Some(owner.auth_token)), None, error)
+        })?;
         self.judge_password(&password, &owner.username, &owner.email).await?;
         Ok(self.use_reset_link(token, &owner, &password, origin).await?)
     }

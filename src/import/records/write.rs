@@ -15,8 +15,7 @@ use crate::{
         schema::{core_imported_user, core_user},
         tables::{
             audit::AuditStatements, known_addresses::KnownAddressStatements, links::LinkStatements,
-            registration::NewUserRow,
-            sessions::SessionStatements, users::UserStatements,
+            registration::NewUserRow, sessions::SessionStatements, users::UserStatements,
         },
     },
 };

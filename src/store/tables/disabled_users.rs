@@ -4,8 +4,8 @@ use diesel::{ExpressionMethods, QueryDsl};
 use diesel_async::RunQueryDsl;
 
 use super::{
-    audit::AuditStatements, known_addresses::KnownAddressStatements, links::LinkStatements, outbox::NewMail,
-    sessions::SessionStatements, users::UserStatements,
+    audit::AuditStatements, links::LinkStatements, outbox::NewMail, sessions::SessionStatements,
+    users::UserStatements,
 };
 use crate::{
     domain::{AuditEvent, User, UserId},
