@@ -78,6 +78,12 @@ impl Mails {
         Self { options: Arc::new(options), sealing_key, entropy, due }
     }
 
+    /// Returns the lifetime of a link that verifies an email. It is also the time for which an unverified
+    /// registration holds its email.
+    pub(super) fn verification_lifetime(&self) -> Duration {
+        self.options.verification_lifetime
+    }
+
     /// Notifies the outbox of a mail that was committed.
     pub(super) fn wake_outbox(&self) {
         self.due.notify_one();

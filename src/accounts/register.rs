@@ -157,7 +157,8 @@ impl Accounts {
     /// decision.
     async fn refuse_taken(&self, account: &NewAccount, now: Timestamp) -> Result<(), AccountError> {
         let of_email = self.deps.store.find_user_by_email(&account.email).await?;
-        if of_email.is_some() && !self.deps.store.is_abandoned(&account.email, now).await? {
+        let registered_until = now.minus(self.deps.mails.verification_lifetime());
+        if of_email.is_some() && !self.deps.store.is_abandoned(&account.email, registered_until).await? {
             return Err(AccountError::EmailTaken);
         }
         let of_name = self.deps.store.find_user_by_username(&account.username).await?;
@@ -192,6 +193,7 @@ impl Accounts {
             request_ids_since: now.minus(REQUEST_ID_LIFETIME),
             mail,
             created_at: now,
+            email_held_for: self.deps.mails.verification_lifetime(),
             event: event.with_user(Some(auth_token)),
             deletion: self.deps.audit.event(AuditKind::UserDeleted, &account.origin).with_resource(ABANDONED),
         })

@@ -9,12 +9,14 @@ use crate::domain::Timestamp;
 section! {
     /// Email verification.
     VerificationSettings in "verification" {
-        /// Lifetime of a mailed link that verifies an email or confirms a new one.
+        /// Lifetime of a mailed link that verifies an email or confirms a new one. It is also the time for
+        /// which an unverified registration holds its email. The time runs from the registration, however many
+        /// further links are requested. After it, a new registration with the same email replaces the user.
         token_lifetime: Span<1_000, 604_800_000> = "24h",
         /// How long a user who never verified their email is kept after the registration and after the last
         /// link that was created for them; then the user is deleted. Users who are disabled or were imported
-        /// are kept. Once such a user has no valid verification link left, a new registration with the same
-        /// email replaces the user.
+        /// are kept. A new registration with the same email replaces such a user earlier:
+        /// `verification.token-lifetime` after the registration.
         unverified_kept: Span<1_000, 31_536_000_000> = "30d",
         /// Time until which links are accepted that the Django backend has mailed. They contain the user's
         /// `auth_token`, which is not a secret: every client that knows it can verify the email of an

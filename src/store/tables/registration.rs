@@ -1,6 +1,8 @@
 //! Registration. The user, the mailed token, its mail and the caller's request id are written in one
 //! transaction.
 
+use std::time::Duration;
+
 use diesel::{ExpressionMethods, Insertable, OptionalExtension, QueryDsl, SelectableHelper};
 use diesel_async::RunQueryDsl;
 
@@ -39,6 +41,8 @@ pub struct Registration {
     pub mail: NewMail,
     /// The time of the registration.
     pub created_at: Timestamp,
+    /// Time from a registration for which it holds its email although the email is not verified.
+    pub email_held_for: Duration,
     /// The audit event of the registration.
     pub event: AuditEvent,
     /// The audit event for a deleted user whose unverified registration this one replaces.
@@ -125,7 +129,8 @@ impl Store {
     }
 
     /// Creates the user, the token's digest, the mail and the request id: all of them or none. First deletes
-    /// another user who registered with the same email, never verified it and has no valid link left.
+    /// another user who registered with the same email at least `email_held_for` earlier and never verified
+    /// it.
     ///
     /// # Errors
     /// [`StoreError::NotUnique`] if the email or username is taken, or if a concurrent call uses the same
@@ -143,7 +148,8 @@ impl Store {
                     return Ok(Registered::Known(replay));
                 }
             }
-            connection.delete_abandoned_user(&registration.email, registration.created_at, &registration.deletion, recorded).await?;
+            let registered_until = registration.created_at.minus(registration.email_held_for);
+            connection.delete_abandoned_user(&registration.email, registered_until, &registration.deletion, recorded).await?;
             let user: User = diesel::insert_into(core_user::table)
                 .values(NewUserRow::from(&registration))
                 .returning(UserRow::as_returning())

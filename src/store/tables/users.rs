@@ -8,15 +8,13 @@ use diesel_async::RunQueryDsl;
 
 use super::{audit::AuditStatements, known_addresses::KnownAddressStatements};
 use crate::{
-    domain::{
-        AuditEvent, AuthToken, Email, MailTokenPurpose, PasswordHash, Timestamp, User, UserId, Username,
-    },
+    domain::{AuditEvent, AuthToken, Email, PasswordHash, Timestamp, User, UserId, Username},
     store::{
         Store, StoreError,
         audit_log::RecordedEvents,
         columns::{TimestampColumn, UuidColumn},
         connection::{read, statements, write},
-        schema::{core_disabled_user, core_imported_user, core_mail_token, core_user},
+        schema::{core_disabled_user, core_imported_user, core_user},
     },
 };
 
@@ -103,29 +101,15 @@ pub(super) fn is_never_verified() -> _ {
         .and(diesel::dsl::not(diesel::dsl::exists(imported)))
 }
 
-/// Query condition: true if the user of this row has a verification link that is valid at `now`.
+/// The user with this email if `is_never_verified` holds and the user registered at `registered_until` or
+/// earlier, so that the email can be registered again. A user who once verified the email never matches. The
+/// user's links do not matter, because any client can request one.
 #[diesel::dsl::auto_type]
-fn has_valid_link(now: TimestampColumn) -> _ {
-    let purpose: &'static str = MailTokenPurpose::VerifyEmail.as_str();
-    diesel::dsl::exists(
-        core_mail_token::table
-            .filter(core_mail_token::user_id.eq(core_user::id))
-            .filter(core_mail_token::purpose.eq(purpose))
-            .filter(core_mail_token::expires_at.gt(now))
-            .filter(core_mail_token::used_at.is_null())
-            .filter(core_mail_token::voided_at.is_null()),
-    )
-}
-
-/// The user with this email if `is_never_verified` holds and the user has no valid verification link left, so
-/// that the email can be registered again. A user who once verified the email never matches.
-#[diesel::dsl::auto_type]
-fn abandoned_user(email: String, now: TimestampColumn) -> _ {
-    let valid_link: has_valid_link = has_valid_link(now);
+fn abandoned_user(email: String, registered_until: TimestampColumn) -> _ {
     core_user::table
         .filter(core_user::email.eq(email))
         .filter(is_never_verified())
-        .filter(diesel::dsl::not(valid_link))
+        .filter(core_user::created_at.le(registered_until))
 }
 
 /// The user with this email if `is_never_verified` holds and the user is not `other`.
@@ -241,8 +225,8 @@ statements! {
             Ok(count)
         }
 
-        /// Deletes the user with this email who never verified it and has no valid link left at `now`, if
-        /// there is one, and records a copy of `deletion`.
+        /// Deletes the user with this email who registered at `registered_until` or earlier and never
+        /// verified it, if there is one, and records a copy of `deletion`.
         ///
         /// After it waited for a row lock, PostgreSQL evaluates conditions on other tables with the data from
         /// before the wait. So the user is locked first, and deleted by a second statement that evaluates the
@@ -250,11 +234,11 @@ statements! {
         async fn delete_abandoned_user(
             &mut self,
             email: &Email,
-            now: Timestamp,
+            registered_until: Timestamp,
             deletion: &AuditEvent,
             recorded: &mut RecordedEvents,
         ) -> Result<usize, StoreError> {
-            let abandoned = || abandoned_user(email.as_str().to_owned(), TimestampColumn(now));
+            let abandoned = || abandoned_user(email.as_str().to_owned(), TimestampColumn(registered_until));
             let ids: Vec<i64> = abandoned().select(core_user::id).load(self).await?;
             self.lock_users(&ids).await?;
             let deleted = diesel::delete(abandoned().filter(core_user::id.eq_any(ids)))
@@ -286,12 +270,12 @@ statements! {
 }
 
 impl Store {
-    /// True if the user with this email registered here, never verified it and has no valid verification link
-    /// left. The email can then be registered again.
-    pub async fn is_abandoned(&self, email: &Email, now: Timestamp) -> Result<bool, StoreError> {
+    /// True if the user with this email registered here at `registered_until` or earlier and never verified
+    /// it. The email can then be registered again.
+    pub async fn is_abandoned(&self, email: &Email, registered_until: Timestamp) -> Result<bool, StoreError> {
         let email = email.as_str().to_owned();
         read!(&self.connections, connection => {
-            let abandoned = abandoned_user(email, TimestampColumn(now));
+            let abandoned = abandoned_user(email, TimestampColumn(registered_until));
             Ok(diesel::select(diesel::dsl::exists(abandoned)).get_result(connection).await?)
         })
     }

@@ -61,6 +61,7 @@ impl World {
             request_ids_since: NOW.minus(DAY),
             mail,
             created_at: NOW,
+            email_held_for: DAY,
             event: event(NOW),
             deletion: event(NOW),
         };

@@ -5,8 +5,8 @@ mod password_reset_links;
 
 use kairos_identity::proto::{
     ChangePasswordRequest, ConfirmEmailChangeRequest, DeleteAccountRequest, GetAccountRequest,
-    RequestEmailChangeRequest, RequestPasswordResetRequest, ResetPasswordRequest, SessionTokens,
-    UpdateAccountRequest, VerifyEmailRequest, account_service_client::AccountServiceClient,
+    RequestEmailChangeRequest, RequestPasswordResetRequest, ResendVerificationEmailRequest,
+    ResetPasswordRequest, SessionTokens, UpdateAccountRequest, VerifyEmailRequest, account_service_client::AccountServiceClient,
 };
 use prost_types::FieldMask;
 use tonic::{Code, Request, Status, transport::Channel};
@@ -58,6 +58,12 @@ fn email_change(
             return_mail_token: false,
         },
     )
+}
+
+/// Makes all registrations this many seconds older, as if nothing else had happened to these users.
+fn age_registrations(database: &TestDatabase, seconds: u32) {
+    age(database, "core_user", "created_at", seconds);
+    age(database, "core_user", "updated_at", seconds);
 }
 
 async fn request_reset(server: &TestServer, email: &str) {
@@ -248,6 +254,29 @@ on_both_engines! {
         assert_eq!(mails.len(), 5, "the owner gets three notices for five attempts");
     }
 
+    async fn a_resend_does_not_extend_the_time_for_which_a_registration_holds_its_email(engine: Engine) {
+        let database = TestDatabase::new(engine);
+        let server = TestServer::on_url(database.url().to_owned()).start().await;
+        let squatter = server.unverified_user("ada").await;
+        age_registrations(&database, 86_340);
+        let resend = || ResendVerificationEmailRequest { email: address("ada"), return_mail_token: false };
+        server.client().await.resend_verification_email(resend()).await.unwrap();
+        wait_for_mails(&server, &address("ada"), 2).await;
+        let early = server.client().await.register(registration("ada")).await.unwrap_err();
+        assert_refused(&early, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
+
+        age_registrations(&database, 61);
+        server.client().await.resend_verification_email(resend()).await.unwrap();
+        let link = newest(&server, &address("ada"), 3).await.token();
+        let owner = server.client().await.register(registration("ada")).await.unwrap().into_inner().user.unwrap();
+
+        assert_ne!(owner.auth_token, squatter.auth_token);
+        let old = server.client().await.verify_email(VerifyEmailRequest { token: link }).await.unwrap_err();
+        assert_refused(&old, Code::InvalidArgument, "INVALID_TOKEN");
+        let again = server.client().await.register(registration("ada")).await.unwrap_err();
+        assert_refused(&again, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
+    }
+
     async fn an_email_can_be_registered_again_after_its_link_expired_unused(engine: Engine) {
         let database = TestDatabase::new(engine);
         let server = TestServer::on_url(database.url().to_owned()).start().await;
@@ -258,7 +287,7 @@ on_both_engines! {
         assert_refused(&early, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
         let first = newest(&server, &address("ada"), 1).await.token();
 
-        age(&database, "core_mail_token", "expires_at", 86_401);
+        age_registrations(&database, 86_401);
         let registered = server.client().await.register(owner).await.unwrap().into_inner().user.unwrap();
 
         assert_ne!(registered.auth_token, squatter.auth_token);
