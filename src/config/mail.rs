@@ -3,8 +3,14 @@
 use std::path::PathBuf;
 
 use super::{
-    hello_name::HelloName, mail_url::MailUrl, number::Span, public_url::PublicUrl, section::section,
-    sender::Sender, setting::Flag, url_text::redacted,
+    hello_name::HelloName,
+    mail_url::MailUrl,
+    number::{Count, Span},
+    public_url::PublicUrl,
+    section::section,
+    sender::Sender,
+    setting::Flag,
+    url_text::redacted,
 };
 
 section! {
@@ -57,6 +63,13 @@ section! {
         /// Interval at which the outbox is checked for mails that are due, or whose lease another instance
         /// has let expire.
         poll_interval: Span<10, 600_000> = "1s",
+        /// Maximum number of mails to one address within 24 hours, of all kinds together, so that no mailbox
+        /// is flooded. A mail beyond it waits until the 24 hours end, or until its link expires.
+        daily_per_address_max: Count<1, 10_000> = "30",
+        /// Maximum number of mails within 24 hours, so that a flood of registrations does not ruin the
+        /// reputation of the sender's domain. A mail beyond it waits like one beyond
+        /// `mail.daily-per-address-max`. Choose a value above the number of mails on your busiest day.
+        daily_total_max: Count<1, 100_000_000> = "20000",
         /// How long mails stay in the outbox table after they were sent or abandoned.
         keep_finished: Span<60_000, 31_536_000_000> = "7d",
     }

@@ -24,8 +24,8 @@ const SIGMAS_VARIED_MAX: u32 = 4;
 /// An address that can receive mail, in the single form that represents its mailbox: NFC, lower case, domain
 /// in ASCII.
 ///
-/// The final form of sigma, `ς`, is the same letter as `σ`, as in upper case: a mailbox has one form however its
-/// sigmas are written.
+/// The final form of sigma, `ς`, is the same letter as `σ`, as in upper case: a mailbox has one form however
+/// its sigmas are written.
 ///
 /// Lower-casing the local part is a deliberate choice. RFC 5321 leaves the meaning of its case to the
 /// receiving host, but no host in use assigns `Ada@` and `ada@` to two users, and one mailbox must be one
@@ -224,9 +224,9 @@ fn lower_case_nfc(text: &str) -> String {
     if lower.contains(['σ', 'ς']) { with_written_sigmas(&lower) } else { lower }
 }
 
-/// Writes each sigma as Greek does: `ς` after a letter and not before one, otherwise `σ`. The form in the text
-/// does not matter, so every spelling of a mailbox has the same result. Mail goes to this form, which is the
-/// one that is in use.
+/// Writes each sigma as Greek does: `ς` after a letter and not before one, otherwise `σ`. The form in the
+/// text does not matter, so every spelling of a mailbox has the same result. Mail goes to this form, which is
+/// the one that is in use.
 fn with_written_sigmas(text: &str) -> String {
     let mut written = String::with_capacity(text.len());
     let mut characters = text.chars().peekable();

@@ -4,6 +4,8 @@
 //! 39 (highly restrictive) defines which scripts may be combined, so that names cannot be confused. Case
 //! folding over NFKC defines when two names are equal ([`Username::key`]).
 
+mod link;
+
 use std::{borrow::Cow, fmt};
 
 use super::AuthToken;
@@ -58,9 +60,30 @@ pub enum InvalidUsername {
         "must have a letter before each combining mark, and at most {STACKED_MARKS_MAX} marks on a letter"
     )]
     StackedMarks,
+    /// A web address, by the rules in `username/link.rs`: mail programs would turn it into a link. Names that
+    /// exist already are not refused.
+    #[error("must not contain a web address, such as https://, www. or name.com")]
+    Link,
 }
 
 impl Username {
+    /// Like [`Username::parse`], for a name that a user chooses now: it must not contain a web address
+    /// either.
+    ///
+    /// # Errors
+    /// [`InvalidUsername`]: the first rule that is violated.
+    pub fn choose(text: &str) -> Result<Self, InvalidUsername> {
+        let username = Self::parse(text)?;
+        if username.holds_link() { Err(InvalidUsername::Link) } else { Ok(username) }
+    }
+
+    /// True if the name contains a web address. Only imported names, and names that an earlier release
+    /// accepted, do.
+    #[must_use]
+    pub fn holds_link(&self) -> bool {
+        link::holds_link(&self.display)
+    }
+
     /// Converts `text` to its single display form (NFKC, with spaces trimmed and collapsed, as RFC 8266
     /// enforces) and checks it.
     ///

@@ -29,7 +29,10 @@ pub(super) async fn update_account(
     if mask.iter().any(|path| path != USERNAME) {
         fields.reject("update_mask", &"may contain only username");
     }
-    let username = fields.check(USERNAME, Username::parse(&request.username));
+    // The current username may be one that is no longer accepted.
+    let is_current = request.username == acting.user.username.as_str();
+    let rules = if is_current { Username::parse } else { Username::choose };
+    let username = fields.check(USERNAME, rules(&request.username));
     let Some(username) = username.filter(|_| fields.are_valid()) else { return Err(fields.into_status()) };
 
     let user = accounts.change_username(acting, &username, origin).await.map_err(from_account)?;

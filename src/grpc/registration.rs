@@ -18,7 +18,7 @@ pub(super) async fn register(
     visible: UserFields,
 ) -> Result<proto::RegisterResponse, Status> {
     let mut fields = Fields::default();
-    let username = fields.check("username", Username::parse(&request.username));
+    let username = fields.check("username", Username::choose(&request.username));
     let email = fields.check("email", Email::parse(&request.email));
     let request_id = fields.check("request_id", optional_request_id(&request.request_id));
     // Whether the password is easy to guess is judged only if all fields are valid: judging takes time, and

@@ -48,8 +48,8 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// Returns the latest time at which a mail can be due if the clock that scheduled it was right: the longest
-    /// wait or lease, and a tolerance for the differences between the clocks of instances.
+    /// Returns the latest time at which a mail can be due if the clock that scheduled it was right: the
+    /// longest wait or lease, and a tolerance for the differences between the clocks of instances.
     pub(super) fn latest_due(self, now: Timestamp) -> Timestamp {
         now.plus(self.max.mul_f64(1.2).max(LEASE_MAX)).plus(SKEW_MAX)
     }
@@ -101,7 +101,7 @@ mod tests {
             id: 1,
             kind: MailKind::VerifyEmail,
             recipient: Email::parse("ada@example.com").unwrap(),
-            username: Username::parse("Ada").unwrap(),
+            username: Username::parse("Ada").ok(),
             sealed_token: None,
             message_id: "1@x".into(),
             created_at: start,

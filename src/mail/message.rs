@@ -51,8 +51,8 @@ fn address(email: &Email) -> Result<Address, MailError> {
     }
 }
 
-/// Writes the sender. A name in ASCII is quoted where it must be; lettre would encode it. Another name, or one
-/// that must be folded, is left to lettre.
+/// Writes the sender. A name in ASCII is quoted where it must be; lettre would encode it. Another name, or
+/// one that must be folded, is left to lettre.
 fn from_header(from: &Mailbox) -> HeaderValue {
     let text = from.to_string();
     if text.is_ascii() && text.len() <= HEADER_TEXT_MAX {
@@ -85,7 +85,7 @@ mod tests {
             id: 1,
             kind: MailKind::VerifyEmail,
             recipient,
-            username: Username::parse("Ada").unwrap(),
+            username: Username::parse("Ada").ok(),
             sealed_token: None,
             message_id: "1234@kairos.example".into(),
             created_at,

@@ -5,6 +5,7 @@
 //! link. Start at [`Outbox`].
 
 mod attempt;
+mod daily;
 mod error;
 mod folder;
 mod message;
@@ -15,6 +16,7 @@ mod templates;
 mod transport;
 
 pub use self::{
+    daily::DailyLimits,
     error::MailError,
     message::compose,
     outbox::{Outbox, OutboxOptions},

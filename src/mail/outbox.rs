@@ -6,12 +6,13 @@ use std::{
     time::Duration,
 };
 
-use lettre::message::Mailbox;
+use lettre::{Message, message::Mailbox};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     attempt::{Backoff, DeliveryOutcome, Next, after_attempt},
+    daily::DailyLimits,
     error::MailError,
     message::compose,
     templates::{MailValues, Templates},
@@ -50,6 +51,8 @@ pub struct OutboxOptions {
     pub retry_max: Duration,
     /// The interval at which the worker reads the outbox if nothing wakes it.
     pub poll_interval: Duration,
+    /// The most mails within 24 hours.
+    pub daily: DailyLimits,
 }
 
 /// Sends the mails of the outbox. Several instances may run on one database.
@@ -140,7 +143,7 @@ impl Outbox {
         self.record(mail, next).await;
     }
 
-    /// Gives a mail up only when a second attempt finds its link expired too: the clock may have been ahead
+    /// Abandons a mail only when a second attempt finds its link expired too: the clock may have been ahead
     /// for a moment.
     fn confirm_expiry(&self, mail: &OutgoingMail, next: Next, again_at: Timestamp) -> Next {
         let mut expired = self.expired.lock().unwrap_or_else(PoisonError::into_inner);
@@ -170,7 +173,7 @@ impl Outbox {
             Err(error) => return DeliveryOutcome::Failed(error.to_string()),
         };
         let values = MailValues {
-            username: &mail.username,
+            username: mail.username.as_ref(),
             at: mail.created_at,
             token: token.as_ref(),
             expires_at: mail.expires_at,
@@ -180,9 +183,29 @@ impl Outbox {
             .map_err(|error| chain(&error))
             .and_then(|rendered| compose(mail, &self.from, rendered).map_err(|error| chain(&error)));
         match composed {
-            Ok(message) => self.transport.send(mail, &message).await,
+            Ok(message) => self.send_within_limits(mail, &message).await,
             Err(cause) => DeliveryOutcome::Refused(cause),
         }
+    }
+
+    /// Sends a mail that the daily limits admit. A mail that is not sent does not count.
+    async fn send_within_limits(&self, mail: &OutgoingMail, message: &Message) -> DeliveryOutcome {
+        match self.options.daily.admit(&self.store, &mail.recipient, self.env.clock.now()).await {
+            Ok(true) => {}
+            Ok(false) => {
+                return DeliveryOutcome::Failed(
+                    "mail.daily-per-address-max or mail.daily-total-max is reached".to_owned(),
+                );
+            }
+            Err(error) => return DeliveryOutcome::Failed(error.chain()),
+        }
+        let outcome = self.transport.send(mail, message).await;
+        if outcome != DeliveryOutcome::Sent
+            && let Err(error) = DailyLimits::withdraw(&self.store, &mail.recipient).await
+        {
+            tracing::warn!(error = %error.chain(), "A mail that was not sent stays counted");
+        }
+        outcome
     }
 
     /// Records the result of an attempt, and retries until that succeeds: a mail that was sent without a

@@ -1,6 +1,6 @@
 //! Decides whether a reply of the SMTP server ends the delivery of a mail.
 //!
-//! A mail is given up only if the reply concerns its recipient or its content. A reply that concerns the
+//! A mail is abandoned only if the reply concerns its recipient or its content. A reply that concerns the
 //! service (its address, its credentials, its right to use the server) points to a mistake in the settings
 //! or to a block, which ends sooner than most links: the mail is retried until its link expires.
 

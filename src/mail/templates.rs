@@ -33,8 +33,9 @@ pub struct RenderedMail {
 /// The values of a mail, apart from its kind.
 #[derive(Debug)]
 pub struct MailValues<'a> {
-    /// The username in the salutation.
-    pub username: &'a Username,
+    /// The username in the salutation; `None` for a recipient who has not verified the address. The user
+    /// chose the name, so it must not reach another person.
+    pub username: Option<&'a Username>,
     /// The time of the action that the mail reports.
     pub at: Timestamp,
     /// The token of the link, if the mail has a link.
@@ -106,7 +107,7 @@ impl Templates {
         let link = values.token.and_then(|token| self.link(kind, token));
         let context = context! {
             subject => &subject,
-            username => values.username.as_str(),
+            username => values.username.map(Username::as_str),
             link,
             at => format_time(values.at),
             expires_at => format_time(values.expires_at),
@@ -144,7 +145,8 @@ mod tests {
         let expires_at = Timestamp::from_unix_micros(1_764_000_000_000_000);
         let at = Timestamp::from_unix_micros(1_763_900_000_000_000);
         let token = kind.purpose().map(|_| &token);
-        templates.render(kind, &MailValues { username: &username, at, token, expires_at }).unwrap()
+        let username = Some(&username);
+        templates.render(kind, &MailValues { username, at, token, expires_at }).unwrap()
     }
 
     fn render_verification(username: &str) -> RenderedMail {
@@ -183,6 +185,19 @@ mod tests {
         // The link is escaped in HTML; a browser reads the same link.
         assert!(mail.html.replace("&#x2f;", "/").contains(&format!("href=\"{link}\"")), "{}", mail.html);
         assert_eq!(mail.subject, "Confirm your email address for Kairos");
+    }
+
+    #[test]
+    fn without_a_username_the_salutation_has_no_name() {
+        let templates = Templates::new("https://kairos.example").unwrap();
+        let (token, at) = (MailToken::from_random([255; 32]), Timestamp::from_unix_micros(0));
+        for kind in MailKind::ALL {
+            let token = kind.purpose().map(|_| &token);
+            let mail =
+                templates.render(*kind, &MailValues { username: None, at, token, expires_at: at }).unwrap();
+            assert!(mail.text.starts_with("Hello,\n") && mail.html.contains("<p>Hello,</p>"), "{mail:?}");
+            assert!(!mail.text.contains("none") && !mail.text.contains("name at the top"), "{mail:?}");
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Files that the program publishes, on a disk that is full: no file is empty or half, and nothing is reported
-//! as written that is not.
+//! Files that the program publishes, on a disk that is full: no file is empty or half, and nothing is
+//! reported as written that is not.
 
 use std::{
     fs::{self, File},

@@ -10,6 +10,8 @@
 mod support;
 
 #[cfg(test)]
+mod addresses;
+#[cfg(test)]
 mod arrows;
 #[cfg(test)]
 mod attacks;
@@ -31,6 +33,8 @@ mod files;
 mod grpc;
 #[cfg(test)]
 mod lifecycle;
+#[cfg(test)]
+mod mail_limits;
 #[cfg(test)]
 mod model;
 #[cfg(test)]

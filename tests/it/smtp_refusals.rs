@@ -1,5 +1,5 @@
-//! Replies of an SMTP server that concern the service, the relay or the recipient, and times that a wrong clock
-//! has set.
+//! Replies of an SMTP server that concern the service, the relay or the recipient, and times that a wrong
+//! clock has set.
 
 use std::time::Duration;
 

@@ -12,7 +12,7 @@ use crate::{
     entropy::Entropy,
     env::Env,
     grpc::layer::LayerOptions,
-    mail::{Encryption, OutboxOptions, SmtpOptions, Transport},
+    mail::{DailyLimits, Encryption, OutboxOptions, SmtpOptions, Transport},
     password::{PasswordOptions, Passwords, Policy},
     server::{self, Http1Options, ServerOptions},
 };
@@ -115,6 +115,10 @@ pub(super) fn outbox_options(settings: &Settings) -> OutboxOptions {
         retry_first: settings.mail.retry_first.get(),
         retry_max: settings.mail.retry_max.get(),
         poll_interval: settings.mail.poll_interval.get(),
+        daily: DailyLimits {
+            per_address: settings.mail.daily_per_address_max.get(),
+            total: settings.mail.daily_total_max.get(),
+        },
     }
 }
 

@@ -135,6 +135,16 @@ fn each_violated_rule_has_its_error() {
 }
 
 #[test]
+fn a_chosen_name_holds_no_web_address_and_an_existing_one_may() {
+    for text in ["ｗｗｗ．evil．example", "evil․com", "Ada https://evil.example/unlock"] {
+        assert_eq!(Username::choose(text), Err(Link), "{text:?}");
+        assert!(parsed(text).holds_link(), "{text:?}");
+    }
+    assert!(Username::choose("ada.lovelace").is_ok());
+    assert_eq!(Username::choose("ada@example.com"), Err(At));
+}
+
+#[test]
 fn length_is_counted_in_characters_of_the_display_form() {
     assert_eq!(parsed(&"名".repeat(150)).as_str().chars().count(), 150);
     assert_eq!(Username::parse(&"名".repeat(151)), Err(TooLong));

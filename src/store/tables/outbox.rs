@@ -10,7 +10,8 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 
-use crate::domain::{Email, MailKind, MailTokenDigest, Sealed, Timestamp, UserId, Username};
+use super::users::UserRow;
+use crate::domain::{Email, MailKind, MailTokenDigest, Sealed, Timestamp, User, UserId, Username};
 use crate::store::{
     Store, StoreError,
     columns::TimestampColumn,
@@ -30,8 +31,9 @@ pub struct OutgoingMail {
     pub kind: MailKind,
     /// The only address that the mail is sent to.
     pub recipient: Email,
-    /// The username in the salutation.
-    pub username: Username,
+    /// The username in the salutation. `None` unless the recipient is the verified email of the user, since a
+    /// stranger may have chosen the name. `None` also if the name contains a web address.
+    pub username: Option<Username>,
     /// The token of the link, encrypted; `None` for a mail without a link.
     pub sealed_token: Option<Sealed>,
     /// The Message-ID without the angle brackets; the same for all attempts.
@@ -130,8 +132,8 @@ struct DueRow {
     user_id: i64,
 }
 
-/// A leased mail, with the username of its user and the key of that name.
-type ClaimedRow = (OutboxRow, String, String);
+/// A leased mail, with its user.
+type ClaimedRow = (OutboxRow, UserRow);
 
 statements! {
     /// Statements on the outbox.
@@ -156,12 +158,8 @@ statements! {
                 .await
                 .optional()?;
             let Some(row) = row else { return Ok(None) };
-            let (username, key): (String, String) = core_user::table
-                .find(due.user_id)
-                .select((core_user::username, core_user::username_key))
-                .get_result(self)
-                .await?;
-            Ok(Some((row, username, key)))
+            let user = core_user::table.find(due.user_id).select(UserRow::as_select());
+            Ok(Some((row, user.get_result(self).await?)))
         }
     }
 }
@@ -291,8 +289,8 @@ fn outgoing_mail((row, name, key): ClaimedRow, lease_until: Timestamp) -> Result
     Ok(OutgoingMail {
         id: row.id,
         kind,
+        username: name_for(&row.recipient, user.into()),
         recipient: Email::from_stored(row.recipient),
-        username: Username::from_stored(name, key),
         sealed_token: row.sealed_token.map(Sealed::from_bytes),
         message_id: row.message_id,
         created_at: row.created_at.0,
@@ -300,4 +298,10 @@ fn outgoing_mail((row, name, key): ClaimedRow, lease_until: Timestamp) -> Result
         attempts: u32::try_from(row.attempts).map_err(|_| corrupt("attempts"))?,
         lease_until,
     })
+}
+
+/// Returns the name that a mail to this recipient may contain.
+fn name_for(recipient: &str, user: User) -> Option<Username> {
+    let is_theirs = user.is_verified && user.email.as_str() == recipient && !user.username.holds_link();
+    is_theirs.then_some(user.username)
 }

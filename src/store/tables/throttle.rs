@@ -172,6 +172,24 @@ impl Store {
         })
     }
 
+    /// Reduces the counted attempts of each subject by one, for an attempt that was counted and not made.
+    /// Locks the subjects in their order, like [`Store::count_attempt`].
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn uncount_attempt(&self, subjects: Vec<Subject>) -> Result<(), StoreError> {
+        write!(&self.connections, connection => {
+            for subject in subjects {
+                let counted = core_throttle::table.find(subject.key()).filter(core_throttle::attempts.gt(0));
+                diesel::update(counted)
+                    .set(core_throttle::attempts.eq(core_throttle::attempts - 1))
+                    .execute(connection)
+                    .await?;
+            }
+            Ok(())
+        })
+    }
+
     async fn known_attempts(
         &self,
         subjects: Vec<Subject>,

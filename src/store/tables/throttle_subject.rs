@@ -65,6 +65,18 @@ impl Subject {
         Self { kind: "notices-to", digest: Sha256::digest(email.as_str()).into() }
     }
 
+    /// Mails of all kinds to this address.
+    #[must_use]
+    pub fn mails_to(email: &Email) -> Self {
+        Self { kind: "mails-to", digest: Sha256::digest(email.as_str()).into() }
+    }
+
+    /// Mails to all addresses together.
+    #[must_use]
+    pub const fn any_mail() -> Self {
+        Self { kind: "any-mail", digest: [0; 32] }
+    }
+
     /// Password attempts for any account from this address.
     #[must_use]
     pub fn passwords_from(client: ClientAddress) -> Self {

@@ -70,7 +70,8 @@ impl SmtpServer {
     }
 
     /// Sets how the server handles the next mails: `ok`, `refuse-4xx`, `refuse-5xx-rcpt`, `refuse-5xx-data`,
-    /// `delay N` (seconds), `drop-before-250`, or `refuse-at STAGE REPLY` (`smtp_server.py` lists the stages).
+    /// `delay N` (seconds), `drop-before-250`, or `refuse-at STAGE REPLY` (`smtp_server.py` lists the
+    /// stages).
     pub fn set_mode(&self, mode: &str) {
         write_mode(self.folder.path(), mode);
     }
