@@ -124,6 +124,7 @@ fn accounts_options() -> AccountsOptions {
             known_address_lifetime: Duration::from_secs(60),
         },
         accept_auth_token_until: None,
+        notifies_new_address: false,
         background_max: 10,
     }
 }

@@ -9,9 +9,12 @@ use super::{AccountError, MailedBy, Mails};
 use crate::{
     clock::Clock,
     domain::{
-        AuditEvent, AuditKind, AuthToken, Email, MailTokenPurpose, Origin, Timestamp, User, UserId, Username,
+        AuditEvent, AuditKind, AuthToken, Email, MailKind, MailTokenPurpose, Origin, Timestamp, User, UserId,
+        Username,
     },
-    store::{AuditFilter, EventPosition, ManagedUser, NewMail, RecordedEvent, Store, UserFilter},
+    store::{
+        AuditFilter, EventPosition, ManagedUser, NewMail, NoticedEvent, RecordedEvent, Store, UserFilter,
+    },
 };
 
 /// The operations of an operator. Cheap to clone.
@@ -107,17 +110,26 @@ impl Administration {
         updated_user(&found, updated)
     }
 
-    /// Disables the user: revokes the user's sessions, voids the user's links and refuses logins. Look-ups
-    /// still return the user. Succeeds without a change if the user is disabled already.
+    /// Disables the user: revokes the user's sessions, voids the user's links, refuses logins, and mails a
+    /// notice to a verified email. Look-ups still return the user. Succeeds without a change if the user is
+    /// disabled already.
     ///
     /// # Errors
     /// [`AccountError::UserNotFound`] or a database error.
-    pub async fn disable_user(&self, key: &UserKey, origin: &Origin) -> Result<ManagedUser, AccountError> {
+    pub async fn disable_user(
+        &self,
+        key: &UserKey,
+        mails: &Mails,
+        origin: &Origin,
+    ) -> Result<ManagedUser, AccountError> {
         let found = self.find_user(key).await?;
         let event = self.event(AuditKind::UserDisabled, &found.user, origin);
+        let notice = mails.notice(MailKind::AccountDisabled, &found.user.email, event.at);
+        let event = NoticedEvent { event, notice: Some(notice) };
         if !self.store.disable_user(found.user.id, event).await? {
             return Err(AccountError::UserNotFound);
         }
+        mails.wake_outbox();
         self.find_user(&UserKey::AuthToken(found.user.auth_token)).await
     }
 
@@ -153,16 +165,24 @@ impl Administration {
         Ok(self.store.clear_password_attempts(&user, event).await?)
     }
 
-    /// Deletes the user with all rows that belong to the user, and returns the deleted user.
+    /// Deletes the user with all rows that belong to the user, mails a notice to a verified email, and
+    /// returns the deleted user.
     ///
     /// # Errors
     /// [`AccountError::UserNotFound`] or a database error.
-    pub async fn delete_user(&self, key: &UserKey, origin: &Origin) -> Result<User, AccountError> {
+    pub async fn delete_user(
+        &self,
+        key: &UserKey,
+        mails: &Mails,
+        origin: &Origin,
+    ) -> Result<User, AccountError> {
         let user = self.find_user(key).await?.user;
         let event = self.event(AuditKind::UserDeleted, &user, origin);
-        if !self.store.delete_user(user.id, event).await? {
+        let notice = mails.notice(MailKind::AccountDeleted, &user.email, event.at);
+        if !self.store.delete_user(user.id, NoticedEvent { event, notice: Some(notice) }).await? {
             return Err(AccountError::UserNotFound);
         }
+        mails.wake_outbox();
         Ok(user)
     }
 

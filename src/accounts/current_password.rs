@@ -9,7 +9,7 @@ use crate::{
         AuditEvent, AuditKind, Email, MailKind, MailToken, MailTokenPurpose, NewPassword, Origin, Password,
     },
     password::Verdict,
-    store::{Credentials, EmailChangeRequest, PasswordChange, Subject},
+    store::{Credentials, EmailChangeRequest, NoticedEvent, PasswordChange, Subject},
 };
 
 impl Accounts {
@@ -184,9 +184,12 @@ impl Accounts {
     ) -> Result<(), AccountError> {
         let found = self.check_current(acting, current, origin, caller_gone).await?;
         let event = self.event_about(AuditKind::UserDeleted, acting, origin);
+        let notice = self.deps.mails.notice(MailKind::AccountDeleted, &found.user.email, event.at);
+        let event = NoticedEvent { event, notice: Some(notice) };
         if !self.deps.store.delete_account(acting.user.id, found.password, event).await? {
             return Err(AccountError::InvalidCredentials);
         }
+        self.deps.mails.wake_outbox();
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{AccountError, Accounts, password_attempts::PasswordAttempt, sessions::IssuedTokens};
 use crate::{
-    domain::{AuditKind, Email, Origin, Password},
+    domain::{AuditKind, Email, MailKind, Origin, Password},
     password::{QueueSlot, Verdict},
     store::Credentials,
 };
@@ -94,6 +94,9 @@ impl Accounts {
             {
                 let (user, hash) = (&credentials.user, &credentials.password);
                 let tokens = self.open_session(user, hash, attempt, origin).await?;
+                if tokens.is_some() && attempt.is_from_new_address() {
+                    self.notify_of_new_address(&user.email).await;
+                }
                 if needs_rewrite && tokens.is_some() {
                     self.rewrite_hash(&credentials, password).await;
                 }
@@ -110,6 +113,22 @@ impl Accounts {
             }
             (_, Verdict::Wrong) | (None, Verdict::Right { .. }) => {
                 Err(self.deps.audit.refused(failed(), None, AccountError::InvalidCredentials))
+            }
+        }
+    }
+
+    /// Mails a notice of a login from a new address, if the settings say so, within the limit of notices to
+    /// one mailbox. A failure does not refuse the login.
+    async fn notify_of_new_address(&self, email: &Email) {
+        if !self.options.notifies_new_address || self.count_notice(email).await.is_err() {
+            return;
+        }
+        let now = self.deps.env.clock.now();
+        let notice = self.deps.mails.notice(MailKind::NewAddressLogin, email, now);
+        match self.deps.store.enqueue_notice(notice, now).await {
+            Ok(_) => self.deps.mails.wake_outbox(),
+            Err(error) => {
+                tracing::warn!(error = %error.chain(), "Notice of a login from a new address not queued");
             }
         }
     }

@@ -16,6 +16,8 @@ pub struct AccountsOptions {
     /// Time until which verification links of the Django backend are accepted, which contain an `auth_token`.
     /// `None` refuses them always.
     pub accept_auth_token_until: Option<Timestamp>,
+    /// True if a login from a client address that is not known for the account is notified by mail.
+    pub notifies_new_address: bool,
     /// Maximum number of tasks that run in the background after their call was answered. Further calls of
     /// that kind are refused.
     pub background_max: usize,

@@ -21,6 +21,7 @@ use crate::{
     config::Settings,
     domain::{Origin, Timestamp},
     entropy::Entropy,
+    sealing::SealingKey,
     store::{ManagedUser, Store, USERS_PAGE_MAX, UserFilter},
 };
 
@@ -168,7 +169,7 @@ impl User {
                 println!("{}", if had_failures { "unlocked" } else { "there was nothing to unlock" });
                 Ok(())
             }
-            Action::Delete { user, yes } => delete(&users, &user, yes).await,
+            Action::Delete { user, yes } => delete(&users, &notices(settings), &user, yes).await,
         }
     }
 }
@@ -191,6 +192,13 @@ async fn mails(settings: &Settings, store: &Store) -> Result<Mails, Failure> {
     let (keys, sealing_key) = signing::standalone_signing_keys(settings, store.clone())?;
     keys.check().await.map_err(reason)?;
     Ok(signing::mails(settings, sealing_key, &Entropy::system(), Arc::default()))
+}
+
+/// Constructs [`Mails`] for mails without links. They contain no secret, so the sealing key of the service is
+/// not needed.
+fn notices(settings: &Settings) -> Mails {
+    let entropy = Entropy::system();
+    signing::mails(settings, Arc::new(SealingKey::passing(&entropy)), &entropy, Arc::default())
 }
 
 async fn list(users: &Administration, filter: UserFilter) -> Result<(), Failure> {
@@ -235,7 +243,12 @@ fn print_user(ManagedUser { user, disabled_at }: &ManagedUser) {
     }
 }
 
-async fn delete(users: &Administration, key: &UserKey, is_confirmed: bool) -> Result<(), Failure> {
+async fn delete(
+    users: &Administration,
+    mails: &Mails,
+    key: &UserKey,
+    is_confirmed: bool,
+) -> Result<(), Failure> {
     let user = checked(users.find_user(key).await, key)?;
     print_user(&user);
     if !is_confirmed && !confirm()? {
@@ -243,7 +256,7 @@ async fn delete(users: &Administration, key: &UserKey, is_confirmed: bool) -> Re
     }
     // By auth_token, which never changes: an email or username may belong to another user by now.
     let key = UserKey::AuthToken(user.user.auth_token);
-    checked(users.delete_user(&key, &origin()).await, &key)?;
+    checked(users.delete_user(&key, mails, &origin()).await, &key)?;
     println!("deleted");
     Ok(())
 }

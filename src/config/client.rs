@@ -27,5 +27,9 @@ section! {
         /// change or reset of the password, a new email and a verification forget the known addresses of the
         /// user.
         known_lifetime: Span<1_000, 31_536_000_000> = "90d",
+        /// Mails a notice to the user after a login from an address that is not known for the account, the
+        /// first login included. Off by default: the address of a phone changes several times a day, and
+        /// users ignore a notice that comes with every login. Turn it on if your users have stable addresses.
+        notify_new_address: bool = "false",
     }
 }

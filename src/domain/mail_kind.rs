@@ -41,6 +41,12 @@ kinds! {
     UsernameChanged = "username_changed",
     /// A registration was attempted with the email of an account.
     RegistrationAttempted = "registration_attempted",
+    /// The account was deleted, by its user or by an operator.
+    AccountDeleted = "account_deleted",
+    /// An operator disabled the account.
+    AccountDisabled = "account_disabled",
+    /// There was a login from a network address that was not known for the account.
+    NewAddressLogin = "new_address_login",
 }
 
 /// The text is not a kind of mail in this release.
@@ -69,7 +75,10 @@ impl MailKind {
             | Self::EmailChanged
             | Self::PasswordChanged
             | Self::UsernameChanged
-            | Self::RegistrationAttempted => None,
+            | Self::RegistrationAttempted
+            | Self::AccountDeleted
+            | Self::AccountDisabled
+            | Self::NewAddressLogin => None,
         }
     }
 

@@ -115,13 +115,14 @@ pub(super) async fn set_verified(
 
 pub(super) async fn disable_user(
     administration: &Administration,
+    mails: &Mails,
     request: proto::DisableUserRequest,
     origin: &Origin,
     visible: UserFields,
 ) -> Result<proto::DisableUserResponse, Status> {
     let key = key(&request.auth_token)?;
 
-    let user = administration.disable_user(&key, origin).await.map_err(from_account)?;
+    let user = administration.disable_user(&key, mails, origin).await.map_err(from_account)?;
 
     Ok(proto::DisableUserResponse { user: Some(managed_user(user, visible)) })
 }
@@ -154,12 +155,13 @@ pub(super) async fn unlock_user(
 
 pub(super) async fn delete_user(
     administration: &Administration,
+    mails: &Mails,
     request: proto::DeleteUserRequest,
     origin: &Origin,
 ) -> Result<proto::DeleteUserResponse, Status> {
     let key = key(&request.auth_token)?;
 
-    administration.delete_user(&key, origin).await.map_err(from_account)?;
+    administration.delete_user(&key, mails, origin).await.map_err(from_account)?;
 
     Ok(proto::DeleteUserResponse {})
 }

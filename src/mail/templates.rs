@@ -81,6 +81,15 @@ const FILES: &[(&str, &str)] = &[
     ),
     ("registration_attempted.txt", include_str!("../../templates/mail/registration_attempted.txt")),
     ("registration_attempted.html", include_str!("../../templates/mail/registration_attempted.html")),
+    ("account_deleted.subject.txt", include_str!("../../templates/mail/account_deleted.subject.txt")),
+    ("account_deleted.txt", include_str!("../../templates/mail/account_deleted.txt")),
+    ("account_deleted.html", include_str!("../../templates/mail/account_deleted.html")),
+    ("account_disabled.subject.txt", include_str!("../../templates/mail/account_disabled.subject.txt")),
+    ("account_disabled.txt", include_str!("../../templates/mail/account_disabled.txt")),
+    ("account_disabled.html", include_str!("../../templates/mail/account_disabled.html")),
+    ("new_address_login.subject.txt", include_str!("../../templates/mail/new_address_login.subject.txt")),
+    ("new_address_login.txt", include_str!("../../templates/mail/new_address_login.txt")),
+    ("new_address_login.html", include_str!("../../templates/mail/new_address_login.html")),
 ];
 
 impl Templates {

@@ -27,9 +27,9 @@ pub use self::{
     tables::{
         AUDIT_PAGE_MAX, AttemptOutcome, Attempts, AuditFilter, CorrectPassword, Counted, Credentials,
         Delivery, EarlierKeys, EmailChangeRequest, EventPosition, KnownSession, LoginAddress, ManagedUser,
-        NewMail, NewSession, OutgoingMail, PasswordChange, Purged, RecordedEvent, Registered, Registration,
-        Replay, Reservation, RetentionPeriods, SETTLEMENT_MAX, SessionChange, Settlement, StoredSigningKey,
-        Subject, Tally, USERS_PAGE_MAX, UserFilter, Verification,
+        NewMail, NewSession, NoticedEvent, OutgoingMail, PasswordChange, Purged, RecordedEvent, Registered,
+        Registration, Replay, Reservation, RetentionPeriods, SETTLEMENT_MAX, SessionChange, Settlement,
+        StoredSigningKey, Subject, Tally, USERS_PAGE_MAX, UserFilter, Verification,
     },
 };
 use self::{

@@ -46,7 +46,7 @@ diesel::table! {
 
     core_mail_outbox (id) {
         id -> BigInt,
-        user_id -> BigInt,
+        user_id -> Nullable<BigInt>,
         kind -> Text,
         recipient -> Text,
         sealed_token -> Nullable<Binary>,

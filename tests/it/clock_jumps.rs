@@ -125,6 +125,7 @@ fn ada() -> Email {
 fn accounts_options() -> AccountsOptions {
     AccountsOptions {
         accept_auth_token_until: None,
+        notifies_new_address: false,
         password_policy: Policy { length_min_characters: 8, score_min: 3 },
         sessions: SessionOptions { idle: 7 * DAY, lifetime: 30 * DAY, per_user_max: 10 },
         throttle: ThrottleOptions {

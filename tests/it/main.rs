@@ -36,6 +36,8 @@ mod lifecycle;
 #[cfg(test)]
 mod mail_limits;
 #[cfg(test)]
+mod mail_notices;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod pages;

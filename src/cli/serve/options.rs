@@ -38,6 +38,7 @@ pub(super) fn accounts_options(settings: &Settings) -> AccountsOptions {
         },
         sessions: session_options(settings),
         throttle: throttle_options(settings),
+        notifies_new_address: settings.client.notify_new_address,
         accept_auth_token_until: settings.verification.accept_auth_token_until,
         background_max: BACKGROUND_MAX,
     }

@@ -43,7 +43,7 @@ impl AdminService for Api {
         request: Request<proto::DisableUserRequest>,
     ) -> RpcResult<proto::DisableUserResponse> {
         let (origin, visible) = (origin(&request), visible(&request));
-        admin::disable_user(&self.administration, request.into_inner(), &origin, visible)
+        admin::disable_user(&self.administration, &self.mails, request.into_inner(), &origin, visible)
             .await
             .map(Response::new)
     }
@@ -71,7 +71,9 @@ impl AdminService for Api {
         request: Request<proto::DeleteUserRequest>,
     ) -> RpcResult<proto::DeleteUserResponse> {
         let origin = origin(&request);
-        admin::delete_user(&self.administration, request.into_inner(), &origin).await.map(Response::new)
+        admin::delete_user(&self.administration, &self.mails, request.into_inner(), &origin)
+            .await
+            .map(Response::new)
     }
 
     async fn revoke_user_sessions(

@@ -162,7 +162,7 @@ tables! {
     } by (id), true;
     OutboxRow of core_mail_outbox {
         id: i64,
-        user_id: i64,
+        user_id: Option<i64>,
         kind: String,
         recipient: String,
         sealed_token: Option<Vec<u8>>,

@@ -8,7 +8,7 @@ use super::{
     audit::AuditStatements,
     known_addresses::KnownAddressStatements,
     links::LinkStatements,
-    outbox::NewMail,
+    outbox::{NewMail, NoticedEvent},
     sessions::SessionStatements,
     throttle::ThrottleStatements,
     users::{UserChange, UserStatements},
@@ -173,21 +173,22 @@ impl Store {
         })
     }
 
-    /// Deletes a user with their sessions, links, mails and registration requests, and records the event.
-    /// Changes nothing and returns false if the password changed, or the user was disabled or deleted, after
-    /// the current password was verified.
+    /// Deletes a user with their sessions, links, mails and registration requests, records the event and
+    /// enqueues its notice. Changes nothing and returns false if the password changed, or the user was
+    /// disabled or deleted, after the current password was verified.
     pub async fn delete_account(
         &self,
         user: UserId,
         password: PasswordHash,
-        event: AuditEvent,
+        event: impl Into<NoticedEvent>,
     ) -> Result<bool, StoreError> {
+        let event = event.into();
         write!(&self.connections, connection, recorded => {
             if connection.lock_if_unchanged(user, &password).await?.is_none() {
                 return Ok(false);
             }
-            diesel::delete(core_user::table.find(user.as_i64())).execute(connection).await?;
-            connection.record(event, recorded).await?;
+            let Some(user) = connection.lock_user(user).await? else { return Ok(false) };
+            connection.delete_with_notice(&user, event, recorded).await?;
             Ok(true)
         })
     }

@@ -1,10 +1,14 @@
-//! Changes that an operator makes to the state of a user: disabled (`core_disabled_user`) and verified.
+//! Changes that an operator makes to the state of a user: disabled (`core_disabled_user`), verified and
+//! deleted.
 
 use diesel::{ExpressionMethods, QueryDsl};
 use diesel_async::RunQueryDsl;
 
 use super::{
-    audit::AuditStatements, links::LinkStatements, outbox::NewMail, sessions::SessionStatements,
+    audit::AuditStatements,
+    links::LinkStatements,
+    outbox::{NewMail, NoticedEvent},
+    sessions::SessionStatements,
     users::UserStatements,
 };
 use crate::{
@@ -51,10 +55,15 @@ impl Store {
     }
 
     /// Disables a user from the time of the event: ends all sessions, forgets the known addresses, voids all
-    /// links and records the event. Changes nothing if the user is already disabled. Returns false if the user
-    /// was deleted.
-    pub async fn disable_user(&self, user: UserId, event: AuditEvent) -> Result<bool, StoreError> {
-        let now = event.at;
+    /// links, records the event and enqueues its notice. Changes nothing if the user is already disabled.
+    /// Returns false if the user was deleted.
+    pub async fn disable_user(
+        &self,
+        user: UserId,
+        event: impl Into<NoticedEvent>,
+    ) -> Result<bool, StoreError> {
+        let noticed = event.into();
+        let now = noticed.event.at;
         write!(&self.connections, connection, recorded => {
             let Some(user) = connection.lock_user(user).await? else { return Ok(false) };
             if connection.is_user_disabled(user.id).await? {
@@ -65,7 +74,28 @@ impl Store {
                 .execute(connection)
                 .await?;
             connection.revoke_access(user.id, now).await?;
-            connection.record(event, recorded).await?;
+            if let Some(notice) = noticed.notice_to(&user) {
+                connection.enqueue_mail(user.id, notice, now).await?;
+            }
+            connection.record(noticed.event, recorded).await?;
+            Ok(true)
+        })
+    }
+
+    /// Deletes a user with their sessions, links, mails and registration requests, records the event and
+    /// enqueues its notice. Returns false if the user does not exist.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database does not answer.
+    pub async fn delete_user(
+        &self,
+        user: UserId,
+        event: impl Into<NoticedEvent>,
+    ) -> Result<bool, StoreError> {
+        let event = event.into();
+        write!(&self.connections, connection, recorded => {
+            let Some(user) = connection.lock_user(user).await? else { return Ok(false) };
+            connection.delete_with_notice(&user, event, recorded).await?;
             Ok(true)
         })
     }

@@ -7,7 +7,7 @@ use diesel_async::RunQueryDsl;
 
 use super::{
     audit::AuditStatements,
-    outbox::{NewMail, NewOutboxRow},
+    outbox::{NewMail, NewOutboxRow, NoticedEvent},
     users::{UserRow, UserStatements},
 };
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
     },
     store::{
         Store, StoreError,
+        audit_log::RecordedEvents,
         columns::{TimestampColumn, UuidColumn},
         connection::{read, statements, write},
         schema::{core_imported_user, core_mail_outbox, core_mail_token, core_user},
@@ -69,10 +70,26 @@ statements! {
             if let Some(token) = NewMailTokenRow::of(user, mail, now) {
                 diesel::insert_into(core_mail_token::table).values(token).execute(self).await?;
             }
-            if let Some(mail) = NewOutboxRow::of(user, mail, now) {
+            if let Some(mail) = NewOutboxRow::of(Some(user), mail, now) {
                 diesel::insert_into(core_mail_outbox::table).values(mail).execute(self).await?;
             }
             Ok(())
+        }
+
+        /// Deletes a user with all rows that belong to the user, records the event, and enqueues the notice,
+        /// which does not belong to the user.
+        async fn delete_with_notice(
+            &mut self,
+            user: &User,
+            noticed: NoticedEvent,
+            recorded: &mut RecordedEvents,
+        ) -> Result<(), StoreError> {
+            diesel::delete(core_user::table.find(user.id.as_i64())).execute(self).await?;
+            let notice = noticed.notice_to(user);
+            if let Some(notice) = notice.and_then(|notice| NewOutboxRow::of(None, notice, noticed.event.at)) {
+                diesel::insert_into(core_mail_outbox::table).values(notice).execute(self).await?;
+            }
+            self.record(noticed.event, recorded).await
         }
 
         /// Voids a user's unused links for one purpose, whether their mails were sent or not, and cancels the

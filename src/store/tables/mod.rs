@@ -36,7 +36,7 @@ pub use self::{
     known_addresses::LoginAddress,
     links::Verification,
     managed_users::{ManagedUser, USERS_PAGE_MAX, UserFilter},
-    outbox::{Delivery, NewMail, OutgoingMail},
+    outbox::{Delivery, NewMail, NoticedEvent, OutgoingMail},
     password_attempts::{AttemptOutcome, CorrectPassword, Reservation, SETTLEMENT_MAX, Settlement, Tally},
     purge::{Purged, RetentionPeriods},
     registration::{Registered, Registration, Replay},

@@ -11,7 +11,9 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 
 use super::users::UserRow;
-use crate::domain::{Email, MailKind, MailTokenDigest, Sealed, Timestamp, User, UserId, Username};
+use crate::domain::{
+    AuditEvent, Email, MailKind, MailTokenDigest, Sealed, Timestamp, User, UserId, Username,
+};
 use crate::store::{
     Store, StoreError,
     columns::TimestampColumn,
@@ -64,6 +66,29 @@ pub struct NewMail {
     pub expires_at: Timestamp,
 }
 
+/// A change of an account, with the notice about it. The notice is enqueued in the transaction of the change,
+/// if its recipient is the user's verified email.
+#[derive(Debug, Clone)]
+pub struct NoticedEvent {
+    /// The audit event of the change.
+    pub event: AuditEvent,
+    /// The notice, if the change is announced.
+    pub notice: Option<NewMail>,
+}
+
+impl NoticedEvent {
+    /// Returns the notice if it may be mailed to this user.
+    pub(super) fn notice_to(&self, user: &User) -> Option<&NewMail> {
+        self.notice.as_ref().filter(|notice| user.is_verified && notice.recipient == user.email)
+    }
+}
+
+impl From<AuditEvent> for NoticedEvent {
+    fn from(event: AuditEvent) -> Self {
+        Self { event, notice: None }
+    }
+}
+
 /// The sender of a mail.
 #[derive(Debug, Clone)]
 pub enum Delivery {
@@ -81,7 +106,7 @@ pub enum Delivery {
 #[derive(Insertable)]
 #[diesel(table_name = core_mail_outbox)]
 pub(super) struct NewOutboxRow {
-    user_id: i64,
+    user_id: Option<i64>,
     kind: &'static str,
     recipient: String,
     sealed_token: Option<Vec<u8>>,
@@ -93,11 +118,12 @@ pub(super) struct NewOutboxRow {
 }
 
 impl NewOutboxRow {
-    /// Returns the outbox row, or `None` if the calling service sends the mail itself.
-    pub(super) fn of(user: UserId, mail: &NewMail, now: Timestamp) -> Option<Self> {
+    /// Returns the outbox row, or `None` if the calling service sends the mail itself. A mail without a user
+    /// outlives the deletion that it reports.
+    pub(super) fn of(user: Option<UserId>, mail: &NewMail, now: Timestamp) -> Option<Self> {
         let Delivery::Service { message_id, sealed_token } = &mail.delivery else { return None };
         Some(Self {
-            user_id: user.as_i64(),
+            user_id: user.map(UserId::as_i64),
             kind: mail.kind.as_str(),
             recipient: mail.recipient.as_str().to_owned(),
             sealed_token: sealed_token.as_ref().map(|sealed| sealed.as_bytes().to_vec()),
@@ -129,11 +155,11 @@ struct OutboxRow {
 struct DueRow {
     id: i64,
     next_attempt_at: Option<TimestampColumn>,
-    user_id: i64,
+    user_id: Option<i64>,
 }
 
-/// A leased mail, with its user.
-type ClaimedRow = (OutboxRow, UserRow);
+/// A leased mail, with its user if it has one.
+type ClaimedRow = (OutboxRow, Option<UserRow>);
 
 statements! {
     /// Statements on the outbox.
@@ -158,8 +184,9 @@ statements! {
                 .await
                 .optional()?;
             let Some(row) = row else { return Ok(None) };
-            let user = core_user::table.find(due.user_id).select(UserRow::as_select());
-            Ok(Some((row, user.get_result(self).await?)))
+            let Some(user) = due.user_id else { return Ok(Some((row, None))) };
+            let user = core_user::table.find(user).select(UserRow::as_select());
+            Ok(Some((row, Some(user.get_result(self).await?))))
         }
     }
 }
@@ -275,12 +302,18 @@ impl Store {
                 ))
                 .execute(connection)
                 .await?;
+            // Nothing is kept of a deleted user. The row of another mail is kept for `mail.keep-finished`.
+            let without_user = core_mail_outbox::table
+                .find(id)
+                .filter(core_mail_outbox::user_id.is_null())
+                .filter(core_mail_outbox::next_attempt_at.is_null());
+            diesel::delete(without_user).execute(connection).await?;
             Ok(updated > 0)
         })
     }
 }
 
-fn outgoing_mail((row, name, key): ClaimedRow, lease_until: Timestamp) -> Result<OutgoingMail, StoreError> {
+fn outgoing_mail((row, user): ClaimedRow, lease_until: Timestamp) -> Result<OutgoingMail, StoreError> {
     let corrupt = |column| StoreError::Corrupt { table: "core_mail_outbox", column };
     let kind = MailKind::parse(&row.kind).map_err(|_| corrupt("kind"))?;
     if kind.purpose().is_some() != row.sealed_token.is_some() {
@@ -289,7 +322,7 @@ fn outgoing_mail((row, name, key): ClaimedRow, lease_until: Timestamp) -> Result
     Ok(OutgoingMail {
         id: row.id,
         kind,
-        username: name_for(&row.recipient, user.into()),
+        username: user.and_then(|user| name_for(&row.recipient, user.into())),
         recipient: Email::from_stored(row.recipient),
         sealed_token: row.sealed_token.map(Sealed::from_bytes),
         message_id: row.message_id,

@@ -335,18 +335,6 @@ impl Store {
         })
     }
 
-    /// Deletes a user with their sessions, links, mails and registration requests, and records the event.
-    /// Returns false if the user does not exist.
-    pub async fn delete_user(&self, user: UserId, event: AuditEvent) -> Result<bool, StoreError> {
-        write!(&self.connections, connection, recorded => {
-            let deleted = diesel::delete(core_user::table.find(user.as_i64())).execute(connection).await?;
-            if deleted > 0 {
-                connection.record(event, recorded).await?;
-            }
-            Ok(deleted > 0)
-        })
-    }
-
     /// Replaces a password hash with a stronger hash of the same password, unless it changed since `old` was
     /// read. Returns true if it was replaced. `updated_at` stays, because the user did not change anything.
     pub async fn rewrite_password(

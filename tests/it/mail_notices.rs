@@ -1,0 +1,107 @@
+//! Notices by mail of a deletion, a disabling, and a login from a new address.
+
+use kairos_identity::proto::{
+    DeleteAccountRequest, DeleteUserRequest, DisableUserRequest,
+    account_service_client::AccountServiceClient, admin_service_client::AdminServiceClient,
+};
+
+use crate::support::{
+    engine::TestDatabase,
+    mail::{Mail, mails_to, wait_for_mails},
+    people::{PASSWORD, address, from, login},
+    server::TestServer,
+    sessions::{acting, log_in},
+};
+
+/// Returns the newest mail to the user `name`, once there are at least `count`.
+async fn newest(server: &TestServer, name: &str, count: usize) -> Mail {
+    wait_for_mails(server, &address(name), count).await.pop().unwrap()
+}
+
+on_both_engines! {
+    async fn a_deletion_is_told_to_the_verified_address(engine: Engine) {
+        let database = TestDatabase::new(engine);
+        let server = TestServer::on_url(database.url().to_owned()).start().await;
+        server.member("ada").await;
+        let tokens = log_in(&server, "ada").await;
+        let deletion = DeleteAccountRequest { current_password: PASSWORD.into() };
+        AccountServiceClient::new(server.channel().await).delete_account(acting(&tokens, deletion)).await.unwrap();
+        let bob = server.member("bob").await;
+        let mut admin = AdminServiceClient::new(server.channel().await);
+        admin.delete_user(DeleteUserRequest { auth_token: bob.auth_token }).await.unwrap();
+        let cyd = server.member("cyd").await;
+        let deleted = server.command(&["user", "delete", "--yes", &cyd.auth_token]).output().unwrap();
+        assert!(deleted.status.success(), "{deleted:?}");
+
+        for name in ["ada", "bob", "cyd"] {
+            let mail = newest(&server, name, 2).await;
+            assert!(mail.text.starts_with("Hello,") && mail.text.contains("account was deleted on"), "{mail:?}");
+        }
+        server.logged("account_deleted").await;
+        let kept = "SELECT recipient AS value FROM core_mail_outbox";
+        let rows = async || Some(database.rows(kept)).filter(Vec::is_empty);
+        crate::support::wait::until("no address of a deleted user is kept", LIMIT, rows).await;
+    }
+
+    async fn a_disabling_is_told_to_the_verified_address(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        let ada = server.member("ada").await;
+        let bob = server.member("bob").await;
+        let mut admin = AdminServiceClient::new(server.channel().await);
+        for _ in 0..2 {
+            let request = DisableUserRequest { auth_token: ada.auth_token.clone() };
+            admin.disable_user(request).await.unwrap();
+        }
+        let disabled = server.command(&["user", "disable", &bob.auth_token]).output().unwrap();
+        assert!(disabled.status.success(), "{disabled:?}");
+
+        for name in ["ada", "bob"] {
+            let mail = newest(&server, name, 2).await;
+            let hello = format!("Hello {name},");
+            assert!(mail.text.starts_with(&hello) && mail.text.contains("was disabled on"), "{mail:?}");
+        }
+        assert_eq!(mails_to(&server.mail_folder(), &address("ada")).len(), 2, "one notice for one change");
+    }
+
+    async fn an_unverified_address_is_told_of_neither(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        let mut admin = AdminServiceClient::new(server.channel().await);
+        let (ada, bob) = (server.unverified_user("ada").await, server.unverified_user("bob").await);
+        for name in ["ada", "bob"] {
+            newest(&server, name, 1).await;
+        }
+        admin.disable_user(DisableUserRequest { auth_token: ada.auth_token }).await.unwrap();
+        admin.delete_user(DeleteUserRequest { auth_token: bob.auth_token }).await.unwrap();
+        // A later mail shows that the earlier ones would have arrived.
+        server.unverified_user("cyd").await;
+        newest(&server, "cyd", 1).await;
+
+        for name in ["ada", "bob"] {
+            assert_eq!(mails_to(&server.mail_folder(), &address(name)).len(), 1, "{name}");
+        }
+    }
+
+    async fn a_login_from_a_new_address_is_told_if_the_setting_is_on(engine: Engine) {
+        for (setting, notices) in [("false", 0), ("true", 2)] {
+            let server = TestServer::builder(engine)
+                .with_env("KAIROS_IDENTITY_CLIENT_NOTIFY_NEW_ADDRESS", setting)
+                .start()
+                .await;
+            server.member("ada").await;
+            for client in ["192.0.2.1", "192.0.2.1", "198.51.100.7", "192.0.2.1"] {
+                server.client().await.login(from(client, login("ada", PASSWORD))).await.unwrap();
+            }
+            log_in(&server, "ada").await;
+            server.unverified_user("bob").await;
+            newest(&server, "bob", 1).await;
+
+            let mails = wait_for_mails(&server, &address("ada"), 1 + notices).await;
+            assert_eq!(mails.len(), 1 + notices, "{mails:?}");
+            let told = mails.iter().filter(|mail| mail.text.contains("not used before")).count();
+            assert_eq!(told, notices);
+        }
+    }
+}
+
+/// Time limit for the outbox to drain.
+const LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
