@@ -117,6 +117,7 @@ fn accounts_options() -> AccountsOptions {
             pause: Duration::from_secs(1),
             total: budget,
             failures_per_address: budget,
+            in_progress_per_address_max: 32,
             registrations_from: budget,
             new_passwords: budget,
             resends_to: budget,

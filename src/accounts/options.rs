@@ -52,6 +52,9 @@ pub struct ThrottleOptions {
     pub total: Budget,
     /// Failures from the address of one end user, where the address is known.
     pub failures_per_address: Budget,
+    /// Password attempts from the address of one end user that are in progress. Less than the hashing queue,
+    /// so that right logins of one client, which are no failures, leave room for those of others.
+    pub in_progress_per_address_max: u32,
     /// Registrations from the address of one end user.
     pub registrations_from: Budget,
     /// New passwords that are judged for one user, or for one reset link.

@@ -145,8 +145,12 @@ impl Accounts {
     /// attempts from elsewhere neither make the owner wait nor use up the total that then refuses the owner.
     fn limits(&self, email: &Email, client: Option<ClientAddress>, known: Option<&LoginAddress>) -> Limits {
         let options = self.options.throttle;
-        let from_client = client
-            .map(|client| (Subject::passwords_from(client), Rule::PerClient(options.failures_per_address)));
+        let from_client = client.map(|client| {
+            (
+                Subject::passwords_from(client),
+                Rule::PerClient(options.failures_per_address, options.in_progress_per_address_max),
+            )
+        });
         match known {
             Some(known) => Limits {
                 of_account: vec![

@@ -29,16 +29,13 @@ const IN_PROGRESS_RETRY: Duration = Duration::from_secs(1);
 /// with the number of addresses.
 const KNOWN_ADDRESSES_SHARE: u32 = 2;
 
-/// Maximum number of attempts from one client address that are in progress. Half of the default hashing
-/// queue, so that right logins of one client, which are no failures, leave room for those of others.
-const IN_PROGRESS_PER_CLIENT_MAX: u32 = 32;
-
 /// The limit on the attempts of one subject.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Rule {
     ConsecutiveFailures(ThrottleOptions),
     PerWindow(Budget),
-    PerClient(Budget),
+    /// A budget, and the maximum number of attempts in progress.
+    PerClient(Budget, u32),
 }
 
 impl Rule {
@@ -53,10 +50,10 @@ impl Rule {
     pub(super) fn admit(self, tally: Tally, now: Timestamp) -> Result<(), Timestamp> {
         match self {
             Self::ConsecutiveFailures(options) => options.admit(tally, now),
-            Self::PerClient(_) if tally.in_progress >= IN_PROGRESS_PER_CLIENT_MAX => {
+            Self::PerClient(_, in_progress_max) if tally.in_progress >= in_progress_max => {
                 Err(now.plus(IN_PROGRESS_RETRY))
             }
-            Self::PerWindow(budget) | Self::PerClient(budget) => budget.admit(tally, now),
+            Self::PerWindow(budget) | Self::PerClient(budget, _) => budget.admit(tally, now),
         }
     }
 
@@ -64,7 +61,7 @@ impl Rule {
     pub(super) fn count_failure(self, before: Option<Attempts>, at: Timestamp) -> Attempts {
         match self {
             Self::ConsecutiveFailures(options) => options.count_failure(before, at),
-            Self::PerWindow(budget) | Self::PerClient(budget) => budget.count(before, at),
+            Self::PerWindow(budget) | Self::PerClient(budget, _) => budget.count(before, at),
         }
     }
 
@@ -233,6 +230,7 @@ mod tests {
         pause: Duration::from_hours(24),
         total: BUDGET,
         failures_per_address: BUDGET,
+        in_progress_per_address_max: 32,
         registrations_from: BUDGET,
         new_passwords: BUDGET,
         resends_to: BUDGET,
@@ -339,8 +337,8 @@ mod tests {
 
     #[test]
     fn one_client_cannot_fill_the_hashing_queue() {
-        let admits =
-            |in_progress| Rule::PerClient(BUDGET).admit(Tally { failures: None, in_progress }, START).is_ok();
+        let rule = Rule::PerClient(BUDGET, 32);
+        let admits = |in_progress| rule.admit(Tally { failures: None, in_progress }, START).is_ok();
         assert!(admits(31) && !admits(32));
     }
 

@@ -148,7 +148,9 @@ impl User {
                 let mails = mails(settings, &store).await?;
                 show(users.unverify_user(&user, &mails, &origin()).await, &user)
             }
-            Action::Disable { user } => show(users.disable_user(&user, &origin()).await, &user),
+            Action::Disable { user } => {
+                show(users.disable_user(&user, &notices(settings), &origin()).await, &user)
+            }
             Action::Enable { user } => {
                 let mails = mails(settings, &store).await?;
                 show(users.enable_user(&user, &mails, &origin()).await, &user)

@@ -19,7 +19,8 @@ section! {
         /// Number of threads that hash; 0 means one for each core. They run at the lowest priority.
         threads: Count<0, 256> = "0",
         /// Maximum number of passwords that wait for a thread; beyond it calls fail with `OVERLOADED`. A
-        /// longer queue delays answers and makes no login faster.
+        /// longer queue delays answers and makes no login faster. Logins from one client address may use half
+        /// of it; beyond it they fail with `TOO_MANY_ATTEMPTS`.
         queue_length: Count<1, 10_000> = "64",
         /// Minimum length of a new password, in characters.
         length_min: Count<8, 64> = "8",

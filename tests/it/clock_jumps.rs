@@ -136,6 +136,7 @@ fn accounts_options() -> AccountsOptions {
             pause: DAY,
             total: BUDGET,
             failures_per_address: BUDGET,
+            in_progress_per_address_max: 32,
             registrations_from: BUDGET,
             new_passwords: BUDGET,
             resends_to: BUDGET,

@@ -72,6 +72,7 @@ fn throttle_options(settings: &Settings) -> ThrottleOptions {
         pause: login.pause.get(),
         total: Budget { max: login.total_max.get(), window: login.window.get() },
         failures_per_address: per_client_window(client.failures_max.get()),
+        in_progress_per_address_max: settings.password.queue_length.get().div_ceil(2),
         registrations_from: per_client_window(client.registrations_max.get()),
         new_passwords: per_client_window(settings.password.judged_max.get()),
         resends_to: Budget { max: verification.resends_max.get(), window: verification.resends_window.get() },
