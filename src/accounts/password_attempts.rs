@@ -50,6 +50,7 @@ pub(super) struct PasswordAttempt {
     /// The limits on the subjects of the settlement, in the same order.
     rules: Vec<Rule>,
     client: Option<ClientAddress>,
+    is_from_known_address: bool,
     /// Cancelled when the caller no longer waits.
     caller_gone: CancellationToken,
     compare_until: Instant,
@@ -114,6 +115,7 @@ impl Accounts {
                 settlement,
                 rules,
                 client,
+                is_from_known_address: known.is_some(),
                 caller_gone,
                 compare_until,
                 is_settled: false,
@@ -182,6 +184,11 @@ impl Accounts {
 }
 
 impl PasswordAttempt {
+    /// True if the attempt came from a client address that is not known for the account.
+    pub(super) const fn is_from_new_address(&self) -> bool {
+        self.client.is_some() && !self.is_from_known_address
+    }
+
     /// Compares the password with the stored hash; `None` means that the user does not exist. A wrong
     /// password is settled before this returns, so that a client that knows the result has paid for it. A
     /// right one is settled by the caller.

@@ -72,13 +72,6 @@ impl Rule {
     }
 }
 
-impl PasswordAttempt {
-    /// True if the attempt came from a client address that is not known for the account.
-    pub(super) fn is_from_new_address(&self) -> bool {
-        self.from.is_some_and(|from| self.account != Subject::password_at(&from))
-    }
-}
-
 impl Accounts {
     /// Counts a mail that was requested, whether or not it will be sent.
     ///

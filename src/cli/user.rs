@@ -200,7 +200,7 @@ async fn mails(settings: &Settings, store: &Store) -> Result<Mails, Failure> {
 /// not needed.
 fn notices(settings: &Settings) -> Mails {
     let entropy = Entropy::system();
-    signing::mails(settings, Arc::new(SealingKey::passing(&entropy)), &entropy, Arc::default())
+    signing::mails(settings, Arc::new(SealingKey::ephemeral(&entropy)), &entropy, Arc::default())
 }
 
 async fn list(users: &Administration, filter: UserFilter) -> Result<(), Failure> {

@@ -6,7 +6,8 @@ mod password_reset_links;
 use kairos_identity::proto::{
     ChangePasswordRequest, ConfirmEmailChangeRequest, DeleteAccountRequest, GetAccountRequest,
     RequestEmailChangeRequest, RequestPasswordResetRequest, ResendVerificationEmailRequest,
-    ResetPasswordRequest, SessionTokens, UpdateAccountRequest, VerifyEmailRequest, account_service_client::AccountServiceClient,
+    ResetPasswordRequest, SessionTokens, UpdateAccountRequest, VerifyEmailRequest,
+    account_service_client::AccountServiceClient,
 };
 use prost_types::FieldMask;
 use tonic::{Code, Request, Status, transport::Channel};
