@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use kairos_identity::{
     access_token::{AccessTokenOptions, AccessTokens, SigningKey},
     accounts::{
-        Accounts, AccountsDependencies, AccountsOptions, Administration, AuditTrail, Budget, MailOptions,
-        Mails, SessionOptions, ThrottleOptions,
+        Accounts, AccountsDependencies, AccountsOptions, Administration, AuditLimits, AuditTrail, Budget,
+        MailOptions, Mails, SessionOptions, ThrottleOptions,
     },
     callers::CallerGate,
     domain::{SigningSeed, Timestamp},
@@ -46,7 +46,8 @@ impl Service {
         let store = Store::open(store, LookupOptions { batch_tokens_max: 256, lanes: 1, waiting_max: 1_000 })
             .unwrap();
         store.migrate().await.unwrap();
-        let audit = AuditTrail::new(store.clone(), clock.clone(), 10);
+        let limits = AuditLimits { strangers_max: 10, per_caller_max: 10, per_account_max: 10 };
+        let audit = AuditTrail::new(store.clone(), clock.clone(), limits);
         let sealing_key = SealingKey::from_base64("q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=").unwrap();
         let sealing_key = Arc::new(sealing_key);
         let mails = Mails::new(mail_options(), Arc::clone(&sealing_key), entropy.clone(), Arc::default());

@@ -14,6 +14,7 @@ use crate::{
     },
     store::{
         AuditFilter, EventPosition, ManagedUser, NewMail, NoticedEvent, RecordedEvent, Store, UserFilter,
+        log_audit_event,
     },
 };
 
@@ -236,6 +237,16 @@ impl Administration {
     ) -> Result<Vec<RecordedEvent>, AccountError> {
         let _list_permit = self.lists.acquire().await;
         Ok(self.store.list_audit_events(filter, after, limit).await?)
+    }
+
+    /// Records at once what a command has read, or why it was refused. Calls of `AdminService` need not: the
+    /// layers of the API record them.
+    ///
+    /// # Errors
+    /// A database error.
+    pub async fn record_command(&self, event: AuditEvent) -> Result<(), AccountError> {
+        log_audit_event(&event);
+        Ok(self.store.record_audit_events(vec![event]).await?)
     }
 
     fn event(&self, kind: AuditKind, user: &User, origin: &Origin) -> AuditEvent {

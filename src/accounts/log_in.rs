@@ -84,9 +84,12 @@ impl Accounts {
     ) -> Result<Option<IssuedTokens>, AccountError> {
         let credentials = self.deps.store.find_credentials(email).await?;
         let hash = credentials.as_ref().map(|credentials| credentials.password.clone());
+        let user = credentials.as_ref().map(|credentials| credentials.user.auth_token);
+        if let Some(user) = user {
+            origin.note.set_user(user);
+        }
         let verdict = attempt.compare(slot, password, hash).await?;
 
-        let user = credentials.as_ref().map(|credentials| credentials.user.auth_token);
         let failed = || self.deps.audit.event(AuditKind::AuthnLoginFail, origin).with_user(user);
         match (credentials, verdict) {
             (Some(credentials), Verdict::Right { needs_rewrite })

@@ -6,6 +6,7 @@
 
 mod administration;
 mod audit;
+mod audit_queue;
 mod current_password;
 mod error;
 mod housekeeping;
@@ -36,7 +37,7 @@ pub use self::{
     error::{AccountError, NewPasswordError},
     housekeeping::{Housekeeping, Retention},
     mails::{MailOptions, MailedBy, Mails},
-    options::{AccountsOptions, Budget, SessionOptions, ThrottleOptions},
+    options::{AccountsOptions, AuditLimits, Budget, SessionOptions, ThrottleOptions},
     register::{NewAccount, NewUser, REQUEST_ID_LIFETIME},
     sessions::{ActingUser, IssuedTokens},
     signing_keys::{KeyOptions, Rotation, SigningKeyError, SigningKeys},
@@ -148,6 +149,12 @@ impl Accounts {
             result
         });
         task.await.map_err(|error| AccountError::Internal(Cause::new(error)))?
+    }
+
+    /// The audit trail.
+    #[must_use]
+    pub const fn audit(&self) -> &AuditTrail {
+        &self.deps.audit
     }
 
     /// Waits for the tasks of calls, also of those whose callers have gone. To be called once, when no more

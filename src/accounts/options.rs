@@ -76,3 +76,15 @@ pub struct Budget {
     /// Length of the window.
     pub window: Duration,
 }
+
+/// How many different events wait separately, to be merged beyond that. The budgets are apart, so that no
+/// caller and no stranger can hide what concerns others.
+#[derive(Debug, Clone, Copy)]
+pub struct AuditLimits {
+    /// Different refusals of callers that did not authenticate in a minute, by kind, reason and network.
+    pub strangers_max: usize,
+    /// Different events of one caller in a minute that are about no account.
+    pub per_caller_max: usize,
+    /// Different events about one account in a minute.
+    pub per_account_max: usize,
+}

@@ -40,6 +40,7 @@ impl Accounts {
         let Some(owner) = self.deps.store.find_link_owner(token.digest(), purpose, now).await? else {
             return Err(self.refuse_link(AuditKind::AuthnPasswordChangeFail, origin).into());
         };
+        origin.note.set_user(owner.auth_token);
         let password = self.parse_new_password(password)?;
         let event = || self.deps.audit.event(AuditKind::ExcessRateLimitExceeded, origin);
         let counted = self.count_new_password(Subject::new_passwords_by(token.digest())).await;

@@ -21,9 +21,12 @@ const DELAY_MAX: Duration = Duration::from_secs(1);
 /// Retry delay for a call that is refused because too many tasks run in the background.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Audit reason of a request that matches no user. It is the only reason in the audit trail that no caller
-/// receives.
+/// Audit reason of a request that matches no user. It is the only reason in the audit trail that is not
+/// defined by the API.
 const NO_USER_TO_MAIL: &str = "NO_USER_TO_MAIL";
+
+/// Audit reason of a request whose link could not be created, although the caller was answered before.
+const LINK_NOT_CREATED: &str = "INTERNAL";
 
 impl Accounts {
     /// Mails a new verification link if there is an account with this email that is neither verified nor
@@ -84,6 +87,11 @@ impl Accounts {
             tokio::time::sleep(delay).await;
             if let Err(error) = accounts.replace_link(&email, purpose, by, &origin).await {
                 tracing::error!(error = %chain(&error), "Creation of a requested link failed");
+                let event = accounts.deps.audit.event(AuditKind::AuthnTokenCreateFail, &origin);
+                accounts
+                    .deps
+                    .audit
+                    .queue_event(event.with_resource(purpose.as_str()).with_reason(LINK_NOT_CREATED));
             }
             drop(slot);
         });

@@ -216,6 +216,7 @@ impl Accounts {
             return Err(self.refuse_refresh(origin, None));
         };
         let mut session = known.session.clone();
+        origin.note.set_user(session.user);
         let salt = match presentation.judge(&known) {
             TokenState::Live => {
                 session.refreshed_at = now;
@@ -235,17 +236,22 @@ impl Accounts {
     }
 
     /// Revokes the session of a refresh token, also if the token has been replaced. Succeeds if there is no
-    /// such session.
+    /// such session, which is recorded.
     ///
     /// # Errors
     /// A database error.
     pub async fn log_out(&self, token: &RefreshToken, origin: &Origin) -> Result<(), AccountError> {
         let (family, origin) = (token.family_digest(), origin.clone());
         self.run_detached(|accounts, _| async move {
-            let revoked = accounts.deps.audit.event(AuditKind::SessionExpired, &origin);
+            let audit = &accounts.deps.audit;
+            let revoked = audit.event(AuditKind::SessionExpired, &origin);
             let decide =
                 |known: &KnownSession| SessionChange::End { event: about_session(revoked, &known.session) };
-            accounts.deps.store.change_session(family, decide).await?;
+            if accounts.deps.store.change_session(family, decide).await?.is_none() {
+                let failed = audit.event(AuditKind::SessionExpireFail, &origin);
+                // Only recorded: the session may have ended before, which the user wanted.
+                let _unsent = audit.refused(failed, None, AccountError::InvalidRefreshToken);
+            }
             Ok(())
         })
         .await
@@ -264,6 +270,7 @@ impl Accounts {
             let event = self.deps.audit.event(AuditKind::AuthzFail, origin);
             return Err(self.deps.audit.refused(event, None, AccountError::InvalidAccessToken));
         };
+        origin.note.set_user(acting.user.auth_token);
         Ok(acting)
     }
 
@@ -293,6 +300,24 @@ impl Accounts {
             let acting = ActingUser { user: known.user, session: known.session.id };
             (claims, acting)
         }))
+    }
+
+    /// Like [`Accounts::introspect`], for a caller that asks about the token: records a token that is not
+    /// valid.
+    ///
+    /// # Errors
+    /// A database error.
+    pub async fn introspect_for_caller(
+        &self,
+        access_token: &str,
+        origin: &Origin,
+    ) -> Result<Option<(AccessClaims, ActingUser)>, AccountError> {
+        let found = self.introspect(access_token).await?;
+        if found.is_none() {
+            let event = self.deps.audit.event(AuditKind::AuthzFail, origin).with_resource("introspection");
+            let _unsent = self.deps.audit.refused(event, None, AccountError::InvalidAccessToken);
+        }
+        Ok(found)
     }
 
     /// Returns the live sessions of the user, the most recently refreshed first.

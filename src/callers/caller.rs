@@ -11,20 +11,16 @@ use std::{
 use uuid::Uuid;
 
 use super::rights::{MethodPattern, Rights, UserFields};
-use crate::domain::{ClientAddress, ClientAgent, Origin};
+use crate::domain::{CallNote, ClientAddress, ClientAgent, NOBODY, Origin};
 
 /// Caller name in the audit trail for every caller of a server without a callers file.
 pub const ANYBODY: &str = "anybody";
-/// Caller name in the audit trail for a caller that is not authenticated.
-pub const NOBODY: &str = "nobody";
 /// Caller name in the audit trail for the command line.
 pub const COMMAND_LINE: &str = "command-line";
 /// Caller name in the audit trail for a reload of the callers file.
 pub const CALLERS_FILE: &str = "callers-file";
 /// Caller name in the audit trail for background work of the service itself.
 pub const SERVICE: &str = "service";
-/// Caller name in the audit trail for a button press on one of the pages.
-pub const PAGES: &str = "pages";
 
 /// A service that calls this one, with its rights.
 #[derive(Debug)]
@@ -44,29 +40,32 @@ impl Drop for CallSlot {
     }
 }
 
-/// The source of a request: the caller, and the end user's address if it is known.
+/// The source of a request: the caller, and the end user's address and program if they are known.
 #[derive(Debug, Clone)]
 pub struct Requester {
     /// The calling service.
     pub caller: Arc<Caller>,
     /// The end user's address, if the caller sent it and has the right `tells-client`.
     pub client: Option<ClientAddress>,
+    /// The end user's program, if the caller sent it and has the right `tells-client`.
+    pub agent: Option<ClientAgent>,
     /// The IP address of the connection, if there is one.
     pub peer: Option<IpAddr>,
+    /// What is known about the call so far, for the audit trail.
+    pub note: CallNote,
 }
 
 impl Requester {
-    /// Returns the source for the audit trail. `agent`, the end user's program, is dropped if the caller does
-    /// not have the right `tells-client`.
+    /// Returns the source for the audit trail.
     #[must_use]
-    pub fn origin(&self, agent: Option<ClientAgent>, request_id: Option<Uuid>) -> Origin {
-        let agent = agent.filter(|_| self.caller.tells_client());
+    pub fn origin(&self, request_id: Option<Uuid>) -> Origin {
         Origin {
             caller: Arc::clone(&self.caller.name),
             peer: self.peer,
             client: self.client,
-            agent,
+            agent: self.agent.clone(),
             request_id,
+            note: self.note.clone(),
         }
     }
 }

@@ -9,10 +9,11 @@ use toml::{
 };
 
 use super::{
-    caller::{ANYBODY, CALLERS_FILE, COMMAND_LINE, Caller, NOBODY, PAGES, SERVICE},
+    caller::{ANYBODY, CALLERS_FILE, COMMAND_LINE, Caller, SERVICE},
     rights::{MethodPattern, Rights, UserFields},
     token::{PREFIX as TOKEN_PREFIX, TokenHash},
 };
+use crate::domain::{NOBODY, PAGES};
 
 /// Two tokens, so that a token can be rotated without a moment in which none is valid.
 const TOKENS_MAX: usize = 2;

@@ -14,7 +14,7 @@ mod rights;
 mod token;
 
 pub use self::{
-    caller::{ANYBODY, CALLERS_FILE, COMMAND_LINE, CallSlot, Caller, NOBODY, PAGES, Requester, SERVICE},
+    caller::{ANYBODY, CALLERS_FILE, COMMAND_LINE, CallSlot, Caller, Requester, SERVICE},
     entry::check_name,
     file::CallersError,
     gate::CallerGate,
@@ -22,3 +22,4 @@ pub use self::{
     rights::UserFields,
     token::{ServiceToken, TokenHash},
 };
+pub use crate::domain::{NOBODY, PAGES};

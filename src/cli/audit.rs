@@ -13,12 +13,13 @@ use super::{
     Failure,
     arguments::{TimeFlag, parse_user_key, user_failure},
     reason, store,
+    user::{origin, record},
 };
 use crate::{
     accounts::{Administration, UserKey},
     clock::Clock,
     config::Settings,
-    domain::AuditKind,
+    domain::{AuditEvent, AuditKind},
     store::{AUDIT_PAGE_MAX, AuditFilter, RecordedEvent},
 };
 
@@ -70,7 +71,11 @@ impl Audit {
             since: self.since.map(|time| time.resolve(now)),
             until: self.until.map(|time| time.resolve(now)),
         };
-        list(&administration, filter).await
+        list(&administration, filter).await?;
+        let event =
+            AuditEvent::new(now, AuditKind::SensitiveRead, origin()).with_user(user).with_resource("audit");
+        record(&administration, event).await;
+        Ok(())
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
     callers::COMMAND_LINE,
     clock::Clock,
     config::Settings,
-    domain::{Origin, Timestamp},
+    domain::{AuditEvent, AuditKind, AuthToken, Origin, Timestamp},
     entropy::Entropy,
     sealing::SealingKey,
     store::{ManagedUser, Store, USERS_PAGE_MAX, UserFilter},
@@ -134,55 +134,116 @@ impl Filter {
     }
 }
 
-impl User {
-    pub(super) async fn run(self, settings: &Settings) -> Result<(), Failure> {
-        let clock = Clock::system();
-        let now = clock.now();
-        let store = store::open_current(settings).await?;
-        let users = Administration::new(store.clone(), clock);
-        match self.action {
-            Action::List(filter) => list(&users, filter.at(now)).await,
-            Action::Show { user } => show(users.find_user(&user).await, &user),
-            Action::Verify { user } => show(users.verify_user(&user, &origin()).await, &user),
-            Action::Unverify { user } => {
-                let mails = mails(settings, &store).await?;
-                show(users.unverify_user(&user, &mails, &origin()).await, &user)
-            }
-            Action::Disable { user } => {
-                show(users.disable_user(&user, &notices(settings), &origin()).await, &user)
-            }
-            Action::Enable { user } => {
-                let mails = mails(settings, &store).await?;
-                show(users.enable_user(&user, &mails, &origin()).await, &user)
-            }
-            Action::EndSessions { user } => {
-                let revoked = checked(users.revoke_user_sessions(&user, &origin()).await, &user)?;
-                println!("revoked {revoked} sessions");
-                Ok(())
-            }
-            Action::ResetPassword { user } => {
-                let mails = mails(settings, &store).await?;
-                let mailed = checked(users.start_password_reset(&user, &mails, &origin()).await, &user)?;
-                println!("the service will mail a link to {}", mailed.email.as_str());
-                Ok(())
-            }
-            Action::Unlock { user } => {
-                let had_failures = checked(users.unlock_user(&user, &origin()).await, &user)?;
-                println!("{}", if had_failures { "unlocked" } else { "there was nothing to unlock" });
-                Ok(())
-            }
-            Action::Delete { user, yes } => delete(&users, &notices(settings), &user, yes).await,
+impl Action {
+    /// Returns the kind of the audit event if the command is refused.
+    const fn refusal(&self) -> AuditKind {
+        match self {
+            Self::List(_) | Self::Show { .. } => AuditKind::SensitiveReadFail,
+            Self::Verify { .. } | Self::Unverify { .. } => AuditKind::UserUpdateFail,
+            Self::Disable { .. } => AuditKind::UserDisableFail,
+            Self::Enable { .. } => AuditKind::UserEnableFail,
+            Self::EndSessions { .. } => AuditKind::SessionExpireFail,
+            Self::ResetPassword { .. } => AuditKind::AuthnTokenCreateFail,
+            Self::Unlock { .. } => AuditKind::AuthnLoginUnlockFail,
+            Self::Delete { .. } => AuditKind::UserDeleteFail,
         }
     }
 }
 
-/// Returns the result of an operation on the user with this key, with its error as a [`Failure`].
-fn checked<T>(result: Result<T, AccountError>, key: &UserKey) -> Result<T, Failure> {
-    result.map_err(|error| user_failure(key, error))
+/// Why a command failed.
+struct CommandError {
+    /// The reason for the audit trail, if the operation refused the command.
+    refused: Option<&'static str>,
+    failure: Failure,
+}
+
+impl From<Failure> for CommandError {
+    fn from(failure: Failure) -> Self {
+        Self { refused: None, failure }
+    }
+}
+
+/// Returns the result of an operation on the user with this key, with its error as a [`CommandError`].
+fn checked<T>(result: Result<T, AccountError>, key: &UserKey) -> Result<T, CommandError> {
+    result.map_err(|error| CommandError { refused: error.reason(), failure: user_failure(key, error) })
+}
+
+impl User {
+    pub(super) async fn run(self, settings: &Settings) -> Result<(), Failure> {
+        let clock = Clock::system();
+        let store = store::open_current(settings).await?;
+        let users = Administration::new(store.clone(), clock.clone());
+        let kind = self.action.refusal();
+        let Err(error) = act(self.action, &users, settings, &store, clock.now()).await else { return Ok(()) };
+        if let Some(reason) = error.refused {
+            let event = AuditEvent::new(clock.now(), kind, origin()).with_resource("user");
+            record(&users, event.with_reason(reason)).await;
+        }
+        Err(error.failure)
+    }
+}
+
+async fn act(
+    action: Action,
+    users: &Administration,
+    settings: &Settings,
+    store: &Store,
+    now: Timestamp,
+) -> Result<(), CommandError> {
+    let read = |user: Option<AuthToken>, command: &str| {
+        let event = AuditEvent::new(now, AuditKind::SensitiveRead, origin());
+        record(users, event.with_user(user).with_resource(command))
+    };
+    match action {
+        Action::List(filter) => {
+            list(users, filter.at(now)).await?;
+            read(None, "user list").await;
+        }
+        Action::Show { user } => {
+            let found = checked(users.find_user(&user).await, &user)?;
+            print_user(&found);
+            read(Some(found.user.auth_token), "user show").await;
+        }
+        Action::Verify { user } => show(users.verify_user(&user, &origin()).await, &user)?,
+        Action::Unverify { user } => {
+            let mails = mails(settings, store).await?;
+            show(users.unverify_user(&user, &mails, &origin()).await, &user)?;
+        }
+        Action::Disable { user } => {
+            show(users.disable_user(&user, &notices(settings), &origin()).await, &user)?;
+        }
+        Action::Enable { user } => {
+            let mails = mails(settings, store).await?;
+            show(users.enable_user(&user, &mails, &origin()).await, &user)?;
+        }
+        Action::EndSessions { user } => {
+            let revoked = checked(users.revoke_user_sessions(&user, &origin()).await, &user)?;
+            println!("revoked {revoked} sessions");
+        }
+        Action::ResetPassword { user } => {
+            let mails = mails(settings, store).await?;
+            let mailed = checked(users.start_password_reset(&user, &mails, &origin()).await, &user)?;
+            println!("the service will mail a link to {}", mailed.email.as_str());
+        }
+        Action::Unlock { user } => {
+            let had_failures = checked(users.unlock_user(&user, &origin()).await, &user)?;
+            println!("{}", if had_failures { "unlocked" } else { "there was nothing to unlock" });
+        }
+        Action::Delete { user, yes } => delete(users, &notices(settings), &user, yes).await?,
+    }
+    Ok(())
+}
+
+/// Records an event of a command. If that fails, the command does not: its operator has access to the
+/// database itself.
+pub(super) async fn record(users: &Administration, event: AuditEvent) {
+    if let Err(error) = users.record_command(event).await {
+        eprintln!("warning: not recorded in the audit trail: {}", reason(error));
+    }
 }
 
 /// Returns the origin of the commands for the audit trail.
-fn origin() -> Origin {
+pub(super) fn origin() -> Origin {
     Origin::local(COMMAND_LINE)
 }
 
@@ -228,7 +289,7 @@ async fn list(users: &Administration, filter: UserFilter) -> Result<(), Failure>
 }
 
 /// Prints the user with this key, or fails as the operation did.
-fn show(result: Result<ManagedUser, AccountError>, key: &UserKey) -> Result<(), Failure> {
+fn show(result: Result<ManagedUser, AccountError>, key: &UserKey) -> Result<(), CommandError> {
     print_user(&checked(result, key)?);
     Ok(())
 }
@@ -250,11 +311,11 @@ async fn delete(
     mails: &Mails,
     key: &UserKey,
     is_confirmed: bool,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     let user = checked(users.find_user(key).await, key)?;
     print_user(&user);
     if !is_confirmed && !confirm()? {
-        return Err("nothing was deleted".to_owned());
+        return Err("nothing was deleted".to_owned().into());
     }
     // By auth_token, which never changes: an email or username may belong to another user by now.
     let key = UserKey::AuthToken(user.user.auth_token);

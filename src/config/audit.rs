@@ -15,9 +15,16 @@ section! {
         /// How long events are kept in the database. They contain the addresses of end users: keep them no
         /// longer than you need them.
         retention: Span<3_600_000, RETENTION_MILLIS_MAX> = "90d",
-        /// Maximum number of different refusals that are recorded separately within a second; further ones
-        /// are counted together by kind, reason and caller. This bounds how much refused requests can make
-        /// the database write.
+        /// Maximum number of different refusals of callers that did not authenticate that are recorded
+        /// separately within a minute, by kind, reason and network; further ones are counted together by kind
+        /// and reason. This bounds how much unknown callers can make the database write.
+        strangers_max: Count<1, 1_000> = "100",
+        /// Maximum number of different refusals and reads of one caller that are recorded separately within a
+        /// minute and are about no account; further ones are counted together by kind and reason.
         refusals_max: Count<1, 1_000> = "100",
+        /// Maximum number of different refusals about one account that are recorded separately within a
+        /// minute, for example from different addresses, and of different reads; further ones are counted
+        /// together by kind, reason and caller, but never with those about another account.
+        account_max: Count<1, 1_000> = "20",
     }
 }

@@ -1,6 +1,13 @@
 //! The events of the audit trail: decisions about authentication, authorization and accounts.
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{
+    fmt,
+    net::IpAddr,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use uuid::Uuid;
 
@@ -46,13 +53,15 @@ kinds! {
     AuthnLoginFailMax = "authn_login_fail_max",
     /// An operator cleared the failed attempts of an account. (The vocabulary has only `authn_login_lock`.)
     AuthnLoginUnlock = "authn_login_unlock",
+    /// Clearing the failed attempts of an account was refused.
+    AuthnLoginUnlockFail = "authn_login_unlock_fail",
     /// A password was changed, or reset by a mailed link.
     AuthnPasswordChange = "authn_password_change",
     /// A password change or reset was refused.
     AuthnPasswordChangeFail = "authn_password_change_fail",
     /// A link was created because it was requested.
     AuthnTokenCreated = "authn_token_created",
-    /// A link was requested, but no user matched the request.
+    /// A link was requested, but no user matched the request, or the request was refused.
     AuthnTokenCreateFail = "authn_token_create_fail",
     /// A refresh token that had been replaced was used again: its session has been revoked.
     AuthnTokenReuse = "authn_token_reuse",
@@ -62,13 +71,21 @@ kinds! {
     SessionRenewFail = "session_renew_fail",
     /// One session, or all sessions of a user, were revoked.
     SessionExpired = "session_expired",
+    /// A revocation was refused, or there was no session to revoke.
+    SessionExpireFail = "session_expire_fail",
     /// An operator created a key that signs access tokens.
     AuthzAdmin = "authz_admin",
     /// A caller is unknown or is not authorized for its request, or an access token is invalid.
     AuthzFail = "authz_fail",
     /// The callers file was reloaded.
     AuthzChange = "authz_change",
-    /// Too many registrations, requested links or concurrent calls.
+    /// A request was malformed: a field, the metadata, the message or the method.
+    InputValidationFail = "input_validation_fail",
+    /// A caller read the data of users, or an operator the audit trail.
+    SensitiveRead = "sensitive_read",
+    /// A read of user data was refused.
+    SensitiveReadFail = "sensitive_read_fail",
+    /// Too many registrations, requested links, notices or concurrent calls, or a queue is full.
     ExcessRateLimitExceeded = "excess_rate_limit_exceeded",
     /// A user was registered or imported.
     UserCreated = "user_created",
@@ -81,8 +98,12 @@ kinds! {
     UserUpdateFail = "user_update_fail",
     /// An operator disabled an account. (The vocabulary has no name for it.)
     UserDisabled = "user_disabled",
+    /// Disabling an account was refused.
+    UserDisableFail = "user_disable_fail",
     /// An operator enabled an account again. (The vocabulary has no name for it.)
     UserEnabled = "user_enabled",
+    /// Enabling an account was refused.
+    UserEnableFail = "user_enable_fail",
     /// An account was deleted.
     UserDeleted = "user_deleted",
     /// A deletion was refused.
@@ -94,6 +115,67 @@ impl fmt::Display for AuditKind {
         f.write_str(self.as_str())
     }
 }
+
+/// Caller name in the audit trail for a caller that is not authenticated.
+pub const NOBODY: &str = "nobody";
+
+/// Caller name in the audit trail for a button press on one of the pages.
+pub const PAGES: &str = "pages";
+
+/// What is known about a call while it runs: whether an event of the call was recorded, and the user that the
+/// call is about. The event of a call that has recorded none uses it. Clones share it; the default one has
+/// nothing to share and remembers nothing.
+#[derive(Clone, Debug, Default)]
+pub struct CallNote(Option<Arc<Noted>>);
+
+#[derive(Debug, Default)]
+struct Noted {
+    is_recorded: AtomicBool,
+    user: OnceLock<AuthToken>,
+}
+
+impl CallNote {
+    /// Creates the note of a new call.
+    #[must_use]
+    pub fn begin() -> Self {
+        Self(Some(Arc::default()))
+    }
+
+    /// Sets the user that the call is about. The first one remains.
+    pub fn set_user(&self, user: AuthToken) {
+        if let Some(noted) = &self.0 {
+            noted.user.get_or_init(|| user);
+        }
+    }
+
+    /// The user that the call is about, if it is known.
+    #[must_use]
+    pub fn user(&self) -> Option<AuthToken> {
+        self.0.as_ref().and_then(|noted| noted.user.get().copied())
+    }
+
+    /// Notes that an event of the call was committed, or is queued to be written.
+    pub fn set_recorded(&self) {
+        if let Some(noted) = &self.0 {
+            noted.is_recorded.store(true, Ordering::Release);
+        }
+    }
+
+    /// True if an event of the call was committed, or is queued to be written.
+    #[must_use]
+    pub fn is_recorded(&self) -> bool {
+        self.0.as_ref().is_some_and(|noted| noted.is_recorded.load(Ordering::Acquire))
+    }
+}
+
+/// All notes are equal: a note is not part of the identity of an [`Origin`].
+impl PartialEq for CallNote {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for CallNote {}
 
 /// The caller of an operation and the addresses it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,13 +190,28 @@ pub struct Origin {
     pub agent: Option<ClientAgent>,
     /// The id of the call, as in the log.
     pub request_id: Option<Uuid>,
+    /// What is known about the call so far.
+    pub note: CallNote,
 }
 
 impl Origin {
     /// Creates the origin of a part of this machine without a connection, such as the command line.
     #[must_use]
     pub fn local(caller: &str) -> Self {
-        Self { caller: caller.into(), peer: None, client: None, agent: None, request_id: None }
+        Self {
+            caller: caller.into(),
+            peer: None,
+            client: None,
+            agent: None,
+            request_id: None,
+            note: CallNote::default(),
+        }
+    }
+
+    /// True if the caller did not authenticate: it is unknown, or a visitor of the pages.
+    #[must_use]
+    pub fn is_stranger(&self) -> bool {
+        matches!(&*self.caller, NOBODY | PAGES)
     }
 }
 
@@ -164,16 +261,5 @@ impl AuditEvent {
     pub const fn with_reason(mut self, reason: &'static str) -> Self {
         self.reason = Some(reason);
         self
-    }
-
-    /// True if the events differ at most in time, request id and count.
-    #[must_use]
-    pub fn is_similar_to(&self, other: &Self) -> bool {
-        let compared =
-            |event: &Self| (event.kind, event.reason, event.user, event.origin.peer, event.origin.client);
-        compared(self) == compared(other)
-            && self.origin.caller == other.origin.caller
-            && self.resource == other.resource
-            && self.origin.agent == other.origin.agent
     }
 }

@@ -23,13 +23,19 @@ impl ClientAddress {
     /// [`InvalidClientAddress`] for any other text.
     pub fn parse(text: &str) -> Result<Self, InvalidClientAddress> {
         let address: IpAddr = text.parse().map_err(|_| InvalidClientAddress)?;
-        Ok(Self(match address.to_canonical() {
+        Ok(Self::of(address))
+    }
+
+    /// Returns the network of an address.
+    #[must_use]
+    pub const fn of(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
             IpAddr::V6(address) => {
                 let [a, b, c, d, ..] = address.segments();
                 IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
             }
             address @ IpAddr::V4(_) => address,
-        }))
+        })
     }
 
     /// Reads the output of [`fmt::Display`]; returns `None` for any other text.

@@ -28,7 +28,7 @@ mod timestamp;
 mod user;
 mod username;
 
-pub use audit::{AuditEvent, AuditKind, Origin};
+pub use audit::{AuditEvent, AuditKind, CallNote, NOBODY, Origin, PAGES};
 pub use auth_token::{AuthToken, InvalidAuthToken};
 pub use civil_text::{from_civil_text, to_civil_text};
 pub use client_address::{ClientAddress, InvalidClientAddress};

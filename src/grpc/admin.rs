@@ -24,6 +24,7 @@ const TEXT_CHARACTERS_MAX: usize = 254;
 pub(super) async fn get_user(
     administration: &Administration,
     request: proto::GetUserRequest,
+    origin: &Origin,
     visible: UserFields,
 ) -> Result<proto::GetUserResponse, Status> {
     let mut fields = Fields::default();
@@ -42,6 +43,7 @@ pub(super) async fn get_user(
 
     let found = administration.find_user(&key).await.map_err(from_account)?;
 
+    origin.note.set_user(found.user.auth_token);
     Ok(proto::GetUserResponse { user: Some(managed_user(found, visible)) })
 }
 
@@ -99,7 +101,8 @@ pub(super) async fn set_verified(
     visible: UserFields,
 ) -> Result<proto::SetVerifiedResponse, Status> {
     let mut fields = Fields::default();
-    let key = fields.check("auth_token", AuthToken::parse(&request.auth_token)).map(UserKey::AuthToken);
+    let token = fields.check("auth_token", AuthToken::parse(&request.auth_token));
+    let key = token.map(|token| selected(token, origin));
     let is_verified = fields.check("is_verified", request.is_verified.ok_or("must be set"));
     let (Some(key), Some(is_verified)) = (key, is_verified) else { return Err(fields.into_status()) };
 
@@ -120,7 +123,7 @@ pub(super) async fn disable_user(
     origin: &Origin,
     visible: UserFields,
 ) -> Result<proto::DisableUserResponse, Status> {
-    let key = key(&request.auth_token)?;
+    let key = key(&request.auth_token, origin)?;
 
     let user = administration.disable_user(&key, mails, origin).await.map_err(from_account)?;
 
@@ -134,7 +137,7 @@ pub(super) async fn enable_user(
     origin: &Origin,
     visible: UserFields,
 ) -> Result<proto::EnableUserResponse, Status> {
-    let key = key(&request.auth_token)?;
+    let key = key(&request.auth_token, origin)?;
 
     let user = administration.enable_user(&key, mails, origin).await.map_err(from_account)?;
 
@@ -146,7 +149,7 @@ pub(super) async fn unlock_user(
     request: proto::UnlockUserRequest,
     origin: &Origin,
 ) -> Result<proto::UnlockUserResponse, Status> {
-    let key = key(&request.auth_token)?;
+    let key = key(&request.auth_token, origin)?;
 
     let had_failures = administration.unlock_user(&key, origin).await.map_err(from_account)?;
 
@@ -159,7 +162,7 @@ pub(super) async fn delete_user(
     request: proto::DeleteUserRequest,
     origin: &Origin,
 ) -> Result<proto::DeleteUserResponse, Status> {
-    let key = key(&request.auth_token)?;
+    let key = key(&request.auth_token, origin)?;
 
     administration.delete_user(&key, mails, origin).await.map_err(from_account)?;
 
@@ -171,7 +174,7 @@ pub(super) async fn revoke_user_sessions(
     request: proto::RevokeUserSessionsRequest,
     origin: &Origin,
 ) -> Result<proto::RevokeUserSessionsResponse, Status> {
-    let key = key(&request.auth_token)?;
+    let key = key(&request.auth_token, origin)?;
 
     let revoked = administration.revoke_user_sessions(&key, origin).await.map_err(from_account)?;
 
@@ -184,17 +187,24 @@ pub(super) async fn start_password_reset(
     request: proto::StartPasswordResetRequest,
     origin: &Origin,
 ) -> Result<proto::StartPasswordResetResponse, Status> {
-    let key = key(&request.auth_token)?;
+    let key = key(&request.auth_token, origin)?;
 
     administration.start_password_reset(&key, mails, origin).await.map_err(from_account)?;
 
     Ok(proto::StartPasswordResetResponse {})
 }
 
-fn key(auth_token: &str) -> Result<UserKey, Status> {
+fn key(auth_token: &str, origin: &Origin) -> Result<UserKey, Status> {
     let mut fields = Fields::default();
     let token = fields.check("auth_token", AuthToken::parse(auth_token));
-    token.map(UserKey::AuthToken).ok_or_else(|| fields.into_status())
+    token.map(|token| selected(token, origin)).ok_or_else(|| fields.into_status())
+}
+
+/// Returns the key of the user with this `auth_token`, who is also the user of the audit event: a refused
+/// action is about a user too, even if the user does not exist any more.
+fn selected(token: AuthToken, origin: &Origin) -> UserKey {
+    origin.note.set_user(token);
+    UserKey::AuthToken(token)
 }
 
 fn managed_user(found: ManagedUser, visible: UserFields) -> proto::ManagedUser {

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     accounts::Administration,
-    domain::{AuditKind, AuthToken},
+    domain::{AuditKind, AuthToken, Origin},
     proto,
     store::{AuditFilter, EventPosition, RecordedEvent},
 };
@@ -24,6 +24,7 @@ pub(super) async fn list_audit_events(
     administration: &Administration,
     page_tokens: &PageTokens,
     request: proto::ListAuditEventsRequest,
+    origin: &Origin,
 ) -> Result<proto::ListAuditEventsResponse, Status> {
     let same = proto::ListAuditEventsRequest { page_size: 0, page_token: String::new(), ..request.clone() };
     let list = [b"audit events ".as_slice(), &same.encode_to_vec()].concat();
@@ -33,6 +34,9 @@ pub(super) async fn list_audit_events(
         "" => None,
         text => fields.check("auth_token", AuthToken::parse(text)),
     };
+    if let Some(user) = user {
+        origin.note.set_user(user);
+    }
     let kinds = request.kinds.iter().enumerate();
     let kinds =
         kinds.filter_map(|(index, name)| fields.check(&format!("kinds[{index}]"), kind(name))).collect();

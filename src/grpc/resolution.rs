@@ -13,7 +13,7 @@ use super::{
 use crate::{
     accounts::AccountError,
     callers::UserFields,
-    domain::{AuthToken, Email, User, Username},
+    domain::{AuthToken, Email, Origin, User, Username},
     proto::{self, find_user_request::Key},
     store::Store,
 };
@@ -56,6 +56,7 @@ pub(super) async fn resolve_tokens(
 pub(super) async fn find_user(
     store: &Store,
     request: proto::FindUserRequest,
+    origin: &Origin,
     visible: UserFields,
 ) -> Result<proto::FindUserResponse, Status> {
     let mut fields = Fields::default();
@@ -77,7 +78,11 @@ pub(super) async fn find_user(
         }
     };
 
-    Ok(proto::FindUserResponse { user: Some(found_user(found.map_err(from_store)?, visible)?) })
+    let found = found.map_err(from_store)?;
+    if let Some(user) = &found {
+        origin.note.set_user(user.auth_token);
+    }
+    Ok(proto::FindUserResponse { user: Some(found_user(found, visible)?) })
 }
 
 /// Parses the tokens and removes duplicates, in the order of the request.

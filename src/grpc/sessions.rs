@@ -77,9 +77,10 @@ pub(super) async fn revoke_all_sessions(
 pub(super) async fn introspect_token(
     accounts: &Accounts,
     request: proto::IntrospectTokenRequest,
+    origin: &Origin,
     visible: UserFields,
 ) -> Result<proto::IntrospectTokenResponse, Status> {
-    let found = accounts.introspect(&request.access_token).await.map_err(from_account)?;
+    let found = accounts.introspect_for_caller(&request.access_token, origin).await.map_err(from_account)?;
 
     let Some((claims, acting)) = found else { return Ok(proto::IntrospectTokenResponse::default()) };
     Ok(proto::IntrospectTokenResponse {

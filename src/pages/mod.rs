@@ -21,7 +21,7 @@ use self::{form::Form, reply::Reply};
 use crate::{
     accounts::Accounts,
     callers::PAGES,
-    domain::{MailTokenPurpose, Origin},
+    domain::{CallNote, MailTokenPurpose, Origin},
     env::Env,
     server::{Body, HttpHandler, Peer},
 };
@@ -111,9 +111,13 @@ impl Pages {
                 page::show(templates, purpose, request.uri().query().unwrap_or_default())
             }
             (Some(Route::Page(purpose)), Some(templates)) if request.method() == Method::POST => {
+                let origin = self.origin(peer);
                 match Form::read(request).await {
-                    Ok(form) => self.submit(templates, purpose, form, self.origin(peer)).await,
-                    Err(status) => templates.error(status),
+                    Ok(form) => self.submit(templates, purpose, form, origin).await,
+                    Err(status) => {
+                        page::note_refusal(&self.accounts, purpose, &origin, page::UNREADABLE);
+                        templates.error(status)
+                    }
                 }
             }
             (Some(Route::Page(_)), Some(_)) => Reply::method_not_allowed("GET, HEAD, POST"),
@@ -129,6 +133,7 @@ impl Pages {
         origin: Origin,
     ) -> Reply {
         let Ok(permit) = Arc::clone(&self.submissions).try_acquire_owned() else {
+            page::note_refusal(&self.accounts, purpose, &origin, page::BUSY);
             return templates.error(StatusCode::SERVICE_UNAVAILABLE).retry_after(page::RETRY_AFTER_SECONDS);
         };
         let (accounts, page_templates) = (self.accounts.clone(), templates.clone());
@@ -145,7 +150,12 @@ impl Pages {
 
     fn origin(&self, peer: &Peer) -> Origin {
         let request_id = uuid::Builder::from_random_bytes(self.env.entropy.bytes()).into_uuid();
-        Origin { peer: Some(peer.ip()), request_id: Some(request_id), ..Origin::local(PAGES) }
+        Origin {
+            peer: Some(peer.ip()),
+            request_id: Some(request_id),
+            note: CallNote::begin(),
+            ..Origin::local(PAGES)
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     accounts::{AccountError, Accounts, NewPasswordError},
-    domain::{LinkToken, MailToken, MailTokenPurpose, Origin, chain},
+    domain::{AuditKind, LinkToken, MailToken, MailTokenPurpose, Origin, chain},
 };
 
 // The fields of the forms.
@@ -19,6 +19,16 @@ const NEW_PASSWORD_AGAIN: &str = "new_password_again";
 
 /// The `Retry-After` of a response with status 503, in seconds.
 pub(super) const RETRY_AFTER_SECONDS: u64 = 5;
+
+/// The kind, if it does not follow from the purpose of the page, and the reason of a refused submission for
+/// the audit trail.
+pub(super) type Refusal = (Option<AuditKind>, &'static str);
+
+/// A form that cannot be read.
+pub(super) const UNREADABLE: Refusal = (Some(AuditKind::InputValidationFail), "INVALID_FIELDS");
+
+/// A submission while too many others are in flight.
+pub(super) const BUSY: Refusal = (Some(AuditKind::ExcessRateLimitExceeded), "OVERLOADED");
 
 /// The result of a submitted form.
 enum PageOutcome {
@@ -37,7 +47,7 @@ pub(super) fn show(templates: &PageTemplates, purpose: MailTokenPurpose, query: 
     }
 }
 
-/// Handles a submitted form and returns the result page.
+/// Handles a submitted form and returns the result page. Records a refusal that the operation did not record.
 pub(super) async fn submit(
     accounts: &Accounts,
     templates: &PageTemplates,
@@ -45,27 +55,66 @@ pub(super) async fn submit(
     mut form: Form,
     origin: &Origin,
 ) -> Reply {
-    let Ok(token) = MailToken::parse(&form.take(TOKEN)) else {
-        return error_page(templates, purpose, &AccountError::InvalidToken);
+    let token = MailToken::parse(&form.take(TOKEN)).ok();
+    let result = match &token {
+        Some(token) => use_link(accounts, purpose, token, &mut form, origin).await,
+        None => Err(AccountError::InvalidToken),
     };
-    let result = match purpose {
+    match (result, token) {
+        (Ok(PageOutcome::Done), _) => templates.page(StatusCode::OK, purpose, &State::Done),
+        (Ok(PageOutcome::TryAgain(rule)), Some(token)) => {
+            note_refusal(accounts, purpose, origin, UNREADABLE);
+            form_page(templates, StatusCode::UNPROCESSABLE_ENTITY, purpose, &token, Some(&rule))
+        }
+        (Ok(PageOutcome::TryAgain(_)), None) => error_page(templates, purpose, &AccountError::InvalidToken),
+        (Err(error), _) => {
+            note_refusal(accounts, purpose, origin, refusal(&error));
+            log_failure(&error, origin);
+            error_page(templates, purpose, &error)
+        }
+    }
+}
+
+async fn use_link(
+    accounts: &Accounts,
+    purpose: MailTokenPurpose,
+    token: &MailToken,
+    form: &mut Form,
+    origin: &Origin,
+) -> Result<PageOutcome, AccountError> {
+    match purpose {
         MailTokenPurpose::VerifyEmail => {
             accounts.verify_email(LinkToken::Mailed(token.clone()), origin).await.map(|_| PageOutcome::Done)
         }
         MailTokenPurpose::ChangeEmail => {
-            accounts.confirm_email_change(&token, origin).await.map(|_| PageOutcome::Done)
+            accounts.confirm_email_change(token, origin).await.map(|_| PageOutcome::Done)
         }
-        MailTokenPurpose::ResetPassword => reset(accounts, &token, &mut form, origin).await,
-    };
-    match result {
-        Ok(PageOutcome::Done) => templates.page(StatusCode::OK, purpose, &State::Done),
-        Ok(PageOutcome::TryAgain(rule)) => {
-            form_page(templates, StatusCode::UNPROCESSABLE_ENTITY, purpose, &token, Some(&rule))
-        }
-        Err(error) => {
-            log_failure(&error, origin);
-            error_page(templates, purpose, &error)
-        }
+        MailTokenPurpose::ResetPassword => reset(accounts, token, form, origin).await,
+    }
+}
+
+/// Records a refused or failed submission in the audit trail, unless its operation has recorded an event.
+pub(super) fn note_refusal(
+    accounts: &Accounts,
+    purpose: MailTokenPurpose,
+    origin: &Origin,
+    (kind, reason): Refusal,
+) {
+    let kind = kind.unwrap_or(match purpose {
+        MailTokenPurpose::VerifyEmail | MailTokenPurpose::ChangeEmail => AuditKind::UserUpdateFail,
+        MailTokenPurpose::ResetPassword => AuditKind::AuthnPasswordChangeFail,
+    });
+    let event = accounts.audit().event(kind, origin).with_resource(purpose.page());
+    accounts.audit().queue_call(event.with_reason(reason));
+}
+
+/// Returns the kind and reason of an error for the audit trail.
+const fn refusal(error: &AccountError) -> Refusal {
+    match (error, error.reason()) {
+        (_, Some(reason)) => (None, reason),
+        (AccountError::Overloaded { .. }, _) => BUSY,
+        (AccountError::StoreUnavailable(_), _) => (None, "STORE_UNAVAILABLE"),
+        _ => (None, "INTERNAL"),
     }
 }
 

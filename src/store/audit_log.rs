@@ -13,9 +13,12 @@ impl RecordedEvents {
         self.0.push(event);
     }
 
-    /// Writes the events to the log.
+    /// Writes the events to the log, and notes in their calls that they are recorded.
     pub(crate) fn log(&self) {
-        self.0.iter().for_each(log_audit_event);
+        for event in &self.0 {
+            log_audit_event(event);
+            event.origin.note.set_recorded();
+        }
     }
 }
 

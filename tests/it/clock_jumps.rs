@@ -6,8 +6,9 @@ use std::{sync::Arc, time::Duration};
 use kairos_identity::{
     access_token::{AccessTokenOptions, AccessTokens},
     accounts::{
-        AccountError, Accounts, AccountsDependencies, AccountsOptions, AuditTrail, Budget, IssuedTokens,
-        KeyOptions, MailOptions, MailedBy, Mails, NewAccount, SessionOptions, SigningKeys, ThrottleOptions,
+        AccountError, Accounts, AccountsDependencies, AccountsOptions, AuditLimits, AuditTrail, Budget,
+        IssuedTokens, KeyOptions, MailOptions, MailedBy, Mails, NewAccount, SessionOptions, SigningKeys,
+        ThrottleOptions,
     },
     clock::Clock,
     domain::{Email, LinkToken, MailToken, Origin, Password, Timestamp, Username},
@@ -61,12 +62,13 @@ impl Scene {
             message_id_domain: "kairos.example".to_owned(),
         };
         let passwords = PasswordOptions { cost: 4, threads: 1, queue_length: 10 };
+        let limits = AuditLimits { strangers_max: 10, per_caller_max: 10, per_account_max: 10 };
         let dependencies = AccountsDependencies {
             store: world.store.clone(),
             passwords: Passwords::start(passwords, entropy.clone()).unwrap(),
             access_tokens,
             mails: Mails::new(mail_options, sealing_key, entropy.clone(), Arc::default()),
-            audit: AuditTrail::new(world.store.clone(), clock.clone(), 10),
+            audit: AuditTrail::new(world.store.clone(), clock.clone(), limits),
             env: Env { clock: clock.clone(), entropy },
         };
         let accounts = Accounts::new(dependencies, accounts_options());

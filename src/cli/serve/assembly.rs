@@ -6,7 +6,9 @@ use tokio::{net::TcpListener, sync::Notify};
 use tonic::service::Routes;
 
 use super::{
-    options::{accounts_options, bind, bind_http, layer_options, outbox_options, passwords, transport},
+    options::{
+        accounts_options, audit_limits, bind, bind_http, layer_options, outbox_options, passwords, transport,
+    },
     reload::{self, TlsConfigs},
 };
 use crate::{
@@ -106,7 +108,7 @@ fn accounts_dependencies(
         passwords: passwords(settings, &env.entropy)?,
         access_tokens: access_tokens(settings),
         mails,
-        audit: AuditTrail::new(store.clone(), env.clock.clone(), settings.audit.refusals_max.as_usize()),
+        audit: AuditTrail::new(store.clone(), env.clock.clone(), audit_limits(settings)),
         store,
         env,
     })

@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr};
 use tokio::net::TcpListener;
 
 use crate::{
-    accounts::{AccountsOptions, Budget, Retention, SessionOptions, ThrottleOptions},
+    accounts::{AccountsOptions, AuditLimits, Budget, Retention, SessionOptions, ThrottleOptions},
     callers::CallerGate,
     cli::{Failure, reason},
     config::{MailUrl, Settings, SmtpTls},
@@ -58,6 +58,14 @@ pub(super) fn retention(settings: &Settings) -> Retention {
         unverified_users: settings.verification.unverified_kept.get(),
         finished_mails: settings.mail.keep_finished.get(),
         audit_events: settings.audit.retention.get(),
+    }
+}
+
+pub(super) fn audit_limits(settings: &Settings) -> AuditLimits {
+    AuditLimits {
+        strangers_max: settings.audit.strangers_max.as_usize(),
+        per_caller_max: settings.audit.refusals_max.as_usize(),
+        per_account_max: settings.audit.account_max.as_usize(),
     }
 }
 

@@ -11,7 +11,7 @@ use super::super::{
 };
 use crate::{
     callers::{CallSlot, Caller, CallerGate, Requester, ServiceToken},
-    domain::{AuditKind, ClientAddress},
+    domain::{CallNote, ClientAddress, ClientAgent},
     proto::ErrorReason,
     server::Peer,
 };
@@ -23,21 +23,11 @@ const HEALTH: &str = "/grpc.health.v1.Health/";
 /// The header with the end user's IP address. It is ignored unless the caller has the right `tells-client`.
 const CLIENT_IP: &str = "kairos-client-ip";
 
+/// The header with the end user's program. It is ignored unless the caller has the right `tells-client`.
+const CLIENT_AGENT: &str = "kairos-client-agent";
+
 /// The retry delay for a caller with too many calls in flight: most calls end within milliseconds.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// A request that is rejected before a handler runs.
-pub(super) struct Rejection {
-    pub(super) status: Status,
-    /// The kind and reason for the audit trail; `None` for a malformed request, which is not recorded.
-    pub(super) audited: Option<(AuditKind, ErrorReason)>,
-}
-
-impl From<Status> for Rejection {
-    fn from(status: Status) -> Self {
-        Self { status, audited: None }
-    }
-}
 
 /// Authenticates the caller by its service token or its client certificate. Calls of the health service need
 /// neither.
@@ -45,34 +35,46 @@ pub(super) fn identify(
     gate: &CallerGate,
     request: &Request<Body>,
     peer: &Peer,
-) -> Result<Arc<Caller>, Rejection> {
+) -> Result<Arc<Caller>, Status> {
     if request.uri().path().starts_with(HEALTH) {
         return Ok(Caller::unauthenticated());
     }
     gate.identify(service_token(request.headers())?.as_ref(), &peer.names).ok_or_else(unknown_caller)
 }
 
-/// Checks that the caller may call the method and has a call slot left. Returns the source of the request,
-/// and the slot.
-pub(super) fn authorize(
-    caller: Arc<Caller>,
-    request: &Request<Body>,
-    peer: &Peer,
-) -> Result<(Requester, CallSlot), Rejection> {
+/// Checks that the caller may call the method and has a call slot left. Returns the slot.
+pub(super) fn authorize(caller: &Arc<Caller>, request: &Request<Body>) -> Result<CallSlot, Status> {
     if !caller.may_call(request.uri().path()) {
         let message = format!("the caller {} may not call this method", caller.name());
-        let reason = ErrorReason::CallerNotAllowed;
-        let status = error_status(Code::PermissionDenied, reason, &message);
-        return Err(Rejection { status, audited: Some((AuditKind::AuthzFail, reason)) });
+        return Err(error_status(Code::PermissionDenied, ErrorReason::CallerNotAllowed, &message));
     }
     let Some(slot) = caller.try_begin_call() else {
         let message = format!("the caller {} has too many calls in flight: try again later", caller.name());
         let reason = ErrorReason::Overloaded;
-        let status = retryable_status(Code::ResourceExhausted, reason, &message, RETRY_AFTER);
-        return Err(Rejection { status, audited: Some((AuditKind::ExcessRateLimitExceeded, reason)) });
+        return Err(retryable_status(Code::ResourceExhausted, reason, &message, RETRY_AFTER));
     };
-    let client = if caller.tells_client() { client_address(request.headers())? } else { None };
-    Ok((Requester { caller, client, peer: Some(peer.ip()) }, slot))
+    Ok(slot)
+}
+
+/// Returns the source of the request. The end user's program is read only for `note`d calls: a look-up has no
+/// use for it.
+///
+/// # Errors
+/// `INVALID_FIELDS` for a malformed address of the end user.
+pub(super) fn requester(
+    caller: Arc<Caller>,
+    request: &Request<Body>,
+    peer: &Peer,
+    note: Option<CallNote>,
+) -> Result<Requester, Status> {
+    let is_told = caller.tells_client();
+    let client = if is_told { client_address(request.headers())? } else { None };
+    let agent = if is_told && note.is_some() { client_agent(request.headers()) } else { None };
+    Ok(Requester { caller, client, agent, peer: Some(peer.ip()), note: note.unwrap_or_default() })
+}
+
+fn client_agent(headers: &HeaderMap) -> Option<ClientAgent> {
+    headers.get(CLIENT_AGENT).and_then(|agent| ClientAgent::from_bytes_lossy(agent.as_bytes()))
 }
 
 fn client_address(headers: &HeaderMap) -> Result<Option<ClientAddress>, Status> {
@@ -89,16 +91,14 @@ fn client_address(headers: &HeaderMap) -> Result<Option<ClientAddress>, Status> 
     }
 }
 
-fn unknown_caller() -> Rejection {
+fn unknown_caller() -> Status {
     let message = "the caller is unknown: send a service token as `authorization: Bearer kst_...` or use a client certificate";
-    let reason = ErrorReason::CallerUnknown;
-    let status = error_status(Code::Unauthenticated, reason, message);
-    Rejection { status, audited: Some((AuditKind::AuthzFail, reason)) }
+    error_status(Code::Unauthenticated, ErrorReason::CallerUnknown, message)
 }
 
 /// Returns the service token among the `authorization` values, if there is one. More than one is rejected,
 /// because it would be unclear which caller is meant.
-fn service_token(headers: &HeaderMap) -> Result<Option<ServiceToken>, Rejection> {
+fn service_token(headers: &HeaderMap) -> Result<Option<ServiceToken>, Status> {
     let credentials = headers.get_all(header::AUTHORIZATION).iter().filter_map(|value| value.to_str().ok());
     let mut tokens = credentials.filter_map(ServiceToken::from_authorization);
     let token = tokens.next();
@@ -118,7 +118,7 @@ mod tests {
             for value in credentials {
                 headers.append(header::AUTHORIZATION, value.parse().unwrap());
             }
-            service_token(&headers).map_err(|rejection| rejection.status.code())
+            service_token(&headers).map_err(|status| status.code())
         };
         assert_eq!(found(&[]), Ok(None));
         assert_eq!(found(&[bearer(&one)]), Ok(Some(one.clone())));

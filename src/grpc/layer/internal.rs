@@ -7,6 +7,10 @@ use tonic_types::{ErrorDetails, StatusExt};
 use super::super::{request_id::RequestId, status};
 use crate::proto::ErrorReason;
 
+/// Extension of an INTERNAL response that a library created: it could not read the request message.
+#[derive(Clone, Copy)]
+pub(super) struct FromLibrary;
+
 /// Adds the request id to an INTERNAL response, and the reason if a library left it out. The message becomes
 /// "internal error". Other responses are not changed.
 pub(super) fn with_request_id(response: Response<Body>, id: RequestId) -> Response<Body> {
@@ -14,11 +18,16 @@ pub(super) fn with_request_id(response: Response<Body>, id: RequestId) -> Respon
     match Status::from_header_map(response.headers()) {
         Some(status) if status.code() == Code::Internal => {
             let mut details = status.get_error_details();
-            if details.error_info().is_none() {
+            let is_from_library = details.error_info().is_none();
+            if is_from_library {
                 tracing::warn!(request_id = %id, error = status.message(), "Call failed in a library");
                 details = status::details(ErrorReason::Internal);
             }
-            with_details(details.set_request_info(id.to_string(), "").clone())
+            let mut response = with_details(details.set_request_info(id.to_string(), "").clone());
+            if is_from_library {
+                response.extensions_mut().insert(FromLibrary);
+            }
+            response
         }
         _ => response,
     }

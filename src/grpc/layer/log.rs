@@ -8,7 +8,7 @@ use tonic::{Code, Status, body::Body};
 use tonic_types::StatusExt;
 use tracing::Level;
 
-use super::{super::request_id::RequestId, methods::Methods};
+use super::{super::request_id::RequestId, internal::FromLibrary, methods::Method};
 use crate::{callers::Caller, clock::Clock};
 
 /// Logged in place of a path that is not a known method.
@@ -17,7 +17,7 @@ const UNKNOWN: &str = "unknown";
 /// A call in flight. If it is dropped before [`Call::end`], the caller has cancelled it, and it is logged as
 /// CANCELLED.
 pub(super) struct Call<'a> {
-    method: Option<&'a str>,
+    method: Option<Method<'a>>,
     peer: SocketAddr,
     caller: Option<Arc<Caller>>,
     trace_id: Option<String>,
@@ -28,12 +28,15 @@ pub(super) struct Call<'a> {
 }
 
 /// The result of a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum CallResult {
     /// The response is a message or a stream.
     Success,
-    /// The response is a gRPC error or an HTTP error.
-    Error,
+    /// The response is an HTTP error: the request was not gRPC.
+    HttpError,
+    /// The response is a gRPC error, with the reason in its details if there is one. `is_unreadable` if a
+    /// library could not read the request message.
+    Error { code: Code, reason: Option<String>, is_unreadable: bool },
 }
 
 impl<'a> Call<'a> {
@@ -41,10 +44,10 @@ impl<'a> Call<'a> {
         request: &Request<Body>,
         peer: SocketAddr,
         id: RequestId,
-        methods: &'a Methods,
+        method: Option<Method<'a>>,
         clock: &'a Clock,
     ) -> Self {
-        let (method, trace_id) = (methods.find(request.uri().path()), trace_id(request.headers()));
+        let trace_id = trace_id(request.headers());
         Self { method, peer, caller: None, trace_id, id, clock, began: clock.instant(), is_logged: false }
     }
 
@@ -59,10 +62,10 @@ impl<'a> Call<'a> {
     }
 
     /// Logs the call and returns its result. A streaming response is logged when its headers are ready.
-    pub(super) fn end(mut self, response: &Response<Body>) -> CallResult {
+    pub(super) fn end(&mut self, response: &Response<Body>) -> CallResult {
         if !response.status().is_success() {
             self.log(&format!("HTTP {}", response.status().as_u16()), None);
-            return CallResult::Error;
+            return CallResult::HttpError;
         }
         // A success has its status in the trailers. An error has no body, and its status is in the headers.
         let Some(status) = Status::from_header_map(response.headers()) else {
@@ -71,7 +74,8 @@ impl<'a> Call<'a> {
         };
         let reason = status.get_details_error_info().map(|info| info.reason);
         self.log(code_name(status.code()), reason.as_deref());
-        CallResult::Error
+        let is_unreadable = response.extensions().get::<FromLibrary>().is_some();
+        CallResult::Error { code: status.code(), reason, is_unreadable }
     }
 
     /// The time since the call began, in microseconds. Evaluated only when the line is written.
@@ -82,7 +86,7 @@ impl<'a> Call<'a> {
 
     fn log(&mut self, code: &str, reason: Option<&str>) {
         self.is_logged = true;
-        let method = self.method.unwrap_or(UNKNOWN);
+        let method = self.method.map_or(UNKNOWN, |method| method.path);
         macro_rules! line {
             ($level:expr) => {
                 tracing::event!(
@@ -100,22 +104,13 @@ impl<'a> Call<'a> {
                 )
             };
         }
-        if code == code_name(Code::Ok) && is_look_up(method) {
+        // A log line for each successful look-up would cost as much as the call.
+        if code == code_name(Code::Ok) && self.method.is_some_and(|method| method.policy.is_look_up) {
             line!(Level::DEBUG);
         } else {
             line!(Level::INFO);
         }
     }
-}
-
-/// True for the methods that the agent calls for every message. A log line for each success would cost as
-/// much as the call.
-fn is_look_up(method: &str) -> bool {
-    matches!(
-        method,
-        "/kairos.identity.v1.IdentityService/ResolveToken"
-            | "/kairos.identity.v1.IdentityService/ResolveTokens"
-    )
 }
 
 impl Drop for Call<'_> {
@@ -142,7 +137,7 @@ fn trace_id(headers: &HeaderMap) -> Option<String> {
 }
 
 /// The name of the code in the gRPC specification.
-const fn code_name(code: Code) -> &'static str {
+pub(super) const fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",

@@ -1,25 +1,37 @@
 //! The paths of all methods that the server may serve.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use prost::Message;
 use prost_types::FileDescriptorSet;
 
+use super::policy::Policy;
 use crate::proto;
 
-/// The paths of all known methods. Only these are logged, so that a caller cannot write an arbitrary path
-/// into the log.
-pub(super) struct Methods(HashSet<String>);
+/// A known method.
+#[derive(Clone, Copy)]
+pub(super) struct Method<'a> {
+    pub(super) path: &'a str,
+    pub(super) policy: Policy,
+}
+
+/// All known methods. Only their paths are logged, so that a caller cannot write an arbitrary path into the
+/// log or the audit trail.
+pub(super) struct Methods(HashMap<String, Policy>);
 
 impl Methods {
     /// Returns the methods of the API, of health, and of both versions of reflection.
     pub fn all() -> Self {
-        Self(all_method_paths().into_iter().collect())
+        let known = all_method_paths().into_iter().map(|path| {
+            let policy = Policy::of(&path);
+            (path, policy)
+        });
+        Self(known.collect())
     }
 
-    /// Returns the path if it is the path of a known method.
-    pub fn find(&self, path: &str) -> Option<&str> {
-        self.0.get(path).map(String::as_str)
+    /// Returns the method with this path, if it is known.
+    pub fn find(&self, path: &str) -> Option<Method<'_>> {
+        self.0.get_key_value(path).map(|(path, policy)| Method { path, policy: *policy })
     }
 }
 
@@ -57,6 +69,7 @@ mod tests {
     #[test]
     fn only_the_methods_of_the_served_services_are_known() {
         let methods = Methods::all();
+        let find = |path: &str| methods.find(path).map(|method| method.path.to_owned());
         for known in [
             "/kairos.identity.v1.IdentityService/Login",
             "/kairos.identity.v1.IdentityService/ResolveTokens",
@@ -65,9 +78,9 @@ mod tests {
             "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
             "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
         ] {
-            assert_eq!(methods.find(known), Some(known));
+            assert_eq!(find(known).as_deref(), Some(known));
         }
-        assert_eq!(methods.find("/kairos.identity.v1.IdentityService/login"), None);
-        assert_eq!(methods.find("/"), None);
+        assert_eq!(find("/kairos.identity.v1.IdentityService/login"), None);
+        assert_eq!(find("/"), None);
     }
 }

@@ -1,6 +1,7 @@
 //! What is common to all calls: authentication, authorization, deadlines, logging, errors. Each mechanism has
 //! its own file; `Layered::answer` applies them in order.
 
+mod audit;
 mod caller;
 mod content_type;
 mod deadline;
@@ -8,22 +9,22 @@ mod internal;
 mod log;
 mod methods;
 mod panic;
+mod policy;
 
 use std::{ops::ControlFlow, pin::pin, time::Duration};
 
 use http::{Request, Response};
-use tonic::body::Body;
+use tonic::{Status, body::Body};
 
-pub use self::methods::all_method_paths;
 use self::{
-    caller::Rejection,
+    audit::CallTrail,
     log::{Call, CallResult},
     methods::Methods,
 };
-use super::{request_id::RequestId, status::reason_name};
+pub use self::{audit::RecordEvent, methods::all_method_paths};
+use super::request_id::RequestId;
 use crate::{
-    callers::{CallSlot, Caller, CallerGate, Requester},
-    domain::AuditEvent,
+    callers::{CallSlot, CallerGate, Requester},
     env::Env,
     server::{HttpHandler, Peer},
 };
@@ -41,17 +42,14 @@ pub struct LayerOptions {
     pub gate: CallerGate,
 }
 
-/// Handles the calls that the layers let pass.
-pub trait CallHandler: Send + Sync + 'static {
+/// Handles the calls that the layers let pass, and records the events of those whose operation recorded none.
+pub trait CallHandler: RecordEvent + 'static {
     /// Handles one call of `requester`, whose caller is authenticated and may call the method.
     fn handle(
         &self,
         request: Request<Body>,
         requester: Requester,
     ) -> impl Future<Output = Response<Body>> + Send;
-
-    /// Records an audit event about a call that the layers rejected.
-    fn record_rejection(&self, event: AuditEvent);
 }
 
 /// Services with the layers around them.
@@ -72,16 +70,19 @@ pub fn wrap<S: CallHandler>(services: S, options: LayerOptions) -> Layered<S> {
 /// 1. The request id, which the layers below use.
 /// 2. The log, which sees every response, including rejections and panics, and calls that the caller
 ///    cancelled.
-/// 3. The content type, before the request body is read.
-/// 4. Authentication and authorization of the caller, before the deadline starts.
-/// 5. The request id in INTERNAL responses. It encloses the panic layer, which creates such responses.
-/// 6. Panics. It encloses the deadline layer, so that a panic and an exceeded deadline have different codes.
-/// 7. The deadline, for the handler and the reading of the request body.
+/// 3. The audit trail, which sees the same, and records each call whose operation has recorded no event.
+/// 4. The content type, before the request body is read.
+/// 5. Authentication and authorization of the caller, before the deadline starts.
+/// 6. The request id in INTERNAL responses. It encloses the panic layer, which creates such responses.
+/// 7. Panics. It encloses the deadline layer, so that a panic and an exceeded deadline have different codes.
+/// 8. The deadline, for the handler and the reading of the request body.
 impl<S: CallHandler> HttpHandler for Layered<S> {
     async fn answer(&self, request: Request<Body>, peer: &Peer) -> Response<Body> {
         let id = RequestId::generate(&self.options.env.entropy);
-        let mut call = Call::begin(&request, peer.address, id, &self.methods, &self.options.env.clock);
-        let mut response = match self.admit(&request, peer, &mut call, id) {
+        let (clock, method) = (&self.options.env.clock, self.methods.find(request.uri().path()));
+        let mut call = Call::begin(&request, peer.address, id, method, clock);
+        let mut trail = CallTrail::begin(&self.services, clock, method, id, peer.ip());
+        let mut response = match self.admit(&request, peer, &mut call, &mut trail) {
             // The slot is held until the response is ready.
             ControlFlow::Continue((requester, _slot, limit)) => {
                 // Pinned in place: passing a future by value copies it, here more than a thousand bytes each
@@ -92,7 +93,9 @@ impl<S: CallHandler> HttpHandler for Layered<S> {
             }
             ControlFlow::Break(rejection) => rejection,
         };
-        if call.end(&response) != CallResult::Success {
+        let result = call.end(&response);
+        trail.end(&result, call.caller());
+        if result != CallResult::Success {
             id.write_to(&mut response);
         }
         response
@@ -101,31 +104,20 @@ impl<S: CallHandler> HttpHandler for Layered<S> {
 
 impl<S: CallHandler> Layered<S> {
     /// Returns the requester, its call slot and the time limit, or the response to a request that is rejected
-    /// unread. A rejection is recorded in the audit trail, except for malformed requests.
+    /// unread.
     fn admit(
         &self,
         request: &Request<Body>,
         peer: &Peer,
         call: &mut Call,
-        id: RequestId,
+        trail: &mut CallTrail,
     ) -> ControlFlow<Response<Body>, (Requester, CallSlot, Duration)> {
         if let Some(rejection) = content_type::reject(request) {
             return ControlFlow::Break(rejection);
         }
-        match self.admit_grpc(request, peer, call) {
+        match self.admit_grpc(request, peer, call, trail) {
             Ok(admitted) => ControlFlow::Continue(admitted),
-            Err(Rejection { status, audited }) => {
-                if let Some((kind, reason)) = audited {
-                    let caller = call.caller().cloned().unwrap_or_else(Caller::unauthenticated);
-                    let requester = Requester { caller, client: None, peer: Some(peer.ip()) };
-                    let origin = requester.origin(None, Some(id.as_uuid()));
-                    let event = AuditEvent::new(self.options.env.clock.now(), kind, origin)
-                        .with_reason(reason_name(reason));
-                    let resource = self.methods.find(request.uri().path()).map(str::to_owned);
-                    self.services.record_rejection(AuditEvent { resource, ..event });
-                }
-                ControlFlow::Break(status.into_http())
-            }
+            Err(status) => ControlFlow::Break(status.into_http()),
         }
     }
 
@@ -134,11 +126,14 @@ impl<S: CallHandler> Layered<S> {
         request: &Request<Body>,
         peer: &Peer,
         call: &mut Call,
-    ) -> Result<(Requester, CallSlot, Duration), Rejection> {
+        trail: &mut CallTrail,
+    ) -> Result<(Requester, CallSlot, Duration), Status> {
         let options = &self.options;
         let caller = caller::identify(&options.gate, request, peer)?;
         call.set_caller(&caller);
-        let (requester, slot) = caller::authorize(caller, request, peer)?;
+        let slot = caller::authorize(&caller, request)?;
+        let requester = caller::requester(caller, request, peer, trail.note())?;
+        trail.set_requester(&requester);
         let (default, max) = (options.request_timeout_default, options.request_timeout_max);
         Ok((requester, slot, deadline::limit(request.headers(), default, max)?))
     }

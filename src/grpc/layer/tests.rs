@@ -1,10 +1,14 @@
-use std::future::pending;
+use std::{
+    future::pending,
+    sync::{Arc, Mutex},
+};
 
 use http::StatusCode;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::{super::request_id, *};
+use crate::domain::{AuditEvent, AuditKind};
 
 /// The behavior of the handler inside the layers.
 #[derive(Clone, Copy)]
@@ -24,8 +28,51 @@ impl CallHandler for Handler {
             Self::ReturnsInternal => Status::internal("a library's message").into_http(),
         }
     }
+}
 
-    fn record_rejection(&self, _: AuditEvent) {}
+impl RecordEvent for Handler {
+    fn record_event(&self, _: AuditEvent) {}
+}
+
+/// A handler, and the events that the layers record.
+#[derive(Clone)]
+struct Recorded {
+    handler: Handler,
+    events: Arc<Mutex<Vec<AuditEvent>>>,
+}
+
+impl CallHandler for Recorded {
+    async fn handle(&self, request: Request<Body>, requester: Requester) -> Response<Body> {
+        self.handler.handle(request, requester).await
+    }
+}
+
+impl RecordEvent for Recorded {
+    fn record_event(&self, event: AuditEvent) {
+        self.events.lock().unwrap().push(event);
+    }
+}
+
+/// Returns the kinds and reasons of the events that a call of this method leaves. A call that hangs is
+/// cancelled.
+async fn events_of(handler: Handler, method: &str) -> Vec<(AuditKind, &'static str)> {
+    let recorded = Recorded { handler, events: Arc::default() };
+    let path = format!("/kairos.identity.v1.IdentityService/{method}");
+    let request = Request::post(path).header("content-type", "application/grpc").body(Body::empty()).unwrap();
+    let peer = Peer { address: "127.0.0.1:1".parse().unwrap(), names: Vec::new() };
+    let layered = wrap(recorded.clone(), options(Duration::from_secs(30)));
+    let _cancelled = tokio::time::timeout(Duration::from_millis(20), layered.answer(request, &peer)).await;
+    let events = recorded.events.lock().unwrap();
+    events.iter().map(|event| (event.kind, event.reason.unwrap())).collect()
+}
+
+fn options(request_timeout_default: Duration) -> LayerOptions {
+    LayerOptions {
+        request_timeout_default,
+        request_timeout_max: request_timeout_default.max(Duration::from_millis(100)),
+        env: Env::system(),
+        gate: CallerGate::open(),
+    }
 }
 
 fn request() -> http::request::Builder {
@@ -33,12 +80,7 @@ fn request() -> http::request::Builder {
 }
 
 async fn respond(handler: Handler, request: http::request::Builder) -> Response<Body> {
-    let options = LayerOptions {
-        request_timeout_default: Duration::from_millis(50),
-        request_timeout_max: Duration::from_millis(100),
-        env: Env::system(),
-        gate: CallerGate::open(),
-    };
+    let options = options(Duration::from_millis(50));
     let peer = Peer { address: "127.0.0.1:1".parse().unwrap(), names: Vec::new() };
     wrap(handler, options).answer(request.body(Body::empty()).unwrap(), &peer).await
 }
@@ -123,4 +165,22 @@ async fn a_request_that_is_not_grpc_gets_an_http_error() {
     assert_eq!(respond(Handler::ReturnsNotFound, get).await.status(), StatusCode::METHOD_NOT_ALLOWED);
     let without = Request::post("/test.Service/Call");
     assert_eq!(respond(Handler::ReturnsNotFound, without).await.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+}
+
+#[tokio::test]
+async fn a_call_that_is_unreadable_fails_or_is_cancelled_leaves_an_event() {
+    use AuditKind::{AuthnLoginFail, InputValidationFail, SensitiveReadFail};
+    for (handler, method, events) in [
+        (Handler::ReturnsInternal, "Login", vec![(InputValidationFail, "INTERNAL")]),
+        (Handler::ReturnsInternal, "ResolveToken", vec![(InputValidationFail, "INTERNAL")]),
+        (Handler::Panics, "Login", vec![(AuthnLoginFail, "INTERNAL")]),
+        (Handler::Hangs, "Login", vec![(AuthnLoginFail, "CANCELLED")]),
+        (Handler::ReturnsNotFound, "ResolveToken", vec![(SensitiveReadFail, "NOT_FOUND")]),
+        (Handler::ReturnsNotFound, "NoSuchMethod", vec![(InputValidationFail, "NOT_FOUND")]),
+        // A failed look-up is in the log only.
+        (Handler::Panics, "ResolveToken", Vec::new()),
+        (Handler::Hangs, "ResolveToken", Vec::new()),
+    ] {
+        assert_eq!(events_of(handler, method).await, events, "{method}");
+    }
 }

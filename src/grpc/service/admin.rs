@@ -11,8 +11,8 @@ use crate::proto::{self, admin_service_server::AdminService};
 #[tonic::async_trait]
 impl AdminService for Api {
     async fn get_user(&self, request: Request<proto::GetUserRequest>) -> RpcResult<proto::GetUserResponse> {
-        let visible = visible(&request);
-        admin::get_user(&self.administration, request.into_inner(), visible).await.map(Response::new)
+        let (origin, visible) = (origin(&request), visible(&request));
+        admin::get_user(&self.administration, request.into_inner(), &origin, visible).await.map(Response::new)
     }
 
     async fn list_users(
@@ -100,8 +100,14 @@ impl AdminService for Api {
         &self,
         request: Request<proto::ListAuditEventsRequest>,
     ) -> RpcResult<proto::ListAuditEventsResponse> {
-        audit_events::list_audit_events(&self.administration, &self.page_tokens, request.into_inner())
-            .await
-            .map(Response::new)
+        let origin = origin(&request);
+        audit_events::list_audit_events(
+            &self.administration,
+            &self.page_tokens,
+            request.into_inner(),
+            &origin,
+        )
+        .await
+        .map(Response::new)
     }
 }

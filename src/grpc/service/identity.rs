@@ -64,7 +64,7 @@ impl IdentityService for Api {
         &self,
         request: Request<proto::FindUserRequest>,
     ) -> RpcResult<proto::FindUserResponse> {
-        let visible = visible(&request);
-        resolution::find_user(&self.store, request.into_inner(), visible).await.map(Response::new)
+        let (origin, visible) = (origin(&request), visible(&request));
+        resolution::find_user(&self.store, request.into_inner(), &origin, visible).await.map(Response::new)
     }
 }

@@ -10,7 +10,7 @@ use tonic::{
 };
 
 use super::{
-    layer::CallHandler,
+    layer::{CallHandler, RecordEvent},
     page_tokens::PageTokens,
     request_id::{RequestId, current_request_id},
     resolution,
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     accounts::{Accounts, Administration, AuditTrail, MailedBy, Mails},
     callers::{Caller, Requester, UserFields},
-    domain::{AuditEvent, AuditKind, ClientAgent, Origin},
+    domain::{AuditEvent, AuditKind, CallNote, Origin},
     proto::{
         ErrorReason, account_service_server::AccountServiceServer, admin_service_server::AdminServiceServer,
         identity_service_server::IdentityServiceServer, session_service_server::SessionServiceServer,
@@ -41,7 +41,7 @@ pub struct Api {
     pub page_tokens: PageTokens,
     /// Look-ups, which need no rules of accounts.
     pub store: Store,
-    /// Records the requests that are rejected before a handler runs.
+    /// Records the calls whose operation has recorded no event.
     pub audit: AuditTrail,
 }
 
@@ -86,7 +86,7 @@ impl Api {
     fn deny<T>(&self, request: &Request<T>, what: &str) -> Status {
         let reason = ErrorReason::CallerNotAllowed;
         let event = self.audit.event(AuditKind::AuthzFail, &origin(request)).with_resource(what);
-        self.audit.queue_refusal(event.with_reason(reason_name(reason)));
+        self.audit.queue_event(event.with_reason(reason_name(reason)));
         let caller = requester(request).caller;
         error_status(Code::PermissionDenied, reason, &format!("the caller {} may not {what}", caller.name()))
     }
@@ -123,9 +123,11 @@ impl CallHandler for Services {
         };
         response.unwrap_or_else(|never| match never {})
     }
+}
 
-    fn record_rejection(&self, event: AuditEvent) {
-        self.audit.queue_refusal(event);
+impl RecordEvent for Services {
+    fn record_event(&self, event: AuditEvent) {
+        self.audit.queue_call(event);
     }
 }
 
@@ -144,7 +146,13 @@ type RpcResult<T> = Result<Response<T>, Status>;
 /// Returns the requester that the layers stored in the request. Falls back to an unauthenticated caller
 /// without rights.
 fn requester<T>(request: &Request<T>) -> Requester {
-    let unauthenticated = || Requester { caller: Caller::unauthenticated(), client: None, peer: None };
+    let unauthenticated = || Requester {
+        caller: Caller::unauthenticated(),
+        client: None,
+        agent: None,
+        peer: None,
+        note: CallNote::default(),
+    };
     request.extensions().get::<Requester>().cloned().unwrap_or_else(unauthenticated)
 }
 
@@ -153,12 +161,7 @@ fn visible<T>(request: &Request<T>) -> UserFields {
     requester(request).caller.fields()
 }
 
-/// The header with the end user's program. It is ignored unless the caller has the right `tells-client`.
-const CLIENT_AGENT: &str = "kairos-client-agent";
-
 /// Returns the source of the request for the audit trail.
 fn origin<T>(request: &Request<T>) -> Origin {
-    let agent = request.metadata().get(CLIENT_AGENT);
-    let agent = agent.and_then(|agent| ClientAgent::from_bytes_lossy(agent.as_encoded_bytes()));
-    requester(request).origin(agent, current_request_id().map(RequestId::as_uuid))
+    requester(request).origin(current_request_id().map(RequestId::as_uuid))
 }

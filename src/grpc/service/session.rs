@@ -59,8 +59,10 @@ impl SessionService for Api {
         &self,
         request: Request<proto::IntrospectTokenRequest>,
     ) -> RpcResult<proto::IntrospectTokenResponse> {
-        let visible = visible(&request);
-        sessions::introspect_token(&self.accounts, request.into_inner(), visible).await.map(Response::new)
+        let (origin, visible) = (origin(&request), visible(&request));
+        sessions::introspect_token(&self.accounts, request.into_inner(), &origin, visible)
+            .await
+            .map(Response::new)
     }
 
     async fn get_jwks(&self, _: Request<proto::GetJwksRequest>) -> RpcResult<proto::GetJwksResponse> {

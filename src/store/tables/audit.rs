@@ -1,19 +1,21 @@
 //! Queries of `core_audit_event`. The event of a change is recorded in the transaction of the change, by the
 //! other files of this module.
 
+use std::collections::HashMap;
+
 use diesel::{
     BoolExpressionMethods, ExpressionMethods, Insertable, QueryDsl, Queryable, Selectable, SelectableHelper,
 };
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
-use crate::domain::{AuditEvent, AuditKind, AuthToken, Timestamp};
+use crate::domain::{AuditEvent, AuditKind, AuthToken, Email, Timestamp};
 use crate::store::{
     Store, StoreError,
     audit_log::RecordedEvents,
     columns::{TimestampColumn, UuidColumn},
     connection::{read, statements, write},
-    schema::core_audit_event,
+    schema::{core_audit_event, core_user},
 };
 
 /// Maximum number of events that [`Store::list_audit_events`] returns: a page of 1,000, and one more that
@@ -23,6 +25,9 @@ pub const AUDIT_PAGE_MAX: i64 = 1_001;
 /// Maximum length of a stored resource in characters. A longer one, such as a list of many caller names, is
 /// truncated.
 const RESOURCE_CHARACTERS_MAX: usize = 256;
+
+/// Maximum number of emails in one query.
+const EMAILS_MAX: usize = 500;
 
 /// Which events to list. An event must match every condition that is set.
 #[derive(Debug, Clone, Default)]
@@ -164,6 +169,23 @@ statements! {
             Ok(())
         }
 
+        /// Adds the count of an event to a row, or inserts the event if there is no such row (any more).
+        /// Returns the id of the row.
+        async fn count_event(&mut self, event: AuditEvent, row: Option<i64>) -> Result<i64, StoreError> {
+            let new = AuditRow::from(event);
+            if let Some(id) = row {
+                let counted = diesel::update(core_audit_event::table.find(id))
+                    .set(core_audit_event::count.eq(core_audit_event::count + new.count))
+                    .execute(self)
+                    .await?;
+                if counted > 0 {
+                    return Ok(id);
+                }
+            }
+            let inserted = diesel::insert_into(core_audit_event::table).values(new);
+            Ok(inserted.returning(core_audit_event::id).get_result(self).await?)
+        }
+
         /// Records the event of a change in the transaction of the change, to be logged after the commit.
         async fn record(&mut self, event: AuditEvent, recorded: &mut RecordedEvents) -> Result<(), StoreError> {
             self.insert_event(event.clone()).await?;
@@ -182,6 +204,43 @@ impl Store {
                 connection.insert_event(event).await?;
             }
             Ok(())
+        })
+    }
+
+    /// Records events, each in a new row or, if it names a row with equal events, by adding to the count of
+    /// that row: all of them, or none. Returns the row of each. Does not log them, as
+    /// [`Store::record_audit_events`].
+    pub async fn count_audit_events(
+        &self,
+        events: Vec<(AuditEvent, Option<i64>)>,
+    ) -> Result<Vec<i64>, StoreError> {
+        write!(&self.connections, connection => {
+            let mut rows = Vec::with_capacity(events.len());
+            for (event, row) in events {
+                rows.push(connection.count_event(event, row).await?);
+            }
+            Ok(rows)
+        })
+    }
+
+    /// Returns the users with these emails; emails without a user are left out.
+    pub async fn find_auth_tokens_by_email(
+        &self,
+        emails: Vec<Email>,
+    ) -> Result<HashMap<Email, AuthToken>, StoreError> {
+        read!(&self.connections, connection => {
+            let mut users = HashMap::new();
+            for emails in emails.chunks(EMAILS_MAX) {
+                let emails: Vec<&str> = emails.iter().map(Email::as_str).collect();
+                let found: Vec<(String, UuidColumn)> = core_user::table
+                    .filter(core_user::email.eq_any(emails))
+                    .select((core_user::email, core_user::auth_token))
+                    .load(connection)
+                    .await?;
+                let found = found.into_iter();
+                users.extend(found.map(|(email, user)| (Email::from_stored(email), AuthToken::from_uuid(user.0))));
+            }
+            Ok(users)
         })
     }
 

@@ -18,10 +18,17 @@ use crate::support::{
 };
 
 /// How long to wait for audit events. The service records refusals once a second.
-const RECORDED_LIMIT: Duration = Duration::from_secs(15);
+pub const RECORDED_LIMIT: Duration = Duration::from_secs(15);
 
-/// Runs `kairos-identity audit` with these arguments and returns its lines, each split at the tabs.
-fn audit(server: &TestServer, arguments: &[&str]) -> Vec<Vec<String>> {
+/// Runs `kairos-identity audit` with these arguments and returns its lines, each split at the tabs, without
+/// the events of earlier runs.
+pub fn audit(server: &TestServer, arguments: &[&str]) -> Vec<Vec<String>> {
+    let mut lines = audit_with_own_reads(server, arguments);
+    lines.retain(|line| !(line[1] == "sensitive_read" && line[4] == "command-line"));
+    lines
+}
+
+fn audit_with_own_reads(server: &TestServer, arguments: &[&str]) -> Vec<Vec<String>> {
     let output = server.command(&[&["audit"], arguments].concat()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
@@ -55,7 +62,7 @@ async fn assert_decisions(
 }
 
 /// Returns the number of decisions in these lines; a line with `count=N` counts N times.
-fn count(lines: &[Vec<String>]) -> usize {
+pub fn count(lines: &[Vec<String>]) -> usize {
     let counted =
         |line: &Vec<String>| line.iter().find_map(|part| part.strip_prefix("count=")?.parse::<usize>().ok());
     lines.iter().map(|line| counted(line).unwrap_or(1)).sum()
@@ -188,14 +195,39 @@ on_both_engines! {
         assert_eq!(decisions(&audit(&server, &[])), ["authn_login_fail INVALID_CREDENTIALS"]);
     }
 
+    async fn reads_and_refused_commands_of_the_command_line_are_recorded(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        let ada = server.unverified_user("ada").await.auth_token;
+        let run = |arguments: &[&str]| server.command(arguments).output().unwrap().status.success();
+        assert!(run(&["user", "show", "ada"]) && run(&["user", "list"]) && run(&["audit", "--user", &ada]));
+        let refused = [
+            "show", "verify", "unverify", "disable", "enable", "end-sessions", "reset-password", "unlock", "delete",
+        ];
+        for verb in refused {
+            assert!(!run(&["user", verb, "unknown"]), "{verb}");
+        }
+        assert!(run(&["user", "disable", "ada"]) && !run(&["user", "reset-password", "ada"]));
+
+        let lines = audit_with_own_reads(&server, &["--caller", "command-line"]);
+        let shown: Vec<_> = lines.iter().map(|line| (line[1].as_str(), line[2].as_str(), line[3].as_str())).collect();
+        let unknown = [
+            "sensitive_read_fail", "user_update_fail", "user_update_fail", "user_disable_fail", "user_enable_fail",
+            "session_expire_fail", "authn_token_create_fail", "authn_login_unlock_fail", "user_delete_fail",
+        ].map(|kind| (kind, "USER_NOT_FOUND", "-"));
+        let first = [("sensitive_read", "OK", ada.as_str()), ("sensitive_read", "OK", "-"), ("sensitive_read", "OK", &ada)];
+        let last = [("user_disabled", "OK", ada.as_str()), ("authn_token_create_fail", "ACCOUNT_DISABLED", "-")];
+        assert_eq!(shown, [&first[..], &unknown, &last].concat());
+        assert_eq!(lines[0].last().unwrap(), "resource=user show");
+    }
+
     async fn since_and_until_take_a_timestamp_or_a_duration(engine: Engine) {
         let server = TestServer::start(engine).await;
         server.unverified_user("ada").await;
         server.client().await.find_user(by_username("ada")).await.unwrap();
 
-        assert_eq!(decisions(&audit(&server, &["--since", "1h"])), ["user_created OK"]);
+        assert_decisions(&server, &["--since", "1h"], vec!["user_created OK", "sensitive_read OK"]).await;
         assert_eq!(decisions(&audit(&server, &["--until", "1h"])), [""; 0]);
-        assert_eq!(decisions(&audit(&server, &["--since", "2026-01-01T00:00:00Z", "--until", "2526-01-01T00:00:00Z"])).len(), 1);
+        assert_eq!(decisions(&audit(&server, &["--since", "2026-01-01T00:00:00Z", "--until", "2526-01-01T00:00:00Z"])).len(), 2);
         let wrong = server.command(&["audit", "--since", "yesterday"]).output().unwrap();
         assert_eq!(wrong.status.code(), Some(2));
         assert!(String::from_utf8_lossy(&wrong.stderr).contains("'--since <TIME>': expected a time such as"));

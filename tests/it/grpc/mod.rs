@@ -3,6 +3,8 @@
 mod account;
 mod admin;
 mod audit;
+mod audit_noise;
+mod audit_of_calls;
 mod callers;
 mod certificates;
 mod known_addresses;

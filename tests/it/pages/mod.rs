@@ -2,7 +2,7 @@
 
 mod http_port;
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use kairos_identity::proto::{
     RequestEmailChangeRequest, RequestPasswordResetRequest, account_service_client::AccountServiceClient,
@@ -16,6 +16,7 @@ use crate::support::{
     server::TestServer,
     sessions::{acting, introspect, log_in},
     tools::{python, repository},
+    wait::until,
 };
 
 const OTHER_PASSWORD: &str = "quartz-Lantern-57-meadow";
@@ -84,6 +85,34 @@ on_both_engines! {
         assert!(!server.log().contains(&token), "the token is not logged");
         let trail = String::from_utf8(server.command(&["audit"]).output().unwrap().stdout).unwrap();
         assert!(trail.contains("user_updated\tOK") && trail.contains("\tpages\t127.0.0.1"), "{trail}");
+    }
+
+    async fn each_refused_button_press_is_recorded(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        server.member("ada").await;
+        let token = reset_token(&server, "ada").await;
+        let http = server.http_address();
+        assert_eq!(post(http, "/verify", &[("token", "zzz")]).status, 400);
+        assert_eq!(post(http, "/confirm-email", &[]).status, 400);
+        assert_eq!(post(http, "/reset-password", &[("token", "zzz"), ("new_password", "x")]).status, 400);
+        let different = [("token", token.as_str()), ("new_password", "one"), ("new_password_again", "two")];
+        assert_eq!(post(http, "/reset-password", &different).status, 422);
+        let long = "x".repeat(9_000);
+        assert_eq!(post(http, "/reset-password", &[("token", &long)]).status, 413);
+
+        let expected = [
+            "authn_password_change_fail\tINVALID_TOKEN", "input_validation_fail\tINVALID_FIELDS",
+            "user_update_fail\tINVALID_TOKEN",
+        ];
+        until("each refusal is recorded", Duration::from_secs(15), async || {
+            let output = server.command(&["audit", "--caller", "pages"]).output().unwrap();
+            let trail = String::from_utf8(output.stdout).unwrap();
+            let decision = |line: &str| line.split('\t').skip(1).take(2).collect::<Vec<_>>().join("\t");
+            let mut found: Vec<_> = trail.lines().map(decision).collect();
+            found.sort();
+            let counts = trail.matches("count=2").count();
+            (found == expected && counts == 2).then_some(())
+        }).await;
     }
 
     async fn a_new_password_is_chosen_on_the_page(engine: Engine) {

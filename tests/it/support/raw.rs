@@ -69,6 +69,18 @@ pub async fn call(
     fields: &[(&str, Value)],
     bearer: Option<&str>,
 ) -> Result<Vec<u8>, Status> {
+    let credentials = bearer.map(|token| format!("Bearer {token}"));
+    let metadata: Vec<_> = credentials.iter().map(|value| ("authorization", value.as_str())).collect();
+    call_with(server, path, fields, &metadata).await
+}
+
+/// Calls the method at `path` with these fields and this metadata; returns the bytes of the response.
+pub async fn call_with(
+    server: &TestServer,
+    path: &str,
+    fields: &[(&str, Value)],
+    metadata: &[(&'static str, &str)],
+) -> Result<Vec<u8>, Status> {
     let message = request_of(path);
     let mut bytes = Vec::new();
     for (name, value) in fields {
@@ -86,8 +98,8 @@ pub async fn call(
         }
     }
     let mut request = Request::new(bytes);
-    if let Some(token) = bearer {
-        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    for (name, value) in metadata {
+        request.metadata_mut().insert(*name, value.parse().unwrap());
     }
     let mut grpc = Grpc::new(server.channel().await);
     grpc.ready().await.unwrap();

@@ -177,7 +177,9 @@ on_both_engines! {
         ];
         let of_ada = ListAuditEventsRequest { auth_token, ..ListAuditEventsRequest::default() };
         for size in [1, 3, 100] {
-            let found = events(&server, of_ada.clone(), size).await;
+            let mut found = events(&server, of_ada.clone(), size).await;
+            // Calls that changed nothing, and these lists.
+            found.retain(|event| event.kind != "sensitive_read");
             let kinds: Vec<_> = found.iter().map(|event| event.kind.as_str()).collect();
             assert_eq!(kinds, expected, "{size}");
             assert!(found.iter().all(|event| event.caller == "anybody" && event.peer_ip == "127.0.0.1" && event.count == 1));
