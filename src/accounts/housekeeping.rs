@@ -11,7 +11,7 @@ use super::{
 use crate::{
     clock::Clock,
     domain::{AuditEvent, AuditKind, Origin},
-    store::{RetentionPeriods, Store},
+    store::{RetentionPeriods, Store, StoreError},
 };
 
 /// Minimum time for which a mailed token is kept after it has expired. Until its deletion, a used
@@ -21,6 +21,9 @@ const EXPIRED_TOKENS_KEPT: Duration = Duration::from_hours(7 * 24);
 /// Pause between two rounds: short enough that each round is small, long enough that the rounds cost almost
 /// nothing.
 const INTERVAL: Duration = Duration::from_mins(10);
+
+/// Pause between two checks of the number of audit events. A flood writes at most some thousands in it.
+const AUDIT_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Pause between two transactions of one round, so that other writers can run.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -34,13 +37,17 @@ pub struct Retention {
     pub finished_mails: Duration,
     /// Audit events.
     pub audit_events: Duration,
+    /// Maximum number of audit events, whatever their age.
+    pub audit_rows_max: u32,
 }
 
-/// Deletes rows that are no longer needed, every 10 minutes.
+/// Deletes rows that are no longer needed, every 10 minutes, and audit events beyond their number, every
+/// minute.
 pub struct Housekeeping {
     store: Store,
     clock: Clock,
     retention_periods: RetentionPeriods,
+    audit_rows_max: u32,
     origin: Origin,
 }
 
@@ -53,7 +60,7 @@ impl Housekeeping {
         clock: Clock,
         origin: Origin,
         sessions: SessionOptions,
-        Retention { unverified_users, finished_mails, audit_events }: Retention,
+        Retention { unverified_users, finished_mails, audit_events, audit_rows_max }: Retention,
     ) -> Self {
         let retention_periods = RetentionPeriods {
             unverified_users,
@@ -65,14 +72,51 @@ impl Housekeeping {
             idle_sessions: sessions.idle,
             audit_events,
         };
-        Self { store, clock, retention_periods, origin }
+        Self { store, clock, retention_periods, audit_rows_max, origin }
     }
 
     /// Runs until `stop` is cancelled.
     pub async fn run(self, stop: CancellationToken) {
-        while stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
-            stop.run_until_cancelled(self.purge()).await;
+        let purges = async {
+            while stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
+                stop.run_until_cancelled(self.purge()).await;
+            }
+        };
+        let audit_purges = async {
+            while stop.run_until_cancelled(tokio::time::sleep(AUDIT_INTERVAL)).await.is_some() {
+                stop.run_until_cancelled(self.purge_audit()).await;
+            }
+        };
+        tokio::join!(purges, audit_purges);
+    }
+
+    /// Deletes the least valuable audit events while there are too many.
+    async fn purge_audit(&self) {
+        match self.delete_excess_audit_events().await {
+            Ok(0) => {}
+            Ok(deleted) => {
+                let rows_max = self.audit_rows_max;
+                tracing::warn!(
+                    deleted,
+                    "More than audit.rows-max ({rows_max}) audit events; deleted {deleted}"
+                );
+            }
+            Err(error) => tracing::warn!(error = %error.chain(), "Deletion of audit events failed"),
         }
+    }
+
+    async fn delete_excess_audit_events(&self) -> Result<i64, StoreError> {
+        let excess = self.store.excess_audit_events(i64::from(self.audit_rows_max)).await?;
+        let mut left = excess;
+        while left > 0 {
+            let deleted = self.store.delete_least_valuable_audit_events(left).await?;
+            if deleted == 0 {
+                break;
+            }
+            left -= i64::try_from(deleted).unwrap_or(left);
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(excess - left)
     }
 
     async fn purge(&self) {

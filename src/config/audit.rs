@@ -15,6 +15,10 @@ section! {
         /// How long events are kept in the database. They contain the addresses of end users: keep them no
         /// longer than you need them.
         retention: Span<3_600_000, RETENTION_MILLIS_MAX> = "90d",
+        /// Maximum number of events in the database: about 5 GB with the default. Beyond it the least
+        /// valuable are deleted within minutes, whatever their age: refusals of callers that did not
+        /// authenticate first, then other refusals, refusals about an account, reads, and last what was done.
+        rows_max: Count<1_000, 1_000_000_000> = "20000000",
         /// Maximum number of different refusals of callers that did not authenticate that are recorded
         /// separately within a minute, by kind, reason and network; further ones are counted together by kind
         /// and reason. This bounds how much unknown callers can make the database write.

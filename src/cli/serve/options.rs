@@ -58,6 +58,7 @@ pub(super) fn retention(settings: &Settings) -> Retention {
         unverified_users: settings.verification.unverified_kept.get(),
         finished_mails: settings.mail.keep_finished.get(),
         audit_events: settings.audit.retention.get(),
+        audit_rows_max: settings.audit.rows_max.get(),
     }
 }
 

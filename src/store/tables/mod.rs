@@ -16,6 +16,7 @@
 
 mod account_changes;
 pub(crate) mod audit;
+mod audit_limit;
 mod disabled_users;
 pub(crate) mod known_addresses;
 pub(crate) mod links;

@@ -1,6 +1,7 @@
 //! The conformance tests of the store, run on both engines.
 
 mod audit;
+mod audit_limit;
 mod lookup;
 mod managed_users;
 mod migrate;

@@ -1,0 +1,1 @@
+DROP INDEX core_audit_event_value_idx;
