@@ -10,8 +10,9 @@ section! {
     /// Email verification.
     VerificationSettings in "verification" {
         /// Lifetime of a mailed link that verifies an email or confirms a new one. It is also the time for
-        /// which an unverified registration holds its email. The time runs from the registration, however many
-        /// further links are requested. After it, a new registration with the same email replaces the user.
+        /// which an unverified registration holds its email. The time runs from the registration, however
+        /// many further links are requested. After it, a new registration with the same email replaces the
+        /// user.
         token_lifetime: Span<1_000, 604_800_000> = "24h",
         /// How long a user who never verified their email is kept after the registration and after the last
         /// link that was created for them; then the user is deleted. Users who are disabled or were imported
