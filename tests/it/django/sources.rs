@@ -61,7 +61,11 @@ fn a_source_that_is_not_a_django_database_is_refused() {
     let other = django.path("other.txt");
     fs::write(&other, "not a database, though it is long enough to look like one".repeat(40)).unwrap();
     assert_refused(&format!("sqlite://{}", other.display()), "file is not a database");
-    assert_refused("mysql://a/b", "--from: expected sqlite:///folder/file");
+    let malformed =
+        super::kairos(&["import", "django", "--from", "mysql://a/b", "--to", "sqlite://store.sqlite3"]);
+    let error = String::from_utf8_lossy(&malformed.stderr);
+    assert_eq!(malformed.status.code(), Some(2), "{error}");
+    assert!(error.contains("--from: expected sqlite:///folder/file"), "{error}");
 
     let empty = TestDatabase::new(Engine::Sqlite);
     empty.execute("CREATE TABLE auth_user (id INTEGER PRIMARY KEY)");
