@@ -22,7 +22,7 @@ const HEADERS: [&str; 8] =
 
 /// Texts that an attacker may use as a username or in an email to inject headers, recipients or markup. The
 /// service refuses some of them.
-const HOSTILE: [&str; 16] = [
+const HOSTILE: [&str; 17] = [
     "Ada\r\nBcc: eve@evil.example",
     "Ada\nBcc: eve@evil.example",
     "Ada\u{85}Bcc: eve@evil.example",
@@ -31,6 +31,7 @@ const HOSTILE: [&str; 16] = [
     "=?utf-8?q?Ada=0D=0ABcc:_eve=40evil.example?=",
     "<script>alert(1)</script>",
     "<a href=\"https://evil.example\">Ada</a>",
+    "<a name=\"eve\">Ada</a>",
     "{{ link }} {% raw %}",
     "Ada\u{202e}adA",
     "\"Ada\" <eve",
