@@ -2,7 +2,6 @@
 
 use clap::{Args, Subcommand};
 
-use super::Failure;
 use crate::{
     callers::{ServiceToken, check_name},
     entropy::Entropy,
@@ -33,7 +32,7 @@ fn parse_name(name: &str) -> Result<String, String> {
 }
 
 impl Caller {
-    pub(super) fn run(self) -> Result<(), Failure> {
+    pub(super) fn run(self) {
         let Action::Token { name } = self.action;
         let token = ServiceToken::from_random(Entropy::system().bytes());
         eprintln!(
@@ -45,6 +44,5 @@ impl Caller {
             token.hash()
         );
         println!("{}", token.expose());
-        Ok(())
     }
 }

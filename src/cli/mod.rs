@@ -101,6 +101,46 @@ impl Cli {
         // rustls needs a default provider if a library builds its own TLS configuration. A second call
         // changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
+        let (store_flags, serve_flags) = self.setting_flags()?;
+        let (settings, sources) = Settings::load(&store_flags, &serve_flags)?;
+        if let Command::Serve(serve) = &self.command {
+            settings.check_for_serve()?;
+            if serve.print_config {
+                print!("{}", Settings::print(&sources));
+                return Ok(());
+            }
+        }
+        let is_json = settings.log.format == LogFormat::Json;
+        let _log =
+            telemetry::init(settings.log.level.as_str(), is_json).map_err(|error| error.to_string())?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| format!("cannot start the async runtime: {error}"))?;
+        runtime.block_on(async {
+            match self.command {
+                Command::Serve(_) => serve::run(settings).await,
+                Command::Migrate => migrate::run(&settings).await,
+                Command::User(user) => user.run(&settings).await,
+                Command::Audit(audit) => audit.run(&settings).await,
+                Command::Caller(caller) => {
+                    caller.run();
+                    Ok(())
+                }
+                Command::Keys(keys) => keys.run(&settings).await,
+                Command::Import(import) => import.run(&settings).await,
+                Command::Export(export) => export.run(&settings).await,
+                Command::Copy(copy) => copy.run(&settings).await,
+                Command::Backup(backup) => backup.run(&settings),
+                Command::Healthcheck(healthcheck) => healthcheck.run(&settings).await,
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Returns the flags that are settings, with those of the command.
+    ///
+    /// # Errors
+    /// [`CliError::MalformedFlag`] if the URL of a source or target is malformed.
+    fn setting_flags(&self) -> Result<(StoreFlags, ServeFlags), CliError> {
         let mut store_flags = self.store.clone();
         let mut serve_flags = ServeFlags::default();
         match &self.command {
@@ -129,35 +169,7 @@ impl Cli {
             | Command::Backup(_)
             | Command::Healthcheck(_) => {}
         }
-        let (settings, sources) = Settings::load(&store_flags, &serve_flags)?;
-        if let Command::Serve(serve) = &self.command {
-            settings.check_for_serve()?;
-            if serve.print_config {
-                print!("{}", Settings::print(&sources));
-                return Ok(());
-            }
-        }
-        let is_json = settings.log.format == LogFormat::Json;
-        let _log =
-            telemetry::init(settings.log.level.as_str(), is_json).map_err(|error| error.to_string())?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| format!("cannot start the async runtime: {error}"))?;
-        runtime.block_on(async {
-            match self.command {
-                Command::Serve(_) => serve::run(settings).await,
-                Command::Migrate => migrate::run(&settings).await,
-                Command::User(user) => user.run(&settings).await,
-                Command::Audit(audit) => audit.run(&settings).await,
-                Command::Caller(caller) => caller.run(),
-                Command::Keys(keys) => keys.run(&settings).await,
-                Command::Import(import) => import.run(&settings).await,
-                Command::Export(export) => export.run(&settings).await,
-                Command::Copy(copy) => copy.run(&settings).await,
-                Command::Backup(backup) => backup.run(&settings),
-                Command::Healthcheck(healthcheck) => healthcheck.run(&settings).await,
-            }
-        })?;
-        Ok(())
+        Ok((store_flags, serve_flags))
     }
 }
 

@@ -79,7 +79,7 @@ impl Sources {
         let table: Table = text.parse().map_err(|error| malformed(path, &text, &error))?;
         for (section, entries) in table {
             let Some(entries) = entries.as_table() else {
-                return Err(self.unknown(section, SettingSource::File(path.to_owned())));
+                return Err(unknown(section, SettingSource::File(path.to_owned())));
             };
             for (name, value) in entries {
                 let source = SettingSource::File(path.to_owned());
@@ -129,13 +129,8 @@ impl Sources {
                 *entry = (text, source);
                 Ok(())
             }
-            None => Err(self.unknown(key, source)),
+            None => Err(unknown(key, source)),
         }
-    }
-
-    fn unknown(&self, key: String, source: SettingSource) -> ConfigError {
-        let known = settings().map(|setting| (setting.key(), setting.field.replace('_', "-")));
-        ConfigError::UnknownKey { nearest: nearest(&key, known), key, set_by: source }
     }
 
     /// Replaces the URL with the content of the file that `<key>-file` names, if that setting is set.
@@ -175,4 +170,9 @@ fn nearest(name: &str, known: impl Iterator<Item = (String, String)>) -> Option<
         }
     }
     best.1
+}
+
+fn unknown(key: String, source: SettingSource) -> ConfigError {
+    let known = settings().map(|setting| (setting.key(), setting.field.replace('_', "-")));
+    ConfigError::UnknownKey { nearest: nearest(&key, known), key, set_by: source }
 }

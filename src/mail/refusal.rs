@@ -81,12 +81,9 @@ const fn is_code_about_the_mail(subject: u16, detail: u16) -> bool {
     match (subject, detail) {
         // The addresses, except the sender's.
         (1, 7 | 8) => false,
-        // The mailbox, and the format of the mail.
-        (1 | 2 | 6, _) => true,
-        // The mail is too large for the server.
-        (3, 4) => true,
-        // The mailbox or its domain has another owner now (RFC 7293).
-        (7, 17 | 18) => true,
+        // The mailbox and the format of the mail; a mail that is too large for the server; and a mailbox or
+        // domain that has another owner now (RFC 7293).
+        (1 | 2 | 6, _) | (3, 4) | (7, 17 | 18) => true,
         _ => false,
     }
 }

@@ -75,16 +75,17 @@ fn queue(
 ) -> (NonBlocking, WorkerGuard) {
     let counter = Arc::new(OnceLock::new());
     let output = BufWriter::with_capacity(WRITE_BYTES_MAX, output);
-    let reported = Reported { output, is_json, name, counter: Arc::clone(&counter), reported: 0, lines: 0 };
+    let writer =
+        CountingWriter { output, is_json, name, counter: Arc::clone(&counter), reported: 0, lines: 0 };
     let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUED_LINES_MAX);
-    let (queue, worker) = builder.thread_name(name).finish(reported);
+    let (queue, worker) = builder.thread_name(name).finish(writer);
     // The counter exists only once the queue does. Until it is set, no line was dropped.
     let _ = counter.set(queue.error_counter());
     (queue, worker)
 }
 
 /// Writes lines, and among them how many were dropped.
-struct Reported<W: Write> {
+struct CountingWriter<W: Write> {
     output: BufWriter<W>,
     is_json: bool,
     name: &'static str,
@@ -96,7 +97,7 @@ struct Reported<W: Write> {
     lines: usize,
 }
 
-impl<W: Write> Reported<W> {
+impl<W: Write> CountingWriter<W> {
     fn report(&mut self) -> io::Result<()> {
         self.lines = 0;
         let dropped = self.counter.get().map_or(0, ErrorCounter::dropped_lines);
@@ -118,7 +119,7 @@ impl<W: Write> Reported<W> {
     }
 }
 
-impl<W: Write> Write for Reported<W> {
+impl<W: Write> Write for CountingWriter<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.output.write_all(line)?;
         self.lines += 1;

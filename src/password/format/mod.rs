@@ -100,7 +100,7 @@ impl StoredHash {
     pub(super) fn compute_and_discard_difference(&self, password: &str, cost: u32) {
         match self {
             Self::BcryptSha256(hash) | Self::Bcrypt(hash) => {
-                hash.compute_and_discard_difference(password, cost)
+                hash.compute_and_discard_difference(password, cost);
             }
             Self::Md5(_) => bcrypt::compute_and_discard(password, cost),
             Self::Pbkdf2(_) | Self::Scrypt(_) | Self::Argon2(_) => {}
