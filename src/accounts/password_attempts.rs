@@ -14,16 +14,13 @@ use std::{
 use tokio::{runtime::Handle, sync::OwnedSemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    AccountError, Accounts,
-    throttle::{Rule, SKEW_MAX},
-};
+use super::{AccountError, Accounts, throttle::Rule};
 use crate::{
     domain::{AuditEvent, AuditKind, ClientAddress, Email, Origin, Password, PasswordHash, Timestamp, User},
     password::{QueueSlot, Verdict},
     store::{
-        AttemptOutcome, Attempts, CorrectPassword, Counted, LoginAddress, Reservation, SETTLEMENT_MAX,
-        Settlement, Store, StoreError, Subject, Tally,
+        AttemptOutcome, Attempts, CLOCK_DIFFERENCE_MAX, CorrectPassword, Counted, LoginAddress, Reservation,
+        SETTLEMENT_MAX, Settlement, Store, StoreError, Subject, Tally,
     },
 };
 
@@ -179,7 +176,13 @@ impl Accounts {
     fn reservation(&self, subjects: Vec<Subject>, now: Timestamp) -> Reservation {
         let id = uuid::Builder::from_random_bytes(self.deps.env.entropy.identifier()).into_uuid();
         let expires_at = now.plus(RESERVED_MAX);
-        Reservation { id, subjects, at: now, expires_at, latest_expiry: expires_at.plus(SKEW_MAX) }
+        Reservation {
+            id,
+            subjects,
+            at: now,
+            expires_at,
+            latest_expiry: expires_at.plus(CLOCK_DIFFERENCE_MAX),
+        }
     }
 }
 

@@ -16,10 +16,6 @@ use crate::{
 /// year do not add up.
 const FAILURES_KEPT: Duration = Duration::from_hours(24);
 
-/// Maximum difference between the clocks of two instances, or between the times of two calls that wait for
-/// the same row.
-pub(super) const SKEW_MAX: Duration = Duration::from_mins(1);
-
 /// Time until the next try of an attempt that is refused because others are in progress. They are settled
 /// within about the time of a hash.
 const IN_PROGRESS_RETRY: Duration = Duration::from_secs(1);
@@ -61,7 +57,9 @@ impl Rule {
     pub(super) fn count_failure(self, before: Option<Attempts>, at: Timestamp) -> Attempts {
         match self {
             Self::ConsecutiveFailures(options) => options.count_failure(before, at),
-            Self::PerWindow(budget) | Self::PerClient(budget, _) => budget.count(before, at),
+            Self::PerWindow(budget) | Self::PerClient(budget, _) => {
+                Attempts::count_in_window(before, budget.window, at)
+            }
         }
     }
 
@@ -175,28 +173,13 @@ impl ThrottleOptions {
 
 impl Budget {
     fn admit(self, tally: Tally, now: Timestamp) -> Result<(), Timestamp> {
-        let window = self.window(tally.failures, now);
+        let window = Attempts::in_window(tally.failures, self.window, now);
         let count = window.map_or(0, |window| window.count);
         match window {
             Some(window) if count >= self.max => Err(window.expires_at),
             _ if count.saturating_add(tally.in_progress) >= self.max => Err(now.plus(IN_PROGRESS_RETRY)),
             _ => Ok(()),
         }
-    }
-
-    /// Returns the attempts in the window including one now.
-    fn count(self, before: Option<Attempts>, now: Timestamp) -> Attempts {
-        let window = self.window(before, now);
-        let expires_at = window.map_or(now.plus(self.window), |window| window.expires_at);
-        let count = window.map_or(0, |window| window.count).saturating_add(1);
-        Attempts { count, refused_until: now, expires_at }
-    }
-
-    /// Returns the attempts of the current window. A window that ends later than one that begins now was set
-    /// by a wrong clock, so it is ignored. The tolerance is `SKEW_MAX`.
-    fn window(self, before: Option<Attempts>, now: Timestamp) -> Option<Attempts> {
-        let latest = now.plus(self.window).plus(SKEW_MAX);
-        before.filter(|before| before.expires_at <= latest)
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::{domain::Timestamp, store::OutgoingMail};
+use crate::{
+    domain::Timestamp,
+    store::{CLOCK_DIFFERENCE_MAX, OutgoingMail},
+};
 
 /// The result of an attempt to send a mail. The text is the cause of the failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,9 +38,6 @@ pub(super) enum Next {
 /// The longest lease that the settings allow: twice the maximum of `mail.timeout`.
 const LEASE_MAX: Duration = Duration::from_mins(20);
 
-/// Maximum difference between the clocks of two instances.
-const SKEW_MAX: Duration = Duration::from_mins(1);
-
 /// The waits between attempts.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Backoff {
@@ -51,7 +51,7 @@ impl Backoff {
     /// Returns the latest time at which a mail can be due if the clock that scheduled it was right: the
     /// longest wait or lease, and a tolerance for the differences between the clocks of instances.
     pub(super) fn latest_due(self, now: Timestamp) -> Timestamp {
-        now.plus(self.max.mul_f64(1.2).max(LEASE_MAX)).plus(SKEW_MAX)
+        now.plus(self.max.mul_f64(1.2).max(LEASE_MAX)).plus(CLOCK_DIFFERENCE_MAX)
     }
 
     /// Returns the wait after `attempts` attempts (at least one). `jitter` (0 to 1) makes it up to 20 %

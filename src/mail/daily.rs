@@ -10,10 +10,6 @@ use crate::{
 /// The length of a window. It begins with the first mail in it.
 const WINDOW: Duration = Duration::from_hours(24);
 
-/// A window that ends later than one that begins now, by more than the difference between the clocks of two
-/// instances, was set by a wrong clock.
-const SKEW_MAX: Duration = Duration::from_mins(1);
-
 /// The most mails within 24 hours.
 #[derive(Debug, Clone, Copy)]
 pub struct DailyLimits {
@@ -47,14 +43,8 @@ fn subjects(to: &Email) -> Vec<Subject> {
 
 /// Returns the mails in the window including this one, or the end of the window if it is full.
 fn count_one(max: u32, before: Option<Attempts>, now: Timestamp) -> Result<Attempts, Timestamp> {
-    let latest = now.plus(WINDOW).plus(SKEW_MAX);
-    let window = before.filter(|before| before.expires_at <= latest);
-    let expires_at = window.map_or(now.plus(WINDOW), |window| window.expires_at);
-    let count = window.map_or(0, |window| window.count).saturating_add(1);
-    if count > max {
-        return Err(expires_at);
-    }
-    Ok(Attempts { count, refused_until: now, expires_at })
+    let counted = Attempts::count_in_window(before, WINDOW, now);
+    if counted.count > max { Err(counted.expires_at) } else { Ok(counted) }
 }
 
 #[cfg(test)]

@@ -25,11 +25,12 @@ pub use self::{
     lookup::LookupOptions,
     migrate::{MigrateError, Schema},
     tables::{
-        AUDIT_PAGE_MAX, AttemptOutcome, Attempts, AuditFilter, CorrectPassword, Counted, Credentials,
-        Delivery, EarlierKeys, EmailChangeRequest, EventPosition, KnownSession, LoginAddress, ManagedUser,
-        NewMail, NewSession, NoticedEvent, OutgoingMail, PasswordChange, Purged, RecordedEvent, Registered,
-        Registration, Replay, Reservation, RetentionPeriods, SETTLEMENT_MAX, SessionChange, Settlement,
-        StoredSigningKey, Subject, Tally, USERS_PAGE_MAX, UserFilter, Verification,
+        AUDIT_PAGE_MAX, AttemptOutcome, Attempts, AuditFilter, CLOCK_DIFFERENCE_MAX, CorrectPassword,
+        Counted, Credentials, Delivery, EarlierKeys, EmailChangeRequest, EventPosition, KnownSession,
+        LoginAddress, ManagedUser, NewMail, NewSession, NoticedEvent, OutgoingMail, PasswordChange, Purged,
+        RecordedEvent, Registered, Registration, Replay, Reservation, RetentionPeriods, SETTLEMENT_MAX,
+        SessionChange, Settlement, StoredSigningKey, Subject, Tally, USERS_PAGE_MAX, UserFilter,
+        Verification,
     },
 };
 use self::{

@@ -43,7 +43,7 @@ pub use self::{
     registration::{Registered, Registration, Replay},
     sessions::{KnownSession, NewSession, SessionChange},
     signing_keys::{EarlierKeys, StoredSigningKey},
-    throttle::{Attempts, Counted},
+    throttle::{Attempts, CLOCK_DIFFERENCE_MAX, Counted},
     throttle_subject::Subject,
     users::Credentials,
 };

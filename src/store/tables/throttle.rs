@@ -1,5 +1,7 @@
 //! Queries of `core_throttle`. The counts are stored in the database, so all instances share them.
 
+use std::time::Duration;
+
 use diesel::{ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryable};
 use diesel_async::RunQueryDsl;
 
@@ -27,6 +29,29 @@ pub struct Attempts {
     pub refused_until: Timestamp,
     /// The time from which the row has no effect.
     pub expires_at: Timestamp,
+}
+
+/// Maximum difference between the clocks of two instances, or between the times of two calls that wait for
+/// the same row.
+pub const CLOCK_DIFFERENCE_MAX: Duration = Duration::from_mins(1);
+
+impl Attempts {
+    /// Returns the attempts of the current window of this length. A window that ends later than one that
+    /// begins now was set by a wrong clock, so it is ignored. The tolerance is [`CLOCK_DIFFERENCE_MAX`].
+    #[must_use]
+    pub fn in_window(before: Option<Self>, length: Duration, now: Timestamp) -> Option<Self> {
+        let latest = now.plus(length).plus(CLOCK_DIFFERENCE_MAX);
+        before.filter(|before| before.expires_at <= latest)
+    }
+
+    /// Returns the attempts of the current window of this length, including one now.
+    #[must_use]
+    pub fn count_in_window(before: Option<Self>, length: Duration, now: Timestamp) -> Self {
+        let window = Self::in_window(before, length, now);
+        let expires_at = window.map_or(now.plus(length), |window| window.expires_at);
+        let count = window.map_or(0, |window| window.count).saturating_add(1);
+        Self { count, refused_until: now, expires_at }
+    }
 }
 
 /// The result of counting an attempt.
