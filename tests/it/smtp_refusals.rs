@@ -1,8 +1,6 @@
 //! Replies of an SMTP server that concern the service, the relay or the recipient, and times that a wrong
 //! clock has set.
 
-use std::time::Duration;
-
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kairos_identity::proto::RegisterRequest;
 use serde_json::Value;
@@ -10,30 +8,9 @@ use serde_json::Value;
 use crate::support::{
     engine::{Engine, TestDatabase},
     people::registration,
-    server::{Builder, TestServer},
-    smtp::SmtpServer,
-    wait::until,
+    server::TestServer,
+    smtp::{SmtpServer, attempts, mailing_to, with_short_pauses},
 };
-
-const ARRIVAL_LIMIT: Duration = Duration::from_secs(15);
-
-/// Returns the settings of a service that sends mail to `url` with short pauses between attempts.
-fn mailing_to(url: &str) -> Builder {
-    with_short_pauses(TestServer::builder(Engine::Sqlite)).with_mail_url(url)
-}
-
-fn with_short_pauses(builder: Builder) -> Builder {
-    builder
-        .with_env("KAIROS_IDENTITY_MAIL_RETRY_FIRST", "200ms")
-        .with_env("KAIROS_IDENTITY_MAIL_POLL_INTERVAL", "50ms")
-        .with_env("KAIROS_IDENTITY_MAIL_TIMEOUT", "2s")
-}
-
-/// Waits until there are at least `count` delivery attempts, and returns all of them.
-async fn attempts(smtp: &SmtpServer, count: usize) -> Vec<Value> {
-    let enough = async || Some(smtp.log()).filter(|log| log.len() >= count);
-    until(&format!("{count} attempts"), ARRIVAL_LIMIT, enough).await
-}
 
 /// Returns the mail of an attempt.
 fn data(attempt: &Value) -> String {

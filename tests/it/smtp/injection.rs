@@ -8,12 +8,11 @@ use kairos_identity::proto::{
 };
 use serde_json::Value;
 
-use super::{attempts, mailing_to};
 use crate::support::{
     people::{PASSWORD, registration},
     server::TestServer,
     sessions::acting,
-    smtp::SmtpServer,
+    smtp::{SmtpServer, attempts, mailing_to},
 };
 
 /// Header names that a mail may have.
@@ -62,7 +61,7 @@ fn assert_nothing_injected(attempt: &Value, recipients: &[String]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hostile_username_or_email_adds_no_recipient_and_no_header() {
     let smtp = SmtpServer::start();
-    let server = mailing_to(&smtp).start().await;
+    let server = mailing_to(&smtp.url()).start().await;
     let mut client = server.client().await;
     let mut recipients = Vec::new();
     for (number, text) in HOSTILE.into_iter().enumerate() {
@@ -138,7 +137,7 @@ async fn trigger_all_mails(
 #[tokio::test(flavor = "multi_thread")]
 async fn no_kind_of_mail_gains_a_recipient_or_header() {
     let smtp = SmtpServer::start();
-    let server = mailing_to(&smtp).start().await;
+    let server = mailing_to(&smtp.url()).start().await;
     let (mut recipients, mut mails) = (Vec::new(), 0);
     for (number, text) in HOSTILE.into_iter().enumerate() {
         for confirms in [false, true] {

@@ -14,27 +14,9 @@ use crate::support::{
     mime::Entity,
     people::{PASSWORD, address, login, registration},
     server::{Builder, TestServer},
-    smtp::SmtpServer,
+    smtp::{SmtpServer, attempts, mailing_to},
     tls::Certificate,
-    wait::until,
 };
-
-const ARRIVAL_LIMIT: Duration = Duration::from_secs(15);
-
-/// Returns the settings of a service that sends mail to `smtp` with short pauses between attempts.
-fn mailing_to(smtp: &SmtpServer) -> Builder {
-    TestServer::builder(Engine::Sqlite)
-        .with_mail_url(&smtp.url())
-        .with_env("KAIROS_IDENTITY_MAIL_RETRY_FIRST", "200ms")
-        .with_env("KAIROS_IDENTITY_MAIL_POLL_INTERVAL", "50ms")
-        .with_env("KAIROS_IDENTITY_MAIL_TIMEOUT", "2s")
-}
-
-/// Waits until there are at least `count` delivery attempts, and returns all of them.
-async fn attempts(smtp: &SmtpServer, count: usize) -> Vec<Value> {
-    let enough = async || Some(smtp.log()).filter(|log| log.len() >= count);
-    until(&format!("{count} attempts"), ARRIVAL_LIMIT, enough).await
-}
 
 fn message_id(attempt: &Value) -> String {
     let data = STANDARD.decode(attempt["data"].as_str().unwrap()).unwrap();
@@ -45,7 +27,7 @@ fn message_id(attempt: &Value) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mail_reaches_its_one_recipient() {
     let smtp = SmtpServer::start();
-    let server = mailing_to(&smtp).start().await;
+    let server = mailing_to(&smtp.url()).start().await;
     server.client().await.register(registration("ada")).await.unwrap();
 
     let attempts = attempts(&smtp, 1).await;
@@ -59,7 +41,7 @@ async fn a_deferred_or_lost_mail_is_retried_with_the_same_message_id() {
     for mode in ["refuse-4xx", "drop-before-250"] {
         let smtp = SmtpServer::start();
         smtp.set_mode(mode);
-        let server = mailing_to(&smtp).start().await;
+        let server = mailing_to(&smtp.url()).start().await;
         server.client().await.register(registration("ada")).await.unwrap();
         attempts(&smtp, 2).await;
         smtp.set_mode("ok");
@@ -77,7 +59,7 @@ async fn a_permanently_refused_mail_is_not_retried_and_the_failure_is_logged() {
     for (mode, code) in [("refuse-5xx-rcpt", "550"), ("refuse-5xx-data", "554")] {
         let smtp = SmtpServer::start();
         smtp.set_mode(mode);
-        let server = mailing_to(&smtp).start().await;
+        let server = mailing_to(&smtp.url()).start().await;
         server.client().await.register(registration("ada")).await.unwrap();
 
         server.logged("Mail delivery failed permanently").await;
@@ -101,7 +83,7 @@ async fn a_permanently_refused_mail_is_not_retried_and_the_failure_is_logged() {
 async fn a_slow_smtp_server_slows_no_call_and_is_retried() {
     let smtp = SmtpServer::start();
     smtp.set_mode("delay 60");
-    let server = mailing_to(&smtp).start().await;
+    let server = mailing_to(&smtp.url()).start().await;
     let began = Instant::now();
     for name in ["ada", "bob", "cyd", "dan", "eve", "fay"] {
         server.client().await.register(registration(name)).await.unwrap();
@@ -140,7 +122,7 @@ async fn a_mail_to_an_unreachable_server_is_retried_until_its_link_expires() {
 async fn a_mail_survives_a_crash_before_it_was_sent() {
     let smtp = SmtpServer::start();
     smtp.set_mode("refuse-4xx");
-    let mut server = mailing_to(&smtp).start().await;
+    let mut server = mailing_to(&smtp.url()).start().await;
     server.client().await.register(registration("ada")).await.unwrap();
     attempts(&smtp, 1).await;
 
@@ -158,14 +140,14 @@ async fn a_server_with_an_untrusted_certificate_gets_no_mail() {
     let own = Certificate::localhost();
     let smtp = SmtpServer::start_with_tls(&own.certificate(), &own.key());
 
-    let server = mailing_to(&smtp).start().await;
+    let server = mailing_to(&smtp.url()).start().await;
     server.client().await.register(registration("ada")).await.unwrap();
     server.logged("Mail delivery failed; retrying").await;
     assert!(smtp.log().is_empty(), "no mail was delivered");
     drop(server);
 
     let trusted = own.certificate();
-    let server = mailing_to(&smtp).with_env("SSL_CERT_FILE", trusted.to_str().unwrap()).start().await;
+    let server = mailing_to(&smtp.url()).with_env("SSL_CERT_FILE", trusted.to_str().unwrap()).start().await;
     server.client().await.register(registration("ada")).await.unwrap();
     server.logged("Mail sent").await;
 }
@@ -175,14 +157,17 @@ async fn a_host_that_is_not_loopback_gets_no_plaintext_mail_without_the_flag() {
     let smtp = SmtpServer::start();
     let remote = smtp.non_loopback_url();
 
-    let server = mailing_to(&smtp).with_mail_url(&remote).start().await;
+    let server = mailing_to(&smtp.url()).with_mail_url(&remote).start().await;
     server.client().await.register(registration("ada")).await.unwrap();
     server.logged("Mail delivery failed; retrying").await;
     assert!(smtp.log().is_empty(), "no mail was delivered");
     drop(server);
 
-    let allowed =
-        mailing_to(&smtp).with_mail_url(&remote).with_args(&["--insecure-mail-plaintext"]).start().await;
+    let allowed = mailing_to(&smtp.url())
+        .with_mail_url(&remote)
+        .with_args(&["--insecure-mail-plaintext"])
+        .start()
+        .await;
     allowed.client().await.register(registration("ada")).await.unwrap();
     allowed.logged("Mail sent").await;
 }

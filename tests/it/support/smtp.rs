@@ -6,12 +6,40 @@ use std::{
     io::{BufRead, BufReader},
     path::Path,
     process::{Child, Stdio},
+    time::Duration,
 };
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::tools::python_command;
+use super::{
+    engine::Engine,
+    server::{Builder, TestServer},
+    tools::python_command,
+    wait::until,
+};
+
+/// Time limit for the arrival of mails.
+const ARRIVAL_LIMIT: Duration = Duration::from_secs(15);
+
+/// Returns the settings of a service that sends mail to `url` with short pauses between attempts.
+pub fn mailing_to(url: &str) -> Builder {
+    with_short_pauses(TestServer::builder(Engine::Sqlite)).with_mail_url(url)
+}
+
+/// Sets short pauses between the attempts to send a mail.
+pub fn with_short_pauses(builder: Builder) -> Builder {
+    builder
+        .with_env("KAIROS_IDENTITY_MAIL_RETRY_FIRST", "200ms")
+        .with_env("KAIROS_IDENTITY_MAIL_POLL_INTERVAL", "50ms")
+        .with_env("KAIROS_IDENTITY_MAIL_TIMEOUT", "2s")
+}
+
+/// Waits until there are at least `count` delivery attempts, and returns all of them.
+pub async fn attempts(smtp: &SmtpServer, count: usize) -> Vec<Value> {
+    let enough = async || Some(smtp.log()).filter(|log| log.len() >= count);
+    until(&format!("{count} attempts"), ARRIVAL_LIMIT, enough).await
+}
 
 /// A running SMTP server on loopback; it ends when the value is dropped or the test process ends.
 pub struct SmtpServer {
