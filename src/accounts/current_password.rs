@@ -103,7 +103,7 @@ impl Accounts {
     /// # Errors
     /// [`AccountError::InvalidCredentials`], also when the password was changed or the user disabled at the
     /// same moment; [`AccountError::EmailTaken`] when another user has verified the new email;
-    /// [`AccountError::TooManyAttempts`] for passwords or for mails to the new email;
+    /// [`AccountError::TooManyAttempts`] for passwords or for email changes that the user requested;
     /// [`AccountError::Overloaded`], [`AccountError::StoreUnavailable`] or [`AccountError::Internal`].
     pub async fn request_email_change(
         &self,
@@ -136,7 +136,8 @@ impl Accounts {
         if taken.is_some_and(|other| other.is_verified && other.id != acting.user.id) {
             return Err(AccountError::EmailTaken);
         }
-        self.count_mail(Subject::resends_to(new), new, origin).await?;
+        let counted = Subject::email_changes_of(acting.user.auth_token);
+        self.count_own_change(counted, &acting.user, origin).await?;
         let event = self.event_about(AuditKind::AuthnTokenCreated, acting, origin);
         let event = event.with_resource(by.resource(MailTokenPurpose::ChangeEmail));
         let link = self.deps.mails.link(MailTokenPurpose::ChangeEmail, new, by, event.at);

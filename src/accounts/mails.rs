@@ -78,10 +78,15 @@ impl Mails {
         Self { options: Arc::new(options), sealing_key, entropy, due }
     }
 
-    /// Returns the lifetime of a link that verifies an email. It is also the time for which an unverified
-    /// registration holds its email.
-    pub(super) fn verification_lifetime(&self) -> Duration {
-        self.options.verification_lifetime
+    /// Returns the lifetime of a link for this purpose. That of a link that verifies an email is also the
+    /// time for which an unverified registration holds its email.
+    pub(super) fn lifetime(&self, purpose: MailTokenPurpose) -> Duration {
+        match purpose {
+            MailTokenPurpose::VerifyEmail | MailTokenPurpose::ChangeEmail => {
+                self.options.verification_lifetime
+            }
+            MailTokenPurpose::ResetPassword => self.options.reset_lifetime,
+        }
     }
 
     /// Notifies the outbox of a mail that was committed.
@@ -113,18 +118,12 @@ impl Mails {
             }
             MailedBy::Caller => Delivery::Caller,
         };
-        let lifetime = match purpose {
-            MailTokenPurpose::VerifyEmail | MailTokenPurpose::ChangeEmail => {
-                self.options.verification_lifetime
-            }
-            MailTokenPurpose::ResetPassword => self.options.reset_lifetime,
-        };
         let mail = NewMail {
             kind: MailKind::of_purpose(purpose),
             recipient: recipient.clone(),
             digest: Some(token.digest()),
             delivery,
-            expires_at: now.plus(lifetime),
+            expires_at: now.plus(self.lifetime(purpose)),
         };
         Link { mail, for_caller: (by == MailedBy::Caller).then_some(token) }
     }

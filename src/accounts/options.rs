@@ -59,8 +59,9 @@ pub struct ThrottleOptions {
     pub registrations_from: Budget,
     /// New passwords that are judged for one user, or for one reset link.
     pub new_passwords: Budget,
-    /// Requested mails to one mailbox. Counted separately for links that verify an email, for links to choose
-    /// a new password, and for notices.
+    /// Links and notices to one mailbox that any client can cause. Counted separately for links that verify
+    /// an email, for links to choose a new password, and for notices; further ones are merged. It is also the
+    /// limit on the username changes and on the email changes that one user requests.
     pub resends_to: Budget,
     /// Requested mails from the address of one end user.
     pub resends_from: Budget,

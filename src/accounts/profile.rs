@@ -3,7 +3,7 @@
 use super::{AccountError, Accounts, ActingUser};
 use crate::{
     domain::{AuditKind, MailKind, Origin, User, Username},
-    store::StoreError,
+    store::{StoreError, Subject},
 };
 
 impl Accounts {
@@ -35,7 +35,8 @@ impl Accounts {
         username: &Username,
         origin: &Origin,
     ) -> Result<User, AccountError> {
-        self.count_notice(&acting.user.email).await?;
+        let counted = Subject::username_changes_of(acting.user.auth_token);
+        self.count_own_change(counted, &acting.user, origin).await?;
         let event = |kind| {
             self.deps
                 .audit

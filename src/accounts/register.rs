@@ -157,7 +157,7 @@ impl Accounts {
     /// decision.
     async fn refuse_taken(&self, account: &NewAccount, now: Timestamp) -> Result<(), AccountError> {
         let of_email = self.deps.store.find_user_by_email(&account.email).await?;
-        let registered_until = now.minus(self.deps.mails.verification_lifetime());
+        let registered_until = now.minus(self.email_held_for());
         if of_email.is_some() && !self.deps.store.is_abandoned(&account.email, registered_until).await? {
             return Err(AccountError::EmailTaken);
         }
@@ -167,6 +167,11 @@ impl Accounts {
             return Err(AccountError::UsernameTaken);
         }
         Ok(())
+    }
+
+    /// Returns the time for which an unverified registration holds its email.
+    fn email_held_for(&self) -> Duration {
+        self.deps.mails.lifetime(MailTokenPurpose::VerifyEmail)
     }
 
     async fn new_registration(
@@ -193,7 +198,7 @@ impl Accounts {
             request_ids_since: now.minus(REQUEST_ID_LIFETIME),
             mail,
             created_at: now,
-            email_held_for: self.deps.mails.verification_lifetime(),
+            email_held_for: self.email_held_for(),
             event: event.with_user(Some(auth_token)),
             deletion: self.deps.audit.event(AuditKind::UserDeleted, &account.origin).with_resource(ABANDONED),
         })

@@ -3,15 +3,22 @@
 //!
 //! Unknown, verified and unverified emails get the same response after the same work. The look-up that
 //! decides whether a mail is sent runs after the response, within one second. A crash in that second loses
-//! the request and nothing else. The exception is a caller that mails the link itself ([`MailedBy::Caller`]):
-//! its response contains the token, so it reveals whether there is such an account.
+//! the request and nothing else.
+//!
+//! Any client can make these requests, so their number must not limit the owner of the mailbox. Beyond the
+//! limit of the mailbox, a request is merged with the earlier ones: it is answered in the same way, and mails
+//! no link if the mailbox has a link of the same kind that is valid and in the first half of its lifetime.
+//! The owner therefore always has a link that works, or gets a new one.
+//!
+//! The exception is a caller that mails the link itself ([`MailedBy::Caller`]): its response contains the
+//! token, so it reveals whether there is such an account.
 
 use std::{sync::Arc, time::Duration};
 
 use super::{AccountError, Accounts, MailedBy};
 use crate::{
     domain::{AuditKind, Email, MailToken, MailTokenPurpose, Origin},
-    store::{Subject, chain},
+    store::{RequestedLink, Subject, chain},
 };
 
 /// Maximum delay between the response and the work. The delay is random, so that a second call right after
@@ -21,12 +28,25 @@ const DELAY_MAX: Duration = Duration::from_secs(1);
 /// Retry delay for a call that is refused because too many tasks run in the background.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Audit reason of a request that matches no user. It is the only reason in the audit trail that is not
-/// defined by the API.
+/// Audit reason of a request that matches no user. No caller receives it.
 const NO_USER_TO_MAIL: &str = "NO_USER_TO_MAIL";
 
 /// Audit reason of a request whose link could not be created, although the caller was answered before.
 const LINK_NOT_CREATED: &str = "INTERNAL";
+
+/// Audit reason of a request that was merged with an earlier one, beyond the limit of the mailbox. No caller
+/// receives it.
+const LINK_ALREADY_MAILED: &str = "LINK_ALREADY_MAILED";
+
+/// A request for a link.
+struct LinkRequest {
+    email: Email,
+    purpose: MailTokenPurpose,
+    by: MailedBy,
+    origin: Origin,
+    /// False if the request is merged with an earlier one whose link still works.
+    is_within_limit: bool,
+}
 
 impl Accounts {
     /// Mails a new verification link if there is an account with this email that is neither verified nor
@@ -34,8 +54,8 @@ impl Accounts {
     /// of mailing it, or `None` if there is no such account.
     ///
     /// # Errors
-    /// [`AccountError::TooManyAttempts`], [`AccountError::Overloaded`] or a database error. None of them
-    /// depends on whether there is such an account.
+    /// [`AccountError::TooManyAttempts`] for the client's address, [`AccountError::Overloaded`] or a database
+    /// error. None of them depends on whether there is such an account.
     pub async fn resend_verification_email(
         &self,
         email: Email,
@@ -50,8 +70,8 @@ impl Accounts {
     /// it, or `None` if there is no such account.
     ///
     /// # Errors
-    /// [`AccountError::TooManyAttempts`], [`AccountError::Overloaded`] or a database error. None of them
-    /// depends on whether there is such an account.
+    /// [`AccountError::TooManyAttempts`] for the client's address, [`AccountError::Overloaded`] or a database
+    /// error. None of them depends on whether there is such an account.
     pub async fn request_password_reset(
         &self,
         email: Email,
@@ -76,16 +96,17 @@ impl Accounts {
             MailTokenPurpose::ResetPassword => Subject::resets_to(&email),
             MailTokenPurpose::VerifyEmail | MailTokenPurpose::ChangeEmail => Subject::resends_to(&email),
         };
-        self.count_mail(mails_to, &email, &origin).await?;
+        let is_within_limit = self.count_requested_link(mails_to, &email, &origin).await?;
+        let request = LinkRequest { email, purpose, by, origin, is_within_limit };
         if by == MailedBy::Caller {
-            return self.replace_link(&email, purpose, by, &origin).await;
+            return self.replace_link(&request).await;
         }
 
         let accounts = self.clone();
         let delay = DELAY_MAX.mul_f64(self.deps.env.entropy.fraction());
         self.background.spawn(async move {
             tokio::time::sleep(delay).await;
-            if let Err(error) = accounts.replace_link(&email, purpose, by, &origin).await {
+            if let Err(error) = accounts.replace_link(&request).await {
                 tracing::error!(error = %chain(&error), "Creation of a requested link failed");
                 let event = accounts.deps.audit.event(AuditKind::AuthnTokenCreateFail, &origin);
                 accounts
@@ -98,27 +119,26 @@ impl Accounts {
         Ok(None)
     }
 
-    async fn replace_link(
-        &self,
-        email: &Email,
-        purpose: MailTokenPurpose,
-        by: MailedBy,
-        origin: &Origin,
-    ) -> Result<Option<MailToken>, AccountError> {
+    async fn replace_link(&self, request: &LinkRequest) -> Result<Option<MailToken>, AccountError> {
+        let LinkRequest { email, purpose, by, origin, is_within_limit } = request;
         let email = &self.deps.store.stored_email(email).await?;
         let event = self.deps.audit.event(AuditKind::AuthnTokenCreated, origin);
-        let event = event.with_resource(by.resource(purpose));
-        let link = self.deps.mails.link(purpose, email, by, event.at);
-        let mailed = self.deps.store.replace_link((email, None), purpose, link.mail, event).await?;
-        if mailed.is_none() {
-            let event = self.deps.audit.event(AuditKind::AuthnTokenCreateFail, origin);
-            self.deps.audit.queue_refusal_about(
-                event.with_resource(purpose.as_str()).with_reason(NO_USER_TO_MAIL),
-                email,
-            );
-            return Ok(None);
-        }
-        self.deps.mails.wake_outbox();
-        Ok(link.for_caller)
+        let event = event.with_resource(by.resource(*purpose));
+        let link = self.deps.mails.link(*purpose, email, *by, event.at);
+        let kept_since = event.at.minus(self.deps.mails.lifetime(*purpose) / 2);
+        let kept_since = (!is_within_limit).then_some(kept_since);
+        let requested =
+            self.deps.store.request_link((email, None), *purpose, link.mail, event, kept_since).await?;
+        let (kind, reason) = match requested {
+            RequestedLink::Created(_) => {
+                self.deps.mails.wake_outbox();
+                return Ok(link.for_caller);
+            }
+            RequestedLink::Kept => (AuditKind::ExcessRateLimitExceeded, LINK_ALREADY_MAILED),
+            RequestedLink::NoUser => (AuditKind::AuthnTokenCreateFail, NO_USER_TO_MAIL),
+        };
+        let event = self.deps.audit.event(kind, origin).with_resource(purpose.as_str()).with_reason(reason);
+        self.deps.audit.queue_refusal_about(event, email);
+        Ok(None)
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{AccountError, Accounts, Budget, ThrottleOptions};
 use crate::{
-    domain::{AuditKind, ClientAddress, Email, Origin, Timestamp},
+    domain::{AuditKind, ClientAddress, Email, Origin, Timestamp, User},
     store::{Attempts, Counted, Subject, Tally},
 };
 
@@ -71,28 +71,51 @@ impl Rule {
 }
 
 impl Accounts {
-    /// Counts a mail that was requested, whether or not it will be sent.
+    /// Counts a link that a client requested without a proof of its identity, whether or not there is an
+    /// account to mail it to. True while the mailbox is within its limit. Beyond the limit the request is not
+    /// refused, because strangers could use up the limit of the owner: it is merged with the earlier ones.
     ///
     /// # Errors
-    /// [`AccountError::TooManyAttempts`], whether or not the mailbox belongs to an account; the mail was not
-    /// counted. Or a database error.
-    pub(super) async fn count_mail(
+    /// [`AccountError::TooManyAttempts`] if the client's address has reached its limit; or a database error.
+    pub(super) async fn count_requested_link(
         &self,
         mails_to: Subject,
         email: &Email,
         origin: &Origin,
-    ) -> Result<(), AccountError> {
-        let options = self.options.throttle;
-        let mut rules = vec![(mails_to, Rule::PerWindow(options.resends_to))];
+    ) -> Result<bool, AccountError> {
+        let (options, now) = (self.options.throttle, self.deps.env.clock.now());
         if let Some(client) = origin.client {
-            rules.push((Subject::resends_from(client), Rule::PerWindow(options.resends_from)));
+            let rule = (Subject::resends_from(client), Rule::PerWindow(options.resends_from));
+            let counted = self.count(vec![rule], now).await;
+            let event = || self.deps.audit.event(AuditKind::ExcessRateLimitExceeded, origin);
+            counted.map_err(|error| self.deps.audit.refused(event(), Some(email), error))?;
         }
-        let counted = self.count(rules, self.deps.env.clock.now()).await;
-        let event = || self.deps.audit.event(AuditKind::ExcessRateLimitExceeded, origin);
-        counted.map_err(|error| self.deps.audit.refused(event(), Some(email), error))
+        match self.count(vec![(mails_to, Rule::PerWindow(options.resends_to))], now).await {
+            Ok(()) => Ok(true),
+            Err(AccountError::TooManyAttempts { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
-    /// Counts a mail that only notifies its recipient.
+    /// Counts a change that a user requested with a proof of identity, and of which mails are sent. Only the
+    /// user's own requests count.
+    ///
+    /// # Errors
+    /// [`AccountError::TooManyAttempts`]; the change was not counted. Or a database error.
+    pub(super) async fn count_own_change(
+        &self,
+        changes: Subject,
+        user: &User,
+        origin: &Origin,
+    ) -> Result<(), AccountError> {
+        let rule = Rule::PerWindow(self.options.throttle.resends_to);
+        let counted = self.count(vec![(changes, rule)], self.deps.env.clock.now()).await;
+        let event = || self.deps.audit.event(AuditKind::ExcessRateLimitExceeded, origin);
+        counted
+            .map_err(|error| self.deps.audit.refused(event().with_user(Some(user.auth_token)), None, error))
+    }
+
+    /// Counts a mail that notifies its recipient of what a stranger did.
     ///
     /// # Errors
     /// [`AccountError::TooManyAttempts`]; the mail was not counted. Or a database error.

@@ -23,9 +23,13 @@ section! {
         /// `auth_token`, which is not a secret: every client that knows it can verify the email of an
         /// imported user who has not done so. Each use is logged. If unset, these links are refused.
         accept_auth_token_until: Option<Timestamp> = "",
-        /// Maximum number of requests for a mailed link for one email within `verification.resends-window`,
-        /// so that a mailbox cannot be flooded; beyond it callers get `TOO_MANY_ATTEMPTS`. Links to reset a
-        /// password and notices about the account are counted separately, each up to this number.
+        /// Number of links that requests without a proof of identity mail to one mailbox within
+        /// `verification.resends-window`, so that a mailbox cannot be flooded. Links to verify an email, links
+        /// to reset a password and notices of attempted registrations are counted separately. A further request
+        /// has the same answer, so that strangers cannot use up the limit of the owner, but it mails a link only
+        /// if the mailbox has no valid link of this kind in the first half of its lifetime. A user can also
+        /// change the username, and request an email change, this many times within the window; beyond that
+        /// callers get `TOO_MANY_ATTEMPTS`.
         resends_max: Count<1, 1_000> = "3",
         /// The time window of `verification.resends-max`.
         resends_window: Span<1_000, 86_400_000> = "1h",

@@ -28,7 +28,7 @@ pub use self::{
         AUDIT_PAGE_MAX, AttemptOutcome, Attempts, AuditFilter, CLOCK_DIFFERENCE_MAX, CorrectPassword,
         Counted, Credentials, Delivery, EarlierKeys, EmailChangeRequest, EventPosition, KnownSession,
         LoginAddress, ManagedUser, NewMail, NewSession, NoticedEvent, OutgoingMail, PasswordChange, Purged,
-        RecordedEvent, Registered, Registration, Replay, Reservation, RetentionPeriods, SETTLEMENT_MAX,
+        RecordedEvent, Registered, Registration, Replay, RequestedLink, Reservation, RetentionPeriods, SETTLEMENT_MAX,
         SessionChange, Settlement, StoredSigningKey, Subject, Tally, USERS_PAGE_MAX, UserFilter,
         Verification,
     },

@@ -35,6 +35,17 @@ pub enum Verification {
     Invalid,
 }
 
+/// The result of requesting a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RequestedLink {
+    /// The link was created for this user, and older ones are void.
+    Created(User),
+    /// The user has a recent link, which stays valid; no link was created.
+    Kept,
+    /// There is no user who may have such a link.
+    NoUser,
+}
+
 #[derive(Insertable)]
 #[diesel(table_name = core_mail_token)]
 struct NewMailTokenRow {
@@ -152,6 +163,26 @@ statements! {
                 .await
                 .optional()?;
             Ok(mailed_to.map(Email::from_stored))
+        }
+
+        /// True if a link for this purpose was created for the user's email at `since` or later, and is valid
+        /// at `now`.
+        async fn has_recent_link(
+            &mut self,
+            user: &User,
+            purpose: MailTokenPurpose,
+            since: Timestamp,
+            now: Timestamp,
+        ) -> Result<bool, StoreError> {
+            let recent = core_mail_token::table
+                .filter(core_mail_token::user_id.eq(user.id.as_i64()))
+                .filter(core_mail_token::purpose.eq(purpose.as_str()))
+                .filter(core_mail_token::email.eq(user.email.as_str().to_owned()))
+                .filter(core_mail_token::created_at.ge(TimestampColumn(since)))
+                .filter(core_mail_token::expires_at.gt(TimestampColumn(now)))
+                .filter(core_mail_token::used_at.is_null())
+                .filter(core_mail_token::voided_at.is_null());
+            Ok(diesel::select(diesel::dsl::exists(recent)).get_result(self).await?)
         }
 
         /// Locks the owner of a link. Every change locks the user's row before the rows that depend on it; in
@@ -286,11 +317,27 @@ impl Store {
     /// is no such user, the user is disabled, or the link is to verify an email that is already verified.
     pub async fn replace_link(
         &self,
-        (email, of): (&Email, Option<UserId>),
+        owner: (&Email, Option<UserId>),
         purpose: MailTokenPurpose,
         mail: NewMail,
         event: AuditEvent,
     ) -> Result<Option<User>, StoreError> {
+        match self.request_link(owner, purpose, mail, event, None).await? {
+            RequestedLink::Created(user) => Ok(Some(user)),
+            RequestedLink::Kept | RequestedLink::NoUser => Ok(None),
+        }
+    }
+
+    /// Does what [`Store::replace_link`] does, unless a link for the same purpose was created for the user's
+    /// email at `kept_since` or later and is still valid: that link is kept, and nothing changes.
+    pub async fn request_link(
+        &self,
+        (email, of): (&Email, Option<UserId>),
+        purpose: MailTokenPurpose,
+        mail: NewMail,
+        event: AuditEvent,
+        kept_since: Option<Timestamp>,
+    ) -> Result<RequestedLink, StoreError> {
         let (email, now) = (email.as_str().to_owned(), event.at);
         write!(&self.connections, connection, recorded => {
             // An UPDATE that changes nothing locks the row on both engines, so the later of two concurrent
@@ -305,14 +352,19 @@ impl Store {
             let user = user.map(User::from);
             let user = user.filter(|user| purpose != MailTokenPurpose::VerifyEmail || !user.is_verified);
             let user = user.filter(|user| of.is_none_or(|of| user.id == of));
-            let Some(user) = user else { return Ok(None) };
+            let Some(user) = user else { return Ok(RequestedLink::NoUser) };
             if connection.is_user_disabled(user.id).await? {
-                return Ok(None);
+                return Ok(RequestedLink::NoUser);
+            }
+            if let Some(since) = kept_since
+                && connection.has_recent_link(&user, purpose, since, now).await?
+            {
+                return Ok(RequestedLink::Kept);
             }
             connection.void_links(user.id, purpose, now).await?;
             connection.enqueue_mail(user.id, &mail, now).await?;
             connection.record(event.with_user(Some(user.auth_token)), recorded).await?;
-            Ok(Some(user))
+            Ok(RequestedLink::Created(user))
         })
     }
 }

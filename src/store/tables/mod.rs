@@ -35,7 +35,7 @@ pub use self::{
     account_changes::{EmailChangeRequest, PasswordChange},
     audit::{AUDIT_PAGE_MAX, AuditFilter, EventPosition, RecordedEvent},
     known_addresses::LoginAddress,
-    links::Verification,
+    links::{RequestedLink, Verification},
     managed_users::{ManagedUser, USERS_PAGE_MAX, UserFilter},
     outbox::{Delivery, NewMail, NoticedEvent, OutgoingMail},
     password_attempts::{AttemptOutcome, CorrectPassword, Reservation, SETTLEMENT_MAX, Settlement, Tally},

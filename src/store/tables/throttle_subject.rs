@@ -46,20 +46,19 @@ impl Subject {
         Self { kind: "new-passwords-by", digest: *link.as_bytes() }
     }
 
-    /// Requests for a verification or email change link to this mailbox.
+    /// Requests for a verification link to this mailbox, which any client can make.
     #[must_use]
     pub fn resends_to(email: &Email) -> Self {
         Self { kind: "resends-to", digest: Sha256::digest(email.as_str()).into() }
     }
 
-    /// Requests for a password reset link to this mailbox.
+    /// Requests for a password reset link to this mailbox, which any client can make.
     #[must_use]
     pub fn resets_to(email: &Email) -> Self {
         Self { kind: "resets-to", digest: Sha256::digest(email.as_str()).into() }
     }
 
-    /// Notices to this mailbox. They are counted separately from requested links, so that an event caused by
-    /// another user cannot use up the mailbox owner's budget for links.
+    /// Notices to this mailbox about what strangers did, such as a registration with its email.
     #[must_use]
     pub fn notices_to(email: &Email) -> Self {
         Self { kind: "notices-to", digest: Sha256::digest(email.as_str()).into() }
@@ -75,6 +74,19 @@ impl Subject {
     #[must_use]
     pub const fn any_mail() -> Self {
         Self { kind: "any-mail", digest: [0; 32] }
+    }
+
+    /// Username changes by this user. Only requests with the user's access token count, so that no stranger
+    /// can use up the limit.
+    #[must_use]
+    pub fn username_changes_of(user: AuthToken) -> Self {
+        Self { kind: "username-changes-of", digest: Sha256::digest(user.as_uuid().as_bytes()).into() }
+    }
+
+    /// Email changes that this user requested. Only requests with the user's access token and password count.
+    #[must_use]
+    pub fn email_changes_of(user: AuthToken) -> Self {
+        Self { kind: "email-changes-of", digest: Sha256::digest(user.as_uuid().as_bytes()).into() }
     }
 
     /// Password attempts for any account from this address.

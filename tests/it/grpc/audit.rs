@@ -80,7 +80,7 @@ on_both_engines! {
         let database = TestDatabase::new(engine);
         let server = TestServer::on_url(database.url().to_owned())
             .with_env("KAIROS_IDENTITY_LOGIN_FAILURES_MAX", "2")
-            .with_env("KAIROS_IDENTITY_VERIFICATION_RESENDS_MAX", "1")
+            .with_env("KAIROS_IDENTITY_CLIENT_RESENDS_MAX", "2")
             .start()
             .await;
         let mut client = server.client().await;
@@ -93,8 +93,8 @@ on_both_engines! {
         client.verify_email(from_user(VerifyEmailRequest { token: link })).await.unwrap_err();
         client.verify_email(from_user(VerifyEmailRequest { token: ada.clone() })).await.unwrap_err();
         client.resend_verification_email(resend("ada")).await.unwrap();
-        client.resend_verification_email(resend("ada")).await.unwrap_err();
         client.resend_verification_email(resend("unknown")).await.unwrap();
+        client.resend_verification_email(resend("ada")).await.unwrap_err();
         client.login(from_user(login("ada", PASSWORD))).await.unwrap();
         client.login(from_user(login("ada", "wrong"))).await.unwrap_err();
         client.login(from_user(login("ada", "wronger"))).await.unwrap_err();

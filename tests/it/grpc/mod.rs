@@ -11,6 +11,7 @@ mod known_addresses;
 mod limits;
 mod login;
 mod mail_by_caller;
+mod mail_limits;
 mod malformed;
 mod matrices;
 mod password_attempts;
