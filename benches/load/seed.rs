@@ -1,13 +1,13 @@
 //! Fills a database with users.
 
-use std::fmt::Write;
+use std::{fmt::Write, time::Duration};
 
 use clap::Args;
 use diesel::{Connection, SqliteConnection, connection::SimpleConnection};
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use kairos_identity::{
     domain::NewPassword,
-    entropy::Entropy,
+    env::Env,
     password::{PasswordOptions, Passwords},
 };
 
@@ -37,8 +37,13 @@ pub struct Seed {
 impl Seed {
     pub async fn run(self) -> Result<(), Failure> {
         let passwords = Passwords::start(
-            PasswordOptions { cost: self.cost, threads: 1, queue_length: 1 },
-            Entropy::system(),
+            PasswordOptions {
+                cost: self.cost,
+                threads: 1,
+                queue_length: 1,
+                refusal_time_max: Duration::ZERO,
+            },
+            Env::system(),
         )?;
         let password = NewPassword::parse(PASSWORD.to_owned(), 1).map_err(|refusal| refusal.to_string())?;
         let hash = passwords.hash(&password).await?.expose().to_owned();

@@ -2,11 +2,13 @@
 //! match it.
 #![no_main]
 
-use std::sync::LazyLock;
+use std::{sync::LazyLock, time::Duration};
 
 use kairos_identity::{
+    clock::Clock,
     domain::{Password, PasswordHash},
     entropy::Entropy,
+    env::Env,
     password::{PasswordOptions, Passwords, Verdict},
 };
 use libfuzzer_sys::fuzz_target;
@@ -14,8 +16,8 @@ use tokio::runtime::{Builder, Runtime};
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Builder::new_current_thread().build().unwrap());
 static PASSWORDS: LazyLock<Passwords> = LazyLock::new(|| {
-    let options = PasswordOptions { cost: 4, threads: 1, queue_length: 1 };
-    Passwords::start(options, Entropy::seeded(1)).unwrap()
+    let options = PasswordOptions { cost: 4, threads: 1, queue_length: 1, refusal_time_max: Duration::ZERO };
+    Passwords::start(options, Env { clock: Clock::system(), entropy: Entropy::seeded(1) }).unwrap()
 });
 
 fuzz_target!(|hash: String| {

@@ -55,8 +55,13 @@ impl Service {
             AccountsDependencies {
                 store: store.clone(),
                 passwords: Passwords::start(
-                    PasswordOptions { cost: 4, threads: 1, queue_length: 10 },
-                    entropy.clone(),
+                    PasswordOptions {
+                        cost: 4,
+                        threads: 1,
+                        queue_length: 10,
+                        refusal_time_max: Duration::ZERO,
+                    },
+                    env.clone(),
                 )
                 .unwrap(),
                 access_tokens: access_tokens(entropy.bytes()),

@@ -20,6 +20,7 @@ mod register;
 mod request_link;
 mod sessions;
 mod signing_keys;
+mod stored_hashes;
 mod throttle;
 mod verify_email;
 
@@ -41,6 +42,7 @@ pub use self::{
     register::{NewAccount, NewUser, REQUEST_ID_LIFETIME},
     sessions::{ActingUser, IssuedTokens},
     signing_keys::{KeyOptions, Rotation, SigningKeyError, SigningKeys},
+    stored_hashes::StoredHashes,
 };
 pub use crate::access_token::PublicKey;
 use crate::{

@@ -22,6 +22,11 @@ section! {
         /// longer queue delays answers and makes no login faster. Logins from one client address may use half
         /// of it; beyond it they fail with `TOO_MANY_ATTEMPTS`.
         queue_length: Count<1, 10_000> = "64",
+        /// Longest time to which a refused password check is extended. While hashes of other schemes or of a
+        /// higher cost are stored, which an import brings, each refused check takes the time of the slowest
+        /// of them, so that the time does not reveal which scheme a user has. A hash that takes longer than
+        /// this can be distinguished. Users who enter the right password do not wait.
+        refusal_time_max: Span<0, 5_000> = "1s",
         /// Minimum length of a new password, in characters.
         length_min: Count<8, 64> = "8",
         /// Minimum zxcvbn score of a new password: 0 accepts any, 3 requires an estimate of 10^8 guesses or

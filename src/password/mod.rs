@@ -5,28 +5,38 @@
 //! [`Passwords::verify`].
 
 mod django;
+mod envelope;
 mod format;
 mod policy;
 mod pool;
 
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 pub use self::{
     django::StoredPassword,
+    envelope::HashSurvey,
     policy::Policy,
     pool::{HashingError, QueueSlot},
 };
 use self::{
-    format::{COST_MAX, COST_MIN, HashParseError, StoredHash},
+    envelope::{Envelope, Measured},
+    format::{COST_MAX, COST_MIN, HashParseError, StoredHash, Work},
     pool::Pool,
 };
 use crate::{
+    clock::Clock,
     domain::{Email, NewPassword, Password, PasswordHash, PasswordRefusal, Username},
-    entropy::Entropy,
+    env::Env,
 };
 
 /// The time of one hash of cost 12, as measured on one machine. Each step of the cost doubles it.
 const MILLIS_AT_COST_12: u64 = 235;
+/// Interval at which a waiting check reads the time of the slowest hash again, which new measurements change.
+const WAIT_STEP: Duration = Duration::from_millis(50);
 /// The longest `retry_after`; a caller would not wait longer.
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
 
@@ -40,6 +50,8 @@ pub struct PasswordOptions {
     pub threads: usize,
     /// The most passwords that wait for a thread before callers are rejected; at least 1.
     pub queue_length: usize,
+    /// The longest time to which a refused check is extended.
+    pub refusal_time_max: Duration,
 }
 
 /// The result of a password check.
@@ -68,7 +80,8 @@ pub struct Passwords {
 struct Shared {
     pool: Pool,
     cost: u32,
-    entropy: Entropy,
+    env: Env,
+    envelope: Envelope,
     /// The dummy hash, checked for users that do not exist: random bits, at the current cost.
     dummy_hash: PasswordHash,
 }
@@ -90,7 +103,7 @@ impl Passwords {
     ///
     /// # Errors
     /// If the cost is out of bounds or a thread cannot be started.
-    pub fn start(options: PasswordOptions, entropy: Entropy) -> io::Result<Self> {
+    pub fn start(options: PasswordOptions, env: Env) -> io::Result<Self> {
         if !(COST_MIN..=COST_MAX).contains(&options.cost) {
             let rule = format!("the cost of a password hash must be {COST_MIN} to {COST_MAX}");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, rule));
@@ -102,9 +115,10 @@ impl Passwords {
         };
         let queue_length = options.queue_length.max(1);
         let pool = Pool::start(threads, queue_length, time_to_drain(options.cost, threads, queue_length))?;
-        let dummy_hash = format::dummy_hash(options.cost, &entropy);
+        let dummy_hash = format::dummy_hash(options.cost, &env.entropy);
+        let envelope = Envelope::new(options.refusal_time_max, Work::of_bcrypt(options.cost));
 
-        Ok(Self { shared: Arc::new(Shared { pool, cost: options.cost, entropy, dummy_hash }) })
+        Ok(Self { shared: Arc::new(Shared { pool, cost: options.cost, env, envelope, dummy_hash }) })
     }
 
     /// Hashes a new password as `bcrypt_sha256$$2b$<cost>$...` (74 characters), a format that Django can
@@ -129,7 +143,7 @@ impl Passwords {
         is_due: impl FnOnce() -> bool + Send + 'static,
     ) -> Result<PasswordHash, HashingError> {
         let (text, cost, salt) =
-            (password.expose().to_owned(), self.shared.cost, self.shared.entropy.bytes());
+            (password.expose().to_owned(), self.shared.cost, self.shared.env.entropy.bytes());
         let work = move || is_due().then(|| format::hash(&text, cost, salt));
         self.due(self.shared.pool.run(work).await?)
     }
@@ -155,9 +169,10 @@ impl Passwords {
     ///
     /// The check takes the work of one hash at the current cost in each of these cases: an unknown user, a
     /// user without a usable password, a hash that cannot be parsed, and a wrong password for a bcrypt or MD5
-    /// hash, also one of a lower cost. A bcrypt hash of a higher cost takes the work of that cost. A hash of
-    /// another scheme takes the work that its own parameters require, until the first successful login
-    /// rewrites it.
+    /// hash, also one of a lower cost. A bcrypt hash of a higher cost takes the work of that cost, and a hash
+    /// of another scheme the work that its own parameters require. While hashes with such a work are stored
+    /// ([`Passwords::apply`]), each of these cases takes the time of the slowest of them, up to
+    /// `refusal_time_max`: the rest of the time is a wait, which occupies no thread and no slot.
     ///
     /// A stored value that is malformed, has an unknown scheme or exceeds a cap is logged in each call,
     /// without the value.
@@ -192,11 +207,65 @@ impl Passwords {
         let user_exists = stored.is_some();
         let stored = stored.unwrap_or_else(|| self.shared.dummy_hash.clone());
         let (hash, is_readable) = self.read(&stored);
+        let (work, clock) = (hash.work(cost), self.shared.env.clock.clone());
 
         let can_be_right = user_exists && is_readable;
-        let work = move || is_due().then(|| check(&text, &hash, can_be_right, cost));
-        let verdict = self.shared.pool.run_in(slot, work).await?;
-        self.due(verdict)
+        let compare = move || {
+            let began = clock.instant();
+            let verdict = check(&text, &hash, can_be_right, cost);
+            (verdict, began, since(&clock, began))
+        };
+        let compared = self.shared.pool.run_in(slot, move || is_due().then(compare)).await?;
+        let (verdict, began, time) = self.due(compared)?;
+        if verdict == Verdict::Wrong {
+            self.shared.envelope.observe(Measured { work, time });
+            self.wait_until_slowest(began).await;
+        }
+        Ok(verdict)
+    }
+
+    /// Waits until a check that began at this time would be finished with any stored hash.
+    async fn wait_until_slowest(&self, began: Instant) {
+        loop {
+            let rest = self.shared.envelope.time().saturating_sub(since(&self.shared.env.clock, began));
+            if rest.is_zero() {
+                return;
+            }
+            tokio::time::sleep(rest.min(WAIT_STEP)).await;
+        }
+    }
+
+    /// Returns an empty survey of the stored hashes, for [`Passwords::apply`].
+    #[must_use]
+    pub fn survey(&self) -> HashSurvey {
+        HashSurvey::new(self.shared.cost)
+    }
+
+    /// Extends each refused check to `refusal_time_max` until the stored hashes are known.
+    pub fn assume_slowest_hashes(&self) {
+        self.shared.envelope.assume_slowest();
+    }
+
+    /// Measures one hash of each family in the survey, and the dummy hash, on the hashing threads. From then
+    /// on, each refused check takes the time of the slowest. Measures nothing if all hashes take the work of
+    /// the current cost.
+    ///
+    /// # Errors
+    /// [`HashingError`]; the earlier measurements stay.
+    pub async fn apply(&self, survey: HashSurvey) -> Result<(), HashingError> {
+        let mut measured = Vec::new();
+        for (work, hash) in survey.into_measured(self.dummy_hash()) {
+            let clock = self.shared.env.clock.clone();
+            let measure = move || {
+                let began = clock.instant();
+                hash.matches("");
+                since(&clock, began)
+            };
+            let time = self.shared.pool.run(measure).await?;
+            measured.push(Measured { work, time });
+        }
+        self.shared.envelope.replace(measured);
+        Ok(())
     }
 
     /// Runs [`Policy::judge`] on the hashing threads, so that a password that is crafted to be slow to judge
@@ -222,7 +291,7 @@ impl Passwords {
 
     async fn hash_text(&self, text: String) -> Result<PasswordHash, HashingError> {
         let cost = self.shared.cost;
-        let salt = self.shared.entropy.bytes();
+        let salt = self.shared.env.entropy.bytes();
         self.shared.pool.run(move || format::hash(&text, cost, salt)).await
     }
 
@@ -236,8 +305,12 @@ impl Passwords {
                 tracing::warn!(%reason, "Stored password cannot be verified; its user cannot log in");
             }
         }
+        (self.dummy_hash(), false)
+    }
+
+    fn dummy_hash(&self) -> StoredHash {
         let dummy_hash = StoredHash::parse(self.shared.dummy_hash.expose());
-        (dummy_hash.expect("the dummy hash has the format of new hashes"), false)
+        dummy_hash.expect("the dummy hash has the format of new hashes")
     }
 }
 
@@ -245,6 +318,11 @@ impl fmt::Debug for Passwords {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Passwords").field("cost", &self.shared.cost).finish_non_exhaustive()
     }
+}
+
+/// Returns the time since `began`.
+fn since(clock: &Clock, began: Instant) -> Duration {
+    clock.instant().duration_since(began)
 }
 
 /// Checks a password. `can_be_right` is false for the dummy hash, whose match is never a success.

@@ -1,10 +1,16 @@
 use super::*;
+use crate::entropy::Entropy;
 
 const COST: u32 = 4;
+const MAX: Duration = Duration::from_secs(1);
+
+fn env(seed: u64) -> Env {
+    Env { clock: Clock::system(), entropy: Entropy::seeded(seed) }
+}
 
 fn passwords() -> Passwords {
-    let options = PasswordOptions { cost: COST, threads: 2, queue_length: 64 };
-    Passwords::start(options, Entropy::seeded(1)).unwrap()
+    let options = PasswordOptions { cost: COST, threads: 2, queue_length: 64, refusal_time_max: MAX };
+    Passwords::start(options, env(1)).unwrap()
 }
 
 fn typed(text: &str) -> Password {
@@ -51,8 +57,8 @@ async fn an_old_scheme_or_a_lower_cost_needs_one_rewrite() {
     let cheap = "bcrypt$$2b$04$fi.z49No.0U3RNdS5IO4E.K2Ths4JbjtD57l8DdFuGEwiy5mqUMjW";
     assert_eq!(verify(&passwords(), "rounds-8", Some(stored(cheap))).await, Ok(Verdict::Wrong));
 
-    let options = PasswordOptions { cost: 5, threads: 1, queue_length: 8 };
-    let higher_cost = Passwords::start(options, Entropy::seeded(2)).unwrap();
+    let options = PasswordOptions { cost: 5, threads: 1, queue_length: 8, refusal_time_max: MAX };
+    let higher_cost = Passwords::start(options, env(2)).unwrap();
     let old = passwords().hash(&chosen("s3cret")).await.unwrap();
     assert_eq!(verify(&higher_cost, "s3cret", Some(old)).await, Ok(Verdict::Right { needs_rewrite: true }));
 
@@ -112,21 +118,58 @@ async fn new_passwords_are_judged_on_the_hashing_threads() {
     assert!(matches!(refused, AdmitError::Refused(PasswordRefusal::Guessable { .. })), "{refused:?}");
 }
 
+/// Returns the time of a check of a wrong password.
+async fn time_of_refusal(passwords: &Passwords, hash: Option<PasswordHash>) -> Duration {
+    let began = passwords.shared.env.clock.instant();
+    assert_eq!(verify(passwords, "wrong", hash).await, Ok(Verdict::Wrong));
+    since(&passwords.shared.env.clock, began)
+}
+
+#[tokio::test]
+async fn each_refusal_takes_the_time_of_the_slowest_stored_hash() {
+    let slow = "pbkdf2_sha256$2000000$salt$nIZvV0yN967Z2wcZspFbwGIDBjBGDuItJzNpQ+4TsY0=";
+    let passwords = passwords();
+    let mut survey = passwords.survey();
+    for hash in ["!unusable", "", "bcrypt$$2b$04$CZqd7vbM4OFg6.S7zWtru.wCVYBAmZ8JNXEq35Yr.dVkhsHRpynsa", slow]
+    {
+        survey.add(hash);
+    }
+    passwords.apply(survey).await.unwrap();
+
+    let envelope = passwords.shared.envelope.time();
+    assert!(envelope > Duration::from_millis(20), "{envelope:?}");
+    let fast = passwords.hash(&chosen("s3cret")).await.unwrap();
+    for hash in [None, Some(fast.clone()), Some(stored("md5$salt$5f4dcc3b5aa765d61d8327deb882cf99"))] {
+        assert!(time_of_refusal(&passwords, hash).await >= envelope);
+    }
+    let mut times = Vec::new();
+    for _ in 0..5 {
+        let began = passwords.shared.env.clock.instant();
+        verify(&passwords, "s3cret", Some(fast.clone())).await.unwrap();
+        times.push(since(&passwords.shared.env.clock, began));
+    }
+    assert!(times.iter().any(|time| *time < envelope), "the right password does not wait: {times:?}");
+
+    // Once no such hash is stored, no check waits.
+    passwords.apply(passwords.survey()).await.unwrap();
+    assert_eq!(passwords.shared.envelope.time(), Duration::ZERO);
+    // A hash that no survey has found becomes known when it is checked.
+    time_of_refusal(&passwords, Some(stored(slow))).await;
+    assert!(passwords.shared.envelope.time() > Duration::from_millis(20));
+}
+
 #[test]
 fn a_cost_out_of_bounds_fails_the_start() {
     for cost in [0, 3, 16, 31] {
-        let options = PasswordOptions { cost, threads: 1, queue_length: 1 };
-        assert_eq!(
-            Passwords::start(options, Entropy::seeded(1)).unwrap_err().kind(),
-            io::ErrorKind::InvalidInput
-        );
+        let options = PasswordOptions { cost, threads: 1, queue_length: 1, refusal_time_max: MAX };
+        assert_eq!(Passwords::start(options, env(1)).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 }
 
 #[tokio::test]
 async fn zero_threads_means_one_per_core() {
-    let options = PasswordOptions { cost: COST, threads: 0, queue_length: 0 };
-    let passwords = Passwords::start(options, Entropy::seeded(1)).unwrap();
+    let options = PasswordOptions { cost: COST, threads: 0, queue_length: 0, refusal_time_max: MAX };
+    let passwords = Passwords::start(options, env(1)).unwrap();
     assert_eq!(verify(&passwords, "s3cret", None).await, Ok(Verdict::Wrong));
 }
 

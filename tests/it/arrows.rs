@@ -17,7 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("publish", &[]),
     ("telemetry", &[]),
     ("sealing", &["domain", "entropy", "publish"]),
-    ("password", &["domain", "entropy"]),
+    ("password", &["clock", "domain", "entropy", "env"]),
     ("access_token", &["domain"]),
     ("callers", &["domain"]),
     ("store", &["batch_queue", "domain", "postgres_url"]),

@@ -61,15 +61,17 @@ impl Scene {
             reset_lifetime: 20 * MINUTE,
             message_id_domain: "kairos.example".to_owned(),
         };
-        let passwords = PasswordOptions { cost: 4, threads: 1, queue_length: 10 };
+        let passwords =
+            PasswordOptions { cost: 4, threads: 1, queue_length: 10, refusal_time_max: Duration::ZERO };
         let limits = AuditLimits { strangers_max: 10, per_caller_max: 10, per_account_max: 10 };
+        let env = Env { clock: clock.clone(), entropy: entropy.clone() };
         let dependencies = AccountsDependencies {
             store: world.store.clone(),
-            passwords: Passwords::start(passwords, entropy.clone()).unwrap(),
+            passwords: Passwords::start(passwords, env.clone()).unwrap(),
             access_tokens,
             mails: Mails::new(mail_options, sealing_key, entropy.clone(), Arc::default()),
             audit: AuditTrail::new(world.store.clone(), clock.clone(), limits),
-            env: Env { clock: clock.clone(), entropy },
+            env,
         };
         let accounts = Accounts::new(dependencies, accounts_options());
         let scene = Self { _world: world, accounts, keys, clock, origin: Origin::local("test") };

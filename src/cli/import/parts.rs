@@ -1,6 +1,6 @@
 //! Opens the source and the store, and constructs the import.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     callers::COMMAND_LINE,
@@ -62,10 +62,11 @@ pub(super) fn importer(
         cost: settings.password.cost.get(),
         threads: 0,
         queue_length: 2 * (ROWS_PER_TRANSACTION + options.hashes_per_batch),
+        refusal_time_max: Duration::ZERO,
     };
     Ok(Importer {
         store,
-        passwords: Passwords::start(passwords, env.entropy.clone()).map_err(reason)?,
+        passwords: Passwords::start(passwords, env.clone()).map_err(reason)?,
         is_key_persistent: persistent.is_some(),
         key: Arc::new(persistent.unwrap_or_else(|| SealingKey::ephemeral(&env.entropy))),
         env,

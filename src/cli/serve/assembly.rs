@@ -105,7 +105,7 @@ fn accounts_dependencies(
     env: Env,
 ) -> Result<AccountsDependencies, Failure> {
     Ok(AccountsDependencies {
-        passwords: passwords(settings, &env.entropy)?,
+        passwords: passwords(settings, &env)?,
         access_tokens: access_tokens(settings),
         mails,
         audit: AuditTrail::new(store.clone(), env.clock.clone(), audit_limits(settings)),

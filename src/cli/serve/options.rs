@@ -9,7 +9,6 @@ use crate::{
     callers::CallerGate,
     cli::{Failure, reason},
     config::{MailUrl, Settings, SmtpTls},
-    entropy::Entropy,
     env::Env,
     grpc::layer::LayerOptions,
     mail::{DailyLimits, Encryption, OutboxOptions, SmtpOptions, Transport},
@@ -21,13 +20,14 @@ use crate::{
 /// writer needs a few seconds for that many.
 const BACKGROUND_MAX: usize = 1_024;
 
-pub(super) fn passwords(settings: &Settings, entropy: &Entropy) -> Result<Passwords, Failure> {
+pub(super) fn passwords(settings: &Settings, env: &Env) -> Result<Passwords, Failure> {
     let options = PasswordOptions {
         cost: settings.password.cost.get(),
         threads: settings.password.threads.as_usize(),
         queue_length: settings.password.queue_length.as_usize(),
+        refusal_time_max: settings.password.refusal_time_max.get(),
     };
-    Passwords::start(options, entropy.clone()).map_err(reason)
+    Passwords::start(options, env.clone()).map_err(reason)
 }
 
 pub(super) fn accounts_options(settings: &Settings) -> AccountsOptions {

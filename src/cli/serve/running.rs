@@ -52,6 +52,7 @@ impl Service {
             retention,
         );
         background.spawn(housekeeping.run(watch.clone()));
+        background.spawn(self.accounts.stored_hashes().run(watch.clone()));
         background.spawn(self.signing_keys.run(watch.clone()));
         background.spawn(self.outbox.run(self.mail_due, outbox.clone()));
         let reload = Reload::begin(self.settings.clone(), self.gate, self.tls.clone(), self.audit.clone());

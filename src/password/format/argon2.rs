@@ -45,6 +45,11 @@ impl Argon2 {
         })
     }
 
+    /// Returns memory times passes, to which the time is proportional.
+    pub(super) fn work(&self) -> u64 {
+        u64::from(self.params.m_cost()) * u64::from(self.params.t_cost())
+    }
+
     pub(super) fn matches(&self, password: &[u8]) -> bool {
         let mut computed = vec![0; self.digest.len()];
         let argon2 = ::argon2::Argon2::new(self.algorithm, self.version, self.params.clone());

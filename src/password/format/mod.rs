@@ -11,6 +11,7 @@ mod md5;
 mod parse_error;
 mod pbkdf2;
 mod scrypt;
+mod work;
 
 use self::{
     argon2::Argon2,
@@ -22,6 +23,7 @@ use self::{
 pub(super) use self::{
     bcrypt::{COST_MAX, COST_MIN, dummy_hash, hash},
     parse_error::HashParseError,
+    work::{Family, Work},
 };
 
 /// The longest stored value that is parsed, in bytes. Django's column has 128 characters, and no supported
@@ -71,6 +73,18 @@ impl StoredHash {
             Self::Scrypt(_) => "scrypt",
             Self::Argon2(_) => "argon2",
             Self::Md5(_) => "md5",
+        }
+    }
+
+    /// Returns the work of a check with a wrong password, including that of
+    /// [`StoredHash::compute_and_discard_difference`] for `cost`.
+    pub(super) fn work(&self, cost: u32) -> Work {
+        match self {
+            Self::BcryptSha256(hash) | Self::Bcrypt(hash) => Work::of_bcrypt(hash.cost().max(cost)),
+            Self::Md5(_) => Work::of_bcrypt(cost),
+            Self::Pbkdf2(hash) => hash.work(),
+            Self::Scrypt(hash) => Work { family: Family::Scrypt, amount: hash.work() },
+            Self::Argon2(hash) => Work { family: Family::Argon2, amount: hash.work() },
         }
     }
 

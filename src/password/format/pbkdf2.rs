@@ -6,7 +6,10 @@ use std::num::NonZeroU32;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ring::pbkdf2::{self, Algorithm, PBKDF2_HMAC_SHA1, PBKDF2_HMAC_SHA256};
 
-use super::parse_error::{HashParseError, parameter};
+use super::{
+    parse_error::{HashParseError, parameter},
+    work::{Family, Work},
+};
 
 /// Five times the default of Django 5.2; takes half a second.
 const ITERATIONS_MAX: u32 = 5_000_000;
@@ -45,6 +48,14 @@ impl Pbkdf2 {
             Prf::Sha1 => "pbkdf2_sha1",
             Prf::Sha256 => "pbkdf2_sha256",
         }
+    }
+
+    pub(super) fn work(&self) -> Work {
+        let family = match self.prf {
+            Prf::Sha1 => Family::Pbkdf2Sha1,
+            Prf::Sha256 => Family::Pbkdf2Sha256,
+        };
+        Work { family, amount: u64::from(self.iterations.get()) }
     }
 
     /// True if `password` has this hash. The library compares in constant time.

@@ -37,6 +37,11 @@ impl Scrypt {
         Ok(Self { params, salt: salt.to_owned(), digest })
     }
 
+    /// Returns N * r * p, to which the time is proportional.
+    pub(super) fn work(&self) -> u64 {
+        (u64::from(self.params.r()) * u64::from(self.params.p())) << self.params.log_n()
+    }
+
     pub(super) fn matches(&self, password: &[u8]) -> bool {
         let mut computed = [0; DIGEST_BYTES];
         let outcome = scrypt(password, self.salt.as_bytes(), &self.params, &mut computed);

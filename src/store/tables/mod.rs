@@ -23,6 +23,7 @@ pub(crate) mod links;
 mod managed_users;
 mod outbox;
 mod password_attempts;
+mod password_hashes;
 mod purge;
 pub(crate) mod registration;
 pub(crate) mod sessions;

@@ -43,6 +43,23 @@ const COST_LOWEST: &str = "4";
 /// login is throttled.
 const GUESSES: usize = 90;
 
+/// One hash of each scheme that an import stores, each with another work than a hash of [`COST_IN_SUITE`]. No
+/// password of the tests matches any of them.
+const IMPORTED: [&str; 6] = [
+    "bcrypt$$2b$09$CZqd7vbM4OFg6.S7zWtru.wCVYBAmZ8JNXEq35Yr.dVkhsHRpynsa",
+    "pbkdf2_sha256$60000$salt$AwoRGB8mLTQ7QklQV15lbHN6gYiPlp2kq7K5wMfO1dw=",
+    "pbkdf2_sha1$20000$salt$AwoRGB8mLTQ7QklQV15lbHN6gYg=",
+    "scrypt$4096$salt$8$1$AwoRGB8mLTQ7QklQV15lbHN6gYiPlp2kq7K5wMfO1dzj6vH4/wYNFBsiKTA3PkVMU1phaG92fYSLkpmgp661vA==",
+    "argon2$argon2id$v=19$m=8192,t=1,p=1$c29tZXNhbHQ$AwoRGB8mLTQ7QklQV15lbHN6gYiPlp2kq7K5wMfO1dw",
+    "md5$salt$5f4dcc3b5aa765d61d8327deb882cf99",
+];
+
+/// Number of samples of each scheme without `KAIROS_TIMING_SAMPLES`.
+const SCHEME_SAMPLES_IN_SUITE: usize = 60;
+
+/// Maximum number of samples of each scheme, because each sample takes the time of the slowest scheme.
+const SCHEME_SAMPLES_MAX: usize = 2_000;
+
 /// Configured limit of links per email.
 const RESENDS: usize = 1_000;
 
@@ -110,6 +127,20 @@ impl Scene {
             }
         }
         Self { world, server, samples }
+    }
+
+    /// Creates a verified account with this email and this stored hash, as an import does.
+    async fn add_imported(&self, name: &str, email: &str, hash: &str) {
+        let (mut registration, _) = self.world.registration(name);
+        registration.email = crate::store::email(email);
+        registration.mail.recipient = registration.email.clone();
+        registration.password = PasswordHash::from_stored(hash.to_owned());
+        let kairos_identity::store::Registered::New(user) =
+            self.world.store.register(registration).await.unwrap()
+        else {
+            unreachable!("a registration without a request id is new")
+        };
+        self.world.store.mark_verified(user.id, event(NOW)).await.unwrap();
     }
 
     /// Takes samples of both kinds in random order, and asserts that their times do not differ.
@@ -196,6 +227,67 @@ on_both_engines! {
 
     async fn a_login_of_an_unknown_email_takes_as_long_as_that_of_an_unverified_one(engine: Engine) {
         compare_logins(engine, Account::Unverified).await;
+    }
+
+    async fn a_login_takes_as_long_for_an_unknown_email_as_for_an_imported_hash_of_each_scheme(engine: Engine) {
+        let samples = timing_samples().unwrap_or(SCHEME_SAMPLES_IN_SUITE).min(SCHEME_SAMPLES_MAX);
+        let scene = Scene::new(engine, &[], 0).await;
+        // The first class has no account.
+        let email = |class: usize, number: usize| format!("class{class:02}{:06}@example.com", number / GUESSES);
+        for (scheme, hash) in IMPORTED.iter().enumerate() {
+            for number in 0..=samples / GUESSES + 1 {
+                let (name, email) = (format!("scheme{scheme}number{number}"), email(scheme + 1, number * GUESSES));
+                scene.add_imported(&name, &email, hash).await;
+            }
+        }
+        let mut client = scene.server.client().await;
+        let mut times = vec![Vec::new(); IMPORTED.len() + 1];
+        for (class, _) in times.iter().enumerate() {
+            for _ in 0..WARM_UP {
+                time_of_login(&mut client, email(class, 0), Code::Unauthenticated).await;
+            }
+        }
+        let random = Entropy::seeded(12);
+        while times.iter().any(|times| times.len() < samples) {
+            let [byte] = random.bytes::<1>();
+            let class = usize::from(byte) % times.len();
+            if times[class].len() < samples {
+                let email = email(class, times[class].len() + WARM_UP);
+                times[class].push(time_of_login(&mut client, email, Code::Unauthenticated).await.as_secs_f64() * 1e6);
+            }
+        }
+        for (scheme, of_scheme) in IMPORTED.iter().zip(&times[1..]) {
+            let figures = Figures::of(&[times[0].clone(), of_scheme.clone()]);
+            let scheme = scheme.split('$').next().unwrap();
+            println!("Login, unknown and {scheme}, {engine:?}, {samples} samples: {:?} us, t = {:+.2}", figures.medians, figures.t);
+            assert!(figures.t.abs() < T_MAX, "{scheme}: {:?} us, t = {:.2}", figures.medians, figures.t);
+        }
+    }
+
+    async fn a_refused_login_takes_the_time_of_the_slowest_stored_hash_from_the_start_up_to_a_limit(engine: Engine) {
+        let scene = Scene::new(engine, &[], 0).await;
+        let slow = "pbkdf2_sha256$2000000$salt$nIZvV0yN967Z2wcZspFbwGIDBjBGDuItJzNpQ+4TsY0=";
+        scene.add_imported("slow", "slow@example.com", slow).await;
+        let limit = |limit| [("KAIROS_IDENTITY_PASSWORD_COST", "4"), ("KAIROS_IDENTITY_PASSWORD_REFUSAL_TIME_MAX", limit)];
+        let fastest = async |server: &TestServer, email: &str| {
+            let mut client = server.client().await;
+            let mut times = Vec::new();
+            for _ in 0..3 {
+                times.push(time_of_login(&mut client, email.to_owned(), Code::Unauthenticated).await);
+            }
+            times.into_iter().min().unwrap()
+        };
+
+        let waits = scene.server.second_instance_with(&limit("5s")).await;
+        // No login has tried the slow hash yet.
+        let unknown = fastest(&waits, "unknown@example.com").await;
+        let known = fastest(&waits, "slow@example.com").await;
+        assert!(unknown * 2 > known, "{unknown:?} and {known:?}");
+
+        let does_not_wait = scene.server.second_instance_with(&limit("0s")).await;
+        let unknown = fastest(&does_not_wait, "unknown@example.com").await;
+        let known = fastest(&does_not_wait, "slow@example.com").await;
+        assert!(unknown * 2 < known, "{unknown:?} and {known:?}");
     }
 
     async fn a_throttled_login_takes_as_long_for_an_unknown_email(engine: Engine) {
