@@ -26,8 +26,15 @@ struct PageRequest<'a> {
 }
 
 const METHODS: [Method; 4] = [Method::GET, Method::POST, Method::HEAD, Method::PUT];
-const PATHS: [&str; 6] =
-    ["/verify", "/reset-password", "/confirm-email", "/.well-known/jwks.json", "/style.css", "/"];
+const PATHS: [&str; 7] = [
+    "/verify",
+    "/reset-password",
+    "/confirm-email",
+    "/undo-email-change",
+    "/.well-known/jwks.json",
+    "/style.css",
+    "/",
+];
 
 fuzz_target!(|input: PageRequest| {
     thread_local! {

@@ -105,6 +105,7 @@ fn mail_options() -> MailOptions {
     MailOptions {
         verification_lifetime: Duration::from_secs(60),
         reset_lifetime: Duration::from_secs(60),
+        undo_lifetime: Duration::from_secs(60),
         message_id_domain: "kairos.example".to_owned(),
     }
 }

@@ -22,6 +22,8 @@ pub struct MailOptions {
     pub verification_lifetime: Duration,
     /// Lifetime of a link to choose a new password.
     pub reset_lifetime: Duration,
+    /// Lifetime of a link that undoes an email change.
+    pub undo_lifetime: Duration,
     /// The domain in the Message-ID of each mail.
     pub message_id_domain: String,
 }
@@ -43,6 +45,7 @@ impl MailedBy {
             (Self::Caller, MailTokenPurpose::VerifyEmail) => "verify_email, mailed by the caller",
             (Self::Caller, MailTokenPurpose::ResetPassword) => "reset_password, mailed by the caller",
             (Self::Caller, MailTokenPurpose::ChangeEmail) => "change_email, mailed by the caller",
+            (Self::Caller, MailTokenPurpose::UndoEmailChange) => "undo_email_change, mailed by the caller",
         }
     }
 }
@@ -86,6 +89,7 @@ impl Mails {
                 self.options.verification_lifetime
             }
             MailTokenPurpose::ResetPassword => self.options.reset_lifetime,
+            MailTokenPurpose::UndoEmailChange => self.options.undo_lifetime,
         }
     }
 

@@ -1,9 +1,10 @@
-//! Use of a mailed link that changes an account: choosing a new password, changing the email.
+//! Use of a mailed link that changes an account: choosing a new password, changing the email, undoing that
+//! change.
 
-use super::{AccountError, Accounts, NewPasswordError, register::ABANDONED};
+use super::{AccountError, Accounts, MailedBy, NewPasswordError, register::ABANDONED};
 use crate::{
     domain::{AuditKind, MailKind, MailToken, MailTokenPurpose, NewPassword, Origin, User},
-    store::{StoreError, Subject},
+    store::{EmailUndo, StoreError, Subject},
 };
 
 impl Accounts {
@@ -70,8 +71,9 @@ impl Accounts {
     }
 
     /// Changes the owner's email to the one that the link was mailed to, and uses up the link. Voids the
-    /// owner's other links, revokes all sessions, and mails a notice to the old email. Deletes another user
-    /// who registered with the new email and never verified it.
+    /// owner's other links except those that undo an email change, revokes all sessions, and mails a notice
+    /// with a link that undoes the change to the old email. Deletes another user who registered with the new
+    /// email and never verified it.
     ///
     /// # Errors
     /// [`AccountError::InvalidToken`], [`AccountError::EmailTaken`] or a database error.
@@ -89,10 +91,50 @@ impl Accounts {
         let purpose = MailTokenPurpose::ChangeEmail;
         let owner = self.deps.store.find_link_owner(token.digest(), purpose, event.at).await?;
         let Some(owner) = owner else { return Err(self.refuse_link(AuditKind::UserUpdateFail, origin)) };
-        let notice = self.deps.mails.notice(MailKind::EmailChanged, &owner.email, event.at);
+        let undo = MailTokenPurpose::UndoEmailChange;
+        let notice = self.deps.mails.link(undo, &owner.email, MailedBy::Service, event.at).mail;
         let deletion = self.deps.audit.event(AuditKind::UserDeleted, origin).with_resource(ABANDONED);
         let confirmed = self.deps.store.confirm_email_change(token.digest(), notice, event, deletion).await;
-        match confirmed {
+        self.changed_email(&owner, confirmed, origin)
+    }
+
+    /// Undoes a change of the owner's email: restores the one that the link was mailed to, marks it as
+    /// verified, and uses up the link. Voids the owner's other links except those that undo an earlier
+    /// change, revokes all sessions, and mails notices to both emails. Deletes another user who registered
+    /// with the restored email and never verified it. The password does not change.
+    ///
+    /// # Errors
+    /// [`AccountError::InvalidToken`]; [`AccountError::EmailTaken`] if another user has verified the old
+    /// email since; or a database error.
+    pub async fn undo_email_change(&self, token: &MailToken, origin: &Origin) -> Result<User, AccountError> {
+        let (token, origin) = (token.clone(), origin.clone());
+        self.run_detached(|accounts, _| async move { accounts.use_undo_link(&token, &origin).await }).await
+    }
+
+    async fn use_undo_link(&self, token: &MailToken, origin: &Origin) -> Result<User, AccountError> {
+        let event = self.deps.audit.event(AuditKind::UserUpdated, origin).with_resource("email, undone");
+        let purpose = MailTokenPurpose::UndoEmailChange;
+        let owner = self.deps.store.find_link_owner(token.digest(), purpose, event.at).await?;
+        let Some(owner) = owner else { return Err(self.refuse_link(AuditKind::UserUpdateFail, origin)) };
+        let undo = EmailUndo {
+            removed: self.deps.mails.notice(MailKind::EmailChanged, &owner.email, event.at),
+            // The store sets the recipient: the email that the link was mailed to.
+            restored: self.deps.mails.notice(MailKind::EmailRestored, &owner.email, event.at),
+            deletion: self.deps.audit.event(AuditKind::UserDeleted, origin).with_resource(ABANDONED),
+            event,
+        };
+        let undone = self.deps.store.undo_email_change(token.digest(), undo).await;
+        self.changed_email(&owner, undone, origin)
+    }
+
+    /// Returns the user whose email a link has changed, or the refusal.
+    fn changed_email(
+        &self,
+        owner: &User,
+        changed: Result<Option<User>, StoreError>,
+        origin: &Origin,
+    ) -> Result<User, AccountError> {
+        match changed {
             Ok(Some(user)) => {
                 self.deps.mails.wake_outbox();
                 Ok(user)

@@ -94,7 +94,9 @@ impl Accounts {
         // Counted separately, so that requests for one kind of link do not use up the limit of the other.
         let mails_to = match purpose {
             MailTokenPurpose::ResetPassword => Subject::resets_to(&email),
-            MailTokenPurpose::VerifyEmail | MailTokenPurpose::ChangeEmail => Subject::resends_to(&email),
+            MailTokenPurpose::VerifyEmail
+            | MailTokenPurpose::ChangeEmail
+            | MailTokenPurpose::UndoEmailChange => Subject::resends_to(&email),
         };
         let is_within_limit = self.count_requested_link(mails_to, &email, &origin).await?;
         let request = LinkRequest { email, purpose, by, origin, is_within_limit };

@@ -52,6 +52,7 @@ pub(super) fn mails(
     let options = MailOptions {
         verification_lifetime: settings.verification.token_lifetime.get(),
         reset_lifetime: settings.password.reset_lifetime.get(),
+        undo_lifetime: settings.verification.undo_lifetime.get(),
         message_id_domain: settings.mail.from.address.domain().to_owned(),
     };
     Mails::new(options, sealing_key, entropy.clone(), due)

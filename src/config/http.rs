@@ -37,7 +37,7 @@ section! {
     /// The pages behind mailed links: verify an email, choose a new password, confirm a new email.
     PagesSettings in "pages" {
         /// Whether the service serves the pages. If not, `mail.public-base-url` must lead to your own pages,
-        /// which call `VerifyEmail`, `ResetPassword` and `ConfirmEmailChange`.
+        /// which call `VerifyEmail`, `ResetPassword`, `ConfirmEmailChange` and `UndoEmailChange`.
         enabled: bool = "true",
         /// A folder with your own templates. Each file replaces the built-in template of the same name in
         /// `templates/pages`; docs/PAGES.md lists the variables of each template. The folder is read at

@@ -36,9 +36,9 @@ section! {
         /// to the address of the client.
         hello_name: Option<HelloName> = "",
         /// The URL that mailed links begin with. Users open `<public-base-url>/verify?token=TOKEN`,
-        /// `/reset-password?token=TOKEN` and `/confirm-email?token=TOKEN`. It must lead to the pages of
-        /// `[pages]`, as they are reached from outside, or to your own pages. It is never taken from a
-        /// request.
+        /// `/reset-password?token=TOKEN`, `/confirm-email?token=TOKEN` and `/undo-email-change?token=TOKEN`.
+        /// It must lead to the pages of `[pages]`, as they are reached from outside, or to your own pages. It
+        /// is never taken from a request.
         #[flag(Flag::of_serve(
             "public-base-url", "URL",
             "The URL that mailed links begin with, as in URL/verify?token=TOKEN",

@@ -33,8 +33,12 @@ kinds! {
     ConfirmEmailChange = "confirm_email_change",
     /// To the old email: a change to another email was requested.
     EmailChangeRequested = "email_change_requested",
-    /// To the old email: the account has another email now.
+    /// To an email that the account no longer has, because its owner undid the change to it.
     EmailChanged = "email_changed",
+    /// To the old email: the account has another email now, with the link that undoes the change.
+    EmailReplaced = "email_replaced",
+    /// To the old email: the change to another email was undone.
+    EmailRestored = "email_restored",
     /// The password was changed or reset.
     PasswordChanged = "password_changed",
     /// The username was changed.
@@ -71,8 +75,10 @@ impl MailKind {
             Self::VerifyEmail => Some(MailTokenPurpose::VerifyEmail),
             Self::ResetPassword => Some(MailTokenPurpose::ResetPassword),
             Self::ConfirmEmailChange => Some(MailTokenPurpose::ChangeEmail),
+            Self::EmailReplaced => Some(MailTokenPurpose::UndoEmailChange),
             Self::EmailChangeRequested
             | Self::EmailChanged
+            | Self::EmailRestored
             | Self::PasswordChanged
             | Self::UsernameChanged
             | Self::RegistrationAttempted
@@ -89,6 +95,7 @@ impl MailKind {
             MailTokenPurpose::VerifyEmail => Self::VerifyEmail,
             MailTokenPurpose::ResetPassword => Self::ResetPassword,
             MailTokenPurpose::ChangeEmail => Self::ConfirmEmailChange,
+            MailTokenPurpose::UndoEmailChange => Self::EmailReplaced,
         }
     }
 }

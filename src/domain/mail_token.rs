@@ -93,6 +93,8 @@ pub enum MailTokenPurpose {
     ResetPassword,
     /// Changes the account's email to the address that the link was mailed to.
     ChangeEmail,
+    /// Undoes a change of the account's email: restores the address that the link was mailed to.
+    UndoEmailChange,
 }
 
 /// The text is not a purpose in this release.
@@ -102,7 +104,8 @@ pub struct UnknownPurpose;
 
 impl MailTokenPurpose {
     /// All purposes.
-    pub const ALL: [Self; 3] = [Self::VerifyEmail, Self::ResetPassword, Self::ChangeEmail];
+    pub const ALL: [Self; 4] =
+        [Self::VerifyEmail, Self::ResetPassword, Self::ChangeEmail, Self::UndoEmailChange];
 
     /// Returns the name in the database. Stable.
     #[must_use]
@@ -111,6 +114,7 @@ impl MailTokenPurpose {
             Self::VerifyEmail => "verify_email",
             Self::ResetPassword => "reset_password",
             Self::ChangeEmail => "change_email",
+            Self::UndoEmailChange => "undo_email_change",
         }
     }
 
@@ -121,6 +125,7 @@ impl MailTokenPurpose {
             Self::VerifyEmail => "verify",
             Self::ResetPassword => "reset-password",
             Self::ChangeEmail => "confirm-email",
+            Self::UndoEmailChange => "undo-email-change",
         }
     }
 

@@ -95,6 +95,19 @@ pub(super) async fn confirm_email_change(
     Ok(proto::ConfirmEmailChangeResponse { user: Some(convert::user(user, visible)) })
 }
 
+pub(super) async fn undo_email_change(
+    accounts: &Accounts,
+    request: proto::UndoEmailChangeRequest,
+    origin: &Origin,
+    visible: UserFields,
+) -> Result<proto::UndoEmailChangeResponse, Status> {
+    let token = link_token(&request.token, Fields::default())?;
+
+    let user = accounts.undo_email_change(&token, origin).await.map_err(from_account)?;
+
+    Ok(proto::UndoEmailChangeResponse { user: Some(convert::user(user, visible)) })
+}
+
 pub(super) async fn delete_account(
     accounts: &Accounts,
     acting: &ActingUser,

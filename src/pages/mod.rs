@@ -1,4 +1,4 @@
-//! The HTTP port: three pages for mailed links, and the public keys.
+//! The HTTP port: four pages for mailed links, and the public keys.
 //!
 //! Opening a link changes nothing, because mail scanners and previews open every link. The button on its page
 //! sends a POST, which makes the change. The pages use no script, load nothing from other sites, are not
@@ -199,6 +199,7 @@ mod tests {
         assert_eq!(Route::find("/verify"), Some(Route::Page(MailTokenPurpose::VerifyEmail)));
         assert_eq!(Route::find("/reset-password"), Some(Route::Page(MailTokenPurpose::ResetPassword)));
         assert_eq!(Route::find("/confirm-email"), Some(Route::Page(MailTokenPurpose::ChangeEmail)));
+        assert_eq!(Route::find("/undo-email-change"), Some(Route::Page(MailTokenPurpose::UndoEmailChange)));
         assert_eq!(Route::find("/.well-known/jwks.json"), Some(Route::Jwks));
         for unknown in ["/", "", "verify", "/verify/", "/Verify", "//verify", "/../verify", "/style.css/"] {
             assert_eq!(Route::find(unknown), None, "{unknown}");

@@ -89,6 +89,9 @@ async fn use_link(
         MailTokenPurpose::ChangeEmail => {
             accounts.confirm_email_change(token, origin).await.map(|_| PageOutcome::Done)
         }
+        MailTokenPurpose::UndoEmailChange => {
+            accounts.undo_email_change(token, origin).await.map(|_| PageOutcome::Done)
+        }
         MailTokenPurpose::ResetPassword => reset(accounts, token, form, origin).await,
     }
 }

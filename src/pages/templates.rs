@@ -49,6 +49,9 @@ const FILES: &[(&str, &str)] = &[
     ("confirm-email.html", include_str!("../../templates/pages/confirm-email.html")),
     ("confirm-email.done.html", include_str!("../../templates/pages/confirm-email.done.html")),
     ("confirm-email.refused.html", include_str!("../../templates/pages/confirm-email.refused.html")),
+    ("undo-email-change.html", include_str!("../../templates/pages/undo-email-change.html")),
+    ("undo-email-change.done.html", include_str!("../../templates/pages/undo-email-change.done.html")),
+    ("undo-email-change.refused.html", include_str!("../../templates/pages/undo-email-change.refused.html")),
 ];
 
 /// The status codes that the error page is rendered for.

@@ -59,6 +59,7 @@ impl Scene {
         let mail_options = MailOptions {
             verification_lifetime: DAY,
             reset_lifetime: 20 * MINUTE,
+            undo_lifetime: 3 * DAY,
             message_id_domain: "kairos.example".to_owned(),
         };
         let passwords =

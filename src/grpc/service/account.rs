@@ -63,6 +63,16 @@ impl AccountService for Api {
             .map(Response::new)
     }
 
+    async fn undo_email_change(
+        &self,
+        request: Request<proto::UndoEmailChangeRequest>,
+    ) -> RpcResult<proto::UndoEmailChangeResponse> {
+        let (origin, visible) = (origin(&request), visible(&request));
+        account::undo_email_change(&self.accounts, request.into_inner(), &origin, visible)
+            .await
+            .map(Response::new)
+    }
+
     async fn delete_account(
         &self,
         request: Request<proto::DeleteAccountRequest>,

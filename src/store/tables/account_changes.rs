@@ -58,11 +58,25 @@ pub struct EmailChangeRequest {
     pub event: AuditEvent,
 }
 
+/// The undoing of an email change.
+#[derive(Debug, Clone)]
+pub struct EmailUndo {
+    /// The mail to the email that the user has now. The undo is refused if the user has another one.
+    pub removed: NewMail,
+    /// The mail to the restored email, which replaces its recipient.
+    pub restored: NewMail,
+    /// The audit event for a deleted user who registered with the restored email and never verified it.
+    pub deletion: AuditEvent,
+    /// The audit event, recorded in the same transaction. Its time is the time of the change.
+    pub event: AuditEvent,
+}
+
 statements! {
     /// Statements on changes that a mailed link authorizes.
     trait LinkedChangeStatements {
-        /// Changes a user at the time of the event, ends all sessions and voids all links of the user.
-        /// Enqueues the notice, records the event with this user and returns the user.
+        /// Changes a user at the time of the event, ends all sessions, forgets the known addresses, and voids
+        /// all links of the user but those that undo an email change. Enqueues the notice, records the event
+        /// with this user and returns the user.
         async fn apply_linked_change(
             &mut self,
             user: UserId,
@@ -73,7 +87,9 @@ statements! {
         ) -> Result<User, StoreError> {
             let now = event.at;
             let user = self.change_user(user, change, now).await?;
-            self.revoke_access(user.id, now).await?;
+            self.void_account_links(user.id, now).await?;
+            self.delete_sessions_of(user.id, None).await?;
+            self.forget_addresses(user.id).await?;
             self.enqueue_mail(user.id, notice, now).await?;
             self.record(event.with_user(Some(user.auth_token)), recorded).await?;
             Ok(user)
@@ -105,9 +121,9 @@ impl Store {
     }
 
     /// Uses up a password reset link and sets a new password at the time of the event. The link also verifies
-    /// the user's email. Voids all other links, ends all sessions, clears the failed login attempts and
-    /// forgets the known addresses. Returns the user, or `None` if the link is invalid, or was mailed to an
-    /// address that is no longer the user's email.
+    /// the user's email. Voids all other links but those that undo an email change, ends all sessions, clears
+    /// the failed login attempts and forgets the known addresses. Returns the user, or `None` if the link is
+    /// invalid, or was mailed to an address that is no longer the user's email.
     pub async fn reset_password(
         &self,
         token: MailTokenDigest,
@@ -148,8 +164,9 @@ impl Store {
 
     /// Uses up an email change link and sets the user's email to the address that the link was mailed to, at
     /// the time of the event. Deletes another user who registered with that address and never verified it.
-    /// Ends all sessions, forgets the known addresses and voids all other links. Returns the user, or `None`
-    /// if the link is invalid, or if the recipient of the notice is no longer the user's email.
+    /// Ends all sessions, forgets the known addresses and voids all other links but those that undo an email
+    /// change. Returns the user, or `None` if the link is invalid, or if the recipient of the notice is no
+    /// longer the user's email.
     ///
     /// # Errors
     /// [`StoreError::NotUnique`] if the address belongs to another user who cannot be deleted, for example
@@ -170,6 +187,37 @@ impl Store {
             connection.delete_never_verified_user(&email, user.id, &deletion, recorded).await?;
             let change = UserChange { email: Some(email.as_str().to_owned()), ..UserChange::verified(true) };
             connection.apply_linked_change(user.id, change, &notice, event, recorded).await.map(Some)
+        })
+    }
+
+    /// Uses up a link that undoes an email change, and sets the user's email to the address that the link was
+    /// mailed to, at the time of the event. Otherwise does what [`Store::confirm_email_change`] does, and
+    /// also voids the links that undo a later change: the owner of the earlier address has the last word.
+    /// Returns the user, or `None` if the link is invalid, or if the user has another email than the
+    /// recipient of the notice, or has the address already.
+    ///
+    /// # Errors
+    /// [`StoreError::NotUnique`] if the address belongs to another user who cannot be deleted; the link is
+    /// then unused.
+    pub async fn undo_email_change(
+        &self,
+        token: MailTokenDigest,
+        undo: EmailUndo,
+    ) -> Result<Option<User>, StoreError> {
+        let EmailUndo { removed, restored, deletion, event } = undo;
+        let now = event.at;
+        write!(&self.connections, connection, recorded => {
+            let owner = connection.lock_link_owner(token).await?;
+            let Some(user) = owner.filter(|user| user.email == removed.recipient) else { return Ok(None) };
+            let mailed_to = connection.use_link(user.id, token, MailTokenPurpose::UndoEmailChange, now).await?;
+            let Some(email) = mailed_to.filter(|email| *email != user.email) else { return Ok(None) };
+            connection.void_later_undo_links(user.id, token, now).await?;
+            connection.enqueue_mail(user.id, &removed, now).await?;
+            // The reader of this mail owns the address, so an unverified registration with it is deleted.
+            connection.delete_never_verified_user(&email, user.id, &deletion, recorded).await?;
+            let change = UserChange { email: Some(email.as_str().to_owned()), ..UserChange::verified(true) };
+            let restored = NewMail { recipient: email, ..restored };
+            connection.apply_linked_change(user.id, change, &restored, event, recorded).await.map(Some)
         })
     }
 

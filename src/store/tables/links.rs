@@ -136,6 +136,42 @@ statements! {
             Ok(())
         }
 
+        /// Voids a user's unused links for every purpose except those that undo an email change. An intruder
+        /// who has changed the email must not be able to void the link that undoes it.
+        async fn void_account_links(&mut self, user: UserId, now: Timestamp) -> Result<(), StoreError> {
+            for purpose in MailTokenPurpose::ALL {
+                if purpose != MailTokenPurpose::UndoEmailChange {
+                    self.void_links(user, purpose, now).await?;
+                }
+            }
+            Ok(())
+        }
+
+        /// Voids a user's unused links that undo an email change and were created after this link.
+        async fn void_later_undo_links(
+            &mut self,
+            user: UserId,
+            than: MailTokenDigest,
+            now: Timestamp,
+        ) -> Result<(), StoreError> {
+            let id: i64 = core_mail_token::table
+                .filter(core_mail_token::digest.eq(than.as_bytes().to_vec()))
+                .select(core_mail_token::id)
+                .get_result(self)
+                .await?;
+            let later = core_mail_token::table
+                .filter(core_mail_token::user_id.eq(user.as_i64()))
+                .filter(core_mail_token::purpose.eq(MailTokenPurpose::UndoEmailChange.as_str()))
+                .filter(core_mail_token::id.gt(id))
+                .filter(core_mail_token::used_at.is_null())
+                .filter(core_mail_token::voided_at.is_null());
+            diesel::update(later)
+                .set(core_mail_token::voided_at.eq(Some(TimestampColumn(now))))
+                .execute(self)
+                .await?;
+            Ok(())
+        }
+
         /// Voids a user's unused links for every purpose.
         async fn void_all_links(&mut self, user: UserId, now: Timestamp) -> Result<(), StoreError> {
             for purpose in MailTokenPurpose::ALL {

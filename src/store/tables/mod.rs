@@ -33,7 +33,7 @@ mod throttle_subject;
 pub(crate) mod users;
 
 pub use self::{
-    account_changes::{EmailChangeRequest, PasswordChange},
+    account_changes::{EmailChangeRequest, EmailUndo, PasswordChange},
     audit::{AUDIT_PAGE_MAX, AuditFilter, EventPosition, RecordedEvent},
     known_addresses::LoginAddress,
     links::{RequestedLink, Verification},

@@ -32,8 +32,8 @@ messages! {
     IntrospectTokenResponse GetJwksRequest GetJwksResponse Jwk GetAccountRequest GetAccountResponse
     UpdateAccountRequest UpdateAccountResponse ChangePasswordRequest ChangePasswordResponse
     RequestEmailChangeRequest RequestEmailChangeResponse ConfirmEmailChangeRequest
-    ConfirmEmailChangeResponse DeleteAccountRequest DeleteAccountResponse RequestPasswordResetRequest
-    RequestPasswordResetResponse ResetPasswordRequest ResetPasswordResponse ManagedUser GetUserRequest
+    ConfirmEmailChangeResponse UndoEmailChangeRequest UndoEmailChangeResponse DeleteAccountRequest
+    DeleteAccountResponse RequestPasswordResetRequest RequestPasswordResetResponse ResetPasswordRequest ResetPasswordResponse ManagedUser GetUserRequest
     GetUserResponse ListUsersRequest ListUsersResponse SetVerifiedRequest SetVerifiedResponse
     DisableUserRequest DisableUserResponse EnableUserRequest EnableUserResponse UnlockUserRequest
     UnlockUserResponse DeleteUserRequest DeleteUserResponse RevokeUserSessionsRequest

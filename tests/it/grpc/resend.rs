@@ -58,7 +58,8 @@ on_both_engines! {
         server.unverified_user("ada").await;
         let mut client = server.client().await;
 
-        // All spellings of an email share one limit. Beyond it the answer is the same, also for an unknown email.
+        // All spellings of an email share one limit. Beyond it the answer is the same, also for an unknown
+        // email.
         for name in ["ada", "unknown"] {
             for (sent, email) in [address(name), address(name).to_uppercase(), address(name)].iter().enumerate() {
                 client.resend_verification_email(resend(email)).await.unwrap();

@@ -6,9 +6,10 @@ use kairos_identity::{
         ConfirmEmailChangeRequest, DisableUserRequest, EnableUserRequest, GetAccountRequest, GetUserRequest,
         IntrospectTokenRequest, ListUsersRequest, LoginRequest, RefreshSessionRequest,
         RequestEmailChangeRequest, ResolveTokenRequest, ResolveTokensRequest, SetVerifiedRequest,
-        UpdateAccountRequest, User, VerifyEmailRequest, account_service_client::AccountServiceClient,
-        admin_service_client::AdminServiceClient, get_user_request::Key,
-        identity_service_client::IdentityServiceClient, session_service_client::SessionServiceClient,
+        UndoEmailChangeRequest, UpdateAccountRequest, User, VerifyEmailRequest,
+        account_service_client::AccountServiceClient, admin_service_client::AdminServiceClient,
+        get_user_request::Key, identity_service_client::IdentityServiceClient,
+        session_service_client::SessionServiceClient,
     },
 };
 use tonic::Code;
@@ -17,7 +18,7 @@ use crate::support::{
     api::{fields_of, messages_with_users},
     callers::{Bearer, CallersFile, token},
     errors::assert_refused,
-    mail::verification_token,
+    mail::{link_to, verification_token},
     people::{PASSWORD, address, by_email, registration},
     server::TestServer,
     sessions::acting,
@@ -102,6 +103,9 @@ on_both_engines! {
             let link = verification_token(&server, &new_email).await;
             let confirmed = accounts.confirm_email_change(ConfirmEmailChangeRequest { token: link }).await.unwrap().into_inner();
 
+            let token_of_undo = link_to(&server, &address(&name), "undo-email-change").await;
+            let undone = accounts.undo_email_change(UndoEmailChangeRequest { token: token_of_undo }).await.unwrap().into_inner();
+
             let by_operator = admin_responses(&server, token, &auth_token).await;
 
             // No user is verified at registration.
@@ -116,6 +120,7 @@ on_both_engines! {
                 ("RefreshSessionResponse", refreshed.user),
                 ("ResolveTokenResponse", resolved.into_inner().user),
                 ("ResolveTokensResponse", batch.users.into_iter().next()),
+                ("UndoEmailChangeResponse", undone.user),
                 ("UpdateAccountResponse", updated.user),
                 ("VerifyEmailResponse", verified.user),
             ]).collect::<Vec<_>>();

@@ -11,7 +11,7 @@ use kairos_identity::proto::{
 use crate::support::{
     engine::Engine,
     http::{HttpResponse, get, post, request},
-    mail::{mails_to, verification_token, wait_for_mails},
+    mail::{link_to, mails_to, verification_token, wait_for_mails},
     people::{PASSWORD, address, by_email, login},
     server::TestServer,
     sessions::{acting, introspect, log_in},
@@ -172,18 +172,41 @@ on_both_engines! {
         assert!(taken.status == 409 && taken.body.contains("This address is taken"), "{}", taken.body);
     }
 
+    async fn an_email_change_is_undone_on_the_page(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        let ada = server.member("ada").await;
+        let http = server.http_address();
+        let link = email_change_token(&server, "ada", "lovelace").await;
+        assert_eq!(post(http, "/confirm-email", &[("token", &link)]).status, 200);
+        let link = link_to(&server, &address("ada"), "undo-email-change").await;
+        assert_security_headers(&get(http, &format!("/undo-email-change?token={link}")));
+        let found = async |name| server.client().await.find_user(by_email(&address(name))).await;
+        assert!(found("ada").await.is_err(), "opening the page changes nothing");
+
+        let done = post(http, "/undo-email-change", &[("token", &link)]);
+        assert!(done.status == 200 && done.body.contains("The change is undone"), "{}", done.body);
+        assert_eq!(found("ada").await.unwrap().into_inner().user.unwrap().auth_token, ada.auth_token);
+        let again = post(http, "/undo-email-change", &[("token", &link)]);
+        assert!(again.status == 400 && again.body.contains("This link does not work"), "{}", again.body);
+        assert!(!server.log().contains(&link));
+    }
+
     async fn a_link_works_only_on_its_own_page(engine: Engine) {
         let server = TestServer::start(engine).await;
         let ada = server.member("ada").await;
         server.member("cyd").await;
+        server.member("dan").await;
         server.unverified_user("bob").await;
         let http = server.http_address();
         let verify = verification_token(&server, &address("bob")).await;
         let reset = reset_token(&server, "ada").await;
         let change = email_change_token(&server, "cyd", "lovelace").await;
+        let link = email_change_token(&server, "dan", "daniel").await;
+        assert_eq!(post(http, "/confirm-email", &[("token", &link)]).status, 200);
+        let undo = link_to(&server, &address("dan"), "undo-email-change").await;
         let session = log_in(&server, "ada").await;
-        let pages = ["/verify", "/reset-password", "/confirm-email"];
-        let tokens = [&verify, &reset, &change, &session.refresh_token, &session.access_token, &ada.auth_token, &String::new()];
+        let pages = ["/verify", "/reset-password", "/confirm-email", "/undo-email-change"];
+        let tokens = [&verify, &reset, &change, &undo, &session.refresh_token, &session.access_token, &ada.auth_token, &String::new()];
         for (page, path) in pages.iter().enumerate() {
             for (number, token) in tokens.iter().enumerate().filter(|(number, _)| *number != page) {
                 let fields = [("token", token.as_str()), ("new_password", OTHER_PASSWORD), ("new_password_again", OTHER_PASSWORD)];

@@ -115,7 +115,7 @@ async fn trigger_all_mails(
     let (current_password, new_password) = (PASSWORD.to_owned(), "quartz-Lantern-57-meadow".to_owned());
     let change = ChangePasswordRequest { current_password, new_password: new_password.clone() };
     accounts.change_password(acting(&tokens, change)).await.unwrap();
-    // Mails email_change_requested, and confirm_email_change or email_changed.
+    // Mails email_change_requested, and confirm_email_change or email_replaced.
     let change = RequestEmailChangeRequest {
         current_password: new_password,
         new_email: new_email.to_owned(),

@@ -47,6 +47,13 @@ pub async fn wait_for_mails(server: &TestServer, email: &str, count: usize) -> V
     until(&format!("{count} mails arrive"), ARRIVAL_LIMIT, enough).await
 }
 
+/// Waits for a mail to `email` with a link to the page `page`, and returns the token of the newest one.
+pub async fn link_to(server: &TestServer, email: &str, page: &str) -> String {
+    let (folder, link) = (server.mail_folder(), format!("/{page}?token="));
+    let newest = async || mails_to(&folder, email).into_iter().rev().find(|mail| mail.text.contains(&link));
+    until(&format!("a mail with {link} arrives"), ARRIVAL_LIMIT, newest).await.token()
+}
+
 /// Waits for a mail to `email`, and returns the token of the newest one.
 pub async fn verification_token(server: &TestServer, email: &str) -> String {
     wait_for_mails(server, email, 1).await.last().expect("one has arrived").token()

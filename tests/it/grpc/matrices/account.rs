@@ -6,6 +6,7 @@ use tonic::Status;
 
 use super::{Bearer, CREDENTIALS, Credential, Field, ROWS, Row, Slot, call_method, path, text};
 use crate::support::{
+    mail::link_to,
     people::{PASSWORD, address},
     raw::{Value, call},
     server::TestServer,
@@ -18,13 +19,14 @@ pub(super) struct Account {
     pub(super) name: String,
     pub(super) user: proto::User,
     session_id: String,
-    pub(super) credentials: [String; 8],
+    pub(super) credentials: [String; 9],
 }
 
 impl Account {
     /// Registers a user and requests each link with `return_mail_token`, which any caller may do where no
-    /// file of callers is configured.
-    pub(super) async fn new(server: &TestServer, name: &str) -> Self {
+    /// file of callers is configured. With `has_undo_link`, first changes the email and changes it back, so
+    /// that there is a link that undoes the second change; otherwise that credential is empty.
+    pub(super) async fn new(server: &TestServer, name: &str, has_undo_link: bool) -> Self {
         let returned = ("return_mail_token", Value::Flag(true));
         let email = ("email", text(&address(name)));
         let register =
@@ -33,15 +35,9 @@ impl Account {
         let registered = proto::RegisterResponse::decode(&*registered).unwrap();
         let verify = registered.mail_token;
         call(server, &path("IdentityService/VerifyEmail"), &[("token", text(&verify))], None).await.unwrap();
-        let login = [email.clone(), ("password", text(PASSWORD))];
-        let login = call(server, &path("IdentityService/Login"), &login, None).await.unwrap();
-        let tokens = proto::LoginResponse::decode(&*login).unwrap().tokens.unwrap();
-        let new_email = ("new_email", text(&address(&format!("{name}-new"))));
-        let change = [("current_password", text(PASSWORD)), new_email, returned.clone()];
-        let change =
-            call_method(server, "AccountService/RequestEmailChange", &change, Some(&tokens.access_token))
-                .await;
-        let change = proto::RequestEmailChangeResponse::decode(&*change.unwrap()).unwrap().mail_token;
+        let undo = if has_undo_link { undo_link(server, name).await } else { String::new() };
+        let tokens = logged_in(server, &address(name)).await;
+        let change = change_link(server, &tokens, &address(&format!("{name}-new"))).await;
         let reset =
             call_method(server, "AccountService/RequestPasswordReset", &[email, returned], None).await;
         let reset = proto::RequestPasswordResetResponse::decode(&*reset.unwrap()).unwrap().mail_token;
@@ -51,6 +47,7 @@ impl Account {
             verify,
             reset,
             change,
+            undo,
             tokens.access_token,
             tokens.refresh_token,
             user.auth_token.clone(),
@@ -129,4 +126,35 @@ impl Account {
         }
         call_method(server, method, &fields, bearer.as_deref()).await
     }
+}
+
+/// Changes the email of a user and changes it back. Returns the token of the link that undoes the second
+/// change.
+async fn undo_link(server: &TestServer, name: &str) -> String {
+    let (email, other_email) = (address(name), address(&format!("{name}-other")));
+    for (from, to) in [(&email, &other_email), (&other_email, &email)] {
+        let tokens = logged_in(server, from).await;
+        let fields = [("token", text(&change_link(server, &tokens, to).await))];
+        call_method(server, "AccountService/ConfirmEmailChange", &fields, None).await.unwrap();
+    }
+    link_to(server, &other_email, "undo-email-change").await
+}
+
+/// Logs in the user with this email.
+async fn logged_in(server: &TestServer, email: &str) -> proto::SessionTokens {
+    let login = [("email", text(email)), ("password", text(PASSWORD))];
+    let login = call_method(server, "IdentityService/Login", &login, None).await.unwrap();
+    proto::LoginResponse::decode(&*login).unwrap().tokens.unwrap()
+}
+
+/// Returns the token of a link that changes the email of the acting user.
+async fn change_link(server: &TestServer, tokens: &proto::SessionTokens, new_email: &str) -> String {
+    let change = [
+        ("current_password", text(PASSWORD)),
+        ("new_email", text(new_email)),
+        ("return_mail_token", Value::Flag(true)),
+    ];
+    let change =
+        call_method(server, "AccountService/RequestEmailChange", &change, Some(&tokens.access_token)).await;
+    proto::RequestEmailChangeResponse::decode(&*change.unwrap()).unwrap().mail_token
 }

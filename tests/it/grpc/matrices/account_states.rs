@@ -31,6 +31,7 @@ pub(super) const STATES: &[(&str, [&str; 4])] = &[
     ("AccountService/ChangePassword", [BAD_ACCESS, OK, BAD_ACCESS, BAD_ACCESS]),
     ("AccountService/RequestEmailChange", [BAD_ACCESS, OK, BAD_ACCESS, BAD_ACCESS]),
     ("AccountService/ConfirmEmailChange", [BAD_LINK, OK, BAD_LINK, BAD_LINK]),
+    ("AccountService/UndoEmailChange", [BAD_LINK, OK, BAD_LINK, BAD_LINK]),
     ("AccountService/DeleteAccount", [BAD_ACCESS, OK, BAD_ACCESS, BAD_ACCESS]),
     ("AccountService/RequestPasswordReset", [OK, OK, OK, OK]),
     ("AccountService/ResetPassword", [BAD_LINK, OK, BAD_LINK, BAD_LINK]),
@@ -56,7 +57,7 @@ on_both_engines! {
         let server = start_without_limits(&database).await;
         for (row, (method, answers)) in STATES.iter().enumerate() {
             for (state, expected) in answers.iter().enumerate() {
-                let mut account = Account::new(&server, &format!("p{row}-{state}")).await;
+                let mut account = Account::new(&server, &format!("p{row}-{state}"), *method == "AccountService/UndoEmailChange").await;
                 bring_into(&server, &mut account, state).await;
                 // `Field("")` is no slot, so the request is complete.
                 let (mut fields, bearer) = account.valid_request(method, Field(""));

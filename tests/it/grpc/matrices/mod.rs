@@ -27,6 +27,7 @@ enum Credential {
     VerifyLink,
     ResetLink,
     ChangeLink,
+    UndoLink,
     Access,
     Refresh,
     AuthToken,
@@ -34,10 +35,11 @@ enum Credential {
     Password,
 }
 
-const CREDENTIALS: [Credential; 8] = [
+const CREDENTIALS: [Credential; 9] = [
     Credential::VerifyLink,
     Credential::ResetLink,
     Credential::ChangeLink,
+    Credential::UndoLink,
     Credential::Access,
     Credential::Refresh,
     Credential::AuthToken,
@@ -83,6 +85,7 @@ const ROWS: &[Row] = &[
     Row("AccountService/RequestEmailChange", Bearer, Some(Credential::Access)),
     Row("AccountService/RequestEmailChange", Field("current_password"), Some(Credential::Password)),
     Row("AccountService/ConfirmEmailChange", Field("token"), Some(Credential::ChangeLink)),
+    Row("AccountService/UndoEmailChange", Field("token"), Some(Credential::UndoLink)),
     Row("AccountService/DeleteAccount", Bearer, Some(Credential::Access)),
     Row("AccountService/DeleteAccount", Field("current_password"), Some(Credential::Password)),
     Row("AccountService/RequestPasswordReset", Field("email"), None),
@@ -180,7 +183,7 @@ on_both_engines! {
     async fn a_credential_works_only_in_the_slots_of_its_kind(engine: Engine) {
         let database = TestDatabase::new(engine);
         let server = start_without_limits(&database).await;
-        let ada = Account::new(&server, "ada").await;
+        let ada = Account::new(&server, "ada", true).await;
         let before = stored_state(&database);
 
         for Row(method, slot, right) in ROWS {
@@ -193,7 +196,7 @@ on_both_engines! {
 
         for (number, Row(method, slot, right)) in ROWS.iter().enumerate() {
             let Some(kind) = right else { continue };
-            let account = Account::new(&server, &format!("user{number}")).await;
+            let account = Account::new(&server, &format!("user{number}"), *kind == Credential::UndoLink).await;
             if *kind == Credential::VerifyLink {
                 let (admin, key) = ("AdminService/SetVerified", ("auth_token", text(&account.user.auth_token)));
                 call_method(&server, admin, &[key, ("is_verified", Value::Flag(false))], None).await.unwrap();
@@ -211,7 +214,7 @@ on_both_engines! {
     async fn only_a_service_token_authenticates_a_caller(engine: Engine) {
         let database = TestDatabase::new(engine);
         let open = start_without_limits(&database).await;
-        let ada = Account::new(&open, "ada").await;
+        let ada = Account::new(&open, "ada", true).await;
         let file = CallersFile::new(&[("bff", &ServiceToken::from_random([7; 32]), "*", "*")]);
         let server = open.second_instance_with(&[("KAIROS_IDENTITY_CALLERS_FILE", file.path().to_str().unwrap())]).await;
         for kind in CREDENTIALS {
