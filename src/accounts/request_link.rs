@@ -110,7 +110,7 @@ impl Accounts {
             tokio::time::sleep(delay).await;
             if let Err(error) = accounts.replace_link(&request).await {
                 tracing::error!(error = %chain(&error), "Creation of a requested link failed");
-                let event = accounts.deps.audit.event(AuditKind::AuthnTokenCreateFail, &origin);
+                let event = accounts.deps.audit.event(AuditKind::AuthnTokenCreateFail, &request.origin);
                 accounts
                     .deps
                     .audit
