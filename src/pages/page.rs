@@ -104,9 +104,9 @@ pub(super) fn note_refusal(
     (kind, reason): Refusal,
 ) {
     let kind = kind.unwrap_or(match purpose {
-        MailTokenPurpose::VerifyEmail
-        | MailTokenPurpose::ChangeEmail
-        | MailTokenPurpose::UndoEmailChange => AuditKind::UserUpdateFail,
+        MailTokenPurpose::VerifyEmail | MailTokenPurpose::ChangeEmail | MailTokenPurpose::UndoEmailChange => {
+            AuditKind::UserUpdateFail
+        }
         MailTokenPurpose::ResetPassword => AuditKind::AuthnPasswordChangeFail,
     });
     let event = accounts.audit().event(kind, origin).with_resource(purpose.page());

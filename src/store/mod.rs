@@ -26,11 +26,11 @@ pub use self::{
     migrate::{MigrateError, Schema},
     tables::{
         AUDIT_PAGE_MAX, AttemptOutcome, Attempts, AuditFilter, CLOCK_DIFFERENCE_MAX, CorrectPassword,
-        Counted, Credentials, Delivery, EarlierKeys, EmailChangeRequest, EmailUndo, EventPosition, KnownSession,
-        LoginAddress, ManagedUser, NewMail, NewSession, NoticedEvent, OutgoingMail, PasswordChange, Purged,
-        RecordedEvent, Registered, Registration, Replay, RequestedLink, Reservation, RetentionPeriods, SETTLEMENT_MAX,
-        SessionChange, Settlement, StoredSigningKey, Subject, Tally, USERS_PAGE_MAX, UserFilter,
-        Verification,
+        Counted, Credentials, Delivery, EarlierKeys, EmailChangeRequest, EmailUndo, EventPosition,
+        KnownSession, LoginAddress, ManagedUser, NewMail, NewSession, NoticedEvent, OutgoingMail,
+        PasswordChange, Purged, RecordedEvent, Registered, Registration, Replay, RequestedLink, Reservation,
+        RetentionPeriods, SETTLEMENT_MAX, SessionChange, Settlement, StoredSigningKey, Subject, Tally,
+        USERS_PAGE_MAX, UserFilter, Verification,
     },
 };
 use self::{
