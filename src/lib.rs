@@ -17,6 +17,7 @@
 //! - [`django`]: the database of a Django backend: recognizes its schema, reads and writes its rows.
 //! - [`store`]: the service's own tables, with one set of queries for both engines, migrations and coalesced
 //!   look-ups.
+//! - [`database`]: connections to SQLite and PostgreSQL, to the store's database and to a Django backend's.
 //! - [`password`]: password hashing in Django's formats in a bounded thread pool, and the policy for new
 //!   passwords.
 //! - [`access_token`]: signs and verifies JWTs that authenticate a user without a call.
@@ -36,6 +37,7 @@ pub mod callers;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod database;
 pub mod django;
 pub mod domain;
 pub mod entropy;

@@ -2,24 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use kairos_identity::{
-    access_token::{AccessTokenOptions, AccessTokens, SigningKey},
-    accounts::{
-        Accounts, AccountsDependencies, AccountsOptions, Administration, AuditLimits, AuditTrail, Budget,
-        MailOptions, Mails, SessionOptions, ThrottleOptions,
-    },
-    callers::CallerGate,
-    domain::{SigningSeed, Timestamp},
-    env::Env,
-    grpc::{
-        Api, PageTokens, Services,
-        layer::{LayerOptions, Layered, wrap},
-    },
-    pages::{PageTemplates, Pages, PagesOptions},
-    password::{PasswordOptions, Passwords, Policy},
-    sealing::SealingKey,
-    store::{LookupOptions, SqliteOptions, Store, StoreOptions},
-};
+use kairos_identity::{access_token::{AccessTokenOptions, AccessTokens, SigningKey}, accounts::{Accounts, AccountsDependencies, AccountsOptions, Administration, AuditLimits, AuditTrail, Budget, MailOptions, Mails, SessionOptions, ThrottleOptions}, callers::CallerGate, database::{SqliteOptions, DatabaseOptions}, domain::{SigningSeed, Timestamp}, env::Env, grpc::{Api, PageTokens, Services, layer::{LayerOptions, Layered, wrap}}, pages::{PageTemplates, Pages, PagesOptions}, password::{PasswordOptions, Passwords, Policy}, sealing::SealingKey, store::{LookupOptions, Store}};
 use tempfile::TempDir;
 use tonic::service::Routes;
 
@@ -36,7 +19,7 @@ impl Service {
         let folder = tempfile::tempdir().unwrap();
         let env = Env::system();
         let (clock, entropy) = (&env.clock, &env.entropy);
-        let store = StoreOptions::Sqlite(SqliteOptions {
+        let store = DatabaseOptions::Sqlite(SqliteOptions {
             path: folder.path().join("fuzz.sqlite3"),
             create: true,
             readers: 1,

@@ -8,13 +8,13 @@ use tokio::sync::Semaphore;
 use super::{AccountError, MailedBy, Mails};
 use crate::{
     clock::Clock,
+    database::log_audit_event,
     domain::{
         AuditEvent, AuditKind, AuthToken, Email, MailKind, MailTokenPurpose, Origin, Timestamp, User, UserId,
         Username,
     },
     store::{
         AuditFilter, EventPosition, ManagedUser, NewMail, NoticedEvent, RecordedEvent, Store, UserFilter,
-        log_audit_event,
     },
 };
 

@@ -19,8 +19,9 @@ use super::{
 };
 use crate::{
     clock::Clock,
+    database::log_audit_event,
     domain::{AuditEvent, AuditKind, AuthToken, Email, Origin},
-    store::{Store, log_audit_event},
+    store::Store,
 };
 
 /// Time that events wait before they are written. A crash loses at most the events of this time.

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use crate::{
     access_token::NoSigningKey,
+    database::{Cause, Constraint, DatabaseError},
     domain::PasswordRefusal,
     password::{AdmitError, HashingError},
-    store::{Cause, Constraint, StoreError},
 };
 
 /// Retry delay for a caller when a queue of the store is full. Such a queue empties within milliseconds.
@@ -97,16 +97,16 @@ impl AccountError {
     }
 }
 
-impl From<StoreError> for AccountError {
-    fn from(error: StoreError) -> Self {
+impl From<DatabaseError> for AccountError {
+    fn from(error: DatabaseError) -> Self {
         match error {
-            StoreError::NotUnique(Constraint::UserEmail) => Self::EmailTaken,
-            StoreError::NotUnique(Constraint::UserUsername) => Self::UsernameTaken,
-            StoreError::NotUnique(Constraint::RegistrationRequest) => Self::RequestIdReused,
-            StoreError::Unavailable(cause) => Self::StoreUnavailable(cause),
-            StoreError::Overloaded => Self::Overloaded { retry_after: STORE_RETRY_AFTER },
-            StoreError::Corrupt { .. } => Self::Internal(Cause::new(error)),
-            StoreError::Internal(cause) => Self::Internal(cause),
+            DatabaseError::NotUnique(Constraint::UserEmail) => Self::EmailTaken,
+            DatabaseError::NotUnique(Constraint::UserUsername) => Self::UsernameTaken,
+            DatabaseError::NotUnique(Constraint::RegistrationRequest) => Self::RequestIdReused,
+            DatabaseError::Unavailable(cause) => Self::StoreUnavailable(cause),
+            DatabaseError::Overloaded => Self::Overloaded { retry_after: STORE_RETRY_AFTER },
+            DatabaseError::Corrupt { .. } => Self::Internal(Cause::new(error)),
+            DatabaseError::Internal(cause) => Self::Internal(cause),
         }
     }
 }
@@ -159,8 +159,8 @@ impl From<AdmitError> for NewPasswordError {
     }
 }
 
-impl From<StoreError> for NewPasswordError {
-    fn from(error: StoreError) -> Self {
+impl From<DatabaseError> for NewPasswordError {
+    fn from(error: DatabaseError) -> Self {
         Self::Account(error.into())
     }
 }

@@ -10,8 +10,9 @@ use super::{
 };
 use crate::{
     clock::Clock,
+    database::DatabaseError,
     domain::{AuditEvent, AuditKind, Origin},
-    store::{RetentionPeriods, Store, StoreError},
+    store::{RetentionPeriods, Store},
 };
 
 /// Minimum time for which a mailed token is kept after it has expired. Until its deletion, a used
@@ -105,7 +106,7 @@ impl Housekeeping {
         }
     }
 
-    async fn delete_excess_audit_events(&self) -> Result<i64, StoreError> {
+    async fn delete_excess_audit_events(&self) -> Result<i64, DatabaseError> {
         let excess = self.store.excess_audit_events(i64::from(self.audit_rows_max)).await?;
         let mut left = excess;
         while left > 0 {

@@ -47,10 +47,11 @@ pub use self::{
 pub use crate::access_token::PublicKey;
 use crate::{
     access_token::AccessTokens,
+    database::Cause,
     domain::{Email, NewPassword, PasswordRefusal, Username},
     env::Env,
     password::Passwords,
-    store::{Cause, Store},
+    store::Store,
 };
 
 /// Maximum number of calls that run detached, and of password attempts that are not settled yet. More than

@@ -16,11 +16,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{AccountError, Accounts, throttle::Rule};
 use crate::{
+    database::DatabaseError,
     domain::{AuditEvent, AuditKind, ClientAddress, Email, Origin, Password, PasswordHash, Timestamp, User},
     password::{QueueSlot, Verdict},
     store::{
         AttemptOutcome, Attempts, CLOCK_DIFFERENCE_MAX, CorrectPassword, Counted, LoginAddress, Reservation,
-        SETTLEMENT_MAX, Settlement, Store, StoreError, Subject, Tally,
+        SETTLEMENT_MAX, Settlement, Store, Subject, Tally,
     },
 };
 
@@ -284,7 +285,7 @@ impl Accounts {
     }
 }
 
-async fn settle(store: &Store, settlement: Settlement, rules: Vec<Rule>) -> Result<(), StoreError> {
+async fn settle(store: &Store, settlement: Settlement, rules: Vec<Rule>) -> Result<(), DatabaseError> {
     let count_failure = move |failures: &[Option<Attempts>], at| {
         rules.iter().zip(failures).map(|(rule, failures)| rule.count_failure(*failures, at)).collect()
     };

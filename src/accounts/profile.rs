@@ -2,8 +2,9 @@
 
 use super::{AccountError, Accounts, ActingUser};
 use crate::{
+    database::DatabaseError,
     domain::{AuditKind, MailKind, Origin, User, Username},
-    store::{StoreError, Subject},
+    store::Subject,
 };
 
 impl Accounts {
@@ -53,7 +54,7 @@ impl Accounts {
                 Ok(user)
             }
             Ok(None) => Err(AccountError::UserNotFound),
-            Err(error @ StoreError::NotUnique(_)) => {
+            Err(error @ DatabaseError::NotUnique(_)) => {
                 Err(self.deps.audit.refused(event(AuditKind::UserUpdateFail), None, error.into()))
             }
             Err(error) => Err(error.into()),

@@ -3,8 +3,9 @@
 
 use super::{AccountError, Accounts, MailedBy, NewPasswordError, register::ABANDONED};
 use crate::{
+    database::DatabaseError,
     domain::{AuditKind, MailKind, MailToken, MailTokenPurpose, NewPassword, Origin, User},
-    store::{EmailUndo, StoreError, Subject},
+    store::{EmailUndo, Subject},
 };
 
 impl Accounts {
@@ -131,7 +132,7 @@ impl Accounts {
     fn changed_email(
         &self,
         owner: &User,
-        changed: Result<Option<User>, StoreError>,
+        changed: Result<Option<User>, DatabaseError>,
         origin: &Origin,
     ) -> Result<User, AccountError> {
         match changed {
@@ -140,7 +141,7 @@ impl Accounts {
                 Ok(user)
             }
             Ok(None) => Err(self.refuse_link(AuditKind::UserUpdateFail, origin)),
-            Err(error @ StoreError::NotUnique(_)) => {
+            Err(error @ DatabaseError::NotUnique(_)) => {
                 let failed = self.deps.audit.event(AuditKind::UserUpdateFail, origin);
                 Err(self.deps.audit.refused(failed.with_user(Some(owner.auth_token)), None, error.into()))
             }

@@ -11,10 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     access_token::{AccessTokens, ISSUED_AHEAD_MAX, SigningKey},
+    database::DatabaseError,
     domain::{AuditEvent, AuditKind, Origin, SigningSeed, Timestamp},
     env::Env,
     sealing::{Purpose, SealingKey, UnsealError},
-    store::{EarlierKeys, Store, StoreError, StoredSigningKey, chain},
+    store::{EarlierKeys, Store, StoredSigningKey, chain},
 };
 
 /// Interval at which the keys are read. An instance notices within this time that an operator created or
@@ -46,7 +47,7 @@ pub enum Rotation {
 pub enum SigningKeyError {
     /// The keys cannot be read or written.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(#[from] DatabaseError),
     /// The latest key is encrypted under a key that this instance does not have.
     #[error(
         "signing key {id} cannot be decrypted \
@@ -137,12 +138,12 @@ impl SigningKeys {
     /// Creates a new key and returns it; `None` when another instance created one at the same moment.
     ///
     /// # Errors
-    /// A [`StoreError`] of the database.
+    /// A [`DatabaseError`] of the database.
     pub async fn rotate(
         &self,
         rotation: Rotation,
         origin: &Origin,
-    ) -> Result<Option<StoredSigningKey>, StoreError> {
+    ) -> Result<Option<StoredSigningKey>, DatabaseError> {
         let now = self.env.clock.now();
         let stored = self.store.list_signing_keys(now).await?;
         self.add(stored.first(), rotation, now, Some(origin)).await
@@ -151,8 +152,8 @@ impl SigningKeys {
     /// Returns all keys that verify now or later, latest first.
     ///
     /// # Errors
-    /// A [`StoreError`] of the database.
-    pub async fn list(&self) -> Result<Vec<StoredSigningKey>, StoreError> {
+    /// A [`DatabaseError`] of the database.
+    pub async fn list(&self) -> Result<Vec<StoredSigningKey>, DatabaseError> {
         self.store.list_signing_keys(self.env.clock.now()).await
     }
 
@@ -162,7 +163,7 @@ impl SigningKeys {
         rotation: Rotation,
         now: Timestamp,
         origin: Option<&Origin>,
-    ) -> Result<Option<StoredSigningKey>, StoreError> {
+    ) -> Result<Option<StoredSigningKey>, DatabaseError> {
         let (signs_from, earlier) = match (latest, rotation) {
             (Some(_), Rotation::Orderly) => {
                 let signs_from = now.plus(self.options.lead);

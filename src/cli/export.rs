@@ -10,10 +10,10 @@ use super::{Failure, progress::TerminalProgress, reason, store};
 use crate::{
     clock::Clock,
     config::Settings,
+    database::{DatabaseOptions, SqliteOptions},
     entropy::Entropy,
     import,
     publish::{self, Draft, Existing},
-    store::{SqliteOptions, StoreOptions},
 };
 
 #[derive(Debug, Args)]
@@ -67,15 +67,15 @@ impl Export {
 
 /// Replaces a SQLite file that does not exist yet by a draft. The file gets its name when the export is
 /// complete.
-fn new_file(target: StoreOptions) -> io::Result<(StoreOptions, Option<Draft>)> {
-    let StoreOptions::Sqlite(options) = target else { return Ok((target, None)) };
+fn new_file(target: DatabaseOptions) -> io::Result<(DatabaseOptions, Option<Draft>)> {
+    let DatabaseOptions::Sqlite(options) = target else { return Ok((target, None)) };
     if options.path.exists() {
-        return Ok((StoreOptions::Sqlite(options), None));
+        return Ok((DatabaseOptions::Sqlite(options), None));
     }
     let folder = publish::folder_of(&options.path);
     fs::create_dir_all(folder)?;
     publish::remove_leftovers(folder);
     let draft = Draft::create(&options.path)?;
     let path = draft.path().to_owned();
-    Ok((StoreOptions::Sqlite(SqliteOptions { path, ..options }), Some(draft)))
+    Ok((DatabaseOptions::Sqlite(SqliteOptions { path, ..options }), Some(draft)))
 }

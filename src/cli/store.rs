@@ -3,8 +3,9 @@
 use super::{Failure, reason};
 use crate::{
     config::{DatabaseSettings, DatabaseUrl, Settings},
+    database::{DatabaseOptions, PostgresOptions, SqliteOptions},
     postgres_url::PostgresUrl,
-    store::{LookupOptions, MigrateError, PostgresOptions, Schema, SqliteOptions, Store, StoreOptions},
+    store::{LookupOptions, MigrateError, Schema, Store},
 };
 
 /// Opens the store without its replicas. If `create` is set, a missing SQLite file is created.
@@ -30,17 +31,19 @@ pub(super) fn options(
     key: &str,
     url: &DatabaseUrl,
     create: bool,
-) -> Result<StoreOptions, Failure> {
+) -> Result<DatabaseOptions, Failure> {
     let database = &settings.database;
     Ok(match url {
-        DatabaseUrl::Sqlite(path) => StoreOptions::Sqlite(SqliteOptions {
+        DatabaseUrl::Sqlite(path) => DatabaseOptions::Sqlite(SqliteOptions {
             path: path.clone(),
             create,
             readers: database.sqlite_readers.as_usize(),
             busy_timeout: database.sqlite_busy_timeout.get(),
             queue_length: database.sqlite_queue_length.as_usize(),
         }),
-        DatabaseUrl::Postgres(url) => StoreOptions::Postgres(Box::new(postgres_options(database, key, url)?)),
+        DatabaseUrl::Postgres(url) => {
+            DatabaseOptions::Postgres(Box::new(postgres_options(database, key, url)?))
+        }
     })
 }
 
@@ -61,7 +64,7 @@ pub(super) fn open_to_serve(settings: &Settings) -> Result<Store, Failure> {
         return open(settings, true);
     }
     let replicas = database.read_urls.as_slice().iter();
-    let options = StoreOptions::Replicated {
+    let options = DatabaseOptions::Replicated {
         primary: Box::new(postgres_options(database, "database.url", primary)?),
         replicas: replicas
             .map(|url| postgres_options(database, "database.read-urls", url))

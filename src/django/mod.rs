@@ -12,14 +12,14 @@ pub use self::{
     source::{DjangoRow, DjangoSource},
     target::{DjangoTarget, DjangoUser},
 };
-use crate::store::StoreError;
+use crate::database::DatabaseError;
 
 /// Reasons why a database cannot be used as that of the Django backend.
 #[derive(Debug, thiserror::Error)]
 pub enum DjangoError {
     /// The database does not answer, or rejected a statement.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(#[from] DatabaseError),
     /// The database has no table `core_user`.
     #[error("it has no table core_user: it belongs to another application, or Django has not migrated it")]
     NoTable,

@@ -6,7 +6,7 @@ use diesel::{QueryableByName, sql_query, sql_types::Text};
 use diesel_async::RunQueryDsl;
 
 use super::DjangoError;
-use crate::store::{StoreError, connection::session::Session};
+use crate::database::{DatabaseError, session::Session};
 
 /// Columns that every schema has, each with the names that it has had.
 const REQUIRED_COLUMNS: [&[&str]; 6] = [
@@ -86,7 +86,7 @@ pub(super) struct TextRow {
 }
 
 /// Returns the names of the table's columns; none if there is no such table.
-pub(super) async fn columns(session: &mut Session) -> Result<Vec<String>, StoreError> {
+pub(super) async fn columns(session: &mut Session) -> Result<Vec<String>, DatabaseError> {
     let rows: Vec<TextRow> = match session {
         Session::Sqlite(connection) => {
             let query = "SELECT name AS value FROM pragma_table_info('core_user') ORDER BY cid";

@@ -12,9 +12,9 @@ use super::{
     DjangoError,
     schema::{DjangoSchema, TextRow, columns},
 };
-use crate::store::{
-    StoreError, StoreOptions,
-    connection::session::{Session, on_session},
+use crate::database::{
+    DatabaseError, DatabaseOptions,
+    session::{Session, on_session},
 };
 
 /// A row as it is stored. A text is `None` if the value is NULL or not UTF-8.
@@ -100,7 +100,7 @@ impl DjangoSource {
     ///
     /// # Errors
     /// [`DjangoError`].
-    pub async fn open(options: &StoreOptions) -> Result<Self, DjangoError> {
+    pub async fn open(options: &DatabaseOptions) -> Result<Self, DjangoError> {
         let mut session = Session::read_only(options).await?;
         check_integrity(&mut session).await?;
         let columns = columns(&mut session).await?;
@@ -121,8 +121,8 @@ impl DjangoSource {
     /// Returns the number of rows.
     ///
     /// # Errors
-    /// [`StoreError`] when the database does not answer.
-    pub async fn count(&mut self) -> Result<u64, StoreError> {
+    /// [`DatabaseError`] when the database does not answer.
+    pub async fn count(&mut self) -> Result<u64, DatabaseError> {
         let count = sql_query("SELECT count(*) AS value FROM core_user");
         let count: Number =
             on_session!(&mut self.session, connection => { count.get_result(connection).await? });
@@ -132,8 +132,8 @@ impl DjangoSource {
     /// Returns at most `limit` rows in the order of their ids, after `after`. Holds no lock when it returns.
     ///
     /// # Errors
-    /// [`StoreError`] when the database does not answer.
-    pub async fn rows(&mut self, after: Option<i64>, limit: i64) -> Result<Vec<DjangoRow>, StoreError> {
+    /// [`DatabaseError`] when the database does not answer.
+    pub async fn rows(&mut self, after: Option<i64>, limit: i64) -> Result<Vec<DjangoRow>, DatabaseError> {
         let condition = after.map_or_else(|| "TRUE".to_owned(), |after| format!("id > {after}"));
         self.load(&format!("{} WHERE {condition} ORDER BY id LIMIT {limit}", self.select)).await
     }
@@ -141,15 +141,15 @@ impl DjangoSource {
     /// Returns the rows that exist among these ids, in the order of their ids.
     ///
     /// # Errors
-    /// [`StoreError`] when the database does not answer.
-    pub async fn rows_with(&mut self, ids: &[i64]) -> Result<Vec<DjangoRow>, StoreError> {
+    /// [`DatabaseError`] when the database does not answer.
+    pub async fn rows_with(&mut self, ids: &[i64]) -> Result<Vec<DjangoRow>, DatabaseError> {
         let ids: Vec<String> = ids.iter().map(i64::to_string).collect();
         // PostgreSQL rejects an empty list.
         let ids = if ids.is_empty() { "NULL".to_owned() } else { ids.join(", ") };
         self.load(&format!("{} WHERE id IN ({ids}) ORDER BY id", self.select)).await
     }
 
-    async fn load(&mut self, query: &str) -> Result<Vec<DjangoRow>, StoreError> {
+    async fn load(&mut self, query: &str) -> Result<Vec<DjangoRow>, DatabaseError> {
         let rows: Vec<Row> =
             on_session!(&mut self.session, connection => { sql_query(query).load(connection).await? });
         Ok(rows.into_iter().map(DjangoRow::from).collect())

@@ -8,11 +8,11 @@ use diesel_async::RunQueryDsl;
 
 use super::{DjangoError, schema};
 use crate::{
-    domain::{AuthToken, Email, PasswordHash, Timestamp, to_civil_text},
-    store::{
-        StoreError, StoreOptions,
-        connection::session::{Session, on_session},
+    database::{
+        DatabaseError, DatabaseOptions,
+        session::{Session, on_session},
     },
+    domain::{AuthToken, Email, PasswordHash, Timestamp, to_civil_text},
 };
 
 /// The tables that Django 5.2 creates (`manage.py sqlmigrate`).
@@ -69,7 +69,7 @@ impl DjangoTarget {
     ///
     /// # Errors
     /// [`DjangoError::NotEmpty`], [`DjangoError::OtherTable`], or [`DjangoError::Store`].
-    pub async fn begin(options: &StoreOptions) -> Result<Self, DjangoError> {
+    pub async fn begin(options: &DatabaseOptions) -> Result<Self, DjangoError> {
         let mut session = Session::foreign(options).await?;
         let columns = schema::columns(&mut session).await?;
         session.begin().await?;
@@ -89,8 +89,8 @@ impl DjangoTarget {
     /// Inserts users.
     ///
     /// # Errors
-    /// [`StoreError`] when the database rejects them.
-    pub async fn write(&mut self, users: &[DjangoUser]) -> Result<(), StoreError> {
+    /// [`DatabaseError`] when the database rejects them.
+    pub async fn write(&mut self, users: &[DjangoUser]) -> Result<(), DatabaseError> {
         if users.is_empty() {
             return Ok(());
         }
@@ -119,16 +119,16 @@ impl DjangoTarget {
     /// Advances the generator of ids past the inserted ids, and commits the transaction.
     ///
     /// # Errors
-    /// [`StoreError`]; nothing was written then.
-    pub async fn finish(mut self) -> Result<(), StoreError> {
+    /// [`DatabaseError`]; nothing was written then.
+    pub async fn finish(mut self) -> Result<(), DatabaseError> {
         self.session.advance_id("core_user").await?;
         self.session.commit().await
     }
 }
 
 /// Formats a time as Django does: without a fraction if it is zero.
-fn time(at: Timestamp) -> Result<String, StoreError> {
-    let text = to_civil_text(at).map_err(StoreError::unavailable)?;
+fn time(at: Timestamp) -> Result<String, DatabaseError> {
+    let text = to_civil_text(at).map_err(DatabaseError::unavailable)?;
     Ok(text.strip_suffix(".000000").unwrap_or(&text).to_owned())
 }
 

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use super::service;
-use crate::store::{Store, StoreError};
+use crate::{database::DatabaseError, store::Store};
 
 /// The time between two checks of the database. The status changes at most this plus [`PING_TIMEOUT`] after
 /// the database is lost.
@@ -57,7 +57,7 @@ impl HealthWatch {
     async fn is_database_available(&self) -> bool {
         match tokio::time::timeout(PING_TIMEOUT, self.store.ping()).await {
             // A full queue does not mean that the database is unavailable: it is working through the queue.
-            Ok(Ok(()) | Err(StoreError::Overloaded)) => true,
+            Ok(Ok(()) | Err(DatabaseError::Overloaded)) => true,
             Ok(Err(error)) => {
                 tracing::debug!(error = %error.chain(), "Database ping failed");
                 false

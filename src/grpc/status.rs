@@ -8,9 +8,9 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 use super::request_id::current_request_id;
 use crate::{
     accounts::AccountError,
+    database::{Cause, DatabaseError},
     domain::chain,
     proto::ErrorReason,
-    store::{Cause, StoreError},
 };
 
 /// The domain of every `ErrorInfo`.
@@ -116,7 +116,7 @@ fn internal_error(cause: &Cause) -> Status {
 }
 
 /// Returns the status for an error of the store.
-pub(super) fn from_store(error: StoreError) -> Status {
+pub(super) fn from_store(error: DatabaseError) -> Status {
     from_account(error.into())
 }
 

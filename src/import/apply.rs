@@ -15,11 +15,12 @@ use super::{
     row::{ParsedRow, is_stored_unchanged},
 };
 use crate::{
+    database::DatabaseError,
     django::{DjangoRow, DjangoSource},
     domain::{AuditEvent, AuditKind, AuthToken, Password, PasswordHash, Username},
     entropy::Entropy,
     password::{StoredPassword, Verdict},
-    store::{Store, StoreError},
+    store::Store,
 };
 
 /// Number of rows that are read together, and largest number in one transaction. Such a transaction takes
@@ -163,16 +164,16 @@ impl Import {
         totals: &mut Totals,
     ) -> Result<(), ImportError> {
         match self.write_together(store, steps.clone(), totals).await {
-            Err(StoreError::NotUnique(_)) if steps.len() > 1 => {
+            Err(DatabaseError::NotUnique(_)) if steps.len() > 1 => {
                 for step in steps {
                     match self.write_together(store, vec![step], totals).await {
-                        Err(StoreError::NotUnique(_)) => totals.changed_meanwhile += 1,
+                        Err(DatabaseError::NotUnique(_)) => totals.changed_meanwhile += 1,
                         written => written?,
                     }
                 }
                 Ok(())
             }
-            Err(StoreError::NotUnique(_)) => {
+            Err(DatabaseError::NotUnique(_)) => {
                 totals.changed_meanwhile += 1;
                 Ok(())
             }
@@ -185,7 +186,7 @@ impl Import {
         store: &Store,
         steps: Vec<ImportStep>,
         totals: &mut Totals,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), DatabaseError> {
         let event =
             |kind| AuditEvent::new(self.env.clock.now(), kind, self.origin.clone()).with_resource(RESOURCE);
         let (created, changed) = (event(AuditKind::UserCreated), event(AuditKind::UserUpdated));

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::{django::DjangoError, password::HashingError, store::StoreError};
+use crate::{database::DatabaseError, django::DjangoError, password::HashingError};
 
 /// Reasons why an import or export did not finish. What was written before stays, and the next run resumes.
 #[derive(Debug, thiserror::Error)]
@@ -12,7 +12,7 @@ pub enum ImportError {
     Django(DjangoError),
     /// The store does not answer or rejected a statement.
     #[error("the store failed")]
-    Store(#[from] StoreError),
+    Store(#[from] DatabaseError),
     /// A password could not be hashed.
     #[error("passwords cannot be hashed")]
     Hashing(#[from] HashingError),
@@ -28,6 +28,6 @@ impl From<DjangoError> for ImportError {
 }
 
 /// Converts an error of the source, which is accessed by the same means as the store.
-pub(super) fn of_source(error: StoreError) -> ImportError {
+pub(super) fn of_source(error: DatabaseError) -> ImportError {
     ImportError::Django(error.into())
 }

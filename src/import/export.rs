@@ -2,9 +2,9 @@
 
 use super::{ImportError, Progress, error::of_source, store_reader::StoreReader};
 use crate::{
+    database::DatabaseOptions,
     django::{DjangoTarget, DjangoUser},
     entropy::Entropy,
-    store::StoreOptions,
 };
 
 /// The numbers of exported users.
@@ -21,8 +21,8 @@ pub struct Exported {
 /// # Errors
 /// [`ImportError`]; the table is unchanged then.
 pub async fn export(
-    store: &StoreOptions,
-    target: &StoreOptions,
+    store: &DatabaseOptions,
+    target: &DatabaseOptions,
     entropy: &Entropy,
     progress: &mut impl Progress,
 ) -> Result<Exported, ImportError> {

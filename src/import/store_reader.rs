@@ -4,11 +4,13 @@ use diesel::{ExpressionMethods, NullableExpressionMethods, QueryDsl, SelectableH
 use diesel_async::RunQueryDsl;
 
 use crate::{
+    database::{
+        DatabaseError, DatabaseOptions,
+        session::{Session, on_session},
+    },
     django::DjangoUser,
     domain::{PasswordHash, User},
     store::{
-        StoreError, StoreOptions,
-        connection::session::{Session, on_session},
         schema::{core_disabled_user, core_user},
         tables::users::UserRow,
     },
@@ -26,8 +28,8 @@ impl StoreReader {
     /// Connects and starts the snapshot.
     ///
     /// # Errors
-    /// [`StoreError`] when the database does not answer. The same applies to the other methods.
-    pub async fn begin(options: &StoreOptions) -> Result<Self, StoreError> {
+    /// [`DatabaseError`] when the database does not answer. The same applies to the other methods.
+    pub async fn begin(options: &DatabaseOptions) -> Result<Self, DatabaseError> {
         let mut session = Session::read_only(options).await?;
         session.begin_snapshot().await?;
         Ok(Self { session })
@@ -36,8 +38,8 @@ impl StoreReader {
     /// Returns the number of users.
     ///
     /// # Errors
-    /// [`StoreError`]
-    pub async fn count_users(&mut self) -> Result<u64, StoreError> {
+    /// [`DatabaseError`]
+    pub async fn count_users(&mut self) -> Result<u64, DatabaseError> {
         let count: i64 = on_session!(&mut self.session, connection => {
             core_user::table.count().get_result(connection).await?
         });
@@ -47,8 +49,8 @@ impl StoreReader {
     /// Returns the next users in the order of their ids, after `after`; at most 500.
     ///
     /// # Errors
-    /// [`StoreError`]
-    pub async fn users(&mut self, after: Option<i64>) -> Result<Vec<DjangoUser>, StoreError> {
+    /// [`DatabaseError`]
+    pub async fn users(&mut self, after: Option<i64>) -> Result<Vec<DjangoUser>, DatabaseError> {
         let rows: Vec<(UserRow, String, Option<i64>)> = on_session!(&mut self.session, connection => {
             core_user::table
                 .left_join(core_disabled_user::table)

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::{
+    database::DatabaseError,
     domain::{Email, Timestamp},
-    store::{Attempts, Counted, Store, StoreError, Subject},
+    store::{Attempts, Counted, Store, Subject},
 };
 
 /// The length of a window. It begins with the first mail in it.
@@ -21,7 +22,12 @@ pub struct DailyLimits {
 
 impl DailyLimits {
     /// Counts a mail before it is sent. False if it exceeds a limit; it was not counted then.
-    pub(super) async fn admit(self, store: &Store, to: &Email, now: Timestamp) -> Result<bool, StoreError> {
+    pub(super) async fn admit(
+        self,
+        store: &Store,
+        to: &Email,
+        now: Timestamp,
+    ) -> Result<bool, DatabaseError> {
         let limits = [self.per_address, self.total];
         let decide = move |known: &[Option<Attempts>]| {
             limits.iter().zip(known).map(|(max, known)| count_one(*max, *known, now)).collect()
@@ -32,7 +38,7 @@ impl DailyLimits {
     }
 
     /// Takes back what [`DailyLimits::admit`] counted, for a mail that was not sent.
-    pub(super) async fn withdraw(store: &Store, to: &Email) -> Result<(), StoreError> {
+    pub(super) async fn withdraw(store: &Store, to: &Email) -> Result<(), DatabaseError> {
         store.uncount_attempt(subjects(to)).await
     }
 }

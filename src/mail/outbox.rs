@@ -19,10 +19,11 @@ use super::{
     transport::Transport,
 };
 use crate::{
+    database::DatabaseError,
     domain::{Email, MailToken, Timestamp, chain},
     env::Env,
     sealing::{Purpose, SealingKey},
-    store::{OutgoingMail, Store, StoreError},
+    store::{OutgoingMail, Store},
 };
 
 /// The most mails in delivery at the same time: more than one, so that a slow delivery does not delay the
@@ -121,7 +122,7 @@ impl Outbox {
         sending.wait().await;
     }
 
-    async fn claim(&self) -> Result<Option<OutgoingMail>, StoreError> {
+    async fn claim(&self) -> Result<Option<OutgoingMail>, DatabaseError> {
         let now = self.env.clock.now();
         let lease_until = now.plus(self.options.timeout * 2);
         if let Some(mail) = self.store.claim_due_mail(now, lease_until).await? {

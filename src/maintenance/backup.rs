@@ -8,14 +8,12 @@ use std::{
 use diesel::{QueryableByName, RunQueryDsl, connection::SimpleConnection, sql_query, sql_types::Text};
 
 use crate::{
-    publish::{self, Draft, Existing},
-    store::{
-        Store, StoreError,
-        connection::{
-            Connections,
-            sqlite::{SqliteOptions, open_reader},
-        },
+    database::{
+        Connections, DatabaseError,
+        sqlite::{SqliteOptions, open_reader},
     },
+    publish::{self, Draft, Existing},
+    store::Store,
 };
 
 /// Reasons why a backup failed.
@@ -48,7 +46,7 @@ pub enum BackupError {
     NotUtf8(PathBuf),
     /// The database cannot be read, or its copy cannot be written.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(#[from] DatabaseError),
     /// The integrity check of the written file failed.
     #[error("the backup was damaged and has been deleted: {0}")]
     Damaged(String),
@@ -98,7 +96,7 @@ fn write(options: &SqliteOptions, draft: &Path) -> Result<(), BackupError> {
     source
         .batch_execute("PRAGMA query_only = OFF")
         .and_then(|()| sql_query("VACUUM INTO ?").bind::<Text, _>(name).execute(&mut source).map(drop))
-        .map_err(StoreError::from)?;
+        .map_err(DatabaseError::from)?;
     check(options, draft)
 }
 
@@ -108,6 +106,6 @@ fn check(options: &SqliteOptions, draft: &Path) -> Result<(), BackupError> {
     let mut copy = open_reader(&copy)?;
     let row: QuickCheckRow = sql_query("SELECT quick_check AS value FROM pragma_quick_check LIMIT 1")
         .get_result(&mut copy)
-        .map_err(StoreError::from)?;
+        .map_err(DatabaseError::from)?;
     if row.value == "ok" { Ok(()) } else { Err(BackupError::Damaged(row.value)) }
 }

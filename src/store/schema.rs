@@ -6,7 +6,7 @@
 mod sql_types {
     pub(super) use diesel::sql_types::{BigInt, Binary, Bool, Integer, Nullable, Text};
 
-    pub(super) use crate::store::columns::{SqlTimestamp, SqlUuid};
+    pub(super) use crate::database::columns::{SqlTimestamp, SqlUuid};
 }
 
 diesel::table! {

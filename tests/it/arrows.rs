@@ -20,18 +20,25 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("password", &["clock", "domain", "entropy", "env"]),
     ("access_token", &["domain"]),
     ("callers", &["domain"]),
-    ("store", &["batch_queue", "domain", "postgres_url"]),
-    ("django", &["domain", "store"]),
-    ("maintenance", &["domain", "publish", "store"]),
+    ("database", &["domain", "postgres_url"]),
+    ("store", &["batch_queue", "database", "domain"]),
+    ("django", &["database", "domain"]),
+    ("maintenance", &["database", "domain", "publish", "store"]),
     ("config", &["domain"]),
     ("server", &["clock", "entropy"]),
-    ("accounts", &["access_token", "store", "password", "domain", "clock", "entropy", "env", "sealing"]),
-    ("mail", &["store", "domain", "clock", "entropy", "env", "publish", "sealing"]),
+    (
+        "accounts",
+        &["access_token", "database", "store", "password", "domain", "clock", "entropy", "env", "sealing"],
+    ),
+    ("mail", &["database", "store", "domain", "clock", "entropy", "env", "publish", "sealing"]),
     (
         "grpc",
-        &["accounts", "callers", "store", "domain", "proto", "clock", "entropy", "env", "sealing", "server"],
+        &[
+            "accounts", "callers", "database", "store", "domain", "proto", "clock", "entropy", "env",
+            "sealing", "server",
+        ],
     ),
-    ("import", &["clock", "django", "domain", "entropy", "env", "password", "sealing", "store"]),
+    ("import", &["clock", "database", "django", "domain", "entropy", "env", "password", "sealing", "store"]),
     ("pages", &["accounts", "callers", "clock", "domain", "entropy", "env", "server", "store"]),
     (
         "cli",
@@ -41,6 +48,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "callers",
             "clock",
             "config",
+            "database",
             "django",
             "domain",
             "entropy",
@@ -64,8 +72,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// Libraries and functions that only the listed modules may use. A library name includes its companions:
 /// `diesel` includes `diesel_async`.
 const ONLY_IN: &[(&str, &[&str])] = &[
-    ("diesel", &["store", "django", "import", "maintenance"]),
-    ("tokio_postgres", &["postgres_url", "store"]),
+    ("diesel", &["database", "store", "django", "import", "maintenance"]),
+    ("tokio_postgres", &["postgres_url", "database"]),
     ("tonic", &["grpc", "server", "proto", "cli"]),
     ("prost", &["grpc", "proto"]),
     ("lettre", &["mail"]),

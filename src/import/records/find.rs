@@ -7,11 +7,10 @@ use diesel_async::RunQueryDsl;
 
 use super::ImportedUserRow;
 use crate::{
+    database::{DatabaseError, columns::UuidColumn, read},
     domain::{AuthToken, PasswordHash, Timestamp, User},
     store::{
-        Store, StoreError,
-        columns::UuidColumn,
-        connection::read,
+        Store,
         schema::{core_imported_user, core_user},
         tables::users::UserRow,
     },
@@ -69,8 +68,8 @@ impl Store {
     /// Returns the records of the source rows with these `auth_token`s. Rows without a record are omitted.
     ///
     /// # Errors
-    /// [`StoreError`] when the database does not answer; this holds for the following functions too.
-    pub async fn find_imported(&self, rows: &[AuthToken]) -> Result<Vec<ImportedRow>, StoreError> {
+    /// [`DatabaseError`] when the database does not answer; this holds for the following functions too.
+    pub async fn find_imported(&self, rows: &[AuthToken]) -> Result<Vec<ImportedRow>, DatabaseError> {
         let tokens: Vec<UuidColumn> = rows.iter().map(|token| UuidColumn(*token.as_uuid())).collect();
         read!(&self.connections, connection => {
             let rows: Vec<(ImportedUserRow, Option<UserRow>, Option<String>)> = core_imported_user::table
@@ -87,12 +86,12 @@ impl Store {
     /// `after` and returns at most `limit` rows.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`DatabaseError`].
     pub async fn list_imported(
         &self,
         after: Option<(AuthToken, i64)>,
         limit: i64,
-    ) -> Result<Vec<(AuthToken, i64)>, StoreError> {
+    ) -> Result<Vec<(AuthToken, i64)>, DatabaseError> {
         use core_imported_user as imported;
         read!(&self.connections, connection => {
             let mut query = imported::table
@@ -116,14 +115,14 @@ impl Store {
     /// usernames, each user once.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`DatabaseError`].
     pub async fn find_holders(
         &self,
         tokens: &[AuthToken],
         emails: Vec<String>,
         usernames: Vec<String>,
         keys: Vec<String>,
-    ) -> Result<Vec<Holder>, StoreError> {
+    ) -> Result<Vec<Holder>, DatabaseError> {
         let tokens: Vec<UuidColumn> = tokens.iter().map(|token| UuidColumn(*token.as_uuid())).collect();
         // PostgreSQL rejects a text with NUL, so no stored value contains one; such texts are removed from
         // the query.
@@ -171,9 +170,9 @@ impl Store {
 
 fn imported_row(
     (row, user, password): (ImportedUserRow, Option<UserRow>, Option<String>),
-) -> Result<ImportedRow, StoreError> {
+) -> Result<ImportedRow, DatabaseError> {
     let digest = |bytes: Vec<u8>, column| {
-        bytes.try_into().map_err(|_| StoreError::Corrupt { table: "core_imported_user", column })
+        bytes.try_into().map_err(|_| DatabaseError::Corrupt { table: "core_imported_user", column })
     };
     Ok(ImportedRow {
         auth_token: AuthToken::from_uuid(row.auth_token.0),

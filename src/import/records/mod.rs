@@ -10,11 +10,9 @@ pub use self::{
     write::{ImportStep, WrittenUsers},
 };
 use crate::{
+    database::columns::{TimestampColumn, UuidColumn},
     domain::{AuthToken, Email, PasswordHash, Timestamp, UserId},
-    store::{
-        columns::{TimestampColumn, UuidColumn},
-        schema::core_imported_user,
-    },
+    store::schema::core_imported_user,
 };
 
 /// A user to write, with the record of its source row.

@@ -7,11 +7,14 @@ use diesel_async::RunQueryDsl;
 
 use super::{ImportedUser, ImportedUserRow};
 use crate::{
+    database::{
+        DatabaseError,
+        columns::{TimestampColumn, UuidColumn},
+        statements, write,
+    },
     domain::{AuditEvent, AuthToken, MailTokenPurpose, Timestamp, User, UserId},
     store::{
-        Store, StoreError,
-        columns::{TimestampColumn, UuidColumn},
-        connection::{statements, write},
+        Store,
         schema::{core_imported_user, core_user},
         tables::{
             audit::AuditStatements, known_addresses::KnownAddressStatements, links::LinkStatements,
@@ -57,7 +60,7 @@ statements! {
             user: &ImportedUser,
             id: Option<UserId>,
             written_at: Timestamp,
-        ) -> Result<(), StoreError> {
+        ) -> Result<(), DatabaseError> {
             let row = ImportedUserRow::of(user, id, written_at);
             diesel::insert_into(core_imported_user::table)
                 .values(&row)
@@ -77,7 +80,7 @@ statements! {
             &mut self,
             id: UserId,
             row: (AuthToken, i64),
-        ) -> Result<Option<User>, StoreError> {
+        ) -> Result<Option<User>, DatabaseError> {
             let written_at: Option<TimestampColumn> = core_imported_user::table
                 .find((UuidColumn(*row.0.as_uuid()), row.1))
                 .select(core_imported_user::updated_at)
@@ -101,7 +104,7 @@ statements! {
         }
 
         /// Inserts a user and records its row.
-        async fn insert_imported(&mut self, user: &ImportedUser) -> Result<(), StoreError> {
+        async fn insert_imported(&mut self, user: &ImportedUser) -> Result<(), DatabaseError> {
             let id: i64 = diesel::insert_into(core_user::table)
                 .values(new_row(user))
                 .returning(core_user::id)
@@ -118,7 +121,7 @@ statements! {
             before: &User,
             user: &ImportedUser,
             now: Timestamp,
-        ) -> Result<(), StoreError> {
+        ) -> Result<(), DatabaseError> {
             let id = before.id;
             diesel::update(core_user::table.find(id.as_i64()))
                 .set((
@@ -141,7 +144,7 @@ statements! {
         }
 
         /// Records the digest of the row's password.
-        async fn confirm_password(&mut self, user: &ImportedUser) -> Result<(), StoreError> {
+        async fn confirm_password(&mut self, user: &ImportedUser) -> Result<(), DatabaseError> {
             let row = (UuidColumn(*user.row.0.as_uuid()), user.row.1);
             diesel::update(core_imported_user::table.find(row))
                 .set(core_imported_user::password_digest.eq(user.password_digest.to_vec()))
@@ -152,7 +155,7 @@ statements! {
 
         /// Records that a row is this existing user, if the user still exists. Replaces the record of another
         /// row that the user came from before.
-        async fn adopt_user(&mut self, id: UserId, user: &ImportedUser) -> Result<(), StoreError> {
+        async fn adopt_user(&mut self, id: UserId, user: &ImportedUser) -> Result<(), DatabaseError> {
             let updated_at = core_user::table.find(id.as_i64()).select(core_user::updated_at);
             let updated_at: Option<TimestampColumn> = updated_at.get_result(self).await.optional()?;
             let Some(updated_at) = updated_at else { return Ok(()) };
@@ -170,14 +173,14 @@ impl Store {
     /// for all new users together, and `changed` for all updated users together.
     ///
     /// # Errors
-    /// [`StoreError::NotUnique`] if another user already has an email or a username of the steps;
-    /// [`StoreError`].
+    /// [`DatabaseError::NotUnique`] if another user already has an email or a username of the steps;
+    /// [`DatabaseError`].
     pub async fn write_imported(
         &self,
         steps: Vec<ImportStep>,
         created: AuditEvent,
         changed: AuditEvent,
-    ) -> Result<WrittenUsers, StoreError> {
+    ) -> Result<WrittenUsers, DatabaseError> {
         write!(&self.connections, connection => {
             let mut written = WrittenUsers::default();
             // First release the emails and usernames of all users to update, so that the steps can claim them

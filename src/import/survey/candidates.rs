@@ -12,8 +12,8 @@ use super::{
     tables::candidate,
 };
 use crate::{
+    database::{DatabaseError, columns::UuidColumn},
     domain::{AuthToken, Email, UserId},
-    store::{StoreError, columns::UuidColumn},
 };
 
 #[derive(Insertable, Queryable, Selectable)]
@@ -51,10 +51,10 @@ impl From<&Candidate> for CandidateRow {
 }
 
 impl TryFrom<CandidateRow> for Candidate {
-    type Error = StoreError;
+    type Error = DatabaseError;
 
-    fn try_from(row: CandidateRow) -> Result<Self, StoreError> {
-        let corrupt = |column| StoreError::Corrupt { table: "candidate", column };
+    fn try_from(row: CandidateRow) -> Result<Self, DatabaseError> {
+        let corrupt = |column| DatabaseError::Corrupt { table: "candidate", column };
         let digest = |bytes: Vec<u8>| <[u8; 32]>::try_from(bytes).map_err(|_| corrupt("digest"));
         Ok(Self {
             id: row.id,
@@ -76,8 +76,8 @@ impl Survey {
     /// Adds rows.
     ///
     /// # Errors
-    /// [`StoreError`] when the disk is full. The same applies to the other methods.
-    pub fn add(&mut self, candidates: &[Candidate]) -> Result<(), StoreError> {
+    /// [`DatabaseError`] when the disk is full. The same applies to the other methods.
+    pub fn add(&mut self, candidates: &[Candidate]) -> Result<(), DatabaseError> {
         self.connection.transaction(|connection| {
             for candidate in candidates {
                 diesel::insert_into(candidate::table)
@@ -91,8 +91,8 @@ impl Survey {
     /// Stores what was decided about a row.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub fn update(&mut self, candidate: &Candidate) -> Result<(), StoreError> {
+    /// [`DatabaseError`].
+    pub fn update(&mut self, candidate: &Candidate) -> Result<(), DatabaseError> {
         let row = CandidateRow::from(candidate);
         diesel::update(candidate::table.find(row.id))
             .set((
@@ -110,8 +110,8 @@ impl Survey {
     /// others until [`Survey::apply_refusals`].
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub fn refuse(&mut self, id: i64) -> Result<(), StoreError> {
+    /// [`DatabaseError`].
+    pub fn refuse(&mut self, id: i64) -> Result<(), DatabaseError> {
         sql_query("INSERT OR IGNORE INTO refusal VALUES (?)")
             .bind::<BigInt, _>(id)
             .execute(&mut self.connection)?;
@@ -121,8 +121,8 @@ impl Survey {
     /// Sets the state of all refused rows to [`UserState::Refused`].
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub fn apply_refusals(&mut self) -> Result<(), StoreError> {
+    /// [`DatabaseError`].
+    pub fn apply_refusals(&mut self) -> Result<(), DatabaseError> {
         let update = "UPDATE candidate SET state = ? WHERE id IN (SELECT id FROM refusal)";
         sql_query(update).bind::<Text, _>(UserState::Refused.as_str()).execute(&mut self.connection)?;
         Ok(())
@@ -131,8 +131,8 @@ impl Survey {
     /// Returns the row with this id.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub fn find(&mut self, id: i64) -> Result<Option<Candidate>, StoreError> {
+    /// [`DatabaseError`].
+    pub fn find(&mut self, id: i64) -> Result<Option<Candidate>, DatabaseError> {
         let query = candidate::table.find(id).select(CandidateRow::as_select());
         query.get_result(&mut self.connection).optional()?.map(Candidate::try_from).transpose()
     }
@@ -140,13 +140,13 @@ impl Survey {
     /// Returns at most `limit` rows in these states in the order of their ids, after `after`.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`DatabaseError`].
     pub fn in_states(
         &mut self,
         states: &[UserState],
         after: Option<i64>,
         limit: i64,
-    ) -> Result<Vec<Candidate>, StoreError> {
+    ) -> Result<Vec<Candidate>, DatabaseError> {
         let states: Vec<&str> = states.iter().map(|state| state.as_str()).collect();
         let query = candidate::table
             .filter(candidate::id.gt(after.unwrap_or(i64::MIN)))
@@ -160,13 +160,13 @@ impl Survey {
     /// Returns at most `limit` rows in these states in the order of their `auth_token`s, after `after`.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`DatabaseError`].
     pub fn in_token_order(
         &mut self,
         states: &[UserState],
         after: Option<AuthToken>,
         limit: i64,
-    ) -> Result<Vec<Candidate>, StoreError> {
+    ) -> Result<Vec<Candidate>, DatabaseError> {
         let states: Vec<&str> = states.iter().map(|state| state.as_str()).collect();
         let mut query = candidate::table
             .filter(candidate::state.eq_any(states))
@@ -183,8 +183,8 @@ impl Survey {
     /// True if a row changes this user.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub fn has_change_of(&mut self, user: UserId) -> Result<bool, StoreError> {
+    /// [`DatabaseError`].
+    pub fn has_change_of(&mut self, user: UserId) -> Result<bool, DatabaseError> {
         let rows = candidate::table
             .filter(candidate::user_id.eq(user.as_i64()))
             .filter(candidate::state.eq(UserState::Changed.as_str()));
@@ -194,8 +194,8 @@ impl Survey {
     /// True if there is a row with this `auth_token` and id.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub fn has_row(&mut self, (token, id): (AuthToken, i64)) -> Result<bool, StoreError> {
+    /// [`DatabaseError`].
+    pub fn has_row(&mut self, (token, id): (AuthToken, i64)) -> Result<bool, DatabaseError> {
         let row = candidate::table.find(id).filter(candidate::row_token.eq(UuidColumn(*token.as_uuid())));
         Ok(diesel::select(diesel::dsl::exists(row)).get_result(&mut self.connection)?)
     }
@@ -203,8 +203,8 @@ impl Survey {
     /// True if a row that is a user, or becomes one, has this email.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub fn has_email(&mut self, email: &Email) -> Result<bool, StoreError> {
+    /// [`DatabaseError`].
+    pub fn has_email(&mut self, email: &Email) -> Result<bool, DatabaseError> {
         let without_user =
             [UserState::LeftOut, UserState::LeftOutBefore, UserState::DeletedHere].map(UserState::as_str);
         let rows = candidate::table
@@ -216,8 +216,8 @@ impl Survey {
     /// True if a row has this comparison form of the username.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub fn has_username_key(&mut self, key: &str) -> Result<bool, StoreError> {
+    /// [`DatabaseError`].
+    pub fn has_username_key(&mut self, key: &str) -> Result<bool, DatabaseError> {
         let rows = candidate::table.filter(candidate::username_key.eq(key));
         Ok(diesel::select(diesel::dsl::exists(rows)).get_result(&mut self.connection)?)
     }
@@ -225,8 +225,8 @@ impl Survey {
     /// True if a row has this username.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub fn has_username(&mut self, username: &str) -> Result<bool, StoreError> {
+    /// [`DatabaseError`].
+    pub fn has_username(&mut self, username: &str) -> Result<bool, DatabaseError> {
         let rows = candidate::table.filter(candidate::username.eq(username));
         Ok(diesel::select(diesel::dsl::exists(rows)).get_result(&mut self.connection)?)
     }
@@ -234,8 +234,8 @@ impl Survey {
     /// Returns the number of rows in each state.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub fn count_states(&mut self) -> Result<Vec<(String, u64)>, StoreError> {
+    /// [`DatabaseError`].
+    pub fn count_states(&mut self) -> Result<Vec<(String, u64)>, DatabaseError> {
         self.tally("SELECT state AS name, count(*) AS count FROM candidate GROUP BY state ORDER BY state")
     }
 }

@@ -6,7 +6,7 @@ use diesel::{
 };
 
 use super::{super::candidate::Candidate, Survey};
-use crate::store::StoreError;
+use crate::database::DatabaseError;
 
 /// A field in which two rows may have the same value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,8 +64,8 @@ impl Duplicates {
     /// that was already returned does not change the iteration.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub fn next(&mut self, survey: &mut Survey) -> Result<Option<(Candidate, Candidate)>, StoreError> {
+    /// [`DatabaseError`].
+    pub fn next(&mut self, survey: &mut Survey) -> Result<Option<(Candidate, Candidate)>, DatabaseError> {
         while let Some(candidate) =
             survey.next_duplicate(self.field, self.verified_first, self.last.as_ref())?
         {
@@ -94,7 +94,7 @@ impl Survey {
         field: SurveyField,
         verified_first: bool,
         after: Option<&Candidate>,
-    ) -> Result<Option<Candidate>, StoreError> {
+    ) -> Result<Option<Candidate>, DatabaseError> {
         let column = field.column();
         // An index has this order, so that all calls together read the rows once.
         let (order, values) = if verified_first {

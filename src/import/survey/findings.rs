@@ -3,7 +3,7 @@
 use diesel::{ExpressionMethods, QueryDsl, Queryable, RunQueryDsl, Selectable, SelectableHelper};
 
 use super::{Survey, tables::finding};
-use crate::store::StoreError;
+use crate::database::DatabaseError;
 
 /// Something about rows that the operator must see.
 #[derive(Clone, Queryable, Selectable)]
@@ -25,14 +25,14 @@ impl Survey {
     /// Records a finding about rows. An open finding stops the import.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`DatabaseError`].
     pub fn add_finding(
         &mut self,
         kind: &str,
         rows: &str,
         words: &str,
         is_open: bool,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), DatabaseError> {
         diesel::insert_into(finding::table)
             .values((
                 finding::kind.eq(kind),
@@ -48,8 +48,8 @@ impl Survey {
     /// number `after`.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub fn findings(&mut self, after: i64, limit: i64) -> Result<Vec<Finding>, StoreError> {
+    /// [`DatabaseError`].
+    pub fn findings(&mut self, after: i64, limit: i64) -> Result<Vec<Finding>, DatabaseError> {
         let query = finding::table
             .filter(finding::number.gt(after))
             .order(finding::number)
@@ -61,8 +61,8 @@ impl Survey {
     /// Returns the number of findings of each kind; with `only_open`, of open ones.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub fn count_findings(&mut self, only_open: bool) -> Result<Vec<(String, u64)>, StoreError> {
+    /// [`DatabaseError`].
+    pub fn count_findings(&mut self, only_open: bool) -> Result<Vec<(String, u64)>, DatabaseError> {
         let open = if only_open { "WHERE is_open" } else { "" };
         self.tally(&format!(
             "SELECT kind AS name, count(*) AS count FROM finding {open} GROUP BY kind ORDER BY kind"

@@ -21,7 +21,7 @@ pub use self::{
     duplicates::{Duplicates, SurveyField},
     findings::Finding,
 };
-use crate::store::StoreError;
+use crate::database::DatabaseError;
 
 #[derive(QueryableByName)]
 struct Tally {
@@ -40,15 +40,15 @@ impl Survey {
     /// Creates an empty survey.
     ///
     /// # Errors
-    /// [`StoreError`] when the temporary database cannot be created.
-    pub fn begin() -> Result<Self, StoreError> {
+    /// [`DatabaseError`] when the temporary database cannot be created.
+    pub fn begin() -> Result<Self, DatabaseError> {
         // With an empty name SQLite creates a private file on disk, unlinked from the start.
-        let mut connection = SqliteConnection::establish("").map_err(StoreError::unavailable)?;
+        let mut connection = SqliteConnection::establish("").map_err(DatabaseError::unavailable)?;
         connection.batch_execute(TABLES)?;
         Ok(Self { connection })
     }
 
-    fn tally(&mut self, query: &str) -> Result<Vec<(String, u64)>, StoreError> {
+    fn tally(&mut self, query: &str) -> Result<Vec<(String, u64)>, DatabaseError> {
         let rows: Vec<Tally> = sql_query(query).load(&mut self.connection)?;
         Ok(rows.into_iter().map(|row| (row.name, u64::try_from(row.count).unwrap_or_default())).collect())
     }

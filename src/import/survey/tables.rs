@@ -20,7 +20,7 @@ CREATE INDEX finding_kind ON finding (kind);
 
 diesel::table! {
     use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Text};
-    use crate::store::SqlUuid;
+    use crate::database::SqlUuid;
 
     candidate (id) {
         id -> BigInt,

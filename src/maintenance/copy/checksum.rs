@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::store::columns::{TimestampColumn, UuidColumn};
+use crate::database::columns::{TimestampColumn, UuidColumn};
 
 /// The digest of one row. Each value is hashed with its length, so that no two different rows have the same
 /// bytes.

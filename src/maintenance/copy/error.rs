@@ -1,13 +1,13 @@
 //! The errors of a copy.
 
-use crate::store::StoreError;
+use crate::database::DatabaseError;
 
 /// Reasons why a store was not copied.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
     /// One of the stores does not answer, or rejected a statement.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(#[from] DatabaseError),
     /// The target has rows, but no unfinished copy.
     #[error("the target is not empty: its table {0} has rows; nothing was written")]
     NotEmpty(&'static str),

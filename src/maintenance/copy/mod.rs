@@ -15,14 +15,15 @@ use diesel_async::RunQueryDsl;
 
 pub use self::{error::CopyError, table::CopiedTable};
 use crate::{
+    database::{
+        DatabaseError, DatabaseOptions,
+        columns::TimestampColumn,
+        read,
+        session::{Session, on_session},
+    },
     domain::Timestamp,
     store::{
-        Store, StoreError, StoreOptions,
-        columns::TimestampColumn,
-        connection::{
-            read,
-            session::{Session, on_session},
-        },
+        Store,
         schema::{core_audit_event, core_copy, core_session, core_user},
     },
 };
@@ -44,8 +45,8 @@ impl StoreCopy {
     /// # Errors
     /// [`CopyError::NotEmpty`] when the target has rows but no unfinished copy; [`CopyError::Store`].
     pub async fn begin(
-        source: &StoreOptions,
-        target: &StoreOptions,
+        source: &DatabaseOptions,
+        target: &DatabaseOptions,
         now: Timestamp,
     ) -> Result<Self, CopyError> {
         let mut source = Session::read_only(source).await?;
@@ -112,8 +113,8 @@ impl Store {
     /// True if a copy into this store has not finished, so that rows are missing.
     ///
     /// # Errors
-    /// [`StoreError`] when the database does not answer.
-    pub async fn has_unfinished_copy(&self) -> Result<bool, StoreError> {
+    /// [`DatabaseError`] when the database does not answer.
+    pub async fn has_unfinished_copy(&self) -> Result<bool, DatabaseError> {
         read!(&self.connections, connection => {
             let unfinished = core_copy::table.filter(core_copy::finished_at.is_null());
             Ok(diesel::select(diesel::dsl::exists(unfinished)).get_result(connection).await?)

@@ -10,11 +10,13 @@ use super::{
     error::CopyError,
     table::{CopiedRow, CopiedTable, copy_table},
 };
-use crate::store::{
-    StoreError,
-    columns::{TimestampColumn, UuidColumn},
-    connection::session::{Session, on_session},
-    schema::{
+use crate::{
+    database::{
+        DatabaseError,
+        columns::{TimestampColumn, UuidColumn},
+        session::{Session, on_session},
+    },
+    store::schema::{
         core_audit_event, core_disabled_user, core_imported_user, core_known_address, core_mail_outbox,
         core_mail_token, core_password_attempt, core_registration_request, core_session, core_signing_key,
         core_throttle, core_user,
@@ -57,7 +59,7 @@ macro_rules! tables {
                 const TABLE: &'static str = stringify!($table);
                 const HAS_SAME_ORDER: bool = $same_order;
 
-                async fn page(session: &mut Session, after: Option<&Self>) -> Result<Vec<Self>, StoreError> {
+                async fn page(session: &mut Session, after: Option<&Self>) -> Result<Vec<Self>, DatabaseError> {
                     on_session!(session, connection => {
                         let mut query = $table::table
                             .order(($($table::$key,)+))
@@ -69,21 +71,21 @@ macro_rules! tables {
                     })
                 }
 
-                async fn last(session: &mut Session) -> Result<Option<Self>, StoreError> {
+                async fn last(session: &mut Session) -> Result<Option<Self>, DatabaseError> {
                     on_session!(session, connection => {
                         let query = $table::table.order(($($table::$key.desc(),)+)).select(Self::as_select());
                         Ok(query.first(connection).await.optional()?)
                     })
                 }
 
-                async fn clear(session: &mut Session) -> Result<(), StoreError> {
+                async fn clear(session: &mut Session) -> Result<(), DatabaseError> {
                     on_session!(session, connection => {
                         diesel::delete($table::table).execute(connection).await?;
                         Ok(())
                     })
                 }
 
-                async fn write(session: &mut Session, rows: &[Self]) -> Result<(), StoreError> {
+                async fn write(session: &mut Session, rows: &[Self]) -> Result<(), DatabaseError> {
                     match session {
                         Session::Sqlite(connection) => {
                             for row in rows {

@@ -1,7 +1,7 @@
 //! Copies the rows of one table and compares both sides.
 
 use super::{checksum, error::CopyError};
-use crate::store::{StoreError, connection::session::Session};
+use crate::database::{DatabaseError, session::Session};
 
 /// A row of a table that is copied.
 pub(super) trait CopiedRow: Clone {
@@ -12,13 +12,13 @@ pub(super) trait CopiedRow: Clone {
     const HAS_SAME_ORDER: bool;
 
     /// Returns the next rows after `after` in the order of the key.
-    async fn page(session: &mut Session, after: Option<&Self>) -> Result<Vec<Self>, StoreError>;
+    async fn page(session: &mut Session, after: Option<&Self>) -> Result<Vec<Self>, DatabaseError>;
     /// Returns the last row in the order of the key.
-    async fn last(session: &mut Session) -> Result<Option<Self>, StoreError>;
+    async fn last(session: &mut Session) -> Result<Option<Self>, DatabaseError>;
     /// Deletes all rows.
-    async fn clear(session: &mut Session) -> Result<(), StoreError>;
+    async fn clear(session: &mut Session) -> Result<(), DatabaseError>;
     /// Inserts rows.
-    async fn write(session: &mut Session, rows: &[Self]) -> Result<(), StoreError>;
+    async fn write(session: &mut Session, rows: &[Self]) -> Result<(), DatabaseError>;
     /// Returns the SHA-256 of all values.
     fn digest(&self) -> [u8; 32];
 }
@@ -64,7 +64,7 @@ pub(super) async fn copy_table<R: CopiedRow>(
 }
 
 /// Returns the table with the checksum of its rows.
-async fn table_checksum<R: CopiedRow>(session: &mut Session) -> Result<CopiedTable, StoreError> {
+async fn table_checksum<R: CopiedRow>(session: &mut Session) -> Result<CopiedTable, DatabaseError> {
     let mut table = CopiedTable { name: R::TABLE, rows: 0, checksum: [0; 32] };
     let mut after: Option<R> = None;
     loop {

@@ -2,17 +2,18 @@
 
 use super::pending::PendingLookup;
 use crate::{
+    database::DatabaseError,
     domain::{AuthToken, User},
-    store::{Store, StoreError},
+    store::Store,
 };
 
 impl Store {
     /// Returns the user with this `auth_token`, if there is one.
     ///
     /// # Errors
-    /// [`StoreError::Overloaded`] when too many look-ups wait; [`StoreError::Unavailable`] when the database
+    /// [`DatabaseError::Overloaded`] when too many look-ups wait; [`DatabaseError::Unavailable`] when the database
     /// does not answer.
-    pub async fn find_user_by_auth_token(&self, token: AuthToken) -> Result<Option<User>, StoreError> {
+    pub async fn find_user_by_auth_token(&self, token: AuthToken) -> Result<Option<User>, DatabaseError> {
         self.lookup.request(|reply| PendingLookup::One { token, reply }).await
     }
 
@@ -21,7 +22,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::find_user_by_auth_token`].
-    pub async fn find_users_by_auth_tokens(&self, tokens: &[AuthToken]) -> Result<Vec<User>, StoreError> {
+    pub async fn find_users_by_auth_tokens(&self, tokens: &[AuthToken]) -> Result<Vec<User>, DatabaseError> {
         let request = |part: &[AuthToken]| {
             let tokens = part.to_vec();
             self.lookup.request(move |reply| PendingLookup::Many { tokens, reply })

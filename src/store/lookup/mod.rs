@@ -23,10 +23,7 @@ use self::{
     lane::{postgres, replica, sqlite},
     pending::{PendingLookup, Queue, Reply},
 };
-use super::{
-    StoreError,
-    connection::{Connections, replicas::Replicas},
-};
+use crate::database::{Connections, DatabaseError, replicas::Replicas};
 
 thread_local! {
     /// Number of the thread, in the order in which threads made their first look-up.
@@ -45,7 +42,7 @@ pub struct LookupOptions {
     /// runtime. If there are replicas, they get the same number of lanes in addition.
     pub lanes: usize,
     /// Largest number of look-ups that wait for a lane. Beyond it, calls fail with
-    /// [`StoreError::Overloaded`]. On SQLite the lanes divide the number among them.
+    /// [`DatabaseError::Overloaded`]. On SQLite the lanes divide the number among them.
     pub waiting_max: usize,
 }
 
@@ -71,7 +68,7 @@ impl Lookup {
         connections: &Connections,
         replicas: Option<Replicas>,
         options: LookupOptions,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<Self, DatabaseError> {
         let mut lanes = JoinSet::new();
         let queue = |waiting_max| Arc::new(Queue::new(options.batch_tokens_max, waiting_max));
         let replicas = replicas.map(|replicas| (Arc::new(replicas), queue(options.waiting_max)));
@@ -116,13 +113,13 @@ impl Lookup {
         self.queues.get(number).expect("a remainder is smaller than its divisor")
     }
 
-    async fn request<T>(&self, caller: impl FnOnce(Reply<T>) -> PendingLookup) -> Result<T, StoreError> {
+    async fn request<T>(&self, caller: impl FnOnce(Reply<T>) -> PendingLookup) -> Result<T, DatabaseError> {
         let (reply, answer) = oneshot::channel();
-        self.queue().push(caller(reply)).map_err(|_| StoreError::Overloaded)?;
+        self.queue().push(caller(reply)).map_err(|_| DatabaseError::Overloaded)?;
         let answer = match self.answer_timeout {
-            Some(limit) => timeout(limit, answer).await.map_err(StoreError::unavailable)?,
+            Some(limit) => timeout(limit, answer).await.map_err(DatabaseError::unavailable)?,
             None => answer.await,
         };
-        answer.map_err(|_| StoreError::unavailable("the look-up panicked"))?
+        answer.map_err(|_| DatabaseError::unavailable("the look-up panicked"))?
     }
 }

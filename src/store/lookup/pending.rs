@@ -4,11 +4,11 @@ use tokio::sync::oneshot;
 
 use crate::{
     batch_queue::{BatchQueue, Batched},
+    database::DatabaseError,
     domain::{AuthToken, User},
-    store::StoreError,
 };
 
-pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+pub(super) type Reply<T> = oneshot::Sender<Result<T, DatabaseError>>;
 
 /// The queue of the look-ups. The size of a batch is its number of tokens.
 pub(super) type Queue = BatchQueue<PendingLookup>;
@@ -38,7 +38,7 @@ impl PendingLookup {
     /// Looks up each token with `find`. [`ReadyAnswer::send`] sends the answer later.
     pub(super) fn answer(
         self,
-        mut find: impl FnMut(AuthToken) -> Result<Option<User>, StoreError>,
+        mut find: impl FnMut(AuthToken) -> Result<Option<User>, DatabaseError>,
     ) -> ReadyAnswer {
         match self {
             Self::One { token, reply } => ReadyAnswer::One(reply, find(token)),
@@ -65,8 +65,8 @@ impl Batched for PendingLookup {
 
 /// An answer that is ready to be sent.
 pub(super) enum ReadyAnswer {
-    One(Reply<Option<User>>, Result<Option<User>, StoreError>),
-    Many(Reply<Vec<User>>, Result<Vec<User>, StoreError>),
+    One(Reply<Option<User>>, Result<Option<User>, DatabaseError>),
+    Many(Reply<Vec<User>>, Result<Vec<User>, DatabaseError>),
 }
 
 impl ReadyAnswer {
@@ -79,11 +79,11 @@ impl ReadyAnswer {
     }
 }
 
-/// Moves look-ups to another queue. Those that exceed its limit are answered with [`StoreError::Overloaded`].
+/// Moves look-ups to another queue. Those that exceed its limit are answered with [`DatabaseError::Overloaded`].
 pub(super) fn move_to(queue: &Queue, lookups: Vec<PendingLookup>) {
     for lookup in lookups {
         if let Err(refused) = queue.push(lookup) {
-            refused.answer(|_| Err(StoreError::Overloaded)).send();
+            refused.answer(|_| Err(DatabaseError::Overloaded)).send();
         }
     }
 }
@@ -103,7 +103,7 @@ mod tests {
 
         move_to(&queue, lookups);
 
-        assert!(matches!(answers[2].try_recv(), Ok(Err(StoreError::Overloaded))));
+        assert!(matches!(answers[2].try_recv(), Ok(Err(DatabaseError::Overloaded))));
         assert_eq!(queue.batch().await.len(), 2);
     }
 }

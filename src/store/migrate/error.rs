@@ -1,13 +1,13 @@
 //! The errors of a migration.
 
-use crate::store::{Cause, StoreError};
+use crate::database::{Cause, DatabaseError};
 
 /// Reasons why a database was not migrated.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
     /// The database does not answer, or rejected a statement.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(#[from] DatabaseError),
     /// A SQLite file of another application.
     #[error("the file belongs to another application (application_id {application_id}): nothing was changed")]
     Foreign {

@@ -21,11 +21,8 @@ use diesel_async::RunQueryDsl;
 
 pub use self::error::MigrateError;
 use self::versions::Versions;
-use super::{
-    Store, StoreError,
-    connection::{Connections, read},
-    schema::core_user,
-};
+use super::{Store, schema::core_user};
+use crate::database::{Connections, DatabaseError, read};
 
 /// The schema of a database, compared with the one that this release needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,7 +94,7 @@ impl Store {
 
     /// Returns a warning for the operator about each setting of the server with which an acknowledged write
     /// can be lost.
-    pub async fn durability_warnings(&self) -> Result<Vec<String>, StoreError> {
+    pub async fn durability_warnings(&self) -> Result<Vec<String>, DatabaseError> {
         match &self.connections {
             Connections::Sqlite(_) => Ok(Vec::new()),
             Connections::Postgres(pool) => postgres::durability_warnings(pool).await,

@@ -16,7 +16,7 @@ use super::{
     error::MigrateError,
     versions::{__diesel_schema_migrations, Versions, versions},
 };
-use crate::store::{StoreError, connection::postgres::PostgresPool, error::Cause};
+use crate::database::{Cause, DatabaseError, postgres::PostgresPool};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 
@@ -65,7 +65,7 @@ async fn refuse_unsuitable_server(connection: &mut AsyncPgConnection) -> Result<
     Ok(())
 }
 
-async fn setting(connection: &mut AsyncPgConnection, name: &str) -> Result<String, StoreError> {
+async fn setting(connection: &mut AsyncPgConnection, name: &str) -> Result<String, DatabaseError> {
     let query = select(sql::<Text>("current_setting(").bind::<Text, _>(name).sql(")"));
     Ok(query.get_result(connection).await?)
 }
@@ -83,10 +83,10 @@ pub(super) async fn migrate(pool: &PostgresPool) -> Result<Vec<String>, MigrateE
         let versions = harness.run_pending_migrations(MIGRATIONS).map_err(Cause::new)?;
         Ok(versions.iter().map(ToString::to_string).collect())
     });
-    migrated.await.map_err(StoreError::unavailable)?.map_err(MigrateError::Broken)
+    migrated.await.map_err(DatabaseError::unavailable)?.map_err(MigrateError::Broken)
 }
 
-async fn lock(connection: &mut AsyncPgConnection) -> Result<(), StoreError> {
+async fn lock(connection: &mut AsyncPgConnection) -> Result<(), DatabaseError> {
     let mut is_logged = false;
     loop {
         let query = select(sql::<Bool>("pg_try_advisory_lock(").bind::<BigInt, _>(ADVISORY_LOCK).sql(")"));
@@ -101,7 +101,7 @@ async fn lock(connection: &mut AsyncPgConnection) -> Result<(), StoreError> {
     }
 }
 
-pub(super) async fn durability_warnings(pool: &PostgresPool) -> Result<Vec<String>, StoreError> {
+pub(super) async fn durability_warnings(pool: &PostgresPool) -> Result<Vec<String>, DatabaseError> {
     let mut connection = pool.get().await?;
     let mut warnings = Vec::new();
     for (name, loss) in [

@@ -13,7 +13,7 @@ use super::{
     error::MigrateError,
     versions::{__diesel_schema_migrations, Versions, versions},
 };
-use crate::store::{connection::sqlite::SqliteThreads, error::Cause};
+use crate::database::{Cause, sqlite::SqliteThreads};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 

@@ -8,7 +8,7 @@ use diesel::{
 };
 
 use super::error::MigrateError;
-use crate::store::Cause;
+use crate::database::Cause;
 
 diesel::table! {
     __diesel_schema_migrations (version) {

@@ -14,16 +14,12 @@ use super::{
     users::{UserChange, UserStatements},
 };
 use crate::{
+    database::{DatabaseError, audit_log::RecordedEvents, statements, write},
     domain::{
         AuditEvent, MailTokenDigest, MailTokenPurpose, PasswordHash, SessionId, Timestamp, User, UserId,
         Username,
     },
-    store::{
-        Store, StoreError,
-        audit_log::RecordedEvents,
-        connection::{statements, write},
-        schema::core_user,
-    },
+    store::{Store, schema::core_user},
 };
 
 /// A change of password.
@@ -84,7 +80,7 @@ statements! {
             notice: &NewMail,
             event: AuditEvent,
             recorded: &mut RecordedEvents,
-        ) -> Result<User, StoreError> {
+        ) -> Result<User, DatabaseError> {
             let now = event.at;
             let user = self.change_user(user, change, now).await?;
             self.void_account_links(user.id, now).await?;
@@ -102,7 +98,7 @@ impl Store {
     /// reset and email change links, which an intruder may have requested with the old password. Changes
     /// nothing and returns false if the password changed, or the user was disabled or deleted, after the
     /// current password was verified.
-    pub async fn change_password(&self, change: PasswordChange) -> Result<bool, StoreError> {
+    pub async fn change_password(&self, change: PasswordChange) -> Result<bool, DatabaseError> {
         let now = change.event.at;
         write!(&self.connections, connection, recorded => {
             if connection.lock_if_unchanged(change.user, &change.old).await?.is_none() {
@@ -130,7 +126,7 @@ impl Store {
         password: PasswordHash,
         notice: NewMail,
         event: AuditEvent,
-    ) -> Result<Option<User>, StoreError> {
+    ) -> Result<Option<User>, DatabaseError> {
         write!(&self.connections, connection, recorded => {
             let Some(user) = connection.lock_link_owner(token).await? else { return Ok(None) };
             let mailed_to = connection.use_link(user.id, token, MailTokenPurpose::ResetPassword, event.at).await?;
@@ -148,7 +144,7 @@ impl Store {
     /// Enqueues a confirmation link for the new address and a notice for the old one, and voids earlier email
     /// change links. Changes nothing and returns false if the password changed, or the user was disabled or
     /// deleted, after the current password was verified.
-    pub async fn request_email_change(&self, request: EmailChangeRequest) -> Result<bool, StoreError> {
+    pub async fn request_email_change(&self, request: EmailChangeRequest) -> Result<bool, DatabaseError> {
         let (user, now) = (request.user, request.event.at);
         write!(&self.connections, connection, recorded => {
             if connection.lock_if_unchanged(user, &request.password).await?.is_none() {
@@ -169,7 +165,7 @@ impl Store {
     /// longer the user's email.
     ///
     /// # Errors
-    /// [`StoreError::NotUnique`] if the address belongs to another user who cannot be deleted, for example
+    /// [`DatabaseError::NotUnique`] if the address belongs to another user who cannot be deleted, for example
     /// because that user verified it in the meantime; the link is then unused.
     pub async fn confirm_email_change(
         &self,
@@ -177,7 +173,7 @@ impl Store {
         notice: NewMail,
         event: AuditEvent,
         deletion: AuditEvent,
-    ) -> Result<Option<User>, StoreError> {
+    ) -> Result<Option<User>, DatabaseError> {
         write!(&self.connections, connection, recorded => {
             let owner = connection.lock_link_owner(token).await?;
             let Some(user) = owner.filter(|user| user.email == notice.recipient) else { return Ok(None) };
@@ -197,13 +193,13 @@ impl Store {
     /// recipient of the notice, or has the address already.
     ///
     /// # Errors
-    /// [`StoreError::NotUnique`] if the address belongs to another user who cannot be deleted; the link is
+    /// [`DatabaseError::NotUnique`] if the address belongs to another user who cannot be deleted; the link is
     /// then unused.
     pub async fn undo_email_change(
         &self,
         token: MailTokenDigest,
         undo: EmailUndo,
-    ) -> Result<Option<User>, StoreError> {
+    ) -> Result<Option<User>, DatabaseError> {
         let EmailUndo { removed, restored, deletion, event } = undo;
         let now = event.at;
         write!(&self.connections, connection, recorded => {
@@ -229,7 +225,7 @@ impl Store {
         user: UserId,
         password: PasswordHash,
         event: impl Into<NoticedEvent>,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<bool, DatabaseError> {
         let event = event.into();
         write!(&self.connections, connection, recorded => {
             if connection.lock_if_unchanged(user, &password).await?.is_none() {
@@ -243,7 +239,7 @@ impl Store {
 
     /// Enqueues a notice for the verified user with the recipient's email. Returns false if there is no such
     /// user.
-    pub async fn enqueue_notice(&self, notice: NewMail, now: Timestamp) -> Result<bool, StoreError> {
+    pub async fn enqueue_notice(&self, notice: NewMail, now: Timestamp) -> Result<bool, DatabaseError> {
         write!(&self.connections, connection => {
             let user: Option<i64> = core_user::table
                 .filter(core_user::email.eq(notice.recipient.as_str().to_owned()))
@@ -262,14 +258,14 @@ impl Store {
     /// the event. Returns the user, or `None` if the user was deleted or is disabled.
     ///
     /// # Errors
-    /// [`StoreError::NotUnique`] if another user has the username, or one with the same comparison form.
+    /// [`DatabaseError::NotUnique`] if another user has the username, or one with the same comparison form.
     pub async fn change_username(
         &self,
         user: UserId,
         username: &Username,
         notice: NewMail,
         event: AuditEvent,
-    ) -> Result<Option<User>, StoreError> {
+    ) -> Result<Option<User>, DatabaseError> {
         let change = UserChange {
             username: Some(username.as_str().to_owned()),
             username_key: Some(username.key().to_owned()),

@@ -10,12 +10,17 @@ use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
 use crate::domain::{AuditEvent, AuditKind, AuthToken, Email, Timestamp};
-use crate::store::{
-    Store, StoreError,
-    audit_log::RecordedEvents,
-    columns::{TimestampColumn, UuidColumn},
-    connection::{read, statements, write},
-    schema::{core_audit_event, core_user},
+use crate::{
+    database::{
+        DatabaseError,
+        audit_log::RecordedEvents,
+        columns::{TimestampColumn, UuidColumn},
+        read, statements, write,
+    },
+    store::{
+        Store,
+        schema::{core_audit_event, core_user},
+    },
 };
 
 /// Maximum number of events that [`Store::list_audit_events`] returns: a page of 1,000, and one more that
@@ -163,7 +168,7 @@ statements! {
     /// Statements of the audit trail.
     pub(crate) trait AuditStatements {
         /// Inserts an event, which is not logged.
-        async fn insert_event(&mut self, event: AuditEvent) -> Result<(), StoreError> {
+        async fn insert_event(&mut self, event: AuditEvent) -> Result<(), DatabaseError> {
             let row = AuditRow::from(event);
             diesel::insert_into(core_audit_event::table).values(row).execute(self).await?;
             Ok(())
@@ -171,7 +176,7 @@ statements! {
 
         /// Adds the count of an event to a row, or inserts the event if there is no such row (any more).
         /// Returns the id of the row.
-        async fn count_event(&mut self, event: AuditEvent, row: Option<i64>) -> Result<i64, StoreError> {
+        async fn count_event(&mut self, event: AuditEvent, row: Option<i64>) -> Result<i64, DatabaseError> {
             let new = AuditRow::from(event);
             if let Some(id) = row {
                 let counted = diesel::update(core_audit_event::table.find(id))
@@ -187,7 +192,7 @@ statements! {
         }
 
         /// Records the event of a change in the transaction of the change, to be logged after the commit.
-        async fn record(&mut self, event: AuditEvent, recorded: &mut RecordedEvents) -> Result<(), StoreError> {
+        async fn record(&mut self, event: AuditEvent, recorded: &mut RecordedEvents) -> Result<(), DatabaseError> {
             self.insert_event(event.clone()).await?;
             recorded.push(event);
             Ok(())
@@ -198,7 +203,7 @@ statements! {
 impl Store {
     /// Records events that do not belong to another transaction: all of them, or none. Does not log them: the
     /// caller does, also if the database is unavailable.
-    pub async fn record_audit_events(&self, events: Vec<AuditEvent>) -> Result<(), StoreError> {
+    pub async fn record_audit_events(&self, events: Vec<AuditEvent>) -> Result<(), DatabaseError> {
         write!(&self.connections, connection => {
             for event in events {
                 connection.insert_event(event).await?;
@@ -213,7 +218,7 @@ impl Store {
     pub async fn count_audit_events(
         &self,
         events: Vec<(AuditEvent, Option<i64>)>,
-    ) -> Result<Vec<i64>, StoreError> {
+    ) -> Result<Vec<i64>, DatabaseError> {
         write!(&self.connections, connection => {
             let mut rows = Vec::with_capacity(events.len());
             for (event, row) in events {
@@ -227,7 +232,7 @@ impl Store {
     pub async fn find_auth_tokens_by_email(
         &self,
         emails: Vec<Email>,
-    ) -> Result<HashMap<Email, AuthToken>, StoreError> {
+    ) -> Result<HashMap<Email, AuthToken>, DatabaseError> {
         read!(&self.connections, connection => {
             let mut users = HashMap::new();
             for emails in emails.chunks(EMAILS_MAX) {
@@ -251,7 +256,7 @@ impl Store {
         filter: AuditFilter,
         after: Option<EventPosition>,
         limit: i64,
-    ) -> Result<Vec<RecordedEvent>, StoreError> {
+    ) -> Result<Vec<RecordedEvent>, DatabaseError> {
         use core_audit_event as event;
         read!(&self.connections, connection => {
             let kinds: Vec<&str> = filter.kinds.iter().map(|kind| kind.as_str()).collect();

@@ -8,10 +8,9 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 
-use crate::store::{
-    Store, StoreError,
-    connection::{read, write},
-    schema::core_audit_event,
+use crate::{
+    database::{DatabaseError, read, write},
+    store::{Store, schema::core_audit_event},
 };
 
 /// Maximum number of events that one transaction deletes. It then holds the writer for only a few
@@ -44,7 +43,7 @@ const DELETE_OLDEST: &str =
 
 impl Store {
     /// Returns by how many the number of audit events exceeds `rows_max`; 0 if it does not.
-    pub async fn excess_audit_events(&self, rows_max: i64) -> Result<i64, StoreError> {
+    pub async fn excess_audit_events(&self, rows_max: i64) -> Result<i64, DatabaseError> {
         use core_audit_event as event;
         let ids: (Option<i64>, Option<i64>) = read!(&self.connections, connection => {
             Ok(event::table.select((min(event::id), max(event::id))).get_result(connection).await?)
@@ -66,7 +65,7 @@ impl Store {
     }
 
     /// Counts events after this id. Returns the last id that was counted, or `None` if no event is left.
-    async fn count_some_audit_events(&self, after: i64) -> Result<(i64, Option<i64>), StoreError> {
+    async fn count_some_audit_events(&self, after: i64) -> Result<(i64, Option<i64>), DatabaseError> {
         use core_audit_event as event;
         read!(&self.connections, connection => {
             let following = event::table.filter(event::id.gt(after));
@@ -88,7 +87,7 @@ impl Store {
     /// Deletes the `count` least valuable audit events, but at most 1,000 in one transaction: refusals of
     /// strangers first, then other refusals, refusals about an account, reads, and last what was done. Of
     /// equal value, the oldest come first. Returns the number of deleted events.
-    pub async fn delete_least_valuable_audit_events(&self, count: i64) -> Result<usize, StoreError> {
+    pub async fn delete_least_valuable_audit_events(&self, count: i64) -> Result<usize, DatabaseError> {
         let count = count.clamp(0, ROWS_MAX);
         write!(&self.connections, connection => {
             let deleted =

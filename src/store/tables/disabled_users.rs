@@ -12,14 +12,19 @@ use super::{
     users::UserStatements,
 };
 use crate::{
+    database::{DatabaseError, columns::TimestampColumn, write},
     domain::{AuditEvent, User, UserId},
-    store::{Store, StoreError, columns::TimestampColumn, connection::write, schema::core_disabled_user},
+    store::{Store, schema::core_disabled_user},
 };
 
 impl Store {
     /// Marks the user's email as verified, at the time of the event. Records the event if the user changed.
     /// Returns the user, or `None` if the user was deleted.
-    pub async fn mark_verified(&self, user: UserId, event: AuditEvent) -> Result<Option<User>, StoreError> {
+    pub async fn mark_verified(
+        &self,
+        user: UserId,
+        event: AuditEvent,
+    ) -> Result<Option<User>, DatabaseError> {
         write!(&self.connections, connection, recorded => {
             let user = connection.lock_user(user).await?;
             let Some(User { id, is_verified: false, .. }) = user else { return Ok(user) };
@@ -37,7 +42,7 @@ impl Store {
         user: UserId,
         link: NewMail,
         event: AuditEvent,
-    ) -> Result<Option<User>, StoreError> {
+    ) -> Result<Option<User>, DatabaseError> {
         let now = event.at;
         write!(&self.connections, connection, recorded => {
             let user = connection.lock_user(user).await?;
@@ -61,7 +66,7 @@ impl Store {
         &self,
         user: UserId,
         event: impl Into<NoticedEvent>,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<bool, DatabaseError> {
         let noticed = event.into();
         let now = noticed.event.at;
         write!(&self.connections, connection, recorded => {
@@ -86,12 +91,12 @@ impl Store {
     /// enqueues its notice. Returns false if the user does not exist.
     ///
     /// # Errors
-    /// [`StoreError`] when the database does not answer.
+    /// [`DatabaseError`] when the database does not answer.
     pub async fn delete_user(
         &self,
         user: UserId,
         event: impl Into<NoticedEvent>,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<bool, DatabaseError> {
         let event = event.into();
         write!(&self.connections, connection, recorded => {
             let Some(user) = connection.lock_user(user).await? else { return Ok(false) };
@@ -108,7 +113,7 @@ impl Store {
         user: UserId,
         link: NewMail,
         event: AuditEvent,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<bool, DatabaseError> {
         write!(&self.connections, connection, recorded => {
             let Some(user) = connection.lock_user(user).await? else { return Ok(false) };
             let disabled = core_disabled_user::table.find(user.id.as_i64());

@@ -6,11 +6,14 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::{
+    database::{
+        DatabaseError,
+        columns::{TimestampColumn, UuidColumn},
+        read, statements,
+    },
     domain::{AuthToken, ClientAddress, Email, Timestamp, User, UserId},
     store::{
-        Store, StoreError,
-        columns::{TimestampColumn, UuidColumn},
-        connection::{read, statements},
+        Store,
         schema::{core_known_address, core_user},
     },
 };
@@ -55,7 +58,7 @@ statements! {
     /// Statements on known addresses that are part of larger transactions.
     pub(crate) trait KnownAddressStatements {
         /// Records the address as known to its user until this time.
-        async fn remember_address(&mut self, address: LoginAddress, until: Timestamp) -> Result<(), StoreError> {
+        async fn remember_address(&mut self, address: LoginAddress, until: Timestamp) -> Result<(), DatabaseError> {
             let expires_at = TimestampColumn(until);
             let row =
                 KnownAddressRow { user_id: address.user.as_i64(), address: address.digest.to_vec(), expires_at };
@@ -71,14 +74,14 @@ statements! {
 
         /// Deletes the known addresses of a user. To be called with every change after which an earlier
         /// session no longer shows that its client belonged to the owner.
-        async fn forget_addresses(&mut self, user: UserId) -> Result<(), StoreError> {
+        async fn forget_addresses(&mut self, user: UserId) -> Result<(), DatabaseError> {
             let of_user = core_known_address::table.filter(core_known_address::user_id.eq(user.as_i64()));
             diesel::delete(of_user).execute(self).await?;
             Ok(())
         }
 
         /// Returns the digests of the known addresses of a user, expired ones included.
-        async fn address_digests(&mut self, user: UserId) -> Result<Vec<Vec<u8>>, StoreError> {
+        async fn address_digests(&mut self, user: UserId) -> Result<Vec<Vec<u8>>, DatabaseError> {
             let of_user = core_known_address::table.filter(core_known_address::user_id.eq(user.as_i64()));
             Ok(of_user.select(core_known_address::address).load(self).await?)
         }
@@ -91,13 +94,13 @@ impl Store {
     /// whether it exists.
     ///
     /// # Errors
-    /// [`StoreError`] when the database does not answer.
+    /// [`DatabaseError`] when the database does not answer.
     pub async fn find_known_address(
         &self,
         email: &Email,
         client: ClientAddress,
         now: Timestamp,
-    ) -> Result<Option<LoginAddress>, StoreError> {
+    ) -> Result<Option<LoginAddress>, DatabaseError> {
         let email = email.as_str().to_owned();
         read!(&self.connections, connection => {
             let owner: Option<(i64, UuidColumn)> = core_user::table

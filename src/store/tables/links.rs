@@ -11,14 +11,17 @@ use super::{
     users::{UserRow, UserStatements},
 };
 use crate::{
+    database::{
+        DatabaseError,
+        audit_log::RecordedEvents,
+        columns::{TimestampColumn, UuidColumn},
+        read, statements, write,
+    },
     domain::{
         AuditEvent, AuthToken, Email, MailKind, MailTokenDigest, MailTokenPurpose, Timestamp, User, UserId,
     },
     store::{
-        Store, StoreError,
-        audit_log::RecordedEvents,
-        columns::{TimestampColumn, UuidColumn},
-        connection::{read, statements, write},
+        Store,
         schema::{core_imported_user, core_mail_outbox, core_mail_token, core_user},
     },
 };
@@ -77,7 +80,7 @@ statements! {
     pub(crate) trait LinkStatements {
         /// Inserts the token of a mail's link, and enqueues the mail unless the calling service sends it
         /// itself.
-        async fn enqueue_mail(&mut self, user: UserId, mail: &NewMail, now: Timestamp) -> Result<(), StoreError> {
+        async fn enqueue_mail(&mut self, user: UserId, mail: &NewMail, now: Timestamp) -> Result<(), DatabaseError> {
             if let Some(token) = NewMailTokenRow::of(user, mail, now) {
                 diesel::insert_into(core_mail_token::table).values(token).execute(self).await?;
             }
@@ -94,7 +97,7 @@ statements! {
             user: &User,
             noticed: NoticedEvent,
             recorded: &mut RecordedEvents,
-        ) -> Result<(), StoreError> {
+        ) -> Result<(), DatabaseError> {
             diesel::delete(core_user::table.find(user.id.as_i64())).execute(self).await?;
             let notice = noticed.notice_to(user);
             if let Some(notice) = notice.and_then(|notice| NewOutboxRow::of(None, notice, noticed.event.at)) {
@@ -110,7 +113,7 @@ statements! {
             user: UserId,
             purpose: MailTokenPurpose,
             now: Timestamp,
-        ) -> Result<(), StoreError> {
+        ) -> Result<(), DatabaseError> {
             let unused = core_mail_token::table
                 .filter(core_mail_token::user_id.eq(user.as_i64()))
                 .filter(core_mail_token::purpose.eq(purpose.as_str()))
@@ -138,7 +141,7 @@ statements! {
 
         /// Voids a user's unused links for every purpose except those that undo an email change. An intruder
         /// who has changed the email must not be able to void the link that undoes it.
-        async fn void_account_links(&mut self, user: UserId, now: Timestamp) -> Result<(), StoreError> {
+        async fn void_account_links(&mut self, user: UserId, now: Timestamp) -> Result<(), DatabaseError> {
             for purpose in MailTokenPurpose::ALL {
                 if purpose != MailTokenPurpose::UndoEmailChange {
                     self.void_links(user, purpose, now).await?;
@@ -153,7 +156,7 @@ statements! {
             user: UserId,
             than: MailTokenDigest,
             now: Timestamp,
-        ) -> Result<(), StoreError> {
+        ) -> Result<(), DatabaseError> {
             let id: i64 = core_mail_token::table
                 .filter(core_mail_token::digest.eq(than.as_bytes().to_vec()))
                 .select(core_mail_token::id)
@@ -173,7 +176,7 @@ statements! {
         }
 
         /// Voids a user's unused links for every purpose.
-        async fn void_all_links(&mut self, user: UserId, now: Timestamp) -> Result<(), StoreError> {
+        async fn void_all_links(&mut self, user: UserId, now: Timestamp) -> Result<(), DatabaseError> {
             for purpose in MailTokenPurpose::ALL {
                 self.void_links(user, purpose, now).await?;
             }
@@ -188,7 +191,7 @@ statements! {
             token: MailTokenDigest,
             purpose: MailTokenPurpose,
             now: Timestamp,
-        ) -> Result<Option<Email>, StoreError> {
+        ) -> Result<Option<Email>, DatabaseError> {
             let usable = core_mail_token::table
                 .filter(core_mail_token::user_id.eq(user.as_i64()))
                 .filter(is_usable_link(token.as_bytes().to_vec(), purpose.as_str(), TimestampColumn(now)));
@@ -209,7 +212,7 @@ statements! {
             purpose: MailTokenPurpose,
             since: Timestamp,
             now: Timestamp,
-        ) -> Result<bool, StoreError> {
+        ) -> Result<bool, DatabaseError> {
             let recent = core_mail_token::table
                 .filter(core_mail_token::user_id.eq(user.id.as_i64()))
                 .filter(core_mail_token::purpose.eq(purpose.as_str()))
@@ -224,7 +227,7 @@ statements! {
         /// Locks the owner of a link. Every change locks the user's row before the rows that depend on it; in
         /// another order, two concurrent changes of one user could deadlock. Returns the user, or `None` if
         /// the token is unknown or the user is disabled.
-        async fn lock_link_owner(&mut self, token: MailTokenDigest) -> Result<Option<User>, StoreError> {
+        async fn lock_link_owner(&mut self, token: MailTokenDigest) -> Result<Option<User>, DatabaseError> {
             let owner: Option<i64> = core_mail_token::table
                 .filter(core_mail_token::digest.eq(token.as_bytes().to_vec()))
                 .select(core_mail_token::user_id)
@@ -257,7 +260,7 @@ impl Store {
         token: MailTokenDigest,
         purpose: MailTokenPurpose,
         now: Timestamp,
-    ) -> Result<Option<User>, StoreError> {
+    ) -> Result<Option<User>, DatabaseError> {
         let digest = token.as_bytes().to_vec();
         read!(&self.connections, connection => {
             let owner: Option<UserRow> = core_mail_token::table
@@ -277,7 +280,7 @@ impl Store {
         &self,
         token: MailTokenDigest,
         event: AuditEvent,
-    ) -> Result<Verification, StoreError> {
+    ) -> Result<Verification, DatabaseError> {
         let now = event.at;
         let digest = core_mail_token::digest.eq(token.as_bytes().to_vec());
         // Checked with a read, so that a made-up token does not cost a write transaction.
@@ -316,7 +319,7 @@ impl Store {
         &self,
         token: AuthToken,
         event: AuditEvent,
-    ) -> Result<Verification, StoreError> {
+    ) -> Result<Verification, DatabaseError> {
         let now = event.at;
         let token = UuidColumn(*token.as_uuid());
         // Finds the row that the Django backend mailed this link for. If several rows share the `auth_token`,
@@ -357,7 +360,7 @@ impl Store {
         purpose: MailTokenPurpose,
         mail: NewMail,
         event: AuditEvent,
-    ) -> Result<Option<User>, StoreError> {
+    ) -> Result<Option<User>, DatabaseError> {
         match self.request_link(owner, purpose, mail, event, None).await? {
             RequestedLink::Created(user) => Ok(Some(user)),
             RequestedLink::Kept | RequestedLink::NoUser => Ok(None),
@@ -373,7 +376,7 @@ impl Store {
         mail: NewMail,
         event: AuditEvent,
         kept_since: Option<Timestamp>,
-    ) -> Result<RequestedLink, StoreError> {
+    ) -> Result<RequestedLink, DatabaseError> {
         let (email, now) = (email.as_str().to_owned(), event.at);
         write!(&self.connections, connection, recorded => {
             // An UPDATE that changes nothing locks the row on both engines, so the later of two concurrent

@@ -8,11 +8,16 @@ use diesel_async::RunQueryDsl;
 
 use super::users::UserRow;
 use crate::domain::{AuthToken, Timestamp, User, UserId, Username};
-use crate::store::{
-    Store, StoreError,
-    columns::{TimestampColumn, UuidColumn},
-    connection::read,
-    schema::{core_disabled_user, core_user},
+use crate::{
+    database::{
+        DatabaseError,
+        columns::{TimestampColumn, UuidColumn},
+        read,
+    },
+    store::{
+        Store,
+        schema::{core_disabled_user, core_user},
+    },
 };
 
 /// Maximum number of users that [`Store::list_users`] returns: a page of 1,000, and one more that shows
@@ -52,7 +57,10 @@ fn like_pattern(text: &str) -> String {
 impl Store {
     /// Returns the user with this `auth_token`, with their disabled state. Always reads from the primary,
     /// also when there are replicas.
-    pub async fn find_managed_user(&self, auth_token: AuthToken) -> Result<Option<ManagedUser>, StoreError> {
+    pub async fn find_managed_user(
+        &self,
+        auth_token: AuthToken,
+    ) -> Result<Option<ManagedUser>, DatabaseError> {
         let auth_token = UuidColumn(*auth_token.as_uuid());
         read!(&self.connections, connection => {
             let row: Option<(UserRow, Option<TimestampColumn>)> = core_user::table
@@ -73,7 +81,7 @@ impl Store {
         filter: UserFilter,
         after: Option<UserId>,
         limit: i64,
-    ) -> Result<Vec<ManagedUser>, StoreError> {
+    ) -> Result<Vec<ManagedUser>, DatabaseError> {
         let after = after.map_or(i64::MIN, UserId::as_i64);
         read!(&self.connections, connection => {
             let mut query = core_user::table

@@ -5,7 +5,7 @@
 //! several transactions share are statements: functions of a connection (`UserStatements`,
 //! `LinkStatements`, …).
 //!
-//! Every function of [`Store`](super::Store) here fails with [`StoreError`](super::StoreError) if the
+//! Every function of [`Store`](super::Store) here fails with [`DatabaseError`](super::DatabaseError) if the
 //! database does not answer. Only functions that fail for another reason too have a section about their
 //! errors.
 

@@ -14,11 +14,12 @@ use super::users::UserRow;
 use crate::domain::{
     AuditEvent, Email, MailKind, MailTokenDigest, Sealed, Timestamp, User, UserId, Username,
 };
-use crate::store::{
-    Store, StoreError,
-    columns::TimestampColumn,
-    connection::{read, statements, write},
-    schema::{core_mail_outbox, core_user},
+use crate::{
+    database::{DatabaseError, columns::TimestampColumn, read, statements, write},
+    store::{
+        Store,
+        schema::{core_mail_outbox, core_user},
+    },
 };
 
 /// Maximum length of a stored failure cause, in characters.
@@ -169,7 +170,7 @@ statements! {
             &mut self,
             due: DueRow,
             lease_until: Timestamp,
-        ) -> Result<Option<ClaimedRow>, StoreError> {
+        ) -> Result<Option<ClaimedRow>, DatabaseError> {
             // If another instance has claimed the mail, `next_attempt_at` is its lease.
             let unclaimed = core_mail_outbox::table
                 .find(due.id)
@@ -203,13 +204,13 @@ impl Store {
     /// is due at `now`, or if another instance claims that mail at the same moment.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] if this release cannot read the row, for example because a newer release wrote
+    /// [`DatabaseError::Corrupt`] if this release cannot read the row, for example because a newer release wrote
     /// it; the mail becomes due again when the lease ends.
     pub async fn claim_due_mail(
         &self,
         now: Timestamp,
         lease_until: Timestamp,
-    ) -> Result<Option<OutgoingMail>, StoreError> {
+    ) -> Result<Option<OutgoingMail>, DatabaseError> {
         let claimed = write!(&self.connections, connection => {
             let due = core_mail_outbox::table.filter(core_mail_outbox::next_attempt_at.le(TimestampColumn(now)));
             let due: Option<DueRow> = due
@@ -234,7 +235,7 @@ impl Store {
         &self,
         latest: Timestamp,
         lease_until: Timestamp,
-    ) -> Result<Option<OutgoingMail>, StoreError> {
+    ) -> Result<Option<OutgoingMail>, DatabaseError> {
         let after = core_mail_outbox::next_attempt_at.gt(TimestampColumn(latest));
         // Checked with a read: mostly there is no such mail.
         let due: Option<DueRow> = read!(&self.connections, connection => {
@@ -251,9 +252,9 @@ impl Store {
     /// was lost.
     ///
     /// # Errors
-    /// [`StoreError`] when the database does not answer: the mail will be sent once more, with the same
+    /// [`DatabaseError`] when the database does not answer: the mail will be sent once more, with the same
     /// Message-ID.
-    pub async fn mark_mail_sent(&self, mail: &OutgoingMail, now: Timestamp) -> Result<bool, StoreError> {
+    pub async fn mark_mail_sent(&self, mail: &OutgoingMail, now: Timestamp) -> Result<bool, DatabaseError> {
         self.finish_attempt(mail, AttemptResult::Sent(now)).await
     }
 
@@ -264,7 +265,7 @@ impl Store {
         mail: &OutgoingMail,
         at: Timestamp,
         cause: String,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<bool, DatabaseError> {
         self.finish_attempt(mail, AttemptResult::RetryAt(at, cause)).await
     }
 
@@ -275,11 +276,15 @@ impl Store {
         mail: &OutgoingMail,
         now: Timestamp,
         cause: String,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<bool, DatabaseError> {
         self.finish_attempt(mail, AttemptResult::GaveUp(now, cause)).await
     }
 
-    async fn finish_attempt(&self, mail: &OutgoingMail, outcome: AttemptResult) -> Result<bool, StoreError> {
+    async fn finish_attempt(
+        &self,
+        mail: &OutgoingMail,
+        outcome: AttemptResult,
+    ) -> Result<bool, DatabaseError> {
         let (id, lease) = (mail.id, TimestampColumn(mail.lease_until));
         let (retry_at, sent_at, gave_up_at, cause) = match outcome {
             AttemptResult::Sent(now) => (None, Some(now), None, None),
@@ -313,8 +318,8 @@ impl Store {
     }
 }
 
-fn outgoing_mail((row, user): ClaimedRow, lease_until: Timestamp) -> Result<OutgoingMail, StoreError> {
-    let corrupt = |column| StoreError::Corrupt { table: "core_mail_outbox", column };
+fn outgoing_mail((row, user): ClaimedRow, lease_until: Timestamp) -> Result<OutgoingMail, DatabaseError> {
+    let corrupt = |column| DatabaseError::Corrupt { table: "core_mail_outbox", column };
     let kind = MailKind::parse(&row.kind).map_err(|_| corrupt("kind"))?;
     if kind.purpose().is_some() != row.sealed_token.is_some() {
         return Err(corrupt("sealed_token"));

@@ -18,14 +18,14 @@ use super::{
     throttle_subject::Subject,
 };
 use crate::{
-    domain::{AuditEvent, Timestamp},
-    store::{
-        Store, StoreError,
+    database::{
+        DatabaseError,
         audit_log::RecordedEvents,
         columns::{TimestampColumn, UuidColumn},
-        connection::{read, statements, write},
-        schema::core_password_attempt,
+        read, statements, write,
     },
+    domain::{AuditEvent, Timestamp},
+    store::{Store, schema::core_password_attempt},
 };
 
 /// Time after its expiry for which the row of an attempt is kept, and thus the time in which an attempt can
@@ -126,7 +126,7 @@ statements! {
             &mut self,
             subject: &Subject,
             reservation: &Reservation,
-        ) -> Result<u32, StoreError> {
+        ) -> Result<u32, DatabaseError> {
             let live = core_password_attempt::table
                 .filter(core_password_attempt::kind.eq(subject.kind))
                 .filter(core_password_attempt::subject.eq(subject.digest.to_vec()))
@@ -137,7 +137,7 @@ statements! {
         }
 
         /// Deletes the reservation of an attempt. False if the attempt was settled before.
-        async fn end_attempt(&mut self, id: Uuid) -> Result<bool, StoreError> {
+        async fn end_attempt(&mut self, id: Uuid) -> Result<bool, DatabaseError> {
             let rows = core_password_attempt::table.filter(core_password_attempt::attempt_id.eq(UuidColumn(id)));
             Ok(diesel::delete(rows).execute(self).await? > 0)
         }
@@ -147,7 +147,7 @@ statements! {
             &mut self,
             password: CorrectPassword,
             recorded: &mut RecordedEvents,
-        ) -> Result<(), StoreError> {
+        ) -> Result<(), DatabaseError> {
             self.end_attempt(password.attempt).await?;
             for subject in &password.cleared {
                 self.delete_attempts(subject).await?;
@@ -169,13 +169,13 @@ impl Store {
     /// writes nothing, and costs only reads if the stored tallies already refuse it.
     ///
     /// # Errors
-    /// [`StoreError`] when the database does not answer. If the attempt was reserved all the same, its
+    /// [`DatabaseError`] when the database does not answer. If the attempt was reserved all the same, its
     /// reservation expires.
     pub async fn reserve_attempt(
         &self,
         reservation: Reservation,
         admit: impl Fn(&[Tally]) -> Result<(), Timestamp> + Send + 'static,
-    ) -> Result<Counted, StoreError> {
+    ) -> Result<Counted, DatabaseError> {
         if let Err(until) = admit(&self.tallies(reservation.clone()).await?) {
             return Ok(Counted::Refused { until });
         }
@@ -199,8 +199,8 @@ impl Store {
     /// Returns the tally of each subject of a reservation, without a lock.
     ///
     /// # Errors
-    /// [`StoreError`] when the database does not answer.
-    pub async fn tallies(&self, reservation: Reservation) -> Result<Vec<Tally>, StoreError> {
+    /// [`DatabaseError`] when the database does not answer.
+    pub async fn tallies(&self, reservation: Reservation) -> Result<Vec<Tally>, DatabaseError> {
         read!(&self.connections, connection => {
             let mut tallies = Vec::with_capacity(reservation.subjects.len());
             for subject in &reservation.subjects {
@@ -218,12 +218,12 @@ impl Store {
     /// given order.
     ///
     /// # Errors
-    /// [`StoreError`] when the database does not answer.
+    /// [`DatabaseError`] when the database does not answer.
     pub async fn settle_attempt(
         &self,
         settlement: Settlement,
         count_failure: impl Fn(&[Option<Attempts>], Timestamp) -> Vec<Attempts> + Send + 'static,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), DatabaseError> {
         write!(&self.connections, connection => {
             if !connection.end_attempt(settlement.id).await? {
                 return Ok(());

@@ -4,8 +4,9 @@ use diesel::{ExpressionMethods, QueryDsl};
 use diesel_async::RunQueryDsl;
 
 use crate::{
+    database::{DatabaseError, read},
     domain::{PasswordHash, UserId},
-    store::{Store, StoreError, connection::read, schema::core_user},
+    store::{Store, schema::core_user},
 };
 
 impl Store {
@@ -15,7 +16,7 @@ impl Store {
         &self,
         after: Option<UserId>,
         limit: i64,
-    ) -> Result<Vec<(UserId, PasswordHash)>, StoreError> {
+    ) -> Result<Vec<(UserId, PasswordHash)>, DatabaseError> {
         let after = after.map_or(i64::MIN, UserId::as_i64);
         read!(&self.connections, connection => {
             let rows: Vec<(i64, String)> = core_user::table

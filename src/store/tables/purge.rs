@@ -14,12 +14,15 @@ use super::{
     users::{UserStatements, is_never_verified},
 };
 use crate::{
-    domain::AuditEvent,
-    store::{
-        Store, StoreError,
+    database::{
+        DatabaseError,
         audit_log::RecordedEvents,
         columns::{SqlTimestamp, TimestampColumn},
-        connection::{statements, write},
+        statements, write,
+    },
+    domain::AuditEvent,
+    store::{
+        Store,
         schema::{core_mail_outbox, core_mail_token, core_signing_key, core_user},
     },
 };
@@ -87,7 +90,7 @@ statements! {
     trait PurgeStatements {
         /// Deletes the oldest due rows of a table: at most [`ROWS_MAX`], and those with the same time as the
         /// last of them. Returns their number.
-        async fn delete_due(&mut self, due: Due) -> Result<usize, StoreError> {
+        async fn delete_due(&mut self, due: Due) -> Result<usize, DatabaseError> {
             let (table, column, comparison, limit) = due;
             // `$1` is the limit; SQLite numbers it like PostgreSQL.
             let due = format!("{table} WHERE {column} {comparison} $1");
@@ -98,7 +101,7 @@ statements! {
 
         /// Deletes mails that were sent, failed permanently or were cancelled before `limit`; returns their
         /// number.
-        async fn delete_finished_mails(&mut self, limit: TimestampColumn) -> Result<usize, StoreError> {
+        async fn delete_finished_mails(&mut self, limit: TimestampColumn) -> Result<usize, DatabaseError> {
             let ids: Vec<i64> = core_mail_outbox::table
                 .filter(core_mail_outbox::next_attempt_at.is_null())
                 .filter(core_mail_outbox::sent_at.lt(limit).or(core_mail_outbox::gave_up_at.lt(limit)))
@@ -117,7 +120,7 @@ statements! {
             then: TimestampColumn,
             deletion: &AuditEvent,
             recorded: &mut RecordedEvents,
-        ) -> Result<usize, StoreError> {
+        ) -> Result<usize, DatabaseError> {
             let ids: Vec<i64> =
                 abandoned_before(then).select(core_user::id).limit(USERS_MAX).load(self).await?;
             self.lock_users(&ids).await?;
@@ -133,7 +136,7 @@ statements! {
 impl Store {
     /// Deletes rows whose retention period is over at the time of `deletion`, a limited number in one
     /// transaction. Records a copy of `deletion` for each deleted user.
-    pub async fn purge(&self, kept: RetentionPeriods, deletion: AuditEvent) -> Result<Purged, StoreError> {
+    pub async fn purge(&self, kept: RetentionPeriods, deletion: AuditEvent) -> Result<Purged, DatabaseError> {
         let now = deletion.at;
         let before = |kept| TimestampColumn(now.minus(kept));
         let (unverified, mails) = (before(kept.unverified_users), before(kept.finished_mails));

@@ -13,11 +13,14 @@ use super::{
     users::{UserRow, UserStatements},
 };
 use crate::{
+    database::{
+        DatabaseError,
+        columns::{TimestampColumn, UuidColumn},
+        read, statements, write,
+    },
     domain::{AuditEvent, AuthToken, Email, PasswordHash, RequestId, Timestamp, User, Username},
     store::{
-        Store, StoreError,
-        columns::{TimestampColumn, UuidColumn},
-        connection::{read, statements, write},
+        Store,
         schema::{core_registration_request, core_user},
     },
 };
@@ -91,7 +94,7 @@ statements! {
             since: Timestamp,
             username: &Username,
             email: &Email,
-        ) -> Result<Option<Replay>, StoreError> {
+        ) -> Result<Option<Replay>, DatabaseError> {
             let row: Option<(String, String, UserRow)> = core_registration_request::table
                 .inner_join(core_user::table)
                 .filter(core_registration_request::request_id.eq(UuidColumn(*id.as_uuid())))
@@ -121,7 +124,7 @@ impl Store {
         since: Timestamp,
         username: &Username,
         email: &Email,
-    ) -> Result<Option<Replay>, StoreError> {
+    ) -> Result<Option<Replay>, DatabaseError> {
         let (username, email) = (username.clone(), email.clone());
         read!(&self.connections, connection => {
             connection.find_replay(id, since, &username, &email).await
@@ -133,9 +136,9 @@ impl Store {
     /// it.
     ///
     /// # Errors
-    /// [`StoreError::NotUnique`] if the email or username is taken, or if a concurrent call uses the same
+    /// [`DatabaseError::NotUnique`] if the email or username is taken, or if a concurrent call uses the same
     /// request id.
-    pub async fn register(&self, registration: Registration) -> Result<Registered, StoreError> {
+    pub async fn register(&self, registration: Registration) -> Result<Registered, DatabaseError> {
         write!(&self.connections, connection, recorded => {
             if let Some(id) = registration.request_id {
                 let expired = core_registration_request::table

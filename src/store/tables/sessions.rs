@@ -13,14 +13,17 @@ use super::{
     users::{UserRow, UserStatements, is_row_disabled},
 };
 use crate::{
+    database::{
+        DatabaseError,
+        columns::{TimestampColumn, UuidColumn},
+        read, statements, write,
+    },
     domain::{
         AuditEvent, AuthToken, ClientAddress, ClientAgent, PasswordHash, RefreshTokenDigest, Session,
         SessionId, Timestamp, User, UserId,
     },
     store::{
-        Store, StoreError,
-        columns::{TimestampColumn, UuidColumn},
-        connection::{read, statements, write},
+        Store,
         schema::{core_session, core_user},
     },
 };
@@ -100,7 +103,7 @@ statements! {
     /// Statements on sessions that are part of larger transactions.
     pub(crate) trait SessionStatements {
         /// Deletes the sessions of a user except the one to keep. Returns the number of deleted sessions.
-        async fn delete_sessions_of(&mut self, user: UserId, keep: Option<SessionId>) -> Result<usize, StoreError> {
+        async fn delete_sessions_of(&mut self, user: UserId, keep: Option<SessionId>) -> Result<usize, DatabaseError> {
             let of_user = core_session::table.filter(core_session::user_id.eq(user.as_i64()));
             let deleted = match keep {
                 Some(keep) => {
@@ -113,7 +116,7 @@ statements! {
         }
 
         /// Voids all links of a user, deletes all sessions and forgets the known addresses.
-        async fn revoke_access(&mut self, user: UserId, now: Timestamp) -> Result<(), StoreError> {
+        async fn revoke_access(&mut self, user: UserId, now: Timestamp) -> Result<(), DatabaseError> {
             self.void_all_links(user, now).await?;
             self.delete_sessions_of(user, None).await?;
             self.forget_addresses(user).await
@@ -125,7 +128,7 @@ impl Store {
     /// Opens a session and records the effects of the correct password (`right`). Changes nothing and returns
     /// false if, after the password was verified, the password changed or the user was disabled, deleted or
     /// marked as not verified.
-    pub async fn open_session(&self, new: NewSession, right: CorrectPassword) -> Result<bool, StoreError> {
+    pub async fn open_session(&self, new: NewSession, right: CorrectPassword) -> Result<bool, DatabaseError> {
         write!(&self.connections, connection, recorded => {
             // A concurrent change of the password either commits first, and this session is not opened, or
             // waits for the lock of the row, and then ends this session.
@@ -155,7 +158,7 @@ impl Store {
         &self,
         family: RefreshTokenDigest,
         decide: impl FnOnce(&KnownSession) -> SessionChange + Send + 'static,
-    ) -> Result<Option<KnownSession>, StoreError> {
+    ) -> Result<Option<KnownSession>, DatabaseError> {
         let family = family.as_bytes().to_vec();
         // Checked with a read, so that a made-up token does not cost a write transaction.
         let of_family = core_session::table.filter(core_session::family.eq(family.clone()));
@@ -213,7 +216,7 @@ impl Store {
         &self,
         id: SessionId,
         user: AuthToken,
-    ) -> Result<Option<KnownSession>, StoreError> {
+    ) -> Result<Option<KnownSession>, DatabaseError> {
         let (id, user) = (UuidColumn(*id.as_uuid()), UuidColumn(*user.as_uuid()));
         read!(&self.connections, connection => {
             let found: Option<(UserRow, SessionRow)> = core_session::table
@@ -231,7 +234,7 @@ impl Store {
 
     /// Returns all stored sessions of a user, the most recently refreshed first, including expired ones that
     /// are not deleted yet. [`NewSession::sessions_max`] limits their number.
-    pub async fn list_sessions(&self, user: &User) -> Result<Vec<Session>, StoreError> {
+    pub async fn list_sessions(&self, user: &User) -> Result<Vec<Session>, DatabaseError> {
         let (id, auth_token) = (user.id.as_i64(), user.auth_token);
         read!(&self.connections, connection => {
             let rows: Vec<SessionRow> = core_session::table
@@ -250,7 +253,7 @@ impl Store {
         id: SessionId,
         user: UserId,
         event: AuditEvent,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<bool, DatabaseError> {
         let (id, user) = (UuidColumn(*id.as_uuid()), user.as_i64());
         write!(&self.connections, connection, recorded => {
             let session = core_session::table.find(id).filter(core_session::user_id.eq(user));
@@ -269,7 +272,7 @@ impl Store {
         user: UserId,
         keep: Option<SessionId>,
         event: AuditEvent,
-    ) -> Result<usize, StoreError> {
+    ) -> Result<usize, DatabaseError> {
         write!(&self.connections, connection, recorded => {
             let ended = connection.delete_sessions_of(user, keep).await?;
             if ended > 0 {
@@ -299,8 +302,8 @@ impl From<&NewSession> for SessionRow {
     }
 }
 
-fn known_session(user: UserRow, row: SessionRow, is_disabled: bool) -> Result<KnownSession, StoreError> {
-    let corrupt = |column| StoreError::Corrupt { table: "core_session", column };
+fn known_session(user: UserRow, row: SessionRow, is_disabled: bool) -> Result<KnownSession, DatabaseError> {
+    let corrupt = |column| DatabaseError::Corrupt { table: "core_session", column };
     let bytes = |column, bytes: &[u8]| <[u8; 32]>::try_from(bytes).map_err(|_| corrupt(column));
     let token = bytes("token", &row.token)?;
     let previous = match (&row.previous_token, &row.successor_salt) {

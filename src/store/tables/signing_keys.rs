@@ -5,11 +5,9 @@ use diesel_async::RunQueryDsl;
 
 use super::audit::AuditStatements;
 use crate::domain::{AuditEvent, Sealed, Timestamp};
-use crate::store::{
-    Store, StoreError,
-    columns::TimestampColumn,
-    connection::{read, write},
-    schema::core_signing_key,
+use crate::{
+    database::{DatabaseError, columns::TimestampColumn, read, write},
+    store::{Store, schema::core_signing_key},
 };
 
 /// A stored key that signs access tokens.
@@ -52,7 +50,7 @@ struct SigningKeyRow {
 
 impl Store {
     /// Returns the keys that verify tokens after `now`, the latest first.
-    pub async fn list_signing_keys(&self, now: Timestamp) -> Result<Vec<StoredSigningKey>, StoreError> {
+    pub async fn list_signing_keys(&self, now: Timestamp) -> Result<Vec<StoredSigningKey>, DatabaseError> {
         read!(&self.connections, connection => {
             let rows: Vec<SigningKeyRow> = core_signing_key::table
                 .order(core_signing_key::generation.desc())
@@ -71,7 +69,7 @@ impl Store {
         key: StoredSigningKey,
         earlier: EarlierKeys,
         event: Option<AuditEvent>,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<bool, DatabaseError> {
         write!(&self.connections, connection, recorded => {
             let added = diesel::insert_into(core_signing_key::table)
                 .values((

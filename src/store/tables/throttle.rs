@@ -11,13 +11,9 @@ use super::{
     throttle_subject::{ACCOUNT_PASSWORD_AT, Subject},
 };
 use crate::{
+    database::{DatabaseError, columns::TimestampColumn, read, statements, write},
     domain::{AuditEvent, Timestamp, User},
-    store::{
-        Store, StoreError,
-        columns::TimestampColumn,
-        connection::{read, statements, write},
-        schema::core_throttle,
-    },
+    store::{Store, schema::core_throttle},
 };
 
 /// The counted attempts of a subject.
@@ -98,7 +94,7 @@ statements! {
     pub(super) trait ThrottleStatements {
         /// Locks the row of a subject, in which its attempts are counted, and returns them; `None` if there
         /// are none or they have expired. Every transaction locks several subjects in the same order.
-        async fn lock_attempts(&mut self, subject: &Subject, now: Timestamp) -> Result<Option<Attempts>, StoreError> {
+        async fn lock_attempts(&mut self, subject: &Subject, now: Timestamp) -> Result<Option<Attempts>, DatabaseError> {
             // An existing row is written too, because that locks it on both engines.
             let row: AttemptsRow = diesel::insert_into(core_throttle::table)
                 .values(NewThrottleRow {
@@ -118,7 +114,7 @@ statements! {
         }
 
         /// Replaces the counted attempts of a subject whose row is locked.
-        async fn write_attempts(&mut self, subject: &Subject, attempts: Attempts) -> Result<(), StoreError> {
+        async fn write_attempts(&mut self, subject: &Subject, attempts: Attempts) -> Result<(), DatabaseError> {
             diesel::update(core_throttle::table.find(subject.key()))
                 .set((
                     core_throttle::attempts.eq(i32::try_from(attempts.count).unwrap_or(i32::MAX)),
@@ -132,7 +128,7 @@ statements! {
 
         /// Returns the counted attempts of a subject without a lock; `None` as in
         /// [`ThrottleStatements::lock_attempts`].
-        async fn find_attempts(&mut self, subject: &Subject, now: Timestamp) -> Result<Option<Attempts>, StoreError> {
+        async fn find_attempts(&mut self, subject: &Subject, now: Timestamp) -> Result<Option<Attempts>, DatabaseError> {
             let row: Option<AttemptsRow> = core_throttle::table
                 .find(subject.key())
                 .filter(core_throttle::expires_at.gt(TimestampColumn(now)))
@@ -144,14 +140,14 @@ statements! {
         }
 
         /// Deletes the counted attempts of a subject. Returns the number of deleted rows.
-        async fn delete_attempts(&mut self, subject: &Subject) -> Result<usize, StoreError> {
+        async fn delete_attempts(&mut self, subject: &Subject) -> Result<usize, DatabaseError> {
             let counted = core_throttle::table.find(subject.key()).filter(core_throttle::attempts.gt(0));
             Ok(diesel::delete(counted).execute(self).await?)
         }
 
         /// Deletes the failed password attempts for this user's account, from all addresses. Returns the
         /// number of deleted rows.
-        async fn delete_password_attempts(&mut self, user: &User) -> Result<usize, StoreError> {
+        async fn delete_password_attempts(&mut self, user: &User) -> Result<usize, DatabaseError> {
             let of_account = self.delete_attempts(&Subject::password_of(&user.email)).await?;
             let at_known_addresses =
                 self.delete_attempts(&Subject::password_at_known_addresses(user.auth_token)).await?;
@@ -177,7 +173,7 @@ impl Store {
         subjects: Vec<Subject>,
         now: Timestamp,
         decide: impl Fn(&[Option<Attempts>]) -> Result<Vec<Attempts>, Timestamp> + Send + 'static,
-    ) -> Result<Counted, StoreError> {
+    ) -> Result<Counted, DatabaseError> {
         if let Err(until) = decide(&self.known_attempts(subjects.clone(), now).await?) {
             return Ok(Counted::Refused { until });
         }
@@ -201,8 +197,8 @@ impl Store {
     /// Locks the subjects in their order, like [`Store::count_attempt`].
     ///
     /// # Errors
-    /// [`StoreError`] when the database does not answer.
-    pub async fn uncount_attempt(&self, subjects: Vec<Subject>) -> Result<(), StoreError> {
+    /// [`DatabaseError`] when the database does not answer.
+    pub async fn uncount_attempt(&self, subjects: Vec<Subject>) -> Result<(), DatabaseError> {
         write!(&self.connections, connection => {
             for subject in subjects {
                 let counted = core_throttle::table.find(subject.key()).filter(core_throttle::attempts.gt(0));
@@ -219,7 +215,7 @@ impl Store {
         &self,
         subjects: Vec<Subject>,
         now: Timestamp,
-    ) -> Result<Vec<Option<Attempts>>, StoreError> {
+    ) -> Result<Vec<Option<Attempts>>, DatabaseError> {
         read!(&self.connections, connection => {
             let mut known = Vec::with_capacity(subjects.len());
             for subject in &subjects {
@@ -231,7 +227,11 @@ impl Store {
 
     /// Deletes the failed password attempts for this user's account, from all addresses. Records the event
     /// and returns true if there were any.
-    pub async fn clear_password_attempts(&self, user: &User, event: AuditEvent) -> Result<bool, StoreError> {
+    pub async fn clear_password_attempts(
+        &self,
+        user: &User,
+        event: AuditEvent,
+    ) -> Result<bool, DatabaseError> {
         let user = user.clone();
         write!(&self.connections, connection, recorded => {
             let had_attempts = connection.delete_password_attempts(&user).await? > 0;

@@ -8,12 +8,15 @@ use diesel_async::RunQueryDsl;
 
 use super::{audit::AuditStatements, known_addresses::KnownAddressStatements};
 use crate::{
-    domain::{AuditEvent, AuthToken, Email, PasswordHash, Timestamp, User, UserId, Username},
-    store::{
-        Store, StoreError,
+    database::{
+        DatabaseError,
         audit_log::RecordedEvents,
         columns::{TimestampColumn, UuidColumn},
-        connection::{read, statements, write},
+        read, statements, write,
+    },
+    domain::{AuditEvent, AuthToken, Email, PasswordHash, Timestamp, User, UserId, Username},
+    store::{
+        Store,
         schema::{core_disabled_user, core_imported_user, core_user},
     },
 };
@@ -127,7 +130,7 @@ statements! {
         /// Locks a user's row and returns the user, or `None` if the user was deleted. Other data about the
         /// user must be read after this lock: what a transaction read before may have changed while it
         /// waited.
-        async fn lock_user(&mut self, user: UserId) -> Result<Option<User>, StoreError> {
+        async fn lock_user(&mut self, user: UserId) -> Result<Option<User>, DatabaseError> {
             // An UPDATE that changes nothing locks the row on both engines.
             let row: Option<UserRow> = diesel::update(core_user::table.find(user.as_i64()))
                 .set(core_user::is_verified.eq(core_user::is_verified))
@@ -139,13 +142,13 @@ statements! {
         }
 
         /// True if the user is disabled.
-        async fn is_user_disabled(&mut self, user: UserId) -> Result<bool, StoreError> {
+        async fn is_user_disabled(&mut self, user: UserId) -> Result<bool, DatabaseError> {
             let disabled = core_disabled_user::table.find(user.as_i64());
             Ok(diesel::select(diesel::dsl::exists(disabled)).get_result(self).await?)
         }
 
         /// Locks a user's row and returns the user, or `None` if the user was deleted or is disabled.
-        async fn lock_enabled_user(&mut self, user: UserId) -> Result<Option<User>, StoreError> {
+        async fn lock_enabled_user(&mut self, user: UserId) -> Result<Option<User>, DatabaseError> {
             let Some(user) = self.lock_user(user).await? else { return Ok(None) };
             let is_disabled = self.is_user_disabled(user.id).await?;
             Ok((!is_disabled).then_some(user))
@@ -157,7 +160,7 @@ statements! {
             &mut self,
             user: UserId,
             hash: &PasswordHash,
-        ) -> Result<Option<User>, StoreError> {
+        ) -> Result<Option<User>, DatabaseError> {
             let same = core_user::table.find(user.as_i64());
             let row: Option<UserRow> =
                 diesel::update(same.filter(core_user::password.eq(hash.expose().to_owned())))
@@ -179,7 +182,7 @@ statements! {
             user: UserId,
             change: UserChange,
             now: Timestamp,
-        ) -> Result<User, StoreError> {
+        ) -> Result<User, DatabaseError> {
             let row: UserRow = diesel::update(core_user::table.find(user.as_i64()))
                 .set((change, core_user::updated_at.eq(TimestampColumn(now))))
                 .returning(UserRow::as_returning())
@@ -195,14 +198,14 @@ statements! {
             user: UserId,
             is_verified: bool,
             now: Timestamp,
-        ) -> Result<User, StoreError> {
+        ) -> Result<User, DatabaseError> {
             let user = self.change_user(user, UserChange::verified(is_verified), now).await?;
             self.forget_addresses(user.id).await?;
             Ok(user)
         }
 
         /// Locks the users with these ids.
-        async fn lock_users(&mut self, ids: &[i64]) -> Result<(), StoreError> {
+        async fn lock_users(&mut self, ids: &[i64]) -> Result<(), DatabaseError> {
             diesel::update(core_user::table.filter(core_user::id.eq_any(ids.to_vec())))
                 .set(core_user::is_verified.eq(core_user::is_verified))
                 .execute(self)
@@ -216,7 +219,7 @@ statements! {
             deleted: Vec<UuidColumn>,
             deletion: &AuditEvent,
             recorded: &mut RecordedEvents,
-        ) -> Result<usize, StoreError> {
+        ) -> Result<usize, DatabaseError> {
             let count = deleted.len();
             for user in deleted {
                 let event = deletion.clone().with_user(Some(AuthToken::from_uuid(user.0)));
@@ -237,7 +240,7 @@ statements! {
             registered_until: Timestamp,
             deletion: &AuditEvent,
             recorded: &mut RecordedEvents,
-        ) -> Result<usize, StoreError> {
+        ) -> Result<usize, DatabaseError> {
             let abandoned = || abandoned_user(email.as_str().to_owned(), TimestampColumn(registered_until));
             let ids: Vec<i64> = abandoned().select(core_user::id).load(self).await?;
             self.lock_users(&ids).await?;
@@ -256,7 +259,7 @@ statements! {
             other_than: UserId,
             deletion: &AuditEvent,
             recorded: &mut RecordedEvents,
-        ) -> Result<usize, StoreError> {
+        ) -> Result<usize, DatabaseError> {
             let unverified = || never_verified_user(email.as_str().to_owned(), other_than.as_i64());
             let ids: Vec<i64> = unverified().select(core_user::id).load(self).await?;
             self.lock_users(&ids).await?;
@@ -272,7 +275,11 @@ statements! {
 impl Store {
     /// True if the user with this email registered here at `registered_until` or earlier and never verified
     /// it. The email can then be registered again.
-    pub async fn is_abandoned(&self, email: &Email, registered_until: Timestamp) -> Result<bool, StoreError> {
+    pub async fn is_abandoned(
+        &self,
+        email: &Email,
+        registered_until: Timestamp,
+    ) -> Result<bool, DatabaseError> {
         let email = email.as_str().to_owned();
         read!(&self.connections, connection => {
             let abandoned = abandoned_user(email, TimestampColumn(registered_until));
@@ -281,7 +288,7 @@ impl Store {
     }
 
     /// Returns the user with this email, which an earlier release may have stored in another form.
-    pub async fn find_user_by_email(&self, email: &Email) -> Result<Option<User>, StoreError> {
+    pub async fn find_user_by_email(&self, email: &Email) -> Result<Option<User>, DatabaseError> {
         let exact = email.as_str().to_owned();
         let found: Option<User> = read!(&self.connections, connection => {
             let query = core_user::table.filter(core_user::email.eq(exact)).select(UserRow::as_select());
@@ -300,7 +307,7 @@ impl Store {
 
     /// Returns the form in which the store holds this email: another one if an earlier release has stored it,
     /// otherwise the email itself.
-    pub async fn stored_email(&self, email: &Email) -> Result<Email, StoreError> {
+    pub async fn stored_email(&self, email: &Email) -> Result<Email, DatabaseError> {
         if email.earlier_forms().is_empty() {
             return Ok(email.clone());
         }
@@ -308,7 +315,7 @@ impl Store {
     }
 
     /// Returns the user with this username, in any spelling that has the same comparison form.
-    pub async fn find_user_by_username(&self, username: &Username) -> Result<Option<User>, StoreError> {
+    pub async fn find_user_by_username(&self, username: &Username) -> Result<Option<User>, DatabaseError> {
         let key = username.key().to_owned();
         read!(&self.connections, connection => {
             let query = core_user::table.filter(core_user::username_key.eq(key)).select(UserRow::as_select());
@@ -317,7 +324,7 @@ impl Store {
     }
 
     /// Returns the user with this email, with the password hash and the disabled state.
-    pub async fn find_credentials(&self, email: &Email) -> Result<Option<Credentials>, StoreError> {
+    pub async fn find_credentials(&self, email: &Email) -> Result<Option<Credentials>, DatabaseError> {
         let email = self.stored_email(email).await?.into_string();
         read!(&self.connections, connection => {
             let row: Option<(UserRow, String, Option<i64>)> = core_user::table
@@ -342,7 +349,7 @@ impl Store {
         user: UserId,
         old: &PasswordHash,
         new: &PasswordHash,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<bool, DatabaseError> {
         let (old, new) = (old.expose().to_owned(), new.expose().to_owned());
         write!(&self.connections, connection => {
             let same = core_user::table.find(user.as_i64()).filter(core_user::password.eq(old));

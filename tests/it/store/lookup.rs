@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use kairos_identity::{
+    database::DatabaseError,
     domain::{AuthToken, User},
     entropy::Entropy,
-    store::{LookupOptions, StoreError},
+    store::LookupOptions,
 };
 use tokio::{runtime::Handle, task::JoinSet};
 
@@ -186,7 +187,7 @@ on_both_engines! {
                     assert_eq!(user.as_ref(), Some(&ada));
                     answered += 1;
                 }
-                Err(error) => assert!(matches!(error, StoreError::Overloaded), "{error:?}"),
+                Err(error) => assert!(matches!(error, DatabaseError::Overloaded), "{error:?}"),
             }
         }
         assert!((4..500).contains(&answered), "{answered} of 500 were answered");

@@ -2,7 +2,10 @@
 
 use std::{fs, path::Path};
 
-use kairos_identity::store::{MigrateError, Schema, Store, StoreError, StoreOptions};
+use kairos_identity::{
+    database::{DatabaseError, DatabaseOptions},
+    store::{MigrateError, Schema, Store},
+};
 use tokio::task::JoinSet;
 
 use super::{World, open, schema::describe, sqlite_options};
@@ -90,7 +93,7 @@ async fn a_file_that_is_not_a_database_is_refused_unchanged() {
 
     let refusal = open_file(&path, true).err().expect("opening fails");
 
-    assert!(matches!(refusal, StoreError::Unavailable(_)));
+    assert!(matches!(refusal, DatabaseError::Unavailable(_)));
     assert!(refusal.chain().contains("notes.txt"), "{}", refusal.chain());
     assert_eq!(fs::read(&path).unwrap(), before);
 }
@@ -120,10 +123,10 @@ async fn a_new_file_is_readable_only_by_its_owner() {
     }
 }
 
-fn open_file(path: &Path, create: bool) -> Result<Store, StoreError> {
+fn open_file(path: &Path, create: bool) -> Result<Store, DatabaseError> {
     let lookup = kairos_identity::store::LookupOptions { batch_tokens_max: 1, lanes: 1, waiting_max: 1 };
     let options = kairos_identity::store::SqliteOptions { create, ..sqlite_options(path) };
-    Store::open(StoreOptions::Sqlite(options), lookup)
+    Store::open(DatabaseOptions::Sqlite(options), lookup)
 }
 
 fn folder(engine: crate::support::engine::Engine) -> std::path::PathBuf {

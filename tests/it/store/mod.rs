@@ -16,15 +16,13 @@ mod verification;
 use std::time::Duration;
 
 use kairos_identity::{
+    database::{DatabaseOptions, PostgresOptions, SqliteOptions},
     domain::{
         AuditEvent, AuditKind, AuthToken, Email, MailKind, MailToken, Origin, PasswordHash, RequestId,
         Sealed, Timestamp, User, Username,
     },
     entropy::Entropy,
-    store::{
-        Delivery, LookupOptions, NewMail, PostgresOptions, Registered, Registration, SqliteOptions, Store,
-        StoreOptions,
-    },
+    store::{Delivery, LookupOptions, NewMail, Registered, Registration, Store},
 };
 
 use crate::support::engine::{Engine, TestDatabase};
@@ -121,8 +119,8 @@ pub fn open(url: &str) -> Store {
 /// Opens the store at `url` with these limits on look-ups.
 pub fn open_with(url: &str, lookup: LookupOptions) -> Store {
     let options = match url.strip_prefix("sqlite://") {
-        Some(path) => StoreOptions::Sqlite(sqlite_options(path)),
-        None => StoreOptions::Postgres(Box::new(PostgresOptions {
+        Some(path) => DatabaseOptions::Sqlite(sqlite_options(path)),
+        None => DatabaseOptions::Postgres(Box::new(PostgresOptions {
             url: url.parse().unwrap(),
             pool_size: 8,
             connect_timeout: Duration::from_secs(2),

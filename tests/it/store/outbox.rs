@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use kairos_identity::store::StoreError;
+use kairos_identity::database::DatabaseError;
 use tokio::task::JoinSet;
 
 use super::{DAY, NOW, World};
@@ -99,7 +99,7 @@ on_both_engines! {
         let unknown_kind = world.store.claim_due_mail(NOW, NOW.plus(LEASE)).await;
         let next = world.store.claim_due_mail(NOW, NOW.plus(LEASE)).await.unwrap().unwrap();
 
-        assert!(matches!(unknown_kind, Err(StoreError::Corrupt { table: "core_mail_outbox", column: "kind" })), "{unknown_kind:?}");
+        assert!(matches!(unknown_kind, Err(DatabaseError::Corrupt { table: "core_mail_outbox", column: "kind" })), "{unknown_kind:?}");
         assert_eq!(next.recipient, bob.email);
     }
 }

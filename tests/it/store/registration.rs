@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use kairos_identity::store::{Constraint, Registered, Replay, StoreError};
+use kairos_identity::{
+    database::{Constraint, DatabaseError},
+    store::{Registered, Replay},
+};
 use tokio::task::JoinSet;
 
 use super::{DAY, NOW, World, email, request_id};
@@ -91,7 +94,7 @@ on_both_engines! {
 
         let answers = calls.join_all().await;
 
-        let refused = answers.iter().filter(|answer| matches!(answer, Err(StoreError::NotUnique(Constraint::UserEmail))));
+        let refused = answers.iter().filter(|answer| matches!(answer, Err(DatabaseError::NotUnique(Constraint::UserEmail))));
         assert_eq!(refused.count(), 63);
         assert_eq!(world.counts(), [1, 1, 1, 0]);
     }

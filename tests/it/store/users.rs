@@ -1,8 +1,9 @@
 //! Queries of `core_user`.
 
 use kairos_identity::{
+    database::{Constraint, DatabaseError},
     domain::{AuthToken, PasswordHash, UserId, Username},
-    store::{Constraint, StoreError, UserFilter},
+    store::UserFilter,
 };
 
 use super::{DAY, NOW, World, email, event};
@@ -39,7 +40,7 @@ on_both_engines! {
 
         let refusal = world.store.register(second).await.unwrap_err();
 
-        assert!(matches!(refusal, StoreError::NotUnique(Constraint::UserEmail)), "{refusal:?}");
+        assert!(matches!(refusal, DatabaseError::NotUnique(Constraint::UserEmail)), "{refusal:?}");
     }
 
     async fn a_taken_username_is_reported_in_any_case(engine: Engine) {
@@ -51,7 +52,7 @@ on_both_engines! {
 
             let refusal = world.store.register(second).await.unwrap_err();
 
-            assert!(matches!(refusal, StoreError::NotUnique(Constraint::UserUsername)), "{refusal:?}");
+            assert!(matches!(refusal, DatabaseError::NotUnique(Constraint::UserUsername)), "{refusal:?}");
         }
     }
 
@@ -143,6 +144,6 @@ async fn an_unreadable_row_fails_only_its_own_look_up() {
 
     let broken = world.store.find_user_by_auth_token(ada.auth_token).await;
 
-    assert!(matches!(broken, Err(StoreError::Internal(_))), "{broken:?}");
+    assert!(matches!(broken, Err(DatabaseError::Internal(_))), "{broken:?}");
     assert_eq!(world.store.find_user_by_auth_token(bob.auth_token).await.unwrap(), Some(bob));
 }

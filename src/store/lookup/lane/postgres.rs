@@ -9,14 +9,13 @@ use uuid::Uuid;
 
 use super::super::pending::{PendingLookup, Queue, ReadyAnswer};
 use crate::{
-    domain::{AuthToken, User},
-    store::{
-        StoreError,
+    database::{
+        DatabaseError,
         columns::UuidColumn,
-        connection::postgres::{PostgresPool, QueryError},
-        schema::core_user,
-        tables::users::UserRow,
+        postgres::{PostgresPool, QueryError},
     },
+    domain::{AuthToken, User},
+    store::{schema::core_user, tables::users::UserRow},
 };
 
 /// Answers batches until the task is aborted.
@@ -54,14 +53,14 @@ pub(super) fn tokens(batch: &[PendingLookup]) -> Vec<UuidColumn> {
 pub(super) async fn find_all(
     connection: &mut AsyncPgConnection,
     tokens: Vec<UuidColumn>,
-) -> Result<Users, StoreError> {
+) -> Result<Users, DatabaseError> {
     let query = core_user::table.filter(core_user::auth_token.eq_any(tokens)).select(UserRow::as_select());
     let rows: Vec<UserRow> = query.load(connection).await?;
     Ok(rows.into_iter().map(User::from).map(|user| (*user.auth_token.as_uuid(), user)).collect())
 }
 
 /// Answers each look-up of the batch with its own users.
-pub(super) fn answer_with(batch: Vec<PendingLookup>, users: &Result<Users, StoreError>) {
+pub(super) fn answer_with(batch: Vec<PendingLookup>, users: &Result<Users, DatabaseError>) {
     let find = |token: AuthToken| match users {
         Ok(users) => Ok(users.get(token.as_uuid()).cloned()),
         Err(error) => Err(error.clone()),

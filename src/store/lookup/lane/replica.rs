@@ -11,7 +11,7 @@ use super::{
     super::pending::{PendingLookup, Queue, move_to},
     postgres::{answer_with, find_all, tokens},
 };
-use crate::store::connection::replicas::Replicas;
+use crate::database::replicas::Replicas;
 
 /// Answers batches until the task is aborted. Look-ups that no replica can answer move to the queue of the
 /// primary.

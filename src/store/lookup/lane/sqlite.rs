@@ -19,13 +19,13 @@ use diesel::{
 
 use super::super::pending::{PendingLookup, Queue, ReadyAnswer};
 use crate::{
-    domain::{AuthToken, User},
-    store::{
-        StoreError,
+    database::{
+        DatabaseError,
         columns::{SqlUuid, UuidColumn},
-        connection::sqlite::{SqliteOptions, open_reader},
-        tables::users::UserRow,
+        sqlite::{SqliteOptions, open_reader},
     },
+    domain::{AuthToken, User},
+    store::tables::users::UserRow,
 };
 
 /// Longest time that a look-up waits for a lock of another process, since a thread of the runtime waits with
@@ -39,7 +39,7 @@ pub(in super::super) struct Lane {
 }
 
 impl Lane {
-    pub(in super::super) fn open(options: &SqliteOptions) -> Result<Self, StoreError> {
+    pub(in super::super) fn open(options: &SqliteOptions) -> Result<Self, DatabaseError> {
         let options =
             SqliteOptions { busy_timeout: options.busy_timeout.min(BUSY_TIMEOUT_MAX), ..options.clone() };
         Ok(Self { connection: open_reader(&options)?, options })
@@ -83,7 +83,7 @@ fn answer(connection: &mut SqliteConnection, batch: Vec<PendingLookup>) {
 /// A transaction statement that is prepared only once; `batch_execute` would prepare it each time.
 struct Command(&'static str);
 
-fn execute(connection: &mut SqliteConnection, command: &'static str) -> Result<(), StoreError> {
+fn execute(connection: &mut SqliteConnection, command: &'static str) -> Result<(), DatabaseError> {
     RunQueryDsl::execute(Command(command), connection)?;
     Ok(())
 }
@@ -103,7 +103,7 @@ impl QueryId for Command {
 
 impl RunQueryDsl<SqliteConnection> for Command {}
 
-fn find_one(connection: &mut SqliteConnection, token: AuthToken) -> Result<Option<User>, StoreError> {
+fn find_one(connection: &mut SqliteConnection, token: AuthToken) -> Result<Option<User>, DatabaseError> {
     // `get_result`, not `first`: because of the LIMIT diesel would prepare the statement each time.
     let query = FindByAuthToken { token: UuidColumn(*token.as_uuid()) };
     let row: Option<UserRow> = query.get_result(connection).optional()?;

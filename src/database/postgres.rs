@@ -25,9 +25,9 @@ use tokio::time::timeout;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::{
+    database::DatabaseError,
     domain::chain,
     postgres_url::{PostgresUrl, TlsMode},
-    store::StoreError,
 };
 
 /// Options of a PostgreSQL connection pool.
@@ -65,14 +65,14 @@ pub struct PostgresPool {
 #[derive(Debug)]
 pub(crate) enum QueryError {
     /// The connection broke during the query; another connection may work.
-    ConnectionLost(StoreError),
+    ConnectionLost(DatabaseError),
     /// There was no connection, the server rejected the query, or the server sent no answer within the sum of
     /// all time limits.
-    Failed(StoreError),
+    Failed(DatabaseError),
 }
 
 impl QueryError {
-    pub(crate) fn into_error(self) -> StoreError {
+    pub(crate) fn into_error(self) -> DatabaseError {
         let (Self::ConnectionLost(error) | Self::Failed(error)) = self;
         error
     }
@@ -86,7 +86,7 @@ const REAP_INTERVAL: Duration = Duration::from_secs(30);
 
 impl PostgresPool {
     /// Creates the pool and starts the task that closes old connections. The first query connects.
-    pub fn open(options: &PostgresOptions) -> Result<Self, StoreError> {
+    pub fn open(options: &PostgresOptions) -> Result<Self, DatabaseError> {
         let tls = match &options.url.tls {
             TlsMode::Disabled => None,
             TlsMode::Verified { roots } => Some(MakeRustlsConnect::new(client_tls(roots.as_ref())?)),
@@ -104,7 +104,7 @@ impl PostgresPool {
             })
             .runtime(Runtime::Tokio1)
             .build()
-            .map_err(StoreError::unavailable)?;
+            .map_err(DatabaseError::unavailable)?;
         tokio::spawn(close_old_connections(pool.clone(), options.idle_timeout, options.connection_lifetime));
         let answer_timeout = options.acquire_timeout + options.statement_timeout + ANSWER_MARGIN;
         Ok(Self { pool, address: options.url.address().into(), answer_timeout })
@@ -116,7 +116,7 @@ impl PostgresPool {
     }
 
     /// Returns a connection of the pool, within the time limits on waiting and connecting.
-    pub(crate) async fn get(&self) -> Result<Object<AsyncPgConnection>, StoreError> {
+    pub(crate) async fn get(&self) -> Result<Object<AsyncPgConnection>, DatabaseError> {
         self.pool.get().await.map_err(unavailable)
     }
 
@@ -125,17 +125,17 @@ impl PostgresPool {
     /// connection breaks.
     pub(crate) async fn run_detached<R: Send + 'static>(
         &self,
-        work: impl Future<Output = Result<R, StoreError>> + Send + 'static,
-    ) -> Result<R, StoreError> {
+        work: impl Future<Output = Result<R, DatabaseError>> + Send + 'static,
+    ) -> Result<R, DatabaseError> {
         let finished = timeout(self.answer_timeout, tokio::spawn(work)).await;
-        finished.map_err(StoreError::unavailable)?.map_err(StoreError::unavailable)?
+        finished.map_err(DatabaseError::unavailable)?.map_err(DatabaseError::unavailable)?
     }
 
     /// Runs a query that only reads. If the server does not answer in time, or the caller's future is
     /// dropped, the connection is closed: its next user would have to wait for the outstanding answer.
     pub(crate) async fn query<R>(
         &self,
-        query: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<R, StoreError>,
+        query: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<R, DatabaseError>,
     ) -> Result<R, QueryError> {
         let connection = self.get().await.map_err(|error| match error {
             error if error.is_connection_lost() => QueryError::ConnectionLost(error),
@@ -143,7 +143,7 @@ impl PostgresPool {
         })?;
         let mut in_flight = InFlight(Some(connection));
         let answer = timeout(self.answer_timeout, query(in_flight.connection())).await;
-        let answer = answer.map_err(|elapsed| QueryError::Failed(StoreError::unavailable(elapsed)))?;
+        let answer = answer.map_err(|elapsed| QueryError::Failed(DatabaseError::unavailable(elapsed)))?;
         if let Err(error) = &answer
             && (in_flight.connection().is_broken() || error.is_connection_lost())
         {
@@ -154,8 +154,8 @@ impl PostgresPool {
     }
 
     /// Opens a new connection outside the pool, for work that must not wait for a free one.
-    pub(crate) async fn connect(&self) -> Result<AsyncPgConnection, StoreError> {
-        self.pool.manager().create().await.map_err(StoreError::unavailable)
+    pub(crate) async fn connect(&self) -> Result<AsyncPgConnection, DatabaseError> {
+        self.pool.manager().create().await.map_err(DatabaseError::unavailable)
     }
 
     /// Returns the longest time in which a server that keeps its limits answers, the wait for a connection
@@ -168,32 +168,34 @@ impl PostgresPool {
     /// idle ones in the pool may be lost too.
     pub(crate) async fn query_on_new_connection<R>(
         &self,
-        query: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<R, StoreError>,
-    ) -> Result<R, StoreError> {
+        query: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<R, DatabaseError>,
+    ) -> Result<R, DatabaseError> {
         let answer = async {
             let mut connection = self.connect().await?;
             query(&mut connection).await
         };
-        timeout(self.answer_timeout, answer).await.map_err(StoreError::unavailable)?
+        timeout(self.answer_timeout, answer).await.map_err(DatabaseError::unavailable)?
     }
 
     /// Takes a connection out of the pool for good, for work that needs it for a long time.
-    pub(crate) async fn detach(&self) -> Result<AsyncPgConnection, StoreError> {
+    pub(crate) async fn detach(&self) -> Result<AsyncPgConnection, DatabaseError> {
         self.get().await.map(Object::take)
     }
 }
 
 /// Converts an error of the pool. The texts of the pool's library name neither the cause nor a setting.
-fn unavailable(error: PoolError) -> StoreError {
+fn unavailable(error: PoolError) -> DatabaseError {
     match error {
-        managed::PoolError::Backend(error) => StoreError::unavailable(error),
+        managed::PoolError::Backend(error) => DatabaseError::unavailable(error),
         managed::PoolError::Timeout(TimeoutType::Wait) => {
-            StoreError::unavailable("no connection became free within database.acquire-timeout")
+            DatabaseError::unavailable("no connection became free within database.acquire-timeout")
         }
         managed::PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle) => {
-            StoreError::unavailable("the server did not accept a connection within database.connect-timeout")
+            DatabaseError::unavailable(
+                "the server did not accept a connection within database.connect-timeout",
+            )
         }
-        other => StoreError::unavailable(other),
+        other => DatabaseError::unavailable(other),
     }
 }
 
@@ -270,11 +272,11 @@ async fn connect(with: Arc<ConnectWith>) -> ConnectionResult<AsyncPgConnection> 
     Ok(connection)
 }
 
-fn client_tls(roots_file: Option<&PathBuf>) -> Result<rustls::ClientConfig, StoreError> {
+fn client_tls(roots_file: Option<&PathBuf>) -> Result<rustls::ClientConfig, DatabaseError> {
     let mut roots = rustls::RootCertStore::empty();
     if let Some(path) = roots_file {
         let unreadable = |error: &dyn std::error::Error| {
-            StoreError::unavailable(format!("sslrootcert {}: {error}", path.display()))
+            DatabaseError::unavailable(format!("sslrootcert {}: {error}", path.display()))
         };
         let pem = fs::read(path).map_err(|error| unreadable(&error))?;
         for certificate in CertificateDer::pem_slice_iter(&pem) {

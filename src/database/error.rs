@@ -1,4 +1,4 @@
-//! Errors of the store, grouped by what a caller can do about them.
+//! Errors of the database, grouped by what a caller can do about them.
 
 use std::{error::Error, sync::Arc};
 
@@ -17,10 +17,10 @@ pub enum Constraint {
     RegistrationRequest,
 }
 
-/// The reason why a store operation failed. The operation changed nothing, with one exception: after
-/// [`StoreError::Unavailable`] from a write it is unknown whether the write was committed.
+/// The reason why an operation on the database failed. The operation changed nothing, with one exception: after
+/// [`DatabaseError::Unavailable`] from a write it is unknown whether the write was committed.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum StoreError {
+pub enum DatabaseError {
     /// The row violates a unique constraint.
     #[error("another row already has this value ({0:?})")]
     NotUnique(Constraint),
@@ -43,7 +43,7 @@ pub enum StoreError {
     Internal(#[source] Cause),
 }
 
-/// The source of a [`StoreError`]. It is shared, because one failed query may fail many callers.
+/// The source of a [`DatabaseError`]. It is shared, because one failed query may fail many callers.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error(transparent)]
 pub struct Cause(Arc<dyn Error + Send + Sync>);
@@ -55,7 +55,7 @@ impl Cause {
     }
 }
 
-impl StoreError {
+impl DatabaseError {
     /// Returns the error and its sources in one line, for the log.
     #[must_use]
     pub fn chain(&self) -> String {
@@ -68,13 +68,13 @@ impl StoreError {
         matches!(self, Self::Unavailable(cause) if contains_any(&chain(cause), &CONNECTION_LOST))
     }
 
-    /// Creates [`StoreError::Unavailable`] with this source.
+    /// Creates [`DatabaseError::Unavailable`] with this source.
     pub(crate) fn unavailable(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Unavailable(Cause::new(source))
     }
 }
 
-impl From<DieselError> for StoreError {
+impl From<DieselError> for DatabaseError {
     fn from(error: DieselError) -> Self {
         match &error {
             DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, information) => {

@@ -21,7 +21,7 @@ use super::{
     postgres::PostgresPool,
     replication::{Positions, Probe},
 };
-use crate::store::StoreError;
+use crate::database::DatabaseError;
 
 /// Shortest and longest interval between probes; within these bounds it is a quarter of `lag_max`.
 const PROBE_INTERVALS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
@@ -119,7 +119,7 @@ impl Replica {
     /// [`Excluded`] when another server must be queried.
     pub(crate) async fn query<R>(
         &self,
-        query: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<R, StoreError>,
+        query: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<R, DatabaseError>,
     ) -> Result<R, Excluded> {
         let mut is_used = self.is_used.subscribe();
         let excluded = is_used.wait_for(|is_used| !is_used);

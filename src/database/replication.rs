@@ -15,7 +15,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use tokio::time::{Instant, timeout};
 
 use super::postgres::PostgresPool;
-use crate::store::StoreError;
+use crate::database::DatabaseError;
 
 /// Time limit on one probe of a server. Together with the interval it bounds how long a replica that cannot
 /// be used still gets queries: less than 2 s.
@@ -114,7 +114,7 @@ impl<'a> Probe<'a> {
     }
 
     /// Runs one probe. A connection on which it failed is not used again.
-    pub(super) async fn query(&mut self) -> Result<ServerStatus, StoreError> {
+    pub(super) async fn query(&mut self) -> Result<ServerStatus, DatabaseError> {
         let connection = self.connection.take();
         let exchange = async {
             let mut connection = match connection {
@@ -129,11 +129,11 @@ impl<'a> Probe<'a> {
                  has_table_privilege('core_user', 'SELECT') AS may_read",
             );
             let report: ServerStatus = query.get_result(&mut connection).await?;
-            Ok::<_, StoreError>((report, connection))
+            Ok::<_, DatabaseError>((report, connection))
         };
         let (report, connection) = timeout(PROBE_TIMEOUT, exchange)
             .await
-            .map_err(|_| StoreError::unavailable("it did not answer in time"))??;
+            .map_err(|_| DatabaseError::unavailable("it did not answer in time"))??;
         self.connection = Some(connection);
         Ok(report)
     }

@@ -10,7 +10,7 @@ use super::{
     postgres::{PostgresOptions, PostgresPool},
     sqlite::{self, InlineConnection},
 };
-use crate::store::{StoreError, StoreOptions};
+use crate::database::{DatabaseError, DatabaseOptions};
 
 /// A connection to either engine.
 pub enum Session {
@@ -24,8 +24,8 @@ pub enum Session {
 macro_rules! on_session {
     ($session:expr, $connection:ident => $body:block) => {
         match $session {
-            $crate::store::connection::session::Session::Sqlite($connection) => $body,
-            $crate::store::connection::session::Session::Postgres(boxed) => {
+            $crate::database::session::Session::Sqlite($connection) => $body,
+            $crate::database::session::Session::Postgres(boxed) => {
                 let $connection: &mut diesel_async::AsyncPgConnection = boxed;
                 $body
             }
@@ -37,25 +37,25 @@ pub(crate) use on_session;
 impl Session {
     /// Opens a connection that only reads. It opens a SQLite file in read-only mode and does not change its
     /// journal mode.
-    pub async fn read_only(options: &StoreOptions) -> Result<Self, StoreError> {
+    pub async fn read_only(options: &DatabaseOptions) -> Result<Self, DatabaseError> {
         Self::open(options, sqlite::open_read_only).await
     }
 
     /// Opens a connection that writes to a database of another application and keeps its settings, such as
     /// the journal mode. A missing SQLite file is created if the options say so.
-    pub async fn foreign(options: &StoreOptions) -> Result<Self, StoreError> {
+    pub async fn foreign(options: &DatabaseOptions) -> Result<Self, DatabaseError> {
         Self::open(options, sqlite::open_foreign).await
     }
 
     /// Opens a connection that writes to a store. A missing SQLite file is created if the options say so.
-    pub async fn read_write(options: &StoreOptions) -> Result<Self, StoreError> {
+    pub async fn read_write(options: &DatabaseOptions) -> Result<Self, DatabaseError> {
         Self::open(options, sqlite::open_writer).await
     }
 
-    async fn open(options: &StoreOptions, open_sqlite: sqlite::Open) -> Result<Self, StoreError> {
+    async fn open(options: &DatabaseOptions, open_sqlite: sqlite::Open) -> Result<Self, DatabaseError> {
         match options {
-            StoreOptions::Sqlite(options) => open_sqlite(options).map(sqlite::inline).map(Self::Sqlite),
-            StoreOptions::Postgres(options) | StoreOptions::Replicated { primary: options, .. } => {
+            DatabaseOptions::Sqlite(options) => open_sqlite(options).map(sqlite::inline).map(Self::Sqlite),
+            DatabaseOptions::Postgres(options) | DatabaseOptions::Replicated { primary: options, .. } => {
                 // Without session settings: a pooler in between may pass the connection to other clients
                 // afterwards. A transaction sets what it needs for itself (`SET LOCAL`).
                 let plain = PostgresOptions { is_pooled: true, ..(**options).clone() };
@@ -66,7 +66,7 @@ impl Session {
     }
 
     /// Starts a transaction whose reads all see the database as it is now.
-    pub async fn begin_snapshot(&mut self) -> Result<(), StoreError> {
+    pub async fn begin_snapshot(&mut self) -> Result<(), DatabaseError> {
         let begin = match self {
             // SQLite takes its snapshot at the first read.
             Self::Sqlite(_) => "BEGIN; SELECT count(*) FROM sqlite_master",
@@ -78,14 +78,14 @@ impl Session {
 
     /// Starts a write transaction. [`Session::commit`] commits it; if the session is dropped first, it is
     /// rolled back.
-    pub async fn begin(&mut self) -> Result<(), StoreError> {
+    pub async fn begin(&mut self) -> Result<(), DatabaseError> {
         let begin = if self.is_sqlite() { "BEGIN IMMEDIATE" } else { "BEGIN" };
         self.run(begin).await?;
         self.lift_limits().await
     }
 
     /// Lifts the time limits on requests for this transaction, which may copy thousands of rows.
-    async fn lift_limits(&mut self) -> Result<(), StoreError> {
+    async fn lift_limits(&mut self) -> Result<(), DatabaseError> {
         if self.is_sqlite() {
             return Ok(());
         }
@@ -93,7 +93,7 @@ impl Session {
     }
 
     /// Commits the transaction.
-    pub async fn commit(&mut self) -> Result<(), StoreError> {
+    pub async fn commit(&mut self) -> Result<(), DatabaseError> {
         self.run("COMMIT").await
     }
 
@@ -103,7 +103,7 @@ impl Session {
     }
 
     /// Sets the sequence of `table.id` so that the next generated `id` is larger than all in the table.
-    pub async fn advance_id(&mut self, table: &str) -> Result<(), StoreError> {
+    pub async fn advance_id(&mut self, table: &str) -> Result<(), DatabaseError> {
         if self.is_sqlite() {
             return Ok(()); // AUTOINCREMENT already follows the inserted ids
         }
@@ -112,7 +112,7 @@ impl Session {
     }
 
     /// Runs statements that return no rows.
-    pub async fn run(&mut self, statements: &str) -> Result<(), StoreError> {
+    pub async fn run(&mut self, statements: &str) -> Result<(), DatabaseError> {
         on_session!(self, connection => { Ok(connection.batch_execute(statements).await?) })
     }
 }

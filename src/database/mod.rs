@@ -1,20 +1,51 @@
-//! Runs queries on the threads that own SQLite's connections, or on a connection of the PostgreSQL pool.
+//! Connections to the two engines: the threads that own SQLite's connections, the pool of PostgreSQL, its
+//! replicas, and single sessions of commands; with the types of columns and errors that depend on the engine.
 //!
 //! [`read!`] and [`write!`] acquire the connection and expand the same body for both engines, so that a query
 //! is written once; [`statements!`] does so for statements that several transactions share. A query that has
 //! started runs to its end even if the caller's future is dropped.
 
-pub mod postgres;
-pub(super) mod replicas;
+pub(crate) mod audit_log;
+pub(crate) mod columns;
+mod error;
+pub(crate) mod postgres;
+pub(crate) mod replicas;
 mod replication;
 pub(crate) mod session;
-pub mod sqlite;
+pub(crate) mod sqlite;
 
+use std::time::Duration;
+
+pub use self::{
+    audit_log::log_audit_event,
+    columns::{SqlTimestamp, SqlUuid},
+    error::{Cause, Constraint, DatabaseError},
+    postgres::PostgresOptions,
+    sqlite::SqliteOptions,
+};
 use self::{postgres::PostgresPool, sqlite::SqliteThreads};
+
+/// The database engine and its options.
+#[derive(Debug, Clone)]
+pub enum DatabaseOptions {
+    /// A SQLite file. SQLite is compiled into the service.
+    Sqlite(SqliteOptions),
+    /// A PostgreSQL server, version 15 or later.
+    Postgres(Box<PostgresOptions>),
+    /// A PostgreSQL primary with replicas that serve look-ups by `auth_token`.
+    Replicated {
+        /// The primary, which serves all other queries, and the look-ups while no replica can be used.
+        primary: Box<PostgresOptions>,
+        /// The replicas.
+        replicas: Vec<PostgresOptions>,
+        /// Maximum replication lag. A replica that is further behind serves no look-ups.
+        lag_max: Duration,
+    },
+}
 
 /// The connections of one of the two engines.
 #[derive(Clone)]
-pub enum Connections {
+pub(crate) enum Connections {
     /// Threads that own the connections to one SQLite file.
     Sqlite(SqliteThreads),
     /// A pool of connections to a PostgreSQL server.
@@ -26,19 +57,17 @@ pub enum Connections {
 macro_rules! read {
     ($connections:expr, $connection:ident => $body:block) => {
         match $connections {
-            $crate::store::connection::Connections::Sqlite(threads) => {
+            $crate::database::Connections::Sqlite(threads) => {
                 threads
-                    .read(move |$connection| {
-                        $crate::store::connection::sqlite::poll_once(async move { $body })
-                    })
+                    .read(move |$connection| $crate::database::sqlite::poll_once(async move { $body }))
                     .await
             }
-            $crate::store::connection::Connections::Postgres(pool) => {
+            $crate::database::Connections::Postgres(pool) => {
                 let own = pool.clone();
                 pool.run_detached(async move {
                     let mut pooled = own.get().await?;
                     let $connection: &mut diesel_async::AsyncPgConnection = &mut pooled;
-                    let result: Result<_, $crate::store::StoreError> = async move { $body }.await;
+                    let result: Result<_, $crate::database::DatabaseError> = async move { $body }.await;
                     result
                 })
                 .await
@@ -54,31 +83,31 @@ macro_rules! read {
 /// them: `$body` is compiled once for each.
 macro_rules! write {
     ($connections:expr, $connection:ident => $body:block) => {
-        $crate::store::connection::write!($connections, $connection, _recorded => $body)
+        $crate::database::write!($connections, $connection, _recorded => $body)
     };
     ($connections:expr, $connection:ident, $recorded:ident => $body:block) => {
         match $connections {
-            $crate::store::connection::Connections::Sqlite(threads) => {
+            $crate::database::Connections::Sqlite(threads) => {
                 threads
                     .write(move |$connection| {
-                        let mut recorded = $crate::store::audit_log::RecordedEvents::default();
+                        let mut recorded = $crate::database::audit_log::RecordedEvents::default();
                         let $recorded = &mut recorded;
-                        let result = $crate::store::connection::sqlite::poll_once(async move { $body });
+                        let result = $crate::database::sqlite::poll_once(async move { $body });
                         result.map(|value| (value, recorded))
                     })
                     .await
             }
-            $crate::store::connection::Connections::Postgres(pool) => {
+            $crate::database::Connections::Postgres(pool) => {
                 let own = pool.clone();
                 pool.run_detached(async move {
                     let mut pooled = own.get().await?;
                     let connection: &mut diesel_async::AsyncPgConnection = &mut pooled;
-                    let committed: Result<_, $crate::store::StoreError> = diesel_async::AsyncConnection::transaction(
+                    let committed: Result<_, $crate::database::DatabaseError> = diesel_async::AsyncConnection::transaction(
                         connection,
                         async move |$connection: &mut diesel_async::AsyncPgConnection| {
-                            let mut recorded = $crate::store::audit_log::RecordedEvents::default();
+                            let mut recorded = $crate::database::audit_log::RecordedEvents::default();
                             let $recorded = &mut recorded;
-                            let result: Result<_, $crate::store::StoreError> = async move { $body }.await;
+                            let result: Result<_, $crate::database::DatabaseError> = async move { $body }.await;
                             result.map(|value| (value, recorded))
                         },
                     )
@@ -116,7 +145,7 @@ macro_rules! statements {
             )+
         }
 
-        impl $name for $crate::store::connection::sqlite::InlineConnection {
+        impl $name for $crate::database::sqlite::InlineConnection {
             $(async fn $statement(&mut $this $(, $argument: $type)*) -> $output $body)+
         }
 

@@ -21,7 +21,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tokio::sync::oneshot;
 
-use crate::store::{StoreError, audit_log::RecordedEvents};
+use crate::database::{DatabaseError, audit_log::RecordedEvents};
 
 /// Options of a SQLite database.
 #[derive(Debug, Clone)]
@@ -35,7 +35,7 @@ pub struct SqliteOptions {
     /// Time limit on waiting for a lock of another process.
     pub busy_timeout: Duration,
     /// Largest number of jobs that wait for the writer, and of jobs that wait for the readers. Beyond it,
-    /// calls fail with [`StoreError::Overloaded`].
+    /// calls fail with [`DatabaseError::Overloaded`].
     pub queue_length: usize,
 }
 
@@ -76,7 +76,7 @@ pub struct SqliteThreads {
 
 impl SqliteThreads {
     /// Opens the file and starts the threads.
-    pub fn open(options: SqliteOptions) -> Result<Self, StoreError> {
+    pub fn open(options: SqliteOptions) -> Result<Self, DatabaseError> {
         let (writer, write_jobs) = async_channel::bounded(options.queue_length);
         let (readers, read_jobs) = async_channel::bounded(options.queue_length);
         start_thread("sqlite-writer", &options, open_writer, write_jobs)?;
@@ -95,8 +95,8 @@ impl SqliteThreads {
     /// Runs a job on a reader thread.
     pub(crate) async fn read<R: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut InlineConnection) -> Result<R, StoreError> + Send + 'static,
-    ) -> Result<R, StoreError> {
+        job: impl FnOnce(&mut InlineConnection) -> Result<R, DatabaseError> + Send + 'static,
+    ) -> Result<R, DatabaseError> {
         run_on(&self.readers, job).await
     }
 
@@ -104,8 +104,8 @@ impl SqliteThreads {
     /// audit events that the job recorded after the commit, even if the caller has gone by then.
     pub(crate) async fn write<R: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut InlineConnection) -> Result<(R, RecordedEvents), StoreError> + Send + 'static,
-    ) -> Result<R, StoreError> {
+        job: impl FnOnce(&mut InlineConnection) -> Result<(R, RecordedEvents), DatabaseError> + Send + 'static,
+    ) -> Result<R, DatabaseError> {
         let committed = |connection: &mut InlineConnection| {
             let (value, recorded) = in_transaction(connection, job)?;
             recorded.log();
@@ -118,13 +118,13 @@ impl SqliteThreads {
     pub(crate) async fn on_writer<R: Send + 'static>(
         &self,
         job: impl FnOnce(&mut SqliteConnection) -> R + Send + 'static,
-    ) -> Result<R, StoreError> {
+    ) -> Result<R, DatabaseError> {
         run_on(&self.writer, |connection| on_connection(connection, job)).await
     }
 }
 
 /// Returns the output of a future that never waits, since [`Inline`] finishes each statement immediately.
-pub(crate) fn poll_once<R>(body: impl Future<Output = Result<R, StoreError>>) -> Result<R, StoreError> {
+pub(crate) fn poll_once<R>(body: impl Future<Output = Result<R, DatabaseError>>) -> Result<R, DatabaseError> {
     body.now_or_never().expect("a body awaits only statements, and Inline finishes each immediately")
 }
 
@@ -132,12 +132,12 @@ pub(crate) fn poll_once<R>(body: impl Future<Output = Result<R, StoreError>>) ->
 fn on_connection<R: Send + 'static>(
     connection: &mut InlineConnection,
     job: impl FnOnce(&mut SqliteConnection) -> R + Send + 'static,
-) -> Result<R, StoreError> {
+) -> Result<R, DatabaseError> {
     connection
         .spawn_blocking(move |connection| Ok(job(connection)))
         .now_or_never()
         .expect("Inline finishes each job immediately")
-        .map_err(StoreError::from)
+        .map_err(DatabaseError::from)
 }
 
 /// Settings of each connection to a store.
@@ -145,12 +145,12 @@ const COMMON: &str = "PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; PRA
     PRAGMA cache_size = -16000; PRAGMA mmap_size = 2147418112;";
 
 /// Opens a connection to a store that only reads.
-pub(crate) fn open_reader(options: &SqliteOptions) -> Result<SqliteConnection, StoreError> {
+pub(crate) fn open_reader(options: &SqliteOptions) -> Result<SqliteConnection, DatabaseError> {
     connect(options, &plain_name(options)?, &format!("PRAGMA query_only = ON; {COMMON}"))
 }
 
 /// Opens a writing connection to a store. A missing file is created if the options say so.
-pub(super) fn open_writer(options: &SqliteOptions) -> Result<SqliteConnection, StoreError> {
+pub(super) fn open_writer(options: &SqliteOptions) -> Result<SqliteConnection, DatabaseError> {
     // FULL: an acknowledged write survives a crash of the machine. The checkpoint at 1,000 pages is SQLite's
     // default.
     const DURABLE: &str =
@@ -160,13 +160,13 @@ pub(super) fn open_writer(options: &SqliteOptions) -> Result<SqliteConnection, S
 }
 
 /// Opens a file of another application and keeps its journal mode.
-pub(super) fn open_foreign(options: &SqliteOptions) -> Result<SqliteConnection, StoreError> {
+pub(super) fn open_foreign(options: &SqliteOptions) -> Result<SqliteConnection, DatabaseError> {
     ensure_file(options)?;
     connect(options, &plain_name(options)?, "")
 }
 
 /// Opens an existing file of any application in read-only mode and keeps its journal mode.
-pub(super) fn open_read_only(options: &SqliteOptions) -> Result<SqliteConnection, StoreError> {
+pub(super) fn open_read_only(options: &SqliteOptions) -> Result<SqliteConnection, DatabaseError> {
     require_file(&options.path)?;
     let path = path_text(options)?;
     let path = if path.starts_with('/') { path.to_owned() } else { format!("./{path}") };
@@ -174,33 +174,34 @@ pub(super) fn open_read_only(options: &SqliteOptions) -> Result<SqliteConnection
     connect(options, &uri, "PRAGMA query_only = ON;")
 }
 
-fn ensure_file(options: &SqliteOptions) -> Result<(), StoreError> {
+fn ensure_file(options: &SqliteOptions) -> Result<(), DatabaseError> {
     if !options.create {
         return require_file(&options.path);
     }
     create_private(&options.path).map_err(|error| error_in_file(&options.path, &error))
 }
 
-fn require_file(path: &Path) -> Result<(), StoreError> {
+fn require_file(path: &Path) -> Result<(), DatabaseError> {
     if path.is_file() {
         return Ok(());
     }
-    Err(StoreError::unavailable(format!("there is no database file {}", path.display())))
+    Err(DatabaseError::unavailable(format!("there is no database file {}", path.display())))
 }
 
-fn path_text(options: &SqliteOptions) -> Result<&str, StoreError> {
+fn path_text(options: &SqliteOptions) -> Result<&str, DatabaseError> {
     let path = &options.path;
-    path.to_str().ok_or_else(|| StoreError::unavailable(format!("the path {} is not UTF-8", path.display())))
+    path.to_str()
+        .ok_or_else(|| DatabaseError::unavailable(format!("the path {} is not UTF-8", path.display())))
 }
 
 /// Returns the path, never a `file:` URI: the parameters of a URI could change what is opened.
-fn plain_name(options: &SqliteOptions) -> Result<String, StoreError> {
+fn plain_name(options: &SqliteOptions) -> Result<String, DatabaseError> {
     let path = path_text(options)?;
     Ok(if path.starts_with("file:") { format!("./{path}") } else { path.to_owned() })
 }
 
 /// Opens the file by its name, a path or a URI, and runs `pragmas`.
-fn connect(options: &SqliteOptions, name: &str, pragmas: &str) -> Result<SqliteConnection, StoreError> {
+fn connect(options: &SqliteOptions, name: &str, pragmas: &str) -> Result<SqliteConnection, DatabaseError> {
     let failed = |error: &dyn std::error::Error| error_in_file(&options.path, error);
     let mut connection = SqliteConnection::establish(name).map_err(|error| failed(&error))?;
     // The time limit is set first, since the switch to WAL may have to wait for other processes too.
@@ -218,8 +219,8 @@ fn create_private(path: &Path) -> io::Result<()> {
     OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(drop)
 }
 
-fn error_in_file(path: &Path, error: &dyn std::error::Error) -> StoreError {
-    StoreError::unavailable(format!("{}: {error}", path.display()))
+fn error_in_file(path: &Path, error: &dyn std::error::Error) -> DatabaseError {
+    DatabaseError::unavailable(format!("{}: {error}", path.display()))
 }
 
 pub(super) fn inline(connection: SqliteConnection) -> InlineConnection {
@@ -227,7 +228,7 @@ pub(super) fn inline(connection: SqliteConnection) -> InlineConnection {
 }
 
 /// Opens a connection with these options.
-pub(super) type Open = fn(&SqliteOptions) -> Result<SqliteConnection, StoreError>;
+pub(super) type Open = fn(&SqliteOptions) -> Result<SqliteConnection, DatabaseError>;
 
 /// Starts a thread that owns a connection and runs the jobs of `queue`. It ends when all senders of the queue
 /// are dropped.
@@ -236,7 +237,7 @@ fn start_thread(
     options: &SqliteOptions,
     open: Open,
     queue: Receiver<Job>,
-) -> Result<(), StoreError> {
+) -> Result<(), DatabaseError> {
     let mut connection = open(options).map(inline)?;
     let options = options.clone();
     let run = move || {
@@ -251,13 +252,13 @@ fn start_thread(
             }
         }
     };
-    thread::Builder::new().name(name.to_owned()).spawn(run).map(drop).map_err(StoreError::unavailable)
+    thread::Builder::new().name(name.to_owned()).spawn(run).map(drop).map_err(DatabaseError::unavailable)
 }
 
 async fn run_on<R: Send + 'static>(
     queue: &Sender<Job>,
-    job: impl FnOnce(&mut InlineConnection) -> Result<R, StoreError> + Send + 'static,
-) -> Result<R, StoreError> {
+    job: impl FnOnce(&mut InlineConnection) -> Result<R, DatabaseError> + Send + 'static,
+) -> Result<R, DatabaseError> {
     let (reply, answer) = oneshot::channel();
     let job: Job = Box::new(move |connection| {
         // The receiver is closed if the caller has gone, for example because its deadline passed.
@@ -266,16 +267,16 @@ async fn run_on<R: Send + 'static>(
         }
     });
     queue.try_send(job).map_err(|error| match error {
-        TrySendError::Full(_) => StoreError::Overloaded,
-        TrySendError::Closed(_) => StoreError::unavailable("the SQLite threads have stopped"),
+        TrySendError::Full(_) => DatabaseError::Overloaded,
+        TrySendError::Closed(_) => DatabaseError::unavailable("the SQLite threads have stopped"),
     })?;
-    answer.await.map_err(|_| StoreError::unavailable("the query panicked"))?
+    answer.await.map_err(|_| DatabaseError::unavailable("the query panicked"))?
 }
 
 fn in_transaction<R>(
     connection: &mut InlineConnection,
-    body: impl FnOnce(&mut InlineConnection) -> Result<R, StoreError>,
-) -> Result<R, StoreError> {
+    body: impl FnOnce(&mut InlineConnection) -> Result<R, DatabaseError>,
+) -> Result<R, DatabaseError> {
     // IMMEDIATE: a transaction that reads first and then writes would fail immediately if another process
     // wrote in between.
     execute(connection, "BEGIN IMMEDIATE")?;
@@ -288,7 +289,7 @@ fn in_transaction<R>(
     result
 }
 
-fn execute(connection: &mut InlineConnection, statement: &'static str) -> Result<(), StoreError> {
+fn execute(connection: &mut InlineConnection, statement: &'static str) -> Result<(), DatabaseError> {
     on_connection(connection, move |connection| connection.batch_execute(statement))?
-        .map_err(StoreError::from)
+        .map_err(DatabaseError::from)
 }
