@@ -7,6 +7,7 @@
 mod administration;
 mod audit;
 mod audit_queue;
+mod counted_requests;
 mod current_password;
 mod error;
 mod housekeeping;

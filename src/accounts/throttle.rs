@@ -1,15 +1,14 @@
-//! Limits on password attempts, registrations, new passwords and requested mails.
+//! The rules that limit attempts: after how many failures, or how many attempts in a window, the next one has
+//! to wait.
 //!
-//! A registration or a mail is counted before it is processed, in a transaction of its own. A password
-//! attempt is reserved before, and counts only if its password was wrong (`password_attempts`). The waits
-//! grow, but each of them ends: an attacker cannot lock a user out permanently.
+//! The waits grow, but each of them ends: an attacker cannot lock a user out permanently.
 
 use std::time::Duration;
 
-use super::{AccountError, Accounts, Budget, ThrottleOptions};
+use super::{Budget, ThrottleOptions};
 use crate::{
-    domain::{AuditKind, ClientAddress, Email, Origin, Timestamp, User},
-    store::{Attempts, Counted, Subject, Tally},
+    domain::Timestamp,
+    store::{Attempts, Tally},
 };
 
 /// Time after the end of the last wait at which the failures of an account expire, so that the failures of a
@@ -64,98 +63,9 @@ impl Rule {
     }
 
     /// Returns the attempts including this one, or the time until which this one is refused.
-    fn count_one(self, before: Option<Attempts>, now: Timestamp) -> Result<Attempts, Timestamp> {
+    pub(super) fn count_one(self, before: Option<Attempts>, now: Timestamp) -> Result<Attempts, Timestamp> {
         self.admit(Tally { failures: before, in_progress: 0 }, now)?;
         Ok(self.count_failure(before, now))
-    }
-}
-
-impl Accounts {
-    /// Counts a link that a client requested without a proof of its identity, whether or not there is an
-    /// account to mail it to. True while the mailbox is within its limit. Beyond the limit the request is not
-    /// refused, because strangers could use up the limit of the owner: it is merged with the earlier ones.
-    ///
-    /// # Errors
-    /// [`AccountError::TooManyAttempts`] if the client's address has reached its limit; or a database error.
-    pub(super) async fn count_requested_link(
-        &self,
-        mails_to: Subject,
-        email: &Email,
-        origin: &Origin,
-    ) -> Result<bool, AccountError> {
-        let (options, now) = (self.options.throttle, self.deps.env.clock.now());
-        if let Some(client) = origin.client {
-            let rule = (Subject::resends_from(client), Rule::PerWindow(options.resends_from));
-            let counted = self.count(vec![rule], now).await;
-            let event = || self.deps.audit.event(AuditKind::ExcessRateLimitExceeded, origin);
-            counted.map_err(|error| self.deps.audit.refused(event(), Some(email), error))?;
-        }
-        match self.count(vec![(mails_to, Rule::PerWindow(options.resends_to))], now).await {
-            Ok(()) => Ok(true),
-            Err(AccountError::TooManyAttempts { .. }) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Counts a change that a user requested with a proof of identity, and of which mails are sent. Only the
-    /// user's own requests count.
-    ///
-    /// # Errors
-    /// [`AccountError::TooManyAttempts`]; the change was not counted. Or a database error.
-    pub(super) async fn count_own_change(
-        &self,
-        changes: Subject,
-        user: &User,
-        origin: &Origin,
-    ) -> Result<(), AccountError> {
-        let rule = Rule::PerWindow(self.options.throttle.resends_to);
-        let counted = self.count(vec![(changes, rule)], self.deps.env.clock.now()).await;
-        let event = || self.deps.audit.event(AuditKind::ExcessRateLimitExceeded, origin);
-        counted
-            .map_err(|error| self.deps.audit.refused(event().with_user(Some(user.auth_token)), None, error))
-    }
-
-    /// Counts a mail that notifies its recipient of what a stranger did.
-    ///
-    /// # Errors
-    /// [`AccountError::TooManyAttempts`]; the mail was not counted. Or a database error.
-    pub(super) async fn count_notice(&self, email: &Email) -> Result<(), AccountError> {
-        let rule = Rule::PerWindow(self.options.throttle.resends_to);
-        self.count(vec![(Subject::notices_to(email), rule)], self.deps.env.clock.now()).await
-    }
-
-    /// Counts a registration, whether or not it will succeed: its result may reveal whether an email is
-    /// taken. Without the end user's address, nothing is counted.
-    ///
-    /// # Errors
-    /// [`AccountError::TooManyAttempts`]; the registration was not counted. Or a database error.
-    pub(super) async fn count_registration(&self, client: Option<ClientAddress>) -> Result<(), AccountError> {
-        let Some(client) = client else { return Ok(()) };
-        let rule = Rule::PerWindow(self.options.throttle.registrations_from);
-        self.count(vec![(Subject::registrations_from(client), rule)], self.deps.env.clock.now()).await
-    }
-
-    async fn count(&self, rules: Vec<(Subject, Rule)>, now: Timestamp) -> Result<(), AccountError> {
-        let (subjects, rules): (Vec<_>, Vec<_>) = rules.into_iter().unzip();
-        let decide = move |known: &[Option<Attempts>]| {
-            rules.iter().zip(known).map(|(rule, known)| rule.count_one(*known, now)).collect()
-        };
-        match self.deps.store.count_attempt(subjects, now, decide).await? {
-            Counted::Admitted => Ok(()),
-            Counted::Refused { until } => {
-                Err(AccountError::TooManyAttempts { retry_after: until.since(now) })
-            }
-        }
-    }
-
-    /// Counts a new password that the policy judges, whether or not it is accepted: judging takes the time of
-    /// the hashing threads.
-    ///
-    /// # Errors
-    /// [`AccountError::TooManyAttempts`]; the password was not counted. Or a database error.
-    pub(super) async fn count_new_password(&self, subject: Subject) -> Result<(), AccountError> {
-        let rule = Rule::PerWindow(self.options.throttle.new_passwords);
-        self.count(vec![(subject, rule)], self.deps.env.clock.now()).await
     }
 }
 

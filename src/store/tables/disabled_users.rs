@@ -7,7 +7,7 @@ use diesel_async::RunQueryDsl;
 use super::{
     audit::AuditStatements,
     links::LinkStatements,
-    outbox::{NewMail, NoticedEvent},
+    new_mail::{NewMail, NoticedEvent},
     sessions::SessionStatements,
     users::UserStatements,
 };

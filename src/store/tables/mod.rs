@@ -18,9 +18,12 @@ mod account_changes;
 pub(crate) mod audit;
 mod audit_limit;
 mod disabled_users;
+mod imported_users;
 pub(crate) mod known_addresses;
 pub(crate) mod links;
 mod managed_users;
+mod never_verified_users;
+mod new_mail;
 mod outbox;
 mod password_attempts;
 mod password_hashes;
@@ -38,7 +41,8 @@ pub use self::{
     known_addresses::LoginAddress,
     links::{RequestedLink, Verification},
     managed_users::{ManagedUser, USERS_PAGE_MAX, UserFilter},
-    outbox::{Delivery, NewMail, NoticedEvent, OutgoingMail},
+    new_mail::{Delivery, NewMail, NoticedEvent},
+    outbox::OutgoingMail,
     password_attempts::{AttemptOutcome, CorrectPassword, Reservation, SETTLEMENT_MAX, Settlement, Tally},
     purge::{Purged, RetentionPeriods},
     registration::{Registered, Registration, Replay},

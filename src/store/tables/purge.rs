@@ -10,8 +10,9 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 
 use super::{
+    never_verified_users::{NeverVerifiedUserStatements, is_never_verified},
     password_attempts::SETTLEMENT_MAX,
-    users::{UserStatements, is_never_verified},
+    users::UserStatements,
 };
 use crate::{
     database::{
@@ -114,7 +115,7 @@ statements! {
         }
 
         /// Deletes users who have not verified their email since `then`, and records a copy of `deletion` for
-        /// each; returns their number. Locks first, as [`UserStatements::delete_abandoned_user`] does.
+        /// each; returns their number. Locks first, as [`NeverVerifiedUserStatements::delete_abandoned_user`] does.
         async fn delete_abandoned_users(
             &mut self,
             then: TimestampColumn,

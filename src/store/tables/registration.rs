@@ -9,7 +9,8 @@ use diesel_async::RunQueryDsl;
 use super::{
     audit::AuditStatements,
     links::LinkStatements,
-    outbox::NewMail,
+    never_verified_users::NeverVerifiedUserStatements,
+    new_mail::NewMail,
     users::{UserRow, UserStatements},
 };
 use crate::{

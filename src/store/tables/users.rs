@@ -6,18 +6,17 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 
-use super::{audit::AuditStatements, known_addresses::KnownAddressStatements};
+use super::known_addresses::KnownAddressStatements;
 use crate::{
     database::{
         DatabaseError,
-        audit_log::RecordedEvents,
         columns::{TimestampColumn, UuidColumn},
         read, statements, write,
     },
-    domain::{AuditEvent, AuthToken, Email, PasswordHash, Timestamp, User, UserId, Username},
+    domain::{AuthToken, Email, PasswordHash, Timestamp, User, UserId, Username},
     store::{
         Store,
-        schema::{core_disabled_user, core_imported_user, core_user},
+        schema::{core_disabled_user, core_user},
     },
 };
 
@@ -88,40 +87,6 @@ impl UserChange {
 #[diesel::dsl::auto_type]
 pub(super) fn is_row_disabled() -> _ {
     diesel::dsl::exists(core_disabled_user::table.filter(core_disabled_user::user_id.eq(core_user::id)))
-}
-
-/// Query condition: true if the user registered here, never verified the email, was not imported and is not
-/// disabled. A user whose `updated_at` differs from `created_at` has changed since the registration and does
-/// not match, even if an operator marked the email as not verified. Imported users have data in other systems
-/// and are never deleted automatically.
-#[diesel::dsl::auto_type]
-pub(super) fn is_never_verified() -> _ {
-    let imported = core_imported_user::table.filter(core_imported_user::user_id.eq(core_user::id.nullable()));
-    core_user::is_verified
-        .eq(false)
-        .and(core_user::updated_at.eq(core_user::created_at))
-        .and(diesel::dsl::not(is_row_disabled()))
-        .and(diesel::dsl::not(diesel::dsl::exists(imported)))
-}
-
-/// The user with this email if `is_never_verified` holds and the user registered at `registered_until` or
-/// earlier, so that the email can be registered again. A user who once verified the email never matches. The
-/// user's links do not matter, because any client can request one.
-#[diesel::dsl::auto_type]
-fn abandoned_user(email: String, registered_until: TimestampColumn) -> _ {
-    core_user::table
-        .filter(core_user::email.eq(email))
-        .filter(is_never_verified())
-        .filter(core_user::created_at.le(registered_until))
-}
-
-/// The user with this email if `is_never_verified` holds and the user is not `other`.
-#[diesel::dsl::auto_type]
-fn never_verified_user(email: String, other: i64) -> _ {
-    core_user::table
-        .filter(core_user::email.eq(email))
-        .filter(is_never_verified())
-        .filter(core_user::id.ne(other))
 }
 
 statements! {
@@ -212,81 +177,10 @@ statements! {
                 .await?;
             Ok(())
         }
-
-        /// Records one copy of `deletion` for each of these users, who were deleted. Returns their number.
-        async fn record_deletions(
-            &mut self,
-            deleted: Vec<UuidColumn>,
-            deletion: &AuditEvent,
-            recorded: &mut RecordedEvents,
-        ) -> Result<usize, DatabaseError> {
-            let count = deleted.len();
-            for user in deleted {
-                let event = deletion.clone().with_user(Some(AuthToken::from_uuid(user.0)));
-                self.record(event, recorded).await?;
-            }
-            Ok(count)
-        }
-
-        /// Deletes the user with this email who registered at `registered_until` or earlier and never
-        /// verified it, if there is one, and records a copy of `deletion`.
-        ///
-        /// After it waited for a row lock, PostgreSQL evaluates conditions on other tables with the data from
-        /// before the wait. So the user is locked first, and deleted by a second statement that evaluates the
-        /// whole condition again.
-        async fn delete_abandoned_user(
-            &mut self,
-            email: &Email,
-            registered_until: Timestamp,
-            deletion: &AuditEvent,
-            recorded: &mut RecordedEvents,
-        ) -> Result<usize, DatabaseError> {
-            let abandoned = || abandoned_user(email.as_str().to_owned(), TimestampColumn(registered_until));
-            let ids: Vec<i64> = abandoned().select(core_user::id).load(self).await?;
-            self.lock_users(&ids).await?;
-            let deleted = diesel::delete(abandoned().filter(core_user::id.eq_any(ids)))
-                .returning(core_user::auth_token)
-                .get_results(self)
-                .await?;
-            self.record_deletions(deleted, deletion, recorded).await
-        }
-
-        /// Deletes another user with this email who never verified it, if there is one, and records a copy of
-        /// `deletion`. Locks first, as [`UserStatements::delete_abandoned_user`] does.
-        async fn delete_never_verified_user(
-            &mut self,
-            email: &Email,
-            other_than: UserId,
-            deletion: &AuditEvent,
-            recorded: &mut RecordedEvents,
-        ) -> Result<usize, DatabaseError> {
-            let unverified = || never_verified_user(email.as_str().to_owned(), other_than.as_i64());
-            let ids: Vec<i64> = unverified().select(core_user::id).load(self).await?;
-            self.lock_users(&ids).await?;
-            let deleted = diesel::delete(unverified().filter(core_user::id.eq_any(ids)))
-                .returning(core_user::auth_token)
-                .get_results(self)
-                .await?;
-            self.record_deletions(deleted, deletion, recorded).await
-        }
     }
 }
 
 impl Store {
-    /// True if the user with this email registered here at `registered_until` or earlier and never verified
-    /// it. The email can then be registered again.
-    pub async fn is_abandoned(
-        &self,
-        email: &Email,
-        registered_until: Timestamp,
-    ) -> Result<bool, DatabaseError> {
-        let email = email.as_str().to_owned();
-        read!(&self.connections, connection => {
-            let abandoned = abandoned_user(email, TimestampColumn(registered_until));
-            Ok(diesel::select(diesel::dsl::exists(abandoned)).get_result(connection).await?)
-        })
-    }
-
     /// Returns the user with this email, which an earlier release may have stored in another form.
     pub async fn find_user_by_email(&self, email: &Email) -> Result<Option<User>, DatabaseError> {
         let exact = email.as_str().to_owned();

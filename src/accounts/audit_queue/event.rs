@@ -1,0 +1,87 @@
+//! An event that waits, what equal events have in common, and the budget that an event is counted in.
+
+use std::sync::Arc;
+
+use crate::domain::{AuditEvent, AuditKind, AuthToken, ClientAddress, ClientAgent, Email, Origin};
+
+/// An event that waits.
+#[derive(Debug, Clone)]
+pub(in crate::accounts) struct QueuedEvent {
+    pub(in crate::accounts) event: AuditEvent,
+    /// Email of the account that the event is about, if that account has not been looked up yet.
+    pub(in crate::accounts) account: Option<Email>,
+}
+
+/// What equal events have in common.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct EventKey {
+    kind: AuditKind,
+    reason: Option<&'static str>,
+    caller: Arc<str>,
+    user: Option<AuthToken>,
+    account: Option<Email>,
+    resource: Option<String>,
+    /// The network of the connection.
+    peer: Option<ClientAddress>,
+    client: Option<ClientAddress>,
+    agent: Option<ClientAgent>,
+}
+
+/// What shares a limit on different events.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Budget {
+    /// Refusals of all callers with this name that did not authenticate.
+    Strangers(Arc<str>),
+    /// Events of this caller that are about no account.
+    Caller(Arc<str>),
+    /// Refusals about this account.
+    Refusals(Option<AuthToken>, Option<Email>),
+    /// Reads of this account. Apart from refusals, so that many reads hide no guess.
+    Reads(Option<AuthToken>),
+}
+
+impl QueuedEvent {
+    /// True if the event is about no account and its caller did not authenticate.
+    fn is_of_stranger(&self) -> bool {
+        self.event.user.is_none() && self.account.is_none() && self.event.origin.is_stranger()
+    }
+
+    /// Returns the key. A stranger's program and method are not part of it: each of them is free to choose,
+    /// and would multiply the rows.
+    pub(super) fn key(&self) -> EventKey {
+        let AuditEvent { kind, reason, user, origin, resource, .. } = &self.event;
+        let is_told = !self.is_of_stranger();
+        EventKey {
+            kind: *kind,
+            reason: *reason,
+            caller: Arc::clone(&origin.caller),
+            user: *user,
+            account: self.account.clone(),
+            resource: resource.clone().filter(|_| is_told),
+            peer: origin.peer.map(ClientAddress::of),
+            client: origin.client,
+            agent: origin.agent.clone().filter(|_| is_told),
+        }
+    }
+
+    pub(super) fn budget(&self) -> Budget {
+        let (user, caller) = (self.event.user, &self.event.origin.caller);
+        match (user.is_some() || self.account.is_some(), self.event.reason) {
+            (true, Some(_)) => Budget::Refusals(user, self.account.clone()),
+            (true, None) => Budget::Reads(user),
+            (false, _) if self.event.origin.is_stranger() => Budget::Strangers(Arc::clone(caller)),
+            (false, _) => Budget::Caller(Arc::clone(caller)),
+        }
+    }
+
+    /// Reduces an event to its kind, reason, caller and account.
+    pub(super) fn without_details(self) -> Self {
+        let AuditEvent { at, kind, reason, user, origin, count, .. } = self.event;
+        let origin = Origin { request_id: origin.request_id, ..Origin::local(&origin.caller) };
+        Self { event: AuditEvent { at, kind, reason, user, resource: None, origin, count }, ..self }
+    }
+
+    pub(super) fn without_account(self) -> Self {
+        Self { event: self.event.with_user(None), account: None }
+    }
+}

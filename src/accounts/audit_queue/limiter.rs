@@ -1,0 +1,73 @@
+//! The limit on the number of different events of each budget.
+
+use std::collections::{HashMap, hash_map::Entry};
+
+use super::event::{Budget, EventKey, QueuedEvent};
+use crate::accounts::AuditLimits;
+
+/// Limits the number of different events of each budget.
+#[derive(Debug)]
+pub(super) struct Limiter {
+    pub(super) limits: AuditLimits,
+    accounts_max: usize,
+    used: HashMap<Budget, usize>,
+    /// Number of budgets for refusals about an account.
+    refused_accounts: usize,
+    /// Number of budgets for reads of an account.
+    read_accounts: usize,
+}
+
+impl Limiter {
+    pub(super) fn new(limits: AuditLimits, accounts_max: usize) -> Self {
+        Self { limits, accounts_max, used: HashMap::new(), refused_accounts: 0, read_accounts: 0 }
+    }
+
+    /// Returns the event as it is to be recorded, with its key: without its details if its budget is used up.
+    /// An event whose key is known takes nothing from the budget.
+    pub(super) fn admit(
+        &mut self,
+        queued: QueuedEvent,
+        is_known: impl Fn(&EventKey) -> bool,
+    ) -> (EventKey, QueuedEvent) {
+        let key = queued.key();
+        if is_known(&key) || self.take(&queued) {
+            return (key, queued);
+        }
+        let has_account = self.used.contains_key(&queued.budget());
+        let reduced = queued.without_details();
+        let reduced = if has_account { reduced } else { reduced.without_account() };
+        (reduced.key(), reduced)
+    }
+
+    /// Takes one event from its budget. False if the budget is used up, or there are too many accounts.
+    fn take(&mut self, queued: &QueuedEvent) -> bool {
+        let budget = queued.budget();
+        let max = match budget {
+            Budget::Strangers(_) => self.limits.strangers_max,
+            Budget::Caller(_) => self.limits.per_caller_max,
+            Budget::Refusals(..) | Budget::Reads(_) => self.limits.per_account_max,
+        };
+        let accounts = match budget {
+            Budget::Refusals(..) => Some(&mut self.refused_accounts),
+            Budget::Reads(_) => Some(&mut self.read_accounts),
+            Budget::Strangers(_) | Budget::Caller(_) => None,
+        };
+        match self.used.entry(budget) {
+            Entry::Occupied(mut used) => {
+                let has_left = *used.get() < max;
+                *used.get_mut() += usize::from(has_left);
+                has_left
+            }
+            Entry::Vacant(used) => {
+                if let Some(accounts) = accounts {
+                    if *accounts >= self.accounts_max {
+                        return false;
+                    }
+                    *accounts += 1;
+                }
+                used.insert(1);
+                true
+            }
+        }
+    }
+}

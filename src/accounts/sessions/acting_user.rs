@@ -1,0 +1,83 @@
+//! The user whom an access token authenticates.
+
+use std::fmt;
+
+use crate::{
+    access_token::AccessClaims,
+    accounts::{AccountError, Accounts},
+    domain::{AuditKind, Origin, SessionId, User},
+    store::KnownSession,
+};
+
+/// A user authenticated by an access token whose session is live.
+#[derive(Clone)]
+pub struct ActingUser {
+    /// The user in its current state.
+    pub user: User,
+    /// The session of the access token.
+    pub session: SessionId,
+}
+
+impl fmt::Debug for ActingUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ActingUser").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+impl Accounts {
+    /// Returns the user of this access token, if its session is live.
+    ///
+    /// # Errors
+    /// [`AccountError::InvalidAccessToken`] or a database error.
+    pub async fn authenticate(
+        &self,
+        access_token: &str,
+        origin: &Origin,
+    ) -> Result<ActingUser, AccountError> {
+        let Some((_, acting)) = self.introspect(access_token).await? else {
+            let event = self.deps.audit.event(AuditKind::AuthzFail, origin);
+            return Err(self.deps.audit.refused(event, None, AccountError::InvalidAccessToken));
+        };
+        origin.note.set_user(acting.user.auth_token);
+        Ok(acting)
+    }
+
+    /// Returns the claims and the user of an access token; `None` if the token is invalid or its session has
+    /// ended.
+    ///
+    /// # Errors
+    /// A database error.
+    pub async fn introspect(
+        &self,
+        access_token: &str,
+    ) -> Result<Option<(AccessClaims, ActingUser)>, AccountError> {
+        let now = self.deps.env.clock.now();
+        let Ok(claims) = self.deps.access_tokens.verify(access_token, now) else { return Ok(None) };
+        let known = self.deps.store.find_session(claims.session, claims.user).await?;
+        let is_live = |known: &KnownSession| {
+            known.user.is_verified && now < self.options.sessions.expires_at(&known.session)
+        };
+        Ok(known.filter(is_live).map(|known| {
+            let acting = ActingUser { user: known.user, session: known.session.id };
+            (claims, acting)
+        }))
+    }
+
+    /// Like [`Accounts::introspect`], for a caller that asks about the token: records a token that is not
+    /// valid.
+    ///
+    /// # Errors
+    /// A database error.
+    pub async fn introspect_for_caller(
+        &self,
+        access_token: &str,
+        origin: &Origin,
+    ) -> Result<Option<(AccessClaims, ActingUser)>, AccountError> {
+        let found = self.introspect(access_token).await?;
+        if found.is_none() {
+            let event = self.deps.audit.event(AuditKind::AuthzFail, origin).with_resource("introspection");
+            let _unsent = self.deps.audit.refused(event, None, AccountError::InvalidAccessToken);
+        }
+        Ok(found)
+    }
+}

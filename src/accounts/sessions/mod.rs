@@ -1,0 +1,165 @@
+//! Sessions: what a login opens, how it is refreshed and how it is revoked.
+
+mod acting_user;
+mod refresh;
+
+use uuid::Builder;
+
+pub use self::acting_user::ActingUser;
+use super::{AccountError, Accounts, SessionOptions, password_attempts::PasswordAttempt};
+use crate::{
+    access_token::{AccessClaims, AccessToken, PublicKey},
+    domain::{
+        AuditEvent, AuditKind, Origin, PasswordHash, RefreshToken, Session, SessionId, Timestamp, User,
+    },
+    store::NewSession,
+};
+
+impl SessionOptions {
+    /// Returns when the session expires if it is not refreshed. The current settings apply, so a shorter
+    /// limit shortens existing sessions too.
+    fn expires_at(&self, session: &Session) -> Timestamp {
+        session.refreshed_at.plus(self.idle).min(session.created_at.plus(self.lifetime))
+    }
+}
+
+/// The tokens that a login or a refresh returns.
+#[derive(Debug, Clone)]
+pub struct IssuedTokens {
+    /// The owner of the tokens.
+    pub user: User,
+    /// The session of the tokens.
+    pub session: SessionId,
+    /// The access token, with which other services verify the user's identity.
+    pub access_token: AccessToken,
+    /// Expiry of the access token.
+    pub access_expires_at: Timestamp,
+    /// The refresh token for the next refresh.
+    pub refresh_token: RefreshToken,
+    /// Expiry of the refresh token, if it is not used before.
+    pub refresh_expires_at: Timestamp,
+}
+
+impl Accounts {
+    /// Opens a session for a user whose password was right. Returns `None` when the password was changed, or
+    /// the user is no longer verified or was disabled, since the password was checked.
+    pub(super) async fn open_session(
+        &self,
+        user: &User,
+        password: &PasswordHash,
+        attempt: &mut PasswordAttempt,
+        origin: &Origin,
+    ) -> Result<Option<IssuedTokens>, AccountError> {
+        let (entropy, now) = (&self.deps.env.entropy, self.deps.env.clock.now());
+        let refresh_token = RefreshToken::from_random(entropy.bytes(), entropy.bytes());
+        let session = Session {
+            id: SessionId::from_random(entropy.bytes()),
+            user: user.auth_token,
+            caller: origin.caller.clone(),
+            client: origin.client,
+            agent: origin.agent.clone(),
+            created_at: now,
+            refreshed_at: now,
+        };
+        let tokens = self.issue(user.clone(), &session, refresh_token, now)?;
+        let event =
+            self.deps.audit.event(AuditKind::AuthnLoginSuccess, origin).with_user(Some(user.auth_token));
+        let event = event.with_resource(&session.id.to_string());
+        let new = NewSession {
+            user: user.id,
+            password: password.clone(),
+            session,
+            family: tokens.refresh_token.family_digest(),
+            token: tokens.refresh_token.digest(),
+            sessions_max: self.options.sessions.per_user_max,
+        };
+        let right = attempt.right_password(user, event);
+        let is_open = self.deps.store.open_session(new, right).await?;
+        if is_open {
+            attempt.mark_settled();
+        }
+        Ok(is_open.then_some(tokens))
+    }
+
+    fn issue(
+        &self,
+        user: User,
+        session: &Session,
+        refresh_token: RefreshToken,
+        now: Timestamp,
+    ) -> Result<IssuedTokens, AccountError> {
+        let id = Builder::from_random_bytes(self.deps.env.entropy.bytes()).into_uuid();
+        let claims = AccessClaims::new(id, user.auth_token, session.id, session.caller.clone(), now);
+        let (access_token, claims) = self.deps.access_tokens.sign(claims)?;
+        Ok(IssuedTokens {
+            user,
+            session: session.id,
+            access_token,
+            access_expires_at: claims.expires_at,
+            refresh_token,
+            refresh_expires_at: self.options.sessions.expires_at(session),
+        })
+    }
+
+    /// Returns the public keys that verify access tokens, latest first. Keys that will sign only later are
+    /// included.
+    #[must_use]
+    pub fn public_keys(&self) -> Vec<PublicKey> {
+        self.deps.access_tokens.public_keys(self.deps.env.clock.now())
+    }
+
+    /// Returns the live sessions of the user, the most recently refreshed first.
+    ///
+    /// # Errors
+    /// A database error.
+    pub async fn list_sessions(&self, acting: &ActingUser) -> Result<Vec<Session>, AccountError> {
+        let now = self.deps.env.clock.now();
+        let mut sessions = self.deps.store.list_sessions(&acting.user).await?;
+        sessions.retain(|session| now < self.options.sessions.expires_at(session));
+        Ok(sessions)
+    }
+
+    /// Revokes one of the user's sessions.
+    ///
+    /// # Errors
+    /// [`AccountError::SessionNotFound`] or a database error.
+    pub async fn revoke_session(
+        &self,
+        acting: &ActingUser,
+        session: SessionId,
+        origin: &Origin,
+    ) -> Result<(), AccountError> {
+        let event = self.revocation_event(acting, origin).with_resource(&session.to_string());
+        let user = acting.user.id;
+        self.run_detached(|accounts, _| async move {
+            if !accounts.deps.store.revoke_session(session, user, event).await? {
+                return Err(AccountError::SessionNotFound);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Revokes all sessions of the user, or all but the session of the access token, and returns their
+    /// number.
+    ///
+    /// # Errors
+    /// A database error.
+    pub async fn revoke_all_sessions(
+        &self,
+        acting: &ActingUser,
+        keeps_current: bool,
+        origin: &Origin,
+    ) -> Result<usize, AccountError> {
+        let event = self.revocation_event(acting, origin);
+        let (user, keep) = (acting.user.id, keeps_current.then_some(acting.session));
+        self.run_detached(|accounts, _| async move {
+            Ok(accounts.deps.store.revoke_sessions(user, keep, event).await?)
+        })
+        .await
+    }
+
+    fn revocation_event(&self, acting: &ActingUser, origin: &Origin) -> AuditEvent {
+        self.deps.audit.event(AuditKind::SessionExpired, origin).with_user(Some(acting.user.auth_token))
+    }
+}

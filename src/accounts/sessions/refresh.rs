@@ -1,0 +1,160 @@
+//! Refreshing and ending a session with its refresh token.
+//!
+//! Each use of a refresh token replaces it. If a replaced token is used again, either the caller or a thief
+//! has a copy of it. The server cannot distinguish the two, so it revokes the session (RFC 9700, section
+//! 4.14.2). There is one exception, for a response that was lost: for a short time the same caller can repeat
+//! the request and gets the same new token, as long as that token has not been used.
+
+use std::{sync::Arc, time::Duration};
+
+use super::IssuedTokens;
+use crate::{
+    accounts::{AccountError, Accounts, SessionOptions},
+    domain::{AuditEvent, AuditKind, Origin, RefreshToken, Session, Timestamp},
+    store::{KnownSession, SessionChange},
+};
+
+/// Time after its use in which a refresh token may be sent again by the same caller.
+const REFRESH_RETRY_WINDOW: Duration = Duration::from_secs(10);
+
+/// The relation of a refresh token in a request to the session of its family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TokenState {
+    /// The current token, sent by the caller that owns the session.
+    Live,
+    /// The token before the current one, sent again by the same caller within [`REFRESH_RETRY_WINDOW`]. The
+    /// current token is derived from it and this salt.
+    Repeated { salt: [u8; 32] },
+    /// Any other token with the family of this session.
+    Reused,
+    /// A token without effect: the session has expired, the user is not verified or is disabled, or the
+    /// current token was sent by another caller.
+    Useless,
+}
+
+/// A refresh token in a request: its digest, its sender and the time.
+#[derive(Debug, Clone)]
+struct Presentation {
+    digest: [u8; 32],
+    caller: Arc<str>,
+    at: Timestamp,
+    options: SessionOptions,
+}
+
+impl Presentation {
+    fn judge(&self, known: &KnownSession) -> TokenState {
+        let is_same_caller = self.caller == known.session.caller;
+        let is_soon = self.at.since(known.session.refreshed_at) <= REFRESH_RETRY_WINDOW;
+        let may_refresh = known.user.is_verified && !known.is_disabled;
+        if self.options.expires_at(&known.session) <= self.at || !may_refresh {
+            return TokenState::Useless;
+        }
+        match known.previous {
+            _ if self.digest == known.token => {
+                if is_same_caller {
+                    TokenState::Live
+                } else {
+                    TokenState::Useless
+                }
+            }
+            Some((previous, salt)) if previous == self.digest && is_same_caller && is_soon => {
+                TokenState::Repeated { salt }
+            }
+            _ => TokenState::Reused,
+        }
+    }
+}
+
+impl Accounts {
+    /// Replaces a refresh token, and returns the new refresh token with a new access token.
+    ///
+    /// A replaced token returns the same new refresh token if the same caller sends it again within 10 s and
+    /// the new one has not been used. A replaced token that is sent later, or by another caller, revokes the
+    /// session. The current token has no effect if another caller sends it.
+    ///
+    /// # Errors
+    /// [`AccountError::InvalidRefreshToken`] or a database error.
+    pub async fn refresh_session(
+        &self,
+        token: &RefreshToken,
+        origin: &Origin,
+    ) -> Result<IssuedTokens, AccountError> {
+        let (token, origin) = (token.clone(), origin.clone());
+        self.run_detached(|accounts, _| async move { accounts.rotate_token(&token, &origin).await }).await
+    }
+
+    async fn rotate_token(
+        &self,
+        token: &RefreshToken,
+        origin: &Origin,
+    ) -> Result<IssuedTokens, AccountError> {
+        let salt = self.deps.env.entropy.bytes();
+        let now = self.deps.env.clock.now();
+        let presentation = Presentation {
+            digest: *token.digest().as_bytes(),
+            caller: origin.caller.clone(),
+            at: now,
+            options: self.options.sessions,
+        };
+        let renewed = self.deps.audit.event(AuditKind::SessionRenewed, origin);
+        let reused = self.deps.audit.event(AuditKind::AuthnTokenReuse, origin);
+        let (judge, successor) = (presentation.clone(), token.successor(&salt).digest());
+        let decide = move |known: &KnownSession| match judge.judge(known) {
+            TokenState::Live => SessionChange::Rotate {
+                token: successor,
+                salt,
+                event: about_session(renewed, &known.session),
+            },
+            TokenState::Repeated { .. } | TokenState::Useless => SessionChange::Keep,
+            TokenState::Reused => SessionChange::End { event: about_session(reused, &known.session) },
+        };
+        let Some(known) = self.deps.store.change_session(token.family_digest(), decide).await? else {
+            return Err(self.refuse_refresh(origin, None));
+        };
+        let mut session = known.session.clone();
+        origin.note.set_user(session.user);
+        let salt = match presentation.judge(&known) {
+            TokenState::Live => {
+                session.refreshed_at = now;
+                salt
+            }
+            TokenState::Repeated { salt } => salt,
+            TokenState::Useless => return Err(self.refuse_refresh(origin, Some(&session))),
+            TokenState::Reused => return Err(AccountError::InvalidRefreshToken),
+        };
+        self.issue(known.user, &session, token.successor(&salt), now)
+    }
+
+    fn refuse_refresh(&self, origin: &Origin, session: Option<&Session>) -> AccountError {
+        let event = self.deps.audit.event(AuditKind::SessionRenewFail, origin);
+        let event = event.with_user(session.map(|session| session.user));
+        self.deps.audit.refused(event, None, AccountError::InvalidRefreshToken)
+    }
+
+    /// Revokes the session of a refresh token, also if the token has been replaced. Succeeds if there is no
+    /// such session, which is recorded.
+    ///
+    /// # Errors
+    /// A database error.
+    pub async fn log_out(&self, token: &RefreshToken, origin: &Origin) -> Result<(), AccountError> {
+        let (family, origin) = (token.family_digest(), origin.clone());
+        self.run_detached(|accounts, _| async move {
+            let audit = &accounts.deps.audit;
+            let revoked = audit.event(AuditKind::SessionExpired, &origin);
+            let decide =
+                |known: &KnownSession| SessionChange::End { event: about_session(revoked, &known.session) };
+            if accounts.deps.store.change_session(family, decide).await?.is_none() {
+                let failed = audit.event(AuditKind::SessionExpireFail, &origin);
+                // Only recorded: the session may have ended before, which the user wanted.
+                let _unsent = audit.refused(failed, None, AccountError::InvalidRefreshToken);
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Adds the session and its user to an event.
+fn about_session(event: AuditEvent, session: &Session) -> AuditEvent {
+    event.with_user(Some(session.user)).with_resource(&session.id.to_string())
+}
