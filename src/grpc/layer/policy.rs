@@ -54,7 +54,8 @@ fn row(method: &str) -> Option<Policy> {
         "IdentityService/VerifyEmail"
         | "AccountService/UpdateAccount"
         | "AccountService/RequestEmailChange"
-        | "AccountService/ConfirmEmailChange" => by_operation(Kind::UserUpdateFail),
+        | "AccountService/ConfirmEmailChange"
+        | "AccountService/UndoEmailChange" => by_operation(Kind::UserUpdateFail),
         // The operation records what it did after the response.
         "IdentityService/ResendVerificationEmail" | "AccountService/RequestPasswordReset" => {
             by_operation(Kind::AuthnTokenCreateFail)
