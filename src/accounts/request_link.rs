@@ -17,8 +17,8 @@ use std::{sync::Arc, time::Duration};
 
 use super::{AccountError, Accounts, MailedBy};
 use crate::{
-    domain::{AuditKind, Email, MailToken, MailTokenPurpose, Origin},
-    store::{RequestedLink, Subject, chain},
+    domain::{AuditKind, Email, MailToken, MailTokenPurpose, Origin, chain},
+    store::{RequestedLink, Subject},
 };
 
 /// Maximum delay between the response and the work. The delay is random, so that a second call right after

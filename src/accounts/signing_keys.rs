@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     access_token::{AccessTokens, ISSUED_AHEAD_MAX, SigningKey},
     database::DatabaseError,
-    domain::{AuditEvent, AuditKind, Origin, SigningSeed, Timestamp},
+    domain::{AuditEvent, AuditKind, Origin, SigningSeed, Timestamp, chain},
     env::Env,
     sealing::{Purpose, SealingKey, UnsealError},
-    store::{EarlierKeys, Store, StoredSigningKey, chain},
+    store::{EarlierKeys, Store, StoredSigningKey},
 };
 
 /// Interval at which the keys are read. An instance notices within this time that an operator created or

@@ -116,7 +116,7 @@ fn serve_names_a_port_that_is_in_use_and_the_flag_to_choose_another() {
     assert_contains_all(&http, &["http.listen", &taken, "with --http-listen"]);
 
     let foreign =
-        refusal(1, &["serve", "--listen", "127.0.0.1:0", "--http-listen", "[::2]:1", "--insecure-plaintext"]);
+        refusal(1, &["serve", "--listen", "127.0.0.1:0", "--http-listen", "[::2]:0", "--insecure-plaintext"]);
     assert_contains_all(&foreign, &["not an address of this machine"]);
 }
 

@@ -7,11 +7,8 @@ use diesel::{ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Selecta
 use diesel_async::RunQueryDsl;
 
 use super::{
-    audit::AuditStatements,
-    links::LinkStatements,
-    never_verified_users::NeverVerifiedUserStatements,
-    new_mail::NewMail,
-    users::{UserRow, UserStatements},
+    audit::AuditStatements, links::LinkStatements, never_verified_users::NeverVerifiedUserStatements,
+    new_mail::NewMail, users::UserRow,
 };
 use crate::{
     database::{
