@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn the_audit_trail_and_the_status_have_the_same_reason() {
         use AccountError as E;
-        let cause = || crate::store::Cause::new("broken");
+        let cause = || crate::database::Cause::new("broken");
         let retry_after = Duration::from_secs(1);
         let decisions = [
             E::EmailTaken,
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn the_cause_of_an_error_is_not_sent_to_the_caller() {
-        let cause = crate::store::Cause::new("relation core_user does not exist");
+        let cause = crate::database::Cause::new("relation core_user does not exist");
         for error in [AccountError::Internal(cause.clone()), AccountError::StoreUnavailable(cause)] {
             let status = from_account(error);
             let sent = format!("{} {:?}", status.message(), status.get_error_details());

@@ -125,7 +125,7 @@ async fn a_new_file_is_readable_only_by_its_owner() {
 
 fn open_file(path: &Path, create: bool) -> Result<Store, DatabaseError> {
     let lookup = kairos_identity::store::LookupOptions { batch_tokens_max: 1, lanes: 1, waiting_max: 1 };
-    let options = kairos_identity::store::SqliteOptions { create, ..sqlite_options(path) };
+    let options = kairos_identity::database::SqliteOptions { create, ..sqlite_options(path) };
     Store::open(DatabaseOptions::Sqlite(options), lookup)
 }
 

@@ -19,7 +19,6 @@ use super::audit::{RECORDED_LIMIT, audit};
 use crate::support::{
     api::methods,
     callers::{CallersFile, token},
-    engine::Engine,
     people::{PASSWORD, address},
     raw::{Value, call_with},
     wait::until,
