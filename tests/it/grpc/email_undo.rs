@@ -117,14 +117,14 @@ on_both_engines! {
         // The old addresses are free: another user may register with one, and verify it.
         let other = |name: &str| kairos_identity::proto::RegisterRequest { username: format!("{name} other"), return_mail_token: true, ..registration(name) };
         server.client().await.register(other("ada")).await.unwrap();
-        let token = server.client().await.register(other("bob")).await.unwrap().into_inner().mail_token;
-        server.client().await.verify_email(VerifyEmailRequest { token }).await.unwrap();
+        let mail_token = server.client().await.register(other("bob")).await.unwrap().into_inner().mail_token;
+        server.client().await.verify_email(VerifyEmailRequest { token: mail_token }).await.unwrap();
 
         age(&database, "core_mail_token", "expires_at", 72 * 3_600 - 120);
         // A user who has not verified the address gives way.
         assert_eq!(undo(&server, &of_ada).await.unwrap(), address("ada"));
-        let taken = undo(&server, &of_bob).await.unwrap_err();
-        assert_refused(&taken, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
+        let refusal = undo(&server, &of_bob).await.unwrap_err();
+        assert_refused(&refusal, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
         age(&database, "core_mail_token", "expires_at", 121);
         assert_invalid(&undo(&server, &of_cyd).await);
     }

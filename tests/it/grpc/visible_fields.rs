@@ -5,14 +5,14 @@ use kairos_identity::{
     proto::{
         ConfirmEmailChangeRequest, DisableUserRequest, EnableUserRequest, GetAccountRequest, GetUserRequest,
         IntrospectTokenRequest, ListUsersRequest, LoginRequest, RefreshSessionRequest,
-        RequestEmailChangeRequest, ResolveTokenRequest, ResolveTokensRequest, SetVerifiedRequest,
-        UndoEmailChangeRequest, UpdateAccountRequest, User, VerifyEmailRequest,
+        RequestEmailChangeRequest, ResolveTokenRequest, ResolveTokensRequest, SessionTokens,
+        SetVerifiedRequest, UndoEmailChangeRequest, UpdateAccountRequest, User, VerifyEmailRequest,
         account_service_client::AccountServiceClient, admin_service_client::AdminServiceClient,
         get_user_request::Key, identity_service_client::IdentityServiceClient,
         session_service_client::SessionServiceClient,
     },
 };
-use tonic::Code;
+use tonic::{Code, service::interceptor::InterceptedService, transport::Channel};
 
 use crate::support::{
     api::{fields_of, messages_with_users},
@@ -62,6 +62,31 @@ async fn admin_responses(
     ]
 }
 
+/// Changes the email of a user and undoes the change. Returns the users in the responses, with the names of
+/// their messages.
+async fn email_change_responses(
+    server: &TestServer,
+    accounts: &mut AccountServiceClient<InterceptedService<Channel, Bearer>>,
+    tokens: &SessionTokens,
+    name: &str,
+) -> [(&'static str, Option<User>); 2] {
+    let new_email = address(&format!("{name}2"));
+    let change = RequestEmailChangeRequest {
+        current_password: PASSWORD.to_owned(),
+        new_email: new_email.clone(),
+        return_mail_token: false,
+    };
+    accounts.request_email_change(acting(tokens, change)).await.unwrap();
+    let token = verification_token(server, &new_email).await;
+    let confirmed = accounts.confirm_email_change(ConfirmEmailChangeRequest { token }).await.unwrap();
+    let token = link_to(server, &address(name), "undo-email-change").await;
+    let undone = accounts.undo_email_change(UndoEmailChangeRequest { token }).await.unwrap();
+    [
+        ("ConfirmEmailChangeResponse", confirmed.into_inner().user),
+        ("UndoEmailChangeResponse", undone.into_inner().user),
+    ]
+}
+
 on_both_engines! {
     async fn each_caller_sees_only_the_user_fields_in_its_entry(engine: Engine) {
         let fields = fields_of("User");
@@ -97,22 +122,13 @@ on_both_engines! {
             let account = accounts.get_account(acting(&tokens, GetAccountRequest {})).await.unwrap().into_inner();
             let update = UpdateAccountRequest { username: format!("{name}2"), update_mask: None };
             let updated = accounts.update_account(acting(&tokens, update)).await.unwrap().into_inner();
-            let new_email = address(&format!("{name}2"));
-            let change = RequestEmailChangeRequest { current_password: PASSWORD.to_owned(), new_email: new_email.clone(), return_mail_token: false };
-            accounts.request_email_change(acting(&tokens, change)).await.unwrap();
-            let link = verification_token(&server, &new_email).await;
-            let confirmed = accounts.confirm_email_change(ConfirmEmailChangeRequest { token: link }).await.unwrap().into_inner();
-
-            let token_of_undo = link_to(&server, &address(&name), "undo-email-change").await;
-            let undone = accounts.undo_email_change(UndoEmailChangeRequest { token: token_of_undo }).await.unwrap().into_inner();
-
+            let changed = email_change_responses(&server, &mut accounts, &tokens, &name).await;
             let by_operator = admin_responses(&server, token, &auth_token).await;
 
             // No user is verified at registration.
             let at_registration: Vec<_> = expected.iter().filter(|field| **field != "is_verified").collect();
             assert_eq!(present_fields(&registered).iter().collect::<Vec<_>>(), at_registration, "Register");
-            let answers = by_operator.into_iter().chain([
-                ("ConfirmEmailChangeResponse", confirmed.user),
+            let answers = by_operator.into_iter().chain(changed).chain([
                 ("FindUserResponse", found.user),
                 ("GetAccountResponse", account.user),
                 ("IntrospectTokenResponse", introspected.user),
@@ -120,7 +136,6 @@ on_both_engines! {
                 ("RefreshSessionResponse", refreshed.user),
                 ("ResolveTokenResponse", resolved.into_inner().user),
                 ("ResolveTokensResponse", batch.users.into_iter().next()),
-                ("UndoEmailChangeResponse", undone.user),
                 ("UpdateAccountResponse", updated.user),
                 ("VerifyEmailResponse", verified.user),
             ]).collect::<Vec<_>>();
