@@ -12,6 +12,7 @@ import sys
 import tempfile
 
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support import expected_conditions
 from selenium.webdriver.support.wait import WebDriverWait
@@ -63,7 +64,8 @@ def press(driver):
     """Presses the button and waits for the next page."""
     button = driver.find_element(By.TAG_NAME, "button")
     button.click()
-    wait = WebDriverWait(driver, WAIT_SECONDS)
+    # Chromium may also answer that the button is no node of the document, which selenium has no own error for.
+    wait = WebDriverWait(driver, WAIT_SECONDS, ignored_exceptions=[WebDriverException])
     wait.until(expected_conditions.staleness_of(button))
     wait.until(expected_conditions.presence_of_element_located((By.TAG_NAME, "h1")))
 
