@@ -9,10 +9,12 @@ pub(crate) mod audit_log;
 pub(crate) mod columns;
 mod error;
 pub(crate) mod postgres;
+pub(crate) mod postgres_connect;
 pub(crate) mod replicas;
 mod replication;
 pub(crate) mod session;
 pub(crate) mod sqlite;
+pub(crate) mod sqlite_open;
 
 use std::time::Duration;
 
@@ -20,8 +22,8 @@ pub use self::{
     audit_log::log_audit_event,
     columns::{SqlTimestamp, SqlUuid},
     error::{Cause, Constraint, DatabaseError},
-    postgres::PostgresOptions,
-    sqlite::SqliteOptions,
+    postgres_connect::PostgresOptions,
+    sqlite_open::SqliteOptions,
 };
 use self::{postgres::PostgresPool, sqlite::SqliteThreads};
 

@@ -5,53 +5,24 @@
 //! on it. Look-ups, which only read, run in the task of the caller ([`PostgresPool::query`]); if a look-up is
 //! dropped, its connection is closed.
 
-use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use deadpool::{
     Runtime,
     managed::{self, Manager, TimeoutType, Timeouts},
 };
-use diesel::{ConnectionError, ConnectionResult};
 use diesel_async::{
-    AsyncPgConnection, SimpleAsyncConnection,
+    AsyncPgConnection,
     pooled_connection::{
         self, AsyncDieselConnectionManager, ManagerConfig, PoolableConnection, RecyclingMethod,
         deadpool::Object, deadpool::Pool,
     },
 };
 use futures_util::FutureExt;
-use rustls::pki_types::{CertificateDer, pem::PemObject};
 use tokio::time::timeout;
-use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::{
-    database::DatabaseError,
-    domain::chain,
-    postgres_url::{PostgresUrl, TlsMode},
-};
-
-/// Options of a PostgreSQL connection pool.
-#[derive(Debug, Clone)]
-pub struct PostgresOptions {
-    /// The server, and whether connections to it use TLS.
-    pub url: PostgresUrl,
-    /// Largest number of connections.
-    pub pool_size: usize,
-    /// Time limit on establishing a connection.
-    pub connect_timeout: Duration,
-    /// Time limit on waiting for a free connection of the pool.
-    pub acquire_timeout: Duration,
-    /// Time limit on a statement, and on waiting for a lock.
-    pub statement_timeout: Duration,
-    /// Idle time after which a connection is closed.
-    pub idle_timeout: Duration,
-    /// Age at which a connection is closed in any case, so that the load spreads over all servers again after
-    /// a failover.
-    pub connection_lifetime: Duration,
-    /// True if a pooler shares the server's connections among its clients, so that no session setting may be
-    /// changed.
-    pub is_pooled: bool,
-}
+use super::postgres_connect::{Connector, PostgresOptions};
+use crate::database::DatabaseError;
 
 /// A pool of connections to one server.
 #[derive(Clone)]
@@ -87,14 +58,10 @@ const REAP_INTERVAL: Duration = Duration::from_secs(30);
 impl PostgresPool {
     /// Creates the pool and starts the task that closes old connections. The first query connects.
     pub fn open(options: &PostgresOptions) -> Result<Self, DatabaseError> {
-        let tls = match &options.url.tls {
-            TlsMode::Disabled => None,
-            TlsMode::Verified { roots } => Some(MakeRustlsConnect::new(client_tls(roots.as_ref())?)),
-        };
+        let connector = Arc::new(Connector::new(options)?);
         let mut config = ManagerConfig::default();
         config.recycling_method = RecyclingMethod::Fast;
-        let connect_with = Arc::new((config_with_timeouts(options), tls, session_settings(options)));
-        config.custom_setup = Box::new(move |_| connect(Arc::clone(&connect_with)).boxed());
+        config.custom_setup = Box::new(move |_| Arc::clone(&connector).connect().boxed());
         let pool = Pool::builder(AsyncDieselConnectionManager::new_with_config("", config))
             .max_size(options.pool_size)
             .timeouts(Timeouts {
@@ -220,75 +187,7 @@ impl Drop for InFlight {
     }
 }
 
-/// Sets limits by which a server that no longer responds is noticed: a connection whose peer does not
-/// acknowledge is closed.
-fn config_with_timeouts(options: &PostgresOptions) -> tokio_postgres::Config {
-    let mut config = options.url.config.clone();
-    if config.get_application_name().is_none() {
-        config.application_name("kairos-identity");
-    }
-    config
-        .connect_timeout(options.connect_timeout)
-        .tcp_user_timeout(options.statement_timeout)
-        .keepalives_idle(options.statement_timeout)
-        .keepalives_interval(Duration::from_secs(1))
-        .keepalives_retries(3);
-    config
-}
-
-fn session_settings(options: &PostgresOptions) -> String {
-    if options.is_pooled {
-        return String::new();
-    }
-    let limit_ms = options.statement_timeout.as_millis();
-    // Generic plans: for a list of tokens PostgreSQL would otherwise plan the statement again at each
-    // execution, which takes longer than the look-up itself. `synchronous_commit` is raised to `on` if the
-    // default of the server is `off` or `local`, so that an acknowledged write survives a crash of the
-    // database; other values stay.
-    format!(
-        "SET statement_timeout = {limit_ms}; SET lock_timeout = {limit_ms}; \
-         SET idle_in_transaction_session_timeout = {limit_ms}; SET plan_cache_mode = force_generic_plan; \
-         SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local')"
-    )
-}
-
 type PoolError = managed::PoolError<pooled_connection::PoolError>;
-
-type ConnectWith = (tokio_postgres::Config, Option<MakeRustlsConnect>, String);
-
-async fn connect(with: Arc<ConnectWith>) -> ConnectionResult<AsyncPgConnection> {
-    let (config, tls, settings) = &*with;
-    let bad = |error: tokio_postgres::Error| ConnectionError::BadConnection(chain(&error));
-    let mut connection = if let Some(tls) = tls {
-        let (client, connection) = config.connect(tls.clone()).await.map_err(bad)?;
-        AsyncPgConnection::try_from_client_and_connection(client, connection).await?
-    } else {
-        let (client, connection) = config.connect(tokio_postgres::NoTls).await.map_err(bad)?;
-        AsyncPgConnection::try_from_client_and_connection(client, connection).await?
-    };
-    if !settings.is_empty() {
-        connection.batch_execute(settings).await.map_err(ConnectionError::CouldntSetupConfiguration)?;
-    }
-    Ok(connection)
-}
-
-fn client_tls(roots_file: Option<&PathBuf>) -> Result<rustls::ClientConfig, DatabaseError> {
-    let mut roots = rustls::RootCertStore::empty();
-    if let Some(path) = roots_file {
-        let unreadable = |error: &dyn std::error::Error| {
-            DatabaseError::unavailable(format!("sslrootcert {}: {error}", path.display()))
-        };
-        let pem = fs::read(path).map_err(|error| unreadable(&error))?;
-        for certificate in CertificateDer::pem_slice_iter(&pem) {
-            roots
-                .add(certificate.map_err(|error| unreadable(&error))?)
-                .map_err(|error| unreadable(&error))?;
-        }
-    } else {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    }
-    Ok(rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
-}
 
 async fn close_old_connections(pool: Pool<AsyncPgConnection>, idle: Duration, lifetime: Duration) {
     let mut ticks = tokio::time::interval(REAP_INTERVAL);

@@ -7,8 +7,10 @@
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 
 use super::{
-    postgres::{PostgresOptions, PostgresPool},
-    sqlite::{self, InlineConnection},
+    postgres::PostgresPool,
+    postgres_connect::PostgresOptions,
+    sqlite::{InlineConnection, inline},
+    sqlite_open::{self, Open},
 };
 use crate::database::{DatabaseError, DatabaseOptions};
 
@@ -38,23 +40,23 @@ impl Session {
     /// Opens a connection that only reads. It opens a SQLite file in read-only mode and does not change its
     /// journal mode.
     pub async fn read_only(options: &DatabaseOptions) -> Result<Self, DatabaseError> {
-        Self::open(options, sqlite::open_read_only).await
+        Self::open(options, sqlite_open::open_read_only).await
     }
 
     /// Opens a connection that writes to a database of another application and keeps its settings, such as
     /// the journal mode. A missing SQLite file is created if the options say so.
     pub async fn foreign(options: &DatabaseOptions) -> Result<Self, DatabaseError> {
-        Self::open(options, sqlite::open_foreign).await
+        Self::open(options, sqlite_open::open_foreign).await
     }
 
     /// Opens a connection that writes to a store. A missing SQLite file is created if the options say so.
     pub async fn read_write(options: &DatabaseOptions) -> Result<Self, DatabaseError> {
-        Self::open(options, sqlite::open_writer).await
+        Self::open(options, sqlite_open::open_writer).await
     }
 
-    async fn open(options: &DatabaseOptions, open_sqlite: sqlite::Open) -> Result<Self, DatabaseError> {
+    async fn open(options: &DatabaseOptions, open_sqlite: Open) -> Result<Self, DatabaseError> {
         match options {
-            DatabaseOptions::Sqlite(options) => open_sqlite(options).map(sqlite::inline).map(Self::Sqlite),
+            DatabaseOptions::Sqlite(options) => open_sqlite(options).map(inline).map(Self::Sqlite),
             DatabaseOptions::Postgres(options) | DatabaseOptions::Replicated { primary: options, .. } => {
                 // Without session settings: a pooler in between may pass the connection to other clients
                 // afterwards. A transaction sets what it needs for itself (`SET LOCAL`).

@@ -10,7 +10,7 @@ use diesel::{QueryableByName, RunQueryDsl, connection::SimpleConnection, sql_que
 use crate::{
     database::{
         Connections, DatabaseError,
-        sqlite::{SqliteOptions, open_reader},
+        sqlite_open::{SqliteOptions, open_reader},
     },
     publish::{self, Draft, Existing},
     store::Store,
@@ -75,16 +75,16 @@ impl Store {
             return Err(BackupError::NoFolder { path: path.to_owned(), folder: folder.to_owned() });
         }
         publish::remove_leftovers(folder);
-        let draft = Draft::create(path).map_err(|source| failed(path, source))?;
+        let draft = Draft::create(path).map_err(|source| file_error(path, source))?;
         write(threads.options(), draft.path())?;
         draft.publish(Existing::Keep).map_err(|source| match source.kind() {
             io::ErrorKind::AlreadyExists => BackupError::Exists(path.to_owned()),
-            _ => failed(path, source),
+            _ => file_error(path, source),
         })
     }
 }
 
-fn failed(path: &Path, source: io::Error) -> BackupError {
+fn file_error(path: &Path, source: io::Error) -> BackupError {
     BackupError::File { path: path.to_owned(), source }
 }
 

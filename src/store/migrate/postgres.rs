@@ -16,7 +16,9 @@ use super::{
     error::MigrateError,
     versions::{__diesel_schema_migrations, Versions, versions},
 };
-use crate::database::{Cause, DatabaseError, postgres::PostgresPool};
+use crate::database::{
+    Cause, DatabaseError, postgres::PostgresPool, postgres_connect::UNSAFE_SYNCHRONOUS_COMMIT,
+};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 
@@ -31,10 +33,12 @@ const LOCK_RETRY: Duration = Duration::from_millis(100);
 /// The oldest version of PostgreSQL that is tested, in the format of `server_version_num`.
 const VERSION_MIN: i32 = 150_000;
 
+/// Returns the versions of the migrations of this release.
 pub(super) fn needed() -> Result<Versions, MigrateError> {
     versions::<Pg>(&MIGRATIONS)
 }
 
+/// Returns the versions of the migrations that have run. Refuses a server that the service cannot use.
 pub(super) async fn applied(pool: &PostgresPool) -> Result<Versions, MigrateError> {
     let mut connection = pool.get().await?;
     refuse_unsuitable_server(&mut connection).await?;
@@ -70,8 +74,8 @@ async fn setting(connection: &mut AsyncPgConnection, name: &str) -> Result<Strin
     Ok(query.get_result(connection).await?)
 }
 
-/// Takes a connection out of the pool, since the lock belongs to its session: the lock ends with it in any
-/// case.
+/// Runs the pending migrations under the advisory lock and returns their versions. Uses a connection outside
+/// the pool, so the lock is released when it closes.
 pub(super) async fn migrate(pool: &PostgresPool) -> Result<Vec<String>, MigrateError> {
     let mut connection = pool.detach().await?;
     // A migration may take longer than a request, and may wait for requests of the previous release, which
@@ -101,16 +105,24 @@ async fn lock(connection: &mut AsyncPgConnection) -> Result<(), DatabaseError> {
     }
 }
 
+/// Returns a warning about each setting with which an acknowledged write can be lost. The pool raises
+/// `synchronous_commit` on its own connections, so a warning about it appears only behind a pooler, where the
+/// pool changes no session setting.
 pub(super) async fn durability_warnings(pool: &PostgresPool) -> Result<Vec<String>, DatabaseError> {
     let mut connection = pool.get().await?;
     let mut warnings = Vec::new();
-    for (name, loss) in [
-        ("fsync", "a crash of the machine can destroy the database"),
-        ("full_page_writes", "a crash of the machine can destroy pages"),
-        ("synchronous_commit", "a crash of the machine can lose users whose registration was acknowledged"),
+    for (name, unsafe_values, loss) in [
+        ("fsync", ["off"].as_slice(), "a crash of the machine can destroy the database"),
+        ("full_page_writes", &["off"], "a crash of the machine can destroy pages"),
+        (
+            "synchronous_commit",
+            &UNSAFE_SYNCHRONOUS_COMMIT,
+            "a crash of the machine can lose users whose registration was acknowledged",
+        ),
     ] {
-        if setting(&mut connection, name).await? == "off" {
-            warnings.push(format!("PostgreSQL runs with {name} = off: {loss}"));
+        let value = setting(&mut connection, name).await?;
+        if unsafe_values.contains(&value.as_str()) {
+            warnings.push(format!("PostgreSQL runs with {name} = {value}: {loss}"));
         }
     }
     Ok(warnings)

@@ -22,7 +22,7 @@ use crate::{
     database::{
         DatabaseError,
         columns::{SqlUuid, UuidColumn},
-        sqlite::{SqliteOptions, open_reader},
+        sqlite_open::{SqliteOptions, open_reader},
     },
     domain::{AuthToken, User},
     store::tables::users::UserRow,
@@ -69,7 +69,7 @@ fn answer(connection: &mut SqliteConnection, batch: Vec<PendingLookup>) {
     let is_one = matches!(batch.as_slice(), [PendingLookup::One { .. }]);
     let begun = if is_one { Ok(()) } else { execute(connection, "BEGIN") };
     let mut find = |token| begun.clone().and_then(|()| find_one(connection, token));
-    let answers: Vec<ReadyAnswer> = batch.into_iter().map(|caller| caller.answer(&mut find)).collect();
+    let answers: Vec<ReadyAnswer> = batch.into_iter().map(|lookup| lookup.answer(&mut find)).collect();
     if !is_one && let Err(error) = begun.and_then(|()| execute(connection, "COMMIT")) {
         tracing::warn!(error = %error.chain(), "SQLite read transaction did not begin or end cleanly");
         // Ends what is still open; otherwise the next batch could not begin its transaction.
