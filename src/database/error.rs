@@ -11,14 +11,14 @@ use crate::domain::chain;
 pub enum Constraint {
     /// Another user has this email.
     UserEmail,
-    /// Another user has this username, or one with the same comparison form.
+    /// Another user has this username, or one with the same username key.
     UserUsername,
     /// A registration with this request id exists.
     RegistrationRequest,
 }
 
-/// The reason why an operation on the database failed. The operation changed nothing, with one exception: after
-/// [`DatabaseError::Unavailable`] from a write it is unknown whether the write was committed.
+/// The reason why an operation on the database failed. The operation changed nothing, with one exception:
+/// after [`DatabaseError::Unavailable`] from a write it is unknown whether the write was committed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DatabaseError {
     /// The row violates a unique constraint.

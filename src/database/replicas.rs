@@ -23,15 +23,19 @@ use super::{
 };
 use crate::database::DatabaseError;
 
-/// Shortest and longest interval between probes; within these bounds it is a quarter of `lag_max`.
-const PROBE_INTERVALS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+/// Shortest interval between two probes of a server. The interval is a quarter of `lag_max`, but not shorter
+/// than this and not longer than [`PROBE_INTERVAL_MAX`].
+const PROBE_INTERVAL_MIN: Duration = Duration::from_millis(50);
+
+/// Longest interval between two probes of a server.
+const PROBE_INTERVAL_MAX: Duration = Duration::from_millis(500);
 
 /// The replicas of a primary.
 pub(crate) struct Replicas {
     all: Vec<Replica>,
     turn: AtomicUsize,
     lag_max: Duration,
-    primary: Mutex<Positions>,
+    primary_positions: Mutex<Positions>,
 }
 
 /// One replica.
@@ -45,7 +49,7 @@ impl Replicas {
     pub(crate) fn new(pools: Vec<PostgresPool>, lag_max: Duration) -> Self {
         let all =
             pools.into_iter().map(|pool| Replica { pool, is_used: watch::Sender::new(false) }).collect();
-        Self { all, turn: AtomicUsize::new(0), lag_max, primary: Mutex::default() }
+        Self { all, turn: AtomicUsize::new(0), lag_max, primary_positions: Mutex::default() }
     }
 
     /// Returns one of the replicas in use, round robin; `None` if there is none.
@@ -78,7 +82,7 @@ impl Replicas {
             let at = ticks.tick().await;
             // The health check reports a primary that is down; an error needs no handling here.
             if let Ok(report) = probe.query().await {
-                self.primary().record(&report, at, self.lag_max);
+                self.positions().record(&report, at, self.lag_max);
             }
         }
     }
@@ -89,7 +93,7 @@ impl Replicas {
         loop {
             ticks.tick().await;
             match probe.query().await {
-                Ok(report) => match self.primary().check(&report, &mut earlier) {
+                Ok(report) => match self.positions().check(&report, &mut earlier) {
                     Ok(()) => replica.include(),
                     Err(reason) => replica.exclude(reason),
                 },
@@ -98,13 +102,13 @@ impl Replicas {
         }
     }
 
-    fn primary(&self) -> MutexGuard<'_, Positions> {
-        self.primary.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Returns the positions that the primary reported.
+    fn positions(&self) -> MutexGuard<'_, Positions> {
+        self.primary_positions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ticks(&self) -> tokio::time::Interval {
-        let (shortest, longest) = PROBE_INTERVALS;
-        let mut ticks = interval((self.lag_max / 4).clamp(shortest, longest));
+        let mut ticks = interval((self.lag_max / 4).clamp(PROBE_INTERVAL_MIN, PROBE_INTERVAL_MAX));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks
     }

@@ -26,8 +26,10 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(super) struct Positions {
     reports: VecDeque<(Instant, i64)>,
+    /// Number of all reports with a position, those dropped included.
     report_count: u64,
-    system: i64,
+    /// Identifier of the primary's cluster.
+    cluster_id: i64,
 }
 
 /// The position of a replica, and how many reports the primary had made by then.
@@ -38,7 +40,8 @@ pub(super) struct EarlierReport {
 }
 
 impl Positions {
-    /// Adds a report of the primary.
+    /// Adds a report of the primary and drops the positions older than `lag_max`. Ignores a report without a
+    /// position.
     pub(super) fn record(&mut self, report: &ServerStatus, at: Instant, lag_max: Duration) {
         let Some(position) = report.position else { return };
         self.reports.push_back((at, position));
@@ -46,7 +49,7 @@ impl Positions {
             self.reports.pop_front();
         }
         self.report_count += 1;
-        self.system = report.system;
+        self.cluster_id = report.cluster_id;
     }
 
     /// Returns as the error why a server may not be queried. `earlier` is kept between the calls for one
@@ -63,7 +66,7 @@ impl Positions {
         if !report.is_replica {
             return Err("it is not a replica or has been promoted");
         }
-        if report.system != self.system {
+        if report.cluster_id != self.cluster_id {
             return Err("it is a replica of another cluster");
         }
         if !report.may_read {
@@ -96,7 +99,7 @@ pub(super) struct ServerStatus {
     position: Option<i64>,
     /// Identifier of the cluster; a primary and its replicas share it.
     #[diesel(sql_type = BigInt)]
-    system: i64,
+    cluster_id: i64,
     #[diesel(sql_type = Bool)]
     may_read: bool,
 }
@@ -125,7 +128,7 @@ impl<'a> Probe<'a> {
                 "SELECT pg_is_in_recovery() AS is_replica, \
                  (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END \
                  - '0/0')::bigint AS position, \
-                 (SELECT system_identifier FROM pg_control_system()) AS system, \
+                 (SELECT system_identifier FROM pg_control_system()) AS cluster_id, \
                  has_table_privilege('core_user', 'SELECT') AS may_read",
             );
             let report: ServerStatus = query.get_result(&mut connection).await?;
@@ -145,7 +148,7 @@ mod tests {
     use super::*;
 
     const LAG_MAX: Duration = Duration::from_secs(1);
-    const SYSTEM: i64 = 7;
+    const CLUSTER_ID: i64 = 7;
 
     /// Builds the reports of a primary, one position per second.
     fn primary(positions: &[i64]) -> Positions {
@@ -157,7 +160,7 @@ mod tests {
     }
 
     fn report(position: i64) -> ServerStatus {
-        ServerStatus { is_replica: true, position: Some(position), system: SYSTEM, may_read: true }
+        ServerStatus { is_replica: true, position: Some(position), cluster_id: CLUSTER_ID, may_read: true }
     }
 
     fn is_used(primary: &Positions, report: ServerStatus) -> bool {
@@ -181,7 +184,7 @@ mod tests {
     fn a_server_that_is_not_a_replica_of_this_primary_is_not_used() {
         let primary = primary(&[10]);
         assert!(!is_used(&primary, ServerStatus { is_replica: false, ..report(10) }));
-        assert!(!is_used(&primary, ServerStatus { system: SYSTEM + 1, ..report(10) }));
+        assert!(!is_used(&primary, ServerStatus { cluster_id: CLUSTER_ID + 1, ..report(10) }));
         assert!(!is_used(&primary, ServerStatus { may_read: false, ..report(10) }));
         assert!(!is_used(&primary, ServerStatus { position: None, ..report(10) }));
     }

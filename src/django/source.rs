@@ -156,11 +156,12 @@ impl DjangoSource {
     }
 }
 
+/// Checks the integrity of a SQLite file.
 async fn check_integrity(session: &mut Session) -> Result<(), DjangoError> {
     let Session::Sqlite(connection) = session else { return Ok(()) };
     let check = sql_query("SELECT quick_check AS value FROM pragma_quick_check LIMIT 1");
-    let words: TextRow = check.get_result(connection).await?;
-    if words.value == "ok" { Ok(()) } else { Err(DjangoError::Damaged(words.value.replace('\n', " "))) }
+    let result: TextRow = check.get_result(connection).await?;
+    if result.value == "ok" { Ok(()) } else { Err(DjangoError::Damaged(result.value.replace('\n', " "))) }
 }
 
 /// Returns the SELECT of a row, without a condition. Both engines return the same bytes for the same values.

@@ -11,8 +11,8 @@ impl Store {
     /// Returns the user with this `auth_token`, if there is one.
     ///
     /// # Errors
-    /// [`DatabaseError::Overloaded`] when too many look-ups wait; [`DatabaseError::Unavailable`] when the database
-    /// does not answer.
+    /// [`DatabaseError::Overloaded`] when too many look-ups wait; [`DatabaseError::Unavailable`] when the
+    /// database does not answer.
     pub async fn find_user_by_auth_token(&self, token: AuthToken) -> Result<Option<User>, DatabaseError> {
         self.lookup.request(|reply| PendingLookup::One { token, reply }).await
     }

@@ -113,12 +113,17 @@ impl Lookup {
         self.queues.get(number).expect("a remainder is smaller than its divisor")
     }
 
-    async fn request<T>(&self, caller: impl FnOnce(Reply<T>) -> PendingLookup) -> Result<T, DatabaseError> {
-        let (reply, answer) = oneshot::channel();
-        self.queue().push(caller(reply)).map_err(|_| DatabaseError::Overloaded)?;
+    /// Queues a look-up and waits for its answer. `to_lookup` creates the look-up with the channel for the
+    /// answer.
+    async fn request<T>(
+        &self,
+        to_lookup: impl FnOnce(Reply<T>) -> PendingLookup,
+    ) -> Result<T, DatabaseError> {
+        let (reply, receiver) = oneshot::channel();
+        self.queue().push(to_lookup(reply)).map_err(|_| DatabaseError::Overloaded)?;
         let answer = match self.answer_timeout {
-            Some(limit) => timeout(limit, answer).await.map_err(DatabaseError::unavailable)?,
-            None => answer.await,
+            Some(limit) => timeout(limit, receiver).await.map_err(DatabaseError::unavailable)?,
+            None => receiver.await,
         };
         answer.map_err(|_| DatabaseError::unavailable("the look-up panicked"))?
     }

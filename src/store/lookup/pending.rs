@@ -79,7 +79,8 @@ impl ReadyAnswer {
     }
 }
 
-/// Moves look-ups to another queue. Those that exceed its limit are answered with [`DatabaseError::Overloaded`].
+/// Moves look-ups to another queue. Those that exceed its limit are answered with
+/// [`DatabaseError::Overloaded`].
 pub(super) fn move_to(queue: &Queue, lookups: Vec<PendingLookup>) {
     for lookup in lookups {
         if let Err(refused) = queue.push(lookup) {

@@ -69,6 +69,8 @@ impl Store {
         Ok(!has_users)
     }
 
+    /// Returns the versions of the migrations that have run. Refuses a file of another application and a
+    /// server that is too old or cannot store every username.
     async fn applied(&self) -> Result<Versions, MigrateError> {
         match &self.connections {
             Connections::Sqlite(threads) => sqlite::applied(threads).await,
@@ -93,7 +95,8 @@ impl Store {
     }
 
     /// Returns a warning for the operator about each setting of the server with which an acknowledged write
-    /// can be lost.
+    /// can be lost. There is none about `synchronous_commit` unless a pooler shares the connections: without
+    /// one, each connection raises this setting itself.
     pub async fn durability_warnings(&self) -> Result<Vec<String>, DatabaseError> {
         match &self.connections {
             Connections::Sqlite(_) => Ok(Vec::new()),

@@ -20,10 +20,12 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 /// "KIDS" in ASCII, which the first migration writes into the header of the file.
 const APPLICATION_ID: i32 = 1_262_093_395;
 
+/// Returns the versions of the migrations of this release.
 pub(super) fn needed() -> Result<Versions, MigrateError> {
     versions::<Sqlite>(&MIGRATIONS)
 }
 
+/// Returns the versions of the migrations that have run. Refuses a file of another application.
 pub(super) async fn applied(threads: &SqliteThreads) -> Result<Versions, MigrateError> {
     // One transaction, so that all reads see the same state: another instance may be migrating.
     threads.on_writer(|connection| connection.transaction(read_applied)).await?
@@ -40,6 +42,7 @@ fn read_applied(connection: &mut SqliteConnection) -> Result<Versions, MigrateEr
     Ok(applied.into_iter().collect())
 }
 
+/// Runs the pending migrations and returns their versions.
 pub(super) async fn migrate(threads: &SqliteThreads) -> Result<Vec<String>, MigrateError> {
     threads.on_writer(run_pending).await?
 }

@@ -67,6 +67,6 @@ pub(super) fn answer_with(batch: Vec<PendingLookup>, users: &Result<Users, Datab
     };
     // Sent together at the end: the callers on one connection wake up together, and their answers leave in
     // one packet.
-    let answers: Vec<ReadyAnswer> = batch.into_iter().map(|caller| caller.answer(find)).collect();
+    let answers: Vec<ReadyAnswer> = batch.into_iter().map(|lookup| lookup.answer(find)).collect();
     answers.into_iter().for_each(ReadyAnswer::send);
 }

@@ -31,7 +31,7 @@ async fn answer(replicas: &Replicas, primary: &Queue, batch: Vec<PendingLookup>)
         return move_to(primary, batch);
     };
     let is_known =
-        |caller: &PendingLookup| caller.tokens().iter().all(|token| users.contains_key(token.as_uuid()));
+        |lookup: &PendingLookup| lookup.tokens().iter().all(|token| users.contains_key(token.as_uuid()));
     let (known, others) = batch.into_iter().partition(is_known);
     answer_with(known, &Ok(users));
     move_to(primary, others);
