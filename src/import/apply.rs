@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Import, ImportError, Progress,
-    candidate::{Candidate, UserState},
+    candidate::{Candidate, SourceRow, UserState},
     error::of_source,
     records::{ImportStep, ImportedRow, ImportedUser},
     report::Totals,
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     database::DatabaseError,
     django::{DjangoRow, DjangoSource},
-    domain::{AuditEvent, AuditKind, AuthToken, Password, PasswordHash, Username},
+    domain::{AuditEvent, AuditKind, Password, PasswordHash, Username},
     entropy::Entropy,
     password::{StoredPassword, Verdict},
     store::Store,
@@ -114,7 +114,8 @@ impl Import {
                 totals.changed_meanwhile += 1;
                 continue;
             };
-            let remembered = remembered.remove(&(parsed.candidate.auth_token, candidate.id));
+            let remembered =
+                remembered.remove(&SourceRow { auth_token: parsed.candidate.auth_token, id: candidate.id });
             pending.push(Pending { candidate, parsed, stored, remembered });
         }
         Ok(pending)
@@ -181,6 +182,7 @@ impl Import {
         }
     }
 
+    /// Writes steps in one transaction, and adds them to the totals.
     async fn write_together(
         &self,
         store: &Store,
@@ -197,10 +199,11 @@ impl Import {
         Ok(())
     }
 
+    /// Returns the operation for a row, after hashing its password if it is needed and plaintext.
     async fn step(&self, round: &Round, pending: Pending) -> Result<ImportStep, ImportError> {
         let Pending { candidate, parsed, stored, remembered } = pending;
-        let row = (parsed.candidate.auth_token, candidate.id);
-        let user = |password| imported(&candidate, &parsed, row, password, round);
+        let source_row = SourceRow { auth_token: parsed.candidate.auth_token, id: candidate.id };
+        let user = |password| imported(&candidate, &parsed, source_row, password, round);
         Ok(match (candidate.state, candidate.user) {
             (UserState::Changed, Some(id)) => {
                 ImportStep::Update(id, user(self.changed_password(&parsed, stored, remembered).await?))
@@ -247,6 +250,7 @@ impl Import {
         if is_same { Ok(None) } else { self.password(parsed, &stored).await.map(Some) }
     }
 
+    /// True if the plaintext is the password of the user that the row became.
     async fn is_password_of(
         &self,
         stored: &str,
@@ -274,27 +278,31 @@ pub(super) fn unusable_password(entropy: &Entropy) -> PasswordHash {
     PasswordHash::from_stored(format!("!{}", letters.map(|letter| char::from(*letter)).collect::<String>()))
 }
 
+/// Returns the user to write for a row. A username without a key gets one that no look-up uses.
 fn imported(
     candidate: &Candidate,
     parsed: &ParsedRow,
-    row: (AuthToken, i64),
+    source_row: SourceRow,
     password: Option<PasswordHash>,
     round: &Round,
 ) -> ImportedUser {
     let key = candidate.username_key.clone();
+    let (created_at, updated_at) = parsed.times_or(round.now);
     let hidden = || {
         Username::parse_imported(&candidate.username, candidate.auth_token)
             .ok()
             .map(|name| name.key().to_owned())
     };
     ImportedUser {
-        row,
+        source_row,
         auth_token: candidate.auth_token,
-        username: (candidate.username.clone(), key.or_else(hidden).unwrap_or_default()),
+        username: candidate.username.clone(),
+        username_key: key.or_else(hidden).unwrap_or_default(),
         email: candidate.email.clone(),
         password,
         is_verified: candidate.is_verified,
-        times: parsed.times_or(round.now),
+        created_at,
+        updated_at,
         row_digest: candidate.row_digest,
         password_digest: candidate.password_digest,
     }

@@ -2,6 +2,15 @@
 
 use crate::domain::{AuthToken, Email, UserId};
 
+/// The identity of a row of the source. Several rows may have the same `auth_token`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SourceRow {
+    /// The `auth_token` in the row.
+    pub auth_token: AuthToken,
+    /// The id of the row.
+    pub id: i64,
+}
+
 /// What the import does with a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum UserState {
@@ -78,8 +87,8 @@ pub struct Candidate {
     pub email: Email,
     /// Username of its user.
     pub username: String,
-    /// Comparison form of the username; `None` if the username breaks a rule or equals another one in that
-    /// form.
+    /// Username key; `None` if the username breaks a rule or has the same key as another
+    /// one.
     pub username_key: Option<String>,
     /// True if the email is verified.
     pub is_verified: bool,

@@ -40,7 +40,7 @@ impl Import {
     ) -> Result<Comparison, ImportError> {
         let mut round = self.begin_round(source, progress).await?;
         self.reconsider_left_out(&mut round).await?;
-        let mut report = self.report(source, &mut round, &Totals::default(), (0, true)).await?;
+        let mut report = self.report(source, &mut round, &Totals::default(), 0, true).await?;
         report.complete = false;
         let missing =
             report.in_state(UserState::New) + round.unreadable + report.in_state(UserState::Refused);

@@ -67,6 +67,7 @@ pub(super) async fn checksums(import: &Import, round: &mut Round) -> Result<Chec
     })
 }
 
+/// Returns the emails of the candidates' users, by `auth_token`.
 async fn emails_in_store(
     import: &Import,
     candidates: &[Candidate],
@@ -78,6 +79,7 @@ async fn emails_in_store(
     Ok(holders.into_iter().map(email).collect())
 }
 
+/// Returns the line of a user in the checksum.
 fn line(token: AuthToken, email: &str) -> String {
     format!("{token}\t{email}\n")
 }

@@ -53,13 +53,16 @@ impl Import {
         }
     }
 
+    /// Resolves emails that several rows have.
     fn resolve_duplicate_emails(&self, round: &mut Round) -> Result<(), ImportError> {
+        // With `Fail` no row is left out: the order then only decides which row the report names as the one
+        // in conflict.
         let verified_first = self.options.on_email_conflict != OnEmailConflict::KeepOldest;
         let mut duplicates = Duplicates::of(SurveyField::Email, verified_first);
         while let Some((keeper, candidate)) = duplicates.next(&mut round.survey)? {
             let rows = [keeper.id, candidate.id];
-            let words = format!("{:?}: row {} has the same email", candidate.email.as_str(), keeper.id);
-            self.leave_out_or_refuse(round, candidate, "duplicate_email", &rows, &words)?;
+            let message = format!("{:?}: row {} has the same email", candidate.email.as_str(), keeper.id);
+            self.leave_out_or_refuse(round, candidate, "duplicate_email", &rows, &message)?;
         }
         Ok(())
     }
@@ -71,17 +74,18 @@ impl Import {
         mut candidate: Candidate,
         kind: &str,
         rows: &[i64],
-        words: &str,
+        message: &str,
     ) -> Result<(), ImportError> {
         // A row that already has a user is refused instead of left out.
         if self.options.on_email_conflict == OnEmailConflict::Fail || candidate.user.is_some() {
-            return round.refuse(kind, rows, words);
+            return round.refuse(kind, rows, message);
         }
         candidate.state = UserState::LeftOut;
         round.survey.update(&candidate)?;
-        round.note(kind, rows, &format!("{words}; row {} is left out", candidate.id), false)
+        round.note(kind, rows, &format!("{message}; row {} is left out", candidate.id), false)
     }
 
+    /// Resolves `auth_token`s that several rows have.
     fn resolve_duplicate_tokens(&self, round: &mut Round) -> Result<(), ImportError> {
         let mut duplicates = Duplicates::of(SurveyField::AuthToken, true);
         while let Some((keeper, candidate)) = duplicates.next(&mut round.survey)? {
@@ -89,31 +93,32 @@ impl Import {
             // `compare_with_store`.
             if candidate.user.is_none() {
                 let rows = [keeper.id, candidate.id];
-                let why = format!("row {} has the same auth_token", keeper.id);
-                self.renew_token(round, candidate, &rows, &why)?;
+                let reason = format!("row {} has the same auth_token", keeper.id);
+                self.renew_token(round, candidate, &rows, &reason)?;
             }
         }
         Ok(())
     }
 
+    /// Gives a row a new `auth_token` or refuses it, as the operator has decided.
     fn renew_token(
         &self,
         round: &mut Round,
         mut candidate: Candidate,
         rows: &[i64],
-        why: &str,
+        reason: &str,
     ) -> Result<(), ImportError> {
         let old = candidate.auth_token;
         match self.options.on_token_conflict {
-            OnTokenConflict::Fail => round.refuse("duplicate_auth_token", rows, &format!("{old}: {why}")),
+            OnTokenConflict::Fail => round.refuse("duplicate_auth_token", rows, &format!("{old}: {reason}")),
             OnTokenConflict::Renew => {
                 candidate.auth_token = AuthToken::from_random(self.env.entropy.bytes());
                 round.survey.update(&candidate)?;
-                let words = format!(
-                    "row {} gets the new auth_token {} instead of {old}: {why}",
+                let message = format!(
+                    "row {} gets the new auth_token {} instead of {old}: {reason}",
                     candidate.id, candidate.auth_token
                 );
-                round.note("duplicate_auth_token", rows, &words, false)
+                round.note("duplicate_auth_token", rows, &message, false)
             }
         }
     }
@@ -132,6 +137,7 @@ impl Import {
         }
     }
 
+    /// Finds the conflicts between a row and the users that have a value in common with it.
     async fn compare_with(
         &self,
         round: &mut Round,
@@ -146,9 +152,9 @@ impl Import {
                 candidate.user = Some(holder.user.id);
                 candidate.state = UserState::AlreadyHere;
                 round.survey.update(&candidate)?;
-                let words =
+                let message =
                     format!("user {} is already in the store and stays unchanged", candidate.auth_token);
-                return round.note("already_here", &row, &words, false);
+                return round.note("already_here", &row, &message, false);
             }
             // A user that is about to get another email is not in the way.
             if !round.survey.has_change_of(holder.user.id)? {
@@ -156,20 +162,20 @@ impl Import {
             }
         }
         if let Some(holder) = others.iter().find(|holder| holder.user.auth_token == candidate.auth_token) {
-            if holder.row.is_some() {
+            if holder.source_row.is_some() {
                 self.renew_token(round, candidate.clone(), &row, "a user in the store has it")?;
                 candidate = round.survey.find(candidate.id)?.unwrap_or(candidate);
             } else {
-                let words = format!("user {} in the store has another email", candidate.auth_token);
-                round.refuse("auth_token_taken_here", &row, &words)?;
+                let message = format!("user {} in the store has another email", candidate.auth_token);
+                round.refuse("auth_token_taken_here", &row, &message)?;
             }
         }
         let by_name = others.iter().find(|holder| holder.user.username.as_str() == candidate.username);
         if let Some(holder) = by_name
             && !round.survey.has_change_of(holder.user.id)?
         {
-            let why = "a user in the store has it";
-            candidate = self.rename_or_refuse(round, candidate, "username_taken_here", &row, why).await?;
+            let reason = "a user in the store has it";
+            candidate = self.rename_or_refuse(round, candidate, "username_taken_here", &row, reason).await?;
         }
         let key = candidate.username_key.as_deref();
         if let Some(holder) = others.iter().find(|holder| Some(holder.user.username.key()) == key)
@@ -180,6 +186,7 @@ impl Import {
         Ok(())
     }
 
+    /// Resolves an email that a row and a user of the store have.
     fn resolve_taken_email(
         &self,
         round: &mut Round,
@@ -188,22 +195,22 @@ impl Import {
     ) -> Result<(), ImportError> {
         let row = [candidate.id];
         let token = holder.user.auth_token;
-        let words = format!("{:?}: user {token} in the store has it", candidate.email.as_str());
+        let message = format!("{:?}: user {token} in the store has it", candidate.email.as_str());
         let way_out = format!("`kairos-identity user delete {token}` frees the email");
         if candidate.is_verified && !holder.user.is_verified {
-            let words = format!("{words} and has not verified it, but the row has: {way_out}");
-            return round.refuse("email_taken_here", &row, &words);
+            let message = format!("{message} and has not verified it, but the row has: {way_out}");
+            return round.refuse("email_taken_here", &row, &message);
         }
-        if holder.row.is_some() && has_no_source_row(round, holder)? {
-            let words =
-                format!("{words} and was imported from a row that is no longer in the source: {way_out}");
-            return round.refuse("email_taken_here", &row, &words);
+        if holder.source_row.is_some() && has_no_source_row(round, holder)? {
+            let message =
+                format!("{message} and was imported from a row that is no longer in the source: {way_out}");
+            return round.refuse("email_taken_here", &row, &message);
         }
-        self.leave_out_or_refuse(round, candidate, "email_taken_here", &row, &words)
+        self.leave_out_or_refuse(round, candidate, "email_taken_here", &row, &message)
     }
 }
 
 /// True if the source has no row of the user.
 fn has_no_source_row(round: &mut Round, holder: &Holder) -> Result<bool, ImportError> {
-    holder.row.map_or(Ok(true), |row| Ok(!round.survey.has_row(row)?))
+    holder.source_row.map_or(Ok(true), |row| Ok(!round.survey.has_row(row)?))
 }

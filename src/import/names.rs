@@ -31,14 +31,20 @@ pub(super) fn is_suffixed(name: &str, wanted: &str, row: i64) -> bool {
         && (1..=ATTEMPTS_MAX).any(|attempt| name == suffixed(wanted, row, attempt))
 }
 
+/// Returns the username key, or `None` if the username breaks a rule.
 fn key_of(name: &str) -> Option<String> {
     Username::parse(name).ok().map(|name| name.key().to_owned())
 }
 
 /// Gives the candidate another username and records that.
-fn rename(round: &mut Round, candidate: &mut Candidate, name: String, why: &str) -> Result<(), ImportError> {
-    let words = format!("{:?} is renamed to {name:?}: {why}", candidate.username);
-    round.note("renamed", &[candidate.id], &words, false)?;
+fn rename(
+    round: &mut Round,
+    candidate: &mut Candidate,
+    name: String,
+    reason: &str,
+) -> Result<(), ImportError> {
+    let message = format!("{:?} is renamed to {name:?}: {reason}", candidate.username);
+    round.note("renamed", &[candidate.id], &message, false)?;
     candidate.username_key = key_of(&name);
     candidate.username = name;
     Ok(())
@@ -54,8 +60,8 @@ pub(super) fn ensure_storable(
     let candidate = &mut parsed.candidate;
     match Username::parse_imported(&candidate.username, candidate.auth_token) {
         Ok(_) => {
-            let words = format!("{:?} {rule}: it is kept, but look-ups do not find it", candidate.username);
-            round.note("username_kept", &[candidate.id], &words, false)
+            let message = format!("{:?} {rule}: it is kept, but look-ups do not find it", candidate.username);
+            round.note("username_kept", &[candidate.id], &message, false)
         }
         Err(InvalidUsername::Empty) if renames => {
             let name = suffixed("", candidate.id, 1);
@@ -74,9 +80,9 @@ impl Import {
     pub(super) async fn resolve_duplicate_usernames(&self, round: &mut Round) -> Result<(), ImportError> {
         let mut duplicates = Duplicates::of(SurveyField::Username, false);
         while let Some((keeper, candidate)) = duplicates.next(&mut round.survey)? {
-            let why = format!("row {} has the same username", keeper.id);
+            let reason = format!("row {} has the same username", keeper.id);
             let rows = [keeper.id, candidate.id];
-            self.rename_or_refuse(round, candidate, "duplicate_username", &rows, &why).await?;
+            self.rename_or_refuse(round, candidate, "duplicate_username", &rows, &reason).await?;
         }
         Ok(())
     }
@@ -88,22 +94,22 @@ impl Import {
         mut candidate: Candidate,
         kind: &str,
         rows: &[i64],
-        why: &str,
+        reason: &str,
     ) -> Result<Candidate, ImportError> {
         let name = match self.options.on_username_conflict {
             OnUsernameConflict::Fail => None,
             OnUsernameConflict::Suffix => self.find_free_name(round, &candidate).await?,
         };
         match name {
-            None => round.refuse(kind, rows, &format!("{:?}: {why}", candidate.username))?,
-            Some(name) => rename(round, &mut candidate, name, why)?,
+            None => round.refuse(kind, rows, &format!("{:?}: {reason}", candidate.username))?,
+            Some(name) => rename(round, &mut candidate, name, reason)?,
         }
         round.survey.update(&candidate)?;
         Ok(candidate)
     }
 
-    /// Returns a suffixed name that no row or user has, and that equals none in comparison form; `None` if
-    /// all attempts are taken.
+    /// Returns the first suffixed username that no row and no user has, compared exactly and by username key;
+    /// `None` if each of the [`ATTEMPTS_MAX`] names is taken.
     async fn find_free_name(
         &self,
         round: &mut Round,
@@ -123,13 +129,14 @@ impl Import {
         Ok(None)
     }
 
+    /// True if a user of the store has this username or this username key.
     async fn is_taken(&self, name: &str, key: Option<String>) -> Result<bool, ImportError> {
         let Some(store) = &self.store else { return Ok(false) };
         let holders = store.find_holders(&[], Vec::new(), vec![name.to_owned()], key.into_iter().collect());
         Ok(!holders.await?.is_empty())
     }
 
-    /// Resolves comparison forms that several usernames have: the first row is found by its username. Later
+    /// Resolves username keys that several usernames have: the first row is found by its username. Later
     /// rows keep their usernames, with a key that no look-up uses.
     pub(super) fn resolve_duplicate_username_keys(round: &mut Round) -> Result<(), ImportError> {
         let mut duplicates = Duplicates::of(SurveyField::UsernameKey, false);
@@ -141,7 +148,7 @@ impl Import {
     }
 }
 
-/// Removes the comparison form from a candidate, because its username equals another one in that form.
+/// Removes the username key from a candidate, because another username has the same key.
 pub(super) fn remove_username_key(
     round: &mut Round,
     mut candidate: Candidate,
@@ -154,11 +161,11 @@ pub(super) fn remove_username_key(
     if candidate.username == other {
         return Ok(()); // reported as a conflict of usernames
     }
-    let words = format!(
+    let message = format!(
         "{other:?} and {:?} compare equal: both are kept, but look-ups find only the first",
         candidate.username
     );
-    round.note("username_like_another", rows, &words, false)
+    round.note("username_like_another", rows, &message, false)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::{
     row::{ParsedRow, is_too_long},
 };
 use super::{
-    candidate::{Candidate, UserState},
+    candidate::{Candidate, SourceRow, UserState},
     survey::Survey,
 };
 use crate::{
@@ -48,6 +48,7 @@ impl Import {
         Ok(round)
     }
 
+    /// Parses rows, compares them with the records of earlier imports, and adds them to the survey.
     async fn read_page(&self, round: &mut Round, rows: &[DjangoRow]) -> Result<(), ImportError> {
         let mut parsed_rows = Vec::with_capacity(rows.len());
         for row in rows {
@@ -66,7 +67,7 @@ impl Import {
 
         let mut candidates = Vec::with_capacity(parsed_rows.len());
         for (row, mut parsed) in parsed_rows {
-            let key = (parsed.candidate.auth_token, row.id);
+            let key = SourceRow { auth_token: parsed.candidate.auth_token, id: row.id };
             let remembered = remembered.get(&key);
             compare(row, &mut parsed, remembered);
             self.note_row(round, row, &mut parsed, remembered)?;
@@ -90,13 +91,13 @@ impl Import {
             UserState::ChangedHere
                 if remembered.is_some_and(|then| then.row_digest != parsed.candidate.row_digest) =>
             {
-                let words = "the row and its user have both changed: the user stays unchanged";
-                return round.note("changed_on_both_sides", &[row.id], words, false);
+                let message = "the row and its user have both changed: the user stays unchanged";
+                return round.note("changed_on_both_sides", &[row.id], message, false);
             }
             UserState::ChangedHere | UserState::DeletedHere => return Ok(()),
             UserState::LeftOutBefore => {
-                let words = format!("{:?}: left out by an earlier run", parsed.candidate.email.as_str());
-                return round.note("left_out_before", &[row.id], &words, false);
+                let message = format!("{:?}: left out by an earlier run", parsed.candidate.email.as_str());
+                return round.note("left_out_before", &[row.id], &message, false);
             }
             _ => {}
         }
@@ -116,10 +117,10 @@ impl Import {
     pub(super) async fn find_imported(
         &self,
         tokens: &[AuthToken],
-    ) -> Result<HashMap<(AuthToken, i64), ImportedRow>, ImportError> {
+    ) -> Result<HashMap<SourceRow, ImportedRow>, ImportError> {
         let Some(store) = &self.store else { return Ok(HashMap::new()) };
         let rows = store.find_imported(tokens).await?;
-        Ok(rows.into_iter().map(|row| ((row.auth_token, row.source_id), row)).collect())
+        Ok(rows.into_iter().map(|row| (row.source_row, row)).collect())
     }
 
     /// Returns the users that have a value in common with one of the candidates.
@@ -133,22 +134,24 @@ impl Import {
     }
 }
 
+/// Records that the email is kept although it breaks a rule, or is stored in another form.
 fn note_email(round: &mut Round, row: &DjangoRow, parsed: &ParsedRow) -> Result<(), ImportError> {
     let email = parsed.candidate.email.as_str();
     if let Some(rule) = parsed.email_breaks {
-        let words = format!("{email:?} {rule}: it is kept; the user can log in with it but gets no mail");
-        return round.note("email_kept", &[row.id], &words, false);
+        let message = format!("{email:?} {rule}: it is kept; the user can log in with it but gets no mail");
+        return round.note("email_kept", &[row.id], &message, false);
     }
     if row.email.as_deref() != Some(email) {
-        let words = format!("{:?} is stored as {email:?}", row.email.as_deref().unwrap_or_default());
-        round.note("email_respelled", &[row.id], &words, false)?;
+        let message = format!("{:?} is stored as {email:?}", row.email.as_deref().unwrap_or_default());
+        round.note("email_respelled", &[row.id], &message, false)?;
     }
     Ok(())
 }
 
+/// Records what the user or the operator must know about the password.
 fn note_password(round: &mut Round, row: &DjangoRow, parsed: &ParsedRow) -> Result<(), ImportError> {
     let plaintext = row.password.as_deref().unwrap_or_default();
-    let (kind, words) = match parsed.password {
+    let (kind, message) = match parsed.password {
         StoredPassword::Hash("md5") => ("weak_hash", "md5: it is replaced at the next login"),
         StoredPassword::TooExpensive => {
             ("expensive_hash", "its cost exceeds the limit of this service: the user needs a password reset")
@@ -164,7 +167,7 @@ fn note_password(round: &mut Round, row: &DjangoRow, parsed: &ParsedRow) -> Resu
         ),
         StoredPassword::Hash(_) | StoredPassword::Plaintext => return Ok(()),
     };
-    round.note(kind, &[row.id], words, false)
+    round.note(kind, &[row.id], message, false)
 }
 
 /// Records that an earlier run gave the user another `auth_token` or username than the row has.
@@ -176,13 +179,13 @@ fn note_earlier_changes(
 ) -> Result<(), ImportError> {
     let candidate = &parsed.candidate;
     if user.auth_token != candidate.row_token {
-        let words = format!("{} is {} in the store", candidate.row_token, user.auth_token);
-        round.note("renewed_before", &[row.id], &words, false)?;
+        let message = format!("{} is {} in the store", candidate.row_token, user.auth_token);
+        round.note("renewed_before", &[row.id], &message, false)?;
     }
     let wanted = row.username.as_deref().unwrap_or_default();
     if user.username.as_str() != wanted && candidate.state != UserState::Changed {
-        let words = format!("{wanted:?} is {:?} in the store", user.username.as_str());
-        round.note("renamed_before", &[row.id], &words, false)?;
+        let message = format!("{wanted:?} is {:?} in the store", user.username.as_str());
+        round.note("renamed_before", &[row.id], &message, false)?;
     }
     Ok(())
 }

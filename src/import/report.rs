@@ -77,13 +77,15 @@ pub(super) fn each_finding(
 }
 
 impl Import {
-    /// Builds the report of a round. `is_complete` is true if all of the round was written.
+    /// Builds the report of a round. `open` is the number of open conflicts; `is_complete` is true if all of
+    /// the round was written.
     pub(super) async fn report(
         &self,
         source: &DjangoSource,
         round: &mut Round,
         totals: &Totals,
-        (open, is_complete): (u64, bool),
+        open: u64,
+        is_complete: bool,
     ) -> Result<Report, ImportError> {
         let is_complete = is_complete && totals.changed_meanwhile == 0;
         let states = round.survey.count_states()?;

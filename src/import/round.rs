@@ -32,20 +32,20 @@ impl Round {
         &mut self,
         kind: &str,
         rows: &[i64],
-        words: &str,
+        message: &str,
         is_open: bool,
     ) -> Result<(), ImportError> {
         let rows: Vec<String> = rows.iter().map(i64::to_string).collect();
-        Ok(self.survey.add_finding(kind, &rows.join(","), words, is_open)?)
+        Ok(self.survey.add_finding(kind, &rows.join(","), message, is_open)?)
     }
 
     /// Records an open conflict of the last of these rows. The row is not imported, but further findings
     /// about it are still recorded.
-    pub(super) fn refuse(&mut self, kind: &str, rows: &[i64], words: &str) -> Result<(), ImportError> {
+    pub(super) fn refuse(&mut self, kind: &str, rows: &[i64], message: &str) -> Result<(), ImportError> {
         if let Some(row) = rows.last() {
             self.survey.refuse(*row)?;
         }
-        self.note(kind, rows, words, true)
+        self.note(kind, rows, message, true)
     }
 }
 

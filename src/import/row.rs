@@ -22,7 +22,7 @@ pub(super) enum RowDefect {
     AuthToken,
     #[error("its email cannot be stored: it {0}")]
     Email(InvalidEmail),
-    #[error("its password hash is longer than 128 characters or contains a NUL")]
+    #[error("its password hash is longer than {} characters or contains a NUL", PASSWORD_CHARACTERS_MAX)]
     Hash,
     #[error("its username contains a NUL")]
     Username,
@@ -45,10 +45,11 @@ pub(super) struct ParsedRow {
 }
 
 impl ParsedRow {
-    /// Parses a row.
+    /// Parses a row into the user that it can become. Keeps an email or username that breaks a rule but can
+    /// be stored, and returns the broken rule.
     ///
     /// # Errors
-    /// [`RowDefect`]
+    /// [`RowDefect`] if a value of the row cannot be stored.
     pub(super) fn parse(row: &DjangoRow, key: &SealingKey) -> Result<Self, RowDefect> {
         let text = |value: &Option<String>, name| value.clone().ok_or(RowDefect::NoText(name));
         let username = text(&row.username, "username")?;
@@ -62,9 +63,7 @@ impl ParsedRow {
             Err(rule) => (Email::parse_imported(&email).map_err(RowDefect::Email)?, Some(rule)),
         };
         let password = StoredPassword::of(&stored);
-        if is_stored_unchanged(password)
-            && (stored.contains('\0') || stored.chars().nth(PASSWORD_CHARACTERS_MAX).is_some())
-        {
+        if is_stored_unchanged(password) && !fits_the_password_column(&stored) {
             return Err(RowDefect::Hash);
         }
         if username.contains('\0') {
@@ -105,6 +104,11 @@ pub(super) const fn is_stored_unchanged(password: StoredPassword) -> bool {
         StoredPassword::Hash(_) | StoredPassword::TooExpensive | StoredPassword::Unusable => true,
         StoredPassword::Empty | StoredPassword::Plaintext => false,
     }
+}
+
+/// True if the password column can hold this text.
+fn fits_the_password_column(stored: &str) -> bool {
+    !stored.contains('\0') && stored.chars().count() <= PASSWORD_CHARACTERS_MAX
 }
 
 /// True if no login accepts a plaintext password of this length.

@@ -81,11 +81,12 @@ impl Import {
                 }
             }
         }
-        let report = self.report(source, &mut round, &totals, (open, is_complete)).await?;
+        let report = self.report(source, &mut round, &totals, open, is_complete).await?;
         Ok(ImportOutcome { report, round })
     }
 
-    /// Runs one more round. A row in an open conflict is not written; the other rows are.
+    /// Runs one more round. A row in an open conflict is not written; the other rows are. Returns the round,
+    /// the number of open conflicts, and true if all of the round was written.
     async fn follow(
         &self,
         source: &mut DjangoSource,

@@ -5,7 +5,7 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 
-use super::ImportedUserRow;
+use super::{super::candidate::SourceRow, ImportedUserRow};
 use crate::{
     database::{DatabaseError, columns::UuidColumn, read},
     domain::{AuthToken, PasswordHash, Timestamp, User},
@@ -19,10 +19,8 @@ use crate::{
 /// The record of a source row that an earlier import processed.
 #[derive(Clone)]
 pub struct ImportedRow {
-    /// The `auth_token` of the source row.
-    pub auth_token: AuthToken,
-    /// The id of the source row.
-    pub source_id: i64,
+    /// The source row.
+    pub source_row: SourceRow,
     /// The user that the row became, in its current state, with its password hash; `None` if the row was left
     /// out or the user has been deleted.
     pub user: Option<(User, PasswordHash)>,
@@ -49,8 +47,8 @@ impl ImportedRow {
 pub struct Holder {
     /// The user.
     pub user: User,
-    /// The `auth_token` and the id of the source row that the user came from, if the user was imported.
-    pub row: Option<(AuthToken, i64)>,
+    /// The source row that the user came from, if the user was imported.
+    pub source_row: Option<SourceRow>,
 }
 
 /// A user with the `auth_token` and the id of the source row that it was imported from.
@@ -82,16 +80,16 @@ impl Store {
         })
     }
 
-    /// Returns the `auth_token` and the id of recorded rows that have a user, ordered by both. Starts after
+    /// Returns recorded rows that have a user, ordered by `auth_token` and id. Starts after
     /// `after` and returns at most `limit` rows.
     ///
     /// # Errors
     /// [`DatabaseError`].
     pub async fn list_imported(
         &self,
-        after: Option<(AuthToken, i64)>,
+        after: Option<SourceRow>,
         limit: i64,
-    ) -> Result<Vec<(AuthToken, i64)>, DatabaseError> {
+    ) -> Result<Vec<SourceRow>, DatabaseError> {
         use core_imported_user as imported;
         read!(&self.connections, connection => {
             let mut query = imported::table
@@ -100,19 +98,19 @@ impl Store {
                 .limit(limit)
                 .select((imported::auth_token, imported::source_id))
                 .into_boxed();
-            if let Some((token, id)) = after {
-                let token = UuidColumn(*token.as_uuid());
+            if let Some(after) = after {
+                let (token, id) = (UuidColumn(*after.auth_token.as_uuid()), after.id);
                 query = query.filter(
                     imported::auth_token.gt(token).or(imported::auth_token.eq(token).and(imported::source_id.gt(id))),
                 );
             }
             let rows: Vec<(UuidColumn, i64)> = query.load(connection).await?;
-            Ok(rows.into_iter().map(|(token, id)| (AuthToken::from_uuid(token.0), id)).collect())
+            Ok(rows.into_iter().map(source_row).collect())
         })
     }
 
-    /// Returns every user who has one of these `auth_token`s, emails, usernames or comparison forms of
-    /// usernames, each user once.
+    /// Returns every user who has one of these `auth_token`s, emails, usernames or username keys, each user
+    /// once.
     ///
     /// # Errors
     /// [`DatabaseError`].
@@ -161,13 +159,18 @@ impl Store {
             holders.dedup_by_key(|(user, ..)| user.id());
             let holder = |(user, token, id): HolderRow| Holder {
                 user: user.into(),
-                row: token.map(|token| AuthToken::from_uuid(token.0)).zip(id),
+                source_row: token.zip(id).map(source_row),
             };
             Ok(holders.into_iter().map(holder).collect())
         })
     }
 }
 
+fn source_row((token, id): (UuidColumn, i64)) -> SourceRow {
+    SourceRow { auth_token: AuthToken::from_uuid(token.0), id }
+}
+
+/// Converts a record with its user and the password hash.
 fn imported_row(
     (row, user, password): (ImportedUserRow, Option<UserRow>, Option<String>),
 ) -> Result<ImportedRow, DatabaseError> {
@@ -175,8 +178,7 @@ fn imported_row(
         bytes.try_into().map_err(|_| DatabaseError::Corrupt { table: "core_imported_user", column })
     };
     Ok(ImportedRow {
-        auth_token: AuthToken::from_uuid(row.auth_token.0),
-        source_id: row.source_id,
+        source_row: source_row((row.auth_token, row.source_id)),
         user: user.zip(password).map(|(user, hash)| (user.into(), PasswordHash::from_stored(hash))),
         is_left_out: row.is_left_out,
         row_digest: digest(row.row_digest, "row_digest")?,

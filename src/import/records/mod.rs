@@ -9,6 +9,7 @@ pub use self::{
     find::{Holder, ImportedRow},
     write::{ImportStep, WrittenUsers},
 };
+use super::candidate::SourceRow;
 use crate::{
     database::columns::{TimestampColumn, UuidColumn},
     domain::{AuthToken, Email, PasswordHash, Timestamp, UserId},
@@ -18,12 +19,14 @@ use crate::{
 /// A user to write, with the record of its source row.
 #[derive(Clone)]
 pub struct ImportedUser {
-    /// The `auth_token` and the id of the source row.
-    pub row: (AuthToken, i64),
+    /// The source row.
+    pub source_row: SourceRow,
     /// The user's `auth_token`: that of the row, unless another user already has it.
     pub auth_token: AuthToken,
-    /// The username and its comparison form.
-    pub username: (String, String),
+    /// The username.
+    pub username: String,
+    /// The key by which the username is looked up.
+    pub username_key: String,
     /// The email.
     pub email: Email,
     /// The password hash, or the text of an unusable password; `None` if the stored password
@@ -31,8 +34,10 @@ pub struct ImportedUser {
     pub password: Option<PasswordHash>,
     /// True if the email is verified.
     pub is_verified: bool,
-    /// `created_at` and `updated_at` of the row.
-    pub times: (Timestamp, Timestamp),
+    /// `created_at` of the row.
+    pub created_at: Timestamp,
+    /// `updated_at` of the row.
+    pub updated_at: Timestamp,
     /// SHA-256 of the source row without its password.
     pub row_digest: [u8; 32],
     /// SHA-256 of the row's password; keyed if the password is plaintext.
@@ -54,8 +59,8 @@ struct ImportedUserRow {
 impl ImportedUserRow {
     fn of(user: &ImportedUser, id: Option<UserId>, written_at: Timestamp) -> Self {
         Self {
-            auth_token: UuidColumn(*user.row.0.as_uuid()),
-            source_id: user.row.1,
+            auth_token: UuidColumn(*user.source_row.auth_token.as_uuid()),
+            source_id: user.source_row.id,
             user_id: id.map(UserId::as_i64),
             is_left_out: id.is_none(),
             row_digest: user.row_digest.to_vec(),

@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use diesel::{ExpressionMethods, OptionalExtension, QueryDsl};
 use diesel_async::RunQueryDsl;
 
-use super::{ImportedUser, ImportedUserRow};
+use super::{super::candidate::SourceRow, ImportedUser, ImportedUserRow};
 use crate::{
     database::{
         DatabaseError,
         columns::{TimestampColumn, UuidColumn},
         statements, write,
     },
-    domain::{AuditEvent, AuthToken, MailTokenPurpose, Timestamp, User, UserId},
+    domain::{AuditEvent, MailTokenPurpose, Timestamp, User, UserId},
     store::{
         Store,
         schema::{core_imported_user, core_user},
@@ -79,10 +79,10 @@ statements! {
         async fn release_identifiers(
             &mut self,
             id: UserId,
-            row: (AuthToken, i64),
+            source_row: SourceRow,
         ) -> Result<Option<User>, DatabaseError> {
             let written_at: Option<TimestampColumn> = core_imported_user::table
-                .find((UuidColumn(*row.0.as_uuid()), row.1))
+                .find(key_of(source_row))
                 .select(core_imported_user::updated_at)
                 .get_result(self)
                 .await
@@ -110,12 +110,12 @@ statements! {
                 .returning(core_user::id)
                 .get_result(self)
                 .await?;
-            self.record_source_row(user, Some(UserId::from_i64(id)), user.times.1).await
+            self.record_source_row(user, Some(UserId::from_i64(id)), user.updated_at).await
         }
 
         /// Updates a user from a source row; `before` is the user before the batch. If the password or the
-        /// email changes, or the row is not verified, ends the user's sessions, forgets the known addresses
-        /// and voids the password reset and email change links.
+        /// email changes, or the row is not verified, revokes the user's sessions, deletes the known
+        /// addresses and voids the password reset and email change links.
         async fn update_imported(
             &mut self,
             before: &User,
@@ -125,11 +125,11 @@ statements! {
             let id = before.id;
             diesel::update(core_user::table.find(id.as_i64()))
                 .set((
-                    core_user::username.eq(&user.username.0),
-                    core_user::username_key.eq(&user.username.1),
+                    core_user::username.eq(&user.username),
+                    core_user::username_key.eq(&user.username_key),
                     core_user::email.eq(user.email.as_str()),
                     core_user::is_verified.eq(user.is_verified),
-                    core_user::updated_at.eq(TimestampColumn(user.times.1)),
+                    core_user::updated_at.eq(TimestampColumn(user.updated_at)),
                     user.password.as_ref().map(|hash| core_user::password.eq(hash.expose())),
                 ))
                 .execute(self)
@@ -140,13 +140,12 @@ statements! {
                 self.void_links(id, MailTokenPurpose::ResetPassword, now).await?;
                 self.void_links(id, MailTokenPurpose::ChangeEmail, now).await?;
             }
-            self.record_source_row(user, Some(id), user.times.1).await
+            self.record_source_row(user, Some(id), user.updated_at).await
         }
 
         /// Records the digest of the row's password.
         async fn confirm_password(&mut self, user: &ImportedUser) -> Result<(), DatabaseError> {
-            let row = (UuidColumn(*user.row.0.as_uuid()), user.row.1);
-            diesel::update(core_imported_user::table.find(row))
+            diesel::update(core_imported_user::table.find(key_of(user.source_row)))
                 .set(core_imported_user::password_digest.eq(user.password_digest.to_vec()))
                 .execute(self)
                 .await?;
@@ -168,9 +167,8 @@ statements! {
 
 impl Store {
     /// Performs all steps in one transaction, or none. Users may exchange emails or usernames with each other
-    /// within one call. If an updated user gets another password or email, or is not verified, their sessions
-    /// end and their password reset and email change links become void. Records at most two events: `created`
-    /// for all new users together, and `changed` for all updated users together.
+    /// within one call. Users are updated as in `update_imported`. Records at most two events:
+    /// `created` for all new users together, and `changed` for all updated users together.
     ///
     /// # Errors
     /// [`DatabaseError::NotUnique`] if another user already has an email or a username of the steps;
@@ -185,13 +183,14 @@ impl Store {
             let mut written = WrittenUsers::default();
             // First release the emails and usernames of all users to update, so that the steps can claim them
             // in any order.
-            let mut updating = HashMap::new();
+            let mut users_before = HashMap::new();
             for step in &steps {
                 if let ImportStep::Update(id, user) = step {
-                    match connection.release_identifiers(*id, user.row).await? {
-                        Some(before) => drop(updating.insert(id.as_i64(), before)),
-                        None => written.kept += 1,
-                    }
+                    let Some(before) = connection.release_identifiers(*id, user.source_row).await? else {
+                        written.kept += 1;
+                        continue;
+                    };
+                    users_before.insert(id.as_i64(), before);
                 }
             }
             for step in &steps {
@@ -201,13 +200,13 @@ impl Store {
                         written.inserted += 1;
                     }
                     ImportStep::Update(id, user) => {
-                        let Some(before) = updating.get(&id.as_i64()) else { continue };
+                        let Some(before) = users_before.get(&id.as_i64()) else { continue };
                         connection.update_imported(before, user, changed.at).await?;
                         written.updated += 1;
                     }
                     ImportStep::Confirm(user) => connection.confirm_password(user).await?,
                     ImportStep::Adopt(id, user) => connection.adopt_user(*id, user).await?,
-                    ImportStep::LeaveOut(user) => connection.record_source_row(user, None, user.times.1).await?,
+                    ImportStep::LeaveOut(user) => connection.record_source_row(user, None, user.updated_at).await?,
                 }
             }
             for (mut event, count) in [(created, written.inserted), (changed, written.updated)] {
@@ -222,15 +221,20 @@ impl Store {
     }
 }
 
+/// Returns the primary key of the record of a source row.
+fn key_of(source_row: SourceRow) -> (UuidColumn, i64) {
+    (UuidColumn(*source_row.auth_token.as_uuid()), source_row.id)
+}
+
 fn new_row(user: &ImportedUser) -> NewUserRow {
     NewUserRow {
-        username: user.username.0.clone(),
-        username_key: user.username.1.clone(),
+        username: user.username.clone(),
+        username_key: user.username_key.clone(),
         email: user.email.as_str().to_owned(),
         password: user.password.as_ref().map(|hash| hash.expose().to_owned()).unwrap_or_default(),
         is_verified: user.is_verified,
         auth_token: UuidColumn(*user.auth_token.as_uuid()),
-        created_at: TimestampColumn(user.times.0),
-        updated_at: TimestampColumn(user.times.1),
+        created_at: TimestampColumn(user.created_at),
+        updated_at: TimestampColumn(user.updated_at),
     }
 }

@@ -7,7 +7,7 @@ use diesel::{
 };
 
 use super::{
-    super::candidate::{Candidate, UserState},
+    super::candidate::{Candidate, SourceRow, UserState},
     Survey,
     tables::candidate,
 };
@@ -191,12 +191,13 @@ impl Survey {
         Ok(diesel::select(diesel::dsl::exists(rows)).get_result(&mut self.connection)?)
     }
 
-    /// True if there is a row with this `auth_token` and id.
+    /// True if the survey has this row of the source.
     ///
     /// # Errors
     /// [`DatabaseError`].
-    pub fn has_row(&mut self, (token, id): (AuthToken, i64)) -> Result<bool, DatabaseError> {
-        let row = candidate::table.find(id).filter(candidate::row_token.eq(UuidColumn(*token.as_uuid())));
+    pub fn has_row(&mut self, row: SourceRow) -> Result<bool, DatabaseError> {
+        let token = UuidColumn(*row.auth_token.as_uuid());
+        let row = candidate::table.find(row.id).filter(candidate::row_token.eq(token));
         Ok(diesel::select(diesel::dsl::exists(row)).get_result(&mut self.connection)?)
     }
 
@@ -213,7 +214,7 @@ impl Survey {
         Ok(diesel::select(diesel::dsl::exists(rows)).get_result(&mut self.connection)?)
     }
 
-    /// True if a row has this comparison form of the username.
+    /// True if a row has this username key.
     ///
     /// # Errors
     /// [`DatabaseError`].

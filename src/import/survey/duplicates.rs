@@ -17,7 +17,7 @@ pub enum SurveyField {
     Email,
     /// The username, character by character.
     Username,
-    /// The comparison form of the username.
+    /// The username key.
     UsernameKey,
 }
 
