@@ -29,7 +29,7 @@ impl Service {
         let store = Store::open(store, LookupOptions { batch_tokens_max: 256, lanes: 1, waiting_max: 1_000 })
             .unwrap();
         store.migrate().await.unwrap();
-        let limits = AuditLimits { strangers_max: 10, per_caller_max: 10, per_account_max: 10 };
+        let limits = AuditLimits { unauthenticated_max: 10, per_caller_max: 10, per_account_max: 10 };
         let audit = AuditTrail::new(store.clone(), clock.clone(), limits);
         let sealing_key = SealingKey::from_base64("q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=").unwrap();
         let sealing_key = Arc::new(sealing_key);

@@ -14,7 +14,8 @@ use crate::{
         Username,
     },
     store::{
-        AuditFilter, EventPosition, ManagedUser, NewMail, NoticedEvent, RecordedEvent, Store, UserFilter,
+        AuditFilter, EventPosition, LinkOwner, ManagedUser, NewMail, NoticedEvent, RecordedEvent, Store,
+        UserFilter,
     },
 };
 
@@ -215,9 +216,8 @@ impl Administration {
         let (user, purpose) = (found.user, MailTokenPurpose::ResetPassword);
         let event = self.event(AuditKind::AuthnTokenCreated, &user, origin).with_resource(purpose.as_str());
         let link = mails.link(purpose, &user.email, MailedBy::Service, event.at).mail;
-        // Also checks the id: since the look-up, the user may have been deleted or disabled, or may have
-        // another email.
-        let owner = (&user.email, Some(user.id));
+        // With the id: since the look-up, another user may have taken this email.
+        let owner = LinkOwner { email: &user.email, id: Some(user.id) };
         let mailed = self.store.replace_link(owner, purpose, link, event).await?;
         let mailed = mailed.ok_or(AccountError::UserNotFound)?;
         mails.wake_outbox();

@@ -93,16 +93,25 @@ impl AuditTrail {
         }
     }
 
-    /// Returns `error`, after queueing a refusal if the error is a decision and not a failure
-    /// ([`AccountError::reason`]). For `account` see [`AuditTrail::queue_refusal_about`].
-    pub(super) fn refused(
+    /// Queues the event of a refusal, if the error is a decision and not a failure
+    /// ([`AccountError::reason`]). Returns the error.
+    pub(super) fn record_refusal(&self, event: AuditEvent, error: AccountError) -> AccountError {
+        if let Some(reason) = error.reason() {
+            self.queue_event(event.with_reason(reason));
+        }
+        error
+    }
+
+    /// Does what [`AuditTrail::record_refusal`] does, for a refusal about the account with this email. For
+    /// `account` see [`AuditTrail::queue_refusal_about`].
+    pub(super) fn record_refusal_about(
         &self,
         event: AuditEvent,
-        account: Option<&Email>,
+        account: &Email,
         error: AccountError,
     ) -> AccountError {
         if let Some(reason) = error.reason() {
-            self.enqueue(QueuedEvent { event: event.with_reason(reason), account: account.cloned() });
+            self.queue_refusal_about(event.with_reason(reason), account);
         }
         error
     }
@@ -159,13 +168,13 @@ impl AuditTrail {
     async fn look_up_accounts(&self, mut queued: Vec<QueuedEvent>) -> Vec<QueuedEvent> {
         let emails: Vec<_> = queued.iter().filter_map(|queued| queued.account.clone()).collect();
         // If the database does not answer, the write that follows fails too and logs the cause.
-        let users: HashMap<Email, AuthToken> = match emails.as_slice() {
+        let tokens: HashMap<Email, AuthToken> = match emails.as_slice() {
             [] => HashMap::new(),
             _ => self.store.find_auth_tokens_by_email(emails).await.unwrap_or_default(),
         };
         for queued in &mut queued {
             if let Some(email) = queued.account.take() {
-                queued.event.user = users.get(&email).copied();
+                queued.event.user = tokens.get(&email).copied();
             }
         }
         queued

@@ -3,16 +3,19 @@
 //!
 //! A password attempt is reserved before, and counts only if its password was wrong (`password_attempts`).
 
-use super::{AccountError, Accounts, throttle::Rule};
+use super::{
+    AccountError, Accounts,
+    throttle::{Rule, require_admission},
+};
 use crate::{
     domain::{AuditKind, ClientAddress, Email, Origin, Timestamp, User},
-    store::{Attempts, Counted, Subject},
+    store::{Attempts, Subject},
 };
 
 impl Accounts {
     /// Counts a link that a client requested without a proof of its identity, whether or not there is an
     /// account to mail it to. True while the mailbox is within its limit. Beyond the limit the request is not
-    /// refused, because strangers could use up the limit of the owner: it is merged with the earlier ones.
+    /// refused, because any client could use up the limit of the owner: it is merged with the earlier ones.
     ///
     /// # Errors
     /// [`AccountError::TooManyAttempts`] if the client's address has reached its limit; or a database error.
@@ -24,10 +27,10 @@ impl Accounts {
     ) -> Result<bool, AccountError> {
         let (options, now) = (self.options.throttle, self.deps.env.clock.now());
         if let Some(client) = origin.client {
-            let rule = (Subject::resends_from(client), Rule::PerWindow(options.resends_from));
+            let rule = (Subject::address_link_requests(client), Rule::PerWindow(options.resends_from));
             let counted = self.count(vec![rule], now).await;
             let event = || self.deps.audit.event(AuditKind::ExcessRateLimitExceeded, origin);
-            counted.map_err(|error| self.deps.audit.refused(event(), Some(email), error))?;
+            counted.map_err(|error| self.deps.audit.record_refusal_about(event(), email, error))?;
         }
         match self.count(vec![(mails_to, Rule::PerWindow(options.resends_to))], now).await {
             Ok(()) => Ok(true),
@@ -51,16 +54,16 @@ impl Accounts {
         let counted = self.count(vec![(changes, rule)], self.deps.env.clock.now()).await;
         let event = || self.deps.audit.event(AuditKind::ExcessRateLimitExceeded, origin);
         counted
-            .map_err(|error| self.deps.audit.refused(event().with_user(Some(user.auth_token)), None, error))
+            .map_err(|error| self.deps.audit.record_refusal(event().with_user(Some(user.auth_token)), error))
     }
 
-    /// Counts a mail that notifies its recipient of what a stranger did.
+    /// Counts a mail that notifies its recipient of what an unauthenticated caller did.
     ///
     /// # Errors
     /// [`AccountError::TooManyAttempts`]; the mail was not counted. Or a database error.
     pub(super) async fn count_notice(&self, email: &Email) -> Result<(), AccountError> {
         let rule = Rule::PerWindow(self.options.throttle.resends_to);
-        self.count(vec![(Subject::notices_to(email), rule)], self.deps.env.clock.now()).await
+        self.count(vec![(Subject::mailbox_notices(email), rule)], self.deps.env.clock.now()).await
     }
 
     /// Counts a registration, whether or not it will succeed: its result may reveal whether an email is
@@ -71,20 +74,17 @@ impl Accounts {
     pub(super) async fn count_registration(&self, client: Option<ClientAddress>) -> Result<(), AccountError> {
         let Some(client) = client else { return Ok(()) };
         let rule = Rule::PerWindow(self.options.throttle.registrations_from);
-        self.count(vec![(Subject::registrations_from(client), rule)], self.deps.env.clock.now()).await
+        self.count(vec![(Subject::address_registrations(client), rule)], self.deps.env.clock.now()).await
     }
 
-    async fn count(&self, rules: Vec<(Subject, Rule)>, now: Timestamp) -> Result<(), AccountError> {
-        let (subjects, rules): (Vec<_>, Vec<_>) = rules.into_iter().unzip();
-        let decide = move |known: &[Option<Attempts>]| {
-            rules.iter().zip(known).map(|(rule, known)| rule.count_one(*known, now)).collect()
+    /// Counts one attempt for each subject, or returns [`AccountError::TooManyAttempts`] and counts nothing.
+    async fn count(&self, limits: Vec<(Subject, Rule)>, now: Timestamp) -> Result<(), AccountError> {
+        let (subjects, rules): (Vec<_>, Vec<_>) = limits.into_iter().unzip();
+        let count_all = move |counted_before: &[Option<Attempts>]| {
+            let with_rules = rules.iter().zip(counted_before);
+            with_rules.map(|(rule, before)| rule.admit_and_count(*before, now)).collect()
         };
-        match self.deps.store.count_attempt(subjects, now, decide).await? {
-            Counted::Admitted => Ok(()),
-            Counted::Refused { until } => {
-                Err(AccountError::TooManyAttempts { retry_after: until.since(now) })
-            }
-        }
+        require_admission(self.deps.store.count_attempt(subjects, now, count_all).await?, now)
     }
 
     /// Counts a new password that the policy judges, whether or not it is accepted: judging takes the time of

@@ -12,9 +12,16 @@ use crate::{
     store::{Credentials, EmailChangeRequest, NoticedEvent, PasswordChange, Subject},
 };
 
+/// The recipient of the link that confirms an email change, and the sender of the link.
+#[derive(Clone, Copy)]
+struct LinkRecipient<'a> {
+    email: &'a Email,
+    mailed_by: MailedBy,
+}
+
 impl Accounts {
-    /// Verifies the current password of the acting user, within the same limits as a login. A right password
-    /// does not count, whether or not the change succeeds afterwards.
+    /// Verifies the current password of the acting user, within the same limits as a login. A correct
+    /// password does not count, whether or not the change succeeds afterwards.
     async fn check_current(
         &self,
         acting: &ActingUser,
@@ -29,11 +36,11 @@ impl Accounts {
         let found = found.filter(|found| found.user.id == acting.user.id);
         let hash = found.as_ref().map(|found| found.password.clone());
         match (attempt.compare(slot, current, hash).await?, found) {
-            (Verdict::Right { .. }, Some(found)) => {
+            (Verdict::Correct { .. }, Some(found)) => {
                 attempt.settle().await;
                 Ok(found)
             }
-            (Verdict::Right { .. } | Verdict::Wrong, _) => Err(AccountError::InvalidCredentials),
+            (Verdict::Correct { .. } | Verdict::Wrong, _) => Err(AccountError::InvalidCredentials),
         }
     }
 
@@ -43,14 +50,14 @@ impl Accounts {
     }
 
     /// Replaces the current password by a new one that the policy accepts. Revokes the user's other sessions,
-    /// voids the user's pending links for a password reset or an email change, forgets the addresses from
-    /// which the user logged in, and mails the user a notice.
+    /// voids the user's pending links for a password reset or an email change, deletes the known addresses of
+    /// the user, and mails the user a notice.
     ///
     /// # Errors
     /// [`AccountError::InvalidCredentials`], also when the password was changed or the user disabled at the
     /// same moment; [`AccountError::TooManyAttempts`] for current or for new passwords;
     /// [`AccountError::Overloaded`], [`AccountError::StoreUnavailable`] or [`AccountError::Internal`];
-    /// [`NewPasswordError::Refused`], only after the right current password.
+    /// [`NewPasswordError::Refused`], only after the correct current password.
     pub async fn change_password(
         &self,
         acting: &ActingUser,
@@ -61,14 +68,15 @@ impl Accounts {
         let (acting, current, origin) = (acting.clone(), current.clone(), origin.clone());
         self.run_detached(|accounts, caller_gone| async move {
             let changed = accounts.check_and_change(&acting, &current, &new, &origin, caller_gone).await;
-            let failed = || accounts.event_about(AuditKind::AuthnPasswordChangeFail, &acting, &origin);
+            let failure_event = || accounts.event_about(AuditKind::AuthnPasswordChangeFail, &acting, &origin);
             changed.map_err(|error| {
-                error.map_account(|error| accounts.deps.audit.refused(failed(), None, error))
+                error.map_account(|error| accounts.deps.audit.record_refusal(failure_event(), error))
             })
         })
         .await
     }
 
+    /// Does what [`Accounts::change_password`] does, without recording a refusal.
     async fn check_and_change(
         &self,
         acting: &ActingUser,
@@ -78,7 +86,7 @@ impl Accounts {
         caller_gone: CancellationToken,
     ) -> Result<(), NewPasswordError> {
         let found = self.check_current(acting, current, origin, caller_gone).await?;
-        self.count_new_password(Subject::new_passwords_of(found.user.auth_token)).await?;
+        self.count_new_password(Subject::user_new_passwords(found.user.auth_token)).await?;
         self.judge_password(new, &found.user.username, &found.user.email).await?;
         let hash = self.deps.passwords.hash(new).await.map_err(AccountError::from)?;
         let event = self.event_about(AuditKind::AuthnPasswordChange, acting, origin);
@@ -115,32 +123,35 @@ impl Accounts {
     ) -> Result<Option<MailToken>, AccountError> {
         let (acting, current, new, origin) = (acting.clone(), current.clone(), new.clone(), origin.clone());
         self.run_detached(|accounts, caller_gone| async move {
+            let link_to = LinkRecipient { email: &new, mailed_by: by };
             let requested =
-                accounts.check_and_request(&acting, &current, (&new, by), &origin, caller_gone).await;
-            let failed = || accounts.event_about(AuditKind::UserUpdateFail, &acting, &origin);
-            requested.map_err(|error| accounts.deps.audit.refused(failed(), None, error))
+                accounts.check_and_request(&acting, &current, link_to, &origin, caller_gone).await;
+            let failure_event = || accounts.event_about(AuditKind::UserUpdateFail, &acting, &origin);
+            requested.map_err(|error| accounts.deps.audit.record_refusal(failure_event(), error))
         })
         .await
     }
 
+    /// Does what [`Accounts::request_email_change`] does, without recording a refusal.
     async fn check_and_request(
         &self,
         acting: &ActingUser,
         current: &Password,
-        (new, by): (&Email, MailedBy),
+        link_to: LinkRecipient<'_>,
         origin: &Origin,
         caller_gone: CancellationToken,
     ) -> Result<Option<MailToken>, AccountError> {
+        let LinkRecipient { email: new, mailed_by } = link_to;
         let found = self.check_current(acting, current, origin, caller_gone).await?;
         let taken = self.deps.store.find_user_by_email(new).await?;
         if taken.is_some_and(|other| other.is_verified && other.id != acting.user.id) {
             return Err(AccountError::EmailTaken);
         }
-        let counted = Subject::email_changes_of(acting.user.auth_token);
+        let counted = Subject::user_email_changes(acting.user.auth_token);
         self.count_own_change(counted, &acting.user, origin).await?;
         let event = self.event_about(AuditKind::AuthnTokenCreated, acting, origin);
-        let event = event.with_resource(by.resource(MailTokenPurpose::ChangeEmail));
-        let link = self.deps.mails.link(MailTokenPurpose::ChangeEmail, new, by, event.at);
+        let event = event.with_resource(mailed_by.resource(MailTokenPurpose::ChangeEmail));
+        let link = self.deps.mails.link(MailTokenPurpose::ChangeEmail, new, mailed_by, event.at);
         let request = EmailChangeRequest {
             user: acting.user.id,
             password: found.password,
@@ -170,12 +181,13 @@ impl Accounts {
         let (acting, current, origin) = (acting.clone(), current.clone(), origin.clone());
         self.run_detached(|accounts, caller_gone| async move {
             let deleted = accounts.check_and_delete(&acting, &current, &origin, caller_gone).await;
-            let failed = || accounts.event_about(AuditKind::UserDeleteFail, &acting, &origin);
-            deleted.map_err(|error| accounts.deps.audit.refused(failed(), None, error))
+            let failure_event = || accounts.event_about(AuditKind::UserDeleteFail, &acting, &origin);
+            deleted.map_err(|error| accounts.deps.audit.record_refusal(failure_event(), error))
         })
         .await
     }
 
+    /// Does what [`Accounts::delete_account`] does, without recording a refusal.
     async fn check_and_delete(
         &self,
         acting: &ActingUser,

@@ -27,10 +27,10 @@ pub enum AccountError {
     /// No account has this email, or the password is wrong. The caller must not learn which of the two.
     #[error("the email or the password is wrong")]
     InvalidCredentials,
-    /// The password is right, but the email is not verified.
+    /// The password is correct, but the email is not verified.
     #[error("the email has not been verified")]
     EmailNotVerified,
-    /// An operator has disabled the account. A login returns this only after the right password.
+    /// An operator has disabled the account. A login returns this only after the correct password.
     #[error("the account is disabled")]
     AccountDisabled,
     /// The mailed token is unknown, used, expired, void or for another purpose.
@@ -39,12 +39,12 @@ pub enum AccountError {
     /// The email is verified already.
     #[error("the email has already been verified")]
     EmailAlreadyVerified,
-    /// The refresh token is unknown or another caller's, or its session has ended. If it had been replaced
-    /// before, this call has revoked its session.
+    /// The refresh token is unknown or another caller's, or its session has expired or was revoked. If it
+    /// had been replaced before, this call has revoked its session.
     #[error("the refresh token is not valid")]
     InvalidRefreshToken,
     /// The access token is malformed, has expired or was not signed by a current key, or its session has
-    /// ended.
+    /// expired or was revoked.
     #[error("the access token is not valid")]
     InvalidAccessToken,
     /// The user has no session with this id.

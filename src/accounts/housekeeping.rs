@@ -106,6 +106,7 @@ impl Housekeeping {
         }
     }
 
+    /// Returns the number of deleted events.
     async fn delete_excess_audit_events(&self) -> Result<i64, DatabaseError> {
         let excess = self.store.excess_audit_events(i64::from(self.audit_rows_max)).await?;
         let mut left = excess;
@@ -120,6 +121,7 @@ impl Housekeeping {
         Ok(excess - left)
     }
 
+    /// Deletes rows whose retention period is over, one transaction after the other.
     async fn purge(&self) {
         loop {
             let deletion = AuditEvent::new(self.clock.now(), AuditKind::UserDeleted, self.origin.clone());

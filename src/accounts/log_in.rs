@@ -25,7 +25,7 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError::TooManyAttempts`], before anything is checked; [`AccountError::InvalidCredentials`];
-    /// [`AccountError::AccountDisabled`] and [`AccountError::EmailNotVerified`], only after the right
+    /// [`AccountError::AccountDisabled`] and [`AccountError::EmailNotVerified`], only after the correct
     /// password; [`AccountError::Overloaded`], [`AccountError::StoreUnavailable`] or
     /// [`AccountError::Internal`].
     pub async fn log_in(
@@ -36,30 +36,33 @@ impl Accounts {
     ) -> Result<IssuedTokens, AccountError> {
         // Reserved first: a login that is refused because the queue is full causes no database query and does
         // not wait.
-        let slot = self.deps.passwords.reserve()?;
+        let first_slot = self.deps.passwords.reserve()?;
         let (email, password, origin) = (email.clone(), password.clone(), origin.clone());
         self.run_detached(|accounts, caller_gone| async move {
-            accounts.check_credentials(slot, &email, &password, &origin, caller_gone).await
+            accounts.check_credentials(first_slot, &email, &password, &origin, caller_gone).await
         })
         .await
     }
 
+    /// Checks the password, and again if the account changed before the session was opened. The first check
+    /// uses `first_slot`; each further one reserves its own.
     async fn check_credentials(
         &self,
-        slot: QueueSlot,
+        first_slot: QueueSlot,
         email: &Email,
         password: &Password,
         origin: &Origin,
         caller_gone: CancellationToken,
     ) -> Result<IssuedTokens, AccountError> {
-        let mut slot = Some(slot);
+        let mut first_slot = Some(first_slot);
         let mut attempt = self.reserve_attempt(email, origin, caller_gone).await?;
         for _ in 0..CHECKS_MAX {
-            let slot = slot.take().map_or_else(|| self.deps.passwords.reserve(), Ok)?;
+            let slot = first_slot.take().map_or_else(|| self.deps.passwords.reserve(), Ok)?;
             if let Some(tokens) = self.check_and_open(slot, email, password, &mut attempt, origin).await? {
                 return Ok(tokens);
             }
         }
+        // The account changed during each check, so no password is known to be the current one.
         Err(AccountError::InvalidCredentials)
     }
 
@@ -73,7 +76,8 @@ impl Accounts {
         Ok(self.deps.store.find_user_by_email(&email).await?.map(|user| user.email))
     }
 
-    /// Returns `None` when the account changed after its password was checked.
+    /// Checks the password once, and opens a session. Returns `None` when the account changed after its
+    /// password was checked.
     async fn check_and_open(
         &self,
         slot: QueueSlot,
@@ -90,9 +94,9 @@ impl Accounts {
         }
         let verdict = attempt.compare(slot, password, hash).await?;
 
-        let failed = || self.deps.audit.event(AuditKind::AuthnLoginFail, origin).with_user(user);
+        let failure_event = || self.deps.audit.event(AuditKind::AuthnLoginFail, origin).with_user(user);
         match (credentials, verdict) {
-            (Some(credentials), Verdict::Right { needs_rewrite })
+            (Some(credentials), Verdict::Correct { needs_rewrite })
                 if credentials.user.is_verified && !credentials.is_disabled =>
             {
                 let (user, hash) = (&credentials.user, &credentials.password);
@@ -105,17 +109,17 @@ impl Accounts {
                 }
                 Ok(tokens)
             }
-            (Some(credentials), Verdict::Right { .. }) => {
+            (Some(credentials), Verdict::Correct { .. }) => {
                 attempt.settle().await;
                 let refusal = if credentials.is_disabled {
                     AccountError::AccountDisabled
                 } else {
                     AccountError::EmailNotVerified
                 };
-                Err(self.deps.audit.refused(failed(), None, refusal))
+                Err(self.deps.audit.record_refusal(failure_event(), refusal))
             }
-            (_, Verdict::Wrong) | (None, Verdict::Right { .. }) => {
-                Err(self.deps.audit.refused(failed(), None, AccountError::InvalidCredentials))
+            (_, Verdict::Wrong) | (None, Verdict::Correct { .. }) => {
+                Err(self.deps.audit.record_refusal(failure_event(), AccountError::InvalidCredentials))
             }
         }
     }

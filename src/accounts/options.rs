@@ -53,7 +53,7 @@ pub struct ThrottleOptions {
     /// Failures from the address of one end user, where the address is known.
     pub failures_per_address: Budget,
     /// Password attempts from the address of one end user that are in progress. Less than the hashing queue,
-    /// so that right logins of one client, which are no failures, leave room for those of others.
+    /// so that correct logins of one client, which are no failures, leave room for those of others.
     pub in_progress_per_address_max: u32,
     /// Registrations from the address of one end user.
     pub registrations_from: Budget,
@@ -78,12 +78,12 @@ pub struct Budget {
     pub window: Duration,
 }
 
-/// How many different events wait separately, to be merged beyond that. The budgets are apart, so that no
-/// caller and no stranger can hide what concerns others.
+/// How many different events wait separately, to be merged beyond that. The budgets are separate, so that no
+/// caller can hide what concerns others.
 #[derive(Debug, Clone, Copy)]
 pub struct AuditLimits {
     /// Different refusals of callers that did not authenticate in a minute, by kind, reason and network.
-    pub strangers_max: usize,
+    pub unauthenticated_max: usize,
     /// Different events of one caller in a minute that are about no account.
     pub per_caller_max: usize,
     /// Different events about one account in a minute.

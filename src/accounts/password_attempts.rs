@@ -1,9 +1,9 @@
 //! Password attempts. Each is reserved before its password is compared, and settled by its outcome.
 //!
-//! A reservation occupies one of the attempts that the limits allow, so a thousand concurrent attempts, even
-//! on several instances, compare no more passwords than the limits allow. A wrong password becomes a failure,
-//! a right one clears the failures of its account, and an attempt whose password was not compared is given
-//! back: its caller had gone, a queue was full, or the database was unavailable. While the database is away,
+//! A reservation counts like a failure until it is settled, so a thousand concurrent attempts, even on
+//! several instances, compare no more passwords than the limits allow. A wrong password becomes a failure. A
+//! correct one clears the failures of its account. An attempt whose password was not compared counts nothing:
+//! its caller had gone, a queue was full, or the database was unavailable. While the database is unavailable,
 //! an outcome waits in memory. The reservation of an instance that has died expires.
 
 use std::{
@@ -14,13 +14,16 @@ use std::{
 use tokio::{runtime::Handle, sync::OwnedSemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
-use super::{AccountError, Accounts, throttle::Rule};
+use super::{
+    AccountError, Accounts,
+    throttle::{Rule, require_admission},
+};
 use crate::{
     database::DatabaseError,
     domain::{AuditEvent, AuditKind, ClientAddress, Email, Origin, Password, PasswordHash, Timestamp, User},
     password::{QueueSlot, Verdict},
     store::{
-        AttemptOutcome, Attempts, CLOCK_DIFFERENCE_MAX, CorrectPassword, Counted, LoginAddress, Reservation,
+        AttemptOutcome, Attempts, CLOCK_DIFFERENCE_MAX, CorrectPassword, LoginAddress, Reservation,
         SETTLEMENT_MAX, Settlement, Store, Subject, Tally,
     },
 };
@@ -57,12 +60,14 @@ pub(super) struct PasswordAttempt {
     permit: Option<OwnedSemaphorePermit>,
 }
 
-/// The subjects and limits of an attempt.
+/// The limits on an attempt.
 struct Limits {
-    /// The subjects whose failures a right password clears, with their limits.
-    of_account: Vec<(Subject, Rule)>,
-    /// The subjects that the account shares with others, with their limits.
-    shared: Vec<(Subject, Rule)>,
+    /// The subjects that the attempt counts for.
+    subjects: Vec<Subject>,
+    /// The limit on each subject, in the same order.
+    rules: Vec<Rule>,
+    /// The subjects of the account alone, whose failures a correct password clears.
+    cleared: Vec<Subject>,
 }
 
 impl Accounts {
@@ -80,9 +85,10 @@ impl Accounts {
     ) -> Result<PasswordAttempt, AccountError> {
         let reserved = self.reserve_within_limits(email, origin.client, caller_gone).await;
         let event = || self.deps.audit.event(AuditKind::AuthnLoginFailMax, origin);
-        reserved.map_err(|error| self.deps.audit.refused(event(), Some(email), error))
+        reserved.map_err(|error| self.deps.audit.record_refusal_about(event(), email, error))
     }
 
+    /// Does what [`Accounts::reserve_attempt`] does, without an audit event.
     async fn reserve_within_limits(
         &self,
         email: &Email,
@@ -94,32 +100,29 @@ impl Accounts {
         let clock = &self.deps.env.clock;
         let (now, compare_until) = (clock.now(), clock.instant() + COMPARISON_DELAY_MAX);
         let known = self.usable_known_address(email, client, now).await?;
-        let limits = self.limits(email, client, known.as_ref());
-        let cleared = limits.of_account.iter().map(|(subject, _)| *subject).collect();
-        let (subjects, rules): (Vec<_>, Vec<_>) = limits.of_account.into_iter().chain(limits.shared).unzip();
+        let Limits { subjects, rules, cleared } = self.limits(email, client, known.as_ref());
+
         let reservation = self.reservation(subjects.clone(), now);
+        // The outcome of an attempt that is dropped before its password is compared.
         let outcome = AttemptOutcome::NotCompared;
         let settlement = Settlement { id: reservation.id, subjects, cleared, outcome };
-        let admitting = rules.clone();
+        let admission_rules = rules.clone();
         let admit = move |tallies: &[Tally]| {
-            admitting.iter().zip(tallies).try_for_each(|(rule, tally)| rule.admit(*tally, now))
+            admission_rules.iter().zip(tallies).try_for_each(|(rule, tally)| rule.admit(*tally, now))
         };
-        match self.deps.store.reserve_attempt(reservation, admit).await? {
-            Counted::Refused { until } => {
-                Err(AccountError::TooManyAttempts { retry_after: until.since(now) })
-            }
-            Counted::Admitted => Ok(PasswordAttempt {
-                accounts: self.clone(),
-                settlement,
-                rules,
-                client,
-                is_from_known_address: known.is_some(),
-                caller_gone,
-                compare_until,
-                is_settled: false,
-                permit: Some(permit),
-            }),
-        }
+        require_admission(self.deps.store.reserve_attempt(reservation, admit).await?, now)?;
+
+        Ok(PasswordAttempt {
+            accounts: self.clone(),
+            settlement,
+            rules,
+            client,
+            is_from_known_address: known.is_some(),
+            caller_gone,
+            compare_until,
+            is_settled: false,
+            permit: Some(permit),
+        })
     }
 
     /// Returns the client address if it is known to the account, and the account's known addresses together
@@ -134,57 +137,51 @@ impl Accounts {
         let Some(known) = self.deps.store.find_known_address(email, client, now).await? else {
             return Ok(None);
         };
-        let common = Subject::password_at_known_addresses(known.auth_token());
-        let tallies = self.deps.store.tallies(self.reservation(vec![common], now)).await?;
+        let common = Subject::account_password_at_known_addresses(known.auth_token());
+        let tallies = self.deps.store.tallies(vec![common], now, latest_expiry(now)).await?;
         let rule = Rule::at_all_known_addresses(self.options.throttle);
         let is_usable = tallies.iter().all(|tally| rule.admit(*tally, now).is_ok());
         Ok(is_usable.then_some(known))
     }
 
-    /// Returns the limits on an attempt. An attempt from a known address is counted separately, so that
-    /// attempts from elsewhere neither make the owner wait nor use up the total that then refuses the owner.
+    /// Returns the limits on an attempt. An attempt from a known address has its own limits, so neither wrong
+    /// passwords from other addresses nor the limit over all accounts block the owner there.
     fn limits(&self, email: &Email, client: Option<ClientAddress>, known: Option<&LoginAddress>) -> Limits {
         let options = self.options.throttle;
-        let from_client = client.map(|client| {
-            (
-                Subject::passwords_from(client),
-                Rule::PerClient(options.failures_per_address, options.in_progress_per_address_max),
-            )
+        let of_account = match known {
+            Some(known) => vec![
+                (Subject::account_password_at_address(known), Rule::ConsecutiveFailures(options)),
+                (
+                    Subject::account_password_at_known_addresses(known.auth_token()),
+                    Rule::at_all_known_addresses(options),
+                ),
+            ],
+            None => vec![(Subject::account_password(email), Rule::ConsecutiveFailures(options))],
+        };
+        let of_address = client.map(|client| {
+            let rule = Rule::PerAddress(options.failures_per_address, options.in_progress_per_address_max);
+            (Subject::address_passwords(client), rule)
         });
-        match known {
-            Some(known) => Limits {
-                of_account: vec![
-                    (Subject::password_at(known), Rule::ConsecutiveFailures(options)),
-                    (
-                        Subject::password_at_known_addresses(known.auth_token()),
-                        Rule::at_all_known_addresses(options),
-                    ),
-                ],
-                shared: from_client.into_iter().collect(),
-            },
-            None => Limits {
-                of_account: vec![(Subject::password_of(email), Rule::ConsecutiveFailures(options))],
-                // The total last, because all logins share its row: each login locks it for the shortest
-                // time.
-                shared: from_client
-                    .into_iter()
-                    .chain([(Subject::any_password(), Rule::PerWindow(options.total))])
-                    .collect(),
-            },
-        }
+        let total = (Subject::all_passwords(), Rule::PerWindow(options.total));
+        // The total last, because all logins share its row: each login locks it for the shortest time.
+        let of_all = known.is_none().then_some(total);
+
+        let cleared = of_account.iter().map(|(subject, _)| *subject).collect();
+        let (subjects, rules) = of_account.into_iter().chain(of_address).chain(of_all).unzip();
+        Limits { subjects, rules, cleared }
     }
 
     fn reservation(&self, subjects: Vec<Subject>, now: Timestamp) -> Reservation {
         let id = uuid::Builder::from_random_bytes(self.deps.env.entropy.identifier()).into_uuid();
-        let expires_at = now.plus(RESERVED_MAX);
-        Reservation {
-            id,
-            subjects,
-            at: now,
-            expires_at,
-            latest_expiry: expires_at.plus(CLOCK_DIFFERENCE_MAX),
-        }
+        let (expires_at, latest_expiry) = (now.plus(RESERVED_MAX), latest_expiry(now));
+        Reservation { id, subjects, at: now, expires_at, latest_expiry }
     }
+}
+
+/// Returns the latest time at which a reservation may expire that was made until `now`. One that expires
+/// later was made under a wrong clock.
+fn latest_expiry(now: Timestamp) -> Timestamp {
+    now.plus(RESERVED_MAX).plus(CLOCK_DIFFERENCE_MAX)
 }
 
 impl PasswordAttempt {
@@ -194,12 +191,12 @@ impl PasswordAttempt {
     }
 
     /// Compares the password with the stored hash; `None` means that the user does not exist. A wrong
-    /// password is settled before this returns, so that a client that knows the result has paid for it. A
-    /// right one is settled by the caller.
+    /// password is settled before this returns, so that it is counted before the client knows the result. A
+    /// correct one is settled by the caller.
     ///
     /// # Errors
     /// [`AccountError::Overloaded`] if the comparison could not begin in time, or
-    /// [`AccountError::Internal`]. Nothing was compared, and the attempt is given back.
+    /// [`AccountError::Internal`]. Nothing was compared, and the attempt counts nothing.
     pub(super) async fn compare(
         &mut self,
         slot: QueueSlot,
@@ -212,11 +209,11 @@ impl PasswordAttempt {
         let passwords = self.accounts.deps.passwords.clone();
         let compared = passwords.verify_if(slot, password, hash, is_due).await;
         self.settlement.outcome = match &compared {
-            Ok(Verdict::Right { .. }) => AttemptOutcome::Right,
+            Ok(Verdict::Correct { .. }) => AttemptOutcome::Correct,
             Ok(Verdict::Wrong) => AttemptOutcome::Wrong { at: self.accounts.deps.env.clock.now() },
             Err(_) => AttemptOutcome::NotCompared,
         };
-        if self.settlement.outcome != AttemptOutcome::Right {
+        if self.settlement.outcome != AttemptOutcome::Correct {
             self.settle().await;
         }
         Ok(compared?)
@@ -233,9 +230,9 @@ impl PasswordAttempt {
         }
     }
 
-    /// Returns the changes that the right password makes, to be written with the session that it begins:
+    /// Returns the changes that the correct password makes, to be written with the session that it begins:
     /// only a session makes an address known. The event records the login.
-    pub(super) fn right_password(&self, user: &User, event: AuditEvent) -> CorrectPassword {
+    pub(super) fn correct_password(&self, user: &User, event: AuditEvent) -> CorrectPassword {
         let accounts = &self.accounts;
         let until = accounts.deps.env.clock.now().plus(accounts.options.throttle.known_address_lifetime);
         CorrectPassword {
@@ -246,7 +243,7 @@ impl PasswordAttempt {
         }
     }
 
-    /// Records that [`PasswordAttempt::right_password`] was written.
+    /// Records that [`PasswordAttempt::correct_password`] was written.
     pub(super) fn mark_settled(&mut self) {
         self.is_settled = true;
     }
@@ -285,6 +282,7 @@ impl Accounts {
     }
 }
 
+/// Settles an attempt by its outcome. A failure is counted by `rules`, one for each subject.
 async fn settle(store: &Store, settlement: Settlement, rules: Vec<Rule>) -> Result<(), DatabaseError> {
     let count_failure = move |failures: &[Option<Attempts>], at| {
         rules.iter().zip(failures).map(|(rule, failures)| rule.count_failure(*failures, at)).collect()

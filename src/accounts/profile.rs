@@ -30,13 +30,14 @@ impl Accounts {
         .await
     }
 
+    /// Runs in the detached task of [`Accounts::change_username`].
     async fn change_to_username(
         &self,
         acting: &ActingUser,
         username: &Username,
         origin: &Origin,
     ) -> Result<User, AccountError> {
-        let counted = Subject::username_changes_of(acting.user.auth_token);
+        let counted = Subject::user_username_changes(acting.user.auth_token);
         self.count_own_change(counted, &acting.user, origin).await?;
         let event = |kind| {
             self.deps
@@ -55,7 +56,7 @@ impl Accounts {
             }
             Ok(None) => Err(AccountError::UserNotFound),
             Err(error @ DatabaseError::NotUnique(_)) => {
-                Err(self.deps.audit.refused(event(AuditKind::UserUpdateFail), None, error.into()))
+                Err(self.deps.audit.record_refusal(event(AuditKind::UserUpdateFail), error.into()))
             }
             Err(error) => Err(error.into()),
         }

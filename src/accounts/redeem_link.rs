@@ -31,6 +31,7 @@ impl Accounts {
         .await
     }
 
+    /// Checks the link, then counts and judges the password, and uses up the link.
     async fn check_and_reset(
         &self,
         token: &MailToken,
@@ -45,14 +46,15 @@ impl Accounts {
         origin.note.set_user(owner.auth_token);
         let password = self.parse_new_password(password)?;
         let event = || self.deps.audit.event(AuditKind::ExcessRateLimitExceeded, origin);
-        let counted = self.count_new_password(Subject::new_passwords_by(token.digest())).await;
+        let counted = self.count_new_password(Subject::link_new_passwords(token.digest())).await;
         counted.map_err(|error| {
-            self.deps.audit.refused(event().with_user(Some(owner.auth_token)), None, error)
+            self.deps.audit.record_refusal(event().with_user(Some(owner.auth_token)), error)
         })?;
         self.judge_password(&password, &owner.username, &owner.email).await?;
         Ok(self.use_reset_link(token, &owner, &password, origin).await?)
     }
 
+    /// Hashes the password, sets it and uses up the link.
     async fn use_reset_link(
         &self,
         token: &MailToken,
@@ -87,6 +89,7 @@ impl Accounts {
         self.run_detached(|accounts, _| async move { accounts.use_change_link(&token, &origin).await }).await
     }
 
+    /// Runs in the detached task of [`Accounts::confirm_email_change`].
     async fn use_change_link(&self, token: &MailToken, origin: &Origin) -> Result<User, AccountError> {
         let event = self.deps.audit.event(AuditKind::UserUpdated, origin).with_resource("email");
         let purpose = MailTokenPurpose::ChangeEmail;
@@ -112,6 +115,7 @@ impl Accounts {
         self.run_detached(|accounts, _| async move { accounts.use_undo_link(&token, &origin).await }).await
     }
 
+    /// Runs in the detached task of [`Accounts::undo_email_change`].
     async fn use_undo_link(&self, token: &MailToken, origin: &Origin) -> Result<User, AccountError> {
         let event = self.deps.audit.event(AuditKind::UserUpdated, origin).with_resource("email, undone");
         let purpose = MailTokenPurpose::UndoEmailChange;
@@ -142,14 +146,19 @@ impl Accounts {
             }
             Ok(None) => Err(self.refuse_link(AuditKind::UserUpdateFail, origin)),
             Err(error @ DatabaseError::NotUnique(_)) => {
-                let failed = self.deps.audit.event(AuditKind::UserUpdateFail, origin);
-                Err(self.deps.audit.refused(failed.with_user(Some(owner.auth_token)), None, error.into()))
+                let failure_event = self
+                    .deps
+                    .audit
+                    .event(AuditKind::UserUpdateFail, origin)
+                    .with_user(Some(owner.auth_token));
+                Err(self.deps.audit.record_refusal(failure_event, error.into()))
             }
             Err(error) => Err(error.into()),
         }
     }
 
+    /// Records that a link is not valid, and returns the error.
     fn refuse_link(&self, kind: AuditKind, origin: &Origin) -> AccountError {
-        self.deps.audit.refused(self.deps.audit.event(kind, origin), None, AccountError::InvalidToken)
+        self.deps.audit.record_refusal(self.deps.audit.event(kind, origin), AccountError::InvalidToken)
     }
 }

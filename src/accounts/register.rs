@@ -73,7 +73,7 @@ impl Accounts {
             let event = |kind| accounts.deps.audit.event(kind, &account.origin);
             registered.map_err(|error| {
                 error.map_account(|error| {
-                    accounts.deps.audit.refused(event(refusal_kind(&error)), None, error)
+                    accounts.deps.audit.record_refusal(event(refusal_kind(&error)), error)
                 })
             })
         })
@@ -103,6 +103,8 @@ impl Accounts {
         }
     }
 
+    /// Registers the user, or returns the user that an earlier request with the same request id registered.
+    /// Does not record a refusal.
     async fn register_or_replay(
         &self,
         account: &NewAccount,
@@ -124,6 +126,7 @@ impl Accounts {
         }
     }
 
+    /// Registers a user whose request id, if any, is new or was sent twice at the same moment.
     async fn register_new(
         &self,
         account: &NewAccount,
@@ -146,6 +149,7 @@ impl Accounts {
         }
     }
 
+    /// Returns the user that an earlier request with the same request id registered, if there is one.
     async fn find_replay(&self, account: &NewAccount, now: Timestamp) -> Result<Option<User>, AccountError> {
         let Some(id) = account.request_id else { return Ok(None) };
         let since = now.minus(REQUEST_ID_LIFETIME);
@@ -174,6 +178,7 @@ impl Accounts {
         self.deps.mails.lifetime(MailTokenPurpose::VerifyEmail)
     }
 
+    /// Hashes the password and returns the registration to write.
     async fn new_registration(
         &self,
         account: &NewAccount,
@@ -213,6 +218,7 @@ const fn refusal_kind(error: &AccountError) -> AuditKind {
     }
 }
 
+/// Returns the user of an earlier registration if the request is the same.
 fn replayed_user(replay: Replay) -> Result<User, AccountError> {
     match replay {
         Replay::Same(user) => Ok(user),

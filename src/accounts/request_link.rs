@@ -18,7 +18,7 @@ use std::{sync::Arc, time::Duration};
 use super::{AccountError, Accounts, MailedBy};
 use crate::{
     domain::{AuditKind, Email, MailToken, MailTokenPurpose, Origin, chain},
-    store::{RequestedLink, Subject},
+    store::{LinkOwner, RequestedLink, Subject},
 };
 
 /// Maximum delay between the response and the work. The delay is random, so that a second call right after
@@ -81,6 +81,8 @@ impl Accounts {
         self.request_link(email, MailTokenPurpose::ResetPassword, by, origin).await
     }
 
+    /// Counts the request, and creates the link after the response. For a caller that mails the link itself,
+    /// creates it before the response, which contains the token.
     async fn request_link(
         &self,
         email: Email,
@@ -93,10 +95,10 @@ impl Accounts {
             .map_err(|_| AccountError::Overloaded { retry_after: RETRY_AFTER })?;
         // Counted separately, so that requests for one kind of link do not use up the limit of the other.
         let mails_to = match purpose {
-            MailTokenPurpose::ResetPassword => Subject::resets_to(&email),
+            MailTokenPurpose::ResetPassword => Subject::mailbox_reset_links(&email),
             MailTokenPurpose::VerifyEmail
             | MailTokenPurpose::ChangeEmail
-            | MailTokenPurpose::UndoEmailChange => Subject::resends_to(&email),
+            | MailTokenPurpose::UndoEmailChange => Subject::mailbox_verification_links(&email),
         };
         let is_within_limit = self.count_requested_link(mails_to, &email, &origin).await?;
         let request = LinkRequest { email, purpose, by, origin, is_within_limit };
@@ -121,6 +123,7 @@ impl Accounts {
         Ok(None)
     }
 
+    /// Creates the link, or records why there is none. Returns the token if the caller mails the link.
     async fn replace_link(&self, request: &LinkRequest) -> Result<Option<MailToken>, AccountError> {
         let LinkRequest { email, purpose, by, origin, is_within_limit } = request;
         let email = &self.deps.store.stored_email(email).await?;
@@ -129,8 +132,8 @@ impl Accounts {
         let link = self.deps.mails.link(*purpose, email, *by, event.at);
         let kept_since = event.at.minus(self.deps.mails.lifetime(*purpose) / 2);
         let kept_since = (!is_within_limit).then_some(kept_since);
-        let requested =
-            self.deps.store.request_link((email, None), *purpose, link.mail, event, kept_since).await?;
+        let owner = LinkOwner { email, id: None };
+        let requested = self.deps.store.request_link(owner, *purpose, link.mail, event, kept_since).await?;
         let (kind, reason) = match requested {
             RequestedLink::Created(_) => {
                 self.deps.mails.wake_outbox();

@@ -26,7 +26,7 @@ const INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Copy)]
 pub struct KeyOptions {
     /// Age of the latest key at which the next one is created.
-    pub rotation: Duration,
+    pub rotation_age: Duration,
     /// Time for which a new key is published before it signs.
     pub lead: Duration,
 }
@@ -72,7 +72,7 @@ pub struct SigningKeys {
 }
 
 impl SigningKeys {
-    /// Manages the keys of `access_tokens`, which has none before [`SigningKeys::prepare`].
+    /// Manages the keys of `access_tokens`, which has none before [`SigningKeys::load_or_rotate`].
     #[must_use]
     pub fn new(
         store: Store,
@@ -89,10 +89,10 @@ impl SigningKeys {
     ///
     /// # Errors
     /// [`SigningKeyError`]. If the keys cannot be read, the keys that were read before stay in use.
-    pub async fn prepare(&self) -> Result<(), SigningKeyError> {
+    pub async fn load_or_rotate(&self) -> Result<(), SigningKeyError> {
         let now = self.env.clock.now();
         let mut stored = self.store.list_signing_keys(now).await?;
-        let is_due = |latest: &StoredSigningKey| latest.created_at.plus(self.options.rotation) <= now;
+        let is_due = |latest: &StoredSigningKey| latest.created_at.plus(self.options.rotation_age) <= now;
         if stored.first().is_none_or(is_due) {
             self.add(stored.first(), Rotation::Orderly, now, None).await?;
             stored = self.store.list_signing_keys(now).await?;
@@ -113,6 +113,7 @@ impl SigningKeys {
         self.require_latest(&self.list().await?)
     }
 
+    /// Checks that the configured key decrypts the latest of these signing keys.
     fn require_latest(&self, stored: &[StoredSigningKey]) -> Result<(), SigningKeyError> {
         match stored.first().map(|latest| (latest, self.open(latest))) {
             Some((latest, Err(source))) => Err(SigningKeyError::Sealed { id: latest.id.clone(), source }),
@@ -124,7 +125,7 @@ impl SigningKeys {
     pub async fn run(self, stop: CancellationToken) {
         let mut last_logged = None;
         while stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
-            let failure = self.prepare().await.err().map(|error| chain(&error));
+            let failure = self.load_or_rotate().await.err().map(|error| chain(&error));
             // Logged once for each different error, not at every retry.
             if failure != last_logged
                 && let Some(failure) = &failure
@@ -157,6 +158,8 @@ impl SigningKeys {
         self.store.list_signing_keys(self.env.clock.now()).await
     }
 
+    /// Stores the key that follows `latest`, and the event if an operator (`origin`) requested it. Returns
+    /// `None` if another instance stored one at the same moment.
     async fn add(
         &self,
         latest: Option<&StoredSigningKey>,
@@ -194,6 +197,7 @@ impl SigningKeys {
         Ok(Some(key))
     }
 
+    /// Decrypts a signing key.
     fn open(&self, key: &StoredSigningKey) -> Result<SigningKey, UnsealError> {
         let seed = self.sealing_key.open(Purpose::SigningSeed, &key.sealed_seed)?;
         Ok(SigningKey::new(SigningSeed::from_bytes(seed), key.signs_from, key.verifies_until))

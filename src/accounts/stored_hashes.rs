@@ -15,7 +15,7 @@ const PAGE: i64 = 1_000;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Pause between two surveys. Hashes that an import stores meanwhile become known when they are first
-/// checked; hashes that are no longer stored are forgotten after this time.
+/// checked; hashes that are no longer stored are dropped after this time.
 const INTERVAL: Duration = Duration::from_hours(1);
 
 /// Pause after a survey that failed.
@@ -55,6 +55,7 @@ impl StoredHashes {
         }
     }
 
+    /// Reads all stored hashes, and gives their schemes and costs to [`Passwords`].
     async fn survey(&self) -> Result<(), AccountError> {
         let mut survey = self.passwords.survey();
         let mut last = None;

@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use super::{Budget, ThrottleOptions};
+use super::{AccountError, Budget, ThrottleOptions};
 use crate::{
     domain::Timestamp,
-    store::{Attempts, Tally},
+    store::{Admission, Attempts, Tally},
 };
 
 /// Time after the end of the last wait at which the failures of an account expire, so that the failures of a
@@ -30,7 +30,15 @@ pub(super) enum Rule {
     ConsecutiveFailures(ThrottleOptions),
     PerWindow(Budget),
     /// A budget, and the maximum number of attempts in progress.
-    PerClient(Budget, u32),
+    PerAddress(Budget, u32),
+}
+
+/// Returns [`AccountError::TooManyAttempts`] if the attempt was refused.
+pub(super) fn require_admission(admission: Admission, now: Timestamp) -> Result<(), AccountError> {
+    match admission {
+        Admission::Admitted => Ok(()),
+        Admission::Refused { until } => Err(AccountError::TooManyAttempts { retry_after: until.since(now) }),
+    }
 }
 
 impl Rule {
@@ -41,36 +49,41 @@ impl Rule {
     }
 
     /// Admits an attempt, or returns the time until which it is refused. An attempt in progress may become a
-    /// failure, so it occupies a place.
+    /// failure, so it counts like one here.
     pub(super) fn admit(self, tally: Tally, now: Timestamp) -> Result<(), Timestamp> {
         match self {
-            Self::ConsecutiveFailures(options) => options.admit(tally, now),
-            Self::PerClient(_, in_progress_max) if tally.in_progress >= in_progress_max => {
+            Self::ConsecutiveFailures(options) => options.admit_after_failures(tally, now),
+            Self::PerAddress(_, in_progress_max) if tally.in_progress >= in_progress_max => {
                 Err(now.plus(IN_PROGRESS_RETRY))
             }
-            Self::PerWindow(budget) | Self::PerClient(budget, _) => budget.admit(tally, now),
+            Self::PerWindow(budget) | Self::PerAddress(budget, _) => budget.admit_in_window(tally, now),
         }
     }
 
     /// Returns the failures including one at `at`.
     pub(super) fn count_failure(self, before: Option<Attempts>, at: Timestamp) -> Attempts {
         match self {
-            Self::ConsecutiveFailures(options) => options.count_failure(before, at),
-            Self::PerWindow(budget) | Self::PerClient(budget, _) => {
+            Self::ConsecutiveFailures(options) => options.count_consecutive_failure(before, at),
+            Self::PerWindow(budget) | Self::PerAddress(budget, _) => {
                 Attempts::count_in_window(before, budget.window, at)
             }
         }
     }
 
     /// Returns the attempts including this one, or the time until which this one is refused.
-    pub(super) fn count_one(self, before: Option<Attempts>, now: Timestamp) -> Result<Attempts, Timestamp> {
+    pub(super) fn admit_and_count(
+        self,
+        before: Option<Attempts>,
+        now: Timestamp,
+    ) -> Result<Attempts, Timestamp> {
         self.admit(Tally { failures: before, in_progress: 0 }, now)?;
         Ok(self.count_failure(before, now))
     }
 }
 
 impl ThrottleOptions {
-    fn admit(self, tally: Tally, now: Timestamp) -> Result<(), Timestamp> {
+    /// Admits an attempt if the wait after the last failure is over and few enough attempts are in progress.
+    fn admit_after_failures(self, tally: Tally, now: Timestamp) -> Result<(), Timestamp> {
         // Below this number of failures there is no wait, so no attempt is early: concurrent attempts may be
         // counted in another order than they arrived.
         let failures_without_wait = self.failures_max.min(self.failures_in_a_row_max);
@@ -85,7 +98,8 @@ impl ThrottleOptions {
         Ok(())
     }
 
-    fn count_failure(self, before: Option<Attempts>, at: Timestamp) -> Attempts {
+    /// Returns the failures including one at `at`, and the wait after it.
+    fn count_consecutive_failure(self, before: Option<Attempts>, at: Timestamp) -> Attempts {
         let count = before.map_or(0, |before| before.count).saturating_add(1);
         if count >= self.failures_in_a_row_max {
             let until = at.plus(self.pause);
@@ -105,7 +119,8 @@ impl ThrottleOptions {
 }
 
 impl Budget {
-    fn admit(self, tally: Tally, now: Timestamp) -> Result<(), Timestamp> {
+    /// Admits an attempt if the window has room for it and for the attempts in progress.
+    fn admit_in_window(self, tally: Tally, now: Timestamp) -> Result<(), Timestamp> {
         let window = Attempts::in_window(tally.failures, self.window, now);
         let count = window.map_or(0, |window| window.count);
         match window {
@@ -160,7 +175,7 @@ mod tests {
         let (mut now, mut known, mut guesses) = (START, None, Vec::new());
         while now.since(START) < lasting {
             let live = known.filter(|attempts: &Attempts| attempts.expires_at > now);
-            match RULE.count_one(live, now) {
+            match RULE.admit_and_count(live, now) {
                 Ok(attempts) => {
                     known = Some(attempts);
                     guesses.push(now);
@@ -196,10 +211,10 @@ mod tests {
     #[test]
     fn concurrent_attempts_are_counted_and_not_refused() {
         let slightly_later = START.plus(Duration::from_millis(5));
-        let first = RULE.count_one(None, slightly_later);
-        assert_eq!(RULE.count_one(first.ok(), START).map(|attempts| attempts.count), Ok(2));
-        let first = BUDGET_RULE.count_one(None, slightly_later);
-        assert_eq!(BUDGET_RULE.count_one(first.ok(), START).map(|attempts| attempts.count), Ok(2));
+        let first = RULE.admit_and_count(None, slightly_later);
+        assert_eq!(RULE.admit_and_count(first.ok(), START).map(|attempts| attempts.count), Ok(2));
+        let first = BUDGET_RULE.admit_and_count(None, slightly_later);
+        assert_eq!(BUDGET_RULE.admit_and_count(first.ok(), START).map(|attempts| attempts.count), Ok(2));
     }
 
     #[test]
@@ -209,29 +224,32 @@ mod tests {
             refused_until: START.plus(OPTIONS.wait_first),
             expires_at: START.plus(FAILURES_KEPT),
         };
-        assert_eq!(RULE.count_one(Some(locked), START), Err(locked.refused_until));
-        assert_eq!(RULE.count_one(Some(locked), locked.refused_until).map(|attempts| attempts.count), Ok(11));
+        assert_eq!(RULE.admit_and_count(Some(locked), START), Err(locked.refused_until));
+        assert_eq!(
+            RULE.admit_and_count(Some(locked), locked.refused_until).map(|attempts| attempts.count),
+            Ok(11)
+        );
     }
 
     #[test]
     fn a_wait_set_by_a_wrong_clock_does_not_lock() {
         let year = Duration::from_hours(24 * 365);
         let too_long = Attempts { count: 10, refused_until: START.plus(year), expires_at: START.plus(year) };
-        assert_eq!(RULE.count_one(Some(too_long), START).map(|attempts| attempts.count), Ok(11));
+        assert_eq!(RULE.admit_and_count(Some(too_long), START).map(|attempts| attempts.count), Ok(11));
         let window = Attempts { count: 1_000, refused_until: START, expires_at: START.plus(year) };
-        assert_eq!(BUDGET_RULE.count_one(Some(window), START).map(|attempts| attempts.count), Ok(1));
+        assert_eq!(BUDGET_RULE.admit_and_count(Some(window), START).map(|attempts| attempts.count), Ok(1));
     }
 
     #[test]
     fn a_budget_limits_each_window() {
         let mut known = None;
         for count in 1..=BUDGET.max {
-            known = Some(BUDGET_RULE.count_one(known, START).unwrap());
+            known = Some(BUDGET_RULE.admit_and_count(known, START).unwrap());
             assert_eq!(known.map(|attempts| attempts.count), Some(count));
         }
         let later = START.plus(Duration::from_mins(14));
-        assert_eq!(BUDGET_RULE.count_one(known, later), Err(START.plus(BUDGET.window)));
-        assert_eq!(BUDGET_RULE.count_one(None, START.plus(BUDGET.window)).map(|all| all.count), Ok(1));
+        assert_eq!(BUDGET_RULE.admit_and_count(known, later), Err(START.plus(BUDGET.window)));
+        assert_eq!(BUDGET_RULE.admit_and_count(None, START.plus(BUDGET.window)).map(|all| all.count), Ok(1));
     }
 
     #[test]
@@ -246,7 +264,7 @@ mod tests {
 
     #[test]
     fn one_client_cannot_fill_the_hashing_queue() {
-        let rule = Rule::PerClient(BUDGET, 32);
+        let rule = Rule::PerAddress(BUDGET, 32);
         let admits = |in_progress| rule.admit(Tally { failures: None, in_progress }, START).is_ok();
         assert!(admits(31) && !admits(32));
     }
@@ -256,8 +274,8 @@ mod tests {
         let rule = Rule::at_all_known_addresses(OPTIONS);
         let mut known = None;
         for _ in 0..20 {
-            known = Some(rule.count_one(known, START).unwrap());
+            known = Some(rule.admit_and_count(known, START).unwrap());
         }
-        assert_eq!(rule.count_one(known, START), Err(START.plus(OPTIONS.wait_first)));
+        assert_eq!(rule.admit_and_count(known, START), Err(START.plus(OPTIONS.wait_first)));
     }
 }

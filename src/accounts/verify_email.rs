@@ -22,12 +22,13 @@ impl Accounts {
         let origin = origin.clone();
         self.run_detached(|accounts, _| async move {
             let verified = accounts.verify_with_link(token, &origin).await;
-            let event = || accounts.deps.audit.event(AuditKind::UserUpdateFail, &origin);
-            verified.map_err(|error| accounts.deps.audit.refused(event(), None, error))
+            let failure_event = || accounts.deps.audit.event(AuditKind::UserUpdateFail, &origin);
+            verified.map_err(|error| accounts.deps.audit.record_refusal(failure_event(), error))
         })
         .await
     }
 
+    /// Does what [`Accounts::verify_email`] does, without recording a refusal.
     async fn verify_with_link(&self, token: LinkToken, origin: &Origin) -> Result<User, AccountError> {
         let token = match token {
             LinkToken::Mailed(token) => token,

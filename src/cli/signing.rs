@@ -88,6 +88,6 @@ pub(super) fn signing_keys(
     env: Env,
 ) -> SigningKeys {
     let session = &settings.session;
-    let options = KeyOptions { rotation: session.key_rotation.get(), lead: session.key_lead.get() };
+    let options = KeyOptions { rotation_age: session.key_rotation.get(), lead: session.key_lead.get() };
     SigningKeys::new(store, sealing_key, access_tokens, options, env)
 }

@@ -208,10 +208,10 @@ impl Origin {
         }
     }
 
-    /// True if the caller did not authenticate: it is unknown, or a visitor of the pages.
+    /// False if the caller did not authenticate: it is unknown, or a visitor of the pages.
     #[must_use]
-    pub fn is_stranger(&self) -> bool {
-        matches!(&*self.caller, NOBODY | PAGES)
+    pub fn is_authenticated(&self) -> bool {
+        !matches!(&*self.caller, NOBODY | PAGES)
     }
 }
 

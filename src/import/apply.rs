@@ -260,7 +260,7 @@ impl Import {
         let Ok(password) = Password::parse(stored.to_owned()) else { return Ok(false) };
         let slot = self.passwords.reserve()?;
         let verdict = self.passwords.verify(slot, &password, Some(hash)).await?;
-        Ok(matches!(verdict, Verdict::Right { .. }))
+        Ok(matches!(verdict, Verdict::Correct { .. }))
     }
 }
 

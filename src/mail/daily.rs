@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     database::DatabaseError,
     domain::{Email, Timestamp},
-    store::{Attempts, Counted, Store, Subject},
+    store::{Admission, Attempts, Store, Subject},
 };
 
 /// The length of a window. It begins with the first mail in it.
@@ -34,7 +34,7 @@ impl DailyLimits {
         };
         // The shared row last, so that it is locked for the shortest time.
         let counted = store.count_attempt(subjects(to), now, decide).await?;
-        Ok(matches!(counted, Counted::Admitted))
+        Ok(matches!(counted, Admission::Admitted))
     }
 
     /// Takes back what [`DailyLimits::admit`] counted, for a mail that was not sent.
@@ -44,7 +44,7 @@ impl DailyLimits {
 }
 
 fn subjects(to: &Email) -> Vec<Subject> {
-    vec![Subject::mails_to(to), Subject::any_mail()]
+    vec![Subject::mailbox_mails(to), Subject::all_mails()]
 }
 
 /// Returns the mails in the window including this one, or the end of the window if it is full.

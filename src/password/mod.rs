@@ -59,8 +59,8 @@ pub struct PasswordOptions {
 pub enum Verdict {
     /// The password is wrong, or the user has none or does not exist. The client must not learn which.
     Wrong,
-    /// The password is right.
-    Right {
+    /// The password is correct.
+    Correct {
         /// True if the hash has an older scheme or a lower cost than the setting and [`Passwords::rehash`]
         /// should replace it.
         needs_rewrite: bool,
@@ -335,7 +335,7 @@ fn check(password: &str, hash: &StoredHash, can_be_right: bool, cost: u32) -> Ve
 
     // Evaluated after the work, so that the time does not reveal whether the user exists.
     if matches && can_be_right {
-        Verdict::Right { needs_rewrite: hash.is_weaker_than(cost) }
+        Verdict::Correct { needs_rewrite: hash.is_weaker_than(cost) }
     } else {
         Verdict::Wrong
     }

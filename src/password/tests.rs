@@ -40,7 +40,7 @@ async fn a_new_hash_verifies_and_needs_no_rewrite() {
     assert!(hash.expose().starts_with("bcrypt_sha256$$2b$04$"));
 
     let right = verify(&passwords, "correct horse", Some(hash.clone())).await;
-    assert_eq!(right, Ok(Verdict::Right { needs_rewrite: false }));
+    assert_eq!(right, Ok(Verdict::Correct { needs_rewrite: false }));
     assert_eq!(verify(&passwords, "Correct horse", Some(hash)).await, Ok(Verdict::Wrong));
 }
 
@@ -60,18 +60,21 @@ async fn an_old_scheme_or_a_lower_cost_needs_one_rewrite() {
     let options = PasswordOptions { cost: 5, threads: 1, queue_length: 8, refusal_time_max: MAX };
     let higher_cost = Passwords::start(options, env(2)).unwrap();
     let old = passwords().hash(&chosen("s3cret")).await.unwrap();
-    assert_eq!(verify(&higher_cost, "s3cret", Some(old)).await, Ok(Verdict::Right { needs_rewrite: true }));
+    assert_eq!(verify(&higher_cost, "s3cret", Some(old)).await, Ok(Verdict::Correct { needs_rewrite: true }));
 
     let new = higher_cost.rehash(&typed("s3cret")).await.unwrap();
     assert_eq!(
         verify(&higher_cost, "s3cret", Some(new.clone())).await,
-        Ok(Verdict::Right { needs_rewrite: false })
+        Ok(Verdict::Correct { needs_rewrite: false })
     );
-    assert_eq!(verify(&passwords(), "s3cret", Some(new)).await, Ok(Verdict::Right { needs_rewrite: false }));
+    assert_eq!(
+        verify(&passwords(), "s3cret", Some(new)).await,
+        Ok(Verdict::Correct { needs_rewrite: false })
+    );
 
     let plain = "bcrypt$$2b$04$CZqd7vbM4OFg6.S7zWtru.wCVYBAmZ8JNXEq35Yr.dVkhsHRpynsa";
     let verdict = verify(&passwords(), "rounds-4", Some(stored(plain))).await;
-    assert_eq!(verdict, Ok(Verdict::Right { needs_rewrite: true }));
+    assert_eq!(verdict, Ok(Verdict::Correct { needs_rewrite: true }));
 }
 
 #[tokio::test]
@@ -86,7 +89,7 @@ async fn no_password_is_right_for_an_unknown_user() {
 #[test]
 fn a_match_of_the_dummy_hash_is_wrong() {
     let hash = StoredHash::parse(format::hash("s3cret", COST, [3; 16]).expose()).unwrap();
-    assert_eq!(check("s3cret", &hash, true, COST), Verdict::Right { needs_rewrite: false });
+    assert_eq!(check("s3cret", &hash, true, COST), Verdict::Correct { needs_rewrite: false });
     assert_eq!(check("s3cret", &hash, false, COST), Verdict::Wrong);
 }
 

@@ -17,9 +17,9 @@ pub use self::{
     lookup::LookupOptions,
     migrate::{MigrateError, Schema},
     tables::{
-        AUDIT_PAGE_MAX, AttemptOutcome, Attempts, AuditFilter, CLOCK_DIFFERENCE_MAX, CorrectPassword,
-        Counted, Credentials, Delivery, EarlierKeys, EmailChangeRequest, EmailUndo, EventPosition,
-        KnownSession, LoginAddress, ManagedUser, NewMail, NewSession, NoticedEvent, OutgoingMail,
+        AUDIT_PAGE_MAX, Admission, AttemptOutcome, Attempts, AuditFilter, CLOCK_DIFFERENCE_MAX,
+        CorrectPassword, Credentials, Delivery, EarlierKeys, EmailChangeRequest, EmailUndo, EventPosition,
+        KnownSession, LinkOwner, LoginAddress, ManagedUser, NewMail, NewSession, NoticedEvent, OutgoingMail,
         PasswordChange, Purged, RecordedEvent, Registered, Registration, Replay, RequestedLink, Reservation,
         RetentionPeriods, SETTLEMENT_MAX, SessionChange, Settlement, StoredSigningKey, Subject, Tally,
         USERS_PAGE_MAX, UserFilter, Verification,

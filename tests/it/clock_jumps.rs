@@ -47,7 +47,7 @@ impl Scene {
             audience: "kairos".to_owned(),
             lifetime: 10 * MINUTE,
         });
-        let options = KeyOptions { rotation: 30 * DAY, lead: 60 * MINUTE };
+        let options = KeyOptions { rotation_age: 30 * DAY, lead: 60 * MINUTE };
         let keys = SigningKeys::new(
             world.store.clone(),
             Arc::clone(&sealing_key),
@@ -55,7 +55,7 @@ impl Scene {
             options,
             Env { clock: clock.clone(), entropy: entropy.clone() },
         );
-        keys.prepare().await.unwrap();
+        keys.load_or_rotate().await.unwrap();
         let mail_options = MailOptions {
             verification_lifetime: DAY,
             reset_lifetime: 20 * MINUTE,
@@ -64,7 +64,7 @@ impl Scene {
         };
         let passwords =
             PasswordOptions { cost: 4, threads: 1, queue_length: 10, refusal_time_max: Duration::ZERO };
-        let limits = AuditLimits { strangers_max: 10, per_caller_max: 10, per_account_max: 10 };
+        let limits = AuditLimits { unauthenticated_max: 10, per_caller_max: 10, per_account_max: 10 };
         let env = Env { clock: clock.clone(), entropy: entropy.clone() };
         let dependencies = AccountsDependencies {
             store: world.store.clone(),
@@ -100,7 +100,7 @@ impl Scene {
     /// signing keys for that time.
     async fn jump(&self, ahead: Duration, back: Duration) {
         self.clock.set(NOW.plus(ahead).minus(back));
-        self.keys.prepare().await.unwrap();
+        self.keys.load_or_rotate().await.unwrap();
     }
 
     async fn log_in(&self, password: &str) -> Result<IssuedTokens, AccountError> {

@@ -29,9 +29,9 @@ pub(super) struct EventKey {
 
 /// What shares a limit on different events.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Budget {
+pub(super) enum EventBudget {
     /// Refusals of all callers with this name that did not authenticate.
-    Strangers(Arc<str>),
+    Unauthenticated(Arc<str>),
     /// Events of this caller that are about no account.
     Caller(Arc<str>),
     /// Refusals about this account.
@@ -41,36 +41,34 @@ pub(super) enum Budget {
 }
 
 impl QueuedEvent {
-    /// True if the event is about no account and its caller did not authenticate.
-    fn is_of_stranger(&self) -> bool {
-        self.event.user.is_none() && self.account.is_none() && self.event.origin.is_stranger()
-    }
-
-    /// Returns the key. A stranger's program and method are not part of it: each of them is free to choose,
-    /// and would multiply the rows.
+    /// Returns the key. It omits the agent and the resource of a caller that did not authenticate: such a
+    /// caller could send a new value in each call, and each value would add a row. An event about an account
+    /// keeps them.
     pub(super) fn key(&self) -> EventKey {
         let AuditEvent { kind, reason, user, origin, resource, .. } = &self.event;
-        let is_told = !self.is_of_stranger();
+        let is_about_account = self.event.user.is_some() || self.account.is_some();
+        let has_details = is_about_account || origin.is_authenticated();
         EventKey {
             kind: *kind,
             reason: *reason,
             caller: Arc::clone(&origin.caller),
             user: *user,
             account: self.account.clone(),
-            resource: resource.clone().filter(|_| is_told),
+            resource: resource.clone().filter(|_| has_details),
             peer: origin.peer.map(ClientAddress::of),
             client: origin.client,
-            agent: origin.agent.clone().filter(|_| is_told),
+            agent: origin.agent.clone().filter(|_| has_details),
         }
     }
 
-    pub(super) fn budget(&self) -> Budget {
+    /// Returns the budget that the event is counted in.
+    pub(super) fn budget(&self) -> EventBudget {
         let (user, caller) = (self.event.user, &self.event.origin.caller);
         match (user.is_some() || self.account.is_some(), self.event.reason) {
-            (true, Some(_)) => Budget::Refusals(user, self.account.clone()),
-            (true, None) => Budget::Reads(user),
-            (false, _) if self.event.origin.is_stranger() => Budget::Strangers(Arc::clone(caller)),
-            (false, _) => Budget::Caller(Arc::clone(caller)),
+            (true, Some(_)) => EventBudget::Refusals(user, self.account.clone()),
+            (true, None) => EventBudget::Reads(user),
+            (false, _) if self.event.origin.is_authenticated() => EventBudget::Caller(Arc::clone(caller)),
+            (false, _) => EventBudget::Unauthenticated(Arc::clone(caller)),
         }
     }
 
@@ -81,6 +79,7 @@ impl QueuedEvent {
         Self { event: AuditEvent { at, kind, reason, user, resource: None, origin, count }, ..self }
     }
 
+    /// Removes the account, so that the event is about none.
     pub(super) fn without_account(self) -> Self {
         Self { event: self.event.with_user(None), account: None }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, hash_map::Entry};
 
-use super::event::{Budget, EventKey, QueuedEvent};
+use super::event::{EventBudget, EventKey, QueuedEvent};
 use crate::accounts::AuditLimits;
 
 /// Limits the number of different events of each budget.
@@ -10,7 +10,7 @@ use crate::accounts::AuditLimits;
 pub(super) struct Limiter {
     pub(super) limits: AuditLimits,
     accounts_max: usize,
-    used: HashMap<Budget, usize>,
+    used: HashMap<EventBudget, usize>,
     /// Number of budgets for refusals about an account.
     refused_accounts: usize,
     /// Number of budgets for reads of an account.
@@ -43,14 +43,14 @@ impl Limiter {
     fn take(&mut self, queued: &QueuedEvent) -> bool {
         let budget = queued.budget();
         let max = match budget {
-            Budget::Strangers(_) => self.limits.strangers_max,
-            Budget::Caller(_) => self.limits.per_caller_max,
-            Budget::Refusals(..) | Budget::Reads(_) => self.limits.per_account_max,
+            EventBudget::Unauthenticated(_) => self.limits.unauthenticated_max,
+            EventBudget::Caller(_) => self.limits.per_caller_max,
+            EventBudget::Refusals(..) | EventBudget::Reads(_) => self.limits.per_account_max,
         };
         let accounts = match budget {
-            Budget::Refusals(..) => Some(&mut self.refused_accounts),
-            Budget::Reads(_) => Some(&mut self.read_accounts),
-            Budget::Strangers(_) | Budget::Caller(_) => None,
+            EventBudget::Refusals(..) => Some(&mut self.refused_accounts),
+            EventBudget::Reads(_) => Some(&mut self.read_accounts),
+            EventBudget::Unauthenticated(_) | EventBudget::Caller(_) => None,
         };
         match self.used.entry(budget) {
             Entry::Occupied(mut used) => {

@@ -1,9 +1,9 @@
 //! The events that wait to be written, and the rows to which further equal events are added.
 //!
 //! Equal events of a minute become one row with a count. The number of different ones is limited, with a
-//! budget for strangers, one for each caller and one for each account: noise in one budget leaves the others
-//! alone. An event beyond its budget loses its addresses and its resource, but an event about an account
-//! never loses the account.
+//! budget for unauthenticated callers, one for each other caller and one for each account: a flood in one
+//! budget uses up no other one. An event beyond its budget loses its addresses and its resource, but an event
+//! about an account never loses the account.
 
 mod event;
 mod limiter;
@@ -25,8 +25,8 @@ const WINDOW: Duration = Duration::from_mins(1);
 /// the calls.
 const ACCOUNTS_WAITING_MAX: usize = 10_000;
 
-/// Number of rows of one window at which they are forgotten: some tens of megabytes. Equal events then begin
-/// another row; none is merged or lost.
+/// Number of rows of one window at which they are dropped from memory: some tens of megabytes. Equal events
+/// then begin another row; none is merged or lost.
 const ROWS_REMEMBERED_MAX: usize = 50_000;
 
 /// Different events in the order of their arrival.

@@ -1,7 +1,7 @@
 use super::*;
 use crate::domain::{AuditKind, AuthToken, ClientAddress, Origin};
 
-const LIMITS: AuditLimits = AuditLimits { strangers_max: 3, per_caller_max: 2, per_account_max: 2 };
+const LIMITS: AuditLimits = AuditLimits { unauthenticated_max: 3, per_caller_max: 2, per_account_max: 2 };
 const NOW: Timestamp = Timestamp::from_unix_micros(1_800_000_000_000_000);
 
 fn refusal(caller: &str, client: &str) -> QueuedEvent {
@@ -30,7 +30,7 @@ fn arrange(window: &mut Window, queued: Vec<QueuedEvent>, now: Timestamp) -> Vec
 }
 
 #[test]
-fn refusals_of_strangers_are_counted_by_network_whatever_they_call() {
+fn refusals_of_unauthenticated_callers_are_counted_by_network_whatever_they_call() {
     let mut window = Window::new(LIMITS);
     let calls = (0..33).map(|number| from_peer("nobody", "192.0.2.1", &format!("method {number}")));
     let events = arrange(&mut window, calls.collect(), NOW);
@@ -59,9 +59,9 @@ fn equal_events_of_a_minute_share_a_row() {
 #[test]
 fn each_budget_is_its_own() {
     let mut window = Window::new(LIMITS);
-    let strangers = (0..100).map(|number| from_peer("nobody", &format!("198.51.100.{number}"), ""));
+    let unauthenticated = (0..100).map(|number| from_peer("nobody", &format!("198.51.100.{number}"), ""));
     let agents = (0..100).map(|number| refusal("agent", &format!("198.51.100.{number}")));
-    let noise = strangers.chain(agents).collect();
+    let noise = unauthenticated.chain(agents).collect();
     let events = arrange(&mut window, noise, NOW);
     let counts: Vec<_> = events.iter().map(|event| (event.origin.caller.as_ref(), event.count)).collect();
     let expected = [[("nobody", 1); 3].as_slice(), &[("nobody", 97)], &[("agent", 1); 2], &[("agent", 98)]];

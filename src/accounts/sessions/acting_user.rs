@@ -1,4 +1,4 @@
-//! The user whom an access token authenticates.
+//! The user that an access token authenticates.
 
 use std::fmt;
 
@@ -36,14 +36,14 @@ impl Accounts {
     ) -> Result<ActingUser, AccountError> {
         let Some((_, acting)) = self.introspect(access_token).await? else {
             let event = self.deps.audit.event(AuditKind::AuthzFail, origin);
-            return Err(self.deps.audit.refused(event, None, AccountError::InvalidAccessToken));
+            return Err(self.deps.audit.record_refusal(event, AccountError::InvalidAccessToken));
         };
         origin.note.set_user(acting.user.auth_token);
         Ok(acting)
     }
 
     /// Returns the claims and the user of an access token; `None` if the token is invalid or its session has
-    /// ended.
+    /// expired or was revoked.
     ///
     /// # Errors
     /// A database error.
@@ -54,9 +54,7 @@ impl Accounts {
         let now = self.deps.env.clock.now();
         let Ok(claims) = self.deps.access_tokens.verify(access_token, now) else { return Ok(None) };
         let known = self.deps.store.find_session(claims.session, claims.user).await?;
-        let is_live = |known: &KnownSession| {
-            known.user.is_verified && now < self.options.sessions.expires_at(&known.session)
-        };
+        let is_live = |known: &KnownSession| self.options.sessions.is_live(known, now);
         Ok(known.filter(is_live).map(|known| {
             let acting = ActingUser { user: known.user, session: known.session.id };
             (claims, acting)
@@ -76,7 +74,8 @@ impl Accounts {
         let found = self.introspect(access_token).await?;
         if found.is_none() {
             let event = self.deps.audit.event(AuditKind::AuthzFail, origin).with_resource("introspection");
-            let _unsent = self.deps.audit.refused(event, None, AccountError::InvalidAccessToken);
+            // Only recorded: the caller asked whether the token is valid.
+            self.deps.audit.record_refusal(event, AccountError::InvalidAccessToken);
         }
         Ok(found)
     }

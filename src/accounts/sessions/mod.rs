@@ -12,7 +12,7 @@ use crate::{
     domain::{
         AuditEvent, AuditKind, Origin, PasswordHash, RefreshToken, Session, SessionId, Timestamp, User,
     },
-    store::NewSession,
+    store::{KnownSession, NewSession},
 };
 
 impl SessionOptions {
@@ -20,6 +20,12 @@ impl SessionOptions {
     /// limit shortens existing sessions too.
     fn expires_at(&self, session: &Session) -> Timestamp {
         session.refreshed_at.plus(self.idle).min(session.created_at.plus(self.lifetime))
+    }
+
+    /// True if the user may act in this session: it has not expired, and its user is verified and not
+    /// disabled.
+    fn is_live(&self, known: &KnownSession, now: Timestamp) -> bool {
+        known.user.is_verified && !known.is_disabled && now < self.expires_at(&known.session)
     }
 }
 
@@ -41,8 +47,8 @@ pub struct IssuedTokens {
 }
 
 impl Accounts {
-    /// Opens a session for a user whose password was right. Returns `None` when the password was changed, or
-    /// the user is no longer verified or was disabled, since the password was checked.
+    /// Opens a session for a user whose password was correct. Returns `None` when the password was changed,
+    /// or the user is no longer verified or was disabled, since the password was checked.
     pub(super) async fn open_session(
         &self,
         user: &User,
@@ -73,14 +79,15 @@ impl Accounts {
             token: tokens.refresh_token.digest(),
             sessions_max: self.options.sessions.per_user_max,
         };
-        let right = attempt.right_password(user, event);
-        let is_open = self.deps.store.open_session(new, right).await?;
+        let correct = attempt.correct_password(user, event);
+        let is_open = self.deps.store.open_session(new, correct).await?;
         if is_open {
             attempt.mark_settled();
         }
         Ok(is_open.then_some(tokens))
     }
 
+    /// Signs an access token for the session, and returns it with the refresh token.
     fn issue(
         &self,
         user: User,
@@ -115,6 +122,7 @@ impl Accounts {
     pub async fn list_sessions(&self, acting: &ActingUser) -> Result<Vec<Session>, AccountError> {
         let now = self.deps.env.clock.now();
         let mut sessions = self.deps.store.list_sessions(&acting.user).await?;
+        // The acting user is verified and not disabled, so only the expiry is left to check.
         sessions.retain(|session| now < self.options.sessions.expires_at(session));
         Ok(sessions)
     }
@@ -159,6 +167,7 @@ impl Accounts {
         .await
     }
 
+    /// Creates the event of a revocation that the user requested.
     fn revocation_event(&self, acting: &ActingUser, origin: &Origin) -> AuditEvent {
         self.deps.audit.event(AuditKind::SessionExpired, origin).with_user(Some(acting.user.auth_token))
     }

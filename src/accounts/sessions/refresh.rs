@@ -1,4 +1,4 @@
-//! Refreshing and ending a session with its refresh token.
+//! Refreshing and revoking a session with its refresh token.
 //!
 //! Each use of a refresh token replaces it. If a replaced token is used again, either the caller or a thief
 //! has a copy of it. The server cannot distinguish the two, so it revokes the session (RFC 9700, section
@@ -42,22 +42,18 @@ struct Presentation {
 }
 
 impl Presentation {
-    fn judge(&self, known: &KnownSession) -> TokenState {
-        let is_same_caller = self.caller == known.session.caller;
-        let is_soon = self.at.since(known.session.refreshed_at) <= REFRESH_RETRY_WINDOW;
-        let may_refresh = known.user.is_verified && !known.is_disabled;
-        if self.options.expires_at(&known.session) <= self.at || !may_refresh {
+    /// Compares the token with those of the session.
+    fn classify(&self, known: &KnownSession) -> TokenState {
+        if !self.options.is_live(known, self.at) {
             return TokenState::Useless;
         }
+        let is_same_caller = self.caller == known.session.caller;
+        if self.digest == known.token {
+            return if is_same_caller { TokenState::Live } else { TokenState::Useless };
+        }
+        let is_in_retry_window = self.at.since(known.session.refreshed_at) <= REFRESH_RETRY_WINDOW;
         match known.previous {
-            _ if self.digest == known.token => {
-                if is_same_caller {
-                    TokenState::Live
-                } else {
-                    TokenState::Useless
-                }
-            }
-            Some((previous, salt)) if previous == self.digest && is_same_caller && is_soon => {
+            Some((previous, salt)) if previous == self.digest && is_same_caller && is_in_retry_window => {
                 TokenState::Repeated { salt }
             }
             _ => TokenState::Reused,
@@ -83,6 +79,7 @@ impl Accounts {
         self.run_detached(|accounts, _| async move { accounts.rotate_token(&token, &origin).await }).await
     }
 
+    /// Runs in the detached task of [`Accounts::refresh_session`].
     async fn rotate_token(
         &self,
         token: &RefreshToken,
@@ -98,22 +95,22 @@ impl Accounts {
         };
         let renewed = self.deps.audit.event(AuditKind::SessionRenewed, origin);
         let reused = self.deps.audit.event(AuditKind::AuthnTokenReuse, origin);
-        let (judge, successor) = (presentation.clone(), token.successor(&salt).digest());
-        let decide = move |known: &KnownSession| match judge.judge(known) {
+        let (presented, successor) = (presentation.clone(), token.successor(&salt).digest());
+        let decide = move |known: &KnownSession| match presented.classify(known) {
             TokenState::Live => SessionChange::Rotate {
                 token: successor,
                 salt,
                 event: about_session(renewed, &known.session),
             },
             TokenState::Repeated { .. } | TokenState::Useless => SessionChange::Keep,
-            TokenState::Reused => SessionChange::End { event: about_session(reused, &known.session) },
+            TokenState::Reused => SessionChange::Revoke { event: about_session(reused, &known.session) },
         };
         let Some(known) = self.deps.store.change_session(token.family_digest(), decide).await? else {
             return Err(self.refuse_refresh(origin, None));
         };
         let mut session = known.session.clone();
         origin.note.set_user(session.user);
-        let salt = match presentation.judge(&known) {
+        let salt = match presentation.classify(&known) {
             TokenState::Live => {
                 session.refreshed_at = now;
                 salt
@@ -125,10 +122,11 @@ impl Accounts {
         self.issue(known.user, &session, token.successor(&salt), now)
     }
 
+    /// Records a refused refresh, and returns the error.
     fn refuse_refresh(&self, origin: &Origin, session: Option<&Session>) -> AccountError {
         let event = self.deps.audit.event(AuditKind::SessionRenewFail, origin);
         let event = event.with_user(session.map(|session| session.user));
-        self.deps.audit.refused(event, None, AccountError::InvalidRefreshToken)
+        self.deps.audit.record_refusal(event, AccountError::InvalidRefreshToken)
     }
 
     /// Revokes the session of a refresh token, also if the token has been replaced. Succeeds if there is no
@@ -141,12 +139,13 @@ impl Accounts {
         self.run_detached(|accounts, _| async move {
             let audit = &accounts.deps.audit;
             let revoked = audit.event(AuditKind::SessionExpired, &origin);
-            let decide =
-                |known: &KnownSession| SessionChange::End { event: about_session(revoked, &known.session) };
+            let decide = |known: &KnownSession| SessionChange::Revoke {
+                event: about_session(revoked, &known.session),
+            };
             if accounts.deps.store.change_session(family, decide).await?.is_none() {
-                let failed = audit.event(AuditKind::SessionExpireFail, &origin);
-                // Only recorded: the session may have ended before, which the user wanted.
-                let _unsent = audit.refused(failed, None, AccountError::InvalidRefreshToken);
+                let failure_event = audit.event(AuditKind::SessionExpireFail, &origin);
+                // Only recorded: there is no session any more, which the user wanted.
+                audit.record_refusal(failure_event, AccountError::InvalidRefreshToken);
             }
             Ok(())
         })

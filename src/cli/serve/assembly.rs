@@ -56,7 +56,7 @@ impl Service {
         let mails = mails(&settings, Arc::clone(&sealing_key), &env.entropy, Arc::clone(&mail_due));
         let deps = accounts_dependencies(&settings, store.clone(), mails.clone(), env.clone())?;
         let signing_keys = build_signing_keys(&settings, &deps, &sealing_key);
-        signing_keys.prepare().await.map_err(reason)?;
+        signing_keys.load_or_rotate().await.map_err(reason)?;
         let outbox = build_outbox(&settings, &deps, &sealing_key)?;
         let audit = deps.audit.clone();
         let accounts = Accounts::new(deps, accounts_options(&settings));

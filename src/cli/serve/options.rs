@@ -64,7 +64,7 @@ pub(super) fn retention(settings: &Settings) -> Retention {
 
 pub(super) fn audit_limits(settings: &Settings) -> AuditLimits {
     AuditLimits {
-        strangers_max: settings.audit.strangers_max.as_usize(),
+        unauthenticated_max: settings.audit.strangers_max.as_usize(),
         per_caller_max: settings.audit.refusals_max.as_usize(),
         per_account_max: settings.audit.account_max.as_usize(),
     }

@@ -136,7 +136,7 @@ statements! {
                 .await?;
             if user.password.is_some() || before.email != user.email || !user.is_verified {
                 self.delete_sessions_of(id, None).await?;
-                self.forget_addresses(id).await?;
+                self.delete_known_addresses(id).await?;
                 self.void_links(id, MailTokenPurpose::ResetPassword, now).await?;
                 self.void_links(id, MailTokenPurpose::ChangeEmail, now).await?;
             }

@@ -1,5 +1,5 @@
 //! Changes that a user makes to their own account. Each change is one transaction, together with its mails,
-//! its audit event and the deletion of the sessions that it ends.
+//! its audit event and the deletion of the sessions that it revokes.
 
 use diesel::{ExpressionMethods, OptionalExtension, QueryDsl};
 use diesel_async::RunQueryDsl;
@@ -32,7 +32,7 @@ pub struct PasswordChange {
     pub old: PasswordHash,
     /// The hash of the new password.
     pub new: PasswordHash,
-    /// The session that stays; all others end.
+    /// The session that stays; all others are revoked.
     pub keep: SessionId,
     /// The mail that informs the user.
     pub notice: NewMail,
@@ -71,9 +71,9 @@ pub struct EmailUndo {
 statements! {
     /// Statements on changes that a mailed link authorizes.
     trait LinkedChangeStatements {
-        /// Changes a user at the time of the event, ends all sessions, forgets the known addresses, and voids
-        /// all links of the user but those that undo an email change. Enqueues the notice, records the event
-        /// with this user and returns the user.
+        /// Changes a user at the time of the event, revokes all sessions, deletes the known addresses, and
+        /// voids all links of the user but those that undo an email change. Enqueues the notice, records the
+        /// event with this user and returns the user.
         async fn apply_linked_change(
             &mut self,
             user: UserId,
@@ -86,7 +86,7 @@ statements! {
             let user = self.change_user(user, change, now).await?;
             self.void_account_links(user.id, now).await?;
             self.delete_sessions_of(user.id, None).await?;
-            self.forget_addresses(user.id).await?;
+            self.delete_known_addresses(user.id).await?;
             self.enqueue_mail(user.id, notice, now).await?;
             self.record(event.with_user(Some(user.auth_token)), recorded).await?;
             Ok(user)
@@ -95,10 +95,10 @@ statements! {
 }
 
 impl Store {
-    /// Changes a password, ends the user's other sessions, forgets the known addresses and voids the password
-    /// reset and email change links, which an intruder may have requested with the old password. Changes
-    /// nothing and returns false if the password changed, or the user was disabled or deleted, after the
-    /// current password was verified.
+    /// Changes a password, revokes the user's other sessions, deletes the known addresses and voids the
+    /// password reset and email change links, which an intruder may have requested with the old password.
+    /// Changes nothing and returns false if the password changed, or the user was disabled or deleted, after
+    /// the current password was verified.
     pub async fn change_password(&self, change: PasswordChange) -> Result<bool, DatabaseError> {
         let now = change.event.at;
         write!(&self.connections, connection, recorded => {
@@ -110,7 +110,7 @@ impl Store {
             connection.void_links(change.user, MailTokenPurpose::ResetPassword, now).await?;
             connection.void_links(change.user, MailTokenPurpose::ChangeEmail, now).await?;
             connection.delete_sessions_of(change.user, Some(change.keep)).await?;
-            connection.forget_addresses(change.user).await?;
+            connection.delete_known_addresses(change.user).await?;
             connection.enqueue_mail(change.user, &change.notice, now).await?;
             connection.record(change.event, recorded).await?;
             Ok(true)
@@ -118,9 +118,9 @@ impl Store {
     }
 
     /// Uses up a password reset link and sets a new password at the time of the event. The link also verifies
-    /// the user's email. Voids all other links but those that undo an email change, ends all sessions, clears
-    /// the failed login attempts and forgets the known addresses. Returns the user, or `None` if the link is
-    /// invalid, or was mailed to an address that is no longer the user's email.
+    /// the user's email. Voids all other links but those that undo an email change, revokes all sessions,
+    /// clears the failed login attempts and deletes the known addresses. Returns the user, or `None` if the
+    /// link is invalid, or was mailed to an address that is no longer the user's email.
     pub async fn reset_password(
         &self,
         token: MailTokenDigest,
@@ -161,9 +161,9 @@ impl Store {
 
     /// Uses up an email change link and sets the user's email to the address that the link was mailed to, at
     /// the time of the event. Deletes another user who registered with that address and never verified it.
-    /// Ends all sessions, forgets the known addresses and voids all other links but those that undo an email
-    /// change. Returns the user, or `None` if the link is invalid, or if the recipient of the notice is no
-    /// longer the user's email.
+    /// Revokes all sessions, deletes the known addresses and voids all other links but those that undo an
+    /// email change. Returns the user, or `None` if the link is invalid, or if the recipient of the notice is
+    /// no longer the user's email.
     ///
     /// # Errors
     /// [`DatabaseError::NotUnique`] if the address belongs to another user who cannot be deleted, for example
@@ -259,7 +259,7 @@ impl Store {
     /// the event. Returns the user, or `None` if the user was deleted or is disabled.
     ///
     /// # Errors
-    /// [`DatabaseError::NotUnique`] if another user has the username, or one with the same comparison form.
+    /// [`DatabaseError::NotUnique`] if another user has the username, or one with the same username key.
     pub async fn change_username(
         &self,
         user: UserId,

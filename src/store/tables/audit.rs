@@ -228,24 +228,25 @@ impl Store {
         })
     }
 
-    /// Returns the users with these emails; emails without a user are left out.
+    /// Returns the `auth_token` of the user with each of these emails. Emails without a user are left out.
+    /// Queries at most 500 emails at a time.
     pub async fn find_auth_tokens_by_email(
         &self,
         emails: Vec<Email>,
     ) -> Result<HashMap<Email, AuthToken>, DatabaseError> {
         read!(&self.connections, connection => {
-            let mut users = HashMap::new();
-            for emails in emails.chunks(EMAILS_MAX) {
-                let emails: Vec<&str> = emails.iter().map(Email::as_str).collect();
-                let found: Vec<(String, UuidColumn)> = core_user::table
-                    .filter(core_user::email.eq_any(emails))
+            let mut tokens = HashMap::new();
+            for some in emails.chunks(EMAILS_MAX) {
+                let some: Vec<&str> = some.iter().map(Email::as_str).collect();
+                let rows: Vec<(String, UuidColumn)> = core_user::table
+                    .filter(core_user::email.eq_any(some))
                     .select((core_user::email, core_user::auth_token))
                     .load(connection)
                     .await?;
-                let found = found.into_iter();
-                users.extend(found.map(|(email, user)| (Email::from_stored(email), AuthToken::from_uuid(user.0))));
+                let rows = rows.into_iter();
+                tokens.extend(rows.map(|(email, UuidColumn(uuid))| (Email::from_stored(email), AuthToken::from_uuid(uuid))));
             }
-            Ok(users)
+            Ok(tokens)
         })
     }
 

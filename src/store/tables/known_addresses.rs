@@ -58,7 +58,7 @@ statements! {
     /// Statements on known addresses that are part of larger transactions.
     pub(crate) trait KnownAddressStatements {
         /// Records the address as known to its user until this time.
-        async fn remember_address(&mut self, address: LoginAddress, until: Timestamp) -> Result<(), DatabaseError> {
+        async fn record_known_address(&mut self, address: LoginAddress, until: Timestamp) -> Result<(), DatabaseError> {
             let expires_at = TimestampColumn(until);
             let row =
                 KnownAddressRow { user_id: address.user.as_i64(), address: address.digest.to_vec(), expires_at };
@@ -74,7 +74,7 @@ statements! {
 
         /// Deletes the known addresses of a user. To be called with every change after which an earlier
         /// session no longer shows that its client belonged to the owner.
-        async fn forget_addresses(&mut self, user: UserId) -> Result<(), DatabaseError> {
+        async fn delete_known_addresses(&mut self, user: UserId) -> Result<(), DatabaseError> {
             let of_user = core_known_address::table.filter(core_known_address::user_id.eq(user.as_i64()));
             diesel::delete(of_user).execute(self).await?;
             Ok(())

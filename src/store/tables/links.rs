@@ -31,6 +31,15 @@ pub enum Verification {
     Invalid,
 }
 
+/// The user that a link is created for.
+#[derive(Debug, Clone, Copy)]
+pub struct LinkOwner<'a> {
+    /// The email of the user.
+    pub email: &'a Email,
+    /// The id that the user must have; `None` allows any.
+    pub id: Option<UserId>,
+}
+
 /// The result of requesting a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestedLink {
@@ -312,7 +321,7 @@ impl Store {
     /// is no such user, the user is disabled, or the link is to verify an email that is already verified.
     pub async fn replace_link(
         &self,
-        owner: (&Email, Option<UserId>),
+        owner: LinkOwner<'_>,
         purpose: MailTokenPurpose,
         mail: NewMail,
         event: AuditEvent,
@@ -327,28 +336,22 @@ impl Store {
     /// email at `kept_since` or later and is still valid: that link is kept, and nothing changes.
     pub async fn request_link(
         &self,
-        (email, of): (&Email, Option<UserId>),
+        owner: LinkOwner<'_>,
         purpose: MailTokenPurpose,
         mail: NewMail,
         event: AuditEvent,
         kept_since: Option<Timestamp>,
     ) -> Result<RequestedLink, DatabaseError> {
-        let (email, now) = (email.as_str().to_owned(), event.at);
+        let (email, owner_id, now) = (owner.email.as_str().to_owned(), owner.id, event.at);
         write!(&self.connections, connection, recorded => {
-            // An UPDATE that changes nothing locks the row on both engines, so the later of two concurrent
-            // calls voids the link of the earlier one.
-            let of_email = core_user::table.filter(core_user::email.eq(email));
-            let user: Option<UserRow> = diesel::update(of_email)
-                .set(core_user::is_verified.eq(core_user::is_verified))
-                .returning(UserRow::as_returning())
-                .get_result(connection)
-                .await
-                .optional()?;
-            let user = user.map(User::from);
-            let user = user.filter(|user| purpose != MailTokenPurpose::VerifyEmail || !user.is_verified);
-            let user = user.filter(|user| of.is_none_or(|of| user.id == of));
-            let Some(user) = user else { return Ok(RequestedLink::NoUser) };
-            if connection.is_user_disabled(user.id).await? {
+            // Of two concurrent calls, the later one waits for this lock and voids the link of the earlier
+            // one.
+            let with_email = connection.lock_user_by_email(&email).await?;
+            let Some(user) = with_email.filter(|user| owner_id.is_none_or(|id| user.id == id)) else {
+                return Ok(RequestedLink::NoUser);
+            };
+            let needs_no_link = purpose == MailTokenPurpose::VerifyEmail && user.is_verified;
+            if needs_no_link || connection.is_user_disabled(user.id).await? {
                 return Ok(RequestedLink::NoUser);
             }
             if let Some(since) = kept_since

@@ -17,7 +17,6 @@
 mod account_changes;
 pub(crate) mod audit;
 mod audit_limit;
-mod disabled_users;
 mod imported_users;
 pub(crate) mod known_addresses;
 pub(crate) mod links;
@@ -33,13 +32,14 @@ pub(crate) mod sessions;
 mod signing_keys;
 mod throttle;
 mod throttle_subject;
+mod user_states;
 pub(crate) mod users;
 
 pub use self::{
     account_changes::{EmailChangeRequest, EmailUndo, PasswordChange},
     audit::{AUDIT_PAGE_MAX, AuditFilter, EventPosition, RecordedEvent},
     known_addresses::LoginAddress,
-    links::{RequestedLink, Verification},
+    links::{LinkOwner, RequestedLink, Verification},
     managed_users::{ManagedUser, USERS_PAGE_MAX, UserFilter},
     new_mail::{Delivery, NewMail, NoticedEvent},
     outbox::OutgoingMail,
@@ -48,7 +48,7 @@ pub use self::{
     registration::{Registered, Registration, Replay},
     sessions::{KnownSession, NewSession, SessionChange},
     signing_keys::{EarlierKeys, StoredSigningKey},
-    throttle::{Attempts, CLOCK_DIFFERENCE_MAX, Counted},
+    throttle::{Admission, Attempts, CLOCK_DIFFERENCE_MAX},
     throttle_subject::Subject,
     users::Credentials,
 };

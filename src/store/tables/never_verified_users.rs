@@ -47,13 +47,10 @@ fn abandoned_user(email: String, registered_until: TimestampColumn) -> _ {
         .filter(core_user::created_at.le(registered_until))
 }
 
-/// The user with this email if `is_never_verified` holds and the user is not `other`.
+/// The user with this email if `is_never_verified` holds.
 #[diesel::dsl::auto_type]
-fn never_verified_user(email: String, other: i64) -> _ {
-    core_user::table
-        .filter(core_user::email.eq(email))
-        .filter(is_never_verified())
-        .filter(core_user::id.ne(other))
+fn never_verified_user(email: String) -> _ {
+    core_user::table.filter(core_user::email.eq(email)).filter(is_never_verified())
 }
 
 statements! {
@@ -74,12 +71,30 @@ statements! {
             Ok(count)
         }
 
-        /// Deletes the user with this email who registered at `registered_until` or earlier and never
-        /// verified it, if there is one, and records a copy of `deletion`.
+        /// Deletes those of these users who have this email and never verified it, and records a copy of
+        /// `deletion` for each. Returns their number.
         ///
         /// After it waited for a row lock, PostgreSQL evaluates conditions on other tables with the data from
-        /// before the wait. So the user is locked first, and deleted by a second statement that evaluates the
-        /// whole condition again.
+        /// before the wait. So the users are locked first, and deleted by a second statement that evaluates
+        /// the condition again.
+        async fn delete_if_never_verified(
+            &mut self,
+            ids: Vec<i64>,
+            email: &Email,
+            deletion: &AuditEvent,
+            recorded: &mut RecordedEvents,
+        ) -> Result<usize, DatabaseError> {
+            self.lock_users(&ids).await?;
+            let unverified = never_verified_user(email.as_str().to_owned());
+            let deleted = diesel::delete(unverified.filter(core_user::id.eq_any(ids)))
+                .returning(core_user::auth_token)
+                .get_results(self)
+                .await?;
+            self.record_deletions(deleted, deletion, recorded).await
+        }
+
+        /// Deletes the user with this email who registered at `registered_until` or earlier and never
+        /// verified it, if there is one, and records a copy of `deletion`.
         async fn delete_abandoned_user(
             &mut self,
             email: &Email,
@@ -87,18 +102,14 @@ statements! {
             deletion: &AuditEvent,
             recorded: &mut RecordedEvents,
         ) -> Result<usize, DatabaseError> {
-            let abandoned = || abandoned_user(email.as_str().to_owned(), TimestampColumn(registered_until));
-            let ids: Vec<i64> = abandoned().select(core_user::id).load(self).await?;
-            self.lock_users(&ids).await?;
-            let deleted = diesel::delete(abandoned().filter(core_user::id.eq_any(ids)))
-                .returning(core_user::auth_token)
-                .get_results(self)
-                .await?;
-            self.record_deletions(deleted, deletion, recorded).await
+            let abandoned = abandoned_user(email.as_str().to_owned(), TimestampColumn(registered_until));
+            let ids: Vec<i64> = abandoned.select(core_user::id).load(self).await?;
+            // The time of the registration never changes, so it need not be checked again.
+            self.delete_if_never_verified(ids, email, deletion, recorded).await
         }
 
         /// Deletes another user with this email who never verified it, if there is one, and records a copy of
-        /// `deletion`. Locks first, as [`NeverVerifiedUserStatements::delete_abandoned_user`] does.
+        /// `deletion`.
         async fn delete_never_verified_user(
             &mut self,
             email: &Email,
@@ -106,14 +117,10 @@ statements! {
             deletion: &AuditEvent,
             recorded: &mut RecordedEvents,
         ) -> Result<usize, DatabaseError> {
-            let unverified = || never_verified_user(email.as_str().to_owned(), other_than.as_i64());
-            let ids: Vec<i64> = unverified().select(core_user::id).load(self).await?;
-            self.lock_users(&ids).await?;
-            let deleted = diesel::delete(unverified().filter(core_user::id.eq_any(ids)))
-                .returning(core_user::auth_token)
-                .get_results(self)
-                .await?;
-            self.record_deletions(deleted, deletion, recorded).await
+            let unverified = never_verified_user(email.as_str().to_owned());
+            let others = unverified.filter(core_user::id.ne(other_than.as_i64()));
+            let ids: Vec<i64> = others.select(core_user::id).load(self).await?;
+            self.delete_if_never_verified(ids, email, deletion, recorded).await
         }
     }
 }

@@ -30,8 +30,8 @@ pub struct OutgoingMail {
     pub kind: MailKind,
     /// The only address that the mail is sent to.
     pub recipient: Email,
-    /// The username in the salutation. `None` unless the recipient is the verified email of the user, since a
-    /// stranger may have chosen the name. `None` also if the name contains a web address.
+    /// The username in the salutation. `None` unless the recipient is the verified email of the user, since
+    /// another person may have chosen the name. `None` also if the name contains a web address.
     pub username: Option<Username>,
     /// The token of the link, encrypted; `None` for a mail without a link.
     pub sealed_token: Option<Sealed>,
@@ -106,7 +106,7 @@ statements! {
 enum AttemptResult {
     Sent(Timestamp),
     RetryAt(Timestamp, String),
-    GaveUp(Timestamp, String),
+    Failed(Timestamp, String),
 }
 
 impl Store {
@@ -114,8 +114,8 @@ impl Store {
     /// is due at `now`, or if another instance claims that mail at the same moment.
     ///
     /// # Errors
-    /// [`DatabaseError::Corrupt`] if this release cannot read the row, for example because a newer release wrote
-    /// it; the mail becomes due again when the lease ends.
+    /// [`DatabaseError::Corrupt`] if this release cannot read the row, for example because a newer release
+    /// wrote it; the mail becomes due again when the lease ends.
     pub async fn claim_due_mail(
         &self,
         now: Timestamp,
@@ -136,7 +136,7 @@ impl Store {
         claimed.map(|claimed| outgoing_mail(claimed, lease_until)).transpose()
     }
 
-    /// Leases a mail that would be due only after `latest`, which is later than a right clock schedules any
+    /// Leases a mail that would be due only after `latest`, which is later than a correct clock schedules any
     /// mail: the clock was ahead when the mail was enqueued or retried. To be called when no mail is due.
     ///
     /// # Errors
@@ -187,9 +187,10 @@ impl Store {
         now: Timestamp,
         cause: String,
     ) -> Result<bool, DatabaseError> {
-        self.finish_attempt(mail, AttemptResult::GaveUp(now, cause)).await
+        self.finish_attempt(mail, AttemptResult::Failed(now, cause)).await
     }
 
+    /// Records the result of a delivery attempt. Returns false if the lease was lost.
     async fn finish_attempt(
         &self,
         mail: &OutgoingMail,
@@ -199,7 +200,7 @@ impl Store {
         let (retry_at, sent_at, gave_up_at, cause) = match outcome {
             AttemptResult::Sent(now) => (None, Some(now), None, None),
             AttemptResult::RetryAt(at, cause) => (Some(at), None, None, Some(cause)),
-            AttemptResult::GaveUp(now, cause) => (None, None, Some(now), Some(cause)),
+            AttemptResult::Failed(now, cause) => (None, None, Some(now), Some(cause)),
         };
         let token = mail.sealed_token.as_ref().filter(|_| retry_at.is_some());
         let token = token.map(|token| token.as_bytes().to_vec());
@@ -228,6 +229,7 @@ impl Store {
     }
 }
 
+/// Converts a leased row.
 fn outgoing_mail((row, user): ClaimedRow, lease_until: Timestamp) -> Result<OutgoingMail, DatabaseError> {
     let corrupt = |column| DatabaseError::Corrupt { table: "core_mail_outbox", column };
     let kind = MailKind::parse(&row.kind).map_err(|_| corrupt("kind"))?;

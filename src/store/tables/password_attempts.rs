@@ -1,9 +1,9 @@
 //! Queries of `core_password_attempt`: the password attempts that are in progress.
 //!
-//! An attempt is reserved before its password is compared. While it is reserved, it occupies one of the
-//! attempts that its subjects are allowed, at all instances. Afterwards it is settled once: a wrong password
-//! counts as a failure of each subject, a right one clears failures, and an attempt without a comparison
-//! changes nothing. The reservation of an instance that has died expires.
+//! An attempt is reserved before its password is compared. While it is reserved, it counts in the limits of
+//! its subjects, at all instances. Afterwards it is settled once: a wrong password counts as a failure of
+//! each subject, a correct one clears failures, and an attempt without a comparison changes nothing. The
+//! reservation of an instance that has died expires.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{
     audit::AuditStatements,
     known_addresses::{KnownAddressStatements, LoginAddress},
-    throttle::{Attempts, Counted, ThrottleStatements},
+    throttle::{Admission, Attempts, ThrottleStatements},
     throttle_subject::Subject,
 };
 use crate::{
@@ -67,8 +67,8 @@ pub enum AttemptOutcome {
         /// The time of the comparison.
         at: Timestamp,
     },
-    /// The password was compared and is right.
-    Right,
+    /// The password was compared and is correct.
+    Correct,
 }
 
 /// An attempt to settle.
@@ -78,16 +78,16 @@ pub struct Settlement {
     pub id: Uuid,
     /// The subjects of its reservation, in the same order.
     pub subjects: Vec<Subject>,
-    /// The subjects whose failures a right password clears.
+    /// The subjects whose failures a correct password clears.
     pub cleared: Vec<Subject>,
     /// The outcome.
     pub outcome: AttemptOutcome,
 }
 
-/// The effects of a right password that begins a session.
+/// The effects of a correct password that begins a session.
 #[derive(Debug, Clone)]
 pub struct CorrectPassword {
-    /// The attempt, which is settled as right.
+    /// The attempt, which is settled as [`AttemptOutcome::Correct`].
     pub attempt: Uuid,
     /// The subjects whose failures are cleared.
     pub cleared: Vec<Subject>,
@@ -121,41 +121,43 @@ impl Reservation {
 statements! {
     /// Statements on attempts in progress that are part of larger transactions.
     pub(super) trait PasswordAttemptStatements {
-        /// Returns the number of attempts of a subject that are in progress.
+        /// Returns the number of attempts of a subject that are in progress at `now`. A reservation that
+        /// expires after `latest_expiry` was made under a wrong clock and does not count.
         async fn attempts_in_progress(
             &mut self,
             subject: &Subject,
-            reservation: &Reservation,
+            now: Timestamp,
+            latest_expiry: Timestamp,
         ) -> Result<u32, DatabaseError> {
             let live = core_password_attempt::table
                 .filter(core_password_attempt::kind.eq(subject.kind))
                 .filter(core_password_attempt::subject.eq(subject.digest.to_vec()))
-                .filter(core_password_attempt::expires_at.gt(TimestampColumn(reservation.at)))
-                .filter(core_password_attempt::expires_at.le(TimestampColumn(reservation.latest_expiry)));
+                .filter(core_password_attempt::expires_at.gt(TimestampColumn(now)))
+                .filter(core_password_attempt::expires_at.le(TimestampColumn(latest_expiry)));
             let count: i64 = live.count().get_result(self).await?;
             Ok(u32::try_from(count).unwrap_or(u32::MAX))
         }
 
         /// Deletes the reservation of an attempt. False if the attempt was settled before.
-        async fn end_attempt(&mut self, id: Uuid) -> Result<bool, DatabaseError> {
+        async fn delete_reservation(&mut self, id: Uuid) -> Result<bool, DatabaseError> {
             let rows = core_password_attempt::table.filter(core_password_attempt::attempt_id.eq(UuidColumn(id)));
             Ok(diesel::delete(rows).execute(self).await? > 0)
         }
 
-        /// Applies the effects of a right password, within the transaction that opens the session.
-        async fn credit_success(
+        /// Applies the effects of a correct password, within the transaction that opens the session.
+        async fn apply_correct_password(
             &mut self,
-            password: CorrectPassword,
+            correct: CorrectPassword,
             recorded: &mut RecordedEvents,
         ) -> Result<(), DatabaseError> {
-            self.end_attempt(password.attempt).await?;
-            for subject in &password.cleared {
+            self.delete_reservation(correct.attempt).await?;
+            for subject in &correct.cleared {
                 self.delete_attempts(subject).await?;
             }
-            if let Some((address, until)) = password.known_address {
-                self.remember_address(address, until).await?;
+            if let Some((address, until)) = correct.known_address {
+                self.record_known_address(address, until).await?;
             }
-            self.record(password.event, recorded).await
+            self.record(correct.event, recorded).await
         }
     }
 }
@@ -175,47 +177,54 @@ impl Store {
         &self,
         reservation: Reservation,
         admit: impl Fn(&[Tally]) -> Result<(), Timestamp> + Send + 'static,
-    ) -> Result<Counted, DatabaseError> {
-        if let Err(until) = admit(&self.tallies(reservation.clone()).await?) {
-            return Ok(Counted::Refused { until });
+    ) -> Result<Admission, DatabaseError> {
+        let (now, latest_expiry) = (reservation.at, reservation.latest_expiry);
+        if let Err(until) = admit(&self.tallies(reservation.subjects.clone(), now, latest_expiry).await?) {
+            return Ok(Admission::Refused { until });
         }
         write!(&self.connections, connection => {
             let mut tallies = Vec::with_capacity(reservation.subjects.len());
             for subject in &reservation.subjects {
-                let failures = connection.lock_attempts(subject, reservation.at).await?;
-                let in_progress = connection.attempts_in_progress(subject, &reservation).await?;
+                let failures = connection.lock_attempts(subject, now).await?;
+                let in_progress = connection.attempts_in_progress(subject, now, latest_expiry).await?;
                 tallies.push(Tally { failures, in_progress });
             }
             if let Err(until) = admit(&tallies) {
-                return Ok(Counted::Refused { until });
+                return Ok(Admission::Refused { until });
             }
             for row in reservation.rows() {
                 diesel::insert_into(core_password_attempt::table).values(row).execute(connection).await?;
             }
-            Ok(Counted::Admitted)
+            Ok(Admission::Admitted)
         })
     }
 
-    /// Returns the tally of each subject of a reservation, without a lock.
+    /// Returns the tally of each subject at `now`, in the given order and without a lock. A reservation that
+    /// expires after `latest_expiry` was made under a wrong clock and does not count.
     ///
     /// # Errors
     /// [`DatabaseError`] when the database does not answer.
-    pub async fn tallies(&self, reservation: Reservation) -> Result<Vec<Tally>, DatabaseError> {
+    pub async fn tallies(
+        &self,
+        subjects: Vec<Subject>,
+        now: Timestamp,
+        latest_expiry: Timestamp,
+    ) -> Result<Vec<Tally>, DatabaseError> {
         read!(&self.connections, connection => {
-            let mut tallies = Vec::with_capacity(reservation.subjects.len());
-            for subject in &reservation.subjects {
-                let failures = connection.find_attempts(subject, reservation.at).await?;
-                let in_progress = connection.attempts_in_progress(subject, &reservation).await?;
+            let mut tallies = Vec::with_capacity(subjects.len());
+            for subject in &subjects {
+                let failures = connection.find_attempts(subject, now).await?;
+                let in_progress = connection.attempts_in_progress(subject, now, latest_expiry).await?;
                 tallies.push(Tally { failures, in_progress });
             }
             Ok(tallies)
         })
     }
 
-    /// Settles an attempt: ends its reservation and applies its outcome. Changes nothing if the attempt was
-    /// settled before, so a settlement whose result is unknown can be repeated. `count_failure` receives the
-    /// counted failures of each subject and the time of the comparison. It returns the new failures, in the
-    /// given order.
+    /// Settles an attempt: deletes its reservation and applies its outcome. Changes nothing if the attempt
+    /// was settled before, so a settlement whose result is unknown can be repeated. `count_failure` receives
+    /// the counted failures of each subject and the time of the comparison. It returns the new failures, in
+    /// the given order.
     ///
     /// # Errors
     /// [`DatabaseError`] when the database does not answer.
@@ -225,12 +234,12 @@ impl Store {
         count_failure: impl Fn(&[Option<Attempts>], Timestamp) -> Vec<Attempts> + Send + 'static,
     ) -> Result<(), DatabaseError> {
         write!(&self.connections, connection => {
-            if !connection.end_attempt(settlement.id).await? {
+            if !connection.delete_reservation(settlement.id).await? {
                 return Ok(());
             }
             match settlement.outcome {
                 AttemptOutcome::NotCompared => {}
-                AttemptOutcome::Right => {
+                AttemptOutcome::Correct => {
                     for subject in &settlement.cleared {
                         connection.delete_attempts(subject).await?;
                     }

@@ -115,7 +115,8 @@ statements! {
         }
 
         /// Deletes users who have not verified their email since `then`, and records a copy of `deletion` for
-        /// each; returns their number. Locks first, as [`NeverVerifiedUserStatements::delete_abandoned_user`] does.
+        /// each; returns their number. Locks first, as
+        /// [`NeverVerifiedUserStatements::delete_if_never_verified`] does.
         async fn delete_abandoned_users(
             &mut self,
             then: TimestampColumn,

@@ -42,7 +42,7 @@ pub struct NewSession {
     /// The digest of the first refresh token.
     pub token: RefreshTokenDigest,
     /// Maximum number of sessions per user. When the user has more, the sessions that were refreshed longest
-    /// ago end.
+    /// ago are revoked.
     pub sessions_max: u32,
 }
 
@@ -53,8 +53,8 @@ pub struct KnownSession {
     pub user: User,
     /// The session.
     pub session: Session,
-    /// True if an operator has disabled the user. The session then counts as ended, even if its row still
-    /// exists.
+    /// True if an operator has disabled the user. The session then counts as revoked, even if its row
+    /// still exists.
     pub is_disabled: bool,
     /// The digest of the current refresh token.
     pub token: [u8; 32],
@@ -76,8 +76,8 @@ pub enum SessionChange {
     },
     /// Changes nothing.
     Keep,
-    /// Ends the session.
-    End {
+    /// Revokes the session.
+    Revoke {
         /// The audit event, recorded in the same transaction.
         event: AuditEvent,
     },
@@ -115,23 +115,65 @@ statements! {
             Ok(deleted)
         }
 
-        /// Voids all links of a user, deletes all sessions and forgets the known addresses.
+        /// Voids all links of a user, and deletes all sessions and known addresses.
         async fn revoke_access(&mut self, user: UserId, now: Timestamp) -> Result<(), DatabaseError> {
             self.void_all_links(user, now).await?;
             self.delete_sessions_of(user, None).await?;
-            self.forget_addresses(user).await
+            self.delete_known_addresses(user).await
+        }
+    }
+}
+
+statements! {
+    /// Statements on the refresh tokens of a session.
+    trait RefreshStatements {
+        /// Locks the session of a token family. Returns its row, or `None` if there is no such session.
+        async fn lock_session(&mut self, family: &RefreshTokenDigest) -> Result<Option<SessionRow>, DatabaseError> {
+            let of_family = core_session::table.filter(core_session::family.eq(family.as_bytes().to_vec()));
+            // An UPDATE that changes nothing locks the row on both engines.
+            Ok(diesel::update(of_family)
+                .set(core_session::token.eq(core_session::token))
+                .returning(SessionRow::as_returning())
+                .get_result(self)
+                .await
+                .optional()?)
+        }
+
+        /// Replaces the refresh token of a session. `salt` is the one with which the replaced token derives
+        /// the new one.
+        async fn rotate_token(
+            &mut self,
+            session: &KnownSession,
+            token: RefreshTokenDigest,
+            salt: [u8; 32],
+            now: Timestamp,
+        ) -> Result<(), DatabaseError> {
+            diesel::update(core_session::table.find(UuidColumn(*session.session.id.as_uuid())))
+                .set((
+                    core_session::previous_token.eq(Some(session.token.to_vec())),
+                    core_session::token.eq(token.as_bytes().to_vec()),
+                    core_session::successor_salt.eq(Some(salt.to_vec())),
+                    core_session::refreshed_at.eq(TimestampColumn(now)),
+                ))
+                .execute(self)
+                .await?;
+            Ok(())
         }
     }
 }
 
 impl Store {
-    /// Opens a session and records the effects of the correct password (`right`). Changes nothing and returns
-    /// false if, after the password was verified, the password changed or the user was disabled, deleted or
-    /// marked as not verified.
-    pub async fn open_session(&self, new: NewSession, right: CorrectPassword) -> Result<bool, DatabaseError> {
+    /// Opens a session and records the effects of the correct password. Changes nothing and returns false if,
+    /// after the password was verified, the password changed or the user was disabled, deleted or marked as
+    /// not verified.
+    pub async fn open_session(
+        &self,
+        new: NewSession,
+        correct: CorrectPassword,
+    ) -> Result<bool, DatabaseError> {
         write!(&self.connections, connection, recorded => {
             // A concurrent change of the password either commits first, and this session is not opened, or
-            // waits for the lock of the row, and then ends this session.
+            // waits for the lock of the row, and then revokes this session.
             let user = connection.lock_if_unchanged(new.user, &new.password).await?;
             if !user.is_some_and(|user| user.is_verified) {
                 return Ok(false);
@@ -146,7 +188,7 @@ impl Store {
                 .await?;
             let surplus = core_session::table.filter(core_session::session_id.eq_any(surplus));
             diesel::delete(surplus).execute(connection).await?;
-            connection.credit_success(right, recorded).await?;
+            connection.apply_correct_password(correct, recorded).await?;
             Ok(true)
         })
     }
@@ -159,9 +201,8 @@ impl Store {
         family: RefreshTokenDigest,
         decide: impl FnOnce(&KnownSession) -> SessionChange + Send + 'static,
     ) -> Result<Option<KnownSession>, DatabaseError> {
-        let family = family.as_bytes().to_vec();
         // Checked with a read, so that a made-up token does not cost a write transaction.
-        let of_family = core_session::table.filter(core_session::family.eq(family.clone()));
+        let of_family = core_session::table.filter(core_session::family.eq(family.as_bytes().to_vec()));
         let is_known: bool = read!(&self.connections, connection => {
             Ok(diesel::select(diesel::dsl::exists(of_family)).get_result(connection).await?)
         })?;
@@ -169,39 +210,23 @@ impl Store {
             return Ok(None);
         }
         write!(&self.connections, connection, recorded => {
-            // An UPDATE that changes nothing locks the row on both engines.
-            let of_family = core_session::table.filter(core_session::family.eq(family));
-            let row: Option<SessionRow> = diesel::update(of_family)
-                .set(core_session::token.eq(core_session::token))
-                .returning(SessionRow::as_returning())
-                .get_result(connection)
-                .await
-                .optional()?;
-            let Some(row) = row else { return Ok(None) };
+            let Some(row) = connection.lock_session(&family).await? else { return Ok(None) };
             let user: UserRow = core_user::table
                 .find(row.user_id)
                 .select(UserRow::as_select())
                 .get_result(connection)
                 .await?;
-            let found = core_session::table.find(row.session_id);
+            let this_session = core_session::table.find(row.session_id);
             let is_disabled = connection.is_user_disabled(UserId::from_i64(row.user_id)).await?;
             let known = known_session(user, row, is_disabled)?;
             let event = match decide(&known) {
                 SessionChange::Keep => return Ok(Some(known)),
-                SessionChange::End { event } => {
-                    diesel::delete(found).execute(connection).await?;
+                SessionChange::Revoke { event } => {
+                    diesel::delete(this_session).execute(connection).await?;
                     event
                 }
                 SessionChange::Rotate { token, salt, event } => {
-                    diesel::update(found)
-                        .set((
-                            core_session::previous_token.eq(Some(known.token.to_vec())),
-                            core_session::token.eq(token.as_bytes().to_vec()),
-                            core_session::successor_salt.eq(Some(salt.to_vec())),
-                            core_session::refreshed_at.eq(TimestampColumn(event.at)),
-                        ))
-                        .execute(connection)
-                        .await?;
+                    connection.rotate_token(&known, token, salt, event.at).await?;
                     event
                 }
             };
@@ -257,11 +282,11 @@ impl Store {
         let (id, user) = (UuidColumn(*id.as_uuid()), user.as_i64());
         write!(&self.connections, connection, recorded => {
             let session = core_session::table.find(id).filter(core_session::user_id.eq(user));
-            let ended = diesel::delete(session).execute(connection).await?;
-            if ended > 0 {
+            let revoked = diesel::delete(session).execute(connection).await?;
+            if revoked > 0 {
                 connection.record(event, recorded).await?;
             }
-            Ok(ended > 0)
+            Ok(revoked > 0)
         })
     }
 
@@ -274,11 +299,11 @@ impl Store {
         event: AuditEvent,
     ) -> Result<usize, DatabaseError> {
         write!(&self.connections, connection, recorded => {
-            let ended = connection.delete_sessions_of(user, keep).await?;
-            if ended > 0 {
+            let revoked = connection.delete_sessions_of(user, keep).await?;
+            if revoked > 0 {
                 connection.record(event, recorded).await?;
             }
-            Ok(ended)
+            Ok(revoked)
         })
     }
 }
@@ -302,6 +327,10 @@ impl From<&NewSession> for SessionRow {
     }
 }
 
+/// Converts the rows of a session and its user.
+///
+/// # Errors
+/// [`DatabaseError::Corrupt`] if a digest or the salt does not have 32 bytes.
 fn known_session(user: UserRow, row: SessionRow, is_disabled: bool) -> Result<KnownSession, DatabaseError> {
     let corrupt = |column| DatabaseError::Corrupt { table: "core_session", column };
     let bytes = |column, bytes: &[u8]| <[u8; 32]>::try_from(bytes).map_err(|_| corrupt(column));

@@ -8,7 +8,7 @@ use diesel_async::RunQueryDsl;
 use super::{
     audit::AuditStatements,
     known_addresses::KnownAddressStatements,
-    throttle_subject::{ACCOUNT_PASSWORD_AT, Subject},
+    throttle_subject::{ACCOUNT_PASSWORD_AT_ADDRESS, Subject},
 };
 use crate::{
     database::{DatabaseError, columns::TimestampColumn, read, statements, write},
@@ -50,12 +50,12 @@ impl Attempts {
     }
 }
 
-/// The result of counting an attempt.
+/// The decision about an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Counted {
+pub enum Admission {
     /// The attempt is allowed.
     Admitted,
-    /// The attempt is refused, and was not counted.
+    /// The attempt is refused. It was neither counted nor reserved.
     Refused {
         /// The time when another attempt is allowed.
         until: Timestamp,
@@ -148,11 +148,11 @@ statements! {
         /// Deletes the failed password attempts for this user's account, from all addresses. Returns the
         /// number of deleted rows.
         async fn delete_password_attempts(&mut self, user: &User) -> Result<usize, DatabaseError> {
-            let of_account = self.delete_attempts(&Subject::password_of(&user.email)).await?;
+            let of_account = self.delete_attempts(&Subject::account_password(&user.email)).await?;
             let at_known_addresses =
-                self.delete_attempts(&Subject::password_at_known_addresses(user.auth_token)).await?;
+                self.delete_attempts(&Subject::account_password_at_known_addresses(user.auth_token)).await?;
             let at_one_address = core_throttle::table
-                .filter(core_throttle::kind.eq(ACCOUNT_PASSWORD_AT))
+                .filter(core_throttle::kind.eq(ACCOUNT_PASSWORD_AT_ADDRESS))
                 .filter(core_throttle::attempts.gt(0))
                 .filter(core_throttle::subject.eq_any(self.address_digests(user.id).await?));
             Ok(of_account + at_known_addresses + diesel::delete(at_one_address).execute(self).await?)
@@ -173,23 +173,23 @@ impl Store {
         subjects: Vec<Subject>,
         now: Timestamp,
         decide: impl Fn(&[Option<Attempts>]) -> Result<Vec<Attempts>, Timestamp> + Send + 'static,
-    ) -> Result<Counted, DatabaseError> {
-        if let Err(until) = decide(&self.known_attempts(subjects.clone(), now).await?) {
-            return Ok(Counted::Refused { until });
+    ) -> Result<Admission, DatabaseError> {
+        if let Err(until) = decide(&self.find_counted_before(subjects.clone(), now).await?) {
+            return Ok(Admission::Refused { until });
         }
         write!(&self.connections, connection => {
-            let mut known = Vec::with_capacity(subjects.len());
+            let mut counted_before = Vec::with_capacity(subjects.len());
             for subject in &subjects {
-                known.push(connection.lock_attempts(subject, now).await?);
+                counted_before.push(connection.lock_attempts(subject, now).await?);
             }
-            let attempts = match decide(&known) {
+            let attempts = match decide(&counted_before) {
                 Ok(attempts) => attempts,
-                Err(until) => return Ok(Counted::Refused { until }),
+                Err(until) => return Ok(Admission::Refused { until }),
             };
             for (subject, attempts) in subjects.iter().zip(attempts) {
                 connection.write_attempts(subject, attempts).await?;
             }
-            Ok(Counted::Admitted)
+            Ok(Admission::Admitted)
         })
     }
 
@@ -211,17 +211,18 @@ impl Store {
         })
     }
 
-    async fn known_attempts(
+    /// Returns the counted attempts of each subject in the given order, without a lock.
+    async fn find_counted_before(
         &self,
         subjects: Vec<Subject>,
         now: Timestamp,
     ) -> Result<Vec<Option<Attempts>>, DatabaseError> {
         read!(&self.connections, connection => {
-            let mut known = Vec::with_capacity(subjects.len());
+            let mut counted_before = Vec::with_capacity(subjects.len());
             for subject in &subjects {
-                known.push(connection.find_attempts(subject, now).await?);
+                counted_before.push(connection.find_attempts(subject, now).await?);
             }
-            Ok(known)
+            Ok(counted_before)
         })
     }
 

@@ -16,100 +16,100 @@ impl Subject {
     /// Password attempts for the account with this email, whether it exists or not. Only a digest is stored,
     /// so a mistyped email is not kept.
     #[must_use]
-    pub fn password_of(email: &Email) -> Self {
+    pub fn account_password(email: &Email) -> Self {
         Self { kind: ACCOUNT_PASSWORD, digest: Sha256::digest(email.as_str()).into() }
     }
 
     /// Password attempts for an account from one known address of its owner. They are counted separately, so
     /// that guesses from other addresses do not block the owner there.
     #[must_use]
-    pub const fn password_at(known: &LoginAddress) -> Self {
-        Self { kind: ACCOUNT_PASSWORD_AT, digest: known.digest }
+    pub const fn account_password_at_address(known: &LoginAddress) -> Self {
+        Self { kind: ACCOUNT_PASSWORD_AT_ADDRESS, digest: known.digest }
     }
 
     /// Password attempts for an account from all known addresses of its owner together.
     #[must_use]
-    pub fn password_at_known_addresses(user: AuthToken) -> Self {
+    pub fn account_password_at_known_addresses(user: AuthToken) -> Self {
         Self { kind: "account-password-known", digest: Sha256::digest(user.as_uuid().as_bytes()).into() }
     }
 
-    /// New passwords that are judged for this user after the right current password.
+    /// New passwords that are judged for this user after the correct current password.
     #[must_use]
-    pub fn new_passwords_of(user: AuthToken) -> Self {
+    pub fn user_new_passwords(user: AuthToken) -> Self {
         Self { kind: "new-passwords-of", digest: Sha256::digest(user.as_uuid().as_bytes()).into() }
     }
 
     /// New passwords that are judged for this reset link. They are counted separately, so that an intruder
     /// who has the current password cannot use up the budget of the owner's link.
     #[must_use]
-    pub const fn new_passwords_by(link: MailTokenDigest) -> Self {
+    pub const fn link_new_passwords(link: MailTokenDigest) -> Self {
         Self { kind: "new-passwords-by", digest: *link.as_bytes() }
     }
 
     /// Requests for a verification link to this mailbox, which any client can make.
     #[must_use]
-    pub fn resends_to(email: &Email) -> Self {
+    pub fn mailbox_verification_links(email: &Email) -> Self {
         Self { kind: "resends-to", digest: Sha256::digest(email.as_str()).into() }
     }
 
     /// Requests for a password reset link to this mailbox, which any client can make.
     #[must_use]
-    pub fn resets_to(email: &Email) -> Self {
+    pub fn mailbox_reset_links(email: &Email) -> Self {
         Self { kind: "resets-to", digest: Sha256::digest(email.as_str()).into() }
     }
 
-    /// Notices to this mailbox about what strangers did, such as a registration with its email.
+    /// Notices to this mailbox about what unauthenticated callers did, such as a registration with its email.
     #[must_use]
-    pub fn notices_to(email: &Email) -> Self {
+    pub fn mailbox_notices(email: &Email) -> Self {
         Self { kind: "notices-to", digest: Sha256::digest(email.as_str()).into() }
     }
 
     /// Mails of all kinds to this address.
     #[must_use]
-    pub fn mails_to(email: &Email) -> Self {
+    pub fn mailbox_mails(email: &Email) -> Self {
         Self { kind: "mails-to", digest: Sha256::digest(email.as_str()).into() }
     }
 
     /// Mails to all addresses together.
     #[must_use]
-    pub const fn any_mail() -> Self {
+    pub const fn all_mails() -> Self {
         Self { kind: "any-mail", digest: [0; 32] }
     }
 
-    /// Username changes by this user. Only requests with the user's access token count, so that no stranger
-    /// can use up the limit.
+    /// Username changes by this user. Only requests with the user's access token count, so that no other
+    /// client can use up the limit.
     #[must_use]
-    pub fn username_changes_of(user: AuthToken) -> Self {
+    pub fn user_username_changes(user: AuthToken) -> Self {
         Self { kind: "username-changes-of", digest: Sha256::digest(user.as_uuid().as_bytes()).into() }
     }
 
     /// Email changes that this user requested. Only requests with the user's access token and password count.
     #[must_use]
-    pub fn email_changes_of(user: AuthToken) -> Self {
+    pub fn user_email_changes(user: AuthToken) -> Self {
         Self { kind: "email-changes-of", digest: Sha256::digest(user.as_uuid().as_bytes()).into() }
     }
 
     /// Password attempts for any account from this address.
     #[must_use]
-    pub fn passwords_from(client: ClientAddress) -> Self {
+    pub fn address_passwords(client: ClientAddress) -> Self {
         Self { kind: "passwords-from", digest: Sha256::digest(client.octets()).into() }
     }
 
     /// Registrations from this address.
     #[must_use]
-    pub fn registrations_from(client: ClientAddress) -> Self {
+    pub fn address_registrations(client: ClientAddress) -> Self {
         Self { kind: "registrations-from", digest: Sha256::digest(client.octets()).into() }
     }
 
     /// Requests for any link from this address.
     #[must_use]
-    pub fn resends_from(client: ClientAddress) -> Self {
+    pub fn address_link_requests(client: ClientAddress) -> Self {
         Self { kind: "resends-from", digest: Sha256::digest(client.octets()).into() }
     }
 
     /// Password attempts for any account from any address.
     #[must_use]
-    pub const fn any_password() -> Self {
+    pub const fn all_passwords() -> Self {
         Self { kind: "any-password", digest: [0; 32] }
     }
 
@@ -119,8 +119,8 @@ impl Subject {
     }
 }
 
-/// The kind of [`Subject::password_of`].
+/// The kind of [`Subject::account_password`].
 pub(super) const ACCOUNT_PASSWORD: &str = "account-password";
 
-/// The kind of [`Subject::password_at`].
-pub(super) const ACCOUNT_PASSWORD_AT: &str = "account-password-at";
+/// The kind of [`Subject::account_password_at_address`].
+pub(super) const ACCOUNT_PASSWORD_AT_ADDRESS: &str = "account-password-at";

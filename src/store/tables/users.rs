@@ -89,6 +89,12 @@ pub(super) fn is_row_disabled() -> _ {
     diesel::dsl::exists(core_disabled_user::table.filter(core_disabled_user::user_id.eq(core_user::id)))
 }
 
+/// The assignment of an UPDATE that changes nothing. Such an UPDATE locks its rows on both engines.
+#[diesel::dsl::auto_type]
+fn no_change() -> _ {
+    core_user::is_verified.eq(core_user::is_verified)
+}
+
 statements! {
     /// Statements on users that are part of larger transactions.
     pub(crate) trait UserStatements {
@@ -96,9 +102,20 @@ statements! {
         /// user must be read after this lock: what a transaction read before may have changed while it
         /// waited.
         async fn lock_user(&mut self, user: UserId) -> Result<Option<User>, DatabaseError> {
-            // An UPDATE that changes nothing locks the row on both engines.
             let row: Option<UserRow> = diesel::update(core_user::table.find(user.as_i64()))
-                .set(core_user::is_verified.eq(core_user::is_verified))
+                .set(no_change())
+                .returning(UserRow::as_returning())
+                .get_result(self)
+                .await
+                .optional()?;
+            Ok(row.map(User::from))
+        }
+
+        /// Locks the row of the user with this email and returns the user, or `None` if there is none.
+        async fn lock_user_by_email(&mut self, email: &str) -> Result<Option<User>, DatabaseError> {
+            let of_email = core_user::table.filter(core_user::email.eq(email.to_owned()));
+            let row: Option<UserRow> = diesel::update(of_email)
+                .set(no_change())
                 .returning(UserRow::as_returning())
                 .get_result(self)
                 .await
@@ -126,14 +143,14 @@ statements! {
             user: UserId,
             hash: &PasswordHash,
         ) -> Result<Option<User>, DatabaseError> {
-            let same = core_user::table.find(user.as_i64());
-            let row: Option<UserRow> =
-                diesel::update(same.filter(core_user::password.eq(hash.expose().to_owned())))
-                    .set(core_user::is_verified.eq(core_user::is_verified))
-                    .returning(UserRow::as_returning())
-                    .get_result(self)
-                    .await
-                    .optional()?;
+            let with_this_hash =
+                core_user::table.find(user.as_i64()).filter(core_user::password.eq(hash.expose().to_owned()));
+            let row: Option<UserRow> = diesel::update(with_this_hash)
+                .set(no_change())
+                .returning(UserRow::as_returning())
+                .get_result(self)
+                .await
+                .optional()?;
             let Some(row) = row else { return Ok(None) };
             // Checked after the row is locked, because an operator may have disabled the user in the
             // meantime.
@@ -156,7 +173,7 @@ statements! {
             Ok(row.into())
         }
 
-        /// Sets whether the user's email is verified, at `now`, forgets the known addresses, and returns the
+        /// Sets whether the user's email is verified, at `now`, deletes the known addresses, and returns the
         /// user.
         async fn set_verified(
             &mut self,
@@ -165,14 +182,14 @@ statements! {
             now: Timestamp,
         ) -> Result<User, DatabaseError> {
             let user = self.change_user(user, UserChange::verified(is_verified), now).await?;
-            self.forget_addresses(user.id).await?;
+            self.delete_known_addresses(user.id).await?;
             Ok(user)
         }
 
         /// Locks the users with these ids.
         async fn lock_users(&mut self, ids: &[i64]) -> Result<(), DatabaseError> {
             diesel::update(core_user::table.filter(core_user::id.eq_any(ids.to_vec())))
-                .set(core_user::is_verified.eq(core_user::is_verified))
+                .set(no_change())
                 .execute(self)
                 .await?;
             Ok(())
@@ -208,7 +225,7 @@ impl Store {
         Ok(self.find_user_by_email(email).await?.map_or_else(|| email.clone(), |user| user.email))
     }
 
-    /// Returns the user with this username, in any spelling that has the same comparison form.
+    /// Returns the user with this username, in any spelling that has the same username key.
     pub async fn find_user_by_username(&self, username: &Username) -> Result<Option<User>, DatabaseError> {
         let key = username.key().to_owned();
         read!(&self.connections, connection => {
@@ -246,8 +263,8 @@ impl Store {
     ) -> Result<bool, DatabaseError> {
         let (old, new) = (old.expose().to_owned(), new.expose().to_owned());
         write!(&self.connections, connection => {
-            let same = core_user::table.find(user.as_i64()).filter(core_user::password.eq(old));
-            let updated = diesel::update(same).set(core_user::password.eq(new)).execute(connection).await?;
+            let with_old_hash = core_user::table.find(user.as_i64()).filter(core_user::password.eq(old));
+            let updated = diesel::update(with_old_hash).set(core_user::password.eq(new)).execute(connection).await?;
             Ok(updated > 0)
         })
     }

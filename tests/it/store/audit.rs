@@ -6,7 +6,7 @@ use kairos_identity::{
     domain::{
         AuditEvent, AuditKind, AuthToken, ClientAddress, ClientAgent, MailTokenPurpose, Origin, Timestamp,
     },
-    store::{AuditFilter, RecordedEvent},
+    store::{AuditFilter, LinkOwner, RecordedEvent},
 };
 use uuid::Uuid;
 
@@ -93,7 +93,7 @@ on_both_engines! {
 
         world.store.verify_email(token.digest(), event(NOW)).await.unwrap();
         world.store.verify_email(token.digest(), event(NOW)).await.unwrap();
-        assert!(world.store.replace_link((&ada.email, None), MailTokenPurpose::VerifyEmail, world.mail().0, event(NOW)).await.unwrap().is_none());
+        assert!(world.store.replace_link(LinkOwner { email: &ada.email, id: None }, MailTokenPurpose::VerifyEmail, world.mail().0, event(NOW)).await.unwrap().is_none());
         assert!(!world.store.clear_password_attempts(&ada, event(NOW)).await.unwrap());
         assert!(world.store.delete_user(ada.id, event(NOW)).await.unwrap());
         assert!(!world.store.delete_user(ada.id, event(NOW)).await.unwrap());

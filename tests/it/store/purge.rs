@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kairos_identity::{
     domain::{MailKind, MailTokenPurpose},
-    store::{Attempts, AuditFilter, Counted, Purged, RetentionPeriods, Subject},
+    store::{Admission, Attempts, AuditFilter, LinkOwner, Purged, RetentionPeriods, Subject},
 };
 
 use super::{DAY, NOW, World, email, event, request_id};
@@ -50,7 +50,7 @@ on_both_engines! {
         world.store.verify_email(token.digest(), event(NOW)).await.unwrap();
         let (mail, _) = world.mail_to(MailKind::VerifyEmail, &bob.email);
         let later = NOW.plus(DAY);
-        world.store.replace_link((&bob.email, None), MailTokenPurpose::VerifyEmail, mail, event(later)).await.unwrap();
+        world.store.replace_link(LinkOwner { email: &bob.email, id: None }, MailTokenPurpose::VerifyEmail, mail, event(later)).await.unwrap();
 
         let deletion = event(NOW.plus(DAY * 4 + MICROSECOND));
         let recorded_at = AuditFilter { since: Some(deletion.at), ..AuditFilter::default() };
@@ -69,12 +69,12 @@ on_both_engines! {
     async fn expired_attempts_are_purged(engine: Engine) {
         let world = World::new(engine).await;
         let attempts = Attempts { count: 1, refused_until: NOW, expires_at: NOW.plus(DAY) };
-        let subject = Subject::any_password();
+        let subject = Subject::all_passwords();
         let counted = world.store.count_attempt(vec![subject], NOW, move |known| {
             assert_eq!(known, [None]);
             Ok(vec![attempts])
         });
-        assert_eq!(counted.await.unwrap(), Counted::Admitted);
+        assert_eq!(counted.await.unwrap(), Admission::Admitted);
 
         let purge = async |at| world.store.purge(RETENTION, event(at)).await.unwrap().rows;
         assert_eq!((purge(NOW.plus(DAY).minus(MICROSECOND)).await, purge(NOW.plus(DAY)).await), (0, 1));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use kairos_identity::{
     domain::{MailKind, MailToken, MailTokenPurpose, Timestamp, UserId},
     entropy::Entropy,
-    store::{NewMail, OutgoingMail, Registration, RetentionPeriods},
+    store::{LinkOwner, NewMail, OutgoingMail, Registration, RetentionPeriods},
 };
 
 use super::{DAY, NOW, World, email, event, request_id};
@@ -68,7 +68,8 @@ impl Runner {
             Call::Replace(name, mail, token) => {
                 self.tokens.push(token);
                 let (to, purpose) = (email(&address(name)), MailTokenPurpose::VerifyEmail);
-                comparable(store.replace_link((&to, None), purpose, *mail, event(now)).await)
+                let owner = LinkOwner { email: &to, id: None };
+                comparable(store.replace_link(owner, purpose, *mail, event(now)).await)
             }
             Call::Claim => {
                 self.claimed = store.claim_due_mail(now, now.plus(Duration::from_mins(5))).await.unwrap();

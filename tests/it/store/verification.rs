@@ -2,7 +2,7 @@
 
 use kairos_identity::{
     domain::MailTokenPurpose,
-    store::{Delivery, Verification},
+    store::{Delivery, LinkOwner, Verification},
 };
 use tokio::task::JoinSet;
 
@@ -83,7 +83,7 @@ on_both_engines! {
         let (ada, old) = world.register("ada").await;
         let (mail, new) = world.mail();
 
-        assert!(world.store.replace_link((&ada.email, None), MailTokenPurpose::VerifyEmail, mail.clone(), event(NOW)).await.unwrap().is_some());
+        assert!(world.store.replace_link(LinkOwner { email: &ada.email, id: None }, MailTokenPurpose::VerifyEmail, mail.clone(), event(NOW)).await.unwrap().is_some());
 
         assert_eq!(world.store.verify_email(old.digest(), event(NOW)).await.unwrap(), Verification::Invalid);
         let sent = world.store.claim_due_mail(NOW, NOW.plus(DAY)).await.unwrap().unwrap();
@@ -100,7 +100,7 @@ on_both_engines! {
         let before = world.counts();
 
         for address in [ada.email, email("stranger@example.com")] {
-            assert!(world.store.replace_link((&address, None), MailTokenPurpose::VerifyEmail, world.mail().0, event(NOW)).await.unwrap().is_none());
+            assert!(world.store.replace_link(LinkOwner { email: &address, id: None }, MailTokenPurpose::VerifyEmail, world.mail().0, event(NOW)).await.unwrap().is_none());
         }
         assert_eq!(world.counts(), before);
     }
@@ -127,7 +127,7 @@ on_both_engines! {
         let mut calls = JoinSet::new();
         for _ in 0..16 {
             let (store, address, (mail, _)) = (world.store.clone(), ada.email.clone(), world.mail());
-            calls.spawn(async move { store.replace_link((&address, None), MailTokenPurpose::VerifyEmail, mail, event(NOW)).await.unwrap() });
+            calls.spawn(async move { store.replace_link(LinkOwner { email: &address, id: None }, MailTokenPurpose::VerifyEmail, mail, event(NOW)).await.unwrap() });
         }
 
         assert!(calls.join_all().await.into_iter().all(|replaced| replaced.is_some()));

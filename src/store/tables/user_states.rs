@@ -1,4 +1,4 @@
-//! Changes that an operator makes to the state of a user: disabled (`core_disabled_user`), verified and
+//! Changes that an operator makes to the state of a user: verified, disabled (`core_disabled_user`) and
 //! deleted.
 
 use diesel::{ExpressionMethods, QueryDsl};
@@ -26,15 +26,17 @@ impl Store {
         event: AuditEvent,
     ) -> Result<Option<User>, DatabaseError> {
         write!(&self.connections, connection, recorded => {
-            let user = connection.lock_user(user).await?;
-            let Some(User { id, is_verified: false, .. }) = user else { return Ok(user) };
-            let user = connection.set_verified(id, true, event.at).await?;
+            let Some(user) = connection.lock_user(user).await? else { return Ok(None) };
+            if user.is_verified {
+                return Ok(Some(user));
+            }
+            let verified = connection.set_verified(user.id, true, event.at).await?;
             connection.record(event, recorded).await?;
-            Ok(Some(user))
+            Ok(Some(verified))
         })
     }
 
-    /// Marks the user's email as not verified, ends all sessions and voids all links. Enqueues a new
+    /// Marks the user's email as not verified, revokes all sessions and voids all links. Enqueues a new
     /// verification link, unless the user is disabled or has another email by now. Otherwise as
     /// [`Store::mark_verified`].
     pub async fn mark_unverified(
@@ -45,22 +47,24 @@ impl Store {
     ) -> Result<Option<User>, DatabaseError> {
         let now = event.at;
         write!(&self.connections, connection, recorded => {
-            let user = connection.lock_user(user).await?;
-            let Some(User { id, is_verified: true, .. }) = user else { return Ok(user) };
-            let user = connection.set_verified(id, false, now).await?;
-            connection.revoke_access(id, now).await?;
+            let Some(user) = connection.lock_user(user).await? else { return Ok(None) };
+            if !user.is_verified {
+                return Ok(Some(user));
+            }
+            let user = connection.set_verified(user.id, false, now).await?;
+            connection.revoke_access(user.id, now).await?;
             // The link is for the email that the user had when the link was made. A disabled user gets a link
             // when an operator enables the user again.
-            if link.recipient == user.email && !connection.is_user_disabled(id).await? {
-                connection.enqueue_mail(id, &link, now).await?;
+            if link.recipient == user.email && !connection.is_user_disabled(user.id).await? {
+                connection.enqueue_mail(user.id, &link, now).await?;
             }
             connection.record(event, recorded).await?;
             Ok(Some(user))
         })
     }
 
-    /// Disables a user from the time of the event: ends all sessions, forgets the known addresses, voids all
-    /// links, records the event and enqueues its notice. Changes nothing if the user is already disabled.
+    /// Disables a user from the time of the event: revokes all sessions, deletes the known addresses, voids
+    /// all links, records the event and enqueues its notice. Changes nothing if the user is already disabled.
     /// Returns false if the user was deleted.
     pub async fn disable_user(
         &self,
