@@ -1,7 +1,7 @@
 //! Publishes files: a file gets its name only when all of its bytes are on the disk.
 //!
 //! [`Draft`] is the only way in which this program creates a file that others read: a mail, a backup, a
-//! report, an export, a key. The bytes go to a hidden file in the same folder, `.<name>.<16 digits>.part`.
+//! report, an export, a key. The bytes go to a hidden file in the same folder, `.<name>.<digits>.part`.
 //! The draft is synced, renamed, and its folder is synced. An error of any step is returned, and the draft is
 //! deleted. A killed process leaves its draft; the next run deletes it ([`remove_leftovers`]).
 

@@ -63,7 +63,7 @@ const FINGERPRINT_CONTEXT: &[u8] = b"kairos-identity fingerprint v1";
 
 /// The text is not a valid key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected 32 random bytes in base64, as `openssl rand -base64 32` prints them")]
+#[error("expected {KEY_BYTES} random bytes in base64, as `openssl rand -base64 {KEY_BYTES}` prints them")]
 pub struct InvalidSealingKey;
 
 /// The secret cannot be decrypted: it was sealed under another key or for another purpose, or was changed.
@@ -93,10 +93,10 @@ pub enum KeyFileError {
 }
 
 impl SealingKey {
-    /// Parses 32 bytes in base64. Whitespace around the text is ignored.
+    /// Parses `KEY_BYTES` bytes in base64. Whitespace around the text is ignored.
     ///
     /// # Errors
-    /// [`InvalidSealingKey`] for any other text, and for 32 equal bytes, which are not random.
+    /// [`InvalidSealingKey`] for any other text, and for equal bytes, which are not random.
     pub fn from_base64(text: &str) -> Result<Self, InvalidSealingKey> {
         let bytes = STANDARD.decode(text.trim()).map_err(|_| InvalidSealingKey)?;
         let bytes: [u8; KEY_BYTES] = bytes.try_into().map_err(|_| InvalidSealingKey)?;
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn any_changed_byte_is_detected() {
+    fn a_changed_byte_or_a_truncation_is_detected() {
         let sealed = sealed(&key(1), &Entropy::seeded(1));
         let open = |bytes: Vec<u8>| key(1).open(Purpose::MailToken, &Sealed::from_bytes(bytes));
         for index in 0..sealed.as_bytes().len() {

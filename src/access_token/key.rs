@@ -101,6 +101,7 @@ impl PreparedKey {
         self.verifies_until.is_some_and(|until| until <= now)
     }
 
+    /// True if the key may sign at `now`.
     pub(super) fn signs(&self, now: Timestamp) -> bool {
         self.signs_from <= now && !self.has_expired(now)
     }

@@ -81,7 +81,8 @@ pub(super) struct Credentials {
 /// Names with a meaning of their own in the audit trail, which no caller may have.
 const RESERVED_NAMES: [&str; 6] = [ANYBODY, NOBODY, COMMAND_LINE, CALLERS_FILE, SERVICE, PAGES];
 
-const NAME_CHARACTERS_MAX: usize = 64;
+/// The longest name of a caller. The name is ASCII, so it has as many characters.
+pub const NAME_BYTES_MAX: usize = 64;
 
 /// Checks the name of a caller.
 ///
@@ -89,8 +90,8 @@ const NAME_CHARACTERS_MAX: usize = 64;
 /// The rule that the name breaks.
 pub fn check_name(name: &str) -> Result<(), String> {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    if !(1..=NAME_CHARACTERS_MAX).contains(&name.len()) || !name.bytes().all(is_allowed) {
-        return Err(format!("a name must have 1 to {NAME_CHARACTERS_MAX} letters, digits, - or _"));
+    if !(1..=NAME_BYTES_MAX).contains(&name.len()) || !name.bytes().all(is_allowed) {
+        return Err(format!("a name must have 1 to {NAME_BYTES_MAX} letters, digits, - or _"));
     }
     if name.starts_with(TOKEN_PREFIX) {
         return Err("a name must not begin with kst_, like a service token".to_owned());
@@ -102,6 +103,7 @@ pub fn check_name(name: &str) -> Result<(), String> {
     }
 }
 
+/// Parses the name and the table of a caller. `methods` are the paths of all methods.
 pub(super) fn parse_entry(
     name: &Spanned<DeString<'_>>,
     entry: &Spanned<DeValue<'_>>,
@@ -123,6 +125,7 @@ pub(super) fn parse_entry(
     Ok((Caller::new(name.get_ref(), rights), credentials(&entry)?))
 }
 
+/// Deserializes the table of a caller.
 fn deserialize(entry: &Spanned<DeValue<'_>>) -> Result<Entry, Violation> {
     let DeValue::Table(table) = entry.get_ref() else {
         return Err(Violation::new(&entry.span(), "must be a table"));
@@ -137,6 +140,7 @@ fn deserialize(entry: &Spanned<DeValue<'_>>) -> Result<Entry, Violation> {
     })
 }
 
+/// Parses the credentials of an entry.
 fn credentials(entry: &Entry) -> Result<Credentials, Violation> {
     if let Some(surplus) = entry.token_hashes.get(TOKENS_MAX) {
         let rule =

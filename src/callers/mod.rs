@@ -15,7 +15,7 @@ mod token;
 
 pub use self::{
     caller::{ANYBODY, CALLERS_FILE, COMMAND_LINE, CallSlot, Caller, Requester, SERVICE},
-    entry::check_name,
+    entry::{NAME_BYTES_MAX, check_name},
     file::CallersError,
     gate::CallerGate,
     registry::Callers,

@@ -11,7 +11,7 @@ pub(super) const PREFIX: &str = "kst_";
 /// The prefix of a hash in text form.
 const HASH_PREFIX: &str = "sha256:";
 
-/// A service token: `kst_` and 256 random bits as 43 characters of base64url.
+/// A service token: `kst_` and 256 random bits in base64url.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ServiceToken(String);
 

@@ -12,8 +12,8 @@ use clap::{Args, builder::PossibleValuesParser};
 use super::{
     Failure,
     arguments::{TimeFlag, parse_user_key, user_failure},
+    command_events::{origin, record},
     reason, store,
-    user::{origin, record},
 };
 use crate::{
     accounts::{Administration, UserKey},
@@ -45,11 +45,13 @@ pub(super) struct Audit {
     until: Option<TimeFlag>,
 }
 
+/// Accepts the name of a kind of event.
 fn kinds() -> PossibleValuesParser {
     AuditKind::ALL.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().into()
 }
 
 impl Audit {
+    /// Prints the matching events, and records that they were read.
     pub(super) async fn run(self, settings: &Settings) -> Result<(), Failure> {
         let clock = Clock::system();
         let now = clock.now();

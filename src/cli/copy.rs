@@ -54,7 +54,7 @@ impl Copy {
         progress.begin("copying", copy.count().await.map_err(reason)?);
         let tables = copy.run(clock.now(), |_, rows| progress.advance(rows)).await;
         progress.end();
-        tables.map_err(reason)?.iter().for_each(show);
+        tables.map_err(reason)?.iter().for_each(print_table);
 
         println!("copied {from} to {}; the checksums of both agree", settings.database.url);
         match source_key_file(&source_settings, source_store).await {
@@ -90,6 +90,7 @@ async fn source_key_file(settings: &Settings, source: Store) -> Option<PathBuf> 
     None
 }
 
-fn show(table: &CopiedTable) {
+/// Prints the number of rows and the checksum of a copied table.
+fn print_table(table: &CopiedTable) {
     println!("{:26} {:>9} rows  {}", table.name, table.rows, hex(&table.checksum));
 }

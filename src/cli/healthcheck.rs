@@ -60,6 +60,7 @@ impl Healthcheck {
         }
     }
 
+    /// Connects to the service at `url`.
     async fn connect(&self, url: &str, settings: &Settings) -> Result<Channel, Failure> {
         let mut endpoint =
             Endpoint::from_shared(url.to_owned()).map_err(|error| format!("{url}: {}", reason(error)))?;

@@ -38,11 +38,11 @@ impl Keys {
         let store = store::open_current(settings).await?;
         let (keys, _) = signing::standalone_signing_keys(settings, store)?;
         match self.action {
-            Action::List => keys.list().await.map_err(reason)?.iter().for_each(show),
+            Action::List => keys.list().await.map_err(reason)?.iter().for_each(print_key),
             Action::Rotate { revoke_earlier } => {
                 let rotation = if revoke_earlier { Rotation::RevokingEarlier } else { Rotation::Orderly };
                 let created = keys.rotate(rotation, &Origin::local(COMMAND_LINE)).await.map_err(reason)?;
-                show(&created.ok_or(
+                print_key(&created.ok_or(
                     "another process created a key at the same moment: check `kairos-identity keys list`",
                 )?);
             }
@@ -51,7 +51,8 @@ impl Keys {
     }
 }
 
-fn show(key: &StoredSigningKey) {
+/// Prints the id and the times of a key, separated by tabs.
+fn print_key(key: &StoredSigningKey) {
     let until = key.verifies_until.map_or_else(|| "-".to_owned(), |until| until.to_string());
     println!("{}\t{}\t{}\t{until}", key.id, key.created_at, key.signs_from);
 }

@@ -97,6 +97,7 @@ impl Progress for TerminalProgress {
 }
 
 impl Line {
+    /// Logs the progress, with the rate and the estimated time that is left.
     fn log(&self, now: Instant) {
         let Self { what, total, done, began, .. } = self;
         let seconds = now.duration_since(*began).as_secs().max(1);

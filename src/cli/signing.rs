@@ -1,17 +1,14 @@
-//! Constructs, from the settings, the sealing key, the signing keys, and [`Mails`], which seals the tokens of
-//! mails.
+//! Constructs, from the settings, the sealing key and the signing keys.
 
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use tokio::sync::Notify;
-
 use super::{Failure, reason};
 use crate::{
     access_token::{AccessTokenOptions, AccessTokens},
-    accounts::{KeyOptions, MailOptions, Mails, SigningKeys},
+    accounts::{KeyOptions, SigningKeys},
     config::{DatabaseUrl, Settings},
     entropy::Entropy,
     env::Env,
@@ -40,22 +37,6 @@ pub(super) fn default_key_path(database: &Path) -> PathBuf {
     let mut path = database.as_os_str().to_owned();
     path.push(".key");
     path.into()
-}
-
-/// Constructs [`Mails`]. It notifies `due` for each new mail.
-pub(super) fn mails(
-    settings: &Settings,
-    sealing_key: Arc<SealingKey>,
-    entropy: &Entropy,
-    due: Arc<Notify>,
-) -> Mails {
-    let options = MailOptions {
-        verification_lifetime: settings.verification.token_lifetime.get(),
-        reset_lifetime: settings.password.reset_lifetime.get(),
-        undo_lifetime: settings.verification.undo_lifetime.get(),
-        message_id_domain: settings.mail.from.address.domain().to_owned(),
-    };
-    Mails::new(options, sealing_key, entropy.clone(), due)
 }
 
 /// Constructs [`AccessTokens`], still without keys.

@@ -23,6 +23,7 @@ impl DatabaseUrl {
             return (!path.is_empty() && !path.ends_with('/')).then(|| Self::Sqlite(path.into()));
         }
         let url = Url::parse(text).ok()?;
+        // "postgres:x" is a URL too.
         let is_postgres = matches!(url.scheme(), "postgres" | "postgresql") && text.contains("://");
         is_postgres.then(|| Self::Postgres(text.to_owned()))
     }
@@ -76,7 +77,7 @@ impl Value for DatabaseUrl {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        Self::parse(text)
+        DatabaseUrl::parse(text)
     }
 }
 
@@ -86,7 +87,7 @@ impl Value for DatabaseUrls {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        Self::parse(text)
+        DatabaseUrls::parse(text)
     }
 }
 

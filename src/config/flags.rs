@@ -90,6 +90,7 @@ fn declared(is_global: bool) -> impl Iterator<Item = (&'static Setting, &'static
     flags.filter(move |(_, flag)| flag.is_global == is_global)
 }
 
+/// Returns the command-line argument of a setting. Its help states the default.
 fn argument(setting: &Setting, flag: &'static Flag) -> Arg {
     let argument = Arg::new(flag.name).long(flag.name).global(flag.is_global);
     let argument = if flag.is_global { argument.help_heading("Settings") } else { argument };

@@ -70,6 +70,7 @@ fn credentials(url: &Url) -> Option<Option<(String, String)>> {
     }
 }
 
+/// Decodes the percent-encoding; `None` if the result is not UTF-8.
 fn decoded(text: &str) -> Option<String> {
     percent_decode_str(text).decode_utf8().ok().map(std::borrow::Cow::into_owned)
 }
@@ -97,7 +98,7 @@ impl Value for MailUrl {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        Self::parse(text)
+        MailUrl::parse(text)
     }
 }
 

@@ -4,7 +4,8 @@ use std::{fmt::Write, fs, path::Path};
 
 use super::section_list::sections;
 
-fn reference() -> String {
+/// Returns the text of `docs/CONFIG.md`.
+fn reference_page() -> String {
     let mut text = String::from(
         "# Settings\n\n\
          Every setting has a key in one TOML file (`--config FILE`, or the variable `KAIROS_IDENTITY_CONFIG`)\n\
@@ -46,11 +47,11 @@ fn the_reference_is_up_to_date() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/CONFIG.md");
     if std::env::var("UPDATE_DOCS").is_ok() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, reference()).unwrap();
+        fs::write(&path, reference_page()).unwrap();
     }
     let committed = fs::read_to_string(&path).unwrap_or_default();
     assert!(
-        committed == reference(),
+        committed == reference_page(),
         "docs/CONFIG.md is out of date: run `UPDATE_DOCS=1 cargo test config::reference`"
     );
 }

@@ -123,6 +123,10 @@ impl Sources {
         self.set(setting.key(), text.to_owned(), source)
     }
 
+    /// Overrides the text of a setting.
+    ///
+    /// # Errors
+    /// [`ConfigError::UnknownKey`] if no setting has this key.
     fn set(&mut self, key: String, text: String, source: SettingSource) -> Result<(), ConfigError> {
         match self.texts.get_mut(&key) {
             Some(entry) => {
@@ -172,6 +176,7 @@ fn nearest(name: &str, known: impl Iterator<Item = (String, String)>) -> Option<
     best.1
 }
 
+/// Returns the error for a key that no setting has, with the most similar key.
 fn unknown(key: String, source: SettingSource) -> ConfigError {
     let known = settings().map(|setting| (setting.key(), setting.field.replace('_', "-")));
     ConfigError::UnknownKey { nearest: nearest(&key, known), key, set_by: source }

@@ -53,7 +53,7 @@ impl Value for Timestamp {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        Self::parse(text)
+        Timestamp::parse(text)
     }
 }
 

@@ -42,7 +42,7 @@ pub enum InvalidEmail {
     /// More than [`EMAIL_OCTETS_MAX`] octets, with the domain in its ASCII form.
     #[error("must be at most {EMAIL_OCTETS_MAX} octets")]
     TooLong,
-    /// More than 64 octets before the `@`.
+    /// More than `LOCAL_PART_OCTETS_MAX` octets before the `@`.
     #[error("must have at most {LOCAL_PART_OCTETS_MAX} octets before the @")]
     LocalPartTooLong,
     /// White space, a line break or a control character anywhere, also at the start or end: nothing is
@@ -79,8 +79,8 @@ pub enum InvalidEmail {
 impl Email {
     /// Reads one plain address (no display name, no brackets, no list) and converts it to its single form.
     ///
-    /// Takes time linear in the length of `text`; a text over 1,024 bytes is refused unread. Parsing a parsed
-    /// address returns the same address.
+    /// Takes time linear in the length of `text`; a text over `INPUT_BYTES_MAX` is refused unread. Parsing a
+    /// parsed address returns the same address.
     ///
     /// # Errors
     /// [`InvalidEmail`]: the first rule that is violated.
@@ -109,8 +109,9 @@ impl Email {
     /// receive no mail, but their users can log in with them and change them.
     ///
     /// # Errors
-    /// [`InvalidEmail::Empty`]; [`InvalidEmail::TooLong`] for more than 1,024 bytes, or 254 characters after
-    /// the conversion; [`InvalidEmail::Blank`] for a NUL character, which PostgreSQL cannot store.
+    /// [`InvalidEmail::Empty`]; [`InvalidEmail::TooLong`] for more than `INPUT_BYTES_MAX`, or
+    /// [`EMAIL_OCTETS_MAX`] characters after the conversion; [`InvalidEmail::Blank`] for a NUL character,
+    /// which PostgreSQL cannot store.
     pub fn parse_imported(text: &str) -> Result<Self, InvalidEmail> {
         if text.is_empty() {
             return Err(InvalidEmail::Empty);

@@ -9,9 +9,12 @@ use sha2::{Digest, Sha256};
 #[derive(Clone)]
 pub struct MailToken([u8; 32]);
 
+/// The number of characters of a token in base64url without padding.
+const TEXT_CHARACTERS: usize = 43;
+
 /// The text is not in the form of a token that this service mails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("must be the 43 characters of the token in the link")]
+#[error("must be the {TEXT_CHARACTERS} characters of the token in the link")]
 pub struct InvalidMailToken;
 
 impl MailToken {
@@ -21,20 +24,20 @@ impl MailToken {
         Self(bytes)
     }
 
-    /// Reads the text of a link: base64url without padding, 43 characters.
+    /// Reads the text of a link, in the form of [`MailToken::to_link_text`].
     ///
     /// # Errors
     /// [`InvalidMailToken`] for any other text. That includes the three other spellings of the last
     /// character, so that a token has exactly one text.
     pub fn parse(text: &str) -> Result<Self, InvalidMailToken> {
-        if text.len() != 43 {
+        if text.len() != TEXT_CHARACTERS {
             return Err(InvalidMailToken);
         }
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidMailToken)?;
         bytes.try_into().map(Self).map_err(|_| InvalidMailToken)
     }
 
-    /// Returns the text for a link: base64url without padding, 43 characters. For the mail only.
+    /// Returns the text for a link: base64url without padding. For the mail only.
     #[must_use]
     pub fn to_link_text(&self) -> String {
         URL_SAFE_NO_PAD.encode(self.0)
@@ -146,7 +149,7 @@ mod tests {
     fn the_text_of_a_link_round_trips() {
         let token = MailToken::from_random([0xfb; 32]);
         let text = token.to_link_text();
-        assert_eq!(text.len(), 43);
+        assert_eq!(text.len(), TEXT_CHARACTERS);
         assert_eq!(MailToken::parse(&text).unwrap().as_bytes(), token.as_bytes());
     }
 
@@ -154,7 +157,7 @@ mod tests {
     fn one_token_has_one_text() {
         let text = MailToken::from_random([0; 32]).to_link_text();
         for last in ['B', 'C', 'D'] {
-            let other = format!("{}{last}", &text[..42]);
+            let other = format!("{}{last}", &text[..TEXT_CHARACTERS - 1]);
             assert!(MailToken::parse(&other).is_err(), "{other}");
         }
     }
@@ -165,7 +168,15 @@ mod tests {
         let standard_alphabet = text.replace('_', "/");
         let padded = format!("{text}=");
         let uuid = "3fbf2702-352c-4d48-a5e5-56a4d16d9f56";
-        for text in ["", &text[..42], &standard_alphabet, &padded, uuid, &"é".repeat(43), &"\0".repeat(43)] {
+        for text in [
+            "",
+            &text[..TEXT_CHARACTERS - 1],
+            &standard_alphabet,
+            &padded,
+            uuid,
+            &"é".repeat(TEXT_CHARACTERS),
+            &"\0".repeat(TEXT_CHARACTERS),
+        ] {
             assert_eq!(MailToken::parse(text).err(), Some(InvalidMailToken), "{text:?}");
         }
     }

@@ -11,6 +11,9 @@ const PREFIX: &str = "krt_";
 
 const FAMILY_BYTES: usize = 16;
 
+/// The number of characters after the prefix: 48 bytes in base64url.
+const ENCODED_CHARACTERS: usize = 64;
+
 /// A secret that is replaced at every use: 256 random bits, and 128 further bits that all refresh tokens of
 /// one session share.
 ///
@@ -24,7 +27,7 @@ pub struct RefreshToken {
 
 /// The text is not in the form of a refresh token that this service issues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("must be a refresh token as Login returns it: {PREFIX} and 64 characters")]
+#[error("must be a refresh token as Login returns it: {PREFIX} and {ENCODED_CHARACTERS} characters")]
 pub struct InvalidRefreshToken;
 
 impl RefreshToken {
@@ -34,12 +37,12 @@ impl RefreshToken {
         Self { family, secret }
     }
 
-    /// Reads the text of a token: `krt_` and 64 characters of base64url.
+    /// Reads the text of a token, in the form of [`RefreshToken::expose`].
     ///
     /// # Errors
     /// [`InvalidRefreshToken`] for any other text.
     pub fn parse(text: &str) -> Result<Self, InvalidRefreshToken> {
-        let encoded = text.strip_prefix(PREFIX).filter(|encoded| encoded.len() == 64);
+        let encoded = text.strip_prefix(PREFIX).filter(|encoded| encoded.len() == ENCODED_CHARACTERS);
         let bytes = URL_SAFE_NO_PAD.decode(encoded.ok_or(InvalidRefreshToken)?);
         let bytes = bytes.map_err(|_| InvalidRefreshToken)?;
         let (family, secret) = bytes.split_first_chunk().ok_or(InvalidRefreshToken)?;
@@ -117,7 +120,7 @@ mod tests {
     #[test]
     fn the_text_of_a_token_round_trips() {
         let text = token().expose();
-        assert_eq!(text.len(), 68);
+        assert_eq!(text.len(), PREFIX.len() + ENCODED_CHARACTERS);
         assert_eq!(RefreshToken::parse(&text).unwrap().digest(), token().digest());
     }
 
@@ -125,9 +128,14 @@ mod tests {
     fn malformed_texts_are_refused() {
         let text = token().expose();
         let mail_token = "A".repeat(43);
-        for faulty in
-            ["", &text[4..], &text[..67], &format!("{text}A"), &text.replace("krt_", "kst_"), &mail_token]
-        {
+        for faulty in [
+            "",
+            &text[PREFIX.len()..],
+            &text[..text.len() - 1],
+            &format!("{text}A"),
+            &text.replace("krt_", "kst_"),
+            &mail_token,
+        ] {
             assert!(RefreshToken::parse(faulty).is_err(), "{faulty}");
         }
     }

@@ -19,8 +19,8 @@ pub const USERNAME_CHARACTERS_MAX: usize = 150;
 /// Maximum length of [`Username::key`] in characters; the width of its column. Folding turns one character
 /// into at most three.
 pub const USERNAME_KEY_CHARACTERS_MAX: usize = 600;
-/// Maximum length of a text that is processed: 150 characters of four bytes, and some spaces that are
-/// trimmed.
+/// Maximum length of a text that is processed: [`USERNAME_CHARACTERS_MAX`] characters of four bytes, and some
+/// spaces that are trimmed.
 const INPUT_BYTES_MAX: usize = 1_024;
 /// Maximum number of combining marks on one letter. No writing system in use needs more (UTS 39, section
 /// 5.4).
@@ -55,7 +55,7 @@ pub enum InvalidUsername {
     /// Scripts that are not used together, such as Latin and Cyrillic.
     #[error("must not mix writing systems with letters that look alike")]
     MixedScripts,
-    /// A combining mark without a letter before it, or more than four on one letter.
+    /// A combining mark without a letter before it, or more than `STACKED_MARKS_MAX` on one letter.
     #[error(
         "must have a letter before each combining mark, and at most {STACKED_MARKS_MAX} marks on a letter"
     )]
@@ -87,7 +87,7 @@ impl Username {
     /// Converts `text` to its single display form (NFKC, with spaces trimmed and collapsed, as RFC 8266
     /// enforces) and checks it.
     ///
-    /// Takes time linear in the length of `text`; a text over 1,024 bytes is refused unread. Parsing
+    /// Takes time linear in the length of `text`; a text over `INPUT_BYTES_MAX` is refused unread. Parsing
     /// [`Username::as_str`] returns the same name.
     ///
     /// # Errors

@@ -88,7 +88,7 @@ pub(super) async fn confirm_email_change(
     origin: &Origin,
     visible: UserFields,
 ) -> Result<proto::ConfirmEmailChangeResponse, Status> {
-    let token = link_token(&request.token, Fields::default())?;
+    let token = finish_with_link_token(&request.token, Fields::default())?;
 
     let user = accounts.confirm_email_change(&token, origin).await.map_err(from_account)?;
 
@@ -101,7 +101,7 @@ pub(super) async fn undo_email_change(
     origin: &Origin,
     visible: UserFields,
 ) -> Result<proto::UndoEmailChangeResponse, Status> {
-    let token = link_token(&request.token, Fields::default())?;
+    let token = finish_with_link_token(&request.token, Fields::default())?;
 
     let user = accounts.undo_email_change(&token, origin).await.map_err(from_account)?;
 
@@ -149,7 +149,7 @@ pub(super) async fn reset_password(
     if request.new_password.is_empty() {
         fields.reject("new_password", &"must not be empty");
     }
-    let token = link_token(&request.token, fields)?;
+    let token = finish_with_link_token(&request.token, fields)?;
 
     let reset = accounts.reset_password(&token, request.new_password, origin).await;
 
@@ -160,9 +160,12 @@ pub(super) async fn reset_password(
     }
 }
 
-/// Parses the token of a link. Violations in `fields` come first. A malformed token is `INVALID_TOKEN`, as an
-/// unknown one.
-fn link_token(text: &str, mut fields: Fields) -> Result<MailToken, Status> {
+/// Ends the validation and returns the token of the link.
+///
+/// # Errors
+/// `INVALID_FIELDS` if `fields` has violations or the token is empty, and `INVALID_TOKEN` if it is malformed,
+/// as for an unknown token.
+fn finish_with_link_token(text: &str, mut fields: Fields) -> Result<MailToken, Status> {
     if text.is_empty() {
         fields.reject("token", &"must not be empty");
     }

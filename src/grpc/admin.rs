@@ -1,25 +1,34 @@
 //! Handlers of `AdminService` for users.
 
-use prost::Message as _;
+use std::mem;
+
 use tonic::Status;
 
 use super::{
     convert,
     fields::Fields,
-    page::{Page, optional_timestamp},
+    page::{Page, PageRequest, optional_timestamp},
     page_tokens::PageTokens,
     status::from_account,
 };
 use crate::{
     accounts::{Administration, Mails, UserKey},
     callers::UserFields,
-    domain::{AuthToken, Email, Origin, UserId, Username},
+    domain::{AuthToken, EMAIL_OCTETS_MAX, Email, Origin, UserId, Username},
     proto::{self, get_user_request::Key},
     store::{ManagedUser, UserFilter},
 };
 
 /// The longest search text: no email is longer, and usernames are shorter.
-const TEXT_CHARACTERS_MAX: usize = 254;
+const TEXT_CHARACTERS_MAX: usize = EMAIL_OCTETS_MAX;
+
+impl PageRequest for proto::ListUsersRequest {
+    const LIST: &'static str = "users";
+
+    fn take_page(&mut self) -> (i32, String) {
+        (mem::take(&mut self.page_size), mem::take(&mut self.page_token))
+    }
+}
 
 pub(super) async fn get_user(
     administration: &Administration,
@@ -61,13 +70,11 @@ pub(super) const fn filters_by_visible_fields(
 pub(super) async fn list_users(
     administration: &Administration,
     page_tokens: &PageTokens,
-    request: proto::ListUsersRequest,
+    mut request: proto::ListUsersRequest,
     visible: UserFields,
 ) -> Result<proto::ListUsersResponse, Status> {
-    let same = proto::ListUsersRequest { page_size: 0, page_token: String::new(), ..request.clone() };
-    let list = [b"users ".as_slice(), &same.encode_to_vec()].concat();
     let mut fields = Fields::default();
-    let page = Page::parse(&mut fields, page_tokens, list, request.page_size, &request.page_token);
+    let page = Page::parse(&mut fields, page_tokens, &mut request);
     let created_since = optional_timestamp(&mut fields, "created_since", request.created_since);
     let created_before = optional_timestamp(&mut fields, "created_before", request.created_before);
     if request.text.chars().nth(TEXT_CHARACTERS_MAX).is_some() {
@@ -102,7 +109,7 @@ pub(super) async fn set_verified(
 ) -> Result<proto::SetVerifiedResponse, Status> {
     let mut fields = Fields::default();
     let token = fields.check("auth_token", AuthToken::parse(&request.auth_token));
-    let key = token.map(|token| selected(token, origin));
+    let key = token.map(|token| key_with_note(token, origin));
     let is_verified = fields.check("is_verified", request.is_verified.ok_or("must be set"));
     let (Some(key), Some(is_verified)) = (key, is_verified) else { return Err(fields.into_status()) };
 
@@ -194,15 +201,16 @@ pub(super) async fn start_password_reset(
     Ok(proto::StartPasswordResetResponse {})
 }
 
+/// Parses the `auth_token` of a request with no other field, and returns the key of its user.
 fn key(auth_token: &str, origin: &Origin) -> Result<UserKey, Status> {
     let mut fields = Fields::default();
     let token = fields.check("auth_token", AuthToken::parse(auth_token));
-    token.map(|token| selected(token, origin)).ok_or_else(|| fields.into_status())
+    token.map(|token| key_with_note(token, origin)).ok_or_else(|| fields.into_status())
 }
 
-/// Returns the key of the user with this `auth_token`, who is also the user of the audit event: a refused
-/// action is about a user too, even if the user does not exist any more.
-fn selected(token: AuthToken, origin: &Origin) -> UserKey {
+/// Returns the key of the user with this `auth_token`, and sets this user as that of the audit event. The
+/// event of a refused action names its user too, even if the user does not exist any more.
+fn key_with_note(token: AuthToken, origin: &Origin) -> UserKey {
     origin.note.set_user(token);
     UserKey::AuthToken(token)
 }

@@ -1,35 +1,40 @@
 //! The handler of `AdminService` for the audit trail.
 
-use prost::Message as _;
+use std::mem;
+
 use tonic::Status;
 
 use super::{
     convert,
     fields::Fields,
-    page::{Page, optional_timestamp},
+    page::{Page, PageRequest, optional_timestamp},
     page_tokens::PageTokens,
     status::from_account,
 };
 use crate::{
     accounts::Administration,
+    callers::NAME_BYTES_MAX,
     domain::{AuditKind, AuthToken, Origin},
     proto,
     store::{AuditFilter, EventPosition, RecordedEvent},
 };
 
-/// The longest name of a caller.
-const CALLER_BYTES_MAX: usize = 64;
+impl PageRequest for proto::ListAuditEventsRequest {
+    const LIST: &'static str = "audit events";
+
+    fn take_page(&mut self) -> (i32, String) {
+        (mem::take(&mut self.page_size), mem::take(&mut self.page_token))
+    }
+}
 
 pub(super) async fn list_audit_events(
     administration: &Administration,
     page_tokens: &PageTokens,
-    request: proto::ListAuditEventsRequest,
+    mut request: proto::ListAuditEventsRequest,
     origin: &Origin,
 ) -> Result<proto::ListAuditEventsResponse, Status> {
-    let same = proto::ListAuditEventsRequest { page_size: 0, page_token: String::new(), ..request.clone() };
-    let list = [b"audit events ".as_slice(), &same.encode_to_vec()].concat();
     let mut fields = Fields::default();
-    let page = Page::parse(&mut fields, page_tokens, list, request.page_size, &request.page_token);
+    let page = Page::parse(&mut fields, page_tokens, &mut request);
     let user = match request.auth_token.as_str() {
         "" => None,
         text => fields.check("auth_token", AuthToken::parse(text)),
@@ -40,8 +45,9 @@ pub(super) async fn list_audit_events(
     let kinds = request.kinds.iter().enumerate();
     let kinds =
         kinds.filter_map(|(index, name)| fields.check(&format!("kinds[{index}]"), kind(name))).collect();
-    if request.caller.len() > CALLER_BYTES_MAX || request.caller.chars().any(char::is_control) {
-        fields.reject("caller", &"is not the name of a caller");
+    if request.caller.len() > NAME_BYTES_MAX || request.caller.chars().any(char::is_control) {
+        let rule = format!("must have at most {NAME_BYTES_MAX} bytes and no control characters");
+        fields.reject("caller", &rule);
     }
     let since = optional_timestamp(&mut fields, "since", request.since);
     let until = optional_timestamp(&mut fields, "until", request.until);
@@ -57,10 +63,12 @@ pub(super) async fn list_audit_events(
     Ok(proto::ListAuditEventsResponse { events: events.into_iter().map(event).collect(), next_page_token })
 }
 
+/// Parses the name of a kind of event.
 fn kind(name: &str) -> Result<AuditKind, &'static str> {
     AuditKind::parse(name).ok_or("is not a kind of event; docs/AUDIT.md lists the kinds")
 }
 
+/// Converts an event; an absent value is an empty string.
 fn event(event: RecordedEvent) -> proto::AuditEvent {
     proto::AuditEvent {
         at: Some(convert::timestamp(event.at)),

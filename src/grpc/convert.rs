@@ -53,6 +53,7 @@ pub(super) fn count(number: usize) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
+/// Converts a time, with microsecond precision.
 pub(super) fn timestamp(at: Timestamp) -> prost_types::Timestamp {
     let micros = at.unix_micros();
     let nanos = i32::try_from(micros.rem_euclid(1_000_000) * 1_000);

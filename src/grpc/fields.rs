@@ -1,5 +1,5 @@
 //! Validation of request fields. All fields are parsed before an error is returned, so that one response
-//! lists every violation.
+//! lists the violations of every field, up to a limit.
 
 use std::fmt::Display;
 
@@ -9,8 +9,8 @@ use tonic_types::FieldViolation;
 use super::status::{from_account, invalid_fields};
 use crate::accounts::NewPasswordError;
 
-/// The number of violations that a status lists; further ones are only counted. The details of a status are
-/// sent in a header, which clients limit to 8 KiB.
+/// The maximum number of violations that a status lists; further ones are only counted. The details of a
+/// status are sent in a header, which clients limit to 8 KiB.
 const VIOLATIONS_MAX: usize = 20;
 
 /// Collects the field violations of one request.
@@ -62,7 +62,8 @@ impl Fields {
         self.violations.is_empty()
     }
 
-    /// Returns the `INVALID_FIELDS` status with all violations.
+    /// Returns the `INVALID_FIELDS` status. It lists at most [`VIOLATIONS_MAX`] violations; the last one
+    /// states how many are omitted.
     pub(super) fn into_status(mut self) -> Status {
         if self.omitted > 0
             && let Some(last) = self.violations.last_mut()
@@ -81,14 +82,16 @@ mod tests {
 
     #[test]
     fn a_thousand_violations_fit_into_a_header() {
+        const VIOLATIONS: usize = 1_000;
         let mut fields = Fields::default();
-        for index in 0..1_000 {
+        for index in 0..VIOLATIONS {
             fields.reject(&format!("auth_tokens[{index}]"), &"must be a UUID");
         }
         let status = fields.into_status();
         let listed = status.get_details_bad_request().unwrap().field_violations;
         assert_eq!(listed.len(), VIOLATIONS_MAX);
-        assert!(listed[VIOLATIONS_MAX - 1].description.ends_with("and 980 more violations"));
+        let omitted = format!("and {} more violations", VIOLATIONS - VIOLATIONS_MAX);
+        assert!(listed[VIOLATIONS_MAX - 1].description.ends_with(&omitted));
         assert!(status.details().len() < 4_096, "{}", status.details().len());
     }
 }

@@ -1,8 +1,8 @@
 //! The gRPC API. No other module uses the protobuf messages.
 //!
-//! Each handler has three steps: parse the message into domain values (all violations are reported at once),
-//! make one call, convert the result into a message. The rules of accounts are in `accounts` and SQL is in
-//! `store`. Start at [`service`]; [`layer`] contains what is common to all calls.
+//! Each handler has three steps: parse the message into domain values (one status reports the violations of
+//! all fields), make one call, convert the result into a message. The rules of accounts are in `accounts` and
+//! SQL is in `store`. Start at [`service`]; [`layer`] contains what is common to all calls.
 
 mod account;
 mod acting;

@@ -1,5 +1,7 @@
 //! Pagination of lists (AIP-158).
 
+use prost::Message;
+
 use super::{
     fields::Fields,
     page_tokens::{PageCursor, PageTokens},
@@ -12,8 +14,18 @@ const SIZE_MAX: i32 = 1_000;
 /// The range of `google.protobuf.Timestamp` in Unix seconds: from the start of the year 1 to the end of 9999.
 const TIMESTAMP_SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
+/// A request for a page of a list.
+pub(super) trait PageRequest: Message {
+    /// The name of the list, which differs from that of every other list.
+    const LIST: &'static str;
+
+    /// Takes `page_size` and `page_token` out of the request. The fields that remain are the filter.
+    fn take_page(&mut self) -> (i32, String);
+}
+
 /// A requested page of a list.
 pub(super) struct Page {
+    /// The name of the list and its filter, to which a page token is bound.
     list: Vec<u8>,
     size: usize,
     /// The last entry of the previous page; `None` for the first page.
@@ -21,19 +33,19 @@ pub(super) struct Page {
 }
 
 impl Page {
-    /// Parses `page_size` and `page_token`. `list` identifies the list with its filter: a token of another
-    /// list or filter is a violation. Returns `None` if it adds a violation to `fields`.
-    pub fn parse(
+    /// Takes `page_size` and `page_token` out of the request, and parses them. The token of another list or
+    /// filter is a violation. Returns `None` if it adds a violation to `fields`.
+    pub fn parse<Request: PageRequest>(
         fields: &mut Fields,
         tokens: &PageTokens,
-        list: Vec<u8>,
-        size: i32,
-        token: &str,
+        request: &mut Request,
     ) -> Option<Self> {
+        let (size, token) = request.take_page();
+        let list = [Request::LIST.as_bytes(), b" ", &request.encode_to_vec()].concat();
         let size = if size == 0 { SIZE_DEFAULT } else { size };
         let in_bounds = (1..=SIZE_MAX).contains(&size).then(|| usize::try_from(size).ok()).flatten();
         let size = fields.check("page_size", in_bounds.ok_or(format!("must be 0 to {SIZE_MAX}")));
-        let after = match token {
+        let after = match token.as_str() {
             "" => Some(None),
             token => fields.check("page_token", tokens.read(&list, token).map(Some)),
         };

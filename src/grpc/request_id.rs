@@ -31,6 +31,7 @@ impl RequestId {
         self.0
     }
 
+    /// Generates an id.
     pub(super) fn generate(entropy: &Entropy) -> Self {
         Self(Builder::from_random_bytes(entropy.identifier()).into_uuid())
     }

@@ -102,6 +102,7 @@ pub(super) fn from_account(error: AccountError) -> Status {
     error_status(code, reason, message)
 }
 
+/// Returns `STORE_UNAVAILABLE` and logs the cause.
 fn unavailable(cause: &Cause) -> Status {
     let request_id = current_request_id().map(tracing::field::display);
     tracing::warn!(request_id, error = %chain(cause), "Call failed: database unavailable");
@@ -109,6 +110,7 @@ fn unavailable(cause: &Cause) -> Status {
     retryable_status(Code::Unavailable, ErrorReason::StoreUnavailable, message, STORE_RETRY_AFTER)
 }
 
+/// Returns `INTERNAL` and logs the cause, which the status does not contain.
 fn internal_error(cause: &Cause) -> Status {
     let request_id = current_request_id().map(tracing::field::display);
     tracing::error!(request_id, error = %chain(cause), "Call failed: internal error");

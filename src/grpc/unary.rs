@@ -21,6 +21,9 @@ use tonic::{Status, body::Body};
 /// The length of the prefix of a message: one byte for the compressed flag, four for the length.
 const PREFIX_BYTES: usize = 5;
 
+/// The compressed flag in the prefix of a message that is not compressed.
+const UNCOMPRESSED: u8 = 0;
+
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// True if the messages of the request are not compressed.
@@ -39,7 +42,7 @@ where
     Out: Message,
     Handled: Future<Output = Result<Out, Status>>,
 {
-    let outcome = match read(body, message_bytes_max).await {
+    let outcome = match receive(body, message_bytes_max).await.and_then(decode) {
         Ok(message) => handler(message).await,
         Err(status) => Err(status),
     };
@@ -49,30 +52,41 @@ where
     }
 }
 
-async fn read<In: Message + Default>(mut body: Body, message_bytes_max: usize) -> Result<In, Status> {
-    // Nearly every body is one frame, which is decoded without a copy. The data of several frames is copied
-    // into one buffer.
-    let (mut first, mut gathered) = (Bytes::new(), BytesMut::new());
+/// Returns the data of the body. Nearly every body is one frame, which is not copied; the data of several
+/// frames is copied into one buffer.
+///
+/// # Errors
+/// `OUT_OF_RANGE` as soon as the message is too long, or the error of the body.
+async fn receive(mut body: Body, message_bytes_max: usize) -> Result<Bytes, Status> {
+    let mut received = Bytes::new();
     while !body.is_end_stream()
         && let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
     {
         let Ok(data) = frame?.into_data() else { continue };
-        if first.is_empty() {
-            first = data;
-        } else {
-            if gathered.is_empty() {
-                gathered.extend_from_slice(&first);
-            }
-            gathered.extend_from_slice(&data);
-        }
-        check_length(if gathered.is_empty() { &first } else { &gathered }, message_bytes_max)?;
+        received = if received.is_empty() { data } else { concatenate(received, &data) };
+        check_length(&received, message_bytes_max)?;
     }
-    let mut received = if gathered.is_empty() { first } else { gathered.freeze() };
-    if received.is_empty() {
+    Ok(received)
+}
+
+/// Appends `data`. Copies `received` only the first time, when other frames of the connection share its
+/// buffer.
+fn concatenate(received: Bytes, data: &[u8]) -> Bytes {
+    let mut buffer = BytesMut::from(received);
+    buffer.extend_from_slice(data);
+    buffer.freeze()
+}
+
+/// Decodes the message of a body.
+///
+/// # Errors
+/// `INTERNAL` for anything but one complete, uncompressed message.
+fn decode<In: Message + Default>(mut received: Bytes) -> Result<In, Status> {
+    let Some(&flag) = received.first() else {
         return Err(Status::internal("the request message is missing"));
-    }
-    let is_uncompressed = received.first() == Some(&0);
-    if !is_uncompressed || announced_length(&received) != Some(received.len().saturating_sub(PREFIX_BYTES)) {
+    };
+    let length = received.len().saturating_sub(PREFIX_BYTES);
+    if flag != UNCOMPRESSED || announced_length(&received) != Some(length) {
         return Err(Status::internal("the body must be one uncompressed message"));
     }
     received.advance(PREFIX_BYTES);
@@ -97,10 +111,11 @@ fn announced_length(received: &[u8]) -> Option<usize> {
     usize::try_from(u32::from_be_bytes(*rest.first_chunk()?)).ok()
 }
 
+/// Returns the response with this message and the status OK.
 fn success(message: &impl Message) -> Response<Body> {
     let length = message.encoded_len();
     let mut bytes = BytesMut::with_capacity(PREFIX_BYTES + length);
-    bytes.put_u8(0);
+    bytes.put_u8(UNCOMPRESSED);
     bytes.put_u32(u32::try_from(length).expect("a response is shorter than 4 GiB"));
     message.encode(&mut bytes).expect("the buffer has the size of the message");
     let body = UnaryBody { message: Some(bytes.freeze()), is_ended: false };
@@ -177,8 +192,9 @@ mod tests {
 
     async fn read_frames<'a>(frames: impl IntoIterator<Item = &'a [u8]>) -> Result<String, Code> {
         let body = Frames(frames.into_iter().map(Bytes::copy_from_slice).collect());
-        let read = read::<ResolveTokenRequest>(Body::new(body), BYTES_MAX).await;
-        read.map(|message| message.auth_token).map_err(|status| status.code())
+        let received = receive(Body::new(body), BYTES_MAX).await;
+        let message = received.and_then(decode::<ResolveTokenRequest>);
+        message.map(|message| message.auth_token).map_err(|status| status.code())
     }
 
     #[tokio::test]

@@ -43,6 +43,7 @@ impl DailyLimits {
     }
 }
 
+/// Returns what a mail to this address is counted for: the mailbox, and all mails.
 fn subjects(to: &Email) -> Vec<Subject> {
     vec![Subject::mailbox_mails(to), Subject::all_mails()]
 }

@@ -14,6 +14,7 @@ pub enum MailError {
 }
 
 impl MailError {
+    /// Wraps an error of lettre.
     pub(super) fn invalid(source: impl Error + Send + Sync + 'static) -> Self {
         Self::Invalid(Box::new(source))
     }

@@ -76,7 +76,8 @@ impl Outbox {
     /// [`MailError::Invalid`] if lettre rejects the sender's address.
     pub fn new(
         store: Store,
-        (transport, templates): (Transport, Templates),
+        transport: Transport,
+        templates: Templates,
         sealing_key: Arc<SealingKey>,
         options: OutboxOptions,
         env: Env,
@@ -100,7 +101,7 @@ impl Outbox {
                 Ok(Some(mail)) => {
                     let outbox = Arc::clone(&outbox);
                     sending.spawn(async move {
-                        outbox.send(&mail).await;
+                        outbox.attempt_and_record(&mail).await;
                         drop(slot);
                     });
                     continue;
@@ -122,6 +123,8 @@ impl Outbox {
         sending.wait().await;
     }
 
+    /// Leases the next mail that is due, or one whose time of the next attempt is later than any right clock
+    /// could have set it.
     async fn claim(&self) -> Result<Option<OutgoingMail>, DatabaseError> {
         let now = self.env.clock.now();
         let lease_until = now.plus(self.options.timeout * 2);
@@ -131,26 +134,30 @@ impl Outbox {
         self.store.claim_misscheduled_mail(self.backoff().latest_due(now), lease_until).await
     }
 
+    /// Returns the waits between attempts.
     const fn backoff(&self) -> Backoff {
         Backoff { first: self.options.retry_first, max: self.options.retry_max }
     }
 
-    async fn send(&self, mail: &OutgoingMail) {
+    /// Attempts to deliver the mail, decides what follows, logs it and records it in the outbox.
+    async fn attempt_and_record(&self, mail: &OutgoingMail) {
         let outcome = self.attempt(mail).await;
         let (now, jitter) = (self.env.clock.now(), self.env.entropy.fraction());
-        let next = after_attempt(outcome, mail, self.backoff(), now, jitter);
-        let next = self.confirm_expiry(mail, next, now.plus(self.backoff().after(1, jitter)));
-        log(mail, &next);
+        let decided = after_attempt(outcome, mail, self.backoff(), now, jitter);
+        // The shortest wait, however many attempts were made: the clock should be right again by then.
+        let expiry_check_at = now.plus(self.backoff().after(1, jitter));
+        let next = self.confirm_expiry(mail, decided, expiry_check_at);
+        log_result(mail, &next);
         self.record(mail, next).await;
     }
 
-    /// Abandons a mail only when a second attempt finds its link expired too: the clock may have been ahead
-    /// for a moment.
-    fn confirm_expiry(&self, mail: &OutgoingMail, next: Next, again_at: Timestamp) -> Next {
+    /// Abandons a mail only when a second attempt, at `expiry_check_at`, finds its link expired too: the
+    /// clock may have been ahead for a moment.
+    fn confirm_expiry(&self, mail: &OutgoingMail, next: Next, expiry_check_at: Timestamp) -> Next {
         let mut expired = self.expired.lock().unwrap_or_else(PoisonError::into_inner);
         let is_first = expired.insert(mail.id);
         match next {
-            Next::Expire(cause) if is_first => Next::RetryAt(again_at, cause),
+            Next::Expire(cause) if is_first => Next::RetryAt(expiry_check_at, cause),
             Next::Expire(cause) => {
                 expired.remove(&mail.id);
                 Next::MarkFailed(cause)
@@ -162,6 +169,7 @@ impl Outbox {
         }
     }
 
+    /// Composes the mail and sends it, unless its link has expired.
     async fn attempt(&self, mail: &OutgoingMail) -> DeliveryOutcome {
         if mail.expires_at <= self.env.clock.now() {
             return DeliveryOutcome::Expired;
@@ -239,7 +247,8 @@ impl Outbox {
     }
 }
 
-fn log(mail: &OutgoingMail, next: &Next) {
+/// Logs the result of an attempt.
+fn log_result(mail: &OutgoingMail, next: &Next) {
     let (message_id, kind, attempts) = (&mail.message_id, mail.kind.as_str(), mail.attempts);
     match next {
         Next::MarkSent => tracing::info!(message_id, kind, attempts, "Mail sent"),

@@ -104,6 +104,7 @@ impl Smtp {
         })
     }
 
+    /// Delivers one mail within the timeout.
     pub(super) async fn send(&self, message: &Message) -> DeliveryOutcome {
         match tokio::time::timeout(self.timeout, self.deliver(message)).await {
             Ok(Ok(())) => DeliveryOutcome::Sent,
@@ -114,6 +115,7 @@ impl Smtp {
         }
     }
 
+    /// Delivers one mail over a connection of its own.
     async fn deliver(&self, message: &Message) -> Result<(), DeliveryError> {
         let mut connection = self.connect().await?;
         let delivered = transfer(&mut connection, message).await;
@@ -160,6 +162,10 @@ async fn transfer(connection: &mut AsyncSmtpConnection, message: &Message) -> Re
 }
 
 /// Returns the parameters of MAIL FROM.
+///
+/// # Errors
+/// [`DeliveryError::Lacks`] if the server does not support an extension that the addresses or the content
+/// need.
 fn parameters(
     connection: &AsyncSmtpConnection,
     message: &Message,
@@ -184,13 +190,14 @@ fn parameters(
     Ok(parameters)
 }
 
-/// Classifies an error.
+/// Converts a delivery error into the outcome of the attempt. A reply with a status code is classified by
+/// [`refusal::outcome`]; any other error is temporary.
 fn outcome(error: &DeliveryError) -> DeliveryOutcome {
     let (stage, error) = match error {
         DeliveryError::Smtp(stage, error) => (*stage, error),
         DeliveryError::Lacks(extension) => {
             return DeliveryOutcome::Failed(format!(
-                "the SMTP server does not support {extension}, which an address beyond ASCII needs: use another server"
+                "the SMTP server does not support {extension}, which this mail needs: use another server"
             ));
         }
     };
@@ -203,6 +210,7 @@ fn outcome(error: &DeliveryError) -> DeliveryOutcome {
     }
 }
 
+/// True for `localhost` and the loopback addresses.
 fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }

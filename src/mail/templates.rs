@@ -134,6 +134,7 @@ impl Templates {
         })
     }
 
+    /// Returns the link with this token; `None` for a kind of mail without a link.
     fn link(&self, kind: MailKind, token: &MailToken) -> Option<String> {
         let page = kind.purpose()?.page();
         Some(format!("{}/{page}?token={}", self.public_base_url, token.to_link_text()))

@@ -37,6 +37,7 @@ impl Transport {
         Ok(Self(Destination::Smtp(Box::new(Smtp::new(options)?))))
     }
 
+    /// Delivers one mail.
     pub(super) async fn send(&self, mail: &OutgoingMail, message: &Message) -> DeliveryOutcome {
         match &self.0 {
             Destination::Folder(path) => folder::write(path, mail, message.formatted()).await,

@@ -64,6 +64,7 @@ enum Route {
 }
 
 impl Route {
+    /// Returns the resource of exactly this path.
     fn find(path: &str) -> Option<Self> {
         match path {
             JWKS => Some(Self::Jwks),
@@ -75,7 +76,8 @@ impl Route {
         }
     }
 
-    const fn path(self) -> &'static str {
+    /// Returns the path for the log.
+    const fn logged_path(self) -> &'static str {
         match self {
             Self::Jwks => JWKS,
             Self::Style => STYLE,
@@ -97,7 +99,8 @@ impl Pages {
         Self { accounts, templates, options, submissions, env }
     }
 
-    async fn reply(&self, request: Request<Body>, peer: &Peer) -> Reply {
+    /// Routes the request and returns the reply. Without templates, only the public keys are found.
+    async fn route_request(&self, request: Request<Body>, peer: &Peer) -> Reply {
         let route = Route::find(request.uri().path());
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         match (route, &self.templates) {
@@ -115,7 +118,7 @@ impl Pages {
                 match Form::read(request).await {
                     Ok(form) => self.submit(templates, purpose, form, origin).await,
                     Err(status) => {
-                        page::note_refusal(&self.accounts, purpose, &origin, page::UNREADABLE);
+                        page::note_refusal(&self.accounts, purpose, &origin, page::INVALID_INPUT);
                         templates.error(status)
                     }
                 }
@@ -148,6 +151,7 @@ impl Pages {
         })
     }
 
+    /// Returns the source of a submission for the audit trail, with a new request id.
     fn origin(&self, peer: &Peer) -> Origin {
         let request_id = uuid::Builder::from_random_bytes(self.env.entropy.bytes()).into_uuid();
         Origin {
@@ -164,9 +168,10 @@ impl HttpHandler for Pages {
         let clock = &self.env.clock;
         let began = clock.instant();
         // The query is never logged, because it contains the token. Of paths, only known ones are logged.
-        let path = Route::find(request.uri().path()).map_or("-", Route::path);
+        let path = Route::find(request.uri().path()).map_or("-", Route::logged_path);
         let method = logged_method(request.method());
-        let reply = tokio::time::timeout(self.options.request_timeout, self.reply(request, peer)).await;
+        let reply =
+            tokio::time::timeout(self.options.request_timeout, self.route_request(request, peer)).await;
         let reply = reply.unwrap_or_else(|_| match &self.templates {
             Some(templates) => templates.error(StatusCode::SERVICE_UNAVAILABLE),
             None => Reply::empty(StatusCode::SERVICE_UNAVAILABLE),

@@ -24,8 +24,8 @@ pub(super) const RETRY_AFTER_SECONDS: u64 = 5;
 /// the audit trail.
 pub(super) type Refusal = (Option<AuditKind>, &'static str);
 
-/// A form that cannot be read.
-pub(super) const UNREADABLE: Refusal = (Some(AuditKind::InputValidationFail), "INVALID_FIELDS");
+/// A form that cannot be read, or whose password breaks a rule.
+pub(super) const INVALID_INPUT: Refusal = (Some(AuditKind::InputValidationFail), "INVALID_FIELDS");
 
 /// A submission while too many others are in flight.
 pub(super) const BUSY: Refusal = (Some(AuditKind::ExcessRateLimitExceeded), "OVERLOADED");
@@ -55,26 +55,23 @@ pub(super) async fn submit(
     mut form: Form,
     origin: &Origin,
 ) -> Reply {
-    let token = MailToken::parse(&form.take(TOKEN)).ok();
-    let result = match &token {
-        Some(token) => use_link(accounts, purpose, token, &mut form, origin).await,
-        None => Err(AccountError::InvalidToken),
+    let refused = |error: &AccountError| {
+        note_refusal(accounts, purpose, origin, refusal(error));
+        log_failure(error, origin);
+        error_page(templates, purpose, error)
     };
-    match (result, token) {
-        (Ok(PageOutcome::Done), _) => templates.page(StatusCode::OK, purpose, &State::Done),
-        (Ok(PageOutcome::TryAgain(rule)), Some(token)) => {
-            note_refusal(accounts, purpose, origin, UNREADABLE);
+    let Ok(token) = MailToken::parse(&form.take(TOKEN)) else { return refused(&AccountError::InvalidToken) };
+    match use_link(accounts, purpose, &token, &mut form, origin).await {
+        Ok(PageOutcome::Done) => templates.page(StatusCode::OK, purpose, &State::Done),
+        Ok(PageOutcome::TryAgain(rule)) => {
+            note_refusal(accounts, purpose, origin, INVALID_INPUT);
             form_page(templates, StatusCode::UNPROCESSABLE_ENTITY, purpose, &token, Some(&rule))
         }
-        (Ok(PageOutcome::TryAgain(_)), None) => error_page(templates, purpose, &AccountError::InvalidToken),
-        (Err(error), _) => {
-            note_refusal(accounts, purpose, origin, refusal(&error));
-            log_failure(&error, origin);
-            error_page(templates, purpose, &error)
-        }
+        Err(error) => refused(&error),
     }
 }
 
+/// Performs the operation of the page with the token of its link.
 async fn use_link(
     accounts: &Accounts,
     purpose: MailTokenPurpose,
@@ -92,7 +89,7 @@ async fn use_link(
         MailTokenPurpose::UndoEmailChange => {
             accounts.undo_email_change(token, origin).await.map(|_| PageOutcome::Done)
         }
-        MailTokenPurpose::ResetPassword => reset(accounts, token, form, origin).await,
+        MailTokenPurpose::ResetPassword => reset_password(accounts, token, form, origin).await,
     }
 }
 
@@ -123,7 +120,8 @@ const fn refusal(error: &AccountError) -> Refusal {
     }
 }
 
-async fn reset(
+/// Sets the new password of the form, which must be the same in both fields.
+async fn reset_password(
     accounts: &Accounts,
     token: &MailToken,
     form: &mut Form,
@@ -140,6 +138,7 @@ async fn reset(
     }
 }
 
+/// Returns the page with the form. `rule` is the rule that the submitted password breaks.
 fn form_page(
     templates: &PageTemplates,
     status: StatusCode,
@@ -150,6 +149,7 @@ fn form_page(
     templates.page(status, purpose, &State::Form { token: token.to_link_text(), rule })
 }
 
+/// Returns the result page for an error, with its status.
 fn error_page(templates: &PageTemplates, purpose: MailTokenPurpose, error: &AccountError) -> Reply {
     let refused = |status| {
         let reason = error.reason().unwrap_or_default();
@@ -170,6 +170,7 @@ fn error_page(templates: &PageTemplates, purpose: MailTokenPurpose, error: &Acco
     }
 }
 
+/// Logs the cause of an unavailable database or an internal error.
 fn log_failure(error: &AccountError, origin: &Origin) {
     let request_id = origin.request_id.map(tracing::field::display);
     match error {

@@ -70,6 +70,7 @@ const STYLE_MAX_AGE: Duration = Duration::from_mins(5);
 const STYLE: &str = "style.css";
 const ERROR: &str = "error.html";
 
+/// Returns the names of all files that a folder of templates may contain.
 fn names() -> Vec<&'static str> {
     FILES.iter().map(|(name, _)| *name).collect()
 }
@@ -163,6 +164,7 @@ impl PageTemplates {
         Reply::cacheable("text/css; charset=utf-8", STYLE_MAX_AGE, (*self.style).to_owned())
     }
 
+    /// Returns the page, or an empty reply with status 500 if it could not be rendered.
     fn rendered(status: StatusCode, body: Result<String, TemplatesError>) -> Reply {
         match body {
             Ok(body) => Reply::page(status, body),
@@ -190,6 +192,7 @@ impl PageTemplates {
         self.render(ERROR.to_owned(), context! { status => status.as_u16() })
     }
 
+    /// Renders a template.
     fn render(&self, file: String, values: minijinja::Value) -> Result<String, TemplatesError> {
         let rendered = self.environment.get_template(&file).and_then(|template| template.render(values));
         rendered.map_err(|source| TemplatesError::Invalid { file, source })

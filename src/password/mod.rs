@@ -285,10 +285,12 @@ impl Passwords {
         Ok(self.shared.pool.run(work).await??)
     }
 
+    /// Returns the result of a job; a job without one waited until it was no longer of use.
     fn due<T>(&self, result: Option<T>) -> Result<T, HashingError> {
         result.ok_or_else(|| HashingError::NotDue { retry_after: self.shared.pool.retry_after() })
     }
 
+    /// Hashes a text in the current scheme and cost, with a new salt.
     async fn hash_text(&self, text: String) -> Result<PasswordHash, HashingError> {
         let cost = self.shared.cost;
         let salt = self.shared.env.entropy.bytes();

@@ -6,7 +6,7 @@ use crate::domain::{Email, NewPassword, PasswordRefusal, Username};
 
 /// The number of characters that are judged: three pieces. A password is rejected if each of them is
 /// guessable.
-const JUDGED_CHARACTERS_MAX: usize = 60;
+const JUDGED_CHARACTERS_MAX: usize = 3 * PIECE_CHARACTERS_MAX;
 /// The number of characters of a piece. The time of the estimator grows faster than the square of the length,
 /// and beyond 20 characters its 64-bit counters overflow (zxcvbn 3.1.1: 21! guesses, or 28 turns on a
 /// keypad).
@@ -54,10 +54,11 @@ impl Policy {
 
     /// Refuses a password that an attacker who has the username and the email would guess.
     ///
-    /// A password is at least as strong as its strongest piece of 20 characters, since an attacker must guess
-    /// that piece too. The first three pieces are judged. A piece takes about one millisecond, and up to 12
-    /// if it is crafted from look-alike symbols. [`Passwords::judge`](super::Passwords::judge) runs this on
-    /// the hashing threads, where it does not delay look-ups.
+    /// A password is at least as strong as its strongest piece of `PIECE_CHARACTERS_MAX` characters, since an
+    /// attacker must guess that piece too. The pieces in the first `JUDGED_CHARACTERS_MAX` characters are
+    /// judged. A piece takes about one millisecond, and up to 12 if it is crafted from look-alike symbols.
+    /// [`Passwords::judge`](super::Passwords::judge) runs this on the hashing threads, where it does not
+    /// delay look-ups.
     ///
     /// # Errors
     /// [`PasswordRefusal`] with advice. It contains no part of the password.
@@ -83,6 +84,7 @@ impl Policy {
     }
 }
 
+/// Splits a text into pieces of at most [`PIECE_CHARACTERS_MAX`].
 fn pieces(text: &str) -> impl Iterator<Item = String> {
     let characters: Vec<char> = text.chars().collect();
     let pieces: Vec<String> = characters.chunks(PIECE_CHARACTERS_MAX).map(String::from_iter).collect();
@@ -113,11 +115,13 @@ fn guessable_words(username: Option<&Username>, email: Option<&Email>) -> Vec<St
         .collect()
 }
 
+/// Returns the letters and digits of a text in lower case.
 fn without_separators(text: &str) -> String {
     text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
-/// Returns the sentences of the estimator, which are fixed texts.
+/// Joins zxcvbn's warning and suggestions, or returns a default suggestion if there are none. zxcvbn's texts
+/// are constants, so they contain no part of the password.
 fn advice(feedback: Option<&Feedback>) -> String {
     let warning = feedback.and_then(Feedback::warning).map(|warning| warning.to_string());
     let suggestions = feedback.into_iter().flat_map(Feedback::suggestions).map(ToString::to_string);

@@ -130,6 +130,8 @@ async fn time_of_refusal(passwords: &Passwords, hash: Option<PasswordHash>) -> D
 
 #[tokio::test]
 async fn each_refusal_takes_the_time_of_the_slowest_stored_hash() {
+    /// Several, because a busy machine may delay one check beyond the time of a refusal.
+    const CHECKS_OF_THE_RIGHT_PASSWORD: usize = 5;
     let slow = "pbkdf2_sha256$2000000$salt$nIZvV0yN967Z2wcZspFbwGIDBjBGDuItJzNpQ+4TsY0=";
     let passwords = passwords();
     let mut survey = passwords.survey();
@@ -146,7 +148,7 @@ async fn each_refusal_takes_the_time_of_the_slowest_stored_hash() {
         assert!(time_of_refusal(&passwords, hash).await >= envelope);
     }
     let mut times = Vec::new();
-    for _ in 0..5 {
+    for _ in 0..CHECKS_OF_THE_RIGHT_PASSWORD {
         let began = passwords.shared.env.clock.instant();
         verify(&passwords, "s3cret", Some(fast.clone())).await.unwrap();
         times.push(since(&passwords.shared.env.clock, began));

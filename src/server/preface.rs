@@ -34,12 +34,10 @@ pub(super) async fn expect_preface<Io: AsyncRead + Unpin>(
     mut io: Io,
     limit: Duration,
 ) -> Option<AfterPreface<Io>> {
-    let mut first = [0; PREFACE.len()];
     let read = async {
         // Byte by byte, so that an HTTP/1 client is rejected at its first different byte.
-        for (byte, expected) in first.iter_mut().zip(PREFACE) {
-            *byte = io.read_u8().await.ok()?;
-            if *byte != *expected {
+        for expected in PREFACE {
+            if io.read_u8().await.ok()? != *expected {
                 return None;
             }
         }

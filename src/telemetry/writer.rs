@@ -23,7 +23,7 @@ const REPORT_INTERVAL_LINES: usize = 1_024;
 /// How long the end of the process waits until the queued lines are written.
 const FINISH_LIMIT: Duration = Duration::from_secs(3);
 
-/// Writes the queued lines when it is dropped, for at most 3 seconds. Hold it until the process exits.
+/// Writes the queued lines when it is dropped, for at most `FINISH_LIMIT`. Hold it until the process exits.
 #[must_use]
 pub struct LogGuard {
     workers: Option<[WorkerGuard; 2]>,
@@ -43,8 +43,8 @@ pub(super) fn start(is_json: bool) -> (NonBlocking, NonBlocking, LogGuard) {
     (audit, others, LogGuard { workers: Some([audit_worker, others_worker]) })
 }
 
-/// Writes the reason why a command failed to standard error. Returns after 3 seconds if standard error is not
-/// read, so that the process ends.
+/// Writes the reason why a command failed to standard error. Returns after `FINISH_LIMIT` if standard error
+/// is not read, so that the process ends.
 pub fn report_failure(reason: &str) {
     let line = format!("error: {reason}\n");
     within_limit(move || {
@@ -68,6 +68,8 @@ fn within_limit(write: impl FnOnce() + Send + 'static) {
     }
 }
 
+/// Starts a thread that writes the lines of a new queue to `output`. `name` names the thread, and the queue
+/// in reports of dropped lines.
 fn queue(
     output: impl Write + Send + 'static,
     is_json: bool,
@@ -75,8 +77,14 @@ fn queue(
 ) -> (NonBlocking, WorkerGuard) {
     let counter = Arc::new(OnceLock::new());
     let output = BufWriter::with_capacity(WRITE_BYTES_MAX, output);
-    let writer =
-        CountingWriter { output, is_json, name, counter: Arc::clone(&counter), reported: 0, lines: 0 };
+    let writer = CountingWriter {
+        output,
+        is_json,
+        name,
+        counter: Arc::clone(&counter),
+        reported: 0,
+        lines_since_report: 0,
+    };
     let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUED_LINES_MAX);
     let (queue, worker) = builder.thread_name(name).finish(writer);
     // The counter exists only once the queue does. Until it is set, no line was dropped.
@@ -93,13 +101,14 @@ struct CountingWriter<W: Write> {
     counter: Arc<OnceLock<ErrorCounter>>,
     /// How many dropped lines were reported.
     reported: usize,
-    /// Lines written since the last report was considered.
-    lines: usize,
+    /// Lines written since the last call of `report_dropped_lines`.
+    lines_since_report: usize,
 }
 
 impl<W: Write> CountingWriter<W> {
-    fn report(&mut self) -> io::Result<()> {
-        self.lines = 0;
+    /// Writes a line with the number of lines that were dropped since the last such line, unless it is 0.
+    fn report_dropped_lines(&mut self) -> io::Result<()> {
+        self.lines_since_report = 0;
         let dropped = self.counter.get().map_or(0, ErrorCounter::dropped_lines);
         let lines = dropped.saturating_sub(self.reported);
         if lines == 0 {
@@ -122,16 +131,16 @@ impl<W: Write> CountingWriter<W> {
 impl<W: Write> Write for CountingWriter<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.output.write_all(line)?;
-        self.lines += 1;
-        if self.lines >= REPORT_INTERVAL_LINES {
-            self.report()?;
+        self.lines_since_report += 1;
+        if self.lines_since_report >= REPORT_INTERVAL_LINES {
+            self.report_dropped_lines()?;
         }
         Ok(line.len())
     }
 
     /// Called when the queue is empty. Lines that arrive together are therefore written in one system call.
     fn flush(&mut self) -> io::Result<()> {
-        self.report()?;
+        self.report_dropped_lines()?;
         self.output.flush()
     }
 }
@@ -183,13 +192,21 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_process_does_not_wait_for_an_unread_log() {
+    fn dropping_the_guard_stops_waiting_for_an_unread_log_after_the_limit() {
+        /// Long enough for a busy machine. A guard that waits for the reader never ends.
+        const TEST_TIMEOUT: Duration = FINISH_LIMIT.saturating_mul(10);
         let pipe = Pipe::default();
         let (mut queue, worker) = queue(pipe.clone(), false, "log");
         let (_, other) = super::queue(io::sink(), false, "audit");
         let stuck = pipe.stuck.lock().unwrap();
         queue.write_all(b"waits\n").unwrap();
-        drop(LogGuard { workers: Some([worker, other]) });
+        let guard = LogGuard { workers: Some([worker, other]) };
+        let (dropped, end) = mpsc::channel();
+        thread::spawn(move || {
+            drop(guard);
+            dropped.send(()).unwrap();
+        });
+        assert_eq!(end.recv_timeout(TEST_TIMEOUT), Ok(()));
         drop(stuck);
     }
 }

@@ -14,7 +14,7 @@ use clap::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    parts::{cores, importer, open_existing, open_source, open_target},
+    parts::{build_import, cores, open_existing, open_source, open_target},
     report::{ReportFile, print_conflicts, print_report},
 };
 use super::{Failure, progress::TerminalProgress, reason, signals::Signals, store};
@@ -26,6 +26,9 @@ use crate::{
 /// How many plaintext passwords each core hashes between two writes. If the process is killed, a few seconds
 /// of work are lost.
 const HASHES_PER_CORE: usize = 8;
+
+/// The longest pause between two rounds of `--follow`: after it, the target is an hour behind its source.
+const FOLLOW_INTERVAL_SECONDS_MAX: u64 = 3_600;
 
 #[derive(Debug, Args)]
 pub(super) struct Import {
@@ -99,9 +102,12 @@ struct Verify {
     report: Option<PathBuf>,
 }
 
-fn parse_interval(text: &str) -> Result<Duration, &'static str> {
-    let seconds = text.parse().ok().filter(|seconds| (1..=3_600).contains(seconds));
-    seconds.map(Duration::from_secs).ok_or("expected a whole number of seconds from 1 to 3600")
+/// Parses the interval of `--follow-interval`.
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|seconds| (1..=FOLLOW_INTERVAL_SECONDS_MAX).contains(seconds));
+    seconds
+        .map(Duration::from_secs)
+        .ok_or_else(|| format!("expected a whole number of seconds from 1 to {FOLLOW_INTERVAL_SECONDS_MAX}"))
 }
 
 fn email_conflicts() -> impl TypedValueParser<Value = OnEmailConflict> {
@@ -142,6 +148,7 @@ impl Import {
         store::parse_url("--from", &self.common().from).map(drop)
     }
 
+    /// Returns the flags that both actions have.
     fn common(&self) -> &CommonFlags {
         let (Action::Django(Django { common, .. }) | Action::Verify(Verify { common, .. })) = &self.action;
         common
@@ -161,7 +168,7 @@ impl Django {
         let mut source = open_source(settings, &self.common.from).await?;
         let store =
             if self.dry_run { open_existing(settings).await? } else { Some(open_target(settings).await?) };
-        let import = importer(settings, store, self.options())?;
+        let import = build_import(settings, store, self.options())?;
 
         let stop = CancellationToken::new();
         let mut signals = Signals::listen()?;
@@ -184,6 +191,7 @@ impl Django {
         self.check_result(&outcome.report)
     }
 
+    /// Returns the decisions of the operator.
     fn options(&self) -> ImportOptions {
         ImportOptions {
             on_email_conflict: self.on_email_conflict,
@@ -236,9 +244,10 @@ impl Verify {
             on_token_conflict: OnTokenConflict::Fail,
             dry_run: true,
             follow_every: None,
+            // A dry run hashes no batch.
             hashes_per_batch: 1,
         };
-        let import = importer(settings, Some(store), options)?;
+        let import = build_import(settings, Some(store), options)?;
         let mut progress = TerminalProgress::new(import.env.clock.clone());
 
         let mut comparison = import.verify(&mut source, &mut progress).await.map_err(reason)?;

@@ -16,6 +16,7 @@ use crate::{
     store::Store,
 };
 
+/// Opens the database of the Django backend.
 pub(super) async fn open_source(settings: &Settings, from: &str) -> Result<DjangoSource, Failure> {
     let url = store::parse_url("--from", from)?;
     let options = store::options(settings, "--from", &url, false)?;
@@ -44,7 +45,9 @@ pub(super) async fn open_existing(settings: &Settings) -> Result<Option<Store>, 
     Ok(Some(store))
 }
 
-pub(super) fn importer(
+/// Constructs the import into `store` and starts its hashing threads. Creates a missing key file only if the
+/// import writes.
+pub(super) fn build_import(
     settings: &Settings,
     store: Option<Store>,
     options: ImportOptions,
@@ -60,7 +63,10 @@ pub(super) fn importer(
     }
     let passwords = PasswordOptions {
         cost: settings.password.cost.get(),
-        threads: 0,
+        threads: 0, // one per core
+        // A full queue would fail the import. At most `ROWS_PER_TRANSACTION` rows that are checked, or
+        // `hashes_per_batch` rows that are hashed, wait at the same time (`Import::apply`): this is more than
+        // twice as many.
         queue_length: 2 * (ROWS_PER_TRANSACTION + options.hashes_per_batch),
         refusal_time_max: Duration::ZERO,
     };
@@ -93,6 +99,7 @@ fn persistent_key(
     signing::sealing_key(settings, entropy).map(Some)
 }
 
+/// Returns the number of cores that this process may use.
 pub(super) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }

@@ -45,6 +45,7 @@ impl<'a> ReportFile<'a> {
     }
 }
 
+/// Formats an error of the report file.
 fn failure(path: &Path, error: &io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::AlreadyExists => format!("--report {}: the file already exists", path.display()),

@@ -15,8 +15,10 @@ use crate::{
     accounts::{Accounts, AccountsDependencies, Administration, AuditTrail, Mails, SigningKeys},
     callers::CallerGate,
     cli::{
-        Failure, reason,
-        signing::{access_tokens, mails, sealing_key, signing_keys},
+        Failure,
+        mails::mails,
+        reason,
+        signing::{access_tokens, sealing_key, signing_keys},
         store,
     },
     config::{DatabaseUrl, Settings},
@@ -47,6 +49,8 @@ pub(super) struct Service {
 }
 
 impl Service {
+    /// Opens the store, loads the files that the settings name, constructs all parts, and binds the ports.
+    /// Starts nothing that serves requests or sends mails.
     pub(super) async fn assemble(settings: Settings) -> Result<Self, Failure> {
         let env = Env::system();
         let gate = reload::gate(&settings)?;
@@ -70,12 +74,12 @@ impl Service {
             store: store.clone(),
             audit: audit.clone(),
         };
-        let others = Routes::new(health_service);
-        let others =
-            if settings.server.reflection { grpc::add_reflection(others).map_err(reason)? } else { others };
-        let services = Services::new(api, settings.server.message_bytes_max.count().as_usize(), others);
+        let routes = Routes::new(health_service);
+        let routes =
+            if settings.server.reflection { grpc::add_reflection(routes).map_err(reason)? } else { routes };
+        let services = Services::new(api, settings.server.message_bytes_max.count().as_usize(), routes);
         let layered = grpc::layer::wrap(services, layer_options(&settings, env.clone(), &gate));
-        let pages = pages(&settings, &accounts, env.clone())?;
+        let pages = build_pages(&settings, &accounts, env.clone())?;
         let http = bind_http(&settings)?.map(|listener| (listener, pages));
         let (listener, tls) = (bind(&settings)?, TlsConfigs::load(&settings)?);
         Ok(Self {
@@ -114,6 +118,7 @@ fn accounts_dependencies(
     })
 }
 
+/// Constructs the signing keys of the access tokens in `deps`.
 fn build_signing_keys(
     settings: &Settings,
     deps: &AccountsDependencies,
@@ -123,19 +128,26 @@ fn build_signing_keys(
     signing_keys(settings, store, sealing_key, deps.access_tokens.clone(), deps.env.clone())
 }
 
+/// Constructs the mail worker.
 fn build_outbox(
     settings: &Settings,
     deps: &AccountsDependencies,
     sealing_key: &Arc<SealingKey>,
 ) -> Result<Outbox, Failure> {
     let templates = Templates::new(settings.mail.public_base_url.as_str()).map_err(reason)?;
-    let delivery = (transport(settings)?, templates);
-    let (store, sealing_key) = (deps.store.clone(), Arc::clone(sealing_key));
-    let outbox = Outbox::new(store, delivery, sealing_key, outbox_options(settings), deps.env.clone());
+    let outbox = Outbox::new(
+        deps.store.clone(),
+        transport(settings)?,
+        templates,
+        Arc::clone(sealing_key),
+        outbox_options(settings),
+        deps.env.clone(),
+    );
     outbox.map_err(|error| format!("mail.from: {}", reason(error)))
 }
 
-fn pages(settings: &Settings, accounts: &Accounts, env: Env) -> Result<Pages, Failure> {
+/// Constructs the HTTP service, with the pages if `pages.enabled` is set.
+fn build_pages(settings: &Settings, accounts: &Accounts, env: Env) -> Result<Pages, Failure> {
     let folder = settings.pages.templates.as_deref();
     let templates = settings.pages.enabled.then(|| PageTemplates::load(folder)).transpose();
     let templates = templates.map_err(|error| format!("pages.templates: {error}"))?;
@@ -146,6 +158,7 @@ fn pages(settings: &Settings, accounts: &Accounts, env: Env) -> Result<Pages, Fa
     Ok(Pages::new(accounts.clone(), templates, options, env))
 }
 
+/// Opens the store, and migrates a SQLite database. Fails if the schema of another database is not current.
 async fn open_store(settings: &Settings) -> Result<Store, Failure> {
     let store = store::open_to_serve(settings)?;
     if let DatabaseUrl::Sqlite(_) = settings.database.url {

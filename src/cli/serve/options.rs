@@ -20,6 +20,7 @@ use crate::{
 /// writer needs a few seconds for that many.
 const BACKGROUND_MAX: usize = 1_024;
 
+/// Starts the hashing threads.
 pub(super) fn passwords(settings: &Settings, env: &Env) -> Result<Passwords, Failure> {
     let options = PasswordOptions {
         cost: settings.password.cost.get(),
@@ -81,6 +82,7 @@ fn throttle_options(settings: &Settings) -> ThrottleOptions {
         pause: login.pause.get(),
         total: Budget { max: login.total_max.get(), window: login.window.get() },
         failures_per_address: per_client_window(client.failures_max.get()),
+        // Half of the hashing queue, so that the logins of one address leave room for others.
         in_progress_per_address_max: settings.password.queue_length.get().div_ceil(2),
         registrations_from: per_client_window(client.registrations_max.get()),
         new_passwords: per_client_window(settings.password.judged_max.get()),
@@ -90,6 +92,7 @@ fn throttle_options(settings: &Settings) -> ThrottleOptions {
     }
 }
 
+/// Constructs the mail transport of `mail.url`.
 pub(super) fn transport(settings: &Settings) -> Result<Transport, Failure> {
     let (host, port, credentials, tls) = match &settings.mail.url {
         MailUrl::Folder(path) => return Ok(Transport::folder(path.clone())),
@@ -173,17 +176,20 @@ pub(super) fn http1_options(settings: &Settings) -> Http1Options {
     }
 }
 
+/// Binds the HTTP port, if `http.listen` is set.
 pub(super) fn bind_http(settings: &Settings) -> Result<Option<TcpListener>, Failure> {
     let Some(address) = settings.http.listen else { return Ok(None) };
     let bound = server::bind(address);
     bound.map(Some).map_err(|error| bind_failure("http.listen", "--http-listen", address, &error))
 }
 
+/// Binds the gRPC port.
 pub(super) fn bind(settings: &Settings) -> Result<TcpListener, Failure> {
     let address = settings.server.listen;
     server::bind(address).map_err(|error| bind_failure("server.listen", "--listen", address, &error))
 }
 
+/// Formats an error of a port with the setting and the flag that name its address.
 fn bind_failure(key: &str, flag: &str, address: SocketAddr, error: &io::Error) -> Failure {
     let cause = match error.kind() {
         io::ErrorKind::AddrInUse => "another program listens there: stop it".to_owned(),

@@ -1,7 +1,8 @@
 //! Reloads the callers file and the TLS files while the service runs.
 //!
-//! The files are read every 2 seconds, and at once on SIGHUP. Changed callers apply from the next call on,
-//! changed TLS files from the next connection on. An invalid file changes nothing, and an error is logged.
+//! The files are read at each [`INTERVAL`], and at once on SIGHUP. Changed callers apply from the next call
+//! on, changed TLS files from the next connection on. An invalid file changes nothing, and an error is
+//! logged.
 
 use std::{
     fs, io,

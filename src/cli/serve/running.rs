@@ -38,6 +38,7 @@ pub(super) struct Running {
 }
 
 impl Service {
+    /// Starts the background work and serves both ports.
     pub(super) fn start(self) -> Running {
         let (watch, server, outbox) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());

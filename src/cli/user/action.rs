@@ -19,63 +19,38 @@ pub(super) enum Action {
     /// disabled; time of registration; email; username.
     List(Filter),
     /// Show one user
-    Show {
-        /// The user's auth_token, email or username
-        #[arg(value_parser = parse_user_key)]
-        user: UserKey,
-    },
+    Show(UserArgument),
     /// Mark a user's email as verified, without a mailed link
-    Verify {
-        /// The user's auth_token, email or username
-        #[arg(value_parser = parse_user_key)]
-        user: UserKey,
-    },
+    Verify(UserArgument),
     /// Mark a user's email as not verified: revokes their sessions, voids their links and mails a new
     /// verification link
-    Unverify {
-        /// The user's auth_token, email or username
-        #[arg(value_parser = parse_user_key)]
-        user: UserKey,
-    },
+    Unverify(UserArgument),
     /// Disable a user: revokes their sessions, voids their links and refuses their logins
-    Disable {
-        /// The user's auth_token, email or username
-        #[arg(value_parser = parse_user_key)]
-        user: UserKey,
-    },
+    Disable(UserArgument),
     /// Enable a disabled user again; mails a verification link if their email is not verified
-    Enable {
-        /// The user's auth_token, email or username
-        #[arg(value_parser = parse_user_key)]
-        user: UserKey,
-    },
+    Enable(UserArgument),
     /// Revoke all sessions of a user
-    EndSessions {
-        /// The user's auth_token, email or username
-        #[arg(value_parser = parse_user_key)]
-        user: UserKey,
-    },
+    EndSessions(UserArgument),
     /// Mail a user a link to reset their password
-    ResetPassword {
-        /// The user's auth_token, email or username
-        #[arg(value_parser = parse_user_key)]
-        user: UserKey,
-    },
+    ResetPassword(UserArgument),
     /// Reset the count of a user's wrong passwords, so that they can log in without waiting
-    Unlock {
-        /// The user's auth_token, email or username
-        #[arg(value_parser = parse_user_key)]
-        user: UserKey,
-    },
+    Unlock(UserArgument),
     /// Delete a user and everything that belongs to them except audit events; this cannot be undone
     Delete {
-        /// The user's auth_token, email or username
-        #[arg(value_parser = parse_user_key)]
-        user: UserKey,
+        #[command(flatten)]
+        user: UserArgument,
         /// Do not ask for confirmation
         #[arg(long)]
         yes: bool,
     },
+}
+
+// No documentation comment: clap would show it instead of that of the subcommand.
+#[derive(Debug, Args)]
+pub(super) struct UserArgument {
+    /// The user's auth_token, email or username
+    #[arg(value_parser = parse_user_key)]
+    pub(super) user: UserKey,
 }
 
 #[derive(Debug, Args)]
@@ -118,13 +93,13 @@ impl Action {
     /// Returns the kind of the audit event if the command is refused.
     pub(super) const fn refusal(&self) -> AuditKind {
         match self {
-            Self::List(_) | Self::Show { .. } => AuditKind::SensitiveReadFail,
-            Self::Verify { .. } | Self::Unverify { .. } => AuditKind::UserUpdateFail,
-            Self::Disable { .. } => AuditKind::UserDisableFail,
-            Self::Enable { .. } => AuditKind::UserEnableFail,
-            Self::EndSessions { .. } => AuditKind::SessionExpireFail,
-            Self::ResetPassword { .. } => AuditKind::AuthnTokenCreateFail,
-            Self::Unlock { .. } => AuditKind::AuthnLoginUnlockFail,
+            Self::List(_) | Self::Show(_) => AuditKind::SensitiveReadFail,
+            Self::Verify(_) | Self::Unverify(_) => AuditKind::UserUpdateFail,
+            Self::Disable(_) => AuditKind::UserDisableFail,
+            Self::Enable(_) => AuditKind::UserEnableFail,
+            Self::EndSessions(_) => AuditKind::SessionExpireFail,
+            Self::ResetPassword(_) => AuditKind::AuthnTokenCreateFail,
+            Self::Unlock(_) => AuditKind::AuthnLoginUnlockFail,
             Self::Delete { .. } => AuditKind::UserDeleteFail,
         }
     }

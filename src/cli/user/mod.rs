@@ -1,25 +1,30 @@
 //! `kairos-identity user`
 
 mod action;
+mod output;
 
-use std::{
-    io::{self, BufRead, IsTerminal, Write},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use clap::Args;
 
-use self::action::Action;
-use super::{Failure, arguments::user_failure, reason, signing, store};
+use self::{
+    action::{Action, UserArgument},
+    output::{confirm_deletion, print_user, print_users},
+};
+use super::{
+    Failure,
+    arguments::user_failure,
+    command_events::{origin, record},
+    mails, reason, signing, store,
+};
 use crate::{
     accounts::{AccountError, Administration, Mails, UserKey},
-    callers::COMMAND_LINE,
     clock::Clock,
     config::Settings,
-    domain::{AuditEvent, AuditKind, AuthToken, Origin, Timestamp},
+    domain::{AuditEvent, AuditKind, AuthToken, Timestamp},
     entropy::Entropy,
     sealing::SealingKey,
-    store::{ManagedUser, Store, USERS_PAGE_MAX, UserFilter},
+    store::{ManagedUser, Store},
 };
 
 #[derive(Debug, Args)]
@@ -47,12 +52,14 @@ fn checked<T>(result: Result<T, AccountError>, key: &UserKey) -> Result<T, Comma
 }
 
 impl User {
+    /// Runs the command, and records a refusal.
     pub(super) async fn run(self, settings: &Settings) -> Result<(), Failure> {
         let clock = Clock::system();
         let store = store::open_current(settings).await?;
         let users = Administration::new(store.clone(), clock.clone());
         let kind = self.action.refusal();
-        let Err(error) = act(self.action, &users, settings, &store, clock.now()).await else { return Ok(()) };
+        let done = perform(self.action, &users, settings, &store, clock.now()).await;
+        let Err(error) = done else { return Ok(()) };
         if let Some(reason) = error.refused {
             let event = AuditEvent::new(clock.now(), kind, origin()).with_resource("user");
             record(&users, event.with_reason(reason)).await;
@@ -61,7 +68,8 @@ impl User {
     }
 }
 
-async fn act(
+/// Performs the action and prints its result. Records a read, which no operation of `users` records.
+async fn perform(
     action: Action,
     users: &Administration,
     settings: &Settings,
@@ -74,96 +82,61 @@ async fn act(
     };
     match action {
         Action::List(filter) => {
-            list(users, filter.at(now)).await?;
+            print_users(users, filter.at(now)).await?;
             read(None, "user list").await;
         }
-        Action::Show { user } => {
+        Action::Show(UserArgument { user }) => {
             let found = checked(users.find_user(&user).await, &user)?;
             print_user(&found);
             read(Some(found.user.auth_token), "user show").await;
         }
-        Action::Verify { user } => show(users.verify_user(&user, &origin()).await, &user)?,
-        Action::Unverify { user } => {
-            let mails = mails(settings, store).await?;
+        Action::Verify(UserArgument { user }) => show(users.verify_user(&user, &origin()).await, &user)?,
+        Action::Unverify(UserArgument { user }) => {
+            let mails = link_mails(settings, store).await?;
             show(users.unverify_user(&user, &mails, &origin()).await, &user)?;
         }
-        Action::Disable { user } => {
-            show(users.disable_user(&user, &notices(settings), &origin()).await, &user)?;
+        Action::Disable(UserArgument { user }) => {
+            show(users.disable_user(&user, &notice_mails(settings), &origin()).await, &user)?;
         }
-        Action::Enable { user } => {
-            let mails = mails(settings, store).await?;
+        Action::Enable(UserArgument { user }) => {
+            let mails = link_mails(settings, store).await?;
             show(users.enable_user(&user, &mails, &origin()).await, &user)?;
         }
-        Action::EndSessions { user } => {
+        Action::EndSessions(UserArgument { user }) => {
             let revoked = checked(users.revoke_user_sessions(&user, &origin()).await, &user)?;
             println!("revoked {revoked} sessions");
         }
-        Action::ResetPassword { user } => {
-            let mails = mails(settings, store).await?;
+        Action::ResetPassword(UserArgument { user }) => {
+            let mails = link_mails(settings, store).await?;
             let mailed = checked(users.start_password_reset(&user, &mails, &origin()).await, &user)?;
             println!("the service will mail a link to {}", mailed.email.as_str());
         }
-        Action::Unlock { user } => {
+        Action::Unlock(UserArgument { user }) => {
             let had_failures = checked(users.unlock_user(&user, &origin()).await, &user)?;
             println!("{}", if had_failures { "unlocked" } else { "there was nothing to unlock" });
         }
-        Action::Delete { user, yes } => delete(users, &notices(settings), &user, yes).await?,
+        Action::Delete { user: UserArgument { user }, yes } => {
+            delete(users, &notice_mails(settings), &user, yes).await?;
+        }
     }
     Ok(())
 }
 
-/// Records an event of a command. If that fails, the command does not: its operator has access to the
-/// database itself.
-pub(super) async fn record(users: &Administration, event: AuditEvent) {
-    if let Err(error) = users.record_command(event).await {
-        eprintln!("warning: not recorded in the audit trail: {}", reason(error));
-    }
-}
-
-/// Returns the origin of the commands for the audit trail.
-pub(super) fn origin() -> Origin {
-    Origin::local(COMMAND_LINE)
-}
-
-/// Constructs [`Mails`], which writes mails into the outbox. The running service finds them there within
+/// Constructs [`Mails`] for mails with links. The running service finds the mails in the outbox within
 /// `mail.poll-interval`, since this process cannot notify it.
 ///
 /// Fails if the sealing key is not the key of the service, which could not decrypt the tokens of these mails.
-async fn mails(settings: &Settings, store: &Store) -> Result<Mails, Failure> {
+async fn link_mails(settings: &Settings, store: &Store) -> Result<Mails, Failure> {
     let (keys, sealing_key) = signing::standalone_signing_keys(settings, store.clone())?;
     keys.check().await.map_err(reason)?;
-    Ok(signing::mails(settings, sealing_key, &Entropy::system(), Arc::default()))
+    Ok(mails::mails(settings, sealing_key, &Entropy::system(), Arc::default()))
 }
 
 /// Constructs [`Mails`] for mails without links. They contain no secret, so the sealing key of the service is
 /// not needed.
-fn notices(settings: &Settings) -> Mails {
+fn notice_mails(settings: &Settings) -> Mails {
     let entropy = Entropy::system();
-    signing::mails(settings, Arc::new(SealingKey::ephemeral(&entropy)), &entropy, Arc::default())
-}
-
-async fn list(users: &Administration, filter: UserFilter) -> Result<(), Failure> {
-    let mut output = io::BufWriter::new(io::stdout().lock());
-    let mut last = None;
-    loop {
-        let page = users.list_users(filter.clone(), last, USERS_PAGE_MAX).await.map_err(reason)?;
-        let Some(end) = page.last() else { break };
-        last = Some(end.user.id);
-        for ManagedUser { user, disabled_at } in &page {
-            let state = match (disabled_at, user.is_verified) {
-                (Some(_), _) => "disabled",
-                (None, true) => "verified",
-                (None, false) => "unverified",
-            };
-            let (email, username) = (user.email.as_str(), user.username.as_str());
-            let line =
-                writeln!(output, "{}\t{state}\t{}\t{email}\t{username}", user.auth_token, user.created_at);
-            if super::check_write(line)? {
-                return Ok(());
-            }
-        }
-    }
-    super::check_write(output.flush()).map(|_| ())
+    mails::mails(settings, Arc::new(SealingKey::ephemeral(&entropy)), &entropy, Arc::default())
 }
 
 /// Prints the user with this key, or fails as the operation did.
@@ -172,18 +145,7 @@ fn show(result: Result<ManagedUser, AccountError>, key: &UserKey) -> Result<(), 
     Ok(())
 }
 
-fn print_user(ManagedUser { user, disabled_at }: &ManagedUser) {
-    println!("auth_token   {}", user.auth_token);
-    println!("username     {}", user.username.as_str());
-    println!("email        {}", user.email.as_str());
-    println!("is_verified  {}", user.is_verified);
-    println!("created_at   {}", user.created_at);
-    println!("updated_at   {}", user.updated_at);
-    if let Some(at) = disabled_at {
-        println!("disabled_at  {at}");
-    }
-}
-
+/// Prints the user, asks for confirmation unless it was given, and deletes the user.
 async fn delete(
     users: &Administration,
     mails: &Mails,
@@ -192,7 +154,7 @@ async fn delete(
 ) -> Result<(), CommandError> {
     let user = checked(users.find_user(key).await, key)?;
     print_user(&user);
-    if !is_confirmed && !confirm()? {
+    if !is_confirmed && !confirm_deletion()? {
         return Err("nothing was deleted".to_owned().into());
     }
     // By auth_token, which never changes: an email or username may belong to another user by now.
@@ -200,14 +162,4 @@ async fn delete(
     checked(users.delete_user(&key, mails, &origin()).await, &key)?;
     println!("deleted");
     Ok(())
-}
-
-fn confirm() -> Result<bool, Failure> {
-    if !io::stdin().is_terminal() {
-        return Err("nothing was deleted: standard input is not a terminal; confirm with --yes".to_owned());
-    }
-    eprint!("Delete this user permanently? [y/N] ");
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer).map_err(reason)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

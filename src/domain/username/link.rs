@@ -32,18 +32,17 @@ pub(super) fn holds_link(name: &str) -> bool {
     text.contains("://")
         || SCHEMES
             .iter()
-            .any(|scheme| is_followed(&text, &format!("{scheme}:"), |next| !next.is_whitespace()))
-        || is_followed(&text, "www.", char::is_alphanumeric)
-        || holds_host(&text)
+            .any(|scheme| has_word_with_prefix(&text, &format!("{scheme}:"), |next| !next.is_whitespace()))
+        || has_word_with_prefix(&text, "www.", char::is_alphanumeric)
+        || contains_linked_host(&text)
 }
 
-/// True if `prefix` stands at the start of a word and a character that `accepts` follows it.
-fn is_followed(text: &str, prefix: &str, accepts: impl Fn(char) -> bool) -> bool {
+/// True if a word of `text` begins with `prefix` and `accepts_next` holds for the next character.
+fn has_word_with_prefix(text: &str, prefix: &str, accepts_next: impl Fn(char) -> bool) -> bool {
     text.match_indices(prefix).any(|(at, _)| {
-        let (before, after) = (text.get(..at), text.get(at + prefix.len()..));
-        let is_start =
-            before.and_then(|before| before.chars().next_back()).is_none_or(|c| !c.is_alphanumeric());
-        is_start && after.and_then(|after| after.chars().next()).is_some_and(&accepts)
+        let before = text.get(..at).unwrap_or_default();
+        let after = text.get(at + prefix.len()..).unwrap_or_default();
+        !before.ends_with(char::is_alphanumeric) && after.starts_with(&accepts_next)
     })
 }
 
@@ -53,7 +52,7 @@ fn is_in_host(c: char) -> bool {
 }
 
 /// True if the text contains a host name that rule 3 or 4 refuses.
-fn holds_host(text: &str) -> bool {
+fn contains_linked_host(text: &str) -> bool {
     let mut rest = text;
     while let Some(start) = rest.find(is_in_host) {
         rest = rest.get(start..).unwrap_or_default();
@@ -67,6 +66,7 @@ fn holds_host(text: &str) -> bool {
     false
 }
 
+/// True if rule 3 or 4 refuses the host name `run`, which the text `after` follows.
 fn is_link(run: &str, after: &str) -> bool {
     let labels: Vec<&str> = run.split('.').filter(|label| !label.is_empty()).collect();
     let [_, .., last] = labels.as_slice() else { return false };

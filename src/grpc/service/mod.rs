@@ -62,21 +62,21 @@ pub struct Services {
     store: Store,
     audit: AuditTrail,
     message_bytes_max: usize,
-    others: Routes,
+    routes: Routes,
 }
 
 impl Services {
-    /// Creates the services of the API, which accept requests of at most `message_bytes_max` bytes, and adds
-    /// them to `others`.
+    /// Creates the services of the API, which accept requests of at most `message_bytes_max` bytes. All but
+    /// `IdentityService`, which bypasses the router, are added to `routes`, which has health and reflection.
     #[must_use]
-    pub fn new(api: Api, message_bytes_max: usize, others: Routes) -> Self {
+    pub fn new(api: Api, message_bytes_max: usize, routes: Routes) -> Self {
         let (store, audit) = (api.store.clone(), api.audit.clone());
         let sessions = SessionServiceServer::new(api.clone()).max_decoding_message_size(message_bytes_max);
         let account = AccountServiceServer::new(api.clone()).max_decoding_message_size(message_bytes_max);
         let admin = AdminServiceServer::new(api.clone()).max_decoding_message_size(message_bytes_max);
         let identity = IdentityServiceServer::new(api).max_decoding_message_size(message_bytes_max);
-        let others = others.add_service(sessions).add_service(account).add_service(admin).prepare();
-        Self { identity, store, audit, message_bytes_max, others }
+        let routes = routes.add_service(sessions).add_service(account).add_service(admin).prepare();
+        Self { identity, store, audit, message_bytes_max, routes }
     }
 }
 
@@ -91,7 +91,7 @@ impl Api {
         error_status(Code::PermissionDenied, reason, &format!("the caller {} may not {what}", caller.name()))
     }
 
-    /// Returns who mails the link of a request: the service, or the caller if it requests the token.
+    /// Returns the sender of the mailed link: the service, or the caller if it requests the link's token.
     ///
     /// # Errors
     /// `CALLER_NOT_ALLOWED` if the caller requests the token without the right to it.
@@ -119,7 +119,7 @@ impl CallHandler for Services {
         let response = if is_identity {
             self.identity.clone().call(request).await
         } else {
-            self.others.clone().call(request).await
+            self.routes.clone().call(request).await
         };
         response.unwrap_or_else(|never| match never {})
     }

@@ -7,12 +7,12 @@ use subtle::ConstantTimeEq as _;
 use super::parse_error::HashParseError;
 
 /// 256 MiB; Django's default is 100 MiB.
-const MEMORY_KIB_MAX: u32 = 256 * 1_024;
-const PASSES_MAX: u32 = 16;
-const LANES_MAX: u32 = 16;
+pub(super) const MEMORY_KIB_MAX: u32 = 256 * 1_024;
+pub(super) const PASSES_MAX: u32 = 16;
+pub(super) const LANES_MAX: u32 = 16;
 /// Memory (in KiB) times passes, to which the time is proportional: 1.7 s on the machine where Django's
 /// default (204,800) takes 167 ms.
-const WORK_MAX: u32 = 1 << 21;
+pub(super) const WORK_MAX: u32 = 1 << 21;
 /// The version of a text without `v=`: the first version of the reference implementation.
 const VERSION_DEFAULT: u32 = 0x10;
 

@@ -43,6 +43,10 @@ pub(super) enum StoredHash {
 }
 
 impl StoredHash {
+    /// Parses a stored value.
+    ///
+    /// # Errors
+    /// [`HashParseError`]: why the value matches no password.
     pub(super) fn parse(text: &str) -> Result<Self, HashParseError> {
         if text.is_empty() || text.starts_with('!') {
             return Err(HashParseError::Unusable);

@@ -12,7 +12,7 @@ use super::{
 };
 
 /// Five times the default of Django 5.2; takes half a second.
-const ITERATIONS_MAX: u32 = 5_000_000;
+pub(super) const ITERATIONS_MAX: u32 = 5_000_000;
 
 /// The pseudorandom function: HMAC with this hash function.
 #[derive(Clone, Copy)]

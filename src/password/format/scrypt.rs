@@ -9,12 +9,12 @@ use super::parse_error::{HashParseError, parameter};
 
 /// With N and r at their caps, scrypt needs 256 MiB (128 * N * r bytes). With Django's defaults, 2^14 and 8,
 /// it needs 16 MiB.
-const N_MAX: u32 = 1 << 17;
-const R_MAX: u32 = 16;
-const P_MAX: u32 = 16;
+pub(super) const N_MAX: u32 = 1 << 17;
+pub(super) const R_MAX: u32 = 16;
+pub(super) const P_MAX: u32 = 16;
 /// N * r * p, to which the time is proportional: 1.6 s on the machine where Django's default (0.66 million)
 /// takes 124 ms.
-const WORK_MAX: u32 = 1 << 23;
+pub(super) const WORK_MAX: u32 = 1 << 23;
 const DIGEST_BYTES: usize = 64;
 
 pub(in crate::password) struct Scrypt {
@@ -49,6 +49,7 @@ impl Scrypt {
     }
 }
 
+/// Checks that N is a power of two and that the product is within its cap.
 fn params(n: u32, r: u32, p: u32) -> Result<Params, HashParseError> {
     if n < 2 || !n.is_power_of_two() {
         return Err(HashParseError::Malformed);

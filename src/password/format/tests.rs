@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use proptest::prelude::*;
 
@@ -137,32 +137,46 @@ fn each_unusable_value_has_its_reason() {
     }
 }
 
+fn bcrypt_with(cost: u32) -> String {
+    format!("bcrypt_sha256$$2b${cost:02}$CZqd7vbM4OFg6.S7zWtru.wCVYBAmZ8JNXEq35Yr.dVkhsHRpynsa")
+}
+
+fn pbkdf2_with(iterations: impl fmt::Display) -> String {
+    format!("pbkdf2_sha256${iterations}$salt$nIZvV0yN967Z2wcZspFbwGIDBjBGDuItJzNpQ+4TsY0=")
+}
+
+fn scrypt_with([n, r, p]: [u32; 3]) -> String {
+    format!("scrypt${n}$salt${r}${p}${}==", "A".repeat(86))
+}
+
+fn argon2_with([memory_kib, passes, lanes]: [u32; 3]) -> String {
+    format!(
+        "argon2$argon2id$v=19$m={memory_kib},t={passes},p={lanes}$Wm05dlltRnljMkZzZERFeU16UTFObg\
+         $8302zhaD0V+p9PvmTsZrlA"
+    )
+}
+
 #[test]
 fn parameters_above_the_caps_are_rejected_while_parsing() {
-    let digest = "nIZvV0yN967Z2wcZspFbwGIDBjBGDuItJzNpQ+4TsY0=";
-    let argon2 = |params: &str| {
-        format!("argon2$argon2id$v=19${params}$Wm05dlltRnljMkZzZERFeU16UTFObg$8302zhaD0V+p9PvmTsZrlA")
-    };
-    let scrypt = |params: [u32; 3]| {
-        let [n, r, p] = params;
-        format!("scrypt${n}$salt${r}${p}${}{}", "A".repeat(86), "==")
-    };
     for text in [
-        "bcrypt$$2b$16$CZqd7vbM4OFg6.S7zWtru.wCVYBAmZ8JNXEq35Yr.dVkhsHRpynsa".to_owned(),
-        "bcrypt_sha256$$2b$31$CZqd7vbM4OFg6.S7zWtru.wCVYBAmZ8JNXEq35Yr.dVkhsHRpynsa".to_owned(),
-        "bcrypt_sha256$$2b$99$CZqd7vbM4OFg6.S7zWtru.wCVYBAmZ8JNXEq35Yr.dVkhsHRpynsa".to_owned(),
-        format!("pbkdf2_sha256$5000001$salt${digest}"),
-        format!("pbkdf2_sha256$99999999999999999999$salt${digest}"),
-        scrypt([262_144, 8, 1]),
-        scrypt([16_384, 17, 1]),
-        scrypt([16_384, 8, 17]),
-        scrypt([131_072, 16, 16]),
-        argon2("m=262145,t=1,p=1"),
-        argon2("m=4294967295,t=1,p=1"),
-        argon2("m=1024,t=17,p=1"),
-        argon2("m=1024,t=4294967295,p=1"),
-        argon2("m=1024,t=1,p=17"),
-        argon2("m=262144,t=16,p=1"),
+        bcrypt_with(COST_MAX + 1),
+        bcrypt_with(COST_MAX + 1).replace("bcrypt_sha256", "bcrypt"),
+        bcrypt_with(31),
+        bcrypt_with(99),
+        pbkdf2_with(pbkdf2::ITERATIONS_MAX + 1),
+        pbkdf2_with("99999999999999999999"),
+        scrypt_with([2 * scrypt::N_MAX, 8, 1]),
+        scrypt_with([16_384, scrypt::R_MAX + 1, 1]),
+        scrypt_with([16_384, 8, scrypt::P_MAX + 1]),
+        // Each parameter is allowed, their product is not.
+        scrypt_with([scrypt::N_MAX, scrypt::R_MAX, scrypt::P_MAX]),
+        argon2_with([argon2::MEMORY_KIB_MAX + 1, 1, 1]),
+        argon2_with([u32::MAX, 1, 1]),
+        argon2_with([1_024, argon2::PASSES_MAX + 1, 1]),
+        argon2_with([1_024, u32::MAX, 1]),
+        argon2_with([1_024, 1, argon2::LANES_MAX + 1]),
+        // Each parameter is allowed, their product is not.
+        argon2_with([argon2::MEMORY_KIB_MAX, argon2::PASSES_MAX, 1]),
     ] {
         assert_eq!(parse_error(&text), Some(TooExpensive), "{text}");
     }
@@ -170,15 +184,15 @@ fn parameters_above_the_caps_are_rejected_while_parsing() {
 
 #[test]
 fn parameters_at_the_caps_are_accepted() {
-    let digest = "nIZvV0yN967Z2wcZspFbwGIDBjBGDuItJzNpQ+4TsY0=";
-    let scrypt_digest = format!("{}==", "A".repeat(86));
+    let (r, p) = (scrypt::R_MAX, scrypt::P_MAX);
+    let passes = argon2::WORK_MAX / argon2::MEMORY_KIB_MAX;
     for text in [
-        "bcrypt$$2b$15$CZqd7vbM4OFg6.S7zWtru.wCVYBAmZ8JNXEq35Yr.dVkhsHRpynsa".to_owned(),
-        format!("pbkdf2_sha256$5000000$salt${digest}"),
-        format!("scrypt$131072$salt$8$1${scrypt_digest}"),
-        format!("scrypt$32768$salt$16$16${scrypt_digest}"),
-        "argon2$argon2id$v=19$m=262144,t=8,p=16$Wm05dlltRnljMkZzZERFeU16UTFObg$8302zhaD0V+p9PvmTsZrlA"
-            .to_owned(),
+        bcrypt_with(COST_MAX),
+        bcrypt_with(COST_MAX).replace("bcrypt_sha256", "bcrypt"),
+        pbkdf2_with(pbkdf2::ITERATIONS_MAX),
+        scrypt_with([scrypt::N_MAX, 8, 1]),
+        scrypt_with([scrypt::WORK_MAX / (r * p), r, p]),
+        argon2_with([argon2::MEMORY_KIB_MAX, passes, argon2::LANES_MAX]),
         "argon2$argon2i$m=512,t=2,p=2$Wm05dlltRnljMkZzZERFeU16UTFObg$8302zhaD0V+p9PvmTsZrlA".to_owned(),
     ] {
         assert_eq!(parse_error(&text), None, "{text}");
