@@ -28,6 +28,8 @@ mod copies;
 #[cfg(test)]
 mod django;
 #[cfg(test)]
+mod documents;
+#[cfg(test)]
 mod files;
 #[cfg(test)]
 mod grpc;
