@@ -1,47 +1,21 @@
 //! The command line, as an operator uses it.
 
-use std::{
-    os::unix::fs::PermissionsExt,
-    process::{Command, Output},
-};
+use std::{os::unix::fs::PermissionsExt, process::Command};
 
 use crate::support::{
     engine::{Engine, TestDatabase},
     people::{PASSWORD, address, login},
     postgres::Postgres,
+    program::{error_line, run, stdout},
     server::TestServer,
     tls::Certificate,
     tools::repository,
 };
 
-/// Runs the binary in a new folder and with an empty environment.
-fn run(arguments: &[&str]) -> Output {
-    let folder = tempfile::tempdir().unwrap();
-    Command::new(env!("CARGO_BIN_EXE_kairos-identity"))
-        .args(arguments)
-        .env_clear()
-        .current_dir(folder.path())
-        .output()
-        .unwrap()
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
 /// Returns what `migrate` reports on an empty database.
 fn ran_all_migrations() -> String {
     let migrations = std::fs::read_dir(repository().join("migrations/sqlite")).unwrap().count();
     format!("ran {migrations} migrations")
-}
-
-/// Asserts that a command failed with exit code 1 and one error line; returns that line.
-#[track_caller]
-fn failure(output: &Output) -> String {
-    let text = String::from_utf8(output.stderr.clone()).unwrap();
-    let lines: Vec<_> = text.lines().filter(|line| line.starts_with("error: ")).collect();
-    assert_eq!((output.status.code(), lines.len()), (Some(1), 1), "{text}");
-    lines[0].to_owned()
 }
 
 on_both_engines! {
@@ -60,12 +34,12 @@ on_both_engines! {
             assert!(stdout(&user(&["show", key])).contains(&ada.auth_token), "{key}");
         }
         assert!(stdout(&user(&["verify", "ada"])).contains("is_verified  true"));
-        assert!(failure(&user(&["show", "unknown"])).contains("no user has the username \"unknown\""));
-        assert!(failure(&user(&["verify", "unknown@example.com"])).contains("no user has the email \"unknown@example.com\""));
+        assert!(error_line(1, &user(&["show", "unknown"])).contains("no user has the username \"unknown\""));
+        assert!(error_line(1, &user(&["verify", "unknown@example.com"])).contains("no user has the email \"unknown@example.com\""));
         let token = "0e1f3a52-7f5b-4a4e-9d5b-0c5a5b0b7f11";
-        assert!(failure(&user(&["delete", token, "--yes"])).contains(&format!("no user has the auth_token {token}")));
+        assert!(error_line(1, &user(&["delete", token, "--yes"])).contains(&format!("no user has the auth_token {token}")));
 
-        assert!(failure(&user(&["delete", "ada"])).contains("--yes"), "without a terminal the confirmation needs a flag");
+        assert!(error_line(1, &user(&["delete", "ada"])).contains("--yes"), "without a terminal the confirmation needs a flag");
         assert!(stdout(&user(&["delete", "ada", "--yes"])).contains("deleted"));
         assert_eq!(stdout(&user(&["list"])).lines().count(), 1);
         let gone = server.client().await.find_user(crate::support::people::by_email(&address("ada"))).await;
@@ -94,7 +68,7 @@ on_both_engines! {
         let dead = server.command(&["healthcheck", "--url", &url]).output().unwrap();
 
         assert!(healthy.status.success() && stdout(&healthy).contains("SERVING"));
-        assert!(failure(&dead).contains(&url));
+        assert!(error_line(1, &dead).contains(&url));
     }
 
     async fn migrate_may_be_repeated(engine: Engine) {
@@ -128,7 +102,7 @@ fn an_unsafe_or_invalid_command_is_refused_with_the_way_out() {
         (&["user", "list"], "there is no database file"),
         (&["healthcheck", "--url", "http://127.0.0.1:1"], "127.0.0.1:1"),
     ] {
-        let failure = failure(&run(arguments));
+        let failure = error_line(1, &run(arguments));
         assert!(failure.contains(word), "{arguments:?}: {failure}");
     }
 }
@@ -140,7 +114,7 @@ fn the_error_about_an_invalid_setting_names_its_variable() {
         .env("KAIROS_IDENTITY_PASSWORD_COST", "99")
         .output()
         .unwrap();
-    let failure = failure(&output);
+    let failure = error_line(1, &output);
     assert!(failure.contains("KAIROS_IDENTITY_PASSWORD_COST") && failure.contains("4 to 15"), "{failure}");
 }
 
@@ -176,7 +150,7 @@ async fn serve_refuses_a_postgresql_that_was_not_migrated_and_names_the_command(
         key.to_str().unwrap(),
     ];
 
-    let refusal = failure(&run(&serve));
+    let refusal = error_line(1, &run(&serve));
 
     assert!(refusal.contains("kairos-identity migrate"), "{refusal}");
 }
@@ -189,7 +163,7 @@ async fn commands_refuse_a_database_of_a_later_release() {
         database.execute("INSERT INTO __diesel_schema_migrations (version) VALUES ('99991231235959')");
         for command in ["migrate", "user"] {
             let arguments: &[&str] = if command == "user" { &["user", "list"] } else { &["migrate"] };
-            let failure = failure(&run(&[arguments, &["--database-url", database.url()]].concat()));
+            let failure = error_line(1, &run(&[arguments, &["--database-url", database.url()]].concat()));
             assert!(failure.contains("99991231235959") && failure.contains("later release"), "{failure}");
         }
     }
@@ -197,7 +171,8 @@ async fn commands_refuse_a_database_of_a_later_release() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreachable_database_is_reported_in_one_line() {
-    let failure = failure(&run(&["migrate", "--database-url", "postgres://kairos:hunter2@127.0.0.1:1/x"]));
+    let failure =
+        error_line(1, &run(&["migrate", "--database-url", "postgres://kairos:hunter2@127.0.0.1:1/x"]));
     assert!(failure.contains("not available") && !failure.contains("hunter2"), "{failure}");
 }
 
@@ -218,8 +193,8 @@ async fn the_service_serves_tls_and_the_healthcheck_verifies_it() {
         server.command(&["healthcheck", "--url", &url.replace("https", "http")]).output().unwrap();
 
     assert!(trusted.status.success(), "{trusted:?}");
-    failure(&untrusted);
-    failure(&plaintext);
+    error_line(1, &untrusted);
+    error_line(1, &plaintext);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -236,12 +211,12 @@ async fn connections_to_postgresql_use_tls_and_verify_the_certificate() {
 
     for sslmode in ["require", "verify-ca", "verify-full"] {
         let untrusted = migrate(&format!("sslmode={sslmode}&sslrootcert={}", other.certificate().display()));
-        assert!(failure(&untrusted).contains("certificate"), "{sslmode}: {untrusted:?}");
+        assert!(error_line(1, &untrusted).contains("certificate"), "{sslmode}: {untrusted:?}");
         assert!(
-            failure(&migrate(&format!("sslmode={sslmode}"))).contains("certificate"),
+            error_line(1, &migrate(&format!("sslmode={sslmode}"))).contains("certificate"),
             "{sslmode}: the system's roots"
         );
     }
-    failure(&migrate("sslmode=disable"));
-    assert!(failure(&migrate("sslmode=prefer")).contains("sslmode must be"));
+    error_line(1, &migrate("sslmode=disable"));
+    assert!(error_line(1, &migrate("sslmode=prefer")).contains("sslmode must be"));
 }

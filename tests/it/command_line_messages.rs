@@ -1,45 +1,18 @@
 //! Errors and help of the commands: an error names the thing, the cause and the way out.
 
-use std::{
-    fs,
-    net::TcpListener,
-    path::Path,
-    process::{Command, Output},
-};
+use std::{fs, net::TcpListener, path::Path, process::Command};
 
 use crate::support::{
     engine::{Engine, TestDatabase},
+    program::{error_line, run, run_in, stdout},
     server::TestServer,
     tls::Certificate,
 };
 
-/// Runs the binary in `folder` with an empty environment.
-fn run_in(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_kairos-identity"))
-        .args(arguments)
-        .env_clear()
-        .current_dir(folder)
-        .output()
-        .unwrap()
-}
-
 /// Runs the binary in a new folder, where it must fail with this exit code; returns the error line.
 #[track_caller]
 fn refusal(code: i32, arguments: &[&str]) -> String {
-    error_line(code, &run_in(tempfile::tempdir().unwrap().path(), arguments))
-}
-
-/// Asserts that a command failed with this exit code and one error line; returns that line.
-#[track_caller]
-fn error_line(code: i32, output: &Output) -> String {
-    let errors = String::from_utf8(output.stderr.clone()).unwrap();
-    let lines: Vec<&str> = errors.lines().filter(|line| line.starts_with("error: ")).collect();
-    assert_eq!((output.status.code(), lines.len()), (Some(code), 1), "{errors}");
-    lines[0].to_owned()
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
+    error_line(code, &run(arguments))
 }
 
 #[track_caller]
@@ -50,9 +23,9 @@ fn assert_contains_all(text: &str, parts: &[&str]) {
 }
 
 #[test]
-fn a_malformed_value_in_the_command_line_exits_with_2_and_the_error_states_the_form() {
+fn a_malformed_value_in_the_command_line_exits_with_2() {
     let import = ["import", "django", "--from", "sqlite://a", "--follow", "--follow-interval"];
-    for (arguments, form) in [
+    for (arguments, message_part) in [
         (&["serve", "--listen", "nowhere"][..], "server.listen: expected an address and a port"),
         (&["serve", "--database-url", "mysql://a/b"], "expected sqlite:///folder/file"),
         (&["serve", "--mail-url", "mail.example"], "expected file:///folder"),
@@ -71,16 +44,24 @@ fn a_malformed_value_in_the_command_line_exits_with_2_and_the_error_states_the_f
         (&["audit", "--user", "un\u{200b}known"], "the username"),
         (&["caller", "token", "kst_bff"], "must not begin with kst_"),
     ] {
-        assert_contains_all(&refusal(2, arguments), &[form]);
+        assert_contains_all(&refusal(2, arguments), &[message_part]);
     }
+}
+
+#[test]
+fn a_malformed_value_in_a_file_exits_with_1() {
     let folder = tempfile::tempdir().unwrap();
-    assert_contains_all(
-        &stdout(&run_in(folder.path(), &["--help"])),
-        &["2 for an invalid command line", "malformed value"],
-    );
     fs::write(folder.path().join("kairos.toml"), "[server]\nlisten = \"nowhere\"").unwrap();
-    let in_a_file = run_in(folder.path(), &["serve", "--config", "kairos.toml"]);
-    assert_contains_all(&error_line(1, &in_a_file), &["server.listen: expected an address and a port"]);
+
+    let refused = run_in(folder.path(), &["serve", "--config", "kairos.toml"]);
+
+    assert_contains_all(&error_line(1, &refused), &["server.listen: expected an address and a port"]);
+}
+
+#[test]
+fn the_help_explains_the_exit_codes() {
+    let help = stdout(&run(&["--help"]));
+    assert_contains_all(&help, &["2 for an invalid command line", "malformed value"]);
 }
 
 #[test]
@@ -97,7 +78,7 @@ fn no_error_about_a_flag_shows_a_password() {
 
 #[test]
 fn the_help_of_a_comparison_does_not_describe_an_import() {
-    let help = stdout(&run_in(Path::new("."), &["import", "verify", "--help"]));
+    let help = stdout(&run(&["import", "verify", "--help"]));
     assert_contains_all(&help, &["--from <URL>", "--to <URL>", "--secret-key-file <FILE>"]);
     for words in ["to import into", "the import records"] {
         assert!(!help.contains(words), "{words:?}: {help}");
@@ -121,7 +102,7 @@ fn serve_names_a_port_that_is_in_use_and_the_flag_to_choose_another() {
 }
 
 #[test]
-fn serve_names_the_tls_setting_that_cannot_be_used_and_what_the_file_must_contain() {
+fn serve_names_an_unusable_tls_setting_and_what_its_file_must_contain() {
     let (own, other) = (Certificate::localhost(), Certificate::localhost());
     let (certificate, key) = (own.certificate(), own.key());
     let (certificate, key) = (certificate.to_str().unwrap(), key.to_str().unwrap());
@@ -162,7 +143,7 @@ fn a_backup_into_a_missing_folder_names_the_folder() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unreachable_postgresql_is_reported_with_its_cause_and_without_words_of_the_pool() {
+async fn an_unreachable_postgresql_is_reported_with_its_cause() {
     let refusal = refusal(1, &["migrate", "--database-url", "postgres://kairos@127.0.0.1:1/x"]);
     assert_contains_all(&refusal, &["postgres://kairos@127.0.0.1:1/x", "Connection refused"]);
     assert!(!refusal.contains("new object"), "{refusal}");
@@ -192,7 +173,7 @@ async fn the_healthcheck_names_the_cause_of_a_failed_connection() {
 }
 
 on_both_engines! {
-    async fn a_copy_names_the_key_file_only_if_its_key_encrypts_the_secrets_of_the_source(engine: Engine) {
+    async fn a_copy_names_the_key_file_only_if_its_key_opens_the_source(engine: Engine) {
         let server = TestServer::start(engine).await;
         let key = server.secret_key_file();
         let folder = tempfile::tempdir().unwrap();

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     os::unix::fs::PermissionsExt,
-    process::{Command, Output, Stdio},
+    process::{Output, Stdio},
     time::Duration,
 };
 
@@ -16,36 +16,19 @@ use kairos_identity::{
 use crate::support::{
     engine::{Engine, TestDatabase},
     people::{PASSWORD, address, by_email, login, registration},
+    program::{error_line, program, stderr, stdout},
     server::TestServer,
 };
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kairos-identity"));
-    command.args(arguments).env("KAIROS_IDENTITY_PASSWORD_COST", "4");
-    command
-}
-
 fn copy(from: &str, to: &str) -> Output {
-    command(&["copy", "--from", from, "--to", to]).output().unwrap()
+    program(&["copy", "--from", from, "--to", to]).output().unwrap()
 }
 
 #[track_caller]
 fn copied(from: &str, to: &str) -> String {
     let output = copy(from, to);
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    text(&output.stdout)
-}
-
-#[track_caller]
-fn failure(output: &Output) -> String {
-    let errors = text(&output.stderr);
-    let lines: Vec<&str> = errors.lines().filter(|line| line.starts_with("error: ")).collect();
-    assert_eq!((output.status.code(), lines.len()), (Some(1), 1), "{errors}");
-    lines[0].to_owned()
+    assert!(output.status.success(), "{}", stderr(&output));
+    stdout(&output)
 }
 
 /// Returns the lines of the output that show a table with its row count and checksum.
@@ -126,25 +109,25 @@ on_both_engines! {
         let used = TestServer::start(other(engine)).await;
         used.unverified_user("mallory").await;
 
-        let refusal = failure(&copy(server.database_url(), used.database_url()));
+        let refusal = error_line(1, &copy(server.database_url(), used.database_url()));
         assert!(refusal.contains("the target is not empty"), "{refusal}");
         let found = used.client().await.find_user(by_email(&address("mallory"))).await;
         assert!(found.is_ok() && used.client().await.find_user(by_email(&address("ada"))).await.is_err());
 
         let newer = TestDatabase::new(other(engine));
-        assert!(command(&["migrate", "--database-url", newer.url()]).status().unwrap().success());
+        assert!(program(&["migrate", "--database-url", newer.url()]).status().unwrap().success());
         newer.execute("INSERT INTO __diesel_schema_migrations (version) VALUES ('99991231235959')");
-        assert!(failure(&copy(server.database_url(), newer.url())).contains("later release"));
+        assert!(error_line(1, &copy(server.database_url(), newer.url())).contains("later release"));
         let older = TestDatabase::new(other(engine));
-        assert!(command(&["migrate", "--database-url", older.url()]).status().unwrap().success());
+        assert!(program(&["migrate", "--database-url", older.url()]).status().unwrap().success());
         older.execute(
             "INSERT INTO core_user (username, username_key, email, password, is_verified, auth_token, created_at, updated_at) VALUES \
              ('a', 'a', 'a@example.com', '!', TRUE, '0e1f3a52-7f5b-4a4e-9d5b-0c5a5b0b7f11', '2026-01-01 00:00:00.000000', '2026-01-01 00:00:00.000000')",
         );
         older.execute("DELETE FROM __diesel_schema_migrations WHERE version = (SELECT max(version) FROM __diesel_schema_migrations)");
-        assert!(failure(&copy(server.database_url(), older.url())).contains("kairos-identity migrate"));
+        assert!(error_line(1, &copy(server.database_url(), older.url())).contains("kairos-identity migrate"));
         let missing = TestDatabase::new(Engine::Sqlite);
-        assert!(failure(&copy(missing.url(), TestDatabase::new(engine).url())).contains("there is no database file"));
+        assert!(error_line(1, &copy(missing.url(), TestDatabase::new(engine).url())).contains("there is no database file"));
     }
 
     async fn a_killed_copy_resumes_and_its_target_is_not_usable_before_the_end(engine: Engine) {
@@ -160,7 +143,7 @@ on_both_engines! {
         let mut was_partial = false;
         // Each copy gets more time than the one before, until one was killed in the middle.
         for round in 0..24 {
-            let mut copy = command(&["copy", "--from", store.url(), "--to", target.url()])
+            let mut copy = program(&["copy", "--from", store.url(), "--to", target.url()])
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .spawn()
@@ -172,8 +155,8 @@ on_both_engines! {
             let users = || target.try_execute("SELECT 1 FROM core_user").map_or(0, |()| target.count("core_user"));
             if (1..6000).contains(&users()) {
                 was_partial = true;
-                let list = command(&["user", "list", "--database-url", target.url()]).output().unwrap();
-                assert!(failure(&list).contains("is an incomplete copy"), "{list:?}");
+                let list = program(&["user", "list", "--database-url", target.url()]).output().unwrap();
+                assert!(error_line(1, &list).contains("is an incomplete copy"), "{list:?}");
             }
             if users() == 6_000 || (was_partial && round >= 5) {
                 break;
@@ -181,7 +164,7 @@ on_both_engines! {
         }
         println!("killed while users were copied: {was_partial}");
         // If a copy finished before its kill, there is nothing to resume.
-        if command(&["user", "list", "--database-url", target.url()]).output().unwrap().status.success() {
+        if program(&["user", "list", "--database-url", target.url()]).output().unwrap().status.success() {
             return assert_eq!(target.count("core_user"), 6_000);
         }
 
@@ -189,7 +172,7 @@ on_both_engines! {
 
         assert!(printed.contains("the checksums of both agree"), "{printed}");
         assert_eq!(target.count("core_user"), 6_000);
-        assert!(command(&["user", "list", "--database-url", target.url()]).output().unwrap().status.success());
+        assert!(program(&["user", "list", "--database-url", target.url()]).output().unwrap().status.success());
     }
 
     async fn a_source_that_changed_after_a_copy_was_stopped_is_detected(engine: Engine) {
@@ -201,16 +184,16 @@ on_both_engines! {
         // Simulates a copy that was stopped before its end and a user that changed since.
         target.execute("UPDATE core_copy SET finished_at = NULL; UPDATE core_user SET username = 'another' WHERE email = 'ada@example.com'");
 
-        let refusal = failure(&copy(server.database_url(), target.url()));
+        let refusal = error_line(1, &copy(server.database_url(), target.url()));
 
         assert!(refusal.contains("table core_user differs between source and target"), "{refusal}");
-        let list = command(&["user", "list", "--database-url", target.url()]).output().unwrap();
-        assert!(failure(&list).contains("is an incomplete copy"));
+        let list = program(&["user", "list", "--database-url", target.url()]).output().unwrap();
+        assert!(error_line(1, &list).contains("is an incomplete copy"));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_of_a_running_service_is_complete_and_restored_by_copying_one_file() {
+async fn a_backup_of_a_running_service_is_complete_and_restored_by_one_copy() {
     let mut server = TestServer::start(Engine::Sqlite).await;
     server.member("ada").await;
     let folder = tempfile::tempdir().unwrap();
@@ -227,12 +210,12 @@ async fn a_backup_of_a_running_service_is_complete_and_restored_by_copying_one_f
 
     let made = server.command(&["backup", "--to", backup.to_str().unwrap()]).output().unwrap();
 
-    assert!(made.status.success(), "{}", text(&made.stderr));
+    assert!(made.status.success(), "{}", stderr(&made));
     writer.await.unwrap();
     assert_eq!(fs::metadata(&backup).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "only the backup is in the folder");
     let again = server.command(&["backup", "--to", backup.to_str().unwrap()]).output().unwrap();
-    assert!(failure(&again).contains("already exists"));
+    assert!(error_line(1, &again).contains("already exists"));
 
     // This user registers after the backup, so the restored store must not contain it.
     server.unverified_user("late").await;
@@ -254,9 +237,10 @@ async fn a_backup_of_a_running_service_is_complete_and_restored_by_copying_one_f
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_that_cannot_be_written_is_refused_with_the_reason() {
     let server = TestServer::start(Engine::Sqlite).await;
-    let refusal = failure(&server.command(&["backup", "--to", "/nowhere/backup.sqlite3"]).output().unwrap());
+    let refusal =
+        error_line(1, &server.command(&["backup", "--to", "/nowhere/backup.sqlite3"]).output().unwrap());
     assert!(refusal.contains("/nowhere/backup.sqlite3"), "{refusal}");
     let postgres = TestServer::start(Engine::Postgres).await;
-    let refusal = failure(&postgres.command(&["backup", "--to", "backup.sqlite3"]).output().unwrap());
+    let refusal = error_line(1, &postgres.command(&["backup", "--to", "backup.sqlite3"]).output().unwrap());
     assert!(refusal.contains("pg_dump"), "{refusal}");
 }

@@ -2,16 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Django, DjangoUser, Model, RESOLVE_ALL_CONFLICTS, import, kairos, refused, text};
+use super::{Django, DjangoUser, IMPORTED_USERS, Model, RESOLVE_ALL_CONFLICTS, import, kairos, refused};
 use crate::support::{
     engine::{Engine, TestDatabase},
     people::registration,
+    program::{stderr, stdout},
     server::TestServer,
 };
-
-/// Number of emails in each kept database that two rows share; one row of each pair is left out. They are the
-/// pairs of rows that `a_dry_run_lists_every_conflict_with_its_rows_and_writes_nothing` names.
-const SHARED_EMAILS: usize = 4;
 
 /// Returns the `auth_token`s by email.
 fn tokens(store: &TestDatabase) -> BTreeMap<String, String> {
@@ -23,7 +20,7 @@ fn tokens(store: &TestDatabase) -> BTreeMap<String, String> {
 
 fn verify(django: &Django, store: &TestDatabase) -> (bool, String) {
     let output = kairos(&["import", "verify", "--from", django.url(), "--to", store.url()]);
-    (output.status.success(), text(&output.stdout) + &text(&output.stderr))
+    (output.status.success(), stdout(&output) + &stderr(&output))
 }
 
 on_both_engines! {
@@ -103,7 +100,7 @@ on_both_engines! {
     }
 
     async fn every_report_repeats_earlier_decisions(engine: Engine) {
-        let django = Django::kept(Model::WithoutTimestamps);
+        let django = Django::from_fixture(Model::WithoutTimestamps);
         let store = TestDatabase::new(engine);
         import(&django, &store, &RESOLVE_ALL_CONFLICTS);
         let path = django.path("again.json");
@@ -120,10 +117,10 @@ on_both_engines! {
         assert_eq!(findings["renamed_before"], rows - usernames.len() + 1, "{findings}");
         let has_weak_hash = |row: &&DjangoUser| row.hasher == "md5";
         assert_eq!(findings["weak_hash"], django.truth.iter().filter(has_weak_hash).count(), "{findings}");
-        assert_eq!(findings["left_out_before"], SHARED_EMAILS, "{findings}");
+        assert_eq!(findings["left_out_before"], rows - IMPORTED_USERS, "{findings}");
         // Without a key, a changed plaintext password is detected only by hashing: such rows are `unchecked`.
         let count = |state: &str| report["states"][state].as_u64().unwrap_or_default();
-        assert_eq!(count("unchanged") + count("unchecked"), (rows - SHARED_EMAILS) as u64, "{report}");
+        assert_eq!(count("unchanged") + count("unchecked"), IMPORTED_USERS as u64, "{report}");
     }
 
     async fn another_key_rehashes_no_password(engine: Engine) {

@@ -2,8 +2,11 @@
 
 use std::{fs, path::Path, process::Command};
 
-use super::{fixtures, text};
-use crate::support::tools::repository;
+use super::fixtures;
+use crate::support::{
+    program::{stderr, stdout},
+    tools::repository,
+};
 
 /// Returns the shell code blocks of a Markdown document, in their order.
 fn blocks(document: &str) -> Vec<String> {
@@ -46,13 +49,7 @@ fn the_commands_run_as_written() {
             .unwrap();
         // The dry run reports conflicts that the operator must decide, so it exits with 1.
         let expected = i32::from(block.contains("--dry-run"));
-        assert_eq!(
-            output.status.code(),
-            Some(expected),
-            "{block}\n{}{}",
-            text(&output.stdout),
-            text(&output.stderr)
-        );
+        assert_eq!(output.status.code(), Some(expected), "{block}\n{}{}", stdout(&output), stderr(&output));
         run += 1;
     }
     assert!(run >= 6, "{run} blocks");
@@ -64,6 +61,6 @@ fn the_commands_run_as_written() {
     assert!(
         verified.status.success(),
         "the users differ from the source at the end of the document: {}",
-        text(&verified.stderr)
+        stderr(&verified)
     );
 }

@@ -2,9 +2,10 @@
 
 use std::{process::Stdio, time::Duration};
 
-use super::{Django, command, sources::FileLock, text};
+use super::{Django, sources::FileLock};
 use crate::support::{
     engine::{Engine, TestDatabase},
+    program::{program, stderr, stdout},
     wait::until,
 };
 
@@ -15,7 +16,7 @@ on_both_engines! {
         let django = Django::small(Engine::Sqlite, 5);
         let store = TestDatabase::new(engine);
         let arguments = ["import", "django", "--from", django.url(), "--to", store.url(), "--follow", "--follow-interval", "1"];
-        let following = command(&arguments)
+        let following = program(&arguments)
             .env("KAIROS_IDENTITY_DATABASE_SQLITE_BUSY_TIMEOUT", "100ms")
             .stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let has = async |what: &str, query: &str| {
@@ -50,7 +51,7 @@ on_both_engines! {
         assert!(std::process::Command::new("sh").args(["-c", &stop]).status().unwrap().success());
         let ended = following.wait_with_output().unwrap();
 
-        let (printed, errors) = (text(&ended.stdout), text(&ended.stderr));
+        let (printed, errors) = (stdout(&ended), stderr(&ended));
         assert!(printed.contains("written    6 imported, 2 updated"), "{printed}");
         assert!(printed.contains("duplicate_email") || printed.contains("email_taken_here"), "{printed}");
         assert!(errors.contains("Import round failed; the next round retries it"), "{errors}");

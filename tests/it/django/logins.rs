@@ -133,12 +133,12 @@ async fn check_all_logins(django: &Django, to: Engine) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_users_log_in_after_an_import_from_sqlite_to_sqlite() {
-    with_time_limit(check_all_logins(&Django::kept(Model::WithoutTimestamps), Engine::Sqlite)).await;
+    with_time_limit(check_all_logins(&Django::from_fixture(Model::WithoutTimestamps), Engine::Sqlite)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_users_log_in_after_an_import_from_sqlite_to_postgres() {
-    with_time_limit(check_all_logins(&Django::kept(Model::Documented), Engine::Postgres)).await;
+    with_time_limit(check_all_logins(&Django::from_fixture(Model::Documented), Engine::Postgres)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,6 +22,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     engine::{Engine, TestDatabase},
+    program::{error_line, program, stderr, stdout},
     tools::{python_path, repository},
 };
 
@@ -59,6 +60,14 @@ pub struct DjangoUser {
     pub note: String,
 }
 
+impl DjangoUser {
+    /// True if an import does not keep the plaintext password as it is: an empty one cannot be used, and one
+    /// that is a complete hash counts as that hash.
+    pub fn is_password_changed(&self) -> bool {
+        self.stored.is_empty() || self.note.contains("complete bcrypt_sha256 hash")
+    }
+}
+
 /// A database of a Django backend, and the users that it is known to hold.
 pub struct Django {
     database: TestDatabase,
@@ -67,26 +76,25 @@ pub struct Django {
 }
 
 impl Django {
-    /// One that real Django makes now, with a seed of its own; `more` are arguments of `make_fixtures.py`.
+    /// Creates a database with real Django, with a new seed; `more` are arguments of `make_fixtures.py`.
     pub fn fresh(engine: Engine, model: Model, more: &[&str]) -> Self {
         let database = TestDatabase::new(engine);
         let folder = tempfile::tempdir().unwrap();
         let truth = folder.path().join("truth.jsonl");
-        let url = database.url().replace("sqlite://", "sqlite:///").replace("sqlite:////", "sqlite:///");
         let output = Command::new(python_path())
             .arg(fixtures().join("make_fixtures.py"))
-            .args(["--model", model.name(), "--db", &url, "--truth", truth.to_str().unwrap()])
+            .args(["--model", model.name(), "--db", database.url(), "--truth", truth.to_str().unwrap()])
             .args(more)
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .output()
             .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{}", stderr(&output));
         let truth = read_truth(&fs::read_to_string(truth).unwrap());
         Self { database, truth, folder }
     }
 
-    /// The one that is kept in the repository.
-    pub fn kept(model: Model) -> Self {
+    /// Copies the fixture of this form: a database that is kept in the repository, and its users.
+    pub fn from_fixture(model: Model) -> Self {
         let database = TestDatabase::new(Engine::Sqlite);
         let source = fixtures().join(format!("{}.sqlite3", model.name()));
         fs::write(database.url().strip_prefix("sqlite://").unwrap(), fs::read(source).unwrap()).unwrap();
@@ -125,6 +133,20 @@ impl Django {
     }
 }
 
+/// The ids of the rows of both fixtures whose emails are one mailbox: they differ in case, in Unicode
+/// normalization, or in the form of the domain. The first of each pair is the one that
+/// [`RESOLVE_ALL_CONFLICTS`] keeps; the other is left out.
+pub const ROWS_OF_ONE_EMAIL: [[i64; 2]; 4] = [[140, 141], [146, 147], [139, 138], [154, 153]];
+
+/// The number of users that an import of either fixture with [`RESOLVE_ALL_CONFLICTS`] imports: all 230 but
+/// one of each pair in [`ROWS_OF_ONE_EMAIL`].
+pub const IMPORTED_USERS: usize = 226;
+
+/// Returns the ids of the rows of the fixtures that [`RESOLVE_ALL_CONFLICTS`] leaves out.
+pub fn left_out() -> [i64; 4] {
+    ROWS_OF_ONE_EMAIL.map(|[_, left_out]| left_out)
+}
+
 /// Options that resolve every conflict, so that as many users as possible are imported.
 pub const RESOLVE_ALL_CONFLICTS: [&str; 6] = [
     "--on-email-conflict",
@@ -137,14 +159,7 @@ pub const RESOLVE_ALL_CONFLICTS: [&str; 6] = [
 
 /// Runs a command of the binary with the lowest hash cost.
 pub fn kairos(arguments: &[&str]) -> Output {
-    command(arguments).output().unwrap()
-}
-
-/// Returns the command of [`kairos`], not yet started.
-pub fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kairos-identity"));
-    command.args(arguments).env("KAIROS_IDENTITY_PASSWORD_COST", "4");
-    command
+    program(arguments).output().unwrap()
 }
 
 /// Runs an import that must succeed; returns its standard output.
@@ -152,8 +167,8 @@ pub fn command(arguments: &[&str]) -> Command {
 pub fn import(from: &Django, to: &TestDatabase, more: &[&str]) -> String {
     let arguments = [&["import", "django", "--from", from.url(), "--to", to.url()], more].concat();
     let output = kairos(&arguments);
-    assert!(output.status.success(), "{}\n{}", text(&output.stdout), text(&output.stderr));
-    text(&output.stdout)
+    assert!(output.status.success(), "{}\n{}", stdout(&output), stderr(&output));
+    stdout(&output)
 }
 
 /// Runs a command that must fail with exit code 1 and one error line; returns that line and the standard
@@ -161,14 +176,7 @@ pub fn import(from: &Django, to: &TestDatabase, more: &[&str]) -> String {
 #[track_caller]
 pub fn refused(arguments: &[&str]) -> (String, String) {
     let output = kairos(arguments);
-    let errors = text(&output.stderr);
-    let lines: Vec<&str> = errors.lines().filter(|line| line.starts_with("error: ")).collect();
-    assert_eq!((output.status.code(), lines.len()), (Some(1), 1), "{errors}");
-    (lines[0].to_owned(), text(&output.stdout))
-}
-
-pub fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
+    (error_line(1, &output), stdout(&output))
 }
 
 /// Returns one line per user of a store with all columns except the id and the hash, sorted by email.

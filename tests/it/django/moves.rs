@@ -2,8 +2,11 @@
 
 use std::{fs, process::Stdio, time::Duration};
 
-use super::{Django, Model, command};
-use crate::support::engine::{Engine, TestDatabase};
+use super::{Django, Model};
+use crate::support::{
+    engine::{Engine, TestDatabase},
+    program::program,
+};
 
 /// Number of users in the test suite; `scripts/bench` imports 100,000.
 const USERS: &str = "20000";
@@ -15,7 +18,7 @@ const MEMORY_MIB_MAX: u64 = 24;
 async fn peak_of_import(django: &Django, engine: Engine) -> u64 {
     let store = TestDatabase::new(engine);
     let arguments = ["import", "django", "--from", django.url(), "--to", store.url()];
-    let mut import = command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut import = program(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let mut peak = 0;
     loop {
         if let Ok(status) = fs::read_to_string(format!("/proc/{}/status", import.id()))

@@ -3,11 +3,12 @@
 use kairos_identity::proto::{LoginRequest, RegisterRequest, VerifyEmailRequest};
 use tonic::Code;
 
-use super::{Django, text};
+use super::Django;
 use crate::support::{
     engine::Engine,
     errors::assert_refused,
     people::{PASSWORD, registration},
+    program::{stderr, stdout},
     server::TestServer,
 };
 
@@ -18,7 +19,7 @@ async fn start_with_import(engine: Engine, until: &str) -> (TestServer, Django) 
     // The first of three bulk users is verified, the others are not.
     let django = Django::small(Engine::Sqlite, 3);
     let output = server.command(&["import", "django", "--from", django.url()]).output().unwrap();
-    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(output.status.success(), "{}", stderr(&output));
     (server, django)
 }
 
@@ -38,7 +39,7 @@ on_both_engines! {
         assert_refused(&open_link(&server, &token(0)).await.unwrap_err(), Code::FailedPrecondition, "EMAIL_ALREADY_VERIFIED");
         let request = LoginRequest { email: django.truth[1].email.clone(), password: "bulk-password-1".to_owned() };
         server.client().await.login(request).await.unwrap();
-        let audit = text(&server.command(&["audit", "--kind", "user_updated"]).output().unwrap().stdout);
+        let audit = stdout(&server.command(&["audit", "--kind", "user_updated"]).output().unwrap());
         assert!(audit.contains("auth_token link") && audit.contains(&token(1)), "{audit}");
     }
 

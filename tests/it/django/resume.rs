@@ -8,9 +8,10 @@ use std::{
 
 use kairos_identity::entropy::Entropy;
 
-use super::{Django, Model, RESOLVE_ALL_CONFLICTS, command, import, kairos, text, users};
+use super::{Django, Model, RESOLVE_ALL_CONFLICTS, import, kairos, users};
 use crate::support::{
     engine::{Engine, TestDatabase},
+    program::{program, stderr, stdout},
     server::TestServer,
 };
 
@@ -22,7 +23,7 @@ const COST: &str = "8";
 
 fn start(django: &Django, store: &TestDatabase, more: &[&str]) -> std::process::Command {
     let arguments = [&["import", "django", "--from", django.url(), "--to", store.url()], more].concat();
-    let mut command = command(&arguments);
+    let mut command = program(&arguments);
     command.env("KAIROS_IDENTITY_PASSWORD_COST", COST).stdout(Stdio::null()).stderr(Stdio::piped());
     command
 }
@@ -65,7 +66,7 @@ on_both_engines! {
     async fn a_killed_import_resumes_and_hashes_no_password_twice(engine: Engine) {
         // The form without times and with shared tokens is imported into SQLite, whose secret key is a file
         // beside the database.
-        let django = Django::kept(if engine == Engine::Sqlite { Model::WithoutTimestamps } else { Model::Documented });
+        let django = Django::from_fixture(if engine == Engine::Sqlite { Model::WithoutTimestamps } else { Model::Documented });
         let store = TestDatabase::new(engine);
         let seed = u64::from_le_bytes(Entropy::system().bytes());
         println!("seed {seed}");
@@ -85,7 +86,7 @@ on_both_engines! {
         }
         println!("{} users after {KILLS} kills", before.len());
         let end = start(&django, &store, &RESOLVE_ALL_CONFLICTS).output().unwrap();
-        assert!(end.status.success(), "{}", text(&end.stderr));
+        assert!(end.status.success(), "{}", stderr(&end));
         let after = hashes(&store);
         assert!(before.iter().all(|(email, hash)| after.get(email) == Some(hash)));
 
@@ -93,7 +94,7 @@ on_both_engines! {
         import(&django, &uninterrupted, &RESOLVE_ALL_CONFLICTS);
         assert_eq!(outcome(&store), outcome(&uninterrupted));
         let verified = kairos(&["import", "verify", "--from", django.url(), "--to", store.url()]);
-        assert!(verified.status.success(), "{}", text(&verified.stderr));
+        assert!(verified.status.success(), "{}", stderr(&verified));
     }
 
     async fn ctrl_c_stops_an_import_cleanly(engine: Engine) {
@@ -111,7 +112,7 @@ on_both_engines! {
         let ended = import.wait_with_output().unwrap();
 
         assert_eq!(ended.status.code(), Some(1));
-        assert!(text(&ended.stderr).contains("run the same command again"), "{}", text(&ended.stderr));
+        assert!(stderr(&ended).contains("run the same command again"), "{}", stderr(&ended));
         assert!(store.count("core_user") < 400);
         assert!(start(&django, &store, &[]).output().unwrap().status.success());
         assert_eq!(store.count("core_user"), 400);
@@ -125,8 +126,8 @@ on_both_engines! {
         // `server.command` sets the URL of the store.
         let run = || {
             let output = server.command(&["import", "django", "--from", django.url()]).output().unwrap();
-            assert!(output.status.success(), "{}", text(&output.stderr));
-            text(&output.stdout)
+            assert!(output.status.success(), "{}", stderr(&output));
+            stdout(&output)
         };
         assert!(run().contains("8 imported, 0 updated"));
 
@@ -138,7 +139,7 @@ on_both_engines! {
         );
         let act_here = |arguments: &[&str]| {
             let done = server.command(arguments).output().unwrap();
-            assert!(done.status.success(), "{}", text(&done.stderr));
+            assert!(done.status.success(), "{}", stderr(&done));
         };
         let token_of_row = |id: usize| django.truth[id - 1].auth_token.as_str();
         act_here(&["user", "disable", token_of_row(3)]);

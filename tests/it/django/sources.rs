@@ -83,7 +83,7 @@ fn a_database_of_this_service_is_refused_as_a_source() {
 
 #[test]
 fn a_truncated_file_is_refused() {
-    let django = Django::kept(Model::WithoutTimestamps);
+    let django = Django::from_fixture(Model::WithoutTimestamps);
     let bytes = fs::read(file(&django)).unwrap();
     for kept in [bytes.len() - 4_096, bytes.len() / 2, 5_000] {
         fs::write(file(&django), &bytes[..kept]).unwrap();
@@ -120,7 +120,7 @@ fn an_import_waits_for_a_lock_of_django_and_then_reports_it() {
 
 #[test]
 fn an_import_does_not_change_its_source() {
-    let django = Django::kept(Model::WithoutTimestamps);
+    let django = Django::from_fixture(Model::WithoutTimestamps);
     let before = fs::read(file(&django)).unwrap();
     import(&django, &TestDatabase::new(Engine::Sqlite), &super::RESOLVE_ALL_CONFLICTS);
     assert_eq!(fs::read(file(&django)).unwrap(), before);

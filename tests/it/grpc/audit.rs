@@ -1,7 +1,5 @@
 //! The audit trail, read with `kairos-identity audit` as an operator reads it.
 
-use std::time::Duration;
-
 use kairos_identity::{
     callers::ServiceToken,
     proto::{LoginRequest, ResendVerificationEmailRequest, VerifyEmailRequest},
@@ -10,34 +8,18 @@ use tokio::task::JoinSet;
 use tonic::Request;
 
 use crate::support::{
+    audit::{AuditLine, RECORDED_LIMIT, audit, audit_with_own_reads, count},
     engine::TestDatabase,
     mail::verification_token,
     people::{PASSWORD, address, by_username, from, login, registration},
+    program::stderr,
     server::TestServer,
+    sessions::with_bearer,
     wait::until,
 };
 
-/// How long to wait for audit events. The service records refusals once a second.
-pub const RECORDED_LIMIT: Duration = Duration::from_secs(15);
-
-/// Runs `kairos-identity audit` with these arguments and returns its lines, each split at the tabs, without
-/// the events of earlier runs.
-pub fn audit(server: &TestServer, arguments: &[&str]) -> Vec<Vec<String>> {
-    let mut lines = audit_with_own_reads(server, arguments);
-    lines.retain(|line| !(line[1] == "sensitive_read" && line[4] == "command-line"));
-    lines
-}
-
-fn audit_with_own_reads(server: &TestServer, arguments: &[&str]) -> Vec<Vec<String>> {
-    let output = server.command(&[&["audit"], arguments].concat()).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8(output.stdout).unwrap();
-    text.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
-}
-
-/// Returns the event kind and the outcome of each line.
-fn decisions(lines: &[Vec<String>]) -> Vec<String> {
-    lines.iter().map(|line| format!("{} {}", line[1], line[2])).collect()
+fn decisions(lines: &[AuditLine]) -> Vec<String> {
+    lines.iter().map(AuditLine::decision).collect()
 }
 
 /// Waits until the audit trail contains exactly these decisions, each at least once and in any order, and
@@ -47,7 +29,7 @@ async fn assert_decisions(
     server: &TestServer,
     arguments: &[&str],
     mut expected: Vec<&str>,
-) -> Vec<Vec<String>> {
+) -> Vec<AuditLine> {
     expected.sort_unstable();
     let mut found = Vec::new();
     let all = async || {
@@ -59,13 +41,6 @@ async fn assert_decisions(
     };
     until(&format!("the audit trail contains exactly {expected:?}"), RECORDED_LIMIT, all).await;
     found
-}
-
-/// Returns the number of decisions in these lines; a line with `count=N` counts N times.
-pub fn count(lines: &[Vec<String>]) -> usize {
-    let counted =
-        |line: &Vec<String>| line.iter().find_map(|part| part.strip_prefix("count=")?.parse::<usize>().ok());
-    lines.iter().map(|line| counted(line).unwrap_or(1)).sum()
 }
 
 /// Returns a request with `message` and the address and user agent of an end user.
@@ -120,14 +95,16 @@ on_both_engines! {
         }
         let by_operator = audit(&server, &["--caller", "command-line"]);
         assert_eq!(decisions(&by_operator), ["authn_login_unlock OK", "user_deleted OK"]);
-        let success = about_ada.iter().find(|line| line[1] == "authn_login_success").unwrap();
-        assert_eq!(success[3..6], [ada.as_str(), "anybody", "192.0.2.7"]);
-        assert_eq!(success.last().unwrap(), "agent=Mozilla/5.0\u{fffd}(X11)");
-        let wrong = about_ada.iter().filter(|line| line[2] == "INVALID_CREDENTIALS").cloned().collect::<Vec<_>>();
+        let success = about_ada.iter().find(|line| line.kind == "authn_login_success").unwrap();
+        assert_eq!((&*success.user, &*success.caller, &*success.address), (&*ada, "anybody", "192.0.2.7"));
+        assert_eq!(success.agent.as_deref(), Some("Mozilla/5.0\u{fffd}(X11)"));
+        assert!(success.text.ends_with("\tagent=Mozilla/5.0\u{fffd}(X11)"), "{success:?}");
+        let wrong: Vec<_> = about_ada.iter().filter(|line| line.outcome == "INVALID_CREDENTIALS").cloned().collect();
         assert_eq!(count(&wrong), 2, "{wrong:?}");
-        let everything = audit(&server, &[]).concat().concat();
-        for secret in [PASSWORD, "ada@", "wrong"] {
-            assert!(!everything.contains(secret), "{secret}: {everything}");
+        for line in audit(&server, &[]) {
+            for secret in [PASSWORD, "ada@", "wrong"] {
+                assert!(!line.text.contains(secret), "{secret}: {line:?}");
+            }
         }
     }
 
@@ -209,7 +186,7 @@ on_both_engines! {
         assert!(run(&["user", "disable", "ada"]) && !run(&["user", "reset-password", "ada"]));
 
         let lines = audit_with_own_reads(&server, &["--caller", "command-line"]);
-        let shown: Vec<_> = lines.iter().map(|line| (line[1].as_str(), line[2].as_str(), line[3].as_str())).collect();
+        let shown: Vec<_> = lines.iter().map(|line| (&*line.kind, &*line.outcome, &*line.user)).collect();
         let unknown = [
             "sensitive_read_fail", "user_update_fail", "user_update_fail", "user_disable_fail", "user_enable_fail",
             "session_expire_fail", "authn_token_create_fail", "authn_login_unlock_fail", "user_delete_fail",
@@ -217,7 +194,7 @@ on_both_engines! {
         let first = [("sensitive_read", "OK", ada.as_str()), ("sensitive_read", "OK", "-"), ("sensitive_read", "OK", &ada)];
         let last = [("user_disabled", "OK", ada.as_str()), ("authn_token_create_fail", "ACCOUNT_DISABLED", "-")];
         assert_eq!(shown, [&first[..], &unknown, &last].concat());
-        assert_eq!(lines[0].last().unwrap(), "resource=user show");
+        assert_eq!(lines[0].resource.as_deref(), Some("user show"));
     }
 
     async fn since_and_until_take_a_timestamp_or_a_duration(engine: Engine) {
@@ -230,7 +207,7 @@ on_both_engines! {
         assert_eq!(decisions(&audit(&server, &["--since", "2026-01-01T00:00:00Z", "--until", "2526-01-01T00:00:00Z"])).len(), 2);
         let wrong = server.command(&["audit", "--since", "yesterday"]).output().unwrap();
         assert_eq!(wrong.status.code(), Some(2));
-        assert!(String::from_utf8_lossy(&wrong.stderr).contains("'--since <TIME>': expected a time such as"));
+        assert!(stderr(&wrong).contains("'--since <TIME>': expected a time such as"));
     }
 
     async fn rejected_callers_and_callers_file_changes_are_recorded(engine: Engine) {
@@ -245,16 +222,9 @@ on_both_engines! {
         std::fs::write(&callers, entry("agent")).unwrap();
         let server = TestServer::builder(engine).with_args(&["--callers", callers.to_str().unwrap()]).start().await;
         let mut client = server.client().await;
-        let authorized = |token: &ServiceToken, mut request: Request<LoginRequest>| {
-            let credentials = format!("Bearer {}", token.expose()).parse().unwrap();
-            request.metadata_mut().insert("authorization", credentials);
-            request
-        };
-        client.login(authorized(&stranger, from_user(login("ada", PASSWORD)))).await.unwrap_err();
-        client.login(authorized(&agent, from_user(login("ada", PASSWORD)))).await.unwrap_err();
-        let mut register = from_user(registration("ada"));
-        register.metadata_mut().insert("authorization", format!("Bearer {}", agent.expose()).parse().unwrap());
-        client.register(register).await.unwrap_err();
+        client.login(with_bearer(stranger.expose(), from_user(login("ada", PASSWORD)))).await.unwrap_err();
+        client.login(with_bearer(agent.expose(), from_user(login("ada", PASSWORD)))).await.unwrap_err();
+        client.register(with_bearer(agent.expose(), from_user(registration("ada")))).await.unwrap_err();
         std::fs::write(&callers, entry("robot")).unwrap();
 
         let lines = assert_decisions(&server, &[], vec![
@@ -263,14 +233,18 @@ on_both_engines! {
             "authz_fail CALLER_NOT_ALLOWED",
             "authz_change OK",
         ]).await;
-        let line = |reason: &str| lines.iter().find(|line| line[2] == reason).unwrap();
-        let resource = |method: &str| format!("resource=/kairos.identity.v1.IdentityService/{method}");
-        assert!(line("CALLER_UNKNOWN")[4..7] == ["nobody", "127.0.0.1", &resource("Login")], "{lines:?}");
-        assert!(line("CALLER_NOT_ALLOWED")[4..7] == ["agent", "127.0.0.1", &resource("Register")], "{lines:?}");
-        assert!(line("OK")[4..7] == ["callers-file", "-", "resource=robot"], "{lines:?}");
+        let line = |outcome: &str| lines.iter().find(|line| line.outcome == outcome).unwrap();
+        let shown = |outcome: &str| {
+            let line = line(outcome);
+            (line.caller.as_str(), line.address.as_str(), line.resource.as_deref().unwrap_or_default())
+        };
+        let (log_in, register) =
+            ("/kairos.identity.v1.IdentityService/Login", "/kairos.identity.v1.IdentityService/Register");
+        assert_eq!(shown("CALLER_UNKNOWN"), ("nobody", "127.0.0.1", log_in));
+        assert_eq!(shown("CALLER_NOT_ALLOWED"), ("agent", "127.0.0.1", register));
+        assert_eq!(shown("OK"), ("callers-file", "-", "robot"));
         // The caller has no `tells-client`, so the address and user agent that it sends are ignored.
         let failed = line("INVALID_CREDENTIALS");
-        assert_eq!(failed[4..6], ["agent", "127.0.0.1"]);
-        assert!(!failed.iter().any(|part| part.starts_with("agent=")), "{failed:?}");
+        assert_eq!((&*failed.caller, &*failed.address, &failed.agent), ("agent", "127.0.0.1", &None));
     }
 }

@@ -6,14 +6,15 @@ use kairos_identity::{callers::ServiceToken, proto::LoginRequest};
 use tokio::task::JoinSet;
 use tonic::transport::Endpoint;
 
-use super::audit::{RECORDED_LIMIT, audit, count};
 use crate::support::{
     api::methods,
+    audit::{RECORDED_LIMIT, audit, count},
     callers::{CallersFile, token},
     engine::TestDatabase,
-    people::{address, from},
-    raw::call_with,
+    people::{PASSWORD, address, from},
+    raw::{Value, call},
     server::TestServer,
+    sessions::with_bearer,
     wait::until,
 };
 
@@ -30,21 +31,17 @@ async fn serve(database: &TestDatabase) -> (CallersFile, TestServer) {
 
 /// Calls each method once with this service token, or without one.
 async fn call_all(server: &TestServer, service: Option<&ServiceToken>) -> usize {
-    let credentials = service.map(|token| format!("Bearer {}", token.expose()));
-    let metadata: Vec<_> = credentials.iter().map(|value| ("authorization", value.as_str())).collect();
     let methods = methods();
     for path in &methods {
-        call_with(server, path, &[], &metadata).await.unwrap_err();
+        call(server, path, &[], service.map(ServiceToken::expose)).await.unwrap_err();
     }
     methods.len()
 }
 
 /// Logs in with a wrong password, as `bff` for the end user at `client`.
 async fn guess(server: &TestServer, name: &str, client: &str) {
-    let mut request = from(client, LoginRequest { email: address(name), password: "wrong".into() });
-    let credentials = format!("Bearer {}", token(2).expose());
-    request.metadata_mut().insert("authorization", credentials.parse().unwrap());
-    server.client().await.login(request).await.unwrap_err();
+    let request = from(client, LoginRequest { email: address(name), password: "wrong".into() });
+    server.client().await.login(with_bearer(token(2).expose(), request)).await.unwrap_err();
 }
 
 on_both_engines! {
@@ -60,8 +57,7 @@ on_both_engines! {
         let lines = until("every call is counted", RECORDED_LIMIT, of_strangers).await;
         // A second row if a minute ended meanwhile.
         assert!(lines.len() <= 2, "{lines:?}");
-        assert_eq!(lines[0][2], "CALLER_UNKNOWN");
-        assert_eq!(lines[0][5], "127.0.0.1");
+        assert_eq!((&*lines[0].outcome, &*lines[0].address), ("CALLER_UNKNOWN", "127.0.0.1"));
     }
 
     async fn unknown_callers_from_many_addresses_have_a_limited_number_of_rows(engine: Engine) {
@@ -84,7 +80,7 @@ on_both_engines! {
         let lines = until("every call is counted", RECORDED_LIMIT, of_strangers).await;
         // Four addresses and the rest, twice if a minute ended meanwhile.
         assert!(lines.len() <= 10, "{lines:?}");
-        assert!(lines.iter().any(|line| line[5] == "-" && line[6].starts_with("count=")), "{lines:?}");
+        assert!(lines.iter().any(|line| line.address == "-" && line.count > 1), "{lines:?}");
     }
 
     async fn noise_of_others_hides_no_failed_login(engine: Engine) {
@@ -93,11 +89,10 @@ on_both_engines! {
         let users: Vec<_> = (0..8).map(|number| format!("user{number}")).collect();
         for name in &users {
             let (username, email) = (name.clone(), address(name));
-            let fields = [("username", username), ("email", email), ("password", crate::support::people::PASSWORD.to_owned())];
-            let fields = fields.map(|(field, value)| (field, crate::support::raw::Value::Text(value)));
-            let credentials = format!("Bearer {}", token(2).expose());
+            let fields = [("username", username), ("email", email), ("password", PASSWORD.to_owned())];
+            let fields = fields.map(|(field, value)| (field, Value::Text(value)));
             let register = "/kairos.identity.v1.IdentityService/Register";
-            call_with(&server, register, &fields, &[("authorization", credentials.as_str())]).await.unwrap();
+            call(&server, register, &fields, Some(token(2).expose())).await.unwrap();
         }
         // Strangers, a caller without rights, and the same caller: each makes more different refusals than
         // are recorded separately.
@@ -115,11 +110,11 @@ on_both_engines! {
             Some(lines).filter(|lines| count(lines) == 28)
         };
         let lines = until("every failed login is counted", RECORDED_LIMIT, failed).await;
-        let about_users: Vec<_> = lines.iter().filter(|line| line[3] != "-").collect();
+        let about_users: Vec<_> = lines.iter().filter(|line| line.user != "-").collect();
         assert_eq!(about_users.len(), 8, "{lines:?}");
         for number in 0..8 {
             let client = format!("192.0.2.{number}");
-            assert!(about_users.iter().any(|line| line[5] == client), "{client}: {lines:?}");
+            assert!(about_users.iter().any(|line| line.address == client), "{client}: {lines:?}");
         }
         // The guesses at an email without an account are of the caller: five addresses and the rest, twice if
         // a minute ended meanwhile.

@@ -14,6 +14,7 @@ use crate::support::{
     errors::assert_refused,
     people::by_email,
     server::TestServer,
+    sessions::with_bearer,
     tls::{Authority, Certificate},
     wait::until,
 };
@@ -44,7 +45,7 @@ async fn connect(
 async fn refusal(channel: Channel, token: Option<&ServiceToken>) -> Status {
     let mut request = Request::new(by_email("unknown@example.com"));
     if let Some(token) = token {
-        request.metadata_mut().insert("authorization", format!("Bearer {}", token.expose()).parse().unwrap());
+        request = with_bearer(token.expose(), request);
     }
     IdentityServiceClient::new(channel).find_user(request).await.unwrap_err()
 }

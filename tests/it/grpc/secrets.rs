@@ -16,6 +16,7 @@ use crate::support::{
     mail::{Mail, wait_for_mails},
     people::{PASSWORD, address, by_username, login, registration},
     server::TestServer,
+    sessions::{acting, with_bearer},
     tls::Certificate,
 };
 
@@ -45,9 +46,7 @@ on_both_engines! {
         let mut sessions = SessionServiceClient::new(server.channel().await);
         let refresh = RefreshSessionRequest { refresh_token: tokens.refresh_token.clone() };
         let next = sessions.refresh_session(refresh).await.unwrap().into_inner().tokens.unwrap();
-        let mut list = tonic::Request::new(ListSessionsRequest {});
-        list.metadata_mut().insert("authorization", format!("Bearer {}", next.access_token).parse().unwrap());
-        sessions.list_sessions(list).await.unwrap();
+        sessions.list_sessions(acting(&next, ListSessionsRequest {})).await.unwrap();
         sessions.introspect_token(IntrospectTokenRequest { access_token: tokens.access_token.clone() }).await.unwrap();
         client.login(login("ada", &format!("{CANARY}!"))).await.unwrap_err();
         let hash = database.rows("SELECT password AS value FROM core_user").remove(0);
@@ -77,9 +76,7 @@ on_both_engines! {
             .await;
         let mut client = server.client().await;
         for token in [&unknown, &known] {
-            let mut request = tonic::Request::new(by_username("unknown"));
-            let credentials = format!("Bearer {}", token.expose());
-            request.metadata_mut().insert("authorization", credentials.parse().unwrap());
+            let request = with_bearer(token.expose(), tonic::Request::new(by_username("unknown")));
             let refusal = client.find_user(request).await.unwrap_err();
             assert!(!format!("{refusal:?}").contains(&token.expose()[4..]));
         }

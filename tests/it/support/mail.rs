@@ -47,6 +47,11 @@ pub async fn wait_for_mails(server: &TestServer, email: &str, count: usize) -> V
     until(&format!("{count} mails arrive"), ARRIVAL_LIMIT, enough).await
 }
 
+/// Waits until at least `count` mails to `email` have arrived, and returns the newest.
+pub async fn newest_mail(server: &TestServer, email: &str, count: usize) -> Mail {
+    wait_for_mails(server, email, count).await.pop().expect("at least one has arrived")
+}
+
 /// Waits for a mail to `email` with a link to the page `page`, and returns the token of the newest one.
 pub async fn link_to(server: &TestServer, email: &str, page: &str) -> String {
     let (folder, link) = (server.mail_folder(), format!("/{page}?token="));

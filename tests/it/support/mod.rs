@@ -5,6 +5,7 @@
 //! program. Start reading at [`server::TestServer`].
 
 pub mod api;
+pub mod audit;
 pub mod callers;
 pub mod daemon;
 #[macro_use]
@@ -16,6 +17,7 @@ pub mod mime;
 pub mod people;
 pub mod pgbouncer;
 pub mod postgres;
+pub mod program;
 pub mod raw;
 pub mod rust_source;
 pub mod server;

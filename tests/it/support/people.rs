@@ -8,6 +8,9 @@ use super::{mail::verification_token, server::TestServer};
 /// A password that the policy accepts for every user of the tests.
 pub const PASSWORD: &str = "plum-Voyage-84-kettle";
 
+/// Another password that the policy accepts for every user of the tests.
+pub const NEW_PASSWORD: &str = "quartz-Lantern-57-meadow";
+
 /// Returns the request that registers `name` with the email `NAME@example.com`.
 pub fn registration(name: &str) -> RegisterRequest {
     RegisterRequest {

@@ -11,6 +11,7 @@ use tonic::{
 use super::{
     api::{number_of, request_of},
     server::TestServer,
+    sessions::with_bearer,
 };
 
 /// A codec that sends and returns messages as raw bytes.
@@ -69,16 +70,15 @@ pub async fn call(
     fields: &[(&str, Value)],
     bearer: Option<&str>,
 ) -> Result<Vec<u8>, Status> {
-    let credentials = bearer.map(|token| format!("Bearer {token}"));
-    let metadata: Vec<_> = credentials.iter().map(|value| ("authorization", value.as_str())).collect();
-    call_with(server, path, fields, &metadata).await
+    call_with(server, path, fields, bearer, &[]).await
 }
 
-/// Calls the method at `path` with these fields and this metadata; returns the bytes of the response.
+/// Like [`call`], with more metadata.
 pub async fn call_with(
     server: &TestServer,
     path: &str,
     fields: &[(&str, Value)],
+    bearer: Option<&str>,
     metadata: &[(&'static str, &str)],
 ) -> Result<Vec<u8>, Status> {
     let message = request_of(path);
@@ -98,6 +98,9 @@ pub async fn call_with(
         }
     }
     let mut request = Request::new(bytes);
+    if let Some(token) = bearer {
+        request = with_bearer(token, request);
+    }
     for (name, value) in metadata {
         request.metadata_mut().insert(*name, value.parse().unwrap());
     }

@@ -38,9 +38,12 @@ pub async fn introspect(server: &TestServer, token: &str) -> IntrospectTokenResp
 
 /// Returns a request that carries the access token of `tokens` in its metadata.
 pub fn acting<T>(tokens: &SessionTokens, message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    let credentials = format!("Bearer {}", tokens.access_token);
-    request.metadata_mut().insert("authorization", credentials.parse().unwrap());
+    with_bearer(&tokens.access_token, Request::new(message))
+}
+
+/// Adds this access or service token to the metadata of a request.
+pub fn with_bearer<T>(token: &str, mut request: Request<T>) -> Request<T> {
+    request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
     request
 }
 

@@ -66,6 +66,10 @@ pub fn attack_seconds() -> std::time::Duration {
     std::time::Duration::from_secs(env_value("KAIROS_ATTACK_SECONDS").unwrap_or(2))
 }
 
+/// Number of concurrent calls in a race. It is four times the number of PostgreSQL connections of an instance
+/// (`database.pool-size`), so some calls run while others wait.
+pub const RACING_CALLS: usize = 64;
+
 /// Returns how often a race is repeated: `KAIROS_RACE_ROUNDS`, or `default`.
 pub fn race_rounds(default: usize) -> usize {
     env_value("KAIROS_RACE_ROUNDS").unwrap_or(default)

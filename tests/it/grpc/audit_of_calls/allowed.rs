@@ -3,13 +3,10 @@
 use kairos_identity::proto;
 use prost::Message as _;
 
-use super::{
-    NEW_PASSWORD,
-    trail::{Trail, text},
-};
+use super::trail::{Trail, text};
 use crate::support::{
     mail::link_to,
-    people::{PASSWORD, address},
+    people::{NEW_PASSWORD, PASSWORD, address},
     raw::Value,
 };
 

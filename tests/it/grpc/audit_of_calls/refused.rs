@@ -1,11 +1,11 @@
 //! Calls that are refused: by their input, their credential, a limit, or because something does not exist.
 
 use super::{
-    ACTING, METHODS, NEW_PASSWORD, UNKNOWN,
+    ACTING, METHODS, UNKNOWN,
     trail::{Trail, text},
 };
 use crate::support::{
-    people::{PASSWORD, address},
+    people::{NEW_PASSWORD, PASSWORD, address},
     raw::Value,
 };
 
@@ -26,7 +26,7 @@ pub(super) async fn call_with_malformed_input(trail: &mut Trail, access: &str) {
             let bearer = if ACTING.contains(method) { access } else { "" };
             trail.refused(method, &[], bearer, &invalid).await;
         }
-        assert!(trail.call(method, &[], &[("grpc-timeout", "soon")], &invalid).await.is_err());
+        assert!(trail.call_with(method, &[], "", &[("grpc-timeout", "soon")], &invalid).await.is_err());
     }
     for method in ["AdminService/ListUsers", "AdminService/ListAuditEvents"] {
         trail.refused(method, &[("page_token", text("zzz"))], "", &invalid).await;
@@ -50,7 +50,7 @@ pub(super) async fn call_with_garbage(trail: &mut Trail) {
             .await;
         // Answers OK to a well-formed token, but records that it revoked nothing.
         let _answer = trail
-            .call("SessionService/Logout", &fields, &[], &["session_expire_fail INVALID_REFRESH_TOKEN"])
+            .call("SessionService/Logout", &fields, "", &["session_expire_fail INVALID_REFRESH_TOKEN"])
             .await;
     }
     let unknown_link = "A".repeat(43);

@@ -9,14 +9,12 @@ use kairos_identity::proto;
 use prost::Message as _;
 use tonic::Status;
 
-use crate::{
-    grpc::audit::{RECORDED_LIMIT, audit},
-    support::{
-        engine::{Engine, TestDatabase},
-        people::{PASSWORD, address},
-        raw::{Value, call_with},
-        server::TestServer,
-    },
+use crate::support::{
+    audit::{RECORDED_LIMIT, audit},
+    engine::{Engine, TestDatabase},
+    people::{PASSWORD, address},
+    raw::{Value, call_with},
+    server::TestServer,
 };
 
 pub(super) fn path(method: &str) -> String {
@@ -47,19 +45,33 @@ impl Trail {
         Self { database, server, calls: Vec::new() }
     }
 
-    /// Makes a call, which must leave exactly these events.
+    /// Makes a call with this bearer token, or without one if it is empty. The call must leave exactly these
+    /// events.
     pub(super) async fn call(
         &mut self,
         method: &str,
         fields: &[(&str, Value)],
+        bearer: &str,
+        events: &[&str],
+    ) -> Result<Vec<u8>, Status> {
+        self.call_with(method, fields, bearer, &[], events).await
+    }
+
+    /// Like [`Trail::call`], with more metadata.
+    pub(super) async fn call_with(
+        &mut self,
+        method: &str,
+        fields: &[(&str, Value)],
+        bearer: &str,
         metadata: &[(&'static str, &str)],
         events: &[&str],
     ) -> Result<Vec<u8>, Status> {
         let number = self.calls.len();
         let client = format!("198.18.{}.{}", number / 250, number % 250);
         let metadata = [metadata, &[("kairos-client-ip", client.as_str())]].concat();
-        let answer = call_with(&self.server, &path(method), fields, &metadata).await;
-        let what = format!("{method} {fields:?} {metadata:?}: {answer:?}");
+        let credential = (!bearer.is_empty()).then_some(bearer);
+        let answer = call_with(&self.server, &path(method), fields, credential, &metadata).await;
+        let what = format!("{method} {fields:?} {credential:?} {metadata:?}: {answer:?}");
         self.calls.push((what, events.iter().map(ToString::to_string).collect(), client));
         answer
     }
@@ -72,12 +84,7 @@ impl Trail {
         bearer: &str,
         events: &[&str],
     ) -> Vec<u8> {
-        let credentials = format!("Bearer {bearer}");
-        let metadata = [("authorization", credentials.as_str())];
-        let metadata = if bearer.is_empty() { &[][..] } else { &metadata };
-        self.call(method, fields, metadata, events)
-            .await
-            .unwrap_or_else(|error| panic!("{method}: {error:?}"))
+        self.call(method, fields, bearer, events).await.unwrap_or_else(|error| panic!("{method}: {error:?}"))
     }
 
     /// Makes a call that is refused.
@@ -88,10 +95,7 @@ impl Trail {
         bearer: &str,
         events: &[&str],
     ) {
-        let credentials = format!("Bearer {bearer}");
-        let metadata = [("authorization", credentials.as_str())];
-        let metadata = if bearer.is_empty() { &[][..] } else { &metadata };
-        let answer = self.call(method, fields, metadata, events).await;
+        let answer = self.call(method, fields, bearer, events).await;
         assert!(answer.is_err(), "{method} {fields:?}");
     }
 
@@ -112,7 +116,7 @@ impl Trail {
     fn differences(&self) -> Vec<String> {
         let mut recorded: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for line in audit(&self.server, &[]) {
-            recorded.entry(line[5].clone()).or_default().push(format!("{} {}", line[1], line[2]));
+            recorded.entry(line.address.clone()).or_default().push(line.decision());
         }
         let mut differences = Vec::new();
         for (what, expected, client) in &self.calls {

@@ -27,6 +27,10 @@ use super::{
 
 const BINARY: &str = env!("CARGO_BIN_EXE_kairos-identity");
 
+/// The highest bcrypt cost, for `KAIROS_IDENTITY_PASSWORD_COST`: a hash takes about two seconds, so that a
+/// call is still in progress when a test acts on it.
+pub const SLOW_HASH_COST: &str = "15";
+
 /// Time limit for a log message that a test waits for, retries included.
 const LOG_LIMIT: Duration = Duration::from_secs(15);
 
