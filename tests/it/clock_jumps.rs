@@ -20,12 +20,24 @@ use kairos_identity::{
 
 use crate::{
     store::{DAY, NOW, World, email},
-    support::{engine::Engine, people::PASSWORD},
+    support::{
+        engine::Engine,
+        people::{NEW_PASSWORD, PASSWORD},
+    },
 };
 
 const MINUTE: Duration = Duration::from_mins(1);
-const OTHER_PASSWORD: &str = "quartz-Lantern-57-meadow";
 const BUDGET: Budget = Budget { max: 1_000, window: Duration::from_mins(15) };
+
+/// A time to which a test sets the clock, relative to the time when the test began.
+#[derive(Clone, Copy)]
+enum Jump {
+    Ahead(Duration),
+    Back(Duration),
+}
+use Jump::{Ahead, Back};
+
+const TO_THE_START: Jump = Ahead(Duration::ZERO);
 
 /// The account operations on a store of their own, with a clock that the test sets.
 struct Scene {
@@ -96,10 +108,12 @@ impl Scene {
         self.accounts.verify_email(LinkToken::Mailed(token), &self.origin).await.unwrap();
     }
 
-    /// Sets the clock to `ahead` after and `back` before the time when the test began, and prepares the
-    /// signing keys for that time.
-    async fn jump(&self, ahead: Duration, back: Duration) {
-        self.clock.set(NOW.plus(ahead).minus(back));
+    /// Sets the clock, and prepares the signing keys for the new time.
+    async fn jump(&self, to: Jump) {
+        self.clock.set(match to {
+            Ahead(ahead) => NOW.plus(ahead),
+            Back(back) => NOW.minus(back),
+        });
         self.keys.load_or_rotate().await.unwrap();
     }
 
@@ -119,7 +133,7 @@ impl Scene {
     }
 
     async fn reset(&self, token: &MailToken) -> bool {
-        self.accounts.reset_password(token, OTHER_PASSWORD.to_owned(), &self.origin).await.is_ok()
+        self.accounts.reset_password(token, NEW_PASSWORD.to_owned(), &self.origin).await.is_ok()
     }
 }
 
@@ -152,23 +166,21 @@ fn accounts_options() -> AccountsOptions {
     }
 }
 
-const NONE: Duration = Duration::ZERO;
-
 on_both_engines! {
     async fn a_jump_forward_expires_only_what_is_past_its_lifetime(engine: Engine) {
         let scene = Scene::new(engine).await;
         let first = scene.log_in(PASSWORD).await.unwrap();
         let link = scene.reset_link().await;
 
-        scene.jump(21 * MINUTE, NONE).await;
+        scene.jump(Ahead(21 * MINUTE)).await;
         assert!(!scene.is_active(&first).await && !scene.reset(&link).await);
         let second = scene.accounts.refresh_session(&first.refresh_token, &scene.origin).await.unwrap();
         assert!(scene.is_active(&second).await);
 
         // After years the signing keys have been rotated, and the session has expired.
-        scene.jump(1_000 * DAY, NONE).await;
+        scene.jump(Ahead(1_000 * DAY)).await;
         assert!(scene.accounts.refresh_session(&second.refresh_token, &scene.origin).await.is_err());
-        scene.jump(1_000 * DAY + 61 * MINUTE, NONE).await;
+        scene.jump(Ahead(1_000 * DAY + 61 * MINUTE)).await;
         let third = scene.log_in(PASSWORD).await.unwrap();
         assert!(scene.is_active(&third).await);
     }
@@ -179,7 +191,7 @@ on_both_engines! {
 
         // As if the clock had been ahead by this much at the first start and was corrected later.
         for back in [31 * Duration::from_secs(1), 60 * MINUTE, DAY, 4_000 * DAY] {
-            scene.jump(NONE, back).await;
+            scene.jump(Back(back)).await;
             assert!(!scene.is_active(&before).await, "a token issued in the future is not valid: {back:?}");
             let tokens = scene.log_in(PASSWORD).await.unwrap();
             assert!(scene.is_active(&tokens).await, "{back:?}");
@@ -187,22 +199,25 @@ on_both_engines! {
             assert!(scene.is_active(&next).await, "{back:?}");
         }
         // The clock returns to the original time.
-        scene.jump(NONE, NONE).await;
+        scene.jump(TO_THE_START).await;
         assert!(scene.is_active(&before).await);
         let after = scene.log_in(PASSWORD).await.unwrap();
         assert!(scene.is_active(&after).await);
     }
 
-    async fn a_jump_back_revives_no_used_replaced_or_revoked_token(engine: Engine) {
+    async fn a_clock_jump_revives_no_used_replaced_or_revoked_token(engine: Engine) {
         let scene = Scene::new(engine).await;
         let session = scene.log_in(PASSWORD).await.unwrap();
         let next = scene.accounts.refresh_session(&session.refresh_token, &scene.origin).await.unwrap();
         scene.accounts.log_out(&next.refresh_token, &scene.origin).await.unwrap();
-        let (replaced, used) = (scene.reset_link().await, scene.reset_link().await);
+        let replaced = scene.reset_link().await;
+        let used = scene.reset_link().await;
         assert!(scene.reset(&used).await);
 
-        for (ahead, back) in [(NONE, MINUTE), (NONE, DAY), (19 * MINUTE, NONE)] {
-            scene.jump(ahead, back).await;
+        // After 19 min the links have not expired (20 min), so they are refused because they were used or
+        // replaced.
+        for jump in [Back(MINUTE), Back(DAY), Ahead(19 * MINUTE)] {
+            scene.jump(jump).await;
             assert!(!scene.reset(&used).await && !scene.reset(&replaced).await);
             for token in [&session.refresh_token, &next.refresh_token] {
                 assert!(scene.accounts.refresh_session(token, &scene.origin).await.is_err());
@@ -213,21 +228,21 @@ on_both_engines! {
 
     async fn a_throttle_survives_a_short_jump_back_and_does_not_last_for_years(engine: Engine) {
         let scene = Scene::new(engine).await;
-        scene.jump(400 * DAY, NONE).await;
+        scene.jump(Ahead(400 * DAY)).await;
         for _ in 0..2 {
             assert!(matches!(scene.log_in("wrong").await, Err(AccountError::InvalidCredentials)));
         }
         assert!(matches!(scene.log_in(PASSWORD).await, Err(AccountError::TooManyAttempts { .. })));
         // The clock was 400 days ahead and is corrected: the throttle must not last for 400 days.
-        scene.jump(NONE, NONE).await;
+        scene.jump(TO_THE_START).await;
         scene.log_in(PASSWORD).await.unwrap();
 
         for _ in 0..2 {
             assert!(matches!(scene.log_in("wrong").await, Err(AccountError::InvalidCredentials)));
         }
-        scene.jump(NONE, 10 * MINUTE).await;
+        scene.jump(Back(10 * MINUTE)).await;
         assert!(matches!(scene.log_in(PASSWORD).await, Err(AccountError::TooManyAttempts { .. })));
-        scene.jump(16 * MINUTE, NONE).await;
+        scene.jump(Ahead(16 * MINUTE)).await;
         scene.log_in(PASSWORD).await.unwrap();
     }
 }

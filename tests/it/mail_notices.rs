@@ -7,19 +7,14 @@ use kairos_identity::proto::{
 
 use crate::support::{
     engine::TestDatabase,
-    mail::{Mail, mails_to, wait_for_mails},
+    mail::{mails_to, newest_mail, wait_for_mails},
     people::{PASSWORD, address, from, login},
     server::TestServer,
     sessions::{acting, log_in},
 };
 
-/// Returns the newest mail to the user `name`, once there are at least `count`.
-async fn newest(server: &TestServer, name: &str, count: usize) -> Mail {
-    wait_for_mails(server, &address(name), count).await.pop().unwrap()
-}
-
 on_both_engines! {
-    async fn a_deletion_is_told_to_the_verified_address(engine: Engine) {
+    async fn a_deletion_is_notified_to_the_verified_address(engine: Engine) {
         let database = TestDatabase::new(engine);
         let server = TestServer::on_url(database.url().to_owned()).start().await;
         server.member("ada").await;
@@ -34,7 +29,7 @@ on_both_engines! {
         assert!(deleted.status.success(), "{deleted:?}");
 
         for name in ["ada", "bob", "cyd"] {
-            let mail = newest(&server, name, 2).await;
+            let mail = newest_mail(&server, &address(name), 2).await;
             assert!(mail.text.starts_with("Hello,") && mail.text.contains("account was deleted on"), "{mail:?}");
         }
         server.logged("account_deleted").await;
@@ -43,7 +38,7 @@ on_both_engines! {
         crate::support::wait::until("no address of a deleted user is kept", LIMIT, rows).await;
     }
 
-    async fn a_disabling_is_told_to_the_verified_address(engine: Engine) {
+    async fn a_disabling_is_notified_to_the_verified_address(engine: Engine) {
         let server = TestServer::start(engine).await;
         let ada = server.member("ada").await;
         let bob = server.member("bob").await;
@@ -56,32 +51,32 @@ on_both_engines! {
         assert!(disabled.status.success(), "{disabled:?}");
 
         for name in ["ada", "bob"] {
-            let mail = newest(&server, name, 2).await;
+            let mail = newest_mail(&server, &address(name), 2).await;
             let hello = format!("Hello {name},");
             assert!(mail.text.starts_with(&hello) && mail.text.contains("was disabled on"), "{mail:?}");
         }
         assert_eq!(mails_to(&server.mail_folder(), &address("ada")).len(), 2, "one notice for one change");
     }
 
-    async fn an_unverified_address_is_told_of_neither(engine: Engine) {
+    async fn an_unverified_address_gets_neither_notice(engine: Engine) {
         let server = TestServer::start(engine).await;
         let mut admin = AdminServiceClient::new(server.channel().await);
         let (ada, bob) = (server.unverified_user("ada").await, server.unverified_user("bob").await);
         for name in ["ada", "bob"] {
-            newest(&server, name, 1).await;
+            newest_mail(&server, &address(name), 1).await;
         }
         admin.disable_user(DisableUserRequest { auth_token: ada.auth_token }).await.unwrap();
         admin.delete_user(DeleteUserRequest { auth_token: bob.auth_token }).await.unwrap();
         // A later mail shows that the earlier ones would have arrived.
         server.unverified_user("cyd").await;
-        newest(&server, "cyd", 1).await;
+        newest_mail(&server, &address("cyd"), 1).await;
 
         for name in ["ada", "bob"] {
             assert_eq!(mails_to(&server.mail_folder(), &address(name)).len(), 1, "{name}");
         }
     }
 
-    async fn a_login_from_a_new_address_is_told_if_the_setting_is_on(engine: Engine) {
+    async fn a_login_from_a_new_address_is_notified_if_the_setting_is_on(engine: Engine) {
         for (setting, notices) in [("false", 0), ("true", 2)] {
             let server = TestServer::builder(engine)
                 .with_env("KAIROS_IDENTITY_CLIENT_NOTIFY_NEW_ADDRESS", setting)
@@ -93,12 +88,12 @@ on_both_engines! {
             }
             log_in(&server, "ada").await;
             server.unverified_user("bob").await;
-            newest(&server, "bob", 1).await;
+            newest_mail(&server, &address("bob"), 1).await;
 
             let mails = wait_for_mails(&server, &address("ada"), 1 + notices).await;
             assert_eq!(mails.len(), 1 + notices, "{mails:?}");
-            let told = mails.iter().filter(|mail| mail.text.contains("not used before")).count();
-            assert_eq!(told, notices);
+            let notified = mails.iter().filter(|mail| mail.text.contains("not used before")).count();
+            assert_eq!(notified, notices);
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::support::{
     pgbouncer::{PgBouncer, documented},
     postgres::{Postgres, PostgresDatabase},
     server::{Builder, TestServer},
+    tools::RACING_CALLS,
 };
 
 /// Role that `docs/pgbouncer.md` sets up.
@@ -52,10 +53,10 @@ impl Pooled {
     }
 }
 
-/// Registers 64 users concurrently, half of them through each instance.
+/// Registers [`RACING_CALLS`] users concurrently, half of them through each instance.
 async fn register_users(instances: &[TestServer; 2]) -> Vec<User> {
     let mut calls = JoinSet::new();
-    for number in 0..64 {
+    for number in 0..RACING_CALLS {
         let mut client = instances[number % 2].client().await;
         calls.spawn(async move {
             let answer = client.register(registration(&format!("user{number}"))).await.unwrap();
@@ -85,7 +86,9 @@ async fn a_user_registers_verifies_the_email_logs_in_and_is_looked_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_callers_on_two_instances_share_few_connections_and_get_correct_answers() {
+async fn many_callers_share_few_connections_and_get_correct_answers() {
+    // So many that each connection to PostgreSQL serves many clients in turn.
+    const CALLS: usize = 1_000;
     let pooled = Pooled::new();
     let first = pooled.service().start().await;
     let instances = [first.second_instance().await, first];
@@ -94,7 +97,7 @@ async fn many_callers_on_two_instances_share_few_connections_and_get_correct_ans
     let auth_tokens: Vec<String> = users.iter().map(|user| user.auth_token.clone()).collect();
     let clients = [instances[0].client().await, instances[1].client().await];
     let mut calls = JoinSet::new();
-    for number in 0..1_000 {
+    for number in 0..CALLS {
         let (mut client, user) = (clients[number % 2].clone(), users[number % users.len()].clone());
         let (all, auth_tokens) = (users.clone(), auth_tokens.clone());
         calls.spawn(async move {

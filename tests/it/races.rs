@@ -1,5 +1,5 @@
-//! Races: 64 callers make the same call at the same moment. On PostgreSQL they call two instances of the
-//! service.
+//! Races: 64 callers ([`RACING_CALLS`]) make the same call at the same moment. On PostgreSQL they call two
+//! instances of the service.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,10 +17,9 @@ use crate::support::{
     mail::verification_token,
     people::{PASSWORD, address, by_email, login, registration},
     server::TestServer,
+    tools::RACING_CALLS,
     wait::until,
 };
-
-const CALLERS: usize = 64;
 
 /// Spellings of one email, which differ in case, in Unicode normalization, and in the form of the domain.
 const SPELLINGS: [&str; 4] =
@@ -60,15 +59,15 @@ impl Deployment {
         &self.instances[0]
     }
 
-    /// Makes [`CALLERS`] calls at once, each on its own connection, alternately to each instance.
+    /// Makes [`RACING_CALLS`] calls at once, each on its own connection, alternately to each instance.
     async fn at_once<T, C>(&self, call: impl Fn(IdentityServiceClient<Channel>, usize) -> C) -> Vec<T>
     where
         T: Send + 'static,
         C: Future<Output = T> + Send + 'static,
     {
-        let start = Arc::new(Barrier::new(CALLERS));
+        let start = Arc::new(Barrier::new(RACING_CALLS));
         let mut calls = JoinSet::new();
-        for number in 0..CALLERS {
+        for number in 0..RACING_CALLS {
             let client = self.instances[number % self.instances.len()].client().await;
             let (start, call) = (Arc::clone(&start), call(client, number));
             calls.spawn(async move {
@@ -79,7 +78,7 @@ impl Deployment {
         calls.join_all().await
     }
 
-    /// Makes [`CALLERS`] registrations at once; the caller with number `number` sends `request(number)`.
+    /// Makes [`RACING_CALLS`] registrations at once; the caller with number `number` sends `request(number)`.
     async fn register(
         &self,
         request: impl Fn(usize) -> RegisterRequest,
@@ -123,7 +122,7 @@ fn only_one<T: std::fmt::Debug>(answers: Vec<Result<Response<T>, Status>>, code:
     for refusal in &lost {
         assert_refused(refusal.as_ref().unwrap_err(), code, reason);
     }
-    assert_eq!((won.len(), lost.len()), (1, CALLERS - 1));
+    assert_eq!((won.len(), lost.len()), (1, RACING_CALLS - 1));
     won.remove(0).unwrap().into_inner()
 }
 
@@ -139,6 +138,8 @@ fn user(answer: RegisterResponse) -> User {
 on_both_engines! {
     async fn no_login_succeeds_while_the_registration_is_in_progress(engine: Engine) {
         const NAMES: usize = 8;
+        // Several for each client, so that some logins run before the user is written and some after.
+        const LOGINS_OF_EACH: usize = 8;
         let server = TestServer::builder(engine)
             .with_env("KAIROS_IDENTITY_LOGIN_FAILURES_MAX", "100")
             .with_env("KAIROS_IDENTITY_PASSWORD_QUEUE_LENGTH", "1000")
@@ -146,11 +147,11 @@ on_both_engines! {
             .await;
         let name = |number: usize| format!("user{}", number % NAMES);
         let mut logins = JoinSet::new();
-        for number in 0..CALLERS {
+        for number in 0..RACING_CALLS {
             let mut client = server.client().await;
             logins.spawn(async move {
                 let mut codes = Vec::new();
-                for _ in 0..8 {
+                for _ in 0..LOGINS_OF_EACH {
                     codes.push(client.login(login(&name(number), PASSWORD)).await.unwrap_err().code());
                 }
                 codes
@@ -243,6 +244,6 @@ on_both_engines! {
         let answers = deployment.register(|number| registration(&format!("user{number}"))).await;
 
         assert!(answers.iter().all(Result::is_ok), "{answers:?}");
-        deployment.assert_users(CALLERS).await;
+        deployment.assert_users(RACING_CALLS).await;
     }
 }

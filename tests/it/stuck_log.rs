@@ -116,7 +116,7 @@ async fn with_full_log(drain_notice: &str) -> (TestServer, Instance) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_and_health_are_served_and_the_service_stops_while_the_log_is_not_read() {
+async fn calls_health_and_shutdown_work_while_the_log_is_not_read() {
     let (_server, mut instance) = with_full_log("0s").await;
     assert_eq!(instance.health().await, Some(ServingStatus::Serving));
     instance.terminate();

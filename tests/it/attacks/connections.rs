@@ -94,7 +94,7 @@ async fn peers_that_never_finish_a_tls_handshake_are_disconnected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_out_of_file_descriptors_serves_open_connections_and_later_new_ones() {
+async fn without_file_descriptors_open_connections_and_later_new_ones_are_served() {
     let mut scene = Scene::plain(|server| server).await;
     scene.server().limit_open_files(Some(5));
     let mut connections = Vec::new();
@@ -144,7 +144,7 @@ async fn hold_connections(from: Ipv4Addr, address: SocketAddr, connections: usiz
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_thousand_connections_from_one_address_do_not_lock_out_other_addresses() {
+async fn ten_thousand_connections_of_one_address_do_not_lock_out_other_addresses() {
     let scene = Scene::plain(|server| server).await;
     let attack = |address, stop: &Stop| {
         let mut attackers = JoinSet::new();

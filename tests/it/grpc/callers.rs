@@ -19,7 +19,7 @@ use crate::support::{
     errors::assert_refused,
     mail::verification_token,
     people::{PASSWORD, address, by_email, from, registration},
-    server::TestServer,
+    server::{SLOW_HASH_COST, TestServer},
     wait::until,
 };
 
@@ -151,7 +151,7 @@ on_both_engines! {
         file.add("calls-max = 2");
         let server = TestServer::builder(engine)
             .with_env("KAIROS_IDENTITY_CALLERS_FILE", file.path().to_str().unwrap())
-            .with_env("KAIROS_IDENTITY_PASSWORD_COST", "15")
+            .with_env("KAIROS_IDENTITY_PASSWORD_COST", SLOW_HASH_COST)
             .with_env("KAIROS_IDENTITY_SERVER_REQUEST_TIMEOUT_DEFAULT", "10s")
             .start()
             .await;

@@ -10,10 +10,11 @@ use tonic::{Code, Status, transport::Channel};
 use crate::support::{
     engine::TestDatabase,
     errors::{assert_refused, violations},
-    mail::{link_to, mails_to, wait_for_mails},
-    people::{PASSWORD, address, by_email, login, registration},
+    mail::{link_to, mails_to, newest_mail},
+    people::{NEW_PASSWORD, PASSWORD, address, by_email, login, registration},
     server::TestServer,
     sessions::{acting, age, introspect, log_in},
+    tools::RACING_CALLS,
     wait::until,
 };
 
@@ -64,9 +65,9 @@ on_both_engines! {
         assert_eq!((&found.auth_token, found.is_verified), (&ada.auth_token, true));
         server.client().await.find_user(by_email(&address("eve"))).await.unwrap_err();
         assert!(!introspect(&server, &intruder.access_token).await.active);
-        let request = ResetPasswordRequest { token: reset, new_password: "quartz-Lantern-57-meadow".to_owned() };
+        let request = ResetPasswordRequest { token: reset, new_password: NEW_PASSWORD.to_owned() };
         assert_refused(&client(&server).await.reset_password(request).await.unwrap_err(), Code::InvalidArgument, "INVALID_TOKEN");
-        let notice = wait_for_mails(&server, &address("eve"), 1).await.pop().unwrap();
+        let notice = newest_mail(&server, &address("eve"), 1).await;
         assert!(notice.text.contains("no longer belongs") && !notice.text.contains("token="), "{notice:?}");
         let restored = async || mails_to(&server.mail_folder(), &address("ada")).into_iter().find(|mail| mail.text.contains("was undone"));
         until("the old address is notified", std::time::Duration::from_secs(10), restored).await;
@@ -87,7 +88,7 @@ on_both_engines! {
         let server = TestServer::start(engine).await;
         server.member("ada").await;
         let of_ada = change_email(&server, "ada", "eve", PASSWORD).await;
-        let other = "quartz-Lantern-57-meadow".to_owned();
+        let other = NEW_PASSWORD.to_owned();
         let tokens = log_in(&server, "eve").await;
         let change = ChangePasswordRequest { current_password: PASSWORD.to_owned(), new_password: other.clone() };
         client(&server).await.change_password(acting(&tokens, change)).await.unwrap();
@@ -129,13 +130,13 @@ on_both_engines! {
         assert_invalid(&undo(&server, &of_cyd).await);
     }
 
-    async fn only_one_of_32_concurrent_undos_succeeds(engine: Engine) {
+    async fn only_one_of_64_concurrent_undos_succeeds(engine: Engine) {
         let server = TestServer::start(engine).await;
         let second_instance = server.second_instance().await;
         server.member("ada").await;
         let token = change_email(&server, "ada", "eve", PASSWORD).await;
         let mut calls = tokio::task::JoinSet::new();
-        for number in 0..32 {
+        for number in 0..RACING_CALLS {
             let mut client = client(if number % 2 == 0 { &server } else { &second_instance }).await;
             let request = UndoEmailChangeRequest { token: token.clone() };
             calls.spawn(async move { client.undo_email_change(request).await });

@@ -10,13 +10,11 @@ use tonic::Code;
 use crate::support::{
     engine::TestDatabase,
     errors::assert_refused,
-    mail::{verification_token, wait_for_mails},
-    people::{PASSWORD, address, from, login, registration},
+    mail::{newest_mail, verification_token},
+    people::{NEW_PASSWORD, PASSWORD, address, from, login, registration},
     server::TestServer,
     sessions::acting,
 };
-
-const NEW_PASSWORD: &str = "quartz-Lantern-57-meadow";
 
 /// Logs in from `192.0.2.1` and returns the tokens.
 async fn log_in_from_home(server: &TestServer, name: &str, password: &str) -> SessionTokens {
@@ -72,7 +70,7 @@ on_both_engines! {
         log_in_from_home(&server, "ada", NEW_PASSWORD).await;
         let reset = RequestPasswordResetRequest { email: address("ada"), return_mail_token: false };
         accounts.request_password_reset(reset).await.unwrap();
-        let token = wait_for_mails(&server, &address("ada"), 3).await.pop().unwrap().token();
+        let token = newest_mail(&server, &address("ada"), 3).await.token();
         accounts.reset_password(ResetPasswordRequest { token, new_password: PASSWORD.into() }).await.unwrap();
         assert_eq!(known(&database), 0, "a reset of the password");
 
@@ -92,7 +90,7 @@ on_both_engines! {
             return_mail_token: false,
         };
         accounts.request_email_change(acting(&tokens, change)).await.unwrap();
-        let token = wait_for_mails(&server, &address("eve"), 1).await.pop().unwrap().token();
+        let token = newest_mail(&server, &address("eve"), 1).await.token();
         accounts.confirm_email_change(ConfirmEmailChangeRequest { token }).await.unwrap();
         assert_eq!(known(&database), 0, "a change of the email");
 

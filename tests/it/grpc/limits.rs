@@ -9,7 +9,7 @@ use crate::support::{
     engine::Engine,
     errors::assert_refused,
     people::{PASSWORD, login, registration},
-    server::TestServer,
+    server::{SLOW_HASH_COST, TestServer},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -25,7 +25,7 @@ async fn a_request_of_more_than_64_kib_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_callers_deadline_is_capped_at_the_maximum() {
     let server = TestServer::builder(Engine::Sqlite)
-        .with_env("KAIROS_IDENTITY_PASSWORD_COST", "15")
+        .with_env("KAIROS_IDENTITY_PASSWORD_COST", SLOW_HASH_COST)
         .with_env("KAIROS_IDENTITY_SERVER_REQUEST_TIMEOUT_DEFAULT", "50ms")
         .with_env("KAIROS_IDENTITY_SERVER_REQUEST_TIMEOUT_MAX", "100ms")
         .start()
@@ -41,7 +41,7 @@ async fn a_callers_deadline_is_capped_at_the_maximum() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_without_a_deadline_gets_the_default_deadline() {
     let server = TestServer::builder(Engine::Sqlite)
-        .with_env("KAIROS_IDENTITY_PASSWORD_COST", "15")
+        .with_env("KAIROS_IDENTITY_PASSWORD_COST", SLOW_HASH_COST)
         .with_env("KAIROS_IDENTITY_SERVER_REQUEST_TIMEOUT_DEFAULT", "100ms")
         .start()
         .await;

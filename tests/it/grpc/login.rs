@@ -124,6 +124,7 @@ on_both_engines! {
 
     async fn a_full_hashing_queue_refuses_logins_with_retry_info(engine: Engine) {
         let server = TestServer::builder(engine)
+            // A hash takes about 0.2 s, so the other calls arrive while it is computed.
             .with_env("KAIROS_IDENTITY_PASSWORD_COST", "12")
             .with_env("KAIROS_IDENTITY_PASSWORD_THREADS", "1")
             .with_env("KAIROS_IDENTITY_PASSWORD_QUEUE_LENGTH", "1")

@@ -11,8 +11,8 @@ use tonic::{Code, Request, Status, transport::Channel};
 use crate::support::{
     engine::TestDatabase,
     errors::assert_refused,
-    mail::{mails_to, wait_for_mails},
-    people::{PASSWORD, address, registration},
+    mail::{mails_to, newest_mail, wait_for_mails},
+    people::{NEW_PASSWORD, PASSWORD, address, registration},
     server::TestServer,
     sessions::{acting, age, log_in},
     wait::until,
@@ -78,7 +78,7 @@ on_both_engines! {
         tokio::time::sleep(Duration::from_millis(1_500)).await;
         let mut is_reset = false;
         for mail in mails_to(&server.mail_folder(), &address("ada")).iter().filter(|mail| mail.text.contains("/reset-password")) {
-            let request = ResetPasswordRequest { token: mail.token(), new_password: "quartz-Lantern-57-meadow".to_owned() };
+            let request = ResetPasswordRequest { token: mail.token(), new_password: NEW_PASSWORD.to_owned() };
             is_reset |= accounts(&server).await.reset_password(request).await.is_ok();
         }
         assert!(is_reset);
@@ -101,8 +101,8 @@ on_both_engines! {
             age(&database, "core_mail_token", column, 10 * 60 + 1);
         }
         request_reset(&server, &address("ada")).await;
-        let token = wait_for_mails(&server, &address("ada"), 5).await.pop().unwrap().token();
-        let reset = ResetPasswordRequest { token, new_password: "quartz-Lantern-57-meadow".to_owned() };
+        let token = newest_mail(&server, &address("ada"), 5).await.token();
+        let reset = ResetPasswordRequest { token, new_password: NEW_PASSWORD.to_owned() };
         accounts(&server).await.reset_password(reset).await.unwrap();
 
         // A used link does not count as one that still works.

@@ -15,6 +15,7 @@ mod mail_by_caller;
 mod mail_limits;
 mod malformed;
 mod matrices;
+mod new_passwords;
 mod password_attempts;
 mod redaction;
 mod registration;

@@ -108,6 +108,7 @@ on_both_engines! {
         }
         let channels = [server.client().await, server.client().await, server.client().await, server.client().await];
         let mut calls = JoinSet::new();
+        // Several times as many as fit into one batch (256 tokens).
         for number in 0..2_000 {
             let (mut client, user) = (channels[number % 4].clone(), users[number % 8].clone());
             calls.spawn(async move {

@@ -23,7 +23,7 @@ use crate::support::{
     engine::{Engine, TestDatabase},
     errors::assert_refused,
     people::{PASSWORD, address, by_email, login, registration},
-    server::TestServer,
+    server::{SLOW_HASH_COST, TestServer},
     tls::Certificate,
     wait::until,
 };
@@ -135,6 +135,7 @@ on_both_engines! {
 
     async fn a_shutdown_under_load_loses_no_accepted_call(engine: Engine) {
         let mut server = TestServer::builder(engine)
+            // A hash takes about 0.2 s, so the calls queue and are in progress when the shutdown begins.
             .with_env("KAIROS_IDENTITY_PASSWORD_COST", "12")
             .with_env("KAIROS_IDENTITY_PASSWORD_THREADS", "1")
             .with_env("KAIROS_IDENTITY_SERVER_REQUEST_TIMEOUT_DEFAULT", "1m")
@@ -213,7 +214,7 @@ async fn a_sighup_reloads_certificates_and_stops_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_exits_at_once() {
     let mut server = TestServer::builder(Engine::Sqlite)
-        .with_env("KAIROS_IDENTITY_PASSWORD_COST", "15")
+        .with_env("KAIROS_IDENTITY_PASSWORD_COST", SLOW_HASH_COST)
         .with_env("KAIROS_IDENTITY_SERVER_DRAIN_DEADLINE", "10m")
         .start()
         .await;

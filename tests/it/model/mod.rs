@@ -187,7 +187,7 @@ impl Group {
 }
 
 on_both_engines! {
-    async fn no_sequence_of_calls_changes_a_password_without_the_current_one_or_the_mailed_link(engine: Engine) {
+    async fn no_calls_change_a_password_without_the_current_one_or_a_mailed_link(engine: Engine) {
         let (sequences, seed) = (model_sequences(SEQUENCES_IN_SUITE), model_seed());
         println!("{engine:?}: {sequences} sequences, KAIROS_MODEL_SEED={seed}");
         let server = TestServer::builder(engine)

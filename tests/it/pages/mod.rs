@@ -11,22 +11,20 @@ use kairos_identity::proto::{
 use crate::support::{
     engine::Engine,
     http::{HttpResponse, get, post, request},
-    mail::{link_to, mails_to, verification_token, wait_for_mails},
-    people::{PASSWORD, address, by_email, login},
+    mail::{link_to, mails_to, newest_mail, verification_token},
+    people::{NEW_PASSWORD, PASSWORD, address, by_email, login},
     server::TestServer,
     sessions::{acting, introspect, log_in},
     tools::{python, repository},
     wait::until,
 };
 
-const OTHER_PASSWORD: &str = "quartz-Lantern-57-meadow";
-
 /// Requests a password reset for the user `name`, and returns the token of the mailed link.
 async fn reset_token(server: &TestServer, name: &str) -> String {
     let before = mails_to(&server.mail_folder(), &address(name)).len();
     let request = RequestPasswordResetRequest { email: address(name), return_mail_token: false };
     AccountServiceClient::new(server.channel().await).request_password_reset(request).await.unwrap();
-    wait_for_mails(server, &address(name), before + 1).await.pop().unwrap().token()
+    newest_mail(server, &address(name), before + 1).await.token()
 }
 
 /// Logs in the user `name`, requests a change of the email to that of `new`, and returns the token of the
@@ -127,7 +125,7 @@ on_both_engines! {
 
         assert_security_headers(&get(http, &format!("/reset-password?token={token}")));
         for (first, second, words) in [
-            (OTHER_PASSWORD, PASSWORD, "must be the same in both fields"),
+            (NEW_PASSWORD, PASSWORD, "must be the same in both fields"),
             ("ada", "ada", "at least 8 characters"),
             ("password1", "password1", "The password"),
         ] {
@@ -139,13 +137,13 @@ on_both_engines! {
         }
         assert!(introspect(&server, &tokens.access_token).await.active);
 
-        let done = send(OTHER_PASSWORD, OTHER_PASSWORD);
+        let done = send(NEW_PASSWORD, NEW_PASSWORD);
         assert!(done.status == 200 && done.body.contains("Your password is changed"), "{}", done.body);
-        server.client().await.login(login("ada", OTHER_PASSWORD)).await.unwrap();
+        server.client().await.login(login("ada", NEW_PASSWORD)).await.unwrap();
         assert!(!introspect(&server, &tokens.access_token).await.active);
         let again = send(PASSWORD, PASSWORD);
         assert!(again.status == 400 && again.body.contains("This link does not work"), "{}", again.body);
-        assert!(!server.log().contains(OTHER_PASSWORD) && !server.log().contains(&token));
+        assert!(!server.log().contains(NEW_PASSWORD) && !server.log().contains(&token));
     }
 
     async fn a_new_address_is_confirmed_on_the_page(engine: Engine) {
@@ -166,7 +164,7 @@ on_both_engines! {
         server.member("bob").await;
         let link = email_change_token(&server, "bob", "eve").await;
         server.unverified_user("eve").await;
-        let eve = wait_for_mails(&server, &address("eve"), 2).await.pop().unwrap().token();
+        let eve = newest_mail(&server, &address("eve"), 2).await.token();
         assert_eq!(post(http, "/verify", &[("token", &eve)]).status, 200);
         let taken = post(http, "/confirm-email", &[("token", &link)]);
         assert!(taken.status == 409 && taken.body.contains("This address is taken"), "{}", taken.body);
@@ -206,17 +204,18 @@ on_both_engines! {
         let undo = link_to(&server, &address("dan"), "undo-email-change").await;
         let session = log_in(&server, "ada").await;
         let pages = ["/verify", "/reset-password", "/confirm-email", "/undo-email-change"];
+        // The first four tokens belong to the four pages, in order.
         let tokens = [&verify, &reset, &change, &undo, &session.refresh_token, &session.access_token, &ada.auth_token, &String::new()];
-        for (page, path) in pages.iter().enumerate() {
-            for (number, token) in tokens.iter().enumerate().filter(|(number, _)| *number != page) {
-                let fields = [("token", token.as_str()), ("new_password", OTHER_PASSWORD), ("new_password_again", OTHER_PASSWORD)];
+        for (page_index, path) in pages.iter().enumerate() {
+            for (token_index, token) in tokens.iter().enumerate().filter(|(index, _)| *index != page_index) {
+                let fields = [("token", token.as_str()), ("new_password", NEW_PASSWORD), ("new_password_again", NEW_PASSWORD)];
                 let refused = post(http, path, &fields);
-                assert!(refused.status == 400 && refused.body.contains("This link does not work"), "{path} {number}: {refused:?}");
+                assert!(refused.status == 400 && refused.body.contains("This link does not work"), "{path}, token {token_index}: {refused:?}");
                 assert_security_headers(&refused);
             }
         }
         for (path, token) in pages.iter().zip(tokens) {
-            let fields = [("token", token.as_str()), ("new_password", OTHER_PASSWORD), ("new_password_again", OTHER_PASSWORD)];
+            let fields = [("token", token.as_str()), ("new_password", NEW_PASSWORD), ("new_password_again", NEW_PASSWORD)];
             assert_eq!(post(http, path, &fields).status, 200, "{path}");
         }
     }
@@ -271,7 +270,7 @@ async fn all_pages_work_in_a_browser_without_javascript() {
     let change = email_change_token(&server, "ada", "lovelace").await;
     assert!(browse("confirm-email", &change, "").contains("Your new address is confirmed"));
     let reset = reset_token(&server, "lovelace").await;
-    assert!(browse("reset-password", &reset, OTHER_PASSWORD).contains("Your password is changed"));
-    server.client().await.login(login("lovelace", OTHER_PASSWORD)).await.unwrap();
-    assert!(browse("reset-password", &reset, OTHER_PASSWORD).contains("This link does not work"));
+    assert!(browse("reset-password", &reset, NEW_PASSWORD).contains("Your password is changed"));
+    server.client().await.login(login("lovelace", NEW_PASSWORD)).await.unwrap();
+    assert!(browse("reset-password", &reset, NEW_PASSWORD).contains("This link does not work"));
 }

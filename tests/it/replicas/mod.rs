@@ -78,6 +78,7 @@ async fn a_user_registered_a_moment_ago_is_found_by_every_instance() {
     let ada = server.unverified_user("ada").await;
     pair.verify_on_primary_only(&server, &ada).await;
 
+    // Each look-up races with the replication of this user. One round alone may miss the moment.
     for number in 1..=64 {
         let bob = server.unverified_user(&format!("bob{number}")).await;
         for client in &mut clients {

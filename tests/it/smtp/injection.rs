@@ -9,7 +9,7 @@ use kairos_identity::proto::{
 use serde_json::Value;
 
 use crate::support::{
-    people::{PASSWORD, registration},
+    people::{NEW_PASSWORD, PASSWORD, registration},
     server::TestServer,
     sessions::acting,
     smtp::{SmtpServer, attempts, mailing_to},
@@ -112,7 +112,7 @@ async fn trigger_all_mails(
     let rename = UpdateAccountRequest { username: format!("{name} 3"), update_mask: None };
     accounts.update_account(acting(&tokens, rename)).await.unwrap();
     // Mail password_changed.
-    let (current_password, new_password) = (PASSWORD.to_owned(), "quartz-Lantern-57-meadow".to_owned());
+    let (current_password, new_password) = (PASSWORD.to_owned(), NEW_PASSWORD.to_owned());
     let change = ChangePasswordRequest { current_password, new_password: new_password.clone() };
     accounts.change_password(acting(&tokens, change)).await.unwrap();
     // Mails email_change_requested, and confirm_email_change or email_replaced.

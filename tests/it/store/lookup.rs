@@ -21,9 +21,10 @@ async fn users(world: &World, count: usize) -> Vec<User> {
     users
 }
 
-/// Makes 10,000 look-ups and cancels three in ten of them, some before and some during their query.
+/// Makes many look-ups and cancels three in ten of them, some before and some during their query.
 async fn look_up_with_cancellations(world: &World, users: &[User]) {
     let mut calls = JoinSet::new();
+    // So many that the cancellations meet look-ups in every stage: waiting, in a batch and answered.
     for number in 0..10_000 {
         let (store, user) = (world.store.clone(), users[number % users.len()].clone());
         calls.spawn(async move {
@@ -54,6 +55,7 @@ on_both_engines! {
         let world = World::new(engine).await;
         let users = users(&world, 20).await;
         let mut calls = JoinSet::new();
+        // Several times as many as fit into one batch (256 tokens).
         for number in 0..2_000 {
             let (store, user) = (world.store.clone(), users[number % 20].clone());
             let stranger = number % 7 == 0;
@@ -96,6 +98,7 @@ on_both_engines! {
     async fn cancelled_look_ups_do_not_affect_others(engine: Engine) {
         let world = World::new(engine).await;
         let (ada, _) = world.register("ada").await;
+        // So many that some are cancelled in a batch with others.
         for _ in 0..200 {
             let store = world.store.clone();
             tokio::spawn(async move { store.find_user_by_auth_token(ada.auth_token).await }).abort();
@@ -170,12 +173,15 @@ on_both_engines! {
     }
 
     async fn a_full_queue_rejects_new_look_ups_and_answers_the_queued_ones(engine: Engine) {
+        const QUEUE_LENGTH: usize = 4;
+        // So many that the queue is full for most of them, however fast it is emptied.
+        const CALLS: usize = 500;
         let world = World::new(engine).await;
         let (ada, _) = world.register("ada").await;
-        let options = LookupOptions { batch_tokens_max: 4, lanes: 1, waiting_max: 4 };
+        let options = LookupOptions { batch_tokens_max: 4, lanes: 1, waiting_max: QUEUE_LENGTH };
         let store = open_with(world.database.url(), options);
         let mut calls = JoinSet::new();
-        for _ in 0..500 {
+        for _ in 0..CALLS {
             let store = store.clone();
             calls.spawn(async move { store.find_user_by_auth_token(ada.auth_token).await });
         }
@@ -190,7 +196,7 @@ on_both_engines! {
                 Err(error) => assert!(matches!(error, DatabaseError::Overloaded), "{error:?}"),
             }
         }
-        assert!((4..500).contains(&answered), "{answered} of 500 were answered");
+        assert!((QUEUE_LENGTH..CALLS).contains(&answered), "{answered} of {CALLS} were answered");
     }
 }
 
@@ -203,6 +209,7 @@ async fn a_lost_connection_is_replaced_within_the_call() {
         for _ in 0..4 {
             let (store, ada) = (world.store.clone(), ada.clone());
             callers.spawn(async move {
+                // So many that they are still running when the connections are closed.
                 for _ in 0..500 {
                     let found = store.find_user_by_auth_token(ada.auth_token).await.unwrap();
                     assert_eq!(found.as_ref(), Some(&ada));

@@ -7,7 +7,7 @@ use kairos_identity::{
     store::{EmailChangeRequest, PasswordChange, RetentionPeriods},
 };
 
-use super::{DAY, NOW, World, email, event};
+use super::{DAY, NOW, RowCounts, World, email, event};
 
 /// Returns retention times that purge mailed tokens and unverified users after 30 days, and nothing else.
 fn retention() -> RetentionPeriods {
@@ -53,7 +53,7 @@ on_both_engines! {
         let (link, _) = world.mail();
         let link = kairos_identity::store::NewMail { expires_at: later.plus(DAY), ..link };
         assert!(world.store.enable_user(ada.id, link, event(later)).await.unwrap());
-        // A link does not hold the email, which is free again: the registration was long ago.
+        // The new link does not reserve the email: only the time of registration counts.
         assert!(world.store.is_abandoned(&ada.email, later).await.unwrap());
         assert_eq!(world.store.purge(retention(), event(later.plus(29 * DAY))).await.unwrap().users, 0);
         assert_eq!(world.store.purge(retention(), event(later.plus(31 * DAY))).await.unwrap().users, 1);
@@ -96,10 +96,10 @@ on_both_engines! {
     async fn an_account_is_deleted_only_with_the_hash_that_was_checked(engine: Engine) {
         let world = World::new(engine).await;
         let (ada, _) = world.register("ada").await;
-        let wrong = PasswordHash::from_stored("hash of an earlier one".to_owned());
+        let wrong = PasswordHash::from_stored("hash of an earlier password".to_owned());
         assert!(!world.store.delete_account(ada.id, wrong, event(NOW)).await.unwrap());
         let right = PasswordHash::from_stored("hash of ada".to_owned());
         assert!(world.store.delete_account(ada.id, right, event(NOW)).await.unwrap());
-        assert_eq!(world.counts(), [0, 0, 0, 0]);
+        assert_eq!(world.counts(), RowCounts::NONE);
     }
 }

@@ -99,11 +99,31 @@ impl World {
         }
     }
 
-    /// Returns the numbers of users, mailed tokens, mails in the outbox and request ids.
-    pub fn counts(&self) -> [usize; 4] {
-        ["core_user", "core_mail_token", "core_mail_outbox", "core_registration_request"]
-            .map(|table| self.database.count(table))
+    /// Counts the rows that a registration writes.
+    pub fn counts(&self) -> RowCounts {
+        RowCounts {
+            users: self.database.count("core_user"),
+            links: self.database.count("core_mail_token"),
+            mails: self.database.count("core_mail_outbox"),
+            request_ids: self.database.count("core_registration_request"),
+        }
     }
+}
+
+/// Numbers of rows in the tables to which a registration writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowCounts {
+    pub users: usize,
+    /// Links in `core_mail_token`.
+    pub links: usize,
+    /// Mails in the outbox, sent or not.
+    pub mails: usize,
+    pub request_ids: usize,
+}
+
+impl RowCounts {
+    /// No rows at all.
+    pub const NONE: Self = Self { users: 0, links: 0, mails: 0, request_ids: 0 };
 }
 
 /// Returns an audit event at that time.

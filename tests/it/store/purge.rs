@@ -7,7 +7,7 @@ use kairos_identity::{
     store::{Admission, Attempts, AuditFilter, LinkOwner, Purged, RetentionPeriods, Subject},
 };
 
-use super::{DAY, NOW, World, email, event, request_id};
+use super::{DAY, NOW, RowCounts, World, email, event, request_id};
 
 const RETENTION: RetentionPeriods = RetentionPeriods {
     expired_tokens: DAY,
@@ -32,14 +32,14 @@ on_both_engines! {
         let purge = async |at| world.store.purge(RETENTION, event(at)).await.unwrap();
         assert_eq!(purge(NOW.plus(DAY)).await, Purged { rows: 0, users: 0, has_more: false });
         assert_eq!(purge(NOW.plus(DAY + MICROSECOND)).await, Purged { rows: 2, users: 0, has_more: false });
-        assert_eq!(world.counts(), [1, 1, 0, 0]);
+        assert_eq!(world.counts(), RowCounts { users: 1, links: 1, mails: 0, request_ids: 0 });
         assert_eq!(purge(NOW.plus(DAY * 2 + MICROSECOND)).await, Purged { rows: 1, users: 0, has_more: false });
-        assert_eq!(world.counts(), [1, 0, 0, 0]);
+        assert_eq!(world.counts(), RowCounts { users: 1, links: 0, mails: 0, request_ids: 0 });
         assert_eq!(purge(NOW.plus(DAY * 3)).await, Purged { rows: 0, users: 0, has_more: false });
         assert_eq!(purge(NOW.plus(DAY * 3 + MICROSECOND)).await, Purged { rows: 1, users: 0, has_more: false });
         assert_eq!(purge(NOW.plus(DAY * 4)).await, Purged { rows: 0, users: 0, has_more: false });
         assert_eq!(purge(NOW.plus(DAY * 4 + MICROSECOND)).await, Purged { rows: 1, users: 1, has_more: false });
-        assert_eq!(world.counts(), [0, 0, 0, 0]);
+        assert_eq!(world.counts(), RowCounts::NONE);
     }
 
     async fn a_user_who_verifies_or_requests_a_new_link_is_not_purged(engine: Engine) {

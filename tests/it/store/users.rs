@@ -6,7 +6,7 @@ use kairos_identity::{
     store::UserFilter,
 };
 
-use super::{DAY, NOW, World, email, event};
+use super::{DAY, NOW, RowCounts, World, email, event};
 
 on_both_engines! {
     async fn a_user_is_found_by_email_and_username_as_registered(engine: Engine) {
@@ -91,7 +91,7 @@ on_both_engines! {
 
         assert!(world.store.delete_user(ada.id, event(NOW)).await.unwrap());
 
-        assert_eq!(world.counts(), [0, 0, 0, 0]);
+        assert_eq!(world.counts(), RowCounts::NONE);
         let (again, _) = world.register("ada").await;
         assert_ne!(again.id, ada.id);
     }

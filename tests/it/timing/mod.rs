@@ -229,7 +229,7 @@ on_both_engines! {
         compare_logins(engine, Account::Unverified).await;
     }
 
-    async fn a_login_takes_as_long_for_an_unknown_email_as_for_an_imported_hash_of_each_scheme(engine: Engine) {
+    async fn a_login_takes_as_long_for_an_unknown_email_as_for_each_imported_scheme(engine: Engine) {
         let samples = timing_samples().unwrap_or(SCHEME_SAMPLES_IN_SUITE).min(SCHEME_SAMPLES_MAX);
         let scene = Scene::new(engine, &[], 0).await;
         // The first class has no account.
@@ -264,7 +264,7 @@ on_both_engines! {
         }
     }
 
-    async fn a_refused_login_takes_the_time_of_the_slowest_stored_hash_from_the_start_up_to_a_limit(engine: Engine) {
+    async fn a_refused_login_takes_as_long_as_the_slowest_stored_hash_up_to_a_limit(engine: Engine) {
         let scene = Scene::new(engine, &[], 0).await;
         let slow = "pbkdf2_sha256$2000000$salt$nIZvV0yN967Z2wcZspFbwGIDBjBGDuItJzNpQ+4TsY0=";
         scene.add_imported("slow", "slow@example.com", slow).await;
@@ -304,7 +304,7 @@ on_both_engines! {
         }).await;
     }
 
-    async fn a_registration_that_is_refused_for_its_password_takes_as_long_for_an_unknown_email(engine: Engine) {
+    async fn a_registration_with_a_weak_password_takes_as_long_for_an_unknown_email(engine: Engine) {
         let kinds = [Account::Unknown, Account::Verified];
         let scene = Scene::new(engine, &kinds[1..], 1).await;
         scene.compare("Register, refused for its password", kinds, async |client, kind, number| {

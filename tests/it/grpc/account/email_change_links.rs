@@ -3,13 +3,14 @@
 use kairos_identity::proto::{ConfirmEmailChangeRequest, VerifyEmailRequest};
 use tonic::Code;
 
-use super::{NEW_PASSWORD, can_log_in, change, client, confirm, email_change, newest};
+use super::{can_log_in, change, client, confirm, email_change};
 use crate::support::{
     errors::{assert_refused, violations},
-    people::{PASSWORD, address, by_email, registration},
+    mail::newest_mail,
+    people::{NEW_PASSWORD, PASSWORD, address, by_email, registration},
     server::TestServer,
     sessions::{introspect, log_in},
-    tools::race_rounds,
+    tools::{RACING_CALLS, race_rounds},
 };
 
 on_both_engines! {
@@ -24,9 +25,9 @@ on_both_engines! {
             let new = address(&name);
             let mut accounts = client(&server).await;
             accounts.request_email_change(email_change(&tokens, PASSWORD, &new)).await.unwrap();
-            let token = newest(&server, &new, 1).await.token();
+            let token = newest_mail(&server, &new, 1).await.token();
             let mut calls = tokio::task::JoinSet::new();
-            for number in 0..64 {
+            for number in 0..RACING_CALLS {
                 let mut client = client(if number % 2 == 0 { &server } else { &second_instance }).await;
                 let request = ConfirmEmailChangeRequest { token: token.clone() };
                 calls.spawn(async move { client.confirm_email_change(request).await });
@@ -53,8 +54,8 @@ on_both_engines! {
         assert_eq!(violations(&same)[0].0, "new_email");
 
         client.request_email_change(email_change(&tokens, PASSWORD, "Lovelace@Example.com")).await.unwrap();
-        let token = newest(&server, "lovelace@example.com", 1).await.token();
-        let notice = newest(&server, &address("ada"), 2).await;
+        let token = newest_mail(&server, "lovelace@example.com", 1).await.token();
+        let notice = newest_mail(&server, &address("ada"), 2).await;
         assert!(notice.text.contains("A change of the email address") && !notice.text.contains("token="), "{notice:?}");
         assert!(can_log_in(&server, "ada", PASSWORD).await, "nothing changes before the link is confirmed");
 
@@ -63,7 +64,7 @@ on_both_engines! {
         assert!(can_log_in(&server, "lovelace", PASSWORD).await);
         assert!(!can_log_in(&server, "ada", PASSWORD).await);
         assert!(!introspect(&server, &tokens.access_token).await.active);
-        let notice = newest(&server, &address("ada"), 3).await;
+        let notice = newest_mail(&server, &address("ada"), 3).await;
         assert!(notice.text.contains("no longer belongs"), "{notice:?}");
         assert_refused(&confirm(&server, &token).await.unwrap_err(), Code::InvalidArgument, "INVALID_TOKEN");
         // The old email can be registered again.
@@ -82,15 +83,15 @@ on_both_engines! {
 
         // Another user registers and verifies the email while the link is pending.
         client.request_email_change(email_change(&tokens, PASSWORD, &address("joe"))).await.unwrap();
-        let link = newest(&server, &address("joe"), 1).await.token();
+        let link = newest_mail(&server, &address("joe"), 1).await.token();
         server.unverified_user("joe").await;
-        let verification = newest(&server, &address("joe"), 2).await.token();
+        let verification = newest_mail(&server, &address("joe"), 2).await.token();
         server.client().await.verify_email(VerifyEmailRequest { token: verification }).await.unwrap();
         assert_refused(&confirm(&server, &link).await.unwrap_err(), Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
 
         // A user who registered with the email and never verified it is deleted when the change is confirmed.
         client.request_email_change(email_change(&tokens, PASSWORD, &address("eve"))).await.unwrap();
-        let link = newest(&server, &address("eve"), 2).await.token();
+        let link = newest_mail(&server, &address("eve"), 2).await.token();
         confirm(&server, &link).await.unwrap();
         let found = server.client().await.find_user(by_email(&address("eve"))).await.unwrap().into_inner().user.unwrap();
         assert_eq!(found.username, "ada");
@@ -101,7 +102,7 @@ on_both_engines! {
         server.member("ada").await;
         let (attacker, ada) = (log_in(&server, "ada").await, log_in(&server, "ada").await);
         client(&server).await.request_email_change(email_change(&attacker, PASSWORD, "attacker@example.com")).await.unwrap();
-        let link = newest(&server, "attacker@example.com", 1).await.token();
+        let link = newest_mail(&server, "attacker@example.com", 1).await.token();
 
         client(&server).await.change_password(change(&ada, PASSWORD, NEW_PASSWORD)).await.unwrap();
 

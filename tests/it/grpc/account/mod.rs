@@ -1,15 +1,15 @@
-//! `AccountService`: reads, changes and deletes an account. Also `Register` with the email of an account.
+//! `AccountService`: reads, changes and deletes an account.
 
 mod email_change_links;
 mod password_reset_links;
+mod taken_emails;
 
 use std::time::Duration;
 
 use kairos_identity::proto::{
     ChangePasswordRequest, ConfirmEmailChangeRequest, DeleteAccountRequest, GetAccountRequest,
-    RequestEmailChangeRequest, RequestPasswordResetRequest, ResendVerificationEmailRequest,
-    ResetPasswordRequest, SessionTokens, UpdateAccountRequest, VerifyEmailRequest,
-    account_service_client::AccountServiceClient,
+    RequestEmailChangeRequest, RequestPasswordResetRequest, ResetPasswordRequest, SessionTokens,
+    UpdateAccountRequest, VerifyEmailRequest, account_service_client::AccountServiceClient,
 };
 use prost_types::FieldMask;
 use tonic::{Code, Request, Status, transport::Channel};
@@ -17,22 +17,15 @@ use tonic::{Code, Request, Status, transport::Channel};
 use crate::support::{
     engine::TestDatabase,
     errors::{assert_refused, violations},
-    mail::{Mail, wait_for_mails},
-    people::{PASSWORD, address, login, registration},
+    mail::newest_mail,
+    people::{NEW_PASSWORD, PASSWORD, address, login},
     server::TestServer,
-    sessions::{acting, age, introspect, log_in, refresh},
+    sessions::{acting, introspect, log_in, refresh},
     wait::until,
 };
 
-const NEW_PASSWORD: &str = "quartz-Lantern-57-meadow";
-
 async fn client(server: &TestServer) -> AccountServiceClient<Channel> {
     AccountServiceClient::new(server.channel().await)
-}
-
-/// Waits until at least `count` mails to this address have arrived, and returns the newest.
-async fn newest(server: &TestServer, email: &str, count: usize) -> Mail {
-    wait_for_mails(server, email, count).await.pop().unwrap()
 }
 
 async fn can_log_in(server: &TestServer, name: &str, password: &str) -> bool {
@@ -62,12 +55,6 @@ fn email_change(
             return_mail_token: false,
         },
     )
-}
-
-/// Makes all registrations this many seconds older, as if nothing else had happened to these users.
-fn age_registrations(database: &TestDatabase, seconds: u32) {
-    age(database, "core_user", "created_at", seconds);
-    age(database, "core_user", "updated_at", seconds);
 }
 
 async fn request_reset(server: &TestServer, email: &str) {
@@ -109,7 +96,7 @@ on_both_engines! {
         let updated = client.update_account(update("Ada Lovelace", Some(&["username"]))).await.unwrap().into_inner();
         let user = updated.user.unwrap();
         assert_eq!((user.username.as_str(), &user.auth_token), ("Ada Lovelace", &ada.auth_token));
-        let mail = newest(&server, &address("ada"), 2).await;
+        let mail = newest_mail(&server, &address("ada"), 2).await;
         assert!(mail.text.contains("Hello Ada Lovelace,") && mail.text.contains("Kairos username was changed"), "{mail:?}");
         let again = client.update_account(update("ada lovelace", None)).await.unwrap().into_inner().user.unwrap();
         assert_eq!(again.username, "ada lovelace");
@@ -149,7 +136,7 @@ on_both_engines! {
         assert!(!introspect(&server, &other.access_token).await.active);
         refresh(&server, &other.refresh_token).await.unwrap_err();
         refresh(&server, &tokens.refresh_token).await.unwrap();
-        let mail = newest(&server, &address("ada"), 2).await;
+        let mail = newest_mail(&server, &address("ada"), 2).await;
         assert!(mail.text.contains("Kairos password was changed"), "{mail:?}");
     }
 
@@ -200,12 +187,12 @@ on_both_engines! {
         let server = TestServer::start(engine).await;
         let ada = server.member("ada").await;
         server.unverified_user("bob").await;
-        let verify = newest(&server, &address("bob"), 1).await.token();
+        let verify = newest_mail(&server, &address("bob"), 1).await.token();
         request_reset(&server, &address("ada")).await;
-        let reset_token = newest(&server, &address("ada"), 2).await.token();
+        let reset_token = newest_mail(&server, &address("ada"), 2).await.token();
         let tokens = log_in(&server, "ada").await;
         client(&server).await.request_email_change(email_change(&tokens, PASSWORD, "new@example.com")).await.unwrap();
-        let change = newest(&server, "new@example.com", 1).await.token();
+        let change = newest_mail(&server, "new@example.com", 1).await.token();
 
         for (name, token) in [("verify", &verify), ("reset", &reset_token), ("change", &change)] {
             if name != "verify" {
@@ -243,68 +230,5 @@ on_both_engines! {
             assert_refused(&taken, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
         }
         assert!(can_log_in(&server, "ada", PASSWORD).await);
-    }
-
-    async fn the_owner_is_notified_of_registrations_with_their_email(engine: Engine) {
-        let server = TestServer::start(engine).await;
-        server.member("ada").await;
-        let mut other = registration("eve");
-        other.email = address("ada");
-        for _ in 0..5 {
-            let refusal = server.client().await.register(other.clone()).await.unwrap_err();
-            assert_refused(&refusal, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
-        }
-        let mail = newest(&server, &address("ada"), 4).await;
-        assert!(mail.text.contains("Hello ada,") && mail.text.contains("attempt to sign up"), "{mail:?}");
-        // Resets that the owner requests count against a separate limit.
-        request_reset(&server, &address("ada")).await;
-        let mails = wait_for_mails(&server, &address("ada"), 5).await;
-        assert_eq!(mails.len(), 5, "the owner gets three notices for five attempts");
-    }
-
-    async fn a_resend_does_not_extend_the_time_for_which_a_registration_holds_its_email(engine: Engine) {
-        let database = TestDatabase::new(engine);
-        let server = TestServer::on_url(database.url().to_owned()).start().await;
-        let squatter = server.unverified_user("ada").await;
-        age_registrations(&database, 86_340);
-        let resend = || ResendVerificationEmailRequest { email: address("ada"), return_mail_token: false };
-        server.client().await.resend_verification_email(resend()).await.unwrap();
-        wait_for_mails(&server, &address("ada"), 2).await;
-        let early = server.client().await.register(registration("ada")).await.unwrap_err();
-        assert_refused(&early, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
-
-        age_registrations(&database, 61);
-        server.client().await.resend_verification_email(resend()).await.unwrap();
-        let link = newest(&server, &address("ada"), 3).await.token();
-        let owner = server.client().await.register(registration("ada")).await.unwrap().into_inner().user.unwrap();
-
-        assert_ne!(owner.auth_token, squatter.auth_token);
-        let old = server.client().await.verify_email(VerifyEmailRequest { token: link }).await.unwrap_err();
-        assert_refused(&old, Code::InvalidArgument, "INVALID_TOKEN");
-        let again = server.client().await.register(registration("ada")).await.unwrap_err();
-        assert_refused(&again, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
-    }
-
-    async fn an_email_can_be_registered_again_after_its_link_expired_unused(engine: Engine) {
-        let database = TestDatabase::new(engine);
-        let server = TestServer::on_url(database.url().to_owned()).start().await;
-        let squatter = server.unverified_user("ada").await;
-        // With the same username too, like a user who lost the first mail and registers again.
-        let owner = registration("ada");
-        let early = server.client().await.register(owner.clone()).await.unwrap_err();
-        assert_refused(&early, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
-        let first = newest(&server, &address("ada"), 1).await.token();
-
-        age_registrations(&database, 86_401);
-        let registered = server.client().await.register(owner).await.unwrap().into_inner().user.unwrap();
-
-        assert_ne!(registered.auth_token, squatter.auth_token);
-        let token = newest(&server, &address("ada"), 2).await.token();
-        let old = server.client().await.verify_email(VerifyEmailRequest { token: first }).await.unwrap_err();
-        assert_refused(&old, Code::InvalidArgument, "INVALID_TOKEN");
-        server.client().await.verify_email(VerifyEmailRequest { token }).await.unwrap();
-        assert_eq!(database.count("core_user"), 1);
-        let log = server.logged("abandoned").await;
-        assert!(log.lines().any(|line| line.contains("user_deleted") && line.contains(&squatter.auth_token)));
     }
 }

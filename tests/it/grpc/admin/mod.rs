@@ -14,13 +14,11 @@ use tonic::{Code, Status, transport::Channel};
 
 use crate::support::{
     errors::{assert_refused, violations},
-    mail::{mails_to, wait_for_mails},
-    people::{PASSWORD, address, login, registration},
+    mail::{mails_to, newest_mail, wait_for_mails},
+    people::{NEW_PASSWORD, PASSWORD, address, login, registration},
     server::TestServer,
     sessions::{introspect, log_in},
 };
-
-const NEW_PASSWORD: &str = "quartz-Lantern-57-meadow";
 
 async fn client(server: &TestServer) -> AdminServiceClient<Channel> {
     AdminServiceClient::new(server.channel().await)
@@ -101,7 +99,7 @@ on_both_engines! {
         // A registration with the email does not replace the account: its user was mailed a new link.
         let refusal = server.client().await.register(registration("ada")).await.unwrap_err();
         assert_refused(&refusal, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
-        let token = wait_for_mails(&server, &address("ada"), 2).await.pop().unwrap().token();
+        let token = newest_mail(&server, &address("ada"), 2).await.token();
         server.client().await.verify_email(VerifyEmailRequest { token }).await.unwrap();
         log_in(&server, "ada").await;
         assert_eq!(mails_to(&server.mail_folder(), &address("ada")).len(), 2, "a call that changes nothing sends no mail");
@@ -114,7 +112,7 @@ on_both_engines! {
         let start = StartPasswordResetRequest { auth_token: ada.auth_token.clone() };
         client(&server).await.start_password_reset(start).await.unwrap();
 
-        let token = wait_for_mails(&server, &address("ada"), 2).await.pop().unwrap().token();
+        let token = newest_mail(&server, &address("ada"), 2).await.token();
         assert!(introspect(&server, &tokens.access_token).await.active, "starting a reset does not revoke sessions");
         let reset = ResetPasswordRequest { token, new_password: NEW_PASSWORD.into() };
         AccountServiceClient::new(server.channel().await).reset_password(reset).await.unwrap();

@@ -7,12 +7,10 @@ use tonic::Status;
 use super::{Bearer, CREDENTIALS, Credential, Field, ROWS, Row, Slot, call_method, path, text};
 use crate::support::{
     mail::link_to,
-    people::{PASSWORD, address},
+    people::{NEW_PASSWORD, PASSWORD, address},
     raw::{Value, call},
     server::TestServer,
 };
-
-const NEW_PASSWORD: &str = "quartz-Lantern-57-meadow";
 
 /// A registered user with one credential of each kind.
 pub(super) struct Account {

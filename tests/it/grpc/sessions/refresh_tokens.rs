@@ -12,7 +12,7 @@ use crate::support::{
     people::{PASSWORD, address},
     server::TestServer,
     sessions::{acting, age, introspect, log_in, refresh, session_client},
-    tools::race_rounds,
+    tools::{RACING_CALLS, race_rounds},
 };
 
 on_both_engines! {
@@ -79,7 +79,7 @@ on_both_engines! {
         for round in 0..race_rounds(2) {
             let first = log_in(&server, "ada").await;
             let mut calls = tokio::task::JoinSet::new();
-            for number in 0..64 {
+            for number in 0..RACING_CALLS {
                 let mut client = session_client(if number % 2 == 0 { &server } else { &second_instance }).await;
                 let request = RefreshSessionRequest { refresh_token: first.refresh_token.clone() };
                 calls.spawn(async move { client.refresh_session(request).await });
