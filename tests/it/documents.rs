@@ -1,6 +1,9 @@
 //! The documents name only files, items and tests that exist.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use crate::support::tools::repository;
 
@@ -35,12 +38,16 @@ struct NamedTest {
 fn documents() -> Vec<(String, String)> {
     let in_docs = fs::read_dir(repository().join("docs")).unwrap().map(|entry| entry.unwrap().path());
     let in_root = ["README.md", "CONTRIBUTING.md", "SECURITY.md"].map(|name| repository().join(name));
-    let documents = in_docs.chain(in_root).filter(|path| path.extension().is_some_and(|kind| kind == "md"));
+    let documents = in_docs.chain(in_root).filter(|path| has_extension(path, "md"));
     documents
         .map(|path| {
             (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(&path).unwrap())
         })
         .collect()
+}
+
+fn has_extension(path: impl AsRef<Path>, extension: &str) -> bool {
+    path.as_ref().extension().is_some_and(|found| found == extension)
 }
 
 /// Returns the paths in the text, with their line numbers.
@@ -68,7 +75,7 @@ fn exists(path: &str) -> bool {
         return names.any(|name| name.starts_with(start) && name.ends_with(end));
     }
     let stem = name.split('.').next().unwrap_or_default();
-    let is_placeholder = !name.ends_with(".md") && !stem.contains(|c: char| c.is_ascii_lowercase());
+    let is_placeholder = !has_extension(name, "md") && !stem.contains(|c: char| c.is_ascii_lowercase());
     is_placeholder && folder.is_dir()
 }
 
@@ -76,12 +83,17 @@ fn exists(path: &str) -> bool {
 fn items(text: &str) -> Vec<(String, String)> {
     let spans: Vec<&str> = text.split('`').collect();
     let in_file = |pair: &[&str]| {
-        let path = pair[1].strip_prefix(" in ")?;
+        let rest = on_one_line(pair[1]);
+        let path = rest.strip_prefix("in ")?;
         let (_, path) = paths(path).into_iter().next().filter(|(_, found)| path.starts_with(found))?;
-        let item = words(pair[0]).last().filter(|_| path.ends_with(".rs"))?;
+        let item = words(pair[0]).last().filter(|_| has_extension(&path, "rs"))?;
         Some((item.to_owned(), path))
     };
     spans.windows(2).filter_map(in_file).collect()
+}
+
+fn on_one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Returns the identifiers in a text.
@@ -91,20 +103,19 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 
 /// Returns the tests that the text names.
 fn tests_in(text: &str) -> Vec<NamedTest> {
-    let mut found = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        let spans: Vec<&str> = line.split('`').collect();
-        for (number, span) in spans.iter().enumerate().filter(|(number, _)| number % 2 == 1) {
-            let Some((kind @ ("it" | "unit"), name)) = span.split_once(": ") else { continue };
+    let spans: Vec<&str> = text.split('`').collect();
+    let (mut found, mut line) = (Vec::new(), 1);
+    for (number, span) in spans.iter().enumerate() {
+        if let (1, Some((kind @ ("it" | "unit"), name))) = (number % 2, span.split_once(": ")) {
+            let rest = spans.get(number + 1).map(|rest| on_one_line(rest)).unwrap_or_default();
             found.push(NamedTest {
-                line: index + 1,
+                line,
                 is_integration: kind == "it",
                 path: name.split("::").map(str::to_owned).collect(),
-                is_on_both_engines: spans
-                    .get(number + 1)
-                    .is_some_and(|rest| rest.starts_with(" (both engines)")),
+                is_on_both_engines: rest.starts_with("(both engines)"),
             });
         }
+        line += span.matches('\n').count();
     }
     found
 }
@@ -146,7 +157,7 @@ fn fault(test: &NamedTest) -> Option<&'static str> {
             .and_then(|rest| rest.strip_prefix(name.as_str()))
             .is_some_and(|rest| rest.starts_with('('))
     };
-    let Some(at) = lines.iter().position(|line| function(&line)) else { return Some("has no such function") };
+    let Some(at) = lines.iter().position(function) else { return Some("has no such function") };
     let is_on_both_engines =
         lines[at].ends_with("(engine: Engine) {") && source.contains("on_both_engines! {");
     let mut above =
