@@ -74,8 +74,8 @@ impl Accounts {
     }
 
     /// Changes the owner's email to the one that the link was mailed to, and uses up the link. Voids the
-    /// owner's other links except those that undo an email change, revokes all sessions, and mails a notice
-    /// with a link that undoes the change to the old email. Deletes another user who registered with the new
+    /// owner's other links except those that undo an email change, revokes all sessions, and mails the old
+    /// email a notice with a link that undoes the change. Deletes another user who registered with the new
     /// email and never verified it.
     ///
     /// # Errors

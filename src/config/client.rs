@@ -18,13 +18,13 @@ section! {
         registrations_max: Count<1, 1_000_000> = "20",
         /// Maximum number of requests for a mailed link from one address within `client.window`.
         resends_max: Count<1, 1_000_000> = "20",
-        /// The time window of the limits in `[client]`. Consider that an office or a school may share one
-        /// address.
+        /// The time window of the limits in `[client]` and of `password.judged-max`. Consider that an office
+        /// or a school may share one address.
         window: Span<1_000, 86_400_000> = "1h",
         /// How long an address stays known for a user after a session has begun from it. Wrong passwords from
         /// other addresses do not delay logins from a known address. All known addresses of a user together
         /// may cause twice `login.failures-max` failures in a row; then they count like other addresses. A
-        /// change or reset of the password, a new email and a verification forget the known addresses of the
+        /// change or reset of the password, a new email and a verification remove the known addresses of the
         /// user.
         known_lifetime: Span<1_000, 31_536_000_000> = "90d",
         /// Mails a notice to the user after a login from an address that is not known for the account, the

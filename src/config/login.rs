@@ -11,7 +11,7 @@ section! {
     /// get `TOO_MANY_ATTEMPTS`. An email without an account is throttled in the same way.
     LoginSettings in "login" {
         /// Number of consecutive wrong passwords after which an account is throttled. The right password
-        /// resets the count, and so does a day without an attempt.
+        /// resets the count, and so does a day without a wrong password after the end of the last wait.
         failures_max: Count<1, 100> = "10",
         /// The first wait. Each further wrong password doubles it.
         wait_first: Span<1_000, 86_400_000> = "15m",

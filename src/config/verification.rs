@@ -29,9 +29,9 @@ section! {
         /// Number of links that requests without a proof of identity mail to one mailbox within
         /// `verification.resends-window`, so that a mailbox cannot be flooded. Links to verify an email,
         /// links to reset a password and notices of attempted registrations are counted separately. A further
-        /// request has the same answer, so that strangers cannot use up the limit of the owner, but it mails
-        /// a link only if the mailbox has no valid link of this kind in the first half of its lifetime. A
-        /// user can also change the username, and request an email change, this many times within the window;
+        /// request gets the same answer, so that others cannot use up the limit of the owner, but it mails a
+        /// new link only if the last one of this kind is no longer valid, or is older than half its lifetime.
+        /// A user can also change the username, and request an email change, this many times within the window;
         /// beyond that callers get `TOO_MANY_ATTEMPTS`.
         resends_max: Count<1, 1_000> = "3",
         /// The time window of `verification.resends-max`.

@@ -263,3 +263,48 @@ impl AuditEvent {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clones_of_a_note_share_what_is_known_about_the_call() {
+        let note = CallNote::begin();
+        let clone = note.clone();
+        assert!(!clone.is_recorded() && clone.user().is_none());
+        let (first, second) = (AuthToken::from_random([1; 16]), AuthToken::from_random([2; 16]));
+        note.set_user(first);
+        note.set_user(second);
+        note.set_recorded();
+        assert!(clone.is_recorded());
+        assert_eq!(clone.user(), Some(first));
+    }
+
+    #[test]
+    fn the_default_note_remembers_nothing() {
+        let note = CallNote::default();
+        note.set_user(AuthToken::from_random([1; 16]));
+        note.set_recorded();
+        assert!(!note.is_recorded() && note.user().is_none());
+    }
+
+    #[test]
+    fn origins_are_equal_whatever_their_notes_say() {
+        let recorded = Origin { note: CallNote::begin(), ..Origin::local("bff") };
+        recorded.note.set_recorded();
+        assert_eq!(recorded, Origin::local("bff"));
+    }
+
+    #[test]
+    fn unknown_callers_and_visitors_of_the_pages_are_not_authenticated() {
+        for (caller, is_authenticated) in [(NOBODY, false), (PAGES, false), ("bff", true)] {
+            assert_eq!(Origin::local(caller).is_authenticated(), is_authenticated, "{caller}");
+        }
+    }
+
+    #[test]
+    fn a_kind_is_displayed_by_its_name() {
+        assert_eq!(AuditKind::UserDeleted.to_string(), "user_deleted");
+    }
+}

@@ -82,6 +82,23 @@ mod tests {
     }
 
     #[test]
+    fn a_displayed_address_is_read_again_and_no_other_text() {
+        for text in ["192.0.2.1", "2001:db8:1:2::/64"] {
+            assert_eq!(ClientAddress::from_displayed(text).unwrap().to_string(), text);
+        }
+        for text in ["2001:db8:1:2::", "2001:db8:1:2::1/64", "192.0.2.1/64", "::ffff:192.0.2.1", ""] {
+            assert_eq!(ClientAddress::from_displayed(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_octets_are_those_of_the_network() {
+        assert_eq!(ClientAddress::parse("192.0.2.1").unwrap().octets(), [192, 0, 2, 1]);
+        let network = [0x20, 1, 0x0d, 0xb8, 0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(ClientAddress::parse("2001:db8:1:2::1").unwrap().octets(), network);
+    }
+
+    #[test]
     fn other_texts_are_refused() {
         for text in [
             "",

@@ -154,8 +154,7 @@ impl Email {
     pub fn earlier_forms(&self) -> Vec<Self> {
         let sigmas = self.0.matches(['σ', 'ς']).count();
         let forms = match u32::try_from(sigmas) {
-            Ok(count @ 1..=SIGMAS_VARIED_MAX) => 2_u32.pow(count),
-            Ok(0) => 0,
+            Ok(count @ 0..=SIGMAS_VARIED_MAX) => 2_u32.pow(count),
             _ => 1,
         };
         let form = |bits: u32| {

@@ -154,6 +154,16 @@ mod tests {
     }
 
     #[test]
+    fn each_purpose_has_a_name_and_a_page_of_its_own() {
+        let pages = MailTokenPurpose::ALL.map(MailTokenPurpose::page);
+        assert_eq!(pages, ["verify", "reset-password", "confirm-email", "undo-email-change"]);
+        for purpose in MailTokenPurpose::ALL {
+            assert_eq!(MailTokenPurpose::parse(purpose.as_str()).unwrap(), purpose);
+        }
+        assert!(MailTokenPurpose::parse("verify").is_err());
+    }
+
+    #[test]
     fn one_token_has_one_text() {
         let text = MailToken::from_random([0; 32]).to_link_text();
         for last in ['B', 'C', 'D'] {

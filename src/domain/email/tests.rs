@@ -267,3 +267,25 @@ fn an_imported_address_may_break_rules() {
     assert_eq!(Email::parse_imported(&"y".repeat(255)), Err(InvalidEmail::TooLong));
     assert_eq!(Email::parse_imported("a\0b"), Err(InvalidEmail::Blank));
 }
+
+#[test]
+fn an_address_may_have_exactly_the_maximum_length() {
+    let of_length = |length: usize| {
+        let domain = format!("{}.{}.{}.example", "a".repeat(60), "b".repeat(60), "c".repeat(60));
+        let local = length.checked_sub(domain.len() + 1).unwrap();
+        format!("{}@{domain}", "l".repeat(local))
+    };
+    let longest = of_length(EMAIL_OCTETS_MAX);
+    assert_eq!(Email::parse_imported(&longest).map(Email::into_string), Ok(longest));
+    assert_eq!(Email::parse_imported(&of_length(EMAIL_OCTETS_MAX + 1)), Err(TooLong));
+    // The domain in its ASCII form has no soft hyphens.
+    let padded =
+        |bytes: usize| format!("adam@{}example.com", "\u{ad}".repeat((bytes - "adam@example.com".len()) / 2));
+    assert_eq!(parsed(&padded(INPUT_BYTES_MAX)), "adam@example.com");
+    assert_eq!(Email::parse(&padded(INPUT_BYTES_MAX + 2)), Err(TooLong));
+}
+
+#[test]
+fn an_address_is_not_printed() {
+    assert_eq!(format!("{:?}", Email::parse("ada@example.com").unwrap()), "Email(..)");
+}

@@ -134,6 +134,10 @@ fn an_unreachable_source_is_reported_without_its_password() {
     let from = "postgres://kairos:hunter2@127.0.0.1:1/x";
     let (error, _) = refused(&["import", "django", "--from", from, "--to", store.url()]);
     assert!(error.contains("not available") && !error.contains("hunter2"), "{error}");
+}
+
+#[test]
+fn an_empty_postgresql_database_is_refused_as_a_source() {
     let database = Postgres::shared().create_database();
     assert_refused(database.url(), "no table core_user");
 }
