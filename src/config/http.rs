@@ -34,8 +34,8 @@ section! {
 }
 
 section! {
-    /// The pages behind mailed links: verify an email, choose a new password, confirm a new email, undo an email
-    /// change.
+    /// The pages behind mailed links: verify an email, choose a new password, confirm a new email, undo an
+    /// email change.
     PagesSettings in "pages" {
         /// Whether the service serves the pages. If not, `mail.public-base-url` must lead to your own pages,
         /// which call `VerifyEmail`, `ResetPassword`, `ConfirmEmailChange` and `UndoEmailChange`.

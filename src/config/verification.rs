@@ -31,8 +31,8 @@ section! {
         /// links to reset a password and notices of attempted registrations are counted separately. A further
         /// request gets the same answer, so that others cannot use up the limit of the owner, but it mails a
         /// new link only if the last one of this kind is no longer valid, or is older than half its lifetime.
-        /// A user can also change the username, and request an email change, this many times within the window;
-        /// beyond that callers get `TOO_MANY_ATTEMPTS`.
+        /// A user can also change the username, and request an email change, this many times within the
+        /// window; beyond that callers get `TOO_MANY_ATTEMPTS`.
         resends_max: Count<1, 1_000> = "3",
         /// The time window of `verification.resends-max`.
         resends_window: Span<1_000, 86_400_000> = "1h",

@@ -64,7 +64,7 @@ def press(driver):
     """Presses the button and waits for the next page."""
     button = driver.find_element(By.TAG_NAME, "button")
     button.click()
-    # Chromium may also answer that the button is no node of the document, which selenium has no own error for.
+    # Chromium may also answer that the button is no node of the document, a general error of selenium.
     wait = WebDriverWait(driver, WAIT_SECONDS, ignored_exceptions=[WebDriverException])
     wait.until(expected_conditions.staleness_of(button))
     wait.until(expected_conditions.presence_of_element_located((By.TAG_NAME, "h1")))

@@ -108,7 +108,7 @@ impl Accounts {
         let Some(known) = self.deps.store.change_session(token.family_digest(), decide).await? else {
             return Err(self.refuse_refresh(origin, None));
         };
-        // `known` is the session as it was before the change, so this repeats the decision of the transaction.
+        // `known` is the session before the change, so this repeats the decision of the transaction.
         let mut session = known.session.clone();
         origin.note.set_user(session.user);
         let salt = match presentation.classify(&known) {
