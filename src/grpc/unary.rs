@@ -54,10 +54,19 @@ async fn read<In: Message + Default>(mut body: Body, message_bytes_max: usize) -
     // into one buffer.
     let (mut first, mut gathered) = (Bytes::new(), BytesMut::new());
     while !body.is_end_stream()
-        && let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
+        && let Some(frame) = poll_fn(|context| {
+            let frame = Pin::new(&mut body).poll_frame(context);
+            if frame.is_pending() && gathered.is_empty() {
+                // A frame shares its memory with all bytes that were read together with it. It is copied if
+                // it has to wait for the next one.
+                gathered.extend_from_slice(&std::mem::take(&mut first));
+            }
+            frame
+        })
+        .await
     {
         let Ok(data) = frame?.into_data() else { continue };
-        if first.is_empty() {
+        if first.is_empty() && gathered.is_empty() {
             first = data;
         } else {
             if gathered.is_empty() {

@@ -24,7 +24,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("django", &["domain", "store"]),
     ("maintenance", &["domain", "publish", "store"]),
     ("config", &["domain"]),
-    ("server", &["clock", "entropy"]),
+    ("server", &["clock", "domain", "entropy"]),
     ("accounts", &["access_token", "store", "password", "domain", "clock", "entropy", "env", "sealing"]),
     ("mail", &["store", "domain", "clock", "entropy", "env", "publish", "sealing"]),
     (

@@ -21,7 +21,10 @@ use crate::{
     },
     config::{DatabaseUrl, Settings},
     env::Env,
-    grpc::{self, Api, HealthWatch, PageTokens, Services, layer::Layered},
+    grpc::{
+        self, Api, HealthWatch, PageTokens, Services,
+        layer::{Layered, RequestLimits},
+    },
     mail::{Outbox, Templates},
     pages::{PageTemplates, Pages, PagesOptions},
     sealing::SealingKey,
@@ -70,11 +73,16 @@ impl Service {
             store: store.clone(),
             audit: audit.clone(),
         };
-        let others = Routes::new(health_service);
-        let others =
-            if settings.server.reflection { grpc::add_reflection(others).map_err(reason)? } else { others };
-        let services = Services::new(api, settings.server.message_bytes_max.count().as_usize(), others);
-        let layered = grpc::layer::wrap(services, layer_options(&settings, env.clone(), &gate));
+        let layer_options = layer_options(&settings, env.clone(), &gate);
+        let RequestLimits { message_bytes_max, health_message_bytes_max, .. } = layer_options.limits;
+        let others = Routes::new(health_service.max_decoding_message_size(health_message_bytes_max));
+        let others = if settings.server.reflection {
+            grpc::add_reflection(others, message_bytes_max).map_err(reason)?
+        } else {
+            others
+        };
+        let services = Services::new(api, message_bytes_max, others);
+        let layered = grpc::layer::wrap(services, layer_options);
         let pages = pages(&settings, &accounts, env.clone())?;
         let http = bind_http(&settings)?.map(|listener| (listener, pages));
         let (listener, tls) = (bind(&settings)?, TlsConfigs::load(&settings)?);
