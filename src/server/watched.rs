@@ -26,12 +26,16 @@ const UNCOUNTED_FRAME_BYTES: usize = 1_024;
 /// The most bytes of an unfinished frame. The server accepts the default `SETTINGS_MAX_FRAME_SIZE`.
 const FRAME_BYTES_MAX: usize = 16_384;
 
-/// The operations of tokio's budget that a new call counts as: a turn of the task begins up to 64 calls, so
-/// that the calls of other connections need not wait long.
+/// The operations of tokio's budget that a new call counts as: a turn of the task begins few calls, so that
+/// the calls of other connections need not wait long.
 const OPERATIONS_PER_CALL: usize = 2;
 
-/// The number of operations in tokio's budget of a task.
-const BUDGET: usize = 128;
+/// The operations after which the connection writes before it reads again: half of tokio's budget of a task.
+/// Without budget it cannot write, so reads alone must not use it up.
+const OPERATIONS_PER_READ_MAX: usize = 64;
+
+/// The most bytes that are read at a time after frames that reset streams.
+const SHORT_READ_BYTES: usize = 1_024;
 
 /// A connection with counted frames.
 pub(super) struct WatchedIo<Io> {
@@ -45,6 +49,8 @@ pub(super) struct WatchedIo<Io> {
     clock: Clock,
     /// Whether streams were reset since the last read.
     has_resets: bool,
+    /// Whether the connection writes before it reads again.
+    is_paused: bool,
 }
 
 impl<Io> WatchedIo<Io> {
@@ -59,6 +65,7 @@ impl<Io> WatchedIo<Io> {
             held,
             clock: Clock::system(),
             has_resets: false,
+            is_paused: false,
         }
     }
 
@@ -103,21 +110,44 @@ fn consume_budget(context: &mut Context<'_>, operations: usize) {
     }
 }
 
+/// Reads at most `bytes_max` bytes.
+fn read_at_most(
+    bytes_max: usize,
+    io: &mut (impl AsyncRead + Unpin),
+    context: &mut Context<'_>,
+    buffer: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    let mut part = ReadBuf::new(buffer.initialize_unfilled_to(bytes_max.min(buffer.remaining())));
+    ready!(Pin::new(io).poll_read(context, &mut part))?;
+    let read = part.filled().len();
+    buffer.advance(read);
+    Poll::Ready(Ok(()))
+}
+
 impl<Io: AsyncRead + Unpin> AsyncRead for WatchedIo<Io> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if std::mem::take(&mut self.is_paused) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.io).poll_read(context, buffer);
+        // A peer that resets streams gets shorter turns than others.
+        let read = if std::mem::take(&mut self.has_resets) {
+            read_at_most(SHORT_READ_BYTES, &mut self.io, context, buffer)
+        } else {
+            Pin::new(&mut self.io).poll_read(context, buffer)
+        };
         let calls = self.count_received(buffer.filled().get(before..).unwrap_or_default());
         if read.is_pending() {
             self.hold_unfinished_frame();
         }
-        // A peer that resets streams gets shorter turns than others.
-        let has_resets = std::mem::take(&mut self.has_resets);
-        consume_budget(context, if has_resets { BUDGET } else { calls * OPERATIONS_PER_CALL });
+        let operations = if self.has_resets { OPERATIONS_PER_READ_MAX } else { calls * OPERATIONS_PER_CALL };
+        self.is_paused = operations >= OPERATIONS_PER_READ_MAX;
+        consume_budget(context, operations.min(OPERATIONS_PER_READ_MAX));
         read
     }
 }

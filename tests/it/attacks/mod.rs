@@ -42,7 +42,7 @@ pub const PATHS: [&str; 4] = [
 ];
 
 /// Time within which the service must disconnect an attacker, even if the machine is busy. An attacker that
-/// must be disconnected gives up no connection before.
+/// must be disconnected keeps each connection until then.
 const DISCONNECT_LIMIT: Duration = Duration::from_secs(30);
 
 /// Attacks on one connection after the other, without ever reading: sends `begin` and then the bytes of each
