@@ -70,6 +70,7 @@ impl<S: HttpHandler + BodyLimits> Http2<S> {
         &self,
         peer: Peer,
         accepted: &AcceptedStreams,
+        verdict: SharedVerdict,
     ) -> impl Fn(Request<Incoming>) -> Answer + use<S> {
         let bodies = Arc::new(BodyContext {
             account: Arc::clone(&peer.account),
@@ -79,18 +80,20 @@ impl<S: HttpHandler + BodyLimits> Http2<S> {
             late_bytes_max: self.options.late_bytes_max,
             late_bytes_timeout: self.options.late_bytes_timeout,
         });
-        let served = Arc::new((Arc::clone(&self.service), peer));
+        let served = Arc::new((Arc::clone(&self.service), peer, verdict));
         move |request| {
             let (served, bodies) = (Arc::clone(&served), Arc::clone(&bodies));
             // Boxed, because hyper and the executor move the future several times.
             Box::pin(async move {
-                let (service, peer) = &*served;
+                let (service, peer, verdict) = &*served;
+                if verdict.has_resets() {
+                    // hyper drops a call that was reset when the call is pending. A call that was reset
+                    // before it began costs the peer nothing, so no work is done for it.
+                    pend_once().await;
+                }
                 let bytes_max = service.body_bytes_max(request.uri().path());
                 let (head, body) = request.into_parts();
-                let mut body = RequestBody::new(body, head.headers.len(), bytes_max, bodies);
-                if body.is_cancelled().await {
-                    return Ok(Response::default());
-                }
+                let body = RequestBody::new(body, head.headers.len(), bytes_max, bodies);
                 Ok(service.answer(Request::from_parts(head, Body::new(body)), peer).await)
             })
         }
@@ -113,7 +116,7 @@ impl<S: HttpHandler + BodyLimits> Protocol for Http2<S> {
         let resets =
             Resets::new(options.resets_per_second_max, options.streams_per_connection_max, verdict.clone());
         let io = WatchedIo::new(io, resets, HeldBytes::new(Arc::clone(&account)));
-        let service = service_fn(self.calls_of(peer, &accepted));
+        let service = service_fn(self.calls_of(peer, &accepted, verdict.clone()));
         let connection =
             http2_with_limits(options, accepted.clone()).serve_connection(TokioIo::new(io), service);
         let mut connection = WithStreams::new(connection, accepted.clone(), CountedCalls::new(account));
@@ -163,6 +166,19 @@ async fn until<C: Future>(
         Poll::Pending => Poll::Pending,
     })
     .await
+}
+
+/// Is pending at the first poll and ready at the second.
+async fn pend_once() {
+    let mut is_ready = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut is_ready, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Waits for [`LAST_CALL_TIME`], and then until no call is in flight.

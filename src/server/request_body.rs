@@ -72,8 +72,6 @@ pub(super) struct BodyContext {
 pub(super) struct RequestBody {
     /// `None` once the body is dropped.
     incoming: Option<Incoming>,
-    /// The first frame, if [`RequestBody::is_cancelled`] has read it.
-    first: Option<Frame<Bytes>>,
     context: Arc<BodyContext>,
     bytes_max: usize,
     /// The memory of the request, besides its body.
@@ -97,7 +95,6 @@ impl RequestBody {
         let request_bytes = WAITING_REQUEST_BYTES.saturating_add(headers.saturating_mul(HEADER_BYTES));
         Self {
             incoming: Some(incoming),
-            first: None,
             context,
             bytes_max,
             request_bytes,
@@ -106,22 +103,6 @@ impl RequestBody {
             held: None,
             is_complete: Cell::new(false),
         }
-    }
-
-    /// True if the call was reset before it began. Such a call costs the peer nothing, so no work is done for
-    /// it.
-    pub(super) async fn is_cancelled(&mut self) -> bool {
-        let Some(incoming) = &mut self.incoming else { return false };
-        match poll_fn(|context| Poll::Ready(Pin::new(&mut *incoming).poll_frame(context))).await {
-            Poll::Ready(Some(Ok(frame))) => self.first = Some(frame),
-            Poll::Ready(Some(Err(_))) => {
-                self.is_complete.set(true);
-                return true;
-            }
-            Poll::Ready(None) => self.is_complete.set(true),
-            Poll::Pending => {}
-        }
-        false
     }
 
     fn refuse<T>(&self, refusal: BodyRefusal) -> Poll<Option<Result<T, Status>>> {
@@ -146,11 +127,7 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
         let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
-        let frame = match this.first.take() {
-            Some(first) => Poll::Ready(Some(Ok(first))),
-            None => Pin::new(incoming).poll_frame(context),
-        };
-        match frame {
+        match Pin::new(incoming).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
                     if self.received == 0 {
@@ -178,8 +155,7 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        let is_complete = self.first.is_none()
-            && (self.is_complete.get() || self.incoming.as_ref().is_none_or(Body::is_end_stream));
+        let is_complete = self.is_complete.get() || self.incoming.as_ref().is_none_or(Body::is_end_stream);
         if is_complete {
             self.is_complete.set(true);
         }

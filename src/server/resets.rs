@@ -9,7 +9,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     time::Instant,
 };
@@ -49,15 +49,26 @@ pub(super) enum Verdict {
 
 /// The verdict on a connection, if there is one, shared between the reader of its frames and its task.
 #[derive(Debug, Clone, Default)]
-pub(super) struct SharedVerdict(Arc<AtomicU8>);
+pub(super) struct SharedVerdict(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    verdict: AtomicU8,
+    has_resets: AtomicBool,
+}
 
 impl SharedVerdict {
     pub(super) fn is_at_least(&self, verdict: Verdict) -> bool {
-        self.0.load(Ordering::Relaxed) >= verdict as u8
+        self.0.verdict.load(Ordering::Relaxed) >= verdict as u8
+    }
+
+    /// True if calls that were received last were reset together with their beginning.
+    pub(super) fn has_resets(&self) -> bool {
+        self.0.has_resets.load(Ordering::Relaxed)
     }
 
     fn raise_to(&self, verdict: Verdict) {
-        self.0.fetch_max(verdict as u8, Ordering::Relaxed);
+        self.0.verdict.fetch_max(verdict as u8, Ordering::Relaxed);
     }
 }
 
@@ -104,6 +115,7 @@ impl Resets {
         if self.empty_frames >= EMPTY_FRAMES_BEFORE_DRAIN {
             self.verdict.raise_to(Verdict::Drain);
         }
+        self.verdict.0.has_resets.store(frames.resets > 0, Ordering::Relaxed);
         self.count(frames.resets, now)
     }
 
