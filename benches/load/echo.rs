@@ -9,7 +9,7 @@ use kairos_identity::{
         self,
         identity_service_server::{IdentityService, IdentityServiceServer},
     },
-    server::{self, HttpHandler, Peer, ServerOptions},
+    server::{self, BodyLimits, BodyRefusal, HttpHandler, Peer, PeerLimits, ServerOptions},
 };
 use prost_types::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -48,11 +48,31 @@ impl HttpHandler for EchoService {
     }
 }
 
+impl BodyLimits for EchoService {
+    fn body_bytes_max(&self, _: &str) -> usize {
+        64 * 1024
+    }
+
+    fn reserved_bytes(_: &[u8]) -> usize {
+        0
+    }
+
+    fn body_refused(refusal: BodyRefusal) -> Status {
+        Status::resource_exhausted(format!("{refusal:?}"))
+    }
+}
+
 /// Returns the default settings of the service.
 fn options() -> ServerOptions {
     ServerOptions {
         connections_max: 10_000,
-        connections_per_peer_max: 1_000,
+        peer_limits: PeerLimits {
+            connections_max: 1_000,
+            calls_max: 2_048,
+            streaming_calls_max: 64,
+            unfinished_bytes_max: 4 * 1024 * 1024,
+            unfinished_bytes_total_max: 128 * 1024 * 1024,
+        },
         first_byte_timeout: Duration::from_secs(10),
         tls_handshake_timeout: Duration::from_secs(10),
         connection_age: Duration::from_mins(30),
@@ -63,6 +83,9 @@ fn options() -> ServerOptions {
         streams_per_connection_max: 256,
         header_list_bytes_max: 16 * 1024,
         send_buffer_bytes_max: 64 * 1024,
+        late_bytes_max: 8 * 1024 * 1024,
+        late_bytes_timeout: Duration::from_secs(10),
+        resets_per_second_max: 100,
         drain_deadline: Duration::from_secs(1),
     }
 }

@@ -7,10 +7,7 @@ use std::{cell::RefCell, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request};
 use http_body_util::Full;
-use kairos_identity::{
-    grpc::layer::all_method_paths,
-    server::{HttpHandler, Peer},
-};
+use kairos_identity::{grpc::layer::all_method_paths, server::HttpHandler};
 use kairos_identity_fuzz::service;
 use libfuzzer_sys::{
     arbitrary::{self, Arbitrary},
@@ -63,7 +60,7 @@ fuzz_target!(|call: Call| {
             let length = u32::try_from(call.message.len()).unwrap().to_be_bytes();
             let prefix = call.prefix.unwrap_or([0, length[0], length[1], length[2], length[3]]);
             let body = Full::new(Bytes::from([&prefix[..], call.message].concat()));
-            let peer = Peer { address: "127.0.0.1:1".parse().unwrap(), names: Vec::new() };
+            let peer = service::peer();
             let response = service.layered.answer(request.body(Body::new(body)).unwrap(), &peer);
             let response =
                 tokio::time::timeout(Duration::from_secs(20), response).await.expect("the call is answered");

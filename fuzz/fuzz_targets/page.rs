@@ -7,7 +7,7 @@ use std::{cell::RefCell, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::{BodyExt as _, Full};
-use kairos_identity::server::{HttpHandler, Peer};
+use kairos_identity::server::HttpHandler;
 use kairos_identity_fuzz::service;
 use libfuzzer_sys::{
     arbitrary::{self, Arbitrary},
@@ -56,7 +56,7 @@ fuzz_target!(|input: PageRequest| {
             }
             let body = Body::new(Full::new(Bytes::copy_from_slice(input.body)));
             let Ok(request) = request.body(body) else { return };
-            let peer = Peer { address: "127.0.0.1:1".parse().unwrap(), names: Vec::new() };
+            let peer = service::peer();
             let response = service.pages.answer(request, &peer);
             let response = tokio::time::timeout(Duration::from_secs(20), response)
                 .await

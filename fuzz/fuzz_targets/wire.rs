@@ -6,7 +6,7 @@ use std::{net::SocketAddr, sync::LazyLock, time::Duration};
 
 use kairos_identity::{
     entropy::Entropy,
-    server::{self, ServerOptions},
+    server::{self, PeerLimits, ServerOptions},
 };
 use kairos_identity_fuzz::service::Service;
 use libfuzzer_sys::fuzz_target;
@@ -41,7 +41,13 @@ static SCENE: LazyLock<(Runtime, SocketAddr)> = LazyLock::new(|| {
 fn options() -> ServerOptions {
     ServerOptions {
         connections_max: 100,
-        connections_per_peer_max: 100,
+        peer_limits: PeerLimits {
+            connections_max: 100,
+            calls_max: 2_048,
+            streaming_calls_max: 64,
+            unfinished_bytes_max: 4 * 1024 * 1024,
+            unfinished_bytes_total_max: 8 * 1024 * 1024,
+        },
         first_byte_timeout: Duration::from_secs(1),
         tls_handshake_timeout: Duration::from_secs(1),
         connection_age: Duration::from_secs(60),
@@ -52,6 +58,9 @@ fn options() -> ServerOptions {
         streams_per_connection_max: 100,
         header_list_bytes_max: 16 * 1024,
         send_buffer_bytes_max: 64 * 1024,
+        late_bytes_max: 64 * 1024,
+        late_bytes_timeout: Duration::from_secs(1),
+        resets_per_second_max: 100,
         drain_deadline: Duration::from_secs(1),
     }
 }

@@ -2,7 +2,26 @@
 
 use std::{sync::Arc, time::Duration};
 
-use kairos_identity::{access_token::{AccessTokenOptions, AccessTokens, SigningKey}, accounts::{Accounts, AccountsDependencies, AccountsOptions, Administration, AuditLimits, AuditTrail, Budget, MailOptions, Mails, SessionOptions, ThrottleOptions}, callers::CallerGate, database::{SqliteOptions, DatabaseOptions}, domain::{SigningSeed, Timestamp}, env::Env, grpc::{Api, PageTokens, Services, layer::{LayerOptions, Layered, wrap}}, pages::{PageTemplates, Pages, PagesOptions}, password::{PasswordOptions, Passwords, Policy}, sealing::SealingKey, store::{LookupOptions, Store}};
+use kairos_identity::{
+    access_token::{AccessTokenOptions, AccessTokens, SigningKey},
+    accounts::{
+        Accounts, AccountsDependencies, AccountsOptions, Administration, AuditLimits, AuditTrail, Budget,
+        MailOptions, Mails, SessionOptions, ThrottleOptions,
+    },
+    callers::CallerGate,
+    database::{DatabaseOptions, SqliteOptions},
+    domain::{SigningSeed, Timestamp},
+    env::Env,
+    grpc::{
+        Api, PageTokens, Services,
+        layer::{LayerOptions, Layered, RequestLimits, wrap},
+    },
+    pages::{PageTemplates, Pages, PagesOptions},
+    password::{PasswordOptions, Passwords, Policy},
+    sealing::SealingKey,
+    server::{Peer, PeerAccount, PeerLimits},
+    store::{LookupOptions, Store},
+};
 use tempfile::TempDir;
 use tonic::service::Routes;
 
@@ -63,13 +82,32 @@ impl Service {
         let api = Api { accounts, administration, mails, page_tokens, store, audit };
         let services = Services::new(api, 64 * 1024, Routes::default());
         let options = LayerOptions {
-            request_timeout_default: Duration::from_secs(10),
-            request_timeout_max: Duration::from_secs(10),
+            limits: RequestLimits {
+                message_bytes_max: 64 * 1024,
+                health_message_bytes_max: 1024,
+                timeout_default: limit,
+                timeout_max: limit,
+                health_timeout: limit,
+            },
             env,
             gate: CallerGate::open(),
         };
         Self { layered: wrap(services, options), pages, _folder: folder }
     }
+}
+
+/// Returns a peer that may have as much as the limits of the service allow.
+#[must_use]
+pub fn peer() -> Peer {
+    let limits = PeerLimits {
+        connections_max: 1_000,
+        calls_max: 2_048,
+        streaming_calls_max: 64,
+        unfinished_bytes_max: 4 * 1024 * 1024,
+        unfinished_bytes_total_max: 8 * 1024 * 1024,
+    };
+    let account = Arc::new(PeerAccount::new(limits, Arc::default()));
+    Peer { address: "127.0.0.1:1".parse().unwrap(), names: Vec::new(), account }
 }
 
 /// Returns access tokens with one signing key that never expires.

@@ -22,8 +22,8 @@ section! {
         listen: Option<SocketAddr> = "127.0.0.1:50080",
         /// Maximum number of open connections; further ones wait to be accepted.
         connections_max: Count<1, 1_000_000> = "1000",
-        /// Maximum number of open connections from one address; a further one is closed at once. A reverse
-        /// proxy is one address.
+        /// Maximum number of open connections of one peer; a further one is closed at once. A peer is an IPv4
+        /// address or an IPv6 network (/64). A reverse proxy is one peer.
         connections_per_peer_max: Count<1, 1_000_000> = "200",
         /// Time limit for the head of a request. It also limits how long a connection may be idle between two
         /// requests.

@@ -47,8 +47,8 @@ section! {
         /// Maximum number of open connections; further ones wait to be accepted. Each costs about 100 KiB and
         /// a file descriptor. At startup the limit is lowered if the process may not open that many files.
         connections_max: Count<1, 1_000_000> = "10000",
-        /// Maximum number of open connections from one address; a further one is closed at once. A load
-        /// balancer is one address.
+        /// Maximum number of open connections of one peer; a further one is closed at once. A peer is an IPv4
+        /// address or an IPv6 network (/64). A load balancer is one peer.
         connections_per_peer_max: Count<1, 1_000_000> = "1000",
         /// Time within which a new connection must have sent the HTTP/2 connection preface; otherwise it is
         /// closed.
@@ -78,6 +78,34 @@ section! {
         /// Maximum size of a request message. The largest legitimate one, `ResolveTokens` with 1,000 tokens,
         /// has 38 KB.
         message_bytes_max: Bytes<1_024, 4_194_304> = "64KiB",
+        /// Maximum size of a request message of the health service, which needs no token.
+        health_message_bytes_max: Bytes<64, 65_536> = "1KiB",
+        /// Time limit of a call of the health service. `Watch` must send its first response within it.
+        health_timeout: Span<10, 600_000> = "2s",
+        /// Maximum number of calls in flight of one peer, on all its connections. A further call is refused
+        /// with `OVERLOADED`. Each costs about 2 KiB, even if its response waits because the peer does not
+        /// read it.
+        calls_per_peer_max: Count<1, 1_000_000> = "2048",
+        /// Maximum number of streaming calls in flight of one peer: `Watch` of the health service, and
+        /// reflection. A client that watches the health has one such call for each connection.
+        streaming_calls_per_peer_max: Count<1, 100_000> = "64",
+        /// Maximum memory of the unfinished requests of one peer: requests whose message has not arrived
+        /// completely. Each counts as 16 KiB for its buffers, 256 bytes for each header, and its announced
+        /// length or twice the received bytes. A request that would exceed the limit is refused with
+        /// `OVERLOADED`; a request that arrives at once is not affected.
+        unfinished_bytes_per_peer_max: Bytes<65_536, 1_073_741_824> = "4MiB",
+        /// Maximum memory of the unfinished requests of all peers together.
+        unfinished_bytes_max: Bytes<65_536, 4_194_304_000> = "128MiB",
+        /// Maximum number of bytes that the server reads and discards of a request that it has answered
+        /// before the request was complete. After that it resets the call.
+        late_bytes_max: Bytes<0, 1_073_741_824> = "8MiB",
+        /// Time for which the server reads such bytes.
+        late_bytes_timeout: Span<0, 600_000> = "10s",
+        /// Number of calls per second of a connection that may be reset: by the client in the moment in which
+        /// they begin, or by the server because of an error in the client's frames. A burst may be as large
+        /// as `server.streams-per-connection-max`. A connection that exceeds it gets GOAWAY, and its calls in
+        /// flight may finish; after another burst it is closed.
+        resets_per_second_max: Count<1, 100_000> = "100",
         /// Maximum part of one response that waits in memory for a peer that reads slowly. The largest
         /// response, of `ResolveTokens`, is sent in parts.
         send_buffer_bytes_max: Bytes<16_384, 4_194_304> = "64KiB",

@@ -26,7 +26,8 @@ impl ClientAddress {
         Ok(Self::of(address))
     }
 
-    /// Returns the network of an address.
+    /// Returns the network of an address: the one definition of "one peer" for connections, throttles and the
+    /// audit trail.
     #[must_use]
     pub const fn of(address: IpAddr) -> Self {
         Self(match address.to_canonical() {

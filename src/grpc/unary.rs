@@ -58,9 +58,19 @@ where
 /// # Errors
 /// `OUT_OF_RANGE` as soon as the message is too long, or the error of the body.
 async fn receive(mut body: Body, message_bytes_max: usize) -> Result<Bytes, Status> {
-    let mut received = Bytes::new();
+    let (mut received, mut is_copied) = (Bytes::new(), false);
     while !body.is_end_stream()
-        && let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
+        && let Some(frame) = poll_fn(|context| {
+            let frame = Pin::new(&mut body).poll_frame(context);
+            if frame.is_pending() && !received.is_empty() && !is_copied {
+                // A frame shares its memory with all bytes that were read together with it. It is copied if
+                // it has to wait for the next one.
+                received = Bytes::copy_from_slice(&received);
+                is_copied = true;
+            }
+            frame
+        })
+        .await
     {
         let Ok(data) = frame?.into_data() else { continue };
         received = if received.is_empty() { data } else { concatenate(received, &data) };

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     listener::Slot,
+    peers::PeerAccount,
     tls::{CurrentTls, certificate_names},
 };
 
@@ -25,6 +26,8 @@ pub struct Peer {
     /// The names in the verified client certificate of the peer (`uri:...`, `dns:...`, `cn:...`); empty
     /// without one.
     pub names: Vec<String>,
+    /// What the peer holds, on all its connections.
+    pub account: Arc<PeerAccount>,
 }
 
 impl Peer {
@@ -77,8 +80,9 @@ impl<P: Protocol> Connections<P> {
         // A small response is sent immediately instead of waiting for more data.
         let _ = socket.set_nodelay(true);
         let (protocol, tls) = &*self.shared;
+        let peer = |names| Peer { address, names, account: Arc::clone(slot.account()) };
         match tls {
-            None => protocol.serve_connection(socket, Peer { address, names: Vec::new() }, &self.stop).await,
+            None => protocol.serve_connection(socket, peer(Vec::new()), &self.stop).await,
             Some(tls) => {
                 let handshake = tls.current.acceptor().accept(socket);
                 let handshake = tokio::time::timeout(tls.handshake_timeout, handshake);
@@ -86,7 +90,7 @@ impl<P: Protocol> Connections<P> {
                     Some(Ok(Ok(stream))) => {
                         let chain = stream.get_ref().1.peer_certificates();
                         let names = chain.and_then(<[_]>::first).map(certificate_names).unwrap_or_default();
-                        protocol.serve_connection(stream, Peer { address, names }, &self.stop).await;
+                        protocol.serve_connection(stream, peer(names), &self.stop).await;
                     }
                     Some(Ok(Err(error))) => {
                         tracing::debug!(peer = %address, %error, "TLS handshake failed");

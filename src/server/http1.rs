@@ -26,7 +26,7 @@ const HEADERS_MAX: usize = 64;
 pub struct Http1Options {
     /// The most open connections; further connections wait to be accepted.
     pub connections_max: usize,
-    /// The most open connections of one IP address; a further connection is closed immediately.
+    /// The most open connections of one peer; a further connection is closed immediately.
     pub connections_per_peer_max: usize,
     /// The time in which a connection must send the head of its first and of each further request.
     pub head_timeout: Duration,

@@ -1,11 +1,12 @@
 //! Serves calls over HTTP/2.
 //!
 //! A connection sends the preface and then calls. At its maximum age, when it is idle or at shutdown, it gets
-//! GOAWAY; its calls may finish, and then it is closed.
+//! GOAWAY; its calls may finish, and then it is closed. A connection that resets too many streams gets GOAWAY
+//! too (`resets.rs`).
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
-use http::Request;
+use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -16,19 +17,22 @@ use super::{
     connection::{Peer, Protocol},
     handler::HttpHandler,
     options::ServerOptions,
+    peers::{CountedCalls, HeldBytes},
     preface::expect_preface,
+    request_body::{BodyContext, BodyLimits, RequestBody},
+    resets::{LOCAL_RESETS_MAX, Resets, SharedVerdict, Verdict},
     streams::{AcceptedStreams, WithStreams},
+    watched::WatchedIo,
 };
 use crate::entropy::Entropy;
 
-/// The most streams that the server resets because of protocol errors of the peer; beyond it, the connection
-/// is closed (RUSTSEC-2024-0003). Each of them costs a call that has started, and a correct HTTP/2 client
-/// does not cause repeated errors. With h2's default of 1,024, eight peers delayed the calls of all others by
-/// 0.7 s.
-const LOCAL_ERROR_RESETS_MAX: usize = 20;
-
 /// The most streams that the peer has reset before the server accepted them (CVE-2023-44487, rapid reset).
-const PENDING_ACCEPT_RESETS_MAX: usize = 20;
+/// The server accepts them several times while it reads this many; `resets.rs` limits their rate.
+const PENDING_ACCEPT_RESETS_MAX: usize = 2_048;
+
+/// The time after a GOAWAY because of too many resets in which the calls that the peer has just sent may
+/// arrive. An attacker does not acknowledge the GOAWAY, so that HTTP/2 has no end of this time.
+const LAST_CALL_TIME: Duration = Duration::from_millis(50);
 
 /// The flow-control window of a stream: the bytes that a peer may send before the handler reads them. Twice
 /// the default limit of a message.
@@ -36,7 +40,10 @@ const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 
 /// The flow-control window of a connection. It bounds the memory that one peer can occupy with unread
 /// messages.
-const CONNECTION_WINDOW_BYTES: u32 = 512 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
+
+/// The answer to a call.
+type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
 /// The service and the limits that all HTTP/2 connections share.
 pub(super) struct Http2<S> {
@@ -57,7 +64,43 @@ impl<S> Http2<S> {
     }
 }
 
-impl<S: HttpHandler> Protocol for Http2<S> {
+impl<S: HttpHandler + BodyLimits> Http2<S> {
+    /// Returns the function that answers the calls of one connection.
+    fn calls_of(
+        &self,
+        peer: Peer,
+        accepted: &AcceptedStreams,
+        verdict: SharedVerdict,
+    ) -> impl Fn(Request<Incoming>) -> Answer + use<S> {
+        let bodies = Arc::new(BodyContext {
+            account: Arc::clone(&peer.account),
+            streams: accepted.clone(),
+            reserved_bytes: S::reserved_bytes,
+            refused: S::body_refused,
+            late_bytes_max: self.options.late_bytes_max,
+            late_bytes_timeout: self.options.late_bytes_timeout,
+        });
+        let served = Arc::new((Arc::clone(&self.service), peer, verdict));
+        move |request| {
+            let (served, bodies) = (Arc::clone(&served), Arc::clone(&bodies));
+            // Boxed, because hyper and the executor move the future several times.
+            Box::pin(async move {
+                let (service, peer, verdict) = &*served;
+                if verdict.has_resets() {
+                    // hyper drops a call that was reset when the call is pending. A call that was reset
+                    // before it began costs the peer nothing, so no work is done for it.
+                    pend_once().await;
+                }
+                let bytes_max = service.body_bytes_max(request.uri().path());
+                let (head, body) = request.into_parts();
+                let body = RequestBody::new(body, head.headers.len(), bytes_max, bodies);
+                Ok(service.answer(Request::from_parts(head, Body::new(body)), peer).await)
+            })
+        }
+    }
+}
+
+impl<S: HttpHandler + BodyLimits> Protocol for Http2<S> {
     async fn serve_connection<Io>(&self, io: Io, peer: Peer, stop: &CancellationToken)
     where
         Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -68,35 +111,82 @@ impl<S: HttpHandler> Protocol for Http2<S> {
         let io = tokio::select! { io = preface => io, () = stopped => None };
         let Some(io) = io else { return };
 
-        let served = Arc::new((Arc::clone(&self.service), peer));
-        let service = service_fn(move |request: Request<Incoming>| {
-            let served = Arc::clone(&served);
-            // Boxed, because hyper and the executor move the future several times.
-            Box::pin(async move {
-                let (service, peer) = &*served;
-                Ok::<_, Infallible>(service.answer(request.map(Body::new), peer).await)
-            })
-        });
-        let accepted = AcceptedStreams::default();
+        let (account, accepted) = (Arc::clone(&peer.account), AcceptedStreams::default());
+        let verdict = SharedVerdict::default();
+        let resets =
+            Resets::new(options.resets_per_second_max, options.streams_per_connection_max, verdict.clone());
+        let io = WatchedIo::new(io, resets, HeldBytes::new(Arc::clone(&account)));
+        let service = service_fn(self.calls_of(peer, &accepted, verdict.clone()));
         let connection =
             http2_with_limits(options, accepted.clone()).serve_connection(TokioIo::new(io), service);
-        let mut connection = WithStreams::new(connection, accepted.clone());
+        let mut connection = WithStreams::new(connection, accepted.clone(), CountedCalls::new(account));
+        let mut resets_too_many = false;
         let grace = tokio::select! {
-            _ = &mut connection => return,
+            is_over = until(&mut connection, &verdict, Verdict::Drain) => {
+                if is_over {
+                    return;
+                }
+                resets_too_many = true;
+                Some(options.connection_age_grace)
+            }
             () = tokio::time::sleep(self.age()) => Some(options.connection_age_grace),
             () = idle(&accepted, options.connection_idle) => Some(options.connection_age_grace),
             () = stop.cancelled() => None,
         };
         connection.change(http2::Connection::graceful_shutdown);
+        let drained = async {
+            tokio::select! {
+                _ = until(&mut connection, &verdict, Verdict::Close) => {}
+                () = no_call_in_flight(&accepted), if resets_too_many => {}
+            }
+        };
         match grace {
             Some(grace) => {
-                let _ = tokio::time::timeout(grace, connection).await;
+                let _ = tokio::time::timeout(grace, drained).await;
             }
             // At shutdown, the accept loop enforces one deadline for all connections and counts the aborted
             // ones.
             None => {
-                let _ = connection.await;
+                drained.await;
             }
+        }
+    }
+}
+
+/// Runs a connection until it is over or the verdict on it is `verdict`. Returns true if it is over.
+async fn until<C: Future>(
+    connection: &mut WithStreams<C>,
+    current: &SharedVerdict,
+    verdict: Verdict,
+) -> bool {
+    poll_fn(|context| match Pin::new(&mut *connection).poll(context) {
+        Poll::Ready(_) => Poll::Ready(true),
+        // Only the connection itself, when it is polled, changes the verdict.
+        Poll::Pending if current.is_at_least(verdict) => Poll::Ready(false),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
+}
+
+/// Is pending at the first poll and ready at the second.
+async fn pend_once() {
+    let mut is_ready = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut is_ready, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Waits for [`LAST_CALL_TIME`], and then until no call is in flight.
+async fn no_call_in_flight(accepted: &AcceptedStreams) {
+    loop {
+        tokio::time::sleep(LAST_CALL_TIME).await;
+        if accepted.in_flight() == 0 {
+            return;
         }
     }
 }
@@ -118,7 +208,7 @@ fn http2_with_limits(options: &ServerOptions, executor: AcceptedStreams) -> http
     http2
         .timer(TokioTimer::new())
         .max_concurrent_streams(options.streams_per_connection_max)
-        .max_local_error_reset_streams(LOCAL_ERROR_RESETS_MAX)
+        .max_local_error_reset_streams(LOCAL_RESETS_MAX)
         .max_pending_accept_reset_streams(PENDING_ACCEPT_RESETS_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)

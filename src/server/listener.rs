@@ -1,11 +1,10 @@
 //! Accepts the connections of a port within limits: a backlog for waiting connections, a limit on open
-//! connections in total and per IP address, and a backoff while the system refuses to accept.
+//! connections in total and per peer, and a backoff while the system refuses to accept.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
     fs, io,
-    net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -14,6 +13,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 
+use super::peers::{PeerAccount, PeerLimits, PeerSlot, Peers};
 use crate::clock::Clock;
 
 /// The most connections that wait to be accepted. Linux limits it to `net.core.somaxconn`.
@@ -64,49 +64,12 @@ impl Share {
 /// The right to one open connection, in total and of its peer. Dropping it releases the slot.
 pub(super) struct Slot {
     _of_all: OwnedSemaphorePermit,
-    _of_peer: PeerSlot,
+    of_peer: PeerSlot,
 }
 
-/// The number of open connections of each IP address.
-#[derive(Clone)]
-struct Peers {
-    open: Arc<Mutex<HashMap<IpAddr, usize>>>,
-    max: usize,
-}
-
-struct PeerSlot {
-    peers: Peers,
-    peer: IpAddr,
-}
-
-impl Peers {
-    fn new(max: usize) -> Self {
-        Self { open: Arc::default(), max }
-    }
-
-    /// Reserves a slot; `None` if the peer has as many connections as it may have.
-    fn take(&self, peer: IpAddr) -> Option<PeerSlot> {
-        // An IPv4-mapped IPv6 address counts as the IPv4 address.
-        let peer = peer.to_canonical();
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_peer = open.entry(peer).or_default();
-        if *of_peer >= self.max {
-            return None;
-        }
-        *of_peer += 1;
-        Some(PeerSlot { peers: self.clone(), peer })
-    }
-}
-
-impl Drop for PeerSlot {
-    fn drop(&mut self) {
-        let mut open = self.peers.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Entry::Occupied(mut of_peer) = open.entry(self.peer) {
-            *of_peer.get_mut() -= 1;
-            if *of_peer.get() == 0 {
-                of_peer.remove();
-            }
-        }
+impl Slot {
+    pub(super) const fn account(&self) -> &Arc<PeerAccount> {
+        self.of_peer.account()
     }
 }
 
@@ -122,7 +85,7 @@ impl Acceptor {
     pub(super) fn new(
         listener: TcpListener,
         connections_max: usize,
-        connections_per_peer_max: usize,
+        peer_limits: PeerLimits,
         share: Share,
     ) -> Self {
         let slots = open_files_max()
@@ -130,7 +93,7 @@ impl Acceptor {
         if slots < connections_max {
             tracing::warn!("Connection limit lowered to {slots}: the open file limit (ulimit -n) is too low");
         }
-        let peers = Peers::new(connections_per_peer_max);
+        let peers = Peers::new(peer_limits);
         Self { listener, slots: Arc::new(Semaphore::new(slots)), peers, warned: None }
     }
 
@@ -147,7 +110,7 @@ impl Acceptor {
             match self.listener.accept().await {
                 Ok((socket, peer)) => match self.peers.take(peer.ip()) {
                     Some(of_peer) => {
-                        return Some((socket, peer, Slot { _of_all: of_all, _of_peer: of_peer }));
+                        return Some((socket, peer, Slot { _of_all: of_all, of_peer }));
                     }
                     None => self.warn(&format!("Connection from {} closed: it has too many", peer.ip())),
                 },
@@ -194,24 +157,6 @@ fn open_files_max() -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_peer_gets_at_most_its_slots_and_leaves_no_entry() {
-        let peers = Peers::new(2);
-        let [ada, bob] = ["192.0.2.1", "2001:db8::1"].map(|text| text.parse::<IpAddr>().unwrap());
-        let same: IpAddr = "::ffff:192.0.2.1".parse().unwrap();
-        let (first, second) = (peers.take(ada), peers.take(same));
-        assert!(
-            first.is_some() && second.is_some() && peers.take(ada).is_none() && peers.take(same).is_none()
-        );
-        assert!(peers.take(bob).is_some());
-
-        drop(first);
-        let third = peers.take(ada);
-        assert!(third.is_some());
-        drop((second, third));
-        assert!(peers.open.lock().unwrap().is_empty());
-    }
 
     #[test]
     fn file_descriptors_are_reserved_for_other_uses() {

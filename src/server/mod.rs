@@ -6,14 +6,19 @@
 //! not the content of calls. Start at [`serve`]; the HTTP port uses [`serve_http1`].
 
 mod connection;
+mod frames;
 mod handler;
 mod http1;
 mod http2;
 mod listener;
 mod options;
+mod peers;
 mod preface;
+mod request_body;
+mod resets;
 mod streams;
 mod tls;
+mod watched;
 
 use std::time::Duration;
 
@@ -27,6 +32,8 @@ pub use self::{
     http1::Http1Options,
     listener::bind,
     options::ServerOptions,
+    peers::{PeerAccount, PeerLimits, StreamingSlot},
+    request_body::{BodyLimits, BodyRefusal},
     tls::{Alpn, CurrentTls, TlsError, certificate_names, load_tls},
 };
 use self::{
@@ -50,15 +57,14 @@ pub struct DrainReport {
 /// are closed.
 pub async fn serve(
     listener: TcpListener,
-    service: impl HttpHandler,
+    service: impl HttpHandler + BodyLimits,
     options: ServerOptions,
     tls: Option<CurrentTls>,
     entropy: Entropy,
     stop: CancellationToken,
 ) -> DrainReport {
     let drain_deadline = options.drain_deadline;
-    let acceptor =
-        Acceptor::new(listener, options.connections_max, options.connections_per_peer_max, Share::Calls);
+    let acceptor = Acceptor::new(listener, options.connections_max, options.peer_limits, Share::Calls);
     let handshake_timeout = options.tls_handshake_timeout;
     let tls = tls.map(|current| Tls { current, handshake_timeout });
     let connections = Connections::new(Http2::new(service, options, entropy), tls, stop.clone());
@@ -74,8 +80,8 @@ pub async fn serve_http1(
     stop: CancellationToken,
 ) -> DrainReport {
     let drain_deadline = options.drain_deadline;
-    let acceptor =
-        Acceptor::new(listener, options.connections_max, options.connections_per_peer_max, Share::Pages);
+    let peer_limits = PeerLimits::of_connections(options.connections_per_peer_max);
+    let acceptor = Acceptor::new(listener, options.connections_max, peer_limits, Share::Pages);
     let handshake_timeout = options.tls_handshake_timeout;
     let tls = tls.map(|current| Tls { current, handshake_timeout });
     let connections = Connections::new(Http1::new(service, options), tls, stop.clone());

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use super::peers::PeerLimits;
+
 /// The limits of the gRPC port. Each is a setting, documented in docs/CONFIG.md.
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
     /// The most open connections; further connections wait to be accepted.
     pub connections_max: usize,
-    /// The most open connections of one IP address; a further connection is closed immediately.
-    pub connections_per_peer_max: usize,
+    /// The limits of one peer; a connection beyond them is closed immediately.
+    pub peer_limits: PeerLimits,
     /// The time in which a connection must send the HTTP/2 preface.
     pub first_byte_timeout: Duration,
     /// The time limit of a TLS handshake.
@@ -29,6 +31,14 @@ pub struct ServerOptions {
     pub header_list_bytes_max: u32,
     /// The most bytes of one response that are buffered for a peer that does not read it.
     pub send_buffer_bytes_max: usize,
+    /// The most bytes that are read and discarded of a request that was answered before it was complete.
+    pub late_bytes_max: usize,
+    /// The time for which such bytes are read.
+    pub late_bytes_timeout: Duration,
+    /// The most streams per second that a connection may reset at once, or make the server reset; a burst may
+    /// be as large as `streams_per_connection_max`. A connection that exceeds it gets GOAWAY, and is closed
+    /// after another burst.
+    pub resets_per_second_max: u32,
     /// The time limit of a shutdown.
     pub drain_deadline: Duration,
 }

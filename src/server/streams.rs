@@ -5,6 +5,8 @@
 //! task of the connection also runs the calls that it has read, and writes their responses together.
 //! Therefore a call must not block the thread that polls it. No call does, since password hashing and
 //! database writes have their own threads.
+//!
+//! The task also reads what arrives for calls that were answered early ([`AcceptedStreams::run`]).
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -20,6 +22,8 @@ use futures_util::{StreamExt, stream::FuturesUnordered, task::AtomicWaker};
 use hyper::rt::Executor;
 use tokio::task::coop::{self, unconstrained};
 
+use super::peers::CountedCalls;
+
 type Stream = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The executor to which hyper passes the streams that it has accepted. Cheap to clone.
@@ -31,6 +35,7 @@ struct Streams {
     waiting: Mutex<Vec<Stream>>,
     started: AtomicU64,
     finished: AtomicU64,
+    wakes: Arc<Wakes>,
 }
 
 impl AcceptedStreams {
@@ -39,10 +44,22 @@ impl AcceptedStreams {
         self.0.started.load(Ordering::Relaxed)
     }
 
+    /// Returns the number of streams in flight.
+    pub(super) fn in_flight(&self) -> u64 {
+        self.started().saturating_sub(self.0.finished.load(Ordering::Relaxed))
+    }
+
     /// True if no stream is in flight, and none was started since [`AcceptedStreams::started`] returned
     /// `started`.
     pub(super) fn is_idle_since(&self, started: u64) -> bool {
         self.started() == started && self.0.finished.load(Ordering::Relaxed) == started
+    }
+
+    /// Runs a further future in the task of the connection. May be called from any task.
+    pub(super) fn run(&self, stream: impl Future<Output = ()> + Send + 'static) {
+        self.execute(stream);
+        // The task takes the accepted streams after each poll of the connection.
+        self.0.wakes.wake(&self.0.wakes.connection);
     }
 }
 
@@ -77,6 +94,7 @@ pub(super) struct WithStreams<C> {
     connection: Pin<Box<C>>,
     accepted: AcceptedStreams,
     running: FuturesUnordered<CatchPanic>,
+    calls: CountedCalls,
     wakes: Arc<Wakes>,
     connection_waker: Waker,
     streams_waker: Waker,
@@ -138,13 +156,15 @@ impl Wake for FlagWaker {
 }
 
 impl<C> WithStreams<C> {
-    pub(super) fn new(connection: C, accepted: AcceptedStreams) -> Self {
-        let wakes = Arc::new(Wakes::default());
+    /// Creates the task of a connection. `calls` counts its streams.
+    pub(super) fn new(connection: C, accepted: AcceptedStreams, calls: CountedCalls) -> Self {
+        let wakes = Arc::clone(&accepted.0.wakes);
         wakes.connection.store(true, Ordering::SeqCst);
         Self {
             connection: Box::pin(connection),
             accepted,
             running: FuturesUnordered::new(),
+            calls,
             connection_waker: FlagWaker::waker(&wakes, |wakes| &wakes.connection),
             streams_waker: FlagWaker::waker(&wakes, |wakes| &wakes.streams),
             wakes,
@@ -163,8 +183,20 @@ impl<C> WithStreams<C> {
             std::mem::take(&mut *self.accepted.0.waiting.lock().unwrap_or_else(PoisonError::into_inner));
         if !accepted.is_empty() {
             self.running.extend(accepted.into_iter().map(CatchPanic));
+            self.calls.set(self.running.len());
             self.wakes.streams.store(true, Ordering::SeqCst);
         }
+    }
+}
+
+impl<C> Drop for WithStreams<C> {
+    /// Drops all streams. hyper's streams own the executor, which owns those that wait, so a stream that was
+    /// accepted in the last poll of the connection would otherwise stay in memory.
+    fn drop(&mut self) {
+        self.running.clear();
+        let waiting =
+            std::mem::take(&mut *self.accepted.0.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(waiting);
     }
 }
 
@@ -185,6 +217,7 @@ impl<C: Future> WithStreams<C> {
                 while let Poll::Ready(Some(())) = self.running.poll_next_unpin(context) {
                     self.accepted.0.finished.fetch_add(1, Ordering::Relaxed);
                 }
+                self.calls.set(self.running.len());
             }
             // Without budget, a poll of the connection makes no progress.
             if !self.wakes.are_pending() || !coop::has_budget_remaining() {
@@ -215,9 +248,16 @@ mod tests {
     use std::{future::poll_fn, sync::atomic::AtomicUsize};
 
     use futures_util::future::{join_all, pending};
-    use tokio::sync::oneshot;
+    use tokio::sync::oneshot::{self, error::TryRecvError};
 
-    use super::*;
+    use super::{
+        super::peers::{PeerAccount, PeerLimits},
+        *,
+    };
+
+    fn calls() -> CountedCalls {
+        CountedCalls::new(Arc::new(PeerAccount::new(PeerLimits::of_connections(1), Arc::default())))
+    }
 
     /// Counts how often the task was woken.
     #[derive(Default)]
@@ -247,7 +287,7 @@ mod tests {
             }
             Poll::<()>::Pending
         });
-        let mut with_streams = WithStreams::new(connection, accepted);
+        let mut with_streams = WithStreams::new(connection, accepted, calls());
         let woken = Arc::new(WakeCounter::default());
         let (task, polls) = (Waker::from(Arc::clone(&woken)), || polls.load(Ordering::SeqCst));
         let mut poll = || Pin::new(&mut with_streams).poll(&mut Context::from_waker(&task)).is_pending();
@@ -274,7 +314,7 @@ mod tests {
                 finished.fetch_add(1, Ordering::SeqCst);
             });
         }
-        let connection = tokio::spawn(WithStreams::new(pending::<()>(), accepted));
+        let connection = tokio::spawn(WithStreams::new(pending::<()>(), accepted, calls()));
         join_all(senders.into_iter().map(|sender| tokio::spawn(async { sender.send(()) }))).await;
         while finished.load(Ordering::SeqCst) < STREAMS {
             tokio::task::yield_now().await;
@@ -283,8 +323,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_stream_that_was_never_polled_is_dropped_with_its_connection() {
+        let accepted = AcceptedStreams::default();
+        let (owned, mut is_dropped) = oneshot::channel::<()>();
+        let (executor, mut owned) = (accepted.clone(), Some(owned));
+        let connection = poll_fn(move |_| {
+            // As in hyper, the stream owns the executor.
+            let owned = (executor.clone(), owned.take());
+            executor.execute(async move {
+                pending::<()>().await;
+                drop(owned);
+            });
+            Poll::Ready(())
+        });
+        WithStreams::new(connection, accepted, calls()).await;
+        assert_eq!(is_dropped.try_recv(), Err(TryRecvError::Closed));
+    }
+
+    #[tokio::test]
     async fn a_change_schedules_a_poll_of_the_connection() {
-        let mut with_streams = WithStreams::new(Changed(false), AcceptedStreams::default());
+        let mut with_streams = WithStreams::new(Changed(false), AcceptedStreams::default(), calls());
         assert!(futures_util::poll!(&mut with_streams).is_pending());
         with_streams.change(|mut connection| connection.0 = true);
         with_streams.await;

@@ -28,10 +28,18 @@ struct TestServer {
     task: JoinHandle<DrainReport>,
 }
 
+const PEER_LIMITS: PeerLimits = PeerLimits {
+    connections_max: 100,
+    calls_max: 1_000,
+    streaming_calls_max: 100,
+    unfinished_bytes_max: 1_024 * 1_024,
+    unfinished_bytes_total_max: 1_024 * 1_024,
+};
+
 fn options() -> ServerOptions {
     ServerOptions {
         connections_max: 100,
-        connections_per_peer_max: 100,
+        peer_limits: PEER_LIMITS,
         first_byte_timeout: Duration::from_mins(1),
         tls_handshake_timeout: Duration::from_mins(1),
         connection_age: Duration::from_mins(1),
@@ -42,6 +50,9 @@ fn options() -> ServerOptions {
         streams_per_connection_max: 100,
         header_list_bytes_max: 16 * 1024,
         send_buffer_bytes_max: 64 * 1024,
+        late_bytes_max: 64 * 1024,
+        late_bytes_timeout: Duration::from_secs(1),
+        resets_per_second_max: 100,
         drain_deadline: Duration::from_millis(300),
     }
 }
@@ -56,6 +67,20 @@ impl HttpHandler for TestService {
             Some(b"hang") => std::future::pending().await,
             _ => self.0.clone().call(request).await.unwrap(),
         }
+    }
+}
+
+impl BodyLimits for TestService {
+    fn body_bytes_max(&self, _: &str) -> usize {
+        64 * 1024
+    }
+
+    fn reserved_bytes(_: &[u8]) -> usize {
+        0
+    }
+
+    fn body_refused(refusal: BodyRefusal) -> tonic::Status {
+        tonic::Status::resource_exhausted(format!("{refusal:?}"))
     }
 }
 
@@ -216,7 +241,10 @@ async fn a_connection_above_the_limit_waits_for_a_slot() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_at_its_connection_limit_gets_no_other_until_one_closes() {
-    let server = TestServer::start(ServerOptions { connections_per_peer_max: 1, ..options() }, None);
+    let server = TestServer::start(
+        ServerOptions { peer_limits: PeerLimits { connections_max: 1, ..PEER_LIMITS }, ..options() },
+        None,
+    );
     let first = server.channel().await;
     check(first.clone()).await.unwrap();
 

@@ -25,7 +25,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("django", &["database", "domain"]),
     ("maintenance", &["database", "domain", "publish", "store"]),
     ("config", &["domain"]),
-    ("server", &["clock", "entropy"]),
+    ("server", &["clock", "domain", "entropy"]),
     (
         "accounts",
         &["access_token", "database", "store", "password", "domain", "clock", "entropy", "env", "sealing"],

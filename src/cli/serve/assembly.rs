@@ -23,7 +23,10 @@ use crate::{
     },
     config::{DatabaseUrl, Settings},
     env::Env,
-    grpc::{self, Api, HealthWatch, PageTokens, Services, layer::Layered},
+    grpc::{
+        self, Api, HealthWatch, PageTokens, Services,
+        layer::{Layered, RequestLimits},
+    },
     mail::{Outbox, Templates},
     pages::{PageTemplates, Pages, PagesOptions},
     sealing::SealingKey,
@@ -74,11 +77,16 @@ impl Service {
             store: store.clone(),
             audit: audit.clone(),
         };
-        let routes = Routes::new(health_service);
-        let routes =
-            if settings.server.reflection { grpc::add_reflection(routes).map_err(reason)? } else { routes };
-        let services = Services::new(api, settings.server.message_bytes_max.count().as_usize(), routes);
-        let layered = grpc::layer::wrap(services, layer_options(&settings, env.clone(), &gate));
+        let layer_options = layer_options(&settings, env.clone(), &gate);
+        let RequestLimits { message_bytes_max, health_message_bytes_max, .. } = layer_options.limits;
+        let routes = Routes::new(health_service.max_decoding_message_size(health_message_bytes_max));
+        let routes = if settings.server.reflection {
+            grpc::add_reflection(routes, message_bytes_max).map_err(reason)?
+        } else {
+            routes
+        };
+        let services = Services::new(api, message_bytes_max, routes);
+        let layered = grpc::layer::wrap(services, layer_options);
         let pages = build_pages(&settings, &accounts, env.clone())?;
         let http = bind_http(&settings)?.map(|listener| (listener, pages));
         let (listener, tls) = (bind(&settings)?, TlsConfigs::load(&settings)?);

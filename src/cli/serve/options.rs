@@ -10,10 +10,10 @@ use crate::{
     cli::{Failure, reason},
     config::{MailUrl, Settings, SmtpTls},
     env::Env,
-    grpc::layer::LayerOptions,
+    grpc::layer::{LayerOptions, RequestLimits},
     mail::{DailyLimits, Encryption, OutboxOptions, SmtpOptions, Transport},
     password::{PasswordOptions, Passwords, Policy},
-    server::{self, Http1Options, ServerOptions},
+    server::{self, Http1Options, PeerLimits, ServerOptions},
 };
 
 /// How many requests for a mailed link may still be processed after their callers were answered. The database
@@ -137,9 +137,15 @@ pub(super) fn outbox_options(settings: &Settings) -> OutboxOptions {
 }
 
 pub(super) fn layer_options(settings: &Settings, env: Env, gate: &CallerGate) -> LayerOptions {
+    let server = &settings.server;
     LayerOptions {
-        request_timeout_default: settings.server.request_timeout_default.get(),
-        request_timeout_max: settings.server.request_timeout_max.get(),
+        limits: RequestLimits {
+            message_bytes_max: server.message_bytes_max.count().as_usize(),
+            health_message_bytes_max: server.health_message_bytes_max.count().as_usize(),
+            timeout_default: server.request_timeout_default.get(),
+            timeout_max: server.request_timeout_max.get(),
+            health_timeout: server.health_timeout.get(),
+        },
         env,
         gate: gate.clone(),
     }
@@ -149,7 +155,13 @@ pub(super) fn server_options(settings: &Settings) -> ServerOptions {
     let server = &settings.server;
     ServerOptions {
         connections_max: server.connections_max.as_usize(),
-        connections_per_peer_max: server.connections_per_peer_max.as_usize(),
+        peer_limits: PeerLimits {
+            connections_max: server.connections_per_peer_max.as_usize(),
+            calls_max: server.calls_per_peer_max.as_usize(),
+            streaming_calls_max: server.streaming_calls_per_peer_max.as_usize(),
+            unfinished_bytes_max: server.unfinished_bytes_per_peer_max.count().as_usize(),
+            unfinished_bytes_total_max: server.unfinished_bytes_max.count().as_usize(),
+        },
         first_byte_timeout: server.first_byte_timeout.get(),
         tls_handshake_timeout: server.tls_handshake_timeout.get(),
         connection_age: server.connection_age.get(),
@@ -160,6 +172,9 @@ pub(super) fn server_options(settings: &Settings) -> ServerOptions {
         streams_per_connection_max: server.streams_per_connection_max.get(),
         header_list_bytes_max: server.header_list_bytes_max.count().get(),
         send_buffer_bytes_max: server.send_buffer_bytes_max.count().as_usize(),
+        late_bytes_max: server.late_bytes_max.count().as_usize(),
+        late_bytes_timeout: server.late_bytes_timeout.get(),
+        resets_per_second_max: server.resets_per_second_max.get(),
         drain_deadline: server.drain_deadline.get(),
     }
 }

@@ -16,10 +16,6 @@ use crate::{
     server::Peer,
 };
 
-/// The path prefix of the health service. Load balancers call it without a token; it reveals nothing about
-/// users.
-const HEALTH: &str = "/grpc.health.v1.Health/";
-
 /// The header with the end user's IP address. It is ignored unless the caller has the right `tells-client`.
 const CLIENT_IP: &str = "kairos-client-ip";
 
@@ -29,16 +25,12 @@ const CLIENT_AGENT: &str = "kairos-client-agent";
 /// The retry delay for a caller with too many calls in flight: most calls end within milliseconds.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Authenticates the caller by its service token or its client certificate. Calls of the health service need
-/// neither.
+/// Authenticates the caller by its service token or its client certificate.
 pub(super) fn identify(
     gate: &CallerGate,
     request: &Request<Body>,
     peer: &Peer,
 ) -> Result<Arc<Caller>, Status> {
-    if request.uri().path().starts_with(HEALTH) {
-        return Ok(Caller::unauthenticated());
-    }
     gate.identify(service_token(request.headers())?.as_ref(), &peer.names).ok_or_else(unknown_caller)
 }
 

@@ -6,36 +6,36 @@ mod caller;
 mod content_type;
 mod deadline;
 mod internal;
+mod limits;
 mod log;
 mod methods;
 mod panic;
 mod policy;
 
-use std::{ops::ControlFlow, pin::pin, time::Duration};
+use std::{ops::ControlFlow, pin::pin, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use tonic::{Status, body::Body};
 
 use self::{
     audit::CallTrail,
+    limits::{PathClass, StreamingBody},
     log::{Call, CallResult},
     methods::Methods,
 };
-pub use self::{audit::RecordEvent, methods::all_method_paths};
+pub use self::{audit::RecordEvent, limits::RequestLimits, methods::all_method_paths};
 use super::request_id::RequestId;
 use crate::{
-    callers::{CallSlot, CallerGate, Requester},
+    callers::{CallSlot, Caller, CallerGate, Requester},
     env::Env,
-    server::{HttpHandler, Peer},
+    server::{BodyLimits, BodyRefusal, HttpHandler, Peer, StreamingSlot},
 };
 
 /// The options and dependencies of the layers.
 #[derive(Debug, Clone)]
 pub struct LayerOptions {
-    /// The time limit of a call without a deadline.
-    pub request_timeout_default: Duration,
-    /// The time limit of any call, even if its deadline is later.
-    pub request_timeout_max: Duration,
+    /// The limits of requests.
+    pub limits: RequestLimits,
     /// Sources of time and randomness.
     pub env: Env,
     /// Authenticates callers.
@@ -65,14 +65,38 @@ pub fn wrap<S: CallHandler>(services: S, options: LayerOptions) -> Layered<S> {
     Layered { services, options, methods: Methods::all() }
 }
 
-/// The layers, from the outermost to the innermost:
+/// A request that the layers let pass.
+struct Admitted {
+    requester: Requester,
+    /// The slots are held until the response is ready; that of a streaming call until the stream has ended.
+    _call: CallSlot,
+    streaming: Option<Arc<StreamingSlot>>,
+    limit: Duration,
+}
+
+impl<S> BodyLimits for Layered<S> {
+    fn body_bytes_max(&self, path: &str) -> usize {
+        self.options.limits.body_bytes_max(PathClass::of(path))
+    }
+
+    fn reserved_bytes(first_frame: &[u8]) -> usize {
+        limits::reserved_bytes(first_frame)
+    }
+
+    fn body_refused(refusal: BodyRefusal) -> Status {
+        limits::body_refused(refusal)
+    }
+}
+
+/// The layers, from the outermost to the innermost. The limits on request bodies ([`BodyLimits`]) enclose
+/// them all.
 ///
 /// 1. The request id, which the layers below use.
 /// 2. The log, which sees every response, including rejections and panics, and calls that the caller
 ///    cancelled.
 /// 3. The audit trail, which sees the same, and records each call whose operation has recorded no event.
 /// 4. The content type, before the request body is read.
-/// 5. Authentication and authorization of the caller, before the deadline starts.
+/// 5. The limits of the peer; authentication and authorization of the caller; before the deadline starts.
 /// 6. The request id in INTERNAL responses. It encloses the panic layer, which creates such responses.
 /// 7. Panics. It encloses the deadline layer, so that a panic and an exceeded deadline have different codes.
 /// 8. The deadline, for the handler and the reading of the request body.
@@ -83,13 +107,23 @@ impl<S: CallHandler> HttpHandler for Layered<S> {
         let mut call = Call::begin(&request, peer.address, id, method, clock);
         let mut trail = CallTrail::begin(&self.services, clock, method, id, peer.ip());
         let mut response = match self.admit(&request, peer, &mut call, &mut trail) {
-            // The slot is held until the response is ready.
-            ControlFlow::Continue((requester, _slot, limit)) => {
+            ControlFlow::Continue(Admitted { requester, _call, streaming, limit }) => {
+                let request = match &streaming {
+                    Some(slot) => {
+                        let limit = self.options.limits.timeout_max;
+                        request.map(|body| StreamingBody::request(body, slot, limit))
+                    }
+                    None => request,
+                };
                 // Pinned in place: passing a future by value copies it, here more than a thousand bytes each
                 // time.
                 let handler = pin!(self.services.handle(request, requester));
                 let handler = pin!(panic::catch(deadline::within(limit, handler)));
-                internal::with_request_id(id.scope(handler).await, id)
+                let response = internal::with_request_id(id.scope(handler).await, id);
+                match streaming {
+                    Some(slot) => StreamingBody::response(response, slot),
+                    None => response,
+                }
             }
             ControlFlow::Break(rejection) => rejection,
         };
@@ -103,15 +137,14 @@ impl<S: CallHandler> HttpHandler for Layered<S> {
 }
 
 impl<S: CallHandler> Layered<S> {
-    /// Returns the requester, its call slot and the time limit, or the response to a request that is rejected
-    /// unread.
+    /// Returns the admitted request, or the response to a request that is rejected unread.
     fn admit(
         &self,
         request: &Request<Body>,
         peer: &Peer,
         call: &mut Call,
         trail: &mut CallTrail,
-    ) -> ControlFlow<Response<Body>, (Requester, CallSlot, Duration)> {
+    ) -> ControlFlow<Response<Body>, Admitted> {
         if let Some(rejection) = content_type::reject(request) {
             return ControlFlow::Break(rejection);
         }
@@ -127,15 +160,21 @@ impl<S: CallHandler> Layered<S> {
         peer: &Peer,
         call: &mut Call,
         trail: &mut CallTrail,
-    ) -> Result<(Requester, CallSlot, Duration), Status> {
+    ) -> Result<Admitted, Status> {
         let options = &self.options;
-        let caller = caller::identify(&options.gate, request, peer)?;
+        let class = PathClass::of(request.uri().path());
+        let caller = match class {
+            // Load balancers check the health without a token.
+            PathClass::Health | PathClass::HealthWatch => Caller::unauthenticated(),
+            _ => caller::identify(&options.gate, request, peer)?,
+        };
         call.set_caller(&caller);
+        let streaming = limits::admit_peer(class, peer)?;
         let slot = caller::authorize(&caller, request)?;
         let requester = caller::requester(caller, request, peer, trail.note())?;
         trail.set_requester(&requester);
-        let (default, max) = (options.request_timeout_default, options.request_timeout_max);
-        Ok((requester, slot, deadline::limit(request.headers(), default, max)?))
+        let limit = options.limits.timeout(class, request.headers())?;
+        Ok(Admitted { requester, _call: slot, streaming, limit })
     }
 }
 

@@ -8,7 +8,23 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::{super::request_id, *};
-use crate::domain::{AuditEvent, AuditKind};
+use crate::{
+    domain::{AuditEvent, AuditKind},
+    server::{PeerAccount, PeerLimits},
+};
+
+const PEER_LIMITS: PeerLimits = PeerLimits {
+    connections_max: 1,
+    calls_max: 1,
+    streaming_calls_max: 1,
+    unfinished_bytes_max: 1_024,
+    unfinished_bytes_total_max: 1_024,
+};
+
+fn peer() -> Peer {
+    let account = Arc::new(PeerAccount::new(PEER_LIMITS, Arc::default()));
+    Peer { address: "127.0.0.1:1".parse().unwrap(), names: Vec::new(), account }
+}
 
 /// The behavior of the handler inside the layers.
 #[derive(Clone, Copy)]
@@ -59,7 +75,7 @@ async fn events_of(handler: Handler, method: &str) -> Vec<(AuditKind, &'static s
     let recorded = Recorded { handler, events: Arc::default() };
     let path = format!("/kairos.identity.v1.IdentityService/{method}");
     let request = Request::post(path).header("content-type", "application/grpc").body(Body::empty()).unwrap();
-    let peer = Peer { address: "127.0.0.1:1".parse().unwrap(), names: Vec::new() };
+    let peer = peer();
     let layered = wrap(recorded.clone(), options(Duration::from_secs(30)));
     let _cancelled = tokio::time::timeout(Duration::from_millis(20), layered.answer(request, &peer)).await;
     let events = recorded.events.lock().unwrap();
@@ -68,8 +84,13 @@ async fn events_of(handler: Handler, method: &str) -> Vec<(AuditKind, &'static s
 
 fn options(request_timeout_default: Duration) -> LayerOptions {
     LayerOptions {
-        request_timeout_default,
-        request_timeout_max: request_timeout_default.max(Duration::from_millis(100)),
+        limits: RequestLimits {
+            message_bytes_max: 1_024,
+            health_message_bytes_max: 1_024,
+            timeout_default: request_timeout_default,
+            timeout_max: request_timeout_default.max(Duration::from_millis(100)),
+            health_timeout: Duration::from_millis(100),
+        },
         env: Env::system(),
         gate: CallerGate::open(),
     }
@@ -81,7 +102,7 @@ fn request() -> http::request::Builder {
 
 async fn respond(handler: Handler, request: http::request::Builder) -> Response<Body> {
     let options = options(Duration::from_millis(50));
-    let peer = Peer { address: "127.0.0.1:1".parse().unwrap(), names: Vec::new() };
+    let peer = peer();
     wrap(handler, options).answer(request.body(Body::empty()).unwrap(), &peer).await
 }
 

@@ -24,6 +24,9 @@ const CONNECTIONS_TRIED: usize = 10_000;
 /// Number of silent and slow peers.
 const SLOW_PEERS: usize = 500;
 
+/// Time within which the service closes a connection that exceeds a limit, even if the machine is busy.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
 /// Pause of a slow peer between two bytes.
 const BYTE_PAUSE: Duration = Duration::from_millis(100);
 
@@ -128,10 +131,12 @@ async fn hold_connections(from: Ipv4Addr, address: SocketAddr, connections: usiz
             let _ = socket.write_all(&frame::preface()).await;
             loop {
                 // SETTINGS, a PING or a timeout mean that the connection is still open.
-                if let Ok(Ok(0) | Err(_)) = tokio::time::timeout(BYTE_PAUSE, socket.read(&mut bytes)).await {
+                let is_last = stop.is_set();
+                let limit = if is_last { CLOSE_LIMIT } else { BYTE_PAUSE };
+                if let Ok(Ok(0) | Err(_)) = tokio::time::timeout(limit, socket.read(&mut bytes)).await {
                     return 1;
                 }
-                if stop.is_set() {
+                if is_last {
                     return 0;
                 }
             }

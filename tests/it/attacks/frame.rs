@@ -6,6 +6,7 @@ pub const PRIORITY: u8 = 2;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
+pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
 
@@ -32,21 +33,26 @@ fn text(text: &str) -> Vec<u8> {
     [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat()
 }
 
-/// Returns the header block of a call of `ResolveToken`.
-pub fn headers_of_a_call() -> Vec<u8> {
+/// Returns the header block of a POST request with this content type.
+pub fn headers(path: &str, content_type: &str) -> Vec<u8> {
     [
         &[0x83, 0x86, 0x04][..],
-        &text("/kairos.identity.v1.IdentityService/ResolveToken"),
+        &text(path),
         &[0x01],
         &text("localhost"),
         &[0x0f, 0x10],
-        &text("application/grpc"),
+        &text(content_type),
         &header("te", "trailers"),
     ]
     .concat()
 }
 
+/// Returns the header block of a call of the method at `path`.
+pub fn headers_of_a_call(path: &str) -> Vec<u8> {
+    headers(path, "application/grpc")
+}
+
 /// Returns the HEADERS frame that begins a call, with `END_HEADERS` and these further flags.
-pub fn call(stream: u32, flags: u8) -> Vec<u8> {
-    bytes(HEADERS, END_HEADERS | flags, stream, &headers_of_a_call())
+pub fn call(path: &str, stream: u32, flags: u8) -> Vec<u8> {
+    bytes(HEADERS, END_HEADERS | flags, stream, &headers_of_a_call(path))
 }

@@ -1,0 +1,245 @@
+//! The limits of each class of paths: the length of a request, its time, and the number of streaming calls of
+//! one peer. They apply to every path before a service sees the request, so that a service that is added
+//! later cannot escape them.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::Response;
+use http_body::{Frame, SizeHint};
+use tokio::time::Sleep;
+use tonic::{Code, Status, body::Body};
+
+use super::{
+    super::status::{error_status, retryable_status},
+    deadline,
+};
+use crate::{
+    proto::ErrorReason,
+    server::{BodyRefusal, Peer, StreamingSlot},
+};
+
+/// The length of the prefix of a gRPC message.
+const PREFIX_BYTES: usize = 5;
+
+/// The path prefix of the services of the API.
+const API: &str = "/kairos.identity.v1.";
+
+/// The path prefix of the health service. Load balancers call it without a token; it reveals nothing about
+/// users.
+const HEALTH: &str = "/grpc.health.v1.Health/";
+
+/// The method of the health service that streams.
+const WATCH: &str = "Watch";
+
+/// The path prefix of all versions of the reflection service.
+const REFLECTION: &str = "/grpc.reflection.";
+
+/// The retry delay for a peer that exceeds a limit: most calls end within milliseconds.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// A class of paths with common limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PathClass {
+    Api,
+    Health,
+    /// A call of the health service that streams until the client ends it.
+    HealthWatch,
+    Reflection,
+    /// No service has such a path.
+    Unknown,
+}
+
+impl PathClass {
+    pub(super) fn of(path: &str) -> Self {
+        if path.starts_with(API) {
+            return Self::Api;
+        }
+        match path.strip_prefix(HEALTH) {
+            Some(WATCH) => Self::HealthWatch,
+            Some(_) => Self::Health,
+            None if path.starts_with(REFLECTION) => Self::Reflection,
+            None => Self::Unknown,
+        }
+    }
+}
+
+/// The limits that differ between classes of paths. Each is a setting.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestLimits {
+    /// The most bytes of a message of the API, and of all messages of one call of reflection.
+    pub message_bytes_max: usize,
+    /// The most bytes of a message of the health service.
+    pub health_message_bytes_max: usize,
+    /// The time limit of a call of the API without a deadline.
+    pub timeout_default: Duration,
+    /// The time limit of any call, even if its deadline is later. For a call of reflection, it includes the
+    /// stream.
+    pub timeout_max: Duration,
+    /// The time limit of a call of the health service. For `Watch`, it ends with the first response.
+    pub health_timeout: Duration,
+}
+
+impl RequestLimits {
+    /// Returns the most bytes of the body of a request.
+    pub(super) fn body_bytes_max(&self, class: PathClass) -> usize {
+        let message = match class {
+            PathClass::Api | PathClass::Reflection => self.message_bytes_max,
+            PathClass::Health | PathClass::HealthWatch => self.health_message_bytes_max,
+            PathClass::Unknown => 0,
+        };
+        message.saturating_add(PREFIX_BYTES)
+    }
+
+    /// Returns the time limit of a call.
+    ///
+    /// # Errors
+    /// `INVALID_FIELDS` for a malformed `grpc-timeout`.
+    pub(super) fn timeout(&self, class: PathClass, headers: &http::HeaderMap) -> Result<Duration, Status> {
+        let max = match class {
+            PathClass::Health | PathClass::HealthWatch => self.health_timeout.min(self.timeout_max),
+            PathClass::Api | PathClass::Reflection | PathClass::Unknown => self.timeout_max,
+        };
+        deadline::limit(headers, self.timeout_default, max)
+    }
+}
+
+/// Checks that the peer has not too many calls in flight. Returns the slot of a streaming call.
+///
+/// # Errors
+/// `OVERLOADED`.
+pub(super) fn admit_peer(class: PathClass, peer: &Peer) -> Result<Option<Arc<StreamingSlot>>, Status> {
+    if peer.account.has_too_many_calls() {
+        return Err(too_many("calls"));
+    }
+    match class {
+        PathClass::HealthWatch | PathClass::Reflection => {
+            let slot = peer.account.try_begin_streaming_call();
+            slot.map(|slot| Some(Arc::new(slot))).ok_or_else(|| too_many("streaming calls"))
+        }
+        PathClass::Api | PathClass::Health | PathClass::Unknown => Ok(None),
+    }
+}
+
+fn too_many(what: &str) -> Status {
+    overloaded(&format!("this address has too many {what} in flight: try again later"))
+}
+
+fn overloaded(message: &str) -> Status {
+    retryable_status(Code::ResourceExhausted, ErrorReason::Overloaded, message, RETRY_AFTER)
+}
+
+/// Returns the memory that the gRPC library reserves for a message once it has read its prefix: the announced
+/// length. A prefix that is split over several frames counts as the longest message.
+pub(super) fn reserved_bytes(first_frame: &[u8]) -> usize {
+    let Some([_, length @ ..]) = first_frame.first_chunk::<PREFIX_BYTES>() else { return usize::MAX };
+    usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX)
+}
+
+/// Returns the status for a request whose body is refused.
+pub(super) fn body_refused(refusal: BodyRefusal) -> Status {
+    match refusal {
+        BodyRefusal::TooLong { bytes_max } => {
+            let bytes_max = bytes_max.saturating_sub(PREFIX_BYTES);
+            Status::out_of_range(format!("a request must have at most {bytes_max} bytes"))
+        }
+        BodyRefusal::OutOfMemory => {
+            overloaded("the unfinished requests of this address occupy too much memory: try again later")
+        }
+    }
+}
+
+/// A request or response of a streaming call. It holds the slot of the call.
+pub(super) struct StreamingBody {
+    body: Body,
+    _slot: Arc<StreamingSlot>,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl StreamingBody {
+    /// Wraps the request of a streaming call. Reflection handles a request in a task of its own, which waits
+    /// for further messages even after the response has ended, so the request ends at the deadline.
+    pub(super) fn request(body: Body, slot: &Arc<StreamingSlot>, limit: Duration) -> Body {
+        let deadline = Some(Box::pin(tokio::time::sleep(limit)));
+        Body::new(Self { body, _slot: Arc::clone(slot), deadline })
+    }
+
+    /// Wraps the response of a streaming call.
+    pub(super) fn response(response: Response<Body>, slot: Arc<StreamingSlot>) -> Response<Body> {
+        response.map(|body| Body::new(Self { body, _slot: slot, deadline: None }))
+    }
+}
+
+impl http_body::Body for StreamingBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        if frame.is_pending()
+            && let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(context).is_ready()
+        {
+            let message = "the deadline passed before the client ended the stream";
+            let status = error_status(Code::DeadlineExceeded, ErrorReason::DeadlineExceeded, message);
+            return Poll::Ready(Some(Err(status)));
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::methods::all_method_paths, *};
+
+    #[test]
+    fn every_method_has_a_class_and_every_class_has_limits() {
+        let limits = RequestLimits {
+            message_bytes_max: 1_000,
+            health_message_bytes_max: 100,
+            timeout_default: Duration::from_secs(10),
+            timeout_max: Duration::from_mins(1),
+            health_timeout: Duration::from_secs(2),
+        };
+        let of = |path: &str| {
+            let class = PathClass::of(path);
+            let seconds = limits.timeout(class, &http::HeaderMap::new()).unwrap().as_secs();
+            (class, limits.body_bytes_max(class), seconds)
+        };
+        for path in all_method_paths() {
+            assert_ne!(PathClass::of(&path), PathClass::Unknown, "{path}");
+        }
+        assert_eq!(of("/kairos.identity.v1.IdentityService/Login"), (PathClass::Api, 1_005, 10));
+        assert_eq!(of("/grpc.health.v1.Health/Check"), (PathClass::Health, 105, 2));
+        assert_eq!(of("/grpc.health.v1.Health/Watch"), (PathClass::HealthWatch, 105, 2));
+        for version in ["v1", "v1alpha"] {
+            let path = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+            assert_eq!(of(&path), (PathClass::Reflection, 1_005, 10));
+        }
+        for path in ["/", "", "*", "/other.Service/Method", "/grpc.health.v2.Health/Check"] {
+            assert_eq!(of(path), (PathClass::Unknown, 5, 10), "{path}");
+        }
+    }
+    #[test]
+    fn the_announced_length_of_a_message_is_reserved() {
+        assert_eq!(reserved_bytes(&[0, 0, 1, 0, 2, 7]), 65_538);
+        assert_eq!(reserved_bytes(&[0, 0xff, 0xff, 0xff, 0xff]), 0xffff_ffff);
+        assert_eq!(reserved_bytes(&[0, 0, 0, 0]), usize::MAX);
+    }
+}

@@ -1,0 +1,195 @@
+//! The body of an HTTP/2 request, within limits.
+//!
+//! The limits apply to every path before a service sees the request: the length of the body, and the memory
+//! that a peer's unfinished requests occupy. When a handler drops a body that is not complete, because it has
+//! answered, the rest is read and discarded. Otherwise hyper would reset the stream, and h2 would count each
+//! frame that arrives after the reset as an error of the peer.
+
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tonic::Status;
+
+use super::{
+    peers::{HeldBytes, PeerAccount},
+    streams::AcceptedStreams,
+};
+
+/// The memory of a request that waits for its body, besides the received bytes and many headers: the call,
+/// and the buffers of the gRPC library.
+const WAITING_REQUEST_BYTES: usize = 16 * 1024;
+
+/// The memory of one header. HPACK can encode a header in one byte.
+const HEADER_BYTES: usize = 256;
+
+/// The factor by which a buffer may be larger than the bytes in it, because it grows by doubling.
+const BUFFER_GROWTH: usize = 2;
+
+/// The reason why the rest of a body is not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyRefusal {
+    /// The body is longer than its path allows.
+    TooLong {
+        /// The most bytes that a body of this path may have.
+        bytes_max: usize,
+    },
+    /// The unfinished requests of the peer, or of all peers, occupy too much memory.
+    OutOfMemory,
+}
+
+/// The limits on request bodies of a service.
+pub trait BodyLimits {
+    /// Returns the most bytes that the body of a request with this path may have.
+    fn body_bytes_max(&self, path: &str) -> usize;
+
+    /// Returns the memory that the service reserves for a body once it has read the first frame.
+    fn reserved_bytes(first_frame: &[u8]) -> usize;
+
+    /// Returns the error that the reader of a refused body gets.
+    fn body_refused(refusal: BodyRefusal) -> Status;
+}
+
+/// What the bodies of one connection share.
+pub(super) struct BodyContext {
+    pub(super) account: Arc<PeerAccount>,
+    pub(super) streams: AcceptedStreams,
+    pub(super) reserved_bytes: fn(&[u8]) -> usize,
+    pub(super) refused: fn(BodyRefusal) -> Status,
+    pub(super) late_bytes_max: usize,
+    pub(super) late_bytes_timeout: Duration,
+}
+
+/// The body of a request.
+pub(super) struct RequestBody {
+    /// `None` once the body is dropped.
+    incoming: Option<Incoming>,
+    context: Arc<BodyContext>,
+    bytes_max: usize,
+    /// The memory of the request, besides its body.
+    request_bytes: usize,
+    received: usize,
+    /// The memory that the service has reserved for the body.
+    reserved: usize,
+    /// `None` until the body has to wait for more bytes.
+    held: Option<HeldBytes>,
+    is_complete: Cell<bool>,
+}
+
+impl RequestBody {
+    /// Creates the body of a request with this number of headers.
+    pub(super) const fn new(
+        incoming: Incoming,
+        headers: usize,
+        bytes_max: usize,
+        context: Arc<BodyContext>,
+    ) -> Self {
+        let request_bytes = WAITING_REQUEST_BYTES.saturating_add(headers.saturating_mul(HEADER_BYTES));
+        Self {
+            incoming: Some(incoming),
+            context,
+            bytes_max,
+            request_bytes,
+            received: 0,
+            reserved: 0,
+            held: None,
+            is_complete: Cell::new(false),
+        }
+    }
+
+    fn refuse<T>(&self, refusal: BodyRefusal) -> Poll<Option<Result<T, Status>>> {
+        Poll::Ready(Some(Err((self.context.refused)(refusal))))
+    }
+
+    /// Counts what the request occupies while it waits. Returns false if this is too much.
+    fn hold(&mut self) -> bool {
+        let held = self.held.get_or_insert_with(|| HeldBytes::new(Arc::clone(&self.context.account)));
+        let buffer = self.received.saturating_mul(BUFFER_GROWTH).max(self.reserved);
+        held.set(self.request_bytes.saturating_add(buffer))
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
+        match Pin::new(incoming).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    if self.received == 0 {
+                        self.reserved = (self.context.reserved_bytes)(data).min(self.bytes_max);
+                    }
+                    self.received = self.received.saturating_add(data.len());
+                }
+                if self.received > self.bytes_max {
+                    return self.refuse(BodyRefusal::TooLong { bytes_max: self.bytes_max });
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                self.is_complete.set(true);
+                Poll::Ready(Some(Err(Status::from_error(error.into()))))
+            }
+            Poll::Ready(None) => {
+                self.is_complete.set(true);
+                self.held = None;
+                Poll::Ready(None)
+            }
+            Poll::Pending if self.hold() => Poll::Pending,
+            Poll::Pending => self.refuse(BodyRefusal::OutOfMemory),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let is_complete = self.is_complete.get() || self.incoming.as_ref().is_none_or(Body::is_end_stream);
+        if is_complete {
+            self.is_complete.set(true);
+        }
+        is_complete
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.as_ref().map(Body::size_hint).unwrap_or_default()
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        self.held = None;
+        // A peer with too many calls in flight has the rest of this one reset instead.
+        if self.is_complete.get() || self.context.account.has_too_many_calls() {
+            return;
+        }
+        if let Some(incoming) = self.incoming.take().filter(|incoming| !incoming.is_end_stream()) {
+            let (bytes_max, timeout) = (self.context.late_bytes_max, self.context.late_bytes_timeout);
+            self.context.streams.run(discard(incoming, bytes_max, timeout));
+        }
+    }
+}
+
+/// Reads and discards the rest of a body until it ends, `bytes_max` is exceeded or `timeout` has passed.
+async fn discard(mut incoming: Incoming, bytes_max: usize, timeout: Duration) {
+    let discarded = async {
+        let mut bytes = 0_usize;
+        while bytes <= bytes_max
+            && let Some(Ok(frame)) = poll_fn(|context| Pin::new(&mut incoming).poll_frame(context)).await
+        {
+            bytes = bytes.saturating_add(frame.data_ref().map_or(0, Bytes::len));
+        }
+    };
+    let _ = tokio::time::timeout(timeout, discarded).await;
+}

@@ -1,0 +1,192 @@
+//! A connection whose frames are counted as they pass: resets (`resets.rs`), and the bytes of frames that are
+//! not complete.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    task::coop,
+};
+
+use super::{
+    frames::FrameReader,
+    peers::HeldBytes,
+    resets::{ReceivedFrames, Resets, weight_of_sent},
+};
+use crate::clock::Clock;
+
+/// The bytes of an unfinished frame that are not counted: nearly every read ends within a frame of this
+/// length or between two frames.
+const UNCOUNTED_FRAME_BYTES: usize = 1_024;
+
+/// The most bytes of an unfinished frame. The server accepts the default `SETTINGS_MAX_FRAME_SIZE`.
+const FRAME_BYTES_MAX: usize = 16_384;
+
+/// The operations of tokio's budget that a new call counts as: a turn of the task begins few calls, so that
+/// the calls of other connections need not wait long.
+const OPERATIONS_PER_CALL: usize = 2;
+
+/// The operations after which the connection writes before it reads again: half of tokio's budget of a task.
+/// Without budget it cannot write, so reads alone must not use it up.
+const OPERATIONS_PER_READ_MAX: usize = 64;
+
+/// The most bytes that are read at a time after frames that reset streams.
+const SHORT_READ_BYTES: usize = 1_024;
+
+/// A connection with counted frames.
+pub(super) struct WatchedIo<Io> {
+    io: Io,
+    received: FrameReader,
+    /// The payload length of the frame that was received last.
+    received_length: usize,
+    sent: FrameReader,
+    resets: Resets,
+    held: HeldBytes,
+    clock: Clock,
+    /// Whether streams were reset since the last read.
+    has_resets: bool,
+    /// Whether the connection writes before it reads again.
+    is_paused: bool,
+}
+
+impl<Io> WatchedIo<Io> {
+    /// Watches a connection that sends and receives from the preface on.
+    pub(super) fn new(io: Io, resets: Resets, held: HeldBytes) -> Self {
+        Self {
+            io,
+            received: FrameReader::after_preface(),
+            received_length: 0,
+            sent: FrameReader::default(),
+            resets,
+            held,
+            clock: Clock::system(),
+            has_resets: false,
+            is_paused: false,
+        }
+    }
+
+    /// Counts received frames. Returns the number of calls that begin with them.
+    fn count_received(&mut self, bytes: &[u8]) -> usize {
+        let (mut frames, mut length) = (ReceivedFrames::default(), self.received_length);
+        self.received.read(bytes, |head| {
+            length = head.length;
+            frames.add(head);
+        });
+        self.received_length = length;
+        self.has_resets |= self.resets.received(&frames, || self.clock.instant());
+        frames.calls()
+    }
+
+    fn count_sent(&mut self, bytes: &[u8]) {
+        let mut resets = 0;
+        self.sent.read(bytes, |head| resets += weight_of_sent(head));
+        self.has_resets |= self.resets.sent(resets, || self.clock.instant());
+    }
+
+    /// Counts the bytes of the unfinished frame as held by the peer.
+    fn hold_unfinished_frame(&mut self) {
+        let left = self.received.payload_left();
+        let received = if left == 0 { 0 } else { self.received_length.saturating_sub(left) };
+        let counted = if received < UNCOUNTED_FRAME_BYTES { 0 } else { received.min(FRAME_BYTES_MAX) };
+        // The frame is needed to answer the calls of the connection, so it may exceed the limits.
+        let _ = self.held.set(counted);
+    }
+}
+
+/// Deducts operations from the budget of the task. When it is used up, other tasks run before it reads again.
+fn consume_budget(context: &mut Context<'_>, operations: usize) {
+    for _ in 0..operations {
+        if !coop::has_budget_remaining() {
+            break;
+        }
+        match coop::poll_proceed(context) {
+            Poll::Ready(operation) => operation.made_progress(),
+            Poll::Pending => break,
+        }
+    }
+}
+
+/// Reads at most `bytes_max` bytes.
+fn read_at_most(
+    bytes_max: usize,
+    io: &mut (impl AsyncRead + Unpin),
+    context: &mut Context<'_>,
+    buffer: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    let mut part = ReadBuf::new(buffer.initialize_unfilled_to(bytes_max.min(buffer.remaining())));
+    ready!(Pin::new(io).poll_read(context, &mut part))?;
+    let read = part.filled().len();
+    buffer.advance(read);
+    Poll::Ready(Ok(()))
+}
+
+impl<Io: AsyncRead + Unpin> AsyncRead for WatchedIo<Io> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if std::mem::take(&mut self.is_paused) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = buffer.filled().len();
+        // A peer that resets streams gets shorter turns than others.
+        let read = if std::mem::take(&mut self.has_resets) {
+            read_at_most(SHORT_READ_BYTES, &mut self.io, context, buffer)
+        } else {
+            Pin::new(&mut self.io).poll_read(context, buffer)
+        };
+        let calls = self.count_received(buffer.filled().get(before..).unwrap_or_default());
+        if read.is_pending() {
+            self.hold_unfinished_frame();
+        }
+        let operations = if self.has_resets { OPERATIONS_PER_READ_MAX } else { calls * OPERATIONS_PER_CALL };
+        self.is_paused = operations >= OPERATIONS_PER_READ_MAX;
+        consume_budget(context, operations.min(OPERATIONS_PER_READ_MAX));
+        read
+    }
+}
+
+impl<Io: AsyncWrite + Unpin> AsyncWrite for WatchedIo<Io> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.io).poll_write(context, bytes))?;
+        self.count_sent(bytes.get(..written).unwrap_or_default());
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.io).poll_write_vectored(context, parts))?;
+        let mut left = written;
+        for part in parts {
+            let (sent, _) = part.split_at(left.min(part.len()));
+            left -= sent.len();
+            self.count_sent(sent);
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}

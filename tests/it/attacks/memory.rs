@@ -1,0 +1,149 @@
+//! Requests of one peer that are never finished: the memory that they occupy has a limit on every path.
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::Request;
+use http_body::{Body, Frame};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{net::TcpStream, task::JoinSet};
+
+use super::PATHS;
+use crate::support::{engine::Engine, server::TestServer};
+
+/// Limit of the memory growth of the service because of the requests of one peer, in MiB.
+const GROWTH_MAX_MIB: u64 = 16;
+
+/// Time for which the memory of the service is watched.
+const WATCHED: Duration = Duration::from_secs(4);
+
+/// A body of these parts that never ends.
+struct Unfinished(VecDeque<Bytes>);
+
+impl Body for Unfinished {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.pop_front().map_or(Poll::Pending, |part| Poll::Ready(Some(Ok(Frame::data(part)))))
+    }
+}
+
+/// What the attacker opens.
+#[derive(Clone, Copy)]
+struct Flood {
+    connections: usize,
+    streams: usize,
+    /// The length that each message announces.
+    announced: u32,
+    /// The number of bytes that are sent of each message.
+    sent: usize,
+    /// The number of headers of each call.
+    headers: usize,
+}
+
+/// Sends the unfinished calls of one connection and holds them.
+async fn hold_calls(address: SocketAddr, path: &'static str, flood: Flood) {
+    let socket = TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(socket)).await.unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async { drop(connection.await) });
+    let prefix = [&[0][..], &flood.announced.to_be_bytes()].concat();
+    for _ in 0..flood.streams {
+        let part = Bytes::from(vec![0; 16 * 1_024]);
+        let mut parts = VecDeque::from([Bytes::from(prefix.clone())]);
+        parts.extend((0..flood.sent / part.len()).map(|_| part.clone()));
+        parts.push_back(part.slice(..flood.sent % part.len()));
+        let mut request =
+            Request::post(format!("http://kairos.test{path}")).header("content-type", "application/grpc");
+        for number in 1..flood.headers {
+            request = request.header(format!("x-{number}"), "y");
+        }
+        let request = request.body(Unfinished(parts)).unwrap();
+        if sender.ready().await.is_err() {
+            break;
+        }
+        let answer = sender.send_request(request);
+        tasks.spawn(async { drop(answer.await) });
+    }
+    while tasks.join_next().await.is_some() {}
+}
+
+/// Asserts that the memory of a service grows by less than [`GROWTH_MAX_MIB`] from `before` on.
+pub async fn assert_growth_is_limited(server: &TestServer, before: u64, path: &str) {
+    let (ends, mut peak) = (Instant::now() + WATCHED, 0);
+    while Instant::now() < ends {
+        peak = peak.max(server.resident_mib());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    println!("{path}: from {before} to {peak} MiB");
+    assert!(peak < before + GROWTH_MAX_MIB, "{path}: from {before} to {peak} MiB");
+}
+
+/// Asserts that the memory of a service stays limited while one peer holds these calls, and that the service
+/// still answers.
+async fn assert_bounded(path: &'static str, flood: Flood) {
+    let server = TestServer::start(Engine::Sqlite).await;
+    let before = server.resident_mib();
+    let mut attackers = JoinSet::new();
+    for _ in 0..flood.connections {
+        attackers.spawn(hold_calls(server.address(), path, flood));
+    }
+    assert_growth_is_limited(&server, before, path).await;
+    let unknown = kairos_identity::proto::ResolveTokenRequest { auth_token: "x".repeat(64) };
+    assert!(server.client().await.resolve_token(unknown).await.is_err_and(|status| {
+        [tonic::Code::NotFound, tonic::Code::InvalidArgument].contains(&status.code())
+    }));
+}
+
+/// Returns a path of each class, one that the gRPC library handles, and one that streams.
+fn paths() -> impl Iterator<Item = &'static str> {
+    PATHS.into_iter().chain(["/kairos.identity.v1.IdentityService/Login", "/grpc.health.v1.Health/Watch"])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_messages_of_one_peer_occupy_little_memory_on_every_path() {
+    for path in paths() {
+        // The length that the gRPC library accepts by default.
+        let flood = Flood { connections: 3, streams: 96, announced: 4 << 20, sent: 400 * 1_024, headers: 1 };
+        assert_bounded(path, flood).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unfinished_messages_of_one_peer_occupy_little_memory_on_every_path() {
+    for path in paths() {
+        let flood =
+            Flood { connections: 8, streams: 250, announced: 60 * 1_024, sent: 50 * 1_024, headers: 1 };
+        assert_bounded(path, flood).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_without_a_message_of_one_peer_occupy_little_memory_on_every_path() {
+    for path in paths() {
+        let flood = Flood { connections: 16, streams: 250, announced: 60 * 1_024, sent: 0, headers: 1 };
+        assert_bounded(path, flood).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_with_many_headers_of_one_peer_occupy_little_memory_on_every_path() {
+    for path in paths() {
+        // Nearly as many headers as the service accepts. Each is one byte long once the first call was sent.
+        let flood = Flood { connections: 8, streams: 250, announced: 1_000, sent: 0, headers: 390 };
+        assert_bounded(path, flood).await;
+    }
+}
