@@ -115,7 +115,10 @@ impl Resets {
         if self.empty_frames >= EMPTY_FRAMES_BEFORE_DRAIN {
             self.verdict.raise_to(Verdict::Drain);
         }
-        self.verdict.0.has_resets.store(frames.resets > 0, Ordering::Relaxed);
+        // The calls begin after further reads, which may receive nothing.
+        if frames.calls > 0 {
+            self.verdict.0.has_resets.store(frames.resets > 0, Ordering::Relaxed);
+        }
         self.count(frames.resets, now)
     }
 
