@@ -19,8 +19,11 @@ use std::{
 /// id (in another container) uses the folder too.
 const NAMES_TRIED_MAX: u32 = 64;
 
-/// The endings of a leftover: of a draft, and of the journal that SQLite keeps beside it.
-const ENDINGS: [&str; 2] = [".part", ".part-journal"];
+/// The ending of the name of a draft.
+const ENDING: &str = ".part";
+
+/// What SQLite appends to the name of a draft for the journal that it keeps beside it.
+const JOURNAL: &str = "-journal";
 
 /// Number of hexadecimal digits in the name of a draft.
 const DIGITS: usize = 16;
@@ -140,24 +143,38 @@ pub fn remove_leftovers(folder: &Path) {
     }
 }
 
-/// Deletes the file unless a process has locked it.
+/// Deletes a draft, or the journal of a draft, unless a process has locked the draft.
 fn remove_if_unused(path: &Path) -> io::Result<bool> {
-    let file = match File::open(path) {
+    let journal_of = path.to_str().and_then(|path| path.strip_suffix(JOURNAL)).map(Path::new);
+    let draft = match File::open(journal_of.unwrap_or(path)) {
+        // The process that deletes a draft may not have deleted its journal.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && journal_of.is_some() => {
+            return remove(path);
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         opened => opened?,
     };
-    match file.try_lock() {
-        Ok(()) => fs::remove_file(path).map(|()| true),
+    match draft.try_lock() {
+        Ok(()) => remove(path),
         Err(TryLockError::WouldBlock) => Ok(false),
         // Without locks, nothing shows whether the file is in use.
         Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
-/// True for the names that [`draft_path`] makes.
+/// Deletes a file. Returns false if it is gone already.
+fn remove(path: &Path) -> io::Result<bool> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// True for the names that [`draft_path`] makes, and those of the journals beside them.
 fn is_draft_name(name: &str) -> bool {
     let Some(rest) = name.strip_prefix('.') else { return false };
-    let Some(rest) = ENDINGS.iter().find_map(|ending| rest.strip_suffix(ending)) else { return false };
+    let Some(rest) = rest.strip_suffix(JOURNAL).unwrap_or(rest).strip_suffix(ENDING) else { return false };
     let is_digits = |text: &str| text.len() == DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     rest.rsplit_once('.').is_some_and(|(name, digits)| !name.is_empty() && is_digits(digits))
 }
@@ -171,7 +188,7 @@ fn draft_path(target: &Path) -> io::Result<PathBuf> {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let mut draft = OsStr::new(".").to_owned();
     draft.push(name);
-    draft.push(format!(".{:08x}{number:08x}.part", process::id()));
+    draft.push(format!(".{:08x}{number:08x}{ENDING}", process::id()));
     Ok(folder_of(target).join(draft))
 }
 
@@ -256,9 +273,12 @@ mod tests {
     fn only_the_drafts_of_ended_runs_are_leftovers() {
         let folder = tempfile::tempdir().unwrap();
         let live = Draft::create(&folder.path().join("backup.sqlite3")).unwrap();
+        let live_journal = format!("{}{JOURNAL}", live.path().file_name().unwrap().to_str().unwrap());
+        fs::write(folder.path().join(&live_journal), "x").unwrap();
         let others = [
             ".backup.sqlite3.0000002a00000001.part",
             ".backup.sqlite3.0000002a00000001.part-journal",
+            ".backup.sqlite3.0000002a00000002.part-journal",
             ".part",
             ".download.part",
             ".x.0000002a0000000.part",
@@ -269,7 +289,8 @@ mod tests {
             fs::write(folder.path().join(name), "x").unwrap();
         }
         remove_leftovers(folder.path());
-        let mut kept: Vec<_> = others[2..].iter().map(ToString::to_string).collect();
+        let mut kept: Vec<_> = others[3..].iter().map(ToString::to_string).collect();
+        kept.push(live_journal);
         kept.push(live.path().file_name().unwrap().to_str().unwrap().to_owned());
         kept.sort();
         assert_eq!(names(folder.path()), kept);

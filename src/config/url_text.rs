@@ -6,6 +6,10 @@ use url::Url;
 /// of it may be the password.
 pub(super) fn redacted(text: &str) -> String {
     match Url::parse(text) {
+        // `#` and `?` end the host, so what follows may be the rest of a password that contains them.
+        Ok(url) if url.fragment().is_some() || url.query().is_some_and(|query| query.contains('@')) => {
+            "***".to_owned()
+        }
         Ok(mut url) if url.password().is_some() => {
             // `set_password` fails only for URLs that cannot have a password.
             if url.set_password(Some("***")).is_err() { "***".to_owned() } else { without_query_secrets(url) }
@@ -20,15 +24,17 @@ pub(super) fn redacted(text: &str) -> String {
     }
 }
 
-/// Replaces a `password` query parameter, in which libpq also accepts the password.
+/// Replaces the query parameters in which libpq accepts a password (`password`, `sslpassword`), in any case.
 fn without_query_secrets(mut url: Url) -> String {
-    if url.query_pairs().any(|(key, _)| key == "password") {
-        let kept: Vec<_> = url
+    let is_secret = |key: &str| key.to_ascii_lowercase().contains("password");
+    if url.query_pairs().any(|(key, _)| is_secret(&key)) {
+        let shown: Vec<_> = url
             .query_pairs()
-            .filter(|(key, _)| key != "password")
-            .map(|(k, v)| (k.into_owned(), v.into_owned()))
+            .map(|(key, value)| {
+                (key.to_string(), if is_secret(&key) { "***".into() } else { value.to_string() })
+            })
             .collect();
-        url.query_pairs_mut().clear().extend_pairs(kept).append_pair("password", "***");
+        url.query_pairs_mut().clear().extend_pairs(shown);
     }
     url.to_string()
 }
@@ -42,13 +48,24 @@ mod tests {
         assert_eq!(redacted("postgres://kairos:hunter2@db/x"), "postgres://kairos:***@db/x");
         assert_eq!(
             redacted("postgres://kairos@db/x?password=hunter2&a=b"),
-            "postgres://kairos@db/x?a=b&password=***"
+            "postgres://kairos@db/x?password=***&a=b"
+        );
+        assert_eq!(
+            redacted("postgres://kairos@db/x?sslpassword=hunter2&PASSWORD=hunter2"),
+            "postgres://kairos@db/x?sslpassword=***&PASSWORD=***"
         );
         assert_eq!(redacted("smtp://a%40b:hunter2@mail:587"), "smtp://a%40b:***@mail:587");
         assert_eq!(redacted("sqlite://data/x.sqlite3"), "sqlite://data/x.sqlite3");
         assert_eq!(redacted("sqlite:///data/a@b.sqlite3"), "sqlite:///data/a@b.sqlite3");
-        for mistyped in ["hunter2", "ada:hunter2@db/x", "postgres:ada:hunter2@db/x", "smtp:/ada:hunter2@mail"]
-        {
+        for mistyped in [
+            "hunter2",
+            "ada:hunter2@db/x",
+            "postgres:ada:hunter2@db/x",
+            "smtp:/ada:hunter2@mail",
+            "postgres://ada:hun#ter2@db/x",
+            "postgres://ada:hun?ter2@db/x",
+            "smtp://ada:hunter2@mail/x#hunter2",
+        ] {
             assert_eq!(redacted(mistyped), "***", "{mistyped}");
         }
     }

@@ -54,7 +54,7 @@ fn has_extension(path: impl AsRef<Path>, extension: &str) -> bool {
 fn paths(text: &str) -> Vec<(usize, String)> {
     let is_part = |c: char| c.is_alphanumeric() || "_/.*-".contains(c);
     let in_line = |(index, line): (usize, &str)| {
-        let words = line.split(move |c: char| !is_part(c)).map(|word| word.trim_start_matches("../"));
+        let words = line.split(move |c: char| !is_part(c)).map(|word| word.trim_start_matches(['.', '/']));
         let paths = words.filter(|word| FOLDERS.iter().any(|folder| word.starts_with(folder)));
         paths.map(|path| (index + 1, path.trim_end_matches(['.', '/', '-']).to_owned())).collect::<Vec<_>>()
     };

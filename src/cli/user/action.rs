@@ -22,10 +22,12 @@ pub(super) enum Action {
     Show(UserArgument),
     /// Mark a user's email as verified, without a mailed link
     Verify(UserArgument),
-    /// Mark a user's email as not verified: revokes their sessions, voids their links and mails a new
+    /// Mark a user's email as not verified: revokes their sessions, voids their links (not one that
+    /// undoes an email change) and mails a new
     /// verification link
     Unverify(UserArgument),
-    /// Disable a user: revokes their sessions, voids their links and refuses their logins
+    /// Disable a user: revokes their sessions, voids their links (not one that undoes an email change)
+    /// and refuses their logins
     Disable(UserArgument),
     /// Enable a disabled user again; mails a verification link if their email is not verified
     Enable(UserArgument),

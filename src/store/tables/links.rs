@@ -177,14 +177,6 @@ statements! {
             Ok(())
         }
 
-        /// Voids a user's unused links for every purpose.
-        async fn void_all_links(&mut self, user: UserId, now: Timestamp) -> Result<(), DatabaseError> {
-            for purpose in MailTokenPurpose::ALL {
-                self.void_links(user, purpose, now).await?;
-            }
-            Ok(())
-        }
-
         /// Uses up a user's link for this purpose. Returns the address that the link was mailed to, or `None`
         /// if the link is unknown, used, void, expired, or for another user or purpose.
         async fn use_link(

@@ -36,8 +36,8 @@ impl Store {
         })
     }
 
-    /// Marks the user's email as not verified, revokes all sessions and voids all links. Enqueues a new
-    /// verification link, unless the user is disabled or has another email by now. Otherwise as
+    /// Marks the user's email as not verified, revokes all sessions and voids all links except
+    /// those that undo an email change. Enqueues a new verification link, unless the user is disabled or has another email by now. Otherwise as
     /// [`Store::mark_verified`].
     pub async fn mark_unverified(
         &self,
@@ -64,7 +64,7 @@ impl Store {
     }
 
     /// Disables a user from the time of the event: revokes all sessions, deletes the known addresses, voids
-    /// all links, records the event and enqueues its notice. Changes nothing if the user is already disabled.
+    /// all links except those that undo an email change, records the event and enqueues its notice. Changes nothing if the user is already disabled.
     /// Returns false if the user was deleted.
     pub async fn disable_user(
         &self,

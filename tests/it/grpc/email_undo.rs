@@ -1,9 +1,10 @@
 //! `UndoEmailChange`.
 
 use kairos_identity::proto::{
-    ChangePasswordRequest, ConfirmEmailChangeRequest, RequestEmailChangeRequest, RequestPasswordResetRequest,
-    ResetPasswordRequest, UndoEmailChangeRequest, VerifyEmailRequest,
-    account_service_client::AccountServiceClient,
+    ChangePasswordRequest, ConfirmEmailChangeRequest, DisableUserRequest, EnableUserRequest,
+    RequestEmailChangeRequest, RequestPasswordResetRequest, ResetPasswordRequest, SetVerifiedRequest,
+    UndoEmailChangeRequest, VerifyEmailRequest, account_service_client::AccountServiceClient,
+    admin_service_client::AdminServiceClient,
 };
 use tonic::{Code, Status, transport::Channel};
 
@@ -104,6 +105,20 @@ on_both_engines! {
 
         // The owner of the first address has the last word.
         assert_invalid(&undo(&server, &of_eve).await);
+    }
+
+    async fn disabling_the_account_of_an_intruder_keeps_the_link_that_undoes_the_change(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        let auth_token = server.member("ada").await.auth_token;
+        let token = change_email(&server, "ada", "eve", PASSWORD).await;
+        let mut admin = AdminServiceClient::new(server.channel().await);
+        admin.disable_user(DisableUserRequest { auth_token: auth_token.clone() }).await.unwrap();
+        assert_invalid(&undo(&server, &token).await);
+        let unverified = SetVerifiedRequest { auth_token: auth_token.clone(), is_verified: Some(false) };
+        admin.set_verified(unverified).await.unwrap();
+        admin.enable_user(EnableUserRequest { auth_token }).await.unwrap();
+
+        assert_eq!(undo(&server, &token).await.unwrap(), address("ada"));
     }
 
     async fn an_undo_link_works_for_72_hours_and_not_once_the_old_address_is_taken(engine: Engine) {
