@@ -53,6 +53,18 @@ kinds! {
     NewAddressLogin = "new_address_login",
 }
 
+/// Who can cause mails of a kind. Mails to one mailbox are counted separately for each, so that others cannot
+/// use up the mails that the owner of the mailbox needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MailCause {
+    /// Any client that enters the address: notices of attempted registrations, and links to confirm a new email.
+    EnteredAddress,
+    /// Any client that requests a link for the account: to verify its email, or to reset its password.
+    LinkRequest,
+    /// Only a change of the account.
+    AccountChange,
+}
+
 /// The text is not a kind of mail in this release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown mail kind")]
@@ -85,6 +97,24 @@ impl MailKind {
             | Self::AccountDeleted
             | Self::AccountDisabled
             | Self::NewAddressLogin => None,
+        }
+    }
+
+    /// Returns who can cause mails of this kind.
+    #[must_use]
+    pub const fn cause(self) -> MailCause {
+        match self {
+            Self::RegistrationAttempted | Self::ConfirmEmailChange => MailCause::EnteredAddress,
+            Self::VerifyEmail | Self::ResetPassword => MailCause::LinkRequest,
+            Self::EmailChangeRequested
+            | Self::EmailChanged
+            | Self::EmailReplaced
+            | Self::EmailRestored
+            | Self::PasswordChanged
+            | Self::UsernameChanged
+            | Self::AccountDeleted
+            | Self::AccountDisabled
+            | Self::NewAddressLogin => MailCause::AccountChange,
         }
     }
 

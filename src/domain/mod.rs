@@ -37,7 +37,7 @@ pub use email::{EMAIL_OCTETS_MAX, Email, InvalidEmail};
 pub(crate) use error_chain::chain;
 pub use hex::hex;
 pub use link_token::LinkToken;
-pub use mail_kind::{MailKind, UnknownMailKind};
+pub use mail_kind::{MailCause, MailKind, UnknownMailKind};
 pub use mail_token::{InvalidMailToken, MailToken, MailTokenDigest, MailTokenPurpose, UnknownPurpose};
 pub use password::{
     InvalidPassword, NEW_PASSWORD_BYTES_MAX, NewPassword, PASSWORD_BYTES_MAX, Password, PasswordHash,

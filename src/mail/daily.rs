@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::{
     database::DatabaseError,
-    domain::{Email, Timestamp},
-    store::{Admission, Attempts, Store, Subject},
+    domain::Timestamp,
+    store::{Admission, Attempts, OutgoingMail, Store, Subject},
 };
 
 /// The length of a window. It begins with the first mail in it.
@@ -14,7 +14,7 @@ const WINDOW: Duration = Duration::from_hours(24);
 /// The most mails within 24 hours.
 #[derive(Debug, Clone, Copy)]
 pub struct DailyLimits {
-    /// To one address.
+    /// To one address, for each cause of mails.
     pub per_address: u32,
     /// To all addresses together.
     pub total: u32,
@@ -25,7 +25,7 @@ impl DailyLimits {
     pub(super) async fn admit(
         self,
         store: &Store,
-        to: &Email,
+        mail: &OutgoingMail,
         now: Timestamp,
     ) -> Result<bool, DatabaseError> {
         let limits = [self.per_address, self.total];
@@ -33,19 +33,19 @@ impl DailyLimits {
             limits.iter().zip(known).map(|(max, known)| count_one(*max, *known, now)).collect()
         };
         // The shared row last, so that it is locked for the shortest time.
-        let counted = store.count_attempt(subjects(to), now, decide).await?;
+        let counted = store.count_attempt(subjects(mail), now, decide).await?;
         Ok(matches!(counted, Admission::Admitted))
     }
 
     /// Takes back what [`DailyLimits::admit`] counted, for a mail that was not sent.
-    pub(super) async fn withdraw(store: &Store, to: &Email) -> Result<(), DatabaseError> {
-        store.uncount_attempt(subjects(to)).await
+    pub(super) async fn withdraw(store: &Store, mail: &OutgoingMail) -> Result<(), DatabaseError> {
+        store.uncount_attempt(subjects(mail)).await
     }
 }
 
-/// Returns what a mail to this address is counted for: the mailbox, and all mails.
-fn subjects(to: &Email) -> Vec<Subject> {
-    vec![Subject::mailbox_mails(to), Subject::all_mails()]
+/// Returns what a mail is counted for: the mails with its cause to its mailbox, and all mails.
+fn subjects(mail: &OutgoingMail) -> Vec<Subject> {
+    vec![Subject::mailbox_mails(&mail.recipient, mail.kind.cause()), Subject::all_mails()]
 }
 
 /// Returns the mails in the window including this one, or the end of the window if it is full.

@@ -199,7 +199,7 @@ impl Outbox {
 
     /// Sends a mail that the daily limits admit. A mail that is not sent does not count.
     async fn send_within_limits(&self, mail: &OutgoingMail, message: &Message) -> DeliveryOutcome {
-        match self.options.daily.admit(&self.store, &mail.recipient, self.env.clock.now()).await {
+        match self.options.daily.admit(&self.store, mail, self.env.clock.now()).await {
             Ok(true) => {}
             Ok(false) => {
                 return DeliveryOutcome::Failed(
@@ -210,7 +210,7 @@ impl Outbox {
         }
         let outcome = self.transport.send(mail, message).await;
         if outcome != DeliveryOutcome::Sent
-            && let Err(error) = DailyLimits::withdraw(&self.store, &mail.recipient).await
+            && let Err(error) = DailyLimits::withdraw(&self.store, mail).await
         {
             tracing::warn!(error = %error.chain(), "A mail that was not sent stays counted");
         }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use kairos_identity::proto::{
-    RegisterRequest, RequestEmailChangeRequest, RequestPasswordResetRequest, ResendVerificationEmailRequest,
-    UpdateAccountRequest, account_service_client::AccountServiceClient,
+    ConfirmEmailChangeRequest, RegisterRequest, RequestEmailChangeRequest, RequestPasswordResetRequest,
+    ResendVerificationEmailRequest, UpdateAccountRequest, account_service_client::AccountServiceClient,
 };
 
 use crate::support::{
@@ -14,6 +14,7 @@ use crate::support::{
     people::{PASSWORD, address, registration},
     server::TestServer,
     sessions::{acting, log_in},
+    wait::until,
 };
 
 /// A name that an attacker registers with the address of another person.
@@ -78,6 +79,33 @@ on_both_engines! {
         let same = UpdateAccountRequest { username: "evil.com".into(), update_mask: None };
         let kept = accounts.update_account(acting(&tokens, same)).await.unwrap().into_inner().user.unwrap();
         assert_eq!(kept.username, "evil.com");
+    }
+
+    async fn mails_that_others_cause_leave_the_owner_the_daily_mails(engine: Engine) {
+        let server = TestServer::builder(engine)
+            .with_env("KAIROS_IDENTITY_MAIL_DAILY_PER_ADDRESS_MAX", "2")
+            .with_env("KAIROS_IDENTITY_VERIFICATION_RESENDS_MAX", "10")
+            .start()
+            .await;
+        server.member("ada").await;
+        let mut client = server.client().await;
+        for number in 0..4 {
+            let taken = RegisterRequest { email: address("ada"), ..registration(&format!("eve{number}")) };
+            client.register(taken).await.unwrap_err();
+        }
+        server.logged("mail.daily-per-address-max").await;
+        let mut accounts = AccountServiceClient::new(server.channel().await);
+        let reset = RequestPasswordResetRequest { email: address("ada"), return_mail_token: false };
+        accounts.request_password_reset(reset).await.unwrap();
+        let is_mailed = |page: &str| mails_to(&server.mail_folder(), &address("ada")).iter().any(|mail| mail.text.contains(page));
+        until("the reset link arrives", Duration::from_secs(10), async || is_mailed("/reset-password").then_some(())).await;
+
+        // Now the requested links are used up too: one verified the email.
+        let tokens = log_in(&server, "ada").await;
+        let change = RequestEmailChangeRequest { current_password: PASSWORD.into(), new_email: address("eve"), return_mail_token: true };
+        let token = accounts.request_email_change(acting(&tokens, change)).await.unwrap().into_inner().mail_token;
+        accounts.confirm_email_change(ConfirmEmailChangeRequest { token }).await.unwrap();
+        until("the undo link arrives", Duration::from_secs(10), async || is_mailed("/undo-email-change").then_some(())).await;
     }
 
     async fn mails_to_one_address_and_in_total_have_a_daily_limit(engine: Engine) {

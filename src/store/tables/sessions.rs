@@ -115,7 +115,8 @@ statements! {
             Ok(deleted)
         }
 
-        /// Voids all links of a user except those that undo an email change, and deletes all sessions and known addresses.
+        /// Voids all links of a user except those that undo an email change, and deletes all sessions and
+        /// known addresses.
         async fn revoke_access(&mut self, user: UserId, now: Timestamp) -> Result<(), DatabaseError> {
             self.void_account_links(user, now).await?;
             self.delete_sessions_of(user, None).await?;

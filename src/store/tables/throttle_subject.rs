@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use super::known_addresses::LoginAddress;
-use crate::domain::{AuthToken, ClientAddress, Email, MailTokenDigest};
+use crate::domain::{AuthToken, ClientAddress, Email, MailCause, MailTokenDigest};
 
 /// What attempts are counted for: a kind of attempt, and the account, mailbox or address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,10 +64,15 @@ impl Subject {
         Self { kind: "notices-to", digest: Sha256::digest(email.as_str()).into() }
     }
 
-    /// Mails of all kinds to this address.
+    /// Mails with this cause to this address.
     #[must_use]
-    pub fn mailbox_mails(email: &Email) -> Self {
-        Self { kind: "mails-to", digest: Sha256::digest(email.as_str()).into() }
+    pub fn mailbox_mails(email: &Email, cause: MailCause) -> Self {
+        let kind = match cause {
+            MailCause::EnteredAddress => "unrequested-mails-to",
+            MailCause::LinkRequest => "requested-mails-to",
+            MailCause::AccountChange => "mails-to",
+        };
+        Self { kind, digest: Sha256::digest(email.as_str()).into() }
     }
 
     /// Mails to all addresses together.

@@ -36,9 +36,9 @@ impl Store {
         })
     }
 
-    /// Marks the user's email as not verified, revokes all sessions and voids all links except
-    /// those that undo an email change. Enqueues a new verification link, unless the user is disabled or has another email by now. Otherwise as
-    /// [`Store::mark_verified`].
+    /// Marks the user's email as not verified, revokes all sessions and voids all links except those that
+    /// undo an email change. Enqueues a new verification link, unless the user is disabled or has another
+    /// email by now. Otherwise as [`Store::mark_verified`].
     pub async fn mark_unverified(
         &self,
         user: UserId,
@@ -64,8 +64,8 @@ impl Store {
     }
 
     /// Disables a user from the time of the event: revokes all sessions, deletes the known addresses, voids
-    /// all links except those that undo an email change, records the event and enqueues its notice. Changes nothing if the user is already disabled.
-    /// Returns false if the user was deleted.
+    /// all links except those that undo an email change, records the event and enqueues its notice. Changes
+    /// nothing if the user is already disabled. Returns false if the user was deleted.
     pub async fn disable_user(
         &self,
         user: UserId,

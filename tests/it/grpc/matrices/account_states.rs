@@ -31,7 +31,7 @@ pub(super) const STATES: &[(&str, [&str; 4])] = &[
     ("AccountService/ChangePassword", [BAD_ACCESS, OK, BAD_ACCESS, BAD_ACCESS]),
     ("AccountService/RequestEmailChange", [BAD_ACCESS, OK, BAD_ACCESS, BAD_ACCESS]),
     ("AccountService/ConfirmEmailChange", [BAD_LINK, OK, BAD_LINK, BAD_LINK]),
-    ("AccountService/UndoEmailChange", [BAD_LINK, OK, BAD_LINK, BAD_LINK]),
+    ("AccountService/UndoEmailChange", [OK, OK, BAD_LINK, BAD_LINK]),
     ("AccountService/DeleteAccount", [BAD_ACCESS, OK, BAD_ACCESS, BAD_ACCESS]),
     ("AccountService/RequestPasswordReset", [OK, OK, OK, OK]),
     ("AccountService/ResetPassword", [BAD_LINK, OK, BAD_LINK, BAD_LINK]),
