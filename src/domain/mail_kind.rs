@@ -53,11 +53,11 @@ kinds! {
     NewAddressLogin = "new_address_login",
 }
 
-/// Who can cause mails of a kind. Mails to one mailbox are counted separately for each, so that others cannot
+/// What causes mails of a kind. Mails to one mailbox are counted separately for each, so that others cannot
 /// use up the mails that the owner of the mailbox needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MailCause {
-    /// Any client that enters the address: notices of attempted registrations, and links to confirm a new email.
+    /// Any client that enters the address: notices of attempted registrations, links to confirm a new email.
     EnteredAddress,
     /// Any client that requests a link for the account: to verify its email, or to reset its password.
     LinkRequest,
@@ -100,7 +100,7 @@ impl MailKind {
         }
     }
 
-    /// Returns who can cause mails of this kind.
+    /// Returns what causes mails of this kind.
     #[must_use]
     pub const fn cause(self) -> MailCause {
         match self {
