@@ -1,8 +1,8 @@
 //! Connections to the two engines: the threads that own SQLite's connections, the pool of PostgreSQL, its
 //! replicas, and single sessions of commands; with the types of columns and errors that depend on the engine.
 //!
-//! [`read!`] and [`write!`] acquire the connection and expand the same body for both engines, so that a query
-//! is written once; [`statements!`] does so for statements that several transactions share. A query that has
+//! `read!` and `write!` acquire the connection and expand the same body for both engines, so that a query
+//! is written once; `statements!` does so for statements that several transactions share. A query that has
 //! started runs to its end even if the caller's future is dropped.
 
 pub(crate) mod audit_log;
@@ -55,7 +55,7 @@ pub(crate) enum Connections {
 }
 
 /// Runs `$body`, which only reads, on a connection without a transaction. A macro for the same reason as
-/// [`write!`].
+/// `write!`.
 macro_rules! read {
     ($connections:expr, $connection:ident => $body:block) => {
         match $connections {
