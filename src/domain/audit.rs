@@ -1,17 +1,10 @@
 //! The events of the audit trail: decisions about authentication, authorization and accounts.
 
-use std::{
-    fmt,
-    net::IpAddr,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use uuid::Uuid;
 
-use super::{AuthToken, ClientAddress, ClientAgent, Timestamp};
+use super::{AuthToken, CallNote, ClientAddress, ClientAgent, Timestamp};
 
 /// Declares the kinds with their names.
 macro_rules! kinds {
@@ -122,61 +115,6 @@ pub const NOBODY: &str = "nobody";
 /// Caller name in the audit trail for a button press on one of the pages.
 pub const PAGES: &str = "pages";
 
-/// What is known about a call while it runs: whether an event of the call was recorded, and the user that the
-/// call is about. The event of a call that has recorded none uses it. Clones share it; the default one has
-/// nothing to share and remembers nothing.
-#[derive(Clone, Debug, Default)]
-pub struct CallNote(Option<Arc<Noted>>);
-
-#[derive(Debug, Default)]
-struct Noted {
-    is_recorded: AtomicBool,
-    user: OnceLock<AuthToken>,
-}
-
-impl CallNote {
-    /// Creates the note of a new call.
-    #[must_use]
-    pub fn begin() -> Self {
-        Self(Some(Arc::default()))
-    }
-
-    /// Sets the user that the call is about. The first one remains.
-    pub fn set_user(&self, user: AuthToken) {
-        if let Some(noted) = &self.0 {
-            noted.user.get_or_init(|| user);
-        }
-    }
-
-    /// The user that the call is about, if it is known.
-    #[must_use]
-    pub fn user(&self) -> Option<AuthToken> {
-        self.0.as_ref().and_then(|noted| noted.user.get().copied())
-    }
-
-    /// Notes that an event of the call was committed, or is queued to be written.
-    pub fn set_recorded(&self) {
-        if let Some(noted) = &self.0 {
-            noted.is_recorded.store(true, Ordering::Release);
-        }
-    }
-
-    /// True if an event of the call was committed, or is queued to be written.
-    #[must_use]
-    pub fn is_recorded(&self) -> bool {
-        self.0.as_ref().is_some_and(|noted| noted.is_recorded.load(Ordering::Acquire))
-    }
-}
-
-/// All notes are equal: a note is not part of the identity of an [`Origin`].
-impl PartialEq for CallNote {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for CallNote {}
-
 /// The caller of an operation and the addresses it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
@@ -267,27 +205,6 @@ impl AuditEvent {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn clones_of_a_note_share_what_is_known_about_the_call() {
-        let note = CallNote::begin();
-        let clone = note.clone();
-        assert!(!clone.is_recorded() && clone.user().is_none());
-        let (first, second) = (AuthToken::from_random([1; 16]), AuthToken::from_random([2; 16]));
-        note.set_user(first);
-        note.set_user(second);
-        note.set_recorded();
-        assert!(clone.is_recorded());
-        assert_eq!(clone.user(), Some(first));
-    }
-
-    #[test]
-    fn the_default_note_remembers_nothing() {
-        let note = CallNote::default();
-        note.set_user(AuthToken::from_random([1; 16]));
-        note.set_recorded();
-        assert!(!note.is_recorded() && note.user().is_none());
-    }
 
     #[test]
     fn origins_are_equal_whatever_their_notes_say() {

@@ -9,6 +9,7 @@
 
 mod audit;
 mod auth_token;
+mod call_note;
 mod civil_text;
 mod client_address;
 mod client_agent;
@@ -28,8 +29,9 @@ mod timestamp;
 mod user;
 mod username;
 
-pub use audit::{AuditEvent, AuditKind, CallNote, NOBODY, Origin, PAGES};
+pub use audit::{AuditEvent, AuditKind, NOBODY, Origin, PAGES};
 pub use auth_token::{AuthToken, InvalidAuthToken};
+pub use call_note::CallNote;
 pub use civil_text::{from_civil_text, to_civil_text};
 pub use client_address::{ClientAddress, InvalidClientAddress};
 pub use client_agent::{CLIENT_AGENT_CHARACTERS_MAX, ClientAgent};

@@ -9,6 +9,7 @@ mod envelope;
 mod format;
 mod policy;
 mod pool;
+mod refusal_time;
 
 use std::{
     fmt, io,
@@ -35,8 +36,6 @@ use crate::{
 
 /// The time of one hash of cost 12, as measured on one machine. Each step of the cost doubles it.
 const MILLIS_AT_COST_12: u64 = 235;
-/// Interval at which a waiting check reads the time of the slowest hash again, which new measurements change.
-const WAIT_STEP: Duration = Duration::from_millis(50);
 /// The longest `retry_after`; a caller would not wait longer.
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
 
@@ -222,50 +221,6 @@ impl Passwords {
             self.wait_until_slowest(began).await;
         }
         Ok(verdict)
-    }
-
-    /// Waits until a check that began at this time would be finished with any stored hash.
-    async fn wait_until_slowest(&self, began: Instant) {
-        loop {
-            let rest = self.shared.envelope.time().saturating_sub(since(&self.shared.env.clock, began));
-            if rest.is_zero() {
-                return;
-            }
-            tokio::time::sleep(rest.min(WAIT_STEP)).await;
-        }
-    }
-
-    /// Returns an empty survey of the stored hashes, for [`Passwords::apply`].
-    #[must_use]
-    pub fn survey(&self) -> HashSurvey {
-        HashSurvey::new(self.shared.cost)
-    }
-
-    /// Extends each refused check to `refusal_time_max` until the stored hashes are known.
-    pub fn assume_slowest_hashes(&self) {
-        self.shared.envelope.assume_slowest();
-    }
-
-    /// Measures one hash of each family in the survey, and the dummy hash, on the hashing threads. From then
-    /// on, each refused check takes the time of the slowest. Measures nothing if all hashes take the work of
-    /// the current cost.
-    ///
-    /// # Errors
-    /// [`HashingError`]; the earlier measurements stay.
-    pub async fn apply(&self, survey: HashSurvey) -> Result<(), HashingError> {
-        let mut measured = Vec::new();
-        for (work, hash) in survey.into_measured(self.dummy_hash()) {
-            let clock = self.shared.env.clock.clone();
-            let measure = move || {
-                let began = clock.instant();
-                hash.matches("");
-                since(&clock, began)
-            };
-            let time = self.shared.pool.run(measure).await?;
-            measured.push(Measured { work, time });
-        }
-        self.shared.envelope.replace(measured);
-        Ok(())
     }
 
     /// Runs [`Policy::judge`] on the hashing threads, so that a password that is crafted to be slow to judge

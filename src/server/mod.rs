@@ -18,6 +18,7 @@ mod request_body;
 mod resets;
 mod streams;
 mod tls;
+mod wakes;
 mod watched;
 
 use std::time::Duration;

@@ -13,16 +13,19 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll, Wake, Waker},
+    task::{Context, Poll, Waker},
 };
 
-use futures_util::{StreamExt, stream::FuturesUnordered, task::AtomicWaker};
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use hyper::rt::Executor;
 use tokio::task::coop::{self, unconstrained};
 
-use super::peers::CountedCalls;
+use super::{
+    peers::CountedCalls,
+    wakes::{FlagWaker, Wakes},
+};
 
 type Stream = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -100,60 +103,8 @@ pub(super) struct WithStreams<C> {
     streams_waker: Waker,
 }
 
-/// Flags that show whether the connection or the streams must be polled. A task that wakes itself while it
-/// runs goes through the run queue, for which the runtime wakes an idle thread; h2 does this for each
-/// response, and `FuturesUnordered` after each round. With these flags, the running task does another round
-/// instead.
-#[derive(Default)]
-struct Wakes {
-    connection: AtomicBool,
-    streams: AtomicBool,
-    is_running: AtomicBool,
-    task: AtomicWaker,
-}
-
 /// The most rounds of a task before it lets other tasks run.
 const ROUNDS_MAX: usize = 16;
-
-impl Wakes {
-    /// Sets `flag`, and wakes the task if it is not running.
-    ///
-    /// This sets the flag and then reads `is_running`. The task clears `is_running` and then reads the flags.
-    /// All these accesses are sequentially consistent, so at least one of the two threads sees the change of
-    /// the other, and no wake is lost.
-    fn wake(&self, flag: &AtomicBool) {
-        flag.store(true, Ordering::SeqCst);
-        if !self.is_running.load(Ordering::SeqCst) {
-            self.task.wake();
-        }
-    }
-
-    fn are_pending(&self) -> bool {
-        self.connection.load(Ordering::SeqCst) || self.streams.load(Ordering::SeqCst)
-    }
-}
-
-/// The waker of the connection or of the streams: it sets one flag.
-struct FlagWaker {
-    wakes: Arc<Wakes>,
-    flag: fn(&Wakes) -> &AtomicBool,
-}
-
-impl FlagWaker {
-    fn waker(wakes: &Arc<Wakes>, flag: fn(&Wakes) -> &AtomicBool) -> Waker {
-        Arc::new(Self { wakes: Arc::clone(wakes), flag }).into()
-    }
-}
-
-impl Wake for FlagWaker {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.wakes.wake((self.flag)(&self.wakes));
-    }
-}
 
 impl<C> WithStreams<C> {
     /// Creates the task of a connection. `calls` counts its streams.
@@ -245,7 +196,7 @@ impl<C: Future> Future for WithStreams<C> {
 
 #[cfg(test)]
 mod tests {
-    use std::{future::poll_fn, sync::atomic::AtomicUsize};
+    use std::{future::poll_fn, sync::atomic::AtomicUsize, task::Wake};
 
     use futures_util::future::{join_all, pending};
     use tokio::sync::oneshot::{self, error::TryRecvError};
