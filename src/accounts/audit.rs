@@ -155,7 +155,7 @@ impl AuditTrail {
         let mut written = 0;
         for batch in pending.chunks(BATCH) {
             let rows = batch.iter().map(|pending| (pending.event.clone(), pending.row)).collect();
-            match self.store.count_audit_events(rows).await {
+            match self.store.record_counted_audit_events(rows).await {
                 Ok(rows) => window.remember(batch, &rows),
                 // No further batches: each would wait as long as this one.
                 Err(error) => return log_unwritten(pending.len() - written, &error.chain()),

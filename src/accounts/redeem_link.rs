@@ -15,7 +15,7 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError::InvalidToken`], before the password is checked; [`AccountError::TooManyAttempts`] if
-    /// too many new passwords of the owner were judged; [`AccountError::Overloaded`],
+    /// too many new passwords were judged for this link; [`AccountError::Overloaded`],
     /// [`AccountError::StoreUnavailable`] or [`AccountError::Internal`]; [`NewPasswordError::Refused`] if the
     /// password breaks a rule. Except after the first, the link stays valid.
     pub async fn reset_password(

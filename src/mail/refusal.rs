@@ -153,15 +153,22 @@ mod tests {
             (503, "5.5.1 bad sequence"),
             (530, "Must issue a STARTTLS command first"),
             (503, "bad sequence"),
-            (451, "4.7.1 greylisted"),
-            (452, "4.2.2 mailbox full"),
-            (421, ""),
         ] {
             for stage in [Stage::Recipient, Stage::Content] {
                 assert!(is_retried(stage, code, text), "{stage:?} {code} {text}");
             }
         }
+        // Without an enhanced code, 554 is about the mail only at the content.
         assert!(is_retried(Stage::Recipient, 554, "Relay access denied"));
+    }
+
+    #[test]
+    fn every_temporary_code_is_retried() {
+        for (code, text) in [(451, "4.7.1 greylisted"), (452, "4.2.2 mailbox full"), (421, "")] {
+            for stage in [Stage::Recipient, Stage::Content] {
+                assert!(is_retried(stage, code, text), "{stage:?} {code} {text}");
+            }
+        }
     }
 
     #[test]

@@ -55,11 +55,12 @@ const FILES: &[(&str, &str)] = &[
 ];
 
 /// The status codes that the error page is rendered for.
-const ERRORS: [StatusCode; 6] = [
+const ERRORS: [StatusCode; 7] = [
     StatusCode::BAD_REQUEST,
     StatusCode::NOT_FOUND,
     StatusCode::PAYLOAD_TOO_LARGE,
     StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    StatusCode::TOO_MANY_REQUESTS,
     StatusCode::INTERNAL_SERVER_ERROR,
     StatusCode::SERVICE_UNAVAILABLE,
 ];

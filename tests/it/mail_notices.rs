@@ -83,10 +83,13 @@ on_both_engines! {
                 .start()
                 .await;
             server.member("ada").await;
+            // With the setting on: one notice for the first login from each of the two addresses.
             for client in ["192.0.2.1", "192.0.2.1", "198.51.100.7", "192.0.2.1"] {
                 server.client().await.login(from(client, login("ada", PASSWORD))).await.unwrap();
             }
+            // Without the address of an end user there is no notice.
             log_in(&server, "ada").await;
+            // A later mail shows that the earlier ones would have arrived.
             server.unverified_user("bob").await;
             newest_mail(&server, &address("bob"), 1).await;
 

@@ -212,10 +212,10 @@ impl Store {
         })
     }
 
-    /// Records events, each in a new row or, if it names a row with equal events, by adding to the count of
-    /// that row: all of them, or none. Returns the row of each. Does not log them, as
-    /// [`Store::record_audit_events`].
-    pub async fn count_audit_events(
+    /// Records events. An event with the id of a row is added to the count of that row; an event without one,
+    /// or whose row is deleted, gets a new row. Returns the id of the row of each event. Records all of them,
+    /// or none. Does not log them; the caller does.
+    pub async fn record_counted_audit_events(
         &self,
         events: Vec<(AuditEvent, Option<i64>)>,
     ) -> Result<Vec<i64>, DatabaseError> {

@@ -136,6 +136,7 @@ on_both_engines! {
         let database = TestDatabase::new(engine);
         let server = slow_hashes(&database).with_env("KAIROS_IDENTITY_LOGIN_TOTAL_MAX", "60").start().await;
         server.member("ada").await;
+        // Its caller waits, so at least one password is compared and the total is not 0.
         server.client().await.login(login("unknown", "wrong")).await.unwrap_err();
         let mut calls = JoinSet::new();
         for number in 0..100 {

@@ -76,8 +76,8 @@ on_both_engines! {
     async fn equal_events_are_added_to_their_row_and_a_deleted_row_is_replaced(engine: Engine) {
         let world = World::new(engine).await;
         let event = |count| AuditEvent { count, ..event_at(0, AuditKind::AuthzFail, NOBODY, None, Some("CALLER_UNKNOWN")) };
-        let rows = world.store.count_audit_events(vec![(event(2), None), (event(1), None)]).await.unwrap();
-        let again = world.store.count_audit_events(vec![(event(3), Some(rows[0])), (event(1), Some(rows[0]))]).await.unwrap();
+        let rows = world.store.record_counted_audit_events(vec![(event(2), None), (event(1), None)]).await.unwrap();
+        let again = world.store.record_counted_audit_events(vec![(event(3), Some(rows[0])), (event(1), Some(rows[0]))]).await.unwrap();
         assert_eq!(again, [rows[0]; 2]);
         let counts = async || -> Vec<i32> {
             let found = world.store.list_audit_events(AuditFilter::default(), None, 10).await.unwrap();
@@ -86,7 +86,7 @@ on_both_engines! {
         assert_eq!(counts().await, [6, 1]);
 
         world.store.delete_least_valuable_audit_events(1).await.unwrap();
-        let replaced = world.store.count_audit_events(vec![(event(4), Some(rows[0]))]).await.unwrap();
+        let replaced = world.store.record_counted_audit_events(vec![(event(4), Some(rows[0]))]).await.unwrap();
         assert_ne!(replaced[0], rows[0]);
         assert_eq!(counts().await, [1, 4]);
     }
