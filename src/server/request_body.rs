@@ -26,7 +26,7 @@ use super::{
 
 /// The memory of a request that waits for its body, besides the received bytes and many headers: the call,
 /// and the buffers of the gRPC library.
-const WAITING_REQUEST_BYTES: usize = 16 * 1024;
+pub const WAITING_REQUEST_BYTES: usize = 16 * 1024;
 
 /// The memory of one header. HPACK can encode a header in one byte.
 const HEADER_BYTES: usize = 256;
@@ -50,6 +50,12 @@ pub enum BodyRefusal {
 pub trait BodyLimits {
     /// Returns the most bytes that the body of a request with this path may have.
     fn body_bytes_max(&self, path: &str) -> usize;
+
+    /// Returns the memory of a request to this path that waits for its body, besides the received bytes and
+    /// many headers.
+    fn waiting_request_bytes(&self, _path: &str) -> usize {
+        WAITING_REQUEST_BYTES
+    }
 
     /// Returns the memory that the service reserves for a body once it has read the first frame.
     fn reserved_bytes(first_frame: &[u8]) -> usize;
@@ -85,14 +91,15 @@ pub(super) struct RequestBody {
 }
 
 impl RequestBody {
-    /// Creates the body of a request with this number of headers.
+    /// Creates the body of a request with this number of headers, with the most bytes that it may have and the
+    /// memory of the request while it waits ([`BodyLimits::waiting_request_bytes`]).
     pub(super) const fn new(
         incoming: Incoming,
         headers: usize,
-        bytes_max: usize,
+        (bytes_max, waiting_bytes): (usize, usize),
         context: Arc<BodyContext>,
     ) -> Self {
-        let request_bytes = WAITING_REQUEST_BYTES.saturating_add(headers.saturating_mul(HEADER_BYTES));
+        let request_bytes = waiting_bytes.saturating_add(headers.saturating_mul(HEADER_BYTES));
         Self {
             incoming: Some(incoming),
             context,
