@@ -91,8 +91,8 @@ pub(super) struct RequestBody {
 }
 
 impl RequestBody {
-    /// Creates the body of a request with this number of headers, with the most bytes that it may have and the
-    /// memory of the request while it waits ([`BodyLimits::waiting_request_bytes`]).
+    /// Creates the body of a request with this number of headers, with the most bytes that it may have and
+    /// the memory of the request while it waits ([`BodyLimits::waiting_request_bytes`]).
     pub(super) const fn new(
         incoming: Incoming,
         headers: usize,
