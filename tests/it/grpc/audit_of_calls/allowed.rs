@@ -34,6 +34,8 @@ async fn read_and_refresh(trail: &mut Trail, ada: &proto::User, tokens: &proto::
             &["authn_token_create_fail NO_USER_TO_MAIL"],
         )
         .await;
+    // It is processed after its response; later calls mark the user as not verified, who would get a link.
+    trail.assert_recorded().await;
     trail.ok("IdentityService/ResolveToken", &key, "", &[]).await;
     trail.ok("IdentityService/ResolveTokens", &[("auth_tokens", text(&ada.auth_token))], "", &[]).await;
     trail.ok("IdentityService/FindUser", &email, "", &["sensitive_read OK"]).await;
