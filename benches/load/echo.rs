@@ -9,7 +9,7 @@ use kairos_identity::{
         self,
         identity_service_server::{IdentityService, IdentityServiceServer},
     },
-    server::{self, BodyLimits, BodyRefusal, HttpHandler, Peer, PeerLimits, ServerOptions},
+    server::{self, BodyLimit, BodyLimits, BodyRefusal, HttpHandler, Peer, PeerLimits, ServerOptions},
 };
 use prost_types::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -49,8 +49,8 @@ impl HttpHandler for EchoService {
 }
 
 impl BodyLimits for EchoService {
-    fn body_bytes_max(&self, _: &str) -> usize {
-        64 * 1024
+    fn body_limit(&self, _: &str) -> BodyLimit {
+        BodyLimit { bytes_max: 64 * 1024, waiting_bytes: 16 * 1024 }
     }
 
     fn reserved_bytes(_: &[u8]) -> usize {

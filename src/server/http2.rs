@@ -91,10 +91,9 @@ impl<S: HttpHandler + BodyLimits> Http2<S> {
                     // before it began costs the peer nothing, so no work is done for it.
                     pend_once().await;
                 }
-                let path = request.uri().path();
-                let limits = (service.body_bytes_max(path), service.waiting_request_bytes(path));
+                let limit = service.body_limit(request.uri().path());
                 let (head, body) = request.into_parts();
-                let body = RequestBody::new(body, head.headers.len(), limits, bodies);
+                let body = RequestBody::new(body, head.headers.len(), limit, bodies);
                 Ok(service.answer(Request::from_parts(head, Body::new(body)), peer).await)
             })
         }

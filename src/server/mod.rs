@@ -34,7 +34,7 @@ pub use self::{
     listener::bind,
     options::ServerOptions,
     peers::{PeerAccount, PeerLimits, StreamingSlot},
-    request_body::{BodyLimits, BodyRefusal, WAITING_REQUEST_BYTES},
+    request_body::{BodyLimit, BodyLimits, BodyRefusal},
     tls::{Alpn, CurrentTls, TlsError, certificate_names, load_tls},
 };
 use self::{

@@ -24,10 +24,6 @@ use super::{
     streams::AcceptedStreams,
 };
 
-/// The memory of a request that waits for its body, besides the received bytes and many headers: the call,
-/// and the buffers of the gRPC library.
-pub const WAITING_REQUEST_BYTES: usize = 16 * 1024;
-
 /// The memory of one header. HPACK can encode a header in one byte.
 const HEADER_BYTES: usize = 256;
 
@@ -46,16 +42,19 @@ pub enum BodyRefusal {
     OutOfMemory,
 }
 
+/// The limit on the body of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct BodyLimit {
+    /// The most bytes of the body.
+    pub bytes_max: usize,
+    /// The memory of the request while it waits for its body, besides the received bytes and many headers.
+    pub waiting_bytes: usize,
+}
+
 /// The limits on request bodies of a service.
 pub trait BodyLimits {
-    /// Returns the most bytes that the body of a request with this path may have.
-    fn body_bytes_max(&self, path: &str) -> usize;
-
-    /// Returns the memory of a request to this path that waits for its body, besides the received bytes and
-    /// many headers.
-    fn waiting_request_bytes(&self, _path: &str) -> usize {
-        WAITING_REQUEST_BYTES
-    }
+    /// Returns the limit on the body of a request with this path.
+    fn body_limit(&self, path: &str) -> BodyLimit;
 
     /// Returns the memory that the service reserves for a body once it has read the first frame.
     fn reserved_bytes(first_frame: &[u8]) -> usize;
@@ -91,19 +90,18 @@ pub(super) struct RequestBody {
 }
 
 impl RequestBody {
-    /// Creates the body of a request with this number of headers, with the most bytes that it may have and
-    /// the memory of the request while it waits ([`BodyLimits::waiting_request_bytes`]).
+    /// Creates the body of a request with this number of headers.
     pub(super) const fn new(
         incoming: Incoming,
         headers: usize,
-        (bytes_max, waiting_bytes): (usize, usize),
+        limit: BodyLimit,
         context: Arc<BodyContext>,
     ) -> Self {
-        let request_bytes = waiting_bytes.saturating_add(headers.saturating_mul(HEADER_BYTES));
+        let request_bytes = limit.waiting_bytes.saturating_add(headers.saturating_mul(HEADER_BYTES));
         Self {
             incoming: Some(incoming),
             context,
-            bytes_max,
+            bytes_max: limit.bytes_max,
             request_bytes,
             received: 0,
             reserved: 0,

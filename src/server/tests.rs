@@ -71,8 +71,8 @@ impl HttpHandler for TestService {
 }
 
 impl BodyLimits for TestService {
-    fn body_bytes_max(&self, _: &str) -> usize {
-        64 * 1024
+    fn body_limit(&self, _: &str) -> BodyLimit {
+        BodyLimit { bytes_max: 64 * 1024, waiting_bytes: 16 * 1024 }
     }
 
     fn reserved_bytes(_: &[u8]) -> usize {

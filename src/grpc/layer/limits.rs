@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     proto::ErrorReason,
-    server::{BodyRefusal, Peer, StreamingSlot},
+    server::{BodyLimit, BodyRefusal, Peer, StreamingSlot},
 };
 
 /// The length of the prefix of a gRPC message.
@@ -29,6 +29,18 @@ const PREFIX_BYTES: usize = 5;
 
 /// The path prefix of the services of the API.
 const API: &str = "/kairos.identity.v1.";
+
+/// The path prefix of the look-ups by token (`ResolveToken`, `ResolveTokens`).
+const LOOK_UPS: &str = "/kairos.identity.v1.IdentityService/ResolveToken";
+
+/// The memory of a call that waits for its message: the call, and the buffers of the gRPC library.
+const WAITING_CALL_BYTES: usize = 16 * 1024;
+
+/// The memory of a look-up that waits for its message. It has no buffers of the gRPC library
+/// (`grpc/unary.rs`). 2,048 of them, the default of `server.calls-per-peer-max`, fit into
+/// `server.unfinished-bytes-per-peer-max`: a caller may send as many at once, and their messages may arrive
+/// after all of their headers.
+const WAITING_LOOK_UP_BYTES: usize = 2_000;
 
 /// The path prefix of the health service. Load balancers call it without a token; it reveals nothing about
 /// users.
@@ -47,6 +59,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PathClass {
     Api,
+    LookUp,
     Health,
     /// A call of the health service that streams until the client ends it.
     HealthWatch,
@@ -57,6 +70,9 @@ pub(super) enum PathClass {
 
 impl PathClass {
     pub(super) fn of(path: &str) -> Self {
+        if path.starts_with(LOOK_UPS) {
+            return Self::LookUp;
+        }
         if path.starts_with(API) {
             return Self::Api;
         }
@@ -86,14 +102,16 @@ pub struct RequestLimits {
 }
 
 impl RequestLimits {
-    /// Returns the most bytes of the body of a request.
-    pub(super) fn body_bytes_max(&self, class: PathClass) -> usize {
+    /// Returns the limit on the body of a request.
+    pub(super) fn body_limit(&self, class: PathClass) -> BodyLimit {
         let message = match class {
-            PathClass::Api | PathClass::Reflection => self.message_bytes_max,
+            PathClass::Api | PathClass::LookUp | PathClass::Reflection => self.message_bytes_max,
             PathClass::Health | PathClass::HealthWatch => self.health_message_bytes_max,
             PathClass::Unknown => 0,
         };
-        message.saturating_add(PREFIX_BYTES)
+        let waiting_bytes =
+            if class == PathClass::LookUp { WAITING_LOOK_UP_BYTES } else { WAITING_CALL_BYTES };
+        BodyLimit { bytes_max: message.saturating_add(PREFIX_BYTES), waiting_bytes }
     }
 
     /// Returns the time limit of a call.
@@ -103,7 +121,9 @@ impl RequestLimits {
     pub(super) fn timeout(&self, class: PathClass, headers: &http::HeaderMap) -> Result<Duration, Status> {
         let max = match class {
             PathClass::Health | PathClass::HealthWatch => self.health_timeout.min(self.timeout_max),
-            PathClass::Api | PathClass::Reflection | PathClass::Unknown => self.timeout_max,
+            PathClass::Api | PathClass::LookUp | PathClass::Reflection | PathClass::Unknown => {
+                self.timeout_max
+            }
         };
         deadline::limit(headers, self.timeout_default, max)
     }
@@ -122,7 +142,7 @@ pub(super) fn admit_peer(class: PathClass, peer: &Peer) -> Result<Option<Arc<Str
             let slot = peer.account.try_begin_streaming_call();
             slot.map(|slot| Some(Arc::new(slot))).ok_or_else(|| too_many("streaming calls"))
         }
-        PathClass::Api | PathClass::Health | PathClass::Unknown => Ok(None),
+        PathClass::Api | PathClass::LookUp | PathClass::Health | PathClass::Unknown => Ok(None),
     }
 }
 
@@ -220,12 +240,16 @@ mod tests {
         let of = |path: &str| {
             let class = PathClass::of(path);
             let seconds = limits.timeout(class, &http::HeaderMap::new()).unwrap().as_secs();
-            (class, limits.body_bytes_max(class), seconds)
+            (class, limits.body_limit(class).bytes_max, seconds)
         };
         for path in all_method_paths() {
             assert_ne!(PathClass::of(&path), PathClass::Unknown, "{path}");
         }
         assert_eq!(of("/kairos.identity.v1.IdentityService/Login"), (PathClass::Api, 1_005, 10));
+        for method in ["ResolveToken", "ResolveTokens"] {
+            let path = format!("/kairos.identity.v1.IdentityService/{method}");
+            assert_eq!(of(&path), (PathClass::LookUp, 1_005, 10));
+        }
         assert_eq!(of("/grpc.health.v1.Health/Check"), (PathClass::Health, 105, 2));
         assert_eq!(of("/grpc.health.v1.Health/Watch"), (PathClass::HealthWatch, 105, 2));
         for version in ["v1", "v1alpha"] {

@@ -28,7 +28,7 @@ use super::request_id::RequestId;
 use crate::{
     callers::{CallSlot, Caller, CallerGate, Requester},
     env::Env,
-    server::{BodyLimits, BodyRefusal, HttpHandler, Peer, StreamingSlot, WAITING_REQUEST_BYTES},
+    server::{BodyLimit, BodyLimits, BodyRefusal, HttpHandler, Peer, StreamingSlot},
 };
 
 /// The options and dependencies of the layers.
@@ -74,22 +74,9 @@ struct Admitted {
     limit: Duration,
 }
 
-/// The path prefix of the look-ups by token (`ResolveToken`, `ResolveTokens`).
-const LOOK_UPS: &str = "/kairos.identity.v1.IdentityService/ResolveToken";
-
-/// The memory of a look-up that waits for its message. 2,048 of them, the default of
-/// `server.calls-per-peer-max`, fit into `server.unfinished-bytes-per-peer-max`: a caller may send as many at
-/// once, and their messages may arrive after all of their headers.
-const UNBUFFERED_REQUEST_BYTES: usize = 2_000;
-
 impl<S> BodyLimits for Layered<S> {
-    fn body_bytes_max(&self, path: &str) -> usize {
-        self.options.limits.body_bytes_max(PathClass::of(path))
-    }
-
-    fn waiting_request_bytes(&self, path: &str) -> usize {
-        // Look-ups are answered without the buffers of the gRPC library (`grpc/unary.rs`), and hold little.
-        if path.starts_with(LOOK_UPS) { UNBUFFERED_REQUEST_BYTES } else { WAITING_REQUEST_BYTES }
+    fn body_limit(&self, path: &str) -> BodyLimit {
+        self.options.limits.body_limit(PathClass::of(path))
     }
 
     fn reserved_bytes(first_frame: &[u8]) -> usize {
