@@ -1,16 +1,16 @@
 //! Reads the heads of HTTP/2 frames (RFC 9113, section 4.1) from the bytes of a connection, without copying
 //! them.
 
+use super::preface::PREFACE;
+
 /// The length of the head of a frame.
 const HEAD_BYTES: usize = 9;
 
 /// The length of a whole `RST_STREAM` frame.
 const RESET_BYTES: usize = HEAD_BYTES + 4;
 
-/// The length of the connection preface of a client.
-const PREFACE_BYTES: usize = 24;
-
-const RST_STREAM: u8 = 3;
+/// The kind of a frame that ends a stream.
+pub(super) const RST_STREAM: u8 = 3;
 
 /// The head of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub(super) struct FrameReader {
 impl FrameReader {
     /// Creates a reader of what a client sends, which begins with the preface.
     pub(super) fn after_preface() -> Self {
-        Self { payload_left: PREFACE_BYTES, ..Self::default() }
+        Self { payload_left: PREFACE.len(), ..Self::default() }
     }
 
     /// Calls `each` for each frame whose head ends within `bytes`, which follow the bytes of the last call.
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn frames_are_found_however_their_bytes_are_split() {
         let bytes = [
-            vec![b'x'; PREFACE_BYTES],
+            vec![b'x'; PREFACE.len()],
             frame(4, 0, 0, &[]),
             frame(1, 5, 1, &[3; 40]),
             frame(RST_STREAM, 0, 1, &8_u32.to_be_bytes()),

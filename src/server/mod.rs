@@ -5,6 +5,7 @@
 //! at shutdown, and spins when file descriptors are exhausted. This module handles sockets, TLS and HTTP, but
 //! not the content of calls. Start at [`serve`]; the HTTP port uses [`serve_http1`].
 
+mod budget;
 mod connection;
 mod frames;
 mod handler;

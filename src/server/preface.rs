@@ -11,12 +11,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
-    task::coop,
-};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+use super::budget;
+
+/// The bytes that begin a connection.
+pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The bytes that count as one operation of tokio's budget, which allows a task 128 operations before it must
 /// yield. A flood of small frames would otherwise be read in megabytes at a time. A normal peer rarely sends
@@ -56,24 +56,14 @@ impl<Io: AsyncRead + Unpin> AsyncRead for AfterPreface<Io> {
         if self.unread.is_empty() {
             let before = buffer.filled().len();
             ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
-            consume_budget(context, buffer.filled().len().saturating_sub(before));
+            let bytes = buffer.filled().len().saturating_sub(before);
+            budget::consume(context, bytes / BYTES_PER_OPERATION);
             return Poll::Ready(Ok(()));
         }
         let (now, later) = self.unread.split_at(self.unread.len().min(buffer.remaining()));
         buffer.put_slice(now);
         self.unread = later;
         Poll::Ready(Ok(()))
-    }
-}
-
-/// Deducts `bytes` read bytes from the budget of the task. When the budget is used up, the next read waits
-/// until the task runs again.
-fn consume_budget(context: &mut Context<'_>, bytes: usize) {
-    for _ in 0..bytes / BYTES_PER_OPERATION {
-        match coop::poll_proceed(context) {
-            Poll::Ready(operation) => operation.made_progress(),
-            Poll::Pending => break,
-        }
     }
 }
 

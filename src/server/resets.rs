@@ -14,7 +14,7 @@ use std::{
     time::Instant,
 };
 
-use super::frames::FrameHead;
+use super::frames::{FrameHead, RST_STREAM};
 
 /// h2's limit on streams that the server resets because of frames of the peer, for the life of a connection.
 /// Each occupies memory until the peer has read the reset. It takes effect only for a peer that does not
@@ -29,7 +29,6 @@ const EMPTY_FRAMES_BEFORE_DRAIN: usize = 50;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
 const END_STREAM: u8 = 1;
 
 // The error codes of resets that h2 counts (RFC 9113, section 7).

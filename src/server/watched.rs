@@ -7,12 +7,10 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    task::coop,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
+    budget,
     frames::FrameReader,
     peers::HeldBytes,
     resets::{ReceivedFrames, Resets, weight_of_sent},
@@ -97,19 +95,6 @@ impl<Io> WatchedIo<Io> {
     }
 }
 
-/// Deducts operations from the budget of the task. When it is used up, other tasks run before it reads again.
-fn consume_budget(context: &mut Context<'_>, operations: usize) {
-    for _ in 0..operations {
-        if !coop::has_budget_remaining() {
-            break;
-        }
-        match coop::poll_proceed(context) {
-            Poll::Ready(operation) => operation.made_progress(),
-            Poll::Pending => break,
-        }
-    }
-}
-
 /// Reads at most `bytes_max` bytes.
 fn read_at_most(
     bytes_max: usize,
@@ -147,7 +132,7 @@ impl<Io: AsyncRead + Unpin> AsyncRead for WatchedIo<Io> {
         }
         let operations = if self.has_resets { OPERATIONS_PER_READ_MAX } else { calls * OPERATIONS_PER_CALL };
         self.is_paused = operations >= OPERATIONS_PER_READ_MAX;
-        consume_budget(context, operations.min(OPERATIONS_PER_READ_MAX));
+        budget::consume(context, operations.min(OPERATIONS_PER_READ_MAX));
         read
     }
 }
