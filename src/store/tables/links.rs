@@ -119,8 +119,7 @@ statements! {
             let unused = core_mail_token::table
                 .filter(core_mail_token::user_id.eq(user.as_i64()))
                 .filter(core_mail_token::purpose.eq(purpose.as_str()))
-                .filter(core_mail_token::used_at.is_null())
-                .filter(core_mail_token::voided_at.is_null());
+                .filter(is_unused_link());
             diesel::update(unused)
                 .set(core_mail_token::voided_at.eq(Some(TimestampColumn(now))))
                 .execute(self)
@@ -168,8 +167,7 @@ statements! {
                 .filter(core_mail_token::user_id.eq(user.as_i64()))
                 .filter(core_mail_token::purpose.eq(MailTokenPurpose::UndoEmailChange.as_str()))
                 .filter(core_mail_token::id.gt(id))
-                .filter(core_mail_token::used_at.is_null())
-                .filter(core_mail_token::voided_at.is_null());
+                .filter(is_unused_link());
             diesel::update(later)
                 .set(core_mail_token::voided_at.eq(Some(TimestampColumn(now))))
                 .execute(self)
@@ -213,8 +211,7 @@ statements! {
                 .filter(core_mail_token::email.eq(user.email.as_str().to_owned()))
                 .filter(core_mail_token::created_at.ge(TimestampColumn(since)))
                 .filter(core_mail_token::expires_at.gt(TimestampColumn(now)))
-                .filter(core_mail_token::used_at.is_null())
-                .filter(core_mail_token::voided_at.is_null());
+                .filter(is_unused_link());
             Ok(diesel::select(diesel::dsl::exists(recent)).get_result(self).await?)
         }
 
@@ -243,8 +240,13 @@ fn is_usable_link(digest: Vec<u8>, purpose: &'static str, now: TimestampColumn) 
         .eq(digest)
         .and(core_mail_token::purpose.eq(purpose))
         .and(core_mail_token::expires_at.gt(now))
-        .and(core_mail_token::used_at.is_null())
-        .and(core_mail_token::voided_at.is_null())
+        .and(is_unused_link())
+}
+
+/// Query condition: true for a link that is neither used nor void.
+#[diesel::dsl::auto_type]
+fn is_unused_link() -> _ {
+    core_mail_token::used_at.is_null().and(core_mail_token::voided_at.is_null())
 }
 
 impl Store {
