@@ -53,7 +53,7 @@ impl CallNote {
     }
 }
 
-/// All notes are equal: a note is not part of the identity of an [`Origin`].
+/// All notes are equal: a note is not part of the identity of an [`Origin`](super::Origin).
 impl PartialEq for CallNote {
     fn eq(&self, _: &Self) -> bool {
         true
