@@ -6,7 +6,7 @@ use kairos_identity::{
     access_token::{AccessTokenOptions, AccessTokens, SigningKey},
     accounts::{
         Accounts, AccountsDependencies, AccountsOptions, Administration, AuditLimits, AuditTrail, Budget,
-        MailOptions, Mails, SessionOptions, ThrottleOptions,
+        KeyOptions, MailOptions, Mails, SessionOptions, SigningKeys, ThrottleOptions,
     },
     callers::CallerGate,
     database::{DatabaseOptions, SqliteOptions},
@@ -19,7 +19,7 @@ use kairos_identity::{
     pages::{PageTemplates, Pages, PagesOptions},
     password::{PasswordOptions, Passwords, Policy},
     sealing::SealingKey,
-    server::{Peer, PeerAccount, PeerLimits},
+    server::{ConnectionAccount, Peer, PeerLimits},
     store::{LookupOptions, Store},
 };
 use tempfile::TempDir;
@@ -53,6 +53,13 @@ impl Service {
         let sealing_key = SealingKey::from_base64("q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=").unwrap();
         let sealing_key = Arc::new(sealing_key);
         let mails = Mails::new(mail_options(), Arc::clone(&sealing_key), entropy.clone(), Arc::default());
+        let signing_keys = SigningKeys::new(
+            store.clone(),
+            Arc::clone(&sealing_key),
+            access_tokens(entropy.bytes()),
+            KeyOptions { rotation_age: Duration::from_secs(3_600), lead: Duration::from_secs(60) },
+            env.clone(),
+        );
         let accounts = Accounts::new(
             AccountsDependencies {
                 store: store.clone(),
@@ -66,7 +73,7 @@ impl Service {
                     env.clone(),
                 )
                 .unwrap(),
-                access_tokens: access_tokens(entropy.bytes()),
+                signing_keys,
                 mails: mails.clone(),
                 env: env.clone(),
                 audit: audit.clone(),
@@ -106,7 +113,7 @@ pub fn peer() -> Peer {
         unfinished_bytes_max: 4 * 1024 * 1024,
         unfinished_bytes_total_max: 8 * 1024 * 1024,
     };
-    let account = Arc::new(PeerAccount::new(limits, Arc::default()));
+    let account = Arc::new(ConnectionAccount::of_only_connection(limits));
     Peer { address: "127.0.0.1:1".parse().unwrap(), names: Vec::new(), account }
 }
 

@@ -41,8 +41,14 @@ impl CallerGate {
 
     /// Creates a gate that authenticates only `callers`.
     #[must_use]
-    pub fn kept(callers: Callers) -> Self {
+    pub fn restricted(callers: Callers) -> Self {
         Self(Arc::new(Gate::Restricted(RwLock::new(Arc::new(callers)))))
+    }
+
+    /// True if the gate authenticates no caller and gives every request all rights.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(*self.0, Gate::Open(_))
     }
 
     /// Returns the caller that `token` authenticates or, if there is no token, a certificate with these
@@ -90,7 +96,7 @@ mod tests {
             );
             Callers::parse(&text, &[]).unwrap()
         };
-        let gate = CallerGate::kept(callers(&first));
+        let gate = CallerGate::restricted(callers(&first));
         let name =
             |token: Option<&ServiceToken>| gate.identify(token, &[]).map(|caller| caller.name().to_owned());
         assert_eq!(
@@ -101,5 +107,6 @@ mod tests {
         gate.replace(callers(&second));
         assert_eq!((name(Some(&first)), name(Some(&second))), (None, Some("bff".to_owned())));
         assert!(CallerGate::open().identify(None, &[]).is_some());
+        assert!(CallerGate::open().is_open() && !gate.is_open());
     }
 }

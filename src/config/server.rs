@@ -84,15 +84,17 @@ section! {
         health_timeout: Span<10, 600_000> = "2s",
         /// Maximum number of calls in flight of one peer, on all its connections. A further call is refused
         /// with `OVERLOADED`. Each costs about 2 KiB, even if its response waits because the peer does not
-        /// read it.
+        /// read it. Connections on which a caller was authenticated are counted apart from the others, here
+        /// and in the three limits below, so that strangers at the address of a caller take nothing from it.
         calls_per_peer_max: Count<1, 1_000_000> = "2048",
         /// Maximum number of streaming calls in flight of one peer: `Watch` of the health service, and
         /// reflection. A client that watches the health has one such call for each connection.
         streaming_calls_per_peer_max: Count<1, 100_000> = "64",
         /// Maximum memory of the unfinished requests of one peer: requests whose message has not arrived
-        /// completely. Each counts as 16 KiB for its buffers, 256 bytes for each header, and its announced
-        /// length or twice the received bytes. A request that would exceed the limit is refused with
-        /// `OVERLOADED`; a request that arrives at once is not affected.
+        /// completely. Each counts as 16 KiB for its buffers (a look-up by token as 2,000 bytes), 256 bytes
+        /// for each header, and the larger of its announced length and twice the received bytes. A request
+        /// that would exceed the limit is refused with `OVERLOADED`; a request that arrives at once is not
+        /// affected.
         unfinished_bytes_per_peer_max: Bytes<65_536, 1_073_741_824> = "4MiB",
         /// Maximum memory of the unfinished requests of all peers together.
         unfinished_bytes_max: Bytes<65_536, 4_194_304_000> = "128MiB",
@@ -101,8 +103,8 @@ section! {
         late_bytes_max: Bytes<0, 1_073_741_824> = "8MiB",
         /// Time for which the server reads such bytes.
         late_bytes_timeout: Span<0, 600_000> = "10s",
-        /// Number of calls per second of a connection that may be reset: by the client in the moment in which
-        /// they begin, or by the server because of an error in the client's frames. A burst may be as large
+        /// Number of calls per second of a connection that may be reset: by the client as soon as they
+        /// begin, or by the server because of an error in the client's frames. A burst may be as large
         /// as `server.streams-per-connection-max`. A connection that exceeds it gets GOAWAY, and its calls in
         /// flight may finish; after another burst it is closed.
         resets_per_second_max: Count<1, 100_000> = "100",

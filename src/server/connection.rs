@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     listener::Slot,
-    peers::PeerAccount,
+    peer_account::ConnectionAccount,
     tls::{CurrentTls, certificate_names},
 };
 
@@ -26,8 +26,8 @@ pub struct Peer {
     /// The names in the verified client certificate of the peer (`uri:...`, `dns:...`, `cn:...`); empty
     /// without one.
     pub names: Vec<String>,
-    /// What the peer holds, on all its connections.
-    pub account: Arc<PeerAccount>,
+    /// The account of what the connection holds.
+    pub account: Arc<ConnectionAccount>,
 }
 
 impl Peer {

@@ -50,7 +50,7 @@ impl FrameReader {
             }
             self.filled += part.len();
             bytes = rest;
-            if self.filled > 0 && self.filled == self.head_bytes() {
+            if self.filled == self.head_bytes() {
                 let head = self.take_head();
                 each(head);
             }

@@ -17,7 +17,7 @@ use super::{
     connection::{Peer, Protocol},
     handler::HttpHandler,
     options::ServerOptions,
-    peers::{CountedCalls, HeldBytes},
+    peer_account::{CountedCalls, HeldBytes},
     preface::expect_preface,
     request_body::{BodyContext, BodyLimits, RequestBody},
     resets::{LOCAL_RESETS_MAX, Resets, SharedVerdict, Verdict},

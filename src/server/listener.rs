@@ -13,7 +13,10 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 
-use super::peers::{PeerAccount, PeerLimits, PeerSlot, Peers};
+use super::{
+    peer_account::{ConnectionAccount, PeerLimits},
+    peers::{PeerSlot, Peers},
+};
 use crate::clock::Clock;
 
 /// The most connections that wait to be accepted. Linux limits it to `net.core.somaxconn`.
@@ -68,7 +71,7 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub(super) const fn account(&self) -> &Arc<PeerAccount> {
+    pub(super) const fn account(&self) -> &Arc<ConnectionAccount> {
         self.of_peer.account()
     }
 }

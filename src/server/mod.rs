@@ -13,6 +13,7 @@ mod http1;
 mod http2;
 mod listener;
 mod options;
+mod peer_account;
 mod peers;
 mod preface;
 mod request_body;
@@ -34,7 +35,7 @@ pub use self::{
     http1::Http1Options,
     listener::bind,
     options::ServerOptions,
-    peers::{PeerAccount, PeerLimits, StreamingSlot},
+    peer_account::{ConnectionAccount, PeerLimits, StreamingSlot},
     request_body::{BodyLimit, BodyLimits, BodyRefusal},
     tls::{Alpn, CurrentTls, TlsError, certificate_names, load_tls},
 };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::peers::PeerLimits;
+use super::peer_account::PeerLimits;
 
 /// The limits of the gRPC port. Each is a setting, documented in docs/CONFIG.md.
 #[derive(Debug, Clone)]

@@ -20,7 +20,7 @@ use hyper::body::Incoming;
 use tonic::Status;
 
 use super::{
-    peers::{HeldBytes, PeerAccount},
+    peer_account::{ConnectionAccount, HeldBytes},
     streams::AcceptedStreams,
 };
 
@@ -47,7 +47,7 @@ pub enum BodyRefusal {
 pub struct BodyLimit {
     /// The most bytes of the body.
     pub bytes_max: usize,
-    /// The memory of the request while it waits for its body, besides the received bytes and many headers.
+    /// The memory of the request while it waits for its body, without its received bytes and its headers.
     pub waiting_bytes: usize,
 }
 
@@ -65,7 +65,7 @@ pub trait BodyLimits {
 
 /// What the bodies of one connection share.
 pub(super) struct BodyContext {
-    pub(super) account: Arc<PeerAccount>,
+    pub(super) account: Arc<ConnectionAccount>,
     pub(super) streams: AcceptedStreams,
     pub(super) reserved_bytes: fn(&[u8]) -> usize,
     pub(super) refused: fn(BodyRefusal) -> Status,
@@ -86,7 +86,8 @@ pub(super) struct RequestBody {
     reserved: usize,
     /// `None` until the body has to wait for more bytes.
     held: Option<HeldBytes>,
-    is_complete: Cell<bool>,
+    /// Whether the body has ended or failed, so that there is no rest to discard.
+    has_ended: Cell<bool>,
 }
 
 impl RequestBody {
@@ -106,7 +107,7 @@ impl RequestBody {
             received: 0,
             reserved: 0,
             held: None,
-            is_complete: Cell::new(false),
+            has_ended: Cell::new(false),
         }
     }
 
@@ -146,11 +147,11 @@ impl Body for RequestBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                self.is_complete.set(true);
+                self.has_ended.set(true);
                 Poll::Ready(Some(Err(Status::from_error(error.into()))))
             }
             Poll::Ready(None) => {
-                self.is_complete.set(true);
+                self.has_ended.set(true);
                 self.held = None;
                 Poll::Ready(None)
             }
@@ -160,11 +161,10 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        let is_complete = self.is_complete.get() || self.incoming.as_ref().is_none_or(Body::is_end_stream);
-        if is_complete {
-            self.is_complete.set(true);
-        }
-        is_complete
+        let has_ended = self.has_ended.get() || self.incoming.as_ref().is_none_or(Body::is_end_stream);
+        // A reader that sees the end does not poll again, and then `drop` needs no look at the stream.
+        self.has_ended.set(has_ended);
+        has_ended
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -176,7 +176,7 @@ impl Drop for RequestBody {
     fn drop(&mut self) {
         self.held = None;
         // A peer with too many calls in flight has the rest of this one reset instead.
-        if self.is_complete.get() || self.context.account.has_too_many_calls() {
+        if self.has_ended.get() || self.context.account.has_too_many_calls() {
             return;
         }
         if let Some(incoming) = self.incoming.take().filter(|incoming| !incoming.is_end_stream()) {

@@ -23,7 +23,7 @@ use hyper::rt::Executor;
 use tokio::task::coop::{self, unconstrained};
 
 use super::{
-    peers::CountedCalls,
+    peer_account::CountedCalls,
     wakes::{FlagWaker, Wakes},
 };
 
@@ -202,12 +202,12 @@ mod tests {
     use tokio::sync::oneshot::{self, error::TryRecvError};
 
     use super::{
-        super::peers::{PeerAccount, PeerLimits},
+        super::peer_account::{ConnectionAccount, PeerLimits},
         *,
     };
 
     fn calls() -> CountedCalls {
-        CountedCalls::new(Arc::new(PeerAccount::new(PeerLimits::of_connections(1), Arc::default())))
+        CountedCalls::new(Arc::new(ConnectionAccount::of_only_connection(PeerLimits::of_connections(1))))
     }
 
     /// Counts how often the task was woken.

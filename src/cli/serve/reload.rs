@@ -32,7 +32,7 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// Constructs the gate that admits callers: those of the callers file, or every client if no file is set.
 pub(super) fn gate(settings: &Settings) -> Result<CallerGate, Failure> {
     match &settings.callers.file {
-        Some(path) => Ok(CallerGate::kept(load_callers(path, settings)?)),
+        Some(path) => Ok(CallerGate::restricted(load_callers(path, settings)?)),
         None => Ok(CallerGate::open()),
     }
 }

@@ -166,7 +166,13 @@ impl<S: CallHandler> Layered<S> {
         let caller = match class {
             // Load balancers check the health without a token.
             PathClass::Health | PathClass::HealthWatch => Caller::unauthenticated(),
-            _ => caller::identify(&options.gate, request, peer)?,
+            PathClass::Api | PathClass::LookUp | PathClass::Reflection | PathClass::Unknown => {
+                let caller = caller::identify(&options.gate, request, peer)?;
+                if !options.gate.is_open() {
+                    peer.account.set_authenticated();
+                }
+                caller
+            }
         };
         call.set_caller(&caller);
         let streaming = limits::admit_peer(class, peer)?;

@@ -10,7 +10,7 @@ use tonic_types::StatusExt;
 use super::{super::request_id, *};
 use crate::{
     domain::{AuditEvent, AuditKind},
-    server::{PeerAccount, PeerLimits},
+    server::{ConnectionAccount, PeerLimits},
 };
 
 const PEER_LIMITS: PeerLimits = PeerLimits {
@@ -22,7 +22,7 @@ const PEER_LIMITS: PeerLimits = PeerLimits {
 };
 
 fn peer() -> Peer {
-    let account = Arc::new(PeerAccount::new(PEER_LIMITS, Arc::default()));
+    let account = Arc::new(ConnectionAccount::of_only_connection(PEER_LIMITS));
     Peer { address: "127.0.0.1:1".parse().unwrap(), names: Vec::new(), account }
 }
 

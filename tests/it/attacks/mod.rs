@@ -12,6 +12,7 @@ mod http_port;
 mod memory;
 mod resets;
 mod scene;
+mod shared_address;
 
 use std::{
     io,
