@@ -3,7 +3,9 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::{AccountError, Accounts, ActingUser, MailedBy, NewPasswordError};
+use super::{
+    AccountError, Accounts, ActingUser, MailedBy, NewPasswordError, attempt_limits::AttemptedAccount,
+};
 use crate::{
     domain::{
         AuditEvent, AuditKind, Email, MailKind, MailToken, MailTokenPurpose, NewPassword, Origin, Password,
@@ -20,8 +22,8 @@ struct LinkRecipient<'a> {
 }
 
 impl Accounts {
-    /// Verifies the current password of the acting user, within the same limits as a login. A correct
-    /// password does not count, whether or not the change succeeds afterwards.
+    /// Verifies the current password of the acting user, within limits of its own. A wrong password counts as
+    /// a failed login too. A correct one does not count, whether or not the change succeeds afterwards.
     async fn check_current(
         &self,
         acting: &ActingUser,
@@ -30,7 +32,8 @@ impl Accounts {
         caller_gone: CancellationToken,
     ) -> Result<Credentials, AccountError> {
         let slot = self.deps.passwords.reserve()?;
-        let mut attempt = self.reserve_attempt(&acting.user.email, origin, caller_gone).await?;
+        let mut attempt =
+            self.reserve_attempt(AttemptedAccount::Acting(&acting.user), origin, caller_gone).await?;
         let found = self.deps.store.find_credentials(&acting.user.email).await?;
         // The email may belong to another user by now.
         let found = found.filter(|found| found.user.id == acting.user.id);

@@ -2,7 +2,10 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::{AccountError, Accounts, password_attempts::PasswordAttempt, sessions::IssuedTokens};
+use super::{
+    AccountError, Accounts, attempt_limits::AttemptedAccount, password_attempts::PasswordAttempt,
+    sessions::IssuedTokens,
+};
 use crate::{
     domain::{AuditKind, Email, MailKind, Origin, Password},
     password::{QueueSlot, Verdict},
@@ -55,7 +58,7 @@ impl Accounts {
         caller_gone: CancellationToken,
     ) -> Result<IssuedTokens, AccountError> {
         let mut first_slot = Some(first_slot);
-        let mut attempt = self.reserve_attempt(email, origin, caller_gone).await?;
+        let mut attempt = self.reserve_attempt(AttemptedAccount::Named(email), origin, caller_gone).await?;
         for _ in 0..CHECKS_MAX {
             let slot = first_slot.take().map_or_else(|| self.deps.passwords.reserve(), Ok)?;
             if let Some(tokens) = self.check_and_open(slot, email, password, &mut attempt, origin).await? {

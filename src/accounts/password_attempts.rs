@@ -16,20 +16,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     AccountError, Accounts,
+    attempt_limits::{AttemptedAccount, Limits, RESERVED_MAX, latest_expiry},
     throttle::{Rule, require_admission},
 };
 use crate::{
     database::DatabaseError,
-    domain::{AuditEvent, AuditKind, ClientAddress, Email, Origin, Password, PasswordHash, Timestamp, User},
+    domain::{AuditEvent, AuditKind, ClientAddress, Origin, Password, PasswordHash, Timestamp, User},
     password::{QueueSlot, Verdict},
     store::{
-        AttemptOutcome, Attempts, CLOCK_DIFFERENCE_MAX, CorrectPassword, LoginAddress, Reservation,
-        SETTLEMENT_MAX, Settlement, Store, Subject, Tally,
+        AttemptOutcome, Attempts, CorrectPassword, LoginAddress, Reservation, SETTLEMENT_MAX, Settlement,
+        Store, Subject, Tally,
     },
 };
-
-/// Time after which a reservation expires that was not settled, because its instance has died.
-const RESERVED_MAX: Duration = Duration::from_mins(1);
 
 /// Time after the reservation in which the comparison must begin. The rest of [`RESERVED_MAX`] is enough for
 /// the slowest hash and for the settlement, so no password is compared without a live reservation.
@@ -60,16 +58,6 @@ pub(super) struct PasswordAttempt {
     permit: Option<OwnedSemaphorePermit>,
 }
 
-/// The limits on an attempt.
-struct Limits {
-    /// The subjects that the attempt counts for.
-    subjects: Vec<Subject>,
-    /// The limit on each subject, in the same order.
-    rules: Vec<Rule>,
-    /// The subjects of the account alone, whose failures a correct password clears.
-    cleared: Vec<Subject>,
-}
-
 impl Accounts {
     /// Reserves an attempt at the password of this account, for a caller that waits until `caller_gone` is
     /// cancelled.
@@ -79,19 +67,19 @@ impl Accounts {
     /// a database error. Nothing was counted.
     pub(super) async fn reserve_attempt(
         &self,
-        email: &Email,
+        account: AttemptedAccount<'_>,
         origin: &Origin,
         caller_gone: CancellationToken,
     ) -> Result<PasswordAttempt, AccountError> {
-        let reserved = self.reserve_within_limits(email, origin.client, caller_gone).await;
+        let reserved = self.reserve_within_limits(account, origin.client, caller_gone).await;
         let event = || self.deps.audit.event(AuditKind::AuthnLoginFailMax, origin);
-        reserved.map_err(|error| self.deps.audit.record_refusal_about(event(), email, error))
+        reserved.map_err(|error| self.deps.audit.record_refusal_about(event(), account.email(), error))
     }
 
     /// Does what [`Accounts::reserve_attempt`] does, without an audit event.
     async fn reserve_within_limits(
         &self,
-        email: &Email,
+        account: AttemptedAccount<'_>,
         client: Option<ClientAddress>,
         caller_gone: CancellationToken,
     ) -> Result<PasswordAttempt, AccountError> {
@@ -99,16 +87,18 @@ impl Accounts {
         let permit = permit.map_err(|_| AccountError::Overloaded { retry_after: RETRY_AFTER })?;
         let clock = &self.deps.env.clock;
         let (now, compare_until) = (clock.now(), clock.instant() + COMPARISON_DELAY_MAX);
-        let known = self.usable_known_address(email, client, now).await?;
-        let Limits { subjects, rules, cleared } = self.limits(email, client, known.as_ref());
+        let Limits { counted, cleared, is_from_known_address } =
+            self.limits_on_attempt(account, client, now).await?;
+        let subjects: Vec<_> = counted.iter().map(|counted| counted.subject).collect();
+        let rules = counted.iter().map(|counted| counted.rule).collect();
 
         let reservation = self.reservation(subjects.clone(), now);
         // The outcome of an attempt that is dropped before its password is compared.
         let outcome = AttemptOutcome::NotCompared;
         let settlement = Settlement { id: reservation.id, subjects, cleared, outcome };
-        let admission_rules = rules.clone();
         let admit = move |tallies: &[Tally]| {
-            admission_rules.iter().zip(tallies).try_for_each(|(rule, tally)| rule.admit(*tally, now))
+            let mut limited = counted.iter().zip(tallies).filter(|(counted, _)| counted.is_limited);
+            limited.try_for_each(|(counted, tally)| counted.rule.admit(*tally, now))
         };
         require_admission(self.deps.store.reserve_attempt(reservation, admit).await?, now)?;
 
@@ -117,7 +107,7 @@ impl Accounts {
             settlement,
             rules,
             client,
-            is_from_known_address: known.is_some(),
+            is_from_known_address,
             caller_gone,
             compare_until,
             is_settled: false,
@@ -125,63 +115,11 @@ impl Accounts {
         })
     }
 
-    /// Returns the client address if it is known to the account, and the account's known addresses together
-    /// have not used up their common limit. Beyond that limit they count like any other address.
-    async fn usable_known_address(
-        &self,
-        email: &Email,
-        client: Option<ClientAddress>,
-        now: Timestamp,
-    ) -> Result<Option<LoginAddress>, AccountError> {
-        let Some(client) = client else { return Ok(None) };
-        let Some(known) = self.deps.store.find_known_address(email, client, now).await? else {
-            return Ok(None);
-        };
-        let common = Subject::account_password_at_known_addresses(known.auth_token());
-        let tallies = self.deps.store.tallies(vec![common], now, latest_expiry(now)).await?;
-        let rule = Rule::at_all_known_addresses(self.options.throttle);
-        let is_usable = tallies.iter().all(|tally| rule.admit(*tally, now).is_ok());
-        Ok(is_usable.then_some(known))
-    }
-
-    /// Returns the limits on an attempt. An attempt from a known address has its own limits, so neither wrong
-    /// passwords from other addresses nor the limit over all accounts block the owner there.
-    fn limits(&self, email: &Email, client: Option<ClientAddress>, known: Option<&LoginAddress>) -> Limits {
-        let options = self.options.throttle;
-        let of_account = match known {
-            Some(known) => vec![
-                (Subject::account_password_at_address(known), Rule::ConsecutiveFailures(options)),
-                (
-                    Subject::account_password_at_known_addresses(known.auth_token()),
-                    Rule::at_all_known_addresses(options),
-                ),
-            ],
-            None => vec![(Subject::account_password(email), Rule::ConsecutiveFailures(options))],
-        };
-        let of_address = client.map(|client| {
-            let rule = Rule::PerAddress(options.failures_per_address, options.in_progress_per_address_max);
-            (Subject::address_passwords(client), rule)
-        });
-        let total = (Subject::all_passwords(), Rule::PerWindow(options.total));
-        // The total last, because all logins share its row: each login locks it for the shortest time.
-        let of_all = known.is_none().then_some(total);
-
-        let cleared = of_account.iter().map(|(subject, _)| *subject).collect();
-        let (subjects, rules) = of_account.into_iter().chain(of_address).chain(of_all).unzip();
-        Limits { subjects, rules, cleared }
-    }
-
     fn reservation(&self, subjects: Vec<Subject>, now: Timestamp) -> Reservation {
         let id = uuid::Builder::from_random_bytes(self.deps.env.entropy.identifier()).into_uuid();
         let (expires_at, latest_expiry) = (now.plus(RESERVED_MAX), latest_expiry(now));
         Reservation { id, subjects, at: now, expires_at, latest_expiry }
     }
-}
-
-/// Returns the latest time at which a reservation may expire that was made until `now`. One that expires
-/// later was made under a wrong clock.
-fn latest_expiry(now: Timestamp) -> Timestamp {
-    now.plus(RESERVED_MAX).plus(CLOCK_DIFFERENCE_MAX)
 }
 
 impl PasswordAttempt {
@@ -267,8 +205,8 @@ impl Drop for PasswordAttempt {
 }
 
 impl Accounts {
-    /// Settles an attempt, and retries while the database is unavailable: until the service stops, or the
-    /// attempt can no longer be settled.
+    /// Settles an attempt. Retries after any database error, until the service stops or [`SETTLEMENT_MAX`]
+    /// has passed; then the row of the attempt may have been deleted.
     async fn settle_until_done(&self, settlement: Settlement, rules: Vec<Rule>) {
         let clock = &self.deps.env.clock;
         let (began, mut pause) = (clock.instant(), SETTLEMENT_RETRY_FIRST);

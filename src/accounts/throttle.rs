@@ -48,6 +48,11 @@ impl Rule {
         Self::ConsecutiveFailures(ThrottleOptions { failures_max, ..options })
     }
 
+    /// Returns the limit on the attempts from one client address.
+    pub(super) const fn per_address(options: ThrottleOptions) -> Self {
+        Self::PerAddress(options.failures_per_address, options.in_progress_per_address_max)
+    }
+
     /// Admits an attempt, or returns the time until which it is refused. An attempt in progress may become a
     /// failure, so it counts like one here.
     pub(super) fn admit(self, tally: Tally, now: Timestamp) -> Result<(), Timestamp> {
@@ -65,7 +70,7 @@ impl Rule {
         match self {
             Self::ConsecutiveFailures(options) => options.count_consecutive_failure(before, at),
             Self::PerWindow(budget) | Self::PerAddress(budget, _) => {
-                Attempts::count_in_window(before, budget.window, at)
+                Attempts::with_one_more_in_window(before, budget.window, at)
             }
         }
     }

@@ -50,7 +50,7 @@ fn subjects(mail: &OutgoingMail) -> Vec<Subject> {
 
 /// Returns the mails in the window including this one, or the end of the window if it is full.
 fn count_one(max: u32, before: Option<Attempts>, now: Timestamp) -> Result<Attempts, Timestamp> {
-    let counted = Attempts::count_in_window(before, WINDOW, now);
+    let counted = Attempts::with_one_more_in_window(before, WINDOW, now);
     if counted.count > max { Err(counted.expires_at) } else { Ok(counted) }
 }
 

@@ -40,9 +40,11 @@ impl Attempts {
         before.filter(|before| before.expires_at <= latest)
     }
 
-    /// Returns the attempts of the current window of this length, including one now.
+    /// Returns the attempts of the current window of this length with one more now, or a new window if there
+    /// is none. `before` must not have expired. A full window refuses until it expires; `refused_until` has
+    /// no effect on it.
     #[must_use]
-    pub fn count_in_window(before: Option<Self>, length: Duration, now: Timestamp) -> Self {
+    pub fn with_one_more_in_window(before: Option<Self>, length: Duration, now: Timestamp) -> Self {
         let window = Self::in_window(before, length, now);
         let expires_at = window.map_or(now.plus(length), |window| window.expires_at);
         let count = window.map_or(0, |window| window.count).saturating_add(1);
@@ -151,11 +153,12 @@ statements! {
             let of_account = self.delete_attempts(&Subject::account_password(&user.email)).await?;
             let at_known_addresses =
                 self.delete_attempts(&Subject::account_password_at_known_addresses(user.auth_token)).await?;
+            let while_acting = self.delete_attempts(&Subject::acting_user_password(user.auth_token)).await?;
             let at_one_address = core_throttle::table
                 .filter(core_throttle::kind.eq(ACCOUNT_PASSWORD_AT_ADDRESS))
                 .filter(core_throttle::attempts.gt(0))
                 .filter(core_throttle::subject.eq_any(self.address_digests(user.id).await?));
-            Ok(of_account + at_known_addresses + diesel::delete(at_one_address).execute(self).await?)
+            Ok(of_account + at_known_addresses + while_acting + diesel::delete(at_one_address).execute(self).await?)
         }
     }
 }

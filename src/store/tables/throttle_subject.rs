@@ -33,6 +33,12 @@ impl Subject {
         Self { kind: "account-password-known", digest: Sha256::digest(user.as_uuid().as_bytes()).into() }
     }
 
+    /// Attempts at the current password by this user with a verified access token.
+    #[must_use]
+    pub fn acting_user_password(user: AuthToken) -> Self {
+        Self { kind: "account-password-acting", digest: Sha256::digest(user.as_uuid().as_bytes()).into() }
+    }
+
     /// New passwords that are judged for this user after the correct current password.
     #[must_use]
     pub fn user_new_passwords(user: AuthToken) -> Self {

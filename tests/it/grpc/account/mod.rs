@@ -82,7 +82,7 @@ on_both_engines! {
         assert_eq!(account.into_inner().user, Some(ada));
     }
 
-    async fn a_username_change_is_notified_by_mail(engine: Engine) {
+    async fn a_username_change_is_checked_and_notified_and_keeps_the_session(engine: Engine) {
         let server = TestServer::start(engine).await;
         let ada = server.member("ada").await;
         server.member("bob").await;
@@ -151,12 +151,29 @@ on_both_engines! {
             let deletion = DeleteAccountRequest { current_password: "wrong".into() };
             client.delete_account(acting(&tokens, deletion)).await.unwrap_err();
         }
-        assert!(!can_log_in(&server, "ada", "wrong").await);
+        client.change_password(change(&tokens, "wrong", NEW_PASSWORD)).await.unwrap_err();
 
         let refusal = client.change_password(change(&tokens, PASSWORD, NEW_PASSWORD)).await.unwrap_err();
         assert_refused(&refusal, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
         let refusal = server.client().await.login(login("ada", PASSWORD)).await.unwrap_err();
         assert_refused(&refusal, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
+    }
+
+    async fn failed_logins_of_strangers_do_not_refuse_the_current_password_of_the_user(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        server.member("ada").await;
+        let tokens = log_in(&server, "ada").await;
+        for _ in 0..10 {
+            assert!(!can_log_in(&server, "ada", "wrong").await);
+        }
+        let refusal = server.client().await.login(login("ada", PASSWORD)).await.unwrap_err();
+        assert_refused(&refusal, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
+
+        let mut client = client(&server).await;
+        client.request_email_change(email_change(&tokens, PASSWORD, "new@example.com")).await.unwrap();
+        client.change_password(change(&tokens, PASSWORD, NEW_PASSWORD)).await.unwrap();
+        let deletion = DeleteAccountRequest { current_password: NEW_PASSWORD.into() };
+        client.delete_account(acting(&tokens, deletion)).await.unwrap();
     }
 
     async fn deleting_the_account_requires_the_current_password(engine: Engine) {
