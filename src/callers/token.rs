@@ -22,14 +22,19 @@ impl ServiceToken {
         Self(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes)))
     }
 
+    /// Parses a service token. Returns `None` for any other text. The text after `kst_` is not checked.
+    #[must_use]
+    pub fn parse(token: &str) -> Option<Self> {
+        token.starts_with(PREFIX).then(|| Self(token.to_owned()))
+    }
+
     /// Parses the value of an `authorization: Bearer kst_...` header (RFC 6750, section 2.1). The scheme
     /// matches in any case (RFC 9110, section 11.1). Returns `None` for any other value. The text after
     /// `kst_` is not checked.
     #[must_use]
     pub fn from_authorization(credentials: &str) -> Option<Self> {
         let (scheme, token) = credentials.split_once(' ')?;
-        let token = token.trim_start_matches(' ');
-        (scheme.eq_ignore_ascii_case("bearer") && token.starts_with(PREFIX)).then(|| Self(token.to_owned()))
+        if scheme.eq_ignore_ascii_case("bearer") { Self::parse(token.trim_start_matches(' ')) } else { None }
     }
 
     /// The secret token. Print it only once, when it is created.

@@ -9,6 +9,7 @@ mod acting;
 mod admin;
 mod audit_events;
 mod convert;
+mod credentials;
 mod fields;
 mod health;
 pub mod layer;

@@ -2,15 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, Request, header};
+use http::{HeaderMap, Request};
 use tonic::{Code, Status, body::Body};
 
 use super::super::{
+    credentials::service_token,
     fields::Fields,
     status::{error_status, retryable_status},
 };
 use crate::{
-    callers::{CallSlot, Caller, CallerGate, Requester, ServiceToken},
+    callers::{CallSlot, Caller, CallerGate, Requester},
     domain::{CallNote, ClientAddress, ClientAgent},
     proto::ErrorReason,
     server::Peer,
@@ -22,6 +23,9 @@ const CLIENT_IP: &str = "kairos-client-ip";
 /// The header with the end user's program. It is ignored unless the caller has the right `tells-client`.
 const CLIENT_AGENT: &str = "kairos-client-agent";
 
+/// The message to a request that no caller is authenticated by.
+const UNKNOWN_CALLER: &str = "the caller is unknown: send a service token as `kairos-caller-token: kst_...` or use a client certificate";
+
 /// The retry delay for a caller with too many calls in flight: most calls end within milliseconds.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -31,7 +35,9 @@ pub(super) fn identify(
     request: &Request<Body>,
     peer: &Peer,
 ) -> Result<Arc<Caller>, Status> {
-    gate.identify(service_token(request.headers())?.as_ref(), &peer.names).ok_or_else(unknown_caller)
+    let refused = |message: &str| error_status(Code::Unauthenticated, ErrorReason::CallerUnknown, message);
+    let token = service_token(request.headers()).map_err(|error| refused(&error.to_string()))?;
+    gate.identify(token.as_ref(), &peer.names).ok_or_else(|| refused(UNKNOWN_CALLER))
 }
 
 /// Checks that the caller may call the method and has a call slot left. Returns the slot.
@@ -80,43 +86,5 @@ fn client_address(headers: &HeaderMap) -> Result<Option<ClientAddress>, Status> 
     match fields.check(CLIENT_IP, ClientAddress::parse(address.to_str().unwrap_or_default())) {
         Some(address) => Ok(Some(address)),
         None => Err(fields.into_status()),
-    }
-}
-
-fn unknown_caller() -> Status {
-    let message = "the caller is unknown: send a service token as `authorization: Bearer kst_...` or use a client certificate";
-    error_status(Code::Unauthenticated, ErrorReason::CallerUnknown, message)
-}
-
-/// Returns the service token among the `authorization` values, if there is one. More than one is rejected,
-/// because it would be unclear which caller is meant.
-fn service_token(headers: &HeaderMap) -> Result<Option<ServiceToken>, Status> {
-    let credentials = headers.get_all(header::AUTHORIZATION).iter().filter_map(|value| value.to_str().ok());
-    let mut tokens = credentials.filter_map(ServiceToken::from_authorization);
-    let token = tokens.next();
-    if tokens.next().is_some() { Err(unknown_caller()) } else { Ok(token) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_request_has_at_most_one_service_token() {
-        let (one, other) = (ServiceToken::from_random([1; 32]), ServiceToken::from_random([2; 32]));
-        let bearer = |token: &ServiceToken| format!("Bearer {}", token.expose());
-        let found = |credentials: &[String]| {
-            let mut headers = HeaderMap::new();
-            for value in credentials {
-                headers.append(header::AUTHORIZATION, value.parse().unwrap());
-            }
-            service_token(&headers).map_err(|status| status.code())
-        };
-        assert_eq!(found(&[]), Ok(None));
-        assert_eq!(found(&[bearer(&one)]), Ok(Some(one.clone())));
-        // A user's access token may be sent beside it.
-        assert_eq!(found(&["Bearer eyJhbGciOi".to_owned(), bearer(&one)]), Ok(Some(one.clone())));
-        assert_eq!(found(&[bearer(&one), bearer(&other)]), Err(Code::Unauthenticated));
-        assert_eq!(found(&[bearer(&one), bearer(&one)]), Err(Code::Unauthenticated));
     }
 }

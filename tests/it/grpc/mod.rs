@@ -7,6 +7,7 @@ mod audit_noise;
 mod audit_of_calls;
 mod callers;
 mod certificates;
+mod credentials;
 mod email_undo;
 mod known_addresses;
 mod limits;
