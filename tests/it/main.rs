@@ -30,6 +30,8 @@ mod django;
 #[cfg(test)]
 mod documents;
 #[cfg(test)]
+mod error_reference;
+#[cfg(test)]
 mod files;
 #[cfg(test)]
 mod grpc;

@@ -109,6 +109,12 @@ def main(address, mail_folder, proto_folder):
     rejection(api.FindUser, pb.FindUserRequest(username="bob"), grpc.StatusCode.NOT_FOUND, "USER_NOT_FOUND")
     api.ResendVerificationEmail(pb.ResendVerificationEmailRequest(email="unknown@example.com"))
 
+    # grpcio would send the list of addresses as `:authority`, which HTTP/2 does not allow.
+    options = [("grpc.default_authority", "identity.test"), ("grpc.lb_policy_name", "round_robin")]
+    with grpc.insecure_channel(f"ipv4:{address},{address}", options) as several:
+        again = pb_grpc.IdentityServiceStub(several).ResolveToken(pb.ResolveTokenRequest(auth_token=ada.auth_token))
+        assert again.user.username == "Ada"
+
     health = health_pb2_grpc.HealthStub(channel)
     for service in ("", "kairos.identity.v1.IdentityService"):
         status = health.Check(health_pb2.HealthCheckRequest(service=service)).status
