@@ -150,6 +150,15 @@ impl AccessTokens {
         if has_started && now < claims.expires_at { Ok(claims) } else { Err(InvalidAccessToken) }
     }
 
+    /// True if this text looks like a token of this service that was signed with a key that is not known
+    /// here. Another instance may have signed it with a new key.
+    #[must_use]
+    pub fn lacks_key_of(&self, token: &str) -> bool {
+        let header = Some(token).filter(|token| token.len() <= TOKEN_BYTES_MAX).map(decode_header);
+        let Some(Ok(Header { kid: Some(kid), typ: Some(typ), .. })) = header else { return false };
+        typ == TYPE && !self.keys().iter().any(|key| key.public.id.as_str() == kid)
+    }
+
     /// Makes jsonwebtoken check the issuer, the audience and the required claims. [`Self::verify`] checks the
     /// times against its `now`.
     fn validation(&self) -> Validation {

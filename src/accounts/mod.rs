@@ -5,6 +5,7 @@
 //! the operations of an operator are in [`Administration`].
 
 mod administration;
+mod attempt_limits;
 mod audit;
 mod audit_queue;
 mod counted_requests;
@@ -42,12 +43,11 @@ pub use self::{
     options::{AccountsOptions, AuditLimits, Budget, SessionOptions, ThrottleOptions},
     register::{NewAccount, NewUser, REQUEST_ID_LIFETIME},
     sessions::{ActingUser, IssuedTokens},
-    signing_keys::{KeyOptions, Rotation, SigningKeyError, SigningKeys},
+    signing_keys::{KeyOptions, REVOCATION_DELAY, Rotation, SigningKeyError, SigningKeys},
     stored_hashes::StoredHashes,
 };
 pub use crate::access_token::PublicKey;
 use crate::{
-    access_token::AccessTokens,
     database::Cause,
     domain::{Email, NewPassword, PasswordRefusal, Username},
     env::Env,
@@ -69,8 +69,8 @@ pub struct AccountsDependencies {
     pub store: Store,
     /// Hashes and verifies passwords.
     pub passwords: Passwords,
-    /// Signs and verifies access tokens.
-    pub access_tokens: AccessTokens,
+    /// The access tokens, and the keys that sign and verify them.
+    pub signing_keys: SigningKeys,
     /// Creates mails.
     pub mails: Mails,
     /// Sources of time and randomness.

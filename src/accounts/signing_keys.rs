@@ -5,8 +5,12 @@
 //! published (`GetJwks`) for some time before it signs, so that a service that caches the public keys has it
 //! by then.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -20,7 +24,15 @@ use crate::{
 
 /// Interval at which the keys are read. An instance notices within this time that an operator created or
 /// revoked a key.
-const INTERVAL: Duration = Duration::from_secs(5);
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Time after a revocation until every running instance with a working database has noticed it: the interval,
+/// and the time of a query.
+pub const REVOCATION_DELAY: Duration = Duration::from_secs(2);
+
+/// The shortest time between two readings of the keys because of tokens that name an unknown key. Clients can
+/// invent such tokens.
+const UNKNOWN_KEY_PAUSE: Duration = Duration::from_millis(200);
 
 /// The times of key rotation.
 #[derive(Debug, Clone, Copy)]
@@ -69,6 +81,8 @@ pub struct SigningKeys {
     access_tokens: AccessTokens,
     options: KeyOptions,
     env: Env,
+    /// The last time at which the keys were read because of an unknown key.
+    reloaded: Arc<Mutex<Option<Instant>>>,
 }
 
 impl SigningKeys {
@@ -81,7 +95,13 @@ impl SigningKeys {
         options: KeyOptions,
         env: Env,
     ) -> Self {
-        Self { store, sealing_key, access_tokens, options, env }
+        Self { store, sealing_key, access_tokens, options, env, reloaded: Arc::default() }
+    }
+
+    /// Returns the access tokens whose keys this manages.
+    #[must_use]
+    pub const fn access_tokens(&self) -> &AccessTokens {
+        &self.access_tokens
     }
 
     /// Reads the keys, after creating the first one, or the next one if it is due. Such a scheduled rotation
@@ -97,11 +117,32 @@ impl SigningKeys {
             self.add(stored.first(), Rotation::Orderly, now, None).await?;
             stored = self.store.list_signing_keys(now).await?;
         }
-        // A key that cannot be decrypted verifies nothing. A key that is no longer stored was revoked or has
-        // expired, so it is dropped even if the latest key cannot be decrypted.
+        self.use_keys(&stored);
+        self.require_latest(&stored)
+    }
+
+    /// Makes these the keys that sign and verify. A key that cannot be decrypted verifies nothing. A key that
+    /// is no longer stored was revoked or has expired, so it is dropped even if the latest key cannot be
+    /// decrypted.
+    fn use_keys(&self, stored: &[StoredSigningKey]) {
         let opened: Vec<_> = stored.iter().filter_map(|key| self.open(key).ok()).collect();
         self.access_tokens.replace_keys(&opened);
-        self.require_latest(&stored)
+    }
+
+    /// Reads the keys again because a token names a key that this instance does not know: another instance
+    /// may just have created it. Calls at the same time share one reading.
+    pub(super) async fn reload_for_unknown_key(&self) {
+        let mut reloaded = self.reloaded.lock().await;
+        let now = self.env.clock.instant();
+        if reloaded.is_some_and(|at| now.saturating_duration_since(at) < UNKNOWN_KEY_PAUSE) {
+            return;
+        }
+        *reloaded = Some(now);
+        match self.list().await {
+            Ok(stored) if !stored.is_empty() => self.use_keys(&stored),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(error = %error.chain(), "Signing keys not read again"),
+        }
     }
 
     /// Checks that the configured key decrypts the latest signing key in this database. Succeeds if there is
@@ -121,7 +162,7 @@ impl SigningKeys {
         }
     }
 
-    /// Reads the keys again every 5 seconds until `stop` is cancelled.
+    /// Reads the keys again every second until `stop` is cancelled.
     pub async fn run(self, stop: CancellationToken) {
         let mut last_logged = None;
         while stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {

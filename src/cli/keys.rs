@@ -4,7 +4,11 @@ use clap::{Args, Subcommand};
 
 use super::{Failure, reason, signing, store};
 use crate::{
-    accounts::Rotation, callers::COMMAND_LINE, config::Settings, domain::Origin, store::StoredSigningKey,
+    accounts::{REVOCATION_DELAY, Rotation},
+    callers::COMMAND_LINE,
+    config::Settings,
+    domain::Origin,
+    store::StoredSigningKey,
 };
 
 #[derive(Debug, Args)]
@@ -27,7 +31,7 @@ enum Action {
     Rotate {
         /// Revoke all earlier keys, if they may have been stolen or can no longer be decrypted: the new key
         /// signs at once, and every access token signed so far becomes invalid. Sessions continue: clients
-        /// refresh them
+        /// refresh them. The command returns when every running instance refuses what earlier keys signed
         #[arg(long)]
         revoke_earlier: bool,
     },
@@ -45,6 +49,13 @@ impl Keys {
                 print_key(&created.ok_or(
                     "another process created a key at the same moment: check `kairos-identity keys list`",
                 )?);
+                if revoke_earlier {
+                    let seconds = REVOCATION_DELAY.as_secs();
+                    eprintln!(
+                        "waiting {seconds} s, until every running instance refuses what earlier keys signed"
+                    );
+                    tokio::time::sleep(REVOCATION_DELAY).await;
+                }
             }
         }
         Ok(())

@@ -63,7 +63,7 @@ impl Scene {
         let keys = SigningKeys::new(
             world.store.clone(),
             Arc::clone(&sealing_key),
-            access_tokens.clone(),
+            access_tokens,
             options,
             Env { clock: clock.clone(), entropy: entropy.clone() },
         );
@@ -81,7 +81,7 @@ impl Scene {
         let dependencies = AccountsDependencies {
             store: world.store.clone(),
             passwords: Passwords::start(passwords, env.clone()).unwrap(),
-            access_tokens,
+            signing_keys: keys.clone(),
             mails: Mails::new(mail_options, sealing_key, entropy.clone(), Arc::default()),
             audit: AuditTrail::new(world.store.clone(), clock.clone(), limits),
             env,

@@ -51,8 +51,13 @@ impl Accounts {
         &self,
         access_token: &str,
     ) -> Result<Option<(AccessClaims, ActingUser)>, AccountError> {
-        let now = self.deps.env.clock.now();
-        let Ok(claims) = self.deps.access_tokens.verify(access_token, now) else { return Ok(None) };
+        let (now, tokens) = (self.deps.env.clock.now(), self.deps.signing_keys.access_tokens());
+        let mut verified = tokens.verify(access_token, now);
+        if verified.is_err() && tokens.lacks_key_of(access_token) {
+            self.deps.signing_keys.reload_for_unknown_key().await;
+            verified = tokens.verify(access_token, now);
+        }
+        let Ok(claims) = verified else { return Ok(None) };
         let known = self.deps.store.find_session(claims.session, claims.user).await?;
         let is_live = |known: &KnownSession| self.options.sessions.is_live(known, now);
         Ok(known.filter(is_live).map(|known| {

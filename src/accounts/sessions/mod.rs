@@ -97,7 +97,7 @@ impl Accounts {
     ) -> Result<IssuedTokens, AccountError> {
         let id = Builder::from_random_bytes(self.deps.env.entropy.bytes()).into_uuid();
         let claims = AccessClaims::new(id, user.auth_token, session.id, session.caller.clone(), now);
-        let (access_token, claims) = self.deps.access_tokens.sign(claims)?;
+        let (access_token, claims) = self.deps.signing_keys.access_tokens().sign(claims)?;
         Ok(IssuedTokens {
             user,
             session: session.id,
@@ -112,7 +112,7 @@ impl Accounts {
     /// included.
     #[must_use]
     pub fn public_keys(&self) -> Vec<PublicKey> {
-        self.deps.access_tokens.public_keys(self.deps.env.clock.now())
+        self.deps.signing_keys.access_tokens().public_keys(self.deps.env.clock.now())
     }
 
     /// Returns the live sessions of the user, the most recently refreshed first.

@@ -61,9 +61,12 @@ impl Service {
         let sealing_key = Arc::new(sealing_key(&settings, &env.entropy)?);
         let mail_due = Arc::new(Notify::new());
         let mails = mails(&settings, Arc::clone(&sealing_key), &env.entropy, Arc::clone(&mail_due));
-        let deps = accounts_dependencies(&settings, store.clone(), mails.clone(), env.clone())?;
-        let signing_keys = build_signing_keys(&settings, &deps, &sealing_key);
+        let signing_keys = {
+            let (store, key, tokens) = (store.clone(), Arc::clone(&sealing_key), access_tokens(&settings));
+            signing_keys(&settings, store, key, tokens, env.clone())
+        };
         signing_keys.load_or_rotate().await.map_err(reason)?;
+        let deps = accounts_dependencies(&settings, &store, &mails, &signing_keys, &env)?;
         let outbox = build_outbox(&settings, &deps, &sealing_key)?;
         let audit = deps.audit.clone();
         let accounts = Accounts::new(deps, accounts_options(&settings));
@@ -112,28 +115,19 @@ impl Service {
 /// Constructs the dependencies of [`Accounts`].
 fn accounts_dependencies(
     settings: &Settings,
-    store: Store,
-    mails: Mails,
-    env: Env,
+    store: &Store,
+    mails: &Mails,
+    signing_keys: &SigningKeys,
+    env: &Env,
 ) -> Result<AccountsDependencies, Failure> {
     Ok(AccountsDependencies {
-        passwords: passwords(settings, &env)?,
-        access_tokens: access_tokens(settings),
-        mails,
+        passwords: passwords(settings, env)?,
+        signing_keys: signing_keys.clone(),
+        mails: mails.clone(),
         audit: AuditTrail::new(store.clone(), env.clock.clone(), audit_limits(settings)),
-        store,
-        env,
+        store: store.clone(),
+        env: env.clone(),
     })
-}
-
-/// Constructs the signing keys of the access tokens in `deps`.
-fn build_signing_keys(
-    settings: &Settings,
-    deps: &AccountsDependencies,
-    sealing_key: &Arc<SealingKey>,
-) -> SigningKeys {
-    let (store, sealing_key) = (deps.store.clone(), Arc::clone(sealing_key));
-    signing_keys(settings, store, sealing_key, deps.access_tokens.clone(), deps.env.clone())
 }
 
 /// Constructs the mail worker.

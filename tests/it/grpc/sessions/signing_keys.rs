@@ -1,8 +1,11 @@
 //! Signing keys: all instances share them, and a command rotates them.
 
-use std::time::Duration;
+use std::{process::Stdio, time::Duration};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 
 use super::verified;
 use crate::support::{
@@ -53,11 +56,38 @@ on_both_engines! {
 
         let created = keys(&server, &["rotate", "--revoke-earlier"]);
         assert_eq!(listed(), [created.split('\t').next().unwrap()]);
-        let is_refused = async || (!introspect(&second_instance, &tokens.access_token).await.active).then_some(());
-        until("tokens signed with the old key are refused", FOLLOW_LIMIT, is_refused).await;
+        // When the command has returned, every instance refuses what the old key signed.
+        for server in [&server, &second_instance] {
+            assert!(!introspect(server, &tokens.access_token).await.active);
+        }
         // The session stays valid: only its access tokens are refused.
         let fresh = refresh(&second_instance, &tokens.refresh_token).await.unwrap();
         assert!(introspect(&second_instance, &fresh.access_token).await.active);
+    }
+
+    async fn an_instance_reads_the_keys_again_for_a_token_of_an_unknown_key(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        let second_instance = server.second_instance().await;
+        server.member("ada").await;
+        let kid = |access_token: &str| {
+            let header = access_token.split('.').next().unwrap().to_owned();
+            String::from_utf8(URL_SAFE_NO_PAD.decode(header).unwrap()).unwrap()
+        };
+        // Each time one of the two instances notices the new key first, so a few times are needed.
+        for _ in 0..3 {
+            let before = kid(&log_in(&server, "ada").await.access_token);
+            let mut rotation = server.command(&["keys", "rotate", "--revoke-earlier"]);
+            let mut rotation = rotation.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            let with_new_key = async || {
+                let tokens = log_in(&server, "ada").await;
+                (kid(&tokens.access_token) != before).then_some(tokens)
+            };
+            let tokens = until("a token is signed with the new key", FOLLOW_LIMIT, with_new_key).await;
+
+            assert!(introspect(&second_instance, &tokens.access_token).await.active);
+
+            assert!(rotation.wait().unwrap().success());
+        }
     }
 
     async fn an_instance_with_another_secret_key_refuses_to_start_and_names_the_fix(engine: Engine) {
