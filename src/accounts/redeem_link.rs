@@ -14,10 +14,11 @@ impl Accounts {
     /// failed password attempts and mails a notice. It opens no session.
     ///
     /// # Errors
-    /// [`AccountError::InvalidToken`], before the password is checked; [`AccountError::TooManyAttempts`] if
-    /// too many new passwords were judged for this link; [`AccountError::Overloaded`],
-    /// [`AccountError::StoreUnavailable`] or [`AccountError::Internal`]; [`NewPasswordError::Refused`] if the
-    /// password breaks a rule. Except after the first, the link stays valid.
+    /// [`AccountError::InvalidToken`], before the password is checked, or after it if the link was used
+    /// meanwhile; [`AccountError::TooManyAttempts`] if too many new passwords were judged for this link;
+    /// [`AccountError::Overloaded`], [`AccountError::StoreUnavailable`] or [`AccountError::Internal`];
+    /// [`NewPasswordError::Refused`] if the password breaks a rule. After any error except `InvalidToken`,
+    /// the link stays valid.
     pub async fn reset_password(
         &self,
         token: &MailToken,

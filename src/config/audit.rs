@@ -16,8 +16,9 @@ section! {
         /// longer than you need them.
         retention: Span<3_600_000, RETENTION_MILLIS_MAX> = "90d",
         /// Maximum number of events in the database: about 5 GB with the default. Beyond it the least
-        /// valuable are deleted within minutes, whatever their age: refusals of callers that did not
-        /// authenticate first, then other refusals, refusals about an account, reads, and last what was done.
+        /// valuable are deleted within minutes, whatever their age: in this order: refusals of
+        /// unauthenticated callers, other refusals about no account, refusals about an account, reads and
+        /// completed actions.
         rows_max: Count<1_000, 1_000_000_000> = "20000000",
         /// Maximum number of different refusals of callers that did not authenticate that are recorded
         /// separately within a minute, by kind, reason and network; further ones are counted together by kind

@@ -65,10 +65,10 @@ section! {
         poll_interval: Span<10, 600_000> = "1s",
         /// Maximum number of mails to one address within 24 hours, so that no mailbox is flooded. Three sorts
         /// of mails are counted separately, so that others cannot use up the mails that the owner needs:
-        /// those that any client causes that enters the address (notices of attempted registrations, links to
-        /// confirm a new email), the links that any client may request for an account (to verify its email,
-        /// to reset its password), and those about changes of an account. A mail beyond it waits until the 24
-        /// hours end, or until its link expires.
+        /// those that any client can cause by entering the address (notices of attempted registrations, links
+        /// to confirm a new email), the links that any client may request for an account (to verify its
+        /// email, to reset its password), and those about changes of an account. A mail beyond it waits until
+        /// the 24 hours end, or until its link expires.
         daily_per_address_max: Count<1, 10_000> = "30",
         /// Maximum number of mails within 24 hours, so that a flood of registrations does not ruin the
         /// reputation of the sender's domain. A mail beyond it waits like one beyond

@@ -116,8 +116,8 @@ impl Replicas {
 
 impl Replica {
     /// Runs a query that only reads. If it fails for any reason, the replica is excluded until the watch
-    /// finds it usable again. If the watch excludes the replica during the query, the call returns without
-    /// waiting for the answer.
+    /// finds it usable again. If the watch or another query excludes the replica meanwhile, the call returns
+    /// without waiting for the answer.
     ///
     /// # Errors
     /// [`Excluded`] when another server must be queried.

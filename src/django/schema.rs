@@ -69,10 +69,10 @@ impl DjangoSchema {
 /// The name of the schema, for the operator.
 impl fmt::Display for DjangoSchema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = match (self.username, self.has_created_at, self.has_updated_at) {
-            ("username", true, true) => "documented (with created_at and updated_at)",
-            ("username", false, false) => "without timestamps",
-            ("name", _, _) => "older (name and verification_token)",
+        let name = match (self.username, self.auth_token, self.has_created_at, self.has_updated_at) {
+            ("username", "auth_token", true, true) => "documented (with created_at and updated_at)",
+            ("username", "auth_token", false, false) => "without timestamps",
+            ("name", "verification_token", _, _) => "older (name and verification_token)",
             _ => "between two migrations",
         };
         f.write_str(name)

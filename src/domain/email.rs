@@ -46,7 +46,7 @@ pub enum InvalidEmail {
     #[error("must have at most {LOCAL_PART_OCTETS_MAX} octets before the @")]
     LocalPartTooLong,
     /// White space, a line break or a control character anywhere, also at the start or end: nothing is
-    /// trimmed, so that the stored text is the entered text.
+    /// trimmed.
     #[error("must not contain spaces, line breaks or control characters, also not at its start or end")]
     Blank,
     /// No `@`.
@@ -221,13 +221,13 @@ fn local_part(text: &str) -> Result<String, InvalidEmail> {
 /// composed letters, and after, because lower-casing can undo the normalization.
 fn lower_case_nfc(text: &str) -> String {
     let lower: String = text.nfc().flat_map(char::to_lowercase).nfc().collect();
-    if lower.contains(['σ', 'ς']) { with_written_sigmas(&lower) } else { lower }
+    if lower.contains(['σ', 'ς']) { with_greek_spelling(&lower) } else { lower }
 }
 
-/// Writes each sigma as Greek does: `ς` after a letter and not before one, otherwise `σ`. The form in the
-/// text does not matter, so every spelling of a mailbox has the same result. Mail goes to this form, which is
-/// the one that is in use.
-fn with_written_sigmas(text: &str) -> String {
+/// Writes each sigma as Greek does: `ς` after a letter and not before one, otherwise `σ`. The sigmas of the
+/// text do not matter, so every spelling of a mailbox has the same result. Mail is sent to this form, because
+/// real mailboxes are spelled so.
+fn with_greek_spelling(text: &str) -> String {
     let mut written = String::with_capacity(text.len());
     let mut characters = text.chars().peekable();
     let mut is_after_letter = false;

@@ -47,7 +47,7 @@ pub struct User {
     pub updated_at: Timestamp,
 }
 
-/// Identifies the row, but shows nothing that identifies the user to a reader of logs.
+/// Shows the keys of the row, but neither the username nor the email.
 impl fmt::Debug for User {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("User")

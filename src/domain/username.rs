@@ -186,12 +186,12 @@ fn check_display_form(display: &str) -> Result<(), InvalidUsername> {
     if has_stacked_marks(display) {
         return Err(InvalidUsername::StackedMarks);
     }
-    check_confusables(display)
+    check_characters_and_scripts(display)
 }
 
-/// Ignores spaces and ASCII punctuation: they belong to no script, and UTS 39 judges identifiers, which
-/// contain neither.
-fn check_confusables(display: &str) -> Result<(), InvalidUsername> {
+/// Refuses characters that UTS 39 excludes from identifiers, and scripts that are not used together. Ignores
+/// spaces and ASCII punctuation, because identifiers contain neither.
+fn check_characters_and_scripts(display: &str) -> Result<(), InvalidUsername> {
     let letters: String = display.chars().filter(|c| *c != ' ' && !c.is_ascii_punctuation()).collect();
 
     if !letters.chars().all(char::identifier_allowed) {

@@ -65,8 +65,8 @@ pub(super) fn build_import(
         cost: settings.password.cost.get(),
         threads: 0, // one per core
         // A full queue would fail the import. At most `ROWS_PER_TRANSACTION` rows that are checked, or
-        // `hashes_per_batch` rows that are hashed, wait at the same time (`Import::apply`): this is more than
-        // twice as many.
+        // `hashes_per_batch` rows that are hashed, wait at the same time: the queue is twice as long as both
+        // together.
         queue_length: 2 * (ROWS_PER_TRANSACTION + options.hashes_per_batch),
         refusal_time_max: Duration::ZERO,
     };

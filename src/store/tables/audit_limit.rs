@@ -84,9 +84,9 @@ impl Store {
         })
     }
 
-    /// Deletes the `count` least valuable audit events, but at most 1,000 in one transaction: refusals of
-    /// unauthenticated callers first, then other refusals, refusals about an account, reads, and last what
-    /// was done. Of equal value, the oldest come first. Returns the number of deleted events.
+    /// Deletes the `count` least valuable audit events, but at most 1,000 in one transaction. In this order:
+    /// refusals of unauthenticated callers, other refusals about no account, refusals about an account, reads
+    /// and completed actions. Of equal value, the oldest come first. Returns the number of deleted events.
     pub async fn delete_least_valuable_audit_events(&self, count: i64) -> Result<usize, DatabaseError> {
         let count = count.clamp(0, ROWS_MAX);
         write!(&self.connections, connection => {

@@ -218,7 +218,8 @@ impl Store {
                 ))
                 .execute(connection)
                 .await?;
-            // Nothing is kept of a deleted user. The row of another mail is kept for `mail.keep-finished`.
+            // A mail without a user is the notice of a deletion. Its row is deleted once it is finished, so
+            // that nothing about a deleted user remains. All other rows stay for `mail.keep-finished`.
             let without_user = core_mail_outbox::table
                 .find(id)
                 .filter(core_mail_outbox::user_id.is_null())

@@ -49,7 +49,7 @@ on_both_engines! {
         let checked = Command::new(python_path())
             .arg(fixtures().join("check.py"))
             .args(["--db", exported_to.url(), "--truth", truth.to_str().unwrap()])
-            .args(["--columns", "--no-plaintext", "--require", "bcrypt_sha256"])
+            .args(["--columns", "--no-plaintext", "--require", "bcrypt_sha256", "--all-wrong-every", "10"])
             .output()
             .unwrap();
         assert!(checked.status.success(), "{}{}", stdout(&checked), stderr(&checked));

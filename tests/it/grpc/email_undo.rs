@@ -88,23 +88,24 @@ on_both_engines! {
     async fn an_intruder_cannot_void_the_link_that_undoes_the_change(engine: Engine) {
         let server = TestServer::start(engine).await;
         server.member("ada").await;
-        let of_ada = change_email(&server, "ada", "eve", PASSWORD).await;
-        let other = NEW_PASSWORD.to_owned();
+        // The intruder has the password of ada and changes the email to eve's.
+        let undo_of_owner = change_email(&server, "ada", "eve", PASSWORD).await;
+        let intruders_password = NEW_PASSWORD.to_owned();
         let tokens = log_in(&server, "eve").await;
-        let change = ChangePasswordRequest { current_password: PASSWORD.to_owned(), new_password: other.clone() };
+        let change = ChangePasswordRequest { current_password: PASSWORD.to_owned(), new_password: intruders_password.clone() };
         client(&server).await.change_password(acting(&tokens, change)).await.unwrap();
         let request = RequestPasswordResetRequest { email: address("eve"), return_mail_token: true };
         let token = client(&server).await.request_password_reset(request).await.unwrap().into_inner().mail_token;
-        client(&server).await.reset_password(ResetPasswordRequest { token, new_password: other.clone() }).await.unwrap();
+        client(&server).await.reset_password(ResetPasswordRequest { token, new_password: intruders_password.clone() }).await.unwrap();
         // A later change and its undoing.
-        let of_eve = change_email(&server, "eve", "mallory", &other).await;
-        assert_eq!(undo(&server, &of_eve).await.unwrap(), address("eve"));
-        let of_eve = change_email(&server, "eve", "mallory2", &other).await;
+        let undo_of_intruder = change_email(&server, "eve", "mallory", &intruders_password).await;
+        assert_eq!(undo(&server, &undo_of_intruder).await.unwrap(), address("eve"));
+        let undo_of_intruder = change_email(&server, "eve", "mallory2", &intruders_password).await;
 
-        assert_eq!(undo(&server, &of_ada).await.unwrap(), address("ada"));
+        assert_eq!(undo(&server, &undo_of_owner).await.unwrap(), address("ada"));
 
-        // The owner of the first address has the last word.
-        assert_invalid(&undo(&server, &of_eve).await);
+        // The undoing by the owner voids the later link of the intruder.
+        assert_invalid(&undo(&server, &undo_of_intruder).await);
     }
 
     async fn disabling_the_account_of_an_intruder_keeps_the_link_that_undoes_the_change(engine: Engine) {

@@ -21,7 +21,7 @@ fn at(second: u64) -> Timestamp {
 }
 
 on_both_engines! {
-    async fn an_event_is_read_back_as_recorded(engine: Engine) {
+    async fn an_event_is_read_back_with_its_resource_cut_at_256_characters(engine: Engine) {
         let world = World::new(engine).await;
         let request_id = Uuid::from_u128(0x1234_5678_9abc_4def_8123_4567_89ab_cdef);
         let user = AuthToken::parse("3fbf2702-352c-4d48-a5e5-56a4d16d9f56").unwrap();
