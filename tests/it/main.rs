@@ -28,6 +28,8 @@ mod copies;
 #[cfg(test)]
 mod django;
 #[cfg(test)]
+mod document_commands;
+#[cfg(test)]
 mod documents;
 #[cfg(test)]
 mod error_reference;

@@ -5,10 +5,13 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderMap, Request};
 use tonic::{Code, Status, body::Body};
 
-use super::super::{
-    credentials::service_token,
-    fields::Fields,
-    status::{error_status, retryable_status},
+use super::{
+    super::{
+        credentials::service_token,
+        fields::Fields,
+        status::{error_status, retryable_status},
+    },
+    limits::PathClass,
 };
 use crate::{
     callers::{CallSlot, Caller, CallerGate, Requester},
@@ -43,7 +46,11 @@ pub(super) fn identify(
 /// Checks that the caller may call the method and has a call slot left. Returns the slot.
 pub(super) fn authorize(caller: &Arc<Caller>, request: &Request<Body>) -> Result<CallSlot, Status> {
     if !caller.may_call(request.uri().path()) {
-        let message = format!("the caller {} may not call this method", caller.name());
+        let message = format!(
+            "the caller {} may not call {}: `methods` of its entry does not allow it",
+            caller.name(),
+            named(request.uri().path())
+        );
         return Err(error_status(Code::PermissionDenied, ErrorReason::CallerNotAllowed, &message));
     }
     let Some(slot) = caller.try_begin_call() else {
@@ -52,6 +59,15 @@ pub(super) fn authorize(caller: &Arc<Caller>, request: &Request<Body>) -> Result
         return Err(retryable_status(Code::ResourceExhausted, reason, &message, RETRY_AFTER));
     };
     Ok(slot)
+}
+
+/// Returns the method as the callers file names it: `Service/Method`. Paths of unknown services are not
+/// repeated.
+fn named(path: &str) -> &str {
+    match PathClass::of(path) {
+        PathClass::Unknown => "this method",
+        _ => path.rsplit_once('.').map_or(path, |(_, method)| method),
+    }
 }
 
 /// Returns the source of the request. The end user's program is read only for `note`d calls: a look-up has no

@@ -83,7 +83,9 @@ on_both_engines! {
                 if number == other {
                     assert_handled(path, answer);
                 } else {
-                    assert_refused(&answer.unwrap_err(), Code::PermissionDenied, "CALLER_NOT_ALLOWED");
+                    let refusal = answer.unwrap_err();
+                    assert_refused(&refusal, Code::PermissionDenied, "CALLER_NOT_ALLOWED");
+                    assert!(refusal.message().contains(&short(path)), "{refusal:?}");
                 }
             }
         }

@@ -1,0 +1,232 @@
+//! Runs the command blocks of the documents as written, each document in one shell and in a new folder.
+//!
+//! Only what a reader replaces too is replaced: names of servers, and ports, since tests run at the same
+//! time. Commands whose error the document shows must fail. A line that begins with `kairos-identity serve`
+//! runs in the background until the end. A block of another language whose first line is `# NAME` becomes the
+//! file NAME.
+
+use std::{fmt::Write, fs, net::TcpListener, os::unix::fs::symlink, path::Path, process::Command};
+
+use crate::support::{
+    engine::{Engine, TestDatabase},
+    program::{stderr, stdout},
+    tools::repository,
+};
+
+/// Documents whose commands are not run here.
+const ELSEWHERE: [(&str, &str); 4] = [
+    ("CONTRIBUTING.md", "names the scripts that run the tests; CI runs them"),
+    ("docs/moving-from-django.md", "django::document"),
+    ("docs/pgbouncer.md", "needs PgBouncer; pgbouncer::* run these settings"),
+    ("tests/fixtures/django/README.md", "creates the fixtures"),
+];
+
+/// Stops the script if a command of a block fails, and the service at the end.
+const PRELUDE: &str = "set -eu\ntrap 'test -z \"${service-}\" || kill \"$service\"' EXIT\n";
+
+/// The `auth_token` in the examples of README.md, and the command that prints the one of the only user.
+const AUTH_TOKEN: &str = "28603cbd-c749-438a-9e7b-e25340f97134";
+const USERS_AUTH_TOKEN: &str = "auth_token=$(kairos-identity user list | grep -oE '[0-9a-f-]{36}')";
+
+/// A code block of a document.
+struct Block {
+    language: String,
+    text: String,
+}
+
+fn blocks(document: &str) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    let mut open: Option<Block> = None;
+    for line in document.lines() {
+        match (line.trim_start().strip_prefix("```"), open.as_mut()) {
+            (Some(language), None) => {
+                open = Some(Block { language: language.to_owned(), text: String::new() });
+            }
+            (Some(_), Some(_)) => blocks.extend(open.take()),
+            (None, Some(block)) => {
+                let _ = writeln!(block.text, "{line}");
+            }
+            (None, None) => {}
+        }
+    }
+    blocks
+}
+
+/// Returns a free port of the loopback interface.
+fn free_port() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
+}
+
+/// A document whose commands are run.
+struct Walkthrough {
+    path: &'static str,
+    /// Commands that a reader has run before.
+    before: &'static str,
+    /// Blocks that contain one of these texts are left out.
+    left_out: &'static [&'static str],
+    database: TestDatabase,
+}
+
+impl Walkthrough {
+    fn new(path: &'static str, database: Engine) -> Self {
+        Self { path, before: "", left_out: &[], database: TestDatabase::new(database) }
+    }
+
+    /// Replaces the servers and the ports of the document.
+    fn replaced(&self, text: &str, ports: &[String; 2]) -> String {
+        let url = self.database.url();
+        let server = url.rsplit_once('/').map_or(url, |(server, _)| server);
+        text.replace("postgres://kairos@db.example/kairos", url)
+            .replace("postgres://kairos@db.example", server)
+            .replace("0.0.0.0:50051", "127.0.0.1:50051")
+            // The value that the document got; the reader has another one.
+            .replace(&format!("auth_token={AUTH_TOKEN}"), USERS_AUTH_TOKEN)
+            .replace("50051", &ports[0])
+            .replace("50080", &ports[1])
+    }
+
+    /// Returns the script of the document.
+    fn script(&self, ports: &[String; 2]) -> String {
+        let document = fs::read_to_string(repository().join(self.path)).unwrap();
+        let mut script = PRELUDE.to_owned();
+        add_commands(&mut script, self.before, "before", ports);
+        let blocks = blocks(&document);
+        for (number, block) in blocks.iter().enumerate() {
+            if self.left_out.iter().any(|text| block.text.contains(text)) {
+                continue;
+            }
+            let name = block.text.lines().next().and_then(|line| line.strip_prefix("# "));
+            match (block.language.as_str(), name) {
+                // The document shows the error that the commands print.
+                ("sh", _) if blocks.get(number + 1).is_some_and(|next| next.text.starts_with("ERROR:")) => {
+                    let _ = write!(script, "if\n{}then echo 'no error' >&2; exit 1; fi\n", block.text);
+                }
+                ("sh", _) => add_commands(&mut script, &block.text, &format!("block {number}"), ports),
+                ("toml", Some(name)) => {
+                    let _ = write!(script, "cat > {name} <<'KAIROS_FILE'\n{}KAIROS_FILE\n", block.text);
+                }
+                _ => {}
+            }
+        }
+        self.replaced(&script, ports)
+    }
+
+    /// Runs the document and asserts that each command succeeds.
+    fn run(&self) {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["proto", "examples", ".tools"] {
+            symlink(repository().join(name), folder.path().join(name)).unwrap();
+        }
+        let ports = [free_port(), free_port()];
+        let binary = Path::new(env!("CARGO_BIN_EXE_kairos-identity")).parent().unwrap();
+        let tools = repository().join(".tools/venv/bin");
+        let output = Command::new("bash")
+            .args(["-c", &self.script(&ports)])
+            .current_dir(&folder)
+            .env_clear()
+            .env("PATH", format!("{}:{}:/usr/bin:/bin", binary.display(), tools.display()))
+            .env("HOME", folder.path())
+            .env("KAIROS_IDENTITY_PASSWORD_COST", "4")
+            .env("KAIROS_IDENTITY_PASSWORD_INSECURE_LOW_COST", "true")
+            .env("KAIROS_IDENTITY_SERVER_LISTEN", format!("127.0.0.1:{}", ports[0]))
+            .env("KAIROS_IDENTITY_HTTP_LISTEN", format!("127.0.0.1:{}", ports[1]))
+            .output()
+            .unwrap();
+        let log = fs::read_to_string(folder.path().join("serve.log")).unwrap_or_default();
+        let (printed, errors) = (stdout(&output), stderr(&output));
+        assert!(output.status.success(), "{}:\n{printed}\n{errors}\n{log}", self.path);
+    }
+}
+
+/// Adds the commands of a block. A command that serves runs in the background, until it listens.
+fn add_commands(script: &mut String, commands: &str, name: &str, ports: &[String; 2]) {
+    let _ = writeln!(script, "echo '== {name}' >&2");
+    let mut lines = commands.lines();
+    while let Some(line) = lines.next() {
+        let is_service = line.starts_with("kairos-identity serve") && !line.contains("--print-config");
+        // scripts/setup has installed it; a test uses no network.
+        if line.contains("pip install") {
+            continue;
+        }
+        if !is_service {
+            let _ = writeln!(script, "{line}");
+            continue;
+        }
+        let mut command = line.to_owned();
+        while let Some(start) = command.strip_suffix('\\') {
+            command = format!("{start}{}", lines.next().unwrap_or_default());
+        }
+        let _ = write!(
+            script,
+            "{command} > serve.log 2>&1 &\nservice=$!\n\
+             for try in $(seq 300); do\n  \
+             if (: < /dev/tcp/127.0.0.1/{}) 2> /dev/null; then break; fi\n  \
+             kill -0 \"$service\"\n  sleep 0.1\ndone\n",
+            ports[0]
+        );
+    }
+}
+
+#[test]
+fn the_readme_shows_a_user_from_the_registration_to_the_access_token() {
+    let walkthrough = Walkthrough {
+        before: "kairos-identity serve",
+        left_out: &["scripts/run", "export KAIROS_IDENTITY_CONFIG"],
+        ..Walkthrough::new("README.md", Engine::Sqlite)
+    };
+    walkthrough.run();
+}
+
+#[test]
+fn the_guide_to_production_ends_with_a_call_of_each_caller() {
+    Walkthrough::new("docs/production.md", Engine::Postgres).run();
+}
+
+#[test]
+fn the_production_settings_are_the_same_in_both_documents() {
+    let settings = |path: &str| {
+        let document = fs::read_to_string(repository().join(path)).unwrap();
+        let found = blocks(&document).into_iter().find(|block| block.text.starts_with("# kairos.toml\n"));
+        found.unwrap_or_else(|| panic!("{path} has no kairos.toml")).text
+    };
+    assert_eq!(settings("README.md"), settings("docs/production.md"));
+}
+
+#[test]
+fn the_page_of_callers_creates_a_caller_that_can_call() {
+    Walkthrough::new("docs/CALLERS.md", Engine::Sqlite).run();
+}
+
+#[test]
+fn the_audit_trail_is_listed() {
+    let before = "kairos-identity serve\n\
+                  grpcurl -plaintext -d '{\"username\": \"Ada\", \"email\": \"ada@example.com\", \"password\": \"plum-Voyage-84-kettle\"}' \
+                  127.0.0.1:50051 kairos.identity.v1.IdentityService/Register";
+    Walkthrough { before, ..Walkthrough::new("docs/AUDIT.md", Engine::Sqlite) }.run();
+}
+
+#[test]
+fn backups_of_both_engines_are_restored() {
+    let before = "kairos-identity serve\n\
+                  kill \"$service\"; wait \"$service\" || true; service=\n\
+                  kairos-identity migrate --database-url postgres://kairos@db.example/kairos";
+    Walkthrough { before, ..Walkthrough::new("docs/backup.md", Engine::Postgres) }.run();
+}
+
+#[test]
+fn an_upgrade_migrates_the_database() {
+    Walkthrough::new("docs/upgrade.md", Engine::Sqlite).run();
+}
+
+#[test]
+fn the_commands_of_every_document_are_run() {
+    let list = Command::new("git").args(["ls-files", "*.md"]).current_dir(repository()).output().unwrap();
+    let run = fs::read_to_string(repository().join("tests/it/document_commands.rs")).unwrap();
+    for path in stdout(&list).lines() {
+        let document = fs::read_to_string(repository().join(path)).unwrap();
+        let has_commands = blocks(&document).iter().any(|block| block.language == "sh");
+        let is_run = run.contains(&format!("Walkthrough::new(\"{path}\", "));
+        let is_elsewhere = ELSEWHERE.iter().any(|(elsewhere, _)| *elsewhere == path);
+        assert!(!has_commands || is_run || is_elsewhere, "{path} has commands that no test runs");
+    }
+}
