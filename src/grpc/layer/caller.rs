@@ -31,7 +31,11 @@ pub(super) fn identify(
     request: &Request<Body>,
     peer: &Peer,
 ) -> Result<Arc<Caller>, Status> {
-    gate.identify(service_token(request.headers())?.as_ref(), &peer.names).ok_or_else(unknown_caller)
+    let token = service_token(request.headers())?;
+    gate.identify(token.as_ref(), &peer.names).ok_or_else(|| match (token, &*peer.names) {
+        (None, [_, ..]) => unknown_certificate(&peer.names),
+        _ => unknown_caller(),
+    })
 }
 
 /// Checks that the caller may call the method and has a call slot left. Returns the slot.
@@ -86,6 +90,20 @@ fn client_address(headers: &HeaderMap) -> Result<Option<ClientAddress>, Status> 
 fn unknown_caller() -> Status {
     let message = "the caller is unknown: send a service token as `authorization: Bearer kst_...` or use a client certificate";
     error_status(Code::Unauthenticated, ErrorReason::CallerUnknown, message)
+}
+
+/// Refuses a verified client certificate that authenticates no caller. The client knows its names, and its
+/// operator needs them for the callers file.
+fn unknown_certificate(names: &[String]) -> Status {
+    const NAMES_MAX: usize = 5;
+    const CHARACTERS_MAX: usize = 100;
+    let shown =
+        names.iter().take(NAMES_MAX).map(|name| name.chars().take(CHARACTERS_MAX).collect::<String>());
+    let message = format!(
+        "the caller is unknown: no entry of the callers file has a name of its client certificate ({})",
+        shown.collect::<Vec<_>>().join(", ")
+    );
+    error_status(Code::Unauthenticated, ErrorReason::CallerUnknown, &message)
 }
 
 /// Returns the service token among the `authorization` values, if there is one. More than one is rejected,
