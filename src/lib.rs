@@ -25,6 +25,7 @@
 //! - [`postgres_url`]: parses the URL of a PostgreSQL server, with the TLS parameters of libpq.
 //! - `batch_queue`: a queue from which consumers take batches of waiting requests.
 //! - [`proto`]: the generated messages.
+//! - [`input_file`]: reads the files that settings name, and refuses those that cannot be trusted.
 //! - [`publish`]: gives a file its name only when all of its bytes are on the disk.
 //! - [`mod@env`], with [`clock`] and [`entropy`]: time and randomness, passed as values so that tests
 //!   control them.
@@ -44,6 +45,7 @@ pub mod entropy;
 pub mod env;
 pub mod grpc;
 pub mod import;
+pub mod input_file;
 pub mod mail;
 pub mod maintenance;
 pub mod pages;

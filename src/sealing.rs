@@ -8,7 +8,6 @@
 
 use std::{
     fmt, fs, io,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -21,6 +20,7 @@ use ring::{
 use crate::{
     domain::Sealed,
     entropy::Entropy,
+    input_file::{self, InputFileError},
     publish::{self, Existing},
 };
 
@@ -74,7 +74,10 @@ pub struct UnsealError;
 /// The key file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
-    /// The file cannot be read or created.
+    /// The file cannot be read, or other users may change it.
+    #[error(transparent)]
+    Unusable(#[from] InputFileError),
+    /// The file cannot be created.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file.
@@ -123,18 +126,17 @@ impl SealingKey {
         Ok(Self { key: LessSafeKey::new(key), fingerprint_key })
     }
 
-    /// Reads the key from the file `path`. Logs a warning if users other than its owner can access the file.
+    /// Reads the key from the file `path`. Logs a warning if users other than its owner can read the file.
     ///
     /// # Errors
     /// [`KeyFileError`], which names the file.
     pub fn load(path: &Path) -> Result<Self, KeyFileError> {
-        let in_file = |source| KeyFileError::Io { path: path.to_owned(), source };
-        let text = fs::read_to_string(path).map_err(in_file)?;
-        let mode = fs::metadata(path).map_err(in_file)?.permissions().mode();
-        if mode & 0o077 != 0 {
-            tracing::warn!(path = %path.display(), "Key file is accessible to other users; set its mode to 600");
+        let file = input_file::read_secret(path)?;
+        if let Some(warning) = file.warning {
+            tracing::warn!("Key file: {warning}");
         }
-        Self::from_base64(&text).map_err(|source| KeyFileError::Invalid { path: path.to_owned(), source })
+        Self::from_base64(&file.text)
+            .map_err(|source| KeyFileError::Invalid { path: path.to_owned(), source })
     }
 
     /// Reads the key from the file `path`. If the file does not exist, creates it with a new key and mode
@@ -217,6 +219,8 @@ fn create(path: &Path, entropy: &Entropy) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn key(byte: u8) -> SealingKey {

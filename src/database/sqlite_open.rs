@@ -2,8 +2,8 @@
 //! stay.
 
 use std::{
-    fs::OpenOptions,
-    io,
+    fs::{File, OpenOptions},
+    io::{self, Read},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
@@ -61,13 +61,52 @@ pub(super) fn open_foreign(options: &SqliteOptions) -> Result<SqliteConnection, 
     connect(options, &plain_name(options)?, "")
 }
 
-/// Opens an existing file of any application in read-only mode and keeps its journal mode.
+/// Opens an existing file of any application to read it only, keeps its journal mode, and leaves no file
+/// behind.
+///
+/// A reader of a file in WAL mode needs the files -wal and -shm. If there is no -wal file, the connection
+/// may write: SQLite deletes the two files only when such a connection closes. If they cannot be created, the
+/// file is read as one that no other program changes meanwhile.
 pub(super) fn open_read_only(options: &SqliteOptions) -> Result<SqliteConnection, DatabaseError> {
+    const QUERY_ONLY: &str = "PRAGMA query_only = ON;";
     require_file(&options.path)?;
     let path = path_text(options)?;
     let path = if path.starts_with('/') { path.to_owned() } else { format!("./{path}") };
-    let uri = format!("file:{}?mode=ro", utf8_percent_encode(&path, NOT_IN_A_PATH));
-    connect(options, &uri, "PRAGMA query_only = ON;")
+    let uri = |mode: &str| format!("file:{}?{mode}", utf8_percent_encode(&path, NOT_IN_A_PATH));
+    if !is_in_wal_mode(&options.path) || has_wal(&options.path) {
+        return connect(options, &uri("mode=ro"), QUERY_ONLY);
+    }
+    let is_writable = OpenOptions::new().append(true).open(&options.path).is_ok();
+    if is_writable {
+        // The files are created by the first statement that reads.
+        let opened =
+            connect(options, &uri("mode=rw"), &format!("{QUERY_ONLY} SELECT count(*) FROM sqlite_master;"));
+        match opened {
+            Err(error) if error.chain().contains("unable to open database file") => {}
+            opened => return opened,
+        }
+    }
+    tracing::warn!(
+        path,
+        "The database is in WAL mode and cannot be written here: changes that are made while it is read are not seen"
+    );
+    connect(options, &uri("mode=ro&immutable=1"), QUERY_ONLY)
+}
+
+/// True if the header of the file says that it is in WAL mode (SQLite, "Database File Format", 1.3).
+fn is_in_wal_mode(path: &Path) -> bool {
+    const READ_VERSION_AT: usize = 19;
+    const WAL: u8 = 2;
+    let mut header = [0; READ_VERSION_AT + 1];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
+    read.is_ok() && header.last() == Some(&WAL)
+}
+
+/// True if the file has a -wal file with content.
+fn has_wal(path: &Path) -> bool {
+    let mut wal = path.as_os_str().to_owned();
+    wal.push("-wal");
+    std::fs::metadata(wal).is_ok_and(|metadata| metadata.len() > 0)
 }
 
 fn ensure_file(options: &SqliteOptions) -> Result<(), DatabaseError> {

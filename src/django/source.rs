@@ -4,7 +4,7 @@ use std::fmt;
 
 use diesel::{
     QueryableByName, sql_query,
-    sql_types::{BigInt, Binary, Nullable},
+    sql_types::{BigInt, Binary, Nullable, Text},
 };
 use diesel_async::RunQueryDsl;
 
@@ -17,23 +17,24 @@ use crate::database::{
     session::{Session, on_session},
 };
 
-/// A row as it is stored. A text is `None` if the value is NULL or not UTF-8.
+/// A row as it is stored.
 #[derive(Clone)]
 pub struct DjangoRow {
     /// Primary key.
     pub id: i64,
-    /// Username.
+    /// Username; `None` if it is NULL or not UTF-8. The same applies to the next two.
     pub username: Option<String>,
     /// Email address.
     pub email: Option<String>,
     /// Password in plaintext, or its hash.
     pub password: Option<String>,
-    /// True if the email is verified.
-    pub is_verified: bool,
-    /// UUID, in one of its text forms.
+    /// Whether the email is verified, as text: `1` or `true`, `0` or `false`, or whatever else is stored.
+    /// `None` if it is NULL.
+    pub is_verified: Option<String>,
+    /// UUID, in one of its text forms; `None` if it is NULL or not UTF-8.
     pub auth_token: Option<String>,
-    /// Time of creation as `YYYY-MM-DD HH:MM:SS`, with or without a fraction; `None` if the schema has no
-    /// such column.
+    /// Time of creation as `YYYY-MM-DD HH:MM:SS`, with or without a fraction, or whatever else is stored;
+    /// `None` if it is NULL, or if the schema has no such column.
     pub created_at: Option<String>,
     /// Time of the last change, in the same format.
     pub updated_at: Option<String>,
@@ -56,8 +57,8 @@ struct Row {
     email: Option<Vec<u8>>,
     #[diesel(sql_type = Nullable<Binary>)]
     password: Option<Vec<u8>>,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    is_verified: Option<i64>,
+    #[diesel(sql_type = Nullable<Binary>)]
+    is_verified: Option<Vec<u8>>,
     #[diesel(sql_type = Nullable<Binary>)]
     auth_token: Option<Vec<u8>>,
     #[diesel(sql_type = Nullable<Binary>)]
@@ -69,15 +70,18 @@ struct Row {
 impl From<Row> for DjangoRow {
     fn from(row: Row) -> Self {
         let text = |bytes: Option<Vec<u8>>| bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+        // A value that is not UTF-8 must not look like one that is missing, which has a meaning of its own.
+        let any_text =
+            |bytes: Option<Vec<u8>>| bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         Self {
             id: row.id,
             username: text(row.username),
             email: text(row.email),
             password: text(row.password),
-            is_verified: row.is_verified.is_some_and(|flag| flag != 0),
+            is_verified: any_text(row.is_verified),
             auth_token: text(row.auth_token),
-            created_at: text(row.created_at),
-            updated_at: text(row.updated_at),
+            created_at: any_text(row.created_at),
+            updated_at: any_text(row.updated_at),
         }
     }
 }
@@ -108,7 +112,8 @@ impl DjangoSource {
             return Err(DjangoError::NoTable);
         }
         let schema = DjangoSchema::of(&columns)?;
-        let select = select(&session, &schema);
+        let encoding = raw_encoding(&mut session).await?;
+        let select = select(&session, &schema, encoding);
         Ok(Self { session, schema, select })
     }
 
@@ -164,38 +169,62 @@ async fn check_integrity(session: &mut Session) -> Result<(), DjangoError> {
     if result.value == "ok" { Ok(()) } else { Err(DjangoError::Damaged(result.value.replace('\n', " "))) }
 }
 
+/// Returns the encoding with whose name `convert_to` returns the bytes of a text. A database without an
+/// encoding (`SQL_ASCII`) may hold texts that are not UTF-8. They are read as they are, so that one of them
+/// stops its own row only.
+async fn raw_encoding(session: &mut Session) -> Result<&'static str, DatabaseError> {
+    let Session::Postgres(connection) = session else { return Ok("UTF8") };
+    let encoding = sql_query("SELECT current_setting('server_encoding') AS value");
+    let encoding: EncodingRow = encoding.get_result(&mut **connection).await?;
+    Ok(if encoding.value == "SQL_ASCII" { "SQL_ASCII" } else { "UTF8" })
+}
+
+#[derive(QueryableByName)]
+struct EncodingRow {
+    #[diesel(sql_type = Text)]
+    value: String,
+}
+
 /// Returns the SELECT of a row, without a condition. Both engines return the same bytes for the same values.
-fn select(session: &Session, schema: &DjangoSchema) -> String {
-    type Expression = fn(&str) -> String;
-    let (text, time, flag): (Expression, Expression, &str) = match session {
-        Session::Sqlite(_) => {
-            let text: Expression = |column| format!("CAST({column} AS BLOB)");
-            (text, text, "CAST(is_verified AS INTEGER)")
+fn select(session: &Session, schema: &DjangoSchema, encoding: &str) -> String {
+    let is_sqlite = session.is_sqlite();
+    let text = |column: &str| {
+        if is_sqlite {
+            format!("CAST({column} AS BLOB)")
+        } else {
+            format!("convert_to({column}::text, '{encoding}')")
         }
-        Session::Postgres(_) => (
-            |column| format!("convert_to({column}::text, 'UTF8')"),
-            // Django writes a `timestamp` without time zone if USE_TZ = False. It is read as UTC, whatever
-            // time zone the server is set to.
-            |column| {
-                format!(
-                    "convert_to(to_char(CASE WHEN pg_typeof({column}) = 'timestamp'::regtype THEN {column}::timestamp \
-                     ELSE {column}::timestamptz AT TIME ZONE 'UTC' END, 'YYYY-MM-DD HH24:MI:SS.US'), 'UTF8')"
-                )
-            },
-            "is_verified::int::bigint",
-        ),
     };
-    let time = |column: &str, exists: bool| {
-        if exists { time(column) } else { text("NULL") }
+    let time = |column: &str, exists: bool| match (exists, is_sqlite) {
+        (false, _) => text("NULL"),
+        (true, true) => text(column),
+        (true, false) => text(&postgres_time(column)),
     };
     format!(
-        "SELECT CAST(id AS BIGINT) AS id, {} AS username, {} AS email, {} AS password, {flag} AS is_verified, \
+        "SELECT CAST(id AS BIGINT) AS id, {} AS username, {} AS email, {} AS password, {} AS is_verified, \
          {} AS auth_token, {} AS created_at, {} AS updated_at FROM core_user",
         text(schema.username),
         text("email"),
         text("password"),
+        text("is_verified"),
         text(schema.auth_token),
         time("created_at", schema.has_created_at),
         time("updated_at", schema.has_updated_at),
+    )
+}
+
+/// Returns the expression of a time of PostgreSQL in Django's format. Times that have no such form keep their
+/// own: `infinity`, `-infinity`, and those before Christ.
+///
+/// Django writes a `timestamp` without time zone if `USE_TZ = False`. It is read as UTC, whatever time zone
+/// the server is set to.
+fn postgres_time(column: &str) -> String {
+    let utc = format!(
+        "(CASE WHEN pg_typeof({column}) = 'timestamp'::regtype THEN {column}::timestamp \
+         ELSE {column}::timestamptz AT TIME ZONE 'UTC' END)"
+    );
+    format!(
+        "(CASE WHEN {column} IS NULL THEN NULL WHEN NOT isfinite({utc}) OR extract(year FROM {utc}) < 1 \
+         THEN {utc}::text ELSE to_char({utc}, 'YYYY-MM-DD HH24:MI:SS.US') END)"
     )
 }

@@ -128,8 +128,11 @@ impl Username {
             return Err(InvalidUsername::Invisible);
         }
         // No parsed name contains an @, and folding a key never produces one.
-        Ok(Self { display: text.to_owned(), key: format!("@{owner}") })
+        Ok(Self { display: text.to_owned(), key: format!("{}{owner}", Self::KEPT_KEY_PREFIX) })
     }
+
+    /// How the keys of names begin that imported users keep although no look-up may find them.
+    pub const KEPT_KEY_PREFIX: char = '@';
 
     /// Wraps a name from the database, without validation.
     #[must_use]

@@ -9,7 +9,7 @@ use crate::{database::DatabaseError, django::DjangoError, password::HashingError
 pub enum ImportError {
     /// The Django database does not answer or is unsuitable.
     #[error("the Django database: {0}")]
-    Django(DjangoError),
+    Django(#[source] DjangoError),
     /// The store does not answer or rejected a statement.
     #[error("the store failed")]
     Store(#[from] DatabaseError),

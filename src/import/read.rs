@@ -102,6 +102,14 @@ impl Import {
             _ => {}
         }
         note_email(round, row, parsed)?;
+        if parsed.has_text_flag {
+            let text = row.is_verified.as_deref().unwrap_or_default();
+            let message = format!(
+                "its is_verified is the text {text:?}: it is read as {}",
+                parsed.candidate.is_verified
+            );
+            round.note("is_verified_text", &[row.id], &message, false)?;
+        }
         note_password(round, row, parsed)?;
         if let Some((user, _)) = remembered.and_then(|remembered| remembered.user.as_ref()) {
             note_earlier_changes(round, row, parsed, user)?;

@@ -5,7 +5,10 @@ use sha2::{Digest, Sha256};
 use super::candidate::{Candidate, UserState};
 use crate::{
     django::DjangoRow,
-    domain::{AuthToken, Email, InvalidEmail, InvalidUsername, PASSWORD_BYTES_MAX, Timestamp, Username},
+    domain::{
+        AuthToken, Email, InvalidEmail, InvalidUsername, PASSWORD_BYTES_MAX, Timestamp, Username,
+        from_civil_text, to_civil_text,
+    },
     password::StoredPassword,
     sealing::SealingKey,
 };
@@ -26,8 +29,10 @@ pub(super) enum RowDefect {
     Hash,
     #[error("its username contains a NUL")]
     Username,
-    #[error("its {0} is not a time in Django's format")]
+    #[error("its {0} is not a time in Django's format, from the year 1 to 9999")]
     Time(&'static str),
+    #[error("its is_verified is neither true nor false")]
+    Flag,
 }
 
 /// A parsed row.
@@ -42,6 +47,8 @@ pub(super) struct ParsedRow {
     pub(super) email_breaks: Option<InvalidEmail>,
     /// The rule that the username breaks.
     pub(super) username_breaks: Option<InvalidUsername>,
+    /// True if `is_verified` is stored as a text.
+    pub(super) has_text_flag: bool,
 }
 
 impl ParsedRow {
@@ -70,6 +77,7 @@ impl ParsedRow {
             return Err(RowDefect::Username);
         }
         let parsed = Username::parse(&username);
+        let is_verified = row.is_verified.as_deref().and_then(flag).ok_or(RowDefect::Flag)?;
 
         let candidate = Candidate {
             id: row.id,
@@ -78,15 +86,17 @@ impl ParsedRow {
             email,
             username_key: parsed.as_ref().ok().map(|name| name.key().to_owned()),
             username,
-            is_verified: row.is_verified,
-            row_digest: row_digest(row),
+            is_verified,
+            row_digest: row_digest(row, is_verified),
             password_digest: password_digest(&stored, password, key),
             user: None,
             state: UserState::New,
         };
         let times =
             (time(row.created_at.as_ref(), "created_at")?, time(row.updated_at.as_ref(), "updated_at")?);
-        Ok(Self { candidate, password, times, email_breaks, username_breaks: parsed.err() })
+        let has_text_flag =
+            row.is_verified.as_deref().is_some_and(|text| !FLAGS.iter().any(|(known, _)| *known == text));
+        Ok(Self { candidate, password, times, email_breaks, username_breaks: parsed.err(), has_text_flag })
     }
 
     /// Returns the times of creation and of the last change. If one is missing, the other one replaces it; if
@@ -117,14 +127,14 @@ pub(super) const fn is_too_long(plaintext: &str) -> bool {
 }
 
 /// Returns the SHA-256 of all values but the password, each with its length.
-fn row_digest(row: &DjangoRow) -> [u8; 32] {
+fn row_digest(row: &DjangoRow, is_verified: bool) -> [u8; 32] {
     let mut digest = Sha256::new();
     for value in [&row.auth_token, &row.username, &row.email, &row.created_at, &row.updated_at] {
         let length = value.as_ref().map_or(u64::MAX, |text| text.len() as u64);
         digest.update(length.to_be_bytes());
         digest.update(value.as_deref().unwrap_or_default());
     }
-    digest.update([u8::from(row.is_verified)]);
+    digest.update([u8::from(is_verified)]);
     digest.finalize().into()
 }
 
@@ -138,6 +148,17 @@ fn password_digest(stored: &str, password: StoredPassword, key: &SealingKey) -> 
     }
 }
 
+/// The forms in which the engines return a boolean that was stored as one.
+const FLAGS: [(&str, bool); 4] = [("1", true), ("0", false), ("true", true), ("false", false)];
+
+/// Parses a boolean, also one that was stored as a text: as Python writes it (`True`), or PostgreSQL (`t`).
+/// Returns `None` for any other value: it is not guessed.
+fn flag(text: &str) -> Option<bool> {
+    let lower = text.to_ascii_lowercase();
+    let short = [("t", true), ("f", false)];
+    FLAGS.iter().chain(&short).find(|(known, _)| *known == lower).map(|(_, flag)| *flag)
+}
+
 /// Parses a time as Django writes it: in UTC, with a space between date and time, and without a fraction if
 /// it is zero.
 fn time(text: Option<&String>, column: &'static str) -> Result<Option<Timestamp>, RowDefect> {
@@ -146,8 +167,14 @@ fn time(text: Option<&String>, column: &'static str) -> Result<Option<Timestamp>
     let has_zone =
         rfc_3339.ends_with('Z') || rfc_3339.get(19..).is_some_and(|rest| rest.contains(['+', '-']));
     let rfc_3339 = if has_zone { rfc_3339 } else { rfc_3339 + "Z" };
-    let at = Timestamp::parse(&rfc_3339).ok_or(RowDefect::Time(column))?;
-    Ok(Some(at))
+    // The conversion to UTC may lead out of the years that the store holds. A leap second is changed by it.
+    let is_kept = |at: &Timestamp| {
+        let text = to_civil_text(*at).unwrap_or_default();
+        !text.starts_with("0000") && from_civil_text(&text) == Some(*at)
+    };
+    let is_leap_second = rfc_3339.get(16..19) == Some(":60");
+    let at = Timestamp::parse(&rfc_3339).filter(|at| is_kept(at) && !is_leap_second);
+    at.map(Some).ok_or(RowDefect::Time(column))
 }
 
 #[cfg(test)]
@@ -160,7 +187,7 @@ mod tests {
             username: Some("Ada".to_owned()),
             email: Some("Ada@Example.com".to_owned()),
             password: Some("hunter2".to_owned()),
-            is_verified: true,
+            is_verified: Some("1".to_owned()),
             auth_token: Some("0e1f3a527f5b4a4e9d5b0c5a5b0b7f11".to_owned()),
             created_at: Some("2023-03-26 00:59:59".to_owned()),
             updated_at: None,
@@ -207,10 +234,44 @@ mod tests {
         assert!(refusal(|row| row.auth_token = Some("7".to_owned())).contains("not a UUID"));
         assert!(refusal(|row| row.email = Some(String::new())).contains("must not be empty"));
         assert!(refusal(|row| row.username = None).contains("username is NULL"));
-        assert!(refusal(|row| row.created_at = Some("yesterday".to_owned())).contains("created_at"));
+        for time in [
+            "yesterday",
+            "infinity",
+            "-infinity",
+            "0044-03-15 12:00:00 BC",
+            "0000-01-01 00:00:00",
+            "10000-01-01 00:00:00",
+            "9999-12-31 23:59:59-01:00",
+            "0001-01-01 00:00:00+01:00",
+            "2016-12-31 23:59:60",
+        ] {
+            assert!(refusal(|row| row.created_at = Some(time.to_owned())).contains("created_at"), "{time}");
+        }
+        for flag in ["yes", "2", "-1", "0.5", "", "tr", "on"] {
+            let refusal = refusal(|row| row.is_verified = Some(flag.to_owned()));
+            assert!(refusal.contains("is_verified"), "{flag}: {refusal}");
+        }
+        assert!(refusal(|row| row.is_verified = None).contains("is_verified"));
         let long = format!("md5${}$e070633e079062bc5709a6d9c9fbaa69", "s".repeat(100));
         assert!(refusal(|row| row.password = Some(long)).contains("longer than 128"));
         assert!(refusal(|row| row.username = Some("a\0".to_owned())).contains("NUL"));
+    }
+
+    #[test]
+    fn a_boolean_that_is_stored_as_text_is_understood_and_has_the_digest_of_the_boolean() {
+        let parsed = |flag: &str| {
+            let row = DjangoRow { is_verified: Some(flag.to_owned()), ..row() };
+            ParsedRow::parse(&row, &key()).unwrap()
+        };
+        for (flag, expected) in [("True", true), ("t", true), ("TRUE", true), ("False", false), ("F", false)]
+        {
+            let parsed_flag = parsed(flag);
+            assert!(parsed_flag.has_text_flag, "{flag}");
+            assert_eq!(parsed_flag.candidate.is_verified, expected, "{flag}");
+            let stored = parsed(if expected { "1" } else { "0" });
+            assert!(!stored.has_text_flag);
+            assert_eq!(parsed_flag.candidate.row_digest, stored.candidate.row_digest);
+        }
     }
 
     #[test]

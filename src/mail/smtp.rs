@@ -110,7 +110,16 @@ impl Smtp {
             Ok(Ok(())) => DeliveryOutcome::Sent,
             Ok(Err(error)) => outcome(&error),
             Err(_) => {
-                DeliveryOutcome::Failed(format!("the SMTP server did not answer within {:?}", self.timeout))
+                let is_port_of_smtps = self.port == SMTPS_PORT && !matches!(self.tls, Tls::Wrapper(_));
+                let hint = if is_port_of_smtps {
+                    ": this port expects TLS from the first byte: write smtps:// instead of smtp://"
+                } else {
+                    ""
+                };
+                DeliveryOutcome::Failed(format!(
+                    "the SMTP server did not answer within {:?}{hint}",
+                    self.timeout
+                ))
             }
         }
     }
@@ -206,9 +215,22 @@ fn outcome(error: &DeliveryError) -> DeliveryOutcome {
             let text = error.source().map(ToString::to_string).unwrap_or_default();
             refusal::outcome(stage, code.into(), &text)
         }
-        None => DeliveryOutcome::Failed(chain(error)),
+        None => DeliveryOutcome::Failed(connection_failure(&chain(error))),
     }
 }
+
+/// Replaces the words of the TLS library for a server that answers a handshake in plain text.
+fn connection_failure(cause: &str) -> String {
+    if cause.contains("corrupt message") {
+        "this port speaks no TLS from the first byte: write smtp:// instead of smtps:// in mail.url"
+            .to_owned()
+    } else {
+        cause.to_owned()
+    }
+}
+
+/// The port on which servers expect TLS from the first byte (RFC 8314, section 7.3).
+const SMTPS_PORT: u16 = 465;
 
 /// True for `localhost` and the loopback addresses.
 fn is_loopback(host: &str) -> bool {

@@ -41,6 +41,9 @@ pub enum BackupError {
         /// The cause.
         source: io::Error,
     },
+    /// The disk of the file is full.
+    #[error("cannot write {}: the disk is full; nothing was left there", .0.display())]
+    DiskFull(PathBuf),
     /// The path is not UTF-8, which SQLite requires.
     #[error("cannot create {}: the path is not UTF-8", .0.display())]
     NotUtf8(PathBuf),
@@ -76,7 +79,12 @@ impl Store {
         }
         publish::remove_leftovers(folder);
         let draft = Draft::create(path).map_err(|source| file_error(path, source))?;
-        write(threads.options(), draft.path())?;
+        write(threads.options(), draft.path()).map_err(|error| match error {
+            BackupError::Store(error) if error.chain().contains("disk is full") => {
+                BackupError::DiskFull(path.to_owned())
+            }
+            other => other,
+        })?;
         draft.publish(Existing::Keep).map_err(|source| match source.kind() {
             io::ErrorKind::AlreadyExists => BackupError::Exists(path.to_owned()),
             _ => file_error(path, source),

@@ -14,10 +14,20 @@ use rustls::{
 use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
+use crate::input_file::{self, InputFileError};
+
 /// The TLS configuration cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A certificate file cannot be read or parsed.
+    /// A certificate file cannot be read.
+    #[error("{source}")]
+    UnusableFile {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: InputFileError,
+    },
+    /// A certificate file cannot be parsed.
     #[error("{}: {source}", path.display())]
     File {
         /// The file.
@@ -25,14 +35,9 @@ pub enum TlsError {
         /// The cause.
         source: pem::Error,
     },
-    /// The key file cannot be read.
-    #[error("{}: {source}", path.display())]
-    KeyFile {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
+    /// The key file cannot be read, or other users may change it.
+    #[error("{0}")]
+    UnusableKeyFile(#[source] InputFileError),
     /// The key file does not contain a key. The parser's error is omitted: it repeats lines of the file,
     /// which may be the key.
     #[error("{}: contains no private key in PEM format", path.display())]
@@ -107,8 +112,8 @@ pub fn load_tls(
     client_ca: Option<&Path>,
     alpn: Alpn,
 ) -> Result<Arc<ServerConfig>, TlsError> {
-    let chain = certificates(certificate)?;
-    let private_key = PrivateKeyDer::from_pem_file(key).map_err(|error| key_file_error(key, error))?;
+    let chain = certificates(certificate, input_file::read(certificate))?;
+    let private_key = private_key(key, alpn)?;
     let invalid = |source| {
         let (certificate, key) = (certificate.to_owned(), key.to_owned());
         TlsError::InvalidKeyPair { certificate, key, source }
@@ -132,10 +137,14 @@ pub fn load_tls(
     Ok(Arc::new(config))
 }
 
-/// Reads the certificates in a file, at least one.
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+/// Parses the certificates of a file that was read, at least one.
+fn certificates(
+    path: &Path,
+    read: Result<Vec<u8>, InputFileError>,
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let bytes = read.map_err(|source| TlsError::UnusableFile { path: path.to_owned(), source })?;
     let in_file = |source| TlsError::File { path: path.to_owned(), source };
-    let all: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(in_file)?.collect();
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     let all = all.map_err(in_file)?;
     if all.is_empty() { Err(TlsError::NoCertificate { path: path.to_owned() }) } else { Ok(all) }
 }
@@ -148,7 +157,8 @@ fn client_verifier(
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let no_authority = || TlsError::NoAuthority { path: path.to_owned() };
     let mut roots = RootCertStore::empty();
-    for authority in certificates(path)? {
+    // Another user who may change this file decides which callers are authenticated.
+    for authority in certificates(path, input_file::read_trusted(path))? {
         roots.add(authority).map_err(|_| no_authority())?;
     }
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
@@ -171,10 +181,11 @@ pub fn certificate_names(certificate: &CertificateDer<'_>) -> Vec<String> {
     alternatives.chain(common.map(|name| format!("cn:{name}"))).collect()
 }
 
-fn key_file_error(path: &Path, error: pem::Error) -> TlsError {
-    let path = path.to_owned();
-    match error {
-        pem::Error::Io(source) => TlsError::KeyFile { path, source },
-        _ => TlsError::NoKey { path },
+/// Reads the private key. Logs a warning if other users may read the file: once, although each port loads it.
+fn private_key(path: &Path, alpn: Alpn) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let file = input_file::read_secret(path).map_err(TlsError::UnusableKeyFile)?;
+    if let Some(warning) = file.warning.filter(|_| alpn == Alpn::Http2) {
+        tracing::warn!("TLS key: {warning}");
     }
+    PrivateKeyDer::from_pem_slice(file.text.as_bytes()).map_err(|_| TlsError::NoKey { path: path.to_owned() })
 }

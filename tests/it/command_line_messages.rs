@@ -4,6 +4,7 @@ use std::{fs, net::TcpListener, path::Path, process::Command};
 
 use crate::support::{
     engine::{Engine, TestDatabase},
+    private_file,
     program::{error_line, run, run_in, stdout},
     server::TestServer,
     tls::Certificate,
@@ -178,7 +179,7 @@ on_both_engines! {
         let key = server.secret_key_file();
         let folder = tempfile::tempdir().unwrap();
         let other_key = folder.path().join("other.key");
-        fs::write(&other_key, "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=").unwrap();
+        private_file::write(&other_key, "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=");
         if let Some(path) = server.database_url().strip_prefix("sqlite://") {
             // The key that a service without `secret.key-file` would use, which this one does not.
             fs::copy(&other_key, format!("{path}.key")).unwrap();

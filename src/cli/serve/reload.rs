@@ -6,6 +6,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -22,6 +23,7 @@ use crate::{
     config::Settings,
     domain::{AuditKind, Origin, chain},
     grpc::layer::all_method_paths,
+    input_file::{self, ShownPath},
     server::{self, Alpn, CurrentTls, TlsError},
 };
 
@@ -68,11 +70,14 @@ impl TlsConfigs {
 }
 
 fn load_callers(path: &Path, settings: &Settings) -> Result<Callers, Failure> {
-    let in_file = |error: &dyn std::fmt::Display| format!("callers.file: {}: {error}", path.display());
-    let text = fs::read_to_string(path).map_err(|error| in_file(&error))?;
+    let in_file = |error: &dyn std::fmt::Display| format!("callers.file: {}: {error}", ShownPath(path));
+    let file = input_file::read_secret(path).map_err(|error| format!("callers.file: {error}"))?;
+    if let Some(warning) = file.warning {
+        tracing::warn!("Callers file: {warning}");
+    }
     let methods = all_method_paths();
     let methods: Vec<_> = methods.iter().map(String::as_str).collect();
-    let callers = Callers::parse(&text, &methods).map_err(|error| in_file(&error))?;
+    let callers = Callers::parse(&file.text, &methods).map_err(|error| in_file(&error))?;
     if callers.any_uses_certificate() && settings.server.tls_client_ca.is_none() {
         return Err(in_file(
             &"a caller authenticates with a certificate, but server.tls-client-ca is not set",
@@ -96,15 +101,17 @@ fn load_tls(settings: &Settings, alpn: Alpn) -> Result<Option<Arc<ServerConfig>>
 /// Formats an error of the TLS files with the setting and with what the file must contain.
 fn tls_failure(settings: &Settings, error: &TlsError) -> Failure {
     let (key, way_out) = match error {
-        TlsError::File { path, .. } | TlsError::NoCertificate { path }
+        TlsError::UnusableFile { path, .. }
+        | TlsError::File { path, .. }
+        | TlsError::NoCertificate { path }
             if Some(path) != settings.server.tls_cert.as_ref() =>
         {
             ("server.tls-client-ca", "name a readable PEM file with CA certificates")
         }
-        TlsError::File { .. } | TlsError::NoCertificate { .. } => {
+        TlsError::UnusableFile { .. } | TlsError::File { .. } | TlsError::NoCertificate { .. } => {
             ("server.tls-cert", "name a readable PEM file with the server's certificate chain")
         }
-        TlsError::KeyFile { .. } | TlsError::NoKey { .. } => {
+        TlsError::UnusableKeyFile(_) | TlsError::NoKey { .. } => {
             ("server.tls-key", "name a readable PEM file with the private key of the certificate")
         }
         TlsError::NoAuthority { .. } => {
@@ -202,7 +209,8 @@ fn log_reload(what: &str, reloaded: Result<Option<String>, Failure>) {
 /// Files, and their content when they were last read.
 struct WatchedFiles {
     paths: Vec<PathBuf>,
-    contents: Vec<Result<Vec<u8>, io::ErrorKind>>,
+    /// The content and the permissions of each.
+    contents: Vec<Result<(Vec<u8>, u32), io::ErrorKind>>,
 }
 
 impl WatchedFiles {
@@ -213,11 +221,15 @@ impl WatchedFiles {
         watched
     }
 
-    /// Reads the files. True if the content of one differs from the last call, or one can now be read that
-    /// could not before, or the other way round.
+    /// Reads the files. True if the content or the permissions of one differ from the last call, or one can
+    /// now be read that could not before, or the other way round.
     fn has_changed(&mut self) -> bool {
+        let read = |path: &PathBuf| {
+            let mode = fs::metadata(path)?.permissions().mode();
+            Ok((fs::read(path)?, mode))
+        };
         let found: Vec<_> =
-            self.paths.iter().map(|path| fs::read(path).map_err(|error| error.kind())).collect();
+            self.paths.iter().map(|path| read(path).map_err(|error: io::Error| error.kind())).collect();
         let has_changed = found != self.contents;
         self.contents = found;
         has_changed

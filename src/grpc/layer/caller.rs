@@ -38,9 +38,11 @@ pub(super) fn identify(
     request: &Request<Body>,
     peer: &Peer,
 ) -> Result<Arc<Caller>, Status> {
-    let refused = |message: &str| error_status(Code::Unauthenticated, ErrorReason::CallerUnknown, message);
     let token = service_token(request.headers()).map_err(|error| refused(&error.to_string()))?;
-    gate.identify(token.as_ref(), &peer.names).ok_or_else(|| refused(UNKNOWN_CALLER))
+    gate.identify(token.as_ref(), &peer.names).ok_or_else(|| match (token, &*peer.names) {
+        (None, [_, ..]) => unknown_certificate(&peer.names),
+        _ => refused(UNKNOWN_CALLER),
+    })
 }
 
 /// Checks that the caller may call the method and has a call slot left. Returns the slot.
@@ -103,4 +105,23 @@ fn client_address(headers: &HeaderMap) -> Result<Option<ClientAddress>, Status> 
         Some(address) => Ok(Some(address)),
         None => Err(fields.into_status()),
     }
+}
+
+/// Returns the status of a request that authenticates no caller.
+fn refused(message: &str) -> Status {
+    error_status(Code::Unauthenticated, ErrorReason::CallerUnknown, message)
+}
+
+/// Refuses a verified client certificate that authenticates no caller. The client knows its names, and its
+/// operator needs them for the callers file.
+fn unknown_certificate(names: &[String]) -> Status {
+    const NAMES_MAX: usize = 5;
+    const CHARACTERS_MAX: usize = 100;
+    let shown =
+        names.iter().take(NAMES_MAX).map(|name| name.chars().take(CHARACTERS_MAX).collect::<String>());
+    let message = format!(
+        "the caller is unknown: no entry of the callers file has a name of its client certificate ({})",
+        shown.collect::<Vec<_>>().join(", ")
+    );
+    refused(&message)
 }

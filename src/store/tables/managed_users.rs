@@ -48,6 +48,19 @@ pub struct UserFilter {
     pub text: Option<String>,
 }
 
+diesel::define_sql_function! {
+    /// Converts the ASCII letters of a text to lower case; on PostgreSQL, all letters that its locale knows.
+    fn lower(text: diesel::sql_types::Text) -> diesel::sql_types::Text;
+}
+
+/// Returns the LIKE patterns for [`lower`] of a username that an imported user has kept although it breaks a
+/// rule. Such a name has no comparison form. The engines convert other letters than those of ASCII to lower
+/// case differently, so the patterns have them in both cases.
+fn kept_name_patterns(text: &str) -> [String; 3] {
+    [text.to_ascii_lowercase(), text.to_lowercase(), text.to_uppercase().to_ascii_lowercase()]
+        .map(|text| like_pattern(&text))
+}
+
 /// Returns the LIKE pattern for columns that contain `text`. Escapes the wildcards with a backslash.
 fn like_pattern(text: &str) -> String {
     let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
@@ -108,12 +121,18 @@ impl Store {
                 // Whether a sigma is the last letter of a word is not known from a part of the word.
                 let pattern = like_pattern(&text.to_lowercase()).replace(['σ', 'ς'], "_");
                 let email = core_user::email.like(pattern).escape('\\');
+                let [typed, lower_case, upper_case] = kept_name_patterns(&text);
+                let kept = core_user::username_key.like(format!("{}%", Username::KEPT_KEY_PREFIX)).and(
+                    lower(core_user::username).like(typed).escape('\\')
+                        .or(lower(core_user::username).like(lower_case).escape('\\'))
+                        .or(lower(core_user::username).like(upper_case).escape('\\')),
+                );
                 query = match Username::comparison_key(&text) {
                     Ok(key) => {
                         let username = core_user::username_key.like(like_pattern(&key)).escape('\\');
-                        query.filter(email.or(username))
+                        query.filter(email.or(username).or(kept))
                     }
-                    Err(_) => query.filter(email), // not a valid username: search emails only
+                    Err(_) => query.filter(email.or(kept)), // no other user can have such a username
                 };
             }
             let rows: Vec<(UserRow, Option<TimestampColumn>)> = query.load(connection).await?;

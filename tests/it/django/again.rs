@@ -130,7 +130,7 @@ on_both_engines! {
         let hashes = || store.rows("SELECT email || password AS value FROM core_user ORDER BY 1");
         let before = hashes();
         let key = django.path("other.key");
-        std::fs::write(&key, "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=").unwrap();
+        crate::support::private_file::write(&key, "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=");
 
         let printed = import(&django, &store, &["--secret-key-file", key.to_str().unwrap()]);
 

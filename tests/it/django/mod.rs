@@ -9,6 +9,7 @@ mod logins;
 mod moves;
 mod old_links;
 mod resume;
+mod rows;
 mod sources;
 mod way_back;
 

@@ -12,6 +12,7 @@ use crate::support::{
     engine::TestDatabase,
     mail::verification_token,
     people::{PASSWORD, address, by_username, from, login, registration},
+    private_file,
     program::stderr,
     server::TestServer,
     sessions::with_bearer,
@@ -219,13 +220,13 @@ on_both_engines! {
             let methods = "\"IdentityService/FindUser\", \"IdentityService/Login\"";
             format!("[{name}]\ntoken-hashes = [\"{hash}\"]\nmethods = [{methods}]\nuser-fields = []\n")
         };
-        std::fs::write(&callers, entry("agent")).unwrap();
+        private_file::write(&callers, entry("agent"));
         let server = TestServer::builder(engine).with_args(&["--callers", callers.to_str().unwrap()]).start().await;
         let mut client = server.client().await;
         client.login(with_bearer(stranger.expose(), from_user(login("ada", PASSWORD)))).await.unwrap_err();
         client.login(with_bearer(agent.expose(), from_user(login("ada", PASSWORD)))).await.unwrap_err();
         client.register(with_bearer(agent.expose(), from_user(registration("ada")))).await.unwrap_err();
-        std::fs::write(&callers, entry("robot")).unwrap();
+        private_file::write(&callers, entry("robot"));
 
         let lines = assert_decisions(&server, &[], vec![
             "authz_fail CALLER_UNKNOWN",

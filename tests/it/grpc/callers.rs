@@ -19,6 +19,7 @@ use crate::support::{
     errors::assert_refused,
     mail::verification_token,
     people::{PASSWORD, address, by_email, from, registration},
+    private_file,
     server::{SLOW_HASH_COST, TestServer},
     wait::until,
 };
@@ -113,7 +114,7 @@ on_both_engines! {
         };
         assert_eq!((is_unknown(&old).await, is_unknown(&new).await), (false, true));
 
-        fs::write(file.path(), "[bff]\ntoken-hashes = []\n").unwrap();
+        private_file::write(file.path(), "[bff]\ntoken-hashes = []\n");
         server.logged("Could not reload the callers").await;
         assert_eq!((is_unknown(&old).await, is_unknown(&new).await), (false, true));
 

@@ -13,6 +13,7 @@ use crate::support::{
     engine::Engine,
     errors::assert_refused,
     people::by_email,
+    private_file,
     server::TestServer,
     sessions::with_bearer,
     tls::{Authority, Certificate},
@@ -58,7 +59,7 @@ async fn a_client_certificate_identifies_a_caller_by_its_name() {
     let callers = folder.path().join("callers.toml");
     let script =
         format!("[script]\ntoken-hashes = [\"{}\"]\nmethods = [\"*\"]\nuser-fields = []\n", token.hash());
-    fs::write(&callers, format!("{CALLERS}{script}")).unwrap();
+    private_file::write(&callers, format!("{CALLERS}{script}"));
     let (certificate, key, ca) = (own.certificate(), own.key(), authority.certificate());
     let server = TestServer::builder(Engine::Sqlite)
         .with_args(&["--tls-cert", certificate.to_str().unwrap(), "--tls-key", key.to_str().unwrap()])
@@ -122,7 +123,7 @@ async fn the_server_certificate_is_replaced_without_closing_connections() {
 async fn serve_refuses_callers_with_certificates_without_a_client_ca() {
     let folder = tempfile::tempdir().unwrap();
     let callers = folder.path().join("callers.toml");
-    fs::write(&callers, CALLERS).unwrap();
+    private_file::write(&callers, CALLERS);
     let server = TestServer::start(Engine::Sqlite).await;
     let output = server
         .command(&[

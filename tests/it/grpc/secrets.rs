@@ -15,6 +15,7 @@ use crate::support::{
     engine::TestDatabase,
     mail::{Mail, wait_for_mails},
     people::{PASSWORD, address, by_username, login, registration},
+    private_file,
     server::TestServer,
     sessions::{acting, with_bearer},
     tls::Certificate,
@@ -69,7 +70,7 @@ on_both_engines! {
         let folder = tempfile::tempdir().unwrap();
         let callers = folder.path().join("callers.toml");
         let hash = known.hash();
-        std::fs::write(&callers, format!("[bff]\ntoken-hashes = [\"{hash}\"]\nmethods = [\"*\"]\nuser-fields = []\n")).unwrap();
+        private_file::write(&callers, format!("[bff]\ntoken-hashes = [\"{hash}\"]\nmethods = [\"*\"]\nuser-fields = []\n"));
         let server = TestServer::builder(engine)
             .with_args(&["--log-level", "trace", "--callers", callers.to_str().unwrap()])
             .start()

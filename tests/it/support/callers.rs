@@ -9,6 +9,7 @@ use tonic::{Request, Status, metadata::MetadataValue, service::Interceptor};
 
 use super::{
     engine::Engine,
+    private_file,
     server::{Builder, TestServer},
 };
 
@@ -36,7 +37,7 @@ impl CallersFile {
                 token.hash()
             )
         };
-        fs::write(self.path(), callers.iter().map(entry).collect::<String>()).unwrap();
+        private_file::write(self.path(), callers.iter().map(entry).collect::<String>());
     }
 
     /// Starts a service that uses this callers file.
@@ -53,7 +54,7 @@ impl CallersFile {
     /// Appends a line to the entry of the last caller.
     pub fn add(&self, line: &str) {
         let text = fs::read_to_string(self.path()).unwrap();
-        fs::write(self.path(), format!("{text}{line}\n")).unwrap();
+        private_file::write(self.path(), format!("{text}{line}\n"));
     }
 }
 

@@ -17,6 +17,7 @@ pub mod mime;
 pub mod people;
 pub mod pgbouncer;
 pub mod postgres;
+pub mod private_file;
 pub mod program;
 pub mod raw;
 pub mod rust_source;

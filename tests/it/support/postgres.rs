@@ -92,6 +92,14 @@ impl Postgres {
         PostgresDatabase { url: url(self.port(), "postgres", &name), name }
     }
 
+    /// Creates a database without an encoding, whose texts may hold any bytes.
+    pub fn create_database_without_encoding(&self) -> PostgresDatabase {
+        let name = format!("kairos_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        let options = "TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'";
+        self.psql("postgres", &format!("CREATE DATABASE {name} {options}"));
+        PostgresDatabase { url: url(self.port(), "postgres", &name), name }
+    }
+
     /// Runs `sql` in `database` as the superuser, and returns the rows as `psql -At` prints them. Panics if a
     /// statement fails.
     pub fn psql(&self, database: &str, sql: &str) -> String {

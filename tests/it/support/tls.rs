@@ -9,6 +9,8 @@ use rcgen::{
 use tempfile::TempDir;
 use tonic::transport::{ClientTlsConfig, Identity};
 
+use super::private_file;
+
 /// A self-signed certificate for `localhost` and 127.0.0.1 and its private key, as PEM files.
 pub struct Certificate {
     folder: TempDir,
@@ -21,7 +23,7 @@ impl Certificate {
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
         let certified = rcgen::generate_simple_self_signed(names).unwrap();
         fs::write(folder.path().join("cert.pem"), certified.cert.pem()).unwrap();
-        fs::write(folder.path().join("key.pem"), certified.signing_key.serialize_pem()).unwrap();
+        private_file::write(folder.path().join("key.pem"), certified.signing_key.serialize_pem());
         Self { folder }
     }
 
@@ -55,7 +57,7 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("ca.pem"), issuer.pem()).unwrap();
+        private_file::write(folder.path().join("ca.pem"), issuer.pem());
         Self { folder, issuer }
     }
 

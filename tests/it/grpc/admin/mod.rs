@@ -214,7 +214,7 @@ on_both_engines! {
         let reset = ResetPasswordRequest { token, new_password: NEW_PASSWORD.into() };
         AccountServiceClient::new(server.channel().await).reset_password(reset).await.unwrap();
         let foreign = server.secret_key_file().with_extension("foreign");
-        std::fs::write(&foreign, "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=").unwrap();
+        crate::support::private_file::write(&foreign, "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=");
         let mut command = server.command(&["user", "unverify", "ada"]);
         let output = command.env("KAIROS_IDENTITY_SECRET_KEY_FILE", &foreign).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();

@@ -94,7 +94,7 @@ on_both_engines! {
         let server = TestServer::start(engine).await;
         let folder = tempfile::tempdir().unwrap();
         let other = folder.path().join("other.key");
-        std::fs::write(&other, STANDARD.encode((0..32).collect::<Vec<u8>>())).unwrap();
+        crate::support::private_file::write(&other, STANDARD.encode((0..32).collect::<Vec<u8>>()));
         let with_other = |arguments: &[&str]| {
             let mut command = server.command(arguments);
             command.env("KAIROS_IDENTITY_SECRET_KEY_FILE", &other).output().unwrap()

@@ -1,0 +1,248 @@
+//! Reads the files that settings and flags name: settings, keys, certificates, callers.
+//!
+//! A file that cannot be used is refused with an error that names it and the way out: it is missing, a
+//! folder, too large or not UTF-8, it begins with a byte order mark, or other users may change it.
+
+use std::{
+    fmt,
+    fs::{File, Metadata},
+    io::{self, Read},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+/// The most bytes of a file. A callers file with thousands of callers, and the bundle of all public
+/// authorities, have less than a megabyte; a larger file was named by mistake.
+const BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// The permissions with which other users may change a file.
+const OTHERS_WRITE: u32 = 0o022;
+
+/// The permissions with which other users may read a file.
+const OTHERS_READ: u32 = 0o044;
+
+/// The byte order marks of UTF-8 and UTF-16, with which some editors begin a file.
+const MARKS: [(&[u8], &str); 3] =
+    [(b"\xef\xbb\xbf", "UTF-8"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16")];
+
+/// Why a file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {reason}", ShownPath(path))]
+pub struct InputFileError {
+    path: PathBuf,
+    reason: Reason,
+}
+
+/// What is wrong with a file.
+#[derive(Debug, thiserror::Error)]
+enum Reason {
+    #[error("No such file")]
+    Missing,
+    #[error("it is a folder, not a file")]
+    Folder,
+    #[error("a folder in its path is a file")]
+    NotInFolder,
+    #[error("the user of this process may not read it")]
+    Denied,
+    #[error("it is larger than {} MiB: another file was meant", BYTES_MAX / 1024 / 1024)]
+    TooLarge,
+    #[error(
+        "it begins with a byte order mark (BOM) of {0}: save it as UTF-8 without a BOM (an editor on Windows adds it)"
+    )]
+    ByteOrderMark(&'static str),
+    #[error("it is not UTF-8 text: byte {0} is not valid")]
+    NotUtf8(usize),
+    #[error(
+        "other users may change it (mode {mode:04o}): run `chmod go-w {}`, and check its content first",
+        path.display()
+    )]
+    OthersWrite { mode: u32, path: PathBuf },
+    #[error("it cannot be read: {0}")]
+    Io(io::Error),
+}
+
+impl InputFileError {
+    fn new(path: &Path, reason: Reason) -> Self {
+        Self { path: path.to_owned(), reason }
+    }
+
+    /// True if there is no such file.
+    #[must_use]
+    pub const fn is_missing(&self) -> bool {
+        matches!(self.reason, Reason::Missing)
+    }
+}
+
+/// Displays a path as it was given, and a relative path also as the absolute path that it means.
+#[derive(Debug, Clone, Copy)]
+pub struct ShownPath<'a>(pub &'a Path);
+
+impl fmt::Display for ShownPath<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(path) = self;
+        match std::path::absolute(path) {
+            Ok(absolute) if path.is_relative() => write!(f, "{} ({})", path.display(), absolute.display()),
+            _ => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// The text of a file that only its owner should read.
+pub struct SecretFile {
+    /// The text.
+    pub text: String,
+    /// A warning if other users may read the file.
+    pub warning: Option<String>,
+}
+
+/// Reads a file.
+///
+/// # Errors
+/// [`InputFileError`] if the file cannot be read, is too large, or begins with a byte order mark.
+pub fn read(path: &Path) -> Result<Vec<u8>, InputFileError> {
+    open(path).and_then(|(file, _)| read_all(path, file))
+}
+
+/// Reads a text file.
+///
+/// # Errors
+/// Like [`read`], or the file is not UTF-8.
+pub fn read_text(path: &Path) -> Result<String, InputFileError> {
+    read(path).and_then(|bytes| text(path, bytes))
+}
+
+/// Reads a file that decides what is trusted.
+///
+/// # Errors
+/// Like [`read`], or other users may change the file.
+pub fn read_trusted(path: &Path) -> Result<Vec<u8>, InputFileError> {
+    let (file, metadata) = open(path)?;
+    refuse_others(path, &metadata)?;
+    read_all(path, file)
+}
+
+/// Reads a text file with secrets or rights.
+///
+/// # Errors
+/// Like [`read_text`], or other users may change the file.
+pub fn read_secret(path: &Path) -> Result<SecretFile, InputFileError> {
+    let (file, metadata) = open(path)?;
+    refuse_others(path, &metadata)?;
+    let text = read_all(path, file).and_then(|bytes| text(path, bytes))?;
+    let mode = metadata.permissions().mode() & 0o7777;
+    let is_shared = metadata.is_file() && mode & OTHERS_READ != 0;
+    let warning = is_shared.then(|| {
+        format!(
+            "other users may read {} (mode {mode:04o}): run `chmod 600 {}`",
+            ShownPath(path),
+            path.display()
+        )
+    });
+    Ok(SecretFile { text, warning })
+}
+
+/// Opens a file, and returns it with its metadata.
+fn open(path: &Path) -> Result<(File, Metadata), InputFileError> {
+    let in_file = |error: io::Error| {
+        let reason = match error.kind() {
+            io::ErrorKind::NotFound => Reason::Missing,
+            io::ErrorKind::IsADirectory => Reason::Folder,
+            io::ErrorKind::NotADirectory => Reason::NotInFolder,
+            io::ErrorKind::PermissionDenied => Reason::Denied,
+            _ => Reason::Io(error),
+        };
+        InputFileError::new(path, reason)
+    };
+    let file = File::open(path).map_err(in_file)?;
+    let metadata = file.metadata().map_err(in_file)?;
+    if metadata.is_dir() { Err(InputFileError::new(path, Reason::Folder)) } else { Ok((file, metadata)) }
+}
+
+/// Refuses a file that other users may change. A pipe or a device has no content of its own.
+fn refuse_others(path: &Path, metadata: &Metadata) -> Result<(), InputFileError> {
+    let mode = metadata.permissions().mode() & 0o7777;
+    if metadata.is_file() && mode & OTHERS_WRITE != 0 {
+        return Err(InputFileError::new(path, Reason::OthersWrite { mode, path: path.to_owned() }));
+    }
+    Ok(())
+}
+
+/// Reads the content, which may not be longer than `BYTES_MAX`.
+fn read_all(path: &Path, file: File) -> Result<Vec<u8>, InputFileError> {
+    let refused = |reason| InputFileError::new(path, reason);
+    let mut bytes = Vec::new();
+    let read =
+        file.take(BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| refused(Reason::Io(error)))?;
+    if read as u64 > BYTES_MAX {
+        return Err(refused(Reason::TooLarge));
+    }
+    match MARKS.iter().find(|(mark, _)| bytes.starts_with(mark)) {
+        Some((_, encoding)) => Err(refused(Reason::ByteOrderMark(encoding))),
+        None => Ok(bytes),
+    }
+}
+
+fn text(path: &Path, bytes: Vec<u8>) -> Result<String, InputFileError> {
+    let invalid = |error: std::string::FromUtf8Error| Reason::NotUtf8(error.utf8_error().valid_up_to() + 1);
+    String::from_utf8(bytes).map_err(|error| InputFileError::new(path, invalid(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn file(content: &[u8], mode: u32) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret.key");
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        (folder, path)
+    }
+
+    fn refusal(content: &[u8]) -> String {
+        let (_folder, path) = file(content, 0o600);
+        let error = read_text(&path).unwrap_err().to_string();
+        assert!(error.contains("secret.key"), "{error}");
+        error
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_named() {
+        assert!(refusal(b"\xef\xbb\xbfkey").contains("(BOM) of UTF-8"));
+        assert!(refusal(b"\xff\xfek\0").contains("(BOM) of UTF-16"));
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_or_not_text_is_refused() {
+        assert!(refusal(&vec![b'#'; 40 << 20]).contains("larger than 4 MiB"));
+        assert!(refusal(b"key\xff").contains("byte 4"));
+    }
+
+    #[test]
+    fn a_missing_file_and_a_folder_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = read(&folder.path().join("x")).unwrap_err();
+        assert!(missing.is_missing() && missing.to_string().contains("No such file"), "{missing}");
+        assert!(read(folder.path()).unwrap_err().to_string().contains("it is a folder"));
+        let relative = read(Path::new("missing.pem")).unwrap_err().to_string();
+        assert!(relative.starts_with("missing.pem (/"), "{relative}");
+    }
+
+    #[test]
+    fn a_file_that_others_may_change_is_refused_and_one_that_they_may_read_is_warned_of() {
+        for mode in [0o620, 0o602, 0o666, 0o777] {
+            let (_folder, path) = file(b"key", mode);
+            let error = read_secret(&path).err().unwrap().to_string();
+            assert!(error.contains(&format!("mode {mode:04o}")) && error.contains("chmod go-w"), "{error}");
+            assert!(read_trusted(&path).is_err());
+        }
+        for mode in [0o640, 0o604, 0o444] {
+            let (_folder, path) = file(b"key", mode);
+            assert!(read_secret(&path).unwrap().warning.is_some_and(|text| text.contains("chmod 600")));
+        }
+        let (_folder, path) = file(b"key", 0o400);
+        assert_eq!(read_secret(&path).unwrap().warning, None);
+    }
+}
