@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use crate::support::tools::repository;
@@ -249,4 +250,28 @@ fn a_dead_path_or_test_is_detected() {
             Some("runs on one engine"),
         ]
     );
+}
+
+/// Returns the quoted texts in the first column of the tables of a document.
+fn quoted_messages(document: &str) -> Vec<String> {
+    let rows = document.lines().filter(|line| line.starts_with("| `"));
+    let first_cells = rows.filter_map(|row| row.split(" | ").next());
+    let quoted = first_cells.flat_map(|cell| cell.split('`').skip(1).step_by(2).map(str::to_owned));
+    quoted.collect()
+}
+
+#[test]
+fn every_message_in_the_troubleshooting_page_is_one_of_the_program() {
+    let page = fs::read_to_string(repository().join("docs/troubleshooting.md")).unwrap();
+    let mut sources = String::new();
+    let list = Command::new("git").args(["ls-files", "src", "proto"]).current_dir(repository()).output();
+    for path in String::from_utf8(list.unwrap().stdout).unwrap().lines() {
+        // A text that is wrapped in the source is one line for the user.
+        let text = fs::read_to_string(repository().join(path)).unwrap().replace("\\\n", "\n");
+        sources.push_str(&text.split_whitespace().collect::<Vec<_>>().join(" "));
+    }
+    let messages = quoted_messages(&page);
+    assert!(messages.len() > 15, "{messages:?}");
+    let unknown: Vec<_> = messages.iter().filter(|message| !sources.contains(message.as_str())).collect();
+    assert!(unknown.is_empty(), "no such message: {unknown:?}");
 }
