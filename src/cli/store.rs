@@ -1,6 +1,8 @@
 //! Opens the store that the settings name.
 
-use super::{Failure, reason};
+use std::path::{Path, PathBuf};
+
+use super::{Failure, reason, signing::KEY_SUFFIX};
 use crate::{
     config::{DatabaseSettings, DatabaseUrl, Settings},
     database::{DatabaseOptions, PostgresOptions, SqliteOptions},
@@ -20,8 +22,36 @@ pub(super) fn open(settings: &Settings, create: bool) -> Result<Store, Failure> 
             path.display()
         ));
     }
+    if let DatabaseUrl::Sqlite(path) = &settings.database.url {
+        // SQLite would delete the WAL, and with it what the missing file lacks.
+        refuse_leftovers(path, &["-wal"], "move them away")?;
+    }
     let options = options(settings, "database.url", &settings.database.url, create)?;
     Store::open(options, lookup_options(settings)).map_err(reason)
+}
+
+/// Refuses to create a database beside files that belong to a missing or empty one. `way_out` is what to do
+/// if these files are not needed.
+fn refuse_leftovers(path: &Path, suffixes: &[&str], way_out: &str) -> Result<(), Failure> {
+    if std::fs::metadata(path).is_ok_and(|file| file.len() > 0) {
+        return Ok(());
+    }
+    let with_suffix = |suffix: &&str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let found = suffixes.iter().map(with_suffix).filter(|file| file.exists());
+    let found: Vec<_> = found.map(|file| file.display().to_string()).collect();
+    if found.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "the database file {} is missing or empty, but files that belong to it exist ({}): put the database back beside \
+         them, or, to start without its users, {way_out}",
+        path.display(),
+        found.join(", ")
+    ))
 }
 
 /// Returns the options to open a database with the limits of the settings. Errors name `key`, the setting or
@@ -56,10 +86,19 @@ pub(super) fn parse_url(flag: &str, text: &str) -> Result<DatabaseUrl, Failure> 
     })
 }
 
-/// Opens the store for `serve`: with its replicas. A missing SQLite file is created.
+/// Opens the store for `serve`: with its replicas. A missing SQLite file is created, unless its key file
+/// exists: then the file is missing because it was lost.
 pub(super) fn open_to_serve(settings: &Settings) -> Result<Store, Failure> {
     let database = &settings.database;
-    let DatabaseUrl::Postgres(primary) = &database.url else { return open(settings, true) };
+    let primary = match &database.url {
+        DatabaseUrl::Postgres(primary) => primary,
+        DatabaseUrl::Sqlite(path) => {
+            let way_out =
+                "move them away, or only the WAL and create a database with `kairos-identity migrate`";
+            refuse_leftovers(path, &["-wal", KEY_SUFFIX], way_out)?;
+            return open(settings, true);
+        }
+    };
     if database.read_urls.as_slice().is_empty() {
         return open(settings, true);
     }

@@ -61,7 +61,8 @@ section! {
         /// SQLite: number of threads that read. Look-ups by `auth_token` have their own connections. More
         /// threads than cores only wait for each other.
         sqlite_readers: Count<1, 16> = "2",
-        /// SQLite: how long a statement waits for a lock of another process; look-ups by `auth_token` wait at
+        /// SQLite: how long a statement waits for a lock of another process. The time that a write has waited
+        /// for its turn counts too, so writes behind a lock fail together. Look-ups by `auth_token` wait at
         /// most 100 ms.
         sqlite_busy_timeout: Span<0, 60_000> = "5s",
         /// SQLite: maximum number of reads that wait, and also of writes that wait; beyond it calls fail with

@@ -73,6 +73,13 @@ impl DatabaseError {
         matches!(self, Self::Unavailable(cause) if contains_any(&chain(cause), &CONNECTION_LOST))
     }
 
+    /// True if the operation failed because the disk of the database is full.
+    pub(crate) fn is_disk_full(&self) -> bool {
+        const FULL: [&str; 3] =
+            ["database or disk is full", "No space left on device", "could not extend file"];
+        matches!(self, Self::Unavailable(cause) if contains_any(&chain(cause), &FULL))
+    }
+
     /// Creates [`DatabaseError::Unavailable`] with this source.
     pub(crate) fn unavailable(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Unavailable(Cause::new(source))

@@ -14,7 +14,9 @@ pub(crate) mod replicas;
 mod replication;
 pub(crate) mod session;
 pub(crate) mod sqlite;
+pub(crate) mod sqlite_file;
 pub(crate) mod sqlite_open;
+mod sqlite_wal;
 
 use std::time::Duration;
 
@@ -23,6 +25,7 @@ pub use self::{
     columns::{SqlTimestamp, SqlUuid},
     error::{Cause, Constraint, DatabaseError},
     postgres_connect::PostgresOptions,
+    sqlite::wait_until_closed,
     sqlite_open::SqliteOptions,
 };
 use self::{postgres::PostgresPool, sqlite::SqliteThreads};

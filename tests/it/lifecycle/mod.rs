@@ -1,6 +1,8 @@
 //! Starts, shutdowns and crashes.
 
+mod database_file;
 mod database_outage;
+mod health;
 
 use std::{
     sync::{
