@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::{Failure, reason, signing::KEY_SUFFIX};
 use crate::{
+    clock::Clock,
     config::{DatabaseSettings, DatabaseUrl, Settings},
-    database::{DatabaseOptions, PostgresOptions, SqliteOptions},
+    database::{DatabaseOptions, PostgresOptions, SqliteOptions, wait_for_postgres},
     postgres_url::PostgresUrl,
     store::{LookupOptions, MigrateError, Schema, Store},
 };
@@ -132,6 +133,17 @@ fn postgres_options(database: &DatabaseSettings, key: &str, url: &str) -> Result
         connection_lifetime: database.connection_lifetime.get(),
         is_pooled: database.pooler,
     })
+}
+
+/// Waits for a PostgreSQL server that does not accept connections yet, at most for `database.startup-wait`.
+pub(super) async fn wait_for_server(settings: &Settings, clock: &Clock) -> Result<(), Failure> {
+    let (database, limit) = (&settings.database, settings.database.startup_wait.get());
+    let DatabaseUrl::Postgres(url) = &database.url else { return Ok(()) };
+    let options = postgres_options(database, "database.url", url)?;
+    if limit.is_zero() {
+        return Ok(());
+    }
+    wait_for_postgres(&options, limit, clock).await.map_err(reason)
 }
 
 /// Opens an existing store, which must have the schema of this release.

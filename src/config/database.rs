@@ -44,6 +44,10 @@ section! {
         /// service then sets no session parameters, since they would affect other clients; docs/pgbouncer.md
         /// lists the parameters that the role needs instead.
         pooler: bool = "false",
+        /// PostgreSQL: how long `serve` and `migrate` wait for a server that cannot be reached or does not
+        /// accept connections yet, with a line in the log every second. Any other error, such as a wrong
+        /// password or a missing database, ends the start at once. `0s`: do not wait.
+        startup_wait: Span<0, 3_600_000> = "60s",
         /// PostgreSQL: maximum number of pooled connections. Beyond them there may be up to `lookup.lanes`
         /// more for a moment after connections were lost, and one that monitors replication if there are
         /// replicas.

@@ -10,6 +10,7 @@ pub(crate) mod columns;
 mod error;
 pub(crate) mod postgres;
 pub(crate) mod postgres_connect;
+mod postgres_start;
 pub(crate) mod replicas;
 mod replication;
 pub(crate) mod session;
@@ -25,6 +26,7 @@ pub use self::{
     columns::{SqlTimestamp, SqlUuid},
     error::{Cause, Constraint, DatabaseError},
     postgres_connect::PostgresOptions,
+    postgres_start::wait_for_postgres,
     sqlite::wait_until_closed,
     sqlite_open::SqliteOptions,
 };
