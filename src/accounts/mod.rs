@@ -7,6 +7,7 @@
 mod administration;
 mod audit;
 mod audit_queue;
+mod clock_watch;
 mod counted_requests;
 mod current_password;
 mod error;

@@ -48,6 +48,10 @@ section! {
         /// accept connections yet, with a line in the log every second. Any other error, such as a wrong
         /// password or a missing database, ends the start at once. `0s`: do not wait.
         startup_wait: Span<0, 3_600_000> = "60s",
+        /// Time for which no row is deleted by its age after the clock has jumped forward by an hour or more,
+        /// or after a start that finds a day without any stored event: long enough to correct a wrong clock.
+        /// `0s`: never pause.
+        deletion_pause: Span<0, 2_592_000_000> = "24h",
         /// PostgreSQL: maximum number of pooled connections. Beyond them there may be up to `lookup.lanes`
         /// more for a moment after connections were lost, and one that monitors replication if there are
         /// replicas.
