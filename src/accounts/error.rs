@@ -68,6 +68,9 @@ pub enum AccountError {
     /// The database is unavailable. If this was a write, it is unknown whether it was committed.
     #[error("the database is not available")]
     StoreUnavailable(#[source] Cause),
+    /// A page of the database cannot be read or written. A retry does not help.
+    #[error("the database is damaged")]
+    StoreDamaged(#[source] Cause),
     /// A defect of the service.
     #[error("internal error")]
     Internal(#[source] Cause),
@@ -92,7 +95,10 @@ impl AccountError {
             Self::SessionNotFound => Some("SESSION_NOT_FOUND"),
             Self::UserNotFound => Some("USER_NOT_FOUND"),
             Self::TooManyAttempts { .. } => Some("TOO_MANY_ATTEMPTS"),
-            Self::Overloaded { .. } | Self::StoreUnavailable(_) | Self::Internal(_) => None,
+            Self::Overloaded { .. }
+            | Self::StoreUnavailable(_)
+            | Self::StoreDamaged(_)
+            | Self::Internal(_) => None,
         }
     }
 }
@@ -104,6 +110,7 @@ impl From<DatabaseError> for AccountError {
             DatabaseError::NotUnique(Constraint::UserUsername) => Self::UsernameTaken,
             DatabaseError::NotUnique(Constraint::RegistrationRequest) => Self::RequestIdReused,
             DatabaseError::Unavailable(cause) => Self::StoreUnavailable(cause),
+            DatabaseError::Damaged(cause) => Self::StoreDamaged(cause),
             DatabaseError::Overloaded => Self::Overloaded { retry_after: STORE_RETRY_AFTER },
             DatabaseError::Corrupt { .. } => Self::Internal(Cause::new(error)),
             DatabaseError::Internal(cause) => Self::Internal(cause),

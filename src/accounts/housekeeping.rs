@@ -1,17 +1,21 @@
 //! Periodic deletion of rows that are no longer needed.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio_util::sync::CancellationToken;
 
 use super::{
     SessionOptions,
+    clock_watch::ClockWatch,
     register::{ABANDONED, REQUEST_ID_LIFETIME},
 };
 use crate::{
     clock::Clock,
     database::DatabaseError,
-    domain::{AuditEvent, AuditKind, Origin},
+    domain::{AuditEvent, AuditKind, Origin, Timestamp},
     store::{RetentionPeriods, Store},
 };
 
@@ -40,15 +44,17 @@ pub struct Retention {
     pub audit_events: Duration,
     /// Maximum number of audit events, whatever their age.
     pub audit_rows_max: u32,
+    /// Time for which nothing is deleted by its age after the clock has jumped forward.
+    pub pause_after_jump: Duration,
 }
 
 /// Deletes rows that are no longer needed, every 10 minutes, and audit events beyond their number, every
 /// minute.
 pub struct Housekeeping {
     store: Store,
-    clock: Clock,
     retention_periods: RetentionPeriods,
     audit_rows_max: u32,
+    watch: Mutex<ClockWatch>,
     origin: Origin,
 }
 
@@ -61,7 +67,7 @@ impl Housekeeping {
         clock: Clock,
         origin: Origin,
         sessions: SessionOptions,
-        Retention { unverified_users, finished_mails, audit_events, audit_rows_max }: Retention,
+        Retention { unverified_users, finished_mails, audit_events, audit_rows_max, pause_after_jump }: Retention,
     ) -> Self {
         let retention_periods = RetentionPeriods {
             unverified_users,
@@ -73,12 +79,14 @@ impl Housekeeping {
             idle_sessions: sessions.idle,
             audit_events,
         };
-        Self { store, clock, retention_periods, audit_rows_max, origin }
+        let watch = Mutex::new(ClockWatch::new(clock, pause_after_jump));
+        Self { store, retention_periods, audit_rows_max, watch, origin }
     }
 
     /// Runs until `stop` is cancelled.
     pub async fn run(self, stop: CancellationToken) {
         let purges = async {
+            self.compare_clock_with_store().await;
             while stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
                 stop.run_until_cancelled(self.purge()).await;
             }
@@ -89,6 +97,27 @@ impl Housekeeping {
             }
         };
         tokio::join!(purges, audit_purges);
+    }
+
+    /// Pauses the deletion if the stored times show that the clock may have jumped before this process
+    /// watched it.
+    pub async fn compare_clock_with_store(&self) {
+        let (limit, now) = self.watch().pause_before_now();
+        match self.store.audit_times_around(limit, now).await {
+            Ok((before, after)) => self.watch().compare_with_stored_times(before, after),
+            Err(error) => {
+                tracing::warn!(error = %error.chain(), "Stored times could not be compared with the clock");
+            }
+        }
+    }
+
+    /// Returns the time by which rows may be deleted now, or `None` during a pause.
+    fn deletion_time(&self) -> Option<Timestamp> {
+        self.watch().deletion_time()
+    }
+
+    fn watch(&self) -> MutexGuard<'_, ClockWatch> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Deletes the least valuable audit events while there are too many.
@@ -121,10 +150,11 @@ impl Housekeeping {
         Ok(excess - left)
     }
 
-    /// Deletes rows whose retention period is over, one transaction after the other.
-    async fn purge(&self) {
-        loop {
-            let deletion = AuditEvent::new(self.clock.now(), AuditKind::UserDeleted, self.origin.clone());
+    /// Deletes rows whose retention period is over, one transaction after the other. Deletes nothing in a
+    /// pause after a jump of the clock.
+    pub async fn purge(&self) {
+        while let Some(now) = self.deletion_time() {
+            let deletion = AuditEvent::new(now, AuditKind::UserDeleted, self.origin.clone());
             match self.store.purge(self.retention_periods, deletion.with_resource(ABANDONED)).await {
                 Ok(purged) => {
                     tracing::debug!(rows = purged.rows, "Expired rows deleted");

@@ -8,6 +8,7 @@ mod administration;
 mod attempt_limits;
 mod audit;
 mod audit_queue;
+mod clock_watch;
 mod counted_requests;
 mod current_password;
 mod error;

@@ -112,20 +112,22 @@ impl SigningKeys {
     pub async fn load_or_rotate(&self) -> Result<(), SigningKeyError> {
         let now = self.env.clock.now();
         let mut stored = self.store.list_signing_keys(now).await?;
-        let is_due = |latest: &StoredSigningKey| latest.created_at.plus(self.options.rotation_age) <= now;
+        let is_due = |latest: &StoredSigningKey| {
+            latest.is_ahead(now) || latest.created_at.plus(self.options.rotation_age) <= now
+        };
         if stored.first().is_none_or(is_due) {
             self.add(stored.first(), Rotation::Orderly, now, None).await?;
             stored = self.store.list_signing_keys(now).await?;
         }
-        self.use_keys(&stored);
-        self.require_latest(&stored)
+        self.use_keys(&stored, now);
+        self.require_latest(&stored, now)
     }
 
     /// Makes these the keys that sign and verify. A key that cannot be decrypted verifies nothing. A key that
     /// is no longer stored was revoked or has expired, so it is dropped even if the latest key cannot be
     /// decrypted.
-    fn use_keys(&self, stored: &[StoredSigningKey]) {
-        let opened: Vec<_> = stored.iter().filter_map(|key| self.open(key).ok()).collect();
+    fn use_keys(&self, stored: &[StoredSigningKey], now: Timestamp) {
+        let opened: Vec<_> = stored.iter().filter_map(|key| self.open(key, now).ok()).collect();
         self.access_tokens.replace_keys(&opened);
     }
 
@@ -139,7 +141,7 @@ impl SigningKeys {
         }
         *reloaded = Some(now);
         match self.list().await {
-            Ok(stored) if !stored.is_empty() => self.use_keys(&stored),
+            Ok(stored) if !stored.is_empty() => self.use_keys(&stored, self.env.clock.now()),
             Ok(_) => {}
             Err(error) => tracing::warn!(error = %error.chain(), "Signing keys not read again"),
         }
@@ -151,12 +153,12 @@ impl SigningKeys {
     /// # Errors
     /// [`SigningKeyError`]
     pub async fn check(&self) -> Result<(), SigningKeyError> {
-        self.require_latest(&self.list().await?)
+        self.require_latest(&self.list().await?, self.env.clock.now())
     }
 
     /// Checks that the configured key decrypts the latest of these signing keys.
-    fn require_latest(&self, stored: &[StoredSigningKey]) -> Result<(), SigningKeyError> {
-        match stored.first().map(|latest| (latest, self.open(latest))) {
+    fn require_latest(&self, stored: &[StoredSigningKey], now: Timestamp) -> Result<(), SigningKeyError> {
+        match stored.first().map(|latest| (latest, self.open(latest, now))) {
             Some((latest, Err(source))) => Err(SigningKeyError::Sealed { id: latest.id.clone(), source }),
             _ => Ok(()),
         }
@@ -234,13 +236,22 @@ impl SigningKeys {
         if !self.store.add_signing_key(key.clone(), earlier, event).await? {
             return Ok(None);
         }
+        if let Some(latest) = latest.filter(|latest| latest.is_ahead(now)) {
+            tracing::warn!(
+                "Signing key {} was created in the future ({}); replaced",
+                latest.id,
+                latest.created_at
+            );
+        }
         tracing::info!("Signing key {} created; it signs from {signs_from}", key.id);
         Ok(Some(key))
     }
 
-    /// Decrypts a signing key.
-    fn open(&self, key: &StoredSigningKey) -> Result<SigningKey, UnsealError> {
+    /// Decrypts a signing key. A key with a wrong time signs until the next one does.
+    fn open(&self, key: &StoredSigningKey, now: Timestamp) -> Result<SigningKey, UnsealError> {
         let seed = self.sealing_key.open(Purpose::SigningSeed, &key.sealed_seed)?;
-        Ok(SigningKey::new(SigningSeed::from_bytes(seed), key.signs_from, key.verifies_until))
+        let always = Timestamp::from_unix_micros(i64::MIN);
+        let signs_from = if key.is_ahead(now) { always } else { key.signs_from };
+        Ok(SigningKey::new(SigningSeed::from_bytes(seed), signs_from, key.verifies_until))
     }
 }

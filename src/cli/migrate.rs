@@ -1,10 +1,11 @@
 //! `kairos-identity migrate`
 
 use super::{Failure, store};
-use crate::config::Settings;
+use crate::{clock::Clock, config::Settings};
 
 pub(super) async fn run(settings: &Settings) -> Result<(), Failure> {
     let url = &settings.database.url;
+    store::wait_for_server(settings, &Clock::system()).await?;
     let migrated = store::open(settings, true)?
         .migrate()
         .await

@@ -21,14 +21,23 @@ mod signing;
 mod store;
 mod user;
 
+use std::time::Duration;
+
 use clap::{Parser, Subcommand};
 
 pub use self::failure::CliError;
 use self::failure::{Failure, check_write, reason};
 use crate::{
     config::{LogFormat, ServeFlags, Settings, StoreFlags},
-    telemetry,
+    database, telemetry,
 };
+
+/// How long a command that succeeded waits until its SQLite files are complete without their WAL, which holds
+/// at most some 100 MB.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The same after a failure, for example a second signal.
+const CLOSE_TIMEOUT_AFTER_FAILURE: Duration = Duration::from_millis(500);
 
 /// The identity service of Kairos: registers users, verifies their email, logs them in, and resolves an
 /// auth_token to its user.
@@ -117,7 +126,7 @@ impl Cli {
             telemetry::init(settings.log.level.as_str(), is_json).map_err(|error| error.to_string())?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.map_err(|error| format!("cannot start the async runtime: {error}"))?;
-        runtime.block_on(async {
+        let done = runtime.block_on(async {
             match self.command {
                 Command::Serve(_) => serve::run(settings).await,
                 Command::Migrate => migrate::run(&settings).await,
@@ -134,8 +143,14 @@ impl Cli {
                 Command::Backup(backup) => backup.run(&settings),
                 Command::Healthcheck(healthcheck) => healthcheck.run(&settings).await,
             }
-        })?;
-        Ok(())
+        });
+        // Its tasks own the last handles of the store.
+        drop(runtime);
+        let limit = if done.is_ok() { CLOSE_TIMEOUT } else { CLOSE_TIMEOUT_AFTER_FAILURE };
+        if !database::wait_until_closed(limit) {
+            tracing::warn!("The database file was not closed in time; the next start reads its WAL");
+        }
+        Ok(done?)
     }
 
     /// Returns the flags that are settings, with those of the command.

@@ -16,6 +16,9 @@ use crate::{
     store::Store,
 };
 
+/// What the name of the key file beside a SQLite database has after that of the database.
+pub(super) const KEY_SUFFIX: &str = ".key";
+
 /// Loads the key of `secret.key-file`. If the setting is unset on SQLite, loads the key file beside the
 /// database, and creates it if it is missing, so that the first start needs no preparation.
 pub(super) fn sealing_key(settings: &Settings, entropy: &Entropy) -> Result<SealingKey, Failure> {
@@ -35,7 +38,7 @@ pub(super) fn sealing_key(settings: &Settings, entropy: &Entropy) -> Result<Seal
 /// with `.key` appended.
 pub(super) fn default_key_path(database: &Path) -> PathBuf {
     let mut path = database.as_os_str().to_owned();
-    path.push(".key");
+    path.push(KEY_SUFFIX);
     path.into()
 }
 

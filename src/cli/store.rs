@@ -1,9 +1,12 @@
 //! Opens the store that the settings name.
 
-use super::{Failure, reason};
+use std::path::{Path, PathBuf};
+
+use super::{Failure, reason, signing::KEY_SUFFIX};
 use crate::{
+    clock::Clock,
     config::{DatabaseSettings, DatabaseUrl, Settings},
-    database::{DatabaseOptions, PostgresOptions, SqliteOptions},
+    database::{DatabaseOptions, PostgresOptions, SqliteOptions, wait_for_postgres},
     postgres_url::PostgresUrl,
     store::{LookupOptions, MigrateError, Schema, Store},
 };
@@ -20,8 +23,36 @@ pub(super) fn open(settings: &Settings, create: bool) -> Result<Store, Failure> 
             path.display()
         ));
     }
+    if let DatabaseUrl::Sqlite(path) = &settings.database.url {
+        // SQLite would delete the WAL, and with it what the missing file lacks.
+        refuse_leftovers(path, &["-wal"], "move them away")?;
+    }
     let options = options(settings, "database.url", &settings.database.url, create)?;
     Store::open(options, lookup_options(settings)).map_err(reason)
+}
+
+/// Refuses to create a database beside files that belong to a missing or empty one. `way_out` is what to do
+/// if these files are not needed.
+fn refuse_leftovers(path: &Path, suffixes: &[&str], way_out: &str) -> Result<(), Failure> {
+    if std::fs::metadata(path).is_ok_and(|file| file.len() > 0) {
+        return Ok(());
+    }
+    let with_suffix = |suffix: &&str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let found = suffixes.iter().map(with_suffix).filter(|file| file.exists());
+    let found: Vec<_> = found.map(|file| file.display().to_string()).collect();
+    if found.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "the database file {} is missing or empty, but files that belong to it exist ({}): put the database back beside \
+         them, or, to start without its users, {way_out}",
+        path.display(),
+        found.join(", ")
+    ))
 }
 
 /// Returns the options to open a database with the limits of the settings. Errors name `key`, the setting or
@@ -56,10 +87,19 @@ pub(super) fn parse_url(flag: &str, text: &str) -> Result<DatabaseUrl, Failure> 
     })
 }
 
-/// Opens the store for `serve`: with its replicas. A missing SQLite file is created.
+/// Opens the store for `serve`: with its replicas. A missing SQLite file is created, unless its key file
+/// exists: then the file is missing because it was lost.
 pub(super) fn open_to_serve(settings: &Settings) -> Result<Store, Failure> {
     let database = &settings.database;
-    let DatabaseUrl::Postgres(primary) = &database.url else { return open(settings, true) };
+    let primary = match &database.url {
+        DatabaseUrl::Postgres(primary) => primary,
+        DatabaseUrl::Sqlite(path) => {
+            let way_out =
+                "move them away, or only the WAL and create a database with `kairos-identity migrate`";
+            refuse_leftovers(path, &["-wal", KEY_SUFFIX], way_out)?;
+            return open(settings, true);
+        }
+    };
     if database.read_urls.as_slice().is_empty() {
         return open(settings, true);
     }
@@ -93,6 +133,17 @@ fn postgres_options(database: &DatabaseSettings, key: &str, url: &str) -> Result
         connection_lifetime: database.connection_lifetime.get(),
         is_pooled: database.pooler,
     })
+}
+
+/// Waits for a PostgreSQL server that does not accept connections yet, at most for `database.startup-wait`.
+pub(super) async fn wait_for_server(settings: &Settings, clock: &Clock) -> Result<(), Failure> {
+    let (database, limit) = (&settings.database, settings.database.startup_wait.get());
+    let DatabaseUrl::Postgres(url) = &database.url else { return Ok(()) };
+    let options = postgres_options(database, "database.url", url)?;
+    if limit.is_zero() {
+        return Ok(());
+    }
+    wait_for_postgres(&options, limit, clock).await.map_err(reason)
 }
 
 /// Opens an existing store, which must have the schema of this release.

@@ -44,6 +44,14 @@ section! {
         /// service then sets no session parameters, since they would affect other clients; docs/pgbouncer.md
         /// lists the parameters that the role needs instead.
         pooler: bool = "false",
+        /// PostgreSQL: how long `serve` and `migrate` wait for a server that cannot be reached or does not
+        /// accept connections yet, with a line in the log every second. Any other error, such as a wrong
+        /// password or a missing database, ends the start at once. `0s`: do not wait.
+        startup_wait: Span<0, 3_600_000> = "60s",
+        /// Time for which no row is deleted by its age after the clock has jumped forward by an hour or more,
+        /// or after a start that finds a day without any stored event: long enough to correct a wrong clock.
+        /// `0s`: never pause.
+        deletion_pause: Span<0, 2_592_000_000> = "24h",
         /// PostgreSQL: maximum number of pooled connections. Beyond them there may be up to `lookup.lanes`
         /// more for a moment after connections were lost, and one that monitors replication if there are
         /// replicas.
@@ -61,7 +69,8 @@ section! {
         /// SQLite: number of threads that read. Look-ups by `auth_token` have their own connections. More
         /// threads than cores only wait for each other.
         sqlite_readers: Count<1, 16> = "2",
-        /// SQLite: how long a statement waits for a lock of another process; look-ups by `auth_token` wait at
+        /// SQLite: how long a statement waits for a lock of another process. The time that a write has waited
+        /// for its turn counts too, so writes behind a lock fail together. Look-ups by `auth_token` wait at
         /// most 100 ms.
         sqlite_busy_timeout: Span<0, 60_000> = "5s",
         /// SQLite: maximum number of reads that wait, and also of writes that wait; beyond it calls fail with

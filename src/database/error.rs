@@ -18,7 +18,8 @@ pub enum Constraint {
 }
 
 /// The reason why an operation on the database failed. The operation changed nothing, with one exception:
-/// after [`DatabaseError::Unavailable`] from a write it is unknown whether the write was committed.
+/// after [`DatabaseError::Unavailable`] or [`DatabaseError::Damaged`] from a write it is unknown whether the
+/// write was committed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DatabaseError {
     /// The row violates a unique constraint.
@@ -27,6 +28,10 @@ pub enum DatabaseError {
     /// The database cannot be reached, did not answer in time, or cannot write.
     #[error("the database is not available")]
     Unavailable(#[source] Cause),
+    /// The engine cannot read or write a page of the database, or found a page invalid. A retry does not
+    /// help: the operator must restore the database.
+    #[error("the database is damaged")]
+    Damaged(#[source] Cause),
     /// The queue of the database is full; the operation was not started.
     #[error("the queue of the database is full; retry later")]
     Overloaded,
@@ -68,6 +73,13 @@ impl DatabaseError {
         matches!(self, Self::Unavailable(cause) if contains_any(&chain(cause), &CONNECTION_LOST))
     }
 
+    /// True if the operation failed because the disk of the database is full.
+    pub(crate) fn is_disk_full(&self) -> bool {
+        const FULL: [&str; 3] =
+            ["database or disk is full", "No space left on device", "could not extend file"];
+        matches!(self, Self::Unavailable(cause) if contains_any(&chain(cause), &FULL))
+    }
+
     /// Creates [`DatabaseError::Unavailable`] with this source.
     pub(crate) fn unavailable(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Unavailable(Cause::new(source))
@@ -82,6 +94,9 @@ impl From<DieselError> for DatabaseError {
                     Some(constraint) => Self::NotUnique(constraint),
                     None => Self::Internal(Cause::new("unexpected unique constraint violation")),
                 }
+            }
+            DieselError::DatabaseError(_, information) if contains_any(information.message(), &DAMAGED) => {
+                Self::Damaged(Cause::new(error))
             }
             DieselError::DatabaseError(kind, information) if is_unavailable(*kind, information.message()) => {
                 Self::Unavailable(Cause::new(error))
@@ -116,6 +131,24 @@ const CONNECTION_LOST: [&str; 5] = [
     "server closed the connection",
 ];
 
+/// Parts of the messages with which the engines report a page that cannot be read or written, or is invalid.
+const DAMAGED: [&str; 12] = [
+    // SQLite: SQLITE_CORRUPT, SQLITE_NOTADB and SQLITE_IOERR
+    "database disk image is malformed",
+    "malformed database schema",
+    "file is not a database",
+    "disk I/O error",
+    // PostgreSQL: data_corrupted (XX001) and index_corrupted (XX002)
+    "invalid page in block",
+    "could not read block",
+    "could not read blocks",
+    "missing chunk number",
+    "unexpected chunk",
+    "compressed pglz data is corrupt",
+    "contains unexpected zero page",
+    "contains corrupted page",
+];
+
 fn contains_any(message: &str, parts: &[&str]) -> bool {
     parts.iter().any(|part| message.contains(part))
 }
@@ -123,15 +156,12 @@ fn contains_any(message: &str, parts: &[&str]) -> bool {
 /// True if the error means that the database is unavailable. diesel does not keep the SQLSTATE, so an error
 /// that diesel does not classify is recognized by the engine's English message.
 fn is_unavailable(kind: DatabaseErrorKind, message: &str) -> bool {
-    const MESSAGES: [&str; 16] = [
+    const MESSAGES: [&str; 13] = [
         // SQLite
         "database is locked",
         "database or disk is full",
-        "disk I/O error",
         "attempt to write a readonly database",
         "unable to open database file",
-        "database disk image is malformed",
-        "file is not a database",
         // PostgreSQL
         "canceling statement",
         "deadlock detected",

@@ -10,11 +10,14 @@ pub(crate) mod columns;
 mod error;
 pub(crate) mod postgres;
 pub(crate) mod postgres_connect;
+mod postgres_start;
 pub(crate) mod replicas;
 mod replication;
 pub(crate) mod session;
 pub(crate) mod sqlite;
+pub(crate) mod sqlite_file;
 pub(crate) mod sqlite_open;
+mod sqlite_wal;
 
 use std::time::Duration;
 
@@ -23,6 +26,8 @@ pub use self::{
     columns::{SqlTimestamp, SqlUuid},
     error::{Cause, Constraint, DatabaseError},
     postgres_connect::PostgresOptions,
+    postgres_start::wait_for_postgres,
+    sqlite::wait_until_closed,
     sqlite_open::SqliteOptions,
 };
 use self::{postgres::PostgresPool, sqlite::SqliteThreads};

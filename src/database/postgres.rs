@@ -5,14 +5,24 @@
 //! on it. Look-ups, which only read, run in the task of the caller ([`PostgresPool::query`]); if a look-up is
 //! dropped, its connection is closed.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use deadpool::{
     Runtime,
     managed::{self, Manager, TimeoutType, Timeouts},
 };
+use diesel::{
+    QueryableByName,
+    sql_types::{BigInt, Nullable},
+};
 use diesel_async::{
-    AsyncPgConnection,
+    AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection,
     pooled_connection::{
         self, AsyncDieselConnectionManager, ManagerConfig, PoolableConnection, RecyclingMethod,
         deadpool::Object, deadpool::Pool,
@@ -30,6 +40,8 @@ pub struct PostgresPool {
     pool: Pool<AsyncPgConnection>,
     address: Arc<str>,
     answer_timeout: Duration,
+    /// Number of operations that failed because the server's disk is full.
+    disk_full_failures: Arc<AtomicU64>,
 }
 
 /// Reasons why a query has no result.
@@ -74,7 +86,8 @@ impl PostgresPool {
             .map_err(DatabaseError::unavailable)?;
         tokio::spawn(close_old_connections(pool.clone(), options.idle_timeout, options.connection_lifetime));
         let answer_timeout = options.acquire_timeout + options.statement_timeout + ANSWER_MARGIN;
-        Ok(Self { pool, address: options.url.address().into(), answer_timeout })
+        let address = options.url.address().into();
+        Ok(Self { pool, address, answer_timeout, disk_full_failures: Arc::default() })
     }
 
     /// Returns `host:port` of the server, for the log.
@@ -95,7 +108,17 @@ impl PostgresPool {
         work: impl Future<Output = Result<R, DatabaseError>> + Send + 'static,
     ) -> Result<R, DatabaseError> {
         let finished = timeout(self.answer_timeout, tokio::spawn(work)).await;
-        finished.map_err(DatabaseError::unavailable)?.map_err(DatabaseError::unavailable)?
+        let result = finished.map_err(DatabaseError::unavailable)?.map_err(DatabaseError::unavailable)?;
+        result.inspect_err(|error| {
+            if error.is_disk_full() {
+                self.disk_full_failures.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+    }
+
+    /// Returns the number of operations that failed because the server's disk is full.
+    pub(crate) fn disk_full_failures(&self) -> u64 {
+        AtomicU64::load(&self.disk_full_failures, Ordering::Relaxed)
     }
 
     /// Runs a query that only reads. If the server does not answer in time, or the caller's future is
@@ -118,6 +141,34 @@ impl PostgresPool {
         }
         in_flight.release();
         answer.map_err(QueryError::Failed)
+    }
+
+    /// Takes the lock of a writer on each of these tables, one after the other, and writes to the WAL. Runs
+    /// in the task of the caller, which holds the connection until the server answers.
+    pub(crate) async fn check_writes(&self, tables: &[&str]) -> Result<(), DatabaseError> {
+        // The WAL position as a number; NULL if the server refuses writes. The message is for no reader.
+        const WRITE: &str = "SELECT CASE WHEN pg_is_in_recovery() \
+            OR current_setting('transaction_read_only')::boolean THEN NULL \
+            ELSE (pg_logical_emit_message(true, 'kairos-identity', 'health') - '0/0')::bigint END AS position";
+        let mut connection = self.get().await?;
+        for table in tables {
+            let lock = format!("LOCK TABLE {table} IN ROW EXCLUSIVE MODE");
+            // One transaction for each table: with two locks at once, a migration could deadlock.
+            let connection: &mut AsyncPgConnection = &mut connection;
+            let locked: Result<(), DatabaseError> = connection
+                .transaction(async move |connection: &mut AsyncPgConnection| {
+                    Ok(connection.batch_execute(&lock).await?)
+                })
+                .await;
+            locked?;
+        }
+        let written: Written = diesel::sql_query(WRITE).get_result(&mut connection).await?;
+        match written.position {
+            Some(_) => Ok(()),
+            None => Err(DatabaseError::unavailable(
+                "the server accepts no writes: it is a standby, or default_transaction_read_only is on",
+            )),
+        }
     }
 
     /// Opens a new connection outside the pool, for work that must not wait for a free one.
@@ -148,6 +199,13 @@ impl PostgresPool {
     pub(crate) async fn detach(&self) -> Result<AsyncPgConnection, DatabaseError> {
         self.get().await.map(Object::take)
     }
+}
+
+/// The result of a write check.
+#[derive(QueryableByName)]
+struct Written {
+    #[diesel(sql_type = Nullable<BigInt>)]
+    position: Option<i64>,
 }
 
 /// Converts an error of the pool. The texts of the pool's library name neither the cause nor a setting.

@@ -78,6 +78,16 @@ impl Connector {
     }
 }
 
+impl Connector {
+    /// Opens a connection and closes it again, to find out whether the server accepts one.
+    pub(super) async fn try_once(&self) -> Result<(), tokio_postgres::Error> {
+        match &self.tls {
+            Some(tls) => self.config.connect(tls.clone()).await.map(drop),
+            None => self.config.connect(tokio_postgres::NoTls).await.map(drop),
+        }
+    }
+}
+
 /// Sets limits by which a server that no longer responds is noticed: a connection whose peer does not
 /// acknowledge is closed.
 fn config_with_timeouts(options: &PostgresOptions) -> tokio_postgres::Config {

@@ -145,8 +145,12 @@ fn connect(options: &SqliteOptions, name: &str, pragmas: &str) -> Result<SqliteC
     Ok(connection)
 }
 
-/// Creates the file, readable and writable by its owner only, and its parent directories.
+/// Creates the file, readable and writable by its owner only, and its parent directories. Does not open a
+/// file that exists: closing it would release the locks that other connections of this process have on it.
 fn create_private(path: &Path) -> io::Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder)?;
     }

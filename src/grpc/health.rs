@@ -1,37 +1,112 @@
-//! The health service (`grpc.health.v1`): SERVING while the database is available.
+//! The health service (`grpc.health.v1`): it reports what the database lets the service do.
+//!
+//! | the database | the services of the API, and `""` | [`LOOK_UPS`] |
+//! |---|---|---|
+//! | serves everything | SERVING | SERVING |
+//! | answers look-ups, but no login: it refuses writes, or its primary is away | NOT_SERVING | SERVING |
+//! | answers no look-up | NOT_SERVING | NOT_SERVING |
 
 use std::time::Duration;
 
+use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use super::service;
-use crate::{database::DatabaseError, store::Store};
+use crate::{
+    database::{Cause, DatabaseError},
+    domain::AuthToken,
+    store::Store,
+};
 
-/// The time between two checks of the database. The status changes at most this plus [`PING_TIMEOUT`] after
-/// the database is lost.
+/// The name under which the health service reports the look-ups by `auth_token` alone. It is no service of
+/// the API.
+pub const LOOK_UPS: &str = "kairos.identity.v1.LookupService";
+
+/// The time between two checks of the database. Writes are checked every second time, since each of these
+/// checks writes to the disk. The status changes at most twice this plus [`CHECK_TIMEOUT`] after the cause.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// A database that does not answer a ping within this time is unavailable.
-const PING_TIMEOUT: Duration = Duration::from_secs(2);
+/// A database that does not answer a check within this time is unavailable.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The services whose status follows the database: those of the API, and `""` for the whole server.
+/// The number of checks during which writes count as failing after one failed because the disk is full.
+const CHECKS_AFTER_DISK_FULL: u32 = 10;
+
+/// The services that need everything: those of the API, and `""` for the whole server.
 fn services() -> impl Iterator<Item = &'static str> {
     service::NAMES.into_iter().chain([""])
 }
 
-/// Sets the status of the health service by the state of the database.
+/// What the database lets the service do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Served {
+    Everything,
+    LookUps,
+    Nothing,
+}
+
+/// A check in a task of its own, at most one at a time: a check that gets no answer holds a connection.
+#[derive(Debug)]
+struct Check<T> {
+    running: Option<JoinHandle<Result<T, DatabaseError>>>,
+}
+
+impl<T: Send + 'static> Check<T> {
+    const fn new() -> Self {
+        Self { running: None }
+    }
+
+    /// Starts `check` unless the last one still runs, and waits for the result. Returns `None` if there is
+    /// none within [`CHECK_TIMEOUT`].
+    async fn result(
+        &mut self,
+        check: impl Future<Output = Result<T, DatabaseError>> + Send + 'static,
+    ) -> Option<Result<T, DatabaseError>> {
+        let running = self.running.get_or_insert_with(|| tokio::spawn(check));
+        let result = timeout(CHECK_TIMEOUT, running).await.ok()?;
+        self.running = None;
+        Some(result.unwrap_or_else(|error| Err(DatabaseError::Unavailable(Cause::new(error)))))
+    }
+}
+
+/// Sets the status of the health service by what the database can do.
 pub struct HealthWatch {
     reporter: HealthReporter,
     store: Store,
+    logins: Check<Option<AuthToken>>,
+    look_ups: Check<()>,
+    writes: Check<()>,
+    /// A user that the last check found, to be looked up at the next one.
+    user: Option<AuthToken>,
+    /// The number of operations that have failed because the disk is full.
+    disk_full_failures: u64,
+    /// The number of checks during which writes still count as failing for that reason.
+    disk_full_checks: u32,
+    /// True if the last check did not check writes.
+    skipped_writes: bool,
     /// The result of the last check; `None` before the first one.
-    was_available: Option<bool>,
+    served: Option<Served>,
+    /// True if the last check found the database damaged.
+    is_damaged: bool,
 }
 
 impl HealthWatch {
     /// Creates a watch, checks the database once and sets the status.
     pub async fn begin(reporter: HealthReporter, store: Store) -> Self {
-        let mut watch = Self { reporter, store, was_available: None };
+        let mut watch = Self {
+            reporter,
+            store,
+            logins: Check::new(),
+            look_ups: Check::new(),
+            writes: Check::new(),
+            user: None,
+            disk_full_failures: 0,
+            disk_full_checks: 0,
+            skipped_writes: true,
+            served: None,
+            is_damaged: false,
+        };
         watch.check().await;
         watch
     }
@@ -42,49 +117,127 @@ impl HealthWatch {
         while stop.run_until_cancelled(self.check()).await.is_some() {
             stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await;
         }
-        self.report(ServingStatus::NotServing).await;
+        self.report(Served::Nothing).await;
         drain.cancelled().await;
-        for service in services() {
+        for service in services().chain([LOOK_UPS]) {
             // An open `Watch` stream would delay the shutdown until the drain deadline.
             self.reporter.clone().clear_service_status(service).await;
         }
     }
 
-    /// Checks the database, and reports a change of its state.
+    /// Checks the database, and reports a change of what it serves.
     async fn check(&mut self) {
-        let is_available = self.is_database_available().await;
-        if self.was_available != Some(is_available) {
-            self.report_change(is_available).await;
+        let (logins, look_ups, writes) = self.results().await;
+        // Without a user to look up, a look-up does not show that users can be read.
+        let look_ups = match (&logins, self.user) {
+            (Err(error), None) => look_ups.and(Err(error.clone())),
+            _ => look_ups,
+        };
+        if let Ok(user) = logins {
+            self.user = user;
+        }
+        let errors: Vec<DatabaseError> =
+            [look_ups.clone().err(), logins.err(), writes.err()].into_iter().flatten().collect();
+        let served = match (look_ups, errors.first()) {
+            (Err(_), _) => Served::Nothing,
+            (Ok(()), Some(_)) => Served::LookUps,
+            (Ok(()), None) => Served::Everything,
+        };
+        let damage = errors.iter().find(|error| matches!(error, DatabaseError::Damaged(_)));
+        self.report_damage(damage);
+        if self.served != Some(served) {
+            self.report_change(served, errors.first()).await;
         }
     }
 
-    /// True if the database answers a ping.
-    async fn is_database_available(&self) -> bool {
-        match tokio::time::timeout(PING_TIMEOUT, self.store.ping()).await {
-            // A full queue does not mean that the database is unavailable: it is working through the queue.
-            Ok(Ok(()) | Err(DatabaseError::Overloaded)) => true,
-            Ok(Err(error)) => {
-                tracing::debug!(error = %error.chain(), "Database ping failed");
-                false
+    /// Runs the checks at the same time.
+    async fn results(
+        &mut self,
+    ) -> (Result<Option<AuthToken>, DatabaseError>, Result<(), DatabaseError>, Result<(), DatabaseError>)
+    {
+        self.skipped_writes = self.served == Some(Served::Everything) && !self.skipped_writes;
+        let checks_writes = !self.skipped_writes;
+        let user = self.user.unwrap_or_else(|| AuthToken::from_random([0; 16]));
+        let commits = self.store.committed_by_writer();
+        let [for_logins, for_look_ups, for_writes] = [&self.store; 3].map(Clone::clone);
+        let logins = self.logins.result(async move { for_logins.check_logins().await });
+        let look_ups = self.look_ups.result(async move { for_look_ups.check_look_ups(user).await });
+        let writes = async {
+            if !checks_writes {
+                return Some(Ok(()));
             }
-            Err(_) => false,
+            self.writes.result(async move { for_writes.check_writes().await }).await
+        };
+        let (logins, look_ups, writes) = tokio::join!(logins, look_ups, writes);
+        // SQLite's writer works through a long queue: the check waits in it, and others have been served.
+        let is_busy = self.store.committed_by_writer() > commits;
+        let writes = writes.or_else(|| is_busy.then_some(Ok(())));
+        let writes = answered(writes, ()).and_then(|()| self.require_space());
+        (answered(logins, None), answered(look_ups, ()), writes)
+    }
+
+    /// Fails for some time after an operation failed because the disk is full.
+    fn require_space(&mut self) -> Result<(), DatabaseError> {
+        let failures = self.store.disk_full_failures();
+        if std::mem::replace(&mut self.disk_full_failures, failures) != failures {
+            self.disk_full_checks = CHECKS_AFTER_DISK_FULL;
+        }
+        if self.disk_full_checks == 0 {
+            return Ok(());
+        }
+        self.disk_full_checks -= 1;
+        Err(DatabaseError::Unavailable(Cause::new("a write failed because the disk is full")))
+    }
+
+    /// Logs a damaged database, once until a check finds no damage.
+    fn report_damage(&mut self, damage: Option<&DatabaseError>) {
+        let was_damaged = std::mem::replace(&mut self.is_damaged, damage.is_some());
+        if let (false, Some(error)) = (was_damaged, damage) {
+            tracing::error!(
+                error = %error.chain(),
+                "Database damaged: a page cannot be read or written; restore a backup"
+            );
         }
     }
 
-    /// Logs a change of the state and sets the status.
-    async fn report_change(&mut self, is_available: bool) {
-        match (self.was_available.replace(is_available), is_available) {
-            (_, false) => tracing::error!("Database unavailable; health status is NOT_SERVING"),
-            (Some(false), true) => tracing::info!("Database available again; health status is SERVING"),
-            (None | Some(true), true) => {}
+    /// Logs a change and sets the status. `error` is the cause unless everything is served.
+    async fn report_change(&mut self, served: Served, error: Option<&DatabaseError>) {
+        let error = error.map(DatabaseError::chain);
+        match (self.served.replace(served), served) {
+            (_, Served::Nothing) => {
+                tracing::error!(error, "Database unavailable; health status is NOT_SERVING");
+            }
+            (_, Served::LookUps) => tracing::error!(
+                error,
+                "Database unavailable for logins; health status is NOT_SERVING except of {LOOK_UPS}"
+            ),
+            (Some(_), Served::Everything) => {
+                tracing::info!("Database available again; health status is SERVING");
+            }
+            (None, Served::Everything) => {}
         }
-        self.report(if is_available { ServingStatus::Serving } else { ServingStatus::NotServing }).await;
+        self.report(served).await;
     }
 
     /// Sets the status of all services.
-    async fn report(&self, status: ServingStatus) {
+    async fn report(&self, served: Served) {
+        let status = |is_serving| if is_serving { ServingStatus::Serving } else { ServingStatus::NotServing };
         for service in services() {
-            self.reporter.set_service_status(service, status).await;
+            self.reporter.set_service_status(service, status(served == Served::Everything)).await;
+        }
+        self.reporter.set_service_status(LOOK_UPS, status(served != Served::Nothing)).await;
+    }
+}
+
+/// Returns the result of a check. A missing one is an error. A full queue is none: the database is working
+/// through it.
+fn answered<T>(result: Option<Result<T, DatabaseError>>, when_full: T) -> Result<T, DatabaseError> {
+    match result {
+        Some(Err(DatabaseError::Overloaded)) => Ok(when_full),
+        Some(result) => result,
+        None => {
+            let limit = format!("the database did not answer a health check within {CHECK_TIMEOUT:?}");
+            Err(DatabaseError::Unavailable(Cause::new(limit)))
         }
     }
 }
@@ -124,7 +277,7 @@ mod tests {
 
         let mut watch = HealthWatch::begin(reporter, unreachable_store()).await;
         watch.check().await;
-        watch.report_change(true).await;
+        watch.report_change(Served::Everything, None).await;
 
         drop(logging);
         let mut text = String::new();

@@ -26,7 +26,7 @@ mod status;
 mod unary;
 
 pub use self::{
-    health::HealthWatch,
+    health::{HealthWatch, LOOK_UPS},
     page_tokens::PageTokens,
     reflection::add_reflection,
     service::{Api, Services},

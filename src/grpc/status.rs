@@ -46,8 +46,8 @@ pub(super) fn invalid_fields(violations: Vec<FieldViolation>) -> Status {
     Status::with_error_details(Code::InvalidArgument, listed.join("; "), details)
 }
 
-/// Returns the status for an error of `accounts`, and logs the cause of an unavailable database or an
-/// internal error.
+/// Returns the status for an error of `accounts`, and logs the cause of an unavailable or damaged database or
+/// an internal error.
 pub(super) fn from_account(error: AccountError) -> Status {
     use AccountError as E;
     use ErrorReason as R;
@@ -97,6 +97,7 @@ pub(super) fn from_account(error: AccountError) -> Status {
             return retryable_status(Code::ResourceExhausted, R::Overloaded, message, retry_after);
         }
         E::StoreUnavailable(cause) => return unavailable(&cause),
+        E::StoreDamaged(cause) => return damaged(&cause),
         E::Internal(cause) => return internal_error(&cause),
     };
     error_status(code, reason, message)
@@ -108,6 +109,13 @@ fn unavailable(cause: &Cause) -> Status {
     tracing::warn!(request_id, error = %chain(cause), "Call failed: database unavailable");
     let message = "the database is unavailable: try again later";
     retryable_status(Code::Unavailable, ErrorReason::StoreUnavailable, message, STORE_RETRY_AFTER)
+}
+
+/// Returns `DATA_LOSS`, which clients do not retry, and logs the cause, which the status does not contain.
+fn damaged(cause: &Cause) -> Status {
+    let request_id = current_request_id().map(tracing::field::display);
+    tracing::error!(request_id, error = %chain(cause), "Call failed: database damaged");
+    error_status(Code::DataLoss, ErrorReason::Internal, "the database is damaged")
 }
 
 /// Returns `INTERNAL` and logs the cause, which the status does not contain.
@@ -167,7 +175,8 @@ mod tests {
             let sent = from_account(error.clone()).get_details_error_info().unwrap().reason;
             assert_eq!(error.reason(), Some(sent.as_str()));
         }
-        for error in [E::Overloaded { retry_after }, E::StoreUnavailable(cause()), E::Internal(cause())] {
+        let failures = [E::StoreUnavailable(cause()), E::StoreDamaged(cause()), E::Internal(cause())];
+        for error in failures.into_iter().chain([E::Overloaded { retry_after }]) {
             assert_eq!(error.reason(), None);
         }
     }
@@ -175,7 +184,11 @@ mod tests {
     #[test]
     fn the_cause_of_an_error_is_not_sent_to_the_caller() {
         let cause = crate::database::Cause::new("relation core_user does not exist");
-        for error in [AccountError::Internal(cause.clone()), AccountError::StoreUnavailable(cause)] {
+        for error in [
+            AccountError::Internal(cause.clone()),
+            AccountError::StoreDamaged(cause.clone()),
+            AccountError::StoreUnavailable(cause),
+        ] {
             let status = from_account(error);
             let sent = format!("{} {:?}", status.message(), status.get_error_details());
             assert!(!sent.contains("core_user"), "{sent}");

@@ -170,12 +170,15 @@ fn error_page(templates: &PageTemplates, purpose: MailTokenPurpose, error: &Acco
     }
 }
 
-/// Logs the cause of an unavailable database or an internal error.
+/// Logs the cause of an unavailable or damaged database, or of an internal error.
 fn log_failure(error: &AccountError, origin: &Origin) {
     let request_id = origin.request_id.map(tracing::field::display);
     match error {
         AccountError::StoreUnavailable(cause) => {
             tracing::warn!(request_id, error = %chain(cause), "Page request failed: database unavailable");
+        }
+        AccountError::StoreDamaged(cause) => {
+            tracing::error!(request_id, error = %chain(cause), "Page request failed: database damaged");
         }
         AccountError::Internal(cause) => {
             tracing::error!(request_id, error = %chain(cause), "Page request failed: internal error");

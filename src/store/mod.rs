@@ -7,6 +7,7 @@
 //! Each other file here holds the queries of one table or of one group of operations; `docs/architecture.md`
 //! describes the design.
 
+mod health;
 mod lookup;
 mod migrate;
 pub mod schema;
@@ -26,7 +27,7 @@ pub use self::{
     },
 };
 use crate::database::{
-    Connections, DatabaseError, DatabaseOptions, postgres::PostgresPool, read, replicas::Replicas,
+    Connections, DatabaseError, DatabaseOptions, postgres::PostgresPool, replicas::Replicas,
     sqlite::SqliteThreads,
 };
 
@@ -58,17 +59,5 @@ impl Store {
         };
         let lookup = Lookup::start(&connections, replicas, lookup)?;
         Ok(Self { connections, lookup })
-    }
-
-    /// Runs `SELECT 1` to check that the database answers.
-    ///
-    /// # Errors
-    /// [`DatabaseError`] if the database does not answer.
-    pub async fn ping(&self) -> Result<(), DatabaseError> {
-        use diesel_async::RunQueryDsl;
-        read!(&self.connections, connection => {
-            diesel::sql_query("SELECT 1").execute(connection).await?;
-            Ok(())
-        })
     }
 }

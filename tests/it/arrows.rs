@@ -21,7 +21,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("password", &["clock", "domain", "entropy", "env"]),
     ("access_token", &["domain"]),
     ("callers", &["domain"]),
-    ("database", &["domain", "postgres_url"]),
+    ("database", &["clock", "domain", "postgres_url"]),
     ("store", &["batch_queue", "database", "domain"]),
     ("django", &["database", "domain"]),
     ("maintenance", &["database", "domain", "publish", "store"]),

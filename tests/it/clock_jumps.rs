@@ -7,8 +7,8 @@ use kairos_identity::{
     access_token::{AccessTokenOptions, AccessTokens},
     accounts::{
         AccountError, Accounts, AccountsDependencies, AccountsOptions, AuditLimits, AuditTrail, Budget,
-        IssuedTokens, KeyOptions, MailOptions, MailedBy, Mails, NewAccount, SessionOptions, SigningKeys,
-        ThrottleOptions,
+        Housekeeping, IssuedTokens, KeyOptions, MailOptions, MailedBy, Mails, NewAccount, Retention,
+        SessionOptions, SigningKeys, ThrottleOptions,
     },
     clock::Clock,
     domain::{Email, LinkToken, MailToken, Origin, Password, Timestamp, Username},
@@ -137,6 +137,19 @@ impl Scene {
     }
 }
 
+/// Returns a job that deletes unverified users after 30 days.
+fn housekeeping(world: &World, clock: &Clock, pause_after_jump: Duration) -> Housekeeping {
+    let retention = Retention {
+        unverified_users: 30 * DAY,
+        finished_mails: 30 * DAY,
+        audit_events: 365 * DAY,
+        audit_rows_max: 1_000,
+        pause_after_jump,
+    };
+    let sessions = accounts_options().sessions;
+    Housekeeping::new(world.store.clone(), clock.clone(), Origin::local("test"), sessions, retention)
+}
+
 fn ada() -> Email {
     email("ada@example.com")
 }
@@ -203,6 +216,64 @@ on_both_engines! {
         assert!(scene.is_active(&before).await);
         let after = scene.log_in(PASSWORD).await.unwrap();
         assert!(scene.is_active(&after).await);
+    }
+
+    async fn a_key_of_a_clock_that_was_ahead_does_not_stop_the_rotation(engine: Engine) {
+        let scene = Scene::new(engine).await;
+        // The clock is ten years ahead for a minute, and the keys are rotated.
+        scene.jump(Ahead(3_650 * DAY)).await;
+        scene.jump(TO_THE_START).await;
+        let now = NOW;
+        let keys = scene.keys.list().await.unwrap();
+        assert!(keys[0].created_at <= now && keys[0].signs_from <= now.plus(60 * MINUTE), "{keys:?}");
+        // The first key signs until the new one does, and verifies until its last token has expired.
+        assert!(keys.iter().any(|key| key.verifies_until == Some(now.plus(70 * MINUTE))), "{keys:?}");
+        let tokens = scene.log_in(PASSWORD).await.unwrap();
+        assert!(scene.is_active(&tokens).await);
+
+        scene.jump(Ahead(61 * MINUTE)).await;
+        let tokens = scene.log_in(PASSWORD).await.unwrap();
+        assert!(scene.is_active(&tokens).await);
+        let count = scene.keys.list().await.unwrap().len();
+        scene.jump(Ahead(31 * DAY)).await;
+        let rotated = scene.keys.list().await.unwrap();
+        assert!(rotated[0].created_at > now.plus(30 * DAY), "{count} {rotated:?}");
+    }
+
+    async fn sessions_and_links_of_a_clock_that_was_ahead_do_not_last_for_years(engine: Engine) {
+        let scene = Scene::new(engine).await;
+        scene.jump(Ahead(3_650 * DAY)).await;
+        let session = scene.log_in(PASSWORD).await.unwrap();
+        let link = scene.reset_link().await;
+
+        scene.jump(TO_THE_START).await;
+
+        assert!(scene.accounts.refresh_session(&session.refresh_token, &scene.origin).await.is_err());
+        assert!(!scene.reset(&link).await);
+        let link = scene.reset_link().await;
+        assert!(scene.reset(&link).await);
+    }
+
+    async fn nothing_is_deleted_by_a_clock_that_has_jumped(engine: Engine) {
+        for (pause, users) in [(DAY, 1), (Duration::ZERO, 0)] {
+            let world = World::new(engine).await;
+            let clock = Clock::manual(NOW);
+            world.register("ada").await;
+            let housekeeping = housekeeping(&world, &clock, pause);
+            housekeeping.purge().await;
+            assert_eq!(world.counts().users, 1);
+            clock.set(NOW.plus(40 * DAY));
+            housekeeping.purge().await;
+            assert_eq!(world.counts().users, users, "{pause:?}");
+
+            // A process that starts under the wrong clock compares it with the stored times.
+            world.database.execute("DELETE FROM core_user");
+            world.register("bob").await;
+            let housekeeping = self::housekeeping(&world, &clock, pause);
+            housekeeping.compare_clock_with_store().await;
+            housekeeping.purge().await;
+            assert_eq!(world.counts().users, users, "{pause:?}");
+        }
     }
 
     async fn a_clock_jump_revives_no_used_replaced_or_revoked_token(engine: Engine) {

@@ -9,6 +9,10 @@ use std::{
 };
 
 use kairos_identity::proto::identity_service_client::IdentityServiceClient;
+use tonic::transport::Endpoint;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 
 use crate::support::{
     engine::Engine,
@@ -71,12 +75,21 @@ impl Limited {
         until(&format!("the log contains {text}"), LOG_LIMIT, log).await
     }
 
-    async fn register(&self, name: &str) {
+    /// Returns the gRPC address of the service, once it serves.
+    async fn url(&self) -> String {
         let log = self.logged("Serving gRPC on ").await;
         let (_, rest) = log.split_once("Serving gRPC on ").unwrap();
         let address = rest.split(|c: char| !(c.is_ascii_hexdigit() || ".:".contains(c))).next().unwrap();
-        let url = format!("http://{}", address.trim_end_matches(['.', ':']));
-        IdentityServiceClient::connect(url).await.unwrap().register(registration(name)).await.unwrap();
+        format!("http://{}", address.trim_end_matches(['.', ':']))
+    }
+
+    async fn register(&self, name: &str) {
+        IdentityServiceClient::connect(self.url().await)
+            .await
+            .unwrap()
+            .register(registration(name))
+            .await
+            .unwrap();
     }
 
     /// Removes the limit.
@@ -128,6 +141,33 @@ async fn a_mail_that_does_not_fit_on_the_disk_is_retried_and_leaves_no_file() {
         assert_eq!(mails_to(&server.mail_folder(), &address(name)).len(), 1);
     }
     assert!(names(&server.mail_folder()).iter().all(|name| has_extension(name, "eml")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_whose_database_cannot_grow_serves_look_ups_only() {
+    let mut server = TestServer::start(Engine::Sqlite).await;
+    server.unverified_user("ada").await;
+    server.kill_9();
+    // The WAL that the kill has left is longer than this, so nothing can be appended to it.
+    let limited = Limited::start(&server, 65_536);
+    let url = limited.url().await;
+    let status = async |service: &str| {
+        let channel = Endpoint::from_shared(url.clone()).unwrap().connect().await.unwrap();
+        let mut client = HealthClient::new(channel);
+        client.check(HealthCheckRequest { service: service.to_owned() }).await.unwrap().into_inner().status()
+    };
+    let becomes = async |expected| {
+        until(&format!("health becomes {expected:?}"), LOG_LIMIT, async || {
+            let look_ups = status("kairos.identity.v1.LookupService").await;
+            (status("").await == expected && look_ups == ServingStatus::Serving).then_some(())
+        })
+        .await;
+    };
+
+    becomes(ServingStatus::NotServing).await;
+    limited.free_space();
+    becomes(ServingStatus::Serving).await;
+    limited.register("bob").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,9 +23,12 @@ impl SessionOptions {
     }
 
     /// True if the user may act in this session: it has not expired, and its user is verified and not
-    /// disabled.
+    /// disabled. A session that was opened or refreshed later than one could be that begins now and lives as
+    /// long as possible is not live: the clock was ahead, and the session would last for as long.
     fn is_live(&self, known: &KnownSession, now: Timestamp) -> bool {
-        known.user.is_verified && !known.is_disabled && now < self.expires_at(&known.session)
+        let session = &known.session;
+        let is_ahead = session.created_at.max(session.refreshed_at) > now.plus(self.lifetime);
+        known.user.is_verified && !known.is_disabled && !is_ahead && now < self.expires_at(session)
     }
 }
 

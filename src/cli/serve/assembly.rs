@@ -57,7 +57,7 @@ impl Service {
     pub(super) async fn assemble(settings: Settings) -> Result<Self, Failure> {
         let env = Env::system();
         let gate = reload::gate(&settings)?;
-        let store = open_store(&settings).await?;
+        let store = open_store(&settings, &env).await?;
         let sealing_key = Arc::new(sealing_key(&settings, &env.entropy)?);
         let mail_due = Arc::new(Notify::new());
         let mails = mails(&settings, Arc::clone(&sealing_key), &env.entropy, Arc::clone(&mail_due));
@@ -160,8 +160,10 @@ fn build_pages(settings: &Settings, accounts: &Accounts, env: Env) -> Result<Pag
     Ok(Pages::new(accounts.clone(), templates, options, env))
 }
 
-/// Opens the store, and migrates a SQLite database. Fails if the schema of another database is not current.
-async fn open_store(settings: &Settings) -> Result<Store, Failure> {
+/// Waits for the server of the store, opens the store, and migrates a SQLite database. Fails if the schema of
+/// another database is not current.
+async fn open_store(settings: &Settings, env: &Env) -> Result<Store, Failure> {
+    store::wait_for_server(settings, &env.clock).await?;
     let store = store::open_to_serve(settings)?;
     if let DatabaseUrl::Sqlite(_) = settings.database.url {
         let migrated = store.migrate().await.map_err(|error| store::database_failure(settings, &error))?;

@@ -17,6 +17,7 @@ use crate::{
     config::Settings,
     domain::Origin,
     server::{self, DrainReport},
+    store::Store,
 };
 
 /// The time that the background work gets at shutdown even if the calls have used up the drain deadline. A
@@ -45,6 +46,7 @@ impl Service {
         let background = TaskTracker::new();
         let retention = retention(&self.settings);
         let sessions = session_options(&self.settings);
+        background.spawn(watch_file(self.store.clone(), watch.clone()));
         let housekeeping = Housekeeping::new(
             self.store,
             self.env.clock.clone(),
@@ -136,6 +138,11 @@ impl Running {
             }
         }
     }
+}
+
+/// Watches a SQLite file until `stop` is cancelled.
+async fn watch_file(store: Store, stop: CancellationToken) {
+    stop.run_until_cancelled(store.watch_file()).await;
 }
 
 /// Logs the address of the HTTP port, and what it serves.

@@ -93,7 +93,12 @@ impl<'a> CallTrail<'a> {
         let Some(method) = self.method else { return Some(AuditKind::InputValidationFail) };
         let is_failure = matches!(
             code,
-            Code::Internal | Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown
+            Code::Internal
+                | Code::DataLoss
+                | Code::Unavailable
+                | Code::DeadlineExceeded
+                | Code::Cancelled
+                | Code::Unknown
         );
         match method.policy.refusal {
             Some(_) if is_failure && method.policy.is_look_up => None,

@@ -78,7 +78,7 @@ impl Lookup {
                 let queues: Arc<[_]> =
                     (0..count).map(|_| queue(options.waiting_max.div_ceil(count))).collect();
                 for queue in &*queues {
-                    lanes.spawn(sqlite::run(sqlite::Lane::open(threads.options())?, Arc::clone(queue)));
+                    lanes.spawn(sqlite::run(sqlite::Lane::open(threads)?, Arc::clone(queue)));
                 }
                 (queues, None)
             }

@@ -1,5 +1,7 @@
 //! Queries of `core_mail_token`: the links that are mailed to users, each for one purpose and one address.
 
+use std::time::Duration;
+
 use diesel::{
     BoolExpressionMethods, ExpressionMethods, Insertable, OptionalExtension, QueryDsl, SelectableHelper,
 };
@@ -18,6 +20,10 @@ use crate::{
         schema::{core_mail_outbox, core_mail_token, core_user},
     },
 };
+
+/// How far ahead of the clock the creation of a link may be: more than clocks differ, and more than a clock
+/// that is wrong by a time zone.
+const CREATED_AHEAD_MAX: Duration = Duration::from_hours(24);
 
 /// The result of following a verification link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -186,7 +192,7 @@ statements! {
         ) -> Result<Option<Email>, DatabaseError> {
             let usable = core_mail_token::table
                 .filter(core_mail_token::user_id.eq(user.as_i64()))
-                .filter(is_usable_link(token.as_bytes().to_vec(), purpose.as_str(), TimestampColumn(now)));
+                .filter(is_usable_link(token.as_bytes().to_vec(), purpose.as_str(), TimestampColumn(now), latest_creation(now)));
             let mailed_to: Option<String> = diesel::update(usable)
                 .set(core_mail_token::used_at.eq(Some(TimestampColumn(now))))
                 .returning(core_mail_token::email)
@@ -210,6 +216,7 @@ statements! {
                 .filter(core_mail_token::purpose.eq(purpose.as_str()))
                 .filter(core_mail_token::email.eq(user.email.as_str().to_owned()))
                 .filter(core_mail_token::created_at.ge(TimestampColumn(since)))
+                .filter(core_mail_token::created_at.le(latest_creation(now)))
                 .filter(core_mail_token::expires_at.gt(TimestampColumn(now)))
                 .filter(is_unused_link());
             Ok(diesel::select(diesel::dsl::exists(recent)).get_result(self).await?)
@@ -235,12 +242,24 @@ statements! {
 
 /// Query condition: true for the link with this digest if it is valid for this purpose at `now`.
 #[diesel::dsl::auto_type]
-fn is_usable_link(digest: Vec<u8>, purpose: &'static str, now: TimestampColumn) -> _ {
+fn is_usable_link(
+    digest: Vec<u8>,
+    purpose: &'static str,
+    now: TimestampColumn,
+    created_until: TimestampColumn,
+) -> _ {
     core_mail_token::digest
         .eq(digest)
         .and(core_mail_token::purpose.eq(purpose))
         .and(core_mail_token::expires_at.gt(now))
+        .and(core_mail_token::created_at.le(created_until))
         .and(is_unused_link())
+}
+
+/// Returns the latest time at which a link can have been created unless the clock was ahead then. It would be
+/// valid, and stop new links, for as long.
+fn latest_creation(now: Timestamp) -> TimestampColumn {
+    TimestampColumn(now.plus(CREATED_AHEAD_MAX))
 }
 
 /// Query condition: true for a link that is neither used nor void.
@@ -261,7 +280,7 @@ impl Store {
         read!(&self.connections, connection => {
             let owner: Option<UserRow> = core_mail_token::table
                 .inner_join(core_user::table)
-                .filter(is_usable_link(digest, purpose.as_str(), TimestampColumn(now)))
+                .filter(is_usable_link(digest, purpose.as_str(), TimestampColumn(now), latest_creation(now)))
                 .select(UserRow::as_select())
                 .get_result(connection)
                 .await

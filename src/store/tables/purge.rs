@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use diesel::{
-    BoolExpressionMethods, ExpressionMethods, QueryDsl,
+    BoolExpressionMethods, ExpressionMethods, OptionalExtension, QueryDsl,
     dsl::{exists, not},
     sql_query,
 };
@@ -19,12 +19,12 @@ use crate::{
         DatabaseError,
         audit_log::RecordedEvents,
         columns::{SqlTimestamp, TimestampColumn},
-        statements, write,
+        read, statements, write,
     },
-    domain::AuditEvent,
+    domain::{AuditEvent, Timestamp},
     store::{
         Store,
-        schema::{core_mail_outbox, core_mail_token, core_signing_key, core_user},
+        schema::{core_audit_event, core_mail_outbox, core_mail_token, core_signing_key, core_user},
     },
 };
 
@@ -136,6 +136,34 @@ statements! {
 }
 
 impl Store {
+    /// Returns the time of the last audit event before `limit`, and that of the first one from `limit` until
+    /// `now`.
+    pub async fn audit_times_around(
+        &self,
+        limit: Timestamp,
+        now: Timestamp,
+    ) -> Result<(Option<Timestamp>, Option<Timestamp>), DatabaseError> {
+        let (limit, now) = (TimestampColumn(limit), TimestampColumn(now));
+        read!(&self.connections, connection => {
+            let before: Option<TimestampColumn> = core_audit_event::table
+                .filter(core_audit_event::at.lt(limit))
+                .order(core_audit_event::at.desc())
+                .select(core_audit_event::at)
+                .first(connection)
+                .await
+                .optional()?;
+            let after: Option<TimestampColumn> = core_audit_event::table
+                .filter(core_audit_event::at.ge(limit))
+                .filter(core_audit_event::at.le(now))
+                .order(core_audit_event::at.asc())
+                .select(core_audit_event::at)
+                .first(connection)
+                .await
+                .optional()?;
+            Ok((before.map(|at| at.0), after.map(|at| at.0)))
+        })
+    }
+
     /// Deletes rows whose retention period is over at the time of `deletion`, a limited number in one
     /// transaction. Records a copy of `deletion` for each deleted user.
     pub async fn purge(&self, kept: RetentionPeriods, deletion: AuditEvent) -> Result<Purged, DatabaseError> {

@@ -1,6 +1,8 @@
 //! Queries of `core_signing_key`.
 
-use diesel::{ExpressionMethods, QueryDsl, Queryable, Selectable, SelectableHelper};
+use std::time::Duration;
+
+use diesel::{BoolExpressionMethods, ExpressionMethods, QueryDsl, Queryable, Selectable, SelectableHelper};
 use diesel_async::RunQueryDsl;
 
 use super::audit::AuditStatements;
@@ -28,10 +30,24 @@ pub struct StoredSigningKey {
     pub verifies_until: Option<Timestamp>,
 }
 
+/// How far ahead of the clock the creation of a key may be. The clocks of instances differ by less.
+const CREATED_AHEAD_MAX: Duration = Duration::from_hours(1);
+
+impl StoredSigningKey {
+    /// True if the key was created under a clock that was ahead of the one that shows `now`. One of the two
+    /// is wrong, so the times of the key cannot be used.
+    #[must_use]
+    pub fn is_ahead(&self, now: Timestamp) -> bool {
+        self.created_at > now.plus(CREATED_AHEAD_MAX)
+    }
+}
+
 /// What happens to the earlier keys when a new one is added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EarlierKeys {
-    /// They verify tokens until this time. A key that already has such a time keeps it.
+    /// They verify tokens until this time. A key that already has an earlier such time keeps it; a later one
+    /// was set by a clock that was ahead. A key that is ahead keeps verifying: if the clock is behind now,
+    /// the key is in use when the clock is right again.
     VerifyUntil(Timestamp),
     /// They are deleted, so the tokens that they signed become invalid.
     Revoked,
@@ -90,9 +106,14 @@ impl Store {
             match earlier {
                 EarlierKeys::Revoked => diesel::delete(before).execute(connection).await?,
                 EarlierKeys::VerifyUntil(until) => {
-                    let last = before.filter(core_signing_key::verifies_until.is_null());
-                    diesel::update(last)
-                        .set(core_signing_key::verifies_until.eq(Some(TimestampColumn(until))))
+                    let until = TimestampColumn(until);
+                    let created_until = TimestampColumn(key.created_at.plus(CREATED_AHEAD_MAX));
+                    let is_longer = core_signing_key::verifies_until.gt(until);
+                    let earlier = before
+                        .filter(core_signing_key::created_at.le(created_until))
+                        .filter(core_signing_key::verifies_until.is_null().or(is_longer));
+                    diesel::update(earlier)
+                        .set(core_signing_key::verifies_until.eq(Some(until)))
                         .execute(connection)
                         .await?
                 }

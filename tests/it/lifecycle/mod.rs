@@ -1,6 +1,9 @@
 //! Starts, shutdowns and crashes.
 
+mod database_file;
 mod database_outage;
+mod health;
+mod startup;
 
 use std::{
     sync::{

@@ -9,20 +9,23 @@ use std::{
 pub fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kairos-identity"));
     command.args(arguments).env("KAIROS_IDENTITY_PASSWORD_COST", "4");
+    command.env("KAIROS_IDENTITY_DATABASE_STARTUP_WAIT", "0s");
     command
 }
 
-/// Runs the binary in `folder` with an empty environment.
+/// Runs the binary in `folder` with an empty environment, except that it does not wait for a PostgreSQL
+/// server.
 pub fn run_in(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_kairos-identity"))
         .args(arguments)
         .env_clear()
+        .env("KAIROS_IDENTITY_DATABASE_STARTUP_WAIT", "0s")
         .current_dir(folder)
         .output()
         .unwrap()
 }
 
-/// Runs the binary in a new folder with an empty environment.
+/// Runs the binary in a new folder as [`run_in`] does.
 pub fn run(arguments: &[&str]) -> Output {
     run_in(tempfile::tempdir().unwrap().path(), arguments)
 }

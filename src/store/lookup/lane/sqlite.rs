@@ -22,6 +22,8 @@ use crate::{
     database::{
         DatabaseError,
         columns::{SqlUuid, UuidColumn},
+        sqlite::SqliteThreads,
+        sqlite_file::DatabaseFile,
         sqlite_open::{SqliteOptions, open_reader},
     },
     domain::{AuthToken, User},
@@ -32,17 +34,19 @@ use crate::{
 /// it. A reader only waits while another process recovers the file after a crash.
 const BUSY_TIMEOUT_MAX: Duration = Duration::from_millis(100);
 
-/// The lane's own connection, and the options to replace it.
+/// The lane's own connection, the options to replace it, and the file that must still be the open one.
 pub(in super::super) struct Lane {
     connection: SqliteConnection,
     options: SqliteOptions,
+    file: Arc<DatabaseFile>,
 }
 
 impl Lane {
-    pub(in super::super) fn open(options: &SqliteOptions) -> Result<Self, DatabaseError> {
+    pub(in super::super) fn open(threads: &SqliteThreads) -> Result<Self, DatabaseError> {
+        let options = threads.options();
         let options =
             SqliteOptions { busy_timeout: options.busy_timeout.min(BUSY_TIMEOUT_MAX), ..options.clone() };
-        Ok(Self { connection: open_reader(&options)?, options })
+        Ok(Self { connection: open_reader(&options)?, options, file: Arc::clone(threads.file()) })
     }
 }
 
@@ -50,7 +54,7 @@ impl Lane {
 pub(in super::super) async fn run(mut lane: Lane, queue: Arc<Queue>) {
     loop {
         let batch = queue.batch().await;
-        let answer = AssertUnwindSafe(|| answer(&mut lane.connection, batch));
+        let answer = AssertUnwindSafe(|| answer(&mut lane.connection, &lane.file, batch));
         if catch_unwind(answer).is_err() {
             // The callers receive an error, since their reply channels are dropped. The transaction may still
             // be open, so the connection is not used again.
@@ -63,11 +67,12 @@ pub(in super::super) async fn run(mut lane: Lane, queue: Arc<Queue>) {
     }
 }
 
-fn answer(connection: &mut SqliteConnection, batch: Vec<PendingLookup>) {
+fn answer(connection: &mut SqliteConnection, file: &DatabaseFile, batch: Vec<PendingLookup>) {
     // One transaction for the whole batch, since each statement outside a transaction locks and unlocks the
     // file. A single look-up needs none.
     let is_one = matches!(batch.as_slice(), [PendingLookup::One { .. }]);
-    let begun = if is_one { Ok(()) } else { execute(connection, "BEGIN") };
+    let begun = file.require_present();
+    let begun = if is_one { begun } else { begun.and_then(|()| execute(connection, "BEGIN")) };
     let mut find = |token| begun.clone().and_then(|()| find_one(connection, token));
     let answers: Vec<ReadyAnswer> = batch.into_iter().map(|lookup| lookup.answer(&mut find)).collect();
     if !is_one && let Err(error) = begun.and_then(|()| execute(connection, "COMMIT")) {

@@ -1,0 +1,170 @@
+//! Pauses the deletion of expired rows after the clock has jumped forward.
+//!
+//! After a jump of a month, rows look expired that are not. What a wrong time refuses works again when the
+//! clock is corrected; what it deletes is lost. So the operator gets time to correct the clock.
+
+use std::time::{Duration, Instant};
+
+use crate::{clock::Clock, domain::Timestamp};
+
+/// The difference between the civil and the monotonic clock from which it counts as a jump. Both follow the
+/// same corrections of NTP, so they differ only after a jump, or after the machine was suspended.
+const JUMP_MIN: Duration = Duration::from_hours(1);
+
+/// The time without any audit event, before the process started, from which it counts as a jump.
+const SILENCE_MIN: Duration = Duration::from_hours(24);
+
+/// A reading of both clocks.
+type Reading = (Timestamp, Instant);
+
+/// Compares the civil clock with the monotonic one, and at the start with the stored times.
+#[derive(Debug)]
+pub(super) struct ClockWatch {
+    clock: Clock,
+    pause: Duration,
+    /// The last reading that was right; `None` if the clock may have been wrong since the start.
+    trusted: Option<Reading>,
+    last: Reading,
+    paused_since: Option<Instant>,
+}
+
+impl ClockWatch {
+    /// Trusts the clock as it is now. A `pause` of zero never pauses.
+    pub(super) fn new(clock: Clock, pause: Duration) -> Self {
+        let last = (clock.now(), clock.instant());
+        Self { clock, pause, trusted: Some(last), last, paused_since: None }
+    }
+
+    /// Returns the time that is the length of a pause before now, and now.
+    pub(super) fn pause_before_now(&self) -> (Timestamp, Timestamp) {
+        let (now, _) = self.last;
+        (now.minus(self.pause), now)
+    }
+
+    /// Pauses if no audit event was stored for a day until now, or until the first event in the time that
+    /// [`ClockWatch::pause_before_now`] returns: the clock may have jumped then. `before` is the time of the
+    /// last event before that time, and `after` that of the first event in it.
+    pub(super) fn compare_with_stored_times(&mut self, before: Option<Timestamp>, after: Option<Timestamp>) {
+        let (now, instant) = self.last;
+        let silence = before.map_or(Duration::ZERO, |before| after.unwrap_or(now).since(before));
+        if silence >= SILENCE_MIN && !self.pause.is_zero() {
+            self.trusted = None;
+            self.paused_since = Some(instant);
+            tracing::warn!(
+                hours = silence.as_secs() / 3_600,
+                "No event was stored for {} h: the clock may have jumped forward; expired rows are not deleted for {:?}",
+                silence.as_secs() / 3_600,
+                self.pause
+            );
+        }
+    }
+
+    /// Returns the time by which rows may be deleted now, or `None` during a pause. Logs the begin and the
+    /// end of a pause.
+    pub(super) fn deletion_time(&mut self) -> Option<Timestamp> {
+        let seen = (self.clock.now(), self.clock.instant());
+        let last = std::mem::replace(&mut self.last, seen);
+        let from_trusted = self.trusted.map(|trusted| jump(trusted, seen));
+        let jumped = jump(last, seen).max(match self.paused_since {
+            Some(_) => Duration::ZERO,
+            None => from_trusted.unwrap_or_default(),
+        });
+        if jumped >= JUMP_MIN && !self.pause.is_zero() {
+            tracing::warn!(
+                minutes = jumped.as_secs() / 60,
+                "The clock jumped forward by {} min; expired rows are not deleted for {:?}, or until it is corrected",
+                jumped.as_secs() / 60,
+                self.pause
+            );
+            self.paused_since = Some(seen.1);
+            return None;
+        }
+        let Some(since) = self.paused_since else { return Some(seen.0) };
+        if from_trusted.is_some_and(|jumped| jumped < JUMP_MIN) {
+            tracing::info!("The clock was corrected; expired rows are deleted again");
+        } else if seen.1.duration_since(since) >= self.pause {
+            tracing::info!("The pause after the jump of the clock is over; expired rows are deleted again");
+            self.trusted = Some(seen);
+        } else {
+            return None;
+        }
+        self.paused_since = None;
+        Some(seen.0)
+    }
+}
+
+/// Returns by how much the civil clock went further than the monotonic one between two readings.
+fn jump(from: Reading, to: Reading) -> Duration {
+    to.0.since(from.0.plus(to.1.duration_since(from.1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Timestamp = Timestamp::from_unix_micros(1_700_000_000_000_000);
+    const MONTH: Duration = Duration::from_hours(30 * 24);
+
+    fn watch(pause: Duration) -> (Clock, ClockWatch) {
+        let clock = Clock::manual(START);
+        (clock.clone(), ClockWatch::new(clock, pause))
+    }
+
+    #[test]
+    fn deletion_pauses_after_a_jump_until_the_clock_is_corrected() {
+        let (clock, mut watch) = watch(MONTH);
+        assert_eq!(watch.deletion_time(), Some(START));
+        clock.set(START.plus(MONTH));
+        assert_eq!((watch.deletion_time(), watch.deletion_time()), (None, None));
+        clock.set(START);
+        assert_eq!(watch.deletion_time(), Some(START));
+    }
+
+    #[test]
+    fn deletion_continues_after_the_pause() {
+        let (clock, mut watch) = watch(Duration::from_nanos(1));
+        clock.set(START.plus(MONTH));
+        assert_eq!(watch.deletion_time(), None);
+        assert_eq!(watch.deletion_time(), Some(START.plus(MONTH)));
+        // The new time is trusted from now on.
+        assert_eq!(watch.deletion_time(), Some(START.plus(MONTH)));
+    }
+
+    #[test]
+    fn small_jumps_that_add_up_and_a_jump_in_a_pause_are_noticed() {
+        let (clock, mut watch) = watch(MONTH);
+        clock.set(START.plus(JUMP_MIN / 2));
+        assert!(watch.deletion_time().is_some());
+        clock.set(START.plus(JUMP_MIN + Duration::from_mins(1)));
+        assert_eq!(watch.deletion_time(), None);
+        let paused_since = watch.paused_since;
+        clock.set(START.plus(MONTH));
+        assert_eq!(watch.deletion_time(), None);
+        assert!(watch.paused_since > paused_since);
+    }
+
+    #[test]
+    fn a_start_after_a_day_without_events_pauses() {
+        let hour = Duration::from_hours(1);
+        for (before, after, is_paused) in [
+            (None, None, false),
+            (Some(START.minus(MONTH + hour)), None, true),
+            (Some(START.minus(MONTH + hour)), Some(START.minus(hour)), true),
+            (Some(START.minus(MONTH + hour)), Some(START.minus(MONTH).plus(hour)), false),
+        ] {
+            let (_, mut watch) = watch(MONTH);
+            watch.compare_with_stored_times(before, after);
+            assert_eq!(watch.deletion_time().is_none(), is_paused, "{before:?} {after:?}");
+        }
+    }
+
+    #[test]
+    fn a_jump_back_and_a_pause_of_zero_stop_nothing() {
+        let (clock, mut watch) = watch(MONTH);
+        clock.set(START.minus(MONTH));
+        assert!(watch.deletion_time().is_some());
+        let (clock, mut watch) = self::watch(Duration::ZERO);
+        clock.set(START.plus(MONTH));
+        assert!(watch.deletion_time().is_some());
+    }
+}

@@ -1,0 +1,68 @@
+//! Waits at the start for a PostgreSQL server that does not accept connections yet.
+
+use std::{error::Error, io, time::Duration};
+
+use tokio::time::timeout;
+use tokio_postgres::error::SqlState;
+
+use super::postgres_connect::{Connector, PostgresOptions};
+use crate::{clock::Clock, database::DatabaseError, domain::chain};
+
+/// Pause between two attempts, each of which is logged if it fails.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The errors of a server that will accept connections later: it starts, stops or is full.
+const NOT_READY: [SqlState; 4] = [
+    SqlState::CANNOT_CONNECT_NOW,
+    SqlState::ADMIN_SHUTDOWN,
+    SqlState::CRASH_SHUTDOWN,
+    SqlState::TOO_MANY_CONNECTIONS,
+];
+
+/// Returns when the server accepts a connection, when `limit` has passed, or at once if the server refuses
+/// the connection for a reason that does not pass by itself, such as a wrong password. The first query
+/// returns the error then.
+///
+/// # Errors
+/// [`DatabaseError::Unavailable`] if the TLS root certificates cannot be read.
+pub async fn wait_for_postgres(
+    options: &PostgresOptions,
+    limit: Duration,
+    clock: &Clock,
+) -> Result<(), DatabaseError> {
+    let (connector, began) = (Connector::new(options)?, clock.instant());
+    loop {
+        let error = match timeout(options.connect_timeout, connector.try_once()).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) if !is_not_ready(&error) => return Ok(()),
+            Ok(Err(error)) => chain(&error),
+            Err(_) => "no answer within database.connect-timeout".to_owned(),
+        };
+        let left = limit.saturating_sub(clock.instant().duration_since(began));
+        if left.is_zero() {
+            return Ok(());
+        }
+        tracing::warn!(
+            error,
+            "PostgreSQL at {} is not ready; waiting up to {} s for it",
+            options.url.address(),
+            left.as_secs().max(1)
+        );
+        tokio::time::sleep(PAUSE.min(left)).await;
+    }
+}
+
+/// True if the server may accept the same connection later.
+fn is_not_ready(error: &tokio_postgres::Error) -> bool {
+    use io::ErrorKind as Kind;
+    if let Some(code) = error.code() {
+        return NOT_READY.contains(code);
+    }
+    // A wrong certificate is `InvalidData`. A host name that cannot be resolved counts as not ready: in a
+    // cluster of containers, the name of a server appears when the server starts.
+    let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    error.is_closed()
+        || io.is_some_and(|error| {
+            !matches!(error.kind(), Kind::InvalidData | Kind::InvalidInput | Kind::PermissionDenied)
+        })
+}

@@ -1,0 +1,73 @@
+//! Checks what the database can do now, for the health service: log users in, look users up, write.
+
+#![expect(clippy::missing_errors_doc, reason = "every check fails with the error that a call would have met")]
+
+use diesel::{ExpressionMethods, OptionalExtension, QueryDsl, SelectableHelper};
+use diesel_async::RunQueryDsl;
+
+use super::{Store, schema::core_user, tables::users::UserRow};
+use crate::{
+    database::{Connections, DatabaseError, read},
+    domain::{AuthToken, User},
+};
+
+impl Store {
+    /// Reads a user and the password hash as a login does: from the table, and by the index on the email.
+    /// Returns the `auth_token` of the user; `None` if there are no users.
+    pub async fn check_logins(&self) -> Result<Option<AuthToken>, DatabaseError> {
+        read!(&self.connections, connection => {
+            let first: Option<UserRow> = core_user::table
+                .order(core_user::id)
+                .select(UserRow::as_select())
+                .first(connection)
+                .await
+                .optional()?;
+            let Some(user) = first.map(User::from) else { return Ok(None) };
+            let by_email = core_user::table.filter(core_user::email.eq(user.email.as_str().to_owned()));
+            let _: Option<String> = by_email.select(core_user::password).get_result(connection).await.optional()?;
+            Ok(Some(user.auth_token))
+        })
+    }
+
+    /// Looks a user up, on the same way as the calls: by a lane, and on a replica if one is in use.
+    pub async fn check_look_ups(&self, user: AuthToken) -> Result<(), DatabaseError> {
+        self.find_user_by_auth_token(user).await.map(drop)
+    }
+
+    /// Writes to the disk of the database without changing a row. On PostgreSQL, also takes the locks of a
+    /// registration and of a login, so that a table lock of another client is noticed.
+    pub async fn check_writes(&self) -> Result<(), DatabaseError> {
+        match &self.connections {
+            Connections::Sqlite(threads) => threads.check_writes().await,
+            Connections::Postgres(pool) => pool.check_writes(&["core_user", "core_session"]).await,
+        }
+    }
+
+    /// Returns the number of transactions that SQLite's writer has committed; `None` on PostgreSQL, where
+    /// transactions do not wait for each other.
+    #[must_use]
+    pub fn committed_by_writer(&self) -> Option<u64> {
+        match &self.connections {
+            Connections::Sqlite(threads) => Some(threads.commits()),
+            Connections::Postgres(_) => None,
+        }
+    }
+
+    /// Returns the number of operations that failed because the disk is full. The write check may still
+    /// succeed then: it adds no page to a table.
+    #[must_use]
+    pub fn disk_full_failures(&self) -> u64 {
+        match &self.connections {
+            Connections::Sqlite(threads) => threads.disk_full_failures(),
+            Connections::Postgres(pool) => pool.disk_full_failures(),
+        }
+    }
+
+    /// Watches a SQLite file until the future is dropped: notices that it was moved, deleted or replaced, and
+    /// warns of readers that keep its WAL from being checkpointed. Returns at once on PostgreSQL.
+    pub async fn watch_file(&self) {
+        if let Connections::Sqlite(threads) = &self.connections {
+            threads.watch().await;
+        }
+    }
+}

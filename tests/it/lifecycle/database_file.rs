@@ -1,0 +1,173 @@
+//! The file of a SQLite database: complete after a stop, watched while it is open, and not replaced by an
+//! empty one.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use diesel::{Connection, QueryDsl, RunQueryDsl, SqliteConnection, connection::SimpleConnection};
+use kairos_identity::proto::ResolveTokenRequest;
+use tonic::Code;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+use crate::support::{
+    engine::{Engine, TestDatabase},
+    errors::assert_refused,
+    people::{by_email, registration},
+    program::{error_line, run_in},
+    server::TestServer,
+    wait::until,
+};
+
+/// Time within which the service notices that its file was moved, deleted or replaced.
+const NOTICE_LIMIT: Duration = Duration::from_secs(2);
+
+diesel::table! {
+    core_user (id) {
+        id -> BigInt,
+    }
+}
+
+fn path_of(database: &TestDatabase) -> PathBuf {
+    database.url().strip_prefix("sqlite://").unwrap().into()
+}
+
+/// Returns the path of a file that belongs to the database.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    PathBuf::from(format!("{}{suffix}", path.display()))
+}
+
+/// Returns the number of users in a copy of the file alone, without its WAL.
+fn users_in_file_alone(path: &Path) -> usize {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("copy.sqlite3");
+    fs::copy(path, &copy).unwrap();
+    let mut connection = SqliteConnection::establish(copy.to_str().unwrap()).unwrap();
+    usize::try_from(core_user::table.count().get_result::<i64>(&mut connection).unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_file_alone_is_complete_after_a_stop() {
+    let database = TestDatabase::new(Engine::Sqlite);
+    let path = path_of(&database);
+    let mut server = TestServer::on_url(database.url().to_owned()).start().await;
+    server.unverified_user("ada").await;
+    server.terminate();
+    assert!(server.wait().await.success());
+    assert_eq!(users_in_file_alone(&path), 1);
+    assert!(!beside(&path, "-wal").exists());
+
+    // Another program has the file open, so SQLite does not delete the WAL.
+    server.restart().await;
+    server.unverified_user("bob").await;
+    let mut other = SqliteConnection::establish(path.to_str().unwrap()).unwrap();
+    other.batch_execute("SELECT count(*) FROM core_user").unwrap();
+    server.terminate();
+    assert!(server.wait().await.success());
+    let wal_bytes = || fs::metadata(beside(&path, "-wal")).unwrap().len();
+    assert_eq!(wal_bytes(), 0);
+    let verified = server.command(&["user", "verify", "ada"]).output().unwrap();
+    assert!(verified.status.success(), "{verified:?}");
+    assert_eq!(wal_bytes(), 0, "a command leaves no WAL either");
+    drop(other);
+    assert_eq!(users_in_file_alone(&path), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_moved_or_replaced_is_not_served() {
+    let database = TestDatabase::new(Engine::Sqlite);
+    let path = path_of(&database);
+    let server = TestServer::on_url(database.url().to_owned()).start().await;
+    let ada = server.unverified_user("ada").await;
+    let mut client = server.client().await;
+    let resolve = || ResolveTokenRequest { auth_token: ada.auth_token.clone() };
+    let status = async || {
+        let request = HealthCheckRequest { service: "kairos.identity.v1.LookupService".to_owned() };
+        HealthClient::new(server.channel().await).check(request).await.unwrap().into_inner().status()
+    };
+    let aside = beside(&path, ".aside");
+
+    for replacement in [None, Some("another file")] {
+        fs::rename(&path, &aside).unwrap();
+        replacement.inspect(|text| fs::write(&path, text).unwrap());
+        let began = Instant::now();
+        // A write notices it at once, so nothing is acknowledged that the next start would not find.
+        let refusal = client.register(registration("bob")).await.unwrap_err();
+        assert_refused(&refusal, Code::Unavailable, "STORE_UNAVAILABLE");
+        until("look-ups are refused", NOTICE_LIMIT, async || client.resolve_token(resolve()).await.err())
+            .await;
+        assert!(began.elapsed() < NOTICE_LIMIT, "{:?}", began.elapsed());
+        until("health reports NOT_SERVING", Duration::from_secs(5), async || {
+            (status().await == ServingStatus::NotServing).then_some(())
+        })
+        .await;
+        let log =
+            server.logged("was moved, deleted or replaced while it was open; it is no longer served").await;
+        assert!(log.contains(path.to_str().unwrap()), "{log}");
+
+        fs::rename(&aside, &path).unwrap();
+        until("look-ups work", NOTICE_LIMIT, async || client.resolve_token(resolve()).await.ok()).await;
+    }
+    client.register(registration("bob")).await.unwrap();
+    client.find_user(by_email("bob@example.com")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_deleted_is_noticed_without_a_write() {
+    let database = TestDatabase::new(Engine::Sqlite);
+    let server = TestServer::on_url(database.url().to_owned()).start().await;
+    let ada = server.unverified_user("ada").await;
+    let mut client = server.client().await;
+
+    fs::remove_file(path_of(&database)).unwrap();
+
+    let resolve = || ResolveTokenRequest { auth_token: ada.auth_token.clone() };
+    let refused =
+        until("look-ups are refused", NOTICE_LIMIT, async || client.resolve_token(resolve()).await.err());
+    assert_refused(&refused.await, Code::Unavailable, "STORE_UNAVAILABLE");
+}
+
+#[test]
+fn no_empty_database_is_created_beside_the_files_of_a_lost_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--database-url", "sqlite://db.sqlite3"];
+    let migrate = ["migrate", "--database-url", "sqlite://db.sqlite3"];
+    let write = |name: &str| fs::write(folder.path().join(name), "left over").unwrap();
+
+    write("db.sqlite3.key");
+    let refusal = error_line(1, &run_in(folder.path(), &serve));
+    assert!(refusal.contains("db.sqlite3.key") && refusal.contains("kairos-identity migrate"), "{refusal}");
+    write("db.sqlite3-wal");
+    for command in [&serve[..], &migrate] {
+        let refusal = error_line(1, &run_in(folder.path(), command));
+        assert!(refusal.contains("db.sqlite3-wal") && refusal.contains("missing or empty"), "{refusal}");
+    }
+    assert!(!folder.path().join("db.sqlite3").exists());
+    assert_eq!(fs::read(folder.path().join("db.sqlite3-wal")).unwrap(), b"left over");
+
+    // Without the WAL nothing can be lost, and `migrate` is the way to create a database with this key.
+    fs::remove_file(folder.path().join("db.sqlite3-wal")).unwrap();
+    let created = run_in(folder.path(), &migrate);
+    assert!(created.status.success(), "{created:?}");
+    assert!(!folder.path().join("db.sqlite3-wal").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_stops_checkpoints_is_named_in_the_log() {
+    let database = TestDatabase::new(Engine::Sqlite);
+    let path = path_of(&database);
+    let server = TestServer::on_url(database.url().to_owned()).start().await;
+    let mut reader = SqliteConnection::establish(path.to_str().unwrap()).unwrap();
+    reader.batch_execute("BEGIN; SELECT count(*) FROM core_user").unwrap();
+    for name in ["ada", "bob", "cyd", "dan", "eve", "fay", "gus", "hal", "ida", "joe"] {
+        server.unverified_user(name).await;
+    }
+
+    let log = server.logged("cannot be checkpointed and grows").await;
+
+    assert!(log.contains(&format!("with pid {}", std::process::id())), "{log}");
+}

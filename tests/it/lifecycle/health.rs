@@ -1,0 +1,201 @@
+//! The health status: it says SERVING only while users can log in, and tells look-ups apart.
+
+use std::{
+    fs::OpenOptions,
+    os::unix::fs::FileExt,
+    time::{Duration, Instant},
+};
+
+use diesel::{Connection, SqliteConnection, connection::SimpleConnection};
+use kairos_identity::proto::ResolveTokenRequest;
+use tonic::Code;
+use tonic_health::pb::{
+    HealthCheckRequest,
+    health_check_response::ServingStatus::{self, NotServing, Serving},
+    health_client::HealthClient,
+};
+
+use crate::support::{
+    engine::{Engine, TestDatabase},
+    errors::assert_refused,
+    people::{PASSWORD, login},
+    postgres::Postgres,
+    server::TestServer,
+    wait::until,
+};
+
+/// Time within which the status follows the database: a guarantee to callers.
+const NOTICE_LIMIT: Duration = Duration::from_secs(5);
+
+const API: [&str; 3] = ["", "kairos.identity.v1.IdentityService", "kairos.identity.v1.SessionService"];
+const LOOK_UPS: &str = "kairos.identity.v1.LookupService";
+
+/// The status of the API (each of its services has the same) and that of the look-ups.
+type Health = (ServingStatus, ServingStatus);
+
+const EVERYTHING: Health = (Serving, Serving);
+const LOOK_UPS_ONLY: Health = (NotServing, Serving);
+const NOTHING: Health = (NotServing, NotServing);
+
+/// Returns the status of the services at this moment; `None` while those of the API differ.
+async fn health(server: &TestServer) -> Option<Health> {
+    let mut client = HealthClient::new(server.channel().await);
+    let mut check = async |service: &str| {
+        let request = HealthCheckRequest { service: service.to_owned() };
+        client.check(request).await.unwrap().into_inner().status()
+    };
+    let api = check("").await;
+    for service in API {
+        if check(service).await != api {
+            return None;
+        }
+    }
+    Some((api, check(LOOK_UPS).await))
+}
+
+/// Waits until the services have this status.
+async fn becomes(server: &TestServer, expected: Health) {
+    until(&format!("health is {expected:?}"), NOTICE_LIMIT, async || {
+        (health(server).await == Some(expected)).then_some(())
+    })
+    .await;
+}
+
+/// A client of the database that holds a lock until it is dropped.
+enum Lock {
+    Sqlite(SqliteConnection),
+    Postgres(tokio::task::JoinHandle<()>, tokio_postgres::Client),
+}
+
+impl Lock {
+    /// Takes the write lock of SQLite's file, or a lock of the table on PostgreSQL.
+    async fn take(database: &TestDatabase, table: &str) -> Self {
+        match database.engine() {
+            Engine::Sqlite => {
+                let path = database.url().strip_prefix("sqlite://").unwrap();
+                let mut connection = SqliteConnection::establish(path).unwrap();
+                connection.batch_execute("PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE").unwrap();
+                Self::Sqlite(connection)
+            }
+            Engine::Postgres => {
+                let (client, connection) =
+                    tokio_postgres::connect(database.url(), tokio_postgres::NoTls).await.unwrap();
+                let running = tokio::spawn(async move { connection.await.unwrap_or_default() });
+                client.batch_execute(&format!("BEGIN; LOCK TABLE {table} IN EXCLUSIVE MODE")).await.unwrap();
+                Self::Postgres(running, client)
+            }
+        }
+    }
+
+    async fn release(self) {
+        match self {
+            Self::Sqlite(connection) => drop(connection),
+            Self::Postgres(running, client) => {
+                drop(client);
+                running.await.unwrap();
+            }
+        }
+    }
+}
+
+on_both_engines! {
+    async fn a_lock_of_another_client_leaves_only_look_ups_serving(engine: Engine) {
+        let database = TestDatabase::new(engine);
+        let server = TestServer::on_url(database.url().to_owned()).start().await;
+        let ada = server.member("ada").await;
+        assert_eq!(health(&server).await, Some(EVERYTHING));
+
+        let lock = Lock::take(&database, "core_session").await;
+        becomes(&server, LOOK_UPS_ONLY).await;
+        let request = ResolveTokenRequest { auth_token: ada.auth_token.clone() };
+        server.client().await.resolve_token(request).await.unwrap();
+
+        lock.release().await;
+        becomes(&server, EVERYTHING).await;
+        server.client().await.login(login("ada", PASSWORD)).await.unwrap();
+        server.logged("Database unavailable for logins").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_only_postgresql_leaves_only_look_ups_serving() {
+    let database = Postgres::shared().create_database();
+    let server = TestServer::on_url(database.url().to_owned()).start().await;
+    server.member("ada").await;
+    let set = |value: &str| {
+        let name = database.name();
+        Postgres::shared()
+            .psql("postgres", &format!("ALTER DATABASE {name} SET default_transaction_read_only = {value}"));
+        let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = ";
+        Postgres::shared().psql("postgres", &format!("{others}'{name}'"));
+    };
+
+    set("on");
+    becomes(&server, LOOK_UPS_ONLY).await;
+    let refusal = server.client().await.login(login("ada", PASSWORD)).await.unwrap_err();
+    assert_refused(&refusal, Code::Unavailable, "STORE_UNAVAILABLE");
+
+    set("off");
+    becomes(&server, EVERYTHING).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_serves_while_the_users_cannot_be_read() {
+    let database = Postgres::shared().create_database();
+    let role = format!("reader_of_{}", database.name());
+    Postgres::shared().psql("postgres", &format!("CREATE ROLE {role} LOGIN"));
+    Postgres::shared().psql("postgres", &format!("ALTER DATABASE {} OWNER TO {role}", database.name()));
+    let url = database.url_at(Postgres::shared().port(), &role);
+    let server = TestServer::on_url(url).start().await;
+    server.unverified_user("ada").await;
+    assert_eq!(health(&server).await, Some(EVERYTHING));
+
+    Postgres::shared().psql(database.name(), &format!("REVOKE SELECT ON core_user FROM {role}"));
+    becomes(&server, NOTHING).await;
+    Postgres::shared().psql(database.name(), &format!("GRANT SELECT ON core_user TO {role}"));
+    becomes(&server, EVERYTHING).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreadable_page_is_reported_as_damage_and_nothing_serves() {
+    let database = TestDatabase::new(Engine::Sqlite);
+    let server = TestServer::on_url(database.url().to_owned()).start().await;
+    let ada = server.member("ada").await;
+    let root =
+        database.rows("SELECT CAST(rootpage AS TEXT) AS value FROM sqlite_master WHERE name = 'core_user'");
+    let root: u64 = root[0].parse().unwrap();
+    database.execute("PRAGMA wal_checkpoint(TRUNCATE)");
+    let file =
+        OpenOptions::new().write(true).open(database.url().strip_prefix("sqlite://").unwrap()).unwrap();
+    file.write_all_at(&[0xff; 4_096], (root - 1) * 4_096).unwrap();
+
+    becomes(&server, NOTHING).await;
+    let request = ResolveTokenRequest { auth_token: ada.auth_token };
+    let refusal = server.client().await.resolve_token(request).await.unwrap_err();
+    assert_refused(&refusal, Code::DataLoss, "INTERNAL");
+    let log = server.logged("Database damaged").await;
+    assert!(log.contains("Call failed: database damaged"), "{log}");
+}
+
+/// The writes behind a lock share one time limit, which begins when each is enqueued.
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_behind_a_lock_fail_together() {
+    let database = TestDatabase::new(Engine::Sqlite);
+    let server = TestServer::on_url(database.url().to_owned())
+        .with_env("KAIROS_IDENTITY_DATABASE_SQLITE_BUSY_TIMEOUT", "1s")
+        .start()
+        .await;
+    server.member("ada").await;
+    let _lock = Lock::take(&database, "core_session").await;
+
+    let began = Instant::now();
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..6 {
+        let mut client = server.client().await;
+        calls.spawn(async move { client.login(login("ada", PASSWORD)).await.unwrap_err() });
+    }
+    for refusal in calls.join_all().await {
+        assert_refused(&refusal, Code::Unavailable, "STORE_UNAVAILABLE");
+    }
+    assert!(began.elapsed() < Duration::from_millis(2_500), "{:?}", began.elapsed());
+}
