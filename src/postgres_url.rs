@@ -1,33 +1,47 @@
-//! A PostgreSQL URL with the TLS parameters of libpq (`sslmode`, `sslrootcert`), which tokio-postgres does
-//! not support.
+//! The URL of a PostgreSQL database, as libpq reads it: several hosts, the folder of a Unix socket, escaped
+//! values, `target_session_attrs`, and the TLS parameters (`sslmode`, `sslrootcert`), which tokio-postgres
+//! does not support.
 //!
-//! No mode encrypts without verifying the server, and no mode falls back to plain text: `require`,
-//! `verify-ca` and `verify-full` all verify the certificate and the host name; `prefer` and `allow` are
-//! refused.
+//! One difference is on purpose. No mode encrypts without verifying the server, and no mode falls back to
+//! plain text: `require`, `verify-ca` and `verify-full` all verify the certificate and the host name;
+//! `prefer` and `allow` are refused.
 
 use std::{path::PathBuf, str::FromStr};
 
+use percent_encoding::percent_decode_str;
 use tokio_postgres::config::{Host, SslMode};
-use url::Url;
 
-/// A server, and whether connections to it use TLS.
+/// The folder of the Unix socket of a server that Debian's packages have installed: for an empty host.
+const SOCKET_FOLDER: &str = "/var/run/postgresql";
+
+const PORT: &str = "5432";
+
+/// Largest number of hosts in a URL. Each may take `database.connect-timeout` when connections are opened.
+const HOSTS_MAX: usize = 16;
+
+/// One or several servers of the same database, and whether connections to them use TLS.
 #[derive(Debug, Clone)]
 pub struct PostgresUrl {
-    pub(crate) config: tokio_postgres::Config,
+    /// The servers in the order of the URL, each with the user, the database and the parameters; never empty.
+    pub(crate) hosts: Vec<tokio_postgres::Config>,
     pub(crate) tls: TlsMode,
+    pub(crate) target: TargetSession,
 }
 
 impl PostgresUrl {
-    /// Returns `host:port`, or the directory of the Unix socket, of the first server in the URL.
+    /// Returns `host:port`, or the directory of the Unix socket, of the servers in the URL.
     pub(crate) fn address(&self) -> String {
-        let port = self.config.get_ports().first().copied().unwrap_or(5432);
-        match self.config.get_hosts().first() {
-            Some(Host::Tcp(host)) => format!("{host}:{port}"),
-            Some(Host::Unix(folder)) => folder.display().to_string(),
-            None => {
-                self.config.get_hostaddrs().first().map(|host| format!("{host}:{port}")).unwrap_or_default()
-            }
-        }
+        self.hosts.iter().map(address).collect::<Vec<_>>().join(",")
+    }
+}
+
+/// Returns `host:port` of a server, or the directory of its Unix socket.
+pub(crate) fn address(host: &tokio_postgres::Config) -> String {
+    let port = host.get_ports().first().copied().unwrap_or(5432);
+    match host.get_hosts().first() {
+        Some(Host::Tcp(name)) => format!("{name}:{port}"),
+        Some(Host::Unix(folder)) => folder.display().to_string(),
+        None => host.get_hostaddrs().first().map(|ip| format!("{ip}:{port}")).unwrap_or_default(),
     }
 }
 
@@ -36,12 +50,29 @@ impl PostgresUrl {
 pub enum TlsMode {
     /// Plain text: the default on loopback addresses and Unix sockets; `sslmode=disable` elsewhere.
     Disabled,
-    /// TLS. The certificate and the host name are verified against these roots or, if `None`, against those
-    /// of the system.
+    /// TLS, except on Unix sockets. The certificate and the host name are verified against these roots or, if
+    /// `None`, against those of the system.
     Verified {
         /// `sslrootcert`: a PEM file of trusted roots.
         roots: Option<PathBuf>,
     },
+}
+
+/// `target_session_attrs`: which of the servers are acceptable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TargetSession {
+    /// Any server: the default for one host.
+    Any,
+    /// A server that accepts writes: the default for several hosts.
+    ReadWrite,
+    /// A server whose transactions only read.
+    ReadOnly,
+    /// A server that is not a standby.
+    Primary,
+    /// A standby.
+    Standby,
+    /// A standby or, if there is none, any server.
+    PreferStandby,
 }
 
 /// Reasons to refuse a PostgreSQL URL. They never contain the URL, which may contain a password.
@@ -55,43 +86,239 @@ pub enum InvalidPostgresUrl {
         "sslmode must be disable, require, verify-ca or verify-full, not {0} (all but disable verify the server)"
     )]
     SslMode(String),
+    /// An unknown `target_session_attrs`.
+    #[error(
+        "target_session_attrs must be any, read-write, read-only, primary, standby or prefer-standby, not {0}"
+    )]
+    TargetSession(String),
 }
 
 impl FromStr for PostgresUrl {
     type Err = InvalidPostgresUrl;
 
     fn from_str(text: &str) -> Result<Self, InvalidPostgresUrl> {
-        let mut url = Url::parse(text).map_err(|error| InvalidPostgresUrl::Malformed(error.to_string()))?;
-        let (mut mode, mut roots, mut others) = (None, None, Vec::new());
-        for (key, value) in url.query_pairs() {
-            match key.as_ref() {
-                "sslmode" => mode = Some(value.into_owned()),
-                "sslrootcert" => roots = Some(PathBuf::from(value.into_owned())),
-                _ => others.push((key.into_owned(), value.into_owned())),
-            }
-        }
-        url.set_query(None);
-        if !others.is_empty() {
-            url.query_pairs_mut().extend_pairs(others);
-        }
-        let mut config = tokio_postgres::Config::from_str(url.as_str())
-            .map_err(|error| InvalidPostgresUrl::Malformed(error.to_string()))?;
+        let mut parts = Parts::parse(text)?;
+        let (mode, roots) = (parts.take("sslmode"), parts.take("sslrootcert").map(PathBuf::from));
+        let target = parts.take("target_session_attrs");
+        let hosts = parts.into_hosts()?;
         let tls = match mode.as_deref() {
             Some("disable") => TlsMode::Disabled,
-            None if is_local(&config) => TlsMode::Disabled,
+            None if hosts.iter().all(is_local) => TlsMode::Disabled,
             None | Some("require" | "verify-ca" | "verify-full") => TlsMode::Verified { roots },
             Some(other) => return Err(InvalidPostgresUrl::SslMode(other.to_owned())),
         };
-        config.ssl_mode(if tls == TlsMode::Disabled { SslMode::Disable } else { SslMode::Require });
-        Ok(Self { config, tls })
+        let target = match target.as_deref() {
+            None if hosts.len() > 1 => TargetSession::ReadWrite,
+            None | Some("any") => TargetSession::Any,
+            Some("read-write") => TargetSession::ReadWrite,
+            Some("read-only") => TargetSession::ReadOnly,
+            Some("primary") => TargetSession::Primary,
+            Some("standby") => TargetSession::Standby,
+            Some("prefer-standby") => TargetSession::PreferStandby,
+            Some(other) => return Err(InvalidPostgresUrl::TargetSession(other.to_owned())),
+        };
+        Ok(Self { hosts, tls, target })
+    }
+}
+
+/// The parts of a URL, with their escapes resolved. A parameter may replace a part: `?host=/folder`.
+struct Parts {
+    parameters: Vec<(String, String)>,
+}
+
+impl Parts {
+    /// Splits a URL by the rules of libpq: `@` ends the user and password unless `/` comes first, hosts are
+    /// separated by commas, and the last value of a parameter wins.
+    fn parse(text: &str) -> Result<Self, InvalidPostgresUrl> {
+        let malformed = |reason: &str| InvalidPostgresUrl::Malformed(reason.to_owned());
+        let rest = ["postgres://", "postgresql://"].iter().find_map(|scheme| text.strip_prefix(scheme));
+        let rest = rest.ok_or_else(|| malformed("it does not begin with postgres:// or postgresql://"))?;
+        let mut parts = Self { parameters: Vec::new() };
+        let rest = match rest.find(['@', '/']) {
+            Some(end) if rest.get(end..).is_some_and(|rest| rest.starts_with('@')) => {
+                let (credentials, rest) = rest.split_at(end);
+                let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
+                parts.set_if_filled("user", decoded("the user", user)?);
+                parts.set_if_filled("password", decoded("the password", password)?);
+                rest.get(1..).unwrap_or_default()
+            }
+            _ => rest,
+        };
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (hosts, database) = rest.split_once('/').unwrap_or((rest, ""));
+        parts.set_hosts(hosts)?;
+        parts.set_if_filled("dbname", decoded("the database", database)?);
+        for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+            let (key, value) = parameter
+                .split_once('=')
+                .ok_or_else(|| malformed("a parameter after ? has no value: expected NAME=VALUE"))?;
+            let key = decoded("the name of a parameter", key)?;
+            if value.contains('=') {
+                return Err(InvalidPostgresUrl::Malformed(format!(
+                    "the value of {key} contains a second =: write %3D"
+                )));
+            }
+            let value = decoded(&format!("the value of {key}"), value)?;
+            match (key.as_str(), value.as_str()) {
+                ("ssl", "true") => parts.set("sslmode", "require".to_owned()),
+                _ => parts.set(&key, value),
+            }
+        }
+        Ok(parts)
+    }
+
+    /// Sets `host` and `port` from the part before the database: `host`, `host:port` or `[IPv6]:port`,
+    /// separated by commas.
+    fn set_hosts(&mut self, text: &str) -> Result<(), InvalidPostgresUrl> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        let (mut hosts, mut ports) = (Vec::new(), Vec::new());
+        for host in text.split(',') {
+            let (name, port) = match host.strip_prefix('[').map(|rest| rest.split_once(']')) {
+                Some(Some((address, rest))) if rest.is_empty() || rest.starts_with(':') => (address, rest),
+                Some(_) => {
+                    let reason = "an IPv6 address needs brackets on both sides, and only :PORT may follow";
+                    return Err(InvalidPostgresUrl::Malformed(reason.to_owned()));
+                }
+                None => host.split_at(host.find(':').unwrap_or(host.len())),
+            };
+            hosts.push(decoded("a host", name)?);
+            ports.push(decoded("a port", port.strip_prefix(':').unwrap_or(port))?);
+        }
+        self.set("host", hosts.join(","));
+        if ports.iter().any(|port| !port.is_empty()) {
+            self.set("port", ports.join(","));
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, key: &str, value: String) {
+        self.parameters.retain(|(known, _)| known != key);
+        self.parameters.push((key.to_owned(), value));
+    }
+
+    fn set_if_filled(&mut self, key: &str, value: String) {
+        if !value.is_empty() {
+            self.set(key, value);
+        }
+    }
+
+    /// Removes a parameter and returns its value; an empty value counts as none.
+    fn take(&mut self, key: &str) -> Option<String> {
+        let place = self.parameters.iter().position(|(known, _)| known == key)?;
+        Some(self.parameters.swap_remove(place).1).filter(|value| !value.is_empty())
+    }
+
+    /// Returns the options of each host.
+    fn into_hosts(mut self) -> Result<Vec<tokio_postgres::Config>, InvalidPostgresUrl> {
+        let list = |text: Option<String>| -> Vec<String> {
+            text.map(|text| text.split(',').map(|entry| entry.trim().to_owned()).collect())
+                .unwrap_or_default()
+        };
+        let (hosts, addresses) = (list(self.take("host")), list(self.take("hostaddr")));
+        let ports = list(self.take("port"));
+        let count = hosts.len().max(addresses.len()).max(1);
+        for (name, found) in [("hosts", hosts.len()), ("values of hostaddr", addresses.len())] {
+            if found != 0 && found != count {
+                return Err(InvalidPostgresUrl::Malformed(format!(
+                    "{found} {name} do not match {count} servers"
+                )));
+            }
+        }
+        if ports.len() > 1 && ports.len() != count {
+            return Err(InvalidPostgresUrl::Malformed(format!(
+                "{} ports do not match {count} hosts",
+                ports.len()
+            )));
+        }
+        if count > HOSTS_MAX {
+            return Err(InvalidPostgresUrl::Malformed(format!("more than {HOSTS_MAX} hosts")));
+        }
+        let common = self.into_config()?;
+        let of = |list: &[String], index: usize| list.get(index).cloned().unwrap_or_default();
+        (0..count)
+            .map(|index| {
+                let port = if ports.len() == 1 { of(&ports, 0) } else { of(&ports, index) };
+                one_host(common.clone(), &of(&hosts, index), &of(&addresses, index), &port)
+            })
+            .collect()
+    }
+
+    /// Returns the options without the hosts. An error names the parameter.
+    fn into_config(self) -> Result<tokio_postgres::Config, InvalidPostgresUrl> {
+        let quoted = |value: &str| value.replace('\\', "\\\\").replace('\'', "\\'");
+        let mut settings = String::new();
+        for (key, value) in &self.parameters {
+            let is_name =
+                !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+            let setting = format!("{key}='{}' ", quoted(value));
+            if !is_name || setting.parse::<tokio_postgres::Config>().is_err() {
+                let shown = if is_name { key } else { "in the query" };
+                return Err(InvalidPostgresUrl::Malformed(format!(
+                    "the parameter {shown} is unknown, or its value is invalid"
+                )));
+            }
+            settings.push_str(&setting);
+        }
+        settings
+            .parse()
+            .map_err(|error: tokio_postgres::Error| InvalidPostgresUrl::Malformed(error.to_string()))
+    }
+}
+
+/// Adds a host. A name that begins with `/` is the folder of a Unix socket; so is an empty one.
+fn one_host(
+    mut config: tokio_postgres::Config,
+    name: &str,
+    address: &str,
+    port: &str,
+) -> Result<tokio_postgres::Config, InvalidPostgresUrl> {
+    let invalid =
+        |what: &str, text: &str| InvalidPostgresUrl::Malformed(format!("{what} {text:?} is invalid"));
+    let port = if port.is_empty() { PORT } else { port };
+    match port.parse::<u16>() {
+        Ok(number) if number > 0 => config.port(number),
+        _ => return Err(invalid("the port", port)),
+    };
+    if !address.is_empty() {
+        config.hostaddr(address.parse().map_err(|_| invalid("the hostaddr", address))?);
+        // The name is verified against the certificate.
+        config.host(if name.is_empty() { address } else { name });
+    } else if name.is_empty() {
+        config.host_path(SOCKET_FOLDER);
+    } else if name.starts_with('/') {
+        config.host_path(name);
+    } else if name.contains(char::is_whitespace) {
+        return Err(invalid("the host", name));
+    } else {
+        config.host(name);
+    }
+    config.ssl_mode(SslMode::Disable);
+    Ok(config)
+}
+
+/// Resolves the escapes of a part of the URL. An error names the part.
+fn decoded(part: &str, text: &str) -> Result<String, InvalidPostgresUrl> {
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        let is_hex = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_hexdigit());
+        if byte == b'%' && !(is_hex(bytes.next()) && is_hex(bytes.next())) {
+            let reason =
+                format!("{part} contains a % that is not followed by two hexadecimal digits: write %25");
+            return Err(InvalidPostgresUrl::Malformed(reason));
+        }
+    }
+    match percent_decode_str(text).decode_utf8() {
+        Ok(value) if !value.contains('\0') => Ok(value.into_owned()),
+        _ => Err(InvalidPostgresUrl::Malformed(format!("{part} is not UTF-8 or contains %00"))),
     }
 }
 
 /// True if no packet to the server leaves this machine.
-fn is_local(config: &tokio_postgres::Config) -> bool {
-    let addresses_are = config.get_hostaddrs().iter().all(std::net::IpAddr::is_loopback);
-    addresses_are
-        && config.get_hosts().iter().all(|host| match host {
+fn is_local(host: &tokio_postgres::Config) -> bool {
+    host.get_hostaddrs().iter().all(std::net::IpAddr::is_loopback)
+        && host.get_hosts().iter().all(|host| match host {
             Host::Unix(_) => true,
             Host::Tcp(name) => {
                 name == "localhost" || name.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
@@ -100,34 +327,4 @@ fn is_local(config: &tokio_postgres::Config) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn tls(url: &str) -> TlsMode {
-        url.parse::<PostgresUrl>().unwrap().tls
-    }
-
-    #[test]
-    fn a_remote_server_is_verified_unless_sslmode_is_disable() {
-        assert_eq!(tls("postgres://a@db.example/x"), TlsMode::Verified { roots: None });
-        assert_eq!(tls("postgres://a@db.example/x?sslmode=require"), TlsMode::Verified { roots: None });
-        assert_eq!(
-            tls("postgres://a@db.example/x?sslmode=verify-full&sslrootcert=%2Fca.pem"),
-            TlsMode::Verified { roots: Some("/ca.pem".into()) }
-        );
-        assert_eq!(tls("postgres://a@db.example/x?sslmode=disable"), TlsMode::Disabled);
-    }
-
-    #[test]
-    fn a_local_server_needs_no_tls() {
-        assert_eq!(tls("postgres://a@127.0.0.1:5433/x"), TlsMode::Disabled);
-        assert_eq!(tls("postgres://a@localhost/x?application_name=k"), TlsMode::Disabled);
-        assert_eq!(tls("postgres:///x?host=/run/postgresql"), TlsMode::Disabled);
-    }
-
-    #[test]
-    fn an_sslmode_that_may_fall_back_is_refused_and_the_error_has_no_password() {
-        let error = "postgres://a:hunter2@db/x?sslmode=prefer".parse::<PostgresUrl>().unwrap_err();
-        assert!(error.to_string().contains("not prefer") && !error.to_string().contains("hunter2"));
-    }
-}
+mod tests;

@@ -32,6 +32,7 @@ impl AttemptedAccount<'_> {
 }
 
 /// What an attempt counts for.
+#[derive(Clone, Copy)]
 pub(super) struct Counted {
     pub(super) subject: Subject,
     pub(super) rule: Rule,

@@ -16,7 +16,11 @@ section! {
         /// The database: `sqlite:///folder/file`, `sqlite://relative/file` or
         /// `postgres://user:password@host:port/database`. Connections to PostgreSQL use TLS and verify the
         /// certificate. `?sslmode=disable` turns TLS off; without an `sslmode` it is also off on loopback and
-        /// on Unix sockets. `?sslrootcert=FILE` names the root certificates to trust.
+        /// on Unix sockets. `?sslrootcert=FILE` names the root certificates to trust. A PostgreSQL URL has
+        /// the form that libpq reads: several hosts (`postgres://h1:p1,h2:p2/database`) are tried in their
+        /// order, each for `database.connect-timeout`; `?host=/folder` names the folder of a Unix socket. Of
+        /// several hosts, one that accepts writes is used, and left when it no longer does;
+        /// `?target_session_attrs=VALUE` demands something else.
         #[flag(Flag::of_every_command(
             "database-url", "URL",
             "The database: sqlite:///folder/file, sqlite://relative/file or \
@@ -28,15 +32,20 @@ section! {
         /// list.
         url_file: Option<PathBuf> = "",
         /// PostgreSQL: the URLs of read replicas, in the form of `database.url`, separated by commas.
-        /// Replicas serve look-ups (`ResolveToken`, `ResolveTokens`) only. A token that a replica does not
-        /// find is looked up on the primary. Each replica gets at most `database.pool-size` connections.
+        /// Each URL has one host. Replicas serve look-ups (`ResolveToken`, `ResolveTokens`) only. A token
+        /// that a replica does not find is looked up on the primary. Each replica gets at most
+        /// `database.pool-size` connections. The role needs `SELECT` on `core_user` and `kairos_heartbeat`:
+        /// a replica is used while it shows the row that this instance writes into `kairos_heartbeat` of
+        /// the primary every 5 s. The log says at the start which replicas are used, and why others are
+        /// not.
         #[secret(redacted_urls)]
         read_urls: DatabaseUrls = "",
         /// A file that contains `database.read-urls`, separated by commas or line breaks, so that their
         /// passwords appear in no environment and no process list.
         read_urls_file: Option<PathBuf> = "",
-        /// PostgreSQL: the maximum lag of a replica, and so the longest time until a look-up sees a change. A
-        /// replica that lags further or does not answer is taken out of use within 2 s, and is used again
+        /// PostgreSQL: the maximum lag of a replica. A look-up sees each change after at most this time and
+        /// 0.5 to 0.9 s (measured with `1s`): a replica that lags further or does not answer is still used
+        /// until the next probe shows it. It is taken out of use within 2 s, and is used again
         /// once it has recovered. While the primary does not answer, the lag is judged by the last positions
         /// that the primary reported.
         replica_lag_max: Span<100, 3_600_000> = "1s",
@@ -52,11 +61,13 @@ section! {
         /// or after a start that finds a day without any stored event: long enough to correct a wrong clock.
         /// `0s`: never pause.
         deletion_pause: Span<0, 2_592_000_000> = "24h",
-        /// PostgreSQL: maximum number of pooled connections. Beyond them there may be up to `lookup.lanes`
-        /// more for a moment after connections were lost, and one that monitors replication if there are
-        /// replicas.
+        /// PostgreSQL: maximum number of pooled connections, at least 2. A quarter of them is left to reads
+        /// while writes hang, as behind a synchronous standby that is gone. Look-ups by `auth_token` have
+        /// `lookup.lanes` connections of their own. Beyond them there may be up to `lookup.lanes` more for a
+        /// moment after connections were lost, one that monitors replication if there are replicas, and two
+        /// that check the server if the URL has several hosts.
         pool_size: Count<1, 1_000> = "16",
-        /// PostgreSQL: time limit for opening a connection.
+        /// PostgreSQL: time limit for opening a connection to one host.
         connect_timeout: Span<50, 60_000> = "1s",
         /// PostgreSQL: how long a call waits for a connection before it fails with `UNAVAILABLE`.
         acquire_timeout: Span<50, 60_000> = "1s",

@@ -2,8 +2,6 @@
 
 use std::{fmt, path::PathBuf};
 
-use url::Url;
-
 use super::{url_text::redacted, value::Value};
 
 /// The URL of a database. `Debug` and `Display` do not show its password.
@@ -22,11 +20,23 @@ impl DatabaseUrl {
         if let Some(path) = text.strip_prefix("sqlite://") {
             return (!path.is_empty() && !path.ends_with('/')).then(|| Self::Sqlite(path.into()));
         }
-        let url = Url::parse(text).ok()?;
-        // "postgres:x" is a URL too.
-        let is_postgres = matches!(url.scheme(), "postgres" | "postgresql") && text.contains("://");
-        is_postgres.then(|| Self::Postgres(text.to_owned()))
+        // `postgres_url` parses the rest, as libpq does: a list of hosts is no URL in the sense of RFC 3986.
+        let is_postgres = ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
+        (is_postgres && has_whole_brackets(text)).then(|| Self::Postgres(text.to_owned()))
     }
+}
+
+/// True if each host of a PostgreSQL URL that begins with a bracket ends with one, apart from its port.
+fn has_whole_brackets(url: &str) -> bool {
+    let authority =
+        url.split_once("://").map_or(url, |(_, rest)| rest.split(['/', '?']).next().unwrap_or(rest));
+    let hosts = authority.rsplit_once('@').map_or(authority, |(_, hosts)| hosts);
+    hosts.split(',').all(|host| match host.strip_prefix('[') {
+        Some(address) => {
+            address.split_once(']').is_some_and(|(_, port)| port.is_empty() || port.starts_with(':'))
+        }
+        None => !host.contains(['[', ']']),
+    })
 }
 
 impl fmt::Debug for DatabaseUrl {

@@ -5,6 +5,33 @@ use url::Url;
 /// Replaces the password of a URL with `***`. A text that is not a URL is replaced as a whole, since any part
 /// of it may be the password.
 pub(super) fn redacted(text: &str) -> String {
+    redacted_with_hosts(text).unwrap_or_else(|| redacted_url(text))
+}
+
+/// Redacts the URL of several PostgreSQL hosts (`postgres://h1:p1,h2:p2/db`) or of none
+/// (`postgres://user@/db?host=/folder`), which is no URL in the sense of RFC 3986. Returns `None` for other
+/// texts, and if what looks like the hosts may be the rest of a password.
+fn redacted_with_hosts(text: &str) -> Option<String> {
+    const PLACEHOLDER: &str = "several-hosts.invalid";
+    let (scheme, rest) = text.split_once("://").filter(|(scheme, _)| scheme.starts_with("postgres"))?;
+    let end = rest.find('/').or_else(|| rest.find('?')).unwrap_or(rest.len());
+    let (authority, after) = rest.split_at_checked(end)?;
+    let (credentials, hosts) = match authority.split_once('@') {
+        Some((credentials, hosts)) => (format!("{credentials}@"), hosts),
+        None => (String::new(), authority),
+    };
+    let is_host = |host: &str| {
+        host.rsplit_once(':').is_none_or(|(_, port)| port.ends_with(']') || port.parse::<u16>().is_ok())
+    };
+    let is_list = hosts.is_empty() || hosts.contains(',');
+    if !is_list || after.contains('@') || hosts.contains(['@', '?', '#']) || !hosts.split(',').all(is_host) {
+        return None;
+    }
+    let shown = redacted_url(&format!("{scheme}://{credentials}{PLACEHOLDER}{after}"));
+    shown.contains(PLACEHOLDER).then(|| shown.replace(PLACEHOLDER, hosts))
+}
+
+fn redacted_url(text: &str) -> String {
     match Url::parse(text) {
         // `#` and `?` end the host, so what follows may be the rest of a password that contains them.
         Ok(url) if url.fragment().is_some() || url.query().is_some_and(|query| query.contains('@')) => {
@@ -57,7 +84,16 @@ mod tests {
         assert_eq!(redacted("smtp://a%40b:hunter2@mail:587"), "smtp://a%40b:***@mail:587");
         assert_eq!(redacted("sqlite://data/x.sqlite3"), "sqlite://data/x.sqlite3");
         assert_eq!(redacted("sqlite:///data/a@b.sqlite3"), "sqlite:///data/a@b.sqlite3");
+        assert_eq!(
+            redacted("postgres://kairos:hunter2@a:1,b:2/x?password=hunter2"),
+            "postgres://kairos:***@a:1,b:2/x?password=***"
+        );
+        assert_eq!(redacted("postgres://a,[::1]/x"), "postgres://a,[::1]/x");
+        assert_eq!(redacted("postgres://a:hunter2@/x?host=%2Fy"), "postgres://a:***@/x?host=%2Fy");
+        assert_eq!(redacted("postgres://ada:hunter2@x,y@db/x"), "postgres://ada:***@db/x");
         for mistyped in [
+            "postgres://ada:x,hunter2/y@db/x",
+            "postgres://ada:hunter2,db/x",
             "hunter2",
             "ada:hunter2@db/x",
             "postgres:ada:hunter2@db/x",

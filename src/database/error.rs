@@ -4,6 +4,7 @@ use std::{error::Error, sync::Arc};
 
 use diesel::result::{DatabaseErrorInformation, DatabaseErrorKind, Error as DieselError};
 
+use super::sql_state::{Remedy, SqlState};
 use crate::domain::chain;
 
 /// The unique constraints that callers handle.
@@ -67,17 +68,49 @@ impl DatabaseError {
         chain(self)
     }
 
-    /// True if the error text shows that the server closed the connection. diesel itself marks the connection
-    /// as broken only at its next use.
+    /// True if the server closed the connection or will do so. diesel itself marks the connection as broken
+    /// only at its next use.
     pub(crate) fn is_connection_lost(&self) -> bool {
-        matches!(self, Self::Unavailable(cause) if contains_any(&chain(cause), &CONNECTION_LOST))
+        let Self::Unavailable(cause) = self else { return false };
+        let text = chain(cause);
+        match SqlState::find(&text) {
+            Some(state) => state.is_connection_lost(),
+            None => contains_any(&text, &CONNECTION_LOST),
+        }
+    }
+
+    /// Returns what has to be done before the same transaction may succeed; `None` if it would fail again, or
+    /// if it may have been committed.
+    pub(super) fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Unavailable(cause) | Self::Internal(cause) => SqlState::find(&chain(cause))?.remedy(),
+            _ => None,
+        }
+    }
+
+    /// True if the server refused a write because it is a replica or accepts only reads.
+    pub(super) fn is_read_only(&self) -> bool {
+        let Self::Unavailable(cause) = self else { return false };
+        SqlState::find(&chain(cause)).is_some_and(SqlState::is_read_only)
+    }
+
+    /// Returns the error of a statement whose connection is closed: whatever its text is, the database did
+    /// not answer.
+    pub(super) fn after_lost_connection(self) -> Self {
+        match self {
+            Self::Internal(cause) => Self::Unavailable(cause),
+            error => error,
+        }
     }
 
     /// True if the operation failed because the disk of the database is full.
     pub(crate) fn is_disk_full(&self) -> bool {
-        const FULL: [&str; 3] =
-            ["database or disk is full", "No space left on device", "could not extend file"];
-        matches!(self, Self::Unavailable(cause) if contains_any(&chain(cause), &FULL))
+        let Self::Unavailable(cause) = self else { return false };
+        let text = chain(cause);
+        match SqlState::find(&text) {
+            Some(state) => state.is_disk_full(),
+            None => text.contains("database or disk is full"),
+        }
     }
 
     /// Creates [`DatabaseError::Unavailable`] with this source.
@@ -95,15 +128,25 @@ impl From<DieselError> for DatabaseError {
                     None => Self::Internal(Cause::new("unexpected unique constraint violation")),
                 }
             }
-            DieselError::DatabaseError(_, information) if contains_any(information.message(), &DAMAGED) => {
+            DieselError::DatabaseError(_, information) if is_damaged(information.message()) => {
                 Self::Damaged(Cause::new(error))
             }
             DieselError::DatabaseError(kind, information) if is_unavailable(*kind, information.message()) => {
                 Self::Unavailable(Cause::new(error))
             }
             DieselError::BrokenTransactionManager => Self::Unavailable(Cause::new(error)),
+            DieselError::RollbackErrorOnCommit { .. } => after_failed_commit(error),
             _ => Self::Internal(Cause::new(error)),
         }
+    }
+}
+
+/// Converts the error of a `COMMIT` whose transaction could not be rolled back either, as after the loss of
+/// the connection: what counts is why the commit failed.
+fn after_failed_commit(error: DieselError) -> DatabaseError {
+    match error {
+        DieselError::RollbackErrorOnCommit { commit_error, .. } => (*commit_error).into(),
+        other => other.into(),
     }
 }
 
@@ -122,57 +165,38 @@ fn violated_constraint(information: &dyn DatabaseErrorInformation) -> Option<Con
     known.into_iter().find(|(part, _)| name.contains(part)).map(|(_, constraint)| constraint)
 }
 
-/// Parts of the messages with which PostgreSQL and its driver report a closed connection.
-const CONNECTION_LOST: [&str; 5] = [
-    "terminating connection",
-    "the database system is",
-    "connection closed",
-    "error communicating with the server",
-    "server closed the connection",
-];
+/// Parts of the messages with which the driver reports a closed connection. They are never translated.
+const CONNECTION_LOST: [&str; 3] =
+    ["connection closed", "error communicating with the server", "server closed the connection"];
 
-/// Parts of the messages with which the engines report a page that cannot be read or written, or is invalid.
-const DAMAGED: [&str; 12] = [
-    // SQLite: SQLITE_CORRUPT, SQLITE_NOTADB and SQLITE_IOERR
-    "database disk image is malformed",
-    "malformed database schema",
-    "file is not a database",
-    "disk I/O error",
-    // PostgreSQL: data_corrupted (XX001) and index_corrupted (XX002)
-    "invalid page in block",
-    "could not read block",
-    "could not read blocks",
-    "missing chunk number",
-    "unexpected chunk",
-    "compressed pglz data is corrupt",
-    "contains unexpected zero page",
-    "contains corrupted page",
-];
+/// True if the error means that a page of the database cannot be read or written, or is invalid.
+fn is_damaged(message: &str) -> bool {
+    // SQLITE_CORRUPT, SQLITE_NOTADB and SQLITE_IOERR.
+    const SQLITE: [&str; 4] = [
+        "database disk image is malformed",
+        "malformed database schema",
+        "file is not a database",
+        "disk I/O error",
+    ];
+    SqlState::of(message).map_or_else(|| contains_any(message, &SQLITE), SqlState::is_damage)
+}
 
 fn contains_any(message: &str, parts: &[&str]) -> bool {
     parts.iter().any(|part| message.contains(part))
 }
 
-/// True if the error means that the database is unavailable. diesel does not keep the SQLSTATE, so an error
-/// that diesel does not classify is recognized by the engine's English message.
+/// True if the error means that the database is unavailable. An error of PostgreSQL is recognized by its
+/// SQLSTATE, since the server translates its messages. SQLite has no other language than English.
 fn is_unavailable(kind: DatabaseErrorKind, message: &str) -> bool {
-    const MESSAGES: [&str; 13] = [
-        // SQLite
+    const SQLITE: [&str; 4] = [
         "database is locked",
         "database or disk is full",
         "attempt to write a readonly database",
         "unable to open database file",
-        // PostgreSQL
-        "canceling statement",
-        "deadlock detected",
-        "too many clients",
-        "too many connections",
-        "remaining connection slots",
-        "read-only transaction",
-        "No space left on device",
-        "could not extend file",
-        "cannot execute",
     ];
+    if let Some(state) = SqlState::of(message) {
+        return state.is_unavailable();
+    }
     let lost = matches!(
         kind,
         DatabaseErrorKind::UnableToSendCommand
@@ -180,5 +204,5 @@ fn is_unavailable(kind: DatabaseErrorKind, message: &str) -> bool {
             | DatabaseErrorKind::ReadOnlyTransaction
             | DatabaseErrorKind::SerializationFailure
     );
-    lost || contains_any(message, &CONNECTION_LOST) || contains_any(message, &MESSAGES)
+    lost || contains_any(message, &CONNECTION_LOST) || contains_any(message, &SQLITE)
 }

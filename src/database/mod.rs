@@ -10,10 +10,12 @@ pub(crate) mod columns;
 mod error;
 pub(crate) mod postgres;
 pub(crate) mod postgres_connect;
+mod postgres_errors;
 mod postgres_start;
 pub(crate) mod replicas;
 mod replication;
 pub(crate) mod session;
+mod sql_state;
 pub(crate) mod sqlite;
 pub(crate) mod sqlite_file;
 pub(crate) mod sqlite_open;
@@ -59,7 +61,8 @@ pub(crate) enum Connections {
     Postgres(PostgresPool),
 }
 
-/// Runs `$body`, which only reads, on a connection without a transaction. A macro for the same reason as
+/// Runs `$body`, which only reads, on a connection without a transaction. On PostgreSQL it runs again as a
+/// transaction of `write!` does, and what it captures is cloned for it. A macro for the same reason as
 /// `write!`.
 macro_rules! read {
     ($connections:expr, $connection:ident => $body:block) => {
@@ -71,11 +74,19 @@ macro_rules! read {
             }
             $crate::database::Connections::Postgres(pool) => {
                 let own = pool.clone();
-                pool.run_detached(async move {
-                    let mut pooled = own.get().await?;
-                    let $connection: &mut diesel_async::AsyncPgConnection = &mut pooled;
-                    let result: Result<_, $crate::database::DatabaseError> = async move { $body }.await;
-                    result
+                pool.run_read(async move {
+                    let attempt = async move |$connection: &mut diesel_async::AsyncPgConnection| {
+                        let result: Result<_, $crate::database::DatabaseError> = async move { $body }.await;
+                        result
+                    };
+                    let mut repeats = $crate::database::postgres::Repeats::of_read();
+                    loop {
+                        let mut leased = own.lease().await?;
+                        let answer = (attempt.clone())(leased.connection()).await;
+                        if let Some(answer) = leased.settle(answer, &mut repeats) {
+                            break answer;
+                        }
+                    }
                 })
                 .await
             }
@@ -85,6 +96,10 @@ macro_rules! read {
 
 /// Runs `$body` in one transaction, which is rolled back if `$body` returns an error. With `$recorded`, a
 /// `RecordedEvents` for the audit events of the transaction, which are logged after the commit.
+///
+/// On PostgreSQL the isolation level is READ COMMITTED, whatever the server's default is. A transaction that
+/// lost against another one (a deadlock, a serialization failure) or met outdated prepared statements runs
+/// again, a limited number of times. So `$body` may run more than once, with clones of what it captures.
 ///
 /// A macro, because the two connections have different types and diesel's queries have no common trait over
 /// them: `$body` is compiled once for each.
@@ -106,23 +121,26 @@ macro_rules! write {
             }
             $crate::database::Connections::Postgres(pool) => {
                 let own = pool.clone();
-                pool.run_detached(async move {
-                    let mut pooled = own.get().await?;
-                    let connection: &mut diesel_async::AsyncPgConnection = &mut pooled;
-                    let committed: Result<_, $crate::database::DatabaseError> = diesel_async::AsyncConnection::transaction(
-                        connection,
-                        async move |$connection: &mut diesel_async::AsyncPgConnection| {
-                            let mut recorded = $crate::database::audit_log::RecordedEvents::default();
-                            let $recorded = &mut recorded;
-                            let result: Result<_, $crate::database::DatabaseError> = async move { $body }.await;
-                            result.map(|value| (value, recorded))
-                        },
-                    )
-                    .await;
-                    committed.map(|(value, recorded)| {
-                        recorded.log();
-                        value
-                    })
+                pool.run_write(async move {
+                    let attempt = async move |$connection: &mut diesel_async::AsyncPgConnection| {
+                        let mut recorded = $crate::database::audit_log::RecordedEvents::default();
+                        let $recorded = &mut recorded;
+                        let result: Result<_, $crate::database::DatabaseError> = async move { $body }.await;
+                        result.map(|value| (value, recorded))
+                    };
+                    let mut repeats = $crate::database::postgres::Repeats::of_write();
+                    loop {
+                        let mut leased = own.lease().await?;
+                        // Not the default of the server: at a stricter level concurrent writes of the same
+                        // rows fail, and the statements here lock what they depend on.
+                        let committed: Result<_, $crate::database::DatabaseError> =
+                            leased.connection().build_transaction().read_committed().run(attempt.clone()).await;
+                        if let Some(committed) = leased.settle(committed, &mut repeats) {
+                            let (value, recorded) = committed?;
+                            recorded.log();
+                            break Ok(value);
+                        }
+                    }
                 })
                 .await
             }

@@ -1,21 +1,26 @@
 //! A PostgreSQL connection pool in which every wait has a time limit.
 //!
-//! Work runs in a task of its own ([`PostgresPool::run_detached`]). If the caller's future is dropped, the
-//! transaction still runs to its end, and the next user of the connection does not find a running statement
-//! on it. Look-ups, which only read, run in the task of the caller ([`PostgresPool::query`]); if a look-up is
-//! dropped, its connection is closed.
+//! Work runs in a task of its own ([`PostgresPool::run_write`], [`PostgresPool::run_read`]). If the caller's
+//! future is dropped, the transaction still runs to its end, and the next user of the connection does not
+//! find a running statement on it. Look-ups, which only read, run in the task of the caller
+//! ([`PostgresPool::query`]), on a pool of their own; if a look-up is dropped, its connection is closed.
+//!
+//! A commit can wait without limit for a synchronous standby, and PostgreSQL offers no way to stop it that
+//! leaves the outcome clear. Its caller gets an error in time, but its connection stays in use: a new one for
+//! the next write would only hang too, until the server has no connections left. So writes may use a part of
+//! the pool only, and reads always find a connection.
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use deadpool::{
     Runtime,
-    managed::{self, Manager, TimeoutType, Timeouts},
+    managed::{self, TimeoutType, Timeouts},
 };
 use diesel::{
     QueryableByName,
@@ -29,25 +34,41 @@ use diesel_async::{
     },
 };
 use futures_util::FutureExt;
-use tokio::time::timeout;
+use tokio::{
+    sync::{Semaphore, watch},
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
 
-use super::postgres_connect::{Connector, PostgresOptions};
+use super::{
+    postgres_connect::{Connector, PostgresOptions},
+    sql_state::Remedy,
+};
 use crate::database::DatabaseError;
 
-/// A pool of connections to one server.
+/// A pool of connections to one server, or to that of several which accepts writes.
 #[derive(Clone)]
 pub struct PostgresPool {
     pool: Pool<AsyncPgConnection>,
+    connector: Arc<Connector>,
     address: Arc<str>,
+    is_pooled: bool,
+    acquire_timeout: Duration,
     answer_timeout: Duration,
     /// Number of operations that failed because the server's disk is full.
     disk_full_failures: Arc<AtomicU64>,
+    /// The writes that have a connection or may take one.
+    writes: Arc<Semaphore>,
+    /// Connections that were opened before this moment are closed instead of used.
+    discarded_before: Arc<Mutex<Option<Instant>>>,
+    /// Changes when the server of the connections is no longer the right one.
+    moves: Arc<watch::Sender<()>>,
 }
 
 /// Reasons why a query has no result.
 #[derive(Debug)]
 pub(crate) enum QueryError {
-    /// The connection broke during the query; another connection may work.
+    /// The connection broke during the query, or its prepared statements are outdated; another connection may
+    /// work.
     ConnectionLost(DatabaseError),
     /// There was no connection, the server rejected the query, or the server sent no answer within the sum of
     /// all time limits.
@@ -67,18 +88,30 @@ const ANSWER_MARGIN: Duration = Duration::from_millis(500);
 /// Interval at which connections that are too old or idle are closed.
 const REAP_INTERVAL: Duration = Duration::from_secs(30);
 
+/// Interval at which a server that may have to be left is checked.
+const SERVER_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often a transaction is repeated that lost against another one, or met outdated prepared statements.
+/// PostgreSQL notices a deadlock after a second (`deadlock_timeout`), and the caller has 4.5 s by default.
+const REPEATS_MAX: u32 = 3;
+
+const NO_FREE_CONNECTION: &str = "no connection became free within database.acquire-timeout";
+
 impl PostgresPool {
     /// Creates the pool and starts the task that closes old connections. The first query connects.
     pub fn open(options: &PostgresOptions) -> Result<Self, DatabaseError> {
         let connector = Arc::new(Connector::new(options)?);
         let mut config = ManagerConfig::default();
         config.recycling_method = RecyclingMethod::Fast;
-        config.custom_setup = Box::new(move |_| Arc::clone(&connector).connect().boxed());
+        let for_pool = Arc::clone(&connector);
+        config.custom_setup = Box::new(move |_| Arc::clone(&for_pool).connect().boxed());
+        let for_reads = (options.pool_size / 4).max(1);
+        let for_writes = options.pool_size.saturating_sub(for_reads).max(1);
         let pool = Pool::builder(AsyncDieselConnectionManager::new_with_config("", config))
-            .max_size(options.pool_size)
+            .max_size(for_reads + for_writes)
             .timeouts(Timeouts {
                 wait: Some(options.acquire_timeout),
-                create: Some(options.connect_timeout),
+                create: Some(connector.time_limit()),
                 recycle: Some(options.connect_timeout),
             })
             .runtime(Runtime::Tokio1)
@@ -86,8 +119,22 @@ impl PostgresPool {
             .map_err(DatabaseError::unavailable)?;
         tokio::spawn(close_old_connections(pool.clone(), options.idle_timeout, options.connection_lifetime));
         let answer_timeout = options.acquire_timeout + options.statement_timeout + ANSWER_MARGIN;
-        let address = options.url.address().into();
-        Ok(Self { pool, address, answer_timeout, disk_full_failures: Arc::default() })
+        let opened = Self {
+            pool,
+            connector,
+            address: options.url.address().into(),
+            is_pooled: options.is_pooled,
+            acquire_timeout: options.acquire_timeout,
+            answer_timeout,
+            writes: Arc::new(Semaphore::new(for_writes)),
+            discarded_before: Arc::default(),
+            moves: Arc::default(),
+            disk_full_failures: Arc::default(),
+        };
+        if opened.connector.is_selective() {
+            tokio::spawn(opened.clone().watch_server());
+        }
+        Ok(opened)
     }
 
     /// Returns `host:port` of the server, for the log.
@@ -95,20 +142,67 @@ impl PostgresPool {
         &self.address
     }
 
-    /// Returns a connection of the pool, within the time limits on waiting and connecting.
-    pub(crate) async fn get(&self) -> Result<Object<AsyncPgConnection>, DatabaseError> {
-        self.pool.get().await.map_err(unavailable)
+    /// True if the settings say that a pooler shares the connections.
+    pub(crate) const fn is_pooled(&self) -> bool {
+        self.is_pooled
     }
 
-    /// Runs `work` in a task of its own, which goes on if the caller's future is dropped. If the server sends
-    /// no answer within the sum of all time limits, the caller gets an error, and the task ends when its
-    /// connection breaks.
-    pub(crate) async fn run_detached<R: Send + 'static>(
+    /// Returns a connection of the pool, within the time limits on waiting and connecting.
+    pub(crate) async fn get(&self) -> Result<Object<AsyncPgConnection>, DatabaseError> {
+        loop {
+            let connection = self.pool.get().await.map_err(unavailable)?;
+            let discarded_before = *self.discarded_before.lock().unwrap_or_else(PoisonError::into_inner);
+            if discarded_before.is_none_or(|moment| Object::metrics(&connection).created > moment) {
+                return Ok(connection);
+            }
+            drop(Object::take(connection));
+        }
+    }
+
+    /// Closes the connections that were opened before `moment`: at once if they are idle, otherwise after
+    /// their use.
+    fn discard_before(&self, moment: Instant) {
+        let mut discarded_before = self.discarded_before.lock().unwrap_or_else(PoisonError::into_inner);
+        *discarded_before = (*discarded_before).max(Some(moment));
+        drop(discarded_before);
+        self.pool.retain(|_, metrics| metrics.created > moment);
+    }
+
+    /// Returns a connection for one attempt of a transaction, which ends with [`Leased::settle`].
+    pub(crate) async fn lease(&self) -> Result<Leased, DatabaseError> {
+        let connection = self.get().await?;
+        let metrics = Object::metrics(&connection);
+        let leased_at = metrics.recycled.unwrap_or(metrics.created);
+        Ok(Leased { connection: Some(connection), leased_at, pool: self.clone() })
+    }
+
+    /// Runs `work`, which writes, in a task of its own, which goes on if the caller's future is dropped. If
+    /// the server sends no answer within the sum of all time limits, the caller gets an error. The task then
+    /// goes on until the commit or its connection ends, or until the server is left for another one; until
+    /// then it counts as a write.
+    pub(crate) async fn run_write<R: Send + 'static>(
         &self,
         work: impl Future<Output = Result<R, DatabaseError>> + Send + 'static,
     ) -> Result<R, DatabaseError> {
-        let finished = timeout(self.answer_timeout, tokio::spawn(work)).await;
-        let result = finished.map_err(DatabaseError::unavailable)?.map_err(DatabaseError::unavailable)?;
+        let answer = async {
+            let place = timeout(self.acquire_timeout, Arc::clone(&self.writes).acquire_owned()).await;
+            let place = place.map_err(|_| DatabaseError::unavailable(NO_FREE_CONNECTION))?;
+            let (mut moves, grace) = (self.moves.subscribe(), self.answer_timeout);
+            let task = tokio::spawn(async move {
+                let _place = place;
+                let moved = async {
+                    // It fails only if the pool is gone, which `work` holds.
+                    let _ = moves.changed().await;
+                    sleep(grace).await;
+                };
+                tokio::select! {
+                    result = work => result,
+                    () = moved => Err(DatabaseError::unavailable("the server is no longer used")),
+                }
+            });
+            task.await.map_err(DatabaseError::unavailable)?
+        };
+        let result = timeout(self.answer_timeout, answer).await.map_err(DatabaseError::unavailable)?;
         result.inspect_err(|error| {
             if error.is_disk_full() {
                 self.disk_full_failures.fetch_add(1, Ordering::Relaxed);
@@ -121,26 +215,43 @@ impl PostgresPool {
         AtomicU64::load(&self.disk_full_failures, Ordering::Relaxed)
     }
 
+    /// Runs `work`, which only reads, in a task of its own, which goes on if the caller's future is dropped.
+    /// If the server sends no answer within the sum of all time limits, the caller gets an error and the
+    /// connection is closed.
+    pub(crate) async fn run_read<R: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<R, DatabaseError>> + Send + 'static,
+    ) -> Result<R, DatabaseError> {
+        let limited = timeout(self.answer_timeout, work);
+        let finished = tokio::spawn(limited).await.map_err(DatabaseError::unavailable)?;
+        finished.map_err(DatabaseError::unavailable)?
+    }
+
     /// Runs a query that only reads. If the server does not answer in time, or the caller's future is
     /// dropped, the connection is closed: its next user would have to wait for the outstanding answer.
     pub(crate) async fn query<R>(
         &self,
         query: impl AsyncFnOnce(&mut AsyncPgConnection) -> Result<R, DatabaseError>,
     ) -> Result<R, QueryError> {
-        let connection = self.get().await.map_err(|error| match error {
+        let mut leased = self.lease().await.map_err(|error| match error {
             error if error.is_connection_lost() => QueryError::ConnectionLost(error),
             error => QueryError::Failed(error),
         })?;
-        let mut in_flight = InFlight(Some(connection));
-        let answer = timeout(self.answer_timeout, query(in_flight.connection())).await;
+        let answer = timeout(self.answer_timeout, query(leased.connection())).await;
         let answer = answer.map_err(|elapsed| QueryError::Failed(DatabaseError::unavailable(elapsed)))?;
-        if let Err(error) = &answer
-            && (in_flight.connection().is_broken() || error.is_connection_lost())
-        {
-            return answer.map_err(QueryError::ConnectionLost);
+        let Err(error) = answer else {
+            leased.release();
+            return answer.map_err(QueryError::Failed);
+        };
+        if leased.connection().is_broken() || error.is_connection_lost() {
+            return Err(QueryError::ConnectionLost(error.after_lost_connection()));
         }
-        in_flight.release();
-        answer.map_err(QueryError::Failed)
+        if error.remedy().is_some() {
+            leased.discard_older();
+            return Err(QueryError::ConnectionLost(error));
+        }
+        leased.release();
+        Err(QueryError::Failed(error))
     }
 
     /// Takes the lock of a writer on each of these tables, one after the other, and writes to the WAL. Runs
@@ -173,7 +284,7 @@ impl PostgresPool {
 
     /// Opens a new connection outside the pool, for work that must not wait for a free one.
     pub(crate) async fn connect(&self) -> Result<AsyncPgConnection, DatabaseError> {
-        self.pool.manager().create().await.map_err(DatabaseError::unavailable)
+        Arc::clone(&self.connector).connect().await.map_err(DatabaseError::unavailable)
     }
 
     /// Returns the longest time in which a server that keeps its limits answers, the wait for a connection
@@ -199,6 +310,33 @@ impl PostgresPool {
     pub(crate) async fn detach(&self) -> Result<AsyncPgConnection, DatabaseError> {
         self.get().await.map(Object::take)
     }
+
+    /// Checks each second that the server of the connections is still the one to use. If it is not, as after
+    /// the demotion of a primary, all connections to it are closed; the next ones go to another host.
+    async fn watch_server(self) {
+        let mut ticks = interval(SERVER_CHECK_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut connection, mut place) = (None, self.connector.current());
+        loop {
+            let at = ticks.tick().await;
+            let checked = match connection.take() {
+                Some(mut open) => self.connector.check(&mut open).await.map(|()| open),
+                None => self.connect().await.map_err(|error| error.chain()),
+            };
+            let now = self.connector.current();
+            if let Err(reason) = &checked {
+                tracing::debug!(reason, "PostgreSQL server not usable");
+            } else if now != place {
+                tracing::warn!("Connections to PostgreSQL now go to {}", self.connector.current_address());
+            }
+            if checked.is_err() || now != place {
+                place = now;
+                self.discard_before(at.into_std());
+                self.moves.send_replace(());
+            }
+            connection = checked.ok();
+        }
+    }
 }
 
 /// The result of a write check.
@@ -212,9 +350,7 @@ struct Written {
 fn unavailable(error: PoolError) -> DatabaseError {
     match error {
         managed::PoolError::Backend(error) => DatabaseError::unavailable(error),
-        managed::PoolError::Timeout(TimeoutType::Wait) => {
-            DatabaseError::unavailable("no connection became free within database.acquire-timeout")
-        }
+        managed::PoolError::Timeout(TimeoutType::Wait) => DatabaseError::unavailable(NO_FREE_CONNECTION),
         managed::PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle) => {
             DatabaseError::unavailable(
                 "the server did not accept a connection within database.connect-timeout",
@@ -224,24 +360,82 @@ fn unavailable(error: PoolError) -> DatabaseError {
     }
 }
 
-/// A connection whose query is running. If it is dropped before the answer has arrived, it does not return to
-/// the pool.
-struct InFlight(Option<Object<AsyncPgConnection>>);
+/// How often a transaction may still be repeated.
+#[derive(Debug)]
+pub(crate) struct Repeats {
+    left: u32,
+    is_read: bool,
+}
 
-impl InFlight {
-    fn connection(&mut self) -> &mut AsyncPgConnection {
-        self.0.as_mut().expect("the connection is present until it is released")
+impl Repeats {
+    /// For a transaction that writes. Whether it was committed is unknown after the loss of its connection.
+    pub(crate) const fn of_write() -> Self {
+        Self { left: REPEATS_MAX, is_read: false }
     }
 
-    /// Returns the connection to the pool after the answer has arrived.
-    fn release(mut self) {
-        self.0.take();
+    /// For statements that only read, which can be repeated after the loss of their connection too.
+    pub(crate) const fn of_read() -> Self {
+        Self { left: REPEATS_MAX, is_read: true }
     }
 }
 
-impl Drop for InFlight {
+/// A connection on which statements run. If it is dropped before they have ended, it does not return to the
+/// pool.
+pub(crate) struct Leased {
+    connection: Option<Object<AsyncPgConnection>>,
+    leased_at: Instant,
+    pool: PostgresPool,
+}
+
+impl Leased {
+    pub(crate) fn connection(&mut self) -> &mut AsyncPgConnection {
+        self.connection.as_mut().expect("the connection is present until it is released")
+    }
+
+    /// Ends an attempt: returns the connection to the pool unless it is unusable, and returns the result;
+    /// `None` if the transaction has to be run again, since nothing of it was committed.
+    pub(crate) fn settle<R>(
+        mut self,
+        result: Result<R, DatabaseError>,
+        repeats: &mut Repeats,
+    ) -> Option<Result<R, DatabaseError>> {
+        let Err(error) = result else {
+            self.release();
+            return Some(result);
+        };
+        let is_broken = self.connection().is_broken();
+        let error = if is_broken { error.after_lost_connection() } else { error };
+        let is_lost = is_broken || error.is_connection_lost();
+        let remedy = if is_lost && repeats.is_read { Some(Remedy::Repeat) } else { error.remedy() };
+        if remedy == Some(Remedy::NewConnection) {
+            // Other connections have prepared the same statements.
+            self.discard_older();
+        } else if !is_lost && !error.is_read_only() {
+            self.release();
+        }
+        // After the refusal of a write the connection is closed: a new one may reach the server that accepts
+        // writes by now.
+        if remedy.is_none() || repeats.left == 0 {
+            return Some(Err(error));
+        }
+        repeats.left -= 1;
+        None
+    }
+
+    /// Closes this connection after its use, and all that were open when it was leased.
+    fn discard_older(&self) {
+        self.pool.discard_before(self.leased_at);
+    }
+
+    /// Returns the connection to the pool after the answer has arrived.
+    fn release(&mut self) {
+        self.connection.take();
+    }
+}
+
+impl Drop for Leased {
     fn drop(&mut self) {
-        self.0.take().map(Object::take);
+        self.connection.take().map(Object::take);
     }
 }
 

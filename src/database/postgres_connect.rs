@@ -1,16 +1,35 @@
-//! Opens PostgreSQL connections: TLS, time limits and session settings.
+//! Opens PostgreSQL connections: the choice among several hosts, TLS, time limits and session settings.
 
-use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use diesel::{ConnectionError, ConnectionResult};
-use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
+use diesel::{
+    ConnectionError, ConnectionResult, QueryableByName,
+    connection::{Instrumentation, InstrumentationEvent},
+    sql_types::Bool,
+};
+use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use futures_util::future::{Either, select};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
+use tokio::{net::UnixStream, sync::oneshot, time::timeout};
+use tokio_postgres::{
+    NoTls,
+    config::{Host, SslMode, SslNegotiation},
+};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::postgres_errors::{Encrypted, Plain, WithStates};
 use crate::{
     database::DatabaseError,
     domain::chain,
-    postgres_url::{PostgresUrl, TlsMode},
+    postgres_url::{PostgresUrl, TargetSession, TlsMode, address},
 };
 
 /// The values of `synchronous_commit` with which an acknowledged write can be lost.
@@ -19,11 +38,11 @@ pub(crate) const UNSAFE_SYNCHRONOUS_COMMIT: [&str; 2] = ["off", "local"];
 /// Options of a PostgreSQL connection pool.
 #[derive(Debug, Clone)]
 pub struct PostgresOptions {
-    /// The server, and whether connections to it use TLS.
+    /// The servers, and whether connections to them use TLS.
     pub url: PostgresUrl,
     /// Largest number of connections.
     pub pool_size: usize,
-    /// Time limit on establishing a connection.
+    /// Time limit on establishing a connection to one host.
     pub connect_timeout: Duration,
     /// Time limit on waiting for a free connection of the pool.
     pub acquire_timeout: Duration,
@@ -41,9 +60,23 @@ pub struct PostgresOptions {
 
 /// Opens connections with the same options.
 pub(super) struct Connector {
-    config: tokio_postgres::Config,
-    tls: Option<MakeRustlsConnect>,
+    hosts: Vec<tokio_postgres::Config>,
+    /// The host of the last connection, which is tried first: a host that hangs would cost each new
+    /// connection its time limit.
+    current: AtomicUsize,
+    target: TargetSession,
+    tls: Option<Encrypted>,
     session_settings: String,
+    connect_timeout: Duration,
+}
+
+/// What a server accepts.
+#[derive(Debug, QueryableByName)]
+struct SessionState {
+    #[diesel(sql_type = Bool)]
+    is_standby: bool,
+    #[diesel(sql_type = Bool)]
+    is_read_only: bool,
 }
 
 impl Connector {
@@ -54,52 +87,208 @@ impl Connector {
     pub(super) fn new(options: &PostgresOptions) -> Result<Self, DatabaseError> {
         let tls = match &options.url.tls {
             TlsMode::Disabled => None,
-            TlsMode::Verified { roots } => Some(MakeRustlsConnect::new(client_tls(roots.as_ref())?)),
+            TlsMode::Verified { roots } => {
+                Some(Encrypted(MakeRustlsConnect::new(client_tls(roots.as_ref())?)))
+            }
         };
-        let (config, session_settings) = (config_with_timeouts(options), session_settings(options));
-        Ok(Self { config, tls, session_settings })
+        Ok(Self {
+            hosts: options.url.hosts.iter().map(|host| config_with_timeouts(host, options)).collect(),
+            current: AtomicUsize::new(0),
+            target: options.url.target,
+            tls,
+            session_settings: session_settings(options),
+            connect_timeout: options.connect_timeout,
+        })
     }
 
-    /// Opens a connection and applies the session settings.
+    /// True if a server may have to be left for another one: there are several hosts, or the URL says what
+    /// the server must accept.
+    pub(super) fn is_selective(&self) -> bool {
+        self.hosts.len() > 1 || self.target != TargetSession::Any
+    }
+
+    /// Returns the place of the host of the last connection in the URL.
+    pub(super) fn current(&self) -> usize {
+        AtomicUsize::load(&self.current, Ordering::Relaxed)
+    }
+
+    /// Returns the address of the host of the last connection.
+    pub(super) fn current_address(&self) -> String {
+        self.hosts.get(self.current()).map(address).unwrap_or_default()
+    }
+
+    /// Returns the time within which [`Connector::connect`] returns.
+    pub(super) fn time_limit(&self) -> Duration {
+        let rounds = if self.target == TargetSession::PreferStandby { 2 } else { 1 };
+        let attempts = u32::try_from(self.hosts.len() * rounds).unwrap_or(u32::MAX);
+        // The margin lets the time limit of the last host come first, whose error names the host.
+        self.connect_timeout.saturating_mul(attempts) + Duration::from_millis(200)
+    }
+
+    /// Opens a connection to the first host that accepts one and is what `target_session_attrs` demands, and
+    /// applies the session settings.
     pub(super) async fn connect(self: Arc<Self>) -> ConnectionResult<AsyncPgConnection> {
-        let bad = |error: tokio_postgres::Error| ConnectionError::BadConnection(chain(&error));
-        let mut connection = if let Some(tls) = &self.tls {
-            let (client, connection) = self.config.connect(tls.clone()).await.map_err(bad)?;
-            AsyncPgConnection::try_from_client_and_connection(client, connection).await?
-        } else {
-            let (client, connection) = self.config.connect(tokio_postgres::NoTls).await.map_err(bad)?;
-            AsyncPgConnection::try_from_client_and_connection(client, connection).await?
-        };
-        if !self.session_settings.is_empty() {
-            let set = connection.batch_execute(&self.session_settings).await;
-            set.map_err(ConnectionError::CouldntSetupConfiguration)?;
+        if self.target == TargetSession::PreferStandby
+            && let Ok(connection) = self.connect_to(TargetSession::Standby).await
+        {
+            return Ok(connection);
         }
-        Ok(connection)
+        self.connect_to(self.target).await
+    }
+
+    async fn connect_to(&self, target: TargetSession) -> ConnectionResult<AsyncPgConnection> {
+        let (first, mut reasons) = (self.current(), Vec::new());
+        for offset in 0..self.hosts.len() {
+            let place = (first + offset) % self.hosts.len();
+            let Some(host) = self.hosts.get(place) else { continue };
+            let reason = match timeout(self.connect_timeout, self.open(host, target)).await {
+                Ok(Ok(connection)) => {
+                    self.current.store(place, Ordering::Relaxed);
+                    return Ok(connection);
+                }
+                Ok(Err(reason)) => reason,
+                Err(_) => "the server did not accept a connection within database.connect-timeout".to_owned(),
+            };
+            reasons.push(if self.hosts.len() == 1 { reason } else { format!("{}: {reason}", address(host)) });
+        }
+        Err(ConnectionError::BadConnection(reasons.join("; ")))
+    }
+
+    /// Opens a connection to one host. The error is a text.
+    async fn open(
+        &self,
+        host: &tokio_postgres::Config,
+        target: TargetSession,
+    ) -> Result<AsyncPgConnection, String> {
+        let mut connection = self.open_raw(host).await?;
+        if !self.session_settings.is_empty() {
+            connection.batch_execute(&self.session_settings).await.map_err(|error| chain(&error))?;
+        }
+        verify(&mut connection, target).await.map(|()| connection)
+    }
+
+    /// Checks that the server of a connection still is what `target_session_attrs` demands. The error is a
+    /// text.
+    pub(super) async fn check(&self, connection: &mut AsyncPgConnection) -> Result<(), String> {
+        let answer = timeout(self.connect_timeout, verify(connection, self.target)).await;
+        answer.map_err(|_| "the server did not answer within database.connect-timeout".to_owned())?
+    }
+
+    /// Opens a connection and closes it again, to find out whether one of the hosts accepts one. Returns the
+    /// error of the last host.
+    pub(super) async fn try_once(&self) -> Result<(), tokio_postgres::Error> {
+        let mut tried = Ok(());
+        for host in &self.hosts {
+            tried = match &self.tls {
+                Some(tls) => host.connect(tls.clone()).await.map(drop),
+                None => host.connect(NoTls).await.map(drop),
+            };
+            if tried.is_ok() {
+                break;
+            }
+        }
+        tried
+    }
+
+    async fn open_raw(&self, host: &tokio_postgres::Config) -> Result<AsyncPgConnection, String> {
+        let text = |error: tokio_postgres::Error| chain(&error);
+        let connection = match (host.get_hosts().first(), &self.tls) {
+            (Some(Host::Unix(folder)), _) => return open_unix(host, folder).await,
+            (_, Some(tls)) => {
+                let mut host = host.clone();
+                host.ssl_mode(SslMode::Require);
+                let (client, connection) = host.connect(tls.clone()).await.map_err(text)?;
+                AsyncPgConnection::try_from_client_and_connection(client, connection).await
+            }
+            (_, None) => {
+                let mut host = host.clone();
+                // See `Plain`: no TLS is involved.
+                host.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
+                let (client, connection) = host.connect(Plain).await.map_err(text)?;
+                AsyncPgConnection::try_from_client_and_connection(client, connection).await
+            }
+        };
+        connection.map_err(|error| chain(&error))
     }
 }
 
-impl Connector {
-    /// Opens a connection and closes it again, to find out whether the server accepts one.
-    pub(super) async fn try_once(&self) -> Result<(), tokio_postgres::Error> {
-        match &self.tls {
-            Some(tls) => self.config.connect(tls.clone()).await.map(drop),
-            None => self.config.connect(tokio_postgres::NoTls).await.map(drop),
+async fn verify(connection: &mut AsyncPgConnection, target: TargetSession) -> Result<(), String> {
+    if matches!(target, TargetSession::Any | TargetSession::PreferStandby) {
+        return Ok(());
+    }
+    let query = diesel::sql_query(
+        "SELECT pg_is_in_recovery() AS is_standby, \
+         current_setting('transaction_read_only') = 'on' AS is_read_only",
+    );
+    let state: SessionState = query.get_result(connection).await.map_err(|error| chain(&error))?;
+    refusal(target, &state).map_or(Ok(()), |reason| Err(reason.to_owned()))
+}
+
+/// Opens a connection through the Unix socket in a folder.
+async fn open_unix(
+    host: &tokio_postgres::Config,
+    folder: &std::path::Path,
+) -> Result<AsyncPgConnection, String> {
+    let port = host.get_ports().first().copied().unwrap_or(5432);
+    let path = folder.join(format!(".s.PGSQL.{port}"));
+    let socket = UnixStream::connect(&path).await.map_err(|error| format!("{}: {error}", path.display()))?;
+    let (client, driver) =
+        host.connect_raw(WithStates::plain(socket), NoTls).await.map_err(|error| chain(&error))?;
+    let (in_use, dropped) = oneshot::channel();
+    tokio::spawn(async move {
+        // The driver alone would wait for the answers to all requests before it closes the socket.
+        if let Either::Left((Err(error), _)) = select(driver, dropped).await {
+            tracing::debug!(error = %chain(&error), "PostgreSQL connection lost");
         }
+    });
+    let mut connection = AsyncPgConnection::try_from(client).await.map_err(|error| chain(&error))?;
+    connection.set_instrumentation(InUse { _connection: in_use });
+    Ok(connection)
+}
+
+/// Belongs to a connection and is dropped with it; then its driver stops.
+struct InUse {
+    _connection: oneshot::Sender<()>,
+}
+
+impl Instrumentation for InUse {
+    fn on_connection_event(&mut self, _: InstrumentationEvent<'_>) {}
+}
+
+/// Returns why a server is not what `target_session_attrs` demands; `None` if it is.
+const fn refusal(target: TargetSession, state: &SessionState) -> Option<&'static str> {
+    match target {
+        TargetSession::ReadWrite if state.is_standby => {
+            Some("the server is a standby (target_session_attrs)")
+        }
+        TargetSession::ReadWrite if state.is_read_only => {
+            Some("the server accepts only reads (target_session_attrs)")
+        }
+        TargetSession::ReadOnly if !state.is_read_only => {
+            Some("the server accepts writes (target_session_attrs)")
+        }
+        TargetSession::Primary if state.is_standby => Some("the server is a standby (target_session_attrs)"),
+        TargetSession::Standby if !state.is_standby => {
+            Some("the server is not a standby (target_session_attrs)")
+        }
+        _ => None,
     }
 }
 
 /// Sets limits by which a server that no longer responds is noticed: a connection whose peer does not
 /// acknowledge is closed.
-fn config_with_timeouts(options: &PostgresOptions) -> tokio_postgres::Config {
-    let mut config = options.url.config.clone();
+fn config_with_timeouts(host: &tokio_postgres::Config, options: &PostgresOptions) -> tokio_postgres::Config {
+    let mut config = host.clone();
     if config.get_application_name().is_none() {
         config.application_name("kairos-identity");
     }
+    // The system counts keepalives in whole seconds and refuses 0.
+    let second = Duration::from_secs(1);
     config
         .connect_timeout(options.connect_timeout)
         .tcp_user_timeout(options.statement_timeout)
-        .keepalives_idle(options.statement_timeout)
-        .keepalives_interval(Duration::from_secs(1))
+        .keepalives_idle(options.statement_timeout.max(second))
+        .keepalives_interval(second)
         .keepalives_retries(3);
     config
 }
@@ -114,11 +303,14 @@ fn session_settings(options: &PostgresOptions) -> String {
     // Generic plans: for a list of tokens PostgreSQL would otherwise plan the statement again at each
     // execution, which takes longer than the look-up itself. `synchronous_commit` is raised to `on` if the
     // default of the server is unsafe, so that an acknowledged write survives a crash of the database; other
-    // values stay.
+    // values stay. Statements outside a transaction of `write!` get the isolation level here. The log of the
+    // service is in English if the role may choose the language of messages.
     format!(
         "SET statement_timeout = {limit_ms}; SET lock_timeout = {limit_ms}; \
          SET idle_in_transaction_session_timeout = {limit_ms}; SET plan_cache_mode = force_generic_plan; \
-         SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ({unsafe_values})"
+         SET default_transaction_isolation = 'read committed'; \
+         SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ({unsafe_values}); \
+         SELECT set_config('lc_messages', 'C', false) WHERE has_parameter_privilege('lc_messages', 'SET')"
     )
 }
 

@@ -32,7 +32,7 @@ pub async fn wait_for_postgres(
 ) -> Result<(), DatabaseError> {
     let (connector, began) = (Connector::new(options)?, clock.instant());
     loop {
-        let error = match timeout(options.connect_timeout, connector.try_once()).await {
+        let error = match timeout(connector.time_limit(), connector.try_once()).await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) if !is_not_ready(&error) => return Ok(()),
             Ok(Err(error)) => chain(&error),

@@ -81,7 +81,7 @@ impl Session {
     /// Starts a write transaction. [`Session::commit`] commits it; if the session is dropped first, it is
     /// rolled back.
     pub async fn begin(&mut self) -> Result<(), DatabaseError> {
-        let begin = if self.is_sqlite() { "BEGIN IMMEDIATE" } else { "BEGIN" };
+        let begin = if self.is_sqlite() { "BEGIN IMMEDIATE" } else { "BEGIN ISOLATION LEVEL READ COMMITTED" };
         self.run(begin).await?;
         self.lift_limits().await
     }

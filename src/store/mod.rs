@@ -13,6 +13,8 @@ mod migrate;
 pub mod schema;
 pub(crate) mod tables;
 
+use std::time::Duration;
+
 use self::lookup::Lookup;
 pub use self::{
     lookup::LookupOptions,
@@ -27,7 +29,7 @@ pub use self::{
     },
 };
 use crate::database::{
-    Connections, DatabaseError, DatabaseOptions, postgres::PostgresPool, replicas::Replicas,
+    Connections, DatabaseError, DatabaseOptions, PostgresOptions, postgres::PostgresPool, replicas::Replicas,
     sqlite::SqliteThreads,
 };
 
@@ -46,18 +48,23 @@ impl Store {
     /// [`DatabaseError::Unavailable`] if SQLite's file cannot be opened or created, or if the TLS root
     /// certificates for PostgreSQL cannot be read.
     pub fn open(options: DatabaseOptions, lookup: LookupOptions) -> Result<Self, DatabaseError> {
-        let (connections, replicas) = match options {
-            DatabaseOptions::Sqlite(options) => (Connections::Sqlite(SqliteThreads::open(options)?), None),
-            DatabaseOptions::Postgres(options) => {
-                (Connections::Postgres(PostgresPool::open(&options)?), None)
+        let (primary, replicas, lag_max) = match options {
+            DatabaseOptions::Sqlite(options) => {
+                let connections = Connections::Sqlite(SqliteThreads::open(options)?);
+                let lookup = Lookup::start(&connections, None, lookup)?;
+                return Ok(Self { connections, lookup });
             }
-            DatabaseOptions::Replicated { primary, replicas, lag_max } => {
-                let pools = replicas.iter().map(PostgresPool::open).collect::<Result<_, _>>()?;
-                let primary = PostgresPool::open(&primary)?;
-                (Connections::Postgres(primary), Some(Replicas::new(pools, lag_max)))
-            }
+            DatabaseOptions::Postgres(options) => (options, Vec::new(), Duration::ZERO),
+            DatabaseOptions::Replicated { primary, replicas, lag_max } => (primary, replicas, lag_max),
         };
-        let lookup = Lookup::start(&connections, replicas, lookup)?;
-        Ok(Self { connections, lookup })
+        let pool = PostgresPool::open(&primary)?;
+        let replicas = replicas.iter().map(PostgresPool::open).collect::<Result<Vec<_>, _>>()?;
+        let replicas = (!replicas.is_empty()).then(|| Replicas::new(replicas, lag_max));
+        // Look-ups have connections of their own, one for each lane: they go on while all others wait for
+        // commits that hang.
+        let of_lookups = PostgresOptions { pool_size: lookup.lanes, ..(*primary).clone() };
+        let of_lookups = Connections::Postgres(PostgresPool::open(&of_lookups)?);
+        let lookup = Lookup::start(&of_lookups, replicas, lookup)?;
+        Ok(Self { connections: Connections::Postgres(pool), lookup })
     }
 }

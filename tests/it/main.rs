@@ -36,7 +36,13 @@ mod error_reference;
 #[cfg(test)]
 mod files;
 #[cfg(test)]
+mod foreign_language;
+#[cfg(test)]
 mod grpc;
+#[cfg(test)]
+mod hung_commits;
+#[cfg(test)]
+mod isolation;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
@@ -55,6 +61,8 @@ mod races;
 mod replicas;
 #[cfg(test)]
 mod run_script;
+#[cfg(test)]
+mod several_hosts;
 #[cfg(test)]
 mod smtp;
 #[cfg(test)]

@@ -61,7 +61,7 @@ struct OutboxRow {
 }
 
 /// A mail that can be leased.
-#[derive(Queryable, Selectable)]
+#[derive(Clone, Queryable, Selectable)]
 #[diesel(table_name = core_mail_outbox)]
 struct DueRow {
     id: i64,

@@ -176,7 +176,7 @@ impl Store {
     pub async fn reserve_attempt(
         &self,
         reservation: Reservation,
-        admit: impl Fn(&[Tally]) -> Result<(), Timestamp> + Send + 'static,
+        admit: impl Fn(&[Tally]) -> Result<(), Timestamp> + Clone + Send + 'static,
     ) -> Result<Admission, DatabaseError> {
         let (now, latest_expiry) = (reservation.at, reservation.latest_expiry);
         if let Err(until) = admit(&self.tallies(reservation.subjects.clone(), now, latest_expiry).await?) {
@@ -231,7 +231,7 @@ impl Store {
     pub async fn settle_attempt(
         &self,
         settlement: Settlement,
-        count_failure: impl Fn(&[Option<Attempts>], Timestamp) -> Vec<Attempts> + Send + 'static,
+        count_failure: impl Fn(&[Option<Attempts>], Timestamp) -> Vec<Attempts> + Clone + Send + 'static,
     ) -> Result<(), DatabaseError> {
         write!(&self.connections, connection => {
             if !connection.delete_reservation(settlement.id).await? {

@@ -200,7 +200,7 @@ impl Store {
     pub async fn change_session(
         &self,
         family: RefreshTokenDigest,
-        decide: impl FnOnce(&KnownSession) -> SessionChange + Send + 'static,
+        decide: impl FnOnce(&KnownSession) -> SessionChange + Clone + Send + 'static,
     ) -> Result<Option<KnownSession>, DatabaseError> {
         // Checked with a read, so that a made-up token does not cost a write transaction.
         let of_family = core_session::table.filter(core_session::family.eq(family.as_bytes().to_vec()));

@@ -175,7 +175,7 @@ impl Store {
         &self,
         subjects: Vec<Subject>,
         now: Timestamp,
-        decide: impl Fn(&[Option<Attempts>]) -> Result<Vec<Attempts>, Timestamp> + Send + 'static,
+        decide: impl Fn(&[Option<Attempts>]) -> Result<Vec<Attempts>, Timestamp> + Clone + Send + 'static,
     ) -> Result<Admission, DatabaseError> {
         if let Err(until) = decide(&self.find_counted_before(subjects.clone(), now).await?) {
             return Ok(Admission::Refused { until });

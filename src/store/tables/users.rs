@@ -66,7 +66,7 @@ impl From<UserRow> for User {
 }
 
 /// The columns of a user to change; `None` keeps a column.
-#[derive(Default, AsChangeset)]
+#[derive(Clone, Default, AsChangeset)]
 #[diesel(table_name = core_user)]
 pub(crate) struct UserChange {
     pub(super) username: Option<String>,

@@ -23,6 +23,7 @@ const START_LIMIT: Duration = Duration::from_mins(1);
 pub struct Postgres {
     server: Daemon,
     databases: AtomicU32,
+    language: Option<&'static str>,
 }
 
 /// A new, empty database of a cluster.
@@ -62,18 +63,22 @@ impl Postgres {
 
     /// Starts a cluster for one test, for example for a test that stops it.
     pub fn own() -> Self {
-        Self::create_with(|data, server| {
-            let mut command = server.command(program("initdb"));
-            command.arg("-D").arg(data);
-            command.args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]);
-            command
-        })
+        Self::create_with(initdb)
+    }
+
+    /// Starts a cluster whose messages are in `language`, for example `de`.
+    pub fn own_in(language: &'static str) -> Self {
+        Self::create_in(Some(language), initdb)
     }
 
     /// Creates the data folder with a command, and starts a cluster on it. `make` returns the command for the
     /// path of the data folder.
     pub(super) fn create_with(make: impl FnOnce(&Path, &Daemon) -> Command) -> Self {
-        let cluster = Self { server: Daemon::prepare("pg"), databases: AtomicU32::new(0) };
+        Self::create_in(None, make)
+    }
+
+    fn create_in(language: Option<&'static str>, make: impl FnOnce(&Path, &Daemon) -> Command) -> Self {
+        let cluster = Self { server: Daemon::prepare("pg"), databases: AtomicU32::new(0), language };
         let output = make(&cluster.data(), &cluster.server).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         cluster.start();
@@ -83,6 +88,30 @@ impl Postgres {
     /// Returns the loopback port of the cluster.
     pub fn port(&self) -> u16 {
         self.server.port()
+    }
+
+    /// Returns the folder of the Unix socket of the cluster.
+    pub fn socket_folder(&self) -> &Path {
+        self.server.folder()
+    }
+
+    /// Creates a database that belongs to a new role `name`, which is no superuser. Returns the database and
+    /// its URL for the role.
+    pub fn create_database_of(&self, name: &str) -> (PostgresDatabase, String) {
+        let database = self.create_database();
+        self.psql("postgres", &format!("CREATE ROLE {name} LOGIN"));
+        self.psql("postgres", &format!("ALTER DATABASE {} OWNER TO {name}", database.name()));
+        let url = database.url_at(self.port(), name);
+        (database, url)
+    }
+
+    /// Changes a setting of the running server, and waits until it is in force.
+    pub fn set(&self, setting: &str, value: &str) {
+        self.psql("postgres", &format!("ALTER SYSTEM SET {setting} = '{value}'"));
+        self.psql("postgres", "SELECT pg_reload_conf()");
+        until_blocking(&format!("{setting} is {value}"), START_LIMIT, || {
+            (self.psql("postgres", &format!("SHOW {setting}")) == value).then_some(())
+        });
     }
 
     /// Creates a database for one test.
@@ -159,7 +188,15 @@ impl Postgres {
     /// Starts the server on its port, and waits until it answers.
     pub fn start(&self) {
         let port = self.port().to_string();
-        let mut command = self.server.command(program("postgres"));
+        let mut command = self.server.command("env");
+        if let Some(language) = self.language {
+            // With this variable, a server needs no locale of the language, only the catalog of messages.
+            command.arg(format!("LANGUAGE={language}"));
+        }
+        command.arg(program("postgres"));
+        if self.language.is_some() {
+            command.args(["-c", "lc_messages=C.UTF-8"]);
+        }
         command.arg("-D").arg(self.data()).args(["-p", &port]).arg("-k").arg(self.server.folder());
         for setting in ["listen_addresses=127.0.0.1", "max_connections=400", "shared_buffers=32MB"] {
             command.args(["-c", setting]);
@@ -181,6 +218,14 @@ impl Postgres {
     fn data(&self) -> PathBuf {
         self.server.folder().join("data")
     }
+}
+
+/// Returns the command that creates the data folder of a new cluster.
+fn initdb(data: &Path, server: &Daemon) -> Command {
+    let mut command = server.command(program("initdb"));
+    command.arg("-D").arg(data);
+    command.args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]);
+    command
 }
 
 /// Runs `sql` with `psql` in the database at `url`, and returns the output of `psql`.

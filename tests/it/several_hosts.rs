@@ -1,0 +1,103 @@
+//! URLs with several hosts, and with the folder of a Unix socket.
+
+use std::{net::TcpListener, time::Duration};
+
+use kairos_identity::proto::ResolveTokenRequest;
+
+use crate::support::{
+    people::{PASSWORD, login, registration},
+    postgres::{Postgres, PostgresDatabase},
+    server::TestServer,
+    standby::Standby,
+    wait::until,
+};
+
+/// Time limit for what takes at most two seconds on an idle machine.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Returns a URL with these hosts.
+fn url(hosts: &str, database: &PostgresDatabase, query: &str) -> String {
+    format!("postgres://postgres@{hosts}/{}?{query}", database.name())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_that_hang_refuse_or_only_read_are_left_for_the_next_one() {
+    let primary = Postgres::own();
+    let standby = Standby::of(&primary);
+    let database = primary.create_database();
+    // It accepts connections and never answers, as a frozen server does.
+    let hanging = TcpListener::bind("127.0.0.1:0").unwrap();
+    let hosts = format!(
+        "127.0.0.1:{},127.0.0.1:1,127.0.0.1:{},127.0.0.1:{}",
+        hanging.local_addr().unwrap().port(),
+        standby.port(),
+        primary.port()
+    );
+
+    let server = TestServer::on_url(url(&hosts, &database, "sslmode=disable&application_name=my%20service"))
+        .with_migrations_through(database.url())
+        .with_env("KAIROS_IDENTITY_DATABASE_CONNECT_TIMEOUT", "300ms")
+        .start()
+        .await;
+    server.member("ada").await;
+    server.client().await.login(login("ada", PASSWORD)).await.unwrap();
+
+    let names = "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'my service'";
+    assert_eq!(primary.psql("postgres", names), "t");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demoted_primary_is_left_for_the_promoted_standby() {
+    let old = Postgres::own();
+    let new = Standby::of(&old);
+    let database = old.create_database();
+    let hosts = format!("127.0.0.1:{},127.0.0.1:{}", old.port(), new.port());
+    let server = TestServer::on_url(url(&hosts, &database, "sslmode=disable")).start().await;
+    let ada = server.member("ada").await;
+    let mut client = server.client().await;
+    new.catch_up(&old);
+
+    old.set("default_transaction_read_only", "on");
+    new.psql("postgres", "SELECT pg_promote()");
+    // The old primary does not see this.
+    new.psql(database.name(), "UPDATE core_user SET username = 'Ada2', username_key = 'ada2'");
+
+    let resolve = || ResolveTokenRequest { auth_token: ada.auth_token.clone() };
+    until("look-ups see the new primary", LIMIT, async || {
+        let user = client.resolve_token(resolve()).await.ok()?.into_inner().user?;
+        (user.username == "Ada2").then_some(())
+    })
+    .await;
+    until("writes reach the new primary", LIMIT, async || client.register(registration("bob")).await.ok())
+        .await;
+    for _ in 0..20 {
+        assert_eq!(
+            client.resolve_token(resolve()).await.unwrap().into_inner().user.unwrap().username,
+            "Ada2"
+        );
+    }
+    assert_eq!(new.psql(database.name(), "SELECT count(*) FROM core_user"), "2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unix_socket_is_named_by_a_parameter() {
+    let cluster = Postgres::own();
+    let database = cluster.create_database();
+    let query = format!("host={}&port={}", cluster.socket_folder().display(), cluster.port());
+
+    let server = TestServer::on_url(url("", &database, &query)).start().await;
+    server.member("ada").await;
+    let mut client = server.client().await;
+    cluster.psql(
+        database.name(),
+        "CREATE FUNCTION fault() RETURNS trigger LANGUAGE plpgsql AS \
+         $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '53100'; END $$; \
+         CREATE TRIGGER fault BEFORE INSERT ON core_user FOR EACH ROW EXECUTE FUNCTION fault()",
+    );
+    let refusal = client.register(registration("bob")).await.unwrap_err();
+
+    assert_eq!(refusal.code(), tonic::Code::Unavailable, "{refusal}");
+    let over_tcp = "SELECT count(*) FROM pg_stat_activity \
+                    WHERE application_name = 'kairos-identity' AND client_addr IS NOT NULL";
+    assert_eq!(cluster.psql("postgres", over_tcp), "0");
+}
