@@ -9,7 +9,7 @@ use super::{
 };
 
 section! {
-    /// The gRPC port and its limits.
+    /// The API port, with gRPC and calls over HTTP (docs/http.md), and its limits.
     ServerSettings in "server" {
         /// The address to listen on. An address that is not loopback needs TLS or
         /// `server.insecure-plaintext`.
@@ -50,22 +50,24 @@ section! {
         /// Maximum number of open connections of one peer; a further one is closed at once. A peer is an IPv4
         /// address or an IPv6 network (/64). A load balancer is one peer.
         connections_per_peer_max: Count<1, 1_000_000> = "1000",
-        /// Time within which a new connection must have sent the HTTP/2 connection preface; otherwise it is
-        /// closed.
+        /// Time within which a new connection must have sent the HTTP/2 connection preface, and within which
+        /// each request of HTTP/1.1 must have sent its head; otherwise the connection is closed.
         first_byte_timeout: Span<100, 600_000> = "10s",
         /// Time limit of a TLS handshake.
         tls_handshake_timeout: Span<100, 600_000> = "10s",
         /// Age at which the server sends GOAWAY on a connection, plus or minus 10 % at random, so that load
-        /// spreads over new instances.
+        /// spreads over new instances. A connection of HTTP/1.1 is closed after its current request.
         connection_age: Span<1_000, 604_800_000> = "30m",
         /// Time without a call after which the server sends GOAWAY on a connection; it may take up to twice
         /// as long. A client that needs the connection again reconnects. Unused connections thus do not count
-        /// towards `server.connections-max`.
+        /// towards `server.connections-max`. A connection of HTTP/1.1 is closed after this time.
         connection_idle: Span<1_000, 604_800_000> = "5m",
         /// Time that calls in flight may still take after the GOAWAY of `server.connection-age` or
         /// `server.connection-idle`; then the connection is closed.
         connection_age_grace: Span<0, 3_600_000> = "30s",
-        /// Interval of the HTTP/2 PINGs that check whether the peer still answers.
+        /// Interval of the HTTP/2 PINGs that check whether the peer still answers. Over HTTP/1.1, a
+        /// connection is closed if its peer reads nothing of a response for this interval and
+        /// `server.keepalive-timeout` together.
         keepalive_interval: Span<1_000, 3_600_000> = "20s",
         /// Time within which the peer must answer a PING; otherwise the connection is closed.
         keepalive_timeout: Span<100, 600_000> = "10s",
@@ -73,10 +75,10 @@ section! {
         /// floods of small frames closes a connection on which more than 1,000 calls begin at the same
         /// moment.
         streams_per_connection_max: Count<1, 1_000> = "256",
-        /// Maximum size of the headers of one call.
+        /// Maximum size of the headers of one call; over HTTP/1.1 at least 8 KiB.
         header_list_bytes_max: Bytes<1_024, 1_048_576> = "16KiB",
-        /// Maximum size of a request message. The largest legitimate one, `ResolveTokens` with 1,000 tokens,
-        /// has 38 KB.
+        /// Maximum size of a request message, also of one in JSON. The largest legitimate one,
+        /// `ResolveTokens` with 1,000 tokens, has 38 KB.
         message_bytes_max: Bytes<1_024, 4_194_304> = "64KiB",
         /// Maximum size of a request message of the health service, which needs no token.
         health_message_bytes_max: Bytes<64, 65_536> = "1KiB",

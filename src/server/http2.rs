@@ -14,11 +14,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use super::{
-    connection::{Peer, Protocol},
+    connection::Peer,
     handler::HttpHandler,
     options::ServerOptions,
     peer_account::{CountedCalls, HeldBytes},
-    preface::expect_preface,
+    preface::AfterStart,
     request_body::{BodyContext, BodyLimits, RequestBody},
     resets::{LOCAL_RESETS_MAX, Resets, SharedVerdict, Verdict},
     streams::{AcceptedStreams, WithStreams},
@@ -53,14 +53,8 @@ pub(super) struct Http2<S> {
 }
 
 impl<S> Http2<S> {
-    pub(super) fn new(service: S, options: ServerOptions, entropy: Entropy) -> Self {
-        Self { service: Arc::new(service), options, entropy }
-    }
-
-    /// Returns the maximum age of a connection: the setting, randomly varied by up to 10 % (gRFC A9), so that
-    /// connections that were opened together are not all reopened together.
-    fn age(&self) -> Duration {
-        self.options.connection_age.mul_f64(0.9 + 0.2 * self.entropy.fraction())
+    pub(super) const fn new(service: Arc<S>, options: ServerOptions, entropy: Entropy) -> Self {
+        Self { service, options, entropy }
     }
 }
 
@@ -72,14 +66,7 @@ impl<S: HttpHandler + BodyLimits> Http2<S> {
         accepted: &AcceptedStreams,
         verdict: SharedVerdict,
     ) -> impl Fn(Request<Incoming>) -> Answer + use<S> {
-        let bodies = Arc::new(BodyContext {
-            account: Arc::clone(&peer.account),
-            streams: accepted.clone(),
-            reserved_bytes: S::reserved_bytes,
-            refused: S::body_refused,
-            late_bytes_max: self.options.late_bytes_max,
-            late_bytes_timeout: self.options.late_bytes_timeout,
-        });
+        let bodies = Arc::new(BodyContext::new::<S>(&self.options, &peer.account, accepted));
         let served = Arc::new((Arc::clone(&self.service), peer, verdict));
         move |request| {
             let (served, bodies) = (Arc::clone(&served), Arc::clone(&bodies));
@@ -93,24 +80,18 @@ impl<S: HttpHandler + BodyLimits> Http2<S> {
                 }
                 let limit = service.body_limit(request.uri().path());
                 let (head, body) = request.into_parts();
-                let body = RequestBody::new(body, head.headers.len(), limit, bodies);
+                let body = RequestBody::new(body, head.headers.len(), limit, bodies, None);
                 Ok(service.answer(Request::from_parts(head, Body::new(body)), peer).await)
             })
         }
     }
-}
 
-impl<S: HttpHandler + BodyLimits> Protocol for Http2<S> {
-    async fn serve_connection<Io>(&self, io: Io, peer: Peer, stop: &CancellationToken)
+    /// Serves one connection until it is closed.
+    pub(super) async fn serve<Io>(&self, io: AfterStart<Io>, peer: Peer, stop: &CancellationToken)
     where
         Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let options = &self.options;
-        let stopped = stop.cancelled();
-        let preface = expect_preface(io, options.first_byte_timeout);
-        let io = tokio::select! { io = preface => io, () = stopped => None };
-        let Some(io) = io else { return };
-
         let (account, accepted) = (Arc::clone(&peer.account), AcceptedStreams::default());
         let verdict = SharedVerdict::default();
         let resets =
@@ -129,7 +110,7 @@ impl<S: HttpHandler + BodyLimits> Protocol for Http2<S> {
                 resets_too_many = true;
                 Some(options.connection_age_grace)
             }
-            () = tokio::time::sleep(self.age()) => Some(options.connection_age_grace),
+            () = tokio::time::sleep(options.varied_age(&self.entropy)) => Some(options.connection_age_grace),
             () = idle(&accepted, options.connection_idle) => Some(options.connection_age_grace),
             () = stop.cancelled() => None,
         };

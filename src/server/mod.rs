@@ -5,11 +5,15 @@
 //! at shutdown, and spins when file descriptors are exhausted. This module handles sockets, TLS and HTTP, but
 //! not the content of calls. Start at [`serve`]; the HTTP port uses [`serve_http1`].
 
+mod api_port;
 mod budget;
 mod connection;
 mod frames;
 mod handler;
 mod http1;
+mod http1_calls;
+mod http1_head;
+mod http1_io;
 mod http2;
 mod listener;
 mod options;
@@ -29,6 +33,12 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 pub use tonic::body::Body;
 
+use self::{
+    api_port::ApiPort,
+    connection::{Connections, Protocol, Tls},
+    http1::Http1,
+    listener::{Acceptor, Share},
+};
 pub use self::{
     connection::Peer,
     handler::HttpHandler,
@@ -39,12 +49,6 @@ pub use self::{
     request_body::{BodyLimit, BodyLimits, BodyRefusal},
     tls::{Alpn, CurrentTls, TlsError, certificate_names, load_tls},
 };
-use self::{
-    connection::{Connections, Protocol, Tls},
-    http1::Http1,
-    http2::Http2,
-    listener::{Acceptor, Share},
-};
 use crate::entropy::Entropy;
 
 /// The result of a shutdown.
@@ -54,10 +58,10 @@ pub struct DrainReport {
     pub connections_aborted: usize,
 }
 
-/// Serves HTTP/2 until `stop` is cancelled, and then shuts down: it accepts no more connections, sends GOAWAY
-/// on the open ones and waits for their calls. At the deadline it aborts the remaining connections, for
-/// example those with a long call or an open stream such as health's `Watch`. It returns when all connections
-/// are closed.
+/// Serves HTTP/2 and HTTP/1.1 on one port until `stop` is cancelled, and then shuts down: it accepts no more
+/// connections, sends GOAWAY on the open ones and waits for their calls. At the deadline it aborts the
+/// remaining connections, for example those with a long call or an open stream such as health's `Watch`. It
+/// returns when all connections are closed.
 pub async fn serve(
     listener: TcpListener,
     service: impl HttpHandler + BodyLimits,
@@ -70,11 +74,11 @@ pub async fn serve(
     let acceptor = Acceptor::new(listener, options.connections_max, options.peer_limits, Share::Calls);
     let handshake_timeout = options.tls_handshake_timeout;
     let tls = tls.map(|current| Tls { current, handshake_timeout });
-    let connections = Connections::new(Http2::new(service, options, entropy), tls, stop.clone());
+    let connections = Connections::new(ApiPort::new(service, options, entropy), tls, stop.clone());
     accept_until(stop, acceptor, connections, drain_deadline).await
 }
 
-/// Serves HTTP/1.1 in the same way. At shutdown, each connection finishes its current request.
+/// Serves HTTP/1.1 alone in the same way. At shutdown, each connection finishes its current request.
 pub async fn serve_http1(
     listener: TcpListener,
     service: impl HttpHandler,

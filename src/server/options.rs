@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::peer_account::PeerLimits;
+use crate::entropy::Entropy;
 
 /// The limits of the gRPC port. Each is a setting, documented in docs/CONFIG.md.
 #[derive(Debug, Clone)]
@@ -11,11 +12,12 @@ pub struct ServerOptions {
     pub connections_max: usize,
     /// The limits of one peer; a connection beyond them is closed immediately.
     pub peer_limits: PeerLimits,
-    /// The time in which a connection must send the HTTP/2 preface.
+    /// The time in which a connection must send the HTTP/2 preface, or the head of a request of HTTP/1.1.
     pub first_byte_timeout: Duration,
     /// The time limit of a TLS handshake.
     pub tls_handshake_timeout: Duration,
-    /// The age at which a connection gets GOAWAY, randomly varied by up to 10 %.
+    /// The age at which a connection gets GOAWAY, or `connection: close` over HTTP/1.1, randomly varied by up
+    /// to 10 %.
     pub connection_age: Duration,
     /// The idle time after which a connection gets GOAWAY; it is detected after at most twice this time.
     pub connection_idle: Duration,
@@ -41,4 +43,12 @@ pub struct ServerOptions {
     pub resets_per_second_max: u32,
     /// The time limit of a shutdown.
     pub drain_deadline: Duration,
+}
+
+impl ServerOptions {
+    /// Returns the maximum age of one connection: the setting, randomly varied by up to 10 % (gRFC A9), so
+    /// that connections that were opened together are not all reopened together.
+    pub(super) fn varied_age(&self, entropy: &Entropy) -> Duration {
+        self.connection_age.mul_f64(0.9 + 0.2 * entropy.fraction())
+    }
 }

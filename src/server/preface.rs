@@ -1,7 +1,8 @@
-//! Reads the connection preface of HTTP/2 (RFC 9113, section 3.4) before hyper handles the connection.
+//! Reads the first bytes of a connection, which say whether it is HTTP/2 or HTTP/1.1.
 //!
-//! hyper waits for the preface without limit. This module sets a time limit, and closes a connection that
-//! sends anything else immediately. After the preface, it limits the bytes that a connection's task reads
+//! A connection of HTTP/2 begins with the preface (RFC 9113, section 3.4), one of HTTP/1.1 with a method.
+//! hyper waits for them without limit. This module sets a time limit, and closes a connection that sends
+//! anything else immediately. After the first bytes, it limits the bytes that a connection's task reads
 //! before other tasks run.
 
 use std::{
@@ -15,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use super::budget;
 
-/// The bytes that begin a connection.
+/// The bytes that begin a connection of HTTP/2.
 pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The bytes that count as one operation of tokio's budget, which allows a task 128 operations before it must
@@ -23,37 +24,53 @@ pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// more than the 32 KiB that this allows at a time; if it does, the rest waits for the next turn of the task.
 const BYTES_PER_OPERATION: usize = 256;
 
-/// A connection whose preface was read. hyper reads the preface from it once more.
-pub(super) struct AfterPreface<Io> {
+/// A connection whose first bytes were read. hyper reads them from it once more.
+pub(super) struct AfterStart<Io> {
     io: Io,
+    /// The part of the preface that was read.
     unread: &'static [u8],
+    /// The byte after it, which differs from the preface.
+    different: Option<u8>,
 }
 
-/// Reads the preface; `None` if it does not arrive within `limit` or differs.
-pub(super) async fn expect_preface<Io: AsyncRead + Unpin>(
-    mut io: Io,
-    limit: Duration,
-) -> Option<AfterPreface<Io>> {
+/// A connection, with the protocol that it begins with.
+pub(super) enum Start<Io> {
+    Http2(AfterStart<Io>),
+    Http1(AfterStart<Io>),
+}
+
+/// Reads the first bytes. Returns `None` if they do not arrive within `limit`, or begin neither the preface
+/// nor a request of HTTP/1.1.
+pub(super) async fn read_start<Io: AsyncRead + Unpin>(mut io: Io, limit: Duration) -> Option<Start<Io>> {
     let read = async {
-        // Byte by byte, so that an HTTP/1 client is rejected at its first different byte.
-        for expected in PREFACE {
-            if io.read_u8().await.ok()? != *expected {
-                return None;
+        // Byte by byte, so that another protocol is rejected at its first byte.
+        for (same, expected) in PREFACE.iter().enumerate() {
+            let byte = io.read_u8().await.ok()?;
+            if byte != *expected {
+                // `POST` and `PUT` begin like the preface. No method begins with another character.
+                let begins_request = same > 0 || byte.is_ascii_uppercase();
+                return begins_request.then_some(Some((same, byte)));
             }
         }
-        Some(())
+        Some(None)
     };
-    tokio::time::timeout(limit, read).await.ok()??;
-    Some(AfterPreface { io, unread: PREFACE })
+    let different = tokio::time::timeout(limit, read).await.ok()??;
+    Some(match different {
+        None => Start::Http2(AfterStart { io, unread: PREFACE, different: None }),
+        Some((same, byte)) => {
+            let unread = PREFACE.get(..same).unwrap_or_default();
+            Start::Http1(AfterStart { io, unread, different: Some(byte) })
+        }
+    })
 }
 
-impl<Io: AsyncRead + Unpin> AsyncRead for AfterPreface<Io> {
+impl<Io: AsyncRead + Unpin> AsyncRead for AfterStart<Io> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.unread.is_empty() {
+        if self.unread.is_empty() && self.different.is_none() {
             let before = buffer.filled().len();
             ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
             let bytes = buffer.filled().len().saturating_sub(before);
@@ -63,11 +80,16 @@ impl<Io: AsyncRead + Unpin> AsyncRead for AfterPreface<Io> {
         let (now, later) = self.unread.split_at(self.unread.len().min(buffer.remaining()));
         buffer.put_slice(now);
         self.unread = later;
+        if buffer.remaining() > 0
+            && let Some(byte) = self.different.take()
+        {
+            buffer.put_slice(&[byte]);
+        }
         Poll::Ready(Ok(()))
     }
 }
 
-impl<Io: AsyncWrite + Unpin> AsyncWrite for AfterPreface<Io> {
+impl<Io: AsyncWrite + Unpin> AsyncWrite for AfterStart<Io> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -1,9 +1,10 @@
-//! The body of an HTTP/2 request, within limits.
+//! The body of a request, within limits.
 //!
 //! The limits apply to every path before a service sees the request: the length of the body, and the memory
 //! that a peer's unfinished requests occupy. When a handler drops a body that is not complete, because it has
 //! answered, the rest is read and discarded. Otherwise hyper would reset the stream, and h2 would count each
-//! frame that arrives after the reset as an error of the peer.
+//! frame that arrives after the reset as an error of the peer; over HTTP/1.1, a client that is still sending
+//! would get a reset instead of the answer.
 
 use std::{
     cell::Cell,
@@ -20,6 +21,8 @@ use hyper::body::Incoming;
 use tonic::Status;
 
 use super::{
+    http1_head::NextHead,
+    options::ServerOptions,
     peer_account::{ConnectionAccount, HeldBytes},
     streams::AcceptedStreams,
 };
@@ -65,12 +68,30 @@ pub trait BodyLimits {
 
 /// What the bodies of one connection share.
 pub(super) struct BodyContext {
-    pub(super) account: Arc<ConnectionAccount>,
-    pub(super) streams: AcceptedStreams,
-    pub(super) reserved_bytes: fn(&[u8]) -> usize,
-    pub(super) refused: fn(BodyRefusal) -> Status,
-    pub(super) late_bytes_max: usize,
-    pub(super) late_bytes_timeout: Duration,
+    account: Arc<ConnectionAccount>,
+    streams: AcceptedStreams,
+    reserved_bytes: fn(&[u8]) -> usize,
+    refused: fn(BodyRefusal) -> Status,
+    late_bytes_max: usize,
+    late_bytes_timeout: Duration,
+}
+
+impl BodyContext {
+    /// Creates the context of a connection of the peer with this account.
+    pub(super) fn new<S: BodyLimits>(
+        options: &ServerOptions,
+        account: &Arc<ConnectionAccount>,
+        streams: &AcceptedStreams,
+    ) -> Self {
+        Self {
+            account: Arc::clone(account),
+            streams: streams.clone(),
+            reserved_bytes: S::reserved_bytes,
+            refused: S::body_refused,
+            late_bytes_max: options.late_bytes_max,
+            late_bytes_timeout: options.late_bytes_timeout,
+        }
+    }
 }
 
 /// The body of a request.
@@ -88,15 +109,19 @@ pub(super) struct RequestBody {
     held: Option<HeldBytes>,
     /// Whether the body has ended or failed, so that there is no rest to discard.
     has_ended: Cell<bool>,
+    /// Over HTTP/1.1, the right of the next request to begin.
+    next_head: Option<Arc<NextHead>>,
 }
 
 impl RequestBody {
-    /// Creates the body of a request with this number of headers.
+    /// Creates the body of a request with this number of headers. Over HTTP/1.1, it holds `next_head` until
+    /// it is read or discarded.
     pub(super) const fn new(
         incoming: Incoming,
         headers: usize,
         limit: BodyLimit,
         context: Arc<BodyContext>,
+        next_head: Option<Arc<NextHead>>,
     ) -> Self {
         let request_bytes = limit.waiting_bytes.saturating_add(headers.saturating_mul(HEADER_BYTES));
         Self {
@@ -108,6 +133,7 @@ impl RequestBody {
             reserved: 0,
             held: None,
             has_ended: Cell::new(false),
+            next_head,
         }
     }
 
@@ -181,7 +207,11 @@ impl Drop for RequestBody {
         }
         if let Some(incoming) = self.incoming.take().filter(|incoming| !incoming.is_end_stream()) {
             let (bytes_max, timeout) = (self.context.late_bytes_max, self.context.late_bytes_timeout);
-            self.context.streams.run(discard(incoming, bytes_max, timeout));
+            let next_head = self.next_head.take();
+            self.context.streams.run(async move {
+                discard(incoming, bytes_max, timeout).await;
+                drop(next_head);
+            });
         }
     }
 }

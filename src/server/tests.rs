@@ -1,3 +1,4 @@
+mod http1;
 mod tls;
 
 use std::{net::SocketAddr, time::Instant};
@@ -217,12 +218,14 @@ async fn a_connection_without_a_timely_preface_is_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn http1_is_rejected_immediately() {
+async fn another_protocol_is_rejected_immediately() {
     let server = TestServer::start(options(), None);
-    let mut socket = server.socket().await;
-    socket.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    for bytes in [&b"\x16\x03\x01\x02\0"[..], b"get / HTTP/1.1\r\n\r\n", b"\r\n\r\n", b"\0"] {
+        let mut socket = server.socket().await;
+        socket.write_all(bytes).await.unwrap();
 
-    assert!(is_closed(&mut socket).await);
+        assert!(is_closed(&mut socket).await, "{bytes:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

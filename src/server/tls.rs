@@ -94,7 +94,7 @@ impl From<Arc<ServerConfig>> for CurrentTls {
 /// The protocol inside TLS, as negotiated by ALPN (RFC 7301).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Alpn {
-    /// `h2`
+    /// `h2`, and `http/1.1` for clients without HTTP/2.
     Http2,
     /// `http/1.1`
     Http1,
@@ -129,11 +129,11 @@ pub fn load_tls(
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, private_key)
         .map_err(invalid)?;
-    let alpn: &[u8] = match alpn {
-        Alpn::Http2 => b"h2",
-        Alpn::Http1 => b"http/1.1",
+    let alpn: &[&[u8]] = match alpn {
+        Alpn::Http2 => &[b"h2", b"http/1.1"],
+        Alpn::Http1 => &[b"http/1.1"],
     };
-    config.alpn_protocols = vec![alpn.to_vec()];
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(Arc::new(config))
 }
 

@@ -1,0 +1,134 @@
+//! Serves calls over HTTP/1.1, one after the other on a connection, with the limits of HTTP/2 (`http2.rs`).
+//!
+//! At its maximum age or at shutdown, a connection finishes its call and is closed.
+
+use std::{io, panic::AssertUnwindSafe, sync::Arc};
+
+use futures_util::FutureExt;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+
+use super::{
+    connection::Peer,
+    handler::HttpHandler,
+    http1_head::{CurrentHead, Framing, NextHead},
+    http1_io::{Http1Times, LimitedIo},
+    options::ServerOptions,
+    peer_account::{CountedCalls, HeldBytes},
+    preface::AfterStart,
+    request_body::{BodyContext, BodyLimits, RequestBody},
+    streams::{AcceptedStreams, WithStreams},
+};
+use crate::entropy::Entropy;
+
+/// The smallest buffer that hyper accepts.
+const BUFFER_BYTES_MIN: usize = 8 * 1024;
+
+/// The service and the limits that all connections of HTTP/1.1 share.
+pub(super) struct Http1Calls<S> {
+    service: Arc<S>,
+    options: ServerOptions,
+    entropy: Entropy,
+}
+
+/// What the calls of one connection share.
+struct Served<S> {
+    service: Arc<S>,
+    peer: Peer,
+    head: CurrentHead,
+    bodies: Arc<BodyContext>,
+}
+
+impl<S> Http1Calls<S> {
+    pub(super) const fn new(service: Arc<S>, options: ServerOptions, entropy: Entropy) -> Self {
+        Self { service, options, entropy }
+    }
+}
+
+impl<S: HttpHandler + BodyLimits> Http1Calls<S> {
+    /// Serves one connection until it is closed.
+    pub(super) async fn serve<Io>(&self, io: AfterStart<Io>, peer: Peer, stop: &CancellationToken)
+    where
+        Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let options = &self.options;
+        let (account, accepted) = (Arc::clone(&peer.account), AcceptedStreams::default());
+        let head = CurrentHead::default();
+        let times = Http1Times {
+            head: options.first_byte_timeout,
+            write: options.keepalive_interval.saturating_add(options.keepalive_timeout),
+        };
+        let io = LimitedIo::new(io, head.clone(), HeldBytes::new(Arc::clone(&account)), times);
+        let bodies = Arc::new(BodyContext::new::<S>(options, &account, &accepted));
+        let served =
+            Arc::new(Served { service: Arc::clone(&self.service), peer, head: head.clone(), bodies });
+        let service = service_fn(move |request| {
+            let served = Arc::clone(&served);
+            async move {
+                let answer = AssertUnwindSafe(served.answer(request)).catch_unwind().await;
+                answer.map_err(|_| {
+                    tracing::error!("Call panicked outside of its handler");
+                    io::Error::other("a call panicked")
+                })
+            }
+        });
+        let buffer = usize::try_from(options.header_list_bytes_max).unwrap_or(usize::MAX);
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            // hyper measures it from the last response on.
+            .header_read_timeout(options.connection_idle)
+            .max_buf_size(buffer.max(BUFFER_BYTES_MIN))
+            .serve_connection(TokioIo::new(io), service);
+        let mut connection = WithStreams::new(connection, accepted, CountedCalls::new(account));
+        let grace = tokio::select! {
+            _ = &mut connection => return,
+            () = tokio::time::sleep(options.varied_age(&self.entropy)) => Some(options.connection_age_grace),
+            () = stop.cancelled() => None,
+        };
+        if head.waiting_bytes() > 0 {
+            return; // A connection whose request has not begun a call is closed.
+        }
+        connection.change(http1::Connection::graceful_shutdown);
+        match grace {
+            Some(grace) => {
+                let _ = tokio::time::timeout(grace, connection).await;
+            }
+            // At shutdown, the accept loop enforces one deadline for all connections.
+            None => {
+                let _ = connection.await;
+            }
+        }
+    }
+}
+
+impl<S: HttpHandler + BodyLimits> Served<S> {
+    /// Answers one request.
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let (framing, next_head) = self.head.complete(request.headers());
+        let mut response = if framing == Framing::Ambiguous {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::BAD_REQUEST;
+            response
+        } else {
+            self.call(request, next_head).await
+        };
+        if framing != Framing::Clear {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    async fn call(&self, request: Request<Incoming>, next_head: Arc<NextHead>) -> Response<Body> {
+        let mut calls = CountedCalls::new(Arc::clone(&self.peer.account));
+        calls.set(1);
+        let limit = self.service.body_limit(request.uri().path());
+        let (head, body) = request.into_parts();
+        let bodies = Arc::clone(&self.bodies);
+        let body = RequestBody::new(body, head.headers.len(), limit, bodies, Some(Arc::clone(&next_head)));
+        self.service.answer(Request::from_parts(head, Body::new(body)), &self.peer).await
+    }
+}

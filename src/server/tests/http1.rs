@@ -1,0 +1,143 @@
+//! Calls over HTTP/1.1 on the API port.
+
+use std::time::Duration;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::{
+    super::{DrainReport, ServerOptions},
+    LIMIT, TestServer, is_closed, options,
+};
+
+const SHORT: Duration = Duration::from_millis(100);
+
+const CHECK: &str = "POST /grpc.health.v1.Health/Check HTTP/1.1\r\nHost: x\r\n";
+
+/// Returns everything that the server sends until it closes the connection.
+async fn rest(socket: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let _ = tokio::time::timeout(LIMIT, socket.read_to_end(&mut bytes)).await.expect("the server closes");
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Waits for the end of a response without a body.
+async fn answer(socket: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let read = async {
+        while !bytes.ends_with(b"\r\n\r\n") {
+            bytes.push(socket.read_u8().await.unwrap());
+        }
+    };
+    tokio::time::timeout(LIMIT, read).await.expect("the server answers");
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+async fn send(server: &TestServer, bytes: &str) -> TcpStream {
+    let mut socket = server.socket().await;
+    socket.write_all(bytes.as_bytes()).await.unwrap();
+    socket
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_of_one_connection_are_answered_in_order() {
+    let server = TestServer::start(options(), None);
+    let requests = format!(
+        "{CHECK}Content-Length: 0\r\n\r\n{CHECK}Content-Length: 5\r\n\r\n\0\0\0\0\0\
+         GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    );
+    let answers = rest(&mut send(&server, &requests).await).await;
+    assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 3, "{answers}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_must_be_complete_in_time() {
+    let server = TestServer::start(ServerOptions { first_byte_timeout: SHORT, ..options() }, None);
+    for head in ["P", "GET / HT", CHECK] {
+        assert!(is_closed(&mut send(&server, head).await).await, "{head}");
+    }
+    let mut second = send(&server, &format!("{CHECK}Content-Length: 0\r\n\r\n")).await;
+    answer(&mut second).await;
+    tokio::time::sleep(SHORT * 2).await;
+    second.write_all(b"POST / HT").await.expect("an idle connection stays open");
+    assert!(is_closed(&mut second).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_connection_is_closed() {
+    let server = TestServer::start(ServerOptions { connection_idle: SHORT, ..options() }, None);
+    let mut socket = send(&server, &format!("{CHECK}Content-Length: 0\r\n\r\n")).await;
+    answer(&mut socket).await;
+    assert!(is_closed(&mut socket).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_at_its_age_finishes_its_call() {
+    let server = TestServer::start(
+        ServerOptions { connection_age: SHORT, connection_age_grace: SHORT, ..options() },
+        None,
+    );
+    let mut hanging = send(&server, &format!("{CHECK}Test: hang\r\nContent-Length: 0\r\n\r\n")).await;
+    let mut idle = send(&server, &format!("{CHECK}Content-Length: 0\r\n\r\n")).await;
+    answer(&mut idle).await;
+    assert!(is_closed(&mut idle).await && is_closed(&mut hanging).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_with_a_length_and_chunks_is_refused() {
+    let server = TestServer::start(options(), None);
+    for framing in [
+        "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+    ] {
+        let smuggled = "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n";
+        let request = format!("{CHECK}{framing}\r\n0\r\n\r\n{smuggled}");
+        let answers = rest(&mut send(&server, &request).await).await;
+        assert!(answers.starts_with("HTTP/1.1 400 Bad Request"), "{answers}");
+        assert_eq!(answers.matches("HTTP/1.1").count(), 1, "{answers}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn malformed_requests_are_refused_by_the_library() {
+    let server = TestServer::start(options(), None);
+    let huge = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "y".repeat(20 * 1024));
+    for request in [
+        "PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n",
+        "POST\r\n\r\n",
+        "POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        "POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        "POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n",
+        "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "POST / HTTP/1.1\r\nTransfer-Encoding : chunked\r\n\r\n",
+        &huge,
+    ] {
+        let answer = rest(&mut send(&server, request).await).await;
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{request:.60}: {answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_is_immediate_with_idle_connections_and_unfinished_heads() {
+    let server =
+        TestServer::start(ServerOptions { drain_deadline: Duration::from_mins(1), ..options() }, None);
+    let _half = send(&server, CHECK).await;
+    let mut idle = send(&server, &format!("{CHECK}Content-Length: 0\r\n\r\n")).await;
+    answer(&mut idle).await;
+
+    let (report, _) = server.stop().await;
+
+    assert_eq!(report, DrainReport { connections_aborted: 0 });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_closes_its_connection_only() {
+    let server = TestServer::start(options(), None);
+    let mut other = send(&server, &format!("{CHECK}Content-Length: 0\r\n\r\n")).await;
+    answer(&mut other).await;
+    assert!(is_closed(&mut send(&server, &format!("{CHECK}Test: panic\r\n\r\n")).await).await);
+    other.write_all(format!("{CHECK}Content-Length: 0\r\n\r\n").as_bytes()).await.unwrap();
+    answer(&mut other).await;
+}
