@@ -53,7 +53,7 @@ section! {
         /// service then sets no session parameters, since they would affect other clients; docs/pgbouncer.md
         /// lists the parameters that the role needs instead.
         pooler: bool = "false",
-        /// PostgreSQL: maximum number of pooled connections, at least 2. A quarter of them is left to reads
+        /// PostgreSQL: maximum number of pooled connections, at least 2. An eighth of them is left to reads
         /// while writes hang, as behind a synchronous standby that is gone. Look-ups by `auth_token` have
         /// `lookup.lanes` connections of their own. Beyond them there may be up to `lookup.lanes` more for a
         /// moment after connections were lost, one that monitors replication if there are replicas, and two
