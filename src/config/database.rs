@@ -61,7 +61,7 @@ section! {
         /// or after a start that finds a day without any stored event: long enough to correct a wrong clock.
         /// `0s`: never pause.
         deletion_pause: Span<0, 2_592_000_000> = "24h",
-        /// PostgreSQL: maximum number of pooled connections, at least 2. A quarter of them is left to reads
+        /// PostgreSQL: maximum number of pooled connections, at least 2. An eighth of them is left to reads
         /// while writes hang, as behind a synchronous standby that is gone. Look-ups by `auth_token` have
         /// `lookup.lanes` connections of their own. Beyond them there may be up to `lookup.lanes` more for a
         /// moment after connections were lost, one that monitors replication if there are replicas, and two

@@ -8,6 +8,7 @@
 pub(crate) mod audit_log;
 pub(crate) mod columns;
 mod error;
+mod heartbeat;
 pub(crate) mod postgres;
 pub(crate) mod postgres_connect;
 mod postgres_errors;
@@ -74,7 +75,7 @@ macro_rules! read {
             }
             $crate::database::Connections::Postgres(pool) => {
                 let own = pool.clone();
-                pool.run_read(async move {
+                pool.run_read(Box::pin(async move {
                     let attempt = async move |$connection: &mut diesel_async::AsyncPgConnection| {
                         let result: Result<_, $crate::database::DatabaseError> = async move { $body }.await;
                         result
@@ -87,7 +88,7 @@ macro_rules! read {
                             break answer;
                         }
                     }
-                })
+                }))
                 .await
             }
         }
@@ -121,7 +122,7 @@ macro_rules! write {
             }
             $crate::database::Connections::Postgres(pool) => {
                 let own = pool.clone();
-                pool.run_write(async move {
+                pool.run_write(Box::pin(async move {
                     let attempt = async move |$connection: &mut diesel_async::AsyncPgConnection| {
                         let mut recorded = $crate::database::audit_log::RecordedEvents::default();
                         let $recorded = &mut recorded;
@@ -141,7 +142,7 @@ macro_rules! write {
                             break Ok(value);
                         }
                     }
-                })
+                }))
                 .await
             }
         }

@@ -105,7 +105,7 @@ impl PostgresPool {
         config.recycling_method = RecyclingMethod::Fast;
         let for_pool = Arc::clone(&connector);
         config.custom_setup = Box::new(move |_| Arc::clone(&for_pool).connect().boxed());
-        let for_reads = (options.pool_size / 4).max(1);
+        let for_reads = (options.pool_size / 8).max(1);
         let for_writes = options.pool_size.saturating_sub(for_reads).max(1);
         let pool = Pool::builder(AsyncDieselConnectionManager::new_with_config("", config))
             .max_size(for_reads + for_writes)
@@ -172,8 +172,8 @@ impl PostgresPool {
     pub(crate) async fn lease(&self) -> Result<Leased, DatabaseError> {
         let connection = self.get().await?;
         let metrics = Object::metrics(&connection);
-        let leased_at = metrics.recycled.unwrap_or(metrics.created);
-        Ok(Leased { connection: Some(connection), leased_at, pool: self.clone() })
+        let since = metrics.recycled.unwrap_or(metrics.created);
+        Ok(Leased { connection: Some(connection), since, pool: self.clone() })
     }
 
     /// Runs `work`, which writes, in a task of its own, which goes on if the caller's future is dropped. If
@@ -190,14 +190,14 @@ impl PostgresPool {
             let (mut moves, grace) = (self.moves.subscribe(), self.answer_timeout);
             let task = tokio::spawn(async move {
                 let _place = place;
-                let moved = async {
+                let abandoned = async {
                     // It fails only if the pool is gone, which `work` holds.
                     let _ = moves.changed().await;
                     sleep(grace).await;
                 };
                 tokio::select! {
                     result = work => result,
-                    () = moved => Err(DatabaseError::unavailable("the server is no longer used")),
+                    () = abandoned => Err(DatabaseError::unavailable("the server is no longer used")),
                 }
             });
             task.await.map_err(DatabaseError::unavailable)?
@@ -383,7 +383,7 @@ impl Repeats {
 /// pool.
 pub(crate) struct Leased {
     connection: Option<Object<AsyncPgConnection>>,
-    leased_at: Instant,
+    since: Instant,
     pool: PostgresPool,
 }
 
@@ -424,7 +424,7 @@ impl Leased {
 
     /// Closes this connection after its use, and all that were open when it was leased.
     fn discard_older(&self) {
-        self.pool.discard_before(self.leased_at);
+        self.pool.discard_before(self.since);
     }
 
     /// Returns the connection to the pool after the answer has arrived.

@@ -1,11 +1,11 @@
 //! PostgreSQL replicas, which serve look-ups, and the watch that decides which of them are in use: those
-//! whose data is not older than `lag_max`.
+//! that hold the data of the primary, not older than `lag_max`.
 
 use std::{
     panic::AssertUnwindSafe,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -18,8 +18,9 @@ use tokio::{
 };
 
 use super::{
+    heartbeat::{BEAT_INTERVAL, Heartbeats, RETRY_INTERVAL, write_beat},
     postgres::PostgresPool,
-    replication::{Positions, Probe},
+    replication::{EarlierReport, NO_HEARTBEAT, Positions, Probe, ServerStatus, is_temporary},
 };
 use crate::database::DatabaseError;
 
@@ -30,26 +31,42 @@ const PROBE_INTERVAL_MIN: Duration = Duration::from_millis(50);
 /// Longest interval between two probes of a server.
 const PROBE_INTERVAL_MAX: Duration = Duration::from_millis(500);
 
+/// How long a replica has at the start to catch up, on top of the lag limit, before the log says that it is
+/// not used.
+const START_PATIENCE: Duration = Duration::from_secs(2);
+
 /// The replicas of a primary.
 pub(crate) struct Replicas {
     all: Vec<Replica>,
+    primary: PostgresPool,
     turn: AtomicUsize,
     lag_max: Duration,
     primary_positions: Mutex<Positions>,
+    heartbeats: Mutex<Heartbeats>,
 }
 
 /// One replica.
 pub(crate) struct Replica {
     pool: PostgresPool,
     is_used: watch::Sender<bool>,
+    /// True once the log says whether the replica is used.
+    is_reported: AtomicBool,
 }
 
 impl Replicas {
-    /// Takes the pools of the replicas. No replica is used before [`Replicas::watch`] has found it current.
-    pub(crate) fn new(pools: Vec<PostgresPool>, lag_max: Duration) -> Self {
-        let all =
-            pools.into_iter().map(|pool| Replica { pool, is_used: watch::Sender::new(false) }).collect();
-        Self { all, turn: AtomicUsize::new(0), lag_max, primary_positions: Mutex::default() }
+    /// Takes the pools of the replicas and of their primary. No replica is used before [`Replicas::watch`]
+    /// has found it current.
+    pub(crate) fn new(pools: Vec<PostgresPool>, primary: PostgresPool, lag_max: Duration) -> Self {
+        let replica =
+            |pool| Replica { pool, is_used: watch::Sender::new(false), is_reported: AtomicBool::new(false) };
+        Self {
+            all: pools.into_iter().map(replica).collect(),
+            primary,
+            turn: AtomicUsize::new(0),
+            lag_max,
+            primary_positions: Mutex::default(),
+            heartbeats: Mutex::default(),
+        }
     }
 
     /// Returns one of the replicas in use, round robin; `None` if there is none.
@@ -65,10 +82,10 @@ impl Replicas {
     }
 
     /// Probes the primary and all replicas until the future is dropped.
-    pub(crate) async fn watch(&self, primary: &PostgresPool) {
+    pub(crate) async fn watch(&self) {
         loop {
             let replicas = future::join_all(self.all.iter().map(|replica| self.watch_one(replica)));
-            let watch = future::join(self.watch_primary(primary), replicas);
+            let watch = future::join3(self.write_heartbeats(), self.watch_primary(), replicas);
             // If the watch ended, a replica that is in use would stay so forever.
             if AssertUnwindSafe(watch).catch_unwind().await.is_err() {
                 self.all.iter().for_each(|replica| replica.exclude("the replica watch panicked"));
@@ -76,12 +93,32 @@ impl Replicas {
         }
     }
 
-    async fn watch_primary(&self, primary: &PostgresPool) {
-        let (mut ticks, mut probe) = (self.ticks(), Probe::new(primary));
+    async fn write_heartbeats(&self) {
+        let mut ticks = interval(RETRY_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let at = ticks.tick().await;
+            let (instance, number) = {
+                let mut heartbeats = self.heartbeats();
+                (heartbeats.instance(), heartbeats.begin(at))
+            };
+            match write_beat(&self.primary, instance, number).await {
+                Ok(instance) => {
+                    self.heartbeats().acknowledge(instance);
+                    tokio::time::sleep(BEAT_INTERVAL).await;
+                }
+                Err(error) => tracing::debug!(error = %error.chain(), "Heartbeat not written"),
+            }
+        }
+    }
+
+    async fn watch_primary(&self) {
+        let (mut ticks, mut probe) = (self.ticks(), Probe::new(&self.primary));
+        loop {
+            let at = ticks.tick().await;
+            let instance = self.heartbeats().instance();
             // The health check reports a primary that is down; an error needs no handling here.
-            if let Ok(report) = probe.query().await {
+            if let Ok(report) = probe.query(instance).await {
                 self.positions().record(&report, at, self.lag_max);
             }
         }
@@ -89,12 +126,15 @@ impl Replicas {
 
     async fn watch_one(&self, replica: &Replica) {
         let (mut ticks, mut probe) = (self.ticks(), Probe::new(&replica.pool));
-        let mut earlier = None;
+        let (mut earlier, mut first_tick) = (None, None);
         loop {
-            ticks.tick().await;
-            match probe.query().await {
-                Ok(report) => match self.positions().check(&report, &mut earlier) {
+            let at = ticks.tick().await;
+            let is_new = at.duration_since(*first_tick.get_or_insert(at)) < self.lag_max + START_PATIENCE;
+            let instance = self.heartbeats().instance();
+            match probe.query(instance).await {
+                Ok(report) => match self.check(&report, &mut earlier) {
                     Ok(()) => replica.include(),
+                    Err(reason) if is_new && is_temporary(reason) => replica.exclude_quietly(),
                     Err(reason) => replica.exclude(reason),
                 },
                 Err(error) => replica.exclude(&error.chain()),
@@ -102,9 +142,25 @@ impl Replicas {
         }
     }
 
+    /// Returns as the error why a server may not be queried.
+    fn check(&self, report: &ServerStatus, earlier: &mut Option<EarlierReport>) -> Result<(), &'static str> {
+        let last_report = {
+            let positions = self.positions();
+            positions.check(report, earlier)?;
+            positions.last_report()
+        };
+        let is_recent = |at| self.heartbeats().is_recent(report.heartbeat, at, self.lag_max);
+        if last_report.is_some_and(is_recent) { Ok(()) } else { Err(NO_HEARTBEAT) }
+    }
+
     /// Returns the positions that the primary reported.
     fn positions(&self) -> MutexGuard<'_, Positions> {
         self.primary_positions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the rows that this instance wrote on the primary.
+    fn heartbeats(&self) -> MutexGuard<'_, Heartbeats> {
+        self.heartbeats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ticks(&self) -> tokio::time::Interval {
@@ -141,14 +197,24 @@ impl Replica {
     }
 
     fn include(&self) {
+        self.is_reported.store(true, Ordering::Relaxed);
         if !self.is_used.send_replace(true) {
             tracing::info!("Replica {} serves look-ups", self.pool.address());
         }
     }
 
+    /// Excludes the replica, and logs the reason if it was in use or nothing is said about it yet.
     fn exclude(&self, reason: &str) {
-        if self.is_used.send_replace(false) {
+        let is_first = !self.is_reported.swap(true, Ordering::Relaxed);
+        if self.is_used.send_replace(false) || is_first {
             tracing::warn!("Replica {} excluded from look-ups: {reason}", self.pool.address());
+        }
+    }
+
+    /// Excludes the replica. Only the loss of one that was in use is logged.
+    fn exclude_quietly(&self) {
+        if self.is_used() {
+            self.exclude("it does not show the data of the primary");
         }
     }
 }

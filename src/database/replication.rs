@@ -14,8 +14,24 @@ use diesel::{
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use tokio::time::{Instant, timeout};
 
-use super::postgres::PostgresPool;
+use super::{
+    columns::{SqlUuid, UuidColumn},
+    postgres::PostgresPool,
+};
 use crate::database::DatabaseError;
+
+/// Reasons against a server that may be gone a moment later.
+pub(super) const NO_POSITION: &str = "no position of the primary is known yet";
+const LAGS: &str = "it lags too far behind the primary";
+
+/// The reason against a server that does not show the row of this instance.
+pub(super) const NO_HEARTBEAT: &str =
+    "it does not show what this instance wrote on the primary: it is another database, or lags";
+
+/// True if the reason against a server may be gone a moment later, so that it says little at the start.
+pub(super) fn is_temporary(reason: &str) -> bool {
+    [NO_POSITION, LAGS, NO_HEARTBEAT].contains(&reason)
+}
 
 /// Time limit on one probe of a server. Together with the interval it bounds how long a replica that cannot
 /// be used still gets queries: less than 2 s.
@@ -40,6 +56,11 @@ pub(super) struct EarlierReport {
 }
 
 impl Positions {
+    /// Returns when the primary made its last report.
+    pub(super) fn last_report(&self) -> Option<Instant> {
+        self.reports.back().map(|(at, _)| *at)
+    }
+
     /// Adds a report of the primary and drops the positions older than `lag_max`. Ignores a report without a
     /// position.
     pub(super) fn record(&mut self, report: &ServerStatus, at: Instant, lag_max: Duration) {
@@ -60,7 +81,7 @@ impl Positions {
         earlier: &mut Option<EarlierReport>,
     ) -> Result<(), &'static str> {
         let (Some((_, oldest)), Some((_, newest))) = (self.reports.front(), self.reports.back()) else {
-            return Err("no position of the primary is known yet");
+            return Err(NO_POSITION);
         };
         let Some(replayed) = report.position else { return Err("it has not replayed any WAL") };
         if !report.is_replica {
@@ -85,7 +106,7 @@ impl Positions {
         if earlier.is_none() {
             *earlier = Some(EarlierReport { replayed, report_count: self.report_count });
         }
-        if replayed < *oldest { Err("it lags too far behind the primary") } else { Ok(()) }
+        if replayed < *oldest { Err(LAGS) } else { Ok(()) }
     }
 }
 
@@ -102,6 +123,9 @@ pub(super) struct ServerStatus {
     cluster_id: i64,
     #[diesel(sql_type = Bool)]
     may_read: bool,
+    /// The number in the row of this instance, if the database has one.
+    #[diesel(sql_type = Nullable<BigInt>)]
+    pub(super) heartbeat: Option<i64>,
 }
 
 /// Queries the state of one server on a connection of its own: an exhausted pool does not mean that the
@@ -116,8 +140,12 @@ impl<'a> Probe<'a> {
         Self { pool, connection: None }
     }
 
-    /// Runs one probe. A connection on which it failed is not used again.
-    pub(super) async fn query(&mut self) -> Result<ServerStatus, DatabaseError> {
+    /// Runs one probe; `instance` identifies the row of this instance. A connection on which it failed is not
+    /// used again.
+    pub(super) async fn query(
+        &mut self,
+        instance: Option<UuidColumn>,
+    ) -> Result<ServerStatus, DatabaseError> {
         let connection = self.connection.take();
         let exchange = async {
             let mut connection = match connection {
@@ -129,8 +157,10 @@ impl<'a> Probe<'a> {
                  (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END \
                  - '0/0')::bigint AS position, \
                  (SELECT system_identifier FROM pg_control_system()) AS cluster_id, \
-                 has_table_privilege('core_user', 'SELECT') AS may_read",
-            );
+                 has_table_privilege('core_user', 'SELECT') AS may_read, \
+                 (SELECT number FROM kairos_heartbeat WHERE instance = $1) AS heartbeat",
+            )
+            .bind::<Nullable<SqlUuid>, _>(instance);
             let report: ServerStatus = query.get_result(&mut connection).await?;
             Ok::<_, DatabaseError>((report, connection))
         };
@@ -160,7 +190,13 @@ mod tests {
     }
 
     fn report(position: i64) -> ServerStatus {
-        ServerStatus { is_replica: true, position: Some(position), cluster_id: CLUSTER_ID, may_read: true }
+        ServerStatus {
+            is_replica: true,
+            position: Some(position),
+            cluster_id: CLUSTER_ID,
+            may_read: true,
+            heartbeat: None,
+        }
     }
 
     fn is_used(primary: &Positions, report: ServerStatus) -> bool {

@@ -1,5 +1,7 @@
 //! The service through PgBouncer in transaction mode, with the settings of `docs/pgbouncer.md`.
 
+use std::time::{Duration, Instant};
+
 use kairos_identity::proto::{ResolveTokenRequest, ResolveTokensRequest, User, VerifyEmailRequest};
 use tokio::task::JoinSet;
 
@@ -10,6 +12,7 @@ use crate::support::{
     postgres::{Postgres, PostgresDatabase},
     server::{Builder, TestServer},
     tools::RACING_CALLS,
+    wait::until,
 };
 
 /// Role that `docs/pgbouncer.md` sets up.
@@ -17,6 +20,10 @@ const ROLE: &str = "kairos";
 
 /// Maximum number of connections from PgBouncer to PostgreSQL: fewer than one instance opens to PgBouncer.
 const POOL_SIZE: usize = 3;
+
+/// Time limit for the return of the service: longer than the 15 s for which PgBouncer refuses clients by
+/// default.
+const RESTART_LIMIT: Duration = Duration::from_secs(25);
 
 /// A cluster with the role and its database, and PgBouncer in front of it.
 struct Pooled {
@@ -131,5 +138,38 @@ async fn no_setting_of_the_service_stays_on_a_shared_connection() {
 
     for limit in ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"] {
         assert_eq!(pooled.bouncer.psql(&pooled.database, &format!("SHOW {limit}")), "3s", "{limit}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_restart_of_postgresql_is_a_short_outage() {
+    let pooled = Pooled::new();
+    let server = pooled.service().with_env("KAIROS_IDENTITY_DATABASE_ACQUIRE_TIMEOUT", "1s").start().await;
+    let mut client = server.client().await;
+    server.unverified_user("ada").await;
+
+    pooled.cluster.stop_immediate();
+    // PgBouncer notices the loss, and fails to log in.
+    until("a call fails", RESTART_LIMIT, async || client.find_user(by_email("a@b.example")).await.err())
+        .await;
+    pooled.cluster.start();
+
+    let began = Instant::now();
+    until("a registration succeeds", RESTART_LIMIT, async || client.register(registration("bob")).await.ok())
+        .await;
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_that_the_settings_do_not_name_is_told() {
+    let pooled = Pooled::new();
+
+    let deceived = pooled.service().with_env("KAIROS_IDENTITY_DATABASE_POOLER", "false").start().await;
+    deceived.logged("database.pooler is false, but a pooler in transaction mode").await;
+
+    let told = deceived.second_instance_with(&[("KAIROS_IDENTITY_DATABASE_POOLER", "true")]).await;
+    let direct = deceived.second_instance_on(pooled.database.url()).await;
+    for server in [told, direct] {
+        assert!(!server.log().contains("a pooler in transaction mode"));
     }
 }

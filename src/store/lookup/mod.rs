@@ -1,9 +1,9 @@
 //! Coalesced look-ups by `auth_token`: look-ups that arrive while a query runs are sent together in the next
 //! query.
 //!
-//! There is no cache, so nothing needs invalidation and no answer is stale. A lane takes the waiting look-ups
-//! up to a limit, runs one query and answers each with its own rows. No timer delays a batch, so a single
-//! look-up starts immediately.
+//! There is no cache, so nothing needs invalidation. Only a replica may be behind. A lane takes the waiting
+//! look-ups up to a limit, runs one query and answers each with its own rows. No timer delays a batch, so a
+//! single look-up starts immediately.
 
 mod find;
 mod lane;
@@ -88,8 +88,8 @@ impl Lookup {
                     lanes.spawn(postgres::run(pool.clone(), Arc::clone(&primary)));
                 }
                 if let Some((replicas, queue)) = &replicas {
-                    let (watched, primary_pool) = (Arc::clone(replicas), pool.clone());
-                    lanes.spawn(async move { watched.watch(&primary_pool).await });
+                    let watched = Arc::clone(replicas);
+                    lanes.spawn(async move { watched.watch().await });
                     for _ in 0..options.lanes {
                         let (replicas, queue) = (Arc::clone(replicas), Arc::clone(queue));
                         lanes.spawn(replica::run(replicas, queue, Arc::clone(&primary)));

@@ -7,7 +7,7 @@ use diesel::{
     dsl::sql,
     pg::Pg,
     select,
-    sql_types::{BigInt, Bool, Text},
+    sql_types::{BigInt, Bool, Integer, Text},
 };
 use diesel_async::{AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
@@ -29,6 +29,9 @@ const ADVISORY_LOCK: i64 = 0x4B49_4453_006D_6967;
 /// Interval between attempts to take the lock. A session that waits for the lock would block a
 /// `CREATE INDEX CONCURRENTLY` of the instance that holds it.
 const LOCK_RETRY: Duration = Duration::from_millis(100);
+
+/// How often each connection is asked for its process. A pooler may give each of them another one at first.
+const POOLER_PROBES: usize = 4;
 
 /// The oldest version of PostgreSQL that is tested, in the format of `server_version_num`.
 const VERSION_MIN: i32 = 150_000;
@@ -105,12 +108,40 @@ async fn lock(connection: &mut AsyncPgConnection) -> Result<(), DatabaseError> {
     }
 }
 
+/// Returns a warning if a pooler passes the connections to other clients, and the settings do not say so.
+/// Several connections that are open at the same time then share a process of the server, or change it.
+async fn pooler_warning(pool: &PostgresPool) -> Result<Option<String>, DatabaseError> {
+    if pool.is_pooled() {
+        return Ok(None);
+    }
+    let mut connections = [pool.connect().await?, pool.connect().await?, pool.connect().await?];
+    // The process that served each connection first.
+    let mut processes: Vec<i32> = Vec::new();
+    let mut is_shared = false;
+    for _ in 0..POOLER_PROBES {
+        for (number, connection) in connections.iter_mut().enumerate() {
+            let process: i32 = select(sql::<Integer>("pg_backend_pid()")).get_result(connection).await?;
+            match processes.get(number) {
+                Some(first) => is_shared |= *first != process,
+                None => {
+                    is_shared |= processes.contains(&process);
+                    processes.push(process);
+                }
+            }
+        }
+    }
+    let warning = "database.pooler is false, but a pooler in transaction mode passes the connections to other \
+                   clients: they get the session settings of this service, and it gets theirs; set \
+                   database.pooler to true (docs/pgbouncer.md)";
+    Ok(is_shared.then(|| warning.to_owned()))
+}
+
 /// Returns a warning about each setting with which an acknowledged write can be lost. The pool raises
 /// `synchronous_commit` on its own connections, so a warning about it appears only behind a pooler, where the
 /// pool changes no session setting.
 pub(super) async fn durability_warnings(pool: &PostgresPool) -> Result<Vec<String>, DatabaseError> {
     let mut connection = pool.get().await?;
-    let mut warnings = Vec::new();
+    let mut warnings = Vec::from_iter(pooler_warning(pool).await?);
     for (name, unsafe_values, loss) in [
         ("fsync", ["off"].as_slice(), "a crash of the machine can destroy the database"),
         ("full_page_writes", &["off"], "a crash of the machine can destroy pages"),

@@ -1,5 +1,6 @@
 //! Look-ups on PostgreSQL replicas: real standbys with streaming replication, which lag, freeze and crash.
 
+mod identity;
 mod load;
 mod pair;
 
