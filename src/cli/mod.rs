@@ -106,7 +106,7 @@ impl Cli {
         let (store_flags, serve_flags) = self.setting_flags()?;
         let (settings, sources) = Settings::load(&store_flags, &serve_flags)?;
         if let Command::Serve(serve) = &self.command {
-            settings.check_for_serve()?;
+            settings.check_for_serve(&sources)?;
             if serve.print_config {
                 print!("{}", Settings::print(&sources));
                 return Ok(());
