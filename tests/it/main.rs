@@ -42,6 +42,8 @@ mod mail_notices;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod output;
+#[cfg(test)]
 mod pages;
 #[cfg(test)]
 mod pgbouncer;
@@ -57,6 +59,8 @@ mod smtp;
 mod smtp_refusals;
 #[cfg(test)]
 mod standalone;
+#[cfg(test)]
+mod start_checks;
 #[cfg(test)]
 mod store;
 #[cfg(test)]
