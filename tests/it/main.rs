@@ -34,6 +34,8 @@ mod files;
 #[cfg(test)]
 mod grpc;
 #[cfg(test)]
+mod healthcheck;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod mail_limits;
