@@ -31,6 +31,9 @@
 //!   control them.
 //! - [`domain`]: value types that are valid by construction.
 
+// A closed pipe or a full disk makes the macros of these lints panic. `cli::output` prints instead.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod access_token;
 pub mod accounts;
 mod batch_queue;

@@ -125,6 +125,29 @@ pub fn create_folder(folder: &Path) -> io::Result<()> {
     sync_folder(folder_of(folder))
 }
 
+/// Checks that a file can be written to a folder, or that the folder can be created. Nothing is left behind.
+///
+/// # Errors
+/// A file is where a folder is needed, or the folder in which the next file or folder would be created cannot
+/// be written. The error names it.
+pub fn check_folder(folder: &Path) -> io::Result<()> {
+    let folder = std::path::absolute(folder)?;
+    let existing = folder.ancestors().find(|ancestor| ancestor.symlink_metadata().is_ok());
+    let existing = existing.unwrap_or(Path::new("/"));
+    let named = |error: io::Error| match error.kind() {
+        io::ErrorKind::PermissionDenied => io::Error::new(
+            error.kind(),
+            format!("the user of this process may not write to the folder {}", existing.display()),
+        ),
+        kind => io::Error::new(kind, format!("cannot write to the folder {}: {error}", existing.display())),
+    };
+    if !existing.is_dir() {
+        let text = format!("{} is not a folder", existing.display());
+        return Err(io::Error::new(io::ErrorKind::NotADirectory, text));
+    }
+    Draft::create(&existing.join("check")).map(drop).map_err(named)
+}
+
 /// Deletes the drafts that killed processes have left in `folder`. Keeps those that a process is writing, and
 /// all other files. A failure is logged only: the leftover does not disturb the next run.
 pub fn remove_leftovers(folder: &Path) {
@@ -294,6 +317,17 @@ mod tests {
         kept.push(live.path().file_name().unwrap().to_str().unwrap().to_owned());
         kept.sort();
         assert_eq!(names(folder.path()), kept);
+    }
+
+    #[test]
+    fn a_folder_is_checked_without_a_trace() {
+        let folder = tempfile::tempdir().unwrap();
+        check_folder(&folder.path().join("deep/mail")).unwrap();
+        assert!(names(folder.path()).is_empty());
+        fs::write(folder.path().join("data"), "x").unwrap();
+        let error = check_folder(&folder.path().join("data/mail")).unwrap_err().to_string();
+        assert!(error.ends_with("data is not a folder"), "{error}");
+        assert!(check_folder(Path::new("/proc/mail")).unwrap_err().to_string().contains("folder /proc"));
     }
 
     #[test]

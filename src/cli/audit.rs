@@ -2,10 +2,7 @@
 
 #![expect(clippy::doc_markdown, reason = "clap shows these comments on a terminal, where marks are noise")]
 
-use std::{
-    fmt::Display,
-    io::{self, Write},
-};
+use std::fmt::Display;
 
 use clap::{Args, builder::PossibleValuesParser};
 
@@ -13,6 +10,8 @@ use super::{
     Failure,
     arguments::{TimeFlag, parse_user_key, user_failure},
     command_events::{origin, record},
+    output::Lines,
+    printable::field,
     reason, store,
 };
 use crate::{
@@ -73,17 +72,17 @@ impl Audit {
             since: self.since.map(|time| time.resolve(now)),
             until: self.until.map(|time| time.resolve(now)),
         };
-        list(&administration, filter).await?;
+        let listed = list(&administration, filter).await;
         let event =
             AuditEvent::new(now, AuditKind::SensitiveRead, origin()).with_user(user).with_resource("audit");
         record(&administration, event).await;
-        Ok(())
+        listed
     }
 }
 
 /// Prints all matching events, which are read one page at a time.
 async fn list(administration: &Administration, filter: AuditFilter) -> Result<(), Failure> {
-    let mut output = io::BufWriter::new(io::stdout().lock());
+    let mut output = Lines::new();
     let mut last = None;
     loop {
         let page =
@@ -91,12 +90,12 @@ async fn list(administration: &Administration, filter: AuditFilter) -> Result<()
         let Some(end) = page.last() else { break };
         last = Some(end.position());
         for event in &page {
-            if super::check_write(writeln!(output, "{}", line(event)))? {
+            if output.line(line(event))? {
                 return Ok(());
             }
         }
     }
-    super::check_write(output.flush()).map(|_| ())
+    output.finish()
 }
 
 /// Formats an event as tab-separated fields: time, kind, `OK` or the reason of the refusal, user, caller, and
@@ -109,12 +108,12 @@ fn line(event: &RecordedEvent) -> String {
         event.at,
         event.kind,
         or_dash(event.user.as_ref()),
-        event.caller,
+        field(&event.caller),
         or_dash(from)
     );
     let mut add = |name: &str, value: Option<String>| {
         if let Some(value) = value {
-            line = format!("{line}\t{name}={value}");
+            line = format!("{line}\t{name}={}", field(&value));
         }
     };
     add("count", (event.count > 1).then(|| event.count.to_string()));

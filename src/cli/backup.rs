@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Failure, reason, store};
+use super::{Failure, output::print, reason, store};
 use crate::config::Settings;
 
 #[derive(Debug, Args)]
@@ -18,8 +18,7 @@ impl Backup {
     pub(super) fn run(self, settings: &Settings) -> Result<(), Failure> {
         let store = store::open(settings, false)?;
         store.back_up(&self.to).map_err(reason)?;
-        println!("backed up {} to {}", settings.database.url, self.to.display());
-        println!("keep the secret.key-file with it: only that key decrypts the secrets in the backup");
-        Ok(())
+        print(format_args!("backed up {} to {}", settings.database.url, self.to.display()))?;
+        print("keep the secret.key-file with it: only that key decrypts the secrets in the backup")
     }
 }

@@ -2,6 +2,10 @@
 
 use clap::{Args, Subcommand};
 
+use super::{
+    Failure,
+    output::{print, print_error},
+};
 use crate::{
     callers::{ServiceToken, check_name},
     entropy::Entropy,
@@ -18,6 +22,8 @@ enum Action {
     /// Create a service token: prints the token to standard output, and its entry for the callers file to
     /// standard error
     ///
+    /// The entry can be appended to the file as it is: kairos-identity caller token NAME 2>> callers.toml
+    ///
     /// The token is printed only once and is stored nowhere. To replace a token, add the new hash to the
     /// callers file, give the caller the new token, and then remove the old hash.
     Token {
@@ -32,17 +38,20 @@ fn parse_name(name: &str) -> Result<String, String> {
 }
 
 impl Caller {
-    pub(super) fn run(self) {
+    pub(super) fn run(self) -> Result<(), Failure> {
         let Action::Token { name } = self.action;
         let token = ServiceToken::from_random(Entropy::system().bytes());
-        eprintln!(
-            "Add this entry to the callers file (docs/CALLERS.md), and give the token, which is on standard output, to {name}:"
-        );
-        eprintln!(
-            "\n[{name}]\ntoken-hashes = [\"{}\"]\nmethods = []   # such as \"IdentityService/ResolveToken\"\n\
-             user-fields = []   # such as \"username\"\n",
-            token.hash()
-        );
-        println!("{}", token.expose());
+        for line in [
+            "",
+            "# Append this entry to the callers file (docs/CALLERS.md), and give the token, which is on",
+            &format!("# standard output, to {name}."),
+            &format!("[{name}]"),
+            &format!("token-hashes = [\"{}\"]", token.hash()),
+            "methods = []   # such as \"IdentityService/ResolveToken\"",
+            "user-fields = []   # such as \"username\"",
+        ] {
+            print_error(line)?;
+        }
+        print(token.expose())
     }
 }

@@ -1,6 +1,6 @@
 //! The audit events of commands.
 
-use super::reason;
+use super::{output::print_error, reason};
 use crate::{
     accounts::Administration,
     callers::COMMAND_LINE,
@@ -11,7 +11,9 @@ use crate::{
 /// database itself.
 pub(super) async fn record(users: &Administration, event: AuditEvent) {
     if let Err(error) = users.record_command(event).await {
-        eprintln!("warning: not recorded in the audit trail: {}", reason(error));
+        let warning = format!("warning: not recorded in the audit trail: {}", reason(error));
+        // There is no other place to report to.
+        let _ = print_error(warning);
     }
 }
 

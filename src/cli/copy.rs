@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use clap::Args;
 
-use super::{Failure, progress::TerminalProgress, reason, signing, store};
+use super::{Failure, output::print, progress::TerminalProgress, reason, signing, store};
 use crate::{
     clock::Clock,
     config::{DatabaseUrl, Settings},
@@ -54,20 +54,23 @@ impl Copy {
         progress.begin("copying", copy.count().await.map_err(reason)?);
         let tables = copy.run(clock.now(), |_, rows| progress.advance(rows)).await;
         progress.end();
-        tables.map_err(reason)?.iter().for_each(print_table);
+        let to = &settings.database.url;
+        tables
+            .map_err(|error| format!("{from} to {to}: {}", reason(error)))?
+            .iter()
+            .try_for_each(print_table)?;
 
-        println!("copied {from} to {}; the checksums of both agree", settings.database.url);
+        print(format_args!("copied {from} to {}; the checksums of both agree", settings.database.url))?;
         match source_key_file(&source_settings, source_store).await {
-            Some(path) => println!(
+            Some(path) => print(format_args!(
                 "serve the copy with --secret-key-file {}: that key encrypts the secrets in it",
                 path.display()
-            ),
-            None => println!(
+            )),
+            None => print(
                 "serve the copy with the key file of the source (--secret-key-file FILE): that key encrypts the \
-                 secrets in it"
+                 secrets in it",
             ),
         }
-        Ok(())
     }
 }
 
@@ -91,6 +94,6 @@ async fn source_key_file(settings: &Settings, source: Store) -> Option<PathBuf> 
 }
 
 /// Prints the number of rows and the checksum of a copied table.
-fn print_table(table: &CopiedTable) {
-    println!("{:26} {:>9} rows  {}", table.name, table.rows, hex(&table.checksum));
+fn print_table(table: &CopiedTable) -> Result<(), Failure> {
+    print(format_args!("{:26} {:>9} rows  {}", table.name, table.rows, hex(&table.checksum)))
 }

@@ -6,7 +6,7 @@ use std::{fs, io};
 
 use clap::{Args, Subcommand};
 
-use super::{Failure, progress::TerminalProgress, reason, store};
+use super::{Failure, output::print, progress::TerminalProgress, reason, store};
 use crate::{
     clock::Clock,
     config::Settings,
@@ -57,11 +57,11 @@ impl Export {
         if let Some(draft) = draft {
             draft.publish(Existing::Keep).map_err(|error| format!("--to {to}: {error}"))?;
         }
-        println!("exported {} users to {to}", exported.users);
-        if exported.disabled > 0 {
-            println!("{} of them are disabled, and have an unusable password there", exported.disabled);
+        print(format_args!("exported {} users to {to}", exported.users))?;
+        if exported.disabled == 0 {
+            return Ok(());
         }
-        Ok(())
+        print(format_args!("{} of them are disabled, and have an unusable password there", exported.disabled))
     }
 }
 
@@ -73,6 +73,7 @@ fn new_file(target: DatabaseOptions) -> io::Result<(DatabaseOptions, Option<Draf
         return Ok((DatabaseOptions::Sqlite(options), None));
     }
     let folder = publish::folder_of(&options.path);
+    publish::check_folder(folder)?;
     fs::create_dir_all(folder)?;
     publish::remove_leftovers(folder);
     let draft = Draft::create(&options.path)?;

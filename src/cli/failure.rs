@@ -1,7 +1,6 @@
 //! How a command fails.
 
-use std::io;
-
+use super::printable::failure_line;
 use crate::{config::ConfigError, domain::chain};
 
 /// Why a command failed, on one line.
@@ -31,27 +30,14 @@ impl CliError {
 
 impl From<Failure> for CliError {
     fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
+        Self::Failed(failure_line(&failure))
     }
 }
 
 impl From<ConfigError> for CliError {
     fn from(error: ConfigError) -> Self {
-        if error.is_about_flag() {
-            Self::MalformedFlag(error.to_string())
-        } else {
-            Self::Failed(error.to_string())
-        }
-    }
-}
-
-/// Returns true if the reader of the output has closed the pipe, as `head` does when it has read enough, and
-/// any other error as a [`Failure`].
-pub(super) fn check_write(written: io::Result<()>) -> Result<bool, Failure> {
-    match written {
-        Ok(()) => Ok(false),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(true),
-        Err(error) => Err(reason(error)),
+        let line = failure_line(&error.to_string());
+        if error.is_about_flag() { Self::MalformedFlag(line) } else { Self::Failed(line) }
     }
 }
 

@@ -2,7 +2,11 @@
 
 use clap::{Args, Subcommand};
 
-use super::{Failure, reason, signing, store};
+use super::{
+    Failure,
+    output::{print, print_error},
+    reason, signing, store,
+};
 use crate::{
     accounts::{REVOCATION_DELAY, Rotation},
     callers::COMMAND_LINE,
@@ -40,30 +44,31 @@ enum Action {
 impl Keys {
     pub(super) async fn run(self, settings: &Settings) -> Result<(), Failure> {
         let store = store::open_current(settings).await?;
-        let (keys, _) = signing::standalone_signing_keys(settings, store)?;
+        let replaces_lost = matches!(self.action, Action::Rotate { revoke_earlier: true });
+        let (keys, _) = signing::standalone_signing_keys(settings, store, replaces_lost).await?;
         match self.action {
-            Action::List => keys.list().await.map_err(reason)?.iter().for_each(print_key),
+            Action::List => keys.list().await.map_err(reason)?.iter().try_for_each(print_key),
             Action::Rotate { revoke_earlier } => {
                 let rotation = if revoke_earlier { Rotation::RevokingEarlier } else { Rotation::Orderly };
                 let created = keys.rotate(rotation, &Origin::local(COMMAND_LINE)).await.map_err(reason)?;
                 print_key(&created.ok_or(
                     "another process created a key at the same moment: check `kairos-identity keys list`",
-                )?);
+                )?)?;
                 if revoke_earlier {
                     let seconds = REVOCATION_DELAY.as_secs();
-                    eprintln!(
+                    print_error(format_args!(
                         "waiting {seconds} s, until every running instance refuses what earlier keys signed"
-                    );
+                    ))?;
                     tokio::time::sleep(REVOCATION_DELAY).await;
                 }
+                Ok(())
             }
         }
-        Ok(())
     }
 }
 
 /// Prints the id and the times of a key, separated by tabs.
-fn print_key(key: &StoredSigningKey) {
+fn print_key(key: &StoredSigningKey) -> Result<(), Failure> {
     let until = key.verifies_until.map_or_else(|| "-".to_owned(), |until| until.to_string());
-    println!("{}\t{}\t{}\t{until}", key.id, key.created_at, key.signs_from);
+    print(format_args!("{}\t{}\t{}\t{until}", key.id, key.created_at, key.signs_from))
 }

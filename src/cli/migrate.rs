@@ -1,6 +1,6 @@
 //! `kairos-identity migrate`
 
-use super::{Failure, store};
+use super::{Failure, output::print, store};
 use crate::{clock::Clock, config::Settings};
 
 pub(super) async fn run(settings: &Settings) -> Result<(), Failure> {
@@ -11,10 +11,11 @@ pub(super) async fn run(settings: &Settings) -> Result<(), Failure> {
         .await
         .map_err(|error| store::database_failure(settings, &error))?;
     match migrated.as_slice() {
-        [] => println!("{url} is up to date"),
-        versions => {
-            println!("{url} is up to date; ran {} migrations: {}", versions.len(), versions.join(", "));
-        }
+        [] => print(format_args!("{url} is up to date")),
+        versions => print(format_args!(
+            "{url} is up to date; ran {} migrations: {}",
+            versions.len(),
+            versions.join(", ")
+        )),
     }
-    Ok(())
 }

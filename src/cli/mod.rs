@@ -14,6 +14,8 @@ mod import;
 mod keys;
 mod mails;
 mod migrate;
+mod output;
+mod printable;
 mod progress;
 mod serve;
 mod signals;
@@ -21,14 +23,14 @@ mod signing;
 mod store;
 mod user;
 
-use std::time::Duration;
+use std::{process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 
 pub use self::failure::CliError;
-use self::failure::{Failure, check_write, reason};
+use self::failure::{Failure, reason};
 use crate::{
-    config::{LogFormat, ServeFlags, Settings, StoreFlags},
+    config::{LogFormat, ServeFlags, Settings, Sources, StoreFlags},
     database, telemetry,
 };
 
@@ -65,7 +67,7 @@ enum Command {
     ///
     /// A SQLite database is migrated at startup; a PostgreSQL database must have been migrated with
     /// `kairos-identity migrate`. On the first signal the service lets calls in flight finish; on a second
-    /// signal it exits at once.
+    /// signal, more than a second later, it exits at once.
     Serve(serve::Serve),
     /// Migrate the database to the schema of this release
     ///
@@ -103,6 +105,34 @@ enum Command {
     Healthcheck(healthcheck::Healthcheck),
 }
 
+/// Parses the command line and runs its command. Returns the exit code of the process.
+#[must_use]
+pub fn run() -> ExitCode {
+    let result = match Cli::try_parse() {
+        Ok(cli) => cli.run(),
+        Err(error) => match output::print_clap(&error) {
+            Ok(()) => return u8::try_from(error.exit_code()).unwrap_or(1).into(),
+            Err(failure) => Err(failure.into()),
+        },
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            telemetry::report_failure(&error.to_string());
+            error.exit_code().into()
+        }
+    }
+}
+
+/// Prints the settings in force.
+fn print_config(sources: &Sources) -> Result<(), Failure> {
+    let mut output = output::Lines::new();
+    for line in Settings::print(sources).lines() {
+        output.line(line)?;
+    }
+    output.finish()
+}
+
 impl Cli {
     /// Runs the command.
     ///
@@ -114,28 +144,28 @@ impl Cli {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (store_flags, serve_flags) = self.setting_flags()?;
         let (settings, sources) = Settings::load(&store_flags, &serve_flags)?;
-        if let Command::Serve(serve) = &self.command {
-            settings.check_for_serve()?;
-            if serve.print_config {
-                print!("{}", Settings::print(&sources));
-                return Ok(());
-            }
-        }
         let is_json = settings.log.format == LogFormat::Json;
         let _log =
             telemetry::init(settings.log.level.as_str(), is_json).map_err(|error| error.to_string())?;
+        // What `caller token` writes to standard error is appended to the callers file.
+        if !matches!(self.command, Command::Caller(_)) {
+            sources.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+        }
+        if let Command::Serve(serve) = &self.command
+            && serve.print_config
+        {
+            settings.check_for_serve(&sources)?;
+            return print_config(&sources).map_err(CliError::from);
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.map_err(|error| format!("cannot start the async runtime: {error}"))?;
         let done = runtime.block_on(async {
             match self.command {
-                Command::Serve(_) => serve::run(settings).await,
+                Command::Serve(_) => serve::run(settings, &sources).await,
                 Command::Migrate => migrate::run(&settings).await,
                 Command::User(user) => user.run(&settings).await,
                 Command::Audit(audit) => audit.run(&settings).await,
-                Command::Caller(caller) => {
-                    caller.run();
-                    Ok(())
-                }
+                Command::Caller(caller) => caller.run(),
                 Command::Keys(keys) => keys.run(&settings).await,
                 Command::Import(import) => import.run(&settings).await,
                 Command::Export(export) => export.run(&settings).await,

@@ -1,8 +1,15 @@
 //! The signals that stop a command.
 
+use std::time::Duration;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Failure, reason};
+use crate::clock::Clock;
+
+/// Signals within this time are one: a shell and a process manager send the same signal to a whole process
+/// group and to the process itself.
+const ONE_SIGNAL: Duration = Duration::from_secs(1);
 
 /// Receives SIGTERM and SIGINT.
 pub(super) struct Signals {
@@ -24,6 +31,19 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+
+    /// Waits for the next signal that does not belong to the one that was received just now, and returns its
+    /// name.
+    pub(super) async fn next_after_a_pause(&mut self, clock: &Clock) -> &'static str {
+        let first = clock.instant();
+        loop {
+            let signal = self.next().await;
+            if clock.instant().duration_since(first) >= ONE_SIGNAL {
+                return signal;
+            }
+            tracing::info!("Received {signal} within a second of the first signal; it counts as the same");
         }
     }
 }

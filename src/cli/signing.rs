@@ -9,9 +9,11 @@ use super::{Failure, reason};
 use crate::{
     access_token::{AccessTokenOptions, AccessTokens},
     accounts::{KeyOptions, SigningKeys},
+    clock::Clock,
     config::{DatabaseUrl, Settings},
     entropy::Entropy,
     env::Env,
+    input_file::ShownPath,
     sealing::SealingKey,
     store::Store,
 };
@@ -20,18 +22,66 @@ use crate::{
 pub(super) const KEY_SUFFIX: &str = ".key";
 
 /// Loads the key of `secret.key-file`. If the setting is unset on SQLite, loads the key file beside the
-/// database, and creates it if it is missing, so that the first start needs no preparation.
-pub(super) fn sealing_key(settings: &Settings, entropy: &Entropy) -> Result<SealingKey, Failure> {
-    let loaded = match (&settings.secret.key_file, &settings.database.url) {
-        (Some(path), _) => SealingKey::load(path),
-        (None, DatabaseUrl::Sqlite(database)) => {
-            SealingKey::load_or_create(&default_key_path(database), entropy)
+/// database, and creates it if it is missing, so that the first start needs no preparation. Creates none if
+/// `store` holds secrets under another key.
+pub(super) async fn sealing_key(
+    settings: &Settings,
+    store: &Store,
+    entropy: &Entropy,
+) -> Result<SealingKey, Failure> {
+    match check_key(settings, Some(store)).await? {
+        Some(key) => Ok(key),
+        None => create_key(settings, entropy),
+    }
+}
+
+/// Loads the key beside a SQLite database, and creates it if it is missing.
+fn create_key(settings: &Settings, entropy: &Entropy) -> Result<SealingKey, Failure> {
+    match &settings.database.url {
+        DatabaseUrl::Sqlite(database) => {
+            let created = SealingKey::load_or_create(&default_key_path(database), entropy);
+            created.map_err(|error| format!("secret.key-file: {}", reason(error)))
         }
-        (None, DatabaseUrl::Postgres(_)) => {
-            return Err("secret.key-file must be set with PostgreSQL".to_owned());
-        }
+        DatabaseUrl::Postgres(_) => Err("secret.key-file must be set with PostgreSQL".to_owned()),
+    }
+}
+
+/// Loads the key that the settings name; `None` if it may be created, or must be set. Creates nothing.
+///
+/// # Errors
+/// The key cannot be loaded. Or the key beside a SQLite database is missing although the store holds secrets
+/// that were encrypted under it: a new key would hide the loss.
+pub(super) async fn check_key(
+    settings: &Settings,
+    store: Option<&Store>,
+) -> Result<Option<SealingKey>, Failure> {
+    let path = match (&settings.secret.key_file, &settings.database.url) {
+        (Some(path), _) => path.clone(),
+        (None, DatabaseUrl::Sqlite(database)) => default_key_path(database),
+        (None, DatabaseUrl::Postgres(_)) => return Ok(None),
     };
-    loaded.map_err(|error| format!("secret.key-file: {}", reason(error)))
+    let is_named = settings.secret.key_file.is_some();
+    if is_named || path.symlink_metadata().is_ok() {
+        let loaded = SealingKey::load(&path).map(Some);
+        return loaded.map_err(|error| format!("secret.key-file: {}", reason(error)));
+    }
+    let has_secrets = match store {
+        // A schema without this table is older than every secret.
+        Some(store) => {
+            store.list_signing_keys(Clock::system().now()).await.is_ok_and(|keys| !keys.is_empty())
+        }
+        None => false,
+    };
+    if !has_secrets {
+        return Ok(None);
+    }
+    Err(format!(
+        "secret.key-file: the key {} is missing, but the database {} holds secrets that were encrypted under it: restore \
+         the file from its backup, or name it with --secret-key-file. If the key is lost, `kairos-identity keys rotate \
+         --revoke-earlier` creates a new one: access tokens and mails that are not yet sent become invalid",
+        ShownPath(&path),
+        settings.database.url,
+    ))
 }
 
 /// Returns the path of the key file of a SQLite database if `secret.key-file` is unset: the database's path
@@ -52,13 +102,19 @@ pub(super) fn access_tokens(settings: &Settings) -> AccessTokens {
 }
 
 /// Constructs [`SigningKeys`] for a command that signs nothing itself. Also returns the sealing key that
-/// encrypts them.
-pub(super) fn standalone_signing_keys(
+/// encrypts them. With `replaces_lost`, a sealing key that is lost is replaced by a new one.
+pub(super) async fn standalone_signing_keys(
     settings: &Settings,
     store: Store,
+    replaces_lost: bool,
 ) -> Result<(SigningKeys, Arc<SealingKey>), Failure> {
     let env = Env::system();
-    let sealing_key = Arc::new(sealing_key(settings, &env.entropy)?);
+    let sealing_key = match check_key(settings, None).await? {
+        Some(key) => key,
+        None if replaces_lost => create_key(settings, &env.entropy)?,
+        None => sealing_key(settings, &store, &env.entropy).await?,
+    };
+    let sealing_key = Arc::new(sealing_key);
     let keys = signing_keys(settings, store, Arc::clone(&sealing_key), access_tokens(settings), env);
     Ok((keys, sealing_key))
 }

@@ -7,28 +7,31 @@ use crate::{
     clock::Clock,
     config::{DatabaseSettings, DatabaseUrl, Settings},
     database::{DatabaseOptions, PostgresOptions, SqliteOptions, wait_for_postgres},
+    input_file::ShownPath,
     postgres_url::PostgresUrl,
+    publish,
     store::{LookupOptions, MigrateError, Schema, Store},
 };
 
 /// Opens the store without its replicas. If `create` is set, a missing SQLite file is created.
 pub(super) fn open(settings: &Settings, create: bool) -> Result<Store, Failure> {
-    if let DatabaseUrl::Sqlite(path) = &settings.database.url
-        && !create
-        && !path.is_file()
-    {
-        return Err(format!(
-            "there is no database file {}: name the file of an existing store (--database-url sqlite://FILE), or create \
-             a new store with `kairos-identity migrate`",
-            path.display()
-        ));
-    }
     if let DatabaseUrl::Sqlite(path) = &settings.database.url {
+        if create || path.is_dir() {
+            check_file(path)?;
+        } else if !path.exists() {
+            return Err(missing_file(path));
+        }
         // SQLite would delete the WAL, and with it what the missing file lacks.
         refuse_leftovers(path, &["-wal"], "move them away")?;
     }
     let options = options(settings, "database.url", &settings.database.url, create)?;
     Store::open(options, lookup_options(settings)).map_err(reason)
+}
+
+/// Refuses to serve a new database beside the WAL or the key of a lost one.
+pub(super) fn refuse_lost_database(path: &Path) -> Result<(), Failure> {
+    let way_out = "move them away, or only the WAL and create a database with `kairos-identity migrate`";
+    refuse_leftovers(path, &["-wal", KEY_SUFFIX], way_out)
 }
 
 /// Refuses to create a database beside files that belong to a missing or empty one. `way_out` is what to do
@@ -53,6 +56,35 @@ fn refuse_leftovers(path: &Path, suffixes: &[&str], way_out: &str) -> Result<(),
         path.display(),
         found.join(", ")
     ))
+}
+
+/// Formats the error for a database file that does not exist.
+fn missing_file(path: &Path) -> Failure {
+    let absolute = Path::new("/").join(path);
+    let meant = if path.is_relative() && absolute.is_file() {
+        format!(": write sqlite://{}", absolute.display())
+    } else {
+        String::new()
+    };
+    format!(
+        "there is no database file {}{meant}: name the file of an existing store (--database-url sqlite://FILE), or \
+         create a new store with `kairos-identity migrate`",
+        ShownPath(path)
+    )
+}
+
+/// Checks that a SQLite file can be opened, or created where its path leads. Writes nothing.
+pub(super) fn check_file(path: &Path) -> Result<(), Failure> {
+    if path.is_dir() {
+        return Err(format!(
+            "database.url: {} is a folder: name a file in it, such as sqlite://{}/kairos-identity.sqlite3",
+            ShownPath(path),
+            path.display()
+        ));
+    }
+    let verb = if path.is_file() { "write beside" } else { "create" };
+    publish::check_folder(publish::folder_of(path))
+        .map_err(|error| format!("database.url: cannot {verb} {}: {error}", ShownPath(path)))
 }
 
 /// Returns the options to open a database with the limits of the settings. Errors name `key`, the setting or
@@ -80,11 +112,8 @@ pub(super) fn options(
 
 /// Parses the database URL of a flag.
 pub(super) fn parse_url(flag: &str, text: &str) -> Result<DatabaseUrl, Failure> {
-    DatabaseUrl::parse(text).ok_or_else(|| {
-        format!(
-            "{flag}: expected sqlite:///folder/file, sqlite://relative/file or postgres://user:password@host:port/database"
-        )
-    })
+    DatabaseUrl::parse(text)
+        .ok_or_else(|| format!("{flag}: expected {}", DatabaseUrl::expects_instead_of(text)))
 }
 
 /// Opens the store for `serve`: with its replicas. A missing SQLite file is created, unless its key file
@@ -94,9 +123,7 @@ pub(super) fn open_to_serve(settings: &Settings) -> Result<Store, Failure> {
     let primary = match &database.url {
         DatabaseUrl::Postgres(primary) => primary,
         DatabaseUrl::Sqlite(path) => {
-            let way_out =
-                "move them away, or only the WAL and create a database with `kairos-identity migrate`";
-            refuse_leftovers(path, &["-wal", KEY_SUFFIX], way_out)?;
+            refuse_lost_database(path)?;
             return open(settings, true);
         }
     };

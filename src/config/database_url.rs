@@ -39,6 +39,33 @@ fn has_whole_brackets(url: &str) -> bool {
     })
 }
 
+impl DatabaseUrl {
+    /// Returns the URL of the SQLite file that a text probably means: a path, or a URL of another form.
+    /// Returns `None` for a text that may contain a password.
+    fn suggestion(text: &str) -> Option<String> {
+        let path = ["sqlite:", "file:"].iter().find_map(|scheme| text.strip_prefix(scheme)).unwrap_or(text);
+        // `sqlite:/x.db` and `file:///x.db` both name an absolute path.
+        let path = match path.strip_prefix("//") {
+            Some(rest) if rest.starts_with('/') => rest,
+            Some(_) => return None,
+            None => path,
+        };
+        let is_path = !path.is_empty() && !path.contains([':', '@', '?', '#']) && !path.ends_with('/');
+        // A text that is no path for certain may be a password.
+        let is_file = path.len() < text.len()
+            || path.starts_with(['/', '.'])
+            || [".db", ".sqlite", ".sqlite3"].iter().any(|ending| path.ends_with(ending));
+        (is_path && is_file).then(|| format!("sqlite://{path}"))
+    }
+
+    /// Describes a valid URL, for an error about a flag whose value is not one.
+    #[must_use]
+    pub fn expects_instead_of(text: &str) -> String {
+        let suggestion = Self::suggestion(text).map(|url| format!(": write {url}")).unwrap_or_default();
+        format!("{}{suggestion}", <Self as Value>::expects())
+    }
+}
+
 impl fmt::Debug for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -89,6 +116,10 @@ impl Value for DatabaseUrl {
     fn parse(text: &str) -> Option<Self> {
         DatabaseUrl::parse(text)
     }
+
+    fn suggestion(text: &str) -> Option<String> {
+        DatabaseUrl::suggestion(text)
+    }
 }
 
 impl Value for DatabaseUrls {
@@ -136,6 +167,26 @@ mod tests {
             ["", "sqlite://", "sqlite:///var/", "data/k.db", "mysql://a@b/c", "sqlite:k.db", "postgres"]
         {
             assert_eq!(DatabaseUrl::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_answered_with_its_url() {
+        for (text, url) in [
+            ("/var/x.db", "sqlite:///var/x.db"),
+            ("x.db", "sqlite://x.db"),
+            ("data/x.sqlite3", "sqlite://data/x.sqlite3"),
+            ("sqlite:/var/x.db", "sqlite:///var/x.db"),
+            ("sqlite:x.db", "sqlite://x.db"),
+            ("file:///var/x.db", "sqlite:///var/x.db"),
+        ] {
+            assert_eq!(DatabaseUrl::suggestion(text).as_deref(), Some(url), "{text}");
+            assert!(DatabaseUrl::parse(url).is_some(), "{url}");
+        }
+        for text in
+            ["", "postgres", "mysql://a:hunter2@b/c", "a:hunter2@b/c", "hunter2", "sqlite://", "data/"]
+        {
+            assert_eq!(DatabaseUrl::suggestion(text), None, "{text}");
         }
     }
 

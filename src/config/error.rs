@@ -1,19 +1,37 @@
 //! Why settings could not be loaded.
 
-use std::{io, path::PathBuf};
+use std::{fmt, path::PathBuf};
 
 use super::setting_source::SettingSource;
+use crate::input_file::InputFileError;
 
 /// Why the settings could not be loaded. The messages contain no password.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The settings file, or a file that a setting names, cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Unreadable {
+    /// The settings file cannot be read.
+    #[error("cannot read the settings file {0}")]
+    Unreadable(#[source] InputFileError),
+    /// A file that a setting names cannot be read.
+    #[error("{key}: {source} ({set_by})")]
+    UnusableFile {
+        /// The key of the setting.
+        key: String,
+        /// The cause, which names the file.
+        source: Box<InputFileError>,
+        /// Where the setting was set.
+        set_by: SettingSource,
+    },
+    /// A file that a setting names is empty.
+    #[error("{key}: {} is empty: write the value of {twin} into it ({set_by})", path.display())]
+    EmptyFile {
+        /// The key of the setting.
+        key: String,
+        /// The key of the setting whose value the file contains.
+        twin: String,
         /// The file.
         path: PathBuf,
-        /// The cause.
-        source: io::Error,
+        /// Where the setting was set.
+        set_by: SettingSource,
     },
     /// The file is not valid TOML.
     #[error("{} is not valid TOML: line {line}: {rule}", path.display())]
@@ -44,36 +62,82 @@ pub enum ConfigError {
         set_by: SettingSource,
     },
     /// A value that the type of the setting does not allow.
-    #[error("{key}: expected {expected}, not \"{redacted}\" ({set_by})")]
+    #[error("{key}: expected {expected}, not \"{redacted}\" ({set_by}){}", write_instead(suggestion.as_deref()))]
     BadValue {
         /// The key.
         key: String,
         /// The text of the value, without secrets.
-        redacted: String,
+        redacted: Box<str>,
         /// Where it was set.
         set_by: SettingSource,
         /// A description of the valid values.
         expected: String,
+        /// The valid text that was probably meant.
+        suggestion: Option<Box<str>>,
     },
     /// A secret that is set both directly and through a file.
-    #[error("{key} and {other} are both set: set only one of them")]
+    #[error("{key} ({set_by}) and {other} ({other_set_by}) are both set: set only one of them")]
     BothSet {
         /// The setting with the value.
         key: String,
+        /// Where it was set.
+        set_by: SettingSource,
         /// The setting with the file.
         other: String,
+        /// Where that was set.
+        other_set_by: SettingSource,
     },
     /// A combination of settings with which the service does not start.
     #[error("{0}")]
     Rule(String),
+    /// Several errors, at least two.
+    #[error("{}", Numbered(_0))]
+    Several(Vec<ConfigError>),
+}
+
+/// Displays findings on one line: a single one as it is, several with their numbers.
+#[derive(Debug, Clone, Copy)]
+pub struct Numbered<'a, T>(pub &'a [T]);
+
+impl<T: fmt::Display> fmt::Display for Numbered<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let [single] = self.0 {
+            return single.fmt(f);
+        }
+        write!(f, "{} findings: ", self.0.len())?;
+        for (index, finding) in self.0.iter().enumerate() {
+            write!(f, "{}({}) {finding}", if index == 0 { "" } else { "; " }, index + 1)?;
+        }
+        Ok(())
+    }
 }
 
 impl ConfigError {
+    /// Returns one error for all of these, or `Ok` if there is none.
+    ///
+    /// # Errors
+    /// The error, or [`ConfigError::Several`].
+    pub fn all(mut errors: Vec<Self>) -> Result<(), Self> {
+        match errors.len() {
+            0 => Ok(()),
+            1 => errors.pop().map_or(Ok(()), Err),
+            _ => Err(Self::Several(errors)),
+        }
+    }
+
     /// True if the value of a command line flag is malformed.
     #[must_use]
-    pub const fn is_about_flag(&self) -> bool {
-        matches!(self, Self::BadValue { set_by: SettingSource::Flag(_), .. })
+    pub fn is_about_flag(&self) -> bool {
+        match self {
+            Self::BadValue { set_by: SettingSource::Flag(_), .. } => true,
+            Self::Several(errors) => errors.iter().any(Self::is_about_flag),
+            _ => false,
+        }
     }
+}
+
+fn write_instead(suggestion: Option<&str>) -> String {
+    suggestion.map(|suggestion| format!(": write {suggestion}")).unwrap_or_default()
 }
 
 fn did_you_mean(nearest: Option<&str>) -> String {

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use super::{
+    contact::SecurityContact,
     number::{Count, Span},
     section::section,
     setting::Flag,
@@ -30,6 +31,9 @@ section! {
         head_timeout: Span<100, 600_000> = "10s",
         /// Age at which a connection accepts no more requests.
         connection_age: Span<1_000, 604_800_000> = "5m",
+        /// The address for reports of flaws of your deployment: a `mailto:` or `https:` URL. The port
+        /// serves it at `/.well-known/security.txt` (RFC 9116). If unset, there is no such file.
+        security_contact: Option<SecurityContact> = "",
     }
 }
 

@@ -100,6 +100,16 @@ impl Value for MailUrl {
     fn parse(text: &str) -> Option<Self> {
         MailUrl::parse(text)
     }
+
+    fn suggestion(text: &str) -> Option<String> {
+        // A text that is neither a path nor the name of a host for certain may be a password.
+        let is_host = text.contains('.')
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".:-".contains(&byte));
+        let scheme = if text.starts_with('/') { "file" } else { "smtp" };
+        let url = format!("{scheme}://{text}");
+        let is_known = is_host || (text.starts_with('/') && !text.contains(['@', '?', '#']));
+        (is_known && Self::parse(&url).is_some()).then_some(url)
+    }
 }
 
 #[cfg(test)]

@@ -8,12 +8,14 @@
 mod audit;
 mod callers;
 mod client;
+mod contact;
 mod database;
 mod database_url;
 mod error;
 mod flags;
 mod hello_name;
 mod http;
+mod kubernetes;
 mod log;
 mod log_value;
 mod login;
@@ -44,9 +46,10 @@ pub use self::{
     audit::{AuditSettings, RETENTION_MILLIS_MAX},
     callers::CallersSettings,
     client::ClientSettings,
+    contact::SecurityContact,
     database::DatabaseSettings,
     database_url::DatabaseUrl,
-    error::ConfigError,
+    error::{ConfigError, Numbered},
     flags::{ServeFlags, SettingFlags, StoreFlags},
     http::{HttpSettings, PagesSettings},
     log::LogSettings,

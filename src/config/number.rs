@@ -91,6 +91,11 @@ impl<const MIN: u64, const MAX: u64> Value for Span<MIN, MAX> {
             .and_then(|(_, factor)| number.checked_mul(*factor))?;
         (MIN..=MAX).contains(&millis).then(|| Self(Duration::from_millis(millis)))
     }
+
+    fn suggestion(text: &str) -> Option<String> {
+        let seconds = format!("{}s", text.trim());
+        Self::parse(&seconds).map(|_| seconds)
+    }
 }
 
 /// The units of durations and their lengths in milliseconds, the largest first.

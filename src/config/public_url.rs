@@ -19,15 +19,19 @@ impl PublicUrl {
     /// True if data sent to the URL cannot be read in transit: it is encrypted, or does not leave the
     /// machine.
     pub(super) fn is_confidential(&self) -> bool {
+        self.0.starts_with("https:") || self.is_local()
+    }
+
+    /// True if the URL leads to this machine.
+    pub(super) fn is_local(&self) -> bool {
         let Ok(url) = Url::parse(&self.0) else { return false };
-        url.scheme() == "https"
-            || match url.host() {
-                // RFC 6761, section 6.3
-                Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-                Some(Host::Ipv4(address)) => address.is_loopback(),
-                Some(Host::Ipv6(address)) => address.is_loopback(),
-                None => false,
-            }
+        match url.host() {
+            // RFC 6761, section 6.3
+            Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
+        }
     }
 }
 

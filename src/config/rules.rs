@@ -1,53 +1,81 @@
 //! Rules about unsafe values, and about settings that depend on each other.
 
-use super::{database_url::DatabaseUrl, error::ConfigError, settings::Settings};
+use std::net::SocketAddr;
+
+use super::{
+    database_url::DatabaseUrl, error::ConfigError, mail_url::MailUrl, settings::Settings, sources::Sources,
+};
 
 /// The lowest safe bcrypt cost: with a lower one a password is guessed too fast from a stolen hash (OWASP,
 /// Password Storage Cheat Sheet).
 const COST_MIN: u32 = 10;
 
+/// A rule: whether it holds, the error message if it does not, and the settings that it compares.
+type Rule = (bool, &'static str, &'static [&'static str]);
+
 impl Settings {
-    /// Checks the rules that `serve` requires.
+    /// Checks the rules that `serve` requires. `sources` are those from which the settings were read.
     ///
     /// # Errors
-    /// [`ConfigError::Rule`] for the first broken rule. It names the keys, and the flag that allows the
-    /// exception if there is one.
-    pub fn check_for_serve(&self) -> Result<(), ConfigError> {
-        let mut rules =
-            self.network_rules().into_iter().chain(self.number_rules()).chain(self.database_rules());
-        match rules.find(|(holds, _)| !holds) {
-            Some((_, rule)) => Err(ConfigError::Rule(rule.to_owned())),
-            None => Ok(()),
-        }
+    /// [`ConfigError`] for all broken rules. It names the keys with their values and sources, and the flag
+    /// that allows the exception if there is one.
+    pub fn check_for_serve(&self, sources: &Sources) -> Result<(), ConfigError> {
+        let rules = self
+            .network_rules()
+            .into_iter()
+            .chain(self.exposure_rules())
+            .chain(self.number_rules())
+            .chain(self.lifetime_rules())
+            .chain(self.database_rules());
+        let broken = rules.filter(|(holds, ..)| !holds);
+        let errors = broken.map(|(_, rule, keys)| with_values(rule, keys, sources)).map(ConfigError::Rule);
+        ConfigError::all(errors.collect())
     }
 
-    /// Returns each rule about ports and URLs: whether it holds, and the error message if it does not.
-    fn network_rules(&self) -> [(bool, &'static str); 6] {
+    /// Returns warnings about settings that are valid, but are hardly meant.
+    #[must_use]
+    pub fn warnings(&self, sources: &Sources) -> Vec<String> {
+        let is_production = !self.server.listen.ip().is_loopback() || !self.mail.public_base_url.is_local();
+        let mails_to_folder = matches!(self.mail.url, MailUrl::Folder(_));
+        let doubts: [Rule; 3] = [
+            (
+                !(is_production && mails_to_folder),
+                "mails are only written to a folder and reach no user: set mail.url to smtp://user:password@host:port",
+                &["mail.url", "mail.public-base-url"],
+            ),
+            (
+                !sources.is_default("mail.from") || (!is_production && mails_to_folder),
+                "mails come from the default sender, whose domain does not exist: set mail.from",
+                &["mail.from"],
+            ),
+            (
+                self.verification.token_lifetime.get() <= self.verification.unverified_kept.get(),
+                "verification.unverified-kept is shorter than verification.token-lifetime: users are deleted while the \
+                 link in their mail is still valid",
+                &["verification.token-lifetime", "verification.unverified-kept"],
+            ),
+        ];
+        let doubts = doubts.into_iter().filter(|(holds, ..)| !holds);
+        doubts.map(|(_, text, keys)| with_values(text, keys, sources)).collect()
+    }
+
+    /// Returns each rule about ports and TLS.
+    fn network_rules(&self) -> [Rule; 4] {
         [
             (
                 self.server.tls_cert.is_some() == self.server.tls_key.is_some(),
                 "server.tls-cert and server.tls-key depend on each other: set both or neither",
+                &["server.tls-cert", "server.tls-key"],
             ),
             (
                 self.server.tls_client_ca.is_none() || self.serves_tls(),
                 "server.tls-client-ca needs TLS: set --tls-cert and --tls-key too",
+                &["server.tls-client-ca"],
             ),
             (
-                self.server.listen.ip().is_loopback() || self.serves_tls() || self.server.insecure_plaintext,
-                "server.listen is not loopback and TLS is off: set --tls-cert and --tls-key, or allow passwords to cross \
-                 the network unencrypted with --insecure-plaintext",
-            ),
-            (
-                self.http.listen.is_none_or(|listen| listen.ip().is_loopback())
-                    || self.serves_tls()
-                    || self.server.insecure_plaintext,
-                "http.listen is not loopback and TLS is off: set --tls-cert and --tls-key, or allow new passwords and \
-                 links to cross the network unencrypted with --insecure-plaintext",
-            ),
-            (
-                self.mail.public_base_url.is_confidential() || self.server.insecure_plaintext,
-                "mail.public-base-url is an http URL of another machine: use https, or allow links and new passwords to \
-                 cross the network unencrypted with --insecure-plaintext",
+                !self.http.listen.is_some_and(|http| same_port(self.server.listen, http)),
+                "server.listen and http.listen are the same port: choose another one with --http-listen",
+                &["server.listen", "http.listen"],
             ),
             (
                 self.server.listen.ip().is_loopback()
@@ -55,53 +83,105 @@ impl Settings {
                     || self.callers.insecure_none,
                 "server.listen is not loopback and callers.file is not set: set --callers FILE (docs/CALLERS.md), or \
                  allow every client that reaches the port to call every method with --insecure-no-callers",
+                &["server.listen"],
             ),
         ]
     }
 
-    /// Returns each rule about numbers and durations, as [`Settings::network_rules`].
-    fn number_rules(&self) -> [(bool, &'static str); 6] {
+    /// Returns each rule about what may cross the network unencrypted.
+    fn exposure_rules(&self) -> [Rule; 3] {
+        [
+            (
+                self.server.listen.ip().is_loopback() || self.serves_tls() || self.server.insecure_plaintext,
+                "server.listen is not loopback and TLS is off: set --tls-cert and --tls-key, or allow passwords to cross \
+                 the network unencrypted with --insecure-plaintext",
+                &["server.listen"],
+            ),
+            (
+                self.http.listen.is_none_or(|listen| listen.ip().is_loopback())
+                    || self.serves_tls()
+                    || self.server.insecure_plaintext,
+                "http.listen is not loopback and TLS is off: set --tls-cert and --tls-key, or allow new passwords and \
+                 links to cross the network unencrypted with --insecure-plaintext",
+                &["http.listen"],
+            ),
+            (
+                self.mail.public_base_url.is_confidential() || self.server.insecure_plaintext,
+                "mail.public-base-url is an http URL of another machine: use https, or allow links and new passwords to \
+                 cross the network unencrypted with --insecure-plaintext",
+                &["mail.public-base-url"],
+            ),
+        ]
+    }
+
+    /// Returns each rule about numbers and waits.
+    fn number_rules(&self) -> [Rule; 5] {
         [
             (
                 self.password.cost.get() >= COST_MIN || self.password.insecure_low_cost,
                 "password.cost is below 10, so passwords could be guessed too fast from stolen hashes: use 10 or more; \
                  tests may allow less with --insecure-low-cost",
+                &["password.cost"],
             ),
             (
                 self.login.failures_max.get() <= self.login.failures_in_a_row_max.get(),
                 "login.failures-max must not be more than login.failures-in-a-row-max",
+                &["login.failures-max", "login.failures-in-a-row-max"],
             ),
             (
                 self.login.wait_first.get() <= self.login.wait_max.get(),
                 "login.wait-first must not be longer than login.wait-max",
+                &["login.wait-first", "login.wait-max"],
             ),
             (
-                self.session.idle.get() <= self.session.lifetime.get(),
-                "session.idle must not be longer than session.lifetime",
-            ),
-            (
-                self.session.key_lead.get() < self.session.key_rotation.get(),
-                "session.key-lead must be shorter than session.key-rotation: otherwise a key is replaced before it signs",
+                self.mail.retry_first.get() <= self.mail.retry_max.get(),
+                "mail.retry-first must not be longer than mail.retry-max",
+                &["mail.retry-first", "mail.retry-max"],
             ),
             (
                 self.server.request_timeout_default.get() <= self.server.request_timeout_max.get(),
                 "server.request-timeout-default must not be longer than server.request-timeout-max",
+                &["server.request-timeout-default", "server.request-timeout-max"],
             ),
         ]
     }
 
-    /// Returns each rule about the database, as [`Settings::network_rules`].
-    fn database_rules(&self) -> [(bool, &'static str); 2] {
+    /// Returns each rule about the lifetimes of sessions and keys.
+    fn lifetime_rules(&self) -> [Rule; 3] {
+        [
+            (
+                self.session.idle.get() <= self.session.lifetime.get(),
+                "session.idle must not be longer than session.lifetime",
+                &["session.idle", "session.lifetime"],
+            ),
+            (
+                self.session.access_token_lifetime.get() <= self.session.idle.get(),
+                "session.access-token-lifetime must not be longer than session.idle: otherwise a session ends before its \
+                 client refreshes it",
+                &["session.access-token-lifetime", "session.idle"],
+            ),
+            (
+                self.session.key_lead.get() < self.session.key_rotation.get(),
+                "session.key-lead must be shorter than session.key-rotation: otherwise a key is replaced before it signs",
+                &["session.key-lead", "session.key-rotation"],
+            ),
+        ]
+    }
+
+    /// Returns each rule about the database.
+    fn database_rules(&self) -> [Rule; 2] {
         [
             (
                 self.database.read_urls.as_slice().is_empty()
                     || matches!(self.database.url, DatabaseUrl::Postgres(_)),
                 "database.read-urls needs PostgreSQL: set database.url to a postgres:// URL, or leave read-urls empty",
+                &["database.url", "database.read-urls"],
             ),
             (
                 self.secret.key_file.is_some() || matches!(self.database.url, DatabaseUrl::Sqlite(_)),
                 "secret.key-file must be set when database.url is PostgreSQL: create a key with `openssl rand -base64 32` \
                  and give it to every instance (--secret-key-file FILE)",
+                &["database.url"],
             ),
         ]
     }
@@ -111,15 +191,26 @@ impl Settings {
     }
 }
 
+/// Appends the values of settings, and who set them, to a message.
+fn with_values(text: &str, keys: &[&str], sources: &Sources) -> String {
+    format!("{text} [{}]", sources.describe(keys))
+}
+
+/// True if a program cannot listen on both addresses. The system chooses another port for each port 0.
+fn same_port(one: SocketAddr, other: SocketAddr) -> bool {
+    let overlap = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && one.port() != 0 && overlap
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::sources::Sources;
 
     fn refusal(flags: &[(&'static str, &str)]) -> Option<String> {
         let flags = flags.iter().map(|(key, text)| (*key, "flag", (*text).to_owned())).collect();
-        let settings = Settings::read(&Sources::gather(None, [], flags).unwrap()).unwrap();
-        settings.check_for_serve().err().map(|error| error.to_string())
+        let sources = Sources::gather(None, [], flags).unwrap();
+        let settings = Settings::read(&sources).unwrap();
+        settings.check_for_serve(&sources).err().map(|error| error.to_string())
     }
 
     #[test]
@@ -147,10 +238,43 @@ mod tests {
             (vec![("login.wait-max", "1m")], "login.wait-first"),
             (vec![("session.lifetime", "6d")], "session.idle"),
             (vec![("session.key-rotation", "1h")], "session.key-lead"),
+            (
+                vec![("session.access-token-lifetime", "8h"), ("session.idle", "7h")],
+                "before its client refreshes",
+            ),
+            (vec![("mail.retry-first", "1h")], "mail.retry-max"),
+            (vec![("http.listen", "127.0.0.1:50051")], "same port"),
+            (vec![("http.listen", "0.0.0.0:50051"), ("server.insecure-plaintext", "true")], "same port"),
             (vec![postgres], "--secret-key-file"),
         ] {
             assert!(refusal(&flags).is_some_and(|refusal| refusal.contains(fix)), "{flags:?}");
         }
+    }
+
+    #[test]
+    fn a_contradiction_names_both_values_and_who_set_them_and_all_are_reported_at_once() {
+        let refusal = refusal(&[("session.idle", "40d"), ("login.wait-first", "2h")]).unwrap();
+        for part in [
+            "2 findings: (1)",
+            "session.idle is 40d (flag --flag), session.lifetime is 30d (default)",
+            "login.wait-first is 2h (flag --flag), login.wait-max is 1h (default)",
+        ] {
+            assert!(refusal.contains(part), "{part}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn what_is_hardly_meant_is_warned_of() {
+        let warnings = |flags: &[(&'static str, &str)]| {
+            let flags = flags.iter().map(|(key, text)| (*key, "flag", (*text).to_owned())).collect();
+            let sources = Sources::gather(None, [], flags).unwrap();
+            Settings::read(&sources).unwrap().warnings(&sources).join("\n")
+        };
+        assert_eq!(warnings(&[]), "");
+        let public = warnings(&[("mail.public-base-url", "https://kairos.example")]);
+        assert!(public.contains("only written to a folder") && public.contains("set mail.from"), "{public}");
+        assert!(warnings(&[("mail.url", "smtp://mail.example")]).contains("set mail.from"));
+        assert!(warnings(&[("verification.unverified-kept", "1h")]).contains("token-lifetime"));
     }
 
     #[test]

@@ -46,6 +46,8 @@ macro_rules! section {
                     field: stringify!($field),
                     default: $default,
                     expects: <$value as $crate::config::value::Value>::expects,
+                    accepts: |text| <$value as $crate::config::value::Value>::parse(text).is_some(),
+                    suggests: <$value as $crate::config::value::Value>::suggestion,
                     about: &[$($doc),+],
                     flag: $crate::config::section::section!(@option $($flag)?),
                     redact: $crate::config::section::section!(@option $($redact)?),

@@ -12,6 +12,10 @@ pub struct Setting {
     pub default: &'static str,
     /// Returns a description of the valid values.
     pub expects: fn() -> String,
+    /// True if the text is a valid value.
+    pub accepts: fn(&str) -> bool,
+    /// Returns the valid text that an invalid one probably means.
+    pub suggests: fn(&str) -> Option<String>,
     /// The lines of the doc comment: meaning, unit and consequences.
     pub about: &'static [&'static str],
     /// The flag of the command line, if the setting has one.

@@ -2,6 +2,8 @@
 
 use std::{fmt, path::PathBuf};
 
+use crate::input_file::ShownPath;
+
 /// Where the value of a setting comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SettingSource {
@@ -9,6 +11,8 @@ pub enum SettingSource {
     Default,
     /// A file, by its path.
     File(PathBuf),
+    /// A file with the value of one secret setting, by the key of the setting that names it, and its path.
+    SecretFile(Box<(String, PathBuf)>),
     /// An environment variable, by its name.
     Variable(String),
     /// A command line flag, by its name without the leading hyphens.
@@ -19,7 +23,8 @@ impl fmt::Display for SettingSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
-            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::File(path) => write!(f, "file {}", ShownPath(path)),
+            Self::SecretFile(file) => write!(f, "{} {}", file.0, ShownPath(&file.1)),
             Self::Variable(name) => write!(f, "variable {name}"),
             Self::Flag(name) => write!(f, "flag --{name}"),
         }

@@ -3,17 +3,19 @@
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    fs,
     path::{Path, PathBuf},
 };
 
 use toml::Table;
 
 use super::{
-    error::ConfigError, section_list::settings, setting::Setting, setting_source::SettingSource, value::Value,
+    error::ConfigError, kubernetes, section_list::settings, setting::Setting, setting_source::SettingSource,
+    value::Value,
 };
+use crate::input_file;
 
-/// The prefix of the service's environment variables. An unknown variable with this prefix is an error.
+/// The prefix of the service's environment variables. An unknown variable with this prefix is an error,
+/// unless Kubernetes sets it.
 const VARIABLE_PREFIX: &str = "KAIROS_IDENTITY_";
 
 /// The variable with the path of the settings file, like `--config`.
@@ -23,6 +25,7 @@ pub(super) const FILE_VARIABLE: &str = "KAIROS_IDENTITY_CONFIG";
 #[derive(Debug)]
 pub struct Sources {
     texts: BTreeMap<String, (String, SettingSource)>,
+    warnings: Vec<String>,
 }
 
 impl Sources {
@@ -30,8 +33,8 @@ impl Sources {
     /// key of its setting, its name and the text of its value.
     ///
     /// # Errors
-    /// [`ConfigError`] if a file cannot be read or is not valid TOML, if a key or variable is unknown, if a
-    /// value has the wrong type, or if a URL is set both directly and through a file.
+    /// [`ConfigError`] with everything that is wrong: a file cannot be read or is not valid TOML, a key or
+    /// variable is unknown, a value is invalid, or a URL is set both directly and through a file.
     pub fn gather(
         file: Option<&Path>,
         variables: impl IntoIterator<Item = (OsString, OsString)>,
@@ -39,71 +42,115 @@ impl Sources {
     ) -> Result<Self, ConfigError> {
         let defaults =
             settings().map(|setting| (setting.key(), (setting.default.to_owned(), SettingSource::Default)));
-        let mut sources = Self { texts: defaults.collect() };
+        let mut sources = Self { texts: defaults.collect(), warnings: Vec::new() };
+        let mut errors = Vec::new();
         if let Some(path) = file {
-            sources.apply_file(path)?;
+            sources.apply_file(path, &mut errors);
         }
         for (name, text) in variables {
-            sources.apply_variable(&name, &text)?;
+            errors.extend(sources.apply_variable(&name, &text).err());
         }
         for (key, flag, text) in flags {
             sources.texts.insert(key.into(), (text, SettingSource::Flag(flag)));
         }
         for setting in settings().filter(|setting| setting.redact.is_some()) {
-            sources.apply_secret_file(setting.key())?;
+            errors.extend(sources.apply_secret_file(setting.key()).err());
         }
+        errors.extend(settings().filter_map(|setting| sources.check(setting).err()));
+        ConfigError::all(errors)?;
         Ok(sources)
+    }
+
+    /// Returns the warnings about what was found and is not used.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Parses the value of a setting.
     pub(super) fn value<T: Value>(&self, setting: &Setting) -> Result<T, ConfigError> {
-        let key = setting.key();
-        let (text, source) = self.texts.get(&key).expect("every setting has at least its default");
-        T::parse(text).ok_or_else(|| ConfigError::BadValue {
-            redacted: setting.redacted(text),
+        let (text, _) = self.entry(setting);
+        T::parse(text).ok_or_else(|| self.bad_value(setting))
+    }
+
+    /// True if nothing sets the setting with this key.
+    pub(super) fn is_default(&self, key: &str) -> bool {
+        self.texts.get(key).is_none_or(|(_, source)| *source == SettingSource::Default)
+    }
+
+    /// Checks the value of a setting.
+    fn check(&self, setting: &Setting) -> Result<(), ConfigError> {
+        let (text, _) = self.entry(setting);
+        if (setting.accepts)(text) { Ok(()) } else { Err(self.bad_value(setting)) }
+    }
+
+    fn bad_value(&self, setting: &Setting) -> ConfigError {
+        let (text, source) = self.entry(setting);
+        ConfigError::BadValue {
+            key: setting.key(),
+            redacted: shortened(&setting.redacted(text)).into(),
             set_by: source.clone(),
-            expected: T::expects(),
-            key,
-        })
+            expected: (setting.expects)(),
+            suggestion: (setting.suggests)(text).map(Into::into),
+        }
+    }
+
+    /// Returns the text of a setting and its source.
+    fn entry(&self, setting: &Setting) -> &(String, SettingSource) {
+        self.texts.get(&setting.key()).expect("every setting has at least its default")
+    }
+
+    /// Returns the settings with these keys, each with its value without secrets and its source.
+    pub(super) fn describe(&self, keys: &[&str]) -> String {
+        let described = settings().filter(|setting| keys.contains(&setting.key().as_str())).map(|setting| {
+            let (text, source) = self.redacted(setting);
+            let text = if text.is_empty() { "not set".to_owned() } else { text };
+            format!("{} is {text} ({source})", setting.key())
+        });
+        described.collect::<Vec<_>>().join(", ")
     }
 
     /// Returns the text of a setting without secrets, and its source.
     pub(super) fn redacted(&self, setting: &Setting) -> (String, &SettingSource) {
-        let (text, source) = self.texts.get(&setting.key()).expect("every setting has at least its default");
+        let (text, source) = self.entry(setting);
         (setting.redacted(text), source)
     }
 
-    fn apply_file(&mut self, path: &Path) -> Result<(), ConfigError> {
-        let text = fs::read_to_string(path)
-            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        let table: Table = text.parse().map_err(|error| malformed(path, &text, &error))?;
+    fn apply_file(&mut self, path: &Path, errors: &mut Vec<ConfigError>) {
+        let table = input_file::read_text(path)
+            .map_err(ConfigError::Unreadable)
+            .and_then(|text| text.parse::<Table>().map_err(|error| malformed(path, &text, &error)));
+        let table = match table {
+            Ok(table) => table,
+            Err(error) => return errors.push(error),
+        };
+        let source = SettingSource::File(path.to_owned());
         for (section, entries) in table {
             let Some(entries) = entries.as_table() else {
-                return Err(unknown(section, SettingSource::File(path.to_owned())));
+                errors.push(unknown(section, source.clone()));
+                continue;
             };
             for (name, value) in entries {
-                let source = SettingSource::File(path.to_owned());
+                let key = format!("{section}.{name}");
+                let set_by = source.clone();
                 let text = match value {
                     toml::Value::String(text) => text.clone(),
                     toml::Value::Integer(number) => number.to_string(),
                     toml::Value::Boolean(flag) => flag.to_string(),
                     _ => {
-                        return Err(ConfigError::WrongType {
-                            key: format!("{section}.{name}"),
-                            set_by: source,
-                        });
+                        errors.push(ConfigError::WrongType { key, set_by });
+                        continue;
                     }
                 };
-                self.set(format!("{section}.{name}"), text, source)?;
+                errors.extend(self.set(key, text, set_by).err());
             }
         }
-        Ok(())
     }
 
     fn apply_variable(&mut self, name: &OsString, text: &OsString) -> Result<(), ConfigError> {
-        let Some(name) =
-            name.to_str().filter(|name| name.starts_with(VARIABLE_PREFIX) && *name != FILE_VARIABLE)
-        else {
+        let Some(name) = name.to_str().filter(|name| *name != FILE_VARIABLE) else { return Ok(()) };
+        let Some(own) = name.strip_prefix(VARIABLE_PREFIX) else {
+            self.warnings.extend(misspelt_prefix(name));
             return Ok(());
         };
         let source = SettingSource::Variable(name.to_owned());
@@ -111,9 +158,12 @@ impl Sources {
             return Err(ConfigError::WrongType { key: name.to_owned(), set_by: source });
         };
         let Some(setting) = settings().find(|setting| setting.variable() == name) else {
+            if kubernetes::is_of_service(own, text) {
+                return Ok(());
+            }
             return Err(ConfigError::UnknownKey {
                 nearest: nearest(
-                    name.strip_prefix(VARIABLE_PREFIX).unwrap_or(name),
+                    own,
                     settings().map(|setting| (setting.variable(), setting.field.to_uppercase())),
                 ),
                 key: name.to_owned(),
@@ -141,14 +191,43 @@ impl Sources {
     fn apply_secret_file(&mut self, key: String) -> Result<(), ConfigError> {
         let file_key = format!("{key}-file");
         let file = self.texts.get(&file_key).filter(|(path, _)| !path.is_empty());
-        let Some((path, _)) = file.map(|(path, source)| (PathBuf::from(path), source)) else { return Ok(()) };
-        if self.texts.get(&key).is_some_and(|(_, source)| *source != SettingSource::Default) {
-            return Err(ConfigError::BothSet { key, other: file_key });
+        let Some((path, set_by)) = file.map(|(path, source)| (PathBuf::from(path), source.clone())) else {
+            return Ok(());
+        };
+        if let Some((_, source)) = self.texts.get(&key)
+            && *source != SettingSource::Default
+        {
+            let set_by_directly = source.clone();
+            return Err(ConfigError::BothSet {
+                key,
+                set_by: set_by_directly,
+                other: file_key,
+                other_set_by: set_by,
+            });
         }
-        let text = fs::read_to_string(&path)
-            .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
-        self.texts.insert(key, (text.trim().to_owned(), SettingSource::File(path)));
+        let read = input_file::read_secret(&path).map_err(|source| ConfigError::UnusableFile {
+            key: file_key.clone(),
+            source: Box::new(source),
+            set_by: set_by.clone(),
+        })?;
+        if read.text.trim().is_empty() {
+            return Err(ConfigError::EmptyFile { key: file_key, twin: key, path, set_by });
+        }
+        self.warnings.extend(read.warning.map(|warning| format!("{file_key}: {warning}")));
+        self.texts.insert(
+            key,
+            (read.text.trim().to_owned(), SettingSource::SecretFile(Box::new((file_key, path)))),
+        );
         Ok(())
+    }
+}
+
+/// Shortens a text for an error. A value that is longer was meant for another setting, or is a whole file.
+fn shortened(text: &str) -> String {
+    const CHARACTERS_MAX: usize = 200;
+    match text.char_indices().nth(CHARACTERS_MAX) {
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
     }
 }
 
@@ -157,6 +236,21 @@ fn malformed(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
     let line = before.matches('\n').count() + 1;
     ConfigError::Malformed { path: path.to_owned(), line, rule: error.message().to_owned() }
+}
+
+/// Returns a warning if a variable of another prefix is spelt like one of the service's variables. It may
+/// belong to another program, so it is no error.
+fn misspelt_prefix(name: &str) -> Option<String> {
+    const SIMILARITY_MIN: f64 = 0.93;
+    let upper = name.to_ascii_uppercase();
+    if !upper.starts_with("KAIROS") {
+        return None;
+    }
+    let known = settings().map(Setting::variable).chain([FILE_VARIABLE.to_owned()]);
+    let similar = known.map(|known| (strsim::normalized_damerau_levenshtein(&upper, &known), known));
+    let (similarity, known) = similar.max_by(|one, other| one.0.total_cmp(&other.0))?;
+    (similarity >= SIMILARITY_MIN)
+        .then(|| format!("the variable {name} is not a setting and is ignored: did you mean {known}?"))
 }
 
 /// Returns the known name whose spelling is most similar to `name`, if one is similar enough. Each known name

@@ -105,6 +105,28 @@ fn a_bad_value_is_refused_and_the_error_names_the_expectation_and_the_origin() {
 }
 
 #[test]
+fn every_setting_refuses_what_it_is_not_and_names_itself_its_source_and_what_it_expects() {
+    for setting in settings() {
+        let (key, variable) = (setting.key(), setting.variable());
+        let line = format!("[{}]\n{} = [1]", setting.section, setting.field.replace('_', "-"));
+        let wrong_type = Input::file(&line).refusal();
+        assert!(wrong_type.contains(&key) && wrong_type.contains("kairos.toml"), "{wrong_type}");
+
+        // A path may be any text, and no other setting accepts all of these.
+        let wrong =
+            ["-1", "", "99999999999999999999", "a b\u{1}"].into_iter().find(|text| !(setting.accepts)(text));
+        let Some(wrong) = wrong else {
+            assert!((setting.expects)().contains("path"), "{key}");
+            continue;
+        };
+        let refusal = Input::file("").variable(&variable, wrong).refusal();
+        for part in [&key, &format!("variable {variable}"), &(setting.expects)()] {
+            assert!(refusal.contains(part), "{part}: {refusal}");
+        }
+    }
+}
+
+#[test]
 fn variables_of_other_programs_are_ignored() {
     assert!(Input::file("").variable("PATH", "/bin").variable("KAIROS_IDENTITY_CONFIG", "x").load().is_ok());
 }

@@ -11,6 +11,12 @@ pub trait Value: Sized {
 
     /// Parses the text; `None` if it is invalid. The caller reports what was expected.
     fn parse(text: &str) -> Option<Self>;
+
+    /// Returns the valid text that an invalid one probably means.
+    #[must_use]
+    fn suggestion(_text: &str) -> Option<String> {
+        None
+    }
 }
 
 /// A text of 1 to `MAX` printable ASCII characters without spaces. It is written into tokens, and readers
@@ -45,6 +51,14 @@ impl Value for bool {
     fn parse(text: &str) -> Option<Self> {
         text.parse().ok()
     }
+
+    fn suggestion(text: &str) -> Option<String> {
+        match text.to_ascii_lowercase().as_str() {
+            "true" | "yes" | "on" | "1" => Some("true".to_owned()),
+            "false" | "no" | "off" | "0" => Some("false".to_owned()),
+            _ => None,
+        }
+    }
 }
 
 impl Value for Timestamp {
@@ -64,6 +78,11 @@ impl Value for SocketAddr {
 
     fn parse(text: &str) -> Option<Self> {
         text.parse().ok()
+    }
+
+    fn suggestion(text: &str) -> Option<String> {
+        let port = text.strip_prefix("localhost:").or(text.strip_prefix(':')).unwrap_or(text);
+        port.parse::<u16>().ok().map(|port| format!("127.0.0.1:{port}"))
     }
 }
 
@@ -85,5 +104,9 @@ impl<T: Value> Value for Option<T> {
 
     fn parse(text: &str) -> Option<Self> {
         if text.is_empty() { Some(None) } else { T::parse(text).map(Some) }
+    }
+
+    fn suggestion(text: &str) -> Option<String> {
+        T::suggestion(text)
     }
 }

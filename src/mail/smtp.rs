@@ -242,6 +242,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_port_without_tls_is_named_with_the_scheme_to_write() {
+        let cause = "Connection error: received corrupt message of type InvalidContentType";
+        assert!(connection_failure(cause).contains("write smtp:// instead of smtps://"));
+        assert_eq!(connection_failure("Connection refused"), "Connection refused");
+    }
+
+    #[test]
     fn only_loopback_may_be_plaintext_unless_allowed() {
         let may = |host: &str, allow_plaintext| {
             SmtpOptions {

@@ -1,4 +1,4 @@
-//! The HTTP port: four pages for mailed links, and the public keys.
+//! The HTTP port: four pages for mailed links, the public keys, and the contact for reports of flaws.
 //!
 //! Opening a link changes nothing, because mail scanners and previews open every link. The button on its page
 //! sends a POST, which makes the change. The pages use no script, load nothing from other sites, are not
@@ -9,6 +9,7 @@ mod form;
 mod jwks;
 mod page;
 mod reply;
+mod security_txt;
 mod templates;
 
 use std::{sync::Arc, time::Duration};
@@ -29,6 +30,9 @@ use crate::{
 /// The path of the public keys: the well-known URI (RFC 8615) that most issuers use.
 const JWKS: &str = "/.well-known/jwks.json";
 
+/// The path of the contact for reports of flaws (RFC 9116, section 3).
+const SECURITY_TXT: &str = "/.well-known/security.txt";
+
 /// The path of the style sheet.
 const STYLE: &str = "/style.css";
 
@@ -37,13 +41,15 @@ const STYLE: &str = "/style.css";
 const SUBMISSIONS_MAX: usize = 16;
 
 /// The options of the pages.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct PagesOptions {
     /// The time limit of one request.
     pub request_timeout: Duration,
     /// The time that clients may cache the public keys: at most the time that a new key is published before
     /// it signs.
     pub keys_max_age: Duration,
+    /// The URL to which flaws are reported, if there is one.
+    pub security_contact: Option<String>,
 }
 
 /// The HTTP service: the public keys and, if there are templates, the pages.
@@ -59,6 +65,7 @@ pub struct Pages {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {
     Jwks,
+    SecurityTxt,
     Style,
     Page(MailTokenPurpose),
 }
@@ -68,6 +75,7 @@ impl Route {
     fn find(path: &str) -> Option<Self> {
         match path {
             JWKS => Some(Self::Jwks),
+            SECURITY_TXT => Some(Self::SecurityTxt),
             STYLE => Some(Self::Style),
             _ => {
                 let name = path.strip_prefix('/')?;
@@ -80,6 +88,7 @@ impl Route {
     const fn logged_path(self) -> &'static str {
         match self {
             Self::Jwks => JWKS,
+            Self::SecurityTxt => SECURITY_TXT,
             Self::Style => STYLE,
             Self::Page(purpose) => purpose.page(),
         }
@@ -106,7 +115,10 @@ impl Pages {
         match (route, &self.templates) {
             (Some(Route::Jwks), _) if is_read => jwks::reply(&self.accounts, self.options.keys_max_age),
             (Some(Route::Jwks), _) => Reply::method_not_allowed("GET, HEAD"),
-            (None, Some(templates)) => templates.error(StatusCode::NOT_FOUND),
+            (Some(Route::SecurityTxt), _) if self.options.security_contact.is_some() => {
+                self.security_txt(is_read)
+            }
+            (None | Some(Route::SecurityTxt), Some(templates)) => templates.error(StatusCode::NOT_FOUND),
             (_, None) => Reply::empty(StatusCode::NOT_FOUND),
             (Some(Route::Style), Some(templates)) if is_read => templates.style(),
             (Some(Route::Style), _) => Reply::method_not_allowed("GET, HEAD"),
@@ -124,6 +136,14 @@ impl Pages {
                 }
             }
             (Some(Route::Page(_)), Some(_)) => Reply::method_not_allowed("GET, HEAD, POST"),
+        }
+    }
+
+    /// Returns the contact for reports of flaws.
+    fn security_txt(&self, is_read: bool) -> Reply {
+        match &self.options.security_contact {
+            Some(contact) if is_read => security_txt::reply(contact, self.env.clock.now()),
+            _ => Reply::method_not_allowed("GET, HEAD"),
         }
     }
 

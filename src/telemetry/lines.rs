@@ -80,7 +80,8 @@ struct OneLine<W>(W);
 impl<W: Write> Write for OneLine<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let (line, end) = event.split_at(event.len().saturating_sub(1));
-        if line.iter().any(u8::is_ascii_control) {
+        // 0xC2 begins the control characters of Latin-1 in UTF-8, some of which control a terminal.
+        if line.iter().any(|byte| byte.is_ascii_control() || *byte == 0xC2) {
             let escaped =
                 |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
             let line: String = String::from_utf8_lossy(line).chars().map(escaped).collect();

@@ -42,6 +42,8 @@ mod foreign_language;
 #[cfg(test)]
 mod grpc;
 #[cfg(test)]
+mod healthcheck;
+#[cfg(test)]
 mod hung_commits;
 #[cfg(test)]
 mod isolation;
@@ -53,6 +55,8 @@ mod mail_limits;
 mod mail_notices;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod output;
 #[cfg(test)]
 mod pages;
 #[cfg(test)]
@@ -71,6 +75,8 @@ mod smtp;
 mod smtp_refusals;
 #[cfg(test)]
 mod standalone;
+#[cfg(test)]
+mod start_checks;
 #[cfg(test)]
 mod store;
 #[cfg(test)]

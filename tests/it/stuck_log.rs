@@ -131,6 +131,8 @@ async fn a_second_signal_ends_the_service_while_the_log_is_not_read() {
         (instance.health().await == Some(ServingStatus::NotServing)).then_some(())
     })
     .await;
+    // Signals within a second are one.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
     instance.terminate();
     assert_eq!(instance.exit_code().await, Some(1));
 }

@@ -17,7 +17,7 @@ use self::{
     parts::{build_import, cores, open_existing, open_source, open_target},
     report::{ReportFile, print_conflicts, print_report},
 };
-use super::{Failure, progress::TerminalProgress, reason, signals::Signals, store};
+use super::{Failure, output::print, progress::TerminalProgress, reason, signals::Signals, store};
 use crate::{
     config::Settings,
     import::{ImportOptions, OnEmailConflict, OnTokenConflict, OnUsernameConflict, Report},
@@ -168,7 +168,7 @@ impl Django {
         let mut source = open_source(settings, &self.common.from).await?;
         let store =
             if self.dry_run { open_existing(settings).await? } else { Some(open_target(settings).await?) };
-        let import = build_import(settings, store, self.options())?;
+        let import = build_import(settings, store, self.options()).await?;
 
         let stop = CancellationToken::new();
         let mut signals = Signals::listen()?;
@@ -186,7 +186,7 @@ impl Django {
         .map_err(reason)?;
 
         report.map_or(Ok(()), |report| report.write(&mut outcome))?;
-        print_report(&outcome.report);
+        print_report(&outcome.report)?;
         print_conflicts(&mut outcome, self.report.as_deref())?;
         self.check_result(&outcome.report)
     }
@@ -218,8 +218,7 @@ impl Django {
             ));
         }
         if self.dry_run {
-            println!("dry run: nothing was written");
-            return Ok(());
+            return print("dry run: nothing was written");
         }
         if !report.complete {
             return Err("not all rows were imported: run the same command again to continue".to_owned());
@@ -247,22 +246,21 @@ impl Verify {
             // A dry run hashes no batch.
             hashes_per_batch: 1,
         };
-        let import = build_import(settings, Some(store), options)?;
+        let import = build_import(settings, Some(store), options).await?;
         let mut progress = TerminalProgress::new(import.env.clock.clone());
 
         let mut comparison = import.verify(&mut source, &mut progress).await.map_err(reason)?;
 
         report.map_or(Ok(()), |report| report.write(&mut comparison.outcome))?;
-        print_report(&comparison.outcome.report);
+        print_report(&comparison.outcome.report)?;
         if comparison.uncompared > 0 {
-            println!(
+            print(format_args!(
                 "note       {} plaintext passwords were not compared: give the --secret-key-file that their import used",
                 comparison.uncompared
-            );
+            ))?;
         }
         if comparison.agrees() {
-            println!("source and store agree");
-            return Ok(());
+            return print("source and store agree");
         }
         Err(format!(
             "source and store differ: {} rows have no user, and {} rows have changed since they were imported",

@@ -47,14 +47,14 @@ pub(super) async fn open_existing(settings: &Settings) -> Result<Option<Store>, 
 
 /// Constructs the import into `store` and starts its hashing threads. Creates a missing key file only if the
 /// import writes.
-pub(super) fn build_import(
+pub(super) async fn build_import(
     settings: &Settings,
     store: Option<Store>,
     options: ImportOptions,
 ) -> Result<Importer, Failure> {
     let env = Env::system();
     let writes = store.is_some() && !options.dry_run;
-    let persistent = persistent_key(settings, writes, &env.entropy)?;
+    let persistent = persistent_key(settings, store.as_ref(), writes, &env.entropy).await?;
     if persistent.is_none() && writes {
         tracing::warn!(
             "--secret-key-file is not set: the import cannot record which plaintext passwords it has hashed, so a \
@@ -84,19 +84,19 @@ pub(super) fn build_import(
 /// Loads the key of `secret.key-file`. If the setting is unset, returns `None` on PostgreSQL, and on SQLite
 /// loads the key file beside the database. If that file is missing, it is created if `may_create` is set;
 /// otherwise returns `None`.
-fn persistent_key(
+async fn persistent_key(
     settings: &Settings,
+    store: Option<&Store>,
     may_create: bool,
     entropy: &Entropy,
 ) -> Result<Option<SealingKey>, Failure> {
-    let has_default_key = match &settings.database.url {
-        DatabaseUrl::Sqlite(path) => may_create || signing::default_key_path(path).exists(),
-        DatabaseUrl::Postgres(_) => false,
-    };
-    if settings.secret.key_file.is_none() && !has_default_key {
-        return Ok(None);
+    let has_default_key = matches!(settings.database.url, DatabaseUrl::Sqlite(_));
+    match store {
+        Some(store) if may_create && (settings.secret.key_file.is_some() || has_default_key) => {
+            signing::sealing_key(settings, store, entropy).await.map(Some)
+        }
+        _ => signing::check_key(settings, None).await,
     }
-    signing::sealing_key(settings, entropy).map(Some)
 }
 
 /// Returns the number of cores that this process may use.

@@ -6,8 +6,9 @@ use std::{
 };
 
 use crate::{
-    cli::{Failure, reason},
+    cli::{Failure, output::Lines, printable::field, reason},
     import::{ImportOutcome, Report},
+    input_file::ShownPath,
     publish::{self, Draft, Existing},
 };
 
@@ -49,50 +50,63 @@ impl<'a> ReportFile<'a> {
 fn failure(path: &Path, error: &io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::AlreadyExists => format!("--report {}: the file already exists", path.display()),
+        io::ErrorKind::NotFound => {
+            let folder = publish::folder_of(path);
+            format!("--report {}: there is no folder {}: create it", path.display(), ShownPath(folder))
+        }
         _ => format!("--report {}: {error}", path.display()),
     }
 }
 
-pub(super) fn print_report(report: &Report) {
-    println!("schema     {}", report.schema);
-    println!("rows       {}", report.rows);
-    let line = |title: &str, counts: &std::collections::BTreeMap<String, u64>| {
+pub(super) fn print_report(report: &Report) -> Result<(), Failure> {
+    let mut output = Lines::new();
+    output.line(format_args!("schema     {}", report.schema))?;
+    output.line(format_args!("rows       {}", report.rows))?;
+    for (title, counts) in [
+        ("states", &report.states),
+        ("passwords", &report.passwords),
+        ("findings", &report.findings),
+        ("open", &report.open),
+    ] {
         let counts: Vec<String> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
         if !counts.is_empty() {
-            println!("{title:10} {}", counts.join(", "));
+            output.line(format_args!("{title:10} {}", counts.join(", ")))?;
         }
-    };
-    line("states", &report.states);
-    line("passwords", &report.passwords);
-    line("findings", &report.findings);
-    line("open", &report.open);
-    println!("written    {} imported, {} updated", report.imported, report.updated);
+    }
+    output.line(format_args!("written    {} imported, {} updated", report.imported, report.updated))?;
     for (note, count) in [
         ("changed while they were being written", report.changed_meanwhile),
         ("were imported and are no longer in the source", report.gone_from_source),
         ("have no times: they got the time of the import", report.without_times),
     ] {
         if count > 0 {
-            println!("note       {count} rows {note}");
+            output.line(format_args!("note       {count} rows {note}"))?;
         }
     }
     if let Some(checksums) = &report.checksums {
-        println!("source     {} ({} users)", checksums.source, checksums.users);
-        println!("store      {}", checksums.store);
+        output.line(format_args!("source     {} ({} users)", checksums.source, checksums.users))?;
+        output.line(format_args!("store      {}", checksums.store))?;
     }
+    output.finish()
 }
 
 pub(super) fn print_conflicts(outcome: &mut ImportOutcome, report: Option<&Path>) -> Result<(), Failure> {
     let open = outcome.report.open_conflicts();
+    let mut output = Lines::new();
+    let mut printed = Ok(false);
     outcome
         .findings(true, PRINTED_CONFLICTS_MAX, |kind, rows, text| {
-            println!("open       {kind}: rows {rows}: {text}");
+            if printed.is_ok() {
+                printed = output.line(format_args!("open       {kind}: rows {rows}: {}", field(text)));
+            }
         })
         .map_err(reason)?;
+    printed?;
     if open > PRINTED_CONFLICTS_MAX as u64 {
         let all = report
             .map_or_else(|| "--report FILE writes".to_owned(), |path| format!("{} contains", path.display()));
-        println!("open       and {} more; {all} all of them", open - PRINTED_CONFLICTS_MAX as u64);
+        let more = open - PRINTED_CONFLICTS_MAX as u64;
+        output.line(format_args!("open       and {more} more; {all} all of them"))?;
     }
-    Ok(())
+    output.finish()
 }

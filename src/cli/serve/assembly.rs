@@ -6,10 +6,9 @@ use tokio::{net::TcpListener, sync::Notify};
 use tonic::service::Routes;
 
 use super::{
-    options::{
-        accounts_options, audit_limits, bind, bind_http, layer_options, outbox_options, passwords, transport,
-    },
-    reload::{self, TlsConfigs},
+    options::{accounts_options, audit_limits, layer_options, outbox_options, passwords, transport},
+    preflight::{self, Checked},
+    reload::TlsConfigs,
 };
 use crate::{
     accounts::{Accounts, AccountsDependencies, Administration, AuditTrail, Mails, SigningKeys},
@@ -21,7 +20,7 @@ use crate::{
         signing::{access_tokens, sealing_key, signing_keys},
         store,
     },
-    config::{DatabaseUrl, Settings},
+    config::{DatabaseUrl, Settings, Sources},
     env::Env,
     grpc::{
         self, Api, HealthWatch, PageTokens, Protocols, Services,
@@ -52,13 +51,14 @@ pub(super) struct Service {
 }
 
 impl Service {
-    /// Opens the store, loads the files that the settings name, constructs all parts, and binds the ports.
-    /// Starts nothing that serves requests or sends mails.
-    pub(super) async fn assemble(settings: Settings) -> Result<Self, Failure> {
+    /// Checks what can be checked, opens and migrates the store, and constructs all parts. Starts nothing
+    /// that serves requests or sends mails.
+    pub(super) async fn assemble(settings: Settings, sources: &Sources) -> Result<Self, Failure> {
         let env = Env::system();
-        let gate = reload::gate(&settings)?;
-        let store = open_store(&settings, &env).await?;
-        let sealing_key = Arc::new(sealing_key(&settings, &env.entropy)?);
+        let Checked { gate, tls, templates, listener, http, store } =
+            preflight::check(&settings, sources, &env.clock).await?;
+        let store = migrated_store(&settings, store).await?;
+        let sealing_key = Arc::new(sealing_key(&settings, &store, &env.entropy).await?);
         let mail_due = Arc::new(Notify::new());
         let mails = mails(&settings, Arc::clone(&sealing_key), &env.entropy, Arc::clone(&mail_due));
         let signing_keys = {
@@ -90,9 +90,8 @@ impl Service {
         };
         let services = Services::new(api, message_bytes_max, routes);
         let calls = grpc::with_all_protocols(grpc::layer::wrap(services, layer_options));
-        let pages = build_pages(&settings, &accounts, env.clone())?;
-        let http = bind_http(&settings)?.map(|listener| (listener, pages));
-        let (listener, tls) = (bind(&settings)?, TlsConfigs::load(&settings)?);
+        let pages = build_pages(&settings, templates, &accounts, env.clone());
+        let http = http.map(|listener| (listener, pages));
         Ok(Self {
             settings,
             store,
@@ -148,23 +147,28 @@ fn build_outbox(
     outbox.map_err(|error| format!("mail.from: {}", reason(error)))
 }
 
-/// Constructs the HTTP service, with the pages if `pages.enabled` is set.
-fn build_pages(settings: &Settings, accounts: &Accounts, env: Env) -> Result<Pages, Failure> {
-    let folder = settings.pages.templates.as_deref();
-    let templates = settings.pages.enabled.then(|| PageTemplates::load(folder)).transpose();
-    let templates = templates.map_err(|error| format!("pages.templates: {error}"))?;
+/// Constructs the HTTP service, with the pages if there are templates.
+fn build_pages(
+    settings: &Settings,
+    templates: Option<PageTemplates>,
+    accounts: &Accounts,
+    env: Env,
+) -> Pages {
     let options = PagesOptions {
         request_timeout: settings.server.request_timeout_default.get(),
         keys_max_age: settings.session.key_lead.get(),
+        security_contact: settings.http.security_contact.as_ref().map(|contact| contact.as_str().to_owned()),
     };
-    Ok(Pages::new(accounts.clone(), templates, options, env))
+    Pages::new(accounts.clone(), templates, options, env)
 }
 
-/// Waits for the server of the store, opens the store, and migrates a SQLite database. Fails if the schema of
-/// another database is not current.
-async fn open_store(settings: &Settings, env: &Env) -> Result<Store, Failure> {
-    store::wait_for_server(settings, &env.clock).await?;
-    let store = store::open_to_serve(settings)?;
+/// Creates the store if it is missing, and migrates a SQLite database. Fails if the schema of another
+/// database is not current.
+async fn migrated_store(settings: &Settings, store: Option<Store>) -> Result<Store, Failure> {
+    let store = match store {
+        Some(store) => store,
+        None => store::open_to_serve(settings)?,
+    };
     if let DatabaseUrl::Sqlite(_) = settings.database.url {
         let migrated = store.migrate().await.map_err(|error| store::database_failure(settings, &error))?;
         if !migrated.is_empty() {

@@ -2,6 +2,7 @@
 
 mod assembly;
 mod options;
+mod preflight;
 mod reload;
 mod running;
 
@@ -9,7 +10,10 @@ use clap::Args;
 
 use self::assembly::Service;
 use super::{Failure, signals::Signals};
-use crate::config::{ServeFlags, Settings};
+use crate::{
+    clock::Clock,
+    config::{ServeFlags, Settings, Sources},
+};
 
 #[derive(Debug, Args)]
 pub(super) struct Serve {
@@ -21,17 +25,20 @@ pub(super) struct Serve {
 }
 
 /// Serves until SIGTERM or SIGINT.
-pub(super) async fn run(settings: Settings) -> Result<(), Failure> {
+pub(super) async fn run(settings: Settings, sources: &Sources) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let service = tokio::select! {
-        assembled = Service::assemble(settings) => assembled?,
+        assembled = Service::assemble(settings, sources) => assembled?,
         signal = signals.next() => return Err(format!("received {signal} before the service was ready")),
     };
     let running = service.start();
     let signal = signals.next().await;
     tracing::info!("Received {signal}; shutting down: calls in flight may finish until the drain deadline");
+    let clock = Clock::system();
     tokio::select! {
         () = running.stop() => Ok(()),
-        signal = signals.next() => Err(format!("received a second signal ({signal}): calls in flight were aborted")),
+        signal = signals.next_after_a_pause(&clock) => {
+            Err(format!("received a second signal ({signal}): calls in flight were aborted"))
+        }
     }
 }

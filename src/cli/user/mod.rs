@@ -15,7 +15,10 @@ use super::{
     Failure,
     arguments::user_failure,
     command_events::{origin, record},
-    mails, reason, signing, store,
+    mails,
+    output::print,
+    printable::field,
+    reason, signing, store,
 };
 use crate::{
     accounts::{AccountError, Administration, Mails, UserKey},
@@ -82,13 +85,15 @@ async fn perform(
     };
     match action {
         Action::List(filter) => {
-            print_users(users, filter.at(now)).await?;
+            let printed = print_users(users, filter.at(now)).await;
             read(None, "user list").await;
+            printed?;
         }
         Action::Show(UserArgument { user }) => {
             let found = checked(users.find_user(&user).await, &user)?;
-            print_user(&found);
+            let printed = print_user(&found);
             read(Some(found.user.auth_token), "user show").await;
+            printed?;
         }
         Action::Verify(UserArgument { user }) => show(users.verify_user(&user, &origin()).await, &user)?,
         Action::Unverify(UserArgument { user }) => {
@@ -104,16 +109,16 @@ async fn perform(
         }
         Action::EndSessions(UserArgument { user }) => {
             let revoked = checked(users.revoke_user_sessions(&user, &origin()).await, &user)?;
-            println!("revoked {revoked} sessions");
+            print(format_args!("revoked {revoked} sessions"))?;
         }
         Action::ResetPassword(UserArgument { user }) => {
             let mails = link_mails(settings, store).await?;
             let mailed = checked(users.start_password_reset(&user, &mails, &origin()).await, &user)?;
-            println!("the service will mail a link to {}", mailed.email.as_str());
+            print(format_args!("the service will mail a link to {}", field(mailed.email.as_str())))?;
         }
         Action::Unlock(UserArgument { user }) => {
             let had_failures = checked(users.unlock_user(&user, &origin()).await, &user)?;
-            println!("{}", if had_failures { "unlocked" } else { "there was nothing to unlock" });
+            print(if had_failures { "unlocked" } else { "there was nothing to unlock" })?;
         }
         Action::Delete { user: UserArgument { user }, yes } => {
             delete(users, &notice_mails(settings), &user, yes).await?;
@@ -127,7 +132,7 @@ async fn perform(
 ///
 /// Fails if the sealing key is not the key of the service, which could not decrypt the tokens of these mails.
 async fn link_mails(settings: &Settings, store: &Store) -> Result<Mails, Failure> {
-    let (keys, sealing_key) = signing::standalone_signing_keys(settings, store.clone())?;
+    let (keys, sealing_key) = signing::standalone_signing_keys(settings, store.clone(), false).await?;
     keys.check().await.map_err(reason)?;
     Ok(mails::mails(settings, sealing_key, &Entropy::system(), Arc::default()))
 }
@@ -141,7 +146,7 @@ fn notice_mails(settings: &Settings) -> Mails {
 
 /// Prints the user with this key, or fails as the operation did.
 fn show(result: Result<ManagedUser, AccountError>, key: &UserKey) -> Result<(), CommandError> {
-    print_user(&checked(result, key)?);
+    print_user(&checked(result, key)?)?;
     Ok(())
 }
 
@@ -153,13 +158,13 @@ async fn delete(
     is_confirmed: bool,
 ) -> Result<(), CommandError> {
     let user = checked(users.find_user(key).await, key)?;
-    print_user(&user);
+    print_user(&user)?;
     if !is_confirmed && !confirm_deletion()? {
         return Err("nothing was deleted".to_owned().into());
     }
     // By auth_token, which never changes: an email or username may belong to another user by now.
     let key = UserKey::AuthToken(user.user.auth_token);
     checked(users.delete_user(&key, mails, &origin()).await, &key)?;
-    println!("deleted");
+    print("deleted")?;
     Ok(())
 }

@@ -1,16 +1,21 @@
 //! What `kairos-identity user` prints, and the confirmation that it asks for.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal};
 
 use crate::{
     accounts::Administration,
-    cli::{Failure, check_write, reason},
+    cli::{
+        Failure,
+        output::{Lines, ask},
+        printable::field,
+        reason,
+    },
     store::{ManagedUser, USERS_PAGE_MAX, UserFilter},
 };
 
 /// Prints all matching users, which are read one page at a time.
 pub(super) async fn print_users(users: &Administration, filter: UserFilter) -> Result<(), Failure> {
-    let mut output = io::BufWriter::new(io::stdout().lock());
+    let mut output = Lines::new();
     let mut last = None;
     loop {
         let page = users.list_users(filter.clone(), last, USERS_PAGE_MAX).await.map_err(reason)?;
@@ -22,28 +27,29 @@ pub(super) async fn print_users(users: &Administration, filter: UserFilter) -> R
                 (None, true) => "verified",
                 (None, false) => "unverified",
             };
-            let (email, username) = (user.email.as_str(), user.username.as_str());
-            let line =
-                writeln!(output, "{}\t{state}\t{}\t{email}\t{username}", user.auth_token, user.created_at);
-            if check_write(line)? {
+            let (email, username) = (field(user.email.as_str()), field(user.username.as_str()));
+            let line = format!("{}\t{state}\t{}\t{email}\t{username}", user.auth_token, user.created_at);
+            if output.line(line)? {
                 return Ok(());
             }
         }
     }
-    check_write(output.flush()).map(|_| ())
+    output.finish()
 }
 
 /// Prints the fields of one user, one per line.
-pub(super) fn print_user(ManagedUser { user, disabled_at }: &ManagedUser) {
-    println!("auth_token   {}", user.auth_token);
-    println!("username     {}", user.username.as_str());
-    println!("email        {}", user.email.as_str());
-    println!("is_verified  {}", user.is_verified);
-    println!("created_at   {}", user.created_at);
-    println!("updated_at   {}", user.updated_at);
+pub(super) fn print_user(ManagedUser { user, disabled_at }: &ManagedUser) -> Result<(), Failure> {
+    let mut output = Lines::new();
+    output.line(format_args!("auth_token   {}", user.auth_token))?;
+    output.line(format_args!("username     {}", field(user.username.as_str())))?;
+    output.line(format_args!("email        {}", field(user.email.as_str())))?;
+    output.line(format_args!("is_verified  {}", user.is_verified))?;
+    output.line(format_args!("created_at   {}", user.created_at))?;
+    output.line(format_args!("updated_at   {}", user.updated_at))?;
     if let Some(at) = disabled_at {
-        println!("disabled_at  {at}");
+        output.line(format_args!("disabled_at  {at}"))?;
     }
+    output.finish()
 }
 
 /// Asks on the terminal whether to delete the user. True if the answer is yes.
@@ -54,7 +60,7 @@ pub(super) fn confirm_deletion() -> Result<bool, Failure> {
     if !io::stdin().is_terminal() {
         return Err("nothing was deleted: standard input is not a terminal; confirm with --yes".to_owned());
     }
-    eprint!("Delete this user permanently? [y/N] ");
+    ask("Delete this user permanently? [y/N] ")?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer).map_err(reason)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

@@ -32,9 +32,9 @@ fn booleans_that_are_stored_as_text_are_taken_and_reported_and_others_are_refuse
     let set = |id: u32, value: &str| {
         django.execute(&format!("UPDATE core_user SET is_verified = {value} WHERE id = {id}"));
     };
-    [(1, "'True'"), (2, "'t'"), (3, "'False'"), (4, "'f'")]
-        .into_iter()
-        .for_each(|(id, value)| set(id, value));
+    for (id, value) in [(1, "'True'"), (2, "'t'"), (3, "'False'"), (4, "'f'")] {
+        set(id, value);
+    }
     let store = TestDatabase::new(Engine::Sqlite);
     let report = django.path("report.json");
     import(&django, &store, &["--report", report.to_str().unwrap()]);
@@ -43,7 +43,9 @@ fn booleans_that_are_stored_as_text_are_taken_and_reported_and_others_are_refuse
     let report = fs::read_to_string(report).unwrap();
     assert!(report.contains("its is_verified is the text \\\"True\\\": it is read as true"), "{report}");
 
-    [(1, "'yes'"), (2, "2"), (3, "''"), (4, "x'01'")].into_iter().for_each(|(id, value)| set(id, value));
+    for (id, value) in [(1, "'yes'"), (2, "2"), (3, "''"), (4, "x'01'")] {
+        set(id, value);
+    }
     let findings = [1, 2, 3, 4].map(|id| format!("unreadable: rows {id}: its is_verified"));
     assert_found(&django, &findings.each_ref().map(String::as_str));
 }

@@ -81,6 +81,9 @@ async fn a_client_certificate_identifies_a_caller_by_its_name() {
         assert_refused(&refusal(unlisted.clone(), None).await, Code::Unauthenticated, "CALLER_UNKNOWN");
         assert_refused(&refusal(unlisted, Some(&token)).await, Code::NotFound, "USER_NOT_FOUND");
     }
+    let other = authority.issue_client_certificate("bff", "spiffe://kairos/other");
+    let other = refusal(connect(&server, &root, Some(other)).await.unwrap(), None).await;
+    assert!(other.message().contains("(uri:spiffe://kairos/other, cn:bff)"), "{other:?}");
     // A certificate of an untrusted authority is rejected in the handshake, whatever name it has.
     let forged =
         connect(&server, &root, Some(stranger.issue_client_certificate("agent", "spiffe://kairos/bff")))

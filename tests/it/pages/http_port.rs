@@ -52,6 +52,25 @@ async fn an_unknown_page_method_or_form_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_contact_for_reports_of_flaws_is_published_if_it_is_set() {
+    const PATH: &str = "/.well-known/security.txt";
+    let without = TestServer::start(Engine::Sqlite).await;
+    assert_eq!(get(without.http_address(), PATH).status, 404);
+    let server = TestServer::builder(Engine::Sqlite)
+        .with_env("KAIROS_IDENTITY_HTTP_SECURITY_CONTACT", "mailto:security@kairos.example")
+        .start()
+        .await;
+    let found = get(server.http_address(), PATH);
+    assert_eq!((found.status, found.header("content-type")), (200, "text/plain; charset=utf-8"));
+    assert!(
+        found.body.starts_with("Contact: mailto:security@kairos.example\r\nExpires: 20"),
+        "{}",
+        found.body
+    );
+    assert_eq!(request(server.http_address(), "POST", PATH, &[], "").status, 405);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slow_or_silent_connection_is_closed() {
     let server = TestServer::builder(Engine::Sqlite)
         .with_env("KAIROS_IDENTITY_HTTP_HEAD_TIMEOUT", "300ms")

@@ -1,0 +1,93 @@
+//! What the commands print. Every line of every command passes through this module.
+//!
+//! A reader that closes the pipe, as `head` does, ends the output quietly. Any other failed write is an error
+//! of the command. Text that others have written, such as an imported username, cannot forge a line or a
+//! field, nor control the terminal: its control characters are escaped.
+
+use std::{
+    fmt::Display,
+    io::{self, BufWriter, Stdout, Write},
+};
+
+use super::{Failure, printable::escaped};
+
+/// Prints one line to standard output.
+///
+/// # Errors
+/// The line cannot be written. A closed pipe is no error.
+pub(super) fn print(line: impl Display) -> Result<(), Failure> {
+    let mut output = Lines::new();
+    output.line(line)?;
+    output.finish()
+}
+
+/// Prints one line to standard error.
+///
+/// # Errors
+/// The line cannot be written. A closed pipe is no error.
+pub(super) fn print_error(line: impl Display) -> Result<(), Failure> {
+    let line = format!("{}\n", escaped(&line.to_string(), true));
+    check("standard error", io::stderr().lock().write_all(line.as_bytes())).map(drop)
+}
+
+/// Asks a question on standard error, without a line break.
+///
+/// # Errors
+/// The question cannot be written.
+pub(super) fn ask(question: &str) -> Result<(), Failure> {
+    check("standard error", io::stderr().lock().write_all(question.as_bytes())).map(drop)
+}
+
+/// Prints the help, the version or the error of clap, with colours on a terminal.
+///
+/// # Errors
+/// It cannot be written. A closed pipe is no error.
+pub(super) fn print_clap(error: &clap::Error) -> Result<(), Failure> {
+    let output = if error.use_stderr() { "standard error" } else { "standard output" };
+    check(output, error.print()).map(drop)
+}
+
+/// Many lines for standard output.
+pub(super) struct Lines {
+    output: BufWriter<Stdout>,
+    is_closed: bool,
+}
+
+impl Lines {
+    pub(super) fn new() -> Self {
+        Self { output: BufWriter::new(io::stdout()), is_closed: false }
+    }
+
+    /// Prints one line. Returns true if the reader has closed the pipe, so that further lines are of no use.
+    ///
+    /// # Errors
+    /// The line cannot be written.
+    pub(super) fn line(&mut self, line: impl Display) -> Result<bool, Failure> {
+        if !self.is_closed {
+            let line = format!("{}\n", escaped(&line.to_string(), true));
+            self.is_closed = check("standard output", self.output.write_all(line.as_bytes()))?;
+        }
+        Ok(self.is_closed)
+    }
+
+    /// Writes what is still buffered.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(super) fn finish(mut self) -> Result<(), Failure> {
+        let flushed = if self.is_closed { Ok(()) } else { self.output.flush() };
+        let checked = check("standard output", flushed);
+        // The buffer would be written again, and fail again, when it is dropped.
+        let _ = self.output.into_parts();
+        checked.map(drop)
+    }
+}
+
+/// Returns true if the reader of the output has closed the pipe, and any other error as a [`Failure`].
+fn check(output: &str, written: io::Result<()>) -> Result<bool, Failure> {
+    match written {
+        Ok(()) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(true),
+        Err(error) => Err(format!("cannot write to {output}: {error}")),
+    }
+}

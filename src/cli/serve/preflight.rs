@@ -1,0 +1,113 @@
+//! Checks everything that can be checked before the start writes anything, and reports all findings at once.
+
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+
+use super::{
+    options::{bind, bind_http, transport},
+    reload::{self, TlsConfigs},
+};
+use crate::{
+    callers::CallerGate,
+    cli::{Failure, reason, signing, store},
+    clock::Clock,
+    config::{ConfigError, DatabaseUrl, MailUrl, Numbered, Settings, Sources},
+    env::Env,
+    pages::PageTemplates,
+    publish,
+    store::{Schema, Store},
+};
+
+/// What the checks have loaded and opened.
+pub(super) struct Checked {
+    pub(super) gate: CallerGate,
+    pub(super) tls: TlsConfigs,
+    pub(super) templates: Option<PageTemplates>,
+    pub(super) listener: TcpListener,
+    pub(super) http: Option<TcpListener>,
+    /// The store, unless its SQLite file is still to be created.
+    pub(super) store: Option<Store>,
+}
+
+/// The findings so far.
+#[derive(Default)]
+struct Findings(Vec<Failure>);
+
+impl Findings {
+    /// Keeps the finding of a failed check.
+    fn keep<T>(&mut self, checked: Result<T, Failure>) -> Option<T> {
+        checked.map_err(|finding| self.0.push(finding)).ok()
+    }
+}
+
+/// Checks the settings, the files that they name, the ports, the folders and the database. Writes nothing.
+pub(super) async fn check(settings: &Settings, sources: &Sources, clock: &Clock) -> Result<Checked, Failure> {
+    let mut findings = Findings::default();
+    match settings.check_for_serve(sources) {
+        Err(ConfigError::Several(broken)) => findings.0.extend(broken.iter().map(ToString::to_string)),
+        checked => drop(findings.keep(checked.map_err(|error| error.to_string()))),
+    }
+    let gate = findings.keep(reload::gate(settings));
+    let tls = findings.keep(TlsConfigs::load(settings));
+    let templates = findings.keep(load_templates(settings));
+    findings.keep(check_mail(settings));
+    let listener = findings.keep(bind(settings));
+    // With the same address for both ports, the service itself would be the program that listens there.
+    let is_same = settings.server.listen.port() != 0 && settings.http.listen == Some(settings.server.listen);
+    let http = if is_same { findings.keep(Ok(None)) } else { findings.keep(bind_http(settings)) };
+    let store = findings.keep(check_database(settings, clock).await);
+    match (gate, tls, templates, listener, http, store) {
+        (Some(gate), Some(tls), Some(templates), Some(listener), Some(http), Some(store))
+            if findings.0.is_empty() =>
+        {
+            settings.warnings(sources).iter().for_each(|warning| tracing::warn!("{warning}"));
+            Ok(Checked { gate, tls, templates, listener, http, store })
+        }
+        _ => Err(Numbered(&findings.0).to_string()),
+    }
+}
+
+/// Loads the page templates, if the pages are enabled.
+fn load_templates(settings: &Settings) -> Result<Option<PageTemplates>, Failure> {
+    let folder = settings.pages.templates.as_deref();
+    let templates = settings.pages.enabled.then(|| PageTemplates::load(folder)).transpose();
+    templates.map_err(|error| format!("pages.templates: {error}"))
+}
+
+/// Checks that mails can be written to their folder, or that the SMTP transport can be constructed.
+fn check_mail(settings: &Settings) -> Result<(), Failure> {
+    match &settings.mail.url {
+        MailUrl::Folder(path) => publish::check_folder(path)
+            .map_err(|error| format!("mail.url: mails cannot be written to {}: {error}", path.display())),
+        MailUrl::Smtp { .. } => transport(settings).map(drop),
+    }
+}
+
+/// Opens the database, unless it is a SQLite file that is still to be created, and checks its schema and that
+/// the key decrypts its secrets. Returns `None` for a file that is still to be created.
+async fn check_database(settings: &Settings, clock: &Clock) -> Result<Option<Store>, Failure> {
+    if let DatabaseUrl::Sqlite(path) = &settings.database.url {
+        store::check_file(path)?;
+        store::refuse_lost_database(path)?;
+        if !path.exists() {
+            signing::check_key(settings, None).await?;
+            return Ok(None);
+        }
+    }
+    store::wait_for_server(settings, clock).await?;
+    let store = store::open_to_serve(settings)?;
+    let schema = store.schema().await.map_err(|error| store::database_failure(settings, &error))?;
+    let is_migrated_here = matches!(settings.database.url, DatabaseUrl::Sqlite(_));
+    if !(is_migrated_here && matches!(schema, Schema::Behind(_))) {
+        store::require_current(settings, &store).await?;
+    }
+    let key = signing::check_key(settings, Some(&store)).await?;
+    if let (Some(key), Schema::Current) = (key, schema) {
+        let access_tokens = signing::access_tokens(settings);
+        let keys =
+            signing::signing_keys(settings, store.clone(), Arc::new(key), access_tokens, Env::system());
+        keys.check().await.map_err(reason)?;
+    }
+    Ok(Some(store))
+}

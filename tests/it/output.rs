@@ -1,0 +1,108 @@
+//! What commands print: to a pipe that is closed, to a full disk, and when the text is foreign.
+
+use std::{
+    fs::File,
+    io,
+    process::{Command, Output, Stdio},
+};
+
+use kairos_identity::callers::Callers;
+
+use crate::support::{
+    engine::{Engine, TestDatabase},
+    program::{error_line, run, stderr, stdout},
+};
+
+/// Commands that print to standard output, in a folder with a store.
+const PRINTING: [&[&str]; 11] = [
+    &["serve", "--print-config"],
+    &["migrate"],
+    &["keys", "list"],
+    &["keys", "rotate"],
+    &["user", "list"],
+    &["user", "show", "ada@example.com"],
+    &["user", "unlock", "ada@example.com"],
+    &["audit"],
+    &["caller", "token", "bff"],
+    &["--help"],
+    &["serve", "--help"],
+];
+
+/// Returns a store with a key and one user.
+fn store() -> TestDatabase {
+    let store = TestDatabase::new(Engine::Sqlite);
+    for command in [&["migrate"][..], &["keys", "rotate"]] {
+        let output = run_with(&store, command, Stdio::piped());
+        assert!(output.status.success(), "{output:?}");
+    }
+    add_user(&store, 1, "ada", "ada@example.com");
+    store
+}
+
+/// Adds a user by SQL.
+fn add_user(store: &TestDatabase, id: u32, username: &str, email: &str) {
+    let (token, at) = (format!("00000000-0000-4000-8000-{id:012}"), "2026-01-01 00:00:00.000000");
+    store.execute(&format!(
+        "INSERT INTO core_user (username, username_key, email, password, is_verified, auth_token, created_at, updated_at) \
+         VALUES ('{username}', '@{token}', '{email}', '!', 1, '{token}', '{at}', '{at}')"
+    ));
+}
+
+/// Runs a command on a store with this standard output.
+fn run_with(store: &TestDatabase, arguments: &[&str], output: impl Into<Stdio>) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kairos-identity"));
+    command.args(arguments).env_clear().env("KAIROS_IDENTITY_DATABASE_URL", store.url());
+    command.stdout(output).stderr(Stdio::piped()).output().unwrap()
+}
+
+#[test]
+fn a_closed_pipe_ends_every_command_quietly() {
+    let store = store();
+    for arguments in PRINTING {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let output = run_with(&store, arguments, writer);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", stderr(&output));
+        let errors = stderr(&output);
+        assert!(!errors.contains("panicked") && !errors.contains("error: "), "{arguments:?}: {errors}");
+    }
+}
+
+#[test]
+fn a_full_disk_ends_every_command_with_one_error() {
+    let store = store();
+    for arguments in PRINTING {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let error = error_line(1, &run_with(&store, arguments, full));
+        assert!(
+            error.ends_with("cannot write to standard output: No space left on device"),
+            "{arguments:?}: {error}"
+        );
+    }
+}
+
+#[test]
+fn foreign_text_controls_no_terminal() {
+    let store = store();
+    add_user(&store, 2, "x\u{1b}]0;title\u{7}\nforged\tline\u{9b}2J", "bob@example.com");
+    for arguments in [&["user", "list"][..], &["user", "show", "bob@example.com"]] {
+        let output = run_with(&store, arguments, Stdio::piped());
+        let printed = stdout(&output);
+        assert!(printed.contains("x\\u{1b}]0;title\\u{7}\\nforged\\tline\\u{9b}2J"), "{printed:?}");
+        assert!(!printed.contains(|c: char| c.is_control() && c != '\n' && c != '\t'), "{printed:?}");
+    }
+    let refused = run_with(&store, &["user", "show", "x\u{1b}@\u{7}y"], Stdio::piped());
+    assert!(!stderr(&refused).contains('\u{7}'), "{:?}", stderr(&refused));
+}
+
+#[test]
+fn the_printed_entry_of_a_caller_can_be_appended_to_the_file_as_it_is() {
+    let mut file = String::new();
+    for name in ["bff", "agent"] {
+        let output = run(&["caller", "token", name]);
+        assert!(stdout(&output).starts_with("kst_"), "{output:?}");
+        file += &stderr(&output);
+    }
+    let callers = Callers::parse(&file, &[]).unwrap();
+    assert_eq!(callers.names(), ["agent", "bff"], "{file}");
+}

@@ -1,0 +1,269 @@
+//! What `serve` checks before it writes anything, and the environment and the files that it refuses.
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Command, Output},
+};
+
+use crate::support::{
+    callers::{CallersFile, token},
+    engine::Engine,
+    private_file,
+    program::{error_line, run, run_in, stderr, stdout},
+    server::TestServer,
+    tls::Certificate,
+};
+
+/// Any free ports.
+const PORTS: [&str; 5] = ["serve", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"];
+
+#[track_caller]
+fn assert_contains_all(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is missing: {text}");
+    }
+}
+
+/// Runs `serve` in `folder`, where it must fail; returns the error line.
+#[track_caller]
+fn refused(folder: &Path, flags: &[&str]) -> String {
+    error_line(1, &run_in(folder, &[&PORTS[..], flags].concat()))
+}
+
+/// Runs `serve --print-config` with these variables.
+fn with_variables(variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kairos-identity"));
+    command.args(["serve", "--print-config"]).env_clear().envs(variables.iter().copied()).output().unwrap()
+}
+
+/// Returns the names of the files in a folder.
+fn names(folder: &Path) -> Vec<String> {
+    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.collect()
+}
+
+#[test]
+fn the_variables_of_a_kubernetes_service_are_ignored() {
+    let address = "tcp://10.96.0.7:50051";
+    let output = with_variables(&[
+        ("KAIROS_IDENTITY_SERVICE_HOST", "10.96.0.7"),
+        ("KAIROS_IDENTITY_SERVICE_PORT", "50051"),
+        ("KAIROS_IDENTITY_SERVICE_PORT_GRPC", "50051"),
+        ("KAIROS_IDENTITY_PORT", address),
+        ("KAIROS_IDENTITY_PORT_50051_TCP", address),
+        ("KAIROS_IDENTITY_PORT_50051_TCP_ADDR", "10.96.0.7"),
+        ("KAIROS_IDENTITY_PORT_50051_TCP_PROTO", "tcp"),
+        ("KAIROS_IDENTITY_PORT_50051_TCP_PORT", "50051"),
+        ("KAIROS_IDENTITY_PORT_53_UDP_ADDR", "10.96.0.7"),
+        ("KAIROS_IDENTITY_PAGES_SERVICE_HOST", "10.96.0.8"),
+        ("KAIROS_IDENTITY_PAGES_PORT", "tcp://10.96.0.8:80"),
+    ]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn a_misspelt_variable_is_refused_and_one_with_a_misspelt_prefix_is_warned_of() {
+    let unknown = error_line(1, &with_variables(&[("KAIROS_IDENTITY_SERVER_PORT", "50051")]));
+    assert_contains_all(&unknown, &["KAIROS_IDENTITY_SERVER_PORT is not a setting"]);
+    let warned = with_variables(&[("KAIROS_IDENTIY_LOG_LEVEL", "debug"), ("KAIROS_AGENT_URL", "x")]);
+    assert!(warned.status.success(), "{warned:?}");
+    assert_contains_all(
+        &stderr(&warned),
+        &["KAIROS_IDENTIY_LOG_LEVEL", "did you mean KAIROS_IDENTITY_LOG_LEVEL?"],
+    );
+    assert!(!stderr(&warned).contains("KAIROS_AGENT_URL"), "{warned:?}");
+}
+
+#[test]
+fn all_findings_are_reported_at_once_and_nothing_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("data"), "a file").unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+
+    let arguments =
+        ["serve", "--listen", &address, "--http-listen", "127.0.0.1:0", "--callers", "callers.toml"];
+    let error = error_line(1, &run_in(folder.path(), &arguments));
+
+    let found = [
+        "4 findings: (1)",
+        "callers.file: callers.toml (/",
+        "No such file",
+        "another program listens there",
+        "mail.url: mails cannot be written to data/mail: ",
+        "data is not a folder",
+        "database.url: cannot create data/kairos-identity.sqlite3",
+    ];
+    assert_contains_all(&error, &found);
+    assert!(!error.contains("os error"), "{error}");
+    assert_eq!(names(folder.path()), ["data"]);
+}
+
+#[test]
+fn a_port_in_use_is_found_before_anything_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    error_line(1, &run_in(folder.path(), &["serve", "--listen", "127.0.0.1:0", "--http-listen", &address]));
+    assert_eq!(names(folder.path()), Vec::<String>::new());
+}
+
+#[test]
+fn contradicting_settings_are_refused_with_both_values_and_their_sources() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("k.toml"), "[session]\nidle = \"1h\"\n[mail]\nretry-max = \"1s\"\n")
+        .unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kairos-identity"));
+    command.args(["serve", "--config", "k.toml", "--listen", "127.0.0.1:50080"]).env_clear();
+    command.env("KAIROS_IDENTITY_SESSION_ACCESS_TOKEN_LIFETIME", "2h").current_dir(folder.path());
+    let error = error_line(1, &command.output().unwrap());
+    assert_contains_all(
+        &error,
+        &[
+            "session.access-token-lifetime is 2h (variable KAIROS_IDENTITY_SESSION_ACCESS_TOKEN_LIFETIME)",
+            "session.idle is 1h (file k.toml (/",
+            "mail.retry-first is 30s (default), mail.retry-max is 1s (file k.toml",
+            "server.listen is 127.0.0.1:50080 (flag --listen), http.listen is 127.0.0.1:50080 (default)",
+        ],
+    );
+}
+
+#[test]
+fn several_wrong_values_are_reported_at_once_with_what_was_meant() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "[database]\nurl = \"/var/x.db\"\n[mail]\ntimeout = 30\n[server]\nreflection = \"yes\"\nlisten = \":1\"\n";
+    fs::write(folder.path().join("k.toml"), text).unwrap();
+    let error = error_line(1, &run_in(folder.path(), &["serve", "--config", "k.toml"]));
+    let expected =
+        ["4 findings", ": write sqlite:///var/x.db", ": write 30s", ": write true", ": write 127.0.0.1:1"];
+    assert_contains_all(&error, &expected);
+}
+
+#[test]
+fn files_that_cannot_be_meant_are_named_with_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, content: &[u8]| private_file::write(folder.path().join(name), content);
+    let own = Certificate::localhost();
+    let with_mark = |path: &Path| [&b"\xef\xbb\xbf"[..], &fs::read(path).unwrap()].concat();
+    write("cert.pem", &with_mark(&own.certificate()));
+    write("key.pem", &with_mark(&own.key()));
+    write("secret.key", b"\xef\xbb\xbfq83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=");
+    write("callers.toml", b"\xef\xbb\xbf[a]");
+    write("url", b"\xef\xbb\xbfsqlite://x.db");
+    write("big.toml", &vec![b'#'; 40 << 20]);
+
+    let files = refused(
+        folder.path(),
+        &[
+            "--secret-key-file",
+            "secret.key",
+            "--callers",
+            "callers.toml",
+            "--tls-cert",
+            "cert.pem",
+            "--tls-key",
+            "key.pem",
+        ],
+    );
+    for name in ["secret.key-file: secret.key", "callers.file: callers.toml", "server.tls-cert: cert.pem"] {
+        assert_contains_all(&files, &[name, "byte order mark (BOM) of UTF-8"]);
+    }
+    let key =
+        refused(folder.path(), &["--tls-cert", own.certificate().to_str().unwrap(), "--tls-key", "key.pem"]);
+    assert_contains_all(&key, &["server.tls-key: key.pem", "byte order mark"]);
+    let big = error_line(1, &run_in(folder.path(), &["serve", "--config", "big.toml"]));
+    assert_contains_all(&big, &["big.toml", "larger than 4 MiB"]);
+    let url = |path: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kairos-identity"));
+        command.arg("migrate").env_clear().env("KAIROS_IDENTITY_DATABASE_URL_FILE", path);
+        error_line(1, &command.current_dir(folder.path()).output().unwrap())
+    };
+    for (path, reason) in [("url", "byte order mark"), ("missing", "No such file"), (".", "it is a folder")] {
+        let source = "(variable KAIROS_IDENTITY_DATABASE_URL_FILE)";
+        assert_contains_all(&url(path), &["database.url-file: ", path, reason, source]);
+    }
+}
+
+#[test]
+fn files_that_other_users_may_change_stop_the_start() {
+    let (folder, own) = (tempfile::tempdir().unwrap(), Certificate::localhost());
+    let callers = CallersFile::new(&[("bff", &token(1), "*", "username")]);
+    let key = folder.path().join("secret.key");
+    fs::write(&key, "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=").unwrap();
+    let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let shown = |path: &Path| path.to_str().unwrap().to_owned();
+    let (tls_key, certificate, callers) = (own.key(), own.certificate(), callers.path());
+    for mode in [0o620, 0o602, 0o666] {
+        for path in [&key, &tls_key, &callers] {
+            for private in [&key, &tls_key, &callers] {
+                set(private, 0o600);
+            }
+            set(path, mode);
+            let error = refused(
+                folder.path(),
+                &[
+                    "--secret-key-file",
+                    &shown(&key),
+                    "--tls-cert",
+                    &shown(&certificate),
+                    "--tls-key",
+                    &shown(&tls_key),
+                    "--callers",
+                    &shown(&callers),
+                ],
+            );
+            assert!(!error.contains("findings"), "{error}");
+            assert_contains_all(&error, &[&shown(path), &format!("mode {mode:04o}"), "chmod go-w"]);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_other_users_may_read_are_warned_of() {
+    let own = Certificate::localhost();
+    let callers = CallersFile::new(&[("bff", &token(1), "*", "username")]);
+    for path in [own.key(), callers.path()] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let (certificate, key) = (own.certificate(), own.key());
+    let flags = ["--tls-cert", certificate.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
+    let server = callers.serve_on(TestServer::builder(Engine::Sqlite).with_args(&flags)).await;
+    for path in [own.key(), callers.path()] {
+        let warning = format!("other users may read {} (mode 0644)", path.display());
+        assert!(server.log().contains(&warning), "{warning}: {}", server.log());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_key_stops_the_start_until_it_is_replaced_on_purpose() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("data/kairos-identity.sqlite3.key");
+    for command in [&["migrate"][..], &["keys", "rotate"]] {
+        assert!(run_in(folder.path(), command).status.success());
+    }
+    fs::remove_file(&key).unwrap();
+
+    let lost = refused(folder.path(), &[]);
+    assert_contains_all(
+        &lost,
+        &["kairos-identity.sqlite3.key) is missing, but the database", "keys rotate --revoke-earlier"],
+    );
+    error_line(1, &run_in(folder.path(), &["keys", "rotate"]));
+    assert!(!key.exists());
+
+    let replaced = run_in(folder.path(), &["keys", "rotate", "--revoke-earlier"]);
+    assert!(replaced.status.success() && key.exists(), "{replaced:?}");
+    assert!(stdout(&run_in(folder.path(), &["keys", "list"])).lines().count() == 1);
+}
+
+#[test]
+fn a_folder_as_database_is_named_with_the_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", folder.path().display());
+    let error = error_line(1, &run(&["migrate", "--database-url", &url]));
+    assert_contains_all(&error, &["is a folder: name a file in it"]);
+}
