@@ -5,7 +5,7 @@
 use std::{cell::RefCell, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request};
+use http::{HeaderName, HeaderValue, Request, Version};
 use http_body_util::Full;
 use kairos_identity::{grpc::layer::all_method_paths, server::HttpHandler};
 use kairos_identity_fuzz::service;
@@ -50,7 +50,8 @@ fuzz_target!(|call: Call| {
             }
             let service = service.borrow().clone().unwrap();
             let path = &paths[usize::from(call.method) % paths.len()];
-            let mut request = Request::post(path).header("content-type", "application/grpc");
+            let mut request =
+                Request::post(path).version(Version::HTTP_2).header("content-type", "application/grpc");
             for (name, value) in call.headers {
                 let name = HeaderName::from_static(HEADERS[usize::from(name) % HEADERS.len()]);
                 if let Ok(value) = HeaderValue::from_bytes(value) {
@@ -61,7 +62,7 @@ fuzz_target!(|call: Call| {
             let prefix = call.prefix.unwrap_or([0, length[0], length[1], length[2], length[3]]);
             let body = Full::new(Bytes::from([&prefix[..], call.message].concat()));
             let peer = service::peer();
-            let response = service.layered.answer(request.body(Body::new(body)).unwrap(), &peer);
+            let response = service.calls.answer(request.body(Body::new(body)).unwrap(), &peer);
             let response =
                 tokio::time::timeout(Duration::from_secs(20), response).await.expect("the call is answered");
             assert!(response.status().is_success() || response.status().is_client_error());

@@ -27,7 +27,7 @@ static SCENE: LazyLock<(Runtime, SocketAddr)> = LazyLock::new(|| {
         let address = listener.local_addr().unwrap();
         tokio::spawn(server::serve(
             listener,
-            service.layered,
+            service.calls,
             options(),
             None,
             Entropy::seeded(1),

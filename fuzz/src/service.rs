@@ -13,8 +13,9 @@ use kairos_identity::{
     domain::{SigningSeed, Timestamp},
     env::Env,
     grpc::{
-        Api, PageTokens, Services,
+        Api, PageTokens, Protocols, Services,
         layer::{LayerOptions, Layered, RequestLimits, wrap},
+        with_all_protocols,
     },
     pages::{PageTemplates, Pages, PagesOptions},
     password::{PasswordOptions, Passwords, Policy},
@@ -25,9 +26,9 @@ use kairos_identity::{
 use tempfile::TempDir;
 use tonic::service::Routes;
 
-/// The gRPC service with its layers, and the pages. Dropping it deletes the temporary folder.
+/// The API with its layers and protocols, and the pages. Dropping it deletes the temporary folder.
 pub struct Service {
-    pub layered: Layered<Services>,
+    pub calls: Protocols<Layered<Services>>,
     pub pages: Pages,
     _folder: TempDir,
 }
@@ -92,7 +93,7 @@ impl Service {
             env,
             gate: CallerGate::open(),
         };
-        Self { layered: wrap(services, options), pages, _folder: folder }
+        Self { calls: with_all_protocols(wrap(services, options)), pages, _folder: folder }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Each handler has three steps: parse the message into domain values (one status reports the violations of
 //! all fields), make one call, convert the result into a message. The rules of accounts are in `accounts` and
-//! SQL is in `store`. Start at [`service`]; [`layer`] contains what is common to all calls.
+//! SQL is in `store`. Start at [`service`]; [`layer`] contains what is common to all calls, and `protocols`
+//! makes gRPC of the other protocols.
 
 mod account;
 mod acting;
@@ -15,6 +16,7 @@ pub mod layer;
 mod login;
 mod page;
 mod page_tokens;
+mod protocols;
 mod reflection;
 mod registration;
 mod request_id;
@@ -27,6 +29,7 @@ mod unary;
 pub use self::{
     health::HealthWatch,
     page_tokens::PageTokens,
+    protocols::{Protocols, with_all_protocols},
     reflection::add_reflection,
     service::{Api, Services},
 };

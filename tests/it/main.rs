@@ -24,6 +24,8 @@ mod command_line;
 #[cfg(test)]
 mod command_line_messages;
 #[cfg(test)]
+mod connect;
+#[cfg(test)]
 mod copies;
 #[cfg(test)]
 mod django;

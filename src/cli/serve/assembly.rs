@@ -24,7 +24,7 @@ use crate::{
     config::{DatabaseUrl, Settings},
     env::Env,
     grpc::{
-        self, Api, HealthWatch, PageTokens, Services,
+        self, Api, HealthWatch, PageTokens, Protocols, Services,
         layer::{Layered, RequestLimits},
     },
     mail::{Outbox, Templates},
@@ -42,7 +42,7 @@ pub(super) struct Service {
     pub(super) signing_keys: SigningKeys,
     pub(super) outbox: Outbox,
     pub(super) mail_due: Arc<Notify>,
-    pub(super) layered: Layered<Services>,
+    pub(super) calls: Protocols<Layered<Services>>,
     pub(super) gate: CallerGate,
     pub(super) health: HealthWatch,
     pub(super) listener: TcpListener,
@@ -86,7 +86,7 @@ impl Service {
             routes
         };
         let services = Services::new(api, message_bytes_max, routes);
-        let layered = grpc::layer::wrap(services, layer_options);
+        let calls = grpc::with_all_protocols(grpc::layer::wrap(services, layer_options));
         let pages = build_pages(&settings, &accounts, env.clone())?;
         let http = bind_http(&settings)?.map(|listener| (listener, pages));
         let (listener, tls) = (bind(&settings)?, TlsConfigs::load(&settings)?);
@@ -98,7 +98,7 @@ impl Service {
             signing_keys,
             outbox,
             mail_due,
-            layered,
+            calls,
             gate,
             health,
             listener,

@@ -74,7 +74,7 @@ impl Service {
         let options = server_options(&self.settings);
         let serve = server::serve(
             self.listener,
-            self.layered,
+            self.calls,
             options,
             self.tls.grpc,
             self.env.entropy,

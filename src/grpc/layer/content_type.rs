@@ -1,18 +1,38 @@
-//! Rejects requests that are not gRPC, with the HTTP status of the gRPC specification and an empty body.
+//! Rejects requests that are not gRPC, with the HTTP status of the gRPC specification and a text that says
+//! what the port is. The other protocols (`grpc/protocols`) are gRPC when they arrive here.
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
 use tonic::body::Body;
 
-/// Returns the response to a request that is not gRPC: 405 for any method but POST, 415 for any other content
-/// type. Returns `None` for a gRPC request.
+/// The text of each rejection.
+const ABOUT: &str = "This port serves the API of kairos-identity. Call a method with POST \
+    /kairos.identity.v1.SERVICE/METHOD and one of these content types: application/json or application/proto \
+    (Connect), application/grpc (gRPC, over HTTP/2 only), application/grpc-web+proto (gRPC-Web).\n";
+
+/// Returns the response to a request that is not gRPC: 404 for a path that is no method, 405 for any HTTP
+/// method but POST, 415 for any other content type. Returns `None` for a gRPC request.
 pub(super) fn reject(request: &Request<Body>) -> Option<Response<Body>> {
-    if request.method() != Method::POST {
-        let mut response = empty(StatusCode::METHOD_NOT_ALLOWED);
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
-        return Some(response);
-    }
+    let is_post = request.method() == Method::POST;
     let content_type = request.headers().get(header::CONTENT_TYPE);
-    (!content_type.is_some_and(is_grpc)).then(|| empty(StatusCode::UNSUPPORTED_MEDIA_TYPE))
+    if is_post && content_type.is_some_and(is_grpc) {
+        return None;
+    }
+    let status = if !is_method_path(request.uri().path()) {
+        StatusCode::NOT_FOUND
+    } else if is_post {
+        StatusCode::UNSUPPORTED_MEDIA_TYPE
+    } else {
+        StatusCode::METHOD_NOT_ALLOWED
+    };
+    Some(rejection(request.method(), status))
+}
+
+/// True if the path has the form `/package.Service/Method`.
+pub(in super::super) fn is_method_path(path: &str) -> bool {
+    let parts = path.strip_prefix('/').and_then(|path| path.split_once('/'));
+    parts
+        .is_some_and(|(service, method)| service.contains('.') && !method.is_empty() && !method.contains('/'))
 }
 
 /// True for `application/grpc` and `application/grpc+proto`, with or without parameters.
@@ -21,8 +41,16 @@ fn is_grpc(content_type: &HeaderValue) -> bool {
     essence.eq_ignore_ascii_case("application/grpc") || essence.eq_ignore_ascii_case("application/grpc+proto")
 }
 
-fn empty(status: StatusCode) -> Response<Body> {
-    let mut response = Response::new(Body::empty());
+/// Returns the response with this status. The answer to HEAD has no body.
+fn rejection(method: &Method, status: StatusCode) -> Response<Body> {
+    let text = if method == Method::HEAD { "" } else { ABOUT };
+    let mut response = Response::new(Body::new(Full::from(text)));
     *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
+    }
     response
 }

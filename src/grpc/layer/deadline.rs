@@ -1,4 +1,5 @@
-//! Deadlines of calls: the caller's `grpc-timeout` or a default, limited by a maximum.
+//! Deadlines of calls: the caller's `grpc-timeout` or a default, limited by a maximum. A `connect-timeout-ms`
+//! is a `grpc-timeout` when it arrives here.
 //!
 //! The handler is dropped when the deadline passes. That interrupts no write, because the store's writes run
 //! in their own tasks and threads. The deadline covers the reading of the request body, because the handler
@@ -6,26 +7,37 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, Response};
+use http::{HeaderMap, HeaderName, Response};
 use tonic::{Code, Status, body::Body};
 use tonic_types::FieldViolation;
 
 use super::super::status::{error_status, invalid_fields};
 use crate::proto::ErrorReason;
 
-const HEADER: &str = "grpc-timeout";
+/// The deadline of a call of gRPC.
+pub(in super::super) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
+/// The deadline of a call of Connect, from which the `grpc-timeout` was made.
+pub(in super::super) const CONNECT_TIMEOUT: HeaderName = HeaderName::from_static("connect-timeout-ms");
 
 /// Returns the time limit of the call.
 ///
 /// # Errors
 /// `INVALID_FIELDS` for a malformed `grpc-timeout`.
 pub(super) fn limit(headers: &HeaderMap, default: Duration, max: Duration) -> Result<Duration, Status> {
-    let Some(value) = headers.get(HEADER) else { return Ok(default.min(max)) };
-    let timeout = value.to_str().ok().and_then(parse).ok_or_else(|| {
-        let rule = "must be 1 to 8 digits and one of the units H, M, S, m, u, n";
-        invalid_fields(vec![FieldViolation::new(HEADER, rule)])
-    })?;
+    let Some(value) = headers.get(GRPC_TIMEOUT) else { return Ok(default.min(max)) };
+    let timeout = value.to_str().ok().and_then(parse).ok_or_else(|| malformed(headers))?;
     Ok(timeout.min(max))
+}
+
+/// Returns the status for a malformed deadline, which names the header that the caller has sent.
+fn malformed(headers: &HeaderMap) -> Status {
+    let (header, rule) = if headers.contains_key(CONNECT_TIMEOUT) {
+        (CONNECT_TIMEOUT, "must be 1 to 10 digits")
+    } else {
+        (GRPC_TIMEOUT, "must be 1 to 8 digits and one of the units H, M, S, m, u, n")
+    };
+    invalid_fields(vec![FieldViolation::new(header.as_str(), rule)])
 }
 
 /// Parses `TimeoutValue TimeoutUnit` of the gRPC specification.

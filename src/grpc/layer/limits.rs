@@ -27,6 +27,9 @@ use crate::{
 /// The length of the prefix of a gRPC message.
 const PREFIX_BYTES: usize = 5;
 
+/// The flag of a compressed message, the highest in a prefix.
+const COMPRESSED: u8 = 1;
+
 /// The path prefix of the services of the API.
 const API: &str = "/kairos.identity.v1.";
 
@@ -155,8 +158,12 @@ fn overloaded(message: &str) -> Status {
 }
 
 /// Returns the memory that the gRPC library reserves for a message once it has read its prefix: the announced
-/// length. A prefix that is split over several frames counts as the longest message.
+/// length. A prefix that is split over several frames counts as the longest message. Bytes that are no
+/// prefix, such as JSON, reserve nothing.
 pub(super) fn reserved_bytes(first_frame: &[u8]) -> usize {
+    if first_frame.first().is_some_and(|flag| *flag > COMPRESSED) {
+        return 0;
+    }
     let Some([_, length @ ..]) = first_frame.first_chunk::<PREFIX_BYTES>() else { return usize::MAX };
     usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX)
 }
@@ -265,5 +272,6 @@ mod tests {
         assert_eq!(reserved_bytes(&[0, 0, 1, 0, 2, 7]), 65_538);
         assert_eq!(reserved_bytes(&[0, 0xff, 0xff, 0xff, 0xff]), 0xffff_ffff);
         assert_eq!(reserved_bytes(&[0, 0, 0, 0]), usize::MAX);
+        assert_eq!((reserved_bytes(b"{\"email\": "), reserved_bytes(b"{")), (0, 0));
     }
 }

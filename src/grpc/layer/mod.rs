@@ -24,6 +24,10 @@ use self::{
     methods::Methods,
 };
 pub use self::{audit::RecordEvent, limits::RequestLimits, methods::all_method_paths};
+pub(super) use self::{
+    content_type::is_method_path,
+    deadline::{CONNECT_TIMEOUT, GRPC_TIMEOUT},
+};
 use super::request_id::RequestId;
 use crate::{
     callers::{CallSlot, Caller, CallerGate, Requester},
