@@ -124,7 +124,7 @@ fn answered_early(way: usize, stream: u32) -> Vec<u8> {
     let headers = |block: Vec<u8>| frame::bytes(frame::HEADERS, frame::END_HEADERS, stream, &block);
     match way % 6 {
         // Status 415.
-        0 => headers(frame::headers(PATHS[0], "application/json")),
+        0 => headers(frame::headers(PATHS[0], "text/plain")),
         // The message is announced as longer than the path allows.
         1 => [frame::call(PATHS[0], stream, 0), data(&[0, 0xff, 0xff, 0xff, 0xff])].concat(),
         2 => [frame::call(PATHS[1], stream, 0), data(&[0, 0, 0, 8, 0])].concat(),

@@ -5,6 +5,7 @@ mod client;
 mod curl;
 mod http1;
 mod malformed;
+mod node;
 
 use std::collections::BTreeMap;
 
