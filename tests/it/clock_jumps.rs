@@ -243,12 +243,18 @@ on_both_engines! {
     async fn sessions_and_links_of_a_clock_that_was_ahead_do_not_last_for_years(engine: Engine) {
         let scene = Scene::new(engine).await;
         scene.jump(Ahead(3_650 * DAY)).await;
+        // As many sessions as a user may have.
+        for _ in 0..9 {
+            scene.log_in(PASSWORD).await.unwrap();
+        }
         let session = scene.log_in(PASSWORD).await.unwrap();
         let link = scene.reset_link().await;
 
         scene.jump(TO_THE_START).await;
 
         assert!(scene.accounts.refresh_session(&session.refresh_token, &scene.origin).await.is_err());
+        let tokens = scene.log_in(PASSWORD).await.unwrap();
+        assert!(scene.is_active(&tokens).await);
         assert!(!scene.reset(&link).await);
         let link = scene.reset_link().await;
         assert!(scene.reset(&link).await);

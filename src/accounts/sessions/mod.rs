@@ -22,12 +22,17 @@ impl SessionOptions {
         session.refreshed_at.plus(self.idle).min(session.created_at.plus(self.lifetime))
     }
 
+    /// Returns the latest time at which a session can have been opened or refreshed unless the clock was ahead
+    /// then. It allows for a clock that is behind now, by at most the lifetime of a session.
+    fn latest_refresh(&self, now: Timestamp) -> Timestamp {
+        now.plus(self.lifetime)
+    }
+
     /// True if the user may act in this session: it has not expired, and its user is verified and not
-    /// disabled. A session that was opened or refreshed later than one could be that begins now and lives as
-    /// long as possible is not live: the clock was ahead, and the session would last for as long.
+    /// disabled. A session of a clock that was ahead is not live: it would last for as long.
     fn is_live(&self, known: &KnownSession, now: Timestamp) -> bool {
         let session = &known.session;
-        let is_ahead = session.created_at.max(session.refreshed_at) > now.plus(self.lifetime);
+        let is_ahead = session.created_at.max(session.refreshed_at) > self.latest_refresh(now);
         known.user.is_verified && !known.is_disabled && !is_ahead && now < self.expires_at(session)
     }
 }
@@ -81,6 +86,7 @@ impl Accounts {
             family: tokens.refresh_token.family_digest(),
             token: tokens.refresh_token.digest(),
             sessions_max: self.options.sessions.per_user_max,
+            latest_refresh: self.options.sessions.latest_refresh(now),
         };
         let correct = attempt.correct_password(user, event);
         let is_open = self.deps.store.open_session(new, correct).await?;

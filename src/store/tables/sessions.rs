@@ -44,6 +44,9 @@ pub struct NewSession {
     /// Maximum number of sessions per user. When the user has more, the sessions that were refreshed longest
     /// ago are revoked.
     pub sessions_max: u32,
+    /// The latest time at which a session can have been refreshed unless the clock was ahead then. Sessions
+    /// that were refreshed later are revoked first.
+    pub latest_refresh: Timestamp,
 }
 
 /// A stored session, with the values that its refresh tokens are compared with.
@@ -180,9 +183,10 @@ impl Store {
                 return Ok(false);
             }
             diesel::insert_into(core_session::table).values(SessionRow::from(&new)).execute(connection).await?;
+            let is_ahead = core_session::refreshed_at.gt(TimestampColumn(new.latest_refresh));
             let surplus: Vec<UuidColumn> = core_session::table
                 .filter(core_session::user_id.eq(new.user.as_i64()))
-                .order((core_session::refreshed_at.desc(), core_session::session_id))
+                .order((is_ahead, core_session::refreshed_at.desc(), core_session::session_id))
                 .offset(i64::from(new.sessions_max))
                 .select(core_session::session_id)
                 .load(connection)
