@@ -243,7 +243,11 @@ impl SigningKeys {
                 latest.created_at
             );
         }
-        tracing::info!("Signing key {} created; it signs from {signs_from}", key.id);
+        if signs_from > now {
+            tracing::info!("Signing key {} created; it signs from {signs_from}", key.id);
+        } else {
+            tracing::info!("Signing key {} created; it signs at once", key.id);
+        }
         Ok(Some(key))
     }
 

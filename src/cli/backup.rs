@@ -19,6 +19,6 @@ impl Backup {
         let store = store::open(settings, false)?;
         store.back_up(&self.to).map_err(reason)?;
         print(format_args!("backed up {} to {}", settings.database.url, self.to.display()))?;
-        print("keep the secret.key-file with it: only that key decrypts the secrets in the backup")
+        print("keep the secret.key-file too, apart from the backup: only that key decrypts the secrets in it")
     }
 }

@@ -34,6 +34,11 @@ use crate::{
     database, telemetry,
 };
 
+/// Number of turns of tasks after which a thread of the runtime looks for events of sockets and timers. A turn of
+/// a connection that is flooded with calls takes milliseconds, so tokio's default of 61 turns would let all
+/// other connections wait for up to a second.
+const EVENT_INTERVAL: u32 = 8;
+
 /// How long a command that succeeded waits until its SQLite files are complete without their WAL, which holds
 /// at most some 100 MB.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -157,7 +162,8 @@ impl Cli {
             settings.check_for_serve(&sources)?;
             return print_config(&sources).map_err(CliError::from);
         }
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.enable_all().event_interval(EVENT_INTERVAL).build();
         let runtime = runtime.map_err(|error| format!("cannot start the async runtime: {error}"))?;
         let done = runtime.block_on(async {
             match self.command {

@@ -1,5 +1,7 @@
 //! The form in which the commands print text: foreign text cannot control a terminal.
 
+use crate::domain::controls_text;
+
 /// Formats text that others have written as one field of a line: control characters, also tabs and line
 /// breaks, and characters that change the direction of the text are escaped.
 pub(super) fn field(text: &str) -> String {
@@ -10,19 +12,13 @@ pub(super) fn field(text: &str) -> String {
 pub(super) fn escaped(text: &str, keeps_tabs: bool) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
-        if is_control(c) && !(keeps_tabs && c == '\t') {
+        if controls_text(c) && !(keeps_tabs && c == '\t') {
             escaped.extend(c.escape_default());
         } else {
             escaped.push(c);
         }
     }
     escaped
-}
-
-/// True for characters that control a terminal, or the lines or the direction of a text (Unicode, UAX 9).
-fn is_control(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Formats the reason of a failure for the terminal: on one line, and without the numbers that Rust appends

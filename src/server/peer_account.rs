@@ -94,7 +94,12 @@ impl ConnectionAccount {
     }
 
     fn current(&self) -> &Arc<Account> {
-        if self.is_authenticated.load(Ordering::Relaxed) {
+        self.account(false)
+    }
+
+    /// Returns the account of the strangers if `is_of_strangers` is set, otherwise that of the connection.
+    fn account(&self, is_of_strangers: bool) -> &Arc<Account> {
+        if !is_of_strangers && self.is_authenticated.load(Ordering::Relaxed) {
             &self.accounts.callers
         } else {
             &self.accounts.strangers
@@ -191,15 +196,24 @@ impl Drop for CountedCalls {
 /// Bytes of unfinished requests that are kept in memory. Dropping it releases them.
 pub(super) struct HeldBytes {
     connection: Arc<ConnectionAccount>,
+    /// Whether the bytes stay in the account of the strangers.
+    is_of_strangers: bool,
     /// The account in which `held` is counted.
     account: Arc<Account>,
     held: usize,
 }
 
 impl HeldBytes {
+    /// Counts bytes in the account of the connection.
     pub(super) fn new(connection: Arc<ConnectionAccount>) -> Self {
-        let account = Arc::clone(connection.current());
-        Self { connection, account, held: 0 }
+        Self::of_request(connection, false)
+    }
+
+    /// Counts the bytes of a request in the account of the connection or, if it needs no caller, always in that
+    /// of the strangers.
+    pub(super) fn of_request(connection: Arc<ConnectionAccount>, is_of_strangers: bool) -> Self {
+        let account = Arc::clone(connection.account(is_of_strangers));
+        Self { connection, is_of_strangers, account, held: 0 }
     }
 
     /// Changes the number of bytes, within the limits or not. Returns true if it is within the limits.
@@ -208,7 +222,7 @@ impl HeldBytes {
             self.release(self.held - bytes);
             return true;
         }
-        let current = self.connection.current();
+        let current = self.connection.account(self.is_of_strangers);
         if !Arc::ptr_eq(current, &self.account) {
             let current = Arc::clone(current);
             self.release(self.held);

@@ -52,6 +52,8 @@ pub struct BodyLimit {
     pub bytes_max: usize,
     /// The memory of the request while it waits for its body, without its received bytes and its headers.
     pub waiting_bytes: usize,
+    /// Whether the request counts as one of a stranger even if a caller was authenticated on its connection.
+    pub is_of_strangers: bool,
 }
 
 /// The limits on request bodies of a service.
@@ -100,6 +102,7 @@ pub(super) struct RequestBody {
     incoming: Option<Incoming>,
     context: Arc<BodyContext>,
     bytes_max: usize,
+    is_of_strangers: bool,
     /// The memory of the request, besides its body.
     request_bytes: usize,
     received: usize,
@@ -128,6 +131,7 @@ impl RequestBody {
             incoming: Some(incoming),
             context,
             bytes_max: limit.bytes_max,
+            is_of_strangers: limit.is_of_strangers,
             request_bytes,
             received: 0,
             reserved: 0,
@@ -143,7 +147,9 @@ impl RequestBody {
 
     /// Counts what the request occupies while it waits. Returns false if this is too much.
     fn hold(&mut self) -> bool {
-        let held = self.held.get_or_insert_with(|| HeldBytes::new(Arc::clone(&self.context.account)));
+        let (connection, is_of_strangers) = (&self.context.account, self.is_of_strangers);
+        let held =
+            self.held.get_or_insert_with(|| HeldBytes::of_request(Arc::clone(connection), is_of_strangers));
         let buffer = self.received.saturating_mul(BUFFER_GROWTH).max(self.reserved);
         held.set(self.request_bytes.saturating_add(buffer))
     }

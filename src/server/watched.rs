@@ -32,7 +32,11 @@ const OPERATIONS_PER_CALL: usize = 2;
 /// Without budget it cannot write, so reads alone must not use it up.
 const OPERATIONS_PER_READ_MAX: usize = 64;
 
-/// The most bytes that are read at a time after frames that reset streams.
+/// The number of calls of one read after which the next read is short: more than a client with the default
+/// number of streams usually begins at once.
+const MANY_CALLS: usize = 128;
+
+/// The most bytes that are read at a time after frames that reset streams, or that began many calls.
 const SHORT_READ_BYTES: usize = 1_024;
 
 /// A connection with counted frames.
@@ -47,6 +51,8 @@ pub(super) struct WatchedIo<Io> {
     clock: Clock,
     /// Whether streams were reset since the last read.
     has_resets: bool,
+    /// Whether the last read began many calls.
+    has_many_calls: bool,
     /// Whether the connection writes before it reads again.
     is_paused: bool,
 }
@@ -63,6 +69,7 @@ impl<Io> WatchedIo<Io> {
             held,
             clock: Clock::system(),
             has_resets: false,
+            has_many_calls: false,
             is_paused: false,
         }
     }
@@ -120,8 +127,10 @@ impl<Io: AsyncRead + Unpin> AsyncRead for WatchedIo<Io> {
             return Poll::Pending;
         }
         let before = buffer.filled().len();
-        // A peer that resets streams gets shorter turns than others.
-        let read = if std::mem::take(&mut self.has_resets) {
+        // A peer that resets streams or floods the connection with calls gets shorter turns than others.
+        let (has_resets, has_many_calls) =
+            (std::mem::take(&mut self.has_resets), std::mem::take(&mut self.has_many_calls));
+        let read = if has_resets || has_many_calls {
             read_at_most(SHORT_READ_BYTES, &mut self.io, context, buffer)
         } else {
             Pin::new(&mut self.io).poll_read(context, buffer)
@@ -130,6 +139,7 @@ impl<Io: AsyncRead + Unpin> AsyncRead for WatchedIo<Io> {
         if read.is_pending() {
             self.hold_unfinished_frame();
         }
+        self.has_many_calls = calls > MANY_CALLS;
         let operations = if self.has_resets { OPERATIONS_PER_READ_MAX } else { calls * OPERATIONS_PER_CALL };
         self.is_paused = operations >= OPERATIONS_PER_READ_MAX;
         budget::consume(context, operations.min(OPERATIONS_PER_READ_MAX));

@@ -109,7 +109,7 @@ async fn perform(
         }
         Action::EndSessions(UserArgument { user }) => {
             let revoked = checked(users.revoke_user_sessions(&user, &origin()).await, &user)?;
-            print(format_args!("revoked {revoked} sessions"))?;
+            print(format_args!("revoked {revoked} session{}", if revoked == 1 { "" } else { "s" }))?;
         }
         Action::ResetPassword(UserArgument { user }) => {
             let mails = link_mails(settings, store).await?;

@@ -26,6 +26,9 @@ const CLIENT_IP: &str = "kairos-client-ip";
 /// The header with the end user's program. It is ignored unless the caller has the right `tells-client`.
 const CLIENT_AGENT: &str = "kairos-client-agent";
 
+/// The message to a request with a service token of no caller.
+const UNKNOWN_TOKEN: &str = "the service token is not that of a caller: no entry of the callers file has its hash";
+
 /// The message to a request that no caller is authenticated by.
 const UNKNOWN_CALLER: &str = "the caller is unknown: send a service token as `kairos-caller-token: kst_...` or use a client certificate";
 
@@ -41,6 +44,7 @@ pub(super) fn identify(
     let token = service_token(request.headers()).map_err(|error| refused(&error.to_string()))?;
     gate.identify(token.as_ref(), &peer.names).ok_or_else(|| match (token, &*peer.names) {
         (None, [_, ..]) => unknown_certificate(&peer.names),
+        (Some(_), _) => refused(UNKNOWN_TOKEN),
         _ => refused(UNKNOWN_CALLER),
     })
 }

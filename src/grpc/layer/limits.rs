@@ -88,6 +88,13 @@ impl PathClass {
     }
 }
 
+impl PathClass {
+    /// True if only an authenticated caller may call such a path.
+    pub(super) const fn needs_caller(self) -> bool {
+        !matches!(self, Self::Health | Self::HealthWatch)
+    }
+}
+
 /// The limits that differ between classes of paths. Each is a setting.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestLimits {
@@ -114,7 +121,8 @@ impl RequestLimits {
         };
         let waiting_bytes =
             if class == PathClass::LookUp { WAITING_LOOK_UP_BYTES } else { WAITING_CALL_BYTES };
-        BodyLimit { bytes_max: message.saturating_add(PREFIX_BYTES), waiting_bytes }
+        let bytes_max = message.saturating_add(PREFIX_BYTES);
+        BodyLimit { bytes_max, waiting_bytes, is_of_strangers: !class.needs_caller() }
     }
 
     /// Returns the time limit of a call.
@@ -176,7 +184,9 @@ pub(super) fn body_refused(refusal: BodyRefusal) -> Status {
             Status::out_of_range(format!("a request must have at most {bytes_max} bytes"))
         }
         BodyRefusal::OutOfMemory => {
-            overloaded("the unfinished requests of this address occupy too much memory: try again later")
+            overloaded(
+                "the unfinished requests of this address, or of all addresses, occupy too much memory: try again later",
+            )
         }
     }
 }

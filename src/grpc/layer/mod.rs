@@ -171,16 +171,16 @@ impl<S: CallHandler> Layered<S> {
             // Load balancers check the health without a token.
             PathClass::Health | PathClass::HealthWatch => Caller::unauthenticated(),
             PathClass::Api | PathClass::LookUp | PathClass::Reflection | PathClass::Unknown => {
-                let caller = caller::identify(&options.gate, request, peer)?;
-                if !options.gate.is_open() {
-                    peer.account.set_authenticated();
-                }
-                caller
+                caller::identify(&options.gate, request, peer)?
             }
         };
         call.set_caller(&caller);
-        let streaming = limits::admit_peer(class, peer)?;
         let slot = caller::authorize(&caller, request)?;
+        // A caller without any right stays a stranger.
+        if class.needs_caller() && !options.gate.is_open() {
+            peer.account.set_authenticated();
+        }
+        let streaming = limits::admit_peer(class, peer)?;
         let requester = caller::requester(caller, request, peer, trail.note())?;
         trail.set_requester(&requester);
         let limit = options.limits.timeout(class, request.headers())?;
