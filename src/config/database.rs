@@ -61,11 +61,11 @@ section! {
         /// or after a start that finds a day without any stored event: long enough to correct a wrong clock.
         /// `0s`: never pause.
         deletion_pause: Span<0, 2_592_000_000> = "24h",
-        /// PostgreSQL: maximum number of pooled connections, at least 2. An eighth of them is left to reads
-        /// while writes hang, as behind a synchronous standby that is gone. Look-ups by `auth_token` have
-        /// `lookup.lanes` connections of their own. Beyond them there may be up to `lookup.lanes` more for a
-        /// moment after connections were lost, one that monitors replication if there are replicas, and two
-        /// that check the server if the URL has several hosts.
+        /// PostgreSQL: maximum number of pooled connections on which writes run. Reads have an eighth more
+        /// (at least one), on which they go on while writes hang, as behind a synchronous standby that is
+        /// gone. Look-ups by `auth_token` have `lookup.lanes` connections of their own. Beyond them there may
+        /// be up to `lookup.lanes` more for a moment after connections were lost, one that monitors
+        /// replication if there are replicas, and two that check the server if the URL has several hosts.
         pool_size: Count<1, 1_000> = "16",
         /// PostgreSQL: time limit for opening a connection to one host.
         connect_timeout: Span<50, 60_000> = "1s",

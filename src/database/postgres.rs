@@ -7,8 +7,8 @@
 //!
 //! A commit can wait without limit for a synchronous standby, and PostgreSQL offers no way to stop it that
 //! leaves the outcome clear. Its caller gets an error in time, but its connection stays in use: a new one for
-//! the next write would only hang too, until the server has no connections left. So writes may use a part of
-//! the pool only, and reads always find a connection.
+//! the next write would only hang too, until the server has no connections left. So the number of writes is
+//! limited, the pool is larger than that, and reads always find a connection.
 
 use std::{
     sync::{
@@ -106,9 +106,8 @@ impl PostgresPool {
         let for_pool = Arc::clone(&connector);
         config.custom_setup = Box::new(move |_| Arc::clone(&for_pool).connect().boxed());
         let for_reads = (options.pool_size / 8).max(1);
-        let for_writes = options.pool_size.saturating_sub(for_reads).max(1);
         let pool = Pool::builder(AsyncDieselConnectionManager::new_with_config("", config))
-            .max_size(for_reads + for_writes)
+            .max_size(options.pool_size + for_reads)
             .timeouts(Timeouts {
                 wait: Some(options.acquire_timeout),
                 create: Some(connector.time_limit()),
@@ -126,7 +125,7 @@ impl PostgresPool {
             is_pooled: options.is_pooled,
             acquire_timeout: options.acquire_timeout,
             answer_timeout,
-            writes: Arc::new(Semaphore::new(for_writes)),
+            writes: Arc::new(Semaphore::new(options.pool_size)),
             discarded_before: Arc::default(),
             moves: Arc::default(),
             disk_full_failures: Arc::default(),

@@ -121,12 +121,11 @@ async fn pooler_warning(pool: &PostgresPool) -> Result<Option<String>, DatabaseE
     for _ in 0..POOLER_PROBES {
         for (number, connection) in connections.iter_mut().enumerate() {
             let process: i32 = select(sql::<Integer>("pg_backend_pid()")).get_result(connection).await?;
-            match processes.get(number) {
-                Some(first) => is_shared |= *first != process,
-                None => {
-                    is_shared |= processes.contains(&process);
-                    processes.push(process);
-                }
+            if let Some(first) = processes.get(number) {
+                is_shared |= *first != process;
+            } else {
+                is_shared |= processes.contains(&process);
+                processes.push(process);
             }
         }
     }
