@@ -16,7 +16,7 @@ use super::{
 use crate::domain::{NOBODY, PAGES};
 
 /// Two tokens, so that a token can be rotated without a moment in which none is valid.
-const TOKENS_MAX: usize = 2;
+pub(super) const TOKENS_MAX: usize = 2;
 
 /// Calls in flight of one caller, if its entry sets no limit: enough for any number of look-ups, and low
 /// enough that one caller cannot use up the server.

@@ -6,20 +6,24 @@
 //! user: authenticating a caller does not authenticate a user.
 
 mod caller;
+mod edit;
 mod entry;
 mod file;
 mod gate;
 mod registry;
 mod rights;
+mod role;
 mod token;
 
 pub use self::{
     caller::{ANYBODY, CALLERS_FILE, COMMAND_LINE, CallSlot, Caller, Requester, SERVICE},
+    edit::{CallersText, EditError},
     entry::{NAME_BYTES_MAX, check_name},
     file::CallersError,
     gate::CallerGate,
     registry::Callers,
     rights::UserFields,
+    role::Role,
     token::{ServiceToken, TokenHash},
 };
 pub use crate::domain::{NOBODY, PAGES};

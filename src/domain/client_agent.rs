@@ -40,7 +40,10 @@ mod tests {
     fn any_bytes_become_one_short_line() {
         assert_eq!(parsed(b" Mozilla/5.0 (X11) ").as_deref(), Some("Mozilla/5.0 (X11)"));
         assert_eq!(parsed(b"a\tb\x1b[2K\xff").as_deref(), Some("a\u{fffd}b\u{fffd}[2K\u{fffd}"));
-        assert_eq!(parsed("a\u{202e}b\u{2028}\u{200b}".as_bytes()).as_deref(), Some("a\u{fffd}b\u{fffd}\u{fffd}"));
+        assert_eq!(
+            parsed("a\u{202e}b\u{2028}\u{200b}".as_bytes()).as_deref(),
+            Some("a\u{fffd}b\u{fffd}\u{fffd}")
+        );
         assert_eq!(parsed(&[b'x'; 10_000]).map(|text| text.len()), Some(CLIENT_AGENT_CHARACTERS_MAX));
         assert_eq!((parsed(b""), parsed(b"  ")), (None, None));
     }

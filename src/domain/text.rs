@@ -20,7 +20,8 @@ mod tests {
 
     #[test]
     fn marks_that_change_a_text_unseen_control_it_and_letters_do_not() {
-        for c in ['\n', '\t', '\u{1b}', '\u{9b}', '\u{202e}', '\u{2066}', '\u{200b}', '\u{2028}', '\u{feff}'] {
+        for c in ['\n', '\t', '\u{1b}', '\u{9b}', '\u{202e}', '\u{2066}', '\u{200b}', '\u{2028}', '\u{feff}']
+        {
             assert!(controls_text(c), "{c:?}");
         }
         for c in ['a', ' ', 'ë', '李', '🦀', '\u{301}', '\u{a0}'] {

@@ -27,7 +27,8 @@ const CLIENT_IP: &str = "kairos-client-ip";
 const CLIENT_AGENT: &str = "kairos-client-agent";
 
 /// The message to a request with a service token of no caller.
-const UNKNOWN_TOKEN: &str = "the service token is not that of a caller: no entry of the callers file has its hash";
+const UNKNOWN_TOKEN: &str =
+    "the service token is not that of a caller: no entry of the callers file has its hash";
 
 /// The message to a request that no caller is authenticated by.
 const UNKNOWN_CALLER: &str = "the caller is unknown: send a service token as `kairos-caller-token: kst_...` or use a client certificate";

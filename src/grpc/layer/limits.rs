@@ -183,11 +183,9 @@ pub(super) fn body_refused(refusal: BodyRefusal) -> Status {
             let bytes_max = bytes_max.saturating_sub(PREFIX_BYTES);
             Status::out_of_range(format!("a request must have at most {bytes_max} bytes"))
         }
-        BodyRefusal::OutOfMemory => {
-            overloaded(
-                "the unfinished requests of this address, or of all addresses, occupy too much memory: try again later",
-            )
-        }
+        BodyRefusal::OutOfMemory => overloaded(
+            "the unfinished requests of this address, or of all addresses, occupy too much memory: try again later",
+        ),
     }
 }
 
