@@ -88,9 +88,10 @@ impl Rule {
 
 impl ThrottleOptions {
     /// Admits an attempt if the wait after the last failure is over and few enough attempts are in progress.
+    /// Otherwise returns the time of the next attempt.
     fn admit_after_failures(self, tally: Tally, now: Timestamp) -> Result<(), Timestamp> {
-        // Below this number of failures there is no wait, so no attempt is early: concurrent attempts may be
-        // counted in another order than they arrived.
+        // Below this number of failures there is no wait. `refused_until` may then be slightly in the future,
+        // because concurrent attempts are counted in another order than they arrived, so it is ignored.
         let failures_without_wait = self.failures_max.min(self.failures_in_a_row_max);
         let failures = tally.failures.map_or(0, |failures| failures.count);
         let waiting = tally.failures.filter(|failures| failures.count >= failures_without_wait);

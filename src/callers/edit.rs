@@ -37,6 +37,21 @@ impl From<TomlError> for EditError {
 /// The text of a callers file.
 pub struct CallersText(DocumentMut);
 
+/// An entry as it is written in the file.
+#[derive(Debug, PartialEq, Eq)]
+pub struct EntryText {
+    /// The name of the caller.
+    pub name: String,
+    /// The number of service tokens.
+    pub tokens: usize,
+    /// The number of certificate names.
+    pub certificates: usize,
+    /// The method patterns.
+    pub methods: Vec<String>,
+    /// The user fields.
+    pub user_fields: Vec<String>,
+}
+
 impl CallersText {
     /// Parses the text, which may be empty. Does not check the entries.
     ///
@@ -97,6 +112,23 @@ impl CallersText {
             newest.decor_mut().clear();
         }
         Ok(())
+    }
+
+    /// Returns the entries in the order of the file. A key that is missing or no list counts as an empty one.
+    pub fn entries(&self) -> impl Iterator<Item = EntryText> {
+        self.0.iter().map(|(name, entry)| {
+            let list = |key: &str| -> Vec<String> {
+                let values = entry.get(key).and_then(Item::as_array).into_iter().flatten();
+                values.filter_map(|value| value.as_str().map(str::to_owned)).collect()
+            };
+            EntryText {
+                name: name.to_owned(),
+                tokens: list(TOKEN_HASHES).len(),
+                certificates: list("certificates").len(),
+                methods: list("methods"),
+                user_fields: list("user-fields"),
+            }
+        })
     }
 
     /// Removes an entry.

@@ -17,7 +17,7 @@ mod token;
 
 pub use self::{
     caller::{ANYBODY, CALLERS_FILE, COMMAND_LINE, CallSlot, Caller, Requester, SERVICE},
-    edit::{CallersText, EditError},
+    edit::{CallersText, EditError, EntryText},
     entry::{NAME_BYTES_MAX, check_name},
     file::CallersError,
     gate::CallerGate,

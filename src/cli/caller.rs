@@ -1,14 +1,26 @@
 //! `kairos-identity caller`
 
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt as _, fchown},
+    path::{Path, PathBuf},
+};
+
 use clap::{Args, Subcommand};
 
 use super::{
     Failure,
-    output::{print, print_error},
+    output::{Lines, print, print_error, print_secret},
+    printable::field,
+    reason,
 };
 use crate::{
-    callers::{ServiceToken, check_name},
+    callers::{Callers, CallersText, Role, ServiceToken, check_name},
+    config::Settings,
     entropy::Entropy,
+    grpc::layer::all_method_paths,
+    input_file::{self, ShownPath},
+    publish::{Draft, Existing},
 };
 
 #[derive(Debug, Args)]
@@ -19,6 +31,52 @@ pub(super) struct Caller {
 
 #[derive(Debug, Subcommand)]
 enum Action {
+    /// Add a caller with the rights of a role to the callers file, and print its service token
+    ///
+    /// The token is printed only once; the file contains only its hash. If it cannot be printed, the file is
+    /// not changed. A running service uses the new file within 2 seconds.
+    Add {
+        /// The name of the caller
+        #[arg(value_parser = parse_name)]
+        name: String,
+        /// bff: a backend that acts for users. agent: looks up users and verifies access tokens. operator:
+        /// lists, changes and deletes users. monitor: reads the public keys. The file contains what the role
+        /// grants, and can be edited
+        #[arg(long, value_parser = parse_role)]
+        role: Role,
+        #[command(flatten)]
+        file: CallersFlag,
+    },
+    /// List the callers
+    ///
+    /// Prints one caller per line. The fields are separated by tabs: name; number of service tokens; number
+    /// of certificate names; methods; user fields.
+    List {
+        #[command(flatten)]
+        file: CallersFlag,
+    },
+    /// Give a caller a new service token, and print it
+    ///
+    /// The earlier token stays valid, so that the caller can change to the new one. Then remove the earlier
+    /// one with --finish.
+    Rotate {
+        /// The name of the caller
+        #[arg(value_parser = parse_name)]
+        name: String,
+        /// Remove all tokens of the caller except the newest
+        #[arg(long)]
+        finish: bool,
+        #[command(flatten)]
+        file: CallersFlag,
+    },
+    /// Remove a caller
+    Remove {
+        /// The name of the caller
+        #[arg(value_parser = parse_name)]
+        name: String,
+        #[command(flatten)]
+        file: CallersFlag,
+    },
     /// Create a service token: prints the token to standard output, and its entry for the callers file to
     /// standard error
     ///
@@ -33,25 +91,158 @@ enum Action {
     },
 }
 
+/// The callers file of a command.
+#[derive(Debug, Args)]
+struct CallersFlag {
+    /// The callers file [default: the setting callers.file]
+    #[arg(long, value_name = "FILE")]
+    callers: Option<PathBuf>,
+}
+
 fn parse_name(name: &str) -> Result<String, String> {
     check_name(name).map(|()| name.to_owned())
 }
 
-impl Caller {
-    pub(super) fn run(self) -> Result<(), Failure> {
-        let Action::Token { name } = self.action;
-        let token = ServiceToken::from_random(Entropy::system().bytes());
-        for line in [
-            "",
-            "# Append this entry to the callers file (docs/CALLERS.md), and give the token, which is on",
-            &format!("# standard output, to {name}."),
-            &format!("[{name}]"),
-            &format!("token-hashes = [\"{}\"]", token.hash()),
-            "methods = []   # such as \"IdentityService/ResolveToken\"",
-            "user-fields = []   # such as \"username\"",
-        ] {
-            print_error(line)?;
-        }
-        print(token.expose())
+fn parse_role(name: &str) -> Result<Role, String> {
+    Role::ALL
+        .into_iter()
+        .find(|role| role.name() == name)
+        .ok_or_else(|| format!("expected one of {}", Role::ALL.map(Role::name).join(", ")))
+}
+
+impl CallersFlag {
+    fn path(self, settings: &Settings) -> Result<PathBuf, Failure> {
+        let path = self.callers.or_else(|| settings.callers.file.clone());
+        path.ok_or_else(|| "no callers file is set: name it with --callers FILE".to_owned())
     }
+}
+
+impl Caller {
+    pub(super) fn run(self, settings: &Settings) -> Result<(), Failure> {
+        let token = ServiceToken::from_random(Entropy::system().bytes());
+        match self.action {
+            Action::Add { name, role, file } => {
+                let file = CallersFile::open(file.path(settings)?)?;
+                file.publish_with(&token, |text| text.add(&name, role, token.hash()).map_err(reason))
+            }
+            Action::List { file } => list(&CallersFile::open(file.path(settings)?)?),
+            Action::Rotate { name, finish: false, file } => {
+                let file = CallersFile::open(file.path(settings)?)?;
+                file.publish_with(&token, |text| text.add_token(&name, token.hash()).map_err(reason))
+            }
+            Action::Rotate { name, finish: true, file } => {
+                let file = CallersFile::open(file.path(settings)?)?;
+                file.publish(&file.changed(|text| text.remove_earlier_tokens(&name).map_err(reason))?)
+            }
+            Action::Remove { name, file } => {
+                let file = CallersFile::open(file.path(settings)?)?;
+                file.publish(&file.changed(|text| text.remove(&name).map_err(reason))?)
+            }
+            Action::Token { name } => print_entry(&name, &token),
+        }
+    }
+}
+
+/// Prints the entry of a caller without rights, and its token.
+fn print_entry(name: &str, token: &ServiceToken) -> Result<(), Failure> {
+    for line in [
+        "",
+        "# Append this entry to the callers file (docs/CALLERS.md), and give the token, which is on",
+        &format!("# standard output, to {name}."),
+        &format!("[{name}]"),
+        &format!("token-hashes = [\"{}\"]", token.hash()),
+        "methods = []   # such as \"IdentityService/ResolveToken\"",
+        "user-fields = []   # such as \"username\"",
+    ] {
+        print_error(line)?;
+    }
+    print(token.expose())
+}
+
+/// Prints the callers of a file.
+fn list(file: &CallersFile) -> Result<(), Failure> {
+    let mut lines = Lines::new();
+    for entry in CallersText::parse(&file.text).map_err(|error| file.failure(&error))?.entries() {
+        let (tokens, certificates) = (entry.tokens, entry.certificates);
+        let (methods, fields) = (entry.methods.join(" "), entry.user_fields.join(" "));
+        let shown = [entry.name, tokens.to_string(), certificates.to_string(), methods, fields];
+        if lines.line(shown.map(|text| field(&text)).join("\t"))? {
+            break;
+        }
+    }
+    lines.finish()
+}
+
+/// A callers file that a command reads or changes.
+struct CallersFile {
+    path: PathBuf,
+    /// The text; empty if there is no file yet.
+    text: String,
+    exists: bool,
+}
+
+impl CallersFile {
+    fn open(path: PathBuf) -> Result<Self, Failure> {
+        // A file behind a symbolic link is replaced, not the link.
+        let path = fs::canonicalize(&path).unwrap_or(path);
+        if !path.exists() {
+            return Ok(Self { path, text: String::new(), exists: false });
+        }
+        let text = input_file::read_secret(&path).map_err(|error| format!("callers file: {error}"))?.text;
+        Ok(Self { path, text, exists: true })
+    }
+
+    fn failure(&self, error: &dyn std::fmt::Display) -> Failure {
+        format!("callers file {}: {error}", ShownPath(&self.path))
+    }
+
+    /// Returns the text after a change. The service would accept the file.
+    fn changed(
+        &self,
+        change: impl FnOnce(&mut CallersText) -> Result<(), Failure>,
+    ) -> Result<String, Failure> {
+        let mut text = CallersText::parse(&self.text).map_err(|error| self.failure(&error))?;
+        change(&mut text).map_err(|error| self.failure(&error))?;
+        let (text, methods) = (text.to_string(), all_method_paths());
+        let methods: Vec<_> = methods.iter().map(String::as_str).collect();
+        Callers::parse(&text, &methods).map_err(|error| self.failure(&error))?;
+        Ok(text)
+    }
+
+    /// Replaces the file. It keeps its owner and its mode; a new file can be read by its owner only.
+    fn publish(&self, text: &str) -> Result<(), Failure> {
+        write(&self.path, text).map_err(|error| self.failure(&format_args!("not changed: {error}")))
+    }
+
+    /// Replaces the file and prints the token. If the token cannot be printed, the file gets its earlier text
+    /// back: a token that no caller has must not stay valid.
+    fn publish_with(
+        &self,
+        token: &ServiceToken,
+        change: impl FnOnce(&mut CallersText) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        self.publish(&self.changed(change)?)?;
+        print_secret(token.expose()).map_err(|error| {
+            let undone = if self.exists {
+                self.publish(&self.text)
+            } else {
+                fs::remove_file(&self.path).map_err(|error| self.failure(&error))
+            };
+            match undone {
+                Ok(()) => format!("{error}: the callers file was not changed"),
+                Err(undone) => format!("{error}; the new token is valid, but could not be printed: {undone}"),
+            }
+        })
+    }
+}
+
+fn write(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write as _;
+    let mut draft = Draft::create(path)?;
+    draft.file().write_all(text.as_bytes())?;
+    if let Ok(existing) = fs::metadata(path) {
+        draft.file().set_permissions(existing.permissions())?;
+        fchown(draft.file(), Some(existing.uid()), Some(existing.gid()))?;
+    }
+    draft.publish(Existing::Replace)
 }

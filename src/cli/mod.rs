@@ -34,9 +34,9 @@ use crate::{
     database, telemetry,
 };
 
-/// Number of turns of tasks after which a thread of the runtime looks for events of sockets and timers. A turn of
-/// a connection that is flooded with calls takes milliseconds, so tokio's default of 61 turns would let all
-/// other connections wait for up to a second.
+/// Number of turns of tasks after which a thread of the runtime looks for events of sockets and timers. A
+/// turn of a connection that is flooded with calls takes milliseconds, so tokio's default of 61 turns would
+/// let all other connections wait for up to a second.
 const EVENT_INTERVAL: u32 = 8;
 
 /// How long a command that succeeded waits until its SQLite files are complete without their WAL, which holds
@@ -87,7 +87,7 @@ enum Command {
     /// the reason of a refusal; the user's auth_token; the caller; the address of the end user, or of the
     /// connection; then optional fields as name=value. docs/AUDIT.md explains each kind.
     Audit(audit::Audit),
-    /// Create service tokens for callers
+    /// Manage the callers file and service tokens
     Caller(caller::Caller),
     /// List and rotate the keys that sign access tokens
     Keys(keys::Keys),
@@ -171,7 +171,7 @@ impl Cli {
                 Command::Migrate => migrate::run(&settings).await,
                 Command::User(user) => user.run(&settings).await,
                 Command::Audit(audit) => audit.run(&settings).await,
-                Command::Caller(caller) => caller.run(),
+                Command::Caller(caller) => caller.run(&settings),
                 Command::Keys(keys) => keys.run(&settings).await,
                 Command::Import(import) => import.run(&settings).await,
                 Command::Export(export) => export.run(&settings).await,

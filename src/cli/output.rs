@@ -21,6 +21,16 @@ pub(super) fn print(line: impl Display) -> Result<(), Failure> {
     output.finish()
 }
 
+/// Prints a secret that is shown only once to standard output.
+///
+/// # Errors
+/// It cannot be written. A closed pipe is an error too: the secret would be lost.
+pub(super) fn print_secret(line: &str) -> Result<(), Failure> {
+    let mut output = io::stdout().lock();
+    let written = output.write_all(format!("{line}\n").as_bytes()).and_then(|()| output.flush());
+    written.map_err(|error| format!("cannot write to standard output: {error}"))
+}
+
 /// Prints one line to standard error.
 ///
 /// # Errors

@@ -174,20 +174,25 @@ impl Connector {
         answer.map_err(|_| "the server did not answer within database.connect-timeout".to_owned())?
     }
 
-    /// Opens a connection and closes it again, to find out whether one of the hosts accepts one. Returns the
-    /// error of the last host.
-    pub(super) async fn try_once(&self) -> Result<(), tokio_postgres::Error> {
-        let mut tried = Ok(());
+    /// Opens a connection and closes it again, to find out whether one of the hosts accepts one. Each has the
+    /// time of `database.connect-timeout`. Returns the error of the last host that had one; `None` if all
+    /// hosts hang.
+    pub(super) async fn try_once(&self) -> Result<(), Option<tokio_postgres::Error>> {
+        let mut last = None;
         for host in &self.hosts {
-            tried = match &self.tls {
-                Some(tls) => host.connect(tls.clone()).await.map(drop),
-                None => host.connect(NoTls).await.map(drop),
-            };
-            if tried.is_ok() {
-                break;
+            let opened = timeout(self.connect_timeout, async {
+                match &self.tls {
+                    Some(tls) => host.connect(tls.clone()).await.map(drop),
+                    None => host.connect(NoTls).await.map(drop),
+                }
+            });
+            match opened.await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) => last = Some(error),
+                Err(_) => {}
             }
         }
-        tried
+        Err(last)
     }
 
     async fn open_raw(&self, host: &tokio_postgres::Config) -> Result<AsyncPgConnection, String> {

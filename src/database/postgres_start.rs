@@ -2,7 +2,6 @@
 
 use std::{error::Error, io, time::Duration};
 
-use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 
 use super::postgres_connect::{Connector, PostgresOptions};
@@ -32,11 +31,11 @@ pub async fn wait_for_postgres(
 ) -> Result<(), DatabaseError> {
     let (connector, began) = (Connector::new(options)?, clock.instant());
     loop {
-        let error = match timeout(connector.time_limit(), connector.try_once()).await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) if !is_not_ready(&error) => return Ok(()),
-            Ok(Err(error)) => chain(&error),
-            Err(_) => "no answer within database.connect-timeout".to_owned(),
+        let error = match connector.try_once().await {
+            Ok(()) => return Ok(()),
+            Err(Some(error)) if !is_not_ready(&error) => return Ok(()),
+            Err(Some(error)) => chain(&error),
+            Err(None) => "no answer within database.connect-timeout".to_owned(),
         };
         let left = limit.saturating_sub(clock.instant().duration_since(began));
         if left.is_zero() {

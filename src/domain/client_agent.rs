@@ -12,7 +12,8 @@ pub struct ClientAgent(String);
 
 impl ClientAgent {
     /// Accepts any bytes, because an unusual program is no reason to refuse its user. Characters that control
-    /// the text ([`controls_text`]) and invalid UTF-8 become U+FFFD. Returns `None` if nothing but white space remains.
+    /// the text ([`controls_text`]) and invalid UTF-8 become U+FFFD. Returns `None` if nothing but white
+    /// space remains.
     #[must_use]
     pub fn from_bytes_lossy(bytes: &[u8]) -> Option<Self> {
         let printable = |c: char| if controls_text(c) { char::REPLACEMENT_CHARACTER } else { c };

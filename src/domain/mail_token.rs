@@ -27,8 +27,8 @@ impl MailToken {
     /// Reads the text of a link, in the form of [`MailToken::to_link_text`].
     ///
     /// # Errors
-    /// [`InvalidMailToken`] for any other text. That includes the three other spellings of the last
-    /// character, so that a token has exactly one text.
+    /// [`InvalidMailToken`] for any other text. The decoder refuses a last character whose two unused bits
+    /// are not zero, so a token has exactly one text.
     pub fn parse(text: &str) -> Result<Self, InvalidMailToken> {
         if text.len() != TEXT_CHARACTERS {
             return Err(InvalidMailToken);

@@ -9,8 +9,8 @@ pub fn controls_text(c: char) -> bool {
     const BYTE_ORDER_MARK: char = '\u{feff}';
     c.is_control()
         || matches!(c, SOFT_HYPHEN | ARABIC_LETTER_MARK | BYTE_ORDER_MARK)
-        // The zero-width space, direction marks, line and paragraph separators, embeddings and overrides, word
-        // joiners and isolates. Not the joiners U+200C and U+200D, which names and emoji contain.
+        // The zero-width space, direction marks, line and paragraph separators, embeddings and overrides,
+        // word joiners and isolates. Not the joiners U+200C and U+200D, which names and emoji contain.
         || matches!(c, '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
 }
 

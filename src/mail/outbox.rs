@@ -123,8 +123,8 @@ impl Outbox {
         sending.wait().await;
     }
 
-    /// Leases the next mail that is due, or one whose time of the next attempt is later than any right clock
-    /// could have set it.
+    /// Leases the next mail that is due, or one that is scheduled later than the longest backoff allows,
+    /// because a wrong clock set that time.
     async fn claim(&self) -> Result<Option<OutgoingMail>, DatabaseError> {
         let now = self.env.clock.now();
         let lease_until = now.plus(self.options.timeout * 2);

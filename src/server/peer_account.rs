@@ -209,8 +209,8 @@ impl HeldBytes {
         Self::of_request(connection, false)
     }
 
-    /// Counts the bytes of a request in the account of the connection or, if it needs no caller, always in that
-    /// of the strangers.
+    /// Counts the bytes of a request in the account of the connection or, if it needs no caller, always in
+    /// that of the strangers.
     pub(super) fn of_request(connection: Arc<ConnectionAccount>, is_of_strangers: bool) -> Self {
         let account = Arc::clone(connection.account(is_of_strangers));
         Self { connection, is_of_strangers, account, held: 0 }

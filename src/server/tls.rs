@@ -58,7 +58,7 @@ pub enum TlsError {
         path: PathBuf,
     },
     /// The key does not belong to the certificate, or TLS does not support its type.
-    #[error("{} and {}: {source}", certificate.display(), key.display())]
+    #[error("{} and {}: {}", certificate.display(), key.display(), pair_rule(source))]
     InvalidKeyPair {
         /// The file of the certificate.
         certificate: PathBuf,
@@ -67,6 +67,14 @@ pub enum TlsError {
         /// The cause.
         source: rustls::Error,
     },
+}
+
+/// Says why a certificate and a key cannot be used together.
+fn pair_rule(source: &rustls::Error) -> String {
+    match source {
+        rustls::Error::InconsistentKeys(_) => "the key does not belong to the certificate".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 /// The TLS configuration of new connections. Clones share the configuration, also after

@@ -161,8 +161,7 @@ async fn commands_refuse_a_database_of_a_later_release() {
         let database = TestDatabase::new(engine);
         assert!(run(&["migrate", "--database-url", database.url()]).status.success());
         database.execute("INSERT INTO __diesel_schema_migrations (version) VALUES ('99991231235959')");
-        for command in ["migrate", "user"] {
-            let arguments: &[&str] = if command == "user" { &["user", "list"] } else { &["migrate"] };
+        for arguments in [&["migrate"][..], &["user", "list"]] {
             let failure = error_line(1, &run(&[arguments, &["--database-url", database.url()]].concat()));
             assert!(failure.contains("99991231235959") && failure.contains("later release"), "{failure}");
         }

@@ -198,7 +198,12 @@ fn the_page_of_callers_creates_a_caller_that_can_call() {
 }
 
 #[test]
-fn the_audit_trail_is_listed() {
+fn the_page_of_calls_over_http_works_with_curl() {
+    Walkthrough { before: "kairos-identity serve", ..Walkthrough::new("docs/http.md", Engine::Sqlite) }.run();
+}
+
+#[test]
+fn the_commands_of_the_page_about_the_audit_trail_succeed() {
     let before = "kairos-identity serve\n\
                   grpcurl -plaintext -d '{\"username\": \"Ada\", \"email\": \"ada@example.com\", \"password\": \"plum-Voyage-84-kettle\"}' \
                   127.0.0.1:50051 kairos.identity.v1.IdentityService/Register";

@@ -16,6 +16,8 @@ mod arrows;
 #[cfg(test)]
 mod attacks;
 #[cfg(test)]
+mod callers_command;
+#[cfg(test)]
 mod circles;
 #[cfg(test)]
 mod clock_jumps;

@@ -22,8 +22,8 @@ impl SessionOptions {
         session.refreshed_at.plus(self.idle).min(session.created_at.plus(self.lifetime))
     }
 
-    /// Returns the latest time at which a session can have been opened or refreshed unless the clock was ahead
-    /// then. It allows for a clock that is behind now, by at most the lifetime of a session.
+    /// Returns the latest time at which a session can have been opened or refreshed unless the clock was
+    /// ahead then. It allows for a clock that is behind now, by at most the lifetime of a session.
     fn latest_refresh(&self, now: Timestamp) -> Timestamp {
         now.plus(self.lifetime)
     }

@@ -93,7 +93,11 @@ on_both_engines! {
         let django = Django::small(Engine::Sqlite, 2);
 
         for decision in ["keep-oldest", "keep-verified"] {
-            let arguments = ["import", "django", "--from", django.url(), "--to", server.database_url(), "--on-email-conflict", decision];
+            let key = server.secret_key_file();
+            let arguments = [
+                "import", "django", "--from", django.url(), "--to", server.database_url(), "--on-email-conflict", decision,
+                "--secret-key-file", key.to_str().unwrap(),
+            ];
             let (_, printed) = refused(&arguments);
             assert!(printed.contains("has not verified it"), "{decision}: {printed}");
         }

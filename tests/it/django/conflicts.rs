@@ -127,7 +127,10 @@ on_both_engines! {
         let ada = server.unverified_user("ada").await;
         let django = Django::small(Engine::Sqlite, 3);
         django.execute("UPDATE core_user SET email = 'Ada@example.com', is_verified = 1 WHERE id = 1; UPDATE core_user SET username = 'ada' WHERE id = 2");
-        let arguments = ["import", "django", "--from", django.url(), "--to", server.database_url()];
+        let key = server.secret_key_file();
+        let arguments = [
+            "import", "django", "--from", django.url(), "--to", server.database_url(), "--secret-key-file", key.to_str().unwrap(),
+        ];
 
         let (_, printed) = refused(&arguments);
         assert!(printed.contains("email_taken_here: rows 1") && printed.contains("username_taken_here: rows 2"), "{printed}");

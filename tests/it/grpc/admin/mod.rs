@@ -199,7 +199,7 @@ on_both_engines! {
         };
         let tokens = log_in(&server, "ada").await;
 
-        assert_eq!(user(&["end-sessions", "ada"]), "revoked 1 sessions\n");
+        assert_eq!(user(&["end-sessions", "ada"]), "revoked 1 session\n");
         assert!(!introspect(&server, &tokens.access_token).await.active);
         assert!(user(&["disable", "ada"]).contains("disabled_at"));
         assert!(user(&["list", "--disabled"]).contains("\tdisabled\t"));

@@ -107,6 +107,10 @@ pub(super) async fn call_with_wrong_passwords(trail: &mut Trail, access: &str) {
     // The fourth failure was the last one without a wait.
     let maximum = ["authn_login_fail_max TOO_MANY_ATTEMPTS"];
     trail.refused("IdentityService/Login", &login, "", &maximum).await;
+    // The current passwords of the user have a limit of their own, which this fourth failure reaches.
+    let wrong = [("current_password", text("wrong"))];
+    let failed = ["user_delete_fail INVALID_CREDENTIALS"];
+    trail.refused("AccountService/DeleteAccount", &wrong, access, &failed).await;
     let both = [maximum[0], "authn_password_change_fail TOO_MANY_ATTEMPTS"];
     let change = [("current_password", text(PASSWORD)), ("new_password", text(NEW_PASSWORD))];
     trail.refused("AccountService/ChangePassword", &change, access, &both).await;
