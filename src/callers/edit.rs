@@ -70,11 +70,12 @@ impl CallersText {
             return Err(EditError::Exists(name.to_owned()));
         }
         let mut entry = Table::new();
-        entry[TOKEN_HASHES] = value(Array::from_iter([token.to_string()]));
-        entry["methods"] = value(Array::from_iter(role.methods().iter().copied()));
-        entry["user-fields"] = value(Array::from_iter(role.user_fields().iter().copied()));
+        let list = |texts: &[&str]| value(texts.iter().copied().collect::<Array>());
+        entry.insert(TOKEN_HASHES, list(&[&token.to_string()]));
+        entry.insert("methods", list(role.methods()));
+        entry.insert("user-fields", list(role.user_fields()));
         if role.tells_client() {
-            entry["tells-client"] = value(true);
+            entry.insert("tells-client", value(true));
         }
         if !self.0.is_empty() {
             entry.decor_mut().set_prefix("\n");
