@@ -25,8 +25,12 @@ struct Call<'a> {
     body: &'a [u8],
 }
 
-const CONTENT_TYPES: [&str; 4] =
-    ["application/json", "application/json; charset=utf-8", "application/proto", "application/grpc-web+proto"];
+const CONTENT_TYPES: [&str; 4] = [
+    "application/json",
+    "application/json; charset=utf-8",
+    "application/proto",
+    "application/grpc-web+proto",
+];
 
 const HEADERS: [&str; 8] = [
     "connect-protocol-version",
