@@ -272,7 +272,7 @@ impl Drop for Counted {
     }
 }
 
-/// Blocks until the threads of all dropped [`SqliteThreads`] have closed their connections, which moves the
+/// Blocks until the threads of all dropped `SqliteThreads` have closed their connections, which moves the
 /// WAL into the file. Returns false if this takes longer than `limit`.
 #[must_use]
 pub fn wait_until_closed(limit: Duration) -> bool {

@@ -53,7 +53,7 @@ diesel::define_sql_function! {
     fn lower(text: diesel::sql_types::Text) -> diesel::sql_types::Text;
 }
 
-/// Returns the LIKE patterns for [`lower`] of a username that an imported user has kept although it breaks a
+/// Returns the LIKE patterns for `lower` of a username that an imported user has kept although it breaks a
 /// rule. Such a name has no comparison form. The engines convert other letters than those of ASCII to lower
 /// case differently, so the patterns have them in both cases.
 fn kept_name_patterns(text: &str) -> [String; 3] {
