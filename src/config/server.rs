@@ -93,10 +93,10 @@ section! {
         /// reflection. A client that watches the health has one such call for each connection.
         streaming_calls_per_peer_max: Count<1, 100_000> = "64",
         /// Maximum memory of the unfinished requests of one peer: requests whose message has not arrived
-        /// completely. Each counts as 16 KiB for its buffers (a look-up by token as 2,000 bytes), 256 bytes
-        /// for each header, and the larger of its announced length and twice the received bytes. A request
-        /// that would exceed the limit is refused with `OVERLOADED`; a request that arrives at once is not
-        /// affected.
+        /// completely. Each counts as 16 KiB for its buffers (a look-up by token as 2,000 bytes, a call of
+        /// health as 32 KiB), 256 bytes for each header, and the larger of its announced length and twice the
+        /// received bytes. A request that would exceed the limit is refused with `OVERLOADED`; a request that
+        /// arrives at once is not affected.
         unfinished_bytes_per_peer_max: Bytes<65_536, 1_073_741_824> = "4MiB",
         /// Maximum memory of the unfinished requests of all peers together.
         unfinished_bytes_max: Bytes<65_536, 4_194_304_000> = "128MiB",
