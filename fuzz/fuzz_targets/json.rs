@@ -3,18 +3,14 @@
 //! in JSON may cause an internal error.
 #![no_main]
 
-use std::{cell::RefCell, sync::Arc, time::Duration};
-
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, StatusCode};
+use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
-use kairos_identity::{grpc::layer::all_method_paths, server::HttpHandler};
-use kairos_identity_fuzz::service;
+use kairos_identity_fuzz::service::{answer, on_service, with_headers};
 use libfuzzer_sys::{
     arbitrary::{self, Arbitrary},
     fuzz_target,
 };
-use tokio::runtime::{Builder, Runtime};
 use tonic::body::Body;
 
 #[derive(Debug, Arbitrary)]
@@ -44,37 +40,18 @@ const HEADERS: [&str; 8] = [
 ];
 
 fuzz_target!(|call: Call| {
-    thread_local! {
-        static SCENE: (Runtime, Vec<String>, RefCell<Option<Arc<service::Service>>>) =
-            (Builder::new_current_thread().enable_all().build().unwrap(), all_method_paths(), RefCell::default());
-    }
-    SCENE.with(|(runtime, paths, service)| {
-        runtime.block_on(async {
-            if service.borrow().is_none() {
-                let started = Arc::new(service::Service::start().await);
-                service.replace(Some(started));
-            }
-            let service = service.borrow().clone().unwrap();
-            let path = &paths[usize::from(call.method) % paths.len()];
-            let content_type = CONTENT_TYPES[usize::from(call.content_type) % CONTENT_TYPES.len()];
-            let mut request = Request::post(path).header("content-type", content_type);
-            for (name, value) in call.headers {
-                let name = HeaderName::from_static(HEADERS[usize::from(name) % HEADERS.len()]);
-                if let Ok(value) = HeaderValue::from_bytes(value) {
-                    request = request.header(name, value);
-                }
-            }
-            let body = Body::new(Full::new(Bytes::copy_from_slice(call.body)));
-            let peer = service::peer();
-            let response = service.calls.answer(request.body(body).unwrap(), &peer);
-            let response =
-                tokio::time::timeout(Duration::from_secs(20), response).await.expect("the call is answered");
-            let is_json = content_type.starts_with("application/json");
-            assert!(!is_json || response.status() != StatusCode::INTERNAL_SERVER_ERROR);
-            if is_json && response.headers()["content-type"] == "application/json" {
-                let body = response.into_body().collect().await.unwrap().to_bytes();
-                serde_json::from_slice::<serde_json::Value>(&body).expect("the response is JSON");
-            }
-        });
+    on_service(async |service, paths| {
+        let path = &paths[usize::from(call.method) % paths.len()];
+        let content_type = CONTENT_TYPES[usize::from(call.content_type) % CONTENT_TYPES.len()];
+        let request = Request::post(path).header("content-type", content_type);
+        let body = Body::new(Full::new(Bytes::copy_from_slice(call.body)));
+        let request = with_headers(request, &HEADERS, call.headers).body(body).unwrap();
+        let response = answer(service, request).await;
+        let is_json = content_type.starts_with("application/json");
+        assert!(!is_json || response.status() != StatusCode::INTERNAL_SERVER_ERROR);
+        if is_json && response.headers()["content-type"] == "application/json" {
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            serde_json::from_slice::<serde_json::Value>(&body).expect("the response is JSON");
+        }
     });
 });

@@ -1,7 +1,8 @@
 //! The service in the process of the target, with a database in a temporary folder.
 
-use std::{sync::Arc, time::Duration};
+use std::{cell::RefCell, sync::Arc, time::Duration};
 
+use http::{HeaderName, HeaderValue, Request, Response};
 use kairos_identity::{
     access_token::{AccessTokenOptions, AccessTokens, SigningKey},
     accounts::{
@@ -14,17 +15,18 @@ use kairos_identity::{
     env::Env,
     grpc::{
         Api, PageTokens, Protocols, Services,
-        layer::{LayerOptions, Layered, RequestLimits, wrap},
+        layer::{LayerOptions, Layered, RequestLimits, all_method_paths, wrap},
         with_all_protocols,
     },
     pages::{PageTemplates, Pages, PagesOptions},
     password::{PasswordOptions, Passwords, Policy},
     sealing::SealingKey,
-    server::{ConnectionAccount, Peer, PeerLimits},
+    server::{ConnectionAccount, HttpHandler, Peer, PeerLimits},
     store::{LookupOptions, Store},
 };
 use tempfile::TempDir;
-use tonic::service::Routes;
+use tokio::runtime::{Builder, Runtime};
+use tonic::{body::Body, service::Routes};
 
 /// The API with its layers and protocols, and the pages. Dropping it deletes the temporary folder.
 pub struct Service {
@@ -102,6 +104,47 @@ impl Service {
         };
         Self { calls: with_all_protocols(wrap(services, options)), pages, _folder: folder }
     }
+}
+
+/// Runs one input on the service that all inputs of a target share, with the paths of all methods.
+pub fn on_service<R>(run: impl AsyncFnOnce(&Service, &[String]) -> R) -> R {
+    thread_local! {
+        static SCENE: (Runtime, Vec<String>, RefCell<Option<Arc<Service>>>) =
+            (Builder::new_current_thread().enable_all().build().unwrap(), all_method_paths(), RefCell::default());
+    }
+    SCENE.with(|(runtime, paths, service)| {
+        runtime.block_on(async {
+            if service.borrow().is_none() {
+                let started = Arc::new(Service::start().await);
+                service.replace(Some(started));
+            }
+            let service = service.borrow().clone().unwrap();
+            run(&service, paths).await
+        })
+    })
+}
+
+/// Adds arbitrary headers, each with one of these names, to a request.
+#[must_use]
+pub fn with_headers(
+    mut request: http::request::Builder,
+    names: &[&'static str],
+    headers: Vec<(u8, &[u8])>,
+) -> http::request::Builder {
+    for (name, value) in headers {
+        let name = HeaderName::from_static(names[usize::from(name) % names.len()]);
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            request = request.header(name, value);
+        }
+    }
+    request
+}
+
+/// Sends a call to the service, which must answer in time.
+pub async fn answer(service: &Service, request: Request<Body>) -> Response<Body> {
+    let peer = peer();
+    let response = service.calls.answer(request, &peer);
+    tokio::time::timeout(Duration::from_secs(20), response).await.expect("the call is answered")
 }
 
 /// Returns a peer that may have as much as the limits of the service allow.

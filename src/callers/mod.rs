@@ -24,6 +24,6 @@ pub use self::{
     registry::Callers,
     rights::UserFields,
     role::Role,
-    token::{ServiceToken, TokenHash},
+    token::{ServiceToken, TokenHash, bearer_token},
 };
 pub use crate::domain::{NOBODY, PAGES};

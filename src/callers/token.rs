@@ -33,8 +33,7 @@ impl ServiceToken {
     /// `kst_` is not checked.
     #[must_use]
     pub fn from_authorization(credentials: &str) -> Option<Self> {
-        let (scheme, token) = credentials.split_once(' ')?;
-        if scheme.eq_ignore_ascii_case("bearer") { Self::parse(token.trim_start_matches(' ')) } else { None }
+        bearer_token(credentials).and_then(Self::parse)
     }
 
     /// The secret token. Print it only once, when it is created.
@@ -49,6 +48,14 @@ impl ServiceToken {
         // Unsalted and fast: 256 random bits cannot be guessed (ASVS 6.5.2).
         TokenHash(Sha256::digest(&self.0).into())
     }
+}
+
+/// Returns the token of the scheme Bearer in the value of an `authorization` header (RFC 6750, section 2.1).
+/// The scheme matches in any case (RFC 9110, section 11.1). Returns `None` for any other scheme.
+#[must_use]
+pub fn bearer_token(credentials: &str) -> Option<&str> {
+    let (scheme, token) = credentials.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start_matches(' '))
 }
 
 impl fmt::Debug for ServiceToken {

@@ -15,7 +15,7 @@ use super::{
     reason,
 };
 use crate::{
-    callers::{Callers, CallersText, Role, ServiceToken, check_name},
+    callers::{Callers, CallersError, CallersText, Role, ServiceToken, check_name},
     config::Settings,
     entropy::Entropy,
     grpc::layer::all_method_paths,
@@ -203,9 +203,8 @@ impl CallersFile {
     ) -> Result<String, Failure> {
         let mut text = CallersText::parse(&self.text).map_err(|error| self.failure(&error))?;
         change(&mut text).map_err(|error| self.failure(&error))?;
-        let (text, methods) = (text.to_string(), all_method_paths());
-        let methods: Vec<_> = methods.iter().map(String::as_str).collect();
-        Callers::parse(&text, &methods).map_err(|error| self.failure(&error))?;
+        let text = text.to_string();
+        parse_callers(&text).map_err(|error| self.failure(&error))?;
         Ok(text)
     }
 
@@ -234,6 +233,13 @@ impl CallersFile {
             }
         })
     }
+}
+
+/// Parses the text of a callers file, whose method patterns must match methods of this API.
+pub(super) fn parse_callers(text: &str) -> Result<Callers, CallersError> {
+    let methods = all_method_paths();
+    let methods: Vec<_> = methods.iter().map(String::as_str).collect();
+    Callers::parse(text, &methods)
 }
 
 fn write(path: &Path, text: &str) -> std::io::Result<()> {

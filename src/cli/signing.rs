@@ -11,6 +11,7 @@ use crate::{
     accounts::{KeyOptions, SigningKeys},
     clock::Clock,
     config::{DatabaseUrl, Settings},
+    database::sqlite_file::with_suffix,
     entropy::Entropy,
     env::Env,
     input_file::ShownPath,
@@ -87,9 +88,7 @@ pub(super) async fn check_key(
 /// Returns the path of the key file of a SQLite database if `secret.key-file` is unset: the database's path
 /// with `.key` appended.
 pub(super) fn default_key_path(database: &Path) -> PathBuf {
-    let mut path = database.as_os_str().to_owned();
-    path.push(KEY_SUFFIX);
-    path.into()
+    with_suffix(database, KEY_SUFFIX)
 }
 
 /// Constructs [`AccessTokens`], still without keys.

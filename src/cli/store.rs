@@ -1,12 +1,14 @@
 //! Opens the store that the settings name.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::{Failure, reason, signing::KEY_SUFFIX};
 use crate::{
     clock::Clock,
     config::{DatabaseSettings, DatabaseUrl, Settings},
-    database::{DatabaseOptions, PostgresOptions, SqliteOptions, wait_for_postgres},
+    database::{
+        DatabaseOptions, PostgresOptions, SqliteOptions, sqlite_file::with_suffix, wait_for_postgres,
+    },
     input_file::ShownPath,
     postgres_url::PostgresUrl,
     publish,
@@ -40,12 +42,7 @@ fn refuse_leftovers(path: &Path, suffixes: &[&str], way_out: &str) -> Result<(),
     if std::fs::metadata(path).is_ok_and(|file| file.len() > 0) {
         return Ok(());
     }
-    let with_suffix = |suffix: &&str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
-    let found = suffixes.iter().map(with_suffix).filter(|file| file.exists());
+    let found = suffixes.iter().map(|suffix| with_suffix(path, suffix)).filter(|file| file.exists());
     let found: Vec<_> = found.map(|file| file.display().to_string()).collect();
     if found.is_empty() {
         return Ok(());

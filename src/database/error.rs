@@ -121,6 +121,11 @@ impl DatabaseError {
 
 impl From<DieselError> for DatabaseError {
     fn from(error: DieselError) -> Self {
+        // The transaction could not be rolled back either, as after the loss of the connection: what counts
+        // is why the commit failed.
+        if let DieselError::RollbackErrorOnCommit { commit_error, .. } = error {
+            return (*commit_error).into();
+        }
         match &error {
             DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, information) => {
                 match violated_constraint(information.as_ref()) {
@@ -135,18 +140,8 @@ impl From<DieselError> for DatabaseError {
                 Self::Unavailable(Cause::new(error))
             }
             DieselError::BrokenTransactionManager => Self::Unavailable(Cause::new(error)),
-            DieselError::RollbackErrorOnCommit { .. } => after_failed_commit(error),
             _ => Self::Internal(Cause::new(error)),
         }
-    }
-}
-
-/// Converts the error of a `COMMIT` whose transaction could not be rolled back either, as after the loss of
-/// the connection: what counts is why the commit failed.
-fn after_failed_commit(error: DieselError) -> DatabaseError {
-    match error {
-        DieselError::RollbackErrorOnCommit { commit_error, .. } => (*commit_error).into(),
-        other => other.into(),
     }
 }
 

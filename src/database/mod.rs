@@ -7,6 +7,7 @@
 
 pub(crate) mod audit_log;
 pub(crate) mod columns;
+mod disk_full;
 mod error;
 mod heartbeat;
 pub(crate) mod postgres;

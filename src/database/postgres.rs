@@ -11,10 +11,7 @@
 //! limited, the pool is larger than that, and reads always find a connection.
 
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -40,6 +37,7 @@ use tokio::{
 };
 
 use super::{
+    disk_full::DiskFullFailures,
     postgres_connect::{Connector, PostgresOptions},
     sql_state::Remedy,
 };
@@ -55,7 +53,7 @@ pub struct PostgresPool {
     acquire_timeout: Duration,
     answer_timeout: Duration,
     /// Number of operations that failed because the server's disk is full.
-    disk_full_failures: Arc<AtomicU64>,
+    disk_full_failures: DiskFullFailures,
     /// The writes that have a connection or may take one.
     writes: Arc<Semaphore>,
     /// Connections that were opened before this moment are closed instead of used.
@@ -128,7 +126,7 @@ impl PostgresPool {
             writes: Arc::new(Semaphore::new(options.pool_size)),
             discarded_before: Arc::default(),
             moves: Arc::default(),
-            disk_full_failures: Arc::default(),
+            disk_full_failures: DiskFullFailures::default(),
         };
         if opened.connector.is_selective() {
             tokio::spawn(opened.clone().watch_server());
@@ -202,16 +200,12 @@ impl PostgresPool {
             task.await.map_err(DatabaseError::unavailable)?
         };
         let result = timeout(self.answer_timeout, answer).await.map_err(DatabaseError::unavailable)?;
-        result.inspect_err(|error| {
-            if error.is_disk_full() {
-                self.disk_full_failures.fetch_add(1, Ordering::Relaxed);
-            }
-        })
+        self.disk_full_failures.counted(result)
     }
 
     /// Returns the number of operations that failed because the server's disk is full.
     pub(crate) fn disk_full_failures(&self) -> u64 {
-        AtomicU64::load(&self.disk_full_failures, Ordering::Relaxed)
+        self.disk_full_failures.count()
     }
 
     /// Runs `work`, which only reads, in a task of its own, which goes on if the caller's future is dropped.

@@ -21,6 +21,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use tokio::sync::oneshot;
 
 use super::{
+    disk_full::DiskFullFailures,
     sqlite_file::DatabaseFile,
     sqlite_open::{Open, SqliteOptions, open_reader, open_writer},
     sqlite_wal::{self, Checkpoint, WalWatch},
@@ -76,7 +77,7 @@ pub struct SqliteThreads {
     /// Number of transactions that the writer has committed.
     commits: Arc<AtomicU64>,
     /// Number of transactions that failed because the disk is full.
-    disk_full_failures: Arc<AtomicU64>,
+    disk_full_failures: DiskFullFailures,
     clock: Clock,
     writer: Sender<Job>,
     readers: Sender<Job>,
@@ -92,7 +93,7 @@ impl SqliteThreads {
         for _ in 0..options.readers {
             start_thread("sqlite-reader", &options, (open_reader, |_| {}), read_jobs.clone())?;
         }
-        let (commits, disk_full_failures) = (Arc::default(), Arc::default());
+        let (commits, disk_full_failures) = (Arc::default(), DiskFullFailures::default());
         Ok(Self { options, file, commits, disk_full_failures, clock: Clock::system(), writer, readers })
     }
 
@@ -144,17 +145,13 @@ impl SqliteThreads {
             recorded.log();
             Ok(value)
         };
-        run_on(&self.writer, committed).await.inspect_err(|error| {
-            if error.is_disk_full() {
-                self.disk_full_failures.fetch_add(1, Ordering::Relaxed);
-            }
-        })
+        self.disk_full_failures.counted(run_on(&self.writer, committed).await)
     }
 
     /// Returns the number of transactions that failed because the disk is full.
     #[must_use]
     pub(crate) fn disk_full_failures(&self) -> u64 {
-        self.disk_full_failures.load(Ordering::Relaxed)
+        self.disk_full_failures.count()
     }
 
     /// Writes to the file as a transaction does, without a change: sets `user_version`, which nothing uses,

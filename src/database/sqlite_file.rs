@@ -89,8 +89,8 @@ impl DatabaseFile {
     }
 }
 
-/// Returns the path of a file that SQLite keeps beside the database.
-pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+/// Returns the path of a file that is kept beside the database: its WAL, or its key.
+pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()

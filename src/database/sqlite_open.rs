@@ -12,6 +12,7 @@ use std::{
 use diesel::{Connection, SqliteConnection, connection::SimpleConnection};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
+use super::sqlite_file::with_suffix;
 use crate::database::DatabaseError;
 
 /// Options of a SQLite database.
@@ -104,9 +105,7 @@ fn is_in_wal_mode(path: &Path) -> bool {
 
 /// True if the file has a -wal file with content.
 fn has_wal(path: &Path) -> bool {
-    let mut wal = path.as_os_str().to_owned();
-    wal.push("-wal");
-    std::fs::metadata(wal).is_ok_and(|metadata| metadata.len() > 0)
+    std::fs::metadata(with_suffix(path, "-wal")).is_ok_and(|metadata| metadata.len() > 0)
 }
 
 fn ensure_file(options: &SqliteOptions) -> Result<(), DatabaseError> {

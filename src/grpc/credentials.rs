@@ -6,7 +6,7 @@
 
 use http::{HeaderMap, header};
 
-use crate::callers::ServiceToken;
+use crate::callers::{ServiceToken, bearer_token};
 
 /// The header with the service token of the caller.
 pub(super) const CALLER_TOKEN: &str = "kairos-caller-token";
@@ -52,22 +52,25 @@ pub(super) enum InvalidCredentials {
 /// # Errors
 /// [`InvalidCredentials`] if it is unclear which caller is meant.
 pub(super) fn service_token(headers: &HeaderMap) -> Result<Option<ServiceToken>, InvalidCredentials> {
-    let mut tokens = Vec::new();
+    let (mut found, mut is_several) = (None, false);
+    let mut add = |token| is_several |= found.replace(token).is_some();
     for value in headers.get_all(CALLER_TOKEN) {
         let value = value.to_str().unwrap_or_default().trim();
         if value.contains(',') {
             return Err(InvalidCredentials::Joined);
         }
-        tokens.push(ServiceToken::parse(value).ok_or(InvalidCredentials::NotAServiceToken)?);
+        add(ServiceToken::parse(value).ok_or(InvalidCredentials::NotAServiceToken)?);
     }
     for value in headers.get_all(header::AUTHORIZATION) {
         let value = value.to_str().unwrap_or_default();
         if is_joined(value) {
             return Err(InvalidCredentials::Joined);
         }
-        tokens.extend(ServiceToken::from_authorization(value));
+        if let Some(token) = ServiceToken::from_authorization(value) {
+            add(token);
+        }
     }
-    if tokens.len() > 1 { Err(InvalidCredentials::SeveralServiceTokens) } else { Ok(tokens.pop()) }
+    if is_several { Err(InvalidCredentials::SeveralServiceTokens) } else { Ok(found) }
 }
 
 /// Returns the access token of the user in `authorization: Bearer ...` (RFC 6750, section 2.1).
@@ -89,17 +92,13 @@ pub(super) fn access_token(headers: &HeaderMap) -> Result<&str, InvalidCredentia
 
 /// Returns the token of the scheme Bearer, unless it is a service token.
 fn access_token_in(credentials: &str) -> Option<&str> {
-    let (scheme, token) = credentials.split_once(' ')?;
-    let is_service_token = ServiceToken::from_authorization(credentials).is_some();
-    (scheme.eq_ignore_ascii_case("bearer") && !is_service_token).then(|| token.trim_start_matches(' '))
+    bearer_token(credentials).filter(|token| ServiceToken::parse(token).is_none())
 }
 
 /// True if a client or a proxy has joined two values of `authorization` (RFC 9110, section 5.3). No token of
 /// this service contains a comma.
 fn is_joined(credentials: &str) -> bool {
-    let is_bearer = |value: &str| {
-        value.trim_start().split_once(' ').is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-    };
+    let is_bearer = |value: &str| bearer_token(value.trim_start()).is_some();
     credentials.contains(',') && is_bearer(credentials) && credentials.split(',').skip(1).any(is_bearer)
 }
 

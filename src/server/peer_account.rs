@@ -38,6 +38,20 @@ impl PeerLimits {
     }
 }
 
+#[cfg(test)]
+impl PeerLimits {
+    /// Returns low limits.
+    pub(super) const fn of_tests() -> Self {
+        Self {
+            connections_max: 2,
+            calls_max: 3,
+            streaming_calls_max: 1,
+            unfinished_bytes_max: 100,
+            unfinished_bytes_total_max: 150,
+        }
+    }
+}
+
 /// The bytes of unfinished requests of all peers: of strangers, and of callers.
 #[derive(Debug, Clone, Default)]
 pub(super) struct UnfinishedTotals {
@@ -255,16 +269,6 @@ impl Drop for HeldBytes {
 mod tests {
     use super::*;
 
-    fn limits() -> PeerLimits {
-        PeerLimits {
-            connections_max: 2,
-            calls_max: 3,
-            streaming_calls_max: 1,
-            unfinished_bytes_max: 100,
-            unfinished_bytes_total_max: 150,
-        }
-    }
-
     fn connection(accounts: &PeerAccounts) -> Arc<ConnectionAccount> {
         Arc::new(ConnectionAccount::new(accounts.clone()))
     }
@@ -272,7 +276,7 @@ mod tests {
     #[test]
     fn the_connections_of_a_peer_share_one_account() {
         let totals = UnfinishedTotals::default();
-        let [peer, other] = [(); 2].map(|()| PeerAccounts::new(limits(), &totals));
+        let [peer, other] = [(); 2].map(|()| PeerAccounts::new(PeerLimits::of_tests(), &totals));
         let (one, two, other) = (connection(&peer), connection(&peer), connection(&other));
 
         let slot = one.try_begin_streaming_call();
@@ -291,7 +295,7 @@ mod tests {
     #[test]
     fn bytes_are_limited_for_each_peer_and_in_total() {
         let totals = UnfinishedTotals::default();
-        let [one, two] = [(); 2].map(|()| connection(&PeerAccounts::new(limits(), &totals)));
+        let [one, two] = [(); 2].map(|()| connection(&PeerAccounts::new(PeerLimits::of_tests(), &totals)));
         let held = |connection: &Arc<ConnectionAccount>| HeldBytes::new(Arc::clone(connection));
         let (mut of_one, mut also_of_one, mut of_two) = (held(&one), held(&one), held(&two));
 
@@ -306,7 +310,7 @@ mod tests {
     #[test]
     fn strangers_take_nothing_from_the_callers_at_their_address() {
         let totals = UnfinishedTotals::default();
-        let peer = PeerAccounts::new(limits(), &totals);
+        let peer = PeerAccounts::new(PeerLimits::of_tests(), &totals);
         let (stranger, caller) = (connection(&peer), connection(&peer));
         let mut calls = CountedCalls::new(Arc::clone(&stranger));
         let mut held = HeldBytes::new(Arc::clone(&stranger));
@@ -326,7 +330,7 @@ mod tests {
     #[test]
     fn what_a_connection_holds_moves_to_the_callers_with_it() {
         let totals = UnfinishedTotals::default();
-        let peer = PeerAccounts::new(limits(), &totals);
+        let peer = PeerAccounts::new(PeerLimits::of_tests(), &totals);
         let (one, stranger) = (connection(&peer), connection(&peer));
         let (mut calls, mut held) = (CountedCalls::new(Arc::clone(&one)), HeldBytes::new(Arc::clone(&one)));
         calls.set(4);

@@ -77,23 +77,13 @@ impl Drop for PeerSlot {
 mod tests {
     use super::*;
 
-    fn limits() -> PeerLimits {
-        PeerLimits {
-            connections_max: 2,
-            calls_max: 3,
-            streaming_calls_max: 1,
-            unfinished_bytes_max: 100,
-            unfinished_bytes_total_max: 150,
-        }
-    }
-
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()
     }
 
     #[test]
     fn a_peer_gets_at_most_its_slots_and_leaves_no_entry() {
-        let peers = Peers::new(limits());
+        let peers = Peers::new(PeerLimits::of_tests());
         let (ada, bob) = (address("192.0.2.1"), address("2001:db8::1"));
         let same = address("::ffff:192.0.2.1");
         let (first, second) = (peers.take(ada), peers.take(same));
@@ -111,7 +101,7 @@ mod tests {
 
     #[test]
     fn the_addresses_of_an_ipv6_network_share_the_slots_of_one_peer() {
-        let peers = Peers::new(limits());
+        let peers = Peers::new(PeerLimits::of_tests());
         let held: Vec<_> = (0..100)
             .filter_map(|host| peers.take(address(&format!("2001:db8:1:2:{host:x}::{host:x}"))))
             .collect();
@@ -121,7 +111,7 @@ mod tests {
 
     #[test]
     fn the_connections_of_a_peer_share_its_accounts() {
-        let peers = Peers::new(limits());
+        let peers = Peers::new(PeerLimits::of_tests());
         let [one, two] = ["2001:db8::1", "2001:db8::2"].map(|text| peers.take(address(text)).unwrap());
         let other = peers.take(address("192.0.2.1")).unwrap();
 

@@ -9,6 +9,7 @@ use std::{fmt::Write, fs, net::TcpListener, os::unix::fs::symlink, path::Path, p
 
 use crate::support::{
     engine::{Engine, TestDatabase},
+    markdown::blocks,
     program::{stderr, stdout},
     tools::repository,
 };
@@ -27,30 +28,6 @@ const PRELUDE: &str = "set -eu\ntrap 'test -z \"${service-}\" || kill \"$service
 /// The `auth_token` in the examples of README.md, and the command that prints the one of the only user.
 const AUTH_TOKEN: &str = "28603cbd-c749-438a-9e7b-e25340f97134";
 const USERS_AUTH_TOKEN: &str = "auth_token=$(kairos-identity user list | grep -oE '[0-9a-f-]{36}')";
-
-/// A code block of a document.
-struct Block {
-    language: String,
-    text: String,
-}
-
-fn blocks(document: &str) -> Vec<Block> {
-    let mut blocks = Vec::new();
-    let mut open: Option<Block> = None;
-    for line in document.lines() {
-        match (line.trim_start().strip_prefix("```"), open.as_mut()) {
-            (Some(language), None) => {
-                open = Some(Block { language: language.to_owned(), text: String::new() });
-            }
-            (Some(_), Some(_)) => blocks.extend(open.take()),
-            (None, Some(block)) => {
-                let _ = writeln!(block.text, "{line}");
-            }
-            (None, None) => {}
-        }
-    }
-    blocks
-}
 
 /// Returns a free port of the loopback interface.
 fn free_port() -> String {

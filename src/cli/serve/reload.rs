@@ -19,10 +19,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     accounts::AuditTrail,
     callers::{CALLERS_FILE, CallerGate, Callers},
-    cli::Failure,
+    cli::{Failure, caller::parse_callers},
     config::Settings,
     domain::{AuditKind, Origin, chain},
-    grpc::layer::all_method_paths,
     input_file::{self, ShownPath},
     server::{self, Alpn, CurrentTls, TlsError},
 };
@@ -75,9 +74,7 @@ fn load_callers(path: &Path, settings: &Settings) -> Result<Callers, Failure> {
     if let Some(warning) = file.warning {
         tracing::warn!("Callers file: {warning}");
     }
-    let methods = all_method_paths();
-    let methods: Vec<_> = methods.iter().map(String::as_str).collect();
-    let callers = Callers::parse(&file.text, &methods).map_err(|error| in_file(&error))?;
+    let callers = parse_callers(&file.text).map_err(|error| in_file(&error))?;
     if callers.any_uses_certificate() && settings.server.tls_client_ca.is_none() {
         return Err(in_file(
             &"a caller authenticates with a certificate, but server.tls-client-ca is not set",

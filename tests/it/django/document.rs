@@ -4,24 +4,10 @@ use std::{fs, path::Path, process::Command};
 
 use super::fixtures;
 use crate::support::{
+    markdown::blocks,
     program::{stderr, stdout},
     tools::repository,
 };
-
-/// Returns the shell code blocks of a Markdown document, in their order.
-fn blocks(document: &str) -> Vec<String> {
-    let mut blocks = Vec::new();
-    let mut open: Option<Vec<&str>> = None;
-    for line in document.lines().map(str::trim) {
-        match (line, &mut open) {
-            ("```sh", None) => open = Some(Vec::new()),
-            ("```", Some(_)) => blocks.extend(open.take().map(|lines| lines.join("\n"))),
-            (line, Some(lines)) => lines.push(line),
-            _ => {}
-        }
-    }
-    blocks
-}
 
 /// True if the block needs a PostgreSQL server, runs until it is stopped, or starts a third-party program.
 fn is_skipped(block: &str) -> bool {
@@ -38,7 +24,9 @@ fn the_commands_run_as_written() {
     let binary = Path::new(env!("CARGO_BIN_EXE_kairos-identity")).parent().unwrap();
     let path = format!("{}:/usr/bin:/bin", binary.display());
     let mut run = 0;
-    for block in blocks(&document).into_iter().filter(|block| !is_skipped(block)) {
+    let commands =
+        blocks(&document).into_iter().filter(|block| block.language == "sh").map(|block| block.text);
+    for block in commands.filter(|block| !is_skipped(block.trim_start())) {
         let output = Command::new("sh")
             .args(["-c", &block])
             .current_dir(folder.path())

@@ -13,6 +13,7 @@ pub mod engine;
 pub mod errors;
 pub mod http;
 pub mod mail;
+pub mod markdown;
 pub mod mime;
 pub mod people;
 pub mod pgbouncer;
