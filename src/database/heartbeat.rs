@@ -14,7 +14,8 @@ use tokio::time::Instant;
 
 use super::{
     columns::{SqlUuid, UuidColumn},
-    postgres::{PostgresPool, Repeats},
+    postgres::PostgresPool,
+    postgres_pool::Repeats,
 };
 use crate::database::DatabaseError;
 
