@@ -135,8 +135,8 @@ impl Accounts {
     }
 
     /// Runs an operation in a task of its own, which goes on if the caller's future is dropped: what it
-    /// decides is written and recorded whether or not the caller waits. `work` receives these operations, and
-    /// a token that is cancelled when the caller no longer waits.
+    /// decides is written and recorded whether or not the caller waits. `work` receives a clone of `self`,
+    /// and a token that is cancelled when the caller no longer waits.
     async fn run_detached<T, E, F>(&self, work: impl FnOnce(Self, CancellationToken) -> F) -> Result<T, E>
     where
         T: Send + 'static,

@@ -1,4 +1,5 @@
-//! A connection to SQLite with the interface of diesel-async, which runs each statement on the calling thread.
+//! A connection to SQLite with the interface of diesel-async, which runs each statement on the calling
+//! thread.
 
 use std::time::Duration;
 

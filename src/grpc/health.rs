@@ -30,7 +30,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// A database that does not answer a check within this time is unavailable.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The number of checks during which writes count as failing after one failed because the disk is full.
+/// The number of checks during which writes count as failing after one failed because the disk is full: ten
+/// seconds, so that the status does not change with each file that another program deletes.
 const CHECKS_AFTER_DISK_FULL: u32 = 10;
 
 /// The services that need everything: those of the API, and `""` for the whole server.
@@ -209,7 +210,7 @@ impl HealthWatch {
             }
             (_, Served::LookUps) => tracing::error!(
                 error,
-                "Database unavailable for logins; health status is NOT_SERVING except of {LOOK_UPS}"
+                "Database unavailable for logins; health status is NOT_SERVING except for {LOOK_UPS}"
             ),
             (Some(_), Served::Everything) => {
                 tracing::info!("Database available again; health status is SERVING");

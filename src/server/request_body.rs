@@ -207,7 +207,7 @@ impl Body for RequestBody {
 impl Drop for RequestBody {
     fn drop(&mut self) {
         self.held = None;
-        // A peer with too many calls in flight has the rest of this one reset instead.
+        // If the peer has too many calls in flight, the rest is not read: hyper resets the stream.
         if self.has_ended.get() || self.context.account.has_too_many_calls() {
             return;
         }

@@ -98,8 +98,9 @@ async fn check_database(settings: &Settings, clock: &Clock) -> Result<Option<Sto
     store::wait_for_server(settings, clock).await?;
     let store = store::open_to_serve(settings)?;
     let schema = store.schema().await.map_err(|error| store::database_failure(settings, &error))?;
-    let is_migrated_here = matches!(settings.database.url, DatabaseUrl::Sqlite(_));
-    if !(is_migrated_here && matches!(schema, Schema::Behind(_))) {
+    // `serve` migrates a SQLite database itself.
+    let will_be_migrated = matches!(settings.database.url, DatabaseUrl::Sqlite(_));
+    if !(will_be_migrated && matches!(schema, Schema::Behind(_))) {
         store::require_current(settings, &store).await?;
     }
     let key = signing::check_key(settings, Some(&store)).await?;

@@ -58,7 +58,8 @@ pub(super) fn to_grpc(request: Request<Body>, codec: Codec, method: Method) -> R
     Request::from_parts(head, Body::new(TranslatedBody { body, codec, state }))
 }
 
-/// Returns the gRPC request of a streaming call with protobuf. Its body has the frames of gRPC.
+/// Returns the gRPC request of a streaming call with protobuf. Its body has the frames of gRPC already and is
+/// passed on unchanged, unless the headers are refused.
 pub(super) fn stream_to_grpc(request: Request<Body>) -> Request<Body> {
     let (mut head, body) = request.into_parts();
     let body = match check(&head.headers, &STREAM_ENCODING) {

@@ -1,9 +1,9 @@
 //! JSON of protobuf messages, by the canonical mapping
 //! (<https://protobuf.dev/programming-guides/json/>).
 //!
-//! prost-reflect maps the values. This module refuses what it would accept or ignore: a name that occurs
-//! twice, in one or both of its forms. An error names the field and the rule, and never repeats the input,
-//! which may be a password.
+//! prost-reflect maps the values. This module refuses what prost-reflect would accept or ignore: a field that
+//! occurs twice, under its JSON name, its name in the .proto, or both. An error names the field and the rule,
+//! and never repeats the input, which may be a password.
 
 use std::{collections::HashSet, fmt};
 
@@ -125,7 +125,8 @@ fn syntax_violation(error: &serde_json::Error) -> FieldViolation {
     FieldViolation::new(BODY, format!("{rule} (line {line}, column {column})"))
 }
 
-/// Returns the violation of a name that is no field, or that is a field in its second form.
+/// Returns the violation of a name that is no field, or that is the other name of a field that the object
+/// has already.
 fn name_violation(message: &MessageDescriptor, value: &Value) -> Option<FieldViolation> {
     let members = value.as_object().filter(|_| message.package_name() != WELL_KNOWN)?;
     let mut seen = HashSet::new();

@@ -314,7 +314,9 @@ impl Store {
                 connection.record(event.with_user(Some(user.auth_token)), recorded).await?;
                 return Ok(Verification::Verified(verified));
             }
-            let is_verified: Option<bool> = core_mail_token::table
+            // Not verified by this call, but perhaps before: the link, used now or earlier, was mailed to the
+            // present email of its user.
+            let is_already_verified: Option<bool> = core_mail_token::table
                 .inner_join(core_user::table)
                 .filter(core_mail_token::digest.eq(token.as_bytes().to_vec()))
                 .filter(core_mail_token::purpose.eq(MailTokenPurpose::VerifyEmail.as_str()))
@@ -324,14 +326,15 @@ impl Store {
                 .get_result(connection)
                 .await
                 .optional()?;
-            Ok(if is_verified == Some(true) { Verification::AlreadyVerified } else { Verification::Invalid })
+            Ok(if is_already_verified == Some(true) { Verification::AlreadyVerified } else { Verification::Invalid })
         })
     }
 
     /// Creates a new link for the user with this email, and with this id if one is given, and enqueues its
-    /// mail. At the time of the event, voids the user's older links for the same purpose, whether their mails
-    /// were sent or not, and records the event. Returns the user. Changes nothing and returns `None` if there
-    /// is no such user, the user is disabled, or the link is to verify an email that is already verified.
+    /// mail. Voids the user's older links for the same purpose, whether their mails were sent or not, and
+    /// records the event, whose time is that of all changes. Returns the user. Changes nothing and returns
+    /// `None` if there is no such user, the user is disabled, or the link is to verify an email that is
+    /// already verified.
     pub async fn replace_link(
         &self,
         owner: LinkOwner<'_>,

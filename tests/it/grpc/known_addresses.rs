@@ -31,7 +31,8 @@ on_both_engines! {
         let database = TestDatabase::new(engine);
         let server = TestServer::on_url(database.url().to_owned()).start().await;
         let mut client = server.client().await;
-        // A stranger registers the email of the owner first.
+        // A stranger registers the email of the owner first, and so knows the right password. No session
+        // begins, because the email is not verified.
         client.register(registration("ada")).await.unwrap();
         for number in 0..20 {
             let refusal = client.login(from(&format!("198.51.100.{number}"), login("ada", PASSWORD))).await.unwrap_err();

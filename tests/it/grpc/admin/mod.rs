@@ -110,7 +110,7 @@ on_both_engines! {
         let ada = server.member("ada").await;
         let tokens = log_in(&server, "ada").await;
         let start = StartPasswordResetRequest { auth_token: ada.auth_token.clone() };
-        client(&server).await.start_password_reset(start).await.unwrap();
+        let StartPasswordResetResponse {} = client(&server).await.start_password_reset(start).await.unwrap().into_inner();
 
         let token = newest_mail(&server, &address("ada"), 2).await.token();
         assert!(introspect(&server, &tokens.access_token).await.active, "starting a reset does not revoke sessions");
