@@ -62,7 +62,7 @@ impl Duplicates {
     /// Starts the iteration. Of the rows with the same value, verified ones come first, then the one with the
     /// smaller id.
     #[must_use]
-    pub const fn verified_first(field: SurveyField) -> Self {
+    pub fn verified_first(field: SurveyField) -> Self {
         Self { verified_first: true, ..Self::by_id(field) }
     }
 
