@@ -6,7 +6,7 @@ mod user_list;
 use kairos_identity::proto::{
     AuditEvent, DeleteUserRequest, DisableUserRequest, EnableUserRequest, GetUserRequest,
     ListAuditEventsRequest, ManagedUser, ResetPasswordRequest, RevokeUserSessionsRequest, SetVerifiedRequest,
-    StartPasswordResetRequest, UnlockUserRequest, VerifyEmailRequest,
+    StartPasswordResetRequest, StartPasswordResetResponse, UnlockUserRequest, VerifyEmailRequest,
     account_service_client::AccountServiceClient, admin_service_client::AdminServiceClient,
     get_user_request::Key,
 };
