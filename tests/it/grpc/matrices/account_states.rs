@@ -81,11 +81,13 @@ async fn bring_into(server: &TestServer, account: &mut Account, state: usize) {
             let resend = [("email", text(&address(&account.name))), ("return_mail_token", Value::Flag(true))];
             let response =
                 call_method(server, "IdentityService/ResendVerificationEmail", &resend, None).await.unwrap();
+            // The first credential is the verification link.
             account.credentials[0] =
                 proto::ResendVerificationEmailResponse::decode(&*response).unwrap().mail_token;
         }
         DISABLED => drop(call_method(server, "AdminService/DisableUser", &[key], None).await.unwrap()),
         DELETED => drop(call_method(server, "AdminService/DeleteUser", &[key], None).await.unwrap()),
+        // A new account is verified.
         _ => {}
     }
 }
