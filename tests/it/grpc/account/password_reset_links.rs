@@ -102,6 +102,7 @@ on_both_engines! {
         request_reset(&server, "stranger@example.com").await;
         request_reset(&server, &address("ada")).await;
         newest_mail(&server, &address("ada"), 2).await;
+        // Each request is processed within a second after its answer.
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(mails_to(&server.mail_folder(), "stranger@example.com").is_empty());
         for email in ["stranger@example.com", &address("ada")] {
