@@ -47,6 +47,9 @@ pub(super) const STATES: &[(&str, [&str; 4])] = &[
     ("AdminService/ListAuditEvents", [OK, OK, OK, OK]),
 ];
 
+/// The names of the states, in the order of the answers.
+const STATE_NAMES: [&str; 4] = ["unverified", "verified", "disabled", "deleted"];
+
 const UNVERIFIED: usize = 0;
 const DISABLED: usize = 2;
 const DELETED: usize = 3;
@@ -65,7 +68,7 @@ on_both_engines! {
                     fields.push(("email", text(&address(&account.name))));
                 }
                 let answer = outcome(method, call_method(&server, method, &fields, bearer.as_deref()).await);
-                assert_eq!(answer, *expected, "{method} in state {state}");
+                assert_eq!(answer, *expected, "{method}, {}", STATE_NAMES[state]);
             }
         }
     }
