@@ -202,7 +202,8 @@ on_both_engines! {
         let scene = Scene::new(engine).await;
         let before = scene.log_in(PASSWORD).await.unwrap();
 
-        // As if the clock had been ahead by this much at the first start and was corrected later.
+        // As if the clock had been ahead by this much at the first start and was corrected later. 31 s is the
+        // shortest time that counts: a token may be issued up to 30 s in the future.
         for back in [31 * Duration::from_secs(1), 60 * MINUTE, DAY, 4_000 * DAY] {
             scene.jump(Back(back)).await;
             assert!(!scene.is_active(&before).await, "a token issued in the future is not valid: {back:?}");

@@ -132,6 +132,7 @@ on_both_engines! {
         server.logged("mail.daily-per-address-max").await;
         for name in ["bob", "cyd", "dan"] {
             client.register(registration(name)).await.unwrap();
+            // Each mail is sent before the next registration, so that the fifth is that to `dan`.
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
 
@@ -139,6 +140,7 @@ on_both_engines! {
         assert_eq!(mails_to(&server.mail_folder(), &address("ada")).len(), 2);
         assert_eq!(mails_to(&server.mail_folder(), &address("bob")).len(), 1);
         assert!(mails_to(&server.mail_folder(), &address("dan")).is_empty(), "the fifth mail of the day waits");
+        // The third mail to `ada` and the mail to `dan`.
         let waiting = "SELECT CAST(count(*) AS VARCHAR(9)) AS value FROM core_mail_outbox WHERE next_attempt_at IS NOT NULL";
         assert_eq!(database.rows(waiting), ["2"]);
     }

@@ -165,15 +165,15 @@ async fn a_short_restart_of_postgresql_is_a_short_outage() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pooler_that_the_settings_do_not_name_is_told() {
+async fn a_pooler_that_the_settings_do_not_name_is_reported_in_the_log() {
     let pooled = Pooled::new();
 
-    let deceived = pooled.service().with_env("KAIROS_IDENTITY_DATABASE_POOLER", "false").start().await;
-    deceived.logged("database.pooler is false, but a pooler in transaction mode").await;
+    let misconfigured = pooled.service().with_env("KAIROS_IDENTITY_DATABASE_POOLER", "false").start().await;
+    misconfigured.logged("database.pooler is false, but a pooler in transaction mode").await;
 
-    let told = deceived.second_instance_with(&[("KAIROS_IDENTITY_DATABASE_POOLER", "true")]).await;
-    let direct = deceived.second_instance_on(pooled.database.url()).await;
-    for server in [told, direct] {
+    let configured = misconfigured.second_instance_with(&[("KAIROS_IDENTITY_DATABASE_POOLER", "true")]).await;
+    let direct = misconfigured.second_instance_on(pooled.database.url()).await;
+    for server in [configured, direct] {
         assert!(!server.log().contains("a pooler in transaction mode"));
     }
 }

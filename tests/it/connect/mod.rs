@@ -145,7 +145,7 @@ async fn a_deadline_of_connect_is_enforced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_call_is_told_what_the_port_is() {
+async fn a_request_that_is_no_call_is_answered_with_what_the_port_serves() {
     let server = TestServer::start(Engine::Sqlite).await;
     let url = |path: &str| format!("http://{}{path}", server.address());
     for version in [Version::HTTP_11, Version::HTTP_2] {

@@ -54,7 +54,7 @@ on_both_engines! {
         assert_eq!(known(&database), 1, "a right password alone makes no address known");
     }
 
-    async fn each_change_of_an_account_forgets_its_known_addresses(engine: Engine) {
+    async fn each_change_of_an_account_removes_its_known_addresses(engine: Engine) {
         let database = TestDatabase::new(engine);
         let server = TestServer::on_url(database.url().to_owned()).start().await;
         let ada = server.member("ada").await.auth_token;

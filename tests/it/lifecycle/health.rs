@@ -1,4 +1,4 @@
-//! The health status: it says SERVING only while users can log in, and tells look-ups apart.
+//! The health status: SERVING only while users can log in. Look-ups have a status of their own.
 
 use std::{
     fs::OpenOptions,
@@ -167,6 +167,7 @@ async fn an_unreadable_page_is_reported_as_damage_and_nothing_serves() {
     database.execute("PRAGMA wal_checkpoint(TRUNCATE)");
     let file =
         OpenOptions::new().write(true).open(database.url().strip_prefix("sqlite://").unwrap()).unwrap();
+    // SQLite numbers its pages, of 4,096 bytes each, from 1.
     file.write_all_at(&[0xff; 4_096], (root - 1) * 4_096).unwrap();
 
     becomes(&server, NOTHING).await;
