@@ -9,7 +9,7 @@ use crate::{
     domain::{Email, MailKind, MailToken, MailTokenPurpose, Timestamp},
     entropy::Entropy,
     sealing::{Purpose, SealingKey},
-    store::{Delivery, NewMail},
+    store::{Attempts, Delivery, NewMail},
 };
 
 /// Time for which delivery of a mail without a link (a notice) is retried.
@@ -66,6 +66,7 @@ pub struct Mails {
     sealing_key: Arc<SealingKey>,
     entropy: Entropy,
     due: Arc<Notify>,
+    requested_per_day_max: u32,
 }
 
 impl Mails {
@@ -78,7 +79,24 @@ impl Mails {
         entropy: Entropy,
         due: Arc<Notify>,
     ) -> Self {
-        Self { options: Arc::new(options), sealing_key, entropy, due }
+        let options = Arc::new(options);
+        Self { options, sealing_key, entropy, due, requested_per_day_max: u32::MAX }
+    }
+
+    /// Sets the number of mails with requested links to one mailbox within [`Mails::DAY`] beyond which the
+    /// outbox lets a mail wait.
+    #[must_use]
+    pub fn with_requested_per_day_max(self, max: u32) -> Self {
+        Self { requested_per_day_max: max, ..self }
+    }
+
+    /// The window of that number.
+    const DAY: Duration = Duration::from_hours(24);
+
+    /// True if a mail to a mailbox to which these mails with requested links were sent may have to wait.
+    pub(super) fn may_wait(&self, sent: Option<Attempts>, now: Timestamp) -> bool {
+        let sent = Attempts::in_window(sent, Self::DAY, now);
+        sent.is_some_and(|sent| sent.count >= self.requested_per_day_max)
     }
 
     /// Returns the lifetime of a link for this purpose. That of a link that verifies an email is also the

@@ -3,10 +3,12 @@
 //! Opening a link changes nothing, because mail scanners and previews open every link. The button on its page
 //! sends a POST, which makes the change. The pages use no script, load nothing from other sites, are not
 //! cached, and send no referrer. The token of the link is the only credential. The form sends it; another
-//! site does not have it and so cannot forge the request. Start at [`Pages`].
+//! site does not have it and so cannot forge the request, and a form of another site is refused all the same
+//! (`origin.rs`). Start at [`Pages`].
 
 mod form;
 mod jwks;
+mod origin;
 mod page;
 mod reply;
 mod security_txt;
@@ -24,7 +26,7 @@ use crate::{
     callers::PAGES,
     domain::{CallNote, MailTokenPurpose, Origin},
     env::Env,
-    server::{Body, HttpHandler, Peer},
+    server::{Body, HttpHandler, Peer, PeerLog},
 };
 
 /// The path of the public keys: the well-known URI (RFC 8615) that most issuers use.
@@ -50,6 +52,8 @@ pub struct PagesOptions {
     pub keys_max_age: Duration,
     /// The URL to which flaws are reported, if there is one.
     pub security_contact: Option<String>,
+    /// The URL that mailed links begin with: its origin is that of the pages.
+    pub public_base_url: String,
 }
 
 /// The HTTP service: the public keys and, if there are templates, the pages.
@@ -58,6 +62,7 @@ pub struct Pages {
     templates: Option<PageTemplates>,
     options: PagesOptions,
     submissions: Arc<Semaphore>,
+    peer_log: PeerLog,
     env: Env,
 }
 
@@ -105,7 +110,8 @@ impl Pages {
         env: Env,
     ) -> Self {
         let submissions = Arc::new(Semaphore::new(SUBMISSIONS_MAX));
-        Self { accounts, templates, options, submissions, env }
+        let peer_log = PeerLog::new(env.clock.clone());
+        Self { accounts, templates, options, submissions, peer_log, env }
     }
 
     /// Routes the request and returns the reply. Without templates, only the public keys are found.
@@ -127,7 +133,7 @@ impl Pages {
             }
             (Some(Route::Page(purpose)), Some(templates)) if request.method() == Method::POST => {
                 let origin = self.origin(peer);
-                match Form::read(request).await {
+                match self.read_form(request).await {
                     Ok(form) => self.submit(templates, purpose, form, origin).await,
                     Err(status) => {
                         page::note_refusal(&self.accounts, purpose, &origin, page::INVALID_INPUT);
@@ -137,6 +143,14 @@ impl Pages {
             }
             (Some(Route::Page(_)), Some(_)) => Reply::method_not_allowed("GET, HEAD, POST"),
         }
+    }
+
+    /// Reads the form of a request, or returns the status of its refusal.
+    async fn read_form(&self, request: Request<Body>) -> Result<Form, StatusCode> {
+        if origin::is_of_another_site(request.headers(), &self.options.public_base_url) {
+            return Err(StatusCode::FORBIDDEN);
+        }
+        Form::read(request).await
     }
 
     /// Returns the contact for reports of flaws.
@@ -198,8 +212,12 @@ impl HttpHandler for Pages {
         });
         let response = reply.into_response();
         let millis = clock.instant().duration_since(began).as_secs_f64() * 1e3;
-        let status = response.status().as_u16();
-        tracing::info!(peer = %peer.ip(), method, path, status, "HTTP request answered in {millis:.1} ms");
+        let status = response.status();
+        let is_refused = status.is_client_error() || status.is_server_error();
+        let status = status.as_u16();
+        if !is_refused || self.peer_log.admits(peer.ip(), format!("HTTP {method} {path} {status}")) {
+            tracing::info!(peer = %peer.ip(), method, path, status, "HTTP request answered in {millis:.1} ms");
+        }
         response
     }
 }

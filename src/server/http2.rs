@@ -16,8 +16,9 @@ use tonic::body::Body;
 use super::{
     connection::Peer,
     handler::HttpHandler,
+    held_bytes::HeldBytes,
     options::ServerOptions,
-    peer_account::{CountedCalls, HeldBytes},
+    peer_account::CountedCalls,
     preface::AfterStart,
     request_body::{BodyContext, BodyLimits, RequestBody},
     resets::{LOCAL_RESETS_MAX, Resets, SharedVerdict, Verdict},

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use kairos_identity::proto::{
     ConfirmEmailChangeRequest, RegisterRequest, RequestEmailChangeRequest, RequestPasswordResetRequest,
-    ResendVerificationEmailRequest, UpdateAccountRequest, account_service_client::AccountServiceClient,
+    ResendVerificationEmailRequest, ResetPasswordRequest, UpdateAccountRequest,
+    account_service_client::AccountServiceClient,
 };
 
 use crate::support::{
     engine::TestDatabase,
     errors::violations,
     mail::{mails_to, wait_for_mails},
-    people::{PASSWORD, address, registration},
+    people::{NEW_PASSWORD, PASSWORD, address, registration},
     server::TestServer,
     sessions::{acting, log_in},
     wait::until,
@@ -64,7 +65,7 @@ on_both_engines! {
         let mut accounts = AccountServiceClient::new(server.channel().await);
         let rule = "must not contain a web address, such as https://, www. or name.com";
         for name in
-            ["your account was locked: https://evil.example/unlock,", "www.evil.example", "evil.zz/x", "evil.com"]
+            ["your account was locked: https://evil.example/unlock,", "www.evil.example", "evil.zz/x", "evil.com", "evil.museum", "192.0.2.1", "2001:db8::1", "evil．中国"]
         {
             let register = RegisterRequest { username: name.into(), ..registration("eve") };
             let refused = server.client().await.register(register).await.unwrap_err();
@@ -106,6 +107,33 @@ on_both_engines! {
         let token = accounts.request_email_change(acting(&tokens, change)).await.unwrap().into_inner().mail_token;
         accounts.confirm_email_change(ConfirmEmailChangeRequest { token }).await.unwrap();
         until("the undo link arrives", Duration::from_secs(10), async || is_mailed("/undo-email-change").then_some(())).await;
+    }
+
+    async fn requests_of_strangers_leave_the_owner_a_link_that_works(engine: Engine) {
+        let server = TestServer::builder(engine)
+            .with_env("KAIROS_IDENTITY_MAIL_DAILY_PER_ADDRESS_MAX", "3")
+            .with_env("KAIROS_IDENTITY_VERIFICATION_RESENDS_MAX", "100")
+            .with_env("KAIROS_IDENTITY_MAIL_POLL_INTERVAL", "50ms")
+            .start()
+            .await;
+        server.member("ada").await;
+        let mut accounts = AccountServiceClient::new(server.channel().await);
+        let reset = || RequestPasswordResetRequest { email: address("ada"), return_mail_token: false };
+        // One of three mails verified the email.
+        for sent in 2..=3 {
+            accounts.request_password_reset(reset()).await.unwrap();
+            wait_for_mails(&server, &address("ada"), sent).await;
+        }
+        for _ in 0..3 {
+            accounts.request_password_reset(reset()).await.unwrap();
+        }
+        server.logged("mail.daily-per-address-max").await;
+
+        let mails = mails_to(&server.mail_folder(), &address("ada"));
+        let newest = mails.iter().rfind(|mail| mail.text.contains("/reset-password")).unwrap();
+        let request = ResetPasswordRequest { token: newest.token(), new_password: NEW_PASSWORD.to_owned() };
+        accounts.reset_password(request).await.unwrap();
+        assert_eq!(mails.len(), 3);
     }
 
     async fn mails_to_one_address_and_in_total_have_a_daily_limit(engine: Engine) {

@@ -158,6 +158,7 @@ fn build_pages(
         request_timeout: settings.server.request_timeout_default.get(),
         keys_max_age: settings.session.key_lead.get(),
         security_contact: settings.http.security_contact.as_ref().map(|contact| contact.as_str().to_owned()),
+        public_base_url: settings.mail.public_base_url.as_str().to_owned(),
     };
     Pages::new(accounts.clone(), templates, options, env)
 }

@@ -39,7 +39,7 @@ pub use self::{
     account_changes::{EmailChangeRequest, EmailUndo, PasswordChange},
     audit::{AUDIT_PAGE_MAX, AuditFilter, EventPosition, RecordedEvent},
     known_addresses::LoginAddress,
-    links::{LinkOwner, RequestedLink, Verification},
+    links::{LinkOwner, OlderLinks, RequestedLink, Verification},
     managed_users::{ManagedUser, USERS_PAGE_MAX, UserFilter},
     new_mail::{Delivery, NewMail, NoticedEvent},
     outbox::OutgoingMail,

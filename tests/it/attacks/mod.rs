@@ -8,11 +8,13 @@
 mod connections;
 mod floods;
 mod frame;
+mod header_lists;
 mod http_port;
 mod memory;
 mod resets;
 mod scene;
 mod shared_address;
+mod shares;
 
 use std::{
     io,

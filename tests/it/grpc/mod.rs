@@ -11,6 +11,7 @@ mod credentials;
 mod email_undo;
 mod known_addresses;
 mod limits;
+mod log_noise;
 mod login;
 mod mail_by_caller;
 mod mail_limits;
