@@ -8,7 +8,7 @@ use uuid::Builder;
 use crate::{
     domain::{Email, MailKind, MailToken, MailTokenPurpose, Timestamp},
     entropy::Entropy,
-    sealing::{Purpose, SealingKey},
+    sealing::{Purpose, SealingKeys},
     store::{Attempts, Delivery, NewMail},
 };
 
@@ -63,24 +63,24 @@ pub(super) struct Link {
 #[derive(Clone)]
 pub struct Mails {
     options: Arc<MailOptions>,
-    sealing_key: Arc<SealingKey>,
+    sealing_keys: Arc<SealingKeys>,
     entropy: Entropy,
     due: Arc<Notify>,
     requested_per_day_max: u32,
 }
 
 impl Mails {
-    /// Creates mails whose tokens are stored encrypted under this key. `due` is notified when there is a new
-    /// mail to send.
+    /// Creates mails whose tokens are stored encrypted under these keys. `due` is notified when there is a
+    /// new mail to send.
     #[must_use]
     pub fn new(
         options: MailOptions,
-        sealing_key: Arc<SealingKey>,
+        sealing_keys: Arc<SealingKeys>,
         entropy: Entropy,
         due: Arc<Notify>,
     ) -> Self {
         let options = Arc::new(options);
-        Self { options, sealing_key, entropy, due, requested_per_day_max: u32::MAX }
+        Self { options, sealing_keys, entropy, due, requested_per_day_max: u32::MAX }
     }
 
     /// Sets the number of mails with requested links to one mailbox within [`Mails::DAY`] beyond which the
@@ -135,8 +135,10 @@ impl Mails {
         let token = MailToken::from_random(self.entropy.bytes());
         let delivery = match by {
             MailedBy::Service => {
-                let sealed = self.sealing_key.seal(Purpose::MailToken, token.as_bytes(), &self.entropy);
-                Delivery::Service { message_id: self.message_id(), sealed_token: Some(sealed) }
+                let message_id = self.message_id();
+                let purpose = Purpose::MailToken { message_id: &message_id, recipient: recipient.as_str() };
+                let sealed = self.sealing_keys.seal(purpose, token.as_bytes(), &self.entropy);
+                Delivery::Service { message_id, sealed_token: Some(sealed) }
             }
             MailedBy::Caller => Delivery::Caller,
         };

@@ -21,6 +21,7 @@ mod profile;
 mod redeem_link;
 mod register;
 mod request_link;
+mod resealing;
 mod sessions;
 mod signing_keys;
 mod stored_hashes;
@@ -43,6 +44,7 @@ pub use self::{
     mails::{MailOptions, MailedBy, Mails},
     options::{AccountsOptions, AuditLimits, Budget, SessionOptions, ThrottleOptions},
     register::{NewAccount, NewUser, REQUEST_ID_LIFETIME},
+    resealing::{Resealed, Resealing, SealedBy},
     sessions::{ActingUser, IssuedTokens},
     signing_keys::{KeyOptions, REVOCATION_DELAY, Rotation, SigningKeyError, SigningKeys},
     stored_hashes::StoredHashes,

@@ -24,8 +24,8 @@ pub use self::{
         CorrectPassword, Credentials, Delivery, EarlierKeys, EmailChangeRequest, EmailUndo, EventPosition,
         KnownSession, LinkOwner, LoginAddress, ManagedUser, NewMail, NewSession, NoticedEvent, OlderLinks,
         OutgoingMail, PasswordChange, Purged, RecordedEvent, Registered, Registration, Replay, RequestedLink,
-        Reservation, RetentionPeriods, SETTLEMENT_MAX, SessionChange, Settlement, StoredSigningKey, Subject,
-        Tally, USERS_PAGE_MAX, UserFilter, Verification,
+        Reservation, RetentionPeriods, SETTLEMENT_MAX, SealedCount, SealedToken, SessionChange, Settlement,
+        StoredSigningKey, Subject, Tally, USERS_PAGE_MAX, UserFilter, Verification,
     },
 };
 use crate::database::{

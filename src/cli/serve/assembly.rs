@@ -17,7 +17,7 @@ use crate::{
         Failure,
         mails::mails,
         reason,
-        signing::{access_tokens, sealing_key, signing_keys},
+        signing::{access_tokens, sealing_keys, signing_keys},
         store,
     },
     config::{DatabaseUrl, Settings, Sources},
@@ -28,7 +28,7 @@ use crate::{
     },
     mail::{Outbox, Templates},
     pages::{PageTemplates, Pages, PagesOptions},
-    sealing::SealingKey,
+    sealing::SealingKeys,
     store::Store,
 };
 
@@ -39,6 +39,7 @@ pub(super) struct Service {
     pub(super) accounts: Accounts,
     pub(super) audit: AuditTrail,
     pub(super) signing_keys: SigningKeys,
+    pub(super) sealing_keys: Arc<SealingKeys>,
     pub(super) outbox: Outbox,
     pub(super) mail_due: Arc<Notify>,
     pub(super) calls: Protocols<Layered<Services>>,
@@ -58,16 +59,16 @@ impl Service {
         let Checked { gate, tls, templates, listener, http, store } =
             preflight::check(&settings, sources, &env.clock).await?;
         let store = migrated_store(&settings, store).await?;
-        let sealing_key = Arc::new(sealing_key(&settings, &store, &env.entropy).await?);
+        let sealing_keys = Arc::new(sealing_keys(&settings, &store, &env.entropy).await?);
         let mail_due = Arc::new(Notify::new());
-        let mails = mails(&settings, Arc::clone(&sealing_key), &env.entropy, Arc::clone(&mail_due));
+        let mails = mails(&settings, Arc::clone(&sealing_keys), &env.entropy, Arc::clone(&mail_due));
         let signing_keys = {
-            let (store, key, tokens) = (store.clone(), Arc::clone(&sealing_key), access_tokens(&settings));
+            let (store, key, tokens) = (store.clone(), Arc::clone(&sealing_keys), access_tokens(&settings));
             signing_keys(&settings, store, key, tokens, env.clone())
         };
         signing_keys.load_or_rotate().await.map_err(reason)?;
         let deps = accounts_dependencies(&settings, &store, &mails, &signing_keys, &env)?;
-        let outbox = build_outbox(&settings, &deps, &sealing_key)?;
+        let outbox = build_outbox(&settings, &deps, &sealing_keys)?;
         let audit = deps.audit.clone();
         let accounts = Accounts::new(deps, accounts_options(&settings));
         let (reporter, health_service) = tonic_health::server::health_reporter();
@@ -76,7 +77,7 @@ impl Service {
             accounts: accounts.clone(),
             administration: Administration::new(store.clone(), env.clock.clone()),
             mails,
-            page_tokens: PageTokens::new(sealing_key, env.entropy.clone()),
+            page_tokens: PageTokens::new(Arc::clone(&sealing_keys), env.entropy.clone()),
             store: store.clone(),
             audit: audit.clone(),
         };
@@ -98,6 +99,7 @@ impl Service {
             accounts,
             audit,
             signing_keys,
+            sealing_keys,
             outbox,
             mail_due,
             calls,
@@ -133,14 +135,14 @@ fn accounts_dependencies(
 fn build_outbox(
     settings: &Settings,
     deps: &AccountsDependencies,
-    sealing_key: &Arc<SealingKey>,
+    sealing_keys: &Arc<SealingKeys>,
 ) -> Result<Outbox, Failure> {
     let templates = Templates::new(settings.mail.public_base_url.as_str()).map_err(reason)?;
     let outbox = Outbox::new(
         deps.store.clone(),
         transport(settings)?,
         templates,
-        Arc::clone(sealing_key),
+        Arc::clone(sealing_keys),
         outbox_options(settings),
         deps.env.clone(),
     );

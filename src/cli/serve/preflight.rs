@@ -105,10 +105,11 @@ async fn check_database(settings: &Settings, clock: &Clock) -> Result<Option<Sto
     }
     let key = signing::check_key(settings, Some(&store)).await?;
     if let (Some(key), Schema::Current) = (key, schema) {
-        let access_tokens = signing::access_tokens(settings);
+        let (key, access_tokens) = (Arc::new(key), signing::access_tokens(settings));
         let keys =
-            signing::signing_keys(settings, store.clone(), Arc::new(key), access_tokens, Env::system());
+            signing::signing_keys(settings, store.clone(), Arc::clone(&key), access_tokens, Env::system());
         keys.check().await.map_err(reason)?;
+        signing::warn_of_missing_keys(&store, &key).await?;
     }
     Ok(Some(store))
 }

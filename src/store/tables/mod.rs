@@ -28,6 +28,7 @@ mod password_attempts;
 mod password_hashes;
 mod purge;
 pub(crate) mod registration;
+mod sealed_values;
 pub(crate) mod sessions;
 mod signing_keys;
 mod throttle;
@@ -46,6 +47,7 @@ pub use self::{
     password_attempts::{AttemptOutcome, CorrectPassword, Reservation, SETTLEMENT_MAX, Settlement, Tally},
     purge::{Purged, RetentionPeriods},
     registration::{Registered, Registration, Replay},
+    sealed_values::{SealedCount, SealedToken},
     sessions::{KnownSession, NewSession, SessionChange},
     signing_keys::{EarlierKeys, StoredSigningKey},
     throttle::{Admission, Attempts, CLOCK_DIFFERENCE_MAX},
