@@ -6,6 +6,7 @@ mod curl;
 mod http1;
 mod malformed;
 mod node;
+mod violations;
 
 use std::collections::BTreeMap;
 
