@@ -15,7 +15,7 @@ use super::{
 use crate::{
     accounts::{Administration, Mails, UserKey},
     callers::UserFields,
-    domain::{AuthToken, Email, Origin, UserId, Username},
+    domain::{AuthToken, Email, Origin, User, UserId, Username},
     proto::{self, get_user_request::Key},
     store::{ManagedUser, UserFilter},
 };
@@ -214,8 +214,9 @@ fn key_with_note(token: AuthToken, origin: &Origin) -> UserKey {
 }
 
 fn managed_user(found: ManagedUser, visible: UserFields) -> proto::ManagedUser {
+    let user = User { is_disabled: found.disabled_at.is_some(), ..found.user };
     proto::ManagedUser {
-        user: Some(convert::user(found.user, visible)),
+        user: Some(convert::user(user, visible)),
         disabled_at: found.disabled_at.map(convert::timestamp),
     }
 }
