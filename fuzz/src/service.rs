@@ -85,7 +85,13 @@ impl Service {
         );
         let templates = PageTemplates::load(None).unwrap();
         let limit = Duration::from_secs(10);
-        let options = PagesOptions { request_timeout: limit, keys_max_age: limit, security_contact: None };
+        let (_, readiness) = tokio::sync::watch::channel(true);
+        let options = PagesOptions {
+            request_timeout: limit,
+            keys_max_age: limit,
+            security_contact: None,
+            readiness,
+        };
         let pages = Pages::new(accounts.clone(), Some(templates), options, env.clone());
         let administration = Administration::new(store.clone(), clock.clone());
         let page_tokens = PageTokens::new(sealing_key, entropy.clone());

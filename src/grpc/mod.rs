@@ -13,6 +13,7 @@ mod convert;
 mod credentials;
 mod fields;
 mod health;
+mod health_calls;
 pub mod layer;
 mod login;
 mod page;
@@ -31,6 +32,7 @@ mod unary;
 
 pub use self::{
     health::{HealthWatch, LOOK_UPS},
+    health_calls::{HealthCalls, health_service},
     page_tokens::PageTokens,
     protocols::{Protocols, with_all_protocols},
     reflection::add_reflection,

@@ -1,4 +1,5 @@
-//! The HTTP port: four pages for mailed links, the public keys, and the contact for reports of flaws.
+//! The HTTP port: four pages for mailed links, the public keys, the contact for reports of flaws, and two
+//! probes for orchestrators such as Kubernetes.
 //!
 //! Opening a link changes nothing, because mail scanners and previews open every link. The button on its page
 //! sends a POST, which makes the change. The pages use no script, load nothing from other sites, are not
@@ -15,7 +16,7 @@ mod templates;
 use std::{sync::Arc, time::Duration};
 
 use http::{Method, Request, Response, StatusCode};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 pub use self::templates::{PageTemplates, TemplatesError};
 use self::{form::Form, reply::Reply};
@@ -32,6 +33,12 @@ const JWKS: &str = "/.well-known/jwks.json";
 
 /// The path of the contact for reports of flaws (RFC 9116, section 3).
 const SECURITY_TXT: &str = "/.well-known/security.txt";
+
+/// The path that shows that the process serves requests.
+const LIVEZ: &str = "/livez";
+
+/// The path that shows whether the service can do everything, as the health service reports it.
+const READYZ: &str = "/readyz";
 
 /// The path of the style sheet.
 const STYLE: &str = "/style.css";
@@ -50,6 +57,8 @@ pub struct PagesOptions {
     pub keys_max_age: Duration,
     /// The URL to which flaws are reported, if there is one.
     pub security_contact: Option<String>,
+    /// Whether the service can do everything now.
+    pub readiness: watch::Receiver<bool>,
 }
 
 /// The HTTP service: the public keys and, if there are templates, the pages.
@@ -66,6 +75,8 @@ pub struct Pages {
 enum Route {
     Jwks,
     SecurityTxt,
+    Livez,
+    Readyz,
     Style,
     Page(MailTokenPurpose),
 }
@@ -76,6 +87,8 @@ impl Route {
         match path {
             JWKS => Some(Self::Jwks),
             SECURITY_TXT => Some(Self::SecurityTxt),
+            LIVEZ => Some(Self::Livez),
+            READYZ => Some(Self::Readyz),
             STYLE => Some(Self::Style),
             _ => {
                 let name = path.strip_prefix('/')?;
@@ -89,6 +102,8 @@ impl Route {
         match self {
             Self::Jwks => JWKS,
             Self::SecurityTxt => SECURITY_TXT,
+            Self::Livez => LIVEZ,
+            Self::Readyz => READYZ,
             Self::Style => STYLE,
             Self::Page(purpose) => purpose.page(),
         }
@@ -96,7 +111,7 @@ impl Route {
 }
 
 impl Pages {
-    /// Creates the service. Without templates it serves only the public keys.
+    /// Creates the service. Without templates it serves no pages.
     #[must_use]
     pub fn new(
         accounts: Accounts,
@@ -108,13 +123,15 @@ impl Pages {
         Self { accounts, templates, options, submissions, env }
     }
 
-    /// Routes the request and returns the reply. Without templates, only the public keys are found.
+    /// Routes the request and returns the reply. Without templates, no page is found.
     async fn route_request(&self, request: Request<Body>, peer: &Peer) -> Reply {
         let route = Route::find(request.uri().path());
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         match (route, &self.templates) {
             (Some(Route::Jwks), _) if is_read => jwks::reply(&self.accounts, self.options.keys_max_age),
-            (Some(Route::Jwks), _) => Reply::method_not_allowed("GET, HEAD"),
+            (Some(Route::Livez), _) if is_read => Reply::text(StatusCode::OK, "ok\n"),
+            (Some(Route::Readyz), _) if is_read => self.readiness(),
+            (Some(Route::Jwks | Route::Livez | Route::Readyz), _) => Reply::method_not_allowed("GET, HEAD"),
             (Some(Route::SecurityTxt), _) if self.options.security_contact.is_some() => {
                 self.security_txt(is_read)
             }
@@ -136,6 +153,15 @@ impl Pages {
                 }
             }
             (Some(Route::Page(_)), Some(_)) => Reply::method_not_allowed("GET, HEAD, POST"),
+        }
+    }
+
+    /// Returns 200 if the service can do everything, and 503 otherwise.
+    fn readiness(&self) -> Reply {
+        if *self.options.readiness.borrow() {
+            Reply::text(StatusCode::OK, "ready\n")
+        } else {
+            Reply::text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
         }
     }
 
@@ -188,7 +214,8 @@ impl HttpHandler for Pages {
         let clock = &self.env.clock;
         let began = clock.instant();
         // The query is never logged, because it contains the token. Of paths, only known ones are logged.
-        let path = Route::find(request.uri().path()).map_or("-", Route::logged_path);
+        let route = Route::find(request.uri().path());
+        let path = route.map_or("-", Route::logged_path);
         let method = logged_method(request.method());
         let reply =
             tokio::time::timeout(self.options.request_timeout, self.route_request(request, peer)).await;
@@ -199,7 +226,12 @@ impl HttpHandler for Pages {
         let response = reply.into_response();
         let millis = clock.instant().duration_since(began).as_secs_f64() * 1e3;
         let status = response.status().as_u16();
-        tracing::info!(peer = %peer.ip(), method, path, status, "HTTP request answered in {millis:.1} ms");
+        if matches!(route, Some(Route::Livez | Route::Readyz)) {
+            // An orchestrator sends one every few seconds.
+            tracing::debug!(peer = %peer.ip(), method, path, status, "HTTP probe answered in {millis:.1} ms");
+        } else {
+            tracing::info!(peer = %peer.ip(), method, path, status, "HTTP request answered in {millis:.1} ms");
+        }
         response
     }
 }
@@ -226,6 +258,8 @@ mod tests {
         assert_eq!(Route::find("/confirm-email"), Some(Route::Page(MailTokenPurpose::ChangeEmail)));
         assert_eq!(Route::find("/undo-email-change"), Some(Route::Page(MailTokenPurpose::UndoEmailChange)));
         assert_eq!(Route::find("/.well-known/jwks.json"), Some(Route::Jwks));
+        assert_eq!(Route::find("/livez"), Some(Route::Livez));
+        assert_eq!(Route::find("/readyz"), Some(Route::Readyz));
         for unknown in ["/", "", "verify", "/verify/", "/Verify", "//verify", "/../verify", "/style.css/"] {
             assert_eq!(Route::find(unknown), None, "{unknown}");
         }

@@ -3,6 +3,7 @@
 
 mod client;
 mod curl;
+mod health;
 mod http1;
 mod malformed;
 mod node;
