@@ -9,6 +9,7 @@ mod account;
 mod acting;
 mod admin;
 mod audit_events;
+mod compression;
 mod convert;
 mod credentials;
 mod fields;

@@ -2,6 +2,7 @@
 //! HTTP/1.1 and HTTP/2 (docs/http.md).
 
 mod client;
+mod compression;
 mod curl;
 mod health;
 mod http1;
