@@ -21,9 +21,9 @@ use tokio::sync::{Semaphore, watch};
 pub use self::templates::{PageTemplates, TemplatesError};
 use self::{form::Form, reply::Reply};
 use crate::{
-    accounts::Accounts,
+    accounts::{Accounts, OldLinks},
     callers::PAGES,
-    domain::{CallNote, MailTokenPurpose, Origin},
+    domain::{AuthToken, CallNote, MailTokenPurpose, Origin},
     env::Env,
     server::{Body, HttpHandler, Peer},
 };
@@ -33,6 +33,9 @@ const JWKS: &str = "/.well-known/jwks.json";
 
 /// The path of the contact for reports of flaws (RFC 9116, section 3).
 const SECURITY_TXT: &str = "/.well-known/security.txt";
+
+/// The path of verification links that the Django backend mailed, before the `auth_token`.
+const OLD_LINKS: &str = "/api/verify/";
 
 /// The path that shows that the process serves requests.
 const LIVEZ: &str = "/livez";
@@ -79,6 +82,8 @@ enum Route {
     Readyz,
     Style,
     Page(MailTokenPurpose),
+    /// A verification link of the Django backend, and the relative URL of the folder of the pages.
+    OldLink(AuthToken, &'static str),
 }
 
 impl Route {
@@ -90,11 +95,21 @@ impl Route {
             LIVEZ => Some(Self::Livez),
             READYZ => Some(Self::Readyz),
             STYLE => Some(Self::Style),
+            _ if path.starts_with(OLD_LINKS) => Self::find_old_link(path.strip_prefix(OLD_LINKS)?),
             _ => {
                 let name = path.strip_prefix('/')?;
                 MailTokenPurpose::ALL.into_iter().find(|purpose| purpose.page() == name).map(Self::Page)
             }
         }
+    }
+
+    /// Returns the resource of a link of the Django backend, whose paths end with a slash.
+    fn find_old_link(rest: &str) -> Option<Self> {
+        let (token, root) = match rest.strip_suffix('/') {
+            Some(token) => (token, "../../../"),
+            None => (rest, "../../"),
+        };
+        AuthToken::parse(token).ok().map(|token| Self::OldLink(token, root))
     }
 
     /// Returns the path for the log.
@@ -106,6 +121,7 @@ impl Route {
             Self::Readyz => READYZ,
             Self::Style => STYLE,
             Self::Page(purpose) => purpose.page(),
+            Self::OldLink(..) => OLD_LINKS,
         }
     }
 }
@@ -138,9 +154,15 @@ impl Pages {
             (None | Some(Route::SecurityTxt), Some(templates)) => templates.error(StatusCode::NOT_FOUND),
             (_, None) => Reply::empty(StatusCode::NOT_FOUND),
             (Some(Route::Style), Some(templates)) if is_read => templates.style(),
-            (Some(Route::Style), _) => Reply::method_not_allowed("GET, HEAD"),
+            (Some(Route::OldLink(..)), Some(templates)) if self.accounts.old_links() == OldLinks::Refused => {
+                templates.error(StatusCode::NOT_FOUND)
+            }
+            (Some(Route::OldLink(token, root)), Some(templates)) if is_read => {
+                page::show_old_link(&self.accounts, templates, token, root)
+            }
+            (Some(Route::Style | Route::OldLink(..)), _) => Reply::method_not_allowed("GET, HEAD"),
             (Some(Route::Page(purpose)), Some(templates)) if is_read => {
-                page::show(templates, purpose, request.uri().query().unwrap_or_default())
+                page::show(&self.accounts, templates, purpose, request.uri().query().unwrap_or_default())
             }
             (Some(Route::Page(purpose)), Some(templates)) if request.method() == Method::POST => {
                 let origin = self.origin(peer);
@@ -260,7 +282,23 @@ mod tests {
         assert_eq!(Route::find("/.well-known/jwks.json"), Some(Route::Jwks));
         assert_eq!(Route::find("/livez"), Some(Route::Livez));
         assert_eq!(Route::find("/readyz"), Some(Route::Readyz));
-        for unknown in ["/", "", "verify", "/verify/", "/Verify", "//verify", "/../verify", "/style.css/"] {
+        let token = AuthToken::parse("3fbf2702-352c-4d48-a5e5-56a4d16d9f56").unwrap();
+        let old_link = |root| Some(Route::OldLink(token, root));
+        assert_eq!(Route::find(&format!("/api/verify/{token}/")), old_link("../../../"));
+        assert_eq!(Route::find(&format!("/api/verify/{token}")), old_link("../../"));
+        for unknown in [
+            "/api/verify/",
+            "/api/verify/x/",
+            "/api/verify",
+            "/",
+            "",
+            "verify",
+            "/verify/",
+            "/Verify",
+            "//verify",
+            "/../verify",
+            "/style.css/",
+        ] {
             assert_eq!(Route::find(unknown), None, "{unknown}");
         }
     }
