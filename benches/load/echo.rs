@@ -99,6 +99,7 @@ fn user() -> proto::User {
         is_verified: true,
         created_at: Some(at),
         updated_at: Some(at),
+        state: proto::UserState::Active.into(),
     }
 }
 

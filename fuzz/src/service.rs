@@ -85,9 +85,14 @@ impl Service {
         );
         let templates = PageTemplates::load(None).unwrap();
         let limit = Duration::from_secs(10);
-        let public_base_url = "https://kairos.example".to_owned();
-        let options =
-            PagesOptions { request_timeout: limit, keys_max_age: limit, security_contact: None, public_base_url };
+        let (_, readiness) = tokio::sync::watch::channel(true);
+        let options = PagesOptions {
+            request_timeout: limit,
+            keys_max_age: limit,
+            security_contact: None,
+            public_base_url: "https://kairos.example".to_owned(),
+            readiness,
+        };
         let pages = Pages::new(accounts.clone(), Some(templates), options, env.clone());
         let administration = Administration::new(store.clone(), clock.clone());
         let page_tokens = PageTokens::new(sealing_keys, entropy.clone());

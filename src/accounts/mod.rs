@@ -48,6 +48,7 @@ pub use self::{
     sessions::{ActingUser, IssuedTokens},
     signing_keys::{KeyOptions, REVOCATION_DELAY, Rotation, SigningKeyError, SigningKeys},
     stored_hashes::StoredHashes,
+    verify_email::OldLinks,
 };
 pub use crate::access_token::PublicKey;
 use crate::{

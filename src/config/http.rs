@@ -10,8 +10,9 @@ use super::{
 };
 
 section! {
-    /// The HTTP port, which serves the public keys at `/.well-known/jwks.json` and the pages. It usually runs
-    /// behind a reverse proxy. If `[server]` has a certificate, this port uses TLS with it.
+    /// The HTTP port, which serves the public keys at `/.well-known/jwks.json`, the probes `/livez` and
+    /// `/readyz`, and the pages. It usually runs behind a reverse proxy. If `[server]` has a certificate,
+    /// this port uses TLS with it.
     HttpSettings in "http" {
         /// The address to listen on; empty disables the port. An address that is not loopback needs TLS or
         /// `server.insecure-plaintext`.

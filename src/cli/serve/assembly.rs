@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 
-use tokio::{net::TcpListener, sync::Notify};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, watch},
+};
 use tonic::service::Routes;
+use tonic_health::server::HealthReporter;
 
 use super::{
     options::{accounts_options, audit_limits, layer_options, outbox_options, passwords, transport},
@@ -71,8 +75,9 @@ impl Service {
         let outbox = build_outbox(&settings, &deps, &sealing_keys)?;
         let audit = deps.audit.clone();
         let accounts = Accounts::new(deps, accounts_options(&settings));
-        let (reporter, health_service) = tonic_health::server::health_reporter();
-        let health = HealthWatch::begin(reporter, store.clone()).await;
+        let reporter = HealthReporter::new();
+        let health = HealthWatch::begin(reporter.clone(), store.clone()).await;
+        let health_service = grpc::health_service(reporter, health.readiness());
         let api = Api {
             accounts: accounts.clone(),
             administration: Administration::new(store.clone(), env.clock.clone()),
@@ -91,7 +96,7 @@ impl Service {
         };
         let services = Services::new(api, message_bytes_max, routes);
         let calls = grpc::with_all_protocols(grpc::layer::wrap(services, layer_options));
-        let pages = build_pages(&settings, templates, &accounts, env.clone());
+        let pages = build_pages(&settings, templates, &accounts, health.readiness(), env.clone());
         let http = http.map(|listener| (listener, pages));
         Ok(Self {
             settings,
@@ -154,6 +159,7 @@ fn build_pages(
     settings: &Settings,
     templates: Option<PageTemplates>,
     accounts: &Accounts,
+    readiness: watch::Receiver<bool>,
     env: Env,
 ) -> Pages {
     let options = PagesOptions {
@@ -161,6 +167,7 @@ fn build_pages(
         keys_max_age: settings.session.key_lead.get(),
         security_contact: settings.http.security_contact.as_ref().map(|contact| contact.as_str().to_owned()),
         public_base_url: settings.mail.public_base_url.as_str().to_owned(),
+        readiness,
     };
     Pages::new(accounts.clone(), templates, options, env)
 }

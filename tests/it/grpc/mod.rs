@@ -26,5 +26,6 @@ mod resolution;
 mod secrets;
 mod sessions;
 mod throttle;
+mod user_state;
 mod verification;
 mod visible_fields;
