@@ -102,7 +102,7 @@ impl AccessTokens {
         self.keys().iter().filter(|key| !key.has_expired(now)).map(|key| key.public.clone()).collect()
     }
 
-    /// Signs a token; returns it with its claims, in which `expires_at` is set.
+    /// Signs a token, and returns it with its claims. In these, `expires_at` is set.
     ///
     /// # Errors
     /// [`NoSigningKey`] if no key signs at `issued_at`.
@@ -140,18 +140,17 @@ impl AccessTokens {
         }
         let keys = self.keys();
         let key = keys.iter().find(|key| header.kid.as_deref() == Some(key.public.id.as_str()));
-        let key =
-            key.filter(|key| key.verifies(now.plus(ISSUED_AHEAD_MAX), now)).ok_or(InvalidAccessToken)?;
+        let latest = now.plus(ISSUED_AHEAD_MAX);
+        let key = key.filter(|key| key.verifies(latest, now)).ok_or(InvalidAccessToken)?;
         let wire =
             decode::<Claims>(token, &key.decoding, &self.validation()).map_err(|_| InvalidAccessToken)?;
         let claims = AccessClaims::try_from(wire.claims)?;
-        let has_started =
-            claims.issued_at <= now.plus(ISSUED_AHEAD_MAX) && claims.not_before <= now.plus(ISSUED_AHEAD_MAX);
+        let has_started = claims.issued_at <= latest && claims.not_before <= latest;
         if has_started && now < claims.expires_at { Ok(claims) } else { Err(InvalidAccessToken) }
     }
 
-    /// True if this text looks like a token of this service that was signed with a key that is not known
-    /// here. Another instance may have signed it with a new key.
+    /// True if this text looks like a token of this service and names a key that is not known here. Another
+    /// instance may have signed it with a new key. The signature is not checked.
     #[must_use]
     pub fn lacks_key_of(&self, token: &str) -> bool {
         let header = Some(token).filter(|token| token.len() <= TOKEN_BYTES_MAX).map(decode_header);

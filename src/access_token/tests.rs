@@ -71,7 +71,7 @@ fn is_valid(token: &str, now: Timestamp) -> bool {
 
 #[test]
 fn a_token_yields_its_claims_until_it_expires() {
-    let tokens = tokens(&[key(1, NOW, None)]);
+    let tokens = tokens(&[key(SERVICE_KEY, NOW, None)]);
     let (token, signed) = tokens.sign(claims(NOW)).unwrap();
     let token = token.expose();
     assert_eq!(signed.expires_at, NOW.plus(LIFETIME));
@@ -150,9 +150,11 @@ fn a_token_of_another_issuer_or_audience_is_rejected() {
 fn token_times_are_checked_against_the_clock() {
     let (header, good) = parts();
     let second = NOW.unix_micros() / 1_000_000;
+    // `ISSUED_AHEAD_MAX` is 30 s.
     for (name, value, valid) in [
         ("nbf", second + 30, true),
         ("nbf", second + 31, false),
+        ("iat", second + 30, true),
         ("iat", second + 31, false),
         ("exp", second + 1, true),
         ("exp", second, false),
@@ -233,7 +235,7 @@ fn an_hmac_with_the_public_key_is_not_a_valid_signature() {
 
 #[test]
 fn a_flipped_bit_or_a_truncation_invalidates_a_token() {
-    let tokens = tokens(&[key(1, NOW, None)]);
+    let tokens = tokens(&[key(SERVICE_KEY, NOW, None)]);
     let (token, _) = tokens.sign(claims(NOW)).unwrap();
     let token = token.expose();
     for index in 0..token.len() {

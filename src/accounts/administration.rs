@@ -195,7 +195,8 @@ impl Administration {
     pub async fn revoke_user_sessions(&self, key: &UserKey, origin: &Origin) -> Result<usize, AccountError> {
         let user = self.find_user(key).await?.user;
         let event = self.event(AuditKind::SessionExpired, &user, origin);
-        Ok(self.store.revoke_sessions(user.id, None, event).await?)
+        let keep = None;
+        Ok(self.store.revoke_sessions(user.id, keep, event).await?)
     }
 
     /// Mails the user a link to choose a new password; older links of that kind become void. The user's
@@ -239,8 +240,8 @@ impl Administration {
         Ok(self.store.list_audit_events(filter, after, limit).await?)
     }
 
-    /// Records at once what a command has read, or why it was refused. Calls of `AdminService` need not: the
-    /// layers of the API record them.
+    /// Records at once what a command has read, or why it was refused. A call of `AdminService` does not use
+    /// this: the layers of the API record it.
     ///
     /// # Errors
     /// A database error.
@@ -259,7 +260,8 @@ fn verification_link(mails: &Mails, user: &User, now: Timestamp) -> NewMail {
     mails.link(MailTokenPurpose::VerifyEmail, &user.email, MailedBy::Service, now).mail
 }
 
-/// Returns the user as an update has left it.
+/// Returns the user after an update. An update without a user means that the user was deleted after
+/// [`Administration::find_user`].
 fn updated_user(found: &ManagedUser, updated: Option<User>) -> Result<ManagedUser, AccountError> {
     let user = updated.ok_or(AccountError::UserNotFound)?;
     Ok(ManagedUser { user, disabled_at: found.disabled_at })

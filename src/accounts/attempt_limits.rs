@@ -1,4 +1,5 @@
-//! The limits on an attempt at a password: what it counts for, and by which rules it is refused.
+//! The limits on an attempt at a password: the subjects that it is counted for, and the rules that may refuse
+//! it.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use crate::{
     store::{CLOCK_DIFFERENCE_MAX, LoginAddress, Subject},
 };
 
-/// Time after which a reservation expires that was not settled, because its instance has died.
+/// Time after which a reservation expires. It is settled before, unless its instance has died.
 pub(super) const RESERVED_MAX: Duration = Duration::from_mins(1);
 
 /// The account whose password is attempted.
@@ -36,7 +37,7 @@ impl AttemptedAccount<'_> {
 pub(super) struct Counted {
     pub(super) subject: Subject,
     pub(super) rule: Rule,
-    /// Whether the attempt is refused if it exceeds the rule.
+    /// True if the rule can refuse the attempt; otherwise the attempt is only counted.
     pub(super) is_limited: bool,
 }
 
@@ -51,7 +52,8 @@ pub(super) struct Limits {
     pub(super) counted: Vec<Counted>,
     /// The subjects of the account alone, whose failures a correct password clears.
     pub(super) cleared: Vec<Subject>,
-    /// Whether the client address is known to the account. Not determined for an acting user.
+    /// True if the login is from a known address that [`Accounts::usable_known_address`] returned. Always
+    /// false for an acting user.
     pub(super) is_from_known_address: bool,
 }
 
@@ -132,7 +134,8 @@ impl Accounts {
     }
 
     /// Returns the limits on an attempt of a user with a verified access token. A failure counts as a failed
-    /// login too, and as a failure of the client address, so a stolen access token adds few guesses.
+    /// login too, and as a failure of the client address, so a stolen access token adds few guesses. These
+    /// two limits never refuse the user, because strangers can reach them.
     fn limits_on_acting_user(&self, user: &User, client: Option<ClientAddress>) -> Limits {
         let options = self.options.throttle;
         let of_user = Subject::acting_user_password(user.auth_token);
@@ -154,8 +157,8 @@ impl Accounts {
     }
 }
 
-/// Returns the latest time at which a reservation may expire that was made until `now`. One that expires
-/// later was made under a wrong clock.
+/// Returns the latest expiry of the reservations that exist at `now`. A reservation that expires later was
+/// made with a wrong clock.
 pub(super) fn latest_expiry(now: Timestamp) -> Timestamp {
     now.plus(RESERVED_MAX).plus(CLOCK_DIFFERENCE_MAX)
 }

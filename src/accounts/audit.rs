@@ -27,7 +27,8 @@ use crate::{
 /// Time that events wait before they are written. A crash loses at most the events of this time.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Maximum number of events that one transaction writes, so that it holds the writer for a few milliseconds.
+/// Maximum number of events that one transaction writes. SQLite's writer is thus busy for only a few
+/// milliseconds.
 const BATCH: usize = 500;
 
 /// Records decisions. Clones share the waiting events.
@@ -40,7 +41,7 @@ pub struct AuditTrail {
 
 struct Queue {
     waiting: Mutex<Waiting>,
-    /// Held while events are written.
+    /// The rows of the current minute. Locked while events are written, so that one write runs at a time.
     window: tokio::sync::Mutex<Window>,
     /// Notified when so many events wait that they should be written without delay.
     is_filling: Notify,

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use crate::{clock::Clock, domain::Timestamp};
 
-/// The difference between the civil and the monotonic clock from which it counts as a jump. Both follow the
+/// The smallest difference between the civil and the monotonic clock that counts as a jump. Both follow the
 /// same corrections of NTP, so they differ only after a jump, or after the machine was suspended.
 const JUMP_MIN: Duration = Duration::from_hours(1);
 
-/// The time without any audit event, before the process started, from which it counts as a jump.
+/// The shortest time without any audit event, before the process started, that counts as a jump.
 const SILENCE_MIN: Duration = Duration::from_hours(24);
 
 /// A reading of both clocks.
@@ -22,9 +22,12 @@ type Reading = (Timestamp, Instant);
 pub(super) struct ClockWatch {
     clock: Clock,
     pause: Duration,
-    /// The last reading that was right; `None` if the clock may have been wrong since the start.
+    /// The reading that later ones are compared with: of the start, or of the end of the last pause. `None`
+    /// if the clock may have been wrong at the start.
     trusted: Option<Reading>,
+    /// The previous reading.
     last: Reading,
+    /// `None` while expired rows are deleted.
     paused_since: Option<Instant>,
 }
 
@@ -35,15 +38,16 @@ impl ClockWatch {
         Self { clock, pause, trusted: Some(last), last, paused_since: None }
     }
 
-    /// Returns the time that is the length of a pause before now, and now.
-    pub(super) fn pause_before_now(&self) -> (Timestamp, Timestamp) {
+    /// Returns the beginning and the end of the period in which the stored times are checked at the start. It
+    /// has the length of a pause and ends now.
+    pub(super) fn checked_period(&self) -> (Timestamp, Timestamp) {
         let (now, _) = self.last;
         (now.minus(self.pause), now)
     }
 
-    /// Pauses if no audit event was stored for a day until now, or until the first event in the time that
-    /// [`ClockWatch::pause_before_now`] returns: the clock may have jumped then. `before` is the time of the
-    /// last event before that time, and `after` that of the first event in it.
+    /// Pauses if no audit event was stored for a day or more, and that silence ended in the period that
+    /// [`ClockWatch::checked_period`] returns, or lasts until now: the clock may have jumped at its end.
+    /// `before` is the time of the last event before the period, and `after` that of the first event in it.
     pub(super) fn compare_with_stored_times(&mut self, before: Option<Timestamp>, after: Option<Timestamp>) {
         let (now, instant) = self.last;
         let silence = before.map_or(Duration::ZERO, |before| after.unwrap_or(now).since(before));
@@ -59,12 +63,14 @@ impl ClockWatch {
         }
     }
 
-    /// Returns the time by which rows may be deleted now, or `None` during a pause. Logs the begin and the
-    /// end of a pause.
+    /// Returns the time against which the age of rows is judged, or `None` during a pause. Logs the beginning
+    /// and the end of a pause.
     pub(super) fn deletion_time(&mut self) -> Option<Timestamp> {
         let seen = (self.clock.now(), self.clock.instant());
         let last = std::mem::replace(&mut self.last, seen);
         let from_trusted = self.trusted.map(|trusted| jump(trusted, seen));
+        // Small jumps add up since the trusted reading. During a pause, that sum contains the jump that
+        // caused the pause, so only a jump since the last reading counts.
         let jumped = jump(last, seen).max(match self.paused_since {
             Some(_) => Duration::ZERO,
             None => from_trusted.unwrap_or_default(),
@@ -93,7 +99,8 @@ impl ClockWatch {
     }
 }
 
-/// Returns by how much the civil clock went further than the monotonic one between two readings.
+/// Returns by how much the civil clock went further than the monotonic one between two readings; zero if it
+/// went less far.
 fn jump(from: Reading, to: Reading) -> Duration {
     to.0.since(from.0.plus(to.1.duration_since(from.1)))
 }

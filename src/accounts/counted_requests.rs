@@ -28,8 +28,8 @@ impl Accounts {
     ) -> Result<bool, AccountError> {
         let (options, now) = (self.options.throttle, self.deps.env.clock.now());
         if let Some(client) = origin.client {
-            let rule = (Subject::address_link_requests(client), Rule::PerWindow(options.resends_from));
-            let counted = self.count(vec![rule], now).await;
+            let limit = (Subject::address_link_requests(client), Rule::PerWindow(options.resends_from));
+            let counted = self.count(vec![limit], now).await;
             let event = || self.deps.audit.event(AuditKind::ExcessRateLimitExceeded, origin);
             counted.map_err(|error| self.deps.audit.record_refusal_about(event(), email, error))?;
         }
@@ -40,8 +40,8 @@ impl Accounts {
         }
     }
 
-    /// Counts a change that a user requested with a proof of identity, and of which mails are sent. Only the
-    /// user's own requests count.
+    /// Counts a change that causes mails and that a user requested with a proof of identity. Only the user's
+    /// own requests count.
     ///
     /// # Errors
     /// [`AccountError::TooManyAttempts`]; the change was not counted. Or a database error.

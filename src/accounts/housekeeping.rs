@@ -40,7 +40,7 @@ pub struct Retention {
     pub unverified_users: Duration,
     /// Mails: time after they were sent or failed permanently.
     pub finished_mails: Duration,
-    /// Audit events.
+    /// Audit events: time after they were recorded.
     pub audit_events: Duration,
     /// Maximum number of audit events, whatever their age.
     pub audit_rows_max: u32,
@@ -102,7 +102,7 @@ impl Housekeeping {
     /// Pauses the deletion if the stored times show that the clock may have jumped before this process
     /// watched it.
     pub async fn compare_clock_with_store(&self) {
-        let (limit, now) = self.watch().pause_before_now();
+        let (limit, now) = self.watch().checked_period();
         match self.store.audit_times_around(limit, now).await {
             Ok((before, after)) => self.watch().compare_with_stored_times(before, after),
             Err(error) => {
@@ -121,7 +121,7 @@ impl Housekeeping {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Deletes the least valuable audit events while there are too many.
+    /// Deletes audit events if there are too many, and logs their number.
     async fn purge_audit(&self) {
         match self.delete_excess_audit_events().await {
             Ok(0) => {}
@@ -136,6 +136,7 @@ impl Housekeeping {
         }
     }
 
+    /// Deletes the audit events beyond the maximum number, the least valuable first, in several transactions.
     /// Returns the number of deleted events.
     async fn delete_excess_audit_events(&self) -> Result<i64, DatabaseError> {
         let excess = self.store.excess_audit_events(i64::from(self.audit_rows_max)).await?;

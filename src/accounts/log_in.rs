@@ -113,6 +113,7 @@ impl Accounts {
                 Ok(tokens)
             }
             (Some(credentials), Verdict::Correct { .. }) => {
+                // No session is opened, which would settle the attempt.
                 attempt.settle().await;
                 let refusal = if credentials.is_disabled {
                     AccountError::AccountDisabled

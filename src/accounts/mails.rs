@@ -66,6 +66,7 @@ pub struct Mails {
     sealing_keys: Arc<SealingKeys>,
     entropy: Entropy,
     due: Arc<Notify>,
+    /// Set by [`Mails::with_requested_per_day_max`].
     requested_per_day_max: u32,
 }
 
@@ -83,17 +84,18 @@ impl Mails {
         Self { options, sealing_keys, entropy, due, requested_per_day_max: u32::MAX }
     }
 
-    /// Sets the number of mails with requested links to one mailbox within 24 hours beyond which the outbox
-    /// lets a mail wait.
+    /// Sets the daily limit on mails with requested links to one mailbox. Beyond it, the outbox lets a mail
+    /// wait.
     #[must_use]
     pub fn with_requested_per_day_max(self, max: u32) -> Self {
         Self { requested_per_day_max: max, ..self }
     }
 
-    /// The window of that number.
+    /// The window of the daily limit.
     const DAY: Duration = Duration::from_hours(24);
 
-    /// True if a mail to a mailbox to which these mails with requested links were sent may have to wait.
+    /// True if the next mail with a requested link may have to wait. `sent` counts the earlier ones to its
+    /// mailbox.
     pub(super) fn may_wait(&self, sent: Option<Attempts>, now: Timestamp) -> bool {
         let sent = Attempts::in_window(sent, Self::DAY, now);
         sent.is_some_and(|sent| sent.count >= self.requested_per_day_max)
@@ -123,8 +125,8 @@ impl Mails {
         NewMail { kind, recipient: recipient.clone(), digest: None, delivery, expires_at }
     }
 
-    /// Creates a link. This function returns its token only as a digest and, if this service mails the link,
-    /// encrypted. Only a caller that mails the link receives the token itself.
+    /// Creates a link. [`Link::mail`] contains its token only as a digest and, if this service mails the
+    /// link, encrypted. The token itself is returned only for a caller that mails the link.
     pub(super) fn link(
         &self,
         purpose: MailTokenPurpose,

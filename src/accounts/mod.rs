@@ -59,8 +59,8 @@ use crate::{
     store::Store,
 };
 
-/// Maximum number of calls that run detached, and of password attempts that are not settled yet. More than
-/// the longest hashing queue (10,000), and some 20 MiB if all of them wait for the database.
+/// Maximum number of calls that run detached; also that of password attempts that are not settled yet. More
+/// than the longest hashing queue (10,000), and some 20 MiB if all of them wait for the database.
 const DETACHED_MAX: usize = 16_384;
 
 /// Retry delay for a call that is refused because too many run detached.
@@ -88,9 +88,13 @@ pub struct AccountsDependencies {
 pub struct Accounts {
     deps: AccountsDependencies,
     options: Arc<AccountsOptions>,
+    /// The tasks of calls, which do not end when their callers go.
     background: TaskTracker,
+    /// Bounds the tasks that create a requested link after the response.
     background_slots: Arc<Semaphore>,
+    /// Bounds the calls that run detached.
     detached_slots: Arc<Semaphore>,
+    /// Bounds the password attempts that are not settled yet.
     attempt_slots: Arc<Semaphore>,
     /// Cancelled when the service stops.
     stopping: CancellationToken,
@@ -125,8 +129,9 @@ impl Accounts {
         NewPassword::parse(text, self.options.password_policy.length_min_characters)
     }
 
-    /// Refuses a new password that is easy to guess, also from the username and email of its owner. This
-    /// takes the time of a hashing thread, so it must have been counted before.
+    /// Refuses a new password that is easy to guess, also from the username and email of its owner. Judging
+    /// takes the time of a hashing thread, so the caller must have counted the password against a limit
+    /// before.
     async fn judge_password(
         &self,
         password: &NewPassword,
@@ -149,6 +154,7 @@ impl Accounts {
         let permit = Arc::clone(&self.detached_slots).try_acquire_owned();
         let permit = permit.map_err(|_| AccountError::Overloaded { retry_after: DETACHED_RETRY_AFTER })?;
         let caller_gone = CancellationToken::new();
+        // Cancels the token when the caller drops this future.
         let _waiting = caller_gone.clone().drop_guard();
         let work = work(self.clone(), caller_gone);
         let task = self.background.spawn(async move {
@@ -159,13 +165,13 @@ impl Accounts {
         task.await.map_err(|error| AccountError::Internal(Cause::new(error)))?
     }
 
-    /// The audit trail.
+    /// Returns the audit trail.
     #[must_use]
     pub const fn audit(&self) -> &AuditTrail {
         &self.deps.audit
     }
 
-    /// Waits for the tasks of calls, also of those whose callers have gone. To be called once, when no more
+    /// Waits for the tasks of calls, also of those whose callers have gone. Must be called once, when no more
     /// calls arrive.
     pub async fn finish(&self) {
         self.stopping.cancel();

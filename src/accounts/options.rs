@@ -13,10 +13,10 @@ pub struct AccountsOptions {
     pub sessions: SessionOptions,
     /// Limits on password attempts, registrations and requested mails.
     pub throttle: ThrottleOptions,
-    /// Time until which verification links of the Django backend are accepted, which contain an `auth_token`.
+    /// Verification links of the Django backend, which contain an `auth_token`, are accepted until this time.
     /// `None` refuses them always.
     pub accept_auth_token_until: Option<Timestamp>,
-    /// True if a login from a client address that is not known for the account is notified by mail.
+    /// True if the user gets a mail about a login from a client address that is not known for the account.
     pub notifies_new_address: bool,
     /// Maximum number of tasks that run in the background after their call was answered. Further calls of
     /// that kind are refused.
@@ -78,14 +78,14 @@ pub struct Budget {
     pub window: Duration,
 }
 
-/// How many different events wait separately, to be merged beyond that. The budgets are separate, so that no
-/// caller can hide what concerns others.
+/// How many different events are recorded separately in a minute. Events beyond a limit are merged. The
+/// limits are separate, so that no caller can hide what concerns others.
 #[derive(Debug, Clone, Copy)]
 pub struct AuditLimits {
-    /// Different refusals of callers that did not authenticate in a minute, by kind, reason and network.
+    /// Different refusals of callers that are not authenticated, by kind, reason and network.
     pub unauthenticated_max: usize,
-    /// Different events of one caller in a minute that are about no account.
+    /// Different events of one caller that are about no account.
     pub per_caller_max: usize,
-    /// Different events about one account in a minute.
+    /// Different events about one account.
     pub per_account_max: usize,
 }

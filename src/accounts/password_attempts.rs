@@ -52,7 +52,9 @@ pub(super) struct PasswordAttempt {
     is_from_known_address: bool,
     /// Cancelled when the caller no longer waits.
     caller_gone: CancellationToken,
+    /// The latest time at which the comparison may begin.
     compare_until: Instant,
+    /// True when the outcome is stored.
     is_settled: bool,
     /// Bounds the number of attempts in memory, also of those that wait to be settled.
     permit: Option<OwnedSemaphorePermit>,
@@ -123,7 +125,7 @@ impl Accounts {
 }
 
 impl PasswordAttempt {
-    /// True if the attempt came from a client address that is not known for the account.
+    /// True if the attempt came from a client address that was not admitted as a known one.
     pub(super) const fn is_from_new_address(&self) -> bool {
         self.client.is_some() && !self.is_from_known_address
     }

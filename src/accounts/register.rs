@@ -60,10 +60,10 @@ impl Accounts {
     /// password is neither judged nor compared, so that a retry costs no hash.
     ///
     /// # Errors
-    /// [`AccountError::TooManyAttempts`] before [`NewPasswordError::Refused`] before the others, because
-    /// judging a password takes time: [`AccountError::EmailTaken`] before [`AccountError::UsernameTaken`];
-    /// [`AccountError::RequestIdReused`]; [`AccountError::Overloaded`], [`AccountError::StoreUnavailable`] or
-    /// [`AccountError::Internal`].
+    /// In the order of the checks: [`AccountError::RequestIdReused`]; [`AccountError::TooManyAttempts`],
+    /// before the password is judged, because that takes time; [`NewPasswordError::Refused`];
+    /// [`AccountError::EmailTaken`]; [`AccountError::UsernameTaken`]. At any step
+    /// [`AccountError::Overloaded`], [`AccountError::StoreUnavailable`] or [`AccountError::Internal`].
     pub async fn register(&self, account: NewAccount) -> Result<NewUser, NewPasswordError> {
         self.run_detached(|accounts, caller_gone| async move {
             let registered = accounts.register_or_replay(&account, &caller_gone).await;

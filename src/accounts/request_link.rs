@@ -47,7 +47,8 @@ struct LinkRequest {
     purpose: MailTokenPurpose,
     by: MailedBy,
     origin: Origin,
-    /// False if the request is merged with an earlier one whose link still works.
+    /// False beyond the limit of the mailbox: the request is then merged with an earlier one, if the link of
+    /// that one still works.
     is_within_limit: bool,
 }
 
@@ -133,6 +134,7 @@ impl Accounts {
         let event = self.deps.audit.event(AuditKind::AuthnTokenCreated, origin);
         let event = event.with_resource(by.resource(*purpose));
         let link = self.deps.mails.link(*purpose, email, *by, event.at);
+        // A link from before this time is in the second half of its lifetime.
         let kept_since = event.at.minus(self.deps.mails.lifetime(*purpose) / 2);
         let mailed = Subject::mailbox_mails(email, MailKind::of_purpose(*purpose).cause());
         let mailed = self.deps.store.find_counted(mailed, event.at).await?;

@@ -54,7 +54,7 @@ impl Resealing {
     /// Returns the number of stored values under each key.
     ///
     /// # Errors
-    /// A [`DatabaseError`] of the database.
+    /// [`DatabaseError`].
     pub async fn count(&self) -> Result<BTreeMap<SealedBy, u64>, DatabaseError> {
         let mut counts = BTreeMap::new();
         for counted in self.store.count_sealed_values().await? {
@@ -64,10 +64,11 @@ impl Resealing {
         Ok(counts)
     }
 
-    /// Encrypts everything again that is not encrypted under the current key.
+    /// Encrypts everything again that is not encrypted under the current key. After the seeds, and after each
+    /// batch of tokens, calls `progress` with the number of values that were just replaced.
     ///
     /// # Errors
-    /// A [`DatabaseError`] of the database. What was replaced until then stays replaced.
+    /// [`DatabaseError`]. What was replaced until then stays replaced.
     pub async fn run(&self, mut progress: impl FnMut(u64)) -> Result<Resealed, DatabaseError> {
         let mut done = Resealed::default();
         self.reseal_seeds(&mut done).await?;
@@ -83,7 +84,7 @@ impl Resealing {
 
     /// Encrypts the seeds of all signing keys again.
     async fn reseal_seeds(&self, done: &mut Resealed) -> Result<(), DatabaseError> {
-        // Also those that no longer verify: the time is before all of theirs.
+        // At the earliest time no key has expired yet, so the list also has those that no longer verify.
         for key in self.store.list_signing_keys(Timestamp::from_unix_micros(i64::MIN)).await? {
             let purpose = Purpose::SigningSeed { key_id: &key.id };
             match self.resealed(purpose, &key.sealed_seed) {
@@ -98,11 +99,11 @@ impl Resealing {
         Ok(())
     }
 
-    /// Encrypts a batch of tokens after the row `after` again, in one transaction. Returns the last row of
-    /// the batch; `None` if there are no more.
+    /// Encrypts a batch of tokens after the row `after` again, in one transaction. Returns the id of the
+    /// last row of the batch; `None` if there are no more.
     ///
     /// # Errors
-    /// A [`DatabaseError`] of the database.
+    /// [`DatabaseError`].
     pub async fn reseal_tokens(&self, after: i64, done: &mut Resealed) -> Result<Option<i64>, DatabaseError> {
         let tokens = self.store.list_sealed_tokens(after, BATCH).await?;
         let Some(last) = tokens.last().map(|token| token.id) else { return Ok(None) };

@@ -82,7 +82,7 @@ pub struct SigningKeys {
     options: KeyOptions,
     env: Env,
     /// The last time at which the keys were read because of an unknown key.
-    reloaded: Arc<Mutex<Option<Instant>>>,
+    reloaded_at: Arc<Mutex<Option<Instant>>>,
 }
 
 impl SigningKeys {
@@ -95,7 +95,7 @@ impl SigningKeys {
         options: KeyOptions,
         env: Env,
     ) -> Self {
-        Self { store, sealing_keys, access_tokens, options, env, reloaded: Arc::default() }
+        Self { store, sealing_keys, access_tokens, options, env, reloaded_at: Arc::default() }
     }
 
     /// Returns the access tokens whose keys this manages.
@@ -134,14 +134,15 @@ impl SigningKeys {
     /// Reads the keys again because a token names a key that this instance does not know: another instance
     /// may just have created it. Calls at the same time share one reading.
     pub(super) async fn reload_for_unknown_key(&self) {
-        let mut reloaded = self.reloaded.lock().await;
+        let mut reloaded_at = self.reloaded_at.lock().await;
         let now = self.env.clock.instant();
-        if reloaded.is_some_and(|at| now.saturating_duration_since(at) < UNKNOWN_KEY_PAUSE) {
+        if reloaded_at.is_some_and(|at| now.saturating_duration_since(at) < UNKNOWN_KEY_PAUSE) {
             return;
         }
-        *reloaded = Some(now);
+        *reloaded_at = Some(now);
         match self.list().await {
             Ok(stored) if !stored.is_empty() => self.use_keys(&stored, self.env.clock.now()),
+            // No key verifies now. The keys in use stay until `load_or_rotate` creates the next one.
             Ok(_) => {}
             Err(error) => tracing::warn!(error = %error.chain(), "Signing keys not read again"),
         }
@@ -151,7 +152,7 @@ impl SigningKeys {
     /// none.
     ///
     /// # Errors
-    /// [`SigningKeyError`]
+    /// [`SigningKeyError`].
     pub async fn check(&self) -> Result<(), SigningKeyError> {
         self.require_latest(&self.list().await?, self.env.clock.now())
     }
@@ -182,7 +183,7 @@ impl SigningKeys {
     /// Creates a new key and returns it; `None` when another instance created one at the same moment.
     ///
     /// # Errors
-    /// A [`DatabaseError`] of the database.
+    /// [`DatabaseError`].
     pub async fn rotate(
         &self,
         rotation: Rotation,
@@ -196,7 +197,7 @@ impl SigningKeys {
     /// Returns all keys that verify now or later, latest first.
     ///
     /// # Errors
-    /// A [`DatabaseError`] of the database.
+    /// [`DatabaseError`].
     pub async fn list(&self) -> Result<Vec<StoredSigningKey>, DatabaseError> {
         self.store.list_signing_keys(self.env.clock.now()).await
     }
@@ -255,7 +256,8 @@ impl SigningKeys {
         Ok(Some(key))
     }
 
-    /// Decrypts a signing key. A key with a wrong time signs until the next one does.
+    /// Decrypts a signing key. If its times are wrong, because a clock was ahead when it was created, it
+    /// signs at once, and until the next key does.
     fn open(&self, key: &StoredSigningKey, now: Timestamp) -> Result<SigningKey, UnsealError> {
         let seed = self.sealing_keys.open(Purpose::SigningSeed { key_id: &key.id }, &key.sealed_seed)?;
         let always = Timestamp::from_unix_micros(i64::MIN);

@@ -11,12 +11,12 @@ use crate::{
     store::{Admission, Attempts, Tally},
 };
 
-/// Time after the end of the last wait at which the failures of an account expire, so that the failures of a
-/// year do not add up.
-const FAILURES_KEPT: Duration = Duration::from_hours(24);
+/// Time from the end of the last wait until the failures of an account expire. Without it, the failures of a
+/// year would add up.
+const FAILURES_LIFETIME: Duration = Duration::from_hours(24);
 
-/// Time until the next try of an attempt that is refused because others are in progress. They are settled
-/// within about the time of a hash.
+/// Time after which an attempt can be repeated that was refused because others were in progress. These are
+/// settled within about the time of a hash.
 const IN_PROGRESS_RETRY: Duration = Duration::from_secs(1);
 
 /// The consecutive failures that all known addresses of an account may cause together, as a multiple of those
@@ -112,10 +112,10 @@ impl ThrottleOptions {
             return Attempts { count, refused_until: until, expires_at: until };
         }
         let refused_until = at.plus(self.wait_after(count));
-        Attempts { count, refused_until, expires_at: refused_until.plus(FAILURES_KEPT) }
+        Attempts { count, refused_until, expires_at: refused_until.plus(FAILURES_LIFETIME) }
     }
 
-    /// Returns the wait of the next attempt after this number of failures.
+    /// Returns how long the next attempt has to wait after this number of failures.
     fn wait_after(self, failures: u32) -> Duration {
         match failures.checked_sub(self.failures_max) {
             None => Duration::ZERO,
@@ -228,7 +228,7 @@ mod tests {
         let locked = Attempts {
             count: 10,
             refused_until: START.plus(OPTIONS.wait_first),
-            expires_at: START.plus(FAILURES_KEPT),
+            expires_at: START.plus(FAILURES_LIFETIME),
         };
         assert_eq!(RULE.admit_and_count(Some(locked), START), Err(locked.refused_until));
         assert_eq!(
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn one_client_cannot_fill_the_hashing_queue() {
+    fn one_client_has_at_most_the_configured_attempts_in_progress() {
         let rule = Rule::PerAddress(BUDGET, 32);
         let admits = |in_progress| rule.admit(Tally { failures: None, in_progress }, START).is_ok();
         assert!(admits(31) && !admits(32));

@@ -35,6 +35,9 @@ pub(super) enum Next {
     Expire(String),
 }
 
+/// The part by which a random jitter shortens or lengthens a wait at most.
+const JITTER_MAX: f64 = 0.2;
+
 /// The longest lease that the settings allow: twice the maximum of `mail.timeout`.
 const LEASE_MAX: Duration = Duration::from_mins(20);
 
@@ -51,15 +54,15 @@ impl Backoff {
     /// Returns the latest time at which a mail can be due if the clock that scheduled it was right: the
     /// longest wait or lease, and a tolerance for the differences between the clocks of instances.
     pub(super) fn latest_due(self, now: Timestamp) -> Timestamp {
-        now.plus(self.max.mul_f64(1.2).max(LEASE_MAX)).plus(CLOCK_DIFFERENCE_MAX)
+        now.plus(self.max.mul_f64(1.0 + JITTER_MAX).max(LEASE_MAX)).plus(CLOCK_DIFFERENCE_MAX)
     }
 
-    /// Returns the wait after `attempts` attempts (at least one). `jitter` (0 to 1) makes it up to 20 %
-    /// shorter or longer, so that mails that failed at the same time are not all retried at the same time.
+    /// Returns the wait after `attempts` attempts (at least one). A random `jitter` from 0 to 1 makes it up
+    /// to 20 % shorter or longer, so that mails that failed at the same time are retried at different times.
     pub(super) fn after(self, attempts: u32, jitter: f64) -> Duration {
         let doubled =
             self.first.saturating_mul(1_u32.checked_shl(attempts.saturating_sub(1)).unwrap_or(u32::MAX));
-        doubled.min(self.max).mul_f64(0.8 + 0.4 * jitter)
+        doubled.min(self.max).mul_f64(1.0 - JITTER_MAX + 2.0 * JITTER_MAX * jitter)
     }
 }
 

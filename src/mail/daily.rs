@@ -13,8 +13,9 @@ const WINDOW: Duration = Duration::from_hours(24);
 
 /// The most mails within 24 hours.
 ///
-/// Beyond the limit of an address, one mail follows the other after a while, so that who causes mails to it
-/// never ends the mails that its owner needs.
+/// Beyond the limit of an address, its mails are not stopped but spread: each is sent some time after the one
+/// before. A client that causes mails to an address can therefore delay the mails that its owner needs, but
+/// not prevent them.
 #[derive(Debug, Clone, Copy)]
 pub struct DailyLimits {
     /// To one address, for each cause of mails.
@@ -42,8 +43,9 @@ impl DailyLimits {
         Ok(matches!(counted, Admission::Admitted))
     }
 
-    /// Returns the time between two mails to an address beyond its limit: at most twice the limit is sent in
-    /// a day, except of links that expire earlier. Of these, one is always valid, or the next one is sent.
+    /// Returns the time between two mails to an address beyond its limit: a day divided by the limit, so at
+    /// most twice the limit is sent in a day. For a link with a shorter lifetime, it is that lifetime: when
+    /// the link of the last mail has expired, the next mail is sent.
     fn interval(self, mail: &OutgoingMail) -> Duration {
         let interval = WINDOW / self.per_address.max(1);
         let is_link = mail.sealed_token.is_some();
@@ -69,14 +71,14 @@ fn count_to_mailbox(
     before: Option<Attempts>,
     now: Timestamp,
 ) -> Result<Attempts, Timestamp> {
-    let with_next = |counted| Attempts { refused_until: now.plus(interval), ..counted };
+    let with_interval = |counted| Attempts { refused_until: now.plus(interval), ..counted };
     match (count_one(max, before, now), before) {
-        (Ok(counted), _) => Ok(with_next(counted)),
-        // A longer wait was set by a wrong clock.
+        (Ok(counted), _) => Ok(with_interval(counted)),
+        // A wait longer than `interval` was set by a wrong clock, so it does not refuse the mail.
         (Err(end), Some(last)) if last.refused_until > now && last.refused_until.since(now) <= interval => {
             Err(end.min(last.refused_until))
         }
-        (Err(_), _) => Ok(with_next(Attempts::with_one_more_in_window(before, WINDOW, now))),
+        (Err(_), _) => Ok(with_interval(Attempts::with_one_more_in_window(before, WINDOW, now))),
     }
 }
 

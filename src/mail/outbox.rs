@@ -65,7 +65,7 @@ pub struct Outbox {
     from: Mailbox,
     options: OutboxOptions,
     env: Env,
-    /// The mails whose links one attempt found expired.
+    /// The ids of the mails whose links one attempt has found expired ([`Outbox::confirm_expiry`]).
     expired: Mutex<HashSet<i64>>,
 }
 
@@ -151,8 +151,8 @@ impl Outbox {
         self.record(mail, next).await;
     }
 
-    /// Abandons a mail only when a second attempt, at `expiry_check_at`, finds its link expired too: the
-    /// clock may have been ahead for a moment.
+    /// Returns what follows an attempt. A mail whose link is found expired is abandoned only if a second
+    /// attempt, at `expiry_check_at`, finds the same: the clock may have been ahead for a moment.
     fn confirm_expiry(&self, mail: &OutgoingMail, next: Next, expiry_check_at: Timestamp) -> Next {
         let mut expired = self.expired.lock().unwrap_or_else(PoisonError::into_inner);
         let is_first = expired.insert(mail.id);

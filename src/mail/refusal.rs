@@ -74,15 +74,15 @@ fn is_about_the_mail(stage: Stage, code: u16, enhanced: Option<Enhanced>) -> boo
     }
 }
 
-/// True for the enhanced codes that concern the recipient or the content. All others concern the service, its
-/// network or the server: 5.1.7 and 5.1.8 (sender), 5.3 (mail system), 5.4 (routing), 5.5 (protocol), 5.7
-/// (security and policy, such as `5.7.1 relaying denied`).
+/// True for the enhanced codes that concern the recipient or the content. The others concern the service, its
+/// network or the server: 5.1.7 and 5.1.8 (sender), and, with few exceptions, 5.3 (mail system), 5.4
+/// (routing), 5.5 (protocol) and 5.7 (security and policy, such as `5.7.1 relaying denied`).
 const fn is_code_about_the_mail(subject: u16, detail: u16) -> bool {
     match (subject, detail) {
-        // The addresses, except the sender's.
+        // The address of the sender.
         (1, 7 | 8) => false,
-        // The mailbox and the format of the mail; a mail that is too large for the server; and a mailbox or
-        // domain that has another owner now (RFC 7293).
+        // The other addresses, the mailbox and the format of the mail; a mail that is too large for the
+        // server; and a mailbox or domain that has another owner now (RFC 7293).
         (1 | 2 | 6, _) | (3, 4) | (7, 17 | 18) => true,
         _ => false,
     }
@@ -163,9 +163,11 @@ mod tests {
     }
 
     #[test]
-    fn every_temporary_code_is_retried() {
+    fn temporary_codes_are_retried_at_every_stage() {
         for (code, text) in [(451, "4.7.1 greylisted"), (452, "4.2.2 mailbox full"), (421, "")] {
-            for stage in [Stage::Recipient, Stage::Content] {
+            for stage in
+                [Stage::Hello, Stage::StartTls, Stage::Auth, Stage::Sender, Stage::Recipient, Stage::Content]
+            {
                 assert!(is_retried(stage, code, text), "{stage:?} {code} {text}");
             }
         }
@@ -179,6 +181,10 @@ mod tests {
             panic!("a refusal");
         };
         assert_eq!(cause, "the SMTP server rejected the recipient: 550 5.1.1");
+    }
+
+    #[test]
+    fn a_malformed_enhanced_code_is_ignored() {
         for text in ["5.1.1.1 x", "5.1 x", "5.a.1", "5.1234.1", "+5.1.1", "5.+1.1", ""] {
             assert_eq!(enhanced(text), None, "{text}");
         }

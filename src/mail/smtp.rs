@@ -32,7 +32,7 @@ pub struct SmtpOptions {
     pub host: String,
     /// The server's port.
     pub port: u16,
-    /// The name that EHLO introduces this service with.
+    /// The name of this service in EHLO.
     pub hello_name: String,
     /// Username and password, if the server requires authentication.
     pub credentials: Option<(String, String)>,
@@ -96,7 +96,7 @@ impl Smtp {
         Ok(Self {
             host: options.host,
             port: options.port,
-            // An address literal is written in the same way.
+            // A name that is an address literal (`[192.0.2.1]`) is written as it is too.
             hello: ClientId::Domain(options.hello_name),
             credentials: options.credentials.map(|(name, password)| Credentials::new(name, password)),
             tls,
@@ -110,8 +110,8 @@ impl Smtp {
             Ok(Ok(())) => DeliveryOutcome::Sent,
             Ok(Err(error)) => outcome(&error),
             Err(_) => {
-                let is_port_of_smtps = self.port == SMTPS_PORT && !matches!(self.tls, Tls::Wrapper(_));
-                let hint = if is_port_of_smtps {
+                let lacks_implicit_tls = self.port == SMTPS_PORT && !matches!(self.tls, Tls::Wrapper(_));
+                let hint = if lacks_implicit_tls {
                     ": this port expects TLS from the first byte: write smtps:// instead of smtp://"
                 } else {
                     ""
@@ -219,7 +219,8 @@ fn outcome(error: &DeliveryError) -> DeliveryOutcome {
     }
 }
 
-/// Replaces the words of the TLS library for a server that answers a handshake in plain text.
+/// Returns the cause of a failed connection. If the server answered a TLS handshake in plain text, the
+/// message of the TLS library does not say what to do, so advice replaces it.
 fn connection_failure(cause: &str) -> String {
     if cause.contains("corrupt message") {
         "this port speaks no TLS from the first byte: write smtp:// instead of smtps:// in mail.url"

@@ -37,7 +37,7 @@ impl StoredPassword {
         match StoredHash::parse(text) {
             Ok(hash) => Self::Hash(hash.scheme()),
             Err(HashParseError::TooExpensive) => Self::TooExpensive,
-            // Unusable here: "!" with a suffix that is not of Django's marks, as in the password
+            // `Unusable` is here a text that begins with "!" but is no mark of Django, such as the password
             // "!important".
             Err(HashParseError::Unusable | HashParseError::UnknownScheme | HashParseError::Malformed) => {
                 Self::Plaintext
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn only_a_complete_hash_is_a_hash() {
-        for (text, is) in [
+        for (text, expected) in [
             (
                 "bcrypt_sha256$$2b$12$R9h/cIPz0gi.URNNX3kh2OYEnGawxEyRpLbFB99lPr2.b35ouTmeu",
                 Hash("bcrypt_sha256"),
@@ -97,7 +97,7 @@ mod tests {
             ("pbkdf2_sha256$1$salt$aGFzaA==", Plaintext),
             ("$2b$12$R9h/cIPz0gi.URNNX3kh2OYEnGawxEyRpLbFB99lPr2.b35ouTmeu", Plaintext),
         ] {
-            assert_eq!(StoredPassword::of(text), is, "{text}");
+            assert_eq!(StoredPassword::of(text), expected, "{text}");
         }
     }
 }

@@ -13,12 +13,13 @@ use std::{
 
 use super::format::{Family, StoredHash, Work};
 
-/// The slowest check is assumed to take this part of its measured time more, because the times of equal
-/// checks vary.
+/// The margin: a check may take longer than its measured time by this part of it (a quarter), because the
+/// times of equal checks vary.
 const MARGIN_DIVISOR: u32 = 4;
 
-/// A check that takes less time than the last measurement of the same work lowers it by this part of the
-/// difference. One that takes more time replaces it at once, so that the waits follow the load.
+/// A check that takes less time than the known time of its work lowers the known time by this part of the
+/// difference (a sixteenth). A check that takes more time raises it at once, so that the waits follow the
+/// load.
 const DECAY_DIVISOR: u32 = 16;
 
 /// A work that stored hashes require, and the time that it takes on this machine.
@@ -37,14 +38,16 @@ pub(super) struct Envelope {
 }
 
 struct State {
-    /// False until all stored hashes are known.
+    /// False while the stored hashes are not known: from [`Envelope::assume_slowest`] until
+    /// [`Envelope::replace`].
     is_complete: bool,
     /// The greatest known work of each family.
     greatest: Vec<Measured>,
 }
 
 impl Envelope {
-    /// Creates an envelope of at most `max`. Until another work than `current` is known, it is zero.
+    /// Creates an envelope whose time is at most `max`. The time is zero until another work than `current` is
+    /// known.
     pub(super) const fn new(max: Duration, current: Work) -> Self {
         Self { max, current, state: Mutex::new(State { is_complete: true, greatest: Vec::new() }) }
     }
@@ -96,7 +99,7 @@ impl Envelope {
 pub struct HashSurvey {
     cost: u32,
     current: Work,
-    /// One hash of each family that differs from the current scheme and cost.
+    /// The hash with the greatest work of each family. A hash whose work is `current` is left out.
     greatest: Vec<(Work, StoredHash)>,
 }
 
@@ -105,8 +108,8 @@ impl HashSurvey {
         Self { cost, current: Work::of_bcrypt(cost), greatest: Vec::new() }
     }
 
-    /// Takes a value of the column `password` into account. A value that is no readable hash is checked by
-    /// the dummy hash, and needs nothing.
+    /// Takes a value of the column `password` into account. A value that is no readable hash adds nothing: a
+    /// password for it is compared with the dummy hash.
     pub fn add(&mut self, stored: &str) {
         let Ok(hash) = StoredHash::parse(stored) else { return };
         let work = hash.work(self.cost);

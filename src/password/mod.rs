@@ -49,7 +49,7 @@ pub struct PasswordOptions {
     pub threads: usize,
     /// The most passwords that wait for a thread before callers are rejected; at least 1.
     pub queue_length: usize,
-    /// The longest time to which a refused check is extended.
+    /// The longest time that a refused check is made to take ([`Passwords::verify`]).
     pub refusal_time_max: Duration,
 }
 
@@ -144,7 +144,7 @@ impl Passwords {
         let (text, cost, salt) =
             (password.expose().to_owned(), self.shared.cost, self.shared.env.entropy.bytes());
         let work = move || is_due().then(|| format::hash(&text, cost, salt));
-        self.due(self.shared.pool.run(work).await?)
+        self.require_due(self.shared.pool.run(work).await?)
     }
 
     /// Hashes an existing password, without the policy for new passwords: one that was just verified and
@@ -169,8 +169,8 @@ impl Passwords {
     /// The check takes the work of one hash at the current cost in each of these cases: an unknown user, a
     /// user without a usable password, a hash that cannot be parsed, and a wrong password for a bcrypt or MD5
     /// hash, also one of a lower cost. A bcrypt hash of a higher cost takes the work of that cost, and a hash
-    /// of another scheme the work that its own parameters require. While hashes with such a work are stored
-    /// ([`Passwords::apply`]), each of these cases takes the time of the slowest of them, up to
+    /// of another scheme the work that its own parameters require. While hashes of these last two kinds are
+    /// stored ([`Passwords::apply`]), each refused check takes the time of the slowest stored hash, up to
     /// `refusal_time_max`: the rest of the time is a wait, which occupies no thread and no slot.
     ///
     /// A stored value that is malformed, has an unknown scheme or exceeds a cap is logged in each call,
@@ -215,7 +215,7 @@ impl Passwords {
             (verdict, began, since(&clock, began))
         };
         let compared = self.shared.pool.run_in(slot, move || is_due().then(compare)).await?;
-        let (verdict, began, time) = self.due(compared)?;
+        let (verdict, began, time) = self.require_due(compared)?;
         if verdict == Verdict::Wrong {
             self.shared.envelope.observe(Measured { work, time });
             self.wait_until_slowest(began).await;
@@ -240,8 +240,9 @@ impl Passwords {
         Ok(self.shared.pool.run(work).await??)
     }
 
-    /// Returns the result of a job; a job without one waited until it was no longer of use.
-    fn due<T>(&self, result: Option<T>) -> Result<T, HashingError> {
+    /// Returns the result of a job. `None` means that the job computed nothing, because `is_due` returned
+    /// false.
+    fn require_due<T>(&self, result: Option<T>) -> Result<T, HashingError> {
         result.ok_or_else(|| HashingError::NotDue { retry_after: self.shared.pool.retry_after() })
     }
 

@@ -19,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A password was not hashed or checked.
+/// Why a password was not hashed or checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HashingError {
     /// The queue is full; nothing was computed.
@@ -128,7 +128,8 @@ mod tests {
     use super::*;
 
     const RETRY_AFTER: Duration = Duration::from_secs(3);
-    const SOON: Duration = Duration::from_secs(10);
+    /// The longest wait for what happens at once unless it is broken.
+    const WAIT_MAX: Duration = Duration::from_secs(10);
 
     fn pool(threads: usize, queue_length: usize) -> Pool {
         Pool::start(threads, queue_length, RETRY_AFTER).unwrap()
@@ -143,7 +144,7 @@ mod tests {
             let _ = closed.recv();
         };
         pool.jobs.try_send((pool.reserve().unwrap(), Box::new(job))).unwrap();
-        has_started.recv_timeout(SOON).unwrap();
+        has_started.recv_timeout(WAIT_MAX).unwrap();
         gate
     }
 
@@ -191,15 +192,15 @@ mod tests {
         let (ran, has_run) = mpsc::channel();
 
         let mut abandoned = Box::pin(pool.run(move || ran.send(()).unwrap()));
-        assert!(futures_poll_once(abandoned.as_mut()).is_pending());
+        assert!(poll_once(abandoned.as_mut()).is_pending());
         drop(abandoned);
         drop(gate);
 
         pool.run(|| ()).await.unwrap();
-        assert_eq!(has_run.recv_timeout(SOON), Err(mpsc::RecvTimeoutError::Disconnected));
+        assert_eq!(has_run.recv_timeout(WAIT_MAX), Err(mpsc::RecvTimeoutError::Disconnected));
     }
 
-    fn futures_poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> std::task::Poll<F::Output> {
+    fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> std::task::Poll<F::Output> {
         future.poll(&mut std::task::Context::from_waker(std::task::Waker::noop()))
     }
 
@@ -226,6 +227,6 @@ mod tests {
         assert_eq!(has_exited.try_recv(), Err(mpsc::TryRecvError::Empty));
 
         drop(pool);
-        assert_eq!(has_exited.recv_timeout(SOON), Ok(()));
+        assert_eq!(has_exited.recv_timeout(WAIT_MAX), Ok(()));
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{HashSurvey, HashingError, Passwords, envelope::Measured, since};
 
-/// Interval at which a waiting check reads the time of the slowest hash again, which new measurements change.
+/// Interval at which a waiting check reads the time of the slowest hash again: new measurements change it.
 const WAIT_STEP: Duration = Duration::from_millis(50);
 
 impl Passwords {
@@ -31,9 +31,9 @@ impl Passwords {
         self.shared.envelope.assume_slowest();
     }
 
-    /// Measures one hash of each family in the survey, and the dummy hash, on the hashing threads. From then
-    /// on, each refused check takes the time of the slowest. Measures nothing if all hashes take the work of
-    /// the current cost.
+    /// Measures one hash of each family in the survey on the hashing threads, and the dummy hash unless a
+    /// slower bcrypt hash is among them. From then on, each refused check takes the time of the slowest.
+    /// Measures nothing if all hashes take the work of the current cost.
     ///
     /// # Errors
     /// [`HashingError`]; the earlier measurements stay.

@@ -2,14 +2,15 @@ use super::*;
 use crate::entropy::Entropy;
 
 const COST: u32 = 4;
-const MAX: Duration = Duration::from_secs(1);
+const REFUSAL_TIME_MAX: Duration = Duration::from_secs(1);
 
 fn env(seed: u64) -> Env {
     Env { clock: Clock::system(), entropy: Entropy::seeded(seed) }
 }
 
 fn passwords() -> Passwords {
-    let options = PasswordOptions { cost: COST, threads: 2, queue_length: 64, refusal_time_max: MAX };
+    let options =
+        PasswordOptions { cost: COST, threads: 2, queue_length: 64, refusal_time_max: REFUSAL_TIME_MAX };
     Passwords::start(options, env(1)).unwrap()
 }
 
@@ -54,10 +55,12 @@ async fn hashes_of_the_same_password_differ() {
 
 #[tokio::test]
 async fn an_old_scheme_or_a_lower_cost_needs_one_rewrite() {
-    let cheap = "bcrypt$$2b$04$fi.z49No.0U3RNdS5IO4E.K2Ths4JbjtD57l8DdFuGEwiy5mqUMjW";
-    assert_eq!(verify(&passwords(), "rounds-8", Some(stored(cheap))).await, Ok(Verdict::Wrong));
+    // A wrong password needs none.
+    let old_scheme = "bcrypt$$2b$04$fi.z49No.0U3RNdS5IO4E.K2Ths4JbjtD57l8DdFuGEwiy5mqUMjW";
+    assert_eq!(verify(&passwords(), "rounds-8", Some(stored(old_scheme))).await, Ok(Verdict::Wrong));
 
-    let options = PasswordOptions { cost: 5, threads: 1, queue_length: 8, refusal_time_max: MAX };
+    let options =
+        PasswordOptions { cost: 5, threads: 1, queue_length: 8, refusal_time_max: REFUSAL_TIME_MAX };
     let higher_cost = Passwords::start(options, env(2)).unwrap();
     let old = passwords().hash(&chosen("s3cret")).await.unwrap();
     assert_eq!(verify(&higher_cost, "s3cret", Some(old)).await, Ok(Verdict::Correct { needs_rewrite: true }));
@@ -67,6 +70,7 @@ async fn an_old_scheme_or_a_lower_cost_needs_one_rewrite() {
         verify(&higher_cost, "s3cret", Some(new.clone())).await,
         Ok(Verdict::Correct { needs_rewrite: false })
     );
+    // A hash of a higher cost than the setting is kept.
     assert_eq!(
         verify(&passwords(), "s3cret", Some(new)).await,
         Ok(Verdict::Correct { needs_rewrite: false })
@@ -89,8 +93,11 @@ async fn no_password_is_right_for_an_unknown_user() {
 #[test]
 fn a_match_of_the_dummy_hash_is_wrong() {
     let hash = StoredHash::parse(format::hash("s3cret", COST, [3; 16]).expose()).unwrap();
-    assert_eq!(check("s3cret", &hash, true, COST), Verdict::Correct { needs_rewrite: false });
-    assert_eq!(check("s3cret", &hash, false, COST), Verdict::Wrong);
+    for (can_be_right, verdict) in
+        [(true, Verdict::Correct { needs_rewrite: false }), (false, Verdict::Wrong)]
+    {
+        assert_eq!(check("s3cret", &hash, can_be_right, COST), verdict);
+    }
 }
 
 #[tokio::test]
@@ -166,14 +173,16 @@ async fn each_refusal_takes_the_time_of_the_slowest_stored_hash() {
 #[test]
 fn a_cost_out_of_bounds_fails_the_start() {
     for cost in [0, 3, 16, 31] {
-        let options = PasswordOptions { cost, threads: 1, queue_length: 1, refusal_time_max: MAX };
+        let options =
+            PasswordOptions { cost, threads: 1, queue_length: 1, refusal_time_max: REFUSAL_TIME_MAX };
         assert_eq!(Passwords::start(options, env(1)).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 }
 
 #[tokio::test]
-async fn zero_threads_means_one_per_core() {
-    let options = PasswordOptions { cost: COST, threads: 0, queue_length: 0, refusal_time_max: MAX };
+async fn zero_threads_and_a_queue_of_zero_are_raised_to_a_number_that_works() {
+    let options =
+        PasswordOptions { cost: COST, threads: 0, queue_length: 0, refusal_time_max: REFUSAL_TIME_MAX };
     let passwords = Passwords::start(options, env(1)).unwrap();
     assert_eq!(verify(&passwords, "s3cret", None).await, Ok(Verdict::Wrong));
 }

@@ -27,14 +27,14 @@ pub(super) struct EventKey {
     agent: Option<ClientAgent>,
 }
 
-/// What shares a limit on different events.
+/// A budget: its events share a limit on how many of them differ.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum EventBudget {
     /// Refusals of all callers with this name that did not authenticate.
     Unauthenticated(Arc<str>),
     /// Events of this caller that are about no account.
     Caller(Arc<str>),
-    /// Refusals about this account.
+    /// Refusals about this account. It is named by its email until it has been looked up.
     Refusals(Option<AuthToken>, Option<Email>),
     /// Reads of this account. Apart from refusals, so that many reads hide no guess.
     Reads(Option<AuthToken>),

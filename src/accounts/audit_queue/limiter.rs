@@ -9,7 +9,9 @@ use crate::accounts::AuditLimits;
 #[derive(Debug)]
 pub(super) struct Limiter {
     pub(super) limits: AuditLimits,
+    /// The most accounts with refusals, and the most accounts with reads.
     accounts_max: usize,
+    /// Number of different events in each budget.
     used: HashMap<EventBudget, usize>,
     /// Number of budgets for refusals about an account.
     refused_accounts: usize,
@@ -33,9 +35,10 @@ impl Limiter {
         if is_known(&key) || self.take(&queued) {
             return (key, queued);
         }
-        let has_account = self.used.contains_key(&queued.budget());
+        // Only an account beyond `accounts_max` has no budget.
+        let has_budget = self.used.contains_key(&queued.budget());
         let reduced = queued.without_details();
-        let reduced = if has_account { reduced } else { reduced.without_account() };
+        let reduced = if has_budget { reduced } else { reduced.without_account() };
         (reduced.key(), reduced)
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Equal events of a minute become one row with a count. The number of different ones is limited, with a
 //! budget for unauthenticated callers, one for each other caller and one for each account: a flood in one
-//! budget uses up no other one. An event beyond its budget loses its addresses and its resource, but an event
-//! about an account never loses the account.
+//! budget uses up no other one. An event beyond its budget loses its addresses and its resource. An event
+//! about an account keeps the account, unless too many accounts wait ([`ACCOUNTS_WAITING_MAX`]).
 
 mod event;
 mod limiter;
@@ -25,8 +25,8 @@ const WINDOW: Duration = Duration::from_mins(1);
 /// the calls.
 const ACCOUNTS_WAITING_MAX: usize = 10_000;
 
-/// Maximum number of rows of one window in memory: some tens of megabytes. Beyond it they are forgotten, and
-/// later equal events begin rows of their own; none is lost.
+/// Maximum number of rows of one window in memory: some tens of megabytes. Beyond it a new window begins:
+/// equal events begin new rows, and no event is lost.
 const ROWS_REMEMBERED_MAX: usize = 50_000;
 
 /// Different events in the order of their arrival.
@@ -91,14 +91,16 @@ pub(super) struct Pending {
 /// The rows of the current minute, and what is left of its budgets.
 #[derive(Debug)]
 pub(super) struct Window {
+    /// The end of the minute.
     until: Timestamp,
     limiter: Limiter,
-    /// The row of each key; `None` if it could not be written.
+    /// The row of each key; `None` if it is not written yet, or could not be written.
     rows: HashMap<EventKey, Option<i64>>,
 }
 
 impl Window {
     pub(super) fn new(limits: AuditLimits) -> Self {
+        // `Waiting` and `ROWS_REMEMBERED_MAX` limit the number of accounts.
         let limiter = Limiter::new(limits, usize::MAX);
         Self { until: Timestamp::from_unix_micros(i64::MIN), limiter, rows: HashMap::new() }
     }

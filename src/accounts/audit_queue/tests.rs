@@ -36,8 +36,8 @@ fn refusals_of_unauthenticated_callers_are_counted_by_network_whatever_they_call
     let events = arrange(&mut window, calls.collect(), NOW);
     assert_eq!((events.len(), events[0].count), (1, 33));
 
-    let same_network = ["2001:db8:1:2::1", "2001:db8:1:2::ffff", "2001:db8:1:3::1"];
-    let calls = same_network.map(|peer| from_peer("nobody", peer, "method")).to_vec();
+    let two_networks = ["2001:db8:1:2::1", "2001:db8:1:2::ffff", "2001:db8:1:3::1"];
+    let calls = two_networks.map(|peer| from_peer("nobody", peer, "method")).to_vec();
     let counts: Vec<_> = arrange(&mut window, calls, NOW).iter().map(|event| event.count).collect();
     assert_eq!(counts, [2, 1]);
 }
@@ -99,6 +99,7 @@ fn waiting_events_are_bounded_and_reads_hide_no_refusal() {
     assert!(is_urgent);
     waiting.add(about(7, "192.0.2.7"));
     let events = waiting.take();
+    // One read for each account up to the maximum, all further reads in one, and the refusal.
     assert_eq!(events.len(), ACCOUNTS_WAITING_MAX + 2);
     assert!(events.iter().any(|queued| queued.event.user == Some(AuthToken::from_random([7; 16]))));
     assert_eq!(events.iter().map(|queued| queued.event.count).sum::<u32>(), 30_001);

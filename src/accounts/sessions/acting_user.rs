@@ -66,8 +66,8 @@ impl Accounts {
         }))
     }
 
-    /// Like [`Accounts::introspect`], for a caller that asks about the token: records a token that is not
-    /// valid.
+    /// Does what [`Accounts::introspect`] does, for a caller that asks about the token. Records a token that
+    /// is not valid.
     ///
     /// # Errors
     /// A database error.

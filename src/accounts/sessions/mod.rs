@@ -22,14 +22,16 @@ impl SessionOptions {
         session.refreshed_at.plus(self.idle).min(session.created_at.plus(self.lifetime))
     }
 
-    /// Returns the latest time at which a session can have been opened or refreshed unless the clock was
-    /// ahead then. It allows for a clock that is behind now, by at most the lifetime of a session.
+    /// Returns the latest time at which a session can have been opened or refreshed. If a session has a later
+    /// time, a clock was ahead when that time was stored. The lifetime is added because the clock may be
+    /// behind now.
     fn latest_refresh(&self, now: Timestamp) -> Timestamp {
         now.plus(self.lifetime)
     }
 
     /// True if the user may act in this session: it has not expired, and its user is verified and not
-    /// disabled. A session of a clock that was ahead is not live: it would last for as long.
+    /// disabled. A session whose times were stored while a clock was ahead is not live: it would last longer
+    /// than the settings allow.
     fn is_live(&self, known: &KnownSession, now: Timestamp) -> bool {
         let session = &known.session;
         let is_ahead = session.created_at.max(session.refreshed_at) > self.latest_refresh(now);

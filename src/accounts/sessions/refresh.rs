@@ -32,7 +32,7 @@ enum TokenState {
     Useless,
 }
 
-/// A refresh token in a request: its digest, its sender and the time.
+/// A refresh token in a request: its digest, its sender and the time, with the options that it is judged by.
 #[derive(Debug, Clone)]
 struct Presentation {
     digest: [u8; 32],
@@ -118,6 +118,7 @@ impl Accounts {
             }
             TokenState::Repeated { salt } => salt,
             TokenState::Useless => return Err(self.refuse_refresh(origin, Some(&session))),
+            // The transaction has recorded the reuse.
             TokenState::Reused => return Err(AccountError::InvalidRefreshToken),
         };
         self.issue(known.user, &session, token.successor(&salt), now)

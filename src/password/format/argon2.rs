@@ -8,7 +8,9 @@ use super::parse_error::HashParseError;
 
 /// 256 MiB; Django's default is 100 MiB.
 pub(super) const MEMORY_KIB_MAX: u32 = 256 * 1_024;
+/// Django's default is 2.
 pub(super) const PASSES_MAX: u32 = 16;
+/// Django's default is 8.
 pub(super) const LANES_MAX: u32 = 16;
 /// Memory (in KiB) times passes, to which the time is proportional: 1.7 s on the machine where Django's
 /// default (204,800) takes 167 ms.

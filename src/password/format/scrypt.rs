@@ -11,6 +11,7 @@ use super::parse_error::{HashParseError, parameter};
 /// it needs 16 MiB.
 pub(super) const N_MAX: u32 = 1 << 17;
 pub(super) const R_MAX: u32 = 16;
+/// Django's default is 5.
 pub(super) const P_MAX: u32 = 16;
 /// N * r * p, to which the time is proportional: 1.6 s on the machine where Django's default (0.66 million)
 /// takes 124 ms.

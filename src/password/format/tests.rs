@@ -37,8 +37,8 @@ fn each_django_hash_matches_its_password_only() {
         let hash = read(&encoded);
 
         assert!(hash.matches(&password), "{encoded} of {password:?}");
-        // One wrong password per hash, since some hashes are slow. A truncated password must not match
-        // either.
+        // The wrong password is the right one without its last characters: a truncated password must not
+        // match. One wrong password per hash, since some hashes are slow.
         assert!(!hash.matches(password.trim_end_matches(['d', 'x', 'é', ' ', '🔐', 'e'])), "{encoded}");
         *rows_by_hasher.entry(field("hasher")).or_default() += 1;
     }
@@ -98,7 +98,7 @@ fn only_the_current_scheme_and_cost_need_no_rewrite() {
 }
 
 #[test]
-fn each_unusable_value_has_its_reason() {
+fn each_value_that_is_no_hash_has_its_reason() {
     let digest = "nIZvV0yN967Z2wcZspFbwGIDBjBGDuItJzNpQ+4TsY0=";
     let long = format!("pbkdf2_sha256$1000${}${digest}", "s".repeat(512));
     for (text, reason) in [

@@ -1,4 +1,4 @@
-//! The work of a check, which compares hashes without computing them.
+//! The work of a check: a number by which hashes are compared without computing them.
 
 /// A group of schemes whose amounts of work are comparable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
