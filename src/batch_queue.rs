@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 /// A request that can wait in a [`BatchQueue`].
 pub(crate) trait Batched {
-    /// Returns the part of a batch that the request takes.
+    /// Returns the size of the request, in the unit of the size of a batch.
     fn size(&self) -> usize;
 
     /// True if the caller has gone.
@@ -25,7 +25,7 @@ pub(crate) trait Batched {
 }
 
 /// The queue. `arrived` is notified when the queue becomes non-empty, and when a consumer leaves requests in
-/// it; the consumer that is notified takes as many as fit into a batch.
+/// the queue. The notified consumer takes as many requests as fit into a batch.
 pub(crate) struct BatchQueue<T> {
     waiting: Mutex<VecDeque<T>>,
     arrived: Notify,

@@ -49,9 +49,9 @@ impl Entropy {
         bytes
     }
 
-    /// Returns random bytes for a UUID that is not secret. A buffer of each thread is filled with 1,024 bytes
-    /// at a time, which saves one `getrandom(2)` per identifier; the bytes stay in memory until they are
-    /// used.
+    /// Returns random bytes for a UUID that is not secret. Each thread has a buffer, which one `getrandom(2)`
+    /// fills with 1,024 bytes for 64 identifiers. The bytes stay in memory until they are used, so a secret
+    /// must not be made of them.
     ///
     /// # Panics
     /// Like [`Entropy::bytes`].
@@ -70,13 +70,17 @@ impl Entropy {
     }
 }
 
+/// The number of identifiers in a buffer: enough that the system call costs little per identifier.
+const IDENTIFIERS_PER_FILL: usize = 64;
+
 thread_local! {
     static IDENTIFIERS: RefCell<IdentifierBuffer> =
-        const { RefCell::new(IdentifierBuffer { blocks: [[0; 16]; 64], left: 0 }) };
+        const { RefCell::new(IdentifierBuffer { blocks: [[0; 16]; IDENTIFIERS_PER_FILL], left: 0 }) };
 }
 
 struct IdentifierBuffer {
-    blocks: [[u8; 16]; 64],
+    blocks: [[u8; 16]; IDENTIFIERS_PER_FILL],
+    /// The number of blocks that are not used yet: the first ones.
     left: usize,
 }
 
@@ -96,6 +100,8 @@ fn fill_from_system(bytes: &mut [u8]) {
     getrandom::fill(bytes).expect("the system's generator works once the machine has booted");
 }
 
+/// Fills `bytes` with blocks of a sequence. Each block is the SHA-256 (32 bytes) of the seed and the number
+/// of the block.
 fn fill_from_sequence(sequence: &(u64, AtomicU64), bytes: &mut [u8]) {
     for chunk in bytes.chunks_mut(32) {
         let block = sequence.1.fetch_add(1, Ordering::SeqCst);

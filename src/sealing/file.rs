@@ -17,8 +17,9 @@ use crate::{
     publish::{self, Draft, Existing},
 };
 
-/// How often a change of the file begins again because another process replaced the file meanwhile.
-const CHANGES_TRIED_MAX: u32 = 16;
+/// The most attempts to lock the file. One fails only if another process replaced the file meanwhile, so more
+/// than a few mean that a process replaces it all the time.
+const LOCK_ATTEMPTS_MAX: u32 = 16;
 
 /// The key file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -87,14 +88,14 @@ pub(super) fn load(path: &Path) -> Result<(KeyRing, Option<String>), KeyFileErro
 
 /// Publishes a new key as `path`, unless another process has created `path`.
 pub(super) fn create(path: &Path, entropy: &Entropy) -> Result<(), KeyFileError> {
-    let created = || {
+    let publish_new_key = || {
         let folder = publish::folder_of(path);
         fs::create_dir_all(folder)?;
         publish::remove_leftovers(folder);
         let text = format!("{}\n", SealingKey::generate(entropy));
         publish::publish(path, text.as_bytes(), Existing::Keep)
     };
-    match created() {
+    match publish_new_key() {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(source) => Err(KeyFileError::Io { path: path.to_owned(), source }),
         Ok(()) => {
@@ -104,7 +105,7 @@ pub(super) fn create(path: &Path, entropy: &Entropy) -> Result<(), KeyFileError>
     }
 }
 
-/// Returns the index of the line of a key.
+/// A function that returns the index of the line of a key; `None` if the file does not have the key.
 type IndexOf<'a> = dyn Fn(KeyId) -> Option<usize> + 'a;
 
 /// A key file that a command changes. A change replaces the file as a whole; it keeps its owner, its mode and
@@ -135,7 +136,7 @@ impl KeyFile {
         load(&self.path).map(|(ring, _)| ring)
     }
 
-    /// Adds a new key behind the first one: it decrypts only. Returns its id.
+    /// Adds a new key after the first one, where it only decrypts. Returns its id.
     ///
     /// # Errors
     /// [`KeyFileError`]
@@ -146,6 +147,7 @@ impl KeyFile {
             lines.insert(after, text.clone());
             Ok(())
         })?;
+        // Cannot fail: `change` has parsed the new text of the file, which contains this key.
         let added = SealingKey::from_base64(&text).map(|key| key.id());
         added.map_err(|_| self.invalid(InvalidKeyFile::Empty))
     }
@@ -199,9 +201,11 @@ impl KeyFile {
 
     /// Locks the file. The lock ends when the returned file is dropped.
     fn lock(&self) -> io::Result<File> {
-        for _ in 0..CHANGES_TRIED_MAX {
+        for _ in 0..LOCK_ATTEMPTS_MAX {
             let file = File::open(&self.path)?;
             file.lock()?;
+            // Another process may have replaced the file before the lock was held: then this is the lock of
+            // the old file.
             let (locked, named) = (file.metadata()?, fs::metadata(&self.path)?);
             if (locked.dev(), locked.ino()) == (named.dev(), named.ino()) {
                 return Ok(file);

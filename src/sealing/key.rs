@@ -15,15 +15,15 @@ pub(super) const KEY_BYTES: usize = 32;
 /// Length of the id of a key.
 pub const KEY_ID_BYTES: usize = 8;
 
-/// Derives the fingerprint key from the bytes of the sealing key. The derived key does not reveal those
-/// bytes.
+/// The context of the HMAC that derives the fingerprint key from the bytes of the sealing key. The derived
+/// key does not reveal those bytes.
 const FINGERPRINT_CONTEXT: &[u8] = b"kairos-identity fingerprint v1";
 
-/// Derives the id of a key from its bytes. The id does not reveal those bytes.
+/// The context of the HMAC that derives the id of a key from its bytes. The id does not reveal those bytes.
 const ID_CONTEXT: &[u8] = b"kairos-identity key id v1";
 
-/// The purpose of a sealed secret, and the row that holds it. It can be opened only for the purpose and the
-/// row that it was sealed for.
+/// The purpose of a sealed secret, and the row that holds it. The secret can be opened only for the purpose
+/// and the row that it was sealed for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose<'a> {
     /// A mailed token whose mail is not yet sent. Its row is found by its Message-ID, which is unique and,
@@ -45,7 +45,8 @@ pub enum Purpose<'a> {
 }
 
 impl Purpose<'_> {
-    /// Returns the associated data that bound a ciphertext to its purpose before values named their key.
+    /// Returns the associated data of a value of an earlier release, which names no key. Such a value is
+    /// bound to its purpose, but not to its row.
     pub(super) const fn unbound_context(self) -> &'static [u8] {
         match self {
             Self::MailToken { .. } => b"kairos-identity mailed token v1",
@@ -54,8 +55,9 @@ impl Purpose<'_> {
         }
     }
 
-    /// Returns the associated data that binds a ciphertext to the purpose and to table, column and key of its
-    /// row. Each part follows its length, so that no two lists of parts have the same bytes.
+    /// Returns the associated data that binds a ciphertext to its purpose and to the table, the column and
+    /// the key of its row. The length of each part precedes it, so that no two lists of parts have the same
+    /// bytes.
     pub(super) fn context(self) -> Vec<u8> {
         let parts: &[&str] = match self {
             Self::MailToken { message_id, recipient } => {
@@ -124,6 +126,7 @@ impl SealingKey {
     pub(super) fn from_bytes(bytes: [u8; KEY_BYTES]) -> Result<Self, InvalidSealingKey> {
         let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| InvalidSealingKey)?;
         let own = hmac::Key::new(hmac::HMAC_SHA256, &bytes);
+        // The id is the first `KEY_ID_BYTES` of the HMAC.
         let mut id = [0; KEY_ID_BYTES];
         id.iter_mut().zip(hmac::sign(&own, ID_CONTEXT).as_ref()).for_each(|(to, from)| *to = *from);
         let fingerprint_key = hmac::sign(&own, FINGERPRINT_CONTEXT);

@@ -21,7 +21,7 @@ pub struct SealingKeys {
     path: Option<PathBuf>,
     ring: RwLock<Arc<KeyRing>>,
     /// The state in which the file was read last.
-    read: Mutex<Option<FileState>>,
+    read_state: Mutex<Option<FileState>>,
 }
 
 /// What shows that a file was changed or replaced: device, inode, length, and the time of the last change in
@@ -48,7 +48,7 @@ impl SealingKeys {
     }
 
     fn without_file(ring: KeyRing) -> Self {
-        Self { path: None, ring: RwLock::new(Arc::new(ring)), read: Mutex::default() }
+        Self { path: None, ring: RwLock::new(Arc::new(ring)), read_state: Mutex::default() }
     }
 
     /// Reads the keys from the file `path`. Logs a warning if users other than its owner can read the file.
@@ -56,12 +56,13 @@ impl SealingKeys {
     /// # Errors
     /// [`KeyFileError`], which names the file.
     pub fn load(path: &Path) -> Result<Self, KeyFileError> {
-        let read = state_of(path);
+        // Determined before the file is read: a change meanwhile is noticed later.
+        let read_state = Mutex::new(state_of(path));
         let (ring, warning) = file::load(path)?;
         if let Some(warning) = warning {
             tracing::warn!("Key file: {warning}");
         }
-        Ok(Self { path: Some(path.to_owned()), ring: RwLock::new(Arc::new(ring)), read: Mutex::new(read) })
+        Ok(Self { path: Some(path.to_owned()), ring: RwLock::new(Arc::new(ring)), read_state })
     }
 
     /// Reads the keys from the file `path`. If the file does not exist, creates it with a new key and mode
@@ -88,29 +89,29 @@ impl SealingKeys {
         self.path.as_deref()
     }
 
-    /// Reads the file again, if there is one. An invalid file changes nothing.
+    /// Reads the file again, if there is one. If the file is invalid, the keys stay as they are.
     ///
     /// # Errors
     /// [`KeyFileError`], also if the key that this process encrypts with is no longer in the file.
     pub fn reload(&self) -> Result<(), KeyFileError> {
         let Some(path) = &self.path else { return Ok(()) };
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        *read = state_of(path);
+        let mut read_state = self.read_state.lock().unwrap_or_else(PoisonError::into_inner);
+        *read_state = state_of(path);
         let (loaded, _) = file::load(path)?;
         let current = self.ring().current();
         if !loaded.ids().contains(&current) {
             return Err(KeyFileError::CurrentIsMissing { path: path.clone(), id: current });
         }
         *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(loaded);
-        drop(read);
+        drop(read_state);
         Ok(())
     }
 
     /// Reads the file again if it was changed since it was read last. True if the keys were read.
     fn reload_if_changed(&self) -> bool {
         let Some(path) = &self.path else { return false };
-        let read = *self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if state_of(path) == read {
+        let read_state = *self.read_state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state_of(path) == read_state {
             return false;
         }
         match self.reload() {
@@ -156,8 +157,8 @@ impl SealingKeys {
         }
     }
 
-    /// Returns the id of the key of a sealed value, of which `bytes` are at least the first
-    /// [`SealingKeys::HEADER_BYTES`]; `None` for a value of an earlier release, which names no key.
+    /// Returns the id of the key of a sealed value; `None` for a value of an earlier release, which names no
+    /// key. `bytes` are the value, or at least its first [`SealingKeys::HEADER_BYTES`].
     #[must_use]
     pub fn key_of(bytes: &[u8]) -> Option<KeyId> {
         ring::key_id(bytes)

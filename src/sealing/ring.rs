@@ -7,7 +7,8 @@ use crate::{domain::Sealed, entropy::Entropy};
 /// ciphertext follow. The secret is bound to its row.
 const VERSION: u8 = 2;
 
-/// The version in which the nonce and the ciphertext follow. The secret is bound to its purpose only.
+/// The version of an earlier release: the nonce and the ciphertext follow at once, and no id of the key. The
+/// secret is bound to its purpose only.
 const VERSION_WITHOUT_KEY_ID: u8 = 1;
 
 /// The most keys of a file. A key is needed while stored values and backups are encrypted under it; more than
@@ -29,7 +30,7 @@ pub enum InvalidKeyFile {
         /// The number of the line, from 1.
         line: usize,
     },
-    /// A key stands in the file twice.
+    /// The file contains a key twice.
     #[error("line {line} repeats the key {id}: delete the line")]
     Repeated {
         /// The number of the line, from 1.
@@ -149,8 +150,7 @@ impl KeyRing {
     }
 }
 
-/// Returns the id of the key of a sealed value, of which `bytes` are the beginning; `None` if the value names
-/// no key.
+/// Returns the id of the key of a sealed value that begins with `bytes`; `None` if the value names no key.
 pub(super) fn key_id(bytes: &[u8]) -> Option<KeyId> {
     let (&VERSION, rest) = bytes.split_first()? else { return None };
     rest.first_chunk().copied().map(KeyId)

@@ -5,8 +5,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use super::{key::SealingKey, *};
 use crate::{domain::Sealed, entropy::Entropy};
 
+/// Returns the text of a key, a different one for each `byte`.
 fn key_text(byte: u8) -> String {
     let mut bytes = [byte; 32];
+    // 32 equal bytes are refused as not random.
     bytes[0] = !byte;
     STANDARD.encode(bytes)
 }
@@ -24,7 +26,7 @@ fn sealed(keys: &SealingKeys) -> Sealed {
     keys.seal(ADA, &SECRET, &Entropy::seeded(1))
 }
 
-/// Seals as the release did whose values named no key.
+/// Seals as an earlier release did, whose values name no key.
 fn sealed_without_key_id(byte: u8, purpose: Purpose<'_>) -> Sealed {
     let key = SealingKey::from_base64(&key_text(byte)).unwrap();
     let sealed = key.seal(purpose.unbound_context(), &SECRET, &Entropy::seeded(1));
