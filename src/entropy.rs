@@ -102,10 +102,10 @@ fn fill_from_system(bytes: &mut [u8]) {
 
 /// Fills `bytes` with blocks of a sequence. Each block is the SHA-256 (32 bytes) of the seed and the number
 /// of the block.
-fn fill_from_sequence(sequence: &(u64, AtomicU64), bytes: &mut [u8]) {
+fn fill_from_sequence((seed, blocks_used): &(u64, AtomicU64), bytes: &mut [u8]) {
     for chunk in bytes.chunks_mut(32) {
-        let block = sequence.1.fetch_add(1, Ordering::SeqCst);
-        let digest = Sha256::new().chain_update(sequence.0.to_le_bytes()).chain_update(block.to_le_bytes());
+        let block = blocks_used.fetch_add(1, Ordering::SeqCst);
+        let digest = Sha256::new().chain_update(seed.to_le_bytes()).chain_update(block.to_le_bytes());
         for (byte, random) in chunk.iter_mut().zip(digest.finalize()) {
             *byte = random;
         }

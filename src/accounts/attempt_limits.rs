@@ -9,7 +9,7 @@ use crate::{
     store::{CLOCK_DIFFERENCE_MAX, LoginAddress, Subject},
 };
 
-/// Time after which a reservation expires. It is settled before, unless its instance has died.
+/// Time after which a reservation expires that is not settled, for example because its instance has died.
 pub(super) const RESERVED_MAX: Duration = Duration::from_mins(1);
 
 /// The account whose password is attempted.

@@ -102,8 +102,8 @@ impl Housekeeping {
     /// Pauses the deletion if the stored times show that the clock may have jumped before this process
     /// watched it.
     pub async fn compare_clock_with_store(&self) {
-        let (limit, now) = self.watch().checked_period();
-        match self.store.audit_times_around(limit, now).await {
+        let (begin, end) = self.watch().checked_period();
+        match self.store.audit_times_around(begin, end).await {
             Ok((before, after)) => self.watch().compare_with_stored_times(before, after),
             Err(error) => {
                 tracing::warn!(error = %error.chain(), "Stored times could not be compared with the clock");

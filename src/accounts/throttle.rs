@@ -29,8 +29,7 @@ const KNOWN_ADDRESSES_SHARE: u32 = 2;
 pub(super) enum Rule {
     ConsecutiveFailures(ThrottleOptions),
     PerWindow(Budget),
-    /// A budget, and the maximum number of attempts in progress.
-    PerAddress(Budget, u32),
+    PerAddress { budget: Budget, in_progress_max: u32 },
 }
 
 /// Returns [`AccountError::TooManyAttempts`] if the attempt was refused.
@@ -50,7 +49,10 @@ impl Rule {
 
     /// Returns the limit on the attempts from one client address.
     pub(super) const fn per_address(options: ThrottleOptions) -> Self {
-        Self::PerAddress(options.failures_per_address, options.in_progress_per_address_max)
+        Self::PerAddress {
+            budget: options.failures_per_address,
+            in_progress_max: options.in_progress_per_address_max,
+        }
     }
 
     /// Admits an attempt, or returns the time until which it is refused. An attempt in progress may become a
@@ -58,10 +60,10 @@ impl Rule {
     pub(super) fn admit(self, tally: Tally, now: Timestamp) -> Result<(), Timestamp> {
         match self {
             Self::ConsecutiveFailures(options) => options.admit_after_failures(tally, now),
-            Self::PerAddress(_, in_progress_max) if tally.in_progress >= in_progress_max => {
+            Self::PerAddress { in_progress_max, .. } if tally.in_progress >= in_progress_max => {
                 Err(now.plus(IN_PROGRESS_RETRY))
             }
-            Self::PerWindow(budget) | Self::PerAddress(budget, _) => budget.admit_in_window(tally, now),
+            Self::PerWindow(budget) | Self::PerAddress { budget, .. } => budget.admit_in_window(tally, now),
         }
     }
 
@@ -69,7 +71,7 @@ impl Rule {
     pub(super) fn count_failure(self, before: Option<Attempts>, at: Timestamp) -> Attempts {
         match self {
             Self::ConsecutiveFailures(options) => options.count_consecutive_failure(before, at),
-            Self::PerWindow(budget) | Self::PerAddress(budget, _) => {
+            Self::PerWindow(budget) | Self::PerAddress { budget, .. } => {
                 Attempts::with_one_more_in_window(before, budget.window, at)
             }
         }
@@ -270,7 +272,7 @@ mod tests {
 
     #[test]
     fn one_client_has_at_most_the_configured_attempts_in_progress() {
-        let rule = Rule::PerAddress(BUDGET, 32);
+        let rule = Rule::PerAddress { budget: BUDGET, in_progress_max: 32 };
         let admits = |in_progress| rule.admit(Tally { failures: None, in_progress }, START).is_ok();
         assert!(admits(31) && !admits(32));
     }

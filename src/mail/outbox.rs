@@ -104,6 +104,7 @@ impl Outbox {
                         outbox.attempt_and_record(&mail).await;
                         drop(slot);
                     });
+                    // Another mail may be due, so the next one is claimed without a wait.
                     continue;
                 }
                 Ok(None) => wait = poll_interval,

@@ -205,7 +205,7 @@ impl Passwords {
         let cost = self.shared.cost;
         let user_exists = stored.is_some();
         let stored = stored.unwrap_or_else(|| self.shared.dummy_hash.clone());
-        let (hash, is_readable) = self.read(&stored);
+        let (hash, is_readable) = self.parse_or_dummy(&stored);
         let (work, clock) = (hash.work(cost), self.shared.env.clock.clone());
 
         let can_be_right = user_exists && is_readable;
@@ -253,9 +253,9 @@ impl Passwords {
         self.shared.pool.run(move || format::hash(&text, cost, salt)).await
     }
 
-    /// Returns the hash to check against, and whether it is the stored one. A stored value that cannot be
-    /// parsed is replaced by the dummy hash.
-    fn read(&self, stored: &PasswordHash) -> (StoredHash, bool) {
+    /// Returns the hash to check against, and whether it is the stored one. The dummy hash replaces a stored
+    /// value that cannot be parsed.
+    fn parse_or_dummy(&self, stored: &PasswordHash) -> (StoredHash, bool) {
         match StoredHash::parse(stored.expose()) {
             Ok(hash) => return (hash, true),
             Err(HashParseError::Unusable) => {}

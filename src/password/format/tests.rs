@@ -225,8 +225,8 @@ proptest! {
         prop_assume!(bytes[index] != byte);
         bytes[index] = byte;
         let changed = String::from_utf8(bytes).unwrap();
-        // The versions 2a, 2b, 2x and 2y compute the same hash. A changed cost is skipped, because a high
-        // cost is slow.
+        // In `bcrypt_sha256$$2b$04$`, byte 16 is the version, and bytes 18 and 19 are the cost. The versions
+        // 2a, 2b, 2x and 2y compute the same hash. A changed cost is skipped, because a high cost is slow.
         let is_version_or_cost = index == 16 || (18..20).contains(&index);
         if let Ok(other) = StoredHash::parse(&changed) && !is_version_or_cost {
             prop_assert!(!other.matches("s3cret"), "{}", changed);
