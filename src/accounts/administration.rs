@@ -91,9 +91,10 @@ impl Administration {
         updated_user(&found, updated)
     }
 
-    /// Marks the user's email as not verified, revokes the user's sessions, voids the user's links and mails
-    /// a new verification link. A disabled user gets no link. The account is kept even if the link is never
-    /// used. Succeeds without a change if the email is not verified.
+    /// Marks the user's email as not verified, revokes the user's sessions, deletes the user's known
+    /// addresses, voids the user's links except those that undo an email change, and mails a new verification
+    /// link. A disabled user gets no link. The account is kept even if the link is never used. Succeeds
+    /// without a change if the email is not verified.
     ///
     /// # Errors
     /// [`AccountError::UserNotFound`] or a database error.
@@ -112,9 +113,9 @@ impl Administration {
         updated_user(&found, updated)
     }
 
-    /// Disables the user: revokes the user's sessions, voids the user's links, refuses logins, and mails a
-    /// notice to a verified email. Look-ups still return the user. Succeeds without a change if the user is
-    /// disabled already.
+    /// Disables the user: refuses logins, revokes the user's sessions, deletes the user's known addresses,
+    /// voids the user's links except those that undo an email change, and mails a notice to a verified email.
+    /// Look-ups still return the user. Succeeds without a change if the user is disabled already.
     ///
     /// # Errors
     /// [`AccountError::UserNotFound`] or a database error.

@@ -109,7 +109,8 @@ impl Accounts {
     }
 
     /// Mails a link to the new email and a notice to the old one. When the link is used, the new email
-    /// replaces the old one. With [`MailedBy::Caller`], returns the token of the link instead of mailing it.
+    /// replaces the old one. Earlier links that change the email become void. With [`MailedBy::Caller`],
+    /// returns the token of the link instead of mailing it.
     ///
     /// # Errors
     /// [`AccountError::InvalidCredentials`], also when the password was changed or the user disabled at the

@@ -10,8 +10,9 @@ use crate::{
 
 impl Accounts {
     /// Sets a new password for the owner of a link, if the policy accepts the password, and uses up the link.
-    /// This also verifies the owner's email, voids the owner's other links, revokes all sessions, clears the
-    /// failed password attempts and mails a notice. It opens no session.
+    /// This also verifies the owner's email, voids the owner's other links except those that undo an email
+    /// change, revokes all sessions, deletes the known addresses, clears the failed password attempts and
+    /// mails a notice. It opens no session.
     ///
     /// # Errors
     /// [`AccountError::InvalidToken`], before the password is checked, or after it if the link was used
@@ -75,9 +76,9 @@ impl Accounts {
     }
 
     /// Changes the owner's email to the one that the link was mailed to, and uses up the link. Voids the
-    /// owner's other links except those that undo an email change, revokes all sessions, and mails the old
-    /// email a notice with a link that undoes the change. Deletes another user who registered with the new
-    /// email and never verified it.
+    /// owner's other links except those that undo an email change, revokes all sessions, deletes the known
+    /// addresses, and mails the old email a notice with a link that undoes the change. Deletes another user
+    /// who registered with the new email and never verified it.
     ///
     /// # Errors
     /// [`AccountError::InvalidToken`], [`AccountError::EmailTaken`] or a database error.
@@ -105,8 +106,9 @@ impl Accounts {
 
     /// Undoes a change of the owner's email: restores the one that the link was mailed to, marks it as
     /// verified, and uses up the link. Voids the owner's other links except those that undo an earlier
-    /// change, revokes all sessions, and mails notices to both emails. Deletes another user who registered
-    /// with the restored email and never verified it. The password does not change.
+    /// change, revokes all sessions, deletes the known addresses, and mails notices to both emails. Deletes
+    /// another user who registered with the restored email and never verified it. The password does not
+    /// change.
     ///
     /// # Errors
     /// [`AccountError::InvalidToken`]; [`AccountError::EmailTaken`] if another user has verified the old
