@@ -78,8 +78,8 @@ impl Administration {
         self.store.find_managed_user(auth_token).await?.ok_or(AccountError::UserNotFound)
     }
 
-    /// Marks the user's email as verified, without a link. Succeeds without a change if it is verified
-    /// already.
+    /// Marks the user's email as verified, without a link, and deletes the user's known addresses. Succeeds
+    /// without a change if the email is verified already.
     ///
     /// # Errors
     /// [`AccountError::UserNotFound`] or a database error.

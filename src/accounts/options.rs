@@ -60,8 +60,9 @@ pub struct ThrottleOptions {
     /// New passwords that are judged for one user, or for one reset link.
     pub new_passwords: Budget,
     /// Links and notices to one mailbox that any client can cause. Counted separately for links that verify
-    /// an email, for links to choose a new password, and for notices; further ones are merged. It is also the
-    /// limit on the username changes and on the email changes that one user requests.
+    /// an email, for links to choose a new password, and for notices. Beyond it, requests for a link are
+    /// merged, and no notice is mailed. It is also the limit on the username changes and on the email changes
+    /// that one user requests.
     pub resends_to: Budget,
     /// Requested mails from the address of one end user.
     pub resends_from: Budget,

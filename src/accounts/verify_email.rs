@@ -33,7 +33,8 @@ impl Accounts {
         }
     }
 
-    /// Marks the email that the token was mailed to as verified, and uses up the token.
+    /// Marks the email that the token was mailed to as verified, deletes the user's known addresses, and uses
+    /// up the token.
     ///
     /// # Errors
     /// [`AccountError::EmailAlreadyVerified`] for a token that has verified the email before;

@@ -133,7 +133,8 @@ impl Accounts {
     pub async fn list_sessions(&self, acting: &ActingUser) -> Result<Vec<Session>, AccountError> {
         let now = self.deps.env.clock.now();
         let mut sessions = self.deps.store.list_sessions(&acting.user).await?;
-        // The acting user is verified and not disabled, so only the expiry is left to check.
+        // The acting user is verified and not disabled, so only the expiry is checked. A session whose times
+        // were stored while a clock was ahead is in the list, although it is not live.
         sessions.retain(|session| now < self.options.sessions.expires_at(session));
         Ok(sessions)
     }
