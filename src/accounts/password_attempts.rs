@@ -216,6 +216,7 @@ impl Accounts {
             if self.stopping.is_cancelled() || clock.instant().duration_since(began) > SETTLEMENT_MAX {
                 return tracing::warn!(error = %error.chain(), "Password attempt not settled");
             }
+            // When the service stops, the wait ends and the loop tries once more.
             self.stopping.run_until_cancelled(tokio::time::sleep(pause)).await;
             pause = pause.saturating_mul(2).min(SETTLEMENT_RETRY_MAX);
         }

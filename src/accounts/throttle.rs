@@ -257,6 +257,7 @@ mod tests {
         }
         let later = START.plus(Duration::from_mins(14));
         assert_eq!(BUDGET_RULE.admit_and_count(known, later), Err(START.plus(BUDGET.window)));
+        // The store returns no expired window.
         assert_eq!(BUDGET_RULE.admit_and_count(None, START.plus(BUDGET.window)).map(|all| all.count), Ok(1));
     }
 

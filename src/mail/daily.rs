@@ -101,6 +101,7 @@ mod tests {
         let second = count_one(2, Some(first), later).unwrap();
         assert_eq!((second.count, second.expires_at), (2, START.plus(WINDOW)));
         assert_eq!(count_one(2, Some(second), later), Err(START.plus(WINDOW)));
+        // The store returns no expired window.
         assert_eq!(count_one(2, None, START.plus(WINDOW)).map(|first| first.count), Ok(1));
     }
 

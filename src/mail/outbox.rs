@@ -156,6 +156,7 @@ impl Outbox {
     /// attempt, at `expiry_check_at`, finds the same: the clock may have been ahead for a moment.
     fn confirm_expiry(&self, mail: &OutgoingMail, next: Next, expiry_check_at: Timestamp) -> Next {
         let mut expired = self.expired.lock().unwrap_or_else(PoisonError::into_inner);
+        // Only a first finding of an expired link leaves the id in the set.
         let is_first = expired.insert(mail.id);
         match next {
             Next::Expire(cause) if is_first => Next::RetryAt(expiry_check_at, cause),

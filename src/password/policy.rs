@@ -305,6 +305,7 @@ mod tests {
             Policy { length_min_characters, score_min }.admit(text.to_owned(), None, None)
         };
         assert!(admit(8, 0, "password").is_ok());
+        assert!(admit(8, 3, "x9$Lm2@vQ7").is_ok());
         assert!(admit(15, 3, "x9$Lm2@vQ7").is_err());
         let refusal = admit(8, 4, "TestMeNow!").unwrap_err();
         assert!(refusal.to_string().contains("Add another word"), "{refusal}");

@@ -96,6 +96,7 @@ impl SealingKeys {
     pub fn reload(&self) -> Result<(), KeyFileError> {
         let Some(path) = &self.path else { return Ok(()) };
         let mut read_state = self.read_state.lock().unwrap_or_else(PoisonError::into_inner);
+        // Set before the file is read, so that an invalid file is not read again until it changes.
         *read_state = state_of(path);
         let (loaded, _) = file::load(path)?;
         let current = self.ring().current();
