@@ -143,7 +143,7 @@ impl Caller {
     }
 }
 
-/// Prints the entry of a caller without rights, and its token.
+/// Prints the entry of a caller without rights to standard error, and its token to standard output.
 fn print_entry(name: &str, token: &ServiceToken) -> Result<(), Failure> {
     for line in [
         "",
@@ -196,7 +196,7 @@ impl CallersFile {
         format!("callers file {}: {error}", ShownPath(&self.path))
     }
 
-    /// Returns the text after a change. The service would accept the file.
+    /// Returns the text after a change. Fails if the service would refuse the changed file.
     fn changed(
         &self,
         change: impl FnOnce(&mut CallersText) -> Result<(), Failure>,

@@ -87,7 +87,8 @@ enum Route {
     Readyz,
     Style,
     Page(MailTokenPurpose),
-    /// A verification link of the Django backend, and the relative URL of the folder of the pages.
+    /// A verification link of the Django backend, and the relative URL that leads from the path of the link
+    /// to the folder of the pages.
     OldLink(AuthToken, &'static str),
 }
 
@@ -108,7 +109,8 @@ impl Route {
         }
     }
 
-    /// Returns the resource of a link of the Django backend, whose paths end with a slash.
+    /// Returns the resource of a link of the Django backend. `rest` is the path after [`OLD_LINKS`]. It may
+    /// lack the slash with which the paths of Django end; a browser then counts one folder less.
     fn find_old_link(rest: &str) -> Option<Self> {
         let (token, root) = match rest.strip_suffix('/') {
             Some(token) => (token, "../../../"),
@@ -117,7 +119,7 @@ impl Route {
         AuthToken::parse(token).ok().map(|token| Self::OldLink(token, root))
     }
 
-    /// Returns the path for the log.
+    /// Returns the text for the log: the path, or the name of the page. It contains no token.
     const fn logged_path(self) -> &'static str {
         match self {
             Self::Jwks => JWKS,
@@ -265,8 +267,9 @@ impl HttpHandler for Pages {
         let is_refused = status.is_client_error() || status.is_server_error();
         let status = status.as_u16();
         if matches!(route, Some(Route::Livez | Route::Readyz)) {
-            // An orchestrator sends one every few seconds.
+            // An orchestrator sends a probe every few seconds.
             tracing::debug!(peer = %peer.ip(), method, path, status, "HTTP probe answered in {millis:.1} ms");
+        // The log of refused requests is limited: a peer can send any number of them.
         } else if !is_refused || self.peer_log.admits(peer.ip(), format!("HTTP {method} {path} {status}")) {
             tracing::info!(peer = %peer.ip(), method, path, status, "HTTP request answered in {millis:.1} ms");
         }
@@ -296,6 +299,8 @@ mod tests {
         assert_eq!(Route::find("/confirm-email"), Some(Route::Page(MailTokenPurpose::ChangeEmail)));
         assert_eq!(Route::find("/undo-email-change"), Some(Route::Page(MailTokenPurpose::UndoEmailChange)));
         assert_eq!(Route::find("/.well-known/jwks.json"), Some(Route::Jwks));
+        assert_eq!(Route::find("/.well-known/security.txt"), Some(Route::SecurityTxt));
+        assert_eq!(Route::find("/style.css"), Some(Route::Style));
         assert_eq!(Route::find("/livez"), Some(Route::Livez));
         assert_eq!(Route::find("/readyz"), Some(Route::Readyz));
         let token = AuthToken::parse("3fbf2702-352c-4d48-a5e5-56a4d16d9f56").unwrap();
