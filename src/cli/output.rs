@@ -11,6 +11,9 @@ use std::{
 
 use super::{Failure, printable::escaped};
 
+/// The only control character that lines contain: the tab between two fields.
+const FIELD_SEPARATOR: &[char] = &['\t'];
+
 /// Prints one line to standard output.
 ///
 /// # Errors
@@ -36,7 +39,7 @@ pub(super) fn print_secret(line: &str) -> Result<(), Failure> {
 /// # Errors
 /// The line cannot be written. A closed pipe is no error.
 pub(super) fn print_error(line: impl Display) -> Result<(), Failure> {
-    let line = format!("{}\n", escaped(&line.to_string(), true));
+    let line = format!("{}\n", escaped(&line.to_string(), FIELD_SEPARATOR));
     check("standard error", io::stderr().lock().write_all(line.as_bytes())).map(drop)
 }
 
@@ -57,7 +60,7 @@ pub(super) fn print_clap(error: &clap::Error) -> Result<(), Failure> {
     check(output, error.print()).map(drop)
 }
 
-/// Many lines for standard output.
+/// The lines of a command for standard output, buffered.
 pub(super) struct Lines {
     output: BufWriter<Stdout>,
     is_closed: bool,
@@ -74,7 +77,7 @@ impl Lines {
     /// The line cannot be written.
     pub(super) fn line(&mut self, line: impl Display) -> Result<bool, Failure> {
         if !self.is_closed {
-            let line = format!("{}\n", escaped(&line.to_string(), true));
+            let line = format!("{}\n", escaped(&line.to_string(), FIELD_SEPARATOR));
             self.is_closed = check("standard output", self.output.write_all(line.as_bytes()))?;
         }
         Ok(self.is_closed)

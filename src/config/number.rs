@@ -92,6 +92,7 @@ impl<const MIN: u64, const MAX: u64> Value for Span<MIN, MAX> {
         (MIN..=MAX).contains(&millis).then(|| Self(Duration::from_millis(millis)))
     }
 
+    /// Suggests seconds for a number without a unit.
     fn suggestion(text: &str) -> Option<String> {
         let seconds = format!("{}s", text.trim());
         Self::parse(&seconds).map(|_| seconds)

@@ -46,9 +46,9 @@ section! {
         insecure_plaintext: bool = "false",
         /// Maximum number of open connections. Each costs about 100 KiB and a file descriptor. At startup the
         /// limit is lowered if the process may not open that many files. When it is reached, a new connection
-        /// gets the place of another one: of the peer with the most connections on which no caller was
-        /// authenticated, the oldest of these; or else of a caller that has more than a quarter of all. A new
-        /// connection of the peer that has the most itself waits.
+        /// replaces an open one: the oldest on which no caller was authenticated, of the peer with the most
+        /// such connections. If there is none, it replaces one of a caller that has more than a quarter of
+        /// all connections. A new connection of the peer that has the most waits instead.
         connections_max: Count<1, 1_000_000> = "10000",
         /// Maximum number of open connections of one peer; a further one is closed at once. A peer is an IPv4
         /// address or an IPv6 network (/64). A load balancer is one peer. A 64th more may be open for a short

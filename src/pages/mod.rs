@@ -110,7 +110,7 @@ impl Route {
     }
 
     /// Returns the resource of a link of the Django backend. `rest` is the path after [`OLD_LINKS`]. It may
-    /// lack the slash with which the paths of Django end; a browser then counts one folder less.
+    /// lack the slash with which the paths of Django end; relative URLs then start one folder higher.
     fn find_old_link(rest: &str) -> Option<Self> {
         let (token, root) = match rest.strip_suffix('/') {
             Some(token) => (token, "../../../"),

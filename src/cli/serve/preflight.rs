@@ -35,7 +35,7 @@ pub(super) struct Checked {
 struct Findings(Vec<Failure>);
 
 impl Findings {
-    /// Keeps the finding of a failed check.
+    /// Returns the result of a check, or keeps its finding and returns `None`.
     fn keep<T>(&mut self, checked: Result<T, Failure>) -> Option<T> {
         checked.map_err(|finding| self.0.push(finding)).ok()
     }
