@@ -208,8 +208,8 @@ impl Parts {
 
     /// Removes a parameter and returns its value; an empty value counts as none.
     fn take(&mut self, key: &str) -> Option<String> {
-        let place = self.parameters.iter().position(|(known, _)| known == key)?;
-        Some(self.parameters.swap_remove(place).1).filter(|value| !value.is_empty())
+        let index = self.parameters.iter().position(|(known, _)| known == key)?;
+        Some(self.parameters.swap_remove(index).1).filter(|value| !value.is_empty())
     }
 
     /// Returns the options of each host.

@@ -135,7 +135,7 @@ pub fn check_folder(folder: &Path) -> io::Result<()> {
     let folder = std::path::absolute(folder)?;
     let existing = folder.ancestors().find(|ancestor| ancestor.symlink_metadata().is_ok());
     let existing = existing.unwrap_or(Path::new("/"));
-    let named = |error: io::Error| match error.kind() {
+    let with_folder = |error: io::Error| match error.kind() {
         io::ErrorKind::PermissionDenied => io::Error::new(
             error.kind(),
             format!("the user of this process may not write to the folder {}", existing.display()),
@@ -146,7 +146,7 @@ pub fn check_folder(folder: &Path) -> io::Result<()> {
         let text = format!("{} is not a folder", existing.display());
         return Err(io::Error::new(io::ErrorKind::NotADirectory, text));
     }
-    Draft::create(&existing.join("check")).map(drop).map_err(named)
+    Draft::create(&existing.join("check")).map(drop).map_err(with_folder)
 }
 
 /// Deletes the drafts that killed processes have left in `folder`. Keeps those that a process is writing, and

@@ -123,12 +123,12 @@ impl Caller {
         match self.action {
             Action::Add { name, role, file } => {
                 let file = CallersFile::open(file.path(settings)?)?;
-                file.publish_with(&token, |text| text.add(&name, role, token.hash()).map_err(reason))
+                file.publish_and_print(&token, |text| text.add(&name, role, token.hash()).map_err(reason))
             }
             Action::List { file } => list(&CallersFile::open(file.path(settings)?)?),
             Action::Rotate { name, finish: false, file } => {
                 let file = CallersFile::open(file.path(settings)?)?;
-                file.publish_with(&token, |text| text.add_token(&name, token.hash()).map_err(reason))
+                file.publish_and_print(&token, |text| text.add_token(&name, token.hash()).map_err(reason))
             }
             Action::Rotate { name, finish: true, file } => {
                 let file = CallersFile::open(file.path(settings)?)?;
@@ -215,7 +215,7 @@ impl CallersFile {
 
     /// Replaces the file and prints the token. If the token cannot be printed, the file gets its earlier text
     /// back: a token that no caller has must not stay valid.
-    fn publish_with(
+    fn publish_and_print(
         &self,
         token: &ServiceToken,
         change: impl FnOnce(&mut CallersText) -> Result<(), Failure>,

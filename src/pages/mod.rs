@@ -150,26 +150,28 @@ impl Pages {
     /// Routes the request and returns the reply. Without templates, no page is found.
     async fn route_request(&self, request: Request<Body>, peer: &Peer) -> Reply {
         let route = Route::find(request.uri().path());
-        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        let is_get_or_head = matches!(*request.method(), Method::GET | Method::HEAD);
         match (route, &self.templates) {
-            (Some(Route::Jwks), _) if is_read => jwks::reply(&self.accounts, self.options.keys_max_age),
-            (Some(Route::Livez), _) if is_read => Reply::text(StatusCode::OK, "ok\n"),
-            (Some(Route::Readyz), _) if is_read => self.readiness(),
+            (Some(Route::Jwks), _) if is_get_or_head => {
+                jwks::reply(&self.accounts, self.options.keys_max_age)
+            }
+            (Some(Route::Livez), _) if is_get_or_head => Reply::text(StatusCode::OK, "ok\n"),
+            (Some(Route::Readyz), _) if is_get_or_head => self.readiness(),
             (Some(Route::Jwks | Route::Livez | Route::Readyz), _) => Reply::method_not_allowed("GET, HEAD"),
             (Some(Route::SecurityTxt), _) if self.options.security_contact.is_some() => {
-                self.security_txt(is_read)
+                self.security_txt(is_get_or_head)
             }
             (None | Some(Route::SecurityTxt), Some(templates)) => templates.error(StatusCode::NOT_FOUND),
             (_, None) => Reply::empty(StatusCode::NOT_FOUND),
-            (Some(Route::Style), Some(templates)) if is_read => templates.style(),
+            (Some(Route::Style), Some(templates)) if is_get_or_head => templates.style(),
             (Some(Route::OldLink(..)), Some(templates)) if self.accounts.old_links() == OldLinks::Refused => {
                 templates.error(StatusCode::NOT_FOUND)
             }
-            (Some(Route::OldLink(token, root)), Some(templates)) if is_read => {
+            (Some(Route::OldLink(token, root)), Some(templates)) if is_get_or_head => {
                 page::show_old_link(&self.accounts, templates, token, root)
             }
             (Some(Route::Style | Route::OldLink(..)), _) => Reply::method_not_allowed("GET, HEAD"),
-            (Some(Route::Page(purpose)), Some(templates)) if is_read => {
+            (Some(Route::Page(purpose)), Some(templates)) if is_get_or_head => {
                 page::show(&self.accounts, templates, purpose, request.uri().query().unwrap_or_default())
             }
             (Some(Route::Page(purpose)), Some(templates)) if request.method() == Method::POST => {
@@ -204,9 +206,9 @@ impl Pages {
     }
 
     /// Returns the contact for reports of flaws.
-    fn security_txt(&self, is_read: bool) -> Reply {
+    fn security_txt(&self, is_get_or_head: bool) -> Reply {
         match &self.options.security_contact {
-            Some(contact) if is_read => security_txt::reply(contact, self.env.clock.now()),
+            Some(contact) if is_get_or_head => security_txt::reply(contact, self.env.clock.now()),
             _ => Reply::method_not_allowed("GET, HEAD"),
         }
     }
@@ -269,7 +271,7 @@ impl HttpHandler for Pages {
         if matches!(route, Some(Route::Livez | Route::Readyz)) {
             // An orchestrator sends a probe every few seconds.
             tracing::debug!(peer = %peer.ip(), method, path, status, "HTTP probe answered in {millis:.1} ms");
-        // The log of refused requests is limited: a peer can send any number of them.
+        // Equal refusals of a peer are logged once a minute, so that it cannot fill the log.
         } else if !is_refused || self.peer_log.admits(peer.ip(), format!("HTTP {method} {path} {status}")) {
             tracing::info!(peer = %peer.ip(), method, path, status, "HTTP request answered in {millis:.1} ms");
         }

@@ -54,8 +54,9 @@ pub(super) async fn check(settings: &Settings, sources: &Sources, clock: &Clock)
     findings.keep(check_mail(settings));
     let listener = findings.keep(bind(settings));
     // With the same address for both ports, the service itself would be the program that listens there.
-    let is_same = settings.server.listen.port() != 0 && settings.http.listen == Some(settings.server.listen);
-    let http = if is_same { findings.keep(Ok(None)) } else { findings.keep(bind_http(settings)) };
+    let is_same_address =
+        settings.server.listen.port() != 0 && settings.http.listen == Some(settings.server.listen);
+    let http = if is_same_address { findings.keep(Ok(None)) } else { findings.keep(bind_http(settings)) };
     let store = findings.keep(check_database(settings, clock).await);
     match (gate, tls, templates, listener, http, store) {
         (Some(gate), Some(tls), Some(templates), Some(listener), Some(http), Some(store))
