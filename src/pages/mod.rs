@@ -3,9 +3,9 @@
 //!
 //! Opening a link changes nothing, because mail scanners and previews open every link. The button on its page
 //! sends a POST, which makes the change. The pages use no script, load nothing from other sites, are not
-//! cached, and send no referrer. The token of the link is the only credential. The form sends it; another
-//! site does not have it and so cannot forge the request, and a form of another site is refused all the same
-//! (`origin.rs`). Start at [`Pages`].
+//! cached, and send no referrer. The token of the link, which the form sends, is the only credential. Another
+//! site does not have it and so cannot forge the request; its form is refused in any case (`origin.rs`).
+//! Start at [`Pages`].
 
 mod form;
 mod jwks;

@@ -163,7 +163,7 @@ impl PageTemplates {
         self.page_at(HERE, status, purpose, state)
     }
 
-    /// Renders a page in this state for a path in another folder. The relative URL `root` leads from there to
+    /// Renders a page in this state for a path in any folder. The relative URL `root` leads from there to
     /// the folder of the pages. An absolute URL would not: a proxy may publish this folder under any path.
     pub(super) fn page_at(
         &self,

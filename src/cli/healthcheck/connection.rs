@@ -87,6 +87,7 @@ impl Target {
     async fn first_bytes(&self) -> io::Result<Vec<u8>> {
         let mut stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
         stream.write_all(PROBE).await?;
+        // Enough for `HTTP/1` and for the start of a TLS record.
         let mut bytes = vec![0; 16];
         let read = stream.read(&mut bytes).await?;
         bytes.truncate(read);

@@ -21,7 +21,7 @@ use crate::{
     sealing::{KeyFile, KeyFileError, KeyId, SealingKeys},
 };
 
-/// The longest `--wait`, in milliseconds.
+/// The longest `--wait`, in milliseconds: an hour.
 const WAIT_MILLIS_MAX: u64 = 3_600_000;
 
 /// The maximum number of passes of `reseal`. A further pass encrypts the values that an instance has written
