@@ -117,7 +117,7 @@ pub fn read_text(path: &Path) -> Result<String, InputFileError> {
 /// Like [`read`], or other users may change the file.
 pub fn read_trusted(path: &Path) -> Result<Vec<u8>, InputFileError> {
     let (file, metadata) = open(path)?;
-    refuse_others(path, &metadata)?;
+    refuse_writable_by_others(path, &metadata)?;
     read_all(path, file)
 }
 
@@ -127,7 +127,7 @@ pub fn read_trusted(path: &Path) -> Result<Vec<u8>, InputFileError> {
 /// Like [`read_text`], or other users may change the file.
 pub fn read_secret(path: &Path) -> Result<SecretFile, InputFileError> {
     let (file, metadata) = open(path)?;
-    refuse_others(path, &metadata)?;
+    refuse_writable_by_others(path, &metadata)?;
     let text = read_all(path, file).and_then(|bytes| text(path, bytes))?;
     let mode = metadata.permissions().mode() & 0o7777;
     let is_shared = metadata.is_file() && mode & OTHERS_READ != 0;
@@ -158,8 +158,9 @@ fn open(path: &Path) -> Result<(File, Metadata), InputFileError> {
     if metadata.is_dir() { Err(InputFileError::new(path, Reason::Folder)) } else { Ok((file, metadata)) }
 }
 
-/// Refuses a file that other users may change. A pipe or a device has no content of its own.
-fn refuse_others(path: &Path, metadata: &Metadata) -> Result<(), InputFileError> {
+/// Refuses a file that other users may change. A pipe or a device is accepted: it stores no content that they
+/// could have changed.
+fn refuse_writable_by_others(path: &Path, metadata: &Metadata) -> Result<(), InputFileError> {
     let mode = metadata.permissions().mode() & 0o7777;
     if metadata.is_file() && mode & OTHERS_WRITE != 0 {
         return Err(InputFileError::new(path, Reason::OthersWrite { mode, path: path.to_owned() }));

@@ -11,10 +11,11 @@ use std::{path::PathBuf, str::FromStr};
 use percent_encoding::percent_decode_str;
 use tokio_postgres::config::{Host, SslMode};
 
-/// The folder of the Unix socket of a server that Debian's packages have installed: for an empty host.
+/// The folder of the Unix socket if the URL names no host: the one that Debian's packages of PostgreSQL use.
 const SOCKET_FOLDER: &str = "/var/run/postgresql";
 
-const PORT: &str = "5432";
+/// The port of a host if the URL names none: the default of PostgreSQL.
+const PORT: u16 = 5432;
 
 /// Largest number of hosts in a URL. Each may take `database.connect-timeout` when connections are opened.
 const HOSTS_MAX: usize = 16;
@@ -29,15 +30,15 @@ pub struct PostgresUrl {
 }
 
 impl PostgresUrl {
-    /// Returns `host:port`, or the directory of the Unix socket, of the servers in the URL.
+    /// Returns `host:port` or the folder of the Unix socket of each server, separated by commas.
     pub(crate) fn address(&self) -> String {
         self.hosts.iter().map(address).collect::<Vec<_>>().join(",")
     }
 }
 
-/// Returns `host:port` of a server, or the directory of its Unix socket.
+/// Returns `host:port` of a server, or the folder of its Unix socket.
 pub(crate) fn address(host: &tokio_postgres::Config) -> String {
-    let port = host.get_ports().first().copied().unwrap_or(5432);
+    let port = host.get_ports().first().copied().unwrap_or(PORT);
     match host.get_hosts().first() {
         Some(Host::Tcp(name)) => format!("{name}:{port}"),
         Some(Host::Unix(folder)) => folder.display().to_string(),
@@ -160,6 +161,7 @@ impl Parts {
             }
             let value = decoded(&format!("the value of {key}"), value)?;
             match (key.as_str(), value.as_str()) {
+                // The spelling of JDBC, which libpq accepts too.
                 ("ssl", "true") => parts.set("sslmode", "require".to_owned()),
                 _ => parts.set(&key, value),
             }
@@ -206,8 +208,8 @@ impl Parts {
 
     /// Removes a parameter and returns its value; an empty value counts as none.
     fn take(&mut self, key: &str) -> Option<String> {
-        let place = self.parameters.iter().position(|(known, _)| known == key)?;
-        Some(self.parameters.swap_remove(place).1).filter(|value| !value.is_empty())
+        let index = self.parameters.iter().position(|(known, _)| known == key)?;
+        Some(self.parameters.swap_remove(index).1).filter(|value| !value.is_empty())
     }
 
     /// Returns the options of each host.
@@ -236,11 +238,12 @@ impl Parts {
             return Err(InvalidPostgresUrl::Malformed(format!("more than {HOSTS_MAX} hosts")));
         }
         let common = self.into_config()?;
-        let of = |list: &[String], index: usize| list.get(index).cloned().unwrap_or_default();
+        let entry_at = |list: &[String], index: usize| list.get(index).cloned().unwrap_or_default();
         (0..count)
             .map(|index| {
-                let port = if ports.len() == 1 { of(&ports, 0) } else { of(&ports, index) };
-                one_host(common.clone(), &of(&hosts, index), &of(&addresses, index), &port)
+                // A single port applies to all hosts.
+                let port = if ports.len() == 1 { entry_at(&ports, 0) } else { entry_at(&ports, index) };
+                one_host(common.clone(), &entry_at(&hosts, index), &entry_at(&addresses, index), &port)
             })
             .collect()
     }
@@ -250,6 +253,7 @@ impl Parts {
         let quoted = |value: &str| value.replace('\\', "\\\\").replace('\'', "\\'");
         let mut settings = String::new();
         for (key, value) in &self.parameters {
+            // A key with other characters could add settings of its own to the text, and is not shown.
             let is_name =
                 !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
             let setting = format!("{key}='{}' ", quoted(value));
@@ -267,7 +271,8 @@ impl Parts {
     }
 }
 
-/// Adds a host. A name that begins with `/` is the folder of a Unix socket; so is an empty one.
+/// Adds a host to the options that all hosts share. A name that begins with `/` is the folder of a Unix
+/// socket. Without a name and an address, the folder is [`SOCKET_FOLDER`].
 fn one_host(
     mut config: tokio_postgres::Config,
     name: &str,
@@ -276,14 +281,14 @@ fn one_host(
 ) -> Result<tokio_postgres::Config, InvalidPostgresUrl> {
     let invalid =
         |what: &str, text: &str| InvalidPostgresUrl::Malformed(format!("{what} {text:?} is invalid"));
-    let port = if port.is_empty() { PORT } else { port };
-    match port.parse::<u16>() {
+    let number = if port.is_empty() { Ok(PORT) } else { port.parse::<u16>() };
+    match number {
         Ok(number) if number > 0 => config.port(number),
         _ => return Err(invalid("the port", port)),
     };
     if !address.is_empty() {
         config.hostaddr(address.parse().map_err(|_| invalid("the hostaddr", address))?);
-        // The name is verified against the certificate.
+        // The certificate must contain the name or, without one, the address.
         config.host(if name.is_empty() { address } else { name });
     } else if name.is_empty() {
         config.host_path(SOCKET_FOLDER);
@@ -294,6 +299,7 @@ fn one_host(
     } else {
         config.host(name);
     }
+    // `database` chooses the mode of tokio-postgres when it connects, from `PostgresUrl::tls`.
     config.ssl_mode(SslMode::Disable);
     Ok(config)
 }

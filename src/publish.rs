@@ -15,8 +15,8 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-/// Number of names that are tried for a draft. A name is taken only if another process with the same process
-/// id (in another container) uses the folder too.
+/// Number of names that are tried for a draft. A name can be taken only by a process with the same process
+/// id: one in another container, or an earlier one that was killed and left its drafts.
 const NAMES_TRIED_MAX: u32 = 64;
 
 /// The ending of the name of a draft.
@@ -59,10 +59,11 @@ impl Draft {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 created => created?,
             };
-            // The lock shows other processes that this one lives. A process that removes leftovers may have
-            // seen the file before it was locked, and deleted it.
-            let is_lost = matches!(file.try_lock(), Err(TryLockError::WouldBlock));
-            if !is_lost && is_at(&file, &path)? {
+            // The lock shows other processes that the draft is in use. A process that removes leftovers may
+            // have opened the file before: it then holds the lock, or has deleted the file, and the next name
+            // is tried. On a file system without locks, the draft stays unlocked.
+            let is_locked_by_other = matches!(file.try_lock(), Err(TryLockError::WouldBlock));
+            if !is_locked_by_other && is_at(&file, &path)? {
                 return Ok(Self { file, path, target: target.to_owned() });
             }
         }
@@ -83,8 +84,8 @@ impl Draft {
     /// Syncs the draft, gives it its name, and syncs the folder.
     ///
     /// # Errors
-    /// A step failed. No file has the name then, or the old one has it, unless only the sync of the folder
-    /// failed.
+    /// A step failed. The name is then unused or still that of the old file. Only if the last step, the sync
+    /// of the folder, failed, the new file has the name already.
     pub fn publish(self, existing: Existing) -> io::Result<()> {
         self.file.sync_all()?;
         match existing {
@@ -97,7 +98,7 @@ impl Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        // A renamed draft is gone, and a linked one has a second name.
+        // After a rename nothing is at this path. After a link, the file stays under its other name.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -134,7 +135,7 @@ pub fn check_folder(folder: &Path) -> io::Result<()> {
     let folder = std::path::absolute(folder)?;
     let existing = folder.ancestors().find(|ancestor| ancestor.symlink_metadata().is_ok());
     let existing = existing.unwrap_or(Path::new("/"));
-    let named = |error: io::Error| match error.kind() {
+    let with_folder = |error: io::Error| match error.kind() {
         io::ErrorKind::PermissionDenied => io::Error::new(
             error.kind(),
             format!("the user of this process may not write to the folder {}", existing.display()),
@@ -145,7 +146,7 @@ pub fn check_folder(folder: &Path) -> io::Result<()> {
         let text = format!("{} is not a folder", existing.display());
         return Err(io::Error::new(io::ErrorKind::NotADirectory, text));
     }
-    Draft::create(&existing.join("check")).map(drop).map_err(named)
+    Draft::create(&existing.join("check")).map(drop).map_err(with_folder)
 }
 
 /// Deletes the drafts that killed processes have left in `folder`. Keeps those that a process is writing, and
@@ -166,11 +167,12 @@ pub fn remove_leftovers(folder: &Path) {
     }
 }
 
-/// Deletes a draft, or the journal of a draft, unless a process has locked the draft.
+/// Deletes a draft, or the journal of a draft, unless a process has locked the draft. Returns true if it
+/// deleted the file.
 fn remove_if_unused(path: &Path) -> io::Result<bool> {
     let journal_of = path.to_str().and_then(|path| path.strip_suffix(JOURNAL)).map(Path::new);
     let draft = match File::open(journal_of.unwrap_or(path)) {
-        // The process that deletes a draft may not have deleted its journal.
+        // A journal whose draft is gone is a leftover too.
         Err(error) if error.kind() == io::ErrorKind::NotFound && journal_of.is_some() => {
             return remove(path);
         }
@@ -225,7 +227,7 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Gives a file a second name, which no file may have.
+/// Gives a file a second name. Fails if a file has this name already.
 fn link_new(draft: &Path, target: &Path) -> io::Result<()> {
     // Unlike a rename, a hard link never replaces a file. A file system without hard links gets a rename.
     fs::hard_link(draft, target).or_else(|error| match error.kind() {
@@ -298,21 +300,23 @@ mod tests {
         let live = Draft::create(&folder.path().join("backup.sqlite3")).unwrap();
         let live_journal = format!("{}{JOURNAL}", live.path().file_name().unwrap().to_str().unwrap());
         fs::write(folder.path().join(&live_journal), "x").unwrap();
-        let others = [
+        let leftovers = [
             ".backup.sqlite3.0000002a00000001.part",
             ".backup.sqlite3.0000002a00000001.part-journal",
             ".backup.sqlite3.0000002a00000002.part-journal",
+        ];
+        let others = [
             ".part",
             ".download.part",
             ".x.0000002a0000000.part",
             "backup.0000002a00000001.part",
             "mail.eml",
         ];
-        for name in others {
+        for name in leftovers.into_iter().chain(others) {
             fs::write(folder.path().join(name), "x").unwrap();
         }
         remove_leftovers(folder.path());
-        let mut kept: Vec<_> = others[3..].iter().map(ToString::to_string).collect();
+        let mut kept: Vec<_> = others.iter().map(ToString::to_string).collect();
         kept.push(live_journal);
         kept.push(live.path().file_name().unwrap().to_str().unwrap().to_owned());
         kept.sort();
@@ -331,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_missing_is_named_by_the_error() {
+    fn a_missing_folder_and_a_path_without_a_file_name_are_errors() {
         let missing = publish(Path::new("/nowhere/x"), b"", Existing::Keep).unwrap_err();
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
         assert_eq!(Draft::create(Path::new("/")).unwrap_err().kind(), io::ErrorKind::InvalidInput);

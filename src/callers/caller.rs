@@ -30,7 +30,7 @@ pub struct Caller {
     calls_in_flight: AtomicUsize,
 }
 
-/// One of the calls that a caller may have in flight. Dropping it ends the call.
+/// The right of a caller to one call in flight. Dropping it releases the slot.
 #[derive(Debug)]
 pub struct CallSlot(Arc<Caller>);
 

@@ -6,7 +6,7 @@ use super::{entry::TOKENS_MAX, role::Role, token::TokenHash};
 
 const TOKEN_HASHES: &str = "token-hashes";
 
-/// The callers file cannot be changed so.
+/// Why a callers file cannot be changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EditError {
     /// The file is not TOML.
@@ -109,6 +109,7 @@ impl CallersText {
         while hashes.len() > 1 {
             hashes.remove(0);
         }
+        // The entry that is now the first one still has the space that followed the comma.
         if let Some(newest) = hashes.get_mut(0) {
             newest.decor_mut().clear();
         }

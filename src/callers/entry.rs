@@ -132,7 +132,7 @@ fn deserialize(entry: &Spanned<DeValue<'_>>) -> Result<Entry, Violation> {
     };
     Entry::deserialize(ValueDeserializer::from(entry.clone())).map_err(|error| {
         let at = error.span().unwrap_or_else(|| entry.span());
-        // An error about a value does not name its key, which is the key of the value at this position.
+        // An error about a value does not name its key: find the key of the value at this position.
         match table.iter().find(|(_, value)| value.span().contains(&at.start)) {
             Some((key, _)) => Violation::new(&at, format!("{} {}", key.get_ref(), error.message())),
             None => Violation::new(&at, error.message()),

@@ -79,8 +79,8 @@ impl Callers {
     }
 }
 
-/// Replaces service tokens, which an operator may have written into the wrong place of the file: the error is
-/// printed and logged.
+/// Replaces the service tokens in a text of an error, which is printed and logged. An operator may have
+/// written a token into the wrong place of the file.
 fn without_tokens(text: &str) -> String {
     let mut parts = text.split(TOKEN_PREFIX);
     let mut shown = parts.next().unwrap_or_default().to_owned();

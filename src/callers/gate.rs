@@ -12,8 +12,8 @@ use super::{
     token::ServiceToken,
 };
 
-/// Authenticates callers, by the callers file as last loaded or, without a file, not at all. Clones share the
-/// callers that [`CallerGate::replace`] sets.
+/// Authenticates callers against the callers file as last loaded. Without a file it authenticates none, and
+/// gives every request all rights. Clones share the callers that [`CallerGate::replace`] sets.
 #[derive(Clone)]
 pub struct CallerGate(Arc<Gate>);
 

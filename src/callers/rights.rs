@@ -7,6 +7,7 @@ pub(super) struct Rights {
     pub(super) fields: UserFields,
     pub(super) tells_client: bool,
     pub(super) receives_mail_tokens: bool,
+    /// The maximum number of calls in flight.
     pub(super) calls_max: usize,
 }
 

@@ -1,4 +1,5 @@
-//! Presets of rights. The callers file contains what a preset grants, so that it can be read there.
+//! Presets of rights for new entries of the callers file. An entry contains the rights and not the role, so
+//! that the file shows what its callers may do.
 
 /// The role of a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

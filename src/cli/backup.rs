@@ -4,7 +4,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Failure, output::print, reason, store};
+use super::{
+    Failure,
+    output::print,
+    reason,
+    store::{self, IfMissing},
+};
 use crate::config::Settings;
 
 #[derive(Debug, Args)]
@@ -16,7 +21,7 @@ pub(super) struct Backup {
 
 impl Backup {
     pub(super) fn run(self, settings: &Settings) -> Result<(), Failure> {
-        let store = store::open(settings, false)?;
+        let store = store::open(settings, IfMissing::Fail)?;
         store.back_up(&self.to).map_err(reason)?;
         print(format_args!("backed up {} to {}", settings.database.url, self.to.display()))?;
         print("keep the secret.key-file too, apart from the backup: only that key decrypts the secrets in it")

@@ -123,12 +123,12 @@ impl Caller {
         match self.action {
             Action::Add { name, role, file } => {
                 let file = CallersFile::open(file.path(settings)?)?;
-                file.publish_with(&token, |text| text.add(&name, role, token.hash()).map_err(reason))
+                file.publish_and_print(&token, |text| text.add(&name, role, token.hash()).map_err(reason))
             }
             Action::List { file } => list(&CallersFile::open(file.path(settings)?)?),
             Action::Rotate { name, finish: false, file } => {
                 let file = CallersFile::open(file.path(settings)?)?;
-                file.publish_with(&token, |text| text.add_token(&name, token.hash()).map_err(reason))
+                file.publish_and_print(&token, |text| text.add_token(&name, token.hash()).map_err(reason))
             }
             Action::Rotate { name, finish: true, file } => {
                 let file = CallersFile::open(file.path(settings)?)?;
@@ -143,7 +143,7 @@ impl Caller {
     }
 }
 
-/// Prints the entry of a caller without rights, and its token.
+/// Prints the entry of a caller without rights to standard error, and its token to standard output.
 fn print_entry(name: &str, token: &ServiceToken) -> Result<(), Failure> {
     for line in [
         "",
@@ -196,7 +196,7 @@ impl CallersFile {
         format!("callers file {}: {error}", ShownPath(&self.path))
     }
 
-    /// Returns the text after a change. The service would accept the file.
+    /// Returns the text after a change. Fails if the service would refuse the changed file.
     fn changed(
         &self,
         change: impl FnOnce(&mut CallersText) -> Result<(), Failure>,
@@ -215,7 +215,7 @@ impl CallersFile {
 
     /// Replaces the file and prints the token. If the token cannot be printed, the file gets its earlier text
     /// back: a token that no caller has must not stay valid.
-    fn publish_with(
+    fn publish_and_print(
         &self,
         token: &ServiceToken,
         change: impl FnOnce(&mut CallersText) -> Result<(), Failure>,

@@ -4,7 +4,13 @@ use std::{path::PathBuf, sync::Arc};
 
 use clap::Args;
 
-use super::{Failure, output::print, progress::TerminalProgress, reason, signing, store};
+use super::{
+    Failure,
+    output::print,
+    progress::TerminalProgress,
+    reason, signing,
+    store::{self, IfMissing},
+};
 use crate::{
     clock::Clock,
     config::{DatabaseUrl, Settings},
@@ -45,10 +51,11 @@ impl Copy {
         let source_store = store::open_current(&source_settings).await?;
         let target = store::open_or_create(settings).await?;
         store::require_schema(settings, &target).await?;
+        // Only migrated and checked here: the copy opens the database itself.
         drop(target);
 
-        let source = store::options(settings, "--from", &from, false)?;
-        let target = store::options(settings, "--to", &settings.database.url, true)?;
+        let source = store::options(settings, "--from", &from, IfMissing::Fail)?;
+        let target = store::options(settings, "--to", &settings.database.url, IfMissing::Create)?;
         let mut copy = StoreCopy::begin(&source, &target, clock.now()).await.map_err(reason)?;
         let mut progress = TerminalProgress::new(clock.clone());
         progress.begin("copying", copy.count().await.map_err(reason)?);

@@ -6,7 +6,13 @@ use std::{fs, io};
 
 use clap::{Args, Subcommand};
 
-use super::{Failure, output::print, progress::TerminalProgress, reason, store};
+use super::{
+    Failure,
+    output::print,
+    progress::TerminalProgress,
+    reason,
+    store::{self, IfMissing},
+};
 use crate::{
     clock::Clock,
     config::Settings,
@@ -46,9 +52,10 @@ impl Export {
     pub(super) async fn run(self, settings: &Settings) -> Result<(), Failure> {
         let Action::Django { to } = self.action;
         let to = store::parse_url("--to", &to)?;
-        let target = store::options(settings, "--to", &to, true)?;
+        let target = store::options(settings, "--to", &to, IfMissing::Create)?;
+        // Only checked here: the export opens the database itself.
         store::open_current(settings).await?;
-        let from = store::options(settings, "database.url", &settings.database.url, false)?;
+        let from = store::options(settings, "database.url", &settings.database.url, IfMissing::Fail)?;
         let (target, draft) = new_file(target).map_err(|error| format!("--to {to}: {error}"))?;
         let mut progress = TerminalProgress::new(Clock::system());
         let entropy = Entropy::system();
@@ -65,8 +72,8 @@ impl Export {
     }
 }
 
-/// Replaces a SQLite file that does not exist yet by a draft. The file gets its name when the export is
-/// complete.
+/// Replaces the path of a SQLite file that does not exist yet with that of a draft. The draft gets the name
+/// of the file when the export is complete.
 fn new_file(target: DatabaseOptions) -> io::Result<(DatabaseOptions, Option<Draft>)> {
     let DatabaseOptions::Sqlite(options) = target else { return Ok((target, None)) };
     if options.path.exists() {

@@ -6,7 +6,8 @@ use crate::{config::ConfigError, domain::chain};
 /// Why a command failed, on one line.
 pub(super) type Failure = String;
 
-/// Why the program ends without success, on one line. What clap cannot parse, clap itself reports.
+/// Why the program ends without success, on one line. Errors of clap are not among them: `print_clap` prints
+/// those.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
     /// The value of a flag is malformed.

@@ -1,12 +1,16 @@
 //! `kairos-identity migrate`
 
-use super::{Failure, output::print, store};
+use super::{
+    Failure,
+    output::print,
+    store::{self, IfMissing},
+};
 use crate::{clock::Clock, config::Settings};
 
 pub(super) async fn run(settings: &Settings) -> Result<(), Failure> {
     let url = &settings.database.url;
     store::wait_for_server(settings, &Clock::system()).await?;
-    let migrated = store::open(settings, true)?
+    let migrated = store::open(settings, IfMissing::Create)?
         .migrate()
         .await
         .map_err(|error| store::database_failure(settings, &error))?;

@@ -152,7 +152,7 @@ impl Cli {
         let is_json = settings.log.format == LogFormat::Json;
         let _log =
             telemetry::init(settings.log.level.as_str(), is_json).map_err(|error| error.to_string())?;
-        // What `caller token` writes to standard error is appended to the callers file.
+        // `caller token` writes an entry of the callers file to standard error: no warning may be among it.
         if !matches!(self.command, Command::Caller(_)) {
             sources.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         }
@@ -180,7 +180,7 @@ impl Cli {
                 Command::Healthcheck(healthcheck) => healthcheck.run(&settings).await,
             }
         });
-        // Its tasks own the last handles of the store.
+        // The tasks of the runtime own the last handles of the store.
         drop(runtime);
         let limit = if done.is_ok() { CLOSE_TIMEOUT } else { CLOSE_TIMEOUT_AFTER_FAILURE };
         if !database::wait_until_closed(limit) {

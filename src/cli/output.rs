@@ -11,6 +11,9 @@ use std::{
 
 use super::{Failure, printable::escaped};
 
+/// The only control character that lines contain: the tab between two fields.
+const FIELD_SEPARATOR: &[char] = &['\t'];
+
 /// Prints one line to standard output.
 ///
 /// # Errors
@@ -36,8 +39,8 @@ pub(super) fn print_secret(line: &str) -> Result<(), Failure> {
 /// # Errors
 /// The line cannot be written. A closed pipe is no error.
 pub(super) fn print_error(line: impl Display) -> Result<(), Failure> {
-    let line = format!("{}\n", escaped(&line.to_string(), true));
-    check("standard error", io::stderr().lock().write_all(line.as_bytes())).map(drop)
+    let line = format!("{}\n", escaped(&line.to_string(), FIELD_SEPARATOR));
+    is_closed_by_reader("standard error", io::stderr().lock().write_all(line.as_bytes())).map(drop)
 }
 
 /// Asks a question on standard error, without a line break.
@@ -45,7 +48,7 @@ pub(super) fn print_error(line: impl Display) -> Result<(), Failure> {
 /// # Errors
 /// The question cannot be written.
 pub(super) fn ask(question: &str) -> Result<(), Failure> {
-    check("standard error", io::stderr().lock().write_all(question.as_bytes())).map(drop)
+    is_closed_by_reader("standard error", io::stderr().lock().write_all(question.as_bytes())).map(drop)
 }
 
 /// Prints the help, the version or the error of clap, with colours on a terminal.
@@ -54,10 +57,10 @@ pub(super) fn ask(question: &str) -> Result<(), Failure> {
 /// It cannot be written. A closed pipe is no error.
 pub(super) fn print_clap(error: &clap::Error) -> Result<(), Failure> {
     let output = if error.use_stderr() { "standard error" } else { "standard output" };
-    check(output, error.print()).map(drop)
+    is_closed_by_reader(output, error.print()).map(drop)
 }
 
-/// Many lines for standard output.
+/// The lines of a command for standard output, buffered.
 pub(super) struct Lines {
     output: BufWriter<Stdout>,
     is_closed: bool,
@@ -74,8 +77,8 @@ impl Lines {
     /// The line cannot be written.
     pub(super) fn line(&mut self, line: impl Display) -> Result<bool, Failure> {
         if !self.is_closed {
-            let line = format!("{}\n", escaped(&line.to_string(), true));
-            self.is_closed = check("standard output", self.output.write_all(line.as_bytes()))?;
+            let line = format!("{}\n", escaped(&line.to_string(), FIELD_SEPARATOR));
+            self.is_closed = is_closed_by_reader("standard output", self.output.write_all(line.as_bytes()))?;
         }
         Ok(self.is_closed)
     }
@@ -86,7 +89,7 @@ impl Lines {
     /// It cannot be written.
     pub(super) fn finish(mut self) -> Result<(), Failure> {
         let flushed = if self.is_closed { Ok(()) } else { self.output.flush() };
-        let checked = check("standard output", flushed);
+        let checked = is_closed_by_reader("standard output", flushed);
         // The buffer would be written again, and fail again, when it is dropped.
         let _ = self.output.into_parts();
         checked.map(drop)
@@ -94,7 +97,7 @@ impl Lines {
 }
 
 /// Returns true if the reader of the output has closed the pipe, and any other error as a [`Failure`].
-fn check(output: &str, written: io::Result<()>) -> Result<bool, Failure> {
+fn is_closed_by_reader(output: &str, written: io::Result<()>) -> Result<bool, Failure> {
     match written {
         Ok(()) => Ok(false),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(true),

@@ -5,14 +5,14 @@ use crate::domain::controls_text;
 /// Formats text that others have written as one field of a line: control characters, also tabs and line
 /// breaks, and characters that change the direction of the text are escaped.
 pub(super) fn field(text: &str) -> String {
-    escaped(text, false)
+    escaped(text, &[])
 }
 
-/// Escapes the control characters of a text, with the exception of tabs if `keeps_tabs` is set.
-pub(super) fn escaped(text: &str, keeps_tabs: bool) -> String {
+/// Escapes the control characters of a text except those in `kept`.
+pub(super) fn escaped(text: &str, kept: &[char]) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
-        if controls_text(c) && !(keeps_tabs && c == '\t') {
+        if controls_text(c) && !kept.contains(&c) {
             escaped.extend(c.escape_default());
         } else {
             escaped.push(c);
@@ -33,7 +33,7 @@ pub(super) fn failure_line(reason: &str) -> String {
         rest = end.strip_prefix(')').unwrap_or(end);
     }
     shown.push_str(rest);
-    escaped(shown.trim_end(), false)
+    escaped(shown.trim_end(), &[])
 }
 
 #[cfg(test)]
@@ -45,7 +45,7 @@ mod tests {
         assert_eq!(field("a\tb\nc\r\u{1b}]0;x\u{7}"), "a\\tb\\nc\\r\\u{1b}]0;x\\u{7}");
         assert_eq!(field("\u{9b}2J\u{202e}x\u{2028}"), "\\u{9b}2J\\u{202e}x\\u{2028}");
         assert_eq!(field("Zoë 李 🦀"), "Zoë 李 🦀");
-        assert_eq!(escaped("a\tb", true), "a\tb");
+        assert_eq!(escaped("a\tb\n", &['\t']), "a\tb\\n");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::{
     store::Store,
 };
 
-/// What the name of the key file beside a SQLite database has after that of the database.
+/// The suffix that the name of a SQLite database gets for the key file beside it.
 pub(super) const KEY_SUFFIX: &str = ".key";
 
 /// Loads the key of `secret.key-file`. If the setting is unset on SQLite, loads the key file beside the
@@ -47,7 +47,9 @@ fn create_key(settings: &Settings, entropy: &Entropy) -> Result<SealingKeys, Fai
     }
 }
 
-/// Loads the key that the settings name; `None` if it may be created, or must be set. Creates nothing.
+/// Loads the key that the settings name, and creates none. Returns `None` if there is no key yet: on SQLite
+/// it may then be created, on PostgreSQL the setting `secret.key-file` must be set. Without `store`, a
+/// missing key beside a SQLite database is never an error.
 ///
 /// # Errors
 /// The key cannot be loaded. Or the key beside a SQLite database is missing although the store holds secrets
@@ -115,17 +117,26 @@ pub(super) fn access_tokens(settings: &Settings) -> AccessTokens {
     })
 }
 
+/// What happens if the sealing key is missing although the store holds secrets that were encrypted under it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum IfKeyLost {
+    /// The command fails.
+    Fail,
+    /// A new key is created. The secrets can no longer be decrypted.
+    Replace,
+}
+
 /// Constructs [`SigningKeys`] for a command that signs nothing itself. Also returns the sealing key that
-/// encrypts them. With `replaces_lost`, a sealing key that is lost is replaced by a new one.
+/// encrypts them.
 pub(super) async fn standalone_signing_keys(
     settings: &Settings,
     store: Store,
-    replaces_lost: bool,
+    if_key_lost: IfKeyLost,
 ) -> Result<(SigningKeys, Arc<SealingKeys>), Failure> {
     let env = Env::system();
     let sealing_keys = match check_key(settings, None).await? {
         Some(key) => key,
-        None if replaces_lost => create_key(settings, &env.entropy)?,
+        None if if_key_lost == IfKeyLost::Replace => create_key(settings, &env.entropy)?,
         None => sealing_keys(settings, &store, &env.entropy).await?,
     };
     let sealing_keys = Arc::new(sealing_keys);

@@ -16,18 +16,27 @@ use crate::{
     store::{LookupOptions, MigrateError, Schema, Store},
 };
 
-/// Opens the store without its replicas. If `create` is set, a missing SQLite file is created.
-pub(super) fn open(settings: &Settings, create: bool) -> Result<Store, Failure> {
+/// What happens if a SQLite file is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum IfMissing {
+    /// It is created.
+    Create,
+    /// The command fails.
+    Fail,
+}
+
+/// Opens the store without its replicas.
+pub(super) fn open(settings: &Settings, if_missing: IfMissing) -> Result<Store, Failure> {
     if let DatabaseUrl::Sqlite(path) = &settings.database.url {
-        if create || path.is_dir() {
+        if if_missing == IfMissing::Create || path.is_dir() {
             check_file(path)?;
         } else if !path.exists() {
             return Err(missing_file(path));
         }
-        // SQLite would delete the WAL, and with it what the missing file lacks.
+        // Beside a new file, SQLite would delete the WAL, which may be all that is left of the missing one.
         refuse_leftovers(path, &["-wal"], "move them away")?;
     }
-    let options = options(settings, "database.url", &settings.database.url, create)?;
+    let options = options(settings, "database.url", &settings.database.url, if_missing)?;
     Store::open(options, lookup_options(settings)).map_err(reason)
 }
 
@@ -37,8 +46,8 @@ pub(super) fn refuse_lost_database(path: &Path) -> Result<(), Failure> {
     refuse_leftovers(path, &["-wal", KEY_SUFFIX], way_out)
 }
 
-/// Refuses to create a database beside files that belong to a missing or empty one. `way_out` is what to do
-/// if these files are not needed.
+/// Refuses to create a database beside files that belong to a missing or empty one. `way_out` tells the
+/// operator what to do if these files are not needed.
 fn refuse_leftovers(path: &Path, suffixes: &[&str], way_out: &str) -> Result<(), Failure> {
     if std::fs::metadata(path).is_ok_and(|file| file.len() > 0) {
         return Ok(());
@@ -58,6 +67,7 @@ fn refuse_leftovers(path: &Path, suffixes: &[&str], way_out: &str) -> Result<(),
 
 /// Formats the error for a database file that does not exist.
 fn missing_file(path: &Path) -> Failure {
+    // `sqlite://var/x.db` is a relative path, which may have been meant as `sqlite:///var/x.db`.
     let absolute = Path::new("/").join(path);
     let meant = if path.is_relative() && absolute.is_file() {
         format!(": write sqlite://{}", absolute.display())
@@ -71,7 +81,7 @@ fn missing_file(path: &Path) -> Failure {
     )
 }
 
-/// Checks that a SQLite file can be opened, or created where its path leads. Writes nothing.
+/// Checks that a SQLite file can be written, or created where its path leads. Leaves nothing behind.
 pub(super) fn check_file(path: &Path) -> Result<(), Failure> {
     if path.is_dir() {
         return Err(format!(
@@ -80,6 +90,7 @@ pub(super) fn check_file(path: &Path) -> Result<(), Failure> {
             path.display()
         ));
     }
+    // SQLite writes the WAL beside the database, so the folder counts even if the file exists.
     let verb = if path.is_file() { "write beside" } else { "create" };
     publish::check_folder(publish::folder_of(path))
         .map_err(|error| format!("database.url: cannot {verb} {}: {error}", ShownPath(path)))
@@ -91,13 +102,13 @@ pub(super) fn options(
     settings: &Settings,
     key: &str,
     url: &DatabaseUrl,
-    create: bool,
+    if_missing: IfMissing,
 ) -> Result<DatabaseOptions, Failure> {
     let database = &settings.database;
     Ok(match url {
         DatabaseUrl::Sqlite(path) => DatabaseOptions::Sqlite(SqliteOptions {
             path: path.clone(),
-            create,
+            create: if_missing == IfMissing::Create,
             readers: database.sqlite_readers.as_usize(),
             busy_timeout: database.sqlite_busy_timeout.get(),
             queue_length: database.sqlite_queue_length.as_usize(),
@@ -122,11 +133,11 @@ pub(super) fn open_to_serve(settings: &Settings) -> Result<Store, Failure> {
         DatabaseUrl::Postgres(primary) => primary,
         DatabaseUrl::Sqlite(path) => {
             refuse_lost_database(path)?;
-            return open(settings, true);
+            return open(settings, IfMissing::Create);
         }
     };
     if database.read_urls.as_slice().is_empty() {
-        return open(settings, true);
+        return open(settings, IfMissing::Create);
     }
     let replicas = database.read_urls.as_slice().iter();
     let options = DatabaseOptions::Replicated {
@@ -174,7 +185,7 @@ pub(super) async fn wait_for_server(settings: &Settings, clock: &Clock) -> Resul
 
 /// Opens an existing store, which must have the schema of this release.
 pub(super) async fn open_current(settings: &Settings) -> Result<Store, Failure> {
-    let store = open(settings, false)?;
+    let store = open(settings, IfMissing::Fail)?;
     require_current(settings, &store).await?;
     Ok(store)
 }
@@ -182,7 +193,7 @@ pub(super) async fn open_current(settings: &Settings) -> Result<Store, Failure> 
 /// Opens or creates a store that a command fills. A database without users is migrated to the schema of this
 /// release.
 pub(super) async fn open_or_create(settings: &Settings) -> Result<Store, Failure> {
-    let store = open(settings, true)?;
+    let store = open(settings, IfMissing::Create)?;
     if store.has_no_users().await.map_err(|error| database_failure(settings, &error))? {
         store.migrate().await.map_err(|error| database_failure(settings, &error))?;
     }

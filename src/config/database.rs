@@ -43,11 +43,11 @@ section! {
         /// A file that contains `database.read-urls`, separated by commas or line breaks, so that their
         /// passwords appear in no environment and no process list.
         read_urls_file: Option<PathBuf> = "",
-        /// PostgreSQL: the maximum lag of a replica. A look-up sees each change after at most this time and
-        /// 0.5 to 0.9 s (measured with `1s`): a replica that lags further or does not answer is still used
-        /// until the next probe shows it. It is taken out of use within 2 s, and is used again
-        /// once it has recovered. While the primary does not answer, the lag is judged by the last positions
-        /// that the primary reported.
+        /// PostgreSQL: the maximum lag of a replica. A look-up sees each change after at most this time plus
+        /// 0.5 to 0.9 s (measured with `1s`), because a replica that lags further or does not answer is still
+        /// used until the next probe shows it. It is taken out of use within 2 s, and is used again once it
+        /// has recovered. While the primary does not answer, the lag is judged by the last positions that the
+        /// primary reported.
         replica_lag_max: Span<100, 3_600_000> = "1s",
         /// PostgreSQL: set this to true if connections pass through PgBouncer in transaction mode. The
         /// service then sets no session parameters, since they would affect other clients, except the time
@@ -58,9 +58,9 @@ section! {
         /// accept connections yet, with a line in the log every second. Any other error, such as a wrong
         /// password or a missing database, ends the start at once. `0s`: do not wait.
         startup_wait: Span<0, 3_600_000> = "60s",
-        /// Time for which no row is deleted by its age after the clock has jumped forward by an hour or more,
-        /// or after a start that finds a day without any stored event: long enough to correct a wrong clock.
-        /// `0s`: never pause.
+        /// How long no row is deleted because of its age, after the clock has jumped forward by an hour or
+        /// more, or after a start that finds a day without any stored event. An operator can correct a wrong
+        /// clock in this time. `0s`: never pause.
         deletion_pause: Span<0, 2_592_000_000> = "24h",
         /// PostgreSQL: maximum number of pooled connections on which writes run. Reads have an eighth more
         /// (at least one), on which they go on while writes hang, as behind a synchronous standby that is

@@ -48,18 +48,20 @@ impl DatabaseUrl {
         // `sqlite:/x.db` and `file:///x.db` both name an absolute path.
         let path = match path.strip_prefix("//") {
             Some(rest) if rest.starts_with('/') => rest,
+            // A host, or a URL of the right form that is refused for another reason.
             Some(_) => return None,
             None => path,
         };
         let is_path = !path.is_empty() && !path.contains([':', '@', '?', '#']) && !path.ends_with('/');
-        // A text that is no path for certain may be a password.
+        // A text that is not clearly a path may be a password, and gets no suggestion.
         let is_file = path.len() < text.len()
             || path.starts_with(['/', '.'])
             || [".db", ".sqlite", ".sqlite3"].iter().any(|ending| path.ends_with(ending));
         (is_path && is_file).then(|| format!("sqlite://{path}"))
     }
 
-    /// Describes a valid URL, for an error about a flag whose value is not one.
+    /// Describes a valid URL, for an error about a flag with the invalid value `text`. Adds the URL that the
+    /// text probably means.
     #[must_use]
     pub fn expects_instead_of(text: &str) -> String {
         let suggestion = Self::suggestion(text).map(|url| format!(": write {url}")).unwrap_or_default();

@@ -56,7 +56,7 @@ impl<const IS_GLOBAL: bool> fmt::Debug for SettingFlags<IS_GLOBAL> {
 impl<const IS_GLOBAL: bool> Args for SettingFlags<IS_GLOBAL> {
     fn augment_args(command: Command) -> Command {
         let mut flags: Vec<_> = declared(IS_GLOBAL).collect();
-        // The help lists the flags that allow unsafe values last.
+        // The help lists the flags without a value last: they allow unsafe settings.
         flags.sort_by_key(|(_, flag)| flag.value_name.is_none());
         command.args(flags.into_iter().map(|(setting, flag)| argument(setting, flag)))
     }
@@ -84,7 +84,8 @@ impl<const IS_GLOBAL: bool> FromArgMatches for SettingFlags<IS_GLOBAL> {
     }
 }
 
-/// Returns the settings that have a flag of every command, or one of `serve`.
+/// Returns the settings with a flag of every command if `is_global` is set, and otherwise those with a flag
+/// of `serve`.
 fn declared(is_global: bool) -> impl Iterator<Item = (&'static Setting, &'static Flag)> {
     let flags = settings().filter_map(|setting| Some((setting, setting.flag.as_ref()?)));
     flags.filter(move |(_, flag)| flag.is_global == is_global)
@@ -106,7 +107,7 @@ impl Settings {
     /// that they name.
     ///
     /// # Errors
-    /// [`ConfigError`] for the first error.
+    /// [`ConfigError`] with everything that is wrong.
     pub fn load(store: &StoreFlags, serve: &ServeFlags) -> Result<(Self, Sources), ConfigError> {
         let file = store.config.clone().or_else(|| env::var_os(FILE_VARIABLE).map(PathBuf::from));
         let flags = store.settings.given.iter().chain(&serve.given).cloned().collect();

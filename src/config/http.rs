@@ -22,8 +22,8 @@ section! {
              it",
         ))]
         listen: Option<SocketAddr> = "127.0.0.1:50080",
-        /// Maximum number of open connections. When it is reached, a new connection gets the place of the
-        /// oldest one of the peer that has the most; one of that peer itself waits.
+        /// Maximum number of open connections. When it is reached, a new connection replaces the oldest one
+        /// of the peer that has the most. A new connection of that peer waits instead.
         connections_max: Count<1, 1_000_000> = "1000",
         /// Maximum number of open connections of one peer; a further one is closed at once. A peer is an IPv4
         /// address or an IPv6 network (/64). A reverse proxy is one peer.

@@ -10,11 +10,13 @@ const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
 /// `kairos-identity-NAME`. `name` lacks the prefix `KAIROS_IDENTITY_`.
 pub(super) fn is_of_service(name: &str, text: &str) -> bool {
     let words: Vec<&str> = name.split('_').collect();
-    // A Service named `kairos-identity-pages` has its own part first: KAIROS_IDENTITY_PAGES_SERVICE_HOST.
-    (0..words.len()).any(|own| words.get(own..).is_some_and(|rest| is_variable(rest, own == 0, text)))
+    // The words of NAME come first: KAIROS_IDENTITY_PAGES_SERVICE_HOST of `kairos-identity-pages`.
+    (0..words.len())
+        .any(|skipped| words.get(skipped..).is_some_and(|rest| is_variable(rest, skipped == 0, text)))
 }
 
-/// True if the words that follow the name of a Service are those of one of its variables.
+/// True if the words that follow the name of a Service are those of one of its variables. `is_exact` is set
+/// if the Service is named `kairos-identity`, without a NAME.
 fn is_variable(words: &[&str], is_exact: bool, text: &str) -> bool {
     match words {
         ["SERVICE", "HOST"] | ["SERVICE", "PORT", ..] => true,

@@ -102,7 +102,7 @@ impl Value for MailUrl {
     }
 
     fn suggestion(text: &str) -> Option<String> {
-        // A text that is neither a path nor the name of a host for certain may be a password.
+        // A text that is not clearly a path or the name of a host may be a password, and gets no suggestion.
         let is_host = text.contains('.')
             && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".:-".contains(&byte));
         let scheme = if text.starts_with('/') { "file" } else { "smtp" };

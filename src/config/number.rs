@@ -92,6 +92,7 @@ impl<const MIN: u64, const MAX: u64> Value for Span<MIN, MAX> {
         (MIN..=MAX).contains(&millis).then(|| Self(Duration::from_millis(millis)))
     }
 
+    /// Suggests seconds for a number without a unit.
     fn suggestion(text: &str) -> Option<String> {
         let seconds = format!("{}s", text.trim());
         Self::parse(&seconds).map(|_| seconds)
@@ -148,6 +149,13 @@ mod tests {
         assert_eq!(Option::<PathBuf>::parse(""), Some(None));
         assert_eq!(PathBuf::parse(""), None);
         assert_eq!(Count::<1, 5>::parse(""), None);
-        assert_eq!(Count::<1, 5>::parse("6"), None);
+    }
+
+    #[test]
+    fn counts_have_bounds() {
+        assert_eq!(Count::<1, 5>::parse("5"), Some(Count(5)));
+        for text in ["0", "6", "-1", "1.5", "x"] {
+            assert_eq!(Count::<1, 5>::parse(text), None, "{text}");
+        }
     }
 }

@@ -26,7 +26,7 @@ impl PublicUrl {
     pub(super) fn is_local(&self) -> bool {
         let Ok(url) = Url::parse(&self.0) else { return false };
         match url.host() {
-            // RFC 6761, section 6.3
+            // These names lead to this machine (RFC 6761, section 6.3).
             Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
             Some(Host::Ipv4(address)) => address.is_loopback(),
             Some(Host::Ipv6(address)) => address.is_loopback(),

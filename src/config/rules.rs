@@ -32,7 +32,7 @@ impl Settings {
         ConfigError::all(errors.collect())
     }
 
-    /// Returns warnings about settings that are valid, but are hardly meant.
+    /// Returns warnings about settings that are valid but most likely a mistake.
     #[must_use]
     pub fn warnings(&self, sources: &Sources) -> Vec<String> {
         let is_production = !self.server.listen.ip().is_loopback() || !self.mail.public_base_url.is_local();
@@ -245,6 +245,7 @@ mod tests {
             (vec![("mail.retry-first", "1h")], "mail.retry-max"),
             (vec![("http.listen", "127.0.0.1:50051")], "same port"),
             (vec![("http.listen", "0.0.0.0:50051"), ("server.insecure-plaintext", "true")], "same port"),
+            (vec![("database.read-urls", "postgres://a@b/c")], "set database.url to a postgres:// URL"),
             (vec![postgres], "--secret-key-file"),
         ] {
             assert!(refusal(&flags).is_some_and(|refusal| refusal.contains(fix)), "{flags:?}");
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_hardly_meant_is_warned_of() {
+    fn each_likely_mistake_is_warned_of() {
         let warnings = |flags: &[(&'static str, &str)]| {
             let flags = flags.iter().map(|(key, text)| (*key, "flag", (*text).to_owned())).collect();
             let sources = Sources::gather(None, [], flags).unwrap();

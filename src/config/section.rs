@@ -19,6 +19,7 @@ pub trait Section: Sized {
 /// Declares a section: a struct with one field per setting, each with its type and its default. Before a
 /// field, `#[flag(..)]` declares its `Flag`, and `#[secret(..)]` the function that redacts its text.
 macro_rules! section {
+    // An attribute that a setting may lack, as an `Option`.
     (@option) => { None };
     (@option $value:expr) => { Some($value) };
     (

@@ -46,9 +46,9 @@ section! {
         insecure_plaintext: bool = "false",
         /// Maximum number of open connections. Each costs about 100 KiB and a file descriptor. At startup the
         /// limit is lowered if the process may not open that many files. When it is reached, a new connection
-        /// gets the place of another one: of the peer with the most connections on which no caller was
-        /// authenticated, the oldest of these; or else of a caller that has more than a quarter of all. A new
-        /// connection of the peer that has the most itself waits.
+        /// replaces an open one: the oldest on which no caller was authenticated, of the peer with the most
+        /// such connections. If there is none, it replaces one of a caller that has more than a quarter of
+        /// all connections. A new connection of the peer that has the most waits instead.
         connections_max: Count<1, 1_000_000> = "10000",
         /// Maximum number of open connections of one peer; a further one is closed at once. A peer is an IPv4
         /// address or an IPv6 network (/64). A load balancer is one peer. A 64th more may be open for a short
@@ -93,8 +93,9 @@ section! {
         /// Maximum number of calls in flight of one peer, on all its connections. A further call is refused
         /// with `OVERLOADED`. Each costs about 2 KiB, even if its response waits because the peer does not
         /// read it. Connections on which a caller was authenticated are counted apart from the others, here
-        /// and in the three limits below, so that strangers at the address of a caller take nothing from it.
-        /// A connection with at most 4 calls in flight may check the health also beyond this limit.
+        /// and in the three limits below, so that clients at the address of a caller that do not authenticate
+        /// take nothing from it. A connection with at most 4 calls in flight may check the health also beyond
+        /// this limit.
         calls_per_peer_max: Count<1, 1_000_000> = "2048",
         /// Maximum number of streaming calls in flight of one peer: `Watch` of the health service, and
         /// reflection. A client that watches the health has one such call for each connection.
@@ -105,9 +106,10 @@ section! {
         /// received bytes. A request that would exceed the limit is refused with `OVERLOADED`; a request that
         /// arrives at once is not affected.
         unfinished_bytes_per_peer_max: Bytes<65_536, 1_073_741_824> = "4MiB",
-        /// Maximum memory of the unfinished requests of all callers together, and likewise of all strangers.
-        /// One caller may take a quarter of it, from however many addresses, so that the others go on. One
-        /// call of the health service on each connection is not counted.
+        /// Maximum memory of the unfinished requests of all callers together, and as much again of all
+        /// clients that did not authenticate. One caller may take a quarter of it, from however many
+        /// addresses, so that the others go on. One call of the health service on each connection is not
+        /// counted.
         unfinished_bytes_max: Bytes<65_536, 4_194_304_000> = "128MiB",
         /// Maximum number of bytes that the server reads and discards of a request that it has answered
         /// before the request was complete. After that it resets the call.

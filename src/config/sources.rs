@@ -224,7 +224,8 @@ impl Sources {
     }
 }
 
-/// Shortens a text for an error. A value that is longer was meant for another setting, or is a whole file.
+/// Shortens a text for an error. A longer text is no value of the setting: it was meant for another one, or
+/// is a whole file.
 fn shortened(text: &str) -> String {
     const CHARACTERS_MAX: usize = 200;
     match text.char_indices().nth(CHARACTERS_MAX) {
@@ -243,6 +244,7 @@ fn malformed(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
 /// Returns a warning if a variable of another prefix is spelt like one of the service's variables. It may
 /// belong to another program, so it is no error.
 fn misspelt_prefix(name: &str) -> Option<String> {
+    /// Two wrong characters in a name of thirty: a variable of another program hardly comes so close.
     const SIMILARITY_MIN: f64 = 0.93;
     let upper = name.to_ascii_uppercase();
     if !upper.starts_with("KAIROS") {
@@ -259,6 +261,7 @@ fn misspelt_prefix(name: &str) -> Option<String> {
 /// comes with its last part, without the section: `name` may lack the section. Of equally similar names the
 /// first one is returned.
 fn nearest(name: &str, known: impl Iterator<Item = (String, String)>) -> Option<String> {
+    /// Low enough for a few wrong letters, and high enough that an unrelated name gets no suggestion.
     const SIMILARITY_MIN: f64 = 0.7;
     let mut best = (SIMILARITY_MIN, None);
     for (known, field) in known {
@@ -280,7 +283,7 @@ fn wrong_type(key: String, found: &'static str, set_by: SettingSource) -> Config
     }
 }
 
-/// Returns the name of the type of a TOML value that no setting has.
+/// Returns the name of the type of a TOML value, for a type that no setting has.
 const fn found_type(value: &toml::Value) -> &'static str {
     match value {
         toml::Value::Array(_) => "a list",

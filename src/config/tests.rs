@@ -168,7 +168,7 @@ fn every_missing_file_of_a_secret_is_named_with_its_setting_and_source() {
 }
 
 #[test]
-fn variables_of_other_programs_are_ignored() {
+fn variables_of_other_programs_and_the_one_of_the_settings_file_are_no_settings() {
     assert!(Input::file("").variable("PATH", "/bin").variable("KAIROS_IDENTITY_CONFIG", "x").load().is_ok());
 }
 

@@ -9,9 +9,10 @@ pub(super) fn redacted(text: &str) -> String {
 }
 
 /// Redacts the URL of several PostgreSQL hosts (`postgres://h1:p1,h2:p2/db`) or of none
-/// (`postgres://user@/db?host=/folder`), which is no URL in the sense of RFC 3986. Returns `None` for other
-/// texts, and if what looks like the hosts may be the rest of a password.
+/// (`postgres://user@/db?host=/folder`), which is no URL in the sense of RFC 3986. Returns `None` for any
+/// other text, also for one in which the supposed hosts may be the rest of a password.
 fn redacted_with_hosts(text: &str) -> Option<String> {
+    /// Replaces the hosts while [`Url`], which accepts only one, parses the text.
     const PLACEHOLDER: &str = "several-hosts.invalid";
     let (scheme, rest) = text.split_once("://").filter(|(scheme, _)| scheme.starts_with("postgres"))?;
     let end = rest.find('/').or_else(|| rest.find('?')).unwrap_or(rest.len());

@@ -3,9 +3,9 @@
 //!
 //! Opening a link changes nothing, because mail scanners and previews open every link. The button on its page
 //! sends a POST, which makes the change. The pages use no script, load nothing from other sites, are not
-//! cached, and send no referrer. The token of the link is the only credential. The form sends it; another
-//! site does not have it and so cannot forge the request, and a form of another site is refused all the same
-//! (`origin.rs`). Start at [`Pages`].
+//! cached, and send no referrer. The token of the link, which the form sends, is the only credential. Another
+//! site does not have it and so cannot forge the request; its form is refused in any case (`origin.rs`).
+//! Start at [`Pages`].
 
 mod form;
 mod jwks;
@@ -87,7 +87,8 @@ enum Route {
     Readyz,
     Style,
     Page(MailTokenPurpose),
-    /// A verification link of the Django backend, and the relative URL of the folder of the pages.
+    /// A verification link of the Django backend, and the relative URL that leads from the path of the link
+    /// to the folder of the pages.
     OldLink(AuthToken, &'static str),
 }
 
@@ -108,7 +109,8 @@ impl Route {
         }
     }
 
-    /// Returns the resource of a link of the Django backend, whose paths end with a slash.
+    /// Returns the resource of a link of the Django backend. `rest` is the path after [`OLD_LINKS`]. It may
+    /// lack the slash with which the paths of Django end; relative URLs then start one folder higher.
     fn find_old_link(rest: &str) -> Option<Self> {
         let (token, root) = match rest.strip_suffix('/') {
             Some(token) => (token, "../../../"),
@@ -117,7 +119,7 @@ impl Route {
         AuthToken::parse(token).ok().map(|token| Self::OldLink(token, root))
     }
 
-    /// Returns the path for the log.
+    /// Returns the text for the log: the path, or the name of the page. It contains no token.
     const fn logged_path(self) -> &'static str {
         match self {
             Self::Jwks => JWKS,
@@ -148,26 +150,28 @@ impl Pages {
     /// Routes the request and returns the reply. Without templates, no page is found.
     async fn route_request(&self, request: Request<Body>, peer: &Peer) -> Reply {
         let route = Route::find(request.uri().path());
-        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        let is_get_or_head = matches!(*request.method(), Method::GET | Method::HEAD);
         match (route, &self.templates) {
-            (Some(Route::Jwks), _) if is_read => jwks::reply(&self.accounts, self.options.keys_max_age),
-            (Some(Route::Livez), _) if is_read => Reply::text(StatusCode::OK, "ok\n"),
-            (Some(Route::Readyz), _) if is_read => self.readiness(),
+            (Some(Route::Jwks), _) if is_get_or_head => {
+                jwks::reply(&self.accounts, self.options.keys_max_age)
+            }
+            (Some(Route::Livez), _) if is_get_or_head => Reply::text(StatusCode::OK, "ok\n"),
+            (Some(Route::Readyz), _) if is_get_or_head => self.readiness(),
             (Some(Route::Jwks | Route::Livez | Route::Readyz), _) => Reply::method_not_allowed("GET, HEAD"),
             (Some(Route::SecurityTxt), _) if self.options.security_contact.is_some() => {
-                self.security_txt(is_read)
+                self.security_txt(is_get_or_head)
             }
             (None | Some(Route::SecurityTxt), Some(templates)) => templates.error(StatusCode::NOT_FOUND),
             (_, None) => Reply::empty(StatusCode::NOT_FOUND),
-            (Some(Route::Style), Some(templates)) if is_read => templates.style(),
+            (Some(Route::Style), Some(templates)) if is_get_or_head => templates.style(),
             (Some(Route::OldLink(..)), Some(templates)) if self.accounts.old_links() == OldLinks::Refused => {
                 templates.error(StatusCode::NOT_FOUND)
             }
-            (Some(Route::OldLink(token, root)), Some(templates)) if is_read => {
+            (Some(Route::OldLink(token, root)), Some(templates)) if is_get_or_head => {
                 page::show_old_link(&self.accounts, templates, token, root)
             }
             (Some(Route::Style | Route::OldLink(..)), _) => Reply::method_not_allowed("GET, HEAD"),
-            (Some(Route::Page(purpose)), Some(templates)) if is_read => {
+            (Some(Route::Page(purpose)), Some(templates)) if is_get_or_head => {
                 page::show(&self.accounts, templates, purpose, request.uri().query().unwrap_or_default())
             }
             (Some(Route::Page(purpose)), Some(templates)) if request.method() == Method::POST => {
@@ -202,9 +206,9 @@ impl Pages {
     }
 
     /// Returns the contact for reports of flaws.
-    fn security_txt(&self, is_read: bool) -> Reply {
+    fn security_txt(&self, is_get_or_head: bool) -> Reply {
         match &self.options.security_contact {
-            Some(contact) if is_read => security_txt::reply(contact, self.env.clock.now()),
+            Some(contact) if is_get_or_head => security_txt::reply(contact, self.env.clock.now()),
             _ => Reply::method_not_allowed("GET, HEAD"),
         }
     }
@@ -265,8 +269,9 @@ impl HttpHandler for Pages {
         let is_refused = status.is_client_error() || status.is_server_error();
         let status = status.as_u16();
         if matches!(route, Some(Route::Livez | Route::Readyz)) {
-            // An orchestrator sends one every few seconds.
+            // An orchestrator sends a probe every few seconds.
             tracing::debug!(peer = %peer.ip(), method, path, status, "HTTP probe answered in {millis:.1} ms");
+        // Equal refusals of a peer are logged once a minute, so that it cannot fill the log.
         } else if !is_refused || self.peer_log.admits(peer.ip(), format!("HTTP {method} {path} {status}")) {
             tracing::info!(peer = %peer.ip(), method, path, status, "HTTP request answered in {millis:.1} ms");
         }
@@ -296,6 +301,8 @@ mod tests {
         assert_eq!(Route::find("/confirm-email"), Some(Route::Page(MailTokenPurpose::ChangeEmail)));
         assert_eq!(Route::find("/undo-email-change"), Some(Route::Page(MailTokenPurpose::UndoEmailChange)));
         assert_eq!(Route::find("/.well-known/jwks.json"), Some(Route::Jwks));
+        assert_eq!(Route::find("/.well-known/security.txt"), Some(Route::SecurityTxt));
+        assert_eq!(Route::find("/style.css"), Some(Route::Style));
         assert_eq!(Route::find("/livez"), Some(Route::Livez));
         assert_eq!(Route::find("/readyz"), Some(Route::Readyz));
         let token = AuthToken::parse("3fbf2702-352c-4d48-a5e5-56a4d16d9f56").unwrap();

@@ -1,6 +1,6 @@
-//! Tells forms of other sites from those of the pages, by what the browser says.
+//! Recognizes forms that another site has sent, from the headers that browsers add.
 //!
-//! A program that is no browser can send any header, and needs none of them.
+//! This protects the users of browsers. Any other program can send whatever headers it likes.
 
 use http::{HeaderMap, HeaderValue, header};
 use url::Url;
@@ -11,18 +11,19 @@ const SEC_FETCH_SITE: &str = "sec-fetch-site";
 /// True if a browser says that another site sent the form.
 ///
 /// Browsers send `Origin: null` for the pages themselves, because these send no referrer. So `null` is
-/// accepted only from a browser that says by `Sec-Fetch-Site` that the site is the same.
+/// accepted only from a browser whose `Sec-Fetch-Site` says that the origin is the same.
 pub(super) fn is_of_another_site(headers: &HeaderMap, public_base_url: &str) -> bool {
     let sites: Vec<&HeaderValue> = headers.get_all(SEC_FETCH_SITE).iter().collect();
-    let is_same_site = match sites.as_slice() {
+    let is_same_origin = match sites.as_slice() {
         [] => false,
+        // `none`: the user caused the request, and not a site.
         [site] if *site == "same-origin" || *site == "none" => true,
         _ => return true,
     };
     let origins: Vec<&HeaderValue> = headers.get_all(header::ORIGIN).iter().collect();
     match origins.as_slice() {
         [] => false,
-        [origin] if *origin == "null" => !is_same_site,
+        [origin] if *origin == "null" => !is_same_origin,
         [origin] => !is_own(origin, headers, public_base_url),
         _ => true,
     }

@@ -20,8 +20,8 @@ const NEW_PASSWORD_AGAIN: &str = "new_password_again";
 /// The `Retry-After` of a response with status 503, in seconds.
 pub(super) const RETRY_AFTER_SECONDS: u64 = 5;
 
-/// The kind, if it does not follow from the purpose of the page, and the reason of a refused submission for
-/// the audit trail.
+/// A refused submission in the audit trail: the kind and the reason of its event. Without a kind, the purpose
+/// of the page decides it.
 pub(super) type Refusal = (Option<AuditKind>, &'static str);
 
 /// A form that cannot be read, or whose password breaks a rule.
@@ -52,8 +52,8 @@ pub(super) fn show(
     }
 }
 
-/// Returns the page for a verification link of the Django backend, on the path from which `root` leads to the
-/// other pages.
+/// Returns the page for a verification link of the Django backend. `root` is the relative URL that leads from
+/// the path of the link to the folder of the pages.
 pub(super) fn show_old_link(
     accounts: &Accounts,
     templates: &PageTemplates,

@@ -54,7 +54,7 @@ const FILES: &[(&str, &str)] = &[
     ("undo-email-change.refused.html", include_str!("../../templates/pages/undo-email-change.refused.html")),
 ];
 
-/// The status codes that the error page is rendered for.
+/// The status codes with which the error page is rendered once when it is loaded, to find errors in it.
 const ERRORS: [StatusCode; 7] = [
     StatusCode::BAD_REQUEST,
     StatusCode::NOT_FOUND,
@@ -65,7 +65,7 @@ const ERRORS: [StatusCode; 7] = [
     StatusCode::SERVICE_UNAVAILABLE,
 ];
 
-/// The time that browsers may cache the style sheet.
+/// The time that browsers may cache the style sheet: after it, they show a style sheet that was replaced.
 const STYLE_MAX_AGE: Duration = Duration::from_mins(5);
 
 /// The reason on the page for a verification link of the Django backend after the date until which such links
@@ -97,7 +97,7 @@ pub(super) enum State<'a> {
     Done,
     /// The change was refused.
     Refused {
-        /// The reason, by [`crate::accounts::AccountError::reason`].
+        /// The reason: that of [`crate::accounts::AccountError::reason`], or [`OLD_LINK_ENDED`].
         reason: &'a str,
     },
 }
@@ -163,8 +163,8 @@ impl PageTemplates {
         self.page_at(HERE, status, purpose, state)
     }
 
-    /// Renders a page in this state, on a path from which the relative URL `root` leads to the folder of the
-    /// pages. A proxy may have put this folder anywhere, so an absolute path would not lead to it.
+    /// Renders a page in this state for a path in any folder. The relative URL `root` leads from there to
+    /// the folder of the pages. An absolute URL would not: a proxy may publish this folder under any path.
     pub(super) fn page_at(
         &self,
         root: &str,

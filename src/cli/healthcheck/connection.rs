@@ -24,17 +24,17 @@ use tonic::{
 use super::trust::verifier;
 use crate::{cli::Failure, domain::chain};
 
-/// Time in which a port answers a request of HTTP/1.1.
+/// Time limit for the answer to [`PROBE`].
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
 
 /// A request that every HTTP/1.1 port answers.
 const PROBE: &[u8] = b"HEAD / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
-/// What a port without TLS and gRPC is probably.
+/// The failure if the port speaks HTTP/1.1 and not HTTP/2: it is probably the HTTP port of the service.
 const NO_GRPC: &str = "the port answers, but there is no gRPC there: is this http.listen? Name the address of \
     server.listen";
 
-/// What a port is that does not answer HTTP/2 without TLS.
+/// The advice if the port does not answer HTTP/2 without TLS.
 const NEEDS_TLS: &str = "a service with TLS needs an https URL (--url)";
 
 /// The address in a URL.
@@ -72,7 +72,7 @@ impl Target {
         }
         match tokio::time::timeout(PROBE_LIMIT, self.first_bytes()).await {
             Ok(Ok(bytes)) if bytes.starts_with(b"HTTP/1") => NO_GRPC.to_owned(),
-            // A TLS alert, or a connection that is closed at the first bytes.
+            // A TLS alert (record type 21, version 3.x), or a connection that is closed at the first bytes.
             Ok(Ok(bytes)) if bytes.is_empty() || bytes.starts_with(&[21, 3]) => {
                 format!("the service does not answer: the port refuses HTTP/2 without TLS; {NEEDS_TLS}")
             }
@@ -87,6 +87,7 @@ impl Target {
     async fn first_bytes(&self) -> io::Result<Vec<u8>> {
         let mut stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
         stream.write_all(PROBE).await?;
+        // Enough for `HTTP/1` and for the start of a TLS record.
         let mut bytes = vec![0; 16];
         let read = stream.read(&mut bytes).await?;
         bytes.truncate(read);
@@ -104,7 +105,7 @@ pub(super) async fn connect(
     let stream = target.open().await?;
     let stream: Box<dyn Stream> =
         if target.is_tls { Box::new(handshake(stream, server_name, roots).await?) } else { Box::new(stream) };
-    // The stream is connected already, and encrypted if it has to be: the URL only names the host.
+    // The stream is connected already, and encrypted if it has to be. The URL only becomes the `:authority`.
     let endpoint = Endpoint::from_static("http://service");
     match endpoint.connect_with_connector(Once(Some(stream))).await {
         Ok(channel) => Ok(channel),

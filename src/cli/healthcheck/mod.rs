@@ -61,7 +61,7 @@ impl Healthcheck {
         let channel = connect(&target, &self.server_name, roots).await?;
         match HealthClient::new(channel).check(HealthCheckRequest::default()).await {
             Ok(answer) => Ok(answer.into_inner().status()),
-            // Without a status of its own, the connection failed.
+            // A status with a source is none that the service sent: the connection failed.
             Err(status) if std::error::Error::source(&status).is_some() => {
                 let cause = chain(std::error::Error::source(&status).unwrap_or(&status));
                 Err(target.no_grpc(&cause).await)

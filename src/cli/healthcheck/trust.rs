@@ -48,8 +48,9 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
     }
 }
 
-/// Trusts what the authorities have issued, and the pinned certificates themselves: a self-signed certificate
-/// is often marked as that of an authority (`openssl req -x509`), which no server certificate may be.
+/// Trusts what the authorities have issued, and the pinned certificates themselves. The authorities alone
+/// would refuse many a self-signed certificate: `openssl req -x509` marks it as that of an authority, and the
+/// certificate of a server must not be marked so.
 #[derive(Debug)]
 struct Trust {
     authorities: Arc<WebPkiServerVerifier>,

@@ -203,7 +203,8 @@ impl Django {
         }
     }
 
-    /// Fails if conflicts are open, if rows are still to be imported, or if the checksums differ.
+    /// Fails if conflicts are open, if rows are still to be imported, or if the checksums differ. After a dry
+    /// run without open conflicts, prints that nothing was written.
     fn check_result(&self, report: &Report) -> Result<(), Failure> {
         let open = report.open_conflicts();
         if open > 0 {

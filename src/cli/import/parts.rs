@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     callers::COMMAND_LINE,
-    cli::{Failure, reason, signing, store},
+    cli::{
+        Failure, reason, signing,
+        store::{self, IfMissing},
+    },
     config::{DatabaseUrl, Settings},
     django::DjangoSource,
     domain::Origin,
@@ -19,7 +22,7 @@ use crate::{
 /// Opens the database of the Django backend.
 pub(super) async fn open_source(settings: &Settings, from: &str) -> Result<DjangoSource, Failure> {
     let url = store::parse_url("--from", from)?;
-    let options = store::options(settings, "--from", &url, false)?;
+    let options = store::options(settings, "--from", &url, IfMissing::Fail)?;
     DjangoSource::open(&options).await.map_err(|error| format!("--from {url}: {}", reason(error)))
 }
 
@@ -30,14 +33,15 @@ pub(super) async fn open_target(settings: &Settings) -> Result<Store, Failure> {
     Ok(store)
 }
 
-/// Opens the store if it exists and is migrated. A dry run creates none.
+/// Opens the store for a dry run, which creates none. Returns `None` if the store is missing or was never
+/// migrated.
 pub(super) async fn open_existing(settings: &Settings) -> Result<Option<Store>, Failure> {
     if let DatabaseUrl::Sqlite(path) = &settings.database.url
         && !path.exists()
     {
         return Ok(None);
     }
-    let store = store::open(settings, false)?;
+    let store = store::open(settings, IfMissing::Fail)?;
     if store.is_new().await.map_err(|error| store::database_failure(settings, &error))? {
         return Ok(None);
     }

@@ -94,8 +94,9 @@ pub(super) fn print_conflicts(outcome: &mut ImportOutcome, report: Option<&Path>
     let open = outcome.report.open_conflicts();
     let mut output = Lines::new();
     let mut printed = Ok(false);
+    let only_open = true;
     outcome
-        .findings(true, PRINTED_CONFLICTS_MAX, |kind, rows, text| {
+        .findings(only_open, PRINTED_CONFLICTS_MAX, |kind, rows, text| {
             if printed.is_ok() {
                 printed = output.line(format_args!("open       {kind}: rows {rows}: {}", field(text)));
             }

@@ -7,7 +7,9 @@ use clap::{Args, Subcommand};
 use super::{
     Failure,
     output::{print, print_error},
-    reason, signing, store,
+    reason,
+    signing::{self, IfKeyLost},
+    store,
 };
 use crate::{
     accounts::{REVOCATION_DELAY, Rotation},
@@ -60,8 +62,10 @@ impl Keys {
             return action.run(settings).await;
         }
         let store = store::open_current(settings).await?;
-        let replaces_lost = matches!(self.action, Action::Rotate { revoke_earlier: true });
-        let (keys, _) = signing::standalone_signing_keys(settings, store, replaces_lost).await?;
+        // `rotate --revoke-earlier` is also the way out if the sealing key is lost.
+        let revokes = matches!(self.action, Action::Rotate { revoke_earlier: true });
+        let if_key_lost = if revokes { IfKeyLost::Replace } else { IfKeyLost::Fail };
+        let (keys, _) = signing::standalone_signing_keys(settings, store, if_key_lost).await?;
         match self.action {
             Action::Secret(_) => Ok(()),
             Action::List => keys.list().await.map_err(reason)?.iter().try_for_each(print_key),

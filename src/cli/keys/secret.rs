@@ -21,10 +21,11 @@ use crate::{
     sealing::{KeyFile, KeyFileError, KeyId, SealingKeys},
 };
 
-/// The longest `--wait`, in milliseconds.
+/// The longest `--wait`, in milliseconds: an hour.
 const WAIT_MILLIS_MAX: u64 = 3_600_000;
 
-/// How often `reseal` looks for values that an instance has meanwhile encrypted under an earlier key.
+/// The maximum number of passes of `reseal`. A further pass encrypts the values that an instance has written
+/// under an earlier key during the one before.
 const PASSES_MAX: u32 = 3;
 
 #[derive(Debug, Subcommand)]
@@ -58,7 +59,7 @@ pub(super) enum Action {
     ///
     /// Can be interrupted and run again at any time, while instances run.
     Reseal,
-    /// Remove a key from the file under which nothing is stored any more
+    /// Remove a key from the file when nothing is stored under it any more
     ///
     /// Keep it with the backups that were made while it was in use: they cannot be decrypted without it.
     Remove {
@@ -236,7 +237,7 @@ impl SecretKeys {
 
     async fn remove(&self, id: KeyId) -> Result<(), Failure> {
         let counts = self.count().await?;
-        // A value that names no key may be under any of them.
+        // A value that names no key may be under any of them. `KeyFile::remove` refuses the current key.
         let used: u64 = [Some(id), None].iter().filter_map(|key| counts.get(key)).sum();
         if used > 0 && id != self.keys.ring().current() {
             return Err(format!(

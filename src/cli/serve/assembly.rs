@@ -172,7 +172,7 @@ fn build_pages(
     Pages::new(accounts.clone(), templates, options, env)
 }
 
-/// Creates the store if it is missing, and migrates a SQLite database. Fails if the schema of another
+/// Creates the store if it is missing, and migrates a SQLite database. Fails if the schema of a PostgreSQL
 /// database is not current.
 async fn migrated_store(settings: &Settings, store: Option<Store>) -> Result<Store, Failure> {
     let store = match store {

@@ -35,7 +35,7 @@ pub(super) struct Checked {
 struct Findings(Vec<Failure>);
 
 impl Findings {
-    /// Keeps the finding of a failed check.
+    /// Returns the result of a check, or keeps its finding and returns `None`.
     fn keep<T>(&mut self, checked: Result<T, Failure>) -> Option<T> {
         checked.map_err(|finding| self.0.push(finding)).ok()
     }
@@ -54,8 +54,9 @@ pub(super) async fn check(settings: &Settings, sources: &Sources, clock: &Clock)
     findings.keep(check_mail(settings));
     let listener = findings.keep(bind(settings));
     // With the same address for both ports, the service itself would be the program that listens there.
-    let is_same = settings.server.listen.port() != 0 && settings.http.listen == Some(settings.server.listen);
-    let http = if is_same { findings.keep(Ok(None)) } else { findings.keep(bind_http(settings)) };
+    let is_same_address =
+        settings.server.listen.port() != 0 && settings.http.listen == Some(settings.server.listen);
+    let http = if is_same_address { findings.keep(Ok(None)) } else { findings.keep(bind_http(settings)) };
     let store = findings.keep(check_database(settings, clock).await);
     match (gate, tls, templates, listener, http, store) {
         (Some(gate), Some(tls), Some(templates), Some(listener), Some(http), Some(store))

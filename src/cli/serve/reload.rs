@@ -1,8 +1,8 @@
 //! Reloads the callers file, the TLS files and the secret keys while the service runs.
 //!
 //! The files are read at each [`INTERVAL`], and at once on SIGHUP. Changed callers apply from the next call
-//! on, changed TLS files from the next connection on, and changed keys at once. An
-//! invalid file changes nothing, and an error is logged.
+//! on, changed TLS files from the next connection on, and changed keys at once. An invalid file changes
+//! nothing, and an error is logged.
 
 use std::{
     fs, io,
@@ -99,6 +99,7 @@ fn load_tls(settings: &Settings, alpn: Alpn) -> Result<Option<Arc<ServerConfig>>
 /// Formats an error of the TLS files with the setting and with what the file must contain.
 fn tls_failure(settings: &Settings, error: &TlsError) -> Failure {
     let (key, way_out) = match error {
+        // Both files with certificates have the same errors: the path tells which file it is.
         TlsError::UnusableFile { path, .. }
         | TlsError::File { path, .. }
         | TlsError::NoCertificate { path }
@@ -235,6 +236,7 @@ impl WatchedFiles {
     fn new<'a>(paths: impl IntoIterator<Item = &'a Option<PathBuf>>) -> Self {
         let mut watched =
             Self { paths: paths.into_iter().flatten().cloned().collect(), contents: Vec::new() };
+        // The first call reads the files, so that the next one compares with them.
         watched.has_changed();
         watched
     }

@@ -31,7 +31,9 @@ pub(super) struct Running {
     audit: AuditTrail,
     /// Stops the health watch, housekeeping, key rotation and reload; cancelled first.
     watch: CancellationToken,
+    /// Closes both ports; cancelled after `server.drain-notice`.
     server: CancellationToken,
+    /// Stops the mail worker and the writer of audit events; cancelled when the calls have ended.
     outbox: CancellationToken,
     serving: Vec<JoinHandle<DrainReport>>,
     background: TaskTracker,

@@ -22,9 +22,8 @@ pub(super) enum Action {
     Show(UserArgument),
     /// Mark a user's email as verified, without a mailed link
     Verify(UserArgument),
-    /// Mark a user's email as not verified: revokes their sessions, voids their links (not one that
-    /// undoes an email change) and mails a new
-    /// verification link
+    /// Mark a user's email as not verified: revokes their sessions, voids their links (not one that undoes an
+    /// email change) and mails a new verification link
     Unverify(UserArgument),
     /// Disable a user: revokes their sessions, voids their links (not one that undoes an email change)
     /// and refuses their logins

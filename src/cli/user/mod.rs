@@ -18,7 +18,9 @@ use super::{
     mails,
     output::print,
     printable::field,
-    reason, signing, store,
+    reason,
+    signing::{self, IfKeyLost},
+    store,
 };
 use crate::{
     accounts::{AccountError, Administration, Mails, UserKey},
@@ -132,7 +134,8 @@ async fn perform(
 ///
 /// Fails if the sealing key is not the key of the service, which could not decrypt the tokens of these mails.
 async fn link_mails(settings: &Settings, store: &Store) -> Result<Mails, Failure> {
-    let (keys, sealing_keys) = signing::standalone_signing_keys(settings, store.clone(), false).await?;
+    let (keys, sealing_keys) =
+        signing::standalone_signing_keys(settings, store.clone(), IfKeyLost::Fail).await?;
     keys.check().await.map_err(reason)?;
     Ok(mails::mails(settings, sealing_keys, &Entropy::system(), Arc::default()))
 }
