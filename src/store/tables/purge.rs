@@ -114,9 +114,9 @@ statements! {
             Ok(diesel::delete(finished).execute(self).await?)
         }
 
-        /// Deletes users who have not verified their email since `then`, and records a copy of `deletion` for
-        /// each; returns their number. Locks first, as
-        /// [`NeverVerifiedUserStatements::delete_if_never_verified`] does.
+        /// Deletes at most [`USERS_MAX`] users that `abandoned_before(then)` selects, and records a copy of
+        /// `deletion` for each; returns their number. Locks the users first, for the reason that
+        /// [`NeverVerifiedUserStatements::delete_if_never_verified`] states.
         async fn delete_abandoned_users(
             &mut self,
             then: TimestampColumn,
