@@ -1,5 +1,5 @@
-//! The row that this instance writes on the primary every few seconds, by which it recognizes a replica of
-//! the same database: one that shows the row as it was lately.
+//! The row that this instance writes on the primary every few seconds. A server that shows this row as it was
+//! lately is a replica of the same database.
 //!
 //! The identifier of the cluster is not enough, since a cluster may hold several databases of this service.
 

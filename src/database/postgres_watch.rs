@@ -33,14 +33,14 @@ pub(super) async fn watch_server(
                 .await
                 .map_err(|error| DatabaseError::unavailable(error).chain()),
         };
-        let now = connector.current();
+        let current = connector.current();
         if let Err(reason) = &checked {
             tracing::debug!(reason, "PostgreSQL server not usable");
-        } else if now != place {
+        } else if current != place {
             tracing::warn!("Connections to PostgreSQL now go to {}", connector.current_address());
         }
-        if checked.is_err() || now != place {
-            place = now;
+        if checked.is_err() || current != place {
+            place = current;
             pool.discard_before(at.into_std());
             moves.send_replace(());
         }

@@ -203,7 +203,8 @@ impl Replica {
         }
     }
 
-    /// Excludes the replica, and logs the reason if it was in use or nothing is said about it yet.
+    /// Excludes the replica. Logs the reason if the replica was in use, or if the log says nothing about it
+    /// yet.
     fn exclude(&self, reason: &str) {
         let is_first = !self.is_reported.swap(true, Ordering::Relaxed);
         if self.is_used.send_replace(false) || is_first {

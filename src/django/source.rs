@@ -169,9 +169,9 @@ async fn check_integrity(session: &mut Session) -> Result<(), DjangoError> {
     if result.value == "ok" { Ok(()) } else { Err(DjangoError::Damaged(result.value.replace('\n', " "))) }
 }
 
-/// Returns the encoding with whose name `convert_to` returns the bytes of a text. A database without an
-/// encoding (`SQL_ASCII`) may hold texts that are not UTF-8. They are read as they are, so that one of them
-/// stops its own row only.
+/// Returns the encoding for `convert_to`, which turns a text into bytes. A database without an encoding
+/// (`SQL_ASCII`) may hold texts that are not UTF-8. They are read as they are, so that one of them stops its
+/// own row only.
 async fn raw_encoding(session: &mut Session) -> Result<&'static str, DatabaseError> {
     let Session::Postgres(connection) = session else { return Ok("UTF8") };
     let encoding = sql_query("SELECT current_setting('server_encoding') AS value");

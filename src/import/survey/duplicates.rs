@@ -109,6 +109,7 @@ impl Survey {
             (format!("{column}, id"), "(?1, ?3)")
         };
         let eligible = "state IN ('new', 'changed')";
+        // Each form has all three parameters, because all of them are bound each time.
         let after_condition = if after.is_some() {
             format!("AND ({order}) > {values} AND ?2 >= 0")
         } else {
