@@ -149,11 +149,11 @@ impl Connector {
     async fn connect_to(&self, target: TargetSession) -> ConnectionResult<AsyncPgConnection> {
         let (first, mut reasons) = (self.current(), Vec::new());
         for offset in 0..self.hosts.len() {
-            let place = (first + offset) % self.hosts.len();
-            let Some(host) = self.hosts.get(place) else { continue };
+            let index = (first + offset) % self.hosts.len();
+            let Some(host) = self.hosts.get(index) else { continue };
             let reason = match timeout(self.connect_timeout, self.open(host, target)).await {
                 Ok(Ok(connection)) => {
-                    self.current.store(place, Ordering::Relaxed);
+                    self.current.store(index, Ordering::Relaxed);
                     return Ok(connection);
                 }
                 Ok(Err(reason)) => reason,
@@ -252,7 +252,8 @@ async fn open_unix(
     host: &tokio_postgres::Config,
     folder: &std::path::Path,
 ) -> Result<AsyncPgConnection, String> {
-    let port = host.get_ports().first().copied().unwrap_or(5432);
+    const DEFAULT_PORT: u16 = 5432;
+    let port = host.get_ports().first().copied().unwrap_or(DEFAULT_PORT);
     let path = folder.join(format!(".s.PGSQL.{port}"));
     let socket = UnixStream::connect(&path).await.map_err(|error| format!("{}: {error}", path.display()))?;
     let (client, driver) =

@@ -131,8 +131,8 @@ impl Username {
         Ok(Self { display: text.to_owned(), key: format!("{}{owner}", Self::KEPT_KEY_PREFIX) })
     }
 
-    /// First character of the key of a name that an imported user keeps although it violates a rule. No
-    /// look-up finds such a key.
+    /// First character of the key of a name that an imported user keeps although it violates a rule or equals
+    /// another name. No look-up finds such a key.
     pub const KEPT_KEY_PREFIX: char = '@';
 
     /// Wraps a name from the database, without validation.

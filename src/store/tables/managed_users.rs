@@ -63,8 +63,9 @@ diesel::define_sql_function! {
 }
 
 /// Returns LIKE patterns for `lower(username)`, for the usernames that imported users have kept although they
-/// break a rule. Such a username has no comparison key. `lower` converts other letters than those of ASCII
-/// only on PostgreSQL, so the patterns have these letters as typed, in lower case and in upper case.
+/// break a rule or equal another username. The key of such a username does not contain it. `lower` converts
+/// other letters than those of ASCII only on PostgreSQL, so the patterns have these letters as typed, in
+/// lower case and in upper case.
 fn kept_name_patterns(text: &str) -> [String; 3] {
     [text.to_ascii_lowercase(), text.to_lowercase(), text.to_uppercase().to_ascii_lowercase()]
         .map(|text| like_pattern(&text))

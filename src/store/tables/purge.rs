@@ -173,6 +173,7 @@ impl Store {
         let now = TimestampColumn(now);
         // The same table order as the cascade of a deleted user, so that the two cannot deadlock.
         let tokens = ("core_mail_token", "expires_at", "<", before(kept.expired_tokens));
+        // `<=` if a row at the limit has no effect any more, `<` if it still has one.
         let others = [
             ("core_registration_request", "created_at", "<", before(kept.request_ids)),
             ("core_session", "created_at", "<=", before(kept.sessions)),
