@@ -105,8 +105,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream for WithStates<S> {
     }
 }
 
-/// Opens plain connections. The driver offers its stream to nothing but TLS, so this takes the place of TLS
-/// and leaves the bytes as they are (with `SslNegotiation::Direct`, the driver asks the server for nothing).
+/// Opens plain connections. The driver lets only TLS wrap its stream, so this type acts as TLS and leaves the
+/// bytes as they are. With `SslNegotiation::Direct`, the driver does not ask the server for TLS first.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plain;
 

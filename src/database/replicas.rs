@@ -1,5 +1,5 @@
-//! PostgreSQL replicas, which serve look-ups, and the watch that decides which of them are in use: those
-//! that hold the data of the primary, not older than `lag_max`.
+//! PostgreSQL replicas, which serve look-ups, and their watch. It decides which replicas are in use: those
+//! with the data of the primary, not older than `lag_max`.
 
 use std::{
     panic::AssertUnwindSafe,

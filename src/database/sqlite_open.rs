@@ -37,8 +37,8 @@ const NOT_IN_A_PATH: &AsciiSet = &CONTROLS.add(b'?').add(b'#').add(b'%');
 /// Opens a connection with these options.
 pub(super) type Open = fn(&SqliteOptions) -> Result<SqliteConnection, DatabaseError>;
 
-/// Settings of each connection to a store. Each has a cache of 16,000 KiB, and maps as much of the file as
-/// SQLite allows (2 GiB without 64 KiB), so that a page in memory is read without a system call.
+/// Settings of each connection to a store. Its cache has 16,000 KiB. It maps as much of the file as SQLite
+/// allows (2 GiB less 64 KiB), so that a page in memory is read without a system call.
 const COMMON: &str = "PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; PRAGMA temp_store = MEMORY; \
     PRAGMA cache_size = -16000; PRAGMA mmap_size = 2147418112;";
 

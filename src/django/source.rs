@@ -70,7 +70,7 @@ struct Row {
 impl From<Row> for DjangoRow {
     fn from(row: Row) -> Self {
         let text = |bytes: Option<Vec<u8>>| bytes.and_then(|bytes| String::from_utf8(bytes).ok());
-        // A value that is not UTF-8 must not look like one that is missing, which has a meaning of its own.
+        // A missing value has a meaning of its own, so a value that is not UTF-8 must not look like it.
         let any_text =
             |bytes: Option<Vec<u8>>| bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         Self {

@@ -125,9 +125,9 @@ impl Import {
         Ok(pending)
     }
 
-    /// Writes the rows whose hashes are ready, then those that must be hashed, in parts of
-    /// `hashes_per_batch`, so that a killed process loses at most the work of one part. Returns false if
-    /// `stop` was triggered before the end.
+    /// Writes the rows whose hashes are ready, then those that must be hashed. The latter are hashed and
+    /// written in parts of `hashes_per_batch`, so that a killed process loses at most the work of one part.
+    /// Returns false if `stop` was triggered before the end.
     async fn write_page(
         &self,
         store: &Store,

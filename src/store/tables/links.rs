@@ -352,8 +352,8 @@ impl Store {
     }
 
     /// Creates a new link for the user with this email, and with this id if one is given, and enqueues its
-    /// mail. Voids the user's older links for the same purpose, whether their mails were sent or not, and
-    /// records the event, whose time is that of all changes. Returns the user. Changes nothing and returns
+    /// mail. Voids the user's older links for the same purpose, whether their mails were sent or not. Records
+    /// the event; its time is that of all changes. Returns the user. Changes nothing and returns
     /// `None` if there is no such user, the user is disabled, or the link is to verify an email that is
     /// already verified.
     pub async fn replace_link(
