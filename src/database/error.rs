@@ -192,12 +192,12 @@ fn is_unavailable(kind: DatabaseErrorKind, message: &str) -> bool {
     if let Some(state) = SqlState::of(message) {
         return state.is_unavailable();
     }
-    let lost = matches!(
+    let is_unavailable_kind = matches!(
         kind,
         DatabaseErrorKind::UnableToSendCommand
             | DatabaseErrorKind::ClosedConnection
             | DatabaseErrorKind::ReadOnlyTransaction
             | DatabaseErrorKind::SerializationFailure
     );
-    lost || contains_any(message, &CONNECTION_LOST) || contains_any(message, &SQLITE)
+    is_unavailable_kind || contains_any(message, &CONNECTION_LOST) || contains_any(message, &SQLITE)
 }

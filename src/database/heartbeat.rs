@@ -1,5 +1,5 @@
-//! The row that this instance writes on the primary every few seconds, by which it recognizes a replica of
-//! the same database: one that shows the row as it was lately.
+//! The row that this instance writes on the primary every few seconds. A server that shows this row as it was
+//! lately is a replica of the same database.
 //!
 //! The identifier of the cluster is not enough, since a cluster may hold several databases of this service.
 
@@ -87,8 +87,8 @@ impl Heartbeats {
         }
     }
 
-    /// True if a replica that shows `number` in the row of this instance was at most `lag_max` and
-    /// [`ACCEPTED_FOR`] behind the primary at `at`, the time of the last report of the primary.
+    /// True if a replica with `number` in the row of this instance is recent enough: at `at`, the time of the
+    /// primary's last report, it was behind the primary by at most the sum of `lag_max` and [`ACCEPTED_FOR`].
     pub(super) fn is_recent(&self, number: Option<i64>, at: Instant, lag_max: Duration) -> bool {
         let Some(shown) = number else { return false };
         // From the newest: a row is accepted until its successor is too old.

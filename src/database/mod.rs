@@ -70,9 +70,9 @@ pub(crate) enum Connections {
     Postgres(PostgresPool),
 }
 
-/// Runs `$body`, which only reads, on a connection without a transaction. On PostgreSQL it runs again as a
-/// transaction of `write!` does, and what it captures is cloned for it. A macro for the same reason as
-/// `write!`.
+/// Runs `$body`, which only reads, on a connection without a transaction. On PostgreSQL it may run more than
+/// once, with clones of what it captures: for the reasons of `write!`, and after the loss of its connection.
+/// A macro for the same reason as `write!`.
 macro_rules! read {
     ($connections:expr, $connection:ident => $body:block) => {
         match $connections {
@@ -105,8 +105,8 @@ macro_rules! read {
     };
 }
 
-/// Runs `$body` in one transaction, which is rolled back if `$body` returns an error. With `$recorded`, a
-/// `RecordedEvents` for the audit events of the transaction, which are logged after the commit.
+/// Runs `$body` in one transaction, which is rolled back if `$body` returns an error. `$recorded` names a
+/// `RecordedEvents` that collects the audit events of the transaction; they are logged after the commit.
 ///
 /// On PostgreSQL the isolation level is READ COMMITTED, whatever the server's default is. A transaction that
 /// lost against another one (a deadlock, a serialization failure) or met outdated prepared statements runs

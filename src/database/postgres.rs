@@ -75,6 +75,7 @@ impl PostgresPool {
     /// Creates the pool and starts the task that closes old connections. The first query connects.
     pub fn open(options: &PostgresOptions) -> Result<Self, DatabaseError> {
         let connector = Arc::new(Connector::new(options)?);
+        // Writes cannot take these connections. So reads find one even while commits hang on all others.
         let for_reads = (options.pool_size / 8).max(1);
         let pool = ConnectionPool::open(options, &connector, options.pool_size + for_reads)?;
         let answer_timeout = options.acquire_timeout + options.statement_timeout + ANSWER_MARGIN;
@@ -110,28 +111,29 @@ impl PostgresPool {
         self.pool.get().await
     }
 
-    /// Returns a connection for one attempt of a transaction, which ends with [`Leased::settle`].
+    /// Returns a connection for one attempt of a transaction. [`Leased::settle`] ends the attempt.
     pub(crate) async fn lease(&self) -> Result<Leased, DatabaseError> {
         self.pool.lease().await
     }
 
-    /// Runs `work`, which writes, in a task of its own, which goes on if the caller's future is dropped. If
-    /// the server sends no answer within the sum of all time limits, the caller gets an error. The task then
-    /// goes on until the commit or its connection ends, or until the server is left for another one; until
-    /// then it counts as a write.
+    /// Runs `work`, which writes, in a task of its own. The task goes on if the caller's future is dropped.
+    /// If the server sends no answer within the sum of all time limits, the caller gets an error. The task
+    /// then goes on until the commit or its connection ends, or until the server is left for another one;
+    /// until then it counts as a write.
     pub(crate) async fn run_write<R: Send + 'static>(
         &self,
         work: impl Future<Output = Result<R, DatabaseError>> + Send + 'static,
     ) -> Result<R, DatabaseError> {
         let answer = async {
-            let place = timeout(self.acquire_timeout, Arc::clone(&self.writes).acquire_owned()).await;
-            let place = place.map_err(|_| DatabaseError::unavailable(NO_FREE_CONNECTION))?;
+            let permit = timeout(self.acquire_timeout, Arc::clone(&self.writes).acquire_owned()).await;
+            let permit = permit.map_err(|_| DatabaseError::unavailable(NO_FREE_CONNECTION))?;
             let (mut moves, grace) = (self.moves.subscribe(), self.answer_timeout);
             let task = tokio::spawn(async move {
-                let _place = place;
+                let _permit = permit;
                 let abandoned = async {
-                    // It fails only if the pool is gone, which `work` holds.
+                    // `changed` fails only if the pool is gone, and `work` holds the pool.
                     let _ = moves.changed().await;
+                    // The answer of the server that was left may still arrive.
                     sleep(grace).await;
                 };
                 tokio::select! {
@@ -150,9 +152,9 @@ impl PostgresPool {
         self.disk_full_failures.count()
     }
 
-    /// Runs `work`, which only reads, in a task of its own, which goes on if the caller's future is dropped.
-    /// If the server sends no answer within the sum of all time limits, the caller gets an error and the
-    /// connection is closed.
+    /// Runs `work`, which only reads, in a task of its own. The task goes on if the caller's future is
+    /// dropped. If the server sends no answer within the sum of all time limits, the caller gets an error and
+    /// the connection is closed.
     pub(crate) async fn run_read<R: Send + 'static>(
         &self,
         work: impl Future<Output = Result<R, DatabaseError>> + Send + 'static,

@@ -66,8 +66,8 @@ pub struct PostgresOptions {
 /// Opens connections with the same options.
 pub(super) struct Connector {
     hosts: Vec<tokio_postgres::Config>,
-    /// The host of the last connection, which is tried first: a host that hangs would cost each new
-    /// connection its time limit.
+    /// The index of the host of the last connection. This host is tried first, because a host that hangs
+    /// would cost each new connection its time limit.
     current: AtomicUsize,
     target: TargetSession,
     tls: Option<Encrypted>,
@@ -117,7 +117,7 @@ impl Connector {
         self.hosts.len() > 1 || self.target != TargetSession::Any
     }
 
-    /// Returns the place of the host of the last connection in the URL.
+    /// Returns the index of the host of the last connection, in the order of the URL.
     pub(super) fn current(&self) -> usize {
         AtomicUsize::load(&self.current, Ordering::Relaxed)
     }
@@ -131,7 +131,7 @@ impl Connector {
     pub(super) fn time_limit(&self) -> Duration {
         let rounds = if self.target == TargetSession::PreferStandby { 2 } else { 1 };
         let attempts = u32::try_from(self.hosts.len() * rounds).unwrap_or(u32::MAX);
-        // The margin lets the time limit of the last host come first, whose error names the host.
+        // The margin lets the time limit of the last host pass first, because its error names the host.
         self.connect_timeout.saturating_mul(attempts) + Duration::from_millis(200)
     }
 
@@ -149,11 +149,11 @@ impl Connector {
     async fn connect_to(&self, target: TargetSession) -> ConnectionResult<AsyncPgConnection> {
         let (first, mut reasons) = (self.current(), Vec::new());
         for offset in 0..self.hosts.len() {
-            let place = (first + offset) % self.hosts.len();
-            let Some(host) = self.hosts.get(place) else { continue };
+            let index = (first + offset) % self.hosts.len();
+            let Some(host) = self.hosts.get(index) else { continue };
             let reason = match timeout(self.connect_timeout, self.open(host, target)).await {
                 Ok(Ok(connection)) => {
-                    self.current.store(place, Ordering::Relaxed);
+                    self.current.store(index, Ordering::Relaxed);
                     return Ok(connection);
                 }
                 Ok(Err(reason)) => reason,
@@ -202,9 +202,11 @@ impl Connector {
         state.timeline.map_or(Ok(()), |timeline| self.newest_timeline.admit(timeline))
     }
 
-    /// Opens a connection and closes it again, to find out whether one of the hosts accepts one. Each has the
-    /// time of `database.connect-timeout`. Returns the error of the last host that had one; `None` if all
-    /// hosts hang.
+    /// Opens a connection and closes it again, to find out whether one of the hosts accepts one. Each host
+    /// has the time of `database.connect-timeout`.
+    ///
+    /// # Errors
+    /// The error of the last host that returned one; `None` if all hosts hang.
     pub(super) async fn try_once(&self) -> Result<(), Option<tokio_postgres::Error>> {
         let mut last = None;
         for host in &self.hosts {
@@ -250,7 +252,8 @@ async fn open_unix(
     host: &tokio_postgres::Config,
     folder: &std::path::Path,
 ) -> Result<AsyncPgConnection, String> {
-    let port = host.get_ports().first().copied().unwrap_or(5432);
+    const DEFAULT_PORT: u16 = 5432;
+    let port = host.get_ports().first().copied().unwrap_or(DEFAULT_PORT);
     let path = folder.join(format!(".s.PGSQL.{port}"));
     let socket = UnixStream::connect(&path).await.map_err(|error| format!("{}: {error}", path.display()))?;
     let (client, driver) =

@@ -105,8 +105,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream for WithStates<S> {
     }
 }
 
-/// Opens plain connections. The driver offers its stream to nothing but TLS, so this takes the place of TLS
-/// and leaves the bytes as they are (with `SslNegotiation::Direct`, the driver asks the server for nothing).
+/// Opens plain connections. The driver lets only TLS wrap its stream, so this type acts as TLS and leaves the
+/// bytes as they are. With `SslNegotiation::Direct`, the driver does not ask the server for TLS first.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plain;
 
@@ -225,8 +225,8 @@ impl ErrorFilter {
         }
     }
 
-    /// Makes the first held error ready if it is complete, and what follows it up to the next error. True if
-    /// there may be another one.
+    /// Makes the first held error ready if it is complete, and also the bytes after it up to the next error.
+    /// True if another error is held.
     fn release(&mut self) -> bool {
         if self.held.len() < HEADER_BYTES {
             return false;
@@ -266,6 +266,7 @@ fn with_state(error: &[u8]) -> Option<Vec<u8>> {
     let field = |kind| fields.iter().find(|(found, _)| *found == kind).map(|(_, value)| *value);
     // `V` is the severity in English, which poolers may leave out.
     let state = SqlState::new(field(b'C')?, field(b'V').or_else(|| field(b'S'))?)?;
+    // 32 bytes suffice for the prefix.
     let mut body = Vec::with_capacity(error.len() + 32);
     for (kind, value) in &fields {
         body.push(*kind);

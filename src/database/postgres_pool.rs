@@ -28,8 +28,9 @@ use crate::database::DatabaseError;
 /// Interval at which connections that are too old or idle are closed.
 const REAP_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How often a transaction is repeated that lost against another one, or met outdated prepared statements.
-/// PostgreSQL notices a deadlock after a second (`deadlock_timeout`), and the caller has 4.5 s by default.
+/// Maximum number of repetitions of a transaction that lost against another one, or met outdated prepared
+/// statements. A deadlock takes a second before PostgreSQL notices it (`deadlock_timeout`), and the caller
+/// waits at most 4.5 s by default.
 const REPEATS_MAX: u32 = 3;
 
 /// The error of a caller that waited for a connection for longer than the setting allows.
@@ -53,8 +54,10 @@ impl ConnectionPool {
         size: usize,
     ) -> Result<Self, DatabaseError> {
         let mut config = ManagerConfig::default();
+        // Without a query before each use, which would cost a round trip.
         config.recycling_method = RecyclingMethod::Fast;
         let for_pool = Arc::clone(connector);
+        // The connector has the URL, so the manager below gets an empty one.
         config.custom_setup = Box::new(move |_| Arc::clone(&for_pool).connect().boxed());
         let pool = Pool::builder(AsyncDieselConnectionManager::new_with_config("", config))
             .max_size(size)
@@ -91,7 +94,7 @@ impl ConnectionPool {
         self.pool.retain(|_, metrics| metrics.created > moment);
     }
 
-    /// Returns a connection for one attempt of a transaction, which ends with [`Leased::settle`].
+    /// Returns a connection for one attempt of a transaction. [`Leased::settle`] ends the attempt.
     pub(super) async fn lease(&self) -> Result<Leased, DatabaseError> {
         let connection = self.get().await?;
         let metrics = Object::metrics(&connection);
@@ -145,6 +148,7 @@ impl Repeats {
 /// pool.
 pub(crate) struct Leased {
     connection: Option<Object<AsyncPgConnection>>,
+    /// The time of the lease. Connections that were opened later are not affected by its errors.
     since: Instant,
     pool: ConnectionPool,
 }
@@ -180,8 +184,8 @@ impl Leased {
         } else if !is_lost && !error.is_read_only() {
             self.release();
         }
-        // After the refusal of a write the connection is closed: a new one may reach the server that accepts
-        // writes by now.
+        // In all other cases the connection is closed when `self` is dropped. That includes the refusal of a
+        // write: a new connection may reach the server that accepts writes by now.
         if remedy.is_none() || repeats.left == 0 {
             return Some(Err(error));
         }

@@ -18,9 +18,9 @@ const NOT_READY: [SqlState; 4] = [
     SqlState::TOO_MANY_CONNECTIONS,
 ];
 
-/// Returns when the server accepts a connection, when `limit` has passed, or at once if the server refuses
-/// the connection for a reason that does not pass by itself, such as a wrong password. The first query
-/// returns the error then.
+/// Waits until the server accepts a connection, or until `limit` has passed. Returns at once if the server
+/// refuses the connection for a reason that does not pass by itself, such as a wrong password. If the server
+/// has accepted no connection, the first query returns the error.
 ///
 /// # Errors
 /// [`DatabaseError::Unavailable`] if the TLS root certificates cannot be read.

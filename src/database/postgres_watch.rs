@@ -23,7 +23,7 @@ pub(super) async fn watch_server(
 ) {
     let mut ticks = interval(SERVER_CHECK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut connection, mut place) = (None, connector.current());
+    let (mut connection, mut previous) = (None, connector.current());
     loop {
         let at = ticks.tick().await;
         let checked = match connection.take() {
@@ -33,14 +33,14 @@ pub(super) async fn watch_server(
                 .await
                 .map_err(|error| DatabaseError::unavailable(error).chain()),
         };
-        let now = connector.current();
+        let current = connector.current();
         if let Err(reason) = &checked {
             tracing::debug!(reason, "PostgreSQL server not usable");
-        } else if now != place {
+        } else if current != previous {
             tracing::warn!("Connections to PostgreSQL now go to {}", connector.current_address());
         }
-        if checked.is_err() || now != place {
-            place = now;
+        if checked.is_err() || current != previous {
+            previous = current;
             pool.discard_before(at.into_std());
             moves.send_replace(());
         }

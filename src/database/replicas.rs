@@ -1,5 +1,5 @@
-//! PostgreSQL replicas, which serve look-ups, and the watch that decides which of them are in use: those
-//! that hold the data of the primary, not older than `lag_max`.
+//! PostgreSQL replicas, which serve look-ups, and their watch. It decides which replicas are in use: those
+//! with the data of the primary, not older than `lag_max`.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -203,7 +203,8 @@ impl Replica {
         }
     }
 
-    /// Excludes the replica, and logs the reason if it was in use or nothing is said about it yet.
+    /// Excludes the replica. Logs the reason if the replica was in use, or if the log says nothing about it
+    /// yet.
     fn exclude(&self, reason: &str) {
         let is_first = !self.is_reported.swap(true, Ordering::Relaxed);
         if self.is_used.send_replace(false) || is_first {

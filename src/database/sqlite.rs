@@ -1,8 +1,8 @@
 //! SQLite on threads of its own: one writer and a few readers, each with its own connection.
 //!
 //! A query is a job that is sent to a thread once and runs there to its end. A caller whose future is dropped
-//! therefore neither blocks a worker of the runtime nor leaves a transaction open. The wrapper that is part
-//! of diesel-async does both.
+//! therefore neither blocks a worker of the runtime nor leaves a transaction open. With the wrapper that
+//! diesel-async provides for a runtime, both can happen.
 
 use std::{
     sync::{
@@ -59,6 +59,7 @@ impl SqliteThreads {
     pub fn open(options: SqliteOptions) -> Result<Self, DatabaseError> {
         let (writer, write_jobs) = async_channel::bounded(options.queue_length);
         let (readers, read_jobs) = async_channel::bounded(options.queue_length);
+        // The writer is opened first: it creates the file and switches it to WAL mode.
         start_thread("sqlite-writer", &options, (open_writer, checkpoint_all), write_jobs)?;
         let file = Arc::new(DatabaseFile::opened(&options.path)?);
         for _ in 0..options.readers {
@@ -107,7 +108,7 @@ impl SqliteThreads {
     ) -> Result<R, DatabaseError> {
         let (file, commits, lock_wait) =
             (Arc::clone(&self.file), Arc::clone(&self.commits), self.lock_wait());
-        let committed = move |connection: &mut InlineConnection| {
+        let write = move |connection: &mut InlineConnection| {
             file.check()?;
             let (value, recorded) = in_transaction(connection, &lock_wait, job)?;
             // If the file is gone now, it is unknown whether the commit is in it.
@@ -116,7 +117,7 @@ impl SqliteThreads {
             recorded.log();
             Ok(value)
         };
-        self.disk_full_failures.counted(run_on(&self.writer, committed).await)
+        self.disk_full_failures.counted(run_on(&self.writer, write).await)
     }
 
     /// Returns the number of transactions that failed because the disk is full.

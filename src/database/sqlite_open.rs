@@ -37,7 +37,8 @@ const NOT_IN_A_PATH: &AsciiSet = &CONTROLS.add(b'?').add(b'#').add(b'%');
 /// Opens a connection with these options.
 pub(super) type Open = fn(&SqliteOptions) -> Result<SqliteConnection, DatabaseError>;
 
-/// Settings of each connection to a store.
+/// Settings of each connection to a store. Its cache has 16,000 KiB. It maps as much of the file as SQLite
+/// allows (2 GiB less 64 KiB), so that a page in memory is read without a system call.
 const COMMON: &str = "PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; PRAGMA temp_store = MEMORY; \
     PRAGMA cache_size = -16000; PRAGMA mmap_size = 2147418112;";
 
@@ -49,7 +50,7 @@ pub(crate) fn open_reader(options: &SqliteOptions) -> Result<SqliteConnection, D
 /// Opens a writing connection to a store. A missing file is created if the options say so.
 pub(super) fn open_writer(options: &SqliteOptions) -> Result<SqliteConnection, DatabaseError> {
     // FULL: an acknowledged write survives a crash of the machine. The checkpoint at 1,000 pages is SQLite's
-    // default.
+    // default. A WAL that grew beyond 64 MiB is truncated to that size after a checkpoint.
     const DURABLE: &str =
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 67108864;";
     ensure_file(options)?;
@@ -65,9 +66,9 @@ pub(super) fn open_foreign(options: &SqliteOptions) -> Result<SqliteConnection, 
 /// Opens an existing file of any application to read it only, keeps its journal mode, and leaves no file
 /// behind.
 ///
-/// A reader of a file in WAL mode needs the files -wal and -shm. If there is no -wal file, the connection
-/// may write: SQLite deletes the two files only when such a connection closes. If they cannot be created, the
-/// file is read as one that no other program changes meanwhile.
+/// A reader of a file in WAL mode needs the files -wal and -shm. If there is no -wal file, the file is opened
+/// for writing, although the connection only reads: SQLite deletes the two files only when such a connection
+/// closes. If they cannot be created, the file is read as one that no other program changes meanwhile.
 pub(super) fn open_read_only(options: &SqliteOptions) -> Result<SqliteConnection, DatabaseError> {
     const QUERY_ONLY: &str = "PRAGMA query_only = ON;";
     require_file(&options.path)?;

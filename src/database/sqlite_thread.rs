@@ -89,8 +89,9 @@ impl Drop for Counted {
     }
 }
 
-/// Blocks until the threads of all dropped `SqliteThreads` have closed their connections, which moves the
-/// WAL into the file. Returns false if this takes longer than `limit`.
+/// Blocks until no thread of this process has a connection. The threads close their connections, which moves
+/// the WAL into the file, after their `SqliteThreads` was dropped. Returns false if this takes longer than
+/// `limit`.
 #[must_use]
 pub fn wait_until_closed(limit: Duration) -> bool {
     let open = OPEN_CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner);

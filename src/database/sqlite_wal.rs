@@ -47,8 +47,9 @@ pub(super) struct WalWatch {
 }
 
 impl WalWatch {
-    /// Adds the result of a checkpoint. True if a warning is due: at the third checkpoint that stopped at the
-    /// same page, and each time their number has doubled.
+    /// Adds the result of a checkpoint. True if a warning is due: at the third, fifth, ninth, 17th (and so
+    /// on) checkpoint in a row that stopped at the same page. The distances double, so that the log stays
+    /// short.
     pub(super) fn is_warning_due(&mut self, checkpoint: Option<Checkpoint>) -> bool {
         let stopped = checkpoint.filter(|checkpoint| checkpoint.checkpointed < checkpoint.log);
         let Some(checkpoint) = stopped else {
@@ -119,7 +120,7 @@ mod tests {
         assert!(!due(10, 5) && !due(20, 10) && !due(30, 20) && !due(40, 40));
         assert!(!due(50, 40) && !due(60, 40) && due(70, 40), "the third time");
         let repeated = [due(80, 40), due(90, 40), due(95, 40), due(99, 40)];
-        assert_eq!(repeated, [false, true, false, false], "repeated as the number doubles");
+        assert_eq!(repeated, [false, true, false, false], "repeated at the fifth time");
     }
 
     #[test]

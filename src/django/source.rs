@@ -70,7 +70,7 @@ struct Row {
 impl From<Row> for DjangoRow {
     fn from(row: Row) -> Self {
         let text = |bytes: Option<Vec<u8>>| bytes.and_then(|bytes| String::from_utf8(bytes).ok());
-        // A value that is not UTF-8 must not look like one that is missing, which has a meaning of its own.
+        // A missing value has a meaning of its own, so a value that is not UTF-8 must not look like it.
         let any_text =
             |bytes: Option<Vec<u8>>| bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         Self {
@@ -169,9 +169,9 @@ async fn check_integrity(session: &mut Session) -> Result<(), DjangoError> {
     if result.value == "ok" { Ok(()) } else { Err(DjangoError::Damaged(result.value.replace('\n', " "))) }
 }
 
-/// Returns the encoding with whose name `convert_to` returns the bytes of a text. A database without an
-/// encoding (`SQL_ASCII`) may hold texts that are not UTF-8. They are read as they are, so that one of them
-/// stops its own row only.
+/// Returns the encoding for `convert_to`, which turns a text into bytes. A database without an encoding
+/// (`SQL_ASCII`) may hold texts that are not UTF-8. They are read as they are, so that one of them stops its
+/// own row only.
 async fn raw_encoding(session: &mut Session) -> Result<&'static str, DatabaseError> {
     let Session::Postgres(connection) = session else { return Ok("UTF8") };
     let encoding = sql_query("SELECT current_setting('server_encoding') AS value");

@@ -28,6 +28,8 @@ const POSTGRES_TABLE: &str = "CREATE TABLE core_user (id integer NOT NULL PRIMAR
     CREATE INDEX core_user_email_92a71487_like ON core_user (email varchar_pattern_ops)";
 
 const COLUMNS: &str = "id, username, email, password, is_verified, auth_token, created_at, updated_at";
+/// Number of these columns.
+const COLUMN_COUNT: usize = 8;
 
 /// A user as a row of Django's table.
 #[derive(Clone, Debug)]
@@ -132,11 +134,12 @@ fn time(at: Timestamp) -> Result<String, DatabaseError> {
     Ok(text.strip_suffix(".000000").unwrap_or(&text).to_owned())
 }
 
+/// Returns the INSERT of this many rows. PostgreSQL's parameters are numbered from 1 over all rows.
 fn insert(session: &Session, rows: usize) -> String {
-    let row = |first: usize| match session {
+    let row = |row_index: usize| match session {
         Session::Sqlite(_) => "(?, ?, ?, ?, ?, ?, ?, ?)".to_owned(),
         Session::Postgres(_) => {
-            let at = |offset: usize| first * 8 + offset;
+            let at = |column_number: usize| row_index * COLUMN_COUNT + column_number;
             format!(
                 "(${}, ${}, ${}, ${}, ${}, ${}::uuid, ${}::timestamptz, ${}::timestamptz)",
                 at(1),

@@ -8,8 +8,8 @@ use std::sync::{
 use super::AuthToken;
 
 /// What is known about a call while it runs: whether an event of the call was recorded, and the user that the
-/// call is about. The event of a call that has recorded none uses it. Clones share it; the default one has
-/// nothing to share and remembers nothing.
+/// call is about. An event for the call as a whole is queued only if none was recorded. If it has no user, it
+/// is about this one. Clones share the note; the default note remembers nothing.
 #[derive(Clone, Debug, Default)]
 pub struct CallNote(Option<Arc<Noted>>);
 
@@ -33,7 +33,7 @@ impl CallNote {
         }
     }
 
-    /// The user that the call is about, if it is known.
+    /// Returns the user that the call is about, if it is known.
     #[must_use]
     pub fn user(&self) -> Option<AuthToken> {
         self.0.as_ref().and_then(|noted| noted.user.get().copied())

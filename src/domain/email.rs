@@ -16,10 +16,12 @@ use unicode_security::GeneralSecurityProfile as _;
 pub const EMAIL_OCTETS_MAX: usize = 254;
 /// Maximum length of the part before the `@` in octets: RFC 5321, section 4.5.3.1.1.
 pub const LOCAL_PART_OCTETS_MAX: usize = 64;
-/// Maximum length of a text that is processed: a longer one cannot shrink to a valid address.
+/// Maximum length of a text that is processed. A longer one could become a valid address only by the removal
+/// of invisible characters from its domain.
 const INPUT_BYTES_MAX: usize = 1_024;
 
-/// The most sigmas in an address of which every form is looked up: 16 forms. Hardly any mailbox has more.
+/// Maximum number of sigmas in an address of which every form is looked up: 2^4 = 16 forms. Hardly any
+/// mailbox has more sigmas.
 const SIGMAS_VARIED_MAX: u32 = 4;
 
 /// An address that can receive mail, in the single form that represents its mailbox: NFC, lower case, domain
@@ -158,6 +160,7 @@ impl Email {
             Ok(count @ 0..=SIGMAS_VARIED_MAX) => 2_u32.pow(count),
             _ => 1,
         };
+        // Each bit decides the form of one sigma.
         let form = |bits: u32| {
             let mut sigma = 0;
             let written = self.0.chars().map(|character| {

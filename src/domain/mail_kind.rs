@@ -53,8 +53,8 @@ kinds! {
     NewAddressLogin = "new_address_login",
 }
 
-/// What causes mails of a kind. Mails to one mailbox are counted separately for each, so that others cannot
-/// use up the mails that the owner of the mailbox needs.
+/// What causes mails of a kind. Mails to one mailbox are counted separately for each cause, so that other
+/// clients cannot use up the mails that the owner of the mailbox needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MailCause {
     /// Any client that enters the address: notices of attempted registrations, links to confirm a new email.

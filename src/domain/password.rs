@@ -123,6 +123,7 @@ impl NewPassword {
         if text.len() > NEW_PASSWORD_BYTES_MAX {
             return Err(PasswordRefusal::TooLong { max_bytes: NEW_PASSWORD_BYTES_MAX });
         }
+        // `zip` ends the count at the minimum.
         if text.chars().zip(0..length_min_characters).count() < length_min_characters as usize {
             return Err(PasswordRefusal::TooShort { min: length_min_characters });
         }

@@ -9,9 +9,11 @@ use sha2::{Digest, Sha256};
 /// Prefix of every refresh token, for readers and for scanners that find leaked secrets.
 const PREFIX: &str = "krt_";
 
+/// Number of random bytes that all refresh tokens of a session share.
 const FAMILY_BYTES: usize = 16;
 
-/// The number of characters after the prefix: 48 bytes in base64url.
+/// The number of characters after the prefix: the 16 bytes of the family and the 32 of the secret in
+/// base64url.
 const ENCODED_CHARACTERS: usize = 64;
 
 /// A secret that is replaced at every use: 256 random bits, and 128 further bits that all refresh tokens of

@@ -1,7 +1,7 @@
 //! Characters that control how a text is shown.
 
-/// True for a character that controls a terminal, or the lines or the direction of a text (UAX 9), or that is
-/// invisible between others.
+/// True for a character that controls a terminal, that breaks a line, that changes the direction of a text
+/// (UAX 9), or that is invisible between others.
 #[must_use]
 pub fn controls_text(c: char) -> bool {
     const SOFT_HYPHEN: char = '\u{ad}';

@@ -16,8 +16,8 @@ use unicode_security::{GeneralSecurityProfile as _, RestrictionLevel, Restrictio
 
 /// Maximum length of a name in characters (code points) of its final form; the width of the column.
 pub const USERNAME_CHARACTERS_MAX: usize = 150;
-/// Maximum length of [`Username::key`] in characters; the width of its column. Folding turns one character
-/// into at most three.
+/// Maximum length of [`Username::key`] in characters; the width of its column. More than three times
+/// [`USERNAME_CHARACTERS_MAX`], because folding turns one character into at most three.
 pub const USERNAME_KEY_CHARACTERS_MAX: usize = 600;
 /// Maximum length of a text that is processed: [`USERNAME_CHARACTERS_MAX`] characters of four bytes, and some
 /// spaces that are trimmed.
@@ -131,7 +131,8 @@ impl Username {
         Ok(Self { display: text.to_owned(), key: format!("{}{owner}", Self::KEPT_KEY_PREFIX) })
     }
 
-    /// How the keys of names begin that imported users keep although no look-up may find them.
+    /// First character of the key of a name that an imported user keeps although it violates a rule or equals
+    /// another name. No look-up finds such a key.
     pub const KEPT_KEY_PREFIX: char = '@';
 
     /// Wraps a name from the database, without validation.
@@ -209,6 +210,7 @@ fn check_characters_and_scripts(display: &str) -> Result<(), InvalidUsername> {
 /// True if a combining mark has no letter before it, or if a letter has more than [`STACKED_MARKS_MAX`] of
 /// them.
 fn has_stacked_marks(display: &str) -> bool {
+    // At the start and after a space, one mark is already too many.
     let mut marks = STACKED_MARKS_MAX;
     display.chars().any(|c| {
         marks = match (is_combining_mark(c), c) {

@@ -26,10 +26,12 @@ use crate::{
 /// Number of rows that are read together, and largest number in one transaction. Such a transaction takes
 /// some hundred round trips to a server that may be far away.
 pub const ROWS_PER_TRANSACTION: usize = 100;
+/// The same number, as the limit of a query.
 const PAGE: i64 = 100;
 
 /// Characters that follow the `!` of an unusable password in Django.
 const UNUSABLE_LETTERS: &[u8; 62] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+/// Number of these characters (`UNUSABLE_PASSWORD_SUFFIX_LENGTH` of Django).
 const UNUSABLE_LENGTH: usize = 40;
 
 /// Resource that the audit events name.
@@ -39,8 +41,9 @@ const RESOURCE: &str = "import django";
 struct Pending {
     candidate: Candidate,
     parsed: ParsedRow,
+    /// The password of the row as it is stored: a hash or plaintext.
     stored: String,
-    /// The record of its earlier import; loaded only if its password may have changed.
+    /// The record of the row's earlier import; loaded only if the password may have changed.
     remembered: Option<ImportedRow>,
 }
 
@@ -60,6 +63,7 @@ impl Import {
             &[UserState::Changed],
             &[UserState::New, UserState::Unchecked, UserState::AlreadyHere, UserState::LeftOut],
         ];
+        // The rows that changed during an earlier round are read again in this one.
         totals.changed_meanwhile = 0;
         let counts = round.survey.count_states()?;
         let is_written =
@@ -95,8 +99,8 @@ impl Import {
         let ids: Vec<i64> = candidates.iter().map(|candidate| candidate.id).collect();
         let rows = source.rows_with(&ids).await.map_err(of_source)?;
         let mut rows: HashMap<i64, DjangoRow> = rows.into_iter().map(|row| (row.id, row)).collect();
-        let known = candidates.iter().filter(|candidate| may_have_new_password(candidate));
-        let tokens: Vec<_> = known
+        let to_compare = candidates.iter().filter(|candidate| may_have_new_password(candidate));
+        let tokens: Vec<_> = to_compare
             .filter_map(|candidate| rows.contains_key(&candidate.id).then_some(candidate.row_token))
             .collect();
         let mut remembered =
@@ -121,8 +125,9 @@ impl Import {
         Ok(pending)
     }
 
-    /// Writes the rows whose hashes are ready, then those that must be hashed, in parts of
-    /// `hashes_per_batch`, so that a killed process loses at most the work of one part.
+    /// Writes the rows whose hashes are ready, then those that must be hashed. The latter are hashed and
+    /// written in parts of `hashes_per_batch`, so that a killed process loses at most the work of one part.
+    /// Returns false if `stop` was triggered before the end.
     async fn write_page(
         &self,
         store: &Store,
@@ -132,13 +137,13 @@ impl Import {
         progress: &mut impl Progress,
         stop: &CancellationToken,
     ) -> Result<bool, ImportError> {
-        // Changed rows are written together, since one may claim an email or username that another one
-        // releases.
-        let is_hashed = |pending: &Pending| {
+        // Changed rows are written together even if they must be hashed, since one may claim an email or
+        // username that another one releases.
+        let is_hashed_in_parts = |pending: &Pending| {
             pending.parsed.password == StoredPassword::Plaintext
                 && matches!(pending.candidate.state, UserState::New | UserState::Unchecked)
         };
-        let (to_hash, ready): (Vec<_>, Vec<_>) = pending.into_iter().partition(is_hashed);
+        let (to_hash, ready): (Vec<_>, Vec<_>) = pending.into_iter().partition(is_hashed_in_parts);
         let mut parts = vec![ready];
         let mut to_hash = to_hash.into_iter().peekable();
         while to_hash.peek().is_some() {

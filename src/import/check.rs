@@ -40,7 +40,9 @@ impl Import {
     ) -> Result<Comparison, ImportError> {
         let mut round = self.begin_round(source, progress).await?;
         self.reconsider_left_out(&mut round).await?;
-        let mut report = self.report(source, &mut round, &Totals::default(), 0, true).await?;
+        // Reported like a complete round, so that the report has checksums. But nothing was written.
+        let (open, is_complete) = (0, true);
+        let mut report = self.report(source, &mut round, &Totals::default(), open, is_complete).await?;
         report.complete = false;
         let missing =
             report.in_state(UserState::New) + round.unreadable + report.in_state(UserState::Refused);

@@ -24,7 +24,7 @@ impl Import {
         Self::resolve_duplicate_username_keys(round)?;
         self.compare_with_store(round).await?;
         round.survey.apply_refusals()?;
-        Ok(round.survey.count_findings(true)?.iter().map(|(_, count)| count).sum())
+        Ok(round.survey.count_open_findings()?.iter().map(|(_, count)| count).sum())
     }
 
     /// Makes rows that an earlier run left out new again if no user or row has their email any more.
@@ -148,8 +148,8 @@ impl Import {
         mut candidate: Candidate,
         holders: &[Holder],
     ) -> Result<(), ImportError> {
-        let of = |holder: &&Holder| Some(holder.user.id) != candidate.user;
-        let others: Vec<&Holder> = holders.iter().filter(of).collect();
+        let is_other = |holder: &&Holder| Some(holder.user.id) != candidate.user;
+        let others: Vec<&Holder> = holders.iter().filter(is_other).collect();
         let row = [candidate.id];
         if let Some(holder) = others.iter().find(|holder| holder.user.email == candidate.email) {
             if holder.user.auth_token == candidate.auth_token && has_no_source_row(round, holder)? {

@@ -13,13 +13,16 @@ use crate::domain::{InvalidUsername, USERNAME_CHARACTERS_MAX, Username};
 /// Name of a row with an empty username; a suffix follows.
 const EMPTY_NAME_BASE: &str = "user";
 
+/// Number of the first attempt at a suffix.
+const FIRST_ATTEMPT: u32 = 1;
+
 /// Largest number of suffixes that are tried for one row.
 const ATTEMPTS_MAX: u32 = 100;
 
 /// Appends the id of the row to a name and, from the second attempt on, the number of the attempt. The result
 /// is the same in every run.
 fn suffixed(name: &str, row: i64, attempt: u32) -> String {
-    let suffix = if attempt == 1 { format!("-{row}") } else { format!("-{row}-{attempt}") };
+    let suffix = if attempt == FIRST_ATTEMPT { format!("-{row}") } else { format!("-{row}-{attempt}") };
     let base = if name.is_empty() { EMPTY_NAME_BASE } else { name };
     let kept = base.chars().take(USERNAME_CHARACTERS_MAX.saturating_sub(suffix.len()));
     kept.collect::<String>() + &suffix
@@ -28,7 +31,7 @@ fn suffixed(name: &str, row: i64, attempt: u32) -> String {
 /// True if `name` is one that [`suffixed`] returns for this row and the username `wanted`.
 pub(super) fn is_suffixed(name: &str, wanted: &str, row: i64) -> bool {
     name.contains(&format!("-{row}"))
-        && (1..=ATTEMPTS_MAX).any(|attempt| name == suffixed(wanted, row, attempt))
+        && (FIRST_ATTEMPT..=ATTEMPTS_MAX).any(|attempt| name == suffixed(wanted, row, attempt))
 }
 
 /// Returns the username key, or `None` if the username breaks a rule.
@@ -64,11 +67,11 @@ pub(super) fn ensure_storable(
             round.note("username_kept", &[candidate.id], &message)
         }
         Err(InvalidUsername::Empty) if renames => {
-            let name = suffixed("", candidate.id, 1);
+            let name = suffixed("", candidate.id, FIRST_ATTEMPT);
             rename(round, candidate, name, "it was empty")
         }
         Err(InvalidUsername::TooLong) if renames => {
-            let name = suffixed(&candidate.username, candidate.id, 1);
+            let name = suffixed(&candidate.username, candidate.id, FIRST_ATTEMPT);
             rename(round, candidate, name, "it was longer than 150 characters")
         }
         Err(rule) => round.refuse("username_impossible", &[candidate.id], &format!("its username {rule}")),
@@ -115,7 +118,7 @@ impl Import {
         round: &mut Round,
         candidate: &Candidate,
     ) -> Result<Option<String>, ImportError> {
-        for attempt in 1..=ATTEMPTS_MAX {
+        for attempt in FIRST_ATTEMPT..=ATTEMPTS_MAX {
             let name = suffixed(&candidate.username, candidate.id, attempt);
             let key = key_of(&name);
             let has_key = match &key {

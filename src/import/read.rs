@@ -213,6 +213,7 @@ fn compare(row: &DjangoRow, parsed: &mut ParsedRow, remembered: Option<&Imported
     };
     candidate.user = Some(user.id);
     candidate.auth_token = user.auth_token;
+    // The user keeps the username that an earlier run has chosen for the row.
     if is_same_row || names::is_suffixed(user.username.as_str(), &candidate.username, candidate.id) {
         user.username.as_str().clone_into(&mut candidate.username);
         candidate.username_key = Some(user.username.key().to_owned());

@@ -107,8 +107,8 @@ impl Import {
             gone_from_source: count_gone(self, round).await?,
             without_times: round.without_times,
             passwords: round.passwords.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
-            findings: round.survey.count_findings(false)?.into_iter().collect(),
-            open: round.survey.count_findings(true)?.into_iter().collect(),
+            findings: round.survey.count_findings()?.into_iter().collect(),
+            open: round.survey.count_open_findings()?.into_iter().collect(),
             checksums,
         })
     }

@@ -29,7 +29,8 @@ pub(super) struct Round {
 impl Round {
     /// Records a finding about rows that does not stop the import.
     pub(super) fn note(&mut self, kind: &str, rows: &[i64], message: &str) -> Result<(), ImportError> {
-        self.add_finding(kind, rows, message, false)
+        let is_open = false;
+        self.add_finding(kind, rows, message, is_open)
     }
 
     fn add_finding(
@@ -49,7 +50,8 @@ impl Round {
         if let Some(row) = rows.last() {
             self.survey.refuse(*row)?;
         }
-        self.add_finding(kind, rows, message, true)
+        let is_open = true;
+        self.add_finding(kind, rows, message, is_open)
     }
 }
 

@@ -164,6 +164,7 @@ fn flag(text: &str) -> Option<bool> {
 fn time(text: Option<&String>, column: &'static str) -> Result<Option<Timestamp>, RowDefect> {
     let Some(text) = text else { return Ok(None) };
     let rfc_3339 = text.replacen(' ', "T", 1);
+    // Date and time have 19 characters; the fraction and the zone follow.
     let has_zone =
         rfc_3339.ends_with('Z') || rfc_3339.get(19..).is_some_and(|rest| rest.contains(['+', '-']));
     let rfc_3339 = if has_zone { rfc_3339 } else { rfc_3339 + "Z" };

@@ -101,6 +101,7 @@ fn file_error(path: &Path, source: io::Error) -> BackupError {
 fn write(options: &SqliteOptions, draft: &Path) -> Result<(), BackupError> {
     let name = draft.to_str().ok_or_else(|| BackupError::NotUtf8(draft.to_owned()))?;
     let mut source = open_reader(options)?;
+    // With `query_only`, SQLite refuses VACUUM INTO too, although it writes only to the draft.
     source
         .batch_execute("PRAGMA query_only = OFF")
         .and_then(|()| sql_query("VACUUM INTO ?").bind::<Text, _>(name).execute(&mut source).map(drop))

@@ -29,7 +29,7 @@ impl Store {
         })
     }
 
-    /// Looks a user up, on the same way as the calls: by a lane, and on a replica if one is in use.
+    /// Looks a user up in the same way as the calls do: by a lane, and on a replica if one is in use.
     pub async fn check_look_ups(&self, user: AuthToken) -> Result<(), DatabaseError> {
         self.find_user_by_auth_token(user).await.map(drop)
     }

@@ -60,8 +60,8 @@ impl Store {
         let pool = PostgresPool::open(&primary)?;
         let replicas = replicas.iter().map(PostgresPool::open).collect::<Result<Vec<_>, _>>()?;
         let replicas = (!replicas.is_empty()).then(|| Replicas::new(replicas, pool.clone(), lag_max));
-        // Look-ups have connections of their own, one for each lane: they go on while all others wait for
-        // commits that hang.
+        // Look-ups have connections of their own, one for each lane. So look-ups go on while all other
+        // connections wait for commits that hang.
         let of_lookups = PostgresOptions { pool_size: lookup.lanes, ..(*primary).clone() };
         let of_lookups = Connections::Postgres(PostgresPool::open(&of_lookups)?);
         let lookup = Lookup::start(&of_lookups, replicas, lookup)?;

@@ -3,7 +3,7 @@
 -- text, CHECKs for the lengths that SQLite does not enforce itself, trigger syntax.
 -- Safe while the previous release runs: yes, there is no previous release.
 
--- "KIDS" in ASCII: lets the service refuse a file that belongs to another application.
+-- An arbitrary number: lets the service refuse a file that belongs to another application.
 PRAGMA application_id = 1262093395;
 
 CREATE TABLE core_user (

@@ -5,8 +5,8 @@
 //!
 //! 1. `://`, or one of [`SCHEMES`] at the start of a word, with a colon and a further character after it;
 //! 2. `www.` at the start of a word, with a letter or digit after it;
-//! 3. a host name (labels of letters, digits and hyphens with dots between them, of which the last has at
-//!    least two letters) with `/`, `?`, `#`, or a colon and a digit after it;
+//! 3. a host name with `/`, `?`, `#`, or a colon and a digit after it, if the last label has only letters, at
+//!    least two (a host name has labels of letters, digits and hyphens with dots between them);
 //! 4. a host name that ends in one of [`top_level_domains`] or in an `xn--` label;
 //! 5. an IPv4 address (four numbers up to 255 with dots between them) or an IPv6 address.
 //!
@@ -14,8 +14,8 @@
 //! as in a browser (UTS 46).
 //!
 //! Other texts with a dot are names: `ada.lovelace`, `J.R.R. Tolkien`, `Dr. No`, `St.Pierre`, `a.b`. Programs
-//! link a host name alone only under a top-level domain that exists, and many users have a username of a
-//! first and a last name with a dot between them: so rule 4 knows the top-level domains instead of refusing
+//! link a host name alone only under a top-level domain that exists. Many users have a username of a first
+//! and a last name with a dot between them. So rule 4 has a list of the top-level domains instead of refusing
 //! every label of letters. A name like `Dr.No` (`.no` is Norway) needs a space after the dot.
 
 use std::{

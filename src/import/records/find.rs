@@ -80,8 +80,8 @@ impl Store {
         })
     }
 
-    /// Returns recorded rows that have a user, ordered by `auth_token` and id. Starts after
-    /// `after` and returns at most `limit` rows.
+    /// Returns recorded rows that have a user, ordered by `auth_token` and id. Starts after `after` and
+    /// returns at most `limit` rows.
     ///
     /// # Errors
     /// [`DatabaseError`].

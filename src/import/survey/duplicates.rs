@@ -109,6 +109,8 @@ impl Survey {
             (format!("{column}, id"), "(?1, ?3)")
         };
         let eligible = "state IN ('new', 'changed')";
+        // The condition also names the parameters that the rest of the query lacks: all three are bound each
+        // time.
         let after_condition = if after.is_some() {
             format!("AND ({order}) > {values} AND ?2 >= 0")
         } else {

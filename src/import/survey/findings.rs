@@ -58,14 +58,21 @@ impl Survey {
         Ok(query.load(&mut self.connection)?)
     }
 
-    /// Returns the number of findings of each kind; with `only_open`, of open ones.
+    /// Returns the number of findings of each kind.
     ///
     /// # Errors
     /// [`DatabaseError`].
-    pub fn count_findings(&mut self, only_open: bool) -> Result<Vec<(String, u64)>, DatabaseError> {
-        let open = if only_open { "WHERE is_open" } else { "" };
-        self.tally(&format!(
-            "SELECT kind AS name, count(*) AS count FROM finding {open} GROUP BY kind ORDER BY kind"
-        ))
+    pub fn count_findings(&mut self) -> Result<Vec<(String, u64)>, DatabaseError> {
+        self.tally("SELECT kind AS name, count(*) AS count FROM finding GROUP BY kind ORDER BY kind")
+    }
+
+    /// Returns the number of open findings of each kind.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    pub fn count_open_findings(&mut self) -> Result<Vec<(String, u64)>, DatabaseError> {
+        self.tally(
+            "SELECT kind AS name, count(*) AS count FROM finding WHERE is_open GROUP BY kind ORDER BY kind",
+        )
     }
 }

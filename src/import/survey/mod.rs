@@ -1,8 +1,8 @@
 //! A temporary database with the rows of a source, used while the import decides what to do with each.
 //!
-//! It is an unnamed SQLite database, which only its connection can see and which is deleted when that closes.
-//! Memory use therefore does not grow with the number of rows, and an index finds duplicates. It holds
-//! digests of passwords, but no passwords.
+//! It is an unnamed SQLite database. Only its own connection can see it, and SQLite deletes it when the
+//! connection closes. Memory use therefore does not grow with the number of rows, and an index finds
+//! duplicates. It holds digests of passwords, but no passwords.
 
 mod candidates;
 mod duplicates;

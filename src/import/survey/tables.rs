@@ -1,5 +1,7 @@
 //! The tables of the survey.
 
+/// Creates the tables, without a journal and without a sync, because a survey that fails is discarded. The
+/// cache of 8,000 KiB limits the memory.
 pub(super) const TABLES: &str = "
 PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -8000;
 CREATE TABLE candidate (

@@ -23,7 +23,8 @@ use crate::{
     },
 };
 
-/// Number of rows that are read together, and written in one transaction.
+/// Number of rows that are read together, and written in one transaction. On PostgreSQL they are written by
+/// one statement, which may have at most 65,535 parameters.
 const ROWS: i64 = 1_000;
 
 /// Restricts `$query` to the rows after `$after` in the order of one or two columns.
@@ -45,9 +46,10 @@ macro_rules! after_key {
 }
 
 /// Declares the tables in the order of their foreign keys: for each a row type with its columns, the key that
-/// orders the rows, and whether both engines sort by that key in the same way.
+/// orders the rows, and whether both engines sort by that key in the same way. They do not if a text is part
+/// of the key: PostgreSQL sorts it by the collation of the database.
 macro_rules! tables {
-    ($($row:ident of $table:ident { $($column:ident: $type:ty,)+ } by ($($key:ident),+), $same_order:literal;)+) => {
+    ($($row:ident of $table:ident { $($column:ident: $type:ty,)+ } by ($($key:ident),+), same_order: $same_order:literal;)+) => {
         $(
             #[derive(Clone, Insertable, Queryable, Selectable)]
             #[diesel(table_name = $table)]
@@ -137,11 +139,11 @@ tables! {
         auth_token: UuidColumn,
         created_at: TimestampColumn,
         updated_at: TimestampColumn,
-    } by (id), true;
+    } by (id), same_order: true;
     DisabledUserRow of core_disabled_user {
         user_id: i64,
         disabled_at: TimestampColumn,
-    } by (user_id), true;
+    } by (user_id), same_order: true;
     ImportedUserRow of core_imported_user {
         auth_token: UuidColumn,
         source_id: i64,
@@ -150,7 +152,7 @@ tables! {
         row_digest: Vec<u8>,
         password_digest: Vec<u8>,
         updated_at: TimestampColumn,
-    } by (auth_token, source_id), true;
+    } by (auth_token, source_id), same_order: true;
     MailTokenRow of core_mail_token {
         id: i64,
         user_id: i64,
@@ -161,7 +163,7 @@ tables! {
         expires_at: TimestampColumn,
         used_at: Option<TimestampColumn>,
         voided_at: Option<TimestampColumn>,
-    } by (id), true;
+    } by (id), same_order: true;
     OutboxRow of core_mail_outbox {
         id: i64,
         user_id: Option<i64>,
@@ -176,14 +178,14 @@ tables! {
         sent_at: Option<TimestampColumn>,
         gave_up_at: Option<TimestampColumn>,
         last_error: Option<String>,
-    } by (id), true;
+    } by (id), same_order: true;
     RequestRow of core_registration_request {
         request_id: UuidColumn,
         user_id: i64,
         email: String,
         username_key: String,
         created_at: TimestampColumn,
-    } by (request_id), true;
+    } by (request_id), same_order: true;
     SessionRow of core_session {
         session_id: UuidColumn,
         user_id: i64,
@@ -196,7 +198,7 @@ tables! {
         agent: Option<String>,
         created_at: TimestampColumn,
         refreshed_at: TimestampColumn,
-    } by (session_id), true;
+    } by (session_id), same_order: true;
     SigningKeyRow of core_signing_key {
         generation: i32,
         kid: String,
@@ -204,7 +206,7 @@ tables! {
         created_at: TimestampColumn,
         signs_from: TimestampColumn,
         verifies_until: Option<TimestampColumn>,
-    } by (generation), true;
+    } by (generation), same_order: true;
     AuditEventRow of core_audit_event {
         id: i64,
         at: TimestampColumn,
@@ -218,23 +220,23 @@ tables! {
         agent: Option<String>,
         request_id: Option<UuidColumn>,
         count: i32,
-    } by (id), true;
+    } by (id), same_order: true;
     ThrottleRow of core_throttle {
         kind: String,
         subject: Vec<u8>,
         attempts: i32,
         refused_until: TimestampColumn,
         expires_at: TimestampColumn,
-    } by (kind, subject), false;
+    } by (kind, subject), same_order: false;
     PasswordAttemptRow of core_password_attempt {
         attempt_id: UuidColumn,
         kind: String,
         subject: Vec<u8>,
         expires_at: TimestampColumn,
-    } by (attempt_id, kind), false;
+    } by (attempt_id, kind), same_order: false;
     KnownAddressRow of core_known_address {
         user_id: i64,
         address: Vec<u8>,
         expires_at: TimestampColumn,
-    } by (user_id, address), true;
+    } by (user_id, address), same_order: true;
 }

@@ -102,7 +102,8 @@ impl Lookup {
         Ok(Self { queues, replicas, answer_timeout, batch_tokens_max, _lanes: Arc::new(lanes) })
     }
 
-    /// Returns the queue for callers on the current thread.
+    /// Returns the queue for a caller on the current thread: that of the replicas while one of them is in
+    /// use.
     fn queue(&self) -> &Queue {
         if let Some((replicas, queue)) = &self.replicas
             && replicas.any_in_use()

@@ -30,7 +30,8 @@ const ADVISORY_LOCK: i64 = 0x4B49_4453_006D_6967;
 /// `CREATE INDEX CONCURRENTLY` of the instance that holds it.
 const LOCK_RETRY: Duration = Duration::from_millis(100);
 
-/// How often each connection is asked for its process. A pooler may give each of them another one at first.
+/// How often each connection is asked for its process. A pooler may at first give a different process to each
+/// connection, as the server does.
 const POOLER_PROBES: usize = 4;
 
 /// The oldest version of PostgreSQL that is tested, in the format of `server_version_num`.

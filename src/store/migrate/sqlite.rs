@@ -17,7 +17,8 @@ use crate::database::{Cause, sqlite::SqliteThreads};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 
-/// "KIDS" in ASCII, which the first migration writes into the header of the file.
+/// `application_id` of the service's files, an arbitrary number. The first migration writes it into the
+/// header of the file.
 const APPLICATION_ID: i32 = 1_262_093_395;
 
 /// Returns the versions of the migrations of this release.

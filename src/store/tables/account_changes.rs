@@ -95,10 +95,10 @@ statements! {
 }
 
 impl Store {
-    /// Changes a password, revokes the user's other sessions, deletes the known addresses and voids the
-    /// password reset and email change links, which an intruder may have requested with the old password.
-    /// Changes nothing and returns false if the password changed, or the user was disabled or deleted, after
-    /// the current password was verified.
+    /// Changes a password, revokes the user's other sessions and deletes the known addresses. Voids the
+    /// password reset and email change links, because an intruder may have requested them with the old
+    /// password. Changes nothing and returns false if the password changed, or the user was disabled or
+    /// deleted, after the current password was verified.
     pub async fn change_password(&self, change: PasswordChange) -> Result<bool, DatabaseError> {
         let now = change.event.at;
         write!(&self.connections, connection, recorded => {
@@ -159,8 +159,8 @@ impl Store {
         })
     }
 
-    /// Uses up an email change link and sets the user's email to the address that the link was mailed to, at
-    /// the time of the event. Deletes another user who registered with that address and never verified it.
+    /// Uses up an email change link at the time of the event. Sets the user's email to the address that the
+    /// link was mailed to. Deletes another user who registered with that address and never verified it.
     /// Revokes all sessions, deletes the known addresses and voids all other links but those that undo an
     /// email change. Returns the user, or `None` if the link is invalid, or if the recipient of the notice is
     /// no longer the user's email.
@@ -187,8 +187,8 @@ impl Store {
         })
     }
 
-    /// Uses up a link that undoes an email change, and sets the user's email to the address that the link was
-    /// mailed to, at the time of the event. Otherwise does what [`Store::confirm_email_change`] does, and
+    /// Uses up a link that undoes an email change, at the time of the event. Sets the user's email to the
+    /// address that the link was mailed to. Otherwise does what [`Store::confirm_email_change`] does, and
     /// also voids the links that undo a later change: the owner of the earlier address has the last word.
     /// Returns the user, or `None` if the link is invalid, or if the user has another email than the
     /// recipient of the notice, or has the address already.

@@ -31,7 +31,8 @@ pub const AUDIT_PAGE_MAX: i64 = 1_001;
 /// truncated.
 const RESOURCE_CHARACTERS_MAX: usize = 256;
 
-/// Maximum number of emails in one query.
+/// Maximum number of emails in one query. On SQLite each email is a bound parameter, and a statement may have
+/// at most 32,766 of them.
 const EMAILS_MAX: usize = 500;
 
 /// Which events to list. An event must match every condition that is set.
@@ -236,10 +237,10 @@ impl Store {
     ) -> Result<HashMap<Email, AuthToken>, DatabaseError> {
         read!(&self.connections, connection => {
             let mut tokens = HashMap::new();
-            for some in emails.chunks(EMAILS_MAX) {
-                let some: Vec<&str> = some.iter().map(Email::as_str).collect();
+            for chunk in emails.chunks(EMAILS_MAX) {
+                let chunk: Vec<&str> = chunk.iter().map(Email::as_str).collect();
                 let rows: Vec<(String, UuidColumn)> = core_user::table
-                    .filter(core_user::email.eq_any(some))
+                    .filter(core_user::email.eq_any(chunk))
                     .select((core_user::email, core_user::auth_token))
                     .load(connection)
                     .await?;

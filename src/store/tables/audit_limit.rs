@@ -49,7 +49,7 @@ impl Store {
             Ok(event::table.select((min(event::id), max(event::id))).get_result(connection).await?)
         })?;
         let (Some(first), Some(last)) = ids else { return Ok(0) };
-        // There are at most as many events as ids.
+        // So few ids cannot belong to more than `rows_max` events: there is no need to count them.
         if last.saturating_sub(first) < rows_max {
             return Ok(0);
         }
@@ -85,8 +85,8 @@ impl Store {
     }
 
     /// Deletes the `count` least valuable audit events, but at most 1,000 in one transaction. In this order:
-    /// refusals of unauthenticated callers, other refusals about no account, refusals about an account, reads
-    /// and completed actions. Of equal value, the oldest come first. Returns the number of deleted events.
+    /// refusals of unauthenticated callers, other refusals about no account, refusals about an account,
+    /// reads, completed actions. Of equal value, the oldest come first. Returns the number of deleted events.
     pub async fn delete_least_valuable_audit_events(&self, count: i64) -> Result<usize, DatabaseError> {
         let count = count.clamp(0, ROWS_MAX);
         write!(&self.connections, connection => {

@@ -92,9 +92,6 @@ impl Store {
     /// Returns the client address if the user with this email has begun a session from it and the record has
     /// not expired. Makes the same queries for an unknown email, so that the response time does not show
     /// whether it exists.
-    ///
-    /// # Errors
-    /// [`DatabaseError`] when the database does not answer.
     pub async fn find_known_address(
         &self,
         email: &Email,
@@ -109,6 +106,7 @@ impl Store {
                 .get_result(connection)
                 .await
                 .optional()?;
+            // An unknown email has values that no user has.
             let (user, auth_token) = owner.map_or((0, Uuid::nil()), |(id, token)| (id, token.0));
             let digest = digest(&auth_token, client);
             let live = core_known_address::table

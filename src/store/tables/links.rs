@@ -21,8 +21,8 @@ use crate::{
     },
 };
 
-/// How far ahead of the clock the creation of a link may be: more than clocks differ, and more than a clock
-/// that is wrong by a time zone.
+/// Maximum time by which the creation of a link may be ahead of the clock. The clocks of instances differ by
+/// less, and so does a clock that is wrong by a time zone.
 const CREATED_AHEAD_MAX: Duration = Duration::from_hours(24);
 
 /// The result of following a verification link.
@@ -107,8 +107,8 @@ statements! {
             Ok(())
         }
 
-        /// Deletes a user with all rows that belong to the user, records the event, and enqueues the notice,
-        /// which does not belong to the user.
+        /// Deletes a user with all rows that belong to the user, records the event, and enqueues the notice.
+        /// The row of the notice does not belong to the user, so it outlives the deletion.
         async fn delete_with_notice(
             &mut self,
             user: &User,
@@ -142,8 +142,8 @@ statements! {
             self.cancel_waiting_mails(user, purpose, now).await
         }
 
-        /// Cancels the mails of a user's links for one purpose that are still waiting. Their
-        /// links are in no mailbox.
+        /// Cancels the waiting mails with a user's links for one purpose. Their links need not be voided,
+        /// because they are in no mailbox.
         async fn cancel_waiting_mails(
             &mut self,
             user: UserId,
@@ -181,11 +181,11 @@ statements! {
         async fn void_later_undo_links(
             &mut self,
             user: UserId,
-            than: MailTokenDigest,
+            link: MailTokenDigest,
             now: Timestamp,
         ) -> Result<(), DatabaseError> {
             let id: i64 = core_mail_token::table
-                .filter(core_mail_token::digest.eq(than.as_bytes().to_vec()))
+                .filter(core_mail_token::digest.eq(link.as_bytes().to_vec()))
                 .select(core_mail_token::id)
                 .get_result(self)
                 .await?;
@@ -276,8 +276,8 @@ fn is_usable_link(
         .and(is_unused_link())
 }
 
-/// Returns the latest time at which a link can have been created unless the clock was ahead then. It would be
-/// valid, and stop new links, for as long.
+/// Returns the latest time at which a link can have been created under a correct clock. A link with a later
+/// time is ignored: it would stay valid, and prevent new links, for too long.
 fn latest_creation(now: Timestamp) -> TimestampColumn {
     TimestampColumn(now.plus(CREATED_AHEAD_MAX))
 }
@@ -334,8 +334,9 @@ impl Store {
                 connection.record(event.with_user(Some(user.auth_token)), recorded).await?;
                 return Ok(Verification::Verified(verified));
             }
-            // Not verified by this call, but perhaps before: the link, used now or earlier, was mailed to the
-            // present email of its user.
+            // This call has not verified the email, but an earlier one may have done so. That is reported
+            // only for a link that has been used, now or earlier, and was mailed to the present email of its
+            // user.
             let is_already_verified: Option<bool> = core_mail_token::table
                 .inner_join(core_user::table)
                 .filter(core_mail_token::digest.eq(token.as_bytes().to_vec()))
@@ -351,8 +352,8 @@ impl Store {
     }
 
     /// Creates a new link for the user with this email, and with this id if one is given, and enqueues its
-    /// mail. Voids the user's older links for the same purpose, whether their mails were sent or not, and
-    /// records the event, whose time is that of all changes. Returns the user. Changes nothing and returns
+    /// mail. Voids the user's older links for the same purpose, whether their mails were sent or not. Records
+    /// the event; its time is that of all changes. Returns the user. Changes nothing and returns
     /// `None` if there is no such user, the user is disabled, or the link is to verify an email that is
     /// already verified.
     pub async fn replace_link(
@@ -368,8 +369,8 @@ impl Store {
         }
     }
 
-    /// Does what [`Store::replace_link`] does, except of the older links that `older` keeps. If a link is
-    /// kept instead of the new one, nothing changes.
+    /// Does what [`Store::replace_link`] does, but leaves the older links valid that `older` keeps. If an
+    /// older link is kept instead of creating the new one, nothing changes.
     pub async fn request_link(
         &self,
         owner: LinkOwner<'_>,

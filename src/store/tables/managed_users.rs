@@ -62,9 +62,10 @@ diesel::define_sql_function! {
     fn lower(text: diesel::sql_types::Text) -> diesel::sql_types::Text;
 }
 
-/// Returns the LIKE patterns for `lower` of a username that an imported user has kept although it breaks a
-/// rule. Such a name has no comparison form. The engines convert other letters than those of ASCII to lower
-/// case differently, so the patterns have them in both cases.
+/// Returns LIKE patterns for `lower(username)`, for the usernames that imported users have kept although they
+/// break a rule or equal another username. The key of such a username does not contain it. `lower` converts
+/// other letters than those of ASCII only on PostgreSQL, so the patterns have these letters as typed, in
+/// lower case and in upper case.
 fn kept_name_patterns(text: &str) -> [String; 3] {
     [text.to_ascii_lowercase(), text.to_lowercase(), text.to_uppercase().to_ascii_lowercase()]
         .map(|text| like_pattern(&text))
@@ -124,7 +125,8 @@ impl Store {
                 query = query.filter(core_user::created_at.lt(TimestampColumn(before)));
             }
             if let Some(text) = filter.text {
-                // Whether a sigma is the last letter of a word is not known from a part of the word.
+                // `_` matches both forms of sigma: a part of a word does not show which one the word has
+                // there.
                 let pattern = like_pattern(&text.to_lowercase()).replace(['σ', 'ς'], "_");
                 let email = core_user::email.like(pattern).escape('\\');
                 let [typed, lower_case, upper_case] = kept_name_patterns(&text);

@@ -6,8 +6,8 @@
 //! `LinkStatements`, …).
 //!
 //! Every function of [`Store`](super::Store) here fails with [`DatabaseError`](super::DatabaseError) if the
-//! database does not answer. Only functions that fail for another reason too have a section about their
-//! errors.
+//! database does not answer. A function has a section about its errors only if it fails for another reason
+//! too, or if the failure has an effect.
 
 #![expect(
     clippy::missing_errors_doc,

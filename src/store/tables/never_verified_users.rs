@@ -71,7 +71,7 @@ statements! {
             Ok(count)
         }
 
-        /// Deletes those of these users who have this email and never verified it, and records a copy of
+        /// Deletes the users among `ids` who have this email and never verified it, and records a copy of
         /// `deletion` for each. Returns their number.
         ///
         /// After it waited for a row lock, PostgreSQL evaluates conditions on other tables with the data from

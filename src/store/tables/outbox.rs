@@ -81,7 +81,8 @@ statements! {
             due: DueRow,
             lease_until: Timestamp,
         ) -> Result<Option<ClaimedRow>, DatabaseError> {
-            // If another instance has claimed the mail, `next_attempt_at` is its lease.
+            // If another instance has claimed the mail, `next_attempt_at` is the end of that lease and no
+            // longer matches.
             let unclaimed = core_mail_outbox::table
                 .find(due.id)
                 .filter(core_mail_outbox::next_attempt_at.eq(due.next_attempt_at));
@@ -136,8 +137,8 @@ impl Store {
         claimed.map(|claimed| outgoing_mail(claimed, lease_until)).transpose()
     }
 
-    /// Leases a mail that would be due only after `latest`, which is later than a correct clock schedules any
-    /// mail: the clock was ahead when the mail was enqueued or retried. To be called when no mail is due.
+    /// Leases a mail that would be due only after `latest`. A correct clock schedules no mail that late, so
+    /// the clock was ahead when the mail was enqueued or retried. To be called when no mail is due.
     ///
     /// # Errors
     /// Like [`Store::claim_due_mail`].

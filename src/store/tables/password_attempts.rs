@@ -28,8 +28,8 @@ use crate::{
     store::{Store, schema::core_password_attempt},
 };
 
-/// Time after its expiry for which the row of an attempt is kept, and thus the time in which an attempt can
-/// be settled late. An attempt whose row is gone before that was settled.
+/// Longest time from the expiry of an attempt to its settlement, which waits while the database is away. The
+/// row of the attempt is kept for as long. If the row is gone earlier, the attempt was settled.
 pub const SETTLEMENT_MAX: Duration = Duration::from_hours(1);
 
 /// The failures of a subject, and its attempts in progress.
@@ -138,7 +138,7 @@ statements! {
             Ok(u32::try_from(count).unwrap_or(u32::MAX))
         }
 
-        /// Deletes the reservation of an attempt. False if the attempt was settled before.
+        /// Deletes the reservation of an attempt. Returns false if the attempt was settled before.
         async fn delete_reservation(&mut self, id: Uuid) -> Result<bool, DatabaseError> {
             let rows = core_password_attempt::table.filter(core_password_attempt::attempt_id.eq(UuidColumn(id)));
             Ok(diesel::delete(rows).execute(self).await? > 0)
@@ -201,9 +201,6 @@ impl Store {
 
     /// Returns the tally of each subject at `now`, in the given order and without a lock. A reservation that
     /// expires after `latest_expiry` was made under a wrong clock and does not count.
-    ///
-    /// # Errors
-    /// [`DatabaseError`] when the database does not answer.
     pub async fn tallies(
         &self,
         subjects: Vec<Subject>,
@@ -225,9 +222,6 @@ impl Store {
     /// was settled before, so a settlement whose result is unknown can be repeated. `count_failure` receives
     /// the counted failures of each subject and the time of the comparison. It returns the new failures, in
     /// the given order.
-    ///
-    /// # Errors
-    /// [`DatabaseError`] when the database does not answer.
     pub async fn settle_attempt(
         &self,
         settlement: Settlement,

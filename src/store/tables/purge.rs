@@ -114,9 +114,9 @@ statements! {
             Ok(diesel::delete(finished).execute(self).await?)
         }
 
-        /// Deletes users who have not verified their email since `then`, and records a copy of `deletion` for
-        /// each; returns their number. Locks first, as
-        /// [`NeverVerifiedUserStatements::delete_if_never_verified`] does.
+        /// Deletes at most [`USERS_MAX`] users that `abandoned_before(then)` selects, and records a copy of
+        /// `deletion` for each; returns their number. Locks the users first, for the reason that
+        /// [`NeverVerifiedUserStatements::delete_if_never_verified`] states.
         async fn delete_abandoned_users(
             &mut self,
             then: TimestampColumn,
@@ -173,6 +173,7 @@ impl Store {
         let now = TimestampColumn(now);
         // The same table order as the cascade of a deleted user, so that the two cannot deadlock.
         let tokens = ("core_mail_token", "expires_at", "<", before(kept.expired_tokens));
+        // `<=` if a row at the limit has no effect any more, `<` if it still has one.
         let others = [
             ("core_registration_request", "created_at", "<", before(kept.request_ids)),
             ("core_session", "created_at", "<=", before(kept.sessions)),

@@ -42,7 +42,7 @@ pub struct Registration {
     pub mail: NewMail,
     /// The time of the registration.
     pub created_at: Timestamp,
-    /// Time from a registration for which it holds its email although the email is not verified.
+    /// How long after a registration its email stays taken while it is not verified.
     pub email_held_for: Duration,
     /// The audit event of the registration.
     pub event: AuditEvent,

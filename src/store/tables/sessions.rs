@@ -44,8 +44,8 @@ pub struct NewSession {
     /// Maximum number of sessions per user. When the user has more, the sessions that were refreshed longest
     /// ago are revoked.
     pub sessions_max: u32,
-    /// The latest time at which a session can have been refreshed unless the clock was ahead then. Sessions
-    /// that were refreshed later are revoked first.
+    /// The latest time at which a session can have been refreshed under a correct clock. Sessions with a
+    /// later time are revoked first.
     pub latest_refresh: Timestamp,
 }
 
@@ -184,6 +184,8 @@ impl Store {
             }
             diesel::insert_into(core_session::table).values(SessionRow::from(&new)).execute(connection).await?;
             let is_ahead = core_session::refreshed_at.gt(TimestampColumn(new.latest_refresh));
+            // False sorts before true, so the sessions of a clock that was ahead are the first beyond the
+            // maximum.
             let surplus: Vec<UuidColumn> = core_session::table
                 .filter(core_session::user_id.eq(new.user.as_i64()))
                 .order((is_ahead, core_session::refreshed_at.desc(), core_session::session_id))
@@ -258,7 +260,8 @@ impl Store {
                 .get_result(connection)
                 .await
                 .optional()?;
-            found.map(|(user, session)| known_session(user, session, false)).transpose()
+            let is_disabled = false; // by the filter
+            found.map(|(user, session)| known_session(user, session, is_disabled)).transpose()
         })
     }
 

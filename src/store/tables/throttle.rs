@@ -95,7 +95,8 @@ statements! {
     /// Statements on counted attempts that are part of larger transactions.
     pub(super) trait ThrottleStatements {
         /// Locks the row of a subject, in which its attempts are counted, and returns them; `None` if there
-        /// are none or they have expired. Every transaction locks several subjects in the same order.
+        /// are none or they have expired. Every transaction locks its subjects in the same order, so that two
+        /// transactions cannot deadlock.
         async fn lock_attempts(&mut self, subject: &Subject, now: Timestamp) -> Result<Option<Attempts>, DatabaseError> {
             // An existing row is written too, because that locks it on both engines.
             let row: AttemptsRow = diesel::insert_into(core_throttle::table)
@@ -141,7 +142,8 @@ statements! {
             Ok(row.map(Attempts::from))
         }
 
-        /// Deletes the counted attempts of a subject. Returns the number of deleted rows.
+        /// Deletes the counted attempts of a subject. Returns the number of deleted rows. A row that counts
+        /// no attempt stays, so the number is 0 if there were none.
         async fn delete_attempts(&mut self, subject: &Subject) -> Result<usize, DatabaseError> {
             let counted = core_throttle::table.find(subject.key()).filter(core_throttle::attempts.gt(0));
             Ok(diesel::delete(counted).execute(self).await?)
@@ -198,9 +200,6 @@ impl Store {
 
     /// Reduces the counted attempts of each subject by one, for an attempt that was counted and not made.
     /// Locks the subjects in their order, like [`Store::count_attempt`].
-    ///
-    /// # Errors
-    /// [`DatabaseError`] when the database does not answer.
     pub async fn uncount_attempt(&self, subjects: Vec<Subject>) -> Result<(), DatabaseError> {
         write!(&self.connections, connection => {
             for subject in subjects {
@@ -216,9 +215,6 @@ impl Store {
 
     /// Returns the counted attempts of a subject, without a lock; `None` if there are none or they have
     /// expired.
-    ///
-    /// # Errors
-    /// [`DatabaseError`] when the database does not answer.
     pub async fn find_counted(
         &self,
         subject: Subject,

@@ -93,9 +93,6 @@ impl Store {
 
     /// Deletes a user with their sessions, links, mails and registration requests, records the event and
     /// enqueues its notice. Returns false if the user does not exist.
-    ///
-    /// # Errors
-    /// [`DatabaseError`] when the database does not answer.
     pub async fn delete_user(
         &self,
         user: UserId,

@@ -33,6 +33,7 @@ async fn answer(pool: &PostgresPool, batch: Vec<PendingLookup>) {
     let tokens = tokens(&batch);
     let again = tokens.clone();
     let users = match pool.query(async |connection| find_all(connection, tokens).await).await {
+        // The server may work although the connection is lost, so the look-up is tried once more.
         Err(QueryError::ConnectionLost(_)) => {
             pool.query_on_new_connection(async |connection| find_all(connection, again).await).await
         }
