@@ -167,6 +167,7 @@ impl HealthWatch {
         &mut self,
     ) -> (Result<Option<AuthToken>, DatabaseError>, Result<(), DatabaseError>, Result<(), DatabaseError>)
     {
+        // While something is not served, every check includes the writes, to notice their recovery at once.
         self.skipped_writes = self.served == Some(Served::Everything) && !self.skipped_writes;
         let checks_writes = !self.skipped_writes;
         // While no user is known, a token that no user has: the look-up still runs its query.

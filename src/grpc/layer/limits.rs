@@ -33,15 +33,15 @@ const COMPRESSED: u8 = 1;
 const API: &str = "/kairos.identity.v1.";
 
 /// The path prefix of the look-ups by token (`ResolveToken`, `ResolveTokens`).
-const LOOK_UPS: &str = "/kairos.identity.v1.IdentityService/ResolveToken";
+const LOOK_UP_PATHS: &str = "/kairos.identity.v1.IdentityService/ResolveToken";
 
 /// The memory of a call that waits for its message: the call, and the buffers of the gRPC library.
 const WAITING_CALL_BYTES: usize = 16 * 1024;
 
-/// The memory of a look-up that waits for its message. It has no buffers of the gRPC library
-/// (`grpc/unary.rs`). A caller may send 2,048 look-ups at once (the default of `server.calls-per-peer-max`),
-/// and their messages may arrive after all of their headers. So this many look-ups must fit into 4 MiB (the
-/// default of `server.unfinished-bytes-per-peer-max`).
+/// The memory of a look-up that waits for its message, without its headers. It has no buffers of the gRPC
+/// library (`grpc/unary.rs`). A caller may send 2,048 look-ups at once (the default of
+/// `server.calls-per-peer-max`), and their messages may arrive after all of their headers. 2,048 times this
+/// memory is less than 4 MiB, the default of `server.unfinished-bytes-per-peer-max`.
 const WAITING_LOOK_UP_BYTES: usize = 2_000;
 
 /// The memory of a call of health that waits for its message. Strangers may call the health service, and no
@@ -77,7 +77,7 @@ pub(super) enum PathClass {
 
 impl PathClass {
     pub(super) fn of(path: &str) -> Self {
-        if path.starts_with(LOOK_UPS) {
+        if path.starts_with(LOOK_UP_PATHS) {
             return Self::LookUp;
         }
         if path.starts_with(API) {

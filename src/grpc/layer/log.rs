@@ -26,6 +26,7 @@ pub(super) struct Call<'a> {
     clock: &'a Clock,
     began: Instant,
     peer_log: &'a PeerLog,
+    /// True after the line was logged or counted.
     is_logged: bool,
 }
 

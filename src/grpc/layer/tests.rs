@@ -190,7 +190,7 @@ async fn a_request_that_is_not_grpc_gets_an_http_error() {
 }
 
 #[tokio::test]
-async fn an_unreadable_failed_or_cancelled_call_leaves_an_event_unless_it_is_a_look_up() {
+async fn a_call_leaves_an_event_unless_it_is_a_look_up_that_failed_or_was_cancelled() {
     use AuditKind::{AuthnLoginFail, InputValidationFail, SensitiveReadFail};
     for (handler, method, events) in [
         (Handler::ReturnsInternal, "Login", vec![(InputValidationFail, "INTERNAL")]),
