@@ -82,9 +82,9 @@ pub struct HealthWatch {
     writes: Check<()>,
     /// A user that the last check found, to be looked up at the next one.
     user: Option<AuthToken>,
-    /// The number of operations that have failed because the disk is full.
+    /// The number of operations that had failed because the disk is full, at the last check.
     disk_full_failures: u64,
-    /// The number of checks during which writes still count as failing for that reason.
+    /// The number of further checks during which writes count as failing for that reason.
     disk_full_checks: u32,
     /// True if the last check did not check writes.
     skipped_writes: bool,
@@ -115,8 +115,8 @@ impl HealthWatch {
         watch
     }
 
-    /// Returns whether the service serves everything: the status of `""`. It is closed when the `Watch`
-    /// streams end.
+    /// Returns a receiver of the status of `""`: true while everything is served. It is closed when the
+    /// `Watch` streams end.
     #[must_use]
     pub fn readiness(&self) -> watch::Receiver<bool> {
         self.is_ready.subscribe()

@@ -76,6 +76,7 @@ pub(super) enum PathClass {
 }
 
 impl PathClass {
+    /// Returns the class of a path.
     pub(super) fn of(path: &str) -> Self {
         if path.starts_with(LOOK_UP_PATHS) {
             return Self::LookUp;

@@ -88,7 +88,8 @@ impl<'a> Call<'a> {
         u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// True if the line is to be logged. A line that any client can cause may only be counted instead.
+    /// True if the line is to be logged. The [`PeerLog`] counts lines that any client can cause, and admits
+    /// only the first of equal ones.
     fn is_admitted(&self, code: &str, reason: Option<&str>) -> bool {
         let caller = self.caller.as_ref().map_or(NOBODY, |caller| caller.name());
         let is_of_any_client = caller == NOBODY || self.method.is_none();
