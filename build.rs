@@ -8,9 +8,11 @@ use protox::prost_reflect::{FieldDescriptor, MessageDescriptor};
 #[expect(clippy::disallowed_methods, reason = "Cargo passes OUT_DIR to a build script in a variable")]
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
+    // Cargo does not see the files that `embed_migrations!` reads.
     println!("cargo:rerun-if-changed=migrations");
 
     let mut compiler = protox::Compiler::new(["proto"])?;
+    // Reflection needs the imported files too, and sends the comments as the manual.
     compiler.include_imports(true).include_source_info(true);
     compiler.open_files([
         "kairos/identity/v1/identity_service.proto",
@@ -47,7 +49,8 @@ fn is_redacted(field: &FieldDescriptor) -> bool {
 /// Returns the source of a `Debug` implementation that prints `[redacted]` in place of the redacted fields.
 ///
 /// # Errors
-/// If other generated code would print a redacted field: prost derives the `Debug` of the enum of a `oneof`.
+/// If a redacted field is in a nested message, which this code cannot name, or in a `oneof`, whose enum gets
+/// a `Debug` from prost that prints it.
 fn redacting_debug(message: &MessageDescriptor) -> Result<String, Box<dyn Error>> {
     if message.parent_message().is_some() {
         return Err(

@@ -5,7 +5,7 @@
 //! - [`cli`]: the command line; `serve` builds and connects all parts of the service.
 //! - [`pages`]: the HTTP port, which serves the pages behind mailed links and the public keys.
 //! - [`grpc`]: the API and the only module that uses the generated messages. A handler parses the request,
-//!   acts and replies; the layers in `layer` apply to every call. It creates and reads page tokens.
+//!   acts and replies; the layers in `layer` apply to every call. The module also encrypts page tokens.
 //! - [`server`]: the accept loop, with connection limits, TLS, GOAWAY and a shutdown with a deadline.
 //! - [`config`]: the settings, loaded and validated before the service starts.
 //! - [`telemetry`]: the log.

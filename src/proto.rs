@@ -2,8 +2,8 @@
 //! `include_proto!`.
 //!
 //! A field with a password or a secret token is marked `[debug_redact = true]` in the `.proto` files.
-//! `build.rs` generates the `Debug` of each message with such a field, which prints `[redacted]` in its
-//! place.
+//! `build.rs` generates the `Debug` of each message with such a field. It prints `[redacted]` in place of the
+//! field.
 
 #![expect(
     clippy::pedantic,

@@ -29,7 +29,7 @@ pub(super) async fn update_account(
     if mask.iter().any(|path| path != USERNAME) {
         fields.reject("update_mask", &RequestRule::MaskOfUsername);
     }
-    // The current username may be one that is no longer accepted.
+    // `choose` applies the rules for new usernames. The current username may break them, and is accepted.
     let is_current = request.username == acting.user.username.as_str();
     let rules = if is_current { Username::parse } else { Username::choose };
     let username = fields.check(USERNAME, rules(&request.username));

@@ -206,13 +206,15 @@ fn key(auth_token: &str, origin: &Origin) -> Result<UserKey, Status> {
     token.map(|token| key_with_note(token, origin)).ok_or_else(|| fields.into_status())
 }
 
-/// Returns the key of the user with this `auth_token`, and sets this user as that of the audit event. The
-/// event of a refused action names its user too, even if the user does not exist any more.
+/// Returns the key of the user with this `auth_token`, and notes the user for the audit event of the call.
+/// The event of a refused action then names the user too, even if the user does not exist any more.
 fn key_with_note(token: AuthToken, origin: &Origin) -> UserKey {
     origin.note.set_user(token);
     UserKey::AuthToken(token)
 }
 
+/// Converts a user with the data for operators. `disabled_at` decides whether the user is disabled, so that
+/// both fields of the message agree.
 fn managed_user(found: ManagedUser, visible: UserFields) -> proto::ManagedUser {
     let user = User { is_disabled: found.disabled_at.is_some(), ..found.user };
     proto::ManagedUser {

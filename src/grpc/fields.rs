@@ -17,6 +17,7 @@ const VIOLATIONS_MAX: usize = 20;
 #[derive(Default)]
 pub(super) struct Fields {
     violations: Vec<Violation>,
+    /// The number of violations after the first [`VIOLATIONS_MAX`].
     omitted: usize,
 }
 
@@ -32,10 +33,10 @@ impl Fields {
         }
     }
 
-    /// Like [`Fields::check`], for a new password.
+    /// Like [`Fields::check`], for the result of an operation that judges a new password.
     ///
     /// # Errors
-    /// The status of the operation, if it failed for another reason than a rule.
+    /// The status of the operation, if it failed for another reason than a rule for passwords.
     pub(super) fn check_password<T>(
         &mut self,
         field: &str,
@@ -93,7 +94,9 @@ mod tests {
         assert_eq!(listed.len(), VIOLATIONS_MAX);
         let omitted = format!("and {} more violations", VIOLATIONS - VIOLATIONS_MAX);
         assert!(listed[VIOLATIONS_MAX - 1].description.ends_with(&omitted));
+        // The header has them in base64: at most 5,464 of the 8 KiB for all headers.
         assert!(status.details().len() < 4_096, "{}", status.details().len());
+        // 992: the message lists 8.
         assert!(status.message().ends_with("; and 992 more violations"), "{}", status.message());
 
         let for_programs = invalid_fields_of(&status).unwrap();

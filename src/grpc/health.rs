@@ -23,18 +23,18 @@ use crate::{
 /// the API.
 pub const LOOK_UPS: &str = "kairos.identity.v1.LookupService";
 
-/// The time between two checks of the database. Writes are checked every second time, since each of these
-/// checks writes to the disk. The status changes at most twice this plus [`CHECK_TIMEOUT`] after the cause.
+/// The time between two checks of the database. Writes are checked at every second one only, because their
+/// check writes to the disk. The status follows the database within two intervals and one [`CHECK_TIMEOUT`].
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// A database that does not answer a check within this time is unavailable.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The number of checks during which writes count as failing after one failed because the disk is full: ten
-/// seconds, so that the status does not change with each file that another program deletes.
+/// After an operation failed because the disk is full, writes count as failing during this many checks: about
+/// ten seconds. Otherwise the status would change with each file that another program deletes.
 const CHECKS_AFTER_DISK_FULL: u32 = 10;
 
-/// The services that need everything: those of the API, and `""` for the whole server.
+/// Returns the services that need everything: those of the API, and `""` for the whole server.
 fn services() -> impl Iterator<Item = &'static str> {
     service::NAMES.into_iter().chain([""])
 }
@@ -82,9 +82,9 @@ pub struct HealthWatch {
     writes: Check<()>,
     /// A user that the last check found, to be looked up at the next one.
     user: Option<AuthToken>,
-    /// The number of operations that have failed because the disk is full.
+    /// The number of operations that had failed because the disk is full, at the last check.
     disk_full_failures: u64,
-    /// The number of checks during which writes still count as failing for that reason.
+    /// The number of further checks during which writes count as failing for that reason.
     disk_full_checks: u32,
     /// True if the last check did not check writes.
     skipped_writes: bool,
@@ -115,8 +115,8 @@ impl HealthWatch {
         watch
     }
 
-    /// Returns whether the service serves everything: the status of `""`. It is closed when the `Watch`
-    /// streams end.
+    /// Returns a receiver of the status of `""`: true while everything is served. It is closed when the
+    /// `Watch` streams end.
     #[must_use]
     pub fn readiness(&self) -> watch::Receiver<bool> {
         self.is_ready.subscribe()
@@ -139,7 +139,8 @@ impl HealthWatch {
     /// Checks the database, and reports a change of what it serves.
     async fn check(&mut self) {
         let (logins, look_ups, writes) = self.results().await;
-        // Without a user to look up, a look-up does not show that users can be read.
+        // Without a known user, the look-up finds none. It then does not show that users can be read, so an
+        // error of the login check counts for look-ups too.
         let look_ups = match (&logins, self.user) {
             (Err(error), None) => look_ups.and(Err(error.clone())),
             _ => look_ups,
@@ -166,8 +167,10 @@ impl HealthWatch {
         &mut self,
     ) -> (Result<Option<AuthToken>, DatabaseError>, Result<(), DatabaseError>, Result<(), DatabaseError>)
     {
+        // While something is not served, every check includes the writes, to notice their recovery at once.
         self.skipped_writes = self.served == Some(Served::Everything) && !self.skipped_writes;
         let checks_writes = !self.skipped_writes;
+        // While no user is known, a token that no user has: the look-up still runs its query.
         let user = self.user.unwrap_or_else(|| AuthToken::from_random([0; 16]));
         let commits = self.store.committed_by_writer();
         let [for_logins, for_look_ups, for_writes] = [&self.store; 3].map(Clone::clone);
@@ -180,14 +183,15 @@ impl HealthWatch {
             self.writes.result(async move { for_writes.check_writes().await }).await
         };
         let (logins, look_ups, writes) = tokio::join!(logins, look_ups, writes);
-        // SQLite's writer works through a long queue: the check waits in it, and others have been served.
+        // A write check without an answer passes if SQLite's writer committed other writes meanwhile: the
+        // check only waits in a long queue.
         let is_busy = self.store.committed_by_writer() > commits;
         let writes = writes.or_else(|| is_busy.then_some(Ok(())));
         let writes = answered(writes, ()).and_then(|()| self.require_space());
         (answered(logins, None), answered(look_ups, ()), writes)
     }
 
-    /// Fails for some time after an operation failed because the disk is full.
+    /// Fails during [`CHECKS_AFTER_DISK_FULL`] checks after an operation failed because the disk is full.
     fn require_space(&mut self) -> Result<(), DatabaseError> {
         let failures = self.store.disk_full_failures();
         if std::mem::replace(&mut self.disk_full_failures, failures) != failures {
@@ -241,8 +245,8 @@ impl HealthWatch {
     }
 }
 
-/// Returns the result of a check. A missing one is an error. A full queue is none: the database is working
-/// through it.
+/// Returns the result of a check. No result is an error. A full queue is not an error, because the database
+/// is working through it: the result is then `when_full`.
 fn answered<T>(result: Option<Result<T, DatabaseError>>, when_full: T) -> Result<T, DatabaseError> {
     match result {
         Some(Err(DatabaseError::Overloaded)) => Ok(when_full),

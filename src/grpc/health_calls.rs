@@ -19,7 +19,7 @@ use tonic_health::{
 /// The health service.
 pub struct HealthCalls {
     known: HealthService,
-    /// Closed when the `Watch` streams end.
+    /// Closed when the `Watch` streams end. Its value is not used.
     open: watch::Receiver<bool>,
 }
 
@@ -48,15 +48,16 @@ impl Health for HealthCalls {
         match self.known.watch(request).await {
             Ok(response) => Ok(response.map(StreamExt::boxed)),
             Err(status) if status.code() == Code::NotFound => {
-                Ok(Response::new(unknown(self.open.clone()).boxed()))
+                Ok(Response::new(watch_unknown_service(self.open.clone()).boxed()))
             }
             Err(status) => Err(status),
         }
     }
 }
 
-/// Returns the stream of a service that is unknown. No service becomes known after the start.
-fn unknown(
+/// Returns the stream of an unknown service: one response, and no further one until `open` is closed. No
+/// service becomes known after the start.
+fn watch_unknown_service(
     mut open: watch::Receiver<bool>,
 ) -> impl Stream<Item = Result<HealthCheckResponse, Status>> + Send {
     let response = HealthCheckResponse { status: ServingStatus::ServiceUnknown.into() };

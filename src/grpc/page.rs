@@ -9,6 +9,7 @@ use super::{
 };
 use crate::domain::Timestamp;
 
+/// The page size if the request has none.
 const SIZE_DEFAULT: i32 = 100;
 
 /// The range of `google.protobuf.Timestamp` in Unix seconds: from the start of the year 1 to the end of 9999.
@@ -46,13 +47,15 @@ impl Page {
         let in_bounds = (1..=PAGE_SIZE_MAX).contains(&size).then(|| usize::try_from(size).ok()).flatten();
         let size = fields.check("page_size", in_bounds.ok_or(RequestRule::PageSize));
         let after = match token.as_str() {
+            // The first page.
             "" => Some(None),
             token => fields.check("page_token", tokens.read(&list, token).map(Some)),
         };
         Some(Self { size: size?, after: after?, list })
     }
 
-    /// The number of entries to query: one more than the page has, to detect whether there is a next page.
+    /// Returns the number of entries to query: one more than the page has, to detect whether there is a next
+    /// page.
     pub fn query_limit(&self) -> i64 {
         i64::try_from(self.size).unwrap_or(i64::MAX).saturating_add(1)
     }

@@ -14,6 +14,8 @@ use crate::{
 /// A position in a list: two numbers, of which the second may be unused.
 pub type PageCursor = [i64; 2];
 
+/// The size of each half of an encrypted page token: the position (two numbers of 8 bytes), then the digest
+/// of the list.
 const HALF_BYTES: usize = 16;
 
 /// The text is not a page token of this list.
@@ -41,9 +43,9 @@ impl PageTokens {
     pub fn write(&self, list: &[u8], [first, second]: PageCursor) -> String {
         let mut bytes = [0; 2 * HALF_BYTES];
         let (position, digest) = bytes.split_at_mut(HALF_BYTES);
-        let (high, low) = position.split_at_mut(HALF_BYTES / 2);
-        high.copy_from_slice(&first.to_be_bytes());
-        low.copy_from_slice(&second.to_be_bytes());
+        let (first_bytes, second_bytes) = position.split_at_mut(HALF_BYTES / 2);
+        first_bytes.copy_from_slice(&first.to_be_bytes());
+        second_bytes.copy_from_slice(&second.to_be_bytes());
         digest.copy_from_slice(&list_digest(list));
         URL_SAFE_NO_PAD.encode(self.sealing_keys.seal(Purpose::PageToken, &bytes, &self.entropy).as_bytes())
     }
@@ -56,17 +58,18 @@ impl PageTokens {
         let sealed = URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidPageToken)?;
         let bytes = self.sealing_keys.open(Purpose::PageToken, &Sealed::from_bytes(sealed));
         let bytes = bytes.map_err(|_| InvalidPageToken)?;
+        // `open` succeeds only for bytes that `write` has sealed, so there are two halves.
         let (position, digest) = bytes.split_at(HALF_BYTES);
         if digest != list_digest(list) {
             return Err(InvalidPageToken);
         }
-        let number = |half: &[u8]| half.try_into().map(i64::from_be_bytes).map_err(|_| InvalidPageToken);
-        let (high, low) = position.split_at(HALF_BYTES / 2);
-        Ok([number(high)?, number(low)?])
+        let number = |bytes: &[u8]| bytes.try_into().map(i64::from_be_bytes).map_err(|_| InvalidPageToken);
+        let (first, second) = position.split_at(HALF_BYTES / 2);
+        Ok([number(first)?, number(second)?])
     }
 }
 
-/// Returns the digest that binds a page token to its list.
+/// Returns the digest that binds a page token to its list: the first half of a SHA-256.
 fn list_digest(list: &[u8]) -> [u8; HALF_BYTES] {
     let mut digest = [0; HALF_BYTES];
     digest.iter_mut().zip(Sha256::digest(list)).for_each(|(to, from)| *to = from);
@@ -97,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_token_does_not_reveal_its_position() {
+    fn two_page_tokens_of_one_position_differ() {
         let tokens = tokens(KEY);
         assert_ne!(tokens.write(b"users", [7, 0]), tokens.write(b"users", [7, 0]));
     }

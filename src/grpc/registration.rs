@@ -21,8 +21,8 @@ pub(super) async fn register(
     let username = fields.check("username", Username::choose(&request.username));
     let email = fields.check("email", Email::parse(&request.email));
     let request_id = fields.check("request_id", optional_request_id(&request.request_id));
-    // Whether the password is easy to guess is judged only if all fields are valid: judging takes time, and
-    // is counted as a registration.
+    // Only the length of the password is checked here. Whether it is easy to guess is judged only if all
+    // fields are valid, because that takes time and counts as a registration.
     let password = fields.check("password", accounts.parse_new_password(request.password));
     let (Some(username), Some(email), Some(password), Some(request_id)) =
         (username, email, password, request_id)

@@ -2,7 +2,8 @@
 
 use crate::{callers::NAME_BYTES_MAX, domain::EMAIL_OCTETS_MAX};
 
-/// The maximum number of tokens in one `ResolveTokens` request.
+/// The maximum number of tokens in one `ResolveTokens` request. They take 38 KB, and a message may have 64
+/// KiB (`server.message-bytes-max`).
 pub(super) const AUTH_TOKENS_MAX: usize = 1_000;
 
 /// The maximum number of entries on one page of a list.
@@ -11,10 +12,10 @@ pub(super) const PAGE_SIZE_MAX: i32 = 1_000;
 /// The longest text of a filter: no email is longer, and usernames are shorter.
 pub(super) const FILTER_TEXT_CHARACTERS_MAX: usize = EMAIL_OCTETS_MAX;
 
-/// The most digits of a `grpc-timeout`.
+/// The most digits of a `grpc-timeout`, by the specification of gRPC.
 pub(super) const GRPC_TIMEOUT_DIGITS_MAX: usize = 8;
 
-/// The most digits of a `connect-timeout-ms`.
+/// The most digits of a `connect-timeout-ms`, by the specification of Connect.
 pub(super) const CONNECT_TIMEOUT_DIGITS_MAX: usize = 10;
 
 /// A rule that a field or a header breaks.

@@ -39,12 +39,14 @@ pub(super) fn retryable_status(
     Status::with_error_details(code, message, details)
 }
 
-/// The maximum number of violations in the message of a status, which is sent twice: alone, and in the
-/// details. The details list more, and clients limit all headers together to 8 KiB.
+/// The maximum number of violations that the message of a status lists; the details list all. A response
+/// contains the message twice, as `grpc-message` and in the details, and clients limit all headers together
+/// to 8 KiB.
 const LISTED_IN_MESSAGE_MAX: usize = 8;
 
-/// Returns an `INVALID_FIELDS` status that lists each field with the rule that it breaks: for developers, and
-/// for programs. `omitted` further violations are only counted.
+/// Returns an `INVALID_FIELDS` status that lists each field with the rule that it breaks: in the message for
+/// developers, and in the details for programs. `omitted` is the number of further violations, which are only
+/// counted.
 pub(super) fn invalid_fields(violations: &[Violation], omitted: usize) -> Status {
     let mut listed: Vec<_> = violations
         .iter()
@@ -187,7 +189,7 @@ fn violation_reason_name(reason: ViolationReason) -> &'static str {
     name.strip_prefix("VIOLATION_REASON_").unwrap_or(name)
 }
 
-/// Returns the violations in a status for programs.
+/// Returns the details for programs of an `INVALID_FIELDS` status.
 #[cfg(test)]
 pub(super) fn invalid_fields_of(status: &Status) -> Option<proto::InvalidFields> {
     let details = tonic_types::pb::Status::decode(status.details()).ok()?.details;

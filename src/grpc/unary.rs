@@ -58,8 +58,8 @@ async fn receive(mut body: Body, message_bytes_max: usize) -> Result<Bytes, Stat
         && let Some(frame) = poll_fn(|context| {
             let frame = Pin::new(&mut body).poll_frame(context);
             if frame.is_pending() && !received.is_empty() && !is_copied {
-                // A frame shares its memory with all bytes that were read together with it. It is copied if
-                // it has to wait for the next one.
+                // The frame shares its memory with all bytes that the connection read together with it. A
+                // copy releases that memory while this message waits for its next frame.
                 received = Bytes::copy_from_slice(&received);
                 is_copied = true;
             }
@@ -98,8 +98,11 @@ fn decode<In: Message + Default>(mut received: Bytes) -> Result<In, Status> {
     In::decode(received).map_err(|error| Status::internal(error.to_string()))
 }
 
-/// Returns `OUT_OF_RANGE` if the announced or the received length exceeds the limit. A message that is
-/// announced as too long is refused before it is received.
+/// Checks the announced and the received length of the message. A message that is announced as too long is
+/// refused before it is received.
+///
+/// # Errors
+/// `OUT_OF_RANGE`.
 fn check_length(received: &[u8], message_bytes_max: usize) -> Result<(), Status> {
     let announced = announced_length(received).unwrap_or_default();
     let bytes = announced.max(received.len().saturating_sub(PREFIX_BYTES));
@@ -227,8 +230,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_announced_as_too_long_is_refused_before_it_is_received() {
+        // 64 bytes are allowed (`BYTES_MAX`): the error is that they are missing.
+        assert_eq!(read_frames([&[0, 0, 0, 0, 64][..]]).await, Err(Code::Internal));
         assert_eq!(read_frames([&[0, 0, 0, 0, 65][..]]).await, Err(Code::OutOfRange));
         assert_eq!(read_frames([&[0, 0xff, 0xff, 0xff, 0xff][..]]).await, Err(Code::OutOfRange));
+        // Announced as empty, but longer than the limit.
         assert_eq!(read_frames([[0; 80].as_slice()]).await, Err(Code::OutOfRange));
     }
 }

@@ -14,7 +14,7 @@ use super::lines;
 /// The most lines that wait in each queue; they take a few megabytes.
 const QUEUED_LINES_MAX: usize = 16_384;
 
-/// The size of the write buffer.
+/// The size of the buffer that collects lines for one system call.
 const WRITE_BYTES_MAX: usize = 64 * 1024;
 
 /// How many lines are written between two reports of dropped lines, if the queue does not become empty.
@@ -87,12 +87,12 @@ fn queue(
     };
     let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUED_LINES_MAX);
     let (queue, worker) = builder.thread_name(name).finish(writer);
-    // The counter exists only once the queue does. Until it is set, no line was dropped.
+    // The counter exists only once the queue does. Until then no line is dropped.
     let _ = counter.set(queue.error_counter());
     (queue, worker)
 }
 
-/// Writes lines, and among them how many were dropped.
+/// Writes lines, and between them reports of dropped lines.
 struct CountingWriter<W: Write> {
     output: BufWriter<W>,
     is_json: bool,
@@ -187,6 +187,7 @@ mod tests {
         let written = text.lines().filter(|line| line.starts_with('x')).count();
         let reports = text.lines().filter_map(|line| line.split_once("Dropped ")?.1.split_once(" lines"));
         let dropped: usize = reports.map(|(number, _)| number.parse::<usize>().unwrap()).sum();
+        // The thread may hold two lines that are in neither the buffer nor the queue.
         assert!(dropped >= EXTRA - 2, "{dropped}");
         assert_eq!(written + dropped, lines);
     }

@@ -23,15 +23,18 @@ pub trait RecordEvent: Send + Sync {
     fn record_event(&self, event: AuditEvent);
 }
 
-/// A call in flight. If it is dropped before [`CallTrail::end`], the caller has cancelled it.
+/// A call in flight. If it is dropped before [`CallTrail::end`], the caller has cancelled it, and the event
+/// of an admitted call has the reason CANCELLED.
 pub(super) struct CallTrail<'a> {
     recorder: &'a dyn RecordEvent,
     clock: &'a Clock,
     method: Option<Method<'a>>,
     id: RequestId,
     peer: IpAddr,
+    /// The end user's address in an admitted call.
     client: Option<ClientAddress>,
-    /// The source of an admitted call; `None` for a look-up, which is not recorded if it is cancelled.
+    /// The source of an admitted call. `None` before the call is admitted, and for a look-up, which is not
+    /// recorded if it is cancelled.
     requester: Option<Requester>,
     is_ended: bool,
 }
@@ -91,6 +94,7 @@ impl<'a> CallTrail<'a> {
             _ => {}
         }
         let Some(method) = self.method else { return Some(AuditKind::InputValidationFail) };
+        // The service failed or the call was cancelled; all other codes are refusals.
         let is_failure = matches!(
             code,
             Code::Internal

@@ -27,11 +27,11 @@ const CLIENT_IP: &str = "kairos-client-ip";
 /// The header with the end user's program. It is ignored unless the caller has the right `tells-client`.
 const CLIENT_AGENT: &str = "kairos-client-agent";
 
-/// The message to a request with a service token of no caller.
+/// The message to a request whose service token belongs to no caller.
 const UNKNOWN_TOKEN: &str =
     "the service token is not that of a caller: no entry of the callers file has its hash";
 
-/// The message to a request that no caller is authenticated by.
+/// The message to a request with neither a service token nor a client certificate.
 const UNKNOWN_CALLER: &str = "the caller is unknown: send a service token as `kairos-caller-token: kst_...` or use a client certificate";
 
 /// The retry delay for a caller with too many calls in flight: most calls end within milliseconds.
@@ -57,7 +57,7 @@ pub(super) fn authorize(caller: &Arc<Caller>, request: &Request<Body>) -> Result
         let message = format!(
             "the caller {} may not call {}: `methods` of its entry does not allow it",
             caller.name(),
-            named(request.uri().path())
+            method_name(request.uri().path())
         );
         return Err(error_status(Code::PermissionDenied, ErrorReason::CallerNotAllowed, &message));
     }
@@ -71,15 +71,15 @@ pub(super) fn authorize(caller: &Arc<Caller>, request: &Request<Body>) -> Result
 
 /// Returns the method as the callers file names it: `Service/Method`. Paths of unknown services are not
 /// repeated.
-fn named(path: &str) -> &str {
+fn method_name(path: &str) -> &str {
     match PathClass::of(path) {
         PathClass::Unknown => "this method",
         _ => path.rsplit_once('.').map_or(path, |(_, method)| method),
     }
 }
 
-/// Returns the source of the request. The end user's program is read only for `note`d calls: a look-up has no
-/// use for it.
+/// Returns the source of the request. The end user's program is read only if there is a `note`: a look-up has
+/// none, and does not use the program.
 ///
 /// # Errors
 /// `INVALID_FIELDS` for a malformed address of the end user.
@@ -89,9 +89,9 @@ pub(super) fn requester(
     peer: &Peer,
     note: Option<CallNote>,
 ) -> Result<Requester, Status> {
-    let is_told = caller.tells_client();
-    let client = if is_told { client_address(request.headers())? } else { None };
-    let agent = if is_told && note.is_some() { client_agent(request.headers()) } else { None };
+    let tells_client = caller.tells_client();
+    let client = if tells_client { client_address(request.headers())? } else { None };
+    let agent = if tells_client && note.is_some() { client_agent(request.headers()) } else { None };
     Ok(Requester { caller, client, agent, peer: Some(peer.ip()), note: note.unwrap_or_default() })
 }
 
@@ -118,9 +118,10 @@ fn refused(message: &str) -> Status {
     error_status(Code::Unauthenticated, ErrorReason::CallerUnknown, message)
 }
 
-/// Refuses a verified client certificate that authenticates no caller. The client knows its names, and its
-/// operator needs them for the callers file.
+/// Returns the status for a verified client certificate that authenticates no caller. It repeats the names in
+/// the certificate, because the operator of the client needs them for the callers file.
 fn unknown_certificate(names: &[String]) -> Status {
+    // The message is sent in a header, and clients limit all headers together to 8 KiB.
     const NAMES_MAX: usize = 5;
     const CHARACTERS_MAX: usize = 100;
     let shown =

@@ -7,7 +7,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use super::super::{request_id::RequestId, status};
 use crate::proto::ErrorReason;
 
-/// Extension of an INTERNAL response that a library created: it could not read the request message.
+/// Marks an INTERNAL response that a library created because it could not read the request message.
 #[derive(Clone, Copy)]
 pub(super) struct FromLibrary;
 
@@ -23,6 +23,7 @@ pub(super) fn with_request_id(response: Response<Body>, id: RequestId) -> Respon
                 tracing::warn!(request_id = %id, error = status.message(), "Call failed in a library");
                 details = status::details(ErrorReason::Internal);
             }
+            // The empty text is `serving_data`, which is not used.
             let mut response = with_details(details.set_request_info(id.to_string(), "").clone());
             if is_from_library {
                 response.extensions_mut().insert(FromLibrary);

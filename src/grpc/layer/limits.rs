@@ -1,6 +1,5 @@
-//! The limits of each class of paths: the length of a request, its time, and the number of streaming calls of
-//! one peer. They apply to every path before a service sees the request, so that a service that is added
-//! later cannot escape them.
+//! The limits of each class of paths: the length of a request, the time of a call, and the number of calls of
+//! one peer. They apply to every path before a service sees the request, so a new service cannot escape them.
 
 use std::{
     pin::Pin,
@@ -24,29 +23,30 @@ use crate::{
     server::{BodyLimit, BodyRefusal, Peer, StreamingSlot},
 };
 
-/// The length of the prefix of a gRPC message.
+/// The length of the prefix of a gRPC message: one byte of flags, and the length of the message.
 const PREFIX_BYTES: usize = 5;
 
-/// The flag of a compressed message, the highest in a prefix.
+/// The first byte of the prefix of a compressed message. A greater first byte begins no prefix.
 const COMPRESSED: u8 = 1;
 
 /// The path prefix of the services of the API.
 const API: &str = "/kairos.identity.v1.";
 
 /// The path prefix of the look-ups by token (`ResolveToken`, `ResolveTokens`).
-const LOOK_UPS: &str = "/kairos.identity.v1.IdentityService/ResolveToken";
+const LOOK_UP_PATHS: &str = "/kairos.identity.v1.IdentityService/ResolveToken";
 
 /// The memory of a call that waits for its message: the call, and the buffers of the gRPC library.
 const WAITING_CALL_BYTES: usize = 16 * 1024;
 
-/// The memory of a look-up that waits for its message. It has no buffers of the gRPC library
-/// (`grpc/unary.rs`). 2,048 of them, the default of `server.calls-per-peer-max`, fit into
-/// `server.unfinished-bytes-per-peer-max`: a caller may send as many at once, and their messages may arrive
-/// after all of their headers.
+/// The memory of a look-up that waits for its message, without its headers. It has no buffers of the gRPC
+/// library (`grpc/unary.rs`). A caller may send 2,048 look-ups at once (the default of
+/// `server.calls-per-peer-max`), and their messages may arrive after all of their headers. 2,048 times this
+/// memory is less than 4 MiB, the default of `server.unfinished-bytes-per-peer-max`.
 const WAITING_LOOK_UP_BYTES: usize = 2_000;
 
-/// The memory of a call of health that waits for its message. Twice that of other calls, so that strangers,
-/// who may call it, keep fewer of them waiting: no client needs 128.
+/// The memory of a call of health that waits for its message. Strangers may call the health service, and no
+/// client needs many such calls. So it counts twice as much as other calls, and at most 128 of one peer wait
+/// (4 MiB, the default of `server.unfinished-bytes-per-peer-max`).
 const WAITING_HEALTH_BYTES: usize = 32 * 1024;
 
 /// The path prefix of the health service. Load balancers call it without a token; it reveals nothing about
@@ -76,8 +76,9 @@ pub(super) enum PathClass {
 }
 
 impl PathClass {
+    /// Returns the class of a path.
     pub(super) fn of(path: &str) -> Self {
-        if path.starts_with(LOOK_UPS) {
+        if path.starts_with(LOOK_UP_PATHS) {
             return Self::LookUp;
         }
         if path.starts_with(API) {
@@ -178,9 +179,9 @@ fn overloaded(message: &str) -> Status {
     retryable_status(Code::ResourceExhausted, ErrorReason::Overloaded, message, RETRY_AFTER)
 }
 
-/// Returns the memory that the gRPC library reserves for a message once it has read its prefix: the announced
-/// length. A prefix that is split over several frames counts as the longest message. Bytes that are no
-/// prefix, such as JSON, reserve nothing.
+/// Returns the memory that the gRPC library reserves for a message after it has read the prefix: the length
+/// that the prefix announces. If the first frame has only a part of the prefix, the length is unknown, and
+/// the message counts as the longest. Bytes that are no prefix, such as JSON, reserve nothing.
 pub(super) fn reserved_bytes(first_frame: &[u8]) -> usize {
     if first_frame.first().is_some_and(|flag| *flag > COMPRESSED) {
         return 0;
@@ -206,12 +207,14 @@ pub(super) fn body_refused(refusal: BodyRefusal) -> Status {
 pub(super) struct StreamingBody {
     body: Body,
     _slot: Arc<StreamingSlot>,
+    /// The time at which a request ends with an error; `None` for a response.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl StreamingBody {
-    /// Wraps the request of a streaming call. Reflection handles a request in a task of its own, which waits
-    /// for further messages even after the response has ended, so the request ends at the deadline.
+    /// Wraps the request of a streaming call, which ends with an error after `limit`. Without this end, the
+    /// task in which reflection reads the request would wait for further messages even after the response has
+    /// ended.
     pub(super) fn request(body: Body, slot: &Arc<StreamingSlot>, limit: Duration) -> Body {
         let deadline = Some(Box::pin(tokio::time::sleep(limit)));
         Body::new(Self { body, _slot: Arc::clone(slot), deadline })
@@ -288,6 +291,7 @@ mod tests {
             assert_eq!(of(path), (PathClass::Unknown, 5, 10), "{path}");
         }
     }
+
     #[test]
     fn the_announced_length_of_a_message_is_reserved() {
         assert_eq!(reserved_bytes(&[0, 0, 1, 0, 2, 7]), 65_538);

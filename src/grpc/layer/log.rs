@@ -1,6 +1,6 @@
 //! The log line of each call: caller, method, status code, duration. Successful look-ups are logged at
-//! `debug`. Equal lines of one peer about calls of no known caller, or of no known method, are counted
-//! instead ([`PeerLog`]).
+//! `debug`. Calls without a known caller or a known method have one line for each peer and result in a
+//! minute; further ones are only counted ([`PeerLog`]).
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
@@ -26,6 +26,7 @@ pub(super) struct Call<'a> {
     clock: &'a Clock,
     began: Instant,
     peer_log: &'a PeerLog,
+    /// True after the line was logged or counted.
     is_logged: bool,
 }
 
@@ -59,7 +60,7 @@ impl<'a> Call<'a> {
         self.caller = Some(Arc::clone(caller));
     }
 
-    /// The caller, if it is authenticated.
+    /// Returns the caller, if it is authenticated.
     pub(super) const fn caller(&self) -> Option<&Arc<Caller>> {
         self.caller.as_ref()
     }
@@ -81,17 +82,18 @@ impl<'a> Call<'a> {
         CallResult::Error { code: status.code(), reason, is_unreadable }
     }
 
-    /// The time since the call began, in microseconds. Evaluated only when the line is written.
+    /// Returns the time since the call began, in microseconds.
     fn duration_us(&self) -> u64 {
         let elapsed = self.clock.instant().duration_since(self.began);
         u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// True if the line is to be logged, and not counted as one that any client can cause.
+    /// True if the line is to be logged. The [`PeerLog`] counts lines that any client can cause, and admits
+    /// only the first of equal ones.
     fn is_admitted(&self, code: &str, reason: Option<&str>) -> bool {
         let caller = self.caller.as_ref().map_or(NOBODY, |caller| caller.name());
         let is_of_any_client = caller == NOBODY || self.method.is_none();
-        // Not by the method either: a stranger can call each of them.
+        // Lines are equal whatever their method is, because a stranger can call every method.
         let text = || format!("{code} {} of {caller}", reason.unwrap_or("without a reason"));
         !is_of_any_client || self.peer_log.admits(self.peer.ip(), text())
     }
@@ -102,6 +104,8 @@ impl<'a> Call<'a> {
         if !self.is_admitted(code, reason) {
             return;
         }
+        // A macro, because tracing needs the level as a constant. It evaluates the fields only if the level
+        // is enabled.
         macro_rules! line {
             ($level:expr) => {
                 tracing::event!(
@@ -145,13 +149,13 @@ fn trace_id(headers: &HeaderMap) -> Option<String> {
         text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     };
     let is_zero = |text: &str| text.bytes().all(|byte| byte == b'0');
-    let is_valid =
+    let has_valid_fields =
         is_hex(version, 2) && *version != "ff" && is_hex(trace, 32) && is_hex(span, 16) && is_hex(flags, 2);
-    let is_valid = is_valid && (later.is_empty() || *version != "00");
+    let is_valid = has_valid_fields && (later.is_empty() || *version != "00");
     (is_valid && !is_zero(trace) && !is_zero(span)).then(|| (*trace).to_owned())
 }
 
-/// The name of the code in the gRPC specification.
+/// Returns the name of the code in the gRPC specification.
 pub(super) const fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",

@@ -117,8 +117,9 @@ impl<S: CallHandler> HttpHandler for Layered<S> {
             ControlFlow::Continue(Admitted { requester, _call, streaming, limit }) => {
                 let request = match &streaming {
                     Some(slot) => {
-                        let limit = self.options.limits.timeout_max;
-                        request.map(|body| StreamingBody::request(body, slot, limit))
+                        // `limit` ends with the headers of the response; the stream may last longer.
+                        let stream_limit = self.options.limits.timeout_max;
+                        request.map(|body| StreamingBody::request(body, slot, stream_limit))
                     }
                     None => request,
                 };
@@ -179,7 +180,7 @@ impl<S: CallHandler> Layered<S> {
         };
         call.set_caller(&caller);
         let slot = caller::authorize(&caller, request)?;
-        // A caller without any right stays a stranger.
+        // Only after `authorize`: a connection whose caller may not call the method stays one of a stranger.
         if class.needs_caller() && !options.gate.is_open() {
             peer.account.set_authenticated(caller.name());
         }

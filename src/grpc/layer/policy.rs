@@ -56,7 +56,7 @@ fn row(method: &str) -> Option<Policy> {
         | "AccountService/RequestEmailChange"
         | "AccountService/ConfirmEmailChange"
         | "AccountService/UndoEmailChange" => by_operation(Kind::UserUpdateFail),
-        // The operation records what it did after the response.
+        // The operation goes on after the response, and then records what it did.
         "IdentityService/ResendVerificationEmail" | "AccountService/RequestPasswordReset" => {
             by_operation(Kind::AuthnTokenCreateFail)
         }
@@ -74,8 +74,8 @@ fn row(method: &str) -> Option<Policy> {
         "SessionService/Logout" | "SessionService/RevokeSession" | "SessionService/RevokeAllSessions" => {
             by_operation(Kind::SessionExpireFail)
         }
-        // Users read their own data; services ask about tokens as often as they are called, and learn only
-        // what the token states; the keys are public.
+        // Users read their own data. A service introspects the token of each call that it receives. The keys
+        // are public.
         "SessionService/ListSessions"
         | "SessionService/IntrospectToken"
         | "SessionService/GetJwks"

@@ -156,7 +156,8 @@ async fn a_call_without_a_deadline_gets_the_default_limit() {
 }
 
 #[tokio::test]
-async fn a_callers_deadline_is_limited_by_the_maximum() {
+async fn a_short_and_a_too_long_deadline_of_the_caller_end_the_call() {
+    // 1 millisecond, and 1 hour, which is longer than `timeout_max`.
     for timeout in ["1m", "1H"] {
         let status = status_of(Handler::Hangs, request().header("grpc-timeout", timeout)).await;
         assert_eq!(status.code(), Code::DeadlineExceeded, "{timeout}");
@@ -189,7 +190,7 @@ async fn a_request_that_is_not_grpc_gets_an_http_error() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_unreadable_fails_or_is_cancelled_leaves_an_event() {
+async fn a_call_leaves_an_event_unless_it_is_a_look_up_that_failed_or_was_cancelled() {
     use AuditKind::{AuthnLoginFail, InputValidationFail, SensitiveReadFail};
     for (handler, method, events) in [
         (Handler::ReturnsInternal, "Login", vec![(InputValidationFail, "INTERNAL")]),
@@ -198,7 +199,7 @@ async fn a_call_that_is_unreadable_fails_or_is_cancelled_leaves_an_event() {
         (Handler::Hangs, "Login", vec![(AuthnLoginFail, "CANCELLED")]),
         (Handler::ReturnsNotFound, "ResolveToken", vec![(SensitiveReadFail, "NOT_FOUND")]),
         (Handler::ReturnsNotFound, "NoSuchMethod", vec![(InputValidationFail, "NOT_FOUND")]),
-        // A failed look-up is in the log only.
+        // A look-up that fails or is cancelled is in the log only.
         (Handler::Panics, "ResolveToken", Vec::new()),
         (Handler::Hangs, "ResolveToken", Vec::new()),
     ] {

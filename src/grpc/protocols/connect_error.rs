@@ -33,7 +33,7 @@ struct Detail {
     debug: Option<Value>,
 }
 
-/// Returns the JSON of an error. With a schema, its details are also readable.
+/// Returns the JSON of an error. With a schema, its details are also in readable form (`debug`).
 pub(super) fn json(status: &Status, schema: Option<&Schema>) -> Vec<u8> {
     let details =
         tonic_types::Status::decode(status.details()).map(|status| status.details).unwrap_or_default();

@@ -50,6 +50,7 @@ pub(super) fn to_grpc(request: Request<Body>, codec: Codec, method: Method) -> R
     let state = match (check(&head.headers, &header::CONTENT_ENCODING), method) {
         (Err(status), _) => State::Refused(Box::new(status)),
         (Ok(()), Method::Unary { request, .. }) => State::Reading(BytesMut::new(), request),
+        // No handler reads the body: `Protocols` passes no streaming method, and an unknown one is refused.
         (Ok(()), Method::Streaming | Method::Unknown) => State::Ended,
     };
     rewrite(&mut head);
@@ -71,7 +72,7 @@ pub(super) fn stream_to_grpc(request: Request<Body>) -> Request<Body> {
     Request::from_parts(head, body)
 }
 
-/// Makes headers of gRPC of those of Connect.
+/// Replaces the headers of Connect with those of gRPC.
 fn rewrite(head: &mut Parts) {
     for name in REMOVED {
         head.headers.remove(name);
@@ -83,7 +84,10 @@ fn rewrite(head: &mut Parts) {
     head.version = Version::HTTP_2;
 }
 
-/// Checks the headers of the protocol.
+/// Checks the version of the protocol, and that the header `encoding` announces no compression.
+///
+/// # Errors
+/// `INVALID_FIELDS` or `UNIMPLEMENTED`.
 fn check(headers: &HeaderMap, encoding: &HeaderName) -> Result<(), Status> {
     if headers.get(CONNECT_PROTOCOL_VERSION).is_some_and(|version| version != "1") {
         return Err(invalid_field(Violation::new(CONNECT_PROTOCOL_VERSION, &RequestRule::ConnectVersion)));
@@ -95,8 +99,8 @@ fn check(headers: &HeaderMap, encoding: &HeaderName) -> Result<(), Status> {
     Ok(())
 }
 
-/// Returns the `grpc-timeout` of a `connect-timeout-ms`. A malformed one stays malformed, and the layer of
-/// deadlines refuses it.
+/// Returns the `grpc-timeout` of a `connect-timeout-ms`: in milliseconds, or in whole seconds if the digits
+/// do not suffice. A malformed one stays malformed, and the layer of deadlines refuses it.
 fn grpc_timeout(millis: &HeaderValue) -> HeaderValue {
     let text = millis.to_str().unwrap_or_default();
     let is_valid =
@@ -117,8 +121,9 @@ struct TranslatedBody {
 }
 
 enum State {
+    /// The headers are refused: the body is this error.
     Refused(Box<Status>),
-    /// The bytes that were received, and the message that they are.
+    /// The bytes received so far, and the type of the message that they encode.
     Reading(BytesMut, MessageDescriptor),
     Ended,
 }

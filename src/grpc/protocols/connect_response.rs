@@ -58,7 +58,7 @@ pub(super) async fn from_grpc(
             head.status = connect_error::http_status(&status);
             head.headers.insert(header::CONTENT_TYPE, Codec::Json.content_type());
             if let Some(delay) = status.get_details_retry_info().and_then(|info| info.retry_delay) {
-                // In whole seconds, so a part of a second counts as one.
+                // The header has whole seconds, so a part of a second counts as one.
                 let seconds = delay.as_secs().saturating_add(u64::from(delay.subsec_nanos() > 0));
                 head.headers.insert(header::RETRY_AFTER, seconds.into());
             }

@@ -11,13 +11,13 @@ use http::HeaderMap;
 use http_body::Frame;
 use tonic::{Status, body::Body};
 
-/// The length of the flag and the length.
+/// The size of what precedes the message: the flag (1 byte) and the length (4 bytes).
 pub(super) const PREFIX_BYTES: usize = 5;
 
 /// The flag of an uncompressed message.
 pub(super) const MESSAGE: u8 = 0;
 
-/// Returns a frame.
+/// Returns a frame with this flag and content.
 pub(super) fn frame(flag: u8, content: &[u8]) -> Bytes {
     let mut frame = BytesMut::with_capacity(PREFIX_BYTES.saturating_add(content.len()));
     frame.put_u8(flag);
@@ -26,7 +26,7 @@ pub(super) fn frame(flag: u8, content: &[u8]) -> Bytes {
     frame.freeze()
 }
 
-/// A body whose trailers are its last frame.
+/// A body that sends its trailers as a last frame of data.
 pub(super) struct FramedTrailers {
     pub(super) body: Body,
     /// Returns the frame with these trailers.

@@ -1,9 +1,9 @@
 //! JSON of protobuf messages, by the canonical mapping
 //! (<https://protobuf.dev/programming-guides/json/>).
 //!
-//! prost-reflect maps the values. This module refuses what prost-reflect would accept or ignore: a field that
-//! occurs twice, under its JSON name, its name in the .proto, or both. An error names the field and the rule,
-//! and never repeats the input, which may be a password.
+//! prost-reflect maps the values. This module also refuses a field that occurs twice (under its JSON name,
+//! its name in the `.proto`, or both), which prost-reflect would accept. An error names the field and the
+//! rule. It never repeats the input, which may be a password.
 
 use std::{collections::HashSet, fmt};
 
@@ -117,6 +117,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
 fn syntax_violation(error: &serde_json::Error) -> Violation {
     let (line, column) = (error.line(), error.column());
     let rule = match error.classify() {
+        // `Strict` accepts values of all types, so a repeated name is its only error of this category.
         Category::Data => JsonRule::DistinctNames { line, column },
         Category::Eof => JsonRule::Complete { line, column },
         Category::Syntax | Category::Io => JsonRule::Syntax { line, column },
@@ -124,8 +125,8 @@ fn syntax_violation(error: &serde_json::Error) -> Violation {
     Violation::new(BODY, &rule)
 }
 
-/// Returns the violation of a name that is no field, or that is the other name of a field that the object
-/// has already.
+/// Returns the first violation by a name in an object of the message: the name is no field, or the object
+/// already has the field under its other name. A value of the wrong type is not a violation here.
 fn name_violation(message: &MessageDescriptor, value: &Value) -> Option<Violation> {
     let members = value.as_object().filter(|_| message.package_name() != WELL_KNOWN)?;
     let mut seen = HashSet::new();
@@ -140,6 +141,7 @@ fn name_violation(message: &MessageDescriptor, value: &Value) -> Option<Violatio
         }
         let Kind::Message(inner) = field.kind() else { return None };
         match value {
+            // The names in a map are its keys.
             _ if field.is_map() => None,
             Value::Array(elements) => elements.iter().find_map(|element| name_violation(&inner, element)),
             value => name_violation(&inner, value),
@@ -153,7 +155,7 @@ fn find_field(message: &MessageDescriptor, name: &str) -> Option<FieldDescriptor
     message.get_field_by_json_name(name).or_else(|| message.get_field_by_name(name))
 }
 
-/// Returns the violations of a message with a value that its field does not accept.
+/// Returns the violations of a message that prost-reflect refuses although its names are right.
 fn value_violations(message: &MessageDescriptor, value: Value) -> Vec<Violation> {
     let Value::Object(members) = value else {
         return vec![Violation::new(BODY, &JsonRule::Object)];
@@ -167,7 +169,7 @@ fn value_violations(message: &MessageDescriptor, value: Value) -> Vec<Violation>
         }
     }
     if violations.is_empty() {
-        // Each field is valid alone.
+        // Each field is valid alone, so two of them belong to the same oneof.
         violations.push(Violation::new(BODY, &JsonRule::OneOf));
     }
     violations

@@ -55,7 +55,7 @@ impl<H: HttpHandler> HttpHandler for Protocols<H> {
         if protocol == Protocol::Grpc && request.version() == Version::HTTP_2 {
             return self.inner.answer(request, peer).await;
         }
-        // Boxed, so that a call of gRPC has no room for it.
+        // Boxed, so that the future of a gRPC call reserves no memory for it.
         Box::pin(self.answer_translated(protocol, request, peer)).await
     }
 }
@@ -71,7 +71,7 @@ impl<H: HttpHandler> Protocols<H> {
         match protocol {
             Protocol::Connect(codec) if is_call => {
                 let method = self.schema.find(request.uri().path());
-                // A streaming method has another content type in Connect.
+                // In Connect, a streaming method has another content type: the layers reject this one.
                 if !method.is_streaming() {
                     let request = connect_request::to_grpc(request, codec, method.clone());
                     let response = self.inner.answer(request, peer).await;

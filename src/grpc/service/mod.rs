@@ -67,8 +67,9 @@ pub struct Services {
 }
 
 impl Services {
-    /// Creates the services of the API, which accept requests of at most `message_bytes_max` bytes. All but
-    /// `IdentityService`, which bypasses the router, are added to `routes`, which has health and reflection.
+    /// Creates the services of the API, which accept requests of at most `message_bytes_max` bytes. `routes`
+    /// has health and reflection already. All services of the API but `IdentityService`, which bypasses the
+    /// router, are added to it.
     #[must_use]
     pub fn new(api: Api, message_bytes_max: usize, routes: Routes) -> Self {
         let (store, audit) = (api.store.clone(), api.audit.clone());
