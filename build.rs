@@ -18,6 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "kairos/identity/v1/account_service.proto",
         "kairos/identity/v1/admin_service.proto",
         "kairos/identity/v1/error_reason.proto",
+        "kairos/identity/v1/violation.proto",
         "kairos/identity/v1/user.proto",
         "kairos/identity/v1/session.proto",
     ])?;
@@ -29,6 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("kairos_identity_descriptor.bin"), compiler.encode_file_descriptor_set())?;
     fs::write(out.join("kairos_identity_debug.rs"), debug_impls)?;
     tonic_prost_build::configure()
+        .btree_map(".")
         .build_server(true)
         .build_client(true)
         .skip_debug(with_secrets().map(|message| format!(".{}", message.full_name())))

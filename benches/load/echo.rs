@@ -50,7 +50,7 @@ impl HttpHandler for EchoService {
 
 impl BodyLimits for EchoService {
     fn body_limit(&self, _: &str) -> BodyLimit {
-        BodyLimit { bytes_max: 64 * 1024, waiting_bytes: 16 * 1024, is_of_strangers: false }
+        BodyLimit { bytes_max: 64 * 1024, waiting_bytes: 16 * 1024, is_of_health: false }
     }
 
     fn reserved_bytes(_: &[u8]) -> usize {
@@ -99,6 +99,7 @@ fn user() -> proto::User {
         is_verified: true,
         created_at: Some(at),
         updated_at: Some(at),
+        state: proto::UserState::Active.into(),
     }
 }
 

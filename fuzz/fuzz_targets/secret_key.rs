@@ -4,16 +4,17 @@
 
 use kairos_identity::{
     domain::Sealed,
-    sealing::{Purpose, SealingKey},
+    sealing::{Purpose, SealingKeys},
 };
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (String, Vec<u8>)| {
     let (text, sealed) = input;
-    let _ = SealingKey::from_base64(&text);
-    let key = SealingKey::from_base64("q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=").unwrap();
+    let _ = SealingKeys::parse(&text);
+    let keys = SealingKeys::parse("q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=").unwrap();
+    let purpose = Purpose::MailToken { message_id: "1@a.example", recipient: "ada@example.com" };
     assert!(
-        key.open(Purpose::MailToken, &Sealed::from_bytes(sealed)).is_err(),
+        keys.open(purpose, &Sealed::from_bytes(sealed)).is_err(),
         "bytes that were not sealed were opened"
     );
 });

@@ -20,7 +20,7 @@ use kairos_identity::{
     },
     pages::{PageTemplates, Pages, PagesOptions},
     password::{PasswordOptions, Passwords, Policy},
-    sealing::SealingKey,
+    sealing::SealingKeys,
     server::{ConnectionAccount, HttpHandler, Peer, PeerLimits},
     store::{LookupOptions, Store},
 };
@@ -53,12 +53,12 @@ impl Service {
         store.migrate().await.unwrap();
         let limits = AuditLimits { unauthenticated_max: 10, per_caller_max: 10, per_account_max: 10 };
         let audit = AuditTrail::new(store.clone(), clock.clone(), limits);
-        let sealing_key = SealingKey::from_base64("q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=").unwrap();
-        let sealing_key = Arc::new(sealing_key);
-        let mails = Mails::new(mail_options(), Arc::clone(&sealing_key), entropy.clone(), Arc::default());
+        let sealing_keys = SealingKeys::parse("q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=").unwrap();
+        let sealing_keys = Arc::new(sealing_keys);
+        let mails = Mails::new(mail_options(), Arc::clone(&sealing_keys), entropy.clone(), Arc::default());
         let signing_keys = SigningKeys::new(
             store.clone(),
-            Arc::clone(&sealing_key),
+            Arc::clone(&sealing_keys),
             access_tokens(entropy.bytes()),
             KeyOptions { rotation_age: Duration::from_secs(3_600), lead: Duration::from_secs(60) },
             env.clone(),
@@ -85,10 +85,17 @@ impl Service {
         );
         let templates = PageTemplates::load(None).unwrap();
         let limit = Duration::from_secs(10);
-        let options = PagesOptions { request_timeout: limit, keys_max_age: limit, security_contact: None };
+        let (_, readiness) = tokio::sync::watch::channel(true);
+        let options = PagesOptions {
+            request_timeout: limit,
+            keys_max_age: limit,
+            security_contact: None,
+            public_base_url: "https://kairos.example".to_owned(),
+            readiness,
+        };
         let pages = Pages::new(accounts.clone(), Some(templates), options, env.clone());
         let administration = Administration::new(store.clone(), clock.clone());
-        let page_tokens = PageTokens::new(sealing_key, entropy.clone());
+        let page_tokens = PageTokens::new(sealing_keys, entropy.clone());
         let api = Api { accounts, administration, mails, page_tokens, store, audit };
         let services = Services::new(api, 64 * 1024, Routes::default());
         let options = LayerOptions {

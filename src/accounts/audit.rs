@@ -164,7 +164,8 @@ impl AuditTrail {
         }
     }
 
-    /// Replaces the emails of the accounts that the events are about by their users.
+    /// Sets the user of each event that names its account by email. Without such an account the event has no
+    /// user.
     async fn look_up_accounts(&self, mut queued: Vec<QueuedEvent>) -> Vec<QueuedEvent> {
         let emails: Vec<_> = queued.iter().filter_map(|queued| queued.account.clone()).collect();
         // If the database does not answer, the write that follows fails too and logs the cause.

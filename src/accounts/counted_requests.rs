@@ -1,7 +1,8 @@
 //! Registrations, new passwords and requested mails, each counted before it is processed, in a transaction of
 //! its own.
 //!
-//! A password attempt is reserved before, and counts only if its password was wrong (`password_attempts`).
+//! A password attempt is reserved before the comparison, and counts only if its password was wrong
+//! (`password_attempts`).
 
 use super::{
     AccountError, Accounts,

@@ -48,7 +48,7 @@ pub struct Retention {
     pub pause_after_jump: Duration,
 }
 
-/// Deletes rows that are no longer needed, every 10 minutes, and audit events beyond their number, every
+/// Deletes rows that are no longer needed, every 10 minutes, and audit events beyond `audit.rows-max`, every
 /// minute.
 pub struct Housekeeping {
     store: Store,
@@ -111,7 +111,8 @@ impl Housekeeping {
         }
     }
 
-    /// Returns the time by which rows may be deleted now, or `None` during a pause.
+    /// Returns the time against which the age of rows is judged, or `None` while nothing may be deleted by
+    /// its age.
     fn deletion_time(&self) -> Option<Timestamp> {
         self.watch().deletion_time()
     }

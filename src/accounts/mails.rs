@@ -8,8 +8,8 @@ use uuid::Builder;
 use crate::{
     domain::{Email, MailKind, MailToken, MailTokenPurpose, Timestamp},
     entropy::Entropy,
-    sealing::{Purpose, SealingKey},
-    store::{Delivery, NewMail},
+    sealing::{Purpose, SealingKeys},
+    store::{Attempts, Delivery, NewMail},
 };
 
 /// Time for which delivery of a mail without a link (a notice) is retried.
@@ -63,22 +63,40 @@ pub(super) struct Link {
 #[derive(Clone)]
 pub struct Mails {
     options: Arc<MailOptions>,
-    sealing_key: Arc<SealingKey>,
+    sealing_keys: Arc<SealingKeys>,
     entropy: Entropy,
     due: Arc<Notify>,
+    requested_per_day_max: u32,
 }
 
 impl Mails {
-    /// Creates mails whose tokens are stored encrypted under this key. `due` is notified when there is a new
-    /// mail to send.
+    /// Creates mails whose tokens are stored encrypted under these keys. `due` is notified when there is a
+    /// new mail to send.
     #[must_use]
     pub fn new(
         options: MailOptions,
-        sealing_key: Arc<SealingKey>,
+        sealing_keys: Arc<SealingKeys>,
         entropy: Entropy,
         due: Arc<Notify>,
     ) -> Self {
-        Self { options: Arc::new(options), sealing_key, entropy, due }
+        let options = Arc::new(options);
+        Self { options, sealing_keys, entropy, due, requested_per_day_max: u32::MAX }
+    }
+
+    /// Sets the number of mails with requested links to one mailbox within [`Mails::DAY`] beyond which the
+    /// outbox lets a mail wait.
+    #[must_use]
+    pub fn with_requested_per_day_max(self, max: u32) -> Self {
+        Self { requested_per_day_max: max, ..self }
+    }
+
+    /// The window of that number.
+    const DAY: Duration = Duration::from_hours(24);
+
+    /// True if a mail to a mailbox to which these mails with requested links were sent may have to wait.
+    pub(super) fn may_wait(&self, sent: Option<Attempts>, now: Timestamp) -> bool {
+        let sent = Attempts::in_window(sent, Self::DAY, now);
+        sent.is_some_and(|sent| sent.count >= self.requested_per_day_max)
     }
 
     /// Returns the lifetime of a link for this purpose. That of a link that verifies an email is also the
@@ -117,8 +135,10 @@ impl Mails {
         let token = MailToken::from_random(self.entropy.bytes());
         let delivery = match by {
             MailedBy::Service => {
-                let sealed = self.sealing_key.seal(Purpose::MailToken, token.as_bytes(), &self.entropy);
-                Delivery::Service { message_id: self.message_id(), sealed_token: Some(sealed) }
+                let message_id = self.message_id();
+                let purpose = Purpose::MailToken { message_id: &message_id, recipient: recipient.as_str() };
+                let sealed = self.sealing_keys.seal(purpose, token.as_bytes(), &self.entropy);
+                Delivery::Service { message_id, sealed_token: Some(sealed) }
             }
             MailedBy::Caller => Delivery::Caller,
         };

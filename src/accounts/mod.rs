@@ -21,6 +21,7 @@ mod profile;
 mod redeem_link;
 mod register;
 mod request_link;
+mod resealing;
 mod sessions;
 mod signing_keys;
 mod stored_hashes;
@@ -43,9 +44,11 @@ pub use self::{
     mails::{MailOptions, MailedBy, Mails},
     options::{AccountsOptions, AuditLimits, Budget, SessionOptions, ThrottleOptions},
     register::{NewAccount, NewUser, REQUEST_ID_LIFETIME},
+    resealing::{Resealed, Resealing, SealedBy},
     sessions::{ActingUser, IssuedTokens},
     signing_keys::{KeyOptions, REVOCATION_DELAY, Rotation, SigningKeyError, SigningKeys},
     stored_hashes::StoredHashes,
+    verify_email::OldLinks,
 };
 pub use crate::access_token::PublicKey;
 use crate::{
@@ -135,8 +138,8 @@ impl Accounts {
     }
 
     /// Runs an operation in a task of its own, which goes on if the caller's future is dropped: what it
-    /// decides is written and recorded whether or not the caller waits. `work` receives these operations, and
-    /// a token that is cancelled when the caller no longer waits.
+    /// decides is written and recorded whether or not the caller waits. `work` receives a clone of `self`,
+    /// and a token that is cancelled when the caller no longer waits.
     async fn run_detached<T, E, F>(&self, work: impl FnOnce(Self, CancellationToken) -> F) -> Result<T, E>
     where
         T: Send + 'static,

@@ -10,6 +10,9 @@
 //! no link if the mailbox has a link of the same kind that is valid and in the first half of its lifetime.
 //! The owner therefore always has a link that works, or gets a new one.
 //!
+//! The number of mails to a mailbox in a day is limited too. While it is reached, the mail of a new link may
+//! have to wait, so the new link does not void those that were mailed before.
+//!
 //! The exception is a caller that mails the link itself ([`MailedBy::Caller`]): its response contains the
 //! token, so it reveals whether there is such an account.
 
@@ -17,8 +20,8 @@ use std::{sync::Arc, time::Duration};
 
 use super::{AccountError, Accounts, MailedBy};
 use crate::{
-    domain::{AuditKind, Email, MailToken, MailTokenPurpose, Origin, chain},
-    store::{LinkOwner, RequestedLink, Subject},
+    domain::{AuditKind, Email, MailKind, MailToken, MailTokenPurpose, Origin, chain},
+    store::{LinkOwner, OlderLinks, RequestedLink, Subject},
 };
 
 /// Maximum delay between the response and the work. The delay is random, so that a second call right after
@@ -131,9 +134,14 @@ impl Accounts {
         let event = event.with_resource(by.resource(*purpose));
         let link = self.deps.mails.link(*purpose, email, *by, event.at);
         let kept_since = event.at.minus(self.deps.mails.lifetime(*purpose) / 2);
-        let kept_since = (!is_within_limit).then_some(kept_since);
+        let mailed = Subject::mailbox_mails(email, MailKind::of_purpose(*purpose).cause());
+        let mailed = self.deps.store.find_counted(mailed, event.at).await?;
+        let older = OlderLinks {
+            kept_since: (!is_within_limit).then_some(kept_since),
+            mailed_stay_valid: *by == MailedBy::Service && self.deps.mails.may_wait(mailed, event.at),
+        };
         let owner = LinkOwner { email, id: None };
-        let requested = self.deps.store.request_link(owner, *purpose, link.mail, event, kept_since).await?;
+        let requested = self.deps.store.request_link(owner, *purpose, link.mail, event, older).await?;
         let (kind, reason) = match requested {
             RequestedLink::Created(_) => {
                 self.deps.mails.wake_outbox();

@@ -18,7 +18,7 @@ use crate::{
     database::DatabaseError,
     domain::{AuditEvent, AuditKind, Origin, SigningSeed, Timestamp, chain},
     env::Env,
-    sealing::{Purpose, SealingKey, UnsealError},
+    sealing::{Purpose, SealingKeys, UnsealError},
     store::{EarlierKeys, Store, StoredSigningKey},
 };
 
@@ -77,7 +77,7 @@ pub enum SigningKeyError {
 #[derive(Clone)]
 pub struct SigningKeys {
     store: Store,
-    sealing_key: Arc<SealingKey>,
+    sealing_keys: Arc<SealingKeys>,
     access_tokens: AccessTokens,
     options: KeyOptions,
     env: Env,
@@ -90,12 +90,12 @@ impl SigningKeys {
     #[must_use]
     pub fn new(
         store: Store,
-        sealing_key: Arc<SealingKey>,
+        sealing_keys: Arc<SealingKeys>,
         access_tokens: AccessTokens,
         options: KeyOptions,
         env: Env,
     ) -> Self {
-        Self { store, sealing_key, access_tokens, options, env, reloaded: Arc::default() }
+        Self { store, sealing_keys, access_tokens, options, env, reloaded: Arc::default() }
     }
 
     /// Returns the access tokens whose keys this manages.
@@ -223,7 +223,11 @@ impl SigningKeys {
         let id = SigningKey::new(seed.clone(), signs_from, None).public().id.as_str().to_owned();
         let key = StoredSigningKey {
             generation: latest.map_or(1, |latest| latest.generation.saturating_add(1)),
-            sealed_seed: self.sealing_key.seal(Purpose::SigningSeed, seed.as_bytes(), &self.env.entropy),
+            sealed_seed: self.sealing_keys.seal(
+                Purpose::SigningSeed { key_id: &id },
+                seed.as_bytes(),
+                &self.env.entropy,
+            ),
             created_at: now,
             signs_from,
             verifies_until: None,
@@ -253,7 +257,7 @@ impl SigningKeys {
 
     /// Decrypts a signing key. A key with a wrong time signs until the next one does.
     fn open(&self, key: &StoredSigningKey, now: Timestamp) -> Result<SigningKey, UnsealError> {
-        let seed = self.sealing_key.open(Purpose::SigningSeed, &key.sealed_seed)?;
+        let seed = self.sealing_keys.open(Purpose::SigningSeed { key_id: &key.id }, &key.sealed_seed)?;
         let always = Timestamp::from_unix_micros(i64::MIN);
         let signs_from = if key.is_ahead(now) { always } else { key.signs_from };
         Ok(SigningKey::new(SigningSeed::from_bytes(seed), signs_from, key.verifies_until))

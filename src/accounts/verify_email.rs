@@ -11,7 +11,28 @@ use crate::{
 /// Audit `resource` of a link that the Django backend mailed.
 const OLD_LINK: &str = "auth_token link";
 
+/// Whether verification links of the Django backend are accepted. They contain an `auth_token`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OldLinks {
+    /// They are accepted until a date.
+    Accepted,
+    /// They were accepted until a date that has passed.
+    Ended,
+    /// They are never accepted.
+    Refused,
+}
+
 impl Accounts {
+    /// Returns whether verification links of the Django backend are accepted now.
+    #[must_use]
+    pub fn old_links(&self) -> OldLinks {
+        match self.options.accept_auth_token_until {
+            Some(until) if self.deps.env.clock.now() < until => OldLinks::Accepted,
+            Some(_) => OldLinks::Ended,
+            None => OldLinks::Refused,
+        }
+    }
+
     /// Marks the email that the token was mailed to as verified, and uses up the token.
     ///
     /// # Errors
@@ -47,8 +68,7 @@ impl Accounts {
     /// until the date that the operator configured, and only for imported users that have not changed since
     /// the import.
     async fn verify_with_old_link(&self, token: AuthToken, origin: &Origin) -> Result<User, AccountError> {
-        let now = self.deps.env.clock.now();
-        if self.options.accept_auth_token_until.is_none_or(|until| now >= until) {
+        if self.old_links() != OldLinks::Accepted {
             self.count_refused_old_link();
             return Err(AccountError::InvalidToken);
         }

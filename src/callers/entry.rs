@@ -200,6 +200,7 @@ fn user_fields(names: &[Spanned<String>]) -> Result<UserFields, Violation> {
             "is_verified" => fields.is_verified = true,
             "created_at" => fields.created_at = true,
             "updated_at" => fields.updated_at = true,
+            "state" => fields.state = true,
             "auth_token" => {}
             other => {
                 let rule = format!("user-fields: User has no field {other}");

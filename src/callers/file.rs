@@ -6,7 +6,7 @@
 //! token-hashes = ["sha256:..."]      # printed by `kairos-identity caller token bff`; two during a rotation
 //! certificates = ["uri:spiffe://kairos/bff"] # names in the client certificate: uri:..., dns:... or cn:...
 //! methods = ["IdentityService/*"]
-//! user-fields = ["username", "email", "is_verified", "created_at", "updated_at"]
+//! user-fields = ["username", "email", "is_verified", "created_at", "updated_at", "state"]
 //! tells-client = true                # optional; default false
 //! receives-mail-tokens = true        # optional; default false
 //! calls-max = 200                    # optional; default 1000

@@ -47,12 +47,20 @@ pub struct UserFields {
     pub created_at: bool,
     /// `updated_at`
     pub updated_at: bool,
+    /// `state`
+    pub state: bool,
 }
 
 impl UserFields {
     /// Every field.
-    pub const ALL: Self =
-        Self { username: true, email: true, is_verified: true, created_at: true, updated_at: true };
+    pub const ALL: Self = Self {
+        username: true,
+        email: true,
+        is_verified: true,
+        created_at: true,
+        updated_at: true,
+        state: true,
+    };
 }
 
 #[cfg(test)]

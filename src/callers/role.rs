@@ -47,7 +47,7 @@ impl Role {
     pub(super) const fn user_fields(self) -> &'static [&'static str] {
         match self {
             Self::Bff | Self::Operator => &["*"],
-            Self::Agent => &["username", "is_verified"],
+            Self::Agent => &["username", "is_verified", "state"],
             Self::Monitor => &[],
         }
     }

@@ -12,7 +12,7 @@ use crate::{
     env::Env,
     import::Progress,
     maintenance::{CopiedTable, StoreCopy},
-    sealing::SealingKey,
+    sealing::SealingKeys,
     store::Store,
 };
 
@@ -82,7 +82,7 @@ async fn source_key_file(settings: &Settings, source: Store) -> Option<PathBuf> 
         DatabaseUrl::Postgres(_) => None,
     };
     for path in settings.secret.key_file.clone().into_iter().chain(beside_database) {
-        let Ok(key) = SealingKey::load(&path) else { continue };
+        let Ok(key) = SealingKeys::load(&path) else { continue };
         let access_tokens = signing::access_tokens(settings);
         let keys =
             signing::signing_keys(settings, source.clone(), Arc::new(key), access_tokens, Env::system());

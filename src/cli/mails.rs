@@ -8,13 +8,13 @@ use crate::{
     accounts::{MailOptions, Mails},
     config::Settings,
     entropy::Entropy,
-    sealing::SealingKey,
+    sealing::SealingKeys,
 };
 
 /// Constructs [`Mails`], which notifies `mail_enqueued` when a mail is ready to send.
 pub(super) fn mails(
     settings: &Settings,
-    sealing_key: Arc<SealingKey>,
+    sealing_keys: Arc<SealingKeys>,
     entropy: &Entropy,
     mail_enqueued: Arc<Notify>,
 ) -> Mails {
@@ -24,5 +24,6 @@ pub(super) fn mails(
         undo_lifetime: settings.verification.undo_lifetime.get(),
         message_id_domain: settings.mail.from.address.domain().to_owned(),
     };
-    Mails::new(options, sealing_key, entropy.clone(), mail_enqueued)
+    Mails::new(options, sealing_keys, entropy.clone(), mail_enqueued)
+        .with_requested_per_day_max(settings.mail.daily_per_address_max.get())
 }

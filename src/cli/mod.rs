@@ -89,7 +89,7 @@ enum Command {
     Audit(audit::Audit),
     /// Manage the callers file and service tokens
     Caller(caller::Caller),
-    /// List and rotate the keys that sign access tokens
+    /// List and rotate the keys that sign access tokens, and those that encrypt stored secrets
     Keys(keys::Keys),
     /// Import users from a Django backend
     Import(import::Import),
@@ -213,12 +213,16 @@ impl Cli {
                     store_flags.settings.set("database.url", "to", url);
                 }
             }
+            Command::Keys(keys) => {
+                if let Some(path) = keys.secret_key_file() {
+                    serve_flags.set("secret.key-file", "secret-key-file", path);
+                }
+            }
             Command::Export(export) => export.check_target_url().map_err(CliError::MalformedFlag)?,
             Command::Migrate
             | Command::User(_)
             | Command::Audit(_)
             | Command::Caller(_)
-            | Command::Keys(_)
             | Command::Backup(_)
             | Command::Healthcheck(_) => {}
         }

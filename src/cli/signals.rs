@@ -36,7 +36,7 @@ impl Signals {
 
     /// Waits for the next signal that does not belong to the one that was received just now, and returns its
     /// name.
-    pub(super) async fn next_after_a_pause(&mut self, clock: &Clock) -> &'static str {
+    pub(super) async fn next_distinct(&mut self, clock: &Clock) -> &'static str {
         let first = clock.instant();
         loop {
             let signal = self.next().await;

@@ -8,14 +8,14 @@ use std::{
 use super::{Failure, reason};
 use crate::{
     access_token::{AccessTokenOptions, AccessTokens},
-    accounts::{KeyOptions, SigningKeys},
+    accounts::{KeyOptions, Resealing, SigningKeys},
     clock::Clock,
     config::{DatabaseUrl, Settings},
     database::sqlite_file::with_suffix,
     entropy::Entropy,
     env::Env,
     input_file::ShownPath,
-    sealing::SealingKey,
+    sealing::SealingKeys,
     store::Store,
 };
 
@@ -25,11 +25,11 @@ pub(super) const KEY_SUFFIX: &str = ".key";
 /// Loads the key of `secret.key-file`. If the setting is unset on SQLite, loads the key file beside the
 /// database, and creates it if it is missing, so that the first start needs no preparation. Creates none if
 /// `store` holds secrets under another key.
-pub(super) async fn sealing_key(
+pub(super) async fn sealing_keys(
     settings: &Settings,
     store: &Store,
     entropy: &Entropy,
-) -> Result<SealingKey, Failure> {
+) -> Result<SealingKeys, Failure> {
     match check_key(settings, Some(store)).await? {
         Some(key) => Ok(key),
         None => create_key(settings, entropy),
@@ -37,10 +37,10 @@ pub(super) async fn sealing_key(
 }
 
 /// Loads the key beside a SQLite database, and creates it if it is missing.
-fn create_key(settings: &Settings, entropy: &Entropy) -> Result<SealingKey, Failure> {
+fn create_key(settings: &Settings, entropy: &Entropy) -> Result<SealingKeys, Failure> {
     match &settings.database.url {
         DatabaseUrl::Sqlite(database) => {
-            let created = SealingKey::load_or_create(&default_key_path(database), entropy);
+            let created = SealingKeys::load_or_create(&default_key_path(database), entropy);
             created.map_err(|error| format!("secret.key-file: {}", reason(error)))
         }
         DatabaseUrl::Postgres(_) => Err("secret.key-file must be set with PostgreSQL".to_owned()),
@@ -55,7 +55,7 @@ fn create_key(settings: &Settings, entropy: &Entropy) -> Result<SealingKey, Fail
 pub(super) async fn check_key(
     settings: &Settings,
     store: Option<&Store>,
-) -> Result<Option<SealingKey>, Failure> {
+) -> Result<Option<SealingKeys>, Failure> {
     let path = match (&settings.secret.key_file, &settings.database.url) {
         (Some(path), _) => path.clone(),
         (None, DatabaseUrl::Sqlite(database)) => default_key_path(database),
@@ -63,7 +63,7 @@ pub(super) async fn check_key(
     };
     let is_named = settings.secret.key_file.is_some();
     if is_named || path.symlink_metadata().is_ok() {
-        let loaded = SealingKey::load(&path).map(Some);
+        let loaded = SealingKeys::load(&path).map(Some);
         return loaded.map_err(|error| format!("secret.key-file: {}", reason(error)));
     }
     let has_secrets = match store {
@@ -83,6 +83,21 @@ pub(super) async fn check_key(
         ShownPath(&path),
         settings.database.url,
     ))
+}
+
+/// Warns of stored secrets that cannot be decrypted because their key is not in the file.
+pub(super) async fn warn_of_missing_keys(store: &Store, keys: &Arc<SealingKeys>) -> Result<(), Failure> {
+    let resealing = Resealing::new(store.clone(), Arc::clone(keys), Entropy::system());
+    let (counts, ring) = (resealing.count().await.map_err(reason)?, keys.ring());
+    for (id, number) in counts {
+        let Some(id) = id.filter(|id| !ring.ids().contains(id)) else { continue };
+        let file = keys.path().map(|path| ShownPath(path).to_string()).unwrap_or_default();
+        tracing::warn!(
+            "{number} stored secrets (tokens of unsent mails, signing keys) are encrypted under the key {id}, which is not in \
+             {file}, and cannot be decrypted: add the key to the file again, as the second line"
+        );
+    }
+    Ok(())
 }
 
 /// Returns the path of the key file of a SQLite database if `secret.key-file` is unset: the database's path
@@ -106,27 +121,27 @@ pub(super) async fn standalone_signing_keys(
     settings: &Settings,
     store: Store,
     replaces_lost: bool,
-) -> Result<(SigningKeys, Arc<SealingKey>), Failure> {
+) -> Result<(SigningKeys, Arc<SealingKeys>), Failure> {
     let env = Env::system();
-    let sealing_key = match check_key(settings, None).await? {
+    let sealing_keys = match check_key(settings, None).await? {
         Some(key) => key,
         None if replaces_lost => create_key(settings, &env.entropy)?,
-        None => sealing_key(settings, &store, &env.entropy).await?,
+        None => sealing_keys(settings, &store, &env.entropy).await?,
     };
-    let sealing_key = Arc::new(sealing_key);
-    let keys = signing_keys(settings, store, Arc::clone(&sealing_key), access_tokens(settings), env);
-    Ok((keys, sealing_key))
+    let sealing_keys = Arc::new(sealing_keys);
+    let keys = signing_keys(settings, store, Arc::clone(&sealing_keys), access_tokens(settings), env);
+    Ok((keys, sealing_keys))
 }
 
 /// Constructs [`SigningKeys`], which manages the keys of `access_tokens`.
 pub(super) fn signing_keys(
     settings: &Settings,
     store: Store,
-    sealing_key: Arc<SealingKey>,
+    sealing_keys: Arc<SealingKeys>,
     access_tokens: AccessTokens,
     env: Env,
 ) -> SigningKeys {
     let session = &settings.session;
     let options = KeyOptions { rotation_age: session.key_rotation.get(), lead: session.key_lead.get() };
-    SigningKeys::new(store, sealing_key, access_tokens, options, env)
+    SigningKeys::new(store, sealing_keys, access_tokens, options, env)
 }

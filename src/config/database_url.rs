@@ -26,7 +26,8 @@ impl DatabaseUrl {
     }
 }
 
-/// True if each host of a PostgreSQL URL that begins with a bracket ends with one, apart from its port.
+/// True if brackets in the hosts of a PostgreSQL URL occur only as `[address]` and `[address]:port`. Checked
+/// here so that the error names the setting as for any other malformed URL.
 fn has_whole_brackets(url: &str) -> bool {
     let authority =
         url.split_once("://").map_or(url, |(_, rest)| rest.split(['/', '?']).next().unwrap_or(rest));

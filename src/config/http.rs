@@ -10,8 +10,9 @@ use super::{
 };
 
 section! {
-    /// The HTTP port, which serves the public keys at `/.well-known/jwks.json` and the pages. It usually runs
-    /// behind a reverse proxy. If `[server]` has a certificate, this port uses TLS with it.
+    /// The HTTP port, which serves the public keys at `/.well-known/jwks.json`, the probes `/livez` and
+    /// `/readyz`, and the pages. It usually runs behind a reverse proxy. If `[server]` has a certificate,
+    /// this port uses TLS with it.
     HttpSettings in "http" {
         /// The address to listen on; empty disables the port. An address that is not loopback needs TLS or
         /// `server.insecure-plaintext`.
@@ -21,7 +22,8 @@ section! {
              it",
         ))]
         listen: Option<SocketAddr> = "127.0.0.1:50080",
-        /// Maximum number of open connections; further ones wait to be accepted.
+        /// Maximum number of open connections. When it is reached, a new connection gets the place of the
+        /// oldest one of the peer that has the most; one of that peer itself waits.
         connections_max: Count<1, 1_000_000> = "1000",
         /// Maximum number of open connections of one peer; a further one is closed at once. A peer is an IPv4
         /// address or an IPv6 network (/64). A reverse proxy is one peer.

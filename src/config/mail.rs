@@ -67,8 +67,10 @@ section! {
         /// of mails are counted separately, so that others cannot use up the mails that the owner needs:
         /// those that any client can cause by entering the address (notices of attempted registrations, links
         /// to confirm a new email), the links that any client may request for an account (to verify its
-        /// email, to reset its password), and those about changes of an account. A mail beyond it waits until
-        /// the 24 hours end, or until its link expires.
+        /// email, to reset its password), and those about changes of an account. A mail beyond it waits
+        /// until its interval has passed since the last one: 24 hours divided by this number, or the lifetime
+        /// of its link if that is shorter. So others never end the mails that the owner needs. While a link
+        /// may have to wait, it voids none that was mailed before.
         daily_per_address_max: Count<1, 10_000> = "30",
         /// Maximum number of mails within 24 hours, so that a flood of registrations does not ruin the
         /// reputation of the sender's domain. A mail beyond it waits like one beyond

@@ -44,11 +44,15 @@ section! {
              unencrypted",
         ))]
         insecure_plaintext: bool = "false",
-        /// Maximum number of open connections; further ones wait to be accepted. Each costs about 100 KiB and
-        /// a file descriptor. At startup the limit is lowered if the process may not open that many files.
+        /// Maximum number of open connections. Each costs about 100 KiB and a file descriptor. At startup the
+        /// limit is lowered if the process may not open that many files. When it is reached, a new connection
+        /// gets the place of another one: of the peer with the most connections on which no caller was
+        /// authenticated, the oldest of these; or else of a caller that has more than a quarter of all. A new
+        /// connection of the peer that has the most itself waits.
         connections_max: Count<1, 1_000_000> = "10000",
         /// Maximum number of open connections of one peer; a further one is closed at once. A peer is an IPv4
-        /// address or an IPv6 network (/64). A load balancer is one peer.
+        /// address or an IPv6 network (/64). A load balancer is one peer. A 64th more may be open for a short
+        /// time, for health checks: the oldest of them is closed for the next one after 1 s.
         connections_per_peer_max: Count<1, 1_000_000> = "1000",
         /// Time within which a new connection must have sent the HTTP/2 connection preface, and within which
         /// each request of HTTP/1.1 must have sent its head; otherwise the connection is closed.
@@ -75,7 +79,9 @@ section! {
         /// floods of small frames closes a connection on which more than 1,000 calls begin at the same
         /// moment.
         streams_per_connection_max: Count<1, 1_000> = "256",
-        /// Maximum size of the headers of one call; over HTTP/1.1 at least 8 KiB.
+        /// Maximum size of the headers of one call; over HTTP/1.1 at least 8 KiB. A longer list gets status
+        /// 431. One of more than four times this size ends its connection of HTTP/2, with the calls of others
+        /// on it: let a proxy in front of the service refuse what is longer.
         header_list_bytes_max: Bytes<1_024, 1_048_576> = "16KiB",
         /// Maximum size of a request message, also of one in JSON. The largest legitimate one,
         /// `ResolveTokens` with 1,000 tokens, has 38 KB.
@@ -88,6 +94,7 @@ section! {
         /// with `OVERLOADED`. Each costs about 2 KiB, even if its response waits because the peer does not
         /// read it. Connections on which a caller was authenticated are counted apart from the others, here
         /// and in the three limits below, so that strangers at the address of a caller take nothing from it.
+        /// A connection with at most 4 calls in flight may check the health also beyond this limit.
         calls_per_peer_max: Count<1, 1_000_000> = "2048",
         /// Maximum number of streaming calls in flight of one peer: `Watch` of the health service, and
         /// reflection. A client that watches the health has one such call for each connection.
@@ -98,7 +105,9 @@ section! {
         /// received bytes. A request that would exceed the limit is refused with `OVERLOADED`; a request that
         /// arrives at once is not affected.
         unfinished_bytes_per_peer_max: Bytes<65_536, 1_073_741_824> = "4MiB",
-        /// Maximum memory of the unfinished requests of all peers together.
+        /// Maximum memory of the unfinished requests of all callers together, and likewise of all strangers.
+        /// One caller may take a quarter of it, from however many addresses, so that the others go on. One
+        /// call of the health service on each connection is not counted.
         unfinished_bytes_max: Bytes<65_536, 4_194_304_000> = "128MiB",
         /// Maximum number of bytes that the server reads and discards of a request that it has answered
         /// before the request was complete. After that it resets the call.

@@ -24,7 +24,8 @@ section! {
         unverified_kept: Span<1_000, 31_536_000_000> = "30d",
         /// Time until which links are accepted that the Django backend has mailed. They contain the user's
         /// `auth_token`, which is not a secret: every client that knows it can verify the email of an
-        /// imported user who has not done so. Each use is logged. If unset, these links are refused.
+        /// imported user who has not done so. Each use is logged. The page `/verify` takes them too, also as
+        /// `/api/verify/UUID/`. If unset, these links are refused.
         accept_auth_token_until: Option<Timestamp> = "",
         /// Number of links that requests without a proof of identity mail to one mailbox within
         /// `verification.resends-window`, so that a mailbox cannot be flooded. Links to verify an email,

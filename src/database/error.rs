@@ -94,8 +94,8 @@ impl DatabaseError {
         SqlState::find(&chain(cause)).is_some_and(SqlState::is_read_only)
     }
 
-    /// Returns the error of a statement whose connection is closed: whatever its text is, the database did
-    /// not answer.
+    /// Turns [`Self::Internal`] into [`Self::Unavailable`]: the connection of the statement is closed, so the
+    /// error is no answer of the database to it.
     pub(super) fn after_lost_connection(self) -> Self {
         match self {
             Self::Internal(cause) => Self::Unavailable(cause),

@@ -14,7 +14,8 @@ use tokio::time::Instant;
 
 use super::{
     columns::{SqlUuid, UuidColumn},
-    postgres::{PostgresPool, Repeats},
+    postgres::PostgresPool,
+    postgres_pool::Repeats,
 };
 use crate::database::DatabaseError;
 
@@ -24,8 +25,7 @@ pub(super) const BEAT_INTERVAL: Duration = Duration::from_secs(5);
 /// Interval after a failed write.
 pub(super) const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How much longer than the lag limit an earlier row is accepted: longer than a write takes that does not
-/// fail.
+/// How much longer than the lag limit an earlier row is accepted. A write that succeeds takes less time.
 const ACCEPTED_FOR: Duration = Duration::from_secs(5);
 
 /// Largest number of writes in memory. With a lag limit that needs more (an hour and a half), the older rows
@@ -87,8 +87,8 @@ impl Heartbeats {
         }
     }
 
-    /// True if a replica that shows `number` in the row of this instance has the data of the primary, as they
-    /// were at most `lag_max` (and a little) before `at`, the time of the last report of the primary.
+    /// True if a replica that shows `number` in the row of this instance was at most `lag_max` and
+    /// [`ACCEPTED_FOR`] behind the primary at `at`, the time of the last report of the primary.
     pub(super) fn is_recent(&self, number: Option<i64>, at: Instant, lag_max: Duration) -> bool {
         let Some(shown) = number else { return false };
         // From the newest: a row is accepted until its successor is too old.

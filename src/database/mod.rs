@@ -13,14 +13,19 @@ mod heartbeat;
 pub(crate) mod postgres;
 pub(crate) mod postgres_connect;
 mod postgres_errors;
+pub(crate) mod postgres_pool;
 mod postgres_start;
+mod postgres_watch;
 pub(crate) mod replicas;
 mod replication;
 pub(crate) mod session;
 mod sql_state;
 pub(crate) mod sqlite;
+pub(crate) mod sqlite_connection;
 pub(crate) mod sqlite_file;
 pub(crate) mod sqlite_open;
+mod sqlite_thread;
+mod sqlite_transaction;
 mod sqlite_wal;
 
 use std::time::Duration;
@@ -31,8 +36,8 @@ pub use self::{
     error::{Cause, Constraint, DatabaseError},
     postgres_connect::PostgresOptions,
     postgres_start::wait_for_postgres,
-    sqlite::wait_until_closed,
     sqlite_open::SqliteOptions,
+    sqlite_thread::wait_until_closed,
 };
 use self::{postgres::PostgresPool, sqlite::SqliteThreads};
 
@@ -71,7 +76,9 @@ macro_rules! read {
         match $connections {
             $crate::database::Connections::Sqlite(threads) => {
                 threads
-                    .read(move |$connection| $crate::database::sqlite::poll_once(async move { $body }))
+                    .read(move |$connection| {
+                        $crate::database::sqlite_connection::poll_once(async move { $body })
+                    })
                     .await
             }
             $crate::database::Connections::Postgres(pool) => {
@@ -81,7 +88,7 @@ macro_rules! read {
                         let result: Result<_, $crate::database::DatabaseError> = async move { $body }.await;
                         result
                     };
-                    let mut repeats = $crate::database::postgres::Repeats::of_read();
+                    let mut repeats = $crate::database::postgres_pool::Repeats::of_read();
                     loop {
                         let mut leased = own.lease().await?;
                         let answer = (attempt.clone())(leased.connection()).await;
@@ -116,7 +123,7 @@ macro_rules! write {
                     .write(move |$connection| {
                         let mut recorded = $crate::database::audit_log::RecordedEvents::default();
                         let $recorded = &mut recorded;
-                        let result = $crate::database::sqlite::poll_once(async move { $body });
+                        let result = $crate::database::sqlite_connection::poll_once(async move { $body });
                         result.map(|value| (value, recorded))
                     })
                     .await
@@ -130,7 +137,7 @@ macro_rules! write {
                         let result: Result<_, $crate::database::DatabaseError> = async move { $body }.await;
                         result.map(|value| (value, recorded))
                     };
-                    let mut repeats = $crate::database::postgres::Repeats::of_write();
+                    let mut repeats = $crate::database::postgres_pool::Repeats::of_write();
                     loop {
                         let mut leased = own.lease().await?;
                         // Not the default of the server: at a stricter level concurrent writes of the same
@@ -172,7 +179,7 @@ macro_rules! statements {
             )+
         }
 
-        impl $name for $crate::database::sqlite::InlineConnection {
+        impl $name for $crate::database::sqlite_connection::InlineConnection {
             $(async fn $statement(&mut $this $(, $argument: $type)*) -> $output $body)+
         }
 

@@ -1,4 +1,4 @@
-//! A PostgreSQL connection pool in which every wait has a time limit.
+//! Reads and writes on a PostgreSQL server, with a time limit on every wait.
 //!
 //! Work runs in a task of its own ([`PostgresPool::run_write`], [`PostgresPool::run_read`]). If the caller's
 //! future is dropped, the transaction still runs to its end, and the next user of the connection does not
@@ -10,43 +10,33 @@
 //! the next write would only hang too, until the server has no connections left. So the number of writes is
 //! limited, the pool is larger than that, and reads always find a connection.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
-use deadpool::{
-    Runtime,
-    managed::{self, TimeoutType, Timeouts},
-};
 use diesel::{
     QueryableByName,
     sql_types::{BigInt, Nullable},
 };
 use diesel_async::{
     AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection,
-    pooled_connection::{
-        self, AsyncDieselConnectionManager, ManagerConfig, PoolableConnection, RecyclingMethod,
-        deadpool::Object, deadpool::Pool,
-    },
+    pooled_connection::deadpool::Object,
 };
-use futures_util::FutureExt;
 use tokio::{
     sync::{Semaphore, watch},
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    time::{sleep, timeout},
 };
 
 use super::{
     disk_full::DiskFullFailures,
     postgres_connect::{Connector, PostgresOptions},
-    sql_state::Remedy,
+    postgres_pool::{ConnectionPool, Leased, NO_FREE_CONNECTION},
+    postgres_watch::watch_server,
 };
 use crate::database::DatabaseError;
 
-/// A pool of connections to one server, or to that of several which accepts writes.
+/// Runs work on connections to one server, or to that of several which accepts writes.
 #[derive(Clone)]
 pub struct PostgresPool {
-    pool: Pool<AsyncPgConnection>,
+    pool: ConnectionPool,
     connector: Arc<Connector>,
     address: Arc<str>,
     is_pooled: bool,
@@ -56,8 +46,6 @@ pub struct PostgresPool {
     disk_full_failures: DiskFullFailures,
     /// The writes that have a connection or may take one.
     writes: Arc<Semaphore>,
-    /// Connections that were opened before this moment are closed instead of used.
-    discarded_before: Arc<Mutex<Option<Instant>>>,
     /// Changes when the server of the connections is no longer the right one.
     moves: Arc<watch::Sender<()>>,
 }
@@ -83,40 +71,18 @@ impl QueryError {
 /// Margin on top of the sum of the time limits, in which the answer of the server travels.
 const ANSWER_MARGIN: Duration = Duration::from_millis(500);
 
-/// Interval at which connections that are too old or idle are closed.
-const REAP_INTERVAL: Duration = Duration::from_secs(30);
-
-/// Interval at which a server that may have to be left is checked.
-const SERVER_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How often a transaction is repeated that lost against another one, or met outdated prepared statements.
-/// PostgreSQL notices a deadlock after a second (`deadlock_timeout`), and the caller has 4.5 s by default.
-const REPEATS_MAX: u32 = 3;
-
-const NO_FREE_CONNECTION: &str = "no connection became free within database.acquire-timeout";
-
 impl PostgresPool {
     /// Creates the pool and starts the task that closes old connections. The first query connects.
     pub fn open(options: &PostgresOptions) -> Result<Self, DatabaseError> {
         let connector = Arc::new(Connector::new(options)?);
-        let mut config = ManagerConfig::default();
-        config.recycling_method = RecyclingMethod::Fast;
-        let for_pool = Arc::clone(&connector);
-        config.custom_setup = Box::new(move |_| Arc::clone(&for_pool).connect().boxed());
         let for_reads = (options.pool_size / 8).max(1);
-        let pool = Pool::builder(AsyncDieselConnectionManager::new_with_config("", config))
-            .max_size(options.pool_size + for_reads)
-            .timeouts(Timeouts {
-                wait: Some(options.acquire_timeout),
-                create: Some(connector.time_limit()),
-                recycle: Some(options.connect_timeout),
-            })
-            .runtime(Runtime::Tokio1)
-            .build()
-            .map_err(DatabaseError::unavailable)?;
-        tokio::spawn(close_old_connections(pool.clone(), options.idle_timeout, options.connection_lifetime));
+        let pool = ConnectionPool::open(options, &connector, options.pool_size + for_reads)?;
         let answer_timeout = options.acquire_timeout + options.statement_timeout + ANSWER_MARGIN;
-        let opened = Self {
+        let moves = Arc::default();
+        if connector.is_selective() {
+            tokio::spawn(watch_server(Arc::clone(&connector), pool.clone(), Arc::clone(&moves)));
+        }
+        Ok(Self {
             pool,
             connector,
             address: options.url.address().into(),
@@ -124,14 +90,9 @@ impl PostgresPool {
             acquire_timeout: options.acquire_timeout,
             answer_timeout,
             writes: Arc::new(Semaphore::new(options.pool_size)),
-            discarded_before: Arc::default(),
-            moves: Arc::default(),
+            moves,
             disk_full_failures: DiskFullFailures::default(),
-        };
-        if opened.connector.is_selective() {
-            tokio::spawn(opened.clone().watch_server());
-        }
-        Ok(opened)
+        })
     }
 
     /// Returns `host:port` of the server, for the log.
@@ -146,31 +107,12 @@ impl PostgresPool {
 
     /// Returns a connection of the pool, within the time limits on waiting and connecting.
     pub(crate) async fn get(&self) -> Result<Object<AsyncPgConnection>, DatabaseError> {
-        loop {
-            let connection = self.pool.get().await.map_err(unavailable)?;
-            let discarded_before = *self.discarded_before.lock().unwrap_or_else(PoisonError::into_inner);
-            if discarded_before.is_none_or(|moment| Object::metrics(&connection).created > moment) {
-                return Ok(connection);
-            }
-            drop(Object::take(connection));
-        }
-    }
-
-    /// Closes the connections that were opened before `moment`: at once if they are idle, otherwise after
-    /// their use.
-    fn discard_before(&self, moment: Instant) {
-        let mut discarded_before = self.discarded_before.lock().unwrap_or_else(PoisonError::into_inner);
-        *discarded_before = (*discarded_before).max(Some(moment));
-        drop(discarded_before);
-        self.pool.retain(|_, metrics| metrics.created > moment);
+        self.pool.get().await
     }
 
     /// Returns a connection for one attempt of a transaction, which ends with [`Leased::settle`].
     pub(crate) async fn lease(&self) -> Result<Leased, DatabaseError> {
-        let connection = self.get().await?;
-        let metrics = Object::metrics(&connection);
-        let since = metrics.recycled.unwrap_or(metrics.created);
-        Ok(Leased { connection: Some(connection), since, pool: self.clone() })
+        self.pool.lease().await
     }
 
     /// Runs `work`, which writes, in a task of its own, which goes on if the caller's future is dropped. If
@@ -236,7 +178,7 @@ impl PostgresPool {
             leased.release();
             return answer.map_err(QueryError::Failed);
         };
-        if leased.connection().is_broken() || error.is_connection_lost() {
+        if leased.is_broken() || error.is_connection_lost() {
             return Err(QueryError::ConnectionLost(error.after_lost_connection()));
         }
         if error.remedy().is_some() {
@@ -303,33 +245,6 @@ impl PostgresPool {
     pub(crate) async fn detach(&self) -> Result<AsyncPgConnection, DatabaseError> {
         self.get().await.map(Object::take)
     }
-
-    /// Checks each second that the server of the connections is still the one to use. If it is not, as after
-    /// the demotion of a primary, all connections to it are closed; the next ones go to another host.
-    async fn watch_server(self) {
-        let mut ticks = interval(SERVER_CHECK_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut connection, mut place) = (None, self.connector.current());
-        loop {
-            let at = ticks.tick().await;
-            let checked = match connection.take() {
-                Some(mut open) => self.connector.check(&mut open).await.map(|()| open),
-                None => self.connect().await.map_err(|error| error.chain()),
-            };
-            let now = self.connector.current();
-            if let Err(reason) = &checked {
-                tracing::debug!(reason, "PostgreSQL server not usable");
-            } else if now != place {
-                tracing::warn!("Connections to PostgreSQL now go to {}", self.connector.current_address());
-            }
-            if checked.is_err() || now != place {
-                place = now;
-                self.discard_before(at.into_std());
-                self.moves.send_replace(());
-            }
-            connection = checked.ok();
-        }
-    }
 }
 
 /// The result of a write check.
@@ -337,107 +252,4 @@ impl PostgresPool {
 struct Written {
     #[diesel(sql_type = Nullable<BigInt>)]
     position: Option<i64>,
-}
-
-/// Converts an error of the pool. The texts of the pool's library name neither the cause nor a setting.
-fn unavailable(error: PoolError) -> DatabaseError {
-    match error {
-        managed::PoolError::Backend(error) => DatabaseError::unavailable(error),
-        managed::PoolError::Timeout(TimeoutType::Wait) => DatabaseError::unavailable(NO_FREE_CONNECTION),
-        managed::PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle) => {
-            DatabaseError::unavailable(
-                "the server did not accept a connection within database.connect-timeout",
-            )
-        }
-        other => DatabaseError::unavailable(other),
-    }
-}
-
-/// How often a transaction may still be repeated.
-#[derive(Debug)]
-pub(crate) struct Repeats {
-    left: u32,
-    is_read: bool,
-}
-
-impl Repeats {
-    /// For a transaction that writes. Whether it was committed is unknown after the loss of its connection.
-    pub(crate) const fn of_write() -> Self {
-        Self { left: REPEATS_MAX, is_read: false }
-    }
-
-    /// For statements that only read, which can be repeated after the loss of their connection too.
-    pub(crate) const fn of_read() -> Self {
-        Self { left: REPEATS_MAX, is_read: true }
-    }
-}
-
-/// A connection on which statements run. If it is dropped before they have ended, it does not return to the
-/// pool.
-pub(crate) struct Leased {
-    connection: Option<Object<AsyncPgConnection>>,
-    since: Instant,
-    pool: PostgresPool,
-}
-
-impl Leased {
-    pub(crate) fn connection(&mut self) -> &mut AsyncPgConnection {
-        self.connection.as_mut().expect("the connection is present until it is released")
-    }
-
-    /// Ends an attempt: returns the connection to the pool unless it is unusable, and returns the result;
-    /// `None` if the transaction has to be run again, since nothing of it was committed.
-    pub(crate) fn settle<R>(
-        mut self,
-        result: Result<R, DatabaseError>,
-        repeats: &mut Repeats,
-    ) -> Option<Result<R, DatabaseError>> {
-        let Err(error) = result else {
-            self.release();
-            return Some(result);
-        };
-        let is_broken = self.connection().is_broken();
-        let error = if is_broken { error.after_lost_connection() } else { error };
-        let is_lost = is_broken || error.is_connection_lost();
-        let remedy = if is_lost && repeats.is_read { Some(Remedy::Repeat) } else { error.remedy() };
-        if remedy == Some(Remedy::NewConnection) {
-            // Other connections have prepared the same statements.
-            self.discard_older();
-        } else if !is_lost && !error.is_read_only() {
-            self.release();
-        }
-        // After the refusal of a write the connection is closed: a new one may reach the server that accepts
-        // writes by now.
-        if remedy.is_none() || repeats.left == 0 {
-            return Some(Err(error));
-        }
-        repeats.left -= 1;
-        None
-    }
-
-    /// Closes this connection after its use, and all that were open when it was leased.
-    fn discard_older(&self) {
-        self.pool.discard_before(self.since);
-    }
-
-    /// Returns the connection to the pool after the answer has arrived.
-    fn release(&mut self) {
-        self.connection.take();
-    }
-}
-
-impl Drop for Leased {
-    fn drop(&mut self) {
-        self.connection.take().map(Object::take);
-    }
-}
-
-type PoolError = managed::PoolError<pooled_connection::PoolError>;
-
-async fn close_old_connections(pool: Pool<AsyncPgConnection>, idle: Duration, lifetime: Duration) {
-    let mut ticks = tokio::time::interval(REAP_INTERVAL);
-    while !pool.is_closed() {
-        ticks.tick().await;
-        pool.retain(|_, metrics| metrics.last_used() < idle && metrics.age() < lifetime);
-    }
 }

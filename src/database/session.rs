@@ -9,7 +9,7 @@ use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use super::{
     postgres::PostgresPool,
     postgres_connect::PostgresOptions,
-    sqlite::{InlineConnection, inline},
+    sqlite_connection::{InlineConnection, inline},
     sqlite_open::{self, Open},
 };
 use crate::database::{DatabaseError, DatabaseOptions};

@@ -66,7 +66,7 @@ kinds! {
     SessionExpired = "session_expired",
     /// A revocation was refused, or there was no session to revoke.
     SessionExpireFail = "session_expire_fail",
-    /// An operator created a key that signs access tokens.
+    /// An operator created a key that signs access tokens, or changed the keys that encrypt stored secrets.
     AuthzAdmin = "authz_admin",
     /// A caller is unknown or is not authorized for its request, or an access token is invalid.
     AuthzFail = "authz_fail",

@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_are_refused() {
+    fn a_text_that_is_not_exactly_one_address_is_refused() {
         for text in [
             "",
             "192.0.2",

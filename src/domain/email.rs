@@ -14,7 +14,8 @@ use unicode_security::GeneralSecurityProfile as _;
 /// Maximum length of an address in octets: the path limit of RFC 5321, 256, without the angle brackets. Also
 /// the width of the column.
 pub const EMAIL_OCTETS_MAX: usize = 254;
-const LOCAL_PART_OCTETS_MAX: usize = 64;
+/// Maximum length of the part before the `@` in octets: RFC 5321, section 4.5.3.1.1.
+pub const LOCAL_PART_OCTETS_MAX: usize = 64;
 /// Maximum length of a text that is processed: a longer one cannot shrink to a valid address.
 const INPUT_BYTES_MAX: usize = 1_024;
 
@@ -42,7 +43,7 @@ pub enum InvalidEmail {
     /// More than [`EMAIL_OCTETS_MAX`] octets, with the domain in its ASCII form.
     #[error("must be at most {EMAIL_OCTETS_MAX} octets")]
     TooLong,
-    /// More than `LOCAL_PART_OCTETS_MAX` octets before the `@`.
+    /// More than [`LOCAL_PART_OCTETS_MAX`] octets before the `@`.
     #[error("must have at most {LOCAL_PART_OCTETS_MAX} octets before the @")]
     LocalPartTooLong,
     /// White space, a line break or a control character anywhere, also at the start or end: nothing is

@@ -61,8 +61,8 @@ pub enum MailCause {
     EnteredAddress,
     /// Any client that requests a link for the account: to verify its email, or to reset its password.
     LinkRequest,
-    /// Only a change of the account.
-    AccountChange,
+    /// Only what the account's user or an operator does: a change, a request with the password, a login.
+    AccountEvent,
 }
 
 /// The text is not a kind of mail in this release.
@@ -114,7 +114,7 @@ impl MailKind {
             | Self::UsernameChanged
             | Self::AccountDeleted
             | Self::AccountDisabled
-            | Self::NewAddressLogin => MailCause::AccountChange,
+            | Self::NewAddressLogin => MailCause::AccountEvent,
         }
     }
 

@@ -36,7 +36,7 @@ pub use call_note::CallNote;
 pub use civil_text::{from_civil_text, to_civil_text};
 pub use client_address::{ClientAddress, InvalidClientAddress};
 pub use client_agent::{CLIENT_AGENT_CHARACTERS_MAX, ClientAgent};
-pub use email::{EMAIL_OCTETS_MAX, Email, InvalidEmail};
+pub use email::{EMAIL_OCTETS_MAX, Email, InvalidEmail, LOCAL_PART_OCTETS_MAX};
 pub(crate) use error_chain::chain;
 pub use hex::hex;
 pub use link_token::LinkToken;
@@ -44,7 +44,7 @@ pub use mail_kind::{MailCause, MailKind, UnknownMailKind};
 pub use mail_token::{InvalidMailToken, MailToken, MailTokenDigest, MailTokenPurpose, UnknownPurpose};
 pub use password::{
     InvalidPassword, NEW_PASSWORD_BYTES_MAX, NewPassword, PASSWORD_BYTES_MAX, Password, PasswordHash,
-    PasswordRefusal,
+    PasswordRefusal, PasswordWeakness,
 };
 pub use refresh_token::{InvalidRefreshToken, RefreshToken, RefreshTokenDigest};
 pub use request_id::{InvalidRequestId, RequestId};
@@ -54,4 +54,6 @@ pub use signing_seed::SigningSeed;
 pub use text::controls_text;
 pub use timestamp::Timestamp;
 pub use user::{User, UserId};
-pub use username::{InvalidUsername, USERNAME_CHARACTERS_MAX, USERNAME_KEY_CHARACTERS_MAX, Username};
+pub use username::{
+    InvalidUsername, STACKED_MARKS_MAX, USERNAME_CHARACTERS_MAX, USERNAME_KEY_CHARACTERS_MAX, Username,
+};

@@ -82,9 +82,32 @@ pub enum PasswordRefusal {
     /// The estimator expects too few guesses before an attacker finds it.
     #[error("is too easy to guess: {why}")]
     Guessable {
+        /// What makes the password easy to guess.
+        weakness: PasswordWeakness,
         /// The cause and a suggestion, in sentences. Contains nothing of the password.
         why: String,
     },
+}
+
+/// What makes a password easy to guess.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PasswordWeakness {
+    /// It is a common password, or similar to one.
+    Common,
+    /// It is a row or a short pattern of keys.
+    KeyboardPattern,
+    /// It repeats characters or words.
+    Repeats,
+    /// It is a sequence, such as `abc` or `6543`.
+    Sequence,
+    /// It is a date or a recent year.
+    Date,
+    /// It is a single word.
+    Word,
+    /// It is a common name or surname.
+    Name,
+    /// Anything else: for example, it is short, or contains the username or the email.
+    Other,
 }
 
 impl NewPassword {

@@ -45,6 +45,8 @@ pub struct User {
     pub created_at: Timestamp,
     /// The time at which a column last changed.
     pub updated_at: Timestamp,
+    /// True if an operator had disabled the user when the row was read.
+    pub is_disabled: bool,
 }
 
 /// Shows the keys of the row, but neither the username nor the email.
@@ -71,6 +73,7 @@ mod tests {
             is_verified: true,
             created_at: Timestamp::from_unix_micros(0),
             updated_at: Timestamp::from_unix_micros(0),
+            is_disabled: false,
         };
         let shown = format!("{user:?} {:?} {:?}", user.username, user.email).to_lowercase();
         assert!(shown.contains("userid(7)"), "{shown}");

@@ -24,7 +24,7 @@ pub const USERNAME_KEY_CHARACTERS_MAX: usize = 600;
 const INPUT_BYTES_MAX: usize = 1_024;
 /// Maximum number of combining marks on one letter. No writing system in use needs more (UTS 39, section
 /// 5.4).
-const STACKED_MARKS_MAX: usize = 4;
+pub const STACKED_MARKS_MAX: usize = 4;
 
 /// A display name, with the key that decides whether two names are equal.
 #[derive(Clone, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use tonic::Status;
 
-use super::{convert, fields::Fields, status::from_account};
+use super::{convert, fields::Fields, request_rule::RequestRule, status::from_account};
 use crate::{
     accounts::{AccountError, Accounts, ActingUser, MailedBy},
     callers::UserFields,
@@ -27,7 +27,7 @@ pub(super) async fn update_account(
     let mut fields = Fields::default();
     let mask = request.update_mask.map(|mask| mask.paths).unwrap_or_default();
     if mask.iter().any(|path| path != USERNAME) {
-        fields.reject("update_mask", &"may contain only username");
+        fields.reject("update_mask", &RequestRule::MaskOfUsername);
     }
     // The current username may be one that is no longer accepted.
     let is_current = request.username == acting.user.username.as_str();
@@ -70,7 +70,7 @@ pub(super) async fn request_email_change(
     let current = fields.check("current_password", Password::parse(request.current_password));
     let email = fields.check("new_email", Email::parse(&request.new_email));
     if email.as_ref() == Some(&acting.user.email) {
-        fields.reject("new_email", &"is already the email of this account");
+        fields.reject("new_email", &RequestRule::NewEmail);
     }
     let (Some(current), Some(email)) = (current, email.filter(|_| fields.are_valid())) else {
         return Err(fields.into_status());
@@ -147,7 +147,7 @@ pub(super) async fn reset_password(
 ) -> Result<proto::ResetPasswordResponse, Status> {
     let mut fields = Fields::default();
     if request.new_password.is_empty() {
-        fields.reject("new_password", &"must not be empty");
+        fields.reject("new_password", &RequestRule::NotEmpty);
     }
     let token = finish_with_link_token(&request.token, fields)?;
 
@@ -167,7 +167,7 @@ pub(super) async fn reset_password(
 /// as for an unknown token.
 fn finish_with_link_token(text: &str, mut fields: Fields) -> Result<MailToken, Status> {
     if text.is_empty() {
-        fields.reject("token", &"must not be empty");
+        fields.reject("token", &RequestRule::NotEmpty);
     }
     if !fields.are_valid() {
         return Err(fields.into_status());

@@ -9,18 +9,16 @@ use super::{
     fields::Fields,
     page::{Page, PageRequest, optional_timestamp},
     page_tokens::PageTokens,
+    request_rule::{FILTER_TEXT_CHARACTERS_MAX, RequestRule},
     status::from_account,
 };
 use crate::{
     accounts::{Administration, Mails, UserKey},
     callers::UserFields,
-    domain::{AuthToken, EMAIL_OCTETS_MAX, Email, Origin, UserId, Username},
+    domain::{AuthToken, Email, Origin, User, UserId, Username},
     proto::{self, get_user_request::Key},
     store::{ManagedUser, UserFilter},
 };
-
-/// The longest search text: no email is longer, and usernames are shorter.
-const TEXT_CHARACTERS_MAX: usize = EMAIL_OCTETS_MAX;
 
 impl PageRequest for proto::ListUsersRequest {
     const LIST: &'static str = "users";
@@ -44,7 +42,7 @@ pub(super) async fn get_user(
         Some(Key::Email(email)) => fields.check("email", Email::parse(&email)).map(UserKey::Email),
         Some(Key::Username(name)) => fields.check("username", Username::parse(&name)).map(UserKey::Username),
         None => {
-            fields.reject("key", &"must be set to an auth_token, an email or a username");
+            fields.reject("key", &RequestRule::KeySet("an auth_token, an email or a username"));
             None
         }
     };
@@ -77,10 +75,10 @@ pub(super) async fn list_users(
     let page = Page::parse(&mut fields, page_tokens, &mut request);
     let created_since = optional_timestamp(&mut fields, "created_since", request.created_since);
     let created_before = optional_timestamp(&mut fields, "created_before", request.created_before);
-    if request.text.chars().nth(TEXT_CHARACTERS_MAX).is_some() {
-        fields.reject("text", &format!("must be at most {TEXT_CHARACTERS_MAX} characters"));
+    if request.text.chars().nth(FILTER_TEXT_CHARACTERS_MAX).is_some() {
+        fields.reject("text", &RequestRule::FilterTextLength);
     } else if request.text.chars().any(char::is_control) {
-        fields.reject("text", &"must not contain control characters");
+        fields.reject("text", &RequestRule::FilterTextCharacters);
     }
     let Some(page) = page.filter(|_| fields.are_valid()) else { return Err(fields.into_status()) };
     let filter = UserFilter {
@@ -110,7 +108,7 @@ pub(super) async fn set_verified(
     let mut fields = Fields::default();
     let token = fields.check("auth_token", AuthToken::parse(&request.auth_token));
     let key = token.map(|token| key_with_note(token, origin));
-    let is_verified = fields.check("is_verified", request.is_verified.ok_or("must be set"));
+    let is_verified = fields.check("is_verified", request.is_verified.ok_or(RequestRule::Set));
     let (Some(key), Some(is_verified)) = (key, is_verified) else { return Err(fields.into_status()) };
 
     let updated = if is_verified {
@@ -216,8 +214,9 @@ fn key_with_note(token: AuthToken, origin: &Origin) -> UserKey {
 }
 
 fn managed_user(found: ManagedUser, visible: UserFields) -> proto::ManagedUser {
+    let user = User { is_disabled: found.disabled_at.is_some(), ..found.user };
     proto::ManagedUser {
-        user: Some(convert::user(found.user, visible)),
+        user: Some(convert::user(user, visible)),
         disabled_at: found.disabled_at.map(convert::timestamp),
     }
 }

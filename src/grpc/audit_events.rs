@@ -9,6 +9,7 @@ use super::{
     fields::Fields,
     page::{Page, PageRequest, optional_timestamp},
     page_tokens::PageTokens,
+    request_rule::RequestRule,
     status::from_account,
 };
 use crate::{
@@ -46,8 +47,7 @@ pub(super) async fn list_audit_events(
     let kinds =
         kinds.filter_map(|(index, name)| fields.check(&format!("kinds[{index}]"), kind(name))).collect();
     if request.caller.len() > NAME_BYTES_MAX || request.caller.chars().any(char::is_control) {
-        let rule = format!("must have at most {NAME_BYTES_MAX} bytes and no control characters");
-        fields.reject("caller", &rule);
+        fields.reject("caller", &RequestRule::CallerName);
     }
     let since = optional_timestamp(&mut fields, "since", request.since);
     let until = optional_timestamp(&mut fields, "until", request.until);
@@ -64,8 +64,8 @@ pub(super) async fn list_audit_events(
 }
 
 /// Parses the name of a kind of event.
-fn kind(name: &str) -> Result<AuditKind, &'static str> {
-    AuditKind::parse(name).ok_or("is not a kind of event; docs/AUDIT.md lists the kinds")
+fn kind(name: &str) -> Result<AuditKind, RequestRule> {
+    AuditKind::parse(name).ok_or(RequestRule::AuditKind)
 }
 
 /// Converts an event; an absent value is an empty string.

@@ -4,11 +4,12 @@ use crate::{
     accounts::IssuedTokens,
     callers::UserFields,
     domain::{ClientAgent, MailToken, Session, SessionId, Timestamp, User},
-    proto,
+    proto::{self, UserState},
 };
 
 /// Converts a user. Fields that the caller may not see are left at their default, which proto3 does not send.
 pub(super) fn user(user: User, visible: UserFields) -> proto::User {
+    let state = if visible.state { user_state(&user) } else { UserState::Unspecified };
     proto::User {
         auth_token: user.auth_token.to_string(),
         username: if visible.username { user.username.into_string() } else { String::new() },
@@ -16,6 +17,16 @@ pub(super) fn user(user: User, visible: UserFields) -> proto::User {
         is_verified: visible.is_verified && user.is_verified,
         created_at: visible.created_at.then(|| timestamp(user.created_at)),
         updated_at: visible.updated_at.then(|| timestamp(user.updated_at)),
+        state: state.into(),
+    }
+}
+
+/// Returns the state of a user.
+const fn user_state(user: &User) -> UserState {
+    match (user.is_disabled, user.is_verified) {
+        (true, _) => UserState::Disabled,
+        (false, true) => UserState::Active,
+        (false, false) => UserState::Unverified,
     }
 }
 

@@ -1,12 +1,12 @@
 //! Validation of request fields. All fields are parsed before an error is returned, so that one response
 //! lists the violations of every field, up to a limit.
 
-use std::fmt::Display;
-
 use tonic::Status;
-use tonic_types::FieldViolation;
 
-use super::status::{from_account, invalid_fields};
+use super::{
+    rule::{Rule, Violation},
+    status::{from_account, invalid_fields},
+};
 use crate::accounts::NewPasswordError;
 
 /// The maximum number of violations that a status lists; further ones are only counted. The details of a
@@ -16,13 +16,13 @@ const VIOLATIONS_MAX: usize = 20;
 /// Collects the field violations of one request.
 #[derive(Default)]
 pub(super) struct Fields {
-    violations: Vec<FieldViolation>,
+    violations: Vec<Violation>,
     omitted: usize,
 }
 
 impl Fields {
     /// Returns the parsed value, or adds a violation and returns `None`.
-    pub(super) fn check<T, E: Display>(&mut self, field: &str, parsed: Result<T, E>) -> Option<T> {
+    pub(super) fn check<T, E: Rule>(&mut self, field: &str, parsed: Result<T, E>) -> Option<T> {
         match parsed {
             Ok(value) => Some(value),
             Err(rule) => {
@@ -49,9 +49,9 @@ impl Fields {
     }
 
     /// Adds a violation: the field breaks the rule.
-    pub(super) fn reject(&mut self, field: &str, rule: &impl Display) {
+    pub(super) fn reject(&mut self, field: &str, rule: &impl Rule) {
         if self.violations.len() < VIOLATIONS_MAX {
-            self.violations.push(FieldViolation::new(field, rule.to_string()));
+            self.violations.push(Violation::new(field, rule));
         } else {
             self.omitted += 1;
         }
@@ -70,7 +70,7 @@ impl Fields {
         {
             last.description = format!("{}; and {} more violations", last.description, self.omitted);
         }
-        invalid_fields(self.violations)
+        invalid_fields(&self.violations, self.omitted)
     }
 }
 
@@ -79,13 +79,14 @@ mod tests {
     use tonic_types::StatusExt;
 
     use super::*;
+    use crate::{domain::AuthToken, grpc::status::invalid_fields_of, proto::ViolationReason};
 
     #[test]
     fn a_thousand_violations_fit_into_a_header() {
         const VIOLATIONS: usize = 1_000;
         let mut fields = Fields::default();
         for index in 0..VIOLATIONS {
-            fields.reject(&format!("auth_tokens[{index}]"), &"must be a UUID");
+            fields.check(&format!("auth_tokens[{index}]"), AuthToken::parse("x"));
         }
         let status = fields.into_status();
         let listed = status.get_details_bad_request().unwrap().field_violations;
@@ -93,5 +94,12 @@ mod tests {
         let omitted = format!("and {} more violations", VIOLATIONS - VIOLATIONS_MAX);
         assert!(listed[VIOLATIONS_MAX - 1].description.ends_with(&omitted));
         assert!(status.details().len() < 4_096, "{}", status.details().len());
+        assert!(status.message().ends_with("; and 992 more violations"), "{}", status.message());
+
+        let for_programs = invalid_fields_of(&status).unwrap();
+        assert_eq!(for_programs.violations.len(), VIOLATIONS_MAX);
+        assert_eq!(for_programs.omitted_count, 980);
+        assert_eq!(for_programs.violations[19].field, "auth_tokens[19]");
+        assert_eq!(for_programs.violations[19].reason(), ViolationReason::AuthTokenMalformed);
     }
 }

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
@@ -30,7 +30,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// A database that does not answer a check within this time is unavailable.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The number of checks during which writes count as failing after one failed because the disk is full.
+/// The number of checks during which writes count as failing after one failed because the disk is full: ten
+/// seconds, so that the status does not change with each file that another program deletes.
 const CHECKS_AFTER_DISK_FULL: u32 = 10;
 
 /// The services that need everything: those of the API, and `""` for the whole server.
@@ -73,6 +74,8 @@ impl<T: Send + 'static> Check<T> {
 /// Sets the status of the health service by what the database can do.
 pub struct HealthWatch {
     reporter: HealthReporter,
+    /// True while everything is served. Dropped when the `Watch` streams end.
+    is_ready: watch::Sender<bool>,
     store: Store,
     logins: Check<Option<AuthToken>>,
     look_ups: Check<()>,
@@ -96,6 +99,7 @@ impl HealthWatch {
     pub async fn begin(reporter: HealthReporter, store: Store) -> Self {
         let mut watch = Self {
             reporter,
+            is_ready: watch::Sender::new(false),
             store,
             logins: Check::new(),
             look_ups: Check::new(),
@@ -109,6 +113,13 @@ impl HealthWatch {
         };
         watch.check().await;
         watch
+    }
+
+    /// Returns whether the service serves everything: the status of `""`. It is closed when the `Watch`
+    /// streams end.
+    #[must_use]
+    pub fn readiness(&self) -> watch::Receiver<bool> {
+        self.is_ready.subscribe()
     }
 
     /// Checks the database periodically until `stop`. Then sets `NOT_SERVING`, and ends the `Watch` streams
@@ -209,7 +220,7 @@ impl HealthWatch {
             }
             (_, Served::LookUps) => tracing::error!(
                 error,
-                "Database unavailable for logins; health status is NOT_SERVING except of {LOOK_UPS}"
+                "Database unavailable for logins; health status is NOT_SERVING except for {LOOK_UPS}"
             ),
             (Some(_), Served::Everything) => {
                 tracing::info!("Database available again; health status is SERVING");
@@ -226,6 +237,7 @@ impl HealthWatch {
             self.reporter.set_service_status(service, status(served == Served::Everything)).await;
         }
         self.reporter.set_service_status(LOOK_UPS, status(served != Served::Nothing)).await;
+        self.is_ready.send_replace(served == Served::Everything);
     }
 }
 

@@ -9,10 +9,12 @@ mod account;
 mod acting;
 mod admin;
 mod audit_events;
+mod compression;
 mod convert;
 mod credentials;
 mod fields;
 mod health;
+mod health_calls;
 pub mod layer;
 mod login;
 mod page;
@@ -21,7 +23,9 @@ mod protocols;
 mod reflection;
 mod registration;
 mod request_id;
+mod request_rule;
 mod resolution;
+mod rule;
 pub mod service;
 mod sessions;
 mod status;
@@ -29,6 +33,7 @@ mod unary;
 
 pub use self::{
     health::{HealthWatch, LOOK_UPS},
+    health_calls::{HealthCalls, health_service},
     page_tokens::PageTokens,
     protocols::{Protocols, with_all_protocols},
     reflection::add_reflection,

@@ -5,11 +5,11 @@ use prost::Message;
 use super::{
     fields::Fields,
     page_tokens::{PageCursor, PageTokens},
+    request_rule::{PAGE_SIZE_MAX, RequestRule},
 };
 use crate::domain::Timestamp;
 
 const SIZE_DEFAULT: i32 = 100;
-const SIZE_MAX: i32 = 1_000;
 
 /// The range of `google.protobuf.Timestamp` in Unix seconds: from the start of the year 1 to the end of 9999.
 const TIMESTAMP_SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
@@ -43,8 +43,8 @@ impl Page {
         let (size, token) = request.take_page();
         let list = [Request::LIST.as_bytes(), b" ", &request.encode_to_vec()].concat();
         let size = if size == 0 { SIZE_DEFAULT } else { size };
-        let in_bounds = (1..=SIZE_MAX).contains(&size).then(|| usize::try_from(size).ok()).flatten();
-        let size = fields.check("page_size", in_bounds.ok_or(format!("must be 0 to {SIZE_MAX}")));
+        let in_bounds = (1..=PAGE_SIZE_MAX).contains(&size).then(|| usize::try_from(size).ok()).flatten();
+        let size = fields.check("page_size", in_bounds.ok_or(RequestRule::PageSize));
         let after = match token.as_str() {
             "" => Some(None),
             token => fields.check("page_token", tokens.read(&list, token).map(Some)),
@@ -83,5 +83,5 @@ pub(super) fn optional_timestamp(
     let micros = i64::from(at.nanos) / 1_000;
     let is_valid = TIMESTAMP_SECONDS.contains(&at.seconds) && (0..1_000_000_000).contains(&at.nanos);
     let at = is_valid.then(|| Timestamp::from_unix_micros(at.seconds.saturating_mul(1_000_000) + micros));
-    fields.check(field, at.ok_or("must be a time from the year 1 to 9999"))
+    fields.check(field, at.ok_or(RequestRule::Time))
 }

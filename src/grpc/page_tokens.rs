@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     domain::Sealed,
     entropy::Entropy,
-    sealing::{Purpose, SealingKey},
+    sealing::{Purpose, SealingKeys},
 };
 
 /// A position in a list: two numbers, of which the second may be unused.
@@ -25,15 +25,15 @@ pub struct InvalidPageToken;
 /// to one list.
 #[derive(Clone)]
 pub struct PageTokens {
-    sealing_key: Arc<SealingKey>,
+    sealing_keys: Arc<SealingKeys>,
     entropy: Entropy,
 }
 
 impl PageTokens {
     /// Creates page tokens under this key. Instances with the same key read each other's page tokens.
     #[must_use]
-    pub const fn new(sealing_key: Arc<SealingKey>, entropy: Entropy) -> Self {
-        Self { sealing_key, entropy }
+    pub const fn new(sealing_keys: Arc<SealingKeys>, entropy: Entropy) -> Self {
+        Self { sealing_keys, entropy }
     }
 
     /// Returns the page token of a position in the list that `list` describes.
@@ -45,7 +45,7 @@ impl PageTokens {
         high.copy_from_slice(&first.to_be_bytes());
         low.copy_from_slice(&second.to_be_bytes());
         digest.copy_from_slice(&list_digest(list));
-        URL_SAFE_NO_PAD.encode(self.sealing_key.seal(Purpose::PageToken, &bytes, &self.entropy).as_bytes())
+        URL_SAFE_NO_PAD.encode(self.sealing_keys.seal(Purpose::PageToken, &bytes, &self.entropy).as_bytes())
     }
 
     /// Returns the position in a page token of the list that `list` describes.
@@ -54,7 +54,7 @@ impl PageTokens {
     /// `InvalidPageToken` for any other text.
     pub fn read(&self, list: &[u8], text: &str) -> Result<PageCursor, InvalidPageToken> {
         let sealed = URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidPageToken)?;
-        let bytes = self.sealing_key.open(Purpose::PageToken, &Sealed::from_bytes(sealed));
+        let bytes = self.sealing_keys.open(Purpose::PageToken, &Sealed::from_bytes(sealed));
         let bytes = bytes.map_err(|_| InvalidPageToken)?;
         let (position, digest) = bytes.split_at(HALF_BYTES);
         if digest != list_digest(list) {
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     fn tokens(key: &str) -> PageTokens {
-        let key = SealingKey::from_base64(key).unwrap();
+        let key = SealingKeys::parse(key).unwrap();
         PageTokens::new(Arc::new(key), Entropy::seeded(1))
     }
 

@@ -2,7 +2,7 @@
 
 use tonic::Status;
 
-use super::{convert, fields::Fields, status::from_account};
+use super::{convert, fields::Fields, request_rule::RequestRule, status::from_account};
 use crate::{
     accounts::{Accounts, MailedBy, NewAccount},
     callers::UserFields,
@@ -48,7 +48,7 @@ pub(super) async fn verify_email(
 ) -> Result<proto::VerifyEmailResponse, Status> {
     let mut fields = Fields::default();
     if request.token.is_empty() {
-        fields.reject("token", &"must not be empty");
+        fields.reject("token", &RequestRule::NotEmpty);
         return Err(fields.into_status());
     }
 

@@ -8,6 +8,7 @@ use tonic::Status;
 use super::{
     convert,
     fields::Fields,
+    request_rule::{AUTH_TOKENS_MAX, RequestRule},
     status::{from_account, from_store},
 };
 use crate::{
@@ -17,9 +18,6 @@ use crate::{
     proto::{self, find_user_request::Key},
     store::Store,
 };
-
-/// The maximum number of tokens in one `ResolveTokens` request.
-const AUTH_TOKENS_MAX: usize = 1_000;
 
 pub(super) async fn resolve_token(
     store: &Store,
@@ -73,7 +71,7 @@ pub(super) async fn find_user(
             store.find_user_by_username(&username).await
         }
         None => {
-            fields.reject("key", &"must be set to an email or a username");
+            fields.reject("key", &RequestRule::KeySet("an email or a username"));
             return Err(fields.into_status());
         }
     };
@@ -89,8 +87,7 @@ pub(super) async fn find_user(
 fn distinct_tokens(texts: &[String]) -> Result<Vec<AuthToken>, Status> {
     let mut fields = Fields::default();
     if texts.is_empty() || texts.len() > AUTH_TOKENS_MAX {
-        let rule = format!("must have 1 to {AUTH_TOKENS_MAX} tokens, not {}", texts.len());
-        fields.reject("auth_tokens", &rule);
+        fields.reject("auth_tokens", &RequestRule::TokenCount(texts.len()));
         return Err(fields.into_status());
     }
     let parsed = texts.iter().enumerate();

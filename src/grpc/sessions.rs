@@ -2,7 +2,7 @@
 
 use tonic::Status;
 
-use super::{convert, fields::Fields, status::from_account};
+use super::{convert, fields::Fields, request_rule::RequestRule, status::from_account};
 use crate::{
     accounts::{AccountError, Accounts, ActingUser, PublicKey},
     callers::UserFields,
@@ -110,7 +110,7 @@ pub(super) fn get_jwks(accounts: &Accounts) -> proto::GetJwksResponse {
 fn refresh_token(text: &str) -> Result<RefreshToken, Status> {
     if text.is_empty() {
         let mut fields = Fields::default();
-        fields.reject("refresh_token", &"must not be empty");
+        fields.reject("refresh_token", &RequestRule::NotEmpty);
         return Err(fields.into_status());
     }
     RefreshToken::parse(text).map_err(|_| from_account(AccountError::InvalidRefreshToken))

@@ -2,15 +2,17 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use prost::Message;
+use prost_types::Any;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
-use super::request_id::current_request_id;
+use super::{request_id::current_request_id, request_rule::RequestRule, rule::Violation};
 use crate::{
     accounts::AccountError,
     database::{Cause, DatabaseError},
     domain::chain,
-    proto::ErrorReason,
+    proto::{self, ErrorReason, ViolationReason},
 };
 
 /// The domain of every `ErrorInfo`.
@@ -37,13 +39,52 @@ pub(super) fn retryable_status(
     Status::with_error_details(code, message, details)
 }
 
-/// Returns an `INVALID_FIELDS` status that lists each field with the rule that it breaks.
-pub(super) fn invalid_fields(violations: Vec<FieldViolation>) -> Status {
-    let listed: Vec<_> =
-        violations.iter().map(|violation| format!("{} {}", violation.field, violation.description)).collect();
+/// The maximum number of violations in the message of a status, which is sent twice: alone, and in the
+/// details. The details list more, and clients limit all headers together to 8 KiB.
+const LISTED_IN_MESSAGE_MAX: usize = 8;
+
+/// Returns an `INVALID_FIELDS` status that lists each field with the rule that it breaks: for developers, and
+/// for programs. `omitted` further violations are only counted.
+pub(super) fn invalid_fields(violations: &[Violation], omitted: usize) -> Status {
+    let mut listed: Vec<_> = violations
+        .iter()
+        .take(LISTED_IN_MESSAGE_MAX)
+        .map(|violation| format!("{} {}", violation.field, violation.description))
+        .collect();
+    let others = (violations.len() - listed.len()).saturating_add(omitted);
+    if others > 0 {
+        listed.push(format!("and {others} more violations"));
+    }
     let mut details = details(ErrorReason::InvalidFields);
-    details.set_bad_request(violations);
-    Status::with_error_details(Code::InvalidArgument, listed.join("; "), details)
+    details.set_bad_request(
+        violations
+            .iter()
+            .map(|violation| FieldViolation {
+                reason: violation_reason_name(violation.reason).to_owned(),
+                ..FieldViolation::new(&violation.field, &violation.description)
+            })
+            .collect::<Vec<_>>(),
+    );
+    let for_programs = proto::InvalidFields {
+        violations: violations.iter().map(Violation::to_message).collect(),
+        omitted_count: i32::try_from(omitted).unwrap_or(i32::MAX),
+    };
+    with_detail(&Status::with_error_details(Code::InvalidArgument, listed.join("; "), details), &for_programs)
+}
+
+/// Returns an `INVALID_FIELDS` status with one violation.
+pub(super) fn invalid_field(violation: Violation) -> Status {
+    invalid_fields(&[violation], 0)
+}
+
+/// The type of [`proto::InvalidFields`] in the details of a status.
+const INVALID_FIELDS_URL: &str = "type.googleapis.com/kairos.identity.v1.InvalidFields";
+
+/// Returns the status with a further detail. `tonic_types` knows only those of `google.rpc`.
+fn with_detail(status: &Status, detail: &proto::InvalidFields) -> Status {
+    let mut message = tonic_types::pb::Status::decode(status.details()).unwrap_or_default();
+    message.details.push(Any { type_url: INVALID_FIELDS_URL.to_owned(), value: detail.encode_to_vec() });
+    Status::with_details(status.code(), status.message(), message.encode_to_vec().into())
 }
 
 /// Returns the status for an error of `accounts`, and logs the cause of an unavailable or damaged database or
@@ -85,8 +126,7 @@ pub(super) fn from_account(error: AccountError) -> Status {
         E::SessionNotFound => (Code::NotFound, R::SessionNotFound, "the user has no session with this id"),
         E::UserNotFound => (Code::NotFound, R::UserNotFound, "there is no such user"),
         E::RequestIdReused => {
-            let rule = "was used within the last 24 hours for another email or username";
-            return invalid_fields(vec![FieldViolation::new("request_id", rule)]);
+            return invalid_field(Violation::new("request_id", &RequestRule::RequestIdNew));
         }
         E::TooManyAttempts { retry_after } => {
             let message = "too many attempts: try again later";
@@ -139,6 +179,20 @@ pub(super) fn details(reason: ErrorReason) -> ErrorDetails {
 pub(super) fn reason_name(reason: ErrorReason) -> &'static str {
     let name = reason.as_str_name();
     name.strip_prefix("ERROR_REASON_").unwrap_or(name)
+}
+
+/// Returns the reason of a violation as clients see it.
+fn violation_reason_name(reason: ViolationReason) -> &'static str {
+    let name = reason.as_str_name();
+    name.strip_prefix("VIOLATION_REASON_").unwrap_or(name)
+}
+
+/// Returns the violations in a status for programs.
+#[cfg(test)]
+pub(super) fn invalid_fields_of(status: &Status) -> Option<proto::InvalidFields> {
+    let details = tonic_types::pb::Status::decode(status.details()).ok()?.details;
+    let detail = details.into_iter().find(|detail| detail.type_url == INVALID_FIELDS_URL)?;
+    proto::InvalidFields::decode(&*detail.value).ok()
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 //!
 //! tonic handles each unary call as a stream: two buffers of 8 KiB and about seven boxes. Here the one
 //! message is read from the frames of the body, and the response is sent in one frame. The format is
-//! "Length-Prefixed-Message" of the gRPC specification (doc/PROTOCOL-HTTP2.md). tonic handles compressed
-//! requests (see [`is_uncompressed`]).
+//! "Length-Prefixed-Message" of the gRPC specification (doc/PROTOCOL-HTTP2.md). Compressed requests do not
+//! arrive here (see [`super::compression`]).
 
 use std::{
     convert::Infallible,
@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use http_body::{Body as _, Frame, SizeHint};
 use prost::Message;
 use tonic::{Status, body::Body};
@@ -25,11 +25,6 @@ const PREFIX_BYTES: usize = 5;
 const UNCOMPRESSED: u8 = 0;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-
-/// True if the messages of the request are not compressed.
-pub(super) fn is_uncompressed(request: &Request<Body>) -> bool {
-    request.headers().get("grpc-encoding").is_none_or(|encoding| encoding == "identity")
-}
 
 /// Reads the request message, of at most `message_bytes_max` bytes, calls `handler` and returns the response.
 pub(super) async fn respond<In, Out, Handled>(

@@ -57,8 +57,12 @@ impl Import {
     fn resolve_duplicate_emails(&self, round: &mut Round) -> Result<(), ImportError> {
         // With `Fail` no row is left out: the order then only decides which row the report names as the one
         // in conflict.
-        let verified_first = self.options.on_email_conflict != OnEmailConflict::KeepOldest;
-        let mut duplicates = Duplicates::of(SurveyField::Email, verified_first);
+        let mut duplicates = match self.options.on_email_conflict {
+            OnEmailConflict::KeepOldest => Duplicates::by_id(SurveyField::Email),
+            OnEmailConflict::Fail | OnEmailConflict::KeepVerified => {
+                Duplicates::verified_first(SurveyField::Email)
+            }
+        };
         while let Some((keeper, candidate)) = duplicates.next(&mut round.survey)? {
             let rows = [keeper.id, candidate.id];
             let message = format!("{:?}: row {} has the same email", candidate.email.as_str(), keeper.id);
@@ -82,12 +86,12 @@ impl Import {
         }
         candidate.state = UserState::LeftOut;
         round.survey.update(&candidate)?;
-        round.note(kind, rows, &format!("{message}; row {} is left out", candidate.id), false)
+        round.note(kind, rows, &format!("{message}; row {} is left out", candidate.id))
     }
 
     /// Resolves `auth_token`s that several rows have.
     fn resolve_duplicate_tokens(&self, round: &mut Round) -> Result<(), ImportError> {
-        let mut duplicates = Duplicates::of(SurveyField::AuthToken, true);
+        let mut duplicates = Duplicates::verified_first(SurveyField::AuthToken);
         while let Some((keeper, candidate)) = duplicates.next(&mut round.survey)? {
             // A row that already has a user keeps the `auth_token`. Others are compared with that user in
             // `compare_with_store`.
@@ -118,7 +122,7 @@ impl Import {
                     "row {} gets the new auth_token {} instead of {old}: {reason}",
                     candidate.id, candidate.auth_token
                 );
-                round.note("duplicate_auth_token", rows, &message, false)
+                round.note("duplicate_auth_token", rows, &message)
             }
         }
     }
@@ -154,7 +158,7 @@ impl Import {
                 round.survey.update(&candidate)?;
                 let message =
                     format!("user {} is already in the store and stays unchanged", candidate.auth_token);
-                return round.note("already_here", &row, &message, false);
+                return round.note("already_here", &row, &message);
             }
             // A user that is about to get another email is not in the way.
             if !round.survey.has_change_of(holder.user.id)? {

@@ -42,7 +42,7 @@ pub use self::{
     report::Report,
     run::ImportOutcome,
 };
-use crate::{domain::Origin, env::Env, password::Passwords, sealing::SealingKey, store::Store};
+use crate::{domain::Origin, env::Env, password::Passwords, sealing::SealingKeys, store::Store};
 
 /// An import, with all that it needs.
 pub struct Import {
@@ -51,7 +51,7 @@ pub struct Import {
     /// Hashes plaintext passwords.
     pub passwords: Passwords,
     /// Key for the digests of plaintext passwords.
-    pub key: Arc<SealingKey>,
+    pub key: Arc<SealingKeys>,
     /// True if the next run has the same key. Otherwise it must hash plaintext passwords again to find those
     /// that have changed.
     pub is_key_persistent: bool,

@@ -44,7 +44,7 @@ fn rename(
     reason: &str,
 ) -> Result<(), ImportError> {
     let message = format!("{:?} is renamed to {name:?}: {reason}", candidate.username);
-    round.note("renamed", &[candidate.id], &message, false)?;
+    round.note("renamed", &[candidate.id], &message)?;
     candidate.username_key = key_of(&name);
     candidate.username = name;
     Ok(())
@@ -61,7 +61,7 @@ pub(super) fn ensure_storable(
     match Username::parse_imported(&candidate.username, candidate.auth_token) {
         Ok(_) => {
             let message = format!("{:?} {rule}: it is kept, but look-ups do not find it", candidate.username);
-            round.note("username_kept", &[candidate.id], &message, false)
+            round.note("username_kept", &[candidate.id], &message)
         }
         Err(InvalidUsername::Empty) if renames => {
             let name = suffixed("", candidate.id, 1);
@@ -78,7 +78,7 @@ pub(super) fn ensure_storable(
 impl Import {
     /// Resolves usernames that several rows have: the row with the smallest id keeps the username.
     pub(super) async fn resolve_duplicate_usernames(&self, round: &mut Round) -> Result<(), ImportError> {
-        let mut duplicates = Duplicates::of(SurveyField::Username, false);
+        let mut duplicates = Duplicates::by_id(SurveyField::Username);
         while let Some((keeper, candidate)) = duplicates.next(&mut round.survey)? {
             let reason = format!("row {} has the same username", keeper.id);
             let rows = [keeper.id, candidate.id];
@@ -139,7 +139,7 @@ impl Import {
     /// Resolves username keys that several usernames have: the first row is found by its username. Later
     /// rows keep their usernames, with a key that no look-up uses.
     pub(super) fn resolve_duplicate_username_keys(round: &mut Round) -> Result<(), ImportError> {
-        let mut duplicates = Duplicates::of(SurveyField::UsernameKey, false);
+        let mut duplicates = Duplicates::by_id(SurveyField::UsernameKey);
         while let Some((keeper, candidate)) = duplicates.next(&mut round.survey)? {
             let rows = [keeper.id, candidate.id];
             remove_username_key(round, candidate, &keeper.username, &rows)?;
@@ -165,7 +165,7 @@ pub(super) fn remove_username_key(
         "{other:?} and {:?} compare equal: both are kept, but look-ups find only the first",
         candidate.username
     );
-    round.note("username_like_another", rows, &message, false)
+    round.note("username_like_another", rows, &message)
 }
 
 #[cfg(test)]

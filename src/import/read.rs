@@ -92,12 +92,12 @@ impl Import {
                 if remembered.is_some_and(|then| then.row_digest != parsed.candidate.row_digest) =>
             {
                 let message = "the row and its user have both changed: the user stays unchanged";
-                return round.note("changed_on_both_sides", &[row.id], message, false);
+                return round.note("changed_on_both_sides", &[row.id], message);
             }
             UserState::ChangedHere | UserState::DeletedHere => return Ok(()),
             UserState::LeftOutBefore => {
                 let message = format!("{:?}: left out by an earlier run", parsed.candidate.email.as_str());
-                return round.note("left_out_before", &[row.id], &message, false);
+                return round.note("left_out_before", &[row.id], &message);
             }
             _ => {}
         }
@@ -108,7 +108,7 @@ impl Import {
                 "its is_verified is the text {text:?}: it is read as {}",
                 parsed.candidate.is_verified
             );
-            round.note("is_verified_text", &[row.id], &message, false)?;
+            round.note("is_verified_text", &[row.id], &message)?;
         }
         note_password(round, row, parsed)?;
         if let Some((user, _)) = remembered.and_then(|remembered| remembered.user.as_ref()) {
@@ -147,11 +147,11 @@ fn note_email(round: &mut Round, row: &DjangoRow, parsed: &ParsedRow) -> Result<
     let email = parsed.candidate.email.as_str();
     if let Some(rule) = parsed.email_breaks {
         let message = format!("{email:?} {rule}: it is kept; the user can log in with it but gets no mail");
-        return round.note("email_kept", &[row.id], &message, false);
+        return round.note("email_kept", &[row.id], &message);
     }
     if row.email.as_deref() != Some(email) {
         let message = format!("{:?} is stored as {email:?}", row.email.as_deref().unwrap_or_default());
-        round.note("email_respelled", &[row.id], &message, false)?;
+        round.note("email_respelled", &[row.id], &message)?;
     }
     Ok(())
 }
@@ -175,7 +175,7 @@ fn note_password(round: &mut Round, row: &DjangoRow, parsed: &ParsedRow) -> Resu
         ),
         StoredPassword::Hash(_) | StoredPassword::Plaintext => return Ok(()),
     };
-    round.note(kind, &[row.id], message, false)
+    round.note(kind, &[row.id], message)
 }
 
 /// Records that an earlier run gave the user another `auth_token` or username than the row has.
@@ -188,12 +188,12 @@ fn note_earlier_changes(
     let candidate = &parsed.candidate;
     if user.auth_token != candidate.row_token {
         let message = format!("{} is {} in the store", candidate.row_token, user.auth_token);
-        round.note("renewed_before", &[row.id], &message, false)?;
+        round.note("renewed_before", &[row.id], &message)?;
     }
     let wanted = row.username.as_deref().unwrap_or_default();
     if user.username.as_str() != wanted && candidate.state != UserState::Changed {
         let message = format!("{wanted:?} is {:?} in the store", user.username.as_str());
-        round.note("renamed_before", &[row.id], &message, false)?;
+        round.note("renamed_before", &[row.id], &message)?;
     }
     Ok(())
 }

@@ -143,6 +143,8 @@ impl Report {
 
     /// Writes the report as JSON, with every finding as `{"kind", "rows", "words", "open"}`.
     pub(super) fn write(&self, survey: &mut Survey, output: &mut impl Write) -> Result<(), ImportError> {
+        // The findings are appended to the object one by one, since all of them may not fit into memory. So
+        // its closing brace is written last.
         let head = serde_json::to_string_pretty(self).map_err(std::io::Error::from)?;
         let head = head.trim_end().trim_end_matches('}').trim_end();
         write!(output, "{head},\n  \"every_finding\": [")?;

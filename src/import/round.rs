@@ -27,8 +27,12 @@ pub(super) struct Round {
 }
 
 impl Round {
-    /// Records a finding about rows. An open finding stops the import.
-    pub(super) fn note(
+    /// Records a finding about rows that does not stop the import.
+    pub(super) fn note(&mut self, kind: &str, rows: &[i64], message: &str) -> Result<(), ImportError> {
+        self.add_finding(kind, rows, message, false)
+    }
+
+    fn add_finding(
         &mut self,
         kind: &str,
         rows: &[i64],
@@ -39,13 +43,13 @@ impl Round {
         Ok(self.survey.add_finding(kind, &rows.join(","), message, is_open)?)
     }
 
-    /// Records an open conflict of the last of these rows. The row is not imported, but further findings
-    /// about it are still recorded.
+    /// Records an open conflict of the last of these rows, which stops the import. The row is not imported,
+    /// but further findings about it are still recorded.
     pub(super) fn refuse(&mut self, kind: &str, rows: &[i64], message: &str) -> Result<(), ImportError> {
         if let Some(row) = rows.last() {
             self.survey.refuse(*row)?;
         }
-        self.note(kind, rows, message, true)
+        self.add_finding(kind, rows, message, true)
     }
 }
 

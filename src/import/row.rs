@@ -10,7 +10,7 @@ use crate::{
         from_civil_text, to_civil_text,
     },
     password::StoredPassword,
-    sealing::SealingKey,
+    sealing::SealingKeys,
 };
 
 /// Width of the password column.
@@ -57,7 +57,7 @@ impl ParsedRow {
     ///
     /// # Errors
     /// [`RowDefect`] if a value of the row cannot be stored.
-    pub(super) fn parse(row: &DjangoRow, key: &SealingKey) -> Result<Self, RowDefect> {
+    pub(super) fn parse(row: &DjangoRow, key: &SealingKeys) -> Result<Self, RowDefect> {
         let text = |value: &Option<String>, name| value.clone().ok_or(RowDefect::NoText(name));
         let username = text(&row.username, "username")?;
         let email = text(&row.email, "email")?;
@@ -140,7 +140,7 @@ fn row_digest(row: &DjangoRow, is_verified: bool) -> [u8; 32] {
 
 /// Returns the digest of a password. For plaintext it is keyed: the password could be guessed from the digest
 /// of a fast hash without a key.
-fn password_digest(stored: &str, password: StoredPassword, key: &SealingKey) -> [u8; 32] {
+fn password_digest(stored: &str, password: StoredPassword, key: &SealingKeys) -> [u8; 32] {
     if password == StoredPassword::Plaintext {
         key.fingerprint(stored.as_bytes())
     } else {
@@ -194,8 +194,8 @@ mod tests {
         }
     }
 
-    fn key() -> SealingKey {
-        SealingKey::from_base64("q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=").unwrap()
+    fn key() -> SealingKeys {
+        SealingKeys::parse("q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=").unwrap()
     }
 
     fn refusal(change: impl FnOnce(&mut DjangoRow)) -> String {

@@ -1,6 +1,6 @@
 //! Reads all users of a store in one snapshot, for an export to Django.
 
-use diesel::{ExpressionMethods, NullableExpressionMethods, QueryDsl, SelectableHelper};
+use diesel::{ExpressionMethods, QueryDsl, SelectableHelper};
 use diesel_async::RunQueryDsl;
 
 use crate::{
@@ -10,10 +10,7 @@ use crate::{
     },
     django::DjangoUser,
     domain::{PasswordHash, User},
-    store::{
-        schema::{core_disabled_user, core_user},
-        tables::users::UserRow,
-    },
+    store::{schema::core_user, tables::users::UserRow},
 };
 
 /// Number of users that are read together.
@@ -51,13 +48,12 @@ impl StoreReader {
     /// # Errors
     /// [`DatabaseError`]
     pub async fn users(&mut self, after: Option<i64>) -> Result<Vec<DjangoUser>, DatabaseError> {
-        let rows: Vec<(UserRow, String, Option<i64>)> = on_session!(&mut self.session, connection => {
+        let rows: Vec<(UserRow, String)> = on_session!(&mut self.session, connection => {
             core_user::table
-                .left_join(core_disabled_user::table)
                 .filter(core_user::id.gt(after.unwrap_or(i64::MIN)))
                 .order(core_user::id)
                 .limit(PAGE)
-                .select((UserRow::as_select(), core_user::password, core_disabled_user::user_id.nullable()))
+                .select((UserRow::as_select(), core_user::password))
                 .load(connection)
                 .await?
         });
@@ -65,7 +61,7 @@ impl StoreReader {
     }
 }
 
-fn django_user((row, password, disabled): (UserRow, String, Option<i64>)) -> DjangoUser {
+fn django_user((row, password): (UserRow, String)) -> DjangoUser {
     let user = User::from(row);
     DjangoUser {
         id: user.id.as_i64(),
@@ -76,6 +72,6 @@ fn django_user((row, password, disabled): (UserRow, String, Option<i64>)) -> Dja
         auth_token: user.auth_token,
         created_at: user.created_at,
         updated_at: user.updated_at,
-        is_disabled: disabled.is_some(),
+        is_disabled: user.is_disabled,
     }
 }

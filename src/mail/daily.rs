@@ -12,6 +12,9 @@ use crate::{
 const WINDOW: Duration = Duration::from_hours(24);
 
 /// The most mails within 24 hours.
+///
+/// Beyond the limit of an address, one mail follows the other after a while, so that who causes mails to it
+/// never ends the mails that its owner needs.
 #[derive(Debug, Clone, Copy)]
 pub struct DailyLimits {
     /// To one address, for each cause of mails.
@@ -28,13 +31,23 @@ impl DailyLimits {
         mail: &OutgoingMail,
         now: Timestamp,
     ) -> Result<bool, DatabaseError> {
-        let limits = [self.per_address, self.total];
+        let interval = self.interval(mail);
         let decide = move |known: &[Option<Attempts>]| {
-            limits.iter().zip(known).map(|(max, known)| count_one(*max, *known, now)).collect()
+            let mut known = known.iter().copied();
+            let to_mailbox = count_to_mailbox(self.per_address, interval, known.next().flatten(), now)?;
+            Ok(vec![to_mailbox, count_one(self.total, known.next().flatten(), now)?])
         };
         // The shared row last, so that it is locked for the shortest time.
         let counted = store.count_attempt(subjects(mail), now, decide).await?;
         Ok(matches!(counted, Admission::Admitted))
+    }
+
+    /// Returns the time between two mails to an address beyond its limit: at most twice the limit is sent in
+    /// a day, except of links that expire earlier. Of these, one is always valid, or the next one is sent.
+    fn interval(self, mail: &OutgoingMail) -> Duration {
+        let interval = WINDOW / self.per_address.max(1);
+        let is_link = mail.sealed_token.is_some();
+        if is_link { interval.min(mail.expires_at.since(mail.created_at)) } else { interval }
     }
 
     /// Takes back what [`DailyLimits::admit`] counted, for a mail that was not sent.
@@ -46,6 +59,25 @@ impl DailyLimits {
 /// Returns what a mail is counted for: the mails with its cause to its mailbox, and all mails.
 fn subjects(mail: &OutgoingMail) -> Vec<Subject> {
     vec![Subject::mailbox_mails(&mail.recipient, mail.kind.cause()), Subject::all_mails()]
+}
+
+/// Returns the mails to an address in the window including this one. If the window is full, one mail is
+/// admitted `interval` after the last one; until then, returns that time.
+fn count_to_mailbox(
+    max: u32,
+    interval: Duration,
+    before: Option<Attempts>,
+    now: Timestamp,
+) -> Result<Attempts, Timestamp> {
+    let with_next = |counted| Attempts { refused_until: now.plus(interval), ..counted };
+    match (count_one(max, before, now), before) {
+        (Ok(counted), _) => Ok(with_next(counted)),
+        // A longer wait was set by a wrong clock.
+        (Err(end), Some(last)) if last.refused_until > now && last.refused_until.since(now) <= interval => {
+            Err(end.min(last.refused_until))
+        }
+        (Err(_), _) => Ok(with_next(Attempts::with_one_more_in_window(before, WINDOW, now))),
+    }
 }
 
 /// Returns the mails in the window including this one, or the end of the window if it is full.
@@ -68,6 +100,19 @@ mod tests {
         assert_eq!((second.count, second.expires_at), (2, START.plus(WINDOW)));
         assert_eq!(count_one(2, Some(second), later), Err(START.plus(WINDOW)));
         assert_eq!(count_one(2, None, START.plus(WINDOW)).map(|first| first.count), Ok(1));
+    }
+
+    #[test]
+    fn beyond_the_limit_of_an_address_one_mail_follows_the_other() {
+        let interval = Duration::from_mins(20);
+        let count = |before, now| count_to_mailbox(2, interval, before, now);
+        let second = count(count(None, START).ok(), START).unwrap();
+        assert_eq!(count(Some(second), START), Err(START.plus(interval)));
+        let third = count(Some(second), START.plus(interval)).unwrap();
+        assert_eq!((third.count, third.expires_at), (3, START.plus(WINDOW)));
+        assert_eq!(count(Some(third), START.plus(interval)), Err(START.plus(interval * 2)));
+        let ahead = Attempts { refused_until: START.plus(interval * 2), ..second };
+        assert!(count(Some(ahead), START).is_ok(), "a wait set by a wrong clock is ignored");
     }
 
     #[test]

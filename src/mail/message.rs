@@ -22,8 +22,8 @@ const HEADER_TEXT_MAX: usize = 70;
 /// the template. The username, which the user chose, appears only in the bodies.
 ///
 /// # Errors
-/// [`MailError::Invalid`] if lettre rejects a part of the message, or the address of an imported user that
-/// violates the rules of [`Email`]. Every address that those rules admit is accepted.
+/// [`MailError::Invalid`] if lettre rejects a part of the message or the address of the recipient. It accepts
+/// every address that the rules of [`Email`] admit; an imported user may have another one.
 pub fn compose(mail: &OutgoingMail, from: &Mailbox, rendered: RenderedMail) -> Result<Message, MailError> {
     let recipient = address(&mail.recipient)?;
     // Given here, because lettre would parse the header To with its own rules.
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn an_imported_address_that_breaks_the_rules_names_no_second_recipient() {
+    fn no_mail_is_composed_for_an_imported_address_that_breaks_the_rules() {
         for text in
             ["a@b.example> RCPT TO:<c@d.example", "a@b.example\r\nBcc: c@d.example", "a", "a b@c.example"]
         {

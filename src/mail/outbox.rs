@@ -22,7 +22,7 @@ use crate::{
     database::DatabaseError,
     domain::{Email, MailToken, Timestamp, chain},
     env::Env,
-    sealing::{Purpose, SealingKey},
+    sealing::{Purpose, SealingKeys},
     store::{OutgoingMail, Store},
 };
 
@@ -61,7 +61,7 @@ pub struct Outbox {
     store: Store,
     transport: Transport,
     templates: Templates,
-    sealing_key: Arc<SealingKey>,
+    sealing_keys: Arc<SealingKeys>,
     from: Mailbox,
     options: OutboxOptions,
     env: Env,
@@ -78,13 +78,13 @@ impl Outbox {
         store: Store,
         transport: Transport,
         templates: Templates,
-        sealing_key: Arc<SealingKey>,
+        sealing_keys: Arc<SealingKeys>,
         options: OutboxOptions,
         env: Env,
     ) -> Result<Self, MailError> {
         let address = options.from.as_str().parse().map_err(MailError::invalid)?;
         let from = Mailbox::new(options.from_name.clone(), address);
-        Ok(Self { store, transport, templates, sealing_key, from, options, env, expired: Mutex::default() })
+        Ok(Self { store, transport, templates, sealing_keys, from, options, env, expired: Mutex::default() })
     }
 
     /// Sends mails as they become due until `stop` is cancelled, then finishes the deliveries in progress.
@@ -176,7 +176,8 @@ impl Outbox {
         }
         // A token that this instance cannot decrypt is a temporary failure: an instance with the right key
         // may send it.
-        let open = |sealed| self.sealing_key.open(Purpose::MailToken, sealed).map(MailToken::from_random);
+        let purpose = Purpose::MailToken { message_id: &mail.message_id, recipient: mail.recipient.as_str() };
+        let open = |sealed| self.sealing_keys.open(purpose, sealed).map(MailToken::from_random);
         let token = match mail.sealed_token.as_ref().map(open).transpose() {
             Ok(token) => token,
             Err(error) => return DeliveryOutcome::Failed(error.to_string()),

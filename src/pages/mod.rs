@@ -1,12 +1,15 @@
-//! The HTTP port: four pages for mailed links, the public keys, and the contact for reports of flaws.
+//! The HTTP port: four pages for mailed links, the public keys, the contact for reports of flaws, and two
+//! probes for orchestrators such as Kubernetes.
 //!
 //! Opening a link changes nothing, because mail scanners and previews open every link. The button on its page
 //! sends a POST, which makes the change. The pages use no script, load nothing from other sites, are not
 //! cached, and send no referrer. The token of the link is the only credential. The form sends it; another
-//! site does not have it and so cannot forge the request. Start at [`Pages`].
+//! site does not have it and so cannot forge the request, and a form of another site is refused all the same
+//! (`origin.rs`). Start at [`Pages`].
 
 mod form;
 mod jwks;
+mod origin;
 mod page;
 mod reply;
 mod security_txt;
@@ -15,16 +18,16 @@ mod templates;
 use std::{sync::Arc, time::Duration};
 
 use http::{Method, Request, Response, StatusCode};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 pub use self::templates::{PageTemplates, TemplatesError};
 use self::{form::Form, reply::Reply};
 use crate::{
-    accounts::Accounts,
+    accounts::{Accounts, OldLinks},
     callers::PAGES,
-    domain::{CallNote, MailTokenPurpose, Origin},
+    domain::{AuthToken, CallNote, MailTokenPurpose, Origin},
     env::Env,
-    server::{Body, HttpHandler, Peer},
+    server::{Body, HttpHandler, Peer, PeerLog},
 };
 
 /// The path of the public keys: the well-known URI (RFC 8615) that most issuers use.
@@ -32,6 +35,15 @@ const JWKS: &str = "/.well-known/jwks.json";
 
 /// The path of the contact for reports of flaws (RFC 9116, section 3).
 const SECURITY_TXT: &str = "/.well-known/security.txt";
+
+/// The path of verification links that the Django backend mailed, before the `auth_token`.
+const OLD_LINKS: &str = "/api/verify/";
+
+/// The path that shows that the process serves requests.
+const LIVEZ: &str = "/livez";
+
+/// The path that shows whether the service can do everything, as the health service reports it.
+const READYZ: &str = "/readyz";
 
 /// The path of the style sheet.
 const STYLE: &str = "/style.css";
@@ -50,6 +62,10 @@ pub struct PagesOptions {
     pub keys_max_age: Duration,
     /// The URL to which flaws are reported, if there is one.
     pub security_contact: Option<String>,
+    /// The URL that mailed links begin with: its origin is that of the pages.
+    pub public_base_url: String,
+    /// Whether the service can do everything now.
+    pub readiness: watch::Receiver<bool>,
 }
 
 /// The HTTP service: the public keys and, if there are templates, the pages.
@@ -58,6 +74,7 @@ pub struct Pages {
     templates: Option<PageTemplates>,
     options: PagesOptions,
     submissions: Arc<Semaphore>,
+    peer_log: PeerLog,
     env: Env,
 }
 
@@ -66,8 +83,12 @@ pub struct Pages {
 enum Route {
     Jwks,
     SecurityTxt,
+    Livez,
+    Readyz,
     Style,
     Page(MailTokenPurpose),
+    /// A verification link of the Django backend, and the relative URL of the folder of the pages.
+    OldLink(AuthToken, &'static str),
 }
 
 impl Route {
@@ -76,7 +97,10 @@ impl Route {
         match path {
             JWKS => Some(Self::Jwks),
             SECURITY_TXT => Some(Self::SecurityTxt),
+            LIVEZ => Some(Self::Livez),
+            READYZ => Some(Self::Readyz),
             STYLE => Some(Self::Style),
+            _ if path.starts_with(OLD_LINKS) => Self::find_old_link(path.strip_prefix(OLD_LINKS)?),
             _ => {
                 let name = path.strip_prefix('/')?;
                 MailTokenPurpose::ALL.into_iter().find(|purpose| purpose.page() == name).map(Self::Page)
@@ -84,19 +108,31 @@ impl Route {
         }
     }
 
+    /// Returns the resource of a link of the Django backend, whose paths end with a slash.
+    fn find_old_link(rest: &str) -> Option<Self> {
+        let (token, root) = match rest.strip_suffix('/') {
+            Some(token) => (token, "../../../"),
+            None => (rest, "../../"),
+        };
+        AuthToken::parse(token).ok().map(|token| Self::OldLink(token, root))
+    }
+
     /// Returns the path for the log.
     const fn logged_path(self) -> &'static str {
         match self {
             Self::Jwks => JWKS,
             Self::SecurityTxt => SECURITY_TXT,
+            Self::Livez => LIVEZ,
+            Self::Readyz => READYZ,
             Self::Style => STYLE,
             Self::Page(purpose) => purpose.page(),
+            Self::OldLink(..) => OLD_LINKS,
         }
     }
 }
 
 impl Pages {
-    /// Creates the service. Without templates it serves only the public keys.
+    /// Creates the service. Without templates it serves no pages.
     #[must_use]
     pub fn new(
         accounts: Accounts,
@@ -105,29 +141,38 @@ impl Pages {
         env: Env,
     ) -> Self {
         let submissions = Arc::new(Semaphore::new(SUBMISSIONS_MAX));
-        Self { accounts, templates, options, submissions, env }
+        let peer_log = PeerLog::new(env.clock.clone());
+        Self { accounts, templates, options, submissions, peer_log, env }
     }
 
-    /// Routes the request and returns the reply. Without templates, only the public keys are found.
+    /// Routes the request and returns the reply. Without templates, no page is found.
     async fn route_request(&self, request: Request<Body>, peer: &Peer) -> Reply {
         let route = Route::find(request.uri().path());
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         match (route, &self.templates) {
             (Some(Route::Jwks), _) if is_read => jwks::reply(&self.accounts, self.options.keys_max_age),
-            (Some(Route::Jwks), _) => Reply::method_not_allowed("GET, HEAD"),
+            (Some(Route::Livez), _) if is_read => Reply::text(StatusCode::OK, "ok\n"),
+            (Some(Route::Readyz), _) if is_read => self.readiness(),
+            (Some(Route::Jwks | Route::Livez | Route::Readyz), _) => Reply::method_not_allowed("GET, HEAD"),
             (Some(Route::SecurityTxt), _) if self.options.security_contact.is_some() => {
                 self.security_txt(is_read)
             }
             (None | Some(Route::SecurityTxt), Some(templates)) => templates.error(StatusCode::NOT_FOUND),
             (_, None) => Reply::empty(StatusCode::NOT_FOUND),
             (Some(Route::Style), Some(templates)) if is_read => templates.style(),
-            (Some(Route::Style), _) => Reply::method_not_allowed("GET, HEAD"),
+            (Some(Route::OldLink(..)), Some(templates)) if self.accounts.old_links() == OldLinks::Refused => {
+                templates.error(StatusCode::NOT_FOUND)
+            }
+            (Some(Route::OldLink(token, root)), Some(templates)) if is_read => {
+                page::show_old_link(&self.accounts, templates, token, root)
+            }
+            (Some(Route::Style | Route::OldLink(..)), _) => Reply::method_not_allowed("GET, HEAD"),
             (Some(Route::Page(purpose)), Some(templates)) if is_read => {
-                page::show(templates, purpose, request.uri().query().unwrap_or_default())
+                page::show(&self.accounts, templates, purpose, request.uri().query().unwrap_or_default())
             }
             (Some(Route::Page(purpose)), Some(templates)) if request.method() == Method::POST => {
                 let origin = self.origin(peer);
-                match Form::read(request).await {
+                match self.read_form(request).await {
                     Ok(form) => self.submit(templates, purpose, form, origin).await,
                     Err(status) => {
                         page::note_refusal(&self.accounts, purpose, &origin, page::INVALID_INPUT);
@@ -136,6 +181,23 @@ impl Pages {
                 }
             }
             (Some(Route::Page(_)), Some(_)) => Reply::method_not_allowed("GET, HEAD, POST"),
+        }
+    }
+
+    /// Reads the form of a request, or returns the status of its refusal.
+    async fn read_form(&self, request: Request<Body>) -> Result<Form, StatusCode> {
+        if origin::is_of_another_site(request.headers(), &self.options.public_base_url) {
+            return Err(StatusCode::FORBIDDEN);
+        }
+        Form::read(request).await
+    }
+
+    /// Returns 200 if the service can do everything, and 503 otherwise.
+    fn readiness(&self) -> Reply {
+        if *self.options.readiness.borrow() {
+            Reply::text(StatusCode::OK, "ready\n")
+        } else {
+            Reply::text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
         }
     }
 
@@ -188,7 +250,8 @@ impl HttpHandler for Pages {
         let clock = &self.env.clock;
         let began = clock.instant();
         // The query is never logged, because it contains the token. Of paths, only known ones are logged.
-        let path = Route::find(request.uri().path()).map_or("-", Route::logged_path);
+        let route = Route::find(request.uri().path());
+        let path = route.map_or("-", Route::logged_path);
         let method = logged_method(request.method());
         let reply =
             tokio::time::timeout(self.options.request_timeout, self.route_request(request, peer)).await;
@@ -198,8 +261,15 @@ impl HttpHandler for Pages {
         });
         let response = reply.into_response();
         let millis = clock.instant().duration_since(began).as_secs_f64() * 1e3;
-        let status = response.status().as_u16();
-        tracing::info!(peer = %peer.ip(), method, path, status, "HTTP request answered in {millis:.1} ms");
+        let status = response.status();
+        let is_refused = status.is_client_error() || status.is_server_error();
+        let status = status.as_u16();
+        if matches!(route, Some(Route::Livez | Route::Readyz)) {
+            // An orchestrator sends one every few seconds.
+            tracing::debug!(peer = %peer.ip(), method, path, status, "HTTP probe answered in {millis:.1} ms");
+        } else if !is_refused || self.peer_log.admits(peer.ip(), format!("HTTP {method} {path} {status}")) {
+            tracing::info!(peer = %peer.ip(), method, path, status, "HTTP request answered in {millis:.1} ms");
+        }
         response
     }
 }
@@ -226,7 +296,25 @@ mod tests {
         assert_eq!(Route::find("/confirm-email"), Some(Route::Page(MailTokenPurpose::ChangeEmail)));
         assert_eq!(Route::find("/undo-email-change"), Some(Route::Page(MailTokenPurpose::UndoEmailChange)));
         assert_eq!(Route::find("/.well-known/jwks.json"), Some(Route::Jwks));
-        for unknown in ["/", "", "verify", "/verify/", "/Verify", "//verify", "/../verify", "/style.css/"] {
+        assert_eq!(Route::find("/livez"), Some(Route::Livez));
+        assert_eq!(Route::find("/readyz"), Some(Route::Readyz));
+        let token = AuthToken::parse("3fbf2702-352c-4d48-a5e5-56a4d16d9f56").unwrap();
+        let old_link = |root| Some(Route::OldLink(token, root));
+        assert_eq!(Route::find(&format!("/api/verify/{token}/")), old_link("../../../"));
+        assert_eq!(Route::find(&format!("/api/verify/{token}")), old_link("../../"));
+        for unknown in [
+            "/api/verify/",
+            "/api/verify/x/",
+            "/api/verify",
+            "/",
+            "",
+            "verify",
+            "/verify/",
+            "/Verify",
+            "//verify",
+            "/../verify",
+            "/style.css/",
+        ] {
             assert_eq!(Route::find(unknown), None, "{unknown}");
         }
     }

@@ -5,11 +5,11 @@ use http::StatusCode;
 use super::{
     form::Form,
     reply::Reply,
-    templates::{PageTemplates, State},
+    templates::{HERE, OLD_LINK_ENDED, PageTemplates, State},
 };
 use crate::{
-    accounts::{AccountError, Accounts, NewPasswordError},
-    domain::{AuditKind, LinkToken, MailToken, MailTokenPurpose, Origin, chain},
+    accounts::{AccountError, Accounts, NewPasswordError, OldLinks},
+    domain::{AuditKind, AuthToken, LinkToken, MailToken, MailTokenPurpose, Origin, chain},
 };
 
 // The fields of the forms.
@@ -39,11 +39,59 @@ enum PageOutcome {
 
 /// Returns the page with the form. It checks only the format of the token, not its validity, so that opening
 /// a link reveals nothing.
-pub(super) fn show(templates: &PageTemplates, purpose: MailTokenPurpose, query: &str) -> Reply {
-    let token = Form::parse(query.as_bytes()).take(TOKEN);
-    match MailToken::parse(&token) {
-        Ok(token) => form_page(templates, StatusCode::OK, purpose, &token, None),
-        Err(_) => error_page(templates, purpose, &AccountError::InvalidToken),
+pub(super) fn show(
+    accounts: &Accounts,
+    templates: &PageTemplates,
+    purpose: MailTokenPurpose,
+    query: &str,
+) -> Reply {
+    match PageToken::parse(purpose, &Form::parse(query.as_bytes()).take(TOKEN)) {
+        Some(PageToken::Mailed(token)) => form_page(templates, StatusCode::OK, purpose, &token, None),
+        Some(PageToken::AuthToken(token)) => show_old_link(accounts, templates, token, HERE),
+        None => error_page(templates, purpose, &AccountError::InvalidToken),
+    }
+}
+
+/// Returns the page for a verification link of the Django backend, on the path from which `root` leads to the
+/// other pages.
+pub(super) fn show_old_link(
+    accounts: &Accounts,
+    templates: &PageTemplates,
+    token: AuthToken,
+    root: &'static str,
+) -> Reply {
+    let purpose = MailTokenPurpose::VerifyEmail;
+    match accounts.old_links() {
+        OldLinks::Accepted => {
+            let form = State::Form { token: token.to_string(), rule: None };
+            templates.page_at(root, StatusCode::OK, purpose, &form)
+        }
+        OldLinks::Ended => old_link_ended(templates, root),
+        OldLinks::Refused => error_page(templates, purpose, &AccountError::InvalidToken),
+    }
+}
+
+/// Returns the page for a verification link of the Django backend after the date until which the operator
+/// accepted such links.
+fn old_link_ended(templates: &PageTemplates, root: &'static str) -> Reply {
+    let refused = State::Refused { reason: OLD_LINK_ENDED };
+    templates.page_at(root, StatusCode::BAD_REQUEST, MailTokenPurpose::VerifyEmail, &refused)
+}
+
+/// The token of a link, in a form that its page accepts.
+enum PageToken {
+    Mailed(MailToken),
+    /// Of a verification link that the Django backend mailed.
+    AuthToken(AuthToken),
+}
+
+impl PageToken {
+    fn parse(purpose: MailTokenPurpose, text: &str) -> Option<Self> {
+        match (LinkToken::parse(text), purpose) {
+            (LinkToken::Mailed(token), _) => Some(Self::Mailed(token)),
+            (LinkToken::AuthToken(token), MailTokenPurpose::VerifyEmail) => Some(Self::AuthToken(token)),
+            (LinkToken::AuthToken(_) | LinkToken::Unknown, _) => None,
+        }
     }
 }
 
@@ -60,7 +108,19 @@ pub(super) async fn submit(
         log_failure(error, origin);
         error_page(templates, purpose, error)
     };
-    let Ok(token) = MailToken::parse(&form.take(TOKEN)) else { return refused(&AccountError::InvalidToken) };
+    let token = match PageToken::parse(purpose, &form.take(TOKEN)) {
+        Some(PageToken::Mailed(token)) => token,
+        Some(PageToken::AuthToken(token)) => {
+            return match accounts.verify_email(LinkToken::AuthToken(token), origin).await {
+                Ok(_) => templates.page(StatusCode::OK, purpose, &State::Done),
+                Err(AccountError::InvalidToken) if accounts.old_links() == OldLinks::Ended => {
+                    old_link_ended(templates, HERE)
+                }
+                Err(error) => refused(&error),
+            };
+        }
+        None => return refused(&AccountError::InvalidToken),
+    };
     match use_link(accounts, purpose, &token, &mut form, origin).await {
         Ok(PageOutcome::Done) => templates.page(StatusCode::OK, purpose, &State::Done),
         Ok(PageOutcome::TryAgain(rule)) => {

@@ -50,6 +50,11 @@ impl Reply {
         Self { status, content_type, max_age: None, allow: None, retry_after: None, body: String::new() }
     }
 
+    /// Creates a short text, which must not be cached.
+    pub fn text(status: StatusCode, body: &str) -> Self {
+        Self { body: body.to_owned(), ..Self::empty(status) }
+    }
+
     /// Creates a response with status 405. `allow` lists the allowed methods.
     pub const fn method_not_allowed(allow: &'static str) -> Self {
         let mut reply = Self::empty(StatusCode::METHOD_NOT_ALLOWED);

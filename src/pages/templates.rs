@@ -68,6 +68,13 @@ const ERRORS: [StatusCode; 7] = [
 /// The time that browsers may cache the style sheet.
 const STYLE_MAX_AGE: Duration = Duration::from_mins(5);
 
+/// The reason on the page for a verification link of the Django backend after the date until which such links
+/// were accepted.
+pub(super) const OLD_LINK_ENDED: &str = "OLD_LINK_ENDED";
+
+/// The relative URL of the folder of the pages, for a page in this folder.
+pub(super) const HERE: &str = "";
+
 const STYLE: &str = "style.css";
 const ERROR: &str = "error.html";
 
@@ -141,10 +148,11 @@ impl PageTemplates {
             State::Refused { reason: "INVALID_TOKEN" },
             State::Refused { reason: "EMAIL_ALREADY_VERIFIED" },
             State::Refused { reason: "EMAIL_ALREADY_EXISTS" },
+            State::Refused { reason: OLD_LINK_ENDED },
         ];
         for purpose in MailTokenPurpose::ALL {
             for state in &states {
-                self.render_page(purpose, state)?;
+                self.render_page(HERE, purpose, state)?;
             }
         }
         ERRORS.into_iter().try_for_each(|status| self.render_error(status).map(drop))
@@ -152,7 +160,19 @@ impl PageTemplates {
 
     /// Renders a page in this state.
     pub(super) fn page(&self, status: StatusCode, purpose: MailTokenPurpose, state: &State<'_>) -> Reply {
-        Self::rendered(status, self.render_page(purpose, state))
+        self.page_at(HERE, status, purpose, state)
+    }
+
+    /// Renders a page in this state, on a path from which the relative URL `root` leads to the folder of the
+    /// pages. A proxy may have put this folder anywhere, so an absolute path would not lead to it.
+    pub(super) fn page_at(
+        &self,
+        root: &str,
+        status: StatusCode,
+        purpose: MailTokenPurpose,
+        state: &State<'_>,
+    ) -> Reply {
+        Self::rendered(status, self.render_page(root, purpose, state))
     }
 
     /// Renders the error page for this status.
@@ -176,21 +196,27 @@ impl PageTemplates {
         }
     }
 
-    fn render_page(&self, purpose: MailTokenPurpose, state: &State<'_>) -> Result<String, TemplatesError> {
-        let page = purpose.page();
+    fn render_page(
+        &self,
+        root: &str,
+        purpose: MailTokenPurpose,
+        state: &State<'_>,
+    ) -> Result<String, TemplatesError> {
+        let name = purpose.page();
+        let page = format!("{root}{name}");
         match state {
             State::Form { token, rule } => {
-                self.render(format!("{page}.html"), context! { page, token, rule })
+                self.render(format!("{name}.html"), context! { root, page, token, rule })
             }
-            State::Done => self.render(format!("{page}.done.html"), context! { page }),
+            State::Done => self.render(format!("{name}.done.html"), context! { root, page }),
             State::Refused { reason } => {
-                self.render(format!("{page}.refused.html"), context! { page, reason => *reason })
+                self.render(format!("{name}.refused.html"), context! { root, page, reason => *reason })
             }
         }
     }
 
     fn render_error(&self, status: StatusCode) -> Result<String, TemplatesError> {
-        self.render(ERROR.to_owned(), context! { status => status.as_u16() })
+        self.render(ERROR.to_owned(), context! { root => HERE, status => status.as_u16() })
     }
 
     /// Renders a template.
@@ -227,7 +253,7 @@ mod tests {
     use super::*;
 
     fn page(templates: &PageTemplates, state: &State<'_>) -> String {
-        templates.render_page(MailTokenPurpose::ResetPassword, state).unwrap()
+        templates.render_page(HERE, MailTokenPurpose::ResetPassword, state).unwrap()
     }
 
     #[test]

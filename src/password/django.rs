@@ -37,6 +37,8 @@ impl StoredPassword {
         match StoredHash::parse(text) {
             Ok(hash) => Self::Hash(hash.scheme()),
             Err(HashParseError::TooExpensive) => Self::TooExpensive,
+            // Unusable here: "!" with a suffix that is not of Django's marks, as in the password
+            // "!important".
             Err(HashParseError::Unusable | HashParseError::UnknownScheme | HashParseError::Malformed) => {
                 Self::Plaintext
             }

@@ -1,8 +1,12 @@
 //! The policy for new passwords.
 
-use zxcvbn::{Entropy, feedback::Feedback, zxcvbn};
+use zxcvbn::{
+    Entropy,
+    feedback::{Feedback, Warning},
+    zxcvbn,
+};
 
-use crate::domain::{Email, NewPassword, PasswordRefusal, Username};
+use crate::domain::{Email, NewPassword, PasswordRefusal, PasswordWeakness, Username};
 
 /// The number of characters that are judged: three pieces. A password is rejected if each of them is
 /// guessable.
@@ -80,7 +84,9 @@ impl Policy {
             }
             best = best.into_iter().chain([estimate]).max_by_key(Entropy::guesses);
         }
-        Err(PasswordRefusal::Guessable { why: advice(best.as_ref().and_then(Entropy::feedback)) })
+        let feedback = best.as_ref().and_then(Entropy::feedback);
+        let weakness = feedback.and_then(Feedback::warning).map_or(PasswordWeakness::Other, weakness);
+        Err(PasswordRefusal::Guessable { weakness, why: advice(feedback) })
     }
 }
 
@@ -118,6 +124,24 @@ fn guessable_words(username: Option<&Username>, email: Option<&Email>) -> Vec<St
 /// Returns the letters and digits of a text in lower case.
 fn without_separators(text: &str) -> String {
     text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+}
+
+/// Returns the weakness that a warning of zxcvbn names.
+const fn weakness(warning: Warning) -> PasswordWeakness {
+    use PasswordWeakness as P;
+    use Warning as W;
+    match warning {
+        W::ThisIsATop10Password
+        | W::ThisIsATop100Password
+        | W::ThisIsACommonPassword
+        | W::ThisIsSimilarToACommonlyUsedPassword => P::Common,
+        W::StraightRowsOfKeysAreEasyToGuess | W::ShortKeyboardPatternsAreEasyToGuess => P::KeyboardPattern,
+        W::RepeatsLikeAaaAreEasyToGuess | W::RepeatsLikeAbcAbcAreOnlySlightlyHarderToGuess => P::Repeats,
+        W::SequencesLikeAbcAreEasyToGuess => P::Sequence,
+        W::RecentYearsAreEasyToGuess | W::DatesAreOftenEasyToGuess => P::Date,
+        W::AWordByItselfIsEasyToGuess => P::Word,
+        W::NamesAndSurnamesByThemselvesAreEasyToGuess | W::CommonNamesAndSurnamesAreEasyToGuess => P::Name,
+    }
 }
 
 /// Joins zxcvbn's warning and suggestions, or returns a default suggestion if there are none. zxcvbn's texts
@@ -250,6 +274,28 @@ mod tests {
         assert!(refusal_text.starts_with("is too easy to guess: This is"), "{refusal_text}");
         assert!(!refusal("zaq12wsx").unwrap().contains("zaq"));
         assert_eq!(refusal("short").unwrap(), "must be at least 8 characters");
+    }
+
+    #[test]
+    fn a_refusal_names_the_weakness() {
+        use PasswordWeakness as P;
+        for (text, expected) in [
+            ("password123", P::Common),
+            ("P@ssw0rd!", P::Common),
+            ("zxcvbnm,./", P::KeyboardPattern),
+            ("kkkkkkkkkk", P::Repeats),
+            ("bcdefghijk", P::Sequence),
+            ("13.07.1983", P::Date),
+            ("municipality", P::Word),
+            ("kowalczyk", P::Name),
+            ("lovelace1815", P::Other),
+        ] {
+            let username = Username::parse("Ada Lovelace").unwrap();
+            match Policy::default().admit(text.to_owned(), Some(&username), None) {
+                Err(PasswordRefusal::Guessable { weakness, .. }) => assert_eq!(weakness, expected, "{text}"),
+                other => panic!("{text}: {:?}", other.map(|_| ())),
+            }
+        }
     }
 
     #[test]

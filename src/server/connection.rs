@@ -75,8 +75,18 @@ impl<P: Protocol> Connections<P> {
         Self { shared: Arc::new((protocol, tls)), stop }
     }
 
-    /// Serves one connection until it is closed, and then releases `slot`.
+    /// Serves one connection until it is closed or another one gets its place, and then releases `slot`.
     pub(super) async fn run(self, socket: TcpStream, address: SocketAddr, slot: Slot) {
+        tokio::select! {
+            () = self.serve(socket, address, &slot) => {}
+            () = slot.account().displaced() => {
+                tracing::debug!(peer = %address, "Connection closed: another one gets its place");
+            }
+        }
+        drop(slot);
+    }
+
+    async fn serve(&self, socket: TcpStream, address: SocketAddr, slot: &Slot) {
         // A small response is sent immediately instead of waiting for more data.
         let _ = socket.set_nodelay(true);
         let (protocol, tls) = &*self.shared;
@@ -100,6 +110,5 @@ impl<P: Protocol> Connections<P> {
                 }
             }
         }
-        drop(slot);
     }
 }

@@ -15,10 +15,11 @@ use tonic::body::Body;
 use super::{
     connection::Peer,
     handler::HttpHandler,
+    held_bytes::HeldBytes,
     http1_head::{CurrentHead, Framing, NextHead},
     http1_io::{Http1Times, LimitedIo},
     options::ServerOptions,
-    peer_account::{CountedCalls, HeldBytes},
+    peer_account::CountedCalls,
     preface::AfterStart,
     request_body::{BodyContext, BodyLimits, RequestBody},
     streams::{AcceptedStreams, WithStreams},

@@ -13,7 +13,7 @@ use tokio::{
     time::Sleep,
 };
 
-use super::{http1_head::CurrentHead, peer_account::HeldBytes};
+use super::{held_bytes::HeldBytes, http1_head::CurrentHead};
 
 /// The memory of each byte of a head that is not complete: hyper's buffer, which grows by doubling, and the
 /// copy in [`CurrentHead`].

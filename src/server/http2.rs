@@ -16,8 +16,9 @@ use tonic::body::Body;
 use super::{
     connection::Peer,
     handler::HttpHandler,
+    held_bytes::HeldBytes,
     options::ServerOptions,
-    peer_account::{CountedCalls, HeldBytes},
+    peer_account::CountedCalls,
     preface::AfterStart,
     request_body::{BodyContext, BodyLimits, RequestBody},
     resets::{LOCAL_RESETS_MAX, Resets, SharedVerdict, Verdict},
@@ -27,11 +28,12 @@ use super::{
 use crate::entropy::Entropy;
 
 /// The most streams that the peer has reset before the server accepted them (CVE-2023-44487, rapid reset).
-/// The server accepts them several times while it reads this many; `resets.rs` limits their rate.
+/// h2 ends the connection beyond it. `resets.rs`, which limits their rate, notices an attack earlier: the
+/// server accepts streams several times while it reads this many.
 const PENDING_ACCEPT_RESETS_MAX: usize = 2_048;
 
-/// The time after a GOAWAY because of too many resets in which the calls that the peer has just sent may
-/// arrive. An attacker does not acknowledge the GOAWAY, so that HTTP/2 has no end of this time.
+/// How long, after a GOAWAY because of too many resets, calls that the peer has just sent may still arrive. A
+/// peer that acknowledges the GOAWAY ends this time itself; an attacker does not.
 const LAST_CALL_TIME: Duration = Duration::from_millis(50);
 
 /// The flow-control window of a stream: the bytes that a peer may send before the handler reads them. Twice
@@ -74,8 +76,8 @@ impl<S: HttpHandler + BodyLimits> Http2<S> {
             Box::pin(async move {
                 let (service, peer, verdict) = &*served;
                 if verdict.has_resets() {
-                    // hyper drops a call that was reset when the call is pending. A call that was reset
-                    // before it began costs the peer nothing, so no work is done for it.
+                    // A call that the peer reset before it began must cause no work. hyper drops such a call
+                    // at its first pending poll, so the call is pending once before it begins.
                     pend_once().await;
                 }
                 let limit = service.body_limit(request.uri().path());
@@ -103,7 +105,7 @@ impl<S: HttpHandler + BodyLimits> Http2<S> {
         let mut connection = WithStreams::new(connection, accepted.clone(), CountedCalls::new(account));
         let mut resets_too_many = false;
         let grace = tokio::select! {
-            is_over = until(&mut connection, &verdict, Verdict::Drain) => {
+            is_over = run_until(&mut connection, &verdict, Verdict::Drain) => {
                 if is_over {
                     return;
                 }
@@ -117,7 +119,7 @@ impl<S: HttpHandler + BodyLimits> Http2<S> {
         connection.change(http2::Connection::graceful_shutdown);
         let drained = async {
             tokio::select! {
-                _ = until(&mut connection, &verdict, Verdict::Close) => {}
+                _ = run_until(&mut connection, &verdict, Verdict::Close) => {}
                 () = no_call_in_flight(&accepted), if resets_too_many => {}
             }
         };
@@ -134,16 +136,17 @@ impl<S: HttpHandler + BodyLimits> Http2<S> {
     }
 }
 
-/// Runs a connection until it is over or the verdict on it is `verdict`. Returns true if it is over.
-async fn until<C: Future>(
+/// Runs a connection until it is over or the verdict on it is at least `threshold`. Returns true if it is
+/// over.
+async fn run_until<C: Future>(
     connection: &mut WithStreams<C>,
-    current: &SharedVerdict,
-    verdict: Verdict,
+    verdict: &SharedVerdict,
+    threshold: Verdict,
 ) -> bool {
     poll_fn(|context| match Pin::new(&mut *connection).poll(context) {
         Poll::Ready(_) => Poll::Ready(true),
-        // Only the connection itself, when it is polled, changes the verdict.
-        Poll::Pending if current.is_at_least(verdict) => Poll::Ready(false),
+        // Needs no waker: only a poll of the connection changes the verdict.
+        Poll::Pending if verdict.is_at_least(threshold) => Poll::Ready(false),
         Poll::Pending => Poll::Pending,
     })
     .await

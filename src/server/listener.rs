@@ -2,6 +2,7 @@
 //! connections in total and per peer, and a backoff while the system refuses to accept.
 
 use std::{
+    collections::VecDeque,
     fs, io,
     net::SocketAddr,
     sync::Arc,
@@ -21,6 +22,14 @@ use crate::clock::Clock;
 
 /// The most connections that wait to be accepted. Linux limits it to `net.core.somaxconn`.
 const BACKLOG: u32 = 1_024;
+
+/// The most new connections that are accepted while there is no place, in order to see whose they are. They
+/// need file descriptors, of which [`DESCRIPTORS_RESERVED`] are for other uses.
+const WAITING_MAX: usize = 32;
+
+/// The most of them that get no place of another connection. A further one is closed, so that the next
+/// connection of another peer is seen.
+const WAITING_WITHOUT_PLACE_MAX: usize = 16;
 
 /// File descriptors that are reserved for other uses: the database, the log, mail.
 const DESCRIPTORS_RESERVED: usize = 64;
@@ -76,9 +85,12 @@ impl Slot {
     }
 }
 
-/// Accepts connections while slots are free.
+/// Accepts connections while slots are free. When there is none, a new connection of a peer that has few gets
+/// the place of one whose peer has many; one of the peer that has the most waits.
 pub(super) struct Acceptor {
     listener: TcpListener,
+    /// The connections that were accepted and wait for a slot, the next one first.
+    waiting: VecDeque<(TcpStream, SocketAddr)>,
     slots: Arc<Semaphore>,
     peers: Peers,
     warned: Option<Instant>,
@@ -96,27 +108,57 @@ impl Acceptor {
         if slots < connections_max {
             tracing::warn!("Connection limit lowered to {slots}: the open file limit (ulimit -n) is too low");
         }
-        let peers = Peers::new(peer_limits);
-        Self { listener, slots: Arc::new(Semaphore::new(slots)), peers, warned: None }
+        let peers = Peers::new(peer_limits, slots);
+        let slots = Arc::new(Semaphore::new(slots));
+        Self { listener, waiting: VecDeque::new(), slots, peers, warned: None }
     }
 
     /// Returns the next connection with its slot, which must be held until the connection is closed. A
     /// connection of a peer that has too many is closed immediately. Returns `None` only if the semaphore of
     /// slots is closed, which never happens.
     pub(super) async fn accept(&mut self) -> Option<(TcpStream, SocketAddr, Slot)> {
+        let of_all = self.free_slot().await?;
+        loop {
+            let (socket, peer) = match self.waiting.pop_front() {
+                Some(waiting) => waiting,
+                None => self.next().await,
+            };
+            match self.peers.take(peer.ip()) {
+                Some(of_peer) => return Some((socket, peer, Slot { _of_all: of_all, of_peer })),
+                None => self.warn(&format!("Connection from {} closed: it has too many", peer.ip())),
+            }
+        }
+    }
+
+    /// Waits for a free slot. Meanwhile accepts connections, and closes open ones in favor of them.
+    async fn free_slot(&mut self) -> Option<OwnedSemaphorePermit> {
         if self.slots.available_permits() == 0 {
             self.warn("Connection limit reached; new connections wait until one closes");
         }
-        let of_all = Arc::clone(&self.slots).acquire_owned().await.ok()?;
+        loop {
+            let slots = Arc::clone(&self.slots);
+            let may_accept = self.waiting.len() < WAITING_MAX;
+            let (socket, peer) = tokio::select! {
+                biased;
+                of_all = slots.acquire_owned() => return of_all.ok(),
+                accepted = self.next(), if may_accept => accepted,
+            };
+            if self.peers.displace_for(peer.ip()) {
+                self.waiting.push_front((socket, peer));
+            } else if self.waiting.len() < WAITING_WITHOUT_PLACE_MAX {
+                self.waiting.push_back((socket, peer));
+            } else {
+                self.warn(&format!("Connection from {} closed: no place is free", peer.ip()));
+            }
+        }
+    }
+
+    /// Accepts the next connection.
+    async fn next(&mut self) -> (TcpStream, SocketAddr) {
         let mut wait = BACKOFF_FIRST;
         loop {
             match self.listener.accept().await {
-                Ok((socket, peer)) => match self.peers.take(peer.ip()) {
-                    Some(of_peer) => {
-                        return Some((socket, peer, Slot { _of_all: of_all, of_peer }));
-                    }
-                    None => self.warn(&format!("Connection from {} closed: it has too many", peer.ip())),
-                },
+                Ok(accepted) => return accepted,
                 Err(error) if is_peer_error(&error) => {}
                 Err(error) => {
                     self.warn(&format!("Accepting a connection failed; retrying: {error}"));

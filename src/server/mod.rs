@@ -7,9 +7,11 @@
 
 mod api_port;
 mod budget;
+mod caller_share;
 mod connection;
 mod frames;
 mod handler;
+mod held_bytes;
 mod http1;
 mod http1_calls;
 mod http1_head;
@@ -18,6 +20,7 @@ mod http2;
 mod listener;
 mod options;
 mod peer_account;
+mod peer_log;
 mod peers;
 mod preface;
 mod request_body;
@@ -46,6 +49,7 @@ pub use self::{
     listener::bind,
     options::ServerOptions,
     peer_account::{ConnectionAccount, PeerLimits, StreamingSlot},
+    peer_log::PeerLog,
     request_body::{BodyLimit, BodyLimits, BodyRefusal},
     tls::{Alpn, CurrentTls, TlsError, certificate_names, load_tls},
 };

@@ -6,9 +6,17 @@
 //! on. Calls without a token therefore take nothing from the callers at the same address.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
+
+use tokio::sync::Notify;
+
+use super::caller_share::{CallerShare, CallerShares, KeptConnection};
+
+/// The calls of one connection up to which a call of health passes although the peer has too many calls. A
+/// client that checks the health has one such call at a time.
+const CALLS_WITH_HEALTH_MAX: usize = 4;
 
 /// The limits of each peer, and of the bytes of all peers together.
 #[derive(Debug, Clone, Copy)]
@@ -57,9 +65,15 @@ impl PeerLimits {
 pub(super) struct UnfinishedTotals {
     strangers: Arc<AtomicUsize>,
     callers: Arc<AtomicUsize>,
+    shares: CallerShares,
 }
 
 impl UnfinishedTotals {
+    /// Creates totals of which each caller may take these shares.
+    pub(super) fn new(shares: CallerShares) -> Self {
+        Self { shares, ..Self::default() }
+    }
+
     #[cfg(test)]
     pub(super) fn are_zero(&self) -> bool {
         [&self.strangers, &self.callers].iter().all(|total| total.load(Ordering::Relaxed) == 0)
@@ -71,12 +85,14 @@ impl UnfinishedTotals {
 pub(super) struct PeerAccounts {
     strangers: Arc<Account>,
     callers: Arc<Account>,
+    shares: CallerShares,
 }
 
 impl PeerAccounts {
     pub(super) fn new(limits: PeerLimits, totals: &UnfinishedTotals) -> Self {
         let account = |total: &Arc<AtomicUsize>| Arc::new(Account::new(limits, Arc::clone(total)));
-        Self { strangers: account(&totals.strangers), callers: account(&totals.callers) }
+        let shares = totals.shares.clone();
+        Self { strangers: account(&totals.strangers), callers: account(&totals.callers), shares }
     }
 }
 
@@ -85,11 +101,27 @@ impl PeerAccounts {
 pub struct ConnectionAccount {
     accounts: PeerAccounts,
     is_authenticated: AtomicBool,
+    /// The caller that was authenticated last. Callers can share a connection through a proxy.
+    caller: Mutex<Option<Arc<CallerShare>>>,
+    /// Whether the first caller keeps the connection although others need a place.
+    kept: Mutex<Option<KeptConnection>>,
+    calls: AtomicUsize,
+    /// Whether a call of health holds the memory that each connection has for one.
+    has_health_call: AtomicBool,
+    displaced: Notify,
 }
 
 impl ConnectionAccount {
-    pub(super) const fn new(accounts: PeerAccounts) -> Self {
-        Self { accounts, is_authenticated: AtomicBool::new(false) }
+    pub(super) fn new(accounts: PeerAccounts) -> Self {
+        Self {
+            accounts,
+            is_authenticated: AtomicBool::new(false),
+            caller: Mutex::new(None),
+            kept: Mutex::new(None),
+            calls: AtomicUsize::new(0),
+            has_health_call: AtomicBool::new(false),
+            displaced: Notify::new(),
+        }
     }
 
     /// Creates the account of the only connection of a peer.
@@ -98,22 +130,52 @@ impl ConnectionAccount {
         Self::new(PeerAccounts::new(limits, &UnfinishedTotals::default()))
     }
 
-    /// Makes the connection use the account of the callers of its peer, because a caller was authenticated on
-    /// it.
-    pub fn set_authenticated(&self) {
-        // Most calls find it set, and a read does not take the cache line from other threads.
-        if !self.is_authenticated.load(Ordering::Relaxed) {
-            self.is_authenticated.store(true, Ordering::Relaxed);
+    /// Makes the connection use the account of the callers of its peer, and the share of this caller, because
+    /// the caller was authenticated on it.
+    pub fn set_authenticated(&self, caller: &str) {
+        let mut current = lock(&self.caller);
+        if current.as_ref().is_some_and(|share| share.is_of(caller)) {
+            return;
         }
+        let share = self.accounts.shares.of(caller);
+        if !self.is_authenticated.swap(true, Ordering::Relaxed) {
+            *lock(&self.kept) = KeptConnection::of(&share);
+        }
+        *current = Some(share);
+    }
+
+    /// Returns the share of the caller that was authenticated last.
+    pub(super) fn share(&self) -> Option<Arc<CallerShare>> {
+        lock(&self.caller).clone()
+    }
+
+    /// True if no caller was authenticated on the connection.
+    pub(super) fn is_of_strangers(&self) -> bool {
+        !self.is_authenticated.load(Ordering::Relaxed)
+    }
+
+    /// True if a caller keeps the connection although others need a place.
+    pub(super) fn is_kept(&self) -> bool {
+        lock(&self.kept).is_some()
+    }
+
+    /// Ends the connection, because another one gets its place.
+    pub(super) fn displace(&self) {
+        self.displaced.notify_one();
+    }
+
+    /// Waits until another connection gets the place of this one.
+    pub(super) async fn displaced(&self) {
+        self.displaced.notified().await;
     }
 
     fn current(&self) -> &Arc<Account> {
         self.account(false)
     }
 
-    /// Returns the account of the strangers if `is_of_strangers` is set, otherwise that of the connection.
-    fn account(&self, is_of_strangers: bool) -> &Arc<Account> {
-        if !is_of_strangers && self.is_authenticated.load(Ordering::Relaxed) {
+    /// Returns the account of the strangers if `is_of_health` is set, otherwise that of the connection.
+    pub(super) fn account(&self, is_of_health: bool) -> &Arc<Account> {
+        if !is_of_health && self.is_authenticated.load(Ordering::Relaxed) {
             &self.accounts.callers
         } else {
             &self.accounts.strangers
@@ -125,6 +187,25 @@ impl ConnectionAccount {
     pub fn has_too_many_calls(&self) -> bool {
         let account = self.current();
         account.calls.load(Ordering::Relaxed) > account.limits.calls_max
+    }
+
+    /// Takes the memory that each connection has for one unfinished call of health. Returns false if another
+    /// call has it.
+    pub(super) fn try_begin_health_call(&self) -> bool {
+        !self.has_health_call.swap(true, Ordering::Relaxed)
+    }
+
+    /// Gives that memory back.
+    pub(super) fn end_health_call(&self) {
+        self.has_health_call.store(false, Ordering::Relaxed);
+    }
+
+    /// True if more calls are in flight than the peer may have, and the connection itself has more than a
+    /// client that checks the health. A load balancer may share its address with users who make the peer
+    /// exceed its limit.
+    #[must_use]
+    pub fn has_too_many_calls_of_health(&self) -> bool {
+        self.has_too_many_calls() && self.calls.load(Ordering::Relaxed) > CALLS_WITH_HEALTH_MAX
     }
 
     /// Begins a streaming call; `None` if the peer has as many as it may have.
@@ -139,9 +220,13 @@ impl ConnectionAccount {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// What connections hold together.
 #[derive(Debug)]
-struct Account {
+pub(super) struct Account {
     limits: PeerLimits,
     calls: AtomicUsize,
     streaming_calls: AtomicUsize,
@@ -158,6 +243,20 @@ impl Account {
             unfinished_bytes: AtomicUsize::new(0),
             unfinished_bytes_total,
         }
+    }
+
+    /// Adds bytes of unfinished requests. Returns true if the peer, and all peers, have at most as many as
+    /// they may have.
+    pub(super) fn add_unfinished(&self, bytes: usize) -> bool {
+        let of_peer = self.unfinished_bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        let total = self.unfinished_bytes_total.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        of_peer <= self.limits.unfinished_bytes_max && total <= self.limits.unfinished_bytes_total_max
+    }
+
+    /// Takes back bytes that were added.
+    pub(super) fn release_unfinished(&self, bytes: usize) {
+        self.unfinished_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.unfinished_bytes_total.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -198,6 +297,7 @@ impl CountedCalls {
             self.account.calls.fetch_sub(self.counted - calls, Ordering::Relaxed);
         }
         self.counted = calls;
+        self.connection.calls.store(calls, Ordering::Relaxed);
     }
 }
 
@@ -207,67 +307,9 @@ impl Drop for CountedCalls {
     }
 }
 
-/// Bytes of unfinished requests that are kept in memory. Dropping it releases them.
-pub(super) struct HeldBytes {
-    connection: Arc<ConnectionAccount>,
-    /// Whether the bytes stay in the account of the strangers.
-    is_of_strangers: bool,
-    /// The account in which `held` is counted.
-    account: Arc<Account>,
-    held: usize,
-}
-
-impl HeldBytes {
-    /// Counts bytes in the account of the connection.
-    pub(super) fn new(connection: Arc<ConnectionAccount>) -> Self {
-        Self::of_request(connection, false)
-    }
-
-    /// Counts the bytes of a request in the account of the connection or, if it needs no caller, always in
-    /// that of the strangers.
-    pub(super) fn of_request(connection: Arc<ConnectionAccount>, is_of_strangers: bool) -> Self {
-        let account = Arc::clone(connection.account(is_of_strangers));
-        Self { connection, is_of_strangers, account, held: 0 }
-    }
-
-    /// Changes the number of bytes, within the limits or not. Returns true if it is within the limits.
-    pub(super) fn set(&mut self, bytes: usize) -> bool {
-        if bytes <= self.held {
-            self.release(self.held - bytes);
-            return true;
-        }
-        let current = self.connection.account(self.is_of_strangers);
-        if !Arc::ptr_eq(current, &self.account) {
-            let current = Arc::clone(current);
-            self.release(self.held);
-            self.account = current;
-        }
-        let more = bytes - self.held;
-        let account = &*self.account;
-        let of_peer = account.unfinished_bytes.fetch_add(more, Ordering::Relaxed).saturating_add(more);
-        let total = account.unfinished_bytes_total.fetch_add(more, Ordering::Relaxed).saturating_add(more);
-        self.held = bytes;
-        of_peer <= account.limits.unfinished_bytes_max && total <= account.limits.unfinished_bytes_total_max
-    }
-
-    fn release(&mut self, bytes: usize) {
-        if bytes > 0 {
-            self.account.unfinished_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            self.account.unfinished_bytes_total.fetch_sub(bytes, Ordering::Relaxed);
-            self.held -= bytes;
-        }
-    }
-}
-
-impl Drop for HeldBytes {
-    fn drop(&mut self) {
-        self.set(0);
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::held_bytes::HeldBytes, *};
 
     fn connection(accounts: &PeerAccounts) -> Arc<ConnectionAccount> {
         Arc::new(ConnectionAccount::new(accounts.clone()))
@@ -293,21 +335,6 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_limited_for_each_peer_and_in_total() {
-        let totals = UnfinishedTotals::default();
-        let [one, two] = [(); 2].map(|()| connection(&PeerAccounts::new(PeerLimits::of_tests(), &totals)));
-        let held = |connection: &Arc<ConnectionAccount>| HeldBytes::new(Arc::clone(connection));
-        let (mut of_one, mut also_of_one, mut of_two) = (held(&one), held(&one), held(&two));
-
-        assert!(of_one.set(60) && !also_of_one.set(41) && also_of_one.set(40));
-        assert!(!of_two.set(51) && of_two.set(50), "the total is limited");
-        drop((of_one, also_of_one));
-        assert!(of_two.set(100) && !of_two.set(101));
-        drop(of_two);
-        assert!(totals.are_zero());
-    }
-
-    #[test]
     fn strangers_take_nothing_from_the_callers_at_their_address() {
         let totals = UnfinishedTotals::default();
         let peer = PeerAccounts::new(PeerLimits::of_tests(), &totals);
@@ -320,7 +347,7 @@ mod tests {
 
         let mut of_caller = HeldBytes::new(Arc::clone(&caller));
         assert!(caller.has_too_many_calls() && !of_caller.set(1), "not authenticated yet");
-        caller.set_authenticated();
+        caller.set_authenticated("bff");
         assert!(!caller.has_too_many_calls() && caller.try_begin_streaming_call().is_some());
         assert!(of_caller.set(100) && !of_caller.set(101));
         drop((held, of_caller));
@@ -335,7 +362,7 @@ mod tests {
         let (mut calls, mut held) = (CountedCalls::new(Arc::clone(&one)), HeldBytes::new(Arc::clone(&one)));
         calls.set(4);
         assert!(held.set(90));
-        one.set_authenticated();
+        one.set_authenticated("bff");
         calls.set(4);
         assert!(held.set(91));
 
@@ -343,5 +370,18 @@ mod tests {
         assert!(HeldBytes::new(Arc::clone(&stranger)).set(100));
         drop((calls, held));
         assert!(!one.has_too_many_calls() && totals.are_zero());
+    }
+
+    #[test]
+    fn a_connection_with_few_calls_may_check_the_health_of_a_peer_with_too_many() {
+        let peer = PeerAccounts::new(PeerLimits::of_tests(), &UnfinishedTotals::default());
+        let (stranger, balancer) = (connection(&peer), connection(&peer));
+        let (mut of_stranger, mut of_balancer) =
+            (CountedCalls::new(Arc::clone(&stranger)), CountedCalls::new(Arc::clone(&balancer)));
+        of_stranger.set(CALLS_WITH_HEALTH_MAX + 1);
+        of_balancer.set(CALLS_WITH_HEALTH_MAX);
+
+        assert!(balancer.has_too_many_calls() && !balancer.has_too_many_calls_of_health());
+        assert!(stranger.has_too_many_calls_of_health());
     }
 }

@@ -4,46 +4,133 @@
 //! [`ClientAddress::of`] defines which addresses are one peer.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
-use super::peer_account::{ConnectionAccount, PeerAccounts, PeerLimits, UnfinishedTotals};
-use crate::domain::ClientAddress;
+use super::{
+    caller_share::CallerShares,
+    peer_account::{ConnectionAccount, PeerAccounts, PeerLimits, UnfinishedTotals},
+};
+use crate::{clock::Clock, domain::ClientAddress};
+
+/// The part of the connections of a peer that it may open beyond its limit, for a health check by a load
+/// balancer whose address others use up. A further one gets the place of the oldest of them.
+const EXTRA_PART: usize = 64;
+
+/// The time for which such a connection keeps its place: longer than a health check takes.
+const EXTRA_TIME: Duration = Duration::from_secs(1);
 
 /// The peers with open connections.
 #[derive(Clone)]
 pub(super) struct Peers {
-    connected: Arc<Mutex<HashMap<ClientAddress, Connected>>>,
+    connected: Arc<Mutex<Connections>>,
     limits: PeerLimits,
     unfinished_totals: UnfinishedTotals,
 }
 
+/// The open connections of all peers.
+#[derive(Default)]
+struct Connections {
+    by_peer: HashMap<ClientAddress, Connected>,
+    /// The number of connections that were opened.
+    opened: u64,
+}
+
+/// The open connections of one peer, by their order.
 struct Connected {
-    connections: usize,
+    connections: BTreeMap<u64, Open>,
     accounts: PeerAccounts,
 }
 
+struct Open {
+    account: Arc<ConnectionAccount>,
+    opened: Instant,
+    /// Whether the connection is about to be closed, because another one gets its place.
+    is_displaced: bool,
+}
+
+impl Open {
+    /// True if another connection may get the place of this one. `of_strangers` excludes those of callers.
+    fn may_be_displaced(&self, of_strangers: bool) -> bool {
+        let may_be = if of_strangers { self.account.is_of_strangers() } else { !self.account.is_kept() };
+        may_be && !self.is_displaced
+    }
+
+    fn displace(&mut self) {
+        self.is_displaced = true;
+        self.account.displace();
+    }
+}
+
+impl Connected {
+    /// Returns the number of connections whose place another connection may get.
+    fn displaceable(&self, of_strangers: bool) -> usize {
+        self.connections.values().filter(|open| open.may_be_displaced(of_strangers)).count()
+    }
+}
+
 impl Peers {
-    pub(super) fn new(limits: PeerLimits) -> Self {
-        Self { connected: Arc::default(), limits, unfinished_totals: UnfinishedTotals::default() }
+    /// Creates an empty list. A caller may keep a part of `connections_total_max` connections.
+    pub(super) fn new(limits: PeerLimits, connections_total_max: usize) -> Self {
+        let shares = CallerShares::new(limits.unfinished_bytes_total_max, connections_total_max);
+        let unfinished_totals = UnfinishedTotals::new(shares);
+        Self { connected: Arc::default(), limits, unfinished_totals }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connections> {
+        self.connected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reserves a slot; `None` if the peer has as many connections as it may have.
     pub(super) fn take(&self, address: IpAddr) -> Option<PeerSlot> {
+        self.take_at(address, Clock::system().instant())
+    }
+
+    fn take_at(&self, address: IpAddr, now: Instant) -> Option<PeerSlot> {
         let peer = ClientAddress::of(address);
-        let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_peer = connected.entry(peer).or_insert_with(|| Connected {
-            connections: 0,
+        let mut connected = self.lock();
+        connected.opened += 1;
+        let number = connected.opened;
+        let of_peer = connected.by_peer.entry(peer).or_insert_with(|| Connected {
+            connections: BTreeMap::new(),
             accounts: PeerAccounts::new(self.limits, &self.unfinished_totals),
         });
-        if of_peer.connections >= self.limits.connections_max {
-            return None;
+        let open = of_peer.connections.len();
+        if open >= self.limits.connections_max {
+            let extra = self.limits.connections_max / EXTRA_PART;
+            if open - self.limits.connections_max >= extra {
+                let mut newest = of_peer.connections.values_mut().rev().take(extra);
+                let may_be_displaced = |open: &&mut Open| {
+                    open.may_be_displaced(true) && now.duration_since(open.opened) >= EXTRA_TIME
+                };
+                newest.rfind(may_be_displaced)?.displace();
+            }
         }
-        of_peer.connections += 1;
         let account = Arc::new(ConnectionAccount::new(of_peer.accounts.clone()));
-        Some(PeerSlot { peers: self.clone(), peer, account })
+        let open = Open { account: Arc::clone(&account), opened: now, is_displaced: false };
+        of_peer.connections.insert(number, open);
+        drop(connected);
+        Some(PeerSlot { peers: self.clone(), peer, number, account })
+    }
+
+    /// Closes a connection so that a new one of `address` gets its place: the oldest of the peer that has the
+    /// most connections of strangers, or else the most that their callers do not keep. Returns false if no
+    /// peer has more of them than the peer of the new one.
+    pub(super) fn displace_for(&self, address: IpAddr) -> bool {
+        let peer = ClientAddress::of(address);
+        let mut connected = self.lock();
+        [true, false].into_iter().any(|of_strangers| {
+            let own = connected.by_peer.get(&peer).map_or(0, |own| own.displaceable(of_strangers));
+            let with_counts = connected.by_peer.values_mut().map(|of| (of.displaceable(of_strangers), of));
+            let most = with_counts.max_by_key(|(count, _)| *count).filter(|(count, _)| *count > own);
+            let oldest = most.and_then(|(_, of_peer)| {
+                of_peer.connections.values_mut().find(|open| open.may_be_displaced(of_strangers))
+            });
+            oldest.map(Open::displace).is_some()
+        })
     }
 }
 
@@ -51,6 +138,7 @@ impl Peers {
 pub(super) struct PeerSlot {
     peers: Peers,
     peer: ClientAddress,
+    number: u64,
     account: Arc<ConnectionAccount>,
 }
 
@@ -63,10 +151,10 @@ impl PeerSlot {
 
 impl Drop for PeerSlot {
     fn drop(&mut self) {
-        let mut connected = self.peers.connected.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Entry::Occupied(mut of_peer) = connected.entry(self.peer) {
-            of_peer.get_mut().connections -= 1;
-            if of_peer.get().connections == 0 {
+        let mut connected = self.peers.lock();
+        if let Entry::Occupied(mut of_peer) = connected.by_peer.entry(self.peer) {
+            of_peer.get_mut().connections.remove(&self.number);
+            if of_peer.get().connections.is_empty() {
                 of_peer.remove();
             }
         }
@@ -83,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_peer_gets_at_most_its_slots_and_leaves_no_entry() {
-        let peers = Peers::new(PeerLimits::of_tests());
+        let peers = Peers::new(PeerLimits::of_tests(), 100);
         let (ada, bob) = (address("192.0.2.1"), address("2001:db8::1"));
         let same = address("::ffff:192.0.2.1");
         let (first, second) = (peers.take(ada), peers.take(same));
@@ -96,12 +184,12 @@ mod tests {
         let third = peers.take(ada);
         assert!(third.is_some());
         drop((second, third));
-        assert!(peers.connected.lock().unwrap().is_empty());
+        assert!(peers.lock().by_peer.is_empty());
     }
 
     #[test]
     fn the_addresses_of_an_ipv6_network_share_the_slots_of_one_peer() {
-        let peers = Peers::new(PeerLimits::of_tests());
+        let peers = Peers::new(PeerLimits::of_tests(), 100);
         let held: Vec<_> = (0..100)
             .filter_map(|host| peers.take(address(&format!("2001:db8:1:2:{host:x}::{host:x}"))))
             .collect();
@@ -111,12 +199,63 @@ mod tests {
 
     #[test]
     fn the_connections_of_a_peer_share_its_accounts() {
-        let peers = Peers::new(PeerLimits::of_tests());
+        let peers = Peers::new(PeerLimits::of_tests(), 100);
         let [one, two] = ["2001:db8::1", "2001:db8::2"].map(|text| peers.take(address(text)).unwrap());
         let other = peers.take(address("192.0.2.1")).unwrap();
 
         let slot = one.account().try_begin_streaming_call();
         assert!(slot.is_some() && two.account().try_begin_streaming_call().is_none());
         assert!(other.account().try_begin_streaming_call().is_some());
+    }
+
+    /// True if another connection gets the place of this one.
+    fn is_displaced(slot: &PeerSlot) -> bool {
+        slot.peers.lock().by_peer[&slot.peer].connections[&slot.number].is_displaced
+    }
+
+    #[test]
+    fn a_new_connection_gets_the_place_of_the_oldest_of_the_peer_with_the_most() {
+        let peers = Peers::new(PeerLimits { connections_max: 10, ..PeerLimits::of_tests() }, 8);
+        let [many, few, new] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(address);
+        let of_many = [(); 3].map(|()| peers.take(many).unwrap());
+        let of_few = peers.take(few).unwrap();
+
+        assert!(!peers.displace_for(many), "a peer takes nothing from peers with fewer connections");
+        assert!(peers.displace_for(few) && peers.displace_for(new));
+        assert_eq!(of_many.each_ref().map(is_displaced), [true, true, false]);
+        assert!(peers.displace_for(new) && peers.displace_for(new) && !peers.displace_for(new));
+        assert!(is_displaced(&of_many[2]) && is_displaced(&of_few));
+    }
+
+    #[test]
+    fn strangers_give_up_their_places_before_callers_and_each_caller_keeps_its_share() {
+        let peers = Peers::new(PeerLimits { connections_max: 10, ..PeerLimits::of_tests() }, 8);
+        let [of_caller, of_stranger, new] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(address);
+        let slots = [(); 4].map(|()| peers.take(of_caller).unwrap());
+        for slot in &slots {
+            slot.account().set_authenticated("bff");
+        }
+        let stranger = peers.take(of_stranger).unwrap();
+
+        assert!(peers.displace_for(new) && is_displaced(&stranger));
+        // A quarter of 8.
+        assert!(peers.displace_for(new) && peers.displace_for(new) && !peers.displace_for(new));
+        assert_eq!(slots.each_ref().map(is_displaced), [false, false, true, true]);
+    }
+
+    #[test]
+    fn a_peer_at_its_limit_may_still_open_connections_that_last_a_short_time() {
+        let peers = Peers::new(PeerLimits { connections_max: 128, ..PeerLimits::of_tests() }, 1_000);
+        let balancer = address("192.0.2.1");
+        let now = Clock::system().instant();
+        let take = |millis| peers.take_at(balancer, now + Duration::from_millis(millis));
+        let held: Vec<_> = (0..128).map(|_| take(0).unwrap()).collect();
+
+        let mut extra = vec![take(1_000).unwrap(), take(1_001).unwrap()];
+        assert!(take(1_002).is_none(), "a flood gets no more");
+        extra.extend([take(2_000).unwrap(), take(2_001).unwrap()]);
+
+        assert!(!held.iter().any(is_displaced));
+        assert_eq!(extra.iter().map(is_displaced).collect::<Vec<_>>(), [true, true, false, false]);
     }
 }

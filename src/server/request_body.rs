@@ -21,9 +21,7 @@ use hyper::body::Incoming;
 use tonic::Status;
 
 use super::{
-    http1_head::NextHead,
-    options::ServerOptions,
-    peer_account::{ConnectionAccount, HeldBytes},
+    held_bytes::HeldBytes, http1_head::NextHead, options::ServerOptions, peer_account::ConnectionAccount,
     streams::AcceptedStreams,
 };
 
@@ -52,8 +50,9 @@ pub struct BodyLimit {
     pub bytes_max: usize,
     /// The memory of the request while it waits for its body, without its received bytes and its headers.
     pub waiting_bytes: usize,
-    /// Whether the request counts as one of a stranger even if a caller was authenticated on its connection.
-    pub is_of_strangers: bool,
+    /// Whether it is a call of health. It counts as one of a stranger even if a caller was authenticated on
+    /// its connection, and each connection has memory for one of them.
+    pub is_of_health: bool,
 }
 
 /// The limits on request bodies of a service.
@@ -102,7 +101,7 @@ pub(super) struct RequestBody {
     incoming: Option<Incoming>,
     context: Arc<BodyContext>,
     bytes_max: usize,
-    is_of_strangers: bool,
+    is_of_health: bool,
     /// The memory of the request, besides its body.
     request_bytes: usize,
     received: usize,
@@ -131,7 +130,7 @@ impl RequestBody {
             incoming: Some(incoming),
             context,
             bytes_max: limit.bytes_max,
-            is_of_strangers: limit.is_of_strangers,
+            is_of_health: limit.is_of_health,
             request_bytes,
             received: 0,
             reserved: 0,
@@ -147,9 +146,9 @@ impl RequestBody {
 
     /// Counts what the request occupies while it waits. Returns false if this is too much.
     fn hold(&mut self) -> bool {
-        let (connection, is_of_strangers) = (&self.context.account, self.is_of_strangers);
+        let (connection, is_of_health) = (&self.context.account, self.is_of_health);
         let held =
-            self.held.get_or_insert_with(|| HeldBytes::of_request(Arc::clone(connection), is_of_strangers));
+            self.held.get_or_insert_with(|| HeldBytes::of_request(Arc::clone(connection), is_of_health));
         let buffer = self.received.saturating_mul(BUFFER_GROWTH).max(self.reserved);
         held.set(self.request_bytes.saturating_add(buffer))
     }
@@ -207,7 +206,7 @@ impl Body for RequestBody {
 impl Drop for RequestBody {
     fn drop(&mut self) {
         self.held = None;
-        // A peer with too many calls in flight has the rest of this one reset instead.
+        // If the peer has too many calls in flight, the rest is not read: hyper resets the stream.
         if self.has_ended.get() || self.context.account.has_too_many_calls() {
             return;
         }

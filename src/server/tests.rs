@@ -73,7 +73,7 @@ impl HttpHandler for TestService {
 
 impl BodyLimits for TestService {
     fn body_limit(&self, _: &str) -> BodyLimit {
-        BodyLimit { bytes_max: 64 * 1024, waiting_bytes: 16 * 1024, is_of_strangers: false }
+        BodyLimit { bytes_max: 64 * 1024, waiting_bytes: 16 * 1024, is_of_health: false }
     }
 
     fn reserved_bytes(_: &[u8]) -> usize {

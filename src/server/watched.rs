@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::{
     budget,
     frames::FrameReader,
-    peer_account::HeldBytes,
+    held_bytes::HeldBytes,
     resets::{ReceivedFrames, Resets, weight_of_sent},
 };
 use crate::clock::Clock;

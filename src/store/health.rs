@@ -53,8 +53,8 @@ impl Store {
         }
     }
 
-    /// Returns the number of operations that failed because the disk is full. The write check may still
-    /// succeed then: it adds no page to a table.
+    /// Returns the number of operations that failed since the start because the disk is full. The write check
+    /// may still succeed then: it adds no page to a table.
     #[must_use]
     pub fn disk_full_failures(&self) -> u64 {
         match &self.connections {

@@ -15,7 +15,7 @@ use kairos_identity::{
     entropy::Entropy,
     env::Env,
     password::{PasswordOptions, Passwords, Policy},
-    sealing::SealingKey,
+    sealing::SealingKeys,
 };
 
 use crate::{
@@ -52,8 +52,8 @@ impl Scene {
     async fn new(engine: Engine) -> Self {
         let world = World::new(engine).await;
         let (clock, entropy) = (Clock::manual(NOW), Entropy::seeded(9));
-        let sealing_key = SealingKey::from_base64("q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=").unwrap();
-        let sealing_key = Arc::new(sealing_key);
+        let sealing_keys = SealingKeys::parse("q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=").unwrap();
+        let sealing_keys = Arc::new(sealing_keys);
         let access_tokens = AccessTokens::new(AccessTokenOptions {
             issuer: "https://id.example".to_owned(),
             audience: "kairos".to_owned(),
@@ -62,7 +62,7 @@ impl Scene {
         let options = KeyOptions { rotation_age: 30 * DAY, lead: 60 * MINUTE };
         let keys = SigningKeys::new(
             world.store.clone(),
-            Arc::clone(&sealing_key),
+            Arc::clone(&sealing_keys),
             access_tokens,
             options,
             Env { clock: clock.clone(), entropy: entropy.clone() },
@@ -82,7 +82,7 @@ impl Scene {
             store: world.store.clone(),
             passwords: Passwords::start(passwords, env.clone()).unwrap(),
             signing_keys: keys.clone(),
-            mails: Mails::new(mail_options, sealing_key, entropy.clone(), Arc::default()),
+            mails: Mails::new(mail_options, sealing_keys, entropy.clone(), Arc::default()),
             audit: AuditTrail::new(world.store.clone(), clock.clone(), limits),
             env,
         };
@@ -202,7 +202,8 @@ on_both_engines! {
         let scene = Scene::new(engine).await;
         let before = scene.log_in(PASSWORD).await.unwrap();
 
-        // As if the clock had been ahead by this much at the first start and was corrected later.
+        // As if the clock had been ahead by this much at the first start and was corrected later. 31 s is the
+        // shortest time that counts: a token may be issued up to 30 s in the future.
         for back in [31 * Duration::from_secs(1), 60 * MINUTE, DAY, 4_000 * DAY] {
             scene.jump(Back(back)).await;
             assert!(!scene.is_active(&before).await, "a token issued in the future is not valid: {back:?}");

@@ -206,6 +206,7 @@ async fn a_backup_of_a_running_service_is_complete_and_restored_by_one_copy() {
             }
         })
     };
+    // The writer is in the middle of its registrations when the backup begins.
     tokio::time::sleep(Duration::from_millis(100)).await;
 
     let made = server.command(&["backup", "--to", backup.to_str().unwrap()]).output().unwrap();

@@ -56,6 +56,8 @@ impl Walkthrough {
         text.replace("postgres://kairos@db.example/kairos", url)
             .replace("postgres://kairos@db.example", server)
             .replace("0.0.0.0:50051", "127.0.0.1:50051")
+            // No instance runs meanwhile.
+            .replace("keys secret rotate\n", "keys secret rotate --wait 0s\n")
             // The value that the document got; the reader has another one.
             .replace(&format!("auth_token={AUTH_TOKEN}"), USERS_AUTH_TOKEN)
             .replace("50051", &ports[0])

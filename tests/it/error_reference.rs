@@ -1,4 +1,5 @@
-//! Generates `docs/errors.md` from the comments in `error_reason.proto`. A test compares the file with them.
+//! Generates `docs/errors.md` from the comments in `error_reason.proto` and `violation.proto`. A test
+//! compares the file with them.
 
 use std::{fmt::Write, fs, path::Path};
 
@@ -30,18 +31,57 @@ struct Reason {
     comment: String,
 }
 
+/// A value of `ViolationReason` with its comment.
+pub struct ViolatedRule {
+    /// The name without its prefix, as clients see it.
+    pub name: String,
+    comment: String,
+}
+
+impl ViolatedRule {
+    /// Returns the rule in words.
+    fn description(&self) -> String {
+        let description = self.comment.split("\n\n").next().unwrap();
+        description.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    /// Returns the text after `- Parameters: ` in the comment.
+    fn parameters_text(&self) -> &str {
+        let (_, text) = self.comment.split_once("- Parameters: ").unwrap_or_else(|| panic!("{}", self.name));
+        text.trim().trim_end_matches('.')
+    }
+
+    /// Returns the names of the parameters.
+    pub fn parameters(&self) -> Vec<String> {
+        self.parameters_text().split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    }
+}
+
+/// Returns the reasons of violations, in the order of the `.proto`.
+pub fn violation_reasons() -> Vec<ViolatedRule> {
+    let values = values_with_comments("/violation.proto", "VIOLATION_REASON_");
+    values.into_iter().map(|(name, comment)| ViolatedRule { name, comment }).collect()
+}
+
 /// Returns the reasons that the service sends, in the order of the `.proto`.
 fn reasons() -> Vec<Reason> {
+    let values = values_with_comments("/error_reason.proto", "ERROR_REASON_");
+    values.into_iter().map(|(name, comment)| Reason { name, comment }).collect()
+}
+
+/// Returns the values of the first enum of a file but the first one, without their prefix, each with its
+/// comment.
+fn values_with_comments(file_name: &str, prefix: &str) -> Vec<(String, String)> {
     let set = FileDescriptorSet::decode(proto::FILE_DESCRIPTOR_SET).unwrap();
-    let file = set.file.into_iter().find(|file| file.name().ends_with("/error_reason.proto")).unwrap();
+    let file = set.file.into_iter().find(|file| file.name().ends_with(file_name)).unwrap();
     let locations = file.source_code_info.as_ref().unwrap();
     let values = file.enum_type[0].value.iter().enumerate().skip(1);
     values
         .map(|(number, value)| {
             let path = [&VALUES_OF_FIRST_ENUM[..], &[i32::try_from(number).unwrap()]].concat();
             let location = locations.location.iter().find(|location| location.path == path).unwrap();
-            let name = value.name().strip_prefix("ERROR_REASON_").unwrap().to_owned();
-            Reason { name, comment: location.leading_comments().to_owned() }
+            let name = value.name().strip_prefix(prefix).unwrap().to_owned();
+            (name, location.leading_comments().to_owned())
         })
         .collect()
 }
@@ -73,7 +113,7 @@ fn reference_page() -> String {
          The status details of an error contain a `google.rpc.ErrorInfo`. Match on its `reason`. The message\n\
          is meant for developers and may change. `IdentityService` lists the few errors without an\n\
          `ErrorInfo`.\n\n\
-         This page is generated from `proto/kairos/identity/v1/error_reason.proto` by\n\
+         This page is generated from `proto/kairos/identity/v1/error_reason.proto` and `violation.proto` by\n\
          `UPDATE_DOCS=1 cargo test --test it error_reference`.\n\n\
          | reason | gRPC code | HTTP status | retry the same call | show to the user |\n|---|---|---|---|---|\n",
     );
@@ -88,7 +128,27 @@ fn reference_page() -> String {
         let action = reason.line("Action");
         let _ = write!(page, "\n## `{}`\n\n{description}\n\nAction of the caller: {action}.\n", reason.name);
     }
-    page
+    page + &violations_section()
+}
+
+/// Returns the section about the violations of fields.
+fn violations_section() -> String {
+    let mut section = String::from(
+        "\n## Violations of fields\n\n\
+         An `INVALID_FIELDS` lists each field with the rule that it breaks, for a form in any language:\n\n\
+         - `google.rpc.BadRequest`: the `field`, the `reason` of the table, and a `description` in English, which\n  \
+         may change. A client of `google.rpc` needs nothing else.\n\
+         - `kairos.identity.v1.InvalidFields`: the same violations in the same order, with the reason as an enum\n  \
+         and the numbers of the rule, such as `min_length: 8`. `google.rpc` has no place for the numbers of one\n  \
+         field. In Connect's JSON, it is `debug` of the detail with this `type`.\n\n\
+         Show the `description` for a reason that you do not know: later versions may add some.\n\n\
+         | reason | the rule that the field breaks | parameters |\n|---|---|---|\n",
+    );
+    for rule in violation_reasons() {
+        let (name, description, parameters) = (&rule.name, rule.description(), rule.parameters_text());
+        let _ = writeln!(section, "| `{name}` | {description} | {parameters} |");
+    }
+    section
 }
 
 #[test]

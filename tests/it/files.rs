@@ -106,7 +106,7 @@ impl Drop for Limited {
     fn drop(&mut self) {
         self.process.kill().ok();
         self.process.wait().ok();
-        // It ends with its input.
+        // `cat` ends when its input ends.
         self.cat.wait().ok();
     }
 }

@@ -38,7 +38,7 @@ impl Foreign {
         Self { cluster, database, server, ada }
     }
 
-    /// Lets each insert into `core_user` run `statement` first.
+    /// Makes each insert into `core_user` run `statement` first.
     fn at_each_registration(&self, statement: &str) {
         let sql = format!(
             "CREATE OR REPLACE FUNCTION fault() RETURNS trigger LANGUAGE plpgsql AS \
@@ -71,12 +71,16 @@ async fn failures_are_known_by_their_code(language: &'static str, words: &str) {
     let mut client = foreign.server.client().await;
 
     foreign.assert_unavailable_after("PERFORM pg_sleep(10)").await;
+    // Disk full, too many connections, lock not available, query cancelled, cannot connect now, and read-only
+    // transaction.
     for code in ["53100", "53300", "55P03", "57014", "57P03", "25006"] {
         foreign.assert_unavailable_after(&format!("RAISE EXCEPTION 'x' USING ERRCODE = '{code}'")).await;
     }
+    // An I/O error.
     foreign.at_each_registration("RAISE EXCEPTION 'x' USING ERRCODE = '58030'");
     let damage = client.register(registration("bob")).await.unwrap_err();
     assert_eq!(damage.code(), Code::DataLoss, "a page that cannot be read: {damage:?}");
+    // A division by zero.
     foreign.at_each_registration("RAISE EXCEPTION 'x' USING ERRCODE = '22012'");
     let defect = client.register(registration("bob")).await.unwrap_err();
     assert_eq!(defect.code(), Code::Internal, "{defect}");
@@ -120,12 +124,12 @@ async fn a_terminated_look_up_is_repeated(language: &'static str, words: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_german_server() {
+async fn failures_of_a_german_server_are_known_by_their_code() {
     failures_are_known_by_their_code("de", "Division durch Null").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_french_server() {
+async fn failures_of_a_french_server_are_known_by_their_code() {
     failures_are_known_by_their_code("fr", "division par").await;
 }
 

@@ -16,7 +16,11 @@ use crate::support::{
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// More than the connections of the service.
+/// The most connections that the service has to the database by default: 16 for writes
+/// (`database.pool-size`), an eighth more for other statements, and one for each of the two look-up lanes.
+const CONNECTIONS_MAX: usize = 16 + 2 + 2;
+
+/// More than [`CONNECTIONS_MAX`].
 const WRITES: usize = 40;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,7 +57,7 @@ async fn reads_go_on_while_commits_hang_and_writes_once_they_no_longer_do() {
     }
     let count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'kairos-identity'";
     let connections: usize = cluster.psql("postgres", count).parse().unwrap();
-    assert!(connections <= 16 + 2 + 2, "{connections} connections");
+    assert!(connections <= CONNECTIONS_MAX, "{connections} connections");
 
     cluster.set("synchronous_standby_names", "");
     until("a registration succeeds", LIMIT, async || client.register(registration("bob")).await.ok()).await;

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use kairos_identity::proto::{
     ConfirmEmailChangeRequest, RegisterRequest, RequestEmailChangeRequest, RequestPasswordResetRequest,
-    ResendVerificationEmailRequest, UpdateAccountRequest, account_service_client::AccountServiceClient,
+    ResendVerificationEmailRequest, ResetPasswordRequest, UpdateAccountRequest,
+    account_service_client::AccountServiceClient,
 };
 
 use crate::support::{
     engine::TestDatabase,
     errors::violations,
     mail::{mails_to, wait_for_mails},
-    people::{PASSWORD, address, registration},
+    people::{NEW_PASSWORD, PASSWORD, address, registration},
     server::TestServer,
     sessions::{acting, log_in},
     wait::until,
@@ -64,7 +65,7 @@ on_both_engines! {
         let mut accounts = AccountServiceClient::new(server.channel().await);
         let rule = "must not contain a web address, such as https://, www. or name.com";
         for name in
-            ["your account was locked: https://evil.example/unlock,", "www.evil.example", "evil.zz/x", "evil.com"]
+            ["your account was locked: https://evil.example/unlock,", "www.evil.example", "evil.zz/x", "evil.com", "evil.museum", "192.0.2.1", "2001:db8::1", "evil．中国"]
         {
             let register = RegisterRequest { username: name.into(), ..registration("eve") };
             let refused = server.client().await.register(register).await.unwrap_err();
@@ -108,6 +109,33 @@ on_both_engines! {
         until("the undo link arrives", Duration::from_secs(10), async || is_mailed("/undo-email-change").then_some(())).await;
     }
 
+    async fn requests_of_strangers_leave_the_owner_a_link_that_works(engine: Engine) {
+        let server = TestServer::builder(engine)
+            .with_env("KAIROS_IDENTITY_MAIL_DAILY_PER_ADDRESS_MAX", "3")
+            .with_env("KAIROS_IDENTITY_VERIFICATION_RESENDS_MAX", "100")
+            .with_env("KAIROS_IDENTITY_MAIL_POLL_INTERVAL", "50ms")
+            .start()
+            .await;
+        server.member("ada").await;
+        let mut accounts = AccountServiceClient::new(server.channel().await);
+        let reset = || RequestPasswordResetRequest { email: address("ada"), return_mail_token: false };
+        // One of three mails verified the email.
+        for sent in 2..=3 {
+            accounts.request_password_reset(reset()).await.unwrap();
+            wait_for_mails(&server, &address("ada"), sent).await;
+        }
+        for _ in 0..3 {
+            accounts.request_password_reset(reset()).await.unwrap();
+        }
+        server.logged("mail.daily-per-address-max").await;
+
+        let mails = mails_to(&server.mail_folder(), &address("ada"));
+        let newest = mails.iter().rfind(|mail| mail.text.contains("/reset-password")).unwrap();
+        let request = ResetPasswordRequest { token: newest.token(), new_password: NEW_PASSWORD.to_owned() };
+        accounts.reset_password(request).await.unwrap();
+        assert_eq!(mails.len(), 3);
+    }
+
     async fn mails_to_one_address_and_in_total_have_a_daily_limit(engine: Engine) {
         let database = TestDatabase::new(engine);
         let server = TestServer::on_url(database.url().to_owned())
@@ -132,6 +160,7 @@ on_both_engines! {
         server.logged("mail.daily-per-address-max").await;
         for name in ["bob", "cyd", "dan"] {
             client.register(registration(name)).await.unwrap();
+            // Each mail is sent before the next registration, so that the fifth is that to `dan`.
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
 
@@ -139,6 +168,7 @@ on_both_engines! {
         assert_eq!(mails_to(&server.mail_folder(), &address("ada")).len(), 2);
         assert_eq!(mails_to(&server.mail_folder(), &address("bob")).len(), 1);
         assert!(mails_to(&server.mail_folder(), &address("dan")).is_empty(), "the fifth mail of the day waits");
+        // The third mail to `ada` and the mail to `dan`.
         let waiting = "SELECT CAST(count(*) AS VARCHAR(9)) AS value FROM core_mail_outbox WHERE next_attempt_at IS NOT NULL";
         assert_eq!(database.rows(waiting), ["2"]);
     }

@@ -70,6 +70,8 @@ mod replicas;
 #[cfg(test)]
 mod run_script;
 #[cfg(test)]
+mod secret_keys;
+#[cfg(test)]
 mod several_hosts;
 #[cfg(test)]
 mod smtp;

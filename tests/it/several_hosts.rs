@@ -88,6 +88,7 @@ async fn a_unix_socket_is_named_by_a_parameter() {
     let server = TestServer::on_url(url("", &database, &query)).start().await;
     server.member("ada").await;
     let mut client = server.client().await;
+    // SQLSTATE 53100: the disk is full.
     cluster.psql(
         database.name(),
         "CREATE FUNCTION fault() RETURNS trigger LANGUAGE plpgsql AS \

@@ -30,7 +30,7 @@ const INSTALLERS: &[&str] =
     &["apt-get", "pip install", "npm install", "cargo install", "rustup component", " curl ", " wget "];
 const MAY_INSTALL: &[&str] = &["scripts/setup"];
 
-/// Every committed or new file that is text, with its path from the root.
+/// Returns every committed or new file that is text: its path from the root, and the text.
 fn files() -> Vec<(String, String)> {
     let output = Command::new("git")
         .args([
@@ -49,14 +49,15 @@ fn files() -> Vec<(String, String)> {
     names.lines().filter_map(read).collect()
 }
 
-/// The paths in a line: the longest runs of the characters of paths that contain `..` and a slash.
+/// Returns the paths in a line that contain a slash and the step `..`. A path is a run of letters, digits and
+/// the characters `._/-`.
 fn climbing_paths(line: &str) -> impl Iterator<Item = &str> {
     line.split(|c: char| !(c.is_ascii_alphanumeric() || "._/-".contains(c)))
         .filter(|path| path.split('/').count() > 1 && path.split('/').any(|part| part == ".."))
 }
 
-/// True if a path leads above the folder that is `depth` folders below the root.
-fn leaves(path: &str, depth: usize) -> bool {
+/// True if a path leads out of the repository. It starts in a folder that is `depth` folders below the root.
+fn leads_outside(path: &str, depth: usize) -> bool {
     path.split('/')
         .try_fold(depth, |depth, part| match part {
             "" | "." => Some(depth),
@@ -66,6 +67,7 @@ fn leaves(path: &str, depth: usize) -> bool {
         .is_none()
 }
 
+/// Returns `FILE:LINE: PATH` for each path in the text of a file that leads outside the repository.
 fn outside(name: &str, text: &str) -> Vec<String> {
     let depth = name.matches('/').count();
     let is_excepted = |path: &str| {
@@ -74,7 +76,7 @@ fn outside(name: &str, text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let start = if FROM_THE_FILES_FOLDER.iter().any(|mark| line.contains(mark)) { depth } else { 0 };
-        let climbs = climbing_paths(line).filter(|path| leaves(path, start) && !is_excepted(path));
+        let climbs = climbing_paths(line).filter(|path| leads_outside(path, start) && !is_excepted(path));
         let machine = FOLDERS_OF_A_MACHINE.iter().copied().filter(|folder| {
             line.match_indices(folder).any(|(at, _)| {
                 !line[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || "._-}]*".contains(c))

@@ -17,8 +17,8 @@ use crate::support::{
     tls::Certificate,
 };
 
-/// Any free ports.
-const PORTS: [&str; 5] = ["serve", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"];
+/// The command `serve` on two free ports.
+const SERVE: [&str; 5] = ["serve", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"];
 
 #[track_caller]
 fn assert_contains_all(text: &str, parts: &[&str]) {
@@ -30,7 +30,7 @@ fn assert_contains_all(text: &str, parts: &[&str]) {
 /// Runs `serve` in `folder`, where it must fail; returns the error line.
 #[track_caller]
 fn refused(folder: &Path, flags: &[&str]) -> String {
-    error_line(1, &run_in(folder, &[&PORTS[..], flags].concat()))
+    error_line(1, &run_in(folder, &[&SERVE[..], flags].concat()))
 }
 
 /// Runs `serve --print-config` with these variables.

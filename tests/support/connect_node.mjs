@@ -2,26 +2,33 @@
 //
 //   node connect_node.mjs DESCRIPTORS URL MODE
 //
-// It registers, verifies, is refused with a wrong password, logs in, refreshes, lists sessions, changes the
+// Its requests must not be compressed; responses may be, but are not. It registers, verifies, is refused with a wrong password, logs in, refreshes, lists sessions, changes the
 // password and deletes the account. Prints "OK" at the end.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { createFileRegistry, fromBinary } from "@bufbuild/protobuf";
 import { FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
-import { createConnectTransport, createGrpcTransport, createGrpcWebTransport } from "@connectrpc/connect-node";
+import {
+  compressionGzip,
+  createConnectTransport,
+  createGrpcTransport,
+  createGrpcWebTransport,
+} from "@connectrpc/connect-node";
 
 const [descriptors, baseUrl, mode] = process.argv.slice(2);
 const registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, readFileSync(descriptors)));
 const transports = {
-  "connect-json-1.1": () => createConnectTransport({ baseUrl, httpVersion: "1.1" }),
-  "connect-json-2": () => createConnectTransport({ baseUrl, httpVersion: "2" }),
-  "connect-proto-1.1": () => createConnectTransport({ baseUrl, httpVersion: "1.1", useBinaryFormat: true }),
-  "grpc-web-1.1": () => createGrpcWebTransport({ baseUrl, httpVersion: "1.1" }),
-  "grpc": () => createGrpcTransport({ baseUrl }),
+  "connect-json-1.1": (more) => createConnectTransport({ baseUrl, httpVersion: "1.1", ...more }),
+  "connect-json-2": (more) => createConnectTransport({ baseUrl, httpVersion: "2", ...more }),
+  "connect-proto-1.1": (more) => createConnectTransport({ baseUrl, httpVersion: "1.1", useBinaryFormat: true, ...more }),
+  "grpc-web-1.1": (more) => createGrpcWebTransport({ baseUrl, httpVersion: "1.1", ...more }),
+  "grpc": (more) => createGrpcTransport({ baseUrl, ...more }),
 };
-const transport = transports[mode]();
-const client = (name) => createClient(registry.getService(`kairos.identity.v1.${name}`), transport);
+const transport = transports[mode]({});
+const over = (transport) => (name) =>
+  createClient(registry.getService(`kairos.identity.v1.${name}`), transport);
+const client = over(transport);
 const [identity, session, account] = ["IdentityService", "SessionService", "AccountService"].map(client);
 
 async function refused(call) {
@@ -38,6 +45,14 @@ const { user, mailToken } = await identity.register(registration, { timeoutMs: 1
 assert.equal((await identity.verifyEmail({ token: mailToken })).user.isVerified, true);
 assert.deepEqual(await refused(identity.login({ email, password: "wrong-password" })), [Code.Unauthenticated, true]);
 assert.deepEqual(await refused(identity.login({})), [Code.InvalidArgument, true]);
+const compressing = transports[mode]({ sendCompression: compressionGzip, compressMinBytes: 0 });
+await over(compressing)("IdentityService").login({ email, password }).then(
+  () => assert.fail("a compressed request was accepted"),
+  (error) => {
+    assert.equal(ConnectError.from(error).code, Code.Unimplemented);
+    assert.match(error.message, /identity/);
+  },
+);
 const first = (await identity.login({ email, password })).tokens;
 const tokens = (await session.refreshSession({ refreshToken: first.refreshToken })).tokens;
 const acting = { headers: { authorization: `Bearer ${tokens.accessToken}` } };

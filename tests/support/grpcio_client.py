@@ -115,6 +115,17 @@ def main(address, mail_folder, proto_folder):
         again = pb_grpc.IdentityServiceStub(several).ResolveToken(pb.ResolveTokenRequest(auth_token=ada.auth_token))
         assert again.user.username == "Ada"
 
+    # A compressed request is refused, and the refusal names what is supported.
+    with grpc.insecure_channel(address, compression=grpc.Compression.Gzip) as compressing:
+        large = pb.ResolveTokensRequest(auth_tokens=[ada.auth_token] * 100)
+        try:
+            pb_grpc.IdentityServiceStub(compressing).ResolveTokens(large, timeout=10)
+        except grpc.RpcError as error:
+            assert error.code() == grpc.StatusCode.UNIMPLEMENTED, error
+            assert "identity" in error.details(), error
+        else:
+            raise AssertionError("a compressed request was accepted")
+
     health = health_pb2_grpc.HealthStub(channel)
     for service in ("", "kairos.identity.v1.IdentityService"):
         status = health.Check(health_pb2.HealthCheckRequest(service=service)).status

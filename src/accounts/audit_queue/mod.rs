@@ -25,8 +25,8 @@ const WINDOW: Duration = Duration::from_mins(1);
 /// the calls.
 const ACCOUNTS_WAITING_MAX: usize = 10_000;
 
-/// Number of rows of one window at which they are dropped from memory: some tens of megabytes. Equal events
-/// then begin another row; none is merged or lost.
+/// Maximum number of rows of one window in memory: some tens of megabytes. Beyond it they are forgotten, and
+/// later equal events begin rows of their own; none is lost.
 const ROWS_REMEMBERED_MAX: usize = 50_000;
 
 /// Different events in the order of their arrival.

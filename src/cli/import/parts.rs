@@ -12,7 +12,7 @@ use crate::{
     env::Env,
     import::{Import as Importer, ImportOptions, ROWS_PER_TRANSACTION},
     password::{PasswordOptions, Passwords},
-    sealing::SealingKey,
+    sealing::SealingKeys,
     store::Store,
 };
 
@@ -74,7 +74,7 @@ pub(super) async fn build_import(
         store,
         passwords: Passwords::start(passwords, env.clone()).map_err(reason)?,
         is_key_persistent: persistent.is_some(),
-        key: Arc::new(persistent.unwrap_or_else(|| SealingKey::ephemeral(&env.entropy))),
+        key: Arc::new(persistent.unwrap_or_else(|| SealingKeys::ephemeral(&env.entropy))),
         env,
         origin: Origin::local(COMMAND_LINE),
         options,
@@ -89,11 +89,11 @@ async fn persistent_key(
     store: Option<&Store>,
     may_create: bool,
     entropy: &Entropy,
-) -> Result<Option<SealingKey>, Failure> {
+) -> Result<Option<SealingKeys>, Failure> {
     let has_default_key = matches!(settings.database.url, DatabaseUrl::Sqlite(_));
     match store {
         Some(store) if may_create && (settings.secret.key_file.is_some() || has_default_key) => {
-            signing::sealing_key(settings, store, entropy).await.map(Some)
+            signing::sealing_keys(settings, store, entropy).await.map(Some)
         }
         _ => signing::check_key(settings, None).await,
     }

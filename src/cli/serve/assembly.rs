@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 
-use tokio::{net::TcpListener, sync::Notify};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, watch},
+};
 use tonic::service::Routes;
+use tonic_health::server::HealthReporter;
 
 use super::{
     options::{accounts_options, audit_limits, layer_options, outbox_options, passwords, transport},
@@ -17,7 +21,7 @@ use crate::{
         Failure,
         mails::mails,
         reason,
-        signing::{access_tokens, sealing_key, signing_keys},
+        signing::{access_tokens, sealing_keys, signing_keys},
         store,
     },
     config::{DatabaseUrl, Settings, Sources},
@@ -28,7 +32,7 @@ use crate::{
     },
     mail::{Outbox, Templates},
     pages::{PageTemplates, Pages, PagesOptions},
-    sealing::SealingKey,
+    sealing::SealingKeys,
     store::Store,
 };
 
@@ -39,6 +43,7 @@ pub(super) struct Service {
     pub(super) accounts: Accounts,
     pub(super) audit: AuditTrail,
     pub(super) signing_keys: SigningKeys,
+    pub(super) sealing_keys: Arc<SealingKeys>,
     pub(super) outbox: Outbox,
     pub(super) mail_due: Arc<Notify>,
     pub(super) calls: Protocols<Layered<Services>>,
@@ -58,25 +63,26 @@ impl Service {
         let Checked { gate, tls, templates, listener, http, store } =
             preflight::check(&settings, sources, &env.clock).await?;
         let store = migrated_store(&settings, store).await?;
-        let sealing_key = Arc::new(sealing_key(&settings, &store, &env.entropy).await?);
+        let sealing_keys = Arc::new(sealing_keys(&settings, &store, &env.entropy).await?);
         let mail_due = Arc::new(Notify::new());
-        let mails = mails(&settings, Arc::clone(&sealing_key), &env.entropy, Arc::clone(&mail_due));
+        let mails = mails(&settings, Arc::clone(&sealing_keys), &env.entropy, Arc::clone(&mail_due));
         let signing_keys = {
-            let (store, key, tokens) = (store.clone(), Arc::clone(&sealing_key), access_tokens(&settings));
+            let (store, key, tokens) = (store.clone(), Arc::clone(&sealing_keys), access_tokens(&settings));
             signing_keys(&settings, store, key, tokens, env.clone())
         };
         signing_keys.load_or_rotate().await.map_err(reason)?;
         let deps = accounts_dependencies(&settings, &store, &mails, &signing_keys, &env)?;
-        let outbox = build_outbox(&settings, &deps, &sealing_key)?;
+        let outbox = build_outbox(&settings, &deps, &sealing_keys)?;
         let audit = deps.audit.clone();
         let accounts = Accounts::new(deps, accounts_options(&settings));
-        let (reporter, health_service) = tonic_health::server::health_reporter();
-        let health = HealthWatch::begin(reporter, store.clone()).await;
+        let reporter = HealthReporter::new();
+        let health = HealthWatch::begin(reporter.clone(), store.clone()).await;
+        let health_service = grpc::health_service(reporter, health.readiness());
         let api = Api {
             accounts: accounts.clone(),
             administration: Administration::new(store.clone(), env.clock.clone()),
             mails,
-            page_tokens: PageTokens::new(sealing_key, env.entropy.clone()),
+            page_tokens: PageTokens::new(Arc::clone(&sealing_keys), env.entropy.clone()),
             store: store.clone(),
             audit: audit.clone(),
         };
@@ -90,7 +96,7 @@ impl Service {
         };
         let services = Services::new(api, message_bytes_max, routes);
         let calls = grpc::with_all_protocols(grpc::layer::wrap(services, layer_options));
-        let pages = build_pages(&settings, templates, &accounts, env.clone());
+        let pages = build_pages(&settings, templates, &accounts, health.readiness(), env.clone());
         let http = http.map(|listener| (listener, pages));
         Ok(Self {
             settings,
@@ -98,6 +104,7 @@ impl Service {
             accounts,
             audit,
             signing_keys,
+            sealing_keys,
             outbox,
             mail_due,
             calls,
@@ -133,14 +140,14 @@ fn accounts_dependencies(
 fn build_outbox(
     settings: &Settings,
     deps: &AccountsDependencies,
-    sealing_key: &Arc<SealingKey>,
+    sealing_keys: &Arc<SealingKeys>,
 ) -> Result<Outbox, Failure> {
     let templates = Templates::new(settings.mail.public_base_url.as_str()).map_err(reason)?;
     let outbox = Outbox::new(
         deps.store.clone(),
         transport(settings)?,
         templates,
-        Arc::clone(sealing_key),
+        Arc::clone(sealing_keys),
         outbox_options(settings),
         deps.env.clone(),
     );
@@ -152,12 +159,15 @@ fn build_pages(
     settings: &Settings,
     templates: Option<PageTemplates>,
     accounts: &Accounts,
+    readiness: watch::Receiver<bool>,
     env: Env,
 ) -> Pages {
     let options = PagesOptions {
         request_timeout: settings.server.request_timeout_default.get(),
         keys_max_age: settings.session.key_lead.get(),
         security_contact: settings.http.security_contact.as_ref().map(|contact| contact.as_str().to_owned()),
+        public_base_url: settings.mail.public_base_url.as_str().to_owned(),
+        readiness,
     };
     Pages::new(accounts.clone(), templates, options, env)
 }

@@ -37,7 +37,7 @@ pub(super) async fn run(settings: Settings, sources: &Sources) -> Result<(), Fai
     let clock = Clock::system();
     tokio::select! {
         () = running.stop() => Ok(()),
-        signal = signals.next_after_a_pause(&clock) => {
+        signal = signals.next_distinct(&clock) => {
             Err(format!("received a second signal ({signal}): calls in flight were aborted"))
         }
     }

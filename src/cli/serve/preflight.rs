@@ -98,16 +98,18 @@ async fn check_database(settings: &Settings, clock: &Clock) -> Result<Option<Sto
     store::wait_for_server(settings, clock).await?;
     let store = store::open_to_serve(settings)?;
     let schema = store.schema().await.map_err(|error| store::database_failure(settings, &error))?;
-    let is_migrated_here = matches!(settings.database.url, DatabaseUrl::Sqlite(_));
-    if !(is_migrated_here && matches!(schema, Schema::Behind(_))) {
+    // `serve` migrates a SQLite database itself.
+    let will_be_migrated = matches!(settings.database.url, DatabaseUrl::Sqlite(_));
+    if !(will_be_migrated && matches!(schema, Schema::Behind(_))) {
         store::require_current(settings, &store).await?;
     }
     let key = signing::check_key(settings, Some(&store)).await?;
     if let (Some(key), Schema::Current) = (key, schema) {
-        let access_tokens = signing::access_tokens(settings);
+        let (key, access_tokens) = (Arc::new(key), signing::access_tokens(settings));
         let keys =
-            signing::signing_keys(settings, store.clone(), Arc::new(key), access_tokens, Env::system());
+            signing::signing_keys(settings, store.clone(), Arc::clone(&key), access_tokens, Env::system());
         keys.check().await.map_err(reason)?;
+        signing::warn_of_missing_keys(&store, &key).await?;
     }
     Ok(Some(store))
 }

@@ -1,8 +1,8 @@
-//! Reloads the callers file and the TLS files while the service runs.
+//! Reloads the callers file, the TLS files and the secret keys while the service runs.
 //!
 //! The files are read at each [`INTERVAL`], and at once on SIGHUP. Changed callers apply from the next call
-//! on, changed TLS files from the next connection on. An invalid file changes nothing, and an error is
-//! logged.
+//! on, changed TLS files from the next connection on, and changed keys at once. An
+//! invalid file changes nothing, and an error is logged.
 
 use std::{
     fs, io,
@@ -23,6 +23,7 @@ use crate::{
     config::Settings,
     domain::{AuditKind, Origin, chain},
     input_file::{self, ShownPath},
+    sealing::SealingKeys,
     server::{self, Alpn, CurrentTls, TlsError},
 };
 
@@ -127,14 +128,22 @@ pub(super) struct Reload {
     gate: CallerGate,
     tls: TlsConfigs,
     audit: AuditTrail,
+    sealing_keys: Arc<SealingKeys>,
     callers_file: WatchedFiles,
     tls_files: WatchedFiles,
+    key_file: WatchedFiles,
     hangup: Option<Signal>,
 }
 
 impl Reload {
     /// Starts to receive SIGHUP. From now on it no longer terminates the process.
-    pub(super) fn begin(settings: Settings, gate: CallerGate, tls: TlsConfigs, audit: AuditTrail) -> Self {
+    pub(super) fn begin(
+        settings: Settings,
+        gate: CallerGate,
+        tls: TlsConfigs,
+        audit: AuditTrail,
+        sealing_keys: Arc<SealingKeys>,
+    ) -> Self {
         let hangup = signal(SignalKind::hangup());
         if let Err(error) = &hangup {
             tracing::error!(%error, "Could not listen for SIGHUP; changed files are still reloaded");
@@ -142,7 +151,9 @@ impl Reload {
         let server = &settings.server;
         let callers_file = WatchedFiles::new([&settings.callers.file]);
         let tls_files = WatchedFiles::new([&server.tls_cert, &server.tls_key, &server.tls_client_ca]);
-        Self { settings, gate, tls, audit, callers_file, tls_files, hangup: hangup.ok() }
+        let key_file = WatchedFiles::new([&sealing_keys.path().map(Path::to_owned)]);
+        let hangup = hangup.ok();
+        Self { settings, gate, tls, audit, sealing_keys, callers_file, tls_files, key_file, hangup }
     }
 
     /// Reloads changed files until `stop`.
@@ -165,6 +176,9 @@ impl Reload {
             if self.tls_files.has_changed() || is_forced {
                 log_reload("certificates", self.reload_tls());
             }
+            if self.key_file.has_changed() || is_forced {
+                log_reload("secret keys", self.reload_keys());
+            }
         }
     }
 
@@ -175,6 +189,13 @@ impl Reload {
         let names = callers.names().join(", ");
         self.gate.replace(callers);
         Ok(Some(names))
+    }
+
+    /// Reads the secret keys again.
+    fn reload_keys(&self) -> Result<Option<String>, Failure> {
+        self.sealing_keys.reload().map_err(|error| format!("secret.key-file: {}", chain(&error)))?;
+        let ring = self.sealing_keys.ring();
+        Ok(Some(format!("{} encrypts, {} decrypt", ring.current(), ring.shown())))
     }
 
     /// Reloads the TLS files; `None` if TLS is off.

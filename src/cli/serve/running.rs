@@ -58,7 +58,8 @@ impl Service {
         background.spawn(self.accounts.stored_hashes().run(watch.clone()));
         background.spawn(self.signing_keys.run(watch.clone()));
         background.spawn(self.outbox.run(self.mail_due, outbox.clone()));
-        let reload = Reload::begin(self.settings.clone(), self.gate, self.tls.clone(), self.audit.clone());
+        let (gate, tls, audit) = (self.gate, self.tls.clone(), self.audit.clone());
+        let reload = Reload::begin(self.settings.clone(), gate, tls, audit, self.sealing_keys);
         background.spawn(reload.run(watch.clone()));
         let mut serving = Vec::new();
         if let Some((listener, pages)) = self.http {

@@ -26,7 +26,7 @@ use crate::{
     config::Settings,
     domain::{AuditEvent, AuditKind, AuthToken, Timestamp},
     entropy::Entropy,
-    sealing::SealingKey,
+    sealing::SealingKeys,
     store::{ManagedUser, Store},
 };
 
@@ -132,16 +132,16 @@ async fn perform(
 ///
 /// Fails if the sealing key is not the key of the service, which could not decrypt the tokens of these mails.
 async fn link_mails(settings: &Settings, store: &Store) -> Result<Mails, Failure> {
-    let (keys, sealing_key) = signing::standalone_signing_keys(settings, store.clone(), false).await?;
+    let (keys, sealing_keys) = signing::standalone_signing_keys(settings, store.clone(), false).await?;
     keys.check().await.map_err(reason)?;
-    Ok(mails::mails(settings, sealing_key, &Entropy::system(), Arc::default()))
+    Ok(mails::mails(settings, sealing_keys, &Entropy::system(), Arc::default()))
 }
 
 /// Constructs [`Mails`] for mails without links. They contain no secret, so the sealing key of the service is
 /// not needed.
 fn notice_mails(settings: &Settings) -> Mails {
     let entropy = Entropy::system();
-    mails::mails(settings, Arc::new(SealingKey::ephemeral(&entropy)), &entropy, Arc::default())
+    mails::mails(settings, Arc::new(SealingKeys::ephemeral(&entropy)), &entropy, Arc::default())
 }
 
 /// Prints the user with this key, or fails as the operation did.

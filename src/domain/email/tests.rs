@@ -142,16 +142,16 @@ fn confusable_and_invisible_letters_are_refused() {
 
 #[test]
 fn lengths_are_counted_in_octets_of_the_final_form() {
-    let label = "d".repeat(63);
-    let domain = format!("{label}.{label}.{}.example", "d".repeat(53));
-    assert_eq!(parsed(&format!("{}@{domain}", "l".repeat(64))).len(), 254);
-    assert_eq!(Email::parse(&format!("{}@x{domain}", "l".repeat(64))), Err(Domain));
-    assert_eq!(
-        Email::parse(&format!("{}@{label}.{label}.{}x.example", "l".repeat(64), "d".repeat(53))),
-        Err(TooLong)
-    );
+    let (local_part, label) = ("l".repeat(64), "d".repeat(63));
+    let domain = |last: usize| format!("{label}.{label}.{}.example", "d".repeat(last));
+    // The local part and the @ have 65 octets, the domain 189.
+    assert_eq!(parsed(&format!("{local_part}@{}", domain(53))).len(), 254);
+    assert_eq!(Email::parse(&format!("{local_part}@{}", domain(54))), Err(TooLong));
+    assert_eq!(Email::parse(&format!("ada@d{label}.example")), Err(Domain), "a label of 64 octets");
     assert_eq!(Email::parse(&format!("{}@example.com", "l".repeat(65))), Err(LocalPartTooLong));
     assert_eq!(parsed(&format!("{}@example.com", "é".repeat(32))).len(), 64 + 12);
+    // Three octets before the normalization, two after it.
+    assert_eq!(parsed(&format!("{}@example.com", "e\u{301}".repeat(32))).len(), 64 + 12);
     assert_eq!(Email::parse(&format!("{}@example.com", "é".repeat(33))), Err(LocalPartTooLong));
     assert_eq!(Email::parse(&format!("{}@example.com", "x".repeat(1_100))), Err(TooLong));
     assert_eq!(Email::parse(&format!("e{}@example.com", "\u{301}".repeat(10_000))), Err(TooLong));
@@ -163,6 +163,8 @@ fn the_last_at_separates_the_parts() {
     assert_eq!((email.local_part(), email.domain()), ("ada.l", "example.com"));
     let imported = Email::from_stored("odd".to_owned());
     assert_eq!((imported.local_part(), imported.domain()), ("odd", ""));
+    let imported = Email::from_stored("a@b@example.com".to_owned());
+    assert_eq!((imported.local_part(), imported.domain()), ("a@b", "example.com"));
 }
 
 #[test]

@@ -6,35 +6,61 @@
 //! 1. `://`, or one of [`SCHEMES`] at the start of a word, with a colon and a further character after it;
 //! 2. `www.` at the start of a word, with a letter or digit after it;
 //! 3. a host name (labels of letters, digits and hyphens with dots between them, of which the last has at
-//!    least two letters, or four numbers) with `/`, `?`, `#`, or a colon and a digit after it;
-//! 4. a host name that ends in one of [`TOP_LEVEL_DOMAINS`] or in an `xn--` label.
+//!    least two letters) with `/`, `?`, `#`, or a colon and a digit after it;
+//! 4. a host name that ends in one of [`top_level_domains`] or in an `xn--` label;
+//! 5. an IPv4 address (four numbers up to 255 with dots between them) or an IPv6 address.
 //!
-//! Other texts with a dot are names: `ada.lovelace`, `J.R.R. Tolkien`, `Dr. No`.
+//! The text is compared in its normal form (NFKC) and in lower case, and the ideographic full stop is a dot,
+//! as in a browser (UTS 46).
+//!
+//! Other texts with a dot are names: `ada.lovelace`, `J.R.R. Tolkien`, `Dr. No`, `St.Pierre`, `a.b`. Programs
+//! link a host name alone only under a top-level domain that exists, and many users have a username of a
+//! first and a last name with a dot between them: so rule 4 knows the top-level domains instead of refusing
+//! every label of letters. A name like `Dr.No` (`.no` is Norway) needs a space after the dot.
 
-use unicode_normalization::char::is_combining_mark;
+use std::{
+    collections::HashSet,
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::LazyLock,
+};
+
+use unicode_normalization::{UnicodeNormalization as _, char::is_combining_mark};
 
 /// The schemes that mail programs link without `//`.
 const SCHEMES: [&str; 12] =
     ["http", "https", "ftp", "ftps", "mailto", "tel", "sms", "callto", "skype", "javascript", "data", "file"];
 
-/// Top-level domains under which mail programs link a bare host name: those of RFC 2606, the oldest and
-/// largest, and those that phishing uses most (Interisle, Phishing Landscape 2024).
-const TOP_LEVEL_DOMAINS: [&str; 56] = [
-    "example", "test", "invalid", "com", "net", "org", "edu", "gov", "mil", "int", "info", "biz", "name",
-    "pro", "mobi", "io", "ai", "app", "dev", "co", "me", "tv", "cc", "ly", "gg", "xyz", "top", "site",
-    "online", "shop", "store", "club", "live", "link", "click", "space", "website", "world", "vip", "icu",
-    "lol", "buzz", "cfd", "sbs", "bond", "de", "uk", "eu", "fr", "nl", "ru", "cn", "su", "tk", "ml", "рф",
-];
+/// The top-level domains under which programs link a bare host name, in lower case and in Unicode: all that
+/// the DNS has or had (the first labels of the Public Suffix List of 2026-04 and of 2023-02), and those of
+/// RFC 2606 and RFC 6761.
+fn top_level_domains() -> &'static HashSet<&'static str> {
+    static DOMAINS: LazyLock<HashSet<&str>> =
+        LazyLock::new(|| include_str!("top_level_domains.txt").lines().collect());
+    &DOMAINS
+}
 
 /// True if the name contains a web address.
 pub(super) fn holds_link(name: &str) -> bool {
-    let text = name.to_lowercase();
+    let text = name.nfkc().collect::<String>().to_lowercase().replace('\u{3002}', ".");
     text.contains("://")
         || SCHEMES
             .iter()
             .any(|scheme| has_word_with_prefix(&text, &format!("{scheme}:"), |next| !next.is_whitespace()))
         || has_word_with_prefix(&text, "www.", char::is_alphanumeric)
         || contains_linked_host(&text)
+        || contains_ipv6_address(&text)
+}
+
+/// True if the text contains an IPv6 address.
+fn contains_ipv6_address(text: &str) -> bool {
+    let is_in_address = |c: char| c.is_alphanumeric() || matches!(c, ':' | '.');
+    // A dot or a single colon at the end is punctuation.
+    let is_address = |run: &str| {
+        let run = run.trim_end_matches('.');
+        let run = run.strip_suffix(':').filter(|rest| !rest.ends_with(':')).unwrap_or(run);
+        run.parse::<Ipv6Addr>().is_ok_and(|address| !address.is_unspecified())
+    };
+    text.split(|c| !is_in_address(c)).any(is_address)
 }
 
 /// True if a word of `text` begins with `prefix` and `accepts_next` holds for the next character.
@@ -51,7 +77,7 @@ fn is_in_host(c: char) -> bool {
     c.is_alphanumeric() || is_combining_mark(c) || matches!(c, '-' | '.')
 }
 
-/// True if the text contains a host name that rule 3 or 4 refuses.
+/// True if the text contains a host name or an address that rule 3, 4 or 5 refuses.
 fn contains_linked_host(text: &str) -> bool {
     let mut rest = text;
     while let Some(start) = rest.find(is_in_host) {
@@ -66,7 +92,7 @@ fn contains_linked_host(text: &str) -> bool {
     false
 }
 
-/// True if rule 3 or 4 refuses the host name `run`, which the text `after` follows.
+/// True if rule 3, 4 or 5 refuses the host name `run`, which the text `after` follows.
 fn is_link(run: &str, after: &str) -> bool {
     let labels: Vec<&str> = run.split('.').filter(|label| !label.is_empty()).collect();
     let [_, .., last] = labels.as_slice() else { return false };
@@ -78,14 +104,15 @@ fn is_link(run: &str, after: &str) -> bool {
     };
     let is_name =
         last.chars().count() >= 2 && last.chars().all(|c| c.is_alphabetic() || is_combining_mark(c));
-    let is_address =
-        labels.len() == 4 && labels.iter().all(|label| label.bytes().all(|byte| byte.is_ascii_digit()));
-    let is_known = last.starts_with("xn--") || TOP_LEVEL_DOMAINS.contains(last);
-    is_known || (has_tail && (is_name || is_address))
+    let is_address = labels.join(".").parse::<Ipv4Addr>().is_ok();
+    let is_known = last.starts_with("xn--") || top_level_domains().contains(last);
+    is_known || is_address || (has_tail && is_name)
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -117,6 +144,27 @@ mod tests {
             "evil.xn--p1ai",
             "a_b.evil.com",
             "evil.com.",
+            "evil.museum",
+            "evil.photography",
+            "evil.zip",
+            "evil.中国",
+            "evil.рус",
+            "evil.شبكة",
+            "evil。com",
+            "evil．com",
+            "evil｡com",
+            "evil․com",
+            "ｅｖｉｌ.com",
+            "go to evil.museum, now",
+            "Dr.No",
+            "1.2.3.4",
+            "192.0.2.1",
+            "at 192.0.2.1.",
+            "１９２.0.2.1",
+            "2001:db8::1",
+            "[2001:db8::1]",
+            "at 2001:DB8::1, or",
+            "::ffff:192.0.2.1",
         ] {
             assert!(holds_link(name), "{name}");
         }
@@ -146,11 +194,58 @@ mod tests {
             "http",
             "com.",
             ".com",
-            "1.2.3.4",
+            "24.12.1815.1",
+            "1.2.3",
+            "1.2.3.4.5",
+            "St.Pierre",
+            "a.b",
+            "12:30",
+            "::",
+            "Ada::Grace",
+            "evil.com-x",
             "Ada/Grace",
             "山田.太郎",
         ] {
             assert!(!holds_link(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_top_level_domains_are_in_the_form_that_is_compared() {
+        assert!(top_level_domains().len() > 1_400);
+        for domain in top_level_domains() {
+            assert_eq!(domain.nfkc().collect::<String>().to_lowercase(), **domain);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_host_name_under_any_top_level_domain_is_a_link(
+            label in "[a-zA-Z0-9]{1,20}",
+            domain in proptest::sample::select(top_level_domains().iter().copied().collect::<Vec<_>>()),
+            dot in "[.。．｡․]",
+            before in "(|to |x\\()",
+            after in "(|,|\\.|!| now)",
+        ) {
+            for domain in [domain.to_owned(), domain.to_uppercase()] {
+                let name = format!("{before}{label}{dot}{domain}{after}");
+                prop_assert!(holds_link(&name), "{}", name);
+            }
+        }
+
+        #[test]
+        fn an_address_is_a_link(bytes in any::<[u8; 4]>(), segments in any::<[u16; 8]>()) {
+            let [v4, v6] = [Ipv4Addr::from(bytes).to_string(), Ipv6Addr::from(segments).to_string()];
+            for name in [v4.clone(), v4.replace('.', "。"), format!("at {v4}."), v6.to_uppercase(), format!("({v6})")] {
+                prop_assert!(holds_link(&name), "{}", name);
+            }
+        }
+
+        #[test]
+        fn a_dot_before_a_space_or_a_single_letter_makes_no_link(
+            name in "[A-Z][a-z]{1,9}(\\. [A-Z][a-z]{1,9}|\\.[A-Z]){1,3}",
+        ) {
+            prop_assert!(!holds_link(&name), "{}", name);
         }
     }
 }

@@ -9,6 +9,7 @@ use super::{
     super::{
         credentials::service_token,
         fields::Fields,
+        request_rule::RequestRule,
         status::{error_status, retryable_status},
     },
     limits::PathClass,
@@ -103,7 +104,7 @@ fn client_address(headers: &HeaderMap) -> Result<Option<ClientAddress>, Status> 
     let Some(address) = values.next() else { return Ok(None) };
     let mut fields = Fields::default();
     if values.next().is_some() {
-        fields.reject(CLIENT_IP, &"must occur at most once");
+        fields.reject(CLIENT_IP, &RequestRule::ClientIpOnce);
         return Err(fields.into_status());
     }
     match fields.check(CLIENT_IP, ClientAddress::parse(address.to_str().unwrap_or_default())) {

@@ -9,9 +9,12 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, Response};
 use tonic::{Code, Status, body::Body};
-use tonic_types::FieldViolation;
 
-use super::super::status::{error_status, invalid_fields};
+use super::super::{
+    request_rule::{GRPC_TIMEOUT_DIGITS_MAX, RequestRule},
+    rule::Violation,
+    status::{error_status, invalid_field},
+};
 use crate::proto::ErrorReason;
 
 /// The deadline of a call of gRPC.
@@ -33,17 +36,17 @@ pub(super) fn limit(headers: &HeaderMap, default: Duration, max: Duration) -> Re
 /// Returns the status for a malformed deadline, which names the header that the caller has sent.
 fn malformed(headers: &HeaderMap) -> Status {
     let (header, rule) = if headers.contains_key(CONNECT_TIMEOUT) {
-        (CONNECT_TIMEOUT, "must be 1 to 10 digits")
+        (CONNECT_TIMEOUT, RequestRule::ConnectTimeout)
     } else {
-        (GRPC_TIMEOUT, "must be 1 to 8 digits and one of the units H, M, S, m, u, n")
+        (GRPC_TIMEOUT, RequestRule::GrpcTimeout)
     };
-    invalid_fields(vec![FieldViolation::new(header.as_str(), rule)])
+    invalid_field(Violation::new(header.as_str(), &rule))
 }
 
 /// Parses `TimeoutValue TimeoutUnit` of the gRPC specification.
 fn parse(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+    if digits.len() > GRPC_TIMEOUT_DIGITS_MAX || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
         return None;
     }
     let value: u64 = digits.parse().ok()?;

@@ -129,7 +129,7 @@ impl RequestLimits {
             PathClass::Api | PathClass::Reflection | PathClass::Unknown => WAITING_CALL_BYTES,
         };
         let bytes_max = message.saturating_add(PREFIX_BYTES);
-        BodyLimit { bytes_max, waiting_bytes, is_of_strangers: !class.needs_caller() }
+        BodyLimit { bytes_max, waiting_bytes, is_of_health: !class.needs_caller() }
     }
 
     /// Returns the time limit of a call.
@@ -152,7 +152,13 @@ impl RequestLimits {
 /// # Errors
 /// `OVERLOADED`.
 pub(super) fn admit_peer(class: PathClass, peer: &Peer) -> Result<Option<Arc<StreamingSlot>>, Status> {
-    if peer.account.has_too_many_calls() {
+    let has_too_many = match class {
+        PathClass::Health | PathClass::HealthWatch => peer.account.has_too_many_calls_of_health(),
+        PathClass::Api | PathClass::LookUp | PathClass::Reflection | PathClass::Unknown => {
+            peer.account.has_too_many_calls()
+        }
+    };
+    if has_too_many {
         return Err(too_many("calls"));
     }
     match class {

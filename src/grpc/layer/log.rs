@@ -1,5 +1,6 @@
 //! The log line of each call: caller, method, status code, duration. Successful look-ups are logged at
-//! `debug`.
+//! `debug`. Equal lines of one peer about calls of no known caller, or of no known method, are counted
+//! instead ([`PeerLog`]).
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
@@ -9,7 +10,7 @@ use tonic_types::StatusExt;
 use tracing::Level;
 
 use super::{super::request_id::RequestId, internal::FromLibrary, methods::Method};
-use crate::{callers::Caller, clock::Clock};
+use crate::{callers::Caller, clock::Clock, domain::NOBODY, server::PeerLog};
 
 /// Logged in place of a path that is not a known method.
 const UNKNOWN: &str = "unknown";
@@ -24,6 +25,7 @@ pub(super) struct Call<'a> {
     id: RequestId,
     clock: &'a Clock,
     began: Instant,
+    peer_log: &'a PeerLog,
     is_logged: bool,
 }
 
@@ -46,9 +48,10 @@ impl<'a> Call<'a> {
         id: RequestId,
         method: Option<Method<'a>>,
         clock: &'a Clock,
+        peer_log: &'a PeerLog,
     ) -> Self {
-        let trace_id = trace_id(request.headers());
-        Self { method, peer, caller: None, trace_id, id, clock, began: clock.instant(), is_logged: false }
+        let (trace_id, began) = (trace_id(request.headers()), clock.instant());
+        Self { method, peer, caller: None, trace_id, id, clock, began, peer_log, is_logged: false }
     }
 
     /// Sets the caller, once it is authenticated.
@@ -84,9 +87,21 @@ impl<'a> Call<'a> {
         u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
     }
 
+    /// True if the line is to be logged, and not counted as one that any client can cause.
+    fn is_admitted(&self, code: &str, reason: Option<&str>) -> bool {
+        let caller = self.caller.as_ref().map_or(NOBODY, |caller| caller.name());
+        let is_of_any_client = caller == NOBODY || self.method.is_none();
+        // Not by the method either: a stranger can call each of them.
+        let text = || format!("{code} {} of {caller}", reason.unwrap_or("without a reason"));
+        !is_of_any_client || self.peer_log.admits(self.peer.ip(), text())
+    }
+
     fn log(&mut self, code: &str, reason: Option<&str>) {
         self.is_logged = true;
         let method = self.method.map_or(UNKNOWN, |method| method.path);
+        if !self.is_admitted(code, reason) {
+            return;
+        }
         macro_rules! line {
             ($level:expr) => {
                 tracing::event!(

@@ -32,7 +32,7 @@ use super::request_id::RequestId;
 use crate::{
     callers::{CallSlot, Caller, CallerGate, Requester},
     env::Env,
-    server::{BodyLimit, BodyLimits, BodyRefusal, HttpHandler, Peer, StreamingSlot},
+    server::{BodyLimit, BodyLimits, BodyRefusal, HttpHandler, Peer, PeerLog, StreamingSlot},
 };
 
 /// The options and dependencies of the layers.
@@ -61,12 +61,14 @@ pub struct Layered<S> {
     services: S,
     options: LayerOptions,
     methods: Methods,
+    peer_log: PeerLog,
 }
 
 /// Wraps the services in the layers.
 #[must_use]
 pub fn wrap<S: CallHandler>(services: S, options: LayerOptions) -> Layered<S> {
-    Layered { services, options, methods: Methods::all() }
+    let peer_log = PeerLog::new(options.env.clock.clone());
+    Layered { services, options, methods: Methods::all(), peer_log }
 }
 
 /// A request that the layers let pass.
@@ -108,7 +110,7 @@ impl<S: CallHandler> HttpHandler for Layered<S> {
     async fn answer(&self, request: Request<Body>, peer: &Peer) -> Response<Body> {
         let id = RequestId::generate(&self.options.env.entropy);
         let (clock, method) = (&self.options.env.clock, self.methods.find(request.uri().path()));
-        let mut call = Call::begin(&request, peer.address, id, method, clock);
+        let mut call = Call::begin(&request, peer.address, id, method, clock, &self.peer_log);
         let mut trail = CallTrail::begin(&self.services, clock, method, id, peer.ip());
         let mut response = match self.admit(&request, peer, &mut call, &mut trail) {
             ControlFlow::Continue(Admitted { requester, _call, streaming, limit }) => {
@@ -178,7 +180,7 @@ impl<S: CallHandler> Layered<S> {
         let slot = caller::authorize(&caller, request)?;
         // A caller without any right stays a stranger.
         if class.needs_caller() && !options.gate.is_open() {
-            peer.account.set_authenticated();
+            peer.account.set_authenticated(caller.name());
         }
         let streaming = limits::admit_peer(class, peer)?;
         let requester = caller::requester(caller, request, peer, trail.note())?;

@@ -11,12 +11,13 @@ use http_body::Frame;
 use prost::Message;
 use prost_reflect::MessageDescriptor;
 use tonic::{Status, body::Body};
-use tonic_types::FieldViolation;
 
 use super::{
     super::{
         layer::{CONNECT_TIMEOUT, GRPC_TIMEOUT},
-        status::invalid_fields,
+        request_rule::{CONNECT_TIMEOUT_DIGITS_MAX, RequestRule},
+        rule::Violation,
+        status::invalid_field,
     },
     frames::{MESSAGE, frame},
     json,
@@ -28,9 +29,6 @@ const CONNECT_PROTOCOL_VERSION: &str = "connect-protocol-version";
 
 /// The compression of the messages of a stream.
 const STREAM_ENCODING: HeaderName = HeaderName::from_static("connect-content-encoding");
-
-/// The most digits of `connect-timeout-ms`.
-const TIMEOUT_DIGITS_MAX: usize = 10;
 
 /// The longest timeout that gRPC expresses in milliseconds: 8 digits.
 const GRPC_TIMEOUT_MILLIS_MAX: u64 = 99_999_999;
@@ -58,7 +56,8 @@ pub(super) fn to_grpc(request: Request<Body>, codec: Codec, method: Method) -> R
     Request::from_parts(head, Body::new(TranslatedBody { body, codec, state }))
 }
 
-/// Returns the gRPC request of a streaming call with protobuf. Its body has the frames of gRPC.
+/// Returns the gRPC request of a streaming call with protobuf. Its body has the frames of gRPC already and is
+/// passed on unchanged, unless the headers are refused.
 pub(super) fn stream_to_grpc(request: Request<Body>) -> Request<Body> {
     let (mut head, body) = request.into_parts();
     let body = match check(&head.headers, &STREAM_ENCODING) {
@@ -87,7 +86,7 @@ fn rewrite(head: &mut Parts) {
 /// Checks the headers of the protocol.
 fn check(headers: &HeaderMap, encoding: &HeaderName) -> Result<(), Status> {
     if headers.get(CONNECT_PROTOCOL_VERSION).is_some_and(|version| version != "1") {
-        return Err(invalid_fields(vec![FieldViolation::new(CONNECT_PROTOCOL_VERSION, "must be 1")]));
+        return Err(invalid_field(Violation::new(CONNECT_PROTOCOL_VERSION, &RequestRule::ConnectVersion)));
     }
     if headers.get(encoding).is_some_and(|encoding| encoding != "identity") {
         let message = format!("a request must not be compressed: the only supported {encoding} is identity");
@@ -100,7 +99,8 @@ fn check(headers: &HeaderMap, encoding: &HeaderName) -> Result<(), Status> {
 /// deadlines refuses it.
 fn grpc_timeout(millis: &HeaderValue) -> HeaderValue {
     let text = millis.to_str().unwrap_or_default();
-    let is_valid = text.len() <= TIMEOUT_DIGITS_MAX && text.bytes().all(|digit| digit.is_ascii_digit());
+    let is_valid =
+        text.len() <= CONNECT_TIMEOUT_DIGITS_MAX && text.bytes().all(|digit| digit.is_ascii_digit());
     let timeout = match text.parse::<u64>() {
         Ok(millis) if is_valid && millis <= GRPC_TIMEOUT_MILLIS_MAX => format!("{millis}m"),
         Ok(millis) if is_valid => format!("{}S", millis / 1_000),

@@ -1,9 +1,9 @@
 //! JSON of protobuf messages, by the canonical mapping
 //! (<https://protobuf.dev/programming-guides/json/>).
 //!
-//! prost-reflect maps the values. This module refuses what it would accept or ignore: a name that occurs
-//! twice, in one or both of its forms. An error names the field and the rule, and never repeats the input,
-//! which may be a password.
+//! prost-reflect maps the values. This module refuses what prost-reflect would accept or ignore: a field that
+//! occurs twice, under its JSON name, its name in the .proto, or both. An error names the field and the rule,
+//! and never repeats the input, which may be a password.
 
 use std::{collections::HashSet, fmt};
 
@@ -14,9 +14,8 @@ use serde::{
 };
 use serde_json::{Map, Number, Value, error::Category};
 use tonic::Status;
-use tonic_types::FieldViolation;
 
-use super::super::status::invalid_fields;
+use super::super::{request_rule::JsonRule, rule::Violation, status::invalid_fields};
 
 /// The name of the whole message in a violation.
 const BODY: &str = "body";
@@ -29,7 +28,7 @@ const WELL_KNOWN: &str = "google.protobuf";
 /// # Errors
 /// `INVALID_FIELDS`.
 pub(super) fn decode(message: &MessageDescriptor, json: &[u8]) -> Result<DynamicMessage, Status> {
-    let invalid = |violations| Err(invalid_fields(violations));
+    let invalid = |violations: Vec<Violation>| Err(invalid_fields(&violations, 0));
     let value = match serde_json::from_slice(json) {
         Ok(Strict(value)) => value,
         Err(error) => return invalid(vec![syntax_violation(&error)]),
@@ -115,28 +114,29 @@ impl<'de> Visitor<'de> for StrictVisitor {
 }
 
 /// Returns the violation of text that is not JSON, or has a name twice.
-fn syntax_violation(error: &serde_json::Error) -> FieldViolation {
+fn syntax_violation(error: &serde_json::Error) -> Violation {
     let (line, column) = (error.line(), error.column());
     let rule = match error.classify() {
-        Category::Data => "must not have a name twice in one object",
-        Category::Eof => "must be complete JSON",
-        Category::Syntax | Category::Io => "must be JSON in UTF-8, nested at most 127 levels deep",
+        Category::Data => JsonRule::DistinctNames { line, column },
+        Category::Eof => JsonRule::Complete { line, column },
+        Category::Syntax | Category::Io => JsonRule::Syntax { line, column },
     };
-    FieldViolation::new(BODY, format!("{rule} (line {line}, column {column})"))
+    Violation::new(BODY, &rule)
 }
 
-/// Returns the violation of a name that is no field, or that is a field in its second form.
-fn name_violation(message: &MessageDescriptor, value: &Value) -> Option<FieldViolation> {
+/// Returns the violation of a name that is no field, or that is the other name of a field that the object
+/// has already.
+fn name_violation(message: &MessageDescriptor, value: &Value) -> Option<Violation> {
     let members = value.as_object().filter(|_| message.package_name() != WELL_KNOWN)?;
     let mut seen = HashSet::new();
     members.iter().find_map(|(name, value)| {
         let Some(field) = find_field(message, name) else {
             let fields: Vec<_> = message.fields().map(|field| field.name().to_owned()).collect();
-            let rule = format!("must only have the fields of {}: {}", message.name(), fields.join(", "));
-            return Some(FieldViolation::new(BODY, rule));
+            let rule = JsonRule::KnownField { message: message.name().to_owned(), fields: fields.join(", ") };
+            return Some(Violation::new(BODY, &rule));
         };
         if !seen.insert(field.number()) {
-            return Some(FieldViolation::new(field.name(), "must not occur in both of its forms"));
+            return Some(Violation::new(field.name(), &JsonRule::OneForm));
         }
         let Kind::Message(inner) = field.kind() else { return None };
         match value {
@@ -154,27 +154,27 @@ fn find_field(message: &MessageDescriptor, name: &str) -> Option<FieldDescriptor
 }
 
 /// Returns the violations of a message with a value that its field does not accept.
-fn value_violations(message: &MessageDescriptor, value: Value) -> Vec<FieldViolation> {
+fn value_violations(message: &MessageDescriptor, value: Value) -> Vec<Violation> {
     let Value::Object(members) = value else {
-        return vec![FieldViolation::new(BODY, "must be a JSON object")];
+        return vec![Violation::new(BODY, &JsonRule::Object)];
     };
     let mut violations = Vec::new();
     for (name, value) in members {
         let Some(field) = find_field(message, &name) else { continue };
         let alone = Value::Object(Map::from_iter([(name, value)]));
         if DynamicMessage::deserialize(message.clone(), &alone).is_err() {
-            violations.push(FieldViolation::new(field.name(), rule(&field)));
+            violations.push(Violation::new(field.name(), &JsonRule::Value(expected(&field))));
         }
     }
     if violations.is_empty() {
         // Each field is valid alone.
-        violations.push(FieldViolation::new(BODY, "must have at most one of the fields of a oneof"));
+        violations.push(Violation::new(BODY, &JsonRule::OneOf));
     }
     violations
 }
 
-/// Returns the rule for the value of a field.
-fn rule(field: &FieldDescriptor) -> String {
+/// Returns the type and the range of the values of a field.
+fn expected(field: &FieldDescriptor) -> String {
     let kind = field.kind();
     let one = match &kind {
         Kind::String => "a string",
@@ -192,11 +192,7 @@ fn rule(field: &FieldDescriptor) -> String {
             _ => "an object with valid fields",
         },
     };
-    if field.is_list() {
-        format!("must be a list; each element must be {one}")
-    } else {
-        format!("must be {one}")
-    }
+    if field.is_list() { format!("a list; each element must be {one}") } else { one.to_owned() }
 }
 
 #[cfg(test)]

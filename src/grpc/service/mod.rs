@@ -10,6 +10,7 @@ use tonic::{
 };
 
 use super::{
+    compression,
     layer::{CallHandler, RecordEvent},
     page_tokens::PageTokens,
     request_id::{RequestId, current_request_id},
@@ -108,8 +109,11 @@ impl Api {
 
 impl CallHandler for Services {
     async fn handle(&self, mut request: http::Request<Body>, requester: Requester) -> http::Response<Body> {
+        if let Some(rejection) = compression::reject(&request) {
+            return rejection;
+        }
         let path = request.uri().path();
-        if path == RESOLVE_TOKEN && unary::is_uncompressed(&request) {
+        if path == RESOLVE_TOKEN {
             let resolve =
                 |message| resolution::resolve_token(&self.store, message, requester.caller.fields());
             return unary::respond(request.into_body(), self.message_bytes_max, resolve).await;

@@ -53,11 +53,17 @@ pub struct Duplicates {
 }
 
 impl Duplicates {
-    /// Starts the iteration. Of the rows with the same value, verified ones come first if `verified_first` is
-    /// set, then the one with the smaller id.
+    /// Starts the iteration. Of the rows with the same value, the one with the smallest id comes first.
     #[must_use]
-    pub const fn of(field: SurveyField, verified_first: bool) -> Self {
-        Self { field, verified_first, keeper: None, last: None }
+    pub const fn by_id(field: SurveyField) -> Self {
+        Self { field, verified_first: false, keeper: None, last: None }
+    }
+
+    /// Starts the iteration. Of the rows with the same value, verified ones come first, then the one with the
+    /// smaller id.
+    #[must_use]
+    pub fn verified_first(field: SurveyField) -> Self {
+        Self { verified_first: true, ..Self::by_id(field) }
     }
 
     /// Returns the first row with a value, and the next row that has the same value. A decision about a row
@@ -88,7 +94,7 @@ struct IdRow {
 
 impl Survey {
     /// Returns the next new or changed row that shares a value with another such row, in the order that
-    /// [`Duplicates::of`] describes. `after` is the row that was returned before.
+    /// [`Duplicates`] describes. `after` is the row that was returned before.
     fn next_duplicate(
         &mut self,
         field: SurveyField,

@@ -46,6 +46,15 @@ pub struct LinkOwner<'a> {
     pub id: Option<UserId>,
 }
 
+/// Which older links of the same purpose a requested link leaves valid.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OlderLinks {
+    /// A valid link that was created at this time or later is kept instead of creating another one.
+    pub kept_since: Option<Timestamp>,
+    /// True if the links that were mailed stay valid, because the mail of the new one may have to wait.
+    pub mailed_stay_valid: bool,
+}
+
 /// The result of requesting a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestedLink {
@@ -130,6 +139,17 @@ statements! {
                 .set(core_mail_token::voided_at.eq(Some(TimestampColumn(now))))
                 .execute(self)
                 .await?;
+            self.cancel_waiting_mails(user, purpose, now).await
+        }
+
+        /// Cancels the mails of a user's links for one purpose that are still waiting. Their
+        /// links are in no mailbox.
+        async fn cancel_waiting_mails(
+            &mut self,
+            user: UserId,
+            purpose: MailTokenPurpose,
+            now: Timestamp,
+        ) -> Result<(), DatabaseError> {
             let waiting = core_mail_outbox::table
                 .filter(core_mail_outbox::user_id.eq(user.as_i64()))
                 .filter(core_mail_outbox::kind.eq(MailKind::of_purpose(purpose).as_str()))
@@ -314,7 +334,9 @@ impl Store {
                 connection.record(event.with_user(Some(user.auth_token)), recorded).await?;
                 return Ok(Verification::Verified(verified));
             }
-            let is_verified: Option<bool> = core_mail_token::table
+            // Not verified by this call, but perhaps before: the link, used now or earlier, was mailed to the
+            // present email of its user.
+            let is_already_verified: Option<bool> = core_mail_token::table
                 .inner_join(core_user::table)
                 .filter(core_mail_token::digest.eq(token.as_bytes().to_vec()))
                 .filter(core_mail_token::purpose.eq(MailTokenPurpose::VerifyEmail.as_str()))
@@ -324,14 +346,15 @@ impl Store {
                 .get_result(connection)
                 .await
                 .optional()?;
-            Ok(if is_verified == Some(true) { Verification::AlreadyVerified } else { Verification::Invalid })
+            Ok(if is_already_verified == Some(true) { Verification::AlreadyVerified } else { Verification::Invalid })
         })
     }
 
     /// Creates a new link for the user with this email, and with this id if one is given, and enqueues its
-    /// mail. At the time of the event, voids the user's older links for the same purpose, whether their mails
-    /// were sent or not, and records the event. Returns the user. Changes nothing and returns `None` if there
-    /// is no such user, the user is disabled, or the link is to verify an email that is already verified.
+    /// mail. Voids the user's older links for the same purpose, whether their mails were sent or not, and
+    /// records the event, whose time is that of all changes. Returns the user. Changes nothing and returns
+    /// `None` if there is no such user, the user is disabled, or the link is to verify an email that is
+    /// already verified.
     pub async fn replace_link(
         &self,
         owner: LinkOwner<'_>,
@@ -339,21 +362,21 @@ impl Store {
         mail: NewMail,
         event: AuditEvent,
     ) -> Result<Option<User>, DatabaseError> {
-        match self.request_link(owner, purpose, mail, event, None).await? {
+        match self.request_link(owner, purpose, mail, event, OlderLinks::default()).await? {
             RequestedLink::Created(user) => Ok(Some(user)),
             RequestedLink::Kept | RequestedLink::NoUser => Ok(None),
         }
     }
 
-    /// Does what [`Store::replace_link`] does, unless a link for the same purpose was created for the user's
-    /// email at `kept_since` or later and is still valid: that link is kept, and nothing changes.
+    /// Does what [`Store::replace_link`] does, except of the older links that `older` keeps. If a link is
+    /// kept instead of the new one, nothing changes.
     pub async fn request_link(
         &self,
         owner: LinkOwner<'_>,
         purpose: MailTokenPurpose,
         mail: NewMail,
         event: AuditEvent,
-        kept_since: Option<Timestamp>,
+        older: OlderLinks,
     ) -> Result<RequestedLink, DatabaseError> {
         let (email, owner_id, now) = (owner.email.as_str().to_owned(), owner.id, event.at);
         write!(&self.connections, connection, recorded => {
@@ -367,12 +390,16 @@ impl Store {
             if needs_no_link || connection.is_user_disabled(user.id).await? {
                 return Ok(RequestedLink::NoUser);
             }
-            if let Some(since) = kept_since
+            if let Some(since) = older.kept_since
                 && connection.has_recent_link(&user, purpose, since, now).await?
             {
                 return Ok(RequestedLink::Kept);
             }
-            connection.void_links(user.id, purpose, now).await?;
+            if older.mailed_stay_valid {
+                connection.cancel_waiting_mails(user.id, purpose, now).await?;
+            } else {
+                connection.void_links(user.id, purpose, now).await?;
+            }
             connection.enqueue_mail(user.id, &mail, now).await?;
             connection.record(event.with_user(Some(user.auth_token)), recorded).await?;
             Ok(RequestedLink::Created(user))

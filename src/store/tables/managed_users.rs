@@ -1,12 +1,12 @@
 //! User look-ups and lists for operators, from `core_user` and `core_disabled_user`.
 
 use diesel::{
-    BoolExpressionMethods, EscapeExpressionMethods, ExpressionMethods, NullableExpressionMethods,
-    OptionalExtension, QueryDsl, SelectableHelper, TextExpressionMethods,
+    BoolExpressionMethods, EscapeExpressionMethods, ExpressionMethods, OptionalExtension, QueryDsl,
+    SelectableHelper, TextExpressionMethods, dsl::not,
 };
 use diesel_async::RunQueryDsl;
 
-use super::users::UserRow;
+use super::users::{UserRow, is_row_disabled};
 use crate::domain::{AuthToken, Timestamp, User, UserId, Username};
 use crate::{
     database::{
@@ -48,6 +48,15 @@ pub struct UserFilter {
     pub text: Option<String>,
 }
 
+/// Query expression: the time when the user of this row was disabled.
+#[diesel::dsl::auto_type]
+fn disabled_at() -> _ {
+    core_disabled_user::table
+        .filter(core_disabled_user::user_id.eq(core_user::id))
+        .select(core_disabled_user::disabled_at)
+        .single_value()
+}
+
 diesel::define_sql_function! {
     /// Converts the ASCII letters of a text to lower case; on PostgreSQL, all letters that its locale knows.
     fn lower(text: diesel::sql_types::Text) -> diesel::sql_types::Text;
@@ -77,8 +86,7 @@ impl Store {
         let auth_token = UuidColumn(*auth_token.as_uuid());
         read!(&self.connections, connection => {
             let row: Option<(UserRow, Option<TimestampColumn>)> = core_user::table
-                .left_join(core_disabled_user::table)
-                .select((UserRow::as_select(), core_disabled_user::disabled_at.nullable()))
+                .select((UserRow::as_select(), disabled_at()))
                 .filter(core_user::auth_token.eq(auth_token))
                 .get_result(connection)
                 .await
@@ -98,8 +106,7 @@ impl Store {
         let after = after.map_or(i64::MIN, UserId::as_i64);
         read!(&self.connections, connection => {
             let mut query = core_user::table
-                .left_join(core_disabled_user::table)
-                .select((UserRow::as_select(), core_disabled_user::disabled_at.nullable()))
+                .select((UserRow::as_select(), disabled_at()))
                 .filter(core_user::id.gt(after))
                 .order(core_user::id)
                 .limit(limit.clamp(0, USERS_PAGE_MAX))
@@ -108,8 +115,7 @@ impl Store {
                 query = query.filter(core_user::is_verified.eq(is_verified));
             }
             if let Some(is_disabled) = filter.is_disabled {
-                let column = core_disabled_user::disabled_at;
-                query = if is_disabled { query.filter(column.is_not_null()) } else { query.filter(column.is_null()) };
+                query = if is_disabled { query.filter(is_row_disabled()) } else { query.filter(not(is_row_disabled())) };
             }
             if let Some(since) = filter.created_since {
                 query = query.filter(core_user::created_at.ge(TimestampColumn(since)));

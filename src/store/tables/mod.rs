@@ -28,6 +28,7 @@ mod password_attempts;
 mod password_hashes;
 mod purge;
 pub(crate) mod registration;
+mod sealed_values;
 pub(crate) mod sessions;
 mod signing_keys;
 mod throttle;
@@ -39,13 +40,14 @@ pub use self::{
     account_changes::{EmailChangeRequest, EmailUndo, PasswordChange},
     audit::{AUDIT_PAGE_MAX, AuditFilter, EventPosition, RecordedEvent},
     known_addresses::LoginAddress,
-    links::{LinkOwner, RequestedLink, Verification},
+    links::{LinkOwner, OlderLinks, RequestedLink, Verification},
     managed_users::{ManagedUser, USERS_PAGE_MAX, UserFilter},
     new_mail::{Delivery, NewMail, NoticedEvent},
     outbox::OutgoingMail,
     password_attempts::{AttemptOutcome, CorrectPassword, Reservation, SETTLEMENT_MAX, Settlement, Tally},
     purge::{Purged, RetentionPeriods},
     registration::{Registered, Registration, Replay},
+    sealed_values::{SealedCount, SealedToken},
     sessions::{KnownSession, NewSession, SessionChange},
     signing_keys::{EarlierKeys, StoredSigningKey},
     throttle::{Admission, Attempts, CLOCK_DIFFERENCE_MAX},

@@ -202,8 +202,8 @@ impl Store {
             AttemptResult::RetryAt(at, cause) => (Some(at), None, None, Some(cause)),
             AttemptResult::Failed(now, cause) => (None, None, Some(now), Some(cause)),
         };
-        let token = mail.sealed_token.as_ref().filter(|_| retry_at.is_some());
-        let token = token.map(|token| token.as_bytes().to_vec());
+        // A mail that is retried keeps its token, which another process may have encrypted again meanwhile.
+        let erased = retry_at.is_none().then(|| core_mail_outbox::sealed_token.eq(None::<Vec<u8>>));
         let cause: Option<String> =
             cause.map(|cause| cause.chars().take(LAST_ERROR_CHARACTERS_MAX).collect());
         write!(&self.connections, connection => {
@@ -213,7 +213,7 @@ impl Store {
                     core_mail_outbox::next_attempt_at.eq(retry_at.map(TimestampColumn)),
                     core_mail_outbox::sent_at.eq(sent_at.map(TimestampColumn)),
                     core_mail_outbox::gave_up_at.eq(gave_up_at.map(TimestampColumn)),
-                    core_mail_outbox::sealed_token.eq(token),
+                    erased,
                     core_mail_outbox::last_error.eq(cause),
                 ))
                 .execute(connection)

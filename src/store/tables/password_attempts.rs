@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Time after its expiry for which the row of an attempt is kept, and thus the time in which an attempt can
-/// be settled late. Its deletion shows that the attempt was settled.
+/// be settled late. An attempt whose row is gone before that was settled.
 pub const SETTLEMENT_MAX: Duration = Duration::from_hours(1);
 
 /// The failures of a subject, and its attempts in progress.

@@ -214,6 +214,19 @@ impl Store {
         })
     }
 
+    /// Returns the counted attempts of a subject, without a lock; `None` if there are none or they have
+    /// expired.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] when the database does not answer.
+    pub async fn find_counted(
+        &self,
+        subject: Subject,
+        now: Timestamp,
+    ) -> Result<Option<Attempts>, DatabaseError> {
+        Ok(self.find_counted_before(vec![subject], now).await?.pop().flatten())
+    }
+
     /// Returns the counted attempts of each subject in the given order, without a lock.
     async fn find_counted_before(
         &self,

@@ -76,7 +76,7 @@ impl Subject {
         let kind = match cause {
             MailCause::EnteredAddress => "unrequested-mails-to",
             MailCause::LinkRequest => "requested-mails-to",
-            MailCause::AccountChange => "mails-to",
+            MailCause::AccountEvent => "mails-to",
         };
         Self { kind, digest: Sha256::digest(email.as_str()).into() }
     }

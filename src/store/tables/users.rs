@@ -1,8 +1,7 @@
 //! Queries of `core_user`.
 
 use diesel::{
-    AsChangeset, ExpressionMethods, NullableExpressionMethods, OptionalExtension, QueryDsl, Queryable,
-    Selectable, SelectableHelper,
+    AsChangeset, ExpressionMethods, OptionalExtension, QueryDsl, Queryable, Selectable, SelectableHelper,
 };
 use diesel_async::RunQueryDsl;
 
@@ -43,6 +42,9 @@ pub(crate) struct UserRow {
     auth_token: UuidColumn,
     created_at: TimestampColumn,
     updated_at: TimestampColumn,
+    #[diesel(select_expression = is_row_disabled())]
+    #[diesel(select_expression_type = is_row_disabled)]
+    is_disabled: bool,
 }
 
 impl UserRow {
@@ -61,6 +63,7 @@ impl From<UserRow> for User {
             is_verified: row.is_verified,
             created_at: row.created_at.0,
             updated_at: row.updated_at.0,
+            is_disabled: row.is_disabled,
         }
     }
 }
@@ -238,17 +241,16 @@ impl Store {
     pub async fn find_credentials(&self, email: &Email) -> Result<Option<Credentials>, DatabaseError> {
         let email = self.stored_email(email).await?.into_string();
         read!(&self.connections, connection => {
-            let row: Option<(UserRow, String, Option<i64>)> = core_user::table
-                .left_join(core_disabled_user::table)
+            let row: Option<(UserRow, String)> = core_user::table
                 .filter(core_user::email.eq(email))
-                .select((UserRow::as_select(), core_user::password, core_disabled_user::user_id.nullable()))
+                .select((UserRow::as_select(), core_user::password))
                 .get_result(connection)
                 .await
                 .optional()?;
-            Ok(row.map(|(user, hash, disabled)| Credentials {
+            Ok(row.map(|(user, hash)| Credentials {
+                is_disabled: user.is_disabled,
                 user: user.into(),
                 password: PasswordHash::from_stored(hash),
-                is_disabled: disabled.is_some(),
             }))
         })
     }

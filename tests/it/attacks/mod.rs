@@ -8,11 +8,13 @@
 mod connections;
 mod floods;
 mod frame;
+mod header_lists;
 mod http_port;
 mod memory;
 mod resets;
 mod scene;
 mod shared_address;
+mod shares;
 
 use std::{
     io,
@@ -102,7 +104,7 @@ async fn run_attack(name: &str, attack_with: Attack, must_be_disconnected: bool)
 /// One test per attack. [`run_attack`] asserts that the client is served, that the memory stays limited and,
 /// if this is required, that every attacker is disconnected.
 macro_rules! attacks {
-    ($must_be_disconnected:literal; $($attack:ident)+) => {
+    (must_be_disconnected = $must_be_disconnected:literal; $($attack:ident)+) => {
         $(
             #[tokio::test(flavor = "multi_thread")]
             async fn $attack() {
@@ -114,14 +116,14 @@ macro_rules! attacks {
 }
 
 mod the_client_is_served_and_the_attacker_is_disconnected {
-    attacks! { true;
+    attacks! { must_be_disconnected = true;
         rapid_reset local_reset endless_continuation empty_data_flood garbage
     }
 }
 
 /// These attackers break no rule of HTTP/2, so the service may close their connections or keep them.
 mod the_client_is_served_even_if_the_attacker_stays_connected {
-    attacks! { false;
+    attacks! { must_be_disconnected = false;
         huge_headers settings_flood ping_flood priority_flood endless_bodies decompression_bombs announced_and_never_sent
     }
 }

@@ -68,10 +68,12 @@ impl Connection {
         let payload = &frame[9..];
         let code = |at: usize| u32::from_be_bytes(payload[at..at + 4].try_into().unwrap());
         match kind {
-            frame::SETTINGS if flags == 0 => self.send(&frame::bytes(frame::SETTINGS, 1, 0, &[])).await,
+            frame::SETTINGS if flags == 0 => {
+                self.send(&frame::bytes(frame::SETTINGS, frame::ACK, 0, &[])).await
+            }
             frame::PING if flags == 0 => {
                 let payload = payload.to_vec();
-                self.send(&frame::bytes(frame::PING, 1, 0, &payload)).await;
+                self.send(&frame::bytes(frame::PING, frame::ACK, 0, &payload)).await;
             }
             frame::GOAWAY => self.go_away = Some(code(4)),
             frame::RST_STREAM => {
@@ -97,7 +99,7 @@ impl Connection {
         self.ended[&stream]
     }
 
-    /// Begins a good call, and sends part of its message.
+    /// Begins a good call, and sends part of its message: an empty `auth_token`, which the service refuses.
     async fn begin_call(&mut self) -> u32 {
         let stream = self.next_stream();
         let bytes =
@@ -190,7 +192,7 @@ async fn cancel_calls(connection: &mut Connection, calls: u32) {
     for _ in 0..calls {
         let stream = connection.next_stream();
         bytes.extend(frame::call(PATHS[0], stream, 0));
-        bytes.extend(frame::bytes(frame::RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
+        bytes.extend(frame::bytes(frame::RST_STREAM, 0, stream, &frame::CANCEL.to_be_bytes()));
     }
     connection.send(&bytes).await;
 }

@@ -167,14 +167,17 @@ fn web_answer(answer: &HttpAnswer) -> Result<Vec<u8>, Status> {
     Ok(message)
 }
 
-/// What must be the same over each protocol: the code, the message, the reason and the violations.
+/// What must be the same over each protocol: the code, the message, the reason and the violations, for
+/// developers and for programs.
 pub fn comparable(answer: Result<Vec<u8>, Status>) -> String {
     match answer {
         Ok(_) => "OK".to_owned(),
         Err(status) => {
             let reason = status.get_details_error_info().map(|info| info.reason);
             let violations = status.get_details_bad_request().map(|request| request.field_violations);
-            format!("{:?} {:?} {reason:?} {violations:?}", status.code(), status.message())
+            let details = tonic_types::pb::Status::decode(status.details()).unwrap_or_default().details;
+            let types: Vec<_> = details.into_iter().map(|detail| (detail.type_url, detail.value)).collect();
+            format!("{:?} {:?} {reason:?} {violations:?} {types:?}", status.code(), status.message())
         }
     }
 }

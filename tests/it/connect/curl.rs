@@ -42,7 +42,7 @@ fn curl(server: &TestServer, options: &[&str], method: &str, body: &Value) -> (S
 on_both_engines! {
     async fn curl_registers_verifies_logs_in_and_resolves(engine: Engine) {
         let server = TestServer::start(engine).await;
-        for (name, options, version) in [("ada", &[][..], "1.1"), ("bob", &["--http2-prior-knowledge"], "2")] {
+        for (name, options, version) in [("ada", &["--compressed"][..], "1.1"), ("bob", &["--http2-prior-knowledge"], "2")] {
             let (email, ok) = (address(name), format!("{version} 200"));
             let login = json!({"email": email, "password": PASSWORD});
             let register = json!({"username": name, "email": email, "password": PASSWORD});

@@ -2,10 +2,13 @@
 //! HTTP/1.1 and HTTP/2 (docs/http.md).
 
 mod client;
+mod compression;
 mod curl;
+mod health;
 mod http1;
 mod malformed;
 mod node;
+mod violations;
 
 use std::collections::BTreeMap;
 
@@ -90,6 +93,7 @@ on_both_engines! {
             let json = &json.json()["user"];
             assert_eq!((&json["authToken"], &json["username"]), (&user.auth_token.as_str().into(), &"ada".into()));
             assert_eq!((&json["isVerified"], json["createdAt"].as_str().unwrap().ends_with('Z')), (&true.into(), true));
+            assert_eq!(json["state"], "USER_STATE_ACTIVE");
         }
         // A field with its default value is left out.
         let eve = server.unverified_user("eve").await;
@@ -145,7 +149,7 @@ async fn a_deadline_of_connect_is_enforced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_call_is_told_what_the_port_is() {
+async fn a_request_that_is_no_call_is_answered_with_what_the_port_serves() {
     let server = TestServer::start(Engine::Sqlite).await;
     let url = |path: &str| format!("http://{}{path}", server.address());
     for version in [Version::HTTP_11, Version::HTTP_2] {

@@ -56,8 +56,11 @@ pub struct DjangoUser {
     pub auth_token: String,
     pub created_at: Option<String>,
     pub updated_at: Option<String>,
+    /// The algorithm of the stored hash, or `plaintext` or `unusable`.
     pub hasher: String,
+    /// The text in the column `password`.
     pub stored: String,
+    /// What is special about the row.
     pub note: String,
 }
 
@@ -190,6 +193,7 @@ pub fn users(database: &TestDatabase) -> Vec<String> {
         Engine::Sqlite => column.to_owned(),
         Engine::Postgres => format!("to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')"),
     };
+    // A tab or a line feed in a username would split the row. SQLite calls `chr` `char`.
     let mut users = database.rows(&format!(
         "SELECT replace(replace(email || '|' || username || '|' || username_key || '|' || CASE WHEN is_verified THEN '1' ELSE '0' END || '|' || {token} \
          || '|' || {} || '|' || {}, chr(10), ' '), chr(9), ' ') AS value FROM core_user",

@@ -40,6 +40,7 @@ fn hashes(store: &TestDatabase) -> BTreeMap<String, String> {
 /// Returns the users without random and time-dependent values: those must not depend on when the import was
 /// killed.
 fn outcome(store: &TestDatabase) -> Vec<String> {
+    // The form without times is imported into SQLite: its users get the time of the import.
     let has_no_times = store.engine() == Engine::Sqlite;
     let renewed = store.rows(
         "SELECT u.email AS value FROM core_user u JOIN core_imported_user i ON i.user_id = u.id WHERE i.auth_token <> u.auth_token",

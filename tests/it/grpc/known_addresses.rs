@@ -31,7 +31,8 @@ on_both_engines! {
         let database = TestDatabase::new(engine);
         let server = TestServer::on_url(database.url().to_owned()).start().await;
         let mut client = server.client().await;
-        // A stranger registers the email of the owner first.
+        // A stranger registers the email of the owner first, and so knows the right password. No session
+        // begins, because the email is not verified.
         client.register(registration("ada")).await.unwrap();
         for number in 0..20 {
             let refusal = client.login(from(&format!("198.51.100.{number}"), login("ada", PASSWORD))).await.unwrap_err();
@@ -53,7 +54,7 @@ on_both_engines! {
         assert_eq!(known(&database), 1, "a right password alone makes no address known");
     }
 
-    async fn each_change_of_an_account_forgets_its_known_addresses(engine: Engine) {
+    async fn each_change_of_an_account_removes_its_known_addresses(engine: Engine) {
         let database = TestDatabase::new(engine);
         let server = TestServer::on_url(database.url().to_owned()).start().await;
         let ada = server.member("ada").await.auth_token;

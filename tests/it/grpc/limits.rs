@@ -83,6 +83,7 @@ const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionI
 async fn a_request_of_the_health_service_is_short_and_arrives_soon() {
     let server = TestServer::start(Engine::Sqlite).await;
     let channel = server.channel().await;
+    // The limit of a message is 1 KiB (`server.health-message-bytes-max`).
     let named = |length: usize| HealthCheckRequest { service: "x".repeat(length) };
     let mut health = HealthClient::new(channel.clone());
     assert_eq!(health.check(named(1_000)).await.unwrap_err().code(), Code::NotFound);

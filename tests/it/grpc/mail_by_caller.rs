@@ -35,6 +35,10 @@ async fn accounts(
     AccountServiceClient::with_interceptor(server.channel().await, Bearer(Some(caller.clone())))
 }
 
+/// How the token of the link of a registration gets to the user: values of `return_mail_token`.
+const RETURNED_TO_CALLER: bool = true;
+const MAILED_BY_SERVICE: bool = false;
+
 fn register(name: &str, return_mail_token: bool) -> RegisterRequest {
     let request_id = "5f1c1c9e-8b51-4c53-9b36-0d4a3d1c9b11".to_owned();
     RegisterRequest { request_id, return_mail_token, ..registration(name) }
@@ -64,8 +68,8 @@ on_both_engines! {
         let server = file.serve(engine).await;
         let (mut identity, mut accounts) = (identity(&server, &bff).await, accounts(&server, &bff).await);
 
-        let first = identity.register(register("ada", true)).await.unwrap().into_inner().mail_token;
-        let again = identity.register(register("ada", true)).await.unwrap().into_inner();
+        let first = identity.register(register("ada", RETURNED_TO_CALLER)).await.unwrap().into_inner().mail_token;
+        let again = identity.register(register("ada", RETURNED_TO_CALLER)).await.unwrap().into_inner();
         assert_eq!((again.mail_token.as_str(), again.user.is_some()), ("", true), "a repeated registration returns no token, since only its hash is stored");
         let second = identity.resend_verification_email(resend("ada")).await.unwrap().into_inner().mail_token;
         let refusal = identity.verify_email(VerifyEmailRequest { token: first }).await.unwrap_err();
@@ -100,9 +104,9 @@ on_both_engines! {
         let server = file.serve_on(TestServer::on_url(database.url().to_owned())).await;
         let (mut identity, mut accounts) = (identity(&server, &agent).await, accounts(&server, &agent).await);
 
-        let refused = identity.register(register("ada", true)).await.unwrap_err();
+        let refused = identity.register(register("ada", RETURNED_TO_CALLER)).await.unwrap_err();
         assert_refused(&refused, Code::PermissionDenied, "CALLER_NOT_ALLOWED");
-        let registered = identity.register(register("ada", false)).await.unwrap().into_inner();
+        let registered = identity.register(register("ada", MAILED_BY_SERVICE)).await.unwrap().into_inner();
         assert_eq!(registered.mail_token, "");
         let link = newest_mail(&server, &address("ada"), 1).await.token();
         let refusal = identity.resend_verification_email(resend("ada")).await.unwrap_err();
@@ -124,7 +128,7 @@ on_both_engines! {
         let database = TestDatabase::new(engine);
         let server = file.serve_on(TestServer::on_url(database.url().to_owned())).await;
         let mut identity = identity(&server, &bff).await;
-        let token = identity.register(register("ada", true)).await.unwrap().into_inner().mail_token;
+        let token = identity.register(register("ada", RETURNED_TO_CALLER)).await.unwrap().into_inner().mail_token;
         assert_eq!((database.count("core_mail_token"), database.count("core_mail_outbox")), (1, 0));
         assert!(!server.log().contains(&token), "the token is not in the log");
     }

@@ -73,9 +73,10 @@ on_both_engines! {
             WHERE u.username = 'Ada Lovelace' AND o.kind = 'confirm_email_change' AND o.sent_at IS NOT NULL";
         let is_mailed = async || (database.rows(mailed).len() == 1).then_some(());
         until("the link for the new address is mailed", Duration::from_secs(10), is_mailed).await;
-        // The newest link in the mailbox works, also if a stranger requested it.
         server.logged("LINK_ALREADY_MAILED").await;
+        // A requested link is mailed in the background, within a second after the answer.
         tokio::time::sleep(Duration::from_millis(1_500)).await;
+        // One of the reset links in the mailbox works: the newest one, also if a stranger requested it.
         let mut is_reset = false;
         for mail in mails_to(&server.mail_folder(), &address("ada")).iter().filter(|mail| mail.text.contains("/reset-password")) {
             let request = ResetPasswordRequest { token: mail.token(), new_password: NEW_PASSWORD.to_owned() };
@@ -105,7 +106,7 @@ on_both_engines! {
         let reset = ResetPasswordRequest { token, new_password: NEW_PASSWORD.to_owned() };
         accounts(&server).await.reset_password(reset).await.unwrap();
 
-        // A used link does not count as one that still works.
+        // A used link does not count as one that still works. Mail 6 is the notice of the reset.
         request_reset(&server, &address("ada")).await;
         wait_for_mails(&server, &address("ada"), 7).await;
     }

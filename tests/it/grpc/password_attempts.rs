@@ -21,7 +21,8 @@ use crate::support::{
 /// A deadline that ends while a hash of cost 13 is computed.
 const SHORT: Duration = Duration::from_millis(200);
 
-/// A bcrypt cost at which a hash takes about 15 ms: concurrent attempts overlap, and dozens end soon.
+/// A bcrypt cost at which a hash takes about 15 ms: concurrent attempts overlap, and dozens of them take less
+/// than a second.
 const BRIEF_HASH_COST: &str = "8";
 
 /// Time limit for calls whose callers have gone, on a busy machine.

@@ -100,7 +100,7 @@ on_both_engines! {
         let mut client = server.client().await;
 
         let same_email = RegisterRequest { username: "bob".into(), email: "ADA@example.COM".into(), ..registration("ada") };
-        let same_name = RegisterRequest { username: "ÀDA".replace('À', "A"), ..registration("bob") };
+        let same_name = RegisterRequest { username: "ADA".into(), ..registration("bob") };
         let both = registration("ada");
 
         assert_refused(&client.register(same_email).await.unwrap_err(), Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");

@@ -59,6 +59,7 @@ on_both_engines! {
         assert!(log.contains("Mail written") && log.contains("INVALID_CREDENTIALS"), "the log covers these calls");
         let signature = |token: &str| token.rsplit('.').next().unwrap().to_owned();
         let (signed, signed_next) = (signature(&tokens.access_token), signature(&next.access_token));
+        // Without the prefix `krt_`, which is no secret.
         let (refreshed, live) = (&tokens.refresh_token[4..], &next.refresh_token[4..]);
         for secret in [CANARY, &first, &second, &hash, "ada@example.com", &signed, &signed_next, refreshed, live] {
             assert!(!log.contains(secret), "{secret} is in the log");

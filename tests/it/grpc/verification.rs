@@ -35,6 +35,7 @@ on_both_engines! {
         let server = TestServer::on_url(database.url().to_owned()).start().await;
         server.unverified_user("ada").await;
         let token = verification_token(&server, &address("ada")).await;
+        // The default of `verification.token-lifetime` is 24 hours.
         age(&database, "core_mail_token", "expires_at", 24 * 60 * 60);
 
         let refusal = server.client().await.verify_email(verify(&token)).await.unwrap_err();
@@ -67,6 +68,7 @@ on_both_engines! {
             assert_refused(&refusal, Code::InvalidArgument, "INVALID_TOKEN");
         }
 
+        // The line of a refused auth token counts those since the start.
         let log = server.logged("\"count\":2").await;
         // Only audit events contain the auth token of a user.
         let lines = log.lines().filter(|line| line.contains(&ada.auth_token));

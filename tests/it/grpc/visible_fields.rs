@@ -33,6 +33,7 @@ fn present_fields(user: &User) -> Vec<&'static str> {
         ("is_verified", user.is_verified),
         ("created_at", user.created_at.is_some()),
         ("updated_at", user.updated_at.is_some()),
+        ("state", user.state != 0),
     ];
     fields.into_iter().filter_map(|(name, is_present)| is_present.then_some(name)).collect()
 }

@@ -93,9 +93,11 @@ async fn a_file_that_was_moved_or_replaced_is_not_served() {
 
     for replacement in [None, Some("another file")] {
         fs::rename(&path, &aside).unwrap();
-        replacement.inspect(|text| fs::write(&path, text).unwrap());
+        if let Some(text) = replacement {
+            fs::write(&path, text).unwrap();
+        }
         let began = Instant::now();
-        // A write notices it at once, so nothing is acknowledged that the next start would not find.
+        // A write notices the change at once, so nothing is acknowledged that the next start would not find.
         let refusal = client.register(registration("bob")).await.unwrap_err();
         assert_refused(&refusal, Code::Unavailable, "STORE_UNAVAILABLE");
         until("look-ups are refused", NOTICE_LIMIT, async || client.resolve_token(resolve()).await.err())

@@ -1,4 +1,4 @@
-//! The health status: it says SERVING only while users can log in, and tells look-ups apart.
+//! The health status: SERVING only while users can log in. Look-ups have a status of their own.
 
 use std::{
     fs::OpenOptions,
@@ -18,6 +18,7 @@ use tonic_health::pb::{
 use crate::support::{
     engine::{Engine, TestDatabase},
     errors::assert_refused,
+    http::{get, request},
     people::{PASSWORD, login},
     postgres::Postgres,
     server::TestServer,
@@ -117,6 +118,50 @@ on_both_engines! {
     }
 }
 
+/// Asserts the answers of the two probes of the HTTP port.
+fn assert_probes(server: &TestServer, is_ready: bool) {
+    let http = server.http_address();
+    let (status, text) = if is_ready { (200, "ready\n") } else { (503, "not ready\n") };
+    for (path, status, text) in [("/livez", 200, "ok\n"), ("/readyz", status, text)] {
+        let answer = get(http, path);
+        assert_eq!((answer.status, answer.body.as_str()), (status, text), "{path}");
+        assert_eq!(answer.header("cache-control"), "no-store");
+        let head = request(http, "HEAD", path, &[], "");
+        assert_eq!((head.status, head.body.as_str()), (status, ""), "{path}");
+        let refused = request(http, "POST", path, &[], "");
+        assert_eq!((refused.status, refused.header("allow")), (405, "GET, HEAD"), "{path}");
+    }
+}
+
+on_both_engines! {
+    async fn the_probes_over_http_follow_the_health_status(engine: Engine) {
+        let database = TestDatabase::new(engine);
+        let mut server = TestServer::on_url(database.url().to_owned())
+            .with_env("KAIROS_IDENTITY_PAGES_ENABLED", "false")
+            .with_env("KAIROS_IDENTITY_SERVER_DRAIN_NOTICE", "1s")
+            .start()
+            .await;
+        assert_probes(&server, true);
+        assert!(!server.log().contains("/readyz"), "probes do not fill the log");
+
+        let lock = Lock::take(&database, "core_session").await;
+        becomes(&server, LOOK_UPS_ONLY).await;
+        assert_probes(&server, false);
+        lock.release().await;
+        becomes(&server, EVERYTHING).await;
+        assert_probes(&server, true);
+
+        // While the shutdown is announced, the process still serves, but is not ready.
+        server.terminate();
+        until("the service is not ready", NOTICE_LIMIT, async || {
+            (get(server.http_address(), "/readyz").status == 503).then_some(())
+        })
+        .await;
+        assert_eq!(get(server.http_address(), "/livez").status, 200);
+        server.wait().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_only_postgresql_leaves_only_look_ups_serving() {
     let database = Postgres::shared().create_database();
@@ -167,6 +212,7 @@ async fn an_unreadable_page_is_reported_as_damage_and_nothing_serves() {
     database.execute("PRAGMA wal_checkpoint(TRUNCATE)");
     let file =
         OpenOptions::new().write(true).open(database.url().strip_prefix("sqlite://").unwrap()).unwrap();
+    // SQLite numbers its pages, of 4,096 bytes each, from 1.
     file.write_all_at(&[0xff; 4_096], (root - 1) * 4_096).unwrap();
 
     becomes(&server, NOTHING).await;

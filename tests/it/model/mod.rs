@@ -37,6 +37,7 @@ const CALLS: usize = 8;
 /// Maximum number of sequences for one group of users.
 const SEQUENCES_PER_GROUP_MAX: usize = 50;
 
+/// Number of groups that make calls at the same time.
 const WORKERS: usize = 4;
 
 /// A user in the model, with every token and link that the user has received.
@@ -65,7 +66,9 @@ struct Group {
     sessions: SessionServiceClient<Channel>,
     accounts: AccountServiceClient<Channel>,
     admin: AdminServiceClient<Channel>,
+    /// Part of every email, username and password of the group, so that no other group has the same.
     name: String,
+    /// How many texts [`Group::next`] has returned.
     count: usize,
 }
 
@@ -93,6 +96,7 @@ impl Group {
         group
     }
 
+    /// Returns a random number from 0 to `end`, without `end`.
     fn below(&self, end: usize) -> usize {
         usize::try_from(u64::from_le_bytes(self.entropy.bytes()) % end as u64).unwrap()
     }
@@ -101,6 +105,7 @@ impl Group {
         if from.is_empty() { None } else { from.get(self.below(from.len())) }
     }
 
+    /// Returns a new email, username or password.
     fn next(&mut self, kind: &str) -> String {
         self.count += 1;
         format!("{}-{kind}-{}", self.name, self.count)

@@ -98,6 +98,7 @@ on_both_engines! {
         let long = "x".repeat(9_000);
         assert_eq!(post(http, "/reset-password", &[("token", &long)]).status, 413);
 
+        // Five refusals in three rows, two of them with `count=2`.
         let expected = [
             "authn_password_change_fail\tINVALID_TOKEN", "input_validation_fail\tINVALID_FIELDS",
             "user_update_fail\tINVALID_TOKEN",

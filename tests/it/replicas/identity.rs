@@ -1,4 +1,4 @@
-//! Read URLs that are not what they seem.
+//! Read URLs that do not name the database of the primary on a replica.
 
 use super::{LIMIT, pair::Pair, resolve};
 use crate::support::{server::TestServer, wait::until};
@@ -18,17 +18,17 @@ async fn another_database_of_the_right_cluster_is_not_used() {
     pair.primary.psql(pair.database.name(), "UPDATE core_user SET username = 'Ada2'");
     pair.replica.catch_up(&pair.primary);
 
-    let deceived = server
+    let misconfigured = server
         .second_instance_with(&[("KAIROS_IDENTITY_DATABASE_READ_URLS", &pair.replica.url(&other))])
         .await;
 
-    deceived.logged("excluded from look-ups: it does not show what this instance wrote").await;
-    assert_eq!(pair.times_used(&deceived), 0);
-    assert_eq!(resolve(&mut deceived.client().await, &ada).await.unwrap().username, "Ada2");
+    misconfigured.logged("excluded from look-ups: it does not show what this instance wrote").await;
+    assert_eq!(pair.times_used(&misconfigured), 0);
+    assert_eq!(resolve(&mut misconfigured.client().await, &ada).await.unwrap().username, "Ada2");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_log_says_at_the_start_what_each_read_url_is_worth() {
+async fn the_log_says_at_the_start_whether_each_read_url_is_used() {
     let pair = Pair::new();
     let empty = pair.primary.create_database();
     pair.replica.catch_up(&pair.primary);
@@ -43,14 +43,15 @@ async fn the_log_says_at_the_start_what_each_read_url_is_worth() {
 
     let server = pair.service().with_env("KAIROS_IDENTITY_DATABASE_READ_URLS", &urls.join(",")).start().await;
 
-    for (address, verdict, reason) in [
+    // SQLSTATE 42P01: there is no such table. SQLSTATE 3D000: there is no such database.
+    for (port, verdict, reason) in [
         (port, "serves look-ups", ""),
         (port, "excluded from look-ups", "42P01"),
         (port, "excluded from look-ups", "3D000"),
         (pair.primary.port(), "excluded from look-ups", "it is not a replica or has been promoted"),
         (1, "excluded from look-ups", "refused"),
     ] {
-        let words = format!("Replica 127.0.0.1:{address} {verdict}");
+        let words = format!("Replica 127.0.0.1:{port} {verdict}");
         let is_said = |log: &str| log.lines().any(|line| line.contains(&words) && line.contains(reason));
         until(&format!("{words}: {reason}"), LIMIT, async || is_said(&server.log()).then_some(())).await;
     }

@@ -49,6 +49,10 @@ async fn resolve_all(client: &mut Client, users: &[&User]) -> Result<ResolveToke
     client.resolve_tokens(request).await.map(tonic::Response::into_inner)
 }
 
+/// What a look-up returns as `is_verified`: the two states that [`wait_until_seen_as`] waits for.
+const VERIFIED: bool = true;
+const UNVERIFIED: bool = false;
+
 /// Waits until a look-up of `user` returns this value of `is_verified`.
 async fn wait_until_seen_as(client: &mut Client, user: &User, is_verified: bool, limit: Duration) {
     until(&format!("the user is seen with is_verified {is_verified}"), limit, async || {
@@ -95,7 +99,7 @@ async fn a_user_registered_a_moment_ago_is_found_by_every_instance() {
     }
 
     for client in &mut clients {
-        wait_until_seen_as(client, &ada, false, LIMIT).await;
+        wait_until_seen_as(client, &ada, UNVERIFIED, LIMIT).await;
     }
 }
 
@@ -106,7 +110,7 @@ async fn logins_registrations_and_look_ups_by_email_use_the_primary() {
     let mut client = server.client().await;
     let ada = server.unverified_user("ada").await;
     pair.verify_on_primary_only(&server, &ada).await;
-    wait_until_seen_as(&mut client, &ada, false, LIMIT).await;
+    wait_until_seen_as(&mut client, &ada, UNVERIFIED, LIMIT).await;
     let bob = server.member("bob").await;
 
     let logged_in = client.login(login("ada", PASSWORD)).await.unwrap().into_inner().user.unwrap();
@@ -115,7 +119,7 @@ async fn logins_registrations_and_look_ups_by_email_use_the_primary() {
 
     assert!(logged_in.is_verified && found.is_verified && bob.is_verified);
     assert_refused(&taken, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
-    wait_until_seen_as(&mut client, &ada, false, LIMIT).await;
+    wait_until_seen_as(&mut client, &ada, UNVERIFIED, LIMIT).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,7 +130,7 @@ async fn a_lagging_replica_is_not_used_until_it_has_caught_up() {
     let ada = server.unverified_user("ada").await;
 
     let verified = pair.verify_on_primary_only(&server, &ada).await;
-    wait_until_seen_as(&mut client, &ada, true, EXCLUDED_LIMIT).await;
+    wait_until_seen_as(&mut client, &ada, VERIFIED, EXCLUDED_LIMIT).await;
     pair.wait_until_excluded(&server).await;
 
     let before = pair.times_used(&server);

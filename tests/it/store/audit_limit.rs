@@ -9,20 +9,20 @@ use kairos_identity::{
 
 use super::{NOW, World};
 
-/// Returns an event with this caller. `age` orders the events: 0 is the oldest.
+/// Returns an event with this caller, `second` seconds after [`NOW`]: 0 is the oldest.
 fn event_at(
-    age: u64,
+    second: u64,
     kind: AuditKind,
     caller: &str,
     user: Option<AuthToken>,
     reason: Option<&'static str>,
 ) -> AuditEvent {
-    let event = AuditEvent::new(NOW.plus(Duration::from_secs(age)), kind, Origin::local(caller));
+    let event = AuditEvent::new(NOW.plus(Duration::from_secs(second)), kind, Origin::local(caller));
     AuditEvent { reason, ..event.with_user(user) }
 }
 
-/// Returns the ages of the events that are left.
-async fn ages(world: &World) -> Vec<u64> {
+/// Returns the seconds (see [`event_at`]) of the events that are left.
+async fn seconds_left(world: &World) -> Vec<u64> {
     let left = world.store.list_audit_events(AuditFilter::default(), None, 100).await.unwrap();
     left.iter().map(|event| event.at.since(NOW).as_secs()).collect()
 }
@@ -44,9 +44,11 @@ on_both_engines! {
         ];
         world.store.record_audit_events(events).await.unwrap();
 
+        // First the refusals of strangers and of pages, then those of callers, those about a user, the reads,
+        // and the changes.
         for left in [&[0, 1, 2, 3, 5, 6, 7][..], &[0, 1, 2, 3, 6, 7], &[0, 1, 2, 3, 7], &[0, 1, 2, 7], &[0, 1, 7], &[0, 7], &[7], &[]] {
             assert_eq!(world.store.delete_least_valuable_audit_events(1).await.unwrap(), 1);
-            assert_eq!(ages(&world).await, left);
+            assert_eq!(seconds_left(&world).await, left);
         }
         assert_eq!(world.store.delete_least_valuable_audit_events(1).await.unwrap(), 0);
     }
@@ -54,8 +56,8 @@ on_both_engines! {
     async fn excess_events_are_counted_and_deleted_in_batches(engine: Engine) {
         let world = World::new(engine).await;
         assert_eq!(world.store.excess_audit_events(1_000).await.unwrap(), 0);
-        let refusals = (0..2_500).map(|age| event_at(age, AuditKind::AuthzFail, NOBODY, None, Some("CALLER_UNKNOWN")));
-        let done = (0..500).map(|age| event_at(age, AuditKind::UserCreated, "bff", Some(AuthToken::from_random([7; 16])), None));
+        let refusals = (0..2_500).map(|second| event_at(second, AuditKind::AuthzFail, NOBODY, None, Some("CALLER_UNKNOWN")));
+        let done = (0..500).map(|second| event_at(second, AuditKind::UserCreated, "bff", Some(AuthToken::from_random([7; 16])), None));
         world.store.record_audit_events(refusals.chain(done).collect()).await.unwrap();
         assert_eq!(world.store.excess_audit_events(3_000).await.unwrap(), 0);
 

@@ -91,7 +91,7 @@ async fn a_file_that_is_not_a_database_is_refused_unchanged() {
     fs::write(&path, "not a database at all, but long enough to be read as one".repeat(20)).unwrap();
     let before = fs::read(&path).unwrap();
 
-    let refusal = open_file(&path, true).err().expect("opening fails");
+    let refusal = open_or_create(&path).err().expect("opening fails");
 
     assert!(matches!(refusal, DatabaseError::Unavailable(_)));
     assert!(refusal.chain().contains("notes.txt"), "{}", refusal.chain());
@@ -103,7 +103,7 @@ async fn a_missing_file_is_created_only_on_request() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("missing.sqlite3");
 
-    let refusal = open_file(&path, false).err().expect("opening fails");
+    let refusal = open_existing(&path).err().expect("opening fails");
 
     assert!(refusal.chain().contains("missing.sqlite3"), "{}", refusal.chain());
     assert!(!path.exists());
@@ -114,13 +114,21 @@ async fn a_new_file_is_readable_only_by_its_owner() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("new.sqlite3");
-    let store = open_file(&path, true).unwrap();
+    let store = open_or_create(&path).unwrap();
     store.migrate().await.unwrap();
 
     for entry in fs::read_dir(folder.path()).unwrap() {
         let mode = entry.as_ref().unwrap().metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o077, 0, "{:?} has mode {mode:o}", entry.unwrap().path());
     }
+}
+
+fn open_or_create(path: &Path) -> Result<Store, DatabaseError> {
+    open_file(path, true)
+}
+
+fn open_existing(path: &Path) -> Result<Store, DatabaseError> {
+    open_file(path, false)
 }
 
 fn open_file(path: &Path, create: bool) -> Result<Store, DatabaseError> {

@@ -131,7 +131,7 @@ pub fn event(at: Timestamp) -> AuditEvent {
     AuditEvent::new(at, AuditKind::UserUpdated, Origin::local("test"))
 }
 
-/// Opens the store at `url` with small limits.
+/// Opens the store at `url`, for tests that do not depend on the limits of look-ups.
 pub fn open(url: &str) -> Store {
     open_with(url, LookupOptions { batch_tokens_max: 256, lanes: 2, waiting_max: 10_000 })
 }

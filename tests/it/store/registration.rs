@@ -86,7 +86,7 @@ on_both_engines! {
         let world = World::new(engine).await;
         let mut calls = JoinSet::new();
         for number in 0..RACING_CALLS {
-            let (mut registration, _) = world.registration(&format!("user {number}").replace(' ', ""));
+            let (mut registration, _) = world.registration(&format!("user{number}"));
             registration.email = email("ada@example.com");
             let store = world.store.clone();
             calls.spawn(async move { store.register(registration).await });

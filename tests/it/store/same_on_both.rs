@@ -18,9 +18,12 @@ const NAMES: u8 = 6;
 #[derive(Clone)]
 enum Call {
     Register(Box<Registration>, MailToken),
+    /// Uses the link with this number, if so many were created.
     Verify(usize),
+    /// Replaces the link of the user with this number.
     Replace(u8, Box<NewMail>, MailToken),
     Claim,
+    /// Ends the claim of a mail in one of three ways: sent, failed, or to be retried.
     Finish(u8),
     MarkVerified(u8),
     Delete(u8),

@@ -13,8 +13,6 @@ pub(super) struct Figures {
 impl Figures {
     pub(super) fn of(times: &[Vec<f64>; 2]) -> Self {
         let [first, second] = times;
-        let (mean, variance_of_mean) =
-            (|times: &[f64]| times.iter().sum::<f64>() / count(times), variance_of_mean);
         let t = (mean(second) - mean(first)) / (variance_of_mean(first) + variance_of_mean(second)).sqrt();
         Self { medians: [median(first), median(second)], auc: auc(first, second), t }
     }
@@ -25,8 +23,12 @@ fn count(times: &[f64]) -> f64 {
     times.len() as f64
 }
 
+fn mean(times: &[f64]) -> f64 {
+    times.iter().sum::<f64>() / count(times)
+}
+
 fn variance_of_mean(times: &[f64]) -> f64 {
-    let mean = times.iter().sum::<f64>() / count(times);
+    let mean = mean(times);
     let variance = times.iter().map(|time| (time - mean).powi(2)).sum::<f64>() / (count(times) - 1.0);
     variance / count(times)
 }

@@ -124,7 +124,9 @@ struct FindByAuthToken {
 
 const FIND_BY_AUTH_TOKEN: &str = "SELECT `core_user`.`id`, `core_user`.`username`, `core_user`.`username_key`, \
     `core_user`.`email`, `core_user`.`is_verified`, `core_user`.`auth_token`, `core_user`.`created_at`, \
-    `core_user`.`updated_at` FROM `core_user` WHERE (`core_user`.`auth_token` = ";
+    `core_user`.`updated_at`, EXISTS (SELECT `core_disabled_user`.`user_id`, \
+    `core_disabled_user`.`disabled_at` FROM `core_disabled_user` WHERE (`core_disabled_user`.`user_id` = \
+    `core_user`.`id`)) FROM `core_user` WHERE (`core_user`.`auth_token` = ";
 
 impl QueryFragment<Sqlite> for FindByAuthToken {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {

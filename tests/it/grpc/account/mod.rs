@@ -151,6 +151,7 @@ on_both_engines! {
             let deletion = DeleteAccountRequest { current_password: "wrong".into() };
             client.delete_account(acting(&tokens, deletion)).await.unwrap_err();
         }
+        // With this one there are ten failures: the default of `login.failures-max`.
         client.change_password(change(&tokens, "wrong", NEW_PASSWORD)).await.unwrap_err();
 
         let refusal = client.change_password(change(&tokens, PASSWORD, NEW_PASSWORD)).await.unwrap_err();

@@ -46,6 +46,7 @@ on_both_engines! {
         let server = TestServer::builder(engine).with_env("KAIROS_IDENTITY_VERIFICATION_RESENDS_MAX", "1000").start().await;
         let second_instance = server.second_instance().await;
         server.member("ada").await;
+        // The first mail is the verification link. Each round sends a reset link and a notice.
         for round in 0..race_rounds(1) {
             request_reset(&server, &address("ada")).await;
             let token = newest_mail(&server, &address("ada"), 2 * round + 2).await.token();
@@ -101,6 +102,7 @@ on_both_engines! {
         request_reset(&server, "stranger@example.com").await;
         request_reset(&server, &address("ada")).await;
         newest_mail(&server, &address("ada"), 2).await;
+        // Each request is processed within a second after its answer.
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(mails_to(&server.mail_folder(), "stranger@example.com").is_empty());
         for email in ["stranger@example.com", &address("ada")] {
@@ -112,7 +114,8 @@ on_both_engines! {
         }
         server.logged("LINK_ALREADY_MAILED").await;
         tokio::time::sleep(Duration::from_millis(1_500)).await;
-        // A newer link cancels a mail that is not sent yet, so there may be fewer mails than links.
+        // The verification link and three reset links, the default of `verification.resends-max`. A newer
+        // link cancels a mail that is not sent yet, so there may be fewer mails than links.
         let mails = mails_to(&server.mail_folder(), &address("ada"));
         assert!(mails.len() <= 1 + 3, "{mails:?}");
         assert!(mails_to(&server.mail_folder(), "stranger@example.com").is_empty());

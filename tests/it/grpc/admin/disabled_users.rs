@@ -1,8 +1,8 @@
 //! `AdminService`: disables and enables users.
 
 use kairos_identity::proto::{
-    RequestPasswordResetRequest, ResetPasswordRequest, ResolveTokenRequest, StartPasswordResetRequest,
-    VerifyEmailRequest, account_service_client::AccountServiceClient,
+    RequestPasswordResetRequest, ResetPasswordRequest, ResolveTokenRequest, StartPasswordResetRequest, User,
+    UserState, VerifyEmailRequest, account_service_client::AccountServiceClient,
 };
 use tokio::task::JoinSet;
 use tonic::Code;
@@ -49,7 +49,8 @@ on_both_engines! {
         let refusal = identity.register(registration("ada")).await.unwrap_err();
         assert_refused(&refusal, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
         let known = ResolveTokenRequest { auth_token: ada.auth_token.clone() };
-        assert_eq!(identity.resolve_token(known).await.unwrap().into_inner().user, Some(ada.clone()));
+        let shown = User { state: UserState::Disabled.into(), ..ada.clone() };
+        assert_eq!(identity.resolve_token(known).await.unwrap().into_inner().user, Some(shown));
         // A requested reset is handled in the background within a second after the answer.
         tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
         let mails = mails_to(&server.mail_folder(), &address("ada"));

@@ -26,6 +26,7 @@ use crate::support::{
     wait::until,
 };
 
+/// A well-formed UUID that is neither the `auth_token` of a user nor the id of a session.
 const UNKNOWN: &str = "3fbf2702-352c-4d48-a5e5-56a4d16d9f56";
 
 /// A method, the kind of its refusals, and whether a success is recorded.

@@ -104,7 +104,8 @@ pub(super) async fn call_with_wrong_passwords(trail: &mut Trail, access: &str) {
         .await;
     let login = [("email", text(&address("eve"))), ("password", text("wrong"))];
     trail.refused("IdentityService/Login", &login, "", &["authn_login_fail INVALID_CREDENTIALS"]).await;
-    // The fourth failure was the last one without a wait.
+    // The wrong current passwords count too, so this was the fourth failure: the last one without a wait
+    // (`Trail::start`).
     let maximum = ["authn_login_fail_max TOO_MANY_ATTEMPTS"];
     trail.refused("IdentityService/Login", &login, "", &maximum).await;
     // The current passwords of the user have a limit of their own, which this fourth failure reaches.

@@ -17,6 +17,7 @@ pub(super) struct Account {
     pub(super) name: String,
     pub(super) user: proto::User,
     session_id: String,
+    /// In the order of [`CREDENTIALS`].
     pub(super) credentials: [String; 9],
 }
 
@@ -59,8 +60,8 @@ impl Account {
         &self.credentials[CREDENTIALS.iter().position(|other| *other == kind).unwrap()]
     }
 
-    /// Returns the fields and the bearer token of a valid request to this method, without those of slot
-    /// `without`.
+    /// Returns the fields and the bearer token of a valid request to this method. The slot `without` stays
+    /// empty.
     pub(super) fn valid_request(
         &self,
         method: &str,

@@ -47,6 +47,9 @@ pub(super) const STATES: &[(&str, [&str; 4])] = &[
     ("AdminService/ListAuditEvents", [OK, OK, OK, OK]),
 ];
 
+/// The names of the states, in the order of the answers.
+const STATE_NAMES: [&str; 4] = ["unverified", "verified", "disabled", "deleted"];
+
 const UNVERIFIED: usize = 0;
 const DISABLED: usize = 2;
 const DELETED: usize = 3;
@@ -65,7 +68,7 @@ on_both_engines! {
                     fields.push(("email", text(&address(&account.name))));
                 }
                 let answer = outcome(method, call_method(&server, method, &fields, bearer.as_deref()).await);
-                assert_eq!(answer, *expected, "{method} in state {state}");
+                assert_eq!(answer, *expected, "{method}, {}", STATE_NAMES[state]);
             }
         }
     }
@@ -81,11 +84,13 @@ async fn bring_into(server: &TestServer, account: &mut Account, state: usize) {
             let resend = [("email", text(&address(&account.name))), ("return_mail_token", Value::Flag(true))];
             let response =
                 call_method(server, "IdentityService/ResendVerificationEmail", &resend, None).await.unwrap();
+            // The first credential is the verification link.
             account.credentials[0] =
                 proto::ResendVerificationEmailResponse::decode(&*response).unwrap().mail_token;
         }
         DISABLED => drop(call_method(server, "AdminService/DisableUser", &[key], None).await.unwrap()),
         DELETED => drop(call_method(server, "AdminService/DeleteUser", &[key], None).await.unwrap()),
+        // A new account is verified.
         _ => {}
     }
 }

@@ -106,6 +106,9 @@ const ROWS: &[Row] = &[
 /// Methods without a slot.
 const WITHOUT: [&str; 2] = ["IdentityService/Register", "SessionService/GetJwks"];
 
+/// The user has a link that undoes an email change ([`Account::new`]).
+const WITH_UNDO_LINK: bool = true;
+
 const OK: &str = "OK";
 const INACTIVE: &str = "INACTIVE";
 const TAKEN: &str = "EMAIL_ALREADY_EXISTS";
@@ -183,7 +186,7 @@ on_both_engines! {
     async fn a_credential_works_only_in_the_slots_of_its_kind(engine: Engine) {
         let database = TestDatabase::new(engine);
         let server = start_without_limits(&database).await;
-        let ada = Account::new(&server, "ada", true).await;
+        let ada = Account::new(&server, "ada", WITH_UNDO_LINK).await;
         let before = stored_state(&database);
 
         for Row(method, slot, right) in ROWS {
@@ -214,7 +217,7 @@ on_both_engines! {
     async fn only_a_service_token_authenticates_a_caller(engine: Engine) {
         let database = TestDatabase::new(engine);
         let open = start_without_limits(&database).await;
-        let ada = Account::new(&open, "ada", true).await;
+        let ada = Account::new(&open, "ada", WITH_UNDO_LINK).await;
         let file = CallersFile::new(&[("bff", &ServiceToken::from_random([7; 32]), "*", "*")]);
         let server = open.second_instance_with(&[("KAIROS_IDENTITY_CALLERS_FILE", file.path().to_str().unwrap())]).await;
         for kind in CREDENTIALS {

@@ -62,6 +62,7 @@ on_both_engines! {
         assert_eq!(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(), 600);
         assert_eq!(claims["exp"], tokens.access_token_expires_at.unwrap().seconds);
         let refresh_life = tokens.refresh_token_expires_at.unwrap().seconds - claims["iat"].as_i64().unwrap();
+        // Seven days (the default of `session.idle`), give or take a second.
         assert!((604_799..=604_801).contains(&refresh_life), "{refresh_life}");
         assert_ne!(log_in(&server, "ada").await.session_id, tokens.session_id);
     }

@@ -73,7 +73,8 @@ on_both_engines! {
             let header = access_token.split('.').next().unwrap().to_owned();
             String::from_utf8(URL_SAFE_NO_PAD.decode(header).unwrap()).unwrap()
         };
-        // Each time one of the two instances notices the new key first, so a few times are needed.
+        // In each round either instance may notice the new key first. The case under test is that
+        // `second_instance` is the later one: hence three rounds.
         for _ in 0..3 {
             let before = kid(&log_in(&server, "ada").await.access_token);
             let mut rotation = server.command(&["keys", "rotate", "--revoke-earlier"]);

@@ -1,5 +1,7 @@
 //! `kairos-identity keys`
 
+mod secret;
+
 use clap::{Args, Subcommand};
 
 use super::{
@@ -19,6 +21,9 @@ use crate::{
 pub(super) struct Keys {
     #[command(subcommand)]
     action: Action,
+    /// The file with the keys that encrypt the secrets in the database, as for `serve`
+    #[arg(long, value_name = "FILE", global = true)]
+    secret_key_file: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -39,14 +44,26 @@ enum Action {
         #[arg(long)]
         revoke_earlier: bool,
     },
+    /// Manage the keys that encrypt secrets in the database (secret.key-file)
+    #[command(subcommand)]
+    Secret(secret::Action),
 }
 
 impl Keys {
+    /// Returns the file with the secret keys, which replaces the setting `secret.key-file`.
+    pub(super) const fn secret_key_file(&self) -> Option<&String> {
+        self.secret_key_file.as_ref()
+    }
+
     pub(super) async fn run(self, settings: &Settings) -> Result<(), Failure> {
+        if let Action::Secret(action) = self.action {
+            return action.run(settings).await;
+        }
         let store = store::open_current(settings).await?;
         let replaces_lost = matches!(self.action, Action::Rotate { revoke_earlier: true });
         let (keys, _) = signing::standalone_signing_keys(settings, store, replaces_lost).await?;
         match self.action {
+            Action::Secret(_) => Ok(()),
             Action::List => keys.list().await.map_err(reason)?.iter().try_for_each(print_key),
             Action::Rotate { revoke_earlier } => {
                 let rotation = if revoke_earlier { Rotation::RevokingEarlier } else { Rotation::Orderly };

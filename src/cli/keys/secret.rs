@@ -1,0 +1,266 @@
+//! `kairos-identity keys secret`
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use clap::Subcommand;
+
+use crate::{
+    accounts::{Administration, Resealing, SealedBy},
+    cli::{
+        Failure,
+        command_events::{origin, record},
+        output::{Lines, print, print_error},
+        progress::TerminalProgress,
+        reason, signing, store,
+    },
+    clock::Clock,
+    config::{Settings, Span, Value},
+    domain::{AuditEvent, AuditKind},
+    env::Env,
+    import::Progress,
+    sealing::{KeyFile, KeyFileError, KeyId, SealingKeys},
+};
+
+/// The longest `--wait`, in milliseconds.
+const WAIT_MILLIS_MAX: u64 = 3_600_000;
+
+/// How often `reseal` looks for values that an instance has meanwhile encrypted under an earlier key.
+const PASSES_MAX: u32 = 3;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Action {
+    /// List the keys of the file, and how many stored values are encrypted under each
+    ///
+    /// Prints one key per line, in the order of the file. The fields are separated by tabs: id; `current` (it
+    /// encrypts and decrypts), `earlier` (it only decrypts) or `missing` (the file does not have it); number
+    /// of stored values. The id `-` means values of an earlier release, which name no key.
+    List,
+    /// Add a new key to the file, which only decrypts until `rotate` or `use` makes it the current one
+    ///
+    /// For instances that do not share the file: copy the changed file to all of them before `rotate --to`.
+    Add,
+    /// Replace the current key while instances run: add a key, make it the current one, and encrypt all
+    /// stored secrets again under it
+    ///
+    /// Running instances read the changed file within 2 seconds, or at once when they meet a value under a
+    /// key that they do not have. If the command is interrupted, run `reseal` to complete it; nothing is
+    /// lost meanwhile.
+    Rotate {
+        /// Use this key, which `add` has added, instead of a new one
+        #[arg(long, value_name = "ID")]
+        to: Option<KeyId>,
+        /// The pause before and after the new key becomes the current one, in which running instances read
+        /// the file
+        #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_wait)]
+        wait: Duration,
+    },
+    /// Encrypt all stored secrets again that are not encrypted under the current key
+    ///
+    /// Can be interrupted and run again at any time, while instances run.
+    Reseal,
+    /// Remove a key from the file under which nothing is stored any more
+    ///
+    /// Keep it with the backups that were made while it was in use: they cannot be decrypted without it.
+    Remove {
+        /// The id of the key, as `list` prints it
+        id: KeyId,
+    },
+}
+
+fn parse_wait(text: &str) -> Result<Duration, String> {
+    let wait = Span::<0, WAIT_MILLIS_MAX>::parse(text).map(Span::get);
+    wait.ok_or_else(|| format!("expected {}", Span::<0, WAIT_MILLIS_MAX>::expects()))
+}
+
+/// The keys, their file, and the store that holds secrets under them.
+struct SecretKeys {
+    file: KeyFile,
+    keys: Arc<SealingKeys>,
+    resealing: Resealing,
+    administration: Administration,
+    clock: Clock,
+    env: Env,
+}
+
+impl Action {
+    pub(super) async fn run(self, settings: &Settings) -> Result<(), Failure> {
+        let secret = SecretKeys::open(settings).await?;
+        match self {
+            Self::List => secret.list().await,
+            Self::Add => {
+                let added = secret.add().await?;
+                print(format_args!("added the key {added} to {}", secret.file.path().display()))?;
+                print_error(format_args!(
+                    "next: let every instance have this file, and then run `kairos-identity keys secret rotate --to {added}`"
+                ))
+            }
+            Self::Rotate { to, wait } => secret.rotate(to, wait).await,
+            Self::Reseal => secret.reseal().await,
+            Self::Remove { id } => secret.remove(id).await,
+        }
+    }
+}
+
+impl SecretKeys {
+    async fn open(settings: &Settings) -> Result<Self, Failure> {
+        let (clock, env) = (Clock::system(), Env::system());
+        let store = store::open_current(settings).await?;
+        let keys = Arc::new(signing::sealing_keys(settings, &store, &env.entropy).await?);
+        let path = keys.path().ok_or("secret.key-file: the key has no file")?;
+        Ok(Self {
+            file: KeyFile::at(path),
+            resealing: Resealing::new(store.clone(), Arc::clone(&keys), env.entropy.clone()),
+            keys,
+            administration: Administration::new(store, clock.clone()),
+            clock,
+            env,
+        })
+    }
+
+    async fn record(&self, id: KeyId, what: &str) {
+        let event = AuditEvent::new(self.clock.now(), AuditKind::AuthzAdmin, origin());
+        record(&self.administration, event.with_resource(&format!("secret key {id}: {what}"))).await;
+    }
+
+    async fn count(&self) -> Result<BTreeMap<SealedBy, u64>, Failure> {
+        self.resealing.count().await.map_err(reason)
+    }
+
+    /// Reads the changed file.
+    fn reload(&self) -> Result<(), Failure> {
+        self.keys.reload().map_err(failure)
+    }
+
+    async fn list(&self) -> Result<(), Failure> {
+        let mut counts = self.count().await?;
+        let ring = self.keys.ring();
+        let mut lines = Lines::new();
+        for id in ring.ids() {
+            let state = if id == ring.current() { "current" } else { "earlier" };
+            lines.line(format_args!("{id}\t{state}\t{}", counts.remove(&Some(id)).unwrap_or_default()))?;
+        }
+        for (id, number) in counts {
+            match id {
+                Some(id) => lines.line(format_args!("{id}\tmissing\t{number}"))?,
+                None => lines.line(format_args!("-\tearlier\t{number}"))?,
+            };
+        }
+        lines.finish()
+    }
+
+    async fn add(&self) -> Result<KeyId, Failure> {
+        let added = self.file.add(&self.env.entropy).map_err(|error| {
+            by_hand(error, "append a line with the output of `openssl rand -base64 32` to the file")
+        })?;
+        self.reload()?;
+        self.record(added, "added").await;
+        Ok(added)
+    }
+
+    async fn rotate(&self, to: Option<KeyId>, wait: Duration) -> Result<(), Failure> {
+        let earlier = self.keys.ring().current();
+        let key = match to {
+            Some(key) => key,
+            None => self.add().await?,
+        };
+        if key != earlier {
+            print_error(format_args!(
+                "1 of 3: the key {key} is in {}; waiting {wait:?}, until every running instance has it",
+                self.file.path().display()
+            ))?;
+            tokio::time::sleep(wait).await;
+            self.file.make_first(key).map_err(|error| {
+                by_hand(
+                    error,
+                    &format!("move the line of the key {key} before the others (`keys secret list`)"),
+                )
+            })?;
+            self.reload()?;
+            self.record(key, "current").await;
+            print_error(format_args!(
+                "2 of 3: new secrets are encrypted under {key}; waiting {wait:?}, until every running instance does so"
+            ))?;
+            tokio::time::sleep(wait).await;
+        }
+        print_error("3 of 3: encrypting the stored secrets again")?;
+        self.reseal().await
+    }
+
+    async fn reseal(&self) -> Result<(), Failure> {
+        let current = self.keys.ring().current();
+        let mut replaced = 0;
+        for _ in 0..PASSES_MAX {
+            let counts = self.count().await?;
+            let open: u64 =
+                counts.iter().filter(|(key, _)| **key != Some(current)).map(|(_, number)| number).sum();
+            if open == 0 {
+                break;
+            }
+            let mut progress = TerminalProgress::new(self.clock.clone());
+            progress.begin("encrypting again", open);
+            let done = self.resealing.run(|values| progress.advance(values)).await;
+            progress.end();
+            let done = done.map_err(reason)?;
+            replaced += done.replaced;
+            if let Some(cause) = done.cause {
+                return Err(format!(
+                    "{replaced} values are now encrypted under the key {current}, but {} cannot be decrypted, and stay as \
+                     they are: {cause}",
+                    done.unreadable
+                ));
+            }
+        }
+        self.record(current, "everything is encrypted under it").await;
+        print(format_args!("encrypted {replaced} values again under the key {current}"))?;
+        self.print_unused().await
+    }
+
+    /// Prints which keys of the file are no longer used, and which still are.
+    async fn print_unused(&self) -> Result<(), Failure> {
+        let (counts, ring) = (self.count().await?, self.keys.ring());
+        let uses = |id: KeyId| counts.get(&Some(id)).copied().unwrap_or_default();
+        for id in ring.ids().into_iter().filter(|id| *id != ring.current()) {
+            match uses(id) {
+                0 => print(format_args!(
+                    "the key {id} is no longer used by this database: keep it with the backups of its time, and then run \
+                     `kairos-identity keys secret remove {id}`"
+                ))?,
+                number => print(format_args!(
+                    "{number} values are encrypted under the earlier key {id}: an instance still encrypts with it; when it \
+                     has the changed file, run `kairos-identity keys secret reseal`"
+                ))?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, id: KeyId) -> Result<(), Failure> {
+        let counts = self.count().await?;
+        // A value that names no key may be under any of them.
+        let used: u64 = [Some(id), None].iter().filter_map(|key| counts.get(key)).sum();
+        if used > 0 && id != self.keys.ring().current() {
+            return Err(format!(
+                "{used} stored values may be encrypted under the key {id}: run `kairos-identity keys secret reseal` first"
+            ));
+        }
+        self.file.remove(id).map_err(|error| by_hand(error, &format!("delete the line of the key {id}")))?;
+        self.record(id, "removed").await;
+        print(format_args!("removed the key {id} from {}", self.file.path().display()))
+    }
+}
+
+fn failure(error: KeyFileError) -> Failure {
+    format!("secret.key-file: {}", reason(error))
+}
+
+/// Formats an error of a change of the file. If the file cannot be written, for example because a container
+/// mounts it, adds what the operator must do where the file comes from.
+fn by_hand(error: KeyFileError, change: &str) -> Failure {
+    match error {
+        KeyFileError::Io { .. } => format!(
+            "{}: this command cannot change the file: {change} where the file comes from (docs/backup.md)",
+            failure(error)
+        ),
+        error => failure(error),
+    }
+}

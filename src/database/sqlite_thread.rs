@@ -1,0 +1,100 @@
+//! Threads that each own a connection to SQLite and run the jobs of a queue.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Condvar, Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use async_channel::{Receiver, Sender, TrySendError};
+use tokio::sync::oneshot;
+
+use super::{
+    sqlite_connection::{InlineConnection, inline},
+    sqlite_open::{Open, SqliteOptions},
+};
+use crate::database::DatabaseError;
+
+/// A query that runs on a thread.
+pub(super) type Job = Box<dyn FnOnce(&mut InlineConnection) + Send>;
+
+/// Starts a thread that owns a connection and runs the jobs of `queue`. When all senders of the queue are
+/// dropped, it runs `finish` and closes the connection.
+pub(super) fn start_thread(
+    name: &str,
+    options: &SqliteOptions,
+    (open, finish): (Open, fn(&mut InlineConnection)),
+    queue: Receiver<Job>,
+) -> Result<(), DatabaseError> {
+    let mut connection = open(options).map(inline)?;
+    let (options, counted) = (options.clone(), Counted::new());
+    let run = move || {
+        while let Ok(job) = queue.recv_blocking() {
+            if catch_unwind(AssertUnwindSafe(|| job(&mut connection))).is_err() {
+                // A panic may have left a transaction open, so the connection is not used again.
+                tracing::error!("SQLite query panicked; replacing its connection");
+                match open(&options) {
+                    Ok(replacement) => connection = inline(replacement),
+                    Err(error) => tracing::error!(%error, "SQLite connection could not be replaced"),
+                }
+            }
+        }
+        finish(&mut connection);
+        drop(connection);
+        drop(counted);
+    };
+    thread::Builder::new().name(name.to_owned()).spawn(run).map(drop).map_err(DatabaseError::unavailable)
+}
+
+/// Sends a job to the threads of `queue` and returns its result.
+pub(super) async fn run_on<R: Send + 'static>(
+    queue: &Sender<Job>,
+    job: impl FnOnce(&mut InlineConnection) -> Result<R, DatabaseError> + Send + 'static,
+) -> Result<R, DatabaseError> {
+    let (reply, answer) = oneshot::channel();
+    let job: Job = Box::new(move |connection| {
+        // The receiver is closed if the caller has gone, for example because its deadline passed.
+        if !reply.is_closed() {
+            let _ = reply.send(job(connection));
+        }
+    });
+    queue.try_send(job).map_err(|error| match error {
+        TrySendError::Full(_) => DatabaseError::Overloaded,
+        TrySendError::Closed(_) => DatabaseError::unavailable("the SQLite threads have stopped"),
+    })?;
+    answer.await.map_err(|_| DatabaseError::unavailable("the query panicked"))?
+}
+
+/// Number of connections that threads own in this process.
+static OPEN_CONNECTIONS: Mutex<usize> = Mutex::new(0);
+
+/// Notified when a thread has closed its connection.
+static CLOSED: Condvar = Condvar::new();
+
+/// Counts the connection of a thread until it is dropped.
+struct Counted;
+
+impl Counted {
+    fn new() -> Self {
+        *OPEN_CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        Self
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        *OPEN_CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        CLOSED.notify_all();
+    }
+}
+
+/// Blocks until the threads of all dropped `SqliteThreads` have closed their connections, which moves the
+/// WAL into the file. Returns false if this takes longer than `limit`.
+#[must_use]
+pub fn wait_until_closed(limit: Duration) -> bool {
+    let open = OPEN_CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner);
+    let waited = CLOSED.wait_timeout_while(open, limit, |open| *open > 0);
+    let (open, _) = waited.unwrap_or_else(PoisonError::into_inner);
+    *open == 0
+}

@@ -1,0 +1,28 @@
+//! Compression of messages, which is not supported. A compressed request of 64 KiB can expand to 64 MiB, and
+//! the messages of this API are short.
+
+use http::{Request, Response};
+use tonic::{Status, body::Body, metadata::MetadataValue};
+
+/// The compression of the messages of a request.
+const ENCODING: &str = "grpc-encoding";
+
+/// The compressions that a server accepts.
+const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
+
+/// The only supported value: no compression.
+const IDENTITY: &str = "identity";
+
+/// Returns the response to a request whose messages are compressed, and `None` for any other request. The
+/// response names the supported compression, so that a client can repeat the call without compression
+/// (gRPC, doc/compression.md).
+pub(super) fn reject(request: &Request<Body>) -> Option<Response<Body>> {
+    let encoding = request.headers().get(ENCODING)?;
+    if encoding == IDENTITY {
+        return None;
+    }
+    let message = format!("a request must not be compressed: the only supported {ENCODING} is {IDENTITY}");
+    let mut status = Status::unimplemented(message);
+    status.metadata_mut().insert(ACCEPT_ENCODING, MetadataValue::from_static(IDENTITY));
+    Some(status.into_http())
+}

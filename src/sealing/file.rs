@@ -1,0 +1,233 @@
+//! The key file: reads, creates and changes it.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    os::unix::fs::{MetadataExt as _, fchown},
+    path::{Path, PathBuf},
+};
+
+use super::{
+    key::{KeyId, SealingKey},
+    ring::{InvalidKeyFile, KeyRing, key_lines},
+};
+use crate::{
+    entropy::Entropy,
+    input_file::{self, InputFileError, ShownPath},
+    publish::{self, Draft, Existing},
+};
+
+/// How often a change of the file begins again because another process replaced the file meanwhile.
+const CHANGES_TRIED_MAX: u32 = 16;
+
+/// The key file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// The file cannot be read, or other users may change it.
+    #[error(transparent)]
+    Unusable(#[from] InputFileError),
+    /// The file cannot be written.
+    #[error("{}: {source}", ShownPath(path))]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The file does not contain valid keys.
+    #[error("{}: {source}", ShownPath(path))]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and the expected content.
+        source: InvalidKeyFile,
+    },
+    /// The file has no key with this id.
+    #[error("{} has no key {id}, only {known}", ShownPath(path))]
+    Unknown {
+        /// The file.
+        path: PathBuf,
+        /// The id.
+        id: KeyId,
+        /// The ids of the keys in the file.
+        known: String,
+    },
+    /// The key is the current one.
+    #[error(
+        "the key {id} encrypts new secrets (it is the first in {}): make another key the first one before",
+        ShownPath(path)
+    )]
+    Current {
+        /// The file.
+        path: PathBuf,
+        /// The id.
+        id: KeyId,
+    },
+    /// The file no longer has the key with which this process has encrypted.
+    #[error(
+        "{} no longer has the key {id}, under which this process has encrypted secrets: add it again, as the second \
+         key, until `kairos-identity keys secret reseal` says that nothing is encrypted under it",
+        ShownPath(path)
+    )]
+    CurrentIsMissing {
+        /// The file.
+        path: PathBuf,
+        /// The id of the key.
+        id: KeyId,
+    },
+}
+
+/// Reads the keys of the file `path`. Returns them with a warning, if there is one.
+pub(super) fn load(path: &Path) -> Result<(KeyRing, Option<String>), KeyFileError> {
+    let file = input_file::read_secret(path)?;
+    let ring = KeyRing::parse(&file.text)
+        .map_err(|source| KeyFileError::Invalid { path: path.to_owned(), source })?;
+    Ok((ring, file.warning))
+}
+
+/// Publishes a new key as `path`, unless another process has created `path`.
+pub(super) fn create(path: &Path, entropy: &Entropy) -> Result<(), KeyFileError> {
+    let created = || {
+        let folder = publish::folder_of(path);
+        fs::create_dir_all(folder)?;
+        publish::remove_leftovers(folder);
+        let text = format!("{}\n", SealingKey::generate(entropy));
+        publish::publish(path, text.as_bytes(), Existing::Keep)
+    };
+    match created() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(source) => Err(KeyFileError::Io { path: path.to_owned(), source }),
+        Ok(()) => {
+            tracing::info!(path = %path.display(), "Created the encryption key for secrets stored in the database");
+            Ok(())
+        }
+    }
+}
+
+/// Returns the index of the line of a key.
+type IndexOf<'a> = dyn Fn(KeyId) -> Option<usize> + 'a;
+
+/// A key file that a command changes. A change replaces the file as a whole; it keeps its owner, its mode and
+/// its comments.
+#[derive(Debug)]
+pub struct KeyFile {
+    path: PathBuf,
+}
+
+impl KeyFile {
+    /// Names the file `path`. A file behind a symbolic link is changed, not the link.
+    #[must_use]
+    pub fn at(path: &Path) -> Self {
+        Self { path: fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()) }
+    }
+
+    /// Returns the path of the file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the keys of the file.
+    ///
+    /// # Errors
+    /// [`KeyFileError`]
+    pub fn ring(&self) -> Result<KeyRing, KeyFileError> {
+        load(&self.path).map(|(ring, _)| ring)
+    }
+
+    /// Adds a new key behind the first one: it decrypts only. Returns its id.
+    ///
+    /// # Errors
+    /// [`KeyFileError`]
+    pub fn add(&self, entropy: &Entropy) -> Result<KeyId, KeyFileError> {
+        let text = SealingKey::generate(entropy);
+        self.change(|lines, ring, index_of| {
+            let after = index_of(ring.current()).map_or(0, |index| index + 1);
+            lines.insert(after, text.clone());
+            Ok(())
+        })?;
+        let added = SealingKey::from_base64(&text).map(|key| key.id());
+        added.map_err(|_| self.invalid(InvalidKeyFile::Empty))
+    }
+
+    /// Makes a key the first one: it encrypts from now on.
+    ///
+    /// # Errors
+    /// [`KeyFileError`], for example if the file has no such key.
+    pub fn make_first(&self, id: KeyId) -> Result<(), KeyFileError> {
+        self.change(|lines, ring, index_of| {
+            let from = index_of(id).ok_or_else(|| self.unknown(id, ring))?;
+            let to = index_of(ring.current()).unwrap_or_default();
+            let line = lines.remove(from);
+            lines.insert(to, line);
+            Ok(())
+        })
+    }
+
+    /// Removes a key that is not the first one.
+    ///
+    /// # Errors
+    /// [`KeyFileError`], for example if the file has no such key.
+    pub fn remove(&self, id: KeyId) -> Result<(), KeyFileError> {
+        self.change(|lines, ring, index_of| {
+            if ring.current() == id {
+                return Err(KeyFileError::Current { path: self.path.clone(), id });
+            }
+            lines.remove(index_of(id).ok_or_else(|| self.unknown(id, ring))?);
+            Ok(())
+        })
+    }
+
+    /// Changes the lines of the file under a lock, so that two changes at the same time lose nothing.
+    fn change(
+        &self,
+        change: impl Fn(&mut Vec<String>, &KeyRing, &IndexOf<'_>) -> Result<(), KeyFileError>,
+    ) -> Result<(), KeyFileError> {
+        let _locked = self.lock().map_err(|source| self.failed(source))?;
+        let text = input_file::read_secret(&self.path)?.text;
+        let ring = KeyRing::parse(&text).map_err(|source| self.invalid(source))?;
+        let index_of = |id: KeyId| {
+            key_lines(&text)
+                .find_map(|(index, key)| (SealingKey::from_base64(key).ok()?.id() == id).then_some(index))
+        };
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        change(&mut lines, &ring, &index_of)?;
+        let changed = lines.iter().flat_map(|line| [line, "\n"]).collect::<String>();
+        KeyRing::parse(&changed).map_err(|source| self.invalid(source))?;
+        self.write(&changed).map_err(|source| self.failed(source))
+    }
+
+    /// Locks the file. The lock ends when the returned file is dropped.
+    fn lock(&self) -> io::Result<File> {
+        for _ in 0..CHANGES_TRIED_MAX {
+            let file = File::open(&self.path)?;
+            file.lock()?;
+            let (locked, named) = (file.metadata()?, fs::metadata(&self.path)?);
+            if (locked.dev(), locked.ino()) == (named.dev(), named.ino()) {
+                return Ok(file);
+            }
+        }
+        Err(io::Error::other("other processes change the file all the time"))
+    }
+
+    fn write(&self, text: &str) -> io::Result<()> {
+        let existing = fs::metadata(&self.path)?;
+        let mut draft = Draft::create(&self.path)?;
+        draft.file().write_all(text.as_bytes())?;
+        draft.file().set_permissions(existing.permissions())?;
+        fchown(draft.file(), Some(existing.uid()), Some(existing.gid()))?;
+        draft.publish(Existing::Replace)
+    }
+
+    fn failed(&self, source: io::Error) -> KeyFileError {
+        KeyFileError::Io { path: self.path.clone(), source }
+    }
+
+    fn invalid(&self, source: InvalidKeyFile) -> KeyFileError {
+        KeyFileError::Invalid { path: self.path.clone(), source }
+    }
+
+    fn unknown(&self, id: KeyId, ring: &KeyRing) -> KeyFileError {
+        KeyFileError::Unknown { path: self.path.clone(), id, known: ring.shown() }
+    }
+}

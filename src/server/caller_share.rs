@@ -1,0 +1,149 @@
+//! What one caller may take of what all callers share, from however many addresses it calls.
+//!
+//! The limits of a peer do not bound a caller: its instances are many peers, and so are the machines of
+//! a thief of its service token.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+/// The part of a total that one caller may take. A quarter: three callers together leave something to the
+/// others, and a caller that calls from eight peers, each at its default limit, still has room.
+const PART_OF_TOTAL: usize = 4;
+
+/// The bytes of unfinished requests that a caller may have even if the total is low, up to half of it: a call
+/// with many headers fits into them.
+const BYTES_MIN: usize = 64 * 1024;
+
+/// The shares of all callers of a port. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct CallerShares {
+    /// The callers that were authenticated. Their number is bounded by the entries of the callers file.
+    by_name: Arc<Mutex<HashMap<String, Arc<CallerShare>>>>,
+    unfinished_bytes_max: usize,
+    connections_max: usize,
+}
+
+impl CallerShares {
+    /// Divides the totals of a port.
+    pub(super) fn new(unfinished_bytes_total_max: usize, connections_total_max: usize) -> Self {
+        let bytes_min = BYTES_MIN.min(unfinished_bytes_total_max / 2);
+        Self {
+            by_name: Arc::default(),
+            unfinished_bytes_max: (unfinished_bytes_total_max / PART_OF_TOTAL).max(bytes_min),
+            connections_max: (connections_total_max / PART_OF_TOTAL).max(1),
+        }
+    }
+
+    /// Returns the share of the caller with this name.
+    pub(super) fn of(&self, caller: &str) -> Arc<CallerShare> {
+        let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(share) = by_name.get(caller) {
+            return Arc::clone(share);
+        }
+        let share = Arc::new(CallerShare {
+            name: caller.to_owned(),
+            unfinished_bytes: AtomicUsize::new(0),
+            unfinished_bytes_max: self.unfinished_bytes_max,
+            kept_connections: AtomicUsize::new(0),
+            kept_connections_max: self.connections_max,
+        });
+        by_name.insert(caller.to_owned(), Arc::clone(&share));
+        share
+    }
+}
+
+impl Default for CallerShares {
+    /// Returns shares without limits.
+    fn default() -> Self {
+        Self::new(usize::MAX, usize::MAX)
+    }
+}
+
+/// What one caller holds.
+#[derive(Debug)]
+pub(super) struct CallerShare {
+    name: String,
+    unfinished_bytes: AtomicUsize,
+    unfinished_bytes_max: usize,
+    kept_connections: AtomicUsize,
+    kept_connections_max: usize,
+}
+
+impl CallerShare {
+    /// True if this is the share of the caller with this name.
+    pub(super) fn is_of(&self, caller: &str) -> bool {
+        self.name == caller
+    }
+
+    /// Adds bytes of unfinished requests. Returns true if the caller has at most as many as it may have.
+    pub(super) fn add_unfinished(&self, bytes: usize) -> bool {
+        let all = self.unfinished_bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        all <= self.unfinished_bytes_max
+    }
+
+    /// Takes back bytes that were added.
+    pub(super) fn release_unfinished(&self, bytes: usize) {
+        self.unfinished_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// One of the connections that a caller keeps although others need a place. Dropping it releases it.
+#[derive(Debug)]
+pub(super) struct KeptConnection(Arc<CallerShare>);
+
+impl KeptConnection {
+    /// Returns `None` if the caller keeps as many connections as it may.
+    pub(super) fn of(share: &Arc<CallerShare>) -> Option<Self> {
+        let kept = Self(Arc::clone(share));
+        // Count first, compare then. What is refused is dropped, which takes its count back.
+        let earlier = share.kept_connections.fetch_add(1, Ordering::Relaxed);
+        (earlier < share.kept_connections_max).then_some(kept)
+    }
+}
+
+impl Drop for KeptConnection {
+    fn drop(&mut self) {
+        self.0.kept_connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_gets_a_quarter_of_the_unfinished_bytes_and_leaves_the_rest_to_others() {
+        let shares = CallerShares::new(1_000_000, 100);
+        let (one, other) = (shares.of("one"), shares.of("other"));
+
+        assert!(one.add_unfinished(250_000) && !shares.of("one").add_unfinished(1));
+        assert!(other.add_unfinished(250_000));
+        one.release_unfinished(250_001);
+        assert!(one.add_unfinished(250_000));
+    }
+
+    #[test]
+    fn a_low_total_still_has_room_for_a_call_of_two_callers() {
+        for (total, of_one) in [(64 * 1024, 32 * 1024), (128 * 1024, 64 * 1024), (160 * 1024, 64 * 1024)] {
+            let shares = CallerShares::new(total, 1);
+            assert!(shares.of("one").add_unfinished(of_one) && !shares.of("one").add_unfinished(1));
+        }
+    }
+
+    #[test]
+    fn a_caller_keeps_a_quarter_of_the_connections() {
+        let shares = CallerShares::new(0, 8);
+        let share = shares.of("one");
+        let kept = [(); 2].map(|()| KeptConnection::of(&share).unwrap());
+
+        assert!(KeptConnection::of(&share).is_none());
+        assert!(KeptConnection::of(&shares.of("other")).is_some());
+        drop(kept);
+        assert!(KeptConnection::of(&share).is_some());
+    }
+}
