@@ -269,7 +269,7 @@ class Check:
         if user.verified == YES and not is_verified:
             raise Violation(f"{user.name}: the acknowledged verification is lost")
         if user.verified == NO and is_verified:
-            raise Violation(f"{user.name}: verified, but nobody has verified the email")
+            raise Violation(f"{user.name}: verified, but no call has verified the email")
         if user.verified == MAYBE:
             self.ledger.saw(user, verified=YES if is_verified else NO)
         token = user.verify_token
@@ -343,7 +343,7 @@ class Check:
 
     def guesses(self, user):
         """Guesses a password until the account must be locked, and checks that it is: no acknowledged wrong password
-        is forgotten. A user for whom nothing else is asked afterwards."""
+        is forgotten. The user is not used again afterwards."""
         while user.wrong_min < FAILURES_MAX:
             outcome = self.call("Login", email=user.email, password="wrong-Password-77-kettle")
             if outcome.reason == "TOO_MANY_ATTEMPTS" and user.wrong_max >= FAILURES_MAX:

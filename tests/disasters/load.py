@@ -41,7 +41,7 @@ class Mail:
 
 
 class Worker:
-    """One thread's users. It makes one call after the other, and gives a user up after a call without an answer."""
+    """One thread's users. It makes one call after the other, and abandons a user after a call without an answer."""
 
     def __init__(self, load, number):
         self.load, self.number = load, number
@@ -167,8 +167,8 @@ class Worker:
 
 
 class Steady(Worker):
-    """One user who logs in with the right password again and again, during the outage too: never locked out. And one
-    whose password somebody guesses."""
+    """One user who logs in with the right password again and again, during the outage too, and is never locked out;
+    and one whose password is guessed."""
 
     def begin(self):
         for name in (f"{self.load.name}steady", f"{self.load.name}victim"):

@@ -105,7 +105,7 @@ class Node:
         ]:
             assert written in text, f"{DOCUMENT.name} does not have {written}"
             text = text.replace(written, used)
-        # What a test on one machine needs besides: a folder for the socket and the passwords, and less memory.
+        # What servers on one machine need too: a folder for the socket and the passwords, and less memory.
         own = f"  pgpass: {self.folder}/pgpass\n  parameters:\n    unix_socket_directories: {self.folder}\n    shared_buffers: 16MB\n"
         self.file = self.folder / "patroni.yml"
         text = text.replace("  authentication:\n", own + "  authentication:\n")

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 
-# Reads what was started, one line each, and ends it when the input ends: after the script, or after its death.
+# Reads what was started, one line each, and ends it when the input ends: after the script or its death.
 # A frozen child of PostgreSQL's server process survives that process, so the children are killed first.
 REAPER = """
 import os, pathlib, shutil, signal, subprocess, sys
@@ -73,7 +73,7 @@ def unprivileged():
             return pwd.getpwnam(name)
         except KeyError:
             continue
-    raise RuntimeError("no account for PostgreSQL: neither postgres nor nobody exists")
+    raise RuntimeError("no account for PostgreSQL: neither \"postgres\" nor \"nobody\" exists")
 
 
 def as_unprivileged(command):

@@ -486,7 +486,7 @@ def clock(case):
 
 
 def log(case):
-    """Nobody reads standard error: its pipe and the queue of the log are full."""
+    """Standard error is not read: its pipe and the queue of the log are full."""
     url = case.url()
     read, write = os.pipe()
     case.service = Service(case.campaign.binary, case.folder / "service", url, settings={"KAIROS_IDENTITY_LOG_LEVEL": "debug"})
@@ -512,7 +512,7 @@ def log(case):
         STUCK.add(read)
     case.watch.end()
     case.watch = None
-    # The service also ends while nobody reads.
+    # The service also ends while its standard error is not read.
     case.service.stop()
     STUCK.discard(read)
     reader.join(5)
