@@ -73,7 +73,7 @@ def unprivileged():
             return pwd.getpwnam(name)
         except KeyError:
             continue
-    raise RuntimeError("no account for PostgreSQL: neither \"postgres\" nor \"nobody\" exists")
+    raise RuntimeError("no account for PostgreSQL: the system has no account without rights")
 
 
 def as_unprivileged(command):
