@@ -83,8 +83,8 @@ impl Mails {
         Self { options, sealing_keys, entropy, due, requested_per_day_max: u32::MAX }
     }
 
-    /// Sets the number of mails with requested links to one mailbox within [`Mails::DAY`] beyond which the
-    /// outbox lets a mail wait.
+    /// Sets the number of mails with requested links to one mailbox within 24 hours beyond which the outbox
+    /// lets a mail wait.
     #[must_use]
     pub fn with_requested_per_day_max(self, max: u32) -> Self {
         Self { requested_per_day_max: max, ..self }

@@ -7,7 +7,8 @@ use crate::{
     clock::Clock,
     config::{DatabaseSettings, DatabaseUrl, Settings},
     database::{
-        DatabaseOptions, PostgresOptions, SqliteOptions, sqlite_file::with_suffix, wait_for_postgres,
+        DatabaseOptions, NewestTimeline, PostgresOptions, SqliteOptions, sqlite_file::with_suffix,
+        wait_for_postgres,
     },
     input_file::ShownPath,
     postgres_url::PostgresUrl,
@@ -153,6 +154,7 @@ fn postgres_options(database: &DatabaseSettings, key: &str, url: &str) -> Result
         connect_timeout: database.connect_timeout.get(),
         acquire_timeout: database.acquire_timeout.get(),
         statement_timeout: database.statement_timeout.get(),
+        newest_timeline: NewestTimeline::default(),
         idle_timeout: database.idle_timeout.get(),
         connection_lifetime: database.connection_lifetime.get(),
         is_pooled: database.pooler,

@@ -50,8 +50,9 @@ section! {
         /// that the primary reported.
         replica_lag_max: Span<100, 3_600_000> = "1s",
         /// PostgreSQL: set this to true if connections pass through PgBouncer in transaction mode. The
-        /// service then sets no session parameters, since they would affect other clients; docs/pgbouncer.md
-        /// lists the parameters that the role needs instead.
+        /// service then sets no session parameters, since they would affect other clients, except the time
+        /// zone and the encoding, which PgBouncer tracks; docs/pgbouncer.md lists the parameters that the
+        /// role needs instead.
         pooler: bool = "false",
         /// PostgreSQL: how long `serve` and `migrate` wait for a server that cannot be reached or does not
         /// accept connections yet, with a line in the log every second. Any other error, such as a wrong

@@ -54,10 +54,14 @@ pub enum ConfigError {
         nearest: Option<String>,
     },
     /// A value of a type that no setting has, such as a list or a table, or a variable that is not UTF-8.
-    #[error("{key} must be a UTF-8 string, an integer or a boolean ({set_by})")]
+    #[error("{key}: expected {expected}, not {found} ({set_by})")]
     WrongType {
-        /// The key or variable.
+        /// The key.
         key: String,
+        /// A description of the valid values.
+        expected: String,
+        /// What the value is instead.
+        found: &'static str,
         /// Where it was set.
         set_by: SettingSource,
     },

@@ -137,8 +137,8 @@ impl Sources {
                     toml::Value::String(text) => text.clone(),
                     toml::Value::Integer(number) => number.to_string(),
                     toml::Value::Boolean(flag) => flag.to_string(),
-                    _ => {
-                        errors.push(ConfigError::WrongType { key, set_by });
+                    other => {
+                        errors.push(wrong_type(key, found_type(other), set_by));
                         continue;
                     }
                 };
@@ -155,7 +155,9 @@ impl Sources {
         };
         let source = SettingSource::Variable(name.to_owned());
         let Some(text) = text.to_str() else {
-            return Err(ConfigError::WrongType { key: name.to_owned(), set_by: source });
+            let setting = settings().find(|setting| setting.variable() == name);
+            let key = setting.map_or_else(|| name.to_owned(), Setting::key);
+            return Err(wrong_type(key, "bytes that are not UTF-8", source));
         };
         let Some(setting) = settings().find(|setting| setting.variable() == name) else {
             if kubernetes::is_of_service(own, text) {
@@ -268,6 +270,27 @@ fn nearest(name: &str, known: impl Iterator<Item = (String, String)>) -> Option<
         }
     }
     best.1
+}
+
+/// Returns the error of a value that is no text, integer or boolean.
+fn wrong_type(key: String, found: &'static str, set_by: SettingSource) -> ConfigError {
+    match settings().find(|setting| setting.key() == key) {
+        Some(setting) => ConfigError::WrongType { key, expected: (setting.expects)(), found, set_by },
+        None => unknown(key, set_by),
+    }
+}
+
+/// Returns the name of the type of a TOML value that no setting has.
+const fn found_type(value: &toml::Value) -> &'static str {
+    match value {
+        toml::Value::Array(_) => "a list",
+        toml::Value::Table(_) => "a table",
+        toml::Value::Float(_) => "a number with a fraction",
+        toml::Value::Datetime(_) => "a date or time without quotes",
+        toml::Value::String(_) | toml::Value::Integer(_) | toml::Value::Boolean(_) => {
+            "a value of another type"
+        }
+    }
 }
 
 /// Returns the error for a key that no setting has, with the most similar key.

@@ -101,26 +101,67 @@ fn a_bad_value_is_refused_and_the_error_names_the_expectation_and_the_origin() {
         refusal.contains("mail.timeout") && refusal.contains("variable KAIROS_IDENTITY_MAIL_TIMEOUT"),
         "{refusal}"
     );
-    assert!(Input::file("[server]\nlisten = [1]").refusal().contains("server.listen must be a UTF-8 string"));
+    let refusal = Input::file("[server]\nlisten = [1]").refusal();
+    assert!(refusal.contains("server.listen: expected ") && refusal.contains(", not a list"), "{refusal}");
 }
+
+/// Texts of which every setting but a path refuses at least one: out of range, empty, too long, malformed.
+const WRONG: [&str; 4] = ["-1", "", "99999999999999999999", "a b\u{1}"];
 
 #[test]
 fn every_setting_refuses_what_it_is_not_and_names_itself_its_source_and_what_it_expects() {
     for setting in settings() {
-        let (key, variable) = (setting.key(), setting.variable());
-        let line = format!("[{}]\n{} = [1]", setting.section, setting.field.replace('_', "-"));
-        let wrong_type = Input::file(&line).refusal();
-        assert!(wrong_type.contains(&key) && wrong_type.contains("kairos.toml"), "{wrong_type}");
-
-        // A path may be any text, and no other setting accepts all of these.
-        let wrong =
-            ["-1", "", "99999999999999999999", "a b\u{1}"].into_iter().find(|text| !(setting.accepts)(text));
-        let Some(wrong) = wrong else {
-            assert!((setting.expects)().contains("path"), "{key}");
-            continue;
+        let (key, variable, expects) = (setting.key(), setting.variable(), (setting.expects)());
+        let line = |value: &str| {
+            Input::file(&format!("[{}]\n{} = {value}", setting.section, setting.field.replace('_', "-")))
         };
-        let refusal = Input::file("").variable(&variable, wrong).refusal();
-        for part in [&key, &format!("variable {variable}"), &(setting.expects)()] {
+        let assert_named = |input: Input, source: &str| {
+            let refusal = input.refusal();
+            for part in [&key, source, &expects] {
+                assert!(refusal.contains(part), "{part}: {refusal}");
+            }
+        };
+        for (value, found) in
+            [("[1]", "a list"), ("{ a = 1 }", "a table"), ("1.5", "a number"), ("1979-05-27", "a date")]
+        {
+            assert!(line(value).refusal().contains(found), "{key} = {value}");
+            assert_named(line(value), "kairos.toml");
+        }
+        let wrong: Vec<&str> = WRONG.into_iter().filter(|text| !(setting.accepts)(text)).collect();
+        assert!(!wrong.is_empty() || expects.contains("path"), "{key}");
+        for text in wrong {
+            assert_named(line(&toml::Value::from(text).to_string()), "kairos.toml");
+            assert_named(Input::file("").variable(&variable, text), &format!("variable {variable}"));
+            if setting.flag.is_some() {
+                let mut input = Input::file("");
+                input.flags.push((key.clone().leak(), "some-flag", text.to_owned()));
+                assert_named(input, "flag --some-flag");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_misspelling_of_every_setting_is_refused_and_suggests_a_setting() {
+    for setting in settings() {
+        let name = format!("{}x", setting.field.replace('_', "-"));
+        let refusal = Input::file(&format!("[{}]\n{name} = 1", setting.section)).refusal();
+        let misspelt = format!("{}.{name} is not a setting (file ", setting.section);
+        assert!(refusal.contains(&misspelt), "{refusal}");
+        assert!(refusal.contains(&format!("did you mean {}?", setting.key())), "{refusal}");
+        let variable = format!("{}X", setting.variable());
+        let refusal = Input::file("").variable(&variable, "1").refusal();
+        assert!(refusal.contains(&format!("did you mean {}?", setting.variable())), "{refusal}");
+    }
+}
+
+#[test]
+fn every_missing_file_of_a_secret_is_named_with_its_setting_and_source() {
+    for setting in settings().filter(|setting| setting.redact.is_some()) {
+        let variable = format!("{}_FILE", setting.variable());
+        let refusal = Input::file("").variable(&variable, "/does/not/exist").refusal();
+        let key = format!("{}-file", setting.key());
+        for part in [&key, "/does/not/exist", &format!("variable {variable}")] {
             assert!(refusal.contains(part), "{part}: {refusal}");
         }
     }

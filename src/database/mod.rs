@@ -15,6 +15,7 @@ pub(crate) mod postgres_connect;
 mod postgres_errors;
 pub(crate) mod postgres_pool;
 mod postgres_start;
+mod postgres_timeline;
 mod postgres_watch;
 pub(crate) mod replicas;
 mod replication;
@@ -36,6 +37,7 @@ pub use self::{
     error::{Cause, Constraint, DatabaseError},
     postgres_connect::PostgresOptions,
     postgres_start::wait_for_postgres,
+    postgres_timeline::NewestTimeline,
     sqlite_open::SqliteOptions,
     sqlite_thread::wait_until_closed,
 };

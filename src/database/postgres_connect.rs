@@ -13,7 +13,7 @@ use std::{
 use diesel::{
     ConnectionError, ConnectionResult, QueryableByName,
     connection::{Instrumentation, InstrumentationEvent},
-    sql_types::Bool,
+    sql_types::{BigInt, Bool, Nullable},
 };
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use futures_util::future::{Either, select};
@@ -25,7 +25,10 @@ use tokio_postgres::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::postgres_errors::{Encrypted, Plain, WithStates};
+use super::{
+    postgres_errors::{Encrypted, Plain, WithStates},
+    postgres_timeline::NewestTimeline,
+};
 use crate::{
     database::DatabaseError,
     domain::chain,
@@ -48,6 +51,8 @@ pub struct PostgresOptions {
     pub acquire_timeout: Duration,
     /// Time limit on a statement, and on waiting for a lock.
     pub statement_timeout: Duration,
+    /// The newest timeline that connections with these options, or with clones of them, have seen.
+    pub newest_timeline: NewestTimeline,
     /// Idle time after which a connection is closed.
     pub idle_timeout: Duration,
     /// Age at which a connection is closed in any case, so that the load spreads over all servers again after
@@ -68,6 +73,7 @@ pub(super) struct Connector {
     tls: Option<Encrypted>,
     session_settings: String,
     connect_timeout: Duration,
+    newest_timeline: NewestTimeline,
 }
 
 /// What a server accepts.
@@ -77,6 +83,9 @@ struct SessionState {
     is_standby: bool,
     #[diesel(sql_type = Bool)]
     is_read_only: bool,
+    /// `None` on a standby.
+    #[diesel(sql_type = Nullable<BigInt>)]
+    timeline: Option<i64>,
 }
 
 impl Connector {
@@ -98,6 +107,7 @@ impl Connector {
             tls,
             session_settings: session_settings(options),
             connect_timeout: options.connect_timeout,
+            newest_timeline: options.newest_timeline.clone(),
         })
     }
 
@@ -164,14 +174,32 @@ impl Connector {
         if !self.session_settings.is_empty() {
             connection.batch_execute(&self.session_settings).await.map_err(|error| chain(&error))?;
         }
-        verify(&mut connection, target).await.map(|()| connection)
+        self.verify(&mut connection, target).await.map(|()| connection)
     }
 
     /// Checks that the server of a connection still is what `target_session_attrs` demands. The error is a
     /// text.
     pub(super) async fn check(&self, connection: &mut AsyncPgConnection) -> Result<(), String> {
-        let answer = timeout(self.connect_timeout, verify(connection, self.target)).await;
+        let answer = timeout(self.connect_timeout, self.verify(connection, self.target)).await;
         answer.map_err(|_| "the server did not answer within database.connect-timeout".to_owned())?
+    }
+
+    async fn verify(&self, connection: &mut AsyncPgConnection, target: TargetSession) -> Result<(), String> {
+        if matches!(target, TargetSession::Any | TargetSession::PreferStandby) {
+            return Ok(());
+        }
+        // The name of a WAL file begins with its timeline, as eight hexadecimal digits.
+        let query = diesel::sql_query(
+            "SELECT pg_is_in_recovery() AS is_standby, \
+             current_setting('transaction_read_only') = 'on' AS is_read_only, \
+             CASE WHEN NOT pg_is_in_recovery() THEN \
+             ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint END AS timeline",
+        );
+        let state: SessionState = query.get_result(connection).await.map_err(|error| chain(&error))?;
+        if let Some(reason) = refusal(target, &state) {
+            return Err(reason.to_owned());
+        }
+        state.timeline.map_or(Ok(()), |timeline| self.newest_timeline.admit(timeline))
     }
 
     /// Opens a connection and closes it again, to find out whether one of the hosts accepts one. Each has the
@@ -215,18 +243,6 @@ impl Connector {
         };
         connection.map_err(|error| chain(&error))
     }
-}
-
-async fn verify(connection: &mut AsyncPgConnection, target: TargetSession) -> Result<(), String> {
-    if matches!(target, TargetSession::Any | TargetSession::PreferStandby) {
-        return Ok(());
-    }
-    let query = diesel::sql_query(
-        "SELECT pg_is_in_recovery() AS is_standby, \
-         current_setting('transaction_read_only') = 'on' AS is_read_only",
-    );
-    let state: SessionState = query.get_result(connection).await.map_err(|error| chain(&error))?;
-    refusal(target, &state).map_or(Ok(()), |reason| Err(reason.to_owned()))
 }
 
 /// Opens a connection through the Unix socket in a folder.

@@ -260,7 +260,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        database::{DatabaseOptions, PostgresOptions},
+        database::{DatabaseOptions, NewestTimeline, PostgresOptions},
         store::LookupOptions,
     };
 
@@ -273,6 +273,7 @@ mod tests {
             connect_timeout: timeout,
             acquire_timeout: timeout,
             statement_timeout: timeout,
+            newest_timeline: NewestTimeline::default(),
             idle_timeout: timeout,
             connection_lifetime: timeout,
             is_pooled: false,

@@ -40,7 +40,7 @@ impl<S: HttpHandler + BodyLimits> Protocol for ApiPort<S> {
         let start = tokio::select! { start = start => start, () = stop.cancelled() => None };
         match start {
             Some(Start::Http2(io)) => self.http2.serve(io, peer, stop).await,
-            // Boxed, so that the task of a connection of HTTP/2 has no room for it.
+            // Boxed, so that the task of an HTTP/2 connection does not reserve memory for it.
             Some(Start::Http1(io)) => Box::pin(self.http1.serve(io, peer, stop)).await,
             None => {}
         }

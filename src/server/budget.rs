@@ -4,7 +4,8 @@ use std::task::{Context, Poll};
 
 use tokio::task::coop;
 
-/// Deducts operations from the budget of the task. When it is used up, other tasks run before it reads again.
+/// Deducts operations from the budget of the task. When the budget is used up, the task reads nothing until
+/// other tasks have run.
 pub(super) fn consume(context: &mut Context<'_>, operations: usize) {
     for _ in 0..operations {
         if !coop::has_budget_remaining() {

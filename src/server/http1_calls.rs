@@ -80,7 +80,8 @@ impl<S: HttpHandler + BodyLimits> Http1Calls<S> {
         let buffer = usize::try_from(options.header_list_bytes_max).unwrap_or(usize::MAX);
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            // hyper measures it from the last response on.
+            // hyper starts this timer after each response, so it limits the idle time. `LimitedIo` limits the
+            // time of a head.
             .header_read_timeout(options.connection_idle)
             .max_buf_size(buffer.max(BUFFER_BYTES_MIN))
             .serve_connection(TokioIo::new(io), service);
@@ -91,7 +92,7 @@ impl<S: HttpHandler + BodyLimits> Http1Calls<S> {
             () = stop.cancelled() => None,
         };
         if head.waiting_bytes() > 0 {
-            return; // A connection whose request has not begun a call is closed.
+            return; // An unfinished head has begun no call, so the connection is closed at once.
         }
         connection.change(http1::Connection::graceful_shutdown);
         match grace {
@@ -117,6 +118,7 @@ impl<S: HttpHandler + BodyLimits> Served<S> {
         } else {
             self.call(request, next_head).await
         };
+        // Another server may see the next request at a different byte, so the connection carries no other.
         if framing != Framing::Clear {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }

@@ -22,7 +22,7 @@ impl Drop for NextHead {
 /// How the body of a request is delimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// By `content-length` or by chunks, but not by both.
+    /// By `content-length` or by chunks, not by both; or there is no body.
     Clear,
     /// By chunks. The head was read together with an earlier request, so it is unknown whether it has a
     /// `content-length` too.

@@ -27,9 +27,9 @@ use super::{
 };
 use crate::entropy::Entropy;
 
-/// The most streams that the peer has reset before the server accepted them (CVE-2023-44487, rapid reset).
-/// h2 ends the connection beyond it. `resets.rs`, which limits their rate, notices an attack earlier: the
-/// server accepts streams several times while it reads this many.
+/// The most waiting streams that the peer reset before the server accepted them (CVE-2023-44487, rapid
+/// reset). Beyond it, h2 closes the connection. `resets.rs` limits the rate of such resets. It notices an
+/// attack earlier, because the server accepts waiting streams several times while it reads this many.
 const PENDING_ACCEPT_RESETS_MAX: usize = 2_048;
 
 /// How long, after a GOAWAY because of too many resets, calls that the peer has just sent may still arrive. A

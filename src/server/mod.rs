@@ -108,6 +108,7 @@ async fn accept_until(
     let mut open = JoinSet::new();
     while let Some(Some((socket, peer, slot))) = stop.run_until_cancelled(acceptor.accept()).await {
         open.spawn(connections.clone().run(socket, peer, slot));
+        // Removes the connections that have closed, so that the set does not grow.
         while open.try_join_next().is_some() {}
     }
 

@@ -1,8 +1,8 @@
 //! Reads the first bytes of a connection, which say whether it is HTTP/2 or HTTP/1.1.
 //!
 //! A connection of HTTP/2 begins with the preface (RFC 9113, section 3.4), one of HTTP/1.1 with a method.
-//! hyper waits for them without limit. This module sets a time limit, and closes a connection that sends
-//! anything else immediately. After the first bytes, it limits the bytes that a connection's task reads
+//! hyper waits for them without limit. This module sets a time limit, and immediately closes a connection
+//! that sends anything else. After the first bytes, it limits the bytes that a connection's task reads
 //! before other tasks run.
 
 use std::{
@@ -27,9 +27,9 @@ const BYTES_PER_OPERATION: usize = 256;
 /// A connection whose first bytes were read. hyper reads them from it once more.
 pub(super) struct AfterStart<Io> {
     io: Io,
-    /// The part of the preface that was read.
+    /// The bytes of the preface that `read_start` has read and hyper has not.
     unread: &'static [u8],
-    /// The byte after it, which differs from the preface.
+    /// The byte after them, which differs from the preface.
     different: Option<u8>,
 }
 
@@ -42,12 +42,13 @@ pub(super) enum Start<Io> {
 /// Reads the first bytes. Returns `None` if they do not arrive within `limit`, or begin neither the preface
 /// nor a request of HTTP/1.1.
 pub(super) async fn read_start<Io: AsyncRead + Unpin>(mut io: Io, limit: Duration) -> Option<Start<Io>> {
+    // `Some(None)` after the whole preface; `Some(Some(..))` at the first byte that differs from it.
     let read = async {
         // Byte by byte, so that another protocol is rejected at its first byte.
         for (same, expected) in PREFACE.iter().enumerate() {
             let byte = io.read_u8().await.ok()?;
             if byte != *expected {
-                // `POST` and `PUT` begin like the preface. No method begins with another character.
+                // A method begins with an upper-case letter; `POST` and `PUT` begin like the preface.
                 let begins_request = same > 0 || byte.is_ascii_uppercase();
                 return begins_request.then_some(Some((same, byte)));
             }

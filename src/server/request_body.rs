@@ -25,7 +25,8 @@ use super::{
     streams::AcceptedStreams,
 };
 
-/// The memory of one header. HPACK can encode a header in one byte.
+/// The memory that is counted for one header, whatever its length on the wire: HPACK can encode a header in
+/// one byte.
 const HEADER_BYTES: usize = 256;
 
 /// The factor by which a buffer may be larger than the bytes in it, because it grows by doubling.

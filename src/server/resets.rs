@@ -17,8 +17,8 @@ use std::{
 use super::frames::{FrameHead, RST_STREAM};
 
 /// h2's limit on streams that the server resets because of frames of the peer, for the life of a connection.
-/// Each occupies memory until the peer has read the reset. It takes effect only for a peer that does not
-/// read.
+/// Each occupies memory until the peer has read the reset. The limit takes effect only for a peer that does
+/// not read: a reset is counted here when it is sent.
 pub(super) const LOCAL_RESETS_MAX: usize = 1_024;
 
 /// The number of such streams after which a connection is drained.
@@ -61,7 +61,7 @@ impl SharedVerdict {
         self.0.verdict.load(Ordering::Relaxed) >= verdict as u8
     }
 
-    /// True if calls that were received last were reset together with their beginning.
+    /// True if the read that last began calls also contained resets of them.
     pub(super) fn has_resets(&self) -> bool {
         self.0.has_resets.load(Ordering::Relaxed)
     }
@@ -81,7 +81,7 @@ struct Bucket {
 }
 
 impl Bucket {
-    /// Takes `count` tokens, more than the bucket has if need be. Returns the number that is left, which is
+    /// Takes `count` tokens, even if the bucket has fewer. Returns the number that is left, which is
     /// negative if the limit is exceeded.
     fn take(&mut self, count: u32, now: Instant) -> f64 {
         let since = self.filled_at.map_or(0.0, |at| now.saturating_duration_since(at).as_secs_f64());
@@ -114,7 +114,7 @@ impl Resets {
         if self.empty_frames >= EMPTY_FRAMES_BEFORE_DRAIN {
             self.verdict.raise_to(Verdict::Drain);
         }
-        // The calls begin after further reads, which may receive nothing.
+        // Calls begin after further reads. A read without calls therefore leaves the flag as it is.
         if frames.calls > 0 {
             self.verdict.0.has_resets.store(frames.resets > 0, Ordering::Relaxed);
         }
@@ -147,6 +147,7 @@ impl Resets {
 /// Frames that were received together, which h2 handles before a call of them begins.
 #[derive(Debug, Default)]
 pub(super) struct ReceivedFrames {
+    /// The stream of the first call that begins in them. Resets of earlier calls are not counted.
     first_stream: Option<u32>,
     calls: usize,
     resets: u32,
@@ -172,8 +173,8 @@ impl ReceivedFrames {
     }
 }
 
-/// Returns how much a frame counts that the server sends because of an error of the peer: 0 for other frames.
-/// No correct peer exceeds a flow-control window, so this counts several times.
+/// Returns the weight of a frame that the server sends. Only a reset because of an error of the peer has one.
+/// No correct peer exceeds a flow-control window, so a reset because of that counts as 8.
 pub(super) fn weight_of_sent(frame: FrameHead) -> u32 {
     match frame.code {
         FLOW_CONTROL_ERROR if frame.kind == RST_STREAM => 8,
@@ -209,7 +210,7 @@ mod tests {
         assert_eq!(verdict_after(&[(BURST, 0), (1, 0)]), Some(Verdict::Drain));
         assert_eq!(verdict_after(&[(2 * BURST, 0)]), Some(Verdict::Drain));
         assert_eq!(verdict_after(&[(2 * BURST, 0), (1, 0)]), Some(Verdict::Close));
-        // The rate that the bucket regains can go on.
+        // Resets at the rate at which the bucket is refilled are never limited.
         assert_eq!(verdict_after(&[(PER_SECOND, 1); 40]), None);
         assert_eq!(verdict_after(&[(BURST, 10); 4]), None);
     }

@@ -189,7 +189,8 @@ pub fn certificate_names(certificate: &CertificateDer<'_>) -> Vec<String> {
     alternatives.chain(common.map(|name| format!("cn:{name}"))).collect()
 }
 
-/// Reads the private key. Logs a warning if other users may read the file: once, although each port loads it.
+/// Reads the private key. Logs a warning if other users may read the file. Both ports load it; only the
+/// loading for HTTP/2 logs the warning, so that it appears once.
 fn private_key(path: &Path, alpn: Alpn) -> Result<PrivateKeyDer<'static>, TlsError> {
     let file = input_file::read_secret(path).map_err(TlsError::UnusableKeyFile)?;
     if let Some(warning) = file.warning.filter(|_| alpn == Alpn::Http2) {

@@ -80,7 +80,9 @@ async fn a_login_that_loses_a_deadlock_is_repeated() {
     let other = in_background(
         &cluster,
         &database,
-        "SET deadlock_timeout = '1min'; BEGIN; SELECT pg_advisory_xact_lock(2); SELECT pg_sleep(0.7); \
+        "SET deadlock_timeout = '1min'; BEGIN; SELECT pg_advisory_xact_lock(2); \
+         DO $$ BEGIN WHILE NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 2 AND NOT granted) \
+         LOOP PERFORM pg_sleep(0.02); END LOOP; END $$; \
          UPDATE core_user SET username = username; COMMIT",
     );
     until("the other transaction has the lock", LIMIT, async || {

@@ -143,6 +143,8 @@ on_both_engines! {
         let server = TestServer::builder(engine)
             .with_env("KAIROS_IDENTITY_LOGIN_FAILURES_MAX", "100")
             .with_env("KAIROS_IDENTITY_PASSWORD_QUEUE_LENGTH", "1000")
+            .with_env("KAIROS_IDENTITY_DATABASE_ACQUIRE_TIMEOUT", "30s")
+            .with_env("KAIROS_IDENTITY_SERVER_REQUEST_TIMEOUT_DEFAULT", "1m")
             .start()
             .await;
         let name = |number: usize| format!("user{}", number % NAMES);

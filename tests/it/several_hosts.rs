@@ -80,6 +80,44 @@ async fn a_demoted_primary_is_left_for_the_promoted_standby() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_former_primary_is_not_used_although_it_accepts_writes() {
+    let old = Postgres::own();
+    let new = Standby::of(&old);
+    let database = old.create_database();
+    let hosts = format!("127.0.0.1:{},127.0.0.1:{}", old.port(), new.port());
+    let server = TestServer::on_url(url(&hosts, &database, "sslmode=disable")).start().await;
+    let mut client = server.client().await;
+    server.member("ada").await;
+    new.catch_up(&old);
+
+    old.pause();
+    new.psql("postgres", "SELECT pg_promote()");
+    let bob = until("writes reach the new primary", LIMIT, async || {
+        client.register(registration("bob")).await.ok()?.into_inner().user
+    })
+    .await;
+    // The old primary goes on and accepts writes: it was not demoted. It does not have bob.
+    old.resume();
+    new.stop_immediate();
+
+    let resolve = || ResolveTokenRequest { auth_token: bob.auth_token.clone() };
+    until("look-ups notice that the new primary is away", LIMIT, async || {
+        client.resolve_token(resolve()).await.err()
+    })
+    .await;
+    for _ in 0..20 {
+        let refusal = client.resolve_token(resolve()).await.unwrap_err();
+        assert_eq!(refusal.code(), tonic::Code::Unavailable, "{refusal}");
+    }
+    client.register(registration("carol")).await.unwrap_err();
+    assert_eq!(old.psql(database.name(), "SELECT count(*) FROM core_user"), "1");
+
+    new.start();
+    until("look-ups find bob on the new primary", LIMIT, async || client.resolve_token(resolve()).await.ok())
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_unix_socket_is_named_by_a_parameter() {
     let cluster = Postgres::own();
     let database = cluster.create_database();

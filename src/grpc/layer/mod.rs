@@ -102,7 +102,8 @@ impl<S> BodyLimits for Layered<S> {
 ///    cancelled.
 /// 3. The audit trail, which sees the same, and records each call whose operation has recorded no event.
 /// 4. The content type, before the request body is read.
-/// 5. The limits of the peer; authentication and authorization of the caller; before the deadline starts.
+/// 5. Authentication and authorization of the caller, and then the limits of the peer, before the deadline
+///    starts.
 /// 6. The request id in INTERNAL responses. It encloses the panic layer, which creates such responses.
 /// 7. Panics. It encloses the deadline layer, so that a panic and an exceeded deadline have different codes.
 /// 8. The deadline, for the handler and the reading of the request body.

@@ -1,6 +1,6 @@
 //! Calls over HTTP/1.1 on the API port.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -74,15 +74,22 @@ async fn an_idle_connection_is_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_at_its_age_finishes_its_call() {
+async fn a_connection_at_its_age_closes_at_once_if_idle_and_otherwise_after_the_grace() {
     let server = TestServer::start(
         ServerOptions { connection_age: SHORT, connection_age_grace: SHORT, ..options() },
         None,
     );
+    let began = Instant::now();
     let mut hanging = send(&server, &format!("{CHECK}Test: hang\r\nContent-Length: 0\r\n\r\n")).await;
     let mut idle = send(&server, &format!("{CHECK}Content-Length: 0\r\n\r\n")).await;
     answer(&mut idle).await;
     assert!(is_closed(&mut idle).await && is_closed(&mut hanging).await);
+    // The age is varied by up to a tenth.
+    assert!(
+        began.elapsed() >= SHORT.mul_f64(1.9),
+        "the call may continue for the grace: {:?}",
+        began.elapsed()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

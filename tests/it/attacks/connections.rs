@@ -41,6 +41,8 @@ fn with_short_timeouts(server: Builder) -> Builder {
 /// Connects from the loopback address `from`.
 async fn connect(from: Ipv4Addr, to: SocketAddr) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
+    // Ports of connections that other attacks have closed can be used again at once.
+    socket.set_reuseaddr(true)?;
     socket.bind((IpAddr::V4(from), 0).into())?;
     socket.connect(to).await
 }

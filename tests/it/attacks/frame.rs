@@ -15,7 +15,7 @@ pub const ACK: u8 = 1;
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 
-/// The error code CANCEL of RST_STREAM (RFC 9113, section 7).
+/// The error code CANCEL of the frame `RST_STREAM` (RFC 9113, section 7).
 pub const CANCEL: u32 = 8;
 
 /// Returns the bytes of a frame.

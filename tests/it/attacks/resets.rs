@@ -69,7 +69,7 @@ impl Connection {
         let code = |at: usize| u32::from_be_bytes(payload[at..at + 4].try_into().unwrap());
         match kind {
             frame::SETTINGS if flags == 0 => {
-                self.send(&frame::bytes(frame::SETTINGS, frame::ACK, 0, &[])).await
+                self.send(&frame::bytes(frame::SETTINGS, frame::ACK, 0, &[])).await;
             }
             frame::PING if flags == 0 => {
                 let payload = payload.to_vec();

@@ -132,7 +132,7 @@ on_both_engines! {
         );
 
         assert!(hash.starts_with("bcrypt_sha256$$2b$04$") && !hash.contains(CANARY), "{hash}");
-        // Bytes: version 1, nonce 12, ciphertext 32, authentication tag 16.
-        assert_eq!(lengths, ["61"]);
+        // Bytes: version 1, key id 8, nonce 12, ciphertext 32, authentication tag 16.
+        assert_eq!(lengths, ["69"]);
     }
 }

@@ -16,7 +16,7 @@ mod verification;
 use std::time::Duration;
 
 use kairos_identity::{
-    database::{DatabaseOptions, PostgresOptions, SqliteOptions},
+    database::{DatabaseOptions, NewestTimeline, PostgresOptions, SqliteOptions},
     domain::{
         AuditEvent, AuditKind, AuthToken, Email, MailKind, MailToken, Origin, PasswordHash, RequestId,
         Sealed, Timestamp, User, Username,
@@ -146,6 +146,7 @@ pub fn open_with(url: &str, lookup: LookupOptions) -> Store {
             connect_timeout: Duration::from_secs(2),
             acquire_timeout: Duration::from_secs(20),
             statement_timeout: Duration::from_secs(20),
+            newest_timeline: NewestTimeline::default(),
             idle_timeout: Duration::from_mins(10),
             connection_lifetime: Duration::from_mins(30),
             is_pooled: false,
