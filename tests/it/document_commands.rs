@@ -68,7 +68,7 @@ impl Walkthrough {
     fn script(&self, ports: &[String; 2]) -> String {
         let document = fs::read_to_string(repository().join(self.path)).unwrap();
         let mut script = PRELUDE.to_owned();
-        add_commands(&mut script, self.before, "before", ports);
+        add_commands(&mut script, self.before, "before");
         let blocks = blocks(&document);
         for (number, block) in blocks.iter().enumerate() {
             if self.left_out.iter().any(|text| block.text.contains(text)) {
@@ -80,7 +80,7 @@ impl Walkthrough {
                 ("sh", _) if blocks.get(number + 1).is_some_and(|next| next.text.starts_with("ERROR:")) => {
                     let _ = write!(script, "if\n{}then echo 'no error' >&2; exit 1; fi\n", block.text);
                 }
-                ("sh", _) => add_commands(&mut script, &block.text, &format!("block {number}"), ports),
+                ("sh", _) => add_commands(&mut script, &block.text, &format!("block {number}")),
                 ("toml", Some(name)) => {
                     let _ = write!(script, "cat > {name} <<'KAIROS_FILE'\n{}KAIROS_FILE\n", block.text);
                 }
@@ -117,8 +117,9 @@ impl Walkthrough {
     }
 }
 
-/// Adds the commands of a block. A command that serves runs in the background, until it listens.
-fn add_commands(script: &mut String, commands: &str, name: &str, ports: &[String; 2]) {
+/// Adds the commands of a block. A command that serves runs in the background; the next command waits until it
+/// logs that it serves. The port alone does not tell: it is bound before the migrations.
+fn add_commands(script: &mut String, commands: &str, name: &str) {
     let _ = writeln!(script, "echo '== {name}' >&2");
     let mut lines = commands.lines();
     while let Some(line) = lines.next() {
@@ -139,9 +140,8 @@ fn add_commands(script: &mut String, commands: &str, name: &str, ports: &[String
             script,
             "{command} > serve.log 2>&1 &\nservice=$!\n\
              for try in $(seq 300); do\n  \
-             if (: < /dev/tcp/127.0.0.1/{}) 2> /dev/null; then break; fi\n  \
-             kill -0 \"$service\"\n  sleep 0.1\ndone\n",
-            ports[0]
+             if grep -q 'Serving gRPC on' serve.log; then break; fi\n  \
+             kill -0 \"$service\"\n  sleep 0.1\ndone\n"
         );
     }
 }
