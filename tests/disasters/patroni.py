@@ -20,15 +20,25 @@ from scenarios import GUESS, OUTAGE, POSTGRES, Scenario, Skipped
 from service import ROOT, Service
 
 DOCUMENT = ROOT / "docs/high-availability.md"
+POOLER_DOCUMENT = ROOT / "docs/pgbouncer.md"
+POOLER = ROOT / ".tools/bin/pgbouncer"
 
 # Writes succeed again this long after the new primary accepts them.
 WRITES_SECONDS_MAX = 15
 FAILOVER_SECONDS_MAX = 60
 
+# A cluster that is not whole after this time is examined, and this many lines are no passing state.
+STALE_SECONDS = 30
+STALE_LINES = 4
 
-def settings_of_document():
-    """Returns the block of the document whose first line is `# patroni.yml`."""
-    return re.search(r"```yaml\n(# patroni\.yml\n.*?)```", DOCUMENT.read_text(), re.DOTALL).group(1)
+
+def block(document, language, replaced):
+    """Returns the first block of the document in this language, with the names of servers replaced."""
+    text = re.search(rf"```{language}\n(.*?)```", document.read_text(), re.DOTALL).group(1)
+    for written, used in replaced:
+        assert written in text, f"{document.name} does not have {written}"
+        text = text.replace(written, str(used))
+    return text
 
 
 class Wire:
@@ -92,8 +102,7 @@ class Node:
         self.port, self.rest = free_port(), free_port()
         self.wire = Wire(cluster.etcd_port)
         self.data = self.folder / "data"
-        text = settings_of_document()
-        for written, used in [
+        replaced = [
             ("name: db1", f"name: {self.name}"),
             ("0.0.0.0:8008", f"127.0.0.1:{self.rest}"),
             ("db1.example:8008", f"127.0.0.1:{self.rest}"),
@@ -102,9 +111,8 @@ class Node:
             ("db1.example:5432", f"127.0.0.1:{self.port}"),
             ("data_dir: /var/lib/postgresql/15/kairos", f"data_dir: {self.data}"),
             ("bin_dir: /usr/lib/postgresql/15/bin", f"bin_dir: {postgres.programs()}"),
-        ]:
-            assert written in text, f"{DOCUMENT.name} does not have {written}"
-            text = text.replace(written, used)
+        ]
+        text = block(DOCUMENT, "yaml", replaced)
         # What servers on one machine need too: a folder for the socket and the passwords, and less memory.
         own = f"  pgpass: {self.folder}/pgpass\n  parameters:\n    unix_socket_directories: {self.folder}\n    shared_buffers: 16MB\n"
         self.file = self.folder / "patroni.yml"
@@ -112,6 +120,7 @@ class Node:
         # Otherwise Patroni asks etcd for its address, and goes around the wire.
         self.file.write_text(text.replace("etcd3:\n", "etcd3:\n  use_proxies: true\n"))
         self.child = None
+        self.log_read = 0
 
     def start(self):
         self.child = Child(as_unprivileged(["patroni", self.file]), self.folder / "log", cwd=self.folder)
@@ -160,6 +169,8 @@ class PatroniCluster:
         command += ["--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls", peers]
         command += ["--initial-advertise-peer-urls", peers, "--initial-cluster", f"default={peers}"]
         self.etcd = Child(as_unprivileged(command), folder.parent / "etcd.log", cwd=folder)
+        self.proxies = []
+        self.stale = 0
         self.nodes = [Node(self, number) for number in (1, 2, 3)]
         self.nodes[0].start()
         until(lambda: f"the first node is primary: {self.log()}", 90, self.nodes[0].is_primary)
@@ -179,14 +190,31 @@ class PatroniCluster:
 
     def wait_until_whole(self):
         """Waits until there are a primary, a synchronous standby and a third server that streams."""
+        began = time.monotonic()
 
         def is_whole():
             members = self.members().values()
             roles = sorted(member["role"] for member in members if member["state"] in ("running", "streaming"))
             timelines = {member.get("timeline") for member in members}
-            return roles in (["leader", "replica", "sync_standby"],) and len(timelines) == 1
+            if roles == ["leader", "replica", "sync_standby"] and len(timelines) == 1:
+                return True
+            if time.monotonic() - began > STALE_SECONDS:
+                self.restart_stale()
+            return False
 
         until(lambda: f"the cluster is whole: {self.members()}", 120, is_whole)
+
+    def restart_stale(self):
+        """Restarts the Patroni of a primary that keeps no synchronous standby because its copy of etcd's data is
+        stale. Versions before 3.1 never recover from it (https://github.com/patroni/patroni/issues/2779)."""
+        for node in self.nodes:
+            log = node.folder / "log"
+            if log.read_text()[node.log_read :].count("Synchronous replication key updated by someone else") >= STALE_LINES:
+                node.log_read = len(log.read_text())
+                # PostgreSQL runs on: only SIGTERM to Patroni stops it.
+                node.child.kill()
+                node.start()
+                self.stale += 1
 
     def primary(self):
         return until("a node is primary", 60, lambda: next((node for node in self.nodes if node.is_primary()), None))
@@ -198,11 +226,9 @@ class PatroniCluster:
         assert run.returncode == 0, f"{sql}: {run.stderr}"
         return run.stdout.strip()
 
-    def url(self):
-        hosts = ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
-        return f"postgres://kairos:PASSWORD@{hosts}/kairos?target_session_attrs=read-write&sslmode=disable"
-
     def remove(self):
+        for proxy in self.proxies:
+            proxy.kill()
         for node in self.nodes:
             node.wire.server.close()
             if node.child:
@@ -210,21 +236,62 @@ class PatroniCluster:
         self.etcd.kill()
 
 
-def missing():
+def missing(programs):
     """Returns what the machine lacks, or None."""
-    absent = [package for program, package in (("patroni", "patroni"), ("etcd", "etcd-server")) if not shutil.which(program)]
+    absent = [program for program in programs if not shutil.which(program, path=f"{POOLER.parent}:/usr/sbin:{os.environ['PATH']}")]
     return f"run `scripts/setup disasters`: {' and '.join(absent)} not installed" if absent else None
 
 
-def patroni(case, act, heal):
-    """Runs rounds in which the primary is lost, on one cluster."""
-    if lacking := missing():
+def direct(cluster):
+    """The service knows all three nodes. Returns its settings and the URL of the database."""
+    hosts = ",".join(f"127.0.0.1:{node.port}" for node in cluster.nodes)
+    return {}, f"postgres://kairos:PASSWORD@{hosts}/kairos?sslmode=disable"
+
+
+def through_haproxy(cluster):
+    """The service knows HAProxy alone."""
+    port = free_port()
+    replaced = [("bind 0.0.0.0:5000", f"bind 127.0.0.1:{port}")]
+    for number, node in enumerate(cluster.nodes, 1):
+        replaced += [(f"db{number}.example:5432 check port 8008", f"127.0.0.1:{node.port} check port {node.rest}")]
+    file = cluster.folder / "haproxy.cfg"
+    file.write_text(block(DOCUMENT, "haproxy", replaced))
+    command = ["/usr/sbin/haproxy", "-db", "-f", file]
+    cluster.proxies.append(Child(as_unprivileged(command), cluster.folder.parent / "haproxy.log", cwd=cluster.folder))
+    return {}, f"postgres://kairos:PASSWORD@127.0.0.1:{port}/kairos?sslmode=disable"
+
+
+def through_pgbouncer(cluster):
+    """The service knows PgBouncer alone, which connects through HAProxy."""
+    _, balanced = through_haproxy(cluster)
+    cluster.psql(block(POOLER_DOCUMENT, "sql", []))
+    port, balancer = free_port(), balanced.rsplit(":", 1)[1].split("/")[0]
+    users, program = cluster.folder / "users.txt", cluster.folder / "pgbouncer"
+    users.write_text('"kairos" "PASSWORD"\n')
+    # The account that runs it may have no access to the repository.
+    shutil.copy(POOLER, program)
+    own = f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {users}\n"
+    replaced = [("host=haproxy.example port=5000", f"host=127.0.0.1 port={balancer}")]
+    databases = block(DOCUMENT, "ini", replaced)
+    file = cluster.folder / "pgbouncer.ini"
+    file.write_text(block(POOLER_DOCUMENT, "ini", []) + own + databases)
+    command = [program, file]
+    cluster.proxies.append(Child(as_unprivileged(command), cluster.folder.parent / "pgbouncer.log", cwd=cluster.folder))
+    url = f"postgres://kairos:PASSWORD@127.0.0.1:{port}/kairos?sslmode=disable"
+    return {"KAIROS_IDENTITY_DATABASE_POOLER": "true"}, url
+
+
+def patroni(case, act, heal, connected=direct, programs=()):
+    """Runs rounds in which the primary is lost, on one cluster. `connected` says what the service connects to."""
+    if lacking := missing(["patroni", "etcd", *programs]):
         raise Skipped(lacking)
     case.cluster = cluster = PatroniCluster(case.folder / "patroni")
     cluster.psql("CREATE ROLE kairos LOGIN PASSWORD 'PASSWORD'")
     cluster.psql("CREATE DATABASE kairos OWNER kairos TEMPLATE template0")
-    Service(case.campaign.binary, case.folder / "service", cluster.url()).command("migrate")
-    case.serve(cluster.url())
+    _, every_node = direct(cluster)
+    Service(case.campaign.binary, case.folder / "service", every_node).command("migrate")
+    settings, url = connected(cluster)
+    case.serve(url, settings=settings)
     took = []
     for number in range(case.rounds):
         old = cluster.primary()
@@ -249,6 +316,12 @@ def patroni(case, act, heal):
         case.require_only(load, [*OUTAGE, *GUESS])
         case.check(load, settle=1)
         case.done += 1
+    if cluster.stale:
+        case.add("restarts of a stale Patroni", cluster.stale)
+
+
+def kill_primary(_cluster, node):
+    node.signal_all(signal.SIGKILL)
 
 
 def start_again(_cluster, node):
@@ -258,7 +331,7 @@ def start_again(_cluster, node):
 
 def patroni_kill(case):
     """The primary and its Patroni are killed."""
-    patroni(case, lambda _, node: node.signal_all(signal.SIGKILL), start_again)
+    patroni(case, kill_primary, start_again)
 
 
 def patroni_freeze(case):
@@ -268,6 +341,16 @@ def patroni_freeze(case):
         node.signal_all(signal.SIGCONT)
 
     patroni(case, lambda _, node: node.signal_all(signal.SIGSTOP), thaw)
+
+
+def patroni_haproxy(case):
+    """The primary and its Patroni are killed, and the service connects through HAProxy."""
+    patroni(case, kill_primary, start_again, through_haproxy, ["haproxy"])
+
+
+def patroni_pgbouncer(case):
+    """The primary and its Patroni are killed, and the service connects through PgBouncer and HAProxy."""
+    patroni(case, kill_primary, start_again, through_pgbouncer, ["haproxy", "pgbouncer"])
 
 
 def patroni_demote(case):
@@ -294,4 +377,6 @@ SCENARIOS = [
     Scenario(patroni_kill, POSTGRES, 20, 0),
     Scenario(patroni_freeze, POSTGRES, 20, 0),
     Scenario(patroni_demote, POSTGRES, 20, 0),
+    Scenario(patroni_haproxy, POSTGRES, 20, 0),
+    Scenario(patroni_pgbouncer, POSTGRES, 20, 0),
 ]
