@@ -110,7 +110,8 @@ def chosen(arguments):
     """Returns the (scenario, engine, rounds) to run."""
     import patroni
 
-    known = [*scenarios.SCENARIOS, *patroni.SCENARIOS]
+    # Patroni's are the longest.
+    known = [*patroni.SCENARIOS, *scenarios.SCENARIOS]
     only = arguments.only or []
     unknown = [name for name in only if not any(name in (each.name, each.name.split("-")[0]) for each in known)]
     if unknown:

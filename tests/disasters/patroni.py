@@ -373,8 +373,8 @@ def patroni_switch(case):
 
 
 SCENARIOS = [
+    Scenario(patroni_kill, POSTGRES, 20, 1),
     Scenario(patroni_switch, POSTGRES, 20, 0),
-    Scenario(patroni_kill, POSTGRES, 20, 0),
     Scenario(patroni_freeze, POSTGRES, 20, 0),
     Scenario(patroni_demote, POSTGRES, 20, 0),
     Scenario(patroni_haproxy, POSTGRES, 20, 0),
