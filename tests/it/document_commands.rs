@@ -117,8 +117,8 @@ impl Walkthrough {
     }
 }
 
-/// Adds the commands of a block. A command that serves runs in the background; the next command waits until it
-/// logs that it serves. The port alone does not tell: it is bound before the migrations.
+/// Adds the commands of a block. A command that serves runs in the background; the next command waits until
+/// it logs that it serves. The port alone does not tell: it is bound before the migrations.
 fn add_commands(script: &mut String, commands: &str, name: &str) {
     let _ = writeln!(script, "echo '== {name}' >&2");
     let mut lines = commands.lines();
