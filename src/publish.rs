@@ -122,8 +122,9 @@ pub fn create_folder(folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
+    let missing: Vec<&Path> = folder.ancestors().take_while(|ancestor| !ancestor.is_dir()).collect();
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    sync_folder(folder_of(folder))
+    missing.into_iter().map(folder_of).try_for_each(sync_folder)
 }
 
 /// Checks that a file can be written to a folder, or that the folder can be created. Nothing is left behind.

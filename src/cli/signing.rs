@@ -11,7 +11,7 @@ use crate::{
     accounts::{KeyOptions, Resealing, SigningKeys},
     clock::Clock,
     config::{DatabaseUrl, Settings},
-    database::sqlite_file::with_suffix,
+    database::{DatabaseError, sqlite_file::with_suffix},
     entropy::Entropy,
     env::Env,
     input_file::ShownPath,
@@ -69,10 +69,12 @@ pub(super) async fn check_key(
         return loaded.map_err(|error| format!("secret.key-file: {}", reason(error)));
     }
     let has_secrets = match store {
-        // A schema without this table is older than every secret.
-        Some(store) => {
-            store.list_signing_keys(Clock::system().now()).await.is_ok_and(|keys| !keys.is_empty())
-        }
+        Some(store) => match store.list_signing_keys(Clock::system().now()).await {
+            Ok(keys) => !keys.is_empty(),
+            // A schema without this table is older than every secret.
+            Err(DatabaseError::Internal(_)) => false,
+            Err(error) => return Err(format!("the database {}: {}", settings.database.url, reason(error))),
+        },
         None => false,
     };
     if !has_secrets {

@@ -61,6 +61,7 @@ pub use self::{
     number::{Bytes, Count, Span},
     password::PasswordSettings,
     public_url::PublicUrl,
+    rules::same_port,
     secret::SecretSettings,
     section::Section,
     sender::Sender,

@@ -98,10 +98,11 @@ impl Positions {
         if let Some(before) = *earlier
             && self.report_count >= before.report_count + 2
         {
-            *earlier = None;
             if *newest < before.replayed {
+                // `earlier` stays, so the replica stays out of use until the primary has written as much.
                 return Err("it has replayed WAL that the primary does not have");
             }
+            *earlier = None;
         }
         if earlier.is_none() {
             *earlier = Some(EarlierReport { replayed, report_count: self.report_count });

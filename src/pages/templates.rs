@@ -55,8 +55,9 @@ const FILES: &[(&str, &str)] = &[
 ];
 
 /// The status codes with which the error page is rendered once when it is loaded, to find errors in it.
-const ERRORS: [StatusCode; 7] = [
+const ERRORS: [StatusCode; 8] = [
     StatusCode::BAD_REQUEST,
+    StatusCode::FORBIDDEN,
     StatusCode::NOT_FOUND,
     StatusCode::PAYLOAD_TOO_LARGE,
     StatusCode::UNSUPPORTED_MEDIA_TYPE,

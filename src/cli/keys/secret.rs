@@ -191,9 +191,7 @@ impl SecretKeys {
         let current = self.keys.ring().current();
         let mut replaced = 0;
         for _ in 0..PASSES_MAX {
-            let counts = self.count().await?;
-            let open: u64 =
-                counts.iter().filter(|(key, _)| **key != Some(current)).map(|(_, number)| number).sum();
+            let open = self.count_under_others(current).await?;
             if open == 0 {
                 break;
             }
@@ -211,9 +209,17 @@ impl SecretKeys {
                 ));
             }
         }
-        self.record(current, "everything is encrypted under it").await;
+        if self.count_under_others(current).await? == 0 {
+            self.record(current, "everything is encrypted under it").await;
+        }
         print(format_args!("encrypted {replaced} values again under the key {current}"))?;
         self.print_unused().await
+    }
+
+    /// Returns the number of values that are encrypted under another key than this one.
+    async fn count_under_others(&self, key: KeyId) -> Result<u64, Failure> {
+        let counts = self.count().await?;
+        Ok(counts.iter().filter(|(id, _)| **id != Some(key)).map(|(_, number)| number).sum())
     }
 
     /// Prints which keys of the file are no longer used, and which still are.

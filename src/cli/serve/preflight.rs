@@ -12,7 +12,7 @@ use crate::{
     callers::CallerGate,
     cli::{Failure, reason, signing, store},
     clock::Clock,
-    config::{ConfigError, DatabaseUrl, MailUrl, Numbered, Settings, Sources},
+    config::{ConfigError, DatabaseUrl, MailUrl, Numbered, Settings, Sources, same_port},
     env::Env,
     pages::PageTemplates,
     publish,
@@ -53,10 +53,9 @@ pub(super) async fn check(settings: &Settings, sources: &Sources, clock: &Clock)
     let templates = findings.keep(load_templates(settings));
     findings.keep(check_mail(settings));
     let listener = findings.keep(bind(settings));
-    // With the same address for both ports, the service itself would be the program that listens there.
-    let is_same_address =
-        settings.server.listen.port() != 0 && settings.http.listen == Some(settings.server.listen);
-    let http = if is_same_address { findings.keep(Ok(None)) } else { findings.keep(bind_http(settings)) };
+    // With the same port for both, the service itself would be the program that listens there.
+    let is_same_port = settings.http.listen.is_some_and(|http| same_port(settings.server.listen, http));
+    let http = if is_same_port { findings.keep(Ok(None)) } else { findings.keep(bind_http(settings)) };
     let store = findings.keep(check_database(settings, clock).await);
     match (gate, tls, templates, listener, http, store) {
         (Some(gate), Some(tls), Some(templates), Some(listener), Some(http), Some(store))
