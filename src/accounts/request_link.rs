@@ -98,6 +98,7 @@ impl Accounts {
             .try_acquire_owned()
             .map_err(|_| AccountError::Overloaded { retry_after: RETRY_AFTER })?;
         // Counted separately, so that requests for one kind of link do not use up the limit of the other.
+        // Only links of two kinds are requested here: `ResetPassword` and `VerifyEmail`.
         let mails_to = match purpose {
             MailTokenPurpose::ResetPassword => Subject::mailbox_reset_links(&email),
             MailTokenPurpose::VerifyEmail

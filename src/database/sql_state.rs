@@ -91,7 +91,8 @@ impl SqlState {
         &self.code == b"25006"
     }
 
-    /// Returns what has to be done before the same transaction may succeed.
+    /// Returns what has to be done before the same transaction may succeed; `None` if it would fail again, or
+    /// if the server closed the connection, because then it may have been committed.
     pub(super) fn remedy(self) -> Option<Remedy> {
         match &self.code {
             _ if self.is_fatal => None,

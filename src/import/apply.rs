@@ -200,6 +200,7 @@ impl Import {
         let written = store.write_imported(steps, created, changed).await?;
         totals.written.inserted += written.inserted;
         totals.written.updated += written.updated;
+        // Their users were changed or deleted here in the meantime: the next round decides again.
         totals.changed_meanwhile += u64::from(written.kept);
         Ok(())
     }

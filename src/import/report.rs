@@ -23,7 +23,8 @@ const PAGE: i64 = 1_000;
 #[derive(Debug, Default)]
 pub(super) struct Totals {
     pub(super) written: WrittenUsers,
-    /// Rows that changed after the survey had read them and before they were written.
+    /// Rows of the last round that were not written, because the row, its user or the owner of one of its
+    /// values changed after the survey had read them. Each round begins at 0.
     pub(super) changed_meanwhile: u64,
 }
 

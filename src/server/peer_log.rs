@@ -32,6 +32,7 @@ struct Window {
     began: Option<Instant>,
     /// The number of lines after the first one, by peer and text.
     repeated: HashMap<(ClientAddress, String), u64>,
+    /// The number of lines beyond the first [`LINES_MAX`] different ones.
     others: u64,
 }
 
@@ -114,7 +115,7 @@ impl Window {
         }
         if self.others > 0 {
             let count = self.others;
-            tracing::info!(target: "rpc", count, "{count} requests of other peers within a minute");
+            tracing::info!(target: "rpc", count, "{count} other requests within a minute");
         }
     }
 }
@@ -162,6 +163,6 @@ mod tests {
             let admitted = (0..1_000).filter(|peer| log.admits(address(*peer), "unknown".to_owned())).count();
             assert_eq!(admitted, LINES_MAX);
         });
-        assert!(text.contains("900 requests of other peers within a minute"), "{text}");
+        assert!(text.contains("900 other requests within a minute"), "{text}");
     }
 }

@@ -98,13 +98,15 @@ impl Peers {
             connections: BTreeMap::new(),
             accounts: PeerAccounts::new(self.limits, &self.unfinished_totals),
         });
-        let open = of_peer.connections.len();
-        if open >= self.limits.connections_max {
+        let open_count = of_peer.connections.len();
+        if open_count >= self.limits.connections_max {
             let extra = self.limits.connections_max / EXTRA_PART;
-            if open - self.limits.connections_max >= extra {
+            if open_count - self.limits.connections_max >= extra {
+                // The oldest of the `extra` newest connections that may be displaced is closed.
+                let of_strangers = true;
                 let mut newest = of_peer.connections.values_mut().rev().take(extra);
                 let may_be_displaced = |open: &&mut Open| {
-                    open.may_be_displaced(true) && now.duration_since(open.opened) >= EXTRA_TIME
+                    open.may_be_displaced(of_strangers) && now.duration_since(open.opened) >= EXTRA_TIME
                 };
                 newest.rfind(may_be_displaced)?.displace();
             }

@@ -24,8 +24,9 @@ const COUNTED_MAX: i64 = 100_000;
 /// the index is used.
 const CHANGED_NOTHING: &str = "(reason IS NOT NULL OR kind = 'sensitive_read')";
 
-/// The value of an event that changed nothing, the lowest first: a refusal of an unauthenticated caller,
-/// another refusal about no account, a refusal about an account, a read. The text is that of the index.
+/// The value of an event that changed nothing, the lowest first: a refusal about no account, of an
+/// unauthenticated caller (0) or of another one (1); a refusal about an account; a read. The text is that of
+/// the index.
 const VALUE: &str = "(CASE WHEN reason IS NULL THEN 3 WHEN auth_token IS NOT NULL THEN 2 \
                      WHEN caller = 'nobody' OR caller = 'pages' THEN 0 ELSE 1 END)";
 
@@ -85,8 +86,8 @@ impl Store {
     }
 
     /// Deletes the `count` least valuable audit events, but at most 1,000 in one transaction. In this order:
-    /// refusals of unauthenticated callers, other refusals about no account, refusals about an account,
-    /// reads, completed actions. Of equal value, the oldest come first. Returns the number of deleted events.
+    /// refusals about no account, those of unauthenticated callers first; refusals about an account; reads;
+    /// completed actions. Of equal value, the oldest come first. Returns the number of deleted events.
     pub async fn delete_least_valuable_audit_events(&self, count: i64) -> Result<usize, DatabaseError> {
         let count = count.clamp(0, ROWS_MAX);
         write!(&self.connections, connection => {

@@ -142,8 +142,8 @@ statements! {
             self.cancel_waiting_mails(user, purpose, now).await
         }
 
-        /// Cancels the waiting mails with a user's links for one purpose. Their links need not be voided,
-        /// because they are in no mailbox.
+        /// Cancels the waiting mails with a user's links for one purpose, and erases their tokens. Does not
+        /// void the links: one whose mail is never sent cannot be used.
         async fn cancel_waiting_mails(
             &mut self,
             user: UserId,
@@ -159,7 +159,7 @@ statements! {
                     core_mail_outbox::next_attempt_at.eq(None::<TimestampColumn>),
                     core_mail_outbox::sealed_token.eq(None::<Vec<u8>>),
                     core_mail_outbox::gave_up_at.eq(Some(TimestampColumn(now))),
-                    core_mail_outbox::last_error.eq(Some("its link was voided")),
+                    core_mail_outbox::last_error.eq(Some("cancelled: its link was voided or replaced")),
                 ))
                 .execute(self)
                 .await?;

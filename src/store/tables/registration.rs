@@ -157,6 +157,7 @@ impl Store {
                 .get_result::<UserRow>(connection)
                 .await?
                 .into();
+            // Inserts the digest of the token too.
             connection.enqueue_mail(user.id, &registration.mail, registration.created_at).await?;
             if let Some(id) = registration.request_id {
                 diesel::insert_into(core_registration_request::table)

@@ -1,4 +1,4 @@
-//! Read URLs that do not name the database of the primary on a replica.
+//! Read URLs that are wrong: of another database, of the primary itself, or of no server.
 
 use super::{LIMIT, pair::Pair, resolve};
 use crate::support::{server::TestServer, wait::until};

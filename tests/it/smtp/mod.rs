@@ -95,6 +95,7 @@ async fn a_slow_smtp_server_slows_no_call_and_is_retried() {
 
     server.logged("did not answer within").await;
     smtp.set_mode("ok");
+    // The server has logged none of the attempts that timed out, so these are later ones.
     attempts(&smtp, 6).await;
 }
 

@@ -9,7 +9,7 @@ use kairos_identity::{
 use super::{DAY, NOW, RowCounts, World, email, event};
 
 on_both_engines! {
-    async fn a_user_is_found_by_email_and_username_as_registered(engine: Engine) {
+    async fn a_user_is_found_by_email_and_username_in_any_case(engine: Engine) {
         let world = World::new(engine).await;
         let (ada, _) = world.register("ada").await;
         assert_eq!((ada.created_at, ada.updated_at, ada.is_verified), (NOW, NOW, false));

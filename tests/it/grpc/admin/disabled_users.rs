@@ -74,11 +74,11 @@ on_both_engines! {
         assert_refused(&refusal, Code::InvalidArgument, "INVALID_TOKEN");
         let refusal = identity.login(login("ada", PASSWORD)).await.unwrap_err();
         assert_refused(&refusal, Code::PermissionDenied, "ACCOUNT_DISABLED");
-        // The link is void: if the user were not disabled, this registration would replace the account.
+        // The email stays taken.
         let refusal = identity.register(registration("ada")).await.unwrap_err();
         assert_refused(&refusal, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
 
-        // Enabling mails a new link: without one the next registration would replace the account.
+        // Enabling mails a new link: without one the next purge could delete the user as abandoned.
         enable(&server, &ada.auth_token).await;
         let refusal = identity.register(registration("ada")).await.unwrap_err();
         assert_refused(&refusal, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");

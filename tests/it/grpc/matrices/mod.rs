@@ -201,6 +201,7 @@ on_both_engines! {
             let Some(kind) = right else { continue };
             let account = Account::new(&server, &format!("user{number}"), *kind == Credential::UndoLink).await;
             if *kind == Credential::VerifyLink {
+                // The link of the account is used up, and a new one is mailed only to an unverified email.
                 let (admin, key) = ("AdminService/SetVerified", ("auth_token", text(&account.user.auth_token)));
                 call_method(&server, admin, &[key, ("is_verified", Value::Flag(false))], None).await.unwrap();
                 let resend = [("email", text(&address(&account.name))), ("return_mail_token", Value::Flag(true))];
