@@ -171,6 +171,7 @@ class PatroniCluster:
         command += ["--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls", peers]
         command += ["--initial-advertise-peer-urls", peers, "--initial-cluster", f"default={peers}"]
         self.etcd = Child(as_unprivileged(command), folder.parent / "etcd.log", cwd=folder)
+        until("etcd knows the version of its cluster", 30, lambda: self.etcd_version() not in (None, "not_decided"))
         self.proxies = []
         self.nodes = [Node(self, number) for number in (1, 2, 3)]
         self.nodes[0].start()
@@ -178,6 +179,13 @@ class PatroniCluster:
         for node in self.nodes[1:]:
             node.start()
         self.wait_until_whole()
+
+    def etcd_version(self):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.etcd_port}/version", timeout=2) as answer:
+                return json.load(answer)["etcdcluster"]
+        except (OSError, ValueError):
+            return None
 
     def log(self):
         return [(node.name, (node.folder / "log").read_text()[-400:]) for node in self.nodes if (node.folder / "log").exists()]
@@ -194,7 +202,9 @@ class PatroniCluster:
 
         def is_whole():
             members = self.members().values()
-            roles = sorted(member["role"] for member in members if member["state"] in ("running", "streaming"))
+            # A standby that is rewound is "running" too.
+            states = {"leader": "running", "sync_standby": "streaming", "replica": "streaming"}
+            roles = sorted(member["role"] for member in members if states.get(member["role"]) == member["state"])
             timelines = {member.get("timeline") for member in members}
             return roles == ["leader", "replica", "sync_standby"] and len(timelines) == 1
 

@@ -84,7 +84,7 @@ pub async fn call_with(
     let message = request_of(path);
     let mut bytes = Vec::new();
     for (name, value) in fields {
-        let number = number_of(&message, name);
+        let number = number_of(message, name);
         match value {
             Value::Text(text) => {
                 encode_key(number, WireType::LengthDelimited, &mut bytes);
