@@ -15,7 +15,7 @@ from disk import FAILS_SYNC, FAILS_WRITE, Disk, Shim
 from ledger import Check, Ledger, Violation
 from load import Load, Mail
 from postgres import Cluster
-from processes import reaper, until
+from processes import give_to_unprivileged, reaper, until
 from service import EVERYTHING, HEALTH_SECONDS, LOOK_UPS_ONLY, NOTHING, Service, new_folder
 
 # After a full disk the health stays NOT_SERVING for ten more checks (src/grpc/health.rs).
@@ -302,7 +302,7 @@ def disk(case):
     cluster = case.campaign.shared_cluster()
     try:
         (mounted / "space").mkdir()
-        subprocess.run(["chown", "postgres:" if os.path.exists("/home/postgres") else "postgres", mounted / "space"], check=True)
+        give_to_unprivileged(mounted / "space")
         space = f"space_{case.seed}"
         cluster.psql(f"CREATE TABLESPACE {space} LOCATION '{mounted / 'space'}'")
         database = case.new_database(f"TABLESPACE {space}")
