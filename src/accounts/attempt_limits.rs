@@ -77,8 +77,9 @@ impl Accounts {
         }
     }
 
-    /// Returns the client address if it is known to the account, and the account's known addresses together
-    /// have not used up their common limit. Beyond that limit they count like any other address.
+    /// Returns the client address if it is a known address of the account; `None` if it is not, or if the
+    /// account's known addresses together have used up their common limit. Beyond that limit, a known address
+    /// counts like any other.
     async fn usable_known_address(
         &self,
         email: &Email,

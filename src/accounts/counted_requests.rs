@@ -40,8 +40,8 @@ impl Accounts {
         }
     }
 
-    /// Counts a change that causes mails and that a user requested with a proof of identity. Only the user's
-    /// own requests count.
+    /// Counts a change that causes mails and that a user requested with a proof of identity. `changes` is a
+    /// subject for which only such requests count, so no other client can use up its limit.
     ///
     /// # Errors
     /// [`AccountError::TooManyAttempts`]; the change was not counted. Or a database error.

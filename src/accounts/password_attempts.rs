@@ -66,7 +66,8 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError::TooManyAttempts`], whether or not the account exists; [`AccountError::Overloaded`] or
-    /// a database error. Nothing was counted.
+    /// a database error. Nothing was counted, except that after a database error the reservation may have
+    /// been written: it expires.
     pub(super) async fn reserve_attempt(
         &self,
         account: AttemptedAccount<'_>,
@@ -135,8 +136,8 @@ impl PasswordAttempt {
     /// correct one is settled by the caller.
     ///
     /// # Errors
-    /// [`AccountError::Overloaded`] if the comparison could not begin in time, or
-    /// [`AccountError::Internal`]. Nothing was compared, and the attempt counts nothing.
+    /// [`AccountError::Overloaded`] if no thread was free in time, or before the caller had gone;
+    /// [`AccountError::Internal`] if the comparison failed. The attempt counts nothing.
     pub(super) async fn compare(
         &mut self,
         slot: QueueSlot,

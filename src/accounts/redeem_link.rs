@@ -19,7 +19,8 @@ impl Accounts {
     /// meanwhile; [`AccountError::TooManyAttempts`] if too many new passwords were judged for this link;
     /// [`AccountError::Overloaded`], [`AccountError::StoreUnavailable`] or [`AccountError::Internal`];
     /// [`NewPasswordError::Refused`] if the password breaks a rule. After any error except `InvalidToken`,
-    /// the link stays valid.
+    /// the link stays valid; only after `StoreUnavailable`, the password may have been set and the link used
+    /// up all the same.
     pub async fn reset_password(
         &self,
         token: &MailToken,

@@ -139,8 +139,8 @@ impl Budget {
     }
 }
 
-/// Refuses an attempt before the end of its wait. A wait longer than `longest` was set by a wrong clock and
-/// is ignored.
+/// Refuses an attempt before the end of its wait. A wait longer than `longest` was set by a wrong clock, or
+/// under a setting that was greater, and is ignored.
 fn refuse_early(before: Option<Attempts>, now: Timestamp, longest: Duration) -> Result<(), Timestamp> {
     match before {
         Some(before) if before.refused_until > now && before.refused_until.since(now) <= longest => {

@@ -81,7 +81,8 @@ fn missing_file(path: &Path) -> Failure {
     )
 }
 
-/// Checks that a SQLite file can be written, or created where its path leads. Leaves nothing behind.
+/// Checks that the folder of a SQLite file can be written, or can be created. Does not open the file itself,
+/// and leaves nothing behind.
 pub(super) fn check_file(path: &Path) -> Result<(), Failure> {
     if path.is_dir() {
         return Err(format!(

@@ -79,7 +79,7 @@ impl Heartbeats {
         number
     }
 
-    /// Records the end of the last write.
+    /// Records that the last write was committed, to the row of `instance`.
     pub(super) fn acknowledge(&mut self, instance: UuidColumn) {
         self.instance = Some(instance);
         if let Some(last) = self.beats.back_mut() {

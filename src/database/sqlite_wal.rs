@@ -64,7 +64,7 @@ impl WalWatch {
     }
 }
 
-/// Logs the size of the WAL and the processes that read the database.
+/// Logs the size of the WAL and the other processes that read the database.
 pub(super) fn warn(path: &Path) {
     let wal_bytes = fs::metadata(with_suffix(path, "-wal")).map_or(0, |file| file.len());
     let readers = readers(path);
@@ -76,7 +76,8 @@ pub(super) fn warn(path: &Path) {
     );
 }
 
-/// Returns the names and ids of the processes that hold a lock of a reader, from `/proc` (Linux).
+/// Returns the names and ids of the other processes that hold a lock of a reader, from `/proc` (Linux), or a
+/// text that says that there are none.
 fn readers(path: &Path) -> String {
     let inode = fs::metadata(with_suffix(path, "-shm")).map(|file| file.ino());
     let locks = fs::read_to_string("/proc/locks");

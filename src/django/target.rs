@@ -121,7 +121,7 @@ impl DjangoTarget {
     /// Advances the generator of ids past the inserted ids, and commits the transaction.
     ///
     /// # Errors
-    /// [`DatabaseError`]; nothing was written then.
+    /// [`DatabaseError`]; nothing was written then, unless the connection was lost during the commit.
     pub async fn finish(mut self) -> Result<(), DatabaseError> {
         self.session.advance_id("core_user").await?;
         self.session.commit().await

@@ -19,7 +19,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn marks_that_change_a_text_unseen_control_it_and_letters_do_not() {
+    fn invisible_marks_that_change_a_text_control_it_and_letters_do_not() {
         for c in ['\n', '\t', '\u{1b}', '\u{9b}', '\u{202e}', '\u{2066}', '\u{200b}', '\u{2028}', '\u{feff}']
         {
             assert!(controls_text(c), "{c:?}");

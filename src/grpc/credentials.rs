@@ -50,7 +50,8 @@ pub(super) enum InvalidCredentials {
 /// Returns the service token of the caller, if the request contains one.
 ///
 /// # Errors
-/// [`InvalidCredentials`] if it is unclear which caller is meant.
+/// [`InvalidCredentials`] if a `kairos-caller-token` is not a service token, if a header contains two
+/// credentials in one value, or if there is more than one service token.
 pub(super) fn service_token(headers: &HeaderMap) -> Result<Option<ServiceToken>, InvalidCredentials> {
     let (mut found, mut is_several) = (None, false);
     let mut add = |token| is_several |= found.replace(token).is_some();

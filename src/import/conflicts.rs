@@ -41,7 +41,7 @@ impl Import {
                     // If the holder's own row is gone from the source, the row becomes new, so that the
                     // conflict is reported.
                     Some(holder) if !round.survey.has_change_of(holder.user.id)? => {
-                        !has_no_source_row(round, holder)?
+                        !is_absent_from_source(round, holder)?
                     }
                     Some(_) | None => round.survey.has_email(&candidate.email)?,
                 };
@@ -152,7 +152,7 @@ impl Import {
         let others: Vec<&Holder> = holders.iter().filter(is_other).collect();
         let row = [candidate.id];
         if let Some(holder) = others.iter().find(|holder| holder.user.email == candidate.email) {
-            if holder.user.auth_token == candidate.auth_token && has_no_source_row(round, holder)? {
+            if holder.user.auth_token == candidate.auth_token && is_absent_from_source(round, holder)? {
                 candidate.user = Some(holder.user.id);
                 candidate.state = UserState::AlreadyHere;
                 round.survey.update(&candidate)?;
@@ -205,7 +205,7 @@ impl Import {
             let message = format!("{message} and has not verified it, but the row has: {way_out}");
             return round.refuse("email_taken_here", &row, &message);
         }
-        if holder.source_row.is_some() && has_no_source_row(round, holder)? {
+        if holder.source_row.is_some() && is_absent_from_source(round, holder)? {
             let message =
                 format!("{message} and was imported from a row that is no longer in the source: {way_out}");
             return round.refuse("email_taken_here", &row, &message);
@@ -214,7 +214,7 @@ impl Import {
     }
 }
 
-/// True if the source has no row of the user.
-fn has_no_source_row(round: &mut Round, holder: &Holder) -> Result<bool, ImportError> {
+/// True if the source has no row of the user: the row was deleted, or the user was not imported.
+fn is_absent_from_source(round: &mut Round, holder: &Holder) -> Result<bool, ImportError> {
     holder.source_row.map_or(Ok(true), |row| Ok(!round.survey.has_row(row)?))
 }

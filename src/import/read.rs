@@ -198,7 +198,9 @@ fn note_earlier_changes(
     Ok(())
 }
 
-/// Sets the state of a row by comparing it with the record of its earlier import.
+/// Compares a row with the record of its earlier import and sets its state. If its user still exists, also
+/// sets the user, the user's `auth_token` and, where the user keeps it, the username. A row without a record
+/// stays new.
 fn compare(row: &DjangoRow, parsed: &mut ParsedRow, remembered: Option<&ImportedRow>) {
     let Some(remembered) = remembered else { return };
     let candidate = &mut parsed.candidate;

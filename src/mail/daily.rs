@@ -63,8 +63,11 @@ fn subjects(mail: &OutgoingMail) -> Vec<Subject> {
     vec![Subject::mailbox_mails(&mail.recipient, mail.kind.cause()), Subject::all_mails()]
 }
 
-/// Returns the mails to an address in the window including this one. If the window is full, one mail is
-/// admitted `interval` after the last one; until then, returns that time.
+/// Returns the mails to an address in the window including this one. A full window admits one more mail when
+/// `interval` has passed since the last one.
+///
+/// # Errors
+/// The time from which a mail is admitted: the end of `interval`, or that of the window if it is earlier.
 fn count_to_mailbox(
     max: u32,
     interval: Duration,
@@ -74,7 +77,8 @@ fn count_to_mailbox(
     let with_interval = |counted| Attempts { refused_until: now.plus(interval), ..counted };
     match (count_one(max, before, now), before) {
         (Ok(counted), _) => Ok(with_interval(counted)),
-        // A wait longer than `interval` was set by a wrong clock, so it does not refuse the mail.
+        // A wait longer than `interval` was set by a wrong clock, or by a mail with a longer interval: it
+        // does not refuse this mail.
         (Err(end), Some(last)) if last.refused_until > now && last.refused_until.since(now) <= interval => {
             Err(end.min(last.refused_until))
         }
@@ -82,7 +86,10 @@ fn count_to_mailbox(
     }
 }
 
-/// Returns the mails in the window including this one, or the end of the window if it is full.
+/// Returns the mails in the window including this one.
+///
+/// # Errors
+/// The end of the window, if it is full.
 fn count_one(max: u32, before: Option<Attempts>, now: Timestamp) -> Result<Attempts, Timestamp> {
     let counted = Attempts::with_one_more_in_window(before, WINDOW, now);
     if counted.count > max { Err(counted.expires_at) } else { Ok(counted) }

@@ -124,8 +124,8 @@ impl Outbox {
         sending.wait().await;
     }
 
-    /// Leases the next mail that is due, or one that is scheduled later than the longest backoff allows,
-    /// because a wrong clock set that time.
+    /// Leases the next mail that is due, or one that is scheduled later than the longest backoff allows: a
+    /// wrong clock set that time, or an instance with a greater `mail.retry-max`.
     async fn claim(&self) -> Result<Option<OutgoingMail>, DatabaseError> {
         let now = self.env.clock.now();
         let lease_until = now.plus(self.options.timeout * 2);

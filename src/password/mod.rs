@@ -60,8 +60,8 @@ pub enum Verdict {
     Wrong,
     /// The password is correct.
     Correct {
-        /// True if the hash has an older scheme or a lower cost than the setting and [`Passwords::rehash`]
-        /// should replace it.
+        /// True if the hash has another scheme than new hashes, or a lower cost than the setting:
+        /// [`Passwords::rehash`] should replace it.
         needs_rewrite: bool,
     },
 }
@@ -293,7 +293,7 @@ fn check(password: &str, hash: &StoredHash, can_be_right: bool, cost: u32) -> Ve
 
     // Evaluated after the work, so that the time does not reveal whether the user exists.
     if matches && can_be_right {
-        Verdict::Correct { needs_rewrite: hash.is_weaker_than(cost) }
+        Verdict::Correct { needs_rewrite: hash.needs_rewrite(cost) }
     } else {
         Verdict::Wrong
     }

@@ -56,6 +56,7 @@ fn hosts_are_those_that_psql_would_try() {
         ("postgres://%2Frun%2Fpg/x", "/run/pg"),
         ("postgres:///x", "/var/run/postgresql"),
         ("postgres://a@/x?host=/run/pg&port=5", "/run/pg"),
+        // `address` shows the names, also where `hostaddr` sets the addresses to connect to.
         ("postgres:///x?hostaddr=10.0.0.1,10.0.0.2&host=h1,h2", "h1:5432,h2:5432"),
     ] {
         assert_eq!(parsed(url).address(), addresses, "{url}");

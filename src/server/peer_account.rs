@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_with_few_calls_may_check_the_health_of_a_peer_with_too_many() {
+    fn a_connection_with_few_calls_may_check_the_health_while_its_peer_has_too_many() {
         let peer = PeerAccounts::new(PeerLimits::of_tests(), &UnfinishedTotals::default());
         let (stranger, balancer) = (connection(&peer), connection(&peer));
         let (mut of_stranger, mut of_balancer) =

@@ -16,11 +16,11 @@ use super::{
 };
 use crate::{clock::Clock, domain::ClientAddress};
 
-/// The part of the connections of a peer that it may open beyond its limit, for a health check by a load
-/// balancer whose address others use up. A further one gets the place of the oldest of them.
+/// A peer may open this part (1/64) of its limit beyond the limit, for a health check by a load balancer
+/// whose address others use up. A further connection gets the place of the oldest of these extra ones.
 const EXTRA_PART: usize = 64;
 
-/// The time for which such a connection keeps its place: longer than a health check takes.
+/// The time for which an extra connection keeps its place: longer than a health check takes.
 const EXTRA_TIME: Duration = Duration::from_secs(1);
 
 /// The peers with open connections.
@@ -118,9 +118,9 @@ impl Peers {
         Some(PeerSlot { peers: self.clone(), peer, number, account })
     }
 
-    /// Closes a connection so that a new one of `address` gets its place: the oldest of the peer that has the
-    /// most connections of strangers, or else the most that their callers do not keep. Returns false if no
-    /// peer has more of them than the peer of the new one.
+    /// Closes a connection so that a new one of `address` gets its place: of the peer that has the most
+    /// connections of strangers, the oldest of these. If no peer has more of them than the peer of the new
+    /// one, does the same with the connections that no caller keeps. Returns false if none is closed.
     pub(super) fn displace_for(&self, address: IpAddr) -> bool {
         let peer = ClientAddress::of(address);
         let mut connected = self.lock();

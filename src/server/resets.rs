@@ -130,6 +130,7 @@ impl Resets {
         self.count(resets, now)
     }
 
+    /// Counts resets, and raises the verdict if their rate exceeds the limit. Returns true if there are any.
     fn count(&mut self, resets: u32, now: impl FnOnce() -> Instant) -> bool {
         if resets == 0 {
             return false;

@@ -24,7 +24,7 @@ const CONNECTIONS_MAX: usize = 16 + 2 + 2;
 const WRITES: usize = 40;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reads_go_on_while_commits_hang_and_writes_once_they_no_longer_do() {
+async fn reads_go_on_while_commits_hang_and_writes_recover_afterwards() {
     let cluster = Postgres::own();
     let database = cluster.create_database();
     let server = TestServer::on_url(database.url().to_owned())

@@ -172,8 +172,8 @@ fn build_pages(
     Pages::new(accounts.clone(), templates, options, env)
 }
 
-/// Creates the store if it is missing, and migrates a SQLite database. Fails if the schema of a PostgreSQL
-/// database is not current.
+/// Returns `store`, or creates it if it is `None`: a SQLite file that is still to be created. Migrates a
+/// SQLite database. Fails if the schema of a PostgreSQL database is not current.
 async fn migrated_store(settings: &Settings, store: Option<Store>) -> Result<Store, Failure> {
     let store = match store {
         Some(store) => store,

@@ -216,7 +216,7 @@ async fn next_hangup(hangup: &mut Option<Signal>) {
     }
 }
 
-/// Logs the result of a reload.
+/// Logs the result of a reload; nothing for `Ok(None)`, when there was no file to read.
 fn log_reload(what: &str, reloaded: Result<Option<String>, Failure>) {
     match reloaded {
         Ok(Some(result)) => tracing::info!("Reloaded the {what}: {result}"),

@@ -34,7 +34,11 @@ pub struct CopiedTable {
     pub checksum: [u8; 32],
 }
 
-/// Copies the missing rows of a table and returns the table with its checksum.
+/// Copies the missing rows of a table, or all rows again if both engines sort them differently
+/// ([`CopiedRow::HAS_SAME_ORDER`]). Returns the table with its checksum.
+///
+/// # Errors
+/// [`CopyError::Different`] if the checksums of both sides differ; or a database error.
 pub(super) async fn copy_table<R: CopiedRow>(
     source: &mut Session,
     target: &mut Session,

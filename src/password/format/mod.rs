@@ -105,7 +105,7 @@ impl StoredHash {
     }
 
     /// True if the hash should be replaced by a new hash of `cost`: it has another scheme or a lower cost.
-    pub(super) fn is_weaker_than(&self, cost: u32) -> bool {
+    pub(super) fn needs_rewrite(&self, cost: u32) -> bool {
         match self {
             Self::BcryptSha256(hash) => hash.cost() < cost,
             Self::Bcrypt(_) | Self::Pbkdf2(_) | Self::Scrypt(_) | Self::Argon2(_) | Self::Md5(_) => true,

@@ -85,16 +85,16 @@ fn the_dummy_hash_is_of_the_current_cost_and_differs_each_time() {
     let (one, other) = (dummy_hash(12, &entropy), dummy_hash(12, &entropy));
     assert!(one.expose().starts_with("bcrypt_sha256$$2b$12$"));
     assert_ne!(one.expose(), other.expose());
-    assert!(!read(one.expose()).is_weaker_than(12));
+    assert!(!read(one.expose()).needs_rewrite(12));
 }
 
 #[test]
 fn only_the_current_scheme_and_cost_need_no_rewrite() {
-    for (encoded, is_weaker) in GOLDEN.iter().zip([false, true, true, true, true]) {
-        assert_eq!(read(encoded).is_weaker_than(12), is_weaker, "{encoded}");
+    for (encoded, is_outdated) in GOLDEN.iter().zip([false, true, true, true, true]) {
+        assert_eq!(read(encoded).needs_rewrite(12), is_outdated, "{encoded}");
     }
-    assert!(!read(GOLDEN[0]).is_weaker_than(10));
-    assert!(read(GOLDEN[0]).is_weaker_than(13));
+    assert!(!read(GOLDEN[0]).needs_rewrite(10));
+    assert!(read(GOLDEN[0]).needs_rewrite(13));
 }
 
 #[test]

@@ -33,7 +33,8 @@ pub const CLOCK_DIFFERENCE_MAX: Duration = Duration::from_mins(1);
 
 impl Attempts {
     /// Returns the attempts of the current window of this length. A window that ends later than one that
-    /// begins now was set by a wrong clock, so it is ignored. The tolerance is [`CLOCK_DIFFERENCE_MAX`].
+    /// begins now was set by a wrong clock, or under a setting that was greater, so it is ignored. The
+    /// tolerance is [`CLOCK_DIFFERENCE_MAX`].
     #[must_use]
     pub fn in_window(before: Option<Self>, length: Duration, now: Timestamp) -> Option<Self> {
         let latest = now.plus(length).plus(CLOCK_DIFFERENCE_MAX);

@@ -166,7 +166,7 @@ async fn connections_of_strangers_at_the_address_of_a_load_balancer_leave_it_its
     for _ in 0..200 {
         open.push(TcpStream::connect(server.address()).await.unwrap());
     }
-    // Longer than a connection beyond the limit keeps its place.
+    // For one second, a connection beyond the limit keeps its place. Then a health check may get the place.
     tokio::time::sleep(Duration::from_millis(1_100)).await;
 
     for _ in 0..20 {

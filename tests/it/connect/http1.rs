@@ -72,6 +72,7 @@ async fn a_body_that_never_ends_is_refused_by_its_length_or_its_time() {
         let slow = answer_to(server.address(), &head(RESOLVE, framing), part, pause).await;
         assert!(slow.starts_with("HTTP/1.1 504 ") && slow.contains("deadline_exceeded"), "{framing}: {slow}");
     }
+    // A head that never ends gets no answer.
     let slow_head =
         answer_to(server.address(), &format!("POST {LOGIN} HTTP/1.1\r\n"), b"X: y\r\n", pause).await;
     assert_eq!(slow_head, "");

@@ -122,7 +122,7 @@ on_both_engines! {
         assert_eq!(undo(&server, &token).await.unwrap(), address("ada"));
     }
 
-    async fn an_undo_link_works_for_72_hours_and_not_once_the_old_address_is_taken(engine: Engine) {
+    async fn an_undo_link_works_for_72_hours_unless_the_old_address_is_taken(engine: Engine) {
         let database = TestDatabase::new(engine);
         let server = TestServer::on_url(database.url().to_owned()).start().await;
         for name in ["ada", "bob", "cyd"] {
