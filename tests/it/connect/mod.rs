@@ -7,7 +7,6 @@ mod curl;
 mod health;
 mod http1;
 mod malformed;
-mod node;
 mod violations;
 
 use std::collections::BTreeMap;
