@@ -3,6 +3,8 @@
 
 mod command_line;
 mod generators;
+mod proxies;
+mod proxy;
 mod scene;
 
 use self::{
