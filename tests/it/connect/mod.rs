@@ -6,6 +6,7 @@ mod compression;
 mod curl;
 mod health;
 mod http1;
+mod lives;
 mod malformed;
 mod violations;
 
