@@ -60,7 +60,8 @@ section! {
         /// Time limit of a TLS handshake.
         tls_handshake_timeout: Span<100, 600_000> = "10s",
         /// Age at which the server sends GOAWAY on a connection, plus or minus 10 % at random, so that load
-        /// spreads over new instances. A connection of HTTP/1.1 is closed after its current request.
+        /// spreads over new instances. A connection of HTTP/1.1 is closed after its current request, or after
+        /// one more.
         connection_age: Span<1_000, 604_800_000> = "30m",
         /// Time without a call after which the server sends GOAWAY on a connection; it may take up to twice
         /// as long. A client that needs the connection again reconnects. Unused connections thus do not count

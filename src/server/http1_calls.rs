@@ -1,8 +1,16 @@
 //! Serves calls over HTTP/1.1, one after the other on a connection, with the limits of HTTP/2 (`http2.rs`).
 //!
-//! At its maximum age or at shutdown, a connection finishes its call and is closed.
+//! At its maximum age, a connection answers the call in flight or one more, and is closed: a client or a
+//! proxy may just be sending a request. At shutdown, a connection finishes its call and is closed.
 
-use std::{io, panic::AssertUnwindSafe, sync::Arc};
+use std::{
+    io,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use futures_util::FutureExt;
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -42,6 +50,8 @@ struct Served<S> {
     peer: Peer,
     head: CurrentHead,
     bodies: Arc<BodyContext>,
+    /// True if the connection has reached its maximum age: the next response closes it.
+    is_at_age: Arc<AtomicBool>,
 }
 
 impl<S> Http1Calls<S> {
@@ -65,8 +75,9 @@ impl<S: HttpHandler + BodyLimits> Http1Calls<S> {
         };
         let io = LimitedIo::new(io, head.clone(), HeldBytes::new(Arc::clone(&account)), times);
         let bodies = Arc::new(BodyContext::new::<S>(options, &account, &accepted));
-        let served =
-            Arc::new(Served { service: Arc::clone(&self.service), peer, head: head.clone(), bodies });
+        let (service, is_at_age) = (Arc::clone(&self.service), Arc::new(AtomicBool::new(false)));
+        let served = Served { service, peer, head: head.clone(), bodies, is_at_age: Arc::clone(&is_at_age) };
+        let served = Arc::new(served);
         let service = service_fn(move |request| {
             let served = Arc::clone(&served);
             async move {
@@ -86,24 +97,23 @@ impl<S: HttpHandler + BodyLimits> Http1Calls<S> {
             .max_buf_size(buffer.max(BUFFER_BYTES_MIN))
             .serve_connection(TokioIo::new(io), service);
         let mut connection = WithStreams::new(connection, accepted, CountedCalls::new(account));
-        let grace = tokio::select! {
+        tokio::select! {
             _ = &mut connection => return,
-            () = tokio::time::sleep(options.varied_age(&self.entropy)) => Some(options.connection_age_grace),
-            () = stop.cancelled() => None,
-        };
+            () = tokio::time::sleep(options.varied_age(&self.entropy)) => {
+                is_at_age.store(true, Ordering::Relaxed);
+                tokio::select! {
+                    _ = tokio::time::timeout(options.connection_age_grace, &mut connection) => return,
+                    () = stop.cancelled() => {}
+                }
+            }
+            () = stop.cancelled() => {}
+        }
         if head.waiting_bytes() > 0 {
             return; // An unfinished head has begun no call, so the connection is closed at once.
         }
         connection.change(http1::Connection::graceful_shutdown);
-        match grace {
-            Some(grace) => {
-                let _ = tokio::time::timeout(grace, connection).await;
-            }
-            // At shutdown, the accept loop enforces one deadline for all connections.
-            None => {
-                let _ = connection.await;
-            }
-        }
+        // At shutdown, the accept loop enforces one deadline for all connections.
+        let _ = connection.await;
     }
 }
 
@@ -119,7 +129,7 @@ impl<S: HttpHandler + BodyLimits> Served<S> {
             self.call(request, next_head).await
         };
         // Another server may see the next request at a different byte, so the connection carries no other.
-        if framing != Framing::Clear {
+        if framing != Framing::Clear || self.is_at_age.load(Ordering::Relaxed) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response

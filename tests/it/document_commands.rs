@@ -2,8 +2,8 @@
 //!
 //! Only what a reader replaces too is replaced: names of servers, and ports, since tests run at the same
 //! time. Commands whose error the document shows must fail. A line that begins with `kairos-identity serve`
-//! runs in the background until the end. A block of another language whose first line is `# NAME` becomes the
-//! file NAME.
+//! runs in the background until the end. Programs in Python and JavaScript run as well. A block of another
+//! language whose first line is `# NAME` becomes the file NAME.
 
 use std::{fmt::Write, fs, net::TcpListener, os::unix::fs::symlink, path::Path, process::Command};
 
@@ -81,9 +81,9 @@ impl Walkthrough {
                     let _ = write!(script, "if\n{}then echo 'no error' >&2; exit 1; fi\n", block.text);
                 }
                 ("sh", _) => add_commands(&mut script, &block.text, &format!("block {number}")),
-                ("toml", Some(name)) => {
-                    let _ = write!(script, "cat > {name} <<'KAIROS_FILE'\n{}KAIROS_FILE\n", block.text);
-                }
+                ("toml", Some(name)) => add_input(&mut script, &format!("cat > {name}"), &block.text),
+                ("python", _) => add_input(&mut script, "python3 -", &block.text),
+                ("js", _) => add_input(&mut script, "node --input-type=module -", &block.text),
                 _ => {}
             }
         }
@@ -103,7 +103,7 @@ impl Walkthrough {
             .args(["-c", &self.script(&ports)])
             .current_dir(&folder)
             .env_clear()
-            .env("PATH", format!("{}:{}:/usr/bin:/bin", binary.display(), tools.display()))
+            .env("PATH", format!("{}:{}:/usr/local/bin:/usr/bin:/bin", binary.display(), tools.display()))
             .env("HOME", folder.path())
             .env("KAIROS_IDENTITY_PASSWORD_COST", "4")
             .env("KAIROS_IDENTITY_PASSWORD_INSECURE_LOW_COST", "true")
@@ -115,6 +115,11 @@ impl Walkthrough {
         let (printed, errors) = (stdout(&output), stderr(&output));
         assert!(output.status.success(), "{}:\n{printed}\n{errors}\n{log}", self.path);
     }
+}
+
+/// Adds a command whose standard input is `text`.
+fn add_input(script: &mut String, command: &str, text: &str) {
+    let _ = write!(script, "{command} <<'KAIROS_FILE'\n{text}KAIROS_FILE\n");
 }
 
 /// Adds the commands of a block. A command that serves runs in the background; the next command waits until

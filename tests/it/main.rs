@@ -20,6 +20,8 @@ mod callers_command;
 #[cfg(test)]
 mod circles;
 #[cfg(test)]
+mod clients;
+#[cfg(test)]
 mod clock_jumps;
 #[cfg(test)]
 mod command_line;

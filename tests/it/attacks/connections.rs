@@ -120,19 +120,24 @@ async fn without_file_descriptors_open_connections_and_later_new_ones_are_served
     .await;
 }
 
-/// Opens `connections` connections one after the other, sends the HTTP/2 preface on each, and holds those
-/// that the service accepts. Returns how many the service closed.
+/// A call over HTTP/1.1, after which the connection stays open.
+const HTTP1_CALL: &[u8] = b"POST /grpc.health.v1.Health/Check HTTP/1.1\r\nHost: kairos.test\r\n\
+    Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+
+/// Opens `connections` connections one after the other, sends the HTTP/2 preface or a call over HTTP/1.1 on
+/// each in turn, and holds those that the service accepts. Returns how many the service closed.
 async fn hold_connections(from: Ipv4Addr, address: SocketAddr, connections: usize, stop: Stop) -> u64 {
     let mut held = JoinSet::new();
     let mut disconnected = 0;
-    for _ in 0..connections {
+    for number in 0..connections {
         let Ok(mut socket) = connect(from, address).await else { continue };
         let stop = stop.clone();
+        let begin = if number % 2 == 0 { frame::preface() } else { HTTP1_CALL.to_vec() };
         held.spawn(async move {
             let mut bytes = [0; 1_024];
-            let _ = socket.write_all(&frame::preface()).await;
+            let _ = socket.write_all(&begin).await;
             loop {
-                // SETTINGS, a PING or a timeout mean that the connection is still open.
+                // SETTINGS, a PING, the answer or a timeout mean that the connection is still open.
                 let is_last = stop.is_set();
                 let limit = if is_last { CLOSE_LIMIT } else { BYTE_PAUSE };
                 if let Ok(Ok(0) | Err(_)) = tokio::time::timeout(limit, socket.read(&mut bytes)).await {

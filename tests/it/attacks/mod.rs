@@ -9,6 +9,7 @@ mod connections;
 mod floods;
 mod frame;
 mod header_lists;
+mod http1_calls;
 mod http_port;
 mod memory;
 mod resets;

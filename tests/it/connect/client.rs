@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::support::{raw::call, server::TestServer};
+use crate::support::{raw::call_encoded, server::TestServer};
 
 /// A response of HTTP.
 #[derive(Debug)]
@@ -117,12 +117,34 @@ impl Protocol {
         Self::GrpcWeb(Version::HTTP_11),
     ];
 
-    /// Calls a method with an empty message. A success of gRPC, gRPC-Web and Connect with protobuf is the
-    /// message, one of Connect with JSON is the JSON.
+    /// [`Self::ALL`], each with both versions of HTTP if it has both.
+    pub const ALL_VERSIONS: [Self; 7] = [
+        Self::Grpc,
+        Self::Json(Version::HTTP_11),
+        Self::Json(Version::HTTP_2),
+        Self::Proto(Version::HTTP_11),
+        Self::Proto(Version::HTTP_2),
+        Self::GrpcWeb(Version::HTTP_11),
+        Self::GrpcWeb(Version::HTTP_2),
+    ];
+
+    /// Calls a method with an empty message, like [`Self::call`].
     pub async fn call_empty(
         self,
         server: &TestServer,
         path: &str,
+        bearer: Option<&str>,
+    ) -> Result<Vec<u8>, Status> {
+        self.call(server, path, (b"", "{}"), bearer).await
+    }
+
+    /// Calls a method with a message, which is given in protobuf and in JSON. A success of gRPC, gRPC-Web and
+    /// Connect with protobuf is the message, one of Connect with JSON is the JSON.
+    pub async fn call(
+        self,
+        server: &TestServer,
+        path: &str,
+        (message, json): (&[u8], &str),
         bearer: Option<&str>,
     ) -> Result<Vec<u8>, Status> {
         let bearer_value = bearer.map(|token| format!("Bearer {token}"));
@@ -132,10 +154,14 @@ impl Protocol {
             send(server.address(), version, request, body).await
         };
         match self {
-            Self::Grpc => call(server, path, &[], bearer).await,
-            Self::GrpcWeb(version) => web_answer(&http(version, "application/grpc-web+proto", &[0; 5]).await),
-            Self::Json(version) => connect_answer(&http(version, "application/json", b"{}").await),
-            Self::Proto(version) => connect_answer(&http(version, "application/proto", b"").await),
+            Self::Grpc => call_encoded(server, path, message.to_vec(), bearer, &[]).await,
+            Self::GrpcWeb(version) => {
+                let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+                let frame = [&[0], &length[..], message].concat();
+                web_answer(&http(version, "application/grpc-web+proto", &frame).await)
+            }
+            Self::Json(version) => connect_answer(&http(version, "application/json", json.as_bytes()).await),
+            Self::Proto(version) => connect_answer(&http(version, "application/proto", message).await),
         }
     }
 }

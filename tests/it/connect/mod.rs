@@ -6,8 +6,8 @@ mod compression;
 mod curl;
 mod health;
 mod http1;
+mod lives;
 mod malformed;
-mod node;
 mod violations;
 
 use std::collections::BTreeMap;

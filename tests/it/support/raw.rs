@@ -97,7 +97,18 @@ pub async fn call_with(
             }
         }
     }
-    let mut request = Request::new(bytes);
+    call_encoded(server, path, bytes, bearer, metadata).await
+}
+
+/// Like [`call_with`], with an encoded message.
+pub async fn call_encoded(
+    server: &TestServer,
+    path: &str,
+    message: Vec<u8>,
+    bearer: Option<&str>,
+    metadata: &[(&'static str, &str)],
+) -> Result<Vec<u8>, Status> {
+    let mut request = Request::new(message);
     if let Some(token) = bearer {
         request = with_bearer(token, request);
     }

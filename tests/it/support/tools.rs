@@ -51,7 +51,8 @@ pub fn node_module(path: &str) -> PathBuf {
     installed(repository().join(".tools/node_modules").join(path))
 }
 
-fn tool(name: &str) -> PathBuf {
+/// Returns the path of a program in `.tools/venv/bin`.
+pub fn tool(name: &str) -> PathBuf {
     installed(repository().join(".tools/venv/bin").join(name))
 }
 
