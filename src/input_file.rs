@@ -1,15 +1,17 @@
 //! Reads the files that settings and flags name: settings, keys, certificates, callers.
 //!
-//! A file that cannot be used is refused with an error that names it and the way out: it is missing, a
-//! folder, too large or not UTF-8, it begins with a byte order mark, or other users may change it.
+//! A file that cannot be used is refused with an error that names it and the way out: it is missing, a folder
+//! or a device, too large or not UTF-8, it begins with a byte order mark, or other users may change it.
 
 use std::{
     fmt,
-    fs::{File, Metadata},
+    fs::{self, File, Metadata},
     io::{self, Read},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
+
+use crate::domain::io_reason;
 
 /// The most bytes of a file. A callers file with thousands of callers, and the bundle of all public
 /// authorities, have less than a megabyte; a larger file was named by mistake.
@@ -18,8 +20,14 @@ const BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// The permissions with which other users may change a file.
 const OTHERS_WRITE: u32 = 0o022;
 
-/// The permissions with which other users may read a file.
-const OTHERS_READ: u32 = 0o044;
+/// The permission with which the group of a file may read it.
+const GROUP_READS: u32 = 0o040;
+
+/// The permission with which all users may read a file.
+const ALL_READ: u32 = 0o004;
+
+/// The device that is always empty.
+const EMPTY_DEVICE: &str = "/dev/null";
 
 /// The byte order marks of UTF-8 and UTF-16, with which some editors begin a file.
 const MARKS: [(&[u8], &str); 3] =
@@ -38,6 +46,10 @@ pub struct InputFileError {
 enum Reason {
     #[error("No such file")]
     Missing,
+    #[error("it is a symbolic link to {}: No such file", .0.display())]
+    DanglingLink(PathBuf),
+    #[error("it is a {0}, not a file")]
+    NotAFile(&'static str),
     #[error("it is a folder, not a file")]
     Folder,
     #[error("a folder in its path is a file")]
@@ -57,7 +69,7 @@ enum Reason {
         path.display()
     )]
     OthersWrite { mode: u32, path: PathBuf },
-    #[error("it cannot be read: {0}")]
+    #[error("it cannot be read: {}", io_reason(.0))]
     Io(io::Error),
 }
 
@@ -69,7 +81,7 @@ impl InputFileError {
     /// True if there is no such file.
     #[must_use]
     pub const fn is_missing(&self) -> bool {
-        matches!(self.reason, Reason::Missing)
+        matches!(self.reason, Reason::Missing | Reason::DanglingLink(_))
     }
 }
 
@@ -130,7 +142,8 @@ pub fn read_secret(path: &Path) -> Result<SecretFile, InputFileError> {
     refuse_writable_by_others(path, &metadata)?;
     let text = read_all(path, file).and_then(|bytes| text(path, bytes))?;
     let mode = metadata.permissions().mode() & 0o7777;
-    let is_shared = metadata.is_file() && mode & OTHERS_READ != 0;
+    let is_shared =
+        metadata.is_file() && (mode & ALL_READ != 0 || (mode & GROUP_READS != 0 && is_own(&metadata)));
     let warning = is_shared.then(|| {
         format!(
             "other users may read {} (mode {mode:04o}): run `chmod 600 {}`",
@@ -141,11 +154,17 @@ pub fn read_secret(path: &Path) -> Result<SecretFile, InputFileError> {
     Ok(SecretFile { text, warning })
 }
 
+/// True if the file belongs to the user of this process, who can then make it private. A file of another user
+/// may have to be read through its group, as secrets that a container gets from the system (mode 0440).
+fn is_own(metadata: &Metadata) -> bool {
+    fs::metadata("/proc/self").map_or(true, |process| process.uid() == metadata.uid())
+}
+
 /// Opens a file, and returns it with its metadata.
 fn open(path: &Path) -> Result<(File, Metadata), InputFileError> {
     let in_file = |error: io::Error| {
         let reason = match error.kind() {
-            io::ErrorKind::NotFound => Reason::Missing,
+            io::ErrorKind::NotFound => fs::read_link(path).map_or(Reason::Missing, Reason::DanglingLink),
             io::ErrorKind::IsADirectory => Reason::Folder,
             io::ErrorKind::NotADirectory => Reason::NotInFolder,
             io::ErrorKind::PermissionDenied => Reason::Denied,
@@ -153,9 +172,37 @@ fn open(path: &Path) -> Result<(File, Metadata), InputFileError> {
         };
         InputFileError::new(path, reason)
     };
+    let found = fs::metadata(path).map_err(in_file)?;
+    if found.is_dir() {
+        return Err(InputFileError::new(path, Reason::Folder));
+    }
+    // Checked first: opening a named pipe waits for its writer.
+    if let Some(kind) = kind_without_content(path, &found) {
+        return Err(InputFileError::new(path, Reason::NotAFile(kind)));
+    }
     let file = File::open(path).map_err(in_file)?;
     let metadata = file.metadata().map_err(in_file)?;
-    if metadata.is_dir() { Err(InputFileError::new(path, Reason::Folder)) } else { Ok((file, metadata)) }
+    Ok((file, metadata))
+}
+
+/// Returns what a path names if that has no content of its own, and may wait for another program. The pipes
+/// of a shell (`<(command)`, `/dev/stdin`) are read; they have no place in the file system.
+fn kind_without_content(path: &Path, metadata: &Metadata) -> Option<&'static str> {
+    let kind = metadata.file_type();
+    if kind.is_fifo() {
+        fs::canonicalize(path).is_ok().then_some("named pipe")
+    } else if kind.is_socket() {
+        Some("socket")
+    } else if kind.is_block_device() || (kind.is_char_device() && !is_empty_device(metadata)) {
+        Some("device")
+    } else {
+        None
+    }
+}
+
+/// True for `/dev/null`, which is always empty.
+fn is_empty_device(metadata: &Metadata) -> bool {
+    fs::metadata(EMPTY_DEVICE).is_ok_and(|empty| empty.rdev() == metadata.rdev())
 }
 
 /// Refuses a file that other users may change. A pipe or a device is accepted: it stores no content that they
@@ -232,6 +279,53 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_file_is_named_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        assert!(std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
+        std::os::unix::fs::symlink(at("pipe"), at("to-pipe")).unwrap();
+        std::os::unix::fs::symlink("loop", at("loop")).unwrap();
+        std::os::unix::fs::symlink("/nowhere/key", at("dangling")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        for (path, reason) in [
+            (at("pipe"), "it is a named pipe, not a file"),
+            (at("to-pipe"), "it is a named pipe, not a file"),
+            (at("socket"), "it is a socket, not a file"),
+            ("/dev/zero".into(), "it is a device, not a file"),
+            (at("loop"), "it is a symbolic link that leads to itself"),
+            (at("dangling"), "it is a symbolic link to /nowhere/key: No such file"),
+            (at(&"x".repeat(300)), "its name is too long"),
+        ] {
+            let error = read(&path).unwrap_err().to_string();
+            assert!(error.ends_with(reason), "{error}");
+        }
+        assert_eq!(read(Path::new(EMPTY_DEVICE)).unwrap(), b"");
+    }
+
+    #[test]
+    fn the_pipe_of_a_shell_is_read() {
+        use std::os::fd::AsRawFd;
+        let (reader, mut writer) = io::pipe().unwrap();
+        io::Write::write_all(&mut writer, b"key").unwrap();
+        drop(writer);
+        let path = PathBuf::from(format!("/proc/self/fd/{}", reader.as_raw_fd()));
+        assert_eq!(read(&path).unwrap(), b"key");
+    }
+
+    #[test]
+    fn a_file_of_another_user_may_be_read_through_its_group() {
+        let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
+        let (_folder, path) = file(b"key", 0o440);
+        // Only root can give a file away.
+        if is_root {
+            std::os::unix::fs::chown(&path, Some(1), None).unwrap();
+            assert_eq!(read_secret(&path).unwrap().warning, None);
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).unwrap();
+        }
+        assert!(read_secret(&path).unwrap().warning.is_some_and(|text| text.contains("chmod 600")));
+    }
+
+    #[test]
     fn a_file_that_others_may_change_is_refused_and_one_that_they_may_read_is_warned_of() {
         for mode in [0o620, 0o602, 0o666, 0o777] {
             let (_folder, path) = file(b"key", mode);
@@ -239,7 +333,7 @@ mod tests {
             assert!(error.contains(&format!("mode {mode:04o}")) && error.contains("chmod go-w"), "{error}");
             assert!(read_trusted(&path).is_err());
         }
-        for mode in [0o640, 0o604, 0o444] {
+        for mode in [0o640, 0o604, 0o444, 0o440] {
             let (_folder, path) = file(b"key", mode);
             assert!(read_secret(&path).unwrap().warning.is_some_and(|text| text.contains("chmod 600")));
         }

@@ -6,7 +6,7 @@
 //! plain text: `require`, `verify-ca` and `verify-full` all verify the certificate and the host name;
 //! `prefer` and `allow` are refused.
 
-use std::{path::PathBuf, str::FromStr};
+use std::{error::Error as _, path::PathBuf, str::FromStr};
 
 use percent_encoding::percent_decode_str;
 use tokio_postgres::config::{Host, SslMode};
@@ -80,7 +80,7 @@ pub enum TargetSession {
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidPostgresUrl {
     /// Not a URL, or a URL with unknown parameters.
-    #[error("expected postgres://user:password@host:port/database?sslmode=MODE: {0}")]
+    #[error("{0}")]
     Malformed(String),
     /// An `sslmode` that may fall back to plain text, or an unknown one.
     #[error(
@@ -135,6 +135,7 @@ impl Parts {
         let rest = ["postgres://", "postgresql://"].iter().find_map(|scheme| text.strip_prefix(scheme));
         let rest = rest.ok_or_else(|| malformed("it does not begin with postgres:// or postgresql://"))?;
         let mut parts = Self { parameters: Vec::new() };
+        let has_user = rest.find(['@', '/']).is_some_and(|end| rest.get(end..=end) == Some("@"));
         let rest = match rest.find(['@', '/']) {
             Some(end) if rest.get(end..).is_some_and(|rest| rest.starts_with('@')) => {
                 let (credentials, rest) = rest.split_at(end);
@@ -147,6 +148,7 @@ impl Parts {
         };
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (hosts, database) = rest.split_once('/').unwrap_or((rest, ""));
+        refuse_ports(hosts, has_user)?;
         parts.set_hosts(hosts)?;
         parts.set_if_filled("dbname", decoded("the database", database)?);
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
@@ -257,11 +259,18 @@ impl Parts {
             let is_name =
                 !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
             let setting = format!("{key}='{}' ", quoted(value));
-            if !is_name || setting.parse::<tokio_postgres::Config>().is_err() {
-                let shown = if is_name { key } else { "in the query" };
-                return Err(InvalidPostgresUrl::Malformed(format!(
-                    "the parameter {shown} is unknown, or its value is invalid"
-                )));
+            if !is_name {
+                let reason = "the name of a parameter after ? is not a word";
+                return Err(InvalidPostgresUrl::Malformed(reason.to_owned()));
+            }
+            if let Err(error) = setting.parse::<tokio_postgres::Config>() {
+                let reason =
+                    if error.source().is_some_and(|cause| cause.to_string().starts_with("unknown option")) {
+                        format!("the parameter {key} is unknown")
+                    } else {
+                        format!("the value of the parameter {key} is invalid")
+                    };
+                return Err(InvalidPostgresUrl::Malformed(reason));
             }
             settings.push_str(&setting);
         }
@@ -269,6 +278,32 @@ impl Parts {
             .parse()
             .map_err(|error: tokio_postgres::Error| InvalidPostgresUrl::Malformed(error.to_string()))
     }
+}
+
+/// Refuses a host whose port is not one. What follows the colon is shown only if it cannot be a part of a
+/// password: without a user, `postgres://user:password/database` lacks its host.
+fn refuse_ports(hosts: &str, has_user: bool) -> Result<(), InvalidPostgresUrl> {
+    let malformed = |reason: String| Err(InvalidPostgresUrl::Malformed(reason));
+    // An address without its second bracket has no port: `set_hosts` refuses it.
+    for host in hosts.split(',').filter(|host| !host.starts_with('[') || host.contains(']')) {
+        let after_address = host.rsplit_once(']').map_or(host, |(_, rest)| rest);
+        let port = after_address.split_once(':').map(|(_, port)| port).filter(|port| !port.is_empty());
+        match port {
+            Some(port) if !port.parse::<u16>().is_ok_and(|port| port > 0) => {
+                return malformed(if has_user && !port.contains('@') {
+                    format!("the port {port:?} is not a number from 1 to 65535")
+                } else {
+                    "the port of a host is not a number from 1 to 65535 (a user and a password end with @)"
+                        .to_owned()
+                });
+            }
+            _ if host.contains('@') => {
+                return malformed("a host contains @: write an @ in the password as %40".to_owned());
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Adds a host to the options that all hosts share. A name that begins with `/` is the folder of a Unix

@@ -19,6 +19,9 @@ use std::{
 /// id: one in another container, or an earlier one that was killed and left its drafts.
 const NAMES_TRIED_MAX: u32 = 64;
 
+/// The most bytes of the name of a file or folder.
+const NAME_BYTES_MAX: usize = 255;
+
 /// The ending of the name of a draft.
 const ENDING: &str = ".part";
 
@@ -133,21 +136,54 @@ pub fn create_folder(folder: &Path) -> io::Result<()> {
 /// A file is where a folder is needed, or the folder in which the next file or folder would be created cannot
 /// be written. The error names it.
 pub fn check_folder(folder: &Path) -> io::Result<()> {
+    check_room(folder, 0)
+}
+
+/// Checks that a file with this number of bytes can be written to a folder, or to one that can be created.
+/// Nothing is left behind.
+///
+/// # Errors
+/// Like [`check_folder`], or the disk has no room for the bytes.
+pub fn check_room(folder: &Path, bytes: usize) -> io::Result<()> {
     let folder = std::path::absolute(folder)?;
     let existing = folder.ancestors().find(|ancestor| ancestor.symlink_metadata().is_ok());
     let existing = existing.unwrap_or(Path::new("/"));
-    let with_folder = |error: io::Error| match error.kind() {
-        io::ErrorKind::PermissionDenied => io::Error::new(
-            error.kind(),
-            format!("the user of this process may not write to the folder {}", existing.display()),
-        ),
-        kind => io::Error::new(kind, format!("cannot write to the folder {}: {error}", existing.display())),
-    };
+    let refused =
+        |kind, reason: String| Err(io::Error::new(kind, format!("{} {reason}", existing.display())));
     if !existing.is_dir() {
-        let text = format!("{} is not a folder", existing.display());
-        return Err(io::Error::new(io::ErrorKind::NotADirectory, text));
+        return match fs::read_link(existing) {
+            Ok(target) => refused(
+                io::ErrorKind::NotADirectory,
+                format!("is not a folder, but a symbolic link to {}", target.display()),
+            ),
+            Err(_) => refused(io::ErrorKind::NotADirectory, "is not a folder".to_owned()),
+        };
     }
-    Draft::create(&existing.join("check")).map(drop).map_err(with_folder)
+    let missing = folder.strip_prefix(existing).unwrap_or(Path::new(""));
+    if missing.components().any(|part| part.as_os_str().len() > NAME_BYTES_MAX) {
+        let text = format!("the name of a folder is longer than {NAME_BYTES_MAX} bytes");
+        return Err(io::Error::new(io::ErrorKind::InvalidFilename, text));
+    }
+    let written =
+        Draft::create(&existing.join("check")).and_then(|mut draft| draft.file().write_all(&vec![0; bytes]));
+    written.map_err(|error| {
+        let text = match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                "the user of this process may not write to the folder".to_owned()
+            }
+            io::ErrorKind::ReadOnlyFilesystem => {
+                "the file system is read-only: cannot write to the folder".to_owned()
+            }
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                format!(
+                    "the disk is full: there is no room for {} KiB in the folder",
+                    bytes.div_ceil(1024).max(1)
+                )
+            }
+            _ => format!("{error}: cannot write to the folder"),
+        };
+        io::Error::new(error.kind(), format!("{text} {}", existing.display()))
+    })
 }
 
 /// Deletes the drafts that killed processes have left in `folder`. Keeps those that a process is writing, and
@@ -333,6 +369,13 @@ mod tests {
         let error = check_folder(&folder.path().join("data/mail")).unwrap_err().to_string();
         assert!(error.ends_with("data is not a folder"), "{error}");
         assert!(check_folder(Path::new("/proc/mail")).unwrap_err().to_string().contains("folder /proc"));
+        std::os::unix::fs::symlink("/nowhere", folder.path().join("link")).unwrap();
+        let dangling = check_folder(&folder.path().join("link/mail")).unwrap_err().to_string();
+        assert!(dangling.ends_with("link is not a folder, but a symbolic link to /nowhere"), "{dangling}");
+        let long = check_folder(&folder.path().join("x".repeat(256))).unwrap_err().to_string();
+        assert!(long.contains("longer than 255 bytes"), "{long}");
+        check_room(folder.path(), 4096).unwrap();
+        assert_eq!(names(folder.path()), ["data", "link"]);
     }
 
     #[test]

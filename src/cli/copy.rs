@@ -48,7 +48,9 @@ impl Copy {
         let from = store::parse_url("--from", &self.from)?;
         let mut source_settings = settings.clone();
         source_settings.database.url = from.clone();
-        let source_store = store::open_current(&source_settings).await?;
+        let source_store = store::open_current(&source_settings).await.map_err(|failure| {
+            format!("--from {from}: {}", failure.strip_prefix("database.url: ").unwrap_or(&failure))
+        })?;
         let target = store::open_or_create(settings).await?;
         store::require_schema(settings, &target).await?;
         // Only migrated and checked here: the copy opens the database itself.

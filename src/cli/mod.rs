@@ -186,7 +186,7 @@ impl Cli {
         if !database::wait_until_closed(limit) {
             tracing::warn!("The database file was not closed in time; the next start reads its WAL");
         }
-        Ok(done?)
+        Ok(done.map_err(|failure| sources.with_origin(&failure))?)
     }
 
     /// Returns the flags that are settings, with those of the command.

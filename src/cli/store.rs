@@ -1,6 +1,10 @@
 //! Opens the store that the settings name.
 
-use std::path::Path;
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    path::Path,
+};
 
 use super::{Failure, reason, signing::KEY_SUFFIX};
 use crate::{
@@ -10,11 +14,15 @@ use crate::{
         DatabaseOptions, NewestTimeline, PostgresOptions, SqliteOptions, sqlite_file::with_suffix,
         wait_for_postgres,
     },
+    domain::io_reason,
     input_file::ShownPath,
     postgres_url::PostgresUrl,
     publish,
     store::{LookupOptions, MigrateError, Schema, Store},
 };
+
+/// The bytes that a new SQLite database takes, with its WAL.
+const NEW_STORE_BYTES: usize = 1024 * 1024;
 
 /// What happens if a SQLite file is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,14 +38,14 @@ pub(super) fn open(settings: &Settings, if_missing: IfMissing) -> Result<Store, 
     if let DatabaseUrl::Sqlite(path) = &settings.database.url {
         if if_missing == IfMissing::Create || path.is_dir() {
             check_file(path)?;
-        } else if !path.exists() {
+        } else if !path.try_exists().map_err(|error| unusable_file(path, &io_reason(&error)))? {
             return Err(missing_file(path));
         }
         // Beside a new file, SQLite would delete the WAL, which may be all that is left of the missing one.
         refuse_leftovers(path, &["-wal"], "move them away")?;
     }
     let options = options(settings, "database.url", &settings.database.url, if_missing)?;
-    Store::open(options, lookup_options(settings)).map_err(reason)
+    Store::open(options, lookup_options(settings)).map_err(|error| format!("database.url: {}", reason(error)))
 }
 
 /// Refuses to serve a new database beside the WAL or the key of a lost one.
@@ -58,7 +66,7 @@ fn refuse_leftovers(path: &Path, suffixes: &[&str], way_out: &str) -> Result<(),
         return Ok(());
     }
     Err(format!(
-        "the database file {} is missing or empty, but files that belong to it exist ({}): put the database back beside \
+        "database.url: the database file {} is missing or empty, but files that belong to it exist ({}): put the database back beside \
          them, or, to start without its users, {way_out}",
         path.display(),
         found.join(", ")
@@ -75,7 +83,7 @@ fn missing_file(path: &Path) -> Failure {
         String::new()
     };
     format!(
-        "there is no database file {}{meant}: name the file of an existing store (--database-url sqlite://FILE), or \
+        "database.url: there is no database file {}{meant}: name the file of an existing store (--database-url sqlite://FILE), or \
          create a new store with `kairos-identity migrate`",
         ShownPath(path)
     )
@@ -91,10 +99,53 @@ pub(super) fn check_file(path: &Path) -> Result<(), Failure> {
             path.display()
         ));
     }
-    // SQLite writes the WAL beside the database, so the folder counts even if the file exists.
-    let verb = if path.is_file() { "write beside" } else { "create" };
-    publish::check_folder(publish::folder_of(path))
-        .map_err(|error| format!("database.url: cannot {verb} {}: {error}", ShownPath(path)))
+    let folder = publish::folder_of(path);
+    match path.metadata() {
+        Ok(found) if !found.is_file() => {
+            Err(unusable_file(path, "it is a device, a pipe or a socket, not a file"))
+        }
+        // SQLite writes the WAL beside the database.
+        Ok(_) => publish::check_folder(folder)
+            .map_err(|error| format!("database.url: cannot write beside {}: {error}", ShownPath(path))),
+        Err(error) if can_be_created(&error) => publish::check_room(folder, NEW_STORE_BYTES)
+            .map_err(|error| format!("database.url: cannot create {}: {error}", ShownPath(path))),
+        Err(error) => Err(unusable_file(path, &io_reason(&error))),
+    }
+}
+
+/// True if a file is missing, or if the check of its folder says why it cannot be there.
+fn can_be_created(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(error.kind(), Kind::NotFound | Kind::PermissionDenied | Kind::NotADirectory)
+}
+
+/// Checks that an existing SQLite file may be read and written, and is one of SQLite. No connection of this
+/// process may have it open: closing it here would release SQLite's locks.
+pub(super) fn check_access(path: &Path) -> Result<(), Failure> {
+    const MAGIC: &[u8] = b"SQLite format 3\0";
+    let opened = File::options().read(true).write(true).open(path);
+    let mut file = opened.map_err(|error| {
+        let reason = match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                "the user of this process may not read and write it".to_owned()
+            }
+            _ => io_reason(&error),
+        };
+        unusable_file(path, &reason)
+    })?;
+    let mut start = [0; MAGIC.len()];
+    match file.read(&mut start) {
+        // An empty file becomes a database.
+        Ok(0) => Ok(()),
+        Ok(_) if start == MAGIC => Ok(()),
+        Ok(_) => Err(unusable_file(path, "the file is not a database of SQLite: another file was meant")),
+        Err(error) => Err(unusable_file(path, &io_reason(&error))),
+    }
+}
+
+/// Formats why a SQLite file cannot be used.
+fn unusable_file(path: &Path, reason: &str) -> Failure {
+    format!("database.url: {}: {reason}", ShownPath(path))
 }
 
 /// Returns the options to open a database with the limits of the settings. Errors name `key`, the setting or
@@ -148,7 +199,7 @@ pub(super) fn open_to_serve(settings: &Settings) -> Result<Store, Failure> {
             .collect::<Result<_, _>>()?,
         lag_max: database.replica_lag_max.get(),
     };
-    Store::open(options, lookup_options(settings)).map_err(reason)
+    Store::open(options, lookup_options(settings)).map_err(|error| format!("database.url: {}", reason(error)))
 }
 
 fn lookup_options(settings: &Settings) -> LookupOptions {
@@ -181,7 +232,8 @@ pub(super) async fn wait_for_server(settings: &Settings, clock: &Clock) -> Resul
     if limit.is_zero() {
         return Ok(());
     }
-    wait_for_postgres(&options, limit, clock).await.map_err(reason)
+    let waited = wait_for_postgres(&options, limit, clock).await;
+    waited.map_err(|error| format!("database.url: {}", reason(error)))
 }
 
 /// Opens an existing store, which must have the schema of this release.
@@ -206,7 +258,7 @@ pub(super) async fn require_current(settings: &Settings, store: &Store) -> Resul
     require_schema(settings, store).await?;
     if store.has_unfinished_copy().await.map_err(reason)? {
         return Err(format!(
-            "the database {} is an incomplete copy: run the interrupted `kairos-identity copy` again, or start over with an empty database",
+            "database.url: the database {} is an incomplete copy: run the interrupted `kairos-identity copy` again, or start over with an empty database",
             settings.database.url
         ));
     }
@@ -219,7 +271,7 @@ pub(super) async fn require_schema(settings: &Settings, store: &Store) -> Result
     match store.schema().await.map_err(|error| database_failure(settings, &error))? {
         Schema::Current => Ok(()),
         Schema::Behind(missing) => Err(format!(
-            "the database {url} lacks {} migrations of this release: run `kairos-identity migrate` with the same \
+            "database.url: the database {url} lacks {} migrations of this release: run `kairos-identity migrate` with the same \
              settings",
             missing.len()
         )),
@@ -229,5 +281,5 @@ pub(super) async fn require_schema(settings: &Settings, store: &Store) -> Result
 
 /// Formats an error with the URL of the database.
 pub(super) fn database_failure(settings: &Settings, error: &MigrateError) -> Failure {
-    format!("the database {}: {}", settings.database.url, reason(error))
+    format!("database.url: the database {}: {}", settings.database.url, reason(error))
 }

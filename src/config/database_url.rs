@@ -3,6 +3,7 @@
 use std::{fmt, path::PathBuf};
 
 use super::{url_text::redacted, value::Value};
+use crate::postgres_url::PostgresUrl;
 
 /// The URL of a database. `Debug` and `Display` do not show its password.
 #[derive(Clone, PartialEq, Eq)]
@@ -17,30 +18,32 @@ impl DatabaseUrl {
     /// Parses a URL; `None` if the text is neither a SQLite nor a PostgreSQL URL.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        if let Some(path) = text.strip_prefix("sqlite://") {
-            return (!path.is_empty() && !path.ends_with('/')).then(|| Self::Sqlite(path.into()));
-        }
-        // `postgres_url` parses the rest, as libpq does: a list of hosts is no URL in the sense of RFC 3986.
-        let is_postgres = ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
-        (is_postgres && has_whole_brackets(text)).then(|| Self::Postgres(text.to_owned()))
+        Self::read(text).ok()
     }
-}
 
-/// True if brackets in the hosts of a PostgreSQL URL occur only as `[address]` and `[address]:port`. Checked
-/// here so that the error names the setting as for any other malformed URL.
-fn has_whole_brackets(url: &str) -> bool {
-    let authority =
-        url.split_once("://").map_or(url, |(_, rest)| rest.split(['/', '?']).next().unwrap_or(rest));
-    let hosts = authority.rsplit_once('@').map_or(authority, |(_, hosts)| hosts);
-    hosts.split(',').all(|host| match host.strip_prefix('[') {
-        Some(address) => {
-            address.split_once(']').is_some_and(|(_, port)| port.is_empty() || port.starts_with(':'))
+    /// Parses a URL. The error says what is wrong with it, without its password.
+    fn read(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("sqlite://") {
+            return match path {
+                "" => Err("the path of the file is missing after sqlite://".to_owned()),
+                ":memory:" => Err("a database in memory would be lost: name a file".to_owned()),
+                _ if path.ends_with('/') => Err("the path ends with /: name a file in the folder".to_owned()),
+                _ if path.contains('?') => {
+                    Err("a SQLite URL has no parameters: leave out the ? and what follows it".to_owned())
+                }
+                _ => Ok(Self::Sqlite(path.into())),
+            };
         }
-        None => !host.contains(['[', ']']),
-    })
-}
+        if !["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme)) {
+            return Err("it begins with neither sqlite:// nor postgres:// (in lower case)".to_owned());
+        }
+        // As libpq does: a list of hosts is no URL in the sense of RFC 3986.
+        match text.parse::<PostgresUrl>() {
+            Ok(_) => Ok(Self::Postgres(text.to_owned())),
+            Err(error) => Err(error.to_string()),
+        }
+    }
 
-impl DatabaseUrl {
     /// Returns the URL of the SQLite file that a text probably means: a path, or a URL of another form.
     /// Returns `None` for a text that may contain a password.
     fn suggestion(text: &str) -> Option<String> {
@@ -64,8 +67,9 @@ impl DatabaseUrl {
     /// text probably means.
     #[must_use]
     pub fn expects_instead_of(text: &str) -> String {
+        let flaw = Self::read(text).err().map(|flaw| format!(": {flaw}")).unwrap_or_default();
         let suggestion = Self::suggestion(text).map(|url| format!(": write {url}")).unwrap_or_default();
-        format!("{}{suggestion}", <Self as Value>::expects())
+        format!("{}{flaw}{suggestion}", <Self as Value>::expects())
     }
 }
 
@@ -123,6 +127,10 @@ impl Value for DatabaseUrl {
     fn suggestion(text: &str) -> Option<String> {
         DatabaseUrl::suggestion(text)
     }
+
+    fn flaw(text: &str) -> Option<String> {
+        DatabaseUrl::read(text).err()
+    }
 }
 
 impl Value for DatabaseUrls {
@@ -132,6 +140,16 @@ impl Value for DatabaseUrls {
 
     fn parse(text: &str) -> Option<Self> {
         DatabaseUrls::parse(text)
+    }
+
+    fn flaw(text: &str) -> Option<String> {
+        let (place, url) = split_urls(text).enumerate().find(|(_, url)| !is_single_postgres_url(url))?;
+        let flaw = match DatabaseUrl::read(url) {
+            Err(flaw) => flaw,
+            Ok(DatabaseUrl::Sqlite(_)) => "only PostgreSQL has replicas".to_owned(),
+            Ok(DatabaseUrl::Postgres(_)) => "several URLs are separated by commas or line breaks".to_owned(),
+        };
+        Some(format!("the URL {} of the list: {flaw}", place + 1))
     }
 }
 
@@ -171,6 +189,31 @@ mod tests {
         {
             assert_eq!(DatabaseUrl::parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn the_wrong_part_of_a_url_is_named_without_its_password() {
+        for (text, flaw) in [
+            ("sqlite://", "path of the file is missing"),
+            ("sqlite://:memory:", "would be lost"),
+            ("sqlite:///var/", "ends with /"),
+            ("sqlite:///var/k.db?mode=ro", "no parameters"),
+            ("Postgres://a:hunter2@b/c", "in lower case"),
+            ("jdbc:postgresql://a:hunter2@b/c", "begins with neither"),
+            ("postgres://a:hunter2@b:70000/c", "port \"70000\""),
+            ("postgres://a:hunter2/c", "the port of a host is not a number"),
+            ("postgres://a:b@c:hunter2@d/c", "the port of a host is not a number"),
+            ("postgres://a:b@hunter2@d/c", "write an @ in the password as %40"),
+            ("postgres://a:hunter2@b/c?sslmode=prefer", "sslmode must be"),
+            ("postgres://a:hunter2@b/c?sslkey=x", "the parameter sslkey is unknown"),
+            ("postgres://a:hunter2@b/c?connect_timeout=x", "the value of the parameter connect_timeout"),
+            ("postgres://a:hunter2@[::1/c", "brackets"),
+        ] {
+            let found = DatabaseUrl::read(text).unwrap_err();
+            assert!(found.contains(flaw) && !found.contains("hunter2"), "{text}: {found}");
+        }
+        let urls = <DatabaseUrls as Value>::flaw("postgres://a@b/c,postgres://a@b:x/c").unwrap();
+        assert!(urls.starts_with("the URL 2 of the list: the port"), "{urls}");
     }
 
     #[test]

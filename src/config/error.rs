@@ -3,14 +3,19 @@
 use std::{fmt, path::PathBuf};
 
 use super::setting_source::SettingSource;
-use crate::input_file::InputFileError;
+use crate::input_file::{InputFileError, ShownPath};
 
 /// Why the settings could not be loaded. The messages contain no password.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The settings file cannot be read.
-    #[error("cannot read the settings file {0}")]
-    Unreadable(#[source] InputFileError),
+    #[error("cannot read the settings file {source} ({set_by})")]
+    Unreadable {
+        /// The cause, which names the file.
+        source: Box<InputFileError>,
+        /// What names the file.
+        set_by: SettingSource,
+    },
     /// A file that a setting names cannot be read.
     #[error("{key}: {source} ({set_by})")]
     UnusableFile {
@@ -22,7 +27,7 @@ pub enum ConfigError {
         set_by: SettingSource,
     },
     /// A file that a setting names is empty.
-    #[error("{key}: {} is empty: write the value of {twin} into it ({set_by})", path.display())]
+    #[error("{key}: {} is empty: write the value of {twin} into it ({set_by})", ShownPath(path))]
     EmptyFile {
         /// The key of the setting.
         key: String,
@@ -34,7 +39,7 @@ pub enum ConfigError {
         set_by: SettingSource,
     },
     /// The file is not valid TOML.
-    #[error("{} is not valid TOML: line {line}: {rule}", path.display())]
+    #[error("the settings file {} is not valid TOML: line {line}: {rule} ({set_by})", ShownPath(path))]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -42,6 +47,8 @@ pub enum ConfigError {
         line: usize,
         /// The parser's message.
         rule: String,
+        /// What names the file.
+        set_by: SettingSource,
     },
     /// A key or a variable that is not a setting, most likely because it is misspelt.
     #[error("{key} is not a setting ({set_by}){}; docs/CONFIG.md lists all settings", did_you_mean(nearest.as_deref()))]
@@ -66,7 +73,7 @@ pub enum ConfigError {
         set_by: SettingSource,
     },
     /// A value that the type of the setting does not allow.
-    #[error("{key}: expected {expected}, not \"{redacted}\" ({set_by}){}", write_instead(suggestion.as_deref()))]
+    #[error("{key}: expected {expected}, not \"{redacted}\" ({set_by}){}{}", because(flaw.as_deref()), write_instead(suggestion.as_deref()))]
     BadValue {
         /// The key.
         key: String,
@@ -76,6 +83,8 @@ pub enum ConfigError {
         set_by: SettingSource,
         /// A description of the valid values.
         expected: String,
+        /// What is wrong with the value, without secrets.
+        flaw: Option<Box<str>>,
         /// The valid text that was probably meant.
         suggestion: Option<Box<str>>,
     },
@@ -138,6 +147,10 @@ impl ConfigError {
             _ => false,
         }
     }
+}
+
+fn because(flaw: Option<&str>) -> String {
+    flaw.map(|flaw| format!(": {flaw}")).unwrap_or_default()
 }
 
 fn write_instead(suggestion: Option<&str>) -> String {

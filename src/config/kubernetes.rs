@@ -11,17 +11,15 @@ const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
 pub(super) fn is_of_service(name: &str, text: &str) -> bool {
     let words: Vec<&str> = name.split('_').collect();
     // The words of NAME come first: KAIROS_IDENTITY_PAGES_SERVICE_HOST of `kairos-identity-pages`.
-    (0..words.len())
-        .any(|skipped| words.get(skipped..).is_some_and(|rest| is_variable(rest, skipped == 0, text)))
+    (0..words.len()).any(|skipped| words.get(skipped..).is_some_and(|rest| is_variable(rest, text)))
 }
 
-/// True if the words that follow the name of a Service are those of one of its variables. `is_exact` is set
-/// if the Service is named `kairos-identity`, without a NAME.
-fn is_variable(words: &[&str], is_exact: bool, text: &str) -> bool {
+/// True if the words that follow the name of a Service are those of one of its variables.
+fn is_variable(words: &[&str], text: &str) -> bool {
     match words {
         ["SERVICE", "HOST"] | ["SERVICE", "PORT", ..] => true,
         // Without the value, this could be a misspelt setting such as KAIROS_IDENTITY_SERVER_PORT.
-        ["PORT"] => is_exact || is_address(text),
+        ["PORT"] => is_address(text),
         ["PORT", port, protocol] | ["PORT", port, protocol, "ADDR" | "PORT" | "PROTO"] => {
             port.parse::<u16>().is_ok() && PROTOCOLS.contains(protocol)
         }
@@ -68,6 +66,7 @@ mod tests {
         for name in [
             "SERVER_PORT",
             "HTTP_PORT",
+            "PORT",
             "PORTS",
             "PORT_GRPC",
             "PORT_50051",

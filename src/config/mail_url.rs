@@ -3,7 +3,7 @@
 use std::{fmt, path::PathBuf};
 
 use percent_encoding::percent_decode_str;
-use url::Url;
+use url::{ParseError, Url};
 
 use super::value::Value;
 
@@ -37,42 +37,81 @@ pub enum MailUrl {
 impl MailUrl {
     /// Parses a URL; `None` if it is invalid.
     pub(super) fn parse(text: &str) -> Option<Self> {
+        Self::read(text).ok()
+    }
+
+    /// Parses a URL. The error says what is wrong with it, without its password.
+    fn read(text: &str) -> Result<Self, &'static str> {
         if let Some(path) = text.strip_prefix("file://") {
-            return (!path.is_empty()).then(|| Self::Folder(path.into()));
+            return if path.is_empty() {
+                Err("the path of the folder is missing")
+            } else {
+                Ok(Self::Folder(path.into()))
+            };
         }
-        let url = Url::parse(text).ok()?;
+        let url = Url::parse(text).map_err(flaw_of)?;
         let (tls, default_port) = match url.scheme() {
             "smtp" => (SmtpTls::StartTls, 587),
             "smtps" => (SmtpTls::Implicit, 465),
-            _ => return None,
+            _ => return Err(WRONG_SCHEME),
         };
-        if !matches!(url.path(), "" | "/") || url.query().is_some() {
-            return None;
+        if !matches!(url.path(), "" | "/") {
+            return Err("a path follows the host: leave it out (in a password, write / as %2F)");
         }
-        let host = url.host_str().filter(|host| !host.is_empty())?;
-        Some(Self::Smtp {
-            host: host.trim_matches(['[', ']']).to_owned(),
-            port: url.port().unwrap_or(default_port),
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(
+                "a ? or # follows the host: leave it out (in a password, write ? as %3F and # as %23)",
+            );
+        }
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        if host.is_empty() {
+            return Err("the host is missing");
+        }
+        if !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte)) {
+            return Err("the host is neither a host name in ASCII nor an IP address");
+        }
+        Ok(Self::Smtp {
+            host: host.to_owned(),
+            port: match url.port() {
+                Some(0) => return Err(WRONG_PORT),
+                port => port.unwrap_or(default_port),
+            },
             credentials: credentials(&url)?,
             tls,
         })
     }
 }
 
-/// Returns the decoded username and password of the URL, `Some(None)` if it has neither, and `None` if only
-/// one of them is set or if they are not UTF-8.
-#[expect(clippy::option_option, reason = "invalid credentials and no credentials are different results")]
-fn credentials(url: &Url) -> Option<Option<(String, String)>> {
-    match (url.username(), url.password()) {
-        ("", None) => Some(None),
-        ("", Some(_)) | (_, None) => None,
-        (name, Some(password)) => Some(Some((decoded(name)?, decoded(password)?))),
+const WRONG_SCHEME: &str = "it begins with none of smtp://, smtps:// and file://";
+
+const WRONG_PORT: &str = "the port is not a number from 1 to 65535";
+
+/// Says what is wrong with a text that is no URL.
+const fn flaw_of(error: ParseError) -> &'static str {
+    match error {
+        ParseError::InvalidPort => WRONG_PORT,
+        ParseError::EmptyHost => "the host is missing",
+        ParseError::RelativeUrlWithoutBase => WRONG_SCHEME,
+        ParseError::InvalidIpv6Address => "an IPv6 address needs brackets on both sides",
+        _ => "the host is not valid (in a user or password, write @ as %40, / as %2F and # as %23)",
     }
 }
 
-/// Decodes the percent-encoding; `None` if the result is not UTF-8.
-fn decoded(text: &str) -> Option<String> {
-    percent_decode_str(text).decode_utf8().ok().map(std::borrow::Cow::into_owned)
+/// Returns the decoded username and password of the URL, if it has them. The error says which of them is
+/// wrong.
+fn credentials(url: &Url) -> Result<Option<(String, String)>, &'static str> {
+    match (url.username(), url.password()) {
+        ("", None) => Ok(None),
+        ("", Some(_)) => Err("a password has no user before it"),
+        (_, None) => Err("the user has no password after it: write user:password@host"),
+        (name, Some(password)) => Ok(Some((decoded(name)?, decoded(password)?))),
+    }
+}
+
+/// Decodes the percent-encoding.
+fn decoded(text: &str) -> Result<String, &'static str> {
+    let decoded = percent_decode_str(text).decode_utf8();
+    decoded.map(std::borrow::Cow::into_owned).map_err(|_| "the user or the password is not UTF-8")
 }
 
 impl fmt::Debug for MailUrl {
@@ -109,6 +148,10 @@ impl Value for MailUrl {
         let url = format!("{scheme}://{text}");
         let is_known = is_host || (text.starts_with('/') && !text.contains(['@', '?', '#']));
         (is_known && Self::parse(&url).is_some()).then_some(url)
+    }
+
+    fn flaw(text: &str) -> Option<String> {
+        Self::read(text).err().map(str::to_owned)
     }
 }
 
@@ -154,6 +197,33 @@ mod tests {
             "mail.example:25",
             "smtp://a:%ff@host",
         ] {
+            assert_eq!(MailUrl::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_wrong_part_of_a_url_is_named_without_its_password() {
+        for (text, flaw) in [
+            ("file://", "path of the folder"),
+            ("mail.example:25", "begins with none of"),
+            ("http://a:hunter2@host", "begins with none of"),
+            ("smtp://", "the host is missing"),
+            ("smtp://:25", "the host is missing"),
+            ("smtp://a:hunter2@host:0", "the port"),
+            ("smtp://host:70000", "the port"),
+            ("smtp://a:hunter2@host:x", "the port"),
+            ("smtp://user@host", "the user has no password"),
+            ("smtp://:hunter2@host", "no user before it"),
+            ("smtp://host/path", "a path follows"),
+            ("smtp://host?hunter2", "follows the host"),
+            ("smtp://a:b@host#hunter2", "follows the host"),
+            ("smtp://[::1", "brackets"),
+            ("smtp://a:b@ho st", "the host is not valid"),
+            ("smtp://b\u{fc}cher.example", "host name in ASCII"),
+            ("smtp://a:%ff@host", "is not UTF-8"),
+        ] {
+            let found = <MailUrl as Value>::flaw(text).unwrap_or_default();
+            assert!(found.contains(flaw) && !found.contains("hunter2"), "{text}: {found}");
             assert_eq!(MailUrl::parse(text), None, "{text}");
         }
     }

@@ -1,6 +1,6 @@
 //! The URL that links begin with.
 
-use url::{Host, Url};
+use url::{Host, ParseError, Url};
 
 use super::value::Value;
 
@@ -41,13 +41,44 @@ impl Value for PublicUrl {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        let url = Url::parse(text).ok()?;
-        let is_plain = matches!(url.scheme(), "http" | "https")
-            && url.query().is_none()
-            && url.fragment().is_none()
-            && url.username().is_empty()
-            && url.password().is_none();
-        is_plain.then(|| Self(url.as_str().trim_end_matches('/').to_owned()))
+        Self::read(text).ok()
+    }
+
+    fn flaw(text: &str) -> Option<String> {
+        Self::read(text).err().map(str::to_owned)
+    }
+}
+
+impl PublicUrl {
+    /// Parses a URL. The error says what is wrong with it.
+    fn read(text: &str) -> Result<Self, &'static str> {
+        const WRONG_SCHEME: &str = "it begins with neither https:// nor http://";
+        const WRONG_PORT: &str = "the port is not a number from 1 to 65535";
+        let is_web = |scheme: &str| matches!(scheme.to_ascii_lowercase().as_str(), "http" | "https");
+        // The parser would repair a URL with too few or too many slashes, or with spaces in it.
+        let (_, rest) = text.split_once("://").filter(|(scheme, _)| is_web(scheme)).ok_or(WRONG_SCHEME)?;
+        if rest.is_empty() || rest.starts_with('/') {
+            return Err("the host is missing");
+        }
+        if text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '\\') {
+            return Err("it contains a space, a control character or a backslash");
+        }
+        let url = Url::parse(text).map_err(|error| match error {
+            ParseError::InvalidPort => WRONG_PORT,
+            ParseError::EmptyHost => "the host is missing",
+            ParseError::InvalidIpv6Address => "an IPv6 address needs brackets on both sides",
+            _ => "the host is not valid",
+        })?;
+        if url.port() == Some(0) {
+            return Err(WRONG_PORT);
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err("a ? or # follows the path: leave it out");
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("it has a user or a password, which every mail would contain");
+        }
+        Ok(Self(url.as_str().trim_end_matches('/').to_owned()))
     }
 }
 
@@ -72,5 +103,31 @@ mod tests {
         ] {
             assert_eq!(PublicUrl::parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn the_wrong_part_of_a_url_is_named() {
+        for (text, flaw) in [
+            ("", "begins with neither"),
+            ("kairos.example", "begins with neither"),
+            ("ftp://x", "begins with neither"),
+            ("https:/x", "begins with neither"),
+            ("https:///x", "the host is missing"),
+            ("http://", "the host is missing"),
+            ("http://:80", "the host is missing"),
+            ("https://x:0", "the port"),
+            ("https://x:70000", "the port"),
+            ("https://x:http", "the port"),
+            ("https://[::1", "brackets"),
+            ("https://x y", "a space"),
+            ("https://x/?a", "a ? or #"),
+            ("https://x/#a", "a ? or #"),
+            ("https://u:hunter2@x", "a user or a password"),
+        ] {
+            let found = PublicUrl::flaw(text).unwrap_or_default();
+            assert!(found.contains(flaw) && !found.contains("hunter2"), "{text}: {found}");
+            assert_eq!(PublicUrl::parse(text), None, "{text}");
+        }
+        assert_eq!(PublicUrl::parse("HTTPS://X.example:8443").unwrap().as_str(), "https://x.example:8443");
     }
 }

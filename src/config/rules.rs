@@ -20,14 +20,7 @@ impl Settings {
     /// [`ConfigError`] for all broken rules. It names the keys with their values and sources, and the flag
     /// that allows the exception if there is one.
     pub fn check_for_serve(&self, sources: &Sources) -> Result<(), ConfigError> {
-        let rules = self
-            .network_rules()
-            .into_iter()
-            .chain(self.exposure_rules())
-            .chain(self.number_rules())
-            .chain(self.lifetime_rules())
-            .chain(self.database_rules());
-        let broken = rules.filter(|(holds, ..)| !holds);
+        let broken = self.rules().filter(|(holds, ..)| !holds);
         let errors = broken.map(|(_, rule, keys)| with_values(rule, keys, sources)).map(ConfigError::Rule);
         ConfigError::all(errors.collect())
     }
@@ -37,7 +30,7 @@ impl Settings {
     pub fn warnings(&self, sources: &Sources) -> Vec<String> {
         let is_production = !self.server.listen.ip().is_loopback() || !self.mail.public_base_url.is_local();
         let mails_to_folder = matches!(self.mail.url, MailUrl::Folder(_));
-        let doubts: [Rule; 3] = [
+        let doubts: [Rule; 4] = [
             (
                 !(is_production && mails_to_folder),
                 "mails are only written to a folder and reach no user: set mail.url to smtp://user:password@host:port",
@@ -54,9 +47,25 @@ impl Settings {
                  link in their mail is still valid",
                 &["verification.token-lifetime", "verification.unverified-kept"],
             ),
+            (
+                self.callers.file.is_none() || !self.callers.insecure_none,
+                "callers.insecure-none has no effect while callers.file is set: leave one of them out",
+                &["callers.file", "callers.insecure-none"],
+            ),
         ];
         let doubts = doubts.into_iter().filter(|(holds, ..)| !holds);
         doubts.map(|(_, text, keys)| with_values(text, keys, sources)).collect()
+    }
+
+    /// Returns every rule.
+    fn rules(&self) -> impl Iterator<Item = Rule> {
+        self.network_rules()
+            .into_iter()
+            .chain(self.exposure_rules())
+            .chain(self.number_rules())
+            .chain(self.lifetime_rules())
+            .chain(self.memory_rules())
+            .chain(self.database_rules())
     }
 
     /// Returns each rule about ports and TLS.
@@ -168,6 +177,26 @@ impl Settings {
         ]
     }
 
+    /// Returns each rule about the memory of requests.
+    fn memory_rules(&self) -> [Rule; 2] {
+        let server = &self.server;
+        let per_peer = server.unfinished_bytes_per_peer_max.count().get();
+        [
+            (
+                server.message_bytes_max.count().get() <= per_peer,
+                "server.message-bytes-max must not be more than server.unfinished-bytes-per-peer-max: otherwise the \
+                 longest messages are always refused",
+                &["server.message-bytes-max", "server.unfinished-bytes-per-peer-max"],
+            ),
+            (
+                per_peer <= server.unfinished_bytes_max.count().get(),
+                "server.unfinished-bytes-per-peer-max must not be more than server.unfinished-bytes-max, which is for all \
+                 peers together",
+                &["server.unfinished-bytes-per-peer-max", "server.unfinished-bytes-max"],
+            ),
+        ]
+    }
+
     /// Returns each rule about the database.
     fn database_rules(&self) -> [Rule; 2] {
         [
@@ -220,8 +249,30 @@ mod tests {
 
     #[test]
     fn each_unsafe_setting_is_refused_and_the_error_names_the_fix() {
+        for (flags, fix) in contradictions() {
+            assert!(refusal(&flags).is_some_and(|refusal| refusal.contains(fix)), "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn every_rule_names_the_value_and_who_set_it() {
+        let mut unbroken: Vec<&str> = {
+            let sources = Sources::gather(None, [], Vec::<(String, _, _)>::new()).unwrap();
+            Settings::read(&sources).unwrap().rules().map(|(_, text, _)| text).collect()
+        };
+        for (flags, _) in contradictions() {
+            let (key, text) = flags[0];
+            let refusal = refusal(&flags).unwrap();
+            assert!(refusal.contains(&format!("{key} is {text} (flag --flag)")), "{refusal}");
+            unbroken.retain(|text| !refusal.contains(text));
+        }
+        assert_eq!(unbroken, Vec::<&str>::new(), "no case breaks these rules");
+    }
+
+    /// For each rule, flags that break it, the one that is to blame first; and what names the way out.
+    fn contradictions() -> Vec<(Vec<(&'static str, &'static str)>, &'static str)> {
         let postgres = ("database.url", "postgres://a@b/c");
-        for (flags, fix) in [
+        vec![
             (vec![("server.listen", "0.0.0.0:1")], "--insecure-plaintext"),
             (vec![("server.listen", "[::]:1")], "--insecure-plaintext"),
             (vec![("http.listen", "0.0.0.0:1")], "--insecure-plaintext"),
@@ -247,9 +298,13 @@ mod tests {
             (vec![("http.listen", "0.0.0.0:50051"), ("server.insecure-plaintext", "true")], "same port"),
             (vec![("database.read-urls", "postgres://a@b/c")], "set database.url to a postgres:// URL"),
             (vec![postgres], "--secret-key-file"),
-        ] {
-            assert!(refusal(&flags).is_some_and(|refusal| refusal.contains(fix)), "{flags:?}");
-        }
+            (vec![("database.read-urls", "postgres://a@b/c")], "needs PostgreSQL"),
+            (
+                vec![("server.message-bytes-max", "4MiB"), ("server.unfinished-bytes-per-peer-max", "1MiB")],
+                "unfinished-bytes-per-peer-max",
+            ),
+            (vec![("server.unfinished-bytes-max", "64KiB")], "for all peers together"),
+        ]
     }
 
     #[test]
@@ -276,6 +331,8 @@ mod tests {
         assert!(public.contains("only written to a folder") && public.contains("set mail.from"), "{public}");
         assert!(warnings(&[("mail.url", "smtp://mail.example")]).contains("set mail.from"));
         assert!(warnings(&[("verification.unverified-kept", "1h")]).contains("token-lifetime"));
+        let both = warnings(&[("callers.file", "callers.toml"), ("callers.insecure-none", "true")]);
+        assert!(both.contains("callers.insecure-none is true (flag --flag)"), "{both}");
     }
 
     #[test]

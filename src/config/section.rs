@@ -49,6 +49,7 @@ macro_rules! section {
                     expects: <$value as $crate::config::value::Value>::expects,
                     accepts: |text| <$value as $crate::config::value::Value>::parse(text).is_some(),
                     suggests: <$value as $crate::config::value::Value>::suggestion,
+                    flaw: <$value as $crate::config::value::Value>::flaw,
                     about: &[$($doc),+],
                     flag: $crate::config::section::section!(@option $($flag)?),
                     redact: $crate::config::section::section!(@option $($redact)?),

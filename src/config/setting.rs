@@ -1,6 +1,8 @@
 //! The declaration of a setting. The TOML file, the variables, the flags, `--print-config` and
 //! `docs/CONFIG.md` all use this one declaration.
 
+use super::url_text::redacted;
+
 /// The declaration of one setting.
 #[derive(Debug)]
 pub struct Setting {
@@ -16,6 +18,8 @@ pub struct Setting {
     pub accepts: fn(&str) -> bool,
     /// Returns the valid text that an invalid one probably means.
     pub suggests: fn(&str) -> Option<String>,
+    /// Returns what is wrong with an invalid text, without its secrets.
+    pub flaw: fn(&str) -> Option<String>,
     /// The lines of the doc comment: meaning, unit and consequences.
     pub about: &'static [&'static str],
     /// The flag of the command line, if the setting has one.
@@ -71,9 +75,14 @@ impl Setting {
         format!("KAIROS_IDENTITY_{}_{}", self.section, self.field).to_uppercase()
     }
 
-    /// Returns `text` as it may be printed: the passwords in URLs are replaced by `***`.
+    /// Returns `text` as it may be printed: the passwords in URLs are replaced by `***`, also where a setting
+    /// accepts none.
     #[must_use]
     pub fn redacted(&self, text: &str) -> String {
-        self.redact.map_or_else(|| text.to_owned(), |redact| redact(text))
+        match self.redact {
+            Some(redact) => redact(text),
+            None if text.contains("://") && text.contains('@') => redacted(text),
+            None => text.to_owned(),
+        }
     }
 }

@@ -44,8 +44,16 @@ impl Sources {
             settings().map(|setting| (setting.key(), (setting.default.to_owned(), SettingSource::Default)));
         let mut sources = Self { texts: defaults.collect(), warnings: Vec::new() };
         let mut errors = Vec::new();
+        let variables: Vec<_> = variables.into_iter().collect();
         if let Some(path) = file {
-            sources.apply_file(path, &mut errors);
+            let is_variable =
+                variables.iter().any(|(name, text)| name == FILE_VARIABLE && Path::new(text) == path);
+            let named_by = if is_variable {
+                SettingSource::Variable(FILE_VARIABLE.to_owned())
+            } else {
+                SettingSource::Flag("config")
+            };
+            sources.apply_file(path, &named_by, &mut errors);
         }
         for (name, text) in variables {
             errors.extend(sources.apply_variable(&name, &text).err());
@@ -91,6 +99,7 @@ impl Sources {
             redacted: shortened(&setting.redacted(text)).into(),
             set_by: source.clone(),
             expected: (setting.expects)(),
+            flaw: (setting.flaw)(text).map(Into::into),
             suggestion: (setting.suggests)(text).map(Into::into),
         }
     }
@@ -104,10 +113,25 @@ impl Sources {
     pub(super) fn describe(&self, keys: &[&str]) -> String {
         let described = settings().filter(|setting| keys.contains(&setting.key().as_str())).map(|setting| {
             let (text, source) = self.redacted(setting);
-            let text = if text.is_empty() { "not set".to_owned() } else { text };
+            let text = if text.is_empty() { "not set".to_owned() } else { shortened(&text) };
             format!("{} is {text} ({source})", setting.key())
         });
         described.collect::<Vec<_>>().join(", ")
+    }
+
+    /// Returns a finding that begins with the keys of settings (`KEY: ...`, `KEY and KEY: ...`) with their
+    /// values, and who set them, at its end; any other finding as it is.
+    #[must_use]
+    pub fn with_origin(&self, finding: &str) -> String {
+        let subject = finding.split_once(": ").map(|(subject, _)| subject).unwrap_or_default();
+        let keys: Vec<&str> = subject.split(" and ").collect();
+        let is_key = |key: &&str| self.texts.contains_key(*key);
+        let origin = format!(" [{}]", self.describe(&keys));
+        if keys.iter().all(is_key) && !finding.contains(&origin) {
+            format!("{finding}{origin}")
+        } else {
+            finding.to_owned()
+        }
     }
 
     /// Returns the text of a setting without secrets, and its source.
@@ -116,10 +140,10 @@ impl Sources {
         (setting.redacted(text), source)
     }
 
-    fn apply_file(&mut self, path: &Path, errors: &mut Vec<ConfigError>) {
+    fn apply_file(&mut self, path: &Path, named_by: &SettingSource, errors: &mut Vec<ConfigError>) {
         let table = input_file::read_text(path)
-            .map_err(ConfigError::Unreadable)
-            .and_then(|text| text.parse::<Table>().map_err(|error| malformed(path, &text, &error)));
+            .map_err(|error| ConfigError::Unreadable { source: Box::new(error), set_by: named_by.clone() })
+            .and_then(|text| text.parse::<Table>().map_err(|error| malformed(path, named_by, &text, &error)));
         let table = match table {
             Ok(table) => table,
             Err(error) => return errors.push(error),
@@ -235,10 +259,15 @@ fn shortened(text: &str) -> String {
 }
 
 /// Returns the error with the number of the line but without its text, which may contain a password.
-fn malformed(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
+fn malformed(path: &Path, set_by: &SettingSource, text: &str, error: &toml::de::Error) -> ConfigError {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
     let line = before.matches('\n').count() + 1;
-    ConfigError::Malformed { path: path.to_owned(), line, rule: error.message().to_owned() }
+    ConfigError::Malformed {
+        path: path.to_owned(),
+        line,
+        rule: error.message().to_owned(),
+        set_by: set_by.clone(),
+    }
 }
 
 /// Returns a warning if a variable of another prefix is spelt like one of the service's variables. It may

@@ -141,6 +141,63 @@ fn every_setting_refuses_what_it_is_not_and_names_itself_its_source_and_what_it_
     }
 }
 
+/// Returns the bounds that a number, a number of bytes or a duration expects, and the unit of them.
+fn bounds(expects: &str) -> Option<(u64, u64, &'static str)> {
+    let is_number = expects.starts_with("a whole number") || expects.starts_with("a number of bytes");
+    let is_duration = expects.starts_with("a duration");
+    let range = expects.split_once(" from ").filter(|_| is_number || is_duration)?.1;
+    let (least, most) = range.split(',').next()?.split_once(" to ")?;
+    let number = |text: &str| {
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let factor = match &text[digits.len()..] {
+            "d" => 86_400_000,
+            "h" => 3_600_000,
+            "m" => 60_000,
+            "s" => 1_000,
+            _ => 1,
+        };
+        digits.parse::<u64>().unwrap() * factor
+    };
+    Some((number(least), number(most), if is_duration { "ms" } else { "" }))
+}
+
+#[test]
+fn every_number_accepts_its_bounds_and_refuses_what_is_just_beyond_them() {
+    let mut checked = 0;
+    for setting in settings() {
+        let expects = (setting.expects)();
+        let Some((least, most, unit)) = bounds(&expects) else { continue };
+        checked += 1;
+        for bound in [least, most] {
+            assert!((setting.accepts)(&format!("{bound}{unit}")), "{}: {bound}{unit}", setting.key());
+        }
+        for beyond in least.checked_sub(1).into_iter().chain([most + 1]) {
+            let text = format!("{beyond}{unit}");
+            let refusal = Input::file("").variable(&setting.variable(), &text).refusal();
+            let source = format!("not \"{text}\" (variable {})", setting.variable());
+            for part in [&format!("{}: expected {expects}", setting.key()), &source] {
+                assert!(refusal.contains(part), "{part}: {refusal}");
+            }
+        }
+    }
+    assert!(checked > 60, "only {checked} settings have bounds");
+}
+
+#[test]
+fn a_finding_about_a_setting_says_who_set_it() {
+    let sources = Input::file("").variable("KAIROS_IDENTITY_CALLERS_FILE", "c.toml").sources().unwrap();
+    let found = sources.with_origin("callers.file: c.toml: No such file");
+    let origin = "[callers.file is c.toml (variable KAIROS_IDENTITY_CALLERS_FILE)]";
+    assert_eq!(found, format!("callers.file: c.toml: No such file {origin}"));
+    assert_eq!(sources.with_origin(&found), found);
+    let both = sources.with_origin("server.tls-cert and server.tls-key: they do not match");
+    assert!(
+        both.ends_with("[server.tls-cert is not set (default), server.tls-key is not set (default)]"),
+        "{both}"
+    );
+    assert_eq!(sources.with_origin("no user: ada"), "no user: ada");
+}
+
 #[test]
 fn a_misspelling_of_every_setting_is_refused_and_suggests_a_setting() {
     for setting in settings() {

@@ -14,6 +14,7 @@ pub(crate) mod postgres;
 pub(crate) mod postgres_connect;
 mod postgres_errors;
 pub(crate) mod postgres_pool;
+mod postgres_refusal;
 mod postgres_start;
 mod postgres_timeline;
 mod postgres_watch;

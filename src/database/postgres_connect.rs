@@ -1,7 +1,6 @@
 //! Opens PostgreSQL connections: the choice among several hosts, TLS, time limits and session settings.
 
 use std::{
-    fs,
     path::PathBuf,
     sync::{
         Arc,
@@ -27,11 +26,13 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
     postgres_errors::{Encrypted, Plain, WithStates},
+    postgres_refusal,
     postgres_timeline::NewestTimeline,
 };
 use crate::{
     database::DatabaseError,
     domain::chain,
+    input_file::{self, ShownPath},
     postgres_url::{PostgresUrl, TargetSession, TlsMode, address},
 };
 
@@ -157,7 +158,10 @@ impl Connector {
                     return Ok(connection);
                 }
                 Ok(Err(reason)) => reason,
-                Err(_) => "the server did not accept a connection within database.connect-timeout".to_owned(),
+                Err(_) => {
+                    "the server did not accept a connection within database.connect-timeout: it hangs, or is not PostgreSQL"
+                        .to_owned()
+                }
             };
             reasons.push(if self.hosts.len() == 1 { reason } else { format!("{}: {reason}", address(host)) });
         }
@@ -206,8 +210,8 @@ impl Connector {
     /// has the time of `database.connect-timeout`.
     ///
     /// # Errors
-    /// The error of the last host that returned one; `None` if all hosts hang.
-    pub(super) async fn try_once(&self) -> Result<(), Option<tokio_postgres::Error>> {
+    /// The error of the last host that returned one, with its reason; `None` if all hosts hang.
+    pub(super) async fn try_once(&self) -> Result<(), Option<(tokio_postgres::Error, String)>> {
         let mut last = None;
         for host in &self.hosts {
             let opened = timeout(self.connect_timeout, async {
@@ -218,7 +222,10 @@ impl Connector {
             });
             match opened.await {
                 Ok(Ok(())) => return Ok(()),
-                Ok(Err(error)) => last = Some(error),
+                Ok(Err(error)) => {
+                    let reason = postgres_refusal::reason(&error, host);
+                    last = Some((error, reason));
+                }
                 Err(_) => {}
             }
         }
@@ -226,7 +233,7 @@ impl Connector {
     }
 
     async fn open_raw(&self, host: &tokio_postgres::Config) -> Result<AsyncPgConnection, String> {
-        let text = |error: tokio_postgres::Error| chain(&error);
+        let text = |error: tokio_postgres::Error| postgres_refusal::reason(&error, host);
         let connection = match (host.get_hosts().first(), &self.tls) {
             (Some(Host::Unix(folder)), _) => return open_unix(host, folder).await,
             (_, Some(tls)) => {
@@ -255,9 +262,10 @@ async fn open_unix(
     const DEFAULT_PORT: u16 = 5432;
     let port = host.get_ports().first().copied().unwrap_or(DEFAULT_PORT);
     let path = folder.join(format!(".s.PGSQL.{port}"));
-    let socket = UnixStream::connect(&path).await.map_err(|error| format!("{}: {error}", path.display()))?;
-    let (client, driver) =
-        host.connect_raw(WithStates::plain(socket), NoTls).await.map_err(|error| chain(&error))?;
+    let socket = UnixStream::connect(&path).await;
+    let socket = socket.map_err(|error| postgres_refusal::socket_reason(&error, &path))?;
+    let opened = host.connect_raw(WithStates::plain(socket), NoTls).await;
+    let (client, driver) = opened.map_err(|error| postgres_refusal::reason(&error, host))?;
     let (in_use, dropped) = oneshot::channel();
     tokio::spawn(async move {
         // The driver alone would wait for the answers to all requests before it closes the socket.
@@ -342,13 +350,18 @@ fn client_tls(roots_file: Option<&PathBuf>) -> Result<rustls::ClientConfig, Data
     let mut roots = rustls::RootCertStore::empty();
     if let Some(path) = roots_file {
         let unreadable = |error: &dyn std::error::Error| {
-            DatabaseError::unavailable(format!("sslrootcert {}: {error}", path.display()))
+            DatabaseError::unavailable(format!("sslrootcert {}: {error}", ShownPath(path)))
         };
-        let pem = fs::read(path).map_err(|error| unreadable(&error))?;
+        let pem = input_file::read(path)
+            .map_err(|error| DatabaseError::unavailable(format!("sslrootcert {error}")))?;
         for certificate in CertificateDer::pem_slice_iter(&pem) {
             roots
                 .add(certificate.map_err(|error| unreadable(&error))?)
                 .map_err(|error| unreadable(&error))?;
+        }
+        if roots.is_empty() {
+            let reason = "contains no certificate: name a PEM file with root certificates";
+            return Err(DatabaseError::unavailable(format!("sslrootcert {}: {reason}", ShownPath(path))));
         }
     } else {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

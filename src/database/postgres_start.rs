@@ -5,7 +5,7 @@ use std::{error::Error, io, time::Duration};
 use tokio_postgres::error::SqlState;
 
 use super::postgres_connect::{Connector, PostgresOptions};
-use crate::{clock::Clock, database::DatabaseError, domain::chain};
+use crate::{clock::Clock, database::DatabaseError};
 
 /// Pause between two attempts, each of which is logged if it fails.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -33,8 +33,8 @@ pub async fn wait_for_postgres(
     loop {
         let error = match connector.try_once().await {
             Ok(()) => return Ok(()),
-            Err(Some(error)) if !is_not_ready(&error) => return Ok(()),
-            Err(Some(error)) => chain(&error),
+            Err(Some((error, _))) if !is_not_ready(&error) => return Ok(()),
+            Err(Some((_, reason))) => reason,
             Err(None) => "no answer within database.connect-timeout".to_owned(),
         };
         let left = limit.saturating_sub(clock.instant().duration_since(began));

@@ -13,7 +13,7 @@ use diesel::{Connection, SqliteConnection, connection::SimpleConnection};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::sqlite_file::with_suffix;
-use crate::database::DatabaseError;
+use crate::{database::DatabaseError, domain::io_reason};
 
 /// Options of a SQLite database.
 #[derive(Debug, Clone)]
@@ -34,6 +34,9 @@ pub struct SqliteOptions {
 /// Characters that a path in a `file:` URI cannot contain unescaped.
 const NOT_IN_A_PATH: &AsciiSet = &CONTROLS.add(b'?').add(b'#').add(b'%');
 
+/// What SQLite says of a file that it may not read, or beside which it may not write.
+const CANNOT_OPEN: &str = "unable to open database file";
+
 /// Opens a connection with these options.
 pub(super) type Open = fn(&SqliteOptions) -> Result<SqliteConnection, DatabaseError>;
 
@@ -53,8 +56,15 @@ pub(super) fn open_writer(options: &SqliteOptions) -> Result<SqliteConnection, D
     // default. A WAL that grew beyond 64 MiB is truncated to that size after a checkpoint.
     const DURABLE: &str =
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 67108864;";
+    let is_missing = !options.path.exists();
     ensure_file(options)?;
-    connect(options, &plain_name(options)?, &format!("{DURABLE} {COMMON}"))
+    let opened = connect(options, &plain_name(options)?, &format!("{DURABLE} {COMMON}"));
+    let is_empty = || std::fs::metadata(&options.path).is_ok_and(|file| file.len() == 0);
+    if opened.is_err() && is_missing && is_empty() {
+        // Otherwise a failed start, for example on a full disk, would leave a file that is no database.
+        let _ = std::fs::remove_file(&options.path);
+    }
+    opened
 }
 
 /// Opens a file of another application and keeps its journal mode.
@@ -81,11 +91,11 @@ pub(super) fn open_read_only(options: &SqliteOptions) -> Result<SqliteConnection
     let is_writable = OpenOptions::new().append(true).open(&options.path).is_ok();
     if is_writable {
         // The files are created by the first statement that reads.
-        let opened =
-            connect(options, &uri("mode=rw"), &format!("{QUERY_ONLY} SELECT count(*) FROM sqlite_master;"));
-        match opened {
-            Err(error) if error.chain().contains("unable to open database file") => {}
-            opened => return opened,
+        let pragmas = format!("{QUERY_ONLY} SELECT count(*) FROM sqlite_master;");
+        match try_connect(options, &uri("mode=rw"), &pragmas) {
+            Ok(connection) => return Ok(connection),
+            Err(reason) if reason.contains(CANNOT_OPEN) => {}
+            Err(reason) => return Err(refusal(&options.path, &reason)),
         }
     }
     tracing::warn!(
@@ -113,14 +123,20 @@ fn ensure_file(options: &SqliteOptions) -> Result<(), DatabaseError> {
     if !options.create {
         return require_file(&options.path);
     }
-    create_private(&options.path).map_err(|error| error_in_file(&options.path, &error))
+    create_private(&options.path).map_err(|error| in_file(&options.path, &io_reason(&error)))
 }
 
 fn require_file(path: &Path) -> Result<(), DatabaseError> {
-    if path.is_file() {
-        return Ok(());
-    }
-    Err(DatabaseError::unavailable(format!("there is no database file {}", path.display())))
+    let reason = match std::fs::metadata(path) {
+        Ok(found) if found.is_file() => return Ok(()),
+        Ok(found) if found.is_dir() => "it is a folder: name a file in it".to_owned(),
+        Ok(_) => "it is a device, a pipe or a socket, not a file".to_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(DatabaseError::unavailable(format!("there is no database file {}", path.display())));
+        }
+        Err(error) => io_reason(&error),
+    };
+    Err(in_file(path, &reason))
 }
 
 fn path_text(options: &SqliteOptions) -> Result<&str, DatabaseError> {
@@ -137,12 +153,40 @@ fn plain_name(options: &SqliteOptions) -> Result<String, DatabaseError> {
 
 /// Opens the file by its name, a path or a URI, and runs `pragmas`.
 fn connect(options: &SqliteOptions, name: &str, pragmas: &str) -> Result<SqliteConnection, DatabaseError> {
-    let to_error = |error: &dyn std::error::Error| error_in_file(&options.path, error);
-    let mut connection = SqliteConnection::establish(name).map_err(|error| to_error(&error))?;
+    try_connect(options, name, pragmas).map_err(|reason| refusal(&options.path, &reason))
+}
+
+/// Opens the file like [`connect`]. The error has the words of SQLite.
+fn try_connect(options: &SqliteOptions, name: &str, pragmas: &str) -> Result<SqliteConnection, String> {
+    let mut connection = SqliteConnection::establish(name).map_err(|error| error.to_string())?;
     // The time limit is set first, since the switch to WAL may have to wait for other processes too.
     let pragmas = format!("PRAGMA busy_timeout = {}; {pragmas}", options.busy_timeout.as_millis());
-    connection.batch_execute(&pragmas).map_err(|error| to_error(&error))?;
+    connection.batch_execute(&pragmas).map_err(|error| error.to_string())?;
     Ok(connection)
+}
+
+/// Explains why SQLite could not open a file.
+fn refusal(path: &Path, reason: &str) -> DatabaseError {
+    if let Err(refusal) = require_file(path) {
+        return refusal;
+    }
+    let folder = match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        Some(folder) => folder.display().to_string(),
+        None => ".".to_owned(),
+    };
+    let beside = format!("write to its folder {folder}, where SQLite keeps the files -wal and -shm");
+    let known = [
+        ("file is not a database", "the file is not a database of SQLite: another file was meant".to_owned()),
+        ("database or disk is full", "the disk is full".to_owned()),
+        ("disk I/O error", "the disk is full, or it cannot be read or written".to_owned()),
+        (
+            "readonly database",
+            format!("the user of this process may not write the file, or may not {beside}"),
+        ),
+        (CANNOT_OPEN, format!("the user of this process may not read the file, or may not {beside}")),
+    ];
+    let plain = known.into_iter().find(|(words, _)| reason.contains(words)).map(|(_, plain)| plain);
+    in_file(path, plain.as_deref().unwrap_or(reason))
 }
 
 /// Creates the file, readable and writable by its owner only, and its parent directories. Does not open a
@@ -158,6 +202,6 @@ fn create_private(path: &Path) -> io::Result<()> {
     OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(drop)
 }
 
-fn error_in_file(path: &Path, error: &dyn std::error::Error) -> DatabaseError {
-    DatabaseError::unavailable(format!("{}: {error}", path.display()))
+fn in_file(path: &Path, reason: &str) -> DatabaseError {
+    DatabaseError::unavailable(format!("{}: {reason}", path.display()))
 }

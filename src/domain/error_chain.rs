@@ -1,6 +1,6 @@
 //! The text of an error for the log.
 
-use std::error::Error;
+use std::{error::Error, io};
 
 /// Returns an error and its sources in one line.
 pub(crate) fn chain(error: &dyn Error) -> String {
@@ -15,6 +15,25 @@ pub(crate) fn chain(error: &dyn Error) -> String {
         next = cause.source();
     }
     text
+}
+
+/// Says in plain words why a file or folder cannot be used, without the words of the system for frequent
+/// causes.
+pub(crate) fn io_reason(error: &io::Error) -> String {
+    use io::ErrorKind as Kind;
+    /// "Too many levels of symbolic links", which has no kind in the standard library.
+    const LOOP: i32 = 40;
+    let reason = match error.kind() {
+        Kind::PermissionDenied => "the user of this process may not access it",
+        Kind::NotADirectory => "a folder in its path is a file",
+        Kind::IsADirectory => "it is a folder, not a file",
+        Kind::InvalidFilename => "its name is too long",
+        Kind::ReadOnlyFilesystem => "the file system is read-only",
+        Kind::StorageFull | Kind::QuotaExceeded => "the disk is full",
+        _ if error.raw_os_error() == Some(LOOP) => "it is a symbolic link that leads to itself",
+        _ => return error.to_string(),
+    };
+    reason.to_owned()
 }
 
 #[cfg(test)]

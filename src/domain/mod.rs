@@ -37,7 +37,7 @@ pub use civil_text::{from_civil_text, to_civil_text};
 pub use client_address::{ClientAddress, InvalidClientAddress};
 pub use client_agent::{CLIENT_AGENT_CHARACTERS_MAX, ClientAgent};
 pub use email::{EMAIL_OCTETS_MAX, Email, InvalidEmail, LOCAL_PART_OCTETS_MAX};
-pub(crate) use error_chain::chain;
+pub(crate) use error_chain::{chain, io_reason};
 pub use hex::hex;
 pub use link_token::LinkToken;
 pub use mail_kind::{MailCause, MailKind, UnknownMailKind};

@@ -12,6 +12,7 @@ use crate::{
         Connections, DatabaseError,
         sqlite_open::{SqliteOptions, open_reader},
     },
+    domain::io_reason,
     publish::{self, Draft, Existing},
     store::Store,
 };
@@ -34,7 +35,7 @@ pub enum BackupError {
         folder: PathBuf,
     },
     /// The file cannot be written.
-    #[error("cannot write {}: {source}", path.display())]
+    #[error("cannot write {}: {}", path.display(), reason(source))]
     File {
         /// The file.
         path: PathBuf,
@@ -53,6 +54,14 @@ pub enum BackupError {
     /// The integrity check of the written file failed.
     #[error("the backup was damaged and has been deleted: {0}")]
     Damaged(String),
+}
+
+/// Says why a file cannot be written.
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "the user of this process may not write to its folder".to_owned(),
+        _ => io_reason(error),
+    }
 }
 
 #[derive(QueryableByName)]

@@ -6,13 +6,13 @@ use http::StatusCode;
 use minijinja::{Environment, UndefinedBehavior, context};
 
 use super::reply::Reply;
-use crate::domain::MailTokenPurpose;
+use crate::domain::{MailTokenPurpose, io_reason};
 
 /// An error in the folder of replacement templates.
 #[derive(Debug, thiserror::Error)]
 pub enum TemplatesError {
     /// The folder, or a file in it, cannot be read.
-    #[error("{path}: {source}")]
+    #[error("{path}: {}", io_reason(source))]
     Unreadable {
         /// The path of the folder or file.
         path: String,

@@ -98,14 +98,16 @@ fn an_error_names_what_is_wrong_and_no_password() {
     for (url, reason) in [
         ("mysql://a:hunter2@h/x", "postgres://"),
         ("postgres://a:hunter2@h:x/x", "port \"x\""),
+        ("postgres://a:b@hunter2@h/x", "write an @ in the password as %40"),
         ("postgres://a:hunter2@h:70000/x", "port \"70000\""),
         ("postgres://a:hunter2@h1,h2,h3/x?port=1,2", "2 ports do not match 3 hosts"),
         ("postgres://a:hunter2@h1,h2/x?hostaddr=10.0.0.1", "do not match 2 servers"),
         ("postgres://a:hunter2@[::1/x", "brackets"),
         ("postgres://a:hunter2%zz@h/x", "the password contains a %"),
         ("postgres://a:hunter2@h/x?sslmode", "has no value"),
-        ("postgres://a:hunter2@h/x?colour=red", "parameter colour"),
-        ("postgres://a:hunter2@h/x?keepalives=maybe", "parameter keepalives"),
+        ("postgres://a:hunter2@h/x?colour=red", "parameter colour is unknown"),
+        ("postgres://a:hunter2@h/x?keepalives=maybe", "value of the parameter keepalives"),
+        ("postgres://a:hunter2/x", "the port of a host"),
         ("postgres://a:hunter2@h/x?options=-c%20a=b", "value of options"),
     ] {
         let refusal = refusal(url);

@@ -12,6 +12,7 @@ use super::{
     ring::{InvalidKeyFile, KeyRing, key_lines},
 };
 use crate::{
+    domain::io_reason,
     entropy::Entropy,
     input_file::{self, InputFileError, ShownPath},
     publish::{self, Draft, Existing},
@@ -28,7 +29,7 @@ pub enum KeyFileError {
     #[error(transparent)]
     Unusable(#[from] InputFileError),
     /// The file cannot be written.
-    #[error("{}: {source}", ShownPath(path))]
+    #[error("{}: {}", ShownPath(path), io_reason(source))]
     Io {
         /// The file.
         path: PathBuf,

@@ -51,7 +51,7 @@ pub use self::{
     peer_account::{ConnectionAccount, PeerLimits, StreamingSlot},
     peer_log::PeerLog,
     request_body::{BodyLimit, BodyLimits, BodyRefusal},
-    tls::{Alpn, CurrentTls, TlsError, certificate_names, load_tls},
+    tls::{Alpn, CurrentTls, TlsError, certificate_names, load_tls, validity_warning},
 };
 use crate::entropy::Entropy;
 

@@ -14,7 +14,10 @@ use rustls::{
 use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use crate::input_file::{self, InputFileError};
+use crate::{
+    domain::Timestamp,
+    input_file::{self, InputFileError, ShownPath},
+};
 
 /// The TLS configuration cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +31,7 @@ pub enum TlsError {
         source: InputFileError,
     },
     /// A certificate file cannot be parsed.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", ShownPath(path))]
     File {
         /// The file.
         path: PathBuf,
@@ -40,25 +43,45 @@ pub enum TlsError {
     UnusableKeyFile(#[source] InputFileError),
     /// The key file does not contain a key. The parser's error is omitted: it repeats lines of the file,
     /// which may be the key.
-    #[error("{}: contains no private key in PEM format", path.display())]
+    #[error("{}: contains no private key in PEM format", ShownPath(path))]
     NoKey {
         /// The file.
         path: PathBuf,
     },
+    /// The key in the key file is encrypted with a password.
+    #[error(
+        "{}: its private key is encrypted with a password: decrypt it with `openssl pkey -in {} -out plain.pem`",
+        ShownPath(path),
+        path.display()
+    )]
+    EncryptedKey {
+        /// The file.
+        path: PathBuf,
+    },
     /// The certificate file does not contain a certificate.
-    #[error("{}: contains no certificate", path.display())]
+    #[error("{}: contains no certificate", ShownPath(path))]
     NoCertificate {
         /// The file.
         path: PathBuf,
     },
+    /// The certificate file is in binary form.
+    #[error(
+        "{}: is in DER format: convert it with `openssl x509 -inform der -in {} -out cert.pem`",
+        ShownPath(path),
+        path.display()
+    )]
+    BinaryCertificate {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file of certificate authorities does not contain a usable CA certificate.
-    #[error("{}: contains no usable CA certificate", path.display())]
+    #[error("{}: contains no usable CA certificate", ShownPath(path))]
     NoAuthority {
         /// The file.
         path: PathBuf,
     },
     /// The key does not belong to the certificate, or TLS does not support its type.
-    #[error("{} and {}: {}", certificate.display(), key.display(), pair_rule(source))]
+    #[error("{} and {}: {}", ShownPath(certificate), ShownPath(key), pair_rule(source))]
     InvalidKeyPair {
         /// The file of the certificate.
         certificate: PathBuf,
@@ -73,6 +96,11 @@ pub enum TlsError {
 fn pair_rule(source: &rustls::Error) -> String {
     match source {
         rustls::Error::InconsistentKeys(_) => "the key does not belong to the certificate".to_owned(),
+        // The key has been found in the file, so its kind is the reason.
+        rustls::Error::General(_) => {
+            "this kind of key is not supported: use ECDSA on P-256 or P-384, Ed25519, or RSA with 2,048 to 8,192 bits"
+                .to_owned()
+        }
         other => other.to_string(),
     }
 }
@@ -154,7 +182,32 @@ fn certificates(
     let in_file = |source| TlsError::File { path: path.to_owned(), source };
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     let all = all.map_err(in_file)?;
-    if all.is_empty() { Err(TlsError::NoCertificate { path: path.to_owned() }) } else { Ok(all) }
+    if !all.is_empty() {
+        return Ok(all);
+    }
+    let path = path.to_owned();
+    let is_binary = X509Certificate::from_der(&bytes).is_ok();
+    Err(if is_binary { TlsError::BinaryCertificate { path } } else { TlsError::NoCertificate { path } })
+}
+
+/// Returns a warning if the certificate in a file is not valid now, so that clients refuse it.
+#[must_use]
+pub fn validity_warning(path: &Path, now: Timestamp) -> Option<String> {
+    let chain = certificates(path, input_file::read(path)).ok()?;
+    let (_, certificate) = X509Certificate::from_der(chain.first()?).ok()?;
+    let (validity, seconds) = (certificate.validity(), now.unix_micros() / 1_000_000);
+    let shown = ShownPath(path);
+    if seconds > validity.not_after.timestamp() {
+        Some(format!(
+            "{shown}: the certificate expired at {}: clients refuse it, renew it",
+            validity.not_after
+        ))
+    } else if seconds < validity.not_before.timestamp() {
+        let from = validity.not_before;
+        Some(format!("{shown}: the certificate is valid only from {from} on: clients refuse it until then"))
+    } else {
+        None
+    }
 }
 
 /// Creates the verifier of client certificates. A client without a certificate is accepted, because it may
@@ -196,5 +249,12 @@ fn private_key(path: &Path, alpn: Alpn) -> Result<PrivateKeyDer<'static>, TlsErr
     if let Some(warning) = file.warning.filter(|_| alpn == Alpn::Http2) {
         tracing::warn!("TLS key: {warning}");
     }
-    PrivateKeyDer::from_pem_slice(file.text.as_bytes()).map_err(|_| TlsError::NoKey { path: path.to_owned() })
+    PrivateKeyDer::from_pem_slice(file.text.as_bytes()).map_err(|_| {
+        let path = path.to_owned();
+        if file.text.contains("ENCRYPTED") {
+            TlsError::EncryptedKey { path }
+        } else {
+            TlsError::NoKey { path }
+        }
+    })
 }

@@ -217,5 +217,5 @@ async fn connections_to_postgresql_use_tls_and_verify_the_certificate() {
         );
     }
     error_line(1, &migrate("sslmode=disable"));
-    assert!(error_line(1, &migrate("sslmode=prefer")).contains("sslmode must be"));
+    assert!(error_line(2, &migrate("sslmode=prefer")).contains("sslmode must be"));
 }

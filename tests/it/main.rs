@@ -84,6 +84,8 @@ mod standalone;
 #[cfg(test)]
 mod start_checks;
 #[cfg(test)]
+mod start_findings;
+#[cfg(test)]
 mod store;
 #[cfg(test)]
 mod stuck_log;

@@ -69,6 +69,9 @@ fn the_variables_of_a_kubernetes_service_are_ignored() {
 fn a_misspelt_variable_is_refused_and_one_with_a_misspelt_prefix_is_warned_of() {
     let unknown = error_line(1, &with_variables(&[("KAIROS_IDENTITY_SERVER_PORT", "50051")]));
     assert_contains_all(&unknown, &["KAIROS_IDENTITY_SERVER_PORT is not a setting"]);
+    // Kubernetes sets an address (tcp://...): this one is of an operator.
+    let port = error_line(1, &with_variables(&[("KAIROS_IDENTITY_PORT", "50051")]));
+    assert_contains_all(&port, &["KAIROS_IDENTITY_PORT is not a setting"]);
     let warned = with_variables(&[("KAIROS_IDENTIY_LOG_LEVEL", "debug"), ("KAIROS_AGENT_URL", "x")]);
     assert!(warned.status.success(), "{warned:?}");
     assert_contains_all(

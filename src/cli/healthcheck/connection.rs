@@ -62,7 +62,13 @@ impl Target {
 
     async fn open(&self) -> Result<TcpStream, Failure> {
         let opened = TcpStream::connect((self.host.as_str(), self.port)).await;
-        opened.map_err(|error| format!("the service does not answer: {error}"))
+        opened.map_err(|error| {
+            let text = error.to_string();
+            if text.contains("lookup address") {
+                return format!("the host name {} cannot be resolved", self.host);
+            }
+            format!("the service does not answer: {text}")
+        })
     }
 
     /// Returns why the port, which accepts connections, speaks no gRPC. `cause` is the library's reason.
@@ -160,6 +166,12 @@ fn handshake_failure(error: &io::Error, server_name: &str) -> Failure {
              one of the two certificates with --tls-ca"
                 .to_owned()
         }
+        rustls::Error::InvalidCertificate(
+            CertificateError::Expired | CertificateError::ExpiredContext { .. },
+        ) => "invalid peer certificate: it has expired: renew it, or correct the clock of this machine".to_owned(),
+        rustls::Error::InvalidCertificate(
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
+        ) => "invalid peer certificate: it is not valid yet: correct the clock of this machine".to_owned(),
         other => format!("the service does not answer: {other}"),
     }
 }

@@ -208,13 +208,16 @@ pub(super) fn bind(settings: &Settings) -> Result<TcpListener, Failure> {
 /// Formats an error of a port with the setting and the flag that name its address.
 fn bind_failure(key: &str, flag: &str, address: SocketAddr, error: &io::Error) -> Failure {
     let cause = match error.kind() {
-        io::ErrorKind::AddrInUse => "another program listens there: stop it".to_owned(),
-        io::ErrorKind::AddrNotAvailable => "it is not an address of this machine".to_owned(),
+        io::ErrorKind::AddrInUse => "another program listens there: stop it, or".to_owned(),
+        io::ErrorKind::AddrNotAvailable => "it is not an address of this machine:".to_owned(),
         io::ErrorKind::PermissionDenied => {
-            "the user of this process may not open the port (ports below 1024 need CAP_NET_BIND_SERVICE)"
+            "the user of this process may not open the port (ports below 1024 need CAP_NET_BIND_SERVICE): allow it, or"
                 .to_owned()
         }
-        _ => error.to_string(),
+        io::ErrorKind::InvalidInput => {
+            "an address of one link (fe80::) needs the link, such as [fe80::1%2]:50051:".to_owned()
+        }
+        _ => format!("{error}:"),
     };
-    format!("{key}: cannot listen on {address}: {cause}, or choose another address with {flag}")
+    format!("{key}: cannot listen on {address}: {cause} choose another address with {flag}")
 }

@@ -64,7 +64,10 @@ pub(super) async fn check(settings: &Settings, sources: &Sources, clock: &Clock)
             settings.warnings(sources).iter().for_each(|warning| tracing::warn!("{warning}"));
             Ok(Checked { gate, tls, templates, listener, http, store })
         }
-        _ => Err(Numbered(&findings.0).to_string()),
+        _ => {
+            let findings: Vec<_> = findings.0.iter().map(|finding| sources.with_origin(finding)).collect();
+            Err(Numbered(&findings).to_string())
+        }
     }
 }
 
@@ -94,6 +97,7 @@ async fn check_database(settings: &Settings, clock: &Clock) -> Result<Option<Sto
             signing::check_key(settings, None).await?;
             return Ok(None);
         }
+        store::check_access(path)?;
     }
     store::wait_for_server(settings, clock).await?;
     let store = store::open_to_serve(settings)?;

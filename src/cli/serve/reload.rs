@@ -5,7 +5,7 @@
 //! nothing, and an error is logged.
 
 use std::{
-    fs, io,
+    fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -20,6 +20,7 @@ use crate::{
     accounts::AuditTrail,
     callers::{CALLERS_FILE, CallerGate, Callers},
     cli::{Failure, caller::parse_callers},
+    clock::Clock,
     config::Settings,
     domain::{AuditKind, Origin, chain},
     input_file::{self, ShownPath},
@@ -88,12 +89,14 @@ fn load_tls(settings: &Settings, alpn: Alpn) -> Result<Option<Arc<ServerConfig>>
     let server = &settings.server;
     // The HTTP port serves browsers, which are not callers: the server requests no client certificate there.
     let client_ca = server.tls_client_ca.as_deref().filter(|_| alpn == Alpn::Http2);
-    match (&server.tls_cert, &server.tls_key) {
-        (Some(certificate), Some(key)) => server::load_tls(certificate, key, client_ca, alpn)
-            .map(Some)
-            .map_err(|error| tls_failure(settings, &error)),
-        _ => Ok(None),
-    }
+    let (Some(certificate), Some(key)) = (&server.tls_cert, &server.tls_key) else { return Ok(None) };
+    let loaded = server::load_tls(certificate, key, client_ca, alpn);
+    let loaded = loaded.map_err(|error| tls_failure(settings, &error))?;
+    // Both ports load the certificate; the warning appears once.
+    let warning =
+        server::validity_warning(certificate, Clock::system().now()).filter(|_| alpn == Alpn::Http2);
+    warning.into_iter().for_each(|warning| tracing::warn!("server.tls-cert: {warning}"));
+    Ok(Some(loaded))
 }
 
 /// Formats an error of the TLS files with the setting and with what the file must contain.
@@ -103,14 +106,18 @@ fn tls_failure(settings: &Settings, error: &TlsError) -> Failure {
         TlsError::UnusableFile { path, .. }
         | TlsError::File { path, .. }
         | TlsError::NoCertificate { path }
+        | TlsError::BinaryCertificate { path }
             if Some(path) != settings.server.tls_cert.as_ref() =>
         {
             ("server.tls-client-ca", "name a readable PEM file with CA certificates")
         }
-        TlsError::UnusableFile { .. } | TlsError::File { .. } | TlsError::NoCertificate { .. } => {
+        TlsError::UnusableFile { .. }
+        | TlsError::File { .. }
+        | TlsError::NoCertificate { .. }
+        | TlsError::BinaryCertificate { .. } => {
             ("server.tls-cert", "name a readable PEM file with the server's certificate chain")
         }
-        TlsError::UnusableKeyFile(_) | TlsError::NoKey { .. } => {
+        TlsError::UnusableKeyFile(_) | TlsError::NoKey { .. } | TlsError::EncryptedKey { .. } => {
             ("server.tls-key", "name a readable PEM file with the private key of the certificate")
         }
         TlsError::NoAuthority { .. } => {
@@ -229,7 +236,7 @@ fn log_reload(what: &str, reloaded: Result<Option<String>, Failure>) {
 struct WatchedFiles {
     paths: Vec<PathBuf>,
     /// The content and the permissions of each.
-    contents: Vec<Result<(Vec<u8>, u32), io::ErrorKind>>,
+    contents: Vec<Result<(Vec<u8>, u32), String>>,
 }
 
 impl WatchedFiles {
@@ -245,11 +252,11 @@ impl WatchedFiles {
     /// now be read that could not before, or the other way round.
     fn has_changed(&mut self) -> bool {
         let read = |path: &PathBuf| {
-            let mode = fs::metadata(path)?.permissions().mode();
-            Ok((fs::read(path)?, mode))
+            let content = input_file::read(path).map_err(|error| error.to_string())?;
+            let mode = fs::metadata(path).map_err(|error| error.to_string())?.permissions().mode();
+            Ok((content, mode))
         };
-        let found: Vec<_> =
-            self.paths.iter().map(|path| read(path).map_err(|error: io::Error| error.kind())).collect();
+        let found: Vec<_> = self.paths.iter().map(read).collect();
         let has_changed = found != self.contents;
         self.contents = found;
         has_changed

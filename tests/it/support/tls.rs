@@ -19,12 +19,27 @@ pub struct Certificate {
 impl Certificate {
     /// Creates a certificate and its key.
     pub fn localhost() -> Self {
+        Self::with_names(&["localhost", "127.0.0.1"], |_| {})
+    }
+
+    /// Creates a certificate for these names, and its key. `change` may change the parameters.
+    pub fn with_names(names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let certified = rcgen::generate_simple_self_signed(names).unwrap();
-        fs::write(folder.path().join("cert.pem"), certified.cert.pem()).unwrap();
-        private_file::write(folder.path().join("key.pem"), certified.signing_key.serialize_pem());
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        fs::write(folder.path().join("cert.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+        private_file::write(folder.path().join("key.pem"), key.serialize_pem());
         Self { folder }
+    }
+
+    /// Creates a certificate for `localhost` and 127.0.0.1 that has expired.
+    pub fn expired() -> Self {
+        Self::with_names(&["localhost", "127.0.0.1"], |params| {
+            params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        })
     }
 
     /// Returns the path of the certificate, which is also the root certificate to trust.

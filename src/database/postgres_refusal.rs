@@ -1,0 +1,178 @@
+//! Says in plain words why a connection to PostgreSQL could not be opened, and what to do about it.
+//!
+//! The words of the server and its SQLSTATE stay in the text: the server knows best, and other parts of this
+//! module recognize an error by its SQLSTATE.
+
+use std::{error::Error, io, path::Path};
+
+use rustls::{AlertDescription, CertificateError};
+use tokio_postgres::{
+    Config,
+    config::Host,
+    error::{DbError, SqlState},
+};
+
+use crate::domain::chain;
+
+/// Returns why the server `host` could not be used.
+pub(super) fn reason(error: &tokio_postgres::Error, host: &Config) -> String {
+    if let Some(refusal) = error.as_db_error() {
+        return refused(refusal, host);
+    }
+    if error.is_closed() {
+        return "the server closed the connection at once: is it PostgreSQL?".to_owned();
+    }
+    if let Some(error) = find::<rustls::Error>(error) {
+        return tls_reason(error, host);
+    }
+    if let Some(error) = find::<io::Error>(error) {
+        return network_reason(error, host);
+    }
+    let text = chain(error);
+    let way_out = if text.contains("does not support TLS") {
+        "the server offers no TLS: turn it on there (ssl = on), or write ?sslmode=disable if the network is trusted"
+    } else if text.contains("password missing") {
+        "the server asks for a password: write postgres://user:password@host/database"
+    } else if text.contains("bytes remaining on stream") || text.contains("unexpected message") {
+        "what answers there is not PostgreSQL"
+    } else {
+        return text;
+    };
+    // `error communicating with the server` is recognized as a lost connection.
+    if text.starts_with("error communicating") { format!("{way_out} ({text})") } else { way_out.to_owned() }
+}
+
+/// Says why the Unix socket `path` could not be opened.
+pub(super) fn socket_reason(error: &io::Error, path: &Path) -> String {
+    use io::ErrorKind as Kind;
+    let reason = match error.kind() {
+        Kind::NotFound => "no PostgreSQL server has this socket: No such file".to_owned(),
+        Kind::ConnectionRefused => "no program listens on this socket (Connection refused)".to_owned(),
+        Kind::PermissionDenied => "the user of this process may not use this socket".to_owned(),
+        _ => error.to_string(),
+    };
+    format!("{}: {reason}", path.display())
+}
+
+/// Explains an error of the server.
+fn refused(refusal: &DbError, host: &Config) -> String {
+    let (user, database) = names(host);
+    let explained = match *refusal.code() {
+        SqlState::INVALID_PASSWORD => {
+            format!("the server refuses {user}: the password is wrong, or there is no such role")
+        }
+        SqlState::INVALID_AUTHORIZATION_SPECIFICATION => format!(
+            "the server does not admit {user} to {database}: the role is missing or may not log in, or pg_hba.conf has no \
+             line for it"
+        ),
+        SqlState::INVALID_CATALOG_NAME => {
+            format!("the server has no {database}: create it, or correct the name in the URL")
+        }
+        SqlState::TOO_MANY_CONNECTIONS => "the server has no free connection (max_connections)".to_owned(),
+        SqlState::CANNOT_CONNECT_NOW => "the server starts, stops or recovers".to_owned(),
+        SqlState::INSUFFICIENT_PRIVILEGE => format!("{user} may not connect to {database}"),
+        // The message begins with the SQLSTATE.
+        _ => return refusal.message().to_owned(),
+    };
+    format!("{explained} ({})", refusal.message())
+}
+
+/// Returns the user and the database of a connection, to be shown.
+fn names(host: &Config) -> (String, String) {
+    let user = host.get_user();
+    let shown = |what: &str, name: Option<&str>| match name {
+        Some(name) => format!("{what} {name:?}"),
+        None => format!("{what} (the URL names none)"),
+    };
+    (shown("the user", user), shown("database", host.get_dbname().or(user)))
+}
+
+/// Returns the name or address of a server.
+fn name_of(host: &Config) -> String {
+    match host.get_hosts().first() {
+        Some(Host::Tcp(name)) => name.clone(),
+        Some(Host::Unix(folder)) => folder.display().to_string(),
+        None => String::new(),
+    }
+}
+
+/// Explains an error of the network.
+fn network_reason(error: &io::Error, host: &Config) -> String {
+    let name = name_of(host);
+    let text = error.to_string();
+    if text.contains("lookup address") {
+        // The cause that follows distinguishes a wrong name from a name server that does not answer.
+        let cause = text.rsplit(": ").next().unwrap_or_default();
+        return format!("the host name {name} cannot be resolved: {cause}");
+    }
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            "no program listens there: is PostgreSQL running, and is the port right? (Connection refused)"
+                .to_owned()
+        }
+        io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => {
+            "the server closed the connection at once: is it PostgreSQL?".to_owned()
+        }
+        io::ErrorKind::NotFound => format!("no PostgreSQL server has its socket in {name}"),
+        _ => text,
+    }
+}
+
+/// Explains an error of TLS.
+fn tls_reason(error: &rustls::Error, host: &Config) -> String {
+    use CertificateError as Invalid;
+    const UNKNOWN: &str = "the certificate of the server is not issued by an authority that is trusted here: name a file \
+        with the certificate of that authority (?sslrootcert=FILE)";
+    match error {
+        rustls::Error::InvalidMessage(_) => "what answers there speaks no TLS: is it PostgreSQL?".to_owned(),
+        rustls::Error::InvalidCertificate(Invalid::UnknownIssuer | Invalid::BadSignature) => UNKNOWN.to_owned(),
+        rustls::Error::InvalidCertificate(Invalid::Expired | Invalid::ExpiredContext { .. }) => {
+            "the certificate of the server has expired: renew it, or correct the clock of this machine".to_owned()
+        }
+        rustls::Error::InvalidCertificate(Invalid::NotValidYet | Invalid::NotValidYetContext { .. }) => {
+            "the certificate of the server is not valid yet: correct the clock of this machine".to_owned()
+        }
+        rustls::Error::InvalidCertificate(Invalid::NotValidForNameContext { presented, .. }) => format!(
+            "the certificate of the server has the names {}, and not {}: write one of them as the host",
+            presented.iter().map(|name| presented_name(name)).collect::<Vec<_>>().join(", "),
+            name_of(host)
+        ),
+        rustls::Error::InvalidCertificate(Invalid::NotValidForName) => {
+            format!("the certificate of the server is not for {}: write its name as the host", name_of(host))
+        }
+        rustls::Error::InvalidCertificate(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            "the certificate of the server is that of an authority, which may not be a server's own (as `openssl req -x509` \
+             makes it without `-addext basicConstraints=critical,CA:FALSE`)"
+                .to_owned()
+        }
+        rustls::Error::InvalidCertificate(other) => {
+            format!("the certificate of the server is not valid: {other}")
+        }
+        rustls::Error::AlertReceived(AlertDescription::ProtocolVersion) => {
+            "the server supports neither TLS 1.2 nor TLS 1.3".to_owned()
+        }
+        other => format!("TLS with the server failed: {other}"),
+    }
+}
+
+/// Returns a name of a certificate without the words of the library around it, as in `DnsName("db.example")`.
+fn presented_name(text: &str) -> &str {
+    text.split_once('(').map_or(text, |(_, name)| name.trim_end_matches(')').trim_matches('"'))
+}
+
+/// Returns the first error of a type among the causes of an error. An [`io::Error`] is searched for the error
+/// that it wraps first.
+fn find<'a, E: Error + 'static>(error: &'a tokio_postgres::Error) -> Option<&'a E> {
+    let mut next = error.source();
+    while let Some(cause) = next {
+        if let Some(found) = cause.downcast_ref::<E>() {
+            return Some(found);
+        }
+        let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(found) = wrapped.and_then(|wrapped| wrapped.downcast_ref::<E>()) {
+            return Some(found);
+        }
+        next = cause.source();
+    }
+    None
+}

@@ -1,0 +1,360 @@
+//! What the commands answer to each kind of mistake in settings, files, rights and servers: the setting, its
+//! value, who set it, and the way out, in plain words.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpListener,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
+    process::{Command, Output},
+    thread,
+};
+
+use crate::support::{
+    engine::Engine,
+    postgres::Postgres,
+    private_file,
+    program::{error_line, run, run_in, stderr},
+    server::TestServer,
+    tls::Certificate,
+};
+
+/// The command `serve` on two free ports.
+const SERVE: [&str; 5] = ["serve", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"];
+
+/// A key file with one key.
+const KEY: &str = "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=";
+
+#[track_caller]
+fn assert_contains_all(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is missing: {text}");
+    }
+}
+
+#[track_caller]
+fn assert_has_no_library_words(text: &str) {
+    for words in [
+        "os error",
+        "db error",
+        "error connecting",
+        "invalid configuration",
+        "Os {",
+        "(InvalidContent",
+        "OtherError",
+    ] {
+        assert!(!text.contains(words), "{words:?}: {text}");
+    }
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// Runs the binary in `folder` with the permissions of files in force. They are not for root, unless it lacks
+/// two capabilities.
+fn run_without_privileges(folder: &Path, arguments: &[&str]) -> Output {
+    let dropped = "-dac_override,-dac_read_search";
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set", dropped, "--inh-caps", dropped]);
+    let is_root = std::os::unix::fs::MetadataExt::uid(&fs::metadata("/proc/self").unwrap()) == 0;
+    let binary = env!("CARGO_BIN_EXE_kairos-identity");
+    let mut command = if is_root {
+        command.arg(binary);
+        command
+    } else {
+        Command::new(binary)
+    };
+    command.args(arguments).env_clear().current_dir(folder).output().unwrap()
+}
+
+#[test]
+fn a_file_that_is_none_is_named_with_its_setting_and_who_set_it() {
+    let (folder, own) = (tempfile::tempdir().unwrap(), Certificate::localhost());
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("folder")).unwrap();
+    assert!(Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
+    symlink("loop", at("loop")).unwrap();
+    symlink("/nowhere", at("dangling")).unwrap();
+    let (certificate, key) = (own.certificate(), own.key());
+    let (certificate, key) = (certificate.to_str().unwrap(), key.to_str().unwrap());
+    for (file, reason) in [
+        ("missing", "No such file"),
+        ("folder", "it is a folder"),
+        ("pipe", "it is a named pipe, not a file"),
+        ("loop", "it is a symbolic link that leads to itself"),
+        ("dangling", "it is a symbolic link to /nowhere: No such file"),
+    ] {
+        for (setting, cert, key) in
+            [("tls-cert", file, key), ("tls-key", certificate, file), ("tls-client-ca", certificate, key)]
+        {
+            let authority = if setting == "tls-client-ca" { file } else { certificate };
+            let text = format!(
+                "[server]\ntls-client-ca = \"{authority}\"\ntls-key = \"{key}\"\ntls-cert = \"{cert}\"\n"
+            );
+            fs::write(at("k.toml"), text).unwrap();
+            let mut command = Command::new(env!("CARGO_BIN_EXE_kairos-identity"));
+            command.args(SERVE).args(["--config", "k.toml", "--callers", file]).env_clear();
+            command.env("KAIROS_IDENTITY_SECRET_KEY_FILE", file).current_dir(folder.path());
+            let error = error_line(1, &command.output().unwrap());
+            assert_contains_all(
+                &error,
+                &[
+                    "3 findings",
+                    &format!("callers.file: {file} (/"),
+                    &format!("[callers.file is {file} (flag --callers)]"),
+                    &format!("[secret.key-file is {file} (variable KAIROS_IDENTITY_SECRET_KEY_FILE)]"),
+                    &format!("[server.{setting} is {file} (file k.toml (/"),
+                    reason,
+                ],
+            );
+            assert_has_no_library_words(&error);
+        }
+        let config = error_line(1, &run_in(folder.path(), &["serve", "--config", file]));
+        assert_contains_all(&config, &["cannot read the settings file", file, reason, "(flag --config)"]);
+    }
+    assert!(!at("data").exists());
+}
+
+#[test]
+fn a_folder_or_database_that_cannot_be_used_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    assert!(Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
+    symlink("loop", at("loop")).unwrap();
+    private_file::write(at("text"), "no database, but long enough".repeat(100));
+    for (url, reason) in [
+        ("sqlite://pipe", "pipe (/"),
+        ("sqlite://pipe", "not a file"),
+        ("sqlite://loop", "leads to itself"),
+        ("sqlite://text", "the file is not a database of SQLite"),
+        ("sqlite:///dev/null", "it is a device"),
+        ("sqlite://text/x.db", "text is not a folder"),
+    ] {
+        let error = error_line(1, &run_in(folder.path(), &[&SERVE[..], &["--database-url", url]].concat()));
+        assert_contains_all(
+            &error,
+            &["database.url: ", reason, &format!("[database.url is {url} (flag --database-url)]")],
+        );
+        assert_has_no_library_words(&error);
+    }
+    for (url, reason) in [
+        ("file://loop", "loop is not a folder, but a symbolic link to loop"),
+        ("file://text", "text is not a folder"),
+        (&format!("file://{}", "x".repeat(256)), "longer than 255 bytes"),
+    ] {
+        let error = error_line(1, &run_in(folder.path(), &[&SERVE[..], &["--mail-url", url]].concat()));
+        assert_contains_all(&error, &["mail.url: ", reason, "(flag --mail-url)]"]);
+    }
+}
+
+#[test]
+fn missing_rights_are_named_before_anything_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let refused = |arguments: &[&str]| error_line(1, &run_without_privileges(folder.path(), arguments));
+    assert!(run_in(folder.path(), &["migrate"]).status.success());
+    let database = at("data/kairos-identity.sqlite3");
+
+    set_mode(&database, 0o400);
+    let read_only = refused(&SERVE);
+    assert_contains_all(
+        &read_only,
+        &["database.url: data/", "the user of this process may not read and write it"],
+    );
+    set_mode(&database, 0o000);
+    assert_contains_all(
+        &refused(&["user", "list"]),
+        &["may not read the file", "[database.url is sqlite://data/"],
+    );
+    set_mode(&database, 0o600);
+    set_mode(&at("data"), 0o500);
+    assert_contains_all(
+        &refused(&SERVE),
+        &["database.url: cannot write beside data/", "may not write to the folder /"],
+    );
+    let backup = refused(&["backup", "--to", "data/backup.sqlite3"]);
+    assert_has_no_library_words(&backup);
+    set_mode(&at("data"), 0o000);
+    assert_contains_all(
+        &refused(&["user", "list"]),
+        &["database.url: data/", "the user of this process may not access it"],
+    );
+    set_mode(&at("data"), 0o700);
+    let files: Vec<_> = fs::read_dir(at("data")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(files, ["kairos-identity.sqlite3"]);
+
+    private_file::write(at("key"), KEY);
+    set_mode(&at("key"), 0o000);
+    let key = refused(&[&SERVE[..], &["--secret-key-file", "key"]].concat());
+    assert_contains_all(&key, &["secret.key-file: key (/", "may not read it", "(flag --secret-key-file)]"]);
+}
+
+#[test]
+fn a_disk_without_room_for_a_new_database_is_named_and_nothing_is_left() {
+    let folder = tempfile::tempdir().unwrap();
+    for arguments in [&SERVE[..], &["migrate"]] {
+        let mut command = Command::new("sh");
+        // The signal that the kernel sends with the error would end the process.
+        command.args([
+            "-c",
+            "trap '' XFSZ; exec prlimit --fsize=100000: \"$0\" \"$@\"",
+            env!("CARGO_BIN_EXE_kairos-identity"),
+        ]);
+        let error = error_line(1, &command.args(arguments).current_dir(folder.path()).output().unwrap());
+        assert_contains_all(
+            &error,
+            &["database.url: cannot create data/", "the disk is full: there is no room for 1024 KiB"],
+        );
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn the_wrong_part_of_a_url_or_address_is_named_with_who_set_it() {
+    for (flag, value, parts) in [
+        ("--public-base-url", "https://x:0", &["mail.public-base-url", "the port is not a number"][..]),
+        ("--public-base-url", "https://u:hunter2@x", &["it has a user or a password"]),
+        ("--mail-url", "smtp://a:hunter2@mail.example:0", &["mail.url", "the port is not a number"]),
+        ("--mail-url", "smtp://a@mail.example", &["the user has no password"]),
+        ("--database-url", "postgres://a:hunter2@h:70000/x", &["database.url", "port \"70000\""]),
+        ("--database-url", "postgres://a:hunter2/x", &["the port of a host is not a number"]),
+        ("--database-url", "postgres://a:hunter2@h/x?sslmode=prefer", &["sslmode must be"]),
+        ("--database-url", "postgres://a:hunter2@h/x?sslkey=y", &["the parameter sslkey is unknown"]),
+        ("--database-url", "sqlite://:memory:", &["would be lost"]),
+        ("--database-url", "sqlite://x.db?mode=ro", &["a SQLite URL has no parameters"]),
+        ("--listen", "127.0.0.1", &["server.listen", "the port is missing"]),
+        ("--listen", "127.0.0.1:65536", &["the port is not a number from 0 to 65535"]),
+        ("--listen", "::1:50051", &["an IPv6 address needs brackets"]),
+        ("--listen", "224.0.0.1:50051", &["an address of many machines"]),
+    ] {
+        let error = error_line(2, &run(&["serve", flag, value]));
+        assert_contains_all(&error, parts);
+        assert_contains_all(&error, &["expected", &format!("(flag {flag})")]);
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
+fn a_tls_file_in_another_form_is_named_with_the_command_that_converts_it() {
+    let (folder, own) = (tempfile::tempdir().unwrap(), Certificate::localhost());
+    let (der, encrypted) = (folder.path().join("cert.der"), folder.path().join("key.pem"));
+    let pem = fs::read_to_string(own.certificate()).unwrap();
+    let pem = rustls_pem(&pem);
+    fs::write(&der, pem).unwrap();
+    private_file::write(
+        &encrypted,
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n",
+    );
+    let refused = |certificate: &Path, key: &Path| {
+        let flags = ["--tls-cert", certificate.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
+        error_line(1, &run(&[&SERVE[..], &flags].concat()))
+    };
+    assert_contains_all(
+        &refused(&der, &own.key()),
+        &["server.tls-cert", "DER format", "openssl x509 -inform der"],
+    );
+    let encrypted = refused(&own.certificate(), &encrypted);
+    assert_contains_all(&encrypted, &["server.tls-key", "encrypted with a password", "openssl pkey"]);
+}
+
+/// Returns the bytes of the first block of a PEM file.
+fn rustls_pem(text: &str) -> Vec<u8> {
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
+    let lines: String = text.lines().skip(1).take_while(|line| !line.starts_with('-')).collect();
+    BASE64_STANDARD.decode(lines).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_certificate_is_warned_of_and_named_by_the_healthcheck() {
+    let own = Certificate::expired();
+    let (certificate, key) = (own.certificate(), own.key());
+    let (certificate, key) = (certificate.to_str().unwrap(), key.to_str().unwrap());
+    let flags = ["--tls-cert", certificate, "--tls-key", key];
+    let server = TestServer::builder(Engine::Sqlite).with_args(&flags).start().await;
+    assert_contains_all(&server.log(), &["server.tls-cert: ", "the certificate expired at"]);
+    let url = format!("https://{}", server.address());
+    let check = server.command(&["healthcheck", "--url", &url, "--tls-ca", certificate]).output().unwrap();
+    assert_contains_all(&error_line(1, &check), &["invalid peer certificate: it has expired"]);
+}
+
+/// Listens on a free port and answers each connection with `answer`. Returns the port.
+fn other_server(answer: &'static [u8]) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 512]);
+            let _ = stream.write_all(answer);
+        }
+    });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_connection_to_postgresql_says_what_to_correct() {
+    let cluster = Postgres::shared();
+    let (port, database) = (cluster.port(), cluster.create_database());
+    let (silent, ssh) = (other_server(b""), other_server(b"SSH-2.0-OpenSSH_9.2\r\n"));
+    let cases = [
+        (
+            format!("postgres://postgres@127.0.0.1:{port}/nowhere"),
+            "the server has no database \"nowhere\": create it",
+        ),
+        (format!("postgres://stranger@127.0.0.1:{port}/{}", database.name()), "the user \"stranger\""),
+        (format!("postgres://postgres@127.0.0.1:{port}/x?sslmode=require"), "the server offers no TLS"),
+        ("postgres://a@127.0.0.1:1/x".to_owned(), "no program listens there"),
+        (format!("postgres://a@127.0.0.1:{silent}/x"), "is it PostgreSQL?"),
+        (format!("postgres://a@127.0.0.1:{ssh}/x?sslmode=require"), "speaks no TLS: is it PostgreSQL?"),
+        ("postgres://a@/x?host=/nowhere".to_owned(), "no PostgreSQL server has this socket"),
+        (
+            "postgres://a@127.0.0.1/x?sslmode=require&sslrootcert=/nowhere.pem".to_owned(),
+            "sslrootcert /nowhere.pem: No such file",
+        ),
+        (
+            "postgres://a@127.0.0.1/x?sslmode=require&sslrootcert=/dev/null".to_owned(),
+            "contains no certificate",
+        ),
+    ];
+    for (url, reason) in &cases {
+        let error = error_line(1, &run(&["migrate", "--database-url", url]));
+        assert_contains_all(
+            &error,
+            &["database.url: ", reason, &format!("[database.url is {url} (flag --database-url)]")],
+        );
+        assert_has_no_library_words(&error);
+    }
+    // While `serve` and `migrate` wait, the log says the same.
+    let waits = Command::new(env!("CARGO_BIN_EXE_kairos-identity"))
+        .args(["migrate", "--database-url", "postgres://a@127.0.0.1:1/x"])
+        .env_clear()
+        .env("KAIROS_IDENTITY_DATABASE_STARTUP_WAIT", "100ms")
+        .output()
+        .unwrap();
+    assert_contains_all(&stderr(&waits), &["is not ready; waiting", "no program listens there"]);
+    assert_has_no_library_words(&stderr(&waits));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_of_postgresql_that_is_not_valid_says_why() {
+    let cluster = Postgres::own();
+    let database = cluster.create_database();
+    let base = database.url().split('?').next().unwrap();
+    let refused = |own: &Certificate| {
+        cluster.require_tls(own);
+        let url = format!("{base}?sslmode=require&sslrootcert={}", own.certificate().display());
+        let error = error_line(1, &run(&["migrate", "--database-url", &url]));
+        assert_has_no_library_words(&error);
+        error
+    };
+    assert_contains_all(&refused(&Certificate::expired()), &["the certificate of the server has expired"]);
+    let named = refused(&Certificate::with_names(&["db.example"], |_| {}));
+    assert_contains_all(
+        &named,
+        &["the certificate of the server has the names", "db.example", "not 127.0.0.1"],
+    );
+    let plain = error_line(1, &run(&["migrate", "--database-url", &format!("{base}?sslmode=disable")]));
+    assert_contains_all(&plain, &["pg_hba.conf has no line for it"]);
+}
