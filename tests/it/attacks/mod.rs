@@ -15,6 +15,7 @@ mod resets;
 mod scene;
 mod shared_address;
 mod shares;
+mod watches;
 
 use std::{
     io,
