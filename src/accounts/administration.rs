@@ -78,13 +78,21 @@ impl Administration {
         self.store.find_managed_user(auth_token).await?.ok_or(AccountError::UserNotFound)
     }
 
+    /// Returns the user with this key, and notes the user in the call, for the event of a call that changes
+    /// nothing or is refused.
+    async fn find_noted(&self, key: &UserKey, origin: &Origin) -> Result<ManagedUser, AccountError> {
+        let found = self.find_user(key).await?;
+        origin.note.set_user(found.user.auth_token);
+        Ok(found)
+    }
+
     /// Marks the user's email as verified, without a link, and deletes the user's known addresses. Succeeds
     /// without a change if the email is verified already.
     ///
     /// # Errors
     /// [`AccountError::UserNotFound`] or a database error.
     pub async fn verify_user(&self, key: &UserKey, origin: &Origin) -> Result<ManagedUser, AccountError> {
-        let found = self.find_user(key).await?;
+        let found = self.find_noted(key, origin).await?;
         let event =
             self.event(AuditKind::UserUpdated, &found.user, origin).with_resource("is_verified: true");
         let updated = self.store.mark_verified(found.user.id, event).await?;
@@ -104,7 +112,7 @@ impl Administration {
         mails: &Mails,
         origin: &Origin,
     ) -> Result<ManagedUser, AccountError> {
-        let found = self.find_user(key).await?;
+        let found = self.find_noted(key, origin).await?;
         let event =
             self.event(AuditKind::UserUpdated, &found.user, origin).with_resource("is_verified: false");
         let link = verification_link(mails, &found.user, event.at);
@@ -125,7 +133,7 @@ impl Administration {
         mails: &Mails,
         origin: &Origin,
     ) -> Result<ManagedUser, AccountError> {
-        let found = self.find_user(key).await?;
+        let found = self.find_noted(key, origin).await?;
         let event = self.event(AuditKind::UserDisabled, &found.user, origin);
         let notice = mails.notice(MailKind::AccountDisabled, &found.user.email, event.at);
         let event = NoticedEvent { event, notice: Some(notice) };
@@ -147,7 +155,7 @@ impl Administration {
         mails: &Mails,
         origin: &Origin,
     ) -> Result<ManagedUser, AccountError> {
-        let found = self.find_user(key).await?;
+        let found = self.find_noted(key, origin).await?;
         let event = self.event(AuditKind::UserEnabled, &found.user, origin);
         let link = verification_link(mails, &found.user, event.at);
         if self.store.enable_user(found.user.id, link, event).await? {
@@ -163,7 +171,7 @@ impl Administration {
     /// # Errors
     /// [`AccountError::UserNotFound`] or a database error.
     pub async fn unlock_user(&self, key: &UserKey, origin: &Origin) -> Result<bool, AccountError> {
-        let user = self.find_user(key).await?.user;
+        let user = self.find_noted(key, origin).await?.user;
         let event = self.event(AuditKind::AuthnLoginUnlock, &user, origin);
         Ok(self.store.clear_password_attempts(&user, event).await?)
     }
@@ -179,7 +187,7 @@ impl Administration {
         mails: &Mails,
         origin: &Origin,
     ) -> Result<User, AccountError> {
-        let user = self.find_user(key).await?.user;
+        let user = self.find_noted(key, origin).await?.user;
         let event = self.event(AuditKind::UserDeleted, &user, origin);
         let notice = mails.notice(MailKind::AccountDeleted, &user.email, event.at);
         if !self.store.delete_user(user.id, NoticedEvent { event, notice: Some(notice) }).await? {
@@ -194,7 +202,7 @@ impl Administration {
     /// # Errors
     /// [`AccountError::UserNotFound`] or a database error.
     pub async fn revoke_user_sessions(&self, key: &UserKey, origin: &Origin) -> Result<usize, AccountError> {
-        let user = self.find_user(key).await?.user;
+        let user = self.find_noted(key, origin).await?.user;
         let event = self.event(AuditKind::SessionExpired, &user, origin);
         let keep = None;
         Ok(self.store.revoke_sessions(user.id, keep, event).await?)
@@ -211,7 +219,7 @@ impl Administration {
         mails: &Mails,
         origin: &Origin,
     ) -> Result<User, AccountError> {
-        let found = self.find_user(key).await?;
+        let found = self.find_noted(key, origin).await?;
         if found.disabled_at.is_some() {
             return Err(AccountError::AccountDisabled);
         }

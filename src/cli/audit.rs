@@ -9,7 +9,7 @@ use clap::{Args, builder::PossibleValuesParser};
 use super::{
     Failure,
     arguments::{TimeFlag, parse_user_key, user_failure},
-    command_events::{origin, record},
+    command_events::{audit_reason, origin, record},
     output::Lines,
     printable::field,
     reason, store,
@@ -59,10 +59,15 @@ impl Audit {
             None => None,
             // Events are kept after their user is deleted, so the user need not exist.
             Some(UserKey::AuthToken(token)) => Some(*token),
-            Some(key) => {
-                let found = administration.find_user(key).await.map_err(|error| user_failure(key, error))?;
-                Some(found.user.auth_token)
-            }
+            Some(key) => match administration.find_user(key).await {
+                Ok(found) => Some(found.user.auth_token),
+                Err(error) => {
+                    let event = AuditEvent::new(now, AuditKind::SensitiveReadFail, origin());
+                    let event = event.with_resource("audit").with_reason(audit_reason(&error));
+                    record(&administration, event).await;
+                    return Err(user_failure(key, error));
+                }
+            },
         };
         let is_selected = |kind: &AuditKind| self.kinds.iter().any(|name| name == kind.as_str());
         let filter = AuditFilter {

@@ -99,7 +99,10 @@ section! {
         /// this limit.
         calls_per_peer_max: Count<1, 1_000_000> = "2048",
         /// Maximum number of streaming calls in flight of one peer: `Watch` of the health service, and
-        /// reflection. A client that watches the health has one such call for each connection.
+        /// reflection. A client that watches the health has one such call for each connection. When it is
+        /// reached, a new `Watch` gets the place of the oldest call of the connection with the most of them,
+        /// which ends with `OVERLOADED`, so that strangers at the address of a monitor cannot lock it out. A
+        /// monitor that sends a service token with its `Watch` is counted with the callers.
         streaming_calls_per_peer_max: Count<1, 100_000> = "64",
         /// Maximum memory of the unfinished requests of one peer: requests whose message has not arrived
         /// completely. Each counts as 16 KiB for its buffers (a look-up by token as 2,000 bytes, a call of

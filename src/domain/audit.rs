@@ -68,6 +68,8 @@ kinds! {
     SessionExpireFail = "session_expire_fail",
     /// An operator created a key that signs access tokens, or changed the keys that encrypt stored secrets.
     AuthzAdmin = "authz_admin",
+    /// A change of such keys was refused.
+    AuthzAdminFail = "authz_admin_fail",
     /// A caller is unknown or is not authorized for its request, or an access token is invalid.
     AuthzFail = "authz_fail",
     /// The callers file was reloaded.

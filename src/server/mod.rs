@@ -25,6 +25,7 @@ mod peers;
 mod preface;
 mod request_body;
 mod resets;
+mod streaming_calls;
 mod streams;
 mod tls;
 mod wakes;
@@ -48,9 +49,10 @@ pub use self::{
     http1::Http1Options,
     listener::bind,
     options::ServerOptions,
-    peer_account::{ConnectionAccount, PeerLimits, StreamingSlot},
+    peer_account::{ConnectionAccount, PeerLimits},
     peer_log::PeerLog,
     request_body::{BodyLimit, BodyLimits, BodyRefusal},
+    streaming_calls::StreamingSlot,
     tls::{Alpn, CurrentTls, TlsError, certificate_names, load_tls, validity_warning},
 };
 use crate::entropy::Entropy;

@@ -12,7 +12,10 @@ use std::sync::{
 
 use tokio::sync::Notify;
 
-use super::caller_share::{CallerShare, CallerShares, KeptConnection};
+use super::{
+    caller_share::{CallerShare, CallerShares, KeptConnection},
+    streaming_calls::{StreamingCalls, StreamingSlot, StreamsOfConnection},
+};
 
 /// The calls of one connection up to which a call of health passes although the peer has too many calls. A
 /// client that checks the health has one such call at a time.
@@ -106,6 +109,7 @@ pub struct ConnectionAccount {
     /// Whether the first caller keeps the connection although others need a place.
     kept: Mutex<Option<KeptConnection>>,
     calls: AtomicUsize,
+    streaming_calls: StreamsOfConnection,
     /// Whether a call of health holds the memory that each connection has for one.
     has_health_call: AtomicBool,
     displaced: Notify,
@@ -119,6 +123,7 @@ impl ConnectionAccount {
             caller: Mutex::new(None),
             kept: Mutex::new(None),
             calls: AtomicUsize::new(0),
+            streaming_calls: StreamsOfConnection::default(),
             has_health_call: AtomicBool::new(false),
             displaced: Notify::new(),
         }
@@ -208,15 +213,13 @@ impl ConnectionAccount {
         self.has_too_many_calls() && self.calls.load(Ordering::Relaxed) > CALLS_WITH_HEALTH_MAX
     }
 
-    /// Begins a streaming call; `None` if the peer has as many as it may have.
+    /// Begins a streaming call. If the peer has as many as it may have, it gets the place of another one if
+    /// `displaces` is set; otherwise returns `None`.
     #[must_use]
-    pub fn try_begin_streaming_call(&self) -> Option<StreamingSlot> {
+    pub fn try_begin_streaming_call(&self, displaces: bool) -> Option<StreamingSlot> {
         let account = self.current();
-        let slot = StreamingSlot(Arc::clone(account));
-        // Count first, compare then, so that concurrent calls cannot exceed the limit. A refused slot is
-        // dropped, which takes its count back.
-        let earlier = account.streaming_calls.fetch_add(1, Ordering::Relaxed);
-        (earlier < account.limits.streaming_calls_max).then_some(slot)
+        let max = account.limits.streaming_calls_max;
+        account.streaming_calls.begin(&self.streaming_calls, max, displaces)
     }
 }
 
@@ -229,17 +232,17 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 pub(super) struct Account {
     limits: PeerLimits,
     calls: AtomicUsize,
-    streaming_calls: AtomicUsize,
+    streaming_calls: Arc<StreamingCalls>,
     unfinished_bytes: AtomicUsize,
     unfinished_bytes_total: Arc<AtomicUsize>,
 }
 
 impl Account {
-    const fn new(limits: PeerLimits, unfinished_bytes_total: Arc<AtomicUsize>) -> Self {
+    fn new(limits: PeerLimits, unfinished_bytes_total: Arc<AtomicUsize>) -> Self {
         Self {
             limits,
             calls: AtomicUsize::new(0),
-            streaming_calls: AtomicUsize::new(0),
+            streaming_calls: Arc::default(),
             unfinished_bytes: AtomicUsize::new(0),
             unfinished_bytes_total,
         }
@@ -257,16 +260,6 @@ impl Account {
     pub(super) fn release_unfinished(&self, bytes: usize) {
         self.unfinished_bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.unfinished_bytes_total.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
-
-/// One of the streaming calls that a peer may have in flight. Dropping it ends the call.
-#[derive(Debug)]
-pub struct StreamingSlot(Arc<Account>);
-
-impl Drop for StreamingSlot {
-    fn drop(&mut self) {
-        self.0.streaming_calls.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -321,11 +314,11 @@ mod tests {
         let [peer, other] = [(); 2].map(|()| PeerAccounts::new(PeerLimits::of_tests(), &totals));
         let (one, two, other) = (connection(&peer), connection(&peer), connection(&other));
 
-        let slot = one.try_begin_streaming_call();
-        assert!(slot.is_some() && two.try_begin_streaming_call().is_none());
-        assert!(other.try_begin_streaming_call().is_some());
+        let slot = one.try_begin_streaming_call(false);
+        assert!(slot.is_some() && two.try_begin_streaming_call(false).is_none());
+        assert!(other.try_begin_streaming_call(false).is_some());
         drop(slot);
-        assert!(two.try_begin_streaming_call().is_some());
+        assert!(two.try_begin_streaming_call(false).is_some());
 
         let mut calls = CountedCalls::new(Arc::clone(&one));
         calls.set(4);
@@ -342,13 +335,13 @@ mod tests {
         let mut calls = CountedCalls::new(Arc::clone(&stranger));
         let mut held = HeldBytes::new(Arc::clone(&stranger));
         calls.set(4);
-        let slot = stranger.try_begin_streaming_call();
+        let slot = stranger.try_begin_streaming_call(false);
         assert!(held.set(100) && slot.is_some());
 
         let mut of_caller = HeldBytes::new(Arc::clone(&caller));
         assert!(caller.has_too_many_calls() && !of_caller.set(1), "not authenticated yet");
         caller.set_authenticated("bff");
-        assert!(!caller.has_too_many_calls() && caller.try_begin_streaming_call().is_some());
+        assert!(!caller.has_too_many_calls() && caller.try_begin_streaming_call(false).is_some());
         assert!(of_caller.set(100) && !of_caller.set(101));
         drop((held, of_caller));
         assert!(totals.are_zero());

@@ -28,6 +28,8 @@ mod command_line;
 #[cfg(test)]
 mod command_line_messages;
 #[cfg(test)]
+mod command_trail;
+#[cfg(test)]
 mod connect;
 #[cfg(test)]
 mod copies;

@@ -6,18 +6,22 @@ use clap::{Args, Subcommand};
 
 use super::{
     Failure,
+    command_events::{origin, record},
     output::{print, print_error},
     reason,
     signing::{self, IfKeyLost},
     store,
 };
 use crate::{
-    accounts::{REVOCATION_DELAY, Rotation},
-    callers::COMMAND_LINE,
+    accounts::{Administration, REVOCATION_DELAY, Rotation},
+    clock::Clock,
     config::Settings,
-    domain::Origin,
+    domain::{AuditEvent, AuditKind},
     store::StoredSigningKey,
 };
+
+/// The audit reason of a rotation during which another process created a key.
+const OTHER_KEY_CREATED: &str = "OTHER_KEY_CREATED";
 
 #[derive(Debug, Args)]
 pub(super) struct Keys {
@@ -65,16 +69,29 @@ impl Keys {
         // `rotate --revoke-earlier` is also the way out if the sealing key is lost.
         let revokes = matches!(self.action, Action::Rotate { revoke_earlier: true });
         let if_key_lost = if revokes { IfKeyLost::Replace } else { IfKeyLost::Fail };
+        let clock = Clock::system();
+        let administration = Administration::new(store.clone(), clock.clone());
         let (keys, _) = signing::standalone_signing_keys(settings, store, if_key_lost).await?;
         match self.action {
             Action::Secret(_) => Ok(()),
             Action::List => keys.list().await.map_err(reason)?.iter().try_for_each(print_key),
             Action::Rotate { revoke_earlier } => {
                 let rotation = if revoke_earlier { Rotation::RevokingEarlier } else { Rotation::Orderly };
-                let created = keys.rotate(rotation, &Origin::local(COMMAND_LINE)).await.map_err(reason)?;
-                print_key(&created.ok_or(
-                    "another process created a key at the same moment: check `kairos-identity keys list`",
-                )?)?;
+                let origin = origin();
+                let created = keys.rotate(rotation, &origin).await.map_err(reason)?;
+                let Some(created) = created else {
+                    let event = AuditEvent::new(clock.now(), AuditKind::AuthzAdminFail, origin);
+                    record(
+                        &administration,
+                        event.with_resource("keys rotate").with_reason(OTHER_KEY_CREATED),
+                    )
+                    .await;
+                    return Err(
+                        "another process created a key at the same moment: check `kairos-identity keys list`"
+                            .to_owned(),
+                    );
+                };
+                print_key(&created)?;
                 if revoke_earlier {
                     let seconds = REVOCATION_DELAY.as_secs();
                     print_error(format_args!(

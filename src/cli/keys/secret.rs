@@ -24,6 +24,12 @@ use crate::{
 /// The longest `--wait`, in milliseconds: an hour.
 const WAIT_MILLIS_MAX: u64 = 3_600_000;
 
+/// The audit reason of a change that names a key that the file does not have.
+const KEY_UNKNOWN: &str = "KEY_UNKNOWN";
+
+/// The audit reason of the removal of a key under which something is or will be encrypted.
+const KEY_IN_USE: &str = "KEY_IN_USE";
+
 /// The maximum number of passes of `reseal`. A further pass encrypts the values that an instance has written
 /// under an earlier key during the one before.
 const PASSES_MAX: u32 = 3;
@@ -123,6 +129,29 @@ impl SecretKeys {
         record(&self.administration, event.with_resource(&format!("secret key {id}: {what}"))).await;
     }
 
+    /// Records that a change was refused, and returns the failure.
+    async fn refused(&self, id: KeyId, reason: &'static str, failure: Failure) -> Failure {
+        let event = AuditEvent::new(self.clock.now(), AuditKind::AuthzAdminFail, origin());
+        record(&self.administration, event.with_resource(&format!("secret key {id}")).with_reason(reason))
+            .await;
+        failure
+    }
+
+    /// Does what [`SecretKeys::refused`] does, if the file refuses the change: an error of a file that cannot
+    /// be read or written is no decision.
+    async fn not_changed(&self, id: KeyId, error: KeyFileError, by_hand_change: &str) -> Failure {
+        let reason = match &error {
+            KeyFileError::Unknown { .. } => Some(KEY_UNKNOWN),
+            KeyFileError::Current { .. } => Some(KEY_IN_USE),
+            _ => None,
+        };
+        let failure = by_hand(error, by_hand_change);
+        match reason {
+            Some(reason) => self.refused(id, reason, failure).await,
+            None => failure,
+        }
+    }
+
     async fn count(&self) -> Result<BTreeMap<SealedBy, u64>, Failure> {
         self.resealing.count().await.map_err(reason)
     }
@@ -161,21 +190,27 @@ impl SecretKeys {
     async fn rotate(&self, to: Option<KeyId>, wait: Duration) -> Result<(), Failure> {
         let earlier = self.keys.ring().current();
         let key = match to {
-            Some(key) => key,
+            Some(key) if self.keys.ring().ids().contains(&key) => key,
+            Some(key) => {
+                let path = self.file.path().display();
+                let failure =
+                    format!("{path} has no key {key}: `kairos-identity keys secret list` prints its keys");
+                return Err(self.refused(key, KEY_UNKNOWN, failure).await);
+            }
             None => self.add().await?,
         };
-        if key != earlier {
+        if key == earlier {
+            print_error(format_args!("the key {key} is the current one already"))?;
+        } else {
             print_error(format_args!(
                 "1 of 3: the key {key} is in {}; waiting {wait:?}, until every running instance has it",
                 self.file.path().display()
             ))?;
             tokio::time::sleep(wait).await;
-            self.file.make_first(key).map_err(|error| {
-                by_hand(
-                    error,
-                    &format!("move the line of the key {key} before the others (`keys secret list`)"),
-                )
-            })?;
+            if let Err(error) = self.file.make_first(key) {
+                let change = format!("move the line of the key {key} before the others (`keys secret list`)");
+                return Err(self.not_changed(key, error, &change).await);
+            }
             self.reload()?;
             self.record(key, "current").await;
             print_error(format_args!(
@@ -202,6 +237,7 @@ impl SecretKeys {
             let done = done.map_err(reason)?;
             replaced += done.replaced;
             if let Some(cause) = done.cause {
+                self.record_replaced(current, replaced).await;
                 return Err(format!(
                     "{replaced} values are now encrypted under the key {current}, but {} cannot be decrypted, and stay as \
                      they are: {cause}",
@@ -209,10 +245,14 @@ impl SecretKeys {
                 ));
             }
         }
-        if self.count_under_others(current).await? == 0 {
-            self.record(current, "everything is encrypted under it").await;
+        self.record_replaced(current, replaced).await;
+        if replaced == 0 {
+            print(format_args!(
+                "nothing was changed: no value is encrypted under another key than {current}"
+            ))?;
+        } else {
+            print(format_args!("encrypted {replaced} values again under the key {current}"))?;
         }
-        print(format_args!("encrypted {replaced} values again under the key {current}"))?;
         self.print_unused().await
     }
 
@@ -220,6 +260,13 @@ impl SecretKeys {
     async fn count_under_others(&self, key: KeyId) -> Result<u64, Failure> {
         let counts = self.count().await?;
         Ok(counts.iter().filter(|(id, _)| **id != Some(key)).map(|(_, number)| number).sum())
+    }
+
+    /// Records how many values were encrypted again, if there were any.
+    async fn record_replaced(&self, current: KeyId, replaced: u64) {
+        if replaced > 0 {
+            self.record(current, &format!("{replaced} values encrypted again under it")).await;
+        }
     }
 
     /// Prints which keys of the file are no longer used, and which still are.
@@ -246,11 +293,14 @@ impl SecretKeys {
         // A value that names no key may be under any of them. `KeyFile::remove` refuses the current key.
         let used: u64 = [Some(id), None].iter().filter_map(|key| counts.get(key)).sum();
         if used > 0 && id != self.keys.ring().current() {
-            return Err(format!(
+            let failure = format!(
                 "{used} stored values may be encrypted under the key {id}: run `kairos-identity keys secret reseal` first"
-            ));
+            );
+            return Err(self.refused(id, KEY_IN_USE, failure).await);
         }
-        self.file.remove(id).map_err(|error| by_hand(error, &format!("delete the line of the key {id}")))?;
+        if let Err(error) = self.file.remove(id) {
+            return Err(self.not_changed(id, error, &format!("delete the line of the key {id}")).await);
+        }
         self.record(id, "removed").await;
         print(format_args!("removed the key {id} from {}", self.file.path().display()))
     }

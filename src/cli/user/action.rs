@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use crate::{
     accounts::UserKey,
     cli::arguments::{TimeFlag, parse_user_key},
-    domain::{AuditKind, Timestamp},
+    domain::{AuditKind, AuthToken, Timestamp},
     store::UserFilter,
 };
 
@@ -91,6 +91,57 @@ impl Filter {
 }
 
 impl Action {
+    /// Returns the name of the command for the audit trail.
+    pub(super) const fn command(&self) -> &'static str {
+        match self {
+            Self::List(_) => "user list",
+            Self::Show(_) => "user show",
+            Self::Verify(_) => "user verify",
+            Self::Unverify(_) => "user unverify",
+            Self::Disable(_) => "user disable",
+            Self::Enable(_) => "user enable",
+            Self::EndSessions(_) => "user end-sessions",
+            Self::ResetPassword(_) => "user reset-password",
+            Self::Unlock(_) => "user unlock",
+            Self::Delete { .. } => "user delete",
+        }
+    }
+
+    /// Returns the user that the operator named by an `auth_token`.
+    pub(super) const fn named(&self) -> Option<AuthToken> {
+        match self {
+            Self::List(_) => None,
+            Self::Show(UserArgument { user })
+            | Self::Verify(UserArgument { user })
+            | Self::Unverify(UserArgument { user })
+            | Self::Disable(UserArgument { user })
+            | Self::Enable(UserArgument { user })
+            | Self::EndSessions(UserArgument { user })
+            | Self::ResetPassword(UserArgument { user })
+            | Self::Unlock(UserArgument { user })
+            | Self::Delete { user: UserArgument { user }, .. } => match user {
+                UserKey::AuthToken(token) => Some(*token),
+                UserKey::Email(_) | UserKey::Username(_) => None,
+            },
+        }
+    }
+
+    /// Returns why a successful command had nothing to change; `None` if its output states it.
+    pub(super) const fn unchanged(&self) -> Option<&'static str> {
+        match self {
+            Self::Verify(_) => Some("the email is verified already"),
+            Self::Unverify(_) => Some("the email is not verified"),
+            Self::Disable(_) => Some("the user is disabled already"),
+            Self::Enable(_) => Some("the user is not disabled"),
+            Self::List(_)
+            | Self::Show(_)
+            | Self::EndSessions(_)
+            | Self::ResetPassword(_)
+            | Self::Unlock(_)
+            | Self::Delete { .. } => None,
+        }
+    }
+
     /// Returns the kind of the audit event if the command is refused.
     pub(super) const fn refusal(&self) -> AuditKind {
         match self {

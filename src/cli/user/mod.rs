@@ -14,9 +14,9 @@ use self::{
 use super::{
     Failure,
     arguments::user_failure,
-    command_events::{origin, record},
+    command_events::{CommandTrail, audit_reason, origin, record},
     mails,
-    output::print,
+    output::{print, print_error},
     printable::field,
     reason,
     signing::{self, IfKeyLost},
@@ -26,7 +26,7 @@ use crate::{
     accounts::{AccountError, Administration, Mails, UserKey},
     clock::Clock,
     config::Settings,
-    domain::{AuditEvent, AuditKind, AuthToken, Timestamp},
+    domain::{AuditEvent, AuditKind},
     entropy::Entropy,
     sealing::SealingKeys,
     store::{ManagedUser, Store},
@@ -40,90 +40,92 @@ pub(super) struct User {
 
 /// Why a command failed.
 struct CommandError {
-    /// The reason for the audit trail, if the operation refused the command.
-    refused: Option<&'static str>,
+    /// The reason for the audit trail, if an operation was refused or failed.
+    reason: Option<&'static str>,
     failure: Failure,
 }
 
 impl From<Failure> for CommandError {
     fn from(failure: Failure) -> Self {
-        Self { refused: None, failure }
+        Self { reason: None, failure }
     }
 }
 
 /// Returns the result of an operation on the user with this key, with its error as a [`CommandError`].
 fn checked<T>(result: Result<T, AccountError>, key: &UserKey) -> Result<T, CommandError> {
-    result.map_err(|error| CommandError { refused: error.reason(), failure: user_failure(key, error) })
+    result.map_err(|error| CommandError {
+        reason: Some(audit_reason(&error)),
+        failure: user_failure(key, error),
+    })
 }
 
 impl User {
-    /// Runs the command, and records a refusal.
+    /// Runs the command, and records it unless its operation has.
     pub(super) async fn run(self, settings: &Settings) -> Result<(), Failure> {
         let clock = Clock::system();
         let store = store::open_current(settings).await?;
         let users = Administration::new(store.clone(), clock.clone());
-        let kind = self.action.refusal();
-        let done = perform(self.action, &users, settings, &store, clock.now()).await;
-        let Err(error) = done else { return Ok(()) };
-        if let Some(reason) = error.refused {
-            let event = AuditEvent::new(clock.now(), kind, origin()).with_resource("user");
-            record(&users, event.with_reason(reason)).await;
+        let action = &self.action;
+        let (command, refusal, unchanged) = (action.command(), action.refusal(), action.unchanged());
+        let (at, origin, named) = (clock.now(), origin(), action.named());
+        let trail = CommandTrail { at, origin: origin.clone(), command, refusal, named };
+        let done = perform(self.action, &users, settings, &store, &trail).await;
+        if let (Ok(()), false, Some(unchanged)) = (&done, origin.note.is_recorded(), unchanged) {
+            print_error(format_args!("nothing was changed: {unchanged}"))?;
         }
-        Err(error.failure)
+        trail.end(&users, done.as_ref().err().and_then(|error| error.reason)).await;
+        done.map_err(|error| error.failure)
     }
 }
 
-/// Performs the action and prints its result. Records a read, which no operation of `users` records.
+/// Performs the action and prints its result.
 async fn perform(
     action: Action,
     users: &Administration,
     settings: &Settings,
     store: &Store,
-    now: Timestamp,
+    trail: &CommandTrail,
 ) -> Result<(), CommandError> {
-    let read = |user: Option<AuthToken>, command: &str| {
-        let event = AuditEvent::new(now, AuditKind::SensitiveRead, origin());
-        record(users, event.with_user(user).with_resource(command))
-    };
+    let origin = &trail.origin;
     match action {
         Action::List(filter) => {
-            let printed = print_users(users, filter.at(now)).await;
-            read(None, "user list").await;
+            let printed = print_users(users, filter.at(trail.at)).await;
+            let read = AuditEvent::new(trail.at, AuditKind::SensitiveRead, origin.clone());
+            record(users, read.with_resource(trail.command)).await;
             printed?;
         }
         Action::Show(UserArgument { user }) => {
             let found = checked(users.find_user(&user).await, &user)?;
-            let printed = print_user(&found);
-            read(Some(found.user.auth_token), "user show").await;
-            printed?;
+            origin.note.set_user(found.user.auth_token);
+            print_user(&found)?;
         }
-        Action::Verify(UserArgument { user }) => show(users.verify_user(&user, &origin()).await, &user)?,
+        Action::Verify(UserArgument { user }) => show(users.verify_user(&user, origin).await, &user)?,
         Action::Unverify(UserArgument { user }) => {
             let mails = link_mails(settings, store).await?;
-            show(users.unverify_user(&user, &mails, &origin()).await, &user)?;
+            show(users.unverify_user(&user, &mails, origin).await, &user)?;
         }
         Action::Disable(UserArgument { user }) => {
-            show(users.disable_user(&user, &notice_mails(settings), &origin()).await, &user)?;
+            show(users.disable_user(&user, &notice_mails(settings), origin).await, &user)?;
         }
         Action::Enable(UserArgument { user }) => {
             let mails = link_mails(settings, store).await?;
-            show(users.enable_user(&user, &mails, &origin()).await, &user)?;
+            show(users.enable_user(&user, &mails, origin).await, &user)?;
         }
         Action::EndSessions(UserArgument { user }) => {
-            let revoked = checked(users.revoke_user_sessions(&user, &origin()).await, &user)?;
+            let revoked = checked(users.revoke_user_sessions(&user, origin).await, &user)?;
             print(format_args!("revoked {revoked} session{}", if revoked == 1 { "" } else { "s" }))?;
         }
         Action::ResetPassword(UserArgument { user }) => {
             let mails = link_mails(settings, store).await?;
-            let mailed = checked(users.start_password_reset(&user, &mails, &origin()).await, &user)?;
+            let mailed = checked(users.start_password_reset(&user, &mails, origin).await, &user)?;
             print(format_args!("the service will mail a link to {}", field(mailed.email.as_str())))?;
         }
         Action::Unlock(UserArgument { user }) => {
-            let had_failures = checked(users.unlock_user(&user, &origin()).await, &user)?;
+            let had_failures = checked(users.unlock_user(&user, origin).await, &user)?;
             print(if had_failures { "unlocked" } else { "there was nothing to unlock" })?;
         }
         Action::Delete { user: UserArgument { user }, yes } => {
-            delete(users, &notice_mails(settings), &user, yes).await?;
+            delete(users, &notice_mails(settings), &user, yes, trail).await?;
         }
     }
     Ok(())
@@ -159,15 +161,26 @@ async fn delete(
     mails: &Mails,
     key: &UserKey,
     is_confirmed: bool,
+    trail: &CommandTrail,
 ) -> Result<(), CommandError> {
     let user = checked(users.find_user(key).await, key)?;
+    trail.origin.note.set_user(user.user.auth_token);
     print_user(&user)?;
-    if !is_confirmed && !confirm_deletion()? {
-        return Err("nothing was deleted".to_owned().into());
+    if !is_confirmed {
+        // Recorded before the question, which the operator may leave without an answer, and with an origin of
+        // its own: the deletion leaves another event.
+        let read = AuditEvent::new(trail.at, AuditKind::SensitiveRead, origin());
+        record(users, read.with_user(Some(user.user.auth_token)).with_resource(trail.command)).await;
+        let answer = confirm_deletion();
+        if !matches!(answer, Ok(true)) {
+            trail.origin.note.set_recorded();
+            answer?;
+            return Err("nothing was deleted".to_owned().into());
+        }
     }
     // By auth_token, which never changes: an email or username may belong to another user by now.
     let key = UserKey::AuthToken(user.user.auth_token);
-    checked(users.delete_user(&key, mails, &origin()).await, &key)?;
+    checked(users.delete_user(&key, mails, &trail.origin).await, &key)?;
     print("deleted")?;
     Ok(())
 }

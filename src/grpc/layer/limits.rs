@@ -164,7 +164,8 @@ pub(super) fn admit_peer(class: PathClass, peer: &Peer) -> Result<Option<Arc<Str
     }
     match class {
         PathClass::HealthWatch | PathClass::Reflection => {
-            let slot = peer.account.try_begin_streaming_call();
+            // A monitor must see the health although others at its address take all places.
+            let slot = peer.account.try_begin_streaming_call(class == PathClass::HealthWatch);
             slot.map(|slot| Some(Arc::new(slot))).ok_or_else(|| too_many("streaming calls"))
         }
         PathClass::Api | PathClass::LookUp | PathClass::Health | PathClass::Unknown => Ok(None),
@@ -203,12 +204,15 @@ pub(super) fn body_refused(refusal: BodyRefusal) -> Status {
     }
 }
 
-/// A request or response of a streaming call. It holds the slot of the call.
+/// A request or response of a streaming call. It holds the slot of the call, and ends when another call gets
+/// the place of this one.
 pub(super) struct StreamingBody {
     body: Body,
     _slot: Arc<StreamingSlot>,
+    displaced: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// The time at which a request ends with an error; `None` for a response.
     deadline: Option<Pin<Box<Sleep>>>,
+    is_ended: bool,
 }
 
 impl StreamingBody {
@@ -216,13 +220,30 @@ impl StreamingBody {
     /// task in which reflection reads the request would wait for further messages even after the response has
     /// ended.
     pub(super) fn request(body: Body, slot: &Arc<StreamingSlot>, limit: Duration) -> Body {
-        let deadline = Some(Box::pin(tokio::time::sleep(limit)));
-        Body::new(Self { body, _slot: Arc::clone(slot), deadline })
+        Self::wrap(body, Arc::clone(slot), Some(limit))
     }
 
     /// Wraps the response of a streaming call.
     pub(super) fn response(response: Response<Body>, slot: Arc<StreamingSlot>) -> Response<Body> {
-        response.map(|body| Body::new(Self { body, _slot: slot, deadline: None }))
+        response.map(|body| Self::wrap(body, slot, None))
+    }
+
+    fn wrap(body: Body, slot: Arc<StreamingSlot>, limit: Option<Duration>) -> Body {
+        let displaced = Box::pin(slot.displaced());
+        let deadline = limit.map(|limit| Box::pin(tokio::time::sleep(limit)));
+        Body::new(Self { body, _slot: slot, displaced, deadline, is_ended: false })
+    }
+
+    /// Returns the end of a displaced call: for a response, the status in the trailers.
+    fn end(&mut self) -> Option<Result<Frame<Bytes>, Status>> {
+        self.is_ended = true;
+        let status =
+            overloaded("another call of this address got the place of this one: begin it again later");
+        if self.deadline.is_some() {
+            return Some(Err(status));
+        }
+        let mut trailers = http::HeaderMap::new();
+        status.add_header(&mut trailers).ok().map(|()| Ok(Frame::trailers(trailers)))
     }
 }
 
@@ -234,7 +255,13 @@ impl http_body::Body for StreamingBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.is_ended {
+            return Poll::Ready(None);
+        }
         let frame = Pin::new(&mut self.body).poll_frame(context);
+        if frame.is_pending() && self.displaced.as_mut().poll(context).is_ready() {
+            return Poll::Ready(self.end());
+        }
         if frame.is_pending()
             && let Some(deadline) = &mut self.deadline
             && deadline.as_mut().poll(context).is_ready()
@@ -247,7 +274,7 @@ impl http_body::Body for StreamingBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.is_ended || self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -172,8 +172,15 @@ impl<S: CallHandler> Layered<S> {
         let options = &self.options;
         let class = PathClass::of(request.uri().path());
         let caller = match class {
-            // Load balancers check the health without a token.
-            PathClass::Health | PathClass::HealthWatch => Caller::unauthenticated(),
+            // Load balancers check the health without a token. A monitor with one has the places of callers.
+            PathClass::Health | PathClass::HealthWatch => {
+                if !options.gate.is_open()
+                    && let Ok(caller) = caller::identify(&options.gate, request, peer)
+                {
+                    peer.account.set_authenticated(caller.name());
+                }
+                Caller::unauthenticated()
+            }
             PathClass::Api | PathClass::LookUp | PathClass::Reflection | PathClass::Unknown => {
                 caller::identify(&options.gate, request, peer)?
             }

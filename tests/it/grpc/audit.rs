@@ -193,7 +193,7 @@ on_both_engines! {
             "session_expire_fail", "authn_token_create_fail", "authn_login_unlock_fail", "user_delete_fail",
         ].map(|kind| (kind, "USER_NOT_FOUND", "-"));
         let first = [("sensitive_read", "OK", ada.as_str()), ("sensitive_read", "OK", "-"), ("sensitive_read", "OK", &ada)];
-        let last = [("user_disabled", "OK", ada.as_str()), ("authn_token_create_fail", "ACCOUNT_DISABLED", "-")];
+        let last = [("user_disabled", "OK", ada.as_str()), ("authn_token_create_fail", "ACCOUNT_DISABLED", &ada)];
         assert_eq!(shown, [&first[..], &unknown, &last].concat());
         assert_eq!(lines[0].resource.as_deref(), Some("user show"));
     }
