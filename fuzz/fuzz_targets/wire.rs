@@ -47,6 +47,7 @@ fn options() -> ServerOptions {
             streaming_calls_max: 64,
             unfinished_bytes_max: 4 * 1024 * 1024,
             unfinished_bytes_total_max: 8 * 1024 * 1024,
+            waiting_bytes_total_max: 8 * 1024 * 1024,
         },
         first_byte_timeout: Duration::from_secs(1),
         tls_handshake_timeout: Duration::from_secs(1),

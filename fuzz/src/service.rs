@@ -163,6 +163,7 @@ pub fn peer() -> Peer {
         streaming_calls_max: 64,
         unfinished_bytes_max: 4 * 1024 * 1024,
         unfinished_bytes_total_max: 8 * 1024 * 1024,
+        waiting_bytes_total_max: 8 * 1024 * 1024,
     };
     let account = Arc::new(ConnectionAccount::of_only_connection(limits));
     Peer { address: "127.0.0.1:1".parse().unwrap(), names: Vec::new(), account }

@@ -115,6 +115,12 @@ section! {
         /// addresses, so that the others go on. One call of the health service on each connection is not
         /// counted.
         unfinished_bytes_max: Bytes<65_536, 4_194_304_000> = "128MiB",
+        /// Maximum memory of the requests of all callers that have arrived and wait for their answers, for
+        /// example because the database does not answer. Requests of at most 4 KiB are not counted; the
+        /// number of calls is limited. One caller may take a quarter of it, from however many addresses: at
+        /// the default, 800 calls of `ResolveTokens` with 1,000 tokens. A request that would exceed it is
+        /// refused with `OVERLOADED`.
+        waiting_bytes_max: Bytes<65_536, 4_194_304_000> = "128MiB",
         /// Maximum number of bytes that the server reads and discards of a request that it has answered
         /// before the request was complete. After that it resets the call.
         late_bytes_max: Bytes<0, 1_073_741_824> = "8MiB",

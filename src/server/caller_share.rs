@@ -22,6 +22,8 @@ const BYTES_MIN: usize = 64 * 1024;
 /// The shares of all callers of a port. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct CallerShares {
+    waiting: Arc<WaitingTotal>,
+    waiting_bytes_max: usize,
     /// The callers that were authenticated. Their number is bounded by the entries of the callers file.
     by_name: Arc<Mutex<HashMap<String, Arc<CallerShare>>>>,
     unfinished_bytes_max: usize,
@@ -30,13 +32,24 @@ pub(super) struct CallerShares {
 
 impl CallerShares {
     /// Divides the totals of a port.
-    pub(super) fn new(unfinished_bytes_total_max: usize, connections_total_max: usize) -> Self {
+    pub(super) fn new(
+        unfinished_bytes_total_max: usize,
+        waiting_bytes_total_max: usize,
+        connections_total_max: usize,
+    ) -> Self {
         let bytes_min = BYTES_MIN.min(unfinished_bytes_total_max / 2);
         Self {
+            waiting: Arc::new(WaitingTotal::new(waiting_bytes_total_max)),
+            waiting_bytes_max: waiting_bytes_total_max / PART_OF_TOTAL,
             by_name: Arc::default(),
             unfinished_bytes_max: (unfinished_bytes_total_max / PART_OF_TOTAL).max(bytes_min),
             connections_max: (connections_total_max / PART_OF_TOTAL).max(1),
         }
+    }
+
+    /// Returns the requests of all callers that wait for their answer.
+    pub(super) const fn waiting(&self) -> &Arc<WaitingTotal> {
+        &self.waiting
     }
 
     /// Returns the share of the caller with this name.
@@ -49,6 +62,8 @@ impl CallerShares {
             name: caller.to_owned(),
             unfinished_bytes: AtomicUsize::new(0),
             unfinished_bytes_max: self.unfinished_bytes_max,
+            waiting_bytes: AtomicUsize::new(0),
+            waiting_bytes_max: self.waiting_bytes_max,
             kept_connections: AtomicUsize::new(0),
             kept_connections_max: self.connections_max,
         });
@@ -60,7 +75,30 @@ impl CallerShares {
 impl Default for CallerShares {
     /// Returns shares without limits.
     fn default() -> Self {
-        Self::new(usize::MAX, usize::MAX)
+        Self::new(usize::MAX, usize::MAX, usize::MAX)
+    }
+}
+
+/// The bytes of the requests of all callers that wait for their answer.
+#[derive(Debug)]
+pub(super) struct WaitingTotal {
+    bytes: AtomicUsize,
+    max: usize,
+}
+
+impl WaitingTotal {
+    const fn new(max: usize) -> Self {
+        Self { bytes: AtomicUsize::new(0), max }
+    }
+
+    /// Adds bytes. Returns true if there are at most as many as there may be.
+    pub(super) fn add(&self, bytes: usize) -> bool {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) <= self.max
+    }
+
+    /// Takes back bytes that were added.
+    pub(super) fn release(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -70,6 +108,8 @@ pub(super) struct CallerShare {
     name: String,
     unfinished_bytes: AtomicUsize,
     unfinished_bytes_max: usize,
+    waiting_bytes: AtomicUsize,
+    waiting_bytes_max: usize,
     kept_connections: AtomicUsize,
     kept_connections_max: usize,
 }
@@ -84,6 +124,18 @@ impl CallerShare {
     pub(super) fn add_unfinished(&self, bytes: usize) -> bool {
         let all = self.unfinished_bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         all <= self.unfinished_bytes_max
+    }
+
+    /// Adds bytes of requests that wait for their answer. Returns true if the caller has at most as many as
+    /// it may have.
+    pub(super) fn add_waiting(&self, bytes: usize) -> bool {
+        let all = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        all <= self.waiting_bytes_max
+    }
+
+    /// Takes back waiting bytes that were added.
+    pub(super) fn release_waiting(&self, bytes: usize) {
+        self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Takes back bytes that were added.
@@ -118,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_caller_gets_a_quarter_of_the_unfinished_bytes_and_leaves_the_rest_to_others() {
-        let shares = CallerShares::new(1_000_000, 100);
+        let shares = CallerShares::new(1_000_000, 0, 100);
         let (one, other) = (shares.of("one"), shares.of("other"));
 
         assert!(one.add_unfinished(250_000) && !shares.of("one").add_unfinished(1));
@@ -130,14 +182,14 @@ mod tests {
     #[test]
     fn a_low_total_still_has_room_for_a_call_of_two_callers() {
         for (total, of_one) in [(64 * 1024, 32 * 1024), (128 * 1024, 64 * 1024), (160 * 1024, 64 * 1024)] {
-            let shares = CallerShares::new(total, 1);
+            let shares = CallerShares::new(total, 0, 1);
             assert!(shares.of("one").add_unfinished(of_one) && !shares.of("one").add_unfinished(1));
         }
     }
 
     #[test]
     fn a_caller_keeps_a_quarter_of_the_connections() {
-        let shares = CallerShares::new(0, 8);
+        let shares = CallerShares::new(0, 0, 8);
         let share = shares.of("one");
         let kept = [(); 2].map(|()| KeptConnection::of(&share).unwrap());
 

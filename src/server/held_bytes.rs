@@ -117,7 +117,7 @@ mod tests {
     fn a_caller_has_one_share_whatever_the_number_of_its_addresses() {
         // A caller may hold half of such a low total.
         let limits = PeerLimits { unfinished_bytes_total_max: 400, ..PeerLimits::of_tests() };
-        let totals = UnfinishedTotals::new(CallerShares::new(400, 100));
+        let totals = UnfinishedTotals::new(CallerShares::new(400, 0, 100));
         let of = |caller: &str| {
             let connection = connection(&PeerAccounts::new(limits, &totals));
             connection.set_authenticated(caller);

@@ -141,7 +141,12 @@ impl<S: HttpHandler + BodyLimits> Served<S> {
         let limit = self.service.body_limit(request.uri().path());
         let (head, body) = request.into_parts();
         let bodies = Arc::clone(&self.bodies);
-        let body = RequestBody::new(body, head.headers.len(), limit, bodies, Some(Arc::clone(&next_head)));
-        self.service.answer(Request::from_parts(head, Body::new(body)), &self.peer).await
+        // Released when the call is answered.
+        let waiting = bodies.waiting_request();
+        let (headers, next_head) = (head.headers.len(), Some(Arc::clone(&next_head)));
+        let body = RequestBody::new(body, headers, limit, bodies, Arc::clone(&waiting), next_head);
+        let answer = self.service.answer(Request::from_parts(head, Body::new(body)), &self.peer).await;
+        drop(waiting);
+        answer
     }
 }

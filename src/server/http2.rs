@@ -82,8 +82,13 @@ impl<S: HttpHandler + BodyLimits> Http2<S> {
                 }
                 let limit = service.body_limit(request.uri().path());
                 let (head, body) = request.into_parts();
-                let body = RequestBody::new(body, head.headers.len(), limit, bodies, None);
-                Ok(service.answer(Request::from_parts(head, Body::new(body)), peer).await)
+                // Released when the call is answered.
+                let waiting = bodies.waiting_request();
+                let body =
+                    RequestBody::new(body, head.headers.len(), limit, bodies, Arc::clone(&waiting), None);
+                let answer = service.answer(Request::from_parts(head, Body::new(body)), peer).await;
+                drop(waiting);
+                Ok(answer)
             })
         }
     }

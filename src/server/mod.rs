@@ -28,6 +28,7 @@ mod resets;
 mod streaming_calls;
 mod streams;
 mod tls;
+mod waiting_bytes;
 mod wakes;
 mod watched;
 

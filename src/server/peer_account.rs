@@ -13,7 +13,7 @@ use std::sync::{
 use tokio::sync::Notify;
 
 use super::{
-    caller_share::{CallerShare, CallerShares, KeptConnection},
+    caller_share::{CallerShare, CallerShares, KeptConnection, WaitingTotal},
     streaming_calls::{StreamingCalls, StreamingSlot, StreamsOfConnection},
 };
 
@@ -34,6 +34,8 @@ pub struct PeerLimits {
     pub unfinished_bytes_max: usize,
     /// The most bytes of unfinished requests of all peers that are kept in memory.
     pub unfinished_bytes_total_max: usize,
+    /// The most bytes of requests of all peers that have arrived and wait for their answer.
+    pub waiting_bytes_total_max: usize,
 }
 
 impl PeerLimits {
@@ -45,6 +47,7 @@ impl PeerLimits {
             streaming_calls_max: usize::MAX,
             unfinished_bytes_max: usize::MAX,
             unfinished_bytes_total_max: usize::MAX,
+            waiting_bytes_total_max: usize::MAX,
         }
     }
 }
@@ -59,6 +62,7 @@ impl PeerLimits {
             streaming_calls_max: 1,
             unfinished_bytes_max: 100,
             unfinished_bytes_total_max: 150,
+            waiting_bytes_total_max: 1_000,
         }
     }
 }
@@ -152,6 +156,11 @@ impl ConnectionAccount {
     /// Returns the share of the caller that was authenticated last.
     pub(super) fn share(&self) -> Option<Arc<CallerShare>> {
         lock(&self.caller).clone()
+    }
+
+    /// Returns the requests of all connections that wait for their answer.
+    pub(super) const fn waiting_total(&self) -> &Arc<WaitingTotal> {
+        self.accounts.shares.waiting()
     }
 
     /// True if no caller was authenticated on the connection.

@@ -75,7 +75,11 @@ impl Connected {
 impl Peers {
     /// Creates an empty list. A caller may keep a part of `connections_total_max` connections.
     pub(super) fn new(limits: PeerLimits, connections_total_max: usize) -> Self {
-        let shares = CallerShares::new(limits.unfinished_bytes_total_max, connections_total_max);
+        let shares = CallerShares::new(
+            limits.unfinished_bytes_total_max,
+            limits.waiting_bytes_total_max,
+            connections_total_max,
+        );
         let unfinished_totals = UnfinishedTotals::new(shares);
         Self { connected: Arc::default(), limits, unfinished_totals }
     }

@@ -22,7 +22,7 @@ use tonic::Status;
 
 use super::{
     held_bytes::HeldBytes, http1_head::NextHead, options::ServerOptions, peer_account::ConnectionAccount,
-    streams::AcceptedStreams,
+    streams::AcceptedStreams, waiting_bytes::WaitingRequest,
 };
 
 /// The memory that is counted for one header, whatever its length on the wire: HPACK can encode a header in
@@ -42,6 +42,8 @@ pub enum BodyRefusal {
     },
     /// The unfinished requests of the peer, or of all peers, occupy too much memory.
     OutOfMemory,
+    /// The requests of the caller, or of all callers, that wait for their answers occupy too much memory.
+    TooManyWaiting,
 }
 
 /// The limit on the body of a request.
@@ -79,6 +81,11 @@ pub(super) struct BodyContext {
 }
 
 impl BodyContext {
+    /// Returns what a call of the connection keeps of its request.
+    pub(super) fn waiting_request(&self) -> Arc<WaitingRequest> {
+        Arc::new(WaitingRequest::new(Arc::clone(&self.account)))
+    }
+
     /// Creates the context of a connection of the peer with this account.
     pub(super) fn new<S: BodyLimits>(
         options: &ServerOptions,
@@ -110,6 +117,8 @@ pub(super) struct RequestBody {
     reserved: usize,
     /// `None` until the body has to wait for more bytes.
     held: Option<HeldBytes>,
+    /// What the call keeps of the request until it is answered.
+    waiting: Arc<WaitingRequest>,
     /// Whether the body has ended or failed, so that there is no rest to discard.
     has_ended: Cell<bool>,
     /// Over HTTP/1.1, the right of the next request to begin.
@@ -117,13 +126,14 @@ pub(super) struct RequestBody {
 }
 
 impl RequestBody {
-    /// Creates the body of a request with this number of headers. Over HTTP/1.1, it holds `next_head` until
-    /// it is read or discarded.
+    /// Creates the body of a request with this number of headers. What arrives is counted in `waiting`, which
+    /// the call keeps. Over HTTP/1.1, the body holds `next_head` until it is read or discarded.
     pub(super) const fn new(
         incoming: Incoming,
         headers: usize,
         limit: BodyLimit,
         context: Arc<BodyContext>,
+        waiting: Arc<WaitingRequest>,
         next_head: Option<Arc<NextHead>>,
     ) -> Self {
         let request_bytes = limit.waiting_bytes.saturating_add(headers.saturating_mul(HEADER_BYTES));
@@ -136,6 +146,7 @@ impl RequestBody {
             received: 0,
             reserved: 0,
             held: None,
+            waiting,
             has_ended: Cell::new(false),
             next_head,
         }
@@ -175,6 +186,9 @@ impl Body for RequestBody {
                 }
                 if self.received > self.bytes_max {
                     return self.refuse(BodyRefusal::TooLong { bytes_max: self.bytes_max });
+                }
+                if !self.waiting.set(self.received) {
+                    return self.refuse(BodyRefusal::TooManyWaiting);
                 }
                 Poll::Ready(Some(Ok(frame)))
             }

@@ -49,6 +49,7 @@ const PEER_LIMITS: PeerLimits = PeerLimits {
     streaming_calls_max: 100,
     unfinished_bytes_max: 1_024 * 1_024,
     unfinished_bytes_total_max: 1_024 * 1_024,
+    waiting_bytes_total_max: 1_024 * 1_024,
 };
 
 fn options() -> ServerOptions {

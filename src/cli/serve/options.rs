@@ -162,6 +162,7 @@ pub(super) fn server_options(settings: &Settings) -> ServerOptions {
             streaming_calls_max: server.streaming_calls_per_peer_max.as_usize(),
             unfinished_bytes_max: server.unfinished_bytes_per_peer_max.count().as_usize(),
             unfinished_bytes_total_max: server.unfinished_bytes_max.count().as_usize(),
+            waiting_bytes_total_max: server.waiting_bytes_max.count().as_usize(),
         },
         first_byte_timeout: server.first_byte_timeout.get(),
         tls_handshake_timeout: server.tls_handshake_timeout.get(),

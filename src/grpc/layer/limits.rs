@@ -198,6 +198,9 @@ pub(super) fn body_refused(refusal: BodyRefusal) -> Status {
             let bytes_max = bytes_max.saturating_sub(PREFIX_BYTES);
             Status::out_of_range(format!("a request must have at most {bytes_max} bytes"))
         }
+        BodyRefusal::TooManyWaiting => overloaded(
+            "the requests of this caller, or of all callers, that wait for their answers occupy too much memory: try again later",
+        ),
         BodyRefusal::OutOfMemory => overloaded(
             "the unfinished requests of this address, or of all addresses, occupy too much memory: try again later",
         ),

@@ -19,6 +19,7 @@ const PEER_LIMITS: PeerLimits = PeerLimits {
     streaming_calls_max: 1,
     unfinished_bytes_max: 1_024,
     unfinished_bytes_total_max: 1_024,
+    waiting_bytes_total_max: 1_024,
 };
 
 fn peer() -> Peer {

@@ -115,7 +115,7 @@ async fn connections_of_one_caller_leave_places_for_other_callers() {
     let server = callers.serve_on(builder).await;
     let (path, low) = (RESOLVE, token(1));
     let request = format!(
-        "POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 18\r\n\
+        "POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 19\r\n\
          Kairos-Caller-Token: {}\r\n\r\n{{\"auth_tokens\": []}}",
         low.expose()
     );
