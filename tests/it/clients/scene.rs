@@ -149,9 +149,9 @@ impl Scene {
         command.env("HOME", self.folder.path()).arg("curl").args(options);
         command.arg("--schema").arg(repository().join("proto"));
         command.args(["-H", &format!("kairos-caller-token: {}", self.caller_token)]);
-        headers.iter().for_each(|header| {
+        for header in headers {
             command.args(["-H", header]);
-        });
+        }
         command.args(["-d", body, &format!("{url}/kairos.identity.v1.{method}")]).output().unwrap()
     }
 }
