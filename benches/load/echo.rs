@@ -72,6 +72,7 @@ fn options() -> ServerOptions {
             streaming_calls_max: 64,
             unfinished_bytes_max: 4 * 1024 * 1024,
             unfinished_bytes_total_max: 128 * 1024 * 1024,
+            waiting_bytes_total_max: 128 * 1024 * 1024,
         },
         first_byte_timeout: Duration::from_secs(10),
         tls_handshake_timeout: Duration::from_secs(10),

@@ -82,7 +82,7 @@ pub enum ConfigError {
         /// Where it was set.
         set_by: SettingSource,
         /// A description of the valid values.
-        expected: String,
+        expected: Box<str>,
         /// What is wrong with the value, without secrets.
         flaw: Option<Box<str>>,
         /// The valid text that was probably meant.

@@ -226,6 +226,7 @@ fn with_values(text: &str, keys: &[&str], sources: &Sources) -> String {
 }
 
 /// True if a program cannot listen on both addresses. The system chooses another port for each port 0.
+#[must_use]
 pub fn same_port(one: SocketAddr, other: SocketAddr) -> bool {
     let overlap = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() == other.port() && one.port() != 0 && overlap

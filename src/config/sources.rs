@@ -98,7 +98,7 @@ impl Sources {
             key: setting.key(),
             redacted: shortened(&setting.redacted(text)).into(),
             set_by: source.clone(),
-            expected: (setting.expects)(),
+            expected: (setting.expects)().into(),
             flaw: (setting.flaw)(text).map(Into::into),
             suggestion: (setting.suggests)(text).map(Into::into),
         }

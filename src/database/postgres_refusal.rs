@@ -162,7 +162,7 @@ fn presented_name(text: &str) -> &str {
 
 /// Returns the first error of a type among the causes of an error. An [`io::Error`] is searched for the error
 /// that it wraps first.
-fn find<'a, E: Error + 'static>(error: &'a tokio_postgres::Error) -> Option<&'a E> {
+fn find<E: Error + 'static>(error: &tokio_postgres::Error) -> Option<&E> {
     let mut next = error.source();
     while let Some(cause) = next {
         if let Some(found) = cause.downcast_ref::<E>() {

@@ -61,16 +61,16 @@ impl StreamingCalls {
     }
 
     /// Begins a call of a connection. If all `max` places are taken, it gets that of another call if
-    /// `displaces` is set; otherwise returns `None`.
+    /// `takes_place` is set; otherwise returns `None`.
     pub(super) fn begin(
         self: &Arc<Self>,
         of_connection: &StreamsOfConnection,
         max: usize,
-        displaces: bool,
+        takes_place: bool,
     ) -> Option<StreamingSlot> {
         let mut open = self.lock();
         if open.calls.len() >= max {
-            if !displaces {
+            if !takes_place {
                 return None;
             }
             open.displace();

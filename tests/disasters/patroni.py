@@ -30,6 +30,9 @@ PYTHON = "/usr/bin/python3"
 WRITES_SECONDS_MAX = 15
 FAILOVER_SECONDS_MAX = 60
 
+# Twice the `loop_wait` of the document.
+WHOLE_SECONDS = 6
+
 
 def block(document, language, replaced):
     """Returns the first block of the document in this language, with the names of servers replaced."""
@@ -198,7 +201,8 @@ class PatroniCluster:
         return {}
 
     def wait_until_whole(self):
-        """Waits until there are a primary, a synchronous standby and a third server that streams."""
+        """Waits until there are a primary, a synchronous standby and a third server that streams, for longer than
+        Patroni takes to notice that a server must be rewound."""
 
         def is_whole():
             members = self.members().values()
@@ -208,7 +212,15 @@ class PatroniCluster:
             timelines = {member.get("timeline") for member in members}
             return roles == ["leader", "replica", "sync_standby"] and len(timelines) == 1
 
-        until(lambda: f"the cluster is whole: {self.members()}", 120, is_whole)
+        def stays_whole():
+            began = time.monotonic()
+            while is_whole():
+                if time.monotonic() - began > WHOLE_SECONDS:
+                    return True
+                time.sleep(0.2)
+            return False
+
+        until(lambda: f"the cluster is whole: {self.members()}", 120, stays_whole)
 
     def primary(self):
         return until("a node is primary", 60, lambda: next((node for node in self.nodes if node.is_primary()), None))

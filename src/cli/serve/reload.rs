@@ -95,7 +95,9 @@ fn load_tls(settings: &Settings, alpn: Alpn) -> Result<Option<Arc<ServerConfig>>
     // Both ports load the certificate; the warning appears once.
     let warning =
         server::validity_warning(certificate, Clock::system().now()).filter(|_| alpn == Alpn::Http2);
-    warning.into_iter().for_each(|warning| tracing::warn!("server.tls-cert: {warning}"));
+    if let Some(warning) = warning {
+        tracing::warn!("server.tls-cert: {warning}");
+    }
     Ok(Some(loaded))
 }
 

@@ -149,7 +149,7 @@ async fn assert_bounded(call: Call, waiting_max: usize) {
 
     drop(calls);
     lock.release().await;
-    let mut client = IdentityServiceClient::with_interceptor(server.channel().await, Bearer(Some(token(1))));
+    let client = IdentityServiceClient::with_interceptor(server.channel().await, Bearer(Some(token(1))));
     let auth_tokens = vec![uuid::Uuid::from_u128(1).to_string(); 1_000];
     let again = async || {
         client.clone().resolve_tokens(ResolveTokensRequest { auth_tokens: auth_tokens.clone() }).await.ok()
