@@ -17,6 +17,7 @@ use tonic_health::pb::{
 };
 
 use crate::support::{
+    audit::{RECORDED_LIMIT, audit},
     engine::Engine,
     people::{login, registration},
     server::TestServer,
@@ -139,9 +140,14 @@ async fn a_second_signal_ends_the_service_while_the_log_is_not_read() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dropped_lines_are_counted_and_audit_events_are_dropped_last() {
-    let (_server, mut instance) = with_full_log("0s").await;
+    let (server, mut instance) = with_full_log("0s").await;
     let refused = instance.client().login(login("ada", "not-the-password")).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated, "{refused:?}");
+    // It is logged when it is recorded, up to a second later. The log must still be full then.
+    until("the refused login is recorded", RECORDED_LIMIT, async || {
+        audit(&server, &[]).iter().any(|line| line.kind == "authn_login_fail").then_some(())
+    })
+    .await;
 
     instance.terminate();
     let mut rest = String::new();
