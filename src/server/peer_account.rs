@@ -223,12 +223,12 @@ impl ConnectionAccount {
     }
 
     /// Begins a streaming call. If the peer has as many as it may have, it gets the place of another one if
-    /// `displaces` is set; otherwise returns `None`.
+    /// `takes_place` is set; otherwise returns `None`.
     #[must_use]
-    pub fn try_begin_streaming_call(&self, displaces: bool) -> Option<StreamingSlot> {
+    pub fn try_begin_streaming_call(&self, takes_place: bool) -> Option<StreamingSlot> {
         let account = self.current();
         let max = account.limits.streaming_calls_max;
-        account.streaming_calls.begin(&self.streaming_calls, max, displaces)
+        account.streaming_calls.begin(&self.streaming_calls, max, takes_place)
     }
 }
 

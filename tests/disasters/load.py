@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 
-from ledger import FAILURES_MAX, MAYBE, NO, YES, Check, Violation
+from ledger import MAYBE, NO, YES, Check, User, Violation
 
 PASSWORD = "plum-Voyage-84-kettle"
 WRONG = "wrong-Password-77-kettle"
@@ -97,8 +97,6 @@ class Worker:
         name = f"{self.load.name}x{self.number}x{self.count}"
         is_mailed = self.random.random() < 0.25
         request = str(uuid.UUID(int=self.random.getrandbits(128), version=4))
-        from ledger import User
-
         def fields(response):
             return {"auth_token": response.user.auth_token, "verify_token": response.mail_token}
 

@@ -256,8 +256,8 @@ def direct(cluster):
     return {}, f"postgres://kairos:PASSWORD@{hosts}/kairos?sslmode=disable"
 
 
-def through_haproxy(cluster):
-    """The service knows HAProxy alone."""
+def start_haproxy(cluster):
+    """Starts HAProxy with the settings of the document. Returns its port."""
     port = free_port()
     replaced = [("bind 0.0.0.0:5000", f"bind 127.0.0.1:{port}")]
     for number, node in enumerate(cluster.nodes, 1):
@@ -266,14 +266,19 @@ def through_haproxy(cluster):
     file.write_text(block(DOCUMENT, "haproxy", replaced))
     command = ["/usr/sbin/haproxy", "-db", "-f", file]
     cluster.proxies.append(Child(as_unprivileged(command), cluster.folder.parent / "haproxy.log", cwd=cluster.folder))
-    return {}, f"postgres://kairos:PASSWORD@127.0.0.1:{port}/kairos?sslmode=disable"
+    return port
+
+
+def through_haproxy(cluster):
+    """The service knows HAProxy alone."""
+    return {}, f"postgres://kairos:PASSWORD@127.0.0.1:{start_haproxy(cluster)}/kairos?sslmode=disable"
 
 
 def through_pgbouncer(cluster):
     """The service knows PgBouncer alone, which connects through HAProxy."""
-    _, balanced = through_haproxy(cluster)
+    balancer = start_haproxy(cluster)
     cluster.psql(block(POOLER_DOCUMENT, "sql", []))
-    port, balancer = free_port(), balanced.rsplit(":", 1)[1].split("/")[0]
+    port = free_port()
     users, program = cluster.folder / "users.txt", cluster.folder / "pgbouncer"
     users.write_text('"kairos" "PASSWORD"\n')
     # The account that runs it may have no access to the repository.
@@ -300,7 +305,6 @@ def patroni(case, act, heal, connected=direct, programs=()):
     Service(case.campaign.binary, case.folder / "service", every_node).command("migrate")
     settings, url = connected(cluster)
     case.serve(url, settings=settings)
-    took = []
     for number in range(case.rounds):
         old = cluster.primary()
         with case.load(number, workers=2, pause=0.04) as load:
@@ -315,12 +319,11 @@ def patroni(case, act, heal, connected=direct, programs=()):
                 lambda: f"a write succeeds after the new primary is elected: {case.watch.now}", WRITES_SECONDS_MAX,
                 lambda: load.written_since > elected or load.failures,
             )  # fmt: skip
-            took.append((elected - began, load.first_write_since(elected) - elected))
+            case.worst("new primary after s", elected - began)
+            case.worst("writes after that s", load.first_write_since(elected) - elected)
             heal(cluster, old)
             # The load goes on while the old primary returns, which is when it could serve what it should not.
             cluster.wait_until_whole()
-        for name, seconds in (("new primary after s", took[-1][0]), ("writes after that s", took[-1][1])):
-            case.worst(name, seconds)
         case.require_only(load, [*OUTAGE, *GUESS])
         case.check(load, settle=1)
         case.done += 1

@@ -143,6 +143,13 @@ OUTAGE = ["UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"]
 GUESS = ["UNAUTHENTICATED"]
 
 
+def answered_again(load):
+    """Waits until a call of the load is answered. Returns the seconds that it took."""
+    began = time.monotonic()
+    until("calls are answered again", 20, lambda: load.answered_at > began or load.failures)
+    return time.monotonic() - began
+
+
 def kill(case):
     """The service is killed under load, at a random moment."""
     case.serve(case.url())
@@ -172,9 +179,7 @@ def crash(case):
             else:
                 # The server ends all connections and recovers, as after a fault of a process of its own.
                 os.kill(case.random.choice(cluster.backends()[1:]), signal.SIGKILL)
-            recovered = time.monotonic()
-            until("calls are answered again", 20, lambda: load.answered_at > recovered or load.failures)
-            case.worst("recovery s", time.monotonic() - recovered)
+            case.worst("recovery s", answered_again(load))
         case.require_only(load, [*OUTAGE, *GUESS])
         case.check(load)
         case.done += 1
@@ -369,9 +374,8 @@ def paused(case):
             time.sleep(case.between(0.1, 0.5))
             case.service.child.signal(signal.SIGSTOP)
             time.sleep(1.5)
-            resumed = time.monotonic()
             case.service.child.signal(signal.SIGCONT)
-            until("calls are answered again", 20, lambda: load.answered_at > resumed or load.failures)
+            answered_again(load)
         case.require_only(load, [*OUTAGE, *GUESS])
         case.check(load, settle=1)
         case.done += 1
@@ -406,9 +410,7 @@ def foreign(case, language):
             cluster.crash()
             time.sleep(0.2)
             cluster.start()
-            started = time.monotonic()
-            until("calls are answered again", 20, lambda: load.answered_at > started or load.failures)
-            case.worst("recovery s", time.monotonic() - started)
+            case.worst("recovery s", answered_again(load))
         case.require_only(load, [*OUTAGE, *GUESS])
         case.check(load)
         case.done += 1

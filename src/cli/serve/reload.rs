@@ -93,9 +93,9 @@ fn load_tls(settings: &Settings, alpn: Alpn) -> Result<Option<Arc<ServerConfig>>
     let loaded = server::load_tls(certificate, key, client_ca, alpn);
     let loaded = loaded.map_err(|error| tls_failure(settings, &error))?;
     // Both ports load the certificate; the warning appears once.
-    let warning =
-        server::validity_warning(certificate, Clock::system().now()).filter(|_| alpn == Alpn::Http2);
-    if let Some(warning) = warning {
+    if alpn == Alpn::Http2
+        && let Some(warning) = server::validity_warning(certificate, Clock::system().now())
+    {
         tracing::warn!("server.tls-cert: {warning}");
     }
     Ok(Some(loaded))
