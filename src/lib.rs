@@ -23,6 +23,7 @@
 //! - [`access_token`]: signs and verifies JWTs that authenticate a user without a call.
 //! - [`sealing`]: encrypts secrets that are stored in the database.
 //! - [`postgres_url`]: parses the URL of a PostgreSQL server, with the TLS parameters of libpq.
+//! - `connection_failure`: says why a connection to a server failed: names, certificates.
 //! - `batch_queue`: a queue from which consumers take batches of waiting requests.
 //! - [`proto`]: the generated messages.
 //! - [`input_file`]: reads the files that settings name, and refuses those that cannot be trusted.
@@ -41,6 +42,7 @@ pub mod callers;
 pub mod cli;
 pub mod clock;
 pub mod config;
+mod connection_failure;
 pub mod database;
 pub mod django;
 pub mod domain;

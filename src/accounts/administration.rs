@@ -161,7 +161,7 @@ impl Administration {
         if self.store.enable_user(found.user.id, link, event).await? {
             mails.wake_outbox();
         }
-        Ok(ManagedUser { disabled_at: None, ..found })
+        self.find_user(&UserKey::AuthToken(found.user.auth_token)).await
     }
 
     /// Clears the failed password attempts that were counted for the user's account, so that the next attempt

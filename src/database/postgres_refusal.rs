@@ -3,16 +3,19 @@
 //! The words of the server and its SQLSTATE stay in the text: the server knows best, and other parts of this
 //! module recognize an error by its SQLSTATE.
 
-use std::{error::Error, io, path::Path};
+use std::{io, path::Path};
 
-use rustls::{AlertDescription, CertificateError};
+use rustls::AlertDescription;
 use tokio_postgres::{
     Config,
     config::Host,
     error::{DbError, SqlState},
 };
 
-use crate::domain::chain;
+use crate::{
+    connection_failure::{CertificateAdvice, certificate_fault, find_cause, resolution_fault},
+    domain::chain,
+};
 
 /// Returns why the server `host` could not be used.
 pub(super) fn reason(error: &tokio_postgres::Error, host: &Config) -> String {
@@ -22,10 +25,10 @@ pub(super) fn reason(error: &tokio_postgres::Error, host: &Config) -> String {
     if error.is_closed() {
         return "the server closed the connection at once: is it PostgreSQL?".to_owned();
     }
-    if let Some(error) = find::<rustls::Error>(error) {
+    if let Some(error) = find_cause::<rustls::Error>(error) {
         return tls_reason(error, host);
     }
-    if let Some(error) = find::<io::Error>(error) {
+    if let Some(error) = find_cause::<io::Error>(error) {
         return network_reason(error, host);
     }
     let text = chain(error);
@@ -99,11 +102,8 @@ fn name_of(host: &Config) -> String {
 /// Explains an error of the network.
 fn network_reason(error: &io::Error, host: &Config) -> String {
     let name = name_of(host);
-    let text = error.to_string();
-    if text.contains("lookup address") {
-        // The cause that follows distinguishes a wrong name from a name server that does not answer.
-        let cause = text.rsplit(": ").next().unwrap_or_default();
-        return format!("the host name {name} cannot be resolved: {cause}");
+    if let Some(fault) = resolution_fault(error, &name) {
+        return fault;
     }
     match error.kind() {
         io::ErrorKind::ConnectionRefused => {
@@ -114,65 +114,25 @@ fn network_reason(error: &io::Error, host: &Config) -> String {
             "the server closed the connection at once: is it PostgreSQL?".to_owned()
         }
         io::ErrorKind::NotFound => format!("no PostgreSQL server has its socket in {name}"),
-        _ => text,
+        _ => error.to_string(),
     }
 }
 
 /// Explains an error of TLS.
 fn tls_reason(error: &rustls::Error, host: &Config) -> String {
-    use CertificateError as Invalid;
-    const UNKNOWN: &str = "the certificate of the server is not issued by an authority that is trusted here: name a file \
-        with the certificate of that authority (?sslrootcert=FILE)";
     match error {
         rustls::Error::InvalidMessage(_) => "what answers there speaks no TLS: is it PostgreSQL?".to_owned(),
-        rustls::Error::InvalidCertificate(Invalid::UnknownIssuer | Invalid::BadSignature) => UNKNOWN.to_owned(),
-        rustls::Error::InvalidCertificate(Invalid::Expired | Invalid::ExpiredContext { .. }) => {
-            "the certificate of the server has expired: renew it, or correct the clock of this machine".to_owned()
-        }
-        rustls::Error::InvalidCertificate(Invalid::NotValidYet | Invalid::NotValidYetContext { .. }) => {
-            "the certificate of the server is not valid yet: correct the clock of this machine".to_owned()
-        }
-        rustls::Error::InvalidCertificate(Invalid::NotValidForNameContext { presented, .. }) => format!(
-            "the certificate of the server has the names {}, and not {}: write one of them as the host",
-            presented.iter().map(|name| presented_name(name)).collect::<Vec<_>>().join(", "),
-            name_of(host)
-        ),
-        rustls::Error::InvalidCertificate(Invalid::NotValidForName) => {
-            format!("the certificate of the server is not for {}: write its name as the host", name_of(host))
-        }
-        rustls::Error::InvalidCertificate(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
-            "the certificate of the server is that of an authority, which may not be a server's own (as `openssl req -x509` \
-             makes it without `-addext basicConstraints=critical,CA:FALSE`)"
-                .to_owned()
-        }
-        rustls::Error::InvalidCertificate(other) => {
-            format!("the certificate of the server is not valid: {other}")
+        rustls::Error::InvalidCertificate(error) => {
+            let advice = CertificateAdvice {
+                name: &name_of(host),
+                rename: "write one of them as the host",
+                trust: "name a file with the certificate of that authority (?sslrootcert=FILE)",
+            };
+            format!("the certificate of the server {}", certificate_fault(error, advice))
         }
         rustls::Error::AlertReceived(AlertDescription::ProtocolVersion) => {
             "the server supports neither TLS 1.2 nor TLS 1.3".to_owned()
         }
         other => format!("TLS with the server failed: {other}"),
     }
-}
-
-/// Returns a name of a certificate without the words of the library around it, as in `DnsName("db.example")`.
-fn presented_name(text: &str) -> &str {
-    text.split_once('(').map_or(text, |(_, name)| name.trim_end_matches(')').trim_matches('"'))
-}
-
-/// Returns the first error of a type among the causes of an error. An [`io::Error`] is searched for the error
-/// that it wraps first.
-fn find<E: Error + 'static>(error: &tokio_postgres::Error) -> Option<&E> {
-    let mut next = error.source();
-    while let Some(cause) = next {
-        if let Some(found) = cause.downcast_ref::<E>() {
-            return Some(found);
-        }
-        let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if let Some(found) = wrapped.and_then(|wrapped| wrapped.downcast_ref::<E>()) {
-            return Some(found);
-        }
-        next = cause.source();
-    }
-    None
 }

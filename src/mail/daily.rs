@@ -47,7 +47,7 @@ impl DailyLimits {
     /// most twice the limit is sent in a day. For a link with a shorter lifetime, it is that lifetime: when
     /// the link of the last mail has expired, the next mail is sent.
     fn interval(self, mail: &OutgoingMail) -> Duration {
-        let interval = WINDOW / self.per_address.max(1);
+        let interval = longest_interval(self.per_address);
         let is_link = mail.sealed_token.is_some();
         if is_link { interval.min(mail.expires_at.since(mail.created_at)) } else { interval }
     }
@@ -67,23 +67,30 @@ fn subjects(mail: &OutgoingMail) -> Vec<Subject> {
 /// `interval` has passed since the last one.
 ///
 /// # Errors
-/// The time from which a mail is admitted: the end of `interval`, or that of the window if it is earlier.
+/// The time from which this mail is admitted: the end of `interval`, or that of the window if it is earlier.
 fn count_to_mailbox(
     max: u32,
     interval: Duration,
     before: Option<Attempts>,
     now: Timestamp,
 ) -> Result<Attempts, Timestamp> {
-    let with_interval = |counted| Attempts { refused_until: now.plus(interval), ..counted };
+    // Stored for every mail, whatever its own interval: the time of the last mail follows from it.
+    let longest = longest_interval(max);
+    let with_interval = |counted| Attempts { refused_until: now.plus(longest), ..counted };
     match (count_one(max, before, now), before) {
         (Ok(counted), _) => Ok(with_interval(counted)),
-        // A wait longer than `interval` was set by a wrong clock, or by a mail with a longer interval: it
-        // does not refuse this mail.
-        (Err(end), Some(last)) if last.refused_until > now && last.refused_until.since(now) <= interval => {
-            Err(end.min(last.refused_until))
+        // A wait longer than the longest interval was set by a wrong clock: it does not refuse this mail.
+        (Err(end), Some(last)) if last.refused_until <= now.plus(longest) => {
+            let next = last.refused_until.minus(longest).plus(interval);
+            if next > now { Err(end.min(next)) } else { Ok(with_interval(one_more(before, now))) }
         }
-        (Err(_), _) => Ok(with_interval(Attempts::with_one_more_in_window(before, WINDOW, now))),
+        (Err(_), _) => Ok(with_interval(one_more(before, now))),
     }
+}
+
+/// Returns the longest time between two mails to an address beyond its limit: a day divided by the limit.
+fn longest_interval(max: u32) -> Duration {
+    WINDOW / max.max(1)
 }
 
 /// Returns the mails in the window including this one.
@@ -91,8 +98,12 @@ fn count_to_mailbox(
 /// # Errors
 /// The end of the window, if it is full.
 fn count_one(max: u32, before: Option<Attempts>, now: Timestamp) -> Result<Attempts, Timestamp> {
-    let counted = Attempts::with_one_more_in_window(before, WINDOW, now);
+    let counted = one_more(before, now);
     if counted.count > max { Err(counted.expires_at) } else { Ok(counted) }
+}
+
+fn one_more(before: Option<Attempts>, now: Timestamp) -> Attempts {
+    Attempts::with_one_more_in_window(before, WINDOW, now)
 }
 
 #[cfg(test)]
@@ -121,8 +132,19 @@ mod tests {
         let third = count(Some(second), START.plus(interval)).unwrap();
         assert_eq!((third.count, third.expires_at), (3, START.plus(WINDOW)));
         assert_eq!(count(Some(third), START.plus(interval)), Err(START.plus(interval * 2)));
-        let ahead = Attempts { refused_until: START.plus(interval * 2), ..second };
+        let ahead = Attempts { refused_until: START.plus(longest_interval(2) * 2), ..second };
         assert!(count(Some(ahead), START).is_ok(), "a wait set by a wrong clock is ignored");
+    }
+
+    #[test]
+    fn beyond_the_limit_of_an_address_mails_with_different_intervals_wait_for_each_other() {
+        let (short, long) = (Duration::from_mins(20), longest_interval(2));
+        let full = count_to_mailbox(2, long, count_to_mailbox(2, long, None, START).ok(), START).unwrap();
+        assert_eq!(count_to_mailbox(2, short, Some(full), START), Err(START.plus(short)));
+        let later = START.plus(short);
+        let after_the_short_one = count_to_mailbox(2, short, Some(full), later).unwrap();
+        assert_eq!(count_to_mailbox(2, short, Some(after_the_short_one), later), Err(later.plus(short)));
+        assert_eq!(count_to_mailbox(2, long, Some(after_the_short_one), later), Err(later.plus(long)));
     }
 
     #[test]

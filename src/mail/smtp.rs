@@ -3,7 +3,7 @@
 //! The commands are sent one by one, so that each refusal is attributed to its command ([`Stage`]). Each mail
 //! has a connection of its own.
 
-use std::{error::Error as _, net::IpAddr, time::Duration};
+use std::{error::Error as _, io, net::IpAddr, time::Duration};
 
 use lettre::{
     Message,
@@ -21,10 +21,17 @@ use super::{
     error::MailError,
     refusal::{self, Stage},
 };
-use crate::domain::chain;
+use crate::{
+    connection_failure::{CertificateAdvice, certificate_fault, find_cause, resolution_fault},
+    domain::chain,
+};
 
 /// The time that a server has to answer QUIT.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The part of the time limit of an attempt that one address of the server has to accept the connection, as a
+/// divisor: if an address does not answer, there is time for the next one and for the mail.
+const CONNECT_SHARE: u32 = 3;
 
 /// The address, credentials and limits of an SMTP server.
 pub struct SmtpOptions {
@@ -76,6 +83,10 @@ enum DeliveryError {
     Smtp(Stage, Error),
     /// The server lacks an extension that the mail needs.
     Lacks(&'static str),
+    /// The server does not offer STARTTLS, without which no mail is sent.
+    LacksStartTls,
+    /// The server offers no mechanism of AUTH that is supported here.
+    LacksAuth,
 }
 
 /// Attributes an error to a stage.
@@ -108,20 +119,46 @@ impl Smtp {
     pub(super) async fn send(&self, message: &Message) -> DeliveryOutcome {
         match tokio::time::timeout(self.timeout, self.deliver(message)).await {
             Ok(Ok(())) => DeliveryOutcome::Sent,
-            Ok(Err(error)) => outcome(&error),
+            Ok(Err(error)) => self.outcome(&error),
             Err(_) => {
                 let lacks_implicit_tls = self.port == SMTPS_PORT && !matches!(self.tls, Tls::Wrapper(_));
                 let hint = if lacks_implicit_tls {
-                    ": this port expects TLS from the first byte: write smtps:// instead of smtp://"
+                    ": this port expects TLS from the first byte: write smtps:// instead of smtp:// in mail.url"
                 } else {
                     ""
                 };
                 DeliveryOutcome::Failed(format!(
-                    "the SMTP server did not answer within {:?}{hint}",
-                    self.timeout
+                    "the SMTP server {} did not answer within {:?}{hint}",
+                    self.host, self.timeout
                 ))
             }
         }
+    }
+
+    /// Converts a delivery error into the outcome of the attempt. A reply with a status code is classified by
+    /// [`refusal::outcome`]; any other error is temporary.
+    fn outcome(&self, error: &DeliveryError) -> DeliveryOutcome {
+        let host = &self.host;
+        DeliveryOutcome::Failed(match error {
+            DeliveryError::Smtp(stage, error) => {
+                if let Some(code) = error.status() {
+                    let text = error.source().map(ToString::to_string).unwrap_or_default();
+                    return refusal::outcome(*stage, code.into(), &text);
+                }
+                connection_fault(error, host)
+            }
+            DeliveryError::Lacks(extension) => format!(
+                "the SMTP server does not support {extension}, which this mail needs: use another server"
+            ),
+            DeliveryError::LacksStartTls => format!(
+                "the SMTP server {host} offers no STARTTLS, and mails are not sent unencrypted: write smtps:// in mail.url \
+                 if its port expects TLS from the first byte, or set mail.insecure-plaintext"
+            ),
+            DeliveryError::LacksAuth => format!(
+                "the SMTP server {host} offers no AUTH that is supported here (PLAIN, LOGIN): correct the port, or remove \
+                 the user from mail.url"
+            ),
+        })
     }
 
     /// Delivers one mail over a connection of its own.
@@ -138,8 +175,9 @@ impl Smtp {
     async fn connect(&self) -> Result<AsyncSmtpConnection, DeliveryError> {
         let wrapper = if let Tls::Wrapper(tls) = &self.tls { Some(tls.clone()) } else { None };
         let server = (self.host.as_str(), self.port);
+        let connect_timeout = Some(self.timeout / CONNECT_SHARE);
         let connected =
-            AsyncSmtpConnection::connect_tokio1(server, Some(self.timeout), &self.hello, wrapper, None);
+            AsyncSmtpConnection::connect_tokio1(server, connect_timeout, &self.hello, wrapper, None);
         let mut connection = connected.await.map_err(at(Stage::Hello))?;
         let start_tls = match &self.tls {
             Tls::Opportunistic(tls) if connection.can_starttls() => Some(tls),
@@ -147,9 +185,15 @@ impl Smtp {
             _ => None,
         };
         if let Some(tls) = start_tls {
+            if !connection.can_starttls() {
+                return Err(DeliveryError::LacksStartTls);
+            }
             connection.starttls(tls.clone(), &self.hello).await.map_err(at(Stage::StartTls))?;
         }
         if let Some(credentials) = &self.credentials {
+            if connection.server_info().get_auth_mechanism(DEFAULT_MECHANISMS).is_none() {
+                return Err(DeliveryError::LacksAuth);
+            }
             connection.auth(DEFAULT_MECHANISMS, credentials).await.map_err(at(Stage::Auth))?;
         }
         Ok(connection)
@@ -199,34 +243,32 @@ fn parameters(
     Ok(parameters)
 }
 
-/// Converts a delivery error into the outcome of the attempt. A reply with a status code is classified by
-/// [`refusal::outcome`]; any other error is temporary.
-fn outcome(error: &DeliveryError) -> DeliveryOutcome {
-    let (stage, error) = match error {
-        DeliveryError::Smtp(stage, error) => (*stage, error),
-        DeliveryError::Lacks(extension) => {
-            return DeliveryOutcome::Failed(format!(
-                "the SMTP server does not support {extension}, which this mail needs: use another server"
-            ));
+/// Returns why a connection failed, for which the server gave no status code.
+fn connection_fault(error: &Error, host: &str) -> String {
+    match find_cause::<rustls::Error>(error) {
+        Some(rustls::Error::InvalidMessage(_)) => {
+            return "this port speaks no TLS from the first byte: write smtp:// instead of smtps:// in mail.url"
+                .to_owned();
         }
-    };
-    match error.status() {
-        Some(code) => {
-            let text = error.source().map(ToString::to_string).unwrap_or_default();
-            refusal::outcome(stage, code.into(), &text)
+        Some(rustls::Error::InvalidCertificate(error)) => {
+            let advice = CertificateAdvice {
+                name: host,
+                rename: "write one of them in mail.url",
+                trust: "add the certificate of that authority to those of the system, or name a file with SSL_CERT_FILE",
+            };
+            return format!("the certificate of the SMTP server {}", certificate_fault(error, advice));
         }
-        None => DeliveryOutcome::Failed(connection_failure(&chain(error))),
+        _ => {}
     }
-}
-
-/// Returns the cause of a failed connection. If the server answered a TLS handshake in plain text, the
-/// message of the TLS library does not say what to do, so advice replaces it.
-fn connection_failure(cause: &str) -> String {
-    if cause.contains("corrupt message") {
-        "this port speaks no TLS from the first byte: write smtp:// instead of smtps:// in mail.url"
-            .to_owned()
-    } else {
-        cause.to_owned()
+    match find_cause::<io::Error>(error) {
+        Some(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            format!("no program listens on the port of {host} in mail.url (Connection refused)")
+        }
+        Some(error) if error.kind() == io::ErrorKind::TimedOut => {
+            format!("{host} in mail.url does not accept a connection (timed out): is a firewall between?")
+        }
+        Some(error) => resolution_fault(error, host).unwrap_or_else(|| error.to_string()),
+        None => chain(error),
     }
 }
 
@@ -241,13 +283,6 @@ fn is_loopback(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_port_without_tls_is_named_with_the_scheme_to_write() {
-        let cause = "Connection error: received corrupt message of type InvalidContentType";
-        assert!(connection_failure(cause).contains("write smtp:// instead of smtps://"));
-        assert_eq!(connection_failure("Connection refused"), "Connection refused");
-    }
 
     #[test]
     fn only_loopback_may_be_plaintext_unless_allowed() {

@@ -423,10 +423,12 @@ def messages(cluster):
 
 
 def foreign_de(case):
+    """PostgreSQL, with German messages and REPEATABLE READ, ends connections and restarts."""
     foreign(case, "de")
 
 
 def foreign_fr(case):
+    """The same as `foreign-de`, with French messages."""
     foreign(case, "fr")
 
 

@@ -1,6 +1,6 @@
 //! Clients that developers use: grpcurl, Python's grpcio, and libraries that verify access tokens.
 
-use std::process::Output;
+use std::process::{Command, Output};
 
 use kairos_identity::proto::SessionTokens;
 use tonic_reflection::pb::v1::{
@@ -13,7 +13,7 @@ use crate::support::{
     people::address,
     server::TestServer,
     sessions::log_in,
-    tools::{grpcurl, node, node_module, python, repository},
+    tools::{grpcurl, node, node_module, python, python_path, repository},
 };
 
 const SERVICE: &str = "kairos.identity.v1.IdentityService";
@@ -180,4 +180,18 @@ async fn reflection_can_be_turned_off() {
     let services = grpcurl(&[&server.address().to_string(), "list"]);
 
     assert!(!services.status.success(), "{}", text_of(&services));
+}
+
+#[test]
+fn the_disasters_are_listed_with_what_each_breaks() {
+    let listed = Command::new(python_path())
+        .arg(repository().join("tests/disasters"))
+        .args(["--binary", env!("CARGO_BIN_EXE_kairos-identity"), "--list"])
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output()
+        .unwrap();
+    assert!(listed.status.success(), "{}", text_of(&listed));
+    for name in ["patroni-kill", "kill ", "power", "foreign-fr"] {
+        assert!(text_of(&listed).contains(name), "{name}: {}", text_of(&listed));
+    }
 }

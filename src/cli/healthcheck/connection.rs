@@ -22,7 +22,11 @@ use tonic::{
 };
 
 use super::trust::verifier;
-use crate::{cli::Failure, domain::chain};
+use crate::{
+    cli::Failure,
+    connection_failure::{CertificateAdvice, certificate_fault, resolution_fault},
+    domain::chain,
+};
 
 /// Time limit for the answer to [`PROBE`].
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
@@ -63,11 +67,8 @@ impl Target {
     async fn open(&self) -> Result<TcpStream, Failure> {
         let opened = TcpStream::connect((self.host.as_str(), self.port)).await;
         opened.map_err(|error| {
-            let text = error.to_string();
-            if text.contains("lookup address") {
-                return format!("the host name {} cannot be resolved", self.host);
-            }
-            format!("the service does not answer: {text}")
+            let resolution = resolution_fault(&error, &self.host);
+            resolution.unwrap_or_else(|| format!("the service does not answer: {error}"))
         })
     }
 
@@ -144,6 +145,7 @@ async fn handshake(
 
 /// Formats the error of a handshake.
 fn handshake_failure(error: &io::Error, server_name: &str) -> Failure {
+    use CertificateError::UnknownIssuer;
     const NO_TLS: &str = "this port speaks no TLS: write http:// instead of https://";
     // A port without TLS closes the connection at the first bytes, which are not those of its protocol.
     if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof) {
@@ -155,23 +157,16 @@ fn handshake_failure(error: &io::Error, server_name: &str) -> Failure {
     match cause {
         rustls::Error::InvalidMessage(_) => NO_TLS.to_owned(),
         rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol) => NO_GRPC.to_owned(),
-        rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. }) => {
-            format!(
-                "invalid peer certificate: it has the names {}, and not {server_name}: give one of them with --server-name",
-                presented.join(", ")
-            )
+        rustls::Error::InvalidCertificate(error) => {
+            // Trust in the certificate itself also helps against the other reasons why no authority counts.
+            let error = if let CertificateError::Other(_) = error { &UnknownIssuer } else { error };
+            let advice = CertificateAdvice {
+                name: server_name,
+                rename: "give one of them with --server-name",
+                trust: "name a file with the certificate, or with that of the authority, with --tls-ca",
+            };
+            format!("invalid peer certificate: it {}", certificate_fault(error, advice))
         }
-        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::Other(_)) => {
-            "invalid peer certificate: neither it nor the authority that issued it is trusted here: name a file with \
-             one of the two certificates with --tls-ca"
-                .to_owned()
-        }
-        rustls::Error::InvalidCertificate(
-            CertificateError::Expired | CertificateError::ExpiredContext { .. },
-        ) => "invalid peer certificate: it has expired: renew it, or correct the clock of this machine".to_owned(),
-        rustls::Error::InvalidCertificate(
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
-        ) => "invalid peer certificate: it is not valid yet: correct the clock of this machine".to_owned(),
         other => format!("the service does not answer: {other}"),
     }
 }

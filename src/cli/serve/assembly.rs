@@ -12,7 +12,7 @@ use tonic_health::server::HealthReporter;
 use super::{
     options::{accounts_options, audit_limits, layer_options, outbox_options, passwords, transport},
     preflight::{self, Checked},
-    reload::TlsConfigs,
+    reload::{ReloadTriggers, TlsConfigs},
 };
 use crate::{
     accounts::{Accounts, AccountsDependencies, Administration, AuditTrail, Mails, SigningKeys},
@@ -48,6 +48,7 @@ pub(super) struct Service {
     pub(super) mail_due: Arc<Notify>,
     pub(super) calls: Protocols<Layered<Services>>,
     pub(super) gate: CallerGate,
+    pub(super) reload_triggers: ReloadTriggers,
     pub(super) health: HealthWatch,
     pub(super) listener: TcpListener,
     pub(super) http: Option<(TcpListener, Pages)>,
@@ -60,7 +61,7 @@ impl Service {
     /// that serves requests or sends mails.
     pub(super) async fn assemble(settings: Settings, sources: &Sources) -> Result<Self, Failure> {
         let env = Env::system();
-        let Checked { gate, tls, templates, listener, http, store } =
+        let Checked { reload_triggers, gate, tls, templates, listener, http, store } =
             preflight::check(&settings, sources, &env.clock).await?;
         let store = migrated_store(&settings, store).await?;
         let sealing_keys = Arc::new(sealing_keys(&settings, &store, &env.entropy).await?);
@@ -109,6 +110,7 @@ impl Service {
             mail_due,
             calls,
             gate,
+            reload_triggers,
             health,
             listener,
             http,

@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 
 use super::{
     options::{bind, bind_http, transport},
-    reload::{self, TlsConfigs},
+    reload::{self, ReloadTriggers, TlsConfigs},
 };
 use crate::{
     callers::CallerGate,
@@ -21,6 +21,7 @@ use crate::{
 
 /// What the checks have loaded and opened.
 pub(super) struct Checked {
+    pub(super) reload_triggers: ReloadTriggers,
     pub(super) gate: CallerGate,
     pub(super) tls: TlsConfigs,
     pub(super) templates: Option<PageTemplates>,
@@ -48,6 +49,7 @@ pub(super) async fn check(settings: &Settings, sources: &Sources, clock: &Clock)
         Err(ConfigError::Several(broken)) => findings.0.extend(broken.iter().map(ToString::to_string)),
         checked => drop(findings.keep(checked.map_err(|error| error.to_string()))),
     }
+    let reload_triggers = ReloadTriggers::begin(settings);
     let gate = findings.keep(reload::gate(settings));
     let tls = findings.keep(TlsConfigs::load(settings));
     let templates = findings.keep(load_templates(settings));
@@ -62,7 +64,7 @@ pub(super) async fn check(settings: &Settings, sources: &Sources, clock: &Clock)
             if findings.0.is_empty() =>
         {
             settings.warnings(sources).iter().for_each(|warning| tracing::warn!("{warning}"));
-            Ok(Checked { gate, tls, templates, listener, http, store })
+            Ok(Checked { reload_triggers, gate, tls, templates, listener, http, store })
         }
         _ => {
             let findings: Vec<_> = findings.0.iter().map(|finding| sources.with_origin(finding)).collect();

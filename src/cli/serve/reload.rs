@@ -132,6 +132,32 @@ fn tls_failure(settings: &Settings, error: &TlsError) -> Failure {
     format!("{key}: {}: {way_out}", chain(error))
 }
 
+/// What causes a reload: SIGHUP, and changes of the callers file and the TLS files.
+///
+/// It is created before these files are loaded: the start can wait long for the database, and a change
+/// meanwhile must not be missed.
+pub(super) struct ReloadTriggers {
+    callers_file: WatchedFiles,
+    tls_files: WatchedFiles,
+    hangup: Option<Signal>,
+}
+
+impl ReloadTriggers {
+    /// Reads the files, and starts to receive SIGHUP. From now on it no longer terminates the process.
+    pub(super) fn begin(settings: &Settings) -> Self {
+        let hangup = signal(SignalKind::hangup());
+        if let Err(error) = &hangup {
+            tracing::error!(%error, "Could not listen for SIGHUP; changed files are still reloaded");
+        }
+        let server = &settings.server;
+        Self {
+            callers_file: WatchedFiles::new([&settings.callers.file]),
+            tls_files: WatchedFiles::new([&server.tls_cert, &server.tls_key, &server.tls_client_ca]),
+            hangup: hangup.ok(),
+        }
+    }
+}
+
 /// Watches the files, and reloads them when they change.
 pub(super) struct Reload {
     settings: Settings,
@@ -139,31 +165,22 @@ pub(super) struct Reload {
     tls: TlsConfigs,
     audit: AuditTrail,
     sealing_keys: Arc<SealingKeys>,
-    callers_file: WatchedFiles,
-    tls_files: WatchedFiles,
+    triggers: ReloadTriggers,
     key_file: WatchedFiles,
-    hangup: Option<Signal>,
 }
 
 impl Reload {
-    /// Starts to receive SIGHUP. From now on it no longer terminates the process.
-    pub(super) fn begin(
+    pub(super) fn new(
         settings: Settings,
         gate: CallerGate,
         tls: TlsConfigs,
         audit: AuditTrail,
         sealing_keys: Arc<SealingKeys>,
+        triggers: ReloadTriggers,
     ) -> Self {
-        let hangup = signal(SignalKind::hangup());
-        if let Err(error) = &hangup {
-            tracing::error!(%error, "Could not listen for SIGHUP; changed files are still reloaded");
-        }
-        let server = &settings.server;
-        let callers_file = WatchedFiles::new([&settings.callers.file]);
-        let tls_files = WatchedFiles::new([&server.tls_cert, &server.tls_key, &server.tls_client_ca]);
+        // A key that a secret needs is also read when the secret is decrypted.
         let key_file = WatchedFiles::new([&sealing_keys.path().map(Path::to_owned)]);
-        let hangup = hangup.ok();
-        Self { settings, gate, tls, audit, sealing_keys, callers_file, tls_files, key_file, hangup }
+        Self { settings, gate, tls, audit, sealing_keys, triggers, key_file }
     }
 
     /// Reloads changed files until `stop`.
@@ -171,10 +188,10 @@ impl Reload {
         loop {
             let is_forced = tokio::select! {
                 () = stop.cancelled() => return,
-                () = next_hangup(&mut self.hangup) => true,
+                () = next_hangup(&mut self.triggers.hangup) => true,
                 () = tokio::time::sleep(INTERVAL) => false,
             };
-            if self.callers_file.has_changed() || is_forced {
+            if self.triggers.callers_file.has_changed() || is_forced {
                 let reloaded = self.reload_callers();
                 if let Ok(Some(names)) = &reloaded {
                     let mut event = self.audit.event(AuditKind::AuthzChange, &Origin::local(CALLERS_FILE));
@@ -183,7 +200,7 @@ impl Reload {
                 }
                 log_reload("callers", reloaded);
             }
-            if self.tls_files.has_changed() || is_forced {
+            if self.triggers.tls_files.has_changed() || is_forced {
                 log_reload("certificates", self.reload_tls());
             }
             if self.key_file.has_changed() || is_forced {

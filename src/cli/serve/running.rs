@@ -61,7 +61,8 @@ impl Service {
         background.spawn(self.signing_keys.run(watch.clone()));
         background.spawn(self.outbox.run(self.mail_due, outbox.clone()));
         let (gate, tls, audit) = (self.gate, self.tls.clone(), self.audit.clone());
-        let reload = Reload::begin(self.settings.clone(), gate, tls, audit, self.sealing_keys);
+        let (keys, triggers) = (self.sealing_keys, self.reload_triggers);
+        let reload = Reload::new(self.settings.clone(), gate, tls, audit, keys, triggers);
         background.spawn(reload.run(watch.clone()));
         let mut serving = Vec::new();
         if let Some((listener, pages)) = self.http {

@@ -5,7 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use kairos_identity::proto::identity_service_client::IdentityServiceClient;
+use tonic::Code;
+
 use crate::support::{
+    callers::{Bearer, CallersFile, token},
+    people::registration,
     postgres::Postgres,
     program::{error_line, program},
     server::TestServer,
@@ -30,6 +35,32 @@ async fn a_start_waits_for_postgresql() {
     let waits = log.matches("is not ready; waiting up to").count();
     assert!((1..10).contains(&waits), "{log}");
     assert!(log.contains("Connection refused"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_that_are_removed_while_the_start_waits_are_not_admitted() {
+    let cluster = Arc::new(Postgres::own());
+    let (agent, bff) = (token(1), token(2));
+    let entry = |token| ("caller", token, "*", "*");
+    let file = Arc::new(CallersFile::new(&[entry(&agent)]));
+    let mut server = file.serve_on(TestServer::on_url(cluster.create_database().url().to_owned())).await;
+    server.kill_9();
+    cluster.stop_immediate();
+
+    let (later, changed) = (Arc::clone(&cluster), Arc::clone(&file));
+    let start = tokio::task::spawn_blocking(move || {
+        std::thread::sleep(Duration::from_millis(1_500));
+        changed.write(&[("caller", &bff, "*", "*")]);
+        later.start();
+    });
+    server.restart().await;
+    start.await.unwrap();
+
+    assert!(server.log().contains("is not ready; waiting up to"), "{}", server.log());
+    server.logged("Reloaded the callers").await;
+    let mut removed = IdentityServiceClient::with_interceptor(server.channel().await, Bearer(Some(agent)));
+    let refusal = removed.register(registration("ada")).await.unwrap_err();
+    assert_eq!(refusal.code(), Code::Unauthenticated);
 }
 
 #[test]

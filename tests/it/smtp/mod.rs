@@ -1,5 +1,6 @@
 //! Mail delivery to a real SMTP server that refuses, delays and drops mails.
 
+mod connection_faults;
 mod injection;
 
 use std::time::{Duration, Instant};

@@ -270,25 +270,27 @@ on_both_engines! {
         let slow = "pbkdf2_sha256$2000000$salt$nIZvV0yN967Z2wcZspFbwGIDBjBGDuItJzNpQ+4TsY0=";
         scene.add_imported("slow", "slow@example.com", slow).await;
         let limit = |limit| [("KAIROS_IDENTITY_PASSWORD_COST", "4"), ("KAIROS_IDENTITY_PASSWORD_REFUSAL_TIME_MAX", limit)];
-        let fastest = async |server: &TestServer, email: &str| {
+        // The shortest time of several logins, taken in turn, so that other work on the machine disturbs both.
+        let shortest = async |server: &TestServer, is_enough: fn(Duration, Duration) -> bool| {
             let mut client = server.client().await;
-            let mut times = Vec::new();
-            for _ in 0..3 {
-                times.push(time_of_login(&mut client, email.to_owned(), Code::Unauthenticated).await);
+            let mut shortest = [Duration::MAX; 2];
+            for _ in 0..10 {
+                for (shortest, email) in shortest.iter_mut().zip(["unknown@example.com", "slow@example.com"]) {
+                    let time = time_of_login(&mut client, email.to_owned(), Code::Unauthenticated).await;
+                    *shortest = time.min(*shortest);
+                }
+                if is_enough(shortest[0], shortest[1]) {
+                    return;
+                }
             }
-            times.into_iter().min().unwrap()
+            panic!("an unknown email: {:?}, one with the slow hash: {:?}", shortest[0], shortest[1]);
         };
 
+        // No login has tried the slow hash before the first one with an unknown email.
         let waits = scene.server.second_instance_with(&limit("5s")).await;
-        // No login has tried the slow hash yet.
-        let unknown = fastest(&waits, "unknown@example.com").await;
-        let known = fastest(&waits, "slow@example.com").await;
-        assert!(unknown * 2 > known, "{unknown:?} and {known:?}");
-
+        shortest(&waits, |unknown, known| unknown * 2 > known).await;
         let does_not_wait = scene.server.second_instance_with(&limit("0s")).await;
-        let unknown = fastest(&does_not_wait, "unknown@example.com").await;
-        let known = fastest(&does_not_wait, "slow@example.com").await;
-        assert!(unknown * 2 < known, "{unknown:?} and {known:?}");
+        shortest(&does_not_wait, |unknown, known| unknown * 2 < known).await;
     }
 
     async fn a_throttled_login_takes_as_long_for_an_unknown_email(engine: Engine) {

@@ -20,6 +20,8 @@ use kairos_identity::{entropy::Entropy, proto::identity_service_client::Identity
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
+pub use self::process::resident_mib;
+
 use super::{
     engine::{Engine, TestDatabase},
     wait::until,

@@ -19,24 +19,33 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 /// Time limit for the exit of the process: longer than the default drain deadline of 30 s.
 const EXIT_LIMIT: Duration = Duration::from_secs(45);
 
+/// Returns the resident memory of a process in MiB (Linux only).
+pub fn resident_mib(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1024
+}
+
 impl TestServer {
     /// True if the process runs.
     pub fn is_running(&mut self) -> bool {
         self.process.as_mut().is_some_and(|process| process.try_wait().unwrap().is_none())
     }
 
+    /// Returns the number of the process.
+    pub fn process_id(&self) -> u32 {
+        self.process.as_ref().expect("the service runs").id()
+    }
+
     /// Returns the resident memory of the process in MiB (Linux only).
     pub fn resident_mib(&self) -> u64 {
-        let id = self.process.as_ref().expect("the service runs").id();
-        let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1024
+        resident_mib(self.process_id())
     }
 
     /// Sets the soft limit of open files to `more` above the number now open, or to 4096 for `None` (Linux
     /// only).
     pub fn limit_open_files(&self, more: Option<usize>) {
-        let id = self.process.as_ref().expect("the service runs").id();
+        let id = self.process_id();
         let open = fs::read_dir(format!("/proc/{id}/fd")).unwrap().count();
         let soft = more.map_or("4096".to_owned(), |more| (open + more).to_string());
         let status = Command::new("prlimit")
