@@ -2,8 +2,8 @@
 //!
 //! [`Draft`] is the only way in which this program creates a file that others read: a mail, a backup, a
 //! report, an export, a key. The bytes go to a hidden file in the same folder, `.<name>.<digits>.part`.
-//! The draft is synced, renamed, and its folder is synced. An error of any step is returned, and the draft is
-//! deleted. A killed process leaves its draft; the next run deletes it ([`remove_leftovers`]).
+//! The draft is synced and gets its name, then its folder is synced. An error of any step is returned, and
+//! the draft is deleted. A killed process leaves its draft; the next run deletes it ([`remove_leftovers`]).
 
 use std::{
     ffi::OsStr,

@@ -99,8 +99,8 @@ impl Resealing {
         Ok(())
     }
 
-    /// Encrypts a batch of tokens after the row `after` again, in one transaction. Returns the id of the
-    /// last row of the batch; `None` if there are no more.
+    /// Reads the next batch of tokens, those with a greater row id than `after`, and encrypts them again in
+    /// one transaction. Returns the id of the last row of the batch; `None` if there are no more.
     ///
     /// # Errors
     /// [`DatabaseError`].

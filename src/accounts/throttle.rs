@@ -22,7 +22,7 @@ const IN_PROGRESS_RETRY: Duration = Duration::from_secs(1);
 /// The consecutive failures that all known addresses of an account may cause together, as a multiple of those
 /// that one may cause. Two, because a user who mistypes does so at few places, and the total must not grow
 /// with the number of addresses.
-const KNOWN_ADDRESSES_SHARE: u32 = 2;
+const KNOWN_ADDRESSES_FACTOR: u32 = 2;
 
 /// The limit on the attempts of one subject.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +43,7 @@ pub(super) fn require_admission(admission: Admission, now: Timestamp) -> Result<
 impl Rule {
     /// Returns the limit on the attempts from all known addresses of an account together.
     pub(super) const fn at_all_known_addresses(options: ThrottleOptions) -> Self {
-        let failures_max = options.failures_max.saturating_mul(KNOWN_ADDRESSES_SHARE);
+        let failures_max = options.failures_max.saturating_mul(KNOWN_ADDRESSES_FACTOR);
         Self::ConsecutiveFailures(ThrottleOptions { failures_max, ..options })
     }
 

@@ -126,7 +126,7 @@ impl Accounts {
         self.deps.signing_keys.access_tokens().public_keys(self.deps.env.clock.now())
     }
 
-    /// Returns the live sessions of the user, the most recently refreshed first.
+    /// Returns the sessions of the user that have not expired, the most recently refreshed first.
     ///
     /// # Errors
     /// A database error.
