@@ -136,7 +136,8 @@ pub fn create_folder(folder: &Path) -> io::Result<()> {
 /// A file is where a folder is needed, or the folder in which the next file or folder would be created cannot
 /// be written. The error names it.
 pub fn check_folder(folder: &Path) -> io::Result<()> {
-    check_room(folder, 0)
+    let bytes = 0;
+    check_room(folder, bytes)
 }
 
 /// Checks that a file with this number of bytes can be written to a folder, or to one that can be created.

@@ -92,7 +92,7 @@ pub struct Accounts {
     options: Arc<AccountsOptions>,
     /// The tasks of calls, which do not end when their callers go.
     background: TaskTracker,
-    /// Bounds the tasks that create a requested link after the response.
+    /// Bounds the requests for a link, most of which are processed after the response.
     background_slots: Arc<Semaphore>,
     /// Bounds the calls that run detached.
     detached_slots: Arc<Semaphore>,

@@ -18,8 +18,8 @@ pub struct AccountsOptions {
     pub accept_auth_token_until: Option<Timestamp>,
     /// True if the user gets a mail about a login from a client address that is not known for the account.
     pub notifies_new_address: bool,
-    /// Maximum number of tasks that run in the background after their call was answered. Further calls of
-    /// that kind are refused.
+    /// Maximum number of requests for a link that are processed at the same time, most of them after their
+    /// call was answered. Further ones are refused.
     pub background_max: usize,
 }
 
@@ -53,8 +53,9 @@ pub struct ThrottleOptions {
     pub total: Budget,
     /// Failures from the address of one end user, if the caller reports the address.
     pub failures_per_address: Budget,
-    /// Password attempts from the address of one end user that are in progress. Less than the hashing queue,
-    /// so that correct logins of one client, which are no failures, leave room for those of others.
+    /// Password attempts from the address of one end user that are in progress. The service sets it to half
+    /// of the hashing queue, so that correct logins of one client, which are no failures, leave room for
+    /// those of others.
     pub in_progress_per_address_max: u32,
     /// Registrations from the address of one end user.
     pub registrations_from: Budget,

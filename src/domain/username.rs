@@ -55,7 +55,7 @@ pub enum InvalidUsername {
     /// Scripts that are not used together, such as Latin and Cyrillic.
     #[error("must not mix writing systems with letters that look alike")]
     MixedScripts,
-    /// A combining mark without a letter before it, or more than `STACKED_MARKS_MAX` on one letter.
+    /// A combining mark at the start or after a space, or more than `STACKED_MARKS_MAX` on one letter.
     #[error(
         "must have a letter before each combining mark, and at most {STACKED_MARKS_MAX} marks on a letter"
     )]
