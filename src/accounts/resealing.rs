@@ -22,7 +22,8 @@ pub type SealedBy = Option<KeyId>;
 /// What was encrypted again.
 #[derive(Debug, Default)]
 pub struct Resealed {
-    /// Number of values that were encrypted again.
+    /// Number of values that were encrypted again. A value that another process changed at the same moment is
+    /// counted, although it was not replaced.
     pub replaced: u64,
     /// Number of values that could not be decrypted, and stay as they are.
     pub unreadable: u64,

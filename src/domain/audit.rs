@@ -150,7 +150,8 @@ impl Origin {
         }
     }
 
-    /// False if the caller did not authenticate: it is unknown, or a visitor of the pages.
+    /// False if the caller did not authenticate: it is unknown, or a visitor of the pages. True for a client
+    /// of a service without a callers file, which needs no authentication.
     #[must_use]
     pub fn is_authenticated(&self) -> bool {
         !matches!(&*self.caller, NOBODY | PAGES)
