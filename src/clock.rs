@@ -1,8 +1,8 @@
 //! The clock, passed to the code that needs it, so that tests can set the time.
 //!
-//! This module is the only caller of the system's `now()` in the crate. Civil time ([`Clock::now`]) is used
-//! for the timestamps of rows and the expiry of tokens; monotonic time ([`Clock::instant`]) measures
-//! durations.
+//! Apart from tests, this module is the only caller of the system's `now()` in the crate. Civil time
+//! ([`Clock::now`]) is used for the timestamps of rows and the expiry of tokens; monotonic time
+//! ([`Clock::instant`]) measures durations.
 
 use std::{
     sync::{

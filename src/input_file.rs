@@ -157,6 +157,7 @@ pub fn read_secret(path: &Path) -> Result<SecretFile, InputFileError> {
 /// True if the file belongs to the user of this process, who can then make it private. A file of another user
 /// may have to be read through its group, as secrets that a container gets from the system (mode 0440).
 fn is_own(metadata: &Metadata) -> bool {
+    // Without `/proc`, the owner cannot be compared. True then leads to a warning rather than to none.
     fs::metadata("/proc/self").map_or(true, |process| process.uid() == metadata.uid())
 }
 

@@ -280,8 +280,9 @@ impl Parts {
     }
 }
 
-/// Refuses a host whose port is not one. What follows the colon is shown only if it cannot be a part of a
-/// password: without a user, `postgres://user:password/database` lacks its host.
+/// Refuses a host with an `@`, or with a port that is not a number from 1 to 65535. The error shows the text
+/// after the colon only if it cannot be a part of a password. Without a user it can be one: in
+/// `postgres://user:password/database`, the host is missing.
 fn refuse_ports(hosts: &str, has_user: bool) -> Result<(), InvalidPostgresUrl> {
     let malformed = |reason: String| Err(InvalidPostgresUrl::Malformed(reason));
     // An address without its second bracket has no port: `set_hosts` refuses it.

@@ -2,8 +2,8 @@
 //!
 //! [`Draft`] is the only way in which this program creates a file that others read: a mail, a backup, a
 //! report, an export, a key. The bytes go to a hidden file in the same folder, `.<name>.<digits>.part`.
-//! The draft is synced, renamed, and its folder is synced. An error of any step is returned, and the draft is
-//! deleted. A killed process leaves its draft; the next run deletes it ([`remove_leftovers`]).
+//! The draft is synced and gets its name, then its folder is synced. An error of any step is returned, and
+//! the draft is deleted. A killed process leaves its draft; the next run deletes it ([`remove_leftovers`]).
 
 use std::{
     ffi::OsStr,
@@ -136,7 +136,8 @@ pub fn create_folder(folder: &Path) -> io::Result<()> {
 /// A file is where a folder is needed, or the folder in which the next file or folder would be created cannot
 /// be written. The error names it.
 pub fn check_folder(folder: &Path) -> io::Result<()> {
-    check_room(folder, 0)
+    let bytes = 0;
+    check_room(folder, bytes)
 }
 
 /// Checks that a file with this number of bytes can be written to a folder, or to one that can be created.

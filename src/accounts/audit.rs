@@ -24,7 +24,8 @@ use crate::{
     store::Store,
 };
 
-/// Time that events wait before they are written. A crash loses at most the events of this time.
+/// Time that events wait before they are written; longer if the previous write is not finished. A crash loses
+/// the events that wait.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Maximum number of events that one transaction writes. SQLite's writer is thus busy for only a few
@@ -44,7 +45,7 @@ struct Queue {
     /// The rows of the current minute. Locked while events are written, so that one write runs at a time.
     window: tokio::sync::Mutex<Window>,
     /// Notified when so many events wait that they should be written without delay.
-    is_filling: Notify,
+    write_now: Notify,
 }
 
 impl AuditTrail {
@@ -54,7 +55,7 @@ impl AuditTrail {
         let queue = Queue {
             waiting: Mutex::new(Waiting::new(limits)),
             window: tokio::sync::Mutex::new(Window::new(limits)),
-            is_filling: Notify::new(),
+            write_now: Notify::new(),
         };
         Self { store, clock, queue: Arc::new(queue) }
     }
@@ -120,7 +121,7 @@ impl AuditTrail {
     fn enqueue(&self, queued: QueuedEvent) {
         queued.event.origin.note.set_recorded();
         if self.waiting().add(queued) {
-            self.queue.is_filling.notify_one();
+            self.queue.write_now.notify_one();
         }
     }
 
@@ -135,7 +136,7 @@ impl AuditTrail {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(INTERVAL) => {}
-                () = self.queue.is_filling.notified() => {}
+                () = self.queue.write_now.notified() => {}
             }
             self.flush().await;
         }

@@ -1,5 +1,5 @@
-//! Registrations, new passwords and requested mails, each counted before it is processed, in a transaction of
-//! its own.
+//! Registrations, new passwords, requested links, changes of an account, and notices. Each is counted before
+//! it is processed, in a transaction of its own.
 //!
 //! A password attempt is reserved before the comparison, and counts only if its password was wrong
 //! (`password_attempts`).
@@ -58,7 +58,7 @@ impl Accounts {
             .map_err(|error| self.deps.audit.record_refusal(event().with_user(Some(user.auth_token)), error))
     }
 
-    /// Counts a mail that notifies its recipient of what an unauthenticated caller did.
+    /// Counts a notice of an attempted registration, or of a login from a new address.
     ///
     /// # Errors
     /// [`AccountError::TooManyAttempts`]; the mail was not counted. Or a database error.

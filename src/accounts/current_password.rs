@@ -22,8 +22,9 @@ struct LinkRecipient<'a> {
 }
 
 impl Accounts {
-    /// Verifies the current password of the acting user, within limits of its own. A wrong password counts as
-    /// a failed login too. A correct one does not count, whether or not the change succeeds afterwards.
+    /// Verifies the current password of the acting user, within the limits on acting users. A wrong password
+    /// counts as a failed login too. A correct one clears the failures of the acting user, whether or not the
+    /// change succeeds afterwards.
     async fn check_current(
         &self,
         acting: &ActingUser,
@@ -170,7 +171,7 @@ impl Accounts {
         Ok(link.for_caller)
     }
 
-    /// Deletes the account of the acting user with all rows that belong to it.
+    /// Deletes the account of the acting user with all rows that belong to it, and mails the user a notice.
     ///
     /// # Errors
     /// [`AccountError::InvalidCredentials`], also when the password was changed or the user disabled at the

@@ -53,13 +53,14 @@ pub enum AccountError {
     /// No user has this `auth_token`, email or username.
     #[error("there is no such user")]
     UserNotFound,
-    /// A limit on password attempts, registrations or mails is reached. Nothing was checked.
+    /// A limit on password attempts, new passwords, registrations, requested links or changes of an account
+    /// is reached. The step that it limits was not carried out.
     #[error("too many attempts; try again in {retry_after:?}")]
     TooManyAttempts {
         /// Time until the next attempt is admitted.
         retry_after: Duration,
     },
-    /// A queue is full.
+    /// A queue is full, too many calls run, or a password waited too long for a hashing thread.
     #[error("the service is busy; try again in {retry_after:?}")]
     Overloaded {
         /// Time after which a retry is worthwhile.
@@ -78,7 +79,7 @@ pub enum AccountError {
 
 impl AccountError {
     /// Returns the stable reason of a refusal, as `error_reason.proto` defines it; `None` for a failure and
-    /// for a full queue.
+    /// for [`AccountError::Overloaded`].
     #[must_use]
     pub const fn reason(&self) -> Option<&'static str> {
         match self {

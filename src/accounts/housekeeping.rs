@@ -27,7 +27,8 @@ const EXPIRED_TOKENS_KEPT: Duration = Duration::from_hours(7 * 24);
 /// nothing.
 const INTERVAL: Duration = Duration::from_mins(10);
 
-/// Pause between two checks of the number of audit events. A flood writes at most some thousands in it.
+/// Pause between two checks of the number of audit events. Shorter than [`INTERVAL`], because a flood of
+/// calls can write thousands of events in a minute.
 const AUDIT_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Pause between two transactions of one round, so that other writers can run.

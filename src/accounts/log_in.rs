@@ -12,8 +12,8 @@ use crate::{
     store::Credentials,
 };
 
-/// Maximum number of password checks in one login. The check is repeated when the account changes before the
-/// session is opened; two such changes during one login are very unlikely.
+/// Maximum number of password checks in one login. A check is repeated if the account changed before the
+/// session was opened. Three checks allow two such changes, and even two are very unlikely.
 const CHECKS_MAX: u32 = 3;
 
 impl Accounts {
@@ -113,7 +113,7 @@ impl Accounts {
                 Ok(tokens)
             }
             (Some(credentials), Verdict::Correct { .. }) => {
-                // No session is opened, which would settle the attempt.
+                // Opening a session would settle the attempt. None is opened here.
                 attempt.settle().await;
                 let refusal = if credentials.is_disabled {
                     AccountError::AccountDisabled

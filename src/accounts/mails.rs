@@ -18,7 +18,7 @@ const NOTICE_LIFETIME: Duration = Duration::from_hours(3 * 24);
 /// The options for new mails.
 #[derive(Debug, Clone)]
 pub struct MailOptions {
-    /// Lifetime of a link that verifies an email.
+    /// Lifetime of a link that verifies an email or confirms an email change.
     pub verification_lifetime: Duration,
     /// Lifetime of a link to choose a new password.
     pub reset_lifetime: Duration,
@@ -84,8 +84,8 @@ impl Mails {
         Self { options, sealing_keys, entropy, due, requested_per_day_max: u32::MAX }
     }
 
-    /// Sets the daily limit on mails with requested links to one mailbox. Beyond it, the outbox lets a mail
-    /// wait.
+    /// States the outbox's daily limit on mails with requested links to one mailbox. Beyond it, the outbox
+    /// lets a mail wait; a new link then does not void those that were mailed before.
     #[must_use]
     pub fn with_requested_per_day_max(self, max: u32) -> Self {
         Self { requested_per_day_max: max, ..self }

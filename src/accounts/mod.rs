@@ -59,8 +59,9 @@ use crate::{
     store::Store,
 };
 
-/// Maximum number of calls that run detached; also that of password attempts that are not settled yet. More
-/// than the longest hashing queue (10,000), and some 20 MiB if all of them wait for the database.
+/// Maximum number of calls that run detached, and separately of password attempts that are not settled yet.
+/// More than the longest hashing queue (10,000), so that a full queue refuses calls first. If all of them
+/// wait for the database, they take some 20 MiB.
 const DETACHED_MAX: usize = 16_384;
 
 /// Retry delay for a call that is refused because too many run detached.
@@ -83,14 +84,15 @@ pub struct AccountsDependencies {
     pub audit: AuditTrail,
 }
 
-/// Registration, verification, login, and the sessions that follow. Cheap to clone.
+/// The operations that callers request for users: registration, verification, login, sessions, and changes of
+/// the account. Cheap to clone.
 #[derive(Clone)]
 pub struct Accounts {
     deps: AccountsDependencies,
     options: Arc<AccountsOptions>,
     /// The tasks of calls, which do not end when their callers go.
     background: TaskTracker,
-    /// Bounds the tasks that create a requested link after the response.
+    /// Bounds the requests for a link, most of which are processed after the response.
     background_slots: Arc<Semaphore>,
     /// Bounds the calls that run detached.
     detached_slots: Arc<Semaphore>,

@@ -18,8 +18,8 @@ pub struct AccountsOptions {
     pub accept_auth_token_until: Option<Timestamp>,
     /// True if the user gets a mail about a login from a client address that is not known for the account.
     pub notifies_new_address: bool,
-    /// Maximum number of tasks that run in the background after their call was answered. Further calls of
-    /// that kind are refused.
+    /// Maximum number of requests for a link that are processed at the same time, most of them after their
+    /// call was answered. Further ones are refused.
     pub background_max: usize,
 }
 
@@ -47,24 +47,26 @@ pub struct ThrottleOptions {
     pub failures_in_a_row_max: u32,
     /// Time for which an account then refuses all passwords. After it, counting starts from zero.
     pub pause: Duration,
-    /// Failures on all accounts together, except those from known addresses. When this number is reached,
-    /// only logins from known addresses are admitted for the rest of the window.
+    /// Failures on all accounts together, except those from known addresses and those of users with an access
+    /// token. When this number is reached, only logins from known addresses are admitted for the rest of the
+    /// window.
     pub total: Budget,
-    /// Failures from the address of one end user, where the address is known.
+    /// Failures from the address of one end user, if the caller reports the address.
     pub failures_per_address: Budget,
-    /// Password attempts from the address of one end user that are in progress. Less than the hashing queue,
-    /// so that correct logins of one client, which are no failures, leave room for those of others.
+    /// Password attempts from the address of one end user that are in progress. The service sets it to half
+    /// of the hashing queue, so that correct logins of one client, which are no failures, leave room for
+    /// those of others.
     pub in_progress_per_address_max: u32,
     /// Registrations from the address of one end user.
     pub registrations_from: Budget,
     /// New passwords that are judged for one user, or for one reset link.
     pub new_passwords: Budget,
-    /// Links and notices to one mailbox that any client can cause. Counted separately for links that verify
-    /// an email, for links to choose a new password, and for notices. Beyond it, requests for a link are
-    /// merged, and no notice is mailed. It is also the limit on the username changes and on the email changes
-    /// that one user requests.
+    /// Links and notices to one mailbox: those that any client can cause, and notices of logins from new
+    /// addresses. Counted separately for links that verify an email, for links to choose a new password, and
+    /// for notices. Beyond it, requests for a link are merged, and no notice is mailed. It is also the limit
+    /// on the username changes and on the email changes that one user requests.
     pub resends_to: Budget,
-    /// Requested mails from the address of one end user.
+    /// Requests for a link from the address of one end user.
     pub resends_from: Budget,
     /// Time after the start of a session for which the end user's address counts as known for the user.
     pub known_address_lifetime: Duration,
@@ -87,6 +89,6 @@ pub struct AuditLimits {
     pub unauthenticated_max: usize,
     /// Different events of one caller that are about no account.
     pub per_caller_max: usize,
-    /// Different events about one account.
+    /// Different refusals about one account, and as many different reads of it.
     pub per_account_max: usize,
 }

@@ -136,8 +136,8 @@ impl PasswordAttempt {
     /// correct one is settled by the caller.
     ///
     /// # Errors
-    /// [`AccountError::Overloaded`] if no thread was free in time, or before the caller had gone;
-    /// [`AccountError::Internal`] if the comparison failed. The attempt counts nothing.
+    /// [`AccountError::Overloaded`] if no thread was free in time, or if the caller had gone before one was
+    /// free; [`AccountError::Internal`] if the comparison failed. The attempt counts nothing.
     pub(super) async fn compare(
         &mut self,
         slot: QueueSlot,
@@ -209,7 +209,7 @@ impl Drop for PasswordAttempt {
 
 impl Accounts {
     /// Settles an attempt. Retries after any database error, until the service stops or [`SETTLEMENT_MAX`]
-    /// has passed; then the row of the attempt may have been deleted.
+    /// has passed: after that time, a purge may have deleted the row of the attempt.
     async fn settle_until_done(&self, settlement: Settlement, rules: Vec<Rule>) {
         let clock = &self.deps.env.clock;
         let (began, mut pause) = (clock.instant(), SETTLEMENT_RETRY_FIRST);

@@ -80,8 +80,8 @@ impl Accounts {
         .await
     }
 
-    /// Mails a notice to the user with this email, within the limit of notices to one mailbox. A failure does
-    /// not change the response.
+    /// Mails a notice to the user with this email, if it is verified, within the limit of notices to one
+    /// mailbox. A failure does not change the response.
     async fn notify_owner_of_email(&self, account: &NewAccount) {
         let now = self.deps.env.clock.now();
         if self.count_notice(&account.email).await.is_err() {

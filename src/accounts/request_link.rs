@@ -34,7 +34,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Audit reason of a request that matches no user. No caller receives it.
 const NO_USER_TO_MAIL: &str = "NO_USER_TO_MAIL";
 
-/// Audit reason of a request whose link could not be created, although the caller was answered before.
+/// Audit reason of a request whose link could not be created, after the caller was answered.
 const LINK_NOT_CREATED: &str = "INTERNAL";
 
 /// Audit reason of a request that was merged with an earlier one, beyond the limit of the mailbox. No caller
@@ -54,8 +54,9 @@ struct LinkRequest {
 
 impl Accounts {
     /// Mails a new verification link if there is an account with this email that is neither verified nor
-    /// disabled; older verification links become void. With [`MailedBy::Caller`], returns the token instead
-    /// of mailing it, or `None` if there is no such account.
+    /// disabled; older verification links become void. At the limits of the mailbox, an older link may stay
+    /// valid, or no new one may be created: see the start of this file. With [`MailedBy::Caller`], returns
+    /// the token instead of mailing it, or `None` if no link was created.
     ///
     /// # Errors
     /// [`AccountError::TooManyAttempts`] for the client's address, [`AccountError::Overloaded`] or a database
@@ -70,8 +71,9 @@ impl Accounts {
     }
 
     /// Mails a link to choose a new password if there is an account with this email that is not disabled;
-    /// older links of that kind become void. With [`MailedBy::Caller`], returns the token instead of mailing
-    /// it, or `None` if there is no such account.
+    /// older links of that kind become void. At the limits of the mailbox, an older link may stay valid, or
+    /// no new one may be created: see the start of this file. With [`MailedBy::Caller`], returns the token
+    /// instead of mailing it, or `None` if no link was created.
     ///
     /// # Errors
     /// [`AccountError::TooManyAttempts`] for the client's address, [`AccountError::Overloaded`] or a database

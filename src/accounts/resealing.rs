@@ -22,7 +22,8 @@ pub type SealedBy = Option<KeyId>;
 /// What was encrypted again.
 #[derive(Debug, Default)]
 pub struct Resealed {
-    /// Number of values that were encrypted again.
+    /// Number of values that were encrypted again. A value that another process changed at the same moment is
+    /// counted, although it was not replaced.
     pub replaced: u64,
     /// Number of values that could not be decrypted, and stay as they are.
     pub unreadable: u64,
@@ -99,8 +100,8 @@ impl Resealing {
         Ok(())
     }
 
-    /// Encrypts a batch of tokens after the row `after` again, in one transaction. Returns the id of the
-    /// last row of the batch; `None` if there are no more.
+    /// Reads the next batch of tokens, those with a greater row id than `after`, and encrypts them again in
+    /// one transaction. Returns the id of the last row of the batch; `None` if there are no more.
     ///
     /// # Errors
     /// [`DatabaseError`].

@@ -60,7 +60,8 @@ pub enum SigningKeyError {
     /// The keys cannot be read or written.
     #[error(transparent)]
     Store(#[from] DatabaseError),
-    /// The latest key is encrypted under a key that this instance does not have.
+    /// The latest key cannot be decrypted, for example because this instance does not have the key that it is
+    /// encrypted under.
     #[error(
         "signing key {id} cannot be decrypted \
          (if secret.key-file is lost, run `kairos-identity keys rotate --revoke-earlier`)"
@@ -165,7 +166,7 @@ impl SigningKeys {
         }
     }
 
-    /// Reads the keys again every second until `stop` is cancelled.
+    /// Every second, reads the keys again and creates the next one if it is due, until `stop` is cancelled.
     pub async fn run(self, stop: CancellationToken) {
         let mut last_logged = None;
         while stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {

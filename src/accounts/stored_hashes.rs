@@ -14,8 +14,8 @@ const PAGE: i64 = 1_000;
 /// Pause between two pages.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Pause between two surveys. Hashes that an import stores meanwhile become known when they are first
-/// checked; hashes that are no longer stored are dropped after this time.
+/// Pause between two surveys. A hash that an import stores meanwhile becomes known when a wrong password is
+/// checked against it; hashes that are no longer stored are dropped after this time.
 const INTERVAL: Duration = Duration::from_hours(1);
 
 /// Pause after a survey that failed.

@@ -37,7 +37,7 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// The right password of a verified account.
+    /// A login with the right password of a verified account that is not disabled.
     AuthnLoginSuccess = "authn_login_success",
     /// A wrong password, an unknown email, or an account that is not verified or is disabled.
     AuthnLoginFail = "authn_login_fail",
@@ -54,13 +54,14 @@ kinds! {
     AuthnPasswordChangeFail = "authn_password_change_fail",
     /// A link was created because it was requested.
     AuthnTokenCreated = "authn_token_created",
-    /// A link was requested, but no user matched the request, or the request was refused.
+    /// A link was requested, but no user matched the request, or the request was refused or failed.
     AuthnTokenCreateFail = "authn_token_create_fail",
     /// A refresh token that had been replaced was used again: its session has been revoked.
     AuthnTokenReuse = "authn_token_reuse",
     /// A refresh token was replaced.
     SessionRenewed = "session_renewed",
-    /// A refresh token was refused: it is unknown or another caller's, or its session has ended.
+    /// A refresh token was refused: it is unknown or another caller's, or its session has expired or was
+    /// revoked.
     SessionRenewFail = "session_renew_fail",
     /// One session, or all sessions of a user, were revoked.
     SessionExpired = "session_expired",
@@ -80,7 +81,8 @@ kinds! {
     SensitiveRead = "sensitive_read",
     /// A read of user data was refused.
     SensitiveReadFail = "sensitive_read_fail",
-    /// Too many registrations, requested links, notices or concurrent calls, or a queue is full.
+    /// Too many registrations, requested links, changes of an account, new passwords for one link or
+    /// concurrent calls, or a queue is full.
     ExcessRateLimitExceeded = "excess_rate_limit_exceeded",
     /// A user was registered or imported.
     UserCreated = "user_created",
@@ -148,7 +150,8 @@ impl Origin {
         }
     }
 
-    /// False if the caller did not authenticate: it is unknown, or a visitor of the pages.
+    /// False if the caller did not authenticate: it is unknown, or a visitor of the pages. True for a client
+    /// of a service without a callers file, which needs no authentication.
     #[must_use]
     pub fn is_authenticated(&self) -> bool {
         !matches!(&*self.caller, NOBODY | PAGES)
@@ -163,7 +166,8 @@ pub struct AuditEvent {
     pub at: Timestamp,
     /// The kind of event.
     pub kind: AuditKind,
-    /// The reason of a refusal, as returned to the caller; `None` for a change that was made.
+    /// The reason of a refusal: the one that the caller got, or one that no caller gets because the response
+    /// must not show it. `None` for a change that was made, and for a read.
     pub reason: Option<&'static str>,
     /// The user that the event is about, if there is one.
     pub user: Option<AuthToken>,

@@ -8,8 +8,8 @@ use std::sync::{
 use super::AuthToken;
 
 /// What is known about a call while it runs: whether an event of the call was recorded, and the user that the
-/// call is about. An event for the call as a whole is queued only if none was recorded. If it has no user, it
-/// is about this one. Clones share the note; the default note remembers nothing.
+/// call is about. If no event was recorded, one for the call as a whole is queued. An event of that kind that
+/// names no user gets the user of the note. Clones share the note; the default note remembers nothing.
 #[derive(Clone, Debug, Default)]
 pub struct CallNote(Option<Arc<Noted>>);
 

@@ -189,8 +189,8 @@ impl Email {
         self.0.rsplit_once('@').map_or(&self.0, |(local, _)| local)
     }
 
-    /// Returns the part after the last `@`: lower-case ASCII, with `xn--` labels for other scripts. Empty if
-    /// there is no `@`.
+    /// Returns the part after the last `@`. If the address was parsed, it is lower-case ASCII, with `xn--`
+    /// labels for other scripts. Empty if there is no `@`.
     #[must_use]
     pub fn domain(&self) -> &str {
         self.0.rsplit_once('@').map_or("", |(_, domain)| domain)

@@ -17,11 +17,12 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// Says in plain words why a file or folder cannot be used, without the words of the system for frequent
-/// causes.
+/// Returns why a file or folder cannot be used: a frequent cause in plain words, any other in the words of
+/// the system.
 pub(crate) fn io_reason(error: &io::Error) -> String {
     use io::ErrorKind as Kind;
-    /// "Too many levels of symbolic links", which has no kind in the standard library.
+    /// `ELOOP` of Linux, "Too many levels of symbolic links", for which the standard library has no stable
+    /// kind.
     const LOOP: i32 = 40;
     let reason = match error.kind() {
         Kind::PermissionDenied => "the user of this process may not access it",

@@ -1,11 +1,11 @@
 //! Domain values, which are valid by construction.
 //!
-//! Each type has one constructor for outside input, `parse`, which refuses a text that violates its rule and
-//! names the rule. A type that the database stores also has a `from_*` constructor, which trusts a value that
-//! was parsed before it was stored. `Email::parse_imported` and `Username::parse_imported` accept imported
-//! values that violate a rule. Nothing here performs I/O or depends on a database, a wire format or a
-//! setting. The types of secrets have a `Debug` that prints nothing of the secret; so do the values that
-//! identify a user (email, username). Start at [`User`].
+//! The constructor of a type for outside input is `parse`, which refuses a text that violates its rule and
+//! names the rule. `Username::choose` has one rule more than `Username::parse`. `Email::parse_imported` and
+//! `Username::parse_imported` accept imported values that violate a rule. Constructors such as `from_stored`
+//! and `from_uuid` trust a value that was parsed before it was stored. Nothing here performs I/O or depends
+//! on a database, a wire format or a setting. The types of secrets have a `Debug` that prints nothing of the
+//! secret; so do the values that identify a user (email, username). Start at [`User`].
 
 mod audit;
 mod auth_token;

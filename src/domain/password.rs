@@ -9,8 +9,7 @@ use std::fmt;
 /// allow 4,096).
 pub const PASSWORD_BYTES_MAX: usize = 4_096;
 
-/// Maximum length of a new password in bytes: enough for any phrase, and short enough for every mail and
-/// form.
+/// Maximum length of a new password in bytes: enough for any phrase.
 pub const NEW_PASSWORD_BYTES_MAX: usize = 1_024;
 
 /// A password that was entered for authentication. It may be wrong, and it may violate every rule for new
@@ -73,7 +72,7 @@ pub enum PasswordRefusal {
         /// The minimum number of characters, from the settings.
         min: u32,
     },
-    /// More bytes of UTF-8 than are hashed.
+    /// More bytes of UTF-8 than a new password may have.
     #[error("must be at most {max_bytes} bytes")]
     TooLong {
         /// [`NEW_PASSWORD_BYTES_MAX`].

@@ -43,7 +43,8 @@ pub struct User {
     pub is_verified: bool,
     /// The time at which the row was created.
     pub created_at: Timestamp,
-    /// The time at which a column last changed.
+    /// The time of the last change of a column. The replacement of an outdated hash of the same password does
+    /// not count.
     pub updated_at: Timestamp,
     /// True if an operator had disabled the user when the row was read.
     pub is_disabled: bool,

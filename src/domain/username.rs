@@ -1,8 +1,8 @@
 //! Usernames: unique display names.
 //!
 //! Three standards apply. The Nickname profile of PRECIS (RFC 8266) defines the form of a display name. UTS
-//! 39 (highly restrictive) defines which scripts may be combined, so that names cannot be confused. Case
-//! folding over NFKC defines when two names are equal ([`Username::key`]).
+//! 39 (highly restrictive) defines which scripts may be combined, so that one name does not mix letters that
+//! look alike. Case folding over NFKC defines when two names are equal ([`Username::key`]).
 
 mod link;
 
@@ -55,7 +55,7 @@ pub enum InvalidUsername {
     /// Scripts that are not used together, such as Latin and Cyrillic.
     #[error("must not mix writing systems with letters that look alike")]
     MixedScripts,
-    /// A combining mark without a letter before it, or more than `STACKED_MARKS_MAX` on one letter.
+    /// A combining mark at the start or after a space, or more than `STACKED_MARKS_MAX` on one letter.
     #[error(
         "must have a letter before each combining mark, and at most {STACKED_MARKS_MAX} marks on a letter"
     )]
@@ -87,12 +87,13 @@ impl Username {
     /// Converts `text` to its single display form (NFKC, with spaces trimmed and collapsed, as RFC 8266
     /// enforces) and checks it.
     ///
-    /// Takes time linear in the length of `text`; a text over `INPUT_BYTES_MAX` is refused unread. Parsing
-    /// [`Username::as_str`] returns the same name.
+    /// Takes time linear in the length of `text`; a text over `INPUT_BYTES_MAX` is refused before it is
+    /// converted. Parsing [`Username::as_str`] returns the same name.
     ///
     /// # Errors
     /// [`InvalidUsername`]: the first rule that is violated.
     pub fn parse(text: &str) -> Result<Self, InvalidUsername> {
+        // `take` limits the work for a long text.
         if text.chars().take(INPUT_BYTES_MAX).all(char::is_whitespace) {
             return Err(InvalidUsername::Empty);
         }
@@ -207,8 +208,8 @@ fn check_characters_and_scripts(display: &str) -> Result<(), InvalidUsername> {
     Ok(())
 }
 
-/// True if a combining mark has no letter before it, or if a letter has more than [`STACKED_MARKS_MAX`] of
-/// them.
+/// True if a combining mark begins the name or follows a space, or if more than [`STACKED_MARKS_MAX`] of them
+/// follow one character.
 fn has_stacked_marks(display: &str) -> bool {
     // At the start and after a space, one mark is already too many.
     let mut marks = STACKED_MARKS_MAX;
@@ -222,8 +223,8 @@ fn has_stacked_marks(display: &str) -> bool {
     })
 }
 
-/// True for control characters and for what Unicode calls default-ignorable: they are invisible, so two names
-/// could look the same.
+/// True for control characters, for what Unicode calls default-ignorable, for the blank Braille pattern and
+/// for the marks of annotations: they are invisible, so two names could look the same.
 ///
 /// PRECIS itself refuses nearly all of them. The check here returns a more helpful error, and covers the two
 /// joiners, which PRECIS allows between some letters.

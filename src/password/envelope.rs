@@ -62,7 +62,7 @@ impl Envelope {
         *self.state() = State { is_complete: true, greatest };
     }
 
-    /// Takes a finished check into account. A work that was not known becomes known.
+    /// Takes a finished check of a wrong password into account. A work that was not known becomes known.
     pub(super) fn observe(&self, found: Measured) {
         let mut state = self.state();
         match state.greatest.iter_mut().find(|known| known.work.family == found.work.family) {

@@ -81,7 +81,8 @@ struct Shared {
     cost: u32,
     env: Env,
     envelope: Envelope,
-    /// The dummy hash, checked for users that do not exist: random bits, at the current cost.
+    /// The hash that is checked if the user does not exist or the stored value cannot be parsed: random bits,
+    /// at the current cost.
     dummy_hash: PasswordHash,
 }
 

@@ -47,7 +47,7 @@ pub enum Purpose<'a> {
 impl Purpose<'_> {
     /// Returns the associated data of a value of an earlier release, which names no key. Such a value is
     /// bound to its purpose, but not to its row.
-    pub(super) const fn unbound_context(self) -> &'static [u8] {
+    pub(super) const fn context_without_row(self) -> &'static [u8] {
         match self {
             Self::MailToken { .. } => b"kairos-identity mailed token v1",
             Self::SigningSeed { .. } => b"kairos-identity signing seed v1",

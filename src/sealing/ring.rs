@@ -141,7 +141,7 @@ impl KeyRing {
         let Some((&VERSION_WITHOUT_KEY_ID, rest)) = bytes.split_first() else {
             return Err(UnsealError::Changed);
         };
-        let context = purpose.unbound_context();
+        let context = purpose.context_without_row();
         self.keys().find_map(|key| key.open(context, rest)).ok_or(UnsealError::NoKey)
     }
 

@@ -29,7 +29,7 @@ fn sealed(keys: &SealingKeys) -> Sealed {
 /// Seals as an earlier release did, whose values name no key.
 fn sealed_without_key_id(byte: u8, purpose: Purpose<'_>) -> Sealed {
     let key = SealingKey::from_base64(&key_text(byte)).unwrap();
-    let sealed = key.seal(purpose.unbound_context(), &SECRET, &Entropy::seeded(1));
+    let sealed = key.seal(purpose.context_without_row(), &SECRET, &Entropy::seeded(1));
     Sealed::from_bytes([&[1][..], &sealed].concat())
 }
 

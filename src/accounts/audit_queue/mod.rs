@@ -1,9 +1,10 @@
 //! The events that wait to be written, and the rows to which further equal events are added.
 //!
-//! Equal events of a minute become one row with a count. The number of different ones is limited, with a
-//! budget for unauthenticated callers, one for each other caller and one for each account: a flood in one
-//! budget uses up no other one. An event beyond its budget loses its addresses and its resource. An event
-//! about an account keeps the account, unless too many accounts wait ([`ACCOUNTS_WAITING_MAX`]).
+//! Equal events of a minute become one row with a count. The number of different ones is limited, with
+//! budgets for unauthenticated callers, for each other caller, and for the refusals and the reads of each
+//! account: a flood in one budget uses up no other one. An event beyond its budget loses its addresses, its
+//! agent and its resource. An event about an account keeps the account, unless too many accounts wait
+//! ([`ACCOUNTS_WAITING_MAX`]).
 
 mod event;
 mod limiter;
@@ -21,8 +22,8 @@ use crate::domain::{AuditEvent, Timestamp};
 const WINDOW: Duration = Duration::from_mins(1);
 
 /// Maximum number of accounts with waiting refusals, and of accounts with waiting reads: some megabytes.
-/// All events are written when half as many wait, so this is reached only if the database is slower than
-/// the calls.
+/// All events are written when half as many events wait, so this is reached only if the database is slower
+/// than the calls.
 const ACCOUNTS_WAITING_MAX: usize = 10_000;
 
 /// Maximum number of rows of one window in memory: some tens of megabytes. Beyond it a new window begins:

@@ -57,8 +57,8 @@ pub struct IssuedTokens {
 }
 
 impl Accounts {
-    /// Opens a session for a user whose password was correct. Returns `None` when the password was changed,
-    /// or the user is no longer verified or was disabled, since the password was checked.
+    /// Opens a session for a user whose password was correct. Returns `None` if, after the password was
+    /// checked, the password changed, or the user was disabled, deleted or marked as not verified.
     pub(super) async fn open_session(
         &self,
         user: &User,
@@ -126,7 +126,7 @@ impl Accounts {
         self.deps.signing_keys.access_tokens().public_keys(self.deps.env.clock.now())
     }
 
-    /// Returns the live sessions of the user, the most recently refreshed first.
+    /// Returns the sessions of the user that have not expired, the most recently refreshed first.
     ///
     /// # Errors
     /// A database error.

@@ -3,7 +3,8 @@
 //! Mail programs turn such a text into a link, and the service mails usernames. A username that a user
 //! chooses must therefore not contain:
 //!
-//! 1. `://`, or one of [`SCHEMES`] at the start of a word, with a colon and a further character after it;
+//! 1. `://`, or one of [`SCHEMES`] at the start of a word, with a colon and a character other than white
+//!    space after it;
 //! 2. `www.` at the start of a word, with a letter or digit after it;
 //! 3. a host name with `/`, `?`, `#`, or a colon and a digit after it, if the last label has only letters, at
 //!    least two (a host name has labels of letters, digits and hyphens with dots between them);
@@ -54,7 +55,7 @@ pub(super) fn holds_link(name: &str) -> bool {
 /// True if the text contains an IPv6 address.
 fn contains_ipv6_address(text: &str) -> bool {
     let is_in_address = |c: char| c.is_alphanumeric() || matches!(c, ':' | '.');
-    // A dot or a single colon at the end is punctuation.
+    // A dot or a single colon at the end is punctuation, and so is `::` alone.
     let is_address = |run: &str| {
         let run = run.trim_end_matches('.');
         let run = run.strip_suffix(':').filter(|rest| !rest.ends_with(':')).unwrap_or(run);
