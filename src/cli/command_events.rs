@@ -24,7 +24,7 @@ pub(super) fn origin() -> Origin {
     Origin { note: CallNote::begin(), ..Origin::local(COMMAND_LINE) }
 }
 
-/// A command about one user, for the event that it leaves if its operation records none.
+/// A `user` command, for the event that it leaves if its operation records none.
 pub(super) struct CommandTrail {
     /// When the command began.
     pub(super) at: Timestamp,
@@ -40,7 +40,7 @@ pub(super) struct CommandTrail {
 
 impl CommandTrail {
     /// Records the outcome, if the operation has recorded none: the reason of a refusal or, without one, that
-    /// the command has read the user that it found, because there was nothing to change.
+    /// the command has read the user. It has if it shows the user, or if there was nothing to change.
     pub(super) async fn end(self, users: &Administration, reason: Option<&'static str>) {
         let Self { at, origin, command, refusal, named } = self;
         if origin.note.is_recorded() {

@@ -51,7 +51,7 @@ pub(super) fn ask(question: &str) -> Result<(), Failure> {
     is_closed_by_reader("standard error", io::stderr().lock().write_all(question.as_bytes())).map(drop)
 }
 
-/// Prints the help, the version or the error of clap, with colours on a terminal.
+/// Prints the help, the version or the error of clap, with colors on a terminal.
 ///
 /// # Errors
 /// It cannot be written. A closed pipe is no error.

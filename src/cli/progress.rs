@@ -21,13 +21,13 @@ const BAR: &str = "{msg} [{bar:30}] {pos}/{len}  {per_sec}  {eta} left";
 pub(super) struct TerminalProgress {
     clock: Clock,
     bar: Option<ProgressBar>,
-    line: Option<Line>,
+    part: Option<LoggedPart>,
     /// The numbers that [`Progress::report_round`] logged last.
     logged: (WrittenUsers, u64),
 }
 
-/// The current part of the work, when its progress is logged.
-struct Line {
+/// The current part of the work, if its progress is logged.
+struct LoggedPart {
     what: &'static str,
     total: u64,
     done: u64,
@@ -37,7 +37,7 @@ struct Line {
 
 impl TerminalProgress {
     pub(super) fn new(clock: Clock) -> Self {
-        Self { clock, bar: None, line: None, logged: (WrittenUsers::default(), 0) }
+        Self { clock, bar: None, part: None, logged: (WrittenUsers::default(), 0) }
     }
 }
 
@@ -48,7 +48,7 @@ impl Progress for TerminalProgress {
             self.bar = Some(ProgressBar::new(total).with_style(style).with_message(what));
         } else {
             let now = self.clock.instant();
-            self.line = Some(Line { what, total, done: 0, began: now, logged_at: now });
+            self.part = Some(LoggedPart { what, total, done: 0, began: now, logged_at: now });
         }
     }
 
@@ -56,12 +56,12 @@ impl Progress for TerminalProgress {
         if let Some(bar) = &self.bar {
             bar.inc(rows);
         }
-        let Some(line) = &mut self.line else { return };
-        line.done += rows;
+        let Some(part) = &mut self.part else { return };
+        part.done += rows;
         let now = self.clock.instant();
-        if now.duration_since(line.logged_at) >= LINE_INTERVAL {
-            line.logged_at = now;
-            line.log(now);
+        if now.duration_since(part.logged_at) >= LINE_INTERVAL {
+            part.logged_at = now;
+            part.log(now);
         }
     }
 
@@ -69,14 +69,14 @@ impl Progress for TerminalProgress {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
-        if let Some(line) = self.line.take() {
-            let seconds = self.clock.instant().duration_since(line.began).as_secs_f32();
+        if let Some(part) = self.part.take() {
+            let seconds = self.clock.instant().duration_since(part.began).as_secs_f32();
             tracing::info!(
-                what = line.what,
-                done = line.done,
+                what = part.what,
+                done = part.done,
                 "{}: {} rows in {seconds:.1} s",
-                line.what,
-                line.done
+                part.what,
+                part.done
             );
         }
     }
@@ -96,7 +96,7 @@ impl Progress for TerminalProgress {
     }
 }
 
-impl Line {
+impl LoggedPart {
     /// Logs the progress, with the rate and the estimated time that is left.
     fn log(&self, now: Instant) {
         let Self { what, total, done, began, .. } = self;

@@ -107,14 +107,15 @@ pub(super) fn check_file(path: &Path) -> Result<(), Failure> {
         // SQLite writes the WAL beside the database.
         Ok(_) => publish::check_folder(folder)
             .map_err(|error| format!("database.url: cannot write beside {}: {error}", ShownPath(path))),
-        Err(error) if can_be_created(&error) => publish::check_room(folder, NEW_STORE_BYTES)
+        Err(error) if is_left_to_folder_check(&error) => publish::check_room(folder, NEW_STORE_BYTES)
             .map_err(|error| format!("database.url: cannot create {}: {error}", ShownPath(path))),
         Err(error) => Err(unusable_file(path, &io_reason(&error))),
     }
 }
 
-/// True if a file is missing, or if the check of its folder says why it cannot be there.
-fn can_be_created(error: &io::Error) -> bool {
+/// True if this error of a file leaves the decision to the check of its folder: the file does not exist, or
+/// the folder is what is wrong.
+fn is_left_to_folder_check(error: &io::Error) -> bool {
     use io::ErrorKind as Kind;
     matches!(error.kind(), Kind::NotFound | Kind::PermissionDenied | Kind::NotADirectory)
 }
@@ -177,8 +178,8 @@ pub(super) fn parse_url(flag: &str, text: &str) -> Result<DatabaseUrl, Failure> 
         .ok_or_else(|| format!("{flag}: expected {}", DatabaseUrl::expects_instead_of(text)))
 }
 
-/// Opens the store for `serve`: with its replicas. A missing SQLite file is created, unless its key file
-/// exists: then the file is missing because it was lost.
+/// Opens the store for `serve`: with its replicas. A missing SQLite file is created, unless its WAL or its
+/// key file exists: then the database was lost.
 pub(super) fn open_to_serve(settings: &Settings) -> Result<Store, Failure> {
     let database = &settings.database;
     let primary = match &database.url {

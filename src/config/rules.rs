@@ -270,7 +270,8 @@ mod tests {
         assert_eq!(unbroken, Vec::<&str>::new(), "no case breaks these rules");
     }
 
-    /// For each rule, flags that break it, the one that is to blame first; and what names the way out.
+    /// Returns at least one case for each rule: settings that break it, the one to blame first, and the part
+    /// of the error that names the way out.
     fn contradictions() -> Vec<(Vec<(&'static str, &'static str)>, &'static str)> {
         let postgres = ("database.url", "postgres://a@b/c");
         vec![
@@ -292,19 +293,18 @@ mod tests {
             (vec![("session.key-rotation", "1h")], "session.key-lead"),
             (
                 vec![("session.access-token-lifetime", "8h"), ("session.idle", "7h")],
-                "before its client refreshes",
+                "must not be longer than session.idle",
             ),
             (vec![("mail.retry-first", "1h")], "mail.retry-max"),
-            (vec![("http.listen", "127.0.0.1:50051")], "same port"),
-            (vec![("http.listen", "0.0.0.0:50051"), ("server.insecure-plaintext", "true")], "same port"),
+            (vec![("http.listen", "127.0.0.1:50051")], "--http-listen"),
+            (vec![("http.listen", "0.0.0.0:50051"), ("server.insecure-plaintext", "true")], "--http-listen"),
             (vec![("database.read-urls", "postgres://a@b/c")], "set database.url to a postgres:// URL"),
             (vec![postgres], "--secret-key-file"),
-            (vec![("database.read-urls", "postgres://a@b/c")], "needs PostgreSQL"),
             (
                 vec![("server.message-bytes-max", "4MiB"), ("server.unfinished-bytes-per-peer-max", "1MiB")],
                 "unfinished-bytes-per-peer-max",
             ),
-            (vec![("server.unfinished-bytes-max", "64KiB")], "for all peers together"),
+            (vec![("server.unfinished-bytes-max", "64KiB")], "not be more than server.unfinished-bytes-max"),
         ]
     }
 
@@ -341,6 +341,9 @@ mod tests {
         let anywhere = ("server.listen", "0.0.0.0:1");
         let plaintext = ("server.insecure-plaintext", "true");
         assert_eq!(refusal(&[anywhere, plaintext, ("callers.insecure-none", "true")]), None);
+        let pages = ("http.listen", "0.0.0.0:1");
+        let links = ("mail.public-base-url", "http://kairos.example");
+        assert_eq!(refusal(&[pages, links, plaintext]), None);
         assert_eq!(
             refusal(&[
                 anywhere,

@@ -46,9 +46,9 @@ impl Sources {
         let mut errors = Vec::new();
         let variables: Vec<_> = variables.into_iter().collect();
         if let Some(path) = file {
-            let is_variable =
+            let is_named_by_variable =
                 variables.iter().any(|(name, text)| name == FILE_VARIABLE && Path::new(text) == path);
-            let named_by = if is_variable {
+            let named_by = if is_named_by_variable {
                 SettingSource::Variable(FILE_VARIABLE.to_owned())
             } else {
                 SettingSource::Flag("config")
@@ -119,8 +119,8 @@ impl Sources {
         described.collect::<Vec<_>>().join(", ")
     }
 
-    /// Returns a finding that begins with the keys of settings (`KEY: ...`, `KEY and KEY: ...`) with their
-    /// values, and who set them, at its end; any other finding as it is.
+    /// Appends the values and sources of settings to a finding that begins with their keys (`KEY: ...`,
+    /// `KEY and KEY: ...`), unless it ends with them already. Returns any other finding unchanged.
     #[must_use]
     pub fn with_origin(&self, finding: &str) -> String {
         let subject = finding.split_once(": ").map(|(subject, _)| subject).unwrap_or_default();
@@ -304,7 +304,7 @@ fn nearest(name: &str, known: impl Iterator<Item = (String, String)>) -> Option<
     best.1
 }
 
-/// Returns the error of a value that is no text, integer or boolean.
+/// Returns the error of a value that is no text, integer or boolean, or of a variable that is not UTF-8.
 fn wrong_type(key: String, found: &'static str, set_by: SettingSource) -> ConfigError {
     match settings().find(|setting| setting.key() == key) {
         Some(setting) => ConfigError::WrongType { key, expected: (setting.expects)(), found, set_by },

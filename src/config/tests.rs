@@ -199,7 +199,7 @@ fn a_finding_about_a_setting_says_who_set_it() {
 }
 
 #[test]
-fn a_misspelling_of_every_setting_is_refused_and_suggests_a_setting() {
+fn a_misspelling_of_every_setting_is_refused_and_suggests_that_setting() {
     for setting in settings() {
         let name = format!("{}x", setting.field.replace('_', "-"));
         let refusal = Input::file(&format!("[{}]\n{name} = 1", setting.section)).refusal();

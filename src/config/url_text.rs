@@ -52,7 +52,8 @@ fn redacted_url(text: &str) -> String {
     }
 }
 
-/// Replaces the query parameters in which libpq accepts a password (`password`, `sslpassword`), in any case.
+/// Replaces the values of the query parameters in which libpq accepts a password (`password`, `sslpassword`),
+/// also if the names are in upper case.
 fn without_query_secrets(mut url: Url) -> String {
     let is_secret = |key: &str| key.to_ascii_lowercase().contains("password");
     if url.query_pairs().any(|(key, _)| is_secret(&key)) {

@@ -65,7 +65,8 @@ struct Django {
     #[arg(long, value_name = "SECONDS", default_value = "2", requires = "follow", value_parser = parse_interval)]
     follow_interval: Duration,
     /// Rows with the same email: fail (import nothing), keep-verified (keep the verified row, or the oldest
-    /// of several) or keep-oldest (keep the oldest row)
+    /// of several; if none is verified, the oldest row) or keep-oldest (keep the oldest row). The oldest row
+    /// is the one with the smallest id
     #[arg(long, value_name = "WHAT", default_value = "fail", value_parser = email_conflicts())]
     on_email_conflict: OnEmailConflict,
     /// Rows with the same username, or an empty one: fail (import nothing) or suffix (append the row's id to
@@ -73,7 +74,7 @@ struct Django {
     #[arg(long, value_name = "WHAT", default_value = "fail", value_parser = username_conflicts())]
     on_username_conflict: OnUsernameConflict,
     /// Rows with the same auth_token: fail (import nothing) or renew (the verified row keeps it, or the
-    /// oldest of several; the others get a new one)
+    /// oldest of several; if none is verified, the oldest row; the others get a new one)
     #[arg(long, value_name = "WHAT", default_value = "fail", value_parser = token_conflicts())]
     on_token_conflict: OnTokenConflict,
 }

@@ -30,8 +30,8 @@ const KEY_UNKNOWN: &str = "KEY_UNKNOWN";
 /// The audit reason of the removal of a key under which something is or will be encrypted.
 const KEY_IN_USE: &str = "KEY_IN_USE";
 
-/// The maximum number of passes of `reseal`. A further pass encrypts the values that an instance has written
-/// under an earlier key during the one before.
+/// The maximum number of passes of `reseal`. During a pass, an instance may still write values under an
+/// earlier key: the next pass encrypts these again.
 const PASSES_MAX: u32 = 3;
 
 #[derive(Debug, Subcommand)]
@@ -42,7 +42,7 @@ pub(super) enum Action {
     /// encrypts and decrypts), `earlier` (it only decrypts) or `missing` (the file does not have it); number
     /// of stored values. The id `-` means values of an earlier release, which name no key.
     List,
-    /// Add a new key to the file, which only decrypts until `rotate` or `use` makes it the current one
+    /// Add a new key to the file, which only decrypts until `rotate --to` makes it the current one
     ///
     /// For instances that do not share the file: copy the changed file to all of them before `rotate --to`.
     Add,
@@ -253,7 +253,7 @@ impl SecretKeys {
         } else {
             print(format_args!("encrypted {replaced} values again under the key {current}"))?;
         }
-        self.print_unused().await
+        self.print_uses_of_earlier_keys().await
     }
 
     /// Returns the number of values that are encrypted under another key than this one.
@@ -269,8 +269,8 @@ impl SecretKeys {
         }
     }
 
-    /// Prints which keys of the file are no longer used, and which still are.
-    async fn print_unused(&self) -> Result<(), Failure> {
+    /// Prints for each earlier key of the file whether a stored value is still encrypted under it.
+    async fn print_uses_of_earlier_keys(&self) -> Result<(), Failure> {
         let (counts, ring) = (self.count().await?, self.keys.ring());
         let uses = |id: KeyId| counts.get(&Some(id)).copied().unwrap_or_default();
         for id in ring.ids().into_iter().filter(|id| *id != ring.current()) {

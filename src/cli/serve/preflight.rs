@@ -42,7 +42,8 @@ impl Findings {
     }
 }
 
-/// Checks the settings, the files that they name, the ports, the folders and the database. Writes nothing.
+/// Checks the settings, the files that they name, the ports, the folders and the database. The files with
+/// which it tries the folders are removed again. It creates and migrates no database, and creates no key.
 pub(super) async fn check(settings: &Settings, sources: &Sources, clock: &Clock) -> Result<Checked, Failure> {
     let mut findings = Findings::default();
     match settings.check_for_serve(sources) {

@@ -29,7 +29,8 @@ pub(super) struct Running {
     settings: Settings,
     accounts: Accounts,
     audit: AuditTrail,
-    /// Stops the health watch, housekeeping, key rotation and reload; cancelled first.
+    /// Stops the periodic work: checks of the health and of SQLite's file, housekeeping, the survey of stored
+    /// hashes, key rotation and reload; cancelled first.
     watch: CancellationToken,
     /// Closes both ports; cancelled after `server.drain-notice`.
     server: CancellationToken,

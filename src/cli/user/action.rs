@@ -126,7 +126,8 @@ impl Action {
         }
     }
 
-    /// Returns why a successful command had nothing to change; `None` if its output states it.
+    /// Returns the reason to print if the command succeeds and changes nothing. `None` if the command states
+    /// it in its output, only reads, or always changes something.
     pub(super) const fn unchanged(&self) -> Option<&'static str> {
         match self {
             Self::Verify(_) => Some("the email is verified already"),
