@@ -25,7 +25,8 @@ pub(super) const BEAT_INTERVAL: Duration = Duration::from_secs(5);
 /// Interval after a failed write.
 pub(super) const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How much longer than the lag limit an earlier row is accepted. A write that succeeds takes less time.
+/// How much longer than the lag limit an earlier row is accepted. With the default time limits, a write that
+/// succeeds takes less time.
 const ACCEPTED_FOR: Duration = Duration::from_secs(5);
 
 /// Largest number of writes in memory. With a lag limit that needs more (an hour and a half), the older rows
@@ -142,7 +143,7 @@ mod tests {
     const LAG_MAX: Duration = Duration::from_secs(1);
 
     #[test]
-    fn only_rows_of_this_instance_that_were_current_lately_are_recent() {
+    fn only_a_row_that_was_current_lately_is_recent() {
         let (mut beats, began) = (Heartbeats::default(), Instant::now());
         assert!(!beats.is_recent(Some(1), began, LAG_MAX), "nothing is written yet");
         for number in 1..=10_u32 {

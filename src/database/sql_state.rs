@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn only_losses_and_lacks_are_unavailable() {
+    fn only_errors_that_may_pass_are_unavailable() {
         let is_unavailable = |code: &[u8]| SqlState::new(code, b"ERROR").unwrap().is_unavailable();
         for code in [b"57014", b"53100", b"53300", b"40P01", b"57P03", b"08006", b"25006"] {
             assert!(is_unavailable(code), "{}", String::from_utf8_lossy(code));

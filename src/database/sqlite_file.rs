@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_present_until_another_one_has_its_path() {
+    fn a_file_is_present_only_while_it_is_at_its_path() {
         let folder = tempfile::tempdir().unwrap();
         let (path, aside) = (folder.path().join("db"), folder.path().join("aside"));
         fs::write(&path, "one").unwrap();

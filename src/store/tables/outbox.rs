@@ -254,6 +254,6 @@ fn outgoing_mail((row, user): ClaimedRow, lease_until: Timestamp) -> Result<Outg
 
 /// Returns the name that a mail to this recipient may contain.
 fn name_for(recipient: &str, user: User) -> Option<Username> {
-    let is_theirs = user.is_verified && user.email.as_str() == recipient && !user.username.holds_link();
-    is_theirs.then_some(user.username)
+    let may_appear = user.is_verified && user.email.as_str() == recipient && !user.username.holds_link();
+    may_appear.then_some(user.username)
 }
