@@ -33,7 +33,8 @@ const ACCEPTED_FOR: Duration = Duration::from_secs(5);
 /// are refused.
 const BEATS_MAX: usize = 1_024;
 
-/// Writes the row of this instance, and deletes the rows of instances that ended more than a day ago.
+/// Writes the row of this instance, and deletes at most 100 rows of instances that have written none for more
+/// than a day.
 const WRITE: &str = "WITH gone AS (DELETE FROM kairos_heartbeat WHERE instance IN \
     (SELECT instance FROM kairos_heartbeat WHERE written_at < now() - interval '1 day' \
     AND instance IS DISTINCT FROM $1 LIMIT 100 FOR UPDATE SKIP LOCKED)) \

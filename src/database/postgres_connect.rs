@@ -58,8 +58,8 @@ pub struct PostgresOptions {
     pub newest_timeline: NewestTimeline,
     /// Idle time after which a connection is closed.
     pub idle_timeout: Duration,
-    /// Age at which a connection is closed in any case, so that the load spreads over all servers again after
-    /// a failover.
+    /// Age at which a connection is closed even if it is used often, so that the load spreads over all
+    /// servers again after a failover.
     pub connection_lifetime: Duration,
     /// True if a pooler shares the server's connections among its clients, so that no session setting may be
     /// changed.
@@ -280,7 +280,7 @@ async fn open_unix(
     Ok(connection)
 }
 
-/// Belongs to a connection and is dropped with it; then its driver stops.
+/// Belongs to a connection and is dropped with it, which stops the driver of the connection.
 struct InUse {
     _connection: oneshot::Sender<()>,
 }

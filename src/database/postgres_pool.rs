@@ -117,6 +117,8 @@ fn unavailable(error: PoolError) -> DatabaseError {
     }
 }
 
+/// Closes the free connections that are too old or were idle for too long. Runs until the runtime ends, since
+/// nothing closes the pool.
 async fn close_old_connections(pool: Pool<AsyncPgConnection>, idle: Duration, lifetime: Duration) {
     let mut ticks = tokio::time::interval(REAP_INTERVAL);
     while !pool.is_closed() {

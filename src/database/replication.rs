@@ -20,7 +20,7 @@ use super::{
 };
 use crate::database::DatabaseError;
 
-/// Reasons against the use of a server that may no longer apply a moment later.
+/// Reasons against the use of a server. They may no longer apply a moment later.
 pub(super) const NO_POSITION: &str = "no position of the primary is known yet";
 const LAGS: &str = "it lags too far behind the primary";
 

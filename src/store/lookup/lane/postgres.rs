@@ -22,7 +22,7 @@ use crate::{
 pub(in super::super) async fn run(pool: PostgresPool, queue: Arc<Queue>) {
     loop {
         let batch = queue.batch().await;
-        // If the lane ended, its callers would wait forever.
+        // A panic must not end the lane: without lanes, every look-up would wait until its time limit.
         if AssertUnwindSafe(answer(&pool, batch)).catch_unwind().await.is_err() {
             tracing::error!("PostgreSQL look-up panicked; its callers receive an error");
         }
