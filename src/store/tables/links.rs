@@ -28,7 +28,8 @@ const CREATED_AHEAD_MAX: Duration = Duration::from_hours(24);
 /// The result of following a verification link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verification {
-    /// The email is now verified, and the token is used up.
+    /// The email is now verified. The token is used up, unless it is the `auth_token` in a link of the Django
+    /// backend.
     Verified(User),
     /// The email was already verified.
     AlreadyVerified,
