@@ -143,7 +143,7 @@ impl Replicas {
         }
     }
 
-    /// Returns as the error why a server may not be queried.
+    /// Checks that look-ups may query a server. The error says why they may not.
     fn check(&self, report: &ServerStatus, earlier: &mut Option<EarlierReport>) -> Result<(), &'static str> {
         let last_report = {
             let positions = self.positions();

@@ -73,8 +73,8 @@ impl Positions {
         self.cluster_id = report.cluster_id;
     }
 
-    /// Returns as the error why a server may not be queried. `earlier` is kept between the calls for one
-    /// server.
+    /// Checks that look-ups may query a server. The error says why they may not. `earlier` is kept between
+    /// the calls for one server.
     pub(super) fn check(
         &self,
         report: &ServerStatus,

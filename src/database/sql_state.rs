@@ -29,7 +29,8 @@ const MARK: &str = "SQLSTATE ";
 const FATAL: &str = " FATAL";
 
 impl SqlState {
-    /// Creates the state of an error with this code and severity (`ERROR`, `FATAL` or `PANIC`).
+    /// Creates the state of an error with this code and severity (`ERROR`, `FATAL` or `PANIC`); `None` if the
+    /// code is not one of five letters and digits.
     pub(super) fn new(code: &[u8], severity: &[u8]) -> Option<Self> {
         let is_fatal = matches!(severity, b"FATAL" | b"PANIC");
         let code: [u8; CODE_BYTES] = code.try_into().ok()?;

@@ -41,7 +41,7 @@ pub(crate) struct DatabaseFile {
 }
 
 impl DatabaseFile {
-    /// Remembers the file that has just been opened by this path.
+    /// Remembers the file at this path, which has just been opened.
     pub(super) fn opened(path: &Path) -> Result<Self, DatabaseError> {
         let id = FileId::of(path).map_err(|_| gone(path))?;
         Ok(Self { path: path.to_owned(), id, wal: OnceLock::new(), is_present: AtomicBool::new(true) })

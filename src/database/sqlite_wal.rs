@@ -40,7 +40,7 @@ impl Checkpoint {
     }
 }
 
-/// The checkpoints that a reader has stopped at the same page.
+/// Counts the checkpoints in a row that a reader stopped, each at the same page.
 #[derive(Debug, Default)]
 pub(super) struct WalWatch {
     stopped_at: i32,
