@@ -25,14 +25,16 @@ pub(super) const BEAT_INTERVAL: Duration = Duration::from_secs(5);
 /// Interval after a failed write.
 pub(super) const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How much longer than the lag limit an earlier row is accepted. A write that succeeds takes less time.
+/// How much longer than the lag limit an earlier row is accepted. With the default time limits, a write that
+/// succeeds takes less time.
 const ACCEPTED_FOR: Duration = Duration::from_secs(5);
 
 /// Largest number of writes in memory. With a lag limit that needs more (an hour and a half), the older rows
 /// are refused.
 const BEATS_MAX: usize = 1_024;
 
-/// Writes the row of this instance, and deletes the rows of instances that ended more than a day ago.
+/// Writes the row of this instance, and deletes at most 100 rows of instances that have written none for more
+/// than a day.
 const WRITE: &str = "WITH gone AS (DELETE FROM kairos_heartbeat WHERE instance IN \
     (SELECT instance FROM kairos_heartbeat WHERE written_at < now() - interval '1 day' \
     AND instance IS DISTINCT FROM $1 LIMIT 100 FOR UPDATE SKIP LOCKED)) \
@@ -142,7 +144,7 @@ mod tests {
     const LAG_MAX: Duration = Duration::from_secs(1);
 
     #[test]
-    fn only_rows_of_this_instance_that_were_current_lately_are_recent() {
+    fn only_a_row_that_was_current_lately_is_recent() {
         let (mut beats, began) = (Heartbeats::default(), Instant::now());
         assert!(!beats.is_recent(Some(1), began, LAG_MAX), "nothing is written yet");
         for number in 1..=10_u32 {

@@ -53,7 +53,7 @@ pub enum DatabaseOptions {
     Postgres(Box<PostgresOptions>),
     /// A PostgreSQL primary with replicas that serve look-ups by `auth_token`.
     Replicated {
-        /// The primary, which serves all other queries, and the look-ups while no replica can be used.
+        /// The primary, which serves all other queries, and the look-ups that no replica can answer.
         primary: Box<PostgresOptions>,
         /// The replicas.
         replicas: Vec<PostgresOptions>,

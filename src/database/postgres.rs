@@ -2,8 +2,9 @@
 //!
 //! Work runs in a task of its own ([`PostgresPool::run_write`], [`PostgresPool::run_read`]). If the caller's
 //! future is dropped, the transaction still runs to its end, and the next user of the connection does not
-//! find a running statement on it. Look-ups, which only read, run in the task of the caller
-//! ([`PostgresPool::query`]), on a pool of their own; if a look-up is dropped, its connection is closed.
+//! find a running statement on it. The queries of look-ups run in the task of their lane
+//! ([`PostgresPool::query`]), on a pool of their own. If such a query is dropped, as when its replica is
+//! excluded, its connection is closed.
 //!
 //! A commit can wait without limit for a synchronous standby, and PostgreSQL offers no way to stop it that
 //! leaves the outcome clear. Its caller gets an error in time, but its connection stays in use: a new one for
@@ -33,7 +34,8 @@ use super::{
 };
 use crate::database::DatabaseError;
 
-/// Runs work on connections to one server, or to that of several which accepts writes.
+/// Runs work on connections to one server. If the URL has several hosts, its `target_session_attrs` decides
+/// which of them is used.
 #[derive(Clone)]
 pub struct PostgresPool {
     pool: ConnectionPool,
@@ -42,7 +44,7 @@ pub struct PostgresPool {
     is_pooled: bool,
     acquire_timeout: Duration,
     answer_timeout: Duration,
-    /// Number of operations that failed because the server's disk is full.
+    /// Number of writes that failed because the server's disk is full.
     disk_full_failures: DiskFullFailures,
     /// The writes that have a connection or may take one.
     writes: Arc<Semaphore>,
@@ -53,11 +55,10 @@ pub struct PostgresPool {
 /// Reasons why a query has no result.
 #[derive(Debug)]
 pub(crate) enum QueryError {
-    /// The connection broke during the query, or its prepared statements are outdated; another connection may
-    /// work.
+    /// The connection broke, its prepared statements are outdated, or the query lost against another
+    /// transaction. On another connection the query may succeed.
     ConnectionLost(DatabaseError),
-    /// There was no connection, the server rejected the query, or the server sent no answer within the sum of
-    /// all time limits.
+    /// There was no connection, the server rejected the query, or it sent no answer within `answer_timeout`.
     Failed(DatabaseError),
 }
 
@@ -68,7 +69,8 @@ impl QueryError {
     }
 }
 
-/// Margin on top of the sum of the time limits, in which the answer of the server travels.
+/// Margin on top of the time limits on the wait for a connection and on a statement, in which the answer of
+/// the server travels.
 const ANSWER_MARGIN: Duration = Duration::from_millis(500);
 
 impl PostgresPool {
@@ -117,9 +119,9 @@ impl PostgresPool {
     }
 
     /// Runs `work`, which writes, in a task of its own. The task goes on if the caller's future is dropped.
-    /// If the server sends no answer within the sum of all time limits, the caller gets an error. The task
-    /// then goes on until the commit or its connection ends, or until the server is left for another one;
-    /// until then it counts as a write.
+    /// If the server sends no answer within `answer_timeout`, the caller gets an error. The task then goes on
+    /// until the commit or its connection ends, or until the server is left for another one; until then it
+    /// counts as a write.
     pub(crate) async fn run_write<R: Send + 'static>(
         &self,
         work: impl Future<Output = Result<R, DatabaseError>> + Send + 'static,
@@ -147,14 +149,14 @@ impl PostgresPool {
         self.disk_full_failures.counted(result)
     }
 
-    /// Returns the number of operations that failed because the server's disk is full.
+    /// Returns the number of writes that failed because the server's disk is full.
     pub(crate) fn disk_full_failures(&self) -> u64 {
         self.disk_full_failures.count()
     }
 
     /// Runs `work`, which only reads, in a task of its own. The task goes on if the caller's future is
-    /// dropped. If the server sends no answer within the sum of all time limits, the caller gets an error and
-    /// the connection is closed.
+    /// dropped. If the server sends no answer within `answer_timeout`, the caller gets an error and the
+    /// connection is closed.
     pub(crate) async fn run_read<R: Send + 'static>(
         &self,
         work: impl Future<Output = Result<R, DatabaseError>> + Send + 'static,
@@ -224,8 +226,8 @@ impl PostgresPool {
         Arc::clone(&self.connector).connect().await.map_err(DatabaseError::unavailable)
     }
 
-    /// Returns the longest time in which a server that keeps its limits answers, the wait for a connection
-    /// included.
+    /// Returns the time limit on a whole read or write: the sum of the limits on the wait for a connection
+    /// and on a statement, and a margin.
     pub(crate) const fn answer_timeout(&self) -> Duration {
         self.answer_timeout
     }

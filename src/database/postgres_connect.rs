@@ -44,20 +44,22 @@ pub(crate) const UNSAFE_SYNCHRONOUS_COMMIT: [&str; 2] = ["off", "local"];
 pub struct PostgresOptions {
     /// The servers, and whether connections to them use TLS.
     pub url: PostgresUrl,
-    /// Largest number of connections.
+    /// Largest number of connections on which writes run. The pool has an eighth more, at least one, for
+    /// reads.
     pub pool_size: usize,
     /// Time limit on establishing a connection to one host.
     pub connect_timeout: Duration,
     /// Time limit on waiting for a free connection of the pool.
     pub acquire_timeout: Duration,
-    /// Time limit on a statement, and on waiting for a lock.
+    /// Time limit on a statement, on waiting for a lock, and on a pause between the statements of a
+    /// transaction. A connection whose server acknowledges nothing for this long is closed.
     pub statement_timeout: Duration,
     /// The newest timeline that connections with these options, or with clones of them, have seen.
     pub newest_timeline: NewestTimeline,
     /// Idle time after which a connection is closed.
     pub idle_timeout: Duration,
-    /// Age at which a connection is closed in any case, so that the load spreads over all servers again after
-    /// a failover.
+    /// Age at which a connection is closed even if it is used often, so that the load spreads over all
+    /// servers again after a failover.
     pub connection_lifetime: Duration,
     /// True if a pooler shares the server's connections among its clients, so that no session setting may be
     /// changed.
@@ -77,7 +79,7 @@ pub(super) struct Connector {
     newest_timeline: NewestTimeline,
 }
 
-/// What a server accepts.
+/// The state of a server, as `target_session_attrs` and the check of the timeline need it.
 #[derive(Debug, QueryableByName)]
 struct SessionState {
     #[diesel(sql_type = Bool)]
@@ -278,7 +280,7 @@ async fn open_unix(
     Ok(connection)
 }
 
-/// Belongs to a connection and is dropped with it; then its driver stops.
+/// Belongs to a connection and is dropped with it, which stops the driver of the connection.
 struct InUse {
     _connection: oneshot::Sender<()>,
 }
@@ -307,8 +309,8 @@ const fn refusal(target: TargetSession, state: &SessionState) -> Option<&'static
     }
 }
 
-/// Sets limits by which a server that no longer responds is noticed: a connection whose peer does not
-/// acknowledge is closed.
+/// Returns the configuration of a host with the time limits that notice a server that no longer responds: a
+/// connection whose peer does not acknowledge is closed.
 fn config_with_timeouts(host: &tokio_postgres::Config, options: &PostgresOptions) -> tokio_postgres::Config {
     let mut config = host.clone();
     if config.get_application_name().is_none() {

@@ -28,9 +28,9 @@ use crate::database::DatabaseError;
 /// Interval at which connections that are too old or idle are closed.
 const REAP_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Maximum number of repetitions of a transaction that lost against another one, or met outdated prepared
-/// statements. A deadlock takes a second before PostgreSQL notices it (`deadlock_timeout`), and the caller
-/// waits at most 4.5 s by default.
+/// Maximum number of repetitions of a transaction that lost against another one or met outdated prepared
+/// statements, and of a read whose connection was lost. A deadlock takes a second before PostgreSQL notices
+/// it (`deadlock_timeout`), and the caller waits at most 4.5 s by default.
 const REPEATS_MAX: u32 = 3;
 
 /// The error of a caller that waited for a connection for longer than the setting allows.
@@ -117,6 +117,8 @@ fn unavailable(error: PoolError) -> DatabaseError {
     }
 }
 
+/// Closes the free connections that are too old or were idle for too long. Runs until the runtime ends, since
+/// nothing closes the pool.
 async fn close_old_connections(pool: Pool<AsyncPgConnection>, idle: Duration, lifetime: Duration) {
     let mut ticks = tokio::time::interval(REAP_INTERVAL);
     while !pool.is_closed() {
@@ -125,7 +127,7 @@ async fn close_old_connections(pool: Pool<AsyncPgConnection>, idle: Duration, li
     }
 }
 
-/// How often a transaction may still be repeated.
+/// How often a transaction or a read may still be repeated.
 #[derive(Debug)]
 pub(crate) struct Repeats {
     left: u32,
@@ -133,7 +135,8 @@ pub(crate) struct Repeats {
 }
 
 impl Repeats {
-    /// For a transaction that writes. Whether it was committed is unknown after the loss of its connection.
+    /// For a transaction that writes. It is not repeated after the loss of its connection, because it may
+    /// have been committed.
     pub(crate) const fn of_write() -> Self {
         Self { left: REPEATS_MAX, is_read: false }
     }
@@ -148,7 +151,8 @@ impl Repeats {
 /// pool.
 pub(crate) struct Leased {
     connection: Option<Object<AsyncPgConnection>>,
-    /// The time of the lease. Connections that were opened later are not affected by its errors.
+    /// The time of the lease. An error on this connection says nothing about connections that were opened
+    /// later.
     since: Instant,
     pool: ConnectionPool,
 }

@@ -7,7 +7,7 @@ use tokio_postgres::error::SqlState;
 use super::postgres_connect::{Connector, PostgresOptions};
 use crate::{clock::Clock, database::DatabaseError};
 
-/// Pause between two attempts, each of which is logged if it fails.
+/// Pause between two attempts. It limits the log to one line per second while the server is not ready.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The errors of a server that will accept connections later: it starts, stops or is full.

@@ -129,12 +129,13 @@ impl Replicas {
         let (mut earlier, mut first_tick) = (None, None);
         loop {
             let at = ticks.tick().await;
-            let is_new = at.duration_since(*first_tick.get_or_insert(at)) < self.lag_max + START_PATIENCE;
+            let is_starting =
+                at.duration_since(*first_tick.get_or_insert(at)) < self.lag_max + START_PATIENCE;
             let instance = self.heartbeats().instance();
             match probe.query(instance).await {
                 Ok(report) => match self.check(&report, &mut earlier) {
                     Ok(()) => replica.include(),
-                    Err(reason) if is_new && is_temporary(reason) => replica.exclude_quietly(),
+                    Err(reason) if is_starting && is_temporary(reason) => replica.exclude_quietly(),
                     Err(reason) => replica.exclude(reason),
                 },
                 Err(error) => replica.exclude(&error.chain()),
@@ -142,7 +143,7 @@ impl Replicas {
         }
     }
 
-    /// Returns as the error why a server may not be queried.
+    /// Checks that look-ups may query a server. The error says why they may not.
     fn check(&self, report: &ServerStatus, earlier: &mut Option<EarlierReport>) -> Result<(), &'static str> {
         let last_report = {
             let positions = self.positions();

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::database::DatabaseError;
 
-/// Reasons against the use of a server that may no longer apply a moment later.
+/// Reasons against the use of a server. They may no longer apply a moment later.
 pub(super) const NO_POSITION: &str = "no position of the primary is known yet";
 const LAGS: &str = "it lags too far behind the primary";
 
@@ -73,8 +73,8 @@ impl Positions {
         self.cluster_id = report.cluster_id;
     }
 
-    /// Returns as the error why a server may not be queried. `earlier` is kept between the calls for one
-    /// server.
+    /// Checks that look-ups may query a server. The error says why they may not. `earlier` is kept between
+    /// the calls for one server.
     pub(super) fn check(
         &self,
         report: &ServerStatus,

@@ -1,5 +1,5 @@
-//! A single connection for a command that works through a whole database: that of another application, or one
-//! of the two stores of a copy.
+//! A single connection for a command that works through a whole database: that of another application, or a
+//! store that is copied or exported.
 //!
 //! Statements run in the task of the caller; those of SQLite block its thread. The process serves no callers
 //! meanwhile.
@@ -86,7 +86,8 @@ impl Session {
         self.lift_limits().await
     }
 
-    /// Lifts the time limits on requests for this transaction, which may copy thousands of rows.
+    /// Lifts the time limits for this transaction, which may copy thousands of rows. On this connection they
+    /// come from the settings of the server, or from another client of a pooler.
     async fn lift_limits(&mut self) -> Result<(), DatabaseError> {
         if self.is_sqlite() {
             return Ok(());

@@ -29,7 +29,8 @@ const MARK: &str = "SQLSTATE ";
 const FATAL: &str = " FATAL";
 
 impl SqlState {
-    /// Creates the state of an error with this code and severity (`ERROR`, `FATAL` or `PANIC`).
+    /// Creates the state of an error with this code and severity (`ERROR`, `FATAL` or `PANIC`); `None` if the
+    /// code is not one of five letters and digits.
     pub(super) fn new(code: &[u8], severity: &[u8]) -> Option<Self> {
         let is_fatal = matches!(severity, b"FATAL" | b"PANIC");
         let code: [u8; CODE_BYTES] = code.try_into().ok()?;
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn only_losses_and_lacks_are_unavailable() {
+    fn only_errors_that_may_pass_are_unavailable() {
         let is_unavailable = |code: &[u8]| SqlState::new(code, b"ERROR").unwrap().is_unavailable();
         for code in [b"57014", b"53100", b"53300", b"40P01", b"57P03", b"08006", b"25006"] {
             assert!(is_unavailable(code), "{}", String::from_utf8_lossy(code));

@@ -45,9 +45,9 @@ const LAST_CHECKPOINT_WAIT: Duration = Duration::from_secs(1);
 pub struct SqliteThreads {
     options: SqliteOptions,
     file: Arc<DatabaseFile>,
-    /// Number of transactions that the writer has committed.
+    /// Number of transactions that the writer has committed, without those of write checks.
     commits: Arc<AtomicU64>,
-    /// Number of transactions that failed because the disk is full.
+    /// Number of writes that failed because the disk is full.
     disk_full_failures: DiskFullFailures,
     clock: Clock,
     writer: Sender<Job>,
@@ -75,7 +75,7 @@ impl SqliteThreads {
         &self.file
     }
 
-    /// Returns the number of transactions that the writer has committed.
+    /// Returns the number of transactions that the writer has committed, without those of write checks.
     #[must_use]
     pub(crate) fn commits(&self) -> u64 {
         self.commits.load(Ordering::Relaxed)
@@ -100,8 +100,8 @@ impl SqliteThreads {
         .await
     }
 
-    /// Runs a job on the writer thread, in a transaction that holds the write lock from its start. Logs the
-    /// audit events that the job recorded after the commit, even if the caller has gone by then.
+    /// Runs a job on the writer thread, in a transaction that holds the write lock from its start. After the
+    /// commit, logs the audit events that the job recorded, even if the caller has gone by then.
     pub(crate) async fn write<R: Send + 'static>(
         &self,
         job: impl FnOnce(&mut InlineConnection) -> Result<(R, RecordedEvents), DatabaseError> + Send + 'static,
@@ -120,7 +120,7 @@ impl SqliteThreads {
         self.disk_full_failures.counted(run_on(&self.writer, write).await)
     }
 
-    /// Returns the number of transactions that failed because the disk is full.
+    /// Returns the number of writes that failed because the disk is full.
     #[must_use]
     pub(crate) fn disk_full_failures(&self) -> u64 {
         self.disk_full_failures.count()

@@ -9,7 +9,8 @@ use futures_util::{FutureExt, future::BoxFuture};
 
 use crate::database::DatabaseError;
 
-/// Runs each statement immediately on the calling thread, which is one of SQLite's own.
+/// Runs each statement immediately on the calling thread: one of SQLite's own, or that of a command
+/// (`session`).
 pub struct Inline;
 
 impl SpawnBlocking for Inline {

@@ -41,7 +41,7 @@ pub(crate) struct DatabaseFile {
 }
 
 impl DatabaseFile {
-    /// Remembers the file that has just been opened by this path.
+    /// Remembers the file at this path, which has just been opened.
     pub(super) fn opened(path: &Path) -> Result<Self, DatabaseError> {
         let id = FileId::of(path).map_err(|_| gone(path))?;
         Ok(Self { path: path.to_owned(), id, wal: OnceLock::new(), is_present: AtomicBool::new(true) })
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_present_until_another_one_has_its_path() {
+    fn a_file_is_present_only_while_it_is_at_its_path() {
         let folder = tempfile::tempdir().unwrap();
         let (path, aside) = (folder.path().join("db"), folder.path().join("aside"));
         fs::write(&path, "one").unwrap();

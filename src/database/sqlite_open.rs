@@ -45,7 +45,7 @@ pub(super) type Open = fn(&SqliteOptions) -> Result<SqliteConnection, DatabaseEr
 const COMMON: &str = "PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; PRAGMA temp_store = MEMORY; \
     PRAGMA cache_size = -16000; PRAGMA mmap_size = 2147418112;";
 
-/// Opens a connection to a store that only reads.
+/// Opens a connection that only reads a store.
 pub(crate) fn open_reader(options: &SqliteOptions) -> Result<SqliteConnection, DatabaseError> {
     connect(options, &plain_name(options)?, &format!("PRAGMA query_only = ON; {COMMON}"))
 }
@@ -76,9 +76,10 @@ pub(super) fn open_foreign(options: &SqliteOptions) -> Result<SqliteConnection, 
 /// Opens an existing file of any application to read it only, keeps its journal mode, and leaves no file
 /// behind.
 ///
-/// A reader of a file in WAL mode needs the files -wal and -shm. If there is no -wal file, the file is opened
-/// for writing, although the connection only reads: SQLite deletes the two files only when such a connection
-/// closes. If they cannot be created, the file is read as one that no other program changes meanwhile.
+/// A reader of a file in WAL mode needs the files -wal and -shm. If the -wal file is missing or empty, the
+/// database is opened for writing, although the connection only reads: SQLite deletes the two files only when
+/// such a connection closes. If they cannot be created, the database is read as one that no other program
+/// changes meanwhile.
 pub(super) fn open_read_only(options: &SqliteOptions) -> Result<SqliteConnection, DatabaseError> {
     const QUERY_ONLY: &str = "PRAGMA query_only = ON;";
     require_file(&options.path)?;

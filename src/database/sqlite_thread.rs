@@ -72,7 +72,7 @@ static OPEN_CONNECTIONS: Mutex<usize> = Mutex::new(0);
 /// Notified when a thread has closed its connection.
 static CLOSED: Condvar = Condvar::new();
 
-/// Counts the connection of a thread until it is dropped.
+/// Counts the connection of a thread in [`OPEN_CONNECTIONS`] until this value is dropped.
 struct Counted;
 
 impl Counted {
@@ -89,9 +89,9 @@ impl Drop for Counted {
     }
 }
 
-/// Blocks until no thread of this process has a connection. The threads close their connections, which moves
-/// the WAL into the file, after their `SqliteThreads` was dropped. Returns false if this takes longer than
-/// `limit`.
+/// Blocks until no thread of this process has a connection. After the last clone of their `SqliteThreads` was
+/// dropped, the writer moves the WAL into the file, and each thread closes its connection. Returns false if
+/// this takes longer than `limit`.
 #[must_use]
 pub fn wait_until_closed(limit: Duration) -> bool {
     let open = OPEN_CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner);

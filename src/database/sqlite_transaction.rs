@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use super::sqlite_connection::{InlineConnection, execute, set_busy_timeout};
 use crate::{clock::Clock, database::DatabaseError};
 
-/// A wait in the queue that is not subtracted from the time limit on the wait for the write lock.
+/// A shorter wait in the queue is not subtracted from the time limit on the wait for the write lock: changing
+/// the limit takes two more statements.
 const NEGLIGIBLE_WAIT: Duration = Duration::from_millis(50);
 
 /// The wait of a write for its turn and then for the write lock, which another process may hold. Both have

@@ -14,8 +14,8 @@ use crate::database::DatabaseError;
 /// (<https://sqlite.org/walformat.html#locks>).
 const READ_LOCKS: std::ops::RangeInclusive<u64> = 123..=127;
 
-/// The number of pages in the WAL alone from which a checkpoint is tried: the sync of the file costs more
-/// than moving fewer.
+/// Smallest number of pages to move for which a checkpoint is made. For fewer, the sync of the file would
+/// cost more than the move.
 const PAGES_MIN: i32 = 64;
 
 /// The result of a checkpoint: the pages in the WAL, and how many of them are in the file.
@@ -28,8 +28,9 @@ pub(super) struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Moves the pages into the file that no reader needs in the WAL. Waits for no other connection. Moves
-    /// nothing and returns `None` if only a few pages are in the WAL alone.
+    /// Moves pages from the WAL into the file, except those that are newer than the snapshot of a reader.
+    /// Waits for no other connection. Moves nothing and returns `None` if fewer than [`PAGES_MIN`] pages are
+    /// not in the file yet.
     pub(super) fn run(connection: &mut SqliteConnection) -> Result<Option<Self>, DatabaseError> {
         let state: Self = sql_query("PRAGMA wal_checkpoint(NOOP)").get_result(connection)?;
         if state.log.saturating_sub(state.checkpointed) < PAGES_MIN {
@@ -39,7 +40,7 @@ impl Checkpoint {
     }
 }
 
-/// The checkpoints that a reader has stopped at the same page.
+/// Counts the checkpoints in a row that a reader stopped, each at the same page.
 #[derive(Debug, Default)]
 pub(super) struct WalWatch {
     stopped_at: i32,

@@ -97,12 +97,13 @@ impl DjangoTarget {
             return Ok(());
         }
         let query = insert(&self.session, users.len());
-        let hyphenated = matches!(self.session, Session::Postgres(_));
+        // On SQLite, Django's column has the 32 digits alone.
+        let has_hyphens = matches!(self.session, Session::Postgres(_));
         on_session!(&mut self.session, connection => {
             let mut query = sql_query(query).into_boxed();
             for user in users {
                 let uuid = user.auth_token.as_uuid();
-                let token = if hyphenated { uuid.hyphenated().to_string() } else { uuid.simple().to_string() };
+                let token = if has_hyphens { uuid.hyphenated().to_string() } else { uuid.simple().to_string() };
                 query = query
                     .bind::<BigInt, _>(user.id)
                     .bind::<Text, _>(user.username.clone())

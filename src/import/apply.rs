@@ -125,9 +125,9 @@ impl Import {
         Ok(pending)
     }
 
-    /// Writes the rows whose hashes are ready, then those that must be hashed. The latter are hashed and
-    /// written in parts of `hashes_per_batch`, so that a killed process loses at most the work of one part.
-    /// Returns false if `stop` was triggered before the end.
+    /// Writes all rows but the new and unchecked ones with plaintext passwords, and then these. They are
+    /// hashed and written in parts of `hashes_per_batch`, so that a killed process loses at most the work of
+    /// one part. Returns false if `stop` was triggered before the end.
     async fn write_page(
         &self,
         store: &Store,
@@ -143,8 +143,8 @@ impl Import {
             pending.parsed.password == StoredPassword::Plaintext
                 && matches!(pending.candidate.state, UserState::New | UserState::Unchecked)
         };
-        let (to_hash, ready): (Vec<_>, Vec<_>) = pending.into_iter().partition(is_hashed_in_parts);
-        let mut parts = vec![ready];
+        let (to_hash, others): (Vec<_>, Vec<_>) = pending.into_iter().partition(is_hashed_in_parts);
+        let mut parts = vec![others];
         let mut to_hash = to_hash.into_iter().peekable();
         while to_hash.peek().is_some() {
             parts.push(to_hash.by_ref().take(self.options.hashes_per_batch.max(1)).collect());
@@ -200,7 +200,7 @@ impl Import {
         let written = store.write_imported(steps, created, changed).await?;
         totals.written.inserted += written.inserted;
         totals.written.updated += written.updated;
-        // Their users were changed or deleted here in the meantime: the next round decides again.
+        // The kept users were changed or deleted here in the meantime: the next round decides again.
         totals.changed_meanwhile += u64::from(written.kept);
         Ok(())
     }
@@ -209,7 +209,7 @@ impl Import {
     async fn step(&self, round: &Round, pending: Pending) -> Result<ImportStep, ImportError> {
         let Pending { candidate, parsed, stored, remembered } = pending;
         let source_row = SourceRow { auth_token: parsed.candidate.auth_token, id: candidate.id };
-        let user = |password| imported(&candidate, &parsed, source_row, password, round);
+        let user = |password| imported_user(&candidate, &parsed, source_row, password, round);
         Ok(match (candidate.state, candidate.user) {
             (UserState::Changed, Some(id)) => {
                 ImportStep::Update(id, user(self.changed_password(&parsed, stored, remembered).await?))
@@ -285,7 +285,7 @@ pub(super) fn unusable_password(entropy: &Entropy) -> PasswordHash {
 }
 
 /// Returns the user to write for a row. A username without a key gets one that no look-up uses.
-fn imported(
+fn imported_user(
     candidate: &Candidate,
     parsed: &ParsedRow,
     source_row: SourceRow,
@@ -294,7 +294,7 @@ fn imported(
 ) -> ImportedUser {
     let key = candidate.username_key.clone();
     let (created_at, updated_at) = parsed.times_or(round.now);
-    let hidden = || {
+    let unused_key = || {
         Username::parse_imported(&candidate.username, candidate.auth_token)
             .ok()
             .map(|name| name.key().to_owned())
@@ -303,7 +303,7 @@ fn imported(
         source_row,
         auth_token: candidate.auth_token,
         username: candidate.username.clone(),
-        username_key: key.or_else(hidden).unwrap_or_default(),
+        username_key: key.or_else(unused_key).unwrap_or_default(),
         email: candidate.email.clone(),
         password,
         is_verified: candidate.is_verified,

@@ -1,4 +1,4 @@
-//! What an import does with the rows of the source, and what it reports about them.
+//! The rows of the source, and what an import does with each.
 
 use crate::domain::{AuthToken, Email, UserId};
 
@@ -81,7 +81,7 @@ pub struct Candidate {
     pub id: i64,
     /// `auth_token` of the row in the source.
     pub row_token: AuthToken,
-    /// `auth_token` of its user: that of the row, unless another user has it.
+    /// `auth_token` of its user: that of the row, unless another row or user keeps it.
     pub auth_token: AuthToken,
     /// Email address, in the form in which the store holds it.
     pub email: Email,

@@ -4,7 +4,8 @@ use std::io;
 
 use crate::{database::DatabaseError, django::DjangoError, password::HashingError};
 
-/// Reasons why an import or export did not finish. What was written before stays, and the next run resumes.
+/// Reasons why an import or export did not finish. What an import has written stays, and its next run
+/// resumes.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// The Django database does not answer or is unsuitable.

@@ -19,7 +19,7 @@ pub struct Exported {
 /// Writes every user of the store, as it is at the start, into Django's table; all in one transaction.
 ///
 /// # Errors
-/// [`ImportError`]; the table is unchanged then.
+/// [`ImportError`]; the table is unchanged then, unless the connection was lost during the commit.
 pub async fn export(
     store: &DatabaseOptions,
     target: &DatabaseOptions,
@@ -38,7 +38,7 @@ pub async fn export(
         for user in &mut users {
             exported.users += 1;
             exported.disabled += u64::from(user.is_disabled);
-            disable_password(user, entropy);
+            replace_password_if_disabled(user, entropy);
         }
         target.write(&users).await.map_err(of_source)?;
         progress.advance(users.len() as u64);
@@ -49,7 +49,7 @@ pub async fn export(
 }
 
 /// Gives a disabled user an unusable password: Django's table has no column for disabled users.
-fn disable_password(user: &mut DjangoUser, entropy: &Entropy) {
+fn replace_password_if_disabled(user: &mut DjangoUser, entropy: &Entropy) {
     if user.is_disabled {
         user.password = super::apply::unusable_password(entropy);
     }

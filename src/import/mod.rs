@@ -6,8 +6,9 @@
 //! small transactions, each user with a record of its row. After a stop the next run continues from these
 //! records and hashes no password twice. `--follow` repeats rounds until it is stopped.
 //!
-//! This module holds the rules for rows and users; `store` reads and writes the tables, `password` makes the
-//! hashes. Start at [`Import::run`].
+//! `records` reads and writes the users of the store with the records of their rows, and `survey` its own
+//! database. `password` makes the hashes. The other files hold the rules for rows and users. Start at
+//! [`Import::run`].
 
 mod apply;
 mod candidate;

@@ -53,11 +53,12 @@ fn rename(
     Ok(())
 }
 
-/// Ensures that the store can hold the username, and records a finding if it breaks a rule.
+/// Ensures that the store can hold the username, and records a finding if it breaks a rule. A username that
+/// the store cannot hold is replaced if `may_rename` is true; otherwise the row is refused.
 pub(super) fn ensure_storable(
     round: &mut Round,
     parsed: &mut ParsedRow,
-    renames: bool,
+    may_rename: bool,
 ) -> Result<(), ImportError> {
     let Some(rule) = parsed.username_breaks else { return Ok(()) };
     let candidate = &mut parsed.candidate;
@@ -66,11 +67,11 @@ pub(super) fn ensure_storable(
             let message = format!("{:?} {rule}: it is kept, but look-ups do not find it", candidate.username);
             round.note("username_kept", &[candidate.id], &message)
         }
-        Err(InvalidUsername::Empty) if renames => {
+        Err(InvalidUsername::Empty) if may_rename => {
             let name = suffixed("", candidate.id, FIRST_ATTEMPT);
             rename(round, candidate, name, "it was empty")
         }
-        Err(InvalidUsername::TooLong) if renames => {
+        Err(InvalidUsername::TooLong) if may_rename => {
             let name = suffixed(&candidate.username, candidate.id, FIRST_ATTEMPT);
             rename(round, candidate, name, "it was longer than 150 characters")
         }

@@ -2,34 +2,37 @@
 
 use std::time::Duration;
 
-/// What to do if two rows have the same email, or a row has the email of a user in the store.
+/// What to do if two rows have the same email, or a row has the email of a user in the store. That user
+/// always stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnEmailConflict {
     /// Import nothing.
     Fail,
-    /// Keep the verified row, or the one with the smallest id if none or several are verified. Leave the
-    /// others out.
+    /// Keep the verified row. Of several verified rows, or of all rows if none is verified, keep the one with
+    /// the smallest id. Leave the others out.
     KeepVerified,
     /// Keep the row with the smallest id. Leave the others out.
     KeepOldest,
 }
 
-/// What to do if two rows have exactly the same username, or if no user can have the username of a row.
+/// What to do if a row has exactly the username of another row or of a user in the store, or a username that
+/// no user can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnUsernameConflict {
     /// Import nothing.
     Fail,
-    /// Append the id of the row to every username but the first.
+    /// Append the id of the row to its username. Of several rows, the one with the smallest id keeps the
+    /// username.
     Suffix,
 }
 
-/// What to do if two rows have the same `auth_token`.
+/// What to do if a row has the `auth_token` of another row, or of a user that was imported from another row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnTokenConflict {
     /// Import nothing.
     Fail,
-    /// The verified row keeps it, or the one with the smallest id if none or several are verified. The others
-    /// get a new one.
+    /// The user keeps it, otherwise the verified row. Of several verified rows, or of all rows if none is
+    /// verified, the one with the smallest id keeps it. The others get a new one.
     Renew,
 }
 

@@ -89,7 +89,7 @@ impl Import {
     ) -> Result<(), ImportError> {
         match parsed.candidate.state {
             UserState::ChangedHere
-                if remembered.is_some_and(|then| then.row_digest != parsed.candidate.row_digest) =>
+                if remembered.is_some_and(|record| record.row_digest != parsed.candidate.row_digest) =>
             {
                 let message = "the row and its user have both changed: the user stays unchanged";
                 return round.note("changed_on_both_sides", &[row.id], message);
@@ -115,8 +115,8 @@ impl Import {
             note_earlier_changes(round, row, parsed, user)?;
         }
         if needs_decision(&parsed.candidate) {
-            let renames = self.options.on_username_conflict == OnUsernameConflict::Suffix;
-            names::ensure_storable(round, parsed, renames)?;
+            let may_rename = self.options.on_username_conflict == OnUsernameConflict::Suffix;
+            names::ensure_storable(round, parsed, may_rename)?;
         }
         Ok(())
     }

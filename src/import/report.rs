@@ -37,7 +37,8 @@ pub struct Report {
     pub schema: String,
     /// True for a dry run.
     pub dry_run: bool,
-    /// True if everything is written: the import was not stopped, and no conflict is open.
+    /// True if everything is written: the import was not stopped, no conflict is open, and
+    /// `changed_meanwhile` is 0.
     pub complete: bool,
     /// Number of rows in the source.
     pub rows: u64,
@@ -47,7 +48,8 @@ pub struct Report {
     pub imported: u32,
     /// Number of users changed since the command started.
     pub updated: u32,
-    /// Number of rows that changed while they were being written: run the command again.
+    /// Number of rows of the last round that were not written, because they or the store changed while the
+    /// round ran: run the command again.
     pub changed_meanwhile: u64,
     /// Number of imported rows that are no longer in the source.
     pub gone_from_source: u64,

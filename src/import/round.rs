@@ -44,8 +44,8 @@ impl Round {
         Ok(self.survey.add_finding(kind, &rows.join(","), message, is_open)?)
     }
 
-    /// Records an open conflict of the last of these rows, which stops the import. The row is not imported,
-    /// but further findings about it are still recorded.
+    /// Records an open conflict of the last of these rows. In the first round, the conflict stops the import;
+    /// in a later one, only this row is not written. Further findings about the row are still recorded.
     pub(super) fn refuse(&mut self, kind: &str, rows: &[i64], message: &str) -> Result<(), ImportError> {
         if let Some(row) = rows.last() {
             self.survey.refuse(*row)?;

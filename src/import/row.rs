@@ -168,7 +168,8 @@ fn time(text: Option<&String>, column: &'static str) -> Result<Option<Timestamp>
     let has_zone =
         rfc_3339.ends_with('Z') || rfc_3339.get(19..).is_some_and(|rest| rest.contains(['+', '-']));
     let rfc_3339 = if has_zone { rfc_3339 } else { rfc_3339 + "Z" };
-    // The conversion to UTC may lead out of the years that the store holds. A leap second is changed by it.
+    // The conversion to UTC may lead out of the years that the store holds, and it changes a leap second.
+    // Such times are refused.
     let is_kept = |at: &Timestamp| {
         let text = to_civil_text(*at).unwrap_or_default();
         !text.starts_with("0000") && from_civil_text(&text) == Some(*at)

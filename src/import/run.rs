@@ -13,7 +13,7 @@ use crate::{django::DjangoSource, domain::chain};
 pub struct ImportOutcome {
     /// The report.
     pub report: Report,
-    /// The last round, with its findings.
+    /// The last round that did not fail, with its findings.
     pub(super) round: Round,
 }
 

@@ -1,6 +1,6 @@
 //! Tools over a whole store: a copy into another store, and a backup of a SQLite file.
 //!
-//! They use the tables as the store defines them, one connection at a time, and serve no calls meanwhile.
+//! Each tool reads a store over one connection. Its process serves no calls meanwhile.
 
 mod backup;
 mod copy;

@@ -43,8 +43,8 @@ impl Store {
         }
     }
 
-    /// Returns the number of transactions that SQLite's writer has committed; `None` on PostgreSQL, where
-    /// transactions do not wait for each other.
+    /// Returns the number of transactions that SQLite's writer has committed, without those of write checks.
+    /// Returns `None` on PostgreSQL, where no queue makes a write wait for all earlier ones.
     #[must_use]
     pub fn committed_by_writer(&self) -> Option<u64> {
         match &self.connections {
@@ -53,8 +53,8 @@ impl Store {
         }
     }
 
-    /// Returns the number of operations that failed since the start because the disk is full. The write check
-    /// may still succeed then: it adds no page to a table.
+    /// Returns the number of writes that failed since the start because the disk is full. On a full disk the
+    /// write check may still succeed: it adds no page to a table.
     #[must_use]
     pub fn disk_full_failures(&self) -> u64 {
         match &self.connections {

@@ -33,7 +33,8 @@ use crate::database::{
     sqlite::SqliteThreads,
 };
 
-/// The database. Cheap to clone; the connections close when the last clone is dropped.
+/// The database. Cheap to clone. SQLite's connections close when the last clone is dropped. PostgreSQL's
+/// pooled connections do not: they close after `database.idle-timeout`, or when the runtime ends.
 #[derive(Clone)]
 pub struct Store {
     pub(crate) connections: Connections,

@@ -67,8 +67,8 @@ impl Store {
     ///
     /// # Errors
     /// [`DatabaseError`] when the database does not answer; this holds for the following functions too.
-    pub async fn find_imported(&self, rows: &[AuthToken]) -> Result<Vec<ImportedRow>, DatabaseError> {
-        let tokens: Vec<UuidColumn> = rows.iter().map(|token| UuidColumn(*token.as_uuid())).collect();
+    pub async fn find_imported(&self, tokens: &[AuthToken]) -> Result<Vec<ImportedRow>, DatabaseError> {
+        let tokens: Vec<UuidColumn> = tokens.iter().map(|token| UuidColumn(*token.as_uuid())).collect();
         read!(&self.connections, connection => {
             let rows: Vec<(ImportedUserRow, Option<UserRow>, Option<String>)> = core_imported_user::table
                 .left_join(core_user::table)

@@ -21,7 +21,7 @@ use crate::{
 pub struct ImportedUser {
     /// The source row.
     pub source_row: SourceRow,
-    /// The user's `auth_token`: that of the row, unless another user already has it.
+    /// The user's `auth_token`: that of the row, unless another row or user keeps it.
     pub auth_token: AuthToken,
     /// The username.
     pub username: String,
@@ -34,9 +34,9 @@ pub struct ImportedUser {
     pub password: Option<PasswordHash>,
     /// True if the email is verified.
     pub is_verified: bool,
-    /// `created_at` of the row.
+    /// `created_at` of the row, or the time that replaces it.
     pub created_at: Timestamp,
-    /// `updated_at` of the row.
+    /// `updated_at` of the row, or the time that replaces it.
     pub updated_at: Timestamp,
     /// SHA-256 of the source row without its password.
     pub row_digest: [u8; 32],

@@ -22,7 +22,7 @@ pub struct Finding {
 }
 
 impl Survey {
-    /// Records a finding about rows. An open finding stops the import.
+    /// Records a finding about rows. An open finding of the first round stops the import.
     ///
     /// # Errors
     /// [`DatabaseError`].

@@ -87,8 +87,8 @@ impl StoreCopy {
     /// served. Calls `progress` after each batch with the table and the number of rows.
     ///
     /// # Errors
-    /// [`CopyError::Different`] or [`CopyError::Store`]. The target cannot be served then, and another copy
-    /// resumes.
+    /// [`CopyError::Different`] or [`CopyError::Store`]. The target cannot be served then. After
+    /// [`CopyError::Store`], another copy resumes.
     pub async fn run(
         mut self,
         now: Timestamp,

@@ -1,9 +1,9 @@
-//! Coalesced look-ups by `auth_token`: look-ups that arrive while a query runs are sent together in the next
-//! query.
+//! Coalesced look-ups by `auth_token`: look-ups that arrive while a batch is looked up form the next batch.
 //!
 //! There is no cache, so nothing needs invalidation. Only a replica may be behind. A lane takes the waiting
-//! look-ups up to a limit, runs one query and answers each with its own rows. No timer delays a batch, so a
-//! single look-up starts immediately.
+//! look-ups up to a limit and answers each with its own rows. On PostgreSQL a batch is one query, on SQLite
+//! one statement per token in one transaction. No timer delays a batch, so a single look-up starts
+//! immediately.
 
 mod find;
 mod lane;
@@ -36,13 +36,13 @@ thread_local! {
 /// Limits of coalescing.
 #[derive(Debug, Clone, Copy)]
 pub struct LookupOptions {
-    /// Largest number of tokens in one query.
+    /// Largest number of tokens in one batch.
     pub batch_tokens_max: usize,
-    /// Number of lanes, each of which runs one query at a time. SQLite uses at most one per thread of the
+    /// Number of lanes, each of which looks up one batch at a time. SQLite uses at most one per thread of the
     /// runtime. If there are replicas, they get the same number of lanes in addition.
     pub lanes: usize,
     /// Largest number of look-ups that wait for a lane. Beyond it, calls fail with
-    /// [`DatabaseError::Overloaded`]. On SQLite the lanes divide the number among them.
+    /// [`DatabaseError::Overloaded`]. On SQLite the lanes share the number equally.
     pub waiting_max: usize,
 }
 

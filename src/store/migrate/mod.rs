@@ -96,7 +96,8 @@ impl Store {
 
     /// Returns a warning for the operator about each setting of the server with which an acknowledged write
     /// can be lost. There is none about `synchronous_commit` unless a pooler shares the connections: without
-    /// one, each connection raises this setting itself.
+    /// one, each connection raises this setting itself. There is one more if a pooler shares the connections
+    /// although `database.pooler` is false.
     pub async fn durability_warnings(&self) -> Result<Vec<String>, DatabaseError> {
         match &self.connections {
             Connections::Sqlite(_) => Ok(Vec::new()),

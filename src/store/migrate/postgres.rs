@@ -136,9 +136,9 @@ async fn pooler_warning(pool: &PostgresPool) -> Result<Option<String>, DatabaseE
     Ok(is_shared.then(|| warning.to_owned()))
 }
 
-/// Returns a warning about each setting with which an acknowledged write can be lost. The pool raises
-/// `synchronous_commit` on its own connections, so a warning about it appears only behind a pooler, where the
-/// pool changes no session setting.
+/// Returns the warning of [`pooler_warning`], and one about each setting with which an acknowledged write can
+/// be lost. The pool raises `synchronous_commit` on its own connections, so a warning about it appears only
+/// behind a pooler, where the pool changes no session setting.
 pub(super) async fn durability_warnings(pool: &PostgresPool) -> Result<Vec<String>, DatabaseError> {
     let mut connection = pool.get().await?;
     let mut warnings = Vec::from_iter(pooler_warning(pool).await?);

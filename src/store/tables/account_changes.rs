@@ -60,7 +60,7 @@ pub struct EmailChangeRequest {
 pub struct EmailUndo {
     /// The mail to the email that the user has now. The undo is refused if the user has another one.
     pub removed: NewMail,
-    /// The mail to the restored email, which replaces its recipient.
+    /// The mail to the restored email. The transaction sets its recipient to that email.
     pub restored: NewMail,
     /// The audit event for a deleted user who registered with the restored email and never verified it.
     pub deletion: AuditEvent,
@@ -238,8 +238,8 @@ impl Store {
         })
     }
 
-    /// Enqueues a notice for the verified user with the recipient's email. Returns false if there is no such
-    /// user.
+    /// Enqueues a notice for the verified user whose email is the recipient. Returns false if there is no
+    /// such user.
     pub async fn enqueue_notice(&self, notice: NewMail, now: Timestamp) -> Result<bool, DatabaseError> {
         write!(&self.connections, connection => {
             let user: Option<i64> = core_user::table

@@ -24,9 +24,8 @@ const COUNTED_MAX: i64 = 100_000;
 /// the index is used.
 const CHANGED_NOTHING: &str = "(reason IS NOT NULL OR kind = 'sensitive_read')";
 
-/// The value of an event that changed nothing, the lowest first: a refusal about no account, of an
-/// unauthenticated caller (0) or of another one (1); a refusal about an account; a read. The text is that of
-/// the index.
+/// The value of an event that changed nothing: a refusal about no account, of an unauthenticated caller (0)
+/// or of another one (1); a refusal about an account (2); a read (3). The text is that of the index.
 const VALUE: &str = "(CASE WHEN reason IS NULL THEN 3 WHEN auth_token IS NOT NULL THEN 2 \
                      WHEN caller = 'nobody' OR caller = 'pages' THEN 0 ELSE 1 END)";
 

@@ -15,8 +15,8 @@ use crate::{
 };
 
 impl Store {
-    /// Marks an imported user with this `auth_token` as verified, at the time of the event, and records the
-    /// event. The user must be unchanged since the import and not disabled.
+    /// Marks an imported user with this `auth_token` as verified, at the time of the event, deletes the known
+    /// addresses and records the event. The user must be unchanged since the import and not disabled.
     pub async fn verify_imported(
         &self,
         token: AuthToken,

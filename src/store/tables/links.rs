@@ -28,7 +28,8 @@ const CREATED_AHEAD_MAX: Duration = Duration::from_hours(24);
 /// The result of following a verification link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verification {
-    /// The email is now verified, and the token is used up.
+    /// The email is now verified. The token is used up, unless it is the `auth_token` in a link of the Django
+    /// backend.
     Verified(User),
     /// The email was already verified.
     AlreadyVerified,
@@ -58,7 +59,7 @@ pub struct OlderLinks {
 /// The result of requesting a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestedLink {
-    /// The link was created for this user, and older ones are void.
+    /// The link was created for this user. Older ones are void unless [`OlderLinks`] keeps them.
     Created(User),
     /// The user has a recent link, which stays valid; no link was created.
     Kept,
@@ -310,7 +311,8 @@ impl Store {
     }
 
     /// Uses up the token with one conditional UPDATE and marks its user as verified, at the time of the
-    /// event. The event is recorded in the same transaction, with this user.
+    /// event. Deletes the user's known addresses, and records the event with this user, in the same
+    /// transaction.
     pub async fn verify_email(
         &self,
         token: MailTokenDigest,
@@ -369,8 +371,8 @@ impl Store {
         }
     }
 
-    /// Does what [`Store::replace_link`] does, but leaves the older links valid that `older` keeps. If an
-    /// older link is kept instead of creating the new one, nothing changes.
+    /// Does what [`Store::replace_link`] does, except that `older` can keep older links valid. Changes
+    /// nothing if an older link is kept instead of creating the new one.
     pub async fn request_link(
         &self,
         owner: LinkOwner<'_>,

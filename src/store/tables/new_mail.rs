@@ -20,7 +20,7 @@ pub struct NewMail {
     pub digest: Option<MailTokenDigest>,
     /// The sender of the mail.
     pub delivery: Delivery,
-    /// The time when the link expires. The service does not try to deliver the mail after this time.
+    /// The time after which the service does not try to deliver the mail. A link expires at this time.
     pub expires_at: Timestamp,
 }
 

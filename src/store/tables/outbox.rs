@@ -39,7 +39,7 @@ pub struct OutgoingMail {
     pub message_id: String,
     /// The time when the mail was enqueued, which becomes its Date header.
     pub created_at: Timestamp,
-    /// The time when the link expires. No attempt may start after it.
+    /// The time after which no attempt may start. A link expires at this time.
     pub expires_at: Timestamp,
     /// Number of delivery attempts, including this one.
     pub attempts: u32,
@@ -137,8 +137,9 @@ impl Store {
         claimed.map(|claimed| outgoing_mail(claimed, lease_until)).transpose()
     }
 
-    /// Leases a mail that would be due only after `latest`. A correct clock schedules no mail that late, so
-    /// the clock was ahead when the mail was enqueued or retried. To be called when no mail is due.
+    /// Leases a mail that would be due only after `latest`. With a correct clock and the present settings no
+    /// mail is scheduled that late, so a clock was ahead or a setting was greater when the mail was enqueued
+    /// or retried. To be called when no mail is due.
     ///
     /// # Errors
     /// Like [`Store::claim_due_mail`].
@@ -254,6 +255,6 @@ fn outgoing_mail((row, user): ClaimedRow, lease_until: Timestamp) -> Result<Outg
 
 /// Returns the name that a mail to this recipient may contain.
 fn name_for(recipient: &str, user: User) -> Option<Username> {
-    let is_theirs = user.is_verified && user.email.as_str() == recipient && !user.username.holds_link();
-    is_theirs.then_some(user.username)
+    let may_appear = user.is_verified && user.email.as_str() == recipient && !user.username.holds_link();
+    may_appear.then_some(user.username)
 }

@@ -167,8 +167,8 @@ impl Store {
     /// given order, and returns the time until which the attempt is refused, if it is.
     ///
     /// The reservation is one transaction, which locks the subjects in their order. Concurrent attempts, also
-    /// those at other instances, are therefore admitted one after the other. An attempt that is refused
-    /// writes nothing, and costs only reads if the stored tallies already refuse it.
+    /// those at other instances, are therefore admitted one after the other. An attempt that the stored
+    /// tallies already refuse costs only reads.
     ///
     /// # Errors
     /// [`DatabaseError`] when the database does not answer. If the attempt was reserved all the same, its

@@ -171,7 +171,8 @@ impl Store {
         let before = |kept| TimestampColumn(now.minus(kept));
         let (unverified, mails) = (before(kept.unverified_users), before(kept.finished_mails));
         let now = TimestampColumn(now);
-        // The same table order as the cascade of a deleted user, so that the two cannot deadlock.
+        // The deletions below have the table order of the cascade of a deleted user, so that the two cannot
+        // deadlock.
         let tokens = ("core_mail_token", "expires_at", "<", before(kept.expired_tokens));
         // `<=` if a row at the limit has no effect any more, `<` if it still has one.
         let others = [

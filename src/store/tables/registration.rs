@@ -139,6 +139,7 @@ impl Store {
     pub async fn register(&self, registration: Registration) -> Result<Registered, DatabaseError> {
         write!(&self.connections, connection, recorded => {
             if let Some(id) = registration.request_id {
+                // An expired row with this id would prevent the insert below.
                 let expired = core_registration_request::table
                     .filter(core_registration_request::request_id.eq(UuidColumn(*id.as_uuid())))
                     .filter(core_registration_request::created_at.lt(TimestampColumn(registration.request_ids_since)));

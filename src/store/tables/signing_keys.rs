@@ -45,9 +45,9 @@ impl StoredSigningKey {
 /// What happens to the earlier keys when a new one is added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EarlierKeys {
-    /// They verify tokens until this time. A key that already has an earlier such time keeps it. A later one
-    /// was set by a clock that was ahead, and is replaced. A key that is ahead does not change: perhaps the
-    /// clock is behind now, and the key is in use when the clock is right again.
+    /// They verify tokens until this time. A key that already has an earlier such time keeps it. A later time
+    /// was set by a clock that was ahead, and is replaced. A key that was created ahead of the clock does not
+    /// change: perhaps the clock is behind now, and the key is in use when the clock is right again.
     VerifyUntil(Timestamp),
     /// They are deleted, so the tokens that they signed become invalid.
     Revoked,

@@ -42,8 +42,9 @@ impl Attempts {
     }
 
     /// Returns the attempts of the current window of this length with one more now, or a new window if there
-    /// is none. `before` is one that has not expired, as `lock_attempts` returns it. A full window refuses
-    /// until it expires; `refused_until` is set only because the column requires a value.
+    /// is none. `before` must not have expired: `lock_attempts` returns no expired attempts. The new
+    /// `refused_until` is `now` and refuses nothing: a full window refuses until it expires. A caller that
+    /// requires a pause between attempts replaces it.
     #[must_use]
     pub fn with_one_more_in_window(before: Option<Self>, length: Duration, now: Timestamp) -> Self {
         let window = Self::in_window(before, length, now);

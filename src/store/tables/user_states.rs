@@ -18,8 +18,8 @@ use crate::{
 };
 
 impl Store {
-    /// Marks the user's email as verified, at the time of the event. Records the event if the user changed.
-    /// Returns the user, or `None` if the user was deleted.
+    /// Marks the user's email as verified, at the time of the event. If the user changed, deletes the known
+    /// addresses and records the event. Returns the user, or `None` if the user was deleted.
     pub async fn mark_verified(
         &self,
         user: UserId,
@@ -37,8 +37,8 @@ impl Store {
     }
 
     /// Marks the user's email as not verified, revokes all sessions and voids all links except those that
-    /// undo an email change. Enqueues a new verification link, unless the user is disabled or has another
-    /// email by now. Otherwise as [`Store::mark_verified`].
+    /// undo an email change. Enqueues `link`, which verifies the email, unless the user is disabled or has
+    /// another email by now. Otherwise as [`Store::mark_verified`].
     pub async fn mark_unverified(
         &self,
         user: UserId,

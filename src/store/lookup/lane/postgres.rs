@@ -22,7 +22,7 @@ use crate::{
 pub(in super::super) async fn run(pool: PostgresPool, queue: Arc<Queue>) {
     loop {
         let batch = queue.batch().await;
-        // If the lane ended, its callers would wait forever.
+        // A panic must not end the lane: without lanes, every look-up would wait until its time limit.
         if AssertUnwindSafe(answer(&pool, batch)).catch_unwind().await.is_err() {
             tracing::error!("PostgreSQL look-up panicked; its callers receive an error");
         }
@@ -31,11 +31,11 @@ pub(in super::super) async fn run(pool: PostgresPool, queue: Arc<Queue>) {
 
 async fn answer(pool: &PostgresPool, batch: Vec<PendingLookup>) {
     let tokens = tokens(&batch);
-    let again = tokens.clone();
+    let same_tokens = tokens.clone();
     let users = match pool.query(async |connection| find_all(connection, tokens).await).await {
-        // The server may work although the connection is lost, so the look-up is tried once more.
+        // The server may work although the connection is of no use, so the look-up is tried once more.
         Err(QueryError::ConnectionLost(_)) => {
-            pool.query_on_new_connection(async |connection| find_all(connection, again).await).await
+            pool.query_on_new_connection(async |connection| find_all(connection, same_tokens).await).await
         }
         answer => answer.map_err(QueryError::into_error),
     };

@@ -34,7 +34,7 @@ use crate::{
 /// it. A reader only waits while another process recovers the file after a crash.
 const BUSY_TIMEOUT_MAX: Duration = Duration::from_millis(100);
 
-/// The lane's own connection, the options to replace it, and the file that must still be the open one.
+/// The lane's own connection, the options to replace it, and the open file, which must still be at its path.
 pub(in super::super) struct Lane {
     connection: SqliteConnection,
     options: SqliteOptions,
