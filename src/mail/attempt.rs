@@ -13,8 +13,8 @@ pub(super) enum DeliveryOutcome {
     /// The SMTP server accepted the mail, or the folder holds it.
     Sent,
     /// A temporary failure: a 4xx reply, a 5xx reply that concerns this service, no connection, a timeout, a
-    /// daily limit that is reached, a folder that cannot be written, or a token that this instance cannot
-    /// decrypt.
+    /// daily limit that is reached or cannot be read, a folder that cannot be written, or a token that this
+    /// instance cannot decrypt.
     Failed(String),
     /// A permanent failure: a 5xx reply that concerns the recipient or the content, or a mail that cannot be
     /// composed.

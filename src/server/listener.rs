@@ -23,12 +23,12 @@ use crate::clock::Clock;
 /// The most connections that wait to be accepted. Linux limits it to `net.core.somaxconn`.
 const BACKLOG: u32 = 1_024;
 
-/// The most new connections that are accepted while there is no place, in order to see whose they are. They
-/// need file descriptors, of which [`DESCRIPTORS_RESERVED`] are for other uses.
+/// The most new connections that are accepted while there is no place, in order to see whose they are. Their
+/// file descriptors are taken from [`DESCRIPTORS_RESERVED`], if there are no others.
 const WAITING_MAX: usize = 32;
 
-/// The most of them that get no place of another connection. A further one is closed, so that the next
-/// connection of another peer is seen.
+/// A new connection that gets no place of another one waits only while fewer than this many wait. Otherwise
+/// it is closed, so that the next connection of another peer is seen.
 const WAITING_WITHOUT_PLACE_MAX: usize = 16;
 
 /// File descriptors that are reserved for other uses: the database, the log, mail.
@@ -85,8 +85,8 @@ impl Slot {
     }
 }
 
-/// Accepts connections while slots are free. When there is none, a new connection of a peer that has few gets
-/// the place of one whose peer has many; one of the peer that has the most waits.
+/// Accepts connections while slots are free. When no slot is free, a new connection of a peer that has few
+/// gets the place of one whose peer has many; a new connection of the peer that has the most waits.
 pub(super) struct Acceptor {
     listener: TcpListener,
     /// The connections that were accepted and wait for a slot, the next one first.

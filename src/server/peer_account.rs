@@ -21,7 +21,8 @@ use super::{
 /// client that checks the health has one such call at a time.
 const CALLS_WITH_HEALTH_MAX: usize = 4;
 
-/// The limits of each peer, and of the bytes of all peers together.
+/// The limits of each peer, and of the bytes of all peers together. Each limit of a peer applies to each of
+/// its two accounts, except `connections_max`, which applies to both together.
 #[derive(Debug, Clone, Copy)]
 pub struct PeerLimits {
     /// The most open connections.
@@ -32,7 +33,8 @@ pub struct PeerLimits {
     pub streaming_calls_max: usize,
     /// The most bytes of unfinished requests that are kept in memory.
     pub unfinished_bytes_max: usize,
-    /// The most bytes of unfinished requests of all peers that are kept in memory.
+    /// The most bytes of unfinished requests of all callers that are kept in memory, and as much again of all
+    /// strangers.
     pub unfinished_bytes_total_max: usize,
     /// The most bytes of requests of all peers that have arrived and wait for their answer.
     pub waiting_bytes_total_max: usize,
@@ -158,7 +160,7 @@ impl ConnectionAccount {
         lock(&self.caller).clone()
     }
 
-    /// Returns the requests of all connections that wait for their answer.
+    /// Returns the count of the bytes of all requests that wait for their answer.
     pub(super) const fn waiting_total(&self) -> &Arc<WaitingTotal> {
         self.accounts.shares.waiting()
     }
@@ -183,8 +185,10 @@ impl ConnectionAccount {
         self.displaced.notified().await;
     }
 
+    /// Returns the account of the connection.
     fn current(&self) -> &Arc<Account> {
-        self.account(false)
+        let is_of_health = false;
+        self.account(is_of_health)
     }
 
     /// Returns the account of the strangers if `is_of_health` is set, otherwise that of the connection.

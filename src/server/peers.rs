@@ -16,8 +16,9 @@ use super::{
 };
 use crate::{clock::Clock, domain::ClientAddress};
 
-/// A peer may open this part (1/64) of its limit beyond the limit, for a health check by a load balancer
-/// whose address others use up. A further connection gets the place of the oldest of these extra ones.
+/// A peer may open this part (1/64) of its limit beyond the limit, for the health checks of a load balancer
+/// that shares its address with clients at the limit. A further connection gets the place of the oldest of
+/// these extra ones.
 const EXTRA_PART: usize = 64;
 
 /// The time for which an extra connection keeps its place: longer than a health check takes.
@@ -35,11 +36,11 @@ pub(super) struct Peers {
 #[derive(Default)]
 struct Connections {
     by_peer: HashMap<ClientAddress, Connected>,
-    /// The number of connections that were opened.
+    /// The number of the newest connection; a refused one has a number too.
     opened: u64,
 }
 
-/// The open connections of one peer, by their order.
+/// The open connections of one peer, by their numbers, the oldest one first.
 struct Connected {
     connections: BTreeMap<u64, Open>,
     accounts: PeerAccounts,

@@ -24,8 +24,9 @@ pub(super) struct StreamingCalls(Mutex<Open>);
 
 #[derive(Debug, Default)]
 struct Open {
+    /// The number of calls that have begun, which is the number of the newest one.
     begun: u64,
-    /// The calls by their order.
+    /// The calls by their numbers, the oldest one first.
     calls: BTreeMap<u64, OpenCall>,
 }
 
@@ -85,7 +86,7 @@ impl StreamingCalls {
     }
 }
 
-/// The place of a streaming call in flight. Dropping it ends the call.
+/// The place of a streaming call in flight. Dropping it releases the place.
 #[derive(Debug)]
 pub struct StreamingSlot {
     calls: Arc<StreamingCalls>,

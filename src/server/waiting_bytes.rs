@@ -38,7 +38,7 @@ impl WaitingRequest {
 /// Waiting bytes of one request. Dropping it releases them.
 struct WaitingBytes {
     total: Arc<WaitingTotal>,
-    /// The share of the caller; `None` without a callers file.
+    /// The share of the caller; `None` if no caller was authenticated on the connection.
     share: Option<Arc<CallerShare>>,
     bytes: usize,
 }
@@ -48,7 +48,7 @@ impl WaitingBytes {
         Self { total: Arc::clone(account.waiting_total()), share: account.share(), bytes: 0 }
     }
 
-    /// Changes the number of bytes, within the limits or not. Returns true if it is within the limits.
+    /// Raises the number of bytes, within the limits or not. Returns true if it is within the limits.
     fn set(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
         self.bytes += more;

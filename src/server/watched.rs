@@ -17,8 +17,8 @@ use super::{
 };
 use crate::clock::Clock;
 
-/// The bytes of an unfinished frame that are not counted: nearly every read ends within a frame of this
-/// length or between two frames.
+/// An unfinished frame is counted only from this many received bytes on: nearly every read ends before them,
+/// or between two frames.
 const UNCOUNTED_FRAME_BYTES: usize = 1_024;
 
 /// The most bytes of an unfinished frame. The server accepts the default `SETTINGS_MAX_FRAME_SIZE`.

@@ -37,7 +37,7 @@ pub enum TelemetryError {
 
 /// Sets up the log of the process; `level` is in the syntax of [`EnvFilter`].
 ///
-/// Two threads write the lines: one those of audit events, the other all others. Each has a queue of its own.
+/// Two threads write the lines: one those of audit events, the other the rest. Each has a queue of its own.
 /// If standard error is not read, for example because a log collector hangs, the queues fill up. Then new
 /// lines are dropped, and a later line says how many. Audit events are dropped last: other lines never take
 /// their places. A SIGKILL loses the lines of the last milliseconds.

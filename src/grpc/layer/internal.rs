@@ -7,12 +7,13 @@ use tonic_types::{ErrorDetails, StatusExt};
 use super::super::{request_id::RequestId, status};
 use crate::proto::ErrorReason;
 
-/// Marks an INTERNAL response that a library created because it could not read the request message.
+/// Marks an INTERNAL response without a reason. A library or the fast path (`grpc/unary.rs`) has created it,
+/// because it could not read the request message.
 #[derive(Clone, Copy)]
 pub(super) struct FromLibrary;
 
-/// Adds the request id to an INTERNAL response, and the reason if a library left it out. The message becomes
-/// "internal error". Other responses are not changed.
+/// Adds the request id to an INTERNAL response, and the reason if it has none. The message becomes "internal
+/// error". Other responses are not changed.
 pub(super) fn with_request_id(response: Response<Body>, id: RequestId) -> Response<Body> {
     // Only errors have the status in the headers. A response with a message has it in the trailers.
     match Status::from_header_map(response.headers()) {

@@ -92,10 +92,10 @@ impl<'a> Call<'a> {
     /// only the first of equal ones.
     fn is_admitted(&self, code: &str, reason: Option<&str>) -> bool {
         let caller = self.caller.as_ref().map_or(NOBODY, |caller| caller.name());
-        let is_of_any_client = caller == NOBODY || self.method.is_none();
+        let any_client_can_cause_it = caller == NOBODY || self.method.is_none();
         // Lines are equal whatever their method is, because a stranger can call every method.
         let text = || format!("{code} {} of {caller}", reason.unwrap_or("without a reason"));
-        !is_of_any_client || self.peer_log.admits(self.peer.ip(), text())
+        !any_client_can_cause_it || self.peer_log.admits(self.peer.ip(), text())
     }
 
     fn log(&mut self, code: &str, reason: Option<&str>) {

@@ -158,11 +158,15 @@ async fn a_call_without_a_deadline_gets_the_default_limit() {
 
 #[tokio::test]
 async fn a_short_and_a_too_long_deadline_of_the_caller_end_the_call() {
-    // 1 millisecond, and 1 hour, which is longer than `timeout_max`.
-    for timeout in ["1m", "1H"] {
-        let status = status_of(Handler::Hangs, request().header("grpc-timeout", timeout)).await;
-        assert_eq!(status.code(), Code::DeadlineExceeded, "{timeout}");
-    }
+    // 1 millisecond, which ends before `timeout_default` and before the limit of this test.
+    let layered = wrap(Handler::Hangs, options(Duration::from_secs(30)));
+    let (short, peer) = (request().header("grpc-timeout", "1m").body(Body::empty()).unwrap(), peer());
+    let response = tokio::time::timeout(Duration::from_secs(10), layered.answer(short, &peer)).await.unwrap();
+    assert_eq!(Status::from_header_map(response.headers()).unwrap().code(), Code::DeadlineExceeded);
+
+    // 1 hour, which is longer than `timeout_max`.
+    let status = status_of(Handler::Hangs, request().header("grpc-timeout", "1H")).await;
+    assert_eq!(status.code(), Code::DeadlineExceeded);
 }
 
 #[tokio::test]
@@ -191,9 +195,10 @@ async fn a_request_that_is_not_grpc_gets_an_http_error() {
 }
 
 #[tokio::test]
-async fn a_call_leaves_an_event_unless_it_is_a_look_up_that_failed_or_was_cancelled() {
+async fn an_error_leaves_an_event_unless_it_is_a_look_up_that_failed_or_was_cancelled() {
     use AuditKind::{AuthnLoginFail, InputValidationFail, SensitiveReadFail};
     for (handler, method, events) in [
+        // INTERNAL without a reason: the request message could not be read.
         (Handler::ReturnsInternal, "Login", vec![(InputValidationFail, "INTERNAL")]),
         (Handler::ReturnsInternal, "ResolveToken", vec![(InputValidationFail, "INTERNAL")]),
         (Handler::Panics, "Login", vec![(AuthnLoginFail, "INTERNAL")]),

@@ -15,7 +15,11 @@ use serde::{
 use serde_json::{Map, Number, Value, error::Category};
 use tonic::Status;
 
-use super::super::{request_rule::JsonRule, rule::Violation, status::invalid_fields};
+use super::super::{
+    request_rule::JsonRule,
+    rule::Violation,
+    status::{NONE_OMITTED, invalid_fields},
+};
 
 /// The name of the whole message in a violation.
 const BODY: &str = "body";
@@ -28,7 +32,7 @@ const WELL_KNOWN: &str = "google.protobuf";
 /// # Errors
 /// `INVALID_FIELDS`.
 pub(super) fn decode(message: &MessageDescriptor, json: &[u8]) -> Result<DynamicMessage, Status> {
-    let invalid = |violations: Vec<Violation>| Err(invalid_fields(&violations, 0));
+    let invalid = |violations: Vec<Violation>| Err(invalid_fields(&violations, NONE_OMITTED));
     let value = match serde_json::from_slice(json) {
         Ok(Strict(value)) => value,
         Err(error) => return invalid(vec![syntax_violation(&error)]),

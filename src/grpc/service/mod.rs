@@ -42,7 +42,7 @@ pub struct Api {
     pub page_tokens: PageTokens,
     /// Look-ups, which need no rules of accounts.
     pub store: Store,
-    /// Records the calls whose operation has recorded no event.
+    /// Records what the services themselves refuse, and the calls whose operation has recorded no event.
     pub audit: AuditTrail,
 }
 
@@ -148,8 +148,8 @@ fn is_identity_path(path: &str) -> bool {
 /// The result of an RPC: a response or an error status.
 type RpcResult<T> = Result<Response<T>, Status>;
 
-/// Returns the requester that the layers stored in the request. Falls back to an unauthenticated caller
-/// without rights.
+/// Returns the requester, which `Services::handle` has stored in the request. Falls back to the
+/// unauthenticated caller, which has no rights to the API.
 fn requester<T>(request: &Request<T>) -> Requester {
     let unauthenticated = || Requester {
         caller: Caller::unauthenticated(),
