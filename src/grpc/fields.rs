@@ -10,7 +10,7 @@ use super::{
 use crate::accounts::NewPasswordError;
 
 /// The maximum number of violations that a status lists; further ones are only counted. The details of a
-/// status are sent in a header, which clients limit to 8 KiB.
+/// status are sent in a header, and clients limit all headers together to 8 KiB.
 const VIOLATIONS_MAX: usize = 20;
 
 /// Collects the field violations of one request.

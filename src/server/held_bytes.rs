@@ -139,8 +139,9 @@ mod tests {
         let totals = UnfinishedTotals::default();
         let peer = PeerAccounts::new(PeerLimits::of_tests(), &totals);
         let (stranger, balancer) = (connection(&peer), connection(&peer));
+        let is_of_health = true;
         let health =
-            |connection: &Arc<ConnectionAccount>| HeldBytes::of_request(Arc::clone(connection), true);
+            |connection: &Arc<ConnectionAccount>| HeldBytes::of_request(Arc::clone(connection), is_of_health);
         let mut held = [(); 3].map(|()| health(&stranger));
         assert_eq!(held.each_mut().map(|held| held.set(1_000)), [true, false, false]);
 

@@ -57,9 +57,9 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// The share of a port in the connections that the process may open.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Share {
-    /// The gRPC port: three quarters.
+    /// The API port: three quarters.
     Calls,
-    /// The HTTP port: one quarter, so that connections to the pages cannot use the slots of the gRPC port.
+    /// The HTTP port: one quarter, so that connections to the pages cannot use the slots of the API port.
     Pages,
 }
 

@@ -1,11 +1,11 @@
-//! The limits of the gRPC port.
+//! The limits of the API port.
 
 use std::time::Duration;
 
 use super::peer_account::PeerLimits;
 use crate::entropy::Entropy;
 
-/// The limits of the gRPC port. Each is a setting, documented in docs/CONFIG.md.
+/// The limits of the API port. Each is a setting, documented in docs/CONFIG.md.
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
     /// The most open connections; further connections wait to be accepted.

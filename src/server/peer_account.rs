@@ -112,7 +112,7 @@ pub struct ConnectionAccount {
     is_authenticated: AtomicBool,
     /// The caller that was authenticated last. Callers can share a connection through a proxy.
     caller: Mutex<Option<Arc<CallerShare>>>,
-    /// Whether the first caller keeps the connection although others need a place.
+    /// Set if the first caller keeps the connection although others need a place.
     kept: Mutex<Option<KeptConnection>>,
     calls: AtomicUsize,
     streaming_calls: StreamsOfConnection,
@@ -327,11 +327,12 @@ mod tests {
         let [peer, other] = [(); 2].map(|()| PeerAccounts::new(PeerLimits::of_tests(), &totals));
         let (one, two, other) = (connection(&peer), connection(&peer), connection(&other));
 
-        let slot = one.try_begin_streaming_call(false);
-        assert!(slot.is_some() && two.try_begin_streaming_call(false).is_none());
-        assert!(other.try_begin_streaming_call(false).is_some());
+        let takes_place = false;
+        let slot = one.try_begin_streaming_call(takes_place);
+        assert!(slot.is_some() && two.try_begin_streaming_call(takes_place).is_none());
+        assert!(other.try_begin_streaming_call(takes_place).is_some());
         drop(slot);
-        assert!(two.try_begin_streaming_call(false).is_some());
+        assert!(two.try_begin_streaming_call(takes_place).is_some());
 
         let mut calls = CountedCalls::new(Arc::clone(&one));
         calls.set(4);
@@ -348,13 +349,14 @@ mod tests {
         let mut calls = CountedCalls::new(Arc::clone(&stranger));
         let mut held = HeldBytes::new(Arc::clone(&stranger));
         calls.set(4);
-        let slot = stranger.try_begin_streaming_call(false);
+        let takes_place = false;
+        let slot = stranger.try_begin_streaming_call(takes_place);
         assert!(held.set(100) && slot.is_some());
 
         let mut of_caller = HeldBytes::new(Arc::clone(&caller));
         assert!(caller.has_too_many_calls() && !of_caller.set(1), "not authenticated yet");
         caller.set_authenticated("bff");
-        assert!(!caller.has_too_many_calls() && caller.try_begin_streaming_call(false).is_some());
+        assert!(!caller.has_too_many_calls() && caller.try_begin_streaming_call(takes_place).is_some());
         assert!(of_caller.set(100) && !of_caller.set(101));
         drop((held, of_caller));
         assert!(totals.are_zero());

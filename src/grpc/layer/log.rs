@@ -9,7 +9,7 @@ use tonic::{Code, Status, body::Body};
 use tonic_types::StatusExt;
 use tracing::Level;
 
-use super::{super::request_id::RequestId, internal::FromLibrary, methods::Method};
+use super::{super::request_id::RequestId, internal::WithoutReason, methods::Method};
 use crate::{callers::Caller, clock::Clock, domain::NOBODY, server::PeerLog};
 
 /// Logged in place of a path that is not a known method.
@@ -78,7 +78,7 @@ impl<'a> Call<'a> {
         };
         let reason = status.get_details_error_info().map(|info| info.reason);
         self.log(code_name(status.code()), reason.as_deref());
-        let is_unreadable = response.extensions().get::<FromLibrary>().is_some();
+        let is_unreadable = response.extensions().get::<WithoutReason>().is_some();
         CallResult::Error { code: status.code(), reason, is_unreadable }
     }
 
