@@ -24,7 +24,8 @@ const BYTES_MIN: usize = 64 * 1024;
 pub(super) struct CallerShares {
     waiting: Arc<WaitingTotal>,
     waiting_bytes_max: usize,
-    /// The callers that were authenticated. Their number is bounded by the entries of the callers file.
+    /// The shares of the callers that were authenticated since the start: at most one for each name that the
+    /// callers file has had.
     by_name: Arc<Mutex<HashMap<String, Arc<CallerShare>>>>,
     unfinished_bytes_max: usize,
     connections_max: usize,

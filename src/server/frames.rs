@@ -1,5 +1,5 @@
 //! Reads the heads of HTTP/2 frames (RFC 9113, section 4.1) from the bytes of a connection, without copying
-//! them.
+//! the payloads.
 
 use super::preface::PREFACE;
 

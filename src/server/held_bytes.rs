@@ -43,7 +43,8 @@ impl HeldBytes {
         Self { connection, is_of_health, uses_health_memory, account, share, held: 0 }
     }
 
-    /// Changes the number of bytes, within the limits or not. Returns true if it is within the limits.
+    /// Changes the number of bytes, within the limits or not. Returns true if the number is within the limits
+    /// or not greater than before.
     pub(super) fn set(&mut self, bytes: usize) -> bool {
         if self.uses_health_memory && bytes <= HEALTH_CALL_BYTES {
             return true;

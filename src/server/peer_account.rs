@@ -114,6 +114,7 @@ pub struct ConnectionAccount {
     caller: Mutex<Option<Arc<CallerShare>>>,
     /// Set if the first caller keeps the connection although others need a place.
     kept: Mutex<Option<KeptConnection>>,
+    /// The calls in flight of this connection alone.
     calls: AtomicUsize,
     streaming_calls: StreamsOfConnection,
     /// Whether a call of health holds the memory that each connection has for one.

@@ -36,8 +36,8 @@ pub(super) struct Peers {
 #[derive(Default)]
 struct Connections {
     by_peer: HashMap<ClientAddress, Connected>,
-    /// The number of the newest connection; a refused one has a number too.
-    opened: u64,
+    /// The number that was given last; a refused connection has a number too.
+    last_number: u64,
 }
 
 /// The open connections of one peer, by their numbers, the oldest one first.
@@ -97,8 +97,8 @@ impl Peers {
     fn take_at(&self, address: IpAddr, now: Instant) -> Option<PeerSlot> {
         let peer = ClientAddress::of(address);
         let mut connected = self.lock();
-        connected.opened += 1;
-        let number = connected.opened;
+        connected.last_number += 1;
+        let number = connected.last_number;
         let of_peer = connected.by_peer.entry(peer).or_insert_with(|| Connected {
             connections: BTreeMap::new(),
             accounts: PeerAccounts::new(self.limits, &self.unfinished_totals),
