@@ -71,7 +71,7 @@ impl<T: Send + 'static> Check<T> {
     }
 }
 
-/// Sets the status of the health service by what the database can do.
+/// Checks what the database can do, and sets the status of the health service.
 pub struct HealthWatch {
     reporter: HealthReporter,
     /// True while everything is served. Dropped when the `Watch` streams end.

@@ -15,8 +15,8 @@ use std::{
 /// others, and by default the unfinished requests of one caller may reach the limits of eight peers.
 const PART_OF_TOTAL: usize = 4;
 
-/// The bytes of unfinished requests that a caller may have even if the total is low, up to half of it: a call
-/// with many headers fits into them.
+/// A caller may have this many bytes of unfinished requests even if the total is low, but at most half of the
+/// total. A call with many headers fits into them.
 const BYTES_MIN: usize = 64 * 1024;
 
 /// The shares of all callers of a port. Cheap to clone.

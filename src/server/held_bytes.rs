@@ -34,8 +34,8 @@ impl HeldBytes {
         Self::of_request(connection, is_of_health)
     }
 
-    /// Counts the bytes of a request in the account of the connection and the share of its caller or, if it
-    /// is a call of health, which needs no caller, always in the account of the strangers.
+    /// Counts the bytes of a request in the account of the connection and the share of its caller. A call of
+    /// health needs no caller, so its bytes are counted in the account of the strangers only.
     pub(super) fn of_request(connection: Arc<ConnectionAccount>, is_of_health: bool) -> Self {
         let account = Arc::clone(connection.account(is_of_health));
         let share = if is_of_health { None } else { connection.share() };

@@ -17,8 +17,8 @@ use super::{
     streaming_calls::{StreamingCalls, StreamingSlot, StreamsOfConnection},
 };
 
-/// The calls of one connection up to which a call of health passes although the peer has too many calls. A
-/// client that checks the health has one such call at a time.
+/// While a peer has too many calls, a call of health passes if its connection has at most this many calls in
+/// flight. A client that checks the health has one such call at a time.
 const CALLS_WITH_HEALTH_MAX: usize = 4;
 
 /// The limits of each peer, and of the bytes of all peers together. Each limit of a peer applies to each of

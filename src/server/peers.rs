@@ -16,9 +16,9 @@ use super::{
 };
 use crate::{clock::Clock, domain::ClientAddress};
 
-/// A peer may open this part (1/64) of its limit beyond the limit, for the health checks of a load balancer
-/// that shares its address with clients at the limit. A further connection gets the place of the oldest of
-/// these extra ones.
+/// A peer may open this part (1/64) of its limit beyond the limit. A load balancer can then check the health
+/// although clients at its address have used up the limit. A further connection gets the place of the oldest
+/// of these extra ones.
 const EXTRA_PART: usize = 64;
 
 /// The time for which an extra connection keeps its place: longer than a health check takes.

@@ -1,7 +1,7 @@
 //! The memory of requests that have arrived and wait for their answer, for each caller and for all together.
 //!
-//! A request whose body is complete is no longer an unfinished one (`held_bytes.rs`), but its handler keeps
-//! it while it waits, for example for a database that does not answer.
+//! A request whose body is complete is no longer an unfinished one (`held_bytes.rs`). But its handler keeps
+//! it until the answer, and may wait, for example for a database that does not answer.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

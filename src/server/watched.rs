@@ -92,7 +92,7 @@ impl<Io> WatchedIo<Io> {
         self.has_resets |= self.resets.sent(resets, || self.clock.instant());
     }
 
-    /// Counts the bytes of the unfinished frame as held by the peer.
+    /// Counts the received bytes of the unfinished frame as memory that the peer holds.
     fn hold_unfinished_frame(&mut self) {
         let left = self.received.payload_left();
         let received = if left == 0 { 0 } else { self.received_length.saturating_sub(left) };

@@ -3,7 +3,8 @@
 //! No log level shows a password, a token or a hash. The service's own types that hold a secret do not print
 //! it. The libraries that transmit secrets (SMTP, PostgreSQL, TLS, HTTP/2) log at `info` and above only,
 //! regardless of the setting, because their `trace` events contain the transmitted data. A logged value
-//! cannot forge a line, because control characters in it are escaped.
+//! cannot forge a line, because control characters in it are escaped: all of them in text, and those below
+//! U+0020 in JSON.
 //!
 //! No thread that logs waits for the reader of standard error. See [`init`].
 
