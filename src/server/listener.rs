@@ -93,7 +93,8 @@ pub(super) struct Acceptor {
     waiting: VecDeque<(TcpStream, SocketAddr)>,
     slots: Arc<Semaphore>,
     peers: Peers,
-    warned: Option<Instant>,
+    /// The time of the last warning.
+    warned_at: Option<Instant>,
 }
 
 impl Acceptor {
@@ -110,7 +111,7 @@ impl Acceptor {
         }
         let peers = Peers::new(peer_limits, slots);
         let slots = Arc::new(Semaphore::new(slots));
-        Self { listener, waiting: VecDeque::new(), slots, peers, warned: None }
+        Self { listener, waiting: VecDeque::new(), slots, peers, warned_at: None }
     }
 
     /// Returns the next connection with its slot, which must be held until the connection is closed. A
@@ -172,9 +173,9 @@ impl Acceptor {
     /// Logs a warning, unless the last one was logged less than `WARNING_INTERVAL` ago.
     fn warn(&mut self, warning: &str) {
         let now = Clock::system().instant();
-        if self.warned.is_none_or(|last| now.duration_since(last) >= WARNING_INTERVAL) {
+        if self.warned_at.is_none_or(|last| now.duration_since(last) >= WARNING_INTERVAL) {
             tracing::warn!("{warning}");
-            self.warned = Some(now);
+            self.warned_at = Some(now);
         }
     }
 }

@@ -228,12 +228,12 @@ impl ConnectionAccount {
     }
 
     /// Begins a streaming call. If the peer has as many as it may have, it gets the place of another one if
-    /// `takes_place` is set; otherwise returns `None`.
+    /// `may_displace` is set; otherwise returns `None`.
     #[must_use]
-    pub fn try_begin_streaming_call(&self, takes_place: bool) -> Option<StreamingSlot> {
+    pub fn try_begin_streaming_call(&self, may_displace: bool) -> Option<StreamingSlot> {
         let account = self.current();
         let max = account.limits.streaming_calls_max;
-        account.streaming_calls.begin(&self.streaming_calls, max, takes_place)
+        account.streaming_calls.begin(&self.streaming_calls, max, may_displace)
     }
 }
 
@@ -328,12 +328,12 @@ mod tests {
         let [peer, other] = [(); 2].map(|()| PeerAccounts::new(PeerLimits::of_tests(), &totals));
         let (one, two, other) = (connection(&peer), connection(&peer), connection(&other));
 
-        let takes_place = false;
-        let slot = one.try_begin_streaming_call(takes_place);
-        assert!(slot.is_some() && two.try_begin_streaming_call(takes_place).is_none());
-        assert!(other.try_begin_streaming_call(takes_place).is_some());
+        let may_displace = false;
+        let slot = one.try_begin_streaming_call(may_displace);
+        assert!(slot.is_some() && two.try_begin_streaming_call(may_displace).is_none());
+        assert!(other.try_begin_streaming_call(may_displace).is_some());
         drop(slot);
-        assert!(two.try_begin_streaming_call(takes_place).is_some());
+        assert!(two.try_begin_streaming_call(may_displace).is_some());
 
         let mut calls = CountedCalls::new(Arc::clone(&one));
         calls.set(4);
@@ -350,14 +350,14 @@ mod tests {
         let mut calls = CountedCalls::new(Arc::clone(&stranger));
         let mut held = HeldBytes::new(Arc::clone(&stranger));
         calls.set(4);
-        let takes_place = false;
-        let slot = stranger.try_begin_streaming_call(takes_place);
+        let may_displace = false;
+        let slot = stranger.try_begin_streaming_call(may_displace);
         assert!(held.set(100) && slot.is_some());
 
         let mut of_caller = HeldBytes::new(Arc::clone(&caller));
         assert!(caller.has_too_many_calls() && !of_caller.set(1), "not authenticated yet");
         caller.set_authenticated("bff");
-        assert!(!caller.has_too_many_calls() && caller.try_begin_streaming_call(takes_place).is_some());
+        assert!(!caller.has_too_many_calls() && caller.try_begin_streaming_call(may_displace).is_some());
         assert!(of_caller.set(100) && !of_caller.set(101));
         drop((held, of_caller));
         assert!(totals.are_zero());

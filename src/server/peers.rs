@@ -210,10 +210,10 @@ mod tests {
         let [one, two] = ["2001:db8::1", "2001:db8::2"].map(|text| peers.take(address(text)).unwrap());
         let other = peers.take(address("192.0.2.1")).unwrap();
 
-        let takes_place = false;
-        let slot = one.account().try_begin_streaming_call(takes_place);
-        assert!(slot.is_some() && two.account().try_begin_streaming_call(takes_place).is_none());
-        assert!(other.account().try_begin_streaming_call(takes_place).is_some());
+        let may_displace = false;
+        let slot = one.account().try_begin_streaming_call(may_displace);
+        assert!(slot.is_some() && two.account().try_begin_streaming_call(may_displace).is_none());
+        assert!(other.account().try_begin_streaming_call(may_displace).is_some());
     }
 
     /// True if another connection gets the place of this one.

@@ -62,16 +62,16 @@ impl StreamingCalls {
     }
 
     /// Begins a call of a connection. If all `max` places are taken, it gets that of another call if
-    /// `takes_place` is set; otherwise returns `None`.
+    /// `may_displace` is set; otherwise returns `None`.
     pub(super) fn begin(
         self: &Arc<Self>,
         of_connection: &StreamsOfConnection,
         max: usize,
-        takes_place: bool,
+        may_displace: bool,
     ) -> Option<StreamingSlot> {
         let mut open = self.lock();
         if open.calls.len() >= max {
-            if !takes_place {
+            if !may_displace {
                 return None;
             }
             open.displace();
@@ -119,11 +119,11 @@ mod tests {
     #[test]
     fn a_place_is_free_when_its_call_ends() {
         let (calls, connection) = (Arc::new(StreamingCalls::default()), StreamsOfConnection::default());
-        let (max, takes_place) = (1, false);
-        let first = calls.begin(&connection, max, takes_place);
-        assert!(first.is_some() && calls.begin(&connection, max, takes_place).is_none());
+        let (max, may_displace) = (1, false);
+        let first = calls.begin(&connection, max, may_displace);
+        assert!(first.is_some() && calls.begin(&connection, max, may_displace).is_none());
         drop(first);
-        assert!(calls.begin(&connection, max, takes_place).is_some());
+        assert!(calls.begin(&connection, max, may_displace).is_some());
         assert_eq!(connection.load(Ordering::Relaxed), 0);
     }
 
@@ -131,8 +131,8 @@ mod tests {
     fn a_new_call_gets_the_place_of_the_oldest_of_the_connection_with_the_most() {
         let calls = Arc::new(StreamingCalls::default());
         let [monitor, stranger, third] = [(); 3].map(|()| StreamsOfConnection::default());
-        let (max, takes_place) = (3, true);
-        let begin = |connection| calls.begin(connection, max, takes_place).unwrap();
+        let (max, may_displace) = (3, true);
+        let begin = |connection| calls.begin(connection, max, may_displace).unwrap();
         let watch = begin(&monitor);
         let of_stranger: Vec<_> = (0..5).map(|_| begin(&stranger)).collect();
         assert_eq!(are_displaced(&of_stranger), [true, true, true, false, false]);
