@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_timeout_keeps_its_value_or_stays_malformed() {
+    fn a_timeout_is_translated_or_stays_malformed() {
         for (millis, timeout) in [
             ("1", "1m"),
             ("0", "0m"),
