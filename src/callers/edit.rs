@@ -9,7 +9,7 @@ const TOKEN_HASHES: &str = "token-hashes";
 /// Why a callers file cannot be changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EditError {
-    /// The file is not TOML.
+    /// The file is not TOML, or the token hashes of an entry are not a list.
     #[error("the file is not TOML: {0}")]
     Malformed(String),
     /// An entry of this name exists.

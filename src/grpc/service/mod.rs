@@ -68,8 +68,8 @@ pub struct Services {
 
 impl Services {
     /// Creates the services of the API, which accept requests of at most `message_bytes_max` bytes. `routes`
-    /// has health and reflection already. All services of the API but `IdentityService`, which bypasses the
-    /// router, are added to it.
+    /// already has health, and reflection if a setting enables it. All services of the API are added to it
+    /// except `IdentityService`, which bypasses the router.
     #[must_use]
     pub fn new(api: Api, message_bytes_max: usize, routes: Routes) -> Self {
         let (store, audit) = (api.store.clone(), api.audit.clone());
