@@ -94,13 +94,13 @@ impl Caller {
         (self.calls_in_flight.fetch_add(1, Ordering::Relaxed) < self.rights.calls_max).then_some(slot)
     }
 
-    /// The name in the callers file.
+    /// Returns the name: that of the entry in the callers file, or a reserved one such as [`NOBODY`].
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The user fields that the caller may see.
+    /// Returns the user fields that the caller may see.
     #[must_use]
     pub const fn fields(&self) -> UserFields {
         self.rights.fields

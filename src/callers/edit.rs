@@ -9,7 +9,7 @@ const TOKEN_HASHES: &str = "token-hashes";
 /// Why a callers file cannot be changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EditError {
-    /// The file is not TOML.
+    /// The file is not TOML, or the token hashes of an entry are not a list.
     #[error("the file is not TOML: {0}")]
     Malformed(String),
     /// An entry of this name exists.
@@ -109,14 +109,15 @@ impl CallersText {
         while hashes.len() > 1 {
             hashes.remove(0);
         }
-        // The entry that is now the first one still has the space that followed the comma.
+        // The hash that is now the first one still has the space that followed the comma.
         if let Some(newest) = hashes.get_mut(0) {
             newest.decor_mut().clear();
         }
         Ok(())
     }
 
-    /// Returns the entries in the order of the file. A key that is missing or no list counts as an empty one.
+    /// Returns the entries in the order of the file. A key that is missing, or has another value than a list,
+    /// counts as an empty list.
     pub fn entries(&self) -> impl Iterator<Item = EntryText> {
         self.0.iter().map(|(name, entry)| {
             let list = |key: &str| -> Vec<String> {

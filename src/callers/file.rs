@@ -23,7 +23,7 @@ use super::{
     token::PREFIX as TOKEN_PREFIX,
 };
 
-/// An error in a callers file. It contains no token and no token hash.
+/// An error in a callers file. It contains no service token, wherever one is in the file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallersError {
     /// The file is not TOML.
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_shows_no_token_and_no_hash() {
+    fn an_error_shows_no_token() {
         let secret = "kst_c2VjcmV0";
         for key in ["token-hashes", "methods", "user-fields", "tells-client", "calls-max"] {
             let error = Callers::parse(&format!("[agent]\n{key} = \"{secret}\"\n"), &METHODS).unwrap_err();

@@ -15,12 +15,13 @@ pub struct Callers {
 }
 
 impl Callers {
-    /// Lets this token authenticate the caller. False if it already authenticates one.
+    /// Lets this token authenticate the caller. Returns false if it authenticated one before.
     pub(super) fn add_token(&mut self, hash: TokenHash, caller: &Arc<Caller>) -> bool {
         self.by_token.insert(hash, Arc::clone(caller)).is_none()
     }
 
-    /// Lets a certificate with this name authenticate the caller. False if it already authenticates one.
+    /// Lets a certificate with this name authenticate the caller. Returns false if it authenticated one
+    /// before.
     pub(super) fn add_certificate(&mut self, name: String, caller: &Arc<Caller>) -> bool {
         self.by_certificate.insert(name, Arc::clone(caller)).is_none()
     }

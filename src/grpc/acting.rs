@@ -16,13 +16,14 @@ use crate::{
 ///
 /// # Errors
 /// `INVALID_ACCESS_TOKEN`, also if there is not exactly one access token: the message then says what to send.
+/// Or the status of a database error.
 pub(super) async fn authenticate_user(
     accounts: &Accounts,
     metadata: &MetadataMap,
     origin: &Origin,
 ) -> Result<ActingUser, Status> {
     let token = access_token(metadata.as_ref());
-    // A missing token is refused, counted and recorded like an invalid one.
+    // A missing token is passed on as an empty one, so that its refusal is recorded too.
     let user = accounts.authenticate(token.unwrap_or_default(), origin).await;
     user.map_err(|error| match (error, token) {
         (AccountError::InvalidAccessToken, Err(error)) => {

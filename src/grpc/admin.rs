@@ -54,7 +54,8 @@ pub(super) async fn get_user(
     Ok(proto::GetUserResponse { user: Some(managed_user(found, visible)) })
 }
 
-/// True if the caller may see every field that the request filters by.
+/// True if the caller may see every field that the request filters by. Every caller of the RPC may see
+/// whether a user is disabled: the response contains `disabled_at`.
 pub(super) const fn filters_by_visible_fields(
     request: &proto::ListUsersRequest,
     visible: UserFields,

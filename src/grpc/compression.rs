@@ -4,13 +4,13 @@
 use http::{Request, Response};
 use tonic::{Status, body::Body, metadata::MetadataValue};
 
-/// The compression of the messages of a request.
+/// The header that names the compression of the messages of a request.
 const ENCODING: &str = "grpc-encoding";
 
-/// The compressions that a server accepts.
+/// The header that lists the compressions that the server accepts.
 const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 
-/// The only supported value: no compression.
+/// The only supported value of both headers: no compression.
 const IDENTITY: &str = "identity";
 
 /// Returns the response to a request whose messages are compressed, and `None` for any other request. The

@@ -53,8 +53,8 @@ pub(super) enum InvalidCredentials {
 /// [`InvalidCredentials`] if a `kairos-caller-token` is not a service token, if a header contains two
 /// credentials in one value, or if there is more than one service token.
 pub(super) fn service_token(headers: &HeaderMap) -> Result<Option<ServiceToken>, InvalidCredentials> {
-    let (mut found, mut is_several) = (None, false);
-    let mut add = |token| is_several |= found.replace(token).is_some();
+    let (mut found, mut has_several) = (None, false);
+    let mut add = |token| has_several |= found.replace(token).is_some();
     for value in headers.get_all(CALLER_TOKEN) {
         let value = value.to_str().unwrap_or_default().trim();
         if value.contains(',') {
@@ -71,7 +71,7 @@ pub(super) fn service_token(headers: &HeaderMap) -> Result<Option<ServiceToken>,
             add(token);
         }
     }
-    if is_several { Err(InvalidCredentials::SeveralServiceTokens) } else { Ok(found) }
+    if has_several { Err(InvalidCredentials::SeveralServiceTokens) } else { Ok(found) }
 }
 
 /// Returns the access token of the user in `authorization: Bearer ...` (RFC 6750, section 2.1).

@@ -10,7 +10,7 @@ use super::{
 use crate::accounts::NewPasswordError;
 
 /// The maximum number of violations that a status lists; further ones are only counted. The details of a
-/// status are sent in a header, which clients limit to 8 KiB.
+/// status are sent in a header, and clients limit all headers together to 8 KiB.
 const VIOLATIONS_MAX: usize = 20;
 
 /// Collects the field violations of one request.
@@ -99,6 +99,7 @@ mod tests {
         // 992: the message lists 8.
         assert!(status.message().ends_with("; and 992 more violations"), "{}", status.message());
 
+        // 980 of the 1,000 are omitted; number 19 is the last one that is listed.
         let for_programs = invalid_fields_of(&status).unwrap();
         assert_eq!(for_programs.violations.len(), VIOLATIONS_MAX);
         assert_eq!(for_programs.omitted_count, 980);

@@ -23,8 +23,8 @@ use crate::{
 /// the API.
 pub const LOOK_UPS: &str = "kairos.identity.v1.LookupService";
 
-/// The time between two checks of the database. Writes are checked at every second one only, because their
-/// check writes to the disk. The status follows the database within two intervals and one [`CHECK_TIMEOUT`].
+/// The time between two checks of the database. Only every other check includes the writes, because that
+/// writes to the disk. The status follows the database within two intervals and one [`CHECK_TIMEOUT`].
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// A database that does not answer a check within this time is unavailable.
@@ -71,7 +71,7 @@ impl<T: Send + 'static> Check<T> {
     }
 }
 
-/// Sets the status of the health service by what the database can do.
+/// Checks what the database can do, and sets the status of the health service.
 pub struct HealthWatch {
     reporter: HealthReporter,
     /// True while everything is served. Dropped when the `Watch` streams end.
@@ -80,7 +80,7 @@ pub struct HealthWatch {
     logins: Check<Option<AuthToken>>,
     look_ups: Check<()>,
     writes: Check<()>,
-    /// A user that the last check found, to be looked up at the next one.
+    /// The user that the last successful check of logins found, to be looked up at the next check.
     user: Option<AuthToken>,
     /// The number of operations that had failed because the disk is full, at the last check.
     disk_full_failures: u64,
@@ -162,7 +162,7 @@ impl HealthWatch {
         }
     }
 
-    /// Runs the checks at the same time.
+    /// Returns the results of the checks of logins, look-ups and writes, which run at the same time.
     async fn results(
         &mut self,
     ) -> (Result<Option<AuthToken>, DatabaseError>, Result<(), DatabaseError>, Result<(), DatabaseError>)
@@ -294,6 +294,7 @@ mod tests {
 
         let mut watch = HealthWatch::begin(reporter, unreachable_store()).await;
         watch.check().await;
+        // Reports what a check finds when the database answers again.
         watch.report_change(Served::Everything, None).await;
 
         drop(logging);

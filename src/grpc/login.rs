@@ -18,8 +18,8 @@ pub(super) async fn login(
 ) -> Result<proto::LoginResponse, Status> {
     let mut fields = Fields::default();
     let password = Password::parse(request.password);
-    // An imported user may have an email that breaks the rules. The store is searched for an invalid email
-    // only, and only if the password is not refused anyway.
+    // An imported user may have an email that breaks the rules, so the store is searched for an invalid
+    // email. It is not searched if the password is refused anyway.
     let email = match (Email::parse(&request.email), &password) {
         (Err(rule), Ok(_)) => {
             accounts.find_imported_email(&request.email).await.map_err(from_account)?.ok_or(rule)

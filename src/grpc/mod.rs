@@ -3,7 +3,7 @@
 //! Each handler has three steps: parse the message into domain values (one status reports the violations of
 //! all fields), make one call, convert the result into a message. The rules of accounts are in `accounts` and
 //! SQL is in `store`. Start at [`service`]; [`layer`] contains what is common to all calls, and `protocols`
-//! makes gRPC of the other protocols.
+//! translates the other protocols into gRPC.
 
 mod account;
 mod acting;

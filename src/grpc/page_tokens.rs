@@ -1,4 +1,5 @@
-//! Page tokens: the position at which the next page of a list begins, carried by the client.
+//! Page tokens. Each contains the position at which the next page of a list begins; the client keeps it and
+//! sends it with the next request.
 
 use std::sync::Arc;
 

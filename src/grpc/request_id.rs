@@ -21,7 +21,7 @@ tokio::task_local! {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RequestId(Uuid);
 
-/// Returns the id of the call that the current task handles, for log lines.
+/// Returns the id of the call that the current task handles, for log lines and audit events.
 pub(super) fn current_request_id() -> Option<RequestId> {
     CURRENT.try_with(|id| *id).ok()
 }

@@ -12,10 +12,10 @@ pub(super) const PAGE_SIZE_MAX: i32 = 1_000;
 /// The longest text of a filter: no email is longer, and usernames are shorter.
 pub(super) const FILTER_TEXT_CHARACTERS_MAX: usize = EMAIL_OCTETS_MAX;
 
-/// The most digits of a `grpc-timeout`, by the specification of gRPC.
+/// The most digits that the specification of gRPC allows in a `grpc-timeout`.
 pub(super) const GRPC_TIMEOUT_DIGITS_MAX: usize = 8;
 
-/// The most digits of a `connect-timeout-ms`, by the specification of Connect.
+/// The most digits that the specification of Connect allows in a `connect-timeout-ms`.
 pub(super) const CONNECT_TIMEOUT_DIGITS_MAX: usize = 10;
 
 /// A rule that a field or a header breaks.

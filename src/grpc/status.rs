@@ -74,9 +74,12 @@ pub(super) fn invalid_fields(violations: &[Violation], omitted: usize) -> Status
     with_detail(&Status::with_error_details(Code::InvalidArgument, listed.join("; "), details), &for_programs)
 }
 
+/// The number of omitted violations of a status that lists them all.
+pub(super) const NONE_OMITTED: usize = 0;
+
 /// Returns an `INVALID_FIELDS` status with one violation.
 pub(super) fn invalid_field(violation: Violation) -> Status {
-    invalid_fields(&[violation], 0)
+    invalid_fields(&[violation], NONE_OMITTED)
 }
 
 /// The type of [`proto::InvalidFields`] in the details of a status.

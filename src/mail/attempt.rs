@@ -13,8 +13,8 @@ pub(super) enum DeliveryOutcome {
     /// The SMTP server accepted the mail, or the folder holds it.
     Sent,
     /// A temporary failure: a 4xx reply, a 5xx reply that concerns this service, no connection, a timeout, a
-    /// daily limit that is reached, a folder that cannot be written, or a token that this instance cannot
-    /// decrypt.
+    /// daily limit that is reached or cannot be read, a folder that cannot be written, or a token that this
+    /// instance cannot decrypt.
     Failed(String),
     /// A permanent failure: a 5xx reply that concerns the recipient or the content, or a mail that cannot be
     /// composed.
@@ -36,7 +36,7 @@ pub(super) enum Next {
     Expire(String),
 }
 
-/// The part by which a random jitter shortens or lengthens a wait at most.
+/// The largest part of a wait that a random jitter adds to it or takes from it.
 const JITTER_MAX: f64 = 0.2;
 
 /// The longest lease that the settings allow: twice the maximum of `mail.timeout`.
@@ -59,7 +59,7 @@ impl Backoff {
     }
 
     /// Returns the wait after `attempts` attempts (at least one). A random `jitter` from 0 to 1 makes it up
-    /// to 20 % shorter or longer, so that mails that failed at the same time are retried at different times.
+    /// to 20 % shorter or longer. Mails that failed at the same time are thus retried at different times.
     pub(super) fn after(self, attempts: u32, jitter: f64) -> Duration {
         let doubled =
             self.first.saturating_mul(1_u32.checked_shl(attempts.saturating_sub(1)).unwrap_or(u32::MAX));

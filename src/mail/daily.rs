@@ -25,7 +25,7 @@ pub struct DailyLimits {
 }
 
 impl DailyLimits {
-    /// Counts a mail before it is sent. False if it exceeds a limit; it was not counted then.
+    /// Counts a mail before it is sent. Returns false, and counts nothing, if it exceeds a limit.
     pub(super) async fn admit(
         self,
         store: &Store,

@@ -1,8 +1,8 @@
 //! Decides whether a reply of the SMTP server ends the delivery of a mail.
 //!
-//! A mail is abandoned only if the reply concerns its recipient or its content. A reply that concerns the
-//! service (its address, its credentials, its right to use the server) points to a mistake in the settings
-//! or to a block, which ends sooner than most links: the mail is retried until its link expires.
+//! A mail is abandoned only if the reply concerns its recipient or its content. If the reply concerns the
+//! service (its address, its credentials, its right to use the server), the mail is retried until its link
+//! expires: the cause is a mistake in the settings or a block, and usually ends before the link does.
 
 use super::attempt::DeliveryOutcome;
 

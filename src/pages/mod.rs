@@ -36,7 +36,7 @@ const JWKS: &str = "/.well-known/jwks.json";
 /// The path of the contact for reports of flaws (RFC 9116, section 3).
 const SECURITY_TXT: &str = "/.well-known/security.txt";
 
-/// The path of verification links that the Django backend mailed, before the `auth_token`.
+/// The path of the verification links that the Django backend mailed, without the `auth_token` at its end.
 const OLD_LINKS: &str = "/api/verify/";
 
 /// The path that shows that the process serves requests.

@@ -24,7 +24,7 @@ pub(super) const RETRY_AFTER_SECONDS: u64 = 5;
 /// of the page decides it.
 pub(super) type Refusal = (Option<AuditKind>, &'static str);
 
-/// A form that cannot be read, or whose password breaks a rule.
+/// A form that cannot be read, that another site has sent, or whose password breaks a rule.
 pub(super) const INVALID_INPUT: Refusal = (Some(AuditKind::InputValidationFail), "INVALID_FIELDS");
 
 /// A submission while too many others are in flight.

@@ -27,6 +27,7 @@ pub(super) struct Reply {
     content_type: &'static str,
     max_age: Option<Duration>,
     allow: Option<&'static str>,
+    /// In seconds.
     retry_after: Option<u64>,
     body: String,
 }

@@ -66,7 +66,7 @@ const ERRORS: [StatusCode; 8] = [
     StatusCode::SERVICE_UNAVAILABLE,
 ];
 
-/// The time that browsers may cache the style sheet: after it, they show a style sheet that was replaced.
+/// The time for which browsers may cache the style sheet. During it, they may show one that was replaced.
 const STYLE_MAX_AGE: Duration = Duration::from_mins(5);
 
 /// The reason on the page for a verification link of the Django backend after the date until which such links

@@ -12,11 +12,11 @@ use std::{
 };
 
 /// The part of a total that one caller may take. A quarter: three callers together leave something to the
-/// others, and a caller that calls from eight peers, each at its default limit, still has room.
+/// others, and by default the unfinished requests of one caller may reach the limits of eight peers.
 const PART_OF_TOTAL: usize = 4;
 
-/// The bytes of unfinished requests that a caller may have even if the total is low, up to half of it: a call
-/// with many headers fits into them.
+/// A caller may have this many bytes of unfinished requests even if the total is low, but at most half of the
+/// total. A call with many headers fits into them.
 const BYTES_MIN: usize = 64 * 1024;
 
 /// The shares of all callers of a port. Cheap to clone.
@@ -24,7 +24,8 @@ const BYTES_MIN: usize = 64 * 1024;
 pub(super) struct CallerShares {
     waiting: Arc<WaitingTotal>,
     waiting_bytes_max: usize,
-    /// The callers that were authenticated. Their number is bounded by the entries of the callers file.
+    /// The shares of the callers that were authenticated since the start: at most one for each name that the
+    /// callers file has had.
     by_name: Arc<Mutex<HashMap<String, Arc<CallerShare>>>>,
     unfinished_bytes_max: usize,
     connections_max: usize,
@@ -47,7 +48,7 @@ impl CallerShares {
         }
     }
 
-    /// Returns the requests of all callers that wait for their answer.
+    /// Returns the count of the bytes of all requests that wait for their answer.
     pub(super) const fn waiting(&self) -> &Arc<WaitingTotal> {
         &self.waiting
     }
@@ -138,18 +139,19 @@ impl CallerShare {
         self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Takes back bytes that were added.
+    /// Takes back unfinished bytes that were added.
     pub(super) fn release_unfinished(&self, bytes: usize) {
         self.unfinished_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
-/// One of the connections that a caller keeps although others need a place. Dropping it releases it.
+/// One of the connections that a caller keeps although others need a place. Dropping the value takes the
+/// connection out of the count.
 #[derive(Debug)]
 pub(super) struct KeptConnection(Arc<CallerShare>);
 
 impl KeptConnection {
-    /// Returns `None` if the caller keeps as many connections as it may.
+    /// Counts one more connection. Returns `None` if the caller already keeps as many as it may.
     pub(super) fn of(share: &Arc<CallerShare>) -> Option<Self> {
         let kept = Self(Arc::clone(share));
         // Count first, compare then. What is refused is dropped, which takes its count back.
@@ -180,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_low_total_still_has_room_for_a_call_of_two_callers() {
+    fn a_caller_may_take_half_of_a_low_total_up_to_the_minimum() {
         for (total, of_one) in [(64 * 1024, 32 * 1024), (128 * 1024, 64 * 1024), (160 * 1024, 64 * 1024)] {
             let shares = CallerShares::new(total, 0, 1);
             assert!(shares.of("one").add_unfinished(of_one) && !shares.of("one").add_unfinished(1));

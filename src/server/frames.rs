@@ -1,5 +1,5 @@
 //! Reads the heads of HTTP/2 frames (RFC 9113, section 4.1) from the bytes of a connection, without copying
-//! them.
+//! the payloads.
 
 use super::preface::PREFACE;
 
@@ -9,7 +9,7 @@ const HEAD_BYTES: usize = 9;
 /// The length of a whole `RST_STREAM` frame.
 const RESET_BYTES: usize = HEAD_BYTES + 4;
 
-/// The kind of a frame that ends a stream.
+/// The kind of a frame that resets a stream (RFC 9113, section 6.4).
 pub(super) const RST_STREAM: u8 = 3;
 
 /// The head of a frame.

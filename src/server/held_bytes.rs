@@ -17,8 +17,9 @@ pub(super) struct HeldBytes {
     connection: Arc<ConnectionAccount>,
     /// Whether the bytes are those of a call of health, which stay in the account of the strangers.
     is_of_health: bool,
-    /// Whether the bytes are those that the connection has for a call of health. They are counted nowhere.
-    is_health_call: bool,
+    /// Whether the bytes use the memory that the connection has for one call of health. Up to
+    /// [`HEALTH_CALL_BYTES`], they are counted nowhere.
+    uses_health_memory: bool,
     /// The account in which `held` is counted.
     account: Arc<Account>,
     /// The share of a caller in which `held` is counted too.
@@ -29,21 +30,23 @@ pub(super) struct HeldBytes {
 impl HeldBytes {
     /// Counts bytes in the account of the connection, and in the share of its caller.
     pub(super) fn new(connection: Arc<ConnectionAccount>) -> Self {
-        Self::of_request(connection, false)
+        let is_of_health = false;
+        Self::of_request(connection, is_of_health)
     }
 
-    /// Counts the bytes of a request in the account of the connection and the share of its caller or, if it
-    /// is a call of health, which needs no caller, always in the account of the strangers.
+    /// Counts the bytes of a request in the account of the connection and the share of its caller. A call of
+    /// health needs no caller, so its bytes are counted in the account of the strangers only.
     pub(super) fn of_request(connection: Arc<ConnectionAccount>, is_of_health: bool) -> Self {
         let account = Arc::clone(connection.account(is_of_health));
         let share = if is_of_health { None } else { connection.share() };
-        let is_health_call = is_of_health && connection.try_begin_health_call();
-        Self { connection, is_of_health, is_health_call, account, share, held: 0 }
+        let uses_health_memory = is_of_health && connection.try_begin_health_call();
+        Self { connection, is_of_health, uses_health_memory, account, share, held: 0 }
     }
 
-    /// Changes the number of bytes, within the limits or not. Returns true if it is within the limits.
+    /// Changes the number of bytes, within the limits or not. Returns true if the number is within the limits
+    /// or not greater than before.
     pub(super) fn set(&mut self, bytes: usize) -> bool {
-        if self.is_health_call && bytes <= HEALTH_CALL_BYTES {
+        if self.uses_health_memory && bytes <= HEALTH_CALL_BYTES {
             return true;
         }
         if bytes <= self.held {
@@ -78,7 +81,7 @@ impl HeldBytes {
 impl Drop for HeldBytes {
     fn drop(&mut self) {
         self.release(self.held);
-        if self.is_health_call {
+        if self.uses_health_memory {
             self.connection.end_health_call();
         }
     }
@@ -137,8 +140,9 @@ mod tests {
         let totals = UnfinishedTotals::default();
         let peer = PeerAccounts::new(PeerLimits::of_tests(), &totals);
         let (stranger, balancer) = (connection(&peer), connection(&peer));
+        let is_of_health = true;
         let health =
-            |connection: &Arc<ConnectionAccount>| HeldBytes::of_request(Arc::clone(connection), true);
+            |connection: &Arc<ConnectionAccount>| HeldBytes::of_request(Arc::clone(connection), is_of_health);
         let mut held = [(); 3].map(|()| health(&stranger));
         assert_eq!(held.each_mut().map(|held| held.set(1_000)), [true, false, false]);
 

@@ -1,7 +1,7 @@
 //! Serves calls over HTTP/1.1, one after the other on a connection, with the limits of HTTP/2 (`http2.rs`).
 //!
-//! At its maximum age, a connection answers the call in flight or one more, and is closed: a client or a
-//! proxy may just be sending a request. At shutdown, a connection finishes its call and is closed.
+//! At its maximum age, a connection answers the call in flight or one more, because a client or a proxy may
+//! just be sending a request. Then it is closed. At shutdown, a connection finishes its call and is closed.
 
 use std::{
     io,

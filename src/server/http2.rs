@@ -40,7 +40,7 @@ const LAST_CALL_TIME: Duration = Duration::from_millis(50);
 /// the default limit of a message.
 const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 
-/// The flow-control window of a connection. It bounds the memory that one peer can occupy with unread
+/// The flow-control window of a connection. It bounds the memory that one connection can occupy with unread
 /// messages.
 const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
 

@@ -23,12 +23,12 @@ use crate::clock::Clock;
 /// The most connections that wait to be accepted. Linux limits it to `net.core.somaxconn`.
 const BACKLOG: u32 = 1_024;
 
-/// The most new connections that are accepted while there is no place, in order to see whose they are. They
-/// need file descriptors, of which [`DESCRIPTORS_RESERVED`] are for other uses.
+/// The most new connections that are accepted while there is no place, in order to see whose they are. Their
+/// file descriptors are taken from [`DESCRIPTORS_RESERVED`], if there are no others.
 const WAITING_MAX: usize = 32;
 
-/// The most of them that get no place of another connection. A further one is closed, so that the next
-/// connection of another peer is seen.
+/// A new connection that gets no place of another one waits only while fewer than this many wait. Otherwise
+/// it is closed, so that the next connection of another peer is seen.
 const WAITING_WITHOUT_PLACE_MAX: usize = 16;
 
 /// File descriptors that are reserved for other uses: the database, the log, mail.
@@ -57,9 +57,9 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// The share of a port in the connections that the process may open.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Share {
-    /// The gRPC port: three quarters.
+    /// The API port: three quarters.
     Calls,
-    /// The HTTP port: one quarter, so that connections to the pages cannot use the slots of the gRPC port.
+    /// The HTTP port: one quarter, so that connections to the pages cannot use the slots of the API port.
     Pages,
 }
 
@@ -85,15 +85,16 @@ impl Slot {
     }
 }
 
-/// Accepts connections while slots are free. When there is none, a new connection of a peer that has few gets
-/// the place of one whose peer has many; one of the peer that has the most waits.
+/// Accepts connections while slots are free. When no slot is free, a new connection of a peer that has few
+/// gets the place of one whose peer has many; a new connection of the peer that has the most waits.
 pub(super) struct Acceptor {
     listener: TcpListener,
     /// The connections that were accepted and wait for a slot, the next one first.
     waiting: VecDeque<(TcpStream, SocketAddr)>,
     slots: Arc<Semaphore>,
     peers: Peers,
-    warned: Option<Instant>,
+    /// The time of the last warning.
+    warned_at: Option<Instant>,
 }
 
 impl Acceptor {
@@ -110,7 +111,7 @@ impl Acceptor {
         }
         let peers = Peers::new(peer_limits, slots);
         let slots = Arc::new(Semaphore::new(slots));
-        Self { listener, waiting: VecDeque::new(), slots, peers, warned: None }
+        Self { listener, waiting: VecDeque::new(), slots, peers, warned_at: None }
     }
 
     /// Returns the next connection with its slot, which must be held until the connection is closed. A
@@ -172,9 +173,9 @@ impl Acceptor {
     /// Logs a warning, unless the last one was logged less than `WARNING_INTERVAL` ago.
     fn warn(&mut self, warning: &str) {
         let now = Clock::system().instant();
-        if self.warned.is_none_or(|last| now.duration_since(last) >= WARNING_INTERVAL) {
+        if self.warned_at.is_none_or(|last| now.duration_since(last) >= WARNING_INTERVAL) {
             tracing::warn!("{warning}");
-            self.warned = Some(now);
+            self.warned_at = Some(now);
         }
     }
 }

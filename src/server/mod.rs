@@ -120,6 +120,7 @@ async fn accept_until(
     drop(acceptor);
     let all_closed = async { while open.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(drain_deadline, all_closed).await;
+    // A connection that has closed in the same moment is not counted as aborted.
     while open.try_join_next().is_some() {}
     let connections_aborted = open.len();
     open.shutdown().await;

@@ -1,11 +1,11 @@
-//! The limits of the gRPC port.
+//! The limits of the API port.
 
 use std::time::Duration;
 
 use super::peer_account::PeerLimits;
 use crate::entropy::Entropy;
 
-/// The limits of the gRPC port. Each is a setting, documented in docs/CONFIG.md.
+/// The limits of the API port. Each is a setting, documented in docs/CONFIG.md.
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
     /// The most open connections; further connections wait to be accepted.
@@ -37,9 +37,9 @@ pub struct ServerOptions {
     pub late_bytes_max: usize,
     /// The time for which such bytes are read.
     pub late_bytes_timeout: Duration,
-    /// The most streams per second that a connection may reset at once, or make the server reset; a burst may
-    /// be as large as `streams_per_connection_max`. A connection that exceeds it gets GOAWAY, and is closed
-    /// after another burst.
+    /// The most streams per second that the peer of a connection may reset as soon as they begin, or make the
+    /// server reset; a burst may be as large as `streams_per_connection_max`. A connection that exceeds it
+    /// gets GOAWAY, and is closed after another burst.
     pub resets_per_second_max: u32,
     /// The time limit of a shutdown.
     pub drain_deadline: Duration,

@@ -17,11 +17,12 @@ use super::{
     streaming_calls::{StreamingCalls, StreamingSlot, StreamsOfConnection},
 };
 
-/// The calls of one connection up to which a call of health passes although the peer has too many calls. A
-/// client that checks the health has one such call at a time.
+/// While a peer has too many calls, a call of health passes if its connection has at most this many calls in
+/// flight. A client that checks the health has one such call at a time.
 const CALLS_WITH_HEALTH_MAX: usize = 4;
 
-/// The limits of each peer, and of the bytes of all peers together.
+/// The limits of each peer, and of the bytes of all peers together. Each limit of a peer applies to each of
+/// its two accounts, except `connections_max`, which applies to both together.
 #[derive(Debug, Clone, Copy)]
 pub struct PeerLimits {
     /// The most open connections.
@@ -32,7 +33,8 @@ pub struct PeerLimits {
     pub streaming_calls_max: usize,
     /// The most bytes of unfinished requests that are kept in memory.
     pub unfinished_bytes_max: usize,
-    /// The most bytes of unfinished requests of all peers that are kept in memory.
+    /// The most bytes of unfinished requests of all callers that are kept in memory, and as much again of all
+    /// strangers.
     pub unfinished_bytes_total_max: usize,
     /// The most bytes of requests of all peers that have arrived and wait for their answer.
     pub waiting_bytes_total_max: usize,
@@ -110,8 +112,9 @@ pub struct ConnectionAccount {
     is_authenticated: AtomicBool,
     /// The caller that was authenticated last. Callers can share a connection through a proxy.
     caller: Mutex<Option<Arc<CallerShare>>>,
-    /// Whether the first caller keeps the connection although others need a place.
+    /// Set if the first caller keeps the connection although others need a place.
     kept: Mutex<Option<KeptConnection>>,
+    /// The calls in flight of this connection alone.
     calls: AtomicUsize,
     streaming_calls: StreamsOfConnection,
     /// Whether a call of health holds the memory that each connection has for one.
@@ -158,7 +161,7 @@ impl ConnectionAccount {
         lock(&self.caller).clone()
     }
 
-    /// Returns the requests of all connections that wait for their answer.
+    /// Returns the count of the bytes of all requests that wait for their answer.
     pub(super) const fn waiting_total(&self) -> &Arc<WaitingTotal> {
         self.accounts.shares.waiting()
     }
@@ -183,8 +186,10 @@ impl ConnectionAccount {
         self.displaced.notified().await;
     }
 
+    /// Returns the account of the connection.
     fn current(&self) -> &Arc<Account> {
-        self.account(false)
+        let is_of_health = false;
+        self.account(is_of_health)
     }
 
     /// Returns the account of the strangers if `is_of_health` is set, otherwise that of the connection.
@@ -223,12 +228,12 @@ impl ConnectionAccount {
     }
 
     /// Begins a streaming call. If the peer has as many as it may have, it gets the place of another one if
-    /// `takes_place` is set; otherwise returns `None`.
+    /// `may_displace` is set; otherwise returns `None`.
     #[must_use]
-    pub fn try_begin_streaming_call(&self, takes_place: bool) -> Option<StreamingSlot> {
+    pub fn try_begin_streaming_call(&self, may_displace: bool) -> Option<StreamingSlot> {
         let account = self.current();
         let max = account.limits.streaming_calls_max;
-        account.streaming_calls.begin(&self.streaming_calls, max, takes_place)
+        account.streaming_calls.begin(&self.streaming_calls, max, may_displace)
     }
 }
 
@@ -323,11 +328,12 @@ mod tests {
         let [peer, other] = [(); 2].map(|()| PeerAccounts::new(PeerLimits::of_tests(), &totals));
         let (one, two, other) = (connection(&peer), connection(&peer), connection(&other));
 
-        let slot = one.try_begin_streaming_call(false);
-        assert!(slot.is_some() && two.try_begin_streaming_call(false).is_none());
-        assert!(other.try_begin_streaming_call(false).is_some());
+        let may_displace = false;
+        let slot = one.try_begin_streaming_call(may_displace);
+        assert!(slot.is_some() && two.try_begin_streaming_call(may_displace).is_none());
+        assert!(other.try_begin_streaming_call(may_displace).is_some());
         drop(slot);
-        assert!(two.try_begin_streaming_call(false).is_some());
+        assert!(two.try_begin_streaming_call(may_displace).is_some());
 
         let mut calls = CountedCalls::new(Arc::clone(&one));
         calls.set(4);
@@ -344,13 +350,14 @@ mod tests {
         let mut calls = CountedCalls::new(Arc::clone(&stranger));
         let mut held = HeldBytes::new(Arc::clone(&stranger));
         calls.set(4);
-        let slot = stranger.try_begin_streaming_call(false);
+        let may_displace = false;
+        let slot = stranger.try_begin_streaming_call(may_displace);
         assert!(held.set(100) && slot.is_some());
 
         let mut of_caller = HeldBytes::new(Arc::clone(&caller));
         assert!(caller.has_too_many_calls() && !of_caller.set(1), "not authenticated yet");
         caller.set_authenticated("bff");
-        assert!(!caller.has_too_many_calls() && caller.try_begin_streaming_call(false).is_some());
+        assert!(!caller.has_too_many_calls() && caller.try_begin_streaming_call(may_displace).is_some());
         assert!(of_caller.set(100) && !of_caller.set(101));
         drop((held, of_caller));
         assert!(totals.are_zero());

@@ -43,8 +43,8 @@ impl PeerLog {
         Self(Arc::new(Lines { clock, window: Mutex::default() }))
     }
 
-    /// True if the caller should log its line about a request of `peer`. Otherwise the line is counted, and
-    /// the number is logged at the end of the minute with `text`, which says what equal lines have in common.
+    /// True if a line about a request of `peer` is to be logged now. Otherwise the line is counted, and the
+    /// number is logged at the end of the minute with `text`, which says what equal lines have in common.
     #[must_use]
     pub fn admits(&self, peer: IpAddr, text: String) -> bool {
         let now = self.0.clock.instant();

@@ -16,8 +16,9 @@ use super::{
 };
 use crate::{clock::Clock, domain::ClientAddress};
 
-/// A peer may open this part (1/64) of its limit beyond the limit, for a health check by a load balancer
-/// whose address others use up. A further connection gets the place of the oldest of these extra ones.
+/// A peer may open this part (1/64) of its limit beyond the limit. A load balancer can then check the health
+/// although clients at its address have used up the limit. A further connection gets the place of the oldest
+/// of these extra ones.
 const EXTRA_PART: usize = 64;
 
 /// The time for which an extra connection keeps its place: longer than a health check takes.
@@ -35,11 +36,11 @@ pub(super) struct Peers {
 #[derive(Default)]
 struct Connections {
     by_peer: HashMap<ClientAddress, Connected>,
-    /// The number of connections that were opened.
-    opened: u64,
+    /// The number that was given last; a refused connection has a number too.
+    last_number: u64,
 }
 
-/// The open connections of one peer, by their order.
+/// The open connections of one peer, by their numbers, the oldest one first.
 struct Connected {
     connections: BTreeMap<u64, Open>,
     accounts: PeerAccounts,
@@ -96,8 +97,8 @@ impl Peers {
     fn take_at(&self, address: IpAddr, now: Instant) -> Option<PeerSlot> {
         let peer = ClientAddress::of(address);
         let mut connected = self.lock();
-        connected.opened += 1;
-        let number = connected.opened;
+        connected.last_number += 1;
+        let number = connected.last_number;
         let of_peer = connected.by_peer.entry(peer).or_insert_with(|| Connected {
             connections: BTreeMap::new(),
             accounts: PeerAccounts::new(self.limits, &self.unfinished_totals),
@@ -209,9 +210,10 @@ mod tests {
         let [one, two] = ["2001:db8::1", "2001:db8::2"].map(|text| peers.take(address(text)).unwrap());
         let other = peers.take(address("192.0.2.1")).unwrap();
 
-        let slot = one.account().try_begin_streaming_call(false);
-        assert!(slot.is_some() && two.account().try_begin_streaming_call(false).is_none());
-        assert!(other.account().try_begin_streaming_call(false).is_some());
+        let may_displace = false;
+        let slot = one.account().try_begin_streaming_call(may_displace);
+        assert!(slot.is_some() && two.account().try_begin_streaming_call(may_displace).is_none());
+        assert!(other.account().try_begin_streaming_call(may_displace).is_some());
     }
 
     /// True if another connection gets the place of this one.

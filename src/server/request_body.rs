@@ -1,10 +1,11 @@
 //! The body of a request, within limits.
 //!
-//! The limits apply to every path before a service sees the request: the length of the body, and the memory
-//! that a peer's unfinished requests occupy. When a handler drops a body that is not complete, because it has
-//! answered, the rest is read and discarded. Otherwise hyper would reset the stream, and h2 would count each
-//! frame that arrives after the reset as an error of the peer; over HTTP/1.1, a client that is still sending
-//! would get a reset instead of the answer.
+//! The limits apply to every path before a service sees the request: the length of the body, the memory of a
+//! peer's unfinished requests, and the memory of a caller's requests that wait for their answers.
+//!
+//! When a handler drops a body that is not complete, because it has answered, the rest is read and discarded.
+//! Otherwise hyper would reset the stream, and h2 would count each frame that arrives after the reset as an
+//! error of the peer; over HTTP/1.1, a client that is still sending would get a reset instead of the answer.
 
 use std::{
     cell::Cell,
@@ -53,8 +54,8 @@ pub struct BodyLimit {
     pub bytes_max: usize,
     /// The memory of the request while it waits for its body, without its received bytes and its headers.
     pub waiting_bytes: usize,
-    /// Whether it is a call of health. It counts as one of a stranger even if a caller was authenticated on
-    /// its connection, and each connection has memory for one of them.
+    /// True for a call of health. Its memory counts as that of a stranger even if a caller was authenticated
+    /// on its connection. Each connection has memory for one such call.
     pub is_of_health: bool,
 }
 
@@ -81,7 +82,7 @@ pub(super) struct BodyContext {
 }
 
 impl BodyContext {
-    /// Returns what a call of the connection keeps of its request.
+    /// Creates the count of what a call of the connection keeps of its request.
     pub(super) fn waiting_request(&self) -> Arc<WaitingRequest> {
         Arc::new(WaitingRequest::new(Arc::clone(&self.account)))
     }

@@ -27,6 +27,7 @@ const LOCAL_RESETS_BEFORE_DRAIN: usize = LOCAL_RESETS_MAX / 2;
 /// The number of empty DATA frames after which a connection is drained. h2 aborts it after 100.
 const EMPTY_FRAMES_BEFORE_DRAIN: usize = 50;
 
+// Kinds of frames, and the flag of a frame that ends its side of a stream (RFC 9113, sections 6.1 and 6.2).
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const END_STREAM: u8 = 1;
@@ -114,7 +115,8 @@ impl Resets {
         if self.empty_frames >= EMPTY_FRAMES_BEFORE_DRAIN {
             self.verdict.raise_to(Verdict::Drain);
         }
-        // Calls begin after further reads. A read without calls therefore leaves the flag as it is.
+        // The calls of a read may begin only after further reads. A read without calls therefore leaves the
+        // flag as it is.
         if frames.calls > 0 {
             self.verdict.0.has_resets.store(frames.resets > 0, Ordering::Relaxed);
         }

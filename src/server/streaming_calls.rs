@@ -24,8 +24,9 @@ pub(super) struct StreamingCalls(Mutex<Open>);
 
 #[derive(Debug, Default)]
 struct Open {
+    /// The number of calls that have begun, which is the number of the newest one.
     begun: u64,
-    /// The calls by their order.
+    /// The calls by their numbers, the oldest one first.
     calls: BTreeMap<u64, OpenCall>,
 }
 
@@ -61,16 +62,16 @@ impl StreamingCalls {
     }
 
     /// Begins a call of a connection. If all `max` places are taken, it gets that of another call if
-    /// `takes_place` is set; otherwise returns `None`.
+    /// `may_displace` is set; otherwise returns `None`.
     pub(super) fn begin(
         self: &Arc<Self>,
         of_connection: &StreamsOfConnection,
         max: usize,
-        takes_place: bool,
+        may_displace: bool,
     ) -> Option<StreamingSlot> {
         let mut open = self.lock();
         if open.calls.len() >= max {
-            if !takes_place {
+            if !may_displace {
                 return None;
             }
             open.displace();
@@ -85,7 +86,7 @@ impl StreamingCalls {
     }
 }
 
-/// The place of a streaming call in flight. Dropping it ends the call.
+/// The place of a streaming call in flight. Dropping it releases the place.
 #[derive(Debug)]
 pub struct StreamingSlot {
     calls: Arc<StreamingCalls>,
@@ -118,10 +119,11 @@ mod tests {
     #[test]
     fn a_place_is_free_when_its_call_ends() {
         let (calls, connection) = (Arc::new(StreamingCalls::default()), StreamsOfConnection::default());
-        let first = calls.begin(&connection, 1, false);
-        assert!(first.is_some() && calls.begin(&connection, 1, false).is_none());
+        let (max, may_displace) = (1, false);
+        let first = calls.begin(&connection, max, may_displace);
+        assert!(first.is_some() && calls.begin(&connection, max, may_displace).is_none());
         drop(first);
-        assert!(calls.begin(&connection, 1, false).is_some());
+        assert!(calls.begin(&connection, max, may_displace).is_some());
         assert_eq!(connection.load(Ordering::Relaxed), 0);
     }
 
@@ -129,14 +131,16 @@ mod tests {
     fn a_new_call_gets_the_place_of_the_oldest_of_the_connection_with_the_most() {
         let calls = Arc::new(StreamingCalls::default());
         let [monitor, stranger, third] = [(); 3].map(|()| StreamsOfConnection::default());
-        let watch = calls.begin(&monitor, 3, true).unwrap();
-        let of_stranger: Vec<_> = (0..5).map(|_| calls.begin(&stranger, 3, true).unwrap()).collect();
+        let (max, may_displace) = (3, true);
+        let begin = |connection| calls.begin(connection, max, may_displace).unwrap();
+        let watch = begin(&monitor);
+        let of_stranger: Vec<_> = (0..5).map(|_| begin(&stranger)).collect();
         assert_eq!(are_displaced(&of_stranger), [true, true, true, false, false]);
 
-        let of_third = calls.begin(&third, 3, true).unwrap();
+        let of_third = begin(&third);
         assert_eq!(are_displaced([&of_stranger[3], &of_stranger[4], &watch]), [true, false, false]);
         // Each connection has one: the oldest of all.
-        let newest = calls.begin(&third, 3, true).unwrap();
+        let newest = begin(&third);
         assert_eq!(are_displaced([&watch, &of_stranger[4], &of_third, &newest]), [true, false, false, false]);
 
         drop((watch, of_stranger, of_third, newest));

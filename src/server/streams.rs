@@ -141,8 +141,8 @@ impl<C> WithStreams<C> {
 }
 
 impl<C> Drop for WithStreams<C> {
-    /// Drops all streams. hyper's streams own the executor, which owns those that wait, so a stream that was
-    /// accepted in the last poll of the connection would otherwise stay in memory.
+    /// Drops all streams. hyper's streams own the executor, which owns those that wait. Without this, a
+    /// stream that was accepted in the last poll of the connection would therefore stay in memory.
     fn drop(&mut self) {
         self.running.clear();
         let waiting =

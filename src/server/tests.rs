@@ -176,14 +176,14 @@ async fn a_shutdown_aborts_an_open_stream_at_the_deadline() {
 
     let (_, took) = server.stop().await;
 
-    assert!(took >= Duration::from_millis(300), "{took:?}");
+    assert!(took >= options().drain_deadline, "{took:?}");
     assert!(watch.message().await.is_err());
 }
 
 /// tonic's client does not retry a call that was not sent because of a GOAWAY; other clients do (gRFC A6,
 /// transparent retries). A call that the server has started is always answered.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_call_fails_when_connections_reach_their_age() {
+async fn no_sent_call_fails_when_connections_reach_their_age() {
     let age = Duration::from_millis(100);
     let server = TestServer::start(ServerOptions { connection_age: age, ..options() }, None);
     let channel = server.channel().await;
@@ -281,6 +281,7 @@ async fn a_peer_at_its_connection_limit_gets_no_other_until_one_closes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn aborted_connections_are_counted() {
+    // Repeated, because a connection could close just before it is counted.
     for _ in 0..20 {
         let server =
             TestServer::start(ServerOptions { drain_deadline: Duration::from_millis(50), ..options() }, None);

@@ -22,7 +22,7 @@ use crate::{
 /// The TLS configuration cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A certificate file cannot be read.
+    /// A certificate file cannot be read, or other users may change the file of certificate authorities.
     #[error("{source}")]
     UnusableFile {
         /// The file.

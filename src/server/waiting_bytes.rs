@@ -1,7 +1,7 @@
 //! The memory of requests that have arrived and wait for their answer, for each caller and for all together.
 //!
-//! A request whose body is complete is no longer an unfinished one (`held_bytes.rs`), but its handler keeps
-//! it while it waits, for example for a database that does not answer.
+//! A request whose body is complete is no longer an unfinished one (`held_bytes.rs`). But its handler keeps
+//! it until the answer, and may wait, for example for a database that does not answer.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -38,7 +38,7 @@ impl WaitingRequest {
 /// Waiting bytes of one request. Dropping it releases them.
 struct WaitingBytes {
     total: Arc<WaitingTotal>,
-    /// The share of the caller; `None` without a callers file.
+    /// The share of the caller; `None` if no caller was authenticated on the connection.
     share: Option<Arc<CallerShare>>,
     bytes: usize,
 }
@@ -48,7 +48,7 @@ impl WaitingBytes {
         Self { total: Arc::clone(account.waiting_total()), share: account.share(), bytes: 0 }
     }
 
-    /// Changes the number of bytes, within the limits or not. Returns true if it is within the limits.
+    /// Raises the number of bytes, within the limits or not. Returns true if it is within the limits.
     fn set(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
         self.bytes += more;

@@ -17,8 +17,8 @@ use super::{
 };
 use crate::clock::Clock;
 
-/// The bytes of an unfinished frame that are not counted: nearly every read ends within a frame of this
-/// length or between two frames.
+/// An unfinished frame is counted only from this many received bytes on: nearly every read ends before them,
+/// or between two frames.
 const UNCOUNTED_FRAME_BYTES: usize = 1_024;
 
 /// The most bytes of an unfinished frame. The server accepts the default `SETTINGS_MAX_FRAME_SIZE`.
@@ -92,7 +92,7 @@ impl<Io> WatchedIo<Io> {
         self.has_resets |= self.resets.sent(resets, || self.clock.instant());
     }
 
-    /// Counts the bytes of the unfinished frame as held by the peer.
+    /// Counts the received bytes of the unfinished frame as memory that the peer holds.
     fn hold_unfinished_frame(&mut self) {
         let left = self.received.payload_left();
         let received = if left == 0 { 0 } else { self.received_length.saturating_sub(left) };

@@ -3,7 +3,8 @@
 //! No log level shows a password, a token or a hash. The service's own types that hold a secret do not print
 //! it. The libraries that transmit secrets (SMTP, PostgreSQL, TLS, HTTP/2) log at `info` and above only,
 //! regardless of the setting, because their `trace` events contain the transmitted data. A logged value
-//! cannot forge a line, because control characters in it are escaped.
+//! cannot forge a line, because control characters in it are escaped: all of them in text, and those below
+//! U+0020 in JSON.
 //!
 //! No thread that logs waits for the reader of standard error. See [`init`].
 
@@ -37,7 +38,7 @@ pub enum TelemetryError {
 
 /// Sets up the log of the process; `level` is in the syntax of [`EnvFilter`].
 ///
-/// Two threads write the lines: one those of audit events, the other all others. Each has a queue of its own.
+/// Two threads write the lines: one those of audit events, the other the rest. Each has a queue of its own.
 /// If standard error is not read, for example because a log collector hangs, the queues fill up. Then new
 /// lines are dropped, and a later line says how many. Audit events are dropped last: other lines never take
 /// their places. A SIGKILL loses the lines of the last milliseconds.

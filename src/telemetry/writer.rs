@@ -53,8 +53,8 @@ pub fn report_failure(reason: &str) {
     });
 }
 
-/// Runs `write`, which may wait for the reader of standard error or output, and returns after
-/// [`FINISH_LIMIT`] even if it has not ended.
+/// Runs `write`, which may wait for the reader of standard error. Returns after [`FINISH_LIMIT`] even if
+/// `write` has not ended.
 fn within_limit(write: impl FnOnce() + Send + 'static) {
     let (ended, end) = mpsc::channel();
     let writer = thread::Builder::new().spawn(move || {

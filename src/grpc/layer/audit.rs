@@ -106,6 +106,7 @@ impl<'a> CallTrail<'a> {
         );
         match method.policy.refusal {
             Some(_) if is_failure && method.policy.is_look_up => None,
+            // The message is too long, or it is compressed.
             Some(_) if code == Code::OutOfRange || code == Code::Unimplemented => {
                 Some(AuditKind::InputValidationFail)
             }

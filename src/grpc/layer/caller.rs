@@ -69,8 +69,8 @@ pub(super) fn authorize(caller: &Arc<Caller>, request: &Request<Body>) -> Result
     Ok(slot)
 }
 
-/// Returns the method as the callers file names it: `Service/Method`. Paths of unknown services are not
-/// repeated.
+/// Returns the method as the callers file names it: `Service/Method`. A path outside of the packages of the
+/// API, health and reflection is not repeated.
 fn method_name(path: &str) -> &str {
     match PathClass::of(path) {
         PathClass::Unknown => "this method",

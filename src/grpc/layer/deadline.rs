@@ -17,10 +17,10 @@ use super::super::{
 };
 use crate::proto::ErrorReason;
 
-/// The deadline of a call of gRPC.
+/// The header with the deadline of a call of gRPC.
 pub(in super::super) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// The deadline of a call of Connect, from which the `grpc-timeout` was made.
+/// The header with the deadline of a call of Connect, from which the `grpc-timeout` was made.
 pub(in super::super) const CONNECT_TIMEOUT: HeaderName = HeaderName::from_static("connect-timeout-ms");
 
 /// Returns the time limit of the call.

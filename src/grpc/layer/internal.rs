@@ -7,26 +7,27 @@ use tonic_types::{ErrorDetails, StatusExt};
 use super::super::{request_id::RequestId, status};
 use crate::proto::ErrorReason;
 
-/// Marks an INTERNAL response that a library created because it could not read the request message.
+/// Marks an INTERNAL response that had no reason. A library or the fast path (`grpc/unary.rs`) has created
+/// it, because it could not read the request message.
 #[derive(Clone, Copy)]
-pub(super) struct FromLibrary;
+pub(super) struct WithoutReason;
 
-/// Adds the request id to an INTERNAL response, and the reason if a library left it out. The message becomes
-/// "internal error". Other responses are not changed.
+/// Adds the request id to an INTERNAL response, and the reason if it has none. The message becomes "internal
+/// error". Other responses are not changed.
 pub(super) fn with_request_id(response: Response<Body>, id: RequestId) -> Response<Body> {
     // Only errors have the status in the headers. A response with a message has it in the trailers.
     match Status::from_header_map(response.headers()) {
         Some(status) if status.code() == Code::Internal => {
             let mut details = status.get_error_details();
-            let is_from_library = details.error_info().is_none();
-            if is_from_library {
+            let lacks_reason = details.error_info().is_none();
+            if lacks_reason {
                 tracing::warn!(request_id = %id, error = status.message(), "Call failed in a library");
                 details = status::details(ErrorReason::Internal);
             }
             // The empty text is `serving_data`, which is not used.
             let mut response = with_details(details.set_request_info(id.to_string(), "").clone());
-            if is_from_library {
-                response.extensions_mut().insert(FromLibrary);
+            if lacks_reason {
+                response.extensions_mut().insert(WithoutReason);
             }
             response
         }

@@ -38,10 +38,11 @@ const LOOK_UP_PATHS: &str = "/kairos.identity.v1.IdentityService/ResolveToken";
 /// The memory of a call that waits for its message: the call, and the buffers of the gRPC library.
 const WAITING_CALL_BYTES: usize = 16 * 1024;
 
-/// The memory of a look-up that waits for its message, without its headers. It has no buffers of the gRPC
-/// library (`grpc/unary.rs`). A caller may send 2,048 look-ups at once (the default of
-/// `server.calls-per-peer-max`), and their messages may arrive after all of their headers. 2,048 times this
-/// memory is less than 4 MiB, the default of `server.unfinished-bytes-per-peer-max`.
+/// The memory of a look-up that waits for its message, without its headers. `ResolveToken` has no buffers of
+/// the gRPC library (`grpc/unary.rs`); the buffer of `ResolveTokens`, 8 KiB, is not counted. A caller may
+/// send 2,048 look-ups at once (the default of `server.calls-per-peer-max`), and their messages may arrive
+/// after all of their headers. 2,048 times this memory is less than 4 MiB, the default of
+/// `server.unfinished-bytes-per-peer-max`. Their headers are counted in addition, 256 bytes each.
 const WAITING_LOOK_UP_BYTES: usize = 2_000;
 
 /// The memory of a call of health that waits for its message. Strangers may call the health service, and no
@@ -107,7 +108,7 @@ pub struct RequestLimits {
     pub message_bytes_max: usize,
     /// The most bytes of a message of the health service.
     pub health_message_bytes_max: usize,
-    /// The time limit of a call of the API without a deadline.
+    /// The time limit of a call without a deadline.
     pub timeout_default: Duration,
     /// The time limit of any call, even if its deadline is later. For a call of reflection, it includes the
     /// stream.
@@ -242,6 +243,7 @@ impl StreamingBody {
         self.is_ended = true;
         let status =
             overloaded("another call of this address got the place of this one: begin it again later");
+        // Only a request has a deadline.
         if self.deadline.is_some() {
             return Some(Err(status));
         }

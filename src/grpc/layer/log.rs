@@ -9,7 +9,7 @@ use tonic::{Code, Status, body::Body};
 use tonic_types::StatusExt;
 use tracing::Level;
 
-use super::{super::request_id::RequestId, internal::FromLibrary, methods::Method};
+use super::{super::request_id::RequestId, internal::WithoutReason, methods::Method};
 use crate::{callers::Caller, clock::Clock, domain::NOBODY, server::PeerLog};
 
 /// Logged in place of a path that is not a known method.
@@ -78,7 +78,7 @@ impl<'a> Call<'a> {
         };
         let reason = status.get_details_error_info().map(|info| info.reason);
         self.log(code_name(status.code()), reason.as_deref());
-        let is_unreadable = response.extensions().get::<FromLibrary>().is_some();
+        let is_unreadable = response.extensions().get::<WithoutReason>().is_some();
         CallResult::Error { code: status.code(), reason, is_unreadable }
     }
 
@@ -92,10 +92,10 @@ impl<'a> Call<'a> {
     /// only the first of equal ones.
     fn is_admitted(&self, code: &str, reason: Option<&str>) -> bool {
         let caller = self.caller.as_ref().map_or(NOBODY, |caller| caller.name());
-        let is_of_any_client = caller == NOBODY || self.method.is_none();
+        let any_client_can_cause_it = caller == NOBODY || self.method.is_none();
         // Lines are equal whatever their method is, because a stranger can call every method.
         let text = || format!("{code} {} of {caller}", reason.unwrap_or("without a reason"));
-        !is_of_any_client || self.peer_log.admits(self.peer.ip(), text())
+        !any_client_can_cause_it || self.peer_log.admits(self.peer.ip(), text())
     }
 
     fn log(&mut self, code: &str, reason: Option<&str>) {

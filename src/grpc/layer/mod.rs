@@ -48,7 +48,8 @@ pub struct LayerOptions {
 
 /// Handles the calls that the layers let pass, and records the events of those whose operation recorded none.
 pub trait CallHandler: RecordEvent + 'static {
-    /// Handles one call of `requester`, whose caller is authenticated and may call the method.
+    /// Handles one call of `requester`, whose caller may call the method. The caller is authenticated, except
+    /// in a call of health, or if there is no callers file.
     fn handle(
         &self,
         request: Request<Body>,
@@ -74,9 +75,11 @@ pub fn wrap<S: CallHandler>(services: S, options: LayerOptions) -> Layered<S> {
 /// A request that the layers let pass.
 struct Admitted {
     requester: Requester,
-    /// The slots are held until the response is ready; that of a streaming call until the stream has ended.
+    /// Held until the response is ready.
     _call: CallSlot,
+    /// For a streaming call; held until the stream has ended.
     streaming: Option<Arc<StreamingSlot>>,
+    /// The time in which the response must be ready.
     limit: Duration,
 }
 
@@ -105,7 +108,7 @@ impl<S> BodyLimits for Layered<S> {
 /// 5. Authentication and authorization of the caller, and then the limits of the peer, before the deadline
 ///    starts.
 /// 6. The request id in INTERNAL responses. It encloses the panic layer, which creates such responses.
-/// 7. Panics. It encloses the deadline layer, so that a panic and an exceeded deadline have different codes.
+/// 7. Panics of the handler and of the deadline layer.
 /// 8. The deadline, for the handler and the reading of the request body.
 impl<S: CallHandler> HttpHandler for Layered<S> {
     async fn answer(&self, request: Request<Body>, peer: &Peer) -> Response<Body> {
@@ -172,7 +175,8 @@ impl<S: CallHandler> Layered<S> {
         let options = &self.options;
         let class = PathClass::of(request.uri().path());
         let caller = match class {
-            // Load balancers check the health without a token. A monitor with one has the places of callers.
+            // Load balancers check the health without a token. If a monitor sends one, its connection uses
+            // the account of the callers; the call itself needs no caller.
             PathClass::Health | PathClass::HealthWatch => {
                 if !options.gate.is_open()
                     && let Ok(caller) = caller::identify(&options.gate, request, peer)

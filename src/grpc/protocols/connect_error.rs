@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 
 use super::schema::Schema;
 
-/// The error, as JSON has it.
+/// The fields of the JSON of an error.
 #[derive(Serialize)]
 struct ConnectError<'a> {
     code: &'a str,

@@ -43,8 +43,8 @@ const REMOVED: [HeaderName; 5] = [
 ];
 
 /// Returns the gRPC request of a unary call. Its body is read and translated when the handler reads it. An
-/// error of the protocol is an error of the body, so that it reaches authorized callers only, and the log and
-/// the audit trail.
+/// error of the protocol is an error of the body. So only an authorized caller gets it, and it is logged and
+/// recorded in the audit trail.
 pub(super) fn to_grpc(request: Request<Body>, codec: Codec, method: Method) -> Request<Body> {
     let (mut head, body) = request.into_parts();
     let state = match (check(&head.headers, &header::CONTENT_ENCODING), method) {
@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_timeout_keeps_its_value_or_stays_malformed() {
+    fn a_timeout_is_translated_or_stays_malformed() {
         for (millis, timeout) in [
             ("1", "1m"),
             ("0", "0m"),

@@ -109,7 +109,7 @@ fn unframed(mut received: Bytes) -> Result<Bytes, Status> {
     Ok(received)
 }
 
-/// Returns the message as the codec has it.
+/// Returns the protobuf message in this codec.
 fn encode(codec: Codec, message: Bytes, method: &Method) -> Result<Bytes, Status> {
     match (codec, method) {
         (Codec::Json, Method::Unary { response, .. }) => to_json(response, message),

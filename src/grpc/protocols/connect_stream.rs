@@ -37,8 +37,8 @@ fn error_in(headers: &HeaderMap) -> Option<Status> {
     Status::from_header_map(headers).filter(|status| status.code() != Code::Ok)
 }
 
-/// Returns the frame with these trailers. Its details are not readable, because a function pointer has no
-/// schema.
+/// Returns the frame with these trailers. The details of an error have no readable form (`debug`), because a
+/// function pointer has no schema.
 fn frame_of(trailers: &HeaderMap) -> Bytes {
     end(error_in(trailers).map(|status| connect_error::json(&status, None)).as_deref())
 }

@@ -1,4 +1,4 @@
-//! JSON of protobuf messages, by the canonical mapping
+//! JSON of protobuf messages, in the canonical mapping
 //! (<https://protobuf.dev/programming-guides/json/>).
 //!
 //! prost-reflect maps the values. This module also refuses a field that occurs twice (under its JSON name,
@@ -15,7 +15,11 @@ use serde::{
 use serde_json::{Map, Number, Value, error::Category};
 use tonic::Status;
 
-use super::super::{request_rule::JsonRule, rule::Violation, status::invalid_fields};
+use super::super::{
+    request_rule::JsonRule,
+    rule::Violation,
+    status::{NONE_OMITTED, invalid_fields},
+};
 
 /// The name of the whole message in a violation.
 const BODY: &str = "body";
@@ -28,7 +32,7 @@ const WELL_KNOWN: &str = "google.protobuf";
 /// # Errors
 /// `INVALID_FIELDS`.
 pub(super) fn decode(message: &MessageDescriptor, json: &[u8]) -> Result<DynamicMessage, Status> {
-    let invalid = |violations: Vec<Violation>| Err(invalid_fields(&violations, 0));
+    let invalid = |violations: Vec<Violation>| Err(invalid_fields(&violations, NONE_OMITTED));
     let value = match serde_json::from_slice(json) {
         Ok(Strict(value)) => value,
         Err(error) => return invalid(vec![syntax_violation(&error)]),
@@ -125,8 +129,8 @@ fn syntax_violation(error: &serde_json::Error) -> Violation {
     Violation::new(BODY, &rule)
 }
 
-/// Returns the first violation by a name in an object of the message: the name is no field, or the object
-/// already has the field under its other name. A value of the wrong type is not a violation here.
+/// Returns the first violation of the rules for names: a name in an object of the message is no field, or the
+/// object already has the field under its other name. A value of the wrong type is not a violation here.
 fn name_violation(message: &MessageDescriptor, value: &Value) -> Option<Violation> {
     let members = value.as_object().filter(|_| message.package_name() != WELL_KNOWN)?;
     let mut seen = HashSet::new();

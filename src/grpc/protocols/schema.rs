@@ -6,7 +6,7 @@ use prost_reflect::{DescriptorPool, MessageDescriptor};
 
 use crate::proto;
 
-/// The messages of a method.
+/// A method. Only a unary one is known with its messages.
 #[derive(Clone)]
 pub(super) enum Method {
     Unary { request: MessageDescriptor, response: MessageDescriptor },
@@ -43,7 +43,7 @@ impl Schema {
         Self { methods, pool }
     }
 
-    /// Returns the method with this path.
+    /// Returns the method with this path; `Unknown` if there is none.
     pub(super) fn find(&self, path: &str) -> Method {
         self.methods.get(path).cloned().unwrap_or(Method::Unknown)
     }

@@ -42,7 +42,7 @@ pub struct Api {
     pub page_tokens: PageTokens,
     /// Look-ups, which need no rules of accounts.
     pub store: Store,
-    /// Records the calls whose operation has recorded no event.
+    /// Records what the services themselves refuse, and the calls whose operation has recorded no event.
     pub audit: AuditTrail,
 }
 
@@ -68,8 +68,8 @@ pub struct Services {
 
 impl Services {
     /// Creates the services of the API, which accept requests of at most `message_bytes_max` bytes. `routes`
-    /// has health and reflection already. All services of the API but `IdentityService`, which bypasses the
-    /// router, are added to it.
+    /// already has health, and reflection if a setting enables it. All services of the API are added to it
+    /// except `IdentityService`, which bypasses the router.
     #[must_use]
     pub fn new(api: Api, message_bytes_max: usize, routes: Routes) -> Self {
         let (store, audit) = (api.store.clone(), api.audit.clone());
@@ -148,8 +148,8 @@ fn is_identity_path(path: &str) -> bool {
 /// The result of an RPC: a response or an error status.
 type RpcResult<T> = Result<Response<T>, Status>;
 
-/// Returns the requester that the layers stored in the request. Falls back to an unauthenticated caller
-/// without rights.
+/// Returns the requester, which `Services::handle` has stored in the request. Falls back to the
+/// unauthenticated caller, which has no rights to the API.
 fn requester<T>(request: &Request<T>) -> Requester {
     let unauthenticated = || Requester {
         caller: Caller::unauthenticated(),

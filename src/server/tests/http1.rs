@@ -42,7 +42,7 @@ async fn send(server: &TestServer, bytes: &str) -> TcpStream {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_of_one_connection_are_answered_in_order() {
+async fn pipelined_requests_are_all_answered() {
     let server = TestServer::start(options(), None);
     let requests = format!(
         "{CHECK}Content-Length: 0\r\n\r\n{CHECK}Content-Length: 5\r\n\r\n\0\0\0\0\0\

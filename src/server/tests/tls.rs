@@ -79,7 +79,7 @@ fn the_error_does_not_contain_a_malformed_key() {
     let certified = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
     let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
     std::fs::write(&certificate, certified.cert.pem()).unwrap();
-    // A secret store may replace line ends by spaces.
+    // A secret store may replace line ends with spaces.
     std::fs::write(&key, certified.signing_key.serialize_pem().replace('\n', " ")).unwrap();
     let secret = certified.signing_key.serialize_pem().lines().nth(1).unwrap()[..20].to_owned();
 
