@@ -18,7 +18,8 @@ impl LogLevel {
 
 impl Value for LogLevel {
     fn expects() -> String {
-        "error, warn, info, debug or trace, or directives such as info,kairos_identity::mail=debug".to_owned()
+        "off, error, warn, info, debug or trace, or directives such as info,kairos_identity::mail=debug"
+            .to_owned()
     }
 
     fn parse(text: &str) -> Option<Self> {

@@ -76,6 +76,7 @@ impl Import {
                     Ok(followed) => (round, open, is_complete) = followed,
                     // Nothing is lost: the next round finds what this one has missed.
                     Err(error) => {
+                        is_complete = false;
                         tracing::warn!(error = %chain(&error), "Import round failed; the next round retries it");
                     }
                 }

@@ -21,10 +21,14 @@ where
 {
     if is_json {
         let json = fmt::layer().json().flatten_event(true).with_current_span(false).with_span_list(false);
-        json.with_writer(writers).boxed()
+        // JSON text has no other control characters than these (RFC 8259, section 7).
+        json.with_writer(OneLines(writers, |c| format!("\\u{:04x}", u32::from(c)))).boxed()
     } else {
         // Without colours, every escape sequence in a line is part of a value and is escaped.
-        fmt::layer().with_ansi(false).with_writer(OneLines(writers)).boxed()
+        fmt::layer()
+            .with_ansi(false)
+            .with_writer(OneLines(writers, |c| c.escape_default().to_string()))
+            .boxed()
     }
 }
 
@@ -58,32 +62,34 @@ impl Write for Lines {
     }
 }
 
+/// Returns the escape sequence of a control character.
+type Escape = fn(char) -> String;
+
 /// Wraps each writer of `M` in [`OneLine`].
-struct OneLines<M>(M);
+struct OneLines<M>(M, Escape);
 
 impl<'a, M: MakeWriter<'a>> MakeWriter<'a> for OneLines<M> {
     type Writer = OneLine<M::Writer>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        OneLine(self.0.make_writer())
+        OneLine(self.0.make_writer(), self.1)
     }
 
     fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Self::Writer {
-        OneLine(self.0.make_writer_for(metadata))
+        OneLine(self.0.make_writer_for(metadata), self.1)
     }
 }
 
 /// Writes each event as one line. The formatter passes a whole event in one call; the last byte ends the
 /// line.
-struct OneLine<W>(W);
+struct OneLine<W>(W, Escape);
 
 impl<W: Write> Write for OneLine<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let (line, end) = event.split_at(event.len().saturating_sub(1));
         // 0xC2 begins the control characters of Latin-1 in UTF-8, some of which control a terminal.
         if line.iter().any(|byte| byte.is_ascii_control() || *byte == 0xC2) {
-            let escaped =
-                |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+            let escaped = |c: char| if c.is_control() { (self.1)(c) } else { c.to_string() };
             let line: String = String::from_utf8_lossy(line).chars().map(escaped).collect();
             // One call, so that no line of another thread is written in between.
             self.0.write_all(&[line.as_bytes(), end].concat())?;

@@ -3,7 +3,6 @@
 use std::{
     future::{Ready, ready},
     io,
-    path::Path,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -21,7 +20,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use super::trust::verifier;
+use super::trust::{Roots, verifier};
 use crate::{
     cli::Failure,
     connection_failure::{CertificateAdvice, certificate_fault, resolution_fault},
@@ -107,7 +106,7 @@ impl Target {
 pub(super) async fn connect(
     target: &Target,
     server_name: &str,
-    roots: Option<&Path>,
+    roots: Option<Roots<'_>>,
 ) -> Result<Channel, Failure> {
     let stream = target.open().await?;
     let stream: Box<dyn Stream> =
@@ -127,7 +126,7 @@ pub(super) async fn connect(
 async fn handshake(
     stream: TcpStream,
     server_name: &str,
-    roots: Option<&Path>,
+    roots: Option<Roots<'_>>,
 ) -> Result<impl Stream + use<>, Failure> {
     let name = ServerName::try_from(server_name.to_owned())
         .map_err(|_| format!("--server-name: {server_name} is neither a host name nor an IP address"))?;

@@ -20,7 +20,10 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-use self::connection::{Target, connect};
+use self::{
+    connection::{Target, connect},
+    trust::Roots,
+};
 use super::{Failure, output::print};
 use crate::{config::Settings, domain::chain};
 
@@ -57,7 +60,11 @@ impl Healthcheck {
     /// Asks the service at `url` for its status.
     async fn check(&self, url: &str, settings: &Settings) -> Result<ServingStatus, Failure> {
         let target = Target::parse(url)?;
-        let roots = self.ca_cert.as_deref().or(settings.server.tls_cert.as_deref());
+        let roots = match (&self.ca_cert, &settings.server.tls_cert) {
+            (Some(file), _) => Some(Roots { named_by: "--tls-ca", file }),
+            (None, Some(file)) => Some(Roots { named_by: "server.tls-cert", file }),
+            (None, None) => None,
+        };
         let channel = connect(&target, &self.server_name, roots).await?;
         match HealthClient::new(channel).check(HealthCheckRequest::default()).await {
             Ok(answer) => Ok(answer.into_inner().status()),

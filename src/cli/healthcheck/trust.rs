@@ -19,33 +19,48 @@ use crate::{
     input_file::{self, ShownPath},
 };
 
-/// Creates the verifier: it trusts the certificates in the file and what they issued; without a file, the
-/// authorities of the system.
-pub(super) fn verifier(file: Option<&Path>) -> Result<Arc<dyn ServerCertVerifier>, Failure> {
-    let named = match file {
-        Some(path) => certificates(path)?,
-        None => rustls_native_certs::load_native_certs().certs,
-    };
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(named.iter().cloned());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
-    let authorities = authorities.map_err(|_| match file {
-        Some(path) => format!("--tls-ca {}: contains no usable certificate", ShownPath(path)),
-        None => "this system trusts no authority: name a file with a certificate with --tls-ca".to_owned(),
-    })?;
-    let pinned = if file.is_some() { named } else { Vec::new() };
-    Ok(Arc::new(Trust { authorities, pinned }))
+/// A file with certificates that are trusted, or that issued what is trusted.
+#[derive(Clone, Copy)]
+pub(super) struct Roots<'a> {
+    /// The flag or the setting that names the file.
+    pub(super) named_by: &'static str,
+    pub(super) file: &'a Path,
 }
 
-/// Reads the certificates in a PEM file.
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
-    let bytes = input_file::read(path).map_err(|error| format!("--tls-ca {error}"))?;
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    match read {
-        Ok(read) if !read.is_empty() => Ok(read),
-        _ => Err(format!("--tls-ca {}: contains no certificate in PEM format", ShownPath(path))),
+impl Roots<'_> {
+    /// Formats an error of the file.
+    fn failure(self, error: &str) -> Failure {
+        format!("{} {}: {error}", self.named_by, ShownPath(self.file))
     }
+
+    /// Reads the certificates.
+    fn certificates(self) -> Result<Vec<CertificateDer<'static>>, Failure> {
+        let bytes = input_file::read(self.file).map_err(|error| format!("{} {error}", self.named_by))?;
+        let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+        match read {
+            Ok(read) if !read.is_empty() => Ok(read),
+            _ => Err(self.failure("contains no certificate in PEM format")),
+        }
+    }
+}
+
+/// Creates the verifier: it trusts the certificates in the file and what they issued; without a file, the
+/// authorities of the system.
+pub(super) fn verifier(roots: Option<Roots<'_>>) -> Result<Arc<dyn ServerCertVerifier>, Failure> {
+    let named = match roots {
+        Some(roots) => roots.certificates()?,
+        None => rustls_native_certs::load_native_certs().certs,
+    };
+    let mut trusted = RootCertStore::empty();
+    trusted.add_parsable_certificates(named.iter().cloned());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(trusted), provider).build();
+    let authorities = authorities.map_err(|_| match roots {
+        Some(roots) => roots.failure("contains no usable certificate"),
+        None => "this system trusts no authority: name a file with a certificate with --tls-ca".to_owned(),
+    })?;
+    let pinned = if roots.is_some() { named } else { Vec::new() };
+    Ok(Arc::new(Trust { authorities, pinned }))
 }
 
 /// Trusts what the authorities have issued, and the pinned certificates themselves. The authorities alone

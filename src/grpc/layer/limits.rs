@@ -32,18 +32,24 @@ const COMPRESSED: u8 = 1;
 /// The path prefix of the services of the API.
 const API: &str = "/kairos.identity.v1.";
 
-/// The path prefix of the look-ups by token (`ResolveToken`, `ResolveTokens`).
-const LOOK_UP_PATHS: &str = "/kairos.identity.v1.IdentityService/ResolveToken";
+/// The look-up by one token.
+const LOOK_UP: &str = "/kairos.identity.v1.IdentityService/ResolveToken";
+
+/// The look-up by several tokens.
+const LOOK_UP_BATCH: &str = "/kairos.identity.v1.IdentityService/ResolveTokens";
 
 /// The memory of a call that waits for its message: the call, and the buffers of the gRPC library.
 const WAITING_CALL_BYTES: usize = 16 * 1024;
 
 /// The memory of a look-up that waits for its message, without its headers. `ResolveToken` has no buffers of
-/// the gRPC library (`grpc/unary.rs`); the buffer of `ResolveTokens`, 8 KiB, is not counted. A caller may
-/// send 2,048 look-ups at once (the default of `server.calls-per-peer-max`), and their messages may arrive
-/// after all of their headers. 2,048 times this memory is less than 4 MiB, the default of
-/// `server.unfinished-bytes-per-peer-max`. Their headers are counted in addition, 256 bytes each.
-const WAITING_LOOK_UP_BYTES: usize = 2_000;
+/// the gRPC library (`grpc/unary.rs`), so a caller may send many look-ups at once, with messages that arrive
+/// after all of their headers: 1,100 with five headers each, which count 256 bytes each in addition, fit into
+/// 4 MiB, the default of `server.unfinished-bytes-per-peer-max`. In a development build a call occupies about
+/// 9 KiB in fact: the most calls that fit, those with one header, occupy less than 16 MiB.
+const WAITING_LOOK_UP_BYTES: usize = 2_500;
+
+/// The same of `ResolveTokens`, with the buffer of the gRPC library: 350 of them fit into 4 MiB.
+const WAITING_LOOK_UP_BATCH_BYTES: usize = WAITING_LOOK_UP_BYTES + 8 * 1024;
 
 /// The memory of a call of health that waits for its message. Strangers may call the health service, and no
 /// client needs many such calls. So it counts twice as much as other calls, and at most 128 of one peer wait
@@ -68,6 +74,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(super) enum PathClass {
     Api,
     LookUp,
+    /// A look-up by several tokens.
+    LookUpBatch,
     Health,
     /// A call of the health service that streams until the client ends it.
     HealthWatch,
@@ -79,8 +87,11 @@ pub(super) enum PathClass {
 impl PathClass {
     /// Returns the class of a path.
     pub(super) fn of(path: &str) -> Self {
-        if path.starts_with(LOOK_UP_PATHS) {
+        if path == LOOK_UP {
             return Self::LookUp;
+        }
+        if path == LOOK_UP_BATCH {
+            return Self::LookUpBatch;
         }
         if path.starts_with(API) {
             return Self::Api;
@@ -121,12 +132,15 @@ impl RequestLimits {
     /// Returns the limit on the body of a request.
     pub(super) fn body_limit(&self, class: PathClass) -> BodyLimit {
         let message = match class {
-            PathClass::Api | PathClass::LookUp | PathClass::Reflection => self.message_bytes_max,
+            PathClass::Api | PathClass::LookUp | PathClass::LookUpBatch | PathClass::Reflection => {
+                self.message_bytes_max
+            }
             PathClass::Health | PathClass::HealthWatch => self.health_message_bytes_max,
             PathClass::Unknown => 0,
         };
         let waiting_bytes = match class {
             PathClass::LookUp => WAITING_LOOK_UP_BYTES,
+            PathClass::LookUpBatch => WAITING_LOOK_UP_BATCH_BYTES,
             PathClass::Health | PathClass::HealthWatch => WAITING_HEALTH_BYTES,
             PathClass::Api | PathClass::Reflection | PathClass::Unknown => WAITING_CALL_BYTES,
         };
@@ -141,9 +155,11 @@ impl RequestLimits {
     pub(super) fn timeout(&self, class: PathClass, headers: &http::HeaderMap) -> Result<Duration, Status> {
         let max = match class {
             PathClass::Health | PathClass::HealthWatch => self.health_timeout.min(self.timeout_max),
-            PathClass::Api | PathClass::LookUp | PathClass::Reflection | PathClass::Unknown => {
-                self.timeout_max
-            }
+            PathClass::Api
+            | PathClass::LookUp
+            | PathClass::LookUpBatch
+            | PathClass::Reflection
+            | PathClass::Unknown => self.timeout_max,
         };
         deadline::limit(headers, self.timeout_default, max)
     }
@@ -156,9 +172,11 @@ impl RequestLimits {
 pub(super) fn admit_peer(class: PathClass, peer: &Peer) -> Result<Option<Arc<StreamingSlot>>, Status> {
     let has_too_many = match class {
         PathClass::Health | PathClass::HealthWatch => peer.account.has_too_many_calls_of_health(),
-        PathClass::Api | PathClass::LookUp | PathClass::Reflection | PathClass::Unknown => {
-            peer.account.has_too_many_calls()
-        }
+        PathClass::Api
+        | PathClass::LookUp
+        | PathClass::LookUpBatch
+        | PathClass::Reflection
+        | PathClass::Unknown => peer.account.has_too_many_calls(),
     };
     if has_too_many {
         return Err(too_many("calls"));
@@ -169,7 +187,11 @@ pub(super) fn admit_peer(class: PathClass, peer: &Peer) -> Result<Option<Arc<Str
             let slot = peer.account.try_begin_streaming_call(class == PathClass::HealthWatch);
             slot.map(|slot| Some(Arc::new(slot))).ok_or_else(|| too_many("streaming calls"))
         }
-        PathClass::Api | PathClass::LookUp | PathClass::Health | PathClass::Unknown => Ok(None),
+        PathClass::Api
+        | PathClass::LookUp
+        | PathClass::LookUpBatch
+        | PathClass::Health
+        | PathClass::Unknown => Ok(None),
     }
 }
 
@@ -309,10 +331,9 @@ mod tests {
             assert_ne!(PathClass::of(&path), PathClass::Unknown, "{path}");
         }
         assert_eq!(of("/kairos.identity.v1.IdentityService/Login"), (PathClass::Api, 1_005, 10));
-        for method in ["ResolveToken", "ResolveTokens"] {
-            let path = format!("/kairos.identity.v1.IdentityService/{method}");
-            assert_eq!(of(&path), (PathClass::LookUp, 1_005, 10));
-        }
+        assert_eq!(of("/kairos.identity.v1.IdentityService/ResolveToken"), (PathClass::LookUp, 1_005, 10));
+        let batch = of("/kairos.identity.v1.IdentityService/ResolveTokens");
+        assert_eq!(batch, (PathClass::LookUpBatch, 1_005, 10));
         assert_eq!(of("/grpc.health.v1.Health/Check"), (PathClass::Health, 105, 2));
         assert_eq!(of("/grpc.health.v1.Health/Watch"), (PathClass::HealthWatch, 105, 2));
         for version in ["v1", "v1alpha"] {

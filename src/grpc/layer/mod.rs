@@ -185,9 +185,11 @@ impl<S: CallHandler> Layered<S> {
                 }
                 Caller::unauthenticated()
             }
-            PathClass::Api | PathClass::LookUp | PathClass::Reflection | PathClass::Unknown => {
-                caller::identify(&options.gate, request, peer)?
-            }
+            PathClass::Api
+            | PathClass::LookUp
+            | PathClass::LookUpBatch
+            | PathClass::Reflection
+            | PathClass::Unknown => caller::identify(&options.gate, request, peer)?,
         };
         call.set_caller(&caller);
         let slot = caller::authorize(&caller, request)?;

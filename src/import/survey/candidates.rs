@@ -55,7 +55,7 @@ impl TryFrom<CandidateRow> for Candidate {
 
     fn try_from(row: CandidateRow) -> Result<Self, DatabaseError> {
         let corrupt = |column| DatabaseError::Corrupt { table: "candidate", column };
-        let digest = |bytes: Vec<u8>| <[u8; 32]>::try_from(bytes).map_err(|_| corrupt("digest"));
+        let digest = |bytes: Vec<u8>, column| <[u8; 32]>::try_from(bytes).map_err(|_| corrupt(column));
         Ok(Self {
             id: row.id,
             row_token: AuthToken::from_uuid(row.row_token.0),
@@ -64,8 +64,8 @@ impl TryFrom<CandidateRow> for Candidate {
             username: row.username,
             username_key: row.username_key,
             is_verified: row.is_verified,
-            row_digest: digest(row.row_digest)?,
-            password_digest: digest(row.password_digest)?,
+            row_digest: digest(row.row_digest, "row_digest")?,
+            password_digest: digest(row.password_digest, "password_digest")?,
             user: row.user_id.map(UserId::from_i64),
             state: UserState::of(&row.state).ok_or_else(|| corrupt("state"))?,
         })

@@ -136,8 +136,9 @@ impl Store {
             }
             let change =
                 UserChange { password: Some(password.expose().to_owned()), ..UserChange::verified(true) };
-            let user = connection.apply_linked_change(user.id, change, &notice, event, recorded).await?;
+            // Before the known addresses are deleted, from which the attempts at each of them are found.
             connection.delete_password_attempts(&user).await?;
+            let user = connection.apply_linked_change(user.id, change, &notice, event, recorded).await?;
             Ok(Some(user))
         })
     }

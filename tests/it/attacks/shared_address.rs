@@ -45,13 +45,13 @@ async fn assert_caller_is_served(flood: Flood) {
 #[tokio::test(flavor = "multi_thread")]
 async fn unfinished_messages_of_strangers_leave_room_for_those_of_a_caller() {
     // The announced length is nearly the longest that the health service accepts (1 KiB).
-    let flood = Flood { connections: 2, streams: 250, announced: 992, sent: 1, headers: 1 };
+    let flood = Flood { connections: 2, streams: 250, announced: 992, sent: Some(1), headers: 1 };
     assert_caller_is_served(flood).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_of_strangers_leave_room_for_those_of_a_caller() {
     // 2,500 calls: more than one peer may have in flight (`server.calls-per-peer-max`).
-    let flood = Flood { connections: 10, streams: 250, announced: 992, sent: 1, headers: 1 };
+    let flood = Flood { connections: 10, streams: 250, announced: 992, sent: Some(1), headers: 1 };
     assert_caller_is_served(flood).await;
 }

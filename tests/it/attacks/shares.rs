@@ -55,7 +55,7 @@ async fn unfinished_messages_of_a_caller_at_many_addresses_leave_room_for_those_
         .with_env("KAIROS_IDENTITY_SERVER_UNFINISHED_BYTES_PER_PEER_MAX", "1MiB");
     let callers = two_callers();
     let server = callers.serve_on(settings).await;
-    let flood = Flood { connections: 1, streams: 60, announced: 60 * 1_024, sent: 1, headers: 1 };
+    let flood = Flood { connections: 1, streams: 60, announced: 60 * 1_024, sent: Some(1), headers: 1 };
     let mut held = JoinSet::new();
     for number in 10..50 {
         let socket = connect_from(loopback(number), server.address()).await;
@@ -145,7 +145,7 @@ async fn strangers_at_the_address_of_a_load_balancer_leave_it_its_health_checks(
     let server = TestServer::start(Engine::Sqlite).await;
     let mut held = JoinSet::new();
     // More calls than one peer may have in flight, with more memory than one peer may hold.
-    let flood = Flood { connections: 1, streams: 250, announced: 992, sent: 1, headers: 1 };
+    let flood = Flood { connections: 1, streams: 250, announced: 992, sent: Some(1), headers: 1 };
     for _ in 0..10 {
         held.spawn(hold_calls(server.address(), CHECK, flood));
     }

@@ -101,6 +101,25 @@ on_both_engines! {
         assert_eq!(known(&database), 0, "a deletion");
     }
 
+    async fn a_reset_of_the_password_clears_the_failures_at_known_addresses(engine: Engine) {
+        let database = TestDatabase::new(engine);
+        let server = TestServer::on_url(database.url().to_owned()).start().await;
+        server.member("ada").await;
+        let failures = || database.count("core_throttle WHERE kind = 'account-password-at'");
+        log_in_from_home(&server, "ada", PASSWORD).await;
+        let wrong = from("192.0.2.1", login("ada", "wrong"));
+        server.client().await.login(wrong).await.unwrap_err();
+        assert_eq!(failures(), 1);
+
+        let mut accounts = AccountServiceClient::new(server.channel().await);
+        let reset = RequestPasswordResetRequest { email: address("ada"), return_mail_token: false };
+        accounts.request_password_reset(reset).await.unwrap();
+        let token = newest_mail(&server, &address("ada"), 2).await.token();
+        accounts.reset_password(ResetPasswordRequest { token, new_password: NEW_PASSWORD.into() }).await.unwrap();
+
+        assert_eq!(failures(), 0);
+    }
+
     async fn all_known_addresses_of_a_user_together_have_one_limit(engine: Engine) {
         const ADDRESSES: usize = 8;
         let server = TestServer::builder(engine).with_env("KAIROS_IDENTITY_LOGIN_FAILURES_MAX", "2").start().await;
