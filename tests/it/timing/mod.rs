@@ -270,7 +270,7 @@ on_both_engines! {
         let slow = "pbkdf2_sha256$2000000$salt$nIZvV0yN967Z2wcZspFbwGIDBjBGDuItJzNpQ+4TsY0=";
         scene.add_imported("slow", "slow@example.com", slow).await;
         let limit = |limit| [("KAIROS_IDENTITY_PASSWORD_COST", "4"), ("KAIROS_IDENTITY_PASSWORD_REFUSAL_TIME_MAX", limit)];
-        // The shortest time of several logins, taken in turn, so that other work on the machine disturbs both.
+        // Compares the shortest of several logins, taken in turn: other work on the machine disturbs both.
         let shortest = async |server: &TestServer, is_enough: fn(Duration, Duration) -> bool| {
             let mut client = server.client().await;
             let mut shortest = [Duration::MAX; 2];
