@@ -6,7 +6,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -20,7 +20,7 @@ use super::{
     sqlite_connection::{InlineConnection, execute, on_connection, set_busy_timeout},
     sqlite_file::DatabaseFile,
     sqlite_open::{SqliteOptions, open_reader, open_writer},
-    sqlite_thread::{Job, run_on, start_thread},
+    sqlite_thread::{Job, Lifecycle, run_on, start_thread},
     sqlite_transaction::{LockWait, in_transaction},
     sqlite_wal::{self, Checkpoint, WalWatch},
 };
@@ -59,11 +59,14 @@ impl SqliteThreads {
     pub fn open(options: SqliteOptions) -> Result<Self, DatabaseError> {
         let (writer, write_jobs) = async_channel::bounded(options.queue_length);
         let (readers, read_jobs) = async_channel::bounded(options.queue_length);
+        let opened = Arc::new(OnceLock::new());
+        let lifecycle = |open, close| Lifecycle { open, close, file: Arc::clone(&opened) };
         // The writer is opened first: it creates the file and switches it to WAL mode.
-        start_thread("sqlite-writer", &options, (open_writer, checkpoint_all), write_jobs)?;
+        start_thread("sqlite-writer", &options, lifecycle(open_writer, checkpoint_all), write_jobs)?;
         let file = Arc::new(DatabaseFile::opened(&options.path)?);
+        let _ = opened.set(Arc::clone(&file));
         for _ in 0..options.readers {
-            start_thread("sqlite-reader", &options, (open_reader, |_| {}), read_jobs.clone())?;
+            start_thread("sqlite-reader", &options, lifecycle(open_reader, |_| {}), read_jobs.clone())?;
         }
         let (commits, disk_full_failures) = (Arc::default(), DiskFullFailures::default());
         Ok(Self { options, file, commits, disk_full_failures, clock: Clock::system(), writer, readers })

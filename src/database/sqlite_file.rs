@@ -1,17 +1,22 @@
-//! Notices that the file of a SQLite database was moved, deleted or replaced while it is open.
+//! Notices that the file of a SQLite database was moved, deleted, replaced or truncated while it is open.
 //!
 //! SQLite keeps writing to the file that it opened, wherever that is now. What it acknowledges is then not in
 //! the file that the next start opens. So the service does not serve such a file.
 //!
+//! A file that another program overwrites in place keeps its identity. It is noticed if it becomes shorter:
+//! SQLite shortens a file only in VACUUM, which the service does not run. A longer or equally long content is
+//! not noticed.
+//!
 //! Nothing here opens the file: closing it would release SQLite's locks, which belong to the process.
 
 use std::{
-    fs, io,
+    fs::{self, Metadata},
+    io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{
         OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -26,7 +31,13 @@ struct FileId {
 
 impl FileId {
     fn of(path: &Path) -> io::Result<Self> {
-        fs::metadata(path).map(|file| Self { device: file.dev(), inode: file.ino() })
+        fs::metadata(path).map(|file| Self::from(&file))
+    }
+}
+
+impl From<&Metadata> for FileId {
+    fn from(file: &Metadata) -> Self {
+        Self { device: file.dev(), inode: file.ino() }
     }
 }
 
@@ -37,6 +48,10 @@ pub(crate) struct DatabaseFile {
     id: FileId,
     /// The WAL, from the first check that finds it. SQLite keeps the file while a connection is open.
     wal: OnceLock<FileId>,
+    /// The greatest length that the file has had, in bytes.
+    length: AtomicU64,
+    /// Whether the file has become shorter. What it contained is lost, so it is not served again.
+    is_truncated: AtomicBool,
     is_present: AtomicBool,
 }
 
@@ -44,7 +59,14 @@ impl DatabaseFile {
     /// Remembers the file at this path, which has just been opened.
     pub(super) fn opened(path: &Path) -> Result<Self, DatabaseError> {
         let id = FileId::of(path).map_err(|_| gone(path))?;
-        Ok(Self { path: path.to_owned(), id, wal: OnceLock::new(), is_present: AtomicBool::new(true) })
+        Ok(Self {
+            path: path.to_owned(),
+            id,
+            wal: OnceLock::new(),
+            length: AtomicU64::new(0),
+            is_truncated: AtomicBool::new(false),
+            is_present: AtomicBool::new(true),
+        })
     }
 
     /// Returns the path of the file.
@@ -60,6 +82,11 @@ impl DatabaseFile {
     pub(super) fn check(&self) -> Result<(), DatabaseError> {
         let is_present = self.is_unchanged();
         match (self.is_present.swap(is_present, Ordering::AcqRel), is_present) {
+            (true, false) if self.is_truncated.load(Ordering::Acquire) => tracing::error!(
+                "The database file {} was truncated or overwritten while it was open; it is no longer served: stop the \
+                 service, and restore a backup",
+                self.path.display()
+            ),
             (true, false) => tracing::error!(
                 "The database file {} or its WAL was moved, deleted or replaced while it was open; it is no longer \
                  served: put it back, or restart the service with the right file",
@@ -85,7 +112,14 @@ impl DatabaseFile {
             let _ = self.wal.set(wal?);
             wal
         });
-        FileId::of(&self.path).is_ok_and(|id| id == self.id) && wal == known_wal
+        let Ok(file) = fs::metadata(&self.path) else { return false };
+        if FileId::from(&file) != self.id || wal != known_wal {
+            return false;
+        }
+        if file.len() < self.length.fetch_max(file.len(), Ordering::AcqRel) {
+            self.is_truncated.store(true, Ordering::Release);
+        }
+        !self.is_truncated.load(Ordering::Acquire)
     }
 }
 
@@ -121,6 +155,22 @@ mod tests {
         assert!(file.check().is_err());
         fs::rename(&aside, &path).unwrap();
         assert!(file.check().is_ok() && file.require_present().is_ok());
+    }
+
+    #[test]
+    fn a_file_that_becomes_shorter_is_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        fs::write(&path, "one").unwrap();
+        let file = DatabaseFile::opened(&path).unwrap();
+        assert!(file.check().is_ok());
+        fs::write(&path, "longer").unwrap();
+        assert!(file.check().is_ok(), "SQLite makes a file longer");
+
+        fs::write(&path, "two").unwrap();
+        assert!(file.check().is_err());
+        fs::write(&path, "longer again").unwrap();
+        assert!(file.check().is_err(), "what it contained is still lost");
     }
 
     #[test]

@@ -37,6 +37,9 @@ const NOT_IN_A_PATH: &AsciiSet = &CONTROLS.add(b'?').add(b'#').add(b'%');
 /// What SQLite says of a file that it may not read, or beside which it may not write.
 const CANNOT_OPEN: &str = "unable to open database file";
 
+/// The error number of a process that has as many open files as it may have (EMFILE).
+const TOO_MANY_OPEN_FILES: i32 = 24;
+
 /// Opens a connection with these options.
 pub(super) type Open = fn(&SqliteOptions) -> Result<SqliteConnection, DatabaseError>;
 
@@ -176,7 +179,17 @@ fn refusal(path: &Path, reason: &str) -> DatabaseError {
         None => ".".to_owned(),
     };
     let beside = format!("write to its folder {folder}, where SQLite keeps the files -wal and -shm");
+    if reason.contains(CANNOT_OPEN)
+        && let Err(error) = File::open("/dev/null")
+        && error.raw_os_error() == Some(TOO_MANY_OPEN_FILES)
+    {
+        return in_file(
+            path,
+            "the process may open no more files: raise the limit (ulimit -n, LimitNOFILE=)",
+        );
+    }
     let known = [
+        ("malformed", "the file is damaged: restore a backup, with the service stopped".to_owned()),
         ("file is not a database", "the file is not a database of SQLite: another file was meant".to_owned()),
         ("database or disk is full", "the disk is full".to_owned()),
         ("disk I/O error", "the disk is full, or it cannot be read or written".to_owned()),

@@ -2,7 +2,7 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Condvar, Mutex, PoisonError},
+    sync::{Arc, Condvar, Mutex, OnceLock, PoisonError},
     thread,
     time::Duration,
 };
@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::{
     sqlite_connection::{InlineConnection, inline},
+    sqlite_file::DatabaseFile,
     sqlite_open::{Open, SqliteOptions},
 };
 use crate::database::DatabaseError;
@@ -19,12 +20,21 @@ use crate::database::DatabaseError;
 /// A query that runs on a thread.
 pub(super) type Job = Box<dyn FnOnce(&mut InlineConnection) + Send>;
 
-/// Starts a thread that owns a connection and runs the jobs of `queue`. When all senders of the queue are
-/// dropped, it runs `finish` and closes the connection.
+/// How a connection is opened, and what is done before it is closed.
+pub(super) struct Lifecycle {
+    pub(super) open: Open,
+    pub(super) close: fn(&mut InlineConnection),
+    /// The file of the connection, once it is open. A connection to a file that is no longer the one at its
+    /// path is not closed: SQLite would write the WAL into a file that another program has written since.
+    pub(super) file: Arc<OnceLock<Arc<DatabaseFile>>>,
+}
+
+/// Starts a thread that owns a connection and runs the jobs of `queue`, until all senders of the queue are
+/// dropped.
 pub(super) fn start_thread(
     name: &str,
     options: &SqliteOptions,
-    (open, finish): (Open, fn(&mut InlineConnection)),
+    Lifecycle { open, close, file }: Lifecycle,
     queue: Receiver<Job>,
 ) -> Result<(), DatabaseError> {
     let mut connection = open(options).map(inline)?;
@@ -40,8 +50,12 @@ pub(super) fn start_thread(
                 }
             }
         }
-        finish(&mut connection);
-        drop(connection);
+        if file.get().is_none_or(|file| file.check().is_ok()) {
+            close(&mut connection);
+            drop(connection);
+        } else {
+            std::mem::forget(connection);
+        }
         drop(counted);
     };
     thread::Builder::new().name(name.to_owned()).spawn(run).map(drop).map_err(DatabaseError::unavailable)

@@ -55,6 +55,8 @@ impl Walkthrough {
         let server = url.rsplit_once('/').map_or(url, |(server, _)| server);
         text.replace("postgres://kairos@db.example/kairos", url)
             .replace("postgres://kairos@db.example", server)
+            .replace("postgres://postgres@db.example", server)
+            .replace("--owner kairos", "--owner postgres")
             .replace("0.0.0.0:50051", "127.0.0.1:50051")
             // No instance runs meanwhile.
             .replace("keys secret rotate\n", "keys secret rotate --wait 0s\n")

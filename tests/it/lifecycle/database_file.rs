@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    io::Write,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -18,7 +19,7 @@ use crate::support::{
     engine::{Engine, TestDatabase},
     errors::assert_refused,
     people::{by_email, registration},
-    program::{error_line, run_in},
+    program::{error_line, run_in, stdout},
     server::TestServer,
     wait::until,
 };
@@ -116,6 +117,36 @@ async fn a_file_that_was_moved_or_replaced_is_not_served() {
     }
     client.register(registration("bob")).await.unwrap();
     client.find_user(by_email("bob@example.com")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_writes_nothing_into_a_file_that_was_restored_while_it_was_open() {
+    let database = TestDatabase::new(Engine::Sqlite);
+    let path = path_of(&database);
+    // At the stop, the results of mails cannot be recorded any more.
+    let builder = TestServer::on_url(database.url().to_owned());
+    let mut server = builder.with_env("KAIROS_IDENTITY_SERVER_DRAIN_DEADLINE", "1s").start().await;
+    server.unverified_user("ada").await;
+    let backup = beside(&path, ".backup");
+    let made = server.command(&["backup", "--to", backup.to_str().unwrap()]).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    for number in 0..20 {
+        server.unverified_user(&format!("user{number}")).await;
+    }
+
+    for suffix in ["-wal", "-shm"] {
+        fs::remove_file(beside(&path, suffix)).unwrap();
+    }
+    // Not truncated first: the service could read it at that moment, and would be ended by SIGBUS.
+    let mut file = fs::File::options().write(true).open(&path).unwrap();
+    file.write_all(&fs::read(&backup).unwrap()).unwrap();
+    server.logged("it is no longer served").await;
+    server.terminate();
+    assert!(server.wait().await.success());
+
+    assert_eq!(users_in_file_alone(&path), 1);
+    let listed = server.command(&["user", "list"]).output().unwrap();
+    assert!(listed.status.success() && stdout(&listed).contains("ada@example.com"), "{listed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
