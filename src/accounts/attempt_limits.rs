@@ -134,9 +134,11 @@ impl Accounts {
         Limits { counted, cleared, is_from_known_address: known.is_some() }
     }
 
-    /// Returns the limits on an attempt of a user with a verified access token. A failure counts as a failed
-    /// login too, and as a failure of the client address, so a stolen access token adds few guesses. These
-    /// two limits never refuse the user, because strangers can reach them.
+    /// Returns the limits on an attempt at the current password by a user with a verified access token. Only
+    /// the count of this user's own attempts refuses one. A failure is also counted for logins to the account
+    /// and for the client address, so a thief of the token gains few guesses. Those two counts never refuse
+    /// the user here, because strangers can use them up. Users at one client address may have as many
+    /// attempts in progress as logins from it, so that they leave threads for the logins of others.
     fn limits_on_acting_user(&self, user: &User, client: Option<ClientAddress>) -> Limits {
         let options = self.options.throttle;
         let of_user = Subject::acting_user_password(user.auth_token);
@@ -154,6 +156,10 @@ impl Accounts {
             },
         ];
         counted.extend(of_address);
+        counted.extend(client.map(|client| {
+            let subject = Subject::address_acting_users(client);
+            Counted::limited(subject, Rule::of_acting_users_per_address(options))
+        }));
         Limits { counted, cleared: vec![of_user], is_from_known_address: false }
     }
 }

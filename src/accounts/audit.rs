@@ -95,18 +95,18 @@ impl AuditTrail {
         }
     }
 
-    /// Queues the event of a refusal, if the error is a decision and not a failure
-    /// ([`AccountError::reason`]). Returns the error.
-    pub(super) fn record_refusal(&self, event: AuditEvent, error: AccountError) -> AccountError {
+    /// Queues `event` with the reason of the error. An error that is a failure and not a decision has none
+    /// ([`AccountError::reason`]): nothing is queued. Returns the error.
+    pub(super) fn queue_error(&self, event: AuditEvent, error: AccountError) -> AccountError {
         if let Some(reason) = error.reason() {
             self.queue_event(event.with_reason(reason));
         }
         error
     }
 
-    /// Does what [`AuditTrail::record_refusal`] does, for a refusal about the account with this email. For
-    /// `account` see [`AuditTrail::queue_refusal_about`].
-    pub(super) fn record_refusal_about(
+    /// Queues `event` as [`AuditTrail::queue_error`] does, about the account with this email, if there is
+    /// one. Returns the error.
+    pub(super) fn queue_error_about(
         &self,
         event: AuditEvent,
         account: &Email,

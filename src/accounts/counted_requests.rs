@@ -9,7 +9,7 @@ use super::{
     throttle::{Rule, require_admission},
 };
 use crate::{
-    domain::{AuditKind, ClientAddress, Email, Origin, Timestamp, User},
+    domain::{AuditKind, AuthToken, ClientAddress, Email, Origin, Timestamp, User},
     store::{Attempts, Subject},
 };
 
@@ -31,7 +31,7 @@ impl Accounts {
             let limit = (Subject::address_link_requests(client), Rule::PerWindow(options.resends_from));
             let counted = self.count(vec![limit], now).await;
             let event = || self.deps.audit.event(AuditKind::ExcessRateLimitExceeded, origin);
-            counted.map_err(|error| self.deps.audit.record_refusal_about(event(), email, error))?;
+            counted.map_err(|error| self.deps.audit.queue_error_about(event(), email, error))?;
         }
         match self.count(vec![(mails_to, Rule::PerWindow(options.resends_to))], now).await {
             Ok(()) => Ok(true),
@@ -54,8 +54,7 @@ impl Accounts {
         let rule = Rule::PerWindow(self.options.throttle.resends_to);
         let counted = self.count(vec![(changes, rule)], self.deps.env.clock.now()).await;
         let event = || self.deps.audit.event(AuditKind::ExcessRateLimitExceeded, origin);
-        counted
-            .map_err(|error| self.deps.audit.record_refusal(event().with_user(Some(user.auth_token)), error))
+        counted.map_err(|error| self.deps.audit.queue_error(event().with_user(Some(user.auth_token)), error))
     }
 
     /// Counts a notice of an attempted registration, or of a login from a new address.
@@ -76,6 +75,16 @@ impl Accounts {
         let Some(client) = client else { return Ok(()) };
         let rule = Rule::PerWindow(self.options.throttle.registrations_from);
         self.count(vec![(Subject::address_registrations(client), rule)], self.deps.env.clock.now()).await
+    }
+
+    /// Counts a refusal that tells a user that another user has an email. A user may get as many of them as
+    /// registrations may come from one client address, which tell the same.
+    ///
+    /// # Errors
+    /// [`AccountError::TooManyAttempts`]; the refusal was not counted. Or a database error.
+    pub(super) async fn count_taken_email(&self, user: AuthToken) -> Result<(), AccountError> {
+        let rule = Rule::PerWindow(self.options.throttle.registrations_from);
+        self.count(vec![(Subject::user_taken_emails(user), rule)], self.deps.env.clock.now()).await
     }
 
     /// Counts one attempt for each subject, or returns [`AccountError::TooManyAttempts`] and counts nothing.

@@ -74,7 +74,7 @@ impl Accounts {
             let changed = accounts.check_and_change(&acting, &current, &new, &origin, caller_gone).await;
             let failure_event = || accounts.event_about(AuditKind::AuthnPasswordChangeFail, &acting, &origin);
             changed.map_err(|error| {
-                error.map_account(|error| accounts.deps.audit.record_refusal(failure_event(), error))
+                error.map_account(|error| accounts.deps.audit.queue_error(failure_event(), error))
             })
         })
         .await
@@ -132,7 +132,7 @@ impl Accounts {
             let requested =
                 accounts.check_and_request(&acting, &current, link_to, &origin, caller_gone).await;
             let failure_event = || accounts.event_about(AuditKind::UserUpdateFail, &acting, &origin);
-            requested.map_err(|error| accounts.deps.audit.record_refusal(failure_event(), error))
+            requested.map_err(|error| accounts.deps.audit.queue_error(failure_event(), error))
         })
         .await
     }
@@ -150,6 +150,7 @@ impl Accounts {
         let found = self.check_current(acting, current, origin, caller_gone).await?;
         let taken = self.deps.store.find_user_by_email(new).await?;
         if taken.is_some_and(|other| other.is_verified && other.id != acting.user.id) {
+            self.count_taken_email(acting.user.auth_token).await?;
             return Err(AccountError::EmailTaken);
         }
         let counted = Subject::user_email_changes(acting.user.auth_token);
@@ -187,7 +188,7 @@ impl Accounts {
         self.run_detached(|accounts, caller_gone| async move {
             let deleted = accounts.check_and_delete(&acting, &current, &origin, caller_gone).await;
             let failure_event = || accounts.event_about(AuditKind::UserDeleteFail, &acting, &origin);
-            deleted.map_err(|error| accounts.deps.audit.record_refusal(failure_event(), error))
+            deleted.map_err(|error| accounts.deps.audit.queue_error(failure_event(), error))
         })
         .await
     }

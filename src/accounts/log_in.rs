@@ -120,10 +120,10 @@ impl Accounts {
                 } else {
                     AccountError::EmailNotVerified
                 };
-                Err(self.deps.audit.record_refusal(failure_event(), refusal))
+                Err(self.deps.audit.queue_error(failure_event(), refusal))
             }
             (_, Verdict::Wrong) | (None, Verdict::Correct { .. }) => {
-                Err(self.deps.audit.record_refusal(failure_event(), AccountError::InvalidCredentials))
+                Err(self.deps.audit.queue_error(failure_event(), AccountError::InvalidCredentials))
             }
         }
     }

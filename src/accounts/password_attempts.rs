@@ -76,7 +76,7 @@ impl Accounts {
     ) -> Result<PasswordAttempt, AccountError> {
         let reserved = self.reserve_within_limits(account, origin.client, caller_gone).await;
         let event = || self.deps.audit.event(AuditKind::AuthnLoginFailMax, origin);
-        reserved.map_err(|error| self.deps.audit.record_refusal_about(event(), account.email(), error))
+        reserved.map_err(|error| self.deps.audit.queue_error_about(event(), account.email(), error))
     }
 
     /// Does what [`Accounts::reserve_attempt`] does, without an audit event.

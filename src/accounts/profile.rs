@@ -56,7 +56,7 @@ impl Accounts {
             }
             Ok(None) => Err(AccountError::UserNotFound),
             Err(error @ DatabaseError::NotUnique(_)) => {
-                Err(self.deps.audit.record_refusal(event(AuditKind::UserUpdateFail), error.into()))
+                Err(self.deps.audit.queue_error(event(AuditKind::UserUpdateFail), error.into()))
             }
             Err(error) => Err(error.into()),
         }

@@ -50,9 +50,8 @@ impl Accounts {
         let password = self.parse_new_password(password)?;
         let event = || self.deps.audit.event(AuditKind::ExcessRateLimitExceeded, origin);
         let counted = self.count_new_password(Subject::link_new_passwords(token.digest())).await;
-        counted.map_err(|error| {
-            self.deps.audit.record_refusal(event().with_user(Some(owner.auth_token)), error)
-        })?;
+        counted
+            .map_err(|error| self.deps.audit.queue_error(event().with_user(Some(owner.auth_token)), error))?;
         self.judge_password(&password, &owner.username, &owner.email).await?;
         Ok(self.use_reset_link(token, &owner, &password, origin).await?)
     }
@@ -155,7 +154,7 @@ impl Accounts {
                     .audit
                     .event(AuditKind::UserUpdateFail, origin)
                     .with_user(Some(owner.auth_token));
-                Err(self.deps.audit.record_refusal(failure_event, error.into()))
+                Err(self.deps.audit.queue_error(failure_event, error.into()))
             }
             Err(error) => Err(error.into()),
         }
@@ -163,6 +162,6 @@ impl Accounts {
 
     /// Records that a link is not valid, and returns the error.
     fn refuse_link(&self, kind: AuditKind, origin: &Origin) -> AccountError {
-        self.deps.audit.record_refusal(self.deps.audit.event(kind, origin), AccountError::InvalidToken)
+        self.deps.audit.queue_error(self.deps.audit.event(kind, origin), AccountError::InvalidToken)
     }
 }

@@ -72,9 +72,7 @@ impl Accounts {
             }
             let event = |kind| accounts.deps.audit.event(kind, &account.origin);
             registered.map_err(|error| {
-                error.map_account(|error| {
-                    accounts.deps.audit.record_refusal(event(refusal_kind(&error)), error)
-                })
+                error.map_account(|error| accounts.deps.audit.queue_error(event(refusal_kind(&error)), error))
             })
         })
         .await

@@ -29,7 +29,15 @@ const KNOWN_ADDRESSES_FACTOR: u32 = 2;
 pub(super) enum Rule {
     ConsecutiveFailures(ThrottleOptions),
     PerWindow(Budget),
-    PerAddress { budget: Budget, in_progress_max: u32 },
+    PerAddress {
+        budget: Budget,
+        in_progress_max: u32,
+    },
+    /// Only the attempts in progress are limited. Failures are counted in the window of `budget`.
+    InProgressPerAddress {
+        budget: Budget,
+        in_progress_max: u32,
+    },
 }
 
 /// Returns [`AccountError::TooManyAttempts`] if the attempt was refused.
@@ -55,14 +63,25 @@ impl Rule {
         }
     }
 
+    /// Returns the limit on the attempts of users with access tokens from one client address.
+    pub(super) const fn of_acting_users_per_address(options: ThrottleOptions) -> Self {
+        Self::InProgressPerAddress {
+            budget: options.failures_per_address,
+            in_progress_max: options.in_progress_per_address_max,
+        }
+    }
+
     /// Admits an attempt, or returns the time until which it is refused. An attempt in progress may become a
     /// failure, so it counts like one here.
     pub(super) fn admit(self, tally: Tally, now: Timestamp) -> Result<(), Timestamp> {
         match self {
             Self::ConsecutiveFailures(options) => options.admit_after_failures(tally, now),
-            Self::PerAddress { in_progress_max, .. } if tally.in_progress >= in_progress_max => {
+            Self::PerAddress { in_progress_max, .. } | Self::InProgressPerAddress { in_progress_max, .. }
+                if tally.in_progress >= in_progress_max =>
+            {
                 Err(now.plus(IN_PROGRESS_RETRY))
             }
+            Self::InProgressPerAddress { .. } => Ok(()),
             Self::PerWindow(budget) | Self::PerAddress { budget, .. } => budget.admit_in_window(tally, now),
         }
     }
@@ -71,7 +90,9 @@ impl Rule {
     pub(super) fn count_failure(self, before: Option<Attempts>, at: Timestamp) -> Attempts {
         match self {
             Self::ConsecutiveFailures(options) => options.count_consecutive_failure(before, at),
-            Self::PerWindow(budget) | Self::PerAddress { budget, .. } => {
+            Self::PerWindow(budget)
+            | Self::PerAddress { budget, .. }
+            | Self::InProgressPerAddress { budget, .. } => {
                 Attempts::with_one_more_in_window(before, budget.window, at)
             }
         }
@@ -177,6 +198,16 @@ mod tests {
     const BUDGET: Budget = Budget { max: 1_000, window: Duration::from_mins(15) };
 
     const START: Timestamp = Timestamp::from_unix_micros(1_800_000_000_000_000);
+
+    #[test]
+    fn users_at_one_address_share_places_but_do_not_refuse_each_other_by_failures() {
+        let rule = Rule::of_acting_users_per_address(OPTIONS);
+        let full = rule.count_failure(None, START);
+        let full = Attempts { count: BUDGET.max, ..full };
+        assert!(rule.admit(Tally { failures: Some(full), in_progress: 31 }, START).is_ok());
+        let busy = Tally { failures: None, in_progress: 32 };
+        assert_eq!(rule.admit(busy, START), Err(START.plus(IN_PROGRESS_RETRY)));
+    }
 
     /// Returns the times of the guesses of an attacker who guesses as often as possible for this long.
     fn guesses_of_an_impatient_attacker(lasting: Duration) -> Vec<Timestamp> {

@@ -45,7 +45,7 @@ impl Accounts {
         self.run_detached(|accounts, _| async move {
             let verified = accounts.verify_with_link(token, &origin).await;
             let failure_event = || accounts.deps.audit.event(AuditKind::UserUpdateFail, &origin);
-            verified.map_err(|error| accounts.deps.audit.record_refusal(failure_event(), error))
+            verified.map_err(|error| accounts.deps.audit.queue_error(failure_event(), error))
         })
         .await
     }

@@ -42,7 +42,7 @@ pub(super) async fn get_user(
         Some(Key::Email(email)) => fields.check("email", Email::parse(&email)).map(UserKey::Email),
         Some(Key::Username(name)) => fields.check("username", Username::parse(&name)).map(UserKey::Username),
         None => {
-            fields.reject("key", &RequestRule::KeySet("an auth_token, an email or a username"));
+            fields.reject("key", &RequestRule::KeySet("auth_token, email, username"));
             None
         }
     };

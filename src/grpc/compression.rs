@@ -17,8 +17,8 @@ const IDENTITY: &str = "identity";
 /// response names the supported compression, so that a client can repeat the call without compression
 /// (gRPC, doc/compression.md).
 pub(super) fn reject(request: &Request<Body>) -> Option<Response<Body>> {
-    let encoding = request.headers().get(ENCODING)?;
-    if encoding == IDENTITY {
+    // A header may have several values.
+    if request.headers().get_all(ENCODING).iter().all(|encoding| encoding == IDENTITY) {
         return None;
     }
     let message = format!("a request must not be compressed: the only supported {ENCODING} is {IDENTITY}");

@@ -4,7 +4,7 @@
 use tonic::Status;
 
 use super::{
-    rule::{Rule, Violation},
+    rule::{BrokenRule, Violation},
     status::{from_account, invalid_fields},
 };
 use crate::accounts::NewPasswordError;
@@ -23,7 +23,7 @@ pub(super) struct Fields {
 
 impl Fields {
     /// Returns the parsed value, or adds a violation and returns `None`.
-    pub(super) fn check<T, E: Rule>(&mut self, field: &str, parsed: Result<T, E>) -> Option<T> {
+    pub(super) fn check<T, E: BrokenRule>(&mut self, field: &str, parsed: Result<T, E>) -> Option<T> {
         match parsed {
             Ok(value) => Some(value),
             Err(rule) => {
@@ -50,7 +50,7 @@ impl Fields {
     }
 
     /// Adds a violation: the field breaks the rule.
-    pub(super) fn reject(&mut self, field: &str, rule: &impl Rule) {
+    pub(super) fn reject(&mut self, field: &str, rule: &impl BrokenRule) {
         if self.violations.len() < VIOLATIONS_MAX {
             self.violations.push(Violation::new(field, rule));
         } else {

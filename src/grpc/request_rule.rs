@@ -26,7 +26,7 @@ pub(super) enum RequestRule {
     #[error("must be set")]
     Set,
     /// One of the fields that the text lists must be set.
-    #[error("must be set to {0}")]
+    #[error("must be given: set one of the fields {0}")]
     KeySet(&'static str),
     #[error("is already the email of this account")]
     NewEmail,

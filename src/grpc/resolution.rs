@@ -73,7 +73,7 @@ pub(super) async fn find_user(
             store.find_user_by_username(&username).await
         }
         None => {
-            fields.reject("key", &RequestRule::KeySet("an email or a username"));
+            fields.reject("key", &RequestRule::KeySet("email, username"));
             return Err(fields.into_status());
         }
     };

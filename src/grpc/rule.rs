@@ -21,15 +21,15 @@ use crate::{
 };
 
 /// A reason, and the numbers of the rule by their names.
-pub(super) struct Broken(Reason, Vec<(&'static str, i32)>);
+pub(super) struct ReasonWithNumbers(Reason, Vec<(&'static str, i32)>);
 
-impl From<Reason> for Broken {
+impl From<Reason> for ReasonWithNumbers {
     fn from(reason: Reason) -> Self {
         Self(reason, Vec::new())
     }
 }
 
-impl Broken {
+impl ReasonWithNumbers {
     /// Adds a parameter. A number above the maximum of an `int32` becomes that maximum.
     fn with(mut self, name: &'static str, number: impl TryInto<i32>) -> Self {
         self.1.push((name, number.try_into().unwrap_or(i32::MAX)));
@@ -37,10 +37,10 @@ impl Broken {
     }
 }
 
-/// A broken rule: its text is for developers, the rest for programs.
-pub(super) trait Rule: Display {
-    /// Returns the reason and the parameters.
-    fn broken(&self) -> Broken;
+/// A rule that a value breaks. Its text is for developers.
+pub(super) trait BrokenRule: Display {
+    /// Returns the reason and the numbers of the rule, for programs.
+    fn for_programs(&self) -> ReasonWithNumbers;
 }
 
 /// A field that breaks a rule.
@@ -53,8 +53,8 @@ pub(super) struct Violation {
 }
 
 impl Violation {
-    pub(super) fn new(field: impl Into<String>, rule: &impl Rule) -> Self {
-        let Broken(reason, parameters) = rule.broken();
+    pub(super) fn new(field: impl Into<String>, rule: &impl BrokenRule) -> Self {
+        let ReasonWithNumbers(reason, parameters) = rule.for_programs();
         Self { field: field.into(), description: rule.to_string(), reason, parameters }
     }
 
@@ -69,14 +69,15 @@ impl Violation {
     }
 }
 
-impl Rule for InvalidEmail {
-    fn broken(&self) -> Broken {
+impl BrokenRule for InvalidEmail {
+    fn for_programs(&self) -> ReasonWithNumbers {
         match self {
             Self::Empty => Reason::EmailEmpty.into(),
-            Self::TooLong => Broken::from(Reason::EmailTooLong).with("max_bytes", EMAIL_OCTETS_MAX),
-            Self::LocalPartTooLong => {
-                Broken::from(Reason::EmailLocalPartTooLong).with("max_bytes", LOCAL_PART_OCTETS_MAX)
+            Self::TooLong => {
+                ReasonWithNumbers::from(Reason::EmailTooLong).with("max_bytes", EMAIL_OCTETS_MAX)
             }
+            Self::LocalPartTooLong => ReasonWithNumbers::from(Reason::EmailLocalPartTooLong)
+                .with("max_bytes", LOCAL_PART_OCTETS_MAX),
             Self::Blank => Reason::EmailWhitespace.into(),
             Self::NoAt | Self::Grammar => Reason::EmailMalformed.into(),
             Self::Quoted => Reason::EmailQuoted.into(),
@@ -89,41 +90,45 @@ impl Rule for InvalidEmail {
     }
 }
 
-impl Rule for InvalidUsername {
-    fn broken(&self) -> Broken {
+impl BrokenRule for InvalidUsername {
+    fn for_programs(&self) -> ReasonWithNumbers {
         match self {
             Self::Empty => Reason::UsernameEmpty.into(),
             Self::TooLong => {
-                Broken::from(Reason::UsernameTooLong).with("max_length", USERNAME_CHARACTERS_MAX)
+                ReasonWithNumbers::from(Reason::UsernameTooLong).with("max_length", USERNAME_CHARACTERS_MAX)
             }
             Self::At => Reason::UsernameAt.into(),
             Self::Invisible => Reason::UsernameInvisibleCharacters.into(),
             Self::Character => Reason::UsernameCharacters.into(),
             Self::MixedScripts => Reason::UsernameMixedScripts.into(),
             Self::StackedMarks => {
-                Broken::from(Reason::UsernameStackedMarks).with("max_marks", STACKED_MARKS_MAX)
+                ReasonWithNumbers::from(Reason::UsernameStackedMarks).with("max_marks", STACKED_MARKS_MAX)
             }
             Self::Link => Reason::UsernameLink.into(),
         }
     }
 }
 
-impl Rule for InvalidPassword {
-    fn broken(&self) -> Broken {
+impl BrokenRule for InvalidPassword {
+    fn for_programs(&self) -> ReasonWithNumbers {
         match self {
             Self::Empty => Reason::PasswordEmpty.into(),
-            Self::TooLong => Broken::from(Reason::PasswordTooLong).with("max_bytes", PASSWORD_BYTES_MAX),
+            Self::TooLong => {
+                ReasonWithNumbers::from(Reason::PasswordTooLong).with("max_bytes", PASSWORD_BYTES_MAX)
+            }
         }
     }
 }
 
-impl Rule for PasswordRefusal {
-    fn broken(&self) -> Broken {
+impl BrokenRule for PasswordRefusal {
+    fn for_programs(&self) -> ReasonWithNumbers {
         match self {
             Self::Empty => Reason::PasswordEmpty.into(),
-            Self::TooShort { min } => Broken::from(Reason::PasswordTooShort).with("min_length", *min),
+            Self::TooShort { min } => {
+                ReasonWithNumbers::from(Reason::PasswordTooShort).with("min_length", *min)
+            }
             Self::TooLong { max_bytes } => {
-                Broken::from(Reason::PasswordTooLong).with("max_bytes", *max_bytes)
+                ReasonWithNumbers::from(Reason::PasswordTooLong).with("max_bytes", *max_bytes)
             }
             Self::Guessable { weakness, .. } => match weakness {
                 PasswordWeakness::Common => Reason::PasswordCommon,
@@ -140,72 +145,72 @@ impl Rule for PasswordRefusal {
     }
 }
 
-impl Rule for InvalidAuthToken {
-    fn broken(&self) -> Broken {
+impl BrokenRule for InvalidAuthToken {
+    fn for_programs(&self) -> ReasonWithNumbers {
         Reason::AuthTokenMalformed.into()
     }
 }
 
-impl Rule for InvalidRequestId {
-    fn broken(&self) -> Broken {
+impl BrokenRule for InvalidRequestId {
+    fn for_programs(&self) -> ReasonWithNumbers {
         Reason::RequestIdMalformed.into()
     }
 }
 
-impl Rule for InvalidSessionId {
-    fn broken(&self) -> Broken {
+impl BrokenRule for InvalidSessionId {
+    fn for_programs(&self) -> ReasonWithNumbers {
         Reason::SessionIdMalformed.into()
     }
 }
 
-impl Rule for InvalidClientAddress {
-    fn broken(&self) -> Broken {
+impl BrokenRule for InvalidClientAddress {
+    fn for_programs(&self) -> ReasonWithNumbers {
         Reason::ClientIpMalformed.into()
     }
 }
 
-impl Rule for InvalidPageToken {
-    fn broken(&self) -> Broken {
+impl BrokenRule for InvalidPageToken {
+    fn for_programs(&self) -> ReasonWithNumbers {
         Reason::PageTokenInvalid.into()
     }
 }
 
-impl Rule for RequestRule {
-    fn broken(&self) -> Broken {
+impl BrokenRule for RequestRule {
+    fn for_programs(&self) -> ReasonWithNumbers {
         match self {
             Self::NotEmpty | Self::Set | Self::KeySet(_) => Reason::Required.into(),
             Self::NewEmail => Reason::EmailUnchanged.into(),
             Self::RequestIdNew => Reason::RequestIdReused.into(),
             Self::MaskOfUsername => Reason::UpdateMaskUnsupported.into(),
-            Self::TokenCount(_) => {
-                Broken::from(Reason::AuthTokensCount).with("min_items", 1).with("max_items", AUTH_TOKENS_MAX)
-            }
+            Self::TokenCount(_) => ReasonWithNumbers::from(Reason::AuthTokensCount)
+                .with("min_items", 1)
+                .with("max_items", AUTH_TOKENS_MAX),
             Self::PageSize => {
-                Broken::from(Reason::PageSizeOutOfRange).with("min", 0).with("max", PAGE_SIZE_MAX)
+                ReasonWithNumbers::from(Reason::PageSizeOutOfRange).with("min", 0).with("max", PAGE_SIZE_MAX)
             }
             Self::Time => Reason::TimestampOutOfRange.into(),
-            Self::FilterTextLength => {
-                Broken::from(Reason::FilterTextTooLong).with("max_length", FILTER_TEXT_CHARACTERS_MAX)
-            }
+            Self::FilterTextLength => ReasonWithNumbers::from(Reason::FilterTextTooLong)
+                .with("max_length", FILTER_TEXT_CHARACTERS_MAX),
             Self::FilterTextCharacters => Reason::FilterTextControlCharacters.into(),
             Self::AuditKind => Reason::AuditKindUnknown.into(),
-            Self::CallerName => Broken::from(Reason::CallerNameInvalid).with("max_bytes", NAME_BYTES_MAX),
+            Self::CallerName => {
+                ReasonWithNumbers::from(Reason::CallerNameInvalid).with("max_bytes", NAME_BYTES_MAX)
+            }
             Self::ClientIpOnce => Reason::ClientIpRepeated.into(),
             Self::GrpcTimeout => {
-                Broken::from(Reason::TimeoutMalformed).with("max_digits", GRPC_TIMEOUT_DIGITS_MAX)
+                ReasonWithNumbers::from(Reason::TimeoutMalformed).with("max_digits", GRPC_TIMEOUT_DIGITS_MAX)
             }
-            Self::ConnectTimeout => {
-                Broken::from(Reason::TimeoutMalformed).with("max_digits", CONNECT_TIMEOUT_DIGITS_MAX)
-            }
+            Self::ConnectTimeout => ReasonWithNumbers::from(Reason::TimeoutMalformed)
+                .with("max_digits", CONNECT_TIMEOUT_DIGITS_MAX),
             Self::ConnectVersion => Reason::ConnectVersionUnsupported.into(),
         }
     }
 }
 
-impl Rule for JsonRule {
-    fn broken(&self) -> Broken {
+impl BrokenRule for JsonRule {
+    fn for_programs(&self) -> ReasonWithNumbers {
         let at = |reason, line: usize, column: usize| {
-            Broken::from(reason).with("line", line).with("column", column)
+            ReasonWithNumbers::from(reason).with("line", line).with("column", column)
         };
         match self {
             Self::DistinctNames { line, column } => at(Reason::JsonNameRepeated, *line, *column),

@@ -135,16 +135,18 @@ impl<S: HttpHandler + BodyLimits> Served<S> {
         response
     }
 
+    /// Answers a request. The next head may begin when both this call and the body, which may still be read
+    /// afterwards, have dropped `next_head`.
     async fn call(&self, request: Request<Incoming>, next_head: Arc<NextHead>) -> Response<Body> {
         let mut calls = CountedCalls::new(Arc::clone(&self.peer.account));
         calls.set(1);
         let limit = self.service.body_limit(request.uri().path());
         let (head, body) = request.into_parts();
         let bodies = Arc::clone(&self.bodies);
-        // Released when the call is answered.
+        // Keeps the memory of the request counted until the call is answered.
         let waiting = bodies.waiting_request();
-        let (headers, next_head) = (head.headers.len(), Some(Arc::clone(&next_head)));
-        let body = RequestBody::new(body, headers, limit, bodies, Arc::clone(&waiting), next_head);
+        let (headers, of_body) = (head.headers.len(), Some(Arc::clone(&next_head)));
+        let body = RequestBody::new(body, headers, limit, bodies, Arc::clone(&waiting), of_body);
         let answer = self.service.answer(Request::from_parts(head, Body::new(body)), &self.peer).await;
         drop(waiting);
         answer

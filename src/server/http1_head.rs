@@ -71,7 +71,8 @@ impl CurrentHead {
     }
 }
 
-/// Returns the framing of a request with chunks whose head is at the start of `bytes`.
+/// Returns the framing of a chunked request. `bytes` are those that were read for its head; if they do not
+/// hold all of the head, the framing is unseen.
 fn framing_of_chunks(bytes: &[u8]) -> Framing {
     let mut lines = bytes.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     // The request line comes first; an empty line ends the head.

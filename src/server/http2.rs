@@ -82,7 +82,7 @@ impl<S: HttpHandler + BodyLimits> Http2<S> {
                 }
                 let limit = service.body_limit(request.uri().path());
                 let (head, body) = request.into_parts();
-                // Released when the call is answered.
+                // Keeps the memory of the request counted until the call is answered.
                 let waiting = bodies.waiting_request();
                 let body =
                     RequestBody::new(body, head.headers.len(), limit, bodies, Arc::clone(&waiting), None);

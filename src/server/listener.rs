@@ -106,8 +106,16 @@ impl Acceptor {
     ) -> Self {
         let slots = open_files_max()
             .map_or(connections_max, |files| connections_max.min(share.of(slots_within(files))));
+        let mut peer_limits = peer_limits;
         if slots < connections_max {
-            tracing::warn!("Connection limit lowered to {slots}: the open file limit (ulimit -n) is too low");
+            // Otherwise one peer could take all slots, also those of the health checks at its address.
+            peer_limits.connections_max = peer_limits.connections_max.min(slots - slots / 8);
+            let address = listener.local_addr().map_or_else(|_| "a port".to_owned(), |at| at.to_string());
+            tracing::warn!(
+                "Connection limit of {address} lowered from {connections_max} to {slots}, and to {} for one peer: the \
+                 open file limit (ulimit -n, LimitNOFILE= of systemd) is too low",
+                peer_limits.connections_max
+            );
         }
         let peers = Peers::new(peer_limits, slots);
         let slots = Arc::new(Semaphore::new(slots));

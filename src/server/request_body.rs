@@ -19,7 +19,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::{
     held_bytes::HeldBytes, http1_head::NextHead, options::ServerOptions, peer_account::ConnectionAccount,
@@ -36,6 +36,8 @@ const BUFFER_GROWTH: usize = 2;
 /// The reason why the rest of a body is not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyRefusal {
+    /// The body ends early, or its chunks are malformed.
+    Unreadable,
     /// The body is longer than its path allows.
     TooLong {
         /// The most bytes that a body of this path may have.
@@ -195,7 +197,11 @@ impl Body for RequestBody {
             }
             Poll::Ready(Some(Err(error))) => {
                 self.has_ended.set(true);
-                Poll::Ready(Some(Err(Status::from_error(error.into()))))
+                match Status::from_error(error.into()) {
+                    // An error of HTTP/1.1. Those of HTTP/2 have codes of their own.
+                    status if status.code() == Code::Unknown => self.refuse(BodyRefusal::Unreadable),
+                    status => Poll::Ready(Some(Err(status))),
+                }
             }
             Poll::Ready(None) => {
                 self.has_ended.set(true);

@@ -36,7 +36,7 @@ impl Accounts {
     ) -> Result<ActingUser, AccountError> {
         let Some((_, acting)) = self.introspect(access_token).await? else {
             let event = self.deps.audit.event(AuditKind::AuthzFail, origin);
-            return Err(self.deps.audit.record_refusal(event, AccountError::InvalidAccessToken));
+            return Err(self.deps.audit.queue_error(event, AccountError::InvalidAccessToken));
         };
         origin.note.set_user(acting.user.auth_token);
         Ok(acting)
@@ -80,7 +80,7 @@ impl Accounts {
         if found.is_none() {
             let event = self.deps.audit.event(AuditKind::AuthzFail, origin).with_resource("introspection");
             // Only recorded: the caller asked whether the token is valid.
-            self.deps.audit.record_refusal(event, AccountError::InvalidAccessToken);
+            self.deps.audit.queue_error(event, AccountError::InvalidAccessToken);
         }
         Ok(found)
     }

@@ -25,7 +25,7 @@ impl SessionOptions {
     /// Returns the latest time at which a session can have been opened or refreshed. If a session has a later
     /// time, a clock was ahead when that time was stored. The lifetime is added because the clock may be
     /// behind now.
-    fn latest_refresh(&self, now: Timestamp) -> Timestamp {
+    fn latest_possible_refresh(&self, now: Timestamp) -> Timestamp {
         now.plus(self.lifetime)
     }
 
@@ -34,7 +34,7 @@ impl SessionOptions {
     /// than the settings allow.
     fn is_live(&self, known: &KnownSession, now: Timestamp) -> bool {
         let session = &known.session;
-        let is_ahead = session.created_at.max(session.refreshed_at) > self.latest_refresh(now);
+        let is_ahead = session.created_at.max(session.refreshed_at) > self.latest_possible_refresh(now);
         known.user.is_verified && !known.is_disabled && !is_ahead && now < self.expires_at(session)
     }
 }
@@ -88,7 +88,7 @@ impl Accounts {
             family: tokens.refresh_token.family_digest(),
             token: tokens.refresh_token.digest(),
             sessions_max: self.options.sessions.per_user_max,
-            latest_refresh: self.options.sessions.latest_refresh(now),
+            latest_possible_refresh: self.options.sessions.latest_possible_refresh(now),
         };
         let correct = attempt.correct_password(user, event);
         let is_open = self.deps.store.open_session(new, correct).await?;

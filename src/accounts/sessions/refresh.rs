@@ -128,7 +128,7 @@ impl Accounts {
     fn refuse_refresh(&self, origin: &Origin, session: Option<&Session>) -> AccountError {
         let event = self.deps.audit.event(AuditKind::SessionRenewFail, origin);
         let event = event.with_user(session.map(|session| session.user));
-        self.deps.audit.record_refusal(event, AccountError::InvalidRefreshToken)
+        self.deps.audit.queue_error(event, AccountError::InvalidRefreshToken)
     }
 
     /// Revokes the session of a refresh token, also if the token has been replaced. Succeeds if there is no
@@ -147,7 +147,7 @@ impl Accounts {
             if accounts.deps.store.change_session(family, decide).await?.is_none() {
                 let failure_event = audit.event(AuditKind::SessionExpireFail, &origin);
                 // Only recorded: there is no session any more, which the user wanted.
-                audit.record_refusal(failure_event, AccountError::InvalidRefreshToken);
+                audit.queue_error(failure_event, AccountError::InvalidRefreshToken);
             }
             Ok(())
         })

@@ -221,6 +221,9 @@ pub(super) fn body_refused(refusal: BodyRefusal) -> Status {
             let bytes_max = bytes_max.saturating_sub(PREFIX_BYTES);
             Status::out_of_range(format!("a request must have at most {bytes_max} bytes"))
         }
+        BodyRefusal::Unreadable => Status::invalid_argument(
+            "the body of the request cannot be read: it ends early, or its chunks are malformed",
+        ),
         BodyRefusal::TooManyWaiting => overloaded(
             "the requests of this caller, or of all callers, that wait for their answers occupy too much memory: try again later",
         ),

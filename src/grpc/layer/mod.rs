@@ -11,6 +11,7 @@ mod log;
 mod methods;
 mod panic;
 mod policy;
+mod unknown_method;
 
 use std::{ops::ControlFlow, pin::pin, sync::Arc, time::Duration};
 
@@ -138,6 +139,9 @@ impl<S: CallHandler> HttpHandler for Layered<S> {
             }
             ControlFlow::Break(rejection) => rejection,
         };
+        if method.is_none() {
+            response = unknown_method::with_message(response);
+        }
         let result = call.end(&response);
         trail.end(&result, call.caller());
         if result != CallResult::Success {

@@ -92,7 +92,8 @@ fn check(headers: &HeaderMap, encoding: &HeaderName) -> Result<(), Status> {
     if headers.get(CONNECT_PROTOCOL_VERSION).is_some_and(|version| version != "1") {
         return Err(invalid_field(Violation::new(CONNECT_PROTOCOL_VERSION, &RequestRule::ConnectVersion)));
     }
-    if headers.get(encoding).is_some_and(|encoding| encoding != "identity") {
+    // A header may have several values.
+    if headers.get_all(encoding).iter().any(|encoding| encoding != "identity") {
         let message = format!("a request must not be compressed: the only supported {encoding} is identity");
         return Err(Status::unimplemented(message));
     }

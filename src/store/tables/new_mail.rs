@@ -76,8 +76,8 @@ pub(super) struct NewOutboxRow {
 }
 
 impl NewOutboxRow {
-    /// Returns the outbox row, or `None` if the calling service sends the mail itself. A mail without a user
-    /// outlives the deletion that it reports.
+    /// Returns the outbox row, or `None` if the calling service sends the mail itself. A row is deleted with
+    /// its user, so the notice of a deletion has no user.
     pub(super) fn of(user: Option<UserId>, mail: &NewMail, now: Timestamp) -> Option<Self> {
         let Delivery::Service { message_id, sealed_token } = &mail.delivery else { return None };
         Some(Self {

@@ -46,7 +46,7 @@ pub struct NewSession {
     pub sessions_max: u32,
     /// The latest time at which a session can have been refreshed under a correct clock. Sessions with a
     /// later time are revoked first.
-    pub latest_refresh: Timestamp,
+    pub latest_possible_refresh: Timestamp,
 }
 
 /// A stored session, with the values that its refresh tokens are compared with.
@@ -183,7 +183,7 @@ impl Store {
                 return Ok(false);
             }
             diesel::insert_into(core_session::table).values(SessionRow::from(&new)).execute(connection).await?;
-            let is_ahead = core_session::refreshed_at.gt(TimestampColumn(new.latest_refresh));
+            let is_ahead = core_session::refreshed_at.gt(TimestampColumn(new.latest_possible_refresh));
             // False sorts before true, so the sessions of a clock that was ahead are the first beyond the
             // maximum.
             let surplus: Vec<UuidColumn> = core_session::table

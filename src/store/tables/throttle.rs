@@ -158,11 +158,12 @@ statements! {
             let at_known_addresses =
                 self.delete_attempts(&Subject::account_password_at_known_addresses(user.auth_token)).await?;
             let while_acting = self.delete_attempts(&Subject::acting_user_password(user.auth_token)).await?;
-            let at_one_address = core_throttle::table
+            // Rows without attempts stay, as in `delete_attempts`.
+            let at_each_known_address = core_throttle::table
                 .filter(core_throttle::kind.eq(ACCOUNT_PASSWORD_AT_ADDRESS))
                 .filter(core_throttle::attempts.gt(0))
                 .filter(core_throttle::subject.eq_any(self.address_digests(user.id).await?));
-            Ok(of_account + at_known_addresses + while_acting + diesel::delete(at_one_address).execute(self).await?)
+            Ok(of_account + at_known_addresses + while_acting + diesel::delete(at_each_known_address).execute(self).await?)
         }
     }
 }

@@ -94,6 +94,12 @@ impl Subject {
         Self { kind: "username-changes-of", digest: Sha256::digest(user.as_uuid().as_bytes()).into() }
     }
 
+    /// Requests of this user for an email that another user has.
+    #[must_use]
+    pub fn user_taken_emails(user: AuthToken) -> Self {
+        Self { kind: "taken-emails-of", digest: Sha256::digest(user.as_uuid().as_bytes()).into() }
+    }
+
     /// Email changes that this user requested. Only requests with the user's access token and password count.
     #[must_use]
     pub fn user_email_changes(user: AuthToken) -> Self {
@@ -104,6 +110,12 @@ impl Subject {
     #[must_use]
     pub fn address_passwords(client: ClientAddress) -> Self {
         Self { kind: "passwords-from", digest: Sha256::digest(client.octets()).into() }
+    }
+
+    /// Attempts at the current password from this address, by users with access tokens.
+    #[must_use]
+    pub fn address_acting_users(client: ClientAddress) -> Self {
+        Self { kind: "acting-users-from", digest: Sha256::digest(client.octets()).into() }
     }
 
     /// Registrations from this address.

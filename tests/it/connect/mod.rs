@@ -113,6 +113,7 @@ async fn an_error_has_the_http_status_and_the_request_id() {
 
     let absent = send_json(&server, "/kairos.identity.v1.IdentityService/NoSuchMethod", "{}").await;
     assert_eq!((absent.status, absent.error().code()), (StatusCode::NOT_IMPLEMENTED, Code::Unimplemented));
+    assert!(absent.error().message().contains("there is no such method"), "{absent:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -43,6 +43,23 @@ on_both_engines! {
         }
     }
 
+    async fn a_user_who_asks_for_taken_emails_is_soon_refused(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        let mut client = client(&server).await;
+        for name in ["ada", "eve"] {
+            server.member(name).await;
+        }
+        let tokens = log_in(&server, "ada").await;
+        for _ in 0..20 {
+            let taken = email_change(&tokens, PASSWORD, &address("eve"));
+            let refusal = client.request_email_change(taken).await.unwrap_err();
+            assert_refused(&refusal, Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
+        }
+        let taken = email_change(&tokens, PASSWORD, &address("eve"));
+        let refusal = client.request_email_change(taken).await.unwrap_err();
+        assert_refused(&refusal, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
+    }
+
     async fn an_email_change_is_confirmed_at_the_new_address_and_notified_to_the_old(engine: Engine) {
         let server = TestServer::start(engine).await;
         let ada = server.member("ada").await;
