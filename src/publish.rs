@@ -188,7 +188,8 @@ pub fn check_room(folder: &Path, bytes: usize) -> io::Result<()> {
 }
 
 /// Deletes the drafts that killed processes have left in `folder`. Keeps those that a process is writing, and
-/// all other files. A failure is logged only: the leftover does not disturb the next run.
+/// all other files. A file that cannot be deleted is logged; a folder that cannot be read is skipped, since
+/// leftovers do not disturb the next run.
 pub fn remove_leftovers(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for path in entries.flatten().map(|entry| entry.path()) {

@@ -106,10 +106,10 @@ impl PreparedKey {
         self.signs_from <= now && !self.has_expired(now)
     }
 
-    /// True if the key verifies tokens at `now`. `latest` is the latest time that the clock of an instance
-    /// may show: the key may already sign at that instance.
-    pub(super) fn verifies(&self, latest: Timestamp, now: Timestamp) -> bool {
-        self.signs_from <= latest && !self.has_expired(now)
+    /// True if the key verifies tokens at `now`. `latest_clock` is the latest time that the clock of an
+    /// instance may show: the key may already sign at that instance.
+    pub(super) fn verifies(&self, latest_clock: Timestamp, now: Timestamp) -> bool {
+        self.signs_from <= latest_clock && !self.has_expired(now)
     }
 }
 

@@ -147,7 +147,9 @@ impl Value for DatabaseUrls {
         let flaw = match DatabaseUrl::read(url) {
             Err(flaw) => flaw,
             Ok(DatabaseUrl::Sqlite(_)) => "only PostgreSQL has replicas".to_owned(),
-            Ok(DatabaseUrl::Postgres(_)) => "several URLs are separated by commas or line breaks".to_owned(),
+            Ok(DatabaseUrl::Postgres(_)) => {
+                "it contains a second ://: separate URLs by commas or line breaks".to_owned()
+            }
         };
         Some(format!("the URL {} of the list: {flaw}", place + 1))
     }

@@ -72,8 +72,8 @@ impl<const IS_GLOBAL: bool> FromArgMatches for SettingFlags<IS_GLOBAL> {
             let text = match flag.value_name {
                 Some(_) => matches.get_one::<String>(flag.name).cloned(),
                 None => matches.get_flag(flag.name).then(|| "true".to_owned()),
-            };
-            Some((setting.key(), flag.name, text?))
+            }?;
+            Some((setting.key(), flag.name, text))
         });
         Ok(Self { given: given.collect() })
     }

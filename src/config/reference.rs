@@ -10,9 +10,11 @@ fn reference_page() -> String {
         "# Settings\n\n\
          Every setting has a key in one TOML file (`--config FILE`, or the variable `KAIROS_IDENTITY_CONFIG`)\n\
          and an environment variable. Some also have a flag: see `kairos-identity serve --help`. Flags\n\
-         override variables, variables override the file, and the file overrides the defaults. An unknown key\n\
-         or variable, or an invalid value, makes the start fail. `kairos-identity serve --print-config` prints\n\
-         the settings in force, with the source of each and without passwords.\n\n\
+         override variables, variables override the file, and the file overrides the defaults. A URL in a flag\n\
+         or variable also overrides a `url-file` in the file, and the other way round. An unknown key or\n\
+         variable, or an invalid value, makes the start fail. `kairos-identity serve --print-config` prints the\n\
+         settings in force, with the source of each and without passwords. A relative path begins at the\n\
+         current folder of the process, also in the file.\n\n\
          This page is generated from `src/config` by `UPDATE_DOCS=1 cargo test config::reference`.\n",
     );
     for (about, settings) in sections() {

@@ -19,6 +19,13 @@ pub enum SettingSource {
     Flag(&'static str),
 }
 
+impl SettingSource {
+    /// True for variables and flags, which belong to one invocation and override the settings file.
+    pub(super) const fn overrides_file(&self) -> bool {
+        matches!(self, Self::Variable(_) | Self::Flag(_))
+    }
+}
+
 impl fmt::Display for SettingSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -213,20 +213,23 @@ impl Sources {
         }
     }
 
-    /// Replaces the URL with the content of the file that `<key>-file` names, if that setting is set.
+    /// Replaces the URL with the content of the file that `<key>-file` names, if that setting is set. A
+    /// variable or a flag overrides the other one of the two in the settings file. Otherwise, setting both is
+    /// a contradiction.
     fn apply_secret_file(&mut self, key: String) -> Result<(), ConfigError> {
         let file_key = format!("{key}-file");
         let file = self.texts.get(&file_key).filter(|(path, _)| !path.is_empty());
         let Some((path, set_by)) = file.map(|(path, source)| (PathBuf::from(path), source.clone())) else {
             return Ok(());
         };
-        if let Some((_, source)) = self.texts.get(&key)
-            && *source != SettingSource::Default
-        {
-            let set_by_directly = source.clone();
+        let directly = self.texts.get(&key).map_or(SettingSource::Default, |(_, source)| source.clone());
+        if directly.overrides_file() && !set_by.overrides_file() {
+            return Ok(());
+        }
+        if directly != SettingSource::Default && set_by.overrides_file() == directly.overrides_file() {
             return Err(ConfigError::BothSet {
                 key,
-                set_by: set_by_directly,
+                set_by: directly,
                 other: file_key,
                 other_set_by: set_by,
             });

@@ -254,6 +254,24 @@ fn a_url_can_be_read_from_a_separate_file() {
 }
 
 #[test]
+fn a_url_and_its_file_override_the_other_one_in_the_settings_file() {
+    let in_file = |key: &str, value: &str| Input::file(&format!("[database]\n{key} = \"{value}\""));
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("url");
+    fs::write(&secret, "sqlite://secret\n").unwrap();
+    let path = secret.to_str().unwrap();
+    let database = |input: Input| input.load().unwrap().database.url.to_string();
+
+    assert_eq!(database(in_file("url-file", path).flag("database.url", "sqlite://x")), "sqlite://x");
+    let variable = in_file("url-file", path).variable("KAIROS_IDENTITY_DATABASE_URL", "sqlite://x");
+    assert_eq!(database(variable), "sqlite://x");
+    let variable = in_file("url", "sqlite://x").variable("KAIROS_IDENTITY_DATABASE_URL_FILE", path);
+    assert_eq!(database(variable), "sqlite://secret");
+    let both = Input::file(&format!("[database]\nurl = \"sqlite://x\"\nurl-file = \"{path}\""));
+    assert!(both.refusal().contains("both set"));
+}
+
+#[test]
 fn the_printed_settings_load_to_the_same_settings() {
     let input = Input::file("[mail]\nfrom = \"\\\"Q\\\" <q@example.com>\"").flag("password.cost", "13");
     let printed = Settings::print(&input.sources().unwrap());

@@ -25,7 +25,7 @@ pub(super) enum Stage {
 
 impl Stage {
     /// Returns what the server has refused.
-    const fn refused(self) -> &'static str {
+    pub(super) const fn refused(self) -> &'static str {
         match self {
             Self::Hello => "the connection",
             Self::StartTls => "STARTTLS",

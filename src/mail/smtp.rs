@@ -145,7 +145,7 @@ impl Smtp {
                     let text = error.source().map(ToString::to_string).unwrap_or_default();
                     return refusal::outcome(*stage, code.into(), &text);
                 }
-                connection_fault(error, host)
+                connection_fault(*stage, error, host)
             }
             DeliveryError::Lacks(extension) => format!(
                 "the SMTP server does not support {extension}, which this mail needs: use another server"
@@ -244,8 +244,11 @@ fn parameters(
 }
 
 /// Returns why a connection failed, for which the server gave no status code.
-fn connection_fault(error: &Error, host: &str) -> String {
+fn connection_fault(stage: Stage, error: &Error, host: &str) -> String {
     match find_cause::<rustls::Error>(error) {
+        Some(rustls::Error::InvalidMessage(_)) if stage == Stage::StartTls => {
+            return format!("the SMTP server {host} accepted STARTTLS, but its answer is not TLS");
+        }
         Some(rustls::Error::InvalidMessage(_)) => {
             return "this port speaks no TLS from the first byte: write smtp:// instead of smtps:// in mail.url"
                 .to_owned();
@@ -268,7 +271,10 @@ fn connection_fault(error: &Error, host: &str) -> String {
             format!("{host} in mail.url does not accept a connection (timed out): is a firewall between?")
         }
         Some(error) => resolution_fault(error, host).unwrap_or_else(|| error.to_string()),
-        None => chain(error),
+        None if chain(error).contains("incomplete response") => {
+            format!("the SMTP server {host} closed the connection before it answered ({})", stage.refused())
+        }
+        None => format!("the SMTP server {host}: {}", chain(error)),
     }
 }
 

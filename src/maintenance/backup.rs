@@ -105,8 +105,8 @@ fn file_error(path: &Path, source: io::Error) -> BackupError {
     BackupError::File { path: path.to_owned(), source }
 }
 
-/// Writes the backup to the empty file `draft`, which SQLite treats as a new database and whose mode it
-/// keeps.
+/// Writes the backup to the empty file `draft`, which SQLite treats as a new database. The file keeps its
+/// permissions.
 fn write(options: &SqliteOptions, draft: &Path) -> Result<(), BackupError> {
     let name = draft.to_str().ok_or_else(|| BackupError::NotUtf8(draft.to_owned()))?;
     let mut source = open_reader(options)?;

@@ -189,9 +189,11 @@ async fn zero_threads_and_a_queue_of_zero_are_raised_to_a_number_that_works() {
 
 #[test]
 fn retry_after_follows_the_queued_work() {
-    assert_eq!(time_to_drain(12, 2, 64), Duration::from_millis(235 * 32));
-    assert_eq!(time_to_drain(13, 2, 64), Duration::from_millis(470 * 32));
-    assert_eq!(time_to_drain(4, 2, 64), Duration::from_secs(1));
+    let (threads, queued) = (2, 64);
+    // Each thread hashes half of the queue; one more cost doubles the time of a hash, 235 ms at cost 12.
+    assert_eq!(time_to_drain(12, threads, queued), Duration::from_millis(235 * 32));
+    assert_eq!(time_to_drain(13, threads, queued), Duration::from_millis(470 * 32));
+    assert_eq!(time_to_drain(4, threads, queued), Duration::from_secs(1));
     assert_eq!(time_to_drain(15, 1, usize::MAX), RETRY_AFTER_MAX);
 }
 

@@ -39,8 +39,8 @@ pub enum TelemetryError {
 ///
 /// Two threads write the lines: one those of audit events, the other the rest. Each has a queue of its own.
 /// If standard error is not read, for example because a log collector hangs, the queues fill up. Then new
-/// lines are dropped, and a later line says how many. Audit events are dropped last: other lines never take
-/// their places. A SIGKILL loses the lines of the last milliseconds.
+/// lines are dropped, and a later line says how many. The queue of audit events has room for them alone, so
+/// other lines never take their places. A SIGKILL loses the lines of the last milliseconds.
 ///
 /// # Errors
 /// [`TelemetryError`] if `level` cannot be parsed, or if the log is already set up.

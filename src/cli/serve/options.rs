@@ -74,7 +74,7 @@ pub(super) fn audit_limits(settings: &Settings) -> AuditLimits {
 
 fn throttle_options(settings: &Settings) -> ThrottleOptions {
     let (login, client, verification) = (&settings.login, &settings.client, &settings.verification);
-    let per_client_window = |max: u32| Budget { max, window: client.window.get() };
+    let in_client_window = |max: u32| Budget { max, window: client.window.get() };
     ThrottleOptions {
         failures_max: login.failures_max.get(),
         wait_first: login.wait_first.get(),
@@ -82,13 +82,13 @@ fn throttle_options(settings: &Settings) -> ThrottleOptions {
         failures_in_a_row_max: login.failures_in_a_row_max.get(),
         pause: login.pause.get(),
         total: Budget { max: login.total_max.get(), window: login.window.get() },
-        failures_per_address: per_client_window(client.failures_max.get()),
+        failures_per_address: in_client_window(client.failures_max.get()),
         // Half of the hashing queue, so that the logins of one address leave room for others.
         in_progress_per_address_max: settings.password.queue_length.get().div_ceil(2),
-        registrations_from: per_client_window(client.registrations_max.get()),
-        new_passwords: per_client_window(settings.password.judged_max.get()),
+        registrations_from: in_client_window(client.registrations_max.get()),
+        new_passwords: in_client_window(settings.password.judged_max.get()),
         resends_to: Budget { max: verification.resends_max.get(), window: verification.resends_window.get() },
-        resends_from: per_client_window(client.resends_max.get()),
+        resends_from: in_client_window(client.resends_max.get()),
         known_address_lifetime: client.known_lifetime.get(),
     }
 }
@@ -200,7 +200,7 @@ pub(super) fn bind_http(settings: &Settings) -> Result<Option<TcpListener>, Fail
     bound.map(Some).map_err(|error| bind_failure("http.listen", "--http-listen", address, &error))
 }
 
-/// Binds the gRPC port.
+/// Binds the API port.
 pub(super) fn bind(settings: &Settings) -> Result<TcpListener, Failure> {
     let address = settings.server.listen;
     server::bind(address).map_err(|error| bind_failure("server.listen", "--listen", address, &error))

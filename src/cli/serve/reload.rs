@@ -43,7 +43,7 @@ pub(super) fn gate(settings: &Settings) -> Result<CallerGate, Failure> {
 /// The current TLS configuration of each port; `None` without TLS.
 #[derive(Clone)]
 pub(super) struct TlsConfigs {
-    /// Of the gRPC port.
+    /// Of the API port.
     pub grpc: Option<CurrentTls>,
     /// Of the HTTP port.
     pub http: Option<CurrentTls>,

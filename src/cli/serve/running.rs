@@ -165,7 +165,7 @@ fn log_http(settings: &Settings, listener: &TcpListener, is_tls: bool) {
     }
 }
 
-/// Logs the database, the mail transport and the gRPC address. Warns if the gRPC port has no TLS and is not
+/// Logs the database, the mail transport and the gRPC address. Warns if the API port has no TLS and is not
 /// loopback, and if there is no callers file.
 fn log_start(settings: &Settings, listener: &TcpListener, is_tls: bool) {
     let address = listener.local_addr().unwrap_or(settings.server.listen);

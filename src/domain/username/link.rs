@@ -93,9 +93,10 @@ fn contains_linked_host(text: &str) -> bool {
     false
 }
 
-/// True if rule 3, 4 or 5 refuses the host name `run`, which the text `after` follows.
-fn is_link(run: &str, after: &str) -> bool {
-    let labels: Vec<&str> = run.split('.').filter(|label| !label.is_empty()).collect();
+/// True if a mail program would show `host` as a link: its top-level domain exists, it is an IPv4 address, or
+/// the text `after` it begins with a path, a query or a port.
+fn is_link(host: &str, after: &str) -> bool {
+    let labels: Vec<&str> = host.split('.').filter(|label| !label.is_empty()).collect();
     let [_, .., last] = labels.as_slice() else { return false };
     let mut after = after.chars();
     let has_tail = match after.next() {
