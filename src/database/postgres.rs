@@ -14,8 +14,8 @@
 use std::{sync::Arc, time::Duration};
 
 use diesel::{
-    QueryableByName,
-    sql_types::{BigInt, Nullable},
+    OptionalExtension, QueryableByName,
+    sql_types::{BigInt, Nullable, Text},
 };
 use diesel_async::{
     AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection,
@@ -193,14 +193,26 @@ impl PostgresPool {
         Err(QueryError::Failed(error))
     }
 
-    /// Takes the lock of a writer on each of these tables, one after the other, and writes to the WAL. Runs
-    /// in the task of the caller, which holds the connection until the server answers.
-    pub(crate) async fn check_writes(&self, tables: &[&str]) -> Result<(), DatabaseError> {
+    /// Checks these rights (table and privilege), takes the lock of a writer on each of these tables, one
+    /// after the other, and writes to the WAL. Runs in the task of the caller, which holds the connection
+    /// until the server answers.
+    pub(crate) async fn check_writes(
+        &self,
+        tables: &[&str],
+        rights: &[(&str, &str)],
+    ) -> Result<(), DatabaseError> {
         // The WAL position as a number; NULL if the server refuses writes. The message is for no reader.
         const WRITE: &str = "SELECT CASE WHEN pg_is_in_recovery() \
             OR current_setting('transaction_read_only')::boolean THEN NULL \
             ELSE (pg_logical_emit_message(true, 'kairos-identity', 'health') - '0/0')::bigint END AS position";
         let mut connection = self.get().await?;
+        let missing: Option<MissingRight> =
+            diesel::sql_query(missing_right(rights)).get_result(&mut connection).await.optional()?;
+        if let Some(MissingRight { name, privilege }) = missing {
+            return Err(DatabaseError::unavailable(format!(
+                "the role of database.url lacks the right to {privilege} on {name}: grant it to the role"
+            )));
+        }
         for table in tables {
             let lock = format!("LOCK TABLE {table} IN ROW EXCLUSIVE MODE");
             // One transaction for each table: with two locks at once, a migration could deadlock.
@@ -249,6 +261,27 @@ impl PostgresPool {
     pub(crate) async fn detach(&self) -> Result<AsyncPgConnection, DatabaseError> {
         self.get().await.map(Object::take)
     }
+}
+
+/// A right that the role lacks.
+#[derive(QueryableByName)]
+struct MissingRight {
+    #[diesel(sql_type = Text)]
+    name: String,
+    #[diesel(sql_type = Text)]
+    privilege: String,
+}
+
+/// Returns the query for the first of these rights (table and privilege) that the role lacks. A table that
+/// does not exist lacks none.
+fn missing_right(rights: &[(&str, &str)]) -> String {
+    let rights: Vec<String> =
+        rights.iter().map(|(table, privilege)| format!("('{table}', '{privilege}')")).collect();
+    format!(
+        "SELECT name, privilege FROM (VALUES {}) AS needed (name, privilege) \
+         WHERE has_table_privilege(to_regclass(name), privilege) IS FALSE LIMIT 1",
+        rights.join(", ")
+    )
 }
 
 /// The result of a write check.

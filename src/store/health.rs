@@ -11,6 +11,21 @@ use crate::{
     domain::{AuthToken, User},
 };
 
+/// The rights on PostgreSQL's tables without which no user can register, or none can log in.
+const WRITE_RIGHTS: &[(&str, &str)] = &[
+    ("core_user", "INSERT"),
+    ("core_user", "UPDATE"),
+    ("core_session", "INSERT"),
+    ("core_session", "UPDATE"),
+    ("core_throttle", "INSERT"),
+    ("core_throttle", "UPDATE"),
+    ("core_password_attempt", "INSERT"),
+    ("core_password_attempt", "DELETE"),
+    ("core_mail_token", "INSERT"),
+    ("core_mail_outbox", "INSERT"),
+    ("core_audit_event", "INSERT"),
+];
+
 impl Store {
     /// Reads a user and the password hash as a login does: from the table, and by the index on the email.
     /// Returns the `auth_token` of the user; `None` if there are no users.
@@ -34,12 +49,15 @@ impl Store {
         self.find_user_by_auth_token(user).await.map(drop)
     }
 
-    /// Writes to the disk of the database without changing a row. On PostgreSQL, also takes the locks of a
-    /// registration and of a login, so that a table lock of another client is noticed.
+    /// Writes to the disk of the database without changing a row. On PostgreSQL, also checks the rights of a
+    /// registration and of a login and takes their locks, so that a missing right and a table lock of another
+    /// client are noticed.
     pub async fn check_writes(&self) -> Result<(), DatabaseError> {
         match &self.connections {
             Connections::Sqlite(threads) => threads.check_writes().await,
-            Connections::Postgres(pool) => pool.check_writes(&["core_user", "core_session"]).await,
+            Connections::Postgres(pool) => {
+                pool.check_writes(&["core_user", "core_session"], WRITE_RIGHTS).await
+            }
         }
     }
 

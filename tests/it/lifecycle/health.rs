@@ -185,7 +185,7 @@ async fn a_read_only_postgresql_leaves_only_look_ups_serving() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_serves_while_the_users_cannot_be_read() {
+async fn health_follows_the_rights_of_the_role() {
     let database = Postgres::shared().create_database();
     let role = format!("reader_of_{}", database.name());
     Postgres::shared().psql("postgres", &format!("CREATE ROLE {role} LOGIN"));
@@ -198,6 +198,13 @@ async fn nothing_serves_while_the_users_cannot_be_read() {
     Postgres::shared().psql(database.name(), &format!("REVOKE SELECT ON core_user FROM {role}"));
     becomes(&server, NOTHING).await;
     Postgres::shared().psql(database.name(), &format!("GRANT SELECT ON core_user TO {role}"));
+    becomes(&server, EVERYTHING).await;
+
+    // A right that only logins need.
+    Postgres::shared().psql(database.name(), &format!("REVOKE INSERT ON core_session FROM {role}"));
+    becomes(&server, LOOK_UPS_ONLY).await;
+    server.logged("lacks the right to INSERT on core_session").await;
+    Postgres::shared().psql(database.name(), &format!("GRANT INSERT ON core_session TO {role}"));
     becomes(&server, EVERYTHING).await;
 }
 
