@@ -105,8 +105,8 @@ section! {
         /// monitor that sends a service token with its `Watch` is counted with the callers.
         streaming_calls_per_peer_max: Count<1, 100_000> = "64",
         /// Maximum memory of the unfinished requests of one peer: requests whose message has not arrived
-        /// completely. Each counts as 16 KiB for its buffers (a look-up by one token as 2,500 bytes, one by
-        /// several tokens as 11 KiB, a call of health as 32 KiB), 256 bytes for each header, and the larger
+        /// completely. Each counts as 16 KiB for its buffers (a look-up by one token as 3,600 bytes, one by
+        /// several tokens as 12 KiB, a call of health as 32 KiB), 256 bytes for each header, and the larger
         /// of its announced length and twice the received bytes. A request that would exceed the limit is
         /// refused with `OVERLOADED`; a request that arrives at once is not affected.
         unfinished_bytes_per_peer_max: Bytes<65_536, 1_073_741_824> = "4MiB",

@@ -43,12 +43,13 @@ const WAITING_CALL_BYTES: usize = 16 * 1024;
 
 /// The memory of a look-up that waits for its message, without its headers. `ResolveToken` has no buffers of
 /// the gRPC library (`grpc/unary.rs`), so a caller may send many look-ups at once, with messages that arrive
-/// after all of their headers: 1,100 with five headers each, which count 256 bytes each in addition, fit into
-/// 4 MiB, the default of `server.unfinished-bytes-per-peer-max`. In a development build a call occupies about
-/// 9 KiB in fact: the most calls that fit, those with one header, occupy less than 16 MiB.
-const WAITING_LOOK_UP_BYTES: usize = 2_500;
+/// after all of their headers: 860 with five headers each, which count 256 bytes each in addition, fit into
+/// 4 MiB, the default of `server.unfinished-bytes-per-peer-max`. In a development build a call occupies up to
+/// 12 KiB in fact: the most calls that fit, those with one header, occupy less than 16 MiB.
+const WAITING_LOOK_UP_BYTES: usize = 3_600;
 
-/// The same of `ResolveTokens`, with the buffer of the gRPC library: 350 of them fit into 4 MiB.
+/// The same of `ResolveTokens`, with the buffer of the gRPC library: 320 of them, with five headers each, fit
+/// into 4 MiB.
 const WAITING_LOOK_UP_BATCH_BYTES: usize = WAITING_LOOK_UP_BYTES + 8 * 1024;
 
 /// The memory of a call of health that waits for its message. Strangers may call the health service, and no
