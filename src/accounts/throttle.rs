@@ -29,15 +29,7 @@ const KNOWN_ADDRESSES_FACTOR: u32 = 2;
 pub(super) enum Rule {
     ConsecutiveFailures(ThrottleOptions),
     PerWindow(Budget),
-    PerAddress {
-        budget: Budget,
-        in_progress_max: u32,
-    },
-    /// Only the attempts in progress are limited. Failures are counted in the window of `budget`.
-    InProgressPerAddress {
-        budget: Budget,
-        in_progress_max: u32,
-    },
+    PerAddress { budget: Budget, in_progress_max: u32 },
 }
 
 /// Returns [`AccountError::TooManyAttempts`] if the attempt was refused.
@@ -64,9 +56,10 @@ impl Rule {
     }
 
     /// Returns the limit on the attempts of users with access tokens from one client address.
+    /// Only the attempts in progress are limited: failures refuse no user.
     pub(super) const fn of_acting_users_per_address(options: ThrottleOptions) -> Self {
-        Self::InProgressPerAddress {
-            budget: options.failures_per_address,
+        Self::PerAddress {
+            budget: Budget { max: u32::MAX, ..options.failures_per_address },
             in_progress_max: options.in_progress_per_address_max,
         }
     }
@@ -76,12 +69,9 @@ impl Rule {
     pub(super) fn admit(self, tally: Tally, now: Timestamp) -> Result<(), Timestamp> {
         match self {
             Self::ConsecutiveFailures(options) => options.admit_after_failures(tally, now),
-            Self::PerAddress { in_progress_max, .. } | Self::InProgressPerAddress { in_progress_max, .. }
-                if tally.in_progress >= in_progress_max =>
-            {
+            Self::PerAddress { in_progress_max, .. } if tally.in_progress >= in_progress_max => {
                 Err(now.plus(IN_PROGRESS_RETRY))
             }
-            Self::InProgressPerAddress { .. } => Ok(()),
             Self::PerWindow(budget) | Self::PerAddress { budget, .. } => budget.admit_in_window(tally, now),
         }
     }
@@ -90,9 +80,7 @@ impl Rule {
     pub(super) fn count_failure(self, before: Option<Attempts>, at: Timestamp) -> Attempts {
         match self {
             Self::ConsecutiveFailures(options) => options.count_consecutive_failure(before, at),
-            Self::PerWindow(budget)
-            | Self::PerAddress { budget, .. }
-            | Self::InProgressPerAddress { budget, .. } => {
+            Self::PerWindow(budget) | Self::PerAddress { budget, .. } => {
                 Attempts::with_one_more_in_window(before, budget.window, at)
             }
         }

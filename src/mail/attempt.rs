@@ -15,7 +15,7 @@ pub(super) enum DeliveryOutcome {
     /// A temporary failure: a 4xx reply, a 5xx reply that concerns this service, no connection, a timeout, a
     /// daily limit that is reached or cannot be read, a folder that cannot be written, or a token that this
     /// instance cannot decrypt.
-    Failed(String),
+    FailedForNow(String),
     /// A permanent failure: a 5xx reply that concerns the recipient or the content, or a mail that cannot be
     /// composed.
     Refused(String),
@@ -79,7 +79,7 @@ pub(super) fn after_attempt(
         DeliveryOutcome::Sent => Next::MarkSent,
         DeliveryOutcome::Refused(cause) => Next::MarkFailed(cause),
         DeliveryOutcome::Expired => Next::Expire("the link expired before the mail could be sent".to_owned()),
-        DeliveryOutcome::Failed(cause) => {
+        DeliveryOutcome::FailedForNow(cause) => {
             let at = now.plus(backoff.after(mail.attempts, jitter));
             if at < mail.expires_at {
                 Next::RetryAt(at, cause)
@@ -116,7 +116,7 @@ mod tests {
     }
 
     fn failed(attempts: u32, now: Timestamp, jitter: f64) -> Next {
-        after_attempt(DeliveryOutcome::Failed("451".into()), &mail(attempts), BACKOFF, now, jitter)
+        after_attempt(DeliveryOutcome::FailedForNow("451".into()), &mail(attempts), BACKOFF, now, jitter)
     }
 
     #[test]

@@ -77,14 +77,16 @@ fn count_to_mailbox(
     // Stored for every mail, whatever its own interval: the time of the last mail follows from it.
     let longest = longest_interval(max);
     let with_interval = |counted| Attempts { refused_until: now.plus(longest), ..counted };
-    match (count_one(max, before, now), before) {
-        (Ok(counted), _) => Ok(with_interval(counted)),
-        // A wait longer than the longest interval was set by a wrong clock: it does not refuse this mail.
-        (Err(end), Some(last)) if last.refused_until <= now.plus(longest) => {
-            let next = last.refused_until.minus(longest).plus(interval);
-            if next > now { Err(end.min(next)) } else { Ok(with_interval(one_more(before, now))) }
-        }
-        (Err(_), _) => Ok(with_interval(one_more(before, now))),
+    let end = match count_one(max, before, now) {
+        Ok(counted) => return Ok(with_interval(counted)),
+        Err(end) => end,
+    };
+    // A wait longer than the longest interval was set by a wrong clock: it does not refuse this mail.
+    let last = before.filter(|last| last.refused_until <= now.plus(longest));
+    let next = last.map(|last| last.refused_until.minus(longest).plus(interval));
+    match next.filter(|next| *next > now) {
+        Some(next) => Err(end.min(next)),
+        None => Ok(with_interval(one_more(before, now))),
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) async fn write(folder: &Path, mail: &OutgoingMail, bytes: Vec<u8>) ->
             tracing::info!(path = %path.display(), "Mail written to {}", path.display());
             DeliveryOutcome::Sent
         }
-        Err(error) => DeliveryOutcome::Failed(format!("{}: {error}", folder.display())),
+        Err(error) => DeliveryOutcome::FailedForNow(format!("{}: {error}", folder.display())),
     }
 }
 

@@ -182,7 +182,7 @@ impl Outbox {
         let open = |sealed| self.sealing_keys.open(purpose, sealed).map(MailToken::from_random);
         let token = match mail.sealed_token.as_ref().map(open).transpose() {
             Ok(token) => token,
-            Err(error) => return DeliveryOutcome::Failed(error.to_string()),
+            Err(error) => return DeliveryOutcome::FailedForNow(error.to_string()),
         };
         let values = MailValues {
             username: mail.username.as_ref(),
@@ -205,11 +205,11 @@ impl Outbox {
         match self.options.daily.admit(&self.store, mail, self.env.clock.now()).await {
             Ok(true) => {}
             Ok(false) => {
-                return DeliveryOutcome::Failed(
+                return DeliveryOutcome::FailedForNow(
                     "mail.daily-per-address-max or mail.daily-total-max is reached".to_owned(),
                 );
             }
-            Err(error) => return DeliveryOutcome::Failed(error.chain()),
+            Err(error) => return DeliveryOutcome::FailedForNow(error.chain()),
         }
         let outcome = self.transport.send(mail, message).await;
         if outcome != DeliveryOutcome::Sent

@@ -50,12 +50,12 @@ pub(super) fn outcome(stage: Stage, code: u16, text: &str) -> DeliveryOutcome {
     };
     let refused = stage.refused();
     if code / 100 != 5 {
-        return DeliveryOutcome::Failed(format!("the SMTP server refused {refused} for now: {codes}"));
+        return DeliveryOutcome::FailedForNow(format!("the SMTP server refused {refused} for now: {codes}"));
     }
     if is_about_the_mail(stage, code, enhanced) {
         DeliveryOutcome::Refused(format!("the SMTP server rejected {refused}: {codes}"))
     } else {
-        DeliveryOutcome::Failed(format!(
+        DeliveryOutcome::FailedForNow(format!(
             "the SMTP server rejected {refused}: {codes}; the reply concerns this service, not the recipient"
         ))
     }
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     fn is_retried(stage: Stage, code: u16, text: &str) -> bool {
-        matches!(outcome(stage, code, text), DeliveryOutcome::Failed(_))
+        matches!(outcome(stage, code, text), DeliveryOutcome::FailedForNow(_))
     }
 
     #[test]

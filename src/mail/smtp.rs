@@ -127,7 +127,7 @@ impl Smtp {
                 } else {
                     ""
                 };
-                DeliveryOutcome::Failed(format!(
+                DeliveryOutcome::FailedForNow(format!(
                     "the SMTP server {} did not answer within {:?}{hint}",
                     self.host, self.timeout
                 ))
@@ -138,15 +138,15 @@ impl Smtp {
     /// Converts a delivery error into the outcome of the attempt. A reply with a status code is classified by
     /// [`refusal::outcome`]; any other error is temporary.
     fn outcome(&self, error: &DeliveryError) -> DeliveryOutcome {
+        if let DeliveryError::Smtp(stage, error) = error
+            && let Some(code) = error.status()
+        {
+            let text = error.source().map(ToString::to_string).unwrap_or_default();
+            return refusal::outcome(*stage, code.into(), &text);
+        }
         let host = &self.host;
-        DeliveryOutcome::Failed(match error {
-            DeliveryError::Smtp(stage, error) => {
-                if let Some(code) = error.status() {
-                    let text = error.source().map(ToString::to_string).unwrap_or_default();
-                    return refusal::outcome(*stage, code.into(), &text);
-                }
-                connection_fault(*stage, error, host)
-            }
+        DeliveryOutcome::FailedForNow(match error {
+            DeliveryError::Smtp(stage, error) => connection_fault(*stage, error, host),
             DeliveryError::Lacks(extension) => format!(
                 "the SMTP server does not support {extension}, which this mail needs: use another server"
             ),

@@ -34,6 +34,9 @@ const WAITING_WITHOUT_PLACE_MAX: usize = 16;
 /// File descriptors that are reserved for other uses: the database, the log, mail.
 const DESCRIPTORS_RESERVED: usize = 64;
 
+/// The part of a lowered limit of connections that one peer leaves to the others, as a divisor.
+const PART_FOR_OTHER_PEERS: usize = 8;
+
 /// The shortest time between two warnings of a port; their causes may recur many times a second.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -101,15 +104,15 @@ impl Acceptor {
     pub(super) fn new(
         listener: TcpListener,
         connections_max: usize,
-        peer_limits: PeerLimits,
+        mut peer_limits: PeerLimits,
         share: Share,
     ) -> Self {
         let slots = open_files_max()
             .map_or(connections_max, |files| connections_max.min(share.of(slots_within(files))));
-        let mut peer_limits = peer_limits;
         if slots < connections_max {
             // Otherwise one peer could take all slots, also those of the health checks at its address.
-            peer_limits.connections_max = peer_limits.connections_max.min(slots - slots / 8);
+            let for_one_peer = slots - slots / PART_FOR_OTHER_PEERS;
+            peer_limits.connections_max = peer_limits.connections_max.min(for_one_peer);
             let address = listener.local_addr().map_or_else(|_| "a port".to_owned(), |at| at.to_string());
             tracing::warn!(
                 "Connection limit of {address} lowered from {connections_max} to {slots}, and to {} for one peer: the \

@@ -107,9 +107,9 @@ impl PathClass {
 }
 
 impl PathClass {
-    /// True if only an authenticated caller may call such a path.
-    pub(super) const fn needs_caller(self) -> bool {
-        !matches!(self, Self::Health | Self::HealthWatch)
+    /// True for the health service, which any client may call. Other paths need an authenticated caller.
+    pub(super) const fn is_of_health(self) -> bool {
+        matches!(self, Self::Health | Self::HealthWatch)
     }
 }
 
@@ -146,7 +146,7 @@ impl RequestLimits {
             PathClass::Api | PathClass::Reflection | PathClass::Unknown => WAITING_CALL_BYTES,
         };
         let bytes_max = message.saturating_add(PREFIX_BYTES);
-        BodyLimit { bytes_max, waiting_bytes, is_of_health: !class.needs_caller() }
+        BodyLimit { bytes_max, waiting_bytes, is_of_health: class.is_of_health() }
     }
 
     /// Returns the time limit of a call.
@@ -154,14 +154,8 @@ impl RequestLimits {
     /// # Errors
     /// `INVALID_FIELDS` for a malformed `grpc-timeout`.
     pub(super) fn timeout(&self, class: PathClass, headers: &http::HeaderMap) -> Result<Duration, Status> {
-        let max = match class {
-            PathClass::Health | PathClass::HealthWatch => self.health_timeout.min(self.timeout_max),
-            PathClass::Api
-            | PathClass::LookUp
-            | PathClass::LookUpBatch
-            | PathClass::Reflection
-            | PathClass::Unknown => self.timeout_max,
-        };
+        let max =
+            if class.is_of_health() { self.health_timeout.min(self.timeout_max) } else { self.timeout_max };
         deadline::limit(headers, self.timeout_default, max)
     }
 }
@@ -171,13 +165,10 @@ impl RequestLimits {
 /// # Errors
 /// `OVERLOADED`.
 pub(super) fn admit_peer(class: PathClass, peer: &Peer) -> Result<Option<Arc<StreamingSlot>>, Status> {
-    let has_too_many = match class {
-        PathClass::Health | PathClass::HealthWatch => peer.account.has_too_many_calls_of_health(),
-        PathClass::Api
-        | PathClass::LookUp
-        | PathClass::LookUpBatch
-        | PathClass::Reflection
-        | PathClass::Unknown => peer.account.has_too_many_calls(),
+    let has_too_many = if class.is_of_health() {
+        peer.account.has_too_many_calls_of_health()
+    } else {
+        peer.account.has_too_many_calls()
     };
     if has_too_many {
         return Err(too_many("calls"));

@@ -178,27 +178,22 @@ impl<S: CallHandler> Layered<S> {
     ) -> Result<Admitted, Status> {
         let options = &self.options;
         let class = PathClass::of(request.uri().path());
-        let caller = match class {
+        let caller = if class.is_of_health() {
             // Load balancers check the health without a token. If a monitor sends one, its connection uses
             // the account of the callers; the call itself needs no caller.
-            PathClass::Health | PathClass::HealthWatch => {
-                if !options.gate.is_open()
-                    && let Ok(caller) = caller::identify(&options.gate, request, peer)
-                {
-                    peer.account.set_authenticated(caller.name());
-                }
-                Caller::unauthenticated()
+            if !options.gate.is_open()
+                && let Ok(caller) = caller::identify(&options.gate, request, peer)
+            {
+                peer.account.set_authenticated(caller.name());
             }
-            PathClass::Api
-            | PathClass::LookUp
-            | PathClass::LookUpBatch
-            | PathClass::Reflection
-            | PathClass::Unknown => caller::identify(&options.gate, request, peer)?,
+            Caller::unauthenticated()
+        } else {
+            caller::identify(&options.gate, request, peer)?
         };
         call.set_caller(&caller);
         let slot = caller::authorize(&caller, request)?;
         // Only after `authorize`: a connection whose caller may not call the method stays one of a stranger.
-        if class.needs_caller() && !options.gate.is_open() {
+        if !class.is_of_health() && !options.gate.is_open() {
             peer.account.set_authenticated(caller.name());
         }
         let streaming = limits::admit_peer(class, peer)?;
