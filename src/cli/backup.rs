@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{
     Failure,
-    output::print,
+    output::print_change,
     reason,
     store::{self, IfMissing},
 };
@@ -23,7 +23,9 @@ impl Backup {
     pub(super) fn run(self, settings: &Settings) -> Result<(), Failure> {
         let store = store::open(settings, IfMissing::Fail)?;
         store.back_up(&self.to).map_err(reason)?;
-        print(format_args!("backed up {} to {}", settings.database.url, self.to.display()))?;
-        print("keep the secret.key-file too, apart from the backup: only that key decrypts the secrets in it")
+        print_change(format_args!("backed up {} to {}", settings.database.url, self.to.display()))?;
+        print_change(
+            "keep the secret.key-file too, apart from the backup: only that key decrypts the secrets in it",
+        )
     }
 }

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{
     Failure,
-    output::print,
+    output::print_change,
     progress::TerminalProgress,
     reason, signing,
     store::{self, IfMissing},
@@ -69,13 +69,16 @@ impl Copy {
             .iter()
             .try_for_each(print_table)?;
 
-        print(format_args!("copied {from} to {}; the checksums of both agree", settings.database.url))?;
+        print_change(format_args!(
+            "copied {from} to {}; the checksums of both agree",
+            settings.database.url
+        ))?;
         match source_key_file(&source_settings, source_store).await {
-            Some(path) => print(format_args!(
+            Some(path) => print_change(format_args!(
                 "serve the copy with --secret-key-file {}: that key encrypts the secrets in it",
                 path.display()
             )),
-            None => print(
+            None => print_change(
                 "serve the copy with the key file of the source (--secret-key-file FILE): that key encrypts the \
                  secrets in it",
             ),
@@ -104,5 +107,5 @@ async fn source_key_file(settings: &Settings, source: Store) -> Option<PathBuf> 
 
 /// Prints the number of rows and the checksum of a copied table.
 fn print_table(table: &CopiedTable) -> Result<(), Failure> {
-    print(format_args!("{:26} {:>9} rows  {}", table.name, table.rows, hex(&table.checksum)))
+    print_change(format_args!("{:26} {:>9} rows  {}", table.name, table.rows, hex(&table.checksum)))
 }

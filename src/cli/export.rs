@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 
 use super::{
     Failure,
-    output::print,
+    output::print_change,
     progress::TerminalProgress,
     reason,
     store::{self, IfMissing},
@@ -64,11 +64,14 @@ impl Export {
         if let Some(draft) = draft {
             draft.publish(Existing::Keep).map_err(|error| format!("--to {to}: {error}"))?;
         }
-        print(format_args!("exported {} users to {to}", exported.users))?;
+        print_change(format_args!("exported {} users to {to}", exported.users))?;
         if exported.disabled == 0 {
             return Ok(());
         }
-        print(format_args!("{} of them are disabled, and have an unusable password there", exported.disabled))
+        print_change(format_args!(
+            "{} of them are disabled, and have an unusable password there",
+            exported.disabled
+        ))
     }
 }
 

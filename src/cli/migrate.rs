@@ -2,7 +2,7 @@
 
 use super::{
     Failure,
-    output::print,
+    output::{print, print_change},
     store::{self, IfMissing},
 };
 use crate::{clock::Clock, config::Settings};
@@ -16,7 +16,7 @@ pub(super) async fn run(settings: &Settings) -> Result<(), Failure> {
         .map_err(|error| store::database_failure(settings, &error))?;
     match migrated.as_slice() {
         [] => print(format_args!("{url} is up to date")),
-        versions => print(format_args!(
+        versions => print_change(format_args!(
             "{url} is up to date; ran {} migrations: {}",
             versions.len(),
             versions.join(", ")

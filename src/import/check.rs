@@ -11,7 +11,7 @@ pub struct Comparison {
     pub outcome: ImportOutcome,
     /// Number of rows that have no user and were not left out.
     pub missing: u64,
-    /// Number of rows that have changed since they were imported.
+    /// Number of rows that differ from their users: they have changed since they were imported or exported.
     pub stale: u64,
     /// Number of rows whose plaintext password could not be compared, since the key of the import is not
     /// available.
@@ -40,6 +40,7 @@ impl Import {
     ) -> Result<Comparison, ImportError> {
         let mut round = self.begin_round(source, progress).await?;
         self.reconsider_left_out(&mut round).await?;
+        self.compare_unrecorded(&mut round).await?;
         // Reported like a complete round, so that the report has checksums. But nothing was written.
         let (open, is_complete) = (0, true);
         let mut report = self.report(source, &mut round, &Totals::default(), open, is_complete).await?;

@@ -7,6 +7,7 @@ use super::{
     names::remove_username_key,
     records::Holder,
     round::Round,
+    row::digest_of_hash,
     survey::{Duplicates, SurveyField},
 };
 use crate::domain::AuthToken;
@@ -48,6 +49,27 @@ impl Import {
                 if !stays {
                     candidate.state = UserState::New;
                     round.survey.update(&candidate)?;
+                }
+            }
+        }
+    }
+
+    /// Compares the rows that no import has recorded with their users, if the store has them: an export writes
+    /// such rows.
+    pub(super) async fn compare_unrecorded(&self, round: &mut Round) -> Result<(), ImportError> {
+        let mut after = None;
+        loop {
+            let candidates = round.survey.in_states(&[UserState::New], after, PAGE)?;
+            let Some(last) = candidates.last() else { return Ok(()) };
+            after = Some(last.id);
+            let holders = self.find_holders(&candidates).await?;
+            for mut candidate in candidates {
+                for holder in &holders {
+                    if is_already_here(round, &candidate, holder)? {
+                        let is_equal = is_equal(&candidate, holder);
+                        candidate.state = if is_equal { UserState::AlreadyHere } else { UserState::Changed };
+                        round.survey.update(&candidate)?;
+                    }
                 }
             }
         }
@@ -152,7 +174,7 @@ impl Import {
         let others: Vec<&Holder> = holders.iter().filter(is_other).collect();
         let row = [candidate.id];
         if let Some(holder) = others.iter().find(|holder| holder.user.email == candidate.email) {
-            if holder.user.auth_token == candidate.auth_token && is_absent_from_source(round, holder)? {
+            if is_already_here(round, &candidate, holder)? {
                 candidate.user = Some(holder.user.id);
                 candidate.state = UserState::AlreadyHere;
                 round.survey.update(&candidate)?;
@@ -212,6 +234,20 @@ impl Import {
         }
         self.leave_out_or_refuse(round, candidate, "email_taken_here", &row, &message)
     }
+}
+
+/// True if the row is as an export writes the user. It gives disabled users an unusable password.
+fn is_equal(candidate: &Candidate, holder: &Holder) -> bool {
+    let Holder { user, password, .. } = holder;
+    candidate.username == user.username.as_str()
+        && candidate.is_verified == user.is_verified
+        && (user.is_disabled || candidate.password_digest == digest_of_hash(password.expose()))
+}
+
+/// True if the holder is the row's own user, although no import has recorded the row.
+fn is_already_here(round: &mut Round, candidate: &Candidate, holder: &Holder) -> Result<bool, ImportError> {
+    let is_same_user = holder.user.email == candidate.email && holder.user.auth_token == candidate.auth_token;
+    Ok(is_same_user && is_absent_from_source(round, holder)?)
 }
 
 /// True if the source has no row of the user: the row was deleted, or the user was not imported.

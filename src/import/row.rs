@@ -144,8 +144,13 @@ fn password_digest(stored: &str, password: StoredPassword, key: &SealingKeys) ->
     if password == StoredPassword::Plaintext {
         key.fingerprint(stored.as_bytes())
     } else {
-        Sha256::digest(stored).into()
+        digest_of_hash(stored)
     }
+}
+
+/// Returns the digest of a password that is stored as a hash.
+pub(super) fn digest_of_hash(stored: &str) -> [u8; 32] {
+    Sha256::digest(stored).into()
 }
 
 /// The forms in which the engines return a boolean that was stored as one.

@@ -270,6 +270,9 @@ fn connection_fault(stage: Stage, error: &Error, host: &str) -> String {
         Some(error) if error.kind() == io::ErrorKind::TimedOut => {
             format!("{host} in mail.url does not accept a connection (timed out): is a firewall between?")
         }
+        Some(error) if error.kind() == io::ErrorKind::InvalidData => {
+            format!("the SMTP server {host} answered with text that is not UTF-8 ({})", stage.refused())
+        }
         Some(error) => resolution_fault(error, host).unwrap_or_else(|| error.to_string()),
         None if chain(error).contains("incomplete response") => {
             format!("the SMTP server {host} closed the connection before it answered ({})", stage.refused())

@@ -3,7 +3,7 @@
 
 use std::{
     collections::VecDeque,
-    fs, io,
+    io,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use super::{
+    open_files,
     peer_account::{ConnectionAccount, PeerLimits},
     peers::{PeerSlot, Peers},
 };
@@ -107,7 +108,7 @@ impl Acceptor {
         mut peer_limits: PeerLimits,
         share: Share,
     ) -> Self {
-        let slots = open_files_max()
+        let slots = open_files::limit()
             .map_or(connections_max, |files| connections_max.min(share.of(slots_within(files))));
         if slots < connections_max {
             // Otherwise one peer could take all slots, also those of the health checks at its address.
@@ -202,13 +203,6 @@ fn is_peer_error(error: &io::Error) -> bool {
 /// are reserved for other uses, or half of the limit if it is small.
 fn slots_within(files: usize) -> usize {
     (files - DESCRIPTORS_RESERVED.min(files / 2)).max(1)
-}
-
-/// Returns the soft limit on open files; `None` if the system does not report it (only Linux does).
-fn open_files_max() -> Option<usize> {
-    let limits = fs::read_to_string("/proc/self/limits").ok()?;
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod http1_head;
 mod http1_io;
 mod http2;
 mod listener;
+pub mod open_files;
 mod options;
 mod peer_account;
 mod peer_log;

@@ -13,12 +13,11 @@ use crate::support::{
     program::{error_line, run, stderr, stdout},
 };
 
-/// Commands that print to standard output, in a folder with a store.
-const PRINTING: [&[&str]; 11] = [
+/// Commands that print to standard output and change nothing, in a folder with a store.
+const PRINTING: [&[&str]; 10] = [
     &["serve", "--print-config"],
     &["migrate"],
     &["keys", "list"],
-    &["keys", "rotate"],
     &["user", "list"],
     &["user", "show", "ada@example.com"],
     &["user", "unlock", "ada@example.com"],
@@ -26,6 +25,17 @@ const PRINTING: [&[&str]; 11] = [
     &["caller", "token", "bff"],
     &["--help"],
     &["serve", "--help"],
+];
+
+/// Commands that print what they have changed.
+const CHANGING: [&[&str]; 7] = [
+    &["keys", "rotate"],
+    &["keys", "rotate", "--revoke-earlier"],
+    &["user", "unverify", "ada@example.com"],
+    &["user", "verify", "ada@example.com"],
+    &["user", "disable", "ada@example.com"],
+    &["user", "enable", "ada@example.com"],
+    &["user", "end-sessions", "ada@example.com"],
 ];
 
 /// Returns a store with a key and one user.
@@ -58,7 +68,7 @@ fn run_with(store: &TestDatabase, arguments: &[&str], output: impl Into<Stdio>) 
 #[test]
 fn a_closed_pipe_ends_every_command_quietly() {
     let store = store();
-    for arguments in PRINTING {
+    for arguments in PRINTING.iter().chain(&CHANGING) {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
         let output = run_with(&store, arguments, writer);
@@ -71,14 +81,36 @@ fn a_closed_pipe_ends_every_command_quietly() {
 #[test]
 fn a_full_disk_ends_every_command_with_one_error() {
     let store = store();
-    for arguments in PRINTING {
+    let run = |arguments: &[&str]| {
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let error = error_line(1, &run_with(&store, arguments, full));
+        error_line(1, &run_with(&store, arguments, full))
+    };
+    let failure = "cannot write to standard output: No space left on device";
+    for arguments in PRINTING {
+        let error = run(arguments);
+        assert!(error.ends_with(failure), "{arguments:?}: {error}");
+    }
+    for arguments in CHANGING {
+        let error = run(arguments);
         assert!(
-            error.ends_with("cannot write to standard output: No space left on device"),
+            error.ends_with(&format!("{failure}. The change was made before and stays")),
             "{arguments:?}: {error}"
         );
     }
+    // The changes were made.
+    let events = stdout(&run_with(&store, &["audit"], Stdio::piped()));
+    for kind in ["user_disabled", "user_enabled"] {
+        assert!(events.contains(kind), "{kind}: {events}");
+    }
+}
+
+#[test]
+fn a_deletion_whose_user_cannot_be_shown_is_not_made() {
+    let store = store();
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let error = error_line(1, &run_with(&store, &["user", "delete", "--yes", "ada@example.com"], full));
+    assert!(error.ends_with("No space left on device"), "{error}");
+    assert_eq!(store.count("core_user"), 1);
 }
 
 #[test]

@@ -212,6 +212,33 @@ fn a_disk_without_room_for_a_new_database_is_named_and_nothing_is_left() {
 }
 
 #[test]
+fn a_role_without_the_rights_to_migrate_is_named_with_the_way_out() {
+    let cluster = Postgres::shared();
+    let (database, of_owner) = cluster.create_database_of("owner_of_tables");
+    let role = "without_rights";
+    cluster.psql("postgres", &format!("CREATE ROLE {role} LOGIN"));
+    let of_role = database.url_at(cluster.port(), role);
+    let migrate = |url: &str| run(&["migrate", "--database-url", url]);
+
+    let error = error_line(1, &migrate(&of_role));
+    let way_out = "GRANT CREATE ON SCHEMA \"public\" TO \"without_rights\"";
+    assert_contains_all(&error, &["\"without_rights\" may not create tables", way_out]);
+
+    assert!(migrate(&of_owner).status.success());
+    cluster.psql(database.name(), &format!("GRANT CREATE ON SCHEMA public TO {role}"));
+    cluster.psql(database.name(), &format!("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}"));
+    let error = error_line(1, &migrate(&of_role));
+    assert_contains_all(&error, &["the tables belong to the role \"owner_of_tables\"", "migrate as"]);
+
+    cluster.psql(
+        "postgres",
+        &format!("ALTER ROLE {role} IN DATABASE {} SET search_path = absent", database.name()),
+    );
+    let error = error_line(1, &migrate(&of_role));
+    assert_contains_all(&error, &["no schema of the search_path exists"]);
+}
+
+#[test]
 fn the_wrong_part_of_a_url_or_address_is_named_with_who_set_it() {
     for (flag, value, parts) in [
         ("--public-base-url", "https://x:0", &["mail.public-base-url", "the port is not a number"][..]),

@@ -17,7 +17,14 @@ use self::{
     parts::{build_import, cores, open_existing, open_source, open_target},
     report::{ReportFile, print_conflicts, print_report},
 };
-use super::{Failure, output::print, progress::TerminalProgress, reason, signals::Signals, store};
+use super::{
+    Failure,
+    output::{after_change, print},
+    progress::TerminalProgress,
+    reason,
+    signals::Signals,
+    store,
+};
 use crate::{
     config::Settings,
     import::{ImportOptions, OnEmailConflict, OnTokenConflict, OnUsernameConflict, Report},
@@ -187,8 +194,10 @@ impl Django {
         .map_err(reason)?;
 
         report.map_or(Ok(()), |report| report.write(&mut outcome))?;
-        print_report(&outcome.report)?;
-        print_conflicts(&mut outcome, self.report.as_deref())?;
+        let printed = print_report(&outcome.report)
+            .and_then(|()| print_conflicts(&mut outcome, self.report.as_deref()));
+        let has_changed = outcome.report.imported + outcome.report.updated > 0;
+        printed.map_err(|failure| if has_changed { after_change(failure) } else { failure })?;
         self.check_result(&outcome.report)
     }
 
@@ -265,7 +274,7 @@ impl Verify {
             return print("source and store agree");
         }
         Err(format!(
-            "source and store differ: {} rows have no user, and {} rows have changed since they were imported",
+            "source and store differ: {} rows have no user, and {} rows have changed since the import or export",
             comparison.missing, comparison.stale
         ))
     }

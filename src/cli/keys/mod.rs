@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use super::{
     Failure,
     command_events::{origin, record},
-    output::{print, print_error},
+    output::{after_change, print, print_error},
     reason,
     signing::{self, IfKeyLost},
     store,
@@ -91,7 +91,8 @@ impl Keys {
                             .to_owned(),
                     );
                 };
-                print_key(&created)?;
+                // The wait follows even if this fails: the operator relies on it.
+                let printed = print_key(&created).map_err(after_change);
                 if revoke_earlier {
                     let seconds = REVOCATION_DELAY.as_secs();
                     print_error(format_args!(
@@ -99,7 +100,7 @@ impl Keys {
                     ))?;
                     tokio::time::sleep(REVOCATION_DELAY).await;
                 }
-                Ok(())
+                printed
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::{
     cli::{
         Failure,
         command_events::{origin, record},
-        output::{Lines, print, print_error},
+        output::{Lines, print, print_change, print_error},
         progress::TerminalProgress,
         reason, signing, store,
     },
@@ -96,7 +96,7 @@ impl Action {
             Self::List => secret.list().await,
             Self::Add => {
                 let added = secret.add().await?;
-                print(format_args!("added the key {added} to {}", secret.file.path().display()))?;
+                print_change(format_args!("added the key {added} to {}", secret.file.path().display()))?;
                 print_error(format_args!(
                     "next: let every instance have this file, and then run `kairos-identity keys secret rotate --to {added}`"
                 ))
@@ -251,7 +251,7 @@ impl SecretKeys {
                 "nothing was changed: no value is encrypted under another key than {current}"
             ))?;
         } else {
-            print(format_args!("encrypted {replaced} values again under the key {current}"))?;
+            print_change(format_args!("encrypted {replaced} values again under the key {current}"))?;
         }
         self.print_uses_of_earlier_keys().await
     }
@@ -302,7 +302,7 @@ impl SecretKeys {
             return Err(self.not_changed(id, error, &format!("delete the line of the key {id}")).await);
         }
         self.record(id, "removed").await;
-        print(format_args!("removed the key {id} from {}", self.file.path().display()))
+        print_change(format_args!("removed the key {id} from {}", self.file.path().display()))
     }
 }
 

@@ -13,6 +13,7 @@ use super::{Failure, signals::Signals};
 use crate::{
     clock::Clock,
     config::{ServeFlags, Settings, Sources},
+    server::open_files,
 };
 
 #[derive(Debug, Args)]
@@ -27,6 +28,7 @@ pub(super) struct Serve {
 /// Serves until SIGTERM or SIGINT.
 pub(super) async fn run(settings: Settings, sources: &Sources) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
+    open_files::raise_limit();
     let service = tokio::select! {
         assembled = Service::assemble(settings, sources) => assembled?,
         signal = signals.next() => return Err(format!("received {signal} before the service was ready")),

@@ -16,7 +16,7 @@ use super::{
     arguments::user_failure,
     command_events::{CommandTrail, audit_reason, origin, record},
     mails,
-    output::{print, print_error},
+    output::{after_change, print, print_change, print_error},
     printable::field,
     reason,
     signing::{self, IfKeyLost},
@@ -113,16 +113,20 @@ async fn perform(
         }
         Action::EndSessions(UserArgument { user }) => {
             let revoked = checked(users.revoke_user_sessions(&user, origin).await, &user)?;
-            print(format_args!("revoked {revoked} session{}", if revoked == 1 { "" } else { "s" }))?;
+            print_change(format_args!("revoked {revoked} session{}", if revoked == 1 { "" } else { "s" }))?;
         }
         Action::ResetPassword(UserArgument { user }) => {
             let mails = link_mails(settings, store).await?;
             let mailed = checked(users.start_password_reset(&user, &mails, origin).await, &user)?;
-            print(format_args!("the service will mail a link to {}", field(mailed.email.as_str())))?;
+            print_change(format_args!("the service will mail a link to {}", field(mailed.email.as_str())))?;
         }
         Action::Unlock(UserArgument { user }) => {
             let had_failures = checked(users.unlock_user(&user, origin).await, &user)?;
-            print(if had_failures { "unlocked" } else { "there was nothing to unlock" })?;
+            if had_failures {
+                print_change("unlocked")?;
+            } else {
+                print("there was nothing to unlock")?;
+            }
         }
         Action::Delete { user: UserArgument { user }, yes } => {
             delete(users, &notice_mails(settings), &user, yes, trail).await?;
@@ -149,10 +153,9 @@ fn notice_mails(settings: &Settings) -> Mails {
     mails::mails(settings, Arc::new(SealingKeys::ephemeral(&entropy)), &entropy, Arc::default())
 }
 
-/// Prints the user with this key, or fails as the operation did.
+/// Prints the user with this key after a change, or fails as the change did.
 fn show(result: Result<ManagedUser, AccountError>, key: &UserKey) -> Result<(), CommandError> {
-    print_user(&checked(result, key)?)?;
-    Ok(())
+    Ok(print_user(&checked(result, key)?).map_err(after_change)?)
 }
 
 /// Prints the user, asks for confirmation unless it was given, and deletes the user.
@@ -181,6 +184,6 @@ async fn delete(
     // By auth_token, which never changes: an email or username may belong to another user by now.
     let key = UserKey::AuthToken(user.user.auth_token);
     checked(users.delete_user(&key, mails, &trail.origin).await, &key)?;
-    print("deleted")?;
+    print_change("deleted")?;
     Ok(())
 }

@@ -47,12 +47,15 @@ impl ImportedRow {
 pub struct Holder {
     /// The user.
     pub user: User,
+    /// The password hash of the user.
+    pub password: PasswordHash,
     /// The source row that the user came from, if the user was imported.
     pub source_row: Option<SourceRow>,
 }
 
-/// A user with the `auth_token` and the id of the source row that it was imported from.
-type HolderRow = (UserRow, Option<UuidColumn>, Option<i64>);
+/// A user with the password hash, and with the `auth_token` and the id of the source row that it was imported
+/// from.
+type HolderRow = (UserRow, String, Option<UuidColumn>, Option<i64>);
 
 /// The values of one column by which users are looked up.
 enum HolderField {
@@ -143,6 +146,7 @@ impl Store {
                     .left_join(core_imported_user::table)
                     .select((
                         UserRow::as_select(),
+                        core_user::password,
                         core_imported_user::auth_token.nullable(),
                         core_imported_user::source_id.nullable(),
                     ))
@@ -157,8 +161,9 @@ impl Store {
             }
             holders.sort_by_key(|(user, ..)| user.id());
             holders.dedup_by_key(|(user, ..)| user.id());
-            let holder = |(user, token, id): HolderRow| Holder {
+            let holder = |(user, password, token, id): HolderRow| Holder {
                 user: user.into(),
+                password: PasswordHash::from_stored(password),
                 source_row: token.zip(id).map(source_row),
             };
             Ok(holders.into_iter().map(holder).collect())

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use diesel::{
-    QueryDsl,
+    QueryDsl, QueryableByName,
     dsl::sql,
     pg::Pg,
-    select,
-    sql_types::{BigInt, Bool, Integer, Text},
+    select, sql_query,
+    sql_types::{BigInt, Bool, Integer, Nullable, Text},
 };
 use diesel_async::{AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
@@ -86,12 +86,56 @@ pub(super) async fn migrate(pool: &PostgresPool) -> Result<Vec<String>, MigrateE
     // still runs.
     connection.batch_execute("SET statement_timeout = 0; SET lock_timeout = 0").await?;
     lock(&mut connection).await?;
+    refuse_role_without_rights(&mut connection).await?;
     let migrated = tokio::spawn(async move {
         let mut harness = AsyncMigrationHarness::new(connection);
         let versions = harness.run_pending_migrations(MIGRATIONS).map_err(Cause::new)?;
         Ok(versions.iter().map(ToString::to_string).collect())
     });
     migrated.await.map_err(DatabaseError::unavailable)?.map_err(MigrateError::Broken)
+}
+
+/// What the role of a connection may do with the tables.
+#[derive(QueryableByName)]
+struct RoleRights {
+    #[diesel(sql_type = Text)]
+    role: String,
+    /// The schema of new tables; empty if there is none.
+    #[diesel(sql_type = Text)]
+    schema: String,
+    #[diesel(sql_type = Bool)]
+    may_create: bool,
+    /// The owner of the tables, if they exist and the role has not the rights of their owner.
+    #[diesel(sql_type = Nullable<Text>)]
+    other_owner: Option<String>,
+}
+
+const ROLE_RIGHTS: &str = "SELECT current_user::text AS role, coalesce(current_schema()::text, '') AS schema, \
+     coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_create, \
+     (SELECT pg_get_userbyid(relowner)::text FROM pg_class \
+      WHERE oid = to_regclass('core_user') AND NOT pg_has_role(relowner, 'USAGE')) AS other_owner";
+
+/// Refuses a role that cannot migrate: it must own the tables, and have the right to create more.
+async fn refuse_role_without_rights(connection: &mut AsyncPgConnection) -> Result<(), MigrateError> {
+    let rights: RoleRights = sql_query(ROLE_RIGHTS).get_result(connection).await?;
+    let RoleRights { role, schema, may_create, other_owner } = rights;
+    if let Some(owner) = other_owner {
+        return Err(MigrateError::Unsuitable(format!(
+            "the tables belong to the role {owner:?}, and {role:?} may not change them: migrate as {owner:?}"
+        )));
+    }
+    if schema.is_empty() {
+        return Err(MigrateError::Unsuitable(format!(
+            "no schema of the search_path exists, or the role {role:?} may use none of them: correct the search_path"
+        )));
+    }
+    if !may_create {
+        return Err(MigrateError::Unsuitable(format!(
+            "the role {role:?} may not create tables in the schema {schema:?}: migrate as the owner of the database, or \
+             run GRANT CREATE ON SCHEMA {schema:?} TO {role:?}"
+        )));
+    }
+    Ok(())
 }
 
 async fn lock(connection: &mut AsyncPgConnection) -> Result<(), DatabaseError> {

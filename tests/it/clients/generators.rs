@@ -1,11 +1,12 @@
-//! Generators read the `.proto` files, which have the option `debug_redact`. `story.py` uses the generators
-//! of Python, and `story.mjs` loads the files with `@grpc/proto-loader`.
+//! Generators read the `.proto` files, which have the option `debug_redact`. `story.py` and
+//! `story.go` use those of their languages, and `story.mjs` loads the files with `@grpc/proto-loader`.
 
-use std::{os::unix::fs::symlink, process::Command};
+use std::os::unix::fs::symlink;
 
+use super::scene::buf_generate;
 use crate::support::{
     program::{stderr, stdout},
-    tools::{node, node_module, repository, tool},
+    tools::{node, node_module},
 };
 
 #[test]
@@ -16,13 +17,7 @@ fn buf_and_protoc_gen_es_generate_clients_of_typescript() {
     let template = serde_json::json!({"version": "v2", "plugins": [
         {"local": ["node", plugin], "out": folder.path(), "opt": ["target=js+dts", "import_extension=js"]},
     ]});
-    let generated = Command::new(tool("buf"))
-        .args(["generate", "--template", &template.to_string()])
-        .current_dir(repository())
-        .env("HOME", folder.path())
-        .output()
-        .unwrap();
-    assert!(generated.status.success(), "{}", stderr(&generated));
+    buf_generate(&template, folder.path());
 
     let module = folder.path().join("kairos/identity/v1/session_service_pb.js");
     std::fs::write(folder.path().join("package.json"), r#"{"type": "module"}"#).unwrap();

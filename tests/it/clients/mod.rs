@@ -44,6 +44,12 @@ async fn the_clients_of_python_play_the_story_of_a_user() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_client_of_go_plays_the_story_of_a_user() {
+    let scene = Scene::start(TestServer::builder(Engine::Sqlite)).await;
+    assert_complete(&scene.go(&scene.url(), "grpc-go"), &["grpc-go"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_command_line_tools_play_the_story_of_a_user() {
     let scene = Scene::start(TestServer::builder(Engine::Sqlite)).await;
     let mut stories = Vec::new();

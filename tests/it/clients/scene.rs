@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::unix::fs::symlink,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output},
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -118,6 +118,33 @@ impl Scene {
         self.play(command, url)
     }
 
+    /// Plays the story with the client of grpc-go, which is compiled with generated code.
+    pub fn go(&self, url: &str, client: &str) -> Vec<Story> {
+        let workspace = self.folder.path().join("go");
+        let source = workspace.join("src");
+        let template = serde_json::json!({
+            "version": "v2",
+            "managed": {"enabled": true, "override": [{"file_option": "go_package_prefix", "value": "kairos"}]},
+            "plugins": [{"local": "protoc-gen-go", "out": source}, {"local": "protoc-gen-go-grpc", "out": source}],
+        });
+        buf_generate(&template, &workspace);
+        let program = workspace.join("story");
+        let compiled = Command::new("go")
+            .args(["build", "-o"])
+            .arg(&program)
+            .arg(repository().join("tests/support/clients/story.go"))
+            // The libraries are Debian's, which have no modules.
+            .env("GO111MODULE", "off")
+            .env("GOPATH", format!("{}:/usr/share/gocode", workspace.display()))
+            .env("GOCACHE", Path::new(env!("CARGO_TARGET_TMPDIR")).join("go"))
+            .output()
+            .unwrap();
+        assert!(compiled.status.success(), "{}", stderr(&compiled));
+        let mut command = Command::new(program);
+        command.arg(client);
+        self.play(command, url)
+    }
+
     fn play(&self, mut command: Command, url: &str) -> Vec<Story> {
         command
             .env("KAIROS_URL", url)
@@ -154,6 +181,15 @@ impl Scene {
         }
         command.args(["-d", body, &format!("{url}/kairos.identity.v1.{method}")]).output().unwrap()
     }
+}
+
+/// Generates code from the `.proto` files by a template of buf.
+pub fn buf_generate(template: &serde_json::Value, home: &Path) {
+    let mut command = Command::new(tool("buf"));
+    command.args(["generate", "--template", &template.to_string()]).current_dir(repository());
+    // buf keeps a cache in the home folder.
+    let generated = command.env("HOME", home).output().unwrap();
+    assert!(generated.status.success(), "{}", stderr(&generated));
 }
 
 /// Returns how the usernames of one run of a program begin: each run has its own users.

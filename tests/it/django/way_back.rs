@@ -55,6 +55,29 @@ on_both_engines! {
         assert!(checked.status.success(), "{}{}", stdout(&checked), stderr(&checked));
     }
 
+    async fn a_comparison_with_an_export_finds_what_django_has_changed_since(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        let (ada, bob) = (server.member("ada").await, server.member("bob").await);
+        assert!(server.command(&["user", "disable", &bob.auth_token]).output().unwrap().status.success());
+        let exported_to = TestDatabase::new(Engine::Sqlite);
+        let verify = || server.command(&["import", "verify", "--from", exported_to.url()]).output().unwrap();
+        assert!(server.command(&["export", "django", "--to", exported_to.url()]).output().unwrap().status.success());
+
+        let agreed = verify();
+
+        assert!(agreed.status.success() && stdout(&agreed).contains("source and store agree"), "{agreed:?}");
+        for change in ["password = '!new'", "username = 'lovelace'", "is_verified = 0", "email = 'new@example.com'"] {
+            let rows = "CREATE TABLE kept AS SELECT * FROM core_user";
+            let row = format!("auth_token = '{}'", ada.auth_token.replace('-', ""));
+            exported_to.execute(&format!("{rows}; UPDATE core_user SET {change} WHERE {row}"));
+            let differing = verify();
+            assert!(!differing.status.success(), "{change}: {differing:?}");
+            let counts = if change.starts_with("email") { "1 rows have no user, and 0 rows" } else { "0 rows have no user, and 1 rows" };
+            assert!(stderr(&differing).contains(counts), "{change}: {}", stderr(&differing));
+            exported_to.execute("DELETE FROM core_user; INSERT INTO core_user SELECT * FROM kept; DROP TABLE kept");
+        }
+    }
+
     async fn an_export_refuses_a_target_with_rows(engine: Engine) {
         let store = TestDatabase::new(Engine::Sqlite);
         import(&Django::small(Engine::Sqlite, 3), &store, &[]);

@@ -1,6 +1,9 @@
-//! A PostgreSQL server that is not there yet when the service starts.
+//! What the start waits for, and what it changes in its process.
 
 use std::{
+    fs,
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -61,6 +64,29 @@ async fn callers_that_are_removed_while_the_start_waits_are_not_admitted() {
     let mut removed = IdentityServiceClient::with_interceptor(server.channel().await, Bearer(Some(agent)));
     let refusal = removed.register(registration("ada")).await.unwrap_err();
     assert_eq!(refusal.code(), Code::Unauthenticated);
+}
+
+#[test]
+fn the_start_raises_the_soft_limit_on_open_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut service = Command::new("sh")
+        .args(["-c", "ulimit -Sn 100; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_kairos-identity")])
+        .args(["serve", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"])
+        .current_dir(folder.path())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+
+    let log = BufReader::new(service.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let start: Vec<String> = log.take_while(|line| !line.contains("Serving gRPC on")).collect();
+    let limits = fs::read_to_string(format!("/proc/{}/limits", service.id())).unwrap();
+    service.kill().unwrap();
+    service.wait().unwrap();
+
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let [soft, hard] = [0, 1].map(|index| files.split_whitespace().nth(index).unwrap());
+    assert_eq!(soft, hard);
+    assert!(!start.concat().contains("lowered"), "{start:#?}");
 }
 
 #[test]

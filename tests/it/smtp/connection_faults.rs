@@ -24,15 +24,15 @@ async fn log_of_failure(url: &str, trusted: Option<&Certificate>) -> String {
     server.logged("Mail delivery failed; retrying").await
 }
 
-/// Starts an SMTP server that offers no extension. Returns its port.
-fn server_without_extensions() -> u16 {
+/// Starts an SMTP server that greets so and offers no extension. Returns its port.
+fn server_without_extensions(greeting: &'static [u8]) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             let commands = BufReader::new(stream.try_clone().unwrap()).lines();
-            let _ = stream.write_all(b"220 mail.example\r\n");
+            let _ = stream.write_all(greeting);
             for command in commands.map_while(Result::ok) {
                 let answer = if command.starts_with("EHLO") { "250 mail.example" } else { "500 unknown" };
                 let _ = write!(stream, "{answer}\r\n");
@@ -44,7 +44,8 @@ fn server_without_extensions() -> u16 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_connection_to_the_smtp_server_says_what_to_correct() {
-    let (plain, bare) = (SmtpServer::start(), server_without_extensions());
+    let (plain, bare) = (SmtpServer::start(), server_without_extensions(b"220 mail.example\r\n"));
+    let latin_1 = server_without_extensions(b"220 bo\xeete.example\r\n");
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (expired, other) = (Certificate::expired(), Certificate::with_names(&["mail.example"], |_| {}));
     let with_expired = SmtpServer::start_with_tls(&expired.certificate(), &expired.key());
@@ -55,6 +56,11 @@ async fn a_failed_connection_to_the_smtp_server_says_what_to_correct() {
         (plain.url().replace("smtp:", "smtps:"), None, &["write smtp:// instead of smtps:// in mail.url"]),
         (plain.non_loopback_url(), None, &["offers no STARTTLS", "smtps://", "mail.insecure-plaintext"]),
         (format!("smtp://ada:secret@127.0.0.1:{bare}"), None, &["offers no AUTH", "mail.url"]),
+        (
+            format!("smtp://127.0.0.1:{latin_1}"),
+            None,
+            &["the SMTP server 127.0.0.1 answered with text that is not UTF-8"],
+        ),
         (
             with_expired.url(),
             Some(&expired),
