@@ -30,12 +30,12 @@ pub(super) fn print(line: impl Display) -> Result<(), Failure> {
 /// The line cannot be written. The message tells that the change was made, since a command that fails usually
 /// changes nothing. A closed pipe is no error.
 pub(super) fn print_change(line: impl Display) -> Result<(), Failure> {
-    print(line).map_err(after_change)
+    after_change(print(line))
 }
 
 /// Adds to a failure of the output that the command has made its change.
-pub(super) fn after_change(failure: Failure) -> Failure {
-    format!("{failure}. The change was made before and stays")
+pub(super) fn after_change(printed: Result<(), Failure>) -> Result<(), Failure> {
+    printed.map_err(|failure| format!("{failure}. The change was made before and stays"))
 }
 
 /// Prints a secret that is shown only once to standard output.

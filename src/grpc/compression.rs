@@ -1,11 +1,11 @@
 //! Compression of messages, which is not supported. A compressed request of 64 KiB can expand to 64 MiB, and
 //! the messages of this API are short.
 
-use http::{Request, Response};
+use http::{HeaderName, Request, Response};
 use tonic::{Status, body::Body, metadata::MetadataValue};
 
 /// The header that names the compression of the messages of a request.
-const ENCODING: &str = "grpc-encoding";
+const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 
 /// The header that lists the compressions that the server accepts.
 const ACCEPT_ENCODING: &str = "grpc-accept-encoding";

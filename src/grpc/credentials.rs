@@ -4,12 +4,12 @@
 //! values, refuse the second one, or write both into their log. The service token may also be in
 //! `authorization`, alone or as a second value beside the access token.
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, header};
 
 use crate::callers::{ServiceToken, bearer_token};
 
 /// The header with the service token of the caller.
-pub(super) const CALLER_TOKEN: &str = "kairos-caller-token";
+pub(super) const CALLER_TOKEN: HeaderName = HeaderName::from_static("kairos-caller-token");
 
 /// The reason why the credentials of a request are unusable. The texts say what to send, and contain nothing
 /// that was sent.
@@ -123,14 +123,15 @@ mod tests {
         let joined = format!("{bearer}, Bearer ey.a.b");
         let joined_tokens = format!("{kst}, {other_kst}");
         let found = |values: &[(&'static str, &str)]| service_token(&headers(values));
-        let (authorization, several) = ("authorization", Err(InvalidCredentials::SeveralServiceTokens));
+        let (authorization, caller_token) = ("authorization", "kairos-caller-token");
+        let several = Err(InvalidCredentials::SeveralServiceTokens);
 
         assert_eq!(found(&[]), Ok(None));
         assert_eq!(found(&[(authorization, "Bearer ey.a.b")]), Ok(None));
         for values in [
-            &[(CALLER_TOKEN, kst.as_str())][..],
+            &[(caller_token, kst.as_str())][..],
             &[(authorization, &bearer)],
-            &[(CALLER_TOKEN, &kst), (authorization, "Bearer ey.a.b")],
+            &[(caller_token, &kst), (authorization, "Bearer ey.a.b")],
             &[(authorization, "Bearer ey.a.b"), (authorization, &bearer)],
         ] {
             assert_eq!(found(values), Ok(Some(one.clone())), "{values:?}");
@@ -138,16 +139,16 @@ mod tests {
         for values in [
             &[(authorization, bearer.as_str()), (authorization, &other_bearer)][..],
             &[(authorization, &bearer), (authorization, &bearer)],
-            &[(CALLER_TOKEN, &kst), (authorization, &bearer)],
-            &[(CALLER_TOKEN, &kst), (authorization, &other_bearer)],
-            &[(CALLER_TOKEN, &kst), (CALLER_TOKEN, &other_kst)],
+            &[(caller_token, &kst), (authorization, &bearer)],
+            &[(caller_token, &kst), (authorization, &other_bearer)],
+            &[(caller_token, &kst), (caller_token, &other_kst)],
         ] {
             assert_eq!(found(values), several, "{values:?}");
         }
         assert_eq!(found(&[(authorization, &joined)]), Err(InvalidCredentials::Joined));
-        assert_eq!(found(&[(CALLER_TOKEN, &joined_tokens)]), Err(InvalidCredentials::Joined));
+        assert_eq!(found(&[(caller_token, &joined_tokens)]), Err(InvalidCredentials::Joined));
         for wrong in ["ey.a.b", "", &bearer, "Bearer ey.a.b"] {
-            assert_eq!(found(&[(CALLER_TOKEN, wrong)]), Err(InvalidCredentials::NotAServiceToken), "{wrong}");
+            assert_eq!(found(&[(caller_token, wrong)]), Err(InvalidCredentials::NotAServiceToken), "{wrong}");
         }
     }
 
@@ -156,13 +157,13 @@ mod tests {
         let kst = ServiceToken::from_random([1; 32]).expose().to_owned();
         let service = format!("Bearer {kst}");
         let found = |values: &[(&'static str, &str)]| access_token(&headers(values)).map(str::to_owned);
-        let authorization = "authorization";
+        let (authorization, caller_token) = ("authorization", "kairos-caller-token");
 
         for values in [
             &[(authorization, "Bearer ey.a.b")][..],
             &[(authorization, "bearer  ey.a.b"), (authorization, &service)],
             &[(authorization, &service), (authorization, "BEARER ey.a.b")],
-            &[(CALLER_TOKEN, &kst), (authorization, "Bearer ey.a.b")],
+            &[(caller_token, &kst), (authorization, "Bearer ey.a.b")],
         ] {
             assert_eq!(found(values).as_deref(), Ok("ey.a.b"), "{values:?}");
         }

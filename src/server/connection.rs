@@ -16,6 +16,7 @@ use super::{
     listener::Slot,
     peer_account::ConnectionAccount,
     tls::{CurrentTls, certificate_names},
+    when_woken::WhenWoken,
 };
 
 /// The other end of a connection.
@@ -77,9 +78,11 @@ impl<P: Protocol> Connections<P> {
 
     /// Serves one connection until it is closed or another one gets its place, and then releases `slot`.
     pub(super) async fn run(self, socket: TcpStream, address: SocketAddr, slot: Slot) {
+        let displaced = WhenWoken::new(slot.account().displaced());
         tokio::select! {
+            biased;
             () = self.serve(socket, address, &slot) => {}
-            () = slot.account().displaced() => {
+            () = displaced => {
                 tracing::debug!(peer = %address, "Connection closed: another one gets its place");
             }
         }

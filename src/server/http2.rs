@@ -24,6 +24,7 @@ use super::{
     resets::{LOCAL_RESETS_MAX, Resets, SharedVerdict, Verdict},
     streams::{AcceptedStreams, WithStreams},
     watched::WatchedIo,
+    when_woken::WhenWoken,
 };
 use crate::entropy::Entropy;
 
@@ -109,7 +110,16 @@ impl<S: HttpHandler + BodyLimits> Http2<S> {
             http2_with_limits(options, accepted.clone()).serve_connection(TokioIo::new(io), service);
         let mut connection = WithStreams::new(connection, accepted.clone(), CountedCalls::new(account));
         let mut resets_too_many = false;
+        // `Some` is the time in which the calls may finish; at shutdown, the accept loop limits it.
+        let end = WhenWoken::new(async {
+            tokio::select! {
+                () = tokio::time::sleep(options.varied_age(&self.entropy)) => Some(options.connection_age_grace),
+                () = idle(&accepted, options.connection_idle) => Some(options.connection_age_grace),
+                () = stop.cancelled() => None,
+            }
+        });
         let grace = tokio::select! {
+            biased;
             is_over = run_until(&mut connection, &verdict, Verdict::Drain) => {
                 if is_over {
                     return;
@@ -117,9 +127,7 @@ impl<S: HttpHandler + BodyLimits> Http2<S> {
                 resets_too_many = true;
                 Some(options.connection_age_grace)
             }
-            () = tokio::time::sleep(options.varied_age(&self.entropy)) => Some(options.connection_age_grace),
-            () = idle(&accepted, options.connection_idle) => Some(options.connection_age_grace),
-            () = stop.cancelled() => None,
+            grace = end => grace,
         };
         connection.change(http2::Connection::graceful_shutdown);
         let drained = async {

@@ -32,6 +32,7 @@ mod tls;
 mod waiting_bytes;
 mod wakes;
 mod watched;
+mod when_woken;
 
 use std::time::Duration;
 

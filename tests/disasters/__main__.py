@@ -21,6 +21,7 @@ from disk import compile_shim
 
 # Several at a time: most of a scenario is waiting.
 CASES_AT_A_TIME = 6
+PROGRESS_SECONDS = 60
 
 
 class Campaign:
@@ -35,6 +36,7 @@ class Campaign:
             processes.reaper().tell("folder", self.folder)
         self.lock = threading.RLock()
         self.made = {}
+        self.running = []
 
     def once(self, name, make):
         with self.lock:
@@ -63,6 +65,7 @@ class Result:
 
 def run_case(campaign, scenario, engine, arguments, rounds):
     case = scenarios.Case(campaign, scenario.name, engine, arguments.seed, rounds, arguments.small)
+    campaign.running.append(case)
     began = time.monotonic()
     failure = skipped = None
     try:
@@ -77,6 +80,7 @@ def run_case(campaign, scenario, engine, arguments, rounds):
         case.end()
     except Exception as error:  # noqa: BLE001
         failure = failure or f"while ending: {error}"
+    campaign.running.remove(case)
     result = Result(case, time.monotonic() - began, failure, skipped)
     print(f"disasters: {case.name} on {engine} {result.verdict} after {result.seconds:.1f} s", file=sys.stderr, flush=True)
     if skipped:
@@ -91,6 +95,13 @@ def run_case(campaign, scenario, engine, arguments, rounds):
             lines.append("  the log of the service ends with:\n" + case.service.last_lines())
         print("\n".join(lines), flush=True)
     return result
+
+
+def report_progress(campaign, ended):
+    """Prints the rounds that the running cases have done, once in PROGRESS_SECONDS."""
+    while not ended.wait(PROGRESS_SECONDS):
+        rounds = [f"{case.name} on {case.engine} {case.done} of {case.rounds}" for case in list(campaign.running)]
+        print(f"disasters: rounds: {', '.join(rounds)}", file=sys.stderr, flush=True)
 
 
 def table(results):
@@ -153,9 +164,12 @@ def main():
     began = time.monotonic()
     service.generate_stubs(tempfile.mkdtemp(prefix="kairos-stubs-"))
     campaign = Campaign(arguments.binary.resolve(), arguments.keep)
+    ended = threading.Event()
+    threading.Thread(target=report_progress, args=(campaign, ended), daemon=True).start()
     with concurrent.futures.ThreadPoolExecutor(CASES_AT_A_TIME) as pool:
         started = [pool.submit(run_case, campaign, scenario, engine, arguments, rounds) for scenario, engine, rounds in cases]
         results = [future.result() for future in started]
+    ended.set()
     print(table(results))
     failed = [result for result in results if result.failure]
     used = sum(resource.getrusage(who).ru_utime + resource.getrusage(who).ru_stime for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

@@ -197,7 +197,7 @@ impl Django {
         let printed = print_report(&outcome.report)
             .and_then(|()| print_conflicts(&mut outcome, self.report.as_deref()));
         let has_changed = outcome.report.imported + outcome.report.updated > 0;
-        printed.map_err(|failure| if has_changed { after_change(failure) } else { failure })?;
+        if has_changed { after_change(printed) } else { printed }?;
         self.check_result(&outcome.report)
     }
 

@@ -92,7 +92,7 @@ impl Keys {
                     );
                 };
                 // The wait follows even if this fails: the operator relies on it.
-                let printed = print_key(&created).map_err(after_change);
+                let printed = after_change(print_key(&created));
                 if revoke_earlier {
                     let seconds = REVOCATION_DELAY.as_secs();
                     print_error(format_args!(

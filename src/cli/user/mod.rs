@@ -155,7 +155,7 @@ fn notice_mails(settings: &Settings) -> Mails {
 
 /// Prints the user with this key after a change, or fails as the change did.
 fn show(result: Result<ManagedUser, AccountError>, key: &UserKey) -> Result<(), CommandError> {
-    Ok(print_user(&checked(result, key)?).map_err(after_change)?)
+    Ok(after_change(print_user(&checked(result, key)?))?)
 }
 
 /// Prints the user, asks for confirmation unless it was given, and deletes the user.

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, Request};
+use http::{HeaderMap, HeaderName, Request};
 use tonic::{Code, Status, body::Body};
 
 use super::{
@@ -22,10 +22,10 @@ use crate::{
 };
 
 /// The header with the end user's IP address. It is ignored unless the caller has the right `tells-client`.
-const CLIENT_IP: &str = "kairos-client-ip";
+const CLIENT_IP: HeaderName = HeaderName::from_static("kairos-client-ip");
 
 /// The header with the end user's program. It is ignored unless the caller has the right `tells-client`.
-const CLIENT_AGENT: &str = "kairos-client-agent";
+const CLIENT_AGENT: HeaderName = HeaderName::from_static("kairos-client-agent");
 
 /// The message to a request whose service token belongs to no caller.
 const UNKNOWN_TOKEN: &str =
@@ -104,10 +104,10 @@ fn client_address(headers: &HeaderMap) -> Result<Option<ClientAddress>, Status> 
     let Some(address) = values.next() else { return Ok(None) };
     let mut fields = Fields::default();
     if values.next().is_some() {
-        fields.reject(CLIENT_IP, &RequestRule::ClientIpOnce);
+        fields.reject(CLIENT_IP.as_str(), &RequestRule::ClientIpOnce);
         return Err(fields.into_status());
     }
-    match fields.check(CLIENT_IP, ClientAddress::parse(address.to_str().unwrap_or_default())) {
+    match fields.check(CLIENT_IP.as_str(), ClientAddress::parse(address.to_str().unwrap_or_default())) {
         Some(address) => Ok(Some(address)),
         None => Err(fields.into_status()),
     }

@@ -4,13 +4,16 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderName, Request, Response};
 use tonic::{Code, Status, body::Body};
 use tonic_types::StatusExt;
 use tracing::Level;
 
 use super::{super::request_id::RequestId, internal::WithoutReason, methods::Method};
 use crate::{callers::Caller, clock::Clock, domain::NOBODY, server::PeerLog};
+
+/// The header with the trace context of a caller (W3C Trace Context).
+const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Logged in place of a path that is not a known method.
 const UNKNOWN: &str = "unknown";
@@ -143,7 +146,7 @@ impl Drop for Call<'_> {
 /// Returns the trace id of a valid W3C `traceparent` header: 32 lower-case hexadecimal digits, not all zero.
 /// Versions after 00 may have further fields.
 fn trace_id(headers: &HeaderMap) -> Option<String> {
-    let parts: Vec<&str> = headers.get("traceparent")?.to_str().ok()?.split('-').collect();
+    let parts: Vec<&str> = headers.get(TRACE_PARENT)?.to_str().ok()?.split('-').collect();
     let [version, trace, span, flags, later @ ..] = parts.as_slice() else { return None };
     let is_hex = |text: &str, length| {
         text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
