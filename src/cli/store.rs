@@ -24,6 +24,9 @@ use crate::{
 /// The bytes that a new SQLite database takes, with its WAL.
 const NEW_STORE_BYTES: usize = 1024 * 1024;
 
+/// The code of PostgreSQL for a role that lacks a right (insufficient_privilege), as errors show it.
+const INSUFFICIENT_PRIVILEGE: &str = "SQLSTATE 42501";
+
 /// What happens if a SQLite file is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum IfMissing {
@@ -282,5 +285,12 @@ pub(super) async fn require_schema(settings: &Settings, store: &Store) -> Result
 
 /// Formats an error with the URL of the database.
 pub(super) fn database_failure(settings: &Settings, error: &MigrateError) -> Failure {
-    format!("database.url: the database {}: {}", settings.database.url, reason(error))
+    let text = reason(error);
+    let advice = if text.contains(INSUFFICIENT_PRIVILEGE) {
+        ": the role of the service needs SELECT, INSERT, UPDATE and DELETE on all tables of this database, and one that \
+         migrates must own them"
+    } else {
+        ""
+    };
+    format!("database.url: the database {}: {text}{advice}", settings.database.url)
 }

@@ -73,7 +73,7 @@ pub enum ConfigError {
         set_by: SettingSource,
     },
     /// A value that the type of the setting does not allow.
-    #[error("{key}: expected {expected}, not \"{redacted}\" ({set_by}){}{}", because(flaw.as_deref()), write_instead(suggestion.as_deref()))]
+    #[error("{key}: expected {expected}, not \"{redacted}\" ({set_by}){}{}", because(flaw.as_deref()), write_instead(suggestion.as_deref(), set_by))]
     BadValue {
         /// The key.
         key: String,
@@ -153,8 +153,17 @@ fn because(flaw: Option<&str>) -> String {
     flaw.map(|flaw| format!(": {flaw}")).unwrap_or_default()
 }
 
-fn write_instead(suggestion: Option<&str>) -> String {
-    suggestion.map(|suggestion| format!(": write {suggestion}")).unwrap_or_default()
+fn write_instead(suggestion: Option<&str>, set_by: &SettingSource) -> String {
+    match (suggestion, set_by) {
+        (None, _) => String::new(),
+        // TOML has texts in quotation marks.
+        (Some(suggestion), SettingSource::File(_))
+            if suggestion.parse::<i64>().is_err() && suggestion.parse::<bool>().is_err() =>
+        {
+            format!(": write {suggestion:?}")
+        }
+        (Some(suggestion), _) => format!(": write {suggestion}"),
+    }
 }
 
 fn did_you_mean(nearest: Option<&str>) -> String {

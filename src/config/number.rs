@@ -76,11 +76,16 @@ impl<const MIN: u64, const MAX: u64> Span<MIN, MAX> {
 
 impl<const MIN: u64, const MAX: u64> Value for Span<MIN, MAX> {
     fn expects() -> String {
-        format!(
-            "a duration from {} to {}, such as 500ms, 10s, 30m, 24h or 7d",
-            formatted(MIN),
-            formatted(MAX)
-        )
+        let examples: Vec<_> = ["500ms", "10s", "30m", "24h", "7d"]
+            .into_iter()
+            .filter(|text| Self::parse(text).is_some())
+            .collect();
+        let examples = match examples.as_slice() {
+            [] => String::new(),
+            [single] => format!(", such as {single}"),
+            [first @ .., last] => format!(", such as {} or {last}", first.join(", ")),
+        };
+        format!("a duration from {} to {}{examples}", formatted(MIN), formatted(MAX))
     }
 
     fn parse(text: &str) -> Option<Self> {

@@ -16,7 +16,8 @@ pub struct SourceRow {
 pub enum UserState {
     /// The row becomes a user.
     New,
-    /// Imported before. The row has changed since, so its user is changed too.
+    /// The row differs from its user, who has not changed here since the import: an import changes the user
+    /// too. In a comparison also a row that no import has recorded.
     Changed,
     /// Imported before. Its plaintext password may have changed since; only hashing it can show that.
     Unchecked,

@@ -11,7 +11,8 @@ pub struct Comparison {
     pub outcome: ImportOutcome,
     /// Number of rows that have no user and were not left out.
     pub missing: u64,
-    /// Number of rows that differ from their users: they have changed since they were imported or exported.
+    /// Number of rows that differ from their users. A row whose user has changed here since its import does
+    /// not count.
     pub stale: u64,
     /// Number of rows whose plaintext password could not be compared, since the key of the import is not
     /// available.

@@ -54,20 +54,26 @@ impl Import {
         }
     }
 
-    /// Compares the rows that no import has recorded with their users, if the store has them: an export writes
-    /// such rows.
+    /// Compares rows with their users: rows that no import has recorded, as those of an export, and rows whose
+    /// users have changed here since their import.
     pub(super) async fn compare_unrecorded(&self, round: &mut Round) -> Result<(), ImportError> {
         let mut after = None;
         loop {
-            let candidates = round.survey.in_states(&[UserState::New], after, PAGE)?;
+            let states = &[UserState::New, UserState::ChangedHere];
+            let candidates = round.survey.in_states(states, after, PAGE)?;
             let Some(last) = candidates.last() else { return Ok(()) };
             after = Some(last.id);
             let holders = self.find_holders(&candidates).await?;
             for mut candidate in candidates {
                 for holder in &holders {
-                    if is_already_here(round, &candidate, holder)? {
-                        let is_equal = is_equal(&candidate, holder);
-                        candidate.state = if is_equal { UserState::AlreadyHere } else { UserState::Changed };
+                    let is_recorded = candidate.user == Some(holder.user.id);
+                    if is_recorded || is_already_here(round, &candidate, holder)? {
+                        candidate.state = match (is_equal(&candidate, holder), is_recorded) {
+                            (true, _) => UserState::AlreadyHere,
+                            (false, true) => UserState::ChangedHere,
+                            (false, false) => UserState::Changed,
+                        };
+                        candidate.user = Some(holder.user.id);
                         round.survey.update(&candidate)?;
                     }
                 }
@@ -236,10 +242,13 @@ impl Import {
     }
 }
 
-/// True if the row is as an export writes the user. It gives disabled users an unusable password.
+/// True if the row is as an export writes the user. The password of a disabled user is not compared, because
+/// an export replaces it.
 fn is_equal(candidate: &Candidate, holder: &Holder) -> bool {
     let Holder { user, password, .. } = holder;
-    candidate.username == user.username.as_str()
+    candidate.auth_token == user.auth_token
+        && candidate.email == user.email
+        && candidate.username == user.username.as_str()
         && candidate.is_verified == user.is_verified
         && (user.is_disabled || candidate.password_digest == digest_of_hash(password.expose()))
 }

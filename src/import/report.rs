@@ -126,7 +126,8 @@ async fn count_gone(import: &Import, round: &mut Round) -> Result<u64, ImportErr
         let Some(last) = page.last() else { return Ok(gone) };
         after = Some(*last);
         for row in page {
-            gone += u64::from(!round.survey.has_row(row)?);
+            let is_gone = !round.survey.has_row(row)? && !round.survey.is_already_here(row.auth_token)?;
+            gone += u64::from(is_gone);
         }
     }
 }

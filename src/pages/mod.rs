@@ -256,7 +256,7 @@ impl HttpHandler for Pages {
         // The query is never logged, because it contains the token. Of paths, only known ones are logged.
         let route = Route::find(request.uri().path());
         let path = route.map_or("-", Route::logged_path);
-        let method = logged_method(request.method());
+        let (method, is_post) = (logged_method(request.method()), request.method() == Method::POST);
         let reply =
             tokio::time::timeout(self.options.request_timeout, self.route_request(request, peer)).await;
         let reply = reply.unwrap_or_else(|_| match &self.templates {
@@ -268,9 +268,10 @@ impl HttpHandler for Pages {
         let status = response.status();
         let is_refused = status.is_client_error() || status.is_server_error();
         let status = status.as_u16();
-        if matches!(route, Some(Route::Livez | Route::Readyz)) {
-            // An orchestrator sends a probe every few seconds.
-            tracing::debug!(peer = %peer.ip(), method, path, status, "HTTP probe answered in {millis:.1} ms");
+        let is_probe = matches!(route, Some(Route::Livez | Route::Readyz));
+        if is_probe || (!is_refused && !is_post) {
+            // An orchestrator sends a probe every few seconds, and any client can get a page.
+            tracing::debug!(peer = %peer.ip(), method, path, status, "HTTP request answered in {millis:.1} ms");
         // Equal refusals of a peer are logged once a minute, so that it cannot fill the log.
         } else if !is_refused || self.peer_log.admits(peer.ip(), format!("HTTP {method} {path} {status}")) {
             tracing::info!(peer = %peer.ip(), method, path, status, "HTTP request answered in {millis:.1} ms");

@@ -254,7 +254,7 @@ impl Passwords {
         self.shared.pool.run(move || format::hash(&text, cost, salt)).await
     }
 
-    /// Returns the hash to check against, and whether it is the stored one. The dummy hash replaces a stored
+    /// Returns the hash to check against, and whether `stored` could be parsed. The dummy hash replaces a stored
     /// value that cannot be parsed.
     fn parse_or_dummy(&self, stored: &PasswordHash) -> (StoredHash, bool) {
         match StoredHash::parse(stored.expose()) {

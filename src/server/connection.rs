@@ -81,10 +81,10 @@ impl<P: Protocol> Connections<P> {
         let displaced = WhenWoken::new(slot.account().displaced());
         tokio::select! {
             biased;
-            () = self.serve(socket, address, &slot) => {}
             () = displaced => {
                 tracing::debug!(peer = %address, "Connection closed: another one gets its place");
             }
+            () = self.serve(socket, address, &slot) => {}
         }
         drop(slot);
     }

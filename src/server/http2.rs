@@ -37,6 +37,10 @@ const PENDING_ACCEPT_RESETS_MAX: usize = 2_048;
 /// peer that acknowledges the GOAWAY ends this time itself; an attacker does not.
 const LAST_CALL_TIME: Duration = Duration::from_millis(50);
 
+/// How long, at shutdown, a connection without a call waits for the peer to acknowledge the GOAWAY. Calls that
+/// the peer has sent before still arrive within this time.
+const ACKNOWLEDGEMENT_TIME: Duration = Duration::from_secs(1);
+
 /// The flow-control window of a stream: the bytes that a peer may send before the handler reads them. Twice
 /// the default limit of a message.
 const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
@@ -120,6 +124,7 @@ impl<S: HttpHandler + BodyLimits> Http2<S> {
         });
         let grace = tokio::select! {
             biased;
+            grace = end => grace,
             is_over = run_until(&mut connection, &verdict, Verdict::Drain) => {
                 if is_over {
                     return;
@@ -127,13 +132,12 @@ impl<S: HttpHandler + BodyLimits> Http2<S> {
                 resets_too_many = true;
                 Some(options.connection_age_grace)
             }
-            grace = end => grace,
         };
         connection.change(http2::Connection::graceful_shutdown);
         let drained = async {
             tokio::select! {
                 _ = run_until(&mut connection, &verdict, Verdict::Close) => {}
-                () = no_call_in_flight(&accepted), if resets_too_many => {}
+                () = no_call_after(&accepted, LAST_CALL_TIME), if resets_too_many => {}
             }
         };
         match grace {
@@ -141,9 +145,12 @@ impl<S: HttpHandler + BodyLimits> Http2<S> {
                 let _ = tokio::time::timeout(grace, drained).await;
             }
             // At shutdown, the accept loop enforces one deadline for all connections and counts the aborted
-            // ones.
+            // ones. A peer that does not acknowledge the GOAWAY must not delay the stop if it has no call.
             None => {
-                drained.await;
+                tokio::select! {
+                    () = drained => {}
+                    () = no_call_after(&accepted, ACKNOWLEDGEMENT_TIME) => {}
+                }
             }
         }
     }
@@ -178,10 +185,10 @@ async fn pend_once() {
     .await;
 }
 
-/// Waits for [`LAST_CALL_TIME`], and then until no call is in flight.
-async fn no_call_in_flight(accepted: &AcceptedStreams) {
+/// Waits for `time`, and then until no call is in flight, which is checked as often.
+async fn no_call_after(accepted: &AcceptedStreams, time: Duration) {
     loop {
-        tokio::time::sleep(LAST_CALL_TIME).await;
+        tokio::time::sleep(time).await;
         if accepted.in_flight() == 0 {
             return;
         }

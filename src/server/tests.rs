@@ -168,6 +168,19 @@ async fn a_shutdown_is_immediate_with_idle_and_silent_peers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_does_not_wait_for_a_peer_without_a_call_that_acknowledges_nothing() {
+    let server =
+        TestServer::start(ServerOptions { drain_deadline: Duration::from_mins(1), ..options() }, None);
+    let mut silent = server.socket().await;
+    silent.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    silent.read_u8().await.unwrap();
+
+    let (report, _) = server.stop().await;
+
+    assert_eq!(report, DrainReport { connections_aborted: 0 });
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_shutdown_aborts_an_open_stream_at_the_deadline() {
     let server = TestServer::start(options(), None);
     let mut client = HealthClient::new(server.channel().await);

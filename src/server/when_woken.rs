@@ -1,7 +1,7 @@
 //! Polls a future only after it was woken.
 
 use std::{
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -9,16 +9,18 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-/// A future that is polled at first, and then only after it was woken.
+use tokio::task::coop::unconstrained;
+
+/// A future that is polled at first, and then only after it was woken. So it must not rely on other polls.
 ///
-/// `select!` polls all its branches at each wake of the task. For a branch that waits until a connection ends,
-/// such as a timer of hours, this costs each call of the connection as much as a system call.
+/// `select!` polls all its branches at each wake of the task. The branches that end a connection, such as the
+/// timer of its age, would thus cost time at each call.
 pub(super) struct WhenWoken<F> {
     future: Pin<Box<F>>,
     wake: Arc<FlagAndTask>,
     /// The waker of `wake`.
     waker: Waker,
-    /// The task that was polled last.
+    /// The waker of the task that polled this future last.
     task: Waker,
 }
 
@@ -52,7 +54,7 @@ impl<F: Future> Future for WhenWoken<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        // First the task, then the flag: a wake after this line wakes this task.
+        // First the task, then the flag: once the task is set, a wake reaches it.
         if !self.task.will_wake(context.waker()) {
             self.task.clone_from(context.waker());
             self.wake.task.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&self.task);
@@ -62,7 +64,8 @@ impl<F: Future> Future for WhenWoken<F> {
             return Poll::Pending;
         }
         let Self { future, waker, .. } = &mut *self;
-        future.as_mut().poll(&mut Context::from_waker(waker))
+        // A connection with much input uses up the budget of the task. It must end all the same.
+        pin!(unconstrained(future.as_mut())).poll(&mut Context::from_waker(waker))
     }
 }
 
@@ -70,9 +73,9 @@ impl<F: Future> Future for WhenWoken<F> {
 mod tests {
     use std::{future::poll_fn, sync::atomic::AtomicUsize, time::Duration};
 
-    use tokio::sync::oneshot;
+    use tokio::{sync::oneshot, task::coop};
 
-    use super::*;
+    use super::{super::budget, *};
 
     #[tokio::test]
     async fn the_future_is_polled_once_until_it_is_woken() {
@@ -92,6 +95,22 @@ mod tests {
         sender.send(7).unwrap();
         assert_eq!(future.await, Ok(7));
         assert_eq!(polls.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn the_future_ends_although_the_budget_of_the_task_is_used_up() {
+        let (sender, mut receiver) = oneshot::channel();
+        sender.send(()).unwrap();
+        let is_ready = poll_fn(move |context| {
+            while coop::has_budget_remaining() {
+                budget::consume(context, 1);
+            }
+            assert!(Pin::new(&mut receiver).poll(context).is_pending(), "without budget it is not ready");
+            let (sender, receiver) = oneshot::channel();
+            sender.send(()).unwrap();
+            Poll::Ready(pin!(WhenWoken::new(receiver)).poll(context).is_ready())
+        });
+        assert!(is_ready.await);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -15,14 +15,19 @@ use crate::{
 const WRITE_RIGHTS: &[(&str, &str)] = &[
     ("core_user", "INSERT"),
     ("core_user", "UPDATE"),
+    ("core_user", "DELETE"),
     ("core_session", "INSERT"),
     ("core_session", "UPDATE"),
+    ("core_session", "DELETE"),
     ("core_throttle", "INSERT"),
     ("core_throttle", "UPDATE"),
+    ("core_throttle", "DELETE"),
     ("core_password_attempt", "INSERT"),
     ("core_password_attempt", "DELETE"),
     ("core_mail_token", "INSERT"),
+    ("core_mail_token", "UPDATE"),
     ("core_mail_outbox", "INSERT"),
+    ("core_mail_outbox", "DELETE"),
     ("core_audit_event", "INSERT"),
 ];
 

@@ -141,8 +141,13 @@ fn several_wrong_values_are_reported_at_once_with_what_was_meant() {
     let text = "[database]\nurl = \"/var/x.db\"\n[mail]\ntimeout = 30\n[server]\nreflection = \"yes\"\nlisten = \":1\"\n";
     fs::write(folder.path().join("k.toml"), text).unwrap();
     let error = error_line(1, &run_in(folder.path(), &["serve", "--config", "k.toml"]));
-    let expected =
-        ["4 findings", ": write sqlite:///var/x.db", ": write 30s", ": write true", ": write 127.0.0.1:1"];
+    let expected = [
+        "4 findings",
+        ": write \"sqlite:///var/x.db\"",
+        ": write \"30s\"",
+        ": write true",
+        ": write \"127.0.0.1:1\"",
+    ];
     assert_contains_all(&error, &expected);
 }
 
@@ -261,6 +266,20 @@ async fn a_lost_key_stops_the_start_until_it_is_replaced_on_purpose() {
     let replaced = run_in(folder.path(), &["keys", "rotate", "--revoke-earlier"]);
     assert!(replaced.status.success() && key.exists(), "{replaced:?}");
     assert!(stdout(&run_in(folder.path(), &["keys", "list"])).lines().count() == 1);
+}
+
+#[test]
+fn another_secret_key_rotates_no_signing_key() {
+    let folder = tempfile::tempdir().unwrap();
+    for command in [&["migrate"][..], &["keys", "rotate"]] {
+        assert!(run_in(folder.path(), command).status.success());
+    }
+    private_file::write(folder.path().join("other.key"), "b3RoZXItc2VjcmV0LWtleS1vdGhlci1zZWNyZXQta2U=");
+
+    let error = error_line(1, &run_in(folder.path(), &["keys", "rotate", "--secret-key-file", "other.key"]));
+
+    assert_contains_all(&error, &["cannot be decrypted"]);
+    assert_eq!(stdout(&run_in(folder.path(), &["keys", "list"])).lines().count(), 1);
 }
 
 #[test]

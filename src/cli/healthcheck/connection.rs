@@ -162,7 +162,7 @@ fn handshake_failure(error: &io::Error, server_name: &str) -> Failure {
             let advice = CertificateAdvice {
                 name: server_name,
                 rename: "give one of them with --server-name",
-                trust: "name a file with the certificate, or with that of the authority, with --tls-ca",
+                trust: "name a file with the certificate, or with that of the authority, with --ca-cert",
             };
             format!("invalid peer certificate: it {}", certificate_fault(error, advice))
         }

@@ -61,19 +61,21 @@ impl Healthcheck {
     async fn check(&self, url: &str, settings: &Settings) -> Result<ServingStatus, Failure> {
         let target = Target::parse(url)?;
         let roots = match (&self.ca_cert, &settings.server.tls_cert) {
-            (Some(file), _) => Some(Roots { named_by: "--tls-ca", file }),
+            (Some(file), _) => Some(Roots { named_by: "--ca-cert", file }),
             (None, Some(file)) => Some(Roots { named_by: "server.tls-cert", file }),
             (None, None) => None,
         };
         let channel = connect(&target, &self.server_name, roots).await?;
         match HealthClient::new(channel).check(HealthCheckRequest::default()).await {
             Ok(answer) => Ok(answer.into_inner().status()),
-            // A status with a source is none that the service sent: the connection failed.
+            // The service did not send a status that has a source: the connection failed.
             Err(status) if std::error::Error::source(&status).is_some() => {
                 let cause = chain(std::error::Error::source(&status).unwrap_or(&status));
                 Err(target.no_grpc(&cause).await)
             }
-            Err(status) => Err(format!("the service does not answer: {}", status.message())),
+            Err(status) => {
+                Err(format!("the service refuses the check: {}: is it kairos-identity?", status.message()))
+            }
         }
     }
 }

@@ -57,7 +57,7 @@ pub(super) fn verifier(roots: Option<Roots<'_>>) -> Result<Arc<dyn ServerCertVer
     let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(trusted), provider).build();
     let authorities = authorities.map_err(|_| match roots {
         Some(roots) => roots.failure("contains no usable certificate"),
-        None => "this system trusts no authority: name a file with a certificate with --tls-ca".to_owned(),
+        None => "this system trusts no authority: name a file with a certificate with --ca-cert".to_owned(),
     })?;
     let pinned = if roots.is_some() { named } else { Vec::new() };
     Ok(Arc::new(Trust { authorities, pinned }))

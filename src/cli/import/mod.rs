@@ -274,7 +274,7 @@ impl Verify {
             return print("source and store agree");
         }
         Err(format!(
-            "source and store differ: {} rows have no user, and {} rows have changed since the import or export",
+            "source and store differ: {} rows have no user, and {} rows differ from their users",
             comparison.missing, comparison.stale
         ))
     }

@@ -76,6 +76,10 @@ impl Keys {
             Action::Secret(_) => Ok(()),
             Action::List => keys.list().await.map_err(reason)?.iter().try_for_each(print_key),
             Action::Rotate { revoke_earlier } => {
+                if !revoke_earlier {
+                    // With another secret key, the new signing key would be of no use to the service.
+                    keys.check().await.map_err(reason)?;
+                }
                 let rotation = if revoke_earlier { Rotation::RevokingEarlier } else { Rotation::Orderly };
                 let origin = origin();
                 let created = keys.rotate(rotation, &origin).await.map_err(reason)?;
@@ -91,13 +95,14 @@ impl Keys {
                             .to_owned(),
                     );
                 };
-                // The wait follows even if this fails: the operator relies on it.
-                let printed = after_change(print_key(&created));
+                // The wait follows even if an output fails: the operator relies on it.
+                let mut printed = after_change(print_key(&created));
                 if revoke_earlier {
                     let seconds = REVOCATION_DELAY.as_secs();
-                    print_error(format_args!(
+                    let told = print_error(format_args!(
                         "waiting {seconds} s, until every running instance refuses what earlier keys signed"
-                    ))?;
+                    ));
+                    printed = printed.and(after_change(told));
                     tokio::time::sleep(REVOCATION_DELAY).await;
                 }
                 printed

@@ -13,15 +13,22 @@ use crate::proto::ErrorReason;
 pub(super) struct WithoutReason;
 
 /// Adds the request id to an INTERNAL response, and the reason if it has none. The message becomes "internal
-/// error". Other responses are not changed.
-pub(super) fn with_request_id(response: Response<Body>, id: RequestId) -> Response<Body> {
+/// error". Other responses are not changed. `is_admitted` says whether a line about a request that a library
+/// could not read is to be logged: any client can send such a request.
+pub(super) fn with_request_id(
+    response: Response<Body>,
+    id: RequestId,
+    is_admitted: impl FnOnce() -> bool,
+) -> Response<Body> {
     // Only errors have the status in the headers. A response with a message has it in the trailers.
     match Status::from_header_map(response.headers()) {
         Some(status) if status.code() == Code::Internal => {
             let mut details = status.get_error_details();
             let lacks_reason = details.error_info().is_none();
             if lacks_reason {
-                tracing::warn!(request_id = %id, error = status.message(), "Call failed in a library");
+                if is_admitted() {
+                    tracing::warn!(request_id = %id, error = status.message(), "Call failed in a library");
+                }
                 details = status::details(ErrorReason::Internal);
             }
             // The empty text is `serving_data`, which is not used.

@@ -93,7 +93,7 @@ impl<'a> Call<'a> {
 
     /// True if the line is to be logged. The [`PeerLog`] counts lines that any client can cause, and admits
     /// only the first of equal ones.
-    fn is_admitted(&self, code: &str, reason: Option<&str>) -> bool {
+    pub(super) fn is_admitted(&self, code: &str, reason: Option<&str>) -> bool {
         let caller = self.caller.as_ref().map_or(NOBODY, |caller| caller.name());
         let any_client_can_cause_it = caller == NOBODY || self.method.is_none();
         // Lines are equal whatever their method is, because a stranger can call every method.

@@ -1,7 +1,5 @@
 //! The paths of all methods that the server may serve.
 
-use std::collections::HashMap;
-
 use prost::Message;
 use prost_types::FileDescriptorSet;
 
@@ -17,7 +15,9 @@ pub(super) struct Method<'a> {
 
 /// All known methods. Only their paths are logged, so that a caller cannot write an arbitrary path into the
 /// log or the audit trail.
-pub(super) struct Methods(HashMap<String, Policy>);
+///
+/// They are sorted by length and then by path: nearly all comparisons of a search are of two lengths.
+pub(super) struct Methods(Vec<(String, Policy)>);
 
 impl Methods {
     /// Returns the methods of the API, of health, and of both versions of reflection.
@@ -26,13 +26,21 @@ impl Methods {
             let policy = Policy::of(&path);
             (path, policy)
         });
-        Self(known.collect())
+        let mut sorted: Vec<_> = known.collect();
+        sorted.sort_by(|(one, _), (other, _)| order(one).cmp(&order(other)));
+        Self(sorted)
     }
 
     /// Returns the method with this path, if it is known.
     pub fn find(&self, path: &str) -> Option<Method<'_>> {
-        self.0.get_key_value(path).map(|(path, policy)| Method { path, policy: *policy })
+        let index = self.0.binary_search_by(|(known, _)| order(known).cmp(&order(path))).ok()?;
+        self.0.get(index).map(|(path, policy)| Method { path, policy: *policy })
     }
+}
+
+/// Returns the key by which the methods are sorted.
+const fn order(path: &str) -> (usize, &str) {
+    (path.len(), path)
 }
 
 /// Returns the paths of all methods, `/package.Service/Method`.
@@ -70,6 +78,9 @@ mod tests {
     fn only_the_methods_of_the_served_services_are_known() {
         let methods = Methods::all();
         let find = |path: &str| methods.find(path).map(|method| method.path.to_owned());
+        for known in all_method_paths() {
+            assert_eq!(find(&known), Some(known));
+        }
         for known in [
             "/kairos.identity.v1.IdentityService/Login",
             "/kairos.identity.v1.IdentityService/ResolveTokens",

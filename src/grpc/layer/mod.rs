@@ -16,12 +16,12 @@ mod unknown_method;
 use std::{ops::ControlFlow, pin::pin, sync::Arc, time::Duration};
 
 use http::{Request, Response};
-use tonic::{Status, body::Body};
+use tonic::{Code, Status, body::Body};
 
 use self::{
     audit::CallTrail,
     limits::{PathClass, StreamingBody},
-    log::{Call, CallResult},
+    log::{Call, CallResult, code_name},
     methods::Methods,
 };
 pub use self::{audit::RecordEvent, limits::RequestLimits, methods::all_method_paths};
@@ -131,7 +131,9 @@ impl<S: CallHandler> HttpHandler for Layered<S> {
                 // time.
                 let handler = pin!(self.services.handle(request, requester));
                 let handler = pin!(panic::catch(deadline::within(limit, handler)));
-                let response = internal::with_request_id(id.scope(handler).await, id);
+                let response = internal::with_request_id(id.scope(handler).await, id, || {
+                    call.is_admitted(code_name(Code::Internal), Some("a library"))
+                });
                 match streaming {
                     Some(slot) => StreamingBody::response(response, slot),
                     None => response,

@@ -201,6 +201,17 @@ impl Survey {
         Ok(diesel::select(diesel::dsl::exists(row)).get_result(&mut self.connection)?)
     }
 
+    /// True if a row with this `auth_token` has its user in the store although no import has recorded it.
+    ///
+    /// # Errors
+    /// [`DatabaseError`].
+    pub fn is_already_here(&mut self, token: AuthToken) -> Result<bool, DatabaseError> {
+        let rows = candidate::table
+            .filter(candidate::auth_token.eq(UuidColumn(*token.as_uuid())))
+            .filter(candidate::state.eq(UserState::AlreadyHere.as_str()));
+        Ok(diesel::select(diesel::dsl::exists(rows)).get_result(&mut self.connection)?)
+    }
+
     /// True if a row that is a user, or becomes one, has this email.
     ///
     /// # Errors

@@ -95,7 +95,7 @@ pub(super) async fn migrate(pool: &PostgresPool) -> Result<Vec<String>, MigrateE
     migrated.await.map_err(DatabaseError::unavailable)?.map_err(MigrateError::Broken)
 }
 
-/// What the role of a connection may do with the tables.
+/// What the role of a connection may do with the tables. The names are quoted where SQL requires it.
 #[derive(QueryableByName)]
 struct RoleRights {
     #[diesel(sql_type = Text)]
@@ -105,15 +105,15 @@ struct RoleRights {
     schema: String,
     #[diesel(sql_type = Bool)]
     may_create: bool,
-    /// The owner of the tables, if they exist and the role has not the rights of their owner.
+    /// The owner of the tables, if they exist and the role does not have the rights of their owner.
     #[diesel(sql_type = Nullable<Text>)]
     other_owner: Option<String>,
 }
 
-const ROLE_RIGHTS: &str = "SELECT current_user::text AS role, coalesce(current_schema()::text, '') AS schema, \
+const ROLE_RIGHTS: &str = "SELECT quote_ident(current_user) AS role, coalesce(quote_ident(current_schema()), '') AS schema, \
      coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_create, \
-     (SELECT pg_get_userbyid(relowner)::text FROM pg_class \
-      WHERE oid = to_regclass('core_user') AND NOT pg_has_role(relowner, 'USAGE')) AS other_owner";
+     (SELECT quote_ident(pg_get_userbyid(relowner)) FROM pg_class \
+      WHERE oid = to_regclass('__diesel_schema_migrations') AND NOT pg_has_role(relowner, 'USAGE')) AS other_owner";
 
 /// Refuses a role that cannot migrate: it must own the tables, and have the right to create more.
 async fn refuse_role_without_rights(connection: &mut AsyncPgConnection) -> Result<(), MigrateError> {
@@ -121,18 +121,18 @@ async fn refuse_role_without_rights(connection: &mut AsyncPgConnection) -> Resul
     let RoleRights { role, schema, may_create, other_owner } = rights;
     if let Some(owner) = other_owner {
         return Err(MigrateError::Unsuitable(format!(
-            "the tables belong to the role {owner:?}, and {role:?} may not change them: migrate as {owner:?}"
+            "the tables belong to the role {owner}, and {role} may not change them: migrate as {owner}"
         )));
     }
     if schema.is_empty() {
         return Err(MigrateError::Unsuitable(format!(
-            "no schema of the search_path exists, or the role {role:?} may use none of them: correct the search_path"
+            "no schema of the search_path exists, or the role {role} may use none of them: correct the search_path"
         )));
     }
     if !may_create {
         return Err(MigrateError::Unsuitable(format!(
-            "the role {role:?} may not create tables in the schema {schema:?}: migrate as the owner of the database, or \
-             run GRANT CREATE ON SCHEMA {schema:?} TO {role:?}"
+            "the role {role} may not create tables in the schema {schema}: migrate as the owner of the database, or \
+             run GRANT CREATE ON SCHEMA {schema} TO {role}"
         )));
     }
     Ok(())

@@ -89,12 +89,12 @@ impl Scene {
         Self { server, caller_token, folder, certificate }
     }
 
-    /// Returns the URL of the service.
+    /// Returns the URL of a service without TLS.
     pub fn url(&self) -> String {
         format!("http://{}", self.server.address())
     }
 
-    /// Returns the certificate and the key of the service, which clients and proxies trust.
+    /// Returns the certificate of the service, which clients and proxies trust, with its key.
     pub fn certificate(&self) -> &Certificate {
         self.certificate.as_ref().expect("the service uses TLS")
     }

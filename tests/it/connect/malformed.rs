@@ -1,5 +1,5 @@
-//! Requests of Connect that break its rules: each is refused with `INVALID_FIELDS`, and none is repeated in
-//! an answer or in the log.
+//! Requests of Connect that break its rules: each is refused, nearly all with `INVALID_FIELDS`, and none is
+//! repeated in an answer or in the log.
 
 use http::{StatusCode, Version};
 use tonic::Code;

@@ -66,13 +66,14 @@ on_both_engines! {
         let agreed = verify();
 
         assert!(agreed.status.success() && stdout(&agreed).contains("source and store agree"), "{agreed:?}");
+        assert!(!stdout(&agreed).contains("note"), "{}", stdout(&agreed));
         for change in ["password = '!new'", "username = 'lovelace'", "is_verified = 0", "email = 'new@example.com'"] {
             let rows = "CREATE TABLE kept AS SELECT * FROM core_user";
             let row = format!("auth_token = '{}'", ada.auth_token.replace('-', ""));
             exported_to.execute(&format!("{rows}; UPDATE core_user SET {change} WHERE {row}"));
             let differing = verify();
             assert!(!differing.status.success(), "{change}: {differing:?}");
-            let counts = if change.starts_with("email") { "1 rows have no user, and 0 rows" } else { "0 rows have no user, and 1 rows" };
+            let counts = if change.starts_with("email") { "1 rows have no user, and 0 rows differ" } else { "0 rows have no user, and 1 rows differ" };
             assert!(stderr(&differing).contains(counts), "{change}: {}", stderr(&differing));
             exported_to.execute("DELETE FROM core_user; INSERT INTO core_user SELECT * FROM kept; DROP TABLE kept");
         }

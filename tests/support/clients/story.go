@@ -11,7 +11,6 @@ import (
 	"log"
 	"mime"
 	"mime/multipart"
-	"mime/quotedprintable"
 	"net/mail"
 	"os"
 	"path/filepath"
@@ -92,14 +91,10 @@ func tokenOfMail(name, address string) string {
 	}
 	_, parameters, err := mime.ParseMediaType(message.Header.Get("Content-Type"))
 	must(err)
-	// It decodes quoted-printable.
-	part, err := multipart.NewReader(message.Body, parameters["boundary"]).NextRawPart()
+	// NextPart decodes quoted-printable.
+	part, err := multipart.NewReader(message.Body, parameters["boundary"]).NextPart()
 	must(err)
-	body := io.Reader(part)
-	if part.Header.Get("Content-Transfer-Encoding") == "quoted-printable" {
-		body = quotedprintable.NewReader(part)
-	}
-	text, err := io.ReadAll(body)
+	text, err := io.ReadAll(part)
 	must(err)
 	found := link.FindSubmatch(text)
 	mustHold(found != nil, string(text))
