@@ -24,7 +24,7 @@ use crate::{
 /// The bytes that a new SQLite database takes, with its WAL.
 const NEW_STORE_BYTES: usize = 1024 * 1024;
 
-/// The code of PostgreSQL for a role that lacks a right (insufficient_privilege), as errors show it.
+/// The code of PostgreSQL for a role that lacks a right (`insufficient_privilege`), as errors show it.
 const INSUFFICIENT_PRIVILEGE: &str = "SQLSTATE 42501";
 
 /// What happens if a SQLite file is missing.

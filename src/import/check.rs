@@ -41,7 +41,7 @@ impl Import {
     ) -> Result<Comparison, ImportError> {
         let mut round = self.begin_round(source, progress).await?;
         self.reconsider_left_out(&mut round).await?;
-        self.compare_unrecorded(&mut round).await?;
+        self.compare_with_users(&mut round).await?;
         // Reported like a complete round, so that the report has checksums. But nothing was written.
         let (open, is_complete) = (0, true);
         let mut report = self.report(source, &mut round, &Totals::default(), open, is_complete).await?;

@@ -54,9 +54,9 @@ impl Import {
         }
     }
 
-    /// Compares rows with their users: rows that no import has recorded, as those of an export, and rows whose
-    /// users have changed here since their import.
-    pub(super) async fn compare_unrecorded(&self, round: &mut Round) -> Result<(), ImportError> {
+    /// Compares rows with their users: rows that no import has recorded, as those of an export, and rows
+    /// whose users have changed here since their import.
+    pub(super) async fn compare_with_users(&self, round: &mut Round) -> Result<(), ImportError> {
         let mut after = None;
         loop {
             let states = &[UserState::New, UserState::ChangedHere];

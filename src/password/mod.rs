@@ -254,8 +254,8 @@ impl Passwords {
         self.shared.pool.run(move || format::hash(&text, cost, salt)).await
     }
 
-    /// Returns the hash to check against, and whether `stored` could be parsed. The dummy hash replaces a stored
-    /// value that cannot be parsed.
+    /// Returns the hash to check against, and whether `stored` could be parsed. The dummy hash replaces a
+    /// stored value that cannot be parsed.
     fn parse_or_dummy(&self, stored: &PasswordHash) -> (StoredHash, bool) {
         match StoredHash::parse(stored.expose()) {
             Ok(hash) => return (hash, true),

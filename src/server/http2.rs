@@ -37,8 +37,8 @@ const PENDING_ACCEPT_RESETS_MAX: usize = 2_048;
 /// peer that acknowledges the GOAWAY ends this time itself; an attacker does not.
 const LAST_CALL_TIME: Duration = Duration::from_millis(50);
 
-/// How long, at shutdown, a connection without a call waits for the peer to acknowledge the GOAWAY. Calls that
-/// the peer has sent before still arrive within this time.
+/// How long, at shutdown, a connection without a call waits for the peer to acknowledge the GOAWAY. Calls
+/// that the peer has sent before still arrive within this time.
 const ACKNOWLEDGEMENT_TIME: Duration = Duration::from_secs(1);
 
 /// The flow-control window of a stream: the bytes that a peer may send before the handler reads them. Twice

@@ -32,8 +32,8 @@ const WAITING_MAX: usize = 32;
 /// it is closed, so that the next connection of another peer is seen.
 const WAITING_WITHOUT_PLACE_MAX: usize = 16;
 
-/// File descriptors that are reserved for other uses: twice [`WAITING_MAX`] for the two ports, and as many for
-/// the database, the log, mail, and changed files.
+/// File descriptors that are reserved for other uses: twice [`WAITING_MAX`] for the two ports, and as many
+/// for the database, the log, mail, and changed files.
 const DESCRIPTORS_RESERVED: usize = 4 * WAITING_MAX;
 
 /// The part of a lowered limit of connections that one peer leaves to the others, as a divisor.

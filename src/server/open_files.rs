@@ -4,8 +4,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Raises the soft limit on open files to the hard limit.
 ///
-/// Systems start a process with a low soft limit, often 1,024, for programs that use select(2). Other programs
-/// are expected to raise it themselves (systemd.exec(5), `LimitNOFILE=`).
+/// Systems start a process with a low soft limit, often 1,024, for programs that use select(2). Other
+/// programs are expected to raise it themselves (systemd.exec(5), `LimitNOFILE=`).
 pub fn raise_limit() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum

@@ -81,7 +81,8 @@ macro_rules! on_both_engines {
 }
 
 /// Runs a test and panics after five minutes, or after two hours in a long run (see
-/// [`is_long_run`](super::tools::is_long_run)). A test that hangs must fail; one on a slow and busy machine must not.
+/// [`is_long_run`](super::tools::is_long_run)). A test that hangs must fail; one on a slow and busy machine
+/// must not.
 pub async fn with_time_limit(test: impl Future<Output = ()>) {
     let minutes = if super::tools::is_long_run() { 120 } else { 5 };
     tokio::time::timeout(std::time::Duration::from_mins(minutes), test)
