@@ -11,9 +11,8 @@ use crate::support::{
 /// Number of users in the test suite; `scripts/bench` imports 100,000.
 const USERS: &str = "20000";
 
-/// Memory in MiB that an import of 20,000 users may need beyond that of an import of 2,000 users, which does
-/// not fill the caches of SQLite. Measured with a development build: 24.2.
-const MEMORY_MIB_MAX: u64 = 28;
+/// Memory in MiB that an import of 20,000 users may need beyond that of an import of 2,000 users.
+const MEMORY_MIB_MAX: u64 = 24;
 
 /// Runs an import, and returns its peak anonymous memory in KiB (Linux only).
 async fn peak_of_import(django: &Django, engine: Engine) -> u64 {
