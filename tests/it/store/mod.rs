@@ -10,6 +10,7 @@ mod purge;
 mod registration;
 mod same_on_both;
 mod schema;
+mod sqlite_options;
 mod users;
 mod verification;
 
