@@ -43,8 +43,8 @@ impl HeldBytes {
         Self { connection, is_of_health, uses_health_memory, account, share, held: 0 }
     }
 
-    /// Changes the number of bytes, within the limits or not. Returns true if the number is within the limits
-    /// or not greater than before.
+    /// Sets the number of bytes. They are counted even if they exceed a limit, until the value is dropped.
+    /// Returns false if the number has grown and exceeds a limit.
     pub(super) fn set(&mut self, bytes: usize) -> bool {
         if self.uses_health_memory && bytes <= HEALTH_CALL_BYTES {
             return true;
@@ -55,6 +55,8 @@ impl HeldBytes {
         }
         let current = self.connection.account(self.is_of_health);
         if !Arc::ptr_eq(current, &self.account) {
+            // A caller was authenticated on the connection since: its bytes move from the account of the
+            // strangers to that of the callers.
             let current = Arc::clone(current);
             self.release(self.held);
             self.account = current;

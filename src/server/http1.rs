@@ -12,6 +12,9 @@ use tonic::body::Body;
 use super::{
     connection::{Peer, Protocol},
     handler::HttpHandler,
+    held_bytes::HeldBytes,
+    http1_framing::RequestFraming,
+    http1_io::{Http1Times, LimitedIo},
 };
 
 /// The longest head of a request, and the most bytes of a body that are read at a time. hyper requires at
@@ -55,12 +58,19 @@ impl<S: HttpHandler> Protocol for Http1<S> {
     where
         Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let served = Arc::new((Arc::clone(&self.service), peer));
+        let framing = RequestFraming::default();
+        // A connection that reads nothing of a response is closed at its maximum age.
+        let times = Http1Times { head: self.options.head_timeout, write: self.options.connection_age };
+        let io = LimitedIo::new(io, framing.clone(), HeldBytes::new(Arc::clone(&peer.account)), times);
+        let served = Arc::new((Arc::clone(&self.service), peer, framing));
         let service = service_fn(move |request: Request<Incoming>| {
             let served = Arc::clone(&served);
             async move {
-                let (service, peer) = &*served;
-                Ok::<_, Infallible>(service.answer(request.map(Body::new), peer).await)
+                let (service, peer, framing) = &*served;
+                Ok::<_, Infallible>(match framing.begin_call() {
+                    Ok(_in_progress) => service.answer(request.map(Body::new), peer).await,
+                    Err(error) => error.response(),
+                })
             }
         });
         let connection = http1::Builder::new()

@@ -13,7 +13,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -24,7 +24,7 @@ use super::{
     connection::Peer,
     handler::HttpHandler,
     held_bytes::HeldBytes,
-    http1_head::{CurrentHead, Framing, NextHead},
+    http1_framing::{HEADERS_MAX, RequestFraming},
     http1_io::{Http1Times, LimitedIo},
     options::ServerOptions,
     peer_account::CountedCalls,
@@ -48,7 +48,7 @@ pub(super) struct Http1Calls<S> {
 struct Served<S> {
     service: Arc<S>,
     peer: Peer,
-    head: CurrentHead,
+    framing: RequestFraming,
     bodies: Arc<BodyContext>,
     /// True if the connection has reached its maximum age: the next response closes it.
     is_at_age: Arc<AtomicBool>,
@@ -68,16 +68,21 @@ impl<S: HttpHandler + BodyLimits> Http1Calls<S> {
     {
         let options = &self.options;
         let (account, accepted) = (Arc::clone(&peer.account), AcceptedStreams::default());
-        let head = CurrentHead::default();
+        let framing = RequestFraming::default();
         let times = Http1Times {
             head: options.first_byte_timeout,
             write: options.keepalive_interval.saturating_add(options.keepalive_timeout),
         };
-        let io = LimitedIo::new(io, head.clone(), HeldBytes::new(Arc::clone(&account)), times);
+        let io = LimitedIo::new(io, framing.clone(), HeldBytes::new(Arc::clone(&account)), times);
         let bodies = Arc::new(BodyContext::new::<S>(options, &account, &accepted));
         let (service, is_at_age) = (Arc::clone(&self.service), Arc::new(AtomicBool::new(false)));
-        let served = Served { service, peer, head: head.clone(), bodies, is_at_age: Arc::clone(&is_at_age) };
-        let served = Arc::new(served);
+        let served = Arc::new(Served {
+            service,
+            peer,
+            framing: framing.clone(),
+            bodies,
+            is_at_age: Arc::clone(&is_at_age),
+        });
         let service = service_fn(move |request| {
             let served = Arc::clone(&served);
             async move {
@@ -95,6 +100,7 @@ impl<S: HttpHandler + BodyLimits> Http1Calls<S> {
             // time of a head.
             .header_read_timeout(options.connection_idle)
             .max_buf_size(buffer.max(BUFFER_BYTES_MIN))
+            .max_headers(HEADERS_MAX)
             .serve_connection(TokioIo::new(io), service);
         let mut connection = WithStreams::new(connection, accepted, CountedCalls::new(account));
         tokio::select! {
@@ -108,7 +114,7 @@ impl<S: HttpHandler + BodyLimits> Http1Calls<S> {
             }
             () = stop.cancelled() => {}
         }
-        if head.waiting_bytes() > 0 {
+        if framing.waits_for_head() {
             return; // An unfinished head has begun no call, so the connection is closed at once.
         }
         connection.change(http1::Connection::graceful_shutdown);
@@ -120,24 +126,18 @@ impl<S: HttpHandler + BodyLimits> Http1Calls<S> {
 impl<S: HttpHandler + BodyLimits> Served<S> {
     /// Answers one request.
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        let (framing, next_head) = self.head.complete(request.headers());
-        let mut response = if framing == Framing::Ambiguous {
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = StatusCode::BAD_REQUEST;
-            response
-        } else {
-            self.call(request, next_head).await
+        let _in_progress = match self.framing.begin_call() {
+            Ok(call) => call,
+            Err(error) => return error.response(),
         };
-        // Another server may see the next request at a different byte, so the connection carries no other.
-        if framing != Framing::Clear || self.is_at_age.load(Ordering::Relaxed) {
+        let mut response = self.call(request).await;
+        if self.is_at_age.load(Ordering::Relaxed) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }
 
-    /// Answers a request. The next head may begin when both this call and the body, which may still be read
-    /// afterwards, have dropped `next_head`.
-    async fn call(&self, request: Request<Incoming>, next_head: Arc<NextHead>) -> Response<Body> {
+    async fn call(&self, request: Request<Incoming>) -> Response<Body> {
         let mut calls = CountedCalls::new(Arc::clone(&self.peer.account));
         calls.set(1);
         let limit = self.service.body_limit(request.uri().path());
@@ -145,8 +145,7 @@ impl<S: HttpHandler + BodyLimits> Served<S> {
         let bodies = Arc::clone(&self.bodies);
         // Keeps the memory of the request counted until the call is answered.
         let waiting = bodies.waiting_request();
-        let (headers, of_body) = (head.headers.len(), Some(Arc::clone(&next_head)));
-        let body = RequestBody::new(body, headers, limit, bodies, Arc::clone(&waiting), of_body);
+        let body = RequestBody::new(body, head.headers.len(), limit, bodies, Arc::clone(&waiting));
         let answer = self.service.answer(Request::from_parts(head, Body::new(body)), &self.peer).await;
         drop(waiting);
         answer

@@ -13,16 +13,17 @@ use tokio::{
     time::Sleep,
 };
 
-use super::{held_bytes::HeldBytes, http1_head::CurrentHead};
+use super::{held_bytes::HeldBytes, http1_framing::RequestFraming};
 
 /// The memory of each byte of a head that is not complete: hyper's buffer, which grows by doubling, and the
-/// copy in [`CurrentHead`].
+/// copy in [`RequestFraming`].
 const MEMORY_PER_BYTE: usize = 4;
 
 /// The time limits of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Http1Times {
-    /// The time in which a head must be complete, from its first byte.
+    /// The time in which a head must be complete, from its first byte or from the answer to the request
+    /// before it.
     pub(super) head: Duration,
     /// The time for which a peer may read nothing of a response.
     pub(super) write: Duration,
@@ -31,7 +32,7 @@ pub(super) struct Http1Times {
 /// A connection with limits.
 pub(super) struct LimitedIo<Io> {
     io: Io,
-    head: CurrentHead,
+    framing: RequestFraming,
     memory: HeldBytes,
     times: Http1Times,
     /// The deadline of the head, once it has begun.
@@ -41,17 +42,16 @@ pub(super) struct LimitedIo<Io> {
 }
 
 impl<Io> LimitedIo<Io> {
-    pub(super) const fn new(io: Io, head: CurrentHead, memory: HeldBytes, times: Http1Times) -> Self {
-        Self { io, head, memory, times, head_deadline: None, write_deadline: None }
+    pub(super) const fn new(io: Io, framing: RequestFraming, memory: HeldBytes, times: Http1Times) -> Self {
+        Self { io, framing, memory, times, head_deadline: None, write_deadline: None }
     }
 
     /// Checks the limits of a head that waits for more bytes.
     fn check_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let bytes = self.head.waiting_bytes();
-        if !self.memory.set(bytes.saturating_mul(MEMORY_PER_BYTE)) {
+        if !self.memory.set(self.framing.head_bytes().saturating_mul(MEMORY_PER_BYTE)) {
             return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
         }
-        check_deadline(bytes > 0, &mut self.head_deadline, self.times.head, context)
+        check_deadline(self.framing.waits_for_head(), &mut self.head_deadline, self.times.head, context)
     }
 
     /// Checks the time limit of a write.
@@ -92,7 +92,7 @@ impl<Io: AsyncRead + Unpin> AsyncRead for LimitedIo<Io> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.io).poll_read(context, buffer);
-        self.head.add(buffer.filled().get(before..).unwrap_or_default());
+        self.framing.add(buffer.filled().get(before..).unwrap_or_default());
         if read.is_pending() { self.check_head(context) } else { read }
     }
 }

@@ -89,8 +89,7 @@ impl<S: HttpHandler + BodyLimits> Http2<S> {
                 let (head, body) = request.into_parts();
                 // Keeps the memory of the request counted until the call is answered.
                 let waiting = bodies.waiting_request();
-                let body =
-                    RequestBody::new(body, head.headers.len(), limit, bodies, Arc::clone(&waiting), None);
+                let body = RequestBody::new(body, head.headers.len(), limit, bodies, Arc::clone(&waiting));
                 let answer = service.answer(Request::from_parts(head, Body::new(body)), peer).await;
                 drop(waiting);
                 Ok(answer)
@@ -199,9 +198,9 @@ async fn no_call_after(accepted: &AcceptedStreams, time: Duration) {
 /// been idle for twice that time.
 async fn idle(accepted: &AcceptedStreams, span: Duration) {
     loop {
-        let started = accepted.started();
+        let (started, was_idle) = (accepted.started(), accepted.in_flight() == 0);
         tokio::time::sleep(span).await;
-        if accepted.is_idle_since(started) {
+        if was_idle && accepted.is_idle_since(started) {
             return;
         }
     }

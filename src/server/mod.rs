@@ -14,7 +14,7 @@ mod handler;
 mod held_bytes;
 mod http1;
 mod http1_calls;
-mod http1_head;
+mod http1_framing;
 mod http1_io;
 mod http2;
 mod listener;

@@ -22,8 +22,8 @@ use hyper::body::Incoming;
 use tonic::{Code, Status};
 
 use super::{
-    held_bytes::HeldBytes, http1_head::NextHead, options::ServerOptions, peer_account::ConnectionAccount,
-    streams::AcceptedStreams, waiting_bytes::WaitingRequest,
+    held_bytes::HeldBytes, options::ServerOptions, peer_account::ConnectionAccount, streams::AcceptedStreams,
+    waiting_bytes::WaitingRequest,
 };
 
 /// The memory that is counted for one header, whatever its length on the wire: HPACK can encode a header in
@@ -124,20 +124,17 @@ pub(super) struct RequestBody {
     waiting: Arc<WaitingRequest>,
     /// Whether the body has ended or failed, so that there is no rest to discard.
     has_ended: Cell<bool>,
-    /// Over HTTP/1.1, the right of the next request to begin.
-    next_head: Option<Arc<NextHead>>,
 }
 
 impl RequestBody {
     /// Creates the body of a request with this number of headers. What arrives is counted in `waiting`, which
-    /// the call keeps. Over HTTP/1.1, the body holds `next_head` until it is read or discarded.
+    /// the call keeps.
     pub(super) const fn new(
         incoming: Incoming,
         headers: usize,
         limit: BodyLimit,
         context: Arc<BodyContext>,
         waiting: Arc<WaitingRequest>,
-        next_head: Option<Arc<NextHead>>,
     ) -> Self {
         let request_bytes = limit.waiting_bytes.saturating_add(headers.saturating_mul(HEADER_BYTES));
         Self {
@@ -151,7 +148,6 @@ impl RequestBody {
             held: None,
             waiting,
             has_ended: Cell::new(false),
-            next_head,
         }
     }
 
@@ -208,6 +204,7 @@ impl Body for RequestBody {
                 self.held = None;
                 Poll::Ready(None)
             }
+            // Only a body that has to wait counts as unfinished.
             Poll::Pending if self.hold() => Poll::Pending,
             Poll::Pending => self.refuse(BodyRefusal::OutOfMemory),
         }
@@ -234,11 +231,7 @@ impl Drop for RequestBody {
         }
         if let Some(incoming) = self.incoming.take().filter(|incoming| !incoming.is_end_stream()) {
             let (bytes_max, timeout) = (self.context.late_bytes_max, self.context.late_bytes_timeout);
-            let next_head = self.next_head.take();
-            self.context.streams.run(async move {
-                discard(incoming, bytes_max, timeout).await;
-                drop(next_head);
-            });
+            self.context.streams.run(discard(incoming, bytes_max, timeout));
         }
     }
 }

@@ -4,7 +4,8 @@
 //! reset"), and those that its frames make the server send (CVE-2025-8671, `MadeYouReset`). Correct peers
 //! cause some of both: a client cancels its calls, or bytes arrive late for a call that was answered. h2
 //! counts them for the life of a connection and then aborts all calls. Therefore its limits are high here,
-//! and a connection is drained before they are reached: it gets GOAWAY, and its calls may finish.
+//! and a connection is drained before they are reached: it gets GOAWAY, and its calls may finish. Empty DATA
+//! frames are counted too: h2 aborts a connection after 100 of them.
 
 use std::{
     sync::{
@@ -163,8 +164,10 @@ impl ReceivedFrames {
         self.calls
     }
 
+    /// Counts a frame. A reset counts only if it belongs to a call that begins in the same read.
     pub(super) fn add(&mut self, frame: FrameHead) {
         match frame.kind {
+            // Trailers would be counted too, but no client of gRPC sends any.
             HEADERS => {
                 self.first_stream = self.first_stream.or(Some(frame.stream));
                 self.calls += 1;

@@ -73,7 +73,8 @@ fn options() -> ServerOptions {
     }
 }
 
-/// Answers calls with the router, unless the header `test` requests a panic or a call that hangs.
+/// Answers calls with the router, unless the header `test` requests a panic, or a call that hangs
+/// or takes 300 ms.
 struct TestService(Routes);
 
 impl HttpHandler for TestService {
@@ -81,6 +82,10 @@ impl HttpHandler for TestService {
         match request.headers().get("test").map(http::HeaderValue::as_bytes) {
             Some(b"panic") => panic!("panic outside of the handlers"),
             Some(b"hang") => std::future::pending().await,
+            Some(b"slow") => {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                self.0.clone().call(request).await.unwrap()
+            }
             _ => self.0.clone().call(request).await.unwrap(),
         }
     }
@@ -206,6 +211,32 @@ async fn no_sent_call_fails_when_connections_reach_their_age() {
             assert!(was_never_sent(&status), "{status:?}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_is_idle_from_the_end_of_its_last_call() {
+    const IDLE: Duration = Duration::from_millis(400);
+    /// The time of a slow call of [`TestService`].
+    const CALL: Duration = Duration::from_millis(300);
+    /// HEADERS of stream 1, which end the stream: POST / over http, with `test: slow` (RFC 7541, section 6).
+    const SLOW_CALL: &[u8] = b"\0\0\x0e\x01\x05\0\0\0\x01\x83\x86\x84\0\x04test\x04slow";
+    let grace = Duration::from_millis(10);
+    let options = ServerOptions { connection_idle: IDLE, connection_age_grace: grace, ..options() };
+    let server = TestServer::start(options, None);
+    let mut peer = server.socket().await;
+    peer.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    // The call is in flight when the first idle time has passed.
+    tokio::time::sleep(IDLE - CALL / 2).await;
+    let began = Instant::now();
+    peer.write_all(SLOW_CALL).await.unwrap();
+
+    let mut received = Vec::new();
+    let closed = tokio::time::timeout(LIMIT, peer.read_to_end(&mut received)).await;
+    closed.unwrap().unwrap();
+
+    let types = frame_types(&received);
+    assert!(types.contains(&1) && types.contains(&GOAWAY), "an answer and GOAWAY: {types:?}");
+    assert!(began.elapsed() >= CALL + IDLE, "idle for {:?} only", began.elapsed().saturating_sub(CALL));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -58,6 +58,15 @@ async fn a_head_must_be_complete_in_time() {
     for head in ["P", "GET / HT", CHECK] {
         assert!(is_closed(&mut send(&server, head).await).await, "{head}");
     }
+    for end in [
+        "Content-Length: 0\r\n\r\n",
+        "Content-Length: 5\r\n\r\n\0\0\0\0\0",
+        "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ] {
+        let mut in_one_packet = send(&server, &format!("{CHECK}{end}POST / HT")).await;
+        let answers = rest(&mut in_one_packet).await;
+        assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 1, "{end:?}: {answers}");
+    }
     let mut second = send(&server, &format!("{CHECK}Content-Length: 0\r\n\r\n")).await;
     answer(&mut second).await;
     tokio::time::sleep(SHORT * 2).await;
@@ -118,6 +127,47 @@ async fn a_request_with_a_length_and_chunks_is_refused() {
         assert!(answers.starts_with("HTTP/1.1 400 Bad Request"), "{answers}");
         assert_eq!(answers.matches("HTTP/1.1").count(), 1, "{answers}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_with_a_length_and_chunks_is_refused_after_another_however_it_is_split() {
+    let server = TestServer::start(options(), None);
+    let first = format!("{CHECK}Content-Length: 0\r\n\r\n");
+    let second = format!("{CHECK}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n");
+    for split in [0, CHECK.len(), CHECK.len() + 30, second.len() - 6] {
+        let (begin, end) = second.split_at(split);
+        let mut socket = send(&server, &format!("{first}{begin}")).await;
+        assert!(answer(&mut socket).await.starts_with("HTTP/1.1 200 OK"));
+        socket.write_all(end.as_bytes()).await.unwrap();
+        let refused = rest(&mut socket).await;
+        assert!(refused.starts_with("HTTP/1.1 400 Bad Request"), "split at {split}: {refused}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_takes_longer_than_a_head_may_is_answered_before_the_next_head() {
+    let server = TestServer::start(ServerOptions { first_byte_timeout: SHORT, ..options() }, None);
+    let mut socket = send(&server, &format!("{CHECK}Test: slow\r\nContent-Length: 0\r\n\r\n{CHECK}")).await;
+    assert!(answer(&mut socket).await.starts_with("HTTP/1.1 200 OK"));
+    socket.write_all(b"Content-Length: 0\r\n\r\n").await.unwrap();
+    assert!(answer(&mut socket).await.starts_with("HTTP/1.1 200 OK"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_carries_chunked_requests_one_after_the_other() {
+    let server = TestServer::start(options(), None);
+    let chunked = format!("{CHECK}Transfer-Encoding: chunked\r\n\r\n2\r\n\0\0\r\n3\r\n\0\0\0\r\n0\r\n\r\n");
+    let requests = format!("{chunked}{chunked}GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let answers = rest(&mut send(&server, &requests).await).await;
+    assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 3, "{answers}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_transfer_coding_is_refused() {
+    let server = TestServer::start(options(), None);
+    let request = format!("{CHECK}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n");
+    let answer = rest(&mut send(&server, &request).await).await;
+    assert!(answer.starts_with("HTTP/1.1 501 Not Implemented"), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

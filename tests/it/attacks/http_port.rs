@@ -1,4 +1,5 @@
 //! Requests to the HTTP port that are never finished: to a page, to the public keys, and to an unknown path.
+//! Meanwhile the well-behaved client of [`Scene`] must be served, and the memory must stay within its limit.
 
 use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinSet, time::timeout};
 
