@@ -2,9 +2,10 @@
 //! values, `target_session_attrs`, and the TLS parameters (`sslmode`, `sslrootcert`), which tokio-postgres
 //! does not support.
 //!
-//! One difference is on purpose. No mode encrypts without verifying the server, and no mode falls back to
-//! plain text: `require`, `verify-ca` and `verify-full` all verify the certificate and the host name;
-//! `prefer` and `allow` are refused.
+//! Two differences are on purpose. Of several hosts, one that accepts writes is used by default (libpq: any).
+//! No mode encrypts without verifying the server, and no mode falls back to plain text: `require`,
+//! `verify-ca` and `verify-full` all verify the certificate and the host name; `prefer` and `allow` are
+//! refused.
 
 use std::{error::Error as _, path::PathBuf, str::FromStr};
 
@@ -40,6 +41,7 @@ impl PostgresUrl {
 pub(crate) fn address(host: &tokio_postgres::Config) -> String {
     let port = host.get_ports().first().copied().unwrap_or(PORT);
     match host.get_hosts().first() {
+        Some(Host::Tcp(name)) if name.contains(':') => format!("[{name}]:{port}"),
         Some(Host::Tcp(name)) => format!("{name}:{port}"),
         Some(Host::Unix(folder)) => folder.display().to_string(),
         None => host.get_hostaddrs().first().map(|ip| format!("{ip}:{port}")).unwrap_or_default(),
@@ -335,8 +337,8 @@ fn one_host(
     } else {
         config.host(name);
     }
-    // `database` chooses the mode of tokio-postgres when it connects, from `PostgresUrl::tls`.
-    config.ssl_mode(SslMode::Disable);
+    // `database` turns it off when it connects without TLS, according to `PostgresUrl::tls`.
+    config.ssl_mode(SslMode::Require);
     Ok(config)
 }
 

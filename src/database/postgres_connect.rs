@@ -1,7 +1,7 @@
 //! Opens PostgreSQL connections: the choice among several hosts, TLS, time limits and session settings.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -138,8 +138,8 @@ impl Connector {
         self.connect_timeout.saturating_mul(attempts) + Duration::from_millis(200)
     }
 
-    /// Opens a connection to the first host that accepts one and is what `target_session_attrs` demands, and
-    /// applies the session settings.
+    /// Opens a connection to a host that accepts one and is what `target_session_attrs` demands, and applies
+    /// the session settings. The hosts are tried in their order, beginning with that of the last connection.
     pub(super) async fn connect(self: Arc<Self>) -> ConnectionResult<AsyncPgConnection> {
         if self.target == TargetSession::PreferStandby
             && let Ok(connection) = self.connect_to(TargetSession::Standby).await
@@ -216,13 +216,7 @@ impl Connector {
     pub(super) async fn try_once(&self) -> Result<(), Option<(tokio_postgres::Error, String)>> {
         let mut last = None;
         for host in &self.hosts {
-            let opened = timeout(self.connect_timeout, async {
-                match &self.tls {
-                    Some(tls) => host.connect(tls.clone()).await.map(drop),
-                    None => host.connect(NoTls).await.map(drop),
-                }
-            });
-            match opened.await {
+            match timeout(self.connect_timeout, self.try_host(host)).await {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(error)) => {
                     let reason = postgres_refusal::reason(&error, host);
@@ -234,39 +228,76 @@ impl Connector {
         Err(last)
     }
 
+    /// Opens a connection to a host and closes it again.
+    async fn try_host(&self, host: &tokio_postgres::Config) -> Result<(), tokio_postgres::Error> {
+        match self.protection(host) {
+            Protection::Socket(_) => without_tls(host).connect(NoTls).await.map(drop),
+            Protection::Tls(tls) => host.connect(tls).await.map(drop),
+            Protection::Plain => as_if_with_tls(host).connect(Plain).await.map(drop),
+        }
+    }
+
+    /// Opens a connection to a host, without session settings and without the check of the server. The error
+    /// is a text.
     async fn open_raw(&self, host: &tokio_postgres::Config) -> Result<AsyncPgConnection, String> {
         let text = |error: tokio_postgres::Error| postgres_refusal::reason(&error, host);
-        let connection = match (host.get_hosts().first(), &self.tls) {
-            (Some(Host::Unix(folder)), _) => return open_unix(host, folder).await,
-            (_, Some(tls)) => {
-                let mut host = host.clone();
-                host.ssl_mode(SslMode::Require);
-                let (client, connection) = host.connect(tls.clone()).await.map_err(text)?;
+        let connection = match self.protection(host) {
+            Protection::Socket(folder) => return open_unix(host, folder).await,
+            Protection::Tls(tls) => {
+                let (client, connection) = host.connect(tls).await.map_err(text)?;
                 AsyncPgConnection::try_from_client_and_connection(client, connection).await
             }
-            (_, None) => {
-                let mut host = host.clone();
-                // See `Plain`: no TLS is involved.
-                host.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
-                let (client, connection) = host.connect(Plain).await.map_err(text)?;
+            Protection::Plain => {
+                let (client, connection) = as_if_with_tls(host).connect(Plain).await.map_err(text)?;
                 AsyncPgConnection::try_from_client_and_connection(client, connection).await
             }
         };
         connection.map_err(|error| chain(&error))
     }
+
+    /// Returns how connections to a host are protected.
+    fn protection<'a>(&self, host: &'a tokio_postgres::Config) -> Protection<'a> {
+        match (host.get_hosts().first(), &self.tls) {
+            (Some(Host::Unix(folder)), _) => Protection::Socket(folder),
+            (_, Some(tls)) => Protection::Tls(tls.clone()),
+            (_, None) => Protection::Plain,
+        }
+    }
+}
+
+/// How connections to a host are protected.
+enum Protection<'a> {
+    /// By the permissions of the Unix socket in this folder.
+    Socket(&'a Path),
+    Tls(Encrypted),
+    /// Not at all.
+    Plain,
+}
+
+/// Returns the configuration for a Unix socket. A host requires TLS, unless this or [`as_if_with_tls`] is
+/// called: a connection without TLS cannot be opened by omission.
+fn without_tls(host: &tokio_postgres::Config) -> tokio_postgres::Config {
+    let mut host = host.clone();
+    host.ssl_mode(SslMode::Disable);
+    host
+}
+
+/// Returns the configuration for [`Plain`]. It poses as TLS, because the driver lets only TLS wrap its
+/// stream, and encrypts nothing. So the driver must not ask the server for TLS first.
+fn as_if_with_tls(host: &tokio_postgres::Config) -> tokio_postgres::Config {
+    let mut host = host.clone();
+    host.ssl_negotiation(SslNegotiation::Direct);
+    host
 }
 
 /// Opens a connection through the Unix socket in a folder.
-async fn open_unix(
-    host: &tokio_postgres::Config,
-    folder: &std::path::Path,
-) -> Result<AsyncPgConnection, String> {
+async fn open_unix(host: &tokio_postgres::Config, folder: &Path) -> Result<AsyncPgConnection, String> {
     const DEFAULT_PORT: u16 = 5432;
     let port = host.get_ports().first().copied().unwrap_or(DEFAULT_PORT);
     let path = folder.join(format!(".s.PGSQL.{port}"));
     let socket = UnixStream::connect(&path).await;
     let socket = socket.map_err(|error| postgres_refusal::socket_reason(&error, &path))?;
-    let opened = host.connect_raw(WithStates::plain(socket), NoTls).await;
+    let opened = without_tls(host).connect_raw(WithStates::plain(socket), NoTls).await;
     let (client, driver) = opened.map_err(|error| postgres_refusal::reason(&error, host))?;
     let (in_use, dropped) = oneshot::channel();
     tokio::spawn(async move {

@@ -48,7 +48,7 @@ fn an_sslmode_that_may_fall_back_is_refused_and_the_error_has_no_password() {
 fn hosts_are_those_that_psql_would_try() {
     for (url, addresses) in [
         ("postgres://a@h1:1,h2:2/x", "h1:1,h2:2"),
-        ("postgres://a@h1,h2:2,[::1]:3/x", "h1:5432,h2:2,::1:3"),
+        ("postgres://a@h1,h2:2,[::1]:3/x", "h1:5432,h2:2,[::1]:3"),
         ("postgresql://h1,h2/x?port=7", "h1:7,h2:7"),
         ("postgres:///x?host=h1,h2&port=1,2", "h1:1,h2:2"),
         ("postgres://ignored/x?host=h1", "h1:5432"),

@@ -8,6 +8,7 @@ use std::{
     os::unix::fs::{PermissionsExt, symlink},
     path::Path,
     process::{Command, Output},
+    sync::{Arc, Mutex},
     thread,
 };
 
@@ -43,6 +44,8 @@ fn assert_has_no_library_words(text: &str) {
         "Os {",
         "(InvalidContent",
         "OtherError",
+        "bytes remaining",
+        "message length",
     ] {
         assert!(!text.contains(words), "{words:?}: {text}");
     }
@@ -139,6 +142,13 @@ fn a_folder_or_database_that_cannot_be_used_is_named() {
         );
         assert_has_no_library_words(&error);
     }
+    for arguments in [
+        &["user", "list", "--database-url", "sqlite://text"][..],
+        &["import", "django", "--dry-run", "--from", "sqlite://text"],
+    ] {
+        let error = error_line(1, &run_in(folder.path(), arguments));
+        assert_contains_all(&error, &["text (/", "the file is not a database of SQLite"]);
+    }
     for (url, reason) in [
         ("file://loop", "loop is not a folder, but a symbolic link to loop"),
         ("file://text", "text is not a folder"),
@@ -163,6 +173,17 @@ fn missing_rights_are_named_before_anything_is_written() {
         &read_only,
         &["database.url: data/", "the user of this process may not read and write it"],
     );
+    // What the command leaves beside the file has the permissions of the file.
+    let listed = run_without_privileges(folder.path(), &["user", "list"]);
+    assert!(listed.status.success(), "{listed:?}");
+    set_mode(&database, 0o600);
+    assert_contains_all(
+        &refused(&SERVE),
+        &["kairos-identity.sqlite3-wal (/", "the user of this process may not read and write it"],
+    );
+    for suffix in ["wal", "shm"] {
+        fs::remove_file(at(&format!("data/kairos-identity.sqlite3-{suffix}"))).unwrap();
+    }
     set_mode(&database, 0o000);
     assert_contains_all(
         &refused(&["user", "list"]),
@@ -189,6 +210,39 @@ fn missing_rights_are_named_before_anything_is_written() {
     set_mode(&at("key"), 0o000);
     let key = refused(&[&SERVE[..], &["--secret-key-file", "key"]].concat());
     assert_contains_all(&key, &["secret.key-file: key (/", "may not read it", "(flag --secret-key-file)]"]);
+}
+
+#[test]
+fn a_limit_of_open_files_that_is_too_low_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    for files in ["6", "14", "63"] {
+        for arguments in [&SERVE[..], &["migrate"], &["user", "list"]] {
+            let script = "ulimit -n \"$0\"; exec \"$@\"";
+            let mut command = Command::new("sh");
+            command.args(["-c", script, files, env!("CARGO_BIN_EXE_kairos-identity")]).args(arguments);
+            let error = error_line(1, &command.env_clear().current_dir(folder.path()).output().unwrap());
+            let expected = format!("may open only {files} files, and needs at least 64");
+            assert_contains_all(&error, &[&expected, "`ulimit -n`"]);
+        }
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn what_is_left_of_a_lost_database_is_named_with_the_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    private_file::write(at("x.db.key"), KEY);
+    let with_url = |arguments: &[&'static str]| [arguments, &["--database-url", "sqlite://x.db"]].concat();
+    let error = error_line(1, &run_in(folder.path(), &with_url(&SERVE)));
+    assert_contains_all(&error, &["x.db is missing or empty", "x.db.key", "`kairos-identity migrate`"]);
+    assert!(!error.contains("WAL"), "{error}");
+
+    fs::write(at("x.db-wal"), "rest").unwrap();
+    let error = error_line(1, &run_in(folder.path(), &with_url(&SERVE)));
+    assert_contains_all(&error, &["x.db-wal", "x.db.key", "only the WAL"]);
+    fs::remove_file(at("x.db-wal")).unwrap();
+    assert!(run_in(folder.path(), &with_url(&["migrate"])).status.success(), "as the message says");
 }
 
 #[test]
@@ -325,6 +379,9 @@ async fn a_failed_connection_to_postgresql_says_what_to_correct() {
     let cluster = Postgres::shared();
     let (port, database) = (cluster.port(), cluster.create_database());
     let (silent, ssh) = (other_server(b""), other_server(b"SSH-2.0-OpenSSH_9.2\r\n"));
+    let http = other_server(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+    let redis = other_server(b"-ERR unknown command\r\n");
+    let zeros = other_server(&[0; 64]);
     let cases = [
         (
             format!("postgres://postgres@127.0.0.1:{port}/nowhere"),
@@ -334,6 +391,10 @@ async fn a_failed_connection_to_postgresql_says_what_to_correct() {
         (format!("postgres://postgres@127.0.0.1:{port}/x?sslmode=require"), "the server offers no TLS"),
         ("postgres://a@127.0.0.1:1/x".to_owned(), "no program listens there"),
         (format!("postgres://a@127.0.0.1:{silent}/x"), "is it PostgreSQL?"),
+        (format!("postgres://a@127.0.0.1:{ssh}/x?sslmode=disable"), "is not PostgreSQL"),
+        (format!("postgres://a@127.0.0.1:{http}/x?sslmode=disable"), "is not PostgreSQL"),
+        (format!("postgres://a@127.0.0.1:{redis}/x?sslmode=disable"), "is not PostgreSQL"),
+        (format!("postgres://a@127.0.0.1:{zeros}/x?sslmode=disable"), "is not PostgreSQL"),
         (format!("postgres://a@127.0.0.1:{ssh}/x?sslmode=require"), "speaks no TLS: is it PostgreSQL?"),
         ("postgres://a@/x?host=/nowhere".to_owned(), "no PostgreSQL server has this socket"),
         (
@@ -362,6 +423,57 @@ async fn a_failed_connection_to_postgresql_says_what_to_correct() {
         .unwrap();
     assert_contains_all(&stderr(&waits), &["is not ready; waiting", "no program listens there"]);
     assert_has_no_library_words(&stderr(&waits));
+}
+
+/// Listens on a free port and refuses TLS on each connection. Returns the port, and what each connection has
+/// sent until it was closed.
+fn server_without_tls() -> (u16, Arc<Mutex<Vec<Vec<u8>>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let received = Arc::<Mutex<Vec<_>>>::default();
+    let connections = Arc::clone(&received);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut sent = vec![0; 8];
+            let _ = stream.read_exact(&mut sent);
+            let _ = stream.write_all(b"N");
+            let _ = stream.read_to_end(&mut sent);
+            connections.lock().unwrap().push(sent);
+        }
+    });
+    (port, received)
+}
+
+/// A wait for the server, replicas and the database of Django included: nothing is sent before TLS, not even
+/// the name of the role.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_sent_to_postgresql_without_tls_unless_the_url_allows_it() {
+    /// SSLRequest (PostgreSQL's documentation, "Message Formats").
+    const SSL_REQUEST: &[u8] = &[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+    let folder = tempfile::tempdir().unwrap();
+    private_file::write(folder.path().join("key"), KEY);
+    let url_of = |port: u16| format!("postgres://ada:secret@127.0.0.1:{port}/x?sslmode=require");
+    let commands: [fn(&str) -> Vec<&str>; 6] = [
+        |url| vec!["migrate", "--database-url", url],
+        |url| [&SERVE[..], &["--secret-key-file", "key", "--database-url", url]].concat(),
+        |url| vec!["user", "list", "--database-url", url],
+        |url| vec!["import", "django", "--dry-run", "--from", url],
+        |url| vec!["export", "django", "--to", url],
+        |url| vec!["copy", "--from", url, "--to", "sqlite://copy.sqlite3"],
+    ];
+    assert!(run_in(folder.path(), &["migrate"]).status.success());
+    for arguments in commands {
+        let (port, received) = server_without_tls();
+        let url = url_of(port);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kairos-identity"));
+        command.args(arguments(&url)).env_clear().current_dir(folder.path());
+        command.env("KAIROS_IDENTITY_DATABASE_STARTUP_WAIT", "100ms");
+        let refused = error_line(1, &command.output().unwrap());
+        let received = received.lock().unwrap();
+        assert!(!received.is_empty(), "no connection: {refused}");
+        assert!(received.iter().all(|sent| sent == SSL_REQUEST), "{refused}: {received:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
