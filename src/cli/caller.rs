@@ -1,10 +1,6 @@
 //! `kairos-identity caller`
 
-use std::{
-    fs,
-    os::unix::fs::{MetadataExt as _, fchown},
-    path::{Path, PathBuf},
-};
+use std::{fs, io, path::PathBuf};
 
 use clap::{Args, Subcommand};
 
@@ -17,10 +13,11 @@ use super::{
 use crate::{
     callers::{Callers, CallersError, CallersText, Role, ServiceToken, check_name},
     config::Settings,
+    domain::io_reason,
     entropy::Entropy,
     grpc::layer::all_method_paths,
     input_file::{self, ShownPath},
-    publish::{Draft, Existing},
+    publish::LockedFile,
 };
 
 #[derive(Debug, Args)]
@@ -122,21 +119,21 @@ impl Caller {
         let token = ServiceToken::from_random(Entropy::system().bytes());
         match self.action {
             Action::Add { name, role, file } => {
-                let file = CallersFile::open(file.path(settings)?)?;
-                file.publish_and_print(&token, |text| text.add(&name, role, token.hash()).map_err(reason))
+                let file = CallersFile::lock(file.path(settings)?)?;
+                file.change_and_print(&token, |text| text.add(&name, role, token.hash()).map_err(reason))
             }
-            Action::List { file } => list(&CallersFile::open(file.path(settings)?)?),
+            Action::List { file } => list(&CallersFile::read(file.path(settings)?)?),
             Action::Rotate { name, finish: false, file } => {
-                let file = CallersFile::open(file.path(settings)?)?;
-                file.publish_and_print(&token, |text| text.add_token(&name, token.hash()).map_err(reason))
+                let file = CallersFile::lock(file.path(settings)?)?;
+                file.change_and_print(&token, |text| text.add_token(&name, token.hash()).map_err(reason))
             }
             Action::Rotate { name, finish: true, file } => {
-                let file = CallersFile::open(file.path(settings)?)?;
-                file.publish(&file.changed(|text| text.remove_earlier_tokens(&name).map_err(reason))?)
+                let file = CallersFile::lock(file.path(settings)?)?;
+                file.change(|text| text.remove_earlier_tokens(&name).map_err(reason))
             }
             Action::Remove { name, file } => {
-                let file = CallersFile::open(file.path(settings)?)?;
-                file.publish(&file.changed(|text| text.remove(&name).map_err(reason))?)
+                let file = CallersFile::lock(file.path(settings)?)?;
+                file.change(|text| text.remove(&name).map_err(reason))
             }
             Action::Token { name } => print_entry(&name, &token),
         }
@@ -173,23 +170,39 @@ fn list(file: &CallersFile) -> Result<(), Failure> {
     lines.finish()
 }
 
-/// A callers file that a command reads or changes.
+/// A callers file that a command reads or changes. While a command changes it, others wait for their turn.
 struct CallersFile {
     path: PathBuf,
     /// The text; empty if there is no file yet.
     text: String,
-    exists: bool,
+    /// `None` if the file is only read, or does not exist yet.
+    locked: Option<LockedFile>,
 }
 
 impl CallersFile {
-    fn open(path: PathBuf) -> Result<Self, Failure> {
+    /// Reads the file.
+    fn read(path: PathBuf) -> Result<Self, Failure> {
         // A file behind a symbolic link is replaced, not the link.
         let path = fs::canonicalize(&path).unwrap_or(path);
-        if !path.exists() {
-            return Ok(Self { path, text: String::new(), exists: false });
-        }
-        let text = input_file::read_secret(&path).map_err(|error| format!("callers file: {error}"))?.text;
-        Ok(Self { path, text, exists: true })
+        let text = if path.exists() {
+            input_file::read_secret(&path).map_err(|error| format!("callers file: {error}"))?.text
+        } else {
+            String::new()
+        };
+        Ok(Self { path, text, locked: None })
+    }
+
+    /// Reads the file under its lock.
+    fn lock(path: PathBuf) -> Result<Self, Failure> {
+        let path = fs::canonicalize(&path).unwrap_or(path);
+        let locked = match LockedFile::lock(&path) {
+            Ok(locked) => Some(locked),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            // What is wrong with the file is said when it is read.
+            Err(_) if !path.is_file() => None,
+            Err(error) => return Err(format!("callers file {}: {}", ShownPath(&path), io_reason(&error))),
+        };
+        Ok(Self { locked, ..Self::read(path)? })
     }
 
     fn failure(&self, error: &dyn std::fmt::Display) -> Failure {
@@ -209,23 +222,44 @@ impl CallersFile {
     }
 
     /// Replaces the file. It keeps its owner and its mode; a new file can be read by its owner only.
-    fn publish(&self, text: &str) -> Result<(), Failure> {
-        write(&self.path, text).map_err(|error| self.failure(&format_args!("not changed: {error}")))
+    fn publish(&mut self, text: &str) -> Result<(), Failure> {
+        let published = match &mut self.locked {
+            Some(locked) => locked.replace(text.as_bytes()),
+            None => LockedFile::create(&self.path, text.as_bytes()).map(|created| {
+                self.locked = Some(created);
+            }),
+        };
+        published.map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => {
+                self.failure(&"not changed: another command has just created it; run this one again")
+            }
+            _ => self.failure(&format_args!("not changed: {}", io_reason(&error))),
+        })
+    }
+
+    /// Changes and replaces the file.
+    fn change(mut self, change: impl FnOnce(&mut CallersText) -> Result<(), Failure>) -> Result<(), Failure> {
+        let text = self.changed(change)?;
+        self.publish(&text)
     }
 
     /// Replaces the file and prints the token. If the token cannot be printed, the file gets its earlier text
     /// back: a token that no caller has must not stay valid.
-    fn publish_and_print(
-        &self,
+    fn change_and_print(
+        mut self,
         token: &ServiceToken,
         change: impl FnOnce(&mut CallersText) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        self.publish(&self.changed(change)?)?;
+        let (text, is_new) = (self.changed(change)?, self.locked.is_none());
+        self.publish(&text)?;
         print_secret(token.expose()).map_err(|error| {
-            let undone = if self.exists {
-                self.publish(&self.text)
-            } else {
-                fs::remove_file(&self.path).map_err(|error| self.failure(&error))
+            let undone = match self.locked.take() {
+                Some(created) if is_new => created.delete().map_err(|error| self.failure(&error)),
+                locked => {
+                    self.locked = locked;
+                    let text = std::mem::take(&mut self.text);
+                    self.publish(&text)
+                }
             };
             match undone {
                 Ok(()) => format!("{error}: the callers file was not changed"),
@@ -240,15 +274,4 @@ pub(super) fn parse_callers(text: &str) -> Result<Callers, CallersError> {
     let methods = all_method_paths();
     let methods: Vec<_> = methods.iter().map(String::as_str).collect();
     Callers::parse(text, &methods)
-}
-
-fn write(path: &Path, text: &str) -> std::io::Result<()> {
-    use std::io::Write as _;
-    let mut draft = Draft::create(path)?;
-    draft.file().write_all(text.as_bytes())?;
-    if let Ok(existing) = fs::metadata(path) {
-        draft.file().set_permissions(existing.permissions())?;
-        fchown(draft.file(), Some(existing.uid()), Some(existing.gid()))?;
-    }
-    draft.publish(Existing::Replace)
 }

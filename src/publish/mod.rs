@@ -4,6 +4,9 @@
 //! report, an export, a key. The bytes go to a hidden file in the same folder, `.<name>.<digits>.part`.
 //! The draft is synced and gets its name, then its folder is synced. An error of any step is returned, and
 //! the draft is deleted. A killed process leaves its draft; the next run deletes it ([`remove_leftovers`]).
+//! [`LockedFile`] changes a file that exists.
+
+mod locked;
 
 use std::{
     ffi::OsStr,
@@ -14,6 +17,8 @@ use std::{
     process,
     sync::atomic::{AtomicU32, Ordering},
 };
+
+pub use self::locked::LockedFile;
 
 /// Number of names that are tried for a draft. A name can be taken only by a process with the same process
 /// id: one in another container, or an earlier one that was killed and left its drafts.

@@ -1,9 +1,7 @@
 //! The key file: reads, creates and changes it.
 
 use std::{
-    fs::{self, File},
-    io::{self, Write as _},
-    os::unix::fs::{MetadataExt as _, fchown},
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -15,12 +13,8 @@ use crate::{
     domain::io_reason,
     entropy::Entropy,
     input_file::{self, InputFileError, ShownPath},
-    publish::{self, Draft, Existing},
+    publish::{self, Existing, LockedFile},
 };
-
-/// The most attempts to lock the file. One fails only if another process replaced the file meanwhile, so more
-/// than a few mean that a process replaces it all the time.
-const LOCK_ATTEMPTS_MAX: u32 = 16;
 
 /// The key file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -186,7 +180,7 @@ impl KeyFile {
         &self,
         change: impl Fn(&mut Vec<String>, &KeyRing, &IndexOf<'_>) -> Result<(), KeyFileError>,
     ) -> Result<(), KeyFileError> {
-        let _locked = self.lock().map_err(|source| self.failed(source))?;
+        let mut file = LockedFile::lock(&self.path).map_err(|source| self.failed(source))?;
         let text = input_file::read_secret(&self.path)?.text;
         let ring = KeyRing::parse(&text).map_err(|source| self.invalid(source))?;
         let index_of = |id: KeyId| {
@@ -197,31 +191,7 @@ impl KeyFile {
         change(&mut lines, &ring, &index_of)?;
         let changed = lines.iter().flat_map(|line| [line, "\n"]).collect::<String>();
         KeyRing::parse(&changed).map_err(|source| self.invalid(source))?;
-        self.write(&changed).map_err(|source| self.failed(source))
-    }
-
-    /// Locks the file. The lock ends when the returned file is dropped.
-    fn lock(&self) -> io::Result<File> {
-        for _ in 0..LOCK_ATTEMPTS_MAX {
-            let file = File::open(&self.path)?;
-            file.lock()?;
-            // Another process may have replaced the file before the lock was held: then this is the lock of
-            // the old file.
-            let (locked, named) = (file.metadata()?, fs::metadata(&self.path)?);
-            if (locked.dev(), locked.ino()) == (named.dev(), named.ino()) {
-                return Ok(file);
-            }
-        }
-        Err(io::Error::other("other processes change the file all the time"))
-    }
-
-    fn write(&self, text: &str) -> io::Result<()> {
-        let existing = fs::metadata(&self.path)?;
-        let mut draft = Draft::create(&self.path)?;
-        draft.file().write_all(text.as_bytes())?;
-        draft.file().set_permissions(existing.permissions())?;
-        fchown(draft.file(), Some(existing.uid()), Some(existing.gid()))?;
-        draft.publish(Existing::Replace)
+        file.replace(changed.as_bytes()).map_err(|source| self.failed(source))
     }
 
     fn failed(&self, source: io::Error) -> KeyFileError {

@@ -118,6 +118,41 @@ fn a_token_that_cannot_be_printed_leaves_the_file_as_it_was() {
     assert!(!missing.exists());
 }
 
+/// A removed caller must not return because another command had read the file before.
+#[test]
+fn commands_at_the_same_time_lose_no_change() {
+    let (_folder, file) = new_file(OTHER_CALLER);
+    std::thread::scope(|scope| {
+        for number in 0..6 {
+            let file = &file;
+            scope.spawn(move || {
+                let [kept, removed] = ["kept", "removed"].map(|name| format!("{name}{number}"));
+                done(file, &["add", &kept, "--role", "agent"]);
+                done(file, &["add", &removed, "--role", "bff"]);
+                done(file, &["rotate", &kept]);
+                done(file, &["remove", &removed]);
+            });
+        }
+    });
+    let listed = done(&file, &["list"]);
+    let mut names: Vec<&str> = listed.lines().map(|line| line.split('\t').next().unwrap()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["kept0", "kept1", "kept2", "kept3", "kept4", "kept5", "other"]);
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
+
+    // While a file is changed, others wait.
+    let held = File::open(&file).unwrap();
+    held.lock().unwrap();
+    let waiting = file.clone();
+    let remove = std::thread::spawn(move || done(&waiting, &["remove", "kept0"]));
+    std::thread::sleep(Duration::from_millis(300));
+    fs::write(&file, fs::read_to_string(&file).unwrap() + "\n# Added meanwhile.\n").unwrap();
+    drop(held);
+    remove.join().unwrap();
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.contains("# Added meanwhile.") && !text.contains("[kept0]"), "{text}");
+}
+
 #[test]
 fn each_role_is_written_into_the_file_and_a_mistake_changes_nothing() {
     let (_folder, file) = new_file(OTHER_CALLER);

@@ -191,20 +191,22 @@ impl Reload {
                 () = next_hangup(&mut self.triggers.hangup) => true,
                 () = tokio::time::sleep(INTERVAL) => false,
             };
-            if self.triggers.callers_file.has_changed() || is_forced {
+            if self.triggers.callers_file.is_due(is_forced) {
                 let reloaded = self.reload_callers();
                 if let Ok(Some(names)) = &reloaded {
                     let mut event = self.audit.event(AuditKind::AuthzChange, &Origin::local(CALLERS_FILE));
                     event.resource = Some(names.clone());
                     self.audit.record(event).await;
                 }
-                log_reload("callers", reloaded);
+                self.triggers.callers_file.log("callers", reloaded);
             }
-            if self.triggers.tls_files.has_changed() || is_forced {
-                log_reload("certificates", self.reload_tls());
+            if self.triggers.tls_files.is_due(is_forced) {
+                let reloaded = self.reload_tls();
+                self.triggers.tls_files.log("certificates", reloaded);
             }
-            if self.key_file.has_changed() || is_forced {
-                log_reload("secret keys", self.reload_keys());
+            if self.key_file.is_due(is_forced) {
+                let reloaded = self.reload_keys();
+                self.key_file.log("secret keys", reloaded);
             }
         }
     }
@@ -242,29 +244,49 @@ async fn next_hangup(hangup: &mut Option<Signal>) {
     }
 }
 
-/// Logs the result of a reload; nothing for `Ok(None)`, when there was no file to read.
-fn log_reload(what: &str, reloaded: Result<Option<String>, Failure>) {
-    match reloaded {
-        Ok(Some(result)) => tracing::info!("Reloaded the {what}: {result}"),
-        Ok(None) => {}
-        Err(error) => tracing::error!("Could not reload the {what}; the previous ones stay in use: {error}"),
-    }
-}
-
 /// Files, and their content when they were last read.
 struct WatchedFiles {
     paths: Vec<PathBuf>,
+    /// Why the last reload failed. It is repeated until it succeeds: the reload reads the files once more,
+    /// which may fail for a moment although the change was seen.
+    failure: Option<Failure>,
     /// The content and the permissions of each.
     contents: Vec<Result<(Vec<u8>, u32), String>>,
 }
 
 impl WatchedFiles {
     fn new<'a>(paths: impl IntoIterator<Item = &'a Option<PathBuf>>) -> Self {
-        let mut watched =
-            Self { paths: paths.into_iter().flatten().cloned().collect(), contents: Vec::new() };
+        let mut watched = Self {
+            paths: paths.into_iter().flatten().cloned().collect(),
+            failure: None,
+            contents: Vec::new(),
+        };
         // The first call reads the files, so that the next one compares with them.
         watched.has_changed();
         watched
+    }
+
+    /// True if the files are to be reloaded: they have changed, the operator asks for it, or the last reload
+    /// failed.
+    fn is_due(&mut self, is_forced: bool) -> bool {
+        if self.has_changed() || is_forced {
+            self.failure = None;
+            return true;
+        }
+        self.failure.is_some()
+    }
+
+    /// Logs the result of a reload: nothing for `Ok(None)`, when there was no file to read, and a failure
+    /// that repeats itself only once.
+    fn log(&mut self, what: &str, reloaded: Result<Option<String>, Failure>) {
+        match &reloaded {
+            Ok(Some(result)) => tracing::info!("Reloaded the {what}: {result}"),
+            Err(error) if self.failure.as_ref() != Some(error) => {
+                tracing::error!("Could not reload the {what}; the previous ones stay in use: {error}");
+            }
+            Ok(None) | Err(_) => {}
+        }
+        self.failure = reloaded.err();
     }
 
     /// Reads the files. True if the content or the permissions of one differ from the last call, or one can
@@ -279,5 +301,26 @@ impl WatchedFiles {
         let has_changed = found != self.contents;
         self.contents = found;
         has_changed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reload_that_failed_is_repeated_until_it_succeeds() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = Some(folder.path().join("callers.toml"));
+        fs::write(path.as_ref().unwrap(), "one").unwrap();
+        let mut watched = WatchedFiles::new([&path]);
+        assert!(!watched.is_due(false) && watched.is_due(true));
+
+        fs::write(path.as_ref().unwrap(), "two").unwrap();
+        assert!(watched.is_due(false));
+        watched.log("callers", Err("too many open files".to_owned()));
+        assert!(watched.is_due(false), "the change was seen and is not in use yet");
+        watched.log("callers", Ok(Some("two".to_owned())));
+        assert!(!watched.is_due(false));
     }
 }
