@@ -20,6 +20,9 @@ const BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// The permissions with which other users may change a file.
 const OTHERS_WRITE: u32 = 0o022;
 
+/// The bit of a folder in which only the owner of a file may replace it.
+const STICKY: u32 = 0o1000;
+
 /// The permission with which the group of a file may read it.
 const GROUP_READS: u32 = 0o040;
 
@@ -103,7 +106,7 @@ impl fmt::Display for ShownPath<'_> {
 pub struct SecretFile {
     /// The text.
     pub text: String,
-    /// A warning if other users may read the file.
+    /// A warning if other users may read or replace the file.
     pub warning: Option<String>,
 }
 
@@ -144,14 +147,27 @@ pub fn read_secret(path: &Path) -> Result<SecretFile, InputFileError> {
     let mode = metadata.permissions().mode() & 0o7777;
     let is_shared =
         metadata.is_file() && (mode & ALL_READ != 0 || (mode & GROUP_READS != 0 && is_own(&metadata)));
-    let warning = is_shared.then(|| {
+    let shared = is_shared.then(|| {
         format!(
             "other users may read {} (mode {mode:04o}): run `chmod 600 {}`",
             ShownPath(path),
             path.display()
         )
     });
-    Ok(SecretFile { text, warning })
+    let warnings: Vec<_> = shared.into_iter().chain(replaceable(path)).collect();
+    Ok(SecretFile { text, warning: (!warnings.is_empty()).then(|| warnings.join("; ")) })
+}
+
+/// Returns a warning if other users may replace the file, because they may write to its folder. In a folder
+/// with the sticky bit, only the owner of a file may.
+fn replaceable(path: &Path) -> Option<String> {
+    let folder = fs::canonicalize(path).ok()?.parent()?.to_owned();
+    let mode = fs::metadata(&folder).ok()?.permissions().mode() & 0o7777;
+    let may_replace = mode & OTHERS_WRITE != 0 && mode & STICKY == 0 && path.is_file();
+    may_replace.then(|| {
+        let (file, folder) = (ShownPath(path), folder.display());
+        format!("other users may replace {file}, because they may write to its folder (mode {mode:04o}): run `chmod go-w {folder}`")
+    })
 }
 
 /// True if the file belongs to the user of this process, who can then make it private. A file of another user
@@ -311,6 +327,18 @@ mod tests {
         drop(writer);
         let path = PathBuf::from(format!("/proc/self/fd/{}", reader.as_raw_fd()));
         assert_eq!(read(&path).unwrap(), b"key");
+    }
+
+    #[test]
+    fn a_folder_in_which_others_may_replace_the_file_is_warned_of() {
+        let (folder, path) = file(b"key", 0o600);
+        for (mode, is_warned_of) in
+            [(0o700, false), (0o755, false), (0o775, true), (0o777, true), (0o1777, false)]
+        {
+            fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
+            let warning = read_secret(&path).unwrap().warning.unwrap_or_default();
+            assert_eq!(warning.contains("may replace"), is_warned_of, "{mode:o}: {warning}");
+        }
     }
 
     #[test]

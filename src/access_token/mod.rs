@@ -102,6 +102,14 @@ impl AccessTokens {
         self.keys().iter().filter(|key| !key.has_expired(now)).map(|key| key.public.clone()).collect()
     }
 
+    /// Checks that a key signs tokens at `now`, so that users can log in.
+    ///
+    /// # Errors
+    /// [`NoSigningKey`] otherwise.
+    pub fn require_signing_key(&self, now: Timestamp) -> Result<(), NoSigningKey> {
+        if self.keys().iter().any(|key| key.signs(now)) { Ok(()) } else { Err(NoSigningKey) }
+    }
+
     /// Signs a token, and returns it with its claims. In these, `expires_at` is set.
     ///
     /// # Errors

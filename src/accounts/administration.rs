@@ -1,5 +1,7 @@
 //! The operations of an operator on accounts, for the command line and `AdminService`. An operator can
 //! neither read nor choose a password.
+//!
+//! A known address of a user is a network address from which the user has begun a session.
 
 use std::sync::Arc;
 

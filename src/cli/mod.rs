@@ -31,7 +31,9 @@ pub use self::failure::CliError;
 use self::failure::{Failure, reason};
 use crate::{
     config::{LogFormat, ServeFlags, Settings, Sources, StoreFlags},
-    database, telemetry,
+    database,
+    server::open_files,
+    telemetry,
 };
 
 /// Number of turns of tasks after which a thread of the runtime looks for events of sockets and timers. A
@@ -149,6 +151,8 @@ impl Cli {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (store_flags, serve_flags) = self.setting_flags()?;
         let (settings, sources) = Settings::load(&store_flags, &serve_flags)?;
+        open_files::raise_limit();
+        open_files::require_min().map_err(|error| error.to_string())?;
         let is_json = settings.log.format == LogFormat::Json;
         let _log =
             telemetry::init(settings.log.level.as_str(), is_json).map_err(|error| error.to_string())?;

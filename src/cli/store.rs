@@ -21,11 +21,14 @@ use crate::{
     store::{LookupOptions, MigrateError, Schema, Store},
 };
 
+/// The first bytes of a database of SQLite (<https://www.sqlite.org/fileformat.html>, section 1.3).
+const MAGIC: [u8; 16] = *b"SQLite format 3\0";
+
+/// Why a file of another kind cannot be used.
+const NOT_SQLITE: &str = "the file is not a database of SQLite: another file was meant";
+
 /// The bytes that a new SQLite database takes, with its WAL.
 const NEW_STORE_BYTES: usize = 1024 * 1024;
-
-/// The code of PostgreSQL for a role that lacks a right (`insufficient_privilege`), as errors show it.
-const INSUFFICIENT_PRIVILEGE: &str = "SQLSTATE 42501";
 
 /// What happens if a SQLite file is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +47,7 @@ pub(super) fn open(settings: &Settings, if_missing: IfMissing) -> Result<Store, 
         } else if !path.try_exists().map_err(|error| unusable_file(path, &io_reason(&error)))? {
             return Err(missing_file(path));
         }
+        check_format("database.url", path)?;
         // Beside a new file, SQLite would delete the WAL, which may be all that is left of the missing one.
         refuse_leftovers(path, &["-wal"], "move them away")?;
     }
@@ -53,7 +57,11 @@ pub(super) fn open(settings: &Settings, if_missing: IfMissing) -> Result<Store, 
 
 /// Refuses to serve a new database beside the WAL or the key of a lost one.
 pub(super) fn refuse_lost_database(path: &Path) -> Result<(), Failure> {
-    let way_out = "move them away, or only the WAL and create a database with `kairos-identity migrate`";
+    let way_out = if with_suffix(path, "-wal").exists() {
+        "move them away, or only the WAL and create a database with `kairos-identity migrate`"
+    } else {
+        "move the key away, or create a database that uses it with `kairos-identity migrate`"
+    };
     refuse_leftovers(path, &["-wal", KEY_SUFFIX], way_out)
 }
 
@@ -126,25 +134,51 @@ fn is_left_to_folder_check(error: &io::Error) -> bool {
 /// Checks that an existing SQLite file may be read and written, and is one of SQLite. No connection of this
 /// process may have it open: closing it here would release SQLite's locks.
 pub(super) fn check_access(path: &Path) -> Result<(), Failure> {
-    const MAGIC: &[u8] = b"SQLite format 3\0";
-    let opened = File::options().read(true).write(true).open(path);
-    let mut file = opened.map_err(|error| {
-        let reason = match error.kind() {
-            io::ErrorKind::PermissionDenied => {
-                "the user of this process may not read and write it".to_owned()
-            }
-            _ => io_reason(&error),
-        };
-        unusable_file(path, &reason)
-    })?;
-    let mut start = [0; MAGIC.len()];
-    match file.read(&mut start) {
-        // An empty file becomes a database.
-        Ok(0) => Ok(()),
-        Ok(_) if start == MAGIC => Ok(()),
-        Ok(_) => Err(unusable_file(path, "the file is not a database of SQLite: another file was meant")),
+    let mut file = open_to_write(path).map_err(|error| unusable_file(path, &reason_of(&error)))?;
+    // SQLite creates them with the permissions that the file has at that time.
+    for beside in ["-wal", "-shm"].map(|suffix| with_suffix(path, suffix)) {
+        if let Err(error) = open_to_write(&beside)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(unusable_file(&beside, &reason_of(&error)));
+        }
+    }
+    match begins_as_sqlite(&mut file) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(unusable_file(path, NOT_SQLITE)),
         Err(error) => Err(unusable_file(path, &io_reason(&error))),
     }
+}
+
+fn open_to_write(path: &Path) -> io::Result<File> {
+    File::options().read(true).write(true).open(path)
+}
+
+/// Says why a file could not be opened to be read and written.
+fn reason_of(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "the user of this process may not read and write it".to_owned(),
+        _ => io_reason(error),
+    }
+}
+
+/// Refuses a file of another kind than SQLite's, which SQLite would call damaged. A file that cannot be read
+/// is left to SQLite. Errors name `key`, the setting or flag of the path. No connection of this process may
+/// have the file open: closing it here would release SQLite's locks.
+pub(super) fn check_format(key: &str, path: &Path) -> Result<(), Failure> {
+    if !path.is_file() {
+        return Ok(());
+    }
+    match File::open(path).and_then(|mut file| begins_as_sqlite(&mut file)) {
+        Ok(false) => Err(format!("{key}: {}: {NOT_SQLITE}", ShownPath(path))),
+        Ok(true) | Err(_) => Ok(()),
+    }
+}
+
+/// True if the file begins as a database of SQLite does, or is empty: an empty file becomes a database.
+fn begins_as_sqlite(file: &mut File) -> io::Result<bool> {
+    let mut start = [0; MAGIC.len()];
+    Ok(file.read(&mut start)? == 0 || start == MAGIC)
 }
 
 /// Formats why a SQLite file cannot be used.
@@ -285,12 +319,5 @@ pub(super) async fn require_schema(settings: &Settings, store: &Store) -> Result
 
 /// Formats an error with the URL of the database.
 pub(super) fn database_failure(settings: &Settings, error: &MigrateError) -> Failure {
-    let text = reason(error);
-    let advice = if text.contains(INSUFFICIENT_PRIVILEGE) {
-        ": the role of the service needs SELECT, INSERT, UPDATE and DELETE on all tables of this database, and one that \
-         migrates must own them"
-    } else {
-        ""
-    };
-    format!("database.url: the database {}: {text}{advice}", settings.database.url)
+    format!("database.url: the database {}: {}", settings.database.url, reason(error))
 }

@@ -18,9 +18,9 @@ section! {
         /// certificate. `?sslmode=disable` turns TLS off; without an `sslmode` it is also off on loopback and
         /// on Unix sockets. `?sslrootcert=FILE` names the root certificates to trust. A PostgreSQL URL has
         /// the form that libpq reads: several hosts (`postgres://h1:p1,h2:p2/database`) are tried in their
-        /// order, each for `database.connect-timeout`; `?host=/folder` names the folder of a Unix socket. Of
-        /// several hosts, one that accepts writes is used, and left when it no longer does;
-        /// `?target_session_attrs=VALUE` demands something else.
+        /// order, beginning with the one used last, each for `database.connect-timeout`; `?host=/folder`
+        /// names the folder of a Unix socket. Of several hosts, one that accepts writes is used, and left
+        /// when it no longer does; `?target_session_attrs=VALUE` demands something else.
         #[flag(Flag::of_every_command(
             "database-url", "URL",
             "The database: sqlite:///folder/file, sqlite://relative/file or \

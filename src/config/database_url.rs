@@ -2,7 +2,10 @@
 
 use std::{fmt, path::PathBuf};
 
-use super::{url_text::redacted, value::Value};
+use super::{
+    url_text::{HIDDEN, redacted},
+    value::Value,
+};
 use crate::postgres_url::PostgresUrl;
 
 /// The URL of a database. `Debug` and `Display` do not show its password.
@@ -159,7 +162,7 @@ impl Value for DatabaseUrls {
 /// since it may be a part of one that contains the password.
 pub(super) fn redacted_urls(text: &str) -> String {
     let shown = split_urls(text)
-        .map(|url| if is_single_postgres_url(url) { redacted(url) } else { "***".to_owned() });
+        .map(|url| if is_single_postgres_url(url) { redacted(url) } else { HIDDEN.to_owned() });
     shown.collect::<Vec<_>>().join(",")
 }
 

@@ -10,6 +10,9 @@ use super::{
 /// Password Storage Cheat Sheet).
 const COST_MIN: u32 = 10;
 
+const LOW_COST: &str = "password.cost: below 10, passwords could be guessed too fast from stolen hashes: use 10 or more; \
+                        tests may allow less with --insecure-low-cost";
+
 /// A rule: whether it holds, the error message if it does not, and the settings that it compares.
 type Rule = (bool, &'static str, &'static [&'static str]);
 
@@ -123,15 +126,23 @@ impl Settings {
         ]
     }
 
+    /// True if the passwords that a command hashes could be guessed too fast from stolen hashes.
+    fn has_low_cost(&self) -> bool {
+        self.password.cost.get() < COST_MIN && !self.password.insecure_low_cost
+    }
+
+    /// Checks what a command that hashes passwords needs.
+    ///
+    /// # Errors
+    /// [`ConfigError::Rule`].
+    pub fn check_for_hashing(&self) -> Result<(), ConfigError> {
+        if self.has_low_cost() { Err(ConfigError::Rule(LOW_COST.to_owned())) } else { Ok(()) }
+    }
+
     /// Returns each rule about numbers and waits.
     fn number_rules(&self) -> [Rule; 5] {
         [
-            (
-                self.password.cost.get() >= COST_MIN || self.password.insecure_low_cost,
-                "password.cost is below 10, so passwords could be guessed too fast from stolen hashes: use 10 or more; \
-                 tests may allow less with --insecure-low-cost",
-                &["password.cost"],
-            ),
+            (!self.has_low_cost(), LOW_COST, &["password.cost"]),
             (
                 self.login.failures_max.get() <= self.login.failures_in_a_row_max.get(),
                 "login.failures-max must not be more than login.failures-in-a-row-max",

@@ -83,8 +83,8 @@ impl Settings {
         })
     }
 
-    /// Returns the settings in force as a TOML file that `--config` accepts, each with its source. Passwords
-    /// are redacted.
+    /// Returns the settings in force as a TOML file, each with its source. Passwords are redacted; `--config`
+    /// accepts the file once they are written in it.
     #[must_use]
     pub fn print(sources: &Sources) -> String {
         let mut text = String::new();

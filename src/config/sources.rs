@@ -10,7 +10,7 @@ use toml::Table;
 
 use super::{
     error::ConfigError, kubernetes, section_list::settings, setting::Setting, setting_source::SettingSource,
-    value::Value,
+    url_text::HIDDEN, value::Value,
 };
 use crate::input_file;
 
@@ -89,17 +89,23 @@ impl Sources {
     /// Checks the value of a setting.
     fn check(&self, setting: &Setting) -> Result<(), ConfigError> {
         let (text, _) = self.entry(setting);
-        if (setting.accepts)(text) { Ok(()) } else { Err(self.bad_value(setting)) }
+        let is_valid = (setting.accepts)(text) && !is_without_password(setting, text);
+        if is_valid { Ok(()) } else { Err(self.bad_value(setting)) }
     }
 
     fn bad_value(&self, setting: &Setting) -> ConfigError {
         let (text, source) = self.entry(setting);
+        let flaw = if is_without_password(setting, text) {
+            Some(format!("{HIDDEN} is shown instead of a password: write the password"))
+        } else {
+            (setting.flaw)(text)
+        };
         ConfigError::BadValue {
             key: setting.key(),
             redacted: shortened(&setting.redacted(text)).into(),
             set_by: source.clone(),
             expected: (setting.expects)().into(),
-            flaw: (setting.flaw)(text).map(Into::into),
+            flaw: flaw.map(Into::into),
             suggestion: (setting.suggests)(text).map(Into::into),
         }
     }
@@ -249,6 +255,11 @@ impl Sources {
         );
         Ok(())
     }
+}
+
+/// True if the text has what is shown instead of a password, as `--print-config` prints it.
+fn is_without_password(setting: &Setting, text: &str) -> bool {
+    setting.redact.is_some_and(|redact| text.contains(HIDDEN) && redact(text) == text)
 }
 
 /// Shortens a text for an error. A longer text is no value of the setting: it was meant for another one, or

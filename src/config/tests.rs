@@ -287,6 +287,12 @@ fn the_printed_settings_contain_no_password() {
         Input::file("[database]\nurl = \"postgres://a:hunter2@b/c\"\n[mail]\nurl = \"smtp://a:hunter2@b\"");
     let printed = Settings::print(&input.sources().unwrap());
     assert!(printed.contains("postgres://a:***@b/c") && !printed.contains("hunter2"), "{printed}");
+
+    // A service that starts with what was printed would log in with the password `***`.
+    let refused = Input::file(&printed).refusal();
+    for part in ["database.url", "mail.url", "*** is shown instead of a password"] {
+        assert!(refused.contains(part), "{part}: {refused}");
+    }
 }
 
 #[test]

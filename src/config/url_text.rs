@@ -2,6 +2,9 @@
 
 use url::Url;
 
+/// What is shown instead of a password.
+pub(super) const HIDDEN: &str = "***";
+
 /// Replaces the password of a URL with `***`. A text that is not a URL is replaced as a whole, since any part
 /// of it may be the password.
 pub(super) fn redacted(text: &str) -> String {
@@ -34,21 +37,29 @@ fn redacted_with_hosts(text: &str) -> Option<String> {
 
 fn redacted_url(text: &str) -> String {
     match Url::parse(text) {
+        // `/` ends the host too.
+        Ok(url) if url.path().contains('@') && !matches!(url.scheme(), "sqlite" | "file") => {
+            HIDDEN.to_owned()
+        }
         // `#` and `?` end the host, so what follows may be the rest of a password that contains them.
         Ok(url) if url.fragment().is_some() || url.query().is_some_and(|query| query.contains('@')) => {
-            "***".to_owned()
+            HIDDEN.to_owned()
         }
         Ok(mut url) if url.password().is_some() => {
             // `set_password` fails only for URLs that cannot have a password.
-            if url.set_password(Some("***")).is_err() { "***".to_owned() } else { without_query_secrets(url) }
+            if url.set_password(Some(HIDDEN)).is_err() {
+                HIDDEN.to_owned()
+            } else {
+                without_query_secrets(url)
+            }
         }
         // Without a host, `@` may follow a password: the text is a mistyped URL, such as
         // `postgres:user:secret@db`.
         Ok(url) if !url.has_host() && text.contains('@') && !matches!(url.scheme(), "sqlite" | "file") => {
-            "***".to_owned()
+            HIDDEN.to_owned()
         }
         Ok(url) => without_query_secrets(url),
-        Err(_) => "***".to_owned(),
+        Err(_) => HIDDEN.to_owned(),
     }
 }
 
@@ -60,7 +71,7 @@ fn without_query_secrets(mut url: Url) -> String {
         let shown: Vec<_> = url
             .query_pairs()
             .map(|(key, value)| {
-                (key.to_string(), if is_secret(&key) { "***".into() } else { value.to_string() })
+                (key.to_string(), if is_secret(&key) { HIDDEN.into() } else { value.to_string() })
             })
             .collect();
         url.query_pairs_mut().clear().extend_pairs(shown);
@@ -103,6 +114,9 @@ mod tests {
             "postgres://ada:hun#ter2@db/x",
             "postgres://ada:hun?ter2@db/x",
             "smtp://ada:hunter2@mail/x#hunter2",
+            "smtp://ada:/hunter2@mail",
+            "postgres://ada:12/hunter2@db/x",
+            "postgres://ada:x@y/hunter2@db/x",
         ] {
             assert_eq!(redacted(mistyped), "***", "{mistyped}");
         }

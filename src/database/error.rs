@@ -1,11 +1,11 @@
 //! Errors of the database, grouped by what a caller can do about them.
 
-use std::{error::Error, sync::Arc};
+use std::{error::Error, path::Path, sync::Arc};
 
 use diesel::result::{DatabaseErrorInformation, DatabaseErrorKind, Error as DieselError};
 
 use super::sql_state::{Remedy, SqlState};
-use crate::domain::chain;
+use crate::{domain::chain, input_file::ShownPath};
 
 /// The unique constraints that callers handle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +113,20 @@ impl DatabaseError {
         }
     }
 
+    /// Adds the file of a SQLite database to the cause, unless the cause names it already.
+    pub(super) fn in_file(self, path: &Path) -> Self {
+        let with_file = |cause: Cause| {
+            let text = chain(&cause);
+            let is_named = text.contains(&*path.to_string_lossy());
+            if is_named { cause } else { Cause::new(format!("{text} (database file {})", ShownPath(path))) }
+        };
+        match self {
+            Self::Unavailable(cause) => Self::Unavailable(with_file(cause)),
+            Self::Damaged(cause) => Self::Damaged(with_file(cause)),
+            error => error,
+        }
+    }
+
     /// Creates [`DatabaseError::Unavailable`] with this source.
     pub(crate) fn unavailable(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Unavailable(Cause::new(source))
@@ -140,6 +154,9 @@ impl From<DieselError> for DatabaseError {
                 Self::Unavailable(Cause::new(error))
             }
             DieselError::BrokenTransactionManager => Self::Unavailable(Cause::new(error)),
+            DieselError::DatabaseError(_, information) if lacks_privilege(information.message()) => {
+                Self::Internal(Cause::new(format!("{error}: {PRIVILEGES}")))
+            }
             _ => Self::Internal(Cause::new(error)),
         }
     }
@@ -178,6 +195,15 @@ fn is_damaged(message: &str) -> bool {
 
 fn contains_any(message: &str, parts: &[&str]) -> bool {
     parts.iter().any(|part| message.contains(part))
+}
+
+/// What a role needs.
+const PRIVILEGES: &str = "the role of the service needs SELECT, INSERT, UPDATE and DELETE on all tables of this database, \
+                          and one that migrates must own them";
+
+/// True if the role of the connection lacks a right.
+fn lacks_privilege(message: &str) -> bool {
+    SqlState::of(message).is_some_and(SqlState::is_insufficient_privilege)
 }
 
 /// True if the error means that the database is unavailable. An error of PostgreSQL is recognized by its

@@ -17,6 +17,8 @@ use crate::{
     domain::chain,
 };
 
+const NOT_POSTGRES: &str = "what answers there is not PostgreSQL";
+
 /// Returns why the server `host` could not be used.
 pub(super) fn reason(error: &tokio_postgres::Error, host: &Config) -> String {
     if let Some(refusal) = error.as_db_error() {
@@ -37,7 +39,7 @@ pub(super) fn reason(error: &tokio_postgres::Error, host: &Config) -> String {
     } else if text.contains("password missing") {
         "the server asks for a password: write postgres://user:password@host/database"
     } else if text.contains("bytes remaining on stream") || text.contains("unexpected message") {
-        "what answers there is not PostgreSQL"
+        NOT_POSTGRES
     } else {
         return text;
     };
@@ -71,10 +73,13 @@ fn refused(refusal: &DbError, host: &Config) -> String {
         SqlState::INVALID_CATALOG_NAME => {
             format!("the server has no {database}: create it, or correct the name in the URL")
         }
-        SqlState::TOO_MANY_CONNECTIONS => "the server has no free connection (max_connections)".to_owned(),
+        SqlState::TOO_MANY_CONNECTIONS => format!(
+            "the server has no free connection: max_connections of the server, or the limit of {user} or of {database}, is \
+             reached"
+        ),
         SqlState::CANNOT_CONNECT_NOW => "the server starts, stops or recovers".to_owned(),
         SqlState::INSUFFICIENT_PRIVILEGE => format!("{user} may not connect to {database}"),
-        // The message begins with the SQLSTATE.
+        // `postgres_errors` has put the SQLSTATE before the message.
         _ => return refusal.message().to_owned(),
     };
     format!("{explained} ({})", refusal.message())
@@ -114,6 +119,10 @@ fn network_reason(error: &io::Error, host: &Config) -> String {
             "the server closed the connection at once: is it PostgreSQL?".to_owned()
         }
         io::ErrorKind::NotFound => format!("no PostgreSQL server has its socket in {name}"),
+        // Bytes that are no message of PostgreSQL's protocol.
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other => {
+            NOT_POSTGRES.to_owned()
+        }
         _ => error.to_string(),
     }
 }

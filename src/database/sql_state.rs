@@ -87,6 +87,11 @@ impl SqlState {
         &self.code == b"53100"
     }
 
+    /// True if the role of the connection lacks a right.
+    pub(super) fn is_insufficient_privilege(self) -> bool {
+        &self.code == b"42501"
+    }
+
     /// True if the server accepts only reads.
     pub(super) fn is_read_only(self) -> bool {
         &self.code == b"25006"

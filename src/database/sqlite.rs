@@ -96,11 +96,11 @@ impl SqliteThreads {
         job: impl FnOnce(&mut InlineConnection) -> Result<R, DatabaseError> + Send + 'static,
     ) -> Result<R, DatabaseError> {
         let file = Arc::clone(&self.file);
-        run_on(&self.readers, move |connection| {
+        let read = run_on(&self.readers, move |connection| {
             file.require_present()?;
             job(connection)
-        })
-        .await
+        });
+        read.await.map_err(|error| error.in_file(&self.options.path))
     }
 
     /// Runs a job on the writer thread, in a transaction that holds the write lock from its start. After the
@@ -120,7 +120,8 @@ impl SqliteThreads {
             recorded.log();
             Ok(value)
         };
-        self.disk_full_failures.counted(run_on(&self.writer, write).await)
+        let written = run_on(&self.writer, write).await;
+        self.disk_full_failures.counted(written.map_err(|error| error.in_file(&self.options.path)))
     }
 
     /// Returns the number of writes that failed because the disk is full.

@@ -103,7 +103,11 @@ impl DatabaseFile {
     /// # Errors
     /// As [`DatabaseFile::check`].
     pub(crate) fn require_present(&self) -> Result<(), DatabaseError> {
-        if self.is_present.load(Ordering::Acquire) { Ok(()) } else { Err(gone(&self.path)) }
+        if self.is_present.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let is_truncated = self.is_truncated.load(Ordering::Acquire);
+        Err(if is_truncated { truncated(&self.path) } else { gone(&self.path) })
     }
 
     fn is_unchanged(&self) -> bool {
@@ -133,6 +137,13 @@ pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 fn gone(path: &Path) -> DatabaseError {
     DatabaseError::unavailable(format!(
         "the database file {} was moved, deleted or replaced while it was open",
+        path.display()
+    ))
+}
+
+fn truncated(path: &Path) -> DatabaseError {
+    DatabaseError::unavailable(format!(
+        "the database file {} was truncated or overwritten while it was open",
         path.display()
     ))
 }

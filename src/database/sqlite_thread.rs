@@ -11,7 +11,7 @@ use async_channel::{Receiver, Sender, TrySendError};
 use tokio::sync::oneshot;
 
 use super::{
-    sqlite_connection::{InlineConnection, inline},
+    sqlite_connection::{InlineConnection, execute, inline},
     sqlite_file::DatabaseFile,
     sqlite_open::{Open, SqliteOptions},
 };
@@ -42,11 +42,15 @@ pub(super) fn start_thread(
     let run = move || {
         while let Ok(job) = queue.recv_blocking() {
             if catch_unwind(AssertUnwindSafe(|| job(&mut connection))).is_err() {
-                // A panic may have left a transaction open, so the connection is not used again.
+                // A panic may have left a transaction open, so the connection is replaced. If this fails, at
+                // least the transaction is ended: with it, each further transaction would fail.
                 tracing::error!("SQLite query panicked; replacing its connection");
                 match open(&options) {
                     Ok(replacement) => connection = inline(replacement),
-                    Err(error) => tracing::error!(%error, "SQLite connection could not be replaced"),
+                    Err(error) => {
+                        tracing::error!(%error, "SQLite connection could not be replaced");
+                        let _ = execute(&mut connection, "ROLLBACK");
+                    }
                 }
             }
         }

@@ -1,10 +1,12 @@
-//! The health service (`grpc.health.v1`): it reports what the database lets the service do.
+//! The health service (`grpc.health.v1`): it reports what the database and the signing keys allow.
 //!
-//! | the database | the services of the API, and `""` | [`LOOK_UPS`] |
+//! | the service can do | the services of the API, and `""` | [`LOOK_UPS`] |
 //! |---|---|---|
-//! | serves everything | SERVING | SERVING |
-//! | answers look-ups, but no login: it refuses writes, or its primary is away | NOT_SERVING | SERVING |
-//! | answers no look-up | NOT_SERVING | NOT_SERVING |
+//! | everything | SERVING | SERVING |
+//! | look-ups, but no login | NOT_SERVING | SERVING |
+//! | no look-up | NOT_SERVING | NOT_SERVING |
+//!
+//! Users cannot log in while the database refuses writes, its primary is away, or no key signs access tokens.
 
 use std::time::Duration;
 
@@ -14,8 +16,10 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 
 use super::service;
 use crate::{
+    access_token::{AccessTokens, NoSigningKey},
+    clock::Clock,
     database::{Cause, DatabaseError},
-    domain::AuthToken,
+    domain::{AuthToken, chain},
     store::Store,
 };
 
@@ -39,12 +43,21 @@ fn services() -> impl Iterator<Item = &'static str> {
     service::NAMES.into_iter().chain([""])
 }
 
-/// What the database lets the service do.
+/// What the service can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Served {
     Everything,
     LookUps,
     Nothing,
+}
+
+/// Why the service cannot do everything.
+#[derive(Debug, thiserror::Error)]
+enum Impediment {
+    #[error(transparent)]
+    Database(DatabaseError),
+    #[error(transparent)]
+    Signing(#[from] NoSigningKey),
 }
 
 /// A check in a task of its own, at most one at a time: a check that gets no answer holds a connection.
@@ -71,12 +84,14 @@ impl<T: Send + 'static> Check<T> {
     }
 }
 
-/// Checks what the database can do, and sets the status of the health service.
+/// Checks what the database and the signing keys allow, and sets the status of the health service.
 pub struct HealthWatch {
     reporter: HealthReporter,
     /// True while everything is served. Dropped when the `Watch` streams end.
     is_ready: watch::Sender<bool>,
     store: Store,
+    access_tokens: AccessTokens,
+    clock: Clock,
     logins: Check<Option<AuthToken>>,
     look_ups: Check<()>,
     writes: Check<()>,
@@ -95,12 +110,19 @@ pub struct HealthWatch {
 }
 
 impl HealthWatch {
-    /// Creates a watch, checks the database once and sets the status.
-    pub async fn begin(reporter: HealthReporter, store: Store) -> Self {
+    /// Creates a watch, checks the database and the signing keys once, and sets the status.
+    pub async fn begin(
+        reporter: HealthReporter,
+        store: Store,
+        access_tokens: AccessTokens,
+        clock: Clock,
+    ) -> Self {
         let mut watch = Self {
             reporter,
             is_ready: watch::Sender::new(false),
             store,
+            access_tokens,
+            clock,
             logins: Check::new(),
             look_ups: Check::new(),
             writes: Check::new(),
@@ -122,7 +144,7 @@ impl HealthWatch {
         self.is_ready.subscribe()
     }
 
-    /// Checks the database periodically until `stop`. Then sets `NOT_SERVING`, and ends the `Watch` streams
+    /// Repeats the checks until `stop`. Then sets `NOT_SERVING`, and ends the `Watch` streams
     /// at `drain`.
     pub async fn run(mut self, stop: CancellationToken, drain: CancellationToken) {
         while stop.run_until_cancelled(self.check()).await.is_some() {
@@ -136,7 +158,7 @@ impl HealthWatch {
         }
     }
 
-    /// Checks the database, and reports a change of what it serves.
+    /// Checks the database and the signing keys, and reports a change of what the service can do.
     async fn check(&mut self) {
         let (logins, look_ups, writes) = self.results().await;
         // Without a known user, the look-up finds none. It then does not show that users can be read, so an
@@ -150,15 +172,18 @@ impl HealthWatch {
         }
         let errors: Vec<DatabaseError> =
             [look_ups.clone().err(), logins.err(), writes.err()].into_iter().flatten().collect();
-        let served = match (look_ups, errors.first()) {
+        let damage = errors.iter().find(|error| matches!(error, DatabaseError::Damaged(_)));
+        self.report_damage(damage);
+        let signing = self.access_tokens.require_signing_key(self.clock.now());
+        let impediment = errors.into_iter().next().map(Impediment::Database);
+        let impediment = impediment.or_else(|| signing.err().map(Impediment::Signing));
+        let served = match (look_ups, &impediment) {
             (Err(_), _) => Served::Nothing,
             (Ok(()), Some(_)) => Served::LookUps,
             (Ok(()), None) => Served::Everything,
         };
-        let damage = errors.iter().find(|error| matches!(error, DatabaseError::Damaged(_)));
-        self.report_damage(damage);
         if self.served != Some(served) {
-            self.report_change(served, errors.first()).await;
+            self.report_change(served, impediment.as_ref()).await;
         }
     }
 
@@ -215,19 +240,19 @@ impl HealthWatch {
         }
     }
 
-    /// Logs a change and sets the status. `error` is the cause unless everything is served.
-    async fn report_change(&mut self, served: Served, error: Option<&DatabaseError>) {
-        let error = error.map(DatabaseError::chain);
+    /// Logs a change and sets the status. `impediment` is the cause unless the service can do everything.
+    async fn report_change(&mut self, served: Served, impediment: Option<&Impediment>) {
+        let error = impediment.map(|impediment| chain(impediment));
         match (self.served.replace(served), served) {
             (_, Served::Nothing) => {
-                tracing::error!(error, "Database unavailable; health status is NOT_SERVING");
+                tracing::error!(error, "No calls can be answered; health status is NOT_SERVING");
             }
             (_, Served::LookUps) => tracing::error!(
                 error,
-                "Database unavailable for logins; health status is NOT_SERVING except for {LOOK_UPS}"
+                "Users cannot log in; health status is NOT_SERVING except for {LOOK_UPS}"
             ),
             (Some(_), Served::Everything) => {
-                tracing::info!("Database available again; health status is SERVING");
+                tracing::info!("Users can log in again; health status is SERVING");
             }
             (None, Served::Everything) => {}
         }
@@ -264,6 +289,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        access_token::AccessTokenOptions,
         database::{DatabaseOptions, NewestTimeline, PostgresOptions},
         store::LookupOptions,
     };
@@ -292,7 +318,12 @@ mod tests {
         let logging = tracing::subscriber::set_default(subscriber.finish());
         let (reporter, _) = tonic_health::server::health_reporter();
 
-        let mut watch = HealthWatch::begin(reporter, unreachable_store()).await;
+        let tokens = AccessTokens::new(AccessTokenOptions {
+            issuer: "test".to_owned(),
+            audience: "test".to_owned(),
+            lifetime: Duration::from_mins(10),
+        });
+        let mut watch = HealthWatch::begin(reporter, unreachable_store(), tokens, Clock::system()).await;
         watch.check().await;
         // Reports what a check finds when the database answers again.
         watch.report_change(Served::Everything, None).await;
@@ -300,7 +331,7 @@ mod tests {
         drop(logging);
         let mut text = String::new();
         log.read_to_string(&mut text).unwrap();
-        assert_eq!(text.matches("Database unavailable").count(), 1, "{text}");
-        assert_eq!(text.matches("Database available again").count(), 1, "{text}");
+        assert_eq!(text.matches("No calls can be answered").count(), 1, "{text}");
+        assert_eq!(text.matches("Users can log in again").count(), 1, "{text}");
     }
 }

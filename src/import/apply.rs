@@ -256,14 +256,14 @@ impl Import {
         if is_same { Ok(None) } else { self.password(parsed, &stored).await.map(Some) }
     }
 
-    /// True if the plaintext is the password of the user that the row became.
+    /// True if `plaintext` is the password of the user that the row became at its earlier import.
     async fn is_password_of(
         &self,
-        stored: &str,
+        plaintext: &str,
         remembered: Option<ImportedRow>,
     ) -> Result<bool, ImportError> {
         let Some((_, hash)) = remembered.and_then(|remembered| remembered.user) else { return Ok(false) };
-        let Ok(password) = Password::parse(stored.to_owned()) else { return Ok(false) };
+        let Ok(password) = Password::parse(plaintext.to_owned()) else { return Ok(false) };
         let slot = self.passwords.reserve()?;
         let verdict = self.passwords.verify(slot, &password, Some(hash)).await?;
         Ok(matches!(verdict, Verdict::Correct { .. }))

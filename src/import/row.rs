@@ -138,10 +138,10 @@ fn row_digest(row: &DjangoRow, is_verified: bool) -> [u8; 32] {
     digest.finalize().into()
 }
 
-/// Returns the digest of a password. For plaintext it is keyed: the password could be guessed from the digest
-/// of a fast hash without a key.
-fn password_digest(stored: &str, password: StoredPassword, key: &SealingKeys) -> [u8; 32] {
-    if password == StoredPassword::Plaintext {
+/// Returns the digest by which a later run recognizes that the password in the row has changed. For plaintext
+/// it is keyed: the password could be guessed from the digest of a fast hash without a key.
+fn password_digest(stored: &str, form: StoredPassword, key: &SealingKeys) -> [u8; 32] {
+    if form == StoredPassword::Plaintext {
         key.fingerprint(stored.as_bytes())
     } else {
         digest_of_hash(stored)

@@ -277,6 +277,10 @@ fn connection_fault(stage: Stage, error: &Error, host: &str) -> String {
         None if chain(error).contains("incomplete response") => {
             format!("the SMTP server {host} closed the connection before it answered ({})", stage.refused())
         }
+        None if error.is_response() => format!(
+            "what answers on the port of {host} in mail.url is no SMTP server: its answer is no SMTP reply ({})",
+            stage.refused()
+        ),
         None => format!("the SMTP server {host}: {}", chain(error)),
     }
 }

@@ -21,7 +21,8 @@ where
 {
     if is_json {
         let json = fmt::layer().json().flatten_event(true).with_current_span(false).with_span_list(false);
-        // JSON text has no other control characters than these (RFC 8259, section 7).
+        // The formatter has escaped U+0000 to U+001F already (RFC 8259, section 7). The other control
+        // characters, U+007F to U+009F, occur only within strings, where the escape is valid JSON.
         json.with_writer(OneLines(writers, |c| format!("\\u{:04x}", u32::from(c)))).boxed()
     } else {
         // Without colours, every escape sequence in a line is part of a value and is escaped.

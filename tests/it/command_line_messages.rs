@@ -147,6 +147,7 @@ fn a_backup_into_a_missing_folder_names_the_folder() {
 async fn an_unreachable_postgresql_is_reported_with_its_cause() {
     let refusal = refusal(1, &["migrate", "--database-url", "postgres://kairos@127.0.0.1:1/x"]);
     assert_contains_all(&refusal, &["postgres://kairos@127.0.0.1:1/x", "Connection refused"]);
+    // The words of the library with the pool: "Error occurred while creating a new object".
     assert!(!refusal.contains("new object"), "{refusal}");
 }
 

@@ -53,7 +53,8 @@ impl Walkthrough {
     fn replaced(&self, text: &str, ports: &[String; 2]) -> String {
         let url = self.database.url();
         let server = url.rsplit_once('/').map_or(url, |(server, _)| server);
-        text.replace("postgres://kairos@db.example/kairos", url)
+        text.replace("postgres://kairos:PASSWORD@db.example/kairos", url)
+            .replace("postgres://kairos@db.example/kairos", url)
             .replace("postgres://kairos@db.example", server)
             .replace("postgres://postgres@db.example", server)
             .replace("--owner kairos", "--owner postgres")

@@ -205,6 +205,23 @@ on_both_engines! {
         delivered(&smtp, &["bob".to_owned()]).await;
     }
 
+    async fn the_key_file_of_another_service_is_not_changed(engine: Engine) {
+        let database = TestDatabase::new(engine);
+        let server = TestServer::on_url(database.url().to_owned()).start().await;
+        let old = listed(&server)[0][0].clone();
+        fs::remove_file(server.secret_key_file()).unwrap();
+        private_file::write(server.secret_key_file(), &STANDARD.encode(Entropy::system().bytes::<32>()));
+        let other = fs::read(server.secret_key_file()).unwrap();
+
+        for arguments in [&["add"][..], &["rotate", "--wait", "1ms"]] {
+            let output = server.command(&[&["keys", "secret"], arguments].concat()).output().unwrap();
+            let message = stderr(&output);
+            assert_eq!(output.status.code(), Some(1), "{message}");
+            assert!(message.contains("cannot be decrypted") && message.contains(&old), "{message}");
+            assert_eq!(fs::read(server.secret_key_file()).unwrap(), other, "{arguments:?}");
+        }
+    }
+
     async fn a_lost_earlier_key_is_named(engine: Engine) {
         let (smtp, database) = (SmtpServer::start(), TestDatabase::new(engine));
         let mut server = with_waiting_mails(&database, &smtp).start().await;

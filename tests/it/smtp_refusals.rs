@@ -1,5 +1,5 @@
-//! Replies of an SMTP server that concern the service, the relay or the recipient, and times that a wrong
-//! clock has set.
+//! Replies of an SMTP server that concern the service, the relay or the recipient, times that a wrong clock
+//! has set, and addresses beyond ASCII.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kairos_identity::proto::RegisterRequest;
@@ -96,7 +96,7 @@ const BEYOND_ASCII: [&str; 4] =
     ["राष्ट्र@example.com", "İpek@example.com", "josé@example.com", "用户@例子.example"];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_address_that_register_accepts_gets_its_mail() {
+async fn addresses_beyond_ascii_get_their_mail_over_smtputf8() {
     let smtp = SmtpServer::start_with_utf8();
     let server = mailing_to(&smtp.url()).start().await;
     let mut emails = Vec::new();

@@ -22,12 +22,16 @@ use crate::{
 /// Opens the database of the Django backend.
 pub(super) async fn open_source(settings: &Settings, from: &str) -> Result<DjangoSource, Failure> {
     let url = store::parse_url("--from", from)?;
+    if let DatabaseUrl::Sqlite(path) = &url {
+        store::check_format("--from", path)?;
+    }
     let options = store::options(settings, "--from", &url, IfMissing::Fail)?;
     DjangoSource::open(&options).await.map_err(|error| format!("--from {url}: {}", reason(error)))
 }
 
 /// Opens or creates the store to import into.
 pub(super) async fn open_target(settings: &Settings) -> Result<Store, Failure> {
+    settings.check_for_hashing().map_err(|error| error.to_string())?;
     let store = store::open_or_create(settings).await?;
     store::require_current(settings, &store).await?;
     Ok(store)

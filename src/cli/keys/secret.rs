@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use clap::Subcommand;
 
 use crate::{
-    accounts::{Administration, Resealing, SealedBy},
+    accounts::{Administration, Resealing, SealedBy, SigningKeys},
     cli::{
         Failure,
         command_events::{origin, record},
@@ -84,6 +84,7 @@ struct SecretKeys {
     file: KeyFile,
     keys: Arc<SealingKeys>,
     resealing: Resealing,
+    signing_keys: SigningKeys,
     administration: Administration,
     clock: Clock,
     env: Env,
@@ -92,6 +93,10 @@ struct SecretKeys {
 impl Action {
     pub(super) async fn run(self, settings: &Settings) -> Result<(), Failure> {
         let secret = SecretKeys::open(settings).await?;
+        if matches!(self, Self::Add | Self::Rotate { .. }) {
+            // In the file of another service, a new key would be of no use to this one.
+            secret.signing_keys.check().await.map_err(reason)?;
+        }
         match self {
             Self::List => secret.list().await,
             Self::Add => {
@@ -114,8 +119,10 @@ impl SecretKeys {
         let store = store::open_current(settings).await?;
         let keys = Arc::new(signing::sealing_keys(settings, &store, &env.entropy).await?);
         let path = keys.path().ok_or("secret.key-file: the key has no file")?;
+        let (ring, tokens) = (Arc::clone(&keys), signing::access_tokens(settings));
         Ok(Self {
             file: KeyFile::at(path),
+            signing_keys: signing::signing_keys(settings, store.clone(), ring, tokens, env.clone()),
             resealing: Resealing::new(store.clone(), Arc::clone(&keys), env.entropy.clone()),
             keys,
             administration: Administration::new(store, clock.clone()),

@@ -57,13 +57,14 @@ pub(super) struct Service {
 }
 
 impl Service {
-    /// Checks what can be checked, opens and migrates the store, and constructs all parts. Starts nothing
-    /// that serves requests or sends mails.
+    /// Checks what can be checked, opens the store (a database of SQLite is migrated, one of PostgreSQL must
+    /// have the schema of this release), and constructs all parts. Starts nothing that serves requests or
+    /// sends mails.
     pub(super) async fn assemble(settings: Settings, sources: &Sources) -> Result<Self, Failure> {
         let env = Env::system();
         let Checked { reload_triggers, gate, tls, templates, listener, http, store } =
             preflight::check(&settings, sources, &env.clock).await?;
-        let store = migrated_store(&settings, store).await?;
+        let store = current_store(&settings, store).await?;
         let sealing_keys = Arc::new(sealing_keys(&settings, &store, &env.entropy).await?);
         let mail_due = Arc::new(Notify::new());
         let mails = mails(&settings, Arc::clone(&sealing_keys), &env.entropy, Arc::clone(&mail_due));
@@ -77,7 +78,13 @@ impl Service {
         let audit = deps.audit.clone();
         let accounts = Accounts::new(deps, accounts_options(&settings));
         let reporter = HealthReporter::new();
-        let health = HealthWatch::begin(reporter.clone(), store.clone()).await;
+        let health = HealthWatch::begin(
+            reporter.clone(),
+            store.clone(),
+            signing_keys.access_tokens().clone(),
+            env.clock.clone(),
+        )
+        .await;
         let health_service = grpc::health_service(reporter, health.readiness());
         let api = Api {
             accounts: accounts.clone(),
@@ -176,7 +183,7 @@ fn build_pages(
 
 /// Returns `store`, or creates it if it is `None`: a SQLite file that is still to be created. Migrates a
 /// SQLite database. Fails if the schema of a PostgreSQL database is not current.
-async fn migrated_store(settings: &Settings, store: Option<Store>) -> Result<Store, Failure> {
+async fn current_store(settings: &Settings, store: Option<Store>) -> Result<Store, Failure> {
     let store = match store {
         Some(store) => store,
         None => store::open_to_serve(settings)?,

@@ -13,7 +13,6 @@ use super::{Failure, signals::Signals};
 use crate::{
     clock::Clock,
     config::{ServeFlags, Settings, Sources},
-    server::open_files,
 };
 
 #[derive(Debug, Args)]
@@ -25,10 +24,10 @@ pub(super) struct Serve {
     pub(super) flags: ServeFlags,
 }
 
-/// Serves until SIGTERM or SIGINT.
+/// Serves until SIGTERM or SIGINT, and then drains. A further signal aborts the calls in flight; one within a
+/// second of the first counts as the same signal.
 pub(super) async fn run(settings: Settings, sources: &Sources) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
-    open_files::raise_limit();
     let service = tokio::select! {
         assembled = Service::assemble(settings, sources) => assembled?,
         signal = signals.next() => return Err(format!("received {signal} before the service was ready")),

@@ -107,8 +107,9 @@ impl Action {
         }
     }
 
-    /// Returns the user that the operator named by an `auth_token`.
-    pub(super) const fn named(&self) -> Option<AuthToken> {
+    /// Returns the `auth_token` by which the operator named the user, for the audit trail: it is recorded
+    /// even if there is no such user. `None` for an email or a username.
+    pub(super) const fn named_auth_token(&self) -> Option<AuthToken> {
         match self {
             Self::List(_) => None,
             Self::Show(UserArgument { user })

@@ -67,7 +67,7 @@ impl User {
         let users = Administration::new(store.clone(), clock.clone());
         let action = &self.action;
         let (command, refusal, unchanged) = (action.command(), action.refusal(), action.unchanged());
-        let (at, origin, named) = (clock.now(), origin(), action.named());
+        let (at, origin, named) = (clock.now(), origin(), action.named_auth_token());
         let trail = CommandTrail { at, origin: origin.clone(), command, refusal, named };
         let done = perform(self.action, &users, settings, &store, &trail).await;
         if let (Ok(()), false, Some(unchanged)) = (&done, origin.note.is_recorded(), unchanged) {

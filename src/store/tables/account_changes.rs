@@ -1,5 +1,7 @@
 //! Changes that a user makes to their own account. Each change is one transaction, together with its mails,
 //! its audit event and the deletion of the sessions that it revokes.
+//!
+//! A known address is a network address from which the user has begun a session.
 
 use diesel::{ExpressionMethods, OptionalExtension, QueryDsl};
 use diesel_async::RunQueryDsl;
@@ -136,7 +138,8 @@ impl Store {
             }
             let change =
                 UserChange { password: Some(password.expose().to_owned()), ..UserChange::verified(true) };
-            // Before the known addresses are deleted, from which the attempts at each of them are found.
+            // Before the known addresses are deleted: through them, the attempts that came from each are
+            // found.
             connection.delete_password_attempts(&user).await?;
             let user = connection.apply_linked_change(user.id, change, &notice, event, recorded).await?;
             Ok(Some(user))

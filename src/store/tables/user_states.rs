@@ -18,8 +18,9 @@ use crate::{
 };
 
 impl Store {
-    /// Marks the user's email as verified, at the time of the event. If the user changed, deletes the known
-    /// addresses and records the event. Returns the user, or `None` if the user was deleted.
+    /// Marks the user's email as verified, at the time of the event, and records the event. `set_verified`
+    /// also deletes the network addresses from which the user has begun sessions. Changes and records nothing
+    /// if the email is already verified. Returns the user, or `None` if the user was deleted.
     pub async fn mark_verified(
         &self,
         user: UserId,

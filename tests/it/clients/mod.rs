@@ -1,5 +1,5 @@
 //! Real clients of several languages. Each plays the same story of a user, as a BFF with a service token does
-//! ([`STORY`](scene::STORY)).
+//! ([`STORY`](scene::STORY)). One test only calls a method with each protocol of `buf curl`.
 
 mod command_line;
 mod generators;

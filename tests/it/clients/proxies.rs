@@ -1,5 +1,6 @@
-//! The story of a user through nginx, HAProxy and Envoy. The connections of the service reach their age
-//! during the story. No log of a proxy contains a secret, even if the service does not answer.
+//! The story of a user through nginx, HAProxy and Envoy. Connections have a maximum age of 1 s here
+//! (`server.connection-age`), so the service closes and replaces them during the story. No log of a proxy
+//! contains a secret, even if the service does not answer.
 
 use std::{thread, time::Duration};
 

@@ -33,6 +33,7 @@ fn the_commands_run_as_written() {
             .env_clear()
             .env("PATH", &path)
             .env("KAIROS_IDENTITY_PASSWORD_COST", "4")
+            .env("KAIROS_IDENTITY_PASSWORD_INSECURE_LOW_COST", "true")
             .output()
             .unwrap();
         // The dry run reports conflicts that the operator must decide, so it exits with 1.

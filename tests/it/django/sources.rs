@@ -10,6 +10,7 @@ use super::{Django, Model, import, refused};
 use crate::support::{
     engine::{Engine, TestDatabase},
     postgres::Postgres,
+    program::{error_line, program},
     tools::python_command,
 };
 
@@ -72,6 +73,20 @@ fn a_source_that_is_not_a_django_database_is_refused() {
     assert_refused(empty.url(), "no table core_user");
     empty.execute("CREATE TABLE core_user (id INTEGER PRIMARY KEY, email TEXT, last_login TEXT)");
     assert_refused(empty.url(), "it has unknown columns (last_login)");
+}
+
+/// Plaintext passwords get hashes that last until the next login: for years, if it never comes.
+#[test]
+fn a_hash_cost_that_is_too_low_is_refused() {
+    let (django, store) = (Django::small(Engine::Sqlite, 1), TestDatabase::new(Engine::Sqlite));
+    let arguments = ["import", "django", "--from", django.url(), "--to", store.url()];
+    let mut command = program(&arguments);
+    let output = command.env_remove("KAIROS_IDENTITY_PASSWORD_INSECURE_LOW_COST").output().unwrap();
+    let error = error_line(1, &output);
+    for part in ["password.cost: below 10", "KAIROS_IDENTITY_PASSWORD_COST"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    assert!(!fs::exists(store.url().strip_prefix("sqlite://").unwrap()).unwrap(), "{error}");
 }
 
 #[test]

@@ -114,7 +114,29 @@ on_both_engines! {
         lock.release().await;
         becomes(&server, EVERYTHING).await;
         server.client().await.login(login("ada", PASSWORD)).await.unwrap();
-        server.logged("Database unavailable for logins").await;
+        server.logged("Users cannot log in").await;
+    }
+}
+
+on_both_engines! {
+    async fn signing_keys_that_cannot_be_decrypted_leave_only_look_ups_serving(engine: Engine) {
+        let database = TestDatabase::new(engine);
+        let server = TestServer::on_url(database.url().to_owned()).start().await;
+        let ada = server.member("ada").await;
+
+        // A sealed seed is bound to the id of its key.
+        let kid = database.rows("SELECT kid AS value FROM core_signing_key").remove(0);
+        database.execute(&format!("UPDATE core_signing_key SET kid = '{}'", "x".repeat(kid.len())));
+        becomes(&server, LOOK_UPS_ONLY).await;
+        let refusal = server.client().await.login(login("ada", PASSWORD)).await.unwrap_err();
+        assert_refused(&refusal, Code::Internal, "INTERNAL");
+        let request = ResolveTokenRequest { auth_token: ada.auth_token };
+        server.client().await.resolve_token(request).await.unwrap();
+        server.logged("no key signs access tokens").await;
+
+        database.execute(&format!("UPDATE core_signing_key SET kid = '{kid}'"));
+        becomes(&server, EVERYTHING).await;
+        server.client().await.login(login("ada", PASSWORD)).await.unwrap();
     }
 }
 

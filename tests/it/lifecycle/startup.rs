@@ -97,6 +97,7 @@ fn an_error_that_does_not_pass_ends_the_start_at_once() {
     {
         let url = format!("postgres://{role}@127.0.0.1:{port}/{database}?sslmode=disable");
         let began = Instant::now();
+        // `program` turns the wait off. By default, an error that counts as passing is waited for up to 60 s.
         let mut migrate = program(&["migrate", "--database-url", &url]);
         let failure =
             error_line(1, &migrate.env_remove("KAIROS_IDENTITY_DATABASE_STARTUP_WAIT").output().unwrap());

@@ -81,9 +81,9 @@ async fn a_user_registered_a_moment_ago_is_found_by_every_instance() {
     pair.wait_until_used(&second_instance, 0).await;
     let mut clients = [server.client().await, second_instance.client().await];
     let ada = server.unverified_user("ada").await;
+    // The replica replays nothing from here on, so it has ada and none of the others.
     pair.verify_on_primary_only(&server, &ada).await;
 
-    // Each look-up races with the replication of this user. One round alone may miss the moment.
     for number in 1..=64 {
         let bob = server.unverified_user(&format!("bob{number}")).await;
         for client in &mut clients {
@@ -98,6 +98,7 @@ async fn a_user_registered_a_moment_ago_is_found_by_every_instance() {
         }
     }
 
+    // The replica was in use all the time: it still shows ada as not verified.
     for client in &mut clients {
         wait_until_seen_as(client, &ada, UNVERIFIED, LIMIT).await;
     }

@@ -45,6 +45,7 @@ fn server_without_extensions(greeting: &'static [u8]) -> u16 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_connection_to_the_smtp_server_says_what_to_correct() {
     let (plain, bare) = (SmtpServer::start(), server_without_extensions(b"220 mail.example\r\n"));
+    let http = server_without_extensions(b"HTTP/1.1 400 Bad Request\r\n\r\n");
     let latin_1 = server_without_extensions(b"220 bo\xeete.example\r\n");
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (expired, other) = (Certificate::expired(), Certificate::with_names(&["mail.example"], |_| {}));
@@ -61,6 +62,7 @@ async fn a_failed_connection_to_the_smtp_server_says_what_to_correct() {
             None,
             &["the SMTP server 127.0.0.1 answered with text that is not UTF-8"],
         ),
+        (format!("smtp://127.0.0.1:{http}"), None, &["is no SMTP server", "mail.url"]),
         (
             with_expired.url(),
             Some(&expired),
@@ -82,8 +84,14 @@ async fn a_failed_connection_to_the_smtp_server_says_what_to_correct() {
         for words in *expected {
             assert!(log.contains(words), "{url}: {words:?} is missing: {log}");
         }
-        for words in ["DnsName", "IpAddress", "os error", "invalid peer certificate", "internal client error"]
-        {
+        for words in [
+            "DnsName",
+            "IpAddress",
+            "os error",
+            "invalid peer certificate",
+            "internal client error",
+            "error Tag",
+        ] {
             assert!(!log.contains(words), "{url}: {words:?}: {log}");
         }
     }

@@ -182,6 +182,7 @@ async fn an_instance_with_another_key_loses_no_mail() {
             .with_env("KAIROS_IDENTITY_MAIL_RETRY_FIRST", "200ms")
             .with_env("KAIROS_IDENTITY_MAIL_TIMEOUT", "500ms")
     };
+    // Each new `TestServer` has a secret key of its own, and `restart` keeps it.
     let mut right = mailing(TestServer::on_url(database.url().to_owned())).start().await;
     right.client().await.register(registration("ada")).await.unwrap();
     attempts(&smtp, 1).await;

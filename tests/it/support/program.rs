@@ -9,6 +9,7 @@ use std::{
 pub fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kairos-identity"));
     command.args(arguments).env("KAIROS_IDENTITY_PASSWORD_COST", "4");
+    command.env("KAIROS_IDENTITY_PASSWORD_INSECURE_LOW_COST", "true");
     command.env("KAIROS_IDENTITY_DATABASE_STARTUP_WAIT", "0s");
     command
 }

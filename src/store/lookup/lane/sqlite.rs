@@ -57,11 +57,14 @@ pub(in super::super) async fn run(mut lane: Lane, queue: Arc<Queue>) {
         let answer = AssertUnwindSafe(|| answer(&mut lane.connection, &lane.file, batch));
         if catch_unwind(answer).is_err() {
             // The callers receive an error, since their reply channels are dropped. The transaction may still
-            // be open, so the connection is not used again.
+            // be open, so the connection is replaced, or at least the transaction ended.
             tracing::error!("SQLite look-up panicked; replacing its connection");
             match open_reader(&lane.options) {
                 Ok(replacement) => lane.connection = replacement,
-                Err(error) => tracing::error!(%error, "SQLite connection could not be replaced"),
+                Err(error) => {
+                    tracing::error!(%error, "SQLite connection could not be replaced");
+                    let _ = execute(&mut lane.connection, "ROLLBACK");
+                }
             }
         }
     }

@@ -110,7 +110,10 @@ impl TestServer {
 
     /// Returns the settings of a service on a database that the test owns.
     pub fn on_url(database_url: String) -> Builder {
-        let variables = BTreeMap::from([("KAIROS_IDENTITY_PASSWORD_COST".to_owned(), "4".to_owned())]);
+        let variables = [("COST", "4"), ("INSECURE_LOW_COST", "true")];
+        let variables =
+            variables.map(|(name, value)| (format!("KAIROS_IDENTITY_PASSWORD_{name}"), value.to_owned()));
+        let variables = BTreeMap::from(variables);
         Builder {
             _database: None,
             database_url,
