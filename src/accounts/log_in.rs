@@ -58,6 +58,8 @@ impl Accounts {
         caller_gone: CancellationToken,
     ) -> Result<IssuedTokens, AccountError> {
         let mut first_slot = Some(first_slot);
+        // The attempts are counted for the stored form, which a reset and an unlock of the account clear.
+        let email = &self.deps.store.stored_email(email).await?;
         let mut attempt = self.reserve_attempt(AttemptedAccount::Named(email), origin, caller_gone).await?;
         for _ in 0..CHECKS_MAX {
             let slot = first_slot.take().map_or_else(|| self.deps.passwords.reserve(), Ok)?;

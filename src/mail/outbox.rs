@@ -30,6 +30,9 @@ use crate::{
 /// others, and few, so that the SMTP server gets no burst.
 const SENDING_MAX: usize = 4;
 
+/// The most mails whose links one attempt has found expired.
+const EXPIRED_MAX: usize = 10_000;
+
 /// The wait before the result of an attempt is recorded again, after the database failed.
 const RECORD_RETRY: Duration = Duration::from_secs(1);
 
@@ -156,6 +159,11 @@ impl Outbox {
     /// attempt, at `expiry_check_at`, finds the same: the clock may have been ahead for a moment.
     fn confirm_expiry(&self, mail: &OutgoingMail, next: Next, expiry_check_at: Timestamp) -> Next {
         let mut expired = self.expired.lock().unwrap_or_else(PoisonError::into_inner);
+        // An id stays in the set if another instance finishes its mail. Without the set, a mail is only
+        // attempted once more.
+        if expired.len() >= EXPIRED_MAX {
+            expired.clear();
+        }
         // Only a first finding of an expired link leaves the id in the set.
         let is_first = expired.insert(mail.id);
         match next {

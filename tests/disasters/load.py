@@ -260,12 +260,13 @@ class Load:
         else:
             self.stopped.set()
 
-    def check(self, api, mail, extra=(), **options):
-        """Checks the users of this load and some others on the recovered service. Returns their number."""
+    def check(self, api, mail, extra=(), failures_hold=True, **options):
+        """Checks the users of this load and some others on the recovered service, and that their failed logins are
+        still counted unless `failures_hold` is false. Returns the number of users."""
         check = Check(api, self.ledger, mail, **options)
         names = [name for name in list(self.ledger.users) if name.startswith(self.name) and name != self.steady.victim.name]
         check.users([*names, *extra])
         victim = self.ledger.users[self.steady.victim.name]
-        if victim.exists != MAYBE:
+        if failures_hold and victim.exists != MAYBE:
             check.guesses(victim)
         return check.checked

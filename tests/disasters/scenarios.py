@@ -22,6 +22,10 @@ from service import EVERYTHING, HEALTH_SECONDS, LOOK_UPS_ONLY, NOTHING, Service,
 FULL_DISK_SECONDS = HEALTH_SECONDS + 16
 
 
+# On a busy machine, a call is made that an outage fails only after a while.
+MEETS_OUTAGE_SECONDS = 15
+
+
 @dataclasses.dataclass
 class Skipped(Exception):
     """The machine lacks what the scenario needs."""
@@ -267,6 +271,18 @@ def errors(case):
     case.require(shim["failed"] > 0, "the library made no operation fail: it is not in use")
 
 
+def met_outage(load):
+    """True if a call failed because of the outage."""
+    return any(code in load.codes for code in [*OUTAGE, "DATA_LOSS"])
+
+
+def wait_for_failure(load):
+    """Waits until a call fails because of the outage, for at most `MEETS_OUTAGE_SECONDS`."""
+    end = time.monotonic() + MEETS_OUTAGE_SECONDS
+    while not met_outage(load) and time.monotonic() < end:
+        time.sleep(0.1)
+
+
 def outage(case, begin, heal, health, allowed, settle=0.3, seconds=1.0, load_options=None):
     """Runs rounds of an outage that begins and ends by these functions. Meanwhile the health must be this."""
     for number in range(case.rounds):
@@ -276,6 +292,8 @@ def outage(case, begin, heal, health, allowed, settle=0.3, seconds=1.0, load_opt
             case.worst("noticed s", case.watch.becomes(health))
             noticed = time.monotonic()
             time.sleep(seconds)
+            # A call may need nothing that is missing: a row may fit into a page that is there already.
+            wait_for_failure(load)
             answers = case.watch.since(noticed)
             # An instance that cannot answer for a moment is no wrong answer.
             case.require(answers <= {health}, f"the health did not stay {health} during the outage: {answers}")
@@ -286,7 +304,7 @@ def outage(case, begin, heal, health, allowed, settle=0.3, seconds=1.0, load_opt
             time.sleep(0.5)
             case.require(load.failures or load.answered_at > healed, "no call was answered after the recovery")
         case.require_only(load, [*allowed, *GUESS])
-        case.require(any(code in load.codes for code in [*OUTAGE, "DATA_LOSS"]), f"the outage met no call: {load.codes}")
+        case.require(met_outage(load), f"the outage met no call: {load.codes}")
         case.check(load, settle)
         case.done += 1
 
@@ -485,7 +503,8 @@ def clock(case):
             time.sleep(0.5)
         for load in (before, during, after):
             case.require_only(load, [*GUESS, *OUTAGE])
-            case.check(load, links_hold=load is not during)
+            # Failures that were counted 400 days ago have expired when the clock is right again.
+            case.check(load, links_hold=load is not during, failures_hold=load is not during or jump > -DAY)
         case.done += 1
 
 

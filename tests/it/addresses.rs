@@ -46,6 +46,18 @@ on_both_engines! {
             let again = RegisterRequest { email: email.into(), username: "bob".into(), ..register.clone() };
             assert_refused(&client.register(again).await.unwrap_err(), Code::AlreadyExists, "EMAIL_ALREADY_EXISTS");
         }
+        // What is counted for one spelling is counted for the account, and cleared with it.
+        for _ in 0..10 {
+            let wrong = LoginRequest { email: "ΝΙΚΟΣ@example.com".into(), password: "wrong".into() };
+            client.login(wrong).await.unwrap_err();
+        }
+        let right = LoginRequest { email: "νικος@example.com".into(), password: PASSWORD.into() };
+        let refusal = client.login(right.clone()).await.unwrap_err();
+        assert_refused(&refusal, Code::ResourceExhausted, "TOO_MANY_ATTEMPTS");
+        let unlocked = server.command(&["user", "unlock", "νικος@example.com"]).output().unwrap();
+        assert!(unlocked.status.success(), "{unlocked:?}");
+        client.login(right).await.unwrap();
+
         let reset = RequestPasswordResetRequest { email: "ΝΙΚΟΣ@example.com".into(), return_mail_token: false };
         AccountServiceClient::new(server.channel().await).request_password_reset(reset).await.unwrap();
         // Three notices of the attempts to register, and the link.
