@@ -89,6 +89,7 @@ pub(super) async fn list_users(
         created_before,
         text: (!request.text.is_empty()).then_some(request.text),
     };
+    // A cursor has two numbers. The list is ordered by the id alone, so the second one is 0.
     let after = page.after.map(|[id, _]| UserId::from_i64(id));
 
     let mut users =

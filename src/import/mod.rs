@@ -41,7 +41,7 @@ pub use self::{
     progress::Progress,
     records::WrittenUsers,
     report::Report,
-    run::ImportOutcome,
+    run::{ImportOutcome, Stop},
 };
 use crate::{domain::Origin, env::Env, password::Passwords, sealing::SealingKeys, store::Store};
 

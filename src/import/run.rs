@@ -9,6 +9,16 @@ use super::{
 };
 use crate::{django::DjangoSource, domain::chain};
 
+/// The requests to stop a run.
+#[derive(Default)]
+pub struct Stop {
+    /// Ends an import after its current batch. One that follows its source ends with a last round, so that it
+    /// imports all that was written there before.
+    pub requested: CancellationToken,
+    /// Ends every round after its current batch.
+    pub at_once: CancellationToken,
+}
+
 /// The result of a run.
 pub struct ImportOutcome {
     /// The report.
@@ -49,7 +59,7 @@ impl ImportOutcome {
 }
 
 impl Import {
-    /// Imports the rows of the source, once or, with `follow_every`, repeatedly until `stop` is triggered.
+    /// Imports the rows of the source, once or, with `follow_every`, repeatedly until `stop` is requested.
     ///
     /// A stop is not an error: the report states that the import is not complete, and the next run resumes.
     ///
@@ -59,20 +69,24 @@ impl Import {
         &self,
         source: &mut DjangoSource,
         progress: &mut impl Progress,
-        stop: &CancellationToken,
+        stop: &Stop,
     ) -> Result<ImportOutcome, ImportError> {
         let mut totals = Totals::default();
         let mut round = self.begin_round(source, progress).await?;
         let mut open = self.decide(&mut round).await?;
         let mut is_complete = false;
         if open == 0 && !self.options.dry_run {
-            is_complete = self.apply(source, &mut round, &mut totals, progress, stop).await?;
-            while let Some(interval) = self.options.follow_every.filter(|_| !stop.is_cancelled()) {
+            is_complete = self.apply(source, &mut round, &mut totals, progress, &stop.requested).await?;
+            // A first round that was stopped is not complete: nothing was followed yet.
+            let mut pause = self.options.follow_every.filter(|_| is_complete);
+            while let Some(interval) = pause {
                 progress.report_round(totals.written, open);
-                if stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_none() {
-                    break;
-                }
-                match self.follow(source, &mut totals, stop).await {
+                let requested =
+                    stop.requested.run_until_cancelled(tokio::time::sleep(interval)).await.is_none();
+                // The last round begins after the request: the one before it may have read past a row that
+                // was written since.
+                pause = pause.filter(|_| !requested);
+                match self.follow(source, &mut totals, &stop.at_once).await {
                     Ok(followed) => (round, open, is_complete) = followed,
                     // Nothing is lost: the next round finds what this one has missed.
                     Err(error) => {

@@ -249,7 +249,7 @@ fn connection_fault(stage: Stage, error: &Error, host: &str) -> String {
         Some(rustls::Error::InvalidMessage(_)) if stage == Stage::StartTls => {
             return format!("the SMTP server {host} accepted STARTTLS, but its answer is not TLS");
         }
-        Some(rustls::Error::InvalidMessage(_)) => {
+        Some(rustls::Error::InvalidMessage(_)) if stage == Stage::Hello => {
             return "this port speaks no TLS from the first byte: write smtp:// instead of smtps:// in mail.url"
                 .to_owned();
         }
@@ -261,7 +261,8 @@ fn connection_fault(stage: Stage, error: &Error, host: &str) -> String {
             };
             return format!("the certificate of the SMTP server {}", certificate_fault(error, advice));
         }
-        _ => {}
+        Some(error) => return format!("the TLS connection to the SMTP server {host} failed: {error}"),
+        None => {}
     }
     match find_cause::<io::Error>(error) {
         Some(error) if error.kind() == io::ErrorKind::ConnectionRefused => {

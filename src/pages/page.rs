@@ -153,7 +153,8 @@ async fn use_link(
     }
 }
 
-/// Records a refused or failed submission in the audit trail, unless its operation has recorded an event.
+/// Records a refused or failed submission in the audit trail, unless its operation has recorded an event
+/// (`queue_call` checks that).
 pub(super) fn note_refusal(
     accounts: &Accounts,
     purpose: MailTokenPurpose,

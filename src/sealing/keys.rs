@@ -108,27 +108,34 @@ impl SealingKeys {
         Ok(())
     }
 
-    /// Reads the file again if it was changed since it was read last. True if the keys were read.
-    fn reload_if_changed(&self) -> bool {
-        let Some(path) = &self.path else { return false };
+    /// Reads the file again if it was changed since it was read last, for a value that no loaded key
+    /// decrypts.
+    fn reload_for_unknown_key(&self) {
+        let Some(path) = &self.path else { return };
         let read_state = *self.read_state.lock().unwrap_or_else(PoisonError::into_inner);
         if state_of(path) == read_state {
-            return false;
+            return;
         }
         match self.reload() {
-            Ok(()) => {
-                tracing::info!(
-                    keys = self.ring().shown(),
-                    "Read the secret keys again: a value names another key"
-                );
-                true
-            }
-            Err(error) => {
-                tracing::error!(
-                    "Could not read the secret keys again; the previous ones stay in use: {error}"
-                );
-                false
-            }
+            Ok(()) => tracing::info!(
+                keys = self.ring().shown(),
+                "Read the secret keys again: no loaded key decrypts a value"
+            ),
+            Err(error) => tracing::error!(
+                "Could not read the secret keys again; the previous ones stay in use: {error}"
+            ),
+        }
+    }
+
+    /// Reads the file again if it was changed since it was read last.
+    ///
+    /// # Errors
+    /// As [`SealingKeys::reload`].
+    pub fn reload_if_changed(&self) -> Result<(), KeyFileError> {
+        let read_state = *self.read_state.lock().unwrap_or_else(PoisonError::into_inner);
+        match &self.path {
+            Some(path) if state_of(path) != read_state => self.reload(),
+            _ => Ok(()),
         }
     }
 
@@ -144,10 +151,15 @@ impl SealingKeys {
     /// # Errors
     /// [`UnsealError`], with the id of the key and the file if this process does not have the key.
     pub fn open(&self, purpose: Purpose<'_>, sealed: &Sealed) -> Result<[u8; 32], UnsealError> {
-        let mut opened = self.ring().open(purpose, sealed);
-        let is_unknown = matches!(opened, Err(UnsealError::UnknownKey { .. } | UnsealError::NoKey));
-        if is_unknown && self.reload_if_changed() {
-            opened = self.ring().open(purpose, sealed);
+        let ring = self.ring();
+        let mut opened = ring.open(purpose, sealed);
+        if matches!(opened, Err(UnsealError::UnknownKey { .. } | UnsealError::NoKey)) {
+            self.reload_for_unknown_key();
+            // Another call may have read the file meanwhile.
+            let current = self.ring();
+            if !Arc::ptr_eq(&ring, &current) {
+                opened = current.open(purpose, sealed);
+            }
         }
         match (opened, &self.path) {
             (Err(UnsealError::UnknownKey { id, .. }), Some(path)) => {

@@ -16,7 +16,7 @@ use std::{
 use http::{HeaderValue, Response, StatusCode, header};
 use tonic::body::Body;
 
-/// The most headers of a request on a port of HTTP/1.1. A request with more is refused.
+/// The most headers of a request of HTTP/1.1 on the API port. The HTTP port allows fewer (`http1.rs`).
 pub(super) const HEADERS_MAX: usize = 100;
 
 /// Why the end of a request is not certain.

@@ -11,7 +11,6 @@ use clap::{
     Args, Subcommand,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use tokio_util::sync::CancellationToken;
 
 use self::{
     parts::{build_import, cores, open_existing, open_source, open_target},
@@ -27,7 +26,7 @@ use super::{
 };
 use crate::{
     config::Settings,
-    import::{ImportOptions, OnEmailConflict, OnTokenConflict, OnUsernameConflict, Report},
+    import::{ImportOptions, OnEmailConflict, OnTokenConflict, OnUsernameConflict, Report, Stop},
 };
 
 /// How many plaintext passwords each core hashes between two writes. If the process is killed, a few seconds
@@ -178,20 +177,26 @@ impl Django {
             if self.dry_run { open_existing(settings).await? } else { Some(open_target(settings).await?) };
         let import = build_import(settings, store, self.options()).await?;
 
-        let stop = CancellationToken::new();
+        let stop = Stop::default();
         let mut signals = Signals::listen()?;
         let mut progress = TerminalProgress::new(import.env.clock.clone());
         let run = import.run(&mut source, &mut progress, &stop);
         tokio::pin!(run);
-        let mut outcome = tokio::select! {
-            outcome = &mut run => outcome,
-            signal = signals.next() => {
+        let mut outcome = loop {
+            let signal = tokio::select! {
+                outcome = &mut run => break outcome.map_err(reason)?,
+                signal = signals.next() => signal,
+            };
+            if self.follow && !stop.requested.is_cancelled() {
+                tracing::info!(
+                    "Received {signal}; stopping after a last round, or after the current batch at a second signal"
+                );
+            } else {
                 tracing::info!("Received {signal}; stopping after the current batch");
-                stop.cancel();
-                run.await
+                stop.at_once.cancel();
             }
-        }
-        .map_err(reason)?;
+            stop.requested.cancel();
+        };
 
         report.map_or(Ok(()), |report| report.write(&mut outcome))?;
         let printed = print_report(&outcome.report)

@@ -178,13 +178,17 @@ impl Reload {
         sealing_keys: Arc<SealingKeys>,
         triggers: ReloadTriggers,
     ) -> Self {
-        // A key that a secret needs is also read when the secret is decrypted.
+        // Unlike the files of `ReloadTriggers`, this one is watched only from here on: `run` begins with a
+        // look at whether it has changed since the keys were loaded.
         let key_file = WatchedFiles::new([&sealing_keys.path().map(Path::to_owned)]);
         Self { settings, gate, tls, audit, sealing_keys, triggers, key_file }
     }
 
     /// Reloads changed files until `stop`.
     pub(super) async fn run(mut self, stop: CancellationToken) {
+        if let Err(error) = self.sealing_keys.reload_if_changed() {
+            self.key_file.log("secret keys", Err(format!("secret.key-file: {}", chain(&error))));
+        }
         loop {
             let is_forced = tokio::select! {
                 () = stop.cancelled() => return,

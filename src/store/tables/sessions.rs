@@ -167,9 +167,9 @@ statements! {
 }
 
 impl Store {
-    /// Opens a session and records the effects of the correct password. Changes nothing and returns false if,
-    /// after the password was verified, the password changed or the user was disabled, deleted or marked as
-    /// not verified.
+    /// Opens a session, revokes those of the user beyond `sessions_max`, and records the effects of the
+    /// correct password. Changes nothing and returns false if, after the password was verified, the password
+    /// changed or the user was disabled, deleted or marked as not verified.
     pub async fn open_session(
         &self,
         new: NewSession,
@@ -184,8 +184,8 @@ impl Store {
             }
             diesel::insert_into(core_session::table).values(SessionRow::from(&new)).execute(connection).await?;
             let is_ahead = core_session::refreshed_at.gt(TimestampColumn(new.latest_possible_refresh));
-            // False sorts before true, so the sessions of a clock that was ahead are the first beyond the
-            // maximum.
+            // False sorts before true: sessions that a clock ahead of time has refreshed come last, and so
+            // are revoked first.
             let surplus: Vec<UuidColumn> = core_session::table
                 .filter(core_session::user_id.eq(new.user.as_i64()))
                 .order((is_ahead, core_session::refreshed_at.desc(), core_session::session_id))

@@ -51,7 +51,7 @@ fn booleans_that_are_stored_as_text_are_taken_and_reported_and_others_are_refuse
 }
 
 #[test]
-fn times_that_the_store_cannot_hold_are_findings_of_their_rows() {
+fn times_that_cannot_be_read_or_stored_are_findings_of_their_rows() {
     let sqlite = Django::small(Engine::Sqlite, 4);
     sqlite.execute(
         "UPDATE core_user SET created_at = '9999-12-31 23:59:59-01:00' WHERE id = 1; \

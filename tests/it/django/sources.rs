@@ -93,6 +93,7 @@ fn a_hash_cost_that_is_too_low_is_refused() {
 fn a_database_of_this_service_is_refused_as_a_source() {
     let store = TestDatabase::new(Engine::Sqlite);
     assert!(super::kairos(&["migrate", "--database-url", store.url()]).status.success());
+    // A column that only this service has.
     assert_refused(store.url(), "username_key");
 }
 

@@ -253,7 +253,7 @@ async fn an_unreadable_page_is_reported_as_damage_and_nothing_serves() {
     server.logged("Call failed: database damaged").await;
 }
 
-/// The writes behind a lock share one time limit, which begins when each is enqueued.
+/// The time limit of a write begins when it is enqueued, not when its turn comes.
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_behind_a_lock_fail_together() {
     let database = TestDatabase::new(Engine::Sqlite);
