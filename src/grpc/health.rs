@@ -2,9 +2,9 @@
 //!
 //! | the service can do | the services of the API, and `""` | [`LOOK_UPS`] |
 //! |---|---|---|
-//! | everything | SERVING | SERVING |
-//! | look-ups, but no login | NOT_SERVING | SERVING |
-//! | no look-up | NOT_SERVING | NOT_SERVING |
+//! | everything | `SERVING` | `SERVING` |
+//! | look-ups, but no login | `NOT_SERVING` | `SERVING` |
+//! | no look-up | `NOT_SERVING` | `NOT_SERVING` |
 //!
 //! Users cannot log in while the database refuses writes, its primary is away, or no key signs access tokens.
 

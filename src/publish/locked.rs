@@ -51,8 +51,9 @@ impl LockedFile {
 
     /// Replaces the content of the file. It keeps its owner, its permissions and its lock.
     ///
-    /// # Errors The file cannot be written. It has its earlier content then, unless only the sync of its
-    /// folder failed.
+    /// # Errors
+    /// The file cannot be written. It has its earlier content then, unless only the sync of its folder
+    /// failed.
     pub fn replace(&mut self, bytes: &[u8]) -> io::Result<()> {
         let existing = self.lock.metadata()?;
         let mut draft = Draft::create(&self.path)?;
@@ -103,7 +104,9 @@ mod tests {
                 })
             })
             .collect();
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        for thread in threads {
+            thread.join().unwrap();
+        }
         assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 160);
     }
 

@@ -226,7 +226,7 @@ async fn a_connection_is_idle_from_the_end_of_its_last_call() {
     let mut peer = server.socket().await;
     peer.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
     // The call is in flight when the first idle time has passed.
-    tokio::time::sleep(IDLE - CALL / 2).await;
+    tokio::time::sleep(IDLE.saturating_sub(CALL / 2)).await;
     let began = Instant::now();
     peer.write_all(SLOW_CALL).await.unwrap();
 

@@ -210,7 +210,7 @@ on_both_engines! {
         let server = TestServer::on_url(database.url().to_owned()).start().await;
         let old = listed(&server)[0][0].clone();
         fs::remove_file(server.secret_key_file()).unwrap();
-        private_file::write(server.secret_key_file(), &STANDARD.encode(Entropy::system().bytes::<32>()));
+        private_file::write(server.secret_key_file(), STANDARD.encode(Entropy::system().bytes::<32>()));
         let other = fs::read(server.secret_key_file()).unwrap();
 
         for arguments in [&["add"][..], &["rotate", "--wait", "1ms"]] {

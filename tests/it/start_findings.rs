@@ -449,7 +449,7 @@ fn server_without_tls() -> (u16, Arc<Mutex<Vec<Vec<u8>>>>) {
 /// the name of the role.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_sent_to_postgresql_without_tls_unless_the_url_allows_it() {
-    /// SSLRequest (PostgreSQL's documentation, "Message Formats").
+    /// `SSLRequest` (PostgreSQL's documentation, "Message Formats").
     const SSL_REQUEST: &[u8] = &[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
     let folder = tempfile::tempdir().unwrap();
     private_file::write(folder.path().join("key"), KEY);

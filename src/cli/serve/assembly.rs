@@ -78,13 +78,8 @@ impl Service {
         let audit = deps.audit.clone();
         let accounts = Accounts::new(deps, accounts_options(&settings));
         let reporter = HealthReporter::new();
-        let health = HealthWatch::begin(
-            reporter.clone(),
-            store.clone(),
-            signing_keys.access_tokens().clone(),
-            env.clock.clone(),
-        )
-        .await;
+        let (tokens, clock) = (signing_keys.access_tokens().clone(), env.clock.clone());
+        let health = HealthWatch::begin(reporter.clone(), store.clone(), tokens, clock).await;
         let health_service = grpc::health_service(reporter, health.readiness());
         let api = Api {
             accounts: accounts.clone(),
