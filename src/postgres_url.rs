@@ -136,6 +136,12 @@ impl Parts {
         let malformed = |reason: &str| InvalidPostgresUrl::Malformed(reason.to_owned());
         let rest = ["postgres://", "postgresql://"].iter().find_map(|scheme| text.strip_prefix(scheme));
         let rest = rest.ok_or_else(|| malformed("it does not begin with postgres:// or postgresql://"))?;
+        let before_query = rest.split('?').next().unwrap_or_default();
+        if before_query.split_once('/').is_some_and(|(_, database)| database.contains('@')) {
+            return Err(malformed(
+                "a `@` follows the database: write %2F and %40 for `/` and `@` in a password",
+            ));
+        }
         let mut parts = Self { parameters: Vec::new() };
         let has_user = rest.find(['@', '/']).is_some_and(|end| rest.get(end..=end) == Some("@"));
         let rest = match rest.find(['@', '/']) {
@@ -282,9 +288,9 @@ impl Parts {
     }
 }
 
-/// Refuses a host with an `@`, or with a port that is not a number from 1 to 65535. The error shows the text
-/// after the colon only if it cannot be a part of a password. Without a user it can be one: in
-/// `postgres://user:password/database`, the host is missing.
+/// Refuses a host with an `@`, or with a port that is not a number from 1 to 65535. The error does not show
+/// the text after the colon, which may be a part of a password: in `postgres://user:password/database`, the
+/// host is missing.
 fn refuse_ports(hosts: &str, has_user: bool) -> Result<(), InvalidPostgresUrl> {
     let malformed = |reason: String| Err(InvalidPostgresUrl::Malformed(reason));
     // An address without its second bracket has no port: `set_hosts` refuses it.
@@ -294,7 +300,7 @@ fn refuse_ports(hosts: &str, has_user: bool) -> Result<(), InvalidPostgresUrl> {
         match port {
             Some(port) if !port.parse::<u16>().is_ok_and(|port| port > 0) => {
                 return malformed(if has_user && !port.contains('@') {
-                    format!("the port {port:?} is not a number from 1 to 65535")
+                    "the port of a host is not a number from 1 to 65535".to_owned()
                 } else {
                     "the port of a host is not a number from 1 to 65535 (a user and a password end with @)"
                         .to_owned()
@@ -322,7 +328,11 @@ fn one_host(
     let number = if port.is_empty() { Ok(PORT) } else { port.parse::<u16>() };
     match number {
         Ok(number) if number > 0 => config.port(number),
-        _ => return Err(invalid("the port", port)),
+        // The text may be a part of a password, in which `]` or `@` is not escaped.
+        _ => {
+            let rule = "the port of a host is not a number from 1 to 65535".to_owned();
+            return Err(InvalidPostgresUrl::Malformed(rule));
+        }
     };
     if !address.is_empty() {
         config.hostaddr(address.parse().map_err(|_| invalid("the hostaddr", address))?);

@@ -184,12 +184,11 @@ impl CallersFile {
     fn read(path: PathBuf) -> Result<Self, Failure> {
         // A file behind a symbolic link is replaced, not the link.
         let path = fs::canonicalize(&path).unwrap_or(path);
-        let text = if path.exists() {
-            input_file::read_secret(&path).map_err(|error| format!("callers file: {error}"))?.text
-        } else {
-            String::new()
-        };
-        Ok(Self { path, text, locked: None })
+        let read = input_file::read_secret(&path).map_err(|error| format!("callers file: {error}"))?;
+        if let Some(warning) = read.warning {
+            tracing::warn!("callers file: {warning}");
+        }
+        Ok(Self { path, text: read.text, locked: None })
     }
 
     /// Reads the file under its lock.
@@ -198,11 +197,12 @@ impl CallersFile {
         let locked = match LockedFile::lock(&path) {
             Ok(locked) => Some(locked),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            // What is wrong with the file is said when it is read.
-            Err(_) if !path.is_file() => None,
             Err(error) => return Err(format!("callers file {}: {}", ShownPath(&path), io_reason(&error))),
         };
-        Ok(Self { locked, ..Self::read(path)? })
+        match locked {
+            Some(locked) => Ok(Self { locked: Some(locked), ..Self::read(path)? }),
+            None => Ok(Self { path, text: String::new(), locked: None }),
+        }
     }
 
     fn failure(&self, error: &dyn std::fmt::Display) -> Failure {

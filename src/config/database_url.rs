@@ -205,7 +205,7 @@ mod tests {
             ("sqlite:///var/k.db?mode=ro", "no parameters"),
             ("Postgres://a:hunter2@b/c", "in lower case"),
             ("jdbc:postgresql://a:hunter2@b/c", "begins with neither"),
-            ("postgres://a:hunter2@b:70000/c", "port \"70000\""),
+            ("postgres://a:hunter2@b:70000/c", "the port of a host is not a number"),
             ("postgres://a:hunter2/c", "the port of a host is not a number"),
             ("postgres://a:b@c:hunter2@d/c", "the port of a host is not a number"),
             ("postgres://a:b@hunter2@d/c", "write an @ in the password as %40"),

@@ -35,7 +35,7 @@ pub(super) fn reason(error: &tokio_postgres::Error, host: &Config) -> String {
     }
     let text = chain(error);
     let way_out = if text.contains("does not support TLS") {
-        "the server offers no TLS: turn it on there (ssl = on), or write ?sslmode=disable if the network is trusted"
+        "the server offers no TLS, or is not PostgreSQL: turn TLS on there (ssl = on), or write ?sslmode=disable if the network is trusted"
     } else if text.contains("password missing") {
         "the server asks for a password: write postgres://user:password@host/database"
     } else if text.contains("bytes remaining on stream") || text.contains("unexpected message") {
@@ -68,7 +68,7 @@ fn refused(refusal: &DbError, host: &Config) -> String {
         }
         SqlState::INVALID_AUTHORIZATION_SPECIFICATION => format!(
             "the server does not admit {user} to {database}: the role is missing or may not log in, or pg_hba.conf has no \
-             line for it"
+             line for it, or only one that demands TLS (?sslmode=require)"
         ),
         SqlState::INVALID_CATALOG_NAME => {
             format!("the server has no {database}: create it, or correct the name in the URL")

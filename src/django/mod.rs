@@ -12,6 +12,8 @@ pub use self::{
     source::{DjangoRow, DjangoSource},
     target::{DjangoTarget, DjangoUser},
 };
+use std::path::PathBuf;
+
 use crate::database::DatabaseError;
 
 /// Reasons why a database cannot be used as that of the Django backend.
@@ -29,6 +31,9 @@ pub enum DjangoError {
     /// The integrity check of SQLite failed.
     #[error("the file is damaged: {0}")]
     Damaged(String),
+    /// The SQLite file was moved or replaced while it was open.
+    #[error("the file {} was moved or replaced while it was open: run the command again", .0.display())]
+    Replaced(PathBuf),
     /// The table has rows, where an empty table or none was expected.
     #[error("its table core_user already has rows: nothing was written")]
     NotEmpty,

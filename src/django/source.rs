@@ -1,6 +1,10 @@
 //! Reads the rows of the table `core_user` of a Django backend, in each schema that the backend has had.
 
-use std::fmt;
+use std::{
+    fmt, fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 use diesel::{
     QueryableByName, sql_query,
@@ -97,6 +101,25 @@ pub struct DjangoSource {
     session: Session,
     schema: DjangoSchema,
     select: String,
+    /// The file of SQLite that was opened.
+    file: Option<SourceFile>,
+}
+
+/// A file, and what identified it when it was opened.
+struct SourceFile {
+    path: PathBuf,
+    id: (u64, u64),
+}
+
+impl SourceFile {
+    fn open(path: &Path) -> Option<Self> {
+        Some(Self { path: path.to_owned(), id: Self::id_of(path)? })
+    }
+
+    /// Returns device and inode.
+    fn id_of(path: &Path) -> Option<(u64, u64)> {
+        fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
+    }
 }
 
 impl DjangoSource {
@@ -114,7 +137,25 @@ impl DjangoSource {
         let schema = DjangoSchema::of(&columns)?;
         let encoding = raw_encoding(&mut session).await?;
         let select = select(&session, &schema, encoding);
-        Ok(Self { session, schema, select })
+        let file = match options {
+            DatabaseOptions::Sqlite(sqlite) => SourceFile::open(&sqlite.path),
+            _ => None,
+        };
+        Ok(Self { session, schema, select, file })
+    }
+
+    /// Checks that a SQLite file is still the one that was opened: the rows of one that was moved or replaced
+    /// are not those that Django writes.
+    ///
+    /// # Errors
+    /// [`DjangoError::Replaced`].
+    pub fn require_same_file(&self) -> Result<(), DjangoError> {
+        match &self.file {
+            Some(file) if SourceFile::id_of(&file.path) != Some(file.id) => {
+                Err(DjangoError::Replaced(file.path.clone()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Returns the schema of the table.

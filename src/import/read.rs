@@ -35,6 +35,7 @@ impl Import {
             without_times: 0,
             now: self.env.clock.now(),
         };
+        source.require_same_file()?;
         progress.begin("reading", source.count().await.map_err(of_source)?);
         let mut after = None;
         loop {

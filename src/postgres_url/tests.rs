@@ -97,12 +97,16 @@ fn the_session_attributes_are_those_of_libpq() {
 fn an_error_names_what_is_wrong_and_no_password() {
     for (url, reason) in [
         ("mysql://a:hunter2@h/x", "postgres://"),
-        ("postgres://a:hunter2@h:x/x", "port \"x\""),
+        ("postgres://a:hunter2@h:x/x", "the port of a host"),
         ("postgres://a:b@hunter2@h/x", "write an @ in the password as %40"),
-        ("postgres://a:hunter2@h:70000/x", "port \"70000\""),
+        ("postgres://a:hunter2@h:70000/x", "the port of a host"),
         ("postgres://a:hunter2@h1,h2,h3/x?port=1,2", "2 ports do not match 3 hosts"),
         ("postgres://a:hunter2@h1,h2/x?hostaddr=10.0.0.1", "do not match 2 servers"),
         ("postgres://a:hunter2@[::1/x", "brackets"),
+        ("postgres://a:b@hunter2/x@db/x", "%2F and %40"),
+        ("postgres://a:hunter2]c/x", "the port of a host"),
+        ("postgres://a:b@c:hunter2?d", "the port of a host"),
+        ("postgres://a:/hunter2@db/x", "%2F and %40"),
         ("postgres://a:hunter2%zz@h/x", "the password contains a %"),
         ("postgres://a:hunter2@h/x?sslmode", "has no value"),
         ("postgres://a:hunter2@h/x?colour=red", "parameter colour is unknown"),

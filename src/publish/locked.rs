@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Draft, Existing};
+use super::{Draft, Existing, folder_of, remove_leftovers};
 
 /// The most attempts to lock the file. One fails only if another process replaced the file meanwhile, so this
 /// many mean that a process replaces it all the time.
@@ -25,8 +25,11 @@ impl LockedFile {
     /// Waits for the lock of an existing file.
     ///
     /// # Errors
-    /// The file cannot be opened or locked.
+    /// The file cannot be opened or locked, or is a device, a pipe or a folder, which must not be replaced.
     pub fn lock(path: &Path) -> io::Result<Self> {
+        if !fs::metadata(path)?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+        }
         for _ in 0..LOCK_ATTEMPTS_MAX {
             let lock = File::open(path)?;
             lock.lock()?;
@@ -34,6 +37,7 @@ impl LockedFile {
             // the old file.
             let (locked, named) = (lock.metadata()?, fs::metadata(path)?);
             if (locked.dev(), locked.ino()) == (named.dev(), named.ino()) {
+                remove_leftovers(folder_of(path));
                 return Ok(Self { lock, path: path.to_owned() });
             }
         }
@@ -86,6 +90,17 @@ mod tests {
     use std::{sync::mpsc, thread, time::Duration};
 
     use super::*;
+
+    #[test]
+    fn what_is_no_file_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        for path in [&pipe, folder.path(), Path::new("/dev/null")] {
+            let error = LockedFile::lock(path).unwrap_err().to_string();
+            assert_eq!(error, "it is not a regular file", "{}", path.display());
+        }
+    }
 
     #[test]
     fn changes_at_the_same_time_lose_nothing() {

@@ -62,7 +62,7 @@ pub enum KeyFileError {
     /// The file no longer has the key with which this process has encrypted.
     #[error(
         "{} no longer has the key {id}, under which this process has encrypted secrets: add it again, as the second \
-         key, until `kairos-identity keys secret reseal` says that nothing is encrypted under it",
+         key, until `kairos-identity keys secret reseal` says that nothing is encrypted under it; if it is lost, restart the service",
         ShownPath(path)
     )]
     CurrentIsMissing {

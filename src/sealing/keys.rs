@@ -163,7 +163,11 @@ impl SealingKeys {
         }
         match (opened, &self.path) {
             (Err(UnsealError::UnknownKey { id, .. }), Some(path)) => {
-                let place = format!("in {}, which has {}", ShownPath(path), self.ring().shown());
+                let place = format!(
+                    "among those that this process has read from {}: {}",
+                    ShownPath(path),
+                    self.ring().shown()
+                );
                 Err(UnsealError::UnknownKey { id, place })
             }
             (opened, _) => opened,

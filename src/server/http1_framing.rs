@@ -19,6 +19,10 @@ use tonic::body::Body;
 /// The most headers of a request of HTTP/1.1 on the API port. The HTTP port allows fewer (`http1.rs`).
 pub(super) const HEADERS_MAX: usize = 100;
 
+/// The most complete heads whose calls have not begun. hyper reads no more than a buffer of requests before
+/// it begins their calls, so more would mean that it sees other requests.
+const COMPLETE_MAX: usize = 4_096;
+
 /// Why the end of a request is not certain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FramingError {
@@ -66,6 +70,8 @@ struct State {
     complete: VecDeque<Result<(), FramingError>>,
     /// The calls that are being answered.
     calls: usize,
+    /// The number of heads that were complete so far.
+    heads: u64,
 }
 
 enum Part {
@@ -83,7 +89,7 @@ enum Part {
         bytes_left: u64,
     },
     ChunkEnd,
-    Trailers(BlankLine),
+    Trailers(Trailers),
     /// The bytes belong to no request: the connection is about to be closed.
     Closed,
 }
@@ -99,9 +105,12 @@ impl RequestFraming {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds bytes that were read.
-    pub(super) fn add(&self, bytes: &[u8]) {
-        self.lock().add(bytes);
+    /// Adds bytes that were read. Returns true if they complete a head.
+    pub(super) fn add(&self, bytes: &[u8]) -> bool {
+        let mut state = self.lock();
+        let heads = state.heads;
+        state.add(bytes);
+        state.heads != heads
     }
 
     /// Returns the number of bytes of the head that is not complete.
@@ -155,9 +164,13 @@ impl State {
                     }
                     rest
                 }
-                Part::Trailers(end) => {
-                    let Some((_, rest)) = end.split(bytes) else { return };
-                    self.part = Part::default();
+                Part::Trailers(trailers) => {
+                    let Some((byte, rest)) = bytes.split_first() else { return };
+                    match trailers.after(*byte) {
+                        Ok(None) => self.part = Part::default(),
+                        Ok(Some(next)) => *trailers = next,
+                        Err(NotCrlf) => self.part = Part::Closed,
+                    }
                     rest
                 }
                 Part::ChunkSize { bytes: size } => {
@@ -189,6 +202,11 @@ impl State {
     /// Decides how the body after a complete head is delimited.
     fn complete_head(&mut self) {
         let head = std::mem::take(&mut self.head);
+        self.heads = self.heads.wrapping_add(1);
+        if self.complete.len() >= COMPLETE_MAX {
+            self.part = Part::Closed;
+            return;
+        }
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut request = httparse::Request::new(&mut headers);
         // hyper parses the same bytes with the same library, refuses what it cannot parse, and closes.
@@ -237,8 +255,7 @@ fn body_of(headers: &[httparse::Header<'_>]) -> Result<Part, FramingError> {
 /// Returns what follows the line with the size of a chunk. The last chunk has size 0.
 const fn after_chunk_size(bytes: u64) -> Part {
     match bytes {
-        // The line of the size has ended, so a blank line ends the trailers.
-        0 => Part::Trailers(BlankLine { is_line_blank: true, has_begun: true }),
+        0 => Part::Trailers(Trailers::LineBegin),
         _ => Part::Chunk { bytes_left: bytes },
     }
 }
@@ -262,7 +279,36 @@ fn after_line(bytes: &[u8]) -> Option<&[u8]> {
     parts.next()
 }
 
-/// Finds the blank line that ends a head or the trailers. A line ends with CRLF or LF.
+/// The trailers of a chunked body, which end with an empty line. Unlike in a head, each line ends with CRLF:
+/// for hyper, an LF alone is part of a line, so that it must not end one here.
+enum Trailers {
+    LineBegin,
+    /// Within a line.
+    Line,
+    /// After the CR of a line.
+    LineCr,
+    /// After the CR of the empty line.
+    EndCr,
+}
+
+/// A CR without an LF, which hyper refuses.
+struct NotCrlf;
+
+impl Trailers {
+    /// Returns the state after this byte; `None` after the last byte of the trailers.
+    const fn after(&self, byte: u8) -> Result<Option<Self>, NotCrlf> {
+        match (self, byte) {
+            (Self::LineBegin, b'\r') => Ok(Some(Self::EndCr)),
+            (Self::Line, b'\r') => Ok(Some(Self::LineCr)),
+            (Self::LineBegin | Self::Line, _) => Ok(Some(Self::Line)),
+            (Self::LineCr, b'\n') => Ok(Some(Self::LineBegin)),
+            (Self::EndCr, b'\n') => Ok(None),
+            (Self::LineCr | Self::EndCr, _) => Err(NotCrlf),
+        }
+    }
+}
+
+/// Finds the blank line that ends a head. A line ends with CRLF or LF.
 struct BlankLine {
     /// Whether the line that is being read has no byte yet.
     is_line_blank: bool,
@@ -298,7 +344,9 @@ mod tests {
     /// Adds the bytes in parts of `size`.
     fn framing(requests: &str, size: usize) -> RequestFraming {
         let framing = RequestFraming::default();
-        requests.as_bytes().chunks(size).for_each(|part| framing.add(part));
+        for part in requests.as_bytes().chunks(size) {
+            framing.add(part);
+        }
         framing
     }
 
@@ -314,6 +362,9 @@ mod tests {
             &format!("{CHUNKED}0\r\n\r\n"),
             &format!("{CHUNKED}18;name=\"x\"\r\nGET / HTTP/1.1\r\nx: y\r\n\r\n\r\n0\r\n\r\n"),
             &format!("{CHUNKED}2 \r\n\r\n\r\n00\r\ntrailer: x\r\nother: y\r\n\r\n"),
+            // An LF alone ends no line of the trailers: no request begins there.
+            &format!("{CHUNKED}0\r\n\nGET /fake HTTP/1.1\r\nfoo: bar\r\n\r\n"),
+            &format!("{CHUNKED}0\r\nx: y\n\nGET /fake HTTP/1.1\r\n\r\n"),
         ] {
             let requests = format!("{body}{body}{next}");
             for size in 1..=requests.len() {

@@ -92,7 +92,10 @@ impl<Io: AsyncRead + Unpin> AsyncRead for LimitedIo<Io> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.io).poll_read(context, buffer);
-        self.framing.add(buffer.filled().get(before..).unwrap_or_default());
+        if self.framing.add(buffer.filled().get(before..).unwrap_or_default()) {
+            // The next head has its own time.
+            self.head_deadline = None;
+        }
         if read.is_pending() { self.check_head(context) } else { read }
     }
 }

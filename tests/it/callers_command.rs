@@ -112,6 +112,10 @@ fn a_token_that_cannot_be_printed_leaves_the_file_as_it_was() {
         let error = refused(&file, arguments, full);
         assert!(error.contains("the callers file was not changed"), "{error}");
     }
+    let pipe = file.with_file_name("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let output = caller(&pipe, &["add", "bff", "--role", "bff"], Stdio::piped());
+    assert!(stderr(&output).contains("not a regular file"), "{output:?}");
     let missing = file.with_file_name("new.toml");
     let full = File::options().write(true).open("/dev/full").unwrap();
     refused(&missing, &["add", "bff", "--role", "bff"], full);

@@ -107,7 +107,7 @@ on_both_engines! {
         let (names, output) = tokio::join!(load, rotated);
 
         let printed = stdout(&output);
-        assert!(output.status.success() && printed.contains("no longer used by this database"), "{output:?}");
+        assert!(output.status.success() && printed.contains("is not used by this database"), "{output:?}");
         let [[new, state, number], [earlier, _, unused]] = listed(&first).try_into().unwrap();
         assert!(new != old && earlier == old && state == "current" && unused == "0", "{new} {state} {unused}");
         assert!(number.parse::<usize>().unwrap() > names.len(), "{number}");

@@ -80,6 +80,7 @@ impl Keys {
                     // With another secret key, the new signing key would be of no use to the service.
                     keys.check().await.map_err(reason)?;
                 }
+                let was_lost = keys.check().await.is_err();
                 let rotation = if revoke_earlier { Rotation::RevokingEarlier } else { Rotation::Orderly };
                 let origin = origin();
                 let created = keys.rotate(rotation, &origin).await.map_err(reason)?;
@@ -104,6 +105,13 @@ impl Keys {
                     ));
                     printed = printed.and(after_change(told));
                     tokio::time::sleep(REVOCATION_DELAY).await;
+                }
+                if was_lost {
+                    let told = print_error(
+                        "restart every running instance: it still uses the secret key that is lost, and cannot sign with \
+                         the new signing key until then",
+                    );
+                    printed = printed.and(after_change(told));
                 }
                 printed
             }

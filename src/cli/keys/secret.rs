@@ -50,8 +50,8 @@ pub(super) enum Action {
     /// stored secrets again under it
     ///
     /// Running instances read the changed file within 2 seconds, or at once when they meet a value under a
-    /// key that they do not have. If the command is interrupted, run `reseal` to complete it; nothing is
-    /// lost meanwhile.
+    /// key that they do not have. Nothing is lost if the command is interrupted: run `rotate --to ID` with
+    /// the id of the added key (`list`), or `reseal` if that key is the current one already.
     Rotate {
         /// Use this key, which `add` has added, instead of a new one
         #[arg(long, value_name = "ID")]
@@ -283,7 +283,7 @@ impl SecretKeys {
         for id in ring.ids().into_iter().filter(|id| *id != ring.current()) {
             match uses(id) {
                 0 => print(format_args!(
-                    "the key {id} is no longer used by this database: keep it with the backups of its time, and then run \
+                    "the key {id} is not used by this database: if it was, keep it with the backups of its time, and then run \
                      `kairos-identity keys secret remove {id}`"
                 ))?,
                 number => print(format_args!(

@@ -154,6 +154,21 @@ async fn a_call_that_takes_longer_than_a_head_may_is_answered_before_the_next_he
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn each_head_has_its_own_time() {
+    const LONG: Duration = Duration::from_secs(1);
+    let server = TestServer::start(ServerOptions { first_byte_timeout: LONG, ..options() }, None);
+    let request = format!("{CHECK}Content-Length: 0\r\n\r\n");
+    let (begin, rest) = request.split_at(5);
+    let mut socket = send(&server, begin).await;
+    tokio::time::sleep(LONG.mul_f64(0.7)).await;
+    socket.write_all(format!("{rest}{begin}").as_bytes()).await.unwrap();
+    answer(&mut socket).await;
+    tokio::time::sleep(LONG.mul_f64(0.5)).await;
+    socket.write_all(rest.as_bytes()).await.unwrap();
+    assert!(answer(&mut socket).await.starts_with("HTTP/1.1 200 OK"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_connection_carries_chunked_requests_one_after_the_other() {
     let server = TestServer::start(options(), None);
     let chunked = format!("{CHECK}Transfer-Encoding: chunked\r\n\r\n2\r\n\0\0\r\n3\r\n\0\0\0\r\n0\r\n\r\n");

@@ -62,3 +62,27 @@ on_both_engines! {
         assert!(errors.contains("1 conflicts are open, and the other rows were imported"), "{errors}");
     }
 }
+
+/// The rows of a file that was replaced are not those that Django writes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_was_replaced_is_not_complete() {
+    let (django, store) = (Django::small(Engine::Sqlite, 2), TestDatabase::new(Engine::Sqlite));
+    let file = django.url().strip_prefix("sqlite://").unwrap().to_owned();
+    let arguments = ["import", "django", "--from", django.url(), "--to", store.url(), "--follow"];
+    let following = program(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    until("the users are imported", ARRIVAL_LIMIT, async || {
+        let made = store.try_execute("SELECT 1 FROM core_user").is_ok();
+        (made && store.count("core_user") == 2).then_some(())
+    })
+    .await;
+
+    std::fs::copy(&file, format!("{file}.copy")).unwrap();
+    std::fs::rename(format!("{file}.copy"), &file).unwrap();
+    let stop = format!("kill -INT {}", following.id());
+    assert!(std::process::Command::new("sh").args(["-c", &stop]).status().unwrap().success());
+    let ended = following.wait_with_output().unwrap();
+
+    let errors = stderr(&ended);
+    assert_eq!(ended.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("was moved or replaced while it was open"), "{errors}");
+}
