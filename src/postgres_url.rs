@@ -18,6 +18,9 @@ const SOCKET_FOLDER: &str = "/var/run/postgresql";
 /// The port of a host if the URL names none: the default of PostgreSQL.
 const PORT: u16 = 5432;
 
+/// Why a port is refused. Its text is not shown.
+const PORT_RULE: &str = "the port of a host is not a number from 1 to 65535";
+
 /// Largest number of hosts in a URL. Each may take `database.connect-timeout` when connections are opened.
 const HOSTS_MAX: usize = 16;
 
@@ -300,10 +303,9 @@ fn refuse_ports(hosts: &str, has_user: bool) -> Result<(), InvalidPostgresUrl> {
         match port {
             Some(port) if !port.parse::<u16>().is_ok_and(|port| port > 0) => {
                 return malformed(if has_user && !port.contains('@') {
-                    "the port of a host is not a number from 1 to 65535".to_owned()
+                    PORT_RULE.to_owned()
                 } else {
-                    "the port of a host is not a number from 1 to 65535 (a user and a password end with @)"
-                        .to_owned()
+                    format!("{PORT_RULE} (a user and a password end with @)")
                 });
             }
             _ if host.contains('@') => {
@@ -329,10 +331,7 @@ fn one_host(
     match number {
         Ok(number) if number > 0 => config.port(number),
         // The text may be a part of a password, in which `]` or `@` is not escaped.
-        _ => {
-            let rule = "the port of a host is not a number from 1 to 65535".to_owned();
-            return Err(InvalidPostgresUrl::Malformed(rule));
-        }
+        _ => return Err(InvalidPostgresUrl::Malformed(PORT_RULE.to_owned())),
     };
     if !address.is_empty() {
         config.hostaddr(address.parse().map_err(|_| invalid("the hostaddr", address))?);

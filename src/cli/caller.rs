@@ -194,14 +194,12 @@ impl CallersFile {
     /// Reads the file under its lock.
     fn lock(path: PathBuf) -> Result<Self, Failure> {
         let path = fs::canonicalize(&path).unwrap_or(path);
-        let locked = match LockedFile::lock(&path) {
-            Ok(locked) => Some(locked),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(format!("callers file {}: {}", ShownPath(&path), io_reason(&error))),
-        };
-        match locked {
-            Some(locked) => Ok(Self { locked: Some(locked), ..Self::read(path)? }),
-            None => Ok(Self { path, text: String::new(), locked: None }),
+        match LockedFile::lock(&path) {
+            Ok(locked) => Ok(Self { locked: Some(locked), ..Self::read(path)? }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(Self { path, text: String::new(), locked: None })
+            }
+            Err(error) => Err(format!("callers file {}: {}", ShownPath(&path), io_reason(&error))),
         }
     }
 
@@ -253,12 +251,11 @@ impl CallersFile {
         let (text, is_new) = (self.changed(change)?, self.locked.is_none());
         self.publish(&text)?;
         print_secret(token.expose()).map_err(|error| {
-            let undone = match self.locked.take() {
+            let undone = match &self.locked {
                 Some(created) if is_new => created.delete().map_err(|error| self.failure(&error)),
-                locked => {
-                    self.locked = locked;
-                    let text = std::mem::take(&mut self.text);
-                    self.publish(&text)
+                _ => {
+                    let earlier = std::mem::take(&mut self.text);
+                    self.publish(&earlier)
                 }
             };
             match undone {

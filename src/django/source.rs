@@ -1,10 +1,6 @@
 //! Reads the rows of the table `core_user` of a Django backend, in each schema that the backend has had.
 
-use std::{
-    fmt, fs,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-};
+use std::{fmt, path::PathBuf};
 
 use diesel::{
     QueryableByName, sql_query,
@@ -19,6 +15,7 @@ use super::{
 use crate::database::{
     DatabaseError, DatabaseOptions,
     session::{Session, on_session},
+    sqlite_file::FileId,
 };
 
 /// A row as it is stored.
@@ -102,24 +99,7 @@ pub struct DjangoSource {
     schema: DjangoSchema,
     select: String,
     /// The file of SQLite that was opened.
-    file: Option<SourceFile>,
-}
-
-/// A file, and what identified it when it was opened.
-struct SourceFile {
-    path: PathBuf,
-    id: (u64, u64),
-}
-
-impl SourceFile {
-    fn open(path: &Path) -> Option<Self> {
-        Some(Self { path: path.to_owned(), id: Self::id_of(path)? })
-    }
-
-    /// Returns device and inode.
-    fn id_of(path: &Path) -> Option<(u64, u64)> {
-        fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
-    }
+    file: Option<(PathBuf, FileId)>,
 }
 
 impl DjangoSource {
@@ -138,7 +118,9 @@ impl DjangoSource {
         let encoding = raw_encoding(&mut session).await?;
         let select = select(&session, &schema, encoding);
         let file = match options {
-            DatabaseOptions::Sqlite(sqlite) => SourceFile::open(&sqlite.path),
+            DatabaseOptions::Sqlite(sqlite) => {
+                FileId::of(&sqlite.path).ok().map(|id| (sqlite.path.clone(), id))
+            }
             _ => None,
         };
         Ok(Self { session, schema, select, file })
@@ -151,8 +133,8 @@ impl DjangoSource {
     /// [`DjangoError::Replaced`].
     pub fn require_same_file(&self) -> Result<(), DjangoError> {
         match &self.file {
-            Some(file) if SourceFile::id_of(&file.path) != Some(file.id) => {
-                Err(DjangoError::Replaced(file.path.clone()))
+            Some((path, id)) if FileId::of(path).ok() != Some(*id) => {
+                Err(DjangoError::Replaced(path.clone()))
             }
             _ => Ok(()),
         }

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Draft, Existing, folder_of, remove_leftovers};
+use super::{Draft, Existing, folder_of, is_at, remove_leftovers};
 
 /// The most attempts to lock the file. One fails only if another process replaced the file meanwhile, so this
 /// many mean that a process replaces it all the time.
@@ -35,8 +35,7 @@ impl LockedFile {
             lock.lock()?;
             // Another process may have replaced the file before the lock was held: then this is the lock of
             // the old file.
-            let (locked, named) = (lock.metadata()?, fs::metadata(path)?);
-            if (locked.dev(), locked.ino()) == (named.dev(), named.ino()) {
+            if is_at(&lock, path)? {
                 remove_leftovers(folder_of(path));
                 return Ok(Self { lock, path: path.to_owned() });
             }
@@ -71,15 +70,14 @@ impl LockedFile {
     ///
     /// # Errors
     /// The file cannot be deleted.
-    pub fn delete(self) -> io::Result<()> {
+    pub fn delete(&self) -> io::Result<()> {
         fs::remove_file(&self.path)
     }
 }
 
-/// Publishes the draft with this content. Returns its lock, which was taken before the file got its name.
+/// Publishes the draft with this content. Returns its lock, which [`Draft::create`] has taken.
 fn publish_locked(mut draft: Draft, bytes: &[u8], existing: Existing) -> io::Result<File> {
     draft.file().write_all(bytes)?;
-    draft.file().lock()?;
     let lock = draft.file().try_clone()?;
     draft.publish(existing)?;
     Ok(lock)

@@ -111,31 +111,27 @@ impl SealingKeys {
     /// Reads the file again if it was changed since it was read last, for a value that no loaded key
     /// decrypts.
     fn reload_for_unknown_key(&self) {
-        let Some(path) = &self.path else { return };
-        let read_state = *self.read_state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state_of(path) == read_state {
-            return;
-        }
-        match self.reload() {
-            Ok(()) => tracing::info!(
+        match self.reload_if_changed() {
+            Ok(true) => tracing::info!(
                 keys = self.ring().shown(),
                 "Read the secret keys again: no loaded key decrypts a value"
             ),
+            Ok(false) => {}
             Err(error) => tracing::error!(
                 "Could not read the secret keys again; the previous ones stay in use: {error}"
             ),
         }
     }
 
-    /// Reads the file again if it was changed since it was read last.
+    /// Reads the file again if it was changed since it was read last. Returns true if it was read.
     ///
     /// # Errors
     /// As [`SealingKeys::reload`].
-    pub fn reload_if_changed(&self) -> Result<(), KeyFileError> {
+    pub fn reload_if_changed(&self) -> Result<bool, KeyFileError> {
         let read_state = *self.read_state.lock().unwrap_or_else(PoisonError::into_inner);
         match &self.path {
-            Some(path) if state_of(path) != read_state => self.reload(),
-            _ => Ok(()),
+            Some(path) if state_of(path) != read_state => self.reload().map(|()| true),
+            _ => Ok(false),
         }
     }
 

@@ -189,7 +189,8 @@ impl Django {
             };
             if self.follow && !stop.requested.is_cancelled() {
                 tracing::info!(
-                    "Received {signal}; stopping after a last round, or after the current batch at a second signal"
+                    "Received {signal}; stopping after a last round (the first round: after its current batch); a \
+                     second signal stops after the current batch"
                 );
             } else {
                 tracing::info!("Received {signal}; stopping after the current batch");

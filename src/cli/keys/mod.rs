@@ -76,11 +76,12 @@ impl Keys {
             Action::Secret(_) => Ok(()),
             Action::List => keys.list().await.map_err(reason)?.iter().try_for_each(print_key),
             Action::Rotate { revoke_earlier } => {
+                let checked = keys.check().await;
+                let was_lost = checked.is_err();
                 if !revoke_earlier {
                     // With another secret key, the new signing key would be of no use to the service.
-                    keys.check().await.map_err(reason)?;
+                    checked.map_err(reason)?;
                 }
-                let was_lost = keys.check().await.is_err();
                 let rotation = if revoke_earlier { Rotation::RevokingEarlier } else { Rotation::Orderly };
                 let origin = origin();
                 let created = keys.rotate(rotation, &origin).await.map_err(reason)?;

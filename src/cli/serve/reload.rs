@@ -24,7 +24,7 @@ use crate::{
     config::Settings,
     domain::{AuditKind, Origin, chain},
     input_file::{self, ShownPath},
-    sealing::SealingKeys,
+    sealing::{KeyFileError, SealingKeys},
     server::{self, Alpn, CurrentTls, TlsError},
 };
 
@@ -187,7 +187,7 @@ impl Reload {
     /// Reloads changed files until `stop`.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         if let Err(error) = self.sealing_keys.reload_if_changed() {
-            self.key_file.log("secret keys", Err(format!("secret.key-file: {}", chain(&error))));
+            self.key_file.log("secret keys", Err(key_file_failure(&error)));
         }
         loop {
             let is_forced = tokio::select! {
@@ -226,7 +226,7 @@ impl Reload {
 
     /// Reads the secret keys again.
     fn reload_keys(&self) -> Result<Option<String>, Failure> {
-        self.sealing_keys.reload().map_err(|error| format!("secret.key-file: {}", chain(&error)))?;
+        self.sealing_keys.reload().map_err(|error| key_file_failure(&error))?;
         let ring = self.sealing_keys.ring();
         Ok(Some(format!("{} encrypts, {} decrypt", ring.current(), ring.shown())))
     }
@@ -236,6 +236,10 @@ impl Reload {
         let uses_tls = self.tls.reload(&self.settings)?;
         Ok(uses_tls.then(|| "new connections use them".to_owned()))
     }
+}
+
+fn key_file_failure(error: &KeyFileError) -> Failure {
+    format!("secret.key-file: {}", chain(error))
 }
 
 /// Waits for the next SIGHUP. Never returns if the signal cannot be received.
