@@ -13,7 +13,9 @@ use std::{
 };
 
 use async_channel::Sender;
-use diesel::SqliteConnection;
+use diesel::{
+    RunQueryDsl, SqliteConnection, connection::SimpleConnection, dsl::sql, select, sql_types::Integer,
+};
 
 use super::{
     disk_full::DiskFullFailures,
@@ -27,6 +29,7 @@ use super::{
 use crate::{
     clock::Clock,
     database::{DatabaseError, audit_log::RecordedEvents},
+    entropy::Entropy,
 };
 
 /// Interval at which the path of the file is checked. A file that was moved, deleted or replaced is noticed
@@ -36,6 +39,10 @@ const FILE_INTERVAL: Duration = Duration::from_millis(500);
 /// Number of file checks between two checkpoints: one checkpoint every 2 s at most. SQLite itself makes one
 /// after 1,000 pages; a reader is to be noticed earlier.
 const FILE_CHECKS_PER_CHECKPOINT: u32 = 4;
+
+/// The bits of the random first number of write checks. So there are as many numbers after it as before it:
+/// with a write check each second, enough for 34 years.
+const FIRST_WRITE_NUMBER_BITS: i32 = 0x3fff_ffff;
 
 /// How long the last checkpoint waits for readers and writers of other processes.
 const LAST_CHECKPOINT_WAIT: Duration = Duration::from_secs(1);
@@ -50,6 +57,7 @@ pub struct SqliteThreads {
     /// Number of writes that failed because the disk is full.
     disk_full_failures: DiskFullFailures,
     clock: Clock,
+    entropy: Entropy,
     writer: Sender<Job>,
     readers: Sender<Job>,
 }
@@ -69,7 +77,8 @@ impl SqliteThreads {
             start_thread("sqlite-reader", &options, lifecycle(open_reader, |_| {}), read_jobs.clone())?;
         }
         let (commits, disk_full_failures) = (Arc::default(), DiskFullFailures::default());
-        Ok(Self { options, file, commits, disk_full_failures, clock: Clock::system(), writer, readers })
+        let (clock, entropy) = (Clock::system(), Entropy::system());
+        Ok(Self { options, file, commits, disk_full_failures, clock, entropy, writer, readers })
     }
 
     /// Returns the file that is open.
@@ -130,15 +139,19 @@ impl SqliteThreads {
         self.disk_full_failures.count()
     }
 
-    /// Writes to the file as a transaction does, without a change: sets `user_version`, which nothing uses,
-    /// to the value that it has.
+    /// Writes to the file as a transaction does, without a change to a row: makes the number in its header
+    /// greater by which [`DatabaseFile::check`] tells that the file was overwritten.
     pub(crate) async fn check_writes(&self) -> Result<(), DatabaseError> {
         let (file, lock_wait) = (Arc::clone(&self.file), self.lock_wait());
+        let first = i32::from_be_bytes(self.entropy.bytes()) & FIRST_WRITE_NUMBER_BITS | 1;
         let write = move |connection: &mut InlineConnection| {
             file.check()?;
-            in_transaction(connection, &lock_wait, |connection| {
-                execute(connection, "PRAGMA user_version = 0")
-            })
+            let number = in_transaction(connection, &lock_wait, |connection| {
+                let file = Arc::clone(&file);
+                on_connection(connection, move |connection| write_next_number(connection, &file, first))?
+            })?;
+            file.wrote_number(number);
+            Ok(())
         };
         run_on(&self.writer, write).await
     }
@@ -177,6 +190,18 @@ impl SqliteThreads {
         };
         run_on(&self.writer, checked).await
     }
+}
+
+/// Writes the next number of [`DatabaseFile::next_write_number`] and returns it.
+fn write_next_number(
+    connection: &mut SqliteConnection,
+    file: &DatabaseFile,
+    first: i32,
+) -> Result<i32, DatabaseError> {
+    let current = "(SELECT user_version FROM pragma_user_version)";
+    let next = file.next_write_number(select(sql::<Integer>(current)).get_result(connection)?, first);
+    connection.batch_execute(&format!("PRAGMA user_version = {next}"))?;
+    Ok(next)
 }
 
 /// Moves all pages of the WAL into the file, so that the file alone is complete. If another process reads or

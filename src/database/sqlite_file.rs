@@ -3,20 +3,22 @@
 //! SQLite keeps writing to the file that it opened, wherever that is now. What it acknowledges is then not in
 //! the file that the next start opens. So the service does not serve such a file.
 //!
-//! A file that another program overwrites in place keeps its identity. It is noticed if it becomes shorter:
-//! SQLite shortens a file only in VACUUM, which the service does not run. A longer or equally long content is
-//! not noticed.
+//! A file that another program overwrites in place keeps its identity. Two things show it: the file becomes
+//! shorter (SQLite shortens it only in VACUUM, which the service does not run), or the number in its header
+//! ([`WriteNumber`]) is not one that this store can have.
 //!
-//! Nothing here opens the file: closing it would release SQLite's locks, which belong to the process.
+//! The file is opened here once and never closed: closing it would release SQLite's locks, which belong to
+//! the process.
 
 use std::{
-    fs::{self, Metadata},
+    fs::{self, File, Metadata},
     io,
-    os::unix::fs::MetadataExt,
+    mem::ManuallyDrop,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     sync::{
-        OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
     },
 };
 
@@ -41,31 +43,92 @@ impl From<&Metadata> for FileId {
     }
 }
 
+/// A number in the header of the file, which each write check makes greater. So an earlier copy of the file
+/// has a smaller one. Another store began at another random number, so its numbers are most likely much
+/// smaller or much greater.
+///
+/// It is kept in the field "user version" (SQLite, "Database File Format", 1.3), which SQLite leaves to the
+/// application. In a file that no write check has reached, or to which an earlier release wrote, it is 0,
+/// which says nothing.
+#[derive(Debug, Default)]
+struct WriteNumber {
+    /// The greatest number that was read from the file.
+    in_file: i32,
+    /// The greatest number that this process has written. It is in the file after the next checkpoint.
+    written: i32,
+}
+
+impl WriteNumber {
+    /// Offset of the number in the header, in bytes. Its four bytes are big-endian.
+    const AT: u64 = 60;
+
+    /// How much greater than the known numbers one in the file can be: other processes that serve the same
+    /// file make it greater too, each once in its interval of health checks.
+    const AHEAD_MAX: i32 = 100_000;
+
+    /// Reads the number. Returns 0 if the file is too short for a header.
+    fn read(file: &File) -> i32 {
+        let mut number = [0; 4];
+        match file.read_exact_at(&mut number, Self::AT) {
+            Ok(()) => i32::from_be_bytes(number),
+            Err(_) => 0,
+        }
+    }
+
+    /// Remembers a number that was read from the file. False if a store with the numbers known so far cannot
+    /// have it.
+    fn accept(&mut self, number: i32) -> bool {
+        let known = self.in_file.max(self.written);
+        let possible = self.in_file..=known.saturating_add(Self::AHEAD_MAX);
+        if number == 0 || (known > 0 && !possible.contains(&number)) {
+            return number == 0;
+        }
+        self.in_file = number;
+        true
+    }
+}
+
+/// What earlier checks have found.
+#[derive(Debug, Default)]
+struct Known {
+    /// The WAL, from the first check that finds it. SQLite keeps the file while a connection is open.
+    wal: Option<FileId>,
+    /// The greatest length that the file has had, in bytes.
+    length: u64,
+    write_number: WriteNumber,
+}
+
 /// The file of an open database, with its WAL.
 #[derive(Debug)]
 pub(crate) struct DatabaseFile {
     path: PathBuf,
+    /// Never closed.
+    file: ManuallyDrop<File>,
     id: FileId,
-    /// The WAL, from the first check that finds it. SQLite keeps the file while a connection is open.
-    wal: OnceLock<FileId>,
-    /// The greatest length that the file has had, in bytes.
-    length: AtomicU64,
-    /// Whether the file has become shorter. What it contained is lost, so it is not served again.
-    is_truncated: AtomicBool,
+    /// Locked for the whole of a check: SQLite makes the file longer meanwhile, so an earlier reading must
+    /// not be compared with a later one.
+    known: Mutex<Known>,
     is_present: AtomicBool,
+    /// Whether the file was truncated or overwritten. What it contained is lost, so it is not served again.
+    is_overwritten: AtomicBool,
 }
 
 impl DatabaseFile {
     /// Remembers the file at this path, which has just been opened.
     pub(super) fn opened(path: &Path) -> Result<Self, DatabaseError> {
-        let id = FileId::of(path).map_err(|_| gone(path))?;
+        let opened = || -> io::Result<_> {
+            let file = ManuallyDrop::new(File::open(path)?);
+            let id = FileId::from(&file.metadata()?);
+            Ok((file, id))
+        };
+        let (file, id) = opened().map_err(|_| gone(path))?;
         Ok(Self {
             path: path.to_owned(),
+            file,
             id,
-            wal: OnceLock::new(),
-            length: AtomicU64::new(0),
-            is_truncated: AtomicBool::new(false),
+            known: Mutex::default(),
             is_present: AtomicBool::new(true),
+            is_overwritten: AtomicBool::new(false),
         })
     }
 
@@ -74,15 +137,30 @@ impl DatabaseFile {
         &self.path
     }
 
+    /// Returns the number for a write check to write into the header, where it has found `current`. `first`
+    /// is the number for a file that has none.
+    pub(super) fn next_write_number(&self, current: i32, first: i32) -> i32 {
+        let known = current.max(self.known().write_number.written);
+        if known == 0 { first } else { known.saturating_add(1) }
+    }
+
+    /// Remembers a number that a write check has committed.
+    pub(super) fn wrote_number(&self, number: i32) {
+        let written = &mut self.known().write_number.written;
+        *written = number.max(*written);
+    }
+
     /// Compares the file at the path with the open one, logs a change, and remembers the result for
     /// [`DatabaseFile::require_present`].
     ///
     /// # Errors
-    /// [`DatabaseError::Unavailable`] if the file at the path is not the open one.
+    /// [`DatabaseError::Unavailable`] if the file or its WAL was moved, deleted or replaced, or if the file
+    /// was truncated or overwritten.
     pub(super) fn check(&self) -> Result<(), DatabaseError> {
-        let is_present = self.is_unchanged();
+        let mut known = self.known();
+        let is_present = self.is_unchanged(&mut known);
         match (self.is_present.swap(is_present, Ordering::AcqRel), is_present) {
-            (true, false) if self.is_truncated.load(Ordering::Acquire) => tracing::error!(
+            (true, false) if self.is_overwritten.load(Ordering::Acquire) => tracing::error!(
                 "The database file {} was truncated or overwritten while it was open; it is no longer served: stop the \
                  service, and restore a backup",
                 self.path.display()
@@ -106,24 +184,27 @@ impl DatabaseFile {
         if self.is_present.load(Ordering::Acquire) {
             return Ok(());
         }
-        let is_truncated = self.is_truncated.load(Ordering::Acquire);
-        Err(if is_truncated { truncated(&self.path) } else { gone(&self.path) })
+        let is_overwritten = self.is_overwritten.load(Ordering::Acquire);
+        Err(if is_overwritten { overwritten(&self.path) } else { gone(&self.path) })
     }
 
-    fn is_unchanged(&self) -> bool {
+    fn is_unchanged(&self, known: &mut Known) -> bool {
         let wal = FileId::of(&with_suffix(&self.path, "-wal")).ok();
-        let known_wal = self.wal.get().copied().or_else(|| {
-            let _ = self.wal.set(wal?);
-            wal
-        });
+        known.wal = known.wal.or(wal);
         let Ok(file) = fs::metadata(&self.path) else { return false };
-        if FileId::from(&file) != self.id || wal != known_wal {
+        if FileId::from(&file) != self.id || wal != known.wal {
             return false;
         }
-        if file.len() < self.length.fetch_max(file.len(), Ordering::AcqRel) {
-            self.is_truncated.store(true, Ordering::Release);
+        let is_shorter = file.len() < known.length;
+        known.length = known.length.max(file.len());
+        if is_shorter || !known.write_number.accept(WriteNumber::read(&self.file)) {
+            self.is_overwritten.store(true, Ordering::Release);
         }
-        !self.is_truncated.load(Ordering::Acquire)
+        !self.is_overwritten.load(Ordering::Acquire)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -141,7 +222,7 @@ fn gone(path: &Path) -> DatabaseError {
     ))
 }
 
-fn truncated(path: &Path) -> DatabaseError {
+fn overwritten(path: &Path) -> DatabaseError {
     DatabaseError::unavailable(format!(
         "the database file {} was truncated or overwritten while it was open",
         path.display()
@@ -182,6 +263,80 @@ mod tests {
         assert!(file.check().is_err());
         fs::write(&path, "longer again").unwrap();
         assert!(file.check().is_err(), "what it contained is still lost");
+    }
+
+    /// A file of 100 bytes with this number in its header.
+    fn with_number(number: i32) -> Vec<u8> {
+        let mut bytes = vec![0; 100];
+        bytes[60..64].copy_from_slice(&number.to_be_bytes());
+        bytes
+    }
+
+    #[test]
+    fn a_file_that_grows_during_the_checks_of_several_threads_stays_present() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        fs::write(&path, with_number(1)).unwrap();
+        let file = DatabaseFile::opened(&path).unwrap();
+        let is_done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !is_done.load(Ordering::Acquire) {
+                        file.check().unwrap();
+                    }
+                });
+            }
+            let grow = File::options().write(true).open(&path).unwrap();
+            for number in 2..20_000_i32 {
+                let length = 100 + u64::try_from(number).unwrap();
+                grow.write_all_at(&number.to_be_bytes(), WriteNumber::AT).unwrap();
+                grow.write_all_at(b"x", length).unwrap();
+            }
+            is_done.store(true, Ordering::Release);
+        });
+    }
+
+    #[test]
+    fn a_file_overwritten_by_another_of_the_same_length_is_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        let open = || {
+            fs::write(&path, with_number(1_000)).unwrap();
+            DatabaseFile::opened(&path).unwrap()
+        };
+        for (next, expected) in [
+            (with_number(1_000), true),
+            (with_number(1_001), true),
+            (with_number(0), true),
+            (with_number(999), false),
+            (with_number(-5), false),
+            (with_number(1_000_000_000), false),
+        ] {
+            let file = open();
+            assert!(file.check().is_ok());
+            fs::write(&path, next).unwrap();
+            assert_eq!(file.check().is_ok(), expected);
+        }
+    }
+
+    #[test]
+    fn the_number_of_write_checks_grows() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        fs::write(&path, with_number(0)).unwrap();
+        let file = DatabaseFile::opened(&path).unwrap();
+        assert_eq!(file.next_write_number(0, 70), 70, "the first one is random");
+        file.wrote_number(70);
+        assert_eq!(file.next_write_number(70, 9), 71);
+        assert_eq!(file.next_write_number(75, 9), 76, "another instance has counted");
+        assert_eq!(file.next_write_number(0, 9), 71, "an earlier release has set it to 0");
+
+        // A checkpoint of another instance that is ahead of this one.
+        fs::write(&path, with_number(90)).unwrap();
+        assert!(file.check().is_ok());
+        fs::write(&path, with_number(70)).unwrap();
+        assert!(file.check().is_err());
     }
 
     #[test]

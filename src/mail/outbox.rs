@@ -102,9 +102,9 @@ impl Outbox {
             let Some(Ok(slot)) = slot else { break };
             match outbox.claim().await {
                 Ok(Some(mail)) => {
-                    let outbox = Arc::clone(&outbox);
+                    let (outbox, stop) = (Arc::clone(&outbox), stop.clone());
                     sending.spawn(async move {
-                        outbox.attempt_and_record(&mail).await;
+                        outbox.attempt_and_record(&mail, &stop).await;
                         drop(slot);
                     });
                     // Another mail may be due, so the next one is claimed without a wait.
@@ -144,7 +144,7 @@ impl Outbox {
     }
 
     /// Attempts to deliver the mail, decides what follows, logs it and records it in the outbox.
-    async fn attempt_and_record(&self, mail: &OutgoingMail) {
+    async fn attempt_and_record(&self, mail: &OutgoingMail, stop: &CancellationToken) {
         let outcome = self.attempt(mail).await;
         let (now, jitter) = (self.env.clock.now(), self.env.entropy.fraction());
         let decided = after_attempt(outcome, mail, self.backoff(), now, jitter);
@@ -152,7 +152,7 @@ impl Outbox {
         let expiry_check_at = now.plus(self.backoff().after(1, jitter));
         let next = self.confirm_expiry(mail, decided, expiry_check_at);
         log_result(mail, &next);
-        self.record(mail, next).await;
+        self.record(mail, next, stop).await;
     }
 
     /// Returns what follows an attempt. A mail whose link is found expired is abandoned only if a second
@@ -230,7 +230,8 @@ impl Outbox {
 
     /// Records the result of an attempt, and retries until that succeeds: a mail that was sent without a
     /// record would be sent again. The statement changes the row only while this instance holds the lease.
-    async fn record(&self, mail: &OutgoingMail, next: Next) {
+    /// Ends without a record when the service stops and its SQLite file is lost, which no retry brings back.
+    async fn record(&self, mail: &OutgoingMail, next: Next, stop: &CancellationToken) {
         loop {
             let now = self.env.clock.now();
             let recorded = match next.clone() {
@@ -247,6 +248,13 @@ impl Outbox {
                     return tracing::info!(
                         message_id,
                         "Mail lease lost: a newer mail replaced it, or another instance claimed it"
+                    );
+                }
+                Err(error) if stop.is_cancelled() && self.store.is_file_lost() => {
+                    return tracing::warn!(
+                        message_id = mail.message_id,
+                        error = %error.chain(),
+                        "The result of a mail delivery is not recorded: with this database, the next start sends the mail again"
                     );
                 }
                 Err(error) => {

@@ -86,6 +86,16 @@ impl Store {
         }
     }
 
+    /// True if the last check of a SQLite file found that it was moved, deleted, replaced or overwritten.
+    /// False on PostgreSQL.
+    #[must_use]
+    pub fn is_file_lost(&self) -> bool {
+        match &self.connections {
+            Connections::Sqlite(threads) => threads.file().require_present().is_err(),
+            Connections::Postgres(_) => false,
+        }
+    }
+
     /// Watches a SQLite file until the future is dropped: notices that it was moved, deleted or replaced, and
     /// warns of readers that keep its WAL from being checkpointed. Returns at once on PostgreSQL.
     pub async fn watch_file(&self) {

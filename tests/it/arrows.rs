@@ -22,7 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("password", &["clock", "domain", "entropy", "env"]),
     ("access_token", &["domain"]),
     ("callers", &["domain"]),
-    ("database", &["clock", "connection_failure", "domain", "input_file", "postgres_url"]),
+    ("database", &["clock", "connection_failure", "domain", "entropy", "input_file", "postgres_url"]),
     ("store", &["batch_queue", "database", "domain"]),
     ("django", &["database", "domain"]),
     ("maintenance", &["database", "domain", "publish", "store"]),
