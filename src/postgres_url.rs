@@ -16,7 +16,7 @@ use tokio_postgres::config::{Host, SslMode};
 const SOCKET_FOLDER: &str = "/var/run/postgresql";
 
 /// The port of a host if the URL names none: the default of PostgreSQL.
-const PORT: u16 = 5432;
+pub(crate) const PORT: u16 = 5432;
 
 /// Why a port is refused. Its text is not shown.
 const PORT_RULE: &str = "the port of a host is not a number from 1 to 65535";

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::{
     Failure,
-    output::{Lines, print, print_error, print_secret},
+    output::{Lines, print_error, print_secret},
     printable::field,
     reason,
 };
@@ -140,8 +140,10 @@ impl Caller {
     }
 }
 
-/// Prints the entry of a caller without rights to standard error, and its token to standard output.
+/// Prints the token of a caller to standard output, and its entry without rights to standard error. If the
+/// token cannot be printed, there is no entry for it.
 fn print_entry(name: &str, token: &ServiceToken) -> Result<(), Failure> {
+    print_secret(token.expose())?;
     for line in [
         "",
         "# Append this entry to the callers file (docs/CALLERS.md), and give the token, which is on",
@@ -153,7 +155,7 @@ fn print_entry(name: &str, token: &ServiceToken) -> Result<(), Failure> {
     ] {
         print_error(line)?;
     }
-    print(token.expose())
+    Ok(())
 }
 
 /// Prints the callers of a file.
@@ -242,7 +244,7 @@ impl CallersFile {
     }
 
     /// Replaces the file and prints the token. If the token cannot be printed, the file gets its earlier text
-    /// back: a token that no caller has must not stay valid.
+    /// back, or is deleted if it is new: a token that no caller has must not stay valid.
     fn change_and_print(
         mut self,
         token: &ServiceToken,

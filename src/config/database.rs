@@ -68,7 +68,8 @@ section! {
         /// be up to `lookup.lanes` more for a moment after connections were lost, one that monitors
         /// replication if there are replicas, and two that check the server if the URL has several hosts.
         pool_size: Count<1, 1_000> = "16",
-        /// PostgreSQL: time limit for opening a connection to one host.
+        /// PostgreSQL: time limit for opening a connection to one address of a host. Of a name with several
+        /// addresses, the first four are tried.
         connect_timeout: Span<50, 60_000> = "1s",
         /// PostgreSQL: how long a call waits for a connection before it fails with `UNAVAILABLE`.
         acquire_timeout: Span<50, 60_000> = "1s",

@@ -26,7 +26,8 @@ section! {
         /// of the peer that has the most. A new connection of that peer waits instead.
         connections_max: Count<1, 1_000_000> = "1000",
         /// Maximum number of open connections of one peer; a further one is closed at once. A peer is an IPv4
-        /// address or an IPv6 network (/64). A reverse proxy is one peer.
+        /// address or an IPv6 network (/64). A reverse proxy is one peer. A 64th more may be open for a short
+        /// time: the oldest of them is closed for the next one after 1 s.
         connections_per_peer_max: Count<1, 1_000_000> = "200",
         /// Time limit for the head of a request. It also limits how long a connection may be idle between two
         /// requests.

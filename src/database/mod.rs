@@ -11,6 +11,7 @@ mod disk_full;
 mod error;
 mod heartbeat;
 pub(crate) mod postgres;
+mod postgres_addresses;
 pub(crate) mod postgres_connect;
 mod postgres_errors;
 pub(crate) mod postgres_pool;

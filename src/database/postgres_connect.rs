@@ -1,9 +1,10 @@
 //! Opens PostgreSQL connections: the choice among several hosts, TLS, time limits and session settings.
 
 use std::{
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -25,6 +26,7 @@ use tokio_postgres::{
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
+    postgres_addresses::{ADDRESSES_MAX, addresses, ip_of, shown},
     postgres_errors::{Encrypted, Plain, WithStates},
     postgres_refusal,
     postgres_timeline::NewestTimeline,
@@ -47,7 +49,7 @@ pub struct PostgresOptions {
     /// Largest number of connections on which writes run. The pool has an eighth more, at least one, for
     /// reads.
     pub pool_size: usize,
-    /// Time limit on establishing a connection to one host.
+    /// Time limit on establishing a connection to one address of a host.
     pub connect_timeout: Duration,
     /// Time limit on waiting for a free connection of the pool.
     pub acquire_timeout: Duration,
@@ -72,6 +74,8 @@ pub(super) struct Connector {
     /// The index of the host of the last connection. This host is tried first, because a host that hangs
     /// would cost each new connection its time limit.
     current: AtomicUsize,
+    /// The address of the last connection, if its host is a name. It is tried first for the same reason.
+    current_ip: Mutex<Option<IpAddr>>,
     target: TargetSession,
     tls: Option<Encrypted>,
     session_settings: String,
@@ -106,6 +110,7 @@ impl Connector {
         Ok(Self {
             hosts: options.url.hosts.iter().map(|host| config_with_timeouts(host, options)).collect(),
             current: AtomicUsize::new(0),
+            current_ip: Mutex::default(),
             target: options.url.target,
             tls,
             session_settings: session_settings(options),
@@ -133,13 +138,15 @@ impl Connector {
     /// Returns the time within which [`Connector::connect`] returns.
     pub(super) fn time_limit(&self) -> Duration {
         let rounds = if self.target == TargetSession::PreferStandby { 2 } else { 1 };
-        let attempts = u32::try_from(self.hosts.len() * rounds).unwrap_or(u32::MAX);
+        // For each host, the look-up of its name and each address.
+        let attempts = u32::try_from(self.hosts.len() * rounds * (1 + ADDRESSES_MAX)).unwrap_or(u32::MAX);
         // The margin lets the time limit of the last host pass first, because its error names the host.
         self.connect_timeout.saturating_mul(attempts) + Duration::from_millis(200)
     }
 
     /// Opens a connection to a host that accepts one and is what `target_session_attrs` demands, and applies
-    /// the session settings. The hosts are tried in their order, beginning with that of the last connection.
+    /// the session settings. The hosts are tried in their order, beginning with that of the last connection,
+    /// each with all its addresses.
     pub(super) async fn connect(self: Arc<Self>) -> ConnectionResult<AsyncPgConnection> {
         if self.target == TargetSession::PreferStandby
             && let Ok(connection) = self.connect_to(TargetSession::Standby).await
@@ -154,9 +161,42 @@ impl Connector {
         for offset in 0..self.hosts.len() {
             let index = (first + offset) % self.hosts.len();
             let Some(host) = self.hosts.get(index) else { continue };
-            let reason = match timeout(self.connect_timeout, self.open(host, target)).await {
-                Ok(Ok(connection)) => {
+            match self.connect_to_one_of(&self.addresses(host).await, target).await {
+                Ok(connection) => {
                     self.current.store(index, Ordering::Relaxed);
+                    return Ok(connection);
+                }
+                Err(failed) => reasons.extend(failed),
+            }
+        }
+        let reasons: Vec<_> = match reasons.as_slice() {
+            [(_, reason)] => vec![reason.clone()],
+            several => several.iter().map(|(address, reason)| format!("{address}: {reason}")).collect(),
+        };
+        Err(ConnectionError::BadConnection(reasons.join("; ")))
+    }
+
+    /// Returns a configuration for each address of a host.
+    async fn addresses(&self, host: &tokio_postgres::Config) -> Vec<tokio_postgres::Config> {
+        let current = *self.current_ip.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = timeout(self.connect_timeout, addresses(host, current)).await;
+        found.unwrap_or_else(|_| vec![host.clone()])
+    }
+
+    /// Opens a connection to the first of these addresses of a host that accepts one and is what is demanded.
+    ///
+    /// # Errors
+    /// Each address, and why it could not be used.
+    async fn connect_to_one_of(
+        &self,
+        addresses: &[tokio_postgres::Config],
+        target: TargetSession,
+    ) -> Result<AsyncPgConnection, Vec<(String, String)>> {
+        let mut failed = Vec::new();
+        for address in addresses {
+            let reason = match timeout(self.connect_timeout, self.open(address, target)).await {
+                Ok(Ok(connection)) => {
+                    *self.current_ip.lock().unwrap_or_else(PoisonError::into_inner) = ip_of(address);
                     return Ok(connection);
                 }
                 Ok(Err(reason)) => reason,
@@ -165,12 +205,12 @@ impl Connector {
                         .to_owned()
                 }
             };
-            reasons.push(if self.hosts.len() == 1 { reason } else { format!("{}: {reason}", address(host)) });
+            failed.push((shown(address, addresses.len() > 1), reason));
         }
-        Err(ConnectionError::BadConnection(reasons.join("; ")))
+        Err(failed)
     }
 
-    /// Opens a connection to one host. The error is a text.
+    /// Opens a connection to one address of a host. The error is a text.
     async fn open(
         &self,
         host: &tokio_postgres::Config,
@@ -208,28 +248,30 @@ impl Connector {
         state.timeline.map_or(Ok(()), |timeline| self.newest_timeline.admit(timeline))
     }
 
-    /// Opens a connection and closes it again, to find out whether one of the hosts accepts one. Each host
-    /// has the time of `database.connect-timeout`.
+    /// Opens a connection and closes it again, to find out whether one of the hosts accepts one. Each address
+    /// of a host has the time of `database.connect-timeout`.
     ///
     /// # Errors
-    /// The error of the last host that returned one, with its reason; `None` if all hosts hang.
+    /// The error of the last address that returned one, with its reason; `None` if all hang.
     pub(super) async fn try_once(&self) -> Result<(), Option<(tokio_postgres::Error, String)>> {
         let mut last = None;
         for host in &self.hosts {
-            match timeout(self.connect_timeout, self.try_host(host)).await {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(error)) => {
-                    let reason = postgres_refusal::reason(&error, host);
-                    last = Some((error, reason));
+            for address in self.addresses(host).await {
+                match timeout(self.connect_timeout, self.try_address(&address)).await {
+                    Ok(Ok(())) => return Ok(()),
+                    Ok(Err(error)) => {
+                        let reason = postgres_refusal::reason(&error, &address);
+                        last = Some((error, reason));
+                    }
+                    Err(_) => {}
                 }
-                Err(_) => {}
             }
         }
         Err(last)
     }
 
-    /// Opens a connection to a host and closes it again.
-    async fn try_host(&self, host: &tokio_postgres::Config) -> Result<(), tokio_postgres::Error> {
+    /// Opens a connection to an address of a host and closes it again.
+    async fn try_address(&self, host: &tokio_postgres::Config) -> Result<(), tokio_postgres::Error> {
         match self.protection(host) {
             Protection::Socket(_) => without_tls(host).connect(NoTls).await.map(drop),
             Protection::Tls(tls) => host.connect(tls).await.map(drop),
@@ -340,8 +382,8 @@ const fn refusal(target: TargetSession, state: &SessionState) -> Option<&'static
     }
 }
 
-/// Returns the configuration of a host with the time limits that notice a server that no longer responds: a
-/// connection whose peer does not acknowledge is closed.
+/// Returns the configuration of a host with the time limits of the options, and with the name of the service
+/// if the URL names no application. A connection whose peer no longer acknowledges is closed.
 fn config_with_timeouts(host: &tokio_postgres::Config, options: &PostgresOptions) -> tokio_postgres::Config {
     let mut config = host.clone();
     if config.get_application_name().is_none() {
@@ -400,4 +442,49 @@ fn client_tls(roots_file: Option<&PathBuf>) -> Result<rustls::ClientConfig, Data
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     }
     Ok(rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::AsyncReadExt, net::TcpListener};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_hangs_is_left_for_the_next_one_of_its_host() {
+        // A network of 127/8 addresses: the first accepts and is silent, the second closes.
+        let silent = TcpListener::bind("127.0.0.2:0").await.unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let closing = TcpListener::bind(("127.0.0.3", port)).await.unwrap();
+        let options = PostgresOptions {
+            url: format!("postgres://u@name.invalid:{port}/d?sslmode=disable").parse().unwrap(),
+            pool_size: 1,
+            connect_timeout: Duration::from_millis(200),
+            acquire_timeout: Duration::from_secs(1),
+            statement_timeout: Duration::from_secs(1),
+            newest_timeline: NewestTimeline::default(),
+            idle_timeout: Duration::from_secs(1),
+            connection_lifetime: Duration::from_secs(1),
+            is_pooled: true,
+        };
+        let connector = Connector::new(&options).unwrap();
+        let at = |ip: &str| {
+            let mut host = connector.hosts[0].clone();
+            host.hostaddr(ip.parse().unwrap());
+            host
+        };
+        let asked = tokio::spawn(async move {
+            let (mut socket, _) = closing.accept().await.unwrap();
+            socket.read(&mut [0; 1]).await.unwrap()
+        });
+
+        let addresses = [at("127.0.0.2"), at("127.0.0.3")];
+        let Err(failed) = connector.connect_to_one_of(&addresses, TargetSession::Any).await else {
+            panic!("neither is PostgreSQL")
+        };
+        assert_eq!(asked.await.unwrap(), 1, "the second one was asked");
+        assert_eq!(failed[0].0, format!("name.invalid:{port} (127.0.0.2)"));
+        assert!(failed[0].1.contains("did not accept a connection within database.connect-timeout"));
+        assert_eq!(failed[1].0, format!("name.invalid:{port} (127.0.0.3)"));
+    }
 }

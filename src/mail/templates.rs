@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use minijinja::{Environment, context};
+use minijinja::{Environment, UndefinedBehavior, context};
 use time::OffsetDateTime;
 
 use crate::domain::{MailKind, MailToken, Timestamp, Username};
@@ -105,6 +105,8 @@ impl Templates {
     /// [`BadTemplate`] if a template does not parse.
     pub fn new(public_base_url: &str) -> Result<Self, BadTemplate> {
         let mut environment = Environment::new();
+        // A value that a template does not receive is an error instead of an empty text.
+        environment.set_undefined_behavior(UndefinedBehavior::Strict);
         // Values are escaped in templates whose name ends in `.html`, and not in `.txt`.
         for (name, source) in FILES {
             environment.add_template(name, source)?;

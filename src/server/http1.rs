@@ -27,9 +27,11 @@ const HEADERS_MAX: usize = 64;
 /// The limits of an HTTP/1.1 port. Each is a setting, documented in docs/CONFIG.md.
 #[derive(Debug, Clone)]
 pub struct Http1Options {
-    /// The most open connections; further connections wait to be accepted.
+    /// The most open connections. A further one replaces the oldest one of the peer that has the most, or
+    /// waits if it is of that peer.
     pub connections_max: usize,
-    /// The most open connections of one peer; a further connection is closed immediately.
+    /// The most open connections of one peer. A further one is closed at once, except a 64th more, of which
+    /// the oldest is closed for the next one after 1 s.
     pub connections_per_peer_max: usize,
     /// The time in which a connection must send the head of its first and of each further request.
     pub head_timeout: Duration,

@@ -6,14 +6,15 @@
 //!
 //! hyper drops `content-length` from a request that also has `transfer-encoding`, and decodes no coding but
 //! `chunked`. Servers that disagree about the end of such a request can be made to see different requests
-//! (request smuggling), so it is refused (RFC 9112, section 6.1).
+//! (request smuggling), so it is refused (RFC 9112, section 6.1). So is a request without a `host`, which
+//! hyper accepts, or with several (section 3.2): servers may disagree for which of them it is.
 
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Response, StatusCode, header, uri::Authority};
 use tonic::body::Body;
 
 /// The most headers of a request of HTTP/1.1 on the API port. The HTTP port allows fewer (`http1.rs`).
@@ -23,22 +24,24 @@ pub(super) const HEADERS_MAX: usize = 100;
 /// it begins their calls, so more would mean that it sees other requests.
 const COMPLETE_MAX: usize = 4_096;
 
-/// Why the end of a request is not certain.
+/// Why a request is refused by its head alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FramingError {
+pub(super) enum HeadError {
     /// The body is delimited by both `content-length` and `transfer-encoding`, or by neither in a valid form.
     Ambiguous,
     /// The body has a transfer coding other than `chunked`.
     UnknownCoding,
+    /// HTTP/1.1 requires one `host`, which is empty or the authority of a URI.
+    Host,
 }
 
-impl FramingError {
+impl HeadError {
     /// Returns the answer to the request. Another server may see the next request at a different byte, so the
     /// answer closes the connection (RFC 9112, section 6.1).
     pub(super) fn response(self) -> Response<Body> {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = match self {
-            Self::Ambiguous => StatusCode::BAD_REQUEST,
+            Self::Ambiguous | Self::Host => StatusCode::BAD_REQUEST,
             Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
         };
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -67,7 +70,7 @@ struct State {
     /// The bytes of the head that is not complete.
     head: Vec<u8>,
     /// The heads that are complete and whose calls have not begun, the oldest first.
-    complete: VecDeque<Result<(), FramingError>>,
+    complete: VecDeque<Result<(), HeadError>>,
     /// The calls that are being answered.
     calls: usize,
     /// The number of heads that were complete so far.
@@ -128,11 +131,11 @@ impl RequestFraming {
     ///
     /// # Errors
     ///
-    /// If the end of the request is not certain. Its answer is [`FramingError::response`].
-    pub(super) fn begin_call(&self) -> Result<CallInProgress, FramingError> {
+    /// If the request is refused. Its answer is [`HeadError::response`].
+    pub(super) fn begin_call(&self) -> Result<CallInProgress, HeadError> {
         let mut state = self.lock();
         // A request that hyper has seen and this file has not would end at different bytes.
-        state.complete.pop_front().unwrap_or(Err(FramingError::Ambiguous))?;
+        state.complete.pop_front().unwrap_or(Err(HeadError::Ambiguous))?;
         state.calls = state.calls.saturating_add(1);
         Ok(CallInProgress(self.clone()))
     }
@@ -211,42 +214,56 @@ impl State {
         let mut request = httparse::Request::new(&mut headers);
         // hyper parses the same bytes with the same library, refuses what it cannot parse, and closes.
         self.part = match request.parse(&head) {
-            Ok(httparse::Status::Complete(_)) => match body_of(request.headers) {
-                Ok(body) => {
-                    self.complete.push_back(Ok(()));
-                    body
-                }
-                Err(error) => {
-                    self.complete.push_back(Err(error));
-                    Part::Closed
-                }
-            },
+            Ok(httparse::Status::Complete(_)) => {
+                let body = check_host(&request).and_then(|()| body_of(request.headers));
+                self.complete.push_back(body.as_ref().map(|_| ()).map_err(|error| *error));
+                body.unwrap_or(Part::Closed)
+            }
             Ok(httparse::Status::Partial) | Err(_) => Part::Closed,
         };
     }
 }
 
+/// Returns the values of the headers with this name.
+fn values<'a>(
+    headers: &'a [httparse::Header<'a>],
+    name: &'a header::HeaderName,
+) -> impl Iterator<Item = &'a [u8]> {
+    let has_name = move |header: &&httparse::Header<'_>| header.name.eq_ignore_ascii_case(name.as_str());
+    headers.iter().filter(has_name).map(|header| header.value.trim_ascii())
+}
+
+/// Refuses a request of HTTP/1.1 without a `host`, with several, or with an invalid one (RFC 9112, section
+/// 3.2). HTTP/1.0 does not require it.
+fn check_host(request: &httparse::Request<'_, '_>) -> Result<(), HeadError> {
+    let mut hosts = values(request.headers, &header::HOST);
+    let is_valid =
+        |host: &[u8]| host.is_empty() || (Authority::try_from(host).is_ok() && !host.contains(&b'@'));
+    match (hosts.next(), hosts.next()) {
+        (None, _) if request.version == Some(0) => Ok(()),
+        (Some(host), None) if is_valid(host) => Ok(()),
+        _ => Err(HeadError::Host),
+    }
+}
+
 /// Returns what follows a head with these headers (RFC 9112, section 6.3).
-fn body_of(headers: &[httparse::Header<'_>]) -> Result<Part, FramingError> {
-    let values = |name: header::HeaderName| {
-        let has_name = move |header: &&httparse::Header<'_>| header.name.eq_ignore_ascii_case(name.as_str());
-        headers.iter().filter(has_name).map(|header| header.value.trim_ascii())
-    };
-    let (mut codings, mut lengths) = (values(header::TRANSFER_ENCODING), values(header::CONTENT_LENGTH));
+fn body_of(headers: &[httparse::Header<'_>]) -> Result<Part, HeadError> {
+    let mut codings = values(headers, &header::TRANSFER_ENCODING);
+    let mut lengths = values(headers, &header::CONTENT_LENGTH);
     match (codings.next(), lengths.next()) {
         (None, None) => Ok(Part::default()),
-        (Some(_), Some(_)) => Err(FramingError::Ambiguous),
+        (Some(_), Some(_)) => Err(HeadError::Ambiguous),
         (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") && codings.next().is_none() => {
             Ok(Part::ChunkSize { bytes: 0 })
         }
-        (Some(_), None) => Err(FramingError::UnknownCoding),
+        (Some(_), None) => Err(HeadError::UnknownCoding),
         (None, Some(length)) => {
             let is_repeated = lengths.all(|other| other == length);
             let length = std::str::from_utf8(length).ok().and_then(|length| length.parse().ok());
             match length.filter(|_| is_repeated) {
                 Some(0) => Ok(Part::default()),
                 Some(bytes_left) => Ok(Part::Body { bytes_left }),
-                None => Err(FramingError::Ambiguous),
+                None => Err(HeadError::Ambiguous),
             }
         }
     }
@@ -339,7 +356,7 @@ impl BlankLine {
 mod tests {
     use super::*;
 
-    const CHUNKED: &str = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+    const CHUNKED: &str = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
 
     /// Adds the bytes in parts of `size`.
     fn framing(requests: &str, size: usize) -> RequestFraming {
@@ -354,11 +371,11 @@ mod tests {
     fn every_request_is_found_however_its_bytes_arrive() {
         let next = "GET / HT";
         for body in [
-            "GET / HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
             "\r\n\r\nGET / HTTP/1.1\nhost: x\n\n",
-            "POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
-            "POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\n\r\n\r\nx",
-            "POST / HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nGET",
+            "POST / HTTP/1.1\r\nhost: x\r\nContent-Length: 0\r\n\r\n",
+            "POST / HTTP/1.1\r\nHOST: x:1\r\ncontent-length: 5\r\n\r\n\r\n\r\nx",
+            "POST / HTTP/1.1\r\nHost:\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nGET",
             &format!("{CHUNKED}0\r\n\r\n"),
             &format!("{CHUNKED}18;name=\"x\"\r\nGET / HTTP/1.1\r\nx: y\r\n\r\n\r\n0\r\n\r\n"),
             &format!("{CHUNKED}2 \r\n\r\n\r\n00\r\ntrailer: x\r\nother: y\r\n\r\n"),
@@ -376,14 +393,14 @@ mod tests {
                 assert!(!framing.waits_for_head(), "two calls are in progress");
                 drop(calls);
                 assert!(framing.waits_for_head());
-                assert_eq!(framing.begin_call().err(), Some(FramingError::Ambiguous));
+                assert_eq!(framing.begin_call().err(), Some(HeadError::Ambiguous));
             }
         }
     }
 
     #[test]
     fn a_request_whose_end_is_not_certain_is_refused() {
-        let (ambiguous, unknown) = (FramingError::Ambiguous, FramingError::UnknownCoding);
+        let (ambiguous, unknown) = (HeadError::Ambiguous, HeadError::UnknownCoding);
         for (headers, expected) in [
             ("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", ambiguous),
             ("transfer-encoding: chunked\r\ncontent-length: 5\r\n", ambiguous),
@@ -394,8 +411,9 @@ mod tests {
             ("Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", unknown),
             ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", unknown),
         ] {
-            let request = format!("POST / HTTP/1.1\r\n{headers}\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n");
-            let first = "GET / HTTP/1.1\r\n\r\n";
+            let request =
+                format!("POST / HTTP/1.1\r\nHost: x\r\n{headers}\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n");
+            let first = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
             for size in 1..=request.len() {
                 let framing = framing(&format!("{first}{request}"), size);
                 assert!(framing.begin_call().is_ok());
@@ -407,11 +425,30 @@ mod tests {
     }
 
     #[test]
+    fn a_request_of_http_1_1_names_one_host() {
+        for (headers, expected) in [
+            ("HTTP/1.1\r\nHost: kairos.example:50051\r\n", None),
+            ("HTTP/1.1\r\nHost: [::1]:50051\r\n", None),
+            ("HTTP/1.1\r\nHost:\r\n", None),
+            ("HTTP/1.0\r\n", None),
+            ("HTTP/1.1\r\n", Some(HeadError::Host)),
+            ("HTTP/1.1\r\nHost: a\r\nHost: a\r\n", Some(HeadError::Host)),
+            ("HTTP/1.0\r\nHost: a\r\nhost: b\r\n", Some(HeadError::Host)),
+            ("HTTP/1.1\r\nHost: a b\r\n", Some(HeadError::Host)),
+            ("HTTP/1.1\r\nHost: user@a\r\n", Some(HeadError::Host)),
+            ("HTTP/1.1\r\nHost: a, b\r\n", Some(HeadError::Host)),
+        ] {
+            let framing = framing(&format!("GET / {headers}\r\n"), 7);
+            assert_eq!(framing.begin_call().err(), expected, "{headers:?}");
+        }
+    }
+
+    #[test]
     fn numbers_beyond_range_end_the_connection() {
         let too_large = "1".repeat(17);
         let chunk = framing(&format!("{CHUNKED}{too_large}\r\nGET / HTTP/1.1\r\n"), 7);
         assert_eq!(chunk.head_bytes(), 0);
-        let length = format!("POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\nGET", u64::MAX);
+        let length = format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\nGET", u64::MAX);
         assert_eq!(framing(&length, 7).head_bytes(), 0, "what follows is the body");
         assert_eq!(framing("POST\r\n\r\nGET / HTTP/1.1\r\n", 7).head_bytes(), 0);
     }

@@ -8,9 +8,10 @@ use crate::entropy::Entropy;
 /// The limits of the API port. Each is a setting, documented in docs/CONFIG.md.
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
-    /// The most open connections; further connections wait to be accepted.
+    /// The most open connections. A further one replaces the oldest one of the peer that has the most, or
+    /// waits if it is of that peer.
     pub connections_max: usize,
-    /// The limits of one peer; a connection beyond them is closed immediately.
+    /// The limits of one peer.
     pub peer_limits: PeerLimits,
     /// The time in which a connection must send the HTTP/2 preface, or the head of a request of HTTP/1.1.
     pub first_byte_timeout: Duration,

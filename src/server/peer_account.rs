@@ -41,7 +41,7 @@ pub struct PeerLimits {
 }
 
 impl PeerLimits {
-    /// Returns limits on connections only, for the HTTP/1.1 port: a connection has one request at a time.
+    /// Returns limits on connections only, for the HTTP port, where a connection has one request at a time.
     pub(super) const fn of_connections(connections_max: usize) -> Self {
         Self {
             connections_max,

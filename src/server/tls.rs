@@ -74,8 +74,8 @@ pub enum TlsError {
         /// The file.
         path: PathBuf,
     },
-    /// The file of certificate authorities does not contain a usable CA certificate.
-    #[error("{}: contains no usable CA certificate", ShownPath(path))]
+    /// The file of certificate authorities contains no CA certificate, or one that cannot be used.
+    #[error("{}: contains no CA certificate, or one that is damaged", ShownPath(path))]
     NoAuthority {
         /// The file.
         path: PathBuf,

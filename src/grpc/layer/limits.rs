@@ -43,7 +43,7 @@ const WAITING_CALL_BYTES: usize = 16 * 1024;
 
 /// The memory of a look-up that waits for its message, without its headers. `ResolveToken` has no buffers of
 /// the gRPC library (`grpc/unary.rs`), so a caller may send many look-ups at once, with messages that arrive
-/// after all of their headers: 860 with five headers each, which count 256 bytes each in addition, fit into
+/// after all of their headers: 859 with five headers each, which count 256 bytes each in addition, fit into
 /// 4 MiB, the default of `server.unfinished-bytes-per-peer-max`. In a development build a call occupies up to
 /// 12 KiB in fact: the most calls that fit, those with one header, occupy less than 16 MiB.
 const WAITING_LOOK_UP_BYTES: usize = 3_600;

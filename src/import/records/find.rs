@@ -69,7 +69,7 @@ impl Store {
     /// Returns the records of the source rows with these `auth_token`s. Rows without a record are omitted.
     ///
     /// # Errors
-    /// [`DatabaseError`] when the database does not answer; this holds for the following functions too.
+    /// [`DatabaseError`]; `Corrupt` if a stored digest does not have 32 bytes.
     pub async fn find_imported(&self, tokens: &[AuthToken]) -> Result<Vec<ImportedRow>, DatabaseError> {
         let tokens: Vec<UuidColumn> = tokens.iter().map(|token| UuidColumn(*token.as_uuid())).collect();
         read!(&self.connections, connection => {

@@ -105,6 +105,24 @@ async fn pipelined_and_lying_requests_are_answered_one_by_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_does_not_name_one_host_is_refused_on_both_ports() {
+    let server = server().await;
+    for (address, path) in [(server.address(), RESOLVE), (server.http_address(), "/livez")] {
+        for (host, status) in [
+            ("HTTP/1.1\r\nHost: kairos.test\r\n", None),
+            ("HTTP/1.0\r\n", None),
+            ("HTTP/1.1\r\n", Some("400 Bad Request")),
+            ("HTTP/1.1\r\nHost: a\r\nHost: b\r\n", Some("400 Bad Request")),
+        ] {
+            let request = format!("GET {path} {host}Connection: close\r\n\r\n");
+            let answer = exchange(address, request.as_bytes());
+            let is_refused = answer.split_once(' ').and_then(|(_, rest)| rest.lines().next()) == status;
+            assert_eq!(is_refused, status.is_some(), "{host:?}: {answer}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn unfinished_requests_of_one_peer_over_http1_occupy_little_memory() {
     for begin in [
         format!("{}{}", head(RESOLVE, "Content-Length: 64000"), " ".repeat(60_000)),
