@@ -1,14 +1,3 @@
-//! Parses arbitrary texts as an email. An accepted email must be within its bounds, and parsing it again must
-//! return the same email.
 #![no_main]
 
-use kairos_identity::domain::{EMAIL_OCTETS_MAX, Email};
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|text: &str| {
-    let Ok(email) = Email::parse(text) else { return };
-    assert!(email.as_str().len() <= EMAIL_OCTETS_MAX);
-    assert!(!email.as_str().chars().any(char::is_control));
-    assert_eq!(format!("{}@{}", email.local_part(), email.domain()), email.as_str());
-    assert_eq!(Email::parse(email.as_str()), Ok(email));
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| kairos_identity_fuzz::targets::email::run(bytes));

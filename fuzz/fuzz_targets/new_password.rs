@@ -1,19 +1,3 @@
-//! Judges arbitrary new passwords with an arbitrary username and email. libFuzzer's `-timeout` limits the
-//! time of a judgement.
 #![no_main]
 
-use kairos_identity::{
-    domain::{Email, NEW_PASSWORD_BYTES_MAX, Username},
-    password::Policy,
-};
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|texts: (String, String, String)| {
-    let (password, username, email) = texts;
-    let policy = Policy { length_min_characters: 8, score_min: 3 };
-    let (username, email) = (Username::parse(&username).ok(), Email::parse(&email).ok());
-    if let Ok(admitted) = policy.admit(password.clone(), username.as_ref(), email.as_ref()) {
-        assert_eq!(admitted.expose(), password);
-        assert!(password.len() <= NEW_PASSWORD_BYTES_MAX && password.chars().count() >= 8);
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| kairos_identity_fuzz::targets::new_password::run(bytes));

@@ -1,28 +1,3 @@
-//! Verifies a fixed password against arbitrary stored hashes, such as an import may contain. No hash may
-//! match it.
 #![no_main]
 
-use std::{sync::LazyLock, time::Duration};
-
-use kairos_identity::{
-    clock::Clock,
-    domain::{Password, PasswordHash},
-    entropy::Entropy,
-    env::Env,
-    password::{PasswordOptions, Passwords, Verdict},
-};
-use libfuzzer_sys::fuzz_target;
-use tokio::runtime::{Builder, Runtime};
-
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Builder::new_current_thread().build().unwrap());
-static PASSWORDS: LazyLock<Passwords> = LazyLock::new(|| {
-    let options = PasswordOptions { cost: 4, threads: 1, queue_length: 1, refusal_time_max: Duration::ZERO };
-    Passwords::start(options, Env { clock: Clock::system(), entropy: Entropy::seeded(1) }).unwrap()
-});
-
-fuzz_target!(|hash: String| {
-    let password = Password::parse("a password that no seed has".to_owned()).unwrap();
-    let place = PASSWORDS.reserve().unwrap();
-    let hash = PasswordHash::from_stored(hash);
-    assert_eq!(RUNTIME.block_on(PASSWORDS.verify(place, &password, Some(hash))).unwrap(), Verdict::Wrong);
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| kairos_identity_fuzz::targets::password_hash::run(bytes));

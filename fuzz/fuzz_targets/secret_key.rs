@@ -1,20 +1,3 @@
-//! Parses arbitrary texts as the content of the key file, and opens arbitrary bytes as a sealed token of the
-//! outbox.
 #![no_main]
 
-use kairos_identity::{
-    domain::Sealed,
-    sealing::{Purpose, SealingKeys},
-};
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|input: (String, Vec<u8>)| {
-    let (text, sealed) = input;
-    let _ = SealingKeys::parse(&text);
-    let keys = SealingKeys::parse("q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=").unwrap();
-    let purpose = Purpose::MailToken { message_id: "1@a.example", recipient: "ada@example.com" };
-    assert!(
-        keys.open(purpose, &Sealed::from_bytes(sealed)).is_err(),
-        "bytes that were not sealed were opened"
-    );
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| kairos_identity_fuzz::targets::secret_key::run(bytes));

@@ -46,6 +46,8 @@ mod files;
 #[cfg(test)]
 mod foreign_language;
 #[cfg(test)]
+mod fuzz_targets;
+#[cfg(test)]
 mod grpc;
 #[cfg(test)]
 mod healthcheck;
