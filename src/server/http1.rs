@@ -60,7 +60,7 @@ impl<S: HttpHandler> Protocol for Http1<S> {
     where
         Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let framing = RequestFraming::default();
+        let framing = RequestFraming::new(BUFFER_BYTES_MAX);
         // A connection that reads nothing of a response is closed at its maximum age.
         let times = Http1Times { head: self.options.head_timeout, write: self.options.connection_age };
         let io = LimitedIo::new(io, framing.clone(), HeldBytes::new(Arc::clone(&peer.account)), times);
@@ -70,7 +70,9 @@ impl<S: HttpHandler> Protocol for Http1<S> {
             async move {
                 let (service, peer, framing) = &*served;
                 Ok::<_, Infallible>(match framing.begin_call() {
-                    Ok(_in_progress) => service.answer(request.map(Body::new), peer).await,
+                    Ok(in_progress) => {
+                        in_progress.until_sent(service.answer(request.map(Body::new), peer).await)
+                    }
                     Err(error) => error.response(),
                 })
             }

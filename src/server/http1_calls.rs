@@ -68,12 +68,16 @@ impl<S: HttpHandler + BodyLimits> Http1Calls<S> {
     {
         let options = &self.options;
         let (account, accepted) = (Arc::clone(&peer.account), AcceptedStreams::default());
-        let framing = RequestFraming::default();
+        let buffer =
+            usize::try_from(options.header_list_bytes_max).unwrap_or(usize::MAX).max(BUFFER_BYTES_MIN);
+        let framing = RequestFraming::new(buffer);
         let times = Http1Times {
             head: options.first_byte_timeout,
             write: options.keepalive_interval.saturating_add(options.keepalive_timeout),
         };
-        let io = LimitedIo::new(io, framing.clone(), HeldBytes::new(Arc::clone(&account)), times);
+        let first_byte_at = io.first_byte_at();
+        let io = LimitedIo::new(io, framing.clone(), HeldBytes::new(Arc::clone(&account)), times)
+            .with_first_byte_at(first_byte_at);
         let bodies = Arc::new(BodyContext::new::<S>(options, &account, &accepted));
         let (service, is_at_age) = (Arc::clone(&self.service), Arc::new(AtomicBool::new(false)));
         let served = Arc::new(Served {
@@ -93,13 +97,12 @@ impl<S: HttpHandler + BodyLimits> Http1Calls<S> {
                 })
             }
         });
-        let buffer = usize::try_from(options.header_list_bytes_max).unwrap_or(usize::MAX);
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             // hyper starts this timer after each response, so it limits the idle time. `LimitedIo` limits the
             // time of a head.
             .header_read_timeout(options.connection_idle)
-            .max_buf_size(buffer.max(BUFFER_BYTES_MIN))
+            .max_buf_size(buffer)
             .max_headers(HEADERS_MAX)
             .serve_connection(TokioIo::new(io), service);
         let mut connection = WithStreams::new(connection, accepted, CountedCalls::new(account));
@@ -108,7 +111,13 @@ impl<S: HttpHandler + BodyLimits> Http1Calls<S> {
             () = tokio::time::sleep(options.varied_age(&self.entropy)) => {
                 is_at_age.store(true, Ordering::Relaxed);
                 tokio::select! {
-                    _ = tokio::time::timeout(options.connection_age_grace, &mut connection) => return,
+                    _ = &mut connection => return,
+                    () = tokio::time::sleep(options.connection_age_grace) => {
+                        // A call may have begun just now. It has the same time.
+                        connection.change(http1::Connection::graceful_shutdown);
+                        let _ = tokio::time::timeout(options.connection_age_grace, connection).await;
+                        return;
+                    }
                     () = stop.cancelled() => {}
                 }
             }
@@ -126,7 +135,7 @@ impl<S: HttpHandler + BodyLimits> Http1Calls<S> {
 impl<S: HttpHandler + BodyLimits> Served<S> {
     /// Answers one request.
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        let _in_progress = match self.framing.begin_call() {
+        let in_progress = match self.framing.begin_call() {
             Ok(call) => call,
             Err(error) => return error.response(),
         };
@@ -134,7 +143,7 @@ impl<S: HttpHandler + BodyLimits> Served<S> {
         if self.is_at_age.load(Ordering::Relaxed) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        response
+        in_progress.until_sent(response)
     }
 
     async fn call(&self, request: Request<Incoming>) -> Response<Body> {

@@ -11,18 +11,22 @@
 
 use std::{
     collections::VecDeque,
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
 };
 
+use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header, uri::Authority};
-use tonic::body::Body;
+use http_body::{Frame, SizeHint};
+use tonic::{Status, body::Body};
 
 /// The most headers of a request of HTTP/1.1 on the API port. The HTTP port allows fewer (`http1.rs`).
 pub(super) const HEADERS_MAX: usize = 100;
 
-/// The most complete heads whose calls have not begun. hyper reads no more than a buffer of requests before
-/// it begins their calls, so more would mean that it sees other requests.
-const COMPLETE_MAX: usize = 4_096;
+/// Fewer bytes than any request has. hyper reads no more than a buffer of requests before it begins their
+/// calls, so more complete heads than fit into it would mean that it sees other requests.
+const REQUEST_BYTES_MIN: usize = 4;
 
 /// Why a request is refused by its head alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +37,9 @@ pub(super) enum HeadError {
     UnknownCoding,
     /// HTTP/1.1 requires one `host`, which is empty or the authority of a URI.
     Host,
+    /// The head has more bytes than the buffer of hyper, which compares only a head that is not complete with
+    /// this limit.
+    TooLong,
 }
 
 impl HeadError {
@@ -43,6 +50,7 @@ impl HeadError {
         *response.status_mut() = match self {
             Self::Ambiguous | Self::Host => StatusCode::BAD_REQUEST,
             Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
+            Self::TooLong => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         };
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         response
@@ -52,6 +60,39 @@ impl HeadError {
 /// Held while a call is answered. The limits of the next head begin when it is dropped.
 pub(super) struct CallInProgress(RequestFraming);
 
+impl CallInProgress {
+    /// Returns the response, whose body holds the call until hyper has taken all of it.
+    pub(super) fn until_sent(self, response: Response<Body>) -> Response<Body> {
+        response.map(|body| Body::new(BodyOfCall { body, _in_progress: self }))
+    }
+}
+
+/// The body of a response, which holds its call.
+struct BodyOfCall {
+    body: Body,
+    _in_progress: CallInProgress,
+}
+
+impl http_body::Body for BodyOfCall {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 impl Drop for CallInProgress {
     fn drop(&mut self) {
         let mut state = self.0.lock();
@@ -60,11 +101,12 @@ impl Drop for CallInProgress {
 }
 
 /// The requests that have been read, shared by the connection and its calls.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct RequestFraming(Arc<Mutex<State>>);
 
-#[derive(Default)]
 struct State {
+    /// The size of hyper's buffer.
+    buffer_bytes_max: usize,
     /// The part of a request to which the next byte belongs.
     part: Part,
     /// The bytes of the head that is not complete.
@@ -104,16 +146,32 @@ impl Default for Part {
 }
 
 impl RequestFraming {
+    /// Begins before the first request. `buffer_bytes_max` is the size of hyper's buffer, and the most bytes
+    /// of a head.
+    pub(super) fn new(buffer_bytes_max: usize) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            buffer_bytes_max,
+            part: Part::default(),
+            head: Vec::new(),
+            complete: VecDeque::new(),
+            calls: 0,
+            heads: 0,
+        })))
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds bytes that were read. Returns true if they complete a head.
-    pub(super) fn add(&self, bytes: &[u8]) -> bool {
+    ///
+    /// # Errors If a line of the trailers does not end with CRLF. hyper accepts such a line, but another
+    /// server may see the next request in it.
+    pub(super) fn add(&self, bytes: &[u8]) -> Result<bool, NotCrlf> {
         let mut state = self.lock();
         let heads = state.heads;
-        state.add(bytes);
-        state.heads != heads
+        state.add(bytes)?;
+        Ok(state.heads != heads)
     }
 
     /// Returns the number of bytes of the head that is not complete.
@@ -142,12 +200,13 @@ impl RequestFraming {
 }
 
 impl State {
-    fn add(&mut self, mut bytes: &[u8]) {
+    fn add(&mut self, mut bytes: &[u8]) -> Result<(), NotCrlf> {
         while !bytes.is_empty() {
             bytes = match &mut self.part {
                 Part::Head(end) => {
                     let Some((of_head, rest)) = end.split(bytes) else {
-                        return self.head.extend_from_slice(bytes);
+                        self.head.extend_from_slice(bytes);
+                        return Ok(());
                     };
                     self.head.extend_from_slice(of_head);
                     self.complete_head();
@@ -168,16 +227,15 @@ impl State {
                     rest
                 }
                 Part::Trailers(trailers) => {
-                    let Some((byte, rest)) = bytes.split_first() else { return };
-                    match trailers.after(*byte) {
-                        Ok(None) => self.part = Part::default(),
-                        Ok(Some(next)) => *trailers = next,
-                        Err(NotCrlf) => self.part = Part::Closed,
+                    let Some((byte, rest)) = bytes.split_first() else { break };
+                    match trailers.after(*byte)? {
+                        None => self.part = Part::default(),
+                        Some(next) => *trailers = next,
                     }
                     rest
                 }
                 Part::ChunkSize { bytes: size } => {
-                    let Some((byte, rest)) = bytes.split_first() else { return };
+                    let Some((byte, rest)) = bytes.split_first() else { break };
                     let digit = char::from(*byte).to_digit(16);
                     self.part = match digit.map(|digit| push_digit(*size, digit)) {
                         Some(Some(bytes)) => Part::ChunkSize { bytes },
@@ -188,25 +246,31 @@ impl State {
                     rest
                 }
                 Part::ChunkExtension { bytes: size } => {
-                    let Some(rest) = after_line(bytes) else { return };
+                    let Some(rest) = after_line(bytes) else { break };
                     self.part = after_chunk_size(*size);
                     rest
                 }
                 Part::ChunkEnd => {
-                    let Some(rest) = after_line(bytes) else { return };
+                    let Some(rest) = after_line(bytes) else { break };
                     self.part = Part::ChunkSize { bytes: 0 };
                     rest
                 }
-                Part::Closed => return,
+                Part::Closed => break,
             };
         }
+        Ok(())
     }
 
     /// Decides how the body after a complete head is delimited.
     fn complete_head(&mut self) {
         let head = std::mem::take(&mut self.head);
         self.heads = self.heads.wrapping_add(1);
-        if self.complete.len() >= COMPLETE_MAX {
+        if self.complete.len() >= self.buffer_bytes_max / REQUEST_BYTES_MIN {
+            self.part = Part::Closed;
+            return;
+        }
+        if head.len() > self.buffer_bytes_max {
+            self.complete.push_back(Err(HeadError::TooLong));
             self.part = Part::Closed;
             return;
         }
@@ -237,13 +301,30 @@ fn values<'a>(
 /// 3.2). HTTP/1.0 does not require it.
 fn check_host(request: &httparse::Request<'_, '_>) -> Result<(), HeadError> {
     let mut hosts = values(request.headers, &header::HOST);
-    let is_valid =
-        |host: &[u8]| host.is_empty() || (Authority::try_from(host).is_ok() && !host.contains(&b'@'));
     match (hosts.next(), hosts.next()) {
         (None, _) if request.version == Some(0) => Ok(()),
-        (Some(host), None) if is_valid(host) => Ok(()),
+        (Some(host), None) if is_host(host) => Ok(()),
         _ => Err(HeadError::Host),
     }
+}
+
+/// True if these bytes are empty or a host with an optional port (RFC 3986, sections 3.2.2 and 3.2.3).
+fn is_host(bytes: &[u8]) -> bool {
+    let is_ip_literal = bytes.first() == Some(&b'[');
+    let end = if is_ip_literal {
+        bytes.iter().position(|byte| *byte == b']').map(|last| last.saturating_add(1))
+    } else {
+        bytes.iter().position(|byte| *byte == b':')
+    };
+    let (host, port) = bytes.split_at_checked(end.unwrap_or(bytes.len())).unwrap_or((bytes, &[]));
+    let is_port =
+        port.is_empty() || (port.first() == Some(&b':') && port.iter().skip(1).all(u8::is_ascii_digit));
+    is_port
+        && if is_ip_literal {
+            Authority::try_from(host).is_ok()
+        } else {
+            host.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(byte))
+        }
 }
 
 /// Returns what follows a head with these headers (RFC 9112, section 6.3).
@@ -296,8 +377,8 @@ fn after_line(bytes: &[u8]) -> Option<&[u8]> {
     parts.next()
 }
 
-/// The trailers of a chunked body, which end with an empty line. Unlike in a head, each line ends with CRLF:
-/// for hyper, an LF alone is part of a line, so that it must not end one here.
+/// The trailers of a chunked body, which end with an empty line. Each line ends with CRLF. For hyper, an LF
+/// alone is part of a line. Other servers end a line at it.
 enum Trailers {
     LineBegin,
     /// Within a line.
@@ -308,8 +389,9 @@ enum Trailers {
     EndCr,
 }
 
-/// A CR without an LF, which hyper refuses.
-struct NotCrlf;
+/// A CR without an LF, or an LF without a CR.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct NotCrlf;
 
 impl Trailers {
     /// Returns the state after this byte; `None` after the last byte of the trailers.
@@ -317,10 +399,10 @@ impl Trailers {
         match (self, byte) {
             (Self::LineBegin, b'\r') => Ok(Some(Self::EndCr)),
             (Self::Line, b'\r') => Ok(Some(Self::LineCr)),
-            (Self::LineBegin | Self::Line, _) => Ok(Some(Self::Line)),
             (Self::LineCr, b'\n') => Ok(Some(Self::LineBegin)),
             (Self::EndCr, b'\n') => Ok(None),
-            (Self::LineCr | Self::EndCr, _) => Err(NotCrlf),
+            (Self::LineCr | Self::EndCr, _) | (_, b'\n') => Err(NotCrlf),
+            (Self::LineBegin | Self::Line, _) => Ok(Some(Self::Line)),
         }
     }
 }
@@ -360,9 +442,9 @@ mod tests {
 
     /// Adds the bytes in parts of `size`.
     fn framing(requests: &str, size: usize) -> RequestFraming {
-        let framing = RequestFraming::default();
+        let framing = RequestFraming::new(1_000);
         for part in requests.as_bytes().chunks(size) {
-            framing.add(part);
+            framing.add(part).unwrap();
         }
         framing
     }
@@ -379,9 +461,6 @@ mod tests {
             &format!("{CHUNKED}0\r\n\r\n"),
             &format!("{CHUNKED}18;name=\"x\"\r\nGET / HTTP/1.1\r\nx: y\r\n\r\n\r\n0\r\n\r\n"),
             &format!("{CHUNKED}2 \r\n\r\n\r\n00\r\ntrailer: x\r\nother: y\r\n\r\n"),
-            // An LF alone ends no line of the trailers: no request begins there.
-            &format!("{CHUNKED}0\r\n\nGET /fake HTTP/1.1\r\nfoo: bar\r\n\r\n"),
-            &format!("{CHUNKED}0\r\nx: y\n\nGET /fake HTTP/1.1\r\n\r\n"),
         ] {
             let requests = format!("{body}{body}{next}");
             for size in 1..=requests.len() {
@@ -425,6 +504,38 @@ mod tests {
     }
 
     #[test]
+    fn a_line_of_trailers_without_crlf_is_refused() {
+        for trailers in [
+            "\nGET /fake HTTP/1.1\r\nfoo: bar\r\n\r\n",
+            "x: y\n\nGET /fake HTTP/1.1\r\n\r\n",
+            "x: y\r\n\n",
+            "x: y\rz\r\n\r\n",
+        ] {
+            let framing = RequestFraming::new(1_000);
+            assert_eq!(
+                framing.add(format!("{CHUNKED}0\r\n{trailers}").as_bytes()),
+                Err(NotCrlf),
+                "{trailers:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_head_beyond_the_buffer_is_refused_behind_others_too() {
+        let one = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+        let long =
+            |bytes: usize| format!("GET / HTTP/1.1\r\nHost: x\r\nx: {}\r\n\r\n", "y".repeat(bytes - 32));
+        assert_eq!(long(1_000).len(), 1_000);
+        for (bytes, expected) in [(1_000, None), (1_001, Some(HeadError::TooLong))] {
+            let framing = framing(&format!("{}{}", one.repeat(20), long(bytes)), 700);
+            for _ in 0..20 {
+                assert!(framing.begin_call().is_ok());
+            }
+            assert_eq!(framing.begin_call().err(), expected);
+        }
+    }
+
+    #[test]
     fn a_request_of_http_1_1_names_one_host() {
         for (headers, expected) in [
             ("HTTP/1.1\r\nHost: kairos.example:50051\r\n", None),
@@ -436,7 +547,11 @@ mod tests {
             ("HTTP/1.0\r\nHost: a\r\nhost: b\r\n", Some(HeadError::Host)),
             ("HTTP/1.1\r\nHost: a b\r\n", Some(HeadError::Host)),
             ("HTTP/1.1\r\nHost: user@a\r\n", Some(HeadError::Host)),
+            ("HTTP/1.1\r\nHost: %2Frun%2Fx.sock\r\n", None),
             ("HTTP/1.1\r\nHost: a, b\r\n", Some(HeadError::Host)),
+            ("HTTP/1.1\r\nHost: x:y\r\n", Some(HeadError::Host)),
+            ("HTTP/1.1\r\nHost: [::1\r\n", Some(HeadError::Host)),
+            ("HTTP/1.1\r\nHost: a/b\r\n", Some(HeadError::Host)),
         ] {
             let framing = framing(&format!("GET / {headers}\r\n"), 7);
             assert_eq!(framing.begin_call().err(), expected, "{headers:?}");

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::Sleep,
+    time::{Instant, Sleep},
 };
 
 use super::{held_bytes::HeldBytes, http1_framing::RequestFraming};
@@ -44,6 +44,12 @@ pub(super) struct LimitedIo<Io> {
 impl<Io> LimitedIo<Io> {
     pub(super) const fn new(io: Io, framing: RequestFraming, memory: HeldBytes, times: Http1Times) -> Self {
         Self { io, framing, memory, times, head_deadline: None, write_deadline: None }
+    }
+
+    /// Says when the first byte of the first head was read, if that was before.
+    pub(super) fn with_first_byte_at(mut self, first_byte_at: Instant) -> Self {
+        self.head_deadline = Some(Box::pin(tokio::time::sleep_until(first_byte_at + self.times.head)));
+        self
     }
 
     /// Checks the limits of a head that waits for more bytes.
@@ -92,7 +98,8 @@ impl<Io: AsyncRead + Unpin> AsyncRead for LimitedIo<Io> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.io).poll_read(context, buffer);
-        if self.framing.add(buffer.filled().get(before..).unwrap_or_default()) {
+        let added = self.framing.add(buffer.filled().get(before..).unwrap_or_default());
+        if added.map_err(|_| io::Error::from(io::ErrorKind::InvalidData))? {
             // The next head has its own time.
             self.head_deadline = None;
         }

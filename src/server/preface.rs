@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    time::Instant,
+};
 
 use super::budget;
 
@@ -31,6 +34,14 @@ pub(super) struct AfterStart<Io> {
     unread: &'static [u8],
     /// The byte after them, which differs from the preface.
     different: Option<u8>,
+    first_byte_at: Instant,
+}
+
+impl<Io> AfterStart<Io> {
+    /// Returns when the first byte was read.
+    pub(super) const fn first_byte_at(&self) -> Instant {
+        self.first_byte_at
+    }
 }
 
 /// A connection, with the protocol that it begins with.
@@ -42,25 +53,28 @@ pub(super) enum Start<Io> {
 /// Reads the first bytes. Returns `None` if they do not arrive within `limit`, or begin neither the preface
 /// nor a request of HTTP/1.1.
 pub(super) async fn read_start<Io: AsyncRead + Unpin>(mut io: Io, limit: Duration) -> Option<Start<Io>> {
-    // `Some(None)` after the whole preface; `Some(Some(..))` at the first byte that differs from it.
+    // The time of the first byte, with `None` after the whole preface, or with the first byte that differs
+    // from it and the number of bytes before.
     let read = async {
         // Byte by byte, so that another protocol is rejected at its first byte.
+        let mut first_byte_at = None;
         for (same, expected) in PREFACE.iter().enumerate() {
             let byte = io.read_u8().await.ok()?;
+            let first_byte_at = *first_byte_at.get_or_insert_with(Instant::now);
             if byte != *expected {
                 // A method begins with an upper-case letter; `POST` and `PUT` begin like the preface.
                 let begins_request = same > 0 || byte.is_ascii_uppercase();
-                return begins_request.then_some(Some((same, byte)));
+                return begins_request.then_some((first_byte_at, Some((same, byte))));
             }
         }
-        Some(None)
+        Some((first_byte_at?, None))
     };
-    let different = tokio::time::timeout(limit, read).await.ok()??;
+    let (first_byte_at, different) = tokio::time::timeout(limit, read).await.ok()??;
     Some(match different {
-        None => Start::Http2(AfterStart { io, unread: PREFACE, different: None }),
+        None => Start::Http2(AfterStart { io, unread: PREFACE, different: None, first_byte_at }),
         Some((same, byte)) => {
             let unread = PREFACE.get(..same).unwrap_or_default();
-            Start::Http1(AfterStart { io, unread, different: Some(byte) })
+            Start::Http1(AfterStart { io, unread, different: Some(byte), first_byte_at })
         }
     })
 }

@@ -3,13 +3,17 @@ mod tls;
 
 use std::{net::SocketAddr, time::Instant};
 
+use bytes::Bytes;
 use http::{Request, Response};
+use http_body_util::StreamBody;
+use hyper::body::Frame;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     task::JoinHandle,
 };
 use tonic::{
+    Status,
     body::Body,
     codegen::Service,
     service::Routes,
@@ -73,8 +77,17 @@ fn options() -> ServerOptions {
     }
 }
 
-/// Answers calls with the router, unless the header `test` requests a panic, or a call that hangs
-/// or takes 300 ms.
+/// Returns a body whose only bytes are `late`, after 300 ms.
+fn slow_body() -> Body {
+    let late = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        Ok::<_, Status>(Frame::data(Bytes::from_static(b"late")))
+    };
+    Body::new(StreamBody::new(futures_util::stream::once(late)))
+}
+
+/// Answers calls with the router, unless the header `test` requests a panic, or a call that hangs or takes
+/// 300 ms, or whose body does.
 struct TestService(Routes);
 
 impl HttpHandler for TestService {
@@ -83,6 +96,7 @@ impl HttpHandler for TestService {
             Some(b"panic") => panic!("panic outside of the handlers"),
             Some(b"hang") => std::future::pending().await,
             Some(b"slow") => tokio::time::sleep(Duration::from_millis(300)).await,
+            Some(b"slow-body") => return Response::new(slow_body()),
             _ => {}
         }
         self.0.clone().call(request).await.unwrap()

@@ -1,5 +1,5 @@
-//! Each fuzz target with the inputs in `fuzz/seeds` and with changed ones. `scripts/fuzz` runs the targets for
-//! longer, with libFuzzer, which looks for inputs that reach other code.
+//! Each fuzz target with the inputs in `fuzz/seeds` and with changed ones. `scripts/fuzz` runs the targets
+//! for longer, with libFuzzer, which looks for inputs that reach other code.
 
 use std::{
     fs,

@@ -102,6 +102,21 @@ async fn a_connection_at_its_age_is_closed_after_the_grace() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_begins_at_the_end_of_the_grace_is_answered() {
+    let grace = Duration::from_secs(1);
+    let server = TestServer::start(
+        ServerOptions { connection_age: SHORT, connection_age_grace: grace, ..options() },
+        None,
+    );
+    let mut socket = server.socket().await;
+    // The age is varied by up to a tenth. The call takes 300 ms.
+    tokio::time::sleep(SHORT + grace.saturating_sub(SHORT)).await;
+    socket.write_all(format!("{CHECK}Test: slow\r\nContent-Length: 0\r\n\r\n").as_bytes()).await.unwrap();
+    let answer = rest(&mut socket).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains("connection: close"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_connection_at_its_age_answers_one_more_request() {
     let server = TestServer::start(ServerOptions { connection_age: SHORT, ..options() }, None);
     let request = format!("{CHECK}Content-Length: 0\r\n\r\n");
@@ -215,6 +230,35 @@ async fn a_shutdown_is_immediate_with_idle_connections_and_unfinished_heads() {
     let (report, _) = server.stop().await;
 
     assert_eq!(report, DrainReport { connections_aborted: 0 });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_that_is_being_sent_at_a_shutdown_is_complete() {
+    let server =
+        TestServer::start(ServerOptions { drain_deadline: Duration::from_mins(1), ..options() }, None);
+    let mut sockets = Vec::new();
+    for begin_of_next in ["", "\r\n", "POST / HT"] {
+        let request = format!("{CHECK}Test: slow-body\r\nContent-Length: 0\r\n\r\n{begin_of_next}");
+        let mut socket = send(&server, &request).await;
+        assert!(answer(&mut socket).await.starts_with("HTTP/1.1 200 OK"));
+        sockets.push((socket, begin_of_next));
+    }
+    server.stop().await;
+    for (mut socket, begin_of_next) in sockets {
+        assert_eq!(rest(&mut socket).await, "4\r\nlate\r\n0\r\n\r\n", "{begin_of_next:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_of_trailers_without_crlf_closes_the_connection() {
+    let server = TestServer::start(options(), None);
+    for trailers in ["\n", "x: y\n\n"] {
+        let request = format!(
+            "{CHECK}Transfer-Encoding: chunked\r\n\r\n0\r\n{trailers}GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+        );
+        let answers = rest(&mut send(&server, &request).await).await;
+        assert!(answers.matches("HTTP/1.1 ").count() <= 1 && !answers.contains("200 OK"), "{answers}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
