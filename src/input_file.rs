@@ -44,6 +44,13 @@ pub struct InputFileError {
     reason: Reason,
 }
 
+impl InputFileError {
+    /// True if the file was read, but is not text.
+    pub(crate) const fn is_not_text(&self) -> bool {
+        matches!(self.reason, Reason::NotUtf8(_))
+    }
+}
+
 /// What is wrong with a file.
 #[derive(Debug, thiserror::Error)]
 enum Reason {

@@ -275,12 +275,18 @@ impl Parts {
                 return Err(InvalidPostgresUrl::Malformed(reason.to_owned()));
             }
             if let Err(error) = setting.parse::<tokio_postgres::Config>() {
-                let reason =
-                    if error.source().is_some_and(|cause| cause.to_string().starts_with("unknown option")) {
-                        format!("the parameter {key} is unknown")
-                    } else {
-                        format!("the value of the parameter {key} is invalid")
+                let reason = if error
+                    .source()
+                    .is_some_and(|cause| cause.to_string().starts_with("unknown option"))
+                {
+                    let way_out = match key.as_str() {
+                        "sslcert" | "sslkey" => ": a password authenticates, not a certificate of the client",
+                        _ => "",
                     };
+                    format!("the parameter {key} is unknown{way_out}")
+                } else {
+                    format!("the value of the parameter {key} is invalid")
+                };
                 return Err(InvalidPostgresUrl::Malformed(reason));
             }
             settings.push_str(&setting);

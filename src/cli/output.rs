@@ -7,6 +7,7 @@
 use std::{
     fmt::Display,
     io::{self, BufWriter, Stdout, Write},
+    os::unix::fs::MetadataExt as _,
 };
 
 use super::{Failure, printable::escaped};
@@ -41,8 +42,16 @@ pub(super) fn after_change(printed: Result<(), Failure>) -> Result<(), Failure> 
 /// Prints a secret that is shown only once to standard output.
 ///
 /// # Errors
-/// It cannot be written. A closed pipe is an error too: the secret would be lost.
+/// It cannot be written. A closed pipe and `/dev/null`, which the standard library opens in place of an output
+/// that is closed at the start, are errors too: the secret would be lost.
 pub(super) fn print_secret(line: &str) -> Result<(), Failure> {
+    let device =
+        |path: &str| std::fs::metadata(path).map(|file| file.rdev()).ok().filter(|device| *device != 0);
+    if let (Some(output), Some(null)) = (device("/dev/stdout"), device("/dev/null"))
+        && output == null
+    {
+        return Err("standard output is closed or /dev/null: the secret would be lost".to_owned());
+    }
     let mut output = io::stdout().lock();
     let written = output.write_all(format!("{line}\n").as_bytes()).and_then(|()| output.flush());
     written.map_err(|error| format!("cannot write to standard output: {error}"))

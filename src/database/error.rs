@@ -116,7 +116,10 @@ impl DatabaseError {
     /// Adds the file of a SQLite database to the cause, unless the cause names it already.
     pub(super) fn in_file(self, path: &Path) -> Self {
         let with_file = |cause: Cause| {
-            let text = chain(&cause);
+            let mut text = chain(&cause);
+            if text.contains("attempt to write a readonly database") {
+                text = format!("the user of this process may not write the file or its folder ({text})");
+            }
             let is_named = text.contains(&*path.to_string_lossy());
             if is_named { cause } else { Cause::new(format!("{text} (database file {})", ShownPath(path))) }
         };

@@ -25,6 +25,8 @@ pub(crate) fn io_reason(error: &io::Error) -> String {
     /// kind.
     const LOOP: i32 = 40;
     let reason = match error.kind() {
+        // It has words of this service.
+        _ if error.get_ref().is_some() => return error.to_string(),
         Kind::PermissionDenied => "the user of this process may not access it",
         Kind::NotADirectory => "a folder in its path is a file",
         Kind::IsADirectory => "it is a folder, not a file",

@@ -65,7 +65,7 @@ impl Draft {
             let created = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
             let file = match created {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                created => created?,
+                created => created.map_err(|error| in_folder(folder_of(target), &error))?,
             };
             // The lock shows other processes that the draft is in use. A process that removes leftovers may
             // have opened the file before: it then holds the lock, or has deleted the file, and the next name
@@ -259,6 +259,18 @@ fn draft_path(target: &Path) -> io::Result<PathBuf> {
     draft.push(name);
     draft.push(format!(".{:08x}{number:08x}{ENDING}", process::id()));
     Ok(folder_of(target).join(draft))
+}
+
+/// Says that a file cannot be created in a folder, with the name of the folder.
+fn in_folder(folder: &Path, error: &io::Error) -> io::Error {
+    let reason = match error.kind() {
+        io::ErrorKind::NotFound => format!("there is no folder {}", folder.display()),
+        io::ErrorKind::PermissionDenied => {
+            format!("the user of this process may not create a file in the folder {}", folder.display())
+        }
+        _ => error.to_string(),
+    };
+    io::Error::new(error.kind(), reason)
 }
 
 /// True if `path` names the open file.

@@ -20,7 +20,7 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// The file cannot be read, or other users may change it.
-    #[error(transparent)]
+    #[error("{}{}", .0, way_out(.0))]
     Unusable(#[from] InputFileError),
     /// The file cannot be written.
     #[error("{}: {}", ShownPath(path), io_reason(source))]
@@ -71,6 +71,15 @@ pub enum KeyFileError {
         /// The id of the key.
         id: KeyId,
     },
+}
+
+/// Returns what to do about a file with the bytes of a key.
+const fn way_out(error: &InputFileError) -> &'static str {
+    if error.is_not_text() {
+        ": a key is written in base64, such as by `openssl rand -base64 32`"
+    } else {
+        ""
+    }
 }
 
 /// Reads the keys of the file `path`. Returns them with a warning, if there is one.

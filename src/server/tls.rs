@@ -81,20 +81,20 @@ pub enum TlsError {
         path: PathBuf,
     },
     /// The key does not belong to the certificate, or TLS does not support its type.
-    #[error("{} and {}: {}", ShownPath(certificate), ShownPath(key), pair_rule(source))]
+    #[error("{} and {}: {}", ShownPath(certificate), ShownPath(key), pair_rule(reason))]
     InvalidKeyPair {
         /// The file of the certificate.
         certificate: PathBuf,
         /// The file of the key.
         key: PathBuf,
         /// The cause.
-        source: rustls::Error,
+        reason: rustls::Error,
     },
 }
 
 /// Says why a certificate and a key cannot be used together.
-fn pair_rule(source: &rustls::Error) -> String {
-    match source {
+fn pair_rule(reason: &rustls::Error) -> String {
+    match reason {
         rustls::Error::InconsistentKeys(_) => "the key does not belong to the certificate".to_owned(),
         // The key has been found in the file, so its kind is the reason.
         rustls::Error::General(_) => {
@@ -152,7 +152,7 @@ pub fn load_tls(
     let private_key = private_key(key, alpn)?;
     let invalid = |source| {
         let (certificate, key) = (certificate.to_owned(), key.to_owned());
-        TlsError::InvalidKeyPair { certificate, key, source }
+        TlsError::InvalidKeyPair { certificate, key, reason: source }
     };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = match client_ca {

@@ -124,6 +124,34 @@ fn a_token_that_cannot_be_printed_leaves_the_file_as_it_was() {
 
 /// A removed caller must not return because another command had read the file before.
 #[test]
+fn a_token_is_not_printed_to_an_output_that_is_closed_or_null() {
+    let (folder, file) = new_file("");
+    fs::remove_file(&file).unwrap();
+    for output in [">&-", ">/dev/null"] {
+        let script = format!("\"$0\" caller add bff --role bff --callers callers.toml {output}");
+        let program = env!("CARGO_BIN_EXE_kairos-identity");
+        let mut shell = Command::new("sh");
+        let refused = shell.args(["-c", &script, program]).current_dir(&folder).env_clear().output().unwrap();
+        assert_eq!(
+            stderr(&refused).trim_end(),
+            "error: standard output is closed or /dev/null: the secret would be lost: the callers file was not changed"
+        );
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(!file.exists(), "{output}");
+    }
+}
+
+#[test]
+fn a_callers_file_in_a_missing_folder_names_the_folder() {
+    let (folder, _file) = new_file("");
+    let missing = folder.path().join("missing");
+    let refused = caller(&missing.join("callers.toml"), &["add", "bff", "--role", "bff"], Stdio::piped());
+    assert_eq!(refused.status.code(), Some(1));
+    let refusal = stderr(&refused);
+    assert!(refusal.contains(&format!("not changed: there is no folder {}", missing.display())), "{refusal}");
+}
+
+#[test]
 fn commands_at_the_same_time_lose_no_change() {
     let (_folder, file) = new_file(OTHER_CALLER);
     std::thread::scope(|scope| {

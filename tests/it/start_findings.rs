@@ -210,6 +210,40 @@ fn missing_rights_are_named_before_anything_is_written() {
     set_mode(&at("key"), 0o000);
     let key = refused(&[&SERVE[..], &["--secret-key-file", "key"]].concat());
     assert_contains_all(&key, &["secret.key-file: key (/", "may not read it", "(flag --secret-key-file)]"]);
+
+    // A command that changes the file needs its folder too.
+    fs::create_dir(at("keys")).unwrap();
+    private_file::write(at("keys/key"), KEY);
+    assert!(run_in(folder.path(), &["migrate"]).status.success());
+    set_mode(&at("keys"), 0o500);
+    let added = refused(&["keys", "secret", "add", "--secret-key-file", "keys/key"]);
+    assert_contains_all(&added, &["may not create a file in the folder /"]);
+    assert_has_no_library_words(&added);
+    set_mode(&at("keys"), 0o700);
+    set_mode(&database, 0o400);
+    let rotated = refused(&["keys", "rotate", "--secret-key-file", "keys/key"]);
+    assert_contains_all(&rotated, &["may not write the file"]);
+    set_mode(&database, 0o600);
+}
+
+#[test]
+fn a_key_that_is_not_text_or_not_of_the_certificate_is_named_with_the_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("raw"), [0xff; 32]).unwrap();
+    set_mode(&at("raw"), 0o600);
+    let raw = error_line(1, &run_in(folder.path(), &[&SERVE[..], &["--secret-key-file", "raw"]].concat()));
+    assert_contains_all(&raw, &["secret.key-file: raw (/", "a key is written in base64"]);
+
+    let (one, other) = (Certificate::localhost(), Certificate::localhost());
+    let (certificate, key) = (one.certificate(), other.key());
+    let flags = ["--tls-cert", certificate.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
+    let mismatch = error_line(1, &run_in(folder.path(), &[&SERVE[..], &flags].concat()));
+    assert_contains_all(
+        &mismatch,
+        &["the key does not belong to the certificate: name a certificate and the key"],
+    );
+    assert!(!mismatch.contains("KeyMismatch"), "{mismatch}");
 }
 
 #[test]

@@ -74,6 +74,16 @@ pub(super) enum Action {
     },
 }
 
+/// Returns a number of stored values in words.
+fn values(number: u64) -> String {
+    format!("{number} value{}", if number == 1 { "" } else { "s" })
+}
+
+/// Returns the time of a wait in words.
+fn seconds(wait: Duration) -> String {
+    format!("{} s", wait.as_secs_f64())
+}
+
 fn parse_wait(text: &str) -> Result<Duration, String> {
     let wait = Span::<0, WAIT_MILLIS_MAX>::parse(text).map(Span::get);
     wait.ok_or_else(|| format!("expected {}", Span::<0, WAIT_MILLIS_MAX>::expects()))
@@ -210,8 +220,9 @@ impl SecretKeys {
             print_error(format_args!("the key {key} is the current one already"))?;
         } else {
             print_error(format_args!(
-                "1 of 3: the key {key} is in {}; waiting {wait:?}, until every running instance has it",
-                self.file.path().display()
+                "1 of 3: the key {key} is in {}; waiting {}, until every running instance has it",
+                self.file.path().display(),
+                seconds(wait)
             ))?;
             tokio::time::sleep(wait).await;
             if let Err(error) = self.file.make_first(key) {
@@ -221,7 +232,8 @@ impl SecretKeys {
             self.reload()?;
             self.record(key, "current").await;
             print_error(format_args!(
-                "2 of 3: new secrets are encrypted under {key}; waiting {wait:?}, until every running instance does so"
+                "2 of 3: new secrets are encrypted under {key}; waiting {}, until every running instance does so",
+                seconds(wait)
             ))?;
             tokio::time::sleep(wait).await;
         }
@@ -246,8 +258,9 @@ impl SecretKeys {
             if let Some(cause) = done.cause {
                 self.record_replaced(current, replaced).await;
                 return Err(format!(
-                    "{replaced} values are now encrypted under the key {current}, but {} cannot be decrypted, and stay as \
+                    "encrypted {} again under the key {current}, but {} cannot be decrypted, and stay as \
                      they are: {cause}",
+                    values(replaced),
                     done.unreadable
                 ));
             }
@@ -258,7 +271,7 @@ impl SecretKeys {
                 "nothing was changed: no value is encrypted under another key than {current}"
             ))?;
         } else {
-            print_change(format_args!("encrypted {replaced} values again under the key {current}"))?;
+            print_change(format_args!("encrypted {} again under the key {current}", values(replaced)))?;
         }
         self.print_uses_of_earlier_keys().await
     }
@@ -272,7 +285,7 @@ impl SecretKeys {
     /// Records how many values were encrypted again, if there were any.
     async fn record_replaced(&self, current: KeyId, replaced: u64) {
         if replaced > 0 {
-            self.record(current, &format!("{replaced} values encrypted again under it")).await;
+            self.record(current, &format!("{} encrypted again under it", values(replaced))).await;
         }
     }
 
