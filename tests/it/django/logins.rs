@@ -48,8 +48,8 @@ fn wrong_password(imported: &DjangoUser) -> String {
     format!("#{}", imported.password.as_deref().unwrap_or_default())
 }
 
-/// The users who try to log in. Each attempt takes up to half a second of a core, and a hash that is stored as
-/// it was in Django is compared alike on each engine.
+/// The users who try to log in. Each attempt takes up to half a second of a core, and a hash that is stored
+/// as it was in Django is compared alike on each engine.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum WhoLogsIn {
     All,
