@@ -165,8 +165,9 @@ impl RequestFraming {
 
     /// Adds bytes that were read. Returns true if they complete a head.
     ///
-    /// # Errors If a line of the trailers does not end with CRLF. hyper accepts such a line, but another
-    /// server may see the next request in it.
+    /// # Errors
+    /// If a line of the trailers does not end with CRLF. hyper accepts such a line, but another server may
+    /// see the next request in it.
     pub(super) fn add(&self, bytes: &[u8]) -> Result<bool, NotCrlf> {
         let mut state = self.lock();
         let heads = state.heads;
