@@ -42,8 +42,8 @@ pub(super) fn after_change(printed: Result<(), Failure>) -> Result<(), Failure> 
 /// Prints a secret that is shown only once to standard output.
 ///
 /// # Errors
-/// It cannot be written. A closed pipe and `/dev/null`, which the standard library opens in place of an output
-/// that is closed at the start, are errors too: the secret would be lost.
+/// It cannot be written. A closed pipe and `/dev/null`, which the standard library opens in place of an
+/// output that is closed at the start, are errors too: the secret would be lost.
 pub(super) fn print_secret(line: &str) -> Result<(), Failure> {
     let device =
         |path: &str| std::fs::metadata(path).map(|file| file.rdev()).ok().filter(|device| *device != 0);
