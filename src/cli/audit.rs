@@ -2,16 +2,13 @@
 
 #![expect(clippy::doc_markdown, reason = "clap shows these comments on a terminal, where marks are noise")]
 
-use std::fmt::Display;
-
 use clap::{Args, builder::PossibleValuesParser};
 
 use super::{
     Failure,
     arguments::{TimeFlag, parse_user_key, user_failure},
     command_events::{audit_reason, origin, record},
-    output::Lines,
-    printable::field,
+    list::{Field, FormatFlag, List, Record},
     reason, store,
 };
 use crate::{
@@ -42,6 +39,8 @@ pub(super) struct Audit {
     /// Only events before this time
     #[arg(long, value_name = "TIME")]
     until: Option<TimeFlag>,
+    #[command(flatten)]
+    format: FormatFlag,
 }
 
 /// Accepts the name of a kind of event.
@@ -77,7 +76,7 @@ impl Audit {
             since: self.since.map(|time| time.resolve(now)),
             until: self.until.map(|time| time.resolve(now)),
         };
-        let listed = list(&administration, filter).await;
+        let listed = list(&administration, filter, self.format).await;
         let event =
             AuditEvent::new(now, AuditKind::SensitiveRead, origin()).with_user(user).with_resource("audit");
         record(&administration, event).await;
@@ -86,8 +85,12 @@ impl Audit {
 }
 
 /// Prints all matching events, which are read one page at a time.
-async fn list(administration: &Administration, filter: AuditFilter) -> Result<(), Failure> {
-    let mut output = Lines::new();
+async fn list(
+    administration: &Administration,
+    filter: AuditFilter,
+    format: FormatFlag,
+) -> Result<(), Failure> {
+    let mut list = List::new(format, ["at", "kind", "outcome", "user", "caller", "address"]);
     let mut last = None;
     loop {
         let page =
@@ -95,40 +98,31 @@ async fn list(administration: &Administration, filter: AuditFilter) -> Result<()
         let Some(end) = page.last() else { break };
         last = Some(end.position());
         for event in &page {
-            if output.line(line(event))? {
+            if list.add(record_of(event))? {
                 return Ok(());
             }
         }
     }
-    output.finish()
+    list.finish()
 }
 
-/// Formats an event as tab-separated fields: time, kind, `OK` or the reason of the refusal, user, caller, and
-/// the address of the end user or of the connection, then the optional fields as `name=value`.
-fn line(event: &RecordedEvent) -> String {
-    let outcome = event.reason.as_deref().unwrap_or("OK");
+/// Returns the fields of an event: time, kind, `OK` or the reason of the refusal, user, caller, and the
+/// address of the end user or of the connection, then those that it has of the others.
+fn record_of(event: &RecordedEvent) -> Record<6> {
     let from = event.client.as_ref().or(event.peer.as_ref());
-    let mut line = format!(
-        "{}\t{}\t{outcome}\t{}\t{}\t{}",
-        event.at,
-        event.kind,
-        or_dash(event.user.as_ref()),
-        field(&event.caller),
-        or_dash(from)
-    );
-    let mut add = |name: &str, value: Option<String>| {
-        if let Some(value) = value {
-            line = format!("{line}\t{name}={}", field(&value));
-        }
-    };
-    add("count", (event.count > 1).then(|| event.count.to_string()));
-    add("resource", event.resource.clone());
-    add("request_id", event.request_id.map(|id| id.to_string()));
-    add("agent", event.agent.clone());
-    line
-}
-
-/// Formats a value, or `-` if there is none.
-fn or_dash(value: Option<&impl Display>) -> String {
-    value.map_or_else(|| "-".to_owned(), ToString::to_string)
+    let mut more = Vec::new();
+    let mut add = |name, value: Option<Field>| more.extend(value.map(|value| (name, value)));
+    add("count", (event.count > 1).then(|| Field::number(event.count)));
+    add("resource", event.resource.as_ref().map(Field::text));
+    add("request_id", event.request_id.map(Field::text));
+    add("agent", event.agent.as_ref().map(Field::text));
+    let values = [
+        Field::text(event.at),
+        Field::text(&event.kind),
+        Field::text(event.reason.as_deref().unwrap_or("OK")),
+        Field::optional(event.user.as_ref()),
+        Field::text(&event.caller),
+        Field::optional(from),
+    ];
+    Record { values, more }
 }

@@ -6,8 +6,8 @@ use clap::{Args, Subcommand};
 
 use super::{
     Failure,
-    output::{Lines, print_error, print_secret},
-    printable::field,
+    list::{Field, FormatFlag, List},
+    output::{print_error, print_secret},
     reason,
 };
 use crate::{
@@ -46,11 +46,13 @@ enum Action {
     },
     /// List the callers
     ///
-    /// Prints one caller per line. The fields are separated by tabs: name; number of service tokens; number
-    /// of certificate names; methods; user fields.
+    /// The fields of a caller: name; number of service tokens; number of certificate names; methods; user
+    /// fields.
     List {
         #[command(flatten)]
         file: CallersFlag,
+        #[command(flatten)]
+        format: FormatFlag,
     },
     /// Give a caller a new service token, and print it
     ///
@@ -122,7 +124,7 @@ impl Caller {
                 let file = CallersFile::lock(file.path(settings)?)?;
                 file.change_and_print(&token, |text| text.add(&name, role, token.hash()).map_err(reason))
             }
-            Action::List { file } => list(&CallersFile::read(file.path(settings)?)?),
+            Action::List { file, format } => list(&CallersFile::read(file.path(settings)?)?, format),
             Action::Rotate { name, finish: false, file } => {
                 let file = CallersFile::lock(file.path(settings)?)?;
                 file.change_and_print(&token, |text| text.add_token(&name, token.hash()).map_err(reason))
@@ -159,17 +161,16 @@ fn print_entry(name: &str, token: &ServiceToken) -> Result<(), Failure> {
 }
 
 /// Prints the callers of a file.
-fn list(file: &CallersFile) -> Result<(), Failure> {
-    let mut lines = Lines::new();
+fn list(file: &CallersFile, format: FormatFlag) -> Result<(), Failure> {
+    let mut list = List::new(format, ["name", "tokens", "certificates", "methods", "user_fields"]);
     for entry in CallersText::parse(&file.text).map_err(|error| file.failure(&error))?.entries() {
-        let (tokens, certificates) = (entry.tokens, entry.certificates);
-        let (methods, fields) = (entry.methods.join(" "), entry.user_fields.join(" "));
-        let shown = [entry.name, tokens.to_string(), certificates.to_string(), methods, fields];
-        if lines.line(shown.map(|text| field(&text)).join("\t"))? {
+        let (tokens, certificates) = (Field::number(entry.tokens), Field::number(entry.certificates));
+        let (methods, fields) = (Field::Texts(entry.methods), Field::Texts(entry.user_fields));
+        if list.add([Field::text(entry.name), tokens, certificates, methods, fields])? {
             break;
         }
     }
-    lines.finish()
+    list.finish()
 }
 
 /// A callers file that a command reads or changes. While a command changes it, others wait for their turn.

@@ -12,6 +12,7 @@ mod failure;
 mod healthcheck;
 mod import;
 mod keys;
+mod list;
 mod mails;
 mod migrate;
 mod output;
@@ -85,9 +86,9 @@ enum Command {
     #[expect(clippy::doc_markdown, reason = "clap shows it on a terminal, where marks are noise")]
     /// List the audit trail: decisions about logins, callers and accounts
     ///
-    /// Prints one event per line, in the order of time. The fields are separated by tabs: time; kind; OK, or
-    /// the reason of a refusal; the user's auth_token; the caller; the address of the end user, or of the
-    /// connection; then optional fields as name=value. docs/AUDIT.md explains each kind.
+    /// The events are in the order of time. The fields of an event: time; kind; OK, or the reason of a
+    /// refusal; the user's auth_token; the caller; the address of the end user, or of the connection; then
+    /// optional fields with their names. docs/AUDIT.md explains each kind.
     Audit(audit::Audit),
     /// Manage the callers file and service tokens
     Caller(caller::Caller),

@@ -106,6 +106,21 @@ impl Lines {
         Ok(self.is_closed)
     }
 
+    /// Prints the header of a table, in bold if `is_colored`.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(super) fn header(&mut self, header: &str, is_colored: bool) -> Result<bool, Failure> {
+        if !is_colored {
+            return self.line(header);
+        }
+        if !self.is_closed {
+            let line = format!("\u{1b}[1m{}\u{1b}[0m\n", escaped(header, &[]));
+            self.is_closed = is_closed_by_reader("standard output", self.output.write_all(line.as_bytes()))?;
+        }
+        Ok(self.is_closed)
+    }
+
     /// Writes what is still buffered.
     ///
     /// # Errors

@@ -147,3 +147,75 @@ fn the_printed_entry_of_a_caller_can_be_appended_to_the_file_as_it_is() {
     let callers = Callers::parse(&file, &[]).unwrap();
     assert_eq!(callers.names(), ["agent", "bff"], "{file}");
 }
+
+#[test]
+fn a_list_is_a_table_on_a_terminal_lines_in_a_pipe_and_json_on_request() {
+    let store = store();
+    add_user(&store, 2, "zo\u{eb} \u{674e}", "longer-name@example.com");
+    let at = "2026-01-01T00:00:00.000000Z";
+    let token = |id: u32| format!("00000000-0000-4000-8000-{id:012}");
+    let printed = |arguments: &[&str]| stdout(&run_with(&store, arguments, Stdio::piped()));
+
+    let lines = format!(
+        "{}\tverified\t{at}\tada@example.com\tada\n{}\tverified\t{at}\tlonger-name@example.com\tzo\u{eb} \u{674e}\n",
+        token(1),
+        token(2)
+    );
+    assert_eq!(printed(&["user", "list"]), lines);
+    assert_eq!(printed(&["user", "list", "--format", "tabs"]), lines);
+    let table = format!(
+        "AUTH_TOKEN                            STATE     CREATED_AT                   EMAIL                    USERNAME\n\
+         {}  verified  {at}  ada@example.com          ada\n\
+         {}  verified  {at}  longer-name@example.com  zo\u{eb} \u{674e}\n",
+        token(1),
+        token(2)
+    );
+    assert_eq!(printed(&["user", "list", "--format", "table"]), table);
+    let objects = printed(&["user", "list", "--format", "json"]);
+    let first: serde_json::Value = serde_json::from_str(objects.lines().next().unwrap()).unwrap();
+    let expected = serde_json::json!({
+        "auth_token": token(1), "state": "verified", "created_at": at, "email": "ada@example.com", "username": "ada",
+    });
+    assert_eq!((first, objects.lines().count()), (expected, 2));
+
+    for (arguments, names) in [
+        (&["audit"][..], &["at", "kind", "outcome", "user", "caller", "address"][..]),
+        (&["keys", "list"], &["id", "created_at", "signs_from", "verifies_until"]),
+        (&["keys", "secret", "list"], &["id", "state", "values"]),
+    ] {
+        let json = printed(&[arguments, &["--format", "json"]].concat());
+        assert!(!json.is_empty(), "{arguments:?}");
+        for line in json.lines() {
+            let record: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert!(names.iter().all(|name| record.get(name).is_some()), "{record}");
+        }
+        let table = printed(&[arguments, &["--format", "table"]].concat());
+        let header: Vec<_> =
+            table.lines().next().unwrap().split_whitespace().map(str::to_lowercase).collect();
+        assert_eq!(header, names);
+    }
+}
+
+#[test]
+fn a_table_on_a_terminal_has_a_bold_header_unless_no_color_is_set() {
+    let store = store();
+    let on_terminal = |variables: &str| {
+        let program = env!("CARGO_BIN_EXE_kairos-identity");
+        let script = format!("{variables} '{program}' user list");
+        let mut terminal = Command::new("script");
+        terminal.args(["--quiet", "--return", "--command", &script, "/dev/null"]);
+        terminal.env_clear().env("PATH", "/usr/bin:/bin").env("TERM", "xterm");
+        stdout(
+            &terminal.env("KAIROS_IDENTITY_DATABASE_URL", store.url()).stdin(Stdio::null()).output().unwrap(),
+        )
+    };
+    let colored = on_terminal("");
+    assert!(
+        colored.starts_with("\u{1b}[1mAUTH_TOKEN ") && colored.contains("USERNAME\u{1b}[0m\r\n"),
+        "{colored:?}"
+    );
+    assert!(colored.contains("ada@example.com  ada\r\n"), "{colored:?}");
+    for plain in [on_terminal("NO_COLOR=1"), on_terminal("TERM=dumb")] {
+        assert!(plain.starts_with("AUTH_TOKEN ") && !plain.contains('\u{1b}'), "{plain:?}");
+    }
+}

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use super::{
     Failure,
     command_events::{origin, record},
+    list::{Field, FormatFlag, List},
     output::{after_change, print, print_error},
     reason,
     signing::{self, IfKeyLost},
@@ -36,9 +37,12 @@ pub(super) struct Keys {
 enum Action {
     /// List the keys, newest first
     ///
-    /// Prints one key per line. The fields are separated by tabs: id; time of creation; time from which it
-    /// signs; time until which it verifies, or - while it is the latest key.
-    List,
+    /// The fields of a key: id; time of creation; time from which it signs; time until which it verifies, or
+    /// - while it is the latest key.
+    List {
+        #[command(flatten)]
+        format: FormatFlag,
+    },
     /// Create the next key now instead of after session.key-rotation
     ///
     /// The key signs after session.key-lead, so that services that cache the public keys have it by then.
@@ -74,7 +78,15 @@ impl Keys {
         let (keys, _) = signing::standalone_signing_keys(settings, store, if_key_lost).await?;
         match self.action {
             Action::Secret(_) => Ok(()),
-            Action::List => keys.list().await.map_err(reason)?.iter().try_for_each(print_key),
+            Action::List { format } => {
+                let mut list = List::new(format, ["id", "created_at", "signs_from", "verifies_until"]);
+                for key in keys.list().await.map_err(reason)? {
+                    let (id, created_at) = (Field::text(key.id), Field::text(key.created_at));
+                    let until = Field::optional(key.verifies_until.as_ref());
+                    list.add([id, created_at, Field::text(key.signs_from), until])?;
+                }
+                list.finish()
+            }
             Action::Rotate { revoke_earlier } => {
                 let checked = keys.check().await;
                 let was_lost = checked.is_err();

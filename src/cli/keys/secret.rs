@@ -9,7 +9,8 @@ use crate::{
     cli::{
         Failure,
         command_events::{origin, record},
-        output::{Lines, print, print_change, print_error},
+        list::{Field, FormatFlag, List},
+        output::{print, print_change, print_error},
         progress::TerminalProgress,
         reason, signing, store,
     },
@@ -38,10 +39,13 @@ const PASSES_MAX: u32 = 3;
 pub(super) enum Action {
     /// List the keys of the file, and how many stored values are encrypted under each
     ///
-    /// Prints one key per line, in the order of the file. The fields are separated by tabs: id; `current` (it
-    /// encrypts and decrypts), `earlier` (it only decrypts) or `missing` (the file does not have it); number
-    /// of stored values. The id `-` means values of an earlier release, which name no key.
-    List,
+    /// The keys are in the order of the file. The fields of a key: id; `current` (it encrypts and decrypts),
+    /// `earlier` (it only decrypts) or `missing` (the file does not have it); number of stored values. The id
+    /// `-` means values of an earlier release, which name no key.
+    List {
+        #[command(flatten)]
+        format: FormatFlag,
+    },
     /// Add a new key to the file, which only decrypts until `rotate --to` makes it the current one
     ///
     /// For instances that do not share the file: copy the changed file to all of them before `rotate --to`.
@@ -108,7 +112,7 @@ impl Action {
             secret.signing_keys.check().await.map_err(reason)?;
         }
         match self {
-            Self::List => secret.list().await,
+            Self::List { format } => secret.list(format).await,
             Self::Add => {
                 let added = secret.add().await?;
                 print_change(format_args!("added the key {added} to {}", secret.file.path().display()))?;
@@ -178,21 +182,20 @@ impl SecretKeys {
         self.keys.reload().map_err(failure)
     }
 
-    async fn list(&self) -> Result<(), Failure> {
+    async fn list(&self, format: FormatFlag) -> Result<(), Failure> {
         let mut counts = self.count().await?;
         let ring = self.keys.ring();
-        let mut lines = Lines::new();
+        let mut list = List::new(format, ["id", "state", "values"]);
         for id in ring.ids() {
             let state = if id == ring.current() { "current" } else { "earlier" };
-            lines.line(format_args!("{id}\t{state}\t{}", counts.remove(&Some(id)).unwrap_or_default()))?;
+            let number = Field::Number(counts.remove(&Some(id)).unwrap_or_default());
+            list.add([Field::text(id), Field::text(state), number])?;
         }
         for (id, number) in counts {
-            match id {
-                Some(id) => lines.line(format_args!("{id}\tmissing\t{number}"))?,
-                None => lines.line(format_args!("-\tearlier\t{number}"))?,
-            };
+            let state = if id.is_some() { "missing" } else { "earlier" };
+            list.add([Field::optional(id.as_ref()), Field::text(state), Field::Number(number)])?;
         }
-        lines.finish()
+        list.finish()
     }
 
     async fn add(&self) -> Result<KeyId, Failure> {

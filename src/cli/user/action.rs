@@ -6,7 +6,10 @@ use clap::{Args, Subcommand};
 
 use crate::{
     accounts::UserKey,
-    cli::arguments::{TimeFlag, parse_user_key},
+    cli::{
+        arguments::{TimeFlag, parse_user_key},
+        list::FormatFlag,
+    },
     domain::{AuditKind, AuthToken, Timestamp},
     store::UserFilter,
 };
@@ -15,9 +18,14 @@ use crate::{
 pub(super) enum Action {
     /// List users in the order of registration
     ///
-    /// Prints one user per line. The fields are separated by tabs: auth_token; verified, unverified or
-    /// disabled; time of registration; email; username.
-    List(Filter),
+    /// The fields of a user: auth_token; verified, unverified or disabled; time of registration; email;
+    /// username.
+    List {
+        #[command(flatten)]
+        filter: Filter,
+        #[command(flatten)]
+        format: FormatFlag,
+    },
     /// Show one user
     Show(UserArgument),
     /// Mark a user's email as verified, without a mailed link
@@ -94,7 +102,7 @@ impl Action {
     /// Returns the name of the command for the audit trail.
     pub(super) const fn command(&self) -> &'static str {
         match self {
-            Self::List(_) => "user list",
+            Self::List { .. } => "user list",
             Self::Show(_) => "user show",
             Self::Verify(_) => "user verify",
             Self::Unverify(_) => "user unverify",
@@ -111,7 +119,7 @@ impl Action {
     /// even if there is no such user. `None` for an email or a username.
     pub(super) const fn named_auth_token(&self) -> Option<AuthToken> {
         match self {
-            Self::List(_) => None,
+            Self::List { .. } => None,
             Self::Show(UserArgument { user })
             | Self::Verify(UserArgument { user })
             | Self::Unverify(UserArgument { user })
@@ -135,7 +143,7 @@ impl Action {
             Self::Unverify(_) => Some("the email is not verified"),
             Self::Disable(_) => Some("the user is disabled already"),
             Self::Enable(_) => Some("the user is not disabled"),
-            Self::List(_)
+            Self::List { .. }
             | Self::Show(_)
             | Self::EndSessions(_)
             | Self::ResetPassword(_)
@@ -147,7 +155,7 @@ impl Action {
     /// Returns the kind of the audit event if the command is refused.
     pub(super) const fn refusal(&self) -> AuditKind {
         match self {
-            Self::List(_) | Self::Show(_) => AuditKind::SensitiveReadFail,
+            Self::List { .. } | Self::Show(_) => AuditKind::SensitiveReadFail,
             Self::Verify(_) | Self::Unverify(_) => AuditKind::UserUpdateFail,
             Self::Disable(_) => AuditKind::UserDisableFail,
             Self::Enable(_) => AuditKind::UserEnableFail,

@@ -88,8 +88,8 @@ async fn perform(
 ) -> Result<(), CommandError> {
     let origin = &trail.origin;
     match action {
-        Action::List(filter) => {
-            let printed = print_users(users, filter.at(trail.at)).await;
+        Action::List { filter, format } => {
+            let printed = print_users(users, filter.at(trail.at), format).await;
             let read = AuditEvent::new(trail.at, AuditKind::SensitiveRead, origin.clone());
             record(users, read.with_resource(trail.command)).await;
             printed?;

@@ -6,6 +6,7 @@ use crate::{
     accounts::Administration,
     cli::{
         Failure,
+        list::{Field, FormatFlag, List},
         output::{Lines, ask},
         printable::field,
         reason,
@@ -14,8 +15,12 @@ use crate::{
 };
 
 /// Prints all matching users, which are read one page at a time.
-pub(super) async fn print_users(users: &Administration, filter: UserFilter) -> Result<(), Failure> {
-    let mut output = Lines::new();
+pub(super) async fn print_users(
+    users: &Administration,
+    filter: UserFilter,
+    format: FormatFlag,
+) -> Result<(), Failure> {
+    let mut list = List::new(format, ["auth_token", "state", "created_at", "email", "username"]);
     let mut last = None;
     loop {
         let page = users.list_users(filter.clone(), last, USERS_PAGE_MAX).await.map_err(reason)?;
@@ -27,14 +32,14 @@ pub(super) async fn print_users(users: &Administration, filter: UserFilter) -> R
                 (None, true) => "verified",
                 (None, false) => "unverified",
             };
-            let (email, username) = (field(user.email.as_str()), field(user.username.as_str()));
-            let line = format!("{}\t{state}\t{}\t{email}\t{username}", user.auth_token, user.created_at);
-            if output.line(line)? {
+            let (email, username) = (Field::text(user.email.as_str()), Field::text(user.username.as_str()));
+            let (token, created_at) = (Field::text(user.auth_token), Field::text(user.created_at));
+            if list.add([token, Field::text(state), created_at, email, username])? {
                 return Ok(());
             }
         }
     }
-    output.finish()
+    list.finish()
 }
 
 /// Prints the fields of one user, one per line.
