@@ -60,7 +60,7 @@ impl Service {
             store.clone(),
             Arc::clone(&sealing_keys),
             access_tokens(entropy.bytes()),
-            KeyOptions { rotation_age: Duration::from_secs(3_600), lead: Duration::from_secs(60) },
+            KeyOptions { rotation_age: Duration::from_hours(1), lead: Duration::from_mins(1) },
             env.clone(),
         );
         let accounts = Accounts::new(
@@ -174,7 +174,7 @@ fn access_tokens(seed: [u8; 32]) -> AccessTokens {
     let tokens = AccessTokens::new(AccessTokenOptions {
         issuer: "https://id.example".to_owned(),
         audience: "kairos".to_owned(),
-        lifetime: Duration::from_secs(600),
+        lifetime: Duration::from_mins(10),
     });
     let start = Timestamp::from_unix_micros(0);
     tokens.replace_keys(&[SigningKey::new(SigningSeed::from_bytes(seed), start, None)]);
@@ -183,16 +183,16 @@ fn access_tokens(seed: [u8; 32]) -> AccessTokens {
 
 fn mail_options() -> MailOptions {
     MailOptions {
-        verification_lifetime: Duration::from_secs(60),
-        reset_lifetime: Duration::from_secs(60),
-        undo_lifetime: Duration::from_secs(60),
+        verification_lifetime: Duration::from_mins(1),
+        reset_lifetime: Duration::from_mins(1),
+        undo_lifetime: Duration::from_mins(1),
         message_id_domain: "kairos.example".to_owned(),
     }
 }
 
 fn accounts_options() -> AccountsOptions {
-    let hour = Duration::from_secs(3_600);
-    let budget = Budget { max: 1_000_000, window: Duration::from_secs(60) };
+    let hour = Duration::from_hours(1);
+    let budget = Budget { max: 1_000_000, window: Duration::from_mins(1) };
     AccountsOptions {
         password_policy: Policy { length_min_characters: 8, score_min: 3 },
         sessions: SessionOptions { idle: hour, lifetime: hour, per_user_max: 10 },
@@ -209,7 +209,7 @@ fn accounts_options() -> AccountsOptions {
             new_passwords: budget,
             resends_to: budget,
             resends_from: budget,
-            known_address_lifetime: Duration::from_secs(60),
+            known_address_lifetime: Duration::from_mins(1),
         },
         accept_auth_token_until: None,
         notifies_new_address: false,

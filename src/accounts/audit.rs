@@ -40,6 +40,14 @@ pub struct AuditTrail {
     queue: Arc<Queue>,
 }
 
+/// What happens to an event about an account that cannot be read now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum IfUnknown {
+    /// It waits for the next write. Beyond their limit, waiting events are merged.
+    Wait,
+    WriteWithoutUser,
+}
+
 struct Queue {
     waiting: Mutex<Waiting>,
     /// The rows of the current minute. Locked while events are written, so that one write runs at a time.
@@ -138,18 +146,22 @@ impl AuditTrail {
                 () = tokio::time::sleep(INTERVAL) => {}
                 () = self.queue.write_now.notified() => {}
             }
-            self.flush().await;
+            self.write_waiting(IfUnknown::Wait).await;
         }
     }
 
-    /// Writes the waiting events now.
+    /// Writes all waiting events now.
     pub async fn flush(&self) {
+        self.write_waiting(IfUnknown::WriteWithoutUser).await;
+    }
+
+    async fn write_waiting(&self, if_unknown: IfUnknown) {
         let mut window = self.queue.window.lock().await;
         let queued = self.waiting().take();
         if queued.is_empty() {
             return;
         }
-        let queued = self.look_up_accounts(queued).await;
+        let queued = self.look_up_accounts(queued, if_unknown).await;
         let pending = window.arrange(queued, self.clock.now());
         for pending in &pending {
             log_audit_event(&pending.event);
@@ -167,13 +179,41 @@ impl AuditTrail {
     }
 
     /// Sets the user of each event that names its account by email. Without such an account the event has no
-    /// user.
-    async fn look_up_accounts(&self, mut queued: Vec<QueuedEvent>) -> Vec<QueuedEvent> {
+    /// user. The look-up may fail although the write that follows succeeds, as while `core_user` is locked.
+    async fn look_up_accounts(
+        &self,
+        mut queued: Vec<QueuedEvent>,
+        if_unknown: IfUnknown,
+    ) -> Vec<QueuedEvent> {
         let emails: Vec<_> = queued.iter().filter_map(|queued| queued.account.clone()).collect();
-        // If the database does not answer, the write that follows fails too and logs the cause.
-        let tokens: HashMap<Email, AuthToken> = match emails.as_slice() {
-            [] => HashMap::new(),
-            _ => self.store.find_auth_tokens_by_email(emails).await.unwrap_or_default(),
+        if emails.is_empty() {
+            return queued;
+        }
+        let count = emails.len();
+        let tokens: HashMap<Email, AuthToken> = match self.store.find_auth_tokens_by_email(emails).await {
+            Ok(tokens) => tokens,
+            Err(error) if if_unknown == IfUnknown::Wait => {
+                let error = error.chain();
+                tracing::warn!(
+                    error,
+                    "{count} audit events wait: the users that they are about cannot be read"
+                );
+                let (about_accounts, others): (Vec<_>, Vec<_>) =
+                    queued.into_iter().partition(|queued| queued.account.is_some());
+                let mut waiting = self.waiting();
+                for queued in about_accounts {
+                    waiting.add(queued);
+                }
+                return others;
+            }
+            Err(error) => {
+                let error = error.chain();
+                tracing::error!(
+                    error,
+                    "{count} audit events are written without the users that they are about"
+                );
+                HashMap::new()
+            }
         };
         for queued in &mut queued {
             if let Some(email) = queued.account.take() {

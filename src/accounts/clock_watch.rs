@@ -56,9 +56,9 @@ impl ClockWatch {
             self.paused_since = Some(instant);
             tracing::warn!(
                 hours = silence.as_secs() / 3_600,
-                "No event was stored for {} h: the clock may have jumped forward; expired rows are not deleted for {:?}",
+                "No event was stored for {} h: the clock may have jumped forward; expired rows are not deleted for {} h",
                 silence.as_secs() / 3_600,
-                self.pause
+                self.pause.as_secs() / 3_600
             );
         }
     }
@@ -78,9 +78,9 @@ impl ClockWatch {
         if jumped >= JUMP_MIN && !self.pause.is_zero() {
             tracing::warn!(
                 minutes = jumped.as_secs() / 60,
-                "The clock jumped forward by {} min; expired rows are not deleted for {:?}, or until it is corrected",
+                "The clock jumped forward by {} min; expired rows are not deleted for {} h, or until it is corrected",
                 jumped.as_secs() / 60,
-                self.pause
+                self.pause.as_secs() / 3_600
             );
             self.paused_since = Some(seen.1);
             return None;

@@ -57,13 +57,14 @@ impl Accounts {
         counted.map_err(|error| self.deps.audit.queue_error(event().with_user(Some(user.auth_token)), error))
     }
 
-    /// Counts a notice of an attempted registration, or of a login from a new address.
+    /// Counts a notice: of an attempted registration ([`Subject::mailbox_notices`]), or of a login from a new
+    /// address ([`Subject::mailbox_login_notices`]).
     ///
     /// # Errors
     /// [`AccountError::TooManyAttempts`]; the mail was not counted. Or a database error.
-    pub(super) async fn count_notice(&self, email: &Email) -> Result<(), AccountError> {
+    pub(super) async fn count_notice(&self, notices: Subject) -> Result<(), AccountError> {
         let rule = Rule::PerWindow(self.options.throttle.resends_to);
-        self.count(vec![(Subject::mailbox_notices(email), rule)], self.deps.env.clock.now()).await
+        self.count(vec![(notices, rule)], self.deps.env.clock.now()).await
     }
 
     /// Counts a registration, whether or not it will succeed: its result may reveal whether an email is
@@ -85,6 +86,18 @@ impl Accounts {
     pub(super) async fn count_taken_email(&self, user: AuthToken) -> Result<(), AccountError> {
         let rule = Rule::PerWindow(self.options.throttle.registrations_from);
         self.count(vec![(Subject::user_taken_emails(user), rule)], self.deps.env.clock.now()).await
+    }
+
+    /// Replaces the wait of a refused change of email by the longest one. The waits of a taken email and of a
+    /// free one end at different times, so that they would show which one it is.
+    pub(super) fn with_longest_wait(&self, error: AccountError) -> AccountError {
+        let throttle = &self.options.throttle;
+        match error {
+            AccountError::TooManyAttempts { .. } => AccountError::TooManyAttempts {
+                retry_after: throttle.resends_to.window.max(throttle.registrations_from.window),
+            },
+            other => other,
+        }
     }
 
     /// Counts one attempt for each subject, or returns [`AccountError::TooManyAttempts`] and counts nothing.

@@ -150,11 +150,14 @@ impl Accounts {
         let found = self.check_current(acting, current, origin, caller_gone).await?;
         let taken = self.deps.store.find_user_by_email(new).await?;
         if taken.is_some_and(|other| other.is_verified && other.id != acting.user.id) {
-            self.count_taken_email(acting.user.auth_token).await?;
-            return Err(AccountError::EmailTaken);
+            let counted = self.count_taken_email(acting.user.auth_token).await;
+            return Err(counted
+                .err()
+                .map_or(AccountError::EmailTaken, |error| self.with_longest_wait(error)));
         }
         let counted = Subject::user_email_changes(acting.user.auth_token);
-        self.count_own_change(counted, &acting.user, origin).await?;
+        let counted = self.count_own_change(counted, &acting.user, origin).await;
+        counted.map_err(|error| self.with_longest_wait(error))?;
         let event = self.event_about(AuditKind::AuthnTokenCreated, acting, origin);
         let event = event.with_resource(mailed_by.resource(MailTokenPurpose::ChangeEmail));
         let link = self.deps.mails.link(MailTokenPurpose::ChangeEmail, new, mailed_by, event.at);

@@ -124,33 +124,31 @@ impl Housekeeping {
 
     /// Deletes audit events if there are too many, and logs their number.
     async fn purge_audit(&self) {
-        match self.delete_excess_audit_events().await {
-            Ok(0) => {}
-            Ok(deleted) => {
-                let rows_max = self.audit_rows_max;
-                tracing::warn!(
-                    deleted,
-                    "More than audit.rows-max ({rows_max}) audit events; deleted {deleted}"
-                );
-            }
-            Err(error) => tracing::warn!(error = %error.chain(), "Deletion of audit events failed"),
+        let mut deleted = 0;
+        let result = self.delete_excess_audit_events(&mut deleted).await;
+        if deleted > 0 {
+            let rows_max = self.audit_rows_max;
+            tracing::warn!(deleted, "More than audit.rows-max ({rows_max}) audit events; deleted {deleted}");
+        }
+        if let Err(error) = result {
+            tracing::warn!(error = %error.chain(), "Deletion of audit events failed");
         }
     }
 
     /// Deletes the audit events beyond the maximum number, the least valuable first, in several transactions.
-    /// Returns the number of deleted events.
-    async fn delete_excess_audit_events(&self) -> Result<i64, DatabaseError> {
+    /// Adds the number of deleted events to `deleted`, also if a later transaction fails.
+    async fn delete_excess_audit_events(&self, deleted: &mut i64) -> Result<(), DatabaseError> {
         let excess = self.store.excess_audit_events(i64::from(self.audit_rows_max)).await?;
-        let mut left = excess;
-        while left > 0 {
-            let deleted = self.store.delete_least_valuable_audit_events(left).await?;
-            if deleted == 0 {
+        while *deleted < excess {
+            let left = excess - *deleted;
+            let now = self.store.delete_least_valuable_audit_events(left).await?;
+            if now == 0 {
                 break;
             }
-            left -= i64::try_from(deleted).unwrap_or(left);
+            *deleted += i64::try_from(now).unwrap_or(left);
             tokio::time::sleep(PAUSE).await;
         }
-        Ok(excess - left)
+        Ok(())
     }
 
     /// Deletes rows whose retention period is over, one transaction after the other. Deletes nothing in a

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     domain::{AuditKind, Email, MailKind, Origin, Password},
     password::{QueueSlot, Verdict},
-    store::Credentials,
+    store::{Credentials, Subject},
 };
 
 /// Maximum number of password checks in one login. A check is repeated if the account changed before the
@@ -133,7 +133,9 @@ impl Accounts {
     /// Mails a notice of a login from a new address, if the settings say so, within the limit of notices to
     /// one mailbox. A failure does not refuse the login.
     async fn notify_of_new_address(&self, email: &Email) {
-        if !self.options.notifies_new_address || self.count_notice(email).await.is_err() {
+        if !self.options.notifies_new_address
+            || self.count_notice(Subject::mailbox_login_notices(email)).await.is_err()
+        {
             return;
         }
         let now = self.deps.env.clock.now();

@@ -66,8 +66,9 @@ pub struct Mails {
     sealing_keys: Arc<SealingKeys>,
     entropy: Entropy,
     due: Arc<Notify>,
-    /// Set by [`Mails::with_requested_per_day_max`].
-    requested_per_day_max: u32,
+    /// Set by [`Mails::with_daily_limits`]: the most mails with requested links to one mailbox, and the most
+    /// mails in all.
+    daily_limits: (u32, u32),
 }
 
 impl Mails {
@@ -81,24 +82,34 @@ impl Mails {
         due: Arc<Notify>,
     ) -> Self {
         let options = Arc::new(options);
-        Self { options, sealing_keys, entropy, due, requested_per_day_max: u32::MAX }
+        Self { options, sealing_keys, entropy, due, daily_limits: (u32::MAX, u32::MAX) }
     }
 
-    /// States the outbox's daily limit on mails with requested links to one mailbox. Beyond it, the outbox
-    /// lets a mail wait; a new link then does not void those that were mailed before.
+    /// States the outbox's daily limits: on mails with requested links to one mailbox, and on all mails.
+    /// Beyond them, the outbox lets a mail wait; a new link then does not void those that were mailed before.
     #[must_use]
-    pub fn with_requested_per_day_max(self, max: u32) -> Self {
-        Self { requested_per_day_max: max, ..self }
+    pub fn with_daily_limits(self, per_mailbox: u32, total: u32) -> Self {
+        Self { daily_limits: (per_mailbox, total), ..self }
     }
 
-    /// The window of the daily limit.
+    /// The window of the daily limits.
     const DAY: Duration = Duration::from_hours(24);
 
-    /// True if the next mail with a requested link may have to wait. `sent` counts the earlier ones to its
-    /// mailbox.
-    pub(super) fn may_wait(&self, sent: Option<Attempts>, now: Timestamp) -> bool {
-        let sent = Attempts::in_window(sent, Self::DAY, now);
-        sent.is_some_and(|sent| sent.count >= self.requested_per_day_max)
+    /// True if the next mail with a requested link for this purpose may have to wait. `to_mailbox` counts the
+    /// earlier ones to its mailbox, and `all` all mails.
+    pub(super) fn may_wait(
+        &self,
+        purpose: MailTokenPurpose,
+        to_mailbox: Option<Attempts>,
+        all: Option<Attempts>,
+        now: Timestamp,
+    ) -> bool {
+        let (per_mailbox, total) = self.daily_limits;
+        let is_reached = |sent, max| {
+            Attempts::in_window(sent, Self::DAY, now).is_some_and(|sent: Attempts| sent.count >= max)
+        };
+        let total = MailKind::of_purpose(purpose).daily_max(total);
+        is_reached(to_mailbox, per_mailbox) || is_reached(all, total)
     }
 
     /// Returns the lifetime of a link for this purpose. That of a link that verifies an email is also the

@@ -2,7 +2,8 @@
 //!
 //! A reservation counts like a failure until it is settled, so a thousand concurrent attempts, even on
 //! several instances, compare no more passwords than the limits allow. A wrong password becomes a failure. A
-//! correct one clears the failures of its account. An attempt whose password was not compared counts nothing:
+//! correct one clears the failures of its account that were counted in the same way: at unknown addresses, at
+//! known ones, or of the acting user. An attempt whose password was not compared counts nothing:
 //! its caller had gone, a queue was full, or the database was unavailable. While the database is unavailable,
 //! an outcome waits in memory. The reservation of an instance that has died expires.
 

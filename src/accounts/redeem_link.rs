@@ -15,9 +15,9 @@ impl Accounts {
     /// mails a notice. It opens no session.
     ///
     /// # Errors
-    /// [`AccountError::InvalidToken`], before the password is checked, or after it if the link was used
-    /// meanwhile; [`AccountError::TooManyAttempts`] if too many new passwords were judged for this link;
-    /// [`AccountError::Overloaded`], [`AccountError::StoreUnavailable`] or [`AccountError::Internal`];
+    /// [`AccountError::InvalidToken`], before the password is checked, or after it if the link has become
+    /// invalid meanwhile; [`AccountError::TooManyAttempts`] if too many new passwords were judged for this
+    /// link; [`AccountError::Overloaded`], [`AccountError::StoreUnavailable`] or [`AccountError::Internal`];
     /// [`NewPasswordError::Refused`] if the password breaks a rule. After any error except `InvalidToken`,
     /// the link stays valid; only after `StoreUnavailable`, the password may have been set and the link used
     /// up all the same.
@@ -44,7 +44,7 @@ impl Accounts {
         let now = self.deps.env.clock.now();
         let purpose = MailTokenPurpose::ResetPassword;
         let Some(owner) = self.deps.store.find_link_owner(token.digest(), purpose, now).await? else {
-            return Err(self.refuse_link(AuditKind::AuthnPasswordChangeFail, origin).into());
+            return Err(self.refuse_link(AuditKind::AuthnPasswordChangeFail, origin, None).into());
         };
         origin.note.set_user(owner.auth_token);
         let password = self.parse_new_password(password)?;
@@ -69,7 +69,7 @@ impl Accounts {
         let notice = self.deps.mails.notice(MailKind::PasswordChanged, &owner.email, event.at);
         let reset = self.deps.store.reset_password(token.digest(), hash, notice, event).await?;
         if reset.is_none() {
-            return Err(self.refuse_link(AuditKind::AuthnPasswordChangeFail, origin));
+            return Err(self.refuse_link(AuditKind::AuthnPasswordChangeFail, origin, Some(owner)));
         }
         self.deps.mails.wake_outbox();
         Ok(())
@@ -96,7 +96,9 @@ impl Accounts {
         let event = self.deps.audit.event(AuditKind::UserUpdated, origin).with_resource("email");
         let purpose = MailTokenPurpose::ChangeEmail;
         let owner = self.deps.store.find_link_owner(token.digest(), purpose, event.at).await?;
-        let Some(owner) = owner else { return Err(self.refuse_link(AuditKind::UserUpdateFail, origin)) };
+        let Some(owner) = owner else {
+            return Err(self.refuse_link(AuditKind::UserUpdateFail, origin, None));
+        };
         let undo = MailTokenPurpose::UndoEmailChange;
         let notice = self.deps.mails.link(undo, &owner.email, MailedBy::Service, event.at).mail;
         let deletion = self.deps.audit.event(AuditKind::UserDeleted, origin).with_resource(ABANDONED);
@@ -123,7 +125,9 @@ impl Accounts {
         let event = self.deps.audit.event(AuditKind::UserUpdated, origin).with_resource("email, undone");
         let purpose = MailTokenPurpose::UndoEmailChange;
         let owner = self.deps.store.find_link_owner(token.digest(), purpose, event.at).await?;
-        let Some(owner) = owner else { return Err(self.refuse_link(AuditKind::UserUpdateFail, origin)) };
+        let Some(owner) = owner else {
+            return Err(self.refuse_link(AuditKind::UserUpdateFail, origin, None));
+        };
         let undo = EmailUndo {
             removed: self.deps.mails.notice(MailKind::EmailChanged, &owner.email, event.at),
             // The store sets the recipient: the email that the link was mailed to.
@@ -135,7 +139,8 @@ impl Accounts {
         self.changed_email(&owner, undone, origin)
     }
 
-    /// Returns the user whose email a link has changed, or the refusal.
+    /// Wakes the outbox and returns the user whose email a link has changed; or records the refusal and
+    /// returns it. A failure of the database is not recorded.
     fn changed_email(
         &self,
         owner: &User,
@@ -147,7 +152,7 @@ impl Accounts {
                 self.deps.mails.wake_outbox();
                 Ok(user)
             }
-            Ok(None) => Err(self.refuse_link(AuditKind::UserUpdateFail, origin)),
+            Ok(None) => Err(self.refuse_link(AuditKind::UserUpdateFail, origin, Some(owner))),
             Err(error @ DatabaseError::NotUnique(_)) => {
                 let failure_event = self
                     .deps
@@ -160,8 +165,10 @@ impl Accounts {
         }
     }
 
-    /// Records that a link is not valid, and returns the error.
-    fn refuse_link(&self, kind: AuditKind, origin: &Origin) -> AccountError {
-        self.deps.audit.queue_error(self.deps.audit.event(kind, origin), AccountError::InvalidToken)
+    /// Records that a link is not valid, with its owner if it was valid a moment before, and returns the
+    /// error.
+    fn refuse_link(&self, kind: AuditKind, origin: &Origin, owner: Option<&User>) -> AccountError {
+        let event = self.deps.audit.event(kind, origin).with_user(owner.map(|owner| owner.auth_token));
+        self.deps.audit.queue_error(event, AccountError::InvalidToken)
     }
 }

@@ -10,7 +10,7 @@ use crate::{
         AuditKind, AuthToken, Email, MailKind, MailToken, MailTokenPurpose, NewPassword, Origin, RequestId,
         Timestamp, User, Username,
     },
-    store::{NewMail, Registered, Registration, Replay},
+    store::{NewMail, Registered, Registration, Replay, Subject},
 };
 
 /// Time for which the request id of a registration is kept.
@@ -82,7 +82,7 @@ impl Accounts {
     /// mailbox. A failure does not change the response.
     async fn notify_owner_of_email(&self, account: &NewAccount) {
         let now = self.deps.env.clock.now();
-        if self.count_notice(&account.email).await.is_err() {
+        if self.count_notice(Subject::mailbox_notices(&account.email)).await.is_err() {
             return;
         }
         let enqueued = match self.deps.store.stored_email(&account.email).await {
@@ -160,7 +160,9 @@ impl Accounts {
     async fn refuse_taken(&self, account: &NewAccount, now: Timestamp) -> Result<(), AccountError> {
         let of_email = self.deps.store.find_user_by_email(&account.email).await?;
         let registered_until = now.minus(self.email_held_for());
-        if of_email.is_some() && !self.deps.store.is_abandoned(&account.email, registered_until).await? {
+        if let Some(holder) = &of_email
+            && !self.deps.store.is_abandoned(&holder.email, registered_until).await?
+        {
             return Err(AccountError::EmailTaken);
         }
         let of_name = self.deps.store.find_user_by_username(&account.username).await?;

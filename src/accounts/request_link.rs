@@ -141,9 +141,11 @@ impl Accounts {
         let kept_since = event.at.minus(self.deps.mails.lifetime(*purpose) / 2);
         let mailed = Subject::mailbox_mails(email, MailKind::of_purpose(*purpose).cause());
         let mailed = self.deps.store.find_counted(mailed, event.at).await?;
+        let all = self.deps.store.find_counted(Subject::all_mails(), event.at).await?;
         let older = OlderLinks {
             kept_since: (!is_within_limit).then_some(kept_since),
-            mailed_stay_valid: *by == MailedBy::Service && self.deps.mails.may_wait(mailed, event.at),
+            mailed_stay_valid: *by == MailedBy::Service
+                && self.deps.mails.may_wait(*purpose, mailed, all, event.at),
         };
         let owner = LinkOwner { email, id: None };
         let requested = self.deps.store.request_link(owner, *purpose, link.mail, event, older).await?;

@@ -18,6 +18,12 @@ pub enum EditError {
     /// No entry has this name.
     #[error("the file has no caller {0}")]
     Unknown(String),
+    /// Without this entry the file would have none, which the service refuses.
+    #[error(
+        "{0} is the only caller, and a file without callers is refused: add another one first, or replace its token \
+         with `caller rotate {0}` and `caller rotate {0} --finish`"
+    )]
+    OnlyCaller(String),
     /// The entry has as many token hashes as it may have.
     #[error(
         "caller {0} has {TOKENS_MAX} tokens already; `caller rotate {0} --finish` removes the earlier ones"
@@ -139,6 +145,9 @@ impl CallersText {
     /// # Errors
     /// [`EditError::Unknown`]
     pub fn remove(&mut self, name: &str) -> Result<(), EditError> {
+        if self.0.len() == 1 && self.0.contains_key(name) {
+            return Err(EditError::OnlyCaller(name.to_owned()));
+        }
         self.0.remove(name).map(|_| ()).ok_or_else(|| EditError::Unknown(name.to_owned()))
     }
 

@@ -91,12 +91,12 @@ async fn list(
     format: FormatFlag,
 ) -> Result<(), Failure> {
     let mut list = List::new(format, ["at", "kind", "outcome", "user", "caller", "address"]);
-    let mut last = None;
+    let mut after = None;
     loop {
         let page =
-            administration.list_audit_events(filter.clone(), last, AUDIT_PAGE_MAX).await.map_err(reason)?;
+            administration.list_audit_events(filter.clone(), after, AUDIT_PAGE_MAX).await.map_err(reason)?;
         let Some(end) = page.last() else { break };
-        last = Some(end.position());
+        after = Some(end.position());
         for event in &page {
             if list.add(record_of(event))? {
                 return Ok(());

@@ -1,11 +1,11 @@
 //! Lists of records: an aligned table on a terminal, lines of tab-separated fields elsewhere, or JSON.
 
 use std::{
-    env,
     fmt::Display,
     io::{self, IsTerminal},
 };
 
+use anstream::{AutoStream, ColorChoice};
 use clap::{Args, ValueEnum};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use unicode_width::UnicodeWidthStr;
@@ -211,8 +211,7 @@ fn aligned(fields: &[String], widths: &[usize], rest: &str) -> String {
 /// True if standard output is a terminal that shows colors, and `NO_COLOR` is not set
 /// (<https://no-color.org>).
 fn is_colored() -> bool {
-    let is_set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
-    io::stdout().is_terminal() && !is_set("NO_COLOR") && env::var_os("TERM").is_none_or(|term| term != "dumb")
+    AutoStream::choice(&io::stdout()) != ColorChoice::Never
 }
 
 #[cfg(test)]

@@ -25,5 +25,5 @@ pub(super) fn mails(
         message_id_domain: settings.mail.from.address.domain().to_owned(),
     };
     Mails::new(options, sealing_keys, entropy.clone(), mail_enqueued)
-        .with_requested_per_day_max(settings.mail.daily_per_address_max.get())
+        .with_daily_limits(settings.mail.daily_per_address_max.get(), settings.mail.daily_total_max.get())
 }

@@ -73,8 +73,10 @@ section! {
         /// them. While a link may have to wait, the links that were mailed before stay valid.
         daily_per_address_max: Count<1, 10_000> = "30",
         /// Maximum number of mails within 24 hours, so that a flood of registrations does not ruin the
-        /// reputation of the sender's domain. A mail beyond it waits like one beyond
-        /// `mail.daily-per-address-max`. Choose a value above the number of mails on your busiest day.
+        /// reputation of the sender's domain. A mail beyond it waits until 24 hours after the first of them.
+        /// A quarter is kept for mails to users, such as password resets: mails that verify an email, confirm
+        /// a new one or tell of an attempted registration wait beyond three quarters. Choose a value above
+        /// the number of mails on your busiest day.
         daily_total_max: Count<1, 100_000_000> = "20000",
         /// How long mails stay in the outbox table after they were sent or abandoned.
         keep_finished: Span<60_000, 31_536_000_000> = "7d",

@@ -19,7 +19,7 @@ impl Value for Sender {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        let Some((name, address)) = text.strip_suffix('>').and_then(|text| text.split_once('<')) else {
+        let Some((name, address)) = text.strip_suffix('>').and_then(|text| text.rsplit_once('<')) else {
             return Some(Self { name: None, address: Email::parse(text).ok()? });
         };
         let name = unquoted(name.trim())?;
@@ -53,6 +53,7 @@ mod tests {
         for (text, name) in [
             ("\"Kairos, Inc.\" <a@b.example>", "Kairos, Inc."),
             ("Kairos, Inc. <a@b.example>", "Kairos, Inc."),
+            ("\"Kairos <3\" <a@b.example>", "Kairos <3"),
             (r#""The \"Kairos\" \\ team" <a@b.example>"#, r#"The "Kairos" \ team"#),
         ] {
             assert_eq!(Sender::parse(text).unwrap().name.as_deref(), Some(name), "{text}");

@@ -71,13 +71,13 @@ impl SqliteThreads {
         let lifecycle = |open, close| Lifecycle { open, close, file: Arc::clone(&opened) };
         // The writer is opened first: it creates the file and switches it to WAL mode.
         start_thread("sqlite-writer", &options, lifecycle(open_writer, checkpoint_all), write_jobs)?;
-        let file = Arc::new(DatabaseFile::opened(&options.path)?);
+        let (clock, entropy) = (Clock::system(), Entropy::system());
+        let file = Arc::new(DatabaseFile::opened(&options.path, clock.clone())?);
         let _ = opened.set(Arc::clone(&file));
         for _ in 0..options.readers {
             start_thread("sqlite-reader", &options, lifecycle(open_reader, |_| {}), read_jobs.clone())?;
         }
         let (commits, disk_full_failures) = (Arc::default(), DiskFullFailures::default());
-        let (clock, entropy) = (Clock::system(), Entropy::system());
         Ok(Self { options, file, commits, disk_full_failures, clock, entropy, writer, readers })
     }
 
@@ -199,7 +199,7 @@ fn write_next_number(
     first: i32,
 ) -> Result<i32, DatabaseError> {
     let current = "(SELECT user_version FROM pragma_user_version)";
-    let next = file.next_write_number(select(sql::<Integer>(current)).get_result(connection)?, first);
+    let next = file.next_write_number(select(sql::<Integer>(current)).get_result(connection)?, first)?;
     connection.batch_execute(&format!("PRAGMA user_version = {next}"))?;
     Ok(next)
 }

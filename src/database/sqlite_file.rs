@@ -20,9 +20,10 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::{Duration, Instant},
 };
 
-use crate::database::DatabaseError;
+use crate::{clock::Clock, database::DatabaseError};
 
 /// Identifies a file, whatever its name is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,8 +49,8 @@ impl From<&Metadata> for FileId {
 /// smaller or much greater.
 ///
 /// It is kept in the field "user version" (SQLite, "Database File Format", 1.3), which SQLite leaves to the
-/// application. In a file that no write check has reached, or to which an earlier release wrote, it is 0,
-/// which says nothing.
+/// application. It is 0 in a file that no write check has reached, and in a backup, which would have the
+/// number of the file otherwise.
 #[derive(Debug, Default)]
 struct WriteNumber {
     /// The greatest number that was read from the file.
@@ -63,8 +64,10 @@ impl WriteNumber {
     const AT: u64 = 60;
 
     /// How much greater than the known numbers one in the file can be: other processes that serve the same
-    /// file make it greater too, each once in its interval of health checks.
+    /// file make it greater too, each once in its interval of health checks. So a process that seldom writes
+    /// finds one that grew by some more for each second since its last check.
     const AHEAD_MAX: i32 = 100_000;
+    const AHEAD_MAX_PER_SECOND: i32 = 10;
 
     /// Reads the number. Returns 0 if the file is too short for a header.
     fn read(file: &File) -> i32 {
@@ -77,14 +80,17 @@ impl WriteNumber {
 
     /// Remembers a number that was read from the file. False if a store with the numbers known so far cannot
     /// have it.
-    fn accept(&mut self, number: i32) -> bool {
+    fn accept(&mut self, number: i32, since_last_check: Duration) -> bool {
         let known = self.in_file.max(self.written);
-        let possible = self.in_file..=known.saturating_add(Self::AHEAD_MAX);
-        if number == 0 || (known > 0 && !possible.contains(&number)) {
-            return number == 0;
+        let seconds = i32::try_from(since_last_check.as_secs()).unwrap_or(i32::MAX);
+        let ahead_max = seconds.saturating_mul(Self::AHEAD_MAX_PER_SECOND).saturating_add(Self::AHEAD_MAX);
+        let possible = self.in_file..=known.saturating_add(ahead_max);
+        // Without a known number, any is possible.
+        let is_possible = known == 0 || possible.contains(&number);
+        if is_possible {
+            self.in_file = number;
         }
-        self.in_file = number;
-        true
+        is_possible
     }
 }
 
@@ -96,6 +102,8 @@ struct Known {
     /// The greatest length that the file has had, in bytes.
     length: u64,
     write_number: WriteNumber,
+    /// When the last check was made.
+    checked_at: Option<Instant>,
 }
 
 /// The file of an open database, with its WAL.
@@ -105,6 +113,7 @@ pub(crate) struct DatabaseFile {
     /// Never closed.
     file: ManuallyDrop<File>,
     id: FileId,
+    clock: Clock,
     /// Locked for the whole of a check: SQLite makes the file longer meanwhile, so an earlier reading must
     /// not be compared with a later one.
     known: Mutex<Known>,
@@ -115,7 +124,7 @@ pub(crate) struct DatabaseFile {
 
 impl DatabaseFile {
     /// Remembers the file at this path, which has just been opened.
-    pub(super) fn opened(path: &Path) -> Result<Self, DatabaseError> {
+    pub(super) fn opened(path: &Path, clock: Clock) -> Result<Self, DatabaseError> {
         let opened = || -> io::Result<_> {
             let file = ManuallyDrop::new(File::open(path)?);
             let id = FileId::from(&file.metadata()?);
@@ -126,6 +135,7 @@ impl DatabaseFile {
             path: path.to_owned(),
             file,
             id,
+            clock,
             known: Mutex::default(),
             is_present: AtomicBool::new(true),
             is_overwritten: AtomicBool::new(false),
@@ -137,11 +147,18 @@ impl DatabaseFile {
         &self.path
     }
 
-    /// Returns the number for a write check to write into the header, where it has found `current`. `first`
-    /// is the number for a file that has none.
-    pub(super) fn next_write_number(&self, current: i32, first: i32) -> i32 {
-        let known = current.max(self.known().write_number.written);
-        if known == 0 { first } else { known.saturating_add(1) }
+    /// Returns the number for a write check to write, which has found `current` in the database. `first` is
+    /// the number for a database that has none.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Unavailable`] if this process has written a greater number: another program has put
+    /// an earlier content into the database, as the command `.restore` of SQLite's shell does.
+    pub(super) fn next_write_number(&self, current: i32, first: i32) -> Result<i32, DatabaseError> {
+        if current < self.known().write_number.written {
+            self.is_overwritten.store(true, Ordering::Release);
+            self.check()?;
+        }
+        Ok(if current == 0 { first } else { current.saturating_add(1) })
     }
 
     /// Remembers a number that a write check has committed.
@@ -197,7 +214,10 @@ impl DatabaseFile {
         }
         let is_shorter = file.len() < known.length;
         known.length = known.length.max(file.len());
-        if is_shorter || !known.write_number.accept(WriteNumber::read(&self.file)) {
+        let now = self.clock.instant();
+        let since_last_check = known.checked_at.map_or(Duration::ZERO, |at| now.duration_since(at));
+        known.checked_at = Some(now);
+        if is_shorter || !known.write_number.accept(WriteNumber::read(&self.file), since_last_check) {
             self.is_overwritten.store(true, Ordering::Release);
         }
         !self.is_overwritten.load(Ordering::Acquire)
@@ -238,7 +258,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (path, aside) = (folder.path().join("db"), folder.path().join("aside"));
         fs::write(&path, "one").unwrap();
-        let file = DatabaseFile::opened(&path).unwrap();
+        let file = DatabaseFile::opened(&path, Clock::system()).unwrap();
         assert!(file.check().is_ok());
 
         fs::rename(&path, &aside).unwrap();
@@ -254,7 +274,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("db");
         fs::write(&path, "one").unwrap();
-        let file = DatabaseFile::opened(&path).unwrap();
+        let file = DatabaseFile::opened(&path, Clock::system()).unwrap();
         assert!(file.check().is_ok());
         fs::write(&path, "longer").unwrap();
         assert!(file.check().is_ok(), "SQLite makes a file longer");
@@ -277,7 +297,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("db");
         fs::write(&path, with_number(1)).unwrap();
-        let file = DatabaseFile::opened(&path).unwrap();
+        let file = DatabaseFile::opened(&path, Clock::system()).unwrap();
         let is_done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             for _ in 0..3 {
@@ -303,12 +323,12 @@ mod tests {
         let path = folder.path().join("db");
         let open = || {
             fs::write(&path, with_number(1_000)).unwrap();
-            DatabaseFile::opened(&path).unwrap()
+            DatabaseFile::opened(&path, Clock::system()).unwrap()
         };
         for (next, expected) in [
             (with_number(1_000), true),
             (with_number(1_001), true),
-            (with_number(0), true),
+            (with_number(0), false),
             (with_number(999), false),
             (with_number(-5), false),
             (with_number(1_000_000_000), false),
@@ -321,16 +341,26 @@ mod tests {
     }
 
     #[test]
+    fn the_number_may_grow_by_more_after_a_long_time() {
+        let (hour, week) = (Duration::from_hours(1), Duration::from_hours(7 * 24));
+        for (number, since_last_check, expected) in
+            [(100_001, Duration::ZERO, true), (300_000, hour, false), (300_000, week, true), (0, week, false)]
+        {
+            let mut known = WriteNumber { in_file: 1, written: 1 };
+            assert_eq!(known.accept(number, since_last_check), expected);
+        }
+    }
+
+    #[test]
     fn the_number_of_write_checks_grows() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("db");
         fs::write(&path, with_number(0)).unwrap();
-        let file = DatabaseFile::opened(&path).unwrap();
-        assert_eq!(file.next_write_number(0, 70), 70, "the first one is random");
+        let file = DatabaseFile::opened(&path, Clock::system()).unwrap();
+        assert_eq!(file.next_write_number(0, 70).unwrap(), 70, "the first one is random");
         file.wrote_number(70);
-        assert_eq!(file.next_write_number(70, 9), 71);
-        assert_eq!(file.next_write_number(75, 9), 76, "another instance has counted");
-        assert_eq!(file.next_write_number(0, 9), 71, "an earlier release has set it to 0");
+        assert_eq!(file.next_write_number(70, 9).unwrap(), 71);
+        assert_eq!(file.next_write_number(75, 9).unwrap(), 76, "another instance has counted");
 
         // A checkpoint of another instance that is ahead of this one.
         fs::write(&path, with_number(90)).unwrap();
@@ -340,11 +370,22 @@ mod tests {
     }
 
     #[test]
+    fn a_smaller_number_in_the_database_shows_an_earlier_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        fs::write(&path, with_number(0)).unwrap();
+        let file = DatabaseFile::opened(&path, Clock::system()).unwrap();
+        file.wrote_number(70);
+        assert!(file.next_write_number(0, 9).is_err());
+        assert!(file.check().is_err(), "and stays lost");
+    }
+
+    #[test]
     fn the_wal_is_part_of_the_database() {
         let folder = tempfile::tempdir().unwrap();
         let (path, wal) = (folder.path().join("db"), folder.path().join("db-wal"));
         fs::write(&path, "one").unwrap();
-        let file = DatabaseFile::opened(&path).unwrap();
+        let file = DatabaseFile::opened(&path, Clock::system()).unwrap();
         assert!(file.check().is_ok());
         fs::write(&wal, "log").unwrap();
         assert!(file.check().is_ok());

@@ -107,9 +107,9 @@ impl Email {
         is_plain_mailbox(&address).then_some(Self(address)).ok_or(InvalidEmail::Grammar)
     }
 
-    /// Accepts an address of an imported user although it may violate the rules. Only letter case and Unicode
-    /// form (NFC) are changed, so that one spelling is one user. Most addresses that violate the rules
-    /// receive no mail, but their users can log in with them and change them.
+    /// Accepts an address of an imported user although it may violate the rules. Only letter case, the form
+    /// of sigma and the Unicode form (NFC) are changed, so that one spelling is one user. Most addresses that
+    /// violate the rules receive no mail, but their users can log in with them and change them.
     ///
     /// # Errors
     /// [`InvalidEmail::Empty`]; [`InvalidEmail::TooLong`] for more than `INPUT_BYTES_MAX`, or
@@ -148,6 +148,12 @@ impl Email {
     #[must_use]
     pub fn into_string(self) -> String {
         self.0
+    }
+
+    /// Returns the forms in which the store may hold this address: this one, and those of earlier releases.
+    #[must_use]
+    pub fn stored_forms(&self) -> Vec<Self> {
+        std::iter::once(self.clone()).chain(self.earlier_forms()).collect()
     }
 
     /// Returns the other forms of this address that earlier releases may have stored: they kept each sigma as

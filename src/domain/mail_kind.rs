@@ -63,6 +63,9 @@ pub enum MailCause {
     LinkRequest,
     /// Only what the account's user or an operator does: a change, a request with the password, a login.
     AccountEvent,
+    /// A confirmed change of the account's email. The mail has the link that undoes it, so an intruder must
+    /// not be able to delay it by other changes.
+    EmailChange,
 }
 
 /// The text is not a kind of mail in this release.
@@ -108,13 +111,23 @@ impl MailKind {
             Self::VerifyEmail | Self::ResetPassword => MailCause::LinkRequest,
             Self::EmailChangeRequested
             | Self::EmailChanged
-            | Self::EmailReplaced
             | Self::EmailRestored
             | Self::PasswordChanged
             | Self::UsernameChanged
             | Self::AccountDeleted
             | Self::AccountDisabled
             | Self::NewAddressLogin => MailCause::AccountEvent,
+            Self::EmailReplaced => MailCause::EmailChange,
+        }
+    }
+
+    /// Returns the limit of mails in a day for this kind, of a limit for all mails together. A quarter is
+    /// kept for mails to users: a flood of registrations must not stop the mails that they need.
+    #[must_use]
+    pub const fn daily_max(self, total: u32) -> u32 {
+        match self {
+            Self::VerifyEmail | Self::ConfirmEmailChange | Self::RegistrationAttempted => total - total / 4,
+            _ => total,
         }
     }
 

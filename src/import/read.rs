@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     django::{DjangoRow, DjangoSource},
-    domain::{AuthToken, User},
+    domain::{AuthToken, PasswordHash, User},
     password::StoredPassword,
 };
 
@@ -80,7 +80,8 @@ impl Import {
         Ok(())
     }
 
-    /// Records findings about a row, whether it becomes a user now or has become one before.
+    /// Records findings about a row, whether it becomes a user now or has become one before. A new or changed
+    /// row with a username that the store cannot hold gets another one, or is refused.
     fn note_row(
         &self,
         round: &mut Round,
@@ -89,13 +90,8 @@ impl Import {
         remembered: Option<&ImportedRow>,
     ) -> Result<(), ImportError> {
         match parsed.candidate.state {
-            UserState::ChangedHere
-                if remembered.is_some_and(|record| record.row_digest != parsed.candidate.row_digest) =>
-            {
-                let message = "the row and its user have both changed: the user stays unchanged";
-                return round.note("changed_on_both_sides", &[row.id], message);
-            }
-            UserState::ChangedHere | UserState::DeletedHere => return Ok(()),
+            UserState::ChangedHere => return note_changed_row(round, row, parsed, remembered),
+            UserState::DeletedHere => return Ok(()),
             UserState::LeftOutBefore => {
                 let message = format!("{:?}: left out by an earlier run", parsed.candidate.email.as_str());
                 return round.note("left_out_before", &[row.id], &message);
@@ -199,6 +195,45 @@ fn note_earlier_changes(
     Ok(())
 }
 
+/// True if the row has the password of its earlier import, or its user's own hash, as after an export to
+/// Django and back. A plaintext password that was recorded under another secret key counts as another one.
+fn is_same_password(
+    row: &DjangoRow,
+    candidate: &Candidate,
+    remembered: &ImportedRow,
+    hash: &PasswordHash,
+) -> bool {
+    remembered.password_digest == candidate.password_digest || row.password.as_deref() == Some(hash.expose())
+}
+
+/// Records a finding if a row has changed whose user has changed here.
+fn note_changed_row(
+    round: &mut Round,
+    row: &DjangoRow,
+    parsed: &ParsedRow,
+    remembered: Option<&ImportedRow>,
+) -> Result<(), ImportError> {
+    let Some(remembered) = remembered else { return Ok(()) };
+    let Some((_, hash)) = &remembered.user else { return Ok(()) };
+    let (kind, message) = if remembered.row_digest != parsed.candidate.row_digest {
+        ("changed_on_both_sides", "the row and its user have both changed: the user stays unchanged")
+    } else if is_same_password(row, &parsed.candidate, remembered, hash) {
+        return Ok(());
+    } else if parsed.password == StoredPassword::Plaintext {
+        // Its digest may have been made with another key, and the user's hash may be that of a new password.
+        (
+            "password_not_compared",
+            "its user has changed: whether the password of the row has changed too is unknown; the user stays unchanged",
+        )
+    } else {
+        (
+            "changed_on_both_sides",
+            "the password of the row and its user have both changed: the user stays unchanged",
+        )
+    };
+    round.note(kind, &[row.id], message)
+}
+
 /// Compares a row with the record of its earlier import and sets its state. If its user still exists, also
 /// sets the user, the user's `auth_token` and, where the user keeps it, the username. A row without a record
 /// stays new.
@@ -221,9 +256,7 @@ fn compare(row: &DjangoRow, parsed: &mut ParsedRow, remembered: Option<&Imported
         user.username.as_str().clone_into(&mut candidate.username);
         candidate.username_key = Some(user.username.key().to_owned());
     }
-    // After an export to Django and back, a row has the user's own hash.
-    let is_same_password = remembered.password_digest == candidate.password_digest
-        || row.password.as_deref() == Some(hash.expose());
+    let is_same_password = is_same_password(row, candidate, remembered, hash);
     candidate.state = if remembered.is_changed_since_import() {
         UserState::ChangedHere
     } else if !is_same_row {

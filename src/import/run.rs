@@ -88,10 +88,15 @@ impl Import {
                 pause = pause.filter(|_| !requested);
                 match self.follow(source, &mut totals, &stop.at_once).await {
                     Ok(followed) => (round, open, is_complete) = followed,
-                    // Nothing is lost: the next round finds what this one has missed.
+                    // The next round, or the next run, finds what this one has missed.
                     Err(error) => {
                         is_complete = false;
-                        tracing::warn!(error = %chain(&error), "Import round failed; the next round retries it");
+                        let error = chain(&error);
+                        if pause.is_some() {
+                            tracing::warn!(error, "Import round failed; the next round retries it");
+                        } else {
+                            tracing::warn!(error, "The last import round failed; run the import again");
+                        }
                     }
                 }
             }

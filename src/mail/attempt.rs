@@ -13,9 +13,11 @@ pub(super) enum DeliveryOutcome {
     /// The SMTP server accepted the mail, or the folder holds it.
     Sent,
     /// A temporary failure: a 4xx reply, a 5xx reply that concerns this service, no connection, a timeout, a
-    /// daily limit that is reached or cannot be read, a folder that cannot be written, or a token that this
+    /// daily limit that cannot be read, a folder that cannot be written, or a token that this
     /// instance cannot decrypt.
     FailedForNow(String),
+    /// A daily limit is reached: the mail may be sent at this time.
+    Postponed(Timestamp),
     /// A permanent failure: a 5xx reply that concerns the recipient or the content, or a mail that cannot be
     /// composed.
     Refused(String),
@@ -35,6 +37,9 @@ pub(super) enum Next {
     /// The link has expired, or expires before the next attempt.
     Expire(String),
 }
+
+/// Why a mail waits that is beyond a daily limit.
+const DAILY_LIMIT: &str = "mail.daily-per-address-max or mail.daily-total-max is reached";
 
 /// The largest part of a wait that a random jitter adds to it or takes from it.
 const JITTER_MAX: f64 = 0.2;
@@ -79,6 +84,13 @@ pub(super) fn after_attempt(
         DeliveryOutcome::Sent => Next::MarkSent,
         DeliveryOutcome::Refused(cause) => Next::MarkFailed(cause),
         DeliveryOutcome::Expired => Next::Expire("the link expired before the mail could be sent".to_owned()),
+        // Not later than the longest wait: what is due after it would count as set by a wrong clock.
+        DeliveryOutcome::Postponed(until) if until < mail.expires_at => {
+            Next::RetryAt(until.min(now.plus(backoff.max)), DAILY_LIMIT.to_owned())
+        }
+        DeliveryOutcome::Postponed(_) => {
+            Next::Expire(format!("the link expires before the mail may be sent: {DAILY_LIMIT}"))
+        }
         DeliveryOutcome::FailedForNow(cause) => {
             let at = now.plus(backoff.after(mail.attempts, jitter));
             if at < mail.expires_at {
@@ -135,6 +147,16 @@ mod tests {
         let now = Timestamp::from_unix_micros(0);
         assert_eq!(failed(1, now, 0.0), Next::RetryAt(now.plus(Duration::from_secs(24)), "451".into()));
         assert_eq!(failed(1, now, 1.0), Next::RetryAt(now.plus(Duration::from_secs(36)), "451".into()));
+    }
+
+    #[test]
+    fn a_mail_beyond_a_daily_limit_is_due_when_the_limit_admits_it() {
+        let (mail, now) = (mail(6), Timestamp::from_unix_micros(0));
+        let next = |until| after_attempt(DeliveryOutcome::Postponed(until), &mail, BACKOFF, now, 0.5);
+        let minutes = |minutes| now.plus(Duration::from_mins(minutes));
+        assert_eq!(next(minutes(19)), Next::RetryAt(minutes(19), DAILY_LIMIT.to_owned()));
+        assert_eq!(next(minutes(50)), Next::RetryAt(minutes(30), DAILY_LIMIT.to_owned()));
+        assert!(matches!(next(mail.expires_at), Next::Expire(_)));
     }
 
     #[test]

@@ -20,27 +20,27 @@ const WINDOW: Duration = Duration::from_hours(24);
 pub struct DailyLimits {
     /// To one address, for each cause of mails.
     pub per_address: u32,
-    /// To all addresses together.
+    /// To all addresses together. Some kinds of mails may use only a part of it
+    /// ([`crate::domain::MailKind::daily_max`]).
     pub total: u32,
 }
 
 impl DailyLimits {
-    /// Counts a mail before it is sent. Returns false, and counts nothing, if it exceeds a limit.
+    /// Counts a mail before it is sent, or refuses it until a later time and counts nothing.
     pub(super) async fn admit(
         self,
         store: &Store,
         mail: &OutgoingMail,
         now: Timestamp,
-    ) -> Result<bool, DatabaseError> {
-        let interval = self.interval(mail);
+    ) -> Result<Admission, DatabaseError> {
+        let (interval, total) = (self.interval(mail), mail.kind.daily_max(self.total));
         let decide = move |known: &[Option<Attempts>]| {
             let mut known = known.iter().copied();
             let to_mailbox = count_to_mailbox(self.per_address, interval, known.next().flatten(), now)?;
-            Ok(vec![to_mailbox, count_one(self.total, known.next().flatten(), now)?])
+            Ok(vec![to_mailbox, count_one(total, known.next().flatten(), now)?])
         };
         // The shared row last, so that it is locked for the shortest time.
-        let counted = store.count_attempt(subjects(mail), now, decide).await?;
-        Ok(matches!(counted, Admission::Admitted))
+        store.count_attempt(subjects(mail), now, decide).await
     }
 
     /// Returns the time between two mails to an address beyond its limit: a day divided by the limit, so at

@@ -7,6 +7,7 @@ use std::{
 
 use super::attempt::DeliveryOutcome;
 use crate::{
+    domain::io_reason,
     publish::{self, Existing},
     store::OutgoingMail,
 };
@@ -23,7 +24,7 @@ pub(super) async fn write(folder: &Path, mail: &OutgoingMail, bytes: Vec<u8>) ->
             tracing::info!(path = %path.display(), "Mail written to {}", path.display());
             DeliveryOutcome::Sent
         }
-        Err(error) => DeliveryOutcome::FailedForNow(format!("{}: {error}", folder.display())),
+        Err(error) => DeliveryOutcome::FailedForNow(format!("{}: {}", folder.display(), io_reason(&error))),
     }
 }
 

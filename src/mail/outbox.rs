@@ -23,7 +23,7 @@ use crate::{
     domain::{Email, MailToken, Timestamp, chain},
     env::Env,
     sealing::{Purpose, SealingKeys},
-    store::{OutgoingMail, Store},
+    store::{Admission, OutgoingMail, Store},
 };
 
 /// The most mails in delivery at the same time: more than one, so that a slow delivery does not delay the
@@ -211,12 +211,8 @@ impl Outbox {
     /// Sends a mail that the daily limits admit. A mail that is not sent does not count.
     async fn send_within_limits(&self, mail: &OutgoingMail, message: &Message) -> DeliveryOutcome {
         match self.options.daily.admit(&self.store, mail, self.env.clock.now()).await {
-            Ok(true) => {}
-            Ok(false) => {
-                return DeliveryOutcome::FailedForNow(
-                    "mail.daily-per-address-max or mail.daily-total-max is reached".to_owned(),
-                );
-            }
+            Ok(Admission::Admitted) => {}
+            Ok(Admission::Refused { until }) => return DeliveryOutcome::Postponed(until),
             Err(error) => return DeliveryOutcome::FailedForNow(error.chain()),
         }
         let outcome = self.transport.send(mail, message).await;

@@ -115,13 +115,17 @@ fn write(options: &SqliteOptions, draft: &Path) -> Result<(), BackupError> {
         .batch_execute("PRAGMA query_only = OFF")
         .and_then(|()| sql_query("VACUUM INTO ?").bind::<Text, _>(name).execute(&mut source).map(drop))
         .map_err(DatabaseError::from)?;
-    check(options, draft)
+    finish(options, draft)
 }
 
-/// Checks the integrity of the whole copy.
-fn check(options: &SqliteOptions, draft: &Path) -> Result<(), BackupError> {
+/// Removes the number of write checks from the copy, so that a service whose open file is overwritten with it
+/// notices that, and checks the integrity of the whole copy.
+fn finish(options: &SqliteOptions, draft: &Path) -> Result<(), BackupError> {
     let copy = SqliteOptions { path: draft.to_owned(), create: false, ..options.clone() };
     let mut copy = open_reader(&copy)?;
+    // Without a journal on the disk: a draft that is not finished is deleted.
+    copy.batch_execute("PRAGMA query_only = OFF; PRAGMA journal_mode = MEMORY; PRAGMA user_version = 0")
+        .map_err(DatabaseError::from)?;
     let row: QuickCheckRow = sql_query("SELECT quick_check AS value FROM pragma_quick_check LIMIT 1")
         .get_result(&mut copy)
         .map_err(DatabaseError::from)?;

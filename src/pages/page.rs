@@ -1,5 +1,7 @@
 //! The page of a mailed link: its form, the handling of the submitted form, and the result page.
 
+use std::time::Duration;
+
 use http::StatusCode;
 
 use super::{
@@ -225,10 +227,15 @@ fn error_page(templates: &PageTemplates, purpose: MailTokenPurpose, error: &Acco
             templates.error(StatusCode::SERVICE_UNAVAILABLE).retry_after(RETRY_AFTER_SECONDS)
         }
         AccountError::TooManyAttempts { retry_after } => {
-            templates.error(StatusCode::TOO_MANY_REQUESTS).retry_after(retry_after.as_secs().max(1))
+            templates.error(StatusCode::TOO_MANY_REQUESTS).retry_after(seconds_after(*retry_after))
         }
         _ => templates.error(StatusCode::INTERNAL_SERVER_ERROR),
     }
+}
+
+/// Returns a number of whole seconds after which the time has passed.
+fn seconds_after(time: Duration) -> u64 {
+    time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
 }
 
 /// Logs the cause of an unavailable or damaged database, or of an internal error.

@@ -41,7 +41,8 @@ impl Default for Policy {
 
 impl Policy {
     /// Accepts `text` unchanged if it is long enough and not guessable by an attacker that has the username,
-    /// the email, and lists of common passwords and words.
+    /// the email, and lists of common passwords and words. The service takes the two steps apart, because it
+    /// counts the password between them.
     ///
     /// # Errors
     /// [`PasswordRefusal`] with advice. It contains no part of the password.

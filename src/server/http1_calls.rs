@@ -79,9 +79,9 @@ impl<S: HttpHandler + BodyLimits> Http1Calls<S> {
         let io = LimitedIo::new(io, framing.clone(), HeldBytes::new(Arc::clone(&account)), times)
             .with_first_byte_at(first_byte_at);
         let bodies = Arc::new(BodyContext::new::<S>(options, &account, &accepted));
-        let (service, is_at_age) = (Arc::clone(&self.service), Arc::new(AtomicBool::new(false)));
+        let is_at_age = Arc::new(AtomicBool::new(false));
         let served = Arc::new(Served {
-            service,
+            service: Arc::clone(&self.service),
             peer,
             framing: framing.clone(),
             bodies,
@@ -115,8 +115,7 @@ impl<S: HttpHandler + BodyLimits> Http1Calls<S> {
                     () = tokio::time::sleep(options.connection_age_grace) => {
                         // A call may have begun just now. It has the same time.
                         connection.change(http1::Connection::graceful_shutdown);
-                        let _ = tokio::time::timeout(options.connection_age_grace, connection).await;
-                        return;
+                        return drop(tokio::time::timeout(options.connection_age_grace, connection).await);
                     }
                     () = stop.cancelled() => {}
                 }

@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use super::budget;
+use crate::clock::Clock;
 
 /// The bytes that begin a connection of HTTP/2.
 pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -60,7 +61,8 @@ pub(super) async fn read_start<Io: AsyncRead + Unpin>(mut io: Io, limit: Duratio
         let mut first_byte_at = None;
         for (same, expected) in PREFACE.iter().enumerate() {
             let byte = io.read_u8().await.ok()?;
-            let first_byte_at = *first_byte_at.get_or_insert_with(Instant::now);
+            let first_byte_at =
+                *first_byte_at.get_or_insert_with(|| Instant::from_std(Clock::system().instant()));
             if byte != *expected {
                 // A method begins with an upper-case letter; `POST` and `PUT` begin like the preface.
                 let begins_request = same > 0 || byte.is_ascii_uppercase();

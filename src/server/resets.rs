@@ -199,6 +199,7 @@ mod tests {
     const BURST: u32 = 100;
     const PER_SECOND: u32 = 10;
 
+    /// Returns the verdict after these steps: resets at one time, and the seconds that pass after them.
     fn verdict_after(steps: &[(u32, u64)]) -> Option<Verdict> {
         let verdict = SharedVerdict::default();
         let mut resets = Resets::new(PER_SECOND, BURST, verdict.clone());

@@ -12,6 +12,7 @@ use crate::support::{
     errors::assert_refused,
     mail::{verification_token, wait_for_mails},
     people::{PASSWORD, by_email, registration},
+    program::stdout,
     server::TestServer,
 };
 
@@ -63,5 +64,32 @@ on_both_engines! {
         // Three notices of the attempts to register, and the link.
         let mails = wait_for_mails(&server, "νικοσ@example.com", 4).await;
         assert!(mails.iter().any(|mail| mail.text.contains("reset-password?token=")), "{mails:?}");
+    }
+
+    async fn an_abandoned_registration_in_another_form_does_not_hold_its_email(engine: Engine) {
+        let database = TestDatabase::new(engine);
+        let server = TestServer::on_url(database.url().to_owned()).start().await;
+        let mut client = server.client().await;
+        let register = RegisterRequest { email: "νικος@example.com".into(), ..registration("ada") };
+        client.register(register.clone()).await.unwrap();
+        database.execute("UPDATE core_user SET email = 'νικοσ@example.com', created_at = '2026-01-01 00:00:00.000000', \
+             updated_at = '2026-01-01 00:00:00.000000'");
+
+        let again = RegisterRequest { username: "bob".into(), ..register };
+        let user = client.register(again).await.unwrap().into_inner().user.unwrap();
+        assert_eq!((user.username.as_str(), user.email.as_str()), ("bob", "νικος@example.com"));
+        assert_eq!(database.rows("SELECT username AS value FROM core_user"), ["bob"]);
+    }
+
+    async fn operators_find_both_forms_of_a_sigma_and_nothing_else(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        let mut client = server.client().await;
+        client.register(RegisterRequest { email: "νικος@example.com".into(), ..registration("ada") }).await.unwrap();
+        server.unverified_user("bob").await;
+        for text in ["σ", "ς", "κοσ@", "ΚΟΣ"] {
+            let found = server.command(&["user", "list", "--text", text]).output().unwrap();
+            let found = stdout(&found);
+            assert!(found.lines().count() == 1 && found.contains("\tada\n"), "{text}: {found}");
+        }
     }
 }

@@ -12,6 +12,7 @@ use kairos_identity::entropy::Entropy;
 use crate::support::tools::repository;
 
 #[path = "../../fuzz/src/lib.rs"]
+#[expect(clippy::too_many_lines, reason = "the start of a service")]
 mod fuzz;
 
 /// The number of changed inputs of a target.
@@ -79,8 +80,8 @@ fn seeds(folder: &Path) -> Vec<Vec<u8>> {
 fn no_target_finds_a_fault_in_its_seeds_and_in_changed_ones() {
     for (name, run) in fuzz::targets::TARGETS {
         let seeds = seeds(&repository().join("fuzz/seeds").join(name));
-        let changes = Changes { entropy: Entropy::seeded(SEED), seeds: seeds.clone() };
-        let changed = std::iter::repeat_with(|| changes.input()).take(CHANGED_INPUTS);
+        let generator = Changes { entropy: Entropy::seeded(SEED), seeds: seeds.clone() };
+        let changed = std::iter::repeat_with(|| generator.input()).take(CHANGED_INPUTS);
         for input in seeds.into_iter().chain(changed) {
             let result = catch_unwind(AssertUnwindSafe(|| run(&input)));
             assert!(result.is_ok(), "{name} finds a fault in {:?}", String::from_utf8_lossy(&input));

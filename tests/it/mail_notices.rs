@@ -1,14 +1,14 @@
 //! Notices by mail of a deletion, a disabling, and a login from a new address.
 
 use kairos_identity::proto::{
-    DeleteAccountRequest, DeleteUserRequest, DisableUserRequest,
+    DeleteAccountRequest, DeleteUserRequest, DisableUserRequest, RegisterRequest,
     account_service_client::AccountServiceClient, admin_service_client::AdminServiceClient,
 };
 
 use crate::support::{
     engine::TestDatabase,
     mail::{mails_to, newest_mail, wait_for_mails},
-    people::{PASSWORD, address, from, login},
+    people::{PASSWORD, address, from, login, registration},
     server::TestServer,
     sessions::{acting, log_in},
 };
@@ -98,6 +98,20 @@ on_both_engines! {
             let notified = mails.iter().filter(|mail| mail.text.contains("not used before")).count();
             assert_eq!(notified, notices);
         }
+    }
+
+    async fn others_cannot_use_up_the_notices_of_logins(engine: Engine) {
+        let server =
+            TestServer::builder(engine).with_env("KAIROS_IDENTITY_CLIENT_NOTIFY_NEW_ADDRESS", "true").start().await;
+        server.member("ada").await;
+        for _ in 0..5 {
+            let again = RegisterRequest { email: address("ada"), ..registration("eve") };
+            server.client().await.register(again).await.unwrap_err();
+        }
+        server.client().await.login(from("192.0.2.1", login("ada", PASSWORD))).await.unwrap();
+        // The link, three notices of attempted registrations, and that of the login.
+        let mails = wait_for_mails(&server, &address("ada"), 5).await;
+        assert!(mails.iter().any(|mail| mail.text.contains("not used before")), "{mails:?}");
     }
 }
 

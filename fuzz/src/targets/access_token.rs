@@ -15,7 +15,7 @@ const NOW: Timestamp = Timestamp::from_unix_micros(1_800_000_000_000_000);
 
 fn tokens() -> AccessTokens {
     let (issuer, audience) = ("https://id.example".to_owned(), "kairos".to_owned());
-    let lifetime = std::time::Duration::from_secs(600);
+    let lifetime = std::time::Duration::from_mins(10);
     let tokens = AccessTokens::new(AccessTokenOptions { issuer, audience, lifetime });
     tokens.replace_keys(&[SigningKey::new(SigningSeed::from_bytes(SEED), NOW, None)]);
     tokens

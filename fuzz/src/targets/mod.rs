@@ -17,8 +17,11 @@ pub mod settings;
 pub mod username;
 pub mod wire;
 
+/// Runs a target with one input, and panics if it finds a fault.
+pub type Target = fn(&[u8]);
+
 /// The targets with their names.
-pub const TARGETS: [(&str, fn(&[u8])); 15] = [
+pub const TARGETS: [(&str, Target); 15] = [
     ("access_token", access_token::run),
     ("call", call::run),
     ("callers_file", callers_file::run),

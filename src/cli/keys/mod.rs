@@ -78,15 +78,7 @@ impl Keys {
         let (keys, _) = signing::standalone_signing_keys(settings, store, if_key_lost).await?;
         match self.action {
             Action::Secret(_) => Ok(()),
-            Action::List { format } => {
-                let mut list = List::new(format, ["id", "created_at", "signs_from", "verifies_until"]);
-                for key in keys.list().await.map_err(reason)? {
-                    let (id, created_at) = (Field::text(key.id), Field::text(key.created_at));
-                    let until = Field::optional(key.verifies_until.as_ref());
-                    list.add([id, created_at, Field::text(key.signs_from), until])?;
-                }
-                list.finish()
-            }
+            Action::List { format } => list(&keys.list().await.map_err(reason)?, format),
             Action::Rotate { revoke_earlier } => {
                 let checked = keys.check().await;
                 let was_lost = checked.is_err();
@@ -130,6 +122,19 @@ impl Keys {
             }
         }
     }
+}
+
+/// Prints the keys.
+fn list(keys: &[StoredSigningKey], format: FormatFlag) -> Result<(), Failure> {
+    let mut list = List::new(format, ["id", "created_at", "signs_from", "verifies_until"]);
+    for key in keys {
+        let (id, created_at) = (Field::text(&key.id), Field::text(key.created_at));
+        let until = Field::optional(key.verifies_until.as_ref());
+        if list.add([id, created_at, Field::text(key.signs_from), until])? {
+            break;
+        }
+    }
+    list.finish()
 }
 
 /// Prints the id and the times of a key, separated by tabs.

@@ -21,11 +21,11 @@ pub(super) async fn print_users(
     format: FormatFlag,
 ) -> Result<(), Failure> {
     let mut list = List::new(format, ["auth_token", "state", "created_at", "email", "username"]);
-    let mut last = None;
+    let mut after = None;
     loop {
-        let page = users.list_users(filter.clone(), last, USERS_PAGE_MAX).await.map_err(reason)?;
+        let page = users.list_users(filter.clone(), after, USERS_PAGE_MAX).await.map_err(reason)?;
         let Some(end) = page.last() else { break };
-        last = Some(end.user.id);
+        after = Some(end.user.id);
         for ManagedUser { user, disabled_at } in &page {
             let state = match (disabled_at, user.is_verified) {
                 (Some(_), _) => "disabled",

@@ -229,23 +229,31 @@ impl Store {
         })
     }
 
-    /// Returns the `auth_token` of the user with each of these emails. Emails without a user are left out.
-    /// Queries at most 500 emails at a time.
+    /// Returns the `auth_token` of the user with each of these emails, whatever form the store has of it.
+    /// Emails without a user are left out. Queries at most 500 emails at a time.
     pub async fn find_auth_tokens_by_email(
         &self,
         emails: Vec<Email>,
     ) -> Result<HashMap<Email, AuthToken>, DatabaseError> {
+        let forms = emails.into_iter().flat_map(|email| {
+            let forms = email.stored_forms().into_iter();
+            forms.map(move |form| (form.into_string(), email.clone()))
+        });
+        let forms: HashMap<String, Email> = forms.collect();
         read!(&self.connections, connection => {
             let mut tokens = HashMap::new();
-            for chunk in emails.chunks(EMAILS_MAX) {
-                let chunk: Vec<&str> = chunk.iter().map(Email::as_str).collect();
+            let stored: Vec<&str> = forms.keys().map(String::as_str).collect();
+            for chunk in stored.chunks(EMAILS_MAX) {
+                let chunk = chunk.to_vec();
                 let rows: Vec<(String, UuidColumn)> = core_user::table
                     .filter(core_user::email.eq_any(chunk))
                     .select((core_user::email, core_user::auth_token))
                     .load(connection)
                     .await?;
                 let rows = rows.into_iter();
-                tokens.extend(rows.map(|(email, UuidColumn(uuid))| (Email::from_stored(email), AuthToken::from_uuid(uuid))));
+                tokens.extend(rows.filter_map(|(form, UuidColumn(uuid))| {
+                    Some((forms.get(&form)?.clone(), AuthToken::from_uuid(uuid)))
+                }));
             }
             Ok(tokens)
         })

@@ -62,6 +62,15 @@ diesel::define_sql_function! {
     fn lower(text: diesel::sql_types::Text) -> diesel::sql_types::Text;
 }
 
+diesel::define_sql_function! {
+    /// Replaces each occurrence of a text.
+    fn replace(
+        text: diesel::sql_types::Text,
+        from: diesel::sql_types::Text,
+        to: diesel::sql_types::Text,
+    ) -> diesel::sql_types::Text;
+}
+
 /// Returns LIKE patterns for `lower(username)`, for the usernames that imported users have kept although they
 /// break a rule or equal another username. The key of such a username does not contain it. `lower` converts
 /// other letters than those of ASCII only on PostgreSQL, so the patterns have these letters as typed, in
@@ -125,10 +134,9 @@ impl Store {
                 query = query.filter(core_user::created_at.lt(TimestampColumn(before)));
             }
             if let Some(text) = filter.text {
-                // `_` matches both forms of sigma: a part of a word does not show which one the word has
-                // there.
-                let pattern = like_pattern(&text.to_lowercase()).replace(['σ', 'ς'], "_");
-                let email = core_user::email.like(pattern).escape('\\');
+                // Both forms of sigma are one: a part of a word does not show which one the word has there.
+                let pattern = like_pattern(&text.to_lowercase()).replace('ς', "σ");
+                let email = replace(core_user::email, "ς", "σ").like(pattern).escape('\\');
                 let [typed, lower_case, upper_case] = kept_name_patterns(&text);
                 let kept = core_user::username_key.like(format!("{}%", Username::KEPT_KEY_PREFIX)).and(
                     lower(core_user::username).like(typed).escape('\\')

@@ -102,10 +102,14 @@ statements! {
             deletion: &AuditEvent,
             recorded: &mut RecordedEvents,
         ) -> Result<usize, DatabaseError> {
-            let abandoned = abandoned_user(email.as_str().to_owned(), TimestampColumn(registered_until));
-            let ids: Vec<i64> = abandoned.select(core_user::id).load(self).await?;
-            // The time of the registration never changes, so it need not be checked again.
-            self.delete_if_never_verified(ids, email, deletion, recorded).await
+            let mut deleted = 0;
+            for email in email.stored_forms() {
+                let abandoned = abandoned_user(email.as_str().to_owned(), TimestampColumn(registered_until));
+                let ids: Vec<i64> = abandoned.select(core_user::id).load(self).await?;
+                // The time of the registration never changes, so it need not be checked again.
+                deleted += self.delete_if_never_verified(ids, &email, deletion, recorded).await?;
+            }
+            Ok(deleted)
         }
 
         /// Deletes another user with this email who never verified it, if there is one, and records a copy of
@@ -117,10 +121,14 @@ statements! {
             deletion: &AuditEvent,
             recorded: &mut RecordedEvents,
         ) -> Result<usize, DatabaseError> {
-            let unverified = never_verified_user(email.as_str().to_owned());
-            let others = unverified.filter(core_user::id.ne(other_than.as_i64()));
-            let ids: Vec<i64> = others.select(core_user::id).load(self).await?;
-            self.delete_if_never_verified(ids, email, deletion, recorded).await
+            let mut deleted = 0;
+            for email in email.stored_forms() {
+                let unverified = never_verified_user(email.as_str().to_owned());
+                let others = unverified.filter(core_user::id.ne(other_than.as_i64()));
+                let ids: Vec<i64> = others.select(core_user::id).load(self).await?;
+                deleted += self.delete_if_never_verified(ids, &email, deletion, recorded).await?;
+            }
+            Ok(deleted)
         }
     }
 }

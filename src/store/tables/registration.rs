@@ -62,9 +62,10 @@ pub enum Registered {
 /// The result of comparing a request with the earlier one that had the same request id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Replay {
-    /// The email and username are the same. Holds the user in its current state.
+    /// The email and username are the same, and the user still has them.
     Same(User),
-    /// The email or the username differs.
+    /// The email or the username differs, or the user has another one by now. The request is not told which:
+    /// its sender need not be the user any more.
     Different,
 }
 
@@ -106,8 +107,10 @@ statements! {
                 .await
                 .optional()?;
             Ok(row.map(|(stored_email, stored_key, user)| {
+                let user = User::from(user);
                 let is_same = stored_email == email.as_str() && stored_key == username.key();
-                if is_same { Replay::Same(user.into()) } else { Replay::Different }
+                let is_unchanged = user.email.as_str() == stored_email && user.username.key() == stored_key;
+                if is_same && is_unchanged { Replay::Same(user) } else { Replay::Different }
             }))
         }
     }

@@ -70,6 +70,13 @@ impl Subject {
         Self { kind: "notices-to", digest: Sha256::digest(email.as_str()).into() }
     }
 
+    /// Notices to this mailbox about logins from new addresses. They are counted separately from those that
+    /// any client can cause.
+    #[must_use]
+    pub fn mailbox_login_notices(email: &Email) -> Self {
+        Self { kind: "login-notices-to", digest: Sha256::digest(email.as_str()).into() }
+    }
+
     /// Mails with this cause to this address.
     #[must_use]
     pub fn mailbox_mails(email: &Email, cause: MailCause) -> Self {
@@ -77,6 +84,7 @@ impl Subject {
             MailCause::EnteredAddress => "unrequested-mails-to",
             MailCause::LinkRequest => "requested-mails-to",
             MailCause::AccountEvent => "mails-to",
+            MailCause::EmailChange => "undo-mails-to",
         };
         Self { kind, digest: Sha256::digest(email.as_str()).into() }
     }

@@ -25,11 +25,12 @@ use crate::support::{
     callers::{CallersFile, token},
     engine::{Engine, TestDatabase},
     errors::assert_refused,
-    people::{PASSWORD, address},
+    people::{PASSWORD, address, by_email},
     server::{SLOW_HASH_COST, TestServer},
 };
 
 const RESOLVE: &str = "/kairos.identity.v1.IdentityService/ResolveToken";
+const REGISTER: &str = "/kairos.identity.v1.IdentityService/Register";
 const LOGIN: &str = "/kairos.identity.v1.IdentityService/Login";
 const UNKNOWN: &str = "3fbf2702-352c-4d48-a5e5-56a4d16d9f56";
 
@@ -147,6 +148,24 @@ async fn a_deadline_of_connect_is_enforced() {
     assert_refused(&late.error(), Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
     let malformed = send_json_with(&server, LOGIN, &[("connect-timeout-ms", "50ms")], &body).await;
     assert_refused(&malformed.error(), Code::InvalidArgument, "INVALID_FIELDS");
+}
+
+/// A page whose name leads to this port (DNS rebinding) may read the answers to its requests.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_of_a_page_in_a_browser_is_refused() {
+    let server = TestServer::start(Engine::Sqlite).await;
+    let body = serde_json::json!({ "email": "eve@example.com", "username": "eve", "password": PASSWORD });
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        for content_type in ["application/json", "application/proto", "application/grpc-web+proto"] {
+            let request =
+                post(&server, REGISTER, Some(content_type), &[("origin", "http://evil.example:50051")]);
+            let refused = send(server.address(), version, request, body.to_string().as_bytes()).await;
+            assert_eq!(refused.status, StatusCode::FORBIDDEN, "{refused:?}");
+            assert!(refused.body.starts_with(b"This port answers no browser"), "{refused:?}");
+        }
+    }
+    let found = server.client().await.find_user(by_email("eve@example.com")).await.unwrap_err();
+    assert_refused(&found, Code::NotFound, "USER_NOT_FOUND");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -127,6 +127,25 @@ on_both_engines! {
         assert_eq!(count("unchanged") + count("unchecked"), IMPORTED_USERS as u64, "{report}");
     }
 
+    async fn a_password_that_changed_in_django_is_named_if_its_user_changed_here(engine: Engine) {
+        let django = Django::from_fixture(Model::Documented);
+        let store = TestDatabase::new(engine);
+        import(&django, &store, &RESOLVE_ALL_CONFLICTS);
+        let with_note = |note: &str| django.truth.iter().find(|row| row.note == note).unwrap().clone();
+        let (hashed, plain) = (with_note("argon2: ascii"), with_note("plaintext: ascii"));
+        for user in [&hashed, &plain] {
+            let sql = format!("UPDATE core_user SET updated_at = '2026-11-01 00:00:00.000000' WHERE email = '{}'", user.email);
+            store.execute(&sql);
+        }
+        let other = with_note("bcrypt_sha256: spaces kept").stored;
+        django.execute(&format!("UPDATE core_user SET password = '{other}' WHERE id = {}", hashed.id));
+        django.execute(&format!("UPDATE core_user SET password = 'changed-in-django' WHERE id = {}", plain.id));
+
+        let printed = import(&django, &store, &RESOLVE_ALL_CONFLICTS);
+
+        assert!(printed.contains("changed_on_both_sides 1,") && printed.contains("password_not_compared 1,"), "{printed}");
+    }
+
     async fn another_key_rehashes_no_password(engine: Engine) {
         let django = Django::small(Engine::Sqlite, 4);
         let store = TestDatabase::new(engine);

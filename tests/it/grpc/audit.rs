@@ -5,11 +5,11 @@ use kairos_identity::{
     proto::{LoginRequest, ResendVerificationEmailRequest, VerifyEmailRequest},
 };
 use tokio::task::JoinSet;
-use tonic::Request;
+use tonic::{Code, Request};
 
 use crate::support::{
     audit::{AuditLine, RECORDED_LIMIT, audit, audit_with_own_reads, count},
-    engine::TestDatabase,
+    engine::{Engine, TestDatabase},
     mail::verification_token,
     people::{PASSWORD, address, by_username, from, login, registration},
     private_file,
@@ -248,4 +248,36 @@ on_both_engines! {
         let failed = line("INVALID_CREDENTIALS");
         assert_eq!((&*failed.caller, &*failed.address, &failed.agent), ("agent", "127.0.0.1", &None));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_keeps_its_user_although_the_users_cannot_be_read_at_first() {
+    let database = TestDatabase::new(Engine::Postgres);
+    let server = TestServer::on_url(database.url().to_owned())
+        .with_env("KAIROS_IDENTITY_DATABASE_STATEMENT_TIMEOUT", "1s")
+        .with_env("KAIROS_IDENTITY_LOGIN_FAILURES_MAX", "2")
+        .start()
+        .await;
+    let ada = server.unverified_user("ada").await;
+    let mut client = server.client().await;
+    for _ in 0..2 {
+        client.login(login("ada", "wrong")).await.unwrap_err();
+    }
+    let (other, connection) = tokio_postgres::connect(database.url(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    other.batch_execute("BEGIN; LOCK TABLE core_user").await.unwrap();
+    // The attempts are counted in another table, so this is refused while the users are locked.
+    until("a login is throttled", RECORDED_LIMIT, async || {
+        let refusal = client.login(login("ada", "wrong")).await.unwrap_err();
+        (refusal.code() == Code::ResourceExhausted).then_some(())
+    })
+    .await;
+    server.logged("audit events wait: the users that they are about cannot be read").await;
+    other.batch_execute("COMMIT").await.unwrap();
+
+    let lines = until("the refusal is recorded", RECORDED_LIMIT, async || {
+        Some(audit(&server, &["--kind", "authn_login_fail_max"])).filter(|lines| !lines.is_empty())
+    })
+    .await;
+    assert!(lines.iter().all(|line| line.user == ada.auth_token), "{lines:?}");
 }

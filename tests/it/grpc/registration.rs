@@ -1,6 +1,9 @@
 //! `Register`.
 
-use kairos_identity::proto::{RegisterRequest, identity_service_client::IdentityServiceClient};
+use kairos_identity::proto::{
+    RegisterRequest, UpdateAccountRequest, account_service_client::AccountServiceClient,
+    identity_service_client::IdentityServiceClient,
+};
 use tonic::{Code, Request, transport::Endpoint};
 use uuid::Uuid;
 
@@ -9,6 +12,7 @@ use crate::support::{
     mail::{mails_to, wait_for_mails},
     people::{PASSWORD, address, registration},
     server::TestServer,
+    sessions::{acting, log_in},
 };
 
 on_both_engines! {
@@ -135,6 +139,16 @@ on_both_engines! {
         server.unverified_user("last").await;
         wait_for_mails(&server, &address("last"), 1).await;
         assert_eq!(mails_to(&server.mail_folder(), &address("ada")).len(), 1);
+
+        // The sender of the request need not be the user any more: it gets no later email or username.
+        let verified = server.command(&["user", "verify", "ada"]).output().unwrap();
+        assert!(verified.status.success(), "{verified:?}");
+        let tokens = log_in(&server, "ada").await;
+        let renamed = UpdateAccountRequest { username: "lovelace".into(), update_mask: None };
+        let mut account = AccountServiceClient::new(server.channel().await);
+        account.update_account(acting(&tokens, renamed)).await.unwrap();
+        let refusal = client.register(request).await.unwrap_err();
+        assert_eq!(violations(&refusal)[0].0, "request_id");
     }
 
     async fn a_password_is_used_exactly_as_received(engine: Engine) {

@@ -9,7 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use diesel::{Connection, QueryDsl, RunQueryDsl, SqliteConnection, connection::SimpleConnection};
+use diesel::{
+    Connection, QueryDsl, RunQueryDsl, SqliteConnection, connection::SimpleConnection, sql_types::Integer,
+};
 use kairos_identity::proto::ResolveTokenRequest;
 use tonic::Code;
 use tonic_health::pb::{
@@ -137,7 +139,7 @@ async fn a_file_that_an_older_copy_overwrites_in_place_is_not_served() {
     };
     let before = header();
     let mut number = 0;
-    until("a checkpoint after the backup", Duration::from_secs(60), async || {
+    until("a checkpoint after the backup", Duration::from_mins(1), async || {
         server.unverified_user(&format!("user{number}")).await;
         number += 1;
         (header() > before && number > 20).then_some(())
@@ -163,6 +165,45 @@ async fn a_file_that_an_older_copy_overwrites_in_place_is_not_served() {
     // The results of mails that cannot be recorded do not hold it up until the deadline.
     assert!(server.wait().await.success());
     assert!(fs::read(&path).unwrap() == overwritten, "the file was written to");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_its_latest_backup_overwrites_or_replaces_the_content_of_is_not_served() {
+    for online in [false, true] {
+        let database = TestDatabase::new(Engine::Sqlite);
+        let path = path_of(&database);
+        let server = TestServer::on_url(database.url().to_owned()).start().await;
+        server.unverified_user("ada").await;
+        // A write check gives the file its number.
+        let number = async || {
+            let mut connection = SqliteConnection::establish(path.to_str().unwrap()).unwrap();
+            let number =
+                diesel::select(diesel::dsl::sql::<Integer>("(SELECT user_version FROM pragma_user_version)"));
+            Some(number.get_result::<i32>(&mut connection).unwrap()).filter(|number| *number > 0)
+        };
+        until("a write check", Duration::from_secs(10), number).await;
+        let backup = beside(&path, ".backup");
+        let made = server.command(&["backup", "--to", backup.to_str().unwrap()]).output().unwrap();
+        assert!(made.status.success(), "{made:?}");
+        server.unverified_user("bob").await;
+
+        if online {
+            // As the command `.restore` of SQLite's shell does, within a transaction of SQLite.
+            let mut other = SqliteConnection::establish(path.to_str().unwrap()).unwrap();
+            other.batch_execute("PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE; DELETE FROM core_mail_token; \
+                DELETE FROM core_mail_outbox; DELETE FROM core_user WHERE username = 'bob'; PRAGMA user_version = 0; COMMIT").unwrap();
+        } else {
+            fs::File::options()
+                .write(true)
+                .open(&path)
+                .unwrap()
+                .write_all(&fs::read(&backup).unwrap())
+                .unwrap();
+        }
+        server.logged("was truncated or overwritten while it was open; it is no longer served").await;
+        let refusal = server.client().await.register(registration("eve")).await.unwrap_err();
+        assert_refused(&refusal, Code::Unavailable, "STORE_UNAVAILABLE");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

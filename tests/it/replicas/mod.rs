@@ -98,7 +98,7 @@ async fn a_user_registered_a_moment_ago_is_found_by_every_instance() {
         }
     }
 
-    // The replica was in use all the time: it still shows ada as not verified.
+    // The replica is in use: it still shows ada as not verified.
     for client in &mut clients {
         wait_until_seen_as(client, &ada, UNVERIFIED, LIMIT).await;
     }
