@@ -58,7 +58,7 @@ impl ClockWatch {
                 hours = silence.as_secs() / 3_600,
                 "No event was stored for {} h: the clock may have jumped forward; expired rows are not deleted for {} h",
                 silence.as_secs() / 3_600,
-                self.pause.as_secs() / 3_600
+                self.pause.as_secs_f64() / 3_600.0
             );
         }
     }
@@ -80,7 +80,7 @@ impl ClockWatch {
                 minutes = jumped.as_secs() / 60,
                 "The clock jumped forward by {} min; expired rows are not deleted for {} h, or until it is corrected",
                 jumped.as_secs() / 60,
-                self.pause.as_secs() / 3_600
+                self.pause.as_secs_f64() / 3_600.0
             );
             self.paused_since = Some(seen.1);
             return None;

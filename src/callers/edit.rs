@@ -143,7 +143,7 @@ impl CallersText {
     /// Removes an entry.
     ///
     /// # Errors
-    /// [`EditError::Unknown`]
+    /// [`EditError::Unknown`] or [`EditError::OnlyCaller`]
     pub fn remove(&mut self, name: &str) -> Result<(), EditError> {
         if self.0.len() == 1 && self.0.contains_key(name) {
             return Err(EditError::OnlyCaller(name.to_owned()));

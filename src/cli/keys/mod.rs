@@ -37,8 +37,8 @@ pub(super) struct Keys {
 enum Action {
     /// List the keys, newest first
     ///
-    /// The fields of a key: id; time of creation; time from which it signs; time until which it verifies, or
-    /// - while it is the latest key.
+    /// The fields of a key: id; time of creation; time from which it signs; time until which it verifies,
+    /// which the latest key does not have.
     List {
         #[command(flatten)]
         format: FormatFlag,

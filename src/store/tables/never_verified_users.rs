@@ -36,21 +36,26 @@ pub(super) fn is_never_verified() -> _ {
         .and(diesel::dsl::not(diesel::dsl::exists(imported)))
 }
 
-/// The user with this email if `is_never_verified` holds and the user registered at `registered_until` or
+/// The users with these emails that match `is_never_verified` and registered at `registered_until` or
 /// earlier, so that the email can be registered again. A user who once verified the email never matches. The
 /// user's links do not matter, because any client can request one.
 #[diesel::dsl::auto_type]
-fn abandoned_user(email: String, registered_until: TimestampColumn) -> _ {
+fn abandoned_users(emails: Vec<String>, registered_until: TimestampColumn) -> _ {
     core_user::table
-        .filter(core_user::email.eq(email))
+        .filter(core_user::email.eq_any(emails))
         .filter(is_never_verified())
         .filter(core_user::created_at.le(registered_until))
 }
 
-/// The user with this email if `is_never_verified` holds.
+/// The users with these emails that match `is_never_verified`.
 #[diesel::dsl::auto_type]
-fn never_verified_user(email: String) -> _ {
-    core_user::table.filter(core_user::email.eq(email)).filter(is_never_verified())
+fn never_verified_users(emails: Vec<String>) -> _ {
+    core_user::table.filter(core_user::email.eq_any(emails)).filter(is_never_verified())
+}
+
+/// Returns the forms in which the store may hold this email.
+fn stored_forms(email: &Email) -> Vec<String> {
+    email.stored_forms().into_iter().map(Email::into_string).collect()
 }
 
 statements! {
@@ -71,8 +76,8 @@ statements! {
             Ok(count)
         }
 
-        /// Deletes the users among `ids` who have this email and never verified it, and records a copy of
-        /// `deletion` for each. Returns their number.
+        /// Deletes the users among `ids` who have one of these emails and never verified it, and records a
+        /// copy of `deletion` for each. Returns their number.
         ///
         /// After it waited for a row lock, PostgreSQL evaluates conditions on other tables with the data from
         /// before the wait. So the users are locked first, and deleted by a second statement that evaluates
@@ -80,12 +85,12 @@ statements! {
         async fn delete_if_never_verified(
             &mut self,
             ids: Vec<i64>,
-            email: &Email,
+            emails: Vec<String>,
             deletion: &AuditEvent,
             recorded: &mut RecordedEvents,
         ) -> Result<usize, DatabaseError> {
             self.lock_users(&ids).await?;
-            let unverified = never_verified_user(email.as_str().to_owned());
+            let unverified = never_verified_users(emails);
             let deleted = diesel::delete(unverified.filter(core_user::id.eq_any(ids)))
                 .returning(core_user::auth_token)
                 .get_results(self)
@@ -102,14 +107,10 @@ statements! {
             deletion: &AuditEvent,
             recorded: &mut RecordedEvents,
         ) -> Result<usize, DatabaseError> {
-            let mut deleted = 0;
-            for email in email.stored_forms() {
-                let abandoned = abandoned_user(email.as_str().to_owned(), TimestampColumn(registered_until));
-                let ids: Vec<i64> = abandoned.select(core_user::id).load(self).await?;
-                // The time of the registration never changes, so it need not be checked again.
-                deleted += self.delete_if_never_verified(ids, &email, deletion, recorded).await?;
-            }
-            Ok(deleted)
+            let abandoned = abandoned_users(stored_forms(email), TimestampColumn(registered_until));
+            let ids: Vec<i64> = abandoned.select(core_user::id).load(self).await?;
+            // The time of the registration never changes, so it need not be checked again.
+            self.delete_if_never_verified(ids, stored_forms(email), deletion, recorded).await
         }
 
         /// Deletes another user with this email who never verified it, if there is one, and records a copy of
@@ -121,14 +122,10 @@ statements! {
             deletion: &AuditEvent,
             recorded: &mut RecordedEvents,
         ) -> Result<usize, DatabaseError> {
-            let mut deleted = 0;
-            for email in email.stored_forms() {
-                let unverified = never_verified_user(email.as_str().to_owned());
-                let others = unverified.filter(core_user::id.ne(other_than.as_i64()));
-                let ids: Vec<i64> = others.select(core_user::id).load(self).await?;
-                deleted += self.delete_if_never_verified(ids, &email, deletion, recorded).await?;
-            }
-            Ok(deleted)
+            let unverified = never_verified_users(stored_forms(email));
+            let others = unverified.filter(core_user::id.ne(other_than.as_i64()));
+            let ids: Vec<i64> = others.select(core_user::id).load(self).await?;
+            self.delete_if_never_verified(ids, stored_forms(email), deletion, recorded).await
         }
     }
 }
@@ -141,9 +138,9 @@ impl Store {
         email: &Email,
         registered_until: Timestamp,
     ) -> Result<bool, DatabaseError> {
-        let email = email.as_str().to_owned();
+        let emails = vec![email.as_str().to_owned()];
         read!(&self.connections, connection => {
-            let abandoned = abandoned_user(email, TimestampColumn(registered_until));
+            let abandoned = abandoned_users(emails, TimestampColumn(registered_until));
             Ok(diesel::select(diesel::dsl::exists(abandoned)).get_result(connection).await?)
         })
     }
