@@ -47,7 +47,7 @@ enum Action {
     /// List the callers
     ///
     /// The fields of a caller: name; number of service tokens; number of certificate names; methods; user
-    /// fields.
+    /// fields. If the service would refuse the file, the reason follows the list, and the exit code is 1.
     List {
         #[command(flatten)]
         file: CallersFlag,
@@ -160,7 +160,7 @@ fn print_entry(name: &str, token: &ServiceToken) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Prints the callers of a file.
+/// Prints the callers of a file. Fails after it has printed them if the service would refuse the file.
 fn list(file: &CallersFile, format: FormatFlag) -> Result<(), Failure> {
     let mut list = List::new(format, ["name", "tokens", "certificates", "methods", "user_fields"]);
     for entry in CallersText::parse(&file.text).map_err(|error| file.failure(&error))?.entries() {
@@ -170,7 +170,8 @@ fn list(file: &CallersFile, format: FormatFlag) -> Result<(), Failure> {
             break;
         }
     }
-    list.finish()
+    list.finish()?;
+    parse_callers(&file.text).map(drop).map_err(|error| file.failure(&error))
 }
 
 /// A callers file that a command reads or changes. While a command changes it, others wait for their turn.

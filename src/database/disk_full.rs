@@ -10,7 +10,7 @@ use crate::database::DatabaseError;
 
 /// The count. Clones share it.
 #[derive(Clone, Default)]
-pub(super) struct DiskFullFailures(Arc<AtomicU64>);
+pub(crate) struct DiskFullFailures(Arc<AtomicU64>);
 
 impl DiskFullFailures {
     /// Counts the result of an operation if the disk was full, and returns it.
@@ -23,7 +23,7 @@ impl DiskFullFailures {
     }
 
     /// Returns the number of such failures so far.
-    pub(super) fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }

@@ -103,6 +103,11 @@ impl DatabaseError {
         }
     }
 
+    /// True if a PostgreSQL server refused a connection because it has no free one for this role.
+    pub(crate) fn has_no_free_connection(&self) -> bool {
+        SqlState::has_no_free_connection(&self.chain())
+    }
+
     /// True if the operation failed because the disk of the database is full.
     pub(crate) fn is_disk_full(&self) -> bool {
         let Self::Unavailable(cause) = self else { return false };

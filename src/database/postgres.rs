@@ -11,7 +11,13 @@
 //! the next write would only hang too, until the server has no connections left. So the number of writes is
 //! limited, the pool is larger than that, and reads always find a connection.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use diesel::{
     OptionalExtension, QueryableByName,
@@ -29,7 +35,7 @@ use tokio::{
 use super::{
     disk_full::DiskFullFailures,
     postgres_connect::{Connector, PostgresOptions},
-    postgres_pool::{ConnectionPool, Leased, NO_FREE_CONNECTION},
+    postgres_pool::{ConnectionPool, Leased, NO_FREE_CONNECTION, PoolUsage},
     postgres_watch::watch_server,
 };
 use crate::database::DatabaseError;
@@ -48,8 +54,11 @@ pub struct PostgresPool {
     disk_full_failures: DiskFullFailures,
     /// The writes that have a connection or may take one.
     writes: Arc<Semaphore>,
-    /// Changes when the server of the connections is no longer the right one.
-    moves: Arc<watch::Sender<()>>,
+    /// Changes when the server of the connections is no longer the right one. The value is the moment before
+    /// which they were opened.
+    moves: Arc<watch::Sender<Option<Instant>>>,
+    /// Largest number of connections that this pool and those beside it open.
+    connections_max: Arc<AtomicUsize>,
 }
 
 /// Reasons why a query has no result.
@@ -77,12 +86,13 @@ impl PostgresPool {
     /// Creates the pool and starts the task that closes old connections. The first query connects.
     pub fn open(options: &PostgresOptions) -> Result<Self, DatabaseError> {
         let connector = Arc::new(Connector::new(options)?);
-        // Writes cannot take these connections. So reads find one even while commits hang on all others.
-        let for_reads = (options.pool_size / 8).max(1);
-        let pool = ConnectionPool::open(options, &connector, options.pool_size + for_reads)?;
+        let size = size_with_reads(options.pool_size);
+        let pool = ConnectionPool::open(options, &connector, size)?;
         let answer_timeout = options.acquire_timeout + options.statement_timeout + ANSWER_MARGIN;
         let moves = Arc::default();
+        let mut connections_max = size;
         if connector.is_selective() {
+            connections_max += 1;
             tokio::spawn(watch_server(Arc::clone(&connector), pool.clone(), Arc::clone(&moves)));
         }
         Ok(Self {
@@ -94,8 +104,32 @@ impl PostgresPool {
             answer_timeout,
             writes: Arc::new(Semaphore::new(options.pool_size)),
             moves,
+            connections_max: Arc::new(AtomicUsize::new(connections_max)),
             disk_full_failures: DiskFullFailures::default(),
         })
+    }
+
+    /// Creates a pool of other connections to the same server: both use the same one of several hosts, and
+    /// leave it together. `options` are those of this pool, except for the size.
+    pub(crate) fn open_beside(&self, options: &PostgresOptions) -> Result<Self, DatabaseError> {
+        let size = size_with_reads(options.pool_size);
+        let pool = ConnectionPool::open(options, &self.connector, size)?;
+        self.connections_max.fetch_add(size, Ordering::Relaxed);
+        let (mut moves, own) = (self.moves.subscribe(), pool.clone());
+        tokio::spawn(async move {
+            while moves.changed().await.is_ok() {
+                let moved_at = *moves.borrow_and_update();
+                if let Some(moment) = moved_at {
+                    own.discard_before(moment);
+                }
+            }
+        });
+        Ok(Self { pool, writes: Arc::new(Semaphore::new(options.pool_size)), ..self.clone() })
+    }
+
+    /// Returns the largest number of connections that this pool and those beside it open.
+    pub(crate) fn connections_max(&self) -> usize {
+        AtomicUsize::load(&self.connections_max, Ordering::Relaxed)
     }
 
     /// Returns `host:port` of the server, for the log.
@@ -149,9 +183,14 @@ impl PostgresPool {
         self.disk_full_failures.counted(result)
     }
 
-    /// Returns the number of writes that failed because the server's disk is full.
-    pub(crate) fn disk_full_failures(&self) -> u64 {
-        self.disk_full_failures.count()
+    /// Returns the count of writes that failed because the server's disk is full.
+    pub(crate) const fn disk_full_failures(&self) -> &DiskFullFailures {
+        &self.disk_full_failures
+    }
+
+    /// Returns how the connections of this pool are used now.
+    pub(crate) fn usage(&self) -> PoolUsage {
+        self.pool.usage()
     }
 
     /// Runs `work`, which only reads, in a task of its own. The task goes on if the caller's future is
@@ -261,6 +300,12 @@ impl PostgresPool {
     pub(crate) async fn detach(&self) -> Result<AsyncPgConnection, DatabaseError> {
         self.get().await.map(Object::take)
     }
+}
+
+/// Returns the size of a pool with this number of connections for writes. Writes cannot take the others, so
+/// reads find one even while commits hang on all of them.
+fn size_with_reads(writes: usize) -> usize {
+    writes + (writes / 8).max(1)
 }
 
 /// A right that the role lacks.

@@ -18,6 +18,7 @@ use diesel_async::{
     },
 };
 use futures_util::FutureExt;
+use tokio::time::{sleep, timeout};
 
 use super::{
     postgres_connect::{Connector, PostgresOptions},
@@ -33,6 +34,14 @@ const REAP_INTERVAL: Duration = Duration::from_secs(30);
 /// it (`deadlock_timeout`), and the caller waits at most 4.5 s by default.
 const REPEATS_MAX: u32 = 3;
 
+/// Interval at which a caller that the server refused for lack of connections looks for a free one in the
+/// pool.
+const FREE_CHECK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Number of these checks between two attempts to connect to a server that had no free connection. Each
+/// attempt costs the server a process.
+const CHECKS_PER_ATTEMPT: u32 = 50;
+
 /// The error of a caller that waited for a connection for longer than the setting allows.
 pub(super) const NO_FREE_CONNECTION: &str = "no connection became free within database.acquire-timeout";
 
@@ -44,6 +53,7 @@ pub(crate) struct ConnectionPool {
     pool: Pool<AsyncPgConnection>,
     /// Connections that were opened before this moment are closed instead of used.
     discarded_before: Arc<Mutex<Option<Instant>>>,
+    acquire_timeout: Duration,
 }
 
 impl ConnectionPool {
@@ -70,11 +80,47 @@ impl ConnectionPool {
             .build()
             .map_err(DatabaseError::unavailable)?;
         tokio::spawn(close_old_connections(pool.clone(), options.idle_timeout, options.connection_lifetime));
-        Ok(Self { pool, discarded_before: Arc::default() })
+        Ok(Self { pool, discarded_before: Arc::default(), acquire_timeout: options.acquire_timeout })
     }
 
-    /// Returns a connection, within the time limits on waiting and connecting.
+    /// Returns a connection, within the time limits on waiting and connecting. If the server has no free
+    /// connection, waits for one of the pool, as a caller does whose pool is as large as it may be.
     pub(super) async fn get(&self) -> Result<Object<AsyncPgConnection>, DatabaseError> {
+        let refusal = match self.get_at_once().await {
+            Err(error) if error.has_no_free_connection() => error,
+            result => return result,
+        };
+        let later = async {
+            loop {
+                self.wait_for_free_connection().await;
+                match self.get_at_once().await {
+                    Err(error) if error.has_no_free_connection() => {}
+                    result => return result,
+                }
+            }
+        };
+        timeout(self.acquire_timeout, later).await.unwrap_or(Err(refusal))
+    }
+
+    /// Returns how the connections are used now.
+    pub(super) fn usage(&self) -> PoolUsage {
+        let status = self.pool.status();
+        let (idle, waiting) = (status.available, status.waiting);
+        PoolUsage { used: status.size.saturating_sub(idle), idle, max: status.max_size, waiting }
+    }
+
+    /// Returns when the pool has a free connection, or when the server may be asked for a new one again.
+    async fn wait_for_free_connection(&self) {
+        for _ in 0..CHECKS_PER_ATTEMPT {
+            sleep(FREE_CHECK_INTERVAL).await;
+            if self.pool.status().available > 0 {
+                return;
+            }
+        }
+    }
+
+    /// Returns a free connection or a new one.
+    async fn get_at_once(&self) -> Result<Object<AsyncPgConnection>, DatabaseError> {
         loop {
             let connection = self.pool.get().await.map_err(unavailable)?;
             let discarded_before = *self.discarded_before.lock().unwrap_or_else(PoisonError::into_inner);
@@ -101,6 +147,19 @@ impl ConnectionPool {
         let since = metrics.recycled.unwrap_or(metrics.created);
         Ok(Leased { connection: Some(connection), since, pool: self.clone() })
     }
+}
+
+/// How the connections of a pool are used.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PoolUsage {
+    /// Number of connections on which statements run.
+    pub(crate) used: usize,
+    /// Number of open connections that are free.
+    pub(crate) idle: usize,
+    /// Largest number of connections.
+    pub(crate) max: usize,
+    /// Number of callers that wait for a connection.
+    pub(crate) waiting: usize,
 }
 
 /// Converts an error of the pool. The texts of the pool's library name neither the cause nor a setting.

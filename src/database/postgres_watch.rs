@@ -1,6 +1,9 @@
 //! Watches whether the connections go to the right one of several PostgreSQL servers.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     sync::watch,
@@ -15,11 +18,11 @@ const SERVER_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Checks each second that the server of the connections is still the one to use. If it is not, as after the
 /// demotion of a primary, all connections to it are closed; the next ones go to another host. `moves` is
-/// notified of it.
+/// notified with the moment before which those were opened.
 pub(super) async fn watch_server(
     connector: Arc<Connector>,
     pool: ConnectionPool,
-    moves: Arc<watch::Sender<()>>,
+    moves: Arc<watch::Sender<Option<Instant>>>,
 ) {
     let mut ticks = interval(SERVER_CHECK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -42,7 +45,7 @@ pub(super) async fn watch_server(
         if checked.is_err() || current != previous {
             previous = current;
             pool.discard_before(at.into_std());
-            moves.send_replace(());
+            moves.send_replace(Some(at.into_std()));
         }
         connection = checked.ok();
     }

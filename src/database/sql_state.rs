@@ -49,6 +49,12 @@ impl SqlState {
         text.split_once(MARK).and_then(|(before, _)| Self::of(text.get(before.len()..)?))
     }
 
+    /// True if one of the states in a text says that the server has no free connection.
+    pub(super) fn has_no_free_connection(text: &str) -> bool {
+        let states = text.match_indices(MARK).filter_map(|(at, _)| Self::of(text.get(at..)?));
+        states.into_iter().any(|state| &state.code == b"53300") // too_many_connections
+    }
+
     /// Returns the text to put before a message.
     pub(super) fn prefix(self) -> Vec<u8> {
         let fatal = if self.is_fatal { FATAL } else { "" };
@@ -125,6 +131,13 @@ mod tests {
         for other in ["database is locked", "SQLSTATE ", "SQLSTATE 5701", "SQLSTATE é570: x"] {
             assert_eq!(SqlState::of(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_full_server_is_recognized_behind_the_errors_of_other_hosts() {
+        let of_one = "10.0.0.1: SQLSTATE 57P03 FATAL: starting up";
+        assert!(!SqlState::has_no_free_connection(of_one));
+        assert!(SqlState::has_no_free_connection(&format!("{of_one}; 10.0.0.2: SQLSTATE 53300 FATAL: x")));
     }
 
     #[test]

@@ -133,10 +133,10 @@ impl SqliteThreads {
         self.disk_full_failures.counted(written.map_err(|error| error.in_file(&self.options.path)))
     }
 
-    /// Returns the number of writes that failed because the disk is full.
+    /// Returns the count of writes that failed because the disk is full.
     #[must_use]
-    pub(crate) fn disk_full_failures(&self) -> u64 {
-        self.disk_full_failures.count()
+    pub(crate) fn disk_full_failures(&self) -> &DiskFullFailures {
+        &self.disk_full_failures
     }
 
     /// Writes to the file as a transaction does, without a change to a row: makes the number in its header

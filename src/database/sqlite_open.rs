@@ -194,6 +194,11 @@ fn refusal(path: &Path, reason: &str) -> DatabaseError {
         ("database or disk is full", "the disk is full".to_owned()),
         ("disk I/O error", "the disk is full, or it cannot be read or written".to_owned()),
         (
+            "database is locked",
+            "another program has locked the file (database is locked): wait until it is done, or stop it"
+                .to_owned(),
+        ),
+        (
             "readonly database",
             format!("the user of this process may not write the file, or may not {beside}"),
         ),

@@ -81,8 +81,8 @@ impl Store {
     #[must_use]
     pub fn disk_full_failures(&self) -> u64 {
         match &self.connections {
-            Connections::Sqlite(threads) => threads.disk_full_failures(),
-            Connections::Postgres(pool) => pool.disk_full_failures(),
+            Connections::Sqlite(threads) => threads.disk_full_failures().count(),
+            Connections::Postgres(pool) => pool.disk_full_failures().count(),
         }
     }
 

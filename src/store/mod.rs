@@ -64,7 +64,7 @@ impl Store {
         // Look-ups have connections of their own, one for each lane. So look-ups go on while all other
         // connections wait for commits that hang.
         let of_lookups = PostgresOptions { pool_size: lookup.lanes, ..(*primary).clone() };
-        let of_lookups = Connections::Postgres(PostgresPool::open(&of_lookups)?);
+        let of_lookups = Connections::Postgres(pool.open_beside(&of_lookups)?);
         let lookup = Lookup::start(&of_lookups, replicas, lookup)?;
         Ok(Self { connections: Connections::Postgres(pool), lookup })
     }

@@ -101,6 +101,15 @@ async fn a_running_service_follows_the_callers_that_the_command_adds_rotates_and
 }
 
 #[test]
+fn a_file_that_the_service_would_refuse_is_listed_with_the_reason() {
+    let (_folder, file) = new_file(&OTHER_CALLER.replace("methods = []", "methods = [\"NoService/*\"]"));
+    let output = caller(&file, &["list"], Stdio::piped());
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stdout(&output).starts_with("other\t1\t0\tNoService/*\t\n"), "{}", stdout(&output));
+    assert!(stderr(&output).contains("caller other: methods"), "{}", stderr(&output));
+}
+
+#[test]
 fn a_token_that_cannot_be_printed_leaves_the_file_as_it_was() {
     let (_folder, file) = new_file(OTHER_CALLER);
     for arguments in [&["add", "bff", "--role", "bff"][..], &["rotate", "other"]] {

@@ -32,6 +32,8 @@ mod command_trail;
 #[cfg(test)]
 mod connect;
 #[cfg(test)]
+mod connection_limits;
+#[cfg(test)]
 mod copies;
 #[cfg(test)]
 mod django;

@@ -12,6 +12,8 @@ use std::{
     thread,
 };
 
+use diesel::{Connection, SqliteConnection, connection::SimpleConnection};
+
 use crate::support::{
     engine::Engine,
     postgres::Postgres,
@@ -21,8 +23,9 @@ use crate::support::{
     tls::Certificate,
 };
 
-/// The command `serve` on two free ports.
-const SERVE: [&str; 5] = ["serve", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"];
+/// The command `serve` on free ports.
+const SERVE: [&str; 7] =
+    ["serve", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--telemetry-listen", "127.0.0.1:0"];
 
 /// A key file with one key.
 const KEY: &str = "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=";
@@ -297,6 +300,18 @@ fn a_disk_without_room_for_a_new_database_is_named_and_nothing_is_left() {
         );
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
+}
+
+#[test]
+fn a_locked_database_file_is_named_with_the_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", folder.path().join("x.db").display());
+    assert!(run(&["migrate", "--database-url", &url]).status.success());
+    let mut other = SqliteConnection::establish(url.trim_start_matches("sqlite://")).unwrap();
+    other.batch_execute("PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE; DROP TABLE core_user").unwrap();
+
+    let error = error_line(1, &run(&["migrate", "--database-url", &url]));
+    assert_contains_all(&error, &["x.db", "another program has locked the file", "stop it"]);
 }
 
 #[test]

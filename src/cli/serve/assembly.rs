@@ -190,7 +190,7 @@ async fn current_store(settings: &Settings, store: Option<Store>) -> Result<Stor
         }
     }
     store::require_current(settings, &store).await?;
-    for warning in store.durability_warnings().await.map_err(reason)? {
+    for warning in store.server_warnings().await.map_err(reason)? {
         tracing::warn!("{warning}");
     }
     Ok(store)

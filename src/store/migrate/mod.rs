@@ -13,6 +13,7 @@
 
 mod error;
 mod postgres;
+mod server_warnings;
 mod sqlite;
 mod versions;
 
@@ -94,14 +95,15 @@ impl Store {
         })
     }
 
-    /// Returns a warning for the operator about each setting of the server with which an acknowledged write
-    /// can be lost. There is none about `synchronous_commit` unless a pooler shares the connections: without
-    /// one, each connection raises this setting itself. There is one more if a pooler shares the connections
-    /// although `database.pooler` is false.
-    pub async fn durability_warnings(&self) -> Result<Vec<String>, DatabaseError> {
+    /// Returns warnings for the operator about the settings of a PostgreSQL server: with one of them an
+    /// acknowledged write can be lost, a pooler shares the connections although `database.pooler` is false,
+    /// or the server admits fewer connections than this instance opens. There is no warning about
+    /// `synchronous_commit` unless a pooler shares the connections: without one, each connection raises this
+    /// setting itself.
+    pub async fn server_warnings(&self) -> Result<Vec<String>, DatabaseError> {
         match &self.connections {
             Connections::Sqlite(_) => Ok(Vec::new()),
-            Connections::Postgres(pool) => postgres::durability_warnings(pool).await,
+            Connections::Postgres(pool) => server_warnings::server_warnings(pool).await,
         }
     }
 }

@@ -7,7 +7,7 @@ use diesel::{
     dsl::sql,
     pg::Pg,
     select, sql_query,
-    sql_types::{BigInt, Bool, Integer, Nullable, Text},
+    sql_types::{BigInt, Bool, Nullable, Text},
 };
 use diesel_async::{AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
@@ -16,9 +16,7 @@ use super::{
     error::MigrateError,
     versions::{__diesel_schema_migrations, Versions, versions},
 };
-use crate::database::{
-    Cause, DatabaseError, postgres::PostgresPool, postgres_connect::UNSAFE_SYNCHRONOUS_COMMIT,
-};
+use crate::database::{Cause, DatabaseError, postgres::PostgresPool};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 
@@ -29,10 +27,6 @@ const ADVISORY_LOCK: i64 = 0x4B49_4453_006D_6967;
 /// Interval between attempts to take the lock. A session that waits for the lock would block a
 /// `CREATE INDEX CONCURRENTLY` of the instance that holds it.
 const LOCK_RETRY: Duration = Duration::from_millis(100);
-
-/// How often each connection is asked for its process. A pooler may at first give a different process to each
-/// connection, as the server does.
-const POOLER_PROBES: usize = 4;
 
 /// The oldest version of PostgreSQL that is tested, in the format of `server_version_num`.
 const VERSION_MIN: i32 = 150_000;
@@ -73,7 +67,8 @@ async fn refuse_unsuitable_server(connection: &mut AsyncPgConnection) -> Result<
     Ok(())
 }
 
-async fn setting(connection: &mut AsyncPgConnection, name: &str) -> Result<String, DatabaseError> {
+/// Returns the value of a setting of the server.
+pub(super) async fn setting(connection: &mut AsyncPgConnection, name: &str) -> Result<String, DatabaseError> {
     let query = select(sql::<Text>("current_setting(").bind::<Text, _>(name).sql(")"));
     Ok(query.get_result(connection).await?)
 }
@@ -151,54 +146,4 @@ async fn lock(connection: &mut AsyncPgConnection) -> Result<(), DatabaseError> {
         }
         tokio::time::sleep(LOCK_RETRY).await;
     }
-}
-
-/// Returns a warning if a pooler passes the connections to other clients, and the settings do not say so.
-/// Several connections that are open at the same time then share a process of the server, or change it.
-async fn pooler_warning(pool: &PostgresPool) -> Result<Option<String>, DatabaseError> {
-    if pool.is_pooled() {
-        return Ok(None);
-    }
-    let mut connections = [pool.connect().await?, pool.connect().await?, pool.connect().await?];
-    // The process that served each connection first.
-    let mut processes: Vec<i32> = Vec::new();
-    let mut is_shared = false;
-    for _ in 0..POOLER_PROBES {
-        for (number, connection) in connections.iter_mut().enumerate() {
-            let process: i32 = select(sql::<Integer>("pg_backend_pid()")).get_result(connection).await?;
-            if let Some(first) = processes.get(number) {
-                is_shared |= *first != process;
-            } else {
-                is_shared |= processes.contains(&process);
-                processes.push(process);
-            }
-        }
-    }
-    let warning = "database.pooler is false, but a pooler in transaction mode passes the connections to other \
-                   clients: they get the session settings of this service, and it gets theirs; set \
-                   database.pooler to true (docs/pgbouncer.md)";
-    Ok(is_shared.then(|| warning.to_owned()))
-}
-
-/// Returns the warning of [`pooler_warning`], and one about each setting with which an acknowledged write can
-/// be lost. The pool raises `synchronous_commit` on its own connections, so a warning about it appears only
-/// behind a pooler, where the pool changes no session setting.
-pub(super) async fn durability_warnings(pool: &PostgresPool) -> Result<Vec<String>, DatabaseError> {
-    let mut connection = pool.get().await?;
-    let mut warnings = Vec::from_iter(pooler_warning(pool).await?);
-    for (name, unsafe_values, loss) in [
-        ("fsync", ["off"].as_slice(), "a crash of the machine can destroy the database"),
-        ("full_page_writes", &["off"], "a crash of the machine can destroy pages"),
-        (
-            "synchronous_commit",
-            &UNSAFE_SYNCHRONOUS_COMMIT,
-            "a crash of the machine can lose users whose registration was acknowledged",
-        ),
-    ] {
-        let value = setting(&mut connection, name).await?;
-        if unsafe_values.contains(&value.as_str()) {
-            warnings.push(format!("PostgreSQL runs with {name} = {value}: {loss}"));
-        }
-    }
-    Ok(warnings)
 }
