@@ -8,7 +8,7 @@ use std::{
     future::poll_fn,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::Poll,
 };
@@ -33,6 +33,9 @@ pub(crate) struct BatchQueue<T> {
     single_batches: AtomicUsize,
     batch_size_max: usize,
     waiting_max: usize,
+    /// Number of batches that were taken, and of the requests in them.
+    batches: AtomicU64,
+    requests: AtomicU64,
 }
 
 /// After this many single batches in a row the next one is probably single too, so the consumer takes it
@@ -53,7 +56,19 @@ impl<T: Batched> BatchQueue<T> {
             single_batches: AtomicUsize::new(0),
             batch_size_max,
             waiting_max,
+            batches: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
         }
+    }
+
+    /// Returns the number of batches that were taken so far, and of the requests in them.
+    pub(crate) fn taken(&self) -> (u64, u64) {
+        (self.batches.load(Ordering::Relaxed), self.requests.load(Ordering::Relaxed))
+    }
+
+    /// Returns the number of requests that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.lock().len()
     }
 
     /// Enqueues a request.
@@ -85,6 +100,8 @@ impl<T: Batched> BatchQueue<T> {
             }
             let batch = self.take();
             if !batch.is_empty() {
+                self.batches.fetch_add(1, Ordering::Relaxed);
+                self.requests.fetch_add(batch.len() as u64, Ordering::Relaxed);
                 // Consumers may overwrite each other's count; the guess is then worse for a moment.
                 let single_batches = if batch.len() == 1 { single_batches.wrapping_add(1) } else { 0 };
                 self.single_batches.store(single_batches, Ordering::Relaxed);

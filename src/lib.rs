@@ -8,7 +8,7 @@
 //!   acts and replies; the layers in `layer` apply to every call. The module also encrypts page tokens.
 //! - [`server`]: the accept loop, with connection limits, TLS, GOAWAY and a shutdown with a deadline.
 //! - [`config`]: the settings, loaded and validated before the service starts.
-//! - [`telemetry`]: the log.
+//! - [`telemetry`]: the log, and the port of the metrics.
 //! - [`callers`]: the methods that each caller may call, and the fields of a user that it may see.
 //! - [`import`]: import of users from a Django backend, and export to it.
 //! - [`maintenance`]: tools over a whole store: copy, backup, checksums.
@@ -30,6 +30,7 @@
 //! - [`publish`]: gives a file its name only when all of its bytes are on the disk.
 //! - [`mod@env`], with [`clock`] and [`entropy`]: time and randomness, passed as values so that tests
 //!   control them.
+//! - [`metrics`]: counters, gauges and histograms, which each module has of what it does.
 //! - [`domain`]: value types that are valid by construction.
 
 // A closed pipe or a full disk makes the macros of these lints panic. `cli::output` prints instead.
@@ -53,6 +54,7 @@ pub mod import;
 pub mod input_file;
 pub mod mail;
 pub mod maintenance;
+pub mod metrics;
 pub mod pages;
 pub mod password;
 pub mod postgres_url;

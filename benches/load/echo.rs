@@ -9,7 +9,10 @@ use kairos_identity::{
         self,
         identity_service_server::{IdentityService, IdentityServiceServer},
     },
-    server::{self, BodyLimit, BodyLimits, BodyRefusal, HttpHandler, Peer, PeerLimits, ServerOptions},
+    server::{
+        self, BodyLimit, BodyLimits, BodyRefusal, ConnectionMetrics, HttpHandler, Peer, PeerLimits,
+        ServerOptions,
+    },
 };
 use prost_types::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -88,6 +91,7 @@ fn options() -> ServerOptions {
         late_bytes_timeout: Duration::from_secs(10),
         resets_per_second_max: 100,
         drain_deadline: Duration::from_secs(1),
+        metrics: ConnectionMetrics::default().of_port("api"),
     }
 }
 

@@ -90,7 +90,7 @@ class Bench:
 
     def service(self, engine, users=None, **settings):
         """Starts the service with its default settings and with `settings`. It writes its log to a file."""
-        command = [self.service_program, "serve", "--listen=127.0.0.1:0", "--http-listen="]
+        command = [self.service_program, "serve", "--listen=127.0.0.1:0", "--http-listen=", "--telemetry-listen=127.0.0.1:0"]
         command += [f"--database-url={self.database(engine, users or self.most_users)}"]
         command += [f"--secret-key-file={self.secret_key}", f"--mail-url=file://{self.folder}/mail"]
         if self.scale.password_cost:

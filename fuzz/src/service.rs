@@ -15,9 +15,10 @@ use kairos_identity::{
     env::Env,
     grpc::{
         Api, PageTokens, Protocols, Services,
-        layer::{LayerOptions, Layered, RequestLimits, all_method_paths, wrap},
+        layer::{CallMetrics, LayerOptions, Layered, RequestLimits, all_method_paths, wrap},
         with_all_protocols,
     },
+    metrics::Registry,
     pages::{PageTemplates, Pages, PagesOptions},
     password::{PasswordOptions, Passwords, Policy},
     sealing::SealingKeys,
@@ -108,6 +109,7 @@ impl Service {
             },
             env,
             gate: CallerGate::open(),
+            metrics: CallMetrics::new(&mut Registry::default()),
         };
         Self { calls: with_all_protocols(wrap(services, options)), pages, _folder: folder }
     }

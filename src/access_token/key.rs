@@ -81,7 +81,10 @@ pub(super) struct PreparedKey {
     pub(super) public: PublicKey,
     pub(super) encoding: EncodingKey,
     pub(super) decoding: DecodingKey,
+    /// The time from which the key signs; for the earliest key, the beginning of time.
     pub(super) signs_from: Timestamp,
+    /// The time from which the key was to sign when it was created.
+    pub(super) planned_from: Timestamp,
     pub(super) verifies_until: Option<Timestamp>,
 }
 
@@ -93,6 +96,7 @@ impl PreparedKey {
             encoding: EncodingKey::from_ed_der(key.seed.as_bytes()),
             decoding: DecodingKey::from_ed_der(&bytes),
             signs_from: key.signs_from,
+            planned_from: key.signs_from,
             verifies_until: key.verifies_until,
         }
     }

@@ -25,7 +25,10 @@ pub use self::{
     key::{KeyId, PublicKey, SigningKey},
     options::AccessTokenOptions,
 };
-use crate::domain::Timestamp;
+use crate::{
+    domain::Timestamp,
+    metrics::{Registry, Unit, register_gauge},
+};
 
 /// The `typ` of the header (RFC 9068, section 2.1).
 const TYPE: &str = "at+jwt";
@@ -91,6 +94,26 @@ impl AccessTokens {
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = prepared.into();
     }
 
+    /// Adds the age of the key that signs to a registry. `now` returns the current time.
+    pub fn register_metrics(
+        &self,
+        registry: &mut Registry,
+        now: impl Fn() -> Timestamp + Send + Sync + 'static,
+    ) {
+        let tokens = self.clone();
+        register_gauge(
+            registry,
+            "signing_key_age",
+            "Time for which the key that signs access tokens has been in use; NaN if no key signs",
+            Some(Unit::Seconds),
+            move || {
+                let now = now();
+                let keys = tokens.keys();
+                signing_key(&keys, now).map_or(f64::NAN, |key| now.since(key.planned_from).as_secs_f64())
+            },
+        );
+    }
+
     fn keys(&self) -> Arc<[PreparedKey]> {
         Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -117,8 +140,7 @@ impl AccessTokens {
     pub fn sign(&self, mut claims: AccessClaims) -> Result<(AccessToken, AccessClaims), NoSigningKey> {
         let now = claims.issued_at;
         let keys = self.keys();
-        let signing = keys.iter().filter(|key| key.signs(now)).max_by_key(|key| key.signs_from);
-        let key = signing.ok_or(NoSigningKey)?;
+        let key = signing_key(&keys, now).ok_or(NoSigningKey)?;
         // A token expires no later than its key.
         let expires_at = now.plus(self.options.lifetime);
         claims.expires_at =
@@ -177,6 +199,11 @@ impl AccessTokens {
         validation.validate_exp = false;
         validation
     }
+}
+
+/// Returns the key that signs at `now`.
+fn signing_key(keys: &[PreparedKey], now: Timestamp) -> Option<&PreparedKey> {
+    keys.iter().filter(|key| key.signs(now)).max_by_key(|key| key.signs_from)
 }
 
 #[cfg(test)]

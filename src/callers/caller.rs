@@ -100,6 +100,12 @@ impl Caller {
         &self.name
     }
 
+    /// Returns the name to be kept.
+    #[must_use]
+    pub fn shared_name(&self) -> Arc<str> {
+        Arc::clone(&self.name)
+    }
+
     /// Returns the user fields that the caller may see.
     #[must_use]
     pub const fn fields(&self) -> UserFields {

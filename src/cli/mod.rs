@@ -155,7 +155,7 @@ impl Cli {
         open_files::raise_limit();
         open_files::require_min().map_err(|error| error.to_string())?;
         let is_json = settings.log.format == LogFormat::Json;
-        let _log =
+        let telemetry =
             telemetry::init(settings.log.level.as_str(), is_json).map_err(|error| error.to_string())?;
         // `caller token` writes an entry of the callers file to standard error: no warning may be among it.
         if !matches!(self.command, Command::Caller(_)) {
@@ -172,7 +172,7 @@ impl Cli {
         let runtime = runtime.map_err(|error| format!("cannot start the async runtime: {error}"))?;
         let done = runtime.block_on(async {
             match self.command {
-                Command::Serve(_) => serve::run(settings, &sources).await,
+                Command::Serve(_) => serve::run(settings, &sources, &telemetry).await,
                 Command::Migrate => migrate::run(&settings).await,
                 Command::User(user) => user.run(&settings).await,
                 Command::Audit(audit) => audit.run(&settings).await,

@@ -38,6 +38,7 @@ mod setting;
 mod setting_source;
 mod settings;
 mod sources;
+mod telemetry;
 mod url_text;
 mod value;
 mod verification;

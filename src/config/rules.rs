@@ -72,7 +72,9 @@ impl Settings {
     }
 
     /// Returns each rule about ports and TLS.
-    fn network_rules(&self) -> [Rule; 4] {
+    fn network_rules(&self) -> [Rule; 5] {
+        let is_port_of_metrics =
+            |other| self.telemetry.listen.is_some_and(|metrics| same_port(metrics, other));
         [
             (
                 self.server.tls_cert.is_some() == self.server.tls_key.is_some(),
@@ -88,6 +90,11 @@ impl Settings {
                 !self.http.listen.is_some_and(|http| same_port(self.server.listen, http)),
                 "server.listen and http.listen are the same port: choose another one with --http-listen",
                 &["server.listen", "http.listen"],
+            ),
+            (
+                !is_port_of_metrics(self.server.listen) && !self.http.listen.is_some_and(is_port_of_metrics),
+                "telemetry.listen is the port of server.listen or http.listen: choose another one with --telemetry-listen",
+                &["telemetry.listen", "server.listen", "http.listen"],
             ),
             (
                 self.server.listen.ip().is_loopback()
@@ -308,6 +315,8 @@ mod tests {
             ),
             (vec![("mail.retry-first", "1h")], "mail.retry-max"),
             (vec![("http.listen", "127.0.0.1:50051")], "--http-listen"),
+            (vec![("telemetry.listen", "127.0.0.1:50051")], "--telemetry-listen"),
+            (vec![("telemetry.listen", "127.0.0.1:50080")], "--telemetry-listen"),
             (vec![("http.listen", "0.0.0.0:50051"), ("server.insecure-plaintext", "true")], "--http-listen"),
             (vec![("database.read-urls", "postgres://a@b/c")], "set database.url to a postgres:// URL"),
             (vec![postgres], "--secret-key-file"),

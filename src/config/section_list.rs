@@ -16,11 +16,12 @@ use super::{
     server::ServerSettings,
     session::SessionSettings,
     setting::Setting,
+    telemetry::TelemetrySettings,
     verification::VerificationSettings,
 };
 
 /// Returns the description and the settings of each section.
-pub(super) fn sections() -> [(&'static [&'static str], &'static [Setting]); 15] {
+pub(super) fn sections() -> [(&'static [&'static str], &'static [Setting]); 16] {
     [
         (ServerSettings::ABOUT, ServerSettings::SETTINGS),
         (HttpSettings::ABOUT, HttpSettings::SETTINGS),
@@ -37,6 +38,7 @@ pub(super) fn sections() -> [(&'static [&'static str], &'static [Setting]); 15] 
         (SecretSettings::ABOUT, SecretSettings::SETTINGS),
         (LogSettings::ABOUT, LogSettings::SETTINGS),
         (AuditSettings::ABOUT, AuditSettings::SETTINGS),
+        (TelemetrySettings::ABOUT, TelemetrySettings::SETTINGS),
     ]
 }
 

@@ -20,6 +20,7 @@ use super::{
     server::ServerSettings,
     session::SessionSettings,
     sources::Sources,
+    telemetry::TelemetrySettings,
     verification::VerificationSettings,
 };
 
@@ -56,6 +57,8 @@ pub struct Settings {
     pub log: LogSettings,
     /// `[audit]`
     pub audit: AuditSettings,
+    /// `[telemetry]`
+    pub telemetry: TelemetrySettings,
 }
 
 impl Settings {
@@ -80,6 +83,7 @@ impl Settings {
             secret: SecretSettings::read(sources)?,
             log: LogSettings::read(sources)?,
             audit: AuditSettings::read(sources)?,
+            telemetry: TelemetrySettings::read(sources)?,
         })
     }
 

@@ -81,6 +81,16 @@ impl Replicas {
         self.all.iter().any(Replica::is_used)
     }
 
+    /// Returns the number of replicas.
+    pub(crate) fn count(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Returns the number of replicas in use.
+    pub(crate) fn count_used(&self) -> usize {
+        self.all.iter().filter(|replica| replica.is_used()).count()
+    }
+
     /// Probes the primary and all replicas until the future is dropped.
     pub(crate) async fn watch(&self) {
         loop {

@@ -20,6 +20,7 @@ use crate::{
     clock::Clock,
     database::{Cause, DatabaseError},
     domain::{AuthToken, chain},
+    metrics::{Registry, register_gauge},
     store::Store,
 };
 
@@ -89,6 +90,8 @@ pub struct HealthWatch {
     reporter: HealthReporter,
     /// True while everything is served. Dropped when the `Watch` streams end.
     is_ready: watch::Sender<bool>,
+    /// True while look-ups are served.
+    looks_up: watch::Sender<bool>,
     store: Store,
     access_tokens: AccessTokens,
     clock: Clock,
@@ -120,6 +123,7 @@ impl HealthWatch {
         let mut watch = Self {
             reporter,
             is_ready: watch::Sender::new(false),
+            looks_up: watch::Sender::new(false),
             store,
             access_tokens,
             clock,
@@ -142,6 +146,21 @@ impl HealthWatch {
     #[must_use]
     pub fn readiness(&self) -> watch::Receiver<bool> {
         self.is_ready.subscribe()
+    }
+
+    /// Adds the status to a registry.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        for (name, help, serving) in [
+            (
+                "serving",
+                "1 while users can log in, 0 otherwise: the status of the health service",
+                &self.is_ready,
+            ),
+            ("lookups_serving", "1 while users can be looked up by auth_token, 0 otherwise", &self.looks_up),
+        ] {
+            let serving = serving.subscribe();
+            register_gauge(registry, name, help, None, move || u32::from(*serving.borrow()));
+        }
     }
 
     /// Repeats the checks until `stop`. Then sets `NOT_SERVING`, and ends the `Watch` streams
@@ -267,6 +286,7 @@ impl HealthWatch {
         }
         self.reporter.set_service_status(LOOK_UPS, status(served != Served::Nothing)).await;
         self.is_ready.send_replace(served == Served::Everything);
+        self.looks_up.send_replace(served != Served::Nothing);
     }
 }
 

@@ -5,10 +5,12 @@
 //! link. Start at [`Outbox`].
 
 mod attempt;
+mod backlog;
 mod daily;
 mod error;
 mod folder;
 mod message;
+mod metrics;
 mod outbox;
 mod refusal;
 mod smtp;
@@ -16,9 +18,11 @@ mod templates;
 mod transport;
 
 pub use self::{
+    backlog::Backlog,
     daily::DailyLimits,
     error::MailError,
     message::compose,
+    metrics::MailMetrics,
     outbox::{Outbox, OutboxOptions},
     smtp::{Encryption, SmtpOptions},
     templates::{BadTemplate, MailValues, RenderedMail, Templates},

@@ -15,6 +15,7 @@ use super::{
     daily::DailyLimits,
     error::MailError,
     message::compose,
+    metrics::MailMetrics,
     templates::{MailValues, Templates},
     transport::Transport,
 };
@@ -57,6 +58,8 @@ pub struct OutboxOptions {
     pub poll_interval: Duration,
     /// The most mails within 24 hours.
     pub daily: DailyLimits,
+    /// Counts and measures the attempts.
+    pub metrics: MailMetrics,
 }
 
 /// Sends the mails of the outbox. Several instances may run on one database.
@@ -145,13 +148,16 @@ impl Outbox {
 
     /// Attempts to deliver the mail, decides what follows, logs it and records it in the outbox.
     async fn attempt_and_record(&self, mail: &OutgoingMail, stop: &CancellationToken) {
+        let began = self.env.clock.instant();
         let outcome = self.attempt(mail).await;
+        let duration = self.env.clock.instant().duration_since(began);
         let (now, jitter) = (self.env.clock.now(), self.env.entropy.fraction());
         let decided = after_attempt(outcome, mail, self.backoff(), now, jitter);
         // The shortest wait, however many attempts were made: the clock should be right again by then.
         let expiry_check_at = now.plus(self.backoff().after(1, jitter));
         let next = self.confirm_expiry(mail, decided, expiry_check_at);
         log_result(mail, &next);
+        self.options.metrics.record(mail.kind, &next, duration);
         self.record(mail, next, stop).await;
     }
 

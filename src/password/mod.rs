@@ -32,6 +32,7 @@ use crate::{
     clock::Clock,
     domain::{Email, NewPassword, Password, PasswordHash, PasswordRefusal, Username},
     env::Env,
+    metrics::Registry,
 };
 
 /// The time of one hash of cost 12, as measured on one machine. Each step of the cost doubles it.
@@ -114,11 +115,17 @@ impl Passwords {
             threads => threads,
         };
         let queue_length = options.queue_length.max(1);
-        let pool = Pool::start(threads, queue_length, time_to_drain(options.cost, threads, queue_length))?;
+        let retry_after = time_to_drain(options.cost, threads, queue_length);
+        let pool = Pool::start(threads, queue_length, retry_after, env.clock.clone())?;
         let dummy_hash = format::dummy_hash(options.cost, &env.entropy);
         let envelope = Envelope::new(options.refusal_time_max, Work::of_bcrypt(options.cost));
 
         Ok(Self { shared: Arc::new(Shared { pool, cost: options.cost, env, envelope, dummy_hash }) })
+    }
+
+    /// Adds the metrics of hashing to a registry.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.shared.pool.register_metrics(registry);
     }
 
     /// Hashes a new password as `bcrypt_sha256$$2b$<cost>$...` (74 characters), a format that Django can

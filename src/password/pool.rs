@@ -17,6 +17,11 @@ use async_channel::{Receiver, Sender};
 use thread_priority::{ThreadPriority, set_current_thread_priority};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use crate::{
+    clock::Clock,
+    metrics::{self, Durations, Registry, gauge},
+};
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Why a password was not hashed or checked.
@@ -48,22 +53,59 @@ pub struct QueueSlot {
     _permit: OwnedSemaphorePermit,
 }
 
+/// How long jobs wait for a thread, and how long they take.
+#[derive(Debug, Clone, Default)]
+struct JobTimes {
+    waits: Durations,
+    runs: Durations,
+}
+
 pub(super) struct Pool {
     /// The queue, bounded by `slots`: each queued job holds one.
     jobs: Sender<(QueueSlot, Job)>,
     slots: Arc<Semaphore>,
+    queue_length: usize,
     retry_after: Duration,
+    times: JobTimes,
+    clock: Clock,
 }
 
 impl Pool {
     /// Starts `threads` threads with a queue of `queue_length` slots; both are at least 1.
-    pub(super) fn start(threads: usize, queue_length: usize, retry_after: Duration) -> io::Result<Self> {
+    pub(super) fn start(
+        threads: usize,
+        queue_length: usize,
+        retry_after: Duration,
+        clock: Clock,
+    ) -> io::Result<Self> {
         let (jobs, queue) = async_channel::unbounded();
         for number in 0..threads {
             let queue = queue.clone();
             thread::Builder::new().name(format!("hash-{number}")).spawn(move || run_jobs(&queue))?;
         }
-        Ok(Self { jobs, slots: Arc::new(Semaphore::new(queue_length)), retry_after })
+        let (slots, times) = (Arc::new(Semaphore::new(queue_length)), JobTimes::default());
+        Ok(Self { jobs, slots, queue_length, retry_after, times, clock })
+    }
+
+    /// Adds the metrics of the queue and of the threads to a registry.
+    pub(super) fn register_metrics(&self, registry: &mut Registry) {
+        let (slots, length) = (Arc::clone(&self.slots), self.queue_length);
+        metrics::register_gauge(
+            registry,
+            "hashing_queue_length",
+            "Number of passwords that wait for a thread",
+            None,
+            move || gauge(length.saturating_sub(slots.available_permits())),
+        );
+        metrics::register_gauge(
+            registry,
+            "hashing_queue_limit",
+            "Number of waiting passwords at which further ones are refused (password.queue-length)",
+            None,
+            move || gauge(length),
+        );
+        self.times.waits.register(registry, "hashing_wait", "Time that a password waited for a thread");
+        self.times.runs.register(registry, "hashing_duration", "Time that a thread worked on a password");
     }
 
     /// Returns the approximate time in which a full queue empties.
@@ -94,11 +136,17 @@ impl Pool {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, HashingError> {
         let (reply, answer) = oneshot::channel();
+        let (times, clock, queued) = (self.times.clone(), self.clock.clone(), self.clock.instant());
         let job = move || {
-            if !reply.is_closed() {
-                // Sending fails if the caller dropped its future while the work ran.
-                let _ = reply.send(catch_unwind(AssertUnwindSafe(work)));
+            if reply.is_closed() {
+                return;
             }
+            let began = clock.instant();
+            times.waits.observe(began.duration_since(queued), None);
+            let result = catch_unwind(AssertUnwindSafe(work));
+            times.runs.observe(clock.instant().duration_since(began), None);
+            // Sending fails if the caller dropped its future while the work ran.
+            let _ = reply.send(result);
         };
 
         self.jobs.try_send((slot, Box::new(job))).map_err(|_closed| HashingError::Stopped)?;
@@ -132,7 +180,7 @@ mod tests {
     const WAIT_MAX: Duration = Duration::from_secs(10);
 
     fn pool(threads: usize, queue_length: usize) -> Pool {
-        Pool::start(threads, queue_length, RETRY_AFTER).unwrap()
+        Pool::start(threads, queue_length, RETRY_AFTER, Clock::system()).unwrap()
     }
 
     /// Keeps the pool's only thread busy until the returned sender is dropped.

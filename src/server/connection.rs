@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     listener::Slot,
+    metrics::CloseReason,
     peer_account::ConnectionAccount,
     tls::{CurrentTls, certificate_names},
     when_woken::WhenWoken,
@@ -82,6 +83,7 @@ impl<P: Protocol> Connections<P> {
         tokio::select! {
             biased;
             () = displaced => {
+                slot.metrics().closed(CloseReason::Displaced);
                 tracing::debug!(peer = %address, "Connection closed: another one gets its place");
             }
             () = self.serve(socket, address, &slot) => {}
@@ -106,9 +108,13 @@ impl<P: Protocol> Connections<P> {
                         protocol.serve_connection(stream, peer(names), &self.stop).await;
                     }
                     Some(Ok(Err(error))) => {
+                        slot.metrics().closed(CloseReason::Handshake);
                         tracing::debug!(peer = %address, %error, "TLS handshake failed");
                     }
-                    Some(Err(_)) => tracing::debug!(peer = %address, "TLS handshake timed out"),
+                    Some(Err(_)) => {
+                        slot.metrics().closed(CloseReason::Handshake);
+                        tracing::debug!(peer = %address, "TLS handshake timed out");
+                    }
                     None => {} // At shutdown, a connection that has sent no call is closed.
                 }
             }

@@ -15,6 +15,7 @@ use super::{
     held_bytes::HeldBytes,
     http1_framing::RequestFraming,
     http1_io::{Http1Times, LimitedIo},
+    metrics::PortMetrics,
 };
 
 /// The longest head of a request, and the most bytes of a body that are read at a time. hyper requires at
@@ -41,6 +42,8 @@ pub struct Http1Options {
     pub connection_age: Duration,
     /// The time limit of a shutdown, and of the last request of a connection.
     pub drain_deadline: Duration,
+    /// Counts the connections.
+    pub metrics: PortMetrics,
 }
 
 /// The service and the limits that all HTTP/1.1 connections share.

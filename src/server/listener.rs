@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use super::{
+    metrics::{CloseReason, OpenConnection, PortMetrics},
     open_files,
     peer_account::{ConnectionAccount, PeerLimits},
     peers::{PeerSlot, Peers},
@@ -82,11 +83,18 @@ impl Share {
 pub(super) struct Slot {
     _of_all: OwnedSemaphorePermit,
     of_peer: PeerSlot,
+    _open: OpenConnection,
+    metrics: PortMetrics,
 }
 
 impl Slot {
     pub(super) const fn account(&self) -> &Arc<ConnectionAccount> {
         self.of_peer.account()
+    }
+
+    /// Returns the metrics of the port.
+    pub(super) const fn metrics(&self) -> &PortMetrics {
+        &self.metrics
     }
 }
 
@@ -100,6 +108,7 @@ pub(super) struct Acceptor {
     peers: Peers,
     /// The time of the last warning.
     warned_at: Option<Instant>,
+    metrics: PortMetrics,
 }
 
 impl Acceptor {
@@ -108,6 +117,7 @@ impl Acceptor {
         connections_max: usize,
         mut peer_limits: PeerLimits,
         share: Share,
+        metrics: PortMetrics,
     ) -> Self {
         let slots = open_files::limit()
             .map_or(connections_max, |files| connections_max.min(share.of(slots_within(files))));
@@ -124,7 +134,7 @@ impl Acceptor {
         }
         let peers = Peers::new(peer_limits, slots);
         let slots = Arc::new(Semaphore::new(slots));
-        Self { listener, waiting: VecDeque::new(), slots, peers, warned_at: None }
+        Self { listener, waiting: VecDeque::new(), slots, peers, warned_at: None, metrics }
     }
 
     /// Returns the next connection with its slot, which must be held until the connection is closed. A
@@ -137,10 +147,12 @@ impl Acceptor {
                 Some(waiting) => waiting,
                 None => self.next().await,
             };
-            match self.peers.take(peer.ip()) {
-                Some(of_peer) => return Some((socket, peer, Slot { _of_all: of_all, of_peer })),
-                None => self.warn(&format!("Connection from {} closed: it has too many", peer.ip())),
+            if let Some(of_peer) = self.peers.take(peer.ip()) {
+                let (open, metrics) = (self.metrics.opened(), self.metrics.clone());
+                return Some((socket, peer, Slot { _of_all: of_all, of_peer, _open: open, metrics }));
             }
+            self.metrics.closed(CloseReason::TooManyOfPeer);
+            self.warn(&format!("Connection from {} closed: it has too many", peer.ip()));
         }
     }
 
@@ -162,6 +174,7 @@ impl Acceptor {
             } else if self.waiting.len() < WAITING_WITHOUT_PLACE_MAX {
                 self.waiting.push_back((socket, peer));
             } else {
+                self.metrics.closed(CloseReason::NoPlace);
                 self.warn(&format!("Connection from {} closed: no place is free", peer.ip()));
             }
         }
@@ -175,6 +188,7 @@ impl Acceptor {
                 Ok(accepted) => return accepted,
                 Err(error) if is_peer_error(&error) => {}
                 Err(error) => {
+                    self.metrics.closed(CloseReason::AcceptFailed);
                     self.warn(&format!("Accepting a connection failed; retrying: {error}"));
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(BACKOFF_MAX);

@@ -18,6 +18,7 @@ mod http1_framing;
 mod http1_io;
 mod http2;
 mod listener;
+mod metrics;
 pub mod open_files;
 mod options;
 mod peer_account;
@@ -51,6 +52,7 @@ pub use self::{
     handler::HttpHandler,
     http1::Http1Options,
     listener::bind,
+    metrics::{ConnectionMetrics, PortMetrics},
     options::ServerOptions,
     peer_account::{ConnectionAccount, PeerLimits},
     peer_log::PeerLog,
@@ -80,7 +82,9 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> DrainReport {
     let drain_deadline = options.drain_deadline;
-    let acceptor = Acceptor::new(listener, options.connections_max, options.peer_limits, Share::Calls);
+    let metrics = options.metrics.clone();
+    let acceptor =
+        Acceptor::new(listener, options.connections_max, options.peer_limits, Share::Calls, metrics);
     let handshake_timeout = options.tls_handshake_timeout;
     let tls = tls.map(|current| Tls { current, handshake_timeout });
     let connections = Connections::new(ApiPort::new(service, options, entropy), tls, stop.clone());
@@ -97,7 +101,8 @@ pub async fn serve_http1(
 ) -> DrainReport {
     let drain_deadline = options.drain_deadline;
     let peer_limits = PeerLimits::of_connections(options.connections_per_peer_max);
-    let acceptor = Acceptor::new(listener, options.connections_max, peer_limits, Share::Pages);
+    let metrics = options.metrics.clone();
+    let acceptor = Acceptor::new(listener, options.connections_max, peer_limits, Share::Pages, metrics);
     let handshake_timeout = options.tls_handshake_timeout;
     let tls = tls.map(|current| Tls { current, handshake_timeout });
     let connections = Connections::new(Http1::new(service, options), tls, stop.clone());

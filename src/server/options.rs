@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::peer_account::PeerLimits;
+use super::{metrics::PortMetrics, peer_account::PeerLimits};
 use crate::entropy::Entropy;
 
 /// The limits of the API port. Each is a setting, documented in docs/CONFIG.md.
@@ -44,6 +44,8 @@ pub struct ServerOptions {
     pub resets_per_second_max: u32,
     /// The time limit of a shutdown.
     pub drain_deadline: Duration,
+    /// Counts the connections.
+    pub metrics: PortMetrics,
 }
 
 impl ServerOptions {

@@ -74,6 +74,7 @@ fn options() -> ServerOptions {
         late_bytes_timeout: Duration::from_secs(1),
         resets_per_second_max: 100,
         drain_deadline: Duration::from_millis(300),
+        metrics: ConnectionMetrics::default().of_port("api"),
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod health;
 mod lookup;
+mod metrics;
 mod migrate;
 pub mod schema;
 pub(crate) mod tables;
@@ -22,10 +23,11 @@ pub use self::{
     tables::{
         AUDIT_PAGE_MAX, Admission, AttemptOutcome, Attempts, AuditFilter, CLOCK_DIFFERENCE_MAX,
         CorrectPassword, Credentials, Delivery, EarlierKeys, EmailChangeRequest, EmailUndo, EventPosition,
-        KnownSession, LinkOwner, LoginAddress, ManagedUser, NewMail, NewSession, NoticedEvent, OlderLinks,
-        OutgoingMail, PasswordChange, Purged, RecordedEvent, Registered, Registration, Replay, RequestedLink,
-        Reservation, RetentionPeriods, SETTLEMENT_MAX, SealedCount, SealedToken, SessionChange, Settlement,
-        StoredSigningKey, Subject, Tally, USERS_PAGE_MAX, UserFilter, Verification,
+        KnownSession, LinkOwner, LoginAddress, MailBacklog, ManagedUser, NewMail, NewSession, NoticedEvent,
+        OlderLinks, OutgoingMail, PasswordChange, Purged, RecordedEvent, Registered, Registration, Replay,
+        RequestedLink, Reservation, RetentionPeriods, SETTLEMENT_MAX, SealedCount, SealedToken,
+        SessionChange, Settlement, StoredSigningKey, Subject, Tally, USERS_PAGE_MAX, UserFilter,
+        Verification,
     },
 };
 use crate::database::{

@@ -1,4 +1,4 @@
-//! Writes the log to standard error, as text or as one JSON object per line.
+//! Writes the log to standard error, as text or as one JSON object per line, and serves the metrics.
 //!
 //! No log level shows a password, a token or a hash. The service's own types that hold a secret do not print
 //! it. The libraries that transmit secrets (SMTP, PostgreSQL, TLS, HTTP/2) log at `info` and above only,
@@ -7,16 +7,27 @@
 //!
 //! No thread that logs waits for the reader of standard error. See [`init`].
 
+mod audit_counts;
 mod lines;
+mod port;
+mod process;
 mod writer;
 
+use std::time::Duration;
+
 use tracing::{Level, Metadata};
+use tracing_appender::non_blocking::ErrorCounter;
 use tracing_subscriber::{
-    EnvFilter, Layer, filter::filter_fn, fmt::writer::MakeWriterExt, layer::SubscriberExt,
+    EnvFilter, Layer,
+    filter::{FilterExt, LevelFilter, filter_fn},
+    fmt::writer::MakeWriterExt,
+    layer::SubscriberExt,
     util::SubscriberInitExt,
 };
 
-pub use self::writer::{LogGuard, report_failure};
+use self::{audit_counts::AuditCounts, writer::LogGuard};
+pub use self::{port::MetricsPage, writer::report_failure};
+use crate::metrics::{self, PREFIX, Registry};
 
 /// The target of audit events.
 const AUDIT_TARGET: &str = "audit";
@@ -44,16 +55,61 @@ pub enum TelemetryError {
 ///
 /// # Errors
 /// [`TelemetryError`] if `level` cannot be parsed, or if the log is already set up.
-pub fn init(level: &str, is_json: bool) -> Result<LogGuard, TelemetryError> {
+pub fn init(level: &str, is_json: bool) -> Result<Telemetry, TelemetryError> {
     let level = EnvFilter::try_new(level)?;
     let (audit, others, guard) = writer::start(is_json);
-    let writers = audit.with_filter(|metadata| metadata.target() == AUDIT_TARGET).or_else(others);
+    let (dropped_audit_lines, dropped_lines) = (audit.error_counter(), others.error_counter());
+    let writers = audit.with_filter(is_audit_event).or_else(others);
+    let audit_counts = AuditCounts::new();
+    // The hints let disabled events cost nothing: without them, every level would count as enabled.
+    let logged = level.and(filter_fn(may_log).with_max_level_hint(LevelFilter::TRACE));
+    let counted = filter_fn(is_audit_event).with_max_level_hint(LevelFilter::INFO);
     tracing_subscriber::registry()
-        .with(level)
-        .with(lines::layer(is_json, writers).with_filter(filter_fn(may_log)))
+        .with(lines::layer(is_json, writers).with_filter(logged))
+        .with(audit_counts.clone().with_filter(counted))
         .try_init()?;
     log_panics();
-    Ok(guard)
+    Ok(Telemetry { audit_counts, dropped_lines, dropped_audit_lines, _guard: guard })
+}
+
+/// The log of the process, and what it counts. Hold it until the process exits: the queued lines are written
+/// when it is dropped, within a few seconds.
+#[must_use]
+pub struct Telemetry {
+    audit_counts: AuditCounts,
+    dropped_lines: ErrorCounter,
+    dropped_audit_lines: ErrorCounter,
+    _guard: LogGuard,
+}
+
+impl Telemetry {
+    /// Adds the metrics of the log and of the process to a registry. `started_at` is the time of the start of
+    /// the process since 1970. `registry` has no prefix.
+    pub fn register_metrics(&self, registry: &mut Registry, started_at: Duration) {
+        process::register(registry, started_at);
+        let own = registry.sub_registry_with_prefix(PREFIX);
+        self.audit_counts.register(own);
+        for (name, help, counter) in [
+            (
+                "log_lines_dropped",
+                "Number of lines of the log that were dropped, because it was not read",
+                &self.dropped_lines,
+            ),
+            (
+                "audit_lines_dropped",
+                "Number of lines of audit events that were dropped from the log, because it was not read; the audit trail has them",
+                &self.dropped_audit_lines,
+            ),
+        ] {
+            let counter = counter.clone();
+            metrics::register_total(own, name, help, move || counter.dropped_lines() as u64);
+        }
+    }
+}
+
+/// True for audit events.
+fn is_audit_event(metadata: &Metadata<'_>) -> bool {
+    metadata.target() == AUDIT_TARGET
 }
 
 /// Logs each panic as an event. The panic message is truncated, because it may contain a value.

@@ -188,6 +188,7 @@ class Service:
             "KAIROS_IDENTITY_SECRET_KEY_FILE": str(self.folder / "secret.key"),
             "KAIROS_IDENTITY_SERVER_LISTEN": self.address,
             "KAIROS_IDENTITY_HTTP_LISTEN": "",
+            "KAIROS_IDENTITY_TELEMETRY_LISTEN": "",
             "KAIROS_IDENTITY_MAIL_URL": f"file://{self.mail}",
             "KAIROS_IDENTITY_PASSWORD_COST": "4",
             "KAIROS_IDENTITY_PASSWORD_INSECURE_LOW_COST": "true",

@@ -50,7 +50,7 @@ impl Walkthrough {
     }
 
     /// Replaces the servers and the ports of the document.
-    fn replaced(&self, text: &str, ports: &[String; 2]) -> String {
+    fn replaced(&self, text: &str, ports: &[String; 3]) -> String {
         let url = self.database.url();
         let server = url.rsplit_once('/').map_or(url, |(server, _)| server);
         text.replace("postgres://kairos:PASSWORD@db.example/kairos", url)
@@ -65,10 +65,11 @@ impl Walkthrough {
             .replace(&format!("auth_token={AUTH_TOKEN}"), USERS_AUTH_TOKEN)
             .replace("50051", &ports[0])
             .replace("50080", &ports[1])
+            .replace("50090", &ports[2])
     }
 
     /// Returns the script of the document.
-    fn script(&self, ports: &[String; 2]) -> String {
+    fn script(&self, ports: &[String; 3]) -> String {
         let document = fs::read_to_string(repository().join(self.path)).unwrap();
         let mut script = PRELUDE.to_owned();
         add_commands(&mut script, self.before, "before");
@@ -99,7 +100,7 @@ impl Walkthrough {
         for name in ["proto", "examples", ".tools"] {
             symlink(repository().join(name), folder.path().join(name)).unwrap();
         }
-        let ports = [free_port(), free_port()];
+        let ports = [free_port(), free_port(), free_port()];
         let binary = Path::new(env!("CARGO_BIN_EXE_kairos-identity")).parent().unwrap();
         let tools = repository().join(".tools/venv/bin");
         let output = Command::new("bash")
@@ -112,6 +113,7 @@ impl Walkthrough {
             .env("KAIROS_IDENTITY_PASSWORD_INSECURE_LOW_COST", "true")
             .env("KAIROS_IDENTITY_SERVER_LISTEN", format!("127.0.0.1:{}", ports[0]))
             .env("KAIROS_IDENTITY_HTTP_LISTEN", format!("127.0.0.1:{}", ports[1]))
+            .env("KAIROS_IDENTITY_TELEMETRY_LISTEN", format!("127.0.0.1:{}", ports[2]))
             .output()
             .unwrap();
         let log = fs::read_to_string(folder.path().join("serve.log")).unwrap_or_default();

@@ -64,6 +64,8 @@ mod mail_limits;
 #[cfg(test)]
 mod mail_notices;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod output;

@@ -53,7 +53,8 @@ fn help_is_printed_without_a_build() {
 
 #[test]
 fn the_banner_shows_how_to_call_the_service_with_and_without_tls() {
-    let ports = ["--listen", "127.0.0.1:1", "--http-listen", "127.0.0.1:2"];
+    let ports =
+        ["--listen", "127.0.0.1:1", "--http-listen", "127.0.0.1:2", "--telemetry-listen", "127.0.0.1:3"];
     let (output, _folder) = run(&ports);
     let plain = printed(&output);
     assert!(plain.contains("grpcurl -plaintext 127.0.0.1:1 list"), "{plain}");

@@ -18,7 +18,8 @@ use crate::support::{
 };
 
 /// The command `serve` on two free ports.
-const SERVE: [&str; 5] = ["serve", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"];
+const SERVE: [&str; 7] =
+    ["serve", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--telemetry-listen", "127.0.0.1:0"];
 
 #[track_caller]
 fn assert_contains_all(text: &str, parts: &[&str]) {
@@ -122,6 +123,7 @@ fn contradicting_settings_are_refused_with_both_values_and_their_sources() {
         .unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_kairos-identity"));
     command.args(["serve", "--config", "k.toml", "--listen", "127.0.0.1:50080"]).env_clear();
+    command.env("KAIROS_IDENTITY_TELEMETRY_LISTEN", "127.0.0.1:0");
     command.env("KAIROS_IDENTITY_SESSION_ACCESS_TOKEN_LIFETIME", "2h").current_dir(folder.path());
     let error = error_line(1, &command.output().unwrap());
     assert_contains_all(

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::LazyLock, time::Duration};
 
 use kairos_identity::{
     entropy::Entropy,
-    server::{self, PeerLimits, ServerOptions},
+    server::{self, ConnectionMetrics, PeerLimits, ServerOptions},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -62,6 +62,7 @@ fn options() -> ServerOptions {
         late_bytes_timeout: Duration::from_secs(1),
         resets_per_second_max: 100,
         drain_deadline: Duration::from_secs(1),
+        metrics: ConnectionMetrics::default().of_port("api"),
     }
 }
 

@@ -7,9 +7,13 @@ use tokio::{
     sync::{Notify, watch},
 };
 use tonic::service::Routes;
-use tonic_health::server::HealthReporter;
+use tonic_health::{
+    pb::health_server::{Health, HealthServer},
+    server::HealthReporter,
+};
 
 use super::{
+    metrics::{Measured, Metrics},
     options::{accounts_options, audit_limits, layer_options, outbox_options, passwords, transport},
     preflight::{self, Checked},
     reload::{ReloadTriggers, TlsConfigs},
@@ -28,12 +32,14 @@ use crate::{
     env::Env,
     grpc::{
         self, Api, HealthWatch, PageTokens, Protocols, Services,
-        layer::{Layered, RequestLimits},
+        layer::{LayerOptions, Layered, RequestLimits},
     },
-    mail::{Outbox, Templates},
+    mail::{Backlog, MailMetrics, Outbox, Templates},
     pages::{PageTemplates, Pages, PagesOptions},
     sealing::SealingKeys,
+    server::ConnectionMetrics,
     store::Store,
+    telemetry::{MetricsPage, Telemetry},
 };
 
 /// All parts of the service, validated but not yet started.
@@ -52,6 +58,9 @@ pub(super) struct Service {
     pub(super) health: HealthWatch,
     pub(super) listener: TcpListener,
     pub(super) http: Option<(TcpListener, Pages)>,
+    pub(super) telemetry: Option<(TcpListener, MetricsPage)>,
+    pub(super) backlog: Backlog,
+    pub(super) connections: ConnectionMetrics,
     pub(super) tls: TlsConfigs,
     pub(super) env: Env,
 }
@@ -60,9 +69,13 @@ impl Service {
     /// Checks what can be checked, opens the store (a database of SQLite is migrated, one of PostgreSQL must
     /// have the schema of this release), and constructs all parts. Starts nothing that serves requests or
     /// sends mails.
-    pub(super) async fn assemble(settings: Settings, sources: &Sources) -> Result<Self, Failure> {
+    pub(super) async fn assemble(
+        settings: Settings,
+        sources: &Sources,
+        telemetry: &Telemetry,
+    ) -> Result<Self, Failure> {
         let env = Env::system();
-        let Checked { reload_triggers, gate, tls, templates, listener, http, store } =
+        let Checked { reload_triggers, gate, tls, templates, listener, http, telemetry: metrics_port, store } =
             preflight::check(&settings, sources, &env.clock).await?;
         let store = current_store(&settings, store).await?;
         let sealing_keys = Arc::new(sealing_keys(&settings, &store, &env.entropy).await?);
@@ -74,12 +87,13 @@ impl Service {
         };
         signing_keys.load_or_rotate().await.map_err(reason)?;
         let deps = accounts_dependencies(&settings, &store, &mails, &signing_keys, &env)?;
-        let outbox = build_outbox(&settings, &deps, &sealing_keys)?;
-        let audit = deps.audit.clone();
+        let metrics = Metrics::new(telemetry, &env);
+        let outbox = build_outbox(&settings, &deps, &sealing_keys, metrics.mails.clone())?;
+        let (passwords, audit) = (deps.passwords.clone(), deps.audit.clone());
         let accounts = Accounts::new(deps, accounts_options(&settings));
         let reporter = HealthReporter::new();
         let (tokens, clock) = (signing_keys.access_tokens().clone(), env.clock.clone());
-        let health = HealthWatch::begin(reporter.clone(), store.clone(), tokens, clock).await;
+        let health = HealthWatch::begin(reporter.clone(), store.clone(), tokens.clone(), clock).await;
         let health_service = grpc::health_service(reporter, health.readiness());
         let api = Api {
             accounts: accounts.clone(),
@@ -89,18 +103,14 @@ impl Service {
             store: store.clone(),
             audit: audit.clone(),
         };
-        let layer_options = layer_options(&settings, env.clone(), &gate);
-        let RequestLimits { message_bytes_max, health_message_bytes_max, .. } = layer_options.limits;
-        let routes = Routes::new(health_service.max_decoding_message_size(health_message_bytes_max));
-        let routes = if settings.server.reflection {
-            grpc::add_reflection(routes, message_bytes_max).map_err(reason)?
-        } else {
-            routes
-        };
-        let services = Services::new(api, message_bytes_max, routes);
-        let calls = grpc::with_all_protocols(grpc::layer::wrap(services, layer_options));
+        let layer_options = layer_options(&settings, env.clone(), &gate, metrics.calls.clone());
+        let calls = build_calls(&settings, layer_options, api, health_service)?;
         let pages = build_pages(&settings, templates, &accounts, health.readiness(), env.clone());
         let http = http.map(|listener| (listener, pages));
+        let backlog = Backlog::new(store.clone(), env.clock.clone());
+        let connections = metrics.connections.clone();
+        let parts = Measured { passwords, store: &store, health: &health, backlog: &backlog, tokens };
+        let telemetry = metrics_port.map(|listener| (listener, metrics.page(&parts, &env)));
         Ok(Self {
             settings,
             store,
@@ -116,6 +126,9 @@ impl Service {
             health,
             listener,
             http,
+            telemetry,
+            backlog,
+            connections,
             tls,
             env,
         })
@@ -140,11 +153,30 @@ fn accounts_dependencies(
     })
 }
 
+/// Constructs the services of the API port, with the layers and the protocols around them.
+fn build_calls(
+    settings: &Settings,
+    options: LayerOptions,
+    api: Api,
+    health: HealthServer<impl Health>,
+) -> Result<Protocols<Layered<Services>>, Failure> {
+    let RequestLimits { message_bytes_max, health_message_bytes_max, .. } = options.limits;
+    let routes = Routes::new(health.max_decoding_message_size(health_message_bytes_max));
+    let routes = if settings.server.reflection {
+        grpc::add_reflection(routes, message_bytes_max).map_err(reason)?
+    } else {
+        routes
+    };
+    let services = Services::new(api, message_bytes_max, routes);
+    Ok(grpc::with_all_protocols(grpc::layer::wrap(services, options)))
+}
+
 /// Constructs the mail worker.
 fn build_outbox(
     settings: &Settings,
     deps: &AccountsDependencies,
     sealing_keys: &Arc<SealingKeys>,
+    metrics: MailMetrics,
 ) -> Result<Outbox, Failure> {
     let templates = Templates::new(settings.mail.public_base_url.as_str()).map_err(reason)?;
     let outbox = Outbox::new(
@@ -152,7 +184,7 @@ fn build_outbox(
         transport(settings)?,
         templates,
         Arc::clone(sealing_keys),
-        outbox_options(settings),
+        outbox_options(settings, metrics),
         deps.env.clone(),
     );
     outbox.map_err(|error| format!("mail.from: {}", reason(error)))

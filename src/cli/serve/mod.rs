@@ -1,6 +1,7 @@
 //! `kairos-identity serve`: constructs, starts and stops all parts of the service.
 
 mod assembly;
+mod metrics;
 mod options;
 mod preflight;
 mod reload;
@@ -13,6 +14,7 @@ use super::{Failure, signals::Signals};
 use crate::{
     clock::Clock,
     config::{ServeFlags, Settings, Sources},
+    telemetry::Telemetry,
 };
 
 #[derive(Debug, Args)]
@@ -26,10 +28,10 @@ pub(super) struct Serve {
 
 /// Serves until SIGTERM or SIGINT, and then drains. A further signal aborts the calls in flight; one within a
 /// second of the first counts as the same signal.
-pub(super) async fn run(settings: Settings, sources: &Sources) -> Result<(), Failure> {
+pub(super) async fn run(settings: Settings, sources: &Sources, telemetry: &Telemetry) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let service = tokio::select! {
-        assembled = Service::assemble(settings, sources) => assembled?,
+        assembled = Service::assemble(settings, sources, telemetry) => assembled?,
         signal = signals.next() => return Err(format!("received {signal} before the service was ready")),
     };
     let running = service.start();

@@ -10,10 +10,10 @@ use crate::{
     cli::{Failure, reason},
     config::{MailUrl, Settings, SmtpTls},
     env::Env,
-    grpc::layer::{LayerOptions, RequestLimits},
-    mail::{DailyLimits, Encryption, OutboxOptions, SmtpOptions, Transport},
+    grpc::layer::{CallMetrics, LayerOptions, RequestLimits},
+    mail::{DailyLimits, Encryption, MailMetrics, OutboxOptions, SmtpOptions, Transport},
     password::{PasswordOptions, Passwords, Policy},
-    server::{self, Http1Options, PeerLimits, ServerOptions},
+    server::{self, ConnectionMetrics, Http1Options, PeerLimits, ServerOptions},
 };
 
 /// How many requests for a mailed link may still be processed after their callers were answered. The database
@@ -122,7 +122,7 @@ fn hello_name(settings: &Settings) -> &str {
     }
 }
 
-pub(super) fn outbox_options(settings: &Settings) -> OutboxOptions {
+pub(super) fn outbox_options(settings: &Settings, metrics: MailMetrics) -> OutboxOptions {
     OutboxOptions {
         from_name: settings.mail.from.name.clone(),
         from: settings.mail.from.address.clone(),
@@ -134,10 +134,16 @@ pub(super) fn outbox_options(settings: &Settings) -> OutboxOptions {
             per_address: settings.mail.daily_per_address_max.get(),
             total: settings.mail.daily_total_max.get(),
         },
+        metrics,
     }
 }
 
-pub(super) fn layer_options(settings: &Settings, env: Env, gate: &CallerGate) -> LayerOptions {
+pub(super) fn layer_options(
+    settings: &Settings,
+    env: Env,
+    gate: &CallerGate,
+    metrics: CallMetrics,
+) -> LayerOptions {
     let server = &settings.server;
     LayerOptions {
         limits: RequestLimits {
@@ -149,10 +155,11 @@ pub(super) fn layer_options(settings: &Settings, env: Env, gate: &CallerGate) ->
         },
         env,
         gate: gate.clone(),
+        metrics,
     }
 }
 
-pub(super) fn server_options(settings: &Settings) -> ServerOptions {
+pub(super) fn server_options(settings: &Settings, metrics: &ConnectionMetrics) -> ServerOptions {
     let server = &settings.server;
     ServerOptions {
         connections_max: server.connections_max.as_usize(),
@@ -178,10 +185,11 @@ pub(super) fn server_options(settings: &Settings) -> ServerOptions {
         late_bytes_timeout: server.late_bytes_timeout.get(),
         resets_per_second_max: server.resets_per_second_max.get(),
         drain_deadline: server.drain_deadline.get(),
+        metrics: metrics.of_port("api"),
     }
 }
 
-pub(super) fn http1_options(settings: &Settings) -> Http1Options {
+pub(super) fn http1_options(settings: &Settings, metrics: &ConnectionMetrics) -> Http1Options {
     let http = &settings.http;
     Http1Options {
         connections_max: http.connections_max.as_usize(),
@@ -190,6 +198,7 @@ pub(super) fn http1_options(settings: &Settings) -> Http1Options {
         tls_handshake_timeout: settings.server.tls_handshake_timeout.get(),
         connection_age: http.connection_age.get(),
         drain_deadline: settings.server.drain_deadline.get(),
+        metrics: metrics.of_port("http"),
     }
 }
 
@@ -198,6 +207,23 @@ pub(super) fn bind_http(settings: &Settings) -> Result<Option<TcpListener>, Fail
     let Some(address) = settings.http.listen else { return Ok(None) };
     let bound = server::bind(address);
     bound.map(Some).map_err(|error| bind_failure("http.listen", "--http-listen", address, &error))
+}
+
+/// Binds the port of the metrics, if `telemetry.listen` is set.
+pub(super) fn bind_telemetry(settings: &Settings) -> Result<Option<TcpListener>, Failure> {
+    let Some(address) = settings.telemetry.listen else { return Ok(None) };
+    let bound = server::bind(address);
+    bound.map(Some).map_err(|error| bind_failure("telemetry.listen", "--telemetry-listen", address, &error))
+}
+
+/// Returns the limits of the port of the metrics, which a few monitoring systems read.
+pub(super) fn telemetry_options(settings: &Settings, metrics: &ConnectionMetrics) -> Http1Options {
+    Http1Options {
+        connections_max: 32,
+        connections_per_peer_max: 16,
+        metrics: metrics.of_port("telemetry"),
+        ..http1_options(settings, metrics)
+    }
 }
 
 /// Binds the API port.

@@ -1,11 +1,11 @@
 //! Checks everything that can be checked before the start writes anything, and reports all findings at once.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use tokio::net::TcpListener;
 
 use super::{
-    options::{bind, bind_http, transport},
+    options::{bind, bind_http, bind_telemetry, transport},
     reload::{self, ReloadTriggers, TlsConfigs},
 };
 use crate::{
@@ -27,6 +27,7 @@ pub(super) struct Checked {
     pub(super) templates: Option<PageTemplates>,
     pub(super) listener: TcpListener,
     pub(super) http: Option<TcpListener>,
+    pub(super) telemetry: Option<TcpListener>,
     /// The store, unless its SQLite file is still to be created.
     pub(super) store: Option<Store>,
 }
@@ -56,16 +57,29 @@ pub(super) async fn check(settings: &Settings, sources: &Sources, clock: &Clock)
     let templates = findings.keep(load_templates(settings));
     findings.keep(check_mail(settings));
     let listener = findings.keep(bind(settings));
-    // With the same port for both, the service itself would be the program that listens there.
-    let is_same_port = settings.http.listen.is_some_and(|http| same_port(settings.server.listen, http));
-    let http = if is_same_port { findings.keep(Ok(None)) } else { findings.keep(bind_http(settings)) };
+    // With the same port for two of them, the service itself would be the program that listens there.
+    let is_free = |port: Option<SocketAddr>, others: &[Option<SocketAddr>]| {
+        port.is_none_or(|port| !others.iter().flatten().any(|other| same_port(port, *other)))
+    };
+    let (api, pages, metrics) =
+        (Some(settings.server.listen), settings.http.listen, settings.telemetry.listen);
+    let http = if is_free(pages, &[api]) { bind_http(settings) } else { Ok(None) };
+    let http = findings.keep(http);
+    let telemetry = if is_free(metrics, &[api, pages]) { bind_telemetry(settings) } else { Ok(None) };
+    let telemetry = findings.keep(telemetry);
     let store = findings.keep(check_database(settings, clock).await);
-    match (gate, tls, templates, listener, http, store) {
-        (Some(gate), Some(tls), Some(templates), Some(listener), Some(http), Some(store))
-            if findings.0.is_empty() =>
-        {
+    match (gate, tls, templates, listener, http, telemetry, store) {
+        (
+            Some(gate),
+            Some(tls),
+            Some(templates),
+            Some(listener),
+            Some(http),
+            Some(telemetry),
+            Some(store),
+        ) if findings.0.is_empty() => {
             settings.warnings(sources).iter().for_each(|warning| tracing::warn!("{warning}"));
-            Ok(Checked { reload_triggers, gate, tls, templates, listener, http, store })
+            Ok(Checked { reload_triggers, gate, tls, templates, listener, http, telemetry, store })
         }
         _ => {
             let findings: Vec<_> = findings.0.iter().map(|finding| sources.with_origin(finding)).collect();

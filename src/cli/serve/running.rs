@@ -1,13 +1,13 @@
 //! Starts all parts of the service, and stops them.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     assembly::Service,
-    options::{http1_options, retention, server_options, session_options},
+    options::{http1_options, retention, server_options, session_options, telemetry_options},
     reload::Reload,
 };
 use crate::{
@@ -23,6 +23,9 @@ use crate::{
 /// The time that the background work gets at shutdown even if the calls have used up the drain deadline. A
 /// requested link is processed within a second after the answer.
 const BACKGROUND_DRAIN_MIN: Duration = Duration::from_secs(3);
+
+/// How long a stop waits for the background work before it says so.
+const QUIET_WAIT: Duration = Duration::from_secs(1);
 
 /// The running parts of the service, and the tokens that stop them.
 pub(super) struct Running {
@@ -61,6 +64,7 @@ impl Service {
         background.spawn(self.accounts.stored_hashes().run(watch.clone()));
         background.spawn(self.signing_keys.run(watch.clone()));
         background.spawn(self.outbox.run(self.mail_due, outbox.clone()));
+        background.spawn(self.backlog.run(watch.clone()));
         let (gate, tls, audit) = (self.gate, self.tls.clone(), self.audit.clone());
         let (keys, triggers) = (self.sealing_keys, self.reload_triggers);
         let reload = Reload::new(self.settings.clone(), gate, tls, audit, keys, triggers);
@@ -68,7 +72,7 @@ impl Service {
         let mut serving = Vec::new();
         if let Some((listener, pages)) = self.http {
             log_http(&self.settings, &listener, self.tls.http.is_some());
-            let options = http1_options(&self.settings);
+            let options = http1_options(&self.settings, &self.connections);
             serving.push(tokio::spawn(server::serve_http1(
                 listener,
                 pages,
@@ -77,8 +81,13 @@ impl Service {
                 server.clone(),
             )));
         }
+        if let Some((listener, page)) = self.telemetry {
+            log_telemetry(&listener);
+            let options = telemetry_options(&self.settings, &self.connections);
+            serving.push(tokio::spawn(server::serve_http1(listener, page, options, None, server.clone())));
+        }
         log_start(&self.settings, &self.listener, self.tls.grpc.is_some());
-        let options = server_options(&self.settings);
+        let options = server_options(&self.settings, &self.connections);
         let serve = server::serve(
             self.listener,
             self.calls,
@@ -134,6 +143,14 @@ impl Running {
             };
             tokio::join!(decisions, self.background.wait());
         };
+        let mut rest = pin!(rest);
+        if tokio::time::timeout(QUIET_WAIT, &mut rest).await.is_err() {
+            tracing::info!(
+                "Waiting up to {} s for what cannot be interrupted: a mail that is being sent, and the results \
+                 that the database has not stored yet; a second signal ends the wait",
+                left.as_secs().max(1)
+            );
+        }
         match tokio::time::timeout(left, rest).await {
             Ok(()) => tracing::info!("Stopped"),
             Err(_) => {
@@ -162,6 +179,13 @@ fn log_http(settings: &Settings, listener: &TcpListener, is_tls: bool) {
     let links = settings.mail.public_base_url.as_str();
     if settings.pages.enabled {
         tracing::info!("Mailed links begin with {links}, which must lead to the HTTP port");
+    }
+}
+
+/// Logs the address of the port of the metrics.
+fn log_telemetry(listener: &TcpListener) {
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!("Serving metrics on http://{address}/metrics");
     }
 }
 

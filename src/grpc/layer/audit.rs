@@ -28,7 +28,7 @@ pub trait RecordEvent: Send + Sync {
 pub(super) struct CallTrail<'a> {
     recorder: &'a dyn RecordEvent,
     clock: &'a Clock,
-    method: Option<Method<'a>>,
+    method: Option<Method>,
     id: RequestId,
     peer: IpAddr,
     /// The end user's address in an admitted call.
@@ -43,7 +43,7 @@ impl<'a> CallTrail<'a> {
     pub(super) const fn begin(
         recorder: &'a dyn RecordEvent,
         clock: &'a Clock,
-        method: Option<Method<'a>>,
+        method: Option<Method>,
         id: RequestId,
         peer: IpAddr,
     ) -> Self {

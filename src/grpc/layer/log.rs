@@ -2,14 +2,24 @@
 //! `debug`. Calls without a known caller or a known method have one line for each peer and result in a
 //! minute; further ones are only counted ([`PeerLog`]).
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    borrow::Cow,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderMap, HeaderName, Request, Response};
 use tonic::{Code, Status, body::Body};
 use tonic_types::StatusExt;
 use tracing::Level;
 
-use super::{super::request_id::RequestId, internal::WithoutReason, methods::Method};
+use super::{
+    super::request_id::RequestId,
+    internal::WithoutReason,
+    methods::Method,
+    metrics::{CallMetrics, EndedCall},
+};
 use crate::{callers::Caller, clock::Clock, domain::NOBODY, server::PeerLog};
 
 /// The header with the trace context of a caller (W3C Trace Context).
@@ -18,19 +28,25 @@ const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 /// Logged in place of a path that is not a known method.
 const UNKNOWN: &str = "unknown";
 
-/// A call in flight. If it is dropped before [`Call::end`], the caller has cancelled it, and it is logged as
-/// CANCELLED.
+/// Where a call is reported when it has ended.
+pub(super) struct CallReports {
+    pub(super) peer_log: PeerLog,
+    pub(super) metrics: CallMetrics,
+}
+
+/// A call in flight. If it is dropped before [`Call::end`], the caller has cancelled it, and it is reported
+/// as CANCELLED.
 pub(super) struct Call<'a> {
-    method: Option<Method<'a>>,
+    method: Option<Method>,
     peer: SocketAddr,
     caller: Option<Arc<Caller>>,
     trace_id: Option<String>,
     id: RequestId,
     clock: &'a Clock,
     began: Instant,
-    peer_log: &'a PeerLog,
-    /// True after the line was logged or counted.
-    is_logged: bool,
+    reports: &'a CallReports,
+    /// True after the call was reported.
+    is_reported: bool,
 }
 
 /// The result of a call.
@@ -50,12 +66,12 @@ impl<'a> Call<'a> {
         request: &Request<Body>,
         peer: SocketAddr,
         id: RequestId,
-        method: Option<Method<'a>>,
+        method: Option<Method>,
         clock: &'a Clock,
-        peer_log: &'a PeerLog,
+        reports: &'a CallReports,
     ) -> Self {
         let (trace_id, began) = (trace_id(request.headers()), clock.instant());
-        Self { method, peer, caller: None, trace_id, id, clock, began, peer_log, is_logged: false }
+        Self { method, peer, caller: None, trace_id, id, clock, began, reports, is_reported: false }
     }
 
     /// Sets the caller, once it is authenticated.
@@ -68,27 +84,21 @@ impl<'a> Call<'a> {
         self.caller.as_ref()
     }
 
-    /// Logs the call and returns its result. A streaming response is logged when its headers are ready.
+    /// Reports the call and returns its result. A streaming response is reported when its headers are ready.
     pub(super) fn end(&mut self, response: &Response<Body>) -> CallResult {
         if !response.status().is_success() {
-            self.log(&format!("HTTP {}", response.status().as_u16()), None);
+            self.report(format!("HTTP {}", response.status().as_u16()).into(), None);
             return CallResult::HttpError;
         }
         // A success has its status in the trailers. An error has no body, and its status is in the headers.
         let Some(status) = Status::from_header_map(response.headers()) else {
-            self.log(code_name(Code::Ok), None);
+            self.report(code_name(Code::Ok).into(), None);
             return CallResult::Success;
         };
         let reason = status.get_details_error_info().map(|info| info.reason);
-        self.log(code_name(status.code()), reason.as_deref());
+        self.report(code_name(status.code()).into(), reason.as_deref());
         let is_unreadable = response.extensions().get::<WithoutReason>().is_some();
         CallResult::Error { code: status.code(), reason, is_unreadable }
-    }
-
-    /// Returns the time since the call began, in microseconds.
-    fn duration_us(&self) -> u64 {
-        let elapsed = self.clock.instant().duration_since(self.began);
-        u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
     }
 
     /// True if the line is to be logged. The [`PeerLog`] counts lines that any client can cause, and admits
@@ -98,11 +108,25 @@ impl<'a> Call<'a> {
         let any_client_can_cause_it = caller == NOBODY || self.method.is_none();
         // Lines are equal whatever their method is, because a stranger can call every method.
         let text = || format!("{code} {} of {caller}", reason.unwrap_or("without a reason"));
-        !any_client_can_cause_it || self.peer_log.admits(self.peer.ip(), text())
+        !any_client_can_cause_it || self.reports.peer_log.admits(self.peer.ip(), text())
     }
 
-    fn log(&mut self, code: &str, reason: Option<&str>) {
-        self.is_logged = true;
+    /// Counts the call and logs it.
+    fn report(&mut self, code: Cow<'static, str>, reason: Option<&str>) {
+        self.is_reported = true;
+        let duration = self.clock.instant().duration_since(self.began);
+        self.log(&code, reason, duration);
+        self.reports.metrics.record(EndedCall {
+            method: self.method,
+            code,
+            reason,
+            caller: self.caller.as_ref(),
+            duration,
+            trace_id: self.trace_id.as_deref(),
+        });
+    }
+
+    fn log(&self, code: &str, reason: Option<&str>, duration: Duration) {
         let method = self.method.map_or(UNKNOWN, |method| method.path);
         if !self.is_admitted(code, reason) {
             return;
@@ -117,7 +141,7 @@ impl<'a> Call<'a> {
                     reason,
                     rpc.method = method,
                     rpc.code = code,
-                    duration_us = self.duration_us(),
+                    duration_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
                     peer = %self.peer,
                     caller = self.caller.as_ref().map(|caller| caller.name()),
                     request_id = %self.id,
@@ -137,8 +161,8 @@ impl<'a> Call<'a> {
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        if !self.is_logged {
-            self.log(code_name(Code::Cancelled), None);
+        if !self.is_reported {
+            self.report(code_name(Code::Cancelled).into(), None);
         }
     }
 }

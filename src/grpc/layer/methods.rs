@@ -1,40 +1,36 @@
 //! The paths of all methods that the server may serve.
 
+use std::sync::LazyLock;
+
 use prost::Message;
 use prost_types::FileDescriptorSet;
 
 use super::policy::Policy;
 use crate::proto;
 
-/// A known method.
+/// A known method. Only paths of known methods are logged and counted, so that a caller cannot write an
+/// arbitrary path into the log, the audit trail or the metrics.
 #[derive(Clone, Copy)]
-pub(super) struct Method<'a> {
-    pub(super) path: &'a str,
+pub(super) struct Method {
+    pub(super) path: &'static str,
     pub(super) policy: Policy,
 }
 
-/// All known methods. Only their paths are logged, so that a caller cannot write an arbitrary path into the
-/// log or the audit trail.
-///
-/// They are sorted by length and then by path: nearly all comparisons of a search are of two lengths.
-pub(super) struct Methods(Vec<(String, Policy)>);
-
-impl Methods {
-    /// Returns the methods of the API, of health, and of both versions of reflection.
-    pub fn all() -> Self {
-        let known = all_method_paths().into_iter().map(|path| {
-            let policy = Policy::of(&path);
-            (path, policy)
+impl Method {
+    /// Returns the method of the API, of health, or of one of both versions of reflection with this path.
+    pub(super) fn find(path: &str) -> Option<Self> {
+        // Sorted by length and then by path: nearly all comparisons of a search are of two lengths.
+        static KNOWN: LazyLock<Vec<(String, Policy)>> = LazyLock::new(|| {
+            let known = all_method_paths().into_iter().map(|path| {
+                let policy = Policy::of(&path);
+                (path, policy)
+            });
+            let mut sorted: Vec<_> = known.collect();
+            sorted.sort_by(|(one, _), (other, _)| order(one).cmp(&order(other)));
+            sorted
         });
-        let mut sorted: Vec<_> = known.collect();
-        sorted.sort_by(|(one, _), (other, _)| order(one).cmp(&order(other)));
-        Self(sorted)
-    }
-
-    /// Returns the method with this path, if it is known.
-    pub fn find(&self, path: &str) -> Option<Method<'_>> {
-        let index = self.0.binary_search_by(|(known, _)| order(known).cmp(&order(path))).ok()?;
-        self.0.get(index).map(|(path, policy)| Method { path, policy: *policy })
+        let index = KNOWN.binary_search_by(|(known, _)| order(known).cmp(&order(path))).ok()?;
+        KNOWN.get(index).map(|(path, policy)| Self { path, policy: *policy })
     }
 }
 
@@ -76,8 +72,7 @@ mod tests {
 
     #[test]
     fn only_the_methods_of_the_served_services_are_known() {
-        let methods = Methods::all();
-        let find = |path: &str| methods.find(path).map(|method| method.path.to_owned());
+        let find = |path: &str| Method::find(path).map(|method| method.path.to_owned());
         for known in all_method_paths() {
             assert_eq!(find(&known), Some(known));
         }

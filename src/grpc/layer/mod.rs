@@ -9,6 +9,7 @@ mod internal;
 mod limits;
 mod log;
 mod methods;
+mod metrics;
 mod panic;
 mod policy;
 mod unknown_method;
@@ -21,10 +22,10 @@ use tonic::{Code, Status, body::Body};
 use self::{
     audit::CallTrail,
     limits::{PathClass, StreamingBody},
-    log::{Call, CallResult, code_name},
-    methods::Methods,
+    log::{Call, CallReports, CallResult, code_name},
+    methods::Method,
 };
-pub use self::{audit::RecordEvent, limits::RequestLimits, methods::all_method_paths};
+pub use self::{audit::RecordEvent, limits::RequestLimits, methods::all_method_paths, metrics::CallMetrics};
 pub(super) use self::{
     content_type::is_method_path,
     deadline::{CONNECT_TIMEOUT, GRPC_TIMEOUT},
@@ -45,6 +46,8 @@ pub struct LayerOptions {
     pub env: Env,
     /// Authenticates callers.
     pub gate: CallerGate,
+    /// Counts and measures calls.
+    pub metrics: CallMetrics,
 }
 
 /// Handles the calls that the layers let pass, and records the events of those whose operation recorded none.
@@ -62,15 +65,15 @@ pub trait CallHandler: RecordEvent + 'static {
 pub struct Layered<S> {
     services: S,
     options: LayerOptions,
-    methods: Methods,
-    peer_log: PeerLog,
+    reports: CallReports,
 }
 
 /// Wraps the services in the layers.
 #[must_use]
 pub fn wrap<S: CallHandler>(services: S, options: LayerOptions) -> Layered<S> {
     let peer_log = PeerLog::new(options.env.clock.clone());
-    Layered { services, options, methods: Methods::all(), peer_log }
+    let reports = CallReports { peer_log, metrics: options.metrics.clone() };
+    Layered { services, options, reports }
 }
 
 /// A request that the layers let pass.
@@ -102,8 +105,8 @@ impl<S> BodyLimits for Layered<S> {
 /// them all.
 ///
 /// 1. The request id, which the layers below use.
-/// 2. The log, which sees every response, including rejections and panics, and calls that the caller
-///    cancelled.
+/// 2. The log and the metrics, which see every response, including rejections and panics, and calls that the
+///    caller cancelled.
 /// 3. The audit trail, which sees the same, and records each call whose operation has recorded no event.
 /// 4. The content type, before the request body is read.
 /// 5. Authentication and authorization of the caller, and then the limits of the peer, before the deadline
@@ -114,8 +117,8 @@ impl<S> BodyLimits for Layered<S> {
 impl<S: CallHandler> HttpHandler for Layered<S> {
     async fn answer(&self, request: Request<Body>, peer: &Peer) -> Response<Body> {
         let id = RequestId::generate(&self.options.env.entropy);
-        let (clock, method) = (&self.options.env.clock, self.methods.find(request.uri().path()));
-        let mut call = Call::begin(&request, peer.address, id, method, clock, &self.peer_log);
+        let (clock, method) = (&self.options.env.clock, Method::find(request.uri().path()));
+        let mut call = Call::begin(&request, peer.address, id, method, clock, &self.reports);
         let mut trail = CallTrail::begin(&self.services, clock, method, id, peer.ip());
         let mut response = match self.admit(&request, peer, &mut call, &mut trail) {
             ControlFlow::Continue(Admitted { requester, _call, streaming, limit }) => {

@@ -10,6 +10,7 @@ use tonic_types::StatusExt;
 use super::{super::request_id, *};
 use crate::{
     domain::{AuditEvent, AuditKind},
+    metrics::Registry,
     server::{ConnectionAccount, PeerLimits},
 };
 
@@ -94,6 +95,7 @@ fn options(request_timeout_default: Duration) -> LayerOptions {
         },
         env: Env::system(),
         gate: CallerGate::open(),
+        metrics: CallMetrics::new(&mut Registry::default()),
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod find;
 mod lane;
+mod metrics;
 mod pending;
 
 use std::{

@@ -43,7 +43,7 @@ pub use self::{
     links::{LinkOwner, OlderLinks, RequestedLink, Verification},
     managed_users::{ManagedUser, USERS_PAGE_MAX, UserFilter},
     new_mail::{Delivery, NewMail, NoticedEvent},
-    outbox::OutgoingMail,
+    outbox::{MailBacklog, OutgoingMail},
     password_attempts::{AttemptOutcome, CorrectPassword, Reservation, SETTLEMENT_MAX, Settlement, Tally},
     purge::{Purged, RetentionPeriods},
     registration::{Registered, Registration, Replay},

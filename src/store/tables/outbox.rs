@@ -110,7 +110,36 @@ enum AttemptResult {
     Failed(Timestamp, String),
 }
 
+/// The mails that wait to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MailBacklog {
+    /// Number of mails.
+    pub waiting: u64,
+    /// The time when the oldest of them was enqueued.
+    pub oldest: Option<Timestamp>,
+}
+
 impl Store {
+    /// Returns how many mails wait to be sent, and since when.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] if the database does not answer.
+    pub async fn mail_backlog(&self) -> Result<MailBacklog, DatabaseError> {
+        let (waiting, oldest): (i64, Option<TimestampColumn>) = read!(&self.connections, connection => {
+            let waits = core_mail_outbox::next_attempt_at.is_not_null();
+            let waiting = core_mail_outbox::table.filter(waits).count().get_result(connection).await?;
+            let oldest = core_mail_outbox::table
+                .filter(waits)
+                .order(core_mail_outbox::created_at)
+                .select(core_mail_outbox::created_at)
+                .first(connection)
+                .await
+                .optional()?;
+            Ok((waiting, oldest))
+        })?;
+        Ok(MailBacklog { waiting: waiting.unsigned_abs(), oldest: oldest.map(|TimestampColumn(at)| at) })
+    }
+
     /// Leases the mail that has been due for the longest time, until `lease_until`. Returns `None` if no mail
     /// is due at `now`, or if another instance claims that mail at the same moment.
     ///

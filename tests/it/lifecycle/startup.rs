@@ -72,6 +72,7 @@ fn the_start_raises_the_soft_limit_on_open_files() {
     let mut service = Command::new("sh")
         .args(["-c", "ulimit -Sn 100; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_kairos-identity")])
         .args(["serve", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"])
+        .args(["--telemetry-listen", "127.0.0.1:0"])
         .current_dir(folder.path())
         .stderr(Stdio::piped())
         .spawn()

@@ -11,16 +11,18 @@ pub fn program(arguments: &[&str]) -> Command {
     command.args(arguments).env("KAIROS_IDENTITY_PASSWORD_COST", "4");
     command.env("KAIROS_IDENTITY_PASSWORD_INSECURE_LOW_COST", "true");
     command.env("KAIROS_IDENTITY_DATABASE_STARTUP_WAIT", "0s");
+    command.env("KAIROS_IDENTITY_TELEMETRY_LISTEN", "127.0.0.1:0");
     command
 }
 
 /// Runs the binary in `folder` with an empty environment, except that it does not wait for a PostgreSQL
-/// server.
+/// server, and that it serves metrics on any free port.
 pub fn run_in(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_kairos-identity"))
         .args(arguments)
         .env_clear()
         .env("KAIROS_IDENTITY_DATABASE_STARTUP_WAIT", "0s")
+        .env("KAIROS_IDENTITY_TELEMETRY_LISTEN", "127.0.0.1:0")
         .current_dir(folder)
         .output()
         .unwrap()

@@ -227,6 +227,7 @@ impl TestServer {
         command.args(arguments).args(["--database-url", database_url]).args(["--log-format", "json"]);
         command.env("KAIROS_IDENTITY_SECRET_KEY_FILE", self.secret_key_file());
         command.env("KAIROS_IDENTITY_HTTP_LISTEN", "127.0.0.1:0");
+        command.env("KAIROS_IDENTITY_TELEMETRY_LISTEN", "127.0.0.1:0");
         command.current_dir(self.folder.path()).envs(&self.settings.variables).stdin(Stdio::null());
         command
     }
