@@ -30,8 +30,10 @@ pub use prometheus_client::{
 pub const PREFIX: &str = "kairos_identity";
 
 /// Upper bounds of the buckets of durations, in seconds: from a look-up to the longest deadline of a call.
-const DURATION_BUCKETS: [f64; 16] =
-    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const DURATION_BUCKETS: [f64; 18] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+    30.0, 60.0,
+];
 
 /// The labels of an exemplar: the trace to which an observed call belongs.
 type TraceLabels = [(&'static str, String); 1];
@@ -114,7 +116,7 @@ impl<L: ManyLabels> Counts<L> {
     pub fn add(&self, labels: &L, count: u64) {
         if let Some(counter) = self.counters.get(labels) {
             counter.inc_by(count);
-        } else if take_one(&self.free) {
+        } else if try_decrement(&self.free) {
             self.counters.get_or_create(labels).inc_by(count);
         } else {
             self.counters.get_or_create(&labels.others()).inc_by(count);
@@ -127,8 +129,8 @@ impl<L: ManyLabels> Counts<L> {
     }
 }
 
-/// Takes one of a number of things. Returns false if none is left.
-fn take_one(left: &AtomicUsize) -> bool {
+/// Subtracts one. Returns false, and changes nothing, at zero.
+fn try_decrement(left: &AtomicUsize) -> bool {
     left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
 }
 
@@ -215,12 +217,6 @@ impl<T: EncodeCounterValue, F: Fn() -> T> EncodeMetric for ReadTotal<F> {
     }
 }
 
-/// Returns a number of things as the value of a gauge.
-#[must_use]
-pub fn gauge(number: usize) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,7 +257,7 @@ mod tests {
         let (mut registry, durations) = (Registry::default(), Durations::default());
         durations.register(&mut registry, "call_duration", "Duration");
         durations.observe(Duration::from_micros(200), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
-        durations.observe(Duration::from_mins(1), None);
+        durations.observe(Duration::from_mins(2), None);
         let text = encoded(&registry);
         assert!(text.contains("call_duration_seconds_bucket{le=\"0.0001\"} 0\n"), "{text}");
         let exemplar = "# {trace_id=\"4bf92f3577b34da6a3ce929d0e0e4736\"} 0.0002\n";

@@ -43,7 +43,7 @@ class Server:
             self.stop()
             raise
         self.seconds_to_start = time.monotonic() - began
-        address = re.search(r"Serving \w+ on (\S+)", text)
+        address = re.search(r"Serving (?:gRPC|echo) on (\S+)", text)
         self.url = f"http://{address.group(1)}" if address else None
 
     def __enter__(self):

@@ -7,6 +7,7 @@ mod backup;
 mod caller;
 mod command_events;
 mod copy;
+mod doctor;
 mod export;
 mod failure;
 mod healthcheck;
@@ -31,6 +32,7 @@ use clap::{Parser, Subcommand};
 pub use self::failure::CliError;
 use self::failure::{Failure, reason};
 use crate::{
+    clock::Clock,
     config::{LogFormat, ServeFlags, Settings, Sources, StoreFlags},
     database,
     server::open_files,
@@ -109,6 +111,12 @@ enum Command {
     /// stop the service, remove the -wal and -shm files of the database, and copy the backup over the
     /// database.
     Backup(backup::Backup),
+    /// Check settings, files, database, keys and mail before or while the service runs
+    ///
+    /// Runs the checks of the start of `serve`, connects to the SMTP server without sending a mail, and
+    /// compares clocks and replicas. The fields of a finding: check; ok, warning or failed; what was found,
+    /// and what to do. The exit code is 1 if a finding is a failure. Give it the same settings as `serve`.
+    Doctor(doctor::Doctor),
     /// Check the health of the running service, for example in a container
     Healthcheck(healthcheck::Healthcheck),
 }
@@ -155,10 +163,13 @@ impl Cli {
         open_files::raise_limit();
         open_files::require_min().map_err(|error| error.to_string())?;
         let is_json = settings.log.format == LogFormat::Json;
-        let telemetry =
-            telemetry::init(settings.log.level.as_str(), is_json).map_err(|error| error.to_string())?;
+        let started_at = Duration::from_micros(Clock::system().now().unix_micros().unsigned_abs());
+        // `doctor` reports the warnings itself.
+        let level =
+            if matches!(self.command, Command::Doctor(_)) { "off" } else { settings.log.level.as_str() };
+        let telemetry = telemetry::init(level, is_json, started_at).map_err(|error| error.to_string())?;
         // `caller token` writes an entry of the callers file to standard error: no warning may be among it.
-        if !matches!(self.command, Command::Caller(_)) {
+        if !matches!(self.command, Command::Caller(_) | Command::Doctor(_)) {
             sources.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         }
         if let Command::Serve(serve) = &self.command
@@ -182,6 +193,7 @@ impl Cli {
                 Command::Export(export) => export.run(&settings).await,
                 Command::Copy(copy) => copy.run(&settings).await,
                 Command::Backup(backup) => backup.run(&settings),
+                Command::Doctor(doctor) => doctor.run(&settings, &sources).await,
                 Command::Healthcheck(healthcheck) => healthcheck.run(&settings).await,
             }
         });
@@ -203,6 +215,7 @@ impl Cli {
         let mut serve_flags = ServeFlags::default();
         match &self.command {
             Command::Serve(serve) => serve_flags = serve.flags.clone(),
+            Command::Doctor(doctor) => serve_flags = doctor.flags.clone(),
             Command::Import(import) => {
                 import.check_source_url().map_err(CliError::MalformedFlag)?;
                 if let Some(url) = import.store_url() {

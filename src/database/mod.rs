@@ -40,6 +40,7 @@ pub use self::{
     postgres_connect::PostgresOptions,
     postgres_start::wait_for_postgres,
     postgres_timeline::NewestTimeline,
+    replicas::ReplicaState,
     sqlite_open::SqliteOptions,
     sqlite_thread::wait_until_closed,
 };

@@ -161,8 +161,10 @@ impl PostgresPool {
         work: impl Future<Output = Result<R, DatabaseError>> + Send + 'static,
     ) -> Result<R, DatabaseError> {
         let answer = async {
+            let waiting = self.pool.count_waiting();
             let permit = timeout(self.acquire_timeout, Arc::clone(&self.writes).acquire_owned()).await;
             let permit = permit.map_err(|_| DatabaseError::unavailable(NO_FREE_CONNECTION))?;
+            drop(waiting);
             let (mut moves, grace) = (self.moves.subscribe(), self.answer_timeout);
             let task = tokio::spawn(async move {
                 let _permit = permit;

@@ -2,7 +2,10 @@
 //! attempt.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -43,7 +46,8 @@ const FREE_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 const CHECKS_PER_ATTEMPT: u32 = 50;
 
 /// The error of a caller that waited for a connection for longer than the setting allows.
-pub(super) const NO_FREE_CONNECTION: &str = "no connection became free within database.acquire-timeout";
+pub(super) const NO_FREE_CONNECTION: &str = "no connection became free within database.acquire-timeout: more calls wait for PostgreSQL than database.pool-size \
+     connections can serve";
 
 type PoolError = managed::PoolError<pooled_connection::PoolError>;
 
@@ -54,6 +58,17 @@ pub(crate) struct ConnectionPool {
     /// Connections that were opened before this moment are closed instead of used.
     discarded_before: Arc<Mutex<Option<Instant>>>,
     acquire_timeout: Duration,
+    /// Number of operations that wait for a connection, or for the right to take one.
+    waiting: Arc<AtomicUsize>,
+}
+
+/// An operation that is counted as waiting until this is dropped.
+pub(super) struct Waiting(Arc<AtomicUsize>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl ConnectionPool {
@@ -80,12 +95,25 @@ impl ConnectionPool {
             .build()
             .map_err(DatabaseError::unavailable)?;
         tokio::spawn(close_old_connections(pool.clone(), options.idle_timeout, options.connection_lifetime));
-        Ok(Self { pool, discarded_before: Arc::default(), acquire_timeout: options.acquire_timeout })
+        Ok(Self {
+            pool,
+            discarded_before: Arc::default(),
+            acquire_timeout: options.acquire_timeout,
+            waiting: Arc::default(),
+        })
+    }
+
+    /// Counts an operation as waiting until the result is dropped.
+    pub(super) fn count_waiting(&self) -> Waiting {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        Waiting(Arc::clone(&self.waiting))
     }
 
     /// Returns a connection, within the time limits on waiting and connecting. If the server has no free
-    /// connection, waits for one of the pool, as a caller does whose pool is as large as it may be.
+    /// connection, waits for one of the pool for `acquire_timeout` more, as a caller does whose pool is as large
+    /// as it may be.
     pub(super) async fn get(&self) -> Result<Object<AsyncPgConnection>, DatabaseError> {
+        let _waiting = self.count_waiting();
         let refusal = match self.get_at_once().await {
             Err(error) if error.has_no_free_connection() => error,
             result => return result,
@@ -105,7 +133,7 @@ impl ConnectionPool {
     /// Returns how the connections are used now.
     pub(super) fn usage(&self) -> PoolUsage {
         let status = self.pool.status();
-        let (idle, waiting) = (status.available, status.waiting);
+        let (idle, waiting) = (status.available, AtomicUsize::load(&self.waiting, Ordering::Relaxed));
         PoolUsage { used: status.size.saturating_sub(idle), idle, max: status.max_size, waiting }
     }
 
@@ -152,13 +180,13 @@ impl ConnectionPool {
 /// How the connections of a pool are used.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PoolUsage {
-    /// Number of connections on which statements run.
+    /// Number of connections that are leased to an operation.
     pub(crate) used: usize,
     /// Number of open connections that are free.
     pub(crate) idle: usize,
     /// Largest number of connections.
     pub(crate) max: usize,
-    /// Number of callers that wait for a connection.
+    /// Number of operations that wait for a connection.
     pub(crate) waiting: usize,
 }
 

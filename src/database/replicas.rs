@@ -14,7 +14,7 @@ use diesel_async::AsyncPgConnection;
 use futures_util::{FutureExt, future};
 use tokio::{
     sync::watch,
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, timeout},
 };
 
 use super::{
@@ -51,14 +51,29 @@ pub(crate) struct Replica {
     is_used: watch::Sender<bool>,
     /// True once the log says whether the replica is used.
     is_reported: AtomicBool,
+    /// Why the replica was excluded last; empty before its first check.
+    excluded_because: Mutex<String>,
+}
+
+/// A replica, for a report to the operator.
+#[derive(Debug, Clone)]
+pub struct ReplicaState {
+    /// `host:port`.
+    pub address: String,
+    /// Why the replica serves no look-ups; `None` if it does.
+    pub excluded_because: Option<String>,
 }
 
 impl Replicas {
     /// Takes the pools of the replicas and of their primary. No replica is used before [`Replicas::watch`]
     /// has found it current.
     pub(crate) fn new(pools: Vec<PostgresPool>, primary: PostgresPool, lag_max: Duration) -> Self {
-        let replica =
-            |pool| Replica { pool, is_used: watch::Sender::new(false), is_reported: AtomicBool::new(false) };
+        let replica = |pool| Replica {
+            pool,
+            is_used: watch::Sender::new(false),
+            is_reported: AtomicBool::new(false),
+            excluded_because: Mutex::default(),
+        };
         Self {
             all: pools.into_iter().map(replica).collect(),
             primary,
@@ -79,6 +94,18 @@ impl Replicas {
     /// True if at least one replica is in use.
     pub(crate) fn any_in_use(&self) -> bool {
         self.all.iter().any(Replica::is_used)
+    }
+
+    /// Waits until every replica is used, but no longer than a replica may take to catch up at the start.
+    /// Returns the state of each.
+    pub(crate) async fn states_after_start(&self) -> Vec<ReplicaState> {
+        let limit = self.lag_max + START_PATIENCE + PROBE_INTERVAL_MAX * 2;
+        let all_used = future::join_all(self.all.iter().map(|replica| async {
+            // Fails only if the sender is gone, and `self` holds it.
+            let _ = replica.is_used.subscribe().wait_for(|is_used| *is_used).await;
+        }));
+        let _ = timeout(limit, all_used).await;
+        self.all.iter().map(Replica::state).collect()
     }
 
     /// Returns the number of replicas.
@@ -145,7 +172,7 @@ impl Replicas {
             match probe.query(instance).await {
                 Ok(report) => match self.check(&report, &mut earlier) {
                     Ok(()) => replica.include(),
-                    Err(reason) if is_starting && is_temporary(reason) => replica.exclude_quietly(),
+                    Err(reason) if is_starting && is_temporary(reason) => replica.exclude_quietly(reason),
                     Err(reason) => replica.exclude(reason),
                 },
                 Err(error) => replica.exclude(&error.chain()),
@@ -207,6 +234,17 @@ impl Replica {
         *self.is_used.borrow()
     }
 
+    fn state(&self) -> ReplicaState {
+        let reason = self.excluded_because.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let excluded_because = (!self.is_used()).then_some(reason);
+        ReplicaState { address: self.pool.address().to_owned(), excluded_because }
+    }
+
+    /// Keeps the reason of an exclusion.
+    fn note(&self, reason: &str) {
+        reason.clone_into(&mut self.excluded_because.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
     fn include(&self) {
         self.is_reported.store(true, Ordering::Relaxed);
         if !self.is_used.send_replace(true) {
@@ -217,6 +255,7 @@ impl Replica {
     /// Excludes the replica. Logs the reason if the replica was in use, or if the log says nothing about it
     /// yet.
     fn exclude(&self, reason: &str) {
+        self.note(reason);
         let is_first = !self.is_reported.swap(true, Ordering::Relaxed);
         if self.is_used.send_replace(false) || is_first {
             tracing::warn!("Replica {} excluded from look-ups: {reason}", self.pool.address());
@@ -224,7 +263,8 @@ impl Replica {
     }
 
     /// Excludes the replica. Only the loss of one that was in use is logged.
-    fn exclude_quietly(&self) {
+    fn exclude_quietly(&self, reason: &str) {
+        self.note(reason);
         if self.is_used() {
             self.exclude("it does not show the data of the primary");
         }

@@ -25,6 +25,16 @@ pub(super) enum DeliveryOutcome {
     Expired,
 }
 
+impl DeliveryOutcome {
+    /// Returns the cause of a failure.
+    pub(super) fn into_cause(self) -> Option<String> {
+        match self {
+            Self::FailedForNow(cause) | Self::Refused(cause) => Some(cause),
+            Self::Sent | Self::Postponed(_) | Self::Expired => None,
+        }
+    }
+}
+
 /// What to record in the outbox after an attempt. The text is the cause of the failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Next {

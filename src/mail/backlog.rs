@@ -17,7 +17,7 @@ use crate::{
     store::Store,
 };
 
-/// Interval at which the outbox is counted. Half the time between two reads of the metrics that is usual.
+/// Interval at which the outbox is counted: half of a usual interval between two reads of the metrics (30 s).
 const INTERVAL: Duration = Duration::from_secs(15);
 
 /// Means that no mail waits, in place of the time of the oldest one.
@@ -39,7 +39,7 @@ struct Last {
 }
 
 impl Backlog {
-    /// Creates a count, which is empty until [`Backlog::run`].
+    /// Creates the counter, which shows no mail until [`Backlog::run`].
     #[must_use]
     pub fn new(store: Store, clock: Clock) -> Self {
         let last = Last { waiting: AtomicU64::new(0), oldest: AtomicI64::new(NONE) };

@@ -151,13 +151,16 @@ impl Outbox {
         let began = self.env.clock.instant();
         let outcome = self.attempt(mail).await;
         let duration = self.env.clock.instant().duration_since(began);
+        let was_attempted = !matches!(outcome, DeliveryOutcome::Postponed(_) | DeliveryOutcome::Expired);
         let (now, jitter) = (self.env.clock.now(), self.env.entropy.fraction());
         let decided = after_attempt(outcome, mail, self.backoff(), now, jitter);
         // The shortest wait, however many attempts were made: the clock should be right again by then.
         let expiry_check_at = now.plus(self.backoff().after(1, jitter));
         let next = self.confirm_expiry(mail, decided, expiry_check_at);
         log_result(mail, &next);
-        self.options.metrics.record(mail.kind, &next, duration);
+        if was_attempted {
+            self.options.metrics.record(mail.kind, &next, duration);
+        }
         self.record(mail, next, stop).await;
     }
 

@@ -120,19 +120,37 @@ impl Smtp {
         match tokio::time::timeout(self.timeout, self.deliver(message)).await {
             Ok(Ok(())) => DeliveryOutcome::Sent,
             Ok(Err(error)) => self.outcome(&error),
-            Err(_) => {
-                let lacks_implicit_tls = self.port == SMTPS_PORT && !matches!(self.tls, Tls::Wrapper(_));
-                let hint = if lacks_implicit_tls {
-                    ": this port expects TLS from the first byte: write smtps:// instead of smtp:// in mail.url"
-                } else {
-                    ""
-                };
-                DeliveryOutcome::FailedForNow(format!(
-                    "the SMTP server {} did not answer within {:?}{hint}",
-                    self.host, self.timeout
-                ))
-            }
+            Err(_) => self.no_answer(),
         }
+    }
+
+    /// Returns the outcome if the server does not answer in time.
+    fn no_answer(&self) -> DeliveryOutcome {
+        let lacks_implicit_tls = self.port == SMTPS_PORT && !matches!(self.tls, Tls::Wrapper(_));
+        let hint = if lacks_implicit_tls {
+            ": this port expects TLS from the first byte: write smtps:// instead of smtp:// in mail.url"
+        } else {
+            ""
+        };
+        DeliveryOutcome::FailedForNow(format!(
+            "the SMTP server {} did not answer within {:?}{hint}",
+            self.host, self.timeout
+        ))
+    }
+
+    /// Connects to the server as for a mail, and ends the connection without one.
+    pub(super) async fn check(&self) -> Result<(), String> {
+        let connected = tokio::time::timeout(self.timeout, self.connect()).await;
+        let failed = match connected {
+            Ok(Ok(mut connection)) => {
+                // The server has accepted everything; its answer to QUIT does not matter.
+                let _ = tokio::time::timeout(QUIT_TIMEOUT, connection.abort()).await;
+                return Ok(());
+            }
+            Ok(Err(error)) => self.outcome(&error),
+            Err(_) => self.no_answer(),
+        };
+        Err(failed.into_cause().unwrap_or_default())
     }
 
     /// Converts a delivery error into the outcome of the attempt. A reply with a status code is classified by

@@ -37,6 +37,21 @@ impl Transport {
         Ok(Self(Destination::Smtp(Box::new(Smtp::new(options)?))))
     }
 
+    /// Checks that mails can be delivered, without a mail: that the folder can be written, or that the SMTP
+    /// server accepts a connection, TLS, and the user if there is one.
+    ///
+    /// # Errors
+    /// The reason, for the operator.
+    pub async fn check(&self) -> Result<(), String> {
+        match &self.0 {
+            Destination::Folder(path) => {
+                let checked = publish::check_folder(path);
+                checked.map_err(|error| format!("mails cannot be written to {}: {error}", path.display()))
+            }
+            Destination::Smtp(smtp) => smtp.check().await,
+        }
+    }
+
     /// Delivers one mail.
     pub(super) async fn send(&self, mail: &OutgoingMail, message: &Message) -> DeliveryOutcome {
         match &self.0 {

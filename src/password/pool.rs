@@ -19,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::{
     clock::Clock,
-    metrics::{self, Durations, Registry, gauge},
+    metrics::{self, Durations, Registry},
 };
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -95,14 +95,14 @@ impl Pool {
             "hashing_queue_length",
             "Number of passwords that wait for a thread",
             None,
-            move || gauge(length.saturating_sub(slots.available_permits())),
+            move || length.saturating_sub(slots.available_permits()),
         );
         metrics::register_gauge(
             registry,
             "hashing_queue_limit",
             "Number of waiting passwords at which further ones are refused (password.queue-length)",
             None,
-            move || gauge(length),
+            move || length,
         );
         self.times.waits.register(registry, "hashing_wait", "Time that a password waited for a thread");
         self.times.runs.register(registry, "hashing_duration", "Time that a thread worked on a password");

@@ -33,9 +33,9 @@ const WAITING_MAX: usize = 32;
 /// it is closed, so that the next connection of another peer is seen.
 const WAITING_WITHOUT_PLACE_MAX: usize = 16;
 
-/// File descriptors that are reserved for other uses: twice [`WAITING_MAX`] for the two ports, and as many
-/// for the database, the log, mail, and changed files.
-const DESCRIPTORS_RESERVED: usize = 4 * WAITING_MAX;
+/// File descriptors that are reserved for other uses: [`WAITING_MAX`] for each of the three ports and for the
+/// connections of that of the metrics, and twice as many for the database, the log, mail, and changed files.
+const DESCRIPTORS_RESERVED: usize = 6 * WAITING_MAX;
 
 /// The part of a lowered limit of connections that one peer leaves to the others, as a divisor.
 const PART_FOR_OTHER_PEERS: usize = 8;

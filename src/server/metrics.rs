@@ -32,7 +32,7 @@ pub(super) enum CloseReason {
     NoPlace,
     /// It was open, and its place was given to a peer that had fewer.
     Displaced,
-    /// The system did not accept it, for example for lack of file descriptors.
+    /// The system did not accept it, for example for lack of file descriptors. Each retry counts.
     AcceptFailed,
     /// Its TLS handshake failed or took too long.
     Handshake,
@@ -61,7 +61,7 @@ impl ConnectionMetrics {
         );
         registry.register(
             "connections_closed_early",
-            "Number of connections that were refused or displaced, by reason",
+            "Number of connections that were refused, displaced, or failed at the TLS handshake, by reason",
             self.closed.clone(),
         );
     }

@@ -2,9 +2,7 @@
 
 use std::{fs, path::Path, sync::Arc};
 
-use rustix::fs::statvfs;
-
-use super::Store;
+use super::{Store, operation::disk_free};
 use crate::{
     database::{Connections, postgres::PostgresPool, sqlite::SqliteThreads, sqlite_file::with_suffix},
     metrics::{Registry, Unit, register_gauge, register_total},
@@ -40,8 +38,12 @@ fn register_sqlite(registry: &mut Registry, threads: &SqliteThreads) {
     let wal = with_suffix(&path, "-wal");
     let help = "Size of the write-ahead log of SQLite; it grows while a reader keeps an old snapshot";
     register_gauge(registry, "sqlite_wal_size", help, bytes(), move || file_size(&wal));
-    let help = "Space of the disk of the SQLite file that the user of this process may still write";
-    register_gauge(registry, "sqlite_disk_free", help, bytes(), move || disk_free(&path));
+    let help =
+        "Space of the disk of the SQLite file that the user of this process may still write; NaN if unknown";
+    register_gauge(registry, "sqlite_disk_free", help, bytes(), move || {
+        #[expect(clippy::cast_precision_loss, reason = "more digits are of no use")]
+        disk_free(&path).map_or(f64::NAN, |bytes| bytes as f64)
+    });
 }
 
 /// Returns the size of a file; 0 if there is none.
@@ -49,16 +51,10 @@ fn file_size(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |metadata| metadata.len())
 }
 
-/// Returns the free space of the disk of a file; NaN if the system does not say.
-#[expect(clippy::cast_precision_loss, reason = "a gauge of bytes needs no 53 bits of precision")]
-fn disk_free(path: &Path) -> f64 {
-    statvfs(path).map_or(f64::NAN, |disk| disk.f_bavail as f64 * disk.f_frsize as f64)
-}
-
 fn register_postgres(registry: &mut Registry, pool: &PostgresPool) {
     type Read = fn(&PostgresPool) -> usize;
     let gauges: [(&str, &str, Read); 4] = [
-        ("database_connections_used", "Number of connections to PostgreSQL that run statements", |pool| {
+        ("database_connections_used", "Number of connections to PostgreSQL that an operation uses", |pool| {
             pool.usage().used
         }),
         ("database_connections_idle", "Number of open connections to PostgreSQL that are free", |pool| {

@@ -11,6 +11,7 @@ mod health;
 mod lookup;
 mod metrics;
 mod migrate;
+mod operation;
 pub mod schema;
 pub(crate) mod tables;
 

@@ -11,6 +11,7 @@ mod audit_counts;
 mod lines;
 mod port;
 mod process;
+mod warnings;
 mod writer;
 
 use std::time::Duration;
@@ -26,7 +27,7 @@ use tracing_subscriber::{
 };
 
 use self::{audit_counts::AuditCounts, writer::LogGuard};
-pub use self::{port::MetricsPage, writer::report_failure};
+pub use self::{port::MetricsPage, warnings::with_warnings, writer::report_failure};
 use crate::metrics::{self, PREFIX, Registry};
 
 /// The target of audit events.
@@ -46,7 +47,8 @@ pub enum TelemetryError {
     AlreadySetUp(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Sets up the log of the process; `level` is in the syntax of [`EnvFilter`].
+/// Sets up the log of the process; `level` is in the syntax of [`EnvFilter`]. `started_at` is the time of its
+/// start since 1970, for the metrics.
 ///
 /// Two threads write the lines: one those of audit events, the other the rest. Each has a queue of its own.
 /// If standard error is not read, for example because a log collector hangs, the queues fill up. Then new
@@ -55,7 +57,7 @@ pub enum TelemetryError {
 ///
 /// # Errors
 /// [`TelemetryError`] if `level` cannot be parsed, or if the log is already set up.
-pub fn init(level: &str, is_json: bool) -> Result<Telemetry, TelemetryError> {
+pub fn init(level: &str, is_json: bool, started_at: Duration) -> Result<Telemetry, TelemetryError> {
     let level = EnvFilter::try_new(level)?;
     let (audit, others, guard) = writer::start(is_json);
     let (dropped_audit_lines, dropped_lines) = (audit.error_counter(), others.error_counter());
@@ -69,7 +71,7 @@ pub fn init(level: &str, is_json: bool) -> Result<Telemetry, TelemetryError> {
         .with(audit_counts.clone().with_filter(counted))
         .try_init()?;
     log_panics();
-    Ok(Telemetry { audit_counts, dropped_lines, dropped_audit_lines, _guard: guard })
+    Ok(Telemetry { audit_counts, dropped_lines, dropped_audit_lines, started_at, _guard: guard })
 }
 
 /// The log of the process, and what it counts. Hold it until the process exits: the queued lines are written
@@ -79,14 +81,14 @@ pub struct Telemetry {
     audit_counts: AuditCounts,
     dropped_lines: ErrorCounter,
     dropped_audit_lines: ErrorCounter,
+    started_at: Duration,
     _guard: LogGuard,
 }
 
 impl Telemetry {
-    /// Adds the metrics of the log and of the process to a registry. `started_at` is the time of the start of
-    /// the process since 1970. `registry` has no prefix.
-    pub fn register_metrics(&self, registry: &mut Registry, started_at: Duration) {
-        process::register(registry, started_at);
+    /// Adds the metrics of the log and of the process to a registry without a prefix.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        process::register(registry, self.started_at);
         let own = registry.sub_registry_with_prefix(PREFIX);
         self.audit_counts.register(own);
         for (name, help, counter) in [

@@ -33,9 +33,13 @@ pub(super) fn register(registry: &mut Registry, started_at: Duration) {
     let bytes = Some(Unit::Bytes);
     register_gauge(registry, "process_resident_memory", "Memory in use", bytes, resident_bytes);
     register_gauge(registry, "process_open_fds", "Number of open files and sockets", None, open_files);
-    register_gauge(registry, "process_max_fds", "Largest number of open files and sockets", None, || {
-        getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
-    });
+    register_gauge(
+        registry,
+        "process_max_fds",
+        "Limit on the number of open files and sockets",
+        None,
+        || getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
+    );
 }
 
 fn cpu_time() -> Duration {

@@ -208,6 +208,12 @@ fn backups_of_both_engines_are_restored() {
 }
 
 #[test]
+fn the_metrics_are_read_as_their_page_says() {
+    Walkthrough { before: "kairos-identity serve", ..Walkthrough::new("docs/metrics.md", Engine::Sqlite) }
+        .run();
+}
+
+#[test]
 fn an_upgrade_migrates_the_database() {
     Walkthrough::new("docs/upgrade.md", Engine::Sqlite).run();
 }

@@ -105,7 +105,12 @@ async fn a_login_that_loses_a_deadlock_is_repeated() {
 async fn no_call_fails_after_a_table_was_altered() {
     let cluster = Postgres::shared();
     let database = cluster.create_database();
-    let server = TestServer::on_url(database.url().to_owned()).start().await;
+    // Longer than a busy machine needs for all calls of a round.
+    let server = TestServer::on_url(database.url().to_owned())
+        .with_env("KAIROS_IDENTITY_DATABASE_ACQUIRE_TIMEOUT", "30s")
+        .with_env("KAIROS_IDENTITY_SERVER_REQUEST_TIMEOUT_DEFAULT", "1m")
+        .start()
+        .await;
     let ada = server.member("ada").await;
 
     for length in 151..=153 {

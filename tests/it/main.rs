@@ -38,6 +38,8 @@ mod copies;
 #[cfg(test)]
 mod django;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod document_commands;
 #[cfg(test)]
 mod documents;

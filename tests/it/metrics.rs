@@ -132,7 +132,7 @@ on_both_engines! {
             ("kairos_identity_log_lines_dropped_total{}", 0.0),
             ("kairos_identity_audit_lines_dropped_total{}", 0.0),
             ("kairos_identity_database_disk_full_failures_total{}", 0.0),
-            ("kairos_identity_build_info{version=\"0.1.0\"}", 1.0),
+            (concat!("kairos_identity_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"}"), 1.0),
         ] {
             assert_eq!(samples.get(name), Some(&value), "{name}: {samples:#?}");
         }

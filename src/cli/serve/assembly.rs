@@ -87,7 +87,7 @@ impl Service {
         };
         signing_keys.load_or_rotate().await.map_err(reason)?;
         let deps = accounts_dependencies(&settings, &store, &mails, &signing_keys, &env)?;
-        let metrics = Metrics::new(telemetry, &env);
+        let metrics = Metrics::new(telemetry);
         let outbox = build_outbox(&settings, &deps, &sealing_keys, metrics.mails.clone())?;
         let (passwords, audit) = (deps.passwords.clone(), deps.audit.clone());
         let accounts = Accounts::new(deps, accounts_options(&settings));

@@ -1,7 +1,5 @@
 //! The metrics of all parts of the service.
 
-use std::time::Duration;
-
 use crate::{
     access_token::AccessTokens,
     env::Env,
@@ -23,10 +21,9 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    pub(super) fn new(telemetry: &Telemetry, env: &Env) -> Self {
+    pub(super) fn new(telemetry: &Telemetry) -> Self {
         let mut registry = Registry::default();
-        let started_at = Duration::from_micros(env.clock.now().unix_micros().unsigned_abs());
-        telemetry.register_metrics(&mut registry, started_at);
+        telemetry.register_metrics(&mut registry);
         let calls = CallMetrics::new(&mut registry);
         let (mails, connections) = (MailMetrics::default(), ConnectionMetrics::default());
         let own = registry.sub_registry_with_prefix(PREFIX);

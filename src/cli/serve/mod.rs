@@ -10,6 +10,11 @@ mod running;
 use clap::Args;
 
 use self::assembly::Service;
+pub(super) use self::{
+    options::transport,
+    preflight::{check_keys, check_schema, has_database, load_templates},
+    reload::{TlsConfigs, gate},
+};
 use super::{Failure, signals::Signals};
 use crate::{
     clock::Clock,

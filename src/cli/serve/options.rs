@@ -94,7 +94,7 @@ fn throttle_options(settings: &Settings) -> ThrottleOptions {
 }
 
 /// Constructs the mail transport of `mail.url`.
-pub(super) fn transport(settings: &Settings) -> Result<Transport, Failure> {
+pub(in crate::cli) fn transport(settings: &Settings) -> Result<Transport, Failure> {
     let (host, port, credentials, tls) = match &settings.mail.url {
         MailUrl::Folder(path) => return Ok(Transport::folder(path.clone())),
         MailUrl::Smtp { host, port, credentials, tls } => (host.clone(), *port, credentials.clone(), tls),

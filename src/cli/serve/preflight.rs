@@ -89,7 +89,7 @@ pub(super) async fn check(settings: &Settings, sources: &Sources, clock: &Clock)
 }
 
 /// Loads the page templates, if the pages are enabled.
-fn load_templates(settings: &Settings) -> Result<Option<PageTemplates>, Failure> {
+pub(in crate::cli) fn load_templates(settings: &Settings) -> Result<Option<PageTemplates>, Failure> {
     let folder = settings.pages.templates.as_deref();
     let templates = settings.pages.enabled.then(|| PageTemplates::load(folder)).transpose();
     templates.map_err(|error| format!("pages.templates: {error}"))
@@ -107,30 +107,49 @@ fn check_mail(settings: &Settings) -> Result<(), Failure> {
 /// Opens the database, unless it is a SQLite file that is still to be created, and checks its schema and that
 /// the key decrypts its secrets. Returns `None` for a file that is still to be created.
 async fn check_database(settings: &Settings, clock: &Clock) -> Result<Option<Store>, Failure> {
-    if let DatabaseUrl::Sqlite(path) = &settings.database.url {
-        store::check_file(path)?;
-        store::refuse_lost_database(path)?;
-        if !path.exists() {
-            signing::check_key(settings, None).await?;
-            return Ok(None);
-        }
-        store::check_access(path)?;
+    if !has_database(settings)? {
+        signing::check_key(settings, None).await?;
+        return Ok(None);
     }
     store::wait_for_server(settings, clock).await?;
     let store = store::open_to_serve(settings)?;
+    if check_schema(settings, &store).await? == Schema::Current {
+        check_keys(settings, &store).await?;
+    } else {
+        signing::check_key(settings, Some(&store)).await?;
+    }
+    Ok(Some(store))
+}
+
+/// Checks the file of a SQLite database. Returns false if it is still to be created. True with PostgreSQL.
+pub(in crate::cli) fn has_database(settings: &Settings) -> Result<bool, Failure> {
+    let DatabaseUrl::Sqlite(path) = &settings.database.url else { return Ok(true) };
+    store::check_file(path)?;
+    store::refuse_lost_database(path)?;
+    if !path.exists() {
+        return Ok(false);
+    }
+    store::check_access(path).map(|()| true)
+}
+
+/// Checks that the schema is that of this release, or that `serve` will migrate it. Returns it.
+pub(in crate::cli) async fn check_schema(settings: &Settings, store: &Store) -> Result<Schema, Failure> {
     let schema = store.schema().await.map_err(|error| store::database_failure(settings, &error))?;
     // `serve` migrates a SQLite database itself.
     let will_be_migrated = matches!(settings.database.url, DatabaseUrl::Sqlite(_));
     if !(will_be_migrated && matches!(schema, Schema::Behind(_))) {
-        store::require_current(settings, &store).await?;
+        store::require_current(settings, store).await?;
     }
-    let key = signing::check_key(settings, Some(&store)).await?;
-    if let (Some(key), Schema::Current) = (key, schema) {
-        let (key, access_tokens) = (Arc::new(key), signing::access_tokens(settings));
-        let keys =
-            signing::signing_keys(settings, store.clone(), Arc::clone(&key), access_tokens, Env::system());
-        keys.check().await.map_err(reason)?;
-        signing::warn_of_missing_keys(&store, &key).await?;
-    }
-    Ok(Some(store))
+    Ok(schema)
+}
+
+/// Checks that the secret keys decrypt the signing keys of a store with a current schema, and warns of other
+/// secrets that they do not decrypt. Returns false if there is no secret key yet.
+pub(in crate::cli) async fn check_keys(settings: &Settings, store: &Store) -> Result<bool, Failure> {
+    let Some(key) = signing::check_key(settings, Some(store)).await? else { return Ok(false) };
+    let (key, access_tokens) = (Arc::new(key), signing::access_tokens(settings));
+    let keys = signing::signing_keys(settings, store.clone(), Arc::clone(&key), access_tokens, Env::system());
+    keys.check().await.map_err(reason)?;
+    signing::warn_of_missing_keys(store, &key).await?;
+    Ok(true)
 }

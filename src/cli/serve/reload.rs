@@ -33,7 +33,7 @@ use crate::{
 const INTERVAL: Duration = Duration::from_secs(2);
 
 /// Constructs the gate that admits callers: those of the callers file, or every client if no file is set.
-pub(super) fn gate(settings: &Settings) -> Result<CallerGate, Failure> {
+pub(in crate::cli) fn gate(settings: &Settings) -> Result<CallerGate, Failure> {
     match &settings.callers.file {
         Some(path) => Ok(CallerGate::restricted(load_callers(path, settings)?)),
         None => Ok(CallerGate::open()),
@@ -42,7 +42,7 @@ pub(super) fn gate(settings: &Settings) -> Result<CallerGate, Failure> {
 
 /// The current TLS configuration of each port; `None` without TLS.
 #[derive(Clone)]
-pub(super) struct TlsConfigs {
+pub(in crate::cli) struct TlsConfigs {
     /// Of the API port.
     pub grpc: Option<CurrentTls>,
     /// Of the HTTP port.
@@ -51,7 +51,7 @@ pub(super) struct TlsConfigs {
 
 impl TlsConfigs {
     /// Loads the TLS files that the settings name.
-    pub(super) fn load(settings: &Settings) -> Result<Self, Failure> {
+    pub(in crate::cli) fn load(settings: &Settings) -> Result<Self, Failure> {
         let load = |alpn| load_tls(settings, alpn).map(|config| config.map(CurrentTls::from));
         Ok(Self { grpc: load(Alpn::Http2)?, http: load(Alpn::Http1)? })
     }

@@ -64,7 +64,6 @@ impl Service {
         background.spawn(self.accounts.stored_hashes().run(watch.clone()));
         background.spawn(self.signing_keys.run(watch.clone()));
         background.spawn(self.outbox.run(self.mail_due, outbox.clone()));
-        background.spawn(self.backlog.run(watch.clone()));
         let (gate, tls, audit) = (self.gate, self.tls.clone(), self.audit.clone());
         let (keys, triggers) = (self.sealing_keys, self.reload_triggers);
         let reload = Reload::new(self.settings.clone(), gate, tls, audit, keys, triggers);
@@ -83,6 +82,7 @@ impl Service {
         }
         if let Some((listener, page)) = self.telemetry {
             log_telemetry(&listener);
+            background.spawn(self.backlog.run(watch.clone()));
             let options = telemetry_options(&self.settings, &self.connections);
             serving.push(tokio::spawn(server::serve_http1(listener, page, options, None, server.clone())));
         }
@@ -144,14 +144,16 @@ impl Running {
             tokio::join!(decisions, self.background.wait());
         };
         let mut rest = pin!(rest);
-        if tokio::time::timeout(QUIET_WAIT, &mut rest).await.is_err() {
+        let mut finished = tokio::time::timeout(QUIET_WAIT, &mut rest).await;
+        if finished.is_err() {
             tracing::info!(
                 "Waiting up to {} s for what cannot be interrupted: a mail that is being sent, and the results \
                  that the database has not stored yet; a second signal ends the wait",
                 left.as_secs().max(1)
             );
+            finished = tokio::time::timeout(left, rest).await;
         }
-        match tokio::time::timeout(left, rest).await {
+        match finished {
             Ok(()) => tracing::info!("Stopped"),
             Err(_) => {
                 tracing::warn!(

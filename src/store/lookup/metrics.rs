@@ -16,11 +16,11 @@ impl Lookup {
             waiting.iter().map(|queue| queue.waiting()).sum::<usize>()
         });
         let taken = Arc::clone(&queues);
-        let help = "Number of batches of look-ups that were sent to the database";
+        let help = "Number of batches of look-ups that were taken from a queue";
         register_total(registry, "lookup_batches", help, move || {
             taken.iter().map(|queue| queue.taken().0).sum()
         });
-        let help = "Number of look-ups in these batches";
+        let help = "Number of requests in these batches";
         register_total(registry, "lookups", help, move || queues.iter().map(|queue| queue.taken().1).sum());
         let Some((replicas, _)) = &self.replicas else { return };
         let (used, all) = (Arc::clone(replicas), replicas.count());

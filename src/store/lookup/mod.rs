@@ -24,7 +24,7 @@ use self::{
     lane::{postgres, replica, sqlite},
     pending::{PendingLookup, Queue, Reply},
 };
-use crate::database::{Connections, DatabaseError, replicas::Replicas};
+use crate::database::{Connections, DatabaseError, ReplicaState, replicas::Replicas};
 
 thread_local! {
     /// Number of the thread, in the order in which threads made their first look-up.
@@ -101,6 +101,14 @@ impl Lookup {
         };
         let batch_tokens_max = options.batch_tokens_max;
         Ok(Self { queues, replicas, answer_timeout, batch_tokens_max, _lanes: Arc::new(lanes) })
+    }
+
+    /// Waits until the replicas had time to be found current, and returns the state of each.
+    pub(super) async fn replicas_after_start(&self) -> Vec<ReplicaState> {
+        match &self.replicas {
+            Some((replicas, _)) => replicas.states_after_start().await,
+            None => Vec::new(),
+        }
     }
 
     /// Returns the queue for a caller on the current thread: that of the replicas while one of them is in

@@ -23,7 +23,7 @@ pub(super) async fn server_warnings(pool: &PostgresPool) -> Result<Vec<String>, 
     if !pool.is_pooled() {
         warnings.extend(connection_limit_warning(&mut connection, pool.connections_max()).await?);
         match pooler_warning(pool).await {
-            // The probe needs a few connections at once. The warning about the limit has said so.
+            // The probe needs a few connections at once.
             Err(error) if error.has_no_free_connection() => {}
             warning => warnings.extend(warning?),
         }
@@ -45,7 +45,7 @@ struct ConnectionLimits {
     /// Without the connections that are reserved for others.
     #[diesel(sql_type = Integer)]
     of_server: i32,
-    /// Superusers are bound by none of them.
+    /// A superuser is bound only by the limit of the server, without what is reserved for superusers.
     #[diesel(sql_type = Bool)]
     is_superuser: bool,
 }
@@ -67,18 +67,26 @@ async fn connection_limit_warning(
     }
     let ConnectionLimits { role, database, .. } = limits;
     let smallest = [
-        (limits.of_role, format!("ALTER ROLE {role} CONNECTION LIMIT -1")),
-        (limits.of_database, format!("ALTER DATABASE {database} CONNECTION LIMIT -1")),
-        (limits.of_server, "max_connections".to_owned()),
+        (
+            limits.of_role,
+            format!("the limit of the role {role}"),
+            format!("ALTER ROLE {role} CONNECTION LIMIT {connections_max}"),
+        ),
+        (
+            limits.of_database,
+            format!("the limit of the database {database}"),
+            format!("ALTER DATABASE {database} CONNECTION LIMIT {connections_max}"),
+        ),
+        (limits.of_server, "max_connections of the server".to_owned(), "max_connections".to_owned()),
     ]
     .into_iter()
-    .filter_map(|(limit, remedy)| Some((usize::try_from(limit).ok()?, remedy)))
+    .filter_map(|(limit, what, remedy)| Some((usize::try_from(limit).ok()?, what, remedy)))
     .min();
-    Ok(smallest.filter(|(limit, _)| *limit < connections_max).map(|(limit, remedy)| {
+    Ok(smallest.filter(|(limit, ..)| *limit < connections_max).map(|(limit, what, remedy)| {
         format!(
-            "PostgreSQL admits {limit} connections of the role {role} to the database {database}, but this instance \
-             opens up to {connections_max}: calls wait for a free connection, and fail after \
-             database.acquire-timeout; raise the limit ({remedy}), or lower database.pool-size"
+            "PostgreSQL admits {limit} connections ({what}), but this instance opens up to {connections_max}: calls \
+             wait for a free connection, and fail after database.acquire-timeout; raise the limit ({remedy}), or lower \
+             database.pool-size"
         )
     }))
 }

@@ -156,7 +156,7 @@ impl Account {
 
 /// Returns a free port below the range of ephemeral ports, so that the system does not assign it to another
 /// socket before the server starts.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let start = u16::try_from(std::process::id() % 10_000).unwrap() + 20_000;
     loop {

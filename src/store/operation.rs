@@ -1,0 +1,47 @@
+//! What an operator wants to know of the database: its clock, the space of its disk, its replicas.
+
+use std::path::Path;
+
+use diesel::{dsl::sql, select, sql_types::BigInt};
+use diesel_async::RunQueryDsl;
+use rustix::fs::statvfs;
+
+use super::Store;
+use crate::{
+    database::{Connections, DatabaseError, ReplicaState},
+    domain::Timestamp,
+};
+
+impl Store {
+    /// Returns the time of the clock of PostgreSQL; `None` on SQLite, which has no clock of its own.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] if the server does not answer.
+    pub async fn server_time(&self) -> Result<Option<Timestamp>, DatabaseError> {
+        let Connections::Postgres(pool) = &self.connections else { return Ok(None) };
+        let mut connection = pool.get().await?;
+        let query = select(sql::<BigInt>("(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"));
+        let micros = query.get_result(&mut connection).await?;
+        Ok(Some(Timestamp::from_unix_micros(micros)))
+    }
+
+    /// Returns the free space of the disk of a SQLite file in bytes; `None` if the system does not say, and
+    /// on PostgreSQL.
+    #[must_use]
+    pub fn disk_free(&self) -> Option<u64> {
+        match &self.connections {
+            Connections::Sqlite(threads) => disk_free(&threads.options().path),
+            Connections::Postgres(_) => None,
+        }
+    }
+
+    /// Waits until the replicas of PostgreSQL had time to be found current, and returns the state of each.
+    pub async fn replicas_after_start(&self) -> Vec<ReplicaState> {
+        self.lookup.replicas_after_start().await
+    }
+}
+
+/// Returns the free space of the disk of a file in bytes; `None` if the system does not say.
+pub(super) fn disk_free(path: &Path) -> Option<u64> {
+    statvfs(path).ok().map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+}

@@ -1,0 +1,150 @@
+//! `kairos-identity doctor`: what it says of a deployment that is well, and of one that is not.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Command, Output},
+};
+
+use serde_json::Value;
+
+use crate::support::{
+    daemon::free_port,
+    engine::Engine,
+    postgres::Postgres,
+    private_file,
+    program::{run_in, stderr, stdout},
+    server::TestServer,
+};
+
+/// A finding: check, status, detail.
+type Finding = (String, String, String);
+
+fn findings(output: &Output) -> Vec<Finding> {
+    let text = stdout(output);
+    let objects = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let field = |object: &Value, name: &str| object[name].as_str().unwrap().to_owned();
+    objects
+        .map(|object| (field(&object, "check"), field(&object, "status"), field(&object, "detail")))
+        .collect()
+}
+
+/// Returns the status of each check, and asserts that the exit code agrees with them.
+#[track_caller]
+fn statuses(output: &Output) -> Vec<(String, String)> {
+    let findings = findings(output);
+    let has_failed = findings.iter().any(|(_, status, _)| status == "failed");
+    assert_eq!(output.status.code(), Some(i32::from(has_failed)), "{findings:#?}\n{}", stderr(output));
+    findings.into_iter().map(|(check, status, _)| (check, status)).collect()
+}
+
+#[track_caller]
+fn assert_found(findings: &[Finding], check: &str, status: &str, parts: &[&str]) {
+    let found = findings.iter().any(|(of_check, of_status, detail)| {
+        of_check == check && of_status == status && parts.iter().all(|part| detail.contains(part))
+    });
+    assert!(found, "no {status} {check} with {parts:?}: {findings:#?}");
+}
+
+fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+    expected.iter().map(|(check, status)| ((*check).to_owned(), (*status).to_owned())).collect()
+}
+
+#[test]
+fn a_new_folder_is_checked_and_nothing_is_created_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = run_in(folder.path(), &["doctor", "--format", "json"]);
+    let expected = ["settings", "callers", "certificates", "pages", "mail", "database", "secret key"];
+    assert_eq!(statuses(&output), pairs(&expected.map(|check| (check, "ok"))));
+    assert_found(&findings(&output), "database", "ok", &["does not exist yet: serve creates it"]);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    assert_eq!(stderr(&output), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_service_is_well() {
+    for (engine, of_engine) in
+        [(Engine::Sqlite, &[("disk", "ok")][..]), (Engine::Postgres, &[("server", "ok"), ("clock", "ok")])]
+    {
+        let service = TestServer::start(engine).await;
+        let output =
+            service.command(&["doctor", "--format", "json", "--insecure-low-cost"]).output().unwrap();
+        let all = ["settings", "callers", "certificates", "pages", "mail", "database", "secret key"];
+        let expected: Vec<_> =
+            all.map(|check| (check, "ok")).into_iter().chain(of_engine.iter().copied()).collect();
+        assert_eq!(statuses(&output), pairs(&expected), "{:#?}", findings(&output));
+        assert_found(&findings(&output), "database", "ok", &["has the schema of this release"]);
+        assert_found(&findings(&output), "secret key", "ok", &["decrypts the secrets"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_that_is_wrong_is_found_in_one_run() {
+    let service = TestServer::start(Engine::Sqlite).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    private_file::write(file("callers.toml"), "[bff]\nmethods = []\n");
+    private_file::write(file("key.pem"), "no key");
+    fs::write(file("cert.pem"), "no certificate").unwrap();
+    private_file::write(file("other.key"), "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=");
+    fs::set_permissions(file("other.key"), fs::Permissions::from_mode(0o644)).unwrap();
+    let path = |name: &str| file(name).to_str().unwrap().to_owned();
+    let mail = format!("smtp://127.0.0.1:{}", free_port());
+    let output = service
+        .command(&["doctor", "--format", "json", "--insecure-low-cost"])
+        .args(["--callers", &path("callers.toml"), "--mail-url", &mail])
+        .args(["--tls-cert", &path("cert.pem"), "--tls-key", &path("key.pem")])
+        .args(["--secret-key-file", &path("other.key")])
+        .output()
+        .unwrap();
+
+    statuses(&output);
+    let found = findings(&output);
+    assert_found(&found, "callers", "failed", &["callers.toml", "token-hashes"]);
+    assert_found(&found, "certificates", "failed", &["cert.pem", "server.tls-cert"]);
+    assert_found(&found, "mail", "failed", &["mail.url", "no program listens"]);
+    assert_found(&found, "secret key", "warning", &["other users may read", "chmod 600"]);
+    assert_found(&found, "secret key", "failed", &["was encrypted under another key"]);
+    assert_found(&found, "database", "ok", &["has the schema"]);
+    assert!(stderr(&output).contains("findings are failures"), "{}", stderr(&output));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_admits_few_and_a_replica_that_is_none_are_found() {
+    let cluster = Postgres::shared();
+    let (database, url) = cluster.create_database_of("few_for_doctor");
+    let service = TestServer::on_url(url).start().await;
+    cluster.psql(database.name(), "ALTER ROLE few_for_doctor CONNECTION LIMIT 12");
+    let other = cluster.create_database();
+    let output = service
+        .command(&["doctor", "--format", "json", "--insecure-low-cost"])
+        .env("KAIROS_IDENTITY_DATABASE_READ_URLS", other.url())
+        .output()
+        .unwrap();
+
+    statuses(&output);
+    let found = findings(&output);
+    assert_found(&found, "server", "warning", &["PostgreSQL admits 12 connections", "database.pool-size"]);
+    assert_found(&found, "replica", "failed", &["serves no look-ups: "]);
+    assert!(found.iter().all(|(_, _, detail)| !detail.ends_with("look-ups: ")), "{found:#?}");
+}
+
+#[test]
+fn a_database_that_does_not_answer_is_one_finding_among_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("secret.key");
+    private_file::write(&key, "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=");
+    let doctor = |arguments: &[&str], folder: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kairos-identity"));
+        command.args(["doctor", "--format", "json"]).args(arguments).env_clear();
+        command.current_dir(folder).output().unwrap()
+    };
+    // Without the wait of the start for the server.
+    let url = format!("postgres://kairos:hunter2@127.0.0.1:{}/x", free_port());
+    let output = doctor(&["--database-url", &url, "--secret-key-file", key.to_str().unwrap()], folder.path());
+    statuses(&output);
+    assert_found(&findings(&output), "database", "failed", &["no program listens there"]);
+    assert_found(&findings(&output), "mail", "ok", &["mails can be written"]);
+    assert!(!stdout(&output).contains("hunter2"));
+}
