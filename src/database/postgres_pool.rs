@@ -110,8 +110,8 @@ impl ConnectionPool {
     }
 
     /// Returns a connection, within the time limits on waiting and connecting. If the server has no free
-    /// connection, waits for one of the pool for `acquire_timeout` more, as a caller does whose pool is as large
-    /// as it may be.
+    /// connection, waits for one of the pool for `acquire_timeout` more, as a caller does whose pool is as
+    /// large as it may be.
     pub(super) async fn get(&self) -> Result<Object<AsyncPgConnection>, DatabaseError> {
         let _waiting = self.count_waiting();
         let refusal = match self.get_at_once().await {

@@ -1,4 +1,4 @@
-//! What an operator wants to know of the database: its clock, the space of its disk, its replicas.
+//! What an operator asks about the database: its clock, the space of its disk, its replicas.
 
 use std::path::Path;
 

@@ -101,7 +101,7 @@ async fn everything_that_is_wrong_is_found_in_one_run() {
 
     statuses(&output);
     let found = findings(&output);
-    assert_found(&found, "callers", "failed", &["callers.toml", "token-hashes"]);
+    assert_found(&found, "callers", "failed", &["callers.toml", "user-fields"]);
     assert_found(&found, "certificates", "failed", &["cert.pem", "server.tls-cert"]);
     assert_found(&found, "mail", "failed", &["mail.url", "no program listens"]);
     assert_found(&found, "secret key", "warning", &["other users may read", "chmod 600"]);
