@@ -108,6 +108,7 @@ fn jump(from: Reading, to: Reading) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::with_warnings;
 
     const START: Timestamp = Timestamp::from_unix_micros(1_700_000_000_000_000);
     const MONTH: Duration = Duration::from_hours(30 * 24);
@@ -163,6 +164,22 @@ mod tests {
             watch.compare_with_stored_times(before, after);
             assert_eq!(watch.deletion_time().is_none(), is_paused, "{before:?} {after:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_pause_is_said_with_its_length() {
+        let ((), warnings) = with_warnings(async {
+            let (clock, mut jumped) = watch(MONTH);
+            clock.set(START.plus(JUMP_MIN));
+            assert_eq!(jumped.deletion_time(), None);
+            let (_, mut silent) = watch(MONTH);
+            silent.compare_with_stored_times(Some(START.minus(MONTH)), None);
+        })
+        .await;
+        let [jump, silence] = warnings.as_slice() else { panic!("{warnings:?}") };
+        let paused = "expired rows are not deleted for 720 h";
+        assert!(jump.contains("The clock jumped forward by 60 min") && jump.contains(paused), "{jump}");
+        assert!(silence.contains("No event was stored for 720 h") && silence.contains(paused), "{silence}");
     }
 
     #[test]

@@ -141,6 +141,22 @@ mod tests {
     }
 
     #[test]
+    fn a_transaction_is_repeated_only_after_an_error_that_rolled_it_back() {
+        let remedy = |code: &[u8], severity: &[u8]| SqlState::new(code, severity).unwrap().remedy();
+        for (code, expected) in [
+            (b"40001", Some(Remedy::Repeat)),
+            (b"40P01", Some(Remedy::Repeat)),
+            (b"0A000", Some(Remedy::NewConnection)),
+            (b"26000", Some(Remedy::NewConnection)),
+            (b"23505", None),
+            (b"40003", None), // statement_completion_unknown
+        ] {
+            assert_eq!(remedy(code, b"ERROR"), expected, "{}", String::from_utf8_lossy(code));
+            assert_eq!(remedy(code, b"FATAL"), None, "it may have been committed");
+        }
+    }
+
+    #[test]
     fn only_errors_that_may_pass_are_unavailable() {
         let is_unavailable = |code: &[u8]| SqlState::new(code, b"ERROR").unwrap().is_unavailable();
         for code in [b"57014", b"53100", b"53300", b"40P01", b"57P03", b"08006", b"25006"] {

@@ -25,7 +25,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
 const FROM_THE_FILES_FOLDER: &[&str] = &["include_str!", "include_bytes!", "BASH_SOURCE", "](", "path = \""];
 
 /// Folders of one machine or user.
-const FOLDERS_OF_A_MACHINE: &[&str] = &["/home/", "/root/", "/Users/"];
+const FOLDERS_OF_A_MACHINE: &[&str] = &["/home/", "/root/", "/Users/", "/work/"];
 
 /// Commands that use the network, and the files that may.
 const INSTALLERS: &[&str] =
