@@ -51,13 +51,17 @@ impl Default for Durations {
 impl Durations {
     /// Adds a duration. If the W3C trace id of its call is known, it becomes the exemplar of its bucket.
     pub fn observe(&self, duration: Duration, trace_id: Option<&str>) {
-        self.0.observe(duration.as_secs_f64(), trace_id.map(|id| [("trace_id", id.to_owned())]), None);
+        observe(&self.0, duration, trace_id);
     }
 
     /// Adds this histogram to a registry. `name` has no unit; the unit is seconds.
     pub fn register(&self, registry: &mut Registry, name: &str, help: &str) {
         registry.register_with_unit(name, help, Unit::Seconds, self.0.clone());
     }
+}
+
+fn observe(histogram: &HistogramWithExemplars<TraceLabels>, duration: Duration, trace_id: Option<&str>) {
+    histogram.observe(duration.as_secs_f64(), trace_id.map(|id| [("trace_id", id.to_owned())]), None);
 }
 
 /// Histograms of durations, one for each set of labels. The labels must have few values.
@@ -73,10 +77,9 @@ impl<L: Labels> Default for DurationsBy<L> {
 }
 
 impl<L: Labels> DurationsBy<L> {
-    /// Returns the histogram of these labels.
-    #[must_use]
-    pub fn of(&self, labels: &L) -> Durations {
-        Durations(self.0.get_or_create_owned(labels))
+    /// Adds a duration to the histogram of these labels, as [`Durations::observe`] does.
+    pub fn observe(&self, labels: &L, duration: Duration, trace_id: Option<&str>) {
+        observe(&self.0.get_or_create(labels), duration, trace_id);
     }
 
     /// Adds these histograms to a registry. `name` has no unit; the unit is seconds.

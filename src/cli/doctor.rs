@@ -1,7 +1,9 @@
 //! `kairos-identity doctor`: checks the whole deployment, and says for each part what is well and what to do.
 //!
-//! It runs the checks of the start of `serve`, and reports what the start would refuse or warn of. It changes
-//! nothing, except that the primary of replicas gets a row of the kind by which a service recognizes them.
+//! It runs the checks of the start of `serve`, except that it opens no port, and reports what the start would
+//! refuse or warn of. It creates no database and no key. It opens a SQLite file as a service does, so that
+//! the WAL may be moved into the file or files beside it may appear, and the primary of replicas gets a row
+//! of the kind by which a service recognizes them.
 
 use std::{path::Path, time::Duration};
 
@@ -13,8 +15,9 @@ use super::{
     reason, serve, signing, store,
 };
 use crate::{
+    access_token::ISSUED_AHEAD_MAX,
     clock::Clock,
-    config::{ConfigError, DatabaseUrl, MailUrl, ServeFlags, Settings, Sources},
+    config::{DatabaseUrl, MailUrl, ServeFlags, Settings, Sources},
     store::{Schema, Store},
     telemetry::with_warnings,
 };
@@ -24,7 +27,7 @@ use crate::{
 const CLOCK_DIFFERENCE_WARNED: Duration = Duration::from_secs(1);
 
 /// From this difference on, an instance refuses the access tokens of another one.
-const CLOCK_DIFFERENCE_MAX: Duration = crate::access_token::ISSUED_AHEAD_MAX;
+const CLOCK_DIFFERENCE_MAX: Duration = ISSUED_AHEAD_MAX;
 
 /// Free space of the disk of a SQLite file below which there is a warning.
 const DISK_FREE_WARNED: u64 = 1 << 30;
@@ -131,14 +134,10 @@ impl Doctor {
 /// Checks the values of the settings against each other.
 fn check_settings(report: &mut Report, settings: &Settings, sources: &Sources) {
     let before = report.0.len();
-    match settings.check_for_serve(sources) {
-        Ok(()) => {}
-        Err(ConfigError::Several(broken)) => {
-            for rule in broken {
-                report.add("settings", Status::Failed, rule.to_string());
-            }
+    if let Err(error) = settings.check_for_serve(sources) {
+        for rule in error.texts() {
+            report.add("settings", Status::Failed, rule);
         }
-        Err(error) => report.add("settings", Status::Failed, error.to_string()),
     }
     for warning in sources.warnings().iter().chain(&settings.warnings(sources)) {
         report.add("settings", Status::Warning, warning);
@@ -179,8 +178,13 @@ async fn check_files(report: &mut Report, settings: &Settings) {
 /// Checks that mails can be delivered: connects to the SMTP server, with TLS and the user, and sends no mail.
 async fn check_mail(report: &mut Report, settings: &Settings) {
     let checked = Box::pin(async {
-        let transport = serve::transport(settings)?;
-        transport.check().await.map_err(|reason| format!("mail.url: {reason}"))
+        match settings.mail.url {
+            MailUrl::Folder(_) => serve::check_mail(settings),
+            MailUrl::Smtp { .. } => {
+                let connected = serve::transport(settings)?.connect().await;
+                connected.map_err(|reason| format!("mail.url: {reason}"))
+            }
+        }
     });
     report
         .run("mail", checked, |()| match &settings.mail.url {

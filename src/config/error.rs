@@ -138,6 +138,15 @@ impl ConfigError {
         }
     }
 
+    /// Returns the text of each error.
+    #[must_use]
+    pub fn texts(&self) -> Vec<String> {
+        match self {
+            Self::Several(errors) => errors.iter().map(ToString::to_string).collect(),
+            single => vec![single.to_string()],
+        }
+    }
+
     /// True if the value of a command line flag is malformed.
     #[must_use]
     pub fn is_about_flag(&self) -> bool {

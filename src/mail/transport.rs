@@ -37,17 +37,14 @@ impl Transport {
         Ok(Self(Destination::Smtp(Box::new(Smtp::new(options)?))))
     }
 
-    /// Checks that mails can be delivered, without a mail: that the folder can be written, or that the SMTP
-    /// server accepts a connection, TLS, and the user if there is one.
+    /// Connects to the SMTP server as for a mail, with TLS and the user if there is one, and sends no mail. A
+    /// folder needs no connection.
     ///
     /// # Errors
     /// The reason, for the operator.
-    pub async fn check(&self) -> Result<(), String> {
+    pub async fn connect(&self) -> Result<(), String> {
         match &self.0 {
-            Destination::Folder(path) => {
-                let checked = publish::check_folder(path);
-                checked.map_err(|error| format!("mails cannot be written to {}: {error}", path.display()))
-            }
+            Destination::Folder(_) => Ok(()),
             Destination::Smtp(smtp) => smtp.check().await,
         }
     }

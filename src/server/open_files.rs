@@ -36,6 +36,7 @@ pub fn require_min() -> Result<(), TooFewFiles> {
 }
 
 /// Returns the soft limit on open files; `None` if there is none.
-pub(super) fn limit() -> Option<usize> {
+#[must_use]
+pub fn limit() -> Option<usize> {
     getrlimit(Resource::Nofile).current.map(|files| usize::try_from(files).unwrap_or(usize::MAX))
 }

@@ -12,13 +12,15 @@ impl Store {
     /// Adds the metrics of the database and of the look-ups to a registry.
     pub fn register_metrics(&self, registry: &mut Registry) {
         self.lookup.register_metrics(registry);
-        match &self.connections {
-            Connections::Sqlite(threads) => register_sqlite(registry, threads),
-            Connections::Postgres(pool) => register_postgres(registry, pool),
-        }
         let failures = match &self.connections {
-            Connections::Sqlite(threads) => threads.disk_full_failures().clone(),
-            Connections::Postgres(pool) => pool.disk_full_failures().clone(),
+            Connections::Sqlite(threads) => {
+                register_sqlite(registry, threads);
+                threads.disk_full_failures().clone()
+            }
+            Connections::Postgres(pool) => {
+                register_postgres(registry, pool);
+                pool.disk_full_failures().clone()
+            }
         };
         register_total(
             registry,

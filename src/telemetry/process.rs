@@ -5,11 +5,13 @@ use std::{fs, time::Duration};
 
 use rustix::{
     param::page_size,
-    process::{Resource, getrlimit},
     time::{ClockId, clock_gettime},
 };
 
-use crate::metrics::{EncodeLabelSet, Info, PREFIX, Registry, Unit, register_gauge, register_seconds_total};
+use crate::{
+    metrics::{EncodeLabelSet, Info, PREFIX, Registry, Unit, register_gauge, register_seconds_total},
+    server::open_files,
+};
 
 /// The labels of the build.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -32,13 +34,13 @@ pub(super) fn register(registry: &mut Registry, started_at: Duration) {
     register_seconds_total(registry, "process_cpu", "Processor time of all threads", cpu_time);
     let bytes = Some(Unit::Bytes);
     register_gauge(registry, "process_resident_memory", "Memory in use", bytes, resident_bytes);
-    register_gauge(registry, "process_open_fds", "Number of open files and sockets", None, open_files);
+    register_gauge(registry, "process_open_fds", "Number of open files and sockets", None, count_open_files);
     register_gauge(
         registry,
         "process_max_fds",
         "Limit on the number of open files and sockets",
         None,
-        || getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
+        || open_files::limit().unwrap_or(usize::MAX),
     );
 }
 
@@ -56,6 +58,6 @@ fn resident_bytes() -> u64 {
 }
 
 /// Returns the number of open files; 0 if the system does not say.
-fn open_files() -> usize {
+fn count_open_files() -> usize {
     fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use tracing::{
-    Event, Subscriber,
+    Dispatch, Event, Subscriber,
     field::{Field, Visit},
     instrument::WithSubscriber,
 };
@@ -19,6 +19,9 @@ use tracing_subscriber::{
 /// Runs `work` and returns its result with the messages of the warnings and errors that it logged. They are
 /// not logged. Those of tasks that `work` spawns are not among them.
 pub async fn with_warnings<T>(work: impl Future<Output = T>) -> (T, Vec<String>) {
+    // While a process has a single subscriber, tracing asks only that of the current thread whether an event
+    // is of interest. A thread without one, as in tests, would switch the event off for this work too.
+    let _second = Dispatch::new(Registry::default());
     let collected = Collected::default();
     let subscriber = Registry::default().with(collected.clone().with_filter(LevelFilter::WARN));
     let result = work.with_subscriber(subscriber).await;

@@ -12,7 +12,7 @@ use clap::Args;
 use self::assembly::Service;
 pub(super) use self::{
     options::transport,
-    preflight::{check_keys, check_schema, has_database, load_templates},
+    preflight::{check_keys, check_mail, check_schema, has_database, load_templates},
     reload::{TlsConfigs, gate},
 };
 use super::{Failure, signals::Signals};

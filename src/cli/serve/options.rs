@@ -204,16 +204,23 @@ pub(super) fn http1_options(settings: &Settings, metrics: &ConnectionMetrics) ->
 
 /// Binds the HTTP port, if `http.listen` is set.
 pub(super) fn bind_http(settings: &Settings) -> Result<Option<TcpListener>, Failure> {
-    let Some(address) = settings.http.listen else { return Ok(None) };
-    let bound = server::bind(address);
-    bound.map(Some).map_err(|error| bind_failure("http.listen", "--http-listen", address, &error))
+    settings.http.listen.map(|address| bind_to(address, "http.listen", "--http-listen")).transpose()
 }
 
 /// Binds the port of the metrics, if `telemetry.listen` is set.
 pub(super) fn bind_telemetry(settings: &Settings) -> Result<Option<TcpListener>, Failure> {
-    let Some(address) = settings.telemetry.listen else { return Ok(None) };
-    let bound = server::bind(address);
-    bound.map(Some).map_err(|error| bind_failure("telemetry.listen", "--telemetry-listen", address, &error))
+    let address = settings.telemetry.listen;
+    address.map(|address| bind_to(address, "telemetry.listen", "--telemetry-listen")).transpose()
+}
+
+/// Binds the API port.
+pub(super) fn bind(settings: &Settings) -> Result<TcpListener, Failure> {
+    bind_to(settings.server.listen, "server.listen", "--listen")
+}
+
+/// Binds the port of an address that this setting and this flag name.
+fn bind_to(address: SocketAddr, key: &str, flag: &str) -> Result<TcpListener, Failure> {
+    server::bind(address).map_err(|error| bind_failure(key, flag, address, &error))
 }
 
 /// Returns the limits of the port of the metrics, which a few monitoring systems read.
@@ -224,12 +231,6 @@ pub(super) fn telemetry_options(settings: &Settings, metrics: &ConnectionMetrics
         metrics: metrics.of_port("telemetry"),
         ..http1_options(settings, metrics)
     }
-}
-
-/// Binds the API port.
-pub(super) fn bind(settings: &Settings) -> Result<TcpListener, Failure> {
-    let address = settings.server.listen;
-    server::bind(address).map_err(|error| bind_failure("server.listen", "--listen", address, &error))
 }
 
 /// Formats an error of a port with the setting and the flag that name its address.

@@ -12,7 +12,7 @@ use crate::{
     callers::CallerGate,
     cli::{Failure, reason, signing, store},
     clock::Clock,
-    config::{ConfigError, DatabaseUrl, MailUrl, Numbered, Settings, Sources, same_port},
+    config::{DatabaseUrl, MailUrl, Numbered, Settings, Sources, same_port},
     env::Env,
     pages::PageTemplates,
     publish,
@@ -47,9 +47,8 @@ impl Findings {
 /// which it tries the folders are removed again. It creates and migrates no database, and creates no key.
 pub(super) async fn check(settings: &Settings, sources: &Sources, clock: &Clock) -> Result<Checked, Failure> {
     let mut findings = Findings::default();
-    match settings.check_for_serve(sources) {
-        Err(ConfigError::Several(broken)) => findings.0.extend(broken.iter().map(ToString::to_string)),
-        checked => drop(findings.keep(checked.map_err(|error| error.to_string()))),
+    if let Err(error) = settings.check_for_serve(sources) {
+        findings.0.extend(error.texts());
     }
     let reload_triggers = ReloadTriggers::begin(settings);
     let gate = findings.keep(reload::gate(settings));
@@ -96,7 +95,7 @@ pub(in crate::cli) fn load_templates(settings: &Settings) -> Result<Option<PageT
 }
 
 /// Checks that mails can be written to their folder, or that the SMTP transport can be constructed.
-fn check_mail(settings: &Settings) -> Result<(), Failure> {
+pub(in crate::cli) fn check_mail(settings: &Settings) -> Result<(), Failure> {
     match &settings.mail.url {
         MailUrl::Folder(path) => publish::check_folder(path)
             .map_err(|error| format!("mail.url: mails cannot be written to {}: {error}", path.display())),

@@ -68,8 +68,7 @@ impl CallMetrics {
         Self { calls, durations }
     }
 
-    /// Counts a call that has ended. `method` is `None` if it is unknown; the caller is `None` if it is not
-    /// authenticated.
+    /// Counts a call that has ended.
     pub(super) fn record(&self, call: EndedCall<'_>) {
         let rpc_method = call.method.map_or(OTHER, |method| method.path.trim_start_matches('/'));
         self.calls.add(
@@ -81,15 +80,17 @@ impl CallMetrics {
             },
             1,
         );
-        self.durations.of(&MethodLabel { rpc_method }).observe(call.duration, call.trace_id);
+        self.durations.observe(&MethodLabel { rpc_method }, call.duration, call.trace_id);
     }
 }
 
 /// A call that has ended.
 pub(super) struct EndedCall<'a> {
+    /// `None` if it is unknown.
     pub(super) method: Option<Method>,
     pub(super) code: Cow<'static, str>,
     pub(super) reason: Option<&'a str>,
+    /// `None` if it is not authenticated.
     pub(super) caller: Option<&'a Arc<Caller>>,
     pub(super) duration: Duration,
     pub(super) trace_id: Option<&'a str>,
