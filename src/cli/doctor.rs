@@ -1,23 +1,29 @@
 //! `kairos-identity doctor`: checks the whole deployment, and says for each part what is well and what to do.
 //!
-//! It runs the checks of the start of `serve`, except that it opens no port, and reports what the start would
-//! refuse or warn of. It creates no database and no key. It opens a SQLite file as a service does, so that
-//! the WAL may be moved into the file or files beside it may appear, and the primary of replicas gets a row
-//! of the kind by which a service recognizes them.
+//! It runs the checks of the start of `serve` and reports what the start would refuse or warn of, and what
+//! would not work after it. It creates no database and no key. Its check that the database can be written
+//! changes no row. In a SQLite file, it makes the number greater by which a service notices that the file was
+//! overwritten, and moves the WAL into the file. The primary of replicas gets a row of the kind by which a
+//! service recognizes them.
 
-use std::{path::Path, time::Duration};
+use std::{io, path::Path, pin::pin, time::Duration};
 
 use clap::Args;
+use tokio::time::timeout;
 
 use super::{
-    Failure,
+    Failure, healthcheck,
     list::{Field, FormatFlag, List},
-    reason, serve, signing, store,
+    output::print_error,
+    reason,
+    serve::{self, Port},
+    signing, store,
 };
 use crate::{
     access_token::ISSUED_AHEAD_MAX,
     clock::Clock,
     config::{DatabaseUrl, MailUrl, ServeFlags, Settings, Sources},
+    database::DatabaseError,
     store::{Schema, Store},
     telemetry::with_warnings,
 };
@@ -28,6 +34,9 @@ const CLOCK_DIFFERENCE_WARNED: Duration = Duration::from_secs(1);
 
 /// From this difference on, an instance refuses the access tokens of another one.
 const CLOCK_DIFFERENCE_MAX: Duration = ISSUED_AHEAD_MAX;
+
+/// A check that takes longer is announced.
+const ANNOUNCED_AFTER: Duration = Duration::from_secs(2);
 
 /// Free space of the disk of a SQLite file below which there is a warning.
 const DISK_FREE_WARNED: u64 = 1 << 30;
@@ -89,7 +98,7 @@ impl Report {
         work: impl Future<Output = Result<T, Failure>>,
         well: impl FnOnce(&T) -> String,
     ) -> Option<T> {
-        let (result, warnings) = with_warnings(work).await;
+        let (result, warnings) = announced(check, with_warnings(work)).await;
         let is_warned = !warnings.is_empty();
         for warning in warnings {
             self.add(check, Status::Warning, warning);
@@ -109,11 +118,23 @@ impl Report {
     }
 }
 
+/// Runs a check, and says on standard error that it is under way if it takes long.
+async fn announced<T>(check: &str, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    if let Ok(done) = timeout(ANNOUNCED_AFTER, work.as_mut()).await {
+        return done;
+    }
+    // The report does not depend on this line.
+    let _ = print_error(format!("doctor: still checking: {check}"));
+    work.await
+}
+
 impl Doctor {
     pub(super) async fn run(self, settings: &Settings, sources: &Sources) -> Result<(), Failure> {
         let mut report = Report::default();
         check_settings(&mut report, settings, sources);
         check_files(&mut report, settings).await;
+        check_ports(&mut report, settings).await;
         check_mail(&mut report, settings).await;
         check_database(&mut report, settings).await;
         let mut list = List::new(self.format, ["check", "status", "detail"]);
@@ -175,6 +196,41 @@ async fn check_files(report: &mut Report, settings: &Settings) {
         .await;
 }
 
+/// Checks that the ports can be opened, or that the service has them open.
+async fn check_ports(report: &mut Report, settings: &Settings) {
+    let before = report.0.len();
+    let mut running = None;
+    for port in Port::all(settings) {
+        match port.check() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                if running.is_none() {
+                    running = Some(Box::pin(healthcheck::check_running(settings)).await);
+                }
+                if let Some(Err(no_answer)) = &running {
+                    let detail = port.failure(&error);
+                    let unless = format!("{detail}, unless that program is this service ({no_answer})");
+                    report.add("ports", Status::Warning, unless);
+                }
+            }
+            Err(error) => report.add("ports", Status::Failed, port.failure(&error)),
+            Ok(()) => {}
+        }
+    }
+    if report.0.len() > before {
+        return;
+    }
+    let addresses: Vec<_> = Port::all(settings).map(|port| port.address.to_string()).collect();
+    let addresses = addresses.join(", ");
+    report.add(
+        "ports",
+        Status::Ok,
+        match running {
+            Some(_) => format!("the service runs at {addresses}"),
+            None => format!("{addresses} can be opened"),
+        },
+    );
+}
+
 /// Checks that mails can be delivered: connects to the SMTP server, with TLS and the user, and sends no mail.
 async fn check_mail(report: &mut Report, settings: &Settings) {
     let checked = Box::pin(async {
@@ -203,15 +259,18 @@ async fn check_database(report: &mut Report, settings: &Settings) {
         }
         let store = store::open_to_serve(settings)?;
         let schema = serve::check_schema(settings, &store).await?;
+        check_use(&store, &schema)
+            .await
+            .map_err(|error| format!("database.url: {url}: {}", reason(error)))?;
         Ok(Some((store, schema)))
     });
     let opened = report
         .run("database", opened, |opened| match opened {
             None => format!("{url} does not exist yet: serve creates it"),
             Some((_, Schema::Behind(missing))) => {
-                format!("{url} answers; serve applies {} migrations at its start", missing.len())
+                format!("{url} can be written; serve applies {} migrations at its start", missing.len())
             }
-            Some(_) => format!("{url} answers, and has the schema of this release"),
+            Some(_) => format!("{url} can be written, and has the schema of this release"),
         })
         .await;
     let Some(opened) = opened else { return };
@@ -228,6 +287,14 @@ async fn check_database(report: &mut Report, settings: &Settings) {
         DatabaseUrl::Sqlite(path) => check_disk(report, &store, path),
         DatabaseUrl::Postgres(_) => check_server(report, &store).await,
     }
+}
+
+/// Checks that the database can be written, and that users can be read, as the health of the service does.
+async fn check_use(store: &Store, schema: &Schema) -> Result<(), DatabaseError> {
+    if *schema == Schema::Current {
+        store.check_logins().await?;
+    }
+    store.check_writes().await
 }
 
 fn secret_key_detail(has_key: bool) -> String {
@@ -280,7 +347,7 @@ async fn check_server(report: &mut Report, store: &Store) {
         }
         Err(error) => report.add("clock", Status::Failed, reason(error)),
     }
-    for replica in store.replicas_after_start().await {
+    for replica in announced("replica", store.replicas_after_start()).await {
         let address = replica.address;
         match replica.excluded_because {
             None => report.add("replica", Status::Ok, format!("{address} is current and serves look-ups")),

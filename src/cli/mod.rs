@@ -20,6 +20,7 @@ mod output;
 mod printable;
 mod progress;
 mod serve;
+mod shell;
 mod signals;
 mod signing;
 mod store;
@@ -27,7 +28,7 @@ mod user;
 
 use std::{process::ExitCode, time::Duration};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 pub use self::failure::CliError;
 use self::failure::{Failure, reason};
@@ -66,7 +67,7 @@ const CLOSE_TIMEOUT_AFTER_FAILURE: Duration = Duration::from_millis(500);
 )]
 pub struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: AnyCommand,
     #[command(flatten)]
     store: StoreFlags,
 }
@@ -111,14 +112,30 @@ enum Command {
     /// stop the service, remove the -wal and -shm files of the database, and copy the backup over the
     /// database.
     Backup(backup::Backup),
-    /// Check settings, files, database, keys and mail before or while the service runs
+    /// Check settings, files, ports, database, keys and mail before or while the service runs
     ///
-    /// Runs the checks of the start of `serve`, connects to the SMTP server without sending a mail, and
-    /// compares clocks and replicas. The fields of a finding: check; ok, warning or failed; what was found,
-    /// and what to do. The exit code is 1 if a finding is a failure. Give it the same settings as `serve`.
+    /// Runs the checks of the start of `serve`, writes to the database without changing a row, connects to
+    /// the SMTP server without sending a mail, and compares clocks and replicas. The fields of a finding:
+    /// check; ok, warning or failed; what was found, and what to do. The exit code is 1 if a finding is a
+    /// failure: with it, `serve` does not start, or starts without mail or without a replica. Give it the
+    /// same settings as `serve`.
     Doctor(doctor::Doctor),
     /// Check the health of the running service, for example in a container
     Healthcheck(healthcheck::Healthcheck),
+}
+
+/// All commands.
+#[derive(Debug, Subcommand)]
+enum AnyCommand {
+    #[command(flatten)]
+    WithSettings(Command),
+    /// Print the completions of this command line for a shell
+    ///
+    /// For example, for bash: kairos-identity completions bash >
+    /// ~/.local/share/bash-completion/completions/kairos-identity
+    Completions(shell::Completions),
+    /// Write the man pages of this command line into a folder
+    Man(shell::Man),
 }
 
 /// Parses the command line and runs its command. Returns the exit code of the process.
@@ -158,21 +175,30 @@ impl Cli {
         // rustls needs a default provider if a library builds its own TLS configuration. A second call
         // changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let (store_flags, serve_flags) = self.setting_flags()?;
+        match self.command {
+            AnyCommand::WithSettings(command) => command.run(&self.store),
+            AnyCommand::Completions(completions) => Ok(completions.run(Self::command())?),
+            AnyCommand::Man(man) => Ok(man.run(Self::command())?),
+        }
+    }
+}
+
+impl Command {
+    fn run(self, store_flags: &StoreFlags) -> Result<(), CliError> {
+        let (store_flags, serve_flags) = self.setting_flags(store_flags)?;
         let (settings, sources) = Settings::load(&store_flags, &serve_flags)?;
         open_files::raise_limit();
         open_files::require_min().map_err(|error| error.to_string())?;
         let is_json = settings.log.format == LogFormat::Json;
         let started_at = Duration::from_micros(Clock::system().now().unix_micros().unsigned_abs());
         // `doctor` reports the warnings itself.
-        let level =
-            if matches!(self.command, Command::Doctor(_)) { "off" } else { settings.log.level.as_str() };
+        let level = if matches!(self, Self::Doctor(_)) { "off" } else { settings.log.level.as_str() };
         let telemetry = telemetry::init(level, is_json, started_at).map_err(|error| error.to_string())?;
         // `caller token` writes an entry of the callers file to standard error: no warning may be among it.
-        if !matches!(self.command, Command::Caller(_) | Command::Doctor(_)) {
+        if !matches!(self, Self::Caller(_) | Self::Doctor(_)) {
             sources.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         }
-        if let Command::Serve(serve) = &self.command
+        if let Self::Serve(serve) = &self
             && serve.print_config
         {
             settings.check_for_serve(&sources)?;
@@ -182,19 +208,19 @@ impl Cli {
         let runtime = builder.enable_all().event_interval(EVENT_INTERVAL).build();
         let runtime = runtime.map_err(|error| format!("cannot start the async runtime: {error}"))?;
         let done = runtime.block_on(async {
-            match self.command {
-                Command::Serve(_) => serve::run(settings, &sources, &telemetry).await,
-                Command::Migrate => migrate::run(&settings).await,
-                Command::User(user) => user.run(&settings).await,
-                Command::Audit(audit) => audit.run(&settings).await,
-                Command::Caller(caller) => caller.run(&settings),
-                Command::Keys(keys) => keys.run(&settings).await,
-                Command::Import(import) => import.run(&settings).await,
-                Command::Export(export) => export.run(&settings).await,
-                Command::Copy(copy) => copy.run(&settings).await,
-                Command::Backup(backup) => backup.run(&settings),
-                Command::Doctor(doctor) => doctor.run(&settings, &sources).await,
-                Command::Healthcheck(healthcheck) => healthcheck.run(&settings).await,
+            match self {
+                Self::Serve(_) => serve::run(settings, &sources, &telemetry).await,
+                Self::Migrate => migrate::run(&settings).await,
+                Self::User(user) => user.run(&settings).await,
+                Self::Audit(audit) => audit.run(&settings).await,
+                Self::Caller(caller) => caller.run(&settings),
+                Self::Keys(keys) => keys.run(&settings).await,
+                Self::Import(import) => import.run(&settings).await,
+                Self::Export(export) => export.run(&settings).await,
+                Self::Copy(copy) => copy.run(&settings).await,
+                Self::Backup(backup) => backup.run(&settings),
+                Self::Doctor(doctor) => doctor.run(&settings, &sources).await,
+                Self::Healthcheck(healthcheck) => healthcheck.run(&settings).await,
             }
         });
         // The tasks of the runtime own the last handles of the store.
@@ -210,13 +236,13 @@ impl Cli {
     ///
     /// # Errors
     /// [`CliError::MalformedFlag`] if the URL of a source or target is malformed.
-    fn setting_flags(&self) -> Result<(StoreFlags, ServeFlags), CliError> {
-        let mut store_flags = self.store.clone();
+    fn setting_flags(&self, store_flags: &StoreFlags) -> Result<(StoreFlags, ServeFlags), CliError> {
+        let mut store_flags = store_flags.clone();
         let mut serve_flags = ServeFlags::default();
-        match &self.command {
-            Command::Serve(serve) => serve_flags = serve.flags.clone(),
-            Command::Doctor(doctor) => serve_flags = doctor.flags.clone(),
-            Command::Import(import) => {
+        match self {
+            Self::Serve(serve) => serve_flags = serve.flags.clone(),
+            Self::Doctor(doctor) => serve_flags = doctor.flags.clone(),
+            Self::Import(import) => {
                 import.check_source_url().map_err(CliError::MalformedFlag)?;
                 if let Some(url) = import.store_url() {
                     store_flags.settings.set("database.url", "to", url);
@@ -225,24 +251,24 @@ impl Cli {
                     serve_flags.set("secret.key-file", "secret-key-file", path);
                 }
             }
-            Command::Copy(copy) => {
+            Self::Copy(copy) => {
                 copy.check_source_url().map_err(CliError::MalformedFlag)?;
                 if let Some(url) = copy.store_url() {
                     store_flags.settings.set("database.url", "to", url);
                 }
             }
-            Command::Keys(keys) => {
+            Self::Keys(keys) => {
                 if let Some(path) = keys.secret_key_file() {
                     serve_flags.set("secret.key-file", "secret-key-file", path);
                 }
             }
-            Command::Export(export) => export.check_target_url().map_err(CliError::MalformedFlag)?,
-            Command::Migrate
-            | Command::User(_)
-            | Command::Audit(_)
-            | Command::Caller(_)
-            | Command::Backup(_)
-            | Command::Healthcheck(_) => {}
+            Self::Export(export) => export.check_target_url().map_err(CliError::MalformedFlag)?,
+            Self::Migrate
+            | Self::User(_)
+            | Self::Audit(_)
+            | Self::Caller(_)
+            | Self::Backup(_)
+            | Self::Healthcheck(_) => {}
         }
         Ok((store_flags, serve_flags))
     }
@@ -250,7 +276,7 @@ impl Cli {
 
 #[cfg(test)]
 mod tests {
-    use clap::{CommandFactory, error::ErrorKind};
+    use clap::error::ErrorKind;
 
     use super::*;
 

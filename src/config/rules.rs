@@ -33,7 +33,8 @@ impl Settings {
     pub fn warnings(&self, sources: &Sources) -> Vec<String> {
         let is_production = !self.server.listen.ip().is_loopback() || !self.mail.public_base_url.is_local();
         let mails_to_folder = matches!(self.mail.url, MailUrl::Folder(_));
-        let doubts: [Rule; 4] = [
+        let is_public = |address: SocketAddr| !address.ip().is_loopback();
+        let doubts: [Rule; 5] = [
             (
                 !(is_production && mails_to_folder),
                 "mails are only written to a folder and reach no user: set mail.url to smtp://user:password@host:port",
@@ -54,6 +55,12 @@ impl Settings {
                 self.callers.file.is_none() || !self.callers.insecure_none,
                 "callers.insecure-none has no effect while callers.file is set: leave one of them out",
                 &["callers.file", "callers.insecure-none"],
+            ),
+            (
+                !self.telemetry.listen.is_some_and(is_public),
+                "every client that reaches telemetry.listen can read the metrics, without a token and without TLS: let only \
+                 the monitoring reach the port",
+                &["telemetry.listen"],
             ),
         ];
         let doubts = doubts.into_iter().filter(|(holds, ..)| !holds);
@@ -354,6 +361,9 @@ mod tests {
         assert!(warnings(&[("verification.unverified-kept", "1h")]).contains("token-lifetime"));
         let both = warnings(&[("callers.file", "callers.toml"), ("callers.insecure-none", "true")]);
         assert!(both.contains("callers.insecure-none is true (flag --flag)"), "{both}");
+        let exposed = warnings(&[("telemetry.listen", "0.0.0.0:50090")]);
+        assert!(exposed.contains("every client that reaches telemetry.listen"), "{exposed}");
+        assert_eq!(warnings(&[("telemetry.listen", "[::1]:50090")]), "");
     }
 
     #[test]

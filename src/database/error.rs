@@ -125,6 +125,10 @@ impl DatabaseError {
             if text.contains("attempt to write a readonly database") {
                 text = format!("the user of this process may not write the file or its folder ({text})");
             }
+            if text.contains(LOCKED) {
+                text =
+                    format!("another program writes to the file: wait until it is done, or stop it ({text})");
+            }
             let is_named = text.contains(&*path.to_string_lossy());
             if is_named { cause } else { Cause::new(format!("{text} (database file {})", ShownPath(path))) }
         };
@@ -185,6 +189,9 @@ fn violated_constraint(information: &dyn DatabaseErrorInformation) -> Option<Con
     known.into_iter().find(|(part, _)| name.contains(part)).map(|(_, constraint)| constraint)
 }
 
+/// What SQLite says if a lock was not free within the time limit.
+const LOCKED: &str = "database is locked";
+
 /// Parts of the messages with which the driver reports a closed connection. They are never translated.
 const CONNECTION_LOST: [&str; 3] =
     ["connection closed", "error communicating with the server", "server closed the connection"];
@@ -206,8 +213,8 @@ fn contains_any(message: &str, parts: &[&str]) -> bool {
 }
 
 /// What a role needs.
-const PRIVILEGES: &str = "the role of the service needs SELECT, INSERT, UPDATE and DELETE on all tables of this database, \
-                          and one that migrates must own them";
+const PRIVILEGES: &str = "the role of the service needs SELECT, INSERT, UPDATE and DELETE on all tables of its database \
+                          (one that only looks users up on a replica: SELECT), and one that migrates must own them";
 
 /// True if the role of the connection lacks a right.
 fn lacks_privilege(message: &str) -> bool {
@@ -218,7 +225,7 @@ fn lacks_privilege(message: &str) -> bool {
 /// SQLSTATE, since the server translates its messages. SQLite has no other language than English.
 fn is_unavailable(kind: DatabaseErrorKind, message: &str) -> bool {
     const SQLITE: [&str; 4] = [
-        "database is locked",
+        LOCKED,
         "database or disk is full",
         "attempt to write a readonly database",
         "unable to open database file",

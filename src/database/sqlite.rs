@@ -109,7 +109,7 @@ impl SqliteThreads {
             file.require_present()?;
             job(connection)
         });
-        read.await.map_err(|error| error.in_file(&self.options.path))
+        read.await.map_err(|error| self.with_file(error))
     }
 
     /// Runs a job on the writer thread, in a transaction that holds the write lock from its start. After the
@@ -130,7 +130,7 @@ impl SqliteThreads {
             Ok(value)
         };
         let written = run_on(&self.writer, write).await;
-        self.disk_full_failures.counted(written.map_err(|error| error.in_file(&self.options.path)))
+        self.disk_full_failures.counted(written.map_err(|error| self.with_file(error)))
     }
 
     /// Returns the count of writes that failed because the disk is full.
@@ -153,7 +153,7 @@ impl SqliteThreads {
             file.wrote_number(number);
             Ok(())
         };
-        run_on(&self.writer, write).await
+        run_on(&self.writer, write).await.map_err(|error| self.with_file(error))
     }
 
     /// Watches the file until the future is dropped: notices that it was moved, deleted or replaced, and
@@ -172,6 +172,12 @@ impl SqliteThreads {
                 sqlite_wal::warn(self.file.path());
             }
         }
+    }
+
+    /// Adds the path of the file to an error of a job on [`SqliteThreads::on_writer`].
+    #[must_use]
+    pub(crate) fn with_file(&self, error: DatabaseError) -> DatabaseError {
+        error.in_file(&self.options.path)
     }
 
     fn lock_wait(&self) -> LockWait {

@@ -56,7 +56,11 @@ pub(super) fn start_thread(
         }
         if file.get().is_none_or(|file| file.check().is_ok()) {
             close(&mut connection);
+            // One after the other: SQLite deletes the WAL when a connection closes that is the only one, and
+            // of two that close at the same time each finds the other.
+            let one_at_a_time = CLOSING.lock().unwrap_or_else(PoisonError::into_inner);
             drop(connection);
+            drop(one_at_a_time);
         } else {
             std::mem::forget(connection);
         }
@@ -86,6 +90,9 @@ pub(super) async fn run_on<R: Send + 'static>(
 
 /// Number of connections that threads own in this process.
 static OPEN_CONNECTIONS: Mutex<usize> = Mutex::new(0);
+
+/// Locked while a connection is closed.
+static CLOSING: Mutex<()> = Mutex::new(());
 
 /// Notified when a thread has closed its connection.
 static CLOSED: Condvar = Condvar::new();

@@ -53,11 +53,23 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// # Errors
 /// The error of the system, for example if the port is in use or the process may not open it.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    bound(address)?.listen(BACKLOG)
+}
+
+/// Checks that [`bind`] could open a listening socket. No client can connect to it.
+///
+/// # Errors
+/// As [`bind`].
+pub fn check_bind(address: SocketAddr) -> io::Result<()> {
+    bound(address).map(drop)
+}
+
+fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // After a restart, the port can be opened before the connections of the previous process have timed out.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    Ok(socket)
 }
 
 /// The share of a port in the connections that the process may open.

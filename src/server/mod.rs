@@ -51,7 +51,7 @@ pub use self::{
     connection::Peer,
     handler::HttpHandler,
     http1::Http1Options,
-    listener::bind,
+    listener::{bind, check_bind},
     metrics::{ConnectionMetrics, PortMetrics},
     options::ServerOptions,
     peer_account::{ConnectionAccount, PeerLimits},

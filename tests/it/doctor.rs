@@ -2,11 +2,13 @@
 
 use std::{
     fs,
+    net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Output},
 };
 
+use diesel::{Connection as _, SqliteConnection, connection::SimpleConnection as _};
 use serde_json::Value;
 
 use crate::support::{
@@ -54,12 +56,17 @@ fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
 #[test]
 fn a_new_folder_is_checked_and_nothing_is_created_in_it() {
     let folder = tempfile::tempdir().unwrap();
-    let output = run_in(folder.path(), &["doctor", "--format", "json"]);
-    let expected = ["settings", "callers", "certificates", "pages", "mail", "database", "secret key"];
+    let listen = format!("127.0.0.1:{}", free_port());
+    let arguments = ["doctor", "--format", "json", "--listen", &listen, "--telemetry-listen", ""];
+    let output = run_in(folder.path(), &arguments);
+    let expected =
+        ["settings", "callers", "certificates", "pages", "ports", "mail", "database", "secret key"];
     assert_eq!(statuses(&output), pairs(&expected.map(|check| (check, "ok"))));
+    assert_found(&findings(&output), "ports", "ok", &[&listen, "can be opened"]);
     assert_found(&findings(&output), "database", "ok", &["does not exist yet: serve creates it"]);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-    assert_eq!(stderr(&output), "");
+    let is_progress = |line: &str| line.starts_with("doctor: still checking: ");
+    assert!(stderr(&output).lines().all(is_progress), "{}", stderr(&output));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,9 +75,9 @@ async fn a_running_service_is_well() {
         [(Engine::Sqlite, &[("disk", "ok")][..]), (Engine::Postgres, &[("server", "ok"), ("clock", "ok")])]
     {
         let service = TestServer::start(engine).await;
-        let output =
-            service.command(&["doctor", "--format", "json", "--insecure-low-cost"]).output().unwrap();
-        let all = ["settings", "callers", "certificates", "pages", "mail", "database", "secret key"];
+        let mut doctor = service.command(&["doctor", "--format", "json", "--insecure-low-cost"]);
+        let output = doctor.args(["--listen", &service.address().to_string()]).output().unwrap();
+        let all = ["settings", "callers", "certificates", "pages", "ports", "mail", "database", "secret key"];
         let expected: Vec<_> =
             all.map(|check| (check, "ok")).into_iter().chain(of_engine.iter().copied()).collect();
         assert_eq!(statuses(&output), pairs(&expected), "{:#?}", findings(&output));
@@ -128,6 +135,86 @@ async fn a_server_that_admits_few_and_a_replica_that_is_none_are_found() {
     assert_found(&found, "server", "warning", &["PostgreSQL admits 12 connections", "database.pool-size"]);
     assert_found(&found, "replica", "failed", &["serves no look-ups: "]);
     assert!(found.iter().all(|(_, _, detail)| !detail.ends_with("look-ups: ")), "{found:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ports_that_cannot_be_opened_are_found() {
+    let service = TestServer::start(Engine::Sqlite).await;
+    let doctor = |address: &str| {
+        let arguments = ["doctor", "--format", "json", "--insecure-low-cost", "--listen", address];
+        service.command(&arguments).output().unwrap()
+    };
+    let of_service = doctor(&service.address().to_string());
+    statuses(&of_service);
+    assert_found(
+        &findings(&of_service),
+        "ports",
+        "ok",
+        &["the service runs at", &service.address().to_string()],
+    );
+
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let of_other = doctor(&other.local_addr().unwrap().to_string());
+    statuses(&of_other);
+    assert_found(&findings(&of_other), "ports", "warning", &["server.listen", "another program", "--listen"]);
+
+    // An address for documentation (RFC 5737).
+    let foreign = doctor("192.0.2.1:50051");
+    statuses(&foreign);
+    assert_found(&findings(&foreign), "ports", "failed", &["192.0.2.1", "not an address of this machine"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_cannot_be_written_is_found() {
+    let arguments = ["doctor", "--format", "json", "--insecure-low-cost"];
+    let cluster = Postgres::shared();
+    let (database, url) = cluster.create_database_of("reader_for_doctor");
+    let service = TestServer::on_url(url).start().await;
+    cluster.psql(database.name(), "REVOKE INSERT ON core_session FROM reader_for_doctor");
+    let found = findings(&service.command(&arguments).output().unwrap());
+    assert_found(&found, "database", "failed", &["lacks the right to INSERT on core_session", "grant it"]);
+    cluster.psql(database.name(), "REVOKE SELECT ON core_user FROM reader_for_doctor");
+    let found = findings(&service.command(&arguments).output().unwrap());
+    assert_found(&found, "database", "failed", &["permission denied", "SELECT, INSERT, UPDATE and DELETE"]);
+
+    let service = TestServer::builder(Engine::Sqlite)
+        .with_env("KAIROS_IDENTITY_DATABASE_SQLITE_BUSY_TIMEOUT", "100ms")
+        .start()
+        .await;
+    let path = service.database_url().trim_start_matches("sqlite://");
+    let mut other = SqliteConnection::establish(path).unwrap();
+    other.batch_execute("BEGIN IMMEDIATE").unwrap();
+    let found = findings(&service.command(&arguments).output().unwrap());
+    assert_found(&found, "database", "failed", &["another program", path]);
+}
+
+/// SQLite leaves them behind if two connections close at the same time.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_files_are_left_beside_a_database_that_is_not_served() {
+    let mut service = TestServer::start(Engine::Sqlite).await;
+    service.terminate();
+    service.wait().await;
+    let path = service.database_url().trim_start_matches("sqlite://").to_owned();
+    for _ in 0..15 {
+        let output = service.command(&["doctor", "--insecure-low-cost"]).output().unwrap();
+        assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
+        for suffix in ["-wal", "-shm"] {
+            assert!(!Path::new(&format!("{path}{suffix}")).exists(), "{suffix}");
+        }
+    }
+}
+
+#[test]
+fn a_check_that_takes_long_is_announced() {
+    let folder = tempfile::tempdir().unwrap();
+    // Accepts connections and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("smtp://{}", silent.local_addr().unwrap());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kairos-identity"));
+    command.args(["doctor", "--format", "json", "--mail-url", &url]).env_clear().current_dir(folder.path());
+    let output = command.env("KAIROS_IDENTITY_MAIL_TIMEOUT", "4s").output().unwrap();
+    statuses(&output);
+    assert!(stderr(&output).contains("doctor: still checking: mail"), "{}", stderr(&output));
 }
 
 #[test]

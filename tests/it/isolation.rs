@@ -65,14 +65,23 @@ fn in_background(
 async fn a_login_that_loses_a_deadlock_is_repeated() {
     let cluster = Arc::new(Postgres::own());
     let database = cluster.create_database();
-    let server = TestServer::on_url(database.url().to_owned()).start().await;
+    // Longer than a busy machine needs for the steps below.
+    let server = TestServer::on_url(database.url().to_owned())
+        .with_env("KAIROS_IDENTITY_DATABASE_STATEMENT_TIMEOUT", "20s")
+        .with_env("KAIROS_IDENTITY_SERVER_REQUEST_TIMEOUT_DEFAULT", "1m")
+        .start()
+        .await;
     server.member("ada").await;
-    // The login locks its user and then waits here; the other transaction has this lock and waits for the
-    // user.
+    // The login has locked its user and says so with lock 3. It takes lock 2 once the other transaction,
+    // which has that one, waits for the user: PostgreSQL looks for a deadlock a second later, and only once.
     cluster.psql(
         database.name(),
         "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS \
-         $$ BEGIN PERFORM pg_advisory_xact_lock(2); RETURN new; END $$; \
+         $$ BEGIN PERFORM pg_advisory_xact_lock(3); \
+         WHILE EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 2 AND granted) \
+         AND NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted) \
+         LOOP PERFORM pg_sleep(0.02); END LOOP; \
+         PERFORM pg_advisory_xact_lock(2); RETURN new; END $$; \
          CREATE TRIGGER wait BEFORE INSERT ON core_session FOR EACH ROW EXECUTE FUNCTION wait()",
     );
     let mut client = server.client().await;
@@ -81,7 +90,7 @@ async fn a_login_that_loses_a_deadlock_is_repeated() {
         &cluster,
         &database,
         "SET deadlock_timeout = '1min'; BEGIN; SELECT pg_advisory_xact_lock(2); \
-         DO $$ BEGIN WHILE NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 2 AND NOT granted) \
+         DO $$ BEGIN WHILE NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 3 AND granted) \
          LOOP PERFORM pg_sleep(0.02); END LOOP; END $$; \
          UPDATE core_user SET username = username; COMMIT",
     );

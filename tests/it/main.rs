@@ -80,11 +80,13 @@ mod races;
 #[cfg(test)]
 mod replicas;
 #[cfg(test)]
-mod run_script;
+mod scripts;
 #[cfg(test)]
 mod secret_keys;
 #[cfg(test)]
 mod several_hosts;
+#[cfg(test)]
+mod shell_help;
 #[cfg(test)]
 mod smtp;
 #[cfg(test)]

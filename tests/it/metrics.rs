@@ -15,6 +15,7 @@ use kairos_identity::{
 use tonic::Code;
 
 use crate::support::{
+    callers::{CallersFile, token},
     engine::Engine,
     errors::assert_refused,
     http,
@@ -202,6 +203,29 @@ async fn what_clients_send_adds_no_time_series_and_no_text() {
     let other = format!("rpc_server_calls_total{{caller=\"{NOBODY}\",error_type=\"\",rpc_method=\"_OTHER\"");
     assert!(samples.keys().any(|name| name.starts_with(&other)), "{samples:#?}");
     assert!(samples.keys().all(|name| !name.to_lowercase().contains("secret")), "{samples:#?}");
+}
+
+/// Any client can choose a trace id, and only the callers are trusted.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_calls_of_callers_leave_their_trace_id() {
+    let (of_caller, of_stranger) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00000000000000000000000000000bad");
+    let file = CallersFile::new(&[("agent", &token(1), "*", "*")]);
+    let server = file.serve(Engine::Sqlite).await;
+    let call = |trace_id: &str, path: &str, authorization: &str| {
+        let trace = format!("traceparent: 00-{trace_id}-00f067aa0ba902b7-01");
+        let headers = [trace.as_str(), authorization, "content-type: application/json"];
+        http::request(server.address(), "POST", path, &headers, "{}").status
+    };
+    let (resolve, health) =
+        ("/kairos.identity.v1.IdentityService/ResolveToken", "/grpc.health.v1.Health/Check");
+    assert_eq!(call(of_stranger, resolve, "accept: */*"), 401);
+    assert_eq!(call(of_stranger, resolve, "authorization: Bearer guessed"), 401);
+    assert_eq!(call(of_stranger, health, "accept: */*"), 200);
+    call(of_stranger, "/a.Service/Method", "accept: */*");
+    let bearer = format!("authorization: Bearer {}", token(1).expose());
+    assert_eq!(call(of_caller, resolve, &bearer), 400);
+    let metrics = http::get(address(&server), "/metrics").body;
+    assert!(metrics.contains(of_caller) && !metrics.contains(of_stranger), "{metrics}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

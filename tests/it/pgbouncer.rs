@@ -54,6 +54,7 @@ impl Pooled {
             .with_env("KAIROS_IDENTITY_DATABASE_POOLER", "true")
             // Limits so high that no call is refused for the load; the role has other limits, of 3 s.
             .with_env("KAIROS_IDENTITY_DATABASE_ACQUIRE_TIMEOUT", "30s")
+            .with_env("KAIROS_IDENTITY_DATABASE_CONNECT_TIMEOUT", "30s")
             .with_env("KAIROS_IDENTITY_DATABASE_STATEMENT_TIMEOUT", "30s")
             .with_env("KAIROS_IDENTITY_SERVER_REQUEST_TIMEOUT_DEFAULT", "1m")
     }

@@ -1,8 +1,13 @@
 //! URLs with several hosts, and with the folder of a Unix socket.
 
-use std::{net::TcpListener, time::Duration};
+use std::{
+    io,
+    net::{TcpListener, TcpStream},
+    time::Duration,
+};
 
 use kairos_identity::proto::ResolveTokenRequest;
+use tokio::net::TcpSocket;
 
 use crate::support::{
     people::{PASSWORD, login, registration},
@@ -20,15 +25,41 @@ fn url(hosts: &str, database: &PostgresDatabase, query: &str) -> String {
     format!("postgres://postgres@{hosts}/{}?{query}", database.name())
 }
 
+/// A port that drops the packets of new connections, as many firewalls do: the queue of connections that wait
+/// to be accepted is full.
+struct DroppingPort {
+    listener: tokio::net::TcpListener,
+    _queued: TcpStream,
+}
+
+impl DroppingPort {
+    fn open() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let queued = TcpStream::connect(address).unwrap();
+        let next = TcpStream::connect_timeout(&address, Duration::from_millis(200)).unwrap_err();
+        assert_eq!(next.kind(), io::ErrorKind::TimedOut);
+        Self { listener, _queued: queued }
+    }
+
+    fn port(&self) -> u16 {
+        self.listener.local_addr().unwrap().port()
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn hosts_that_hang_refuse_or_only_read_are_left_for_the_next_one() {
+async fn hosts_that_drop_hang_refuse_or_only_read_are_left_for_the_next_one() {
     let primary = Postgres::own();
     let standby = Standby::of(&primary);
     let database = primary.create_database();
     // It accepts connections and never answers, as a frozen server does.
     let hanging = TcpListener::bind("127.0.0.1:0").unwrap();
+    let dropping = DroppingPort::open();
     let hosts = format!(
-        "127.0.0.1:{},127.0.0.1:1,127.0.0.1:{},127.0.0.1:{}",
+        "127.0.0.1:{},127.0.0.1:{},127.0.0.1:1,127.0.0.1:{},127.0.0.1:{}",
+        dropping.port(),
         hanging.local_addr().unwrap().port(),
         standby.port(),
         primary.port()

@@ -32,6 +32,9 @@ const INSTALLERS: &[&str] =
     &["apt-get", "pip install", "npm install", "cargo install", "rustup component", " curl ", " wget "];
 const MAY_INSTALL: &[&str] = &["scripts/setup"];
 
+/// The suffixes of source code.
+const SOURCE_SUFFIXES: &[&str] = &["rs", "py", "sh", "mjs", "js", "ts", "go"];
+
 /// Returns every committed or new file that is text: its path from the root, and the text.
 fn files() -> Vec<(String, String)> {
     let output = Command::new("git")
@@ -117,24 +120,70 @@ fn a_path_outside_the_repository_is_found() {
     }
 }
 
+/// True for a file that is run: a script, or source code.
+fn is_program(name: &str) -> bool {
+    let is_script = name.starts_with("scripts/") || name.starts_with(".ci/");
+    is_script || name.rsplit_once('.').is_some_and(|(_, suffix)| SOURCE_SUFFIXES.contains(&suffix))
+}
+
+/// Returns `FILE:LINE: TEXT` for each line of a program, without its comments, that `is_wrong`.
+fn lines_of_programs(is_wrong: impl Fn(&str) -> bool) -> Vec<String> {
+    let is_checked = |name: &str| is_program(name) && !MAY_INSTALL.contains(&name) && name != file!();
+    let mut found = Vec::new();
+    for (name, text) in files().iter().filter(|(name, _)| is_checked(name)) {
+        for (number, line) in text.lines().enumerate() {
+            let is_comment = ["#", "//", "*"].iter().any(|mark| line.trim_start().starts_with(mark));
+            if !is_comment && is_wrong(line) {
+                found.push(format!("{name}:{}: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    found
+}
+
 #[test]
 fn only_the_set_up_script_installs() {
-    let is_program = |name: &str| {
-        name.starts_with("scripts/")
-            || name.starts_with(".ci/")
-            || name.starts_with("tests/support/")
-            || name.starts_with("benches/")
-    };
-    let found: Vec<String> = files()
-        .iter()
-        .filter(|(name, _)| is_program(name) && !MAY_INSTALL.contains(&name.as_str()))
-        .flat_map(|(name, text)| {
-            let installs = |line: &&str| {
-                INSTALLERS.iter().any(|program| line.contains(program)) && !line.trim_start().starts_with('#')
-            };
-            text.lines().filter(installs).map(move |line| format!("{name}: {line}")).collect::<Vec<_>>()
-        })
-        .collect();
-
+    // These name a program and do not run it.
+    let texts =
+        ["contains(\"pip install\")", "are missing: run `scripts/setup test`", "let curl", "let mut curl"];
+    let found = lines_of_programs(|line| {
+        INSTALLERS.iter().any(|program| line.contains(program))
+            && !texts.iter().any(|text| line.contains(text))
+    });
     assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+/// True if a line has a URL of a host that may exist: no IP address, no name without a dot, and no name that
+/// is reserved (RFC 2606, RFC 6761).
+fn names_a_public_host(line: &str) -> bool {
+    let hosts = line.split("://").skip(1).map(|rest| {
+        let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || ".-".contains(c)));
+        rest[..end.unwrap_or(rest.len())].trim_matches('.')
+    });
+    let reserved = ["example", "test", "invalid", "internal", "localhost"];
+    let is_reserved = |host: &str| {
+        let mut labels = host.rsplit('.');
+        let (last, before) = (labels.next().unwrap_or_default(), labels.next().unwrap_or_default());
+        reserved.contains(&last) || before == "example" || last.parse::<u8>().is_ok()
+    };
+    line.contains("http") && hosts.into_iter().any(|host| host.contains('.') && !is_reserved(host))
+}
+
+#[test]
+fn no_program_uses_a_public_host() {
+    let excepted = [
+        // Shown and not followed.
+        "https://www.sqlite.org",
+        "http://www.w3.org/2000/svg",
+        // scripts/lint reads the advisories from there, unless a folder with them is named.
+        "https://github.com/RustSec/advisory-db",
+    ];
+    let found =
+        lines_of_programs(|line| names_a_public_host(line) && !excepted.iter().any(|url| line.contains(url)));
+    assert!(found.is_empty(), "{}", found.join("\n"));
+
+    assert!(names_a_public_host(concat!("get(\"https:", "//kairos.dev/x\")")));
+    assert!(!names_a_public_host(
+        "get(\"https://id.example/x\", \"http://127.0.0.1:1\", \"http://service\")"
+    ));
 }

@@ -312,6 +312,13 @@ fn a_locked_database_file_is_named_with_the_way_out() {
 
     let error = error_line(1, &run(&["migrate", "--database-url", &url]));
     assert_contains_all(&error, &["x.db", "another program has locked the file", "stop it"]);
+
+    // A lock that lets others read.
+    drop(other);
+    let mut other = SqliteConnection::establish(url.trim_start_matches("sqlite://")).unwrap();
+    other.batch_execute("BEGIN IMMEDIATE; CREATE TABLE x (y INTEGER)").unwrap();
+    let error = error_line(1, &run(&["migrate", "--database-url", &url]));
+    assert_contains_all(&error, &["x.db", "another program writes to the file", "stop it"]);
 }
 
 #[test]

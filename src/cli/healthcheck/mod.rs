@@ -45,6 +45,13 @@ pub(super) struct Healthcheck {
     server_name: String,
 }
 
+/// Checks that a service with these settings answers on this machine, whatever its health is.
+pub(super) async fn check_running(settings: &Settings) -> Result<(), Failure> {
+    let healthcheck = Healthcheck { url: None, ca_cert: None, server_name: "localhost".to_owned() };
+    let checked = tokio::time::timeout(LIMIT, healthcheck.check(&own_url(settings), settings)).await;
+    checked.map_err(|_| format!("no answer within {LIMIT:?}"))?.map(drop)
+}
+
 impl Healthcheck {
     pub(super) async fn run(self, settings: &Settings) -> Result<(), Failure> {
         let url = self.url.clone().unwrap_or_else(|| own_url(settings));

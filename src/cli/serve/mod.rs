@@ -3,6 +3,7 @@
 mod assembly;
 mod metrics;
 mod options;
+mod ports;
 mod preflight;
 mod reload;
 mod running;
@@ -12,6 +13,7 @@ use clap::Args;
 use self::assembly::Service;
 pub(super) use self::{
     options::transport,
+    ports::Port,
     preflight::{check_keys, check_mail, check_schema, has_database, load_templates},
     reload::{TlsConfigs, gate},
 };

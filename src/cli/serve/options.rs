@@ -1,9 +1,5 @@
 //! Converts settings into the options of each part of the service.
 
-use std::{io, net::SocketAddr};
-
-use tokio::net::TcpListener;
-
 use crate::{
     accounts::{AccountsOptions, AuditLimits, Budget, Retention, SessionOptions, ThrottleOptions},
     callers::CallerGate,
@@ -13,7 +9,7 @@ use crate::{
     grpc::layer::{CallMetrics, LayerOptions, RequestLimits},
     mail::{DailyLimits, Encryption, MailMetrics, OutboxOptions, SmtpOptions, Transport},
     password::{PasswordOptions, Passwords, Policy},
-    server::{self, ConnectionMetrics, Http1Options, PeerLimits, ServerOptions},
+    server::{ConnectionMetrics, Http1Options, PeerLimits, ServerOptions},
 };
 
 /// How many requests for a mailed link may still be processed after their callers were answered. The database
@@ -202,27 +198,6 @@ pub(super) fn http1_options(settings: &Settings, metrics: &ConnectionMetrics) ->
     }
 }
 
-/// Binds the HTTP port, if `http.listen` is set.
-pub(super) fn bind_http(settings: &Settings) -> Result<Option<TcpListener>, Failure> {
-    settings.http.listen.map(|address| bind_to(address, "http.listen", "--http-listen")).transpose()
-}
-
-/// Binds the port of the metrics, if `telemetry.listen` is set.
-pub(super) fn bind_telemetry(settings: &Settings) -> Result<Option<TcpListener>, Failure> {
-    let address = settings.telemetry.listen;
-    address.map(|address| bind_to(address, "telemetry.listen", "--telemetry-listen")).transpose()
-}
-
-/// Binds the API port.
-pub(super) fn bind(settings: &Settings) -> Result<TcpListener, Failure> {
-    bind_to(settings.server.listen, "server.listen", "--listen")
-}
-
-/// Binds the port of an address that this setting and this flag name.
-fn bind_to(address: SocketAddr, key: &str, flag: &str) -> Result<TcpListener, Failure> {
-    server::bind(address).map_err(|error| bind_failure(key, flag, address, &error))
-}
-
 /// Returns the limits of the port of the metrics, which a few monitoring systems read.
 pub(super) fn telemetry_options(settings: &Settings, metrics: &ConnectionMetrics) -> Http1Options {
     Http1Options {
@@ -231,21 +206,4 @@ pub(super) fn telemetry_options(settings: &Settings, metrics: &ConnectionMetrics
         metrics: metrics.of_port("telemetry"),
         ..http1_options(settings, metrics)
     }
-}
-
-/// Formats an error of a port with the setting and the flag that name its address.
-fn bind_failure(key: &str, flag: &str, address: SocketAddr, error: &io::Error) -> Failure {
-    let cause = match error.kind() {
-        io::ErrorKind::AddrInUse => "another program listens there: stop it, or".to_owned(),
-        io::ErrorKind::AddrNotAvailable => "it is not an address of this machine:".to_owned(),
-        io::ErrorKind::PermissionDenied => {
-            "the user of this process may not open the port (ports below 1024 need CAP_NET_BIND_SERVICE): allow it, or"
-                .to_owned()
-        }
-        io::ErrorKind::InvalidInput => {
-            "an address of one link (fe80::) needs the link, such as [fe80::1%2]:50051:".to_owned()
-        }
-        _ => format!("{error}:"),
-    };
-    format!("{key}: cannot listen on {address}: {cause} choose another address with {flag}")
 }

@@ -5,7 +5,8 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio::net::TcpListener;
 
 use super::{
-    options::{bind, bind_http, bind_telemetry, transport},
+    options::transport,
+    ports::Port,
     reload::{self, ReloadTriggers, TlsConfigs},
 };
 use crate::{
@@ -55,17 +56,15 @@ pub(super) async fn check(settings: &Settings, sources: &Sources, clock: &Clock)
     let tls = findings.keep(TlsConfigs::load(settings));
     let templates = findings.keep(load_templates(settings));
     findings.keep(check_mail(settings));
-    let listener = findings.keep(bind(settings));
+    let listener = findings.keep(Port::api(settings).bind());
     // With the same port for two of them, the service itself would be the program that listens there.
-    let is_free = |port: Option<SocketAddr>, others: &[Option<SocketAddr>]| {
-        port.is_none_or(|port| !others.iter().flatten().any(|other| same_port(port, *other)))
+    let bind_other_than = |others: &[Option<SocketAddr>], port: Option<Port>| {
+        let is_other = |port: &Port| !others.iter().flatten().any(|other| same_port(port.address, *other));
+        port.filter(is_other).map(Port::bind).transpose()
     };
-    let (api, pages, metrics) =
-        (Some(settings.server.listen), settings.http.listen, settings.telemetry.listen);
-    let http = if is_free(pages, &[api]) { bind_http(settings) } else { Ok(None) };
-    let http = findings.keep(http);
-    let telemetry = if is_free(metrics, &[api, pages]) { bind_telemetry(settings) } else { Ok(None) };
-    let telemetry = findings.keep(telemetry);
+    let (api, pages) = (Some(settings.server.listen), settings.http.listen);
+    let http = findings.keep(bind_other_than(&[api], Port::http(settings)));
+    let telemetry = findings.keep(bind_other_than(&[api, pages], Port::telemetry(settings)));
     let store = findings.keep(check_database(settings, clock).await);
     match (gate, tls, templates, listener, http, telemetry, store) {
         (

@@ -104,11 +104,18 @@ impl<'a> Call<'a> {
     /// True if the line is to be logged. The [`PeerLog`] counts lines that any client can cause, and admits
     /// only the first of equal ones.
     pub(super) fn is_admitted(&self, code: &str, reason: Option<&str>) -> bool {
-        let caller = self.caller.as_ref().map_or(NOBODY, |caller| caller.name());
-        let any_client_can_cause_it = caller == NOBODY || self.method.is_none();
+        let any_client_can_cause_it = !self.is_of_caller() || self.method.is_none();
         // Lines are equal whatever their method is, because a stranger can call every method.
-        let text = || format!("{code} {} of {caller}", reason.unwrap_or("without a reason"));
+        let text = || {
+            let caller = self.caller.as_ref().map_or(NOBODY, |caller| caller.name());
+            format!("{code} {} of {caller}", reason.unwrap_or("without a reason"))
+        };
         !any_client_can_cause_it || self.reports.peer_log.admits(self.peer.ip(), text())
+    }
+
+    /// True if the call is one of a known caller: not one of health, and not one of a stranger.
+    fn is_of_caller(&self) -> bool {
+        self.caller.as_ref().is_some_and(|caller| caller.name() != NOBODY)
     }
 
     /// Counts the call and logs it.
@@ -122,7 +129,8 @@ impl<'a> Call<'a> {
             reason,
             caller: self.caller.as_ref(),
             duration,
-            trace_id: self.trace_id.as_deref(),
+            // Any client can choose the trace id of a call that is not one of a caller.
+            trace_id: self.trace_id.as_deref().filter(|_| self.is_of_caller()),
         });
     }
 

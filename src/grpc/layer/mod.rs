@@ -3,8 +3,8 @@
 
 mod audit;
 mod caller;
-mod content_type;
 mod deadline;
+mod http_refusal;
 mod internal;
 mod limits;
 mod log;
@@ -27,8 +27,8 @@ use self::{
 };
 pub use self::{audit::RecordEvent, limits::RequestLimits, methods::all_method_paths, metrics::CallMetrics};
 pub(super) use self::{
-    content_type::is_method_path,
     deadline::{CONNECT_TIMEOUT, GRPC_TIMEOUT},
+    http_refusal::{OfBrowser, is_method_path},
 };
 use super::request_id::RequestId;
 use crate::{
@@ -108,7 +108,7 @@ impl<S> BodyLimits for Layered<S> {
 /// 2. The log and the metrics, which see every response, including rejections and panics, and calls that the
 ///    caller cancelled.
 /// 3. The audit trail, which sees the same, and records each call whose operation has recorded no event.
-/// 4. The content type, before the request body is read.
+/// 4. Requests that are no calls, and those of browsers, before the request body is read.
 /// 5. Authentication and authorization of the caller, and then the limits of the peer, before the deadline
 ///    starts.
 /// 6. The request id in INTERNAL responses. It encloses the panic layer, which creates such responses.
@@ -165,8 +165,8 @@ impl<S: CallHandler> Layered<S> {
         call: &mut Call,
         trail: &mut CallTrail,
     ) -> ControlFlow<Response<Body>, Admitted> {
-        if let Some(rejection) = content_type::reject(request) {
-            return ControlFlow::Break(rejection);
+        if let Some(refusal) = http_refusal::refuse(request) {
+            return ControlFlow::Break(refusal);
         }
         match self.admit_grpc(request, peer, call, trail) {
             Ok(admitted) => ControlFlow::Continue(admitted),

@@ -16,11 +16,11 @@ mod kind;
 mod schema;
 mod web;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{Method, Request, Response, Version, header};
 use tonic::{Status, body::Body};
 
 use self::{kind::Protocol, schema::Schema};
-use super::layer::is_method_path;
+use super::layer::{OfBrowser, is_method_path};
 use crate::server::{BodyLimit, BodyLimits, BodyRefusal, HttpHandler, Peer};
 
 /// A service of gRPC that also answers the other protocols.
@@ -69,7 +69,9 @@ impl<H: HttpHandler> Protocols<H> {
     ) -> Response<Body> {
         let is_call = request.method() == Method::POST && is_method_path(request.uri().path());
         if is_call && request.headers().contains_key(header::ORIGIN) {
-            return from_a_browser();
+            // The layers refuse it.
+            request.extensions_mut().insert(OfBrowser);
+            return self.inner.answer(request, peer).await;
         }
         match protocol {
             Protocol::Connect(codec) if is_call => {
@@ -96,14 +98,4 @@ impl<H: HttpHandler> Protocols<H> {
         }
         self.inner.answer(request, peer).await
     }
-}
-
-/// Refuses a request of a page in a browser, which alone sends `origin`. Browsers are no callers, and a page
-/// whose name leads to this port (DNS rebinding) could read the answers of a service without a callers file.
-fn from_a_browser() -> Response<Body> {
-    let text = "This port answers no browser: a page calls its own backend, which calls this service.\n";
-    let mut response = Response::new(Body::new(http_body_util::Full::new(bytes::Bytes::from(text))));
-    *response.status_mut() = StatusCode::FORBIDDEN;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    response
 }

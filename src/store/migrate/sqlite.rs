@@ -45,7 +45,11 @@ fn read_applied(connection: &mut SqliteConnection) -> Result<Versions, MigrateEr
 
 /// Runs the pending migrations and returns their versions.
 pub(super) async fn migrate(threads: &SqliteThreads) -> Result<Vec<String>, MigrateError> {
-    threads.on_writer(run_pending).await?
+    let migrated = threads.on_writer(run_pending).await?;
+    migrated.map_err(|error| match error {
+        MigrateError::Store(error) => MigrateError::Store(threads.with_file(error)),
+        error => error,
+    })
 }
 
 fn run_pending(connection: &mut SqliteConnection) -> Result<Vec<String>, MigrateError> {

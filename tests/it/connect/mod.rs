@@ -164,6 +164,9 @@ async fn a_call_of_a_page_in_a_browser_is_refused() {
             assert!(refused.body.starts_with(b"This port answers no browser"), "{refused:?}");
         }
     }
+    // One line for all, as for other requests that any client can send.
+    let log = server.logged("IdentityService/Register HTTP 403").await;
+    assert_eq!(log.matches("Register HTTP 403").count(), 1, "{log}");
     let found = server.client().await.find_user(by_email("eve@example.com")).await.unwrap_err();
     assert_refused(&found, Code::NotFound, "USER_NOT_FOUND");
 }

@@ -118,6 +118,27 @@ on_both_engines! {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_becomes_a_standby_leaves_only_look_ups_serving() {
+    let cluster = Postgres::own();
+    let database = cluster.create_database();
+    let server = TestServer::on_url(database.url().to_owned()).start().await;
+    let ada = server.member("ada").await;
+    becomes(&server, EVERYTHING).await;
+
+    cluster.become_standby();
+    becomes(&server, LOOK_UPS_ONLY).await;
+    let mut client = server.client().await;
+    let refusal = client.login(login("ada", PASSWORD)).await.unwrap_err();
+    assert_eq!(refusal.code(), Code::Unavailable, "{refusal}");
+    client.resolve_token(ResolveTokenRequest { auth_token: ada.auth_token }).await.unwrap();
+    server.logged("it is a standby").await;
+
+    cluster.psql("postgres", "SELECT pg_promote()");
+    becomes(&server, EVERYTHING).await;
+    client.login(login("ada", PASSWORD)).await.unwrap();
+}
+
 on_both_engines! {
     async fn signing_keys_that_cannot_be_decrypted_leave_only_look_ups_serving(engine: Engine) {
         let database = TestDatabase::new(engine);

@@ -150,6 +150,15 @@ impl Postgres {
         self.server.stop_immediate();
     }
 
+    /// Restarts the server as a standby, as after a failover to another server. It answers reads only.
+    pub fn become_standby(&self) {
+        let signal = self.data().join("standby.signal");
+        fs::write(&signal, "").unwrap();
+        self.server.chown_to_account(&signal);
+        self.stop_immediate();
+        self.start();
+    }
+
     /// Freezes the server: connections stay open and get no answers.
     pub fn pause(&self) {
         self.signal("-STOP");

@@ -228,6 +228,8 @@ impl TestServer {
         command.env("KAIROS_IDENTITY_SECRET_KEY_FILE", self.secret_key_file());
         command.env("KAIROS_IDENTITY_HTTP_LISTEN", "127.0.0.1:0");
         command.env("KAIROS_IDENTITY_TELEMETRY_LISTEN", "127.0.0.1:0");
+        // Other tests run at the same time, so a server may need more than the default to answer.
+        command.env("KAIROS_IDENTITY_DATABASE_CONNECT_TIMEOUT", "3s");
         command.current_dir(self.folder.path()).envs(&self.settings.variables).stdin(Stdio::null());
         command
     }

@@ -1,18 +1,33 @@
-//! Rejects requests that are not gRPC, with the HTTP status of the gRPC specification and a text that says
-//! what the port is. The other protocols (`grpc/protocols`) are gRPC when they arrive here.
+//! Refuses requests that are no calls, with the HTTP status of the gRPC specification and a text that says
+//! what the port is, and calls of pages in browsers. The other protocols (`grpc/protocols`) are gRPC when
+//! they arrive here.
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use tonic::body::Body;
 
-/// The text of each rejection.
+/// The text for a request that is no call.
 const ABOUT: &str = "This port serves the API of kairos-identity. Call a method with POST \
     /kairos.identity.v1.SERVICE/METHOD and one of these content types: application/json or application/proto \
     (Connect), application/grpc (gRPC, over HTTP/2 only), application/grpc-web+proto (gRPC-Web).\n";
 
+/// The text for a page in a browser.
+const NO_BROWSERS: &str =
+    "This port answers no browser: a page calls its own backend, which calls this service.\n";
+
+/// Marks a request as that of a page in a browser, which alone sends `origin`. Browsers are no callers, and a
+/// page whose name leads to this port (DNS rebinding) could read the answers of a service without a callers
+/// file.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct OfBrowser;
+
 /// Returns the response to a request that is not gRPC: 404 for a path that is no method, 405 for any HTTP
-/// method but POST, 415 for any other content type. Returns `None` for a gRPC request.
-pub(super) fn reject(request: &Request<Body>) -> Option<Response<Body>> {
+/// method but POST, 415 for any other content type. Returns 403 for the call of a page in a browser, and
+/// `None` for any other gRPC request.
+pub(super) fn refuse(request: &Request<Body>) -> Option<Response<Body>> {
+    if request.extensions().get::<OfBrowser>().is_some() {
+        return Some(refusal(StatusCode::FORBIDDEN, NO_BROWSERS));
+    }
     let is_post = request.method() == Method::POST;
     let content_type = request.headers().get(header::CONTENT_TYPE);
     if is_post && content_type.is_some_and(is_grpc) {
@@ -25,7 +40,8 @@ pub(super) fn reject(request: &Request<Body>) -> Option<Response<Body>> {
     } else {
         StatusCode::METHOD_NOT_ALLOWED
     };
-    Some(rejection(request.method(), status))
+    // The answer to HEAD has no body.
+    Some(refusal(status, if request.method() == Method::HEAD { "" } else { ABOUT }))
 }
 
 /// True if the path has the form `/package.Service/Method`.
@@ -41,9 +57,7 @@ fn is_grpc(content_type: &HeaderValue) -> bool {
     essence.eq_ignore_ascii_case("application/grpc") || essence.eq_ignore_ascii_case("application/grpc+proto")
 }
 
-/// Returns the response with this status. The answer to HEAD has no body.
-fn rejection(method: &Method, status: StatusCode) -> Response<Body> {
-    let text = if method == Method::HEAD { "" } else { ABOUT };
+fn refusal(status: StatusCode, text: &'static str) -> Response<Body> {
     let mut response = Response::new(Body::new(Full::from(text)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
