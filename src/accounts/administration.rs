@@ -88,8 +88,8 @@ impl Administration {
         Ok(found)
     }
 
-    /// Marks the user's email as verified, without a link, and deletes the user's known addresses. Succeeds
-    /// without a change if the email is verified already.
+    /// Marks the user's email as verified, without a link, and deletes the client addresses known from the
+    /// user's logins. Succeeds without a change if the email is verified already.
     ///
     /// # Errors
     /// [`AccountError::UserNotFound`] or a database error.
@@ -123,9 +123,10 @@ impl Administration {
         updated_user(&found, updated)
     }
 
-    /// Disables the user: refuses logins, revokes the user's sessions, deletes the user's known addresses,
-    /// voids the user's links except those that undo an email change, and mails a notice to a verified email.
-    /// Look-ups still return the user. Succeeds without a change if the user is disabled already.
+    /// Disables the user: refuses logins, revokes the user's sessions, deletes the client addresses known
+    /// from the user's logins, voids the user's links except those that undo an email change, and mails a
+    /// notice to a verified email. Look-ups still return the user. Succeeds without a change if the user is
+    /// disabled already.
     ///
     /// # Errors
     /// [`AccountError::UserNotFound`] or a database error.

@@ -98,8 +98,9 @@ async fn list(
         let Some(end) = page.last() else { break };
         after = Some(end.position());
         for event in &page {
-            if list.add(record_of(event))? {
-                return Ok(());
+            let reader_has_gone = list.add(record_of(event))?;
+            if reader_has_gone {
+                return list.finish();
             }
         }
     }

@@ -2,9 +2,8 @@
 //!
 //! It runs the checks of the start of `serve` and reports what the start would refuse or warn of, and what
 //! would not work after it. It creates no database and no key. Its check that the database can be written
-//! changes no row. In a SQLite file, it makes the number greater by which a service notices that the file was
-//! overwritten, and moves the WAL into the file. The primary of replicas gets a row of the kind by which a
-//! service recognizes them.
+//! changes no row. In a SQLite file, it increments `user_version` (`database/sqlite_file.rs`) and moves the
+//! WAL into the file. On a primary with replicas, it writes a heartbeat (`database/heartbeat.rs`).
 
 use std::{io, path::Path, pin::pin, time::Duration};
 
@@ -24,24 +23,26 @@ use crate::{
     clock::Clock,
     config::{DatabaseUrl, MailUrl, ServeFlags, Settings, Sources},
     database::DatabaseError,
+    server::{open_files, open_files_needed},
     store::{Schema, Store},
     telemetry::with_warnings,
 };
 
-/// The longest difference between the clock of PostgreSQL and that of this machine that is no finding.
-/// Stored times come from the clocks of the instances; PostgreSQL's shows whether they agree.
-const CLOCK_DIFFERENCE_WARNED: Duration = Duration::from_secs(1);
+/// The longest difference between the clock of PostgreSQL and that of this machine that is well. Stored times
+/// come from the clocks of the instances; PostgreSQL's shows whether they agree.
+const CLOCK_DIFFERENCE_OK_MAX: Duration = Duration::from_secs(1);
 
-/// From this difference on, an instance refuses the access tokens of another one.
-const CLOCK_DIFFERENCE_MAX: Duration = ISSUED_AHEAD_MAX;
+/// The longest difference that is only warned of. Beyond it, an instance may refuse the access tokens of
+/// another one.
+const CLOCK_DIFFERENCE_WARNED_MAX: Duration = ISSUED_AHEAD_MAX;
 
 /// A check that takes longer is announced.
 const ANNOUNCED_AFTER: Duration = Duration::from_secs(2);
 
-/// Free space of the disk of a SQLite file below which there is a warning.
+/// Free space of the disk of a SQLite file, in bytes (1 GiB), below which there is a warning.
 const DISK_FREE_WARNED: u64 = 1 << 30;
 
-/// Free space of the disk of a SQLite file below which a day of work may not fit.
+/// Free space of the disk of a SQLite file, in bytes (64 MiB), below which a day of work may not fit.
 const DISK_FREE_MIN: u64 = 64 << 20;
 
 #[derive(Debug, Args)]
@@ -73,7 +74,7 @@ impl Status {
     }
 }
 
-/// What a check found, in the order of the report.
+/// What a check found: the columns of the report.
 #[derive(Debug)]
 struct Finding {
     check: &'static str,
@@ -90,13 +91,13 @@ impl Report {
         self.0.push(Finding { check, status, detail: detail.into() });
     }
 
-    /// Runs a check, and adds what it refuses and what it warns of, or else `well` of its result. Returns the
-    /// result of a check that refuses nothing.
+    /// Runs a check, and adds its error and the warnings that it logs, or else `ok_detail` of its result.
+    /// Returns the result of a check that did not fail.
     async fn run<T>(
         &mut self,
         check: &'static str,
         work: impl Future<Output = Result<T, Failure>>,
-        well: impl FnOnce(&T) -> String,
+        ok_detail: impl FnOnce(&T) -> String,
     ) -> Option<T> {
         let (result, warnings) = announced(check, with_warnings(work)).await;
         let is_warned = !warnings.is_empty();
@@ -106,7 +107,7 @@ impl Report {
         match result {
             Ok(value) => {
                 if !is_warned {
-                    self.add(check, Status::Ok, well(&value));
+                    self.add(check, Status::Ok, ok_detail(&value));
                 }
                 Some(value)
             }
@@ -140,7 +141,9 @@ impl Doctor {
         let mut list = List::new(self.format, ["check", "status", "detail"]);
         for Finding { check, status, detail } in &report.0 {
             let detail = sources.with_origin(detail);
-            if list.add([Field::text(check), Field::text(status.name()), Field::text(detail)])? {
+            let reader_has_gone =
+                list.add([Field::text(check), Field::text(status.name()), Field::text(detail)])?;
+            if reader_has_gone {
                 break;
             }
         }
@@ -159,6 +162,17 @@ fn check_settings(report: &mut Report, settings: &Settings, sources: &Sources) {
         for rule in error.texts() {
             report.add("settings", Status::Failed, rule);
         }
+    }
+    let files_needed = open_files_needed(
+        settings.server.connections_max.as_usize(),
+        settings.http.connections_max.as_usize(),
+    );
+    if let Some(limit) = open_files::limit().filter(|limit| *limit < files_needed) {
+        let detail = format!(
+            "the process may open {limit} files, and the limits of connections need {files_needed}: raise `ulimit -n` \
+             (LimitNOFILE= of systemd), or serve lowers them"
+        );
+        report.add("settings", Status::Warning, detail);
     }
     for warning in sources.warnings().iter().chain(&settings.warnings(sources)) {
         report.add("settings", Status::Warning, warning);
@@ -198,37 +212,34 @@ async fn check_files(report: &mut Report, settings: &Settings) {
 
 /// Checks that the ports can be opened, or that the service has them open.
 async fn check_ports(report: &mut Report, settings: &Settings) {
-    let before = report.0.len();
-    let mut running = None;
+    let (mut free, mut in_use) = (Vec::new(), Vec::new());
     for port in Port::all(settings) {
         match port.check() {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                if running.is_none() {
-                    running = Some(Box::pin(healthcheck::check_running(settings)).await);
-                }
-                if let Some(Err(no_answer)) = &running {
-                    let detail = port.failure(&error);
-                    let unless = format!("{detail}, unless that program is this service ({no_answer})");
-                    report.add("ports", Status::Warning, unless);
-                }
-            }
+            Ok(()) => free.push(port.address.to_string()),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => in_use.push((port, error)),
             Err(error) => report.add("ports", Status::Failed, port.failure(&error)),
-            Ok(()) => {}
         }
     }
-    if report.0.len() > before {
+    if !free.is_empty() {
+        report.add("ports", Status::Ok, format!("{} can be opened", free.join(", ")));
+    }
+    if in_use.is_empty() {
         return;
     }
-    let addresses: Vec<_> = Port::all(settings).map(|port| port.address.to_string()).collect();
-    let addresses = addresses.join(", ");
-    report.add(
-        "ports",
-        Status::Ok,
-        match running {
-            Some(_) => format!("the service runs at {addresses}"),
-            None => format!("{addresses} can be opened"),
-        },
-    );
+    let answer = announced("ports", Box::pin(healthcheck::check_running(settings))).await;
+    for (port, error) in in_use {
+        let is_api_port = port.address == settings.server.listen;
+        let (status, detail) = match &answer {
+            Ok(()) if is_api_port => (Status::Ok, format!("a service answers at {}", port.address)),
+            Ok(()) => (Status::Ok, format!("{} is in use, as it is while the service runs", port.address)),
+            // With TLS, the service may not answer without the name in its certificate.
+            Err(reason) if settings.server.tls_cert.is_some() => {
+                (Status::Warning, format!("{}, unless it is this service ({reason})", port.failure(&error)))
+            }
+            Err(_) => (Status::Failed, port.failure(&error)),
+        };
+        report.add("ports", status, detail);
+    }
 }
 
 /// Checks that mails can be delivered: connects to the SMTP server, with TLS and the user, and sends no mail.
@@ -259,9 +270,8 @@ async fn check_database(report: &mut Report, settings: &Settings) {
         }
         let store = store::open_to_serve(settings)?;
         let schema = serve::check_schema(settings, &store).await?;
-        check_use(&store, &schema)
-            .await
-            .map_err(|error| format!("database.url: {url}: {}", reason(error)))?;
+        let used = check_use(&store, &schema).await;
+        used.map_err(|error| format!("database.url: {url}: {}{}", reason(&error), way_out(&error)))?;
         Ok(Some((store, schema)))
     });
     let opened = report
@@ -279,13 +289,32 @@ async fn check_database(report: &mut Report, settings: &Settings) {
         report.run("secret key", key, |key| secret_key_detail(key.is_some())).await;
         return;
     };
-    if schema == Schema::Current {
-        let keys = Box::pin(serve::check_keys(settings, &store));
-        report.run("secret key", keys, |has_key| secret_key_detail(*has_key)).await;
-    }
+    let keys = Box::pin(async {
+        let has_key = match schema {
+            Schema::Current => serve::check_keys(settings, &store).await?,
+            _ => signing::check_key(settings, Some(&store)).await?.is_some(),
+        };
+        match url {
+            DatabaseUrl::Postgres(_) if !has_key => {
+                Err("secret.key-file must be set with PostgreSQL".to_owned())
+            }
+            _ => Ok(has_key),
+        }
+    });
+    report.run("secret key", keys, |has_key| secret_key_detail(*has_key)).await;
     match url {
         DatabaseUrl::Sqlite(path) => check_disk(report, &store, path),
         DatabaseUrl::Postgres(_) => check_server(report, &store).await,
+    }
+}
+
+/// Returns what to do about an error of PostgreSQL that does not say it.
+fn way_out(error: &DatabaseError) -> &'static str {
+    // query_canceled, lock_not_available
+    if ["SQLSTATE 57014", "SQLSTATE 55P03"].iter().any(|state| error.chain().contains(state)) {
+        ": another session holds a lock, or the server is too slow: look at pg_stat_activity and pg_locks"
+    } else {
+        ""
     }
 }
 
@@ -313,7 +342,10 @@ fn check_disk(report: &mut Report, store: &Store, path: &Path) {
         DISK_FREE_MIN.. => Status::Warning,
         _ => Status::Failed,
     };
-    report.add("disk", status, format!("{} MiB are free beside {}", free >> 20, path.display()));
+    let detail = format!("{} MiB are free beside {}", free >> 20, path.display());
+    let way_out =
+        if status == Status::Ok { "" } else { ": free space, or move the database to a larger disk" };
+    report.add("disk", status, format!("{detail}{way_out}"));
 }
 
 /// Checks what a PostgreSQL server promises: its settings, its clock, and the replicas.
@@ -325,24 +357,37 @@ async fn check_server(report: &mut Report, store: &Store) {
         Ok(())
     });
     report.run("server", settings, |()| "no setting can lose an acknowledged write".to_owned()).await;
+    let rights = Box::pin(async {
+        let missing = store.missing_rights().await.map_err(reason)?;
+        match missing.as_slice() {
+            [] => Ok(()),
+            _ => Err(format!("the role of database.url lacks {}: grant it to the role", missing.join(", "))),
+        }
+    });
+    report.run("rights", rights, |()| "the role may do all that the service does".to_owned()).await;
     let clock = Clock::system();
     let began = clock.now();
-    match store.server_time().await {
+    match announced("clock", store.server_time()).await {
         Ok(None) => {}
         Ok(Some(server)) => {
             // The server read its clock somewhere within the call.
             let middle = began.plus(clock.now().since(began) / 2);
             let difference = server.since(middle).max(middle.since(server));
             let status = match difference {
-                _ if difference <= CLOCK_DIFFERENCE_WARNED => Status::Ok,
-                _ if difference <= CLOCK_DIFFERENCE_MAX => Status::Warning,
+                _ if difference <= CLOCK_DIFFERENCE_OK_MAX => Status::Ok,
+                _ if difference <= CLOCK_DIFFERENCE_WARNED_MAX => Status::Warning,
                 _ => Status::Failed,
             };
             let seconds = difference.as_secs_f64();
             report.add(
                 "clock",
                 status,
-                format!("the clock of this machine and that of PostgreSQL differ by {seconds:.3} s"),
+                match status {
+                    Status::Ok => format!("the clock of this machine and that of PostgreSQL differ by {seconds:.3} s"),
+                    _ => format!(
+                        "the clock of this machine and that of PostgreSQL differ by {seconds:.3} s: synchronize both (NTP)"
+                    ),
+                },
             );
         }
         Err(error) => report.add("clock", Status::Failed, reason(error)),
@@ -352,7 +397,11 @@ async fn check_server(report: &mut Report, store: &Store) {
         match replica.excluded_because {
             None => report.add("replica", Status::Ok, format!("{address} is current and serves look-ups")),
             Some(reason) => {
-                report.add("replica", Status::Failed, format!("{address} serves no look-ups: {reason}"));
+                report.add(
+                    "replica",
+                    Status::Failed,
+                    format!("{address} serves no look-ups: {reason} (docs/high-availability.md)"),
+                );
             }
         }
     }

@@ -19,12 +19,13 @@ impl Completions {
     pub(super) fn run(&self, mut command: Command) -> Result<(), Failure> {
         let (name, mut script) = (command.get_name().to_owned(), Vec::new());
         clap_complete::generate(self.shell, &mut command, name, &mut script);
-        // For bash, the library writes the hyphen of a name in two ways, so that no command has completions
-        // (https://github.com/clap-rs/clap/issues/6421).
+        // In the script for bash, the library writes the hyphen of a name in two ways, so that no command has
+        // completions (https://github.com/clap-rs/clap/issues/6421).
         let script = String::from_utf8_lossy(&script).replace("kairos__subcmd__identity", "kairos__identity");
         let mut output = Lines::new();
         for line in script.lines() {
-            if output.line(line)? {
+            let reader_has_gone = output.line(line)?;
+            if reader_has_gone {
                 break;
             }
         }
@@ -44,7 +45,7 @@ impl Man {
     pub(super) fn run(&self, command: Command) -> Result<(), Failure> {
         let failure = |folder: &Path, reason: &str| format!("--to: {}: {reason}", ShownPath(folder));
         if !self.to.is_dir() {
-            return Err(failure(&self.to, "there is no such folder: create it first"));
+            return Err(failure(&self.to, "it is not a folder: create it first"));
         }
         clap_mangen::generate_to(command, &self.to).map_err(|error| failure(&self.to, &error.to_string()))
     }

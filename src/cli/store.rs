@@ -42,6 +42,7 @@ pub(super) enum IfMissing {
 /// Opens the store without its replicas.
 pub(super) fn open(settings: &Settings, if_missing: IfMissing) -> Result<Store, Failure> {
     if let DatabaseUrl::Sqlite(path) = &settings.database.url {
+        // For a folder, `check_file` has the better error.
         if if_missing == IfMissing::Create || path.is_dir() {
             check_file(path)?;
         } else if !path.try_exists().map_err(|error| unusable_file(path, &io_reason(&error)))? {

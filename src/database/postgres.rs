@@ -21,7 +21,7 @@ use std::{
 
 use diesel::{
     OptionalExtension, QueryableByName,
-    sql_types::{BigInt, Nullable, Text},
+    sql_types::{BigInt, Bool, Nullable, Text},
 };
 use diesel_async::{
     AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection,
@@ -249,7 +249,12 @@ impl PostgresPool {
         let mut connection = self.get().await?;
         let missing: Option<MissingRight> =
             diesel::sql_query(missing_right(rights)).get_result(&mut connection).await.optional()?;
-        if let Some(MissingRight { name, privilege }) = missing {
+        if let Some(MissingRight { name, table_exists: false, .. }) = missing {
+            return Err(DatabaseError::unavailable(format!(
+                "there is no table {name}, or it is in a schema that the role of database.url does not search"
+            )));
+        }
+        if let Some(MissingRight { name, privilege, .. }) = missing {
             return Err(DatabaseError::unavailable(format!(
                 "the role of database.url lacks the right to {privilege} on {name}: grant it to the role"
             )));
@@ -317,16 +322,18 @@ struct MissingRight {
     name: String,
     #[diesel(sql_type = Text)]
     privilege: String,
+    #[diesel(sql_type = Bool)]
+    table_exists: bool,
 }
 
-/// Returns the query for the first of these rights (table and privilege) that the role lacks. A table that
-/// does not exist lacks none.
+/// Returns the query for the first of these rights (table and privilege) that the role lacks.
 fn missing_right(rights: &[(&str, &str)]) -> String {
     let rights: Vec<String> =
         rights.iter().map(|(table, privilege)| format!("('{table}', '{privilege}')")).collect();
     format!(
-        "SELECT name, privilege FROM (VALUES {}) AS needed (name, privilege) \
-         WHERE has_table_privilege(to_regclass(name), privilege) IS FALSE LIMIT 1",
+        "SELECT name, privilege, to_regclass(name) IS NOT NULL AS table_exists \
+         FROM (VALUES {}) AS needed (name, privilege) \
+         WHERE has_table_privilege(to_regclass(name), privilege) IS NOT TRUE LIMIT 1",
         rights.join(", ")
     )
 }

@@ -198,7 +198,8 @@ impl SqliteThreads {
     }
 }
 
-/// Writes the next number of [`DatabaseFile::next_write_number`] and returns it.
+/// Increments `user_version`, by which a service notices that an earlier copy has overwritten the file, and
+/// returns it. `first` is the number for a file that has none.
 fn write_next_number(
     connection: &mut SqliteConnection,
     file: &DatabaseFile,

@@ -62,7 +62,7 @@ const LEASE_MAX: Duration = Duration::from_mins(20);
 pub(super) struct Backoff {
     /// The wait after the first attempt; it doubles after each further attempt.
     pub first: Duration,
-    /// The longest wait.
+    /// The longest wait, before the random part of [`Backoff::after`].
     pub max: Duration,
 }
 
@@ -94,7 +94,8 @@ pub(super) fn after_attempt(
         DeliveryOutcome::Sent => Next::MarkSent,
         DeliveryOutcome::Refused(cause) => Next::MarkFailed(cause),
         DeliveryOutcome::Expired => Next::Expire("the link expired before the mail could be sent".to_owned()),
-        // Not later than the longest wait: what is due after it would count as set by a wrong clock.
+        // Not later than the longest wait: what is due after [`Backoff::latest_due`] counts as set by a wrong
+        // clock.
         DeliveryOutcome::Postponed(until) if until < mail.expires_at => {
             Next::RetryAt(until.min(now.plus(backoff.max)), DAILY_LIMIT.to_owned())
         }

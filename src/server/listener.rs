@@ -226,6 +226,14 @@ fn is_peer_error(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
+/// Returns the number of files that the process must be able to open, so that neither limit of connections,
+/// that of the API port and that of the HTTP port, is lowered.
+#[must_use]
+pub fn open_files_needed(api_connections_max: usize, http_connections_max: usize) -> usize {
+    let slots = api_connections_max.saturating_mul(4).div_ceil(3).max(http_connections_max.saturating_mul(4));
+    slots.saturating_add(DESCRIPTORS_RESERVED)
+}
+
 /// Returns the number of connections under a limit of `files` open files. `DESCRIPTORS_RESERVED` descriptors
 /// are reserved for other uses, or half of the limit if it is small.
 fn slots_within(files: usize) -> usize {
@@ -241,5 +249,9 @@ mod tests {
         assert_eq!(slots_within(1_024), 1_024 - DESCRIPTORS_RESERVED);
         assert_eq!(slots_within(64), 32);
         assert_eq!(slots_within(0), 1);
+        for (api, http) in [(10_000, 1_000), (100, 1_000), (1, 1)] {
+            let slots = slots_within(open_files_needed(api, http));
+            assert!(Share::Calls.of(slots) >= api && Share::Pages.of(slots) >= http, "{api} {http}");
+        }
     }
 }

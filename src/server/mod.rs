@@ -51,14 +51,14 @@ pub use self::{
     connection::Peer,
     handler::HttpHandler,
     http1::Http1Options,
-    listener::{bind, check_bind},
+    listener::{bind, check_bind, open_files_needed},
     metrics::{ConnectionMetrics, PortMetrics},
     options::ServerOptions,
     peer_account::{ConnectionAccount, PeerLimits},
     peer_log::PeerLog,
     request_body::{BodyLimit, BodyLimits, BodyRefusal},
     streaming_calls::StreamingSlot,
-    tls::{Alpn, CurrentTls, TlsError, certificate_names, load_tls, validity_warning},
+    tls::{Alpn, CurrentTls, LoadedTls, TlsError, certificate_names, certificate_warning, load_tls},
 };
 use crate::entropy::Entropy;
 

@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
 };
 
 use rustls::{
@@ -12,12 +12,20 @@ use rustls::{
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use tokio_rustls::TlsAcceptor;
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::{
+    certificate::Validity,
+    prelude::{FromDer, GeneralName, X509Certificate},
+};
 
 use crate::{
     domain::Timestamp,
     input_file::{self, InputFileError, ShownPath},
+    metrics::{Registry, Unit, register_gauge},
 };
+
+/// A certificate that ends within this time is warned of: 7 days. Most certificates are renewed earlier, by a
+/// program.
+const RENEWAL_DUE_SECONDS: i64 = 7 * 24 * 60 * 60;
 
 /// The TLS configuration cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -105,25 +113,52 @@ fn pair_rule(reason: &rustls::Error) -> String {
     }
 }
 
+/// A TLS configuration, with the time at which its certificate ends.
+#[derive(Debug, Clone)]
+pub struct LoadedTls {
+    config: Arc<ServerConfig>,
+    /// Unix time in seconds; `None` if the certificate cannot be parsed.
+    not_after: Option<i64>,
+}
+
 /// The TLS configuration of new connections. Clones share the configuration, also after
 /// [`CurrentTls::replace`].
 #[derive(Clone)]
-pub struct CurrentTls(Arc<RwLock<Arc<ServerConfig>>>);
+pub struct CurrentTls(Arc<RwLock<LoadedTls>>);
 
 impl CurrentTls {
     /// Replaces the configuration for new connections. Open connections are not affected.
-    pub fn replace(&self, config: Arc<ServerConfig>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = config;
+    pub fn replace(&self, loaded: LoadedTls) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = loaded;
     }
 
     pub(super) fn acceptor(&self) -> TlsAcceptor {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)).into()
+        Arc::clone(&self.loaded().config).into()
+    }
+
+    /// Adds the end of the certificate to a registry.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        let current = self.clone();
+        register_gauge(
+            registry,
+            "tls_certificate_expiry_timestamp",
+            "Unix time at which the certificate of the API port ends; NaN if it is unknown",
+            Some(Unit::Seconds),
+            move || {
+                let not_after = current.loaded().not_after.and_then(|seconds| u32::try_from(seconds).ok());
+                not_after.map_or(f64::NAN, f64::from)
+            },
+        );
+    }
+
+    fn loaded(&self) -> RwLockReadGuard<'_, LoadedTls> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl From<Arc<ServerConfig>> for CurrentTls {
-    fn from(config: Arc<ServerConfig>) -> Self {
-        Self(Arc::new(RwLock::new(config)))
+impl From<LoadedTls> for CurrentTls {
+    fn from(loaded: LoadedTls) -> Self {
+        Self(Arc::new(RwLock::new(loaded)))
     }
 }
 
@@ -147,8 +182,9 @@ pub fn load_tls(
     key: &Path,
     client_ca: Option<&Path>,
     alpn: Alpn,
-) -> Result<Arc<ServerConfig>, TlsError> {
+) -> Result<LoadedTls, TlsError> {
     let chain = certificates(certificate, input_file::read(certificate))?;
+    let not_after = validity(&chain).map(|validity| validity.not_after.timestamp());
     let private_key = private_key(key, alpn)?;
     let invalid = |source| {
         let (certificate, key) = (certificate.to_owned(), key.to_owned());
@@ -170,7 +206,7 @@ pub fn load_tls(
         Alpn::Http1 => &[b"http/1.1"],
     };
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-    Ok(Arc::new(config))
+    Ok(LoadedTls { config: Arc::new(config), not_after })
 }
 
 /// Parses the certificates of a file that was read, at least one.
@@ -190,13 +226,17 @@ fn certificates(
     Err(if is_binary { TlsError::BinaryCertificate { path } } else { TlsError::NoCertificate { path } })
 }
 
-/// Returns a warning if the certificate in a file is not valid now, so that clients refuse it.
+/// Returns a warning if clients refuse the certificate in a file, or will soon.
 #[must_use]
-pub fn validity_warning(path: &Path, now: Timestamp) -> Option<String> {
+pub fn certificate_warning(path: &Path, now: Timestamp) -> Option<String> {
     let chain = certificates(path, input_file::read(path)).ok()?;
-    let (_, certificate) = X509Certificate::from_der(chain.first()?).ok()?;
-    let (validity, seconds) = (certificate.validity(), now.unix_micros() / 1_000_000);
+    let (validity, seconds) = (validity(&chain)?, now.unix_micros() / 1_000_000);
     let shown = ShownPath(path);
+    if !is_for_servers(&chain) {
+        return Some(format!(
+            "{shown}: the certificate is not for servers (its extended key usage lacks serverAuth): clients refuse it"
+        ));
+    }
     if seconds > validity.not_after.timestamp() {
         Some(format!(
             "{shown}: the certificate expired at {}: clients refuse it, renew it",
@@ -205,9 +245,25 @@ pub fn validity_warning(path: &Path, now: Timestamp) -> Option<String> {
     } else if seconds < validity.not_before.timestamp() {
         let from = validity.not_before;
         Some(format!("{shown}: the certificate is valid only from {from} on: clients refuse it until then"))
+    } else if seconds > validity.not_after.timestamp() - RENEWAL_DUE_SECONDS {
+        Some(format!("{shown}: the certificate ends at {}: renew it before then", validity.not_after))
     } else {
         None
     }
+}
+
+/// True if the first certificate of a chain may be that of a server (RFC 5280, 4.2.1.12).
+fn is_for_servers(chain: &[CertificateDer<'_>]) -> bool {
+    let certificate = chain.first().and_then(|first| X509Certificate::from_der(first).ok());
+    let usage =
+        certificate.as_ref().and_then(|(_, certificate)| certificate.extended_key_usage().ok().flatten());
+    usage.is_none_or(|usage| usage.value.server_auth || usage.value.any)
+}
+
+/// Returns the validity of the first certificate of a chain, that of the server.
+fn validity(chain: &[CertificateDer<'_>]) -> Option<Validity> {
+    let (_, certificate) = X509Certificate::from_der(chain.first()?).ok()?;
+    Some(certificate.validity().clone())
 }
 
 /// Creates the verifier of client certificates. A client without a certificate is accepted, because it may

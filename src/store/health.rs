@@ -11,23 +11,40 @@ use crate::{
     domain::{AuthToken, User},
 };
 
-/// The rights on PostgreSQL's tables without which no user can register, or none can log in.
-const WRITE_RIGHTS: &[(&str, &str)] = &[
+/// The rights on PostgreSQL's tables without which users cannot register, verify their email, log in or get
+/// mails.
+const RIGHTS: &[(&str, &str)] = &[
+    ("core_user", "SELECT"),
     ("core_user", "INSERT"),
     ("core_user", "UPDATE"),
     ("core_user", "DELETE"),
+    ("core_session", "SELECT"),
     ("core_session", "INSERT"),
     ("core_session", "UPDATE"),
     ("core_session", "DELETE"),
+    ("core_throttle", "SELECT"),
     ("core_throttle", "INSERT"),
     ("core_throttle", "UPDATE"),
     ("core_throttle", "DELETE"),
+    ("core_password_attempt", "SELECT"),
     ("core_password_attempt", "INSERT"),
     ("core_password_attempt", "DELETE"),
+    ("core_registration_request", "SELECT"),
+    ("core_registration_request", "INSERT"),
+    ("core_registration_request", "DELETE"),
+    ("core_known_address", "SELECT"),
+    ("core_known_address", "INSERT"),
+    ("core_known_address", "DELETE"),
+    ("core_mail_token", "SELECT"),
     ("core_mail_token", "INSERT"),
     ("core_mail_token", "UPDATE"),
+    ("core_mail_outbox", "SELECT"),
     ("core_mail_outbox", "INSERT"),
+    ("core_mail_outbox", "UPDATE"),
     ("core_mail_outbox", "DELETE"),
+    ("core_disabled_user", "SELECT"),
+    ("core_imported_user", "SELECT"),
+    ("core_signing_key", "SELECT"),
     ("core_audit_event", "INSERT"),
 ];
 
@@ -60,9 +77,7 @@ impl Store {
     pub async fn check_writes(&self) -> Result<(), DatabaseError> {
         match &self.connections {
             Connections::Sqlite(threads) => threads.check_writes().await,
-            Connections::Postgres(pool) => {
-                pool.check_writes(&["core_user", "core_session"], WRITE_RIGHTS).await
-            }
+            Connections::Postgres(pool) => pool.check_writes(&["core_user", "core_session"], RIGHTS).await,
         }
     }
 

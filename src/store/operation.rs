@@ -2,7 +2,12 @@
 
 use std::path::Path;
 
-use diesel::{dsl::sql, select, sql_types::BigInt};
+use diesel::{
+    QueryableByName,
+    dsl::sql,
+    select, sql_query,
+    sql_types::{BigInt, Text},
+};
 use diesel_async::RunQueryDsl;
 use rustix::fs::statvfs;
 
@@ -25,6 +30,22 @@ impl Store {
         Ok(Some(Timestamp::from_unix_micros(micros)))
     }
 
+    /// Returns the rights on the tables of this database that the role lacks and docs/production.md grants,
+    /// such as `UPDATE on core_user`. Returns none on SQLite.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] if the server does not answer.
+    pub async fn missing_rights(&self) -> Result<Vec<String>, DatabaseError> {
+        let Connections::Postgres(pool) = &self.connections else { return Ok(Vec::new()) };
+        let mut connection = pool.get().await?;
+        let missing = "SELECT privilege || ' on ' || relname AS missing FROM pg_class, \
+            unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS privilege \
+            WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r' AND relname LIKE 'core\\_%' \
+            AND NOT has_table_privilege(pg_class.oid, privilege) ORDER BY relname, privilege";
+        let rows: Vec<MissingRight> = sql_query(missing).load(&mut connection).await?;
+        Ok(rows.into_iter().map(|row| row.missing).collect())
+    }
+
     /// Returns the free space of the disk of a SQLite file in bytes; `None` if the system does not say, and
     /// on PostgreSQL.
     #[must_use]
@@ -39,6 +60,13 @@ impl Store {
     pub async fn replicas_after_start(&self) -> Vec<ReplicaState> {
         self.lookup.replicas_after_start().await
     }
+}
+
+/// A right that the role lacks.
+#[derive(QueryableByName)]
+struct MissingRight {
+    #[diesel(sql_type = Text)]
+    missing: String,
 }
 
 /// Returns the free space of the disk of a file in bytes; `None` if the system does not say.

@@ -12,6 +12,8 @@ mod support;
 #[cfg(test)]
 mod addresses;
 #[cfg(test)]
+mod alerts;
+#[cfg(test)]
 mod arrows;
 #[cfg(test)]
 mod attacks;

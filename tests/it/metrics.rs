@@ -157,7 +157,8 @@ async fn the_document_lists_each_metric() {
             }
         }));
     }
-    // Only a service with replicas has these.
+    // Only a service with TLS has this one, and only one with replicas the next.
+    served.insert("kairos_identity_tls_certificate_expiry_timestamp_seconds".to_owned());
     served.extend(["kairos_identity_replicas", "kairos_identity_replicas_used"].map(str::to_owned));
     // A connection that was refused is needed for this one.
     served.insert("kairos_identity_connections_closed_early_total".to_owned());

@@ -13,7 +13,7 @@ use tonic_health::{
 };
 
 use super::{
-    metrics::{Measured, Metrics},
+    metrics::{Metrics, Parts},
     options::{accounts_options, audit_limits, layer_options, outbox_options, passwords, transport},
     preflight::{self, Checked},
     reload::{ReloadTriggers, TlsConfigs},
@@ -109,7 +109,7 @@ impl Service {
         let http = http.map(|listener| (listener, pages));
         let backlog = Backlog::new(store.clone(), env.clock.clone());
         let connections = metrics.connections.clone();
-        let parts = Measured { passwords, store: &store, health: &health, backlog: &backlog, tokens };
+        let parts = Parts { passwords, store: &store, health: &health, backlog: &backlog, tokens, tls: &tls };
         let telemetry = metrics_port.map(|listener| (listener, metrics.page(&parts, &env)));
         Ok(Self {
             settings,

@@ -1,5 +1,6 @@
 //! The metrics of all parts of the service.
 
+use super::reload::TlsConfigs;
 use crate::{
     access_token::AccessTokens,
     env::Env,
@@ -33,12 +34,15 @@ impl Metrics {
     }
 
     /// Adds the metrics of the other parts, and returns the page that serves all.
-    pub(super) fn page(mut self, parts: &Measured<'_>, env: &Env) -> MetricsPage {
+    pub(super) fn page(mut self, parts: &Parts<'_>, env: &Env) -> MetricsPage {
         let own = self.registry.sub_registry_with_prefix(PREFIX);
         parts.passwords.register_metrics(own);
         parts.store.register_metrics(own);
         parts.health.register_metrics(own);
         parts.backlog.register_metrics(own);
+        if let Some(tls) = &parts.tls.grpc {
+            tls.register_metrics(own);
+        }
         let clock = env.clock.clone();
         parts.tokens.register_metrics(own, move || clock.now());
         MetricsPage::new(self.registry)
@@ -46,10 +50,11 @@ impl Metrics {
 }
 
 /// The parts of the service that have metrics of their own.
-pub(super) struct Measured<'a> {
+pub(super) struct Parts<'a> {
     pub(super) passwords: Passwords,
     pub(super) store: &'a Store,
     pub(super) health: &'a HealthWatch,
     pub(super) backlog: &'a Backlog,
     pub(super) tokens: AccessTokens,
+    pub(super) tls: &'a TlsConfigs,
 }

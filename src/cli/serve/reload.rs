@@ -12,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-use rustls::ServerConfig;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +24,7 @@ use crate::{
     domain::{AuditKind, Origin, chain},
     input_file::{self, ShownPath},
     sealing::{KeyFileError, SealingKeys},
-    server::{self, Alpn, CurrentTls, TlsError},
+    server::{self, Alpn, CurrentTls, LoadedTls, TlsError},
 };
 
 /// The interval at which the files are read. Their content is compared, since the modification time of a file
@@ -85,7 +84,7 @@ fn load_callers(path: &Path, settings: &Settings) -> Result<Callers, Failure> {
     Ok(callers)
 }
 
-fn load_tls(settings: &Settings, alpn: Alpn) -> Result<Option<Arc<ServerConfig>>, Failure> {
+fn load_tls(settings: &Settings, alpn: Alpn) -> Result<Option<LoadedTls>, Failure> {
     let server = &settings.server;
     // The HTTP port serves browsers, which are not callers: the server requests no client certificate there.
     let client_ca = server.tls_client_ca.as_deref().filter(|_| alpn == Alpn::Http2);
@@ -94,7 +93,7 @@ fn load_tls(settings: &Settings, alpn: Alpn) -> Result<Option<Arc<ServerConfig>>
     let loaded = loaded.map_err(|error| tls_failure(settings, &error))?;
     // Both ports load the certificate; the warning appears once.
     if alpn == Alpn::Http2
-        && let Some(warning) = server::validity_warning(certificate, Clock::system().now())
+        && let Some(warning) = server::certificate_warning(certificate, Clock::system().now())
     {
         tracing::warn!("server.tls-cert: {warning}");
     }

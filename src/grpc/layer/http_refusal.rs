@@ -1,6 +1,6 @@
-//! Refuses requests that are no calls, with the HTTP status of the gRPC specification and a text that says
-//! what the port is, and calls of pages in browsers. The other protocols (`grpc/protocols`) are gRPC when
-//! they arrive here.
+//! Refuses requests that are no calls, with an HTTP status and a text that says what the port is, and calls
+//! of pages in browsers. Calls of the other protocols have been translated to gRPC before (`grpc/protocols`),
+//! except for those that are refused here.
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -15,9 +15,9 @@ const ABOUT: &str = "This port serves the API of kairos-identity. Call a method 
 const NO_BROWSERS: &str =
     "This port answers no browser: a page calls its own backend, which calls this service.\n";
 
-/// Marks a request as that of a page in a browser, which alone sends `origin`. Browsers are no callers, and a
-/// page whose name leads to this port (DNS rebinding) could read the answers of a service without a callers
-/// file.
+/// Marks a request as that of a page in a browser. `grpc/protocols` inserts it into calls with the header
+/// `origin`, which browsers add and other clients do not. Browsers are no callers, and a page whose name
+/// leads to this port (DNS rebinding) could read the answers of a service without a callers file.
 #[derive(Debug, Clone, Copy)]
 pub(in super::super) struct OfBrowser;
 

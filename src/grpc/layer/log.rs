@@ -129,8 +129,8 @@ impl<'a> Call<'a> {
             reason,
             caller: self.caller.as_ref(),
             duration,
-            // Any client can choose the trace id of a call that is not one of a caller.
-            trace_id: self.trace_id.as_deref().filter(|_| self.is_of_caller()),
+            // A client that is no caller can choose any trace id, and any method.
+            trace_id: self.trace_id.as_deref().filter(|_| self.is_of_caller() && self.method.is_some()),
         });
     }
 

@@ -52,7 +52,8 @@ impl<H: BodyLimits> BodyLimits for Protocols<H> {
 impl<H: HttpHandler> HttpHandler for Protocols<H> {
     async fn answer(&self, request: Request<Body>, peer: &Peer) -> Response<Body> {
         let protocol = Protocol::of(&request);
-        if protocol == Protocol::Grpc && request.version() == Version::HTTP_2 {
+        let is_of_browser = request.headers().contains_key(header::ORIGIN);
+        if protocol == Protocol::Grpc && request.version() == Version::HTTP_2 && !is_of_browser {
             return self.inner.answer(request, peer).await;
         }
         // Boxed, so that the future of a gRPC call reserves no memory for it.

@@ -311,7 +311,8 @@ impl Store {
     }
 
     /// Uses up the token with one conditional UPDATE and marks its user as verified, at the time of the
-    /// event. Deletes the user's known addresses, and records the event with this user, in the same
+    /// event. Deletes the client addresses that are known from the user's logins: an earlier owner of the
+    /// account may have used them. Records the event with this user, in the same
     /// transaction.
     pub async fn verify_email(
         &self,

@@ -72,12 +72,18 @@ diesel::define_sql_function! {
 }
 
 /// Returns LIKE patterns for `lower(username)`, for the usernames that imported users have kept although they
-/// break a rule or equal another username. The key of such a username does not contain it. `lower` converts
-/// other letters than those of ASCII only on PostgreSQL, so the patterns have these letters as typed, in
-/// lower case and in upper case.
+/// break a rule or equal another username: their `username_key` is not made from the username. On SQLite,
+/// `lower` converts only the letters of ASCII.
 fn kept_name_patterns(text: &str) -> [String; 3] {
-    [text.to_ascii_lowercase(), text.to_lowercase(), text.to_uppercase().to_ascii_lowercase()]
-        .map(|text| like_pattern(&text))
+    let patterns = [
+        // Other letters as typed.
+        text.to_ascii_lowercase(),
+        // Other letters in lower case; on PostgreSQL, `lower` makes all names so.
+        text.to_lowercase(),
+        // Other letters in upper case.
+        text.to_uppercase().to_ascii_lowercase(),
+    ];
+    patterns.map(|text| like_pattern(&text))
 }
 
 /// Returns the LIKE pattern for columns that contain `text`. Escapes the wildcards with a backslash.

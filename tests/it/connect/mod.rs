@@ -156,7 +156,9 @@ async fn a_call_of_a_page_in_a_browser_is_refused() {
     let server = TestServer::start(Engine::Sqlite).await;
     let body = serde_json::json!({ "email": "eve@example.com", "username": "eve", "password": PASSWORD });
     for version in [Version::HTTP_11, Version::HTTP_2] {
-        for content_type in ["application/json", "application/proto", "application/grpc-web+proto"] {
+        for content_type in
+            ["application/json", "application/proto", "application/grpc-web+proto", "application/grpc"]
+        {
             let request =
                 post(&server, REGISTER, Some(content_type), &[("origin", "http://evil.example:50051")]);
             let refused = send(server.address(), version, request, body.to_string().as_bytes()).await;

@@ -30,7 +30,6 @@ on_both_engines! {
             ("x-forwarded-proto", "evil"),
             ("x-original-host", "evil.example"),
             ("forwarded", "host=evil.example;proto=https"),
-            ("origin", "https://evil.example"),
             ("referer", "https://evil.example/"),
         ] {
             request.metadata_mut().insert(name, value.parse().unwrap());

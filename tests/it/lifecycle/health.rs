@@ -243,7 +243,12 @@ async fn health_follows_the_rights_of_the_role() {
     Postgres::shared().psql(database.name(), &format!("GRANT SELECT ON core_user TO {role}"));
     becomes(&server, EVERYTHING).await;
 
-    // A right that only logins need.
+    // Rights that only logins need.
+    Postgres::shared().psql(database.name(), &format!("REVOKE SELECT ON core_throttle FROM {role}"));
+    becomes(&server, LOOK_UPS_ONLY).await;
+    server.logged("lacks the right to SELECT on core_throttle").await;
+    Postgres::shared().psql(database.name(), &format!("GRANT SELECT ON core_throttle TO {role}"));
+    becomes(&server, EVERYTHING).await;
     Postgres::shared().psql(database.name(), &format!("REVOKE INSERT ON core_session FROM {role}"));
     becomes(&server, LOOK_UPS_ONLY).await;
     server.logged("lacks the right to INSERT on core_session").await;

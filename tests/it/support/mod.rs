@@ -20,6 +20,7 @@ pub mod pgbouncer;
 pub mod postgres;
 pub mod private_file;
 pub mod program;
+pub mod prometheus;
 pub mod raw;
 pub mod rust_source;
 pub mod server;
