@@ -3,12 +3,12 @@
 use std::{
     collections::BTreeSet,
     fs,
-    net::SocketAddr,
     process::Command,
     time::{Duration, Instant},
 };
 
 use kairos_identity::proto::ResolveTokenRequest;
+use serde_json::Value;
 
 use crate::support::{
     daemon::free_port,
@@ -89,13 +89,6 @@ fn each_metric_in_the_rules_exists() {
     }
 }
 
-/// Returns the address of the metrics, which the log names.
-fn metrics_of(server: &TestServer) -> SocketAddr {
-    let log = server.log();
-    let (_, rest) = log.rsplit_once("Serving metrics on http://").expect("the address is in the log");
-    rest.split_once("/metrics").unwrap().0.parse().unwrap()
-}
-
 /// Waits until an alert fires, and asserts that no other one does so before or for a while after.
 async fn only_this_fires(prometheus: &Prometheus, alert: &str) {
     let expected = BTreeSet::from([alert.to_owned()]);
@@ -117,7 +110,7 @@ async fn a_stopped_database_raises_its_alert() {
     let cluster = Postgres::own();
     let database = cluster.create_database();
     let server = TestServer::on_url(database.url().to_owned()).start().await;
-    let prometheus = Prometheus::start(metrics_of(&server), &[]);
+    let prometheus = Prometheus::start(&[server.metrics_address()], &[]);
 
     // Each recorded expression has data while the service works.
     let ada = server.member("ada").await;
@@ -139,6 +132,55 @@ async fn a_stopped_database_raises_its_alert() {
     until("the alert ends", LIMIT, async || prometheus.firing().is_empty().then_some(())).await;
 }
 
+/// Returns the expressions of the Grafana board, with the times of a test.
+fn expressions_of_the_board() -> Vec<String> {
+    let text = fs::read_to_string(repository().join("deploy/grafana/kairos-identity.json")).unwrap();
+    let board: Value = serde_json::from_str(&text).unwrap();
+    let panels = board["panels"].as_array().unwrap().iter();
+    let targets = panels.filter_map(|panel| panel["targets"].as_array()).flatten();
+    let expressions = targets.map(|target| target["expr"].as_str().unwrap().to_owned());
+    expressions
+        .map(|text| {
+            text.replace("$job", "kairos-identity").replace("$__rate_interval", "6s").replace("[1h]", "[12s]")
+        })
+        .collect()
+}
+
+/// Metrics of the board that need what this test does not have: replicas, TLS, connections that were refused,
+/// and a refresh token that was used again.
+const NOT_SERVED: &[&str] = &["replicas", "tls_certificate", "closed_early", "authn_token_reuse"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_panel_of_the_board_has_data() {
+    let expressions = expressions_of_the_board();
+    assert!(expressions.len() > 30, "{expressions:?}");
+    let mut servers = Vec::new();
+    for engine in [Engine::Sqlite, Engine::Postgres] {
+        let builder = TestServer::builder(engine).with_env("KAIROS_IDENTITY_LOGIN_FAILURES_MAX", "1");
+        servers.push(builder.start().await);
+    }
+    let addresses: Vec<_> = servers.iter().map(TestServer::metrics_address).collect();
+    let prometheus = Prometheus::start(&addresses, &[]);
+    let ada = servers[0].member("ada").await;
+    let mut client = servers[0].client().await;
+
+    // What has no data is asked again after more calls.
+    let mut missing: Vec<_> = expressions
+        .iter()
+        .filter(|expression| !NOT_SERVED.iter().any(|name| expression.contains(name)))
+        .collect();
+    let began = Instant::now();
+    while !missing.is_empty() {
+        assert!(began.elapsed() < LIMIT, "no data: {missing:#?}");
+        let request = ResolveTokenRequest { auth_token: ada.auth_token.clone() };
+        client.resolve_token(request).await.unwrap();
+        client.login(login("ada", "a wrong password")).await.unwrap_err();
+        http::get(servers[0].address(), "/");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        missing.retain(|expression| prometheus.query(expression).is_empty());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_smtp_server_raises_its_alert() {
     let url = format!("smtp://127.0.0.1:{}", free_port());
@@ -147,7 +189,7 @@ async fn a_stopped_smtp_server_raises_its_alert() {
         .with_env("KAIROS_IDENTITY_MAIL_INSECURE_PLAINTEXT", "true")
         .start()
         .await;
-    let prometheus = Prometheus::start(metrics_of(&server), &[("> 900", "> 3")]);
+    let prometheus = Prometheus::start(&[server.metrics_address()], &[("> 900", "> 3")]);
     server.client().await.register(registration("ada")).await.unwrap();
     only_this_fires(&prometheus, "KairosIdentityMailsLate").await;
 }
@@ -158,7 +200,7 @@ async fn guessed_passwords_raise_their_alert() {
     for number in 0..4 {
         server.member(&format!("user{number}")).await;
     }
-    let prometheus = Prometheus::start(metrics_of(&server), &[]);
+    let prometheus = Prometheus::start(&[server.metrics_address()], &[]);
     let mut client = server.client().await;
     let guess = tokio::spawn(async move {
         for number in 0.. {
@@ -176,12 +218,12 @@ async fn guessed_passwords_raise_their_alert() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_is_nearly_full_raises_its_alert() {
     let server = TestServer::start(Engine::Sqlite).await;
-    let text = http::get(metrics_of(&server), "/metrics").body;
+    let text = http::get(server.metrics_address(), "/metrics").body;
     let free = text.lines().find_map(|line| line.strip_prefix("kairos_identity_sqlite_disk_free_bytes "));
     let free: f64 = free.expect("the metric").parse().unwrap();
     // The rule with the size of this disk, on which other tests write some hundred MiB at the same time.
     let threshold = format!("< {}", free - 1_073_741_824.0);
-    let prometheus = Prometheus::start(metrics_of(&server), &[("< 1073741824", &threshold)]);
+    let prometheus = Prometheus::start(&[server.metrics_address()], &[("< 1073741824", &threshold)]);
     assert_eq!(prometheus.firing(), BTreeSet::new());
 
     let path = server.database_url().trim_start_matches("sqlite://");

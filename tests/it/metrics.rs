@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     io::Write,
-    net::SocketAddr,
     process::Stdio,
     time::Duration,
 };
@@ -31,16 +30,9 @@ const LIMIT: Duration = Duration::from_secs(40);
 /// Maximum number of time series after calls with any paths and metadata.
 const SERIES_MAX: usize = 3_000;
 
-/// Returns the address of the metrics, which the log names.
-fn address(server: &TestServer) -> SocketAddr {
-    let log = server.log();
-    let (_, rest) = log.rsplit_once("Serving metrics on http://").expect("the address is in the log");
-    rest.split_once("/metrics").unwrap().0.parse().unwrap()
-}
-
 /// Returns the samples: name with labels, and value. Prometheus' own parser for Python reads them.
 fn samples(server: &TestServer) -> BTreeMap<String, f64> {
-    let reply = http::get(address(server), "/metrics");
+    let reply = http::get(server.metrics_address(), "/metrics");
     assert_eq!(reply.status, 200);
     assert_eq!(reply.header("content-type"), "application/openmetrics-text; version=1.0.0; charset=utf-8");
     let mut parser = python_command("parse_metrics.py");
@@ -147,7 +139,7 @@ async fn the_document_lists_each_metric() {
     for engine in [Engine::Sqlite, Engine::Postgres] {
         let service = TestServer::start(engine).await;
         service.member("ada").await;
-        let text = http::get(address(&service), "/metrics").body;
+        let text = http::get(service.metrics_address(), "/metrics").body;
         served.extend(text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).map(|family| {
             let (name, metric_type) = family.split_once(' ').unwrap();
             match metric_type {
@@ -225,14 +217,14 @@ async fn only_the_calls_of_callers_leave_their_trace_id() {
     call(of_stranger, "/a.Service/Method", "accept: */*");
     let bearer = format!("authorization: Bearer {}", token(1).expose());
     assert_eq!(call(of_caller, resolve, &bearer), 400);
-    let metrics = http::get(address(&server), "/metrics").body;
+    let metrics = http::get(server.metrics_address(), "/metrics").body;
     assert!(metrics.contains(of_caller) && !metrics.contains(of_stranger), "{metrics}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_port_serves_nothing_else_and_can_be_disabled() {
     let server = TestServer::start(Engine::Sqlite).await;
-    let address = address(&server);
+    let address = server.metrics_address();
     let other = http::get(address, "/");
     assert_eq!((other.status, other.body.as_str()), (404, "This port serves the metrics at /metrics.\n"));
     let post = http::request(address, "POST", "/metrics", &[], "");

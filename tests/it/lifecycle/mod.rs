@@ -3,6 +3,7 @@
 mod database_file;
 mod database_outage;
 mod health;
+mod rolling_restart;
 mod startup;
 
 use std::{

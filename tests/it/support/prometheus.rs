@@ -1,8 +1,9 @@
-//! Prometheus, which reads the metrics of one service and evaluates the alert rules of `deploy/prometheus`.
+//! Prometheus, which reads the metrics of services and evaluates the alert rules of `deploy/prometheus`.
 
 use std::{collections::BTreeSet, fs, net::SocketAddr, path::PathBuf, process::Command, time::Duration};
 
 use serde_json::Value;
+use url::form_urlencoded::byte_serialize;
 
 use super::{daemon::Daemon, http, tools::repository, wait::until_blocking};
 
@@ -43,9 +44,9 @@ pub fn program(name: &str) -> PathBuf {
 pub struct Prometheus(Daemon);
 
 impl Prometheus {
-    /// Starts Prometheus, which reads the metrics at this address every second. The rules have short times,
-    /// and these texts of them are replaced.
-    pub fn start(metrics: SocketAddr, replaced: &[(&str, &str)]) -> Self {
+    /// Starts Prometheus, which reads the metrics at these addresses every second. The rules have short
+    /// times, and these texts of them are replaced.
+    pub fn start(metrics: &[SocketAddr], replaced: &[(&str, &str)]) -> Self {
         let server = Daemon::prepare("prometheus");
         let mut rules = rules();
         for (long, short) in SHORT_TIMES.iter().chain(replaced) {
@@ -54,9 +55,11 @@ impl Prometheus {
         }
         fs::write(server.folder().join("rules.yml"), rules).unwrap();
         let settings = server.folder().join("prometheus.yml");
+        let targets: Vec<String> = metrics.iter().map(|address| format!("\"{address}\"")).collect();
+        let targets = targets.join(", ");
         let text = format!(
             "global: {{ scrape_interval: 1s, evaluation_interval: 1s }}\nrule_files: [rules.yml]\nscrape_configs:\n  \
-             - job_name: kairos-identity\n    static_configs: [{{ targets: [\"{metrics}\"] }}]\n"
+             - job_name: kairos-identity\n    static_configs: [{{ targets: [{targets}] }}]\n"
         );
         fs::write(&settings, text).unwrap();
         let mut command = Command::new(program("prometheus"));
@@ -66,14 +69,16 @@ impl Prometheus {
         server.start(&command);
         let prometheus = Self(server);
         until_blocking("Prometheus has read the metrics", START_LIMIT, || {
-            (!prometheus.query("kairos_identity_serving").is_empty()).then_some(())
+            (prometheus.query("kairos_identity_serving").len() == metrics.len()).then_some(())
         });
         prometheus
     }
 
-    /// Returns the result of a query: empty if there is no data, or if Prometheus does not answer yet.
-    pub fn query(&self, name: &str) -> Vec<Value> {
-        let Some(body) = self.get(&format!("/api/v1/query?query={name}")) else { return Vec::new() };
+    /// Returns the result of an expression: empty if there is no data, or if Prometheus does not answer yet.
+    pub fn query(&self, expression: &str) -> Vec<Value> {
+        let encoded: String = byte_serialize(expression.as_bytes()).collect();
+        let Some(body) = self.get(&format!("/api/v1/query?query={encoded}")) else { return Vec::new() };
+        assert_eq!(body["status"], "success", "{expression}: {body}");
         body["data"]["result"].as_array().cloned().unwrap_or_default()
     }
 

@@ -170,6 +170,13 @@ impl TestServer {
         rest.split(": ").next().and_then(|address| address.parse().ok()).unwrap()
     }
 
+    /// Returns the address of the metrics, which the log names.
+    pub fn metrics_address(&self) -> SocketAddr {
+        let log = self.log();
+        let (_, rest) = log.rsplit_once("Serving metrics on http://").expect("the address is in the log");
+        rest.split_once("/metrics").unwrap().0.parse().unwrap()
+    }
+
     /// Returns the value of `--database-url`.
     pub fn database_url(&self) -> &str {
         &self.settings.database_url
