@@ -290,10 +290,7 @@ async fn check_database(report: &mut Report, settings: &Settings) {
         return;
     };
     let keys = Box::pin(async {
-        let has_key = match schema {
-            Schema::Current => serve::check_keys(settings, &store).await?,
-            _ => signing::check_key(settings, Some(&store)).await?.is_some(),
-        };
+        let has_key = serve::check_keys(settings, &store, &schema).await?;
         match url {
             DatabaseUrl::Postgres(_) if !has_key => {
                 Err("secret.key-file must be set with PostgreSQL".to_owned())
@@ -379,16 +376,10 @@ async fn check_server(report: &mut Report, store: &Store) {
                 _ => Status::Failed,
             };
             let seconds = difference.as_secs_f64();
-            report.add(
-                "clock",
-                status,
-                match status {
-                    Status::Ok => format!("the clock of this machine and that of PostgreSQL differ by {seconds:.3} s"),
-                    _ => format!(
-                        "the clock of this machine and that of PostgreSQL differ by {seconds:.3} s: synchronize both (NTP)"
-                    ),
-                },
-            );
+            let way_out = if status == Status::Ok { "" } else { ": synchronize both (NTP)" };
+            let detail =
+                format!("the clock of this machine and that of PostgreSQL differ by {seconds:.3} s{way_out}");
+            report.add("clock", status, detail);
         }
         Err(error) => report.add("clock", Status::Failed, reason(error)),
     }

@@ -111,11 +111,8 @@ async fn check_database(settings: &Settings, clock: &Clock) -> Result<Option<Sto
     }
     store::wait_for_server(settings, clock).await?;
     let store = store::open_to_serve(settings)?;
-    if check_schema(settings, &store).await? == Schema::Current {
-        check_keys(settings, &store).await?;
-    } else {
-        signing::check_key(settings, Some(&store)).await?;
-    }
+    let schema = check_schema(settings, &store).await?;
+    check_keys(settings, &store, &schema).await?;
     Ok(Some(store))
 }
 
@@ -141,10 +138,17 @@ pub(in crate::cli) async fn check_schema(settings: &Settings, store: &Store) -> 
     Ok(schema)
 }
 
-/// Checks that the secret keys decrypt the signing keys of a store with a current schema, and warns of other
-/// secrets that they do not decrypt. Returns false if there is no secret key yet.
-pub(in crate::cli) async fn check_keys(settings: &Settings, store: &Store) -> Result<bool, Failure> {
+/// Checks the secret keys. If the schema is current, also checks that they decrypt the signing keys, and
+/// warns of other secrets that they do not decrypt. Returns false if there is no secret key yet.
+pub(in crate::cli) async fn check_keys(
+    settings: &Settings,
+    store: &Store,
+    schema: &Schema,
+) -> Result<bool, Failure> {
     let Some(key) = signing::check_key(settings, Some(store)).await? else { return Ok(false) };
+    if *schema != Schema::Current {
+        return Ok(true);
+    }
     let (key, access_tokens) = (Arc::new(key), signing::access_tokens(settings));
     let keys = signing::signing_keys(settings, store.clone(), Arc::clone(&key), access_tokens, Env::system());
     keys.check().await.map_err(reason)?;

@@ -50,10 +50,14 @@ impl<H: BodyLimits> BodyLimits for Protocols<H> {
 }
 
 impl<H: HttpHandler> HttpHandler for Protocols<H> {
-    async fn answer(&self, request: Request<Body>, peer: &Peer) -> Response<Body> {
+    async fn answer(&self, mut request: Request<Body>, peer: &Peer) -> Response<Body> {
         let protocol = Protocol::of(&request);
-        let is_of_browser = request.headers().contains_key(header::ORIGIN);
-        if protocol == Protocol::Grpc && request.version() == Version::HTTP_2 && !is_of_browser {
+        let is_of_browser = request.headers().contains_key(header::ORIGIN) && is_call(&request);
+        if is_of_browser {
+            // The layers refuse it.
+            request.extensions_mut().insert(OfBrowser);
+        }
+        if is_of_browser || (protocol == Protocol::Grpc && request.version() == Version::HTTP_2) {
             return self.inner.answer(request, peer).await;
         }
         // Boxed, so that the future of a gRPC call reserves no memory for it.
@@ -68,12 +72,7 @@ impl<H: HttpHandler> Protocols<H> {
         mut request: Request<Body>,
         peer: &Peer,
     ) -> Response<Body> {
-        let is_call = request.method() == Method::POST && is_method_path(request.uri().path());
-        if is_call && request.headers().contains_key(header::ORIGIN) {
-            // The layers refuse it.
-            request.extensions_mut().insert(OfBrowser);
-            return self.inner.answer(request, peer).await;
-        }
+        let is_call = is_call(&request);
         match protocol {
             Protocol::Connect(codec) if is_call => {
                 let method = self.schema.find(request.uri().path());
@@ -99,4 +98,9 @@ impl<H: HttpHandler> Protocols<H> {
         }
         self.inner.answer(request, peer).await
     }
+}
+
+/// True if the request calls a method, in whichever protocol.
+fn is_call(request: &Request<Body>) -> bool {
+    request.method() == Method::POST && is_method_path(request.uri().path())
 }

@@ -1,8 +1,8 @@
 //! Three instances on one database, restarted one after the other under load.
 
 use std::{
+    cell::{Cell, RefCell},
     net::SocketAddr,
-    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -11,7 +11,6 @@ use kairos_identity::proto::{
     ResolveTokenRequest, SetVerifiedRequest, admin_service_client::AdminServiceClient,
     identity_service_client::IdentityServiceClient,
 };
-use tokio_util::sync::CancellationToken;
 use tonic::{
     Code, Status,
     transport::{Channel, Endpoint},
@@ -38,15 +37,15 @@ struct Acknowledged {
 }
 
 /// A client that repeats a call at the next instance while an instance is away.
-struct Client(Arc<Mutex<Vec<SocketAddr>>>);
+struct Client<'a>(&'a RefCell<Vec<SocketAddr>>);
 
-impl Client {
+impl Client<'_> {
     /// Calls until an instance gives another answer than UNAVAILABLE. CANCELLED and UNKNOWN are of the
     /// transport.
     async fn call<T>(&self, call: impl AsyncFn(Channel) -> Result<T, Status>) -> Result<T, Status> {
         let began = Instant::now();
         for turn in 0.. {
-            let address = self.0.lock().unwrap()[turn % INSTANCES];
+            let address = self.0.borrow()[turn % INSTANCES];
             let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await;
             let refusal = match channel {
                 Ok(channel) => match call(channel).await {
@@ -65,11 +64,11 @@ impl Client {
     }
 }
 
-/// Registers users until `stop`, verifies those with an even number, and logs them in.
-async fn work(worker: usize, client: Client, stop: CancellationToken) -> Vec<Acknowledged> {
+/// Registers users until `is_stopped`, verifies those with an even number, and logs them in.
+async fn work(worker: usize, client: Client<'_>, is_stopped: &Cell<bool>) -> Vec<Acknowledged> {
     let mut acknowledged = Vec::new();
     for number in 0_u64.. {
-        if stop.is_cancelled() {
+        if is_stopped.get() {
             break;
         }
         let name = format!("w{worker}u{number}");
@@ -107,9 +106,9 @@ async fn work(worker: usize, client: Client, stop: CancellationToken) -> Vec<Ack
 async fn a_rolling_restart_of_three_instances_loses_nothing() {
     let first = TestServer::start(Engine::Postgres).await;
     let mut instances = vec![first.second_instance().await, first.second_instance().await, first];
-    let addresses = Arc::new(Mutex::new(instances.iter().map(TestServer::address).collect::<Vec<_>>()));
-    let stop = CancellationToken::new();
-    let workers = (0..WORKERS).map(|worker| work(worker, Client(Arc::clone(&addresses)), stop.clone()));
+    let addresses = RefCell::new(instances.iter().map(TestServer::address).collect::<Vec<_>>());
+    let is_stopped = Cell::new(false);
+    let workers = (0..WORKERS).map(|worker| work(worker, Client(&addresses), &is_stopped));
 
     let restarts = async {
         for _ in 0..2 {
@@ -117,10 +116,10 @@ async fn a_rolling_restart_of_three_instances_loses_nothing() {
                 instance.terminate();
                 assert!(instance.wait().await.success());
                 instance.restart().await;
-                addresses.lock().unwrap()[index] = instance.address();
+                addresses.borrow_mut()[index] = instance.address();
             }
         }
-        stop.cancel();
+        is_stopped.set(true);
     };
     let (acknowledged, ()) = tokio::join!(join_all(workers), restarts);
     let acknowledged: Vec<_> = acknowledged.into_iter().flatten().collect();
