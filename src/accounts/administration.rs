@@ -98,7 +98,7 @@ impl Administration {
         let event =
             self.event(AuditKind::UserUpdated, &found.user, origin).with_resource("is_verified: true");
         let updated = self.store.mark_verified(found.user.id, event).await?;
-        updated_user(&found, updated)
+        self.find_user(&UserKey::AuthToken(updated.ok_or(AccountError::UserNotFound)?.auth_token)).await
     }
 
     /// Marks the user's email as not verified, revokes the user's sessions, deletes the user's known
@@ -120,7 +120,7 @@ impl Administration {
         let link = verification_link(mails, &found.user, event.at);
         let updated = self.store.mark_unverified(found.user.id, link, event).await?;
         mails.wake_outbox();
-        updated_user(&found, updated)
+        self.find_user(&UserKey::AuthToken(updated.ok_or(AccountError::UserNotFound)?.auth_token)).await
     }
 
     /// Disables the user: refuses logins, revokes the user's sessions, deletes the client addresses known
@@ -270,11 +270,4 @@ impl Administration {
 /// Creates a link that verifies the user's email, to be mailed by this service.
 fn verification_link(mails: &Mails, user: &User, now: Timestamp) -> NewMail {
     mails.link(MailTokenPurpose::VerifyEmail, &user.email, MailedBy::Service, now).mail
-}
-
-/// Returns the user after an update. An update without a user means that the user was deleted after
-/// [`Administration::find_user`].
-fn updated_user(found: &ManagedUser, updated: Option<User>) -> Result<ManagedUser, AccountError> {
-    let user = updated.ok_or(AccountError::UserNotFound)?;
-    Ok(ManagedUser { user, disabled_at: found.disabled_at })
 }

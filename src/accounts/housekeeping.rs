@@ -27,6 +27,9 @@ const EXPIRED_TOKENS_KEPT: Duration = Duration::from_hours(7 * 24);
 /// nothing.
 const INTERVAL: Duration = Duration::from_mins(10);
 
+/// Pause before the first round, so that instances which are restarted often delete too.
+const FIRST_INTERVAL: Duration = Duration::from_mins(1);
+
 /// Pause between two checks of the number of audit events. Shorter than [`INTERVAL`], because a flood of
 /// calls can write thousands of events in a minute.
 const AUDIT_INTERVAL: Duration = Duration::from_mins(1);
@@ -88,8 +91,10 @@ impl Housekeeping {
     pub async fn run(self, stop: CancellationToken) {
         let purges = async {
             self.compare_clock_with_store().await;
-            while stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
+            let mut pause = FIRST_INTERVAL;
+            while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
                 stop.run_until_cancelled(self.purge()).await;
+                pause = INTERVAL;
             }
         };
         let audit_purges = async {

@@ -130,6 +130,11 @@ fn deserialize(entry: &Spanned<DeValue<'_>>) -> Result<Entry, Violation> {
     let DeValue::Table(table) = entry.get_ref() else {
         return Err(Violation::new(&entry.span(), "must be a table"));
     };
+    // As in `[callers.bff]`. An entry has no table in it.
+    if let Some((name, inner)) = table.iter().find(|(_, value)| value.get_ref().is_table()) {
+        let rule = format!("the entry of a caller is a table of its own: write [{}]", name.get_ref());
+        return Err(Violation::new(&inner.span(), rule));
+    }
     Entry::deserialize(ValueDeserializer::from(entry.clone())).map_err(|error| {
         let at = error.span().unwrap_or_else(|| entry.span());
         // An error about a value does not name its key: find the key of the value at this position.

@@ -172,6 +172,10 @@ mod tests {
             ("[agent", "not TOML"),
             ("", "no caller"),
             ("agent = 1", "caller agent: must be a table"),
+            (
+                "[callers.bff]\nmethods = []",
+                "caller callers: the entry of a caller is a table of its own: write [bff]",
+            ),
             (&entry("", star, star), "must have token-hashes or certificates"),
             (&entry(&three, star, star), "at most 2 entries, not 3"),
             (&format!("{}certificates = [\"bff\"]\n", entry(&one, star, star)), "\"bff\" must be uri:NAME"),

@@ -35,8 +35,8 @@ enum Action {
     /// The table must be missing or empty. It gets the documented schema, as Django creates it. Disabled
     /// users get an unusable password, since Django has no such state.
     Django {
-        /// The database of the Django backend: sqlite:///folder/file or
-        /// postgres://user:password@host/database
+        /// The database of the Django backend: sqlite:///folder/file (a missing file is created, with its
+        /// folder) or postgres://user:password@host/database
         #[arg(long, value_name = "URL")]
         to: String,
     },
