@@ -14,16 +14,17 @@ use std::{
     time::Duration,
 };
 
+pub use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, info::Info},
+    registry::{Registry, Unit},
+};
 use prometheus_client::{
     encoding::{
         EncodeCounterValue, EncodeLabelValue, EncodeMetric, LabelValueEncoder, MetricEncoder, NoLabelSet,
     },
     metrics::{MetricType, exemplar::HistogramWithExemplars},
-};
-pub use prometheus_client::{
-    encoding::{EncodeGaugeValue, EncodeLabelSet, text},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, info::Info},
-    registry::{Registry, Unit},
 };
 
 /// The first part of the names of the metrics that only this service has.
@@ -82,9 +83,12 @@ impl<L: Labels> DurationsBy<L> {
         observe(&self.0.get_or_create(labels), duration, trace_id);
     }
 
-    /// Adds these histograms to a registry. `name` has no unit; the unit is seconds.
-    pub fn register(&self, registry: &mut Registry, name: &str, help: &str) {
-        registry.register_with_unit(name, help, Unit::Seconds, self.0.clone());
+    /// Writes these histograms, for a [`Collector`]. `name` has no unit; the unit is seconds.
+    ///
+    /// # Errors
+    /// That of the encoder.
+    pub fn encode(&self, encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str) -> fmt::Result {
+        self.0.encode(encoder.encode_descriptor(name, help, Some(&Unit::Seconds), self.0.metric_type())?)
     }
 }
 
@@ -129,6 +133,14 @@ impl<L: ManyLabels> Counts<L> {
     /// Adds these counters to a registry. The format appends `_total` to `name`.
     pub fn register(&self, registry: &mut Registry, name: &str, help: &str) {
         registry.register(name, help, self.counters.clone());
+    }
+
+    /// Writes these counters, for a [`Collector`]. The format appends `_total` to `name`.
+    ///
+    /// # Errors
+    /// That of the encoder.
+    pub fn encode(&self, encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str) -> fmt::Result {
+        self.counters.encode(encoder.encode_descriptor(name, help, None, self.counters.metric_type())?)
     }
 }
 
