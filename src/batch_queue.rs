@@ -1,16 +1,15 @@
 //! A first-in, first-out queue from which consumers take batches: all requests that wait, up to a limit.
 //!
-//! No timer delays a batch, so a single request is taken immediately. Requests whose callers have gone are
-//! dropped.
+//! No timer delays a batch, so a single request is taken immediately. A consumer on the thread of the callers
+//! runs after the tasks that were ready before it was notified, so requests that arrive together form one
+//! batch. Requests whose callers have gone are dropped.
 
 use std::{
     collections::VecDeque,
-    future::poll_fn,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
-    task::Poll,
 };
 
 use tokio::sync::Notify;
@@ -29,22 +28,12 @@ pub(crate) trait Batched {
 pub(crate) struct BatchQueue<T> {
     waiting: Mutex<VecDeque<T>>,
     arrived: Notify,
-    /// Number of consecutive batches with a single request.
-    single_batches: AtomicUsize,
     batch_size_max: usize,
     waiting_max: usize,
     /// Number of batches that were taken, and of the requests in them.
     batches: AtomicU64,
     requests: AtomicU64,
 }
-
-/// After this many single batches in a row the next one is probably single too, so the consumer takes it
-/// without yielding first.
-const SINGLE_BATCHES_MIN: usize = 4;
-
-/// Every this many single batches the consumer yields all the same, to notice that more requests arrive
-/// together.
-const SINGLE_BATCHES_PER_YIELD: usize = 16;
 
 impl<T: Batched> BatchQueue<T> {
     /// Creates a queue for `waiting_max` requests, whose batches have at most the size `batch_size_max`. A
@@ -53,7 +42,6 @@ impl<T: Batched> BatchQueue<T> {
         Self {
             waiting: Mutex::default(),
             arrived: Notify::new(),
-            single_batches: AtomicUsize::new(0),
             batch_size_max,
             waiting_max,
             batches: AtomicU64::new(0),
@@ -93,18 +81,10 @@ impl<T: Batched> BatchQueue<T> {
     pub(crate) async fn batch(&self) -> Vec<T> {
         loop {
             self.arrived.notified().await;
-            let single_batches = self.single_batches.load(Ordering::Relaxed);
-            if single_batches < SINGLE_BATCHES_MIN || single_batches.is_multiple_of(SINGLE_BATCHES_PER_YIELD)
-            {
-                yield_to_ready_tasks().await;
-            }
             let batch = self.take();
             if !batch.is_empty() {
                 self.batches.fetch_add(1, Ordering::Relaxed);
                 self.requests.fetch_add(batch.len() as u64, Ordering::Relaxed);
-                // Consumers may overwrite each other's count; the guess is then worse for a moment.
-                let single_batches = if batch.len() == 1 { single_batches.wrapping_add(1) } else { 0 };
-                self.single_batches.store(single_batches, Ordering::Relaxed);
                 return batch;
             }
         }
@@ -133,21 +113,6 @@ impl<T: Batched> BatchQueue<T> {
         // No code that holds the lock can leave the queue half changed, so a poisoned lock is usable.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Lets the tasks that are ready on this thread run first. `yield_now` is not used: it polls the I/O driver
-/// each time, which cost a tenth of the look-ups at 32 calls in flight. Even this yield wakes an idle thread
-/// of the runtime, a cost that a single caller would pay for nothing.
-async fn yield_to_ready_tasks() {
-    let mut have_run = false;
-    poll_fn(|context| {
-        if std::mem::replace(&mut have_run, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use kairos_identity::{
     },
     server::{
         self, BodyLimit, BodyLimits, BodyRefusal, ConnectionMetrics, HttpHandler, Peer, PeerLimits,
-        ServerOptions,
+        ServerOptions, WorkerThreads, Workers,
     },
 };
 use prost_types::Timestamp;
@@ -37,7 +37,9 @@ impl Echo {
         let service = IdentityServiceServer::new(Constant { user: user() });
         let routes = Routes::new(service).prepare();
         let stop = CancellationToken::new();
-        server::serve(listener, EchoService(routes), options(), None, Entropy::system(), stop).await;
+        let threads = WorkerThreads::start(0)?;
+        let options = options(threads.workers().clone());
+        server::serve(listener, EchoService(routes), options, None, Entropy::system(), stop).await;
         Ok(())
     }
 }
@@ -66,8 +68,9 @@ impl BodyLimits for EchoService {
 }
 
 /// Returns the default settings of the service.
-fn options() -> ServerOptions {
+fn options(workers: Workers) -> ServerOptions {
     ServerOptions {
+        workers,
         connections_max: 10_000,
         peer_limits: PeerLimits {
             connections_max: 1_000,

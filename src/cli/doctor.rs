@@ -23,7 +23,7 @@ use crate::{
     clock::Clock,
     config::{DatabaseUrl, MailUrl, ServeFlags, Settings, Sources},
     database::DatabaseError,
-    server::{open_files, open_files_needed},
+    server::{Workers, open_files, open_files_needed},
     store::{Schema, Store},
     telemetry::with_warnings,
 };
@@ -268,7 +268,7 @@ async fn check_database(report: &mut Report, settings: &Settings) {
         if !serve::has_database(settings)? {
             return Ok(None);
         }
-        let store = store::open_to_serve(settings)?;
+        let store = store::open_to_serve(settings, &Workers::current())?;
         let schema = serve::check_schema(settings, &store).await?;
         let used = check_use(&store, &schema).await;
         used.map_err(|error| format!("database.url: {url}: {}{}", reason(&error), way_out(&error)))?;

@@ -36,14 +36,9 @@ use crate::{
     clock::Clock,
     config::{LogFormat, ServeFlags, Settings, Sources, StoreFlags},
     database,
-    server::open_files,
+    server::{EVENT_INTERVAL, open_files},
     telemetry,
 };
-
-/// Number of turns of tasks after which a thread of the runtime looks for events of sockets and timers. A
-/// turn of a connection that is flooded with calls takes milliseconds, so tokio's default of 61 turns would
-/// let all other connections wait for up to a second.
-const EVENT_INTERVAL: u32 = 8;
 
 /// How long a command that succeeded waits until its SQLite files are complete without their WAL, which holds
 /// at most some 100 MB.

@@ -18,6 +18,7 @@ use crate::{
     input_file::ShownPath,
     postgres_url::PostgresUrl,
     publish,
+    server::Workers,
     store::{LookupOptions, MigrateError, Schema, Store},
 };
 
@@ -41,6 +42,11 @@ pub(super) enum IfMissing {
 
 /// Opens the store without its replicas.
 pub(super) fn open(settings: &Settings, if_missing: IfMissing) -> Result<Store, Failure> {
+    open_on(settings, if_missing, &Workers::current())
+}
+
+/// Opens the store without its replicas; look-ups run on the runtimes of `workers`.
+fn open_on(settings: &Settings, if_missing: IfMissing, workers: &Workers) -> Result<Store, Failure> {
     if let DatabaseUrl::Sqlite(path) = &settings.database.url {
         // For a folder, `check_file` has the better error.
         if if_missing == IfMissing::Create || path.is_dir() {
@@ -53,7 +59,7 @@ pub(super) fn open(settings: &Settings, if_missing: IfMissing) -> Result<Store, 
         refuse_leftovers(path, &["-wal"], "move them away")?;
     }
     let options = options(settings, "database.url", &settings.database.url, if_missing)?;
-    Store::open(options, lookup_options(settings)).map_err(|error| format!("database.url: {}", reason(error)))
+    open_store(options, settings, workers)
 }
 
 /// Refuses to serve a new database beside the WAL or the key of a lost one.
@@ -218,17 +224,17 @@ pub(super) fn parse_url(flag: &str, text: &str) -> Result<DatabaseUrl, Failure> 
 
 /// Opens the store for `serve`: with its replicas. A missing SQLite file is created, unless its WAL or its
 /// key file exists: then the database was lost.
-pub(super) fn open_to_serve(settings: &Settings) -> Result<Store, Failure> {
+pub(super) fn open_to_serve(settings: &Settings, workers: &Workers) -> Result<Store, Failure> {
     let database = &settings.database;
     let primary = match &database.url {
         DatabaseUrl::Postgres(primary) => primary,
         DatabaseUrl::Sqlite(path) => {
             refuse_lost_database(path)?;
-            return open(settings, IfMissing::Create);
+            return open_on(settings, IfMissing::Create, workers);
         }
     };
     if database.read_urls.as_slice().is_empty() {
-        return open(settings, IfMissing::Create);
+        return open_on(settings, IfMissing::Create, workers);
     }
     let replicas = database.read_urls.as_slice().iter();
     let options = DatabaseOptions::Replicated {
@@ -238,7 +244,12 @@ pub(super) fn open_to_serve(settings: &Settings) -> Result<Store, Failure> {
             .collect::<Result<_, _>>()?,
         lag_max: database.replica_lag_max.get(),
     };
-    Store::open(options, lookup_options(settings)).map_err(|error| format!("database.url: {}", reason(error)))
+    open_store(options, settings, workers)
+}
+
+fn open_store(options: DatabaseOptions, settings: &Settings, workers: &Workers) -> Result<Store, Failure> {
+    let store = Store::open_on(options, lookup_options(settings), &workers.runtimes());
+    store.map_err(|error| format!("database.url: {}", reason(error)))
 }
 
 fn lookup_options(settings: &Settings) -> LookupOptions {

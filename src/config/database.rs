@@ -64,9 +64,10 @@ section! {
         deletion_pause: Span<0, 2_592_000_000> = "24h",
         /// PostgreSQL: maximum number of pooled connections on which writes run. Reads have an eighth more
         /// (at least one), on which they go on while writes hang, as behind a synchronous standby that is
-        /// gone. Look-ups by `auth_token` have `lookup.lanes` connections of their own. Beyond them there may
-        /// be up to `lookup.lanes` more for a moment after connections were lost, one that monitors
-        /// replication if there are replicas, and two that check the server if the URL has several hosts.
+        /// gone. Look-ups by `auth_token` have connections of their own, one for each of `lookup.lanes`, and
+        /// for a moment after connections were lost up to as many more. Beyond them there may be one that
+        /// monitors replication if there are replicas, and two that check the server if the URL has several
+        /// hosts.
         pool_size: Count<1, 1_000> = "16",
         /// PostgreSQL: time limit for opening a connection to one address of a host. Of a name with several
         /// addresses, the first four are tried.

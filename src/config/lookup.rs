@@ -7,12 +7,13 @@ section! {
     LookupSettings in "lookup" {
         /// Maximum number of tokens in one query.
         batch_tokens_max: Count<1, 1_000> = "256",
-        /// Number of queries that run at the same time: on SQLite at most one for each thread that serves
-        /// connections; on PostgreSQL this many on the primary, and this many on the replicas together.
-        lanes: Count<1, 16> = "2",
-        /// Maximum number of look-ups that wait for a query; beyond it calls fail with `OVERLOADED`. On
-        /// SQLite the number is divided among the lanes; on PostgreSQL it applies to the primary and to the
-        /// replicas separately.
+        /// Number of queries that run at the same time: on PostgreSQL this many on the primary, each with its
+        /// own connection, and this many on the replicas together; on SQLite at most one for each thread
+        /// that serves connections. 0 means one for each such thread (`server.threads`).
+        lanes: Count<0, 256> = "0",
+        /// Maximum number of look-ups that wait for a query; beyond it calls fail with `OVERLOADED`. The
+        /// number is divided among the threads that serve connections; on PostgreSQL it applies to the
+        /// primary and to the replicas separately.
         waiting_max: Count<1, 1_000_000> = "16384",
     }
 }

@@ -34,6 +34,7 @@ mod waiting_bytes;
 mod wakes;
 mod watched;
 mod when_woken;
+mod workers;
 
 use std::time::Duration;
 
@@ -59,6 +60,7 @@ pub use self::{
     request_body::{BodyLimit, BodyLimits, BodyRefusal},
     streaming_calls::StreamingSlot,
     tls::{Alpn, CurrentTls, LoadedTls, TlsError, certificate_names, certificate_warning, load_tls},
+    workers::{EVENT_INTERVAL, WorkerThreads, Workers},
 };
 use crate::entropy::Entropy;
 
@@ -82,13 +84,13 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> DrainReport {
     let drain_deadline = options.drain_deadline;
-    let metrics = options.metrics.clone();
+    let (workers, metrics) = (options.workers.clone(), options.metrics.clone());
     let acceptor =
         Acceptor::new(listener, options.connections_max, options.peer_limits, Share::Calls, metrics);
     let handshake_timeout = options.tls_handshake_timeout;
     let tls = tls.map(|current| Tls { current, handshake_timeout });
     let connections = Connections::new(ApiPort::new(service, options, entropy), tls, stop.clone());
-    accept_until(stop, acceptor, connections, drain_deadline).await
+    accept_until(stop, acceptor, connections, workers, drain_deadline).await
 }
 
 /// Serves HTTP/1.1 alone in the same way. At shutdown, each connection finishes its current request.
@@ -106,18 +108,22 @@ pub async fn serve_http1(
     let handshake_timeout = options.tls_handshake_timeout;
     let tls = tls.map(|current| Tls { current, handshake_timeout });
     let connections = Connections::new(Http1::new(service, options), tls, stop.clone());
-    accept_until(stop, acceptor, connections, drain_deadline).await
+    accept_until(stop, acceptor, connections, Workers::current(), drain_deadline).await
 }
 
 async fn accept_until(
     stop: CancellationToken,
     mut acceptor: Acceptor,
     connections: Connections<impl Protocol>,
+    workers: Workers,
     drain_deadline: Duration,
 ) -> DrainReport {
     let mut open = JoinSet::new();
     while let Some(Some((socket, peer, slot))) = stop.run_until_cancelled(acceptor.accept()).await {
-        open.spawn(connections.clone().run(socket, peer, slot));
+        let serve = |socket| connections.clone().run(socket, peer, slot);
+        if let Err(error) = workers.spawn(&mut open, socket, serve) {
+            tracing::warn!(%peer, %error, "A connection was closed: it could not be passed to a thread");
+        }
         // Removes the connections that have closed, so that the set does not grow.
         while open.try_join_next().is_some() {}
     }

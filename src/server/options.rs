@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use super::{metrics::PortMetrics, peer_account::PeerLimits};
+use super::{metrics::PortMetrics, peer_account::PeerLimits, workers::Workers};
 use crate::entropy::Entropy;
 
 /// The limits of the API port. Each is a setting, documented in docs/CONFIG.md.
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
+    /// The threads that serve the connections.
+    pub workers: Workers,
     /// The most open connections. A further one replaces the oldest one of the peer that has the most, or
     /// waits if it is of that peer.
     pub connections_max: usize,

@@ -58,6 +58,7 @@ const PEER_LIMITS: PeerLimits = PeerLimits {
 
 fn options() -> ServerOptions {
     ServerOptions {
+        workers: Workers::current(),
         connections_max: 100,
         peer_limits: PEER_LIMITS,
         first_byte_timeout: Duration::from_mins(1),

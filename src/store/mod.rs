@@ -17,6 +17,8 @@ pub(crate) mod tables;
 
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
 use self::lookup::Lookup;
 pub use self::{
     lookup::LookupOptions,
@@ -32,7 +34,7 @@ pub use self::{
     },
 };
 use crate::database::{
-    Connections, DatabaseError, DatabaseOptions, PostgresOptions, postgres::PostgresPool, replicas::Replicas,
+    Connections, DatabaseError, DatabaseOptions, postgres::PostgresPool, replicas::Replicas,
     sqlite::SqliteThreads,
 };
 
@@ -52,11 +54,24 @@ impl Store {
     /// [`DatabaseError::Unavailable`] if SQLite's file cannot be opened or created, or if the TLS root
     /// certificates for PostgreSQL cannot be read.
     pub fn open(options: DatabaseOptions, lookup: LookupOptions) -> Result<Self, DatabaseError> {
+        Self::open_on(options, lookup, &[Handle::current()])
+    }
+
+    /// Opens the database as [`Store::open`] does, with the look-ups on these runtimes, of which there must
+    /// be at least one. Callers on a single-threaded runtime are answered on its thread.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_on(
+        options: DatabaseOptions,
+        lookup: LookupOptions,
+        runtimes: &[Handle],
+    ) -> Result<Self, DatabaseError> {
         let (primary, replicas, lag_max) = match options {
             DatabaseOptions::Sqlite(options) => {
-                let connections = Connections::Sqlite(SqliteThreads::open(options)?);
-                let lookup = Lookup::start(&connections, None, lookup)?;
-                return Ok(Self { connections, lookup });
+                let threads = SqliteThreads::open(options)?;
+                let lookup = Lookup::on_sqlite(&threads, lookup, runtimes)?;
+                return Ok(Self { connections: Connections::Sqlite(threads), lookup });
             }
             DatabaseOptions::Postgres(options) => (options, Vec::new(), Duration::ZERO),
             DatabaseOptions::Replicated { primary, replicas, lag_max } => (primary, replicas, lag_max),
@@ -66,9 +81,7 @@ impl Store {
         let replicas = (!replicas.is_empty()).then(|| Replicas::new(replicas, pool.clone(), lag_max));
         // Look-ups have connections of their own, one for each lane. So look-ups go on while all other
         // connections wait for commits that hang.
-        let of_lookups = PostgresOptions { pool_size: lookup.lanes, ..(*primary).clone() };
-        let of_lookups = Connections::Postgres(pool.open_beside(&of_lookups)?);
-        let lookup = Lookup::start(&of_lookups, replicas, lookup)?;
+        let lookup = Lookup::on_postgres(&pool, &primary, replicas, lookup, runtimes)?;
         Ok(Self { connections: Connections::Postgres(pool), lookup })
     }
 }

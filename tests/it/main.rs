@@ -107,3 +107,5 @@ mod stuck_log;
 mod timing;
 #[cfg(test)]
 mod tools;
+#[cfg(test)]
+mod worker_threads;

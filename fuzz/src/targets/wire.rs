@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::LazyLock, time::Duration};
 
 use kairos_identity::{
     entropy::Entropy,
-    server::{self, ConnectionMetrics, PeerLimits, ServerOptions},
+    server::{self, ConnectionMetrics, PeerLimits, ServerOptions, Workers},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -39,6 +39,7 @@ static SCENE: LazyLock<(Runtime, SocketAddr)> = LazyLock::new(|| {
 
 fn options() -> ServerOptions {
     ServerOptions {
+        workers: Workers::current(),
         connections_max: 100,
         peer_limits: PeerLimits {
             connections_max: 100,

@@ -37,7 +37,7 @@ use crate::{
     mail::{Backlog, MailMetrics, Outbox, Templates},
     pages::{PageTemplates, Pages, PagesOptions},
     sealing::SealingKeys,
-    server::ConnectionMetrics,
+    server::{ConnectionMetrics, Workers},
     store::Store,
     telemetry::{MetricsPage, Telemetry},
 };
@@ -73,11 +73,12 @@ impl Service {
         settings: Settings,
         sources: &Sources,
         telemetry: &Telemetry,
+        workers: &Workers,
     ) -> Result<Self, Failure> {
         let env = Env::system();
         let Checked { reload_triggers, gate, tls, templates, listener, http, telemetry: metrics_port, store } =
-            preflight::check(&settings, sources, &env.clock).await?;
-        let store = current_store(&settings, store).await?;
+            preflight::check(&settings, sources, workers, &env.clock).await?;
+        let store = current_store(&settings, workers, store).await?;
         let sealing_keys = Arc::new(sealing_keys(&settings, &store, &env.entropy).await?);
         let mail_due = Arc::new(Notify::new());
         let mails = mails(&settings, Arc::clone(&sealing_keys), &env.entropy, Arc::clone(&mail_due));
@@ -210,10 +211,14 @@ fn build_pages(
 
 /// Returns `store`, or creates it if it is `None`: a SQLite file that is still to be created. Migrates a
 /// SQLite database. Fails if the schema of a PostgreSQL database is not current.
-async fn current_store(settings: &Settings, store: Option<Store>) -> Result<Store, Failure> {
+async fn current_store(
+    settings: &Settings,
+    workers: &Workers,
+    store: Option<Store>,
+) -> Result<Store, Failure> {
     let store = match store {
         Some(store) => store,
-        None => store::open_to_serve(settings)?,
+        None => store::open_to_serve(settings, workers)?,
     };
     if let DatabaseUrl::Sqlite(_) = settings.database.url {
         let migrated = store.migrate().await.map_err(|error| store::database_failure(settings, &error))?;

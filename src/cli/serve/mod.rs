@@ -21,6 +21,7 @@ use super::{Failure, signals::Signals};
 use crate::{
     clock::Clock,
     config::{ServeFlags, Settings, Sources},
+    server::WorkerThreads,
     telemetry::Telemetry,
 };
 
@@ -37,11 +38,13 @@ pub(super) struct Serve {
 /// second of the first counts as the same signal.
 pub(super) async fn run(settings: Settings, sources: &Sources, telemetry: &Telemetry) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
+    let threads = WorkerThreads::start(settings.server.threads.as_usize())
+        .map_err(|error| format!("server.threads: the threads cannot be started: {error}"))?;
     let service = tokio::select! {
-        assembled = Service::assemble(settings, sources, telemetry) => assembled?,
+        assembled = Service::assemble(settings, sources, telemetry, threads.workers()) => assembled?,
         signal = signals.next() => return Err(format!("received {signal} before the service was ready")),
     };
-    let running = service.start();
+    let running = service.start(threads.workers().clone());
     let signal = signals.next().await;
     tracing::info!("Received {signal}; shutting down: calls in flight may finish until the drain deadline");
     let clock = Clock::system();

@@ -9,7 +9,7 @@ use crate::{
     grpc::layer::{CallMetrics, LayerOptions, RequestLimits},
     mail::{DailyLimits, Encryption, MailMetrics, OutboxOptions, SmtpOptions, Transport},
     password::{PasswordOptions, Passwords, Policy},
-    server::{ConnectionMetrics, Http1Options, PeerLimits, ServerOptions},
+    server::{ConnectionMetrics, Http1Options, PeerLimits, ServerOptions, Workers},
 };
 
 /// How many requests for a mailed link may still be processed after their callers were answered. The database
@@ -155,9 +155,14 @@ pub(super) fn layer_options(
     }
 }
 
-pub(super) fn server_options(settings: &Settings, metrics: &ConnectionMetrics) -> ServerOptions {
+pub(super) fn server_options(
+    settings: &Settings,
+    workers: Workers,
+    metrics: &ConnectionMetrics,
+) -> ServerOptions {
     let server = &settings.server;
     ServerOptions {
+        workers,
         connections_max: server.connections_max.as_usize(),
         peer_limits: PeerLimits {
             connections_max: server.connections_per_peer_max.as_usize(),

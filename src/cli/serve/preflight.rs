@@ -17,6 +17,7 @@ use crate::{
     env::Env,
     pages::PageTemplates,
     publish,
+    server::Workers,
     store::{Schema, Store},
 };
 
@@ -46,7 +47,12 @@ impl Findings {
 
 /// Checks the settings, the files that they name, the ports, the folders and the database. The files with
 /// which it tries the folders are removed again. It creates and migrates no database, and creates no key.
-pub(super) async fn check(settings: &Settings, sources: &Sources, clock: &Clock) -> Result<Checked, Failure> {
+pub(super) async fn check(
+    settings: &Settings,
+    sources: &Sources,
+    workers: &Workers,
+    clock: &Clock,
+) -> Result<Checked, Failure> {
     let mut findings = Findings::default();
     if let Err(error) = settings.check_for_serve(sources) {
         findings.0.extend(error.texts());
@@ -65,7 +71,7 @@ pub(super) async fn check(settings: &Settings, sources: &Sources, clock: &Clock)
     let (api, pages) = (Some(settings.server.listen), settings.http.listen);
     let http = findings.keep(bind_other_than(&[api], Port::http(settings)));
     let telemetry = findings.keep(bind_other_than(&[api, pages], Port::telemetry(settings)));
-    let store = findings.keep(check_database(settings, clock).await);
+    let store = findings.keep(check_database(settings, workers, clock).await);
     match (gate, tls, templates, listener, http, telemetry, store) {
         (
             Some(gate),
@@ -104,13 +110,17 @@ pub(in crate::cli) fn check_mail(settings: &Settings) -> Result<(), Failure> {
 
 /// Opens the database, unless it is a SQLite file that is still to be created, and checks its schema and that
 /// the key decrypts its secrets. Returns `None` for a file that is still to be created.
-async fn check_database(settings: &Settings, clock: &Clock) -> Result<Option<Store>, Failure> {
+async fn check_database(
+    settings: &Settings,
+    workers: &Workers,
+    clock: &Clock,
+) -> Result<Option<Store>, Failure> {
     if !has_database(settings)? {
         signing::check_key(settings, None).await?;
         return Ok(None);
     }
     store::wait_for_server(settings, clock).await?;
-    let store = store::open_to_serve(settings)?;
+    let store = store::open_to_serve(settings, workers)?;
     let schema = check_schema(settings, &store).await?;
     check_keys(settings, &store, &schema).await?;
     Ok(Some(store))

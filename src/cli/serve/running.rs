@@ -16,7 +16,7 @@ use crate::{
     clock::Clock,
     config::Settings,
     domain::Origin,
-    server::{self, DrainReport},
+    server::{self, DrainReport, Workers},
     store::Store,
 };
 
@@ -45,8 +45,8 @@ pub(super) struct Running {
 }
 
 impl Service {
-    /// Starts the background work and serves both ports.
-    pub(super) fn start(self) -> Running {
+    /// Starts the background work and serves all ports, that of the API on `workers`.
+    pub(super) fn start(self, workers: Workers) -> Running {
         let (watch, server, outbox) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let background = TaskTracker::new();
@@ -87,7 +87,7 @@ impl Service {
             serving.push(tokio::spawn(server::serve_http1(listener, page, options, None, server.clone())));
         }
         log_start(&self.settings, &self.listener, self.tls.grpc.is_some());
-        let options = server_options(&self.settings, &self.connections);
+        let options = server_options(&self.settings, workers, &self.connections);
         let serve = server::serve(
             self.listener,
             self.calls,

@@ -10,6 +10,7 @@ mod limits;
 mod log;
 mod methods;
 mod metrics;
+mod off_thread;
 mod panic;
 mod policy;
 mod unknown_method;
@@ -17,6 +18,7 @@ mod unknown_method;
 use std::{ops::ControlFlow, pin::pin, sync::Arc, time::Duration};
 
 use http::{Request, Response};
+use tokio::runtime::Handle;
 use tonic::{Code, Status, body::Body};
 
 use self::{
@@ -63,17 +65,20 @@ pub trait CallHandler: RecordEvent + 'static {
 
 /// Services with the layers around them.
 pub struct Layered<S> {
-    services: S,
+    services: Arc<S>,
     options: LayerOptions,
     reports: CallReports,
+    /// The runtime of the calls that are no look-ups.
+    runtime: Handle,
 }
 
-/// Wraps the services in the layers.
+/// Wraps the services in the layers. Must be called within the runtime on which the calls are to run that are
+/// no look-ups; look-ups run on the thread of their connection.
 #[must_use]
 pub fn wrap<S: CallHandler>(services: S, options: LayerOptions) -> Layered<S> {
     let peer_log = PeerLog::new(options.env.clock.clone());
     let reports = CallReports { peer_log, metrics: options.metrics.clone() };
-    Layered { services, options, reports }
+    Layered { services: Arc::new(services), options, reports, runtime: Handle::current() }
 }
 
 /// A request that the layers let pass.
@@ -112,14 +117,15 @@ impl<S> BodyLimits for Layered<S> {
 /// 5. Authentication and authorization of the caller, and then the limits of the peer, before the deadline
 ///    starts.
 /// 6. The request id in INTERNAL responses. It encloses the panic layer, which creates such responses.
-/// 7. Panics of the handler and of the deadline layer.
-/// 8. The deadline, for the handler and the reading of the request body.
+/// 7. The thread: a look-up stays on that of its connection, every other call leaves it (`off_thread.rs`).
+/// 8. Panics of the handler and of the deadline layer.
+/// 9. The deadline, for the handler and the reading of the request body.
 impl<S: CallHandler> HttpHandler for Layered<S> {
     async fn answer(&self, request: Request<Body>, peer: &Peer) -> Response<Body> {
         let id = RequestId::generate(&self.options.env.entropy);
         let (clock, method) = (&self.options.env.clock, Method::find(request.uri().path()));
         let mut call = Call::begin(&request, peer.address, id, method, clock, &self.reports);
-        let mut trail = CallTrail::begin(&self.services, clock, method, id, peer.ip());
+        let mut trail = CallTrail::begin(&*self.services, clock, method, id, peer.ip());
         let mut response = match self.admit(&request, peer, &mut call, &mut trail) {
             ControlFlow::Continue(Admitted { requester, _call, streaming, limit }) => {
                 let request = match &streaming {
@@ -130,11 +136,21 @@ impl<S: CallHandler> HttpHandler for Layered<S> {
                     }
                     None => request,
                 };
-                // Pinned in place: passing a future by value copies it, here more than a thousand bytes each
-                // time.
-                let handler = pin!(self.services.handle(request, requester));
-                let handler = pin!(panic::catch(deadline::within(limit, handler)));
-                let response = internal::with_request_id(id.scope(handler).await, id, || {
+                let response = if method.is_some_and(|method| method.policy.is_look_up) {
+                    // Pinned in place: passing a future by value copies it, here more than a thousand bytes
+                    // each time.
+                    let handler = pin!(self.services.handle(request, requester));
+                    let handler = pin!(panic::catch(deadline::within(limit, handler)));
+                    id.scope(handler).await
+                } else {
+                    let services = Arc::clone(&self.services);
+                    let handler = async move {
+                        let handler = pin!(services.handle(request, requester));
+                        panic::catch(deadline::within(limit, handler)).await
+                    };
+                    off_thread::run(&self.runtime, id.scope(handler)).await
+                };
+                let response = internal::with_request_id(response, id, || {
                     call.is_admitted(code_name(Code::Internal), Some("a library"))
                 });
                 match streaming {

@@ -16,6 +16,11 @@ pub(super) async fn catch(handler: impl Future<Output = Response<Body>>) -> Resp
     AssertUnwindSafe(handler).catch_unwind().await.unwrap_or_else(|_| {
         let request_id = current_request_id().map(tracing::field::display);
         tracing::error!(request_id, "Handler panicked");
-        error_status(Code::Internal, ErrorReason::Internal, "internal error").into_http()
+        internal_error()
     })
+}
+
+/// Returns the response to a call whose handler has none.
+pub(super) fn internal_error() -> Response<Body> {
+    error_status(Code::Internal, ErrorReason::Internal, "internal error").into_http()
 }

@@ -1,6 +1,7 @@
 use std::{
     future::pending,
     sync::{Arc, Mutex},
+    thread,
 };
 
 use http::StatusCode;
@@ -11,7 +12,7 @@ use super::{super::request_id, *};
 use crate::{
     domain::{AuditEvent, AuditKind},
     metrics::Registry,
-    server::{ConnectionAccount, PeerLimits},
+    server::{ConnectionAccount, PeerLimits, WorkerThreads},
 };
 
 const PEER_LIMITS: PeerLimits = PeerLimits {
@@ -35,6 +36,8 @@ enum Handler {
     Panics,
     Hangs,
     ReturnsInternal,
+    /// Returns an error whose message is the name of the thread.
+    NamesThread,
 }
 
 impl CallHandler for Handler {
@@ -44,6 +47,7 @@ impl CallHandler for Handler {
             Self::Panics => panic!("a handler panics"),
             Self::Hangs => pending().await,
             Self::ReturnsInternal => Status::internal("a library's message").into_http(),
+            Self::NamesThread => Status::not_found(thread::current().name().unwrap()).into_http(),
         }
     }
 }
@@ -225,4 +229,24 @@ async fn an_error_leaves_an_event_unless_it_is_a_look_up_that_failed_or_was_canc
     ] {
         assert_eq!(events_of(handler, method).await, events, "{method}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_look_up_runs_on_the_thread_of_its_connection() {
+    let layered = Arc::new(wrap(Handler::NamesThread, options(Duration::from_secs(30))));
+    let threads = WorkerThreads::start(1).unwrap();
+    let mut on_thread = Vec::new();
+    for path in all_method_paths() {
+        let (layered, request) = (Arc::clone(&layered), Request::post(&path));
+        let request = request.header("content-type", "application/grpc").body(Body::empty()).unwrap();
+        let call = async move { layered.answer(request, &peer()).await };
+        let response = threads.workers().runtimes()[0].spawn(call).await.unwrap();
+        let status = Status::from_header_map(response.headers()).unwrap();
+        if status.message() == "serve-0" {
+            on_thread.push(path);
+        }
+    }
+    let look_ups =
+        ["ResolveToken", "ResolveTokens"].map(|name| format!("/kairos.identity.v1.IdentityService/{name}"));
+    assert_eq!(on_thread, look_ups);
 }

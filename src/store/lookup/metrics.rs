@@ -8,7 +8,7 @@ use crate::metrics::{Registry, register_gauge, register_total};
 impl Lookup {
     /// Adds the metrics of the queues and of the replicas to a registry.
     pub(in crate::store) fn register_metrics(&self, registry: &mut Registry) {
-        let of_replicas = self.replicas.iter().map(|(_, queue)| queue);
+        let of_replicas = self.replicas.iter().flat_map(|(_, queues)| &**queues);
         let queues: Arc<[Arc<Queue>]> = self.queues.iter().chain(of_replicas).cloned().collect();
         let waiting = Arc::clone(&queues);
         let help = "Number of look-ups by auth_token that wait for the database";

@@ -11,6 +11,7 @@ mod metrics;
 mod pending;
 
 use std::{
+    cell::Cell,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -18,44 +19,65 @@ use std::{
     time::Duration,
 };
 
-use tokio::{runtime::Handle, sync::oneshot, task::JoinSet, time::timeout};
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    sync::oneshot,
+    task::JoinSet,
+    time::timeout,
+};
 
 use self::{
     lane::{postgres, replica, sqlite},
     pending::{PendingLookup, Queue, Reply},
 };
-use crate::database::{Connections, DatabaseError, ReplicaState, replicas::Replicas};
+use crate::database::{
+    DatabaseError, PostgresOptions, ReplicaState, postgres::PostgresPool, replicas::Replicas,
+    sqlite::SqliteThreads,
+};
 
 thread_local! {
-    /// Number of the thread, in the order in which threads made their first look-up.
-    static THREAD_NUMBER: usize = {
+    /// Number of the thread, which chooses the queue of its callers: that of the lane which runs on this
+    /// thread alone, or else in the order in which threads made their first look-up.
+    static THREAD_NUMBER: Cell<usize> = {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
-        NEXT.fetch_add(1, Ordering::Relaxed)
+        Cell::new(NEXT.fetch_add(1, Ordering::Relaxed))
     };
 }
+
+/// A queue for each lane or runtime.
+type Queues = Arc<[Arc<Queue>]>;
 
 /// Limits of coalescing.
 #[derive(Debug, Clone, Copy)]
 pub struct LookupOptions {
     /// Largest number of tokens in one batch.
     pub batch_tokens_max: usize,
-    /// Number of lanes, each of which looks up one batch at a time. SQLite uses at most one per thread of the
-    /// runtime. If there are replicas, they get the same number of lanes in addition.
+    /// Number of lanes, each of which looks up one batch at a time; 0 means one for each thread of the
+    /// runtimes, and SQLite uses no more than that. If there are replicas, they get the same number of lanes
+    /// in addition.
     pub lanes: usize,
     /// Largest number of look-ups that wait for a lane. Beyond it, calls fail with
-    /// [`DatabaseError::Overloaded`]. On SQLite the lanes share the number equally.
+    /// [`DatabaseError::Overloaded`]. The queues share the number equally.
     pub waiting_max: usize,
+}
+
+impl LookupOptions {
+    /// Returns `count` queues, which share `waiting_max`.
+    fn queues(&self, count: usize) -> Queues {
+        let waiting_max = self.waiting_max.div_ceil(count.max(1));
+        (0..count).map(|_| Arc::new(Queue::new(self.batch_tokens_max, waiting_max))).collect()
+    }
 }
 
 /// The queues and their lanes. The lanes end when the last clone is dropped.
 #[derive(Clone)]
 pub(super) struct Lookup {
-    /// On SQLite one queue per lane: callers on the same thread of the runtime share a queue, and its lane
-    /// usually runs on that thread. On PostgreSQL one queue for all callers, since a query costs a round trip
-    /// however few tokens it has.
-    queues: Arc<[Arc<Queue>]>,
-    /// The replicas, and the queue for callers while at least one of them is in use.
-    replicas: Option<(Arc<Replicas>, Arc<Queue>)>,
+    /// On SQLite one queue for each lane, on PostgreSQL one for each runtime. Callers on the same thread
+    /// share a queue. The lane of a single-threaded runtime runs on the thread of its callers, so that no
+    /// look-up crosses to another thread.
+    queues: Queues,
+    /// The replicas, and the queues for callers while at least one of them is in use.
+    replicas: Option<(Arc<Replicas>, Queues)>,
     /// Time limit on waiting for a lane and for its query; `None` on SQLite, which has no server that may not
     /// answer.
     answer_timeout: Option<Duration>,
@@ -64,42 +86,56 @@ pub(super) struct Lookup {
 }
 
 impl Lookup {
-    /// Starts the lanes. Must be called within a runtime.
-    pub(super) fn start(
-        connections: &Connections,
+    /// Starts the lanes of SQLite, which are distributed among the runtimes.
+    pub(super) fn on_sqlite(
+        threads: &SqliteThreads,
+        options: LookupOptions,
+        runtimes: &[Handle],
+    ) -> Result<Self, DatabaseError> {
+        let workers = runtimes.iter().map(|runtime| runtime.metrics().num_workers()).sum();
+        let count = if options.lanes == 0 { workers } else { options.lanes.min(workers) };
+        let (queues, mut lanes) = (options.queues(count), JoinSet::new());
+        for (number, (queue, runtime)) in queues.iter().zip(runtimes.iter().cycle()).enumerate() {
+            let (lane, queue) = (sqlite::Lane::open(threads)?, Arc::clone(queue));
+            spawn_lane(&mut lanes, runtime, number, sqlite::run(lane, queue));
+        }
+        let batch_tokens_max = options.batch_tokens_max;
+        Ok(Self { queues, replicas: None, answer_timeout: None, batch_tokens_max, _lanes: Arc::new(lanes) })
+    }
+
+    /// Starts the lanes of PostgreSQL, which are distributed among the runtimes. The lanes of each runtime
+    /// have a pool of their own, beside `pool`, whose connections run on their threads.
+    pub(super) fn on_postgres(
+        pool: &PostgresPool,
+        pool_options: &PostgresOptions,
         replicas: Option<Replicas>,
         options: LookupOptions,
+        runtimes: &[Handle],
     ) -> Result<Self, DatabaseError> {
-        let mut lanes = JoinSet::new();
-        let queue = |waiting_max| Arc::new(Queue::new(options.batch_tokens_max, waiting_max));
-        let replicas = replicas.map(|replicas| (Arc::new(replicas), queue(options.waiting_max)));
-        let (queues, answer_timeout) = match connections {
-            Connections::Sqlite(threads) => {
-                let count = options.lanes.clamp(1, Handle::current().metrics().num_workers());
-                let queues: Arc<[_]> =
-                    (0..count).map(|_| queue(options.waiting_max.div_ceil(count))).collect();
-                for queue in &*queues {
-                    lanes.spawn(sqlite::run(sqlite::Lane::open(threads)?, Arc::clone(queue)));
+        let count = if options.lanes == 0 { runtimes.len() } else { options.lanes };
+        let (queues, mut lanes) = (options.queues(count.min(runtimes.len())), JoinSet::new());
+        let replicas = replicas.map(|replicas| (Arc::new(replicas), options.queues(queues.len())));
+        for (number, (primary, runtime)) in queues.iter().zip(runtimes).enumerate() {
+            // The first runtimes have one lane more if the lanes cannot be divided equally.
+            let lanes_here = (count - number).div_ceil(queues.len());
+            let beside = PostgresOptions { pool_size: lanes_here, ..pool_options.clone() };
+            let pool = pool.open_beside(&beside)?;
+            for _ in 0..lanes_here {
+                spawn_lane(&mut lanes, runtime, number, postgres::run(pool.clone(), Arc::clone(primary)));
+                if let Some((replicas, queues)) = &replicas
+                    && let Some(queue) = queues.get(number)
+                {
+                    let (replicas, queue) = (Arc::clone(replicas), Arc::clone(queue));
+                    let lane = replica::run(replicas, queue, Arc::clone(primary));
+                    spawn_lane(&mut lanes, runtime, number, lane);
                 }
-                (queues, None)
             }
-            Connections::Postgres(pool) => {
-                let primary = queue(options.waiting_max);
-                for _ in 0..options.lanes {
-                    lanes.spawn(postgres::run(pool.clone(), Arc::clone(&primary)));
-                }
-                if let Some((replicas, queue)) = &replicas {
-                    let watched = Arc::clone(replicas);
-                    lanes.spawn(async move { watched.watch().await });
-                    for _ in 0..options.lanes {
-                        let (replicas, queue) = (Arc::clone(replicas), Arc::clone(queue));
-                        lanes.spawn(replica::run(replicas, queue, Arc::clone(&primary)));
-                    }
-                }
-                (Arc::from([primary]), Some(pool.answer_timeout()))
-            }
-        };
-        let batch_tokens_max = options.batch_tokens_max;
+        }
+        if let Some((replicas, _)) = &replicas {
+            let watched = Arc::clone(replicas);
+            lanes.spawn(async move { watched.watch().await });
+        }
+        let (answer_timeout, batch_tokens_max) = (Some(pool.answer_timeout()), options.batch_tokens_max);
         Ok(Self { queues, replicas, answer_timeout, batch_tokens_max, _lanes: Arc::new(lanes) })
     }
 
@@ -114,13 +150,12 @@ impl Lookup {
     /// Returns the queue for a caller on the current thread: that of the replicas while one of them is in
     /// use.
     fn queue(&self) -> &Queue {
-        if let Some((replicas, queue)) = &self.replicas
-            && replicas.any_in_use()
-        {
-            return queue;
-        }
-        let number = THREAD_NUMBER.with(|number| *number) % self.queues.len();
-        self.queues.get(number).expect("a remainder is smaller than its divisor")
+        let queues = match &self.replicas {
+            Some((replicas, queues)) if replicas.any_in_use() => queues,
+            _ => &self.queues,
+        };
+        let number = THREAD_NUMBER.get() % queues.len();
+        queues.get(number).expect("a remainder is smaller than its divisor")
     }
 
     /// Queues a look-up and waits for its answer. `to_lookup` creates the look-up with the channel for the
@@ -137,4 +172,24 @@ impl Lookup {
         };
         answer.map_err(|_| DatabaseError::unavailable("the look-up panicked"))?
     }
+}
+
+/// Starts a lane that answers the queue of this number. If its runtime has one thread, the callers on that
+/// thread use this queue.
+fn spawn_lane(
+    lanes: &mut JoinSet<()>,
+    runtime: &Handle,
+    number: usize,
+    lane: impl Future<Output = ()> + Send + 'static,
+) {
+    let is_only_thread = runtime.runtime_flavor() == RuntimeFlavor::CurrentThread;
+    lanes.spawn_on(
+        async move {
+            if is_only_thread {
+                THREAD_NUMBER.set(number);
+            }
+            lane.await;
+        },
+        runtime,
+    );
 }

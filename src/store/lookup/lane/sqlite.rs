@@ -1,8 +1,7 @@
-//! A lane on SQLite. It answers its batch on a thread of the runtime, inside one read transaction.
+//! A lane on SQLite. It answers its batch on the thread of its callers, inside one read transaction.
 //!
 //! A query on cached pages takes about 3 µs, less than a switch to another thread and back. A page that must
-//! be read from disk blocks the thread of the runtime for as long, so the database file should fit into
-//! memory.
+//! be read from disk blocks the thread for as long, so the database file should fit into memory.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
