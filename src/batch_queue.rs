@@ -1,8 +1,6 @@
 //! A first-in, first-out queue from which consumers take batches: all requests that wait, up to a limit.
 //!
-//! No timer delays a batch, so a single request is taken immediately. A consumer on the thread of the callers
-//! runs after the tasks that were ready before it was notified, so requests that arrive together form one
-//! batch. Requests whose callers have gone are dropped.
+//! No timer delays a batch. Requests whose callers have gone are dropped.
 
 use std::{
     collections::VecDeque,
@@ -57,6 +55,11 @@ impl<T: Batched> BatchQueue<T> {
     /// Returns the number of requests that wait.
     pub(crate) fn waiting(&self) -> usize {
         self.lock().len()
+    }
+
+    /// True if no request waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
     }
 
     /// Enqueues a request.

@@ -88,6 +88,15 @@ impl Administration {
         Ok(found)
     }
 
+    /// Returns the user as it is after a change.
+    ///
+    /// # Errors
+    /// Although the change is committed: [`AccountError::UserNotFound`] if the user was deleted meanwhile, or
+    /// a database error, after which a caller does not know whether the change was made.
+    async fn changed_user(&self, user: &User) -> Result<ManagedUser, AccountError> {
+        self.find_user(&UserKey::AuthToken(user.auth_token)).await
+    }
+
     /// Marks the user's email as verified, without a link, and deletes the client addresses known from the
     /// user's logins. Succeeds without a change if the email is verified already.
     ///
@@ -98,7 +107,7 @@ impl Administration {
         let event =
             self.event(AuditKind::UserUpdated, &found.user, origin).with_resource("is_verified: true");
         let updated = self.store.mark_verified(found.user.id, event).await?;
-        self.find_user(&UserKey::AuthToken(updated.ok_or(AccountError::UserNotFound)?.auth_token)).await
+        self.changed_user(&updated.ok_or(AccountError::UserNotFound)?).await
     }
 
     /// Marks the user's email as not verified, revokes the user's sessions, deletes the user's known
@@ -120,7 +129,7 @@ impl Administration {
         let link = verification_link(mails, &found.user, event.at);
         let updated = self.store.mark_unverified(found.user.id, link, event).await?;
         mails.wake_outbox();
-        self.find_user(&UserKey::AuthToken(updated.ok_or(AccountError::UserNotFound)?.auth_token)).await
+        self.changed_user(&updated.ok_or(AccountError::UserNotFound)?).await
     }
 
     /// Disables the user: refuses logins, revokes the user's sessions, deletes the client addresses known
@@ -144,7 +153,7 @@ impl Administration {
             return Err(AccountError::UserNotFound);
         }
         mails.wake_outbox();
-        self.find_user(&UserKey::AuthToken(found.user.auth_token)).await
+        self.changed_user(&found.user).await
     }
 
     /// Enables a disabled user, and mails a verification link if the user's email is not verified. Succeeds
@@ -164,7 +173,7 @@ impl Administration {
         if self.store.enable_user(found.user.id, link, event).await? {
             mails.wake_outbox();
         }
-        self.find_user(&UserKey::AuthToken(found.user.auth_token)).await
+        self.changed_user(&found.user).await
     }
 
     /// Clears the failed password attempts that were counted for the user's account, so that the next attempt

@@ -83,7 +83,7 @@ impl AuditTrail {
     /// without a user is about the user of the call, if that is known.
     pub fn queue_call(&self, event: AuditEvent) {
         let note = &event.origin.note;
-        if !note.is_recorded() {
+        if note.try_set_recorded() {
             let user = event.user.or_else(|| note.user());
             self.queue_event(event.with_user(user));
         }

@@ -28,7 +28,7 @@ const EXPIRED_TOKENS_KEPT: Duration = Duration::from_hours(7 * 24);
 const INTERVAL: Duration = Duration::from_mins(10);
 
 /// Pause before the first round, so that instances which are restarted often delete too.
-const FIRST_INTERVAL: Duration = Duration::from_mins(1);
+const FIRST_PAUSE: Duration = Duration::from_mins(1);
 
 /// Pause between two checks of the number of audit events. Shorter than [`INTERVAL`], because a flood of
 /// calls can write thousands of events in a minute.
@@ -52,8 +52,8 @@ pub struct Retention {
     pub pause_after_jump: Duration,
 }
 
-/// Deletes rows that are no longer needed, every 10 minutes, and audit events beyond `audit.rows-max`, every
-/// minute.
+/// Deletes rows that are no longer needed, a minute after the start and then every 10 minutes, and audit
+/// events beyond `audit.rows-max`, every minute.
 pub struct Housekeeping {
     store: Store,
     retention_periods: RetentionPeriods,
@@ -91,7 +91,7 @@ impl Housekeeping {
     pub async fn run(self, stop: CancellationToken) {
         let purges = async {
             self.compare_clock_with_store().await;
-            let mut pause = FIRST_INTERVAL;
+            let mut pause = FIRST_PAUSE;
             while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
                 stop.run_until_cancelled(self.purge()).await;
                 pause = INTERVAL;

@@ -130,13 +130,15 @@ fn deserialize(entry: &Spanned<DeValue<'_>>) -> Result<Entry, Violation> {
     let DeValue::Table(table) = entry.get_ref() else {
         return Err(Violation::new(&entry.span(), "must be a table"));
     };
-    // As in `[callers.bff]`. An entry has no table in it.
-    if let Some((name, inner)) = table.iter().find(|(_, value)| value.get_ref().is_table()) {
-        let rule = format!("the entry of a caller is a table of its own: write [{}]", name.get_ref());
-        return Err(Violation::new(&inner.span(), rule));
-    }
     Entry::deserialize(ValueDeserializer::from(entry.clone())).map_err(|error| {
         let at = error.span().unwrap_or_else(|| entry.span());
+        let is_unknown = |key: &str| error.message().starts_with(&format!("unknown field `{key}`"));
+        // As in `[callers.bff]`: the caller was written one level too deep.
+        let inner = table.iter().find(|(key, value)| is_unknown(key.get_ref()) && value.get_ref().is_table());
+        if let Some((name, _)) = inner {
+            let rule = format!("the entry of a caller is a table of its own: write [{}]", name.get_ref());
+            return Violation::new(&at, rule);
+        }
         // An error about a value does not name its key: find the key of the value at this position.
         match table.iter().find(|(_, value)| value.span().contains(&at.start)) {
             Some((key, _)) => Violation::new(&at, format!("{} {}", key.get_ref(), error.message())),

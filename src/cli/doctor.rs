@@ -23,7 +23,7 @@ use crate::{
     clock::Clock,
     config::{DatabaseUrl, MailUrl, ServeFlags, Settings, Sources},
     database::DatabaseError,
-    server::{Workers, open_files, open_files_needed},
+    server::{Workers, open_files, open_files_needed, worker_count},
     store::{Schema, Store},
     telemetry::with_warnings,
 };
@@ -166,6 +166,7 @@ fn check_settings(report: &mut Report, settings: &Settings, sources: &Sources) {
     let files_needed = open_files_needed(
         settings.server.connections_max.as_usize(),
         settings.http.connections_max.as_usize(),
+        worker_count(settings.server.threads.as_usize()),
     );
     if let Some(limit) = open_files::limit().filter(|limit| *limit < files_needed) {
         let detail = format!(

@@ -42,11 +42,18 @@ pub(super) enum IfMissing {
 
 /// Opens the store without its replicas.
 pub(super) fn open(settings: &Settings, if_missing: IfMissing) -> Result<Store, Failure> {
-    open_on(settings, if_missing, &Workers::current())
+    // A command looks up few users.
+    let lookup = LookupOptions { lanes: 1, ..lookup_options(settings) };
+    open_on(settings, if_missing, lookup, &Workers::current())
 }
 
 /// Opens the store without its replicas; look-ups run on the runtimes of `workers`.
-fn open_on(settings: &Settings, if_missing: IfMissing, workers: &Workers) -> Result<Store, Failure> {
+fn open_on(
+    settings: &Settings,
+    if_missing: IfMissing,
+    lookup: LookupOptions,
+    workers: &Workers,
+) -> Result<Store, Failure> {
     if let DatabaseUrl::Sqlite(path) = &settings.database.url {
         // For a folder, `check_file` has the better error.
         if if_missing == IfMissing::Create || path.is_dir() {
@@ -59,7 +66,7 @@ fn open_on(settings: &Settings, if_missing: IfMissing, workers: &Workers) -> Res
         refuse_leftovers(path, &["-wal"], "move them away")?;
     }
     let options = options(settings, "database.url", &settings.database.url, if_missing)?;
-    open_store(options, settings, workers)
+    open_store(options, lookup, workers)
 }
 
 /// Refuses to serve a new database beside the WAL or the key of a lost one.
@@ -225,16 +232,16 @@ pub(super) fn parse_url(flag: &str, text: &str) -> Result<DatabaseUrl, Failure> 
 /// Opens the store for `serve`: with its replicas. A missing SQLite file is created, unless its WAL or its
 /// key file exists: then the database was lost.
 pub(super) fn open_to_serve(settings: &Settings, workers: &Workers) -> Result<Store, Failure> {
-    let database = &settings.database;
+    let (database, lookup) = (&settings.database, lookup_options(settings));
     let primary = match &database.url {
         DatabaseUrl::Postgres(primary) => primary,
         DatabaseUrl::Sqlite(path) => {
             refuse_lost_database(path)?;
-            return open_on(settings, IfMissing::Create, workers);
+            return open_on(settings, IfMissing::Create, lookup, workers);
         }
     };
     if database.read_urls.as_slice().is_empty() {
-        return open_on(settings, IfMissing::Create, workers);
+        return open_on(settings, IfMissing::Create, lookup, workers);
     }
     let replicas = database.read_urls.as_slice().iter();
     let options = DatabaseOptions::Replicated {
@@ -244,11 +251,11 @@ pub(super) fn open_to_serve(settings: &Settings, workers: &Workers) -> Result<St
             .collect::<Result<_, _>>()?,
         lag_max: database.replica_lag_max.get(),
     };
-    open_store(options, settings, workers)
+    open_store(options, lookup, workers)
 }
 
-fn open_store(options: DatabaseOptions, settings: &Settings, workers: &Workers) -> Result<Store, Failure> {
-    let store = Store::open_on(options, lookup_options(settings), &workers.runtimes());
+fn open_store(options: DatabaseOptions, lookup: LookupOptions, workers: &Workers) -> Result<Store, Failure> {
+    let store = Store::open_on(options, lookup, &workers.runtimes());
     store.map_err(|error| format!("database.url: {}", reason(error)))
 }
 

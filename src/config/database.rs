@@ -31,13 +31,13 @@ section! {
         /// A file that contains `database.url`, so that its password appears in no environment and no process
         /// list.
         url_file: Option<PathBuf> = "",
-        /// PostgreSQL: the URLs of read replicas, in the form of `database.url`, separated by commas.
-        /// Each URL has one host. Replicas serve look-ups (`ResolveToken`, `ResolveTokens`) only. A token
-        /// that a replica does not find is looked up on the primary. Each replica gets at most
-        /// `database.pool-size` connections. The role needs `SELECT` on `core_user` and `kairos_heartbeat`:
-        /// a replica is used while it shows the row that this instance writes into `kairos_heartbeat` of
-        /// the primary every 5 s. The log says at the start which replicas are used, and why others are
-        /// not.
+        /// PostgreSQL: the URLs of read replicas, in the form of `database.url`, separated by commas. Each
+        /// URL has one host. Replicas serve look-ups (`ResolveToken`, `ResolveTokens`) only. A token that a
+        /// replica does not find is looked up on the primary. Each replica gets a connection for each lane
+        /// (`lookup.lanes`), and up to as many more for a moment. The role needs `SELECT` on `core_user` and
+        /// `kairos_heartbeat`: a replica is used while it shows the row that this instance writes into
+        /// `kairos_heartbeat` of the primary every 5 s. The log says at the start which replicas are used,
+        /// and why others are not.
         #[secret(redacted_urls)]
         read_urls: DatabaseUrls = "",
         /// A file that contains `database.read-urls`, separated by commas or line breaks, so that their
@@ -64,10 +64,10 @@ section! {
         deletion_pause: Span<0, 2_592_000_000> = "24h",
         /// PostgreSQL: maximum number of pooled connections on which writes run. Reads have an eighth more
         /// (at least one), on which they go on while writes hang, as behind a synchronous standby that is
-        /// gone. Look-ups by `auth_token` have connections of their own, one for each of `lookup.lanes`, and
-        /// for a moment after connections were lost up to as many more. Beyond them there may be one that
-        /// monitors replication if there are replicas, and two that check the server if the URL has several
-        /// hosts.
+        /// gone. Look-ups by `auth_token` have connections of their own, one for each lane (`lookup.lanes`,
+        /// by default one for each thread), and for a moment after connections were lost up to as many more.
+        /// Beyond them there may be one that monitors replication if there are replicas, and two that check
+        /// the server if the URL has several hosts.
         pool_size: Count<1, 1_000> = "16",
         /// PostgreSQL: time limit for opening a connection to one address of a host. Of a name with several
         /// addresses, the first four are tried.

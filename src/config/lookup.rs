@@ -12,8 +12,8 @@ section! {
         /// that serves connections. 0 means one for each such thread (`server.threads`).
         lanes: Count<0, 256> = "0",
         /// Maximum number of look-ups that wait for a query; beyond it calls fail with `OVERLOADED`. The
-        /// number is divided among the threads that serve connections; on PostgreSQL it applies to the
-        /// primary and to the replicas separately.
+        /// number is divided among the queues: one for each lane, but at most one for each thread. On
+        /// PostgreSQL it applies to the primary and to the replicas separately.
         waiting_max: Count<1, 1_000_000> = "16384",
     }
 }

@@ -46,7 +46,7 @@ section! {
         insecure_plaintext: bool = "false",
         /// Number of threads that serve the connections of the API port; 0 means one for each core. A
         /// connection stays on its thread, and a new one goes to the thread that has the fewest. Look-ups are
-        /// answered on these threads, all other calls beside them.
+        /// answered on these threads, all other calls on others.
         threads: Count<0, 256> = "0",
         /// Maximum number of open connections. Each costs about 100 KiB and a file descriptor. At startup the
         /// limit is lowered if the process may not open that many files. When it is reached, a new connection

@@ -46,6 +46,12 @@ impl CallNote {
         }
     }
 
+    /// Notes it as [`CallNote::set_recorded`] does. Returns false if it was noted before.
+    #[must_use]
+    pub fn try_set_recorded(&self) -> bool {
+        self.0.as_ref().is_none_or(|noted| !noted.is_recorded.swap(true, Ordering::AcqRel))
+    }
+
     /// True if an event of the call was committed, or is queued to be written.
     #[must_use]
     pub fn is_recorded(&self) -> bool {

@@ -37,6 +37,10 @@ const WAITING_WITHOUT_PLACE_MAX: usize = 16;
 /// connections of that of the metrics, and twice as many for the database, the log, mail, and changed files.
 const DESCRIPTORS_RESERVED: usize = 6 * WAITING_MAX;
 
+/// File descriptors that are reserved for each thread that serves connections: three of its runtime, and
+/// three of its connection to SQLite (the database, its WAL and the index of the WAL).
+const DESCRIPTORS_PER_THREAD: usize = 6;
+
 /// The part of a lowered limit of connections that one peer leaves to the others, as a divisor.
 const PART_FOR_OTHER_PEERS: usize = 8;
 
@@ -75,18 +79,22 @@ fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
 /// The share of a port in the connections that the process may open.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Share {
-    /// The API port: three quarters.
-    Calls,
+    /// The API port, with its threads: three quarters.
+    Calls { threads: usize },
     /// The HTTP port: one quarter, so that connections to the pages cannot use the slots of the API port.
     Pages,
 }
 
 impl Share {
-    fn of(self, slots: usize) -> usize {
-        let of_pages = (slots / 4).max(1);
+    /// Returns the number of connections under a limit of `files` open files.
+    fn of_files(self, files: usize) -> usize {
+        let of_pages = |slots: usize| (slots / 4).max(1);
         match self {
-            Self::Calls => slots.saturating_sub(of_pages).max(1),
-            Self::Pages => of_pages,
+            Self::Calls { threads } => {
+                let slots = slots_within(files, threads);
+                slots.saturating_sub(of_pages(slots)).max(1)
+            }
+            Self::Pages => of_pages(slots_within(files, 0)),
         }
     }
 }
@@ -131,8 +139,8 @@ impl Acceptor {
         share: Share,
         metrics: PortMetrics,
     ) -> Self {
-        let slots = open_files::limit()
-            .map_or(connections_max, |files| connections_max.min(share.of(slots_within(files))));
+        let slots =
+            open_files::limit().map_or(connections_max, |files| connections_max.min(share.of_files(files)));
         if slots < connections_max {
             // Otherwise one peer could take all slots, also those of the health checks at its address.
             let for_one_peer = slots - slots / PART_FOR_OTHER_PEERS;
@@ -227,17 +235,22 @@ fn is_peer_error(error: &io::Error) -> bool {
 }
 
 /// Returns the number of files that the process must be able to open, so that neither limit of connections,
-/// that of the API port and that of the HTTP port, is lowered.
+/// that of the API port and that of the HTTP port, is lowered. `threads` serve the API port.
 #[must_use]
-pub fn open_files_needed(api_connections_max: usize, http_connections_max: usize) -> usize {
+pub fn open_files_needed(api_connections_max: usize, http_connections_max: usize, threads: usize) -> usize {
     let slots = api_connections_max.saturating_mul(4).div_ceil(3).max(http_connections_max.saturating_mul(4));
-    slots.saturating_add(DESCRIPTORS_RESERVED)
+    slots.saturating_add(descriptors_reserved(threads))
 }
 
-/// Returns the number of connections under a limit of `files` open files. `DESCRIPTORS_RESERVED` descriptors
-/// are reserved for other uses, or half of the limit if it is small.
-fn slots_within(files: usize) -> usize {
-    (files - DESCRIPTORS_RESERVED.min(files / 2)).max(1)
+/// Returns the number of connections under a limit of `files` open files. Half of the limit is for
+/// connections if fewer are left beside [`descriptors_reserved`].
+fn slots_within(files: usize, threads: usize) -> usize {
+    (files - descriptors_reserved(threads).min(files / 2)).max(1)
+}
+
+/// Returns the number of file descriptors that are reserved for other uses than connections.
+const fn descriptors_reserved(threads: usize) -> usize {
+    DESCRIPTORS_RESERVED + DESCRIPTORS_PER_THREAD * threads
 }
 
 #[cfg(test)]
@@ -246,12 +259,13 @@ mod tests {
 
     #[test]
     fn file_descriptors_are_reserved_for_other_uses() {
-        assert_eq!(slots_within(1_024), 1_024 - DESCRIPTORS_RESERVED);
-        assert_eq!(slots_within(64), 32);
-        assert_eq!(slots_within(0), 1);
+        assert_eq!(slots_within(1_024, 2), 1_024 - 192 - 12);
+        assert_eq!(slots_within(64, 2), 32);
+        assert_eq!(slots_within(0, 2), 1);
         for (api, http) in [(10_000, 1_000), (100, 1_000), (1, 1)] {
-            let slots = slots_within(open_files_needed(api, http));
-            assert!(Share::Calls.of(slots) >= api && Share::Pages.of(slots) >= http, "{api} {http}");
+            let files = open_files_needed(api, http, 16);
+            let (calls, pages) = (Share::Calls { threads: 16 }.of_files(files), Share::Pages.of_files(files));
+            assert!(calls >= api && pages >= http, "{api} {http}");
         }
     }
 }

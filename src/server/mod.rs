@@ -47,6 +47,7 @@ use self::{
     connection::{Connections, Protocol, Tls},
     http1::Http1,
     listener::{Acceptor, Share},
+    metrics::CloseReason,
 };
 pub use self::{
     connection::Peer,
@@ -60,7 +61,7 @@ pub use self::{
     request_body::{BodyLimit, BodyLimits, BodyRefusal},
     streaming_calls::StreamingSlot,
     tls::{Alpn, CurrentTls, LoadedTls, TlsError, certificate_names, certificate_warning, load_tls},
-    workers::{EVENT_INTERVAL, WorkerThreads, Workers},
+    workers::{EVENT_INTERVAL, WorkerThreads, Workers, worker_count},
 };
 use crate::entropy::Entropy;
 
@@ -71,10 +72,10 @@ pub struct DrainReport {
     pub connections_aborted: usize,
 }
 
-/// Serves HTTP/2 and HTTP/1.1 on one port until `stop` is cancelled, and then shuts down: it accepts no more
-/// connections, sends GOAWAY on the open ones and waits for their calls. At the deadline it aborts the
-/// remaining connections, for example those with a long call or an open stream such as health's `Watch`. It
-/// returns when all connections are closed.
+/// Serves HTTP/2 and HTTP/1.1 on one port, the connections on `options.workers`, until `stop` is cancelled,
+/// and then shuts down: it accepts no more connections, sends GOAWAY on the open ones and waits for their
+/// calls. At the deadline it aborts the remaining connections, for example those with a long call or an open
+/// stream such as health's `Watch`. It returns when all connections are closed.
 pub async fn serve(
     listener: TcpListener,
     service: impl HttpHandler + BodyLimits,
@@ -85,8 +86,8 @@ pub async fn serve(
 ) -> DrainReport {
     let drain_deadline = options.drain_deadline;
     let (workers, metrics) = (options.workers.clone(), options.metrics.clone());
-    let acceptor =
-        Acceptor::new(listener, options.connections_max, options.peer_limits, Share::Calls, metrics);
+    let share = Share::Calls { threads: workers.count() };
+    let acceptor = Acceptor::new(listener, options.connections_max, options.peer_limits, share, metrics);
     let handshake_timeout = options.tls_handshake_timeout;
     let tls = tls.map(|current| Tls { current, handshake_timeout });
     let connections = Connections::new(ApiPort::new(service, options, entropy), tls, stop.clone());
@@ -120,8 +121,10 @@ async fn accept_until(
 ) -> DrainReport {
     let mut open = JoinSet::new();
     while let Some(Some((socket, peer, slot))) = stop.run_until_cancelled(acceptor.accept()).await {
+        let metrics = slot.metrics().clone();
         let serve = |socket| connections.clone().run(socket, peer, slot);
         if let Err(error) = workers.spawn(&mut open, socket, serve) {
+            metrics.closed(CloseReason::AcceptFailed);
             tracing::warn!(%peer, %error, "A connection was closed: it could not be passed to a thread");
         }
         // Removes the connections that have closed, so that the set does not grow.

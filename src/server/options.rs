@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{metrics::PortMetrics, peer_account::PeerLimits, workers::Workers};
 use crate::entropy::Entropy;
 
-/// The limits of the API port. Each is a setting, documented in docs/CONFIG.md.
+/// The threads and the limits of the API port. Each is a setting, documented in docs/CONFIG.md.
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
     /// The threads that serve the connections.

@@ -9,6 +9,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
+        mpsc,
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -26,9 +27,10 @@ use tokio_util::sync::CancellationToken;
 /// other connections wait for up to a second.
 pub const EVENT_INTERVAL: u32 = 8;
 
-/// Interval of the timer that each thread always has. When a timer is set that ends before all those that the
-/// thread knew when it last waited for events, tokio writes to a file descriptor of its own, as if the thread
-/// still waited (tokio issue 5207). Without this timer, the deadline of each look-up would be such a timer.
+/// Interval of the timers that each thread always has. When a timer is set that ends earlier than every timer
+/// that was set when the thread last waited for events, tokio wakes the thread by a system call, even if the
+/// thread itself sets it (tokio issue 5207). Without these timers, the deadline of each look-up would be such
+/// a timer. They wake an idle thread 20 times a second.
 const TICK: Duration = Duration::from_millis(100);
 
 /// The runtimes among which the connections of a port are distributed. Cheap to clone.
@@ -58,13 +60,17 @@ impl Workers {
         )
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// Returns the runtimes, at least one.
     #[must_use]
     pub fn runtimes(&self) -> Vec<Handle> {
         self.0.iter().map(|worker| worker.runtime.clone()).collect()
     }
 
-    /// Serves a connection on the worker with the fewest, in a task of `open`.
+    /// Serves a connection on the worker with the fewest connections, in a task of `open`.
     ///
     /// # Errors
     /// The error of the system if the socket cannot move to another runtime.
@@ -96,7 +102,7 @@ impl Workers {
     }
 }
 
-/// The place of a connection on its worker. Dropping it ends the connection's count.
+/// The place of a connection on its worker. Dropping it subtracts the connection.
 struct Place {
     workers: Workers,
     index: usize,
@@ -122,6 +128,15 @@ impl Drop for Place {
     }
 }
 
+/// Returns the number of threads for a setting in which 0 means one for each core that the process may use.
+#[must_use]
+pub fn worker_count(setting: usize) -> usize {
+    match setting {
+        0 => thread::available_parallelism().map_or(1, usize::from),
+        count => count,
+    }
+}
+
 /// Threads with a runtime each. Dropping them ends their runtimes and waits for that.
 #[derive(Debug)]
 pub struct WorkerThreads {
@@ -131,31 +146,34 @@ pub struct WorkerThreads {
 }
 
 impl WorkerThreads {
-    /// Starts `count` threads; 0 means one for each core.
+    /// Starts [`worker_count`]`(count)` threads.
     ///
     /// # Errors
     /// The error of the system if it refuses a thread or a runtime.
     pub fn start(count: usize) -> io::Result<Self> {
-        let (mut threads, mut runtimes, stop) = (Vec::new(), Vec::new(), CancellationToken::new());
-        let guard = stop.clone().drop_guard();
-        let count = match count {
-            0 => thread::available_parallelism().map_or(1, usize::from),
-            count => count,
-        };
-        for number in 0..count {
-            let runtime =
-                Builder::new_current_thread().enable_all().event_interval(EVENT_INTERVAL).build()?;
-            runtimes.push(runtime.handle().clone());
-            let stopped = stop.clone();
+        let (sender, built) = mpsc::channel();
+        let mut started =
+            Self { workers: Workers::of([]), threads: Vec::new(), stop: CancellationToken::new() };
+        for number in 0..worker_count(count) {
+            let (sender, stopped) = (sender.clone(), started.stop.clone());
+            // The thread builds its runtime: where the caller is a task, a runtime must not be dropped.
             let serve = move || {
+                let built = Builder::new_current_thread().enable_all().event_interval(EVENT_INTERVAL).build();
+                let runtime = match built {
+                    Ok(runtime) => runtime,
+                    Err(error) => return drop(sender.send(Err(error))),
+                };
+                drop(sender.send(Ok(runtime.handle().clone())));
                 runtime.block_on(stopped.run_until_cancelled(tick()));
-                // Drops the tasks, and does not wait for a name that is being resolved.
+                // Drops the tasks, and does not wait until a host name of the database is resolved.
                 runtime.shutdown_background();
             };
-            threads.push(thread::Builder::new().name(format!("serve-{number}")).spawn(serve)?);
+            started.threads.push(thread::Builder::new().name(format!("serve-{number}")).spawn(serve)?);
         }
-        guard.disarm();
-        Ok(Self { workers: Workers::of(runtimes), threads, stop })
+        drop(sender);
+        let runtimes: Vec<_> = built.into_iter().take(started.threads.len()).collect::<io::Result<_>>()?;
+        started.workers = Workers::of(runtimes);
+        Ok(started)
     }
 
     /// Returns the runtimes of the threads.
@@ -175,8 +193,8 @@ impl Drop for WorkerThreads {
     }
 }
 
-/// Sets timers again and again, so that one of them always ends within [`TICK`]. There are two, because a
-/// thread does not see the new timer of one that has ended before it waits for events again.
+/// Sets timers again and again. There are two, half a [`TICK`] apart: when one has ended, tokio does not
+/// consider its next deadline before the thread waits again, but that of the other.
 async fn tick() {
     let ticks = async |offset| {
         tokio::time::sleep(offset).await;
@@ -193,7 +211,7 @@ mod tests {
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpListener,
-        sync::mpsc,
+        sync::mpsc::unbounded_channel,
     };
 
     use super::*;
@@ -203,7 +221,7 @@ mod tests {
         let threads = WorkerThreads::start(2).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, mut clients) = (listener.local_addr().unwrap(), Vec::new());
-        let (sender, mut threads_of_turns) = mpsc::unbounded_channel();
+        let (sender, mut threads_of_turns) = unbounded_channel();
         let mut open = JoinSet::new();
         for _ in 0..4 {
             let mut client = TcpStream::connect(address).await.unwrap();

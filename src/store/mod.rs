@@ -34,7 +34,7 @@ pub use self::{
     },
 };
 use crate::database::{
-    Connections, DatabaseError, DatabaseOptions, postgres::PostgresPool, replicas::Replicas,
+    Connections, DatabaseError, DatabaseOptions, PostgresOptions, postgres::PostgresPool, replicas::Replicas,
     sqlite::SqliteThreads,
 };
 
@@ -77,7 +77,12 @@ impl Store {
             DatabaseOptions::Replicated { primary, replicas, lag_max } => (primary, replicas, lag_max),
         };
         let pool = PostgresPool::open(&primary)?;
-        let replicas = replicas.iter().map(PostgresPool::open).collect::<Result<Vec<_>, _>>()?;
+        // Replicas serve only look-ups, so each has a connection for each lane.
+        let lanes = lookup.lanes_on_postgres(runtimes);
+        let of_replica = |options: &PostgresOptions| {
+            PostgresPool::open(&PostgresOptions { pool_size: lanes, ..options.clone() })
+        };
+        let replicas = replicas.iter().map(of_replica).collect::<Result<Vec<_>, _>>()?;
         let replicas = (!replicas.is_empty()).then(|| Replicas::new(replicas, pool.clone(), lag_max));
         // Look-ups have connections of their own, one for each lane. So look-ups go on while all other
         // connections wait for commits that hang.

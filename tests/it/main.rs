@@ -86,6 +86,8 @@ mod scripts;
 #[cfg(test)]
 mod secret_keys;
 #[cfg(test)]
+mod service_manager;
+#[cfg(test)]
 mod several_hosts;
 #[cfg(test)]
 mod shell_help;

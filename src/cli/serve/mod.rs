@@ -7,6 +7,7 @@ mod ports;
 mod preflight;
 mod reload;
 mod running;
+mod service_manager;
 
 use clap::Args;
 
@@ -45,7 +46,11 @@ pub(super) async fn run(settings: Settings, sources: &Sources, telemetry: &Telem
         signal = signals.next() => return Err(format!("received {signal} before the service was ready")),
     };
     let running = service.start(threads.workers().clone());
+    service_manager::report_ready();
+    // Not stopped with the rest: a service that hangs in its shutdown is not alive.
+    tokio::spawn(service_manager::report_alive(threads.workers().clone()));
     let signal = signals.next().await;
+    service_manager::report_stopping();
     tracing::info!("Received {signal}; shutting down: calls in flight may finish until the drain deadline");
     let clock = Clock::system();
     tokio::select! {

@@ -35,7 +35,7 @@ pub(super) struct Running {
     /// Stops the periodic work: checks of the health and of SQLite's file, housekeeping, the survey of stored
     /// hashes, key rotation and reload; cancelled first.
     watch: CancellationToken,
-    /// Closes both ports; cancelled after `server.drain-notice`.
+    /// Closes all ports; cancelled after `server.drain-notice`.
     server: CancellationToken,
     /// Stops the mail worker and the writer of audit events; cancelled when the calls have ended.
     outbox: CancellationToken,
@@ -151,7 +151,7 @@ impl Running {
                  that the database has not stored yet; a second signal ends the wait",
                 left.as_secs().max(1)
             );
-            finished = tokio::time::timeout(left, rest).await;
+            finished = tokio::time::timeout(left.saturating_sub(QUIET_WAIT), rest).await;
         }
         match finished {
             Ok(()) => tracing::info!("Stopped"),

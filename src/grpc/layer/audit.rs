@@ -6,8 +6,11 @@ use std::{net::IpAddr, sync::Arc};
 use tonic::Code;
 
 use super::{
-    super::{request_id::RequestId, status::reason_name},
-    log::{CallResult, code_name},
+    super::{
+        request_id::RequestId,
+        status::{code_name, reason_name},
+    },
+    log::CallResult,
     methods::Method,
 };
 use crate::{

@@ -15,7 +15,7 @@ use tonic_types::StatusExt;
 use tracing::Level;
 
 use super::{
-    super::request_id::RequestId,
+    super::{request_id::RequestId, status::code_name},
     internal::WithoutReason,
     methods::Method,
     metrics::{CallMetrics, EndedCall},
@@ -188,29 +188,6 @@ fn trace_id(headers: &HeaderMap) -> Option<String> {
         is_hex(version, 2) && *version != "ff" && is_hex(trace, 32) && is_hex(span, 16) && is_hex(flags, 2);
     let is_valid = has_valid_fields && (later.is_empty() || *version != "00");
     (is_valid && !is_zero(trace) && !is_zero(span)).then(|| (*trace).to_owned())
-}
-
-/// Returns the name of the code in the gRPC specification.
-pub(super) const fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
 }
 
 #[cfg(test)]

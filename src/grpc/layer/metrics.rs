@@ -10,7 +10,7 @@ use std::{
 use thread_local::ThreadLocal;
 use tonic::Code;
 
-use super::{log::code_name, methods::Method};
+use super::{super::status::code_name, methods::Method};
 use crate::{
     callers::Caller,
     domain::NOBODY,
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// The label of a path that is not a known method, and of all labels beyond [`SETS_MAX`].
+/// The label of a path that is not a known method, and of all sets of labels beyond [`SETS_MAX`].
 const OTHER: &str = "_OTHER";
 
 /// Maximum number of combinations of method, code, reason and caller. One caller that plays every refusal on

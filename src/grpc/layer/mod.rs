@@ -24,7 +24,7 @@ use tonic::{Code, Status, body::Body};
 use self::{
     audit::CallTrail,
     limits::{PathClass, StreamingBody},
-    log::{Call, CallReports, CallResult, code_name},
+    log::{Call, CallReports, CallResult},
     methods::Method,
 };
 pub use self::{audit::RecordEvent, limits::RequestLimits, methods::all_method_paths, metrics::CallMetrics};
@@ -32,7 +32,7 @@ pub(super) use self::{
     deadline::{CONNECT_TIMEOUT, GRPC_TIMEOUT},
     http_refusal::{OfBrowser, is_method_path},
 };
-use super::request_id::RequestId;
+use super::{request_id::RequestId, status::code_name};
 use crate::{
     callers::{CallSlot, Caller, CallerGate, Requester},
     env::Env,
@@ -68,12 +68,12 @@ pub struct Layered<S> {
     services: Arc<S>,
     options: LayerOptions,
     reports: CallReports,
-    /// The runtime of the calls that are no look-ups.
+    /// The runtime of the calls that are not look-ups.
     runtime: Handle,
 }
 
-/// Wraps the services in the layers. Must be called within the runtime on which the calls are to run that are
-/// no look-ups; look-ups run on the thread of their connection.
+/// Wraps the services in the layers. Must be called within the runtime on which the calls that are not
+/// look-ups are to run; look-ups run on the thread of their connection.
 #[must_use]
 pub fn wrap<S: CallHandler>(services: S, options: LayerOptions) -> Layered<S> {
     let peer_log = PeerLog::new(options.env.clock.clone());
@@ -84,8 +84,8 @@ pub fn wrap<S: CallHandler>(services: S, options: LayerOptions) -> Layered<S> {
 /// A request that the layers let pass.
 struct Admitted {
     requester: Requester,
-    /// Held until the response is ready.
-    _call: CallSlot,
+    /// Held until the handler has ended.
+    slot: CallSlot,
     /// For a streaming call; held until the stream has ended.
     streaming: Option<Arc<StreamingSlot>>,
     /// The time in which the response must be ready.
@@ -117,9 +117,9 @@ impl<S> BodyLimits for Layered<S> {
 /// 5. Authentication and authorization of the caller, and then the limits of the peer, before the deadline
 ///    starts.
 /// 6. The request id in INTERNAL responses. It encloses the panic layer, which creates such responses.
-/// 7. The thread: a look-up stays on that of its connection, every other call leaves it (`off_thread.rs`).
-/// 8. Panics of the handler and of the deadline layer.
-/// 9. The deadline, for the handler and the reading of the request body.
+/// 7. The deadline, for the handler and the reading of the request body.
+/// 8. The thread: a look-up stays on that of its connection, every other call leaves it (`off_thread.rs`).
+/// 9. Panics of the handler.
 impl<S: CallHandler> HttpHandler for Layered<S> {
     async fn answer(&self, request: Request<Body>, peer: &Peer) -> Response<Body> {
         let id = RequestId::generate(&self.options.env.entropy);
@@ -127,7 +127,7 @@ impl<S: CallHandler> HttpHandler for Layered<S> {
         let mut call = Call::begin(&request, peer.address, id, method, clock, &self.reports);
         let mut trail = CallTrail::begin(&*self.services, clock, method, id, peer.ip());
         let mut response = match self.admit(&request, peer, &mut call, &mut trail) {
-            ControlFlow::Continue(Admitted { requester, _call, streaming, limit }) => {
+            ControlFlow::Continue(Admitted { requester, slot, streaming, limit }) => {
                 let request = match &streaming {
                     Some(slot) => {
                         // `limit` ends with the headers of the response; the stream may last longer.
@@ -140,15 +140,18 @@ impl<S: CallHandler> HttpHandler for Layered<S> {
                     // Pinned in place: passing a future by value copies it, here more than a thousand bytes
                     // each time.
                     let handler = pin!(self.services.handle(request, requester));
-                    let handler = pin!(panic::catch(deadline::within(limit, handler)));
-                    id.scope(handler).await
+                    let handler = pin!(id.scope(panic::catch(handler)));
+                    let response = deadline::within(limit, handler).await;
+                    drop(slot);
+                    response
                 } else {
                     let services = Arc::clone(&self.services);
                     let handler = async move {
-                        let handler = pin!(services.handle(request, requester));
-                        panic::catch(deadline::within(limit, handler)).await
+                        let response = panic::catch(services.handle(request, requester)).await;
+                        drop(slot);
+                        response
                     };
-                    off_thread::run(&self.runtime, id.scope(handler)).await
+                    deadline::within(limit, off_thread::run(&self.runtime, id.scope(handler))).await
                 };
                 let response = internal::with_request_id(response, id, || {
                     call.is_admitted(code_name(Code::Internal), Some("a library"))
@@ -221,7 +224,7 @@ impl<S: CallHandler> Layered<S> {
         let requester = caller::requester(caller, request, peer, trail.note())?;
         trail.set_requester(&requester);
         let limit = options.limits.timeout(class, request.headers())?;
-        Ok(Admitted { requester, _call: slot, streaming, limit })
+        Ok(Admitted { requester, slot, streaming, limit })
     }
 }
 

@@ -36,15 +36,15 @@ use crate::database::{
 };
 
 thread_local! {
-    /// Number of the thread, which chooses the queue of its callers: that of the lane which runs on this
-    /// thread alone, or else in the order in which threads made their first look-up.
-    static THREAD_NUMBER: Cell<usize> = {
+    /// Number of the queue that callers on this thread use, modulo the number of queues: that of the thread's
+    /// own lane, or the next one in turn.
+    static QUEUE_NUMBER: Cell<usize> = {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         Cell::new(NEXT.fetch_add(1, Ordering::Relaxed))
     };
 }
 
-/// A queue for each lane or runtime.
+/// Queues of look-ups: on SQLite one for each lane, on PostgreSQL one for each runtime that has lanes.
 type Queues = Arc<[Arc<Queue>]>;
 
 /// Limits of coalescing.
@@ -52,19 +52,25 @@ type Queues = Arc<[Arc<Queue>]>;
 pub struct LookupOptions {
     /// Largest number of tokens in one batch.
     pub batch_tokens_max: usize,
-    /// Number of lanes, each of which looks up one batch at a time; 0 means one for each thread of the
-    /// runtimes, and SQLite uses no more than that. If there are replicas, they get the same number of lanes
-    /// in addition.
+    /// Number of lanes, each of which looks up one batch at a time. 0 means one for each runtime, on SQLite
+    /// one for each of their threads, which is the most that SQLite uses. If there are replicas, they get the
+    /// same number of lanes in addition.
     pub lanes: usize,
     /// Largest number of look-ups that wait for a lane. Beyond it, calls fail with
-    /// [`DatabaseError::Overloaded`]. The queues share the number equally.
+    /// [`DatabaseError::Overloaded`]. The queues share the number equally; those of the replicas have as many
+    /// in addition.
     pub waiting_max: usize,
 }
 
 impl LookupOptions {
+    /// Returns the number of lanes on PostgreSQL.
+    pub(super) fn lanes_on_postgres(&self, runtimes: &[Handle]) -> usize {
+        if self.lanes == 0 { runtimes.len() } else { self.lanes }
+    }
+
     /// Returns `count` queues, which share `waiting_max`.
     fn queues(&self, count: usize) -> Queues {
-        let waiting_max = self.waiting_max.div_ceil(count.max(1));
+        let waiting_max = self.waiting_max.div_ceil(count);
         (0..count).map(|_| Arc::new(Queue::new(self.batch_tokens_max, waiting_max))).collect()
     }
 }
@@ -72,9 +78,8 @@ impl LookupOptions {
 /// The queues and their lanes. The lanes end when the last clone is dropped.
 #[derive(Clone)]
 pub(super) struct Lookup {
-    /// On SQLite one queue for each lane, on PostgreSQL one for each runtime. Callers on the same thread
-    /// share a queue. The lane of a single-threaded runtime runs on the thread of its callers, so that no
-    /// look-up crosses to another thread.
+    /// Callers on the same thread share a queue. If each thread that serves connections has a lane, it
+    /// answers the callers of its thread, and no look-up crosses to another thread.
     queues: Queues,
     /// The replicas, and the queues for callers while at least one of them is in use.
     replicas: Option<(Arc<Replicas>, Queues)>,
@@ -104,7 +109,7 @@ impl Lookup {
     }
 
     /// Starts the lanes of PostgreSQL, which are distributed among the runtimes. The lanes of each runtime
-    /// have a pool of their own, beside `pool`, whose connections run on their threads.
+    /// have a pool of their own beside `pool`. Their connections are opened, and so served, on that runtime.
     pub(super) fn on_postgres(
         pool: &PostgresPool,
         pool_options: &PostgresOptions,
@@ -112,21 +117,20 @@ impl Lookup {
         options: LookupOptions,
         runtimes: &[Handle],
     ) -> Result<Self, DatabaseError> {
-        let count = if options.lanes == 0 { runtimes.len() } else { options.lanes };
+        let count = options.lanes_on_postgres(runtimes);
         let (queues, mut lanes) = (options.queues(count.min(runtimes.len())), JoinSet::new());
         let replicas = replicas.map(|replicas| (Arc::new(replicas), options.queues(queues.len())));
         for (number, (primary, runtime)) in queues.iter().zip(runtimes).enumerate() {
             // The first runtimes have one lane more if the lanes cannot be divided equally.
             let lanes_here = (count - number).div_ceil(queues.len());
+            // The pool has room for more connections, which replace lost ones before those are closed.
             let beside = PostgresOptions { pool_size: lanes_here, ..pool_options.clone() };
             let pool = pool.open_beside(&beside)?;
             for _ in 0..lanes_here {
                 spawn_lane(&mut lanes, runtime, number, postgres::run(pool.clone(), Arc::clone(primary)));
-                if let Some((replicas, queues)) = &replicas
-                    && let Some(queue) = queues.get(number)
-                {
-                    let (replicas, queue) = (Arc::clone(replicas), Arc::clone(queue));
-                    let lane = replica::run(replicas, queue, Arc::clone(primary));
+                if let Some((replicas, queues)) = &replicas {
+                    let queue = queues.get(number).expect("the replicas have as many queues as the primary");
+                    let lane = replica::run(Arc::clone(replicas), Arc::clone(queue), Arc::clone(primary));
                     spawn_lane(&mut lanes, runtime, number, lane);
                 }
             }
@@ -154,7 +158,7 @@ impl Lookup {
             Some((replicas, queues)) if replicas.any_in_use() => queues,
             _ => &self.queues,
         };
-        let number = THREAD_NUMBER.get() % queues.len();
+        let number = QUEUE_NUMBER.get() % queues.len();
         queues.get(number).expect("a remainder is smaller than its divisor")
     }
 
@@ -170,7 +174,7 @@ impl Lookup {
             Some(limit) => timeout(limit, receiver).await.map_err(DatabaseError::unavailable)?,
             None => receiver.await,
         };
-        answer.map_err(|_| DatabaseError::unavailable("the look-up panicked"))?
+        answer.map_err(|_| DatabaseError::unavailable("the look-up has no answer: its lane ended"))?
     }
 }
 
@@ -186,7 +190,7 @@ fn spawn_lane(
     lanes.spawn_on(
         async move {
             if is_only_thread {
-                THREAD_NUMBER.set(number);
+                QUEUE_NUMBER.set(number);
             }
             lane.await;
         },

@@ -1,6 +1,8 @@
 //! Look-ups, which the store coalesces into batches.
 
-use std::time::Duration;
+use std::{future::poll_fn, pin::pin, time::Duration};
+
+use futures_util::future::try_join_all;
 
 use kairos_identity::{
     database::DatabaseError,
@@ -11,7 +13,10 @@ use kairos_identity::{
 use tokio::{runtime::Handle, task::JoinSet};
 
 use super::{World, open_with};
-use crate::support::{engine::Engine, wait::until};
+use crate::support::{
+    engine::{Engine, TestDatabase},
+    wait::until,
+};
 
 async fn users(world: &World, count: usize) -> Vec<User> {
     let mut users = Vec::new();
@@ -222,4 +227,29 @@ async fn a_lost_connection_is_replaced_within_the_call() {
         );
         callers.join_all().await;
     }
+}
+
+#[tokio::test]
+async fn other_tasks_run_between_the_batches_of_a_long_queue() {
+    const BATCHES: usize = 100;
+    let database = TestDatabase::new(Engine::Sqlite);
+    let options = LookupOptions { batch_tokens_max: 1, lanes: 1, waiting_max: BATCHES };
+    let store = open_with(database.url(), options);
+    store.migrate().await.unwrap();
+    let token = AuthToken::from_random([3; 16]);
+    let look_ups = (0..BATCHES).map(|_| store.find_user_by_auth_token(token));
+    let mut look_ups = pin!(try_join_all(look_ups));
+
+    // Each turn of this task is one between two of the lane, which shares its thread.
+    let mut turns = 0;
+    let found = poll_fn(|context| {
+        turns += 1;
+        let found = look_ups.as_mut().poll(context);
+        if found.is_pending() {
+            context.waker().wake_by_ref();
+        }
+        found
+    });
+    assert_eq!(found.await.unwrap(), vec![None; BATCHES]);
+    assert!(turns >= BATCHES, "{turns} turns");
 }

@@ -29,8 +29,8 @@ use crate::{
     store::tables::users::UserRow,
 };
 
-/// Longest time that a look-up waits for a lock of another process, since a thread of the runtime waits with
-/// it. A reader only waits while another process recovers the file after a crash.
+/// Longest time that a look-up waits for a lock of another process, since all connections of its thread wait
+/// with it. A reader only waits while another process recovers the file after a crash.
 const BUSY_TIMEOUT_MAX: Duration = Duration::from_millis(100);
 
 /// The lane's own connection, the options to replace it, and the open file, which must still be at its path.
@@ -49,7 +49,8 @@ impl Lane {
     }
 }
 
-/// Answers batches until the task is aborted.
+/// Answers batches until the task is aborted. Between the batches of a long queue, the connections of the
+/// thread read, write and notice their deadlines.
 pub(in super::super) async fn run(mut lane: Lane, queue: Arc<Queue>) {
     loop {
         let batch = queue.batch().await;
@@ -65,6 +66,9 @@ pub(in super::super) async fn run(mut lane: Lane, queue: Arc<Queue>) {
                     let _ = execute(&mut lane.connection, "ROLLBACK");
                 }
             }
+        }
+        if !queue.is_empty() {
+            tokio::task::yield_now().await;
         }
     }
 }
