@@ -36,7 +36,7 @@ use crate::{
     clock::Clock,
     config::{LogFormat, ServeFlags, Settings, Sources, StoreFlags},
     database,
-    server::{EVENT_INTERVAL, open_files},
+    server::{EVENT_INTERVAL, open_files, worker_count},
     telemetry,
 };
 
@@ -183,7 +183,11 @@ impl Command {
         let (store_flags, serve_flags) = self.setting_flags(store_flags)?;
         let (settings, sources) = Settings::load(&store_flags, &serve_flags)?;
         open_files::raise_limit();
-        open_files::require_min().map_err(|error| error.to_string())?;
+        let threads = match &self {
+            Self::Serve(_) => worker_count(settings.server.threads.as_usize()),
+            _ => 0,
+        };
+        open_files::require_min(threads).map_err(|error| error.to_string())?;
         let is_json = settings.log.format == LogFormat::Json;
         let started_at = Duration::from_micros(Clock::system().now().unix_micros().unsigned_abs());
         // `doctor` reports the warnings itself.

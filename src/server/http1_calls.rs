@@ -134,6 +134,9 @@ impl<S: HttpHandler + BodyLimits> Http1Calls<S> {
 impl<S: HttpHandler + BodyLimits> Served<S> {
     /// Answers one request.
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        // Other connections of the thread run between two requests: a peer can send many at once, and a
+        // request that is refused waits for nothing.
+        tokio::task::yield_now().await;
         let in_progress = match self.framing.begin_call() {
             Ok(call) => call,
             Err(error) => return error.response(),

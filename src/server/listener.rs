@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     metrics::{CloseReason, OpenConnection, PortMetrics},
-    open_files,
+    open_files::{self, files_of_threads},
     peer_account::{ConnectionAccount, PeerLimits},
     peers::{PeerSlot, Peers},
 };
@@ -36,10 +36,6 @@ const WAITING_WITHOUT_PLACE_MAX: usize = 16;
 /// File descriptors that are reserved for other uses: [`WAITING_MAX`] for each of the three ports and for the
 /// connections of that of the metrics, and twice as many for the database, the log, mail, and changed files.
 const DESCRIPTORS_RESERVED: usize = 6 * WAITING_MAX;
-
-/// File descriptors that are reserved for each thread that serves connections: three of its runtime, and
-/// three of its connection to SQLite (the database, its WAL and the index of the WAL).
-const DESCRIPTORS_PER_THREAD: usize = 6;
 
 /// The part of a lowered limit of connections that one peer leaves to the others, as a divisor.
 const PART_FOR_OTHER_PEERS: usize = 8;
@@ -239,18 +235,14 @@ fn is_peer_error(error: &io::Error) -> bool {
 #[must_use]
 pub fn open_files_needed(api_connections_max: usize, http_connections_max: usize, threads: usize) -> usize {
     let slots = api_connections_max.saturating_mul(4).div_ceil(3).max(http_connections_max.saturating_mul(4));
-    slots.saturating_add(descriptors_reserved(threads))
+    slots.saturating_add(DESCRIPTORS_RESERVED + files_of_threads(threads))
 }
 
-/// Returns the number of connections under a limit of `files` open files. Half of the limit is for
-/// connections if fewer are left beside [`descriptors_reserved`].
+/// Returns the number of connections under a limit of `files` open files. Of those that the threads leave,
+/// `DESCRIPTORS_RESERVED` are reserved for other uses, or half if there are few.
 fn slots_within(files: usize, threads: usize) -> usize {
-    (files - descriptors_reserved(threads).min(files / 2)).max(1)
-}
-
-/// Returns the number of file descriptors that are reserved for other uses than connections.
-const fn descriptors_reserved(threads: usize) -> usize {
-    DESCRIPTORS_RESERVED + DESCRIPTORS_PER_THREAD * threads
+    let files = files.saturating_sub(files_of_threads(threads));
+    (files - DESCRIPTORS_RESERVED.min(files / 2)).max(1)
 }
 
 #[cfg(test)]
@@ -260,7 +252,7 @@ mod tests {
     #[test]
     fn file_descriptors_are_reserved_for_other_uses() {
         assert_eq!(slots_within(1_024, 2), 1_024 - 192 - 12);
-        assert_eq!(slots_within(64, 2), 32);
+        assert_eq!(slots_within(64, 2), 26);
         assert_eq!(slots_within(0, 2), 1);
         for (api, http) in [(10_000, 1_000), (100, 1_000), (1, 1)] {
             let files = open_files_needed(api, http, 16);

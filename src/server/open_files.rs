@@ -19,20 +19,34 @@ pub fn raise_limit() {
 /// SQLite, each with the database, its WAL and the index of the WAL.
 const FILES_MIN: usize = 64;
 
-/// The process may open too few files for any command.
+/// The open files of each thread that serves connections: three of its runtime, and three of its connection
+/// to SQLite (the database, its WAL and the index of the WAL).
+const FILES_PER_THREAD: usize = 6;
+
+/// The process may open too few files.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the process may open only {0} files, and needs at least {FILES_MIN}: raise its limit (`ulimit -n`, `LimitNOFILE=` of systemd)"
+    "the process may open only {limit} files, and needs at least {needed}: raise its limit (`ulimit -n`, `LimitNOFILE=` of systemd)"
 )]
-pub struct TooFewFiles(usize);
+pub struct TooFewFiles {
+    limit: usize,
+    needed: usize,
+}
+
+/// Returns the number of open files of this many threads that serve connections.
+#[must_use]
+pub const fn files_of_threads(threads: usize) -> usize {
+    FILES_PER_THREAD * threads
+}
 
 /// Checks that a command may open the files that it needs. With fewer, libraries fail with misleading
-/// errors.
+/// errors. `threads` serve connections.
 ///
 /// # Errors
 /// [`TooFewFiles`].
-pub fn require_min() -> Result<(), TooFewFiles> {
-    limit().filter(|files| *files < FILES_MIN).map_or(Ok(()), |files| Err(TooFewFiles(files)))
+pub fn require_min(threads: usize) -> Result<(), TooFewFiles> {
+    let needed = FILES_MIN + files_of_threads(threads);
+    limit().filter(|limit| *limit < needed).map_or(Ok(()), |limit| Err(TooFewFiles { limit, needed }))
 }
 
 /// Returns the soft limit on open files; `None` if there is none.

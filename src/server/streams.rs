@@ -106,6 +106,10 @@ pub(super) struct WithStreams<C> {
 /// The most rounds of a task before it lets other tasks run.
 const ROUNDS_MAX: usize = 16;
 
+/// The number of calls that may end in one turn of a task, before it lets other tasks run. The other
+/// connections of the thread wait for the turn, and a stranger can cause refusals as fast as it can send.
+const ENDED_CALLS_MAX: usize = 64;
+
 impl<C> WithStreams<C> {
     /// Creates the task of a connection. `calls` counts its streams.
     pub(super) fn new(connection: C, accepted: AcceptedStreams, calls: CountedCalls) -> Self {
@@ -152,9 +156,10 @@ impl<C> Drop for WithStreams<C> {
 }
 
 impl<C: Future> WithStreams<C> {
-    /// Polls the connection and the streams that were woken, until no wake is pending, the budget is used up
-    /// or `ROUNDS_MAX` rounds are done.
+    /// Polls the connection and the streams that were woken, until no wake is pending, the budget is used up,
+    /// `ROUNDS_MAX` rounds are done or `ENDED_CALLS_MAX` calls have ended.
     fn run_rounds(&mut self) -> Poll<C::Output> {
+        let mut ended = 0;
         for _ in 0..ROUNDS_MAX {
             if self.wakes.connection.swap(false, Ordering::SeqCst) {
                 let result = self.connection.as_mut().poll(&mut Context::from_waker(&self.connection_waker));
@@ -165,10 +170,18 @@ impl<C: Future> WithStreams<C> {
             }
             if self.wakes.streams.swap(false, Ordering::SeqCst) {
                 let context = &mut Context::from_waker(&self.streams_waker);
-                while let Poll::Ready(Some(())) = self.running.poll_next_unpin(context) {
+                while ended < ENDED_CALLS_MAX
+                    && let Poll::Ready(Some(())) = self.running.poll_next_unpin(context)
+                {
                     self.accepted.0.finished.fetch_add(1, Ordering::Relaxed);
+                    ended += 1;
                 }
                 self.calls.set(self.running.len());
+            }
+            if ended >= ENDED_CALLS_MAX {
+                // Further calls may be ready, which wake nothing again.
+                self.wakes.streams.store(true, Ordering::SeqCst);
+                break;
             }
             // Without budget, a poll of the connection makes no progress.
             if !self.wakes.are_pending() || !coop::has_budget_remaining() {
@@ -250,6 +263,27 @@ mod tests {
         assert!(poll());
         // The stream ran first; then the connection was polled once, to write the response.
         assert_eq!((polls(), woken.0.load(Ordering::SeqCst)), (2, 1));
+    }
+
+    #[test]
+    fn other_tasks_run_between_calls_that_end_at_once() {
+        let accepted = AcceptedStreams::default();
+        for _ in 0..=(2 * ENDED_CALLS_MAX) {
+            accepted.execute(std::future::ready(()));
+        }
+        let ended = accepted.clone();
+        let mut with_streams = WithStreams::new(pending::<()>(), accepted, calls());
+        let woken = Arc::new(WakeCounter::default());
+        let task = Waker::from(Arc::clone(&woken));
+        let mut turn = || {
+            assert!(Pin::new(&mut with_streams).poll(&mut Context::from_waker(&task)).is_pending());
+            (ended.0.finished.load(Ordering::SeqCst), woken.0.load(Ordering::SeqCst))
+        };
+
+        let max = ENDED_CALLS_MAX as u64;
+        assert_eq!(turn(), (max, 1));
+        assert_eq!(turn(), (2 * max, 2));
+        assert_eq!(turn(), (2 * max + 1, 2));
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -252,17 +252,20 @@ fn a_key_that_is_not_text_or_not_of_the_certificate_is_named_with_the_way_out() 
 #[test]
 fn a_limit_of_open_files_that_is_too_low_is_named() {
     let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("threads.toml"), "[server]\nthreads = 3\n").unwrap();
     for files in ["6", "14", "63"] {
-        for arguments in [&SERVE[..], &["migrate"], &["user", "list"]] {
+        // Each thread that serves connections needs six more.
+        let serve = [&SERVE[..], &["--config", "threads.toml"]].concat();
+        for (arguments, needed) in [(&serve[..], 64 + 3 * 6), (&["migrate"], 64), (&["user", "list"], 64)] {
             let script = "ulimit -n \"$0\"; exec \"$@\"";
             let mut command = Command::new("sh");
             command.args(["-c", script, files, env!("CARGO_BIN_EXE_kairos-identity")]).args(arguments);
             let error = error_line(1, &command.env_clear().current_dir(folder.path()).output().unwrap());
-            let expected = format!("may open only {files} files, and needs at least 64");
+            let expected = format!("may open only {files} files, and needs at least {needed}");
             assert_contains_all(&error, &[&expected, "`ulimit -n`"]);
         }
     }
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "only threads.toml");
 }
 
 #[test]

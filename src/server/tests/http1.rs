@@ -1,16 +1,29 @@
 //! Calls over HTTP/1.1 on the API port.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use http::{Request, Response};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
 
 use super::{
-    super::{DrainReport, ServerOptions},
+    super::{
+        Body, BodyLimit, BodyLimits, BodyRefusal, DrainReport, HttpHandler, Peer, ServerOptions, bind, serve,
+    },
     LIMIT, TestServer, is_closed, options,
 };
+use crate::entropy::Entropy;
 
 const SHORT: Duration = Duration::from_millis(100);
 
@@ -269,4 +282,62 @@ async fn a_panic_closes_its_connection_only() {
     assert!(is_closed(&mut send(&server, &format!("{CHECK}Test: panic\r\n\r\n")).await).await);
     other.write_all(format!("{CHECK}Content-Length: 0\r\n\r\n").as_bytes()).await.unwrap();
     answer(&mut other).await;
+}
+
+/// Refuses each request at once, and notes how many turns another task of the thread has had.
+struct Refusing {
+    turns: Arc<AtomicUsize>,
+    seen: Arc<Mutex<Vec<usize>>>,
+}
+
+impl HttpHandler for Refusing {
+    async fn answer(&self, _: Request<Body>, _: &Peer) -> Response<Body> {
+        self.seen.lock().unwrap().push(self.turns.load(Ordering::SeqCst));
+        Response::new(Body::empty())
+    }
+}
+
+impl BodyLimits for Refusing {
+    fn body_limit(&self, _: &str) -> BodyLimit {
+        BodyLimit { bytes_max: 0, waiting_bytes: 0, is_of_health: false }
+    }
+
+    fn reserved_bytes(_: &[u8]) -> usize {
+        0
+    }
+
+    fn body_refused(_: BodyRefusal) -> Status {
+        Status::internal("not called")
+    }
+}
+
+#[tokio::test]
+async fn other_tasks_of_the_thread_run_between_pipelined_requests() {
+    const REQUESTS: usize = 100;
+    let (turns, seen) = (Arc::new(AtomicUsize::new(0)), Arc::default());
+    let service = Refusing { turns: Arc::clone(&turns), seen: Arc::clone(&seen) };
+    let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let server = tokio::spawn(serve(listener, service, options(), None, Entropy::system(), stop.clone()));
+    let other = tokio::spawn(async move {
+        loop {
+            turns.fetch_add(1, Ordering::SeqCst);
+            tokio::task::yield_now().await;
+        }
+    });
+
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let requests = "GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(REQUESTS);
+    socket.write_all(requests.as_bytes()).await.unwrap();
+    while seen.lock().unwrap().len() < REQUESTS {
+        tokio::task::yield_now().await;
+    }
+
+    let seen = seen.lock().unwrap().clone();
+    // Another wake of the connection may end the turn of one request early.
+    assert!(seen.windows(3).all(|three| three[0] < three[2]), "{seen:?}");
+    other.abort();
+    stop.cancel();
+    server.await.unwrap();
 }
