@@ -2,7 +2,7 @@
 //!
 //! Each module owns the values that it measures and adds them to a [`Registry`]; `telemetry` serves them. The
 //! number of time series is bounded whatever clients send: [`Counts`] limits its label sets, and labels have
-//! only values of this service, never a text of a request.
+//! only values of this service, never a text of a request. (An exemplar has the trace id of a caller.)
 
 use std::{
     fmt::{self, Write},

@@ -93,8 +93,8 @@ impl Positions {
         if !report.may_read {
             return Err("the database role may not read core_user there");
         }
-        // The next report of the primary may have been requested before the report of the replica. Only the
-        // one after it is surely newer, so its position must be at least as far.
+        // The first report of the primary after that of the replica may have been requested before it. The
+        // second one is newer in any case, so its position must be at least as far.
         if let Some(before) = *earlier
             && self.report_count >= before.report_count + 2
         {

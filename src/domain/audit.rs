@@ -193,7 +193,8 @@ impl AuditEvent {
         self
     }
 
-    /// Sets the `resource`: the target that the kind does not determine.
+    /// Sets the `resource`: what the event is about if its kind does not say it, such as a field or a
+    /// session.
     #[must_use]
     pub fn with_resource(mut self, resource: &str) -> Self {
         self.resource = Some(resource.to_owned());

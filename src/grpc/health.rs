@@ -141,7 +141,7 @@ impl HealthWatch {
         watch
     }
 
-    /// Returns a receiver of the status of `""`: true while everything is served. It is closed when the
+    /// Returns a receiver of the overall status: true while everything is served. It is closed when the
     /// `Watch` streams end.
     #[must_use]
     pub fn readiness(&self) -> watch::Receiver<bool> {
@@ -290,8 +290,8 @@ impl HealthWatch {
     }
 }
 
-/// Returns the result of a check. No result is an error. A full queue is not an error, because the database
-/// is working through it: the result is then `when_full`.
+/// Returns the result of a check. `None`, no answer in time, is an error. A full queue is not an error,
+/// because the database is working through it: the result is then `when_full`.
 fn answered<T>(result: Option<Result<T, DatabaseError>>, when_full: T) -> Result<T, DatabaseError> {
     match result {
         Some(Err(DatabaseError::Overloaded)) => Ok(when_full),

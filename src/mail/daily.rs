@@ -58,7 +58,7 @@ impl DailyLimits {
     }
 }
 
-/// Returns what a mail is counted for: the mails with its cause to its mailbox, and all mails.
+/// Returns the two counters of a mail: of the mails with its cause to its mailbox, and of all mails.
 fn subjects(mail: &OutgoingMail) -> Vec<Subject> {
     vec![Subject::mailbox_mails(&mail.recipient, mail.kind.cause()), Subject::all_mails()]
 }

@@ -121,7 +121,8 @@ impl CallerShare {
         self.name == caller
     }
 
-    /// Adds bytes of unfinished requests. Returns true if the caller has at most as many as it may have.
+    /// Adds bytes of unfinished requests. Returns true if the caller then has at most as many as it may have;
+    /// otherwise the bytes count all the same, until they are released.
     pub(super) fn add_unfinished(&self, bytes: usize) -> bool {
         let all = self.unfinished_bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         all <= self.unfinished_bytes_max

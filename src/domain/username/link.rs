@@ -93,8 +93,9 @@ fn contains_linked_host(text: &str) -> bool {
     false
 }
 
-/// True if a mail program would show `host` as a link: its top-level domain exists, it is an IPv4 address, or
-/// the text `after` it begins with a path, a query or a port.
+/// True if a mail program would show `host` as a link: it ends with a top-level domain that exists or that is
+/// in Punycode, it is an IPv4 address, or it is a domain name and the text `after` it begins with a path, a
+/// query or a port.
 fn is_link(host: &str, after: &str) -> bool {
     let labels: Vec<&str> = host.split('.').filter(|label| !label.is_empty()).collect();
     let [_, .., last] = labels.as_slice() else { return false };

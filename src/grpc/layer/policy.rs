@@ -1,4 +1,5 @@
-//! What the audit trail records of each method, in addition to the events of the operations.
+//! What the layers must know about each method: whether it is a look-up, and what the audit trail records of
+//! it in addition to the events of its operation.
 
 use crate::domain::AuditKind as Kind;
 
@@ -13,8 +14,8 @@ pub(super) struct Policy {
     pub(super) refusal: Option<Kind>,
     /// The kind of a success; `None` if it is not recorded, or the operation records all that it changes.
     pub(super) success: Option<Kind>,
-    /// True for the methods that the agent calls for every message. Their successes and failures must cost
-    /// nothing: only refusals are recorded.
+    /// True for the methods that the agent calls for every message. They run on the thread of their
+    /// connection, and their successes and failures must cost nothing: only refusals are recorded.
     pub(super) is_look_up: bool,
 }
 
