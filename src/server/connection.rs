@@ -18,6 +18,7 @@ use super::{
     peer_account::ConnectionAccount,
     tls::{CurrentTls, certificate_names},
     when_woken::WhenWoken,
+    workers::Place,
 };
 
 /// The other end of a connection.
@@ -77,8 +78,9 @@ impl<P: Protocol> Connections<P> {
         Self { shared: Arc::new((protocol, tls)), stop }
     }
 
-    /// Serves one connection until it is closed or another one gets its place, and then releases `slot`.
-    pub(super) async fn run(self, socket: TcpStream, address: SocketAddr, slot: Slot) {
+    /// Serves one connection until it is closed or another one gets its slot, and then releases the slot and
+    /// the place on the thread.
+    pub(super) async fn run(self, socket: TcpStream, address: SocketAddr, slot: Slot, place: Place) {
         let displaced = WhenWoken::new(slot.account().displaced());
         tokio::select! {
             biased;
@@ -88,7 +90,7 @@ impl<P: Protocol> Connections<P> {
             }
             () = self.serve(socket, address, &slot) => {}
         }
-        drop(slot);
+        drop((slot, place));
     }
 
     async fn serve(&self, socket: TcpStream, address: SocketAddr, slot: &Slot) {

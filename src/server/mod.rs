@@ -122,7 +122,7 @@ async fn accept_until(
     let mut open = JoinSet::new();
     while let Some(Some((socket, peer, slot))) = stop.run_until_cancelled(acceptor.accept()).await {
         let metrics = slot.metrics().clone();
-        let serve = |socket| connections.clone().run(socket, peer, slot);
+        let serve = |socket, place| connections.clone().run(socket, peer, slot, place);
         if let Err(error) = workers.spawn(&mut open, socket, serve) {
             metrics.closed(CloseReason::AcceptFailed);
             tracing::warn!(%peer, %error, "A connection was closed: it could not be passed to a thread");

@@ -70,7 +70,8 @@ impl Workers {
         self.0.iter().map(|worker| worker.runtime.clone()).collect()
     }
 
-    /// Serves a connection on the worker with the fewest connections, in a task of `open`.
+    /// Serves a connection on the worker with the fewest connections, in a task of `open`. `serve` must hold
+    /// its place until the connection is closed.
     ///
     /// # Errors
     /// The error of the system if the socket cannot move to another runtime.
@@ -78,7 +79,7 @@ impl Workers {
         &self,
         open: &mut JoinSet<()>,
         socket: TcpStream,
-        serve: impl FnOnce(TcpStream) -> F,
+        serve: impl FnOnce(TcpStream, Place) -> F,
     ) -> io::Result<()>
     where
         F: Future<Output = ()> + Send + 'static,
@@ -89,21 +90,15 @@ impl Workers {
         let serving = {
             // The socket reports its events to the runtime in which it was created.
             let _inside = runtime.enter();
-            serve(TcpStream::from_std(socket)?)
+            serve(TcpStream::from_std(socket)?, place)
         };
-        open.spawn_on(
-            async move {
-                serving.await;
-                drop(place);
-            },
-            &runtime,
-        );
+        open.spawn_on(serving, &runtime);
         Ok(())
     }
 }
 
 /// The place of a connection on its worker. Dropping it subtracts the connection.
-struct Place {
+pub(super) struct Place {
     workers: Workers,
     index: usize,
 }
@@ -227,10 +222,11 @@ mod tests {
             let mut client = TcpStream::connect(address).await.unwrap();
             let (socket, _) = listener.accept().await.unwrap();
             let sender = sender.clone();
-            let serve = |mut socket: TcpStream| async move {
+            let serve = |mut socket: TcpStream, place: Place| async move {
                 while socket.read_u8().await.is_ok() {
                     sender.send(thread::current().name().unwrap().to_owned()).unwrap();
                 }
+                drop(place);
             };
             threads.workers().spawn(&mut open, socket, serve).unwrap();
             let mut turns = Vec::new();

@@ -20,7 +20,7 @@ async fn calls_wait_for_a_connection_if_the_role_may_have_no_more() {
     let (database, url) = Postgres::shared().create_database_of("few_connections");
     Postgres::shared()
         .psql(database.name(), &format!("ALTER ROLE few_connections CONNECTION LIMIT {ADMITTED}"));
-    let server = TestServer::on_url(url).start().await;
+    let server = TestServer::on_url(url).with_env("KAIROS_IDENTITY_SERVER_THREADS", "2").start().await;
     server.member("ada").await;
 
     let mut logins = JoinSet::new();
@@ -32,7 +32,7 @@ async fn calls_wait_for_a_connection_if_the_role_may_have_no_more() {
         answer.unwrap();
     }
     server.logged("PostgreSQL admits 5 connections (the limit of the role few_connections)").await;
-    server.logged("ALTER ROLE few_connections CONNECTION LIMIT 21").await;
+    server.logged("ALTER ROLE few_connections CONNECTION LIMIT 22").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

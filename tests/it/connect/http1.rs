@@ -18,8 +18,9 @@ use crate::support::{engine::Engine, http::exchange, server::TestServer};
 /// Time within which the service answers or closes a connection, even if the machine is busy.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Limit of the memory growth of the service because of one peer, in MiB.
-const GROWTH_MAX_MIB: u64 = 24;
+/// Limit of the memory growth of the service because of one peer, in MiB. 300 connections occupy some 18 MiB
+/// by themselves in a build without optimization.
+const GROWTH_MAX_MIB: u64 = 28;
 
 fn head(path: &str, framing: &str) -> String {
     format!(
