@@ -146,11 +146,11 @@ impl WorkerThreads {
     /// # Errors
     /// The error of the system if it refuses a thread or a runtime.
     pub fn start(count: usize) -> io::Result<Self> {
-        let (sender, built) = mpsc::channel();
+        let mut runtimes = Vec::new();
         let mut started =
             Self { workers: Workers::of([]), threads: Vec::new(), stop: CancellationToken::new() };
         for number in 0..worker_count(count) {
-            let (sender, stopped) = (sender.clone(), started.stop.clone());
+            let ((sender, built), stopped) = (mpsc::channel(), started.stop.clone());
             // The thread builds its runtime: where the caller is a task, a runtime must not be dropped.
             let serve = move || {
                 let built = Builder::new_current_thread().enable_all().event_interval(EVENT_INTERVAL).build();
@@ -164,9 +164,8 @@ impl WorkerThreads {
                 runtime.shutdown_background();
             };
             started.threads.push(thread::Builder::new().name(format!("serve-{number}")).spawn(serve)?);
+            runtimes.push(built.recv().map_err(io::Error::other)??);
         }
-        drop(sender);
-        let runtimes: Vec<_> = built.into_iter().take(started.threads.len()).collect::<io::Result<_>>()?;
         started.workers = Workers::of(runtimes);
         Ok(started)
     }

@@ -73,7 +73,7 @@ async fn a_service_whose_manager_has_gone_serves() {
     let address = manager.address();
     drop(manager);
     let server = TestServer::builder(Engine::Sqlite).with_env("NOTIFY_SOCKET", &address).start().await;
-    assert!(server.log().contains("The service manager did not receive the state"), "{}", server.log());
+    server.logged("The service manager did not receive the state").await;
     server.unverified_user("ada").await;
 }
 
