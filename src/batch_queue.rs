@@ -57,11 +57,6 @@ impl<T: Batched> BatchQueue<T> {
         self.lock().len()
     }
 
-    /// True if no request waits.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.lock().is_empty()
-    }
-
     /// Enqueues a request.
     ///
     /// # Errors

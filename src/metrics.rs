@@ -78,9 +78,13 @@ impl<L: Labels> Default for DurationsBy<L> {
 }
 
 impl<L: Labels> DurationsBy<L> {
-    /// Adds a duration to the histogram of these labels, as [`Durations::observe`] does.
-    pub fn observe(&self, labels: &L, duration: Duration, trace_id: Option<&str>) {
-        observe(&self.0.get_or_create(labels), duration, trace_id);
+    /// Adds durations, each with the trace id of its call, to the histogram of these labels, as
+    /// [`Durations::observe`] does.
+    pub fn observe<'a>(&self, labels: &L, durations: impl IntoIterator<Item = (Duration, Option<&'a str>)>) {
+        let histogram = self.0.get_or_create(labels);
+        for (duration, trace_id) in durations {
+            observe(&histogram, duration, trace_id);
+        }
     }
 
     /// Writes these histograms, for a [`Collector`]. `name` has no unit; the unit is seconds.

@@ -192,7 +192,6 @@ fn violation_reason_name(reason: ViolationReason) -> &'static str {
     name.strip_prefix("VIOLATION_REASON_").unwrap_or(name)
 }
 
-/// Returns the details for programs of an `INVALID_FIELDS` status.
 /// Returns the name of the code in the gRPC specification.
 pub(super) const fn code_name(code: Code) -> &'static str {
     match code {
@@ -216,6 +215,7 @@ pub(super) const fn code_name(code: Code) -> &'static str {
     }
 }
 
+/// Returns the details for programs of an `INVALID_FIELDS` status.
 #[cfg(test)]
 pub(super) fn invalid_fields_of(status: &Status) -> Option<proto::InvalidFields> {
     let details = tonic_types::pb::Status::decode(status.details()).ok()?.details;

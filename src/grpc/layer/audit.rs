@@ -55,14 +55,14 @@ impl<'a> CallTrail<'a> {
 
     /// Returns the note that the handler and its operation share with this layer; `None` for a look-up.
     pub(super) fn note(&self) -> Option<CallNote> {
-        let is_look_up = self.method.is_some_and(|method| method.policy.is_look_up);
+        let is_look_up = self.method.is_some_and(Method::is_look_up);
         (!is_look_up).then(CallNote::begin)
     }
 
     /// Sets the source of an admitted call.
     pub(super) fn set_requester(&mut self, requester: &Requester) {
         self.client = requester.client;
-        if self.method.is_none_or(|method| !method.policy.is_look_up) {
+        if !self.method.is_some_and(Method::is_look_up) {
             self.requester = Some(requester.clone());
         }
     }
@@ -108,7 +108,7 @@ impl<'a> CallTrail<'a> {
                 | Code::Unknown
         );
         match method.policy.refusal {
-            Some(_) if is_failure && method.policy.is_look_up => None,
+            Some(_) if is_failure && method.is_look_up() => None,
             // The message is too long, or it is compressed.
             Some(_) if code == Code::OutOfRange || code == Code::Unimplemented => {
                 Some(AuditKind::InputValidationFail)

@@ -159,7 +159,7 @@ impl<'a> Call<'a> {
             };
         }
         // A log line for each successful look-up would cost as much as the call.
-        if code == code_name(Code::Ok) && self.method.is_some_and(|method| method.policy.is_look_up) {
+        if code == code_name(Code::Ok) && self.method.is_some_and(Method::is_look_up) {
             line!(Level::DEBUG);
         } else {
             line!(Level::INFO);

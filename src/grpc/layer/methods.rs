@@ -17,6 +17,11 @@ pub(super) struct Method {
 }
 
 impl Method {
+    /// True if the method is one that the agent calls for every message.
+    pub(super) const fn is_look_up(self) -> bool {
+        self.policy.is_look_up
+    }
+
     /// Returns the method of the API, of health, or of one of both versions of reflection with this path.
     pub(super) fn find(path: &str) -> Option<Self> {
         // Sorted by length and then by path: nearly all comparisons of a search are of two lengths.

@@ -87,8 +87,7 @@ impl CallMetrics {
     pub(super) fn record(&self, call: EndedCall<'_>) {
         let Self(values) = self;
         let method = call.method.map_or(OTHER, |method| method.path.trim_start_matches('/'));
-        let is_look_up = call.method.is_some_and(|method| method.policy.is_look_up);
-        if is_look_up && call.code == code_name(Code::Ok) {
+        if call.method.is_some_and(Method::is_look_up) && call.code == code_name(Code::Ok) {
             return values.keep(method, &call);
         }
         values.add(
@@ -112,10 +111,7 @@ impl Values {
     ) {
         let calls = calls.into_iter();
         self.calls.add(labels, calls.len() as u64);
-        let label = MethodLabel { rpc_method: labels.rpc_method };
-        for (duration, trace_id) in calls {
-            self.durations.observe(&label, duration, trace_id);
-        }
+        self.durations.observe(&MethodLabel { rpc_method: labels.rpc_method }, calls);
     }
 
     /// Keeps a successful look-up on its thread.

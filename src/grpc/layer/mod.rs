@@ -136,7 +136,7 @@ impl<S: CallHandler> HttpHandler for Layered<S> {
                     }
                     None => request,
                 };
-                let response = if method.is_some_and(|method| method.policy.is_look_up) {
+                let response = if method.is_some_and(Method::is_look_up) {
                     // Pinned in place: passing a future by value copies it, here more than a thousand bytes
                     // each time.
                     let handler = pin!(self.services.handle(request, requester));

@@ -67,7 +67,7 @@ pub(in super::super) async fn run(mut lane: Lane, queue: Arc<Queue>) {
                 }
             }
         }
-        if !queue.is_empty() {
+        if queue.waiting() > 0 {
             tokio::task::yield_now().await;
         }
     }
