@@ -16,7 +16,6 @@ use tonic::body::Body;
 use super::{
     connection::Peer,
     handler::HttpHandler,
-    held_bytes::HeldBytes,
     options::ServerOptions,
     peer_account::CountedCalls,
     preface::AfterStart,
@@ -107,7 +106,7 @@ impl<S: HttpHandler + BodyLimits> Http2<S> {
         let verdict = SharedVerdict::default();
         let resets =
             Resets::new(options.resets_per_second_max, options.streams_per_connection_max, verdict.clone());
-        let io = WatchedIo::new(io, resets, HeldBytes::new(Arc::clone(&account)));
+        let io = WatchedIo::new(io, resets, Arc::clone(&account));
         let service = service_fn(self.calls_of(peer, &accepted, verdict.clone()));
         let connection =
             http2_with_limits(options, accepted.clone()).serve_connection(TokioIo::new(io), service);

@@ -110,6 +110,8 @@ impl PeerAccounts {
 pub struct ConnectionAccount {
     accounts: PeerAccounts,
     is_authenticated: AtomicBool,
+    /// Whether a call has succeeded, other than one of health, which needs no caller.
+    has_served: AtomicBool,
     /// The caller that was authenticated last. Callers can share a connection through a proxy.
     caller: Mutex<Option<Arc<CallerShare>>>,
     /// Set if the first caller keeps the connection although others need a place.
@@ -127,6 +129,7 @@ impl ConnectionAccount {
         Self {
             accounts,
             is_authenticated: AtomicBool::new(false),
+            has_served: AtomicBool::new(false),
             caller: Mutex::new(None),
             kept: Mutex::new(None),
             calls: AtomicUsize::new(0),
@@ -154,6 +157,18 @@ impl ConnectionAccount {
             *lock(&self.kept) = KeptConnection::of(&share);
         }
         *current = Some(share);
+    }
+
+    /// Marks the connection as one on which a call has succeeded.
+    pub fn set_served(&self) {
+        if !self.has_served() {
+            self.has_served.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// True if a call has succeeded on the connection, other than one of health.
+    pub(super) fn has_served(&self) -> bool {
+        self.has_served.load(Ordering::Relaxed)
     }
 
     /// Returns the share of the caller that was authenticated last.

@@ -4,6 +4,7 @@
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -13,6 +14,7 @@ use super::{
     budget,
     frames::FrameReader,
     held_bytes::HeldBytes,
+    peer_account::ConnectionAccount,
     resets::{ReceivedFrames, Resets, weight_of_sent},
 };
 use crate::clock::Clock;
@@ -36,7 +38,9 @@ const OPERATIONS_PER_READ_MAX: usize = 64;
 /// number of streams usually begins at once.
 const MANY_CALLS: usize = 128;
 
-/// The most bytes that are read at a time after frames that reset streams, or that began many calls.
+/// The most bytes that are read at a time after frames that reset streams, or that began many calls, and
+/// until a call of the connection has succeeded: the calls of one read occupy memory together before the
+/// first of them is refused.
 const SHORT_READ_BYTES: usize = 1_024;
 
 /// A connection with counted frames.
@@ -47,6 +51,7 @@ pub(super) struct WatchedIo<Io> {
     received_length: usize,
     sent: FrameReader,
     resets: Resets,
+    account: Arc<ConnectionAccount>,
     held: HeldBytes,
     clock: Clock,
     /// Whether streams were reset since the last read.
@@ -59,14 +64,15 @@ pub(super) struct WatchedIo<Io> {
 
 impl<Io> WatchedIo<Io> {
     /// Watches a connection that sends and receives from the preface on.
-    pub(super) fn new(io: Io, resets: Resets, held: HeldBytes) -> Self {
+    pub(super) fn new(io: Io, resets: Resets, account: Arc<ConnectionAccount>) -> Self {
         Self {
             io,
             received: FrameReader::after_preface(),
             received_length: 0,
             sent: FrameReader::default(),
             resets,
-            held,
+            held: HeldBytes::new(Arc::clone(&account)),
+            account,
             clock: Clock::system(),
             has_resets: false,
             has_many_calls: false,
@@ -127,10 +133,11 @@ impl<Io: AsyncRead + Unpin> AsyncRead for WatchedIo<Io> {
             return Poll::Pending;
         }
         let before = buffer.filled().len();
-        // A peer that resets streams or floods the connection with calls gets shorter turns than others.
+        // A peer that resets streams or floods the connection with calls gets shorter turns than others, as
+        // does one whose calls have all failed.
         let (has_resets, has_many_calls) =
             (std::mem::take(&mut self.has_resets), std::mem::take(&mut self.has_many_calls));
-        let read = if has_resets || has_many_calls {
+        let read = if has_resets || has_many_calls || !self.account.has_served() {
             read_at_most(SHORT_READ_BYTES, &mut self.io, context, buffer)
         } else {
             Pin::new(&mut self.io).poll_read(context, buffer)
@@ -183,5 +190,37 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for WatchedIo<Io> {
 
     fn is_write_vectored(&self) -> bool {
         self.io.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::{
+        super::{
+            peer_account::PeerLimits,
+            preface::PREFACE,
+            resets::{Resets, SharedVerdict},
+        },
+        *,
+    };
+
+    #[tokio::test]
+    async fn reads_are_short_until_a_call_has_succeeded() {
+        const READ_BYTES_MAX: usize = 8 * 1_024;
+        let account = Arc::new(ConnectionAccount::of_only_connection(PeerLimits::of_connections(1)));
+        let (mut client, io) = duplex(64 * 1_024);
+        let mut watched =
+            WatchedIo::new(io, Resets::new(1, 1, SharedVerdict::default()), Arc::clone(&account));
+        client.write_all(PREFACE).await.unwrap();
+        // Frames of a kind that is not counted, so that only the rule of the test makes a read short.
+        let ping = [&[0, 0, 8, 6, 0, 0, 0, 0, 0][..], &[0; 8]].concat();
+        client.write_all(&ping.repeat(2_000)).await.unwrap();
+
+        let mut buffer = vec![0; READ_BYTES_MAX];
+        assert_eq!(watched.read(&mut buffer).await.unwrap(), SHORT_READ_BYTES);
+        account.set_served();
+        assert_eq!(watched.read(&mut buffer).await.unwrap(), READ_BYTES_MAX);
     }
 }

@@ -17,6 +17,7 @@ mod unknown_method;
 
 use std::{ops::ControlFlow, pin::pin, sync::Arc, time::Duration};
 
+use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use tokio::runtime::Handle;
 use tonic::{Code, Status, body::Body};
@@ -118,7 +119,8 @@ impl<S> BodyLimits for Layered<S> {
 ///    starts.
 /// 6. The request id in INTERNAL responses. It encloses the panic layer, which creates such responses.
 /// 7. The deadline, for the handler and the reading of the request body.
-/// 8. The thread: a look-up stays on that of its connection, every other call leaves it (`off_thread.rs`).
+/// 8. The thread: a look-up stays on that of its connection, as does a call of an unknown method; every other
+///    call leaves it (`off_thread.rs`).
 /// 9. Panics of the handler.
 impl<S: CallHandler> HttpHandler for Layered<S> {
     async fn answer(&self, request: Request<Body>, peer: &Peer) -> Response<Body> {
@@ -136,7 +138,8 @@ impl<S: CallHandler> HttpHandler for Layered<S> {
                     }
                     None => request,
                 };
-                let response = if method.is_some_and(Method::is_look_up) {
+                // The answer to an unknown method is as quick as a look-up.
+                let response = if method.is_none_or(Method::is_look_up) {
                     // Pinned in place: passing a future by value copies it, here more than a thousand bytes
                     // each time.
                     let handler = pin!(self.services.handle(request, requester));
@@ -145,13 +148,10 @@ impl<S: CallHandler> HttpHandler for Layered<S> {
                     drop(slot);
                     response
                 } else {
-                    let services = Arc::clone(&self.services);
-                    let handler = async move {
-                        let response = panic::catch(services.handle(request, requester)).await;
-                        drop(slot);
-                        response
-                    };
-                    deadline::within(limit, off_thread::run(&self.runtime, id.scope(handler))).await
+                    // A streaming call may get its first response before it sends a message.
+                    let has_one_message = streaming.is_none();
+                    let handled = self.handle_off_thread(request, requester, id, slot, has_one_message);
+                    deadline::within(limit, handled).await
                 };
                 let response = internal::with_request_id(response, id, || {
                     call.is_admitted(code_name(Code::Internal), Some("a library"))
@@ -168,7 +168,11 @@ impl<S: CallHandler> HttpHandler for Layered<S> {
         }
         let result = call.end(&response);
         trail.end(&result, call.caller());
-        if result != CallResult::Success {
+        if result == CallResult::Success {
+            if method.is_some_and(|method| !PathClass::of(method.path).is_of_health()) {
+                peer.account.set_served();
+            }
+        } else {
             id.write_to(&mut response);
         }
         response
@@ -176,6 +180,32 @@ impl<S: CallHandler> HttpHandler for Layered<S> {
 }
 
 impl<S: CallHandler> Layered<S> {
+    /// Handles a call on the runtime of the process: at once, or, if it has one message, when the message
+    /// begins.
+    fn handle_off_thread(
+        &self,
+        mut request: Request<Body>,
+        requester: Requester,
+        id: RequestId,
+        slot: CallSlot,
+        has_one_message: bool,
+    ) -> BoxFuture<'_, Response<Body>> {
+        // Boxed, so that the future of a look-up has no room for it. Not an async function: its future would
+        // hold each argument twice.
+        Box::pin(async move {
+            if has_one_message {
+                off_thread::wait_for_first_frame(&mut request).await;
+            }
+            let services = Arc::clone(&self.services);
+            let handler = async move {
+                let response = panic::catch(services.handle(request, requester)).await;
+                drop(slot);
+                response
+            };
+            off_thread::run(&self.runtime, id.scope(handler)).await
+        })
+    }
+
     /// Returns the admitted request, or the response to a request that is rejected unread.
     fn admit(
         &self,

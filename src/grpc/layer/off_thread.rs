@@ -1,10 +1,22 @@
 //! Runs a call on another runtime than its connection, so that it delays no look-up on the thread of the
 //! connection.
+//!
+//! A call with one message leaves the thread once its first bytes have arrived. Until then it is small, and
+//! it is refused there if its peer has too many such calls.
 
-use http::Response;
+use std::{
+    future::poll_fn,
+    mem,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body as _, Frame, SizeHint};
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::body::Body;
+use tonic::{Status, body::Body};
 
 use super::panic;
 
@@ -15,9 +27,51 @@ pub(super) fn run(
     handler: impl Future<Output = Response<Body>> + Send + 'static,
 ) -> impl Future<Output = Response<Body>> + Send {
     let task = AbortOnDropHandle::new(runtime.spawn(handler));
-    // Not an async function: that would store the handler in the future of each call, also of look-ups.
+    // Not an async function: its future would also have room for the handler.
     async {
         // The handler catches its panics, so its task has no response only if the runtime has ended.
         task.await.unwrap_or_else(|_| panic::internal_error())
+    }
+}
+
+/// Waits for the first frame of a request's body, and puts it back in front of the rest.
+pub(super) async fn wait_for_first_frame(request: &mut Request<Body>) {
+    if request.body().is_end_stream() {
+        return;
+    }
+    let frame = poll_fn(|context| Pin::new(request.body_mut()).poll_frame(context)).await;
+    if let Some(frame) = frame {
+        let rest = mem::take(request.body_mut());
+        *request.body_mut() = Body::new(ReadAhead { frame: Some(frame), rest });
+    }
+}
+
+/// A body of which one frame has been read.
+struct ReadAhead {
+    frame: Option<Result<Frame<Bytes>, Status>>,
+    rest: Body,
+}
+
+impl http_body::Body for ReadAhead {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match self.frame.take() {
+            Some(frame) => Poll::Ready(Some(frame)),
+            None => Pin::new(&mut self.rest).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.frame.is_none() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // The length of the body is not needed: a message of gRPC has its own.
+        SizeHint::default()
     }
 }

@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 /// Limit of the memory growth of the service because of one peer, in MiB. 300 connections occupy some 18 MiB
 /// by themselves in a build without optimization.
-const GROWTH_MAX_MIB: u64 = 28;
+const GROWTH_MAX_MIB: u64 = 24;
 
 fn head(path: &str, framing: &str) -> String {
     format!(

@@ -19,10 +19,11 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 /// Time limit for the exit of the process: longer than the default drain deadline of 30 s.
 const EXIT_LIMIT: Duration = Duration::from_secs(45);
 
-/// Returns the resident memory of a process in MiB (Linux only).
+/// Returns the resident memory of a process in MiB, without the pages of the files that it has mapped (Linux
+/// only). Those are read from the program's file when its code first runs; no peer occupies them.
 pub fn resident_mib(process: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
     line.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1024
 }
 
@@ -37,7 +38,7 @@ impl TestServer {
         self.process.as_ref().expect("the service runs").id()
     }
 
-    /// Returns the resident memory of the process in MiB (Linux only).
+    /// Returns what [`resident_mib`] does.
     pub fn resident_mib(&self) -> u64 {
         resident_mib(self.process_id())
     }
