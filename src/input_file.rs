@@ -143,6 +143,14 @@ pub fn read_trusted(path: &Path) -> Result<Vec<u8>, InputFileError> {
     read_all(path, file)
 }
 
+/// Reads a text file that decides what is trusted.
+///
+/// # Errors
+/// Like [`read_text`], or other users may change the file.
+pub fn read_trusted_text(path: &Path) -> Result<String, InputFileError> {
+    read_trusted(path).and_then(|bytes| text(path, bytes))
+}
+
 /// Reads a text file with secrets or rights.
 ///
 /// # Errors

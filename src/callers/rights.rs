@@ -25,12 +25,13 @@ impl MethodPattern {
         let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.split_once('/')) else {
             return false;
         };
-        let service = service.rsplit('.').next().unwrap_or(service);
-        match self.0.split_once('/') {
-            None => self.0 == "*",
-            Some((wanted, "*")) => wanted == service,
-            Some((wanted, name)) => wanted == service && name == method,
+        if self.0 == "*" {
+            return true;
         }
+        let Some((wanted, wanted_method)) = self.0.split_once('/') else { return false };
+        let is_service =
+            service.strip_suffix(wanted).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        is_service && (wanted_method == "*" || wanted_method == method)
     }
 }
 

@@ -118,6 +118,12 @@ impl DatabaseError {
         }
     }
 
+    /// True if PostgreSQL could not convert a stored text to UTF-8.
+    pub(crate) fn is_text_unconvertible(&self) -> bool {
+        let (Self::Unavailable(cause) | Self::Internal(cause)) = self else { return false };
+        SqlState::find(&chain(cause)).is_some_and(SqlState::is_text_unconvertible)
+    }
+
     /// Adds the file of a SQLite database to the cause, unless the cause names it already.
     pub(super) fn in_file(self, path: &Path) -> Self {
         let with_file = |cause: Cause| {

@@ -25,6 +25,7 @@ pub(crate) mod session;
 mod sql_state;
 pub(crate) mod sqlite;
 pub(crate) mod sqlite_connection;
+mod sqlite_copy;
 pub(crate) mod sqlite_file;
 pub(crate) mod sqlite_open;
 mod sqlite_thread;

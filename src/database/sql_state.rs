@@ -84,13 +84,19 @@ impl SqlState {
 
     /// True if a page cannot be read or written, or is invalid.
     pub(super) fn is_damage(self) -> bool {
-        // data_corrupted, index_corrupted, io_error
-        matches!(&self.code, b"XX001" | b"XX002" | b"58030")
+        // data_corrupted, index_corrupted, io_error, undefined_file: a file of a table is missing
+        matches!(&self.code, b"XX001" | b"XX002" | b"58030" | b"58P01")
     }
 
     /// True if the disk of the server is full.
     pub(super) fn is_disk_full(self) -> bool {
         &self.code == b"53100"
+    }
+
+    /// True if a stored text has no equivalent in UTF-8, or is not valid in the encoding of its database.
+    pub(super) fn is_text_unconvertible(self) -> bool {
+        // character_not_in_repertoire, untranslatable_character
+        matches!(&self.code, b"22021" | b"22P05")
     }
 
     /// True if the role of the connection lacks a right.

@@ -97,8 +97,10 @@ impl WriteNumber {
 /// What earlier checks have found.
 #[derive(Debug, Default)]
 struct Known {
-    /// The WAL, from the first check that finds it. SQLite keeps the file while a connection is open.
-    wal: Option<FileId>,
+    /// The WAL and its index, from the first check that finds them. SQLite keeps the files while a connection
+    /// is open. Without its index, another program would make a second one, and each would overwrite what the
+    /// other has written.
+    beside: [Option<FileId>; 2],
     /// The greatest length that the file has had, in bytes.
     length: u64,
     write_number: WriteNumber,
@@ -171,8 +173,8 @@ impl DatabaseFile {
     /// [`DatabaseFile::require_present`].
     ///
     /// # Errors
-    /// [`DatabaseError::Unavailable`] if the file or its WAL was moved, deleted or replaced, or if the file
-    /// was truncated or overwritten.
+    /// [`DatabaseError::Unavailable`] if the file, its WAL or the index of its WAL was moved, deleted or
+    /// replaced, or if the file was truncated or overwritten.
     pub(super) fn check(&self) -> Result<(), DatabaseError> {
         let mut known = self.known();
         let is_present = self.is_unchanged(&mut known);
@@ -183,8 +185,8 @@ impl DatabaseFile {
                 self.path.display()
             ),
             (true, false) => tracing::error!(
-                "The database file {} or its WAL was moved, deleted or replaced while it was open; it is no longer \
-                 served: put it back, or restart the service with the right file",
+                "The database file {} or one of its files -wal and -shm was moved, deleted or replaced while it \
+                 was open; it is no longer served: put it back, or restart the service with the right file",
                 self.path.display()
             ),
             (false, true) => tracing::info!("The database file {} is back", self.path.display()),
@@ -206,10 +208,12 @@ impl DatabaseFile {
     }
 
     fn is_unchanged(&self, known: &mut Known) -> bool {
-        let wal = FileId::of(&with_suffix(&self.path, "-wal")).ok();
-        known.wal = known.wal.or(wal);
+        let beside = ["-wal", "-shm"].map(|suffix| FileId::of(&with_suffix(&self.path, suffix)).ok());
+        for (known, found) in known.beside.iter_mut().zip(beside) {
+            *known = known.or(found);
+        }
         let Ok(file) = fs::metadata(&self.path) else { return false };
-        if FileId::from(&file) != self.id || wal != known.wal {
+        if FileId::from(&file) != self.id || beside != known.beside {
             return false;
         }
         let is_shorter = file.len() < known.length;
@@ -381,16 +385,21 @@ mod tests {
     }
 
     #[test]
-    fn the_wal_is_part_of_the_database() {
-        let folder = tempfile::tempdir().unwrap();
-        let (path, wal) = (folder.path().join("db"), folder.path().join("db-wal"));
-        fs::write(&path, "one").unwrap();
-        let file = DatabaseFile::opened(&path, Clock::system()).unwrap();
-        assert!(file.check().is_ok());
-        fs::write(&wal, "log").unwrap();
-        assert!(file.check().is_ok());
+    fn the_wal_and_its_index_are_part_of_the_database() {
+        for suffix in ["-wal", "-shm"] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("db");
+            let beside = with_suffix(&path, suffix);
+            fs::write(&path, "one").unwrap();
+            let file = DatabaseFile::opened(&path, Clock::system()).unwrap();
+            assert!(file.check().is_ok());
+            fs::write(&beside, "log").unwrap();
+            assert!(file.check().is_ok());
 
-        fs::remove_file(&wal).unwrap();
-        assert!(file.check().is_err());
+            fs::remove_file(&beside).unwrap();
+            assert!(file.check().is_err());
+            fs::write(&beside, "another").unwrap();
+            assert!(file.check().is_err());
+        }
     }
 }

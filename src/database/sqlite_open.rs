@@ -12,8 +12,8 @@ use std::{
 use diesel::{Connection, SqliteConnection, connection::SimpleConnection};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use super::sqlite_file::with_suffix;
-use crate::{database::DatabaseError, domain::io_reason};
+use super::{sqlite_copy::PrivateCopy, sqlite_file::with_suffix};
+use crate::{database::DatabaseError, domain::io_reason, input_file::ShownPath};
 
 /// Options of a SQLite database.
 #[derive(Debug, Clone)]
@@ -79,7 +79,8 @@ pub(super) fn open_foreign(options: &SqliteOptions) -> Result<SqliteConnection, 
 /// Opens an existing file of any application to read it only, keeps its journal mode, and leaves no file
 /// behind.
 ///
-/// A reader of a file in WAL mode needs the files -wal and -shm. If the -wal file is missing or empty, the
+/// A reader of a file in WAL mode needs the files -wal and -shm. If there is a -wal file, but no -shm file,
+/// no other program has the database open, and a copy is read. If the -wal file is missing or empty, the
 /// database is opened for writing, although the connection only reads: SQLite deletes the two files only when
 /// such a connection closes. If they cannot be created, the database is read as one that no other program
 /// changes meanwhile.
@@ -89,6 +90,10 @@ pub(super) fn open_read_only(options: &SqliteOptions) -> Result<SqliteConnection
     let path = path_text(options)?;
     let path = if path.starts_with('/') { path.to_owned() } else { format!("./{path}") };
     let uri = |mode: &str| format!("file:{}?{mode}", utf8_percent_encode(&path, NOT_IN_A_PATH));
+    if is_in_wal_mode(&options.path) && has_wal(&options.path) && !with_suffix(&options.path, "-shm").exists()
+    {
+        return open_copy(options);
+    }
     if !is_in_wal_mode(&options.path) || has_wal(&options.path) {
         return connect(options, &uri("mode=ro"), QUERY_ONLY);
     }
@@ -107,6 +112,23 @@ pub(super) fn open_read_only(options: &SqliteOptions) -> Result<SqliteConnection
         "The database is in WAL mode and cannot be written here: changes that are made while it is read are not seen"
     );
     connect(options, &uri("mode=ro&immutable=1"), QUERY_ONLY)
+}
+
+/// Opens a copy of the file and its -wal file, and removes it: the open connection keeps the content.
+fn open_copy(options: &SqliteOptions) -> Result<SqliteConnection, DatabaseError> {
+    // Writes the content of the -wal file into the copy, so that one file has all.
+    const READ_COPY: &str = "PRAGMA journal_mode = DELETE; PRAGMA query_only = ON;";
+    let copy = PrivateCopy::of(&options.path).map_err(|error| {
+        let reason = match error.kind() {
+            io::ErrorKind::ResourceBusy => "another program has just written to it: try again".to_owned(),
+            _ => format!(
+                "it has a -wal file, and cannot be copied into the folder of temporary files: {}",
+                io_reason(&error)
+            ),
+        };
+        in_file(&options.path, &reason)
+    })?;
+    connect(options, &copy.path().to_string_lossy(), READ_COPY)
 }
 
 /// True if the header of the file says that it is in WAL mode (SQLite, "Database File Format", 1.3).
@@ -136,7 +158,7 @@ fn require_file(path: &Path) -> Result<(), DatabaseError> {
         Ok(found) if found.is_dir() => "it is a folder: name a file in it".to_owned(),
         Ok(_) => "it is a device, a pipe or a socket, not a file".to_owned(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(DatabaseError::unavailable(format!("there is no database file {}", path.display())));
+            return Err(DatabaseError::unavailable(format!("there is no database file {}", ShownPath(path))));
         }
         Err(error) => io_reason(&error),
     };
@@ -222,5 +244,5 @@ fn create_private(path: &Path) -> io::Result<()> {
 }
 
 fn in_file(path: &Path, reason: &str) -> DatabaseError {
-    DatabaseError::unavailable(format!("{}: {reason}", path.display()))
+    DatabaseError::unavailable(format!("{}: {reason}", ShownPath(path)))
 }

@@ -23,16 +23,15 @@ use crate::database::{
 pub struct DjangoRow {
     /// Primary key.
     pub id: i64,
-    /// Username; `None` if it is NULL or not UTF-8. The same applies to the next two.
+    /// Username; `None` if it is NULL or no text. The same applies to the next two.
     pub username: Option<String>,
     /// Email address.
     pub email: Option<String>,
     /// Password in plaintext, or its hash.
     pub password: Option<String>,
-    /// Whether the email is verified, as text: `1` or `true`, `0` or `false`, or whatever else is stored.
-    /// `None` if it is NULL.
+    /// Whether the email is verified, as text: `1` or `0`, or whatever else is stored. `None` if it is NULL.
     pub is_verified: Option<String>,
-    /// UUID, in one of its text forms; `None` if it is NULL or not UTF-8.
+    /// UUID, in one of its text forms; `None` if it is NULL or no text.
     pub auth_token: Option<String>,
     /// Time of creation as `YYYY-MM-DD HH:MM:SS`, with or without a fraction, or whatever else is stored;
     /// `None` if it is NULL, or if the schema has no such column.
@@ -93,11 +92,17 @@ struct Number {
     value: i64,
 }
 
+/// A value that is no text: it is not UTF-8.
+const NO_TEXT: &str = "X'FF'";
+
+/// The columns of [`Row`] besides `id`, each with the expression that returns its bytes.
+type Columns = [(&'static str, String); 7];
+
 /// The database of a Django backend, opened for reading.
 pub struct DjangoSource {
     session: Session,
     schema: DjangoSchema,
-    select: String,
+    columns: Columns,
     /// The file of SQLite that was opened.
     file: Option<(PathBuf, FileId)>,
 }
@@ -116,14 +121,14 @@ impl DjangoSource {
         }
         let schema = DjangoSchema::of(&columns)?;
         let encoding = raw_encoding(&mut session).await?;
-        let select = select(&session, &schema, encoding);
+        let columns = column_expressions(&session, &schema, encoding);
         let file = match options {
             DatabaseOptions::Sqlite(sqlite) => {
                 FileId::of(&sqlite.path).ok().map(|id| (sqlite.path.clone(), id))
             }
             _ => None,
         };
-        Ok(Self { session, schema, select, file })
+        Ok(Self { session, schema, columns, file })
     }
 
     /// Checks that a SQLite file is still the one that was opened: the rows of one that was moved or replaced
@@ -163,7 +168,7 @@ impl DjangoSource {
     /// [`DatabaseError`] when the database does not answer.
     pub async fn rows(&mut self, after: Option<i64>, limit: i64) -> Result<Vec<DjangoRow>, DatabaseError> {
         let condition = after.map_or_else(|| "TRUE".to_owned(), |after| format!("id > {after}"));
-        self.load(&format!("{} WHERE {condition} ORDER BY id LIMIT {limit}", self.select)).await
+        self.load(&format!("WHERE {condition} ORDER BY id LIMIT {limit}")).await
     }
 
     /// Returns the rows that exist among these ids, in the order of their ids.
@@ -174,10 +179,51 @@ impl DjangoSource {
         let ids: Vec<String> = ids.iter().map(i64::to_string).collect();
         // PostgreSQL rejects an empty list.
         let ids = if ids.is_empty() { "NULL".to_owned() } else { ids.join(", ") };
-        self.load(&format!("{} WHERE id IN ({ids}) ORDER BY id", self.select)).await
+        self.load(&format!("WHERE id IN ({ids}) ORDER BY id")).await
     }
 
-    async fn load(&mut self, query: &str) -> Result<Vec<DjangoRow>, DatabaseError> {
+    /// Returns the rows that `condition` selects. A text that PostgreSQL cannot convert to UTF-8 is missing
+    /// in its row, and stops no other row.
+    async fn load(&mut self, condition: &str) -> Result<Vec<DjangoRow>, DatabaseError> {
+        let select = select(&self.columns);
+        match self.query(&format!("{select} {condition}")).await {
+            Err(error) if error.is_text_unconvertible() => {}
+            result => return result,
+        }
+        let ids = sql_query(format!("SELECT CAST(id AS BIGINT) AS value FROM core_user {condition}"));
+        let ids: Vec<Number> = on_session!(&mut self.session, connection => { ids.load(connection).await? });
+        let mut rows = Vec::with_capacity(ids.len());
+        for Number { value: id } in ids {
+            match self.query(&format!("{select} WHERE id = {id}")).await {
+                Err(error) if error.is_text_unconvertible() => rows.extend(self.convertible_texts(id).await?),
+                row => rows.extend(row?),
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Returns a row whose texts are not all convertible, without those that are not.
+    async fn convertible_texts(&mut self, id: i64) -> Result<Vec<DjangoRow>, DatabaseError> {
+        let mut columns = self.columns.clone();
+        for (name, expression) in &mut columns {
+            let one = format!("SELECT count({expression}) AS value FROM core_user WHERE id = {id}");
+            let one: Result<Number, DatabaseError> = self.number(&one).await;
+            match one {
+                Err(error) if error.is_text_unconvertible() => {
+                    tracing::debug!(id, column = *name, "Text cannot be converted to UTF-8");
+                    "'\\xff'::bytea".clone_into(expression);
+                }
+                result => result.map(|_| ())?,
+            }
+        }
+        self.query(&format!("{} WHERE id = {id}", select(&columns))).await
+    }
+
+    async fn number(&mut self, query: &str) -> Result<Number, DatabaseError> {
+        Ok(on_session!(&mut self.session, connection => { sql_query(query).get_result(connection).await? }))
+    }
+
+    async fn query(&mut self, query: &str) -> Result<Vec<DjangoRow>, DatabaseError> {
         let rows: Vec<Row> =
             on_session!(&mut self.session, connection => { sql_query(query).load(connection).await? });
         Ok(rows.into_iter().map(DjangoRow::from).collect())
@@ -208,12 +254,13 @@ struct EncodingRow {
     value: String,
 }
 
-/// Returns the SELECT of a row, without a condition. Both engines return the same bytes for the same values.
-fn select(session: &Session, schema: &DjangoSchema, encoding: &str) -> String {
+/// Returns the expressions of the columns. Both engines return the same bytes for the same values.
+fn column_expressions(session: &Session, schema: &DjangoSchema, encoding: &str) -> Columns {
     let is_sqlite = session.is_sqlite();
     let text = |column: &str| {
         if is_sqlite {
-            format!("CAST({column} AS BLOB)")
+            // Django stores no bytes in these columns: they are not taken as the text that they may be.
+            format!("CASE typeof({column}) WHEN 'blob' THEN {NO_TEXT} ELSE CAST({column} AS BLOB) END")
         } else {
             format!("convert_to({column}::text, '{encoding}')")
         }
@@ -223,18 +270,27 @@ fn select(session: &Session, schema: &DjangoSchema, encoding: &str) -> String {
         (true, true) => text(column),
         (true, false) => text(&postgres_time(column)),
     };
-    format!(
-        "SELECT CAST(id AS BIGINT) AS id, {} AS username, {} AS email, {} AS password, {} AS is_verified, \
-         {} AS auth_token, {} AS created_at, {} AS updated_at FROM core_user",
-        text(schema.username),
-        text("email"),
-        text("password"),
-        text("is_verified"),
-        text(schema.auth_token),
-        time("created_at", schema.has_created_at),
-        time("updated_at", schema.has_updated_at),
-    )
+    let flag = if is_sqlite { text("is_verified") } else { text(POSTGRES_FLAG) };
+    [
+        ("username", text(schema.username)),
+        ("email", text("email")),
+        ("password", text("password")),
+        ("is_verified", flag),
+        ("auth_token", text(schema.auth_token)),
+        ("created_at", time("created_at", schema.has_created_at)),
+        ("updated_at", time("updated_at", schema.has_updated_at)),
+    ]
 }
+
+/// Returns the SELECT of a row with these columns, without a condition.
+fn select(columns: &Columns) -> String {
+    let columns: Vec<String> = columns.iter().map(|(name, value)| format!("{value} AS {name}")).collect();
+    format!("SELECT CAST(id AS BIGINT) AS id, {} FROM core_user", columns.join(", "))
+}
+
+/// A boolean of PostgreSQL as SQLite stores it. Whatever is no boolean keeps its text.
+const POSTGRES_FLAG: &str = "(CASE WHEN pg_typeof(is_verified) = 'boolean'::regtype \
+    THEN (CASE is_verified::text WHEN 'true' THEN '1' WHEN 'false' THEN '0' END) ELSE is_verified::text END)";
 
 /// Returns the expression of a time of PostgreSQL in Django's format. Times that have no such form keep their
 /// own: `infinity`, `-infinity`, and those before Christ.

@@ -60,14 +60,14 @@ impl ParsedRow {
     pub(super) fn parse(row: &DjangoRow, key: &SealingKeys) -> Result<Self, RowDefect> {
         let text = |value: &Option<String>, name| value.clone().ok_or(RowDefect::NoText(name));
         let username = text(&row.username, "username")?;
-        let email = text(&row.email, "email")?;
+        let row_email = text(&row.email, "email")?;
         let stored = text(&row.password, "password")?;
         let token = text(&row.auth_token, "auth_token")?;
         let auth_token = AuthToken::parse(&token).map_err(|_| RowDefect::AuthToken)?;
 
-        let (email, email_breaks) = match Email::parse(&email) {
+        let (email, email_breaks) = match Email::parse(&row_email) {
             Ok(email) => (email, None),
-            Err(rule) => (Email::parse_imported(&email).map_err(RowDefect::Email)?, Some(rule)),
+            Err(rule) => (Email::parse_imported(&row_email).map_err(RowDefect::Email)?, Some(rule)),
         };
         let password = StoredPassword::of(&stored);
         if is_stored_unchanged(password) && !fits_the_password_column(&stored) {
@@ -79,6 +79,9 @@ impl ParsedRow {
         let parsed = Username::parse(&username);
         let is_verified = row.is_verified.as_deref().and_then(flag).ok_or(RowDefect::Flag)?;
 
+        let times =
+            (time(row.created_at.as_ref(), "created_at")?, time(row.updated_at.as_ref(), "updated_at")?);
+        let row_digest = row_digest(auth_token, [&username, &row_email], times, is_verified);
         let candidate = Candidate {
             id: row.id,
             row_token: auth_token,
@@ -87,13 +90,11 @@ impl ParsedRow {
             username_key: parsed.as_ref().ok().map(|name| name.key().to_owned()),
             username,
             is_verified,
-            row_digest: row_digest(row, is_verified),
+            row_digest,
             password_digest: password_digest(&stored, password, key),
             user: None,
             state: UserState::New,
         };
-        let times =
-            (time(row.created_at.as_ref(), "created_at")?, time(row.updated_at.as_ref(), "updated_at")?);
         let has_text_flag =
             row.is_verified.as_deref().is_some_and(|text| !FLAGS.iter().any(|(known, _)| *known == text));
         Ok(Self { candidate, password, times, email_breaks, username_breaks: parsed.err(), has_text_flag })
@@ -126,13 +127,23 @@ pub(super) const fn is_too_long(plaintext: &str) -> bool {
     plaintext.len() > PASSWORD_BYTES_MAX
 }
 
-/// Returns the SHA-256 of all values but the password, each with its length.
-fn row_digest(row: &DjangoRow, is_verified: bool) -> [u8; 32] {
+/// Returns the SHA-256 of all values but the password, the texts each with its length. It does not depend on
+/// how the engine of the row writes UUIDs, times and booleans.
+fn row_digest(
+    auth_token: AuthToken,
+    texts: [&str; 2],
+    (created_at, updated_at): (Option<Timestamp>, Option<Timestamp>),
+    is_verified: bool,
+) -> [u8; 32] {
     let mut digest = Sha256::new();
-    for value in [&row.auth_token, &row.username, &row.email, &row.created_at, &row.updated_at] {
-        let length = value.as_ref().map_or(u64::MAX, |text| text.len() as u64);
-        digest.update(length.to_be_bytes());
-        digest.update(value.as_deref().unwrap_or_default());
+    digest.update(auth_token.to_string());
+    for text in texts {
+        digest.update((text.len() as u64).to_be_bytes());
+        digest.update(text);
+    }
+    for time in [created_at, updated_at] {
+        digest.update([u8::from(time.is_some())]);
+        digest.update(time.map_or(0, Timestamp::unix_micros).to_be_bytes());
     }
     digest.update([u8::from(is_verified)]);
     digest.finalize().into()
@@ -153,15 +164,15 @@ pub(super) fn digest_of_hash(stored: &str) -> [u8; 32] {
     Sha256::digest(stored).into()
 }
 
-/// The forms in which the engines return a boolean that was stored as one.
-const FLAGS: [(&str, bool); 4] = [("1", true), ("0", false), ("true", true), ("false", false)];
+/// The forms of a boolean that was stored as one.
+const FLAGS: [(&str, bool); 2] = [("1", true), ("0", false)];
 
 /// Parses a boolean, also one that was stored as a text: as Python writes it (`True`), or PostgreSQL (`t`).
 /// Returns `None` for any other value: it is not guessed.
 fn flag(text: &str) -> Option<bool> {
     let lower = text.to_ascii_lowercase();
-    let short = [("t", true), ("f", false)];
-    FLAGS.iter().chain(&short).find(|(known, _)| *known == lower).map(|(_, flag)| *flag)
+    let texts = [("true", true), ("false", false), ("t", true), ("f", false)];
+    FLAGS.iter().chain(&texts).find(|(known, _)| *known == lower).map(|(_, flag)| *flag)
 }
 
 /// Parses a time as Django writes it: in UTC, with a space between date and time, and without a fraction if
@@ -180,7 +191,12 @@ fn time(text: Option<&String>, column: &'static str) -> Result<Option<Timestamp>
         !text.starts_with("0000") && from_civil_text(&text) == Some(*at)
     };
     let is_leap_second = rfc_3339.get(16..19) == Some(":60");
-    let at = Timestamp::parse(&rfc_3339).filter(|at| is_kept(at) && !is_leap_second);
+    // Django and PostgreSQL store microseconds. More digits would be cut off.
+    let fraction = rfc_3339.get(19..).unwrap_or_default().trim_start_matches('.');
+    let digits = fraction.split(|character: char| !character.is_ascii_digit()).next().unwrap_or_default();
+    let is_precise =
+        digits.len() > 6 && digits.get(6..).is_some_and(|rest| rest.contains(|digit| digit != '0'));
+    let at = Timestamp::parse(&rfc_3339).filter(|at| is_kept(at) && !is_leap_second && !is_precise);
     at.map(Some).ok_or(RowDefect::Time(column))
 }
 
@@ -230,6 +246,7 @@ mod tests {
             ("2023-03-26 00:59:59.000001", "2023-03-26T00:59:59.000001Z"),
             ("2023-03-26 00:59:59.1", "2023-03-26T00:59:59.100000Z"),
             ("2023-03-26T00:59:59+00:00", "2023-03-26T00:59:59.000000Z"),
+            ("2023-03-26 00:59:59.1200000", "2023-03-26T00:59:59.120000Z"),
         ] {
             let at = time(Some(&text.to_owned()), "created_at").unwrap().unwrap();
             assert_eq!(at.to_string(), rfc_3339);
@@ -251,6 +268,8 @@ mod tests {
             "9999-12-31 23:59:59-01:00",
             "0001-01-01 00:00:00+01:00",
             "2016-12-31 23:59:60",
+            "2023-03-26 00:59:59.1234567",
+            "2023-03-26 00:59:59.0000001+00:00",
         ] {
             assert!(refusal(|row| row.created_at = Some(time.to_owned())).contains("created_at"), "{time}");
         }
@@ -270,7 +289,8 @@ mod tests {
             let row = DjangoRow { is_verified: Some(flag.to_owned()), ..row() };
             ParsedRow::parse(&row, &key()).unwrap()
         };
-        for (flag, expected) in [("True", true), ("t", true), ("TRUE", true), ("False", false), ("F", false)]
+        for (flag, expected) in
+            [("True", true), ("t", true), ("TRUE", true), ("true", true), ("False", false), ("F", false)]
         {
             let parsed_flag = parsed(flag);
             assert!(parsed_flag.has_text_flag, "{flag}");
@@ -279,6 +299,19 @@ mod tests {
             assert!(!stored.has_text_flag);
             assert_eq!(parsed_flag.candidate.row_digest, stored.candidate.row_digest);
         }
+    }
+
+    #[test]
+    fn the_digest_does_not_depend_on_how_an_engine_writes_a_value() {
+        let postgres = DjangoRow {
+            auth_token: Some("0e1f3a52-7f5b-4a4e-9d5b-0c5a5b0b7f11".to_owned()),
+            created_at: Some("2023-03-26 00:59:59.000000".to_owned()),
+            ..row()
+        };
+        let digest = |row: &DjangoRow| ParsedRow::parse(row, &key()).unwrap().candidate.row_digest;
+        assert_eq!(digest(&row()), digest(&postgres));
+        let changed = DjangoRow { updated_at: postgres.created_at.clone(), ..postgres };
+        assert_ne!(digest(&row()), digest(&changed));
     }
 
     #[test]

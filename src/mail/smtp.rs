@@ -292,6 +292,15 @@ fn connection_fault(stage: Stage, error: &Error, host: &str) -> String {
         Some(error) if error.kind() == io::ErrorKind::InvalidData => {
             format!("the SMTP server {host} answered with text that is not UTF-8 ({})", stage.refused())
         }
+        Some(error)
+            if stage == Stage::Hello
+                && matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof) =>
+        {
+            format!(
+                "{host} in mail.url accepts the connection and closes it at once: does that port speak SMTP, and TLS \
+                 from the first byte (smtps://) or not (smtp://)?"
+            )
+        }
         Some(error) => resolution_fault(error, host).unwrap_or_else(|| error.to_string()),
         None if chain(error).contains("incomplete response") => {
             format!("the SMTP server {host} closed the connection before it answered ({})", stage.refused())

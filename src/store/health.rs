@@ -5,7 +5,11 @@
 use diesel::{ExpressionMethods, OptionalExtension, QueryDsl, SelectableHelper};
 use diesel_async::RunQueryDsl;
 
-use super::{Store, schema::core_user, tables::users::UserRow};
+use super::{
+    Store,
+    schema::{core_mail_outbox, core_mail_token, core_session, core_throttle, core_user},
+    tables::users::UserRow,
+};
 use crate::{
     database::{Connections, DatabaseError, read},
     domain::{AuthToken, User},
@@ -48,6 +52,18 @@ const RIGHTS: &[(&str, &str)] = &[
     ("core_audit_event", "INSERT"),
 ];
 
+/// The tables that a registration or a login writes to. A lock of another client on one of them stops both.
+const WRITTEN_TABLES: &[&str] = &[
+    "core_user",
+    "core_session",
+    "core_throttle",
+    "core_password_attempt",
+    "core_registration_request",
+    "core_known_address",
+    "core_mail_token",
+    "core_mail_outbox",
+];
+
 impl Store {
     /// Reads a user and the password hash as a login does: from the table, and by the index on the email.
     /// Returns the `auth_token` of the user; `None` if there are no users.
@@ -71,14 +87,28 @@ impl Store {
         self.find_user_by_auth_token(user).await.map(drop)
     }
 
-    /// Writes to the disk of the database without changing a row. On PostgreSQL, also checks the rights of a
-    /// registration and of a login and takes their locks, so that a missing right and a table lock of another
-    /// client are noticed.
+    /// Writes to the disk of the database without changing a row, and reads the tables that a login writes
+    /// to, so that an unreadable page is noticed. On PostgreSQL, also checks the rights of a registration and
+    /// of a login and takes their locks, so that a missing right and a table lock of another client are
+    /// noticed.
     pub async fn check_writes(&self) -> Result<(), DatabaseError> {
         match &self.connections {
-            Connections::Sqlite(threads) => threads.check_writes().await,
-            Connections::Postgres(pool) => pool.check_writes(&["core_user", "core_session"], RIGHTS).await,
+            Connections::Sqlite(threads) => threads.check_writes().await?,
+            Connections::Postgres(pool) => pool.check_writes(WRITTEN_TABLES, RIGHTS).await?,
         }
+        self.read_written_tables().await
+    }
+
+    /// Reads a row of the tables that a login writes to, besides those of [`Store::check_logins`].
+    async fn read_written_tables(&self) -> Result<(), DatabaseError> {
+        read!(&self.connections, connection => {
+            // The columns are in no index, which would be read instead of the table.
+            let _: Option<String> = core_session::table.select(core_session::caller).first(connection).await.optional()?;
+            let _: Option<i32> = core_throttle::table.select(core_throttle::attempts).first(connection).await.optional()?;
+            let _: Option<String> = core_mail_token::table.select(core_mail_token::email).first(connection).await.optional()?;
+            let _: Option<String> = core_mail_outbox::table.select(core_mail_outbox::recipient).first(connection).await.optional()?;
+            Ok(())
+        })
     }
 
     /// Returns the number of transactions that SQLite's writer has committed, without those of write checks.

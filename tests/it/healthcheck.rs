@@ -1,6 +1,13 @@
 //! `healthcheck`: the certificates that it accepts, and the reasons that it gives.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    thread,
+    time::Duration,
+};
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use tempfile::TempDir;
@@ -53,6 +60,38 @@ async fn a_self_signed_certificate_of_openssl_is_accepted_if_it_is_named() {
             assert!(wrong.contains("localhost") && wrong.contains("id.example"), "{wrong}");
             assert!(wrong.contains("--server-name") && !wrong.contains("DnsName"), "{wrong}");
         }
+    }
+}
+
+/// Returns the address of a program that greets each connection with this text and then closes it.
+fn greeter(greeting: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for socket in listener.incoming() {
+            let Ok(mut socket) = socket else { return };
+            let _ = socket.write_all(greeting.as_bytes());
+            thread::spawn(move || {
+                // Closed later: a client reads the greeting before it notices.
+                let _ = socket.read(&mut [0; 100]);
+                thread::sleep(Duration::from_millis(100));
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_speaks_another_protocol_is_named_by_its_greeting() {
+    let server = TestServer::start(Engine::Sqlite).await;
+    for (greeting, shown) in [
+        ("SSH-2.0-OpenSSH_9.2\r\n", "begins with \"SSH-2.0-"),
+        ("220 mail.example ESMTP\r\n", "begins with \"220 mail"),
+        ("+OK POP3 ready\r\n", "begins with \"+OK POP3"),
+    ] {
+        let url = format!("http://{}", greeter(greeting));
+        let error = error_line(1, &server.command(&["healthcheck", "--url", &url]).output().unwrap());
+        assert!(error.contains("there is no gRPC there") && error.contains(shown), "{error}");
     }
 }
 

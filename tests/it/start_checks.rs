@@ -232,6 +232,18 @@ fn files_that_other_users_may_change_stop_the_start() {
     }
 }
 
+#[test]
+fn a_settings_file_that_other_users_may_change_stops_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = folder.path().join("kairos.toml");
+    fs::write(&settings, "[mail]\nurl = \"folder:mail\"\n").unwrap();
+    for mode in [0o620, 0o602, 0o646] {
+        fs::set_permissions(&settings, fs::Permissions::from_mode(mode)).unwrap();
+        let error = refused(folder.path(), &["--config", settings.to_str().unwrap()]);
+        assert_contains_all(&error, &[settings.to_str().unwrap(), &format!("mode {mode:04o}"), "chmod go-w"]);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_other_users_may_read_are_warned_of() {
     let own = Certificate::localhost();

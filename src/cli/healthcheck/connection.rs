@@ -85,6 +85,15 @@ impl Target {
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
                 format!("the service does not answer: the port refuses HTTP/2 without TLS; {NEEDS_TLS}")
             }
+            Ok(Ok(bytes))
+                if bytes.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) =>
+            {
+                let said = String::from_utf8_lossy(&bytes);
+                format!(
+                    "the port answers, but there is no gRPC there: the answer begins with {:?}",
+                    said.trim_end()
+                )
+            }
             _ => format!("the service does not answer: {cause}; {NEEDS_TLS}"),
         }
     }

@@ -49,7 +49,10 @@ impl<'a> ReportFile<'a> {
 /// Formats an error of the report file.
 fn failure(path: &Path, error: &io::Error) -> Failure {
     match error.kind() {
-        io::ErrorKind::AlreadyExists => format!("--report {}: the file already exists", path.display()),
+        io::ErrorKind::AlreadyExists => {
+            let found = if path.is_dir() { "is a folder: name a file in it" } else { "already exists" };
+            format!("--report: {} {found}", ShownPath(path))
+        }
         io::ErrorKind::NotFound => {
             let folder = publish::folder_of(path);
             format!("--report {}: there is no folder {}: create it", path.display(), ShownPath(folder))

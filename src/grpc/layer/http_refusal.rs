@@ -53,6 +53,9 @@ pub(in super::super) fn is_method_path(path: &str) -> bool {
 
 /// True for `application/grpc` and `application/grpc+proto`, with or without parameters.
 fn is_grpc(content_type: &HeaderValue) -> bool {
+    if content_type == "application/grpc" {
+        return true;
+    }
     let essence = content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
     essence.eq_ignore_ascii_case("application/grpc") || essence.eq_ignore_ascii_case("application/grpc+proto")
 }

@@ -33,7 +33,7 @@ const COMPRESSED: u8 = 1;
 const API: &str = "/kairos.identity.v1.";
 
 /// The look-up by one token.
-const LOOK_UP: &str = "/kairos.identity.v1.IdentityService/ResolveToken";
+pub(super) const LOOK_UP: &str = "/kairos.identity.v1.IdentityService/ResolveToken";
 
 /// The look-up by several tokens.
 const LOOK_UP_BATCH: &str = "/kairos.identity.v1.IdentityService/ResolveTokens";

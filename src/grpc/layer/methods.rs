@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use prost::Message;
 use prost_types::FileDescriptorSet;
 
-use super::policy::Policy;
+use super::{limits::LOOK_UP, policy::Policy};
 use crate::proto;
 
 /// A known method. Only paths of known methods are logged and counted, so that a caller cannot write an
@@ -24,6 +24,12 @@ impl Method {
 
     /// Returns the method of the API, of health, or of one of both versions of reflection with this path.
     pub(super) fn find(path: &str) -> Option<Self> {
+        // Nearly every call is this one, and needs no search.
+        static OF_LOOK_UP: LazyLock<Option<Method>> = LazyLock::new(|| Method::search(LOOK_UP));
+        if path == LOOK_UP { *OF_LOOK_UP } else { Self::search(path) }
+    }
+
+    fn search(path: &str) -> Option<Self> {
         // Sorted by length and then by path: nearly all comparisons of a search are of two lengths.
         static KNOWN: LazyLock<Vec<(String, Policy)>> = LazyLock::new(|| {
             let known = all_method_paths().into_iter().map(|path| {

@@ -79,6 +79,18 @@ on_both_engines! {
         }
     }
 
+    async fn imported_rows_agree_with_their_export_to_another_engine(engine: Engine) {
+        let (other, store) = (if engine == Engine::Sqlite { Engine::Postgres } else { Engine::Sqlite }, TestDatabase::new(engine));
+        import(&Django::small(engine, 3), &store, &[]);
+        let target = TestDatabase::new(other);
+        assert!(kairos(&["export", "django", "--database-url", store.url(), "--to", target.url()]).status.success());
+
+        let agreed = kairos(&["import", "verify", "--from", target.url(), "--to", store.url()]);
+
+        assert!(agreed.status.success() && stdout(&agreed).contains("source and store agree"), "{agreed:?}");
+        assert!(stdout(&agreed).contains("states     unchanged 3"), "{}", stdout(&agreed));
+    }
+
     async fn an_export_refuses_a_target_with_rows(engine: Engine) {
         let store = TestDatabase::new(Engine::Sqlite);
         import(&Django::small(Engine::Sqlite, 3), &store, &[]);

@@ -249,6 +249,37 @@ async fn a_file_that_was_deleted_is_noticed_without_a_write() {
     assert_refused(&refused.await, Code::Unavailable, "STORE_UNAVAILABLE");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_index_of_the_wal_is_noticed_before_another_program_makes_a_second_one() {
+    let database = TestDatabase::new(Engine::Sqlite);
+    let path = path_of(&database);
+    let mut server = TestServer::on_url(database.url().to_owned()).start().await;
+    for number in 0..20 {
+        server.unverified_user(&format!("user{number}")).await;
+    }
+
+    fs::remove_file(beside(&path, "-shm")).unwrap();
+    server.logged("it is no longer served").await;
+    let refusal = server.client().await.register(registration("late")).await.unwrap_err();
+    assert_refused(&refusal, Code::Unavailable, "STORE_UNAVAILABLE");
+    // A command writes with an index of its own, and the service must not write beside it, not even when it
+    // stops.
+    let disabled = server.command(&["user", "disable", "user3@example.com"]).output().unwrap();
+    assert!(disabled.status.success(), "{disabled:?}");
+    server.terminate();
+    assert!(server.wait().await.success());
+
+    let listed = server.command(&["user", "list"]).output().unwrap();
+    assert!(listed.status.success(), "{listed:?}");
+    assert_eq!(
+        stdout(&listed).lines().filter(|line| line.contains("@example.com")).count(),
+        20,
+        "{listed:?}"
+    );
+    let disabled = server.command(&["user", "list", "--disabled"]).output().unwrap();
+    assert!(stdout(&disabled).contains("user3@example.com"), "{disabled:?}");
+}
+
 #[test]
 fn no_empty_database_is_created_beside_the_files_of_a_lost_one() {
     let folder = tempfile::tempdir().unwrap();

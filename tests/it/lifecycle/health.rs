@@ -106,13 +106,15 @@ on_both_engines! {
         let ada = server.member("ada").await;
         assert_eq!(health(&server).await, Some(EVERYTHING));
 
-        let lock = Lock::take(&database, "core_session").await;
-        becomes(&server, LOOK_UPS_ONLY).await;
-        let request = ResolveTokenRequest { auth_token: ada.auth_token.clone() };
-        server.client().await.resolve_token(request).await.unwrap();
+        for table in ["core_session", "core_throttle", "core_password_attempt", "core_mail_outbox"] {
+            let lock = Lock::take(&database, table).await;
+            becomes(&server, LOOK_UPS_ONLY).await;
+            let request = ResolveTokenRequest { auth_token: ada.auth_token.clone() };
+            server.client().await.resolve_token(request).await.unwrap();
 
-        lock.release().await;
-        becomes(&server, EVERYTHING).await;
+            lock.release().await;
+            becomes(&server, EVERYTHING).await;
+        }
         server.client().await.login(login("ada", PASSWORD)).await.unwrap();
         server.logged("Users cannot log in").await;
     }
@@ -256,19 +258,40 @@ async fn health_follows_the_rights_of_the_role() {
     becomes(&server, EVERYTHING).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_unreadable_page_is_reported_as_damage_and_nothing_serves() {
-    let database = TestDatabase::new(Engine::Sqlite);
-    let server = TestServer::on_url(database.url().to_owned()).start().await;
-    let ada = server.member("ada").await;
-    let root =
-        database.rows("SELECT CAST(rootpage AS TEXT) AS value FROM sqlite_master WHERE name = 'core_user'");
+/// Overwrites the first page of a table in SQLite's file.
+fn damage(database: &TestDatabase, table: &str) {
+    let root = database.rows(&format!(
+        "SELECT CAST(rootpage AS TEXT) AS value FROM sqlite_master WHERE type = 'table' AND name = '{table}'"
+    ));
     let root: u64 = root[0].parse().unwrap();
     database.execute("PRAGMA wal_checkpoint(TRUNCATE)");
     let file =
         OpenOptions::new().write(true).open(database.url().strip_prefix("sqlite://").unwrap()).unwrap();
     // SQLite numbers its pages, of 4,096 bytes each, from 1.
     file.write_all_at(&[0xff; 4_096], (root - 1) * 4_096).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreadable_page_of_a_table_that_logins_need_leaves_only_look_ups_serving() {
+    for table in ["core_session", "core_mail_outbox", "core_mail_token", "core_throttle"] {
+        let database = TestDatabase::new(Engine::Sqlite);
+        let server = TestServer::on_url(database.url().to_owned()).start().await;
+        let ada = server.member("ada").await;
+        damage(&database, table);
+
+        becomes(&server, LOOK_UPS_ONLY).await;
+        let request = ResolveTokenRequest { auth_token: ada.auth_token };
+        server.client().await.resolve_token(request).await.unwrap();
+        server.logged("Database damaged").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreadable_page_is_reported_as_damage_and_nothing_serves() {
+    let database = TestDatabase::new(Engine::Sqlite);
+    let server = TestServer::on_url(database.url().to_owned()).start().await;
+    let ada = server.member("ada").await;
+    damage(&database, "core_user");
 
     becomes(&server, NOTHING).await;
     let request = ResolveTokenRequest { auth_token: ada.auth_token };

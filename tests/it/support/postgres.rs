@@ -121,11 +121,11 @@ impl Postgres {
         PostgresDatabase { url: url(self.port(), "postgres", &name), name }
     }
 
-    /// Creates a database without an encoding, whose texts may hold any bytes.
-    pub fn create_database_without_encoding(&self) -> PostgresDatabase {
+    /// Creates a database with this encoding. The texts of `SQL_ASCII` may hold any bytes.
+    pub fn create_database_in(&self, encoding: &str) -> PostgresDatabase {
         let name = format!("kairos_{}", self.databases.fetch_add(1, Ordering::Relaxed));
-        let options = "TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'";
-        self.psql("postgres", &format!("CREATE DATABASE {name} {options}"));
+        let options = "TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'";
+        self.psql("postgres", &format!("CREATE DATABASE {name} {options} ENCODING '{encoding}'"));
         PostgresDatabase { url: url(self.port(), "postgres", &name), name }
     }
 

@@ -1,0 +1,90 @@
+//! A private copy of a SQLite file with its -wal file, for a reader that must leave no file beside the
+//! original.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io,
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    process,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use super::sqlite_file::with_suffix;
+
+/// A folder for temporary files that only this user can read, with the copy. Dropping it removes both; a
+/// connection that is open keeps the content.
+pub(super) struct PrivateCopy {
+    folder: PathBuf,
+}
+
+impl PrivateCopy {
+    /// Copies a database and its -wal file, which no other program has open.
+    ///
+    /// # Errors
+    /// An I/O error, of the kind `ResourceBusy` if another program has changed one of the files meanwhile.
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("kairos-identity-{}-{number}", process::id()));
+        DirBuilder::new().mode(0o700).create(&folder)?;
+        let copy = Self { folder };
+        let (wal, wal_copy) = (with_suffix(path, "-wal"), with_suffix(&copy.path(), "-wal"));
+        let states = || Ok::<_, io::Error>((state(path)?, state(&wal)?, with_suffix(path, "-shm").exists()));
+        let before = states()?;
+        copy_file(path, &copy.path())?;
+        copy_file(&wal, &wal_copy)?;
+        if states()? != before {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        Ok(copy)
+    }
+
+    /// The path of the copy.
+    pub(super) fn path(&self) -> PathBuf {
+        self.folder.join("copy.sqlite3")
+    }
+}
+
+impl Drop for PrivateCopy {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Returns what changes when a program writes to the file: its number, length and time of change.
+fn state(path: &Path) -> io::Result<(u64, u64, i64, i64)> {
+    let metadata = fs::metadata(path)?;
+    Ok((metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec()))
+}
+
+/// Copies the content into a new file of this user.
+fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
+    let mut to = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+    io::copy(&mut File::open(from)?, &mut to).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_has_the_content_and_is_removed_with_its_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        fs::write(&path, "pages").unwrap();
+        fs::write(with_suffix(&path, "-wal"), "log").unwrap();
+
+        let copy = PrivateCopy::of(&path).unwrap();
+        let copied = copy.path();
+        assert_eq!(fs::read(&copied).unwrap(), b"pages");
+        assert_eq!(fs::read(with_suffix(&copied, "-wal")).unwrap(), b"log");
+        assert_eq!(fs::metadata(copied.parent().unwrap()).unwrap().mode() & 0o777, 0o700);
+        drop(copy);
+        assert!(!copied.parent().unwrap().exists());
+
+        fs::remove_file(with_suffix(&path, "-wal")).unwrap();
+        assert!(PrivateCopy::of(&path).is_err());
+        assert!(!copied.parent().unwrap().exists());
+    }
+}
