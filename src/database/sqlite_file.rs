@@ -396,10 +396,13 @@ mod tests {
             fs::write(&beside, "log").unwrap();
             assert!(file.check().is_ok());
 
+            // As SQLite does. The file system gives the number of a closed file to a new one.
+            let open = File::open(&beside).unwrap();
             fs::remove_file(&beside).unwrap();
             assert!(file.check().is_err());
             fs::write(&beside, "another").unwrap();
             assert!(file.check().is_err());
+            drop(open);
         }
     }
 }

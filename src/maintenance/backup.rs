@@ -13,7 +13,6 @@ use crate::{
         sqlite_open::{SqliteOptions, open_reader},
     },
     domain::io_reason,
-    input_file::ShownPath,
     publish::{self, Draft, Existing},
     store::Store,
 };
@@ -25,7 +24,7 @@ pub enum BackupError {
     #[error("backup is for SQLite only; on PostgreSQL use pg_dump or pg_basebackup")]
     NotSqlite,
     /// The target file exists.
-    #[error("{} {}; nothing was written", ShownPath(.0), if .0.is_dir() { "is a folder: name a file in it" } else { "already exists" })]
+    #[error("{} {}; nothing was written", .0.display(), if .0.is_dir() { "is a folder: name a file in it" } else { "already exists" })]
     Exists(PathBuf),
     /// The folder of the target file is missing.
     #[error("cannot create {}: there is no folder {}: create it, or choose another file", path.display(), folder.display())]
