@@ -2,20 +2,20 @@
 //! original.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, File, OpenOptions, Permissions},
     io,
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
-    process,
-    sync::atomic::{AtomicU32, Ordering},
 };
+
+use tempfile::TempDir;
 
 use super::sqlite_file::with_suffix;
 
 /// A folder for temporary files that only this user can read, with the copy. Dropping it removes both; a
 /// connection that is open keeps the content.
 pub(super) struct PrivateCopy {
-    folder: PathBuf,
+    folder: TempDir,
 }
 
 impl PrivateCopy {
@@ -24,10 +24,9 @@ impl PrivateCopy {
     /// # Errors
     /// An I/O error, of the kind `ResourceBusy` if another program has changed one of the files meanwhile.
     pub(super) fn of(path: &Path) -> io::Result<Self> {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("kairos-identity-{}-{number}", process::id()));
-        DirBuilder::new().mode(0o700).create(&folder)?;
+        let only_this_user = Permissions::from_mode(0o700);
+        let mut folder = tempfile::Builder::new();
+        let folder = folder.prefix("kairos-identity-").permissions(only_this_user).tempdir()?;
         let copy = Self { folder };
         let (wal, wal_copy) = (with_suffix(path, "-wal"), with_suffix(&copy.path(), "-wal"));
         let states = || Ok::<_, io::Error>((state(path)?, state(&wal)?, with_suffix(path, "-shm").exists()));
@@ -42,13 +41,7 @@ impl PrivateCopy {
 
     /// The path of the copy.
     pub(super) fn path(&self) -> PathBuf {
-        self.folder.join("copy.sqlite3")
-    }
-}
-
-impl Drop for PrivateCopy {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.folder);
+        self.folder.path().join("copy.sqlite3")
     }
 }
 
