@@ -234,14 +234,10 @@ impl PostgresPool {
         Err(QueryError::Failed(error))
     }
 
-    /// Checks these rights (table and privilege), takes the lock of a writer on each of these tables, one
-    /// after the other, and writes to the WAL. Runs in the task of the caller, which holds the connection
-    /// until the server answers.
-    pub(crate) async fn check_writes(
-        &self,
-        tables: &[&str],
-        rights: &[(&str, &str)],
-    ) -> Result<(), DatabaseError> {
+    /// Checks these rights (table and privilege, in the order of the tables), takes the lock of a writer on
+    /// each table of which rows are changed or deleted, one after the other, and writes to the WAL. Runs in
+    /// the task of the caller, which holds the connection until the server answers.
+    pub(crate) async fn check_writes(&self, rights: &[(&str, &str)]) -> Result<(), DatabaseError> {
         // The WAL position as a number; NULL if the server refuses writes. The message is for no reader.
         const WRITE: &str = "SELECT CASE WHEN pg_is_in_recovery() \
             OR current_setting('transaction_read_only')::boolean THEN NULL \
@@ -259,7 +255,7 @@ impl PostgresPool {
                 "the role of database.url lacks the right to {privilege} on {name}: grant it to the role"
             )));
         }
-        for table in tables {
+        for table in changed_tables(rights) {
             let lock = format!("LOCK TABLE {table} IN ROW EXCLUSIVE MODE");
             // One transaction for each table: with two locks at once, a migration could deadlock.
             let connection: &mut AsyncPgConnection = &mut connection;
@@ -336,6 +332,14 @@ fn missing_right(rights: &[(&str, &str)]) -> String {
          WHERE has_table_privilege(to_regclass(name), privilege) IS NOT TRUE LIMIT 1",
         rights.join(", ")
     )
+}
+
+/// Returns the tables of which these rights change or delete rows, each once.
+fn changed_tables<'a>(rights: &[(&'a str, &str)]) -> Vec<&'a str> {
+    let changing = rights.iter().filter(|(_, privilege)| ["UPDATE", "DELETE"].contains(privilege));
+    let mut tables: Vec<&str> = changing.map(|(table, _)| *table).collect();
+    tables.dedup();
+    tables
 }
 
 /// The result of a write check.

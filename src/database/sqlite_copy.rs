@@ -4,13 +4,14 @@
 use std::{
     fs::{self, File, OpenOptions, Permissions},
     io,
-    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use tempfile::TempDir;
 
-use super::sqlite_file::with_suffix;
+use super::sqlite_file::{FileId, with_suffix};
 
 /// A folder for temporary files that only this user can read, with the copy. Dropping it removes both; a
 /// connection that is open keeps the content.
@@ -45,10 +46,10 @@ impl PrivateCopy {
     }
 }
 
-/// Returns what changes when a program writes to the file: its number, length and time of change.
-fn state(path: &Path) -> io::Result<(u64, u64, i64, i64)> {
+/// Returns what changes when a program replaces the file or writes to it.
+fn state(path: &Path) -> io::Result<(FileId, u64, SystemTime)> {
     let metadata = fs::metadata(path)?;
-    Ok((metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec()))
+    Ok((FileId::from(&metadata), metadata.len(), metadata.modified()?))
 }
 
 /// Copies the content into a new file of this user.
@@ -72,7 +73,7 @@ mod tests {
         let copied = copy.path();
         assert_eq!(fs::read(&copied).unwrap(), b"pages");
         assert_eq!(fs::read(with_suffix(&copied, "-wal")).unwrap(), b"log");
-        assert_eq!(fs::metadata(copied.parent().unwrap()).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(fs::metadata(copied.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o700);
         drop(copy);
         assert!(!copied.parent().unwrap().exists());
 

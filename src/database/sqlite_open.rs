@@ -90,11 +90,12 @@ pub(super) fn open_read_only(options: &SqliteOptions) -> Result<SqliteConnection
     let path = path_text(options)?;
     let path = if path.starts_with('/') { path.to_owned() } else { format!("./{path}") };
     let uri = |mode: &str| format!("file:{}?{mode}", utf8_percent_encode(&path, NOT_IN_A_PATH));
-    if is_in_wal_mode(&options.path) && has_wal(&options.path) && !with_suffix(&options.path, "-shm").exists()
-    {
+    let is_in_wal_mode = is_in_wal_mode(&options.path);
+    let has_wal = is_in_wal_mode && has_wal(&options.path);
+    if has_wal && !with_suffix(&options.path, "-shm").exists() {
         return open_copy(options);
     }
-    if !is_in_wal_mode(&options.path) || has_wal(&options.path) {
+    if has_wal || !is_in_wal_mode {
         return connect(options, &uri("mode=ro"), QUERY_ONLY);
     }
     let is_writable = OpenOptions::new().append(true).open(&options.path).is_ok();

@@ -92,8 +92,9 @@ struct Number {
     value: i64,
 }
 
-/// A value that is no text: it is not UTF-8.
-const NO_TEXT: &str = "X'FF'";
+/// A value that is no text, since it is not UTF-8, in the SQL of each engine.
+const NO_TEXT_SQLITE: &str = "X'FF'";
+const NO_TEXT_POSTGRES: &str = "'\\xff'::bytea";
 
 /// The columns of [`Row`] besides `id`, each with the expression that returns its bytes.
 type Columns = [(&'static str, String); 7];
@@ -156,9 +157,7 @@ impl DjangoSource {
     /// # Errors
     /// [`DatabaseError`] when the database does not answer.
     pub async fn count(&mut self) -> Result<u64, DatabaseError> {
-        let count = sql_query("SELECT count(*) AS value FROM core_user");
-        let count: Number =
-            on_session!(&mut self.session, connection => { count.get_result(connection).await? });
+        let count = self.number("SELECT count(*) AS value FROM core_user").await?;
         Ok(u64::try_from(count.value).unwrap_or_default())
     }
 
@@ -182,8 +181,8 @@ impl DjangoSource {
         self.load(&format!("WHERE id IN ({ids}) ORDER BY id")).await
     }
 
-    /// Returns the rows that `condition` selects. A text that PostgreSQL cannot convert to UTF-8 is missing
-    /// in its row, and stops no other row.
+    /// Returns the rows that `condition` selects. A text that PostgreSQL cannot convert to UTF-8 is
+    /// returned as no text, and stops no other row.
     async fn load(&mut self, condition: &str) -> Result<Vec<DjangoRow>, DatabaseError> {
         let select = select(&self.columns);
         match self.query(&format!("{select} {condition}")).await {
@@ -202,16 +201,14 @@ impl DjangoSource {
         Ok(rows)
     }
 
-    /// Returns a row whose texts are not all convertible, without those that are not.
+    /// Returns a row of which some texts cannot be converted, with those as no text.
     async fn convertible_texts(&mut self, id: i64) -> Result<Vec<DjangoRow>, DatabaseError> {
         let mut columns = self.columns.clone();
-        for (name, expression) in &mut columns {
+        for (_, expression) in &mut columns {
             let one = format!("SELECT count({expression}) AS value FROM core_user WHERE id = {id}");
-            let one: Result<Number, DatabaseError> = self.number(&one).await;
-            match one {
+            match self.number(&one).await {
                 Err(error) if error.is_text_unconvertible() => {
-                    tracing::debug!(id, column = *name, "Text cannot be converted to UTF-8");
-                    "'\\xff'::bytea".clone_into(expression);
+                    NO_TEXT_POSTGRES.clone_into(expression);
                 }
                 result => result.map(|_| ())?,
             }
@@ -260,7 +257,7 @@ fn column_expressions(session: &Session, schema: &DjangoSchema, encoding: &str) 
     let text = |column: &str| {
         if is_sqlite {
             // Django stores no bytes in these columns: they are not taken as the text that they may be.
-            format!("CASE typeof({column}) WHEN 'blob' THEN {NO_TEXT} ELSE CAST({column} AS BLOB) END")
+            format!("CASE typeof({column}) WHEN 'blob' THEN {NO_TEXT_SQLITE} ELSE CAST({column} AS BLOB) END")
         } else {
             format!("convert_to({column}::text, '{encoding}')")
         }

@@ -194,9 +194,8 @@ fn time(text: Option<&String>, column: &'static str) -> Result<Option<Timestamp>
     // Django and PostgreSQL store microseconds. More digits would be cut off.
     let fraction = rfc_3339.get(19..).unwrap_or_default().trim_start_matches('.');
     let digits = fraction.split(|character: char| !character.is_ascii_digit()).next().unwrap_or_default();
-    let is_precise =
-        digits.len() > 6 && digits.get(6..).is_some_and(|rest| rest.contains(|digit| digit != '0'));
-    let at = Timestamp::parse(&rfc_3339).filter(|at| is_kept(at) && !is_leap_second && !is_precise);
+    let is_too_precise = digits.get(6..).is_some_and(|rest| rest.contains(|digit| digit != '0'));
+    let at = Timestamp::parse(&rfc_3339).filter(|at| is_kept(at) && !is_leap_second && !is_too_precise);
     at.map(Some).ok_or(RowDefect::Time(column))
 }
 

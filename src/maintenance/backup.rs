@@ -24,7 +24,7 @@ pub enum BackupError {
     #[error("backup is for SQLite only; on PostgreSQL use pg_dump or pg_basebackup")]
     NotSqlite,
     /// The target file exists.
-    #[error("{} {}; nothing was written", .0.display(), if .0.is_dir() { "is a folder: name a file in it" } else { "already exists" })]
+    #[error("{} {}; nothing was written", .0.display(), publish::occupant(.0))]
     Exists(PathBuf),
     /// The folder of the target file is missing.
     #[error("cannot create {}: there is no folder {}: create it, or choose another file", path.display(), folder.display())]

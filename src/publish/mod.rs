@@ -298,6 +298,12 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// Says what is at the path of a file that must not exist, to follow the path in a message.
+#[must_use]
+pub fn occupant(path: &Path) -> &'static str {
+    if path.is_dir() { "is a folder: name a file in it" } else { "already exists" }
+}
+
 /// Returns the folder that contains `path`.
 #[must_use]
 pub fn folder_of(path: &Path) -> &Path {

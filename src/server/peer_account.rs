@@ -161,13 +161,12 @@ impl ConnectionAccount {
 
     /// Marks the connection as one on which a call has succeeded.
     pub fn set_served(&self) {
-        if !self.has_served() {
-            self.has_served.store(true, Ordering::Relaxed);
-        }
+        self.has_served.store(true, Ordering::Relaxed);
     }
 
     /// True if a call has succeeded on the connection, other than one of health.
-    pub(super) fn has_served(&self) -> bool {
+    #[must_use]
+    pub fn has_served(&self) -> bool {
         self.has_served.load(Ordering::Relaxed)
     }
 

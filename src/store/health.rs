@@ -52,18 +52,6 @@ const RIGHTS: &[(&str, &str)] = &[
     ("core_audit_event", "INSERT"),
 ];
 
-/// The tables that a registration or a login writes to. A lock of another client on one of them stops both.
-const WRITTEN_TABLES: &[&str] = &[
-    "core_user",
-    "core_session",
-    "core_throttle",
-    "core_password_attempt",
-    "core_registration_request",
-    "core_known_address",
-    "core_mail_token",
-    "core_mail_outbox",
-];
-
 impl Store {
     /// Reads a user and the password hash as a login does: from the table, and by the index on the email.
     /// Returns the `auth_token` of the user; `None` if there are no users.
@@ -94,7 +82,7 @@ impl Store {
     pub async fn check_writes(&self) -> Result<(), DatabaseError> {
         match &self.connections {
             Connections::Sqlite(threads) => threads.check_writes().await?,
-            Connections::Postgres(pool) => pool.check_writes(WRITTEN_TABLES, RIGHTS).await?,
+            Connections::Postgres(pool) => pool.check_writes(RIGHTS).await?,
         }
         self.read_written_tables().await
     }

@@ -50,8 +50,7 @@ impl<'a> ReportFile<'a> {
 fn failure(path: &Path, error: &io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::AlreadyExists => {
-            let found = if path.is_dir() { "is a folder: name a file in it" } else { "already exists" };
-            format!("--report: {} {found}", ShownPath(path))
+            format!("--report: {} {}", ShownPath(path), publish::occupant(path))
         }
         io::ErrorKind::NotFound => {
             let folder = publish::folder_of(path);

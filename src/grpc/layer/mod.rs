@@ -169,7 +169,8 @@ impl<S: CallHandler> HttpHandler for Layered<S> {
         let result = call.end(&response);
         trail.end(&result, call.caller());
         if result == CallResult::Success {
-            if method.is_some_and(|method| !PathClass::of(method.path).is_of_health()) {
+            let is_of_health = || method.is_none_or(|method| PathClass::of(method.path).is_of_health());
+            if !peer.account.has_served() && !is_of_health() {
                 peer.account.set_served();
             }
         } else {

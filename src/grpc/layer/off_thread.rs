@@ -4,19 +4,15 @@
 //! A call with one message leaves the thread once its first bytes have arrived. Until then it is small, and
 //! it is refused there if its peer has too many such calls.
 
-use std::{
-    future::poll_fn,
-    mem,
-    pin::Pin,
-    task::{Context, Poll},
-};
+use std::{future::poll_fn, mem, pin::Pin};
 
-use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use http::{Request, Response};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::Body as _;
+use http_body_util::{BodyStream, StreamBody};
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::{Status, body::Body};
+use tonic::body::Body;
 
 use super::panic;
 
@@ -42,36 +38,7 @@ pub(super) async fn wait_for_first_frame(request: &mut Request<Body>) {
     let frame = poll_fn(|context| Pin::new(request.body_mut()).poll_frame(context)).await;
     if let Some(frame) = frame {
         let rest = mem::take(request.body_mut());
-        *request.body_mut() = Body::new(ReadAhead { frame: Some(frame), rest });
-    }
-}
-
-/// A body of which one frame has been read.
-struct ReadAhead {
-    frame: Option<Result<Frame<Bytes>, Status>>,
-    rest: Body,
-}
-
-impl http_body::Body for ReadAhead {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        match self.frame.take() {
-            Some(frame) => Poll::Ready(Some(frame)),
-            None => Pin::new(&mut self.rest).poll_frame(context),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.frame.is_none() && self.rest.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        // The length of the body is not needed: a message of gRPC has its own.
-        SizeHint::default()
+        let frames = stream::iter([frame]).chain(BodyStream::new(rest));
+        *request.body_mut() = Body::new(StreamBody::new(frames));
     }
 }
