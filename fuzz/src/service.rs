@@ -7,7 +7,7 @@ use kairos_identity::{
     access_token::{AccessTokenOptions, AccessTokens, SigningKey},
     accounts::{
         Accounts, AccountsDependencies, AccountsOptions, Administration, AuditLimits, AuditTrail, Budget,
-        KeyOptions, MailOptions, Mails, SessionOptions, SigningKeys, ThrottleOptions,
+        ClockWatch, KeyOptions, MailOptions, Mails, SessionOptions, SigningKeys, ThrottleOptions,
     },
     callers::CallerGate,
     database::{DatabaseOptions, SqliteOptions},
@@ -80,6 +80,7 @@ impl Service {
                 signing_keys,
                 mails: mails.clone(),
                 env: env.clone(),
+                clock_watch: ClockWatch::new(clock.clone(), Duration::ZERO),
                 audit: audit.clone(),
             },
             accounts_options(),

@@ -3,9 +3,12 @@
 //! After a jump of a month, rows look expired that are not. What a wrong time refuses works again when the
 //! clock is corrected; what it deletes is lost. So the operator gets time to correct the clock.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
-use crate::{clock::Clock, domain::Timestamp};
+use crate::{clock::Clock, database::DatabaseError, domain::Timestamp, store::Store};
 
 /// The smallest difference between the civil and the monotonic clock that counts as a jump. Both follow the
 /// same corrections of NTP, so they differ only after a jump, or after the machine was suspended.
@@ -17,11 +20,55 @@ const SILENCE_MIN: Duration = Duration::from_hours(24);
 /// A reading of both clocks.
 type Reading = (Timestamp, Instant);
 
-/// Compares the civil clock with the monotonic one, and at the start with the stored times.
+/// Says whether rows may be deleted by their age. Compares the civil clock with the monotonic one, and once
+/// with the stored times, before anything is deleted. Cheap to clone; all clones share one state, so that a
+/// pause holds for the periodic deletion and for registrations alike.
+#[derive(Debug, Clone)]
+pub struct ClockWatch(Arc<Mutex<Readings>>);
+
+impl ClockWatch {
+    /// Takes the first readings. A `pause` of zero never pauses.
+    #[must_use]
+    pub fn new(clock: Clock, pause: Duration) -> Self {
+        Self(Arc::new(Mutex::new(Readings::new(clock, pause))))
+    }
+
+    /// Pauses if the times in `store` show that the clock may have jumped before this process watched it. Only
+    /// the first success has an effect.
+    ///
+    /// # Errors
+    /// A database error.
+    pub(super) async fn compare_with_store(&self, store: &Store) -> Result<(), DatabaseError> {
+        let unchecked = self.readings().unchecked_period();
+        if let Some((begin, end)) = unchecked {
+            let (before, after) = store.audit_times_around(begin, end).await?;
+            self.readings().compare_with_stored_times(before, after);
+        }
+        Ok(())
+    }
+
+    /// Returns the time against which the age of rows is judged, or `None` while nothing may be deleted by
+    /// its age. Logs the beginning and the end of a pause.
+    ///
+    /// # Errors
+    /// A database error, if the clock has not yet been compared with the times in `store`.
+    pub(super) async fn deletion_time(&self, store: &Store) -> Result<Option<Timestamp>, DatabaseError> {
+        self.compare_with_store(store).await?;
+        Ok(self.readings().deletion_time())
+    }
+
+    fn readings(&self) -> MutexGuard<'_, Readings> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The readings of both clocks that show a jump.
 #[derive(Debug)]
-pub(super) struct ClockWatch {
+struct Readings {
     clock: Clock,
     pause: Duration,
+    /// The reading at the start, until it is compared with the stored times.
+    unchecked: Option<Reading>,
     /// The reading that later ones are compared with: of the start, or of the end of the last pause. `None`
     /// if the clock may have been wrong at the start.
     trusted: Option<Reading>,
@@ -31,25 +78,24 @@ pub(super) struct ClockWatch {
     paused_since: Option<Instant>,
 }
 
-impl ClockWatch {
-    /// Trusts the clock as it is now. A `pause` of zero never pauses.
-    pub(super) fn new(clock: Clock, pause: Duration) -> Self {
+impl Readings {
+    fn new(clock: Clock, pause: Duration) -> Self {
         let last = (clock.now(), clock.instant());
-        Self { clock, pause, trusted: Some(last), last, paused_since: None }
+        Self { clock, pause, unchecked: Some(last), trusted: Some(last), last, paused_since: None }
     }
 
-    /// Returns the beginning and the end of the period in which the stored times are checked at the start. It
-    /// has the length of a pause and ends now.
-    pub(super) fn checked_period(&self) -> (Timestamp, Timestamp) {
-        let (now, _) = self.last;
-        (now.minus(self.pause), now)
+    /// Returns the beginning and the end of the period in which the stored times are checked: it has the
+    /// length of a pause and ends at the start of the process. `None` once they are checked.
+    fn unchecked_period(&self) -> Option<(Timestamp, Timestamp)> {
+        self.unchecked.map(|(start, _)| (start.minus(self.pause), start))
     }
 
     /// Pauses if no audit event was stored for a day or more, and that silence ended in the period that
-    /// [`ClockWatch::checked_period`] returns, or lasts until now: the clock may have jumped at its end.
-    /// `before` is the time of the last event before the period, and `after` that of the first event in it.
-    pub(super) fn compare_with_stored_times(&mut self, before: Option<Timestamp>, after: Option<Timestamp>) {
-        let (now, instant) = self.last;
+    /// [`Readings::unchecked_period`] returned, or lasted until the start: the clock may have jumped at its
+    /// end. `before` is the time of the last event before the period, and `after` that of the first event in
+    /// it. Only the first call has an effect.
+    fn compare_with_stored_times(&mut self, before: Option<Timestamp>, after: Option<Timestamp>) {
+        let Some((now, instant)) = self.unchecked.take() else { return };
         let silence = before.map_or(Duration::ZERO, |before| after.unwrap_or(now).since(before));
         if silence >= SILENCE_MIN && !self.pause.is_zero() {
             self.trusted = None;
@@ -65,7 +111,7 @@ impl ClockWatch {
 
     /// Returns the time against which the age of rows is judged, or `None` during a pause. Logs the beginning
     /// and the end of a pause.
-    pub(super) fn deletion_time(&mut self) -> Option<Timestamp> {
+    fn deletion_time(&mut self) -> Option<Timestamp> {
         let seen = (self.clock.now(), self.clock.instant());
         let last = std::mem::replace(&mut self.last, seen);
         let from_trusted = self.trusted.map(|trusted| jump(trusted, seen));
@@ -113,42 +159,42 @@ mod tests {
     const START: Timestamp = Timestamp::from_unix_micros(1_700_000_000_000_000);
     const MONTH: Duration = Duration::from_hours(30 * 24);
 
-    fn watch(pause: Duration) -> (Clock, ClockWatch) {
+    fn readings(pause: Duration) -> (Clock, Readings) {
         let clock = Clock::manual(START);
-        (clock.clone(), ClockWatch::new(clock, pause))
+        (clock.clone(), Readings::new(clock, pause))
     }
 
     #[test]
     fn deletion_pauses_after_a_jump_until_the_clock_is_corrected() {
-        let (clock, mut watch) = watch(MONTH);
-        assert_eq!(watch.deletion_time(), Some(START));
+        let (clock, mut readings) = readings(MONTH);
+        assert_eq!(readings.deletion_time(), Some(START));
         clock.set(START.plus(MONTH));
-        assert_eq!((watch.deletion_time(), watch.deletion_time()), (None, None));
+        assert_eq!((readings.deletion_time(), readings.deletion_time()), (None, None));
         clock.set(START);
-        assert_eq!(watch.deletion_time(), Some(START));
+        assert_eq!(readings.deletion_time(), Some(START));
     }
 
     #[test]
     fn deletion_continues_after_the_pause() {
-        let (clock, mut watch) = watch(Duration::from_nanos(1));
+        let (clock, mut readings) = readings(Duration::from_nanos(1));
         clock.set(START.plus(MONTH));
-        assert_eq!(watch.deletion_time(), None);
-        assert_eq!(watch.deletion_time(), Some(START.plus(MONTH)));
+        assert_eq!(readings.deletion_time(), None);
+        assert_eq!(readings.deletion_time(), Some(START.plus(MONTH)));
         // The new time is trusted from now on.
-        assert_eq!(watch.deletion_time(), Some(START.plus(MONTH)));
+        assert_eq!(readings.deletion_time(), Some(START.plus(MONTH)));
     }
 
     #[test]
     fn small_jumps_that_add_up_and_a_jump_in_a_pause_are_noticed() {
-        let (clock, mut watch) = watch(MONTH);
+        let (clock, mut readings) = readings(MONTH);
         clock.set(START.plus(JUMP_MIN / 2));
-        assert!(watch.deletion_time().is_some());
+        assert!(readings.deletion_time().is_some());
         clock.set(START.plus(JUMP_MIN + Duration::from_mins(1)));
-        assert_eq!(watch.deletion_time(), None);
-        let paused_since = watch.paused_since;
+        assert_eq!(readings.deletion_time(), None);
+        let paused_since = readings.paused_since;
         clock.set(START.plus(MONTH));
-        assert_eq!(watch.deletion_time(), None);
-        assert!(watch.paused_since > paused_since);
+        assert_eq!(readings.deletion_time(), None);
+        assert!(readings.paused_since > paused_since);
     }
 
     #[test]
@@ -160,20 +206,20 @@ mod tests {
             (Some(START.minus(MONTH + hour)), Some(START.minus(hour)), true),
             (Some(START.minus(MONTH + hour)), Some(START.minus(MONTH).plus(hour)), false),
         ] {
-            let (_, mut watch) = watch(MONTH);
-            watch.compare_with_stored_times(before, after);
-            assert_eq!(watch.deletion_time().is_none(), is_paused, "{before:?} {after:?}");
+            let (_, mut readings) = readings(MONTH);
+            readings.compare_with_stored_times(before, after);
+            assert_eq!(readings.deletion_time().is_none(), is_paused, "{before:?} {after:?}");
         }
     }
 
     #[tokio::test]
     async fn a_pause_is_said_with_its_length() {
         let ((), warnings) = with_warnings(async {
-            let (clock, mut jumped) = watch(MONTH);
+            let (clock, mut jumped) = readings(MONTH);
             // More than the least: the monotonic clock goes on meanwhile, which a jump does not contain.
             clock.set(START.plus(JUMP_MIN + Duration::from_secs(30)));
             assert_eq!(jumped.deletion_time(), None);
-            let (_, mut silent) = watch(MONTH);
+            let (_, mut silent) = readings(MONTH);
             silent.compare_with_stored_times(Some(START.minus(MONTH)), None);
         })
         .await;
@@ -185,11 +231,11 @@ mod tests {
 
     #[test]
     fn a_jump_back_and_a_pause_of_zero_stop_nothing() {
-        let (clock, mut watch) = watch(MONTH);
+        let (clock, mut readings) = readings(MONTH);
         clock.set(START.minus(MONTH));
-        assert!(watch.deletion_time().is_some());
-        let (clock, mut watch) = self::watch(Duration::ZERO);
+        assert!(readings.deletion_time().is_some());
+        let (clock, mut readings) = self::readings(Duration::ZERO);
         clock.set(START.plus(MONTH));
-        assert!(watch.deletion_time().is_some());
+        assert!(readings.deletion_time().is_some());
     }
 }

@@ -1,21 +1,16 @@
 //! Periodic deletion of rows that are no longer needed.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    SessionOptions,
-    clock_watch::ClockWatch,
+    ClockWatch, SessionOptions,
     register::{ABANDONED, REQUEST_ID_LIFETIME},
 };
 use crate::{
-    clock::Clock,
     database::DatabaseError,
-    domain::{AuditEvent, AuditKind, Origin, Timestamp},
+    domain::{AuditEvent, AuditKind, Origin},
     store::{RetentionPeriods, Store},
 };
 
@@ -48,8 +43,6 @@ pub struct Retention {
     pub audit_events: Duration,
     /// Maximum number of audit events, whatever their age.
     pub audit_rows_max: u32,
-    /// Time for which nothing is deleted by its age after the clock has jumped forward.
-    pub pause_after_jump: Duration,
 }
 
 /// Deletes rows that are no longer needed, a minute after the start and then every 10 minutes, and audit
@@ -58,20 +51,21 @@ pub struct Housekeeping {
     store: Store,
     retention_periods: RetentionPeriods,
     audit_rows_max: u32,
-    watch: Mutex<ClockWatch>,
+    clock_watch: ClockWatch,
     origin: Origin,
 }
 
 impl Housekeeping {
-    /// Creates the job. Rows are kept for the retention times, and sessions until they expire. `origin` is
-    /// recorded in the audit event of each deleted user.
+    /// Creates the job. Rows are kept for the retention times, and sessions until they expire. Nothing is
+    /// deleted by its age in a pause of `clock_watch`. `origin` is recorded in the audit event of each deleted
+    /// user.
     #[must_use]
     pub fn new(
         store: Store,
-        clock: Clock,
+        clock_watch: ClockWatch,
         origin: Origin,
         sessions: SessionOptions,
-        Retention { unverified_users, finished_mails, audit_events, audit_rows_max, pause_after_jump }: Retention,
+        Retention { unverified_users, finished_mails, audit_events, audit_rows_max }: Retention,
     ) -> Self {
         let retention_periods = RetentionPeriods {
             unverified_users,
@@ -83,14 +77,16 @@ impl Housekeeping {
             idle_sessions: sessions.idle,
             audit_events,
         };
-        let watch = Mutex::new(ClockWatch::new(clock, pause_after_jump));
-        Self { store, retention_periods, audit_rows_max, watch, origin }
+        Self { store, retention_periods, audit_rows_max, clock_watch, origin }
     }
 
     /// Runs until `stop` is cancelled.
     pub async fn run(self, stop: CancellationToken) {
         let purges = async {
-            self.compare_clock_with_store().await;
+            // Before anything is deleted, so that a pause is said at once.
+            if let Err(error) = self.clock_watch.compare_with_store(&self.store).await {
+                tracing::warn!(error = %error.chain(), "Stored times could not be compared with the clock");
+            }
             let mut pause = FIRST_PAUSE;
             while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
                 stop.run_until_cancelled(self.purge()).await;
@@ -103,28 +99,6 @@ impl Housekeeping {
             }
         };
         tokio::join!(purges, audit_purges);
-    }
-
-    /// Pauses the deletion if the stored times show that the clock may have jumped before this process
-    /// watched it.
-    pub async fn compare_clock_with_store(&self) {
-        let (begin, end) = self.watch().checked_period();
-        match self.store.audit_times_around(begin, end).await {
-            Ok((before, after)) => self.watch().compare_with_stored_times(before, after),
-            Err(error) => {
-                tracing::warn!(error = %error.chain(), "Stored times could not be compared with the clock");
-            }
-        }
-    }
-
-    /// Returns the time against which the age of rows is judged, or `None` while nothing may be deleted by
-    /// its age.
-    fn deletion_time(&self) -> Option<Timestamp> {
-        self.watch().deletion_time()
-    }
-
-    fn watch(&self) -> MutexGuard<'_, ClockWatch> {
-        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Deletes audit events if there are too many, and logs their number.
@@ -159,20 +133,22 @@ impl Housekeeping {
     /// Deletes rows whose retention period is over, one transaction after the other. Deletes nothing in a
     /// pause after a jump of the clock.
     pub async fn purge(&self) {
-        while let Some(now) = self.deletion_time() {
-            let deletion = AuditEvent::new(now, AuditKind::UserDeleted, self.origin.clone());
-            match self.store.purge(self.retention_periods, deletion.with_resource(ABANDONED)).await {
-                Ok(purged) => {
-                    tracing::debug!(rows = purged.rows, "Expired rows deleted");
-                    if !purged.has_more {
-                        return;
-                    }
-                    tokio::time::sleep(PAUSE).await;
-                }
-                Err(error) => {
-                    return tracing::warn!(error = %error.chain(), "Deletion of expired rows failed");
-                }
-            }
+        if let Err(error) = self.delete_expired_rows().await {
+            tracing::warn!(error = %error.chain(), "Deletion of expired rows failed");
         }
+    }
+
+    /// As [`Housekeeping::purge`], which logs the error.
+    async fn delete_expired_rows(&self) -> Result<(), DatabaseError> {
+        while let Some(now) = self.clock_watch.deletion_time(&self.store).await? {
+            let deletion = AuditEvent::new(now, AuditKind::UserDeleted, self.origin.clone());
+            let purged = self.store.purge(self.retention_periods, deletion.with_resource(ABANDONED)).await?;
+            tracing::debug!(rows = purged.rows, "Expired rows deleted");
+            if !purged.has_more {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(())
     }
 }

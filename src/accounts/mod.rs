@@ -39,6 +39,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use self::{
     administration::{Administration, UserKey},
     audit::AuditTrail,
+    clock_watch::ClockWatch,
     error::{AccountError, NewPasswordError},
     housekeeping::{Housekeeping, Retention},
     mails::{MailOptions, MailedBy, Mails},
@@ -80,6 +81,8 @@ pub struct AccountsDependencies {
     pub mails: Mails,
     /// Sources of time and randomness.
     pub env: Env,
+    /// Says whether a registration may delete an abandoned one.
+    pub clock_watch: ClockWatch,
     /// Records each decision.
     pub audit: AuditTrail,
 }

@@ -134,7 +134,7 @@ impl Accounts {
         // Counted first: whatever the password is, judging it takes the time of a hashing thread.
         self.count_registration(account.origin.client).await?;
         self.judge_password(&account.password, &account.username, &account.email).await?;
-        self.refuse_taken(account, now).await?;
+        self.refuse_taken(account).await?;
         let Link { mail, for_caller } =
             self.deps.mails.link(MailTokenPurpose::VerifyEmail, &account.email, account.mailed_by, now);
         let registration = self.new_registration(account, mail, now, caller_gone).await?;
@@ -157,11 +157,10 @@ impl Accounts {
 
     /// Refuses a taken email or username before the password is hashed. The unique constraints make the final
     /// decision.
-    async fn refuse_taken(&self, account: &NewAccount, now: Timestamp) -> Result<(), AccountError> {
+    async fn refuse_taken(&self, account: &NewAccount) -> Result<(), AccountError> {
         let of_email = self.deps.store.find_user_by_email(&account.email).await?;
-        let registered_until = now.minus(self.email_held_for());
         if let Some(holder) = &of_email
-            && !self.deps.store.is_abandoned(&holder.email, registered_until).await?
+            && !self.is_abandoned(&holder.email).await?
         {
             return Err(AccountError::EmailTaken);
         }
@@ -173,9 +172,17 @@ impl Accounts {
         Ok(())
     }
 
-    /// Returns the time for which an unverified registration holds its email.
-    fn email_held_for(&self) -> Duration {
-        self.deps.mails.lifetime(MailTokenPurpose::VerifyEmail)
+    /// True if the user with this email is abandoned, so that a registration with the same email deletes it.
+    async fn is_abandoned(&self, email: &Email) -> Result<bool, AccountError> {
+        let Some(registered_until) = self.abandoned_until().await? else { return Ok(false) };
+        Ok(self.deps.store.is_abandoned(email, registered_until).await?)
+    }
+
+    /// Returns the time until which a user must have registered to be abandoned: an unverified registration
+    /// holds its email as long as its link is valid. `None` while no user may be deleted by its age.
+    async fn abandoned_until(&self) -> Result<Option<Timestamp>, AccountError> {
+        let now = self.deps.clock_watch.deletion_time(&self.deps.store).await?;
+        Ok(now.map(|now| now.minus(self.deps.mails.lifetime(MailTokenPurpose::VerifyEmail))))
     }
 
     /// Hashes the password and returns the registration to write.
@@ -203,7 +210,7 @@ impl Accounts {
             request_ids_since: now.minus(REQUEST_ID_LIFETIME),
             mail,
             created_at: now,
-            email_held_for: self.email_held_for(),
+            abandoned_until: self.abandoned_until().await?,
             event: event.with_user(Some(auth_token)),
             deletion: self.deps.audit.event(AuditKind::UserDeleted, &account.origin).with_resource(ABANDONED),
         })

@@ -7,8 +7,8 @@ use kairos_identity::{
     access_token::{AccessTokenOptions, AccessTokens},
     accounts::{
         AccountError, Accounts, AccountsDependencies, AccountsOptions, AuditLimits, AuditTrail, Budget,
-        Housekeeping, IssuedTokens, KeyOptions, MailOptions, MailedBy, Mails, NewAccount, Retention,
-        SessionOptions, SigningKeys, ThrottleOptions,
+        ClockWatch, Housekeeping, IssuedTokens, KeyOptions, MailOptions, MailedBy, Mails, NewAccount,
+        NewPasswordError, Retention, SessionOptions, SigningKeys, ThrottleOptions,
     },
     clock::Clock,
     domain::{Email, LinkToken, MailToken, Origin, Password, Timestamp, Username},
@@ -41,7 +41,7 @@ const TO_THE_START: Jump = Ahead(Duration::ZERO);
 
 /// The account operations on a store of their own, with a clock that the test sets.
 struct Scene {
-    _world: World,
+    world: World,
     accounts: Accounts,
     keys: SigningKeys,
     clock: Clock,
@@ -51,7 +51,15 @@ struct Scene {
 impl Scene {
     async fn new(engine: Engine) -> Self {
         let world = World::new(engine).await;
-        let (clock, entropy) = (Clock::manual(NOW), Entropy::seeded(9));
+        let scene = Self::at(NOW, world, Duration::ZERO).await;
+        scene.register_ada().await;
+        scene
+    }
+
+    /// A service that starts at `start` on this store, and deletes nothing by its age for `pause` after a
+    /// jump of the clock.
+    async fn at(start: Timestamp, world: World, pause: Duration) -> Self {
+        let (clock, entropy) = (Clock::manual(start), Entropy::seeded(9));
         let sealing_keys = SealingKeys::parse("q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=").unwrap();
         let sealing_keys = Arc::new(sealing_keys);
         let access_tokens = AccessTokens::new(AccessTokenOptions {
@@ -83,28 +91,36 @@ impl Scene {
             passwords: Passwords::start(passwords, env.clone()).unwrap(),
             signing_keys: keys.clone(),
             mails: Mails::new(mail_options, sealing_keys, entropy.clone(), Arc::default()),
+            clock_watch: ClockWatch::new(clock.clone(), pause),
             audit: AuditTrail::new(world.store.clone(), clock.clone(), limits),
             env,
         };
         let accounts = Accounts::new(dependencies, accounts_options());
-        let scene = Self { _world: world, accounts, keys, clock, origin: Origin::local("test") };
-        scene.register_ada().await;
-        scene
+        Self { world, accounts, keys, clock, origin: Origin::local("test") }
     }
 
-    /// Registers the user `ada` and verifies the email.
-    async fn register_ada(&self) {
-        let (username, address) = (Username::parse("ada").unwrap(), email("ada@example.com"));
-        let password = self.accounts.parse_new_password(PASSWORD.to_owned()).unwrap();
+    /// Registers a user with the email of `ada`.
+    async fn register(&self, username: &str) -> Result<MailToken, NewPasswordError> {
         let account = NewAccount {
-            username,
-            email: address,
-            password,
+            username: Username::parse(username).unwrap(),
+            email: ada(),
+            password: self.accounts.parse_new_password(PASSWORD.to_owned()).unwrap(),
             request_id: None,
             mailed_by: MailedBy::Caller,
             origin: self.origin.clone(),
         };
-        let token = self.accounts.register(account).await.unwrap().mail_token.unwrap();
+        Ok(self.accounts.register(account).await?.mail_token.unwrap())
+    }
+
+    /// Returns the username of the user with the email of `ada`.
+    async fn owner(&self) -> String {
+        let user = self.world.store.find_user_by_email(&ada()).await.unwrap();
+        user.unwrap().username.as_str().to_owned()
+    }
+
+    /// Registers the user `ada` and verifies the email.
+    async fn register_ada(&self) {
+        let token = self.register("ada").await.unwrap();
         self.accounts.verify_email(LinkToken::Mailed(token), &self.origin).await.unwrap();
     }
 
@@ -138,16 +154,16 @@ impl Scene {
 }
 
 /// Returns a job that deletes unverified users after 30 days.
-fn housekeeping(world: &World, clock: &Clock, pause_after_jump: Duration) -> Housekeeping {
+fn housekeeping(world: &World, clock: &Clock, pause: Duration) -> Housekeeping {
     let retention = Retention {
         unverified_users: 30 * DAY,
         finished_mails: 30 * DAY,
         audit_events: 365 * DAY,
         audit_rows_max: 1_000,
-        pause_after_jump,
     };
     let sessions = accounts_options().sessions;
-    Housekeeping::new(world.store.clone(), clock.clone(), Origin::local("test"), sessions, retention)
+    let watch = ClockWatch::new(clock.clone(), pause);
+    Housekeeping::new(world.store.clone(), watch, Origin::local("test"), sessions, retention)
 }
 
 fn ada() -> Email {
@@ -277,9 +293,27 @@ on_both_engines! {
             world.database.execute("DELETE FROM core_user");
             world.register("bob").await;
             let housekeeping = self::housekeeping(&world, &clock, pause);
-            housekeeping.compare_clock_with_store().await;
             housekeeping.purge().await;
             assert_eq!(world.counts().users, users, "{pause:?}");
+        }
+    }
+
+    async fn a_registration_replaces_no_user_by_a_clock_that_has_jumped(engine: Engine) {
+        for (pause, replaced) in [(30 * DAY, false), (Duration::ZERO, true)] {
+            // The clock jumps while the service runs.
+            let scene = Scene::at(NOW, World::new(engine).await, pause).await;
+            scene.register("ada").await.unwrap();
+            scene.jump(Ahead(40 * DAY)).await;
+            assert_eq!(scene.register("eve").await.is_ok(), replaced, "{pause:?}");
+            assert_eq!(scene.owner().await, if replaced { "eve" } else { "ada" });
+
+            // The clock is wrong when the service starts. The first registration is then refused although
+            // nothing else has compared the clock with the stored times.
+            let started = Scene::at(NOW, World::new(engine).await, pause).await;
+            started.register("ada").await.unwrap();
+            let scene = Scene::at(NOW.plus(40 * DAY), started.world, pause).await;
+            assert_eq!(scene.register("eve").await.is_ok(), replaced, "{pause:?}");
+            assert_eq!(scene.owner().await, if replaced { "eve" } else { "ada" });
         }
     }
 

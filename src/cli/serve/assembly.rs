@@ -19,7 +19,7 @@ use super::{
     reload::{ReloadTriggers, TlsConfigs},
 };
 use crate::{
-    accounts::{Accounts, AccountsDependencies, Administration, AuditTrail, Mails, SigningKeys},
+    accounts::{Accounts, AccountsDependencies, Administration, AuditTrail, ClockWatch, Mails, SigningKeys},
     callers::CallerGate,
     cli::{
         Failure,
@@ -48,6 +48,7 @@ pub(super) struct Service {
     pub(super) store: Store,
     pub(super) accounts: Accounts,
     pub(super) audit: AuditTrail,
+    pub(super) clock_watch: ClockWatch,
     pub(super) signing_keys: SigningKeys,
     pub(super) sealing_keys: Arc<SealingKeys>,
     pub(super) outbox: Outbox,
@@ -91,6 +92,7 @@ impl Service {
         let metrics = Metrics::new(telemetry);
         let outbox = build_outbox(&settings, &deps, &sealing_keys, metrics.mails.clone())?;
         let (passwords, audit) = (deps.passwords.clone(), deps.audit.clone());
+        let clock_watch = deps.clock_watch.clone();
         let accounts = Accounts::new(deps, accounts_options(&settings));
         let reporter = HealthReporter::new();
         let (tokens, clock) = (signing_keys.access_tokens().clone(), env.clock.clone());
@@ -117,6 +119,7 @@ impl Service {
             store,
             accounts,
             audit,
+            clock_watch,
             signing_keys,
             sealing_keys,
             outbox,
@@ -150,6 +153,7 @@ fn accounts_dependencies(
         mails: mails.clone(),
         audit: AuditTrail::new(store.clone(), env.clock.clone(), audit_limits(settings)),
         store: store.clone(),
+        clock_watch: ClockWatch::new(env.clock.clone(), settings.database.deletion_pause.get()),
         env: env.clone(),
     })
 }

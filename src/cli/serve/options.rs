@@ -56,7 +56,6 @@ pub(super) fn retention(settings: &Settings) -> Retention {
         finished_mails: settings.mail.keep_finished.get(),
         audit_events: settings.audit.retention.get(),
         audit_rows_max: settings.audit.rows_max.get(),
-        pause_after_jump: settings.database.deletion_pause.get(),
     }
 }
 

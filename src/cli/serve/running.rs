@@ -53,13 +53,8 @@ impl Service {
         let retention = retention(&self.settings);
         let sessions = session_options(&self.settings);
         background.spawn(watch_file(self.store.clone(), watch.clone()));
-        let housekeeping = Housekeeping::new(
-            self.store,
-            self.env.clock.clone(),
-            Origin::local(SERVICE),
-            sessions,
-            retention,
-        );
+        let housekeeping =
+            Housekeeping::new(self.store, self.clock_watch, Origin::local(SERVICE), sessions, retention);
         background.spawn(housekeeping.run(watch.clone()));
         background.spawn(self.accounts.stored_hashes().run(watch.clone()));
         background.spawn(self.signing_keys.run(watch.clone()));

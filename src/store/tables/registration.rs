@@ -1,8 +1,6 @@
 //! Registration. The user, the mailed token, its mail and the caller's request id are written in one
 //! transaction.
 
-use std::time::Duration;
-
 use diesel::{ExpressionMethods, Insertable, OptionalExtension, QueryDsl, SelectableHelper};
 use diesel_async::RunQueryDsl;
 
@@ -42,8 +40,9 @@ pub struct Registration {
     pub mail: NewMail,
     /// The time of the registration.
     pub created_at: Timestamp,
-    /// How long after a registration its email stays taken while it is not verified.
-    pub email_held_for: Duration,
+    /// A user with this email who registered at this time or earlier and never verified it is deleted first.
+    /// `None` deletes no user.
+    pub abandoned_until: Option<Timestamp>,
     /// The audit event of the registration.
     pub event: AuditEvent,
     /// The audit event for a deleted user whose unverified registration this one replaces.
@@ -133,7 +132,7 @@ impl Store {
     }
 
     /// Creates the user, the token's digest, the mail and the request id: all of them or none. First deletes
-    /// another user who registered with the same email at least `email_held_for` earlier and never verified
+    /// another user who registered with the same email at `abandoned_until` or earlier and never verified
     /// it.
     ///
     /// # Errors
@@ -153,8 +152,11 @@ impl Store {
                     return Ok(Registered::Known(replay));
                 }
             }
-            let registered_until = registration.created_at.minus(registration.email_held_for);
-            connection.delete_abandoned_user(&registration.email, registered_until, &registration.deletion, recorded).await?;
+            if let Some(until) = registration.abandoned_until {
+                connection
+                    .delete_abandoned_user(&registration.email, until, &registration.deletion, recorded)
+                    .await?;
+            }
             let user: User = diesel::insert_into(core_user::table)
                 .values(NewUserRow::from(&registration))
                 .returning(UserRow::as_returning())

@@ -36,6 +36,7 @@ on_both_engines! {
         assert!(!world.store.is_abandoned(&ada.email, years_later).await.unwrap());
         let (mut registration, _) = world.registration("eve");
         (registration.email, registration.created_at) = (ada.email.clone(), years_later);
+        registration.abandoned_until = Some(years_later);
         world.store.register(registration).await.unwrap_err();
         let purged = world.store.purge(retention(), event(years_later)).await.unwrap();
         assert_eq!(purged.users, 0);

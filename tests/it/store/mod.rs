@@ -61,7 +61,7 @@ impl World {
             request_ids_since: NOW.minus(DAY),
             mail,
             created_at: NOW,
-            email_held_for: DAY,
+            abandoned_until: Some(NOW.minus(DAY)),
             event: event(NOW),
             deletion: event(NOW),
         };

@@ -58,11 +58,10 @@ impl Runner {
         match call {
             Call::Register(registration, token) => {
                 self.tokens.push(token);
-                comparable(
-                    store
-                        .register(Registration { created_at: now, event: event(now), ..*registration })
-                        .await,
-                )
+                let abandoned_until = Some(now.minus(DAY));
+                let at_now =
+                    Registration { created_at: now, abandoned_until, event: event(now), ..*registration };
+                comparable(store.register(at_now).await)
             }
             Call::Verify(number) => match self.tokens.get(number) {
                 Some(token) => comparable(store.verify_email(token.digest(), event(now)).await),
