@@ -30,9 +30,9 @@ const FRAME_BYTES_MAX: usize = 16_384;
 /// the calls of other connections need not wait long.
 const OPERATIONS_PER_CALL: usize = 2;
 
-/// The operations after which the connection writes before it reads again: half of tokio's budget of a task.
-/// Without budget it cannot write, so reads alone must not use it up.
-const OPERATIONS_PER_READ_MAX: usize = 64;
+/// The operations of reads after which the connection writes before it reads again: half of tokio's budget of
+/// a task. Without budget it cannot write, so reads alone must not use it up.
+const OPERATIONS_BEFORE_WRITE_MAX: usize = 64;
 
 /// The number of calls of one read after which the next read is short: more than a client with the default
 /// number of streams usually begins at once.
@@ -58,6 +58,8 @@ pub(super) struct WatchedIo<Io> {
     has_resets: bool,
     /// Whether the last read began many calls.
     has_many_calls: bool,
+    /// The operations of the reads since the last write.
+    unwritten_operations: usize,
     /// Whether the connection writes before it reads again.
     is_paused: bool,
 }
@@ -76,6 +78,7 @@ impl<Io> WatchedIo<Io> {
             clock: Clock::system(),
             has_resets: false,
             has_many_calls: false,
+            unwritten_operations: 0,
             is_paused: false,
         }
     }
@@ -93,6 +96,7 @@ impl<Io> WatchedIo<Io> {
     }
 
     fn count_sent(&mut self, bytes: &[u8]) {
+        self.unwritten_operations = 0;
         let mut resets = 0;
         self.sent.read(bytes, |head| resets += weight_of_sent(head));
         self.has_resets |= self.resets.sent(resets, || self.clock.instant());
@@ -147,9 +151,14 @@ impl<Io: AsyncRead + Unpin> AsyncRead for WatchedIo<Io> {
             self.hold_unfinished_frame();
         }
         self.has_many_calls = calls > MANY_CALLS;
-        let operations = if self.has_resets { OPERATIONS_PER_READ_MAX } else { calls * OPERATIONS_PER_CALL };
-        self.is_paused = operations >= OPERATIONS_PER_READ_MAX;
-        budget::consume(context, operations.min(OPERATIONS_PER_READ_MAX));
+        let operations =
+            if self.has_resets { OPERATIONS_BEFORE_WRITE_MAX } else { calls * OPERATIONS_PER_CALL };
+        self.unwritten_operations = self.unwritten_operations.saturating_add(operations);
+        self.is_paused = self.unwritten_operations >= OPERATIONS_BEFORE_WRITE_MAX;
+        if self.is_paused {
+            self.unwritten_operations = 0;
+        }
+        budget::consume(context, operations.min(OPERATIONS_BEFORE_WRITE_MAX));
         read
     }
 }
@@ -195,7 +204,9 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for WatchedIo<Io> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     use super::{
         super::{
@@ -206,13 +217,18 @@ mod tests {
         *,
     };
 
+    /// Returns a connection whose calls have all failed, the other end of it, and its account.
+    fn unserved() -> (WatchedIo<DuplexStream>, DuplexStream, Arc<ConnectionAccount>) {
+        let account = Arc::new(ConnectionAccount::of_only_connection(PeerLimits::of_connections(1)));
+        let (client, io) = duplex(64 * 1_024);
+        let resets = Resets::new(1, 1, SharedVerdict::default());
+        (WatchedIo::new(io, resets, Arc::clone(&account)), client, account)
+    }
+
     #[tokio::test]
     async fn reads_are_short_until_a_call_has_succeeded() {
         const READ_BYTES_MAX: usize = 8 * 1_024;
-        let account = Arc::new(ConnectionAccount::of_only_connection(PeerLimits::of_connections(1)));
-        let (mut client, io) = duplex(64 * 1_024);
-        let mut watched =
-            WatchedIo::new(io, Resets::new(1, 1, SharedVerdict::default()), Arc::clone(&account));
+        let (mut watched, mut client, account) = unserved();
         client.write_all(PREFACE).await.unwrap();
         // Frames of a kind that is not counted, so that only the rule of the test makes a read short.
         let ping = [&[0, 0, 8, 6, 0, 0, 0, 0, 0][..], &[0; 8]].concat();
@@ -222,5 +238,29 @@ mod tests {
         assert_eq!(watched.read(&mut buffer).await.unwrap(), SHORT_READ_BYTES);
         account.set_served();
         assert_eq!(watched.read(&mut buffer).await.unwrap(), READ_BYTES_MAX);
+    }
+
+    #[tokio::test]
+    async fn a_connection_with_many_short_reads_can_write() {
+        let (mut watched, mut client, _account) = unserved();
+        client.write_all(PREFACE).await.unwrap();
+        // About ten calls for each short read.
+        let call = [&[0, 0, 91, 1, 5, 0, 0, 0, 1][..], &[0; 91]].concat();
+        client.write_all(&call.repeat(600)).await.unwrap();
+
+        let mut bytes = vec![0; SHORT_READ_BYTES];
+        poll_fn(|context| {
+            let mut reads = 0;
+            while Pin::new(&mut watched).poll_read(context, &mut ReadBuf::new(&mut bytes)).is_ready() {
+                reads += 1;
+            }
+            assert!(reads > 1, "{reads}");
+            assert!(
+                Pin::new(&mut watched).poll_write(context, &[0]).is_ready(),
+                "no budget after {reads} reads"
+            );
+            Poll::Ready(())
+        })
+        .await;
     }
 }
