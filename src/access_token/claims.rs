@@ -47,8 +47,8 @@ impl AccessClaims {
 /// integer.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Claims {
-    iss: String,
-    aud: String,
+    pub(super) iss: String,
+    pub(super) aud: String,
     sub: String,
     exp: u64,
     nbf: u64,
@@ -72,12 +72,18 @@ impl Claims {
             client_id: claims.caller.to_string(),
         }
     }
+
+    /// Returns the time from which the token is no longer valid.
+    pub(super) fn expires_at(&self) -> Timestamp {
+        from_seconds(self.exp)
+    }
 }
 
 impl TryFrom<Claims> for AccessClaims {
     type Error = InvalidAccessToken;
 
     fn try_from(claims: Claims) -> Result<Self, InvalidAccessToken> {
+        let expires_at = claims.expires_at();
         Ok(Self {
             id: Uuid::try_parse(&claims.jti).map_err(|_| InvalidAccessToken)?,
             user: AuthToken::parse(&claims.sub).map_err(|_| InvalidAccessToken)?,
@@ -85,7 +91,7 @@ impl TryFrom<Claims> for AccessClaims {
             caller: claims.client_id.into(),
             issued_at: from_seconds(claims.iat),
             not_before: from_seconds(claims.nbf),
-            expires_at: from_seconds(claims.exp),
+            expires_at,
         })
     }
 }

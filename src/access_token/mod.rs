@@ -8,6 +8,7 @@
 
 mod claims;
 mod crypto;
+mod disagreement;
 mod key;
 mod options;
 
@@ -17,13 +18,16 @@ use std::{
     time::Duration,
 };
 
-use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header, encode};
+use jsonwebtoken::{
+    Algorithm, Header, Validation, decode, decode_header, encode,
+    errors::{Error as JwtError, ErrorKind},
+};
 
-use self::{claims::Claims, key::PreparedKey};
+use self::{claims::Claims, disagreement::Disagreements, key::PreparedKey};
 pub use self::{
     claims::{AccessClaims, InvalidAccessToken},
     key::{KeyId, PublicKey, SigningKey},
-    options::AccessTokenOptions,
+    options::{AccessTokenOptions, ISSUED_AHEAD_MAX},
 };
 use crate::{
     domain::Timestamp,
@@ -36,15 +40,12 @@ const TYPE: &str = "at+jwt";
 /// The longest token that is decoded, in bytes. A token of this service has about 500.
 const TOKEN_BYTES_MAX: usize = 4_096;
 
-/// The largest clock difference between two instances that is tolerated: `iat` and `nbf` may be this far in
-/// the future. `exp` has no tolerance.
-pub const ISSUED_AHEAD_MAX: Duration = Duration::from_secs(30);
-
 /// Signs and verifies access tokens. Clones share the keys.
 #[derive(Clone)]
 pub struct AccessTokens {
     options: Arc<AccessTokenOptions>,
     keys: Arc<RwLock<Arc<[PreparedKey]>>>,
+    disagreements: Arc<Disagreements>,
 }
 
 /// A signed access token. It is a bearer credential: its holder acts as the user until it expires.
@@ -75,7 +76,7 @@ impl AccessTokens {
     #[must_use]
     pub fn new(options: AccessTokenOptions) -> Self {
         crypto::install();
-        Self { options: Arc::new(options), keys: Arc::default() }
+        Self { options: Arc::new(options), keys: Arc::default(), disagreements: Arc::default() }
     }
 
     /// Returns the lifetime of a token.
@@ -157,7 +158,8 @@ impl AccessTokens {
     ///
     /// # Errors
     /// [`InvalidAccessToken`] otherwise. The error does not contain the reason, because the token may be an
-    /// attacker's.
+    /// attacker's. If a key of this service signed the token, and another instance would accept it, the reason
+    /// is logged.
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<AccessClaims, InvalidAccessToken> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(InvalidAccessToken);
@@ -173,11 +175,28 @@ impl AccessTokens {
         // The clock of the instance that issued the token may be ahead, so its key may sign already.
         let latest_clock = now.plus(ISSUED_AHEAD_MAX);
         let key = key.filter(|key| key.verifies(latest_clock, now)).ok_or(InvalidAccessToken)?;
-        let wire =
-            decode::<Claims>(token, &key.decoding, &self.validation()).map_err(|_| InvalidAccessToken)?;
+        let wire = decode::<Claims>(token, &key.decoding, &self.validation()).map_err(|error| {
+            self.log_if_of_other_options(token, key, &error, now);
+            InvalidAccessToken
+        })?;
         let claims = AccessClaims::try_from(wire.claims)?;
         let has_started = claims.issued_at <= latest_clock && claims.not_before <= latest_clock;
+        if !has_started {
+            self.disagreements.log_clock(claims.issued_at.max(claims.not_before), now);
+        }
         if has_started && now < claims.expires_at { Ok(claims) } else { Err(InvalidAccessToken) }
+    }
+
+    /// Logs that this key signed the token, if the error is that of its issuer or audience.
+    fn log_if_of_other_options(&self, token: &str, key: &PreparedKey, error: &JwtError, now: Timestamp) {
+        if !matches!(error.kind(), ErrorKind::InvalidIssuer | ErrorKind::InvalidAudience) {
+            return;
+        }
+        let mut validation = self.validation();
+        (validation.iss, validation.validate_aud) = (None, false);
+        if let Ok(wire) = decode::<Claims>(token, &key.decoding, &validation) {
+            self.disagreements.log_options(&wire.claims, &self.options, now);
+        }
     }
 
     /// True if this text looks like a token of this service and names a key that is not known here. Another

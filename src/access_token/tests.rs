@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::*;
-use crate::domain::{AuthToken, SessionId, SigningSeed};
+use crate::{
+    domain::{AuthToken, SessionId, SigningSeed},
+    telemetry::with_warnings,
+};
 
 const NOW: Timestamp = Timestamp::from_unix_micros(1_800_000_000_000_000);
 const LIFETIME: Duration = Duration::from_mins(10);
@@ -323,4 +326,46 @@ fn a_token_of_a_removed_key_is_rejected_immediately() {
     let (token, _) = tokens.sign(claims(NOW)).unwrap();
     tokens.replace_keys(&[key(2, NOW, None)]);
     assert!(tokens.verify(token.expose(), NOW).is_err());
+}
+
+/// Returns what an instance with these options logs while it refuses `token` at these times.
+async fn warnings_of(issuer: &str, audience: &str, token: &str, at: &[Timestamp]) -> Vec<String> {
+    let instance = AccessTokens::new(AccessTokenOptions {
+        issuer: issuer.to_owned(),
+        audience: audience.to_owned(),
+        lifetime: LIFETIME,
+    });
+    instance.replace_keys(&[key(SERVICE_KEY, NOW, None)]);
+    let refusals = async { assert!(at.iter().all(|now| instance.verify(token, *now).is_err())) };
+    with_warnings(refusals).await.1
+}
+
+#[tokio::test]
+async fn instances_that_disagree_are_named_once_a_minute() {
+    let (token, _) = tokens(&[key(SERVICE_KEY, NOW, None)]).sign(claims(NOW)).unwrap();
+    let (token, second) = (token.expose(), Duration::from_secs(1));
+    let minutes = [NOW, NOW.plus(second), NOW.plus(60 * second)];
+    for (issuer, audience) in [("https://other.example", "kairos"), ("https://id.example", "other")] {
+        let warnings = warnings_of(issuer, audience, token, &minutes).await;
+        let [first, _] = warnings.as_slice() else { panic!("{warnings:?}") };
+        for part in ["https://id.example", "kairos", issuer, audience, "Give all instances the same"] {
+            assert!(first.contains(part), "{first}");
+        }
+    }
+    // The clock of this instance is 5 min behind that of the one that issued the token.
+    let behind = NOW.minus(300 * second);
+    let warnings = warnings_of("https://id.example", "kairos", token, &[behind, behind.plus(second)]).await;
+    let [first] = warnings.as_slice() else { panic!("{warnings:?}") };
+    assert!(first.contains("issued 300 s after the time of this machine's clock"), "{first}");
+}
+
+#[tokio::test]
+async fn a_token_that_no_instance_accepts_is_not_logged() {
+    let (header, valid) = parts();
+    let forged = signed_by_attacker(&header, &valid.to_string());
+    let (token, signed) = tokens(&[key(SERVICE_KEY, NOW, None)]).sign(claims(NOW)).unwrap();
+    for (token, now) in [(forged.as_str(), NOW), (token.expose(), signed.expires_at), ("x.y.z", NOW)] {
+        let warnings = warnings_of("https://other.example", "kairos", token, &[now]).await;
+        assert!(warnings.is_empty(), "{warnings:?}");
+    }
 }

@@ -1,6 +1,6 @@
 //! `kairos-identity backup`
 
-use std::path::PathBuf;
+use std::path::{self, PathBuf};
 
 use clap::Args;
 
@@ -10,7 +10,7 @@ use super::{
     reason,
     store::{self, IfMissing},
 };
-use crate::config::Settings;
+use crate::{config::Settings, domain::io_reason};
 
 #[derive(Debug, Args)]
 pub(super) struct Backup {
@@ -22,8 +22,10 @@ pub(super) struct Backup {
 impl Backup {
     pub(super) fn run(self, settings: &Settings) -> Result<(), Failure> {
         let store = store::open(settings, IfMissing::Fail)?;
-        store.back_up(&self.to).map_err(reason)?;
-        print_change(format_args!("backed up {} to {}", settings.database.url, self.to.display()))?;
+        // All messages name the absolute path.
+        let to = path::absolute(&self.to).map_err(|error| format!("--to: {}", io_reason(&error)))?;
+        store.back_up(&to).map_err(reason)?;
+        print_change(format_args!("backed up {} to {}", settings.database.url, to.display()))?;
         print_change(
             "keep the secret.key-file too, apart from the backup: only that key decrypts the secrets in it",
         )

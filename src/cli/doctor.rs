@@ -16,6 +16,7 @@ use super::{
     output::print_error,
     reason,
     serve::{self, Port},
+    server_clock::{self, difference_from_server},
     signing, store,
 };
 use crate::{
@@ -28,8 +29,7 @@ use crate::{
     telemetry::with_warnings,
 };
 
-/// The longest difference between the clock of PostgreSQL and that of this machine that is well. Stored times
-/// come from the clocks of the instances; PostgreSQL's shows whether they agree.
+/// The longest difference between the clock of PostgreSQL and that of this machine that is well.
 const CLOCK_DIFFERENCE_OK_MAX: Duration = Duration::from_secs(1);
 
 /// The longest difference that is only warned of. Beyond it, an instance may refuse the access tokens of
@@ -363,24 +363,16 @@ async fn check_server(report: &mut Report, store: &Store) {
         }
     });
     report.run("rights", rights, |()| "the role may do all that the service does".to_owned()).await;
-    let clock = Clock::system();
-    let began = clock.now();
-    match announced("clock", store.server_time()).await {
+    match announced("clock", difference_from_server(store, &Clock::system())).await {
         Ok(None) => {}
-        Ok(Some(server)) => {
-            // The server read its clock somewhere within the call.
-            let middle = began.plus(clock.now().since(began) / 2);
-            let difference = server.since(middle).max(middle.since(server));
+        Ok(Some(difference)) => {
             let status = match difference {
                 _ if difference <= CLOCK_DIFFERENCE_OK_MAX => Status::Ok,
                 _ if difference <= CLOCK_DIFFERENCE_WARNED_MAX => Status::Warning,
                 _ => Status::Failed,
             };
-            let seconds = difference.as_secs_f64();
             let way_out = if status == Status::Ok { "" } else { ": synchronize both (NTP)" };
-            let detail =
-                format!("the clock of this machine and that of PostgreSQL differ by {seconds:.3} s{way_out}");
-            report.add("clock", status, detail);
+            report.add("clock", status, format!("{}{way_out}", server_clock::said(difference)));
         }
         Err(error) => report.add("clock", Status::Failed, reason(error)),
     }

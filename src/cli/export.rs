@@ -2,7 +2,7 @@
 
 #![expect(clippy::doc_markdown, reason = "clap shows these comments on a terminal, where marks are noise")]
 
-use std::{fs, io};
+use std::io;
 
 use clap::{Args, Subcommand};
 
@@ -17,9 +17,10 @@ use crate::{
     clock::Clock,
     config::Settings,
     database::{DatabaseOptions, SqliteOptions},
+    domain::io_reason,
     entropy::Entropy,
     import,
-    publish::{self, Draft, Existing},
+    publish::{self, Draft, Existing, NewFolders},
 };
 
 #[derive(Debug, Args)]
@@ -56,13 +57,14 @@ impl Export {
         // Only checked here: the export opens the database itself.
         store::open_current(settings).await?;
         let from = store::options(settings, "database.url", &settings.database.url, IfMissing::Fail)?;
-        let (target, draft) = new_file(target).map_err(|error| format!("--to {to}: {error}"))?;
+        let failure = |error: &io::Error| format!("--to {to}: {}", io_reason(error));
+        let (target, new_file) = new_file(target).map_err(|error| failure(&error))?;
         let mut progress = TerminalProgress::new(Clock::system());
         let entropy = Entropy::system();
         let exported = import::export(&from, &target, &entropy, &mut progress);
         let exported = exported.await.map_err(|error| format!("--to {to}: {}", reason(error)))?;
-        if let Some(draft) = draft {
-            draft.publish(Existing::Keep).map_err(|error| format!("--to {to}: {error}"))?;
+        if let Some(file) = new_file {
+            file.draft.publish(Existing::Keep).map_err(|error| failure(&error))?;
         }
         print_change(format_args!("exported {} users to {to}", exported.users))?;
         if exported.disabled == 0 {
@@ -75,18 +77,26 @@ impl Export {
     }
 }
 
+/// A SQLite file that the export creates. If it fails, neither the file nor a folder for it is left.
+struct NewFile {
+    draft: Draft,
+    // After the draft, so that the draft is deleted first.
+    _folders: NewFolders,
+}
+
 /// Replaces the path of a SQLite file that does not exist yet with that of a draft. The draft gets the name
 /// of the file when the export is complete.
-fn new_file(target: DatabaseOptions) -> io::Result<(DatabaseOptions, Option<Draft>)> {
+fn new_file(target: DatabaseOptions) -> io::Result<(DatabaseOptions, Option<NewFile>)> {
     let DatabaseOptions::Sqlite(options) = target else { return Ok((target, None)) };
     if options.path.exists() {
         return Ok((DatabaseOptions::Sqlite(options), None));
     }
     let folder = publish::folder_of(&options.path);
     publish::check_folder(folder)?;
-    fs::create_dir_all(folder)?;
+    let folders = NewFolders::create(folder)?;
     publish::remove_leftovers(folder);
     let draft = Draft::create(&options.path)?;
     let path = draft.path().to_owned();
-    Ok((DatabaseOptions::Sqlite(SqliteOptions { path, ..options }), Some(draft)))
+    let file = NewFile { draft, _folders: folders };
+    Ok((DatabaseOptions::Sqlite(SqliteOptions { path, ..options }), Some(file)))
 }

@@ -20,6 +20,7 @@ mod output;
 mod printable;
 mod progress;
 mod serve;
+mod server_clock;
 mod shell;
 mod signals;
 mod signing;

@@ -1,12 +1,21 @@
 //! `kairos-identity completions` and `kairos-identity man`: the command line, for a shell and for `man`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::Permissions,
+    io::{self, Write as _},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, Command};
 use clap_complete::Shell;
 
 use super::{Failure, output::Lines};
-use crate::input_file::ShownPath;
+use crate::{
+    domain::io_reason,
+    input_file::ShownPath,
+    publish::{self, Draft, Existing},
+};
 
 #[derive(Debug, Args)]
 pub(super) struct Completions {
@@ -41,12 +50,37 @@ pub(super) struct Man {
 }
 
 impl Man {
-    /// Writes a page for the program and for each of its commands.
+    /// Writes a page for the program and for each of its commands: all of them or none.
     pub(super) fn run(&self, command: Command) -> Result<(), Failure> {
         let failure = |folder: &Path, reason: &str| format!("--to: {}: {reason}", ShownPath(folder));
         if !self.to.is_dir() {
             return Err(failure(&self.to, "it is not a folder: create it first"));
         }
-        clap_mangen::generate_to(command, &self.to).map_err(|error| failure(&self.to, &error.to_string()))
+        self.write_pages(command).map_err(|error| failure(&self.to, &io_reason(&error)))
+    }
+
+    fn write_pages(&self, command: Command) -> io::Result<()> {
+        publish::remove_leftovers(&self.to);
+        let mut command = command.disable_help_subcommand(true);
+        command.build();
+        let mut drafts = Vec::new();
+        self.write_drafts(&command, &mut drafts)?;
+        // Every page is on the disk before the first one gets its name.
+        drafts.into_iter().try_for_each(|draft| draft.publish(Existing::Replace))
+    }
+
+    /// Writes the drafts of the pages of a command and of its subcommands.
+    fn write_drafts(&self, command: &Command, drafts: &mut Vec<Draft>) -> io::Result<()> {
+        let page = clap_mangen::Man::new(command.clone());
+        let mut draft = Draft::create(&self.to.join(page.get_filename()))?;
+        let mut text = Vec::new();
+        page.render(&mut text)?;
+        draft.file().write_all(&text)?;
+        // A page is for all users.
+        draft.file().set_permissions(Permissions::from_mode(0o644))?;
+        draft.file().sync_all()?;
+        drafts.push(draft);
+        let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
+        shown.into_iter().try_for_each(|command| self.write_drafts(command, drafts))
     }
 }

@@ -50,6 +50,12 @@ impl DatabaseUrl {
     /// Returns the URL of the SQLite file that a text probably means: a path, or a URL of another form.
     /// Returns `None` for a text that may contain a password.
     fn suggestion(text: &str) -> Option<String> {
+        if let Some((scheme, rest)) = text.split_once("://")
+            && scheme != "sqlite"
+            && scheme.eq_ignore_ascii_case("sqlite")
+        {
+            return Some(format!("sqlite://{rest}")).filter(|url| Self::parse(url).is_some());
+        }
         let path = ["sqlite:", "file:"].iter().find_map(|scheme| text.strip_prefix(scheme)).unwrap_or(text);
         // `sqlite:/x.db` and `file:///x.db` both name an absolute path.
         let path = match path.strip_prefix("//") {
@@ -128,6 +134,12 @@ impl Value for DatabaseUrl {
     }
 
     fn suggestion(text: &str) -> Option<String> {
+        if let Some((scheme, rest)) = text.split_once("://")
+            && scheme != "sqlite"
+            && scheme.eq_ignore_ascii_case("sqlite")
+        {
+            return Some(format!("sqlite://{rest}")).filter(|url| Self::parse(url).is_some());
+        }
         DatabaseUrl::suggestion(text)
     }
 
@@ -230,13 +242,21 @@ mod tests {
             ("sqlite:/var/x.db", "sqlite:///var/x.db"),
             ("sqlite:x.db", "sqlite://x.db"),
             ("file:///var/x.db", "sqlite:///var/x.db"),
+            ("SQLITE://X.db", "sqlite://X.db"),
         ] {
             assert_eq!(DatabaseUrl::suggestion(text).as_deref(), Some(url), "{text}");
             assert!(DatabaseUrl::parse(url).is_some(), "{url}");
         }
-        for text in
-            ["", "postgres", "mysql://a:hunter2@b/c", "a:hunter2@b/c", "hunter2", "sqlite://", "data/"]
-        {
+        for text in [
+            "",
+            "postgres",
+            "mysql://a:hunter2@b/c",
+            "a:hunter2@b/c",
+            "hunter2",
+            "sqlite://",
+            "Sqlite://",
+            "data/",
+        ] {
             assert_eq!(DatabaseUrl::suggestion(text), None, "{text}");
         }
     }

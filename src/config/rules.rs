@@ -31,20 +31,47 @@ impl Settings {
     /// Returns warnings about settings that are valid but most likely a mistake.
     #[must_use]
     pub fn warnings(&self, sources: &Sources) -> Vec<String> {
+        let doubts = self.mail_doubts(sources).into_iter().chain(self.effect_doubts(sources));
+        let doubts = doubts.filter(|(holds, ..)| !holds);
+        doubts.map(|(_, text, keys)| with_values(text, keys, sources)).collect()
+    }
+
+    /// Returns each doubt about mails, and about what users and other services see of this one.
+    fn mail_doubts(&self, sources: &Sources) -> [Rule; 4] {
         let is_production = !self.server.listen.ip().is_loopback() || !self.mail.public_base_url.is_local();
         let mails_to_folder = matches!(self.mail.url, MailUrl::Folder(_));
-        let is_public = |address: SocketAddr| !address.ip().is_loopback();
-        let doubts: [Rule; 5] = [
+        // What reaches users or other machines needs names of its own.
+        let is_default = |key| sources.is_default(key) && (is_production || !mails_to_folder);
+        [
             (
                 !(is_production && mails_to_folder),
                 "mails are only written to a folder and reach no user: set mail.url to smtp://user:password@host:port",
                 &["mail.url", "mail.public-base-url"],
             ),
             (
-                !sources.is_default("mail.from") || (!is_production && mails_to_folder),
+                !is_default("mail.from"),
                 "mails come from the default sender, whose domain does not exist: set mail.from",
                 &["mail.from"],
             ),
+            (
+                !is_default("mail.public-base-url"),
+                "the links in mails lead to this machine, which no user can reach: set mail.public-base-url to the https \
+                 URL of the pages",
+                &["mail.public-base-url", "mail.url"],
+            ),
+            (
+                !is_default("session.issuer"),
+                "access tokens have the default issuer, which every installation has: set session.issuer to your own URL",
+                &["session.issuer"],
+            ),
+        ]
+    }
+
+    /// Returns each doubt about a setting that has no effect or a bad one.
+    fn effect_doubts(&self, sources: &Sources) -> [Rule; 6] {
+        let is_public = |address: SocketAddr| !address.ip().is_loopback();
+        let (server, http) = (&self.server, &self.http);
+        [
             (
                 self.verification.token_lifetime.get() <= self.verification.unverified_kept.get(),
                 "verification.unverified-kept is shorter than verification.token-lifetime: users are deleted while the \
@@ -62,9 +89,24 @@ impl Settings {
                  the monitoring reach the port",
                 &["telemetry.listen"],
             ),
-        ];
-        let doubts = doubts.into_iter().filter(|(holds, ..)| !holds);
-        doubts.map(|(_, text, keys)| with_values(text, keys, sources)).collect()
+            (
+                http.listen.is_some() || self.pages.templates.is_none(),
+                "pages.templates has no effect while http.listen is empty: nothing serves the pages",
+                &["pages.templates", "http.listen"],
+            ),
+            (
+                server.connections_per_peer_max.get() <= server.connections_max.get()
+                    || sources.is_default("server.connections-per-peer-max"),
+                "server.connections-per-peer-max has no effect: it is more than server.connections-max",
+                &["server.connections-per-peer-max", "server.connections-max"],
+            ),
+            (
+                http.connections_per_peer_max.get() <= http.connections_max.get()
+                    || sources.is_default("http.connections-per-peer-max"),
+                "http.connections-per-peer-max has no effect: it is more than http.connections-max",
+                &["http.connections-per-peer-max", "http.connections-max"],
+            ),
+        ]
     }
 
     /// Returns every rule.
@@ -347,17 +389,35 @@ mod tests {
         }
     }
 
+    fn warnings(flags: &[(&str, &str)]) -> String {
+        let flags = flags.iter().map(|(key, text)| ((*key).to_owned(), "flag", (*text).to_owned())).collect();
+        let sources = Sources::gather(None, [], flags).unwrap();
+        Settings::read(&sources).unwrap().warnings(&sources).join("\n")
+    }
+
     #[test]
     fn each_likely_mistake_is_warned_of() {
-        let warnings = |flags: &[(&'static str, &str)]| {
-            let flags = flags.iter().map(|(key, text)| (*key, "flag", (*text).to_owned())).collect();
-            let sources = Sources::gather(None, [], flags).unwrap();
-            Settings::read(&sources).unwrap().warnings(&sources).join("\n")
-        };
         assert_eq!(warnings(&[]), "");
         let public = warnings(&[("mail.public-base-url", "https://kairos.example")]);
         assert!(public.contains("only written to a folder") && public.contains("set mail.from"), "{public}");
-        assert!(warnings(&[("mail.url", "smtp://mail.example")]).contains("set mail.from"));
+        let smtp = warnings(&[("mail.url", "smtp://mail.example")]);
+        for setting in ["mail.from", "mail.public-base-url", "session.issuer"] {
+            assert!(smtp.contains(&format!("set {setting}")), "{setting}: {smtp}");
+        }
+        assert!(
+            public.contains("set session.issuer") && !public.contains("set mail.public-base-url"),
+            "{public}"
+        );
+        let no_port = warnings(&[("http.listen", ""), ("pages.templates", "/pages")]);
+        assert!(no_port.contains("pages.templates has no effect while http.listen is empty"), "{no_port}");
+        for section in ["server", "http"] {
+            let all = format!("{section}.connections-max");
+            let per_peer = format!("{section}.connections-per-peer-max");
+            let warned = warnings(&[(&all, "100"), (&per_peer, "101")]);
+            assert!(warned.contains(&format!("{per_peer} has no effect: it is more than {all}")), "{warned}");
+            assert_eq!(warnings(&[(&all, "100"), (&per_peer, "100")]), "");
+            assert_eq!(warnings(&[(&all, "100")]), "");
+        }
         assert!(warnings(&[("verification.unverified-kept", "1h")]).contains("token-lifetime"));
         let both = warnings(&[("callers.file", "callers.toml"), ("callers.insecure-none", "true")]);
         assert!(both.contains("callers.insecure-none is true (flag --flag)"), "{both}");

@@ -301,22 +301,63 @@ fn misspelt_prefix(name: &str) -> Option<String> {
         .then(|| format!("the variable {name} is not a setting and is ignored: did you mean {known}?"))
 }
 
-/// Returns the known name whose spelling is most similar to `name`, if one is similar enough. Each known name
-/// comes with its last part, without the section: `name` may lack the section. Of equally similar names the
-/// first one is returned.
+/// Words that other programs use in the names of their settings, and the words of this one.
+const WORDS_OF_OTHERS: [(&str, &str); 10] = [
+    ("port", "listen"),
+    ("host", "listen"),
+    ("addr", "listen"),
+    ("address", "listen"),
+    ("bind", "listen"),
+    ("db", "database"),
+    ("dsn", "url"),
+    ("smtp", "mail"),
+    ("metrics", "telemetry"),
+    ("debug", "level"),
+];
+
+/// Returns the known name that `name` most likely means: the one whose spelling is most similar, if one is
+/// similar enough, or else the first one of which it is the beginning. Each known name comes with its last
+/// part, without the section: `name` may lack the section. Of equally similar names the first one is returned.
 fn nearest(name: &str, known: impl Iterator<Item = (String, String)>) -> Option<String> {
-    /// Low enough for a few wrong letters, and high enough that an unrelated name gets no suggestion.
-    const SIMILARITY_MIN: f64 = 0.7;
-    let mut best = (SIMILARITY_MIN, None);
+    /// One wrong letter of four. An unrelated name gets no suggestion.
+    const SIMILARITY_MIN: f64 = 0.75;
+    let name = name.to_ascii_lowercase();
+    let names = [in_words_of_settings(&name), name];
+    let (mut best, mut begins) = ((0.0, None), None);
     for (known, field) in known {
         // All variables begin alike, which says nothing about their similarity.
         let without_prefix = known.strip_prefix(VARIABLE_PREFIX).unwrap_or(&known);
-        let similarity = strsim::jaro_winkler(name, without_prefix).max(strsim::jaro_winkler(name, &field));
-        if similarity > best.0 {
-            best = (similarity, Some(known));
+        let spellings = [without_prefix, &field].map(str::to_ascii_lowercase);
+        for (name, spelling) in
+            names.iter().flat_map(|name| spellings.iter().map(move |spelling| (name, spelling)))
+        {
+            let similarity = strsim::normalized_damerau_levenshtein(name, spelling);
+            if similarity >= SIMILARITY_MIN && similarity > best.0 {
+                best = (similarity, Some(known.clone()));
+            }
+            if begins.is_none()
+                && spelling.strip_prefix(name).is_some_and(|rest| rest.starts_with(is_separator))
+            {
+                begins = Some(known.clone());
+            }
         }
     }
-    best.1
+    best.1.or(begins)
+}
+
+/// True for what separates two words of a name.
+const fn is_separator(character: char) -> bool {
+    matches!(character, '_' | '-' | '.')
+}
+
+/// Replaces the words of other programs in a name in lower case.
+fn in_words_of_settings(name: &str) -> String {
+    let renamed = |part: &str| {
+        let (word, end) = part.split_at(part.trim_end_matches(is_separator).len());
+        let known = WORDS_OF_OTHERS.into_iter().find(|(other, _)| *other == word);
+        format!("{}{end}", known.map_or(word, |(_, own)| own))
+    };
+    name.split_inclusive(is_separator).map(renamed).collect()
 }
 
 /// Returns the error of a value that is no text, integer or boolean, or of a variable that is not UTF-8.

@@ -83,11 +83,28 @@ fn a_name_without_its_section_suggests_the_first_setting_of_that_name() {
         ("KAIROS_IDENTITY_TLS_CERT", "KAIROS_IDENTITY_SERVER_TLS_CERT"),
         ("KAIROS_IDENTITY_HTTP_LISEN", "KAIROS_IDENTITY_HTTP_LISTEN"),
         ("KAIROS_IDENTITY_DATABASE_URI", "KAIROS_IDENTITY_DATABASE_URL"),
+        ("KAIROS_IDENTITY_DATABASE", "KAIROS_IDENTITY_DATABASE_URL"),
+        ("KAIROS_IDENTITY_TLS", "KAIROS_IDENTITY_SERVER_TLS_CERT"),
+        ("KAIROS_IDENTITY_ISSUER", "KAIROS_IDENTITY_SESSION_ISSUER"),
+        // In the words of other programs.
+        ("KAIROS_IDENTITY_PORT", "KAIROS_IDENTITY_SERVER_LISTEN"),
+        ("KAIROS_IDENTITY_HOST", "KAIROS_IDENTITY_SERVER_LISTEN"),
+        ("KAIROS_IDENTITY_HTTP_PORT", "KAIROS_IDENTITY_HTTP_LISTEN"),
+        ("KAIROS_IDENTITY_METRICS_ADDR", "KAIROS_IDENTITY_TELEMETRY_LISTEN"),
+        ("KAIROS_IDENTITY_DB_URL", "KAIROS_IDENTITY_DATABASE_URL"),
+        ("KAIROS_IDENTITY_SMTP_URL", "KAIROS_IDENTITY_MAIL_URL"),
+        ("KAIROS_IDENTITY_DEBUG", "KAIROS_IDENTITY_LOG_LEVEL"),
     ] {
         let refusal = Input::file("").variable(variable, "x").refusal();
         assert!(refusal.contains(&format!("did you mean {expected}?")), "{refusal}");
     }
     assert!(Input::file("listen = \"x\"").refusal().contains("did you mean server.listen?"));
+    assert!(Input::file("[http]\nport = 1").refusal().contains("did you mean http.listen?"));
+    // What resembles no setting gets no suggestion.
+    for name in ["USER", "TOKEN_X", "REGION", "PASSWORD_HASHER_NAME"] {
+        let refusal = Input::file("").variable(&format!("KAIROS_IDENTITY_{name}"), "x").refusal();
+        assert!(!refusal.contains("did you mean"), "{refusal}");
+    }
 }
 
 #[test]

@@ -58,16 +58,26 @@ fn redacted_url(text: &str) -> String {
         Ok(url) if !url.has_host() && text.contains('@') && !matches!(url.scheme(), "sqlite" | "file") => {
             HIDDEN.to_owned()
         }
-        Ok(url) => without_query_secrets(url),
+        Ok(url) if has_query_secrets(&url) => without_query_secrets(url),
+        // As it was written, and not as the library writes it.
+        Ok(_) => text.to_owned(),
         Err(_) => HIDDEN.to_owned(),
     }
 }
 
-/// Replaces the values of the query parameters in which libpq accepts a password (`password`, `sslpassword`),
-/// also if the names are in upper case.
+/// True for the query parameters in which libpq accepts a password (`password`, `sslpassword`), also if the
+/// names are in upper case.
+fn is_secret(parameter: &str) -> bool {
+    parameter.to_ascii_lowercase().contains("password")
+}
+
+fn has_query_secrets(url: &Url) -> bool {
+    url.query_pairs().any(|(key, _)| is_secret(&key))
+}
+
+/// Replaces the values of the query parameters that are secret.
 fn without_query_secrets(mut url: Url) -> String {
-    let is_secret = |key: &str| key.to_ascii_lowercase().contains("password");
-    if url.query_pairs().any(|(key, _)| is_secret(&key)) {
+    if has_query_secrets(&url) {
         let shown: Vec<_> = url
             .query_pairs()
             .map(|(key, value)| {
@@ -95,7 +105,9 @@ mod tests {
             "postgres://kairos@db/x?sslpassword=***&PASSWORD=***"
         );
         assert_eq!(redacted("smtp://a%40b:hunter2@mail:587"), "smtp://a%40b:***@mail:587");
-        assert_eq!(redacted("sqlite://data/x.sqlite3"), "sqlite://data/x.sqlite3");
+        for without in ["sqlite://data/x.sqlite3", "SQLITE://X.db", "postgres://Kairos@DB/x?a=b c"] {
+            assert_eq!(redacted(without), without);
+        }
         assert_eq!(redacted("sqlite:///data/a@b.sqlite3"), "sqlite:///data/a@b.sqlite3");
         assert_eq!(
             redacted("postgres://kairos:hunter2@a:1,b:2/x?password=hunter2"),

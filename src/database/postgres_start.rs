@@ -1,14 +1,15 @@
 //! Waits at the start for a PostgreSQL server that does not accept connections yet.
 
-use std::{error::Error, io, time::Duration};
+use std::{error::Error, io, pin::pin, time::Duration};
 
 use tokio_postgres::error::SqlState;
 
 use super::postgres_connect::{Connector, PostgresOptions};
 use crate::{clock::Clock, database::DatabaseError};
 
-/// Pause between two attempts. It limits the log to one line per second while the server is not ready.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The time from the beginning of an attempt to the next one, if the attempt does not take longer, and between
+/// two lines in the log.
+const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The errors of a server that will accept connections later: it starts, stops or is full.
 const NOT_READY: [SqlState; 4] = [
@@ -30,25 +31,47 @@ pub async fn wait_for_postgres(
     clock: &Clock,
 ) -> Result<(), DatabaseError> {
     let (connector, began) = (Connector::new(options)?, clock.instant());
+    let since = |instant| clock.instant().duration_since(instant);
+    let mut said_at = None;
+    let mut say = |reason: &str| {
+        // The end of an attempt may follow at once on the line of a second in which it hung.
+        if said_at.is_none_or(|at| since(at) >= INTERVAL / 2) {
+            said_at = Some(clock.instant());
+            warn_not_ready(options, reason, limit.saturating_sub(since(began)));
+        }
+    };
     loop {
-        let error = match connector.try_once().await {
+        let attempt_began = clock.instant();
+        let mut attempt = pin!(connector.try_once());
+        let result = loop {
+            tokio::select! {
+                biased;
+                result = &mut attempt => break result,
+                () = tokio::time::sleep(INTERVAL) => say("no answer yet"),
+            }
+        };
+        let reason = match result {
             Ok(()) => return Ok(()),
             Err(Some((error, _))) if !is_not_ready(&error) => return Ok(()),
             Err(Some((_, reason))) => reason,
             Err(None) => "no answer within database.connect-timeout".to_owned(),
         };
-        let left = limit.saturating_sub(clock.instant().duration_since(began));
+        let left = limit.saturating_sub(since(began));
         if left.is_zero() {
             return Ok(());
         }
-        tracing::warn!(
-            error,
-            "PostgreSQL at {} is not ready; waiting up to {} s for it",
-            options.url.address(),
-            left.as_secs().max(1)
-        );
-        tokio::time::sleep(PAUSE.min(left)).await;
+        say(&reason);
+        tokio::time::sleep(INTERVAL.saturating_sub(since(attempt_began)).min(left)).await;
     }
+}
+
+fn warn_not_ready(options: &PostgresOptions, reason: &str, left: Duration) {
+    tracing::warn!(
+        error = reason,
+        "PostgreSQL at {} is not ready; waiting up to {} s for it",
+        options.url.address(),
+        left.as_secs().max(1)
+    );
 }
 
 /// True if the server may accept the same connection later.

@@ -33,6 +33,7 @@ pub(crate) fn io_reason(error: &io::Error) -> String {
         Kind::InvalidFilename => "its name is too long",
         Kind::ReadOnlyFilesystem => "the file system is read-only",
         Kind::StorageFull | Kind::QuotaExceeded => "the disk is full",
+        Kind::FileTooLarge => "it would be larger than the system allows (ulimit -f)",
         _ if error.raw_os_error() == Some(LOOP) => "it is a symbolic link that leads to itself",
         _ => return error.to_string(),
     };

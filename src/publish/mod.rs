@@ -121,6 +121,34 @@ pub fn publish(target: &Path, bytes: &[u8], existing: Existing) -> io::Result<()
     draft.publish(existing)
 }
 
+/// The folders that were created for a file. Those that are still empty when this is dropped are deleted.
+#[derive(Debug)]
+pub struct NewFolders {
+    /// The innermost first.
+    missing: Vec<PathBuf>,
+}
+
+impl NewFolders {
+    /// Creates `folder` with its parents, if it is missing. It gets the permissions that the process gives to
+    /// new folders.
+    ///
+    /// # Errors
+    /// A folder cannot be created. None is left then.
+    pub fn create(folder: &Path) -> io::Result<Self> {
+        let missing = folder.ancestors().take_while(|ancestor| !ancestor.exists()).map(Path::to_owned);
+        let folders = Self { missing: missing.collect() };
+        fs::create_dir_all(folder)?;
+        Ok(folders)
+    }
+}
+
+impl Drop for NewFolders {
+    fn drop(&mut self) {
+        // A folder that is in use is not empty, and cannot be deleted.
+        let _ = self.missing.iter().try_for_each(fs::remove_dir);
+    }
+}
+
 /// Creates a folder that only its owner can access, with its parents, if it is missing.
 ///
 /// # Errors

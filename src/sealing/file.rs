@@ -13,7 +13,7 @@ use crate::{
     domain::io_reason,
     entropy::Entropy,
     input_file::{self, InputFileError, ShownPath},
-    publish::{self, Existing, LockedFile},
+    publish::{self, Existing, LockedFile, NewFolders},
 };
 
 /// The key file cannot be used.
@@ -94,7 +94,7 @@ pub(super) fn load(path: &Path) -> Result<(KeyRing, Option<String>), KeyFileErro
 pub(super) fn create(path: &Path, entropy: &Entropy) -> Result<(), KeyFileError> {
     let publish_new_key = || {
         let folder = publish::folder_of(path);
-        fs::create_dir_all(folder)?;
+        let _new_folders = NewFolders::create(folder)?;
         publish::remove_leftovers(folder);
         let text = format!("{}\n", SealingKey::generate(entropy));
         publish::publish(path, text.as_bytes(), Existing::Keep)

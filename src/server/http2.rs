@@ -16,8 +16,10 @@ use tonic::body::Body;
 use super::{
     connection::Peer,
     handler::HttpHandler,
+    malformed_calls::MalformedCalls,
     options::ServerOptions,
     peer_account::CountedCalls,
+    peer_log::PeerLog,
     preface::AfterStart,
     request_body::{BodyContext, BodyLimits, RequestBody},
     resets::{LOCAL_RESETS_MAX, Resets, SharedVerdict, Verdict},
@@ -25,7 +27,7 @@ use super::{
     watched::WatchedIo,
     when_woken::WhenWoken,
 };
-use crate::entropy::Entropy;
+use crate::{clock::Clock, entropy::Entropy};
 
 /// The most waiting streams that the peer reset before the server accepted them (CVE-2023-44487, rapid
 /// reset). Beyond it, h2 closes the connection. `resets.rs` limits the rate of such resets. It notices an
@@ -56,11 +58,12 @@ pub(super) struct Http2<S> {
     service: Arc<S>,
     options: ServerOptions,
     entropy: Entropy,
+    peer_log: PeerLog,
 }
 
 impl<S> Http2<S> {
-    pub(super) const fn new(service: Arc<S>, options: ServerOptions, entropy: Entropy) -> Self {
-        Self { service, options, entropy }
+    pub(super) fn new(service: Arc<S>, options: ServerOptions, entropy: Entropy) -> Self {
+        Self { service, options, entropy, peer_log: PeerLog::new(Clock::system()) }
     }
 }
 
@@ -106,7 +109,8 @@ impl<S: HttpHandler + BodyLimits> Http2<S> {
         let verdict = SharedVerdict::default();
         let resets =
             Resets::new(options.resets_per_second_max, options.streams_per_connection_max, verdict.clone());
-        let io = WatchedIo::new(io, resets, Arc::clone(&account));
+        let malformed_calls = MalformedCalls::new(self.peer_log.clone(), peer.address);
+        let io = WatchedIo::new(io, resets, malformed_calls, Arc::clone(&account));
         let service = service_fn(self.calls_of(peer, &accepted, verdict.clone()));
         let connection =
             http2_with_limits(options, accepted.clone()).serve_connection(TokioIo::new(io), service);

@@ -18,6 +18,7 @@ mod http1_framing;
 mod http1_io;
 mod http2;
 mod listener;
+mod malformed_calls;
 mod metrics;
 pub mod open_files;
 mod options;

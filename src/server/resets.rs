@@ -34,7 +34,7 @@ const HEADERS: u8 = 1;
 const END_STREAM: u8 = 1;
 
 // The error codes of resets that h2 counts (RFC 9113, section 7).
-const PROTOCOL_ERROR: u32 = 1;
+pub(super) const PROTOCOL_ERROR: u32 = 1;
 const FLOW_CONTROL_ERROR: u32 = 3;
 const STREAM_CLOSED: u32 = 5;
 const REFUSED_STREAM: u32 = 7;

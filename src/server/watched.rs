@@ -14,6 +14,7 @@ use super::{
     budget,
     frames::FrameReader,
     held_bytes::HeldBytes,
+    malformed_calls::{MalformedCalls, is_reset_of_malformed_call},
     peer_account::ConnectionAccount,
     resets::{ReceivedFrames, Resets, weight_of_sent},
 };
@@ -51,6 +52,7 @@ pub(super) struct WatchedIo<Io> {
     received_length: usize,
     sent: FrameReader,
     resets: Resets,
+    malformed_calls: MalformedCalls,
     account: Arc<ConnectionAccount>,
     held: HeldBytes,
     clock: Clock,
@@ -66,13 +68,19 @@ pub(super) struct WatchedIo<Io> {
 
 impl<Io> WatchedIo<Io> {
     /// Watches a connection that sends and receives from the preface on.
-    pub(super) fn new(io: Io, resets: Resets, account: Arc<ConnectionAccount>) -> Self {
+    pub(super) fn new(
+        io: Io,
+        resets: Resets,
+        malformed_calls: MalformedCalls,
+        account: Arc<ConnectionAccount>,
+    ) -> Self {
         Self {
             io,
             received: FrameReader::after_preface(),
             received_length: 0,
             sent: FrameReader::default(),
             resets,
+            malformed_calls,
             held: HeldBytes::new(Arc::clone(&account)),
             account,
             clock: Clock::system(),
@@ -97,8 +105,14 @@ impl<Io> WatchedIo<Io> {
 
     fn count_sent(&mut self, bytes: &[u8]) {
         self.unwritten_operations = 0;
-        let mut resets = 0;
-        self.sent.read(bytes, |head| resets += weight_of_sent(head));
+        let (mut resets, mut is_malformed) = (0, false);
+        self.sent.read(bytes, |head| {
+            resets += weight_of_sent(head);
+            is_malformed |= is_reset_of_malformed_call(head);
+        });
+        if is_malformed {
+            self.malformed_calls.log();
+        }
         self.has_resets |= self.resets.sent(resets, || self.clock.instant());
     }
 
@@ -204,13 +218,14 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for WatchedIo<Io> {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
+    use std::{future::poll_fn, net::SocketAddr};
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     use super::{
         super::{
             peer_account::PeerLimits,
+            peer_log::PeerLog,
             preface::PREFACE,
             resets::{Resets, SharedVerdict},
         },
@@ -222,7 +237,9 @@ mod tests {
         let account = Arc::new(ConnectionAccount::of_only_connection(PeerLimits::of_connections(1)));
         let (client, io) = duplex(64 * 1_024);
         let resets = Resets::new(1, 1, SharedVerdict::default());
-        (WatchedIo::new(io, resets, Arc::clone(&account)), client, account)
+        let peer_log = PeerLog::new(Clock::system());
+        let malformed_calls = MalformedCalls::new(peer_log, SocketAddr::from(([127, 0, 0, 1], 1)));
+        (WatchedIo::new(io, resets, malformed_calls, Arc::clone(&account)), client, account)
     }
 
     #[tokio::test]

@@ -139,7 +139,9 @@ fn a_backup_into_a_missing_folder_names_the_folder() {
 
     let refusal = error_line(1, &run_in(folder.path(), &["backup", "--to", "missing/backup.sqlite3"]));
 
-    assert_contains_all(&refusal, &["missing/backup.sqlite3", "there is no folder missing: create it"]);
+    let missing = folder.path().canonicalize().unwrap().join("missing");
+    let no_folder = format!("there is no folder {}: create it", missing.display());
+    assert_contains_all(&refusal, &["missing/backup.sqlite3", &no_folder]);
     assert!(!refusal.contains("not available"), "{refusal}");
 }
 

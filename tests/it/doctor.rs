@@ -121,6 +121,30 @@ async fn everything_that_is_wrong_is_found_in_one_run() {
     assert!(stderr(&output).contains("findings are failures"), "{}", stderr(&output));
 }
 
+/// PostgreSQL looks in `public` first, where a function stands for a clock that is an hour ahead.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_differs_from_that_of_the_server_is_found() {
+    let cluster = Postgres::shared();
+    let database = cluster.create_database();
+    cluster.psql(
+        database.name(),
+        &format!(
+            "CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql \
+             AS $$ SELECT pg_catalog.clock_timestamp() + interval '1 hour' $$; \
+             ALTER DATABASE {} SET search_path = public, pg_catalog",
+            database.name()
+        ),
+    );
+    let service = TestServer::on_url(database.url().to_owned()).start().await;
+    let differ = "the clock of this machine and that of PostgreSQL differ by 36";
+    let log = service.logged(differ).await;
+    assert!(log.contains("refuse each other's access tokens; synchronize both (NTP)"), "{log}");
+
+    let mut doctor = service.command(&["doctor", "--format", "json", "--insecure-low-cost"]);
+    let output = doctor.args(["--listen", &service.address().to_string()]).output().unwrap();
+    assert_found(&findings(&output), "clock", "failed", &[differ, "synchronize both (NTP)"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_admits_few_and_a_replica_that_is_none_are_found() {
     let cluster = Postgres::shared();
@@ -190,7 +214,7 @@ async fn a_database_that_cannot_be_written_is_found() {
         .await;
     let path = service.database_url().trim_start_matches("sqlite://");
     let mut other = SqliteConnection::establish(path).unwrap();
-    other.batch_execute("BEGIN IMMEDIATE").unwrap();
+    other.batch_execute("PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE").unwrap();
     let found = findings(&service.command(&arguments).output().unwrap());
     assert_found(&found, "database", "failed", &["another program", path]);
 }

@@ -18,6 +18,7 @@ use crate::support::{
     engine::Engine,
     mail::{mails_to, wait_for_mails},
     people::{address, registration},
+    program::{error_line, program},
     server::TestServer,
     wait::until,
 };
@@ -203,7 +204,7 @@ async fn a_backup_that_does_not_fit_on_the_disk_leaves_no_file() {
 async fn a_key_that_does_not_fit_on_the_disk_leaves_no_file() {
     let server = TestServer::start(Engine::Postgres).await;
     let folder = tempfile::tempdir().unwrap();
-    let key = folder.path().join("new.key");
+    let key = folder.path().join("new/folder/new.key");
     let mut command = server.command(&["serve", "--listen", "127.0.0.1:0", "--insecure-low-cost"]);
     command.arg("--secret-key-file").arg(&key);
 
@@ -218,13 +219,14 @@ async fn an_export_or_report_that_does_not_fit_on_the_disk_leaves_no_file() {
     let server = TestServer::start(Engine::Postgres).await;
     server.client().await.register(registration("ada")).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let export = folder.path().join("django.sqlite3");
-    let url = format!("sqlite://{}", export.display());
-
-    let command = server.command(&["export", "django", "--to", &url]);
-    let output = with_small_files(&command, 4_000).output().unwrap();
-    assert!(!output.status.success(), "{output:?}");
-    assert!(names(folder.path()).is_empty(), "{:?}", names(folder.path()));
+    let url_of = |file: &str| format!("sqlite://{}", folder.path().join(file).display());
+    for file in ["django.sqlite3", "new/folder/django.sqlite3"] {
+        let command = server.command(&["export", "django", "--to", &url_of(file)]);
+        let output = with_small_files(&command, 4_000).output().unwrap();
+        assert!(!output.status.success(), "{output:?}");
+        assert!(names(folder.path()).is_empty(), "{:?}", names(folder.path()));
+    }
+    let url = url_of("django.sqlite3");
     assert!(server.command(&["export", "django", "--to", &url]).output().unwrap().status.success());
     assert_eq!(names(folder.path()), ["django.sqlite3"]);
 
@@ -233,4 +235,25 @@ async fn an_export_or_report_that_does_not_fit_on_the_disk_leaves_no_file() {
     let output = with_small_files(&command, 50).output().unwrap();
     assert!(!output.status.success(), "{output:?}");
     assert_eq!(names(folder.path()), ["django.sqlite3"]);
+}
+
+#[test]
+fn man_pages_that_do_not_fit_on_the_disk_leave_the_earlier_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = program(&["man", "--to", folder.path().to_str().unwrap()]);
+    command.current_dir(folder.path());
+    for earlier in [false, true] {
+        let page = folder.path().join("kairos-identity.1");
+        if earlier {
+            fs::write(&page, "earlier").unwrap();
+        }
+        // Some pages fit, and the longest does not.
+        let failure = error_line(1, &with_small_files(&command, 4_000).output().unwrap());
+        assert!(failure.contains("larger than the system allows"), "{failure}");
+        assert_eq!(names(folder.path()).len(), usize::from(earlier), "{:?}", names(folder.path()));
+        assert_eq!(fs::read_to_string(page).unwrap_or_default(), if earlier { "earlier" } else { "" });
+    }
+    assert!(command.output().unwrap().status.success());
+    assert!(names(folder.path()).iter().all(|name| name.ends_with(".1")), "{:?}", names(folder.path()));
+    assert!(names(folder.path()).len() > 20);
 }

@@ -53,6 +53,7 @@ on_both_engines! {
         let (address, mails, root) = (server.address().to_string(), server.mail_folder(), repository());
         let output = python("grpcio_client.py", &[&address, mails.to_str().unwrap(), root.join("proto").to_str().unwrap()]);
         assert!(output.status.success(), "{}", text_of(&output));
+        server.logged("set its option grpc.default_authority").await;
     }
 }
 

@@ -109,7 +109,14 @@ def main(address, mail_folder, proto_folder):
     rejection(api.FindUser, pb.FindUserRequest(username="bob"), grpc.StatusCode.NOT_FOUND, "USER_NOT_FOUND")
     api.ResendVerificationEmail(pb.ResendVerificationEmailRequest(email="unknown@example.com"))
 
-    # grpcio would send the list of addresses as `:authority`, which HTTP/2 does not allow.
+    # grpcio sends the list of addresses as `:authority`, which HTTP/2 does not allow. The service's log says so.
+    with grpc.insecure_channel(f"ipv4:{address},{address}") as without_authority:
+        try:
+            pb_grpc.IdentityServiceStub(without_authority).ResolveToken(pb.ResolveTokenRequest(), timeout=10)
+        except grpc.RpcError as error:
+            assert error.code() == grpc.StatusCode.INTERNAL, error
+        else:
+            raise AssertionError("a list of addresses was accepted as :authority")
     options = [("grpc.default_authority", "identity.test"), ("grpc.lb_policy_name", "round_robin")]
     with grpc.insecure_channel(f"ipv4:{address},{address}", options) as several:
         again = pb_grpc.IdentityServiceStub(several).ResolveToken(pb.ResolveTokenRequest(auth_token=ada.auth_token))

@@ -19,15 +19,18 @@ use super::{
     reload::{ReloadTriggers, TlsConfigs},
 };
 use crate::{
+    access_token::ISSUED_AHEAD_MAX,
     accounts::{Accounts, AccountsDependencies, Administration, AuditTrail, ClockWatch, Mails, SigningKeys},
     callers::CallerGate,
     cli::{
         Failure,
         mails::mails,
         reason,
+        server_clock::{self, difference_from_server},
         signing::{access_tokens, sealing_keys, signing_keys},
         store,
     },
+    clock::Clock,
     config::{DatabaseUrl, Settings, Sources},
     env::Env,
     grpc::{
@@ -79,20 +82,18 @@ impl Service {
         let env = Env::system();
         let Checked { reload_triggers, gate, tls, templates, listener, http, telemetry: metrics_port, store } =
             preflight::check(&settings, sources, workers, &env.clock).await?;
-        let store = current_store(&settings, workers, store).await?;
+        let store = current_store(&settings, workers, store, &env.clock).await?;
         let sealing_keys = Arc::new(sealing_keys(&settings, &store, &env.entropy).await?);
-        let mail_due = Arc::new(Notify::new());
+        let mail_due = Arc::<Notify>::default();
         let mails = mails(&settings, Arc::clone(&sealing_keys), &env.entropy, Arc::clone(&mail_due));
-        let signing_keys = {
-            let (store, key, tokens) = (store.clone(), Arc::clone(&sealing_keys), access_tokens(&settings));
-            signing_keys(&settings, store, key, tokens, env.clone())
-        };
+        let (key, tokens) = (Arc::clone(&sealing_keys), access_tokens(&settings));
+        let signing_keys = signing_keys(&settings, store.clone(), key, tokens, env.clone());
         signing_keys.load_or_rotate().await.map_err(reason)?;
         let deps = accounts_dependencies(&settings, &store, &mails, &signing_keys, &env)?;
         let metrics = Metrics::new(telemetry);
         let outbox = build_outbox(&settings, &deps, &sealing_keys, metrics.mails.clone())?;
-        let (passwords, audit) = (deps.passwords.clone(), deps.audit.clone());
-        let clock_watch = deps.clock_watch.clone();
+        let (passwords, audit, clock_watch) =
+            (deps.passwords.clone(), deps.audit.clone(), deps.clock_watch.clone());
         let accounts = Accounts::new(deps, accounts_options(&settings));
         let reporter = HealthReporter::new();
         let (tokens, clock) = (signing_keys.access_tokens().clone(), env.clock.clone());
@@ -109,7 +110,6 @@ impl Service {
         let layer_options = layer_options(&settings, env.clone(), &gate, metrics.calls.clone());
         let calls = build_calls(&settings, layer_options, api, health_service)?;
         let pages = build_pages(&settings, templates, &accounts, health.readiness(), env.clone());
-        let http = http.map(|listener| (listener, pages));
         let backlog = Backlog::new(store.clone(), env.clock.clone());
         let connections = metrics.connections.clone();
         let parts = Parts { passwords, store: &store, health: &health, backlog: &backlog, tokens, tls: &tls };
@@ -129,7 +129,7 @@ impl Service {
             reload_triggers,
             health,
             listener,
-            http,
+            http: http.map(|listener| (listener, pages)),
             telemetry,
             backlog,
             connections,
@@ -219,6 +219,7 @@ async fn current_store(
     settings: &Settings,
     workers: &Workers,
     store: Option<Store>,
+    clock: &Clock,
 ) -> Result<Store, Failure> {
     let store = match store {
         Some(store) => store,
@@ -234,5 +235,21 @@ async fn current_store(
     for warning in store.server_warnings().await.map_err(reason)? {
         tracing::warn!("{warning}");
     }
+    warn_of_server_clock(&store, clock).await?;
     Ok(store)
+}
+
+/// Warns if the clock of this machine differs from that of PostgreSQL by so much that an instance with a
+/// correct clock refuses the access tokens of this one.
+async fn warn_of_server_clock(store: &Store, clock: &Clock) -> Result<(), Failure> {
+    let difference = difference_from_server(store, clock).await.map_err(reason)?;
+    if let Some(difference) = difference.filter(|difference| *difference > ISSUED_AHEAD_MAX) {
+        let said = server_clock::said(difference);
+        tracing::warn!(
+            "{said}: instances that differ by more than {} s refuse each other's access tokens; \
+             synchronize both (NTP)",
+            ISSUED_AHEAD_MAX.as_secs()
+        );
+    }
+    Ok(())
 }

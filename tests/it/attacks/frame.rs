@@ -40,18 +40,17 @@ fn text(text: &str) -> Vec<u8> {
 
 /// Returns the header block of a POST request with this content type.
 pub fn headers(path: &str, content_type: &str) -> Vec<u8> {
+    headers_to(&["localhost"], path, content_type)
+}
+
+/// Returns the header block of a POST request with a field `:authority` for each of `authorities`.
+pub fn headers_to(authorities: &[&str], path: &str, content_type: &str) -> Vec<u8> {
     // `:method: POST` and `:scheme: http` from the static table; then `:path`, `:authority` and
     // `content-type`, whose names are in it (RFC 7541, appendix A).
-    [
-        &[0x83, 0x86, 0x04][..],
-        &text(path),
-        &[0x01],
-        &text("localhost"),
-        &[0x0f, 0x10],
-        &text(content_type),
-        &header("te", "trailers"),
-    ]
-    .concat()
+    let begin = [&[0x83, 0x86, 0x04][..], &text(path)].concat();
+    let authorities = authorities.iter().flat_map(|authority| [&[0x01][..], &text(authority)].concat());
+    let end = [&[0x0f, 0x10][..], &text(content_type), &header("te", "trailers")].concat();
+    begin.into_iter().chain(authorities).chain(end).collect()
 }
 
 /// Returns the header block of a call of the method at `path`.

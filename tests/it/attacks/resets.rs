@@ -18,6 +18,9 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Longer than the time for which the HTTP/2 library remembers a call that it has reset (1 s).
 const FORGOTTEN: Duration = Duration::from_millis(1_300);
 
+/// The error code of a call that breaks a rule of HTTP/2 (RFC 9113, section 7).
+const PROTOCOL_ERROR: u32 = 1;
+
 /// Number of calls in flight at a time.
 const CALLS: u32 = 200;
 
@@ -101,10 +104,15 @@ impl Connection {
 
     /// Begins a good call, and sends part of its message: an empty `auth_token`, which the service refuses.
     async fn begin_call(&mut self) -> u32 {
+        let stream = self.send_headers(&frame::headers_of_a_call(PATHS[0])).await;
+        self.send(&frame::bytes(frame::DATA, 0, stream, &[0, 0])).await;
+        stream
+    }
+
+    /// Begins a call with this header block.
+    async fn send_headers(&mut self, block: &[u8]) -> u32 {
         let stream = self.next_stream();
-        let bytes =
-            [frame::call(PATHS[0], stream, 0), frame::bytes(frame::DATA, 0, stream, &[0, 0])].concat();
-        self.send(&bytes).await;
+        self.send(&frame::bytes(frame::HEADERS, frame::END_HEADERS, stream, block)).await;
         stream
     }
 
@@ -220,4 +228,43 @@ async fn bursts_of_cancelled_calls_do_not_end_the_calls_of_others() {
     // reset may come with the next read.
     let handled = server.log().lines().filter(|line| line.contains("IdentityService/ResolveToken")).count();
     assert!(handled < 150, "{handled} of 650 cancelled calls were handled");
+}
+
+/// gRPC clients for C++ and Python send their target as `:authority`, also if it is a list of addresses or a
+/// socket. h2 resets such a call; the connection stays, and the log says what to do.
+#[tokio::test]
+async fn a_call_whose_authority_is_not_a_host_is_named_in_the_log() {
+    let odd: [&[&str]; 7] = [
+        &["ipv4:127.0.0.1:50051,127.0.0.1:50052"],
+        &["unix:/run/identity.sock"],
+        &["two words"],
+        &["localhost:50051:50052"],
+        &["[::1"],
+        &[""],
+        &["localhost", "localhost"],
+    ];
+    for authorities in odd {
+        let server = TestServer::start(Engine::Sqlite).await;
+        let mut connection = Connection::open(server.address()).await;
+        let good = connection.begin_call().await;
+        for path in PATHS {
+            let block = frame::headers_to(authorities, path, "application/grpc");
+            let stream = connection.send_headers(&block).await;
+            assert_eq!(connection.end_of(stream).await, Some(PROTOCOL_ERROR), "{authorities:?}");
+        }
+        connection.finish_call(good).await;
+        let log = server.logged("set its option grpc.default_authority").await;
+        assert_eq!(log.matches("(PROTOCOL_ERROR)").count(), 1, "{authorities:?}: {log}");
+    }
+    // No `:authority`, and those that other clients send.
+    let usual: [&[&str]; 5] =
+        [&[], &["localhost"], &["10.0.0.1:50051"], &["[::1]:50051"], &["a-1.b.example."]];
+    let server = TestServer::start(Engine::Sqlite).await;
+    let mut connection = Connection::open(server.address()).await;
+    for authorities in usual {
+        let block = frame::headers_to(authorities, PATHS[0], "application/grpc");
+        let stream = connection.send_headers(&block).await;
+        connection.send(&frame::bytes(frame::DATA, 0, stream, &[0, 0])).await;
+        connection.finish_call(stream).await;
+    }
 }

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
+    net::TcpListener,
     process::{Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
@@ -42,6 +43,21 @@ async fn a_start_waits_for_postgresql_and_says_so_each_second() {
     // One line each second, from the first attempt on; the server takes some seconds to start.
     assert!((3..20).contains(&waits), "{waits} lines: {log}");
     assert!(log.contains("Connection refused"), "{log}");
+}
+
+#[test]
+fn a_start_that_waits_for_a_hanging_server_says_so_each_second() {
+    // The system accepts connections for it, and no program answers on them.
+    let hanging = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("postgres://kairos@{}/x", hanging.local_addr().unwrap());
+    for connect_timeout in ["1s", "3s"] {
+        let mut migrate = program(&["migrate", "--database-url", &url]);
+        migrate.env("KAIROS_IDENTITY_DATABASE_CONNECT_TIMEOUT", connect_timeout);
+        let output = migrate.env("KAIROS_IDENTITY_DATABASE_STARTUP_WAIT", "4s").output().unwrap();
+        let log = String::from_utf8_lossy(&output.stderr);
+        let lines = log.matches("is not ready; waiting up to").count();
+        assert!((3..8).contains(&lines), "{connect_timeout}: {lines} lines: {log}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

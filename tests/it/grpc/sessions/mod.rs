@@ -185,6 +185,20 @@ on_both_engines! {
         assert_refresh_refused(refresh(&server, &second.refresh_token).await);
     }
 
+    async fn an_instance_with_another_issuer_or_audience_says_why_it_refuses_a_token(engine: Engine) {
+        let server = TestServer::start(engine).await;
+        server.member("ada").await;
+        let tokens = log_in(&server, "ada").await;
+        for variable in ["KAIROS_IDENTITY_SESSION_ISSUER", "KAIROS_IDENTITY_SESSION_AUDIENCE"] {
+            let other = server.second_instance_with(&[(variable, "https://other.example")]).await;
+            assert!(!introspect(&other, &tokens.access_token).await.active);
+            let log = other.logged("Give all instances the same").await;
+            assert!(log.contains("https://other.example") && !log.contains(&tokens.access_token), "{log}");
+        }
+        assert!(introspect(&server, &tokens.access_token).await.active);
+        assert!(!server.log().contains("Give all instances the same"));
+    }
+
     async fn a_call_for_a_user_requires_exactly_one_valid_access_token(engine: Engine) {
         let server = TestServer::start(engine).await;
         let ada: User = server.member("ada").await;
