@@ -10,15 +10,16 @@ use std::{fmt::Write, fs, net::TcpListener, os::unix::fs::symlink, path::Path, p
 use crate::support::{
     engine::{Engine, TestDatabase},
     markdown::blocks,
+    pgbouncer::PgBouncer,
+    postgres::Postgres,
     program::{stderr, stdout},
     tools::repository,
 };
 
 /// Documents whose commands are not run here.
-const ELSEWHERE: [(&str, &str); 4] = [
+const ELSEWHERE: [(&str, &str); 3] = [
     ("CONTRIBUTING.md", "names the scripts that run the tests; CI runs them"),
-    ("docs/moving-from-django.md", "django::document"),
-    ("docs/pgbouncer.md", "needs PgBouncer; pgbouncer::* run these settings"),
+    ("docs/systemd.md", "needs a machine that systemd started; service_manager::* check the unit"),
     ("tests/fixtures/django/README.md", "creates the fixtures"),
 ];
 
@@ -41,18 +42,36 @@ struct Walkthrough {
     before: &'static str,
     /// Blocks that contain one of these texts are left out.
     left_out: &'static [&'static str],
+    /// Blocks that contain one of these texts fail with exit code 1, as the document says.
+    failing: &'static [&'static str],
+    /// Blocks that contain one of these texts are one command that runs until it is stopped with Ctrl-C.
+    stopped: &'static [&'static str],
+    /// Further texts of the document, and what replaces them.
+    replaced: Vec<(&'static str, String)>,
     database: TestDatabase,
 }
 
 impl Walkthrough {
     fn new(path: &'static str, database: Engine) -> Self {
-        Self { path, before: "", left_out: &[], database: TestDatabase::new(database) }
+        Self {
+            path,
+            before: "",
+            left_out: &[],
+            failing: &[],
+            stopped: &[],
+            replaced: Vec::new(),
+            database: TestDatabase::new(database),
+        }
     }
 
     /// Replaces the servers and the ports of the document.
     fn replaced(&self, text: &str, ports: &[String; 3]) -> String {
         let url = self.database.url();
         let server = url.rsplit_once('/').map_or(url, |(server, _)| server);
+        let mut text = text.to_owned();
+        for (documented, own) in &self.replaced {
+            text = text.replace(documented, own);
+        }
         text.replace("postgres://kairos:PASSWORD@db.example/kairos", url)
             .replace("postgres://kairos@db.example/kairos", url)
             .replace("postgres://kairos@db.example", server)
@@ -75,7 +94,8 @@ impl Walkthrough {
         add_commands(&mut script, self.before, "before");
         let blocks = blocks(&document);
         for (number, block) in blocks.iter().enumerate() {
-            if self.left_out.iter().any(|text| block.text.contains(text)) {
+            let is_one_of = |texts: &[&str]| texts.iter().any(|text| block.text.contains(text));
+            if is_one_of(self.left_out) {
                 continue;
             }
             let name = block.text.lines().next().and_then(|line| line.strip_prefix("# "));
@@ -83,6 +103,14 @@ impl Walkthrough {
                 // The document shows the error that the commands print.
                 ("sh", _) if blocks.get(number + 1).is_some_and(|next| next.text.starts_with("ERROR:")) => {
                     let _ = write!(script, "if\n{}then echo 'no error' >&2; exit 1; fi\n", block.text);
+                }
+                ("sh", _) if is_one_of(self.failing) => {
+                    let _ = write!(script, "code=0\n{{\n{}}} || code=$?\ntest $code = 1\n", block.text);
+                }
+                // bash becomes the command, so that the exit code is that of the command.
+                ("sh", _) if is_one_of(self.stopped) => {
+                    add_input(&mut script, "cat > command", &block.text);
+                    script += "timeout --preserve-status --signal INT 4 bash -c \"$(cat command)\"\n";
                 }
                 ("sh", _) => add_commands(&mut script, &block.text, &format!("block {number}")),
                 ("toml", Some(name)) => add_input(&mut script, &format!("cat > {name}"), &block.text),
@@ -179,6 +207,18 @@ fn the_production_settings_are_the_same_in_both_documents() {
         found.unwrap_or_else(|| panic!("{path} has no kairos.toml")).text
     };
     assert_eq!(settings("README.md"), settings("docs/production.md"));
+
+    // The test of docs/production.md runs them.
+    let document = |path: &str| blocks(&fs::read_to_string(repository().join(path)).unwrap());
+    let readme =
+        document("README.md").into_iter().find(|block| block.text.contains("KAIROS_IDENTITY_CONFIG"));
+    let guide: String = document("docs/production.md").into_iter().map(|block| block.text).collect();
+    for command in readme.unwrap().text.lines() {
+        assert!(
+            guide.lines().any(|line| line.starts_with(command)),
+            "docs/production.md does not run {command}"
+        );
+    }
 }
 
 #[test]
@@ -216,6 +256,37 @@ fn the_metrics_are_read_as_their_page_says() {
 #[test]
 fn an_upgrade_migrates_the_database() {
     Walkthrough::new("docs/upgrade.md", Engine::Sqlite).run();
+}
+
+#[test]
+fn the_guide_for_django_leads_to_the_service_and_back() {
+    let fixture = repository().join("tests/fixtures/django/documented.sqlite3");
+    Walkthrough {
+        before: "cp FIXTURE django.sqlite3",
+        replaced: vec![("FIXTURE", fixture.display().to_string())],
+        // Rows are in conflict, and the operator must decide.
+        failing: &["--dry-run"],
+        stopped: &["--follow", "ACCEPT_AUTH_TOKEN_UNTIL"],
+        ..Walkthrough::new("docs/moving-from-django.md", Engine::Postgres)
+    }
+    .run();
+}
+
+#[test]
+fn the_page_of_pgbouncer_ends_with_a_service_behind_it() {
+    let cluster = Postgres::shared();
+    let database = cluster.create_database();
+    let pgbouncer = PgBouncer::start(cluster, "postgres", 3);
+    Walkthrough {
+        before: "openssl rand -base64 32 > secret.key && chmod 600 secret.key\n\
+                 export KAIROS_IDENTITY_SECRET_KEY_FILE=secret.key",
+        replaced: vec![
+            ("postgres://kairos@db.example/kairos", database.url().to_owned()),
+            ("postgres://kairos@pgbouncer.example:6432/kairos", pgbouncer.url(&database)),
+        ],
+        ..Walkthrough::new("docs/pgbouncer.md", Engine::Sqlite)
+    }
+    .run();
 }
 
 #[test]

@@ -3,7 +3,6 @@
 
 mod again;
 mod conflicts;
-mod document;
 mod follow;
 mod logins;
 mod moves;
