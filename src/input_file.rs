@@ -113,7 +113,7 @@ impl fmt::Display for ShownPath<'_> {
 pub struct SecretFile {
     /// The text.
     pub text: String,
-    /// A warning if other users may read or replace the file.
+    /// A warning if other users may read or replace the file, or if it belongs to another user.
     pub warning: Option<String>,
 }
 
@@ -169,7 +169,8 @@ pub fn read_secret(path: &Path) -> Result<SecretFile, InputFileError> {
             path.display()
         )
     });
-    let warnings: Vec<_> = shared.into_iter().chain(replaceable(path)).collect();
+    let foreign = process_user().and_then(|user| of_other_user(path, &metadata, user));
+    let warnings: Vec<_> = shared.into_iter().chain(foreign).chain(replaceable(path)).collect();
     Ok(SecretFile { text, warning: (!warnings.is_empty()).then(|| warnings.join("; ")) })
 }
 
@@ -185,11 +186,30 @@ fn replaceable(path: &Path) -> Option<String> {
     })
 }
 
+/// Returns a warning if the file belongs to another user than root and that of this process: its owner may
+/// change it, whatever its mode is. It is no error, because a container may see its files under another user.
+fn of_other_user(path: &Path, metadata: &Metadata, process_user: u32) -> Option<String> {
+    let owner = metadata.uid();
+    let is_foreign = metadata.is_file() && owner != 0 && owner != process_user;
+    is_foreign.then(|| {
+        format!(
+            "{} belongs to the user {owner}, who may change it: run `chown {process_user} {}`",
+            ShownPath(path),
+            path.display()
+        )
+    })
+}
+
 /// True if the file belongs to the user of this process, who can then make it private. A file of another user
 /// may have to be read through its group, as secrets that a container gets from the system (mode 0440).
 fn is_own(metadata: &Metadata) -> bool {
     // Without `/proc`, the owner cannot be compared. True then leads to a warning rather than to none.
-    fs::metadata("/proc/self").map_or(true, |process| process.uid() == metadata.uid())
+    process_user().is_none_or(|user| user == metadata.uid())
+}
+
+/// Returns the number of the user of this process; `None` without `/proc`.
+fn process_user() -> Option<u32> {
+    fs::metadata("/proc/self").ok().map(|process| process.uid())
 }
 
 /// Opens a file, and returns it with its metadata.
@@ -298,6 +318,25 @@ mod tests {
     fn a_file_that_is_too_large_or_not_text_is_refused() {
         assert!(refusal(&vec![b'#'; 40 << 20]).contains("larger than 4 MiB"));
         assert!(refusal(b"key\xff").contains("byte 4"));
+    }
+
+    #[test]
+    fn a_file_of_another_user_is_warned_of() {
+        const OTHER: u32 = 4_321;
+        let (_folder, path) = file(b"key", 0o600);
+        let own = process_user().unwrap();
+        let warning = |process_user| of_other_user(&path, &fs::metadata(&path).unwrap(), process_user);
+        assert_eq!(warning(own), None);
+        if own == 0 {
+            assert_eq!(warning(OTHER), None, "root may change every file");
+            std::os::unix::fs::chown(&path, Some(OTHER), None).unwrap();
+            assert_eq!(warning(OTHER), None);
+            let read = read_secret(&path).unwrap().warning.unwrap();
+            assert!(read.contains("belongs to the user 4321, who may change it: run `chown 0 "), "{read}");
+        } else {
+            let text = warning(own + 1).unwrap();
+            assert!(text.contains(&format!("belongs to the user {own}, who may change it")), "{text}");
+        }
     }
 
     #[test]
