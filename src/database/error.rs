@@ -211,7 +211,17 @@ fn is_damaged(message: &str) -> bool {
         "file is not a database",
         "disk I/O error",
     ];
-    SqlState::of(message).map_or_else(|| contains_any(message, &SQLITE), SqlState::is_damage)
+    // The folders in which PostgreSQL keeps tables and the states of transactions. It names a file by them, in
+    // every language; a right that a role lacks is one on a table.
+    const FOLDERS: [&str; 5] = ["base/", "global/", "pg_tblspc/", "pg_xact/", "pg_multixact/"];
+    match SqlState::of(message) {
+        None => contains_any(message, &SQLITE),
+        Some(state) => {
+            // The server itself may not open one of its files.
+            let is_file_denied = state.is_insufficient_privilege() && contains_any(message, &FOLDERS);
+            state.is_damage() || is_file_denied
+        }
+    }
 }
 
 fn contains_any(message: &str, parts: &[&str]) -> bool {

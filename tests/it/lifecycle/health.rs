@@ -1,8 +1,9 @@
 //! The health status: SERVING only while users can log in. Look-ups have a status of their own.
 
 use std::{
-    fs::OpenOptions,
-    os::unix::fs::FileExt,
+    fs::{self, OpenOptions},
+    os::unix::fs::{FileExt, PermissionsExt},
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -300,6 +301,42 @@ async fn an_unreadable_page_is_reported_as_damage_and_nothing_serves() {
     // The log is written by a thread of its own.
     server.logged("Database damaged").await;
     server.logged("Call failed: database damaged").await;
+}
+
+/// What PostgreSQL says about each of these files is in another language here; only its code counts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_postgresql_cannot_read_is_reported_as_damage_and_nothing_serves() {
+    let deny = |file: &Path| fs::set_permissions(file, fs::Permissions::from_mode(0)).unwrap();
+    let remove = |file: &Path| fs::remove_file(file).unwrap();
+    let overwrite = |file: &Path| fs::write(file, [0xff; 8_192]).unwrap();
+    let faults: [(&str, &dyn Fn(&Path)); 3] =
+        [("denied", &deny), ("removed", &remove), ("overwritten", &overwrite)];
+
+    let cluster = Postgres::own_in("de");
+    let mut damaged = Vec::new();
+    for (name, fault) in faults {
+        let (database, url) = cluster.create_database_of(name);
+        let server = TestServer::on_url(url).start().await;
+        let ada = server.member("ada").await;
+        let file = "SELECT current_setting('data_directory') || '/' || pg_relation_filepath('core_user')";
+        damaged.push((server, ada, fault, PathBuf::from(cluster.psql(database.name(), file))));
+    }
+    cluster.psql("postgres", "CHECKPOINT");
+    // It closes the files, and forgets their pages.
+    cluster.stop_immediate();
+    for (_, _, fault, file) in &damaged {
+        fault(file);
+    }
+    cluster.start();
+
+    for (server, ada, ..) in damaged {
+        server.logged("Database damaged").await;
+        becomes(&server, NOTHING).await;
+        let request = ResolveTokenRequest { auth_token: ada.auth_token };
+        let refusal = server.client().await.resolve_token(request).await.unwrap_err();
+        assert_refused(&refusal, Code::DataLoss, "INTERNAL");
+        assert!(!server.log().contains("the role of the service needs SELECT"), "{}", server.log());
+    }
 }
 
 /// The time limit of a write begins when it is enqueued, not when its turn comes.
