@@ -7,10 +7,7 @@
 use std::{
     fmt::{self, Write},
     hash::Hash,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -112,26 +109,39 @@ pub trait ManyLabels: Labels {
 #[derive(Debug, Clone)]
 pub struct Counts<L> {
     counters: Family<L, Counter>,
-    /// Number of sets that may still be added.
-    free: Arc<AtomicUsize>,
+    /// Number of sets that may still be added. Locked while one is added.
+    free: Arc<Mutex<usize>>,
 }
 
 impl<L: ManyLabels> Counts<L> {
     /// Creates counters for at most `max` sets of labels, not counting those for others.
     #[must_use]
     pub fn new(max: usize) -> Self {
-        Self { counters: Family::default(), free: Arc::new(AtomicUsize::new(max)) }
+        Self { counters: Family::default(), free: Arc::new(Mutex::new(max)) }
     }
 
     /// Adds `count` to the counter of these labels.
     pub fn add(&self, labels: &L, count: u64) {
         if let Some(counter) = self.counters.get(labels) {
             counter.inc_by(count);
-        } else if try_decrement(&self.free) {
+        } else if self.has_room_for(labels) {
             self.counters.get_or_create(labels).inc_by(count);
         } else {
             self.counters.get_or_create(&labels.others()).inc_by(count);
         }
+    }
+
+    /// True if the counter of these labels exists, or can still be added, which is then done.
+    fn has_room_for(&self, labels: &L) -> bool {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another thread may have added it meanwhile.
+        if self.counters.get(labels).is_some() {
+            return true;
+        }
+        let Some(left) = free.checked_sub(1) else { return false };
+        *free = left;
+        drop(self.counters.get_or_create(labels));
+        true
     }
 
     /// Adds these counters to a registry. The format appends `_total` to `name`.
@@ -146,11 +156,6 @@ impl<L: ManyLabels> Counts<L> {
     pub fn encode(&self, encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str) -> fmt::Result {
         self.counters.encode(encoder.encode_descriptor(name, help, None, self.counters.metric_type())?)
     }
-}
-
-/// Subtracts one. Returns false, and changes nothing, at zero.
-fn try_decrement(left: &AtomicUsize) -> bool {
-    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
 }
 
 /// A label value whose text is shared.
@@ -269,6 +274,26 @@ mod tests {
             assert!(text.contains(&format!("calls_total{{name=\"{name}\"}} {total}\n")), "{text}");
         }
         assert_eq!(text.matches("calls_total{").count(), 3, "{text}");
+    }
+
+    #[test]
+    fn threads_that_add_the_same_labels_use_up_one_set() {
+        const THREADS: usize = 8;
+        for _ in 0..200 {
+            let (counts, start) = (Counts::new(2), std::sync::Barrier::new(THREADS));
+            std::thread::scope(|scope| {
+                for _ in 0..THREADS {
+                    scope.spawn(|| {
+                        start.wait();
+                        counts.add(&Name { name: "a".to_owned() }, 1);
+                    });
+                }
+            });
+            let mut registry = Registry::default();
+            counts.register(&mut registry, "calls", "Calls");
+            counts.add(&Name { name: "b".to_owned() }, 1);
+            assert!(encoded(&registry).contains("{name=\"b\"} 1"), "{}", encoded(&registry));
+        }
     }
 
     #[test]
