@@ -33,8 +33,8 @@ impl ClockWatch {
         Self(Arc::new(Mutex::new(Readings::new(clock, pause))))
     }
 
-    /// Pauses if the times in `store` show that the clock may have jumped before this process watched it. Only
-    /// the first success has an effect.
+    /// Pauses if the times in `store` show that the clock may have jumped before this process watched it.
+    /// Only the first success has an effect.
     ///
     /// # Errors
     /// A database error.

@@ -57,8 +57,8 @@ pub struct Housekeeping {
 
 impl Housekeeping {
     /// Creates the job. Rows are kept for the retention times, and sessions until they expire. Nothing is
-    /// deleted by its age in a pause of `clock_watch`. `origin` is recorded in the audit event of each deleted
-    /// user.
+    /// deleted by its age in a pause of `clock_watch`. `origin` is recorded in the audit event of each
+    /// deleted user.
     #[must_use]
     pub fn new(
         store: Store,

@@ -317,7 +317,8 @@ const WORDS_OF_OTHERS: [(&str, &str); 10] = [
 
 /// Returns the known name that `name` most likely means: the one whose spelling is most similar, if one is
 /// similar enough, or else the first one of which it is the beginning. Each known name comes with its last
-/// part, without the section: `name` may lack the section. Of equally similar names the first one is returned.
+/// part, without the section: `name` may lack the section. Of equally similar names the first one is
+/// returned.
 fn nearest(name: &str, known: impl Iterator<Item = (String, String)>) -> Option<String> {
     /// One wrong letter of four. An unrelated name gets no suggestion.
     const SIMILARITY_MIN: f64 = 0.75;

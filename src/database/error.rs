@@ -211,8 +211,8 @@ fn is_damaged(message: &str) -> bool {
         "file is not a database",
         "disk I/O error",
     ];
-    // The folders in which PostgreSQL keeps tables and the states of transactions. It names a file by them, in
-    // every language; a right that a role lacks is one on a table.
+    // The folders in which PostgreSQL keeps tables and the states of transactions. It names a file by them,
+    // in every language; a right that a role lacks is one on a table.
     const FOLDERS: [&str; 5] = ["base/", "global/", "pg_tblspc/", "pg_xact/", "pg_multixact/"];
     match SqlState::of(message) {
         None => contains_any(message, &SQLITE),

@@ -7,8 +7,8 @@ use tokio_postgres::error::SqlState;
 use super::postgres_connect::{Connector, PostgresOptions};
 use crate::{clock::Clock, database::DatabaseError};
 
-/// The time from the beginning of an attempt to the next one, if the attempt does not take longer, and between
-/// two lines in the log.
+/// The time from the beginning of an attempt to the next one, if the attempt does not take longer, and
+/// between two lines in the log.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The errors of a server that will accept connections later: it starts, stops or is full.

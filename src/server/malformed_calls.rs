@@ -1,5 +1,5 @@
-//! Logs the calls that h2 resets because they are malformed (RFC 9113, section 8.1.1). They reach no layer that
-//! could answer them, and their clients see no more than the error code.
+//! Logs the calls that h2 resets because they are malformed (RFC 9113, section 8.1.1). They reach no layer
+//! that could answer them, and their clients see no more than the error code.
 
 use std::net::SocketAddr;
 

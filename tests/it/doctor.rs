@@ -121,7 +121,7 @@ async fn everything_that_is_wrong_is_found_in_one_run() {
     assert!(stderr(&output).contains("findings are failures"), "{}", stderr(&output));
 }
 
-/// PostgreSQL looks in `public` first, where a function stands for a clock that is an hour ahead.
+/// PostgreSQL looks in `public` first, where a function returns a time that is an hour ahead.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_differs_from_that_of_the_server_is_found() {
     let cluster = Postgres::shared();

@@ -109,7 +109,7 @@ def main(address, mail_folder, proto_folder):
     rejection(api.FindUser, pb.FindUserRequest(username="bob"), grpc.StatusCode.NOT_FOUND, "USER_NOT_FOUND")
     api.ResendVerificationEmail(pb.ResendVerificationEmailRequest(email="unknown@example.com"))
 
-    # grpcio sends the list of addresses as `:authority`, which HTTP/2 does not allow. The service's log says so.
+    # grpcio sends the list of addresses as `:authority`, which HTTP/2 does not allow. The service logs it.
     with grpc.insecure_channel(f"ipv4:{address},{address}") as without_authority:
         try:
             pb_grpc.IdentityServiceStub(without_authority).ResolveToken(pb.ResolveTokenRequest(), timeout=10)
