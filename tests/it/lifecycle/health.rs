@@ -303,14 +303,16 @@ async fn an_unreadable_page_is_reported_as_damage_and_nothing_serves() {
     server.logged("Call failed: database damaged").await;
 }
 
+/// The name of a fault, and what causes it in a file.
+type FileFault = (&'static str, fn(&Path));
+
 /// What PostgreSQL says about each of these files is in another language here; only its code counts.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_postgresql_cannot_read_is_reported_as_damage_and_nothing_serves() {
-    let deny = |file: &Path| fs::set_permissions(file, fs::Permissions::from_mode(0)).unwrap();
+    let deny = |file: &Path| fs::set_permissions(file, fs::Permissions::from_mode(0o000)).unwrap();
     let remove = |file: &Path| fs::remove_file(file).unwrap();
     let overwrite = |file: &Path| fs::write(file, [0xff; 8_192]).unwrap();
-    let faults: [(&str, &dyn Fn(&Path)); 3] =
-        [("denied", &deny), ("removed", &remove), ("overwritten", &overwrite)];
+    let faults: [FileFault; 3] = [("denied", deny), ("removed", remove), ("overwritten", overwrite)];
 
     let cluster = Postgres::own_in("de");
     let mut damaged = Vec::new();
