@@ -31,7 +31,7 @@ impl Disagreements {
         tracing::warn!(
             issuer = claims.iss,
             audience = claims.aud,
-            "A valid access token was refused: it is of issuer {} for {}, and this instance has \
+            "An access token that this service signed was refused: it is of issuer {} for {}, and this instance has \
              session.issuer = {} and session.audience = {}. Give all instances the same; after a change of \
              these settings, earlier tokens are refused until they expire",
             claims.iss,
@@ -49,7 +49,7 @@ impl Disagreements {
         let ahead = issued_at.since(now).as_secs();
         tracing::warn!(
             seconds = ahead,
-            "A valid access token was refused: it was issued {ahead} s after the time of this machine's clock, \
+            "An access token that this service signed was refused: it was issued {ahead} s after the time of this machine's clock, \
              and at most {} s are accepted. The clock of another instance is ahead, or this one is behind: \
              synchronize them (NTP)",
             ISSUED_AHEAD_MAX.as_secs()

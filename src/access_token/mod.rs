@@ -158,8 +158,8 @@ impl AccessTokens {
     ///
     /// # Errors
     /// [`InvalidAccessToken`] otherwise. The error does not contain the reason, because the token may be an
-    /// attacker's. If a key of this service signed the token, and another instance would accept it, the
-    /// reason is logged.
+    /// attacker's. If a key of this service signed the token, and its issuer, its audience or its time
+    /// is wrong here, the reason is logged.
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<AccessClaims, InvalidAccessToken> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(InvalidAccessToken);

@@ -41,8 +41,8 @@ impl ClockWatch {
     pub(super) async fn compare_with_store(&self, store: &Store) -> Result<(), DatabaseError> {
         let unchecked = self.readings().unchecked_period();
         if let Some((begin, end)) = unchecked {
-            let (before, after) = store.audit_times_around(begin, end).await?;
-            self.readings().compare_with_stored_times(before, after);
+            let silence = store.silence_of_audit(begin, end, SILENCE_MIN).await?;
+            self.readings().compare_with_stored_times(silence);
         }
         Ok(())
     }
@@ -91,13 +91,14 @@ impl Readings {
     }
 
     /// Pauses if no audit event was stored for a day or more, and that silence ended in the period that
-    /// [`Readings::unchecked_period`] returned, or lasted until the start: the clock may have jumped at its
-    /// end. `before` is the time of the last event before the period, and `after` that of the first event in
-    /// it. Only the first call has an effect.
-    fn compare_with_stored_times(&mut self, before: Option<Timestamp>, after: Option<Timestamp>) {
-        let Some((now, instant)) = self.unchecked.take() else { return };
-        let silence = before.map_or(Duration::ZERO, |before| after.unwrap_or(now).since(before));
-        if silence >= SILENCE_MIN && !self.pause.is_zero() {
+    /// [`Readings::unchecked_period`] returned: the clock may have jumped at its end. `silence` is its
+    /// beginning and its end. Only the first call has an effect.
+    fn compare_with_stored_times(&mut self, silence: Option<(Timestamp, Timestamp)>) {
+        let Some((_, instant)) = self.unchecked.take() else { return };
+        if let Some((last, next)) = silence
+            && !self.pause.is_zero()
+        {
+            let silence = next.since(last);
             self.trusted = None;
             self.paused_since = Some(instant);
             tracing::warn!(
@@ -124,8 +125,8 @@ impl Readings {
         if jumped >= JUMP_MIN && !self.pause.is_zero() {
             tracing::warn!(
                 minutes = jumped.as_secs() / 60,
-                "The clock jumped forward by {} min; expired rows are not deleted for {} h, or until it is corrected",
-                jumped.as_secs() / 60,
+                "The clock jumped forward by {}; expired rows are not deleted for {} h, or until it is corrected",
+                shown(jumped),
                 self.pause.as_secs_f64() / 3_600.0
             );
             self.paused_since = Some(seen.1);
@@ -142,6 +143,14 @@ impl Readings {
         }
         self.paused_since = None;
         Some(seen.0)
+    }
+}
+
+/// Writes a jump in minutes, or in hours if it is long.
+fn shown(jump: Duration) -> String {
+    match jump.as_secs() / 60 {
+        minutes if minutes < 120 => format!("{minutes} min"),
+        minutes => format!("{} h", minutes / 60),
     }
 }
 
@@ -199,16 +208,13 @@ mod tests {
 
     #[test]
     fn a_start_after_a_day_without_events_pauses() {
-        let hour = Duration::from_hours(1);
-        for (before, after, is_paused) in [
-            (None, None, false),
-            (Some(START.minus(MONTH + hour)), None, true),
-            (Some(START.minus(MONTH + hour)), Some(START.minus(hour)), true),
-            (Some(START.minus(MONTH + hour)), Some(START.minus(MONTH).plus(hour)), false),
-        ] {
-            let (_, mut readings) = readings(MONTH);
-            readings.compare_with_stored_times(before, after);
-            assert_eq!(readings.deletion_time().is_none(), is_paused, "{before:?} {after:?}");
+        let silence = (START.minus(MONTH), START.minus(MONTH).plus(SILENCE_MIN));
+        for (pause, silence, is_paused) in
+            [(MONTH, None, false), (MONTH, Some(silence), true), (Duration::ZERO, Some(silence), false)]
+        {
+            let (_, mut readings) = readings(pause);
+            readings.compare_with_stored_times(silence);
+            assert_eq!(readings.deletion_time().is_none(), is_paused, "{pause:?} {silence:?}");
         }
     }
 
@@ -220,7 +226,7 @@ mod tests {
             clock.set(START.plus(JUMP_MIN + Duration::from_secs(30)));
             assert_eq!(jumped.deletion_time(), None);
             let (_, mut silent) = readings(MONTH);
-            silent.compare_with_stored_times(Some(START.minus(MONTH)), None);
+            silent.compare_with_stored_times(Some((START.minus(MONTH), START)));
         })
         .await;
         let [jump, silence] = warnings.as_slice() else { panic!("{warnings:?}") };

@@ -29,6 +29,10 @@ const FIRST_PAUSE: Duration = Duration::from_mins(1);
 /// calls can write thousands of events in a minute.
 const AUDIT_INTERVAL: Duration = Duration::from_mins(1);
 
+/// Pause between two readings of the clock, so that a jump is logged soon. Between two rounds, a registration
+/// may ask for them too.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Pause between two transactions of one round, so that other writers can run.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -98,7 +102,13 @@ impl Housekeeping {
                 stop.run_until_cancelled(self.purge_audit()).await;
             }
         };
-        tokio::join!(purges, audit_purges);
+        let clock_checks = async {
+            while stop.run_until_cancelled(tokio::time::sleep(CLOCK_INTERVAL)).await.is_some() {
+                // An error is one of the purges too, which log it.
+                let _ = stop.run_until_cancelled(self.clock_watch.deletion_time(&self.store)).await;
+            }
+        };
+        tokio::join!(purges, audit_purges, clock_checks);
     }
 
     /// Deletes audit events if there are too many, and logs their number.
@@ -120,11 +130,11 @@ impl Housekeeping {
         let excess = self.store.excess_audit_events(i64::from(self.audit_rows_max)).await?;
         while *deleted < excess {
             let left = excess - *deleted;
-            let now = self.store.delete_least_valuable_audit_events(left).await?;
-            if now == 0 {
+            let deleted_now = self.store.delete_least_valuable_audit_events(left).await?;
+            if deleted_now == 0 {
                 break;
             }
-            *deleted += i64::try_from(now).unwrap_or(left);
+            *deleted += i64::try_from(deleted_now).unwrap_or(left);
             tokio::time::sleep(PAUSE).await;
         }
         Ok(())

@@ -16,7 +16,7 @@ use super::{
     output::print_error,
     reason,
     serve::{self, Port},
-    server_clock::{self, difference_from_server},
+    server_clock::difference_from_server,
     signing, store,
 };
 use crate::{
@@ -150,7 +150,7 @@ impl Doctor {
         list.finish()?;
         match report.0.iter().filter(|finding| finding.status == Status::Failed).count() {
             0 => Ok(()),
-            failed => Err(format!("{failed} of {} findings are failures", report.0.len())),
+            failed => Err(format!("{failed} of {} checks failed", report.0.len())),
         }
     }
 }
@@ -366,13 +366,13 @@ async fn check_server(report: &mut Report, store: &Store) {
     match announced("clock", difference_from_server(store, &Clock::system())).await {
         Ok(None) => {}
         Ok(Some(difference)) => {
-            let status = match difference {
-                _ if difference <= CLOCK_DIFFERENCE_OK_MAX => Status::Ok,
-                _ if difference <= CLOCK_DIFFERENCE_WARNED_MAX => Status::Warning,
+            let status = match difference.amount {
+                amount if amount <= CLOCK_DIFFERENCE_OK_MAX => Status::Ok,
+                amount if amount <= CLOCK_DIFFERENCE_WARNED_MAX => Status::Warning,
                 _ => Status::Failed,
             };
             let way_out = if status == Status::Ok { "" } else { ": synchronize both (NTP)" };
-            report.add("clock", status, format!("{}{way_out}", server_clock::said(difference)));
+            report.add("clock", status, format!("{difference}{way_out}"));
         }
         Err(error) => report.add("clock", Status::Failed, reason(error)),
     }

@@ -208,6 +208,7 @@ impl Command {
         let runtime = builder.enable_all().event_interval(EVENT_INTERVAL).build();
         let runtime = runtime.map_err(|error| format!("cannot start the async runtime: {error}"))?;
         let done = runtime.block_on(async {
+            signals::handle_file_size_limit()?;
             match self {
                 Self::Serve(_) => serve::run(settings, &sources, &telemetry).await,
                 Self::Migrate => migrate::run(&settings).await,

@@ -50,37 +50,39 @@ pub(super) struct Man {
 }
 
 impl Man {
-    /// Writes a page for the program and for each of its commands: all of them or none.
+    /// Writes a page for the program and for each of its commands. All pages are on the disk before the first
+    /// gets its name, so a full disk leaves none.
     pub(super) fn run(&self, command: Command) -> Result<(), Failure> {
         let failure = |folder: &Path, reason: &str| format!("--to: {}: {reason}", ShownPath(folder));
         if !self.to.is_dir() {
             return Err(failure(&self.to, "it is not a folder: create it first"));
         }
-        self.write_pages(command).map_err(|error| failure(&self.to, &io_reason(&error)))
-    }
-
-    fn write_pages(&self, command: Command) -> io::Result<()> {
         publish::remove_leftovers(&self.to);
         let mut command = command.disable_help_subcommand(true);
         command.build();
         let mut drafts = Vec::new();
-        self.write_drafts(&command, &mut drafts)?;
-        // Every page is on the disk before the first one gets its name.
-        drafts.into_iter().try_for_each(|draft| draft.publish(Existing::Replace))
+        self.write_drafts(&command, &mut drafts).map_err(|error| failure(&self.to, &io_reason(&error)))?;
+        for (page, draft) in drafts {
+            draft.publish(Existing::Replace).map_err(|error| failure(&page, &io_reason(&error)))?;
+        }
+        Ok(())
     }
 
     /// Writes the drafts of the pages of a command and of its subcommands.
-    fn write_drafts(&self, command: &Command, drafts: &mut Vec<Draft>) -> io::Result<()> {
+    fn write_drafts(&self, command: &Command, drafts: &mut Vec<(PathBuf, Draft)>) -> io::Result<()> {
         let page = clap_mangen::Man::new(command.clone());
-        let mut draft = Draft::create(&self.to.join(page.get_filename()))?;
+        let path = self.to.join(page.get_filename());
+        let mut draft = Draft::create(&path)?;
         let mut text = Vec::new();
         page.render(&mut text)?;
         draft.file().write_all(&text)?;
         // A page is for all users.
         draft.file().set_permissions(Permissions::from_mode(0o644))?;
         draft.file().sync_all()?;
-        drafts.push(draft);
-        let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
-        shown.into_iter().try_for_each(|command| self.write_drafts(command, drafts))
+        drafts.push((path, draft));
+        for command in command.get_subcommands().filter(|command| !command.is_hide_set()) {
+            self.write_drafts(command, drafts)?;
+        }
+        Ok(())
     }
 }

@@ -17,6 +17,12 @@ pub(super) struct Signals {
     interrupt: Signal,
 }
 
+/// Makes a write beyond the limit of the size of files (`ulimit -f`) fail as a write to a full disk does. By
+/// default the signal SIGXFSZ ends the process without a word.
+pub(super) fn handle_file_size_limit() -> Result<(), Failure> {
+    signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map(drop).map_err(reason)
+}
+
 impl Signals {
     /// Starts to receive the signals. From now on they no longer terminate the process by themselves.
     pub(super) fn listen() -> Result<Self, Failure> {

@@ -82,7 +82,8 @@ pub(super) fn refuse_lost_database(path: &Path) -> Result<(), Failure> {
 /// Refuses to create a database beside files that belong to a missing or empty one. `way_out` tells the
 /// operator what to do if these files are not needed.
 fn refuse_leftovers(path: &Path, suffixes: &[&str], way_out: &str) -> Result<(), Failure> {
-    if std::fs::metadata(path).is_ok_and(|file| file.len() > 0) {
+    let has_tables = !is_without_tables(path) || with_suffix(path, "-wal").exists();
+    if std::fs::metadata(path).is_ok_and(|file| file.len() > 0) && has_tables {
         return Ok(());
     }
     let found = suffixes.iter().map(|suffix| with_suffix(path, suffix)).filter(|file| file.exists());
@@ -96,6 +97,16 @@ fn refuse_leftovers(path: &Path, suffixes: &[&str], way_out: &str) -> Result<(),
         path.display(),
         found.join(", ")
     ))
+}
+
+/// True for a database of SQLite that consists of one page without tables: all that it held was in its WAL.
+/// The page has the number of its tables at this place (<https://www.sqlite.org/fileformat.html>, section
+/// 1.6).
+fn is_without_tables(path: &Path) -> bool {
+    const CELLS_AT: usize = 103;
+    const PAGE_BYTES: u64 = 4_096;
+    std::fs::metadata(path).is_ok_and(|file| file.len() == PAGE_BYTES)
+        && std::fs::read(path).is_ok_and(|page| page.get(CELLS_AT..CELLS_AT + 2) == Some(&[0, 0]))
 }
 
 /// Formats the error for a database file that does not exist.

@@ -60,7 +60,8 @@ section! {
         startup_wait: Span<0, 3_600_000> = "60s",
         /// How long no row is deleted because of its age, after the clock has jumped forward by an hour or
         /// more, or after a start that finds a day without any stored event. An operator can correct a wrong
-        /// clock in this time. `0s`: never pause.
+        /// clock in this time. Meanwhile no registration replaces an earlier one that was never verified.
+        /// `0s`: never pause.
         deletion_pause: Span<0, 2_592_000_000> = "24h",
         /// PostgreSQL: maximum number of pooled connections on which writes run. Reads have an eighth more
         /// (at least one), on which they go on while writes hang, as behind a synchronous standby that is

@@ -51,7 +51,7 @@ pub enum ConfigError {
         set_by: SettingSource,
     },
     /// A key or a variable that is not a setting, most likely because it is misspelt.
-    #[error("{key} is not a setting ({set_by}){}; docs/CONFIG.md lists all settings", did_you_mean(nearest.as_deref()))]
+    #[error("{key} is not a setting ({set_by}){} docs/CONFIG.md lists all settings", did_you_mean(nearest.as_deref()))]
     UnknownKey {
         /// The unknown key or variable.
         key: String,
@@ -176,5 +176,5 @@ fn write_instead(suggestion: Option<&str>, set_by: &SettingSource) -> String {
 }
 
 fn did_you_mean(nearest: Option<&str>) -> String {
-    nearest.map(|nearest| format!(": did you mean {nearest}?")).unwrap_or_default()
+    nearest.map_or_else(|| ";".to_owned(), |nearest| format!(": did you mean {nearest}?"))
 }

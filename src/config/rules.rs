@@ -13,6 +13,9 @@ const COST_MIN: u32 = 10;
 const LOW_COST: &str = "password.cost: below 10, passwords could be guessed too fast from stolen hashes: use 10 or more; \
                         tests may allow less with --insecure-low-cost";
 
+/// The port of the default `mail.public-base-url`.
+const DEFAULT_HTTP_PORT: u16 = 50_080;
+
 /// A rule: whether it holds, the error message if it does not, and the settings that it compares.
 type Rule = (bool, &'static str, &'static [&'static str]);
 
@@ -68,7 +71,7 @@ impl Settings {
     }
 
     /// Returns each doubt about a setting that has no effect or a bad one.
-    fn effect_doubts(&self, sources: &Sources) -> [Rule; 6] {
+    fn effect_doubts(&self, sources: &Sources) -> [Rule; 7] {
         let is_public = |address: SocketAddr| !address.ip().is_loopback();
         let (server, http) = (&self.server, &self.http);
         [
@@ -93,6 +96,15 @@ impl Settings {
                 http.listen.is_some() || self.pages.templates.is_none(),
                 "pages.templates has no effect while http.listen is empty: nothing serves the pages",
                 &["pages.templates", "http.listen"],
+            ),
+            (
+                !sources.is_default("mail.public-base-url")
+                    || sources.is_default("http.listen")
+                    || http
+                        .listen
+                        .is_none_or(|listen| listen.port() == 0 || listen.port() == DEFAULT_HTTP_PORT),
+                "the links in mails lead to another port than http.listen: set mail.public-base-url",
+                &["mail.public-base-url", "http.listen"],
             ),
             (
                 server.connections_per_peer_max.get() <= server.connections_max.get()
@@ -295,7 +307,10 @@ fn with_values(text: &str, keys: &[&str], sources: &Sources) -> String {
 /// True if a program cannot listen on both addresses. The system chooses another port for each port 0.
 #[must_use]
 pub fn same_port(one: SocketAddr, other: SocketAddr) -> bool {
-    let overlap = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    // `[::]` is for IPv4 too.
+    let contains =
+        |all: SocketAddr, one: SocketAddr| all.ip().is_unspecified() && (all.is_ipv6() || one.is_ipv4());
+    let overlap = one.ip() == other.ip() || contains(one, other) || contains(other, one);
     one.port() == other.port() && one.port() != 0 && overlap
 }
 
@@ -408,6 +423,11 @@ mod tests {
             public.contains("set session.issuer") && !public.contains("set mail.public-base-url"),
             "{public}"
         );
+        assert!(
+            warnings(&[("http.listen", "127.0.0.1:1")]).contains("lead to another port than http.listen")
+        );
+        let own_pages = [("http.listen", "127.0.0.1:1"), ("mail.public-base-url", "http://localhost:1")];
+        assert_eq!(warnings(&own_pages), "");
         let no_port = warnings(&[("http.listen", ""), ("pages.templates", "/pages")]);
         assert!(no_port.contains("pages.templates has no effect while http.listen is empty"), "{no_port}");
         for section in ["server", "http"] {
@@ -424,6 +444,23 @@ mod tests {
         let exposed = warnings(&[("telemetry.listen", "0.0.0.0:50090")]);
         assert!(exposed.contains("every client that reaches telemetry.listen"), "{exposed}");
         assert_eq!(warnings(&[("telemetry.listen", "[::1]:50090")]), "");
+    }
+
+    #[test]
+    fn two_ports_are_the_same_if_one_address_contains_the_other() {
+        for (one, other, is_same) in [
+            ("127.0.0.1:1", "127.0.0.1:1", true),
+            ("127.0.0.1:1", "127.0.0.1:2", false),
+            ("0.0.0.0:1", "127.0.0.1:1", true),
+            ("[::]:1", "127.0.0.1:1", true),
+            ("[::]:1", "[::1]:1", true),
+            ("0.0.0.0:1", "[::1]:1", false),
+            ("127.0.0.1:1", "[::1]:1", false),
+            ("0.0.0.0:0", "0.0.0.0:0", false),
+        ] {
+            let [one, other] = [one, other].map(|address| address.parse().unwrap());
+            assert_eq!((same_port(one, other), same_port(other, one)), (is_same, is_same), "{one} {other}");
+        }
     }
 
     #[test]

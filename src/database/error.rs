@@ -135,8 +135,10 @@ impl DatabaseError {
                 text =
                     format!("another program writes to the file: wait until it is done, or stop it ({text})");
             }
-            let is_named = text.contains(&*path.to_string_lossy());
-            if is_named { cause } else { Cause::new(format!("{text} (database file {})", ShownPath(path))) }
+            if !text.contains(&*path.to_string_lossy()) {
+                text = format!("{text} (database file {})", ShownPath(path));
+            }
+            if text == chain(&cause) { cause } else { Cause::new(text) }
         };
         match self {
             Self::Unavailable(cause) => Self::Unavailable(with_file(cause)),

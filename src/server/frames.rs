@@ -9,6 +9,15 @@ const HEAD_BYTES: usize = 9;
 /// The length of a whole `RST_STREAM` frame.
 const RESET_BYTES: usize = HEAD_BYTES + 4;
 
+/// The kind of a frame that begins a call or its answer (RFC 9113, section 6.2).
+pub(super) const HEADERS: u8 = 1;
+
+/// The kind of a frame that continues the headers of the frame before (RFC 9113, section 6.10).
+pub(super) const CONTINUATION: u8 = 9;
+
+/// The flag of the last frame of headers (RFC 9113, section 6.2).
+pub(super) const END_HEADERS: u8 = 4;
+
 /// The kind of a frame that resets a stream (RFC 9113, section 6.4).
 pub(super) const RST_STREAM: u8 = 3;
 

@@ -15,22 +15,21 @@ use std::{
     time::Instant,
 };
 
-use super::frames::{FrameHead, RST_STREAM};
+use super::frames::{FrameHead, HEADERS, RST_STREAM};
 
 /// h2's limit on streams that the server resets because of frames of the peer, for the life of a connection.
 /// Each occupies memory until the peer has read the reset. The limit takes effect only for a peer that does
 /// not read: a reset is counted here when it is sent.
 pub(super) const LOCAL_RESETS_MAX: usize = 1_024;
 
-/// The number of such streams after which a connection is drained.
+/// The sum of the weights of such resets after which a connection is drained.
 const LOCAL_RESETS_BEFORE_DRAIN: usize = LOCAL_RESETS_MAX / 2;
 
 /// The number of empty DATA frames after which a connection is drained. h2 aborts it after 100.
 const EMPTY_FRAMES_BEFORE_DRAIN: usize = 50;
 
-// Kinds of frames, and the flag of a frame that ends its side of a stream (RFC 9113, sections 6.1 and 6.2).
+// A kind of frames, and the flag of a frame that ends its side of a stream (RFC 9113, sections 6.1 and 6.2).
 const DATA: u8 = 0;
-const HEADERS: u8 = 1;
 const END_STREAM: u8 = 1;
 
 // The error codes of resets that h2 counts (RFC 9113, section 7).

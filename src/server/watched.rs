@@ -12,9 +12,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     budget,
-    frames::FrameReader,
+    frames::{CONTINUATION, END_HEADERS, FrameReader, HEADERS},
     held_bytes::HeldBytes,
-    malformed_calls::{MalformedCalls, is_reset_of_malformed_call},
+    malformed_calls::MalformedCalls,
     peer_account::ConnectionAccount,
     resets::{ReceivedFrames, Resets, weight_of_sent},
 };
@@ -26,6 +26,9 @@ const UNCOUNTED_FRAME_BYTES: usize = 1_024;
 
 /// The most bytes of an unfinished frame. The server accepts the default `SETTINGS_MAX_FRAME_SIZE`.
 const FRAME_BYTES_MAX: usize = 16_384;
+
+/// The memory that headers occupy for each of their bytes in the frames: h2 decodes them as they arrive.
+const HEADER_MEMORY_FACTOR: usize = 4;
 
 /// The operations of tokio's budget that a new call counts as: a turn of the task begins few calls, so that
 /// the calls of other connections need not wait long.
@@ -50,6 +53,8 @@ pub(super) struct WatchedIo<Io> {
     received: FrameReader,
     /// The payload length of the frame that was received last.
     received_length: usize,
+    /// The bytes of the frames of headers that were received, if the last one of them is still missing.
+    unfinished_headers: usize,
     sent: FrameReader,
     resets: Resets,
     malformed_calls: MalformedCalls,
@@ -78,6 +83,7 @@ impl<Io> WatchedIo<Io> {
             io,
             received: FrameReader::after_preface(),
             received_length: 0,
+            unfinished_headers: 0,
             sent: FrameReader::default(),
             resets,
             malformed_calls,
@@ -96,7 +102,13 @@ impl<Io> WatchedIo<Io> {
         let (mut frames, mut length) = (ReceivedFrames::default(), self.received_length);
         self.received.read(bytes, |head| {
             length = head.length;
+            if matches!(head.kind, HEADERS | CONTINUATION) {
+                let is_last = head.flags & END_HEADERS != 0;
+                self.unfinished_headers =
+                    if is_last { 0 } else { self.unfinished_headers.saturating_add(head.length) };
+            }
             frames.add(head);
+            self.malformed_calls.received(head);
         });
         self.received_length = length;
         self.has_resets |= self.resets.received(&frames, || self.clock.instant());
@@ -105,24 +117,24 @@ impl<Io> WatchedIo<Io> {
 
     fn count_sent(&mut self, bytes: &[u8]) {
         self.unwritten_operations = 0;
-        let (mut resets, mut is_malformed) = (0, false);
+        let mut resets = 0;
         self.sent.read(bytes, |head| {
             resets += weight_of_sent(head);
-            is_malformed |= is_reset_of_malformed_call(head);
+            self.malformed_calls.sent(head);
         });
-        if is_malformed {
-            self.malformed_calls.log();
-        }
         self.has_resets |= self.resets.sent(resets, || self.clock.instant());
     }
 
-    /// Counts the received bytes of the unfinished frame as memory that the peer holds.
-    fn hold_unfinished_frame(&mut self) {
+    /// Counts the received bytes of the unfinished frame, and of unfinished headers, as memory that the peer
+    /// holds. False if headers exceed its limit: their call never begins, so nothing else could refuse it.
+    fn hold_unfinished_frame(&mut self) -> bool {
         let left = self.received.payload_left();
         let received = if left == 0 { 0 } else { self.received_length.saturating_sub(left) };
         let counted = if received < UNCOUNTED_FRAME_BYTES { 0 } else { received.min(FRAME_BYTES_MAX) };
-        // The frame is needed to answer the calls of the connection, so it may exceed the limits.
-        let _ = self.held.set(counted);
+        let headers = self.unfinished_headers.saturating_mul(HEADER_MEMORY_FACTOR);
+        // A single frame is needed to answer the calls of the connection, so it may exceed the limits.
+        let is_within_limits = self.held.set(counted.max(headers));
+        is_within_limits || self.unfinished_headers == 0
     }
 }
 
@@ -161,8 +173,8 @@ impl<Io: AsyncRead + Unpin> AsyncRead for WatchedIo<Io> {
             Pin::new(&mut self.io).poll_read(context, buffer)
         };
         let calls = self.count_received(buffer.filled().get(before..).unwrap_or_default());
-        if read.is_pending() {
-            self.hold_unfinished_frame();
+        if read.is_pending() && !self.hold_unfinished_frame() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         self.has_many_calls = calls > MANY_CALLS;
         let operations =

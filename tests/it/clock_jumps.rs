@@ -19,7 +19,7 @@ use kairos_identity::{
 };
 
 use crate::{
-    store::{DAY, NOW, World, email},
+    store::{DAY, NOW, World, email, event},
     support::{
         engine::Engine,
         people::{NEW_PASSWORD, PASSWORD},
@@ -251,10 +251,9 @@ on_both_engines! {
         scene.jump(Ahead(61 * MINUTE)).await;
         let tokens = scene.log_in(PASSWORD).await.unwrap();
         assert!(scene.is_active(&tokens).await);
-        let count = scene.keys.list().await.unwrap().len();
         scene.jump(Ahead(31 * DAY)).await;
         let rotated = scene.keys.list().await.unwrap();
-        assert!(rotated[0].created_at > now.plus(30 * DAY), "{count} {rotated:?}");
+        assert!(rotated[0].created_at > now.plus(30 * DAY), "{rotated:?}");
     }
 
     async fn sessions_and_links_of_a_clock_that_was_ahead_do_not_last_for_years(engine: Engine) {
@@ -314,6 +313,26 @@ on_both_engines! {
             let scene = Scene::at(NOW.plus(40 * DAY), started.world, pause).await;
             assert_eq!(scene.register("eve").await.is_ok(), replaced, "{pause:?}");
             assert_eq!(scene.owner().await, if replaced { "eve" } else { "ada" });
+        }
+    }
+
+    async fn a_day_without_events_is_noticed_wherever_it_is_in_the_period(engine: Engine) {
+        // The days before the start at which events were stored, for a pause of seven days.
+        for (events, is_paused) in [
+            (&[9.0, 8.0, 7.1, 6.2, 5.3, 4.4, 3.5, 3.0][..], true),  // none for the last three days
+            (&[7.5, 6.9, 6.2, 5.3, 4.4, 3.0, 2.1, 1.2, 0.3], true), // none for a day and a half in the middle
+            (&[20.0, 6.9, 6.0, 5.1, 4.2, 3.3, 2.4, 1.5, 0.6], true), // none for days before the first
+            (&[9.0, 7.9, 7.1, 6.2, 5.3, 4.4, 3.5, 2.6, 1.7, 0.8], false), // a day before the period
+            (&[0.5], false),                                        // a new store
+            (&[], false),
+        ] {
+            let world = World::new(engine).await;
+            for days in events {
+                let at = NOW.minus(DAY.mul_f64(*days));
+                world.store.record_audit_events(vec![event(at)]).await.unwrap();
+            }
+            let silence = world.store.silence_of_audit(NOW.minus(7 * DAY), NOW, DAY).await.unwrap();
+            assert_eq!(silence.is_some(), is_paused, "{events:?} {silence:?}");
         }
     }
 

@@ -23,8 +23,9 @@ const ELSEWHERE: [(&str, &str); 3] = [
     ("tests/fixtures/django/README.md", "creates the fixtures"),
 ];
 
-/// Stops the script if a command of a block fails, and the service at the end.
-const PRELUDE: &str = "set -eu\ntrap 'test -z \"${service-}\" || kill \"$service\"' EXIT\n";
+/// Stops the script if a command of a block fails, and the service at the end. Variables are exported, for
+/// the blocks that run in a shell of their own.
+const PRELUDE: &str = "set -eua\ntrap 'test -z \"${service-}\" || kill \"$service\"' EXIT\n";
 
 /// The `auth_token` in the examples of README.md, and the command that prints the one of the only user.
 const AUTH_TOKEN: &str = "28603cbd-c749-438a-9e7b-e25340f97134";
@@ -102,10 +103,12 @@ impl Walkthrough {
             match (block.language.as_str(), name) {
                 // The document shows the error that the commands print.
                 ("sh", _) if blocks.get(number + 1).is_some_and(|next| next.text.starts_with("ERROR:")) => {
-                    let _ = write!(script, "if\n{}then echo 'no error' >&2; exit 1; fi\n", block.text);
+                    add_input(&mut script, "cat > commands", &block.text);
+                    script += "if bash -eu commands; then echo 'no error' >&2; exit 1; fi\n";
                 }
                 ("sh", _) if is_one_of(self.failing) => {
-                    let _ = write!(script, "code=0\n{{\n{}}} || code=$?\ntest $code = 1\n", block.text);
+                    add_input(&mut script, "cat > commands", &block.text);
+                    script += "code=0; bash -eu commands || code=$?; test $code = 1\n";
                 }
                 // bash becomes the command, so that the exit code is that of the command.
                 ("sh", _) if is_one_of(self.stopped) => {
@@ -179,7 +182,8 @@ fn add_commands(script: &mut String, commands: &str, name: &str) {
             "{command} > serve.log 2>&1 &\nservice=$!\n\
              for try in $(seq 300); do\n  \
              if grep -q 'Serving gRPC on' serve.log; then break; fi\n  \
-             kill -0 \"$service\"\n  sleep 0.1\ndone\n"
+             kill -0 \"$service\"\n  sleep 0.1\ndone\n\
+             grep -q 'Serving gRPC on' serve.log\n"
         );
     }
 }
@@ -292,6 +296,7 @@ fn the_page_of_pgbouncer_ends_with_a_service_behind_it() {
 #[test]
 fn the_commands_of_every_document_are_run() {
     let list = Command::new("git").args(["ls-files", "*.md"]).current_dir(repository()).output().unwrap();
+    assert!(list.status.success() && stdout(&list).contains("README.md\n"), "{}", stderr(&list));
     let run = fs::read_to_string(repository().join("tests/it/document_commands.rs")).unwrap();
     for path in stdout(&list).lines() {
         let document = fs::read_to_string(repository().join(path)).unwrap();

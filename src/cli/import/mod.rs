@@ -199,11 +199,13 @@ impl Django {
             stop.requested.cancel();
         };
 
-        report.map_or(Ok(()), |report| report.write(&mut outcome))?;
+        let written = report.map_or(Ok(()), |report| report.write(&mut outcome));
         let printed = print_report(&outcome.report)
             .and_then(|()| print_conflicts(&mut outcome, self.report.as_deref()));
         let has_changed = outcome.report.imported + outcome.report.updated > 0;
         if has_changed { after_change(printed) } else { printed }?;
+        let done = if has_changed { "; the rows above were imported" } else { "" };
+        written.map_err(|failure| format!("{failure}{done}"))?;
         self.check_result(&outcome.report)
     }
 

@@ -7,7 +7,8 @@ use std::{
 
 use crate::{
     cli::{Failure, output::Lines, printable::field, reason},
-    import::{ImportOutcome, Report},
+    domain::io_reason,
+    import::{ImportError, ImportOutcome, Report},
     input_file::ShownPath,
     publish::{self, Draft, Existing},
 };
@@ -37,9 +38,10 @@ impl<'a> ReportFile<'a> {
     /// Writes and publishes the report.
     pub(super) fn write(mut self, outcome: &mut ImportOutcome) -> Result<(), Failure> {
         let mut output = BufWriter::new(self.draft.file());
-        outcome
-            .write(&mut output)
-            .map_err(|error| format!("--report {}: {}", self.path.display(), reason(error)))?;
+        outcome.write(&mut output).map_err(|error| match error {
+            ImportError::Report(error) => failure(self.path, &error),
+            error => format!("--report {}: {}", self.path.display(), reason(error)),
+        })?;
         output.flush().map_err(|error| failure(self.path, &error))?;
         drop(output);
         self.draft.publish(Existing::Keep).map_err(|error| failure(self.path, &error))
@@ -56,7 +58,7 @@ fn failure(path: &Path, error: &io::Error) -> Failure {
             let folder = publish::folder_of(path);
             format!("--report {}: there is no folder {}: create it", path.display(), ShownPath(folder))
         }
-        _ => format!("--report {}: {error}", path.display()),
+        _ => format!("--report {}: {}", path.display(), io_reason(error)),
     }
 }
 

@@ -26,7 +26,7 @@ use crate::{
         Failure,
         mails::mails,
         reason,
-        server_clock::{self, difference_from_server},
+        server_clock::difference_from_server,
         signing::{access_tokens, sealing_keys, signing_keys},
         store,
     },
@@ -243,10 +243,9 @@ async fn current_store(
 /// correct clock refuses the access tokens of this one.
 async fn warn_of_server_clock(store: &Store, clock: &Clock) -> Result<(), Failure> {
     let difference = difference_from_server(store, clock).await.map_err(reason)?;
-    if let Some(difference) = difference.filter(|difference| *difference > ISSUED_AHEAD_MAX) {
-        let said = server_clock::said(difference);
+    if let Some(difference) = difference.filter(|difference| difference.amount > ISSUED_AHEAD_MAX) {
         tracing::warn!(
-            "{said}: instances that differ by more than {} s refuse each other's access tokens; \
+            "{difference}: instances that differ by more than {} s refuse each other's access tokens; \
              synchronize both (NTP)",
             ISSUED_AHEAD_MAX.as_secs()
         );

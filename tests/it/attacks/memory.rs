@@ -17,11 +17,12 @@ use http_body::{Body, Frame};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
+    io::AsyncWriteExt,
     net::{TcpSocket, TcpStream},
     task::JoinSet,
 };
 
-use super::PATHS;
+use super::{PATHS, frame};
 use crate::support::{
     engine::Engine,
     server::{TestServer, resident_mib},
@@ -204,6 +205,30 @@ async fn calls_without_a_byte_of_one_peer_occupy_little_memory() {
     let several = "/kairos.identity.v1.IdentityService/ResolveTokens";
     let flood = Flood { connections: 16, streams: 250, announced: 0, sent: None, headers: 1 };
     join_all([one, several, LOGIN].map(|path| assert_bounded(path, flood))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unfinished_headers_of_one_peer_occupy_little_memory() {
+    const CONNECTIONS: usize = 300;
+    let server = TestServer::start(Engine::Sqlite).await;
+    let before = server.resident_mib();
+    // Three frames without the flag of the last one. Their call never begins.
+    let field = frame::header("x", &"y".repeat(100));
+    let begin = [frame::headers_of_a_call(PATHS[0]), field.repeat(100)].concat();
+    let more = frame::bytes(frame::CONTINUATION, 0, 1, &field.repeat(150));
+    let bytes = [frame::preface(), frame::bytes(frame::HEADERS, 0, 1, &begin), more.clone(), more].concat();
+    let mut attackers = JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        let (address, bytes) = (server.address(), bytes.clone());
+        attackers.spawn(async move {
+            let mut socket = connect_from(ATTACKER, address).await;
+            // The service may close the connection at any time.
+            let _ = socket.write_all(&bytes).await;
+            tokio::time::sleep(WATCHED + HELD).await;
+        });
+    }
+    assert_growth_is_limited(&server, before, "unfinished headers").await;
+    server.unverified_user("ada").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -256,6 +256,26 @@ async fn a_call_whose_authority_is_not_a_host_is_named_in_the_log() {
         let log = server.logged("set its option grpc.default_authority").await;
         assert_eq!(log.matches("(PROTOCOL_ERROR)").count(), 1, "{authorities:?}: {log}");
     }
+    // Calls that were answered, and are reset later: too much of a message, and headers that are too long.
+    let server = TestServer::start(Engine::Sqlite).await;
+    let mut connection = Connection::open(server.address()).await;
+    for way in 0..6 {
+        let stream = connection.next_stream();
+        let early = answered_early(way, stream);
+        let announced = frame::header("content-length", "2");
+        let headers = frame::bytes(
+            frame::HEADERS,
+            frame::END_HEADERS,
+            stream,
+            &[frame::headers_of_a_call("/unknown"), announced].concat(),
+        );
+        connection.send(if way == 0 { &headers } else { &early }).await;
+        connection.end_of(stream).await;
+        connection.send(&frame::bytes(frame::DATA, frame::END_STREAM, stream, &[0; 100])).await;
+    }
+    connection.wait(Duration::from_millis(300)).await;
+    assert!(!server.log().contains("grpc.default_authority"), "{}", server.log());
+
     // No `:authority`, and those that other clients send.
     let usual: [&[&str]; 5] =
         [&[], &["localhost"], &["10.0.0.1:50051"], &["[::1]:50051"], &["a-1.b.example."]];

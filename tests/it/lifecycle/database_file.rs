@@ -303,6 +303,17 @@ fn no_empty_database_is_created_beside_the_files_of_a_lost_one() {
     let created = run_in(folder.path(), &migrate);
     assert!(created.status.success(), "{created:?}");
     assert!(!folder.path().join("db.sqlite3-wal").exists());
+
+    // A file whose tables were still in its lost WAL is not taken for a new one.
+    let file = folder.path().join("db.sqlite3");
+    fs::remove_file(&file).unwrap();
+    SqliteConnection::establish(file.to_str().unwrap())
+        .unwrap()
+        .batch_execute("PRAGMA journal_mode = WAL")
+        .unwrap();
+    assert_eq!(fs::metadata(&file).unwrap().len(), 4_096);
+    let refusal = error_line(1, &run_in(folder.path(), &serve));
+    assert!(refusal.contains("missing or empty") && refusal.contains("db.sqlite3.key"), "{refusal}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
