@@ -48,11 +48,12 @@ section! {
         /// connection stays on its thread, and a new one goes to the thread that has the fewest. Look-ups are
         /// answered on these threads, all other calls on others.
         threads: Count<0, 256> = "0",
-        /// Maximum number of open connections. Each costs about 100 KiB and a file descriptor. At startup the
-        /// limit is lowered if the process may not open that many files. When it is reached, a new connection
-        /// replaces an open one: the oldest on which no caller was authenticated, of the peer with the most
-        /// such connections. If there is none, it replaces one of a caller that has more than a quarter of
-        /// all connections. A new connection of the peer that has the most waits instead.
+        /// Maximum number of open connections. Each costs about 100 KiB and a file descriptor, and one with
+        /// many small calls that wait for their refusal up to 1 MiB. At startup the limit is lowered if the
+        /// process may not open that many files. When it is reached, a new connection replaces an open one:
+        /// the oldest on which no caller was authenticated, of the peer with the most such connections. If
+        /// there is none, it replaces one of a caller that has more than a quarter of all connections. A new
+        /// connection of the peer that has the most waits instead.
         connections_max: Count<1, 1_000_000> = "10000",
         /// Maximum number of open connections of one peer; a further one is closed at once. A peer is an IPv4
         /// address or an IPv6 network (/64). A load balancer is one peer. A 64th more may be open for a short
@@ -97,10 +98,11 @@ section! {
         health_timeout: Span<10, 600_000> = "2s",
         /// Maximum number of calls in flight of one peer, on all its connections. A further call is refused
         /// with `OVERLOADED`. Each costs about 2 KiB, even if its response waits because the peer does not
-        /// read it. Connections on which a caller was authenticated are counted apart from the others, here
-        /// and in the three limits below, so that clients at the address of a caller that do not authenticate
-        /// take nothing from it. A connection with at most 4 calls in flight may check the health also beyond
-        /// this limit.
+        /// read it. A refused call counts only until its answer is ready: answers to refused calls that the
+        /// peer does not read are bounded by `server.streams-per-connection-max`. Connections on which a
+        /// caller was authenticated are counted apart from the others, here and in the three limits below, so
+        /// that clients at the address of a caller that do not authenticate take nothing from it. A
+        /// connection with at most 4 calls in flight may check the health also beyond this limit.
         calls_per_peer_max: Count<1, 1_000_000> = "2048",
         /// Maximum number of streaming calls in flight of one peer: `Watch` of the health service, and
         /// reflection. A client that watches the health has one such call for each connection. When it is
