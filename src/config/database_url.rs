@@ -134,12 +134,6 @@ impl Value for DatabaseUrl {
     }
 
     fn suggestion(text: &str) -> Option<String> {
-        if let Some((scheme, rest)) = text.split_once("://")
-            && scheme != "sqlite"
-            && scheme.eq_ignore_ascii_case("sqlite")
-        {
-            return Some(format!("sqlite://{rest}")).filter(|url| Self::parse(url).is_some());
-        }
         DatabaseUrl::suggestion(text)
     }
 

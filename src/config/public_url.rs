@@ -16,6 +16,11 @@ impl PublicUrl {
         &self.0
     }
 
+    /// Returns the port to which the URL leads.
+    pub(super) fn port(&self) -> Option<u16> {
+        Url::parse(&self.0).ok()?.port_or_known_default()
+    }
+
     /// True if data sent to the URL cannot be read in transit: it is encrypted, or does not leave the
     /// machine.
     pub(super) fn is_confidential(&self) -> bool {

@@ -13,9 +13,6 @@ const COST_MIN: u32 = 10;
 const LOW_COST: &str = "password.cost: below 10, passwords could be guessed too fast from stolen hashes: use 10 or more; \
                         tests may allow less with --insecure-low-cost";
 
-/// The port of the default `mail.public-base-url`.
-const DEFAULT_HTTP_PORT: u16 = 50_080;
-
 /// A rule: whether it holds, the error message if it does not, and the settings that it compares.
 type Rule = (bool, &'static str, &'static [&'static str]);
 
@@ -74,6 +71,10 @@ impl Settings {
     fn effect_doubts(&self, sources: &Sources) -> [Rule; 7] {
         let is_public = |address: SocketAddr| !address.ip().is_loopback();
         let (server, http) = (&self.server, &self.http);
+        // The system chooses another port for port 0.
+        let is_port_of_links = |listen: SocketAddr| {
+            listen.port() == 0 || self.mail.public_base_url.port() == Some(listen.port())
+        };
         [
             (
                 self.verification.token_lifetime.get() <= self.verification.unverified_kept.get(),
@@ -98,11 +99,7 @@ impl Settings {
                 &["pages.templates", "http.listen"],
             ),
             (
-                !sources.is_default("mail.public-base-url")
-                    || sources.is_default("http.listen")
-                    || http
-                        .listen
-                        .is_none_or(|listen| listen.port() == 0 || listen.port() == DEFAULT_HTTP_PORT),
+                !sources.is_default("mail.public-base-url") || http.listen.is_none_or(is_port_of_links),
                 "the links in mails lead to another port than http.listen: set mail.public-base-url",
                 &["mail.public-base-url", "http.listen"],
             ),

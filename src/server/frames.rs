@@ -9,6 +9,12 @@ const HEAD_BYTES: usize = 9;
 /// The length of a whole `RST_STREAM` frame.
 const RESET_BYTES: usize = HEAD_BYTES + 4;
 
+/// The kind of a frame with bytes of a message (RFC 9113, section 6.1).
+pub(super) const DATA: u8 = 0;
+
+/// The flag of the last frame of DATA or HEADERS that its sender sends on a stream (RFC 9113, section 6.1).
+pub(super) const END_STREAM: u8 = 1;
+
 /// The kind of a frame that begins a call or its answer (RFC 9113, section 6.2).
 pub(super) const HEADERS: u8 = 1;
 

@@ -15,7 +15,7 @@ use std::{
     time::Instant,
 };
 
-use super::frames::{FrameHead, HEADERS, RST_STREAM};
+use super::frames::{DATA, END_STREAM, FrameHead, HEADERS, RST_STREAM};
 
 /// h2's limit on streams that the server resets because of frames of the peer, for the life of a connection.
 /// Each occupies memory until the peer has read the reset. The limit takes effect only for a peer that does
@@ -27,10 +27,6 @@ const LOCAL_RESETS_BEFORE_DRAIN: usize = LOCAL_RESETS_MAX / 2;
 
 /// The number of empty DATA frames after which a connection is drained. h2 aborts it after 100.
 const EMPTY_FRAMES_BEFORE_DRAIN: usize = 50;
-
-// A kind of frames, and the flag of a frame that ends its side of a stream (RFC 9113, sections 6.1 and 6.2).
-const DATA: u8 = 0;
-const END_STREAM: u8 = 1;
 
 // The error codes of resets that h2 counts (RFC 9113, section 7).
 pub(super) const PROTOCOL_ERROR: u32 = 1;

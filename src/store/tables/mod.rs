@@ -17,6 +17,7 @@
 mod account_changes;
 pub(crate) mod audit;
 mod audit_limit;
+mod audit_silence;
 mod imported_users;
 pub(crate) mod known_addresses;
 pub(crate) mod links;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use diesel::{
-    BoolExpressionMethods, ExpressionMethods, OptionalExtension, QueryDsl,
+    BoolExpressionMethods, ExpressionMethods, QueryDsl,
     dsl::{exists, not},
     sql_query,
 };
@@ -19,12 +19,12 @@ use crate::{
         DatabaseError,
         audit_log::RecordedEvents,
         columns::{SqlTimestamp, TimestampColumn},
-        read, statements, write,
+        statements, write,
     },
-    domain::{AuditEvent, Timestamp},
+    domain::AuditEvent,
     store::{
         Store,
-        schema::{core_audit_event, core_mail_outbox, core_mail_token, core_signing_key, core_user},
+        schema::{core_mail_outbox, core_mail_token, core_signing_key, core_user},
     },
 };
 
@@ -135,76 +135,7 @@ statements! {
     }
 }
 
-/// The times of the audit events in a period, without its ends.
-#[diesel::dsl::auto_type]
-fn audit_times_between(begin: TimestampColumn, end: TimestampColumn) -> _ {
-    core_audit_event::table
-        .filter(core_audit_event::at.gt(begin))
-        .filter(core_audit_event::at.lt(end))
-        .select(core_audit_event::at)
-}
-
-statements! {
-    /// Statements that find times of audit events.
-    trait AuditTimeStatements {
-        /// Returns the time of the first event after `begin` and before `end`.
-        async fn first_audit_time(
-            &mut self,
-            begin: Timestamp,
-            end: Timestamp,
-        ) -> Result<Option<Timestamp>, DatabaseError> {
-            let times = audit_times_between(TimestampColumn(begin), TimestampColumn(end));
-            let first: Option<TimestampColumn> =
-                times.order(core_audit_event::at.asc()).first(self).await.optional()?;
-            Ok(first.map(|at| at.0))
-        }
-
-        /// Returns the time of the last event after `begin` and before `end`.
-        async fn last_audit_time(
-            &mut self,
-            begin: Timestamp,
-            end: Timestamp,
-        ) -> Result<Option<Timestamp>, DatabaseError> {
-            let times = audit_times_between(TimestampColumn(begin), TimestampColumn(end));
-            let last: Option<TimestampColumn> =
-                times.order(core_audit_event::at.desc()).first(self).await.optional()?;
-            Ok(last.map(|at| at.0))
-        }
-    }
-}
-
 impl Store {
-    /// Returns the first period of at least `min` without any audit event that ends after `begin` and at
-    /// `end` at the latest: the last event before it, and the first one after it or `end`. `None` if there is
-    /// none, or no event.
-    ///
-    /// Each query skips up to `min`, so there are about two for each `min` between `begin` and `end`.
-    pub async fn silence_of_audit(
-        &self,
-        begin: Timestamp,
-        end: Timestamp,
-        min: Duration,
-    ) -> Result<Option<(Timestamp, Timestamp)>, DatabaseError> {
-        let earliest = Timestamp::from_unix_micros(0);
-        read!(&self.connections, connection => {
-            let mut last = match connection.last_audit_time(earliest, begin).await? {
-                Some(before) => before,
-                None => match connection.first_audit_time(earliest, end).await? {
-                    Some(first) => first,
-                    None => return Ok(None),
-                },
-            };
-            while end.since(last) >= min {
-                let Some(next) = connection.last_audit_time(last, last.plus(min)).await? else {
-                    let next = connection.first_audit_time(last, end).await?;
-                    return Ok(Some((last, next.unwrap_or(end))));
-                };
-                last = next;
-            }
-            Ok(None)
-        })
-    }
-
     /// Deletes rows whose retention period is over at the time of `deletion`, a limited number in one
     /// transaction. Records a copy of `deletion` for each deleted user.
     pub async fn purge(&self, kept: RetentionPeriods, deletion: AuditEvent) -> Result<Purged, DatabaseError> {
