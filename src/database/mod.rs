@@ -24,6 +24,7 @@ mod replication;
 pub(crate) mod session;
 mod sql_state;
 pub(crate) mod sqlite;
+pub(crate) mod sqlite_close;
 pub(crate) mod sqlite_connection;
 mod sqlite_copy;
 pub(crate) mod sqlite_file;
@@ -42,8 +43,8 @@ pub use self::{
     postgres_start::wait_for_postgres,
     postgres_timeline::NewestTimeline,
     replicas::ReplicaState,
+    sqlite_close::wait_until_closed,
     sqlite_open::SqliteOptions,
-    sqlite_thread::wait_until_closed,
 };
 use self::{postgres::PostgresPool, sqlite::SqliteThreads};
 

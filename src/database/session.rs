@@ -9,6 +9,7 @@ use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use super::{
     postgres::PostgresPool,
     postgres_connect::PostgresOptions,
+    sqlite_close::OpenConnection,
     sqlite_connection::{InlineConnection, inline},
     sqlite_open::{self, Open},
 };
@@ -17,7 +18,7 @@ use crate::database::{DatabaseError, DatabaseOptions};
 /// A connection to either engine.
 pub enum Session {
     /// To a SQLite file.
-    Sqlite(InlineConnection),
+    Sqlite(OpenConnection<InlineConnection>),
     /// To a PostgreSQL server.
     Postgres(Box<AsyncPgConnection>),
 }
@@ -26,7 +27,10 @@ pub enum Session {
 macro_rules! on_session {
     ($session:expr, $connection:ident => $body:block) => {
         match $session {
-            $crate::database::session::Session::Sqlite($connection) => $body,
+            $crate::database::session::Session::Sqlite(open) => {
+                let $connection: &mut $crate::database::sqlite_connection::InlineConnection = open;
+                $body
+            }
             $crate::database::session::Session::Postgres(boxed) => {
                 let $connection: &mut diesel_async::AsyncPgConnection = boxed;
                 $body
@@ -56,7 +60,7 @@ impl Session {
 
     async fn open(options: &DatabaseOptions, open_sqlite: Open) -> Result<Self, DatabaseError> {
         match options {
-            DatabaseOptions::Sqlite(options) => open_sqlite(options).map(inline).map(Self::Sqlite),
+            DatabaseOptions::Sqlite(options) => Ok(Self::Sqlite(open_sqlite(options)?.map(inline))),
             DatabaseOptions::Postgres(options) | DatabaseOptions::Replicated { primary: options, .. } => {
                 // Without session settings: a pooler in between may pass the connection to other clients
                 // afterwards. A transaction sets what it needs for itself (`SET LOCAL`).

@@ -12,7 +12,7 @@ use std::{
 use diesel::{Connection, SqliteConnection, connection::SimpleConnection};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use super::{sqlite_copy::PrivateCopy, sqlite_file::with_suffix};
+use super::{sqlite_close::OpenConnection, sqlite_copy::PrivateCopy, sqlite_file::with_suffix};
 use crate::{database::DatabaseError, domain::io_reason, input_file::ShownPath};
 
 /// Options of a SQLite database.
@@ -41,7 +41,7 @@ const CANNOT_OPEN: &str = "unable to open database file";
 const TOO_MANY_OPEN_FILES: i32 = 24;
 
 /// Opens a connection with these options.
-pub(super) type Open = fn(&SqliteOptions) -> Result<SqliteConnection, DatabaseError>;
+pub(super) type Open = fn(&SqliteOptions) -> Result<OpenConnection<SqliteConnection>, DatabaseError>;
 
 /// Settings of each connection to a store. Its cache has 16,000 KiB. It maps as much of the file as SQLite
 /// allows (2 GiB less 64 KiB), so that a page in memory is read without a system call.
@@ -49,12 +49,16 @@ const COMMON: &str = "PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; PRA
     PRAGMA cache_size = -16000; PRAGMA mmap_size = 2147418112;";
 
 /// Opens a connection that only reads a store.
-pub(crate) fn open_reader(options: &SqliteOptions) -> Result<SqliteConnection, DatabaseError> {
+pub(crate) fn open_reader(
+    options: &SqliteOptions,
+) -> Result<OpenConnection<SqliteConnection>, DatabaseError> {
     connect(options, &plain_name(options)?, &format!("PRAGMA query_only = ON; {COMMON}"))
 }
 
 /// Opens a writing connection to a store. A missing file is created if the options say so.
-pub(super) fn open_writer(options: &SqliteOptions) -> Result<SqliteConnection, DatabaseError> {
+pub(super) fn open_writer(
+    options: &SqliteOptions,
+) -> Result<OpenConnection<SqliteConnection>, DatabaseError> {
     // FULL: an acknowledged write survives a crash of the machine. The checkpoint at 1,000 pages is SQLite's
     // default. A WAL that grew beyond 64 MiB is truncated to that size after a checkpoint.
     const DURABLE: &str =
@@ -71,7 +75,9 @@ pub(super) fn open_writer(options: &SqliteOptions) -> Result<SqliteConnection, D
 }
 
 /// Opens a file of another application and keeps its journal mode.
-pub(super) fn open_foreign(options: &SqliteOptions) -> Result<SqliteConnection, DatabaseError> {
+pub(super) fn open_foreign(
+    options: &SqliteOptions,
+) -> Result<OpenConnection<SqliteConnection>, DatabaseError> {
     ensure_file(options)?;
     connect(options, &plain_name(options)?, "")
 }
@@ -84,7 +90,9 @@ pub(super) fn open_foreign(options: &SqliteOptions) -> Result<SqliteConnection, 
 /// database is opened for writing, although the connection only reads: SQLite deletes the two files only when
 /// such a connection closes. If they cannot be created, the database is read as one that no other program
 /// changes meanwhile.
-pub(super) fn open_read_only(options: &SqliteOptions) -> Result<SqliteConnection, DatabaseError> {
+pub(super) fn open_read_only(
+    options: &SqliteOptions,
+) -> Result<OpenConnection<SqliteConnection>, DatabaseError> {
     const QUERY_ONLY: &str = "PRAGMA query_only = ON;";
     require_file(&options.path)?;
     let path = path_text(options)?;
@@ -116,7 +124,7 @@ pub(super) fn open_read_only(options: &SqliteOptions) -> Result<SqliteConnection
 }
 
 /// Opens a copy of the file and its -wal file, and removes it: the open connection keeps the content.
-fn open_copy(options: &SqliteOptions) -> Result<SqliteConnection, DatabaseError> {
+fn open_copy(options: &SqliteOptions) -> Result<OpenConnection<SqliteConnection>, DatabaseError> {
     // Writes the content of the -wal file into the copy, so that one file has all.
     const READ_COPY: &str = "PRAGMA journal_mode = DELETE; PRAGMA query_only = ON;";
     let copy = PrivateCopy::of(&options.path).map_err(|error| {
@@ -179,13 +187,22 @@ fn plain_name(options: &SqliteOptions) -> Result<String, DatabaseError> {
 }
 
 /// Opens the file by its name, a path or a URI, and runs `pragmas`.
-fn connect(options: &SqliteOptions, name: &str, pragmas: &str) -> Result<SqliteConnection, DatabaseError> {
+fn connect(
+    options: &SqliteOptions,
+    name: &str,
+    pragmas: &str,
+) -> Result<OpenConnection<SqliteConnection>, DatabaseError> {
     try_connect(options, name, pragmas).map_err(|reason| refusal(&options.path, &reason))
 }
 
 /// Opens the file like [`connect`]. The error has the words of SQLite.
-fn try_connect(options: &SqliteOptions, name: &str, pragmas: &str) -> Result<SqliteConnection, String> {
-    let mut connection = SqliteConnection::establish(name).map_err(|error| error.to_string())?;
+fn try_connect(
+    options: &SqliteOptions,
+    name: &str,
+    pragmas: &str,
+) -> Result<OpenConnection<SqliteConnection>, String> {
+    let connection = SqliteConnection::establish(name).map_err(|error| error.to_string())?;
+    let mut connection = OpenConnection::new(connection);
     // The time limit is set first, since the switch to WAL may have to wait for other processes too.
     let pragmas = format!("PRAGMA busy_timeout = {}; {pragmas}", options.busy_timeout.as_millis());
     connection.batch_execute(&pragmas).map_err(|error| error.to_string())?;

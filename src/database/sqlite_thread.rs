@@ -2,9 +2,8 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Condvar, Mutex, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
     thread,
-    time::Duration,
 };
 
 use async_channel::{Receiver, Sender, TrySendError};
@@ -37,8 +36,8 @@ pub(super) fn start_thread(
     Lifecycle { open, close, file }: Lifecycle,
     queue: Receiver<Job>,
 ) -> Result<(), DatabaseError> {
-    let mut connection = open(options).map(inline)?;
-    let (options, counted) = (options.clone(), Counted::new());
+    let mut connection = open(options)?.map(inline);
+    let options = options.clone();
     let run = move || {
         while let Ok(job) = queue.recv_blocking() {
             if catch_unwind(AssertUnwindSafe(|| job(&mut connection))).is_err() {
@@ -46,7 +45,7 @@ pub(super) fn start_thread(
                 // least the transaction is ended: with it, each further transaction would fail.
                 tracing::error!("SQLite query panicked; replacing its connection");
                 match open(&options) {
-                    Ok(replacement) => connection = inline(replacement),
+                    Ok(replacement) => connection = replacement.map(inline),
                     Err(error) => {
                         tracing::error!(%error, "SQLite connection could not be replaced");
                         let _ = execute(&mut connection, "ROLLBACK");
@@ -56,15 +55,9 @@ pub(super) fn start_thread(
         }
         if file.get().is_none_or(|file| file.check().is_ok()) {
             close(&mut connection);
-            // One after the other: SQLite deletes the WAL when a connection closes that is the only one, and
-            // of two that close at the same time each finds the other.
-            let one_at_a_time = CLOSING.lock().unwrap_or_else(PoisonError::into_inner);
-            drop(connection);
-            drop(one_at_a_time);
         } else {
-            std::mem::forget(connection);
+            connection.leave_open();
         }
-        drop(counted);
     };
     thread::Builder::new().name(name.to_owned()).spawn(run).map(drop).map_err(DatabaseError::unavailable)
 }
@@ -86,41 +79,4 @@ pub(super) async fn run_on<R: Send + 'static>(
         TrySendError::Closed(_) => DatabaseError::unavailable("the SQLite threads have stopped"),
     })?;
     answer.await.map_err(|_| DatabaseError::unavailable("the query panicked"))?
-}
-
-/// Number of connections that threads own in this process.
-static OPEN_CONNECTIONS: Mutex<usize> = Mutex::new(0);
-
-/// Locked while a connection is closed.
-static CLOSING: Mutex<()> = Mutex::new(());
-
-/// Notified when a thread has closed its connection.
-static CLOSED: Condvar = Condvar::new();
-
-/// Counts the connection of a thread in [`OPEN_CONNECTIONS`] until this value is dropped.
-struct Counted;
-
-impl Counted {
-    fn new() -> Self {
-        *OPEN_CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        Self
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        *OPEN_CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        CLOSED.notify_all();
-    }
-}
-
-/// Blocks until no thread of this process has a connection. After the last clone of their `SqliteThreads` was
-/// dropped, the writer moves the WAL into the file, and each thread closes its connection. Returns false if
-/// this takes longer than `limit`.
-#[must_use]
-pub fn wait_until_closed(limit: Duration) -> bool {
-    let open = OPEN_CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner);
-    let waited = CLOSED.wait_timeout_while(open, limit, |open| *open > 0);
-    let (open, _) = waited.unwrap_or_else(PoisonError::into_inner);
-    *open == 0
 }

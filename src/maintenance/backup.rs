@@ -113,7 +113,7 @@ fn write(options: &SqliteOptions, draft: &Path) -> Result<(), BackupError> {
     // With `query_only`, SQLite refuses VACUUM INTO too, although it writes only to the draft.
     source
         .batch_execute("PRAGMA query_only = OFF")
-        .and_then(|()| sql_query("VACUUM INTO ?").bind::<Text, _>(name).execute(&mut source).map(drop))
+        .and_then(|()| sql_query("VACUUM INTO ?").bind::<Text, _>(name).execute(&mut *source).map(drop))
         .map_err(DatabaseError::from)?;
     finish(options, draft)
 }
@@ -127,7 +127,7 @@ fn finish(options: &SqliteOptions, draft: &Path) -> Result<(), BackupError> {
     copy.batch_execute("PRAGMA query_only = OFF; PRAGMA journal_mode = MEMORY; PRAGMA user_version = 0")
         .map_err(DatabaseError::from)?;
     let row: QuickCheckRow = sql_query("SELECT quick_check AS value FROM pragma_quick_check LIMIT 1")
-        .get_result(&mut copy)
+        .get_result(&mut *copy)
         .map_err(DatabaseError::from)?;
     if row.value == "ok" { Ok(()) } else { Err(BackupError::Damaged(row.value)) }
 }

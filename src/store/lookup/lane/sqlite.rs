@@ -22,6 +22,7 @@ use crate::{
         DatabaseError,
         columns::{SqlUuid, UuidColumn},
         sqlite::SqliteThreads,
+        sqlite_close::OpenConnection,
         sqlite_file::DatabaseFile,
         sqlite_open::{SqliteOptions, open_reader},
     },
@@ -35,7 +36,7 @@ const BUSY_TIMEOUT_MAX: Duration = Duration::from_millis(100);
 
 /// The lane's own connection, the options to replace it, and the open file, which must still be at its path.
 pub(in super::super) struct Lane {
-    connection: SqliteConnection,
+    connection: OpenConnection<SqliteConnection>,
     options: SqliteOptions,
     file: Arc<DatabaseFile>,
 }
