@@ -29,6 +29,9 @@ const GROUP_READS: u32 = 0o040;
 /// The permission with which all users may read a file.
 const ALL_READ: u32 = 0o004;
 
+/// The permissions of all users.
+const ALL: u32 = 0o007;
+
 /// The device that is always empty.
 const EMPTY_DEVICE: &str = "/dev/null";
 
@@ -159,19 +162,30 @@ pub fn read_secret(path: &Path) -> Result<SecretFile, InputFileError> {
     let (file, metadata) = open(path)?;
     refuse_writable_by_others(path, &metadata)?;
     let text = read_all(path, file).and_then(|bytes| text(path, bytes))?;
-    let mode = metadata.permissions().mode() & 0o7777;
-    let is_shared =
-        metadata.is_file() && (mode & ALL_READ != 0 || (mode & GROUP_READS != 0 && is_own(&metadata)));
-    let shared = is_shared.then(|| {
-        format!(
-            "other users may read {} (mode {mode:04o}): run `chmod 600 {}`",
-            ShownPath(path),
-            path.display()
-        )
-    });
+    let shared = shared(path, &metadata, "read", ALL_READ | GROUP_READS);
     let foreign = process_user().and_then(|user| of_other_user(path, &metadata, user));
     let warnings: Vec<_> = shared.into_iter().chain(foreign).chain(replaceable(path)).collect();
     Ok(SecretFile { text, warning: (!warnings.is_empty()).then(|| warnings.join("; ")) })
+}
+
+/// Returns a warning if other users may read or change a file with data of users. `None` if there is no such
+/// file.
+#[must_use]
+pub fn shared_data_warning(path: &Path) -> Option<String> {
+    let metadata = fs::metadata(path).ok()?;
+    shared(path, &metadata, "change", OTHERS_WRITE)
+        .or_else(|| shared(path, &metadata, "read", ALL_READ | GROUP_READS))
+}
+
+/// Returns a warning if a file has one of the permissions with which other users may do this with it. The
+/// group of a file that belongs to another user than that of this process does not count.
+fn shared(path: &Path, metadata: &Metadata, action: &str, permissions: u32) -> Option<String> {
+    let mode = metadata.permissions().mode() & 0o7777;
+    let counted = if is_own(metadata) { permissions } else { permissions & ALL };
+    (metadata.is_file() && mode & counted != 0).then(|| {
+        let (file, name) = (ShownPath(path), path.display());
+        format!("other users may {action} {file} (mode {mode:04o}): run `chmod 600 {name}`")
+    })
 }
 
 /// Returns a warning if other users may replace the file, because they may write to its folder. In a folder

@@ -11,7 +11,8 @@ use clap::Args;
 use tokio::time::timeout;
 
 use super::{
-    Failure, healthcheck,
+    Failure,
+    healthcheck::{self, ServingStatus},
     list::{Field, FormatFlag, List},
     output::print_error,
     reason,
@@ -24,8 +25,9 @@ use crate::{
     clock::Clock,
     config::{DatabaseUrl, MailUrl, ServeFlags, Settings, Sources},
     database::DatabaseError,
+    publish,
     server::{Workers, open_files, open_files_needed, worker_count},
-    store::{Schema, Store},
+    store::{Schema, Store, disk_free},
     telemetry::with_warnings,
 };
 
@@ -36,8 +38,14 @@ const CLOCK_DIFFERENCE_OK_MAX: Duration = Duration::from_secs(1);
 /// another one.
 const CLOCK_DIFFERENCE_WARNED_MAX: Duration = ISSUED_AHEAD_MAX;
 
+/// The settings of the ports.
+const PORTS: &[&str] = &["server.listen", "http.listen", "telemetry.listen"];
+
 /// A check that takes longer is announced.
 const ANNOUNCED_AFTER: Duration = Duration::from_secs(2);
+
+/// More than any mail of the service has, in bytes.
+const MAIL_BYTES: usize = 64 << 10;
 
 /// Free space of the disk of a SQLite file, in bytes (1 GiB), below which there is a warning.
 const DISK_FREE_WARNED: u64 = 1 << 30;
@@ -91,6 +99,16 @@ impl Report {
         self.0.push(Finding { check, status, detail: detail.into() });
     }
 
+    /// True if the settings with these keys, and of these sections, have a valid value. Otherwise adds that
+    /// the check is not possible.
+    fn can_check(&mut self, check: &'static str, settings: &[&str], sources: &Sources) -> bool {
+        let invalid = sources.first_invalid(settings);
+        if let Some(key) = invalid {
+            self.add(check, Status::Warning, format!("not checked, since {key} has no valid value"));
+        }
+        invalid.is_none()
+    }
+
     /// Runs a check, and adds its error and the warnings that it logs, or else `ok_detail` of its result.
     /// Returns the result of a check that did not fail.
     async fn run<T>(
@@ -134,10 +152,16 @@ impl Doctor {
     pub(super) async fn run(self, settings: &Settings, sources: &Sources) -> Result<(), Failure> {
         let mut report = Report::default();
         check_settings(&mut report, settings, sources);
-        check_files(&mut report, settings).await;
-        check_ports(&mut report, settings).await;
-        check_mail(&mut report, settings).await;
-        check_database(&mut report, settings).await;
+        check_files(&mut report, settings, sources).await;
+        if report.can_check("ports", PORTS, sources) {
+            check_ports(&mut report, settings).await;
+        }
+        if report.can_check("mail", serve::MAIL, sources) {
+            check_mail(&mut report, settings).await;
+        }
+        if report.can_check("database", serve::DATABASE, sources) {
+            check_database(&mut report, settings).await;
+        }
         let mut list = List::new(self.format, ["check", "status", "detail"]);
         for Finding { check, status, detail } in &report.0 {
             let detail = sources.with_origin(detail);
@@ -158,10 +182,8 @@ impl Doctor {
 /// Checks the values of the settings against each other.
 fn check_settings(report: &mut Report, settings: &Settings, sources: &Sources) {
     let before = report.0.len();
-    if let Err(error) = settings.check_for_serve(sources) {
-        for rule in error.texts() {
-            report.add("settings", Status::Failed, rule);
-        }
+    for finding in settings.findings(sources) {
+        report.add("settings", Status::Failed, finding);
     }
     let files_needed = open_files_needed(
         settings.server.connections_max.as_usize(),
@@ -179,36 +201,37 @@ fn check_settings(report: &mut Report, settings: &Settings, sources: &Sources) {
         report.add("settings", Status::Warning, warning);
     }
     if report.0.len() == before {
-        report.add("settings", Status::Ok, "no value contradicts another");
+        report.add("settings", Status::Ok, "each value is valid, and none contradicts another");
     }
 }
 
 /// Checks the files that the settings name: what they contain, and who may read and change them.
-async fn check_files(report: &mut Report, settings: &Settings) {
+async fn check_files(report: &mut Report, settings: &Settings, sources: &Sources) {
     let shown = |path: &Path| path.display().to_string();
-    let callers = settings.callers.file.as_deref();
-    let gate = async { serve::gate(settings) };
-    report
-        .run("callers", gate, |_| match callers {
+    if report.can_check("callers", serve::CALLERS, sources) {
+        let gate = async { serve::gate(settings) };
+        let detail = |_: &_| match settings.callers.file.as_deref() {
             Some(path) => format!("{} is valid", shown(path)),
             None => "no callers file: every client that reaches the port may call every method".to_owned(),
-        })
-        .await;
-    let certificate = settings.server.tls_cert.as_deref();
-    let tls = async { serve::TlsConfigs::load(settings) };
-    report
-        .run("certificates", tls, |_| match certificate {
+        };
+        report.run("callers", gate, detail).await;
+    }
+    if report.can_check("certificates", serve::CERTIFICATES, sources) {
+        let tls = async { serve::TlsConfigs::load(settings) };
+        let detail = |_: &_| match settings.server.tls_cert.as_deref() {
             Some(path) => format!("{} is valid now, and its key belongs to it", shown(path)),
             None => "TLS is off".to_owned(),
-        })
-        .await;
-    let templates = async { serve::load_templates(settings) };
-    report
-        .run("pages", templates, |templates| match templates {
+        };
+        report.run("certificates", tls, detail).await;
+    }
+    if report.can_check("pages", serve::PAGES, sources) {
+        let templates = async { serve::load_templates(settings) };
+        let detail = |templates: &Option<_>| match templates {
             Some(_) => "the templates of the pages can be rendered".to_owned(),
             None => "the pages are off".to_owned(),
-        })
-        .await;
+        };
+        report.run("pages", templates, detail).await;
+    }
 }
 
 /// Checks that the ports can be opened, or that the service has them open.
@@ -227,12 +250,20 @@ async fn check_ports(report: &mut Report, settings: &Settings) {
     if in_use.is_empty() {
         return;
     }
-    let answer = announced("ports", Box::pin(healthcheck::check_running(settings))).await;
+    let answer = announced("ports", Box::pin(healthcheck::ask_running(settings))).await;
     for (port, error) in in_use {
         let is_api_port = port.address == settings.server.listen;
         let (status, detail) = match &answer {
-            Ok(()) if is_api_port => (Status::Ok, format!("a service answers at {}", port.address)),
-            Ok(()) => (Status::Ok, format!("{} is in use, as it is while the service runs", port.address)),
+            Ok(ServingStatus::Serving) if is_api_port => {
+                (Status::Ok, format!("a service answers at {} and is healthy", port.address))
+            }
+            Ok(health) if is_api_port => {
+                let (address, health) = (port.address, health.as_str_name());
+                let detail =
+                    format!("the service at {address} says {health}: its log and the other checks say why");
+                (Status::Failed, detail)
+            }
+            Ok(_) => (Status::Ok, format!("{} is in use, as it is while the service runs", port.address)),
             // With TLS, the service may not answer without the name in its certificate.
             Err(reason) if settings.server.tls_cert.is_some() => {
                 (Status::Warning, format!("{}, unless it is this service ({reason})", port.failure(&error)))
@@ -247,7 +278,11 @@ async fn check_ports(report: &mut Report, settings: &Settings) {
 async fn check_mail(report: &mut Report, settings: &Settings) {
     let checked = Box::pin(async {
         match settings.mail.url {
-            MailUrl::Folder(_) => serve::check_mail(settings),
+            MailUrl::Folder(ref path) => {
+                serve::check_mail(settings)?;
+                let room = publish::check_room(path, MAIL_BYTES);
+                room.map_err(|error| format!("mail.url: {error}"))
+            }
             MailUrl::Smtp { .. } => {
                 let connected = serve::transport(settings)?.connect().await;
                 connected.map_err(|reason| format!("mail.url: {reason}"))
@@ -265,6 +300,9 @@ async fn check_mail(report: &mut Report, settings: &Settings) {
 /// Checks the database, and what can be checked only with it.
 async fn check_database(report: &mut Report, settings: &Settings) {
     let url = &settings.database.url;
+    if let DatabaseUrl::Sqlite(path) = url {
+        check_disk(report, path);
+    }
     let opened = Box::pin(async {
         if !serve::has_database(settings)? {
             return Ok(None);
@@ -300,9 +338,8 @@ async fn check_database(report: &mut Report, settings: &Settings) {
         }
     });
     report.run("secret key", keys, |has_key| secret_key_detail(*has_key)).await;
-    match url {
-        DatabaseUrl::Sqlite(path) => check_disk(report, &store, path),
-        DatabaseUrl::Postgres(_) => check_server(report, &store).await,
+    if let DatabaseUrl::Postgres(_) = url {
+        check_server(report, &store).await;
     }
 }
 
@@ -333,8 +370,8 @@ fn secret_key_detail(has_key: bool) -> String {
 }
 
 /// Checks the free space of the disk of a SQLite file.
-fn check_disk(report: &mut Report, store: &Store, path: &Path) {
-    let Some(free) = store.disk_free() else { return };
+fn check_disk(report: &mut Report, path: &Path) {
+    let Some(free) = disk_free(path) else { return };
     let status = match free {
         DISK_FREE_WARNED.. => Status::Ok,
         DISK_FREE_MIN.. => Status::Warning,

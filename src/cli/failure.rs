@@ -1,7 +1,10 @@
 //! How a command fails.
 
 use super::printable::failure_line;
-use crate::{config::ConfigError, domain::chain};
+use crate::{
+    config::{ConfigError, Sources},
+    domain::chain,
+};
 
 /// Why a command failed, on one line.
 pub(super) type Failure = String;
@@ -19,6 +22,13 @@ pub enum CliError {
 }
 
 impl CliError {
+    /// Returns the error of a command that has read the settings from `sources`. It names the origin of the
+    /// settings that it is about.
+    pub(super) fn of_settings(sources: &Sources, failure: &str) -> Self {
+        let line = failure_line(&sources.with_origin(failure));
+        if sources.is_flag_malformed() { Self::MalformedFlag(line) } else { Self::Failed(line) }
+    }
+
     /// Returns the exit code of the process. An invalid command line has the code that clap uses.
     #[must_use]
     pub const fn exit_code(&self) -> u8 {

@@ -35,7 +35,7 @@ pub use self::failure::CliError;
 use self::failure::{Failure, reason};
 use crate::{
     clock::Clock,
-    config::{LogFormat, ServeFlags, Settings, Sources, StoreFlags},
+    config::{LogFormat, Numbered, ServeFlags, Settings, Sources, StoreFlags},
     database,
     server::{EVENT_INTERVAL, open_files, worker_count},
     telemetry,
@@ -182,7 +182,10 @@ impl Cli {
 impl Command {
     fn run(self, store_flags: &StoreFlags) -> Result<(), CliError> {
         let (store_flags, serve_flags) = self.setting_flags(store_flags)?;
-        let (settings, sources) = Settings::load(&store_flags, &serve_flags)?;
+        let (settings, sources) = match &self {
+            Self::Serve(_) | Self::Doctor(_) => Settings::load_valid(&store_flags, &serve_flags),
+            _ => Settings::load(&store_flags, &serve_flags),
+        }?;
         open_files::raise_limit();
         let threads = match &self {
             Self::Serve(_) => worker_count(settings.server.threads.as_usize()),
@@ -201,8 +204,12 @@ impl Command {
         if let Self::Serve(serve) = &self
             && serve.print_config
         {
-            settings.check_for_serve(&sources)?;
-            return print_config(&sources).map_err(CliError::from);
+            let findings = settings.findings(&sources);
+            return if findings.is_empty() {
+                print_config(&sources).map_err(CliError::from)
+            } else {
+                Err(CliError::of_settings(&sources, &Numbered(&findings).to_string()))
+            };
         }
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime = builder.enable_all().event_interval(EVENT_INTERVAL).build();
@@ -230,7 +237,7 @@ impl Command {
         if !database::wait_until_closed(limit) {
             tracing::warn!("The database file was not closed in time; the next start reads its WAL");
         }
-        Ok(done.map_err(|failure| sources.with_origin(&failure))?)
+        done.map_err(|failure| CliError::of_settings(&sources, &failure))
     }
 
     /// Returns the flags that are settings, with those of the command.

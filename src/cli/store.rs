@@ -15,7 +15,7 @@ use crate::{
         wait_for_postgres,
     },
     domain::io_reason,
-    input_file::ShownPath,
+    input_file::{self, ShownPath},
     postgres_url::PostgresUrl,
     publish,
     server::Workers,
@@ -169,7 +169,12 @@ pub(super) fn check_access(path: &Path) -> Result<(), Failure> {
         }
     }
     match begins_as_sqlite(&mut file) {
-        Ok(true) => Ok(()),
+        Ok(true) => {
+            if let Some(warning) = input_file::shared_data_warning(path) {
+                tracing::warn!("database.url: {warning}");
+            }
+            Ok(())
+        }
         Ok(false) => Err(unusable_file(path, NOT_SQLITE)),
         Err(error) => Err(unusable_file(path, &io_reason(&error))),
     }

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf};
 
-use super::setting_source::SettingSource;
+use super::{setting::Setting, setting_source::SettingSource};
 use crate::input_file::{InputFileError, ShownPath};
 
 /// Why the settings could not be loaded. The messages contain no password.
@@ -13,6 +13,12 @@ pub enum ConfigError {
     Unreadable {
         /// The cause, which names the file.
         source: Box<InputFileError>,
+        /// What names the file.
+        set_by: SettingSource,
+    },
+    /// The name of the settings file is empty.
+    #[error("the name of the settings file is empty: name a file, or leave the name out ({set_by})")]
+    UnnamedFile {
         /// What names the file.
         set_by: SettingSource,
     },
@@ -60,7 +66,8 @@ pub enum ConfigError {
         /// The known name with the most similar spelling, if one is similar enough.
         nearest: Option<String>,
     },
-    /// A value of a type that no setting has, such as a list or a table, or a variable that is not UTF-8.
+    /// A value of a type that no setting has, such as a list or a table, a variable that is not UTF-8, or a
+    /// section that is not a table. `key` is then the name of the section.
     #[error("{key}: expected {expected}, not {found} ({set_by})")]
     WrongType {
         /// The key.
@@ -138,12 +145,31 @@ impl ConfigError {
         }
     }
 
-    /// Returns the text of each error.
-    #[must_use]
-    pub fn texts(&self) -> Vec<String> {
+    /// True if it is unknown what the settings file contains.
+    pub(super) const fn is_about_whole_file(&self) -> bool {
+        matches!(self, Self::Unreadable { .. } | Self::UnnamedFile { .. } | Self::Malformed { .. })
+    }
+
+    /// True if this setting has no valid value, or may be the one that was meant.
+    pub(super) fn is_about(&self, setting: &Setting) -> bool {
+        let is_named = |name: &str| name == setting.key() || name == setting.section;
         match self {
-            Self::Several(errors) => errors.iter().map(ToString::to_string).collect(),
-            single => vec![single.to_string()],
+            Self::UnusableFile { key, .. } => {
+                is_named(key) || key.strip_suffix("-file").is_some_and(is_named)
+            }
+            Self::EmptyFile { key, twin: other, .. } | Self::BothSet { key, other, .. } => {
+                is_named(key) || is_named(other)
+            }
+            Self::UnknownKey { nearest: Some(nearest), .. } => {
+                is_named(nearest) || *nearest == setting.variable()
+            }
+            Self::WrongType { key, .. } | Self::BadValue { key, .. } => is_named(key),
+            Self::Several(errors) => errors.iter().any(|error| error.is_about(setting)),
+            Self::UnknownKey { nearest: None, .. }
+            | Self::Unreadable { .. }
+            | Self::UnnamedFile { .. }
+            | Self::Malformed { .. }
+            | Self::Rule(_) => false,
         }
     }
 

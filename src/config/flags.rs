@@ -2,16 +2,20 @@
 
 #![expect(clippy::doc_markdown, reason = "clap shows these comments on a terminal, where marks are noise")]
 
-use std::{env, fmt, path::PathBuf};
+use std::{
+    env::{self, VarsOs},
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use super::{
     error::ConfigError,
     section_list::settings,
-    setting::{Flag, Setting},
+    setting::{FILE_VARIABLE, Flag, Setting},
     settings::Settings,
-    sources::{FILE_VARIABLE, Sources},
+    sources::Sources,
 };
 
 /// Flags of every command: the settings file, the database and the log.
@@ -25,6 +29,9 @@ pub struct StoreFlags {
     pub settings: SettingFlags<true>,
 }
 
+/// The key of a setting, the name of its flag, and the text of its value.
+type GivenFlag = (String, &'static str, String);
+
 /// Flags of `serve`.
 pub type ServeFlags = SettingFlags<false>;
 
@@ -32,8 +39,7 @@ pub type ServeFlags = SettingFlags<false>;
 /// only `serve` has. `Debug` does not show their values, which may contain passwords.
 #[derive(Clone, Default)]
 pub struct SettingFlags<const IS_GLOBAL: bool> {
-    /// The key of each setting, the name of its flag, and the text of its value.
-    given: Vec<(String, &'static str, String)>,
+    given: Vec<GivenFlag>,
 }
 
 impl<const IS_GLOBAL: bool> SettingFlags<IS_GLOBAL> {
@@ -109,9 +115,27 @@ impl Settings {
     /// # Errors
     /// [`ConfigError`] with everything that is wrong.
     pub fn load(store: &StoreFlags, serve: &ServeFlags) -> Result<(Self, Sources), ConfigError> {
+        Self::load_from(store, serve, Sources::gather)
+    }
+
+    /// Like [`Settings::load`], for a command that checks the other settings too: a setting without a valid
+    /// value has its default, and [`Settings::findings`] returns what is wrong with it.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with everything that is wrong, if the settings file cannot be read or is not valid
+    /// TOML.
+    pub fn load_valid(store: &StoreFlags, serve: &ServeFlags) -> Result<(Self, Sources), ConfigError> {
+        Self::load_from(store, serve, Sources::gather_valid)
+    }
+
+    fn load_from(
+        store: &StoreFlags,
+        serve: &ServeFlags,
+        gather: impl FnOnce(Option<&Path>, VarsOs, Vec<GivenFlag>) -> Result<Sources, ConfigError>,
+    ) -> Result<(Self, Sources), ConfigError> {
         let file = store.config.clone().or_else(|| env::var_os(FILE_VARIABLE).map(PathBuf::from));
         let flags = store.settings.given.iter().chain(&serve.given).cloned().collect();
-        let sources = Sources::gather(file.as_deref(), env::vars_os(), flags)?;
+        let sources = gather(file.as_deref(), env::vars_os(), flags)?;
         Ok((Self::read(&sources)?, sources))
     }
 }

@@ -37,6 +37,7 @@ mod session;
 mod setting;
 mod setting_source;
 mod settings;
+mod similar_name;
 mod sources;
 mod telemetry;
 mod url_text;

@@ -13,27 +13,52 @@ const COST_MIN: u32 = 10;
 const LOW_COST: &str = "password.cost: below 10, passwords could be guessed too fast from stolen hashes: use 10 or more; \
                         tests may allow less with --insecure-low-cost";
 
-/// A rule: whether it holds, the error message if it does not, and the settings that it compares.
-type Rule = (bool, &'static str, &'static [&'static str]);
+/// A rule about the values of settings: its breach is an error, or with a doubt a warning.
+struct Rule {
+    holds: bool,
+    /// The message if it does not hold.
+    text: &'static str,
+    /// The keys of the settings whose values the message shows.
+    shown: &'static [&'static str],
+    /// The keys of the other settings on which the rule depends.
+    others: &'static [&'static str],
+}
+
+/// Returns a rule that depends only on the settings that its message shows.
+const fn rule(holds: bool, text: &'static str, shown: &'static [&'static str]) -> Rule {
+    Rule { holds, text, shown, others: &[] }
+}
+
+impl Rule {
+    /// Adds the keys of settings on which the rule depends and whose values say nothing to the reader.
+    const fn depends_on(self, others: &'static [&'static str]) -> Self {
+        Self { others, ..self }
+    }
+
+    /// Returns the message if the rule is broken, with the values that it compares and who set them. A rule
+    /// about a setting without a valid value is not broken.
+    fn broken(&self, sources: &Sources) -> Option<String> {
+        let is_decided =
+            || [self.shown, self.others].iter().all(|keys| sources.first_invalid(keys).is_none());
+        (!self.holds && is_decided()).then(|| format!("{} [{}]", self.text, sources.describe(self.shown)))
+    }
+}
 
 impl Settings {
-    /// Checks the rules that `serve` requires. `sources` are those from which the settings were read.
-    ///
-    /// # Errors
-    /// [`ConfigError`] for all broken rules. It names the keys with their values and sources, and the flag
-    /// that allows the exception if there is one.
-    pub fn check_for_serve(&self, sources: &Sources) -> Result<(), ConfigError> {
-        let broken = self.rules().filter(|(holds, ..)| !holds);
-        let errors = broken.map(|(_, rule, keys)| with_values(rule, keys, sources)).map(ConfigError::Rule);
-        ConfigError::all(errors.collect())
+    /// Returns what keeps `serve` from starting: each setting without a valid value, and each broken rule
+    /// about the others. A finding names the keys with their values and sources, and the flag that allows the
+    /// exception if there is one. `sources` are those from which the settings were read.
+    #[must_use]
+    pub fn findings(&self, sources: &Sources) -> Vec<String> {
+        let invalid = sources.errors().iter().map(ToString::to_string);
+        invalid.chain(self.rules().filter_map(|rule| rule.broken(sources))).collect()
     }
 
     /// Returns warnings about settings that are valid but most likely a mistake.
     #[must_use]
     pub fn warnings(&self, sources: &Sources) -> Vec<String> {
         let doubts = self.mail_doubts(sources).into_iter().chain(self.effect_doubts(sources));
-        let doubts = doubts.filter(|(holds, ..)| !holds);
-        doubts.map(|(_, text, keys)| with_values(text, keys, sources)).collect()
+        doubts.filter_map(|doubt| doubt.broken(sources)).collect()
     }
 
     /// Returns each doubt about mails, and about what users and other services see of this one.
@@ -43,27 +68,27 @@ impl Settings {
         // What reaches users or other machines needs names of its own.
         let is_default = |key| sources.is_default(key) && (is_production || !mails_to_folder);
         [
-            (
+            rule(
                 !(is_production && mails_to_folder),
                 "mails are only written to a folder and reach no user: set mail.url to smtp://user:password@host:port",
                 &["mail.url", "mail.public-base-url"],
-            ),
-            (
+            ).depends_on(&["server.listen"]),
+            rule(
                 !is_default("mail.from"),
                 "mails come from the default sender, whose domain does not exist: set mail.from",
                 &["mail.from"],
-            ),
-            (
+            ).depends_on(&["mail.url", "mail.public-base-url", "server.listen"]),
+            rule(
                 !is_default("mail.public-base-url"),
                 "the links in mails lead to this machine, which no user can reach: set mail.public-base-url to the https \
                  URL of the pages",
                 &["mail.public-base-url", "mail.url"],
-            ),
-            (
+            ).depends_on(&["server.listen"]),
+            rule(
                 !is_default("session.issuer"),
                 "access tokens have the default issuer, which every installation has: set session.issuer to your own URL",
                 &["session.issuer"],
-            ),
+            ).depends_on(&["mail.url", "mail.public-base-url", "server.listen"]),
         ]
     }
 
@@ -76,40 +101,40 @@ impl Settings {
             listen.port() == 0 || self.mail.public_base_url.port() == Some(listen.port())
         };
         [
-            (
+            rule(
                 self.verification.token_lifetime.get() <= self.verification.unverified_kept.get(),
                 "verification.unverified-kept is shorter than verification.token-lifetime: users are deleted while the \
                  link in their mail is still valid",
                 &["verification.token-lifetime", "verification.unverified-kept"],
             ),
-            (
+            rule(
                 self.callers.file.is_none() || !self.callers.insecure_none,
                 "callers.insecure-none has no effect while callers.file is set: leave one of them out",
                 &["callers.file", "callers.insecure-none"],
             ),
-            (
+            rule(
                 !self.telemetry.listen.is_some_and(is_public),
                 "every client that reaches telemetry.listen can read the metrics, without a token and without TLS: let only \
                  the monitoring reach the port",
                 &["telemetry.listen"],
             ),
-            (
+            rule(
                 http.listen.is_some() || self.pages.templates.is_none(),
                 "pages.templates has no effect while http.listen is empty: nothing serves the pages",
                 &["pages.templates", "http.listen"],
             ),
-            (
+            rule(
                 !sources.is_default("mail.public-base-url") || http.listen.is_none_or(is_port_of_links),
                 "the links in mails lead to another port than http.listen: set mail.public-base-url",
                 &["mail.public-base-url", "http.listen"],
             ),
-            (
+            rule(
                 server.connections_per_peer_max.get() <= server.connections_max.get()
                     || sources.is_default("server.connections-per-peer-max"),
                 "server.connections-per-peer-max has no effect: it is more than server.connections-max",
                 &["server.connections-per-peer-max", "server.connections-max"],
             ),
-            (
+            rule(
                 http.connections_per_peer_max.get() <= http.connections_max.get()
                     || sources.is_default("http.connections-per-peer-max"),
                 "http.connections-per-peer-max has no effect: it is more than http.connections-max",
@@ -134,60 +159,60 @@ impl Settings {
         let is_port_of_metrics =
             |other| self.telemetry.listen.is_some_and(|metrics| same_port(metrics, other));
         [
-            (
+            rule(
                 self.server.tls_cert.is_some() == self.server.tls_key.is_some(),
                 "server.tls-cert and server.tls-key depend on each other: set both or neither",
                 &["server.tls-cert", "server.tls-key"],
             ),
-            (
+            rule(
                 self.server.tls_client_ca.is_none() || self.serves_tls(),
                 "server.tls-client-ca needs TLS: set --tls-cert and --tls-key too",
                 &["server.tls-client-ca"],
-            ),
-            (
+            ).depends_on(&["server.tls-cert", "server.tls-key"]),
+            rule(
                 !self.http.listen.is_some_and(|http| same_port(self.server.listen, http)),
                 "server.listen and http.listen are the same port: choose another one with --http-listen",
                 &["server.listen", "http.listen"],
             ),
-            (
+            rule(
                 !is_port_of_metrics(self.server.listen) && !self.http.listen.is_some_and(is_port_of_metrics),
                 "telemetry.listen is the port of server.listen or http.listen: choose another one with --telemetry-listen",
                 &["telemetry.listen", "server.listen", "http.listen"],
             ),
-            (
+            rule(
                 self.server.listen.ip().is_loopback()
                     || self.callers.file.is_some()
                     || self.callers.insecure_none,
                 "server.listen is not loopback and callers.file is not set: set --callers FILE (docs/CALLERS.md), or \
                  allow every client that reaches the port to call every method with --insecure-no-callers",
                 &["server.listen"],
-            ),
+            ).depends_on(&["callers.file", "callers.insecure-none"]),
         ]
     }
 
     /// Returns each rule about what may cross the network unencrypted.
     fn exposure_rules(&self) -> [Rule; 3] {
         [
-            (
+            rule(
                 self.server.listen.ip().is_loopback() || self.serves_tls() || self.server.insecure_plaintext,
                 "server.listen is not loopback and TLS is off: set --tls-cert and --tls-key, or allow passwords to cross \
                  the network unencrypted with --insecure-plaintext",
                 &["server.listen"],
-            ),
-            (
+            ).depends_on(&["server.tls-cert", "server.tls-key", "server.insecure-plaintext"]),
+            rule(
                 self.http.listen.is_none_or(|listen| listen.ip().is_loopback())
                     || self.serves_tls()
                     || self.server.insecure_plaintext,
                 "http.listen is not loopback and TLS is off: set --tls-cert and --tls-key, or allow new passwords and \
                  links to cross the network unencrypted with --insecure-plaintext",
                 &["http.listen"],
-            ),
-            (
+            ).depends_on(&["server.tls-cert", "server.tls-key", "server.insecure-plaintext"]),
+            rule(
                 self.mail.public_base_url.is_confidential() || self.server.insecure_plaintext,
                 "mail.public-base-url is an http URL of another machine: use https, or allow links and new passwords to \
                  cross the network unencrypted with --insecure-plaintext",
                 &["mail.public-base-url"],
-            ),
+            ).depends_on(&["server.insecure-plaintext"]),
         ]
     }
 
@@ -207,23 +232,24 @@ impl Settings {
     /// Returns each rule about numbers and waits.
     fn number_rules(&self) -> [Rule; 5] {
         [
-            (!self.has_low_cost(), LOW_COST, &["password.cost"]),
-            (
+            rule(!self.has_low_cost(), LOW_COST, &["password.cost"])
+                .depends_on(&["password.insecure-low-cost"]),
+            rule(
                 self.login.failures_max.get() <= self.login.failures_in_a_row_max.get(),
                 "login.failures-max must not be more than login.failures-in-a-row-max",
                 &["login.failures-max", "login.failures-in-a-row-max"],
             ),
-            (
+            rule(
                 self.login.wait_first.get() <= self.login.wait_max.get(),
                 "login.wait-first must not be longer than login.wait-max",
                 &["login.wait-first", "login.wait-max"],
             ),
-            (
+            rule(
                 self.mail.retry_first.get() <= self.mail.retry_max.get(),
                 "mail.retry-first must not be longer than mail.retry-max",
                 &["mail.retry-first", "mail.retry-max"],
             ),
-            (
+            rule(
                 self.server.request_timeout_default.get() <= self.server.request_timeout_max.get(),
                 "server.request-timeout-default must not be longer than server.request-timeout-max",
                 &["server.request-timeout-default", "server.request-timeout-max"],
@@ -234,18 +260,18 @@ impl Settings {
     /// Returns each rule about the lifetimes of sessions and keys.
     fn lifetime_rules(&self) -> [Rule; 3] {
         [
-            (
+            rule(
                 self.session.idle.get() <= self.session.lifetime.get(),
                 "session.idle must not be longer than session.lifetime",
                 &["session.idle", "session.lifetime"],
             ),
-            (
+            rule(
                 self.session.access_token_lifetime.get() <= self.session.idle.get(),
                 "session.access-token-lifetime must not be longer than session.idle: otherwise a session ends before its \
                  client refreshes it",
                 &["session.access-token-lifetime", "session.idle"],
             ),
-            (
+            rule(
                 self.session.key_lead.get() < self.session.key_rotation.get(),
                 "session.key-lead must be shorter than session.key-rotation: otherwise a key is replaced before it signs",
                 &["session.key-lead", "session.key-rotation"],
@@ -258,13 +284,13 @@ impl Settings {
         let server = &self.server;
         let per_peer = server.unfinished_bytes_per_peer_max.count().get();
         [
-            (
+            rule(
                 server.message_bytes_max.count().get() <= per_peer,
                 "server.message-bytes-max must not be more than server.unfinished-bytes-per-peer-max: otherwise the \
                  longest messages are always refused",
                 &["server.message-bytes-max", "server.unfinished-bytes-per-peer-max"],
             ),
-            (
+            rule(
                 per_peer <= server.unfinished_bytes_max.count().get(),
                 "server.unfinished-bytes-per-peer-max must not be more than server.unfinished-bytes-max, which is for all \
                  peers together",
@@ -276,29 +302,24 @@ impl Settings {
     /// Returns each rule about the database.
     fn database_rules(&self) -> [Rule; 2] {
         [
-            (
+            rule(
                 self.database.read_urls.as_slice().is_empty()
                     || matches!(self.database.url, DatabaseUrl::Postgres(_)),
                 "database.read-urls needs PostgreSQL: set database.url to a postgres:// URL, or leave read-urls empty",
                 &["database.url", "database.read-urls"],
             ),
-            (
+            rule(
                 self.secret.key_file.is_some() || matches!(self.database.url, DatabaseUrl::Sqlite(_)),
                 "secret.key-file must be set when database.url is PostgreSQL: create a key with `openssl rand -base64 32` \
                  and give it to every instance (--secret-key-file FILE)",
                 &["database.url"],
-            ),
+            ).depends_on(&["secret.key-file"]),
         ]
     }
 
     fn serves_tls(&self) -> bool {
         self.server.tls_cert.is_some() && self.server.tls_key.is_some()
     }
-}
-
-/// Appends the values of settings, and who set them, to a message.
-fn with_values(text: &str, keys: &[&str], sources: &Sources) -> String {
-    format!("{text} [{}]", sources.describe(keys))
 }
 
 /// True if a program cannot listen on both addresses. The system chooses another port for each port 0.
@@ -315,11 +336,15 @@ pub fn same_port(one: SocketAddr, other: SocketAddr) -> bool {
 mod tests {
     use super::*;
 
-    fn refusal(flags: &[(&'static str, &str)]) -> Option<String> {
-        let flags = flags.iter().map(|(key, text)| (*key, "flag", (*text).to_owned())).collect();
-        let sources = Sources::gather(None, [], flags).unwrap();
-        let settings = Settings::read(&sources).unwrap();
-        settings.check_for_serve(&sources).err().map(|error| error.to_string())
+    fn loaded(flags: &[(&str, &str)]) -> (Settings, Sources) {
+        let flags = flags.iter().map(|(key, text)| ((*key).to_owned(), "flag", (*text).to_owned())).collect();
+        let sources = Sources::gather_valid(None, [], flags).unwrap();
+        (Settings::read(&sources).unwrap(), sources)
+    }
+
+    fn refusal(flags: &[(&str, &str)]) -> Option<String> {
+        let (settings, sources) = loaded(flags);
+        Some(settings.findings(&sources)).filter(|found| !found.is_empty()).map(|found| found.join("; "))
     }
 
     #[test]
@@ -336,10 +361,7 @@ mod tests {
 
     #[test]
     fn every_rule_names_the_value_and_who_set_it() {
-        let mut unbroken: Vec<&str> = {
-            let sources = Sources::gather(None, [], Vec::<(String, _, _)>::new()).unwrap();
-            Settings::read(&sources).unwrap().rules().map(|(_, text, _)| text).collect()
-        };
+        let mut unbroken: Vec<&str> = loaded(&[]).0.rules().map(|rule| rule.text).collect();
         for (flags, _) in contradictions() {
             let (key, text) = flags[0];
             let refusal = refusal(&flags).unwrap();
@@ -393,7 +415,6 @@ mod tests {
     fn a_contradiction_names_both_values_and_who_set_them_and_all_are_reported_at_once() {
         let refusal = refusal(&[("session.idle", "40d"), ("login.wait-first", "2h")]).unwrap();
         for part in [
-            "2 findings: (1)",
             "session.idle is 40d (flag --flag), session.lifetime is 30d (default)",
             "login.wait-first is 2h (flag --flag), login.wait-max is 1h (default)",
         ] {
@@ -402,9 +423,60 @@ mod tests {
     }
 
     fn warnings(flags: &[(&str, &str)]) -> String {
-        let flags = flags.iter().map(|(key, text)| ((*key).to_owned(), "flag", (*text).to_owned())).collect();
-        let sources = Sources::gather(None, [], flags).unwrap();
-        Settings::read(&sources).unwrap().warnings(&sources).join("\n")
+        let (settings, sources) = loaded(flags);
+        settings.warnings(&sources).join("\n")
+    }
+
+    #[test]
+    fn a_rule_names_every_setting_that_decides_it() {
+        let more = [
+            ("server.tls-cert", "c.pem"),
+            ("server.tls-key", "k.pem"),
+            ("callers.file", "callers.toml"),
+            ("callers.insecure-none", "true"),
+            ("server.insecure-plaintext", "true"),
+            ("password.insecure-low-cost", "true"),
+            ("secret.key-file", "secret.key"),
+            ("mail.url", "smtp://mail.example"),
+            ("mail.from", "a@kairos.example"),
+            ("session.issuer", "https://kairos.example"),
+            ("verification.unverified-kept", "1h"),
+            ("verification.token-lifetime", "100d"),
+            ("http.listen", ""),
+            ("pages.templates", "/pages"),
+            ("server.connections-max", "1"),
+            ("http.connections-max", "1"),
+        ];
+        let cases: Vec<_> = contradictions().into_iter().map(|(flags, _)| flags).collect();
+        let changes: Vec<_> = cases.iter().flatten().chain(&more).copied().collect();
+        let all_rules = |flags: &[(&str, &str)]| -> Vec<Rule> {
+            let (settings, sources) = loaded(flags);
+            let doubts = settings.mail_doubts(&sources).into_iter().chain(settings.effect_doubts(&sources));
+            settings.rules().chain(doubts).collect()
+        };
+        let alone = changes.iter().map(|change| vec![*change]);
+        for case in cases.iter().cloned().chain(alone) {
+            for change in &changes {
+                let others: Vec<_> = case.iter().copied().filter(|(key, _)| *key != change.0).collect();
+                let with_change = [others, vec![*change]].concat();
+                for (before, after) in all_rules(&case).iter().zip(all_rules(&with_change)) {
+                    let is_named = [after.shown, after.others].iter().any(|keys| keys.contains(&change.0));
+                    assert!(before.holds == after.holds || is_named, "{change:?}: {}", after.text);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_setting_without_a_valid_value_hides_no_finding_about_the_others() {
+        let invalid = ("mail.timeout", "30");
+        for (flags, fix) in contradictions() {
+            let found = refusal(&[flags.as_slice(), &[invalid]].concat()).unwrap();
+            assert!(found.contains("mail.timeout: expected") && found.contains(fix), "{flags:?}: {found}");
+        }
+        // What is said of a setting without a valid value could be wrong.
+        let found = refusal(&[("session.idle", "40d"), ("session.lifetime", "long")]).unwrap();
+        assert!(!found.contains("session.idle"), "{found}");
     }
 
     #[test]

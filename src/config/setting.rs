@@ -3,6 +3,13 @@
 
 use super::url_text::redacted;
 
+/// The prefix of the service's environment variables. An unknown variable with this prefix is an error,
+/// unless Kubernetes sets it.
+pub(super) const VARIABLE_PREFIX: &str = "KAIROS_IDENTITY_";
+
+/// The variable with the path of the settings file, like `--config`.
+pub(super) const FILE_VARIABLE: &str = "KAIROS_IDENTITY_CONFIG";
+
 /// The declaration of one setting.
 #[derive(Debug)]
 pub struct Setting {
@@ -72,7 +79,7 @@ impl Setting {
     /// Returns the name of the environment variable.
     #[must_use]
     pub fn variable(&self) -> String {
-        format!("KAIROS_IDENTITY_{}_{}", self.section, self.field).to_uppercase()
+        format!("{VARIABLE_PREFIX}{}_{}", self.section, self.field).to_uppercase()
     }
 
     /// Returns `text` as it may be printed: the passwords in URLs are replaced by `***`, also where a setting

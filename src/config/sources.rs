@@ -1,7 +1,7 @@
 //! The sources of settings, in the order of their priority: flags, environment variables, the file, defaults.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     path::{Path, PathBuf},
 };
@@ -9,23 +9,26 @@ use std::{
 use toml::Table;
 
 use super::{
-    error::ConfigError, kubernetes, section_list::settings, setting::Setting, setting_source::SettingSource,
-    url_text::HIDDEN, value::Value,
+    error::ConfigError,
+    kubernetes,
+    section_list::settings,
+    setting::{FILE_VARIABLE, Setting, VARIABLE_PREFIX},
+    setting_source::SettingSource,
+    similar_name::{misspelt_prefix, nearest},
+    url_text::HIDDEN,
+    value::Value,
 };
 use crate::input_file;
-
-/// The prefix of the service's environment variables. An unknown variable with this prefix is an error,
-/// unless Kubernetes sets it.
-const VARIABLE_PREFIX: &str = "KAIROS_IDENTITY_";
-
-/// The variable with the path of the settings file, like `--config`.
-pub(super) const FILE_VARIABLE: &str = "KAIROS_IDENTITY_CONFIG";
 
 /// The text and the source of every setting.
 #[derive(Debug)]
 pub struct Sources {
     texts: BTreeMap<String, (String, SettingSource)>,
     warnings: Vec<String>,
+    /// What is wrong with single settings.
+    errors: Vec<ConfigError>,
+    /// The keys of the settings that the errors are about. These settings have their defaults instead.
+    invalid: BTreeSet<String>,
 }
 
 impl Sources {
@@ -40,9 +43,30 @@ impl Sources {
         variables: impl IntoIterator<Item = (OsString, OsString)>,
         flags: Vec<(impl Into<String>, &'static str, String)>,
     ) -> Result<Self, ConfigError> {
-        let defaults =
+        let mut sources = Self::gather_valid(file, variables, flags)?;
+        ConfigError::all(std::mem::take(&mut sources.errors))?;
+        Ok(sources)
+    }
+
+    /// Like [`Sources::gather`], for a command that checks the other settings too: what is wrong with single
+    /// settings is no error, but in [`Sources::errors`].
+    ///
+    /// # Errors
+    /// [`ConfigError`] with everything that is wrong, if the settings file cannot be read or is not valid
+    /// TOML: any setting may be in it.
+    pub(super) fn gather_valid(
+        file: Option<&Path>,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+        flags: Vec<(impl Into<String>, &'static str, String)>,
+    ) -> Result<Self, ConfigError> {
+        let texts =
             settings().map(|setting| (setting.key(), (setting.default.to_owned(), SettingSource::Default)));
-        let mut sources = Self { texts: defaults.collect(), warnings: Vec::new() };
+        let mut sources = Self {
+            texts: texts.collect(),
+            warnings: Vec::new(),
+            errors: Vec::new(),
+            invalid: BTreeSet::new(),
+        };
         let mut errors = Vec::new();
         let variables: Vec<_> = variables.into_iter().collect();
         if let Some(path) = file {
@@ -65,8 +89,43 @@ impl Sources {
             errors.extend(sources.apply_secret_file(setting.key()).err());
         }
         errors.extend(settings().filter_map(|setting| sources.check(setting).err()));
-        ConfigError::all(errors)?;
+        if errors.iter().any(ConfigError::is_about_whole_file) {
+            return ConfigError::all(errors).map(|()| sources);
+        }
+        sources.leave_out(errors);
         Ok(sources)
+    }
+
+    /// Keeps the errors, and gives the settings that they are about their defaults.
+    fn leave_out(&mut self, errors: Vec<ConfigError>) {
+        let is_about = |setting: &Setting| errors.iter().any(|error| error.is_about(setting));
+        for setting in settings().filter(|setting| is_about(setting)) {
+            self.texts.insert(setting.key(), (setting.default.to_owned(), SettingSource::Default));
+            self.invalid.insert(setting.key());
+        }
+        self.errors = errors;
+    }
+
+    /// What is wrong with single settings.
+    pub(super) fn errors(&self) -> &[ConfigError] {
+        &self.errors
+    }
+
+    /// True if the value of a command line flag is malformed.
+    #[must_use]
+    pub fn is_flag_malformed(&self) -> bool {
+        self.errors.iter().any(ConfigError::is_about_flag)
+    }
+
+    /// Returns the key of a setting that has no valid value among those with these keys, and among all
+    /// settings of a section for a name of a section. What depends on it cannot be checked.
+    #[must_use]
+    pub fn first_invalid(&self, keys_and_sections: &[&str]) -> Option<&str> {
+        let is_meant = |key: &str| {
+            let section = key.split_once('.').map(|(section, _)| section);
+            keys_and_sections.iter().any(|meant| *meant == key || Some(*meant) == section)
+        };
+        self.invalid.iter().map(String::as_str).find(|key| is_meant(key))
     }
 
     /// Returns the warnings about what was found and is not used.
@@ -147,6 +206,9 @@ impl Sources {
     }
 
     fn apply_file(&mut self, path: &Path, named_by: &SettingSource, errors: &mut Vec<ConfigError>) {
+        if path.as_os_str().is_empty() {
+            return errors.push(ConfigError::UnnamedFile { set_by: named_by.clone() });
+        }
         // It names the keys, the callers and the database.
         let table = input_file::read_trusted_text(path)
             .map_err(|error| ConfigError::Unreadable { source: Box::new(error), set_by: named_by.clone() })
@@ -158,7 +220,7 @@ impl Sources {
         let source = SettingSource::File(path.to_owned());
         for (section, entries) in table {
             let Some(entries) = entries.as_table() else {
-                errors.push(unknown(section, source.clone()));
+                errors.push(no_section(section, &entries, source.clone()));
                 continue;
             };
             for (name, value) in entries {
@@ -285,82 +347,6 @@ fn malformed(path: &Path, set_by: &SettingSource, text: &str, error: &toml::de::
     }
 }
 
-/// Returns a warning if a variable of another prefix is spelt like one of the service's variables. It may
-/// belong to another program, so it is no error.
-fn misspelt_prefix(name: &str) -> Option<String> {
-    /// Two wrong characters in a name of thirty: a variable of another program hardly comes so close.
-    const SIMILARITY_MIN: f64 = 0.93;
-    let upper = name.to_ascii_uppercase();
-    if !upper.starts_with("KAIROS") {
-        return None;
-    }
-    let known = settings().map(Setting::variable).chain([FILE_VARIABLE.to_owned()]);
-    let similar = known.map(|known| (strsim::normalized_damerau_levenshtein(&upper, &known), known));
-    let (similarity, known) = similar.max_by(|one, other| one.0.total_cmp(&other.0))?;
-    (similarity >= SIMILARITY_MIN)
-        .then(|| format!("the variable {name} is not a setting and is ignored: did you mean {known}?"))
-}
-
-/// Words that other programs use in the names of their settings, and the words of this one.
-const WORDS_OF_OTHERS: [(&str, &str); 10] = [
-    ("port", "listen"),
-    ("host", "listen"),
-    ("addr", "listen"),
-    ("address", "listen"),
-    ("bind", "listen"),
-    ("db", "database"),
-    ("dsn", "url"),
-    ("smtp", "mail"),
-    ("metrics", "telemetry"),
-    ("debug", "level"),
-];
-
-/// Returns the known name that `name` most likely means: the one whose spelling is most similar, if one is
-/// similar enough, or else the first one of which it is the beginning. Each known name comes with its last
-/// part, without the section: `name` may lack the section. Of equally similar names the first one is
-/// returned.
-fn nearest(name: &str, known: impl Iterator<Item = (String, String)>) -> Option<String> {
-    /// One wrong letter of four. An unrelated name gets no suggestion.
-    const SIMILARITY_MIN: f64 = 0.75;
-    let name = name.to_ascii_lowercase();
-    let names = [in_words_of_settings(&name), name];
-    let (mut best, mut begins) = ((0.0, None), None);
-    for (known, field) in known {
-        // All variables begin alike, which says nothing about their similarity.
-        let without_prefix = known.strip_prefix(VARIABLE_PREFIX).unwrap_or(&known);
-        let spellings = [without_prefix, &field].map(str::to_ascii_lowercase);
-        for (name, spelling) in
-            names.iter().flat_map(|name| spellings.iter().map(move |spelling| (name, spelling)))
-        {
-            let similarity = strsim::normalized_damerau_levenshtein(name, spelling);
-            if similarity >= SIMILARITY_MIN && similarity > best.0 {
-                best = (similarity, Some(known.clone()));
-            }
-            if begins.is_none()
-                && spelling.strip_prefix(name).is_some_and(|rest| rest.starts_with(is_separator))
-            {
-                begins = Some(known.clone());
-            }
-        }
-    }
-    best.1.or(begins)
-}
-
-/// True for what separates two words of a name.
-const fn is_separator(character: char) -> bool {
-    matches!(character, '_' | '-' | '.')
-}
-
-/// Replaces the words of other programs in a name in lower case.
-fn in_words_of_settings(name: &str) -> String {
-    let renamed = |part: &str| {
-        let (word, end) = part.split_at(part.trim_end_matches(is_separator).len());
-        let known = WORDS_OF_OTHERS.into_iter().find(|(other, _)| *other == word);
-        format!("{}{end}", known.map_or(word, |(_, own)| own))
-    };
-    name.split_inclusive(is_separator).map(renamed).collect()
-}
-
 /// Returns the error of a value that is no text, integer or boolean, or of a variable that is not UTF-8.
 fn wrong_type(key: String, found: &'static str, set_by: SettingSource) -> ConfigError {
     match settings().find(|setting| setting.key() == key) {
@@ -369,16 +355,26 @@ fn wrong_type(key: String, found: &'static str, set_by: SettingSource) -> Config
     }
 }
 
-/// Returns the name of the type of a TOML value, for a type that no setting has.
+/// Returns the error of an entry that is not in a section.
+fn no_section(name: String, entry: &toml::Value, set_by: SettingSource) -> ConfigError {
+    if settings().any(|setting| setting.section == name) {
+        let expected = format!("the section [{name}]");
+        ConfigError::WrongType { key: name, expected, found: found_type(entry), set_by }
+    } else {
+        unknown(name, set_by)
+    }
+}
+
+/// Returns the name of the type of a TOML value, for a type that is not expected.
 const fn found_type(value: &toml::Value) -> &'static str {
     match value {
         toml::Value::Array(_) => "a list",
         toml::Value::Table(_) => "a table",
         toml::Value::Float(_) => "a number with a fraction",
         toml::Value::Datetime(_) => "a date or time without quotes",
-        toml::Value::String(_) | toml::Value::Integer(_) | toml::Value::Boolean(_) => {
-            "a value of another type"
-        }
+        toml::Value::String(_) => "a text",
+        toml::Value::Integer(_) => "a number",
+        toml::Value::Boolean(_) => "true or false",
     }
 }
 

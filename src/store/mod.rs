@@ -23,6 +23,7 @@ use self::lookup::Lookup;
 pub use self::{
     lookup::LookupOptions,
     migrate::{MigrateError, Schema},
+    operation::disk_free,
     tables::{
         AUDIT_PAGE_MAX, Admission, AttemptOutcome, Attempts, AuditFilter, CLOCK_DIFFERENCE_MAX,
         CorrectPassword, Credentials, Delivery, EarlierKeys, EmailChangeRequest, EmailUndo, EventPosition,

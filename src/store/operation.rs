@@ -69,7 +69,10 @@ struct MissingRight {
     missing: String,
 }
 
-/// Returns the free space of the disk of a file in bytes; `None` if the system does not say.
-pub(super) fn disk_free(path: &Path) -> Option<u64> {
-    statvfs(path).ok().map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+/// Returns the free space in bytes of the disk of a file, or of the disk on which it can be created; `None` if
+/// the system does not say.
+#[must_use]
+pub fn disk_free(path: &Path) -> Option<u64> {
+    let existing = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("."));
+    statvfs(existing).ok().map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize))
 }

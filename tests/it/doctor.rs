@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Output},
+    time::Duration,
 };
 
 use diesel::{Connection as _, SqliteConnection, connection::SimpleConnection as _};
@@ -18,6 +19,7 @@ use crate::support::{
     private_file,
     program::{run_in, stderr, stdout},
     server::TestServer,
+    wait::until,
 };
 
 /// A finding: check, status, detail.
@@ -60,7 +62,7 @@ fn a_new_folder_is_checked_and_nothing_is_created_in_it() {
     let arguments = ["doctor", "--format", "json", "--listen", &listen, "--telemetry-listen", ""];
     let output = run_in(folder.path(), &arguments);
     let expected =
-        ["settings", "callers", "certificates", "pages", "ports", "mail", "database", "secret key"];
+        ["settings", "callers", "certificates", "pages", "ports", "mail", "disk", "database", "secret key"];
     assert_eq!(statuses(&output), pairs(&expected.map(|check| (check, "ok"))));
     assert_found(&findings(&output), "ports", "ok", &[&listen, "can be opened"]);
     assert_found(&findings(&output), "database", "ok", &["does not exist yet: serve creates it"]);
@@ -71,16 +73,15 @@ fn a_new_folder_is_checked_and_nothing_is_created_in_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_service_is_well() {
-    for (engine, of_engine) in [
-        (Engine::Sqlite, &[("disk", "ok")][..]),
-        (Engine::Postgres, &[("server", "ok"), ("rights", "ok"), ("clock", "ok")]),
-    ] {
+    for (engine, before, after) in
+        [(Engine::Sqlite, &["disk"][..], &[][..]), (Engine::Postgres, &[], &["server", "rights", "clock"])]
+    {
         let service = TestServer::start(engine).await;
         let mut doctor = service.command(&["doctor", "--format", "json", "--insecure-low-cost"]);
         let output = doctor.args(["--listen", &service.address().to_string()]).output().unwrap();
-        let all = ["settings", "callers", "certificates", "pages", "ports", "mail", "database", "secret key"];
-        let expected: Vec<_> =
-            all.map(|check| (check, "ok")).into_iter().chain(of_engine.iter().copied()).collect();
+        let of_files = ["settings", "callers", "certificates", "pages", "ports", "mail"];
+        let expected = [&of_files, before, &["database", "secret key"], after].concat();
+        let expected: Vec<_> = expected.into_iter().map(|check| (check, "ok")).collect();
         let mut statuses = statuses(&output);
         // The ports in use, and those that are free.
         statuses.dedup();
@@ -217,6 +218,52 @@ async fn a_database_that_cannot_be_written_is_found() {
     other.batch_execute("PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE").unwrap();
     let found = findings(&service.command(&arguments).output().unwrap());
     assert_found(&found, "database", "failed", &["another program", path]);
+    assert_found(&found, "disk", "ok", &[path]);
+
+    // The service that runs says so too.
+    let address = service.address().to_string();
+    let of_running = [&arguments[..], &["--listen", &address]].concat();
+    let not_serving = until("a finding about the health", Duration::from_secs(30), async || {
+        let found = findings(&service.command(&of_running).output().unwrap());
+        let says = |(_, status, detail): &Finding| status == "failed" && detail.contains("says NOT_SERVING");
+        found.iter().any(says).then_some(())
+    });
+    not_serving.await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_file_that_other_users_may_read_or_change_is_warned_of() {
+    let mut service = TestServer::start(Engine::Sqlite).await;
+    service.terminate();
+    service.wait().await;
+    let path = service.database_url().trim_start_matches("sqlite://").to_owned();
+    for (mode, warning) in [
+        (0o600, None),
+        (0o640, Some("other users may read")),
+        (0o604, Some("other users may read")),
+        (0o660, Some("other users may change")),
+        (0o666, Some("other users may change")),
+    ] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let found = findings(
+            &service.command(&["doctor", "--format", "json", "--insecure-low-cost"]).output().unwrap(),
+        );
+        match warning {
+            Some(warning) => assert_found(&found, "database", "warning", &[warning, &path, "chmod 600"]),
+            None => assert_found(&found, "database", "ok", &[&path]),
+        }
+    }
+}
+
+#[test]
+fn a_disk_without_room_for_a_mail_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new("sh");
+    // The signal that the kernel sends with the error would end the process.
+    command.args(["-c", "trap '' XFSZ; exec prlimit --fsize=20000: \"$0\" \"$@\""]);
+    command.arg(env!("CARGO_BIN_EXE_kairos-identity")).args(["doctor", "--format", "json"]);
+    let found = findings(&command.current_dir(folder.path()).output().unwrap());
+    assert_found(&found, "mail", "failed", &["mail.url: the disk is full", "data/mail"]);
 }
 
 /// When an operator is about to start a new release.

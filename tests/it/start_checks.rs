@@ -43,7 +43,9 @@ fn with_variables(variables: &[(&str, &str)]) -> Output {
 /// Returns the names of the files in a folder.
 fn names(folder: &Path) -> Vec<String> {
     let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    names.collect()
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    names
 }
 
 #[test]
@@ -105,6 +107,66 @@ fn all_findings_are_reported_at_once_and_nothing_is_written() {
     assert_contains_all(&error, &found);
     assert!(!error.contains("os error"), "{error}");
     assert_eq!(names(folder.path()), ["data"]);
+}
+
+#[test]
+fn a_malformed_value_hides_no_other_finding() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("data"), "a file").unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let text = format!(
+        "[server]\nlisten = \"{address}\"\nthreads = \"many\"\n[http]\nlisten = \"127.0.0.1:0\"\n[sesion]\nidle = \"1h\"\n\
+         [callers]\nfile = \"callers.toml\"\n[pages]\ntemplates = \"none\"\n[login]\nwait-first = \"2h\"\n"
+    );
+    fs::write(folder.path().join("k.toml"), &text).unwrap();
+    let in_file = [
+        "server.threads: expected",
+        "sesion.idle is not a setting",
+        "login.wait-first must not be longer than login.wait-max",
+        "another program listens there",
+        "callers.file: callers.toml",
+        "pages.templates: ",
+    ];
+    let of_defaults = ["mail.url: mails cannot be written", "database.url: cannot create"];
+
+    let refused = error_line(1, &run_in(folder.path(), &["serve", "--config", "k.toml"]));
+    assert_contains_all(&refused, &in_file);
+    assert_contains_all(&refused, &of_defaults);
+    assert_eq!(names(folder.path()), ["data", "k.toml"]);
+
+    // What depends on a setting without a valid value is not checked with its default.
+    let flags = ["serve", "--config", "k.toml", "--database-url", "mysql://a@b/c", "--mail-url", "mail"];
+    let refused = error_line(2, &run_in(folder.path(), &flags));
+    assert_contains_all(&refused, &in_file);
+    assert_contains_all(&refused, &["database.url: expected", "mail.url: expected"]);
+    assert!(of_defaults.iter().all(|finding| !refused.contains(finding)), "{refused}");
+
+    // The command that checks everything says what it could not check.
+    let checked = run_in(folder.path(), &["doctor", "--config", "k.toml", "--database-url", "mysql://a@b/c"]);
+    assert_contains_all(&stdout(&checked), &in_file);
+    let not_checked = "database\twarning\tnot checked, since database.url has no valid value";
+    assert_contains_all(&stdout(&checked), &[not_checked, "ports\tfailed\t", "mail\tfailed\t"]);
+}
+
+#[test]
+fn an_empty_name_of_the_settings_file_is_refused() {
+    let unnamed = error_line(1, &with_variables(&[("KAIROS_IDENTITY_CONFIG", "")]));
+    assert_contains_all(&unnamed, &["name of the settings file is empty", "variable KAIROS_IDENTITY_CONFIG"]);
+}
+
+#[test]
+fn a_section_that_is_no_table_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("k.toml"), "log = 3\n[[server]]\nlisten = \"127.0.0.1:1\"\n").unwrap();
+    let refused = error_line(1, &run_in(folder.path(), &["serve", "--config", "k.toml"]));
+    assert_contains_all(
+        &refused,
+        &[
+            "server: expected the section [server], not a list",
+            "log: expected the section [log], not a number",
+        ],
+    );
 }
 
 #[test]

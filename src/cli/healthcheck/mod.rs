@@ -16,9 +16,9 @@ use std::{
 };
 
 use clap::Args;
-use tonic_health::pb::{
-    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
-};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+pub(super) use tonic_health::pb::health_check_response::ServingStatus;
 
 use self::{
     connection::{Target, connect},
@@ -45,11 +45,11 @@ pub(super) struct Healthcheck {
     server_name: String,
 }
 
-/// Checks that a service with these settings answers on this machine, whatever its health is.
-pub(super) async fn check_running(settings: &Settings) -> Result<(), Failure> {
+/// Asks a service with these settings on this machine for its health.
+pub(super) async fn ask_running(settings: &Settings) -> Result<ServingStatus, Failure> {
     let healthcheck = Healthcheck { url: None, ca_cert: None, server_name: "localhost".to_owned() };
     let checked = tokio::time::timeout(LIMIT, healthcheck.check(&own_url(settings), settings)).await;
-    checked.map_err(|_| format!("no answer within {LIMIT:?}"))?.map(drop)
+    checked.map_err(|_| format!("no answer within {LIMIT:?}"))?
 }
 
 impl Healthcheck {

@@ -15,7 +15,10 @@ use self::assembly::Service;
 pub(super) use self::{
     options::transport,
     ports::Port,
-    preflight::{check_keys, check_mail, check_schema, has_database, load_templates},
+    preflight::{
+        CALLERS, CERTIFICATES, DATABASE, MAIL, PAGES, check_keys, check_mail, check_schema, has_database,
+        load_templates,
+    },
     reload::{TlsConfigs, gate},
 };
 use super::{Failure, signals::Signals};

@@ -34,14 +34,36 @@ pub(super) struct Checked {
     pub(super) store: Option<Store>,
 }
 
-/// The findings so far.
-#[derive(Default)]
-struct Findings(Vec<Failure>);
+// The keys and the sections of the settings that each check depends on.
+pub(in crate::cli) const CALLERS: &[&str] = &["callers.file", "server.tls-client-ca"];
+pub(in crate::cli) const CERTIFICATES: &[&str] =
+    &["server.tls-cert", "server.tls-key", "server.tls-client-ca"];
+pub(in crate::cli) const PAGES: &[&str] = &["pages"];
+pub(in crate::cli) const MAIL: &[&str] =
+    &["mail.url", "mail.from", "mail.hello-name", "mail.insecure-plaintext", "mail.timeout"];
+pub(in crate::cli) const DATABASE: &[&str] = &["database", "lookup", "secret"];
 
-impl Findings {
+/// The findings so far.
+struct Findings<'a> {
+    sources: &'a Sources,
+    texts: Vec<Failure>,
+}
+
+impl Findings<'_> {
+    /// True if all settings with these keys, and of these sections, have a valid value.
+    fn can_check(&self, settings: &[&str]) -> bool {
+        self.sources.first_invalid(settings).is_none()
+    }
+
     /// Returns the result of a check, or keeps its finding and returns `None`.
     fn keep<T>(&mut self, checked: Result<T, Failure>) -> Option<T> {
-        checked.map_err(|finding| self.0.push(finding)).ok()
+        checked.map_err(|finding| self.texts.push(finding)).ok()
+    }
+
+    /// Makes a check that depends on these settings, as [`Findings::keep`]. Returns `None` if the check is
+    /// not possible.
+    fn of<T>(&mut self, settings: &[&str], check: impl FnOnce() -> Result<T, Failure>) -> Option<T> {
+        if self.can_check(settings) { self.keep(check()) } else { None }
     }
 }
 
@@ -53,25 +75,29 @@ pub(super) async fn check(
     workers: &Workers,
     clock: &Clock,
 ) -> Result<Checked, Failure> {
-    let mut findings = Findings::default();
-    if let Err(error) = settings.check_for_serve(sources) {
-        findings.0.extend(error.texts());
-    }
+    let mut findings = Findings { sources, texts: settings.findings(sources) };
     let reload_triggers = ReloadTriggers::begin(settings);
-    let gate = findings.keep(reload::gate(settings));
-    let tls = findings.keep(TlsConfigs::load(settings));
-    let templates = findings.keep(load_templates(settings));
-    findings.keep(check_mail(settings));
-    let listener = findings.keep(Port::api(settings).bind());
+    let gate = findings.of(CALLERS, || reload::gate(settings));
+    let tls = findings.of(CERTIFICATES, || TlsConfigs::load(settings));
+    let templates = findings.of(PAGES, || load_templates(settings));
+    findings.of(MAIL, || check_mail(settings));
+    let listener = findings.of(&["server.listen"], || Port::api(settings).bind());
     // With the same port for two of them, the service itself would be the program that listens there.
     let bind_other_than = |others: &[Option<SocketAddr>], port: Option<Port>| {
         let is_other = |port: &Port| !others.iter().flatten().any(|other| same_port(port.address, *other));
         port.filter(is_other).map(Port::bind).transpose()
     };
     let (api, pages) = (Some(settings.server.listen), settings.http.listen);
-    let http = findings.keep(bind_other_than(&[api], Port::http(settings)));
-    let telemetry = findings.keep(bind_other_than(&[api, pages], Port::telemetry(settings)));
-    let store = findings.keep(check_database(settings, workers, clock).await);
+    let http =
+        findings.of(&["server.listen", "http.listen"], || bind_other_than(&[api], Port::http(settings)));
+    let telemetry = findings.of(&["server.listen", "http.listen", "telemetry.listen"], || {
+        bind_other_than(&[api, pages], Port::telemetry(settings))
+    });
+    let store = if findings.can_check(DATABASE) {
+        findings.keep(check_database(settings, workers, clock).await)
+    } else {
+        None
+    };
     match (gate, tls, templates, listener, http, telemetry, store) {
         (
             Some(gate),
@@ -81,12 +107,13 @@ pub(super) async fn check(
             Some(http),
             Some(telemetry),
             Some(store),
-        ) if findings.0.is_empty() => {
+        ) if findings.texts.is_empty() => {
             settings.warnings(sources).iter().for_each(|warning| tracing::warn!("{warning}"));
             Ok(Checked { reload_triggers, gate, tls, templates, listener, http, telemetry, store })
         }
         _ => {
-            let findings: Vec<_> = findings.0.iter().map(|finding| sources.with_origin(finding)).collect();
+            let findings: Vec<_> =
+                findings.texts.iter().map(|finding| sources.with_origin(finding)).collect();
             Err(Numbered(&findings).to_string())
         }
     }
