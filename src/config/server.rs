@@ -98,11 +98,11 @@ section! {
         health_timeout: Span<10, 600_000> = "2s",
         /// Maximum number of calls in flight of one peer, on all its connections. A further call is refused
         /// with `OVERLOADED`. Each costs about 2 KiB, even if its response waits because the peer does not
-        /// read it. A refused call counts only until its answer is ready: answers to refused calls that the
-        /// peer does not read are bounded by `server.streams-per-connection-max`. Connections on which a
-        /// caller was authenticated are counted apart from the others, here and in the three limits below, so
-        /// that clients at the address of a caller that do not authenticate take nothing from it. A
-        /// connection with at most 4 calls in flight may check the health also beyond this limit.
+        /// read it; a refusal beyond the limit has no body over HTTP/2, so that it waits for nothing.
+        /// Connections on which a caller was authenticated are counted apart from the others, here and in the
+        /// three limits below, so that clients at the address of a caller that do not authenticate take
+        /// nothing from it. A connection with at most 4 calls in flight may check the health also beyond this
+        /// limit.
         calls_per_peer_max: Count<1, 1_000_000> = "2048",
         /// Maximum number of streaming calls in flight of one peer: `Watch` of the health service, and
         /// reflection. A client that watches the health has one such call for each connection. When it is
@@ -144,7 +144,8 @@ section! {
         request_timeout_default: Span<10, 3_600_000> = "10s",
         /// Longest time that a call may take, whatever deadline its caller set.
         request_timeout_max: Span<10, 3_600_000> = "60s",
-        /// Time that calls in flight may take at shutdown; after it their connections are closed.
+        /// Time that calls in flight may take at shutdown; after it their connections are closed. Of this
+        /// time, a peer has 5 s to read the answers of its calls.
         drain_deadline: Span<0, 3_600_000> = "30s",
         /// Time at shutdown in which new connections are still accepted although the health status is already
         /// `NOT_SERVING`, for load balancers that check it rarely.

@@ -72,8 +72,8 @@ impl<C> Drop for OpenConnection<C> {
 }
 
 /// Blocks until no connection to SQLite is open in this process. After the last clone of their
-/// `SqliteThreads` was dropped, the writer moves the WAL into the file, and each thread closes its connection.
-/// Returns false if this takes longer than `limit`.
+/// `SqliteThreads` was dropped, the writer moves the WAL into the file, and each thread closes its
+/// connection. Returns false if this takes longer than `limit`.
 #[must_use]
 pub fn wait_until_closed(limit: Duration) -> bool {
     let open = OPEN_CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner);

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use super::{
+    answering::{Answering, READING_TIME},
     connection::{Peer, Protocol},
     handler::HttpHandler,
     held_bytes::HeldBytes,
@@ -67,11 +68,13 @@ impl<S: HttpHandler> Protocol for Http1<S> {
         // A connection that reads nothing of a response is closed at its maximum age.
         let times = Http1Times { head: self.options.head_timeout, write: self.options.connection_age };
         let io = LimitedIo::new(io, framing.clone(), HeldBytes::new(Arc::clone(&peer.account)), times);
-        let served = Arc::new((Arc::clone(&self.service), peer, framing));
+        let answering = Answering::default();
+        let served = Arc::new((Arc::clone(&self.service), peer, framing, answering.clone()));
         let service = service_fn(move |request: Request<Incoming>| {
             let served = Arc::clone(&served);
             async move {
-                let (service, peer, framing) = &*served;
+                let (service, peer, framing, answering) = &*served;
+                let _in_progress = answering.begin();
                 Ok::<_, Infallible>(match framing.begin_call() {
                     Ok(in_progress) => {
                         in_progress.until_sent(service.answer(request.map(Body::new), peer).await)
@@ -93,6 +96,13 @@ impl<S: HttpHandler> Protocol for Http1<S> {
             () = stop.cancelled() => {}
         }
         connection.as_mut().graceful_shutdown();
-        let _ = tokio::time::timeout(self.options.drain_deadline, connection).await;
+        let is_unread = async {
+            stop.cancelled().await;
+            answering.is_over_after(READING_TIME).await;
+        };
+        tokio::select! {
+            _ = tokio::time::timeout(self.options.drain_deadline, connection) => {}
+            () = is_unread => {}
+        }
     }
 }

@@ -21,13 +21,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use super::{
+    answering::{Answering, READING_TIME},
     connection::Peer,
     handler::HttpHandler,
     held_bytes::HeldBytes,
     http1_framing::{HEADERS_MAX, RequestFraming},
     http1_io::{Http1Times, LimitedIo},
     options::ServerOptions,
-    peer_account::CountedCalls,
+    peer_account::{ConnectionAccount, CountedCalls},
     preface::AfterStart,
     request_body::{BodyContext, BodyLimits, RequestBody},
     streams::{AcceptedStreams, WithStreams},
@@ -50,6 +51,7 @@ struct Served<S> {
     peer: Peer,
     framing: RequestFraming,
     bodies: Arc<BodyContext>,
+    answering: Answering,
     /// True if the connection has reached its maximum age: the next response closes it.
     is_at_age: Arc<AtomicBool>,
 }
@@ -71,20 +73,15 @@ impl<S: HttpHandler + BodyLimits> Http1Calls<S> {
         let buffer =
             usize::try_from(options.header_list_bytes_max).unwrap_or(usize::MAX).max(BUFFER_BYTES_MIN);
         let framing = RequestFraming::new(buffer);
-        let times = Http1Times {
-            head: options.first_byte_timeout,
-            write: options.keepalive_interval.saturating_add(options.keepalive_timeout),
-        };
-        let first_byte_at = io.first_byte_at();
-        let io = LimitedIo::new(io, framing.clone(), HeldBytes::new(Arc::clone(&account)), times)
-            .with_first_byte_at(first_byte_at);
+        let io = limited(io, framing.clone(), Arc::clone(&account), options);
         let bodies = Arc::new(BodyContext::new::<S>(options, &account, &accepted));
-        let is_at_age = Arc::new(AtomicBool::new(false));
+        let (is_at_age, answering) = (Arc::new(AtomicBool::new(false)), Answering::default());
         let served = Arc::new(Served {
             service: Arc::clone(&self.service),
             peer,
             framing: framing.clone(),
             bodies,
+            answering: answering.clone(),
             is_at_age: Arc::clone(&is_at_age),
         });
         let service = service_fn(move |request| {
@@ -127,13 +124,32 @@ impl<S: HttpHandler + BodyLimits> Http1Calls<S> {
         }
         connection.change(http1::Connection::graceful_shutdown);
         // At shutdown, the accept loop enforces one deadline for all connections.
-        let _ = connection.await;
+        tokio::select! {
+            _ = connection => {}
+            () = answering.is_over_after(READING_TIME) => {}
+        }
     }
+}
+
+/// Limits the times and the memory of a connection.
+fn limited<Io>(
+    io: AfterStart<Io>,
+    framing: RequestFraming,
+    account: Arc<ConnectionAccount>,
+    options: &ServerOptions,
+) -> LimitedIo<AfterStart<Io>> {
+    let times = Http1Times {
+        head: options.first_byte_timeout,
+        write: options.keepalive_interval.saturating_add(options.keepalive_timeout),
+    };
+    let first_byte_at = io.first_byte_at();
+    LimitedIo::new(io, framing, HeldBytes::new(account), times).with_first_byte_at(first_byte_at)
 }
 
 impl<S: HttpHandler + BodyLimits> Served<S> {
     /// Answers one request.
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let _in_progress = self.answering.begin();
         // Other connections of the thread run between two requests: a peer can send many at once, and a
         // request that is refused waits for nothing.
         tokio::task::yield_now().await;

@@ -6,7 +6,7 @@
 
 use std::{convert::Infallible, future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
-use http::{Request, Response};
+use http::{Request, Response, header};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use super::{
+    answering::{Answering, READING_TIME},
     connection::Peer,
-    handler::HttpHandler,
+    handler::{HttpHandler, Refusal},
     malformed_calls::MalformedCalls,
     options::ServerOptions,
     peer_account::CountedCalls,
@@ -74,14 +75,16 @@ impl<S: HttpHandler + BodyLimits> Http2<S> {
         peer: Peer,
         accepted: &AcceptedStreams,
         verdict: SharedVerdict,
+        answering: Answering,
     ) -> impl Fn(Request<Incoming>) -> Answer + use<S> {
         let bodies = Arc::new(BodyContext::new::<S>(&self.options, &peer.account, accepted));
-        let served = Arc::new((Arc::clone(&self.service), peer, verdict));
+        let served = Arc::new((Arc::clone(&self.service), peer, verdict, answering));
         move |request| {
             let (served, bodies) = (Arc::clone(&served), Arc::clone(&bodies));
             // Boxed, because hyper and the executor move the future several times.
             Box::pin(async move {
-                let (service, peer, verdict) = &*served;
+                let (service, peer, verdict, answering) = &*served;
+                let _in_progress = answering.begin();
                 if verdict.has_resets() {
                     // A call that the peer reset before it began must cause no work. hyper drops such a call
                     // at its first pending poll, so the call is pending once before it begins.
@@ -94,7 +97,7 @@ impl<S: HttpHandler + BodyLimits> Http2<S> {
                 let body = RequestBody::new(body, head.headers.len(), limit, bodies, Arc::clone(&waiting));
                 let answer = service.answer(Request::from_parts(head, Body::new(body)), peer).await;
                 drop(waiting);
-                Ok(answer)
+                Ok(if peer.account.has_too_many_calls() { without_body_if_refused(answer) } else { answer })
             })
         }
     }
@@ -111,7 +114,8 @@ impl<S: HttpHandler + BodyLimits> Http2<S> {
             Resets::new(options.resets_per_second_max, options.streams_per_connection_max, verdict.clone());
         let malformed_calls = MalformedCalls::new(self.peer_log.clone(), peer.address);
         let io = WatchedIo::new(io, resets, malformed_calls, Arc::clone(&account));
-        let service = service_fn(self.calls_of(peer, &accepted, verdict.clone()));
+        let answering = Answering::default();
+        let service = service_fn(self.calls_of(peer, &accepted, verdict.clone(), answering.clone()));
         let connection =
             http2_with_limits(options, accepted.clone()).serve_connection(TokioIo::new(io), service);
         let mut connection = WithStreams::new(connection, accepted.clone(), CountedCalls::new(account));
@@ -147,15 +151,28 @@ impl<S: HttpHandler + BodyLimits> Http2<S> {
                 let _ = tokio::time::timeout(grace, drained).await;
             }
             // At shutdown, the accept loop enforces one deadline for all connections and counts the aborted
-            // ones. A peer that does not acknowledge the GOAWAY must not delay the stop if it has no call.
+            // ones. A peer that does not acknowledge the GOAWAY must not delay the stop if it has no call,
+            // and one that does not read its answers delays it only for a while.
             None => {
                 tokio::select! {
                     () = drained => {}
                     () = no_call_after(&accepted, ACKNOWLEDGEMENT_TIME) => {}
+                    () = answering.is_over_after(READING_TIME) => {}
                 }
             }
         }
     }
+}
+
+/// Removes the body of a refusal, for a peer with too many calls in flight. A body is sent only as far as the
+/// peer allows it (flow control), so that one that allows nothing would make each refused call stay.
+fn without_body_if_refused(answer: Response<Body>) -> Response<Body> {
+    if answer.status().is_success() && answer.extensions().get::<Refusal>().is_none() {
+        return answer;
+    }
+    let mut answer = answer.map(|_| Body::empty());
+    answer.headers_mut().remove(header::CONTENT_LENGTH);
+    answer
 }
 
 /// Runs a connection until it is over or the verdict on it is at least `threshold`. Returns true if it is

@@ -5,6 +5,7 @@
 //! at shutdown, and spins when file descriptors are exhausted. This module handles sockets, TLS and HTTP, but
 //! not the content of calls. Start at [`serve`]; the HTTP port uses [`serve_http1`].
 
+mod answering;
 mod api_port;
 mod budget;
 mod caller_share;
@@ -52,7 +53,7 @@ use self::{
 };
 pub use self::{
     connection::Peer,
-    handler::HttpHandler,
+    handler::{HttpHandler, Refusal},
     http1::Http1Options,
     listener::{bind, check_bind, open_files_needed},
     metrics::{ConnectionMetrics, PortMetrics},

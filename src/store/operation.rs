@@ -69,8 +69,8 @@ struct MissingRight {
     missing: String,
 }
 
-/// Returns the free space in bytes of the disk of a file, or of the disk on which it can be created; `None` if
-/// the system does not say.
+/// Returns the free space in bytes of the disk of a file, or of the disk on which it can be created; `None`
+/// if the system does not say.
 #[must_use]
 pub fn disk_free(path: &Path) -> Option<u64> {
     let existing = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("."));

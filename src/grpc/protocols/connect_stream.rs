@@ -12,6 +12,7 @@ use super::{
     frames::{FramedTrailers, frame},
     schema::Schema,
 };
+use crate::server::Refusal;
 
 /// The flag of the last frame.
 const END: u8 = 2;
@@ -23,7 +24,10 @@ pub(super) fn from_grpc(response: Response<Body>, schema: &Schema) -> Response<B
     }
     let (mut head, body) = response.into_parts();
     let body = match error_in(&head.headers) {
-        Some(status) => Body::new(Full::new(end(Some(&connect_error::json(&status, Some(schema)))))),
+        Some(status) => {
+            head.extensions.insert(Refusal);
+            Body::new(Full::new(end(Some(&connect_error::json(&status, Some(schema))))))
+        }
         None => Body::new(FramedTrailers { body, frame_of }),
     };
     for name in REMOVED {

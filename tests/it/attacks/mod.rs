@@ -16,6 +16,7 @@ mod resets;
 mod scene;
 mod shared_address;
 mod shares;
+mod unread;
 mod waiting;
 mod watches;
 
