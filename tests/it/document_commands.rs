@@ -18,7 +18,7 @@ use crate::support::{
 
 /// Documents whose commands are not run here.
 const ELSEWHERE: [(&str, &str); 3] = [
-    ("CONTRIBUTING.md", "names the scripts that run the tests; CI runs them"),
+    ("CONTRIBUTING.md", "its commands take minutes to hours; script_help::* compares them with the scripts"),
     ("docs/systemd.md", "needs a machine that systemd started; service_manager::* check the unit"),
     ("tests/fixtures/django/README.md", "creates the fixtures"),
 ];

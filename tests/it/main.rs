@@ -82,6 +82,8 @@ mod races;
 #[cfg(test)]
 mod replicas;
 #[cfg(test)]
+mod script_help;
+#[cfg(test)]
 mod scripts;
 #[cfg(test)]
 mod secret_keys;
