@@ -38,9 +38,6 @@ const CLOCK_DIFFERENCE_OK_MAX: Duration = Duration::from_secs(1);
 /// another one.
 const CLOCK_DIFFERENCE_WARNED_MAX: Duration = ISSUED_AHEAD_MAX;
 
-/// The settings of the ports.
-const PORTS: &[&str] = &["server.listen", "http.listen", "telemetry.listen"];
-
 /// A check that takes longer is announced.
 const ANNOUNCED_AFTER: Duration = Duration::from_secs(2);
 
@@ -104,7 +101,7 @@ impl Report {
     fn can_check(&mut self, check: &'static str, settings: &[&str], sources: &Sources) -> bool {
         let invalid = sources.first_invalid(settings);
         if let Some(key) = invalid {
-            self.add(check, Status::Warning, format!("not checked, since {key} has no valid value"));
+            self.add(check, Status::Warning, format!("not checked, since the value of {key} is not known"));
         }
         invalid.is_none()
     }
@@ -153,9 +150,7 @@ impl Doctor {
         let mut report = Report::default();
         check_settings(&mut report, settings, sources);
         check_files(&mut report, settings, sources).await;
-        if report.can_check("ports", PORTS, sources) {
-            check_ports(&mut report, settings).await;
-        }
+        check_ports(&mut report, settings, sources).await;
         if report.can_check("mail", serve::MAIL, sources) {
             check_mail(&mut report, settings).await;
         }
@@ -164,7 +159,8 @@ impl Doctor {
         }
         let mut list = List::new(self.format, ["check", "status", "detail"]);
         for Finding { check, status, detail } in &report.0 {
-            let detail = sources.with_origin(detail);
+            // A finding about the settings alone names the origin itself.
+            let detail = if *check == "settings" { detail.clone() } else { sources.with_origin(detail) };
             let reader_has_gone =
                 list.add([Field::text(check), Field::text(status.name()), Field::text(detail)])?;
             if reader_has_gone {
@@ -217,12 +213,20 @@ async fn check_files(report: &mut Report, settings: &Settings, sources: &Sources
         report.run("callers", gate, detail).await;
     }
     if report.can_check("certificates", serve::CERTIFICATES, sources) {
-        let tls = async { serve::TlsConfigs::load(settings) };
-        let detail = |_: &_| match settings.server.tls_cert.as_deref() {
-            Some(path) => format!("{} is valid now, and its key belongs to it", shown(path)),
-            None => "TLS is off".to_owned(),
-        };
-        report.run("certificates", tls, detail).await;
+        let unreadable = serve::unreadable_tls_files(settings);
+        if unreadable.is_empty() {
+            let tls = async { serve::TlsConfigs::load(settings) };
+            let detail = |_: &_| match (&settings.server.tls_cert, &settings.server.tls_key) {
+                (Some(path), Some(_)) => {
+                    format!("{} is valid now, and its key belongs to it", shown(path))
+                }
+                _ => "TLS is off".to_owned(),
+            };
+            report.run("certificates", tls, detail).await;
+        }
+        for failure in unreadable {
+            report.add("certificates", Status::Failed, failure);
+        }
     }
     if report.can_check("pages", serve::PAGES, sources) {
         let templates = async { serve::load_templates(settings) };
@@ -235,9 +239,12 @@ async fn check_files(report: &mut Report, settings: &Settings, sources: &Sources
 }
 
 /// Checks that the ports can be opened, or that the service has them open.
-async fn check_ports(report: &mut Report, settings: &Settings) {
+async fn check_ports(report: &mut Report, settings: &Settings, sources: &Sources) {
     let (mut free, mut in_use) = (Vec::new(), Vec::new());
     for port in Port::all(settings) {
+        if !report.can_check("ports", &[port.setting], sources) {
+            continue;
+        }
         match port.check() {
             Ok(()) => free.push(port.address.to_string()),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => in_use.push((port, error)),
@@ -268,7 +275,11 @@ async fn check_ports(report: &mut Report, settings: &Settings) {
             Err(reason) if settings.server.tls_cert.is_some() => {
                 (Status::Warning, format!("{}, unless it is this service ({reason})", port.failure(&error)))
             }
-            Err(_) => (Status::Failed, port.failure(&error)),
+            Err(reason) => {
+                let detail =
+                    format!("{}, unless it is this service and hangs ({reason})", port.failure(&error));
+                (Status::Failed, detail)
+            }
         };
         report.add("ports", status, detail);
     }
@@ -322,7 +333,15 @@ async fn check_database(report: &mut Report, settings: &Settings) {
             Some(_) => format!("{url} can be written, and has the schema of this release"),
         })
         .await;
-    let Some(opened) = opened else { return };
+    let Some(opened) = opened else {
+        if settings.secret.key_file.is_some() {
+            let key = Box::pin(serve::check_named_key(settings));
+            report
+                .run("secret key", key, |()| "it can be read; what it decrypts is unknown".to_owned())
+                .await;
+        }
+        return;
+    };
     let Some((store, schema)) = opened else {
         let key = Box::pin(signing::check_key(settings, None));
         report.run("secret key", key, |key| secret_key_detail(key.is_some())).await;

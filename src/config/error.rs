@@ -161,7 +161,7 @@ impl ConfigError {
                 is_named(key) || is_named(other)
             }
             Self::UnknownKey { nearest: Some(nearest), .. } => {
-                is_named(nearest) || *nearest == setting.variable()
+                *nearest == setting.key() || *nearest == setting.variable()
             }
             Self::WrongType { key, .. } | Self::BadValue { key, .. } => is_named(key),
             Self::Several(errors) => errors.iter().any(|error| error.is_about(setting)),

@@ -88,6 +88,7 @@ impl Sources {
         for setting in settings().filter(|setting| setting.redact.is_some()) {
             errors.extend(sources.apply_secret_file(setting.key()).err());
         }
+        sources.warn_of_shared_secrets();
         errors.extend(settings().filter_map(|setting| sources.check(setting).err()));
         if errors.iter().any(ConfigError::is_about_whole_file) {
             return ConfigError::all(errors).map(|()| sources);
@@ -96,10 +97,33 @@ impl Sources {
         Ok(sources)
     }
 
+    /// Warns of passwords in a settings file that other users may read.
+    fn warn_of_shared_secrets(&mut self) {
+        let warnings = settings().filter_map(|setting| {
+            let (text, source) = self.entry(setting);
+            let SettingSource::File(path) = source else { return None };
+            let has_secret = setting.redact.is_some() && setting.redacted(text) != *text;
+            let warning = has_secret.then(|| input_file::shared_data_warning(path))??;
+            let key = setting.key();
+            Some(format!(
+                "{key} has a password, and {warning}, or write the URL into a file of its own ({key}-file)"
+            ))
+        });
+        let warnings: Vec<_> = warnings.collect();
+        self.warnings.extend(warnings);
+    }
+
     /// Keeps the errors, and gives the settings that they are about their defaults.
     fn leave_out(&mut self, errors: Vec<ConfigError>) {
-        let is_about = |setting: &Setting| errors.iter().any(|error| error.is_about(setting));
-        for setting in settings().filter(|setting| is_about(setting)) {
+        // An unknown key may mean a setting that nothing else sets.
+        let is_meant = |setting: &Setting, error: &ConfigError| {
+            !matches!(error, ConfigError::UnknownKey { .. }) || self.is_default(&setting.key())
+        };
+        let is_about = |setting: &Setting| {
+            errors.iter().any(|error| error.is_about(setting) && is_meant(setting, error))
+        };
+        let invalid: Vec<_> = settings().filter(|setting| is_about(setting)).collect();
+        for setting in invalid {
             self.texts.insert(setting.key(), (setting.default.to_owned(), SettingSource::Default));
             self.invalid.insert(setting.key());
         }

@@ -8,6 +8,9 @@ pub(super) const HIDDEN: &str = "***";
 /// Replaces the password of a URL with `***`. A text that is not a URL is replaced as a whole, since any part
 /// of it may be the password.
 pub(super) fn redacted(text: &str) -> String {
+    if text.is_empty() {
+        return String::new();
+    }
     redacted_with_hosts(text).unwrap_or_else(|| redacted_url(text))
 }
 

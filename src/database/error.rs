@@ -31,7 +31,7 @@ pub enum DatabaseError {
     Unavailable(#[source] Cause),
     /// The engine cannot read or write a page of the database, or found a page invalid. A retry does not
     /// help: the operator must restore the database.
-    #[error("the database is damaged")]
+    #[error("the database is damaged, or its disk fails")]
     Damaged(#[source] Cause),
     /// The queue of the database is full; the operation was not started.
     #[error("the queue of the database is full; retry later")]

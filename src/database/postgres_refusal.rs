@@ -64,7 +64,9 @@ fn refused(refusal: &DbError, host: &Config) -> String {
     let (user, database) = names(host);
     let explained = match *refusal.code() {
         SqlState::INVALID_PASSWORD => {
-            format!("the server refuses {user}: the password is wrong, or there is no such role")
+            format!(
+                "the server refuses {user}: the password is wrong or has expired (VALID UNTIL), or there is no such role"
+            )
         }
         SqlState::INVALID_AUTHORIZATION_SPECIFICATION => format!(
             "the server does not admit {user} to {database}: the role is missing or may not log in, or pg_hba.conf has no \

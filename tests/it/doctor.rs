@@ -205,6 +205,10 @@ async fn a_database_that_cannot_be_written_is_found() {
     cluster.psql(database.name(), "REVOKE INSERT ON core_session FROM reader_for_doctor");
     let found = findings(&service.command(&arguments).output().unwrap());
     assert_found(&found, "database", "failed", &["lacks the right to INSERT on core_session", "grant it"]);
+    cluster.psql(database.name(), "REVOKE USAGE ON SCHEMA public FROM PUBLIC, pg_database_owner");
+    let found = findings(&service.command(&arguments).output().unwrap());
+    assert_found(&found, "database", "failed", &["may use none of them", "GRANT USAGE"]);
+    cluster.psql(database.name(), "GRANT USAGE ON SCHEMA public TO PUBLIC, pg_database_owner");
     cluster.psql(database.name(), "REVOKE SELECT ON core_user FROM reader_for_doctor");
     let found = findings(&service.command(&arguments).output().unwrap());
     assert_found(&found, "database", "failed", &["permission denied", "SELECT, INSERT, UPDATE and DELETE"]);

@@ -54,7 +54,9 @@ fn add_sources(folder: &Path, sources: &mut String) {
 #[test]
 fn the_commands_of_contributing_exist() {
     let mut sources = String::new();
-    ["src", "tests/it"].iter().for_each(|folder| add_sources(&root().join(folder), &mut sources));
+    for folder in ["src", "tests/it"] {
+        add_sources(&root().join(folder), &mut sources);
+    }
     let document = fs::read_to_string(root().join("CONTRIBUTING.md")).unwrap();
     let blocks = blocks(&document).into_iter().filter(|block| block.language == "sh");
     let text: Vec<_> = blocks.map(|block| block.text).collect();

@@ -145,7 +145,7 @@ fn a_malformed_value_hides_no_other_finding() {
     // The command that checks everything says what it could not check.
     let checked = run_in(folder.path(), &["doctor", "--config", "k.toml", "--database-url", "mysql://a@b/c"]);
     assert_contains_all(&stdout(&checked), &in_file);
-    let not_checked = "database\twarning\tnot checked, since database.url has no valid value";
+    let not_checked = "database\twarning\tnot checked, since the value of database.url is not known";
     assert_contains_all(&stdout(&checked), &[not_checked, "ports\tfailed\t", "mail\tfailed\t"]);
 }
 
@@ -153,6 +153,69 @@ fn a_malformed_value_hides_no_other_finding() {
 fn an_empty_name_of_the_settings_file_is_refused() {
     let unnamed = error_line(1, &with_variables(&[("KAIROS_IDENTITY_CONFIG", "")]));
     assert_contains_all(&unnamed, &["name of the settings file is empty", "variable KAIROS_IDENTITY_CONFIG"]);
+}
+
+#[test]
+fn each_file_that_is_missing_is_named_although_others_are_missing_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = [
+        "--tls-cert",
+        "c.pem",
+        "--tls-key",
+        "k.pem",
+        "--tls-client-ca",
+        "ca.pem",
+        "--secret-key-file",
+        "s.key",
+    ];
+    let missing = [
+        "server.tls-cert: c.pem",
+        "server.tls-key: k.pem",
+        "server.tls-client-ca: ca.pem",
+        "secret.key-file: ",
+    ];
+    fs::write(folder.path().join("bad.db"), "no database").unwrap();
+    for database in ["sqlite://bad.db", "sqlite://new.db", "mysql://a@b/c"] {
+        let arguments = [&["serve", "--database-url", database], &all[..]].concat();
+        let code = if database.starts_with("mysql") { 2 } else { 1 };
+        let refused = error_line(code, &run_in(folder.path(), &arguments));
+        assert_contains_all(&refused, &missing);
+        assert_eq!(refused.matches("secret.key-file: ").count(), 1, "{refused}");
+        let arguments = [&["doctor", "--database-url", database], &all[..]].concat();
+        assert_contains_all(&stdout(&run_in(folder.path(), &arguments)), &missing[..3]);
+    }
+    // One of two that depend on each other.
+    let checked = stdout(&run_in(folder.path(), &["doctor", "--tls-cert", "c.pem"]));
+    assert_contains_all(&checked, &["certificates\tfailed\tserver.tls-cert: c.pem"]);
+}
+
+#[test]
+fn a_password_in_a_settings_file_that_others_may_read_is_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("k.toml");
+    fs::write(&file, "[mail]\nurl = \"smtp://ada:hunter2@mail.example\"\n").unwrap();
+    for (mode, is_warned) in [(0o644, true), (0o640, true), (0o600, false)] {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        let printed = run_in(folder.path(), &["serve", "--print-config", "--config", "k.toml"]);
+        let warning = "mail.url has a password, and other users may read k.toml";
+        assert_eq!(stderr(&printed).contains(warning), is_warned, "{printed:?}");
+        assert!(!stderr(&printed).contains("hunter2"), "{printed:?}");
+    }
+}
+
+#[test]
+fn a_port_is_checked_although_another_one_is_malformed() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let text = format!("[server]\nlisten = \"{address}\"\nlistn = \"x\"\n[http]\nlisten = \"bad\"\n");
+    fs::write(folder.path().join("k.toml"), text).unwrap();
+    let checked = stdout(&run_in(folder.path(), &["doctor", "--config", "k.toml"]));
+    assert_contains_all(
+        &checked,
+        &["another program listens there", "not checked, since the value of http.listen is not known"],
+    );
+    assert!(!checked.contains("since the value of server.listen"), "{checked}");
 }
 
 #[test]

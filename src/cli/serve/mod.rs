@@ -16,10 +16,10 @@ pub(super) use self::{
     options::transport,
     ports::Port,
     preflight::{
-        CALLERS, CERTIFICATES, DATABASE, MAIL, PAGES, check_keys, check_mail, check_schema, has_database,
-        load_templates,
+        CALLERS, CERTIFICATES, DATABASE, MAIL, PAGES, check_keys, check_mail, check_named_key, check_schema,
+        has_database, load_templates,
     },
-    reload::{TlsConfigs, gate},
+    reload::{TlsConfigs, gate, unreadable_tls_files},
 };
 use super::{Failure, signals::Signals};
 use crate::{

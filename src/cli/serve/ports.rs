@@ -10,7 +10,7 @@ use crate::{cli::Failure, config::Settings, server};
 #[derive(Debug, Clone, Copy)]
 pub(in crate::cli) struct Port {
     pub(in crate::cli) address: SocketAddr,
-    setting: &'static str,
+    pub(in crate::cli) setting: &'static str,
     flag: &'static str,
 }
 

@@ -75,10 +75,14 @@ pub(super) async fn check(
     workers: &Workers,
     clock: &Clock,
 ) -> Result<Checked, Failure> {
-    let mut findings = Findings { sources, texts: settings.findings(sources) };
+    let mut findings = Findings { sources, texts: Vec::new() };
+    let of_settings = settings.findings(sources);
     let reload_triggers = ReloadTriggers::begin(settings);
     let gate = findings.of(CALLERS, || reload::gate(settings));
-    let tls = findings.of(CERTIFICATES, || TlsConfigs::load(settings));
+    let unreadable = reload::unreadable_tls_files(settings);
+    let tls =
+        if unreadable.is_empty() { findings.of(CERTIFICATES, || TlsConfigs::load(settings)) } else { None };
+    findings.texts.extend(unreadable);
     let templates = findings.of(PAGES, || load_templates(settings));
     findings.of(MAIL, || check_mail(settings));
     let listener = findings.of(&["server.listen"], || Port::api(settings).bind());
@@ -94,8 +98,9 @@ pub(super) async fn check(
         bind_other_than(&[api, pages], Port::telemetry(settings))
     });
     let store = if findings.can_check(DATABASE) {
-        findings.keep(check_database(settings, workers, clock).await)
+        check_database(&mut findings, settings, workers, clock).await
     } else {
+        findings.keep(check_named_key(settings).await);
         None
     };
     match (gate, tls, templates, listener, http, telemetry, store) {
@@ -107,13 +112,14 @@ pub(super) async fn check(
             Some(http),
             Some(telemetry),
             Some(store),
-        ) if findings.texts.is_empty() => {
+        ) if of_settings.is_empty() && findings.texts.is_empty() => {
             settings.warnings(sources).iter().for_each(|warning| tracing::warn!("{warning}"));
             Ok(Checked { reload_triggers, gate, tls, templates, listener, http, telemetry, store })
         }
         _ => {
-            let findings: Vec<_> =
-                findings.texts.iter().map(|finding| sources.with_origin(finding)).collect();
+            // Those about the settings alone name the origin themselves.
+            let others = findings.texts.iter().map(|finding| sources.with_origin(finding));
+            let findings: Vec<_> = of_settings.into_iter().chain(others).collect();
             Err(Numbered(&findings).to_string())
         }
     }
@@ -135,22 +141,47 @@ pub(in crate::cli) fn check_mail(settings: &Settings) -> Result<(), Failure> {
     }
 }
 
+/// Checks the key that secret.key-file names, if it is set.
+pub(in crate::cli) async fn check_named_key(settings: &Settings) -> Result<(), Failure> {
+    match settings.secret.key_file {
+        Some(_) => signing::check_key(settings, None).await.map(drop),
+        None => Ok(()),
+    }
+}
+
 /// Opens the database, unless it is a SQLite file that is still to be created, and checks its schema and that
-/// the key decrypts its secrets. Returns `None` for a file that is still to be created.
+/// the key decrypts its secrets. Returns `None` after a finding, and an inner `None` for a file that is still
+/// to be created.
 async fn check_database(
+    findings: &mut Findings<'_>,
     settings: &Settings,
     workers: &Workers,
     clock: &Clock,
-) -> Result<Option<Store>, Failure> {
+) -> Option<Option<Store>> {
+    // First alone: the other checks may fail because of the database.
+    let key = findings.keep(check_named_key(settings).await);
+    let opened = findings.keep(open_database(settings, workers, clock).await)?;
+    key?;
+    let Some((store, schema)) = opened else {
+        return findings.keep(signing::check_key(settings, None).await).map(|_| None);
+    };
+    findings.keep(check_keys(settings, &store, &schema).await)?;
+    Some(Some(store))
+}
+
+/// Opens the database and checks its schema. Returns `None` for a SQLite file that is still to be created.
+async fn open_database(
+    settings: &Settings,
+    workers: &Workers,
+    clock: &Clock,
+) -> Result<Option<(Store, Schema)>, Failure> {
     if !has_database(settings)? {
-        signing::check_key(settings, None).await?;
         return Ok(None);
     }
     store::wait_for_server(settings, clock).await?;
     let store = store::open_to_serve(settings, workers)?;
     let schema = check_schema(settings, &store).await?;
-    check_keys(settings, &store, &schema).await?;
-    Ok(Some(store))
+    Ok(Some((store, schema)))
 }
 
 /// Checks the file of a SQLite database. Returns false if it is still to be created. True with PostgreSQL.

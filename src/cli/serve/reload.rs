@@ -31,6 +31,13 @@ use crate::{
 /// that is a symbolic link, as in containers, may stay the same.
 const INTERVAL: Duration = Duration::from_secs(2);
 
+// The settings of the TLS files, each with what it must name.
+const TLS_CERT: (&str, &str) =
+    ("server.tls-cert", "name a readable PEM file with the server's certificate chain");
+const TLS_KEY: (&str, &str) =
+    ("server.tls-key", "name a readable PEM file with the private key of the certificate");
+const TLS_CLIENT_CA: (&str, &str) = ("server.tls-client-ca", "name a readable PEM file with CA certificates");
+
 /// Constructs the gate that admits callers: those of the callers file, or every client if no file is set.
 pub(in crate::cli) fn gate(settings: &Settings) -> Result<CallerGate, Failure> {
     match &settings.callers.file {
@@ -67,6 +74,19 @@ impl TlsConfigs {
         }
         Ok(self.grpc.is_some())
     }
+}
+
+/// Returns a finding for each TLS file that cannot be read, also for one that has no effect yet because
+/// another one is not set.
+pub(in crate::cli) fn unreadable_tls_files(settings: &Settings) -> Vec<Failure> {
+    let server = &settings.server;
+    let files =
+        [(TLS_CERT, &server.tls_cert), (TLS_KEY, &server.tls_key), (TLS_CLIENT_CA, &server.tls_client_ca)];
+    let unreadable = files.into_iter().filter_map(|((key, way_out), path)| {
+        let error = input_file::read(path.as_deref()?).err()?;
+        Some(format!("{key}: {}: {way_out}", chain(&error)))
+    });
+    unreadable.collect()
 }
 
 fn load_callers(path: &Path, settings: &Settings) -> Result<Callers, Failure> {
@@ -110,20 +130,14 @@ fn tls_failure(settings: &Settings, error: &TlsError) -> Failure {
         | TlsError::BinaryCertificate { path }
             if Some(path) != settings.server.tls_cert.as_ref() =>
         {
-            ("server.tls-client-ca", "name a readable PEM file with CA certificates")
+            TLS_CLIENT_CA
         }
         TlsError::UnusableFile { .. }
         | TlsError::File { .. }
         | TlsError::NoCertificate { .. }
-        | TlsError::BinaryCertificate { .. } => {
-            ("server.tls-cert", "name a readable PEM file with the server's certificate chain")
-        }
-        TlsError::UnusableKeyFile(_) | TlsError::NoKey { .. } | TlsError::EncryptedKey { .. } => {
-            ("server.tls-key", "name a readable PEM file with the private key of the certificate")
-        }
-        TlsError::NoAuthority { .. } => {
-            ("server.tls-client-ca", "name a readable PEM file with CA certificates")
-        }
+        | TlsError::BinaryCertificate { .. } => TLS_CERT,
+        TlsError::UnusableKeyFile(_) | TlsError::NoKey { .. } | TlsError::EncryptedKey { .. } => TLS_KEY,
+        TlsError::NoAuthority { .. } => TLS_CLIENT_CA,
         TlsError::InvalidKeyPair { .. } => {
             ("server.tls-cert and server.tls-key", "name a certificate and the key that belongs to it")
         }

@@ -42,6 +42,8 @@ pub(super) async fn applied(pool: &PostgresPool) -> Result<Versions, MigrateErro
     refuse_unsuitable_server(&mut connection).await?;
     let has_table = select(sql::<Bool>("to_regclass('__diesel_schema_migrations') IS NOT NULL"));
     if !has_table.get_result::<bool>(&mut connection).await? {
+        // A role that may use no schema sees none of the tables.
+        refuse_role_without_schema(&sql_query(ROLE_RIGHTS).get_result(&mut connection).await?)?;
         return Ok(Versions::new());
     }
     let applied = __diesel_schema_migrations::table.select(__diesel_schema_migrations::version);
@@ -110,18 +112,26 @@ const ROLE_RIGHTS: &str = "SELECT quote_ident(current_user) AS role, coalesce(qu
      (SELECT quote_ident(pg_get_userbyid(relowner)) FROM pg_class \
       WHERE oid = to_regclass('__diesel_schema_migrations') AND NOT pg_has_role(relowner, 'USAGE')) AS other_owner";
 
+/// Refuses a role that has no schema for its tables.
+fn refuse_role_without_schema(rights: &RoleRights) -> Result<(), MigrateError> {
+    if !rights.schema.is_empty() {
+        return Ok(());
+    }
+    let role = &rights.role;
+    Err(MigrateError::Unsuitable(format!(
+        "no schema of the search_path exists, or the role {role} may use none of them: correct the search_path, or run \
+         GRANT USAGE ON SCHEMA public TO {role}"
+    )))
+}
+
 /// Refuses a role that cannot migrate: it must own the tables, and have the right to create more.
 async fn refuse_role_without_rights(connection: &mut AsyncPgConnection) -> Result<(), MigrateError> {
     let rights: RoleRights = sql_query(ROLE_RIGHTS).get_result(connection).await?;
+    refuse_role_without_schema(&rights)?;
     let RoleRights { role, schema, may_create, other_owner } = rights;
     if let Some(owner) = other_owner {
         return Err(MigrateError::Unsuitable(format!(
             "the tables belong to the role {owner}, and {role} may not change them: migrate as {owner}"
-        )));
-    }
-    if schema.is_empty() {
-        return Err(MigrateError::Unsuitable(format!(
-            "no schema of the search_path exists, or the role {role} may use none of them: correct the search_path"
         )));
     }
     if !may_create {
