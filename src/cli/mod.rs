@@ -113,8 +113,8 @@ enum Command {
     /// Runs the checks of the start of `serve`, writes to the database without changing a row, connects to
     /// the SMTP server without sending a mail, and compares clocks and replicas. The fields of a finding:
     /// check; ok, warning or failed; what was found, and what to do. The exit code is 1 if a finding is a
-    /// failure: with it, `serve` does not start, or starts without logins, without mail or without a replica. Give it the
-    /// same settings as `serve`.
+    /// failure: with it, `serve` does not start, or starts without logins, without mail or without a replica.
+    /// Give it the same settings as `serve`.
     Doctor(doctor::Doctor),
     /// Check the health of the running service, for example in a container
     Healthcheck(healthcheck::Healthcheck),
