@@ -18,11 +18,16 @@ fn write_program(path: &Path, text: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
+/// The part of every script that answers `--help`.
+const HELP: &str = "scripts/parts/help.sh";
+
 /// Copies a script into a new folder in which `cargo` is the shell script `cargo`.
 fn copy(name: &str, cargo: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    write_program(&path(name), &fs::read_to_string(repository().join(name)).unwrap());
+    for name in [name, HELP] {
+        write_program(&path(name), &fs::read_to_string(repository().join(name)).unwrap());
+    }
     write_program(&path("scripts/setup"), "#!/bin/sh\n");
     write_program(&path("bin/cargo"), &format!("#!/bin/sh\n{cargo}\n"));
     folder

@@ -10,6 +10,7 @@ use std::{
 
 use crate::support::{
     callers::{CallersFile, token},
+    daemon::free_port,
     engine::Engine,
     private_file,
     program::{error_line, run, run_in, stderr, stdout},
@@ -187,6 +188,18 @@ fn each_file_that_is_missing_is_named_although_others_are_missing_too() {
     // One of two that depend on each other.
     let checked = stdout(&run_in(folder.path(), &["doctor", "--tls-cert", "c.pem"]));
     assert_contains_all(&checked, &["certificates\tfailed\tserver.tls-cert: c.pem"]);
+}
+
+#[test]
+fn a_start_that_fails_anyhow_does_not_wait_for_the_database() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("postgres://ada@127.0.0.1:{}/x", free_port());
+    let mut command = Command::new("timeout");
+    command.args(["30", env!("CARGO_BIN_EXE_kairos-identity"), "serve", "--database-url", &url]).env_clear();
+    command.args(["--callers", "callers.toml"]).env("KAIROS_IDENTITY_MAIL_TIMEOUT", "30");
+    command.env("KAIROS_IDENTITY_DATABASE_STARTUP_WAIT", "10m").current_dir(folder.path());
+    let refused = error_line(1, &command.output().unwrap());
+    assert_contains_all(&refused, &["mail.timeout: expected", "callers.file: ", "no program listens there"]);
 }
 
 #[test]

@@ -98,7 +98,9 @@ pub(super) async fn check(
         bind_other_than(&[api, pages], Port::telemetry(settings))
     });
     let store = if findings.can_check(DATABASE) {
-        check_database(&mut findings, settings, workers, clock).await
+        // The start fails anyhow: it is not worth a wait.
+        let may_wait = of_settings.is_empty() && findings.texts.is_empty();
+        check_database(&mut findings, settings, workers, may_wait.then_some(clock)).await
     } else {
         findings.keep(check_named_key(settings).await);
         None
@@ -151,16 +153,16 @@ pub(in crate::cli) async fn check_named_key(settings: &Settings) -> Result<(), F
 
 /// Opens the database, unless it is a SQLite file that is still to be created, and checks its schema and that
 /// the key decrypts its secrets. Returns `None` after a finding, and an inner `None` for a file that is still
-/// to be created.
+/// to be created. With a clock, waits for a server that does not answer yet.
 async fn check_database(
     findings: &mut Findings<'_>,
     settings: &Settings,
     workers: &Workers,
-    clock: &Clock,
+    waiting_clock: Option<&Clock>,
 ) -> Option<Option<Store>> {
     // First alone: the other checks may fail because of the database.
     let key = findings.keep(check_named_key(settings).await);
-    let opened = findings.keep(open_database(settings, workers, clock).await)?;
+    let opened = findings.keep(open_database(settings, workers, waiting_clock).await)?;
     key?;
     let Some((store, schema)) = opened else {
         return findings.keep(signing::check_key(settings, None).await).map(|_| None);
@@ -170,15 +172,18 @@ async fn check_database(
 }
 
 /// Opens the database and checks its schema. Returns `None` for a SQLite file that is still to be created.
+/// With a clock, waits for a server that does not answer yet.
 async fn open_database(
     settings: &Settings,
     workers: &Workers,
-    clock: &Clock,
+    waiting_clock: Option<&Clock>,
 ) -> Result<Option<(Store, Schema)>, Failure> {
     if !has_database(settings)? {
         return Ok(None);
     }
-    store::wait_for_server(settings, clock).await?;
+    if let Some(clock) = waiting_clock {
+        store::wait_for_server(settings, clock).await?;
+    }
     let store = store::open_to_serve(settings, workers)?;
     let schema = check_schema(settings, &store).await?;
     Ok(Some((store, schema)))
