@@ -125,20 +125,23 @@ const HTTP1_CALL: &[u8] = b"POST /grpc.health.v1.Health/Check HTTP/1.1\r\nHost: 
     Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
 
 /// Opens `connections` connections one after the other, sends the HTTP/2 preface or a call over HTTP/1.1 on
-/// each in turn, and holds those that the service accepts. Returns how many the service closed.
+/// each in turn, and holds those that the service accepts until all are opened and the attack is over.
+/// Returns how many the service closed.
 async fn hold_connections(from: Ipv4Addr, address: SocketAddr, connections: usize, stop: Stop) -> u64 {
     let mut held = JoinSet::new();
     let mut disconnected = 0;
+    // A connection that closed at the end of the attack would free its place for one that is not opened yet.
+    let all_opened = Stop::default();
     for number in 0..connections {
         let Ok(mut socket) = connect(from, address).await else { continue };
-        let stop = stop.clone();
+        let (stop, all_opened) = (stop.clone(), all_opened.clone());
         let begin = if number % 2 == 0 { frame::preface() } else { HTTP1_CALL.to_vec() };
         held.spawn(async move {
             let mut bytes = [0; 1_024];
             let _ = socket.write_all(&begin).await;
             loop {
                 // SETTINGS, a PING, the answer or a timeout mean that the connection is still open.
-                let is_last = stop.is_set();
+                let is_last = stop.is_set() && all_opened.is_set();
                 let limit = if is_last { CLOSE_LIMIT } else { BYTE_PAUSE };
                 if let Ok(Ok(0) | Err(_)) = tokio::time::timeout(limit, socket.read(&mut bytes)).await {
                     return 1;
@@ -152,6 +155,7 @@ async fn hold_connections(from: Ipv4Addr, address: SocketAddr, connections: usiz
             disconnected += ended.unwrap_or_default();
         }
     }
+    all_opened.set();
     disconnected + held.join_all().await.into_iter().sum::<u64>()
 }
 

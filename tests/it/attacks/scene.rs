@@ -49,6 +49,10 @@ const CALLS_BEFORE: usize = 200;
 pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
@@ -143,7 +147,7 @@ impl Scene {
             peak_mib = peak_mib.max(self.server.resident_mib());
             tokio::time::sleep(PAUSE).await;
         }
-        stop.0.store(true, Ordering::Relaxed);
+        stop.set();
         let disconnected = attackers.join_all().await.into_iter().sum();
 
         let answered = times.len();
