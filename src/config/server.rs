@@ -144,8 +144,8 @@ section! {
         request_timeout_default: Span<10, 3_600_000> = "10s",
         /// Longest time that a call may take, whatever deadline its caller set.
         request_timeout_max: Span<10, 3_600_000> = "60s",
-        /// Time that calls in flight may take at shutdown; after it their connections are closed. Of this
-        /// time, a peer has 5 s to read the answers of its calls.
+        /// Time that calls in flight may take at shutdown; after it their connections are closed. Within this
+        /// time, a peer has 5 s to read the answer of its last call.
         drain_deadline: Span<0, 3_600_000> = "30s",
         /// Time at shutdown in which new connections are still accepted although the health status is already
         /// `NOT_SERVING`, for load balancers that check it rarely.

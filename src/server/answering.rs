@@ -9,11 +9,13 @@ use std::{
     time::Duration,
 };
 
-/// How long, at shutdown, a peer may take to read the answers of its calls.
-pub(super) const READING_TIME: Duration = Duration::from_secs(5);
+use tokio_util::sync::CancellationToken;
 
-/// The time between two looks at the count, after that time.
-const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// How long, at shutdown, a peer may take to read the answer of its last call.
+const READING_TIME: Duration = Duration::from_secs(5);
+
+/// The time between two checks of the count.
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The calls of one connection that are being answered. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -26,11 +28,19 @@ impl Answering {
         AnswerInProgress(&self.0)
     }
 
-    /// Waits until the peer had this time to read, and then until no call is being answered.
-    pub(super) async fn is_over_after(&self, reading_time: Duration) {
-        tokio::time::sleep(reading_time).await;
-        while self.0.load(Ordering::Relaxed) > 0 {
-            tokio::time::sleep(LOOK_INTERVAL).await;
+    /// Waits for the stop, and then until the peer has had 5 s to read the answer of its last call.
+    pub(super) async fn reading_time_over(&self, stop: &CancellationToken) {
+        stop.cancelled().await;
+        self.without_call_for(READING_TIME).await;
+    }
+
+    /// Waits until no call has been answered for `time`.
+    async fn without_call_for(&self, time: Duration) {
+        let mut without_call = Duration::ZERO;
+        while without_call < time {
+            tokio::time::sleep(CHECK_INTERVAL).await;
+            let is_answering = self.0.load(Ordering::Relaxed) > 0;
+            without_call = if is_answering { Duration::ZERO } else { without_call + CHECK_INTERVAL };
         }
     }
 }
@@ -47,19 +57,20 @@ impl Drop for AnswerInProgress<'_> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::timeout;
+    use tokio::time::{Instant, timeout};
 
     use super::*;
 
     #[tokio::test]
-    async fn a_call_that_is_being_answered_has_all_the_time_and_its_answer_has_some() {
+    async fn the_time_to_read_an_answer_begins_when_the_call_is_answered() {
         let answering = Answering::default();
         let call = answering.begin();
-        let reading_time = Duration::from_millis(10);
-        let mut is_over = std::pin::pin!(answering.is_over_after(reading_time));
-        let more_time = LOOK_INTERVAL * 2;
-        assert!(timeout(more_time, is_over.as_mut()).await.is_err());
+        let reading_time = CHECK_INTERVAL * 3;
+        let mut is_over = std::pin::pin!(answering.without_call_for(reading_time));
+        assert!(timeout(reading_time * 2, is_over.as_mut()).await.is_err());
+        let answered = Instant::now();
         drop(call);
         is_over.await;
+        assert!(answered.elapsed() + CHECK_INTERVAL >= reading_time);
     }
 }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use super::{
-    answering::{Answering, READING_TIME},
+    answering::Answering,
     connection::{Peer, Protocol},
     handler::HttpHandler,
     held_bytes::HeldBytes,
@@ -96,13 +96,9 @@ impl<S: HttpHandler> Protocol for Http1<S> {
             () = stop.cancelled() => {}
         }
         connection.as_mut().graceful_shutdown();
-        let is_unread = async {
-            stop.cancelled().await;
-            answering.is_over_after(READING_TIME).await;
-        };
         tokio::select! {
             _ = tokio::time::timeout(self.options.drain_deadline, connection) => {}
-            () = is_unread => {}
+            () = answering.reading_time_over(stop) => {}
         }
     }
 }

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use super::{
-    answering::{Answering, READING_TIME},
+    answering::Answering,
     connection::Peer,
     handler::HttpHandler,
     held_bytes::HeldBytes,
@@ -112,7 +112,11 @@ impl<S: HttpHandler + BodyLimits> Http1Calls<S> {
                     () = tokio::time::sleep(options.connection_age_grace) => {
                         // A call may have begun just now. It has the same time.
                         connection.change(http1::Connection::graceful_shutdown);
-                        return drop(tokio::time::timeout(options.connection_age_grace, connection).await);
+                        tokio::select! {
+                            _ = tokio::time::timeout(options.connection_age_grace, connection) => {}
+                            () = answering.reading_time_over(stop) => {}
+                        }
+                        return;
                     }
                     () = stop.cancelled() => {}
                 }
@@ -126,7 +130,7 @@ impl<S: HttpHandler + BodyLimits> Http1Calls<S> {
         // At shutdown, the accept loop enforces one deadline for all connections.
         tokio::select! {
             _ = connection => {}
-            () = answering.is_over_after(READING_TIME) => {}
+            () = answering.reading_time_over(stop) => {}
         }
     }
 }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use super::{
-    answering::{Answering, READING_TIME},
+    answering::Answering,
     connection::Peer,
     handler::{HttpHandler, Refusal},
     malformed_calls::MalformedCalls,
@@ -140,26 +140,21 @@ impl<S: HttpHandler + BodyLimits> Http2<S> {
             }
         };
         connection.change(http2::Connection::graceful_shutdown);
-        let drained = async {
+        // At shutdown, the accept loop enforces one deadline for all connections and counts the aborted ones.
+        // A peer that does not acknowledge the GOAWAY must not delay the stop if it has no call, and one that
+        // does not read its answers delays it only for a while.
+        let stopped = async {
+            stop.cancelled().await;
             tokio::select! {
-                _ = run_until(&mut connection, &verdict, Verdict::Close) => {}
-                () = no_call_after(&accepted, LAST_CALL_TIME), if resets_too_many => {}
+                () = no_call_after(&accepted, ACKNOWLEDGEMENT_TIME) => {}
+                () = answering.reading_time_over(stop) => {}
             }
         };
-        match grace {
-            Some(grace) => {
-                let _ = tokio::time::timeout(grace, drained).await;
-            }
-            // At shutdown, the accept loop enforces one deadline for all connections and counts the aborted
-            // ones. A peer that does not acknowledge the GOAWAY must not delay the stop if it has no call,
-            // and one that does not read its answers delays it only for a while.
-            None => {
-                tokio::select! {
-                    () = drained => {}
-                    () = no_call_after(&accepted, ACKNOWLEDGEMENT_TIME) => {}
-                    () = answering.is_over_after(READING_TIME) => {}
-                }
-            }
+        tokio::select! {
+            _ = run_until(&mut connection, &verdict, Verdict::Close) => {}
+            () = no_call_after(&accepted, LAST_CALL_TIME), if resets_too_many => {}
+            () = tokio::time::sleep(grace.unwrap_or_default()), if grace.is_some() => {}
+            () = stopped => {}
         }
     }
 }
@@ -204,7 +199,7 @@ async fn pend_once() {
     .await;
 }
 
-/// Waits for `time`, and then until no call is in flight, which is checked as often.
+/// Waits for `time`, and again as long as a call is in flight at the end of it.
 async fn no_call_after(accepted: &AcceptedStreams, time: Duration) {
     loop {
         tokio::time::sleep(time).await;

@@ -9,7 +9,10 @@ use tokio::{
 };
 
 use super::frame;
-use crate::support::{engine::Engine, server::TestServer};
+use crate::support::{
+    engine::Engine,
+    server::{Builder, TestServer},
+};
 
 /// The limit of calls in flight of a peer.
 const CALLS_MAX: usize = 64;
@@ -86,35 +89,101 @@ async fn refusals_that_are_not_read_are_few() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn answers_that_are_not_read_do_not_delay_the_stop() {
-    let mut server = TestServer::builder(Engine::Sqlite)
+/// A service with a drain deadline of 10 minutes, which a stop must not need.
+fn with_long_drain() -> Builder {
+    TestServer::builder(Engine::Sqlite)
         .with_env("KAIROS_IDENTITY_SERVER_DRAIN_DEADLINE", "10m")
         // Peers that do not answer a PING are disconnected too.
         .with_env("KAIROS_IDENTITY_SERVER_KEEPALIVE_INTERVAL", "5m")
-        .start()
-        .await;
+}
+
+/// Sends requests over HTTP/1.1 one after the other, whose answers fill the buffers of the connection.
+async fn flood_over_http1(address: SocketAddr, path: &str) -> TcpStream {
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let requests = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").repeat(100);
+    let flood = async { while socket.write_all(requests.as_bytes()).await.is_ok() {} };
+    let _ = timeout(Duration::from_secs(3), flood).await;
+    socket
+}
+
+/// Calls on each port and over each protocol without reading an answer. Returns the connections.
+async fn unread_answers(server: &TestServer) -> Vec<TcpStream> {
     let mut held = Vec::new();
     for (path, content_type) in REFUSED {
         let mut socket = without_window(server.address()).await;
         socket.write_all(&refused_call(path, content_type, 0)).await.unwrap();
         held.push(socket);
     }
-    // Requests of HTTP/1.1 one after the other, whose answers fill the buffers of the connection.
-    for (address, request) in [
-        (server.http_address(), "GET /register HTTP/1.1\r\nhost: localhost\r\n\r\n"),
-        (server.address(), "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"),
-    ] {
-        let mut socket = TcpStream::connect(address).await.unwrap();
-        let flood = async { while socket.write_all(request.repeat(100).as_bytes()).await.is_ok() {} };
-        let _ = timeout(Duration::from_secs(3), flood).await;
-        held.push(socket);
-    }
+    held.push(flood_over_http1(server.http_address(), "/register").await);
+    held.push(flood_over_http1(server.address(), "/").await);
+    held
+}
+
+/// Stops the service and asserts that no connection was aborted at the drain deadline.
+async fn assert_stops_in_time(server: &mut TestServer) {
     server.terminate();
-
     let status = server.wait().await;
-
     let log = server.log();
     assert!(status.success() && log.contains("All connections closed"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_are_not_read_do_not_delay_the_stop() {
+    let mut server = with_long_drain().start().await;
+    let held = unread_answers(&server).await;
+    assert_stops_in_time(&mut server).await;
+    drop(held);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_are_not_read_on_connections_at_their_maximum_age_do_not_delay_the_stop() {
+    let mut server = with_long_drain()
+        .with_env("KAIROS_IDENTITY_SERVER_CONNECTION_AGE", "1s")
+        .with_env("KAIROS_IDENTITY_SERVER_CONNECTION_AGE_GRACE", "10m")
+        .start()
+        .await;
+    let held = unread_answers(&server).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_stops_in_time(&mut server).await;
+    drop(held);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_not_read_after_too_many_resets_does_not_delay_the_stop() {
+    let mut server = with_long_drain()
+        .with_env("KAIROS_IDENTITY_SERVER_CONNECTION_AGE_GRACE", "10m")
+        .with_env("KAIROS_IDENTITY_SERVER_RESETS_PER_SECOND_MAX", "1")
+        .with_env("KAIROS_IDENTITY_SERVER_STREAMS_PER_CONNECTION_MAX", "20")
+        .start()
+        .await;
+    let (path, content_type) = REFUSED[0];
+    let mut socket = without_window(server.address()).await;
+    socket.write_all(&refused_call(path, content_type, 0)).await.unwrap();
+    for number in 1..30 {
+        let reset = frame::bytes(frame::RST_STREAM, 0, 2 * number + 1, &frame::CANCEL.to_be_bytes());
+        let call = [refused_call(path, content_type, number), reset].concat();
+        socket.write_all(&call).await.unwrap();
+    }
+    let (mut received, go_away) = (Vec::new(), [0, 0, 8, frame::GOAWAY]);
+    while !received.windows(go_away.len()).any(|bytes| bytes == go_away) {
+        let read = timeout(Duration::from_secs(10), socket.read_buf(&mut received)).await;
+        assert!(matches!(read, Ok(Ok(1..))), "the service sends GOAWAY");
+    }
+    assert_stops_in_time(&mut server).await;
+    drop(socket);
+}
+
+/// The second of the two times that a call over HTTP/1.1 has at the maximum age of its connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_are_not_read_long_after_the_maximum_age_do_not_delay_the_stop() {
+    let mut server = with_long_drain()
+        .with_env("KAIROS_IDENTITY_SERVER_CONNECTION_AGE", "1s")
+        .with_env("KAIROS_IDENTITY_SERVER_CONNECTION_AGE_GRACE", "10s")
+        .with_env("KAIROS_IDENTITY_SERVER_DRAIN_DEADLINE", "7s")
+        .start()
+        .await;
+    let held = flood_over_http1(server.address(), "/").await;
+    tokio::time::sleep(Duration::from_millis(9_200)).await;
+    assert_stops_in_time(&mut server).await;
     drop(held);
 }
