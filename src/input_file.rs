@@ -171,7 +171,7 @@ pub fn read_secret(path: &Path) -> Result<SecretFile, InputFileError> {
 /// Returns a warning if other users may read or change a file with data of users. `None` if there is no such
 /// file.
 #[must_use]
-pub fn shared_data_warning(path: &Path) -> Option<String> {
+pub fn shared_file_warning(path: &Path) -> Option<String> {
     let metadata = fs::metadata(path).ok()?;
     shared(path, &metadata, "change", OTHERS_WRITE)
         .or_else(|| shared(path, &metadata, "read", ALL_READ | GROUP_READS))

@@ -25,7 +25,7 @@ pub(super) struct Disagreements {
 impl Disagreements {
     /// Logs that a token which has not expired has another issuer or audience than this instance.
     pub(super) fn log_options(&self, claims: &Claims, options: &AccessTokenOptions, now: Timestamp) {
-        if claims.expires_at() <= now || !is_due(&self.options_said_at, now) {
+        if claims.expires_at() <= now || !claim_line(&self.options_said_at, now) {
             return;
         }
         tracing::warn!(
@@ -43,7 +43,7 @@ impl Disagreements {
 
     /// Logs that a token was issued later than any clock that agrees with this one can show.
     pub(super) fn log_clock(&self, issued_at: Timestamp, now: Timestamp) {
-        if !is_due(&self.clock_said_at, now) {
+        if !claim_line(&self.clock_said_at, now) {
             return;
         }
         let ahead = issued_at.since(now).as_secs();
@@ -58,11 +58,11 @@ impl Disagreements {
 }
 
 /// True if the last line was logged at least [`INTERVAL`] before, or after, `now`; sets its time then.
-fn is_due(said_at: &Mutex<Option<Timestamp>>, now: Timestamp) -> bool {
+fn claim_line(said_at: &Mutex<Option<Timestamp>>, now: Timestamp) -> bool {
     let mut said_at = said_at.lock().unwrap_or_else(PoisonError::into_inner);
-    let is_due = said_at.is_none_or(|at| now.since(at).max(at.since(now)) >= INTERVAL);
-    if is_due {
+    let may_log = said_at.is_none_or(|at| now.since(at).max(at.since(now)) >= INTERVAL);
+    if may_log {
         *said_at = Some(now);
     }
-    is_due
+    may_log
 }

@@ -113,8 +113,9 @@ enum Command {
     /// Runs the checks of the start of `serve`, writes to the database without changing a row, connects to
     /// the SMTP server without sending a mail, and compares clocks and replicas. The fields of a finding:
     /// check; ok, warning or failed; what was found, and what to do. The exit code is 1 if a finding is a
-    /// failure: with it, `serve` does not start, or starts without logins, without mail or without a replica.
-    /// Give it the same settings as `serve`.
+    /// failure: with it, `serve` does not start, starts without logins, without mail or without a replica, or
+    /// will soon refuse logins, for example on a full disk or under a clock that is wrong. It is 2 if the
+    /// value of a flag is malformed. Give it the same settings as `serve`.
     Doctor(doctor::Doctor),
     /// Check the health of the running service, for example in a container
     Healthcheck(healthcheck::Healthcheck),
@@ -183,7 +184,7 @@ impl Command {
     fn run(self, store_flags: &StoreFlags) -> Result<(), CliError> {
         let (store_flags, serve_flags) = self.setting_flags(store_flags)?;
         let (settings, sources) = match &self {
-            Self::Serve(_) | Self::Doctor(_) => Settings::load_valid(&store_flags, &serve_flags),
+            Self::Serve(_) | Self::Doctor(_) => Settings::load_with_findings(&store_flags, &serve_flags),
             _ => Settings::load(&store_flags, &serve_flags),
         }?;
         open_files::raise_limit();

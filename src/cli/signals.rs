@@ -18,7 +18,7 @@ pub(super) struct Signals {
 }
 
 /// Makes a write beyond the limit of the size of files (`ulimit -f`) fail as a write to a full disk does. By
-/// default the signal SIGXFSZ ends the process without a word.
+/// default the signal SIGXFSZ ends the process, and no line says why.
 pub(super) fn handle_file_size_limit() -> Result<(), Failure> {
     signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())).map(drop).map_err(reason)
 }

@@ -170,7 +170,7 @@ pub(super) fn check_access(path: &Path) -> Result<(), Failure> {
     }
     match begins_as_sqlite(&mut file) {
         Ok(true) => {
-            if let Some(warning) = input_file::shared_data_warning(path) {
+            if let Some(warning) = input_file::shared_file_warning(path) {
                 tracing::warn!("database.url: {warning}");
             }
             Ok(())
@@ -349,6 +349,16 @@ pub(super) async fn require_schema(settings: &Settings, store: &Store) -> Result
             missing.len()
         )),
         Schema::Ahead(unknown) => Err(database_failure(settings, &MigrateError::Ahead(unknown))),
+    }
+}
+
+/// Refuses a role of PostgreSQL that lacks rights on tables; the error names all of them.
+pub(super) async fn require_rights(store: &Store) -> Result<(), Failure> {
+    match store.missing_rights().await.map_err(reason)?.as_slice() {
+        [] => Ok(()),
+        missing => {
+            Err(format!("the role of database.url lacks {}: grant it to the role", missing.join("; ")))
+        }
     }
 }
 

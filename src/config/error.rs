@@ -57,7 +57,7 @@ pub enum ConfigError {
         set_by: SettingSource,
     },
     /// A key or a variable that is not a setting, most likely because it is misspelt.
-    #[error("{key} is not a setting ({set_by}){} docs/CONFIG.md lists all settings", did_you_mean(nearest.as_deref()))]
+    #[error("{} is not a setting ({set_by}){} docs/CONFIG.md lists all settings", quoted_if_needed(key), did_you_mean(nearest.as_deref()))]
     UnknownKey {
         /// The unknown key or variable.
         key: String,
@@ -107,9 +107,6 @@ pub enum ConfigError {
         /// Where that was set.
         other_set_by: SettingSource,
     },
-    /// A combination of settings with which the service does not start.
-    #[error("{0}")]
-    Rule(String),
     /// Several errors, at least two.
     #[error("{}", Numbered(_0))]
     Several(Vec<ConfigError>),
@@ -168,8 +165,7 @@ impl ConfigError {
             Self::UnknownKey { nearest: None, .. }
             | Self::Unreadable { .. }
             | Self::UnnamedFile { .. }
-            | Self::Malformed { .. }
-            | Self::Rule(_) => false,
+            | Self::Malformed { .. } => false,
         }
     }
 
@@ -199,6 +195,12 @@ fn write_instead(suggestion: Option<&str>, set_by: &SettingSource) -> String {
         }
         (Some(suggestion), _) => format!(": write {suggestion}"),
     }
+}
+
+/// Quotes a name in which a character, or the end of the name, is easily overlooked.
+fn quoted_if_needed(name: &str) -> String {
+    let is_plain = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_graphic());
+    if name.split('.').all(is_plain) { name.to_owned() } else { format!("{name:?}") }
 }
 
 fn did_you_mean(nearest: Option<&str>) -> String {

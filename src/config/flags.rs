@@ -2,11 +2,7 @@
 
 #![expect(clippy::doc_markdown, reason = "clap shows these comments on a terminal, where marks are noise")]
 
-use std::{
-    env::{self, VarsOs},
-    fmt,
-    path::{Path, PathBuf},
-};
+use std::{env, fmt, path::PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
@@ -115,27 +111,28 @@ impl Settings {
     /// # Errors
     /// [`ConfigError`] with everything that is wrong.
     pub fn load(store: &StoreFlags, serve: &ServeFlags) -> Result<(Self, Sources), ConfigError> {
-        Self::load_from(store, serve, Sources::gather)
+        let sources = gather(store, serve)?.require_valid()?;
+        Ok((Self::read(&sources)?, sources))
     }
 
-    /// Like [`Settings::load`], for a command that checks the other settings too: a setting without a valid
+    /// Like [`Settings::load`], for a command that reports all findings at once: a setting without a valid
     /// value has its default, and [`Settings::findings`] returns what is wrong with it.
     ///
     /// # Errors
     /// [`ConfigError`] with everything that is wrong, if the settings file cannot be read or is not valid
     /// TOML.
-    pub fn load_valid(store: &StoreFlags, serve: &ServeFlags) -> Result<(Self, Sources), ConfigError> {
-        Self::load_from(store, serve, Sources::gather_valid)
-    }
-
-    fn load_from(
+    pub fn load_with_findings(
         store: &StoreFlags,
         serve: &ServeFlags,
-        gather: impl FnOnce(Option<&Path>, VarsOs, Vec<GivenFlag>) -> Result<Sources, ConfigError>,
     ) -> Result<(Self, Sources), ConfigError> {
-        let file = store.config.clone().or_else(|| env::var_os(FILE_VARIABLE).map(PathBuf::from));
-        let flags = store.settings.given.iter().chain(&serve.given).cloned().collect();
-        let sources = gather(file.as_deref(), env::vars_os(), flags)?;
+        let sources = gather(store, serve)?;
         Ok((Self::read(&sources)?, sources))
     }
+}
+
+/// Collects the texts of the settings of this process.
+fn gather(store: &StoreFlags, serve: &ServeFlags) -> Result<Sources, ConfigError> {
+    let file = store.config.clone().or_else(|| env::var_os(FILE_VARIABLE).map(PathBuf::from));
+    let flags = store.settings.given.iter().chain(&serve.given).cloned().collect();
+    Sources::gather(file.as_deref(), env::vars_os(), flags)
 }

@@ -9,8 +9,8 @@ use super::{
 section! {
     /// Logs, which are written to standard error.
     LogSettings in "log" {
-        /// The log level: `error`, `warn`, `info`, `debug` or `trace`. A single module can have its own, as
-        /// in `info,kairos_identity::mail=debug`. Without a level for the others, they log nothing.
+        /// The log level: `off`, `error`, `warn`, `info`, `debug` or `trace`. A single module can have its
+        /// own, as in `info,kairos_identity::mail=debug`. Without a level for the others, they log nothing.
         #[flag(Flag::of_every_command(
             "log-level", "LEVEL",
             "The log level: error, warn, info, debug or trace",

@@ -2,9 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{
-    database_url::DatabaseUrl, error::ConfigError, mail_url::MailUrl, settings::Settings, sources::Sources,
-};
+use super::{database_url::DatabaseUrl, mail_url::MailUrl, settings::Settings, sources::Sources};
 
 /// The lowest safe bcrypt cost: with a lower one a password is guessed too fast from a stolen hash (OWASP,
 /// Password Storage Cheat Sheet).
@@ -13,7 +11,13 @@ const COST_MIN: u32 = 10;
 const LOW_COST: &str = "password.cost: below 10, passwords could be guessed too fast from stolen hashes: use 10 or more; \
                         tests may allow less with --insecure-low-cost";
 
-/// A rule about the values of settings: its breach is an error, or with a doubt a warning.
+/// The passwords that a command hashes could be guessed too fast from stolen hashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{LOW_COST}")]
+pub struct LowCost;
+
+/// A rule about the values of settings. `serve` does not start while one of [`Settings::error_rules`] is
+/// broken, and warns of one of its warning rules.
 struct Rule {
     holds: bool,
     /// The message if it does not hold.
@@ -51,18 +55,18 @@ impl Settings {
     #[must_use]
     pub fn findings(&self, sources: &Sources) -> Vec<String> {
         let invalid = sources.errors().iter().map(ToString::to_string);
-        invalid.chain(self.rules().filter_map(|rule| rule.broken(sources))).collect()
+        invalid.chain(self.error_rules().filter_map(|rule| rule.broken(sources))).collect()
     }
 
     /// Returns warnings about settings that are valid but most likely a mistake.
     #[must_use]
     pub fn warnings(&self, sources: &Sources) -> Vec<String> {
-        let doubts = self.mail_doubts(sources).into_iter().chain(self.effect_doubts(sources));
-        doubts.filter_map(|doubt| doubt.broken(sources)).collect()
+        let rules = self.mail_warning_rules(sources).into_iter().chain(self.effect_warning_rules(sources));
+        rules.filter_map(|rule| rule.broken(sources)).collect()
     }
 
-    /// Returns each doubt about mails, and about what users and other services see of this one.
-    fn mail_doubts(&self, sources: &Sources) -> [Rule; 4] {
+    /// Returns each warning rule about mails, and about what users and other services see of this one.
+    fn mail_warning_rules(&self, sources: &Sources) -> [Rule; 4] {
         let is_production = !self.server.listen.ip().is_loopback() || !self.mail.public_base_url.is_local();
         let mails_to_folder = matches!(self.mail.url, MailUrl::Folder(_));
         // What reaches users or other machines needs names of its own.
@@ -92,8 +96,8 @@ impl Settings {
         ]
     }
 
-    /// Returns each doubt about a setting that has no effect or a bad one.
-    fn effect_doubts(&self, sources: &Sources) -> [Rule; 7] {
+    /// Returns each warning rule about a setting that has no effect or a bad one.
+    fn effect_warning_rules(&self, sources: &Sources) -> [Rule; 7] {
         let is_public = |address: SocketAddr| !address.ip().is_loopback();
         let (server, http) = (&self.server, &self.http);
         // The system chooses another port for port 0.
@@ -143,8 +147,8 @@ impl Settings {
         ]
     }
 
-    /// Returns every rule.
-    fn rules(&self) -> impl Iterator<Item = Rule> {
+    /// Returns each rule without which `serve` does not start.
+    fn error_rules(&self) -> impl Iterator<Item = Rule> {
         self.network_rules()
             .into_iter()
             .chain(self.exposure_rules())
@@ -224,9 +228,9 @@ impl Settings {
     /// Checks what a command that hashes passwords needs.
     ///
     /// # Errors
-    /// [`ConfigError::Rule`].
-    pub fn check_for_hashing(&self) -> Result<(), ConfigError> {
-        if self.has_low_cost() { Err(ConfigError::Rule(LOW_COST.to_owned())) } else { Ok(()) }
+    /// [`LowCost`].
+    pub fn check_for_hashing(&self) -> Result<(), LowCost> {
+        if self.has_low_cost() { Err(LowCost) } else { Ok(()) }
     }
 
     /// Returns each rule about numbers and waits.
@@ -338,7 +342,7 @@ mod tests {
 
     fn loaded(flags: &[(&str, &str)]) -> (Settings, Sources) {
         let flags = flags.iter().map(|(key, text)| ((*key).to_owned(), "flag", (*text).to_owned())).collect();
-        let sources = Sources::gather_valid(None, [], flags).unwrap();
+        let sources = Sources::gather(None, [], flags).unwrap();
         (Settings::read(&sources).unwrap(), sources)
     }
 
@@ -361,7 +365,7 @@ mod tests {
 
     #[test]
     fn every_rule_names_the_value_and_who_set_it() {
-        let mut unbroken: Vec<&str> = loaded(&[]).0.rules().map(|rule| rule.text).collect();
+        let mut unbroken: Vec<&str> = loaded(&[]).0.error_rules().map(|rule| rule.text).collect();
         for (flags, _) in contradictions() {
             let (key, text) = flags[0];
             let refusal = refusal(&flags).unwrap();
@@ -451,8 +455,11 @@ mod tests {
         let changes: Vec<_> = cases.iter().flatten().chain(&more).copied().collect();
         let all_rules = |flags: &[(&str, &str)]| -> Vec<Rule> {
             let (settings, sources) = loaded(flags);
-            let doubts = settings.mail_doubts(&sources).into_iter().chain(settings.effect_doubts(&sources));
-            settings.rules().chain(doubts).collect()
+            let warning_rules = settings
+                .mail_warning_rules(&sources)
+                .into_iter()
+                .chain(settings.effect_warning_rules(&sources));
+            settings.error_rules().chain(warning_rules).collect()
         };
         let alone = changes.iter().map(|change| vec![*change]);
         for case in cases.iter().cloned().chain(alone) {

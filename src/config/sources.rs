@@ -33,28 +33,14 @@ pub struct Sources {
 
 impl Sources {
     /// Collects the texts of all settings. `file` is the settings file, if there is one. Each flag has the
-    /// key of its setting, its name and the text of its value.
-    ///
-    /// # Errors
-    /// [`ConfigError`] with everything that is wrong: a file cannot be read or is not valid TOML, a key or
-    /// variable is unknown, a value is invalid, or a URL is set both directly and through a file.
-    pub fn gather(
-        file: Option<&Path>,
-        variables: impl IntoIterator<Item = (OsString, OsString)>,
-        flags: Vec<(impl Into<String>, &'static str, String)>,
-    ) -> Result<Self, ConfigError> {
-        let mut sources = Self::gather_valid(file, variables, flags)?;
-        ConfigError::all(std::mem::take(&mut sources.errors))?;
-        Ok(sources)
-    }
-
-    /// Like [`Sources::gather`], for a command that checks the other settings too: what is wrong with single
-    /// settings is no error, but in [`Sources::errors`].
+    /// key of its setting, its name and the text of its value. What is wrong with single settings is in
+    /// [`Sources::errors`]: a key or variable is unknown, a value is invalid, or a URL is set both directly
+    /// and through a file. These settings have their defaults.
     ///
     /// # Errors
     /// [`ConfigError`] with everything that is wrong, if the settings file cannot be read or is not valid
     /// TOML: any setting may be in it.
-    pub(super) fn gather_valid(
+    pub(super) fn gather(
         file: Option<&Path>,
         variables: impl IntoIterator<Item = (OsString, OsString)>,
         flags: Vec<(impl Into<String>, &'static str, String)>,
@@ -93,7 +79,7 @@ impl Sources {
         if errors.iter().any(ConfigError::is_about_whole_file) {
             return ConfigError::all(errors).map(|()| sources);
         }
-        sources.leave_out(errors);
+        sources.default_invalid(errors);
         Ok(sources)
     }
 
@@ -103,7 +89,7 @@ impl Sources {
             let (text, source) = self.entry(setting);
             let SettingSource::File(path) = source else { return None };
             let has_secret = setting.redact.is_some() && setting.redacted(text) != *text;
-            let warning = has_secret.then(|| input_file::shared_data_warning(path))??;
+            let warning = has_secret.then(|| input_file::shared_file_warning(path))??;
             let key = setting.key();
             Some(format!(
                 "{key} has a password, and {warning}, or write the URL into a file of its own ({key}-file)"
@@ -114,7 +100,7 @@ impl Sources {
     }
 
     /// Keeps the errors, and gives the settings that they are about their defaults.
-    fn leave_out(&mut self, errors: Vec<ConfigError>) {
+    fn default_invalid(&mut self, errors: Vec<ConfigError>) {
         // An unknown key may mean a setting that nothing else sets.
         let is_meant = |setting: &Setting, error: &ConfigError| {
             !matches!(error, ConfigError::UnknownKey { .. }) || self.is_default(&setting.key())
@@ -133,6 +119,14 @@ impl Sources {
     /// What is wrong with single settings.
     pub(super) fn errors(&self) -> &[ConfigError] {
         &self.errors
+    }
+
+    /// Returns these sources if nothing is wrong with a single setting.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with everything that is wrong.
+    pub(super) fn require_valid(mut self) -> Result<Self, ConfigError> {
+        ConfigError::all(std::mem::take(&mut self.errors)).map(|()| self)
     }
 
     /// True if the value of a command line flag is malformed.

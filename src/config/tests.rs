@@ -30,7 +30,7 @@ impl Input {
 
     fn sources(&self) -> Result<Sources, ConfigError> {
         let file = self.folder.path().join("kairos.toml");
-        Sources::gather(Some(&file), self.variables.clone(), self.flags.clone())
+        Sources::gather(Some(&file), self.variables.clone(), self.flags.clone())?.require_valid()
     }
 
     fn load(&self) -> Result<Settings, ConfigError> {
@@ -71,6 +71,8 @@ fn an_unknown_key_is_refused_and_the_error_suggests_a_known_one() {
 
     assert!(Input::file("[sever]\nlisten = \"x\"").refusal().contains("did you mean server.listen?"));
     assert!(Input::file("listen = \"x\"").refusal().contains("listen is not a setting"));
+    assert!(Input::file("[\"\"]\n\"\" = 1").refusal().contains("\".\" is not a setting"));
+    assert!(Input::file("[log]\n\"level \" = 1").refusal().contains("\"log.level \" is not a setting"));
     let refusal = Input::file("").variable("KAIROS_IDENTITY_PASSWORD_COTS", "12").refusal();
     assert!(refusal.contains("did you mean KAIROS_IDENTITY_PASSWORD_COST?"), "{refusal}");
 }

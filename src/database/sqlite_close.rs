@@ -22,7 +22,7 @@ static CLOSED: Condvar = Condvar::new();
 /// A connection that is closed when it is dropped, while no other one of this process is being closed.
 /// [`wait_until_closed`] waits for it.
 pub struct OpenConnection<C> {
-    /// `None` only while the value is dropped.
+    /// `None` only while the value is dropped, and after [`Self::map`] or [`Self::leave_open`] took it.
     connection: Option<C>,
 }
 
@@ -71,9 +71,9 @@ impl<C> Drop for OpenConnection<C> {
     }
 }
 
-/// Blocks until no connection to SQLite is open in this process. After the last clone of their
-/// `SqliteThreads` was dropped, the writer moves the WAL into the file, and each thread closes its
-/// connection. Returns false if this takes longer than `limit`.
+/// Blocks until no connection to SQLite is open in this process, except those that
+/// [`OpenConnection::leave_open`] left open. Returns false if this takes longer than `limit`. The threads of
+/// a `SqliteThreads` close their connections after its last clone was dropped.
 #[must_use]
 pub fn wait_until_closed(limit: Duration) -> bool {
     let open = OPEN_CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner);

@@ -18,7 +18,7 @@ const TEXT: &str = "A call that breaks the rules of HTTP/2 was reset (PROTOCOL_E
     or HOST:PORT";
 
 /// The streams of which it is remembered whether they were answered. Far more than a connection has open at a
-/// time by default; beyond it, two of them share a place, and a line may be missing.
+/// time by default; beyond it, two of them share a place, and a line may be missing or too many.
 const STREAMS: usize = 1_024;
 
 /// Logs the malformed calls of one connection, within the limits of a [`PeerLog`].
@@ -28,19 +28,23 @@ pub(super) struct MalformedCalls {
     peer: SocketAddr,
     /// A bit for each stream: whether the server has sent headers on it.
     answered: [u64; STREAMS / 64],
+    /// The last stream on which the peer began a call.
+    last_stream: u32,
 }
 
 impl MalformedCalls {
     pub(super) const fn new(peer_log: PeerLog, peer: SocketAddr) -> Self {
-        Self { peer_log, peer, answered: [0; STREAMS / 64] }
+        Self { peer_log, peer, answered: [0; STREAMS / 64], last_stream: 0 }
     }
 
     /// Notes a frame that the peer sends.
     pub(super) fn received(&mut self, frame: FrameHead) {
-        if frame.kind == HEADERS
-            && let (Some(word), bit) = self.place(frame.stream)
-        {
-            *word &= !bit;
+        // Later headers of a call are trailers.
+        if frame.kind == HEADERS && frame.stream > self.last_stream {
+            self.last_stream = frame.stream;
+            if let (Some(word), bit) = self.place(frame.stream) {
+                *word &= !bit;
+            }
         }
     }
 

@@ -53,7 +53,7 @@ pub(super) struct WatchedIo<Io> {
     received: FrameReader,
     /// The payload length of the frame that was received last.
     received_length: usize,
-    /// The bytes of the frames of headers that were received, if the last one of them is still missing.
+    /// The bytes that the received frames of headers announce, if the last one of them is still missing.
     unfinished_headers: usize,
     sent: FrameReader,
     resets: Resets,

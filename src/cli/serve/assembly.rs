@@ -239,14 +239,14 @@ async fn current_store(
     Ok(store)
 }
 
-/// Warns if the clock of this machine differs from that of PostgreSQL by so much that an instance with a
-/// correct clock refuses the access tokens of this one.
+/// Warns if the clock of this machine differs from that of PostgreSQL by so much that, of this instance and
+/// one with the clock of PostgreSQL, the one that is behind refuses the access tokens of the other.
 async fn warn_of_server_clock(store: &Store, clock: &Clock) -> Result<(), Failure> {
     let difference = difference_from_server(store, clock).await.map_err(reason)?;
     if let Some(difference) = difference.filter(|difference| difference.amount > ISSUED_AHEAD_MAX) {
         tracing::warn!(
-            "{difference}: instances that differ by more than {} s refuse each other's access tokens; \
-             synchronize both (NTP)",
+            "{difference}: an instance whose clock is more than {} s behind that of another refuses its access \
+             tokens; synchronize both (NTP)",
             ISSUED_AHEAD_MAX.as_secs()
         );
     }
