@@ -156,6 +156,8 @@ impl Doctor {
         }
         if report.can_check("database", serve::DATABASE, sources) {
             check_database(&mut report, settings).await;
+        } else {
+            check_named_key(&mut report, settings).await;
         }
         let mut list = List::new(self.format, ["check", "status", "detail"]);
         for Finding { check, status, detail } in &report.0 {
@@ -170,7 +172,7 @@ impl Doctor {
         list.finish()?;
         match report.0.iter().filter(|finding| finding.status == Status::Failed).count() {
             0 => Ok(()),
-            failed => Err(format!("{failed} of {} checks failed", report.0.len())),
+            failures => Err(format!("{failures} of {} findings are failures", report.0.len())),
         }
     }
 }
@@ -314,42 +316,42 @@ async fn check_database(report: &mut Report, settings: &Settings) {
     if let DatabaseUrl::Sqlite(path) = url {
         check_disk(report, path);
     }
-    let opened = Box::pin(async {
+    let mut opened = None;
+    let check = Box::pin(async {
         if !serve::has_database(settings)? {
-            return Ok(None);
+            return Ok(format!("{url} does not exist yet: serve creates it"));
         }
         let store = store::open_to_serve(settings, &Workers::current())?;
         let schema = serve::check_schema(settings, &store).await?;
         let used = check_use(&store, &schema).await;
+        let (_, schema) = opened.insert((store, schema));
         used.map_err(|error| format!("database.url: {url}: {}{}", reason(&error), way_out(&error)))?;
-        Ok(Some((store, schema)))
-    });
-    let opened = report
-        .run("database", opened, |opened| match opened {
-            None => format!("{url} does not exist yet: serve creates it"),
-            Some((_, Schema::Behind(missing))) => {
+        Ok(match schema {
+            Schema::Behind(missing) => {
                 format!("{url} can be written; serve applies {} migrations at its start", missing.len())
             }
-            Some(_) => format!("{url} can be written, and has the schema of this release"),
+            _ => format!("{url} can be written, and has the schema of this release"),
         })
-        .await;
-    let Some(opened) = opened else {
-        if settings.secret.key_file.is_some() {
-            let key = Box::pin(serve::check_named_key(settings));
-            report
-                .run("secret key", key, |()| "it can be read; what it decrypts is unknown".to_owned())
-                .await;
+    });
+    let is_usable = report.run("database", check, Clone::clone).await.is_some();
+    match &opened {
+        Some((store, schema)) if is_usable => check_keys(report, settings, store, schema).await,
+        None if is_usable => {
+            let key = Box::pin(signing::check_key(settings, None));
+            report.run("secret key", key, |key| secret_key_detail(key.is_some())).await;
         }
-        return;
-    };
-    let Some((store, schema)) = opened else {
-        let key = Box::pin(signing::check_key(settings, None));
-        report.run("secret key", key, |key| secret_key_detail(key.is_some())).await;
-        return;
-    };
+        _ => check_named_key(report, settings).await,
+    }
+    if let (Some((store, _)), DatabaseUrl::Postgres(_)) = (&opened, url) {
+        check_server(report, store).await;
+    }
+}
+
+/// Checks that the secret key decrypts what the database holds.
+async fn check_keys(report: &mut Report, settings: &Settings, store: &Store, schema: &Schema) {
     let keys = Box::pin(async {
-        let has_key = serve::check_keys(settings, &store, &schema).await?;
-        match url {
+        let has_key = serve::check_keys(settings, store, schema).await?;
+        match settings.database.url {
             DatabaseUrl::Postgres(_) if !has_key => {
                 Err("secret.key-file must be set with PostgreSQL".to_owned())
             }
@@ -357,8 +359,13 @@ async fn check_database(report: &mut Report, settings: &Settings) {
         }
     });
     report.run("secret key", keys, |has_key| secret_key_detail(*has_key)).await;
-    if let DatabaseUrl::Postgres(_) = url {
-        check_server(report, &store).await;
+}
+
+/// Checks the key that secret.key-file names, if it is set, without the database.
+async fn check_named_key(report: &mut Report, settings: &Settings) {
+    if settings.secret.key_file.is_some() {
+        let key = Box::pin(serve::check_named_key(settings));
+        report.run("secret key", key, |()| "it can be read; what it decrypts is unknown".to_owned()).await;
     }
 }
 
@@ -411,13 +418,7 @@ async fn check_server(report: &mut Report, store: &Store) {
         Ok(())
     });
     report.run("server", settings, |()| "no setting can lose an acknowledged write".to_owned()).await;
-    let rights = Box::pin(async {
-        let missing = store.missing_rights().await.map_err(reason)?;
-        match missing.as_slice() {
-            [] => Ok(()),
-            _ => Err(format!("the role of database.url lacks {}: grant it to the role", missing.join(", "))),
-        }
-    });
+    let rights = Box::pin(store::require_rights(store));
     report.run("rights", rights, |()| "the role may do all that the service does".to_owned()).await;
     match announced("clock", difference_from_server(store, &Clock::system())).await {
         Ok(None) => {}

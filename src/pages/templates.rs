@@ -229,7 +229,12 @@ impl PageTemplates {
 
 /// Rejects a file that is not a template, because its name is most likely misspelt. Hidden files are allowed.
 fn reject_unknown_files(folder: &Path) -> Result<(), TemplatesError> {
-    let unreadable = |source| TemplatesError::Unreadable { path: folder.display().to_string(), source };
+    let unreadable = |source: io::Error| {
+        let is_file = source.kind() == io::ErrorKind::NotADirectory && folder.is_file();
+        let source =
+            if is_file { io::Error::new(source.kind(), "it is a file, not a folder") } else { source };
+        TemplatesError::Unreadable { path: folder.display().to_string(), source }
+    };
     for entry in fs::read_dir(folder).map_err(unreadable)? {
         let file = entry.map_err(unreadable)?.file_name().to_string_lossy().into_owned();
         let is_expected = names().contains(&file.as_str()) || file.starts_with('.');

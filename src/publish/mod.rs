@@ -214,6 +214,7 @@ pub fn check_room(folder: &Path, bytes: usize) -> io::Result<()> {
                     bytes.div_ceil(1024).max(1)
                 )
             }
+            io::ErrorKind::NotFound => "no file can be created in the folder".to_owned(),
             _ => format!("{error}: cannot write to the folder"),
         };
         io::Error::new(error.kind(), format!("{text} {}", existing.display()))
@@ -292,6 +293,10 @@ fn draft_path(target: &Path) -> io::Result<PathBuf> {
 /// Says that a file cannot be created in a folder, with the name of the folder.
 fn in_folder(folder: &Path, error: &io::Error) -> io::Error {
     let reason = match error.kind() {
+        // The system also says this of a folder such as /proc.
+        io::ErrorKind::NotFound if folder.is_dir() => {
+            format!("no file can be created in the folder {}", folder.display())
+        }
         io::ErrorKind::NotFound => format!("there is no folder {}", folder.display()),
         io::ErrorKind::PermissionDenied => {
             format!("the user of this process may not create a file in the folder {}", folder.display())
@@ -421,7 +426,8 @@ mod tests {
         fs::write(folder.path().join("data"), "x").unwrap();
         let error = check_folder(&folder.path().join("data/mail")).unwrap_err().to_string();
         assert!(error.ends_with("data is not a folder"), "{error}");
-        assert!(check_folder(Path::new("/proc/mail")).unwrap_err().to_string().contains("folder /proc"));
+        let in_proc = check_folder(Path::new("/proc/mail")).unwrap_err().to_string();
+        assert_eq!(in_proc, "no file can be created in the folder /proc");
         std::os::unix::fs::symlink("/nowhere", folder.path().join("link")).unwrap();
         let dangling = check_folder(&folder.path().join("link/mail")).unwrap_err().to_string();
         assert!(dangling.ends_with("link is not a folder, but a symbolic link to /nowhere"), "{dangling}");

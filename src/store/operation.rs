@@ -31,18 +31,20 @@ impl Store {
     }
 
     /// Returns the rights on the tables of this database that the role lacks and docs/production.md grants,
-    /// such as `UPDATE on core_user`. Returns none on SQLite.
+    /// such as `UPDATE, DELETE on core_session, core_user`. Returns none on SQLite.
     ///
     /// # Errors
     /// [`DatabaseError`] if the server does not answer.
     pub async fn missing_rights(&self) -> Result<Vec<String>, DatabaseError> {
         let Connections::Postgres(pool) = &self.connections else { return Ok(Vec::new()) };
         let mut connection = pool.get().await?;
-        let missing = "SELECT privilege || ' on ' || relname AS missing FROM pg_class, \
-            unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS privilege \
+        let missing = "SELECT rights || ' on ' || string_agg(name, ', ' ORDER BY name) AS missing FROM ( \
+            SELECT relname AS name, string_agg(privilege, ', ' ORDER BY number) AS rights FROM pg_class, \
+            unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) WITH ORDINALITY AS privileges (privilege, number) \
             WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r' AND relname LIKE 'core\\_%' \
-            AND NOT has_table_privilege(pg_class.oid, privilege) ORDER BY relname, privilege";
-        let rows: Vec<MissingRight> = sql_query(missing).load(&mut connection).await?;
+            AND NOT has_table_privilege(pg_class.oid, privilege) GROUP BY relname) AS tables \
+            GROUP BY rights ORDER BY min(name)";
+        let rows: Vec<MissingRights> = sql_query(missing).load(&mut connection).await?;
         Ok(rows.into_iter().map(|row| row.missing).collect())
     }
 
@@ -62,9 +64,9 @@ impl Store {
     }
 }
 
-/// A right that the role lacks.
+/// The rights that the role lacks on the same tables.
 #[derive(QueryableByName)]
-struct MissingRight {
+struct MissingRights {
     #[diesel(sql_type = Text)]
     missing: String,
 }

@@ -119,7 +119,19 @@ async fn everything_that_is_wrong_is_found_in_one_run() {
     assert_found(&found, "secret key", "warning", &["other users may read", "chmod 600"]);
     assert_found(&found, "secret key", "failed", &["was encrypted under another key"]);
     assert_found(&found, "database", "ok", &["has the schema"]);
-    assert!(stderr(&output).contains("checks failed"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("findings are failures"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_named_key_is_checked_although_the_database_is_not_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["doctor", "--format", "json", "--secret-key-file", "absent.key", "--database-url"];
+    let output = run_in(folder.path(), &[&arguments[..], &["mysql://x"]].concat());
+    let found = findings(&output);
+    assert_found(&found, "database", "warning", &["not checked", "database.url"]);
+    assert_found(&found, "secret key", "failed", &["absent.key"]);
+    // As every command whose command line is malformed.
+    assert_eq!(output.status.code(), Some(2));
 }
 
 /// PostgreSQL looks in `public` first, where a function returns a time that is an hour ahead.
@@ -139,7 +151,7 @@ async fn a_clock_that_differs_from_that_of_the_server_is_found() {
     let service = TestServer::on_url(database.url().to_owned()).start().await;
     let differ = "the clock of this machine is 3600.";
     let log = service.logged(differ).await;
-    assert!(log.contains("refuse each other's access tokens; synchronize both (NTP)"), "{log}");
+    assert!(log.contains("refuses its access tokens; synchronize both (NTP)"), "{log}");
 
     let mut doctor = service.command(&["doctor", "--format", "json", "--insecure-low-cost"]);
     let output = doctor.args(["--listen", &service.address().to_string()]).output().unwrap();
@@ -205,6 +217,9 @@ async fn a_database_that_cannot_be_written_is_found() {
     cluster.psql(database.name(), "REVOKE INSERT ON core_session FROM reader_for_doctor");
     let found = findings(&service.command(&arguments).output().unwrap());
     assert_found(&found, "database", "failed", &["lacks the right to INSERT on core_session", "grant it"]);
+    let all = ["UPDATE on core_imported_user; INSERT on core_session: grant it"];
+    assert_found(&found, "rights", "failed", &all);
+    assert_found(&found, "clock", "ok", &[]);
     cluster.psql(database.name(), "REVOKE USAGE ON SCHEMA public FROM PUBLIC, pg_database_owner");
     let found = findings(&service.command(&arguments).output().unwrap());
     assert_found(&found, "database", "failed", &["may use none of them", "GRANT USAGE"]);

@@ -160,6 +160,14 @@ fn a_folder_or_database_that_cannot_be_used_is_named() {
         let error = error_line(1, &run_in(folder.path(), &[&SERVE[..], &["--mail-url", url]].concat()));
         assert_contains_all(&error, &["mail.url: ", reason, "(flag --mail-url)]"]);
     }
+    for (path, reason) in
+        [("text", "text: it is a file, not a folder"), ("text/x", "a folder in its path is a file")]
+    {
+        private_file::write(at("pages.toml"), format!("[pages]\ntemplates = \"{path}\"\n"));
+        let error =
+            error_line(1, &run_in(folder.path(), &[&SERVE[..], &["--config", "pages.toml"]].concat()));
+        assert_contains_all(&error, &["pages.templates: ", reason]);
+    }
 }
 
 #[test]
@@ -349,6 +357,25 @@ fn a_role_without_the_rights_to_migrate_is_named_with_the_way_out() {
     );
     let error = error_line(1, &migrate(&of_role));
     assert_contains_all(&error, &["no schema of the search_path exists"]);
+}
+
+#[test]
+fn a_role_that_may_only_read_is_warned_of_all_rights_that_it_lacks() {
+    let cluster = Postgres::shared();
+    let (database, of_owner) = cluster.create_database_of("owner_of_rights");
+    assert!(run(&["migrate", "--database-url", &of_owner]).status.success());
+    let role = "only_reads";
+    cluster.psql("postgres", &format!("CREATE ROLE {role} LOGIN"));
+    cluster.psql(database.name(), &format!("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}"));
+    let of_role = database.url_at(cluster.port(), role);
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("secret.key");
+    private_file::write(&key, "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=");
+    let key = key.to_str().unwrap();
+    let output =
+        run(&["serve", "--listen", "127.0.0.1:0", "--database-url", &of_role, "--secret-key-file", key]);
+    let lacking = "the role of database.url lacks INSERT, UPDATE, DELETE on core_audit_event, ";
+    assert_contains_all(&stderr(&output), &[lacking, ", core_user: grant it to the role"]);
 }
 
 #[test]

@@ -98,7 +98,7 @@ pub(super) async fn check(
         bind_other_than(&[api, pages], Port::telemetry(settings))
     });
     let store = if findings.can_check(DATABASE) {
-        // The start fails anyhow: it is not worth a wait.
+        // A start that fails in any case does not wait for the database.
         let may_wait = of_settings.is_empty() && findings.texts.is_empty();
         check_database(&mut findings, settings, workers, may_wait.then_some(clock)).await
     } else {
@@ -167,6 +167,10 @@ async fn check_database(
     let Some((store, schema)) = opened else {
         return findings.keep(signing::check_key(settings, None).await).map(|_| None);
     };
+    // Look-ups may work without them.
+    if let Err(warning) = store::require_rights(&store).await {
+        tracing::warn!("{warning}");
+    }
     findings.keep(check_keys(settings, &store, &schema).await)?;
     Some(Some(store))
 }
