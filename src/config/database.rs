@@ -64,7 +64,7 @@ section! {
         /// `0s`: never pause.
         deletion_pause: Span<0, 2_592_000_000> = "24h",
         /// PostgreSQL: maximum number of pooled connections on which writes run. Reads have an eighth more
-        /// (at least one), on which they go on while writes hang, as behind a synchronous standby that is
+        /// (at least two), on which they go on while writes hang, as behind a synchronous standby that is
         /// gone. Look-ups by `auth_token` have connections of their own, one for each lane (`lookup.lanes`,
         /// by default one for each thread), and for a moment after connections were lost up to as many more.
         /// Beyond them there may be one that monitors replication if there are replicas, and two that check

@@ -82,11 +82,15 @@ impl QueryError {
 /// the server travels.
 const ANSWER_MARGIN: Duration = Duration::from_millis(500);
 
+/// The fewest connections that writes cannot take: one for reads, and one that the check of writes occupies
+/// while its commit hangs ([`PostgresPool::check_writes`]).
+const READS_MIN: usize = 2;
+
 impl PostgresPool {
     /// Creates the pool and starts the task that closes old connections. The first query connects.
     pub fn open(options: &PostgresOptions) -> Result<Self, DatabaseError> {
         let connector = Arc::new(Connector::new(options)?);
-        let size = size_with_reads(options.pool_size);
+        let size = size_with_reads(options.pool_size, READS_MIN);
         let pool = ConnectionPool::open(options, &connector, size)?;
         let answer_timeout = options.acquire_timeout + options.statement_timeout + ANSWER_MARGIN;
         let moves = Arc::default();
@@ -112,7 +116,7 @@ impl PostgresPool {
     /// Creates a pool of other connections to the same server: both use the same one of several hosts, and
     /// leave it together. `options` are those of this pool, except for the size.
     pub(crate) fn open_beside(&self, options: &PostgresOptions) -> Result<Self, DatabaseError> {
-        let size = size_with_reads(options.pool_size);
+        let size = size_with_reads(options.pool_size, 1);
         let pool = ConnectionPool::open(options, &self.connector, size)?;
         self.connections_max.fetch_add(size, Ordering::Relaxed);
         let (mut moves, own) = (self.moves.subscribe(), pool.clone());
@@ -305,10 +309,10 @@ impl PostgresPool {
     }
 }
 
-/// Returns the size of a pool with this number of connections for writes. Writes cannot take the others, so
-/// reads find one even while commits hang on all of them.
-fn size_with_reads(writes: usize) -> usize {
-    writes + (writes / 8).max(1)
+/// Returns the size of a pool with this number of connections for writes, an eighth more, and at least
+/// `reads_min` more. Writes cannot take the others, so reads find one even while commits hang on all of them.
+fn size_with_reads(writes: usize, reads_min: usize) -> usize {
+    writes + (writes / 8).max(reads_min)
 }
 
 /// A right that the role lacks.

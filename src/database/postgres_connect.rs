@@ -46,7 +46,7 @@ pub(crate) const UNSAFE_SYNCHRONOUS_COMMIT: [&str; 2] = ["off", "local"];
 pub struct PostgresOptions {
     /// The servers, and whether connections to them use TLS.
     pub url: PostgresUrl,
-    /// Largest number of connections on which writes run. The pool has an eighth more, at least one, for
+    /// Largest number of connections on which writes run. The pool has an eighth more, at least two, for
     /// reads.
     pub pool_size: usize,
     /// Time limit on establishing a connection to one address of a host.

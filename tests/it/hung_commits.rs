@@ -16,18 +16,33 @@ use crate::support::{
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// The most connections that the service has to the database by default: 16 for writes
-/// (`database.pool-size`), an eighth more for other statements, and one for each of the two look-up lanes.
-const CONNECTIONS_MAX: usize = 16 + 2 + 2;
-
-/// More than [`CONNECTIONS_MAX`].
+/// The most writes that hang at a time: more than the connections of the largest pool here.
 const WRITES: usize = 40;
+
+/// Returns the most connections that the service has to the database: `pool_size` for writes, an eighth more
+/// for other statements, and one for each of the two look-up lanes.
+fn connections_max(pool_size: usize) -> usize {
+    pool_size + (pool_size / 8).max(2) + 2
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_go_on_while_commits_hang_and_writes_recover_afterwards() {
+    // The default.
+    while_commits_hang(16).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_go_on_while_commits_hang_on_all_of_few_connections() {
+    for pool_size in [1, 2, 4] {
+        while_commits_hang(pool_size).await;
+    }
+}
+
+async fn while_commits_hang(pool_size: usize) {
     let cluster = Postgres::own();
     let database = cluster.create_database();
     let server = TestServer::on_url(database.url().to_owned())
+        .with_env("KAIROS_IDENTITY_DATABASE_POOL_SIZE", &pool_size.to_string())
         .with_env("KAIROS_IDENTITY_DATABASE_ACQUIRE_TIMEOUT", "500ms")
         .with_env("KAIROS_IDENTITY_DATABASE_STATEMENT_TIMEOUT", "500ms")
         .start()
@@ -57,7 +72,7 @@ async fn reads_go_on_while_commits_hang_and_writes_recover_afterwards() {
     }
     let count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'kairos-identity'";
     let connections: usize = cluster.psql("postgres", count).parse().unwrap();
-    assert!(connections <= CONNECTIONS_MAX, "{connections} connections");
+    assert!(connections <= connections_max(pool_size), "{connections} connections");
 
     cluster.set("synchronous_standby_names", "");
     until("a registration succeeds", LIMIT, async || client.register(registration("bob")).await.ok()).await;
