@@ -177,11 +177,11 @@ pub fn shared_file_warning(path: &Path) -> Option<String> {
         .or_else(|| shared(path, &metadata, "read", ALL_READ | GROUP_READS))
 }
 
-/// Returns a warning if a file has one of the permissions with which other users may do this with it. The
-/// group of a file that belongs to another user than that of this process does not count.
+/// Returns a warning if a file has one of the permissions with which other users may do this with it. A group
+/// that was given the file on purpose does not count.
 fn shared(path: &Path, metadata: &Metadata, action: &str, permissions: u32) -> Option<String> {
     let mode = metadata.permissions().mode() & 0o7777;
-    let counted = if is_own(metadata) { permissions } else { permissions & ALL };
+    let counted = if is_group_meant(metadata) { permissions & ALL } else { permissions };
     (metadata.is_file() && mode & counted != 0).then(|| {
         let (file, name) = (ShownPath(path), path.display());
         format!("other users may {action} {file} (mode {mode:04o}): run `chmod 600 {name}`")
@@ -214,11 +214,12 @@ fn of_other_user(path: &Path, metadata: &Metadata, process_user: u32) -> Option<
     })
 }
 
-/// True if the file belongs to the user of this process, who can then make it private. A file of another user
-/// may have to be read through its group, as secrets that a container gets from the system (mode 0440).
-fn is_own(metadata: &Metadata) -> bool {
-    // Without `/proc`, the owner cannot be compared. True then leads to a warning rather than to none.
-    process_user().is_none_or(|user| user == metadata.uid())
+/// True if the service may have to read the file through its group: secrets that a container gets from the
+/// system (mode 0440), or a file of root with the group of the service.
+fn is_group_meant(metadata: &Metadata) -> bool {
+    // Without `/proc`, the owner cannot be compared. False then leads to a warning rather than to none.
+    let is_of_other_user = process_user().is_some_and(|user| user != metadata.uid());
+    is_of_other_user || (metadata.uid() == 0 && metadata.gid() != 0)
 }
 
 /// Returns the number of the user of this process; `None` without `/proc`.
