@@ -108,21 +108,35 @@ pub(super) fn parse_entry(
     name: &Spanned<DeString<'_>>,
     entry: &Spanned<DeValue<'_>>,
     methods: &[&str],
-) -> Result<(Caller, Credentials), Violation> {
-    check_name(name.get_ref()).map_err(|rule| Violation::new(&name.span(), rule))?;
-    let at = name.span();
-    let entry = deserialize(entry)?;
+) -> Result<(Caller, Credentials), Vec<Violation>> {
+    check_name(name.get_ref()).map_err(|rule| vec![Violation::new(&name.span(), rule)])?;
+    let entry = deserialize(entry).map_err(|violation| vec![violation])?;
+    let mut violations = Vec::new();
+    if entry.token_hashes.is_empty() && entry.certificates.is_empty() {
+        violations.push(Violation::new(&name.span(), "must have token-hashes or certificates"));
+    }
     let rights = Rights {
-        methods: entry.methods.iter().map(|text| method_pattern(text, methods)).collect::<Result<_, _>>()?,
-        fields: user_fields(&entry.user_fields)?,
+        methods: valid(&entry.methods, |text| method_pattern(text, methods), &mut violations),
+        fields: user_fields(&entry.user_fields, &mut violations),
         tells_client: entry.tells_client,
         receives_mail_tokens: entry.receives_mail_tokens,
         calls_max: entry.calls_max.map_or(CALLS_MAX_DEFAULT, NonZeroUsize::get),
     };
-    if entry.token_hashes.is_empty() && entry.certificates.is_empty() {
-        return Err(Violation::new(&at, "must have token-hashes or certificates"));
+    let credentials = credentials(&entry, &mut violations);
+    if violations.is_empty() {
+        Ok((Caller::new(name.get_ref(), rights), credentials))
+    } else {
+        Err(violations)
     }
-    Ok((Caller::new(name.get_ref(), rights), credentials(&entry)?))
+}
+
+/// Parses the texts of a list. Adds the rules that some of them break, and returns the others.
+fn valid<T>(
+    texts: &[Spanned<String>],
+    parse: impl Fn(&Spanned<String>) -> Result<T, Violation>,
+    violations: &mut Vec<Violation>,
+) -> Vec<T> {
+    texts.iter().filter_map(|text| parse(text).map_err(|violation| violations.push(violation)).ok()).collect()
 }
 
 /// Deserializes the table of a caller.
@@ -148,16 +162,16 @@ fn deserialize(entry: &Spanned<DeValue<'_>>) -> Result<Entry, Violation> {
 }
 
 /// Parses the credentials of an entry.
-fn credentials(entry: &Entry) -> Result<Credentials, Violation> {
+fn credentials(entry: &Entry, violations: &mut Vec<Violation>) -> Credentials {
     if let Some(surplus) = entry.token_hashes.get(TOKENS_MAX) {
         let rule =
             format!("token-hashes must have at most {TOKENS_MAX} entries, not {}", entry.token_hashes.len());
-        return Err(Violation::new(&surplus.span(), rule));
+        violations.push(Violation::new(&surplus.span(), rule));
     }
-    Ok(Credentials {
-        hashes: entry.token_hashes.iter().map(token_hash).collect::<Result<_, _>>()?,
-        certificates: entry.certificates.iter().map(certificate_name).collect::<Result<_, _>>()?,
-    })
+    Credentials {
+        hashes: valid(&entry.token_hashes, token_hash, violations),
+        certificates: valid(&entry.certificates, certificate_name, violations),
+    }
 }
 
 fn token_hash(text: &Spanned<String>) -> Result<Spanned<TokenHash>, Violation> {
@@ -197,7 +211,7 @@ fn method_pattern(text: &Spanned<String>, methods: &[&str]) -> Result<MethodPatt
     Err(Violation::new(&text.span(), rule))
 }
 
-fn user_fields(names: &[Spanned<String>]) -> Result<UserFields, Violation> {
+fn user_fields(names: &[Spanned<String>], violations: &mut Vec<Violation>) -> UserFields {
     let mut fields = UserFields::default();
     for name in names {
         match name.get_ref().as_str() {
@@ -211,9 +225,9 @@ fn user_fields(names: &[Spanned<String>]) -> Result<UserFields, Violation> {
             "auth_token" => {}
             other => {
                 let rule = format!("user-fields: User has no field {other}");
-                return Err(Violation::new(&name.span(), rule));
+                violations.push(Violation::new(&name.span(), rule));
             }
         }
     }
-    Ok(fields)
+    fields
 }

@@ -14,7 +14,7 @@
 
 use std::sync::Arc;
 
-use toml::de::DeTable;
+use toml::de::{DeString, DeTable};
 
 use super::{
     caller::Caller,
@@ -22,6 +22,7 @@ use super::{
     registry::Callers,
     token::PREFIX as TOKEN_PREFIX,
 };
+use crate::domain::Numbered;
 
 /// An error in a callers file. It contains no service token, wherever one is in the file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +48,9 @@ pub enum CallersError {
     /// The file has no entry, so that every call would be rejected.
     #[error("the file defines no caller")]
     Empty,
+    /// Several rules are broken, in the order of the lines.
+    #[error("{}", Numbered(_0))]
+    Several(Vec<Self>),
 }
 
 /// Returns the line of a position in the text, counted from 1.
@@ -59,23 +63,33 @@ impl Callers {
     /// matches none of them is an error, so that a misspelt method is reported here.
     ///
     /// # Errors
-    /// [`CallersError`] for the first rule that is broken.
+    /// [`CallersError`] with every rule that is broken. Of the rules about the keys of an entry and the types
+    /// of their values, it names the first, and then nothing else about the entry.
     pub fn parse(text: &str, methods: &[&str]) -> Result<Self, CallersError> {
         let entries = DeTable::parse(text).map_err(|error| CallersError::Malformed {
             line: line(text, error.span().unwrap_or_default().start),
             rule: error.message().to_owned(),
         })?;
         let mut callers = Self::default();
+        let mut violations = Vec::new();
         for (name, entry) in entries.get_ref() {
             let added = parse_entry(name, entry, methods)
                 .and_then(|(caller, credentials)| add(&mut callers, caller, credentials));
-            added.map_err(|Violation { at, rule }| CallersError::Entry {
-                caller: without_tokens(name.get_ref()),
-                line: line(text, at),
-                rule: without_tokens(&rule),
-            })?;
+            violations.extend(added.err().into_iter().flatten().map(|violation| (name.get_ref(), violation)));
         }
-        if entries.get_ref().is_empty() { Err(CallersError::Empty) } else { Ok(callers) }
+        violations.sort_by_key(|(_, violation)| violation.at);
+        let in_entry = |(name, Violation { at, rule }): (&DeString<'_>, _)| CallersError::Entry {
+            caller: without_tokens(name),
+            line: line(text, at),
+            rule: without_tokens(&rule),
+        };
+        let mut errors: Vec<_> = violations.into_iter().map(in_entry).collect();
+        match errors.len() {
+            0 if entries.get_ref().is_empty() => Err(CallersError::Empty),
+            0 => Ok(callers),
+            1 => Err(errors.remove(0)),
+            _ => Err(CallersError::Several(errors)),
+        }
     }
 }
 
@@ -94,12 +108,13 @@ fn without_tokens(text: &str) -> String {
 }
 
 /// Adds a caller with its credentials, none of which may authenticate another caller.
-fn add(callers: &mut Callers, caller: Caller, credentials: Credentials) -> Result<(), Violation> {
+fn add(callers: &mut Callers, caller: Caller, credentials: Credentials) -> Result<(), Vec<Violation>> {
     let caller = Arc::new(caller);
+    let mut violations = Vec::new();
     for hash in credentials.hashes {
         if !callers.add_token(*hash.get_ref(), &caller) {
             let rule = "token-hashes: a token hash is listed twice, here or for another caller";
-            return Err(Violation::new(&hash.span(), rule));
+            violations.push(Violation::new(&hash.span(), rule));
         }
     }
     for name in credentials.certificates {
@@ -108,10 +123,10 @@ fn add(callers: &mut Callers, caller: Caller, credentials: Credentials) -> Resul
                 "certificates: the certificate name {} is listed twice, here or for another caller",
                 name.get_ref()
             );
-            return Err(Violation::new(&name.span(), rule));
+            violations.push(Violation::new(&name.span(), rule));
         }
     }
-    Ok(())
+    if violations.is_empty() { Ok(()) } else { Err(violations) }
 }
 
 #[cfg(test)]
@@ -212,6 +227,17 @@ mod tests {
         let agent = |lines: &str| format!("{first}[agent]\n{lines}");
         let valid = "methods = [\"*\"]\nuser-fields = []\n";
         for (text, message) in [
+            (
+                agent("methods = [\"*\", \"Log\", \"Out\"]\nuser-fields = [\"password\"]\n[nobody]\n"),
+                "5 findings: (1) line 8: caller agent: must have token-hashes or certificates; (2) line 9: caller \
+                 agent: methods: \"Log\" matches no method; use Service/Method, Service/* or *; (3) line 9: caller \
+                 agent: methods: \"Out\" matches no method; use Service/Method, Service/* or *; (4) line 10: \
+                 caller agent: user-fields: User has no field password; (5) line 11: caller nobody: the name is",
+            ),
+            (
+                agent(&format!("{valid}token-hashes = [{}, \"x\", \"y\"]\n", hash(1))),
+                "(2) line 11: caller agent: token-hashes must have at most 2 entries, not 3; (3) line 11",
+            ),
             (agent("methods = [\"*\"\n]]"), "line 10: the file is not TOML"),
             (format!("{first}agent = 1"), "line 8: caller bff: unknown field `agent`"),
             (format!("{first}[nobody]"), "line 8: caller nobody: the name is reserved"),

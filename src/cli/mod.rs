@@ -35,8 +35,9 @@ pub use self::failure::CliError;
 use self::failure::{Failure, reason};
 use crate::{
     clock::Clock,
-    config::{LogFormat, Numbered, ServeFlags, Settings, Sources, StoreFlags},
+    config::{LogFormat, ServeFlags, Settings, Sources, StoreFlags},
     database,
+    domain::Numbered,
     server::{EVENT_INTERVAL, open_files, worker_count},
     telemetry,
 };

@@ -1,9 +1,12 @@
 //! Why settings could not be loaded.
 
-use std::{fmt, path::PathBuf};
+use std::path::PathBuf;
 
 use super::{setting::Setting, setting_source::SettingSource};
-use crate::input_file::{InputFileError, ShownPath};
+use crate::{
+    domain::Numbered,
+    input_file::{InputFileError, ShownPath},
+};
 
 /// Why the settings could not be loaded. The messages contain no password.
 #[derive(Debug, thiserror::Error)]
@@ -110,23 +113,6 @@ pub enum ConfigError {
     /// Several errors, at least two.
     #[error("{}", Numbered(_0))]
     Several(Vec<ConfigError>),
-}
-
-/// Displays findings on one line: a single one as it is, several with their numbers.
-#[derive(Debug, Clone, Copy)]
-pub struct Numbered<'a, T>(pub &'a [T]);
-
-impl<T: fmt::Display> fmt::Display for Numbered<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let [single] = self.0 {
-            return single.fmt(f);
-        }
-        write!(f, "{} findings: ", self.0.len())?;
-        for (index, finding) in self.0.iter().enumerate() {
-            write!(f, "{}({}) {finding}", if index == 0 { "" } else { "; " }, index + 1)?;
-        }
-        Ok(())
-    }
 }
 
 impl ConfigError {

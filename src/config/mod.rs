@@ -51,7 +51,7 @@ pub use self::{
     contact::SecurityContact,
     database::DatabaseSettings,
     database_url::DatabaseUrl,
-    error::{ConfigError, Numbered},
+    error::ConfigError,
     flags::{ServeFlags, SettingFlags, StoreFlags},
     http::{HttpSettings, PagesSettings},
     log::LogSettings,

@@ -19,6 +19,7 @@ mod hex;
 mod link_token;
 mod mail_kind;
 mod mail_token;
+mod numbered;
 mod password;
 mod refresh_token;
 mod request_id;
@@ -42,6 +43,7 @@ pub use hex::hex;
 pub use link_token::LinkToken;
 pub use mail_kind::{MailCause, MailKind, UnknownMailKind};
 pub use mail_token::{InvalidMailToken, MailToken, MailTokenDigest, MailTokenPurpose, UnknownPurpose};
+pub use numbered::Numbered;
 pub use password::{
     InvalidPassword, NEW_PASSWORD_BYTES_MAX, NewPassword, PASSWORD_BYTES_MAX, Password, PasswordHash,
     PasswordRefusal, PasswordWeakness,

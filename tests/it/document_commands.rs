@@ -19,7 +19,10 @@ use crate::support::{
 /// Documents whose commands are not run here.
 const ELSEWHERE: [(&str, &str); 3] = [
     ("CONTRIBUTING.md", "its commands take minutes to hours; script_help::* compares them with the scripts"),
-    ("docs/systemd.md", "scripts/systemd-walk runs its commands under a systemd of its own, which needs root"),
+    (
+        "docs/systemd.md",
+        "scripts/systemd-walk runs its commands under a systemd of its own, which needs root",
+    ),
     ("tests/fixtures/django/README.md", "creates the fixtures"),
 ];
 
