@@ -53,7 +53,7 @@ impl Audit {
     pub(super) async fn run(self, settings: &Settings) -> Result<(), Failure> {
         let clock = Clock::system();
         let now = clock.now();
-        let administration = Administration::new(store::open_current(settings).await?, clock);
+        let administration = Administration::new(store::open_usable(settings).await?, clock);
         let user = match &self.user {
             None => None,
             // Events are kept after their user is deleted, so the user need not exist.

@@ -48,11 +48,13 @@ impl Copy {
         let from = store::parse_url("--from", &self.from)?;
         let mut source_settings = settings.clone();
         source_settings.database.url = from.clone();
-        let source_store = store::open_current(&source_settings).await.map_err(|failure| {
+        let of_source = |failure: Failure| {
             format!("--from {from}: {}", failure.strip_prefix("database.url: ").unwrap_or(&failure))
-        })?;
+        };
+        let source_store = store::open_usable(&source_settings).await.map_err(of_source)?;
+        store::require_current(&source_settings, &source_store).await.map_err(of_source)?;
         let target = store::open_or_create(settings).await?;
-        store::require_schema(settings, &target).await?;
+        store::require_current(settings, &target).await?;
         // Only migrated and checked here: the copy opens the database itself.
         drop(target);
 

@@ -330,6 +330,11 @@ async fn check_database(report: &mut Report, settings: &Settings) {
             Schema::Behind(missing) => {
                 format!("{url} can be written; serve applies {} migrations at its start", missing.len())
             }
+            Schema::Compatible(_) => {
+                format!(
+                    "{url} can be written, and has the schema of a newer release, which this release can use"
+                )
+            }
             _ => format!("{url} can be written, and has the schema of this release"),
         })
     });
@@ -381,7 +386,7 @@ fn way_out(error: &DatabaseError) -> &'static str {
 
 /// Checks that the database can be written, and that users can be read, as the health of the service does.
 async fn check_use(store: &Store, schema: &Schema) -> Result<(), DatabaseError> {
-    if *schema == Schema::Current {
+    if schema.is_usable() {
         store.check_logins().await?;
     }
     store.check_writes().await

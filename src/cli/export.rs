@@ -55,7 +55,7 @@ impl Export {
         let to = store::parse_url("--to", &to)?;
         let target = store::options(settings, "--to", &to, IfMissing::Create)?;
         // Only checked here: the export opens the database itself.
-        store::open_current(settings).await?;
+        store::open_usable(settings).await?;
         let from = store::options(settings, "database.url", &settings.database.url, IfMissing::Fail)?;
         let failure = |error: &io::Error| format!("--to {to}: {}", io_reason(error));
         let (target, new_file) = new_file(target).map_err(|error| failure(&error))?;

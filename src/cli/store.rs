@@ -309,10 +309,10 @@ pub(super) async fn wait_for_server(settings: &Settings, clock: &Clock) -> Resul
     waited.map_err(|error| format!("database.url: {}", reason(error)))
 }
 
-/// Opens an existing store, which must have the schema of this release.
-pub(super) async fn open_current(settings: &Settings) -> Result<Store, Failure> {
+/// Opens an existing store with a schema that this release can use.
+pub(super) async fn open_usable(settings: &Settings) -> Result<Store, Failure> {
     let store = open(settings, IfMissing::Fail)?;
-    require_current(settings, &store).await?;
+    require_usable(settings, &store).await?;
     Ok(store)
 }
 
@@ -326,29 +326,38 @@ pub(super) async fn open_or_create(settings: &Settings) -> Result<Store, Failure
     Ok(store)
 }
 
-/// Refuses a schema of another release and an incomplete copy; the error states what to do.
-pub(super) async fn require_current(settings: &Settings, store: &Store) -> Result<(), Failure> {
-    require_schema(settings, store).await?;
+/// Refuses a schema that this release cannot use, and an incomplete copy; the error states what to do.
+pub(super) async fn require_usable(settings: &Settings, store: &Store) -> Result<Schema, Failure> {
+    let schema = require_schema(settings, store).await?;
     if store.has_unfinished_copy().await.map_err(reason)? {
         return Err(format!(
             "database.url: the database {} is an incomplete copy: run the interrupted `kairos-identity copy` again, or start over with an empty database",
             settings.database.url
         ));
     }
-    Ok(())
+    Ok(schema)
 }
 
-/// Refuses a schema of another release; the error states what to do.
-pub(super) async fn require_schema(settings: &Settings, store: &Store) -> Result<(), Failure> {
+/// Refuses a schema that this release cannot use; the error states what to do. Returns any other.
+pub(super) async fn require_schema(settings: &Settings, store: &Store) -> Result<Schema, Failure> {
     let url = &settings.database.url;
     match store.schema().await.map_err(|error| database_failure(settings, &error))? {
-        Schema::Current => Ok(()),
+        schema @ (Schema::Current | Schema::Compatible(_)) => Ok(schema),
         Schema::Behind(missing) => Err(format!(
             "database.url: the database {url} lacks {} migrations of this release: run `kairos-identity migrate` with the same \
              settings",
             missing.len()
         )),
         Schema::Ahead(unknown) => Err(database_failure(settings, &MigrateError::Ahead(unknown))),
+    }
+}
+
+/// Refuses every schema but that of this release, for a command that must know all tables. The error states
+/// what to do.
+pub(super) async fn require_current(settings: &Settings, store: &Store) -> Result<(), Failure> {
+    match require_schema(settings, store).await? {
+        Schema::Compatible(unknown) => Err(database_failure(settings, &MigrateError::Ahead(unknown))),
+        _ => Ok(()),
     }
 }
 

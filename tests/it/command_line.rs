@@ -156,11 +156,12 @@ async fn serve_refuses_a_postgresql_that_was_not_migrated_and_names_the_command(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn commands_refuse_a_database_of_a_later_release() {
+async fn commands_refuse_a_database_from_which_a_later_release_has_taken_what_they_use() {
     for engine in [Engine::Sqlite, Engine::Postgres] {
         let database = TestDatabase::new(engine);
         assert!(run(&["migrate", "--database-url", database.url()]).status.success());
         database.execute("INSERT INTO __diesel_schema_migrations (version) VALUES ('99991231235959')");
+        database.execute("UPDATE kairos_schema_compatibility SET oldest_compatible = '99991231235959'");
         for arguments in [&["migrate"][..], &["user", "list"]] {
             let failure = error_line(1, &run(&[arguments, &["--database-url", database.url()]].concat()));
             assert!(failure.contains("99991231235959") && failure.contains("later release"), "{failure}");

@@ -5,7 +5,7 @@ use std::{fs, net::TcpListener, path::Path, process::Command};
 use crate::support::{
     engine::{Engine, TestDatabase},
     private_file,
-    program::{error_line, run, run_in, stdout},
+    program::{assert_contains_all, error_line, run, run_in, stdout},
     server::TestServer,
     tls::Certificate,
 };
@@ -14,13 +14,6 @@ use crate::support::{
 #[track_caller]
 fn refusal(code: i32, arguments: &[&str]) -> String {
     error_line(code, &run(arguments))
-}
-
-#[track_caller]
-fn assert_contains_all(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "{part:?} is missing: {text}");
-    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::support::{
     daemon::free_port,
     engine::Engine,
     private_file,
-    program::{error_line, run, run_in, stderr, stdout},
+    program::{assert_contains_all, error_line, run, run_in, stderr, stdout},
     server::TestServer,
     tls::Certificate,
 };
@@ -21,13 +21,6 @@ use crate::support::{
 /// The command `serve` on two free ports.
 const SERVE: [&str; 7] =
     ["serve", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--telemetry-listen", "127.0.0.1:0"];
-
-#[track_caller]
-fn assert_contains_all(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "{part:?} is missing: {text}");
-    }
-}
 
 /// Runs `serve` in `folder`, where it must fail; returns the error line.
 #[track_caller]

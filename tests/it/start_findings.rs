@@ -18,7 +18,7 @@ use crate::support::{
     engine::Engine,
     postgres::Postgres,
     private_file,
-    program::{error_line, run, run_in, stderr},
+    program::{assert_contains_all, error_line, run, run_in, stderr},
     server::TestServer,
     tls::Certificate,
 };
@@ -29,13 +29,6 @@ const SERVE: [&str; 7] =
 
 /// A key file with one key.
 const KEY: &str = "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=";
-
-#[track_caller]
-fn assert_contains_all(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "{part:?} is missing: {text}");
-    }
-}
 
 #[track_caller]
 fn assert_has_no_library_words(text: &str) {

@@ -255,7 +255,7 @@ impl Verify {
     async fn run(self, settings: &Settings) -> Result<(), Failure> {
         let report = ReportFile::create(self.report.as_deref())?;
         let mut source = open_source(settings, &self.common.from).await?;
-        let store = store::open_current(settings).await?;
+        let store = store::open_usable(settings).await?;
         let options = ImportOptions {
             on_email_conflict: OnEmailConflict::Fail,
             on_username_conflict: OnUsernameConflict::Fail,

@@ -33,7 +33,7 @@ pub(super) async fn open_source(settings: &Settings, from: &str) -> Result<Djang
 pub(super) async fn open_target(settings: &Settings) -> Result<Store, Failure> {
     settings.check_for_hashing().map_err(|error| error.to_string())?;
     let store = store::open_or_create(settings).await?;
-    store::require_current(settings, &store).await?;
+    store::require_usable(settings, &store).await?;
     Ok(store)
 }
 
@@ -49,7 +49,7 @@ pub(super) async fn open_existing(settings: &Settings) -> Result<Option<Store>, 
     if store.is_new().await.map_err(|error| store::database_failure(settings, &error))? {
         return Ok(None);
     }
-    store::require_current(settings, &store).await?;
+    store::require_usable(settings, &store).await?;
     Ok(Some(store))
 }
 

@@ -69,7 +69,7 @@ impl Keys {
         if let Action::Secret(action) = self.action {
             return action.run(settings).await;
         }
-        let store = store::open_current(settings).await?;
+        let store = store::open_usable(settings).await?;
         // `rotate --revoke-earlier` is also the way out if the sealing key is lost.
         let revokes = matches!(self.action, Action::Rotate { revoke_earlier: true });
         let if_key_lost = if revokes { IfKeyLost::Replace } else { IfKeyLost::Fail };

@@ -130,7 +130,7 @@ impl Action {
 impl SecretKeys {
     async fn open(settings: &Settings) -> Result<Self, Failure> {
         let (clock, env) = (Clock::system(), Env::system());
-        let store = store::open_current(settings).await?;
+        let store = store::open_usable(settings).await?;
         let keys = Arc::new(signing::sealing_keys(settings, &store, &env.entropy).await?);
         let path = keys.path().ok_or("secret.key-file: the key has no file")?;
         let (ring, tokens) = (Arc::clone(&keys), signing::access_tokens(settings));

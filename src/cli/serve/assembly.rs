@@ -41,7 +41,7 @@ use crate::{
     pages::{PageTemplates, Pages, PagesOptions},
     sealing::SealingKeys,
     server::{ConnectionMetrics, Workers},
-    store::Store,
+    store::{Schema, Store},
     telemetry::{MetricsPage, Telemetry},
 };
 
@@ -231,7 +231,12 @@ async fn current_store(
             tracing::info!("Applied {} migrations: {}", migrated.len(), migrated.join(", "));
         }
     }
-    store::require_current(settings, &store).await?;
+    if let Schema::Compatible(unknown) = store::require_usable(settings, &store).await? {
+        tracing::info!(
+            "The database has migrations of a newer release ({}), which this release may disregard",
+            unknown.join(", ")
+        );
+    }
     for warning in store.server_warnings().await.map_err(reason)? {
         tracing::warn!("{warning}");
     }

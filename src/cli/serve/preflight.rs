@@ -211,7 +211,7 @@ pub(in crate::cli) async fn check_schema(settings: &Settings, store: &Store) -> 
     // `serve` migrates a SQLite database itself.
     let will_be_migrated = matches!(settings.database.url, DatabaseUrl::Sqlite(_));
     if !(will_be_migrated && matches!(schema, Schema::Behind(_))) {
-        store::require_current(settings, store).await?;
+        store::require_usable(settings, store).await?;
     }
     Ok(schema)
 }
@@ -224,7 +224,7 @@ pub(in crate::cli) async fn check_keys(
     schema: &Schema,
 ) -> Result<bool, Failure> {
     let Some(key) = signing::check_key(settings, Some(store)).await? else { return Ok(false) };
-    if *schema != Schema::Current {
+    if !schema.is_usable() {
         return Ok(true);
     }
     let (key, access_tokens) = (Arc::new(key), signing::access_tokens(settings));

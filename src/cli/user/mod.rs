@@ -63,7 +63,7 @@ impl User {
     /// Runs the command, and records it unless its operation has.
     pub(super) async fn run(self, settings: &Settings) -> Result<(), Failure> {
         let clock = Clock::system();
-        let store = store::open_current(settings).await?;
+        let store = store::open_usable(settings).await?;
         let users = Administration::new(store.clone(), clock.clone());
         let action = &self.action;
         let (command, refusal, unchanged) = (action.command(), action.refusal(), action.unchanged());

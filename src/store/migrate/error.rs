@@ -14,7 +14,7 @@ pub enum MigrateError {
         /// `application_id` in the header of the file; 0 if the file has tables but no `application_id`.
         application_id: i32,
     },
-    /// A later release has migrated the database.
+    /// A later release has migrated the database, and taken away what this release uses.
     #[error("the database has migrations that this release does not have ({}): run a later release", .0.join(", "))]
     Ahead(Vec<String>),
     /// The server is too old, or its settings would lose data.

@@ -17,11 +17,11 @@ mod server_warnings;
 mod sqlite;
 mod versions;
 
-use diesel::QueryDsl;
+use diesel::{OptionalExtension, QueryDsl};
 use diesel_async::RunQueryDsl;
 
 pub use self::error::MigrateError;
-use self::versions::Versions;
+use self::versions::{Versions, kairos_schema_compatibility};
 use super::{Store, schema::core_user};
 use crate::database::{Connections, DatabaseError, read};
 
@@ -32,9 +32,20 @@ pub enum Schema {
     Current,
     /// Versions of the missing migrations.
     Behind(Vec<String>),
+    /// Versions of migrations that only a later release has, and that this release may disregard: they add
+    /// to the tables, and take away nothing that it uses.
+    Compatible(Vec<String>),
     /// Versions of migrations that only a later release has. This release does not know what it would break
     /// in such a schema.
     Ahead(Vec<String>),
+}
+
+impl Schema {
+    /// True if this release may serve the database.
+    #[must_use]
+    pub const fn is_usable(&self) -> bool {
+        matches!(self, Self::Current | Self::Compatible(_))
+    }
 }
 
 impl Store {
@@ -44,8 +55,10 @@ impl Store {
     /// [`MigrateError`]. On SQLite nothing has changed then; on PostgreSQL the migrations before the failed
     /// one stay.
     pub async fn migrate(&self) -> Result<Vec<String>, MigrateError> {
-        if let Schema::Ahead(unknown) = self.schema().await? {
-            return Err(MigrateError::Ahead(unknown));
+        match self.schema().await? {
+            Schema::Ahead(unknown) => return Err(MigrateError::Ahead(unknown)),
+            Schema::Compatible(_) => return Ok(Vec::new()),
+            Schema::Current | Schema::Behind(_) => {}
         }
         match &self.connections {
             Connections::Sqlite(threads) => sqlite::migrate(threads).await,
@@ -89,10 +102,20 @@ impl Store {
         let only_in = |these: &Versions, those: &Versions| these.difference(those).cloned().collect();
         let (unknown, missing): (Vec<_>, Vec<_>) = (only_in(&applied, &needed), only_in(&needed, &applied));
         Ok(match (unknown.is_empty(), missing.is_empty()) {
+            (false, true) if self.is_compatible_with(needed.last()).await? => Schema::Compatible(unknown),
             (false, _) => Schema::Ahead(unknown),
             (true, false) => Schema::Behind(missing),
             (true, true) => Schema::Current,
         })
+    }
+
+    /// True if a release with this last migration may use the tables, which have migrations of a later one.
+    async fn is_compatible_with(&self, last: Option<&String>) -> Result<bool, DatabaseError> {
+        let oldest: Option<String> = read!(&self.connections, connection => {
+            let row = kairos_schema_compatibility::table.select(kairos_schema_compatibility::oldest_compatible);
+            Ok(row.get_result(connection).await.optional()?)
+        })?;
+        Ok(oldest.as_ref().is_some_and(|oldest| last.is_some_and(|last| oldest <= last)))
     }
 
     /// Returns warnings for the operator about the settings of a PostgreSQL server: with one of them an

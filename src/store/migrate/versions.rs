@@ -16,6 +16,13 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    kairos_schema_compatibility (id) {
+        id -> Integer,
+        oldest_compatible -> Text,
+    }
+}
+
 /// Versions of migrations. They sort in the order in which the migrations run.
 pub(super) type Versions = BTreeSet<String>;
 

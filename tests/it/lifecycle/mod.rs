@@ -5,6 +5,7 @@ mod database_outage;
 mod health;
 mod rolling_restart;
 mod startup;
+mod upgrade;
 
 use std::{
     sync::{

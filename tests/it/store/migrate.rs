@@ -35,12 +35,27 @@ on_both_engines! {
         assert_eq!(ran.iter().sum::<usize>(), names(engine).len(), "{ran:?}");
     }
 
-    async fn a_database_of_a_later_release_is_refused(engine: Engine) {
+    async fn a_later_release_decides_whether_this_one_may_use_its_database(engine: Engine) {
         let world = World::new(engine).await;
-        world.database.execute("INSERT INTO __diesel_schema_migrations (version) VALUES ('99991231235959')");
+        let later = "99991231235959";
+        let oldest = |version: &str| {
+            let set = format!("UPDATE kairos_schema_compatibility SET oldest_compatible = '{version}'");
+            world.database.execute(&set);
+        };
+        world.database.execute(&format!("INSERT INTO __diesel_schema_migrations (version) VALUES ('{later}')"));
 
-        assert_eq!(world.store.schema().await.unwrap(), Schema::Ahead(vec!["99991231235959".into()]));
+        assert_eq!(world.store.schema().await.unwrap(), Schema::Compatible(vec![later.into()]));
+        assert!(world.store.migrate().await.unwrap().is_empty());
+
+        // The version of this release's last migration, and the next one.
+        oldest(&version(names(engine).last().unwrap()));
+        assert_eq!(world.store.schema().await.unwrap(), Schema::Compatible(vec![later.into()]));
+        oldest(later);
+        assert_eq!(world.store.schema().await.unwrap(), Schema::Ahead(vec![later.into()]));
         assert!(matches!(world.store.migrate().await, Err(MigrateError::Ahead(_))));
+
+        world.database.execute("DELETE FROM kairos_schema_compatibility");
+        assert_eq!(world.store.schema().await.unwrap(), Schema::Ahead(vec![later.into()]));
     }
 
     async fn down_and_up_migrations_restore_the_same_schema(engine: Engine) {
@@ -56,6 +71,28 @@ on_both_engines! {
 
         assert_eq!(describe(&world.database), before);
     }
+}
+
+/// The migrations before the first release, which no release has run beside.
+const FIRST_RELEASE: &str = "2026-12-01";
+
+#[test]
+fn a_migration_with_which_the_release_before_cannot_serve_says_so_to_it() {
+    use crate::support::engine::Engine;
+    for engine in [Engine::Sqlite, Engine::Postgres] {
+        for name in names(engine).iter().filter(|name| name.as_str() >= FIRST_RELEASE) {
+            let text = fs::read_to_string(folder(engine).join(name).join("up.sql")).unwrap();
+            let is_safe = text.contains("-- Safe while the previous release runs: yes");
+            let sets = format!("'{}'", version(name));
+            let is_told = text.contains("kairos_schema_compatibility") && text.contains(&sets);
+            assert!(is_safe || is_told, "{name} on {engine:?}");
+        }
+    }
+}
+
+/// Returns the version of a migration: the digits of the name of its folder.
+fn version(name: &str) -> String {
+    name.split('_').next().unwrap().replace('-', "")
 }
 
 #[test]

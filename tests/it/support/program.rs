@@ -51,3 +51,11 @@ pub fn error_line(code: i32, output: &Output) -> String {
     assert_eq!((output.status.code(), lines.len()), (Some(code), 1), "{errors}");
     lines[0].to_owned()
 }
+
+/// Asserts that a text has each of these parts.
+#[track_caller]
+pub fn assert_contains_all(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is missing: {text}");
+    }
+}

@@ -1,0 +1,1 @@
+DROP TABLE kairos_schema_compatibility;
