@@ -44,7 +44,7 @@ impl Accounts {
                 attempt.settle().await;
                 Ok(found)
             }
-            (Verdict::Correct { .. } | Verdict::Wrong, _) => Err(AccountError::InvalidCredentials),
+            (Verdict::Correct { .. } | Verdict::Wrong, _) => Err(AccountError::WrongCurrentPassword),
         }
     }
 
@@ -58,7 +58,7 @@ impl Accounts {
     /// the user, and mails the user a notice.
     ///
     /// # Errors
-    /// [`AccountError::InvalidCredentials`], also when the password was changed or the user disabled at the
+    /// [`AccountError::WrongCurrentPassword`], also when the password was changed or the user disabled at the
     /// same moment; [`AccountError::TooManyAttempts`] for current or for new passwords;
     /// [`AccountError::Overloaded`], [`AccountError::StoreUnavailable`] or [`AccountError::Internal`];
     /// [`NewPasswordError::Refused`], only after the correct current password.
@@ -103,7 +103,7 @@ impl Accounts {
             event,
         };
         if !self.deps.store.change_password(change).await? {
-            return Err(AccountError::InvalidCredentials.into());
+            return Err(AccountError::WrongCurrentPassword.into());
         }
         self.deps.mails.wake_outbox();
         Ok(())
@@ -114,7 +114,7 @@ impl Accounts {
     /// returns the token of the link instead of mailing it.
     ///
     /// # Errors
-    /// [`AccountError::InvalidCredentials`], also when the password was changed or the user disabled at the
+    /// [`AccountError::WrongCurrentPassword`], also when the password was changed or the user disabled at the
     /// same moment; [`AccountError::EmailTaken`] when another user has verified the new email;
     /// [`AccountError::TooManyAttempts`] for passwords or for email changes that the user requested;
     /// [`AccountError::Overloaded`], [`AccountError::StoreUnavailable`] or [`AccountError::Internal`].
@@ -169,7 +169,7 @@ impl Accounts {
             event,
         };
         if !self.deps.store.request_email_change(request).await? {
-            return Err(AccountError::InvalidCredentials);
+            return Err(AccountError::WrongCurrentPassword);
         }
         self.deps.mails.wake_outbox();
         Ok(link.for_caller)
@@ -178,7 +178,7 @@ impl Accounts {
     /// Deletes the account of the acting user with all rows that belong to it, and mails the user a notice.
     ///
     /// # Errors
-    /// [`AccountError::InvalidCredentials`], also when the password was changed or the user disabled at the
+    /// [`AccountError::WrongCurrentPassword`], also when the password was changed or the user disabled at the
     /// same moment; [`AccountError::TooManyAttempts`], [`AccountError::Overloaded`],
     /// [`AccountError::StoreUnavailable`] or [`AccountError::Internal`].
     pub async fn delete_account(
@@ -209,7 +209,7 @@ impl Accounts {
         let notice = self.deps.mails.notice(MailKind::AccountDeleted, &found.user.email, event.at);
         let event = NoticedEvent { event, notice: Some(notice) };
         if !self.deps.store.delete_account(acting.user.id, found.password, event).await? {
-            return Err(AccountError::InvalidCredentials);
+            return Err(AccountError::WrongCurrentPassword);
         }
         self.deps.mails.wake_outbox();
         Ok(())

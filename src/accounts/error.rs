@@ -27,6 +27,9 @@ pub enum AccountError {
     /// No account has this email, or the password is wrong. The caller must not learn which of the two.
     #[error("the email or the password is wrong")]
     InvalidCredentials,
+    /// The current password of the user who acts is wrong.
+    #[error("the current password is wrong")]
+    WrongCurrentPassword,
     /// The password is correct, but the email is not verified.
     #[error("the email has not been verified")]
     EmailNotVerified,
@@ -86,7 +89,7 @@ impl AccountError {
             Self::EmailTaken => Some("EMAIL_ALREADY_EXISTS"),
             Self::UsernameTaken => Some("USERNAME_ALREADY_EXISTS"),
             Self::RequestIdReused => Some("INVALID_FIELDS"),
-            Self::InvalidCredentials => Some("INVALID_CREDENTIALS"),
+            Self::InvalidCredentials | Self::WrongCurrentPassword => Some("INVALID_CREDENTIALS"),
             Self::EmailNotVerified => Some("EMAIL_NOT_VERIFIED"),
             Self::AccountDisabled => Some("ACCOUNT_DISABLED"),
             Self::InvalidToken => Some("INVALID_TOKEN"),
@@ -101,6 +104,17 @@ impl AccountError {
             | Self::StoreDamaged(_)
             | Self::Internal(_) => None,
         }
+    }
+}
+
+impl AccountError {
+    /// Returns the reason of an error for the audit trail, also that of a failure.
+    pub(super) fn audit_reason(&self) -> &'static str {
+        self.reason().unwrap_or(match self {
+            Self::Overloaded { .. } => "OVERLOADED",
+            Self::StoreUnavailable(_) => "STORE_UNAVAILABLE",
+            _ => "INTERNAL",
+        })
     }
 }
 

@@ -34,9 +34,6 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Audit reason of a request that matches no user. No caller receives it.
 const NO_USER_TO_MAIL: &str = "NO_USER_TO_MAIL";
 
-/// Audit reason of a request whose link could not be created, after the caller was answered.
-const LINK_NOT_CREATED: &str = "INTERNAL";
-
 /// Audit reason of a request that was merged with an earlier one, beyond the limit of the mailbox. No caller
 /// receives it.
 const LINK_ALREADY_MAILED: &str = "LINK_ALREADY_MAILED";
@@ -120,10 +117,8 @@ impl Accounts {
             if let Err(error) = accounts.replace_link(&request).await {
                 tracing::error!(error = %chain(&error), "Creation of a requested link failed");
                 let event = accounts.deps.audit.event(AuditKind::AuthnTokenCreateFail, &request.origin);
-                accounts
-                    .deps
-                    .audit
-                    .queue_event(event.with_resource(purpose.as_str()).with_reason(LINK_NOT_CREATED));
+                let event = event.with_resource(purpose.as_str()).with_reason(error.audit_reason());
+                accounts.deps.audit.queue_event(event);
             }
             drop(slot);
         });

@@ -79,7 +79,8 @@ enum Action {
     /// Create a service token: prints the token to standard output, and its entry for the callers file to
     /// standard error
     ///
-    /// The entry can be appended to the file as it is: kairos-identity caller token NAME 2>> callers.toml
+    /// The entry can be copied to the end of the file as it is. `caller add` writes an entry with rights into
+    /// the file itself, and `caller rotate` adds a token to one.
     ///
     /// The token is printed only once and is stored nowhere. To replace a token, add the new hash to the
     /// callers file, give the caller the new token, and then remove the old hash.
@@ -121,20 +122,20 @@ impl Caller {
         let token = ServiceToken::from_random(Entropy::system().bytes());
         match self.action {
             Action::Add { name, role, file } => {
-                let file = CallersFile::lock(file.path(settings)?)?;
+                let file = CallersFile::lock(file.path(settings)?, MAY_BE_NEW)?;
                 file.change_and_print(&token, |text| text.add(&name, role, token.hash()).map_err(reason))
             }
             Action::List { file, format } => list(&CallersFile::read(file.path(settings)?)?, format),
             Action::Rotate { name, finish: false, file } => {
-                let file = CallersFile::lock(file.path(settings)?)?;
+                let file = CallersFile::lock(file.path(settings)?, !MAY_BE_NEW)?;
                 file.change_and_print(&token, |text| text.add_token(&name, token.hash()).map_err(reason))
             }
             Action::Rotate { name, finish: true, file } => {
-                let file = CallersFile::lock(file.path(settings)?)?;
+                let file = CallersFile::lock(file.path(settings)?, !MAY_BE_NEW)?;
                 file.change(|text| text.remove_earlier_tokens(&name).map_err(reason))
             }
             Action::Remove { name, file } => {
-                let file = CallersFile::lock(file.path(settings)?)?;
+                let file = CallersFile::lock(file.path(settings)?, !MAY_BE_NEW)?;
                 file.change(|text| text.remove(&name).map_err(reason))
             }
             Action::Token { name } => print_entry(&name, &token),
@@ -174,6 +175,9 @@ fn list(file: &CallersFile, format: FormatFlag) -> Result<(), Failure> {
     parse_callers(&file.text).map(drop).map_err(|error| file.failure(&error))
 }
 
+/// For [`CallersFile::lock`]: the file need not exist yet.
+const MAY_BE_NEW: bool = true;
+
 /// A callers file that a command reads or changes. While a command changes it, others wait for their turn.
 struct CallersFile {
     path: PathBuf,
@@ -195,14 +199,16 @@ impl CallersFile {
         Ok(Self { path, text: read.text, locked: None })
     }
 
-    /// Reads the file under its lock.
-    fn lock(path: PathBuf) -> Result<Self, Failure> {
+    /// Reads the file under its lock. `may_be_new` allows that there is no such file yet.
+    fn lock(path: PathBuf, may_be_new: bool) -> Result<Self, Failure> {
         let path = fs::canonicalize(&path).unwrap_or(path);
         match LockedFile::lock(&path) {
             Ok(locked) => Ok(Self { locked: Some(locked), ..Self::read(path)? }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(error) if may_be_new && error.kind() == io::ErrorKind::NotFound => {
                 Ok(Self { path, text: String::new(), locked: None })
             }
+            // Its error says that there is no such file.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::read(path),
             Err(error) => Err(format!("callers file {}: {}", ShownPath(&path), io_reason(&error))),
         }
     }

@@ -210,7 +210,7 @@ async fn check_files(report: &mut Report, settings: &Settings, sources: &Sources
         let gate = async { serve::gate(settings) };
         let detail = |_: &_| match settings.callers.file.as_deref() {
             Some(path) => format!("{} is valid", shown(path)),
-            None => "no callers file: every client that reaches the port may call every method".to_owned(),
+            None => "no callers file: every client that reaches the port has every right".to_owned(),
         };
         report.run("callers", gate, detail).await;
     }

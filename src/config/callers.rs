@@ -9,8 +9,8 @@ section! {
     CallersSettings in "callers" {
         /// The callers file (TOML; docs/CALLERS.md): how each caller authenticates, which methods it may call
         /// and which fields of a user it may read. It is reloaded within 2 s of a change, and at once on
-        /// SIGHUP; an invalid file changes nothing. If unset, every client that reaches the port may call
-        /// every method, which is allowed only on loopback or with `callers.insecure-none`.
+        /// SIGHUP; an invalid file changes nothing. If unset, every client that reaches the port has
+        /// every right, which is allowed only on loopback or with `callers.insecure-none`.
         #[flag(Flag::of_serve(
             "callers", "FILE",
             "The callers file (TOML; docs/CALLERS.md): which services may call which methods; required \

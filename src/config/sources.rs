@@ -210,7 +210,8 @@ impl Sources {
         let keys: Vec<&str> = subject.split(" and ").collect();
         let is_key = |key: &&str| self.texts.contains_key(*key);
         let origin = format!(" [{}]", self.describe(&keys));
-        if keys.iter().all(is_key) && !finding.contains(&origin) {
+        // A setting without a valid value has its default, which is not what the finding is about.
+        if keys.iter().all(is_key) && self.first_invalid(&keys).is_none() && !finding.contains(&origin) {
             format!("{finding}{origin}")
         } else {
             finding.to_owned()

@@ -10,9 +10,9 @@ use super::auth_token::parse_uuid;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(Uuid);
 
-/// The text is not a UUID.
+/// The text is not a UUID, or the nil UUID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("must be a UUID: 32 hexadecimal digits, with or without hyphens")]
+#[error("must be a UUID other than the nil UUID: 32 hexadecimal digits, with or without hyphens")]
 pub struct InvalidRequestId;
 
 impl RequestId {

@@ -30,7 +30,10 @@ pub(super) enum RequestRule {
     KeySet(&'static str),
     #[error("is already the email of this account")]
     NewEmail,
-    #[error("was used within the last 24 hours for another email or username")]
+    #[error(
+        "was used within the last 24 hours for another email or username, or the user of that registration has another \
+         one by now"
+    )]
     RequestIdNew,
     #[error("may contain only username")]
     MaskOfUsername,
@@ -56,6 +59,8 @@ pub(super) enum RequestRule {
     ConnectTimeout,
     #[error("must be 1")]
     ConnectVersion,
+    #[error("must be one complete protobuf message of the type of the request")]
+    Message,
 }
 
 /// A rule that JSON breaks.

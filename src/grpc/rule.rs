@@ -203,6 +203,7 @@ impl BrokenRule for RequestRule {
             Self::ConnectTimeout => ReasonWithNumbers::from(Reason::TimeoutMalformed)
                 .with("max_digits", CONNECT_TIMEOUT_DIGITS_MAX),
             Self::ConnectVersion => Reason::ConnectVersionUnsupported.into(),
+            Self::Message => Reason::MessageMalformed.into(),
         }
     }
 }

@@ -107,21 +107,24 @@ pub(super) fn from_account(error: AccountError) -> Status {
         E::InvalidCredentials => {
             (Code::Unauthenticated, R::InvalidCredentials, "the email or the password is wrong")
         }
+        E::WrongCurrentPassword => {
+            (Code::Unauthenticated, R::InvalidCredentials, "the current password is wrong")
+        }
         E::EmailNotVerified => {
             let message = "the email has not been verified: open the mailed link";
             (Code::PermissionDenied, R::EmailNotVerified, message)
         }
         E::AccountDisabled => (Code::PermissionDenied, R::AccountDisabled, "the account is disabled"),
         E::InvalidToken => {
-            let message = "the link is unknown, has expired or was replaced by a newer one";
+            let message = "the link is unknown, has expired, was used or replaced by a newer one, or is for another purpose";
             (Code::InvalidArgument, R::InvalidToken, message)
         }
         E::EmailAlreadyVerified => {
             (Code::FailedPrecondition, R::EmailAlreadyVerified, "the email has already been verified")
         }
         E::InvalidRefreshToken => {
-            let message =
-                "the refresh token is unknown or was used before, or its session has ended: log in again";
+            let message = "the refresh token is unknown, was used before or is of another caller, or its session has ended: log in \
+                 again";
             (Code::Unauthenticated, R::InvalidRefreshToken, message)
         }
         E::InvalidAccessToken => {
@@ -243,6 +246,7 @@ mod tests {
             E::UsernameTaken,
             E::RequestIdReused,
             E::InvalidCredentials,
+            E::WrongCurrentPassword,
             E::EmailNotVerified,
             E::AccountDisabled,
             E::InvalidToken,

@@ -211,6 +211,13 @@ fn each_role_is_written_into_the_file_and_a_mistake_changes_nothing() {
     );
     assert!(refused(&file, &["remove", "nosuch"], Stdio::piped()).contains("has no caller nosuch"));
     assert!(refused(&file, &["rotate", "nosuch"], Stdio::piped()).contains("has no caller nosuch"));
+    let absent = file.with_file_name("absent.toml");
+    for arguments in [&["remove", "bff"][..], &["rotate", "bff"], &["rotate", "bff", "--finish"]] {
+        assert!(
+            refused(&absent, arguments, Stdio::piped()).contains("absent.toml: No such file"),
+            "{arguments:?}"
+        );
+    }
     let wrong_role = caller(&file, &["add", "x", "--role", "admin"], Stdio::piped());
     assert_eq!(wrong_role.status.code(), Some(2));
     assert!(stderr(&wrong_role).contains("bff, agent, operator, monitor"), "{}", stderr(&wrong_role));

@@ -196,7 +196,8 @@ fn log_start(settings: &Settings, listener: &TcpListener, is_tls: bool) {
     }
     if settings.callers.file.is_none() {
         tracing::warn!(
-            "No callers file is set: every client that reaches {address} may call every method (docs/CALLERS.md)"
+            "No callers file is set: every client that reaches {address} has every right, and can take over every account \
+             (docs/CALLERS.md)"
         );
     }
     tracing::info!(tls = is_tls, "Serving gRPC on {address}");

@@ -73,11 +73,10 @@ impl<'a> CallTrail<'a> {
         let (kind, reason) = match result {
             CallResult::HttpError => return,
             CallResult::Success => (self.method.and_then(|method| method.policy.success), None),
-            CallResult::Error { code, reason, is_unreadable } => {
+            CallResult::Error { code, reason } => {
                 let known = reason.as_deref().and_then(known_reason);
                 let text = known.map_or(code_name(*code), reason_name);
-                let malformed = is_unreadable.then_some(AuditKind::InputValidationFail);
-                (malformed.or_else(|| self.kind_of_error(*code, known)), Some(text))
+                (self.kind_of_error(*code, known), Some(text))
             }
         };
         if let Some(kind) = kind {

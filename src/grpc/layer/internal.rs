@@ -1,21 +1,20 @@
-//! Adds the request id to INTERNAL responses, so that an operator can find the cause in the log.
+//! Completes two kinds of errors that no operation has created: a request message that could not be read, and
+//! INTERNAL, which gets the request id so that an operator can find the cause in the log.
 
 use http::Response;
 use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::super::{request_id::RequestId, status};
-use crate::proto::ErrorReason;
+use super::super::{request_id::RequestId, request_rule::RequestRule, rule::Violation, status};
 
-/// Marks an INTERNAL response that had no reason. A library or the fast path (`grpc/unary.rs`) has created
-/// it, because it could not read the request message.
-#[derive(Clone, Copy)]
-pub(super) struct WithoutReason;
+/// The field of a violation by the whole message.
+const BODY: &str = "body";
 
-/// Adds the request id to an INTERNAL response, and the reason if it has none. The message becomes "internal
-/// error". Other responses are not changed. `is_admitted` says whether a line about a request that a library
-/// could not read is to be logged: any client can send such a request.
-pub(super) fn with_request_id(
+/// Adds the request id to an INTERNAL response, whose message becomes "internal error". One without a reason
+/// was created by a library or the fast path (`grpc/unary.rs`), because it could not read the request
+/// message: it becomes INVALID_ARGUMENT. Other responses are not changed. `is_admitted` says whether a line
+/// about such a message is to be logged: any client can send one.
+pub(super) fn complete(
     response: Response<Body>,
     id: RequestId,
     is_admitted: impl FnOnce() -> bool,
@@ -24,19 +23,14 @@ pub(super) fn with_request_id(
     match Status::from_header_map(response.headers()) {
         Some(status) if status.code() == Code::Internal => {
             let mut details = status.get_error_details();
-            let lacks_reason = details.error_info().is_none();
-            if lacks_reason {
-                if is_admitted() {
-                    tracing::warn!(request_id = %id, error = status.message(), "Call failed in a library");
-                }
-                details = status::details(ErrorReason::Internal);
+            if details.error_info().is_some() {
+                // The empty text is `serving_data`, which is not used.
+                return with_details(details.set_request_info(id.to_string(), "").clone());
             }
-            // The empty text is `serving_data`, which is not used.
-            let mut response = with_details(details.set_request_info(id.to_string(), "").clone());
-            if lacks_reason {
-                response.extensions_mut().insert(WithoutReason);
+            if is_admitted() {
+                tracing::info!(request_id = %id, error = status.message(), "The message of a request cannot be decoded");
             }
-            response
+            status::invalid_field(Violation::new(BODY, &RequestRule::Message)).into_http()
         }
         _ => response,
     }

@@ -16,7 +16,6 @@ use tracing::Level;
 
 use super::{
     super::{request_id::RequestId, status::code_name},
-    internal::WithoutReason,
     methods::Method,
     metrics::{CallMetrics, EndedCall},
 };
@@ -56,9 +55,8 @@ pub(super) enum CallResult {
     Success,
     /// The response is an HTTP error: the request was not gRPC.
     HttpError,
-    /// The response is a gRPC error, with the reason in its details if there is one. `is_unreadable` if a
-    /// library could not read the request message.
-    Error { code: Code, reason: Option<String>, is_unreadable: bool },
+    /// The response is a gRPC error, with the reason in its details if there is one.
+    Error { code: Code, reason: Option<String> },
 }
 
 impl<'a> Call<'a> {
@@ -97,8 +95,7 @@ impl<'a> Call<'a> {
         };
         let reason = status.get_details_error_info().map(|info| info.reason);
         self.report(code_name(status.code()).into(), reason.as_deref());
-        let is_unreadable = response.extensions().get::<WithoutReason>().is_some();
-        CallResult::Error { code: status.code(), reason, is_unreadable }
+        CallResult::Error { code: status.code(), reason }
     }
 
     /// True if the line is to be logged. The [`PeerLog`] counts lines that any client can cause, and admits

@@ -153,8 +153,11 @@ impl<S: CallHandler> HttpHandler for Layered<S> {
                     let handled = self.handle_off_thread(request, requester, id, slot, has_one_message);
                     deadline::within(limit, handled).await
                 };
-                let response = internal::with_request_id(response, id, || {
-                    call.is_admitted(code_name(Code::Internal), Some("a library"))
+                let response = internal::complete(response, id, || {
+                    call.is_admitted(
+                        code_name(Code::InvalidArgument),
+                        Some("a message that cannot be decoded"),
+                    )
                 });
                 match streaming {
                     Some(slot) => StreamingBody::response(response, slot),

@@ -159,10 +159,12 @@ async fn a_panic_is_internal_with_the_request_id() {
 }
 
 #[tokio::test]
-async fn an_internal_error_of_a_library_gets_a_reason_and_a_request_id() {
+async fn a_message_that_a_library_cannot_decode_is_an_invalid_argument() {
     let status = status_of(Handler::ReturnsInternal, request()).await;
-    assert_eq!((status.code(), reason(&status).as_str()), (Code::Internal, "INTERNAL"));
-    assert!(status.get_details_request_info().is_some());
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "INVALID_FIELDS"));
+    let violation = status.get_details_bad_request().unwrap().field_violations.remove(0);
+    assert_eq!(violation.field, "body");
+    assert!(!status.message().contains("a library's message"), "{status:?}");
 }
 
 #[tokio::test]
@@ -217,8 +219,8 @@ async fn an_error_leaves_an_event_unless_it_is_a_look_up_that_failed_or_was_canc
     use AuditKind::{AuthnLoginFail, InputValidationFail, SensitiveReadFail};
     for (handler, method, events) in [
         // INTERNAL without a reason: the request message could not be read.
-        (Handler::ReturnsInternal, "Login", vec![(InputValidationFail, "INTERNAL")]),
-        (Handler::ReturnsInternal, "ResolveToken", vec![(InputValidationFail, "INTERNAL")]),
+        (Handler::ReturnsInternal, "Login", vec![(InputValidationFail, "INVALID_FIELDS")]),
+        (Handler::ReturnsInternal, "ResolveToken", vec![(InputValidationFail, "INVALID_FIELDS")]),
         (Handler::Panics, "Login", vec![(AuthnLoginFail, "INTERNAL")]),
         (Handler::Hangs, "Login", vec![(AuthnLoginFail, "CANCELLED")]),
         (Handler::ReturnsNotFound, "ResolveToken", vec![(SensitiveReadFail, "NOT_FOUND")]),

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use http::Version;
 use kairos_identity::proto::{
     FieldViolation, InvalidFields, ViolationReason as R, account_service_client::AccountServiceClient,
     identity_service_client::IdentityServiceClient,
@@ -12,7 +13,7 @@ use serde_json::json;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use super::client::send_json_with;
+use super::client::{post, send, send_json_with};
 use crate::{
     error_reference::violation_reasons,
     support::{
@@ -163,6 +164,7 @@ fn calls_with_requests() -> Vec<(R, Call)> {
         (R::PageSizeOutOfRange, call(USERS, &json!({"pageSize": 1_001}))),
         (R::PageTokenInvalid, call(USERS, &json!({"pageToken": "x"}))),
         (R::TimestampOutOfRange, Call(USERS, String::new(), vec![])),
+        (R::MessageMalformed, Call(LOGIN, String::new(), vec![])),
         (R::FilterTextTooLong, call(USERS, &json!({"text": "x".repeat(255)}))),
         (R::FilterTextControlCharacters, call(USERS, &json!({"text": "a\u{1}"}))),
         (R::AuditKindUnknown, call(EVENTS, &json!({"kinds": ["nonsense"]}))),
@@ -234,6 +236,10 @@ async fn each_reason_of_a_violation_is_reached_with_its_parameters() {
         let status = if reason == R::TimestampOutOfRange {
             // The JSON of a timestamp has no other times, so only protobuf can send one.
             time_out_of_range(&server).await
+        } else if reason == R::MessageMalformed {
+            let path = format!("/kairos.identity.v1.{method}");
+            let request = post(&server, &path, Some("application/proto"), &[]);
+            send(server.address(), Version::HTTP_11, request, b"\xff").await.error()
         } else {
             let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
             let path = format!("/kairos.identity.v1.{method}");

@@ -1,19 +1,20 @@
 //! No secret is in the log at any level, nor in plain text in the database.
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use kairos_identity::{
     callers::ServiceToken,
     proto::{
-        IntrospectTokenRequest, ListSessionsRequest, RefreshSessionRequest, RegisterRequest,
-        ResendVerificationEmailRequest, VerifyEmailRequest, identity_service_client::IdentityServiceClient,
+        IntrospectTokenRequest, ListSessionsRequest, LoginRequest, RefreshSessionRequest, RegisterRequest,
+        RequestPasswordResetRequest, ResendVerificationEmailRequest, VerifyEmailRequest,
+        account_service_client::AccountServiceClient, identity_service_client::IdentityServiceClient,
         session_service_client::SessionServiceClient,
     },
 };
-
 use tonic::transport::{Channel, Endpoint};
 
 use crate::support::{
     engine::TestDatabase,
-    mail::{Mail, wait_for_mails},
+    mail::{Mail, verification_token, wait_for_mails},
     people::{PASSWORD, address, by_username, login, registration},
     private_file,
     server::TestServer,
@@ -119,19 +120,53 @@ on_both_engines! {
         }
     }
 
-    async fn the_database_contains_no_plaintext_password_or_mailed_token(engine: Engine) {
+    async fn the_database_contains_no_plaintext_password_or_token(engine: Engine) {
+        let database = TestDatabase::new(engine);
+        let server = TestServer::on_url(database.url().to_owned()).start().await;
+        let mut client = server.client().await;
+        let request = RegisterRequest { password: CANARY.into(), ..registration("ada") };
+        client.register(request).await.unwrap();
+        let verification = verification_token(&server, &address("ada")).await;
+        let mut dumps = vec![database.dump()];
+        client.verify_email(VerifyEmailRequest { token: verification.clone() }).await.unwrap();
+        let tokens = client.login(LoginRequest { password: CANARY.into(), ..login("ada", "") }).await.unwrap();
+        let tokens = tokens.into_inner().tokens.unwrap();
+        let reset = RequestPasswordResetRequest { email: address("ada"), ..RequestPasswordResetRequest::default() };
+        AccountServiceClient::new(server.channel().await).request_password_reset(reset).await.unwrap();
+        let reset = wait_for_mails(&server, &address("ada"), 2).await[1].token();
+        dumps.push(database.dump());
+
+        assert!(dumps[0].contains("bcrypt_sha256$$2b$04$") && dumps[1].contains(&address("ada")), "{dumps:?}");
+        let secret_bytes = |token: &str| {
+            // The 32 random bytes of a token; those of a refresh token are at its end.
+            let bytes = URL_SAFE_NO_PAD.decode(token.trim_start_matches("krt_")).unwrap_or_default();
+            bytes.iter().rev().take(32).rev().map(|byte| format!("{byte:02x}")).collect::<String>()
+        };
+        let secrets = [CANARY, &verification, &reset, &tokens.refresh_token, &tokens.access_token];
+        for dump in dumps {
+            let in_lower_case = dump.to_lowercase();
+            for secret in secrets {
+                let as_bytes: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+                assert!(!dump.contains(secret) && !in_lower_case.contains(&as_bytes), "{secret}: {dump}");
+            }
+            for token in [&verification, &reset, &tokens.refresh_token] {
+                let bytes = secret_bytes(token);
+                assert_eq!(bytes.len(), 64, "{token}");
+                assert!(!in_lower_case.contains(&bytes), "{token}: {dump}");
+            }
+        }
+    }
+
+    async fn the_token_of_a_mail_that_waits_is_stored_encrypted(engine: Engine) {
         let database = TestDatabase::new(engine);
         // No server listens on port 1, so the mail stays in the outbox with its token.
         let server = TestServer::on_url(database.url().to_owned()).with_mail_url("smtp://127.0.0.1:1").start().await;
-        let request = RegisterRequest { password: CANARY.into(), ..registration("ada") };
-        server.client().await.register(request).await.unwrap();
+        server.unverified_user("ada").await;
 
-        let hash = database.rows("SELECT password AS value FROM core_user").remove(0);
         let lengths = database.rows(
             "SELECT CAST(length(sealed_token) AS VARCHAR(9)) AS value FROM core_mail_outbox WHERE sealed_token IS NOT NULL",
         );
 
-        assert!(hash.starts_with("bcrypt_sha256$$2b$04$") && !hash.contains(CANARY), "{hash}");
         // Bytes: version 1, key id 8, nonce 12, ciphertext 32, authentication tag 16.
         assert_eq!(lengths, ["69"]);
     }

@@ -50,6 +50,25 @@ impl TestDatabase {
         }
     }
 
+    /// Returns the content of all tables as text. Bytes are in hexadecimal digits.
+    pub fn dump(&self) -> String {
+        let tables = match self.engine() {
+            Engine::Sqlite => "SELECT name AS value FROM sqlite_master WHERE type = 'table'",
+            Engine::Postgres => {
+                "SELECT quote_ident(table_name) AS value FROM information_schema.tables WHERE table_schema = 'public'"
+            }
+        };
+        let rows_of = |table: String| match self.engine() {
+            Engine::Sqlite => {
+                let columns = self.rows(&format!("SELECT name AS value FROM pragma_table_info('{table}')"));
+                let quoted: Vec<_> = columns.iter().map(|column| format!("quote(\"{column}\")")).collect();
+                self.rows(&format!("SELECT {} AS value FROM {table}", quoted.join(" || ',' || ")))
+            }
+            Engine::Postgres => self.rows(&format!("SELECT t::text AS value FROM {table} t")),
+        };
+        self.rows(tables).into_iter().flat_map(rows_of).collect::<Vec<_>>().join("\n")
+    }
+
     /// Returns the number of rows of a table.
     pub fn count(&self, table: &str) -> usize {
         let counted = self.rows(&format!("SELECT CAST(count(*) AS VARCHAR(20)) AS value FROM {table}"));
