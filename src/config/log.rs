@@ -11,6 +11,7 @@ section! {
     LogSettings in "log" {
         /// The log level: `off`, `error`, `warn`, `info`, `debug` or `trace`. A single module can have its
         /// own, as in `info,kairos_identity::mail=debug`. Without a level for the others, they log nothing.
+        /// Libraries log errors only.
         #[flag(Flag::of_every_command(
             "log-level", "LEVEL",
             "The log level: error, warn, info, debug or trace",

@@ -16,7 +16,8 @@ section! {
         /// Allows a cost below 10. For tests only: such hashes do not protect real passwords.
         #[flag(Flag::switch_of_serve("insecure-low-cost", "Allow a password hash cost below 10, for tests"))]
         insecure_low_cost: bool = "false",
-        /// Number of threads that hash; 0 means one for each core. They run at the lowest priority.
+        /// Number of threads that hash; 0 means one for each core. They run at a low priority (a nice value
+        /// of 10).
         threads: Count<0, 256> = "0",
         /// Maximum number of passwords that wait for a thread; beyond it calls fail with `OVERLOADED`. A
         /// longer queue delays answers and makes no login faster. Logins from one client address may use half

@@ -99,8 +99,8 @@ pub enum AdmitError {
 }
 
 impl Passwords {
-    /// Starts the threads `hash-0`, `hash-1` and so on, at the lowest priority of the system, so that
-    /// look-ups take precedence.
+    /// Starts the threads `hash-0`, `hash-1` and so on, at a low priority, so that look-ups take
+    /// precedence.
     ///
     /// # Errors
     /// If the cost is out of bounds or a thread cannot be started.

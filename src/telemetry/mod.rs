@@ -125,10 +125,11 @@ fn log_panics() {
     }));
 }
 
-/// True if the target is the service's own, or the level is `info` or more severe.
+/// True if the target is the service's own, or the line is an error. Libraries warn of what a peer sends (h2
+/// of each PING that acknowledges none), without a limit, and their `debug` lines may contain secrets.
 fn may_log(metadata: &Metadata<'_>) -> bool {
     let target = metadata.target().split("::").next().unwrap_or_default();
-    *metadata.level() <= Level::INFO || OWN_TARGETS.contains(&target)
+    *metadata.level() <= Level::ERROR || OWN_TARGETS.contains(&target)
 }
 
 #[cfg(test)]

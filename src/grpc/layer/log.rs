@@ -1,6 +1,6 @@
 //! The log line of each call: caller, method, status code, duration. Successful look-ups are logged at
-//! `debug`. Calls without a known caller or a known method have one line for each peer and result in a
-//! minute; further ones are only counted ([`PeerLog`]).
+//! `debug`. Calls without a known caller, a known method or the right to it have one line for each peer and
+//! result in a minute; further ones are only counted ([`PeerLog`]).
 
 use std::{
     borrow::Cow,
@@ -15,11 +15,14 @@ use tonic_types::StatusExt;
 use tracing::Level;
 
 use super::{
-    super::{request_id::RequestId, status::code_name},
+    super::{
+        request_id::RequestId,
+        status::{code_name, reason_name},
+    },
     methods::Method,
     metrics::{CallMetrics, EndedCall},
 };
-use crate::{callers::Caller, clock::Clock, domain::NOBODY, server::PeerLog};
+use crate::{callers::Caller, clock::Clock, domain::NOBODY, proto::ErrorReason, server::PeerLog};
 
 /// The header with the trace context of a caller (W3C Trace Context).
 const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -101,7 +104,9 @@ impl<'a> Call<'a> {
     /// True if the line is to be logged. The [`PeerLog`] counts lines that any client can cause, and admits
     /// only the first of equal ones.
     pub(super) fn is_admitted(&self, code: &str, reason: Option<&str>) -> bool {
-        let any_client_can_cause_it = !self.is_of_caller() || self.method.is_none();
+        // A caller has no use for calls that it may not make, and could fill the log with them.
+        let is_not_allowed = reason == Some(reason_name(ErrorReason::CallerNotAllowed));
+        let any_client_can_cause_it = !self.is_of_caller() || self.method.is_none() || is_not_allowed;
         // Lines are equal whatever their method is, because a stranger can call every method.
         let text = || {
             let caller = self.caller.as_ref().map_or(NOBODY, |caller| caller.name());

@@ -7,7 +7,7 @@
 
 mod connections;
 mod floods;
-mod frame;
+pub mod frame;
 mod header_lists;
 mod http1_calls;
 mod http_port;

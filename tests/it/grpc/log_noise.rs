@@ -1,13 +1,22 @@
 //! The log lines that strangers can cause: few, with the number of the others.
 
+use kairos_identity::proto::identity_service_client::IdentityServiceClient;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use tonic::{Request, Status, client::Grpc, transport::Channel};
 
-use crate::support::{
-    callers::{CallersFile, token},
-    engine::Engine,
-    http::get,
-    raw::Raw,
-    server::TestServer,
+use crate::{
+    attacks::frame,
+    support::{
+        callers::{Bearer, CallersFile, token},
+        engine::Engine,
+        http::get,
+        people::by_email,
+        raw::Raw,
+        server::TestServer,
+    },
 };
 
 /// Calls of each kind.
@@ -53,6 +62,41 @@ async fn calls_of_strangers_are_counted_in_few_lines() {
     assert!(count <= 4, "{log}");
     // Each window logs one call in full. A second one begins if a minute ends meanwhile.
     assert!((CALLS - 2..CALLS).contains(&more), "{more} of {CALLS}: {log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_a_caller_may_not_make_are_counted_in_few_lines() {
+    let callers = CallersFile::new(&[("agent", &token(1), "IdentityService/ResolveToken", "*")]);
+    let server = callers.serve(Engine::Sqlite).await;
+    let mut client = IdentityServiceClient::with_interceptor(server.channel().await, Bearer(Some(token(1))));
+    for _ in 0..CALLS {
+        client.find_user(by_email("ada@example.com")).await.unwrap_err();
+    }
+
+    let log = log_at_end(server).await;
+
+    let (count, more) = lines(&log, "CALLER_NOT_ALLOWED of agent");
+    let (all, _) = lines(&log, "CALLER_NOT_ALLOWED");
+    assert!(count <= 2 && all <= 8 && (CALLS - 2..CALLS).contains(&more), "{count}, {all}, {more}: {log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_of_which_the_http2_library_warns_leave_no_line() {
+    let server = TestServer::start(Engine::Sqlite).await;
+    let mut socket = TcpStream::connect(server.address()).await.unwrap();
+    // Acknowledges no PING.
+    let ping = frame::bytes(frame::PING, frame::ACK, 0, &[0; 8]);
+    let frames = [frame::preface(), ping.repeat(10_000), frame::bytes(frame::PING, 0, 0, &[1; 8])].concat();
+    socket.write_all(&frames).await.unwrap();
+    let answer = frame::bytes(frame::PING, frame::ACK, 0, &[1; 8]);
+    let mut received = Vec::new();
+    while !received.windows(answer.len()).any(|bytes| bytes == answer) {
+        assert!(socket.read_buf(&mut received).await.unwrap() > 0, "the PING is answered");
+    }
+
+    let log = log_at_end(server).await;
+
+    assert!(log.lines().count() < 50, "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
