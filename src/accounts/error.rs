@@ -108,8 +108,9 @@ impl AccountError {
 }
 
 impl AccountError {
-    /// Returns the reason of an error for the audit trail, also that of a failure.
-    pub(super) fn audit_reason(&self) -> &'static str {
+    /// Returns the reason of a refusal or a failure for the audit trail, as the API returns it.
+    #[must_use]
+    pub fn audit_reason(&self) -> &'static str {
         self.reason().unwrap_or(match self {
             Self::Overloaded { .. } => "OVERLOADED",
             Self::StoreUnavailable(_) => "STORE_UNAVAILABLE",

@@ -7,7 +7,7 @@ use clap::{Args, builder::PossibleValuesParser};
 use super::{
     Failure,
     arguments::{TimeFlag, parse_user_key, user_failure},
-    command_events::{audit_reason, origin, record},
+    command_events::{origin, record},
     list::{Field, FormatFlag, List, Record},
     reason, store,
 };
@@ -53,6 +53,10 @@ impl Audit {
     pub(super) async fn run(self, settings: &Settings) -> Result<(), Failure> {
         let clock = Clock::system();
         let now = clock.now();
+        let [since, until] = [self.since, self.until].map(|time| time.map(|time| time.resolve(now)));
+        if since.zip(until).is_some_and(|(since, until)| since >= until) {
+            return Err("--until is not after --since: no event can match".to_owned());
+        }
         let administration = Administration::new(store::open_usable(settings).await?, clock);
         let user = match &self.user {
             None => None,
@@ -62,7 +66,7 @@ impl Audit {
                 Ok(found) => Some(found.user.auth_token),
                 Err(error) => {
                     let event = AuditEvent::new(now, AuditKind::SensitiveReadFail, origin());
-                    let event = event.with_resource("audit").with_reason(audit_reason(&error));
+                    let event = event.with_resource("audit").with_reason(error.audit_reason());
                     record(&administration, event).await;
                     return Err(user_failure(key, error));
                 }
@@ -73,8 +77,8 @@ impl Audit {
             user,
             caller: self.caller,
             kinds: AuditKind::ALL.iter().copied().filter(is_selected).collect(),
-            since: self.since.map(|time| time.resolve(now)),
-            until: self.until.map(|time| time.resolve(now)),
+            since,
+            until,
         };
         let listed = list(&administration, filter, self.format).await;
         let event =

@@ -7,10 +7,14 @@ use clap::Args;
 use super::{
     Failure,
     output::print_change,
-    reason,
+    reason, signing,
     store::{self, IfMissing},
 };
-use crate::{config::Settings, domain::io_reason};
+use crate::{
+    config::{DatabaseUrl, Settings},
+    domain::io_reason,
+    input_file::ShownPath,
+};
 
 #[derive(Debug, Args)]
 pub(super) struct Backup {
@@ -26,8 +30,14 @@ impl Backup {
         let to = path::absolute(&self.to).map_err(|error| format!("--to: {}", io_reason(&error)))?;
         store.back_up(&to).map_err(reason)?;
         print_change(format_args!("backed up {} to {}", settings.database.url, to.display()))?;
-        print_change(
-            "keep the secret.key-file too, apart from the backup: only that key decrypts the secrets in it",
-        )
+        let key = match (&settings.secret.key_file, &settings.database.url) {
+            (Some(path), _) => path.clone(),
+            (None, DatabaseUrl::Sqlite(path)) => signing::default_key_path(path),
+            (None, DatabaseUrl::Postgres(_)) => return Ok(()),
+        };
+        print_change(format_args!(
+            "keep the key {} too, apart from the backup: only it decrypts the secrets in the backup",
+            ShownPath(&key)
+        ))
     }
 }

@@ -3,7 +3,7 @@
 
 use super::{output::print_error, reason};
 use crate::{
-    accounts::{AccountError, Administration},
+    accounts::Administration,
     callers::COMMAND_LINE,
     domain::{AuditEvent, AuditKind, AuthToken, CallNote, Origin, Timestamp},
 };
@@ -55,15 +55,5 @@ impl CommandTrail {
             (None, Some(_)) => record(users, event(AuditKind::SensitiveRead).with_user(found)).await,
             (None, None) => {}
         }
-    }
-}
-
-/// Returns the reason of a failed operation for the audit trail, as `AdminService` returns it.
-pub(super) const fn audit_reason(error: &AccountError) -> &'static str {
-    match (error.reason(), error) {
-        (Some(reason), _) => reason,
-        (None, AccountError::Overloaded { .. }) => "OVERLOADED",
-        (None, AccountError::StoreUnavailable(_)) => "STORE_UNAVAILABLE",
-        (None, _) => "INTERNAL",
     }
 }

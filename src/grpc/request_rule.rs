@@ -68,6 +68,8 @@ pub(super) enum RequestRule {
 pub(super) enum JsonRule {
     #[error("must not have a name twice in one object (line {line}, column {column})")]
     DistinctNames { line: usize, column: usize },
+    #[error("must not be empty: a method without fields takes {{}}")]
+    NotEmpty,
     #[error("must be complete JSON (line {line}, column {column})")]
     Complete { line: usize, column: usize },
     #[error("must be JSON in UTF-8, nested at most 127 levels deep (line {line}, column {column})")]

@@ -215,6 +215,7 @@ impl BrokenRule for JsonRule {
         };
         match self {
             Self::DistinctNames { line, column } => at(Reason::JsonNameRepeated, *line, *column),
+            Self::NotEmpty => at(Reason::JsonMalformed, 1, 0),
             Self::Complete { line, column } | Self::Syntax { line, column } => {
                 at(Reason::JsonMalformed, *line, *column)
             }

@@ -25,9 +25,7 @@ use crate::{
 
 /// Number of rows that are read together, and largest number in one transaction. Such a transaction takes
 /// some hundred round trips to a server that may be far away.
-pub const ROWS_PER_TRANSACTION: usize = 100;
-/// The same number, as the limit of a query.
-const PAGE: i64 = 100;
+pub const ROWS_PER_TRANSACTION: u16 = 100;
 
 /// Characters that follow the `!` of an unusable password in Django.
 const UNUSABLE_LETTERS: &[u8; 62] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
@@ -75,7 +73,7 @@ impl Import {
         for states in parts {
             let mut after = None;
             loop {
-                let candidates = round.survey.in_states(states, after, PAGE)?;
+                let candidates = round.survey.in_states(states, after, i64::from(ROWS_PER_TRANSACTION))?;
                 let Some(last) = candidates.last() else { break };
                 after = Some(last.id);
                 let pending = self.reread(source, candidates, totals).await?;

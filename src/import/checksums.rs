@@ -9,7 +9,7 @@ use super::{
     Import, ImportError,
     candidate::{Candidate, UserState},
     records::Holder,
-    round::{PAGE, Round},
+    round::{ROWS_PER_READ, Round},
 };
 use crate::domain::{AuthToken, hex};
 
@@ -47,7 +47,7 @@ pub(super) async fn checksums(import: &Import, round: &mut Round) -> Result<Chec
     let (mut of_rows, mut of_users, mut users) = (Sha256::new(), Sha256::new(), 0);
     let mut after = None;
     loop {
-        let page = round.survey.in_token_order(COMPARED_STATES, after, PAGE)?;
+        let page = round.survey.in_token_order(COMPARED_STATES, after, ROWS_PER_READ)?;
         let Some(last) = page.last() else { break };
         after = Some(last.auth_token);
         let emails = emails_in_store(import, &page).await?;

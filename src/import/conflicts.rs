@@ -13,7 +13,7 @@ use super::{
 use crate::domain::AuthToken;
 
 /// Number of rows that are compared with the store together.
-const PAGE: i64 = 500;
+const CANDIDATES_PER_READ: i64 = 500;
 
 impl Import {
     /// Decides what becomes of every row. Returns the number of open conflicts.
@@ -32,7 +32,8 @@ impl Import {
     pub(super) async fn reconsider_left_out(&self, round: &mut Round) -> Result<(), ImportError> {
         let mut after = None;
         loop {
-            let candidates = round.survey.in_states(&[UserState::LeftOutBefore], after, PAGE)?;
+            let candidates =
+                round.survey.in_states(&[UserState::LeftOutBefore], after, CANDIDATES_PER_READ)?;
             let Some(last) = candidates.last() else { return Ok(()) };
             after = Some(last.id);
             let holders = self.find_holders(&candidates).await?;
@@ -60,7 +61,7 @@ impl Import {
         let mut after = None;
         loop {
             let states = &[UserState::New, UserState::ChangedHere];
-            let candidates = round.survey.in_states(states, after, PAGE)?;
+            let candidates = round.survey.in_states(states, after, CANDIDATES_PER_READ)?;
             let Some(last) = candidates.last() else { return Ok(()) };
             after = Some(last.id);
             let holders = self.find_holders(&candidates).await?;
@@ -159,7 +160,8 @@ impl Import {
     async fn compare_with_store(&self, round: &mut Round) -> Result<(), ImportError> {
         let mut after = None;
         loop {
-            let candidates = round.survey.in_states(&[UserState::New, UserState::Changed], after, PAGE)?;
+            let candidates =
+                round.survey.in_states(&[UserState::New, UserState::Changed], after, CANDIDATES_PER_READ)?;
             let Some(last) = candidates.last() else { return Ok(()) };
             after = Some(last.id);
             let holders = self.find_holders(&candidates).await?;

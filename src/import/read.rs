@@ -7,7 +7,7 @@ use super::{
     error::of_source,
     names,
     records::{Holder, ImportedRow},
-    round::{PAGE, Round, needs_decision},
+    round::{ROWS_PER_READ, Round, needs_decision},
     row::{ParsedRow, is_too_long},
 };
 use super::{
@@ -39,7 +39,7 @@ impl Import {
         progress.begin("reading", source.count().await.map_err(of_source)?);
         let mut after = None;
         loop {
-            let rows = source.rows(after, PAGE).await.map_err(of_source)?;
+            let rows = source.rows(after, ROWS_PER_READ).await.map_err(of_source)?;
             let Some(last) = rows.last() else { break };
             after = Some(last.id);
             self.read_page(&mut round, &rows).await?;

@@ -17,7 +17,7 @@ use super::{
 use crate::django::DjangoSource;
 
 /// Number of findings that are read together.
-const PAGE: i64 = 1_000;
+const FINDINGS_PER_READ: i64 = 1_000;
 
 /// Totals over all rounds.
 #[derive(Debug, Default)]
@@ -72,7 +72,7 @@ pub(super) fn each_finding(
 ) -> Result<(), ImportError> {
     let mut after = 0;
     loop {
-        let findings = survey.findings(after, PAGE)?;
+        let findings = survey.findings(after, FINDINGS_PER_READ)?;
         let Some(last) = findings.last() else { return Ok(()) };
         after = last.number;
         findings.into_iter().try_for_each(&mut visit)?;
@@ -122,7 +122,7 @@ async fn count_gone(import: &Import, round: &mut Round) -> Result<u64, ImportErr
     let Some(store) = &import.store else { return Ok(0) };
     let (mut gone, mut after) = (0, None);
     loop {
-        let page = store.list_imported(after, round::PAGE).await?;
+        let page = store.list_imported(after, round::ROWS_PER_READ).await?;
         let Some(last) = page.last() else { return Ok(gone) };
         after = Some(*last);
         for row in page {

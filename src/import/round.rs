@@ -10,7 +10,7 @@ use super::{
 use crate::domain::Timestamp;
 
 /// Number of rows that are read together.
-pub(super) const PAGE: i64 = 1_000;
+pub(super) const ROWS_PER_READ: i64 = 1_000;
 
 /// One pass over the whole source, and what it has found.
 pub(super) struct Round {

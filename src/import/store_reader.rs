@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Number of users that are read together.
-const PAGE: i64 = 500;
+const USERS_PER_READ: i64 = 500;
 
 /// A snapshot of a store with the schema of this release.
 pub struct StoreReader {
@@ -52,7 +52,7 @@ impl StoreReader {
             core_user::table
                 .filter(core_user::id.gt(after.unwrap_or(i64::MIN)))
                 .order(core_user::id)
-                .limit(PAGE)
+                .limit(USERS_PER_READ)
                 .select((UserRow::as_select(), core_user::password))
                 .load(connection)
                 .await?

@@ -94,14 +94,7 @@ impl<S: HttpHandler + BodyLimits> Http1Calls<S> {
                 })
             }
         });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            // hyper starts this timer after each response, so it limits the idle time. `LimitedIo` limits the
-            // time of a head.
-            .header_read_timeout(options.connection_idle)
-            .max_buf_size(buffer)
-            .max_headers(HEADERS_MAX)
-            .serve_connection(TokioIo::new(io), service);
+        let connection = http1_with_limits(options, buffer).serve_connection(TokioIo::new(io), service);
         let mut connection = WithStreams::new(connection, accepted, CountedCalls::new(account));
         tokio::select! {
             _ = &mut connection => return,
@@ -133,6 +126,18 @@ impl<S: HttpHandler + BodyLimits> Http1Calls<S> {
             () = answering.reading_time_over(stop) => {}
         }
     }
+}
+
+fn http1_with_limits(options: &ServerOptions, buffer_bytes: usize) -> http1::Builder {
+    let mut http1 = http1::Builder::new();
+    http1
+        .timer(TokioTimer::new())
+        // hyper starts this timer after each response, so it limits the idle time. `LimitedIo` limits the
+        // time of a head.
+        .header_read_timeout(options.connection_idle)
+        .max_buf_size(buffer_bytes)
+        .max_headers(HEADERS_MAX);
+    http1
 }
 
 /// Limits the times and the memory of a connection.

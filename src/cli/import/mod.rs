@@ -75,8 +75,8 @@ struct Django {
     /// is the one with the smallest id
     #[arg(long, value_name = "WHAT", default_value = "fail", value_parser = email_conflicts())]
     on_email_conflict: OnEmailConflict,
-    /// Rows with the same username, or an empty one: fail (import nothing) or suffix (append the row's id to
-    /// all usernames but the first)
+    /// Rows with the same username, an empty one or one of more than 150 characters: fail (import nothing) or
+    /// suffix (append the row's id to all of these usernames but the first of several that are the same)
     #[arg(long, value_name = "WHAT", default_value = "fail", value_parser = username_conflicts())]
     on_username_conflict: OnUsernameConflict,
     /// Rows with the same auth_token: fail (import nothing) or renew (the verified row keeps it, or the

@@ -75,7 +75,7 @@ pub(super) async fn build_import(
         // A full queue would fail the import. At most `ROWS_PER_TRANSACTION` rows that are checked, or
         // `hashes_per_batch` rows that are hashed, wait at the same time: the queue is twice as long as both
         // together.
-        queue_length: 2 * (ROWS_PER_TRANSACTION + options.hashes_per_batch),
+        queue_length: 2 * (usize::from(ROWS_PER_TRANSACTION) + options.hashes_per_batch),
         refusal_time_max: Duration::ZERO,
     };
     Ok(Importer {

@@ -14,7 +14,7 @@ use self::{
 use super::{
     Failure,
     arguments::user_failure,
-    command_events::{CommandTrail, audit_reason, origin, record},
+    command_events::{CommandTrail, origin, record},
     mails,
     output::{after_change, print, print_change, print_error},
     printable::field,
@@ -54,7 +54,7 @@ impl From<Failure> for CommandError {
 /// Returns the result of an operation on the user with this key, with its error as a [`CommandError`].
 fn checked<T>(result: Result<T, AccountError>, key: &UserKey) -> Result<T, CommandError> {
     result.map_err(|error| CommandError {
-        reason: Some(audit_reason(&error)),
+        reason: Some(error.audit_reason()),
         failure: user_failure(key, error),
     })
 }

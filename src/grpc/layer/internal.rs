@@ -12,7 +12,7 @@ const BODY: &str = "body";
 
 /// Adds the request id to an INTERNAL response, whose message becomes "internal error". One without a reason
 /// was created by a library or the fast path (`grpc/unary.rs`), because it could not read the request
-/// message: it becomes INVALID_ARGUMENT. Other responses are not changed. `is_admitted` says whether a line
+/// message: it becomes `INVALID_ARGUMENT`. Other responses are not changed. `is_admitted` says whether a line
 /// about such a message is to be logged: any client can send one.
 pub(super) fn complete(
     response: Response<Body>,

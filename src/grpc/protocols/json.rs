@@ -33,6 +33,9 @@ const WELL_KNOWN: &str = "google.protobuf";
 /// `INVALID_FIELDS`.
 pub(super) fn decode(message: &MessageDescriptor, json: &[u8]) -> Result<DynamicMessage, Status> {
     let invalid = |violations: Vec<Violation>| Err(invalid_fields(&violations, NONE_OMITTED));
+    if json.is_empty() {
+        return invalid(vec![Violation::new(BODY, &JsonRule::NotEmpty)]);
+    }
     let value = match serde_json::from_slice(json) {
         Ok(Strict(value)) => value,
         Err(error) => return invalid(vec![syntax_violation(&error)]),

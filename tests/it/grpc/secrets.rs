@@ -3,6 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use kairos_identity::{
     callers::ServiceToken,
+    domain::hex,
     proto::{
         IntrospectTokenRequest, ListSessionsRequest, LoginRequest, RefreshSessionRequest, RegisterRequest,
         RequestPasswordResetRequest, ResendVerificationEmailRequest, VerifyEmailRequest,
@@ -140,13 +141,13 @@ on_both_engines! {
         let secret_bytes = |token: &str| {
             // The 32 random bytes of a token; those of a refresh token are at its end.
             let bytes = URL_SAFE_NO_PAD.decode(token.trim_start_matches("krt_")).unwrap_or_default();
-            bytes.iter().rev().take(32).rev().map(|byte| format!("{byte:02x}")).collect::<String>()
+            hex(&bytes[bytes.len().saturating_sub(32)..])
         };
         let secrets = [CANARY, &verification, &reset, &tokens.refresh_token, &tokens.access_token];
         for dump in dumps {
             let in_lower_case = dump.to_lowercase();
             for secret in secrets {
-                let as_bytes: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+                let as_bytes = hex(secret.as_bytes());
                 assert!(!dump.contains(secret) && !in_lower_case.contains(&as_bytes), "{secret}: {dump}");
             }
             for token in [&verification, &reset, &tokens.refresh_token] {
