@@ -186,7 +186,8 @@ impl DatabaseFile {
             ),
             (true, false) => tracing::error!(
                 "The database file {} or one of its files -wal and -shm was moved, deleted or replaced while it \
-                 was open; it is no longer served: put it back, or restart the service with the right file",
+                 was open; it is no longer served: put it back, or stop the service, remove \
+                 -wal and -shm, and start it with the right file",
                 self.path.display()
             ),
             (false, true) => tracing::info!("The database file {} is back", self.path.display()),

@@ -205,9 +205,22 @@ fn try_connect(
     let mut connection = OpenConnection::new(connection);
     // The time limit is set first, since the switch to WAL may have to wait for other processes too.
     let pragmas = format!("PRAGMA busy_timeout = {}; {pragmas}", options.busy_timeout.as_millis());
-    connection.batch_execute(&pragmas).map_err(|error| error.to_string())?;
-    Ok(connection)
+    match connection.batch_execute(&pragmas) {
+        Ok(()) => Ok(connection),
+        Err(error) => {
+            let reason = error.to_string();
+            // The file may be a sound one beside the WAL of another, such as a backup that was just restored.
+            // To close the connection would move that WAL into it.
+            if reason.contains(MALFORMED) {
+                connection.leave_open();
+            }
+            Err(reason)
+        }
+    }
 }
+
+/// What SQLite says if the content of a file is not valid.
+const MALFORMED: &str = "malformed";
 
 /// Explains why SQLite could not open a file.
 fn refusal(path: &Path, reason: &str) -> DatabaseError {
@@ -229,7 +242,12 @@ fn refusal(path: &Path, reason: &str) -> DatabaseError {
         );
     }
     let known = [
-        ("malformed", "the file is damaged: restore a backup, with the service stopped".to_owned()),
+        (
+            MALFORMED,
+            "the file is damaged, or the -wal and -shm beside it belong to another one: if you have just restored or replaced \
+             it, remove -wal and -shm; otherwise restore a backup, with the service stopped"
+                .to_owned(),
+        ),
         ("file is not a database", "the file is not a database of SQLite: another file was meant".to_owned()),
         ("database or disk is full", "the disk is full".to_owned()),
         ("disk I/O error", "the disk is full, or it cannot be read or written".to_owned()),

@@ -22,7 +22,7 @@ use crate::support::{
     engine::{Engine, TestDatabase},
     errors::assert_refused,
     people::{by_email, registration},
-    program::{error_line, run_in, stdout},
+    program::{assert_contains_all, error_line, run_in, stderr, stdout},
     server::TestServer,
     wait::until,
 };
@@ -52,6 +52,44 @@ fn users_in_file_alone(path: &Path) -> usize {
     fs::copy(path, &copy).unwrap();
     let mut connection = SqliteConnection::establish(copy.to_str().unwrap()).unwrap();
     usize::try_from(core_user::table.count().get_result::<i64>(&mut connection).unwrap()).unwrap()
+}
+
+/// A backup that is restored without removing the WAL of the file that it replaces.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_backup_beside_the_wal_of_another_file_is_not_changed() {
+    let database = TestDatabase::new(Engine::Sqlite);
+    let path = path_of(&database);
+    let mut server = TestServer::on_url(database.url().to_owned()).start().await;
+    let ada = server.unverified_user("ada").await;
+    // Otherwise the WAL has every page, and replaces the whole file.
+    server.terminate();
+    assert!(server.wait().await.success());
+    server.restart().await;
+    let backup = path.with_file_name("backup.sqlite3");
+    let backed_up = server.command(&["backup", "--to", backup.to_str().unwrap()]).output().unwrap();
+    assert!(backed_up.status.success(), "{}", stderr(&backed_up));
+    // Too few for a checkpoint, after which the WAL would begin again.
+    for number in 0..5 {
+        server.unverified_user(&format!("later{number}")).await;
+    }
+    server.kill_9();
+    fs::rename(&backup, &path).unwrap();
+    let content = || [path.clone(), beside(&path, "-wal")].map(|path| fs::read(path).unwrap());
+    let before = content();
+
+    for command in [&["user", "list"][..], &["doctor"], &["migrate"], &["serve"]] {
+        let refused = server.command(command).output().unwrap();
+        let said = stdout(&refused) + &stderr(&refused);
+        assert_contains_all(&said, &["belong to another one", "remove -wal and -shm"]);
+        assert!(!refused.status.success() && content() == before, "{command:?} has changed a file");
+    }
+
+    for suffix in ["-wal", "-shm"] {
+        fs::remove_file(beside(&path, suffix)).unwrap();
+    }
+    server.restart().await;
+    let found = server.client().await.find_user(by_email(&ada.email)).await.unwrap().into_inner();
+    assert_eq!(found.user, Some(ada));
 }
 
 #[tokio::test(flavor = "multi_thread")]
