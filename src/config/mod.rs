@@ -63,7 +63,7 @@ pub use self::{
     number::{Bytes, Count, Span},
     password::PasswordSettings,
     public_url::PublicUrl,
-    rules::same_port,
+    rules::{LowCost, same_port},
     secret::SecretSettings,
     section::Section,
     sender::Sender,

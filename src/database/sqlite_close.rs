@@ -71,9 +71,9 @@ impl<C> Drop for OpenConnection<C> {
     }
 }
 
-/// Blocks until no connection to SQLite is open in this process, except those that
-/// [`OpenConnection::leave_open`] left open. Returns false if this takes longer than `limit`. The threads of
-/// a `SqliteThreads` close their connections after its last clone was dropped.
+/// Blocks until no connection to SQLite is open in this process, except those that stay open until it ends.
+/// Returns false if this takes longer than `limit`. The threads of a `SqliteThreads` close their connections
+/// after its last clone was dropped.
 #[must_use]
 pub fn wait_until_closed(limit: Duration) -> bool {
     let open = OPEN_CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner);
