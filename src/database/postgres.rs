@@ -185,7 +185,7 @@ impl PostgresPool {
             });
             task.await.map_err(DatabaseError::unavailable)?
         };
-        let result = timeout(self.answer_timeout, answer).await.map_err(DatabaseError::unavailable)?;
+        let result = timeout(self.answer_timeout, answer).await.map_err(|_| no_answer())?;
         self.disk_full_failures.counted(result)
     }
 
@@ -208,7 +208,7 @@ impl PostgresPool {
     ) -> Result<R, DatabaseError> {
         let limited = timeout(self.answer_timeout, work);
         let finished = tokio::spawn(limited).await.map_err(DatabaseError::unavailable)?;
-        finished.map_err(DatabaseError::unavailable)?
+        finished.map_err(|_| no_answer())?
     }
 
     /// Runs a query that only reads. If the server does not answer in time, or the caller's future is
@@ -222,7 +222,7 @@ impl PostgresPool {
             error => QueryError::Failed(error),
         })?;
         let answer = timeout(self.answer_timeout, query(leased.connection())).await;
-        let answer = answer.map_err(|elapsed| QueryError::Failed(DatabaseError::unavailable(elapsed)))?;
+        let answer = answer.map_err(|_| QueryError::Failed(no_answer()))?;
         let Err(error) = answer else {
             leased.release();
             return answer.map_err(QueryError::Failed);
@@ -300,13 +300,21 @@ impl PostgresPool {
             let mut connection = self.connect().await?;
             query(&mut connection).await
         };
-        timeout(self.answer_timeout, answer).await.map_err(DatabaseError::unavailable)?
+        timeout(self.answer_timeout, answer).await.map_err(|_| no_answer())?
     }
 
     /// Takes a connection out of the pool for good, for work that needs it for a long time.
     pub(crate) async fn detach(&self) -> Result<AsyncPgConnection, DatabaseError> {
         self.get().await.map(Object::take)
     }
+}
+
+/// The error of work that has exceeded its time limit.
+fn no_answer() -> DatabaseError {
+    DatabaseError::unavailable(
+        "the server did not answer within database.acquire-timeout and database.statement-timeout together: it hangs, \
+         or a commit waits for a standby",
+    )
 }
 
 /// Returns the size of a pool with this number of connections for writes, an eighth more, and at least

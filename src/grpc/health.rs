@@ -8,7 +8,7 @@
 //!
 //! Users cannot log in while the database refuses writes, its primary is away, or no key signs access tokens.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -31,6 +31,10 @@ pub const LOOK_UPS: &str = "kairos.identity.v1.LookupService";
 /// The time between two checks of the database. Only every other check includes the writes, because that
 /// writes to the disk. The status follows the database within two intervals and one [`CHECK_TIMEOUT`].
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The shortest time between two lines with different causes while the status stays the same. Causes may
+/// alternate.
+const CAUSE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A database that does not answer a check within this time is unavailable.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -108,6 +112,8 @@ pub struct HealthWatch {
     skipped_writes: bool,
     /// The result of the last check; `None` before the first one.
     served: Option<Served>,
+    /// The cause in the last line about what cannot be served, and the time of the line.
+    logged_cause: Option<(String, Instant)>,
     /// True if the last check found the database damaged.
     is_damaged: bool,
 }
@@ -135,6 +141,7 @@ impl HealthWatch {
             disk_full_checks: 0,
             skipped_writes: true,
             served: None,
+            logged_cause: None,
             is_damaged: false,
         };
         watch.check().await;
@@ -201,9 +208,32 @@ impl HealthWatch {
             (Ok(()), Some(_)) => Served::LookUps,
             (Ok(()), None) => Served::Everything,
         };
+        let cause = impediment.as_ref().map(|impediment| chain(impediment));
         if self.served != Some(served) {
-            self.report_change(served, impediment.as_ref()).await;
+            self.report_change(served, cause).await;
+        } else if self.has_new_cause(cause.as_deref()) {
+            self.log_impediment(served, cause);
         }
+    }
+
+    /// True if the cause is another one than in the last line about it, which is old enough.
+    fn has_new_cause(&self, cause: Option<&str>) -> bool {
+        let is_old = |at| self.clock.instant().saturating_duration_since(at) >= CAUSE_INTERVAL;
+        let logged = self.logged_cause.as_ref();
+        cause.is_some() && logged.is_some_and(|(text, at)| Some(text.as_str()) != cause && is_old(*at))
+    }
+
+    /// Logs what cannot be served, and why.
+    fn log_impediment(&mut self, served: Served, cause: Option<String>) {
+        if served == Served::Nothing {
+            tracing::error!(error = cause, "No calls can be answered; health status is NOT_SERVING");
+        } else {
+            tracing::error!(
+                error = cause,
+                "Users cannot log in; health status is NOT_SERVING except for {LOOK_UPS}"
+            );
+        }
+        self.logged_cause = cause.map(|cause| (cause, self.clock.instant()));
     }
 
     /// Returns the results of the checks of logins, look-ups and writes, which run at the same time.
@@ -259,17 +289,10 @@ impl HealthWatch {
         }
     }
 
-    /// Logs a change and sets the status. `impediment` is the cause unless the service can do everything.
-    async fn report_change(&mut self, served: Served, impediment: Option<&Impediment>) {
-        let error = impediment.map(|impediment| chain(impediment));
+    /// Logs a change and sets the status. There is a cause unless the service can do everything.
+    async fn report_change(&mut self, served: Served, cause: Option<String>) {
         match (self.served.replace(served), served) {
-            (_, Served::Nothing) => {
-                tracing::error!(error, "No calls can be answered; health status is NOT_SERVING");
-            }
-            (_, Served::LookUps) => tracing::error!(
-                error,
-                "Users cannot log in; health status is NOT_SERVING except for {LOOK_UPS}"
-            ),
+            (_, Served::Nothing | Served::LookUps) => self.log_impediment(served, cause),
             (Some(_), Served::Everything) => {
                 tracing::info!("Users can log in again; health status is SERVING");
             }

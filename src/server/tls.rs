@@ -183,7 +183,7 @@ pub fn load_tls(
     client_ca: Option<&Path>,
     alpn: Alpn,
 ) -> Result<LoadedTls, TlsError> {
-    let chain = certificates(certificate, input_file::read(certificate))?;
+    let chain = certificates(certificate, input_file::read_trusted(certificate))?;
     let not_after = validity(&chain).map(|validity| validity.not_after.timestamp());
     let private_key = private_key(key, alpn)?;
     let invalid = |source| {

@@ -339,8 +339,8 @@ fn files_that_other_users_may_change_stop_the_start() {
     let shown = |path: &Path| path.to_str().unwrap().to_owned();
     let (tls_key, certificate, callers) = (own.key(), own.certificate(), callers.path());
     for mode in [0o620, 0o602, 0o666] {
-        for path in [&key, &tls_key, &callers] {
-            for private in [&key, &tls_key, &callers] {
+        for path in [&key, &tls_key, &callers, &certificate] {
+            for private in [&key, &tls_key, &callers, &certificate] {
                 set(private, 0o600);
             }
             set(path, mode);

@@ -255,6 +255,12 @@ async fn health_follows_the_rights_of_the_role() {
     Postgres::shared().psql(database.name(), &format!("REVOKE INSERT ON core_session FROM {role}"));
     becomes(&server, LOOK_UPS_ONLY).await;
     server.logged("lacks the right to INSERT on core_session").await;
+    // Another cause while the status stays the same.
+    let exchange =
+        format!("GRANT INSERT ON core_session TO {role}; REVOKE UPDATE ON core_throttle FROM {role}");
+    Postgres::shared().psql(database.name(), &exchange);
+    server.logged("lacks the right to UPDATE on core_throttle").await;
+    Postgres::shared().psql(database.name(), &format!("GRANT UPDATE ON core_throttle TO {role}"));
     Postgres::shared().psql(database.name(), &format!("GRANT INSERT ON core_session TO {role}"));
     becomes(&server, EVERYTHING).await;
 }
