@@ -105,9 +105,7 @@ impl AccountError {
             | Self::Internal(_) => None,
         }
     }
-}
 
-impl AccountError {
     /// Returns the reason of a refusal or a failure for the audit trail, as the API returns it.
     #[must_use]
     pub fn audit_reason(&self) -> &'static str {

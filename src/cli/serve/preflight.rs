@@ -205,7 +205,7 @@ pub(in crate::cli) fn has_database(settings: &Settings) -> Result<bool, Failure>
     store::check_access(path).map(|()| true)
 }
 
-/// Checks that the schema is that of this release, or that `serve` will migrate it. Returns it.
+/// Checks that this release can use the schema, or that `serve` will migrate it. Returns it.
 pub(in crate::cli) async fn check_schema(settings: &Settings, store: &Store) -> Result<Schema, Failure> {
     let schema = store.schema().await.map_err(|error| store::database_failure(settings, &error))?;
     // `serve` migrates a SQLite database itself.
@@ -216,8 +216,8 @@ pub(in crate::cli) async fn check_schema(settings: &Settings, store: &Store) -> 
     Ok(schema)
 }
 
-/// Checks the secret keys. If the schema is current, also checks that they decrypt the signing keys, and
-/// warns of other secrets that they do not decrypt. Returns false if there is no secret key yet.
+/// Checks the secret keys. If this release can use the schema, also checks that they decrypt the signing
+/// keys, and warns of other secrets that they do not decrypt. Returns false if there is no secret key yet.
 pub(in crate::cli) async fn check_keys(
     settings: &Settings,
     store: &Store,
